@@ -1,0 +1,1 @@
+"""regfs shows OCI and Docker registries as directories."""

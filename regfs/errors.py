@@ -1,0 +1,138 @@
+"""The errors of regfs: one tree, raised by every room, turned into errnos by mount/errnos.py alone.
+
+RegfsError
+├── InvalidName             a name that no grammar allows; it cannot exist
+│   └── NameTooLong         a component over 255 bytes
+├── NotFound                a definite answer of the registry, the archive or the tree: there is no such thing
+├── AccessDenied            401 or 403 after a right attempt
+├── RateLimited             429, and waiting would outlast the caller's patience
+├── RegistryTimeout         the deadline passed before the registry answered
+├── RegistryUnavailable     no connection: DNS, refused, no route, 5xx after the retries
+│   └── Offline             regfs was told not to ask (--offline)
+├── BadContent              bytes or protocol are wrong
+│   ├── DigestMismatch      bytes that are not what their digest or size says
+│   ├── ProtocolViolation   an answer that the protocol does not allow, or a certificate that is not trusted
+│   ├── BadManifest         a manifest, index or config that is none
+│   └── BadLayer            a layer that is no archive, or that no unpacker would accept
+├── TooLarge                over a limit that regfs sets to stay bounded
+├── Unsupported             schema 1, an unknown digest algorithm or layer type
+├── Interrupted             the caller gave up (a signal, FUSE_INTERRUPT)
+├── ReadOnly                somebody tried to write
+├── NotADirectory · IsADirectory · NotASymlink · NoSuchXattr · BadHandle
+├── CacheFailure            the cache directory cannot be used; costs speed, never answers
+├── MountFailure            the mount could not be made; the message names the remedy
+├── InvalidOption           an option or argument that regfs does not understand
+└── MustWait                internal: the answer is not in memory or on disk, and the caller may not wait
+
+Messages name the object, the reason and, where there is one, the remedy; they never hold a secret.
+"""
+
+from __future__ import annotations
+
+
+class RegfsError(Exception):
+    """The root of all errors that regfs raises on purpose."""
+
+
+class InvalidName(RegfsError):
+    """A name that no grammar allows, and that therefore cannot exist."""
+
+
+class NameTooLong(InvalidName):
+    """A path component of more than 255 bytes."""
+
+
+class NotFound(RegfsError):
+    """The registry, the archive or the tree definitely has no such thing."""
+
+
+class AccessDenied(RegfsError):
+    """The registry refuses (401 or 403) after authentication was tried as it asks."""
+
+
+class RateLimited(RegfsError):
+    """The registry asks to come back later than the caller can wait (429)."""
+
+
+class RegistryTimeout(RegfsError):
+    """The deadline passed before the registry had answered."""
+
+
+class RegistryUnavailable(RegfsError):
+    """The registry cannot be reached, or fails with 5xx after all retries."""
+
+
+class Offline(RegistryUnavailable):
+    """The network would be needed, and regfs runs with --offline."""
+
+
+class BadContent(RegfsError):
+    """Bytes or an answer that are wrong; nothing of them is kept."""
+
+
+class DigestMismatch(BadContent):
+    """Bytes that are not what their digest or size says."""
+
+
+class ProtocolViolation(BadContent):
+    """An answer that the protocol does not allow, or a certificate that is not trusted."""
+
+
+class BadManifest(BadContent):
+    """A manifest, index or config document that cannot be read as one."""
+
+
+class BadLayer(BadContent):
+    """A layer that is no archive, or that no unpacker would accept."""
+
+
+class TooLarge(RegfsError):
+    """Over a limit that regfs sets so that memory and disk stay bounded."""
+
+
+class Unsupported(RegfsError):
+    """Something that is well-formed but that regfs does not read (schema 1, a digest algorithm, a layer type)."""
+
+
+class Interrupted(RegfsError):
+    """Whoever waited for this has given up."""
+
+
+class ReadOnly(RegfsError):
+    """Registries are shown, not written."""
+
+
+class NotADirectory(RegfsError):
+    """A directory was needed."""
+
+
+class IsADirectory(RegfsError):
+    """Something other than a directory was needed."""
+
+
+class NotASymlink(RegfsError):
+    """A symbolic link was needed."""
+
+
+class NoSuchXattr(RegfsError):
+    """The entry has no extended attribute of that name."""
+
+
+class BadHandle(RegfsError):
+    """A file handle that was never given out, or is closed."""
+
+
+class CacheFailure(RegfsError):
+    """The cache directory cannot be used as asked; the caller goes on without it."""
+
+
+class MountFailure(RegfsError):
+    """The mount could not be made, or not be taken away."""
+
+
+class InvalidOption(RegfsError):
+    """A command line, -o word or setting that regfs does not understand."""
+
+
+class MustWait(RegfsError):
+    """The answer is neither in memory nor on disk, and the caller's patience forbids to wait for it."""

@@ -1,0 +1,73 @@
+"""File attributes, packed as the kernel wants them.
+
+The layout is struct fuse_attr of the kernel's include/uapi/linux/fuse.h without its first field, the inode number,
+which depends on the mount while everything else is a property of the image. 80 bytes, little-endian:
+
+    u64 size, blocks, atime, mtime, ctime      40   (seconds; signed where before 1970)
+    u32 atimensec, mtimensec, ctimensec        12
+    u32 mode, nlink, uid, gid, rdev            20
+    u32 blksize, flags                          8
+
+Indexes keep these 80 bytes as they are, so that a directory's answer is a concatenation. Pure; any thread.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+from typing import NamedTuple
+
+_PACKED = struct.Struct("<QQqqqIIIIIIIIII")
+PACKED_SIZE = _PACKED.size
+_MODE = struct.Struct("<I")
+_NLINK_AT = 56
+_MODE_AT = 52
+_BLOCK_SIZE = 4096
+_S = 1_000_000_000
+
+
+class Attributes(NamedTuple):
+    """What stat(2) tells of one entry, but for its inode number. *rdev* is Linux's 32-bit device number."""
+
+    mode: int
+    size: int = 0
+    nlink: int = 1
+    uid: int = 0
+    gid: int = 0
+    rdev: int = 0
+    mtime_ns: int = 0
+
+    def pack(self) -> bytes:
+        """Return the 80 packed bytes; access and change time are the modification time."""
+        seconds, nanoseconds = divmod(self.mtime_ns, _S)
+        return _PACKED.pack(
+            self.size, (self.size + 511) // 512, seconds, seconds, seconds, nanoseconds, nanoseconds, nanoseconds,
+            self.mode, self.nlink, self.uid, self.gid, self.rdev, _BLOCK_SIZE, 0,
+        )  # fmt: skip
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Attributes:
+        """Return what *packed* (80 bytes) says."""
+        size, _, _, seconds, _, _, nanoseconds, _, mode, nlink, uid, gid, rdev, _, _ = _PACKED.unpack(packed)
+        return cls(mode, size, nlink, uid, gid, rdev, seconds * _S + nanoseconds)
+
+
+def with_nlink(packed: bytes, nlink: int) -> bytes:
+    """Return *packed* with another link count."""
+    return packed[:_NLINK_AT] + _MODE.pack(nlink) + packed[_NLINK_AT + 4 :]
+
+
+def mode_of(packed: bytes) -> int:
+    """Return the mode, type bits included."""
+    mode: int = _MODE.unpack_from(packed, _MODE_AT)[0]
+    return mode
+
+
+def is_directory(packed: bytes) -> bool:
+    """Tell whether *packed* is a directory's."""
+    return stat.S_ISDIR(mode_of(packed))
+
+
+def device_number(major: int, minor: int) -> int:
+    """Return Linux's 32-bit encoding of a device number (new_encode_dev of include/linux/kdev_t.h)."""
+    return (minor & 0xFF) | (major & 0xFFF) << 8 | (minor & 0xFFF00) << 12

@@ -1,0 +1,76 @@
+"""Digests: the names of bytes.
+
+A digest is of the bytes as stored (a compressed layer, a manifest); a diff id is the digest of a layer's tar. Both are
+this type. A Digest that exists is well-formed, so that it may stand in a URL or a file name without another look.
+Source: image-spec, descriptor.md, "Digests". Pure; any thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+from regfs.errors import InvalidName, Unsupported
+
+_GRAMMAR = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):([a-zA-Z0-9=_-]+)", re.ASCII)
+_HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128, "blake3": 64}
+_HEX = re.compile(r"[a-f0-9]+", re.ASCII)
+_VERIFIABLE = {"sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
+
+
+class Hasher(Protocol):
+    """What hashlib's objects are."""
+
+    def update(self, chunk: bytes | bytearray | memoryview, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """An algorithm and its encoded value, `sha256:<64 lower-case hex digits>`.
+
+    Raises InvalidName where the grammar, or the length and alphabet of a registered algorithm, are not kept.
+    """
+
+    algorithm: str
+    encoded: str
+
+    def __post_init__(self) -> None:
+        text = f"{self.algorithm}:{self.encoded}"
+        if len(text) > 255 or not _GRAMMAR.fullmatch(text):
+            raise InvalidName(f"{text[:300]!r} is not a digest")
+        length = _HEX_LENGTHS.get(self.algorithm)
+        if length is not None and (len(self.encoded) != length or not _HEX.fullmatch(self.encoded)):
+            raise InvalidName(f"{text!r} is not a digest: {self.algorithm} has {length} lower-case hex digits")
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """Return the digest that *text* spells. Raises InvalidName."""
+        algorithm, colon, encoded = text.partition(":")
+        if not colon:
+            raise InvalidName(f"{text[:300]!r} is not a digest")
+        return cls(algorithm, encoded)
+
+    @classmethod
+    def of(cls, content: bytes) -> Digest:
+        """Return the sha256 digest of *content*."""
+        return cls("sha256", hashlib.sha256(content).hexdigest())
+
+    def hasher(self) -> Hasher:
+        """Return a fresh hash object of this algorithm. Raises Unsupported where Python has none."""
+        try:
+            return _VERIFIABLE[self.algorithm]()
+        except KeyError:
+            raise Unsupported(f"{self}: regfs cannot verify {self.algorithm} digests") from None
+
+    def matches(self, content: bytes) -> bool:
+        """Tell whether *content* has this digest. Raises Unsupported."""
+        hasher = self.hasher()
+        hasher.update(content)
+        return hasher.hexdigest() == self.encoded
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.encoded}"

@@ -1,0 +1,103 @@
+"""How long the current thread may wait, and who may call it back.
+
+Every request that reaches regfs runs under a Patience: the drivers set it, and whatever would wait (the registry's
+transport, a flight that somebody else started) asks it. That one mechanism gives deadlines, interruption, and the
+rule that what memory or disk can answer is answered at once: a driver first asks with NO_PATIENCE, and on MustWait
+hands the same request to its pool with a deadline.
+
+Thread rule: `current()` is per thread; a Patience itself may be shared and cancelled from any thread. Work that others
+wait for too (a flight) runs in a thread of its own under its own patience, so that it survives the one who began it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import TypeVar
+
+from regfs.errors import Interrupted, MustWait, RegistryTimeout
+
+T = TypeVar("T")
+
+
+class Patience:
+    """May wait until *deadline* (monotonic seconds; None: for ever), unless cancelled before.
+
+    `may_wait` False means that any wait at all raises MustWait.
+    """
+
+    __slots__ = ("_changed", "cancelled", "deadline", "may_wait")
+
+    def __init__(self, timeout_s: float | None = None, *, may_wait: bool = True) -> None:
+        self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self.may_wait = may_wait
+        self.cancelled = False
+        self._changed = threading.Condition(threading.Lock())
+
+    def cancel(self) -> None:
+        """Let every present and future wait under this patience end with Interrupted."""
+        with self._changed:
+            self.cancelled = True
+            self._changed.notify_all()
+
+    def remaining_s(self, at_most_s: float) -> float:
+        """Return how many seconds may still be waited, never more than *at_most_s*.
+
+        Raises MustWait, Interrupted or RegistryTimeout where nothing may be waited any more.
+        """
+        if not self.may_wait:
+            raise MustWait("the answer is not in memory or on disk")
+        if self.cancelled:
+            raise Interrupted("the request was interrupted")
+        if self.deadline is None:
+            return at_most_s
+        left_s = self.deadline - time.monotonic()
+        if left_s <= 0:
+            raise RegistryTimeout("the deadline of the request passed")
+        return min(left_s, at_most_s)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait *seconds*, ending early with Interrupted when cancelled; RegistryTimeout if the deadline comes first."""
+        end = time.monotonic() + seconds
+        with self._changed:
+            while (left_s := end - time.monotonic()) > 0:
+                self._changed.wait(self.remaining_s(left_s))
+
+    def wait_for(self, future: Future[T]) -> T:
+        """Return the future's result (or raise its error) as soon as it is there; the future goes on if we give up."""
+        if not future.done():
+            self.remaining_s(0.0)
+            future.add_done_callback(self._wake)
+            with self._changed:
+                while not future.done():
+                    self._changed.wait(self.remaining_s(3600.0))
+        return future.result()
+
+    def _wake(self, _future: Future[T]) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+
+NO_PATIENCE = Patience(may_wait=False)
+_ENDLESS = Patience()
+_local = threading.local()
+
+
+def current() -> Patience:
+    """Return the patience of this thread: endless where nobody set one (the command line)."""
+    patience: Patience = getattr(_local, "patience", _ENDLESS)
+    return patience
+
+
+@contextmanager
+def patient(patience: Patience) -> Iterator[Patience]:
+    """Run the block under *patience*; the thread's former one comes back after it."""
+    before = current()
+    _local.patience = patience
+    try:
+        yield patience
+    finally:
+        _local.patience = before

@@ -1,0 +1,40 @@
+"""Counters and gauges of one mount, handed down from the composition root: no globals.
+
+Every claim about laziness is a counter here, and tests assert on counters, never on time. Names are dotted words,
+`registry.requests`, `registry.bytes`, `cache.hits`, `layers.passes`, `bugs`; the room that counts is the first word.
+Thread rule: one lock, held for an addition; any thread may count and read.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+
+class Stats:
+    """Counts events by name; gauges are set, counters only grow."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counters: Counter[str] = Counter()
+        self._gauges: dict[str, float] = {}
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Add *amount* to the counter *name*."""
+        with self._lock:
+            self._counters[name] += amount
+
+    def gauge(self, name: str, value: float) -> None:
+        """Remember *value* as the present state of *name*."""
+        with self._lock:
+            self._gauges[name] = value
+
+    def value(self, name: str) -> float:
+        """Return a counter or gauge; 0 where nothing was counted yet."""
+        with self._lock:
+            return self._gauges.get(name, self._counters[name])
+
+    def snapshot(self) -> dict[str, float]:
+        """Return all counters and gauges by name, sorted."""
+        with self._lock:
+            return dict(sorted({**self._counters, **self._gauges}.items()))
