@@ -114,7 +114,7 @@ def parse_repository(text: str, *, default_registry: str = DOCKER_HUB) -> Reposi
 
 
 def parse_reference(text: str, *, default_registry: str = DOCKER_HUB) -> Reference:
-    """Return what a pasted reference names, `[docker://][registry/]repository[:tag][@digest]`; the default tag is latest.
+    """Return what a pasted reference names: `[docker://][registry/]repository[:tag][@digest]`, by default `latest`.
 
     Raises InvalidName.
     """
