@@ -1,0 +1,53 @@
+# regfs: `make run` shows it, `make test` tests it; both install what they need on a fresh Debian.
+# Nothing is installed twice: Debian packages are looked up first, the virtual environment has stamp files.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV ?= .venv
+WORKERS ?= 2
+BIN := $(VENV)/bin
+
+.PHONY: help run test check bench clean
+
+help: ## show this
+	@echo "make TARGET, where TARGET is:"
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@echo "Variables: VENV=$(VENV)  WORKERS=$(WORKERS) (test processes)  TESTS=tests  REGISTRY=host:port (for run)"
+	@echo "           BENCH='--driver fusepy --only hello --json out.json' (for bench; BENCH=--help lists all)"
+
+run: $(VENV)/.run-ready ## mount a registry, list it, read it, chroot into hello-world, unmount
+	@.ci/install-packages run
+	@.ci/check-fuse
+	@$(BIN)/python -m tests.support.demo $(REGISTRY)
+
+test: $(VENV)/.test-ready ## run all tests (about five minutes on two cores)
+	@.ci/install-packages run test
+	@.ci/check-fuse
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(or $(TESTS),tests)
+
+check: $(VENV)/.test-ready ## lint, formatting, types, and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict regfs
+	$(BIN)/python -m pytest -q tests/test_layering.py
+
+bench: $(VENV)/.test-ready ## measure against what one would use instead; builds its image the first time
+	@.ci/install-packages run bench
+	@.ci/check-fuse
+	@$(BIN)/python -m tests.bench $(BENCH)
+
+clean: ## remove the virtual environment and everything that was generated
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment is made again when the Python that it was made with is gone.
+$(VENV)/bin/python:
+	@.ci/install-packages run
+	python=$$(.ci/find-python) && rm -rf $(VENV) && "$$python" -m venv $(VENV)
+
+$(VENV)/.run-ready: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.test-ready: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $(VENV)/.run-ready $@

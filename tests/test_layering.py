@@ -1,0 +1,92 @@
+"""Imports point down: a room knows what is below it, and rooms in one row are strangers."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "regfs"
+
+# The architecture, from the top: each row may import the rows below it, and nothing of its own row but itself.
+ROWS: list[set[str]] = [
+    {"__main__"},
+    {"cli"},
+    {"daemon"},
+    {"config", "mount"},
+    {"tree"},
+    {"images"},
+    {"rootfs"},
+    {"layers", "registry", "store"},
+    {"model"},
+    {"errors", "journal", "stats", "patience", "version"},
+]
+# Rooms of the lowest row that may use each other.
+ALLOWED_IN_ROW = {("patience", "errors"), ("stats", "errors"), ("journal", "errors")}
+ONLY_IMPORTER = {
+    "requests": {"registry/transport.py"},
+    "urllib3": {"registry/transport.py"},
+    "fuse": {"mount/operations.py"},
+}
+
+
+def modules() -> list[Path]:
+    """Return every module of the package."""
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def relative(module: Path) -> str:
+    return module.relative_to(PACKAGE).as_posix()
+
+
+def imported_names(module: Path) -> set[str]:
+    """Return the dotted names that *module* imports, wherever in it and for whatever purpose."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text(), str(module))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{relative(module)}:{node.lineno}: relative import; write the full name"
+            base = node.module or ""
+            names.update(f"{base}.{alias.name}" if base == "regfs" else base for alias in node.names)
+    return names
+
+
+def room_of(name: str) -> str:
+    return name.removesuffix(".py").replace("/", ".").split(".")[0]
+
+
+def row_of(room: str) -> int:
+    for number, row in enumerate(ROWS):
+        if room in row:
+            return number
+    raise AssertionError(f"{room} has no place in the architecture; give it one in ROWS")
+
+
+@pytest.mark.parametrize("module", modules(), ids=relative)
+def test_imports_point_down(module: Path) -> None:
+    if relative(module) == "__init__.py":
+        return
+    room = room_of(relative(module))
+    for name in imported_names(module):
+        if not name.startswith("regfs."):
+            continue
+        other = room_of(name.removeprefix("regfs."))
+        if other == room or (room, other) in ALLOWED_IN_ROW:
+            continue
+        assert row_of(other) > row_of(room), f"{relative(module)} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("module", modules(), ids=relative)
+def test_a_library_has_one_importer(module: Path) -> None:
+    for name in imported_names(module):
+        importers = ONLY_IMPORTER.get(name.split(".")[0])
+        assert importers is None or relative(module) in importers, f"{relative(module)} imports {name}"
+
+
+@pytest.mark.parametrize("module", modules(), ids=relative)
+def test_only_the_command_line_prints(module: Path) -> None:
+    calls = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Call)]
+    printing = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+    assert not printing or relative(module) in {"cli.py", "__main__.py"}, f"{relative(module)} prints in {printing}"
