@@ -66,15 +66,26 @@ class Patience:
             while (left_s := end - time.monotonic()) > 0:
                 self._changed.wait(self.remaining_s(left_s))
 
-    def wait_for(self, future: Future[T]) -> T:
-        """Return the future's result (or raise its error) as soon as it is there; the future goes on if we give up."""
+    def wait_for(self, future: Future[T], *, past_deadline: bool = False) -> T:
+        """Return the future's result (or raise its error) as soon as it is there; the future goes on if we give up.
+
+        *past_deadline*: the work ends by itself once it makes no progress (a download with a minimum rate), so that
+        only an interruption ends the wait: a big layer on a slow line is no reason to fail.
+        """
         if not future.done():
             self.remaining_s(0.0)
             future.add_done_callback(self._wake)
             with self._changed:
                 while not future.done():
-                    self._changed.wait(self.remaining_s(3600.0))
+                    self._changed.wait(self._wait_s(past_deadline))
         return future.result()
+
+    def _wait_s(self, past_deadline: bool) -> float:
+        if not past_deadline:
+            return self.remaining_s(3600.0)
+        if self.cancelled:
+            raise Interrupted("the request was interrupted")
+        return 3600.0
 
     def _wake(self, _future: Future[T]) -> None:
         with self._changed:

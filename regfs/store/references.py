@@ -1,0 +1,150 @@
+"""What references pointed to when a registry was last asked: the memory that outlives a mount.
+
+    tags(registry, path, tag → digest, media_type, size, checked)     one row a tag that was resolved
+    lists(registry, path → names, checked)                            tags/list of a repository; path '' is _catalog
+
+`checked` is seconds since 1970. The content that a digest names is elsewhere (blobs.py); here are only names, so that
+a registry that is down, or --offline, still shows what was last seen, and so that a registry which cannot be listed
+shows what was visited. Losing the file loses nothing else; where it cannot be opened it lives in memory.
+Used by the images room. Thread rule: one connection under one lock; statements are short.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from regfs.model.digest import Digest
+from regfs.model.names import RepositoryName
+
+log = logging.getLogger(__name__)
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS tags (
+    registry TEXT, path TEXT, tag TEXT, digest TEXT NOT NULL, media_type TEXT NOT NULL, size INTEGER NOT NULL,
+    checked REAL NOT NULL, PRIMARY KEY (registry, path, tag)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lists (
+    registry TEXT, path TEXT, names TEXT NOT NULL, checked REAL NOT NULL, PRIMARY KEY (registry, path)) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TagRecord:
+    """What a tag pointed to at *checked* (seconds since 1970)."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    checked: float
+
+
+@dataclass(frozen=True, slots=True)
+class ListRecord:
+    """The names that a listing gave at *checked* (seconds since 1970)."""
+
+    names: tuple[str, ...]
+    checked: float
+
+
+class References:
+    """The references that were looked up, in a small database at *path*; shared by all mounts of one cache."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._database = _open(path)
+
+    def tag(self, repository: RepositoryName, tag: str) -> TagRecord | None:
+        """Return what *tag* pointed to when it was last asked for."""
+        rows = self._query(
+            "SELECT digest, media_type, size, checked FROM tags WHERE registry=? AND path=? AND tag=?",
+            (repository.registry, repository.path, tag),
+        )
+        return next((TagRecord(Digest.parse(row[0]), row[1], row[2], row[3]) for row in rows), None)
+
+    def keep_tag(self, repository: RepositoryName, tag: str, record: TagRecord) -> None:
+        """Remember what *tag* points to."""
+        self._change(
+            "INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (repository.registry, repository.path, tag, str(record.digest), record.media_type, record.size,
+             record.checked),
+        )  # fmt: skip
+
+    def drop_tag(self, repository: RepositoryName, tag: str) -> None:
+        """Forget a tag that the registry no longer has; the content that it named stays."""
+        self._change(
+            "DELETE FROM tags WHERE registry=? AND path=? AND tag=?", (repository.registry, repository.path, tag)
+        )
+
+    def known_tags(self, repository: RepositoryName) -> list[str]:
+        """Return the tags of *repository* that were resolved at some time."""
+        rows = self._query(
+            "SELECT tag FROM tags WHERE registry=? AND path=? ORDER BY tag", (repository.registry, repository.path)
+        )
+        return [row[0] for row in rows]
+
+    def listing(self, registry: str, path: str) -> ListRecord | None:
+        """Return the last listing of a repository's tags, or with *path* '' of a registry's repositories."""
+        rows = self._query("SELECT names, checked FROM lists WHERE registry=? AND path=?", (registry, path))
+        return next((ListRecord(tuple(json.loads(row[0])), row[1]) for row in rows), None)
+
+    def keep_listing(self, registry: str, path: str, names: list[str]) -> None:
+        """Remember a complete listing."""
+        self._change(
+            "INSERT OR REPLACE INTO lists VALUES (?, ?, ?, ?)", (registry, path, json.dumps(names), time.time())
+        )
+
+    def drop_listing(self, registry: str, path: str) -> None:
+        """Forget the listing of a repository that is gone."""
+        self._change("DELETE FROM lists WHERE registry=? AND path=?", (registry, path))
+
+    def known_repositories(self, registry: str) -> list[str]:
+        """Return the repositories of *registry* that were visited or listed."""
+        rows = self._query(
+            "SELECT path FROM tags WHERE registry=? UNION SELECT path FROM lists WHERE registry=? AND path<>''",
+            (registry, registry),
+        )
+        catalog = self.listing(registry, "")
+        return sorted({row[0] for row in rows}.union(catalog.names if catalog else ()))
+
+    def known_registries(self) -> list[str]:
+        """Return the registries of which anything is known."""
+        rows = self._query("SELECT registry FROM tags UNION SELECT registry FROM lists", ())
+        return sorted(row[0] for row in rows)
+
+    def _query(self, statement: str, arguments: tuple[str, ...]) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._database.execute(statement, arguments).fetchall()
+            except sqlite3.DatabaseError as error:
+                log.warning("the memory of references cannot be read: %s", error)
+                return []
+
+    def _change(self, statement: str, arguments: tuple[str | int | float, ...]) -> None:
+        with self._lock:
+            try:
+                self._database.execute(statement, arguments)
+            except sqlite3.DatabaseError as error:
+                log.warning("the memory of references cannot be written: %s", error)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _prepare(sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2.0))
+    except (OSError, sqlite3.Error) as error:
+        log.warning("%s: %s; references are remembered for this mount only", path, error)
+        return _prepare(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
+
+
+def _prepare(database: sqlite3.Connection) -> sqlite3.Connection:
+    # A lost last write is only a question to be asked again; what must not happen is a wait for the disk at a look-up.
+    database.execute("PRAGMA synchronous=OFF")
+    database.execute("PRAGMA cache_size=-256")
+    database.executescript(_SCHEMA)
+    return database
