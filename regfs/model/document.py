@@ -1,0 +1,163 @@
+"""JSON from strangers: documents that are read strictly or not at all.
+
+What Python's json lets pass and other programs read differently is refused here, because two readers that disagree
+about one document are an attack (CVE-2021-41190): other encodings than UTF-8, duplicate keys, keys that differ from
+ours in case only (Go matches them), NaN and infinities, booleans where numbers are asked for. Used by manifest.py and
+by whoever reads an answer of a registry or a file of credentials. Pure; any thread.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import NoReturn
+
+from regfs.errors import BadContent, BadManifest, TooLarge
+
+DOCUMENT_LIMIT = 4 * 1024 * 1024
+_MAX_SIZE = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """One JSON object, and *where* in its document it is, for messages. A null value counts as absent everywhere.
+
+    Every method raises *error* where the value has another type than the one asked for.
+    """
+
+    values: dict[str, object]
+    where: str = ""
+    error: type[BadContent] = BadManifest
+
+    def has(self, key: str) -> bool:
+        """Tell whether *key* is there, with a value other than null."""
+        return self.values.get(key) is not None
+
+    def text(self, key: str, default: str = "") -> str:
+        """Return the string at *key*, *default* where there is none."""
+        value = self.values.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            self.fail(key, "is not a string")
+        return printable(value)
+
+    def size(self, key: str) -> int:
+        """Return the number of bytes at *key*: there must be one, and it is 0 <= n < 2**63."""
+        value = self.values.get(key)
+        if isinstance(value, bool) or not isinstance(value, int):
+            self.fail(key, "is not a whole number")
+        if not 0 <= value <= _MAX_SIZE:
+            self.fail(key, "is out of range")
+        return value
+
+    def boolean(self, key: str) -> bool:
+        """Return the truth at *key*, False where there is none."""
+        value = self.values.get(key)
+        if value is None:
+            return False
+        if not isinstance(value, bool):
+            self.fail(key, "is neither true nor false")
+        return value
+
+    def child(self, key: str) -> Fields | None:
+        """Return the object at *key*, None where there is none."""
+        value = self.values.get(key)
+        return None if value is None else self._fields(value, key)
+
+    def array(self, key: str, *, limit: int) -> list[object]:
+        """Return the list at *key*, empty where there is none. Raises TooLarge over *limit* elements."""
+        value = self.values.get(key)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            self.fail(key, "is not a list")
+        if len(value) > limit:
+            raise TooLarge(f"{self.where}{key} has {len(value)} elements, more than {limit}")
+        return value
+
+    def children(self, key: str, *, limit: int) -> Iterator[Fields]:
+        """Yield the elements of the list at *key*, which must all be objects. Raises TooLarge."""
+        for position, element in enumerate(self.array(key, limit=limit)):
+            yield self._fields(element, f"{key}[{position}]")
+
+    def texts(self, key: str, *, limit: int) -> tuple[str, ...]:
+        """Return the list of strings at *key*, empty where there is none. Raises TooLarge."""
+        elements = self.array(key, limit=limit)
+        if not all(isinstance(element, str) for element in elements):
+            self.fail(key, "has an element that is not a string")
+        return tuple(printable(str(element)) for element in elements)
+
+    def mapping(self, key: str) -> dict[str, str]:
+        """Return the object at *key* as names and strings, empty where there is none."""
+        inner = self.child(key)
+        return {} if inner is None else {printable(name): inner.text(name) for name in inner.values}
+
+    def refuse_variants(self, keys: Collection[str]) -> None:
+        """Fail where a key differs from one of *keys* in case only: Go would read it as that key, we would not."""
+        folded = {key.casefold(): key for key in keys}
+        for key in self.values:
+            if folded.get(key.casefold(), key) != key:
+                self.fail(printable(key)[:80], f"is spelled {folded[key.casefold()]}")
+
+    def fail(self, key: str, reason: str) -> NoReturn:
+        """Raise *error*, naming the place in the document."""
+        raise self.error(f"{self.where}{key} {reason}")
+
+    def _fields(self, value: object, key: str) -> Fields:
+        if not isinstance(value, dict):
+            self.fail(key, "is not an object")
+        return Fields(value, f"{self.where}{key}.", self.error)
+
+
+def parse_document(content: bytes, *, error: type[BadContent] = BadManifest, limit: int = DOCUMENT_LIMIT) -> Fields:
+    """Return the JSON object that *content* is.
+
+    Raises *error* where it is none or is not read alike by every program, TooLarge over *limit* bytes.
+    Source: image-spec, considerations.md, "Canonicalization"; RFC 7493 (I-JSON).
+    """
+    if len(content) > limit:
+        raise TooLarge(f"the document has {len(content)} bytes, more than {limit}")
+    try:
+        document = json.loads(
+            content.decode("utf-8", "strict"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+        )
+    except RecursionError:
+        raise error("the document is nested too deeply") from None
+    except ValueError as reason:  # UnicodeDecodeError, JSONDecodeError, our own refusals, integers of 4,300 digits
+        raise error(f"not a JSON document: {printable(str(reason))[:200]}") from None
+    if not isinstance(document, dict):
+        raise error("the document is not a JSON object")
+    return Fields(document, "", error)
+
+
+def printable(text: str) -> str:
+    """Return *text* with lone surrogates replaced: JSON may spell them, no encoder takes them."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("an object has the same key twice")
+    return values
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("a number is out of range")
+    return number

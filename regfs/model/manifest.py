@@ -1,0 +1,335 @@
+"""Manifests, indexes and image configs: from bytes to values. No JSON leaves this module.
+
+Bytes are shown as they came (manifest.json is the registry's document, never ours); what is parsed here feeds the
+derived views. A document that two programs could read differently is BadManifest. Sources: image-spec, manifest.md,
+image-index.md, descriptor.md, config.md. Pure; any thread.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from regfs.errors import BadContent, BadManifest, InvalidName, TooLarge, Unsupported
+from regfs.model import media_types
+from regfs.model.digest import Digest
+from regfs.model.document import DOCUMENT_LIMIT, Fields, parse_document
+from regfs.model.names import NAME_MAX
+from regfs.model.platform import UNKNOWN, Platform, is_image_entry
+
+log = logging.getLogger(__name__)
+
+MAX_LAYERS = 4096
+MAX_ENTRIES = 10_000
+_MAX_URLS = 64
+_MAX_FEATURES = 64
+_MAX_HISTORY = 65_536
+_DOCUMENT_KEYS = (
+    "schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "fsLayers", "blobs", "subject",
+)  # fmt: skip
+_DESCRIPTOR_KEYS = ("mediaType", "digest", "size", "urls", "data", "platform", "artifactType", "annotations")
+_PLATFORM_KEYS = ("os", "architecture", "variant", "os.version", "os.features")
+_CONFIG_KEYS = ("rootfs", "history", "created", *_PLATFORM_KEYS)
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What a document says of the bytes that it names. *content* is what it embeds, where that is right."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False, kw_only=True)
+    platform: Platform | None = field(default=None, kw_only=True)
+    artifact_type: str | None = field(default=None, kw_only=True)
+    urls: tuple[str, ...] = field(default=(), kw_only=True)
+    content: bytes | None = field(default=None, kw_only=True, repr=False)
+
+
+EMPTY = Descriptor(media_types.OCI_EMPTY, Digest.of(b"{}"), 2, content=b"{}")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """An image or an artifact: a config and layers, base first.
+
+    An artifact manifest (withdrawn from the image-spec) is shown as what replaced it: its blobs are the layers, and
+    its config is EMPTY.
+    """
+
+    media_type: str
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    subject: Descriptor | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    artifact_type: str | None = None
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the config is an image's; any other is opaque bytes and must not be given to parse_config()."""
+        return self.config.media_type in media_types.CONFIG_TYPES
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A list of manifests. *invalid* tells why entries were left out: one bad entry must not cost the others."""
+
+    media_type: str
+    manifests: tuple[Descriptor, ...]
+    subject: Descriptor | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    artifact_type: str | None = None
+    invalid: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """One step of the image's build; *empty_layer* steps have no layer."""
+
+    created_by: str = ""
+    empty_layer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """What regfs uses of an image's config. Nothing here is checked against the manifest's layers."""
+
+    diff_ids: tuple[Digest, ...]
+    history: tuple[History, ...]
+    platform: Platform
+    created: str = ""
+
+    def created_by(self) -> tuple[str, ...]:
+        """Return the command that made each layer, base first; as many as there are steps with a layer."""
+        return tuple(step.created_by for step in self.history if not step.empty_layer)
+
+
+def parse_manifest(content: bytes, *, content_type: str, limit: int = DOCUMENT_LIMIT) -> Manifest | Index:
+    """Return what the document *content* is. *content_type* is the registry's header or a descriptor's media type.
+
+    A header that says nothing (text/plain, empty) is not asked; one that contradicts the document's own `mediaType`
+    is refused, so a caller that came by a descriptor passes the descriptor's type, not the header.
+
+    Raises:
+        BadManifest: it is none, or could be read as two different things.
+        Unsupported: schema 1, which Docker withdrew.
+        TooLarge: over *limit* bytes, MAX_LAYERS layers or MAX_ENTRIES entries.
+    Source: image-spec, manifest.md and image-index.md; CVE-2021-41190.
+    """
+    with _naming(content):
+        document = parse_document(content, limit=limit)
+        document.refuse_variants(_DOCUMENT_KEYS)
+        media_type = _type_of(document, media_types.without_parameters(content_type))
+        if media_type in media_types.INDEX_TYPES:
+            return _index(document, media_type)
+        if media_type == media_types.OCI_ARTIFACT:
+            return _manifest(document, media_type, layers="blobs")
+        return _manifest(document, media_type, layers="layers")
+
+
+def parse_config(content: bytes, *, limit: int = DOCUMENT_LIMIT) -> ImageConfig:
+    """Return what the image config *content* says. Without `rootfs` there are no diff ids: for the caller to judge.
+
+    Raises BadManifest, and TooLarge over *limit* bytes. Source: image-spec, config.md.
+    """
+    with _naming(content):
+        document = parse_document(content, limit=limit)
+        document.refuse_variants(_CONFIG_KEYS)
+        rootfs = document.child("rootfs") or Fields({}, "rootfs.")
+        rootfs.refuse_variants(("type", "diff_ids"))
+        if rootfs.text("type", "layers") != "layers":
+            rootfs.fail("type", "is not 'layers'")
+        diff_ids = tuple(_digest(text, rootfs, "diff_ids") for text in rootfs.texts("diff_ids", limit=MAX_LAYERS))
+        history = tuple(
+            History(step.text("created_by"), step.boolean("empty_layer"))
+            for step in document.children("history", limit=_MAX_HISTORY)
+        )
+        platform = _platform(document) or Platform(UNKNOWN, UNKNOWN)
+        return ImageConfig(diff_ids, history, platform, document.text("created"))
+
+
+def entry_names(index: Index) -> dict[str, Descriptor]:
+    """Return the entries of *index* by the names they have in the tree's `manifests/`, in the index's order.
+
+    `os-architecture[-variant]`, with os.version where that tells several apart; and the digest where an entry is no
+    image, has no platform, one that is no safe name, or one that an earlier entry has taken.
+    """
+    plain = Counter(_platform_name(entry, with_version=False) for entry in index.manifests)
+    names: dict[str, Descriptor] = {}
+    for entry in index.manifests:
+        name = _platform_name(entry, with_version=False)
+        if name and plain[name] > 1:
+            name = _platform_name(entry, with_version=True)
+        if not name or name in names:
+            name = str(entry.digest)
+        names[name] = entry
+    return names
+
+
+def _type_of(document: Fields, header: str) -> str:
+    is_index = document.has("manifests")
+    if is_index and any(document.has(key) for key in ("config", "layers", "fsLayers", "blobs")):
+        raise BadManifest("it has both manifests and layers: neither an index nor a manifest (CVE-2021-41190)")
+    declared = document.text("mediaType")
+    if header.startswith("application/vnd.") and declared and declared != header:
+        raise BadManifest(f"mediaType is {declared[:200]!r}, but it was announced as {header[:200]!r}")
+    if header in media_types.DOCUMENT_TYPES:
+        media_type = header
+    elif declared in media_types.DOCUMENT_TYPES:
+        media_type = declared
+    else:
+        media_type = _type_by_shape(document)
+    if media_type in media_types.SCHEMA1_TYPES:
+        raise Unsupported("a schema 1 manifest, which Docker withdrew: push the image again with a newer client")
+    if document.has("schemaVersion") and document.size("schemaVersion") != 2:
+        document.fail("schemaVersion", "is not 2")
+    return media_type
+
+
+def _type_by_shape(document: Fields) -> str:
+    if document.has("fsLayers") or document.values.get("schemaVersion") == 1:
+        return media_types.DOCKER_SCHEMA1
+    if document.has("manifests"):
+        return media_types.OCI_INDEX
+    if document.has("config") or document.has("layers"):
+        return media_types.OCI_MANIFEST
+    raise BadManifest("neither a manifest nor an index")
+
+
+def _manifest(document: Fields, media_type: str, *, layers: str) -> Manifest:
+    if document.has("manifests"):
+        raise BadManifest(f"it has manifests, but was announced as {media_type}")
+    config = document.child("config")
+    if config is None and layers == "layers":
+        document.fail("config", "is missing")
+    parsed = tuple(_descriptor(fields) for fields in document.children(layers, limit=MAX_LAYERS))
+    sizes: dict[Digest, int] = {}
+    manifest_config = EMPTY if config is None else _descriptor(config)
+    for descriptor in (manifest_config, *parsed):
+        if sizes.setdefault(descriptor.digest, descriptor.size) != descriptor.size:
+            raise BadManifest(f"it gives {descriptor.digest} two different sizes")
+    return Manifest(
+        media_type,
+        manifest_config,
+        parsed,
+        _subject(document),
+        document.mapping("annotations"),
+        document.text("artifactType") or None,
+    )
+
+
+def _index(document: Fields, media_type: str) -> Index:
+    if any(document.has(key) for key in ("config", "layers", "fsLayers", "blobs")):
+        raise BadManifest(f"it has layers, but was announced as {media_type}")
+    entries: list[Descriptor] = []
+    invalid: list[str] = []
+    sizes: dict[Digest, int] = {}
+    for position, element in enumerate(document.array("manifests", limit=MAX_ENTRIES)):
+        try:
+            entry = _entry(element, position)
+            if sizes.setdefault(entry.digest, entry.size) != entry.size:
+                raise BadManifest(f"manifests[{position}] has another size than before for the same digest")
+        except (BadContent, TooLarge) as error:
+            invalid.append(str(error))
+        else:
+            entries.append(entry)
+    if invalid:
+        log.warning("an index has %d entries that are left out, the first: %s", len(invalid), invalid[0])
+    return Index(
+        media_type,
+        tuple(entries),
+        _subject(document),
+        document.mapping("annotations"),
+        document.text("artifactType") or None,
+        tuple(invalid),
+    )
+
+
+def _entry(element: object, position: int) -> Descriptor:
+    if not isinstance(element, dict):
+        raise BadManifest(f"manifests[{position}] is not an object")
+    return _descriptor(Fields(element, f"manifests[{position}]."))
+
+
+def _subject(document: Fields) -> Descriptor | None:
+    subject = document.child("subject")
+    return None if subject is None else _descriptor(subject)
+
+
+def _descriptor(fields: Fields) -> Descriptor:
+    fields.refuse_variants(_DESCRIPTOR_KEYS)
+    digest, size = _digest(fields.text("digest"), fields, "digest"), fields.size("size")
+    platform = fields.child("platform")
+    return Descriptor(
+        fields.text("mediaType"),
+        digest,
+        size,
+        annotations=fields.mapping("annotations"),
+        platform=None if platform is None else _platform(platform),
+        artifact_type=fields.text("artifactType") or None,
+        urls=fields.texts("urls", limit=_MAX_URLS),
+        content=_embedded(fields.values.get("data"), digest, size),
+    )
+
+
+def _platform(fields: Fields) -> Platform | None:
+    fields.refuse_variants(_PLATFORM_KEYS)
+    system, architecture = fields.text("os"), fields.text("architecture")
+    if not system and not architecture:
+        return None
+    return Platform(
+        system or UNKNOWN,
+        architecture or UNKNOWN,
+        fields.text("variant"),
+        fields.text("os.version"),
+        fields.texts("os.features", limit=_MAX_FEATURES),
+    )
+
+
+def _embedded(encoded: object, digest: Digest, size: int) -> bytes | None:
+    """Return the bytes that a descriptor embeds, None unless they are exactly what it names (descriptor.md, "data")."""
+    if (digest, size) == (EMPTY.digest, 2):
+        return b"{}"
+    if not isinstance(encoded, str):
+        return None
+    try:
+        content = base64.b64decode(encoded, validate=True)
+        right = len(content) == size and digest.matches(content)
+    except (binascii.Error, ValueError, Unsupported):
+        return None
+    return content if right else None
+
+
+def _digest(text: str, fields: Fields, key: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except InvalidName as error:
+        raise fields.error(f"{fields.where}{key}: {error}") from None
+
+
+def _platform_name(entry: Descriptor, *, with_version: bool) -> str:
+    """Return `linux-arm64-v8`, empty where the entry is no image or its platform makes no safe name."""
+    platform = entry.platform
+    if platform is None or not is_image_entry(entry):
+        return ""
+    parts = [platform.os, platform.architecture, platform.variant]
+    if with_version:
+        parts.append(platform.os_version)
+    name = "-".join(part for part in parts if part)
+    return name if len(name) <= NAME_MAX and _SAFE_NAME.fullmatch(name) else ""
+
+
+@contextmanager
+def _naming(content: bytes) -> Iterator[None]:
+    """Let the errors of the block begin with the digest of the document that they are about."""
+    try:
+        yield
+    except (BadContent, TooLarge, Unsupported) as error:
+        raise type(error)(f"{Digest.of(content)}: {error}") from error

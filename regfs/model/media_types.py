@@ -1,0 +1,71 @@
+"""Media types: which documents and blobs regfs knows, by the names that OCI and Docker give them.
+
+Unknown types are never an error by themselves (image-spec, manifest.md): they are shown as bytes, and only views that
+would have to understand them are refused. Pure; any thread.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from regfs.errors import Unsupported
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_EMPTY = "application/vnd.oci.empty.v1+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
+DOCKER_SCHEMA1_SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+
+INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_INDEX})
+MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+SCHEMA1_TYPES = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
+CONFIG_TYPES = frozenset({OCI_CONFIG, DOCKER_CONFIG})
+DOCUMENT_TYPES = INDEX_TYPES | MANIFEST_TYPES | SCHEMA1_TYPES | {OCI_ARTIFACT}
+
+Compression = Literal["none", "gzip", "zstd"]
+
+_LAYERS: dict[str, Compression] = {
+    "application/vnd.oci.image.layer.v1.tar": "none",
+    "application/vnd.oci.image.layer.v1.tar+gzip": "gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd": "zstd",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar": "none",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip": "gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd": "zstd",
+    "application/vnd.docker.image.rootfs.diff.tar": "none",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip": "gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd": "zstd",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar": "none",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "gzip",
+}
+_FOREIGN_MARKS = (".layer.nondistributable.", ".rootfs.foreign.")
+
+
+def layer_compression(media_type: str) -> Compression:
+    """Return how a layer of *media_type* claims to be compressed; its bytes have the last word.
+
+    Raises Unsupported where that type is no tar layer (an encrypted one, a file system image, an artifact's blob).
+    """
+    try:
+        return _LAYERS[media_type]
+    except KeyError:
+        raise Unsupported(f"layers of type {media_type[:200]!r} cannot be shown as files") from None
+
+
+def is_tar_layer(media_type: str) -> bool:
+    """Tell whether a layer of *media_type* is a tar, compressed or not."""
+    return media_type in _LAYERS
+
+
+def is_foreign(media_type: str) -> bool:
+    """Tell whether blobs of *media_type* may be kept elsewhere than in the registry (image-spec, layer.md)."""
+    return any(mark in media_type for mark in _FOREIGN_MARKS)
+
+
+def without_parameters(content_type: str) -> str:
+    """Return the media type of a Content-Type header: lower case, without `; charset=…`."""
+    return content_type.partition(";")[0].strip().lower()

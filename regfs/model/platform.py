@@ -1,0 +1,252 @@
+"""Platforms: what an image runs on, and which entry of an index serves the platform that is wanted.
+
+Used by manifest.py (descriptors carry platforms) and by images (the choice). Source: image-spec, image-index.md;
+containerd's platforms package, database.go and compare.go (normal forms, and what runs what). Pure, but for
+host_platform(), which asks the kernel; any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from regfs.errors import InvalidOption, NotFound
+from regfs.model.media_types import CONFIG_TYPES, INDEX_TYPES
+
+UNKNOWN = "unknown"
+_REFERENCE_TYPE = "vnd.docker.reference.type"
+_ARCHITECTURES = {
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "i386": ("386", ""),
+    "i486": ("386", ""),
+    "i586": ("386", ""),
+    "i686": ("386", ""),
+    "aarch64": ("arm64", ""),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+    "armv8l": ("arm", "v8"),
+    "armv7l": ("arm", "v7"),
+    "armv6l": ("arm", "v6"),
+    "armv5tel": ("arm", "v5"),
+}
+_KNOWN_ARCHITECTURES = frozenset(
+    [
+        "386",
+        "amd64",
+        "arm",
+        "arm64",
+        "loong64",
+        "mips",
+        "mips64",
+        "mips64le",
+        "mipsle",
+        "ppc64",
+        "ppc64le",
+        "riscv64",
+        "s390x",
+        "wasm",
+    ]
+)
+_KNOWN_SYSTEMS = frozenset(
+    ["aix", "android", "darwin", "dragonfly", "freebsd", "linux", "netbsd", "openbsd", "plan9", "solaris", "windows"]
+)
+_PART_RE = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
+_SYSTEM_RE = re.compile(r"([A-Za-z0-9_.-]+)(?:\(([A-Za-z0-9_.+-]+)\))?", re.ASCII)
+_ARM64_RE = re.compile(r"v([89])(?:\.([0-9]))?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """An operating system and an architecture, as written in an index, a config or an option."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+    os_version: str = ""
+    os_features: tuple[str, ...] = ()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether both parts say something: attestations are entries for `unknown/unknown`."""
+        return all(part not in ("", UNKNOWN) for part in (self.os, self.architecture))
+
+    def normal(self) -> Platform:
+        """Return the one spelling that all spellings of this platform have: x86_64 is amd64, arm64/v8 is arm64."""
+        system, architecture, variant = self.os.lower(), self.architecture.lower(), self.variant.lower()
+        if system == "macos":
+            system = "darwin"
+        if architecture in _ARCHITECTURES:
+            architecture, default = _ARCHITECTURES[architecture]
+            variant = variant or default
+        if architecture == "arm":
+            variant = {"": "v7", "5": "v5", "6": "v6", "7": "v7", "8": "v8"}.get(variant, variant)
+        elif (architecture, variant) in {("arm64", "8"), ("arm64", "v8"), ("arm64", "v8.0"), ("amd64", "v1")}:
+            variant = ""
+        elif (architecture, variant) == ("arm64", "v9.0"):
+            variant = "v9"
+        return replace(self, os=system, architecture=architecture, variant=variant)
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+class Choosable(Protocol):
+    """What the choice looks at; a manifest.Descriptor is one."""
+
+    @property
+    def media_type(self) -> str: ...
+
+    @property
+    def platform(self) -> Platform | None: ...
+
+    @property
+    def artifact_type(self) -> str | None: ...
+
+    @property
+    def annotations(self) -> Mapping[str, str]: ...
+
+
+Entry = TypeVar("Entry", bound=Choosable)
+
+
+def parse_platform(text: str) -> Platform:
+    """Return the platform that *text* spells: `linux/arm64/v8`, `arm64`, `windows(10.0.17763)/amd64`.
+
+    What is left out is the host's. Raises InvalidOption.
+    """
+    first, *rest = text.split("/")
+    system = _SYSTEM_RE.fullmatch(first)
+    if system is None or len(rest) > 2 or not all(_PART_RE.fullmatch(part) for part in rest):
+        raise InvalidOption(f"{text[:100]!r} is not a platform: OS/ARCHITECTURE[/VARIANT] is needed, as in linux/arm64")
+    name, version = system[1].lower(), system[2] or ""
+    if _is_architecture(name) and len(rest) < 2:
+        return Platform(host_platform().os, name, "".join(rest)).normal()
+    if not rest:
+        if name not in _KNOWN_SYSTEMS:
+            raise InvalidOption(f"{text[:100]!r} is neither an operating system nor an architecture, as in linux/arm64")
+        host = host_platform()
+        return Platform(name, host.architecture, host.variant, version).normal()
+    return Platform(name, rest[0], rest[1] if len(rest) == 2 else "", version).normal()
+
+
+def host_platform() -> Platform:
+    """Return the platform of the machine we run on; asks the kernel (uname)."""
+    kernel = os.uname()
+    return Platform(kernel.sysname.lower(), kernel.machine).normal()
+
+
+def is_attestation(entry: Choosable) -> bool:
+    """Tell whether an index's entry is about another entry: BuildKit's attestations, and whatever else says so.
+
+    Source: BuildKit, docs/attestations/attestation-storage.md.
+    """
+    return _REFERENCE_TYPE in entry.annotations
+
+
+def is_image_entry(entry: Choosable) -> bool:
+    """Tell whether an index's entry is an ordinary image (or an index of them) that any runtime may choose.
+
+    Attestations are not, artifacts are not (SOCI's indexes stand beside images with a platform), and neither are
+    images that need features of their runtime (nydus marks its own with os.features).
+    """
+    if is_attestation(entry) or (entry.artifact_type and entry.artifact_type not in CONFIG_TYPES):
+        return False
+    platform = entry.platform
+    if platform is None:
+        return True
+    features = set(platform.os_features) - ({"win32k"} if platform.os.lower() == "windows" else set())
+    return platform.is_known and not features
+
+
+def choose(
+    entries: Sequence[Entry], wanted: Platform, *, platform_of: Callable[[Entry], Platform | None] | None = None
+) -> Entry:
+    """Return the entry of an index that serves *wanted* best: the same platform, then what it can also run.
+
+    Of equal entries the first wins (image-index.md). Entries that name no platform come last: *platform_of* tells
+    what their config says, and may ask the network; without it the first one is taken. A nested index that names no
+    platform is the last resort, for the caller to choose in again.
+
+    Raises NotFound, naming the platforms there are; and what *platform_of* raises.
+    """
+    images = [entry for entry in entries if is_image_entry(entry)]
+    if found := _first_that_serves([(entry, entry.platform) for entry in images if entry.platform], wanted):
+        return found
+    unnamed = [entry for entry in images if entry.platform is None]
+    nested = [entry for entry in unnamed if entry.media_type in INDEX_TYPES]
+    single = [entry for entry in unnamed if entry.media_type not in INDEX_TYPES]
+    if platform_of is None:
+        if single or nested:
+            return (single + nested)[0]
+    else:
+        told = [(entry, platform) for entry in single if (platform := platform_of(entry)) is not None]
+        if found := _first_that_serves(told, wanted):
+            return found
+        if nested:
+            return nested[0]
+    there_are = sorted({str(entry.platform) for entry in images if entry.platform}) or [
+        "none that says what it runs on"
+    ]
+    raise NotFound(f"no image for {wanted} in the index; there are: {', '.join(there_are)[:1000]}")
+
+
+def candidates(wanted: Platform) -> Iterator[Platform]:
+    """Yield the platforms that *wanted* can run, in normal form, the best first."""
+    wanted = replace(wanted.normal(), os_features=())
+    for architecture, variant in _runnable(wanted.architecture, wanted.variant):
+        yield replace(wanted, architecture=architecture, variant=variant).normal()
+
+
+def _first_that_serves(named: Sequence[tuple[Entry, Platform]], wanted: Platform) -> Entry | None:
+    normal = [(entry, platform.normal()) for entry, platform in named]
+    for candidate in candidates(wanted):
+        for entry, platform in normal:
+            if _serves(platform, candidate):
+                return entry
+    return None
+
+
+def _serves(platform: Platform, candidate: Platform) -> bool:
+    """Tell whether *platform* is *candidate*, both in normal form; a wanted version 10.0.17763 has many builds."""
+    if _kind(platform) != _kind(candidate):
+        return False
+    version = candidate.os_version
+    return not version or platform.os_version == version or platform.os_version.startswith(f"{version}.")
+
+
+def _kind(platform: Platform) -> tuple[str, str, str]:
+    return platform.os, platform.architecture, platform.variant
+
+
+def _runnable(architecture: str, variant: str) -> Iterator[tuple[str, str]]:
+    yield architecture, variant
+    if architecture == "amd64":
+        if re.fullmatch(r"v[2-9]", variant):
+            yield from (("amd64", f"v{level}") for level in range(int(variant[1]) - 1, 0, -1))
+        yield "386", ""
+    elif architecture == "arm":
+        if re.fullmatch(r"v[5-8]", variant):
+            yield from (("arm", f"v{level}") for level in range(int(variant[1]) - 1, 4, -1))
+    elif architecture == "arm64":
+        yield from _arm64_below(variant)
+        yield from (("arm", f"v{level}") for level in range(8, 4, -1))
+
+
+def _arm64_below(variant: str) -> Iterator[tuple[str, str]]:
+    """Yield the arm64 variants below *variant*. Armv9.n has all that Armv8.(n+5) has."""
+    match = _ARM64_RE.fullmatch(variant or "v8")
+    if match is None:
+        return
+    generation, minor = match[1], int(match[2] or 0)
+    if generation == "9":
+        yield from (("arm64", f"v9.{lower}") for lower in range(minor - 1, -1, -1))
+        minor += 6
+    yield from (("arm64", f"v8.{lower}") for lower in range(minor - 1, -1, -1))
+
+
+def _is_architecture(name: str) -> bool:
+    return name in _KNOWN_ARCHITECTURES or name in _ARCHITECTURES
