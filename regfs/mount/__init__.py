@@ -1,0 +1,1 @@
+"""The two drivers: the only code that knows FUSE."""

@@ -1,0 +1,87 @@
+"""THE table: error class -> errno. The only place in regfs that knows errnos for errors; both drivers use it.
+
+A class without a row of its own has its parent's (InvalidName: ENOENT, so every future kind of it too). Whatever is
+not a RegfsError is a bug: the drivers answer EIO, log the traceback and count `bugs`. Pure; any thread.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+
+from regfs.errors import (
+    AccessDenied,
+    BadContent,
+    BadHandle,
+    CacheFailure,
+    Interrupted,
+    InvalidName,
+    InvalidOption,
+    IsADirectory,
+    MountFailure,
+    MustWait,
+    NameTooLong,
+    NoSuchXattr,
+    NotADirectory,
+    NotASymlink,
+    NotFound,
+    RateLimited,
+    ReadOnly,
+    RegfsError,
+    RegistryTimeout,
+    RegistryUnavailable,
+    TooLarge,
+    Unsupported,
+)
+
+ERRNOS: Mapping[type[RegfsError], int] = {
+    RegfsError: errno.EIO,
+    InvalidName: errno.ENOENT,
+    NameTooLong: errno.ENAMETOOLONG,
+    NotFound: errno.ENOENT,
+    AccessDenied: errno.EACCES,
+    RateLimited: errno.EBUSY,  # never EAGAIN: Python turns that into None or a silently short read, others spin on it
+    RegistryTimeout: errno.ETIMEDOUT,
+    RegistryUnavailable: errno.EHOSTUNREACH,
+    BadContent: errno.EIO,
+    TooLarge: errno.EFBIG,
+    Unsupported: errno.EOPNOTSUPP,
+    Interrupted: errno.EINTR,
+    ReadOnly: errno.EROFS,
+    NotADirectory: errno.ENOTDIR,
+    IsADirectory: errno.EISDIR,
+    NotASymlink: errno.EINVAL,
+    NoSuchXattr: errno.ENODATA,
+    BadHandle: errno.EBADF,
+    # The last four never reach the kernel when all is well: the cache costs speed and not answers, mounting and
+    # options are over before the first request, and MustWait sends the request to the pool.
+    CacheFailure: errno.EIO,
+    MountFailure: errno.EIO,
+    InvalidOption: errno.EINVAL,
+    MustWait: errno.EIO,
+}
+
+_ORDINARY_ANSWERS = (
+    InvalidName,
+    NotFound,
+    NoSuchXattr,
+    ReadOnly,
+    Interrupted,
+    MustWait,
+    NotADirectory,
+    IsADirectory,
+    NotASymlink,
+)
+
+
+def errno_of(error: RegfsError) -> int:
+    """Return the (positive) errno of *error*: its class's row, or that of the nearest parent with one."""
+    for kind in type(error).__mro__:
+        if kind in ERRNOS:
+            return ERRNOS[kind]
+    raise AssertionError(f"{type(error).__name__} is no RegfsError")
+
+
+def is_failure(error: RegfsError) -> bool:
+    """Tell whether *error* belongs into the log and `.regfs/errors`; asking for what is not there is no failure."""
+    return not isinstance(error, _ORDINARY_ANSWERS)

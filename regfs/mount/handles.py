@@ -1,0 +1,53 @@
+"""File handles: the number that the kernel holds -> what is open behind it. Used by both drivers.
+
+Numbers are never given out twice, so that a late request cannot reach a stranger's file. Thread rule: any thread may
+call anything; single dict operations and `itertools.count` are atomic, so there is no lock.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Generic, TypeVar
+
+from regfs.errors import BadHandle
+
+T = TypeVar("T")
+
+
+class Handles(Generic[T]):
+    """What is open, by number. Numbers start at 1: a 0 in a request is always somebody's mistake."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, T] = {}
+        self._numbers = itertools.count(1)
+
+    def __len__(self) -> int:
+        """Return how many are open."""
+        return len(self._open)
+
+    def add(self, opened: T) -> int:
+        """Keep *opened* until `take`, and return its number."""
+        number = next(self._numbers)
+        self._open[number] = opened
+        return number
+
+    def get(self, number: int) -> T:
+        """Return what is open as *number*; BadHandle."""
+        try:
+            return self._open[number]
+        except KeyError:
+            raise BadHandle(f"handle {number} is not open") from None
+
+    def take(self, number: int) -> T:
+        """Return what was open as *number*, which is no longer valid then; closing it is the caller's. BadHandle."""
+        try:
+            return self._open.pop(number)
+        except KeyError:
+            raise BadHandle(f"handle {number} is not open") from None
+
+    def take_all(self) -> list[T]:
+        """Return all that is still open and forget it; for the end of a session."""
+        opened = []
+        while self._open:
+            opened.append(self._open.popitem()[1])
+        return opened
