@@ -1,0 +1,79 @@
+"""One row of a layer: what the pass over a layer finds, its index stores and the merge reads.
+
+A row is one name in one layer, after the archive's own order has been played through (layers/layer_tree.py): whoever
+reads rows needs no tar semantics any more. Pure; any thread.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from enum import IntFlag
+from typing import NamedTuple
+
+_XATTR = struct.Struct("<HI")
+
+ROOT_ROW = 0
+NOWHERE = -1
+"""The parent of a row that has no name any more, but is still the inode of a hard link."""
+
+
+class EntryFlag(IntFlag):
+    """What the merge must know of a row beyond its attributes."""
+
+    IMPLIED = 1
+    """A directory that no tar entry describes: 0755, root's, of 1970."""
+    OPAQUE = 2
+    """A directory that hides what lower layers have in it."""
+    WHITEOUT = 4
+    """`.wh.name`, named as it is stored: hides *name* of lower layers."""
+    OPAQUE_MARKER = 8
+    """`.wh..wh..opq` as it is stored; its directory is OPAQUE."""
+    AUFS = 16
+    """Another `.wh..wh.*`: book-keeping of AUFS, that no merge shows."""
+    LINK_BELOW = 32
+    """A hard link to a path (in *target*) that this layer does not have; the merge looks in the lower ones."""
+    HOLLOW = 64
+    """Beside IMPLIED: nothing but whiteouts is below it. Unpackers make no such directory where none was before,
+    and a whiteout of its own name leaves none."""
+
+
+class Row(NamedTuple):
+    """One name of a layer.
+
+    *inode* is the own row or, for a hard link, the row that it is a link to; attributes, content, target and xattrs
+    are always the inode's. *attributes* are model/attributes.py's 80 bytes, with nlink as this layer alone has it.
+    *content* is None (no bytes), an offset into the layer's pack, or the 32 bytes sha256 of an object.
+    *target* is a symbolic link's text, or the path below of a LINK_BELOW.
+    """
+
+    row: int
+    parent: int
+    name: bytes
+    inode: int
+    flags: int
+    attributes: bytes
+    content: int | bytes | None
+    target: bytes | None
+    xattrs: bytes | None
+
+
+def pack_xattrs(xattrs: Mapping[bytes, bytes]) -> bytes | None:
+    """Return *xattrs* as an index keeps them: `<HI` (sizes of name and value), name, value, repeated; None if empty."""
+    if not xattrs:
+        return None
+    return b"".join(_XATTR.pack(len(name), len(value)) + name + value for name, value in xattrs.items())
+
+
+def unpack_xattrs(packed: bytes | None) -> dict[bytes, bytes]:
+    """Return what pack_xattrs was given."""
+    xattrs: dict[bytes, bytes] = {}
+    at = 0
+    while packed and at < len(packed):
+        name_size, value_size = _XATTR.unpack_from(packed, at)
+        at += _XATTR.size
+        name = packed[at : at + name_size]
+        at += name_size
+        xattrs[name] = packed[at : at + value_size]
+        at += value_size
+    return xattrs

@@ -1,0 +1,240 @@
+"""The index of one layer: an SQLite table, written once by the pass and immutable from then on.
+
+    entries(row INTEGER PRIMARY KEY, parent, name BLOB, inode, flags, attributes BLOB(80), content, target, xattrs)
+    UNIQUE (parent, name)
+
+Row 0 is the layer's root. For a hard link (inode != row) the last four columns are NULL in the file; readers get the
+inode's. A row with parent -1 has no name any more and is there as the inode of links. model/layer_entry.py tells what
+the columns mean. Used by the pass (writer), by rootfs/ and the layers' own trees (reader).
+
+Thread rule: a LayerIndex may be used by any thread, one connection behind a lock (3 us a look-up, most of it SQLite's,
+so that a connection for each thread would cost more memory than it saves time). A writer belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+from regfs.errors import CacheFailure, NotFound
+from regfs.model.attributes import with_nlink
+from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row
+
+__all__ = ["ROOT_ROW", "EntryFlag", "LayerIndex", "LayerIndexWriter", "Row"]
+
+APPLICATION_ID = 0x72676669  # "rgfi"
+VERSION = 1
+_COLUMNS = "row, parent, name, inode, flags, attributes, content, target, xattrs"
+_SCHEMA = """
+CREATE TABLE entries (row INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL, inode INTEGER NOT NULL,
+    flags INTEGER NOT NULL, attributes BLOB, content, target BLOB, xattrs BLOB)
+"""
+# The lint rule on SQL built from strings looks at these lines; only the constant above is put in.
+_LOOKUP = f"SELECT {_COLUMNS} FROM entries WHERE parent = ? AND name = ?"  # noqa: S608
+_BY_ROW = f"SELECT {_COLUMNS} FROM entries WHERE row = ?"  # noqa: S608
+_CHILDREN = f"SELECT {_COLUMNS} FROM entries WHERE parent = ? AND row != 0 ORDER BY name"  # noqa: S608
+_ALL = f"SELECT {_COLUMNS} FROM entries WHERE parent >= 0 AND row != 0 ORDER BY parent, name"  # noqa: S608
+_BATCH = 1000
+_Stored = tuple[int, int, bytes, int, int, bytes, int | bytes | None, bytes | None, bytes | None]
+
+
+class LayerIndex:
+    """Reads the index of one layer. Every method answers from disk or memory and never waits; any thread."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path) -> LayerIndex:
+        """Return the index at *path*.
+
+        Raises NotFound where there is no such file, CacheFailure where it is not an index of this version (torn by a
+        crash, or another release's): it is then to be removed and made again.
+        """
+        if not path.exists():
+            raise NotFound(f"{path}: no such layer index")
+        uri = f"file:{quote(os.fspath(path))}?mode=ro&immutable=1"
+        try:
+            connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+        except sqlite3.Error as error:
+            raise CacheFailure(f"{path}: {error}") from error
+        try:
+            _check(connection)
+            connection.execute("PRAGMA cache_size = -2000")
+        except (sqlite3.Error, ValueError) as error:
+            connection.close()
+            raise CacheFailure(f"{path} is not a layer index of this version: {error}") from error
+        return cls(connection, path)
+
+    def close(self) -> None:
+        """Close the file; nothing may be asked afterwards."""
+        with self._lock:
+            self._connection.close()
+
+    def lookup(self, parent: int, name: bytes) -> Row | None:
+        """Return the entry *name* of the directory row *parent*, or None."""
+        return self._one(_LOOKUP, (parent, name))
+
+    def row(self, row: int) -> Row:
+        """Return the row of that number. Raises NotFound."""
+        found = self._one(_BY_ROW, (row,))
+        if found is None:
+            raise NotFound(f"{self._path}: no row {row}")
+        return found
+
+    def inode(self, row: Row) -> Row:
+        """Return the row that *row* is a hard link to, or *row* itself. Raises NotFound."""
+        return row if row.inode == row.row else self.row(row.inode)
+
+    def children(self, row: int) -> list[Row]:
+        """Return the entries of the directory row *row*, sorted by name."""
+        return self._complete(self._query(_CHILDREN, (row,)))
+
+    def by_directory(self) -> Iterator[Row]:
+        """Yield every named row but the root, ordered by (parent, name): one scan, for the merge."""
+        with self._lock:
+            cursor = self._connection.execute(_ALL)
+        while True:
+            with self._lock:
+                try:
+                    batch = cursor.fetchmany(_BATCH)
+                except sqlite3.Error as error:
+                    raise CacheFailure(f"{self._path}: {error}") from error
+            if not batch:
+                return
+            yield from self._complete(batch)
+
+    def count(self) -> int:
+        """Return how many rows there are."""
+        return int(self._query("SELECT count(*) FROM entries", ())[0][0])
+
+    def _one(self, sql: str, values: tuple[int | bytes, ...]) -> Row | None:
+        rows = self._query(sql, values)
+        if not rows:
+            return None
+        found = rows[0]
+        return self._complete(rows)[0] if found[3] != found[0] else Row._make(found)
+
+    def _complete(
+        self, rows: Sequence[tuple[int, int, bytes, int, int, bytes, int | bytes | None, bytes, bytes]]
+    ) -> list[Row]:
+        """Return *rows* with the hard links' missing columns filled in from their inodes."""
+        complete = []
+        for found in rows:
+            if found[3] != found[0]:
+                complete.append(Row._make(found[:5] + self.row(found[3])[5:]))
+            else:
+                complete.append(Row._make(found))
+        return complete
+
+    def _query(
+        self, sql: str, values: tuple[int | bytes, ...]
+    ) -> list[tuple[int, int, bytes, int, int, bytes, int | bytes | None, bytes, bytes]]:
+        with self._lock:
+            try:
+                return self._connection.execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                raise CacheFailure(f"{self._path}: {error}") from error
+
+
+class LayerIndexWriter:
+    """Writes an index into a file that nobody reads yet. Every method may raise CacheFailure. One thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin an empty index at *path*, which must not exist."""
+        self._path = path
+        self._rows: list[Row] = []
+        try:
+            self._connection = sqlite3.connect(path, isolation_level=None)
+            # Nobody sees the file before it is whole, so that neither journal nor flushes are of use.
+            for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "cache_size = -8000",
+                           f"application_id = {APPLICATION_ID}", f"user_version = {VERSION}"):  # fmt: skip
+                self._connection.execute(f"PRAGMA {pragma}")
+            self._connection.execute("BEGIN")
+            self._connection.execute(_SCHEMA)
+            self._connection.create_function("with_nlink", 2, with_nlink, deterministic=True)
+        except sqlite3.Error as error:
+            raise CacheFailure(f"{path}: {error}") from error
+
+    def add(self, row: Row) -> None:
+        """Add *row*; for a hard link the inode's columns are left out."""
+        self._rows.append(row)
+        if len(self._rows) >= _BATCH:
+            self._flush()
+
+    def replace(self, row: Row) -> None:
+        """Put *row* in the place of the row of that number."""
+        self._change("DELETE FROM entries WHERE row = ?", [(row.row,)])
+        self.add(row)
+
+    def remove(self, rows: Iterable[int]) -> None:
+        """Remove the rows of these numbers."""
+        self._change("DELETE FROM entries WHERE row = ?", ((row,) for row in rows))
+
+    def rename(self, row: int, *, parent: int, name: bytes) -> None:
+        """Give the row another place."""
+        self._change("UPDATE entries SET parent = ?, name = ? WHERE row = ?", [(parent, name, row)])
+
+    def add_flags(self, rows: Iterable[int], flags: int) -> None:
+        """Set further flags of these rows."""
+        self._change("UPDATE entries SET flags = flags | ? WHERE row = ?", ((int(flags), row) for row in rows))
+
+    def set_nlinks(self, nlinks: Iterable[tuple[int, int]]) -> None:
+        """Set link counts: pairs of row and count."""
+        self._change(
+            "UPDATE entries SET attributes = with_nlink(attributes, ?) WHERE row = ?",
+            ((nlink, row) for row, nlink in nlinks),
+        )
+
+    def finish(self) -> None:
+        """Make the file whole and close it. It is not flushed to the disk yet."""
+        self._flush()
+        try:
+            self._connection.execute("CREATE UNIQUE INDEX entries_by_name ON entries (parent, name)")
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise CacheFailure(f"{self._path}: {error}") from error
+        finally:
+            self._connection.close()
+
+    def abandon(self) -> None:
+        """Close the file as it is, to be removed by its owner."""
+        self._connection.close()
+
+    def _change(self, sql: str, values: Iterable[tuple[int | bytes, ...]]) -> None:
+        self._flush()
+        try:
+            self._connection.executemany(sql, values)
+        except sqlite3.Error as error:
+            raise CacheFailure(f"{self._path}: {error}") from error
+
+    def _flush(self) -> None:
+        rows, self._rows = self._rows, []
+        try:
+            self._connection.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_stored, rows))
+        except sqlite3.Error as error:
+            raise CacheFailure(f"{self._path}: {error}") from error
+
+
+def _stored(row: Row) -> Row:
+    if row.inode == row.row:
+        return row
+    return row._replace(attributes=None, content=None, target=None, xattrs=None)  # type: ignore[arg-type]
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """Raise ValueError or sqlite3.Error unless this is an index of ours: a torn one is an empty, valid database."""
+    for pragma, wanted in (("application_id", APPLICATION_ID), ("user_version", VERSION)):
+        with closing(connection.execute(f"PRAGMA {pragma}")) as cursor:
+            found = cursor.fetchone()[0]
+        if found != wanted:
+            raise ValueError(f"{pragma} is {found}, not {wanted}")
+    if connection.execute("SELECT count(*) FROM entries WHERE row = 0").fetchone()[0] != 1:
+        raise ValueError("it has no root")
