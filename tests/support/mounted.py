@@ -1,0 +1,195 @@
+"""The real `regfs` command, mounted as a user would mount it: in the background, with a cache directory of its own.
+
+    with Mounted(tmp_path, options=["--default-registry", registry.address]) as mount:
+        (mount.path / "library/hello-world/latest/digest").read_text()
+
+Leaving the block unmounts with `regfs umount` and insists that no mount and no process is left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+REPOSITORY_ROOT = Path(__file__).parents[2]
+_PATIENCE_S = 30.0
+
+
+def regfs_command() -> list[str]:
+    """Return the beginning of a command line that runs this tree's regfs with this Python."""
+    return [sys.executable, "-m", "regfs"]
+
+
+def as_user(uid: int | None) -> list[str]:
+    """Return the prefix that runs a command as *uid* without any privilege; nothing for None."""
+    if uid is None:
+        return []
+    return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+
+
+def environment_for(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return an environment with *home* and none of the settings of whoever runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("REGFS_", "XDG_", "DOCKER_"))}
+    kept.pop("REGISTRY_AUTH_FILE", None)
+    own = {"HOME": str(home), "PYTHONPATH": str(REPOSITORY_ROOT), "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"}
+    return kept | own | (extra or {})
+
+
+def mounts_at(path: Path) -> list[str]:
+    """Return the file system types that are mounted on *path*, the lowest first."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if before.split()[4].encode().decode("unicode_escape") == str(path):
+            found.append(after.split()[0])
+    return found
+
+
+def processes_naming(text: str) -> list[int]:
+    """Return the processes, zombies left out, that have *text* in their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if text.encode() in command:
+                found.append(int(entry.name))
+    return found
+
+
+def wait_for_exit(pids: Sequence[int], timeout_s: float = _PATIENCE_S) -> list[int]:
+    """Wait until the processes have gone; return those that have not within *timeout_s*."""
+    end = time.monotonic() + timeout_s
+    left = []
+    for pid in pids:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+                left.append(pid)
+        finally:
+            os.close(descriptor)
+    return left
+
+
+class Mounted:
+    """One mount of regfs below *directory*, which gets `reg` (the mount point), `cache`, `home` and `log`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        uid: int | None = None,
+        cache: Path | None = None,
+        name: str = "reg",
+    ) -> None:
+        self.path = directory / name
+        self.cache = cache if cache is not None else directory / "cache"
+        self.home = directory / "home"
+        self.log = directory / f"{name}.log"
+        self.uid = uid
+        for made in (self.path, self.cache, self.home):
+            made.mkdir(parents=True, exist_ok=True)
+            if uid is not None:
+                os.chown(made, uid, uid)
+        if uid is not None:
+            os.chown(directory, uid, uid)
+            self._open_the_way(directory)
+        self._environment = environment_for(self.home, environment)
+        fixed = ["--cache-dir", str(self.cache), "--log-file", str(self.log)]
+        self.command = [*as_user(uid), *regfs_command(), *fixed, *options, str(self.path)]
+
+    @staticmethod
+    def _open_the_way(directory: Path) -> None:
+        # pytest makes its temporary directories for one user alone; the ordinary user has to pass through them.
+        for above in directory.parents:
+            if (
+                above.stat().st_uid == os.getuid()
+                and not above.stat().st_mode & 0o001
+                and str(above).startswith("/tmp/")
+            ):
+                above.chmod(above.stat().st_mode | 0o011)
+
+    def mount(self) -> str:
+        """Mount and return what the command printed; raises AssertionError with its words where it fails."""
+        done = subprocess.run(
+            self.command, env=self._environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, f"{' '.join(self.command)}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def run(self, *command: str | Path, check: bool = True, text: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run *command* as the user of the mount, in its parent directory."""
+        full = [*as_user(self.uid), *map(str, command)]
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            full, env=self._environment, cwd=self.path.parent, capture_output=True, text=text, timeout=100, check=False
+        )
+        assert not check or done.returncode == 0, f"{full}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    def stats(self) -> dict[str, float]:
+        """Return the counters of the mount."""
+        counters: dict[str, float] = json.loads((self.path / ".regfs/stats.json").read_text())
+        return counters
+
+    def errors(self) -> str:
+        """Return what the mount says about its failures."""
+        return (self.path / ".regfs/errors").read_text()
+
+    def processes(self) -> list[int]:
+        """Return the processes that serve this mount."""
+        return processes_naming(str(self.path))
+
+    def unmount(self) -> None:
+        """Unmount as a user does, and insist that nothing stays behind."""
+        pids = self.processes()
+        done = self.run(*regfs_command(), "umount", self.path, check=False)
+        left = wait_for_exit(pids)
+        still_mounted = mounts_at(self.path)
+        self.clean_up()
+        assert done.returncode == 0, f"regfs umount: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        assert not still_mounted, f"still mounted: {still_mounted}"
+        assert not left, f"regfs is unmounted, and these processes live on: {left}"
+
+    def clean_up(self) -> None:
+        """Take away whatever is left, by force."""
+        for _mount in mounts_at(self.path):
+            subprocess.run(["umount", "-l", str(self.path)], check=False, capture_output=True)
+        for pid in self.processes():
+            try:
+                os.kill(pid, 9)
+            except ProcessLookupError:
+                continue
+
+    def __enter__(self) -> Self:
+        try:
+            self.mount()
+        except BaseException:
+            self.clean_up()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if mounts_at(self.path) or self.processes():
+            if error is None:
+                self.unmount()
+            else:
+                self.clean_up()

@@ -1,0 +1,206 @@
+"""Debian's docker-registry, started for a test on a free port with storage of its own; and pushing to it.
+
+    with DockerRegistry(tmp_path) as registry:
+        Pusher(registry.url).blob("demo/hello", layer)
+
+`authentication` is docker-registry's own `auth` section: `basic_authentication(…)` makes one, and so does
+`TokenServer.registry_configuration()`. Pushing speaks plain HTTP with the standard library alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_START_TIMEOUT_S = 20.0
+_BCRYPT_SALT = "$2y$05$" + "./A" * 7 + "."
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """Files in PEM form: a certificate authority, and what it signed for the server and for a client."""
+
+    authority: Path
+    server_certificate: Path
+    server_key: Path
+    client_certificate: Path
+    client_key: Path
+
+
+def make_certificates(directory: Path, *, host: str = "127.0.0.1") -> Certificates:
+    """Return a fresh authority with a certificate for *host* (an IP address) and one for a client."""
+
+    def openssl(*arguments: str | Path) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=directory)
+
+    new_key = ["-newkey", "rsa:2048", "-nodes"]
+    openssl(
+        "req", "-x509", *new_key, "-days", "2", "-subj", "/CN=test authority", "-keyout", "ca.key", "-out", "ca.crt"
+    )
+    for name in ("server", "client"):
+        openssl("req", *new_key, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        (directory / f"{name}.ext").write_text(f"subjectAltName=IP:{host}\n")
+        signed_by = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext"]
+        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", *signed_by)
+    return Certificates(*(directory / f for f in ("ca.crt", "server.crt", "server.key", "client.crt", "client.key")))
+
+
+def basic_authentication(directory: Path, user: str, password: str) -> dict[str, object]:
+    """Return an `auth` section that lets in *user* alone; bcrypt comes from perl's crypt, which Debian always has."""
+    command = ["perl", "-e", "print crypt($ARGV[0], $ARGV[1])", password, _BCRYPT_SALT]
+    hashed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    file = directory / "htpasswd"
+    file.write_text(f"{user}:{hashed}\n")
+    return {"htpasswd": {"realm": "tests", "path": str(file)}}
+
+
+def is_installed() -> bool:
+    """Tell whether docker-registry can be started here."""
+    return shutil.which("docker-registry") is not None
+
+
+class DockerRegistry:
+    """A running docker-registry; *proxy_of* makes it a pull-through cache of another registry's URL."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        host: str = "127.0.0.1",
+        authentication: Mapping[str, object] | None = None,
+        certificates: Certificates | None = None,
+        clients_need_certificates: bool = False,
+        proxy_of: str | None = None,
+    ) -> None:
+        self.storage = directory / "registry"
+        self.storage.mkdir(parents=True, exist_ok=True)
+        self._host = host
+        self._directory = directory
+        self._certificates = certificates
+        self._configuration: dict[str, object] = {
+            "version": 0.1,
+            "log": {"level": "error", "accesslog": {"disabled": True}},
+            "storage": {"filesystem": {"rootdirectory": str(self.storage)}, "delete": {"enabled": True}},
+        }
+        if authentication:
+            self._configuration["auth"] = authentication
+        if proxy_of:
+            self._configuration["proxy"] = {"remoteurl": proxy_of}
+        self._tls: dict[str, object] = {}
+        if certificates:
+            self._tls = {"certificate": str(certificates.server_certificate), "key": str(certificates.server_key)}
+            if clients_need_certificates:
+                self._tls["clientcas"] = [str(certificates.authority)]
+        self.address, self._process = self._start()
+        self.url = f"{'https' if certificates else 'http'}://{self.address}"
+
+    def _start(self) -> tuple[str, subprocess.Popen[bytes]]:
+        # The port is free when it is chosen, and may be taken when the registry binds it: then another one.
+        for _attempt in range(5):
+            with socket.create_server((self._host, 0)) as chosen:
+                port = chosen.getsockname()[1]
+            address = f"{self._host}:{port}"
+            http_section = {"addr": address, "secret": "of the tests"} | ({"tls": self._tls} if self._tls else {})
+            file = self._directory / "registry.yml"
+            file.write_text(json.dumps(self._configuration | {"http": http_section}))  # JSON is YAML
+            with (self._directory / "registry.log").open("ab") as log:
+                process = subprocess.Popen(["docker-registry", "serve", file], stdout=log, stderr=log)
+            if self._is_listening(port, process):
+                return address, process
+        raise RuntimeError(f"docker-registry does not start: {(self._directory / 'registry.log').read_text()[-2000:]}")
+
+    def _is_listening(self, port: int, process: subprocess.Popen[bytes]) -> bool:
+        end = time.monotonic() + _START_TIMEOUT_S
+        while process.poll() is None and time.monotonic() < end:
+            try:
+                socket.create_connection((self._host, port), timeout=1).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return process.poll() is None
+        process.kill()
+        process.wait()
+        return False
+
+    def blob_file(self, digest: str) -> Path:
+        """Return the file in which the registry keeps a blob: for tests that damage it."""
+        hexadecimal = digest.removeprefix("sha256:")
+        return self.storage / "docker/registry/v2/blobs/sha256" / hexadecimal[:2] / hexadecimal / "data"
+
+    def stop(self) -> None:
+        """Stop the registry and wait until it has gone."""
+        self._process.terminate()
+        self._process.wait(10)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class Pusher:
+    """Pushes blobs and manifests to the registry at *url*, with a user's Basic credentials where given."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        user: tuple[str, str] | None = None,
+        token: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._url = url
+        self._tls = tls
+        self._headers = {}
+        if user:
+            self._headers["Authorization"] = "Basic " + base64.b64encode(":".join(user).encode()).decode()
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+
+    def blob(self, repository: str, content: bytes) -> str:
+        """Upload *content* and return its digest."""
+        digest = "sha256:" + hashlib.sha256(content).hexdigest()
+        started = self._send("POST", f"{self._url}/v2/{repository}/blobs/uploads/", b"")
+        location = urllib.parse.urljoin(self._url, started["Location"])
+        separator = "&" if "?" in location else "?"
+        self._send(
+            "PUT", f"{location}{separator}digest={urllib.parse.quote(digest)}", content, "application/octet-stream"
+        )
+        return digest
+
+    def manifest(self, repository: str, reference: str, content: bytes, media_type: str) -> str:
+        """Upload a manifest or index under a tag or its digest, and return its digest."""
+        self._send("PUT", f"{self._url}/v2/{repository}/manifests/{reference}", content, media_type)
+        return "sha256:" + hashlib.sha256(content).hexdigest()
+
+    def delete_manifest(self, repository: str, digest: str) -> None:
+        """Delete a manifest, and with it the tags that name it."""
+        self._send("DELETE", f"{self._url}/v2/{repository}/manifests/{digest}", b"")
+
+    def _send(self, method: str, url: str, content: bytes, media_type: str = "") -> http.client.HTTPMessage:
+        headers = self._headers | ({"Content-Type": media_type} if media_type else {})
+        request = urllib.request.Request(url, content, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60, context=self._tls) as response:
+                answered: http.client.HTTPMessage = response.headers
+                return answered
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(f"{method} {url}: {error.code} {error.read()[:500]!r}") from error
