@@ -1,0 +1,145 @@
+"""Credentials: which user name, password or token goes to which registry.
+
+Used by auth.py alone. Sources, the first that has something for the registry wins (logged, without the secret):
+
+    $DOCKER_AUTH_CONFIG                                            JSON in the environment
+    $REGISTRY_AUTH_FILE                                            where set, nothing below is read
+    $DOCKER_CONFIG/config.json, or ~/.docker/config.json
+    $XDG_RUNTIME_DIR/containers/auth.json, or /run/containers/UID/auth.json
+    $XDG_CONFIG_HOME/containers/auth.json, or ~/.config/containers/auth.json
+    ~/.dockercfg                                                   before Docker 1.7
+
+Inside one: the host's credential helper, the general one, then `auths`. Files are looked at again whenever they
+change, so that `docker login` works without a remount. Nothing is ever written.
+
+Thread rule: any thread. A helper runs in a thread of its own; who needs its answer waits under his own patience.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from regfs.model.names import DOCKER_HUB, RepositoryName, canonical_registry
+from regfs.registry.credential import Credential
+from regfs.registry.credential_files import CredentialFile, CredentialSource, parse_source
+from regfs.registry.credential_helpers import CredentialHelpers
+
+log = logging.getLogger(__name__)
+
+_HUB_SERVER = "https://index.docker.io/v1/"
+
+__all__ = ["Credential", "Credentials"]
+
+
+class Credentials:
+    """Finds credentials in the places that *environment* names.
+
+    *mountpoint* is our own: files and helpers below it are never touched, because we would wait for ourselves.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        uid: int | None = None,
+        mountpoint: Path | None = None,
+        helpers: CredentialHelpers | None = None,
+    ) -> None:
+        self._inline = _inline(environment)
+        self._files = [
+            CredentialFile(path, legacy=path.name == ".dockercfg")
+            for path in _paths(environment, os.getuid() if uid is None else uid)
+            if mountpoint is None or not path.is_relative_to(mountpoint)
+        ]
+        self._helpers = helpers or CredentialHelpers(environment, mountpoint=mountpoint)
+        self._lock = threading.Lock()
+        self._announced: set[tuple[str, str]] = set()
+
+    def for_repository(self, repository: RepositoryName) -> Credential | None:
+        """Return the credential for *repository*: that of its longest path prefix by whole segments; None: anonymous.
+
+        May wait for a credential helper: raises MustWait, Interrupted and RegistryTimeout as patience has it.
+        Source: containers-auth.json(5).
+        """
+        segments = [repository.registry, *repository.path.split("/")]
+        return self._find(["/".join(segments[:length]) for length in range(len(segments), 0, -1)])
+
+    def for_host(self, host: str) -> Credential | None:
+        """Return the credential for the registry or mirror *host* (`host[:port]`), None where there is none.
+
+        May wait as for_repository() does.
+        """
+        return self._find([canonical_registry(host)])
+
+    def forget(self, registry: str) -> None:
+        """Let helpers be asked again for *registry*: it has refused what they said, or said nothing to."""
+        self._helpers.forget(_server(canonical_registry(registry)))
+
+    def _find(self, keys: Sequence[str]) -> Credential | None:
+        """Return what the first source has for *keys*, the most special first; the last one is the host."""
+        for source in self._sources():
+            credential = self._find_in(source, keys)
+            if credential is not None:
+                self._announce(keys[-1], credential)
+                return credential
+        return None
+
+    def _find_in(self, source: CredentialSource, keys: Sequence[str]) -> Credential | None:
+        helper = source.helper_for(keys) or source.general_helper
+        if helper:
+            credential = self._helpers.credential(helper, server=_server(keys[-1]))
+            if credential is not None:
+                return credential
+        return source.credential_for(keys)
+
+    def _sources(self) -> Iterator[CredentialSource]:
+        if self._inline is not None:
+            yield self._inline
+        for file in self._files:
+            source = file.current()
+            if source is not None:
+                yield source
+
+    def _announce(self, host: str, credential: Credential) -> None:
+        with self._lock:
+            known = (host, credential.source) in self._announced
+            self._announced.add((host, credential.source))
+        if not known:
+            log.info("credentials for %s come from %s", host, credential.source)
+
+
+def _inline(environment: Mapping[str, str]) -> CredentialSource | None:
+    text = environment.get("DOCKER_AUTH_CONFIG", "")
+    if not text.strip():
+        return None
+    try:
+        return parse_source(text.encode("utf-8", "surrogateescape"), name="DOCKER_AUTH_CONFIG")
+    except ValueError as error:
+        log.warning("DOCKER_AUTH_CONFIG is not used: %s", error)
+        return None
+
+
+def _paths(environment: Mapping[str, str], uid: int) -> Iterator[Path]:
+    """Yield the files to look at, in order. A variable that is empty counts as unset (XDG base directories)."""
+    if only := environment.get("REGISTRY_AUTH_FILE"):
+        yield Path(only)
+        return
+    home = environment.get("HOME")
+    if docker := environment.get("DOCKER_CONFIG"):
+        yield Path(docker, "config.json")
+    elif home:
+        yield Path(home, ".docker", "config.json")
+    yield Path(environment.get("XDG_RUNTIME_DIR") or f"/run/containers/{uid}", "containers/auth.json")
+    if configuration := environment.get("XDG_CONFIG_HOME") or (home and f"{home}/.config"):
+        yield Path(configuration, "containers", "auth.json")
+    if home:
+        yield Path(home, ".dockercfg")
+
+
+def _server(registry: str) -> str:
+    """Return what helpers call *registry*: Docker Hub has had one name there since 2014."""
+    return _HUB_SERVER if registry == DOCKER_HUB else registry
