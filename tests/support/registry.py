@@ -1,26 +1,19 @@
-"""Debian's docker-registry, started for a test on a free port with storage of its own; and pushing to it.
+"""Debian's docker-registry, started for a test on a free port with storage of its own.
 
     with DockerRegistry(tmp_path) as registry:
         Pusher(registry.url).blob("demo/hello", layer)
 
 `authentication` is docker-registry's own `auth` section: `basic_authentication(…)` makes one, and so does
-`TokenServer.registry_configuration()`. Pushing speaks plain HTTP with the standard library alone.
+`TokenServer.registry_configuration()`.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import http.client
 import json
 import shutil
 import socket
-import ssl
 import subprocess
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,53 +147,3 @@ class DockerRegistry:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self.stop()
-
-
-class Pusher:
-    """Pushes blobs and manifests to the registry at *url*, with a user's Basic credentials where given."""
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        user: tuple[str, str] | None = None,
-        token: str | None = None,
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
-        self._url = url
-        self._tls = tls
-        self._headers = {}
-        if user:
-            self._headers["Authorization"] = "Basic " + base64.b64encode(":".join(user).encode()).decode()
-        if token:
-            self._headers["Authorization"] = f"Bearer {token}"
-
-    def blob(self, repository: str, content: bytes) -> str:
-        """Upload *content* and return its digest."""
-        digest = "sha256:" + hashlib.sha256(content).hexdigest()
-        started = self._send("POST", f"{self._url}/v2/{repository}/blobs/uploads/", b"")
-        location = urllib.parse.urljoin(self._url, started["Location"])
-        separator = "&" if "?" in location else "?"
-        self._send(
-            "PUT", f"{location}{separator}digest={urllib.parse.quote(digest)}", content, "application/octet-stream"
-        )
-        return digest
-
-    def manifest(self, repository: str, reference: str, content: bytes, media_type: str) -> str:
-        """Upload a manifest or index under a tag or its digest, and return its digest."""
-        self._send("PUT", f"{self._url}/v2/{repository}/manifests/{reference}", content, media_type)
-        return "sha256:" + hashlib.sha256(content).hexdigest()
-
-    def delete_manifest(self, repository: str, digest: str) -> None:
-        """Delete a manifest, and with it the tags that name it."""
-        self._send("DELETE", f"{self._url}/v2/{repository}/manifests/{digest}", b"")
-
-    def _send(self, method: str, url: str, content: bytes, media_type: str = "") -> http.client.HTTPMessage:
-        headers = self._headers | ({"Content-Type": media_type} if media_type else {})
-        request = urllib.request.Request(url, content, headers, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=60, context=self._tls) as response:
-                answered: http.client.HTTPMessage = response.headers
-                return answered
-        except urllib.error.HTTPError as error:
-            raise RuntimeError(f"{method} {url}: {error.code} {error.read()[:500]!r}") from error

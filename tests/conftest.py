@@ -1,0 +1,86 @@
+"""What tests of every room may ask for: a registry, mounts of the real command, an ordinary user."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.mounted import REPOSITORY_ROOT, Mounted, as_user
+from tests.support.registry import DockerRegistry, is_installed
+
+NOBODY = 65534
+
+
+def missing(what: str) -> None:
+    """Skip the test for want of *what*; where continuous integration runs, that is a failure."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def needs_docker_registry() -> None:
+    """Skip where Debian's docker-registry is not installed."""
+    if not is_installed():
+        missing("docker-registry is not installed (apt-get install docker-registry)")
+
+
+@pytest.fixture(scope="session")
+def docker_registry(needs_docker_registry: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
+    """A plain docker-registry, empty at first and shared by the tests of one process: use repositories of your own."""
+    with DockerRegistry(tmp_path_factory.mktemp("docker-registry")) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def needs_fuse() -> None:
+    """Skip where nothing can be mounted."""
+    if not os.path.exists("/dev/fuse"):
+        missing("/dev/fuse is missing (modprobe fuse)")
+
+
+MountRegfs = Callable[..., Mounted]
+
+
+@pytest.fixture
+def mount_regfs(needs_fuse: None, tmp_path: Path) -> Iterator[MountRegfs]:
+    """Return a function that mounts regfs as Mounted does; what it mounted is unmounted, and checked, at the end."""
+    mounts: list[Mounted] = []
+
+    def mount(*options: str, directory: Path = tmp_path, **more: object) -> Mounted:
+        name = f"reg{len(mounts)}" if mounts else "reg"
+        made = Mounted(directory, options=options, name=name, **more)  # type: ignore[arg-type]
+        made.__enter__()
+        mounts.append(made)
+        return made
+
+    yield mount
+    problems = []
+    for made in reversed(mounts):
+        try:
+            made.__exit__(None, None, None)
+        except AssertionError as error:
+            problems.append(str(error))
+    assert not problems, "\n".join(problems)
+
+
+@pytest.fixture(scope="session")
+def ordinary_user(needs_fuse: None) -> int | None:
+    """The uid of a user without privileges who can run regfs and open /dev/fuse; None: the tests run as one."""
+    if os.getuid() != 0:
+        return None
+    if os.stat("/dev/fuse").st_mode & 0o006 != 0o006:
+        os.chmod("/dev/fuse", 0o666)  # what udev makes of it wherever udev runs
+    probe = [*as_user(NOBODY), sys.executable, "-c", "import fuse, requests"]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY_ROOT)}
+    if subprocess.run(probe, check=False, capture_output=True, cwd="/", env=environment).returncode != 0:
+        pytest.skip(f"an ordinary user cannot run {sys.executable}: it lies below a directory that is closed to others")
+    readable = [*as_user(NOBODY), "test", "-r", str(REPOSITORY_ROOT / "regfs/errors.py")]
+    if subprocess.run(readable, check=False).returncode != 0:
+        pytest.skip(f"an ordinary user cannot read {REPOSITORY_ROOT}")
+    return NOBODY
