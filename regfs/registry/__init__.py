@@ -1,0 +1,1 @@
+"""The HTTP side: the registry client, its authentication, its hosts."""

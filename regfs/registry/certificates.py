@@ -1,0 +1,102 @@
+"""Certificates: the directories that Docker, podman and containerd keep them in, and the system's authorities.
+
+Used by hosts.py and transport.py. In a registry's directory, `*.crt` are authorities, added to the system's, and
+`NAME.cert` with `NAME.key` is our own certificate for it. Sources: containers-certs.d(5); Docker, "Verify repository
+client with certificates". Thread rule: any thread; reads directories, opens no connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+# Debian and Alpine, Fedora and RHEL, SUSE, old RHEL, FreeBSD.
+_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """Authorities beside the system's, and our certificate with its key (None: in the same file)."""
+
+    ca_files: tuple[str, ...] = ()
+    client_pair: tuple[str, str | None] | None = None
+
+    def with_more(self, other: Certificates) -> Certificates:
+        """Return both together; our own client certificate goes before the other's."""
+        more = tuple(file for file in other.ca_files if file not in self.ca_files)
+        return Certificates(self.ca_files + more, self.client_pair or other.client_pair)
+
+
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """The authorities that every host may be signed by: a file, a directory of hashed names, or both."""
+
+    file: str | None
+    directory: str | None
+
+
+def certificates_in(directory: Path) -> Certificates:
+    """Return the certificates in *directory*; none where it is not there or we may not look."""
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            log.debug("%s cannot be looked at: %s", directory, error)
+        return Certificates()
+    authorities = tuple(str(directory / name) for name in names if name.endswith(".crt"))
+    pairs = [_pair(directory / name) for name in names if name.endswith(".cert")]
+    for name in names:
+        if name.endswith(".key") and f"{name.removesuffix('.key')}.cert" not in names:
+            log.warning("%s has no certificate %s.cert beside it", directory / name, name.removesuffix(".key"))
+    return Certificates(authorities, next((pair for pair in pairs if pair is not None), None))
+
+
+def _pair(certificate: Path) -> tuple[str, str | None] | None:
+    key = certificate.with_suffix(".key")
+    try:
+        if key.is_file():
+            return str(certificate), str(key)
+        if b"PRIVATE KEY-----" in certificate.read_bytes():
+            return str(certificate), None
+    except OSError as error:
+        log.debug("%s cannot be read: %s", certificate, error)
+        return None
+    log.warning("%s has no key %s beside it; certificates of authorities are named .crt", certificate, key.name)
+    return None
+
+
+def system_authorities(environment: Mapping[str, str]) -> Authorities:
+    """Return what the system trusts: what *environment* names, what OpenSSL was built for, or certifi's list.
+
+    SSL_CERT_FILE and SSL_CERT_DIR are OpenSSL's variables; REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE are what users of
+    requests and curl set already.
+    """
+    file, directory = environment.get("SSL_CERT_FILE"), environment.get("SSL_CERT_DIR")
+    if file or directory:
+        return Authorities(file or None, directory or None)
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if path := environment.get(variable):
+            return Authorities(None, path) if Path(path).is_dir() else Authorities(path, None)
+    built_in = ssl.get_default_verify_paths()
+    candidates = (built_in.openssl_cafile, *_BUNDLES)
+    found = next((path for path in candidates if Path(path).is_file()), None)
+    if found is not None:
+        return Authorities(found, None)
+    hashed = Path(built_in.openssl_capath)
+    if hashed.is_dir() and any(hashed.iterdir()):
+        return Authorities(None, str(hashed))
+    import certifi  # only where the system has nothing: loading it costs time
+
+    return Authorities(certifi.where(), None)
