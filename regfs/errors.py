@@ -19,6 +19,7 @@ RegfsError
 ├── Interrupted             the caller gave up (a signal, FUSE_INTERRUPT)
 ├── ReadOnly                somebody tried to write
 ├── NotADirectory · IsADirectory · NotASymlink · NoSuchXattr · BadHandle
+├── StaleNode               a node that is no longer known; its name is to be looked up again
 ├── CacheFailure            the cache directory cannot be used; costs speed, never answers
 ├── MountFailure            the mount could not be made; the message names the remedy
 ├── InvalidOption           an option or argument that regfs does not understand
@@ -120,6 +121,10 @@ class NoSuchXattr(RegfsError):
 
 class BadHandle(RegfsError):
     """A file handle that was never given out, or is closed."""
+
+
+class StaleNode(RegfsError):
+    """A node that is no longer known, because whoever held it had let it go."""
 
 
 class CacheFailure(RegfsError):

@@ -30,6 +30,7 @@ from regfs.errors import (
     RegfsError,
     RegistryTimeout,
     RegistryUnavailable,
+    StaleNode,
     TooLarge,
     Unsupported,
 )
@@ -53,6 +54,7 @@ ERRNOS: Mapping[type[RegfsError], int] = {
     NotASymlink: errno.EINVAL,
     NoSuchXattr: errno.ENODATA,
     BadHandle: errno.EBADF,
+    StaleNode: errno.ESTALE,
     # The last four never reach the kernel when all is well: the cache costs speed and not answers, mounting and
     # options are over before the first request, and MustWait sends the request to the pool.
     CacheFailure: errno.EIO,

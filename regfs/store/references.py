@@ -2,6 +2,7 @@
 
     tags(registry, path, tag → digest, media_type, size, checked)     one row a tag that was resolved
     lists(registry, path → names, checked)                            tags/list of a repository; path '' is _catalog
+    manifests(registry, path, digest → media_type)                    that this repository has shown this manifest
 
 `checked` is seconds since 1970. The content that a digest names is elsewhere (blobs.py); here are only names, so that
 a registry that is down, or --offline, still shows what was last seen, and so that a registry which cannot be listed
@@ -31,6 +32,9 @@ CREATE TABLE IF NOT EXISTS tags (
     checked REAL NOT NULL, PRIMARY KEY (registry, path, tag)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lists (
     registry TEXT, path TEXT, names TEXT NOT NULL, checked REAL NOT NULL, PRIMARY KEY (registry, path)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS manifests (
+    registry TEXT, path TEXT, digest TEXT, media_type TEXT NOT NULL,
+    PRIMARY KEY (registry, path, digest)) WITHOUT ROWID;
 """
 
 
@@ -102,6 +106,21 @@ class References:
     def drop_listing(self, registry: str, path: str) -> None:
         """Forget the listing of a repository that is gone."""
         self._change("DELETE FROM lists WHERE registry=? AND path=?", (registry, path))
+
+    def manifest_type(self, repository: RepositoryName, digest: Digest) -> str:
+        """Return the media type under which *repository* has shown the manifest *digest*; '' where it never has."""
+        rows = self._query(
+            "SELECT media_type FROM manifests WHERE registry=? AND path=? AND digest=?",
+            (repository.registry, repository.path, str(digest)),
+        )
+        return rows[0][0] if rows else ""
+
+    def keep_manifest(self, repository: RepositoryName, digest: Digest, media_type: str) -> None:
+        """Remember that *repository* has the manifest *digest*."""
+        self._change(
+            "INSERT OR REPLACE INTO manifests VALUES (?, ?, ?, ?)",
+            (repository.registry, repository.path, str(digest), media_type),
+        )
 
     def known_repositories(self, registry: str) -> list[str]:
         """Return the repositories of *registry* that were visited or listed."""

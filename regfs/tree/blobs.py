@@ -1,0 +1,88 @@
+"""`…/blobs/`: the blobs that an image names, as exact bytes.
+
+    library/debian/12/blobs/
+    ├── sha256:8a1e25ce7c4f75e372e9884f8f7b1bedcfe4a7a7d452eb4b0a1c7477c9a90345      the config
+    └── sha256:…                                                                     each layer
+
+Sizes come from the descriptors, so that a listing fetches nothing; a blob is fetched when it is opened, verified as a
+whole, and then read from the cache. Any thread.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from regfs.errors import CacheFailure, NotFound
+from regfs.images.image import Image
+from regfs.images.repository import Repository
+from regfs.model.attributes import Attributes
+from regfs.model.digest import Digest
+from regfs.model.manifest import Descriptor
+from regfs.store.content import OpenContent
+from regfs.tree.node import FILE_MODE, FOREVER, Child, Found, OpenFile, directory_attributes
+
+
+@dataclass(frozen=True, slots=True)
+class BlobsDirectory:
+    """The directory of an image's blobs."""
+
+    key: str
+    image: Image
+
+    def attributes(self) -> Attributes:
+        """Return a directory's attributes."""
+        return directory_attributes()
+
+    def lookup(self, name: str) -> Found:
+        """Return the blob of that digest, if the image names it."""
+        descriptor = self._descriptors().get(name)
+        if descriptor is None:
+            raise NotFound(f"{self.image} names no blob {name[:300]!r}")
+        return Found(BlobFile(f"{self.key}/{name}", self.image.repository, descriptor), FOREVER)
+
+    def children(self) -> list[Child]:
+        """Return the digests of config and layers."""
+        return [Child(name, FILE_MODE) for name in self._descriptors()]
+
+    def _descriptors(self) -> dict[str, Descriptor]:
+        manifest = self.image.manifest
+        return {str(descriptor.digest): descriptor for descriptor in (manifest.config, *manifest.layers)}
+
+
+@dataclass(frozen=True, slots=True)
+class BlobFile:
+    """One blob."""
+
+    key: str
+    repository: Repository
+    descriptor: Descriptor
+
+    @property
+    def digest(self) -> Digest:
+        """What it is named."""
+        return self.descriptor.digest
+
+    def attributes(self) -> Attributes:
+        """Return the file's attributes, its size from the descriptor."""
+        return Attributes(FILE_MODE, self.descriptor.size)
+
+    def open(self) -> OpenFile:
+        """Return the blob, once it is fetched and verified; blocks on the network until then."""
+        path = self.repository.blob_file(self.descriptor)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise CacheFailure(f"{path}: {error.strerror}") from error
+        return OpenStored(OpenContent(fd, self.descriptor.size))
+
+
+class OpenStored:
+    """An open file of the cache, whose bytes never change."""
+
+    keep_cache = True
+
+    def __init__(self, content: OpenContent) -> None:
+        self.read_at = content.read_at
+        self.backing_fd = content.backing_fd
+        self.close = content.close

@@ -1,0 +1,66 @@
+"""`.regfs/`: the daemon seen from inside.
+
+    .regfs/
+    ├── version        the version of regfs that serves this mount
+    ├── stats.json     counters: requests, bytes, passes, hits …
+    └── errors         what failed lately and why, one line each
+
+The texts are made when somebody looks; no network, no lock of another room. Any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from regfs.errors import NotFound
+from regfs.model.attributes import Attributes
+from regfs.tree.node import FILE_MODE, Child, Found, OpenBytes, OpenFile, directory_attributes
+
+KEY = ".regfs"
+
+
+@dataclass(frozen=True, slots=True)
+class ControlDirectory:
+    """The directory; *texts* makes the content of each file when it is asked."""
+
+    texts: Mapping[str, Callable[[], str]]
+    key: str = KEY
+    _files: dict[str, LiveFile] = field(default_factory=dict, compare=False)
+
+    def attributes(self) -> Attributes:
+        """Return a directory's attributes."""
+        return directory_attributes()
+
+    def lookup(self, name: str) -> Found:
+        """Return one of the files."""
+        make = self.texts.get(name)
+        if make is None:
+            raise NotFound(f"{KEY} has no {name[:300]!r}; it has {', '.join(self.texts)}")
+        return Found(self._files.setdefault(name, LiveFile(f"{KEY}/{name}", make)), 0.0)
+
+    def children(self) -> list[Child]:
+        """Return the files' names."""
+        return [Child(name, FILE_MODE) for name in self.texts]
+
+
+class LiveFile:
+    """A file whose text is made anew when it is looked at.
+
+    The kernel asks for the size first and then reads that many bytes; so an open gives the text whose size was told
+    last, and a reader never sees half of one text and half of another.
+    """
+
+    def __init__(self, key: str, make: Callable[[], str]) -> None:
+        self.key = key
+        self._make = make
+        self._told = b""
+
+    def attributes(self) -> Attributes:
+        """Return the file's attributes, its size as of now."""
+        self._told = self._make().encode("utf-8", "replace")
+        return Attributes(FILE_MODE, len(self._told))
+
+    def open(self) -> OpenFile:
+        """Return the text that the last attributes() measured."""
+        return OpenBytes(self._told, keep_cache=False)

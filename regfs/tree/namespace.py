@@ -1,0 +1,177 @@
+"""A registry, a namespace or a repository: the names of one registry below one path.
+
+    127.0.0.1:5000/                 a registry: its repositories' first components
+    └── library/                    a namespace
+        ├── debian/                 a repository: its tags, and repositories below it
+        │   ├── 12/
+        │   └── @/slim/             the repository library/debian/slim, should `slim` be a tag of library/debian too
+        ├── debian:12/              a pasted reference opens, though it is not listed
+        └── debian@sha256:…/
+
+Registries do not tell namespaces from repositories, and most cannot be listed, so a name is whatever it turns out to
+be when it is used: a tag if the repository so far has that tag, else a further component. Names that neither grammar
+allows do not exist, and no request is made for them. Any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from regfs.errors import AccessDenied, InvalidName, NotFound
+from regfs.images.image import Images
+from regfs.images.repository import Repositories, Repository
+from regfs.model.attributes import Attributes
+from regfs.model.digest import Digest
+from regfs.model.names import DOCKER_HUB, RepositoryName, is_repository_component, is_tag
+from regfs.tree import image
+from regfs.tree.node import DIRECTORY_MODE, Child, Found, directory_attributes
+from regfs.tree.repository import TagDirectory, manifest_directory, parse_digest
+
+log = logging.getLogger(__name__)
+
+ESCAPE = "@"
+_VALID_S = 60.0
+
+
+class Names(Protocol):
+    """What the directories of names share."""
+
+    @property
+    def repositories(self) -> Repositories: ...
+
+    @property
+    def images(self) -> Images: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """The directory of *path* in *registry*; '' is the registry itself. *key* is where it is in the tree.
+
+    *doubt* is the refusal that was met when it was asked whether this is a tag: the name may still be a namespace or
+    a repository (Docker Hub and GHCR refuse what does not exist), so the refusal counts only once nothing else is.
+    """
+
+    key: str
+    registry: str
+    path: str
+    names: Names
+    tags_hidden: bool = False
+    doubt: str | None = None
+
+    def attributes(self) -> Attributes:
+        """Return a directory's attributes."""
+        return directory_attributes()
+
+    def lookup(self, name: str) -> Found:
+        """Return the tag, the manifest or the further component that *name* is, asking whether it is a tag.
+
+        Raises NotFound, AccessDenied, and what a network brings.
+        """
+        if name == ESCAPE and self.path and not self.tags_hidden:
+            return Found(replace(self, key=f"{self.key}/{ESCAPE}", tags_hidden=True), _VALID_S)
+        if self.doubt is not None and name in image.NAMES:
+            raise AccessDenied(self.doubt)
+        repository = None if self.tags_hidden else self._repository()
+        if digest := parse_digest(name):
+            return self._manifest(name, digest)
+        if ":" in name or "@" in name:
+            return self._reference(name)
+        if repository is not None and is_tag(name):
+            return self._tag_or_component(repository, name)
+        return self._component(name)
+
+    def children(self) -> list[Child]:
+        """Return tags and the components of known repositories: two answers of the registry, however many there are.
+
+        Raises NotFound where the registry has neither such a repository nor anything below it.
+        """
+        known = self.names.repositories.repositories(self.registry)
+        names = set(_components_below(known, self.path))
+        repository = None if self.tags_hidden else self._repository()
+        if repository is not None:
+            try:
+                names |= set(repository.tags())
+            except (NotFound, AccessDenied):
+                # Nothing is hidden by this: where there are names below, it is a namespace, and none has tags.
+                if not names:
+                    raise
+        return [Child(name, DIRECTORY_MODE) for name in sorted(names)]
+
+    def known_children(self) -> list[Child]:
+        """Return the components of known repositories; no network."""
+        known = self.names.repositories.known_repositories(self.registry)
+        return [Child(name, DIRECTORY_MODE) for name in sorted(_components_below(known, self.path))]
+
+    def _repository(self) -> Repository | None:
+        """Return the repository that this may be; None for a registry and for the Hub's namespaces."""
+        if not self.path or (self.registry == DOCKER_HUB and "/" not in self.path):
+            return None
+        return self.names.repositories.repository(RepositoryName(self.registry, self.path))
+
+    def _manifest(self, name: str, digest: Digest) -> Found:
+        repository = self._repository()
+        if repository is None:
+            raise NotFound(f"{self.key} is no repository, so it has no manifest {name}")
+        return manifest_directory(f"{self.key}/{name}", repository, digest, self.names.images)
+
+    def _reference(self, name: str) -> Found:
+        """Return what `repository:tag` or `repository@digest` below this path means."""
+        component, at, digest_text = name.partition("@")
+        component, colon, tag = component.partition(":")
+        if not is_repository_component(component) or (colon and not is_tag(tag)):
+            raise NotFound(f"{name[:300]!r} is no reference")
+        below = Namespace(f"{self.key}/{component}", self.registry, _join(self.path, component), self.names)
+        repository = below._repository()
+        if repository is None:
+            raise NotFound(f"{below.key} is a namespace; a repository is needed before a tag or a digest")
+        if at:
+            digest = parse_digest(digest_text)
+            if digest is None:
+                raise NotFound(f"{digest_text[:300]!r} is no digest")
+            return manifest_directory(f"{self.key}/{name}", repository, digest, self.names.images)
+        return self._tag(repository, tag, key=f"{self.key}/{name}")
+
+    def _tag(self, repository: Repository, tag: str, *, key: str) -> Found:
+        """Return the directory of *tag*. A listing that names it is proof enough; else the registry is asked."""
+        valid_s = _VALID_S if repository.lists(tag) else repository.resolve(tag).valid_s
+        return Found(TagDirectory(key, repository, tag, self.names.images), valid_s)
+
+    def _tag_or_component(self, repository: Repository, name: str) -> Found:
+        doubt = None
+        try:
+            return self._tag(repository, name, key=f"{self.key}/{name}")
+        except NotFound:
+            if not is_repository_component(name):
+                raise
+        except AccessDenied as refusal:
+            if not is_repository_component(name):
+                raise
+            doubt = str(refusal)
+        if doubt is None and repository.exists() and not self._is_known_below(name):
+            # The repository is there and has no such tag: then only a repository of that name makes it a directory.
+            below = self.names.repositories.repository(RepositoryName(self.registry, _join(self.path, name)))
+            if not below.exists():
+                raise NotFound(f"{repository.name} has neither a tag nor a repository {name[:300]!r}")
+        return self._component(name, doubt=doubt)
+
+    def _component(self, name: str, *, doubt: str | None = None) -> Found:
+        if not is_repository_component(name):
+            raise InvalidName(f"{name[:300]!r} is neither a repository's component nor a tag")
+        below = Namespace(f"{self.key}/{name}", self.registry, _join(self.path, name), self.names, doubt=doubt)
+        return Found(below, _VALID_S)
+
+    def _is_known_below(self, name: str) -> bool:
+        known = self.names.repositories.known_repositories(self.registry)
+        return name in _components_below(known, self.path)
+
+
+def _join(path: str, component: str) -> str:
+    return f"{path}/{component}" if path else component
+
+
+def _components_below(repositories: list[str], path: str) -> set[str]:
+    """Return the next components of those *repositories* that are below *path*."""
+    prefix = f"{path}/" if path else ""
+    return {name[len(prefix) :].partition("/")[0] for name in repositories if name.startswith(prefix)}

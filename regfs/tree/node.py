@@ -1,0 +1,193 @@
+"""The kinds of nodes that the tree is made of, and the simple ones.
+
+Invented nodes (registries, tags, `digest`, `blobs/` …) are objects of the classes of this package, one kind a file.
+Recorded nodes (all that is in a rootfs/ or a layer's tree/) are rows of a table and never objects: a RowsDirectory is
+the door between the two. A node's *key* is its identity: equal keys are the same node, and its inode number is made
+of it; what lies below a digest has the digest in its key, so that a moved tag is another node.
+Used by tree.py. Thread rule: nodes are immutable; any thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from regfs.errors import DigestMismatch, MustWait
+from regfs.model.attributes import Attributes
+from regfs.patience import NO_PATIENCE, patient
+from regfs.rootfs.row_tree import RowTree
+
+FOREVER = float("inf")
+
+DIRECTORY_MODE = stat.S_IFDIR | 0o555
+FILE_MODE = stat.S_IFREG | 0o444
+LINK_MODE = stat.S_IFLNK | 0o777
+
+
+class OpenFile(Protocol):
+    """An open file. Any thread may read it; `close` is called once."""
+
+    @property
+    def keep_cache(self) -> bool:
+        """Whether the kernel may keep the pages from an earlier open: the bytes cannot have changed."""
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return exactly *size* bytes from *offset* on, fewer only at the end of the file. May block on the network."""
+
+    def backing_fd(self) -> int | None:
+        """Return a descriptor of an ordinary file that holds exactly these bytes, where there is one."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
+class Child(NamedTuple):
+    """A name in a listing and the mode of what it names; what that is, only a look-up tells."""
+
+    name: str
+    mode: int
+
+
+class Found(NamedTuple):
+    """The node that a name means, and for how many seconds it does."""
+
+    node: Node
+    valid_s: float
+
+
+@runtime_checkable
+class Directory(Protocol):
+    """An invented directory. lookup() and children() may block on the network and raise any RegfsError."""
+
+    @property
+    def key(self) -> str: ...
+
+    def attributes(self) -> Attributes: ...
+
+    def lookup(self, name: str) -> Found:
+        """Return what *name* means here. Raises NotFound."""
+
+    def children(self) -> list[Child]:
+        """Return the names that a listing shows; others may open too."""
+
+
+@runtime_checkable
+class File(Protocol):
+    """An invented file. attributes() tells the size; both may block on the network."""
+
+    @property
+    def key(self) -> str: ...
+
+    def attributes(self) -> Attributes: ...
+
+    def open(self) -> OpenFile: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A symbolic link."""
+
+    key: str
+    target: bytes
+
+    def attributes(self) -> Attributes:
+        """Return the link's attributes."""
+        return Attributes(LINK_MODE, len(self.target))
+
+
+@dataclass(frozen=True, slots=True)
+class RowsDirectory:
+    """A directory that is a table: rootfs/ or layers/N/tree/. *rows* may pass layers and merge them, and waits for it.
+
+    *identity* is a function of the image or layer alone, and so are the inode numbers below.
+    """
+
+    key: str
+    identity: str
+    rows: Callable[[], RowTree]
+
+    def attributes(self) -> Attributes:
+        """Return what is known before the table is there: `ls -l` beside a rootfs/ is no reason to fetch it."""
+        return Attributes(DIRECTORY_MODE | 0o200, 4096, 2)
+
+    def rows_at_once(self) -> RowTree | None:
+        """Return the table if it is on this machine already."""
+        try:
+            with patient(NO_PATIENCE):
+                return self.rows()
+        except MustWait:
+            return None
+
+
+Node = Directory | File | Link | RowsDirectory
+
+
+class OpenBytes:
+    """A file of which all bytes are in memory."""
+
+    def __init__(self, content: bytes, *, keep_cache: bool = True) -> None:
+        self._content = content
+        self.keep_cache = keep_cache
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        return self._content[offset : offset + size]
+
+    def backing_fd(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class BytesFile:
+    """A small file of known bytes: `digest`, `diff_id`, `media_type` …"""
+
+    key: str
+    content: bytes
+
+    def attributes(self) -> Attributes:
+        """Return the file's attributes."""
+        return Attributes(FILE_MODE, len(self.content))
+
+    def open(self) -> OpenFile:
+        """Return the bytes."""
+        return OpenBytes(self.content)
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedFile:
+    """A file of known size whose bytes are read when it is opened: manifest.json, config.json."""
+
+    key: str
+    size: int
+    read: Callable[[], bytes]
+
+    def attributes(self) -> Attributes:
+        """Return the file's attributes."""
+        return Attributes(FILE_MODE, self.size)
+
+    def open(self) -> OpenFile:
+        """Return the bytes; may block on the network. Raises DigestMismatch where they are not as many as was said."""
+        content = self.read()
+        if len(content) != self.size:
+            raise DigestMismatch(f"{self.key} has {len(content)} bytes, its descriptor says {self.size}")
+        return OpenBytes(content)
+
+
+def text_file(key: str, text: str) -> BytesFile:
+    """Return a file of one line."""
+    return BytesFile(key, f"{text}\n".encode("utf-8", "surrogateescape"))
+
+
+def directory_attributes() -> Attributes:
+    """Return the attributes of an invented directory."""
+    return Attributes(DIRECTORY_MODE, 0, 2)
+
+
+def inode_number(key: str) -> int:
+    """Return the 64-bit inode number of an invented node, or what a table's inode numbers are mixed with."""
+    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")

@@ -1,0 +1,67 @@
+"""A tag's directory, and the names in a repository that mean one of its manifests.
+
+    library/debian/
+    ├── 12/                 a tag: what it points to now, see image.py
+    ├── bookworm/
+    └── sha256:…/           any manifest by digest; opens, though it is not listed
+
+A tag's directory is the same node whatever the tag points to; what is below it has the digest in its key, and is valid
+for as long as the answer about the tag. So whoever is inside an image stays in it when the tag moves, and who comes
+anew sees the new one. Any thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from regfs.errors import InvalidName
+from regfs.images.image import Images
+from regfs.images.repository import Repository, Resolved
+from regfs.model.attributes import Attributes
+from regfs.model.digest import Digest
+from regfs.tree.image import ImageDirectory
+from regfs.tree.node import FOREVER, Child, Found, directory_attributes
+
+
+@dataclass(frozen=True, slots=True)
+class TagDirectory:
+    """The directory of a tag. Looking at it asks nothing; looking into it resolves the tag."""
+
+    key: str
+    repository: Repository
+    tag: str
+    images: Images
+
+    def attributes(self) -> Attributes:
+        """Return a directory's attributes."""
+        return directory_attributes()
+
+    def lookup(self, name: str) -> Found:
+        """Return a part of the image that the tag points to now."""
+        resolved = self.repository.resolve(self.tag)
+        found = self._image(resolved).lookup(name)
+        return Found(found.node, min(found.valid_s, resolved.valid_s))
+
+    def children(self) -> list[Child]:
+        """Return the parts of the image that the tag points to now."""
+        return self._image(self.repository.resolve(self.tag)).children()
+
+    def _image(self, resolved: Resolved) -> ImageDirectory:
+        image = self.images.image(self.repository, resolved.digest, resolved.media_type)
+        return ImageDirectory(f"{self.key}@{resolved.digest}", image, self.images)
+
+
+def manifest_directory(key: str, repository: Repository, digest: Digest, images: Images) -> Found:
+    """Return the directory of a manifest by digest; asks whether the repository has it, and reads it."""
+    image = images.image(repository, digest)
+    if not image.document.content:
+        raise InvalidName(f"{image} is empty")
+    return Found(ImageDirectory(key, image, images), FOREVER)
+
+
+def parse_digest(name: str) -> Digest | None:
+    """Return the digest that *name* spells, None where it is no digest."""
+    try:
+        return Digest.parse(name)
+    except InvalidName:
+        return None
