@@ -1,0 +1,55 @@
+"""What references pointed to when a registry was last asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from regfs.model.digest import Digest
+from regfs.model.names import RepositoryName
+from regfs.store.references import References, TagRecord
+
+DEBIAN = RepositoryName("docker.io", "library/debian")
+RECORD = TagRecord(Digest.of(b"index"), "application/vnd.oci.image.index.v1+json", 1234, 1_700_000_000.5)
+
+
+def test_a_tag_is_remembered_across_mounts(tmp_path: Path) -> None:
+    References(tmp_path / "names").keep_tag(DEBIAN, "12", RECORD)
+    assert References(tmp_path / "names").tag(DEBIAN, "12") == RECORD
+
+
+def test_a_tag_of_another_repository_is_another_tag(tmp_path: Path) -> None:
+    references = References(tmp_path / "names")
+    references.keep_tag(DEBIAN, "12", RECORD)
+    assert references.tag(RepositoryName("ghcr.io", "library/debian"), "12") is None
+    assert references.tag(DEBIAN, "13") is None
+
+
+def test_a_deleted_tag_is_forgotten(tmp_path: Path) -> None:
+    references = References(tmp_path / "names")
+    references.keep_tag(DEBIAN, "12", RECORD)
+    references.drop_tag(DEBIAN, "12")
+    assert references.tag(DEBIAN, "12") is None
+
+
+def test_what_was_visited_or_listed_is_known(tmp_path: Path) -> None:
+    references = References(tmp_path / "names")
+    references.keep_tag(DEBIAN, "12", RECORD)
+    references.keep_listing("docker.io", "library/alpine", ["3.20"])
+    references.keep_listing("localhost:5000", "", ["demo/app", "demo/web"])
+    assert references.known_repositories("docker.io") == ["library/alpine", "library/debian"]
+    assert references.known_repositories("localhost:5000") == ["demo/app", "demo/web"]
+    assert references.known_registries() == ["docker.io", "localhost:5000"]
+
+
+def test_a_manifest_is_known_only_where_it_was_shown(tmp_path: Path) -> None:
+    references = References(tmp_path / "names")
+    references.keep_manifest(DEBIAN, RECORD.digest, RECORD.media_type)
+    assert references.manifest_type(DEBIAN, RECORD.digest) == RECORD.media_type
+    assert references.manifest_type(RepositoryName("docker.io", "library/alpine"), RECORD.digest) == ""
+
+
+def test_a_damaged_file_costs_the_memory_not_the_mount(tmp_path: Path) -> None:
+    (tmp_path / "names").write_bytes(b"not a database" * 100)
+    references = References(tmp_path / "names")
+    references.keep_tag(DEBIAN, "12", RECORD)
+    assert references.tag(DEBIAN, "12") == RECORD

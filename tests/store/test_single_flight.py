@@ -1,0 +1,90 @@
+"""Each thing is computed once, however many ask."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from typing import TypeVar
+
+import pytest
+
+from regfs.errors import Interrupted, MustWait, RegistryUnavailable
+from regfs.patience import NO_PATIENCE, Patience, current, patient
+from regfs.store.single_flight import Flights
+
+T = TypeVar("T")
+
+
+class AnnouncedPatience(Patience):
+    """Tells that somebody begins to wait."""
+
+    def __init__(self, waiting: threading.Semaphore) -> None:
+        super().__init__()
+        self._waiting = waiting
+
+    def wait_for(self, future: Future[T], *, past_deadline: bool = False) -> T:
+        self._waiting.release()
+        return super().wait_for(future, past_deadline=past_deadline)
+
+
+def test_many_who_ask_at_once_share_one_computation() -> None:
+    flights, waiting, calls, results = Flights(), threading.Semaphore(0), [], []
+
+    def compute() -> int:
+        for _ in range(20):
+            waiting.acquire()
+        calls.append(1)
+        return 42
+
+    def ask() -> None:
+        with patient(AnnouncedPatience(waiting)):
+            results.append(flights.run("key", compute))
+
+    threads = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [42] * 20
+    assert calls == [1]
+
+
+def test_without_patience_no_computation_is_begun() -> None:
+    calls: list[int] = []
+    with patient(NO_PATIENCE), pytest.raises(MustWait):
+        Flights().run("key", lambda: calls.append(1))
+    assert not calls
+
+
+def test_an_error_is_told_and_then_forgotten() -> None:
+    flights = Flights()
+
+    def fail() -> None:
+        raise RegistryUnavailable("down")
+
+    with pytest.raises(RegistryUnavailable):
+        flights.run("key", fail)
+    assert flights.run("key", lambda: "up again") == "up again"
+
+
+def test_the_computation_outlives_whoever_began_it() -> None:
+    flights, go, done = Flights(), threading.Event(), threading.Event()
+
+    def compute() -> str:
+        go.wait()
+        done.set()
+        return "landed"
+
+    impatient = Patience()
+    impatient.cancel()
+    with patient(Patience()) as begun:
+        threading.Timer(0.01, begun.cancel).start()
+        with pytest.raises(Interrupted):
+            flights.run("key", compute)
+    go.set()
+    assert done.wait(10)
+
+
+def test_a_flight_has_a_patience_of_its_own() -> None:
+    with patient(Patience(5.0)) as mine:
+        assert Flights(timeout_s=1.0).run("key", current) is not mine

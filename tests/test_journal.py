@@ -1,0 +1,38 @@
+"""What went wrong lately."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from regfs.errors import AccessDenied, NotFound
+from regfs.journal import Journal
+from regfs.stats import Stats
+
+
+def test_a_failure_is_logged_once_and_then_counted(caplog: pytest.LogCaptureFixture) -> None:
+    stats = Stats()
+    journal = Journal(stats)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            journal.record("open a", AccessDenied("ghcr.io refuses"))
+    assert len(caplog.records) == 1
+    assert " x3 open a: AccessDenied: ghcr.io refuses\n" in journal.text()
+    assert stats.value("errors") == 3
+
+
+def test_only_the_last_failures_are_kept() -> None:
+    journal = Journal(Stats())
+    for number in range(500):
+        journal.record(f"open {number}", NotFound("gone"))
+    lines = journal.text().splitlines()
+    assert len(lines) == 200
+    assert "open 499" in lines[-1]
+
+
+def test_a_failure_is_one_line_whatever_the_registry_said() -> None:
+    journal = Journal(Stats())
+    journal.record("open a", NotFound("first\nsecond\x1b[31m\x00"))
+    assert len(journal.text().splitlines()) == 1
+    assert "\x1b" not in journal.text()
