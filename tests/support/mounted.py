@@ -39,7 +39,7 @@ def environment_for(home: Path, extra: Mapping[str, str] | None = None) -> dict[
     """Return an environment with *home* and none of the settings of whoever runs the tests."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("REGFS_", "XDG_", "DOCKER_"))}
     kept.pop("REGISTRY_AUTH_FILE", None)
-    own = {"HOME": str(home), "PYTHONPATH": str(REPOSITORY_ROOT), "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"}
+    own = {"HOME": str(home), "PYTHONPATH": str(REPOSITORY_ROOT), "LC_ALL": "C.UTF-8"}
     return kept | own | (extra or {})
 
 

@@ -1,0 +1,125 @@
+"""Tags that move while somebody is inside, and mounts that share a cache."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MountRegfs
+from tests.e2e.conftest import Demo
+from tests.support.mounted import Mounted, wait_for_exit
+from tests.support.proxy import ReverseProxy
+from tests.support.push import Pusher, tar_of
+from tests.support.snapshot import differences, snapshot
+
+
+def push_version(demo: Demo, repository: str, text: str) -> None:
+    """Let the tag `latest` name an image whose file `version` holds *text*."""
+    Pusher(demo.url).image(repository, "latest", [tar_of({"version": text.encode(), f"only-in-{text}": b""})])
+
+
+@pytest.fixture
+def moving(mount_regfs: MountRegfs, demo: Demo, driver: str) -> Mounted:
+    """A mount that asks for a tag at every look-up."""
+    push_version(demo, f"moving/{driver}", "one")
+    return mount_regfs("--driver", driver, "--tag-ttl", "0s", "--default-registry", demo.address)
+
+
+def test_a_moved_tag_shows_the_new_image_to_who_comes_anew(moving: Mounted, demo: Demo, driver: str) -> None:
+    image = moving.path / "moving" / driver / "latest"
+    assert (image / "rootfs/version").read_text() == "one"
+    push_version(demo, f"moving/{driver}", "two")
+    assert (image / "rootfs/version").read_text() == "two"
+
+
+def test_who_is_inside_an_image_when_its_tag_moves_keeps_it_whole(moving: Mounted, demo: Demo, driver: str) -> None:
+    image = moving.path / "moving" / driver / "latest"
+    inside = os.open(image / "rootfs", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with open(image / "rootfs/version", "rb", buffering=0) as file:
+            push_version(demo, f"moving/{driver}", "two")
+            assert (image / "rootfs/version").read_text() == "two"
+            assert file.read() == b"one"
+        assert sorted(os.listdir(inside)) == ["only-in-one", "version"]
+        again = os.open("version", os.O_RDONLY, dir_fd=inside)
+        try:
+            assert os.read(again, 100) == b"one"
+        finally:
+            os.close(again)
+    finally:
+        os.close(inside)
+
+
+def test_a_tag_is_trusted_for_its_time(mount_regfs: MountRegfs, demo: Demo, proxy: ReverseProxy) -> None:
+    push_version(demo, "moving/trusted", "one")
+    mount = mount_regfs("--tag-ttl", "1h", "--default-registry", proxy.address)
+    version = mount.path / "moving/trusted/latest/rootfs/version"
+    assert version.read_text() == "one"
+    push_version(demo, "moving/trusted", "two")
+    proxy.seen.clear()
+    assert version.read_text() == "one"
+    assert proxy.seen == []
+
+
+def test_inode_numbers_are_the_same_in_every_mount(mount_regfs: MountRegfs, demo: Demo, tmp_path: Path) -> None:
+    def inodes() -> list[int]:
+        mount = mount_regfs("--default-registry", demo.address, cache=tmp_path / f"cache-{len(os.listdir(tmp_path))}")
+        rootfs = mount.path / "demo/real/v2/rootfs"
+        numbers = [
+            os.lstat(rootfs / name).st_ino for name in (".", "etc", "etc/replaced", "etc/os-release", "etc/second-name")
+        ]
+        mount.unmount()
+        return numbers
+
+    assert inodes() == inodes()
+
+
+def test_two_mounts_share_a_cache_while_both_are_busy(mount_regfs: MountRegfs, demo: Demo, tmp_path: Path) -> None:
+    mounts = [mount_regfs("--default-registry", demo.address, cache=tmp_path / "shared") for _ in range(2)]
+    start = threading.Barrier(2)
+
+    def look(mount: Mounted) -> dict[bytes, object]:
+        start.wait()
+        return dict(snapshot(mount.path / "demo/real/v2/rootfs"))
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(look, mounts)
+    assert differences(one, other) == []  # type: ignore[arg-type]
+
+
+def test_a_cache_deleted_below_a_mount_costs_time_and_no_answers(mount_regfs: MountRegfs, demo: Demo) -> None:
+    mount = mount_regfs("--default-registry", demo.address)
+    assert os.listdir(mount.path / "demo/real/v1/rootfs/etc")
+    for directory, _names, files in os.walk(mount.cache, topdown=False):
+        for name in files:
+            os.unlink(os.path.join(directory, name))
+    assert (mount.path / "library/hello-world/latest/rootfs/hello").stat().st_size > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_unmounts(mount_regfs: MountRegfs, demo: Demo, driver: str, number: signal.Signals) -> None:
+    mount = mount_regfs("--driver", driver, "--default-registry", demo.address)
+    os.listdir(mount.path)
+    daemon = min(mount.processes())
+    pids = mount.processes()
+    os.kill(daemon, number)
+    assert wait_for_exit(pids) == []
+    assert os.listdir(mount.path) == []
+
+
+def test_a_dead_mount_is_replaced(mount_regfs: MountRegfs, demo: Demo, driver: str) -> None:
+    mount = mount_regfs("--driver", driver, "--default-registry", demo.address)
+    os.listdir(mount.path)
+    pids = mount.processes()
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    assert wait_for_exit(pids) == []
+    with pytest.raises(OSError, match="not connected"):
+        os.listdir(mount.path)
+    mount.mount()
+    assert (mount.path / "library/hello-world/latest/rootfs/hello").is_file()
