@@ -8,6 +8,7 @@ Pure; any thread.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -23,9 +24,12 @@ _COMPONENT_RE = re.compile(_COMPONENT, re.ASCII)
 _PATH_RE = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _TAG_RE = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", re.ASCII)
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
-_HOST_RE = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?", re.ASCII)
+_HOST_RE = re.compile(rf"((?:{_LABEL}(?:\.{_LABEL})*)|\[[0-9a-fA-F:]+\])(?::([0-9]{{1,5}}))?", re.ASCII)
+_LABEL_MAX, _PORT_MAX = 63, 65535  # RFC 1035 section 2.3.4; no resolver and no socket goes beyond
 # Cosign's and the referrers tag schema's tags: about another manifest, not versions of the repository.
-_ATTACHMENT_RE = re.compile(r"sha256-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?", re.ASCII)
+_ATTACHMENT_RE = re.compile(r"sha(?:256-[0-9a-f]{64}|512-[0-9a-f]{64,128})(?:\.(?:sig|att|sbom))?", re.ASCII)
+# The short form of an image's id: Docker takes it for one, so that it is no name of an official image.
+_IDENTIFIER_RE = re.compile(r"[a-f0-9]{64}", re.ASCII)
 
 
 def is_repository_component(name: str) -> bool:
@@ -49,16 +53,35 @@ def is_registry(name: str) -> bool:
     It is `localhost`, or has a dot, a colon or an upper-case letter, and is a host with an optional port.
     """
     looks_like_a_host = name == "localhost" or "." in name or ":" in name or name != name.lower()
-    return looks_like_a_host and len(name) <= NAME_MAX and _HOST_RE.fullmatch(name) is not None
+    return looks_like_a_host and _is_host(name)
 
 
 def canonical_registry(host: str) -> str:
     """Return the one name under which *host* is known. Raises InvalidName where it is no host."""
-    if host in _HUB_ALIASES:
-        return DOCKER_HUB
-    if len(host) > NAME_MAX or not _HOST_RE.fullmatch(host):
+    if not _is_host(host):
         raise InvalidName(f"{host[:300]!r} is not a registry: a host name with an optional port is needed")
-    return host.lower()
+    lower = host.lower()
+    return DOCKER_HUB if lower in _HUB_ALIASES else lower
+
+
+def _is_host(name: str) -> bool:
+    match = _HOST_RE.fullmatch(name)
+    if match is None or len(name) > NAME_MAX:
+        return False
+    host, port = match[1], match[2]
+    if port is not None and not 0 < int(port) <= _PORT_MAX:
+        return False
+    if host.startswith("["):
+        return _is_ipv6(host[1:-1])
+    return all(len(label) <= _LABEL_MAX for label in host.split("."))
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -108,6 +131,8 @@ def parse_repository(text: str, *, default_registry: str = DOCKER_HUB) -> Reposi
         registry, path = canonical_registry(first), rest
     else:
         registry, path = canonical_registry(default_registry), text
+    if registry == DOCKER_HUB and not slash and _IDENTIFIER_RE.fullmatch(path):
+        raise InvalidName(f"{path!r} is an image's identifier; write library/{path[:8]}… for a repository of that name")
     if registry == DOCKER_HUB and "/" not in path:
         path = f"library/{path}"
     return RepositoryName(registry, path)
