@@ -1,0 +1,114 @@
+"""Runs the workloads and prints the table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from regfs.version import VERSION
+from tests.bench.images import BenchImages, bench_directory
+from tests.bench.measure import Row
+from tests.bench.workloads import WORKLOADS, Bench
+from tests.support.registry import is_installed
+
+DRIVERS = ("kernel", "fusepy")
+PEER_COLUMNS = ("skopeo+umoci", "podman", "ext4")
+
+
+def parse_arguments() -> argparse.Namespace:
+    described = "\n".join(f"  {name:<12} {work.__doc__}" for name, work in WORKLOADS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description=f"{__doc__}\nworkloads:\n{described}",
+        epilog="BENCH_REGISTRY=host:port BENCH_IMAGE=repository:tag measure an image of yours (with python3 and numpy); "
+        "REGFS_BENCH_DIR is where the images that are made stay.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--driver", choices=(*DRIVERS, "both"), default="both")
+    parser.add_argument("--only", action="append", choices=tuple(WORKLOADS), help="may be repeated")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
+    return parser.parse_args()
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
+
+
+def ratio(row: Row, column: str) -> str:
+    """Return how many times better the first driver is than what stands in *column*."""
+    ours = next((row.values[driver] for driver in DRIVERS if driver in row.values), None)
+    theirs = row.values.get(column)
+    if not ours or not theirs:
+        return ""
+    times = ours / theirs if row.more_is_better else theirs / ours
+    return f" ({times:.2g}x)" if times < 100 else f" ({times:.0f}x)"
+
+
+def verdict(row: Row) -> str:
+    ours = next((row.values[driver] for driver in DRIVERS if driver in row.values), None)
+    if row.goal is None or ours is None:
+        return ""
+    met = ours >= row.goal if row.more_is_better else ours <= row.goal
+    return "met" if met else "MISSED"
+
+
+def print_table(rows: list[Row]) -> None:
+    columns = [name for name in (*DRIVERS, *PEER_COLUMNS) if any(name in row.values for row in rows)]
+    lines = [["workload", "unit", *columns, "goal", ""]]
+    for row in rows:
+        cells = [number(row.values.get(name)) + (ratio(row, name) if name in PEER_COLUMNS else "") for name in columns]
+        goal = ("≥ " if row.more_is_better else "≤ ") + number(row.goal) if row.goal is not None else ""
+        lines.append([row.workload, row.unit, *cells, goal, verdict(row)])
+    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) if place < 2 else cell.rjust(width)
+                        for place, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip())  # fmt: skip
+    print("(…x): how many times better the first driver is than that column. The goal is the first driver's.")
+    for row in rows:
+        if row.note:
+            print(f"{row.workload.strip()}: {row.note}")
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    if not is_installed():
+        sys.exit("docker-registry is not installed: apt-get install docker-registry")
+    if os.getuid() != 0:
+        sys.exit("the bench drops page caches and changes root: run it as root")
+    drivers = DRIVERS if arguments.driver == "both" else (arguments.driver,)
+    rows: list[Row] = []
+    print(f"regfs {VERSION}, Python {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} cores")
+    with BenchImages(bench_directory()) as images, tempfile.TemporaryDirectory(prefix="regfs-bench-") as scratch:
+        bench = Bench(images, drivers, Path(scratch))
+        for name in arguments.only or WORKLOADS:
+            start = time.monotonic()
+            print(f"{name} …", end=" ", flush=True)
+            try:
+                rows += WORKLOADS[name](bench)
+                print(f"{time.monotonic() - start:.0f} s", flush=True)
+            except (
+                RuntimeError,
+                AssertionError,
+                OSError,
+            ) as error:  # one that fails shall not cost the others' numbers
+                print(f"FAILED: {error}", flush=True)
+                bench.notes.append(f"{name} failed: {str(error)[:300]}")
+    print()
+    print_table(rows)
+    for note in bench.notes:
+        print(note)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({row.workload.strip(): row.values for row in rows}, indent=1))
+    return 1 if any("failed" in note for note in bench.notes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""What one would use instead of regfs: unpack with skopeo and umoci, or pull and mount with podman."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Protocol
+
+from tests.bench.measure import run
+
+
+class Peer(Protocol):
+    """A way to get from an image in a registry to a directory that one can change root into."""
+
+    name: str
+
+    def why_not(self) -> str | None:
+        """Return why it cannot be measured here, or None."""
+
+    def rootfs(self, registry: str, image: str, directory: Path) -> Path:
+        """Return the image's root below the empty *directory*, after all the work that takes."""
+
+    def clean_up(self, directory: Path) -> None:
+        """Unmount what rootfs() mounted."""
+
+
+class SkopeoUmoci:
+    """skopeo copy into an OCI layout, umoci unpack."""
+
+    name = "skopeo+umoci"
+
+    def why_not(self) -> str | None:
+        absent = [tool for tool in ("skopeo", "umoci") if not shutil.which(tool)]
+        return f"{', '.join(absent)} not installed" if absent else None
+
+    def rootfs(self, registry: str, image: str, directory: Path) -> Path:
+        layout = directory / "layout"
+        run(["skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{registry}/{image}", f"oci:{layout}:image"])
+        run(["umoci", "unpack", "--image", f"{layout}:image", directory / "bundle"])
+        return directory / "bundle/rootfs"
+
+    def clean_up(self, directory: Path) -> None:
+        """Nothing is mounted."""
+
+
+class Podman:
+    """podman pull, podman image mount, in a storage of its own."""
+
+    name = "podman"
+
+    def why_not(self) -> str | None:
+        if not shutil.which("podman"):
+            return "podman not installed"
+        probe = subprocess.run(["podman", "info"], capture_output=True, text=True, check=False)
+        return None if probe.returncode == 0 else f"podman does not run here: {probe.stderr.strip()[-200:]}"
+
+    def _command(self, directory: Path) -> list[str]:
+        return ["podman", "--root", str(directory / "root"), "--runroot", str(directory / "run")]
+
+    def rootfs(self, registry: str, image: str, directory: Path) -> Path:
+        command = self._command(directory)
+        run([*command, "pull", "-q", "--tls-verify=false", f"{registry}/{image}"])
+        mount = [*command, "image", "mount", f"{registry}/{image}"]
+        return Path(subprocess.run(mount, capture_output=True, text=True, check=True).stdout.strip())
+
+    def clean_up(self, directory: Path) -> None:
+        command = self._command(directory)
+        subprocess.run([*command, "image", "umount", "--all", "--force"], capture_output=True, check=False)
+        subprocess.run(["umount", str(directory / "root/overlay")], capture_output=True, check=False)
+
+
+PEERS: tuple[Peer, ...] = (SkopeoUmoci(), Podman())

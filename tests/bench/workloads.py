@@ -1,0 +1,325 @@
+"""The workloads. Each takes the Bench and returns rows; the docstring's first line is what --help shows."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bench.images import BenchImages, small_names
+from tests.bench.measure import Row, drop_page_cache, memory_of, rss_of, run, timed
+from tests.bench.peers import PEERS, Peer, SkopeoUmoci
+from tests.support.mounted import Mounted
+
+MIB = 1 << 20
+IMPORT = ["python3", "-c", "import numpy"]
+CLIENTS, READS_EACH = 4, 4000
+
+
+@dataclass(slots=True)
+class Bench:
+    """What workloads share: images, the drivers and peers to measure, a scratch directory, and what was unpacked."""
+
+    images: BenchImages
+    drivers: tuple[str, ...]
+    scratch: Path
+    notes: list[str] = field(default_factory=list)
+    _unpacked: dict[str, Path] = field(default_factory=dict)
+
+    def peers(self) -> list[Peer]:
+        """Return the peers that run here; why the others do not is noted once."""
+        able = []
+        for peer in PEERS:
+            if reason := peer.why_not():
+                note = f"{peer.name} is left out: {reason}"
+                if note not in self.notes:
+                    self.notes.append(note)
+            else:
+                able.append(peer)
+        return able
+
+    def mounted(self, driver: str, registry: str, *, cache: Path | None = None) -> Mounted:
+        """Return a mount that is not mounted yet, with an empty cache of its own unless *cache* is given."""
+        directory = Path(tempfile.mkdtemp(dir=self.scratch))
+        options = ["--driver", driver, "--default-registry", registry, "--cache-size", "40GiB"]
+        return Mounted(directory, options=options, cache=cache)
+
+    def path(self, mount: Mounted, image: str) -> Path:
+        """Return the image's directory in a mount."""
+        return mount.path / image.replace(":", "/")
+
+    def warm_cache(self, driver: str, registry: str, image: str) -> Path:
+        """Return a cache directory that has all of *image*."""
+        cache = self.scratch / f"warm-{driver}-{image.replace('/', '_').replace(':', '_')}"
+        if not cache.exists():
+            with self.mounted(driver, registry, cache=cache) as mount:
+                run(["find", self.path(mount, image) / "rootfs", "-maxdepth", "1"])
+        return cache
+
+    def on_disk(self, registry: str, image: str) -> Path:
+        """Return the image unpacked on this machine's disk: the native file system that regfs is compared with."""
+        if image not in self._unpacked:
+            directory = Path(tempfile.mkdtemp(dir=self.scratch))
+            self._unpacked[image] = SkopeoUmoci().rootfs(registry, image, directory)
+        return self._unpacked[image]
+
+    @contextmanager
+    def fetched(self, peer: Peer, registry: str, image: str) -> Iterator[Callable[[], Path]]:
+        """Yield a function that fetches *image* with *peer*; what it made is removed afterwards."""
+        directory = Path(tempfile.mkdtemp(dir=self.scratch))
+        try:
+            yield lambda: peer.rootfs(registry, image, directory)
+        finally:
+            peer.clean_up(directory)
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def hello(bench: Bench) -> list[Row]:
+    """hello-world, from process start to its output in a chroot, nothing cached"""
+    registry, image = bench.images.registry.address, bench.images.hello()
+    row = Row("hello-world, process start to chroot's output, cold", "s", goal=0.4)
+    for driver in bench.drivers:
+        mount = bench.mounted(driver, registry)
+        drop_page_cache_but_programs(mount)
+        row.values[driver] = timed(
+            lambda m=mount: (m.mount(), run(["chroot", bench.path(m, image) / "rootfs", "/hello"]))
+        )  # type: ignore[misc]
+        mount.unmount()
+    for peer in bench.peers():
+        with bench.fetched(peer, registry, image) as fetch:
+            row.values[peer.name] = timed(lambda f=fetch: run(["chroot", f(), "/hello"]))  # type: ignore[misc]
+    return [row]
+
+
+def cold(bench: Bench) -> list[Row]:
+    """the large image, from mount to `chroot python3 -c 'import numpy'`, nothing cached; memory during it"""
+    registry, image = bench.images.science()
+    row = Row("cold mount to chroot python3 -c 'import numpy'", "s", goal=3.5)
+    memory = Row("  resident memory of all regfs processes meanwhile", "MB", goal=250)
+    for driver in bench.drivers:
+        drop_page_cache()
+        mount = bench.mounted(driver, registry)
+        with memory_of(mount.processes) as peak:
+            chroot = ["chroot", bench.path(mount, image) / "rootfs", *IMPORT]
+            row.values[driver] = timed(lambda m=mount, c=chroot: (m.mount(), run(c)))  # type: ignore[misc]
+        memory.values[driver] = peak.rss / 1e6
+        mount.unmount()
+        shutil.rmtree(mount.cache, ignore_errors=True)
+    for peer in bench.peers():
+        drop_page_cache()
+        with bench.fetched(peer, registry, image) as fetch:
+            row.values[peer.name] = timed(lambda f=fetch: run(["chroot", f(), *IMPORT]))  # type: ignore[misc]
+    row.note = "page cache dropped before each, programs and registry included; goal for fusepy: 5 s, 300 MB"
+    return [row, memory]
+
+
+def find(bench: Bench) -> list[Row]:
+    """`find rootfs -printf %s` over the large image: first time in a fresh mount, and again; and an entry's share"""
+    registry, image = bench.images.science()
+    first = Row("find rootfs -printf %s, index present, first", "s", goal=0.4)
+    again = Row("  again", "s", goal=0.15)
+    each = Row("  first, per entry", "µs", goal=10)
+    native = bench.on_disk(registry, image)
+    for driver in bench.drivers:
+        with bench.mounted(driver, registry, cache=bench.warm_cache(driver, registry, image)) as mount:
+            rootfs = bench.path(mount, image) / "rootfs"
+            os.listdir(rootfs)
+            first.values[driver] = timed(lambda r=rootfs: _find(r))  # type: ignore[misc]
+            entries = _find(rootfs)
+            again.values[driver] = timed(lambda r=rootfs: _find(r))  # type: ignore[misc]
+            each.values[driver] = first.values[driver] / entries * 1e6
+    drop_page_cache()
+    first.values["ext4"] = timed(lambda: _find(native))
+    again.values["ext4"] = timed(lambda: _find(native))
+    first.note = "ext4: page cache dropped before"
+    return [first, again, each]
+
+
+def _find(root: Path) -> int:
+    """Return how many entries find(1) prints a size for."""
+    done = subprocess.run(["find", root, "-printf", "%s\n"], capture_output=True, check=True)
+    return done.stdout.count(b"\n")
+
+
+def remount(bench: Bench) -> list[Row]:
+    """a known image in a new mount: from process start to the first answer of `ls rootfs`; memory when idle"""
+    registry, image = bench.images.science()
+    row = Row("known image, process start to first ls rootfs", "s", goal=0.3)
+    idle = Row("  resident memory of all regfs processes, idle", "MB", goal=60)
+    for driver in bench.drivers:
+        cache = bench.warm_cache(driver, registry, image)
+        best = []
+        for _ in range(3):
+            mount = bench.mounted(driver, registry, cache=cache)
+            ls = ["ls", bench.path(mount, image) / "rootfs"]
+            best.append(timed(lambda m=mount, c=ls: (m.mount(), run(c))))  # type: ignore[misc]
+            idle.values[driver] = rss_of(mount.processes()) / 1e6
+            mount.unmount()
+        row.values[driver] = min(best)
+    row.note = "least of 3"
+    return [row, idle]
+
+
+def sequential(bench: Bench) -> list[Row]:
+    """a cached file of 1 GiB, read from one end to the other after the page cache was dropped"""
+    registry, image = bench.images.registry.address, bench.images.big()
+    row = Row("sequential read of a cached 1 GiB file, cold page cache", "MB/s", more_is_better=True)
+    native = bench.on_disk(registry, image) / "big"
+    for driver in bench.drivers:
+        with bench.mounted(driver, registry, cache=bench.warm_cache(driver, registry, image)) as mount:
+            row.values[driver] = _read_speed(bench.path(mount, image) / "rootfs/big")
+    row.values["ext4"] = _read_speed(native)
+    row.goal = 0.8 * row.values["ext4"]
+    row.note = "goal: 0.8 of ext4; best of 3"
+    return [row]
+
+
+def _read_speed(path: Path) -> float:
+    speeds = []
+    for _ in range(3):
+        with open(path, "rb", buffering=0) as file:  # open, so that what opening costs is not measured
+            drop_page_cache()
+            seconds = timed(
+                lambda f=file: run(["dd", f"if=/proc/{os.getpid()}/fd/{f.fileno()}", "of=/dev/null", "bs=1M"])
+            )  # type: ignore[misc]
+        speeds.append(path.stat().st_size / seconds / 1e6)
+    return max(speeds)
+
+
+def archive(bench: Bench) -> list[Row]:
+    """every byte of the large image's rootfs through tar, warm disk cache"""
+    registry, image = bench.images.science()
+    row = Row("tar of all of rootfs, warm disk cache", "s")
+    native = bench.on_disk(registry, image)
+    for driver in bench.drivers:
+        with bench.mounted(driver, registry, cache=bench.warm_cache(driver, registry, image)) as mount:
+            rootfs = bench.path(mount, image) / "rootfs"
+            _tar(rootfs)  # brings what the cache has on disk into memory
+        with bench.mounted(driver, registry, cache=mount.cache) as mount:
+            rootfs = bench.path(mount, image) / "rootfs"
+            row.values[driver] = timed(lambda r=rootfs: _tar(r))  # type: ignore[misc]
+    _tar(native)
+    row.values["ext4"] = timed(lambda: _tar(native))
+    row.goal = 1.5 * row.values["ext4"]
+    row.note = "goal: 1.5 times ext4; a fresh mount each"
+    return [row]
+
+
+def _tar(root: Path) -> None:
+    # Through a pipe: GNU tar reads nothing when it writes to /dev/null itself.
+    run(["sh", "-c", f"tar -C '{root}' -cf - . | cat > /dev/null"])
+
+
+# Runs in a process of its own, so that what is measured is not slowed by the bench's own threads.
+_LOOKUPS = """
+import os, sys, time
+root, names = os.fsencode(sys.argv[1]), sys.stdin.buffer.read().split()
+os.chdir(root)
+start = time.perf_counter()
+for name in names:
+    os.stat(name)
+looked = time.perf_counter()
+for name in names:
+    descriptor = os.open(name, os.O_RDONLY)
+    assert len(os.read(descriptor, 4096)) == 4096
+    os.close(descriptor)
+opened = time.perf_counter()
+for name in names:
+    descriptor = os.open(name, os.O_RDONLY)
+    os.read(descriptor, 4096)
+    os.close(descriptor)
+again = time.perf_counter()
+print(*(seconds / len(names) * 1e6 for seconds in (looked - start, opened - looked, again - opened)))
+"""
+
+
+def lookups(bench: Bench) -> list[Row]:
+    """one look-up in a fresh mount; open, read and close of a file of 4 KiB"""
+    registry, image = bench.images.registry.address, bench.images.small()
+    look = Row("look-up of a path in a fresh mount", "µs", goal=25)
+    opening = Row("open+read+close of a 4 KiB file, first", "µs", goal=35)
+    again = Row("  again", "µs", goal=35)
+    names = list(small_names())
+    random.Random(3).shuffle(names)
+
+    def measure(column: str, rootfs: Path) -> None:
+        command = [sys.executable, "-S", "-c", _LOOKUPS, str(rootfs)]
+        done = subprocess.run(command, input=" ".join(names).encode(), capture_output=True, check=True)
+        look.values[column], opening.values[column], again.values[column] = map(float, done.stdout.split())
+
+    for driver in bench.drivers:
+        with bench.mounted(driver, registry, cache=bench.warm_cache(driver, registry, image)) as mount:
+            measure(driver, bench.path(mount, image) / "rootfs")
+    native = bench.on_disk(registry, image)
+    measure("ext4", native)
+    return [look, opening, again]
+
+
+def million(bench: Bench) -> list[Row]:
+    """an image of a million files: making its index, find over it, memory with it open"""
+    registry, image = bench.images.registry.address, bench.images.million()
+    index = Row("a million files: mount to first ls rootfs, cold", "s", goal=60)
+    walk = Row("  find over them", "s", goal=10)
+    memory = Row("  resident memory of all regfs processes after that", "MB", goal=150)
+    peak_memory = Row("  at most, while the index was made", "MB")
+    for driver in bench.drivers:
+        mount = bench.mounted(driver, registry)
+        with memory_of(mount.processes) as peak:
+            ls = ["ls", bench.path(mount, image) / "rootfs"]
+            index.values[driver] = timed(lambda m=mount, c=ls: (m.mount(), run(c)))  # type: ignore[misc]
+        peak_memory.values[driver] = peak.rss / 1e6
+        walk.values[driver] = timed(lambda m=mount: _find(bench.path(m, image) / "rootfs"))  # type: ignore[misc]
+        memory.values[driver] = rss_of(mount.processes()) / 1e6
+        mount.unmount()
+        shutil.rmtree(mount.cache, ignore_errors=True)
+    return [index, walk, memory, peak_memory]
+
+
+_RANDOM_READS = """
+import os, random, sys
+os.chdir(sys.argv[1])
+names, chance = sys.stdin.read().split("\\n"), random.Random(int(sys.argv[2]))
+for _ in range(int(sys.argv[3])):
+    descriptor = os.open(chance.choice(names), os.O_RDONLY)
+    os.read(descriptor, 65536)
+    os.close(descriptor)
+"""
+
+
+def clients(bench: Bench) -> list[Row]:
+    """one client, then four at once, that open and read random files"""
+    registry, image = bench.images.registry.address, bench.images.small()
+    one = Row("random files opened and read, 1 client", "/s", more_is_better=True)
+    four = Row(f"  {CLIENTS} clients together", "/s", more_is_better=True)
+    names = "\n".join(small_names())
+
+    def rate(rootfs: Path, number: int) -> float:
+        def client(seed: int) -> None:
+            command = [sys.executable, "-S", "-c", _RANDOM_READS, str(rootfs), str(seed), str(READS_EACH)]
+            subprocess.run(command, input=names, text=True, check=True)
+
+        with ThreadPoolExecutor(number) as pool:
+            seconds = timed(lambda: list(pool.map(client, range(number))))
+        return number * READS_EACH / seconds
+
+    for driver in bench.drivers:
+        with bench.mounted(driver, registry, cache=bench.warm_cache(driver, registry, image)) as mount:
+            rootfs = bench.path(mount, image) / "rootfs"
+            one.values[driver] = rate(rootfs, 1)
+            four.values[driver] = rate(rootfs, CLIENTS)
+    native = bench.on_disk(registry, image)
+    one.values["ext4"], four.values["ext4"] = rate(native, 1), rate(native, CLIENTS)
+    return [one, four]
+
+
+WORKLOADS: dict[str, Callable[[Bench], list[Row]]] = {
+    work.__name__: work for work in (hello, cold, find, remount, sequential, archive, lookups, million, clients)
+}
