@@ -26,7 +26,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
         description=f"{__doc__}\nworkloads:\n{described}",
-        epilog="BENCH_REGISTRY=host:port BENCH_IMAGE=repository:tag measure an image of yours (with python3 and numpy); "
+        epilog="BENCH_REGISTRY=host:port BENCH_IMAGE=repository:tag measure an image of yours, with numpy in it; "
         "REGFS_BENCH_DIR is where the images that are made stay.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -88,7 +88,6 @@ def hello(bench: Bench) -> list[Row]:
     row = Row("hello-world, process start to chroot's output, cold", "s", goal=0.4)
     for driver in bench.drivers:
         mount = bench.mounted(driver, registry)
-        drop_page_cache_but_programs(mount)
         row.values[driver] = timed(
             lambda m=mount: (m.mount(), run(["chroot", bench.path(m, image) / "rootfs", "/hello"]))
         )  # type: ignore[misc]
