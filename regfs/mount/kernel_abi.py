@@ -1,0 +1,247 @@
+"""The kernel's FUSE protocol in bytes: numbers, structs, packing and unpacking. No I/O.
+
+Source: the kernel's include/uapi/linux/fuse.h, protocol 7.31 (Linux 5.4) to 7.45; names are its names without FUSE_.
+All is little-endian, as on every machine that regfs runs on. Used by the kernel_* modules. Pure; any thread.
+
+    request   in_header 40 (u32 len, opcode; u64 unique, nodeid; u32 uid, gid, pid; u16 total_extlen, padding) + body
+    answer    out_header 16 (u32 len; i32 error, negative errno; u64 unique) + body, nothing where there is an error
+    notice    out_header with unique 0 and the code of the notice in place of error, + body
+    entry     entry_out 40 (u64 nodeid, generation, entry_valid, attr_valid; u32 their nanoseconds) + attributes 88
+    direntry  dirent 24 (u64 ino, off; u32 namelen, type) + name, padded with zeros to 8 bytes
+    plus      entry 128 + direntry
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from enum import IntEnum
+from typing import NamedTuple
+
+MAJOR = 7
+MINOR = 45
+OLDEST_MINOR = 31
+ROOT = 1
+
+
+class Opcode(IntEnum):
+    """What the kernel may ask."""
+
+    LOOKUP = 1
+    FORGET = 2
+    GETATTR = 3
+    SETATTR = 4
+    READLINK = 5
+    SYMLINK = 6
+    MKNOD = 8
+    MKDIR = 9
+    UNLINK = 10
+    RMDIR = 11
+    RENAME = 12
+    LINK = 13
+    OPEN = 14
+    READ = 15
+    WRITE = 16
+    STATFS = 17
+    RELEASE = 18
+    FSYNC = 20
+    SETXATTR = 21
+    GETXATTR = 22
+    LISTXATTR = 23
+    REMOVEXATTR = 24
+    FLUSH = 25
+    INIT = 26
+    OPENDIR = 27
+    READDIR = 28
+    RELEASEDIR = 29
+    FSYNCDIR = 30
+    GETLK = 31
+    SETLK = 32
+    SETLKW = 33
+    ACCESS = 34
+    CREATE = 35
+    INTERRUPT = 36
+    BMAP = 37
+    DESTROY = 38
+    IOCTL = 39
+    POLL = 40
+    NOTIFY_REPLY = 41
+    BATCH_FORGET = 42
+    FALLOCATE = 43
+    READDIRPLUS = 44
+    RENAME2 = 45
+    LSEEK = 46
+    COPY_FILE_RANGE = 47
+    SETUPMAPPING = 48
+    REMOVEMAPPING = 49
+    SYNCFS = 50
+    TMPFILE = 51
+    STATX = 52
+    COPY_FILE_RANGE_64 = 53
+
+
+WRITING = frozenset({
+    Opcode.SETATTR, Opcode.SYMLINK, Opcode.MKNOD, Opcode.MKDIR, Opcode.UNLINK, Opcode.RMDIR, Opcode.RENAME,
+    Opcode.LINK, Opcode.WRITE, Opcode.SETXATTR, Opcode.REMOVEXATTR, Opcode.CREATE, Opcode.FALLOCATE, Opcode.RENAME2,
+    Opcode.COPY_FILE_RANGE, Opcode.TMPFILE, Opcode.COPY_FILE_RANGE_64,
+})  # fmt: skip
+
+# INIT flags (of flags | flags2 << 32)
+ASYNC_READ = 1 << 0  # several reads of one file may be under way
+DO_READDIRPLUS = 1 << 13
+PARALLEL_DIROPS = 1 << 18
+ABORT_ERROR = 1 << 21  # a read of an aborted connection says ECONNABORTED instead of ENODEV
+MAX_PAGES = 1 << 22  # init_out.max_pages is meant
+CACHE_SYMLINKS = 1 << 23
+INIT_EXT = 1 << 30  # flags2 is meant
+HAS_EXPIRE_ONLY = 1 << 35  # a notice about an entry may let it expire instead of cutting it off
+PASSTHROUGH = 1 << 37
+
+# open_out.open_flags
+FOPEN_DIRECT_IO = 1 << 0
+FOPEN_KEEP_CACHE = 1 << 1
+FOPEN_CACHE_DIR = 1 << 3
+FOPEN_NOFLUSH = 1 << 5
+FOPEN_PASSTHROUGH = 1 << 7
+
+# Notices: out_header.error where unique is 0
+NOTIFY_INVAL_INODE = 2
+NOTIFY_INVAL_ENTRY = 3
+NOTIFY_STORE = 4
+EXPIRE_ONLY = 1 << 0
+
+IOC_BACKING_OPEN = 0x4010E501
+IOC_BACKING_CLOSE = 0x4004E502
+
+MIN_READ_BUFFER = 8192
+PAGE_SIZE = 4096
+
+IN_HEADER = struct.Struct("<IIQQIIIHH")
+OUT_HEADER = struct.Struct("<IiQ")
+INIT_IN = struct.Struct("<IIII")
+INIT_OUT = struct.Struct("<IIIIHHIIHHIIH22x")
+ENTRY_HEAD = struct.Struct("<QQQQII")
+ATTRIBUTES_HEAD = struct.Struct("<QII")
+OPEN_IN = struct.Struct("<II")
+OPEN_OUT = struct.Struct("<QIi")
+READ_IN = struct.Struct("<QQI")  # the first three of fuse_read_in: fh, offset, size
+RELEASE_IN = struct.Struct("<Q")  # the first of fuse_release_in: fh
+XATTR_IN = struct.Struct("<II")
+XATTR_OUT = struct.Struct("<II")
+ACCESS_IN = struct.Struct("<II")
+STATFS_OUT = struct.Struct("<QQQQQIIII24x")
+INTERRUPT_IN = struct.Struct("<Q")
+FORGET_IN = struct.Struct("<Q")
+BATCH_FORGET_IN = struct.Struct("<II")
+FORGET_ONE = struct.Struct("<QQ")
+INVAL_INODE_OUT = struct.Struct("<Qqq")
+INVAL_ENTRY_OUT = struct.Struct("<QII")
+STORE_OUT = struct.Struct("<QQII")
+BACKING_MAP = struct.Struct("<iIQ")
+BACKING_ID = struct.Struct("<I")
+
+# A dirent and an entry with it. "8s" of the 88 bytes of attributes takes the first eight: the inode number.
+DIRENT = struct.Struct("<8sQII")
+PLUS_HEAD = struct.Struct("<QQQQII88s8sQII")
+NAME_PADDING = tuple(bytes(-size % 8) for size in range(8))
+# Where the four type bits of the mode are in 88 bytes of attributes: `attributes[TYPE_AT] >> 4`.
+TYPE_AT = 61
+DT_DIRECTORY = 4
+NO_ATTRIBUTES = bytes(88)
+
+# The kernel turns whatever is more than a few hundred million years into its own "never".
+FOR_EVER = (1 << 62, 0)
+
+
+class InHeader(NamedTuple):
+    """The head of a request."""
+
+    length: int
+    opcode: int
+    unique: int
+    node: int
+    uid: int
+    gid: int
+    pid: int
+    extension_size: int
+    padding: int
+
+
+def valid_for(seconds: float) -> tuple[int, int]:
+    """Return *seconds* (inf: for ever; negative counts as 0) as whole seconds and nanoseconds."""
+    if seconds == math.inf:
+        return FOR_EVER
+    if not seconds > 0:
+        return 0, 0
+    whole = int(seconds)
+    return whole, int((seconds - whole) * 1e9)
+
+
+def pack_entry(node: int, attributes: bytes, valid_s: float) -> bytes:
+    """Return the answer to LOOKUP; *node* 0 and empty attributes mean: there is no such name, and that is so."""
+    whole, nanoseconds = valid_for(valid_s)
+    return ENTRY_HEAD.pack(node, 0, whole, whole, nanoseconds, nanoseconds) + (attributes or NO_ATTRIBUTES)
+
+
+def pack_attributes(attributes: bytes, valid_s: float) -> bytes:
+    """Return the answer to GETATTR."""
+    return ATTRIBUTES_HEAD.pack(*valid_for(valid_s), 0) + attributes
+
+
+def pack_answer(unique: int, body: bytes) -> bytes:
+    """Return an answer with its head."""
+    return OUT_HEADER.pack(16 + len(body), 0, unique) + body
+
+
+def pack_error(unique: int, number: int) -> bytes:
+    """Return the answer "errno *number*" (positive; 0: it is done)."""
+    return OUT_HEADER.pack(16, -number, unique)
+
+
+def pack_inval_entry(parent: int, name: bytes, *, expire_only: bool) -> bytes:
+    """Return the notice that *name* in *parent* must be looked up again.
+
+    With *expire_only* (HAS_EXPIRE_ONLY was negotiated) whoever is inside keeps its place until the new look-up.
+    """
+    body = INVAL_ENTRY_OUT.pack(parent, len(name), EXPIRE_ONLY if expire_only else 0) + name + b"\0"
+    return OUT_HEADER.pack(16 + len(body), NOTIFY_INVAL_ENTRY, 0) + body
+
+
+def pack_inval_inode(node: int, offset: int, size: int) -> bytes:
+    """Return the notice that attributes and bytes [offset, offset + size) of *node* are stale.
+
+    Size 0 means to the end of the file; offset -1 means the attributes alone.
+    """
+    return OUT_HEADER.pack(40, NOTIFY_INVAL_INODE, 0) + INVAL_INODE_OUT.pack(node, offset, size)
+
+
+def pack_store_head(node: int, offset: int, size: int) -> bytes:
+    """Return the head of the notice "these *size* bytes are at *offset* of *node*"; the bytes follow it."""
+    return OUT_HEADER.pack(40 + size, NOTIFY_STORE, 0) + STORE_OUT.pack(node, offset, size, 0)
+
+
+class Offer(NamedTuple):
+    """What the kernel offers in INIT."""
+
+    major: int
+    minor: int
+    max_readahead: int
+    flags: int
+
+
+def parse_init(body: bytes) -> Offer:
+    """Return what the kernel offers; the second half of the flags is there since 7.36. struct.error if it is short."""
+    major, minor, max_readahead, flags = INIT_IN.unpack_from(body)
+    if flags & INIT_EXT and len(body) >= 20:
+        flags |= int.from_bytes(body[16:20], "little") << 32
+    return Offer(major, minor, max_readahead, flags)
+
+
+def pack_init(
+    minor: int, flags: int, *, max_readahead: int, max_background: int, max_pages: int, stack_depth: int
+) -> bytes:
+    """Return the answer to INIT, 64 bytes. Writes are never wanted, so max_write is the least that there is."""
+    return INIT_OUT.pack(
+        MAJOR, minor, max_readahead, flags & 0xFFFFFFFF, max_background, max_background * 3 // 4, PAGE_SIZE, 1,
+        max_pages, 0, flags >> 32, stack_depth, 0,
+    )  # fmt: skip

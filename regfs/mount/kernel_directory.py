@@ -1,0 +1,95 @@
+"""Directory answers: a listing, cut into what the kernel's buffer holds. Used by kernel_requests.py.
+
+The offset of an entry is its position: 1 after `.`, 2 after `..`, 3 after the first of the listing, so that seekdir,
+telldir and a server that takes over work without any memory. One object per open directory; any thread.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from regfs.mount import kernel_abi as abi
+
+if TYPE_CHECKING:
+    from regfs.tree.tree import Listing, Tree
+
+_DOTS = 2
+_DIRENT_SIZE = 24
+_PLUS_SIZE = 152
+# What one name takes on average, padded: asks the listing for about as many entries as will fit, not for all it has.
+_USUAL_NAME = 16
+
+
+class OpenDirectory:
+    """One open directory: its listing and the two entries that every directory has."""
+
+    __slots__ = ("_listing", "_node", "_tree")
+
+    def __init__(self, tree: Tree, node: int, listing: Listing) -> None:
+        self._tree = tree
+        self._node = node
+        self._listing = listing
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return the entries from position *offset* on that fit into *size* bytes, for READDIR; none at the end.
+
+        Raises what the listing raises.
+        """
+        answer = self._dots(offset, size, plus=False)
+        left = size - sum(map(len, answer))
+        start = max(0, offset - _DOTS)
+        pack = abi.DIRENT.pack
+        paddings = abi.NAME_PADDING
+        position = start + _DOTS
+        for name, _, attributes, _ in self._listing.entries(start, max(1, left // (_DIRENT_SIZE + _USUAL_NAME))):
+            position += 1
+            length = len(name)
+            entry = pack(attributes[:8], position, length, attributes[abi.TYPE_AT] >> 4) + name + paddings[length & 7]
+            left -= len(entry)
+            if left < 0:
+                break
+            answer.append(entry)
+        return b"".join(answer)
+
+    def read_plus(self, offset: int, size: int) -> bytes:
+        """Return the entries as `read` does, each with its node, attributes and validity, as READDIRPLUS wants them.
+
+        An entry of node 0 is one that must be looked up first: the kernel takes its name and type alone.
+        """
+        answer = self._dots(offset, size, plus=True)
+        left = size - sum(map(len, answer))
+        start = max(0, offset - _DOTS)
+        pack = abi.PLUS_HEAD.pack
+        paddings = abi.NAME_PADDING
+        known_s, (whole, nanoseconds) = float("inf"), abi.FOR_EVER
+        position = start + _DOTS
+        for name, node, attributes, valid_s in self._listing.entries(start, max(1, left // (_PLUS_SIZE + _USUAL_NAME))):
+            position += 1
+            length = len(name)
+            if valid_s != known_s:
+                known_s, (whole, nanoseconds) = valid_s, abi.valid_for(valid_s)
+            entry = (
+                pack(
+                    node, 0, whole, whole, nanoseconds, nanoseconds, attributes,
+                    attributes, position, length, attributes[abi.TYPE_AT] >> 4,
+                ) + name + paddings[length & 7]
+            )  # fmt: skip
+            left -= len(entry)
+            if left < 0:
+                break
+            answer.append(entry)
+        return b"".join(answer)
+
+    def _dots(self, offset: int, size: int, *, plus: bool) -> list[bytes]:
+        """Return `.` and `..` where *offset* is before them; the kernel makes no nodes of them, so node 0 is right."""
+        if offset >= _DOTS:
+            return []
+        own = self._tree.attributes(self._node).attributes
+        above = self._tree.attributes(self._tree.parent(self._node)).attributes
+        entries = []
+        for position, name, attributes in ((1, b".", own), (2, b"..", above)):
+            if position > offset:
+                head = bytes(_PLUS_SIZE - _DIRENT_SIZE) if plus else b""
+                dirent = abi.DIRENT.pack(attributes, position, len(name), abi.DT_DIRECTORY)
+                entries.append(head + dirent + name + abi.NAME_PADDING[len(name)])
+        return entries if sum(map(len, entries)) <= size else entries[:1]

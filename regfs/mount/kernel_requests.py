@@ -1,0 +1,276 @@
+"""What each request of the kernel means for the tree: opcode -> method. Knows no descriptor of the connection.
+
+A method takes (node, body) and returns the body of the answer, or None where the kernel waits for none. It raises
+RegfsError where the tree does, Refused where the protocol wants an errno that is nobody's failure, and struct.error
+where the request is malformed; kernel_session.py turns all of these into answers. What the tree has not on disk or in
+memory raises MustWait when the thread has no patience, before anything is opened or counted, so that the same request
+can be asked again with patience. Thread rule: any thread may call anything.
+
+What is answered ENOSYS, and why: FLUSH, FSYNC, LSEEK, POLL, GETLK …: the kernel then does the right thing for a
+read-only file by itself and never asks again; STATX: it asks GETATTR instead, and all that STATX has more is a birth
+time, which images have not.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import stat
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from regfs.errors import MustWait, NoSuchXattr, NotFound, RegfsError
+from regfs.mount import kernel_abi as abi
+from regfs.mount.handles import Handles
+from regfs.mount.kernel_abi import Opcode
+from regfs.mount.kernel_directory import OpenDirectory
+from regfs.mount.kernel_passthrough import CACHED, OpenNodes
+from regfs.patience import current
+
+if TYPE_CHECKING:
+    from regfs.tree.tree import OpenFile, Tree
+
+Method = Callable[[int, bytes], bytes | None]
+
+# Nodes below a digest carry the number of their image or layer in the upper 20 bits; 0 there means an invented node
+# (tree/tree.py).
+_SPACE_SHIFT = 44
+_EXECUTE = 1
+_WRITE = 2
+_XATTR_NAME_AT = 8
+_DONE = b""
+# Files that lie in packs are smaller than this. More would make an open cost what a read costs.
+_STORED_AT_ONCE = 64 * 1024
+_MOST_STORED = 1 << 16
+_NO_SUCH_NAME_FOR_EVER = abi.pack_entry(0, b"", math.inf)
+
+
+class Refused(Exception):
+    """The protocol's answer is an errno, and nothing went wrong."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(os.strerror(number))
+        self.errno = number
+
+
+class Notices(Protocol):
+    """What may be told to the kernel unasked."""
+
+    def store(self, node: int, offset: int, content: bytes) -> None:
+        """Put *content* into the page cache at once; only while no READ of *node* can be under way."""
+
+    def invalidate_node(self, node: int) -> None:
+        """Let the kernel forget attributes and bytes of *node*, soon."""
+
+
+class Requests:
+    """Answers requests from *tree*; *notices* goes to the kernel of the same connection."""
+
+    def __init__(self, tree: Tree, notices: Notices) -> None:
+        self._tree = tree
+        self._notices = notices
+        self._stored: set[int] = set()
+        self._files: Handles[OpenFile] = Handles()
+        self._directories: Handles[OpenDirectory] = Handles()
+        self.open_nodes = OpenNodes()
+        self.methods: Mapping[int, Method] = {
+            Opcode.LOOKUP: self.lookup,
+            Opcode.FORGET: self.forget,
+            Opcode.BATCH_FORGET: self.batch_forget,
+            Opcode.GETATTR: self.attributes,
+            Opcode.READLINK: self.read_link,
+            Opcode.OPEN: self.open,
+            Opcode.READ: self.read,
+            Opcode.RELEASE: self.release,
+            Opcode.OPENDIR: self.open_directory,
+            Opcode.READDIR: self.read_directory,
+            Opcode.READDIRPLUS: self.read_directory_plus,
+            Opcode.RELEASEDIR: self.release_directory,
+            Opcode.GETXATTR: self.xattr,
+            Opcode.LISTXATTR: self.xattr_names,
+            Opcode.STATFS: self.usage,
+            Opcode.ACCESS: self.access,
+            **dict.fromkeys(abi.WRITING, self.write),
+        }
+
+    def lookup(self, node: int, body: bytes) -> bytes:
+        """LOOKUP: name, zero byte. A missing name is cached, for ever, only where nothing can ever appear."""
+        try:
+            found, attributes, valid_s = self._tree.lookup(node, _name(body))
+        except NotFound:
+            if node >> _SPACE_SHIFT:
+                return _NO_SUCH_NAME_FOR_EVER
+            raise
+        return abi.pack_entry(found, attributes, valid_s)
+
+    def forget(self, node: int, body: bytes) -> None:
+        """FORGET: u64 count."""
+        self._tree.forget(node, abi.FORGET_IN.unpack_from(body)[0])
+
+    def batch_forget(self, _node: int, body: bytes) -> None:
+        """BATCH_FORGET: u32 number, u32 zero, (u64 node, u64 count) that often."""
+        number, _ = abi.BATCH_FORGET_IN.unpack_from(body)
+        for node, count in abi.FORGET_ONE.iter_unpack(body[8 : 8 + 16 * number]):
+            self._tree.forget(node, count)
+
+    def attributes(self, node: int, _body: bytes) -> bytes:
+        """GETATTR."""
+        _, attributes, valid_s = self._tree.attributes(node)
+        return abi.pack_attributes(attributes, valid_s)
+
+    def read_link(self, node: int, _body: bytes) -> bytes:
+        """READLINK."""
+        return self._tree.read_link(node)
+
+    def open(self, node: int, body: bytes) -> bytes:
+        """OPEN: u32 flags, u32 more flags.
+
+        The kernel reads the file itself where it can (passthrough). Otherwise the first bytes of a small file are put
+        into its page cache before it hears that the file is open, so that it need not ask for them.
+        """
+        flags, _ = abi.OPEN_IN.unpack_from(body)
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            raise Refused(errno.EROFS)
+        file = self._tree.open(node)
+        if not file.keep_cache:
+            return abi.OPEN_OUT.pack(self._files.add(file), abi.FOPEN_NOFLUSH | abi.FOPEN_DIRECT_IO, 0)
+        backing_id, alone = self.open_nodes.opened(node, file.backing_fd)
+        handle = self._files.add(file)
+        if backing_id != CACHED:
+            return abi.OPEN_OUT.pack(handle, abi.FOPEN_NOFLUSH | abi.FOPEN_PASSTHROUGH, backing_id)
+        if alone and node not in self._stored:
+            self._store_at_once(node, file)
+        return abi.OPEN_OUT.pack(handle, abi.FOPEN_NOFLUSH | abi.FOPEN_KEEP_CACHE, 0)
+
+    def read(self, _node: int, body: bytes) -> bytes:
+        """READ: u64 handle, u64 offset, u32 size, more that is of no use here."""
+        handle, offset, size = abi.READ_IN.unpack_from(body)
+        return self._files.get(handle).read_at(offset, size)
+
+    def release(self, node: int, body: bytes) -> bytes:
+        """RELEASE: u64 handle, more that is of no use here."""
+        file = self._files.take(abi.RELEASE_IN.unpack_from(body)[0])
+        if file.keep_cache:
+            self.open_nodes.released(node)
+        file.close()
+        return _DONE
+
+    def open_directory(self, node: int, _body: bytes) -> bytes:
+        """OPENDIR. Below a digest the kernel keeps the listing for ever."""
+        directory = OpenDirectory(self._tree, node, self._tree.listing(node))
+        flags = abi.FOPEN_CACHE_DIR | abi.FOPEN_KEEP_CACHE if node >> _SPACE_SHIFT else 0
+        return abi.OPEN_OUT.pack(self._directories.add(directory), flags, 0)
+
+    def read_directory(self, _node: int, body: bytes) -> bytes:
+        """READDIR: u64 handle, u64 offset, u32 size, …"""
+        handle, offset, size = abi.READ_IN.unpack_from(body)
+        return self._directories.get(handle).read(offset, size)
+
+    def read_directory_plus(self, _node: int, body: bytes) -> bytes:
+        """READDIRPLUS: as READDIR."""
+        handle, offset, size = abi.READ_IN.unpack_from(body)
+        return self._directories.get(handle).read_plus(offset, size)
+
+    def release_directory(self, _node: int, body: bytes) -> bytes:
+        """RELEASEDIR: as RELEASE."""
+        self._directories.take(abi.RELEASE_IN.unpack_from(body)[0])
+        return _DONE
+
+    def xattr(self, node: int, body: bytes) -> bytes:
+        """GETXATTR: u32 size, u32 zero, name, zero byte. Size 0 asks how long the value is."""
+        size, _ = abi.XATTR_IN.unpack_from(body)
+        name = _name(body[_XATTR_NAME_AT:])
+        value = self._tree.xattrs(node).get(name)
+        if value is None:
+            raise NoSuchXattr(os.fsdecode(name))
+        return _sized(value, size)
+
+    def xattr_names(self, node: int, body: bytes) -> bytes:
+        """LISTXATTR: u32 size, u32 zero."""
+        size, _ = abi.XATTR_IN.unpack_from(body)
+        return _sized(b"".join(name + b"\0" for name in self._tree.xattrs(node)), size)
+
+    def usage(self, _node: int, _body: bytes) -> bytes:
+        """STATFS: what the cache may hold and still has, in pages; files likewise."""
+        usage = self._tree.usage()
+        page = abi.PAGE_SIZE
+        free = usage.free_bytes // page
+        return abi.STATFS_OUT.pack(
+            usage.total_bytes // page, free, free, usage.total_files, usage.free_files, page, 255, page, 0
+        )
+
+    def access(self, node: int, body: bytes) -> bytes:
+        """ACCESS: u32 mask, u32 zero. Comes where the kernel does not check modes: the owner may read everything.
+
+        access(2) with X_OK must still tell programs from other files, or `test -x` and $PATH searches find anything.
+        """
+        mask, _ = abi.ACCESS_IN.unpack_from(body)
+        if mask & _WRITE:
+            raise Refused(errno.EROFS)
+        if mask & _EXECUTE:
+            mode = int.from_bytes(self._tree.attributes(node).attributes[60:64], "little")
+            if stat.S_ISDIR(mode):
+                # chdir and chroot come here: what this directory really is, its table tells, and not what stood for it
+                if self._tree.enter(node):
+                    self._notices.invalidate_node(node)
+            elif not mode & 0o111:
+                raise Refused(errno.EACCES)
+        return _DONE
+
+    def write(self, _node: int, _body: bytes) -> bytes:
+        """Whatever would change something."""
+        raise Refused(errno.EROFS)
+
+    def undo(self, opcode: int, node: int, answer: bytes) -> None:
+        """Take back what *answer* gave out, because the kernel did not take it: the request was interrupted."""
+        if opcode == Opcode.OPEN:
+            self.release(node, answer)
+        elif opcode == Opcode.OPENDIR:
+            self.release_directory(node, answer)
+        elif opcode == Opcode.LOOKUP:
+            found = abi.ENTRY_HEAD.unpack_from(answer)[0]
+            if found:
+                self._tree.forget(found, 1)
+
+    def close(self) -> None:
+        """Close what is still open; after the last request."""
+        for file in self._files.take_all():
+            file.close()
+        self._directories.take_all()
+
+    def _store_at_once(self, node: int, file: OpenFile) -> None:
+        """Put the first bytes of *file* into the page cache, if they are here and nobody else has the node open.
+
+        The kernel locks the pages for it. With a READ of the same node under way, those would be locked until that
+        READ is answered, by this very thread: hence only for the first open of a node, when no READ can be. Not from
+        the pool either: a wait for the network is longer than what this saves.
+        """
+        if current().may_wait:
+            return
+        try:
+            content = file.read_at(0, _STORED_AT_ONCE)
+        except MustWait:
+            return
+        except RegfsError:
+            return  # the READ that comes now meets the same error, and is where it is told
+        if content:
+            self._notices.store(node, 0, content)
+        if len(self._stored) >= _MOST_STORED:
+            self._stored.clear()
+        self._stored.add(node)
+
+
+def _name(body: bytes) -> bytes:
+    """Return the name before the zero byte that *body* ends with."""
+    if len(body) < 2 or body[-1]:
+        raise Refused(errno.EIO)
+    return body[:-1]
+
+
+def _sized(value: bytes, size: int) -> bytes:
+    if size == 0:
+        return abi.XATTR_OUT.pack(len(value), 0)
+    if len(value) > size:
+        raise Refused(errno.ERANGE)
+    return value

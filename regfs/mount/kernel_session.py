@@ -1,0 +1,383 @@
+"""regfs's own session on /dev/fuse: mount, negotiate, read requests, answer them, notify. No libfuse.
+
+One thread reads and answers. It asks the tree with no patience at all, so that it never waits for the network: what
+memory or disk can tell goes back at once. A request that would have to wait raises MustWait and is asked again in a
+thread of the pool, with a deadline, and registered so that INTERRUPT finds it; hundreds of readers that wait for a dead
+registry cost the others nothing.
+
+    serve()            in the caller's thread: starts the threads below, waits for the end. Signals are handled there
+    regfs-requests     reads, answers inline, hands over
+    regfs-waiting      any number, only while requests wait
+    regfs-notices      writes the notices that others ask for. A notice may have to wait for a lock in the kernel whose
+                       owner waits for an answer of ours, so no thread that answers requests may write one
+
+Whoever takes a waiting request out of `_waiting` answers it, nobody else: the pool's thread when the work is done, the
+reading thread when an INTERRUPT names it. An answer that the kernel does not take (or that came too late) is undone.
+
+Daemons call `mount`, fork if they want to, then `serve`; nothing is started before. Source: the kernel's
+Documentation/filesystems/fuse/, and include/uapi/linux/fuse.h for the bytes (kernel_abi.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import queue
+import struct
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from regfs.errors import Interrupted, MountFailure, MustWait, RegfsError
+from regfs.mount import kernel_abi as abi
+from regfs.mount import mountpoint as mountpoints
+from regfs.mount.errnos import errno_of, is_failure
+from regfs.mount.kernel_abi import Opcode
+from regfs.mount.kernel_mount import MountOptions, mount
+from regfs.mount.kernel_requests import Method, Refused, Requests
+from regfs.mount.waiting import WaitingThreads
+from regfs.patience import NO_PATIENCE, Patience, patient
+from regfs.stats import Stats
+
+if TYPE_CHECKING:
+    from regfs.tree.tree import Tree
+
+log = logging.getLogger(__name__)
+
+ErrorCallback = Callable[[str, RegfsError], None]
+
+WANTED_FLAGS = (
+    abi.ASYNC_READ
+    | abi.DO_READDIRPLUS
+    | abi.PARALLEL_DIROPS
+    | abi.ABORT_ERROR
+    | abi.MAX_PAGES
+    | abi.CACHE_SYMLINKS
+    | abi.INIT_EXT
+    | abi.HAS_EXPIRE_ONLY
+    | abi.PASSTHROUGH
+)
+# The kernel lets no more than this many read-aheads wait for answers, over all files: with its usual 12, twelve pages
+# of a dead registry would stop the read-ahead of everybody else.
+_MOST_READ_AHEADS = 1024
+_MOST_PAGES = 256
+_READ_AHEAD = 1024 * 1024
+# Requests are small, for nothing is ever written; a longer buffer lets one BATCH_FORGET name more nodes.
+_BUFFER_SIZE = 64 * 1024
+_END_GRACE_S = 5.0
+_GONE = (errno.ENODEV, errno.ECONNABORTED, errno.EBADF, errno.ENOTCONN)
+_TRY_AGAIN = (errno.EINTR, errno.EAGAIN, errno.ENOENT)
+_ALREADY_INTERRUPTED = (errno.ENOENT, *_GONE)
+
+
+def log_failure(what: str, error: RegfsError) -> None:
+    """Log *error*, where nobody keeps a journal of them."""
+    log.warning("%s: %s", what, error)
+
+
+class KernelSession:
+    """One mount of *tree*. *errors* hears of each failure once; *timeout_s* is how long a request may wait."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        stats: Stats,
+        *,
+        errors: ErrorCallback = log_failure,
+        timeout_s: float = 300.0,
+        passthrough: bool = True,
+        most_waiting: int = 256,
+    ) -> None:
+        self._stats = stats
+        self._errors = errors
+        self._timeout_s = timeout_s
+        self._passthrough = passthrough
+        self._requests = Requests(tree, self)
+        self._methods = self._requests.methods
+        self._pool = WaitingThreads(most=most_waiting)
+        self._waiting: dict[int, Patience] = {}
+        self._notices: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._descriptor = -1
+        self._mountpoint: str | None = None
+        self._device = ""
+        self._flags = 0
+        self._settled = threading.Event()
+        self._ended = threading.Event()
+        self._failure: MountFailure | None = None
+
+    # The life of a session
+
+    def mount(self, mountpoint: str, options: MountOptions) -> None:
+        """Mount on *mountpoint*. Whoever looks into it waits until `serve` answers. Raises MountFailure."""
+        mountpoints.check(mountpoint)
+        path = mountpoints.resolved(mountpoint)
+        self._descriptor = mount(path, options)
+        self._mountpoint = path
+        mounted = mountpoints.topmost(path)
+        self._device = mounted.device if mounted is not None else ""
+
+    def adopt(self, descriptor: int) -> None:
+        """Serve *descriptor*, a connection that somebody else has made, and that is ours now."""
+        os.set_inheritable(descriptor, False)
+        self._descriptor = descriptor
+
+    def serve(self, on_ready: Callable[[], None] | None = None) -> None:
+        """Answer requests until the mount is gone or `stop` is called; then close all that was open.
+
+        *on_ready* is called in this thread when the kernel has accepted the session: from then on paths answer.
+        Raises MountFailure where kernel and regfs cannot agree on a protocol.
+        """
+        threading.Thread(target=self._read_requests, name="regfs-requests", daemon=True).start()
+        threading.Thread(target=self._write_notices, name="regfs-notices", daemon=True).start()
+        self._settled.wait()
+        if self._failure is None and not self._ended.is_set():
+            self._widen_read_ahead()
+            if on_ready is not None:
+                on_ready()
+        self._ended.wait()
+        self._notices.put(None)
+        for patience in list(self._waiting.values()):
+            patience.cancel()
+        self._requests.close()
+        os.close(self._descriptor)
+        if self._failure is not None:
+            raise self._failure
+
+    def unmount(self, *, lazily: bool = False) -> None:
+        """Unmount; `serve` returns once the last user is gone. Raises MountFailure, where it is busy for example."""
+        if self._mountpoint is not None:
+            mountpoints.unmount(self._mountpoint, lazily=lazily)
+
+    def stop(self) -> None:
+        """End the session: unmount, out of sight at once where it is busy; users that stay get ENOTCONN.
+
+        Any thread but those of the session; from a signal's handler too. A mount that is gone already is no error.
+        """
+        for patience in list(self._waiting.values()):
+            patience.cancel()
+        try:
+            self.unmount()
+        except MountFailure:
+            self._stop_by_force()
+        self._ended.wait(_END_GRACE_S)
+        self._end()
+
+    def _stop_by_force(self) -> None:
+        if self._ended.is_set():
+            return
+        if self._device:
+            mountpoints.abort(self._device, self._mountpoint)
+        try:
+            self.unmount(lazily=True)
+        except MountFailure as error:
+            log.info("%s", error)
+
+    def _end(self) -> None:
+        self._ended.set()
+        self._settled.set()
+
+    # Notices
+
+    def invalidate_entry(self, parent: int, name: bytes) -> None:
+        """Let the kernel look *name* in *parent* up again, soon; who is inside stays there. Never blocks."""
+        expire_only = bool(self._flags & abi.HAS_EXPIRE_ONLY)
+        self._notices.put(abi.pack_inval_entry(parent, name, expire_only=expire_only))
+
+    def invalidate_node(self, node: int) -> None:
+        """Let the kernel forget attributes, bytes, link target and listing of *node*, soon. Never blocks."""
+        self._notices.put(abi.pack_inval_inode(node, 0, 0))
+
+    def store(self, node: int, offset: int, content: bytes) -> None:
+        """Put *content* into the kernel's page cache at once; only while no READ of *node* can be under way."""
+        try:
+            os.writev(self._descriptor, [abi.pack_store_head(node, offset, len(content)), content])
+        except OSError as error:
+            # ENOENT: the kernel has forgotten the node meanwhile. Whatever it is, a READ will come instead
+            log.debug("NOTIFY_STORE: %s", error.strerror)
+
+    def _write_notices(self) -> None:
+        while (notice := self._notices.get()) is not None:
+            try:
+                os.write(self._descriptor, notice)
+            except OSError as error:
+                # ENOENT where the kernel does not know the node or the name: nothing to forget
+                if error.errno not in _ALREADY_INTERRUPTED:
+                    log.warning("a notice was refused: %s", error.strerror)
+
+    # Requests
+
+    def _read_requests(self) -> None:
+        """Read and answer until the connection ends. The one loop that every request goes through."""
+        buffer = bytearray(_BUFFER_SIZE)
+        buffers, view = [buffer], memoryview(buffer)
+        descriptor, unpack = self._descriptor, abi.IN_HEADER.unpack_from
+        readv, answer = os.readv, self._answer_inline
+        with patient(NO_PATIENCE):
+            while True:
+                try:
+                    size = readv(descriptor, buffers)
+                except OSError as error:
+                    if error.errno in _TRY_AGAIN:
+                        continue
+                    if error.errno not in _GONE:
+                        log.exception("the connection cannot be read")
+                    break
+                if size == 0:
+                    break
+                if size < abi.IN_HEADER.size:
+                    log.error("a request of %d bytes", size)
+                    continue
+                _, opcode, unique, node, _, _, _, _, _ = unpack(buffer)
+                answer(opcode, unique, node, bytes(view[40:size]))
+        self._end()
+
+    def _answer_inline(self, opcode: int, unique: int, node: int, body: bytes) -> None:
+        method = self._methods.get(opcode)
+        if method is None:
+            self._answer_session(opcode, unique, body)
+            return
+        try:
+            answer = method(node, body)
+        except MustWait:
+            self._hand_over(method, opcode, unique, node, body)
+        except Exception as error:
+            self._answer_error(unique, self._errno_of(error, opcode, node, body))
+        else:
+            if answer is not None:
+                self._answer(opcode, unique, node, answer)
+
+    def _hand_over(self, method: Method, opcode: int, unique: int, node: int, body: bytes) -> None:
+        patience = Patience(self._timeout_s)
+        self._waiting[unique] = patience
+        self._pool.submit(lambda: self._answer_patiently(method, opcode, unique, node, body, patience))
+
+    def _answer_patiently(
+        self, method: Method, opcode: int, unique: int, node: int, body: bytes, patience: Patience
+    ) -> None:
+        answer, number = b"", 0
+        try:
+            with patient(patience):
+                answer = method(node, body) or b""
+        except Exception as error:
+            number = self._errno_of(error, opcode, node, body)
+        if self._waiting.pop(unique, None) is None:
+            if not number:
+                self._requests.undo(opcode, node, answer)
+        elif number:
+            self._answer_error(unique, number)
+        else:
+            self._answer(opcode, unique, node, answer)
+
+    def _answer(self, opcode: int, unique: int, node: int, body: bytes) -> None:
+        try:
+            os.writev(self._descriptor, (abi.OUT_HEADER.pack(16 + len(body), 0, unique), body))
+        except OSError as error:
+            self._requests.undo(opcode, node, body)
+            if error.errno not in _ALREADY_INTERRUPTED:
+                self._stats.count("bugs")
+                log.exception("the answer to %s was refused", _name_of(opcode))
+                self._answer_error(unique, errno.EIO)
+
+    def _answer_error(self, unique: int, number: int) -> None:
+        try:
+            os.write(self._descriptor, abi.pack_error(unique, number))
+        except OSError as error:
+            if error.errno not in _ALREADY_INTERRUPTED:
+                log.exception("the answer with an errno was refused")
+
+    def _errno_of(self, error: Exception, opcode: int, node: int, body: bytes) -> int:
+        """Return the errno that tells *error*, after telling everybody else who must know."""
+        if isinstance(error, Refused):
+            return error.errno
+        if isinstance(error, Interrupted):
+            return errno.EINTR
+        if isinstance(error, RegfsError):
+            if is_failure(error):
+                self._errors(_what(opcode, node, body), error)
+            return errno_of(error)
+        self._stats.count("bugs")
+        log.error("%s", _what(opcode, node, body), exc_info=error)
+        return errno.EIO
+
+    def _answer_session(self, opcode: int, unique: int, body: bytes) -> None:
+        """Answer what concerns the session and not the tree."""
+        try:
+            if opcode == Opcode.INTERRUPT:
+                self._interrupt(abi.INTERRUPT_IN.unpack_from(body)[0])
+            elif opcode == Opcode.INIT:
+                self._negotiate(unique, abi.parse_init(body))
+            elif opcode == Opcode.DESTROY:
+                self._answer_error(unique, 0)
+            else:
+                self._answer_error(unique, errno.ENOSYS)
+        except struct.error:
+            log.exception("a malformed %s", _name_of(opcode))
+            self._answer_error(unique, errno.EIO)
+
+    def _interrupt(self, target: int) -> None:
+        """Let the request *target* end at once with EINTR; one that is not waiting here has been answered already."""
+        patience = self._waiting.pop(target, None)
+        if patience is not None:
+            patience.cancel()
+            self._stats.count("mount.interrupts")
+            self._answer_error(target, errno.EINTR)
+
+    def _negotiate(self, unique: int, offer: abi.Offer) -> None:
+        """Answer INIT. A kernel that begins with a later major version asks again after hearing ours."""
+        if offer.major > abi.MAJOR:
+            self._write_init(unique, abi.MINOR, 0, offer.max_readahead)
+            return
+        if offer.major < abi.MAJOR or offer.minor < abi.OLDEST_MINOR:
+            self._failure = MountFailure(
+                f"the kernel speaks FUSE {offer.major}.{offer.minor}; {abi.MAJOR}.{abi.OLDEST_MINOR} is needed (Linux "
+                "5.4); use --driver fusepy"
+            )
+            self._answer_error(unique, errno.EPROTO)
+            self._end()
+            return
+        flags = offer.flags & WANTED_FLAGS
+        if not self._passthrough or not flags & abi.INIT_EXT:
+            flags &= ~abi.PASSTHROUGH
+        self._flags = flags
+        if flags & abi.PASSTHROUGH:
+            self._requests.open_nodes.allow_passthrough(self._descriptor)
+        self._write_init(unique, min(abi.MINOR, offer.minor), flags, min(offer.max_readahead, _READ_AHEAD))
+        log.info("FUSE %d.%d, flags %#x of %#x", offer.major, offer.minor, flags, offer.flags)
+        self._settled.set()
+
+    def _write_init(self, unique: int, minor: int, flags: int, max_readahead: int) -> None:
+        body = abi.pack_init(
+            minor,
+            flags,
+            max_readahead=max_readahead,
+            max_background=_MOST_READ_AHEADS,
+            max_pages=_MOST_PAGES,
+            stack_depth=1 if flags & abi.PASSTHROUGH else 0,
+        )
+        self._answer(Opcode.INIT, unique, 0, body)
+
+    def _widen_read_ahead(self) -> None:
+        """Let the kernel read 1 MiB ahead instead of 128 KiB, where we may say so (root alone)."""
+        if not self._device:
+            return
+        setting = Path("/sys/class/bdi", self._device, "read_ahead_kb")
+        try:
+            setting.write_text(str(_READ_AHEAD // 1024))
+        except OSError as error:
+            log.debug("read-ahead stays as it is: %s", error.strerror)
+
+
+def _name_of(opcode: int) -> str:
+    try:
+        return Opcode(opcode).name
+    except ValueError:
+        return f"request {opcode}"
+
+
+def _what(opcode: int, node: int, body: bytes) -> str:
+    """Return what was asked for, for people: `LOOKUP latest in node 0x1`."""
+    if opcode == Opcode.LOOKUP:
+        return f"LOOKUP {os.fsdecode(body[:-1])} in node {node:#x}"
+    return f"{_name_of(opcode)} of node {node:#x}"

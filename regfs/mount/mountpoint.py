@@ -1,0 +1,167 @@
+"""Mount points as the system sees them: what is mounted where, is it alive, and how it is taken away.
+
+Used by the kernel driver, the daemon and `regfs umount`; both drivers' mounts are seen and removed alike. Nothing here
+asks a live regfs anything: a stat of one's own mount from the process that serves it would wait for itself.
+Any thread; blocks only on umount(2) and on the helper program.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from regfs.errors import MountFailure
+
+FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+HELPER_TIMEOUT_S = 30.0
+_HELPERS = ("fusermount3", "fusermount")
+_MNT_FORCE = 1
+_MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+_DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+class Mounted(NamedTuple):
+    """One line of /proc/self/mountinfo. *device* is "major:minor", the minor being the FUSE connection's number."""
+
+    mountpoint: str
+    device: str
+    kind: str
+    source: str
+
+
+def mounts() -> list[Mounted]:
+    """Return what is mounted in this mount namespace, in order: the last one at a path is on top (proc(5))."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        left, _, right = line.partition(b" - ")
+        fields, kind_source = left.split(b" "), right.split(b" ")
+        found.append(Mounted(_text(fields[4]), _text(fields[2]), _text(kind_source[0]), _text(kind_source[1])))
+    return found
+
+
+def mounted_at(mountpoint: str) -> Mounted | None:
+    """Return what is mounted on *mountpoint* itself, the topmost; None where nothing is."""
+    return topmost(resolved(mountpoint))
+
+
+def topmost(path: str) -> Mounted | None:
+    """Return what is mounted on *path*, which `resolved` has returned; asks nothing that is mounted."""
+    return next((entry for entry in reversed(mounts()) if entry.mountpoint == path), None)
+
+
+def resolved(mountpoint: str) -> str:
+    """Return the absolute path without links, as mountinfo has it; works for a dead mount too."""
+    parent, name = os.path.split(os.path.abspath(mountpoint))
+    if os.path.islink(mountpoint):
+        return os.path.realpath(mountpoint)
+    return os.path.join(os.path.realpath(parent), name)
+
+
+def is_dead(mountpoint: str) -> bool:
+    """Tell whether a FUSE server died and left its mount here. Must not be asked by the server of a live mount."""
+    try:
+        os.stat(mountpoint)
+    except OSError as error:
+        return error.errno in _DEAD
+    return False
+
+
+def check(mountpoint: str) -> None:
+    """Raise MountFailure, with the remedy, where nothing can be mounted on *mountpoint*; a dead mount fails too."""
+    try:
+        mode = os.stat(mountpoint).st_mode
+    except FileNotFoundError:
+        raise MountFailure(f"{mountpoint} does not exist; create it: mkdir {mountpoint}") from None
+    except OSError as error:
+        if error.errno in _DEAD:
+            raise MountFailure(f"{mountpoint} is a dead mount; regfs umount {mountpoint}") from None
+        raise MountFailure(f"{mountpoint}: {error.strerror}") from error
+    if not stat.S_ISDIR(mode):
+        raise MountFailure(f"{mountpoint} is not a directory")
+    there = mounted_at(mountpoint)
+    if there is not None and there.kind.startswith("fuse"):
+        raise MountFailure(f"{mountpoint} is already a mount ({there.kind}, {there.source}); regfs umount {mountpoint}")
+
+
+def detach_dead(mountpoint: str) -> bool:
+    """Take away the dead regfs mounts that crashed servers left on *mountpoint*; tell whether there was one.
+
+    Raises MountFailure where one is there and cannot be removed.
+    """
+    removed = False
+    while is_dead(mountpoint):
+        there = mounted_at(mountpoint)
+        if there is None or there.kind != "fuse.regfs":
+            break
+        unmount(mountpoint, lazily=True)
+        removed = True
+    return removed
+
+
+def unmount(mountpoint: str, *, lazily: bool = False) -> None:
+    """Unmount *mountpoint*: umount2(2), or the helper where that is not permitted.
+
+    *lazily* takes a busy mount out of sight at once; who is inside keeps being served. Raises MountFailure.
+    """
+    flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazily else 0)
+    number = _umount2(mountpoint, flags)
+    if number == 0:
+        return
+    if number != errno.EPERM:
+        raise MountFailure(f"cannot unmount {mountpoint}: {_reason(number)}")
+    call = [helper("to unmount"), "-u", *(["-z"] if lazily else []), "--", mountpoint]
+    done = subprocess.run(call, capture_output=True, text=True, errors="replace", timeout=HELPER_TIMEOUT_S, check=False)
+    if done.returncode != 0:
+        raise MountFailure(f"cannot unmount {mountpoint}: {done.stderr.strip() or f'{call[0]} failed'}")
+
+
+def abort(device: str, mountpoint: str | None = None) -> bool:
+    """End the FUSE connection *device* ("major:minor") at once, whoever uses it; tell whether that could be done.
+
+    With *mountpoint*, which is detached, umount2's MNT_FORCE is the way where the control file system is not mounted.
+    """
+    control = Path("/sys/fs/fuse/connections", device.partition(":")[2], "abort")
+    try:
+        control.write_bytes(b"1")
+    except OSError:
+        return mountpoint is not None and _umount2(mountpoint, _UMOUNT_NOFOLLOW | _MNT_FORCE | _MNT_DETACH) == 0
+    return True
+
+
+def helper(purpose: str) -> str:
+    """Return the path of the set-user-id program that mounts for ordinary users; *purpose* completes the message."""
+    for name in _HELPERS:
+        for path in (None, FALLBACK_PATH):
+            found = shutil.which(name, path=path)
+            if found is not None:
+                return found
+    raise MountFailure(
+        f"fusermount3 is not installed (needed {purpose} because you are not root): "
+        "apt install fuse3 / dnf install fuse3 / apk add fuse3 / pacman -S fuse3"
+    )
+
+
+def _umount2(mountpoint: str, flags: int) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    return 0 if libc.umount2(os.fsencode(mountpoint), flags) == 0 else ctypes.get_errno()
+
+
+def _reason(number: int) -> str:
+    if number == errno.EBUSY:
+        return "it is busy (somebody's working directory or open file is in it)"
+    if number == errno.EINVAL:
+        return "nothing is mounted there"
+    return os.strerror(number)
+
+
+def _text(field: bytes) -> str:
+    return os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field))
