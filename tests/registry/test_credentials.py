@@ -1,0 +1,562 @@
+"""Credentials: who gets which secret, and who never does."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import select
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regfs.errors import Interrupted, InvalidName, MustWait
+from regfs.model.names import RepositoryName
+from regfs.patience import NO_PATIENCE, Patience, patient
+from regfs.registry.credential import Credential
+from regfs.registry.credential_files import normal_key, parse_source
+from regfs.registry.credential_helpers import CredentialHelpers
+from regfs.registry.credentials import Credentials
+
+SECRET = "s3cr3t-do-not-show"
+
+
+def auth(username: str, password: str) -> dict[str, str]:
+    return {"auth": base64.b64encode(f"{username}:{password}".encode()).decode()}
+
+
+class User:
+    """A user with a home of their own, and helpers in their PATH."""
+
+    def __init__(self, directory: Path) -> None:
+        self.home = directory / "home"
+        self.bin = directory / "bin"
+        self.calls = directory / "calls"
+        self.bin.mkdir()
+        self.environment = {
+            "HOME": str(self.home),
+            "PATH": f"{self.bin}:{os.defpath}",
+            "XDG_RUNTIME_DIR": str(directory / "run"),
+        }
+
+    def write(self, path: Path | str, document: object) -> Path:
+        """Write *document* (JSON, or bytes as they are) to *path* below the home, replacing what is there."""
+        target = self.home / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = target.with_name(f"{target.name}.new")
+        fresh.write_bytes(document if isinstance(document, bytes) else json.dumps(document).encode())
+        fresh.rename(target)
+        return target
+
+    def docker(self, **document: Any) -> Path:
+        return self.write(".docker/config.json", document)
+
+    def helper(self, name: str, script: str) -> None:
+        """Install `docker-credential-`*name*: it notes how it was called, then does *script*."""
+        program = self.bin / f"docker-credential-{name}"
+        program.write_text(f'#!/bin/sh\nread -r server || :\necho "$1 $server" >> {self.calls}\n{script}\n')
+        program.chmod(0o755)
+
+    def helper_calls(self) -> list[str]:
+        return self.calls.read_text().splitlines() if self.calls.exists() else []
+
+    def credentials(self, **more: Any) -> Credentials:
+        return Credentials(self.environment, **more)
+
+    def password(self, name: str) -> str | None:
+        """Return the password that a fresh look gives for `host/path`."""
+        return password(self.credentials(), name)
+
+
+def password(credentials: Credentials, name: str) -> str | None:
+    host, slash, path = name.partition("/")
+    found = credentials.for_repository(RepositoryName(host, path)) if slash else credentials.for_host(host)
+    return None if found is None else found.password
+
+
+def answer(username: str, secret: str) -> str:
+    return f"""printf '%s' '{json.dumps({"ServerURL": "x", "Username": username, "Secret": secret})}'"""
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> User:
+    return User(tmp_path)
+
+
+# Which place.
+
+
+def test_without_any_file_everybody_is_anonymous(user: User) -> None:
+    assert user.password("ghcr.io/owner/app") is None
+
+
+def test_an_empty_environment_is_anonymous_too() -> None:
+    assert Credentials({"XDG_RUNTIME_DIR": "/nonexistent"}).for_host("ghcr.io") is None
+
+
+def test_the_first_place_that_has_something_wins(user: User, tmp_path: Path) -> None:
+    places = [
+        "home/.dockercfg",
+        "home/.config/containers/auth.json",
+        "run/containers/auth.json",
+        "home/.docker/config.json",
+    ]
+    for place in places:
+        entry = {"ghcr.io": auth("u", place)}
+        user.write(tmp_path / place, entry if place.endswith("cfg") else {"auths": entry})
+        assert user.password("ghcr.io/owner/app") == place
+    user.environment["DOCKER_AUTH_CONFIG"] = json.dumps({"auths": {"ghcr.io": auth("u", "variable")}})
+    assert user.password("ghcr.io/owner/app") == "variable"
+
+
+def test_a_place_that_has_nothing_for_the_registry_leaves_it_to_the_next(user: User) -> None:
+    user.docker(auths={"quay.io": auth("u", "quay")})
+    user.write(".config/containers/auth.json", {"auths": {"ghcr.io": auth("u", "podman")}})
+    assert user.password("ghcr.io/owner/app") == "podman"
+
+
+def test_directories_that_the_environment_names_are_used(user: User, tmp_path: Path) -> None:
+    user.docker(auths={"ghcr.io": auth("u", "home")})
+    user.environment["DOCKER_CONFIG"] = str(tmp_path / "elsewhere")
+    user.write(tmp_path / "elsewhere/config.json", {"auths": {"ghcr.io": auth("u", "elsewhere")}})
+    user.environment["XDG_CONFIG_HOME"] = str(tmp_path / "xdg")
+    user.write(tmp_path / "xdg/containers/auth.json", {"auths": {"quay.io": auth("u", "xdg")}})
+    assert user.password("ghcr.io/a") == "elsewhere"
+    assert user.password("quay.io/a") == "xdg"
+
+
+def test_registry_auth_file_is_the_only_file_that_counts(user: User, tmp_path: Path) -> None:
+    user.docker(auths={"ghcr.io": auth("u", "home"), "quay.io": auth("u", "home")})
+    file = user.write(tmp_path / "only.json", {"auths": {"ghcr.io": auth("u", "only")}})
+    user.environment["REGISTRY_AUTH_FILE"] = str(file)
+    assert user.password("ghcr.io/a") == "only"
+    assert user.password("quay.io/a") is None
+
+
+def test_the_source_is_named_and_logged_but_not_the_secret(user: User, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    file = user.docker(auths={"ghcr.io": auth("me", SECRET)})
+    found = user.credentials().for_host("ghcr.io")
+    assert found is not None
+    assert found.source == str(file)
+    assert str(file) in caplog.text
+    assert SECRET not in caplog.text + repr(found)
+
+
+def test_no_kind_of_secret_is_in_the_repr() -> None:
+    credential = Credential("me", SECRET, SECRET, SECRET, source="here")
+    assert SECRET not in f"{credential!r} {credential}"
+    assert "me" in repr(credential)
+
+
+# Which entry.
+
+
+def test_the_longest_path_prefix_wins(user: User) -> None:
+    user.docker(
+        auths={
+            "reg.example": auth("u", "host"),
+            "reg.example/team": auth("u", "team"),
+            "reg.example/team/app": auth("u", "app"),
+        }
+    )
+    assert user.password("reg.example/other") == "host"
+    assert user.password("reg.example/team/tool") == "team"
+    assert user.password("reg.example/team/app") == "app"
+    assert user.password("reg.example/team/app/sub") == "app"
+    assert user.password("reg.example") == "host"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "reg.example.com.evil.net/team/app",
+        "reg.example.co/team/app",
+        "evil-reg.example.com/team/app",
+        "reg.example.com:5000/team/app",
+        "reg.example.com/teammate/app",
+        "reg.example.com/other",
+        "reg.example.com",
+    ],
+)
+def test_a_prefix_of_a_string_is_no_match(user: User, name: str) -> None:
+    user.docker(auths={"reg.example.com/team": auth("u", SECRET)})
+    assert user.password(name) is None
+
+
+def test_ports_must_be_equal(user: User) -> None:
+    user.docker(auths={"localhost:5000": auth("u", "5000"), "localhost:5001": auth("u", "5001")})
+    assert user.password("localhost:5001/a") == "5001"
+    assert user.password("localhost:5002/a") is None
+    assert user.password("localhost/a") is None
+
+
+@pytest.mark.parametrize(
+    "key", ["https://reg.example/v1/", "http://reg.example", "reg.example/v2/", "REG.example", "https://reg.example/x"]
+)
+def test_keys_of_old_are_understood(user: User, key: str) -> None:
+    user.docker(auths={key: auth("u", "old")})
+    assert user.password("reg.example/a/b") == "old"
+
+
+@pytest.mark.parametrize("key", ["https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io"])
+def test_docker_hub_is_found_under_each_of_its_names(user: User, key: str) -> None:
+    user.docker(auths={key: auth("u", "hub")})
+    assert user.password("docker.io/library/debian") == "hub"
+    assert password(user.credentials(), "registry-1.docker.io") == "hub"
+
+
+def test_a_key_as_written_goes_before_one_that_only_means_the_same(user: User) -> None:
+    user.docker(auths={"https://reg.example": auth("u", "url"), "reg.example": auth("u", "plain")})
+    assert user.password("reg.example/a") == "plain"
+
+
+# Which secret.
+
+
+def test_a_password_may_have_colons_and_any_letters(user: User) -> None:
+    user.docker(auths={"reg.example": auth("robot$proj+name", "пароль:with:colons")})
+    found = user.credentials().for_host("reg.example")
+    assert found is not None
+    assert (found.username, found.password) == ("robot$proj+name", "пароль:with:colons")
+
+
+def test_user_and_password_may_stand_apart(user: User) -> None:
+    user.docker(auths={"reg.example": {"username": "u", "password": "p"}})
+    assert user.password("reg.example") == "p"
+
+
+def test_trailing_nuls_are_no_part_of_a_password(user: User) -> None:
+    user.docker(auths={"reg.example": auth("u", "p\0\0")})
+    assert user.password("reg.example") == "p"
+
+
+def test_tokens_are_told_apart(user: User) -> None:
+    user.docker(
+        auths={
+            "identity.example": {**auth("u", ""), "identitytoken": "I"},
+            "angle.example": {"username": "<token>", "password": "A"},
+            "bearer.example": {"registrytoken": "B"},
+        }
+    )
+    credentials = user.credentials()
+    found = [credentials.for_host(f"{name}.example") for name in ("identity", "angle", "bearer")]
+    assert [(each.identity_token, each.registry_token) for each in found if each] == [
+        ("I", None),
+        ("A", None),
+        (None, "B"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"auth": "!!!"},
+        {"auth": base64.b64encode(SECRET.encode()).decode()},
+        {"auth": base64.b64encode(b"u:\xff").decode()},
+        {"registrytoken": f"{SECRET}\r\nX-Evil: 1"},
+        7,
+        [SECRET],
+        None,
+    ],
+)
+def test_a_bad_entry_costs_that_entry_alone_and_is_not_quoted(
+    user: User, entry: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    user.docker(auths={"bad.example": entry, "good.example": auth("u", "p")})
+    credentials = user.credentials()
+    assert password(credentials, "bad.example") is None
+    assert password(credentials, "good.example") == "p"
+    assert "bad.example" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_an_empty_entry_only_marks_that_a_helper_has_it(user: User, caplog: pytest.LogCaptureFixture) -> None:
+    user.docker(auths={"reg.example": {}})
+    assert user.password("reg.example") is None
+    assert caplog.text == ""
+
+
+# Files that change.
+
+
+def test_a_login_takes_effect_without_a_remount(user: User) -> None:
+    credentials = user.credentials()
+    assert password(credentials, "ghcr.io") is None
+    user.docker(auths={"ghcr.io": auth("u", "first")})
+    assert password(credentials, "ghcr.io") == "first"
+    user.docker(auths={"ghcr.io": auth("u", "second")})
+    assert password(credentials, "ghcr.io") == "second"
+
+
+def test_a_logout_takes_effect_too(user: User) -> None:
+    file = user.docker(auths={"ghcr.io": auth("u", "p")})
+    credentials = user.credentials()
+    assert password(credentials, "ghcr.io") == "p"
+    user.docker(auths={})
+    assert password(credentials, "ghcr.io") is None
+    file.unlink()
+    assert password(credentials, "ghcr.io") is None
+
+
+@pytest.mark.parametrize("kept", [0, 1, 30, -2])
+def test_f11_a_file_caught_while_it_is_written_keeps_its_last_good_content(
+    user: User, kept: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = user.docker(auths={"ghcr.io": auth("u", SECRET)})
+    credentials = user.credentials()
+    assert password(credentials, "ghcr.io") == SECRET
+    whole = file.read_bytes()
+    file.write_bytes(whole[:kept])
+    assert password(credentials, "ghcr.io") == SECRET
+    assert password(credentials, "ghcr.io") == SECRET
+    assert caplog.text.count("last good content") == 1
+    assert SECRET not in caplog.text
+    user.docker(auths={"ghcr.io": auth("u", "after")})
+    assert password(credentials, "ghcr.io") == "after"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"\xff", b"null", b"[" * 100_000, b'{"auths": [], "credHelpers": 7, "credsStore": []}'],
+)
+def test_a_file_that_never_was_good_means_anonymous(user: User, content: bytes) -> None:
+    user.write(".docker/config.json", content)
+    user.write(".config/containers/auth.json", {"auths": {"ghcr.io": auth("u", "next")}})
+    assert user.password("ghcr.io") == "next"
+
+
+def test_a_pipe_in_the_place_of_a_file_does_not_block(user: User) -> None:
+    (user.home / ".docker").mkdir(parents=True)
+    os.mkfifo(user.home / ".docker/config.json")
+    assert user.password("ghcr.io") is None
+
+
+def test_files_below_our_own_mount_are_not_touched(user: User) -> None:
+    user.docker(auths={"ghcr.io": auth("u", "p")})
+    assert password(user.credentials(mountpoint=user.home), "ghcr.io") is None
+
+
+def test_docker_auth_config_that_is_no_json_is_warned_about_without_its_text(
+    user: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    user.environment["DOCKER_AUTH_CONFIG"] = SECRET
+    assert user.password("ghcr.io") is None
+    assert "DOCKER_AUTH_CONFIG" in caplog.text
+    assert SECRET not in caplog.text
+
+
+# Helpers.
+
+
+def test_a_helper_is_asked_as_docker_asks_it(user: User) -> None:
+    user.docker(credsStore="general", credHelpers={"gcr.io": "special"})
+    user.helper("general", answer("u", "general"))
+    user.helper("special", answer("u", "special"))
+    assert user.password("gcr.io/project/app") == "special"
+    assert user.password("ghcr.io/owner/app") == "general"
+    assert user.password("docker.io/library/debian") == "general"
+    assert user.helper_calls() == ["get gcr.io", "get ghcr.io", "get https://index.docker.io/v1/"]
+
+
+def test_the_source_of_a_helpers_answer_is_the_helper(user: User) -> None:
+    user.docker(credsStore="general")
+    user.helper("general", answer("u", SECRET))
+    found = user.credentials().for_host("ghcr.io")
+    assert found is not None
+    assert found.source == "docker-credential-general"
+    assert SECRET not in repr(found)
+
+
+def test_an_identity_token_from_a_helper_is_one(user: User) -> None:
+    user.docker(credsStore="general")
+    user.helper("general", answer("<token>", "I"))
+    found = user.credentials().for_host("ghcr.io")
+    assert found is not None
+    assert found.identity_token == "I"
+
+
+def test_a_helper_that_has_nothing_is_no_reason_to_warn(user: User, caplog: pytest.LogCaptureFixture) -> None:
+    user.docker(credsStore="general", auths={"ghcr.io": auth("u", "file")})
+    user.helper("general", "echo credentials not found in native keychain; exit 1")
+    assert user.password("quay.io") is None
+    assert user.password("ghcr.io") == "file"
+    assert caplog.text == ""
+
+
+def test_a_missing_helper_never_blocks_a_public_image(user: User, caplog: pytest.LogCaptureFixture) -> None:
+    user.docker(credsStore="missing")
+    assert user.password("docker.io/library/debian") is None
+    assert "docker-credential-missing" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"echo {SECRET}",
+        f"echo {SECRET} >&2; exit 1",
+        f"echo {SECRET}; exit 3",
+        "exit 0",
+        f"echo '[\"{SECRET}\"]'",
+        f'echo \'{{"Username": 1, "Secret": "{SECRET}"}}\'',
+        f"yes {SECRET}",
+        "kill -9 $$",
+        "printf '\\377'",
+        "exec >&-; sleep 600",
+    ],
+)
+def test_f9_a_broken_helper_is_warned_about_and_means_anonymous(
+    user: User, script: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    user.docker(credsStore="broken")
+    user.helper("broken", script)
+    helpers = CredentialHelpers(user.environment, timeout_s=0.5 if "sleep" in script else 20)
+    assert password(user.credentials(helpers=helpers), "ghcr.io") is None
+    assert "docker-credential-broken" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_f9_a_helper_that_hangs_is_stopped_with_its_children(user: User, tmp_path: Path) -> None:
+    user.docker(credsStore="hanging")
+    user.helper("hanging", f"sleep 600 & echo $! > {tmp_path}/child; wait")
+    helpers = CredentialHelpers(user.environment, timeout_s=0.5)
+    assert password(user.credentials(helpers=helpers), "ghcr.io") is None
+    try:
+        child = os.pidfd_open(int((tmp_path / "child").read_text()))
+    except ProcessLookupError:
+        return
+    assert select.select([child], [], [], 10)[0], "the helper's child still runs"
+    os.close(child)
+
+
+def test_f9_a_helper_that_leaves_a_child_behind_answers_at_once(user: User, tmp_path: Path) -> None:
+    user.docker(credsStore="agent")
+    user.helper("agent", f"sleep 600 & echo $! > {tmp_path}/child; {answer('u', 'p')}")
+    assert user.password("ghcr.io") == "p"
+    os.kill(int((tmp_path / "child").read_text()), 9)
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "a b", "", "a;b", "a\n", "$(x)"])
+def test_a_helper_with_an_impossible_name_is_never_run(user: User, name: str) -> None:
+    user.docker(credsStore=name, auths={"ghcr.io": auth("u", "file")})
+    assert user.password("ghcr.io") == "file"
+
+
+def test_a_helper_below_our_own_mount_is_never_run(user: User) -> None:
+    user.docker(credsStore="general")
+    user.helper("general", answer("u", "p"))
+    assert password(user.credentials(mountpoint=user.bin), "ghcr.io") is None
+    assert user.helper_calls() == []
+
+
+def test_answers_of_helpers_are_remembered_until_they_are_forgotten(user: User) -> None:
+    user.docker(credsStore="general")
+    user.helper("general", answer("u", "p"))
+    credentials = user.credentials()
+    for _ in range(3):
+        assert password(credentials, "ghcr.io/a") == "p"
+    assert len(user.helper_calls()) == 1
+    credentials.forget("ghcr.io")
+    assert password(credentials, "ghcr.io/a") == "p"
+    assert len(user.helper_calls()) == 2
+
+
+def test_answers_of_helpers_are_remembered_for_minutes(user: User) -> None:
+    now = [0.0]
+    user.docker(credsStore="general")
+    user.helper("general", answer("u", "p"))
+    credentials = user.credentials(helpers=CredentialHelpers(user.environment, clock=lambda: now[0]))
+    password(credentials, "ghcr.io")
+    now[0] = 299.0
+    password(credentials, "ghcr.io")
+    assert len(user.helper_calls()) == 1
+    now[0] = 301.0
+    password(credentials, "ghcr.io")
+    assert len(user.helper_calls()) == 2
+
+
+def test_many_threads_that_ask_at_once_run_the_helper_once(user: User, tmp_path: Path) -> None:
+    user.docker(credsStore="slow")
+    user.helper("slow", f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; {answer('u', 'p')}")
+    credentials = user.credentials()
+    found: list[str | None] = []
+    threads = [threading.Thread(target=lambda: found.append(password(credentials, "ghcr.io"))) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    (tmp_path / "go").touch()
+    for thread in threads:
+        thread.join()
+    assert found == ["p"] * 20
+    assert len(user.helper_calls()) == 1
+
+
+def test_who_may_not_wait_does_not_wait_for_a_helper(user: User, tmp_path: Path) -> None:
+    user.docker(credsStore="slow", credHelpers={"quay.io": "quick"})
+    user.helper("slow", f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; {answer('u', 'p')}")
+    user.helper("quick", answer("u", "q"))
+    credentials = user.credentials()
+    with patient(NO_PATIENCE), pytest.raises(MustWait):
+        credentials.for_host("ghcr.io")
+    assert password(credentials, "quay.io") == "q"
+    with patient(NO_PATIENCE):
+        assert password(credentials, "quay.io") == "q"
+    (tmp_path / "go").touch()
+    assert password(credentials, "ghcr.io") == "p"
+    assert len(user.helper_calls()) == 2
+
+
+def test_who_waits_for_a_helper_can_be_interrupted(user: User, tmp_path: Path) -> None:
+    user.docker(credsStore="slow")
+    user.helper("slow", f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; {answer('u', 'p')}")
+    patience = Patience()
+    threading.Timer(0.1, patience.cancel).start()
+    with patient(patience), pytest.raises(Interrupted):
+        user.credentials().for_host("ghcr.io")
+    (tmp_path / "go").touch()
+
+
+# Whatever is in the files.
+
+_JSONX = 0
+_KEYS = st.sampled_from(
+    ["auths", "credHelpers", "credsStore", "auth", "username", "password", "identitytoken", "registrytoken", "ghcr.io"]
+) | st.text(max_size=10)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=4),
+    max_leaves=15,
+)
+
+
+@given(_JSON)
+def test_any_json_is_a_source_or_a_value_error(document: object) -> None:
+    for legacy in (False, True):
+        try:
+            source = parse_source(json.dumps(document).encode(), name="x", legacy=legacy)
+        except ValueError:
+            continue
+        source.credential_for(["ghcr.io/a", "ghcr.io"])
+        source.helper_for(["ghcr.io/a", "ghcr.io"])
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_are_a_source_or_a_value_error(content: bytes) -> None:
+    try:
+        parse_source(content, name="x")
+    except ValueError:
+        pass
+
+
+@given(st.text(st.sampled_from("abc.:/[]-0_AZ\n"), max_size=30) | st.text(max_size=30))
+def test_the_normal_form_of_a_key_is_normal(key: str) -> None:
+    assert normal_key(normal_key(key)) == normal_key(key)
+
+
+def test_a_host_that_is_none_is_an_invalid_name(user: User) -> None:
+    with pytest.raises(InvalidName):
+        user.credentials().for_host("https://ghcr.io")
