@@ -14,7 +14,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import json
 import os
 import random
 import shutil
@@ -22,21 +21,15 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from regfs.model.digest import Digest
 from tests.bench.measure import run
-from tests.support.hello import hello_program
-from tests.support.push import (
-    OCI_CONFIG,
-    OCI_LAYER_GZIP,
-    OCI_MANIFEST,
-    Pusher,
-    descriptor,
-    digest_of,
-    host_architecture,
-    tar_of,
-)
+from tests.support.hello import hello_image, host_architecture
+from tests.support.images import BuiltImage, BuiltLayer, image_of
+from tests.support.push import Pusher
 from tests.support.registry import DockerRegistry
 
 PACKAGES = "ca-certificates,python3,python3-numpy,python3-pandas"
@@ -67,9 +60,7 @@ class BenchImages:
         self._made.mkdir(exist_ok=True)
 
     def hello(self) -> str:
-        return self._once(
-            "library/hello-world:latest", lambda name: self._push_tars(name, [tar_of({"hello": hello_program()})])
-        )
+        return self._once("library/hello-world:latest", lambda name: self._push(name, hello_image()))
 
     def science(self) -> tuple[str, str]:
         """Return the registry and the name of the large real image."""
@@ -95,30 +86,19 @@ class BenchImages:
             mark.touch()
         return name
 
-    def _push_tars(self, name: str, tars: list[bytes]) -> None:
+    def _push(self, name: str, image: BuiltImage) -> None:
         repository, _, tag = name.partition(":")
-        Pusher(self.registry.url).image(repository, tag, tars)
+        Pusher(self.registry.url).image(repository, tag, image)
 
     def _push_stream(self, name: str, write: Callable[[BinaryIO], None]) -> None:
         """Push an image of one layer that is too large for memory while it is a tar, but not when compressed."""
-        repository, _, tag = name.partition(":")
         compressed = io.BytesIO()
         with gzip.GzipFile(fileobj=compressed, mode="wb", compresslevel=1, mtime=0) as stream:
             hashing = _Hashing(stream)
             write(hashing)  # type: ignore[arg-type]
-        layer = compressed.getvalue()
-        config = json.dumps(
-            {"architecture": host_architecture(), "os": "linux", "config": {},
-             "rootfs": {"type": "layers", "diff_ids": [hashing.digest()]}}
-        ).encode()  # fmt: skip
-        manifest = json.dumps(
-            {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": descriptor(OCI_CONFIG, config),
-             "layers": [descriptor(OCI_LAYER_GZIP, layer)]}
-        ).encode()  # fmt: skip
-        push = Pusher(self.registry.url)
-        for blob in (layer, config):
-            assert push.blob(repository, blob) == digest_of(blob)
-        push.manifest(repository, tag, manifest, OCI_MANIFEST)
+        media_type = "application/vnd.oci.image.layer.v1.tar+gzip"
+        layer = StreamedLayer(b"", compressed.getvalue(), media_type, Digest.parse(hashing.digest()))
+        self._push(name, image_of(layer, architecture=host_architecture()))
 
     def _make_science(self, name: str) -> None:
         if os.getuid() != 0 or not shutil.which("debootstrap") or not shutil.which("umoci"):
@@ -133,6 +113,17 @@ class BenchImages:
 
     def __exit__(self, *_reason: object) -> None:
         self.registry.stop()
+
+
+@dataclass(frozen=True)
+class StreamedLayer(BuiltLayer):
+    """A layer whose tar was never in memory, only its digest is known."""
+
+    tar_digest: Digest
+
+    @property
+    def diff_id(self) -> Digest:
+        return self.tar_digest
 
 
 class _Hashing:

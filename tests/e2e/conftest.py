@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.hello import hello_program
+from tests.support.hello import hello_image, host_architecture
+from tests.support.images import BuiltImage, file, image_of, index_of, layer, layer_of_tar
 from tests.support.mounted import Mounted
 from tests.support.proxy import ReverseProxy
-from tests.support.push import Pushed, Pusher, host_architecture, tar_of
+from tests.support.push import Pusher
 from tests.support.real_root import real_layers
 from tests.support.registry import DockerRegistry
 
@@ -25,30 +26,30 @@ class Demo:
 
     address: str
     url: str
-    hello: Pushed
-    real: Pushed
-    base: Pushed
+    hello: BuiltImage
+    real: BuiltImage
+    base: BuiltImage
     index: str  # digest of demo/multi:latest: hello for this machine, and an empty image for the architecture `mips`
-    nested: Pushed
+    nested: BuiltImage
 
 
 @pytest.fixture(scope="session")
 def demo(docker_registry: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """Push the images that the commands of the README are tried on."""
     push = Pusher(docker_registry.url)
-    hello = push.image(
-        "library/hello-world", "latest", [tar_of({"hello": hello_program()})], settings={"Cmd": ["/hello"]}
-    )
-    layers = real_layers(tmp_path_factory.mktemp("real"))
-    real = push.image("demo/real", "v2", layers)
-    base = push.image("demo/real", "v1", layers[:1])
+    here = {"os": "linux", "architecture": host_architecture()}
+    hello = push.image("library/hello-world", "latest", hello_image())
+    layers = [layer_of_tar(tar) for tar in real_layers(tmp_path_factory.mktemp("real"))]
+    real = push.image("demo/real", "v2", image_of(*layers, architecture=here["architecture"]))
+    base = push.image("demo/real", "v1", image_of(layers[0], architecture=here["architecture"]))
     # `nested` is a tag of library/hello-world, and a repository below it
-    push.image("library/hello-world", "nested", [tar_of({"in-the-tag": b""})])
-    nested = push.image("library/hello-world/nested", "1", [tar_of({"in-the-repository": b""})])
-    push.image("demo/deeper/still/further", "1", [tar_of({"deep": b""})])
-    here = push.image("demo/multi", "here", [tar_of({"hello": hello_program()})])
-    other = push.image("demo/multi", "other", [tar_of({"other": b""})], architecture="mips")
-    index = push.index("demo/multi", "latest", {f"linux/{host_architecture()}": here, "linux/mips": other})
+    push.image("library/hello-world", "nested", image_of(layer(file("in-the-tag"))))
+    nested = push.image("library/hello-world/nested", "1", image_of(layer(file("in-the-repository"))))
+    push.image("demo/deeper/still/further", "1", image_of(layer(file("deep"))))
+    push.image("demo/multi", "here", hello)
+    other = push.image("demo/multi", "other", image_of(layer(file("other")), architecture="mips"))
+    both = index_of(hello.descriptor(platform=here), other.descriptor(platform={"os": "linux", "architecture": "mips"}))
+    index = push.manifest("demo/multi", "latest", both, "application/vnd.oci.image.index.v1+json")
     return Demo(docker_registry.address, docker_registry.url, hello, real, base, index, nested)
 
 

@@ -12,14 +12,13 @@ import pytest
 from tests.conftest import MountRegfs
 from tests.e2e.conftest import Demo
 from tests.support.auth_service import TokenServer
-from tests.support.hello import hello_program
+from tests.support.hello import hello_image, hello_program
 from tests.support.mounted import Mounted
 from tests.support.proxy import BlobHost, RedirectingProxy
-from tests.support.push import Pusher, tar_of
+from tests.support.push import Pusher
 from tests.support.registry import DockerRegistry, basic_authentication
 
 USER, PASSWORD = "ada", "correct horse"
-HELLO = [tar_of({"hello": hello_program()})]
 
 
 def log_in(home: Path, registry: str, *, password: str = PASSWORD) -> None:
@@ -44,7 +43,7 @@ def guarded(tokens: TokenServer, tmp_path_factory: pytest.TempPathFactory) -> It
     with DockerRegistry(directory, authentication=tokens.registry_configuration()) as registry:
         for repository in ("public/hello", "private/hello"):
             token = tokens.issue(USER, [f"repository:{repository}:pull,push"])
-            Pusher(registry.url, token=token).image(repository, "latest", HELLO)
+            Pusher(registry.url, token=token).image(repository, "latest", hello_image())
         yield registry
 
 
@@ -98,7 +97,7 @@ def test_basic_authentication_works_with_stored_credentials(
     (tmp_path / "basic").mkdir()
     authentication = basic_authentication(tmp_path / "basic", USER, PASSWORD)
     with DockerRegistry(tmp_path / "basic", authentication=authentication) as registry:
-        Pusher(registry.url, user=(USER, PASSWORD)).image("any/hello", "latest", HELLO)
+        Pusher(registry.url, user=(USER, PASSWORD)).image("any/hello", "latest", hello_image())
         log_in(tmp_path / "home", registry.address)
         mount = mount_regfs("--default-registry", registry.address)
         assert hello_in(mount, "any/hello") == hello_program()
@@ -123,7 +122,7 @@ def test_blobs_come_through_redirects_without_credentials_too(
     with BlobHost(docker_registry.storage) as blobs, RedirectingProxy(demo.address, blobs) as front:
         mount = mount_regfs("--default-registry", front.address)
         assert (mount.path / "demo/real/v2/rootfs/etc/replaced").read_text() == "in the second layer\n"
-        assert len(blobs.paths(demo.real.layers[0])) >= 1
+        assert len(blobs.paths(str(demo.real.layers[0].digest))) >= 1
 
 
 def test_a_pull_through_cache_serves_what_its_upstream_has(mount_regfs: MountRegfs, demo: Demo, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_an_image_lists_its_parts(reg: Path) -> None:
 
 def test_documents_are_the_exact_bytes(reg: Path, demo: Demo) -> None:
     image = reg / "library/hello-world/latest"
-    assert (image / "digest").read_text() == demo.hello.digest + "\n"
+    assert (image / "digest").read_text() == f"{demo.hello.digest}\n"
     assert (image / "manifest.json").read_bytes() == demo.hello.manifest
     assert (image / "config.json").read_bytes() == demo.hello.config
 
@@ -103,10 +103,10 @@ def test_blobs_have_their_sizes_and_their_bytes(reg: Path, demo: Demo) -> None:
 
 def test_a_layer_describes_itself(reg: Path, demo: Demo) -> None:
     layer = reg / "demo/real/v2/layers/1"
-    assert (layer / "digest").read_text() == demo.real.layers[1] + "\n"
-    assert (layer / "diff_id").read_text() == demo.real.diff_ids[1] + "\n"
+    assert (layer / "digest").read_text() == f"{demo.real.layers[1].digest}\n"
+    assert (layer / "diff_id").read_text() == f"{demo.real.layers[1].diff_id}\n"
     assert (layer / "created_by").read_text() == "layer 1\n"
-    assert os.readlink(layer / "blob") == f"../../blobs/{demo.real.layers[1]}"
+    assert os.readlink(layer / "blob") == f"../../blobs/{demo.real.layers[1].digest}"
     assert int((layer / "size").read_text()) == (layer / "blob").stat().st_size
 
 

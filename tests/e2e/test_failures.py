@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from regfs.model.digest import Digest
 from tests.conftest import MountRegfs
 from tests.e2e.conftest import Demo
 from tests.support.hello import hello_program
+from tests.support.images import file, image_of, layer, layer_of_tar, tar_of
 from tests.support.mounted import Mounted
 from tests.support.proxy import Answer, ReverseProxy, Seen
-from tests.support.push import Pusher, digest_of, tar_of
+from tests.support.push import Pusher
 
 HTML = Answer(200, {"Content-Type": "text/html"}, b"<html>Please sign in to the hotel's network</html>")
 
@@ -61,7 +63,7 @@ def broken_layer(demo: Demo, digest: str, how: str) -> Answer:
     if how == "one byte is different":
         return Answer(200, {}, whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
     assert how == "another layer altogether"
-    return Answer(200, {}, gzip.compress(tar_of({"evil": b"evil"})))
+    return Answer(200, {}, gzip.compress(tar_of(file("evil", b"evil"))))
 
 
 @pytest.mark.parametrize(
@@ -74,19 +76,19 @@ def broken_layer(demo: Demo, digest: str, how: str) -> Answer:
     ],
 )
 def test_a_wrong_layer_is_never_shown_nor_kept(mount: Mounted, proxy: ReverseProxy, demo: Demo, how: str) -> None:
-    layer, diff_id = demo.real.layers[1], demo.real.diff_ids[1]
-    proxy.answer = instead_of(layer, broken_layer(demo, layer, how))
+    digest, diff_id = str(demo.real.layers[1].digest), str(demo.real.layers[1].diff_id)
+    proxy.answer = instead_of(digest, broken_layer(demo, digest, how))
     rootfs = mount.path / "demo/real/v2/rootfs"
     failure = errno_of(lambda: os.listdir(rootfs))
     assert failure in ({"EHOSTUNREACH", "ETIMEDOUT", "EIO"} if "cut" in how else {"EIO"})
-    assert layer in mount.errors()
-    assert cached_under(mount.cache, layer) == cached_under(mount.cache, diff_id) == []
+    assert digest in mount.errors()
+    assert cached_under(mount.cache, digest) == cached_under(mount.cache, diff_id) == []
     assert rest_of_the_mount_lives(mount, demo)
 
 
 def test_a_layer_is_read_once_its_registry_has_recovered(mount: Mounted, proxy: ReverseProxy, demo: Demo) -> None:
-    layer = demo.real.layers[1]
-    proxy.answer = instead_of(layer, broken_layer(demo, layer, "one byte is different"))
+    digest = str(demo.real.layers[1].digest)
+    proxy.answer = instead_of(digest, broken_layer(demo, digest, "one byte is different"))
     rootfs = mount.path / "demo/real/v2/rootfs"
     assert errno_of(lambda: os.listdir(rootfs)) == "EIO"
     proxy.answer = lambda _seen: None
@@ -94,41 +96,41 @@ def test_a_layer_is_read_once_its_registry_has_recovered(mount: Mounted, proxy: 
 
 
 @pytest.mark.parametrize(
-    "tar", [b"this is no tar " * 1000, tar_of({"big": b"x" * 100_000})[:50_000]], ids=["no tar", "cut tar"]
+    "tar", [b"this is no tar " * 1000, tar_of(file("big", b"x" * 100_000))[:50_000]], ids=["no tar", "cut tar"]
 )
 def test_a_layer_that_is_no_archive_fails_and_leaves_nothing(
     mount: Mounted, demo: Demo, tar: bytes, request: pytest.FixtureRequest
 ) -> None:
     name = f"broken/r{hashlib.sha256(request.node.name.encode()).hexdigest()[:12]}"
-    image = Pusher(demo.url).image(name, "1", [tar])
+    image = Pusher(demo.url).image(name, "1", image_of(layer_of_tar(tar)))
     assert errno_of(lambda: os.listdir(mount.path / name / "1/rootfs")) == "EIO"
-    assert image.layers[0] in mount.errors()
-    assert list((mount.cache / "layers").rglob(f"*{image.diff_ids[0].removeprefix('sha256:')}*.index")) == []
+    assert str(image.layers[0].digest) in mount.errors()
+    assert list((mount.cache / "layers").rglob(f"*{image.layers[0].diff_id.encoded}*.index")) == []
     assert (mount.path / name / "1/manifest.json").read_bytes() == image.manifest
     assert rest_of_the_mount_lives(mount, demo)
 
 
 def test_a_layer_with_another_diff_id_is_not_shown(mount: Mounted, demo: Demo) -> None:
     push = Pusher(demo.url)
-    image = push.image("broken/diff-id", "right", [tar_of({"file": b"content"})])
-    config = image.config.replace(image.diff_ids[0].encode(), digest_of(b"something else").encode())
+    image = push.image("broken/diff-id", "right", image_of(layer(file("file", b"content"))))
+    config = image.config.replace(str(image.layers[0].diff_id).encode(), str(Digest.of(b"something else")).encode())
     push.blob("broken/diff-id", config)
-    manifest = image.manifest.replace(digest_of(image.config).encode(), digest_of(config).encode())
+    manifest = image.manifest.replace(str(Digest.of(image.config)).encode(), str(Digest.of(config)).encode())
     push.manifest("broken/diff-id", "wrong", manifest, "application/vnd.oci.image.manifest.v1+json")
     assert errno_of(lambda: os.listdir(mount.path / "broken/diff-id/wrong/rootfs")) == "EIO"
-    assert image.diff_ids[0] in mount.errors()
+    assert str(image.layers[0].diff_id) in mount.errors()
 
 
 def test_a_manifest_with_wrong_bytes_is_refused(mount: Mounted, proxy: ReverseProxy, demo: Demo) -> None:
     wrong = demo.hello.manifest.replace(b'"schemaVersion"', b'"SchemaVersion"')
     media_type = "application/vnd.oci.image.manifest.v1+json"
     proxy.answer = lambda seen: (
-        Answer(200, {"Content-Type": media_type, "Docker-Content-Digest": demo.hello.digest}, wrong)
+        Answer(200, {"Content-Type": media_type, "Docker-Content-Digest": str(demo.hello.digest)}, wrong)
         if "/manifests/" in seen.path
         else None
     )
     assert errno_of((mount.path / "library/hello-world/latest/manifest.json").read_bytes) == "EIO"
-    assert cached_under(mount.cache, demo.hello.digest) == []
+    assert cached_under(mount.cache, str(demo.hello.digest)) == []
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,17 @@ import pytest
 
 from tests.conftest import MountRegfs
 from tests.e2e.conftest import Demo
+from tests.support.images import file, image_of, layer
 from tests.support.mounted import Mounted, wait_for_exit
 from tests.support.proxy import ReverseProxy
-from tests.support.push import Pusher, tar_of
+from tests.support.push import Pusher
 from tests.support.snapshot import differences, snapshot
 
 
 def push_version(demo: Demo, repository: str, text: str) -> None:
     """Let the tag `latest` name an image whose file `version` holds *text*."""
-    Pusher(demo.url).image(repository, "latest", [tar_of({"version": text.encode(), f"only-in-{text}": b""})])
+    image = image_of(layer(file("version", text.encode()), file(f"only-in-{text}")))
+    Pusher(demo.url).image(repository, "latest", image)
 
 
 @pytest.fixture

@@ -64,18 +64,18 @@ def test_a_blob_is_fetched_once(mount: Mounted, proxy: ReverseProxy, demo: Demo)
     rootfs = mount.path / "demo/real/v2/rootfs"
     subprocess.run(["tar", "-C", rootfs, "-cf", os.devnull, "."], check=True)
     (rootfs / "etc/replaced").read_text()
-    for digest in demo.real.layers:
-        assert len(proxy.paths(f"GET .*/blobs/{digest}")) == 1
+    for layer in demo.real.layers:
+        assert len(proxy.paths(f"GET .*/blobs/{layer.digest}")) == 1
 
 
 def test_two_spellings_of_a_repository_share_what_was_fetched(mount: Mounted, proxy: ReverseProxy, demo: Demo) -> None:
     (mount.path / "library/hello-world/latest/rootfs/hello").read_bytes()
     (mount.path / proxy.address / "library/hello-world/latest/rootfs/hello").read_bytes()
-    assert len(proxy.paths(f"GET .*/blobs/{demo.hello.layers[0]}")) == 1
+    assert len(proxy.paths(f"GET .*/blobs/{demo.hello.layers[0].digest}")) == 1
 
 
 def test_a_digest_is_never_asked_for_twice(mount: Mounted, proxy: ReverseProxy, demo: Demo) -> None:
-    image = mount.path / "library/hello-world" / demo.hello.digest
+    image = mount.path / "library/hello-world" / str(demo.hello.digest)
     (image / "rootfs/hello").read_bytes()
     proxy.seen.clear()
     (image / "manifest.json").read_bytes()

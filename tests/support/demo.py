@@ -19,9 +19,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.hello import hello_program
+from tests.support.hello import hello_image
 from tests.support.mounted import mounts_at
-from tests.support.push import Pusher, tar_of
+from tests.support.push import Pusher
 from tests.support.registry import DockerRegistry, is_installed
 
 DOCKER_HUB = "docker.io"
@@ -61,8 +61,7 @@ def some_registry(directory: Path, wanted: str | None) -> Iterator[str]:
     elif is_installed():
         say("Docker Hub cannot be reached from here: a docker-registry of our own takes its place.")
         with DockerRegistry(directory) as registry:
-            image = [tar_of({"hello": hello_program()})]
-            Pusher(registry.url).image("library/hello-world", "latest", image, settings={"Cmd": ["/hello"]})
+            Pusher(registry.url).image("library/hello-world", "latest", hello_image())
             yield registry.address
     else:
         sys.exit("Docker Hub cannot be reached, and docker-registry is not installed: apt-get install docker-registry")

@@ -5,9 +5,23 @@ from __future__ import annotations
 import platform
 import struct
 
+from tests.support.images import BuiltImage, file, image_of, layer
+
 MESSAGE = b"Hello from Docker!\n"
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _LOADED_AT = 0x400000
 _HEADERS = 64 + 56  # ELF header and one program header
+
+
+def host_architecture() -> str:
+    """Return this machine's architecture as images name it."""
+    return ARCHITECTURES.get(platform.machine(), platform.machine())
+
+
+def hello_image() -> BuiltImage:
+    """Return an image for this machine with one file, /hello."""
+    program = file("hello", hello_program(), mode=0o755)
+    return image_of(layer(program), architecture=host_architecture(), command=["/hello"])
 
 
 def hello_program(machine: str | None = None) -> bytes:
