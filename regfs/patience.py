@@ -64,7 +64,7 @@ class Patience:
         end = time.monotonic() + seconds
         with self._changed:
             while (left_s := end - time.monotonic()) > 0:
-                self._changed.wait(self.remaining_s(left_s))
+                self._pause(self.remaining_s(left_s))
 
     def wait_for(self, future: Future[T], *, past_deadline: bool = False) -> T:
         """Return the future's result (or raise its error) as soon as it is there; the future goes on if we give up.
@@ -77,7 +77,7 @@ class Patience:
             future.add_done_callback(self._wake)
             with self._changed:
                 while not future.done():
-                    self._changed.wait(self._wait_s(past_deadline))
+                    self._pause(self._wait_s(past_deadline))
         return future.result()
 
     def _wait_s(self, past_deadline: bool) -> float:
@@ -86,6 +86,10 @@ class Patience:
         if self.cancelled:
             raise Interrupted("the request was interrupted")
         return 3600.0
+
+    def _pause(self, seconds: float) -> None:
+        """Wait up to *seconds* for a change; may return early. For a driver that must look for interrupts itself."""
+        self._changed.wait(seconds)
 
     def _wake(self, _future: Future[T]) -> None:
         with self._changed:

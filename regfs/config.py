@@ -1,0 +1,208 @@
+"""Config: what the user asked for, as one frozen value; and the table of options that it is made from.
+
+cli.py turns arguments and -o words into a Config with `with_options`; daemon.py reads it. The same table makes
+`--help`, so that an option exists once. Nothing here reads the environment: it comes in as a mapping.
+Pure; any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from regfs.errors import InvalidName, InvalidOption
+from regfs.model.names import DOCKER_HUB, canonical_registry
+from regfs.model.platform import Platform, host_platform, parse_platform
+
+SITE_CACHE = Path("/var/cache/regfs")
+DRIVERS = ("auto", "kernel", "fusepy")
+
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_SIZE_RE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?b?)", re.ASCII | re.IGNORECASE)
+_SECONDS = {"ms": 0.001, "s": 1, "": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_DURATION_RE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|min|m|h|d|)", re.ASCII)
+_MAX_SIZE = 1 << 62
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything that may be set. Sizes are bytes; times are seconds; paths are absolute."""
+
+    default_registry: str = DOCKER_HUB
+    insecure_registries: frozenset[str] = frozenset()
+    platform: Platform | None = None
+    tag_ttl_s: float = 60.0
+    timeout_s: float = 300.0
+    offline: bool = False
+    cache_dir: Path = SITE_CACHE
+    cache_size: int | None = None
+    driver: str = "auto"
+    allow_other: bool = False
+    allow_suid: bool = False
+    allow_dev: bool = False
+    default_permissions: bool = False
+    kernel_words: tuple[str, ...] = ()
+    fsname: str | None = None
+    foreground: bool = False
+    debug: bool = False
+    log_file: Path | None = None
+    log_level: int = logging.INFO
+
+    @property
+    def checks_permissions(self) -> bool:
+        """Whether the kernel compares modes and owners: always where other users may come in."""
+        return self.allow_other or self.default_permissions
+
+    @property
+    def source(self) -> str:
+        """What /proc/mounts names as the device."""
+        return self.fsname or self.default_registry
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: `--name METAVAR`, or a flag where *metavar* is empty. *apply* puts its text into a Config."""
+
+    name: str
+    heading: str
+    metavar: str
+    help: str
+    apply: Callable[[Config, str], Config]
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether the option stands alone."""
+        return not self.metavar
+
+    @property
+    def word(self) -> str:
+        """How the option is written after `-o`."""
+        return self.name.replace("-", "_")
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that `20G`, `1.5GiB`, `500 MB` or `4096` mean, in powers of 1024. Raises InvalidOption."""
+    found = _SIZE_RE.fullmatch(text.strip())
+    if found is None:
+        raise InvalidOption(f"{text!r} is not a size; write 10GiB, 500M or a number of bytes")
+    size = int(float(found[1]) * 1024 ** _UNITS[found[2].lower()])
+    if size > _MAX_SIZE:
+        raise InvalidOption(f"{text!r} is more than any disk holds")
+    return size
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds that `30s`, `5m`, `1h`, `250ms` or `30` mean. Raises InvalidOption."""
+    found = _DURATION_RE.fullmatch(text.strip())
+    if found is None:
+        raise InvalidOption(f"{text!r} is not a duration; write 30s, 5m, 1h or a number of seconds")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def parse_registry(text: str) -> str:
+    """Return the canonical name of a registry. Raises InvalidOption, also where a URL was given."""
+    try:
+        return canonical_registry(text.strip())
+    except InvalidName as error:
+        raise InvalidOption(f"{error}, for example docker.io or localhost:5000") from None
+
+
+def parse_path(text: str) -> Path:
+    """Return an absolute path; relative ones count from the present directory. Raises InvalidOption."""
+    if not text:
+        raise InvalidOption("an empty path is no path")
+    return Path(text).expanduser().absolute() if text.startswith("~") else Path(text).absolute()
+
+
+def parse_driver(text: str) -> str:
+    """Return *text* where it names a driver. Raises InvalidOption."""
+    if text not in DRIVERS:
+        raise InvalidOption(f"{text!r} is not a driver{suggestion(text, DRIVERS)}; there are {', '.join(DRIVERS)}")
+    return text
+
+
+def _parse_platform(text: str) -> Platform:
+    return host_platform() if text == "local" else parse_platform(text)
+
+
+MOUNT, REGISTRY, CACHE, LOGGING = "mount", "registry", "cache", "logging"
+OPTIONS: tuple[Option, ...] = (
+    Option("driver", MOUNT, "auto|kernel|fusepy",
+           "how to talk to the kernel (default: auto, that is kernel where it runs)",
+           lambda config, text: replace(config, driver=parse_driver(text))),
+    Option("allow-other", MOUNT, "",
+           "let other users in: they see what your credentials can read, as far as owners and modes let them",
+           lambda config, _: replace(config, allow_other=True)),
+    Option("allow-suid", MOUNT, "", "honour setuid and setgid bits of images (root only)",
+           lambda config, _: replace(config, allow_suid=True)),
+    Option("allow-dev", MOUNT, "", "let device files of images work (root only)",
+           lambda config, _: replace(config, allow_dev=True)),
+    Option("default-permissions", MOUNT, "",
+           "let the kernel check owners and modes, for you too (implied by --allow-other)",
+           lambda config, _: replace(config, default_permissions=True)),
+    Option("default-registry", REGISTRY, "HOST",
+           "the registry that names without one belong to (default: docker.io)",
+           lambda config, text: replace(config, default_registry=parse_registry(text))),
+    Option("platform", REGISTRY, "OS/ARCH[/VARIANT]", "which image of an index to show (default: this machine's)",
+           lambda config, text: replace(config, platform=_parse_platform(text))),
+    Option("tag-ttl", REGISTRY, "TIME", "how long a tag is trusted before it is asked for again (default: 60s)",
+           lambda config, text: replace(config, tag_ttl_s=parse_duration(text))),
+    Option("timeout", REGISTRY, "TIME", "the longest that one file operation waits for a registry (default: 5m)",
+           lambda config, text: replace(config, timeout_s=parse_duration(text))),
+    Option("insecure-registry", REGISTRY, "HOST",
+           "do not verify this registry's certificate, and use http where it has no https; may be repeated",
+           lambda config, text: replace(
+               config, insecure_registries=config.insecure_registries | {parse_registry(text)})),
+    Option("offline", REGISTRY, "", "never use the network: serve what the cache has",
+           lambda config, _: replace(config, offline=True)),
+    Option("cache-dir", CACHE, "DIR",
+           "where fetched content is kept (default: ~/.cache/regfs, for root /var/cache/regfs)",
+           lambda config, text: replace(config, cache_dir=parse_path(text))),
+    Option("cache-size", CACHE, "SIZE",
+           "the most that the cache may hold (default: 10GiB, or half of the free disk if that is less)",
+           lambda config, text: replace(config, cache_size=parse_size(text))),
+    Option("log-file", LOGGING, "FILE",
+           "append the log to this file (default: syslog in the background, stderr with -f)",
+           lambda config, text: replace(config, log_file=parse_path(text))),
+)  # fmt: skip
+
+
+def option_named(word: str) -> Option | None:
+    """Return the option that *word* names, `_` standing for `-`; None where there is none."""
+    name = word.replace("_", "-")
+    return next((option for option in OPTIONS if option.name == name), None)
+
+
+def with_options(config: Config, options: Iterable[tuple[Option, str]]) -> Config:
+    """Return *config* with the texts of *options* parsed into it, later ones winning. Raises InvalidOption."""
+    for option, text in options:
+        try:
+            config = option.apply(config, text)
+        except InvalidOption as error:
+            raise InvalidOption(f"{option.name}: {error}") from None
+    return config
+
+
+def default_cache_dir(environment: Mapping[str, str], *, is_root: bool) -> Path:
+    """Return $XDG_CACHE_HOME/regfs or ~/.cache/regfs; /var/cache/regfs for root, and where HOME says nothing.
+
+    mount(8) and systemd start us with an empty HOME, where `~/.cache` would land in `/`.
+    """
+    configured = environment.get("XDG_CACHE_HOME", "")
+    if configured.startswith("/"):
+        return Path(configured) / "regfs"
+    home = environment.get("HOME", "")
+    if is_root or not home.startswith("/"):
+        return SITE_CACHE
+    return Path(home) / ".cache" / "regfs"
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean X?` for the known word nearest to *word*, or nothing where none is near."""
+    from difflib import get_close_matches  # 5 ms that only a mistyped word should pay
+
+    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,0 +1,216 @@
+"""Paths to nodes, for the fusepy driver: libfuse 2 asks by path, the tree answers by node.
+
+A path is walked from its nearest known ancestor, one look-up a component, and what was found is remembered for as
+long as the tree says it is valid (Found.valid_s): for ever below a digest, seconds at a tag. A path below a tag is
+only as valid as the tag, and so every remembered path knows the nearest name above it that may change: its *anchor*.
+
+While a file or directory below an anchor is open, the anchor holds: whoever reads an image when its tag moves goes on
+in that image, and the kernel, which knows libfuse's nodes by path, never mixes the pages of two images in one inode.
+
+Thread rule: any thread. Remembered places are read without a lock and replaced under one; a tree's answer is never
+waited for with the lock held.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from regfs.errors import NameTooLong
+
+NAME_MAX = 255
+ROOT = 1
+
+
+class Found(Protocol):
+    """What a tree answers to a look-up; tree.Found is one."""
+
+    @property
+    def node(self) -> int: ...
+
+    @property
+    def attributes(self) -> bytes: ...
+
+    @property
+    def valid_s(self) -> float: ...
+
+
+class Lookups(Protocol):
+    """The part of the tree that is asked here."""
+
+    def lookup(self, parent: int, name: bytes) -> Found: ...
+
+    def attributes(self, node: int) -> Found: ...
+
+    def forget(self, node: int, count: int) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Anchor:
+    """A name that may change its meaning: until when it is trusted, what is open below it, the anchor above it."""
+
+    expires: float
+    above: Anchor | None
+    uses: int = 0
+
+
+class Place:
+    """What a path leads to: a node, its 88 bytes of attributes, and the anchor that its meaning hangs on.
+
+    A place keeps the places above it alive, and the tree is told to forget its look-up when the last one who knew the
+    place is gone: so a request, an open file or a remembered path below it has a node that still exists.
+    """
+
+    __slots__ = ("_gone", "above", "anchor", "attributes", "moves", "node")
+
+    def __init__(
+        self,
+        found: Found,
+        anchor: Anchor | None,
+        above: Place | None,
+        *,
+        gone: deque[int] | None = None,
+    ) -> None:
+        """*gone* takes the node in the end, where the tree counted a look-up of it."""
+        self.node = found.node
+        self.attributes = found.attributes
+        self.anchor = anchor
+        self.above = above
+        self.moves = above is None or anchor is not above.anchor
+        self._gone = gone
+
+    def __del__(self) -> None:
+        # Not the tree's forget() itself: the garbage collector may call this while the tree holds its lock.
+        if self._gone is not None:
+            self._gone.append(self.node)
+
+    @property
+    def directory_anchor(self) -> Anchor | None:
+        """The anchor above the place: what is open stays open when its own name moves, names beside it must not."""
+        return self.anchor.above if self.moves and self.anchor is not None else self.anchor
+
+
+class Paths:
+    """Walks paths and remembers where they led: at most *most* of them, those not used lately forgotten first."""
+
+    def __init__(self, tree: Lookups, *, clock: Callable[[], float] = time.monotonic, most: int = 60_000) -> None:
+        self._tree = tree
+        self._clock = clock
+        self._most = max(1, most // 2)
+        self._lock = threading.Lock()
+        self._young: dict[bytes, Place] = {}
+        self._old: dict[bytes, Place] = {}
+        self._gone: deque[int] = deque()
+
+    def find(self, path: bytes) -> Place:
+        """Return the place of *path* (absolute, without `.` or `..`). May block; raises what the tree raises."""
+        place = self._young.get(path)
+        if place is not None and (place.anchor is None or self._holds(place.anchor)):
+            return place
+        return self._walk(path)
+
+    def hold(self, place: Place) -> None:
+        """Keep the anchor of *place* from moving until `release`: something below it is open."""
+        anchor = place.directory_anchor
+        if anchor is not None:
+            with self._lock:
+                anchor.uses += 1
+
+    def release(self, place: Place) -> None:
+        """End what `hold` began."""
+        anchor = place.directory_anchor
+        if anchor is not None:
+            with self._lock:
+                anchor.uses -= 1
+
+    def remember(self, directory: Place, path: bytes, found: Found) -> None:
+        """Take what a listing of *directory* told of the entry at *path*, unless it may change or is known."""
+        if math.isinf(found.valid_s) and path not in self._young:
+            self._keep(path, Place(found, directory.anchor, directory))
+
+    def drop(self, path: bytes) -> None:
+        """Forget what *path* led to: its attributes have changed."""
+        with self._lock:
+            self._young.pop(path, None)
+            self._old.pop(path, None)
+
+    def _walk(self, path: bytes) -> Place:
+        missing: list[bytes] = []
+        prefix = path
+        while (place := self._known(prefix)) is None:
+            if prefix == b"/":
+                found = self._tree.attributes(ROOT)
+                place = self._keep(b"/", Place(found, self._anchor(found, None, None), None))
+                break
+            above, _, name = prefix.rpartition(b"/")
+            missing.append(name)
+            prefix = above or b"/"
+        while missing:
+            name = missing.pop()
+            prefix = prefix + name if prefix == b"/" else prefix + b"/" + name
+            place = self._look_up(place, name, prefix)
+        return place
+
+    def _look_up(self, parent: Place, name: bytes, path: bytes) -> Place:
+        if len(name) > NAME_MAX:
+            raise NameTooLong(f"a name of {len(name)} bytes; {NAME_MAX} are allowed")
+        found = self._tree.lookup(parent.node, name)
+        before = self._young.get(path) or self._old.get(path)
+        anchor = self._anchor(found, parent.anchor, before)
+        return self._keep(path, Place(found, anchor, parent, gone=self._gone))
+
+    def _anchor(self, found: Found, above: Anchor | None, before: Place | None) -> Anchor | None:
+        """Return what a newly found place hangs on; a name that still means the same keeps its anchor, renewed."""
+        if math.isinf(found.valid_s):
+            return above
+        expires = self._clock() + found.valid_s
+        old = before.anchor if before is not None and before.node == found.node and before.moves else None
+        if old is not None and old.above is above:
+            old.expires = expires
+            return old
+        return Anchor(expires, above)
+
+    def _known(self, path: bytes) -> Place | None:
+        place = self._young.get(path)
+        if place is None:
+            place = self._old.get(path)
+            if place is None:
+                return None
+            with self._lock:
+                if self._old.pop(path, None) is not None:
+                    self._young.setdefault(path, place)
+        if place.anchor is None or self._holds(place.anchor):
+            return place
+        return None
+
+    def _keep(self, path: bytes, place: Place) -> Place:
+        with self._lock:
+            self._old.pop(path, None)
+            if len(self._young) >= self._most:
+                self._old, self._young = self._young, {}
+            self._young[path] = place
+        self._forget_gone()
+        return place
+
+    def _forget_gone(self) -> None:
+        while True:
+            try:
+                node = self._gone.popleft()
+            except IndexError:
+                return
+            self._tree.forget(node, 1)
+
+    def _holds(self, anchor: Anchor | None) -> bool:
+        now = self._clock()
+        while anchor is not None:
+            if anchor.uses:
+                return True
+            if anchor.expires <= now:
+                return False
+            anchor = anchor.above
+        return True

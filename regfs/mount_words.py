@@ -1,0 +1,103 @@
+"""The words of `-o`: what mount(8), fstab and systemd put there, sorted into ours, the kernel's and noise.
+
+cli.py calls it for `regfs -o`, and for mount.regfs. What mount(8) and mount.fuse(8) pass was found by trying: `rw`
+always comes, `dev,suid` come unasked, `_netdev,nofail,user` reach mount.regfs. Pure; any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from regfs.config import OPTIONS, Config, Option, option_named, suggestion, with_options
+from regfs.errors import InvalidOption
+
+# Meant for mount(8), for systemd, or for file systems that are written to. A registry is always mounted read-only.
+# `suid` and `dev` are here because mount.fuse(8) adds them unasked: they prove nothing about the user's wish.
+_SWALLOWED = frozenset(
+    [
+        "rw", "ro", "defaults", "auto", "noauto", "user", "users", "nouser", "owner", "group", "_netdev",
+        "nofail", "exec", "async", "sync", "relatime", "norelatime", "strictatime", "nostrictatime", "diratime",
+        "nodiratime", "lazytime", "nolazytime", "atime", "nonempty", "noforget", "auto_cache", "kernel_cache",
+        "big_writes", "suid", "dev", "nosuid", "nodev", "loud", "silent", "mand", "nomand", "iversion",
+        "noiversion", "use_ino", "readdir_ino",
+    ]
+)  # fmt: skip
+_SWALLOWED_SETTINGS = frozenset(
+    ["entry_timeout", "attr_timeout", "negative_timeout", "max_read", "max_readahead", "subtype", "comment"]
+)
+_FOR_THE_KERNEL = frozenset({"noexec", "noatime", "dirsync"})
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The words of one `-o`: options of ours, flags for the kernel, fsname, and words that nobody knows."""
+
+    options: tuple[tuple[Option, str], ...]
+    kernel_words: tuple[str, ...]
+    fsname: str | None
+    unknown: tuple[str, ...]
+
+    def applied_to(self, config: Config) -> Config:
+        """Return *config* with these words in it. Raises InvalidOption where a value makes no sense."""
+        config = with_options(config, self.options)
+        kernel_words = tuple(dict.fromkeys(config.kernel_words + self.kernel_words))
+        return replace(config, kernel_words=kernel_words, fsname=self.fsname or config.fsname)
+
+
+def split_words(text: str) -> Iterator[str]:
+    """Yield the words of `a,b=c\\,d`: a comma after a backslash, or within double quotes, belongs to its word."""
+    word, quoted, escaped = [], False, False
+    for character in text:
+        if escaped:
+            word.append(character if character in ',\\"' else "\\" + character)
+            escaped = False
+        elif character == "\\":
+            escaped = True
+        elif character == '"':
+            quoted = not quoted
+        elif character == "," and not quoted:
+            yield "".join(word)
+            word = []
+        else:
+            word.append(character)
+    yield "".join(word) + ("\\" if escaped else "")
+
+
+def parse_words(text: str) -> Words:
+    """Return what the words of *text* ask for. Raises InvalidOption where a known word lacks its value, or has one."""
+    options: list[tuple[Option, str]] = []
+    kernel_words, unknown, fsname = [], [], None
+    for word in filter(None, split_words(text)):
+        name, equals, value = word.partition("=")
+        option = option_named(name)
+        if option is not None:
+            _check_value(option, has_value=bool(equals))
+            options.append((option, value))
+        elif name in _FOR_THE_KERNEL:
+            kernel_words.append(name)
+        elif name == "fsname":
+            fsname = value
+        elif not _is_noise(name, has_value=bool(equals)):
+            unknown.append(word)
+    return Words(tuple(options), tuple(kernel_words), fsname, tuple(unknown))
+
+
+def complaint(word: str) -> InvalidOption:
+    """Return the error about a word that nobody knows, with the known word nearest to it."""
+    name = word.partition("=")[0]
+    known = [option.word for option in OPTIONS]
+    return InvalidOption(f"-o {name}: regfs knows no such option{suggestion(name.replace('-', '_'), known)}")
+
+
+def _is_noise(name: str, *, has_value: bool) -> bool:
+    if name.lower().startswith("x-"):
+        return True
+    return name in (_SWALLOWED_SETTINGS if has_value else _SWALLOWED)
+
+
+def _check_value(option: Option, *, has_value: bool) -> None:
+    if option.is_flag and has_value:
+        raise InvalidOption(f"-o {option.name}: takes no value")
+    if not option.is_flag and not has_value:
+        raise InvalidOption(f"-o {option.name}: needs a value, -o {option.word}={option.metavar}")
