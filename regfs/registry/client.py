@@ -1,0 +1,125 @@
+"""The registry client: what the rest of regfs asks registries.
+
+Built by daemon.py, used by images. The verbs are in modules of their own: documents.py, blobs.py, listing.py,
+referrers.py. Below them calls.py finds address and credentials, exchange.py retries and redirects, transport.py
+sends. Thread rule: a RegistryClient is shared by all threads; every call runs under the calling thread's patience.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from regfs.model.digest import Digest
+from regfs.model.manifest import Descriptor
+from regfs.model.names import RepositoryName
+from regfs.registry.auth import Authenticator
+from regfs.registry.blobs import Blobs
+from regfs.registry.calls import Calls
+from regfs.registry.credentials import Credentials
+from regfs.registry.documents import Documents, FetchedManifest
+from regfs.registry.exchange import Exchange
+from regfs.registry.hosts import Hosts
+from regfs.registry.listing import Listing
+from regfs.registry.referrers import Referrers
+from regfs.registry.retry import RetryPolicy
+from regfs.registry.slots import HostSlots
+from regfs.registry.sockets import Pace
+from regfs.registry.tokens import TokenServers
+from regfs.stats import Stats
+from regfs.version import VERSION
+
+__all__ = ["FetchedManifest", "RegistryClient"]
+
+_DENIAL_S = 5.0
+
+
+class RegistryClient:
+    """Asks registries, on behalf of all threads.
+
+    *offline* refuses whatever would need the network. *pace* and *retry* say how slow a registry may be and how often
+    it is asked again. *private_redirects* lets a registry on the internet send us to private addresses, where some
+    keep their storage. Every method blocks on the network, for as long as the thread's patience allows, and raises
+
+        MustWait, Interrupted     by the thread's patience
+        Offline                   in offline mode
+        NotFound                  a host with the last word says so
+        AccessDenied              after an attempt with the credentials that there are
+        RateLimited               waiting would take too long
+        RegistryTimeout           the registry, or the caller's deadline
+        RegistryUnavailable       no connection, or nothing but server errors
+        ProtocolViolation         an answer that makes no sense, an untrusted certificate
+        DigestMismatch, TooLarge  where bytes are checked
+    """
+
+    def __init__(
+        self,
+        hosts: Hosts,
+        credentials: Credentials,
+        stats: Stats,
+        *,
+        offline: bool = False,
+        pace: Pace | None = None,
+        retry: RetryPolicy | None = None,
+        slots: HostSlots | None = None,
+        private_redirects: bool = False,
+        user_agent: str = f"regfs/{VERSION}",
+        clock: Callable[[], float] = time.monotonic,
+        denial_s: float = _DENIAL_S,
+    ) -> None:
+        retry = retry or RetryPolicy()
+        self._exchange = Exchange(
+            stats,
+            user_agent=user_agent,
+            pace=pace or Pace(),
+            retry=retry,
+            slots=slots or HostSlots(documents=8, transfers=6),
+            private_redirects=private_redirects,
+        )
+        token_servers = TokenServers(self._exchange, stats, clock=clock, denial_s=denial_s)
+        calls = Calls(hosts, Authenticator(credentials, token_servers), self._exchange, offline=offline)
+        self._documents = Documents(calls)
+        self._blobs = Blobs(calls, stats, retry=retry)
+        self._listing = Listing(calls)
+        self._referrers = Referrers(calls, self._documents)
+
+    def tags(self, repository: RepositoryName) -> list[str]:
+        """Return all tags of *repository*, sorted: valid ones, without those that stand for signatures and the like."""
+        return self._listing.tags(repository)
+
+    def repositories(self, registry: str) -> list[str]:
+        """Return the paths of all repositories that *registry* lists, sorted.
+
+        NotFound, AccessDenied or ProtocolViolation where it cannot be listed, which says nothing about repositories.
+        """
+        return self._listing.repositories(registry)
+
+    def resolve(self, repository: RepositoryName, tag: str) -> Descriptor:
+        """Return the descriptor of what *tag* names now: by HEAD, which costs no quota, where the registry can."""
+        return self._documents.resolve(repository, tag)
+
+    def manifest(self, repository: RepositoryName, reference: str | Digest) -> FetchedManifest:
+        """Return the exact bytes of a manifest or index; their digest is verified, or computed for a tag.
+
+        A signed schema 1 manifest comes without its signatures: its digest is over the rest.
+        """
+        return self._documents.fetch(repository, reference)
+
+    def blob(self, repository: RepositoryName, descriptor: Descriptor) -> Iterator[bytes]:
+        """Give exactly `descriptor.size` bytes in chunks, or raise; a transfer that breaks off is resumed.
+
+        The caller hashes: only the end of the iteration says that all is there, and only the digest that it is right.
+        """
+        return self._blobs.stream(repository, descriptor)
+
+    def blob_range(self, repository: RepositoryName, descriptor: Descriptor, start: int, stop: int) -> bytes:
+        """Return exactly the bytes `[start, stop)` of a blob; the caller has a digest to check them against."""
+        return self._blobs.range(repository, descriptor, start=start, stop=stop)
+
+    def referrers(self, repository: RepositoryName, digest: Digest) -> list[Descriptor]:
+        """Return the manifests whose subject is *digest*, as the registry tells: claims, like every listing."""
+        return self._referrers.of(repository, digest)
+
+    def close(self) -> None:
+        """Close idle connections; transfers go on."""
+        self._exchange.close()

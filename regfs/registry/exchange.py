@@ -1,0 +1,156 @@
+"""A request until there is an answer that means something: retried, slowed down, redirected.
+
+Above it stand calls.py (which adds authentication) and auth.py (which asks token servers). Below it is transport.py,
+imported when the first request is sent. Thread rule: an Exchange is shared by all threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from regfs import patience
+from regfs.errors import (
+    Interrupted,
+    MustWait,
+    ProtocolViolation,
+    RateLimited,
+    RegfsError,
+    RegistryTimeout,
+    RegistryUnavailable,
+)
+from regfs.registry.message import Answer, Request
+from regfs.registry.redirects import MAX_HOPS, REDIRECTS, redirected
+from regfs.registry.refusals import is_throttling, refusal
+from regfs.registry.retry import TRANSIENT, HostHealth, RetryPolicy, retry_after_s
+from regfs.registry.slots import HostSlots
+from regfs.registry.sockets import ConnectFailed, Pace, Slow
+from regfs.stats import Stats
+
+if TYPE_CHECKING:
+    from regfs.registry.transport import Transport
+
+log = logging.getLogger(__name__)
+
+
+class Exchange:
+    """Sends requests, as often and to as many places as it takes."""
+
+    def __init__(
+        self,
+        stats: Stats,
+        *,
+        user_agent: str,
+        pace: Pace,
+        retry: RetryPolicy,
+        slots: HostSlots,
+        private_redirects: bool,
+    ) -> None:
+        self._stats = stats
+        self._user_agent = user_agent
+        self._pace = pace
+        self._retry = retry
+        self._slots = slots
+        self._private_redirects = private_redirects
+        self._health = HostHealth(retry)
+        self._lock = threading.Lock()
+        self._transport: Transport | None = None
+
+    def ask(self, request: Request, *, what: str) -> Answer:
+        """Return the final answer to *request*, which may come from another host; blocks on the network.
+
+        A POST is not redirected: its body is a secret. *what* names the object in messages. Raises
+        RegistryUnavailable, RegistryTimeout, RateLimited, ProtocolViolation, AccessDenied (a proxy), MustWait,
+        Interrupted; a status that only the caller can judge comes back as an answer.
+        """
+        first = request.origin
+        for _hop in range(MAX_HOPS + 1):
+            answer = self.once(request, what=what)
+            if answer.status not in REDIRECTS or request.method == "POST":
+                return answer
+            answer.discard()
+            self._stats.count("registry.redirects")
+            request = redirected(
+                request, answer.headers.get("Location"), first=first, to_private=self._private_redirects
+            )
+        raise ProtocolViolation(f"{what}: {first} redirects more than {MAX_HOPS} times")
+
+    def once(self, request: Request, *, what: str) -> Answer:
+        """Return the answer of the one URL of *request*, after retries. Raises as `ask` does."""
+        host = str(request.origin)
+        attempt = 0
+        while True:
+            self._health.admit(host)
+            attempt += 1
+            try:
+                answer = self._carrier().send(request)
+                if not self._is_transient(answer):
+                    self._answered(host, answer)
+                    return answer
+                error, wait_s = self._transient(host, answer, attempt, what=what)
+            except (Interrupted, MustWait):
+                raise
+            except (RegistryUnavailable, RegistryTimeout) as failure:
+                error, wait_s = failure, self._retry.wait_s(attempt)
+            self._again(host, error, attempt, wait_s=wait_s)
+
+    def probe(self, request: Request) -> Answer:
+        """Return the answer to *request*, sent once, whatever is known of its host. Raises as Transport.send does."""
+        return self._carrier().send(request)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        with self._lock:
+            transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+    def _carrier(self) -> Transport:
+        patience.current().remaining_s(0.0)
+        with self._lock:
+            if self._transport is None:
+                from regfs.registry.transport import Transport
+
+                self._transport = Transport(
+                    self._stats, user_agent=self._user_agent, pace=self._pace, slots=self._slots
+                )
+            return self._transport
+
+    def _is_transient(self, answer: Answer) -> bool:
+        """Tell whether the same request may succeed a little later."""
+        return answer.status in TRANSIENT or (answer.status == 400 and is_throttling(answer))
+
+    def _transient(self, host: str, answer: Answer, attempt: int, *, what: str) -> tuple[RegfsError, float]:
+        """Return the error that *answer* is if nothing better comes, and how long to wait for that."""
+        asked_s = retry_after_s(answer.headers.get("Retry-After"))
+        wait_s = self._retry.wait_s(attempt) if asked_s is None else asked_s
+        error = refusal(answer, what=what)
+        if isinstance(error, RateLimited):
+            self._rate(host, answer)
+            self._health.throttled(host, wait_s)
+        return error, wait_s
+
+    def _again(self, host: str, error: RegfsError, attempt: int, *, wait_s: float) -> None:
+        """Wait before the next attempt. Raises *error* where there is none, or no time for it."""
+        may_wait_s = patience.current().remaining_s(self._retry.throttle_s)
+        hopeless = isinstance(error, ConnectFailed) or (isinstance(error, Slow) and attempt > 1)
+        if hopeless or attempt >= self._retry.attempts:
+            if not isinstance(error, RateLimited):
+                self._health.failed(host, error)
+            raise error
+        if wait_s > may_wait_s:
+            raise error
+        self._stats.count("registry.retries")
+        log.info("%s; asking again in %.1f s", error, wait_s)
+        patience.current().sleep(wait_s)
+
+    def _answered(self, host: str, answer: Answer) -> None:
+        self._health.answered(host)
+        self._rate(host, answer)
+
+    def _rate(self, host: str, answer: Answer) -> None:
+        """Keep what the registry says of the requests that are left (Docker Hub: `76;w=21600`)."""
+        remaining = (answer.headers.get("ratelimit-remaining") or "").partition(";")[0].strip()
+        if remaining.isascii() and remaining.isdigit():
+            self._stats.gauge(f"registry.ratelimit_remaining.{host}", float(remaining[:12]))

@@ -1,0 +1,160 @@
+"""Lists: the tags of a repository, the repositories of a registry. All pages, or an error: never half a list.
+
+Used by client.py. Sources: distribution-spec, "Listing Tags"; Docker's registry API, "Listing Repositories". No page
+size is asked for: some registries refuse one that is too large, others ignore it. Thread rule: shared by all threads.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from regfs.errors import NotFound, ProtocolViolation, TooLarge
+from regfs.model.names import RepositoryName, is_attachment_tag, is_repository_component, is_tag
+from regfs.registry.calls import Calls, expected, pull_scope
+from regfs.registry.hosts import Endpoint
+from regfs.registry.links import next_page
+from regfs.registry.message import Answer
+
+log = logging.getLogger(__name__)
+
+_PAGE_BYTES = 16 * 1024 * 1024
+_PAGES = 10_000
+_ENTRIES = 1_000_000
+# Pages that overlap are met, and empty ones; many in a row are a circle that names its pages anew.
+_BARREN_PAGES = 8
+_CATALOG_SCOPE = ("registry:catalog:*",)
+
+Ask = Callable[[str], Answer]
+
+
+class Listing:
+    """Fetches lists, page after page."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    def tags(self, repository: RepositoryName) -> list[str]:
+        """Return the tags of *repository*. See RegistryClient.tags."""
+
+        def ask(endpoint: Endpoint) -> list[str]:
+            found = self._all(
+                endpoint,
+                f"{repository.path}/tags/list",
+                key="tags",
+                what=f"the tags of {repository}",
+                repository=repository,
+                scopes=pull_scope(repository),
+            )
+            return _valid(found, is_tag, what=f"the tags of {repository}")
+
+        tags = self._calls.first_of(repository.registry, "resolve", ask)
+        return [tag for tag in tags if not is_attachment_tag(tag)]
+
+    def repositories(self, registry: str) -> list[str]:
+        """Return the repositories of *registry*. See RegistryClient.repositories."""
+        what = f"the repositories of {registry}"
+        # Only the registry itself: a mirror lists what it mirrors, of whatever registry.
+        upstream = [one for one in self._calls.endpoints(registry, "resolve") if one.upstream]
+        if not upstream:
+            raise NotFound(f"{what}: none of its hosts is the registry itself")
+        found = self._all(
+            upstream[-1], "_catalog", key="repositories", what=what, repository=None, scopes=_CATALOG_SCOPE
+        )
+        return _valid(found, _is_repository_path, what=what)
+
+    def _all(
+        self,
+        endpoint: Endpoint,
+        path: str,
+        *,
+        key: str,
+        what: str,
+        repository: RepositoryName | None,
+        scopes: tuple[str, ...],
+    ) -> list[object]:
+        def ask(path: str) -> Answer:
+            return self._calls.call(
+                endpoint,
+                path,
+                headers={"Accept": "application/json"},
+                what=what,
+                repository=repository,
+                scopes=scopes,
+            )
+
+        try:
+            return pages(ask, path, lambda document: entries(document, key, what=what), what=what)
+        except PageGone as error:
+            # The tag that a page began after was deleted meanwhile (zot); from the start it works.
+            log.info("%s; starting again", error)
+            return pages(ask, path, lambda document: entries(document, key, what=what), what=what)
+
+
+class PageGone(ProtocolViolation):
+    """A page after the first is not there: the list changed while it was read."""
+
+
+def pages(ask: Ask, path: str, parse: Callable[[Any], list[object]], *, what: str) -> list[object]:
+    """Return what *parse* finds on all pages, from *path* on, without repetitions that make no progress.
+
+    Raises PageGone, ProtocolViolation (a cycle), TooLarge, and what *ask* and *parse* raise.
+    """
+    found: list[object] = []
+    seen_paths: set[str] = set()
+    seen: set[str] = set()
+    barren = 0
+    next_path: str | None = path
+    while next_path is not None:
+        if next_path in seen_paths or len(seen_paths) >= _PAGES:
+            raise ProtocolViolation(f"{what}: its pages go round in circles")
+        seen_paths.add(next_path)
+        answer = ask(next_path)
+        if len(seen_paths) > 1 and answer.status in (404, 410):
+            answer.discard()
+            raise PageGone(f"{what}: page {len(seen_paths)} is gone")
+        with expected(answer, 200, what=what):
+            entries_here = parse(document_of(answer, what=what))
+            next_path = next_page(answer.url, answer.headers.all("Link"))
+        new = [entry for entry in entries_here if str(entry) not in seen]
+        seen.update(map(str, new))
+        found += new
+        if len(found) > _ENTRIES:
+            raise TooLarge(f"{what}: more than {_ENTRIES} entries")
+        barren = 0 if new else barren + 1
+        if barren > _BARREN_PAGES:
+            raise ProtocolViolation(f"{what}: its pages repeat themselves")
+    return found
+
+
+def document_of(answer: Answer, *, what: str) -> Any:
+    """Return the JSON document in *answer*. Raises ProtocolViolation (a web page, for instance), TooLarge."""
+    try:
+        return json.loads(answer.read(_PAGE_BYTES, what=what).decode("utf-8"))
+    except (ValueError, RecursionError):
+        origin, kind = answer.request.origin, answer.content_type
+        raise ProtocolViolation(f"{what}: {origin} sends no JSON but {kind or 'something else'!r}") from None
+
+
+def entries(document: Any, key: str, *, what: str) -> list[object]:
+    """Return the list under *key*, which may be null or missing where there is nothing. Raises ProtocolViolation."""
+    found = document.get(key) if isinstance(document, dict) else ""
+    if found is None:
+        return []
+    if not isinstance(found, list):
+        raise ProtocolViolation(f"{what}: an answer without a list of {key}")
+    return found
+
+
+def _valid(found: list[object], is_valid: Callable[[str], bool], *, what: str) -> list[str]:
+    """Return the valid names in *found*, sorted and once each; the others are logged in one line."""
+    names = [entry for entry in found if isinstance(entry, str) and is_valid(entry)]
+    if len(names) < len(found):
+        log.warning("%s: %d entries are no valid names and left out", what, len(found) - len(names))
+    return sorted(set(names))
+
+
+def _is_repository_path(name: str) -> bool:
+    return bool(name) and all(is_repository_component(component) for component in name.split("/"))

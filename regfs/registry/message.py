@@ -1,0 +1,168 @@
+"""What goes to a registry and what comes back: requests and answers, without the library that carries them.
+
+Used by every module of this room; transport.py makes the answers. A Request is a value. An Answer belongs to the
+thread that sent its request, holds a connection, and must be closed (or read to its end).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from regfs.errors import TooLarge
+from regfs.registry.hosts import Tls
+
+# The default trust: the system's authorities, no client certificate.
+SYSTEM_TRUST = Tls()
+# A body of up to this size is read to its end, so that the connection can be used again; a larger one is cut off.
+_WORTH_DRAINING = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port: the border that no credential crosses."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """Return the origin of *url*. Raises ValueError where it has no host or an impossible port."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("not an http or https URL with a host")
+        return cls(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        default = self.port == (443 if self.scheme == "https" else 80)
+        return host if default else f"{host}:{self.port}"
+
+
+def without_query(url: str) -> str:
+    """Return *url* as it may be logged: no query (signed URLs keep their secret there), no user, no fragment."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request to one URL. *url* is sent as it stands; *bulk* marks a transfer that may take long."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, kw_only=True, repr=False)
+    body: bytes | None = field(default=None, kw_only=True, repr=False)
+    tls: Tls = field(default=SYSTEM_TRUST, kw_only=True)
+    bulk: bool = field(default=False, kw_only=True)
+    answer_within_s: float | None = field(default=None, kw_only=True)
+
+    @property
+    def origin(self) -> Origin:
+        """The scheme, host and port that are asked."""
+        return Origin.of(self.url)
+
+
+class Headers:
+    """The header fields of an answer: names without regard to case, repeated fields kept apart."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: list[tuple[str, str]]) -> None:
+        self._fields: dict[str, list[str]] = {}
+        for name, value in fields:
+            self._fields.setdefault(name.lower(), []).append(value.strip())
+
+    def all(self, name: str) -> list[str]:
+        """Return the values of every field called *name*, in their order."""
+        return self._fields.get(name.lower(), [])
+
+    def get(self, name: str) -> str | None:
+        """Return the value of the first field called *name*, None where there is none."""
+        return next(iter(self.all(name)), None)
+
+
+class Answer:
+    """A status, headers, and a body that is still on the wire."""
+
+    def __init__(
+        self,
+        request: Request,
+        status: int,
+        *,
+        headers: Headers,
+        content_length: int | None,
+        chunks: Iterator[bytes],
+        close: Callable[[], None],
+    ) -> None:
+        self.request = request
+        self.status = status
+        self.headers = headers
+        self.content_length = content_length
+        self.error_body: bytes | None = None  # kept by refusals.py: an error text is looked at more than once
+        self._chunks = chunks
+        self._close = close
+
+    @property
+    def url(self) -> str:
+        """The URL that gave this answer."""
+        return self.request.url
+
+    @property
+    def content_type(self) -> str:
+        """The Content-Type without its parameters, lower case; empty where there is none."""
+        return (self.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+
+    def chunks(self) -> Iterator[bytes]:
+        """Give the body's raw bytes as they arrive; the connection goes back to the pool at its end.
+
+        Raises RegistryUnavailable where the connection breaks before the end that the headers promised.
+        """
+        return self._chunks
+
+    def read(self, limit: int, *, what: str) -> bytes:
+        """Return the whole body. Raises TooLarge where it is over *limit* bytes; *what* names it then."""
+        if self.content_length is not None and self.content_length > limit:
+            self.close()
+            raise TooLarge(f"{what}: {self.content_length} bytes, the limit is {limit}")
+        received = bytearray()
+        for chunk in self._chunks:
+            received += chunk
+            if len(received) > limit:
+                self.close()
+                raise TooLarge(f"{what}: more than {limit} bytes")
+        self.close()
+        return bytes(received)
+
+    def read_some(self, limit: int) -> bytes:
+        """Return up to *limit* bytes of the body and close: for texts that are only shown."""
+        received = bytearray()
+        for chunk in self._chunks:
+            received += chunk
+            if len(received) >= limit:
+                break
+        self.close()
+        return bytes(received[:limit])
+
+    def discard(self) -> None:
+        """Close; a short body is read first, so that its connection can be used again."""
+        if self.content_length is not None and self.content_length <= _WORTH_DRAINING:
+            for _chunk in self._chunks:
+                pass
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection up, or back. May be called twice."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,115 @@
+"""Referrers: what refers to a manifest (signatures, attestations, SBOMs), by the API or by the tag that stands for it.
+
+Used by client.py. Registries without the API answer nearly anything: 400 (Quay), 401 without a challenge (Harbor),
+405, 406 (go-containerregistry#1962), a redirect to a web page or a page itself with 200 (GHCR). All of that means "ask
+the tag"; 5xx does not: then nobody knows. Source: distribution-spec, "Listing Referrers", "Referrers Tag Schema".
+Thread rule: shared by all threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from cachetools import TTLCache
+
+from regfs.errors import NotFound, ProtocolViolation, RegfsError
+from regfs.model import media_types
+from regfs.model.digest import Digest
+from regfs.model.manifest import Descriptor, Index, parse_manifest
+from regfs.model.names import RepositoryName
+from regfs.registry.calls import Calls, expected, is_foreign, pull_scope
+from regfs.registry.documents import DOCUMENT_LIMIT, Documents
+from regfs.registry.hosts import Endpoint
+from regfs.registry.links import next_page
+from regfs.registry.message import Answer
+from regfs.registry.refusals import error_text
+
+log = logging.getLogger(__name__)
+
+_PAGES = 1000
+_NO_API = frozenset({400, 401, 403, 404, 405, 406, 501})
+_KNOWN_FOR_S = 3600.0
+
+
+class NoReferrersApi(RegfsError):
+    """Internal to this room: the endpoint does not know the referrers API."""
+
+
+class Referrers:
+    """Fetches lists of referrers."""
+
+    def __init__(self, calls: Calls, documents: Documents) -> None:
+        self._calls = calls
+        self._documents = documents
+        self._lock = threading.Lock()
+        self._without_api: TTLCache[str, bool] = TTLCache(1024, _KNOWN_FOR_S)
+
+    def of(self, repository: RepositoryName, digest: Digest) -> list[Descriptor]:
+        """Return what refers to *digest*. See RegistryClient.referrers."""
+        return self._calls.first_of(
+            repository.registry, "referrers", lambda endpoint: self._of(endpoint, repository, digest)
+        )
+
+    def _of(self, endpoint: Endpoint, repository: RepositoryName, digest: Digest) -> list[Descriptor]:
+        with self._lock:
+            without_api = endpoint.base in self._without_api
+        if not without_api:
+            try:
+                return self._by_api(endpoint, repository, digest)
+            except NoReferrersApi:
+                with self._lock:
+                    self._without_api[endpoint.base] = True
+        return self._by_tag(repository, digest)
+
+    def _by_api(self, endpoint: Endpoint, repository: RepositoryName, digest: Digest) -> list[Descriptor]:
+        what = f"the referrers of {repository}@{digest}"
+        found: dict[Digest, Descriptor] = {}
+        path: str | None = f"{repository.path}/referrers/{digest}"
+        seen: set[str] = set()
+        while path is not None:
+            if path in seen or len(seen) >= _PAGES:
+                raise ProtocolViolation(f"{what}: the pages go round in circles")
+            seen.add(path)
+            answer = self._calls.call(
+                endpoint,
+                path,
+                headers={"Accept": media_types.OCI_INDEX},
+                what=what,
+                repository=repository,
+                scopes=pull_scope(repository),
+            )
+            with answer:
+                self._check(answer, endpoint, is_first=len(seen) == 1, what=what)
+                for descriptor in _entries(answer, what=what):
+                    found.setdefault(descriptor.digest, descriptor)
+                path = next_page(answer.url, answer.headers.all("Link"))
+        return list(found.values())
+
+    def _check(self, answer: Answer, endpoint: Endpoint, *, is_first: bool, what: str) -> None:
+        """Raise NoReferrersApi where *answer* is that of a registry without the API, or the error that it is."""
+        if is_first and answer.status == 404 and "NAME_UNKNOWN" in error_text(answer):
+            raise NotFound(f"{what}: {endpoint.host} has no such repository")
+        is_page = answer.status == 200 and answer.content_type != media_types.OCI_INDEX
+        elsewhere = is_foreign(answer, self._calls.base(endpoint))
+        if is_first and (answer.status in _NO_API or is_page or elsewhere):
+            log.info("%s: %s has no referrers API (%d)", what, endpoint.host, answer.status)
+            raise NoReferrersApi(what)
+        expected(answer, 200, what=what)
+
+    def _by_tag(self, repository: RepositoryName, digest: Digest) -> list[Descriptor]:
+        """Return what the tag that stands for the referrers lists; no tag, no referrers."""
+        tag = f"{digest.algorithm[:32]}-{digest.encoded[:64]}"
+        try:
+            document = self._documents.fetch(repository, tag)
+        except NotFound:
+            return []
+        index = parse_manifest(document.content, content_type=document.content_type)
+        return list(index.manifests) if isinstance(index, Index) else []
+
+
+def _entries(answer: Answer, *, what: str) -> tuple[Descriptor, ...]:
+    index = parse_manifest(answer.read(DOCUMENT_LIMIT, what=what), content_type=answer.content_type)
+    if not isinstance(index, Index):
+        raise ProtocolViolation(f"{what}: a document that is no index")
+    return index.manifests

@@ -1,0 +1,85 @@
+"""What an error answer means: a status and a body that may be JSON, text, a web page or nothing.
+
+Used wherever an answer is not the one that was hoped for. Sources: distribution-spec, "Error Codes"; the registries
+that answer otherwise are named where they are met. Pure but for reading at most 64 KiB of the body; never raises for
+what the body says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from regfs.errors import (
+    AccessDenied,
+    NotFound,
+    ProtocolViolation,
+    RateLimited,
+    RegfsError,
+    RegistryTimeout,
+    RegistryUnavailable,
+)
+from regfs.registry.message import Answer
+
+BODY_LIMIT = 64 * 1024
+_TEXT_LIMIT = 300
+_TAGS = re.compile(r"<[^>]*>")
+# ECR throttles with 400 (go-containerregistry#750), and so do AWS's load balancers in front of others.
+_THROTTLING = re.compile(r"ThrottlingException|TOOMANYREQUESTS|Rate exceeded", re.ASCII)
+
+
+def is_throttling(answer: Answer) -> bool:
+    """Tell whether a 400 means "too many requests". Reads the body, which `refusal` still sees afterwards."""
+    return _THROTTLING.search(error_text(answer)) is not None
+
+
+def error_text(answer: Answer) -> str:
+    """Return the beginning of the error body, read once and kept with the answer; empty where it cannot be read."""
+    if answer.error_body is None:
+        try:
+            answer.error_body = answer.read_some(BODY_LIMIT)
+        except (RegistryUnavailable, RegistryTimeout):
+            # The status is what counts; where the deadline has passed, the next wait says so.
+            answer.error_body = b""
+    return answer.error_body.decode("utf-8", "replace")
+
+
+def refusal(answer: Answer, *, what: str) -> RegfsError:
+    """Return the error that *answer* means for *what*; closes it."""
+    host, status = answer.request.origin, answer.status
+    said = _said(error_text(answer))
+    reason = f"{host} answers {status}" + (f": {said}" if said else "")
+    if status in (404, 410):
+        return NotFound(f"{what}: {reason}")
+    if status == 401:
+        return AccessDenied(f"{what}: {reason}; it does not exist or needs a login (docker login {host})")
+    if status == 403:
+        return AccessDenied(f"{what}: {reason}")
+    if status == 407:
+        return AccessDenied(f"{what}: the proxy on the way to {host} wants credentials; name them in https_proxy")
+    if status == 429 or (status == 400 and is_throttling(answer)):
+        return RateLimited(f"{what}: {reason}")
+    if status >= 500 or status in (408, 499):
+        return RegistryUnavailable(f"{what}: {reason}")
+    return ProtocolViolation(f"{what}: {reason}")
+
+
+def _said(text: str) -> str:
+    """Return one printable line of what an error body says."""
+    try:
+        said = _from_document(json.loads(text))
+    except (ValueError, RecursionError):
+        said = _TAGS.sub(" ", text)
+    printable = "".join(letter if letter.isprintable() else " " for letter in said[: 4 * _TEXT_LIMIT])
+    return " ".join(printable.split())[:_TEXT_LIMIT]
+
+
+def _from_document(document: Any) -> str:
+    """Return code and message of the first error: `errors[]` by the specification, `message` or `details` elsewhere."""
+    if not isinstance(document, dict):
+        return ""
+    errors = document.get("errors")
+    first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else document
+    parts = (first.get(key) for key in ("code", "error", "message", "details"))
+    return " ".join(part for part in parts if isinstance(part, str))

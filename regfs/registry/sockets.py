@@ -1,0 +1,197 @@
+"""Sockets that ask the thread's patience each time before they wait.
+
+Timeouts of the socket module count from one byte to the next, so that a server which drips one byte a second is never
+late. Here every wait is cut into slices of a second: between two slices the deadline is looked at, cancellation, the
+time the answer may take to begin, and how many bytes came for the time waited.
+
+Used by transport.py. Thread rule: a socket is used by one thread at a time; `headers_due` is per thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from regfs import patience
+from regfs.errors import RegistryTimeout, RegistryUnavailable
+
+log = logging.getLogger(__name__)
+
+SLICE_S = 1.0
+_due = threading.local()
+
+
+class Slow(RegistryTimeout):
+    """The other side took longer than a registry gets; the caller's own deadline has not passed."""
+
+
+class ConnectFailed(RegistryUnavailable):
+    """No connection came about (DNS, refused, no route): asking again at once is useless."""
+
+
+class NotTls(ConnectFailed):
+    """The other side does not speak TLS on this port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How slow a peer may be: seconds to connect, to begin its answer, between two bytes, and bytes per second.
+
+    The rate is judged over *window_s* of waiting; time that the reader spends elsewhere does not count.
+    """
+
+    connect_s: float = 10.0
+    answer_s: float = 30.0
+    idle_s: float = 30.0
+    rate: int = 1024
+    window_s: float = 30.0
+
+
+@contextmanager
+def headers_due(within_s: float) -> Iterator[None]:
+    """Let reads of this thread fail with Slow once *within_s* passed: until an answer's headers are read."""
+    _due.at = time.monotonic() + within_s
+    try:
+        yield
+    finally:
+        _due.at = None
+
+
+def wait_at_most(seconds: float) -> float:
+    """Return how long this thread may wait now, at most *seconds*. Raises RegistryTimeout, Interrupted, MustWait."""
+    allowed = patience.current().remaining_s(seconds)
+    due: float | None = getattr(_due, "at", None)
+    if due is None:
+        return allowed
+    left_s = due - time.monotonic()
+    if left_s <= 0:
+        raise Slow("no answer within the time that a registry gets")
+    return min(allowed, left_s)
+
+
+class _Meter:
+    """Judges one connection: how long it is silent, and how much it brings while somebody waits for it."""
+
+    __slots__ = ("_bytes", "_pace", "_waited_s")
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._bytes = 0
+        self._waited_s = 0.0
+
+    def receive(self, receive: Callable[[], int], set_timeout: Callable[[float], None]) -> int:
+        """Return what *receive* returns, waiting in slices. Raises Slow, RegistryTimeout, Interrupted."""
+        began = time.monotonic()
+        while True:
+            set_timeout(wait_at_most(SLICE_S))
+            try:
+                count = receive()
+            except TimeoutError:
+                silent_s = time.monotonic() - began
+                if silent_s >= self._pace.idle_s:
+                    raise Slow(f"the connection was silent for {silent_s:.0f} s") from None
+                continue
+            self._judge(time.monotonic() - began, count)
+            return count
+
+    def _judge(self, waited_s: float, count: int) -> None:
+        self._waited_s += waited_s
+        self._bytes += count
+        if self._waited_s < self._pace.window_s:
+            return
+        if self._bytes < self._pace.rate * self._waited_s:
+            raise Slow(f"{self._bytes} bytes in {self._waited_s:.0f} s is too slow")
+        self._waited_s, self._bytes = 0.0, 0
+
+
+class WatchedSocket(socket.socket):
+    """A connected TCP socket whose reads are patient."""
+
+    meter: _Meter
+
+    @classmethod
+    def over(cls, connected: socket.socket, pace: Pace) -> WatchedSocket:
+        """Return a watched socket that takes *connected* over."""
+        watched = cls(connected.family, connected.type, connected.proto, fileno=connected.detach())
+        watched.meter = _Meter(pace)
+        # For the TLS handshake, which the socket module bounds as a whole; reads have a timeout of their own.
+        watched.settimeout(wait_at_most(pace.connect_s))
+        return watched
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        read = super().recv_into
+        return self.meter.receive(lambda: read(buffer, nbytes, flags), self.settimeout)
+
+
+def tls_context_for(context: ssl.SSLContext, pace: Pace) -> ssl.SSLContext:
+    """Let *context* make watched sockets; return it."""
+
+    class WatchedTlsSocket(ssl.SSLSocket):
+        def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+            meter = self.__dict__.setdefault("meter", _Meter(pace))
+            read = super().recv_into
+            received: int = meter.receive(lambda: read(buffer, nbytes, flags), self.settimeout)
+            return received
+
+    context.sslsocket_class = WatchedTlsSocket
+    return context
+
+
+def connect(host: str, port: int, *, pace: Pace) -> WatchedSocket:
+    """Return a connection to the first address of *host* that accepts one; blocks on the network.
+
+    Raises RegistryUnavailable, RegistryTimeout, Interrupted, MustWait.
+    """
+    refusal = "it has no address"
+    timed_out = False
+    for family, kind, protocol, _name, address in _resolve(host, port):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.settimeout(wait_at_most(pace.connect_s))
+            connection.connect(address)
+        except TimeoutError:
+            connection.close()
+            wait_at_most(0.0)
+            timed_out, refusal = True, f"no connection within {pace.connect_s:g} s"
+        except OSError as error:
+            connection.close()
+            timed_out, refusal = False, error.strerror or str(error)
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return WatchedSocket.over(connection, pace)
+    kind_of_error = Slow if timed_out else ConnectFailed
+    raise kind_of_error(f"cannot connect to {host}:{port}: {refusal}")
+
+
+_Address = tuple[int, int, int, str, Any]
+
+
+def _resolve(host: str, port: int) -> list[_Address]:
+    """Return the addresses of *host*. The system's resolver knows no deadline, so a thread waits for it."""
+    addresses: Future[list[_Address]] = Future()
+
+    def ask() -> None:
+        try:
+            addresses.set_result(list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+        except (OSError, UnicodeError) as error:
+            addresses.set_exception(error)
+
+    wait_at_most(0.0)
+    threading.Thread(target=ask, name=f"resolve {host}", daemon=True).start()
+    try:
+        return patience.current().wait_for(addresses)
+    except socket.gaierror as error:
+        raise ConnectFailed(f"the name {host} cannot be resolved: {error.strerror}") from error
+    except UnicodeError as error:
+        raise ConnectFailed(f"{host!r} is not a host name") from error

@@ -1,0 +1,323 @@
+"""One HTTP request to one URL: the only module that knows requests and urllib3.
+
+They serve as a connection pool and nothing else. What they add is unsafe towards registries, and is therefore not
+used: redirects (credentials and custom headers go along), retries (Retry-After is honoured for hours), netrc (replaces
+a token), cookies, transparent decompression (breaks digests), certifi instead of the system's trust store. Importing
+this module costs 90 ms, so that exchange.py imports it at the first request.
+
+Thread rule: a Transport is shared by all threads.
+"""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_environ_proxies
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.response import HTTPResponse
+
+from regfs import patience
+from regfs.errors import AccessDenied, ProtocolViolation, RegfsError, RegistryTimeout, RegistryUnavailable
+from regfs.registry.addresses import is_loopback
+from regfs.registry.hosts import Tls
+from regfs.registry.message import Answer, Headers, Request
+from regfs.registry.slots import HostSlots
+from regfs.registry.sockets import SLICE_S, NotTls, Pace, Slow, connect, headers_due, tls_context_for
+from regfs.stats import Stats
+
+log = logging.getLogger(__name__)
+
+# Their log lines hold full URLs, and the query of a signed URL is a secret.
+logging.getLogger("urllib3").setLevel(logging.CRITICAL)
+
+_CHUNK = 256 * 1024
+# What OpenSSL says when the port answers a TLS greeting in plain text.
+_PLAIN_TEXT = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"})
+# A garbled page may stand where an error text is expected; this much of it is enough.
+_TEXT_LIMIT = 200
+
+_sent = threading.local()
+_Release = Callable[[], None]
+
+
+class StaleConnection(RegistryUnavailable):
+    """A kept connection turned out to be closed before any byte of an answer: nothing was tried yet."""
+
+
+class Transport:
+    """Sends requests over pooled connections, each host's within its slots, all under the thread's patience."""
+
+    def __init__(self, stats: Stats, *, user_agent: str, pace: Pace, slots: HostSlots) -> None:
+        self._stats = stats
+        self._user_agent = user_agent
+        self._pace = pace
+        self._slots = slots
+        self._lock = threading.Lock()
+        self._adapters: dict[Tls, _Adapter] = {}
+
+    def send(self, request: Request) -> Answer:
+        """Return the answer to *request*, its body unread; blocks on the network.
+
+        Raises:
+            RegistryUnavailable: no connection, or it broke. NotTls where the port does not speak TLS.
+            RegistryTimeout: the registry or the caller's deadline.
+            ProtocolViolation: an answer that is not HTTP, an untrusted certificate.
+            AccessDenied: the proxy wants credentials. Also MustWait, Interrupted.
+        """
+        slot = self._slots.take(str(request.origin), bulk=request.bulk)
+        try:
+            try:
+                response = self._exchange(request)
+            except StaleConnection:
+                response = self._exchange(request)
+            return self._answer(request, response, slot.give_back)
+        except BaseException:
+            slot.give_back()
+            raise
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        with self._lock:
+            adapters, self._adapters = list(self._adapters.values()), {}
+        for adapter in adapters:
+            adapter.close()
+
+    def _exchange(self, request: Request) -> HTTPResponse:
+        prepared = requests.PreparedRequest()
+        prepared.method, prepared.url, prepared.body = request.method, request.url, request.body
+        # Not prepare_url(): it rewrites escapes and dots, and the signature of a signed URL then does not match.
+        prepared.headers = CaseInsensitiveDict(
+            {"User-Agent": self._user_agent, "Accept-Encoding": "identity", **request.headers}
+        )
+        if request.body is not None:
+            prepared.headers["Content-Length"] = str(len(request.body))
+        prepared.prepare_cookies({})
+        self._stats.count("registry.requests")
+        log.debug("%s %s", request.method, request.url.partition("?")[0])
+        adapter = self._adapter(request.tls)
+        _sent.reused = False
+        try:
+            with headers_due(request.answer_within_s or self._pace.answer_s):
+                response = adapter.send(
+                    prepared, stream=True, timeout=(self._pace.connect_s, SLICE_S), proxies=_proxies(request.url)
+                )
+        except RegistryTimeout as error:
+            self._stats.count("registry.errors")
+            raise type(error)(f"{request.origin}: {error}") from error
+        except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+            self._stats.count("registry.errors")
+            patience.current().remaining_s(0.0)  # where the caller's own deadline was the reason, that is the error
+            raise _converted(error, request, reused=_sent.reused) from _root(error)
+        except ValueError as error:
+            raise ProtocolViolation(f"{request.origin}: not a URL that can be asked") from error
+        raw: HTTPResponse = response.raw
+        return raw
+
+    def _answer(self, request: Request, raw: HTTPResponse, give_back: _Release) -> Answer:
+        def close() -> None:
+            raw.close()  # a connection with unread bytes is of no use to anybody
+            raw.release_conn()
+            give_back()
+
+        headers = Headers(list(raw.headers.iteritems()))
+        try:
+            length = _content_length(headers, request)
+        except ProtocolViolation:
+            close()
+            raise
+        chunks = self._chunks(request, raw, close)
+        if request.method == "HEAD":
+            # There is no body; reading its end gives the connection back.
+            for _chunk in chunks:
+                pass
+        return Answer(request, raw.status, headers=headers, content_length=length, chunks=chunks, close=close)
+
+    def _chunks(self, request: Request, raw: HTTPResponse, close: _Release) -> Iterator[bytes]:
+        finished = False
+        try:
+            while chunk := raw.read(_CHUNK, decode_content=False):
+                self._stats.count("registry.bytes", len(chunk))
+                yield chunk
+            finished = True
+        except RegistryTimeout as error:
+            raise type(error)(f"{request.origin}: {error}") from error
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+            self._stats.count("registry.errors")
+            reason = _reason(_root(error))
+            raise RegistryUnavailable(f"{request.origin}: the transfer broke off: {reason}") from _root(error)
+        finally:
+            if not finished:
+                raw.close()
+            close()
+
+    def _adapter(self, tls: Tls) -> _Adapter:
+        with self._lock:
+            adapter = self._adapters.get(tls)
+            if adapter is None:
+                adapter = self._adapters[tls] = _Adapter(tls, self._pace)
+            return adapter
+
+
+def _content_length(headers: Headers, request: Request) -> int | None:
+    """Return the body's promised length. Raises ProtocolViolation where it is no number, or not one number.
+
+    urllib3 reads such a body until the connection closes and calls that success.
+    """
+    values = set(headers.all("Content-Length"))
+    if not values:
+        return None
+    value = values.pop()
+    if values or not (value.isascii() and value.isdigit()) or headers.get("Transfer-Encoding") is not None:
+        raise ProtocolViolation(f"{request.origin}: the answer's Content-Length makes no sense ({value[:40]!r})")
+    return int(value[:20])
+
+
+def _proxies(url: str) -> dict[str, str]:
+    """Return the proxies that the environment names for *url*; loopback is asked directly."""
+    if is_loopback(urlsplit(url).hostname or ""):
+        return {}
+    return get_environ_proxies(url)
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return the exception at the bottom: the wrappers' texts hold the URL with its query."""
+    seen: list[BaseException] = []
+    while error not in seen:
+        seen.append(error)
+        inner = [getattr(error, "reason", None), *error.args, error.__cause__, error.__context__]
+        error = next((one for one in inner if isinstance(one, BaseException)), error)
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what *error* says, fit for one line of a log."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return "".join(letter if letter.isprintable() else " " for letter in str(text)[:_TEXT_LIMIT])
+
+
+def _converted(error: Exception, request: Request, *, reused: bool) -> RegfsError:
+    """Return regfs's error for what requests, urllib3, http.client, ssl or the socket raised."""
+    root, origin = _root(error), request.origin
+    if isinstance(root, ssl.SSLError):
+        return _converted_tls(root, request)
+    if "Tunnel connection failed: 407" in str(root):
+        return AccessDenied(f"{origin}: the proxy wants credentials; name them in https_proxy")
+    if isinstance(root, TimeoutError):
+        return Slow(f"{origin}: no answer in time")
+    if isinstance(root, http.client.RemoteDisconnected | ConnectionError):
+        if reused:
+            return StaleConnection(f"{origin}: a kept connection was closed")
+        return RegistryUnavailable(f"{origin}: the connection was closed before the answer: {_reason(root)}")
+    if isinstance(root, http.client.HTTPException | urllib3.exceptions.InvalidHeader):
+        return ProtocolViolation(f"{origin}: the answer is not HTTP: {_reason(root)}")
+    if isinstance(root, urllib3.exceptions.LocationValueError | requests.exceptions.InvalidURL):
+        return ProtocolViolation(f"{origin}: not a URL that can be asked")
+    return RegistryUnavailable(f"{origin}: {_reason(root)}")
+
+
+def _converted_tls(error: ssl.SSLError, request: Request) -> RegfsError:
+    origin = request.origin
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ProtocolViolation(
+            f"{origin}: its certificate is not trusted: {error.verify_message}; "
+            f"put its authority into /etc/docker/certs.d/{origin}/ca.crt, or name the host with --insecure-registry"
+        )
+    if error.reason in _PLAIN_TEXT:
+        return NotTls(f"{origin}: it does not speak TLS; name it with --insecure-registry if it is meant to be plain")
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return RegistryUnavailable(f"{origin}: the connection was closed in the middle of TLS")
+    if "CERTIFICATE_REQUIRED" in (error.reason or "") or "HANDSHAKE_FAILURE" in (error.reason or ""):
+        return ProtocolViolation(f"{origin}: TLS failed ({error.reason}); it may want a client certificate")
+    return ProtocolViolation(f"{origin}: TLS failed ({error.reason or 'unknown reason'})")
+
+
+def _context(tls: Tls, pace: Pace) -> ssl.SSLContext:
+    """Return what TLS trusts and shows for *tls*: the system's authorities and the host's own."""
+    try:
+        context = ssl.create_default_context()
+        paths = ssl.get_default_verify_paths()
+        if paths.cafile is None and paths.capath is None:
+            context.load_verify_locations(cafile=requests.certs.where())
+        for file in tls.ca_files:
+            context.load_verify_locations(cafile=file)
+        if tls.client_pair is not None:
+            context.load_cert_chain(*tls.client_pair)
+    except OSError as error:
+        raise ProtocolViolation(f"a certificate or key file cannot be used: {error}") from error
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return tls_context_for(context, pace)
+
+
+class _Adapter(HTTPAdapter):
+    """requests' pool with watched sockets and one trust: what one host is trusted with does not reach another."""
+
+    def __init__(self, tls: Tls, pace: Pace) -> None:
+        self._tls_context = _context(tls, pace)
+        self._pool_classes = _pool_classes(pace)
+        super().__init__(pool_connections=32, pool_maxsize=16, max_retries=0)
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
+        super().init_poolmanager(connections, maxsize, block, **pool_kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._pool_classes
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        pool = super().proxy_manager_for(proxy, **proxy_kwargs)
+        pool.pool_classes_by_scheme = self._pool_classes
+        return pool
+
+    def build_connection_pool_key_attributes(  # type: ignore[override]
+        self,
+        request: requests.PreparedRequest,
+        verify: Any,  # noqa: ARG002 - the context decides
+        cert: Any = None,  # noqa: ARG002
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        parts = urlsplit(str(request.url))
+        host = {"scheme": parts.scheme, "host": parts.hostname, "port": parts.port}
+        return host, {"ssl_context": self._tls_context} if parts.scheme == "https" else {}
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Leave it to the context; requests would add certifi's authorities."""
+
+
+def _pool_classes(pace: Pace) -> dict[str, type[HTTPConnectionPool]]:
+    """Return urllib3's pools, whose connections are watched and know whether they were used before."""
+
+    class Watched(HTTPConnection):
+        _answered = False
+
+        def _new_conn(self) -> Any:
+            self._answered = _sent.reused = False
+            return connect(self._dns_host, self.port or self.default_port, pace=pace)
+
+        def putrequest(self, *args: Any, **kwargs: Any) -> None:
+            _sent.reused = self._answered
+            super().putrequest(*args, **kwargs)
+
+        def getresponse(self) -> HTTPResponse:  # type: ignore[override]
+            response = super().getresponse()
+            self._answered = True
+            return response
+
+    class WatchedTls(Watched, HTTPSConnection):
+        default_port = HTTPSConnection.default_port  # type: ignore[misc]
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Watched
+
+    class TlsPool(HTTPSConnectionPool):
+        ConnectionCls = WatchedTls
+
+    return {"http": PlainPool, "https": TlsPool}
