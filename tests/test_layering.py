@@ -90,3 +90,18 @@ def test_only_the_command_line_prints(module: Path) -> None:
     calls = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Call)]
     printing = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
     assert not printing or relative(module) in {"cli.py", "__main__.py"}, f"{relative(module)} prints in {printing}"
+
+
+def needed_modules(module: Path) -> set[str]:
+    """Return the modules of the package, by their relative path, that *module* imports."""
+    paths = {name.removeprefix("regfs.").replace(".", "/") for name in imported_names(module) if "." in name}
+    return {f"{path}{end}" for path in paths for end in (".py", "/__init__.py") if (PACKAGE / f"{path}{end}").is_file()}
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    """Inside a room too: two modules that need each other are one."""
+    needs = {relative(module): needed_modules(module) for module in modules()}
+    while free := [module for module, needed in needs.items() if not needed & needs.keys()]:
+        for module in free:
+            del needs[module]
+    assert not needs, f"these need each other, or one that does: {sorted(needs)}"
