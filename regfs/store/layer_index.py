@@ -8,7 +8,8 @@ inode's. A row with parent -1 has no name any more and is there as the inode of 
 the columns mean. Used by the pass (writer), by rootfs/ and the layers' own trees (reader).
 
 Thread rule: a LayerIndex may be used by any thread, one connection behind a lock (3 us a look-up, most of it SQLite's,
-so that a connection for each thread would cost more memory than it saves time). A writer belongs to one thread.
+so that a connection for each thread would cost more memory than it saves time). A writer is used by one thread after
+the other.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from regfs.errors import CacheFailure, NotFound
@@ -39,6 +41,11 @@ _LOOKUP = f"SELECT {_COLUMNS} FROM entries WHERE parent = ? AND name = ?"  # noq
 _BY_ROW = f"SELECT {_COLUMNS} FROM entries WHERE row = ?"  # noqa: S608
 _CHILDREN = f"SELECT {_COLUMNS} FROM entries WHERE parent = ? AND row != 0 ORDER BY name"  # noqa: S608
 _ALL = f"SELECT {_COLUMNS} FROM entries WHERE parent >= 0 AND row != 0 ORDER BY parent, name"  # noqa: S608
+_OUTLINE = """
+SELECT row, parent, inode, flags, substr(attributes, 54, 1) BETWEEN x'40' AND x'4f' FROM entries WHERE row != 0
+ORDER BY row
+"""
+_INSERT = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _BATCH = 1000
 _Stored = tuple[int, int, bytes, int, int, bytes, int | bytes | None, bytes | None, bytes | None]
 
@@ -78,6 +85,11 @@ class LayerIndex:
         with self._lock:
             self._connection.close()
 
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._path
+
     def lookup(self, parent: int, name: bytes) -> Row | None:
         """Return the entry *name* of the directory row *parent*, or None."""
         return self._one(_LOOKUP, (parent, name))
@@ -98,9 +110,28 @@ class LayerIndex:
         return self._complete(self._query(_CHILDREN, (row,)))
 
     def by_directory(self) -> Iterator[Row]:
-        """Yield every named row but the root, ordered by (parent, name): one scan, for the merge."""
+        """Yield every named row but the root, ordered by (parent, name): one scan."""
+        for stored in self._batches(_ALL):
+            yield from self._complete([stored])
+
+    def outline(self) -> Iterator[tuple[int, int, int, int, int | None]]:
+        """Yield (row, parent, inode, flags, whether it is a directory) of every row but the root.
+
+        In the order of the archive, rows without a name included; the last is None for a hard link. For the merge.
+        """
+        return self._batches(_OUTLINE)
+
+    def last_row(self) -> int:
+        """Return the highest number that a row has."""
+        return int(self._query("SELECT max(row) FROM entries", ())[0][0])
+
+    def count(self) -> int:
+        """Return how many rows there are."""
+        return int(self._query("SELECT count(*) FROM entries", ())[0][0])
+
+    def _batches(self, sql: str) -> Iterator[Any]:
         with self._lock:
-            cursor = self._connection.execute(_ALL)
+            cursor = self._connection.execute(sql)
         while True:
             with self._lock:
                 try:
@@ -109,11 +140,7 @@ class LayerIndex:
                     raise CacheFailure(f"{self._path}: {error}") from error
             if not batch:
                 return
-            yield from self._complete(batch)
-
-    def count(self) -> int:
-        """Return how many rows there are."""
-        return int(self._query("SELECT count(*) FROM entries", ())[0][0])
+            yield from batch
 
     def _one(self, sql: str, values: tuple[int | bytes, ...]) -> Row | None:
         rows = self._query(sql, values)
@@ -152,7 +179,7 @@ class LayerIndexWriter:
         self._path = path
         self._rows: list[Row] = []
         try:
-            self._connection = sqlite3.connect(path, isolation_level=None)
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             # Nobody sees the file before it is whole, so that neither journal nor flushes are of use.
             for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "cache_size = -8000",
                            f"application_id = {APPLICATION_ID}", f"user_version = {VERSION}"):  # fmt: skip
@@ -164,23 +191,20 @@ class LayerIndexWriter:
             raise CacheFailure(f"{path}: {error}") from error
 
     def add(self, row: Row) -> None:
-        """Add *row*; for a hard link the inode's columns are left out."""
+        """Add *row*, or put it in the place of the row of that number; a hard link's inode columns are left out."""
         self._rows.append(row)
         if len(self._rows) >= _BATCH:
             self._flush()
-
-    def replace(self, row: Row) -> None:
-        """Put *row* in the place of the row of that number."""
-        self._change("DELETE FROM entries WHERE row = ?", [(row.row,)])
-        self.add(row)
 
     def remove(self, rows: Iterable[int]) -> None:
         """Remove the rows of these numbers."""
         self._change("DELETE FROM entries WHERE row = ?", ((row,) for row in rows))
 
-    def rename(self, row: int, *, parent: int, name: bytes) -> None:
-        """Give the row another place."""
-        self._change("UPDATE entries SET parent = ?, name = ? WHERE row = ?", [(parent, name, row)])
+    def rename(self, rows: Iterable[tuple[int, int, bytes]]) -> None:
+        """Give rows another place: triples of row, parent and name."""
+        self._change(
+            "UPDATE entries SET parent = ?, name = ? WHERE row = ?", ((parent, name, row) for row, parent, name in rows)
+        )
 
     def add_flags(self, rows: Iterable[int], flags: int) -> None:
         """Set further flags of these rows."""
@@ -218,7 +242,7 @@ class LayerIndexWriter:
     def _flush(self) -> None:
         rows, self._rows = self._rows, []
         try:
-            self._connection.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_stored, rows))
+            self._connection.executemany(_INSERT, map(_stored, rows))
         except sqlite3.Error as error:
             raise CacheFailure(f"{self._path}: {error}") from error
 

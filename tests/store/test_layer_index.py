@@ -62,10 +62,10 @@ def test_rows_can_be_changed_before_the_index_is_finished(tmp_path: Path) -> Non
     for each in (ROOT, row(1, 0, b"gone"), row(2, 0, b"moved"), row(3, 0, b"d", flags=1), row(4, 0, b"other")):
         writer.add(each)
     writer.remove([1])
-    writer.rename(2, parent=-1, name=b"2")
+    writer.rename([(2, -1, b"2")])
     writer.add_flags([3], EntryFlag.OPAQUE)
     writer.set_nlinks([(3, 9)])
-    writer.replace(row(4, 0, b"other", content=99))
+    writer.add(row(4, 0, b"other", content=99))
     writer.finish()
     index = LayerIndex.open(tmp_path / "index")
     assert [each.name for each in index.by_directory()] == [b"d", b"other"]

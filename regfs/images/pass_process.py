@@ -1,0 +1,75 @@
+"""The process that passes one big layer: compressed bytes come in, and lines of JSON tell how it goes.
+
+    python -m regfs.images.pass_process '{"root": …, "boot": …, "digest": …, "diff_id": …, "size": …, "media_type": …}'
+    stdin    the layer's bytes, as the registry gives them
+    stdout   {"received": 1, "inflated": 1, "entries": 1} now and then; at last that with "done": true,
+             or {"error": "BadLayer", "message": "…"}
+
+It knows no registry and no credentials. If its parent dies, its input ends too early, and it leaves nothing behind.
+Started by passing.py alone; imports little, because it shall start fast.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from regfs.errors import RegfsError
+from regfs.layers.ingest import LayerToPass, Progress, run_pass
+from regfs.model.digest import Digest
+from regfs.store.layer_store import LayerStore
+
+_CHUNK = 1 << 18
+_REPORT_EVERY_S = 0.2
+# Three threads hand each other blocks that take a millisecond each; five, Python's default, would be lost at each turn.
+_SWITCH_INTERVAL_S = 0.0005
+
+
+def main(argument: str) -> int:
+    """Pass the layer that *argument* describes; return the exit status."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    told = json.loads(argument)
+    layer = LayerToPass(
+        Digest.parse(told["digest"]), Digest.parse(told["diff_id"]), size=told["size"], media_type=told["media_type"]
+    )
+    store = LayerStore(Path(told["root"]), boot=told["boot"])
+    progress = Progress()
+    try:
+        with store.begin_layer() as writer:
+            run_pass(_chunks(), layer=layer, sink=writer, progress=progress, report=_Reporter())
+            store.publish(writer, layer.diff_id)
+            _tell(done=True, received=progress.received, inflated=progress.inflated, entries=progress.entries)
+    except RegfsError as error:
+        _tell(error=type(error).__name__, message=str(error))
+        return 1
+    return 0
+
+
+class _Reporter:
+    def __init__(self) -> None:
+        self._next_s = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._next_s:
+            self._next_s = now_s + _REPORT_EVERY_S
+            _tell(received=progress.received, inflated=progress.inflated, entries=progress.entries)
+
+
+def _chunks() -> Iterator[bytes]:
+    while chunk := os.read(0, _CHUNK):
+        yield chunk
+
+
+def _tell(**words: object) -> None:
+    os.write(1, json.dumps(words).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,236 @@
+"""The pass over a layer: receive and hash | inflate and hash | read the archive and put away what is in it.
+
+Three threads with short queues between them: the caller's receives, two work. Each hash, inflation and write leaves
+the interpreter's lock, so that two cores are kept busy by one pass. Nothing that a pass puts into its sink may be
+shown before run_pass has returned: only then were the digest (of the bytes as received), the size and the diff id (of
+the archive) found right.
+
+Used by images/passing.py, in a process of its own for big layers. Thread rule: a pass belongs to its caller's thread.
+"""
+
+from __future__ import annotations
+
+import stat
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from queue import Queue
+
+from regfs.errors import BadContent, DigestMismatch, TooLarge
+from regfs.layers.compression import check_media_type, decompressed
+from regfs.layers.feed import ByteFeed
+from regfs.layers.layer_tree import LayerTree
+from regfs.layers.sink import LayerSink, ObjectSink
+from regfs.layers.tar import TarEntry, TarReader
+from regfs.model.digest import Digest
+
+OBJECT_SIZE = 1 << 16
+"""Files from this size on are objects; smaller ones go into the pack."""
+MAX_HOLES = 64 << 30
+"""How many bytes of holes the sparse files of one layer may have: each is hashed as the zero that it is."""
+
+_BLOCK_SIZE = 1 << 19
+_QUEUED_CHUNKS = 8
+_QUEUED_BLOCKS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class LayerToPass:
+    """A layer as its manifest and its image's config describe it; *size* and *digest* are of the compressed bytes."""
+
+    digest: Digest
+    diff_id: Digest
+    size: int
+    media_type: str
+
+
+class Progress:
+    """How far a pass is. Each number is written by one thread and may be read by any."""
+
+    __slots__ = ("entries", "inflated", "received")
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.inflated = 0
+        self.entries = 0
+
+
+def run_pass(
+    chunks: Iterable[bytes],
+    *,
+    layer: LayerToPass,
+    sink: LayerSink,
+    progress: Progress,
+    report: Callable[[Progress], None] = lambda _: None,
+) -> None:
+    """Put the layer that *chunks* are into *sink*, and return once it is known to be the right one.
+
+    *report* is called after each chunk, in this thread. Blocks for as long as *chunks* does, and raises what it raises.
+
+    Raises:
+        DigestMismatch: size, digest or diff id are others than *layer* says.
+        BadLayer, TooLarge, Unsupported: the bytes are the right ones, and no layer that can be shown.
+        CacheFailure: the sink could not take it.
+    """
+    check_media_type(layer.media_type)
+    _Pass(layer, sink, progress).run(chunks, report)
+
+
+class _Pass:
+    def __init__(self, layer: LayerToPass, sink: LayerSink, progress: Progress) -> None:
+        self._layer = layer
+        self._sink = sink
+        self._progress = progress
+        self._chunks: Queue[bytes] = Queue(_QUEUED_CHUNKS)
+        self._blocks: Queue[bytes] = Queue(_QUEUED_BLOCKS)
+        self._digest = layer.digest.hasher()
+        self._diff_id = layer.diff_id.hasher()
+        self._inflate_error: BaseException | None = None
+        self._read_error: BaseException | None = None
+
+    def run(self, chunks: Iterable[bytes], report: Callable[[Progress], None]) -> None:
+        threads = [threading.Thread(target=step, daemon=True) for step in (self._inflate, self._read)]
+        for thread in threads:
+            thread.start()
+        try:
+            self._receive(chunks, report)
+        finally:
+            self._chunks.put(b"")
+            for thread in threads:
+                thread.join()
+        self._raise_what_is_wrong()
+
+    def _receive(self, chunks: Iterable[bytes], report: Callable[[Progress], None]) -> None:
+        progress = self._progress
+        for chunk in chunks:
+            if not chunk:
+                continue
+            progress.received += len(chunk)
+            if progress.received > self._layer.size:
+                raise DigestMismatch(f"{self._layer.digest}: more bytes came than the {self._layer.size} it has")
+            self._chunks.put(chunk)
+            self._digest.update(chunk)
+            # Bad bytes may come of a bad transfer: to tell, all must be received. For other errors nothing more counts.
+            if not all(isinstance(error, BadContent | None) for error in (self._inflate_error, self._read_error)):
+                return
+            report(progress)
+
+    def _inflate(self) -> None:
+        try:
+            for block in decompressed(_taken(self._chunks), block_size=_BLOCK_SIZE):
+                self._blocks.put(block)
+                self._diff_id.update(block)
+                self._progress.inflated += len(block)
+        except BaseException as error:  # it belongs to the thread that started the pass
+            self._inflate_error = error
+        self._blocks.put(b"")
+        _drain(self._chunks)
+
+    def _read(self) -> None:
+        blocks = _taken(self._blocks)
+        try:
+            read_layer(blocks, self._sink, self._progress)
+        except BaseException as error:  # it belongs to the thread that started the pass
+            self._read_error = error
+        _drain(self._blocks)
+
+    def _raise_what_is_wrong(self) -> None:
+        """Raise the error that explains most: what follows from a wrong transfer is not told as a broken layer."""
+        layer = self._layer
+        errors = [error for error in (self._inflate_error, self._read_error) if error is not None]
+        for error in errors:
+            if not isinstance(error, BadContent):
+                raise error
+        if self._progress.received != layer.size:
+            raise DigestMismatch(f"{layer.digest}: {self._progress.received} bytes came, not {layer.size}")
+        if self._digest.hexdigest() != layer.digest.encoded:
+            raise DigestMismatch(f"{layer.digest}: the bytes that came have {self._digest.hexdigest()}")
+        if self._inflate_error is None and self._diff_id.hexdigest() != layer.diff_id.encoded:
+            raise DigestMismatch(
+                f"{layer.digest}: its archive has {self._diff_id.hexdigest()}, the image's config says {layer.diff_id}"
+            )
+        for error in errors:
+            raise type(error)(f"{layer.digest}: {error}") from error
+
+
+def _taken(queue: Queue[bytes]) -> Iterator[bytes]:
+    while block := queue.get():
+        yield block
+    queue.put(b"")  # the end stays there for _drain
+
+
+def _drain(queue: Queue[bytes]) -> None:
+    while queue.get():
+        pass
+
+
+def read_layer(blocks: Iterator[bytes], sink: LayerSink, progress: Progress) -> None:
+    """Put the archive that *blocks* are into *sink*, and take the blocks to their end. Raises BadLayer, TooLarge."""
+    feed = ByteFeed(blocks)
+    reader = TarReader(feed)
+    tree = LayerTree(sink.rows)
+    contents = _Contents(reader, sink)
+    for entry in reader:
+        tree.add(entry, contents.put(entry))
+        progress.entries += 1
+    tree.finish()
+    feed.drain()
+
+
+class _Contents:
+    """Puts files' contents into a sink."""
+
+    def __init__(self, reader: TarReader, sink: LayerSink) -> None:
+        self._reader = reader
+        self._sink = sink
+        self._holes = 0
+
+    def put(self, entry: TarEntry) -> int | bytes | None:
+        """Put the content of *entry* away, and return where: None, an offset in the pack, or an object's sha256."""
+        if entry.kind != stat.S_IFREG or not entry.size:
+            return None
+        if entry.extents is not None:
+            return self._put_sparse(entry)
+        if entry.size < OBJECT_SIZE:
+            return self._sink.pack(self._reader.whole_content())
+        file = self._sink.begin_object()
+        for view in self._reader.content():
+            file.write(view)
+        return file.finish()
+
+    def _put_sparse(self, entry: TarEntry) -> int | bytes:
+        extents = entry.extents or []
+        self._holes += entry.size - sum(length for _, length in extents)
+        if self._holes > MAX_HOLES:
+            raise TooLarge(f"{entry.path[:200]!r}: the sparse files of this layer have {self._holes} bytes of holes")
+        file: ObjectSink = _SmallFile() if entry.size < OBJECT_SIZE else self._sink.begin_object()
+        stored = self._reader.content()
+        view = memoryview(b"")
+        at = 0
+        for offset, length in extents:
+            file.skip(offset - at)
+            at = offset + length
+            while length:
+                view = view or next(stored)
+                file.write(view[:length])
+                length, view = max(0, length - len(view)), view[length:]
+        file.skip(entry.size - at)
+        for _ in stored:
+            pass
+        return self._sink.pack(file.finish()) if isinstance(file, _SmallFile) else file.finish()
+
+
+class _SmallFile:
+    """The whole content of a sparse file that is to be packed; finish() returns it."""
+
+    def __init__(self) -> None:
+        self._content = bytearray()
+
+    def write(self, view: memoryview) -> None:
+        self._content += view
+
+    def skip(self, size: int) -> None:
+        self._content += bytes(size)
+
+    def finish(self) -> bytes:
+        return bytes(self._content)

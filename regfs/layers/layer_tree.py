@@ -1,0 +1,391 @@
+"""What the entries of one layer leave behind, in tar order, as rows of the layer's index.
+
+An unpacker plays an archive through on a file system; here it is played through on names and numbers alone, so that
+the merge of layers needs no order any more:
+
+- the last entry of a path wins; a non-directory takes a directory's whole subtree away, a directory over a directory
+  only changes its attributes, and one over something else hides what lower layers have below that path (OPAQUE);
+- directories that no entry describes are implied; a parent that this layer has made a symbolic link is written
+  through, within the root;
+- a hard link is to what its target is at that moment, and keeps it when the target's name is taken over later: the
+  inode's row then stays, without a name (parent -1). A target that this layer does not have is LINK_BELOW;
+- whiteouts hide what lower layers have, whatever the order: a directory of the same name in this layer is OPAQUE.
+
+Where archives are odd this does what umoci 0.4.7 does (oci/layer/tar_extract.go). Memory is about 200 bytes an entry.
+One thread.
+"""
+
+from __future__ import annotations
+
+import stat
+from array import array
+
+from regfs.errors import BadLayer
+from regfs.layers.paths import NAME_MAX, PATH_MAX, components_of
+from regfs.layers.sink import RowSink
+from regfs.layers.tar import HARD_LINK, TarEntry
+from regfs.model.attributes import Attributes
+from regfs.model.layer_entry import NOWHERE, ROOT_ROW, EntryFlag, Row, pack_xattrs
+
+_PREFIX = b".wh."
+_META_PREFIX = b".wh..wh."
+_OPAQUE_NAME = b".wh..wh..opq"
+# Taken away from a directory's names they would mean the directory itself or its parent.
+_BAD_WHITEOUTS = frozenset({_PREFIX, _PREFIX + b".", _PREFIX + b".."})
+
+# A row's state: what it is (0: gone) ...
+_DIRECTORY, _SYMLINK, _FILE = 1, 2, 3
+_KIND = 3
+# ... and what finish() has to tell of it.
+_OPAQUE, _HOLLOW, _ORPHAN, _WHITEOUT = 4, 8, 16, 32
+
+_MAX_EXPANSIONS = 255
+_MAX_STEPS = 8192
+_DIRECTORY_SIZE = 4096
+_IMPLIED = Attributes(stat.S_IFDIR | 0o755, size=_DIRECTORY_SIZE, nlink=2).pack()
+
+
+class LayerTree:
+    """The tree of one layer while its archive is read; rows go to *rows* as they are found, changes in finish()."""
+
+    def __init__(self, rows: RowSink) -> None:
+        self._rows = rows
+        self._states = bytearray([_DIRECTORY])
+        self._parents = array("i", [ROOT_ROW])
+        self._children: dict[int, dict[bytes, int]] = {}
+        self._targets: dict[int, bytes] = {}
+        self._below: dict[int, bytes] = {}
+        self._inodes: dict[int, int] = {}
+        self._name_counts: dict[int, int] = {}
+        # Most entries are in the directory of the one before. Good until something is removed.
+        self._last_directory: tuple[bytes, int] | None = None
+        rows.add(Row(ROOT_ROW, ROOT_ROW, b"", ROOT_ROW, EntryFlag.IMPLIED, _IMPLIED, None, None, None))
+
+    def add(self, entry: TarEntry, content: int | bytes | None) -> None:
+        """Play one entry, whose bytes are at *content* (see model/layer_entry.py). Raises BadLayer."""
+        try:
+            self._add(entry, content)
+        except BadLayer as error:
+            raise BadLayer(f"{entry.path[:200]!r}: {error}") from None
+
+    def finish(self) -> None:
+        """Tell the rows' sink what came of rows that were there already."""
+        states = self._states
+        rows = self._rows
+        rows.remove(row for row, state in enumerate(states) if not state)
+        rows.rename((row, NOWHERE, b"%d" % row) for row, state in enumerate(states) if state & _ORPHAN)
+        rows.add_flags((row for row, state in enumerate(states) if state & _OPAQUE), EntryFlag.OPAQUE)
+        rows.add_flags((row for row, state in enumerate(states) if state & _HOLLOW), EntryFlag.HOLLOW)
+        rows.set_nlinks((row, count) for row, count in self._name_counts.items() if count > 1)
+        subdirectories: dict[int, int] = {}
+        for row in range(1, len(states)):
+            if states[row] & _KIND == _DIRECTORY:
+                parent = self._parents[row]
+                subdirectories[parent] = subdirectories.get(parent, 0) + 1
+        rows.set_nlinks((row, 2 + count) for row, count in subdirectories.items())
+
+    def _add(self, entry: TarEntry, content: int | bytes | None) -> None:
+        parent, name = self._place(entry.path)
+        if not name:
+            self._describe_root(entry)
+            return
+        mark = _mark_of(name)
+        if mark:
+            self._add_whiteout(entry, parent, name, mark=mark, content=content)
+        elif entry.kind == stat.S_IFDIR:
+            self._add_directory(entry, parent, name, mark=mark)
+        elif entry.kind == HARD_LINK:
+            self._add_hard_link(entry, parent, name)
+        else:
+            self._add_file(entry, parent, name, mark=mark, content=content)
+
+    def _place(self, path: bytes) -> tuple[int, bytes]:
+        """Return the directory row and the name that *path* means, b"" for the root; make the parents it implies."""
+        directory, _, name = path[: -1 if path.endswith(b"/") else None].rpartition(b"/")
+        last = self._last_directory
+        if last is not None and last[0] == directory and len(path) < PATH_MAX and _is_plain(name):
+            return last[1], name
+        components = components_of(path)
+        if not components:
+            return ROOT_ROW, b""
+        name = components.pop()
+        is_whiteout = name.startswith(_PREFIX)
+        parent = self._directory(components, hollow=is_whiteout)
+        if not is_whiteout and _is_plain(path.rstrip(b"/").rpartition(b"/")[2]):
+            self._last_directory = directory, parent
+        return parent, name
+
+    def _describe_root(self, entry: TarEntry) -> None:
+        if entry.kind != stat.S_IFDIR:
+            raise BadLayer("the root of a layer can only be a directory")
+        self._rows.add(_row(ROOT_ROW, ROOT_ROW, b"", entry, attributes=_attributes(entry)))
+
+    def _add_directory(self, entry: TarEntry, parent: int, name: bytes, *, mark: int) -> None:
+        row = self._child(parent, name)
+        if row is None or self._states[row] & _KIND != _DIRECTORY:
+            state = _DIRECTORY | (_WHITEOUT if mark else 0)
+            if row is not None:
+                self._remove(row, name)
+                state |= _OPAQUE
+            row = self._new_row(parent, name, state | self._whited_out(parent, name))
+        self._states[row] &= ~_HOLLOW
+        self._rows.add(_row(row, parent, name, entry, attributes=_attributes(entry), flags=mark))
+
+    def _add_file(self, entry: TarEntry, parent: int, name: bytes, *, mark: int, content: int | bytes | None) -> None:
+        """Add anything but a directory or a hard link."""
+        self._remove_if_there(parent, name)
+        target = None
+        if entry.kind == stat.S_IFLNK:
+            target = entry.link
+            if not 0 < len(target) < PATH_MAX:
+                raise BadLayer(f"a symbolic link to a path of {len(target)} bytes")
+        if mark:
+            row = self._new_row(parent, name, _FILE | _WHITEOUT)
+        elif target is not None:
+            row = self._new_row(parent, name, _SYMLINK)
+            self._targets[row] = target
+        else:
+            row = self._new_row(parent, name, _FILE)
+        attributes = _attributes(entry)
+        self._rows.add(
+            _row(row, parent, name, entry, attributes=attributes, flags=mark, content=content, target=target)
+        )
+
+    def _add_whiteout(
+        self, entry: TarEntry, parent: int, name: bytes, *, mark: int, content: int | bytes | None
+    ) -> None:
+        """Add a whiteout as it is stored; of what type it is means nothing."""
+        if entry.kind == stat.S_IFDIR:
+            self._add_directory(entry, parent, name, mark=mark)
+        else:
+            plain = entry._replace(kind=stat.S_IFREG) if entry.kind == HARD_LINK else entry
+            self._add_file(plain, parent, name, mark=mark, content=content)
+        if mark == EntryFlag.OPAQUE_MARKER:
+            self._states[parent] |= _OPAQUE
+        elif mark == EntryFlag.WHITEOUT:
+            hidden = self._child(parent, name[len(_PREFIX) :])
+            if hidden is not None and self._states[hidden] & _KIND == _DIRECTORY:
+                self._states[hidden] |= _OPAQUE
+
+    def _add_hard_link(self, entry: TarEntry, parent: int, name: bytes) -> None:
+        # Unpackers take the old name away first, so that a link to itself is one to nothing.
+        self._remove_if_there(parent, name)
+        found, path = self._find(entry.link)
+        if found is None or self._states[found] & _WHITEOUT:
+            if path == self._path(parent, name):
+                raise BadLayer("a hard link to itself")
+            self._link_below(entry, parent, name, path)
+            return
+        state = self._states[found]
+        if state & _KIND == _DIRECTORY:
+            raise BadLayer(f"a hard link to the directory {path!r}")
+        inode = self._inodes.get(found, found)
+        if inode in self._below:
+            self._link_below(entry, parent, name, self._below[inode])
+            return
+        row = self._new_row(parent, name, state & _KIND)
+        self._inodes[row] = inode
+        self._name_counts[inode] = self._name_counts.get(inode, 1) + 1
+        self._rows.add(Row(row, parent, name, inode, 0, b"", None, None, None))
+
+    def _link_below(self, entry: TarEntry, parent: int, name: bytes, path: bytes) -> None:
+        row = self._new_row(parent, name, _FILE)
+        self._below[row] = path
+        attributes = _attributes(entry._replace(kind=stat.S_IFREG))
+        self._rows.add(_row(row, parent, name, entry, attributes=attributes, flags=EntryFlag.LINK_BELOW, target=path))
+
+    def _directory(self, components: list[bytes], *, hollow: bool) -> int:
+        """Return the row of the directory at *components*, implying what is missing. Raises BadLayer."""
+        walk = _Walk(components)
+        row = ROOT_ROW
+        while (name := walk.next()) is not None:
+            if name == b"..":
+                row = self._parents[row]
+                continue
+            child = self._child(row, name)
+            if child is None:
+                child = self._imply(row, name, hollow=hollow)
+            state = self._states[child]
+            if state & _KIND == _DIRECTORY:
+                if state & _HOLLOW and not hollow:
+                    self._states[child] = state & ~_HOLLOW
+                row = child
+            elif state & _KIND == _SYMLINK:
+                row = walk.expand(self._target(child), row)
+            elif state & _WHITEOUT:
+                self._remove(child, name)
+                row = self._imply(row, name, hollow=hollow)
+            else:
+                raise BadLayer(f"{self._path(row, name)!r} is no directory")
+        return row
+
+    def _find(self, path: bytes) -> tuple[int | None, bytes]:
+        """Return the row at *path*, its last component not followed, or None; and the path with all links resolved.
+
+        Raises BadLayer.
+        """
+        components = components_of(path)
+        if not components:
+            raise BadLayer("a hard link to the root")
+        last = components.pop()
+        walk = _Walk(components)
+        row = ROOT_ROW
+        while (name := walk.next()) is not None:
+            if name == b"..":
+                row = self._parents[row]
+                continue
+            child = self._child(row, name)
+            if child is None:
+                rest = components_of(b"/".join([self._path(row, name), *walk.rest(), last]))
+                return None, b"/".join(rest)
+            kind = self._states[child] & _KIND
+            if kind == _SYMLINK:
+                row = walk.expand(self._target(child), row)
+            elif kind == _DIRECTORY:
+                row = child
+            else:
+                raise BadLayer(f"a hard link to {path[:200]!r}, which is below no directory")
+        return self._child(row, last), self._path(row, last)
+
+    def _imply(self, parent: int, name: bytes, *, hollow: bool) -> int:
+        mark = _mark_of(name)
+        state = _DIRECTORY | self._whited_out(parent, name)
+        state |= (_HOLLOW if hollow else 0) | (_WHITEOUT if mark else 0)
+        row = self._new_row(parent, name, state)
+        self._rows.add(Row(row, parent, name, row, EntryFlag.IMPLIED | mark, _IMPLIED, None, None, None))
+        return row
+
+    def _child(self, parent: int, name: bytes) -> int | None:
+        names = self._children.get(parent)
+        return None if names is None else names.get(name)
+
+    def _whited_out(self, parent: int, name: bytes) -> int:
+        """Return _OPAQUE for a new directory whose name this layer whites out: that means the lower layers' one."""
+        return 0 if self._child(parent, _PREFIX + name) is None else _OPAQUE
+
+    def _new_row(self, parent: int, name: bytes, state: int) -> int:
+        row = len(self._states)
+        self._states.append(state)
+        self._parents.append(parent)
+        names = self._children.get(parent)
+        if names is None:
+            self._children[parent] = {name: row}
+        else:
+            names[name] = row
+        return row
+
+    def _remove_if_there(self, parent: int, name: bytes) -> None:
+        row = self._child(parent, name)
+        if row is not None:
+            self._remove(row, name)
+
+    def _remove(self, row: int, name: bytes) -> None:
+        """Take the name away and all below it; inodes that have other names stay."""
+        self._last_directory = None
+        del self._children[self._parents[row]][name]
+        removed = [row]
+        while removed:
+            row = removed.pop()
+            removed.extend(self._children.pop(row, {}).values())
+            inode = self._inodes.pop(row, row)
+            left = self._name_counts.get(inode, 1) - 1
+            if row != inode:
+                self._states[row] = 0
+            elif left:
+                self._states[row] |= _ORPHAN
+            if left:
+                self._name_counts[inode] = left
+            else:
+                self._states[inode] = 0
+                self._name_counts.pop(inode, None)
+                self._targets.pop(inode, None)
+                self._below.pop(inode, None)
+
+    def _target(self, row: int) -> bytes:
+        return self._targets[self._inodes.get(row, row)]
+
+    def _path(self, parent: int, name: bytes) -> bytes:
+        """Return the path of *name* in the directory row *parent*."""
+        names = [name]
+        row = parent
+        while row != ROOT_ROW:
+            up = self._parents[row]
+            names.append(next(each for each, child in self._children[up].items() if child == row))
+            row = up
+        return b"/".join(reversed(names))
+
+
+class _Walk:
+    """The components that are still to be walked, those of symbolic links' targets put in front."""
+
+    def __init__(self, components: list[bytes]) -> None:
+        self._rest = components[::-1]
+        self._expansions = 0
+        self._steps = 0
+
+    def next(self) -> bytes | None:
+        """Return the next component (perhaps `..`), None at the end. Raises BadLayer."""
+        while self._rest:
+            self._steps += 1
+            if self._steps > _MAX_STEPS:
+                raise BadLayer("too many symbolic links on the way")
+            name = self._rest.pop()
+            if name not in (b"", b"."):
+                if len(name) > NAME_MAX:
+                    raise BadLayer(f"a symbolic link to a name of more than {NAME_MAX} bytes")
+                return name
+        return None
+
+    def expand(self, target: bytes, row: int) -> int:
+        """Walk *target* next; return the row to walk it from: *row*, or the root. Raises BadLayer for loops."""
+        self._expansions += 1
+        if self._expansions > _MAX_EXPANSIONS:
+            raise BadLayer("too many symbolic links on the way")
+        self._rest.extend(reversed(target.split(b"/")))
+        return ROOT_ROW if target.startswith(b"/") else row
+
+    def rest(self) -> list[bytes]:
+        """Return what is still to be walked, in order."""
+        return self._rest[::-1]
+
+
+def _is_plain(name: bytes) -> bool:
+    """Tell whether a path's last component is the entry's name as it stands."""
+    return name not in (b"", b".", b"..") and len(name) <= NAME_MAX
+
+
+def _mark_of(name: bytes) -> int:
+    """Return the flag of a whiteout's name, 0 for any other. Raises BadLayer for whiteouts of no name."""
+    if not name.startswith(_PREFIX):
+        return 0
+    if name == _OPAQUE_NAME:
+        return EntryFlag.OPAQUE_MARKER
+    if name.startswith(_META_PREFIX):
+        return EntryFlag.AUFS
+    if name in _BAD_WHITEOUTS:
+        raise BadLayer("a whiteout that names nothing")
+    return EntryFlag.WHITEOUT
+
+
+def _attributes(entry: TarEntry) -> bytes:
+    kind, mode, size, nlink = entry.kind, entry.mode, entry.size, 1
+    if kind == stat.S_IFDIR:
+        size, nlink = _DIRECTORY_SIZE, 2
+    elif kind == stat.S_IFLNK:
+        size, mode = len(entry.link), 0o777  # Linux gives them no other
+    return Attributes(kind | mode, size, nlink, entry.uid, entry.gid, entry.rdev, entry.mtime_ns).pack()
+
+
+def _row(
+    row: int,
+    parent: int,
+    name: bytes,
+    entry: TarEntry,
+    *,
+    attributes: bytes,
+    flags: int = 0,
+    content: int | bytes | None = None,
+    target: bytes | None = None,
+) -> Row:
+    xattrs = pack_xattrs(entry.xattrs) if entry.xattrs else None
+    return Row(row, parent, name, row, flags, attributes, content, target, xattrs)

@@ -1,0 +1,326 @@
+"""The layers that were passed: their indexes, packs and objects.
+
+    layers/<diff id>.index  layers/<diff id>.pack     one layer; where the index is, the layer is whole
+    objects/<hh>/<hex>                                 a file of 64 KiB or more by its sha256, shared by all layers
+    young/<token>                                      what may not be on the disk yet
+    passes/<token>…                                    a pass under way (layer_writer.py)
+
+**Visible first, durable after.** Syncing a gigabyte takes seconds, which nobody shall wait for; but a file that was
+renamed before its bytes were on the disk may be empty after a power cut, or full of zeros. So before the renames a
+young marker with the boot's id and all the names goes to the disk (one small fsync). Later settle() syncs the whole
+file system once and removes the markers that were there before it. A crash of ours in between loses nothing: the
+kernel has the bytes. After a crash of the machine recover() finds markers of another boot, looks at each object they
+name, and removes layers that they name.
+
+Used by the images room. Thread rule: any thread; several daemons may share the directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from regfs.errors import CacheFailure
+from regfs.model.digest import Digest
+from regfs.store.content import Content, Nothing, OpenContent, Packed, empty
+from regfs.store.layer_index import LayerIndex
+from regfs.store.layer_writer import LayerWriter, failures_of, write_all
+
+log = logging.getLogger(__name__)
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_READ = 1 << 20
+
+
+def boot_id() -> str:
+    """Return what tells this boot of the machine from any other."""
+    return _BOOT_ID.read_text().strip()
+
+
+class LayerStore:
+    """The layers below *root*. *boot* is this boot's id."""
+
+    def __init__(self, root: Path, *, boot: str = "") -> None:
+        self.root = root
+        self.boot = boot or boot_id()
+        self._layers = root / "layers"
+        self._objects = root / "objects"
+        self._young = root / "young"
+        self._passes = root / "passes"
+        self._lock = threading.Lock()
+        self._packs: dict[Digest, int] = {}
+        self._settling = False
+        self._settle_again = False
+
+    def index_path(self, diff_id: Digest) -> Path:
+        """Return where the layer's index is, whether it is there or not."""
+        return self._layers / f"{_name_of(diff_id)}.index"
+
+    def pack_path(self, diff_id: Digest) -> Path:
+        """Return where the layer's pack is, whether it is there or not."""
+        return self._layers / f"{_name_of(diff_id)}.pack"
+
+    def object_path(self, sha256: str) -> Path:
+        """Return where the object is, whether it is there or not."""
+        return self._objects / sha256[:2] / sha256
+
+    def is_passed(self, diff_id: Digest) -> bool:
+        """Tell whether the layer is here."""
+        return self.index_path(diff_id).exists()
+
+    def open_index(self, diff_id: Digest) -> LayerIndex:
+        """Return the layer's index, to be closed by the caller. Raises NotFound, CacheFailure (drop and pass again)."""
+        return LayerIndex.open(self.index_path(diff_id))
+
+    def open_content(self, content: Content) -> OpenContent:
+        """Return the opened *content*. Raises CacheFailure where its file is gone or shorter than it should be."""
+        if isinstance(content, Nothing):
+            return empty()
+        if isinstance(content, Packed):
+            return OpenContent(self._pack(content.layer), content.size, start=content.offset, owned=False)
+        path = self.object_path(content.sha256)
+        with failures_of(path):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            size = os.fstat(fd).st_size
+        if size != content.size:
+            os.close(fd)
+            raise CacheFailure(f"{path}: {size} bytes, not {content.size}")
+        return OpenContent(fd, content.size)
+
+    def drop(self, diff_id: Digest) -> None:
+        """Remove a layer that proved unreadable; whoever has it open goes on. Its objects may be other layers' too."""
+        with self._lock:
+            # Not closed: another thread may be reading from it. One descriptor is a small price for a rare event.
+            self._packs.pop(diff_id, None)
+        with failures_of(self.index_path(diff_id)):
+            self.index_path(diff_id).unlink(missing_ok=True)
+            self.pack_path(diff_id).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the packs that were read from. Contents of them may not be read afterwards."""
+        with self._lock:
+            packs, self._packs = self._packs, {}
+        for fd in packs.values():
+            os.close(fd)
+
+    @contextmanager
+    def begin_layer(self) -> Iterator[LayerWriter]:
+        """Give a writer for one layer; what publish() has not taken is removed at the end. Raises CacheFailure."""
+        with self._pass_directory() as directory:
+            writer = LayerWriter(directory, has_object=lambda name: self.object_path(name).exists())
+            try:
+                yield writer
+            finally:
+                writer.close()
+
+    def publish(self, writer: LayerWriter, diff_id: Digest) -> None:
+        """Make the layer visible, its digests having been found right. Raises CacheFailure; then it is not visible."""
+        writer.finish()
+        marker = self._young / secrets.token_hex(8)
+        names = {"boot": self.boot, "layer": str(diff_id), "objects": sorted(writer.objects)}
+        with failures_of(marker):
+            self._young.mkdir(parents=True, exist_ok=True)
+            _write_durably(marker, json.dumps(names).encode())
+        for name, path in writer.objects.items():
+            _rename(path, self.object_path(name))
+        _rename(writer.pack_file, self.pack_path(diff_id))
+        # The index comes last: where it is, all that it names is.
+        _rename(writer.index, self.index_path(diff_id))
+
+    def settle(self) -> None:
+        """Wait until all that is visible now is on the disk, and remove its markers. Takes as long as the disk does.
+
+        A marker is written when all bytes of its layer are, so that a sync after it covers them. Raises CacheFailure.
+        """
+        with failures_of(self._young):
+            markers = _files_in(self._young)
+            if markers:
+                _sync_file_system(self._young)
+            for marker in markers:
+                marker.unlink(missing_ok=True)
+
+    def settle_soon(self) -> None:
+        """Let a thread settle; one at a time, and once more for what became visible meanwhile."""
+        with self._lock:
+            self._settle_again = True
+            if self._settling:
+                return
+            self._settling = True
+        # Not a daemon thread: a command that ends right after its pass shall leave a durable cache.
+        threading.Thread(target=self._settle_while_asked, name="settle").start()
+
+    def _settle_while_asked(self) -> None:
+        while True:
+            with self._lock:
+                if not self._settle_again:
+                    self._settling = False
+                    return
+                self._settle_again = False
+            try:
+                self.settle()
+            except CacheFailure as failure:
+                log.warning("what was cached lately may not survive a power cut: %s", failure)
+
+    def recover(self) -> None:
+        """Remove what a crash of the machine may have torn, and what dead passes left. For a daemon's start.
+
+        Raises CacheFailure where the directory cannot be used.
+        """
+        with failures_of(self.root):
+            for marker in _files_in(self._young):
+                self._recover_marker(marker)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove what dead passes left; living ones, of any daemon, are not touched. Raises CacheFailure."""
+        with failures_of(self._passes):
+            for directory in self._passes.iterdir() if self._passes.is_dir() else ():
+                self._sweep(directory.name.removesuffix(".lock"))
+
+    def _recover_marker(self, marker: Path) -> None:
+        try:
+            names = json.loads(marker.read_bytes())
+            boot, layer, objects = names["boot"], Digest.parse(names["layer"]), [str(name) for name in names["objects"]]
+        except FileNotFoundError:
+            return
+        except (ValueError, KeyError, TypeError):
+            # The marker itself is torn: the renames came after its fsync, so that there were none.
+            marker.unlink(missing_ok=True)
+            return
+        if boot == self.boot:
+            return
+        for name in objects:
+            path = self.object_path(name)
+            if path.exists() and _sha256_of(path) != name:
+                log.warning("%s was torn by a crash and is removed", path)
+                path.unlink(missing_ok=True)
+        if self.is_passed(layer):
+            log.info("layer %s may have been torn by a crash and will be passed again", layer)
+        self.drop(layer)
+        marker.unlink(missing_ok=True)
+
+    def _pack(self, diff_id: Digest) -> int:
+        fd = self._packs.get(diff_id)
+        if fd is not None:
+            return fd
+        with self._lock, failures_of(self.pack_path(diff_id)):
+            if diff_id not in self._packs:
+                self._packs[diff_id] = os.open(self.pack_path(diff_id), os.O_RDONLY | os.O_CLOEXEC)
+            return self._packs[diff_id]
+
+    @contextmanager
+    def _pass_directory(self) -> Iterator[Path]:
+        """Give a directory that sweep() lets alone while this process lives, and remove it at the end."""
+        token = secrets.token_hex(8)
+        lock_path, directory = self._passes / f"{token}.lock", self._passes / token
+        with failures_of(directory):
+            self._passes.mkdir(parents=True, exist_ok=True)
+            lock = _lock_new(lock_path)
+            try:
+                directory.mkdir()
+            except OSError:
+                os.close(lock)
+                raise
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+            lock_path.unlink(missing_ok=True)
+            os.close(lock)
+
+    def _sweep(self, token: str) -> None:
+        """Remove what the pass left, unless it lives: then its lock is held."""
+        lock_path = self._passes / f"{token}.lock"
+        try:
+            lock = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            # The lock is made before the directory and removed after it: nobody owns this.
+            shutil.rmtree(self._passes / token, ignore_errors=True)
+            return
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        else:
+            log.info("removing what an interrupted pass left in %s", self._passes / token)
+            shutil.rmtree(self._passes / token, ignore_errors=True)
+            lock_path.unlink(missing_ok=True)
+        finally:
+            os.close(lock)
+
+
+def _name_of(diff_id: Digest) -> str:
+    return diff_id.encoded if diff_id.algorithm == "sha256" else f"{diff_id.algorithm}-{diff_id.encoded}"
+
+
+def _lock_new(path: Path) -> int:
+    """Return the descriptor of a new, locked file."""
+    # A sweep may come between the making and the locking, and take the file for a dead pass's: then once more.
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            if os.stat(path).st_ino == os.fstat(lock).st_ino:
+                return lock
+        except FileNotFoundError:
+            pass
+        os.close(lock)
+
+
+def _rename(source: Path, destination: Path) -> None:
+    with failures_of(destination):
+        try:
+            source.rename(destination)
+        except FileNotFoundError:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            source.rename(destination)
+
+
+def _files_in(directory: Path) -> list[Path]:
+    return [path for path in directory.iterdir() if path.is_file()] if directory.is_dir() else []
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    """Write a new file so that it is on the disk, name and all."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        write_all(fd, memoryview(content))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _sync_file_system(path: Path) -> None:
+    """Flush the file system that *path* is on: syncfs(2), which Python has no name for."""
+    import ctypes  # a tenth of a process's start; only the daemon's settling thread needs it
+
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syncfs(fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(fd)
+
+
+def _sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_READ):
+            digest.update(chunk)
+    return digest.hexdigest()
