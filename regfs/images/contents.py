@@ -1,18 +1,44 @@
 """What layers hold: passed once, indexed on disk, merged once; opened in milliseconds from then on.
 
-A layer that was never passed is downloaded, verified and taken apart (layers/, in a process of its own where it is
-big); its index is named by its diff id, so that images share it. The merged table of an image is named by the chain id
-of its layers. Both are immutable files: who has one open may go on when it is dropped from the cache.
+A layer that was never passed is downloaded, verified and taken apart (passing.py); its index is named by its diff id,
+so that images share it. The merged table of an image is named by the chain id of its layers. Both are immutable files:
+whoever has one open goes on when it is dropped from the cache.
 Used by image.py. Thread rule: any thread; one pass for each layer and one merge for each image, however many wait.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from weakref import WeakValueDictionary
 
+from regfs.errors import CacheFailure, NotFound
+from regfs.images.merging import merge_layers
+from regfs.images.passing import LayerToPass, Progress, pass_layer
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
+from regfs.model.media_types import layer_compression
+from regfs.rootfs.rootfs import Rootfs
+from regfs.rootfs.row_tree import RowTree
+from regfs.rootfs.single_layer import LayerTree
+from regfs.stats import Stats
+from regfs.store.layer_index import LayerIndex
+from regfs.store.layer_store import LayerStore
+from regfs.store.merged_index import MergedIndex
+from regfs.store.single_flight import Flights
+
+log = logging.getLogger(__name__)
+
+# A pass keeps two cores busy, and each takes tens of megabytes of memory; more at once would only take more memory.
+_PASSES_AT_ONCE = max(2, os.cpu_count() or 1)
+# More wait for a turn, so that the next one begins at once.
+_LAYERS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +49,134 @@ class LayerBlob:
     diff_id: Digest
     origin: str
     chunks: Callable[[], Iterator[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """A pass under way, for whoever shows progress. *size* is the compressed layer's."""
+
+    origin: str
+    digest: Digest
+    size: int
+    progress: Progress
+
+
+class Contents:
+    """The layers and merged images of one cache."""
+
+    def __init__(self, store: LayerStore, images: Path, *, flights: Flights, stats: Stats) -> None:
+        """*images* is the directory of the merged tables."""
+        self._store = store
+        self._images = images
+        self._flights = flights
+        self._stats = stats
+        self._lock = threading.Lock()
+        self._turns = threading.Semaphore(_PASSES_AT_ONCE)
+        self._passing: dict[Digest, Passing] = {}
+        self._indexes: WeakValueDictionary[Digest, LayerIndex] = WeakValueDictionary()
+        self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()
+
+    def passing(self) -> list[Passing]:
+        """Return the passes that are under way."""
+        with self._lock:
+            return list(self._passing.values())
+
+    def layer_tree(self, blob: LayerBlob) -> RowTree:
+        """Return the files of one layer alone. Waits for its pass; raises what that brings."""
+        return LayerTree(self._index(blob), diff_id=blob.diff_id)
+
+    def rootfs(self, blobs: Sequence[LayerBlob]) -> RowTree:
+        """Return all layers merged. Waits for their passes and the merge; raises what these bring."""
+        chain = chain_id([blob.diff_id for blob in blobs])
+        known = self._merged.get(chain) or self._open_merged(chain, blobs)
+        return known or self._flights.run(("rootfs", chain), lambda: self._merge(chain, blobs), streams=True)
+
+    # Layers.
+
+    def _index(self, blob: LayerBlob) -> LayerIndex:
+        index = self._indexes.get(blob.diff_id) or self._open_index(blob.diff_id)
+        return index or self._flights.run(("layer", blob.diff_id), lambda: self._pass(blob), streams=True)
+
+    def _open_index(self, diff_id: Digest) -> LayerIndex | None:
+        try:
+            index = self._store.open_index(diff_id)
+        except NotFound:
+            return None
+        except CacheFailure as failure:
+            log.warning("%s; the layer is passed again", failure)
+            with suppress(CacheFailure):
+                self._store.drop(diff_id)
+            return None
+        return self._indexes.setdefault(diff_id, index)
+
+    def _pass(self, blob: LayerBlob) -> LayerIndex:
+        descriptor = blob.descriptor
+        layer_compression(descriptor.media_type)  # Unsupported, before anything is fetched
+        progress = Progress()
+        layer = LayerToPass(descriptor.digest, blob.diff_id, size=descriptor.size, media_type=descriptor.media_type)
+        with self._turns:
+            passing = Passing(blob.origin, descriptor.digest, descriptor.size, progress)
+            with self._lock:
+                self._passing[blob.diff_id] = passing
+            try:
+                pass_layer(blob.chunks(), layer=layer, store=self._store, progress=progress)
+            finally:
+                with self._lock:
+                    del self._passing[blob.diff_id]
+        self._stats.count("layers.passes")
+        self._stats.count("layers.bytes", descriptor.size)
+        threading.Thread(target=self._settle, name="settle", daemon=True).start()
+        index = self._open_index(blob.diff_id)
+        if index is None:
+            raise CacheFailure(f"layer {blob.diff_id} vanished from the cache while it was opened")
+        return index
+
+    def _settle(self) -> None:
+        try:
+            self._store.settle()
+        except CacheFailure as failure:
+            log.warning("%s", failure)
+
+    # Images.
+
+    def _open_merged(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs | None:
+        """Return the merged image if its table and all its layers are here."""
+        indexes = []
+        for blob in blobs:
+            index = self._indexes.get(blob.diff_id) or self._open_index(blob.diff_id)
+            if index is None:
+                return None
+            indexes.append(index)
+        path = self._path(chain)
+        try:
+            merged = MergedIndex.open(path)
+        except NotFound:
+            return None
+        except CacheFailure as failure:
+            log.warning("%s; the image is merged again", failure)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            return None
+        return self._merged.setdefault(chain, Rootfs(merged, indexes, diff_ids=[blob.diff_id for blob in blobs]))
+
+    def _merge(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs:
+        # The biggest first: it decides when all are done.
+        in_turn = sorted(blobs, key=lambda blob: -blob.descriptor.size)
+        with ThreadPoolExecutor(_LAYERS_AT_ONCE, thread_name_prefix="layer") as pool:
+            try:
+                list(pool.map(self._index, in_turn))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        merge_layers([self._store.index_path(blob.diff_id) for blob in blobs], self._path(chain))
+        self._stats.count("images.merges")
+        rootfs = self._open_merged(chain, blobs)
+        if rootfs is None:
+            raise CacheFailure(f"the merged table of {blobs[-1].origin if blobs else chain} vanished from the cache")
+        return rootfs
+
+    def _path(self, chain: Digest) -> Path:
+        return self._images / f"{chain.encoded}.merged"
 
 
 def chain_id(diff_ids: Sequence[Digest]) -> Digest:

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from regfs import errors
@@ -22,7 +22,7 @@ from regfs.errors import CacheFailure, RegfsError
 from regfs.layers.ingest import LayerToPass, Progress, run_pass
 from regfs.store.layer_store import LayerStore
 
-__all__ = ["LayerToPass", "Progress", "pass_here", "pass_layer"]
+__all__ = ["LayerToPass", "Progress", "error_of", "pass_here", "pass_layer", "process_environment"]
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class _Verdict:
     def __init__(self, process: subprocess.Popen[bytes], progress: Progress) -> None:
         self._process = process
         self._progress = progress
-        self._error: tuple[str, str] | None = None
+        self._error: dict[str, str] | None = None
         self._is_done = False
         self._thread = threading.Thread(target=self._read, name="pass verdict", daemon=True)
         self._thread.start()
@@ -120,8 +120,7 @@ class _Verdict:
         if self._is_done:
             return
         if self._error is not None:
-            name, message = self._error
-            raise _error_classes()[name](message)
+            raise error_of(self._error)
         code = self._process.wait()
         if code < 0:
             raise CacheFailure(f"{layer.digest}: the process that unpacked it was killed (signal {-code})")
@@ -134,7 +133,7 @@ class _Verdict:
         for line in self._process.stdout:
             told = json.loads(line)
             if "error" in told:
-                self._error = told["error"], told["message"]
+                self._error = told
             elif told.get("done"):
                 self._is_done = True
             self._progress.received = told.get("received", self._progress.received)
@@ -155,12 +154,10 @@ def _process(layer: LayerToPass, store: LayerStore) -> Iterator[subprocess.Popen
         "size": layer.size,
         "media_type": layer.media_type,
     }
-    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", "regfs.images.pass_process", json.dumps(told)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, env=process_environment(),
             start_new_session=True,  # Ctrl-C is for us; our end of the pipe tells the process
         )  # fmt: skip
     except OSError as error:
@@ -197,7 +194,14 @@ def _write_all(fd: int, chunk: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _error_classes() -> dict[str, type[RegfsError]]:
-    return {
-        name: value for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, RegfsError)
-    }
+def error_of(told: Mapping[str, str]) -> RegfsError:
+    """Return the error that a process told of: its class of the error tree, by name, and its message."""
+    kind: type[RegfsError] = getattr(errors, told["error"])
+    return kind(told["message"])
+
+
+def process_environment() -> dict[str, str]:
+    """Return what a process of ours needs to find its modules, and nothing of the user's."""
+    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    return environment

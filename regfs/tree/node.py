@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from regfs.errors import DigestMismatch, MustWait
+from regfs.errors import DigestMismatch, RegfsError
 from regfs.model.attributes import Attributes
 from regfs.patience import NO_PATIENCE, patient
 from regfs.rootfs.row_tree import RowTree
@@ -114,11 +114,11 @@ class RowsDirectory:
         return Attributes(DIRECTORY_MODE | 0o200, 4096, 2)
 
     def rows_at_once(self) -> RowTree | None:
-        """Return the table if it is on this machine already."""
+        """Return the table if it is on this machine already; what stands in its way is told to who goes in."""
         try:
             with patient(NO_PATIENCE):
                 return self.rows()
-        except MustWait:
+        except RegfsError:
             return None
 
 
