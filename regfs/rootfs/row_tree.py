@@ -1,7 +1,6 @@
-"""RowTree: a directory tree that is a table. What the tree room sees of a merged image and of a layer's own files.
+"""RowTree: a tree whose nodes are rows of layer indexes; what the tree room shows as rootfs/ and layers/N/tree.
 
-A node is a 44-bit key, (layer << 32) | row: nothing is kept for it. Implemented by rootfs.py and layer_view.py.
-Thread rule: any thread; every answer comes from disk or memory, and none waits.
+Thread rule: every implementation answers from disk or memory, never waits, and may be used by any thread.
 """
 
 from __future__ import annotations
@@ -12,32 +11,35 @@ from regfs.store.content import Content
 
 
 class RowTree(Protocol):
-    """Answers by key. Attributes are the 80 packed bytes of model/attributes.py."""
+    """A directory tree that never changes. Nodes are 44-bit keys, attributes the 80 bytes of model/attributes.py.
+
+    A node that did not come from this tree is a bug of the caller; NotFound then. Every method may raise CacheFailure.
+    """
 
     @property
     def root(self) -> int:
-        """The key of the root directory."""
+        """The root directory's node."""
 
     def lookup(self, node: int, name: bytes) -> tuple[int, bytes]:
-        """Return key and attributes of the entry *name* of the directory *node*. Raises NotFound, NotADirectory."""
+        """Return node and attributes of the entry *name*. Raises NotFound, NotADirectory."""
 
     def attributes(self, node: int) -> bytes:
-        """Return the attributes of *node*. Raises NotFound."""
+        """Return the attributes of *node*."""
 
     def parent(self, node: int) -> int:
-        """Return the key of the directory that the directory *node* is in; the root is in itself."""
+        """Return the directory that the directory *node* is in; the root's is itself. Raises NotADirectory."""
 
     def count(self, node: int) -> int:
         """Return how many entries the directory *node* has. Raises NotADirectory."""
 
     def children(self, node: int, start: int, limit: int) -> list[tuple[bytes, int, bytes]]:
-        """Return at most *limit* entries (name, key, attributes) from position *start*, in name order."""
+        """Return (name, node, attributes) of at most *limit* entries from position *start*, by name."""
 
     def target(self, node: int) -> bytes:
-        """Return the target of the symbolic link *node*. Raises NotASymlink."""
+        """Return the text of a symbolic link. Raises NotASymlink."""
 
     def xattrs(self, node: int) -> dict[bytes, bytes]:
         """Return the extended attributes of *node*."""
 
     def content(self, node: int) -> Content:
-        """Return where the bytes of the regular file *node* are. Raises IsADirectory."""
+        """Return where the bytes of the regular file *node* are; Nothing for a node of another type."""

@@ -1,0 +1,60 @@
+"""The merge: the layers of an image become one table (store/merged_index.py).
+
+Layers are applied one after the other to a working tree, entry by entry in the order of their archives, so that what
+comes out is what unpacking them would leave; the finished tree is then written in the order that readers want. Memory
+does not grow with the image (a million entries: the caches of three SQLite files). Used by the images room, which
+should run merge_files() in a process of its own for large images: the merge keeps the interpreter busy.
+Pure but for its files; a merge belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from regfs.errors import CacheFailure, TooLarge
+from regfs.model.attributes import with_nlink
+from regfs.rootfs.apply import LayerApplication
+from regfs.rootfs.working_tree import ROOT, WorkingTree
+from regfs.store.layer_index import LayerIndex
+from regfs.store.merged_index import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK, MergedIndexWriter
+
+
+def merge_files(layers: Sequence[Path], destination: Path) -> None:
+    """Write the merged table of the layer indexes *layers* (paths, base first) to *destination*; see merge()."""
+    with ExitStack() as stack:
+        merge([stack.enter_context(closing(LayerIndex.open(path))) for path in layers], destination)
+
+
+def merge(layers: Sequence[LayerIndex], destination: Path) -> None:
+    """Write the merged table of *layers* (base first) to *destination*: whole, flushed and renamed, or not at all.
+
+    Raises BadLayer, naming layer (base 0) and path, where an unpacker would refuse the image; TooLarge; CacheFailure
+    where the disk is full or cannot be written.
+    """
+    if len(layers) >= INVENTED_LAYER:
+        raise TooLarge(f"an image of {len(layers)} layers; {INVENTED_LAYER - 1} are the most that can be merged")
+
+    def read_link(node: int) -> bytes:
+        return layers[node >> LAYER_SHIFT].row(node & ROW_MASK).target or b""
+
+    try:
+        with closing(WorkingTree(read_link)) as tree:
+            for number, index in enumerate(layers):
+                LayerApplication(tree, number, index=index).run()
+            _write(tree, destination)
+    except sqlite3.Error as error:
+        raise CacheFailure(f"merging into {destination}: {error}") from error
+
+
+def _write(tree: WorkingTree, destination: Path) -> None:
+    """Write the finished tree in the order of readers, with the link counts that it has."""
+    writer = MergedIndexWriter(destination)
+    try:
+        tree.write(writer.path)
+        root = with_nlink(tree.root_attributes, 2 + tree.count_subdirectories(ROOT))
+        writer.finish(tree.root_node, root)
+    finally:
+        writer.abandon()

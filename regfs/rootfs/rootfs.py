@@ -1,0 +1,96 @@
+"""Rootfs: all layers of an image merged, as a RowTree.
+
+    rootfs/etc/os-release      names, nodes and directories from the merged table; what a row holds beyond its
+                               attributes (targets, xattrs, contents) from the index of the layer that decides
+
+Used by the images room. Thread rule: any thread.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+
+from regfs.errors import NotADirectory, NotASymlink, NotFound
+from regfs.model.attributes import Attributes, mode_of
+from regfs.model.digest import Digest
+from regfs.model.layer_entry import Row, unpack_xattrs
+from regfs.store.content import Content, Nothing, content_of
+from regfs.store.layer_index import LayerIndex
+from regfs.store.merged_index import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK, MergedDirectory, MergedIndex
+
+
+class Rootfs:
+    """The merged tree of an image; see RowTree for what each method promises."""
+
+    def __init__(self, merged: MergedIndex, layers: Sequence[LayerIndex], *, diff_ids: Sequence[Digest]) -> None:
+        """Show *merged*, which was made of *layers* (base first), whose diff ids are *diff_ids*."""
+        self._merged = merged
+        self._layers = layers
+        self._diff_ids = diff_ids
+        self.root = merged.root
+
+    def lookup(self, node: int, name: bytes) -> tuple[int, bytes]:
+        """Return node and attributes of the entry *name*. Raises NotFound, NotADirectory."""
+        found = self._merged.lookup(node, name)
+        if found is None:
+            self._directory(node)
+            raise NotFound(f"{name.decode(errors='backslashreplace')}: no such entry")
+        return found
+
+    def attributes(self, node: int) -> bytes:
+        """Return the attributes of *node*."""
+        directory = self._merged.directory(node)
+        if directory is not None:
+            return directory.attributes
+        return self._merged.link(node) or self._row(node).attributes
+
+    def parent(self, node: int) -> int:
+        """Return the directory that the directory *node* is in. Raises NotADirectory."""
+        return self._directory(node).parent
+
+    def count(self, node: int) -> int:
+        """Return how many entries the directory *node* has. Raises NotADirectory."""
+        return self._directory(node).size
+
+    def children(self, node: int, start: int, limit: int) -> list[tuple[bytes, int, bytes]]:
+        """Return (name, node, attributes) of at most *limit* entries from position *start*, by name."""
+        directory = self._directory(node)
+        stop = directory.first + min(directory.size, start + limit)
+        return self._merged.children(directory.first + start, stop)
+
+    def target(self, node: int) -> bytes:
+        """Return the text of a symbolic link. Raises NotASymlink."""
+        row = None if _is_invented(node) else self._row(node)
+        if row is None or not stat.S_ISLNK(mode_of(row.attributes)):
+            raise NotASymlink(f"node {node:#x} is no symbolic link")
+        return row.target or b""
+
+    def xattrs(self, node: int) -> dict[bytes, bytes]:
+        """Return the extended attributes of *node*."""
+        return {} if _is_invented(node) else unpack_xattrs(self._row(node).xattrs)
+
+    def content(self, node: int) -> Content:
+        """Return where the bytes of the regular file *node* are; Nothing for a node of another type."""
+        row = None if _is_invented(node) else self._row(node)
+        if row is None or not stat.S_ISREG(mode_of(row.attributes)):
+            return Nothing()
+        size = Attributes.unpack(row.attributes).size
+        return content_of(self._diff_ids[node >> LAYER_SHIFT], row.content, size)
+
+    def _directory(self, node: int) -> MergedDirectory:
+        directory = self._merged.directory(node)
+        if directory is None:
+            raise NotADirectory(f"node {node:#x} is no directory")
+        return directory
+
+    def _row(self, node: int) -> Row:
+        layer = node >> LAYER_SHIFT
+        if layer >= len(self._layers):
+            raise NotFound(f"no node {node:#x}: the image has {len(self._layers)} layers")
+        return self._layers[layer].row(node & ROW_MASK)
+
+
+def _is_invented(node: int) -> bool:
+    """Tell whether *node* is a directory that no layer has a row for."""
+    return node >> LAYER_SHIFT == INVENTED_LAYER

@@ -1,0 +1,223 @@
+"""The merged table of an image: what its layers, one above the other, look like as one tree.
+
+    entries(id INTEGER PRIMARY KEY, parent, name BLOB, node, attributes BLOB(80))     index (parent, name)
+    directories(node INTEGER PRIMARY KEY, parent, first, count, attributes BLOB(80))
+    links(node INTEGER PRIMARY KEY, attributes BLOB(80))
+    meta(key TEXT PRIMARY KEY, value INTEGER)                                          root
+
+The key of a node is `layer << 32 | row`: the deciding layer, base 0, and a row of its index; layer 4095 stands for
+directories that the merge invented. The entries of one directory have ids `[first, first + count)` in the order of
+their names, so that a position in a listing is an id. *links* holds the attributes of inodes whose link count in the
+merged tree is not the one in their layer. A file is written once under a temporary name, flushed, renamed, and
+immutable from then on. Written by rootfs/merge.py, read by rootfs/rootfs.py.
+
+Thread rule: a MergedIndex may be used by any thread (one connection behind a lock); a writer belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from regfs.errors import CacheFailure, NotFound
+
+APPLICATION_ID = 0x7267666D  # "rgfm"
+VERSION = 1
+LAYER_SHIFT = 32
+ROW_MASK = (1 << LAYER_SHIFT) - 1
+INVENTED_LAYER = 4095
+
+_SCHEMA = """
+CREATE TABLE entries (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL, node INTEGER NOT NULL,
+    attributes BLOB NOT NULL);
+CREATE TABLE directories (node INTEGER PRIMARY KEY, parent INTEGER NOT NULL, first INTEGER NOT NULL,
+    count INTEGER NOT NULL, attributes BLOB NOT NULL);
+CREATE TABLE links (node INTEGER PRIMARY KEY, attributes BLOB NOT NULL);
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"""
+_LOOKUP = "SELECT node, attributes FROM entries WHERE parent = ? AND name = ?"
+_CHILDREN = "SELECT name, node, attributes FROM entries WHERE id >= ? AND id < ? ORDER BY id"
+_DIRECTORY = "SELECT parent, first, count, attributes FROM directories WHERE node = ?"
+_LINK = "SELECT attributes FROM links WHERE node = ?"
+
+
+class MergedDirectory(NamedTuple):
+    """A directory: its parent's key, the ids `[first, first + size)` of its entries, its attributes."""
+
+    parent: int
+    first: int
+    size: int
+    attributes: bytes
+
+
+def node_key(layer: int, row: int) -> int:
+    """Return the key of a node: *row* of the layer number *layer*."""
+    return layer << LAYER_SHIFT | row
+
+
+class MergedIndex:
+    """Reads a merged table. Every method answers from disk or memory, never waits, and may raise CacheFailure."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, *, root: int) -> None:
+        self._connection = connection
+        self._path = path
+        self._lock = threading.Lock()
+        self.root = root
+
+    @classmethod
+    def open(cls, path: Path) -> MergedIndex:
+        """Return the merged table at *path*.
+
+        Raises NotFound where there is no such file, CacheFailure where it is not a whole table of this version (torn
+        by a crash, or another release's): it is then to be removed and made again.
+        """
+        if not path.exists():
+            raise NotFound(f"{path}: no such merged table")
+        uri = f"file:{quote(os.fspath(path))}?mode=ro&immutable=1"
+        try:
+            connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+        except sqlite3.Error as error:
+            raise CacheFailure(f"{path}: {error}") from error
+        try:
+            root = _checked_root(connection, path)
+            connection.execute("PRAGMA cache_size = -4000")
+        except (sqlite3.Error, OSError, ValueError) as error:
+            connection.close()
+            raise CacheFailure(f"{path} is not a merged table of this version: {error}") from error
+        return cls(connection, path, root=root)
+
+    def close(self) -> None:
+        """Close the file; nothing may be asked afterwards."""
+        with self._lock:
+            self._connection.close()
+
+    def lookup(self, directory: int, name: bytes) -> tuple[int, bytes] | None:
+        """Return node and attributes of the entry *name* of *directory*, or None."""
+        try:
+            with self._lock:
+                found: tuple[int, bytes] | None = self._connection.execute(_LOOKUP, (directory, name)).fetchone()
+        except sqlite3.Error as error:
+            raise CacheFailure(f"{self._path}: {error}") from error
+        return found
+
+    def directory(self, node: int) -> MergedDirectory | None:
+        """Return the directory *node*, or None where *node* is no directory."""
+        found = self._query(_DIRECTORY, (node,))
+        return MergedDirectory._make(found[0]) if found else None
+
+    def children(self, first: int, stop: int) -> list[tuple[bytes, int, bytes]]:
+        """Return (name, node, attributes) of the entries with ids `[first, stop)`."""
+        found: list[tuple[bytes, int, bytes]] = self._query(_CHILDREN, (first, stop))
+        return found
+
+    def link(self, node: int) -> bytes | None:
+        """Return the attributes of an inode whose link count is not the one in its layer, or None."""
+        found = self._query(_LINK, (node,))
+        return found[0][0] if found else None
+
+    # Rows come from SQLite untyped: each caller says what its statement selects.
+    def _query(self, sql: str, values: tuple[int | bytes, ...]) -> list[Any]:
+        try:
+            with self._lock:
+                return self._connection.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise CacheFailure(f"{self._path}: {error}") from error
+
+
+class MergedIndexWriter:
+    """A merged table that is being made beside its place. Methods raise CacheFailure. One thread.
+
+    Whoever makes it opens *path* and fills entries (in the order that ids shall have: each directory's together, sorted
+    by name) and links, and closes it again before finish().
+    """
+
+    def __init__(self, destination: Path) -> None:
+        self._destination = destination
+        try:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=".merged-", dir=destination.parent)
+            os.close(handle)
+        except OSError as error:
+            raise CacheFailure(f"{destination}: {error.strerror}") from error
+        self.path = Path(name)
+        try:
+            with closing(self._open()) as connection:
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+                connection.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            self.abandon()
+            raise CacheFailure(f"{destination}: {error}") from error
+
+    def finish(self, root: int, attributes: bytes) -> None:
+        """Write the directories, flush the file and give it its name. *attributes* are the root directory's."""
+        try:
+            with closing(self._open()) as connection:
+                connection.execute("BEGIN")
+                connection.execute("CREATE UNIQUE INDEX entries_by_name ON entries (parent, name)")
+                connection.execute(_GROUP_TABLE)
+                connection.execute(_GROUPS)
+                connection.execute(_DIRECTORIES, (root, root, attributes))
+                connection.execute("INSERT INTO meta VALUES ('root', ?)", (root,))
+                connection.execute("COMMIT")
+            _flush(self.path)
+            self.path.rename(self._destination)
+            _flush(self._destination.parent)
+        except (sqlite3.Error, OSError) as error:
+            raise CacheFailure(f"{self._destination}: {error}") from error
+
+    def abandon(self) -> None:
+        """Remove what has been written; after finish() there is nothing left to remove."""
+        self.path.unlink(missing_ok=True)
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None)
+        # Nobody sees the file before it is whole, so that neither journal nor flushes are of use.
+        for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "cache_size = -16000"):
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+
+_GROUP_TABLE = "CREATE TEMP TABLE groups (node INTEGER PRIMARY KEY, first INTEGER, count INTEGER)"
+_GROUPS = """
+INSERT INTO groups SELECT parent, min(id), count(*) FROM entries GROUP BY parent ORDER BY parent
+"""
+# The type is in the top half of the mode's second byte: 4 for a directory.
+_DIRECTORIES = """
+INSERT INTO directories
+SELECT d.node, d.parent, ifnull(g.first, 0), ifnull(g.count, 0), d.attributes
+FROM (SELECT ? AS node, ? AS parent, ? AS attributes
+      UNION ALL SELECT node, parent, attributes FROM entries WHERE substr(attributes, 54, 1) BETWEEN x'40' AND x'4f') d
+LEFT JOIN groups g ON g.node = d.node
+ORDER BY d.node
+"""
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _checked_root(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the root's key. Raises ValueError, OSError or sqlite3.Error unless this is a whole table of ours."""
+    pages = {
+        name: connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("application_id", "user_version", "page_count", "page_size")
+    }
+    if pages["application_id"] != APPLICATION_ID or pages["user_version"] != VERSION:
+        raise ValueError(f"application {pages['application_id']:#x}, version {pages['user_version']}")
+    if path.stat().st_size != pages["page_count"] * pages["page_size"]:
+        raise ValueError(f"{path.stat().st_size} bytes, not {pages['page_count']} pages of {pages['page_size']}")
+    found = connection.execute("SELECT value FROM meta WHERE key = 'root'").fetchone()
+    if found is None:
+        raise ValueError("it has no root")
+    return int(found[0])
