@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
@@ -16,6 +17,7 @@ from regfs.model.names import RepositoryName
 from regfs.registry.auth import Authenticator
 from regfs.registry.blobs import Blobs
 from regfs.registry.calls import Calls
+from regfs.registry.certificates import Authorities, system_authorities
 from regfs.registry.credentials import Credentials
 from regfs.registry.documents import Documents, FetchedManifest
 from regfs.registry.exchange import Exchange
@@ -29,6 +31,9 @@ from regfs.registry.tokens import TokenServers
 from regfs.stats import Stats
 from regfs.version import VERSION
 
+if TYPE_CHECKING:
+    from regfs.registry.transport import Transport
+
 __all__ = ["FetchedManifest", "RegistryClient"]
 
 _DENIAL_S = 5.0
@@ -37,7 +42,8 @@ _DENIAL_S = 5.0
 class RegistryClient:
     """Asks registries, on behalf of all threads.
 
-    *offline* refuses whatever would need the network. *pace* and *retry* say how slow a registry may be and how often
+    *offline* refuses whatever would need the network. *authorities* are those that every host may be signed
+    by, the system's unless given. *pace* and *retry* say how slow a registry may be and how often
     it is asked again. *private_redirects* lets a registry on the internet send us to private addresses, where some
     keep their storage. Every method blocks on the network, for as long as the thread's patience allows, and raises
 
@@ -59,6 +65,7 @@ class RegistryClient:
         stats: Stats,
         *,
         offline: bool = False,
+        authorities: Authorities | None = None,
         pace: Pace | None = None,
         retry: RetryPolicy | None = None,
         slots: HostSlots | None = None,
@@ -68,13 +75,20 @@ class RegistryClient:
         denial_s: float = _DENIAL_S,
     ) -> None:
         retry = retry or RetryPolicy()
+
+        def make_transport() -> Transport:
+            from regfs.registry.transport import Transport  # costs 90 ms, which a mount need not wait for
+
+            return Transport(
+                stats,
+                user_agent=user_agent,
+                authorities=authorities or system_authorities({}),
+                pace=pace or Pace(),
+                slots=slots or HostSlots(documents=8, transfers=6),
+            )
+
         self._exchange = Exchange(
-            stats,
-            user_agent=user_agent,
-            pace=pace or Pace(),
-            retry=retry,
-            slots=slots or HostSlots(documents=8, transfers=6),
-            private_redirects=private_redirects,
+            stats, make_transport=make_transport, retry=retry, private_redirects=private_redirects
         )
         token_servers = TokenServers(self._exchange, stats, clock=clock, denial_s=denial_s)
         calls = Calls(hosts, Authenticator(credentials, token_servers), self._exchange, offline=offline)

@@ -1,13 +1,14 @@
 """A request until there is an answer that means something: retried, slowed down, redirected.
 
 Above it stand calls.py (which adds authentication) and auth.py (which asks token servers). Below it is transport.py,
-imported when the first request is sent. Thread rule: an Exchange is shared by all threads.
+made when the first request is sent. Thread rule: an Exchange is shared by all threads.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from regfs import patience
@@ -24,8 +25,7 @@ from regfs.registry.message import Answer, Request
 from regfs.registry.redirects import MAX_HOPS, REDIRECTS, redirected
 from regfs.registry.refusals import is_throttling, refusal
 from regfs.registry.retry import TRANSIENT, HostHealth, RetryPolicy, retry_after_s
-from regfs.registry.slots import HostSlots
-from regfs.registry.sockets import ConnectFailed, Pace, Slow
+from regfs.registry.sockets import ConnectFailed, Slow
 from regfs.stats import Stats
 
 if TYPE_CHECKING:
@@ -41,17 +41,13 @@ class Exchange:
         self,
         stats: Stats,
         *,
-        user_agent: str,
-        pace: Pace,
+        make_transport: Callable[[], Transport],
         retry: RetryPolicy,
-        slots: HostSlots,
         private_redirects: bool,
     ) -> None:
         self._stats = stats
-        self._user_agent = user_agent
-        self._pace = pace
+        self._make_transport = make_transport
         self._retry = retry
-        self._slots = slots
         self._private_redirects = private_redirects
         self._health = HostHealth(retry)
         self._lock = threading.Lock()
@@ -110,11 +106,7 @@ class Exchange:
         patience.current().remaining_s(0.0)
         with self._lock:
             if self._transport is None:
-                from regfs.registry.transport import Transport
-
-                self._transport = Transport(
-                    self._stats, user_agent=self._user_agent, pace=self._pace, slots=self._slots
-                )
+                self._transport = self._make_transport()
             return self._transport
 
     def _is_transient(self, answer: Answer) -> bool:

@@ -3,7 +3,7 @@
 They serve as a connection pool and nothing else. What they add is unsafe towards registries, and is therefore not
 used: redirects (credentials and custom headers go along), retries (Retry-After is honoured for hours), netrc (replaces
 a token), cookies, transparent decompression (breaks digests), certifi instead of the system's trust store. Importing
-this module costs 90 ms, so that exchange.py imports it at the first request.
+this module costs 90 ms, so that client.py imports it at the first request.
 
 Thread rule: a Transport is shared by all threads.
 """
@@ -30,6 +30,7 @@ from urllib3.response import HTTPResponse
 from regfs import patience
 from regfs.errors import AccessDenied, ProtocolViolation, RegfsError, RegistryTimeout, RegistryUnavailable
 from regfs.registry.addresses import is_loopback
+from regfs.registry.certificates import Authorities
 from regfs.registry.hosts import Tls
 from regfs.registry.message import Answer, Headers, Request
 from regfs.registry.slots import HostSlots
@@ -58,8 +59,11 @@ class StaleConnection(RegistryUnavailable):
 class Transport:
     """Sends requests over pooled connections, each host's within its slots, all under the thread's patience."""
 
-    def __init__(self, stats: Stats, *, user_agent: str, pace: Pace, slots: HostSlots) -> None:
+    def __init__(
+        self, stats: Stats, *, user_agent: str, authorities: Authorities, pace: Pace, slots: HostSlots
+    ) -> None:
         self._stats = stats
+        self._authorities = authorities
         self._user_agent = user_agent
         self._pace = pace
         self._slots = slots
@@ -165,7 +169,7 @@ class Transport:
         with self._lock:
             adapter = self._adapters.get(tls)
             if adapter is None:
-                adapter = self._adapters[tls] = _Adapter(tls, self._pace)
+                adapter = self._adapters[tls] = _Adapter(_context(tls, self._authorities, self._pace), self._pace)
             return adapter
 
 
@@ -242,15 +246,13 @@ def _converted_tls(error: ssl.SSLError, request: Request) -> RegfsError:
     return ProtocolViolation(f"{origin}: TLS failed ({error.reason or 'unknown reason'})")
 
 
-def _context(tls: Tls, pace: Pace) -> ssl.SSLContext:
+def _context(tls: Tls, authorities: Authorities, pace: Pace) -> ssl.SSLContext:
     """Return what TLS trusts and shows for *tls*: the system's authorities and the host's own."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context = ssl.create_default_context()
-        paths = ssl.get_default_verify_paths()
-        if paths.cafile is None and paths.capath is None:
-            context.load_verify_locations(cafile=requests.certs.where())
+        context.load_verify_locations(authorities.file, authorities.directory)
         for file in tls.ca_files:
-            context.load_verify_locations(cafile=file)
+            context.load_verify_locations(file)
         if tls.client_pair is not None:
             context.load_cert_chain(*tls.client_pair)
     except OSError as error:
@@ -264,8 +266,8 @@ def _context(tls: Tls, pace: Pace) -> ssl.SSLContext:
 class _Adapter(HTTPAdapter):
     """requests' pool with watched sockets and one trust: what one host is trusted with does not reach another."""
 
-    def __init__(self, tls: Tls, pace: Pace) -> None:
-        self._tls_context = _context(tls, pace)
+    def __init__(self, tls_context: ssl.SSLContext, pace: Pace) -> None:
+        self._tls_context = tls_context
         self._pool_classes = _pool_classes(pace)
         super().__init__(pool_connections=32, pool_maxsize=16, max_retries=0)
 
