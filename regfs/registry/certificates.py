@@ -39,6 +39,9 @@ class Certificates:
         return Certificates(self.ca_files + more, self.client_pair or other.client_pair)
 
 
+NO_CERTIFICATES = Certificates()
+
+
 @dataclass(frozen=True, slots=True)
 class Authorities:
     """The authorities that every host may be signed by: a file, a directory of hashed names, or both."""

@@ -1,7 +1,8 @@
 """Hosts: at which addresses a registry is asked, in which order, and what each of them is trusted with.
 
 Used by the client and by message.py. An Endpoint is a mirror or the registry itself; where the answers come from is
-settled by containerd's hosts.toml directories, Docker's and podman's certificate directories, and --insecure-registry.
+settled by containerd's hosts.toml directories or else podman's registries.conf, by Docker's and podman's certificate
+directories, and by --insecure-registry.
 Sources: containerd, docs/hosts.md; containers-certs.d(5); Docker, "Verify repository client with certificates".
 Thread rule: any thread. Nothing here touches the network; files are looked at again after some seconds.
 """
@@ -13,17 +14,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from cachetools import TTLCache
 
-from regfs.errors import InvalidOption
+from regfs.errors import AccessDenied, InvalidOption
 from regfs.model.names import DOCKER_HUB
 from regfs.registry.addresses import is_loopback
-from regfs.registry.certificates import Certificates, certificates_in
+from regfs.registry.certificates import NO_CERTIFICATES, Certificates, certificates_in
 from regfs.registry.hosts_toml import HostsFile, HostTable, parse_hosts
+from regfs.registry.registries_conf import Location, Rule, find_rule, registries_files
 
 log = logging.getLogger(__name__)
 
@@ -88,21 +90,33 @@ class Hosts:
         insecure: Collection[str] = (),
         hosts_directories: Sequence[Path] = (),
         certificate_directories: Sequence[Path] = (),
+        registries_files: tuple[Sequence[Path], Sequence[Path]] = ((), ()),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._insecure = frozenset(insecure)
         self._insecure_networks = _networks(insecure)
         self._hosts_directories = tuple(hosts_directories)
         self._certificate_directories = tuple(certificate_directories)
+        self._registries_files = registries_files
         self._lock = threading.Lock()
         self._recent: TTLCache[str, tuple[Endpoint, ...]] = TTLCache(1024, _LOOKED_AT_AGAIN_S, timer=clock)
         self._last_good: dict[Path, HostsFile] = {}
+
+    @classmethod
+    def of_machine(cls, environment: Mapping[str, str], *, insecure: Collection[str] = ()) -> Hosts:
+        """Return the hosts as the files of this machine and of the user that *environment* describes have them."""
+        return cls(
+            insecure=insecure,
+            hosts_directories=hosts_directories(environment),
+            certificate_directories=certificate_directories(environment),
+            registries_files=registries_files(environment),
+        )
 
     def endpoints(self, registry: str) -> tuple[Endpoint, ...]:
         """Return the endpoints of *registry* (a canonical name) in the order of trial: mirrors, then the registry.
 
         Raises InvalidOption where its hosts.toml cannot be understood and never could: going past a mirror that an
-        administrator prescribes would be worse than not going.
+        administrator prescribes would be worse than not going. Raises AccessDenied where registries.conf blocks it.
         """
         with self._lock:
             known = self._recent.get(registry)
@@ -116,13 +130,30 @@ class Hosts:
         directory = self._directory(registry)
         file = None if directory is None else self._load(directory / "hosts.toml", registry)
         if file is None:
-            return (self._upstream(registry, certificates_in(directory) if directory else Certificates()),)
+            return self._without_hosts_toml(registry, certificates_in(directory) if directory else NO_CERTIFICATES)
         mirrors = [self._told(table, registry, upstream=False) for table in file.hosts]
         server = file.server
-        last = (
-            self._upstream(registry, Certificates()) if server is None else self._told(server, registry, upstream=True)
-        )
+        last = self._upstream(registry) if server is None else self._told(server, registry, upstream=True)
         return (*mirrors, last)
+
+    def _without_hosts_toml(self, registry: str, certificates: Certificates) -> tuple[Endpoint, ...]:
+        files, directories = self._registries_files
+        rule = find_rule(registry, files=files, directories=directories)
+        if rule is None:
+            return (self._upstream(registry, certificates),)
+        if rule.blocked:
+            raise AccessDenied(f"{registry} is blocked in registries.conf")
+        mirrors = [self._mirror(location) for location in rule.mirrors]
+        return (*mirrors, self._primary(rule, registry, certificates))
+
+    def _mirror(self, mirror: Location) -> Endpoint:
+        capabilities = ALL_CAPABILITIES - {"resolve"} if mirror.digest_only else ALL_CAPABILITIES
+        endpoint = self._upstream(mirror.host, path=mirror.path, insecure=mirror.insecure)
+        return replace(endpoint, upstream=False, capabilities=capabilities)
+
+    def _primary(self, rule: Rule, registry: str, certificates: Certificates) -> Endpoint:
+        place = rule.location or Location(registry, "")
+        return self._upstream(place.host, certificates, path=place.path, insecure=rule.insecure)
 
     def _directory(self, registry: str) -> Path | None:
         """Return the directory that containerd would read for *registry*, None where there is none."""
@@ -164,13 +195,15 @@ class Hosts:
             self._last_good[path] = parsed
         return parsed
 
-    def _upstream(self, registry: str, certificates: Certificates) -> Endpoint:
-        """Return the registry itself, as it is reached where no file says otherwise."""
+    def _upstream(
+        self, registry: str, certificates: Certificates = NO_CERTIFICATES, *, path: str = "", insecure: bool = False
+    ) -> Endpoint:
+        """Return the registry itself, as it is reached where no hosts.toml says otherwise."""
         host = _api_host(registry)
-        insecure = self._is_insecure(host) or self._is_insecure(registry)
+        insecure = insecure or self._is_insecure(host) or self._is_insecure(registry)
         plain_http = _plain_http(host, insecure=insecure)
         return Endpoint(
-            f"{'http' if plain_http == 'always' else 'https'}://{host}/v2",
+            f"{'http' if plain_http == 'always' else 'https'}://{host}/v2{path}",
             host,
             True,
             tls=self._tls(registry, certificates, verify=not insecure),

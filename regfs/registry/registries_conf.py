@@ -1,0 +1,196 @@
+"""registries.conf: podman's file that tells where a registry is, which mirrors it has, and whether it is allowed.
+
+Used by hosts.py alone. An example, /etc/containers/registries.conf.d/hub.conf:
+
+    [[registry]]
+    prefix = "docker.io"
+    [[registry.mirror]]
+    location = "mirror.example:5000/hub"
+    pull-from-mirror = "digest-only"
+
+Rules for whole registries count (a host, or `*.example.com`); those for a part of one are warned about and left out.
+Source: containers-registries.conf(5), version 2. Thread rule: any thread; reads files, opens no connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from regfs.errors import InvalidName, InvalidOption
+from regfs.model.names import canonical_registry
+
+log = logging.getLogger(__name__)
+
+_FILE_LIMIT = 1024 * 1024
+_PATH = re.compile(r"(?:/[a-z0-9._-]+)*", re.ASCII)
+_WHEN = ("all", "digest-only", "tag-only")
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place of a registry: its host, and the path (`/hub`, or empty) that repositories are below there."""
+
+    host: str
+    path: str
+    insecure: bool = False
+    digest_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What is said of the registries that *prefix* names. *location* None: where it says itself."""
+
+    prefix: str
+    location: Location | None
+    mirrors: tuple[Location, ...]
+    insecure: bool
+    blocked: bool
+
+    def covers(self, registry: str) -> bool:
+        """Tell whether the rule is about *registry*; `*.example.com` is about all hosts below example.com."""
+        if self.prefix.startswith("*."):
+            return registry.endswith(self.prefix[1:])
+        return registry == self.prefix
+
+
+def registries_files(environment: Mapping[str, str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Return the files of which the first that is there counts, and the directories of `*.conf` that come after it.
+
+    CONTAINERS_REGISTRIES_CONF names the one file that counts.
+    """
+    if only := environment.get("CONTAINERS_REGISTRIES_CONF"):
+        return (Path(only),), ()
+    system = Path("/etc/containers")
+    home = environment.get("HOME")
+    configuration = environment.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else "")
+    places = (system, Path(configuration, "containers")) if configuration else (system,)
+    files = tuple(place / "registries.conf" for place in reversed(places))
+    return files, tuple(place / "registries.conf.d" for place in places)
+
+
+def find_rule(registry: str, *, files: Iterable[Path], directories: Iterable[Path]) -> Rule | None:
+    """Return the most special rule about *registry*, None where there is none; a later file's rule replaces an equal.
+
+    Raises InvalidOption where a file cannot be understood: a rule that blocks may be in it.
+    """
+    rules: dict[str, Rule] = {}
+    for path in _present(files, directories):
+        for rule in parse_registries(_read(path), path=path):
+            rules[rule.prefix] = rule
+    covering = [rule for rule in rules.values() if rule.covers(registry)]
+    return max(covering, key=lambda rule: (not rule.prefix.startswith("*"), len(rule.prefix)), default=None)
+
+
+def parse_registries(content: bytes, *, path: Path) -> tuple[Rule, ...]:
+    """Return the rules of a registries.conf; *path* is the file's, for messages. Raises InvalidOption."""
+    try:
+        document = tomllib.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise InvalidOption(f"{path} is nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+        raise InvalidOption(f"{path} is not TOML: {error}") from None
+    rules = [_Table(table, path).rule() for table in _tables(document.get("registry", []), path, "registry")]
+    return tuple(rule for rule in rules if rule is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    values: Mapping[str, object]
+    path: Path
+
+    def rule(self) -> Rule | None:
+        location = self._text("location")
+        prefix = self._text("prefix") or location
+        if not prefix:
+            self._fail("a registry has neither prefix nor location")
+        if "/" in prefix:
+            self._prefix(prefix.partition("/")[0])
+            log.warning("%s: the rule for %.200r is left out: it is about a part of a registry", self.path, prefix)
+            return None
+        by_digest_only = self._boolean("mirror-by-digest-only")
+        mirrors = _tables(self.values.get("mirror", []), self.path, "mirror")
+        return Rule(
+            self._prefix(prefix),
+            None if location in ("", prefix) else self._location(location),
+            tuple(_Table(table, self.path).mirror(digest_only=by_digest_only) for table in mirrors),
+            self._boolean("insecure"),
+            self._boolean("blocked"),
+        )
+
+    def mirror(self, *, digest_only: bool) -> Location:
+        when = self._text("pull-from-mirror") or "all"
+        if when not in _WHEN:
+            self._fail(f"pull-from-mirror is none of {', '.join(_WHEN)}")
+        place = self._location(self._text("location"))
+        return Location(place.host, place.path, self._boolean("insecure"), digest_only or when == "digest-only")
+
+    def _prefix(self, prefix: str) -> str:
+        wildcard, rest = ("*.", prefix[2:]) if prefix.startswith("*.") else ("", prefix)
+        return f"{wildcard}{self._host(rest)}"
+
+    def _location(self, text: str) -> Location:
+        host, slash, path = text.partition("/")
+        path = f"{slash}{path}".rstrip("/")
+        if not _PATH.fullmatch(path) or ".." in path:
+            self._fail(f"location {text[:200]!r} is no place of repositories")
+        return Location(self._host(host), path)
+
+    def _host(self, text: str) -> str:
+        try:
+            return canonical_registry(text)
+        except InvalidName as error:
+            self._fail(str(error))
+
+    def _text(self, key: str) -> str:
+        value = self.values.get(key, "")
+        if not isinstance(value, str):
+            self._fail(f"{key} is not a string")
+        return value
+
+    def _boolean(self, key: str) -> bool:
+        value = self.values.get(key, False)
+        if not isinstance(value, bool):
+            self._fail(f"{key} is neither true nor false")
+        return value
+
+    def _fail(self, reason: str) -> NoReturn:
+        raise InvalidOption(f"{self.path}: {reason}")
+
+
+def _tables(value: object, path: Path, key: str) -> list[Mapping[str, object]]:
+    if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+        raise InvalidOption(f"{path}: {key} is not a list of tables")
+    return value
+
+
+def _present(files: Iterable[Path], directories: Iterable[Path]) -> list[Path]:
+    """Return the files to read, in order; what we may not look at is passed over."""
+    found = [path for path in files if _is_file(path)][:1]
+    for directory in directories:
+        found += sorted(path for path in directory.glob("*.conf") if _is_file(path))
+    return found
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        log.debug("%s cannot be looked at: %s", path, error)
+        return False
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_FILE_LIMIT + 1)
+    except OSError as error:
+        raise InvalidOption(f"{path} cannot be read: {error}") from error
+    if len(content) > _FILE_LIMIT:
+        raise InvalidOption(f"{path} has more than {_FILE_LIMIT} bytes")
+    return content
