@@ -39,10 +39,12 @@ clean: ## remove the virtual environment and everything that was generated
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The environment is made again when the Python that it was made with is gone.
+# The environment is made again when the Python that it was made with is gone. fusepy comes as source alone: older pips
+# want setuptools and wheel for that.
 $(VENV)/bin/python:
 	@.ci/install-packages run
 	python=$$(.ci/find-python) && rm -rf $(VENV) && "$$python" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet setuptools wheel
 
 $(VENV)/.run-ready: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable .
