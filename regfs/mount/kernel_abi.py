@@ -151,6 +151,8 @@ NO_ATTRIBUTES = bytes(88)
 
 # The kernel turns whatever is more than a few hundred million years into its own "never".
 FOR_EVER = (1 << 62, 0)
+_ENTRY_FOR_EVER = ENTRY_HEAD.pack(0, 0, FOR_EVER[0], FOR_EVER[0], 0, 0)[8:]
+_ATTRIBUTES_FOR_EVER = ATTRIBUTES_HEAD.pack(*FOR_EVER, 0)
 
 
 class InHeader(NamedTuple):
@@ -179,12 +181,16 @@ def valid_for(seconds: float) -> tuple[int, int]:
 
 def pack_entry(node: int, attributes: bytes, valid_s: float) -> bytes:
     """Return the answer to LOOKUP; *node* 0 and empty attributes mean: there is no such name, and that is so."""
+    if valid_s == math.inf:
+        return node.to_bytes(8, "little") + _ENTRY_FOR_EVER + (attributes or NO_ATTRIBUTES)
     whole, nanoseconds = valid_for(valid_s)
     return ENTRY_HEAD.pack(node, 0, whole, whole, nanoseconds, nanoseconds) + (attributes or NO_ATTRIBUTES)
 
 
 def pack_attributes(attributes: bytes, valid_s: float) -> bytes:
     """Return the answer to GETATTR."""
+    if valid_s == math.inf:
+        return _ATTRIBUTES_FOR_EVER + attributes
     return ATTRIBUTES_HEAD.pack(*valid_for(valid_s), 0) + attributes
 
 

@@ -36,6 +36,7 @@ Method = Callable[[int, bytes], bytes | None]
 # Nodes below a digest carry the number of their image or layer in the upper 20 bits; 0 there means an invented node
 # (tree/tree.py).
 _SPACE_SHIFT = 44
+_NAME_MAX = 255
 _EXECUTE = 1
 _WRITE = 2
 _XATTR_NAME_AT = 8
@@ -69,6 +70,7 @@ class Requests:
 
     def __init__(self, tree: Tree, notices: Notices) -> None:
         self._tree = tree
+        self._lookup = tree.lookup
         self._notices = notices
         self._stored: set[int] = set()
         self._files: Handles[OpenFile] = Handles()
@@ -97,7 +99,7 @@ class Requests:
     def lookup(self, node: int, body: bytes) -> bytes:
         """LOOKUP: name, zero byte. A missing name is cached, for ever, only where nothing can ever appear."""
         try:
-            found, attributes, valid_s = self._tree.lookup(node, _name(body))
+            found, attributes, valid_s = self._lookup(node, _name(body))
         except NotFound:
             if node >> _SPACE_SHIFT:
                 return _NO_SUCH_NAME_FOR_EVER
@@ -263,8 +265,8 @@ class Requests:
 
 def _name(body: bytes) -> bytes:
     """Return the name before the zero byte that *body* ends with."""
-    if len(body) < 2 or body[-1]:
-        raise Refused(errno.EIO)
+    if not 2 <= len(body) <= _NAME_MAX + 1 or body[-1]:
+        raise Refused(errno.ENAMETOOLONG if len(body) > 2 else errno.EIO)
     return body[:-1]
 
 

@@ -272,7 +272,10 @@ class KernelSession:
 
     def _answer(self, opcode: int, unique: int, node: int, body: bytes) -> None:
         try:
-            os.writev(self._descriptor, (abi.OUT_HEADER.pack(16 + len(body), 0, unique), body))
+            if len(body) <= abi.PAGE_SIZE:
+                os.write(self._descriptor, abi.OUT_HEADER.pack(16 + len(body), 0, unique) + body)
+            else:
+                os.writev(self._descriptor, (abi.OUT_HEADER.pack(16 + len(body), 0, unique), body))
         except OSError as error:
             self._requests.undo(opcode, node, body)
             if error.errno not in _ALREADY_INTERRUPTED:

@@ -59,10 +59,13 @@ def topmost(path: str) -> Mounted | None:
 
 
 def resolved(mountpoint: str) -> str:
-    """Return the absolute path without links, as mountinfo has it; works for a dead mount too."""
-    parent, name = os.path.split(os.path.abspath(mountpoint))
-    if os.path.islink(mountpoint):
-        return os.path.realpath(mountpoint)
+    """Return the absolute path without links, as mountinfo has it; nothing that is mounted there is asked."""
+    path = os.path.abspath(mountpoint)
+    if topmost(path) is not None:
+        return path
+    parent, name = os.path.split(path)
+    if os.path.islink(path):
+        return os.path.realpath(path)
     return os.path.join(os.path.realpath(parent), name)
 
 

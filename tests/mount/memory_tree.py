@@ -1,17 +1,25 @@
 """A tree in memory with everything that a driver can meet. It implements what regfs.tree.tree.Tree offers to drivers.
 
-Names below /stable are as below a digest (recorded nodes, valid for ever); all else is as at a registry.
+/stable     as below a digest: recorded nodes, valid for ever
+/moving     as at a registry: valid for no time at all
+/tag        two recorded directories; a look-up of /move lets the name mean the other one
+/errors     one name for each error, raised by its look-up
+/slow       look-ups and reads that wait until /release is looked up; each says WAITING on standard output
+/live       a file of which the size is not known before it is read
+/counters   how often each name was looked up, as JSON
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import stat
 import struct
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -91,8 +99,15 @@ class Entry:
     wait: Callable[[], None] | None = None
     backing: int | None = None
     keep_cache: bool = True
+    known: bytes = b""
 
     def packed(self, number: int) -> bytes:
+        """Return the 88 bytes of attributes; a recorded entry's are packed once, as in a table."""
+        if not self.known or not number >> SPACE_SHIFT:
+            self.known = self._pack(number)
+        return self.known
+
+    def _pack(self, number: int) -> bytes:
         directory = stat.S_ISDIR(self.mode)
         size = 4096 if directory else len(self.content)
         attributes = Attributes(self.mode, size, self.nlink, self.uid, self.gid, self.rdev, MTIME_NS)
@@ -253,12 +268,29 @@ class SuiteTree(MemoryTree):
         self.slow_reads: set[int] = set()
         stable = self.add(ROOT, b"stable", Entry(stat.S_IFDIR | 0o755, valid_s=math.inf))
         self._recorded(self._as_recorded(ROOT, b"stable", stable))
-        moving = self.add(ROOT, b"moving", Entry(stat.S_IFDIR | 0o755, valid_s=0.2))
-        self.file(moving, b"file", b"moving\n")
-        self.nodes[self.file(ROOT, b"live", b"")].keep_cache = False
-        self.nodes[self.nodes[ROOT].children[b"live"]].content = b"alive\n"
+        moving = self.add(ROOT, b"moving", Entry(stat.S_IFDIR | 0o755, valid_s=0.0))
+        self.add(moving, b"file", Entry(stat.S_IFREG | 0o644, b"moving\n", valid_s=0.0))
+        self.live = self.add(ROOT, b"live", Entry(stat.S_IFREG | 0o444, keep_cache=False))
+        self.counters = self.add(ROOT, b"counters", Entry(stat.S_IFREG | 0o444, keep_cache=False))
+        self.asked: Counter[str] = Counter()
+        self._images = [self._image(text) for text in (b"old", b"new")]
+        self.file(ROOT, b"move", b"")
         self._failures()
         self._slow()
+
+    def _image(self, text: bytes) -> int:
+        number = self.keep(Entry(stat.S_IFDIR | 0o755, nlink=2), recorded=True)
+        self.file(number, b"file", text * 1000)
+        self.file(number, b"later", text)
+        return number
+
+    def lookup(self, parent: int, name: bytes) -> Found:
+        self.asked[os.fsdecode(name)] += 1
+        if parent == ROOT and name == b"move":
+            self._images.reverse()
+        if parent == ROOT and name == b"tag":
+            return Found(self._images[0], self._entry(self._images[0]).packed(self._images[0]), 0.0)
+        return super().lookup(parent, name)
 
     def _as_recorded(self, parent: int, name: bytes, number: int) -> int:
         entry = self.nodes.pop(number)
@@ -315,6 +347,10 @@ class SuiteTree(MemoryTree):
         wait_until(self.arrived)
 
     def open(self, node: int) -> MemoryFile:
+        if node == self.live:
+            return MemoryFile(Entry(0, b"alive\n", keep_cache=False))
+        if node == self.counters:
+            return MemoryFile(Entry(0, json.dumps(self.asked).encode(), keep_cache=False))
         if node in self.slow_reads:
             return SlowFile(self.nodes[node], self.arrived)
         return super().open(node)
@@ -325,6 +361,7 @@ def wait_until(arrived: threading.Event) -> None:
     if arrived.is_set():
         return
     current().remaining_s(0.0)
+    os.write(1, b"WAITING\n")
     future: Future[None] = Future()
 
     def wait() -> None:

@@ -1,0 +1,131 @@
+"""One mount of the suite's tree in a process of its own: a test must never wait for a mount that it serves itself.
+
+`python -m tests.mount.serving DRIVER MOUNTPOINT [WORD...]`: says READY on standard output; SIGTERM stops it, as the
+daemon does. Words: allow_other, without_sys_admin (as an ordinary user has it, who needs the helper program).
+DRIVERS is the seam: driver -> function that makes a session of mount(), serve(on_ready), unmount() and stop().
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from regfs.errors import RegfsError
+from regfs.mount import mountpoint as mountpoints
+from regfs.stats import Stats
+from tests.mount.memory_tree import SuiteTree
+
+TIMEOUT_S = 30.0
+CAP_SYS_ADMIN = 21
+
+
+def kernel_session(tree: Any, errors: Callable[[str, RegfsError], None]) -> Any:
+    """Return a session of the kernel driver."""
+    from regfs.mount.kernel_session import KernelSession
+
+    return KernelSession(tree, Stats(), errors=errors)
+
+
+def fusepy_session(tree: Any, errors: Callable[[str, RegfsError], None]) -> Any:
+    """Return a session of the fusepy driver."""
+    from regfs.mount.fusepy_session import FusepySession
+
+    return FusepySession(tree, Stats(), errors=errors)
+
+
+DRIVERS: dict[str, Callable[[Any, Callable[[str, RegfsError], None]], Any]] = {
+    "kernel": kernel_session,
+    "fusepy": fusepy_session,
+}
+
+
+class Serving:
+    """A mount that another process serves."""
+
+    def __init__(self, driver: str, mountpoint: Path, words: Sequence[str] = (), prefix: Sequence[str] = ()) -> None:
+        mountpoint.mkdir(exist_ok=True)
+        self.driver = driver
+        self.path = mountpoint
+        self.log = mountpoint.with_name(mountpoint.name + ".log")
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*prefix, sys.executable, "-m", "tests.mount.serving", driver, str(mountpoint), *words],
+                cwd=Path(__file__).parents[2],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        self.expect("READY")
+
+    @property
+    def output(self) -> IO[bytes]:
+        """Return what the process says."""
+        assert self.process.stdout is not None
+        return self.process.stdout
+
+    def expect(self, word: str, times: int = 1) -> None:
+        """Wait until the process has said *word*."""
+        for _ in range(times):
+            line = self.output.readline()
+            assert line == word.encode() + b"\n", f"{line!r}; {self.log.read_text()}"
+
+    def is_mounted(self) -> bool:
+        """Tell whether anything is mounted there; asks nobody."""
+        return mountpoints.topmost(str(self.path)) is not None
+
+    def stop(self) -> int:
+        """Let the process end as on SIGTERM; return its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(TIMEOUT_S)
+
+    def clean_up(self) -> None:
+        """End the process, whatever it does, and leave no mount."""
+        if self.process.poll() is None:
+            try:
+                self.stop()
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        while self.is_mounted():
+            mountpoints.unmount(str(self.path), lazily=True)
+        self.output.close()
+
+
+def main() -> None:
+    """Serve until SIGTERM or umount."""
+    from regfs.mount.kernel_mount import MountOptions
+
+    driver, mountpoint, *words = sys.argv[1:]
+    logging.basicConfig(level=logging.INFO)
+    if "without_sys_admin" in words:
+        drop_sys_admin()
+    session = DRIVERS[driver](SuiteTree(), lambda what, error: print(f"{what}: {error}", file=sys.stderr))
+    session.mount(mountpoint, MountOptions("docker.io", allow_other="allow_other" in words))
+    # In a thread, for a handler interrupts the very thread that serves, with the fusepy driver.
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=session.stop).start())
+    session.serve(lambda: print("READY", flush=True))
+
+
+def drop_sys_admin() -> None:
+    """Give up CAP_SYS_ADMIN in this process; set-user-id programs get it all the same (capset(2), version 3)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    head = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    if libc.capget(head, sets) or not sets[1]:
+        raise OSError(ctypes.get_errno(), "capget")
+    for number in range(3):
+        sets[number] &= ~(1 << CAP_SYS_ADMIN)
+    if libc.capset(head, sets):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+if __name__ == "__main__":
+    main()

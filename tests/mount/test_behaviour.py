@@ -1,0 +1,255 @@
+"""What programs see through a mount, the same with both drivers."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.mount.memory_tree import BIG, CAPABILITY, FAILURES, MANY, MTIME_NS, STRANGE_NAMES
+
+TIMEOUT_S = 30
+
+
+def errno_of(call: Callable[[], object]) -> int:
+    with pytest.raises(OSError) as caught:
+        call()
+    assert caught.value.errno is not None
+    return caught.value.errno
+
+
+def test_names_in_any_bytes_are_listed_and_open(mounted: Path) -> None:
+    directory = os.fsencode(mounted / "stable/names")
+    assert sorted(os.listdir(directory)) == sorted(STRANGE_NAMES)
+    assert [Path(os.fsdecode(os.path.join(directory, name))).read_bytes() for name in STRANGE_NAMES] == STRANGE_NAMES
+
+
+def test_a_component_over_255_bytes_is_too_long(mounted: Path) -> None:
+    assert errno_of(lambda: os.stat(mounted / "stable" / ("a" * 256))) == errno.ENAMETOOLONG
+
+
+def test_a_missing_name_does_not_exist(mounted: Path) -> None:
+    assert errno_of(lambda: os.stat(mounted / "stable/none")) == errno.ENOENT
+    assert errno_of(lambda: os.stat(mounted / "none")) == errno.ENOENT
+
+
+def test_attributes_are_those_of_the_tree(mounted: Path) -> None:
+    found = os.stat(mounted / "stable/owned")
+    assert (found.st_mode, found.st_uid, found.st_gid, found.st_size) == (stat.S_IFREG | 0o640, 1234, 0, 1)
+    assert (found.st_mtime_ns, found.st_ctime_ns) == (MTIME_NS, MTIME_NS)
+    assert stat.S_IMODE(os.stat(mounted / "stable/suid").st_mode) == 0o6755
+
+
+def test_a_listing_and_a_stat_agree_about_inode_and_type(mounted: Path) -> None:
+    for entry in os.scandir(mounted / "stable"):
+        found = os.lstat(entry.path)
+        assert (entry.inode(), entry.is_symlink()) == (found.st_ino, stat.S_ISLNK(found.st_mode))
+        assert entry.is_dir(follow_symlinks=False) == stat.S_ISDIR(found.st_mode)
+
+
+def test_hard_links_are_one_inode_with_the_right_count(mounted: Path) -> None:
+    first, second = (os.stat(mounted / "stable" / name) for name in ("link-1", "link-2"))
+    assert first.st_ino == second.st_ino
+    assert (first.st_nlink, second.st_nlink) == (2, 2)
+
+
+def test_symbolic_links_are_shown_and_not_followed_by_the_driver(mounted: Path) -> None:
+    assert os.readlink(mounted / "stable/symlink") == "file"
+    assert (mounted / "stable/symlink").read_bytes() == b"hello\n"
+    assert os.readlink(os.fsencode(mounted / "stable/dangling")) == b"/no/\xff/where"
+    assert errno_of(lambda: os.readlink(mounted / "stable/file")) == errno.EINVAL
+
+
+def test_special_files_have_type_and_device_number(mounted: Path) -> None:
+    null, disk = os.stat(mounted / "stable/null"), os.stat(mounted / "stable/disk")
+    assert (stat.S_ISCHR(null.st_mode), null.st_rdev) == (True, os.makedev(1, 3))
+    assert (stat.S_ISBLK(disk.st_mode), disk.st_rdev) == (True, os.makedev(259, 70000))
+    assert stat.S_ISFIFO(os.stat(mounted / "stable/fifo").st_mode)
+    assert stat.S_ISSOCK(os.stat(mounted / "stable/socket").st_mode)
+
+
+def test_devices_cannot_be_opened_without_being_asked_for(mounted: Path) -> None:
+    assert errno_of(lambda: os.open(mounted / "stable/null", os.O_RDONLY)) == errno.EACCES
+
+
+def test_whiteout_names_are_ordinary_names_here(mounted: Path) -> None:
+    assert sorted(os.listdir(mounted / "stable/whiteouts")) == [".wh..wh..opq", ".wh.gone"]
+    assert (mounted / "stable/whiteouts/.wh.gone").read_bytes() == b""
+
+
+def test_extended_attributes_come_byte_by_byte(mounted: Path) -> None:
+    path = mounted / "stable/file"
+    assert sorted(os.listxattr(path)) == ["security.capability", "user.comment"]
+    assert os.getxattr(path, "security.capability") == CAPABILITY
+    assert os.getxattr(path, "user.comment") == b"\x00\xffbinary"
+    assert errno_of(lambda: os.getxattr(path, "user.none")) == errno.ENODATA
+    assert os.listxattr(mounted / "stable/empty") == []
+
+
+def test_a_buffer_too_small_for_an_attribute_is_told(mounted: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    path, buffer = os.fsencode(mounted / "stable/file"), ctypes.create_string_buffer(2)
+    assert libc.getxattr(path, b"user.comment", None, 0) == 8
+    assert libc.getxattr(path, b"user.comment", buffer, 2) == -1
+    assert ctypes.get_errno() == errno.ERANGE
+
+
+def test_ten_thousand_entries_are_listed_once_each(mounted: Path) -> None:
+    assert sorted(os.listdir(mounted / "stable/many")) == [f"{number:05d}" for number in range(MANY)]
+    assert len(os.listdir(mounted / "stable/many")) == MANY
+
+
+def test_a_listing_has_itself_and_its_parent(mounted: Path) -> None:
+    entries = {name: inode for name, inode, _ in walked(mounted / "stable/many")}
+    assert entries[b"."] == os.stat(mounted / "stable/many").st_ino
+    assert entries[b".."] == os.stat(mounted / "stable").st_ino
+
+
+def test_a_listing_goes_on_where_telldir_said(mounted: Path) -> None:
+    entries = list(walked(mounted / "stable/many"))
+    name, _, position = entries[7000]
+    assert name != entries[7001][0]
+    assert next(walked(mounted / "stable/many", position))[0] == entries[7001][0]
+    assert next(walked(mounted / "stable/many", 0))[0] == entries[0][0]
+
+
+class Dirent(ctypes.Structure):
+    _fields_ = [
+        ("inode", ctypes.c_uint64),
+        ("offset", ctypes.c_int64),
+        ("length", ctypes.c_ushort),
+        ("kind", ctypes.c_ubyte),
+        ("name", ctypes.c_char * 256),
+    ]
+
+
+def walked(directory: Path, position: int | None = None):
+    """Yield (name, inode, position after it) with readdir(3), beginning at *position* with seekdir(3)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.opendir.restype = ctypes.c_void_p
+    libc.readdir.restype = ctypes.POINTER(Dirent)
+    libc.telldir.restype = ctypes.c_long
+    stream = ctypes.c_void_p(libc.opendir(os.fsencode(directory)))
+    assert stream
+    try:
+        if position is not None:
+            libc.readdir(stream)
+            libc.seekdir(stream, ctypes.c_long(position))
+        while entry := libc.readdir(stream):
+            yield entry.contents.name, entry.contents.inode, libc.telldir(stream)
+    finally:
+        libc.closedir(stream)
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_each_failure_has_its_errno(mounted: Path, name: str) -> None:
+    assert errno_of(lambda: os.lstat(mounted / "errors" / name)) == FAILURES[name][1]
+
+
+def test_a_bug_is_an_input_output_error_and_the_mount_goes_on(mounted: Path) -> None:
+    assert errno_of(lambda: os.lstat(mounted / "errors/bug")) == errno.EIO
+    assert (mounted / "stable/file").read_bytes() == b"hello\n"
+
+
+def test_a_file_is_no_directory_and_a_directory_no_file(mounted: Path) -> None:
+    assert errno_of(lambda: os.listdir(mounted / "stable/file")) == errno.ENOTDIR
+    assert errno_of(lambda: (mounted / "stable").read_bytes()) == errno.EISDIR
+
+
+WRITES: dict[str, Callable[[Path], object]] = {
+    "open for writing": lambda top: os.open(top / "file", os.O_WRONLY),
+    "open for both": lambda top: os.open(top / "file", os.O_RDWR),
+    "truncate on open": lambda top: os.open(top / "file", os.O_WRONLY | os.O_TRUNC),
+    "create": lambda top: os.open(top / "new", os.O_WRONLY | os.O_CREAT),
+    "truncate": lambda top: os.truncate(top / "file", 0),
+    "mkdir": lambda top: os.mkdir(top / "new"),
+    "rmdir": lambda top: os.rmdir(top / "names"),
+    "unlink": lambda top: os.unlink(top / "file"),
+    "rename": lambda top: os.rename(top / "file", top / "new"),
+    "link": lambda top: os.link(top / "file", top / "new"),
+    "symlink": lambda top: os.symlink("file", top / "new"),
+    "mknod": lambda top: os.mknod(top / "new", stat.S_IFIFO | 0o600),
+    "chmod": lambda top: os.chmod(top / "file", 0o600),
+    "chown": lambda top: os.chown(top / "file", 1, 1),
+    "utime": lambda top: os.utime(top / "file"),
+    "setxattr": lambda top: os.setxattr(top / "file", "user.new", b"x"),
+    "removexattr": lambda top: os.removexattr(top / "file", "user.comment"),
+}
+
+
+@pytest.mark.parametrize("kind", WRITES)
+def test_every_kind_of_write_meets_a_read_only_file_system(mounted: Path, kind: str) -> None:
+    assert errno_of(lambda: WRITES[kind](mounted / "stable")) == errno.EROFS
+
+
+def test_access_tells_programs_from_other_files(mounted: Path) -> None:
+    assert os.access(mounted / "stable/script", os.X_OK)
+    assert os.access(mounted / "stable", os.X_OK)
+    assert os.access(mounted / "stable/owned", os.R_OK)
+    assert not os.access(mounted / "stable/file", os.W_OK)
+
+
+@pytest.mark.parametrize("name", ["big", "backed"])
+def test_bytes_come_from_any_offset(mounted: Path, name: str) -> None:
+    path = mounted / "stable" / name
+    assert path.read_bytes() == BIG
+    with path.open("rb", buffering=0) as file:
+        assert os.pread(file.fileno(), 10, len(BIG) - 3) == BIG[-3:]
+        assert os.pread(file.fileno(), 10, len(BIG)) == b""
+        assert os.pread(file.fileno(), 70_000, 123_457) == BIG[123_457 : 123_457 + 70_000]
+
+
+@pytest.mark.parametrize("name", ["big", "backed"])
+def test_a_file_is_opened_many_times_at_once(mounted: Path, name: str) -> None:
+    opened = [os.open(mounted / "stable" / name, os.O_RDONLY) for _ in range(20)]
+    contents = {os.pread(number, 4096, 4096) for number in opened[::2]}
+    for number in opened[:10]:
+        os.close(number)
+    again = os.open(mounted / "stable" / name, os.O_RDONLY)
+    contents.add(os.pread(again, 4096, 4096))
+    for number in [*opened[10:], again]:
+        os.close(number)
+    assert contents == {BIG[4096:8192]}
+
+
+@pytest.mark.parametrize("name", ["big", "backed"])
+def test_a_file_can_be_mapped(mounted: Path, name: str) -> None:
+    with (
+        (mounted / "stable" / name).open("rb") as file,
+        mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped,
+    ):
+        assert mapped[1_000_000:1_000_100] == BIG[1_000_000:1_000_100]
+
+
+def test_a_program_can_be_run(mounted: Path) -> None:
+    done = subprocess.run([mounted / "stable/script"], capture_output=True, timeout=TIMEOUT_S, check=True)
+    assert done.stdout == b"hello from the mount\n"
+
+
+def test_an_empty_file_is_empty(mounted: Path) -> None:
+    assert (mounted / "stable/empty").read_bytes() == b""
+
+
+def test_a_file_of_unknown_size_is_read_to_its_end(mounted: Path) -> None:
+    assert (mounted / "live").read_bytes() == b"alive\n"
+
+
+def test_statfs_tells_the_room_of_the_cache(mounted: Path) -> None:
+    found = os.statvfs(mounted)
+    assert (found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize) == (1 << 40, 1 << 39)
+    assert (found.f_files, found.f_ffree, found.f_namemax) == (1000, 500, 255)
+    assert found.f_flag & os.ST_RDONLY
+    assert found.f_flag & os.ST_NOSUID
+
+
+def test_find_sees_everything(mounted: Path) -> None:
+    done = subprocess.run(["find", mounted / "stable"], capture_output=True, timeout=TIMEOUT_S, check=True)
+    found = done.stdout.split(b"\n" + os.fsencode(mounted))
+    assert len(found) == 1 + len(os.listdir(mounted / "stable")) + 2 + len(STRANGE_NAMES) + MANY
