@@ -14,6 +14,7 @@ ROWS: list[set[str]] = [
     {"__main__"},
     {"cli"},
     {"daemon"},
+    {"checks", "launch", "logs", "mount_words", "rooms"},
     {"config", "mount"},
     {"tree"},
     {"images"},
