@@ -23,7 +23,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from cachetools import TLRUCache
+from cachetools import TLRUCache, TTLCache
 
 from regfs.patience import current
 from regfs.registry.credential import Credential
@@ -35,6 +35,8 @@ _OUTPUT_LIMIT = 64 * 1024
 _NOT_FOUND = b"credentials not found in native keychain"
 _KEPT_S = 300.0
 _NOTHING_KEPT_S = 60.0
+# Whoever is refused asks to forget; a registry that refuses everything must not start a program for every request.
+_FORGOTTEN_AGAIN_S = 10.0
 _POLL_S = 0.2
 
 
@@ -62,6 +64,7 @@ class CredentialHelpers:
         self._mountpoint = mountpoint
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
+        self._forgotten: TTLCache[str, bool] = TTLCache(1024, _FORGOTTEN_AGAIN_S, timer=clock)
         self._answers: TLRUCache[_Key, Credential | None] = TLRUCache(1024, _expiry, timer=clock)
         self._flights: dict[_Key, Future[Credential | None]] = {}
 
@@ -82,10 +85,18 @@ class CredentialHelpers:
         return current().wait_for(flight)
 
     def forget(self, server: str) -> None:
-        """Ask again for *server* the next time."""
+        """Ask again for *server* the next time; at most once in some seconds."""
         with self._lock:
+            if server in self._forgotten:
+                return
+            self._forgotten[server] = True
             for key in [key for key in self._answers if key.server == server]:
                 del self._answers[key]
+
+    def forget_all(self) -> None:
+        """Ask again for every server the next time: somebody has logged in or out."""
+        with self._lock:
+            self._answers.clear()
 
     def _fly(self, key: _Key, flight: Future[Credential | None]) -> None:
         credential: Credential | None = None

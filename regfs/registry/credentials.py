@@ -57,6 +57,7 @@ class Credentials:
         ]
         self._helpers = helpers or CredentialHelpers(environment, mountpoint=mountpoint)
         self._lock = threading.Lock()
+        self._known: dict[CredentialFile, CredentialSource | None] = {}
         self._announced: set[tuple[str, str]] = set()
 
     def for_repository(self, repository: RepositoryName) -> Credential | None:
@@ -96,13 +97,15 @@ class Credentials:
                 return credential
         return source.credential_for(keys)
 
-    def _sources(self) -> Iterator[CredentialSource]:
-        if self._inline is not None:
-            yield self._inline
-        for file in self._files:
-            source = file.current()
-            if source is not None:
-                yield source
+    def _sources(self) -> list[CredentialSource]:
+        """Return what the places say now, in order. A changed file may mean that a helper has something new, too."""
+        now = {file: file.current() for file in self._files}
+        with self._lock:
+            changed = any(self._known.get(file, source) is not source for file, source in now.items())
+            self._known = now
+        if changed:
+            self._helpers.forget_all()
+        return [source for source in (self._inline, *now.values()) if source is not None]
 
     def _announce(self, host: str, credential: Credential) -> None:
         with self._lock:

@@ -466,6 +466,32 @@ def test_answers_of_helpers_are_remembered_until_they_are_forgotten(user: User) 
     assert len(user.helper_calls()) == 2
 
 
+def test_a_registry_that_refuses_everything_does_not_start_a_helper_for_every_request(user: User) -> None:
+    now = [0.0]
+    user.docker(credsStore="general")
+    user.helper("general", answer("u", "p"))
+    credentials = user.credentials(helpers=CredentialHelpers(user.environment, clock=lambda: now[0]))
+    for _ in range(5):
+        password(credentials, "ghcr.io")
+        credentials.forget("ghcr.io")
+    assert len(user.helper_calls()) == 2
+    now[0] = 11.0
+    credentials.forget("ghcr.io")
+    password(credentials, "ghcr.io")
+    assert len(user.helper_calls()) == 3
+
+
+def test_a_login_with_a_helper_takes_effect_at_once(user: User) -> None:
+    user.docker(credsStore="general")
+    user.helper("general", "echo credentials not found in native keychain; exit 1")
+    credentials = user.credentials()
+    assert password(credentials, "ghcr.io") is None
+    user.helper("general", answer("u", "p"))
+    assert password(credentials, "ghcr.io") is None
+    user.docker(credsStore="general", auths={"ghcr.io": {}})
+    assert password(credentials, "ghcr.io") == "p"
+
+
 def test_answers_of_helpers_are_remembered_for_minutes(user: User) -> None:
     now = [0.0]
     user.docker(credsStore="general")
