@@ -9,11 +9,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.mounted import REPOSITORY_ROOT, Mounted, as_user
 from tests.support.registry import DockerRegistry, is_installed
 
 NOBODY = 65534
+
+# A busy machine is slow; how long an example takes proves nothing.
+settings.register_profile("regfs", deadline=None)
+settings.load_profile("regfs")
 
 
 def missing(what: str) -> None:
