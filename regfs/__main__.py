@@ -1,0 +1,5 @@
+"""python -m regfs."""
+
+from regfs.cli import main
+
+main()

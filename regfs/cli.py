@@ -1,0 +1,332 @@
+"""The command line: arguments and environment become a Config; the only module that prints, exits and reads os.environ.
+
+    regfs [OPTIONS] [SOURCE] MOUNTPOINT      mount; what mount.fuse(8) calls too
+    regfs VERB …                             umount, unpack
+    mount.regfs SOURCE MOUNTPOINT [-fnsv] [-o WORDS]     what mount(8) calls: another language, -f means fake there
+
+Exit codes: 0; 1 it failed; 2 the command line makes no sense; and for unpack 3 not found, 4 denied, 5 try again later,
+6 bad content. mount.regfs has those of mount(8): 1 usage or permission, 32 mount failure.
+
+Nothing heavy is imported before it is known to be needed: `regfs --version` is 30 ms, most of it Python's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NoReturn
+
+from regfs.config import OPTIONS, Config, Option, default_cache_dir, suggestion, with_options
+from regfs.errors import (
+    AccessDenied,
+    BadContent,
+    InvalidName,
+    InvalidOption,
+    NotFound,
+    RateLimited,
+    RegfsError,
+    RegistryTimeout,
+    RegistryUnavailable,
+)
+from regfs.version import VERSION
+
+FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+FAILED, USAGE = 1, 2
+MOUNT_FAILURE = 32
+_EXIT_CODES: tuple[tuple[type[RegfsError], int], ...] = (
+    (InvalidOption, USAGE),
+    (NotFound, 3),
+    (InvalidName, USAGE),
+    (AccessDenied, 4),
+    (RateLimited, 5),
+    (RegistryTimeout, 5),
+    (RegistryUnavailable, 5),
+    (BadContent, 6),
+)
+_USAGE = "regfs [OPTIONS] [SOURCE] MOUNTPOINT"
+_HEADINGS = {
+    "mount": "mounting",
+    "registry": "registries",
+    "cache": "cache",
+    "logging": "log",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises InvalidOption instead of printing and exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidOption(message)
+
+
+def main() -> NoReturn:
+    """Run `regfs` and exit."""
+    _leave(_guarded(lambda: run(sys.argv[1:], os.environ)))
+
+
+def mount_main() -> NoReturn:
+    """Run `mount.regfs` and exit with the codes of mount(8)."""
+    code = _guarded(lambda: run_mount_helper(sys.argv[1:], os.environ))
+    _leave({0: 0, USAGE: 1}.get(code, MOUNT_FAILURE))
+
+
+def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run `regfs` with *arguments* and return the exit code. Raises RegfsError."""
+    if arguments and arguments[0] in _VERBS:
+        return _VERBS[arguments[0]](arguments[1:], environment)
+    parser = _mount_parser()
+    given, unknown = parser.parse_known_intermixed_args(list(arguments))
+    if given.help:
+        print(parser.format_help(), end="")
+        return 0
+    if given.version:
+        print(version())
+        return 0
+    _refuse_unknown(unknown, parser)
+    if not 1 <= len(given.paths) <= 2:
+        raise InvalidOption(f"a mount point is needed: {_USAGE}" if not given.paths else f"too many words: {_USAGE}")
+    config = _config(given, environment)
+    *source, mountpoint = given.paths
+    return mount(_with_source(config, source[0]) if source else config, mountpoint, environment)
+
+
+def run_mount_helper(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run `mount.regfs` as mount(8) calls it and return the exit code of `regfs`. Raises RegfsError."""
+    parser = _Parser(prog="mount.regfs", add_help=False, allow_abbrev=False)
+    parser.add_argument("source")
+    parser.add_argument("mountpoint")
+    parser.add_argument("-f", dest="fake", action="store_true")
+    parser.add_argument("-s", dest="sloppy", action="store_true")
+    for ignored in ("-n", "-v", "-r", "-w"):
+        parser.add_argument(ignored, action="store_true", dest="_ignored")
+    parser.add_argument("-t", dest="_kind")
+    parser.add_argument("-o", dest="words", action="append", default=[])
+    given = parser.parse_intermixed_args(list(arguments))
+    config = _with_source(_default_config(environment), given.source)
+    config = _with_words(config, given.words, sloppy=given.sloppy)
+    return 0 if given.fake else mount(config, given.mountpoint, environment)
+
+
+def mount(config: Config, mountpoint: str, environment: Mapping[str, str]) -> int:
+    """Check, mount and serve; a background mount's parent returns as soon as it answers. Raises MountFailure."""
+    from regfs import checks, daemon, launch
+    from regfs.logs import log_name
+    from regfs.mount.mountpoint import resolved
+
+    daemon.mount_options(config)
+    point = resolved(mountpoint)
+    for note in checks.prepare(point):
+        _warn(note)
+    if config.foreground:
+        report = _TerminalReport()
+        daemon.serve(config, point, environment=environment, report=report)
+        return report.code
+    outcome = launch.in_background(
+        lambda report: daemon.serve(config, point, environment=environment, report=report),
+        log_name=log_name(config.log_file, foreground=False),
+    )
+    _say(outcome.code, outcome.message)
+    return outcome.code
+
+
+class _TerminalReport:
+    """Tells a start in the foreground to the terminal."""
+
+    def __init__(self) -> None:
+        self.code = 0
+
+    def doing(self, what: str) -> None:
+        del what
+
+    def ready(self, message: str) -> None:
+        _say(0, message)
+
+    def failed(self, code: int, message: str) -> None:
+        self.code = code
+        _say(code, message)
+
+
+def umount_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """`regfs umount [-l] MOUNTPOINT`."""
+    del environment
+    parser = _verb_parser("umount", "Unmount a regfs, alive or dead.")
+    parser.add_argument("-l", "--lazy", action="store_true", help="also where it is in use; who is inside may stay")
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT")
+    given = _parse_verb(parser, arguments)
+    if given is None:
+        return 0
+    from regfs import checks
+
+    print(checks.umount(given.mountpoint, lazily=given.lazy))
+    return 0
+
+
+def version() -> str:
+    """Return what `--version` prints: regfs, and what it would run with."""
+    import platform as machine
+    from importlib.util import find_spec
+
+    parts = {
+        "Python": machine.python_version(),
+        "kernel": f"{os.uname().sysname} {os.uname().release}",
+        "driver": "kernel (/dev/fuse)" if sys.platform == "linux" else "fusepy",
+        "libfuse 2": "found" if _has_libfuse() else "not found; only --driver fusepy needs it",
+        "isal": "found" if find_spec("isal") else "not found: gzip at a quarter of the speed",
+    }
+    return "\n".join([f"regfs {VERSION}", *(f"{name}: {value}" for name, value in parts.items())])
+
+
+_VERBS = {"umount": umount_verb}
+
+
+def _mount_parser() -> _Parser:
+    parser = _Parser(
+        prog="regfs",
+        usage=f"{_USAGE}\n       regfs {{{','.join(_VERBS)}}} …   (each has its own --help)",
+        description="Shows OCI and Docker registries as directories. SOURCE is the default registry.",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("paths", nargs="*", metavar="[SOURCE] MOUNTPOINT", help=argparse.SUPPRESS)
+    groups = {heading: parser.add_argument_group(title) for heading, title in _HEADINGS.items()}
+    mounting, logging = groups["mount"], groups["logging"]
+    mounting.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
+    mounting.add_argument(
+        "-o", dest="words", action="append", default=[], metavar="WORD[,WORD…]",
+        help="mount options: all options below (allow_other, cache_size=10G, …), and those of mount(8)",
+    )  # fmt: skip
+    for option in OPTIONS:
+        _add(groups[option.heading], option)
+    logging.add_argument("-d", "--debug", action="store_true", help="log everything; stays in the foreground")
+    logging.add_argument("-q", "--quiet", action="store_true", help="log warnings and errors only")
+    other = parser.add_argument_group("other")
+    other.add_argument("-h", "--help", action="store_true", help="show this")
+    other.add_argument("-V", "--version", action="store_true", help="show versions")
+    return parser
+
+
+def _add(group: argparse._ActionsContainer, option: Option) -> None:
+    """Add *option*; what is given is collected, in order, as (option, text)."""
+    if option.is_flag:
+        group.add_argument(
+            f"--{option.name}", dest="given", action="append_const", const=(option, ""), default=[], help=option.help
+        )
+    else:
+        group.add_argument(
+            f"--{option.name}", dest="given", action="append", default=[], metavar=option.metavar, help=option.help,
+            type=lambda text: (option, text),
+        )  # fmt: skip
+
+
+def _verb_parser(verb: str, description: str) -> _Parser:
+    return _Parser(prog=f"regfs {verb}", description=description, allow_abbrev=False, add_help=False)
+
+
+def _parse_verb(parser: _Parser, arguments: Sequence[str]) -> argparse.Namespace | None:
+    """Return what was given to a verb; None where its help was asked for, and is printed."""
+    parser.add_argument("-h", "--help", action="store_true", help="show this")
+    if {"-h", "--help"} & set(arguments):
+        print(parser.format_help(), end="")
+        return None
+    given, unknown = parser.parse_known_intermixed_args(list(arguments))
+    _refuse_unknown(unknown, parser)
+    return given
+
+
+def _refuse_unknown(unknown: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    if unknown:
+        word = unknown[0].partition("=")[0]
+        known = [text for action in parser._actions for text in action.option_strings]
+        if word.startswith("-"):
+            raise InvalidOption(f"{word} is no option of {parser.prog}{suggestion(word, known)}")
+        raise InvalidOption(f"{word!r} is one word too many: {parser.format_usage().strip()}")
+
+
+def _default_config(environment: Mapping[str, str]) -> Config:
+    return Config(cache_dir=default_cache_dir(environment, is_root=os.geteuid() == 0))
+
+
+def _config(given: argparse.Namespace, environment: Mapping[str, str]) -> Config:
+    import logging
+
+    config = _with_words(_default_config(environment), given.words, sloppy=False)
+    return replace(
+        with_options(config, given.given),
+        foreground=given.foreground or given.debug,
+        debug=given.debug,
+        log_level=logging.WARNING if given.quiet else logging.INFO,
+    )
+
+
+def _with_words(config: Config, words: Sequence[str], *, sloppy: bool) -> Config:
+    from regfs.mount_words import complaint, parse_words
+
+    for text in words:
+        parsed = parse_words(text)
+        for word in parsed.unknown:
+            if not sloppy:
+                raise complaint(word)
+            _warn(f"{complaint(word)}; it is ignored")
+        config = parsed.applied_to(config)
+    return config
+
+
+def _with_source(config: Config, source: str) -> Config:
+    """Return *config* with SOURCE as its default registry; fstab's usual fillers mean the usual one."""
+    if source in ("none", "regfs", "registry", "-"):
+        return config
+    by_name = {option.name: option for option in OPTIONS}
+    return with_options(config, [(by_name["default-registry"], source.removeprefix("https://").rstrip("/"))])
+
+
+def _has_libfuse() -> bool:
+    import ctypes
+
+    try:
+        ctypes.CDLL("libfuse.so.2")
+    except OSError:
+        return False
+    return True
+
+
+def _guarded(command: object) -> int:
+    """Run *command*; turn errors into a line on stderr and an exit code."""
+    assert callable(command)
+    if not os.environ.get("PATH"):
+        os.environ["PATH"] = FALLBACK_PATH  # systemd and mount(8) may leave it empty, and programs are to be found
+    try:
+        return int(command())
+    except RegfsError as error:
+        _warn(str(error))
+        return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), FAILED)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return FAILED  # whoever read our output has enough of it
+
+
+def _say(code: int, message: str) -> None:
+    if code:
+        _warn(message)
+    elif message:
+        first, *notes = message.split("\n")
+        print(first, flush=True)
+        for note in notes:
+            _warn(note)
+
+
+def _warn(message: str) -> None:
+    print(f"regfs: {message}", file=sys.stderr, flush=True)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit at once: threads that wait for a registry must not hold up the end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            pass  # whoever read it is gone
+    os._exit(code)

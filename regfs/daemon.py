@@ -1,0 +1,207 @@
+"""The daemon: builds the rooms, mounts, serves until it is told to stop or somebody unmounts, and cleans up.
+
+Used by cli.py, in a child process (launch.py) or in the foreground. The main thread waits for signals; the session has
+threads of its own, begun here, after the fork. Nothing here asks a registry, prints or exits.
+
+    SIGTERM SIGINT   unmount; where somebody is inside, out of sight, and serve him until he leaves. Twice: end now
+    SIGHUP           for reloading units: files of credentials, hosts and logs are looked at again by themselves
+    SIGUSR1          counters and the stacks of all threads to the log
+    SIGUSR2          the debug log on and off
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from regfs import rooms as building
+from regfs.config import Config
+from regfs.errors import InvalidOption, MountFailure, RegfsError
+from regfs.launch import Report
+from regfs.logs import start_logging
+from regfs.mount.kernel_mount import MountOptions
+from regfs.rooms import Rooms
+
+log = logging.getLogger(__name__)
+
+FAILED = 1
+USAGE = 2
+# libfuse 2 has one timeout for all names, and a tag's is added to it: short, but long enough that a program which
+# starts in an image does not have each directory of its path looked up again and again.
+_FUSEPY_VALID_S = 1.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Session(Protocol):
+    """What both drivers offer: see mount/kernel_session.py."""
+
+    def mount(self, mountpoint: str, options: MountOptions) -> None: ...
+
+    def serve(self, on_ready: Callable[[], None] | None = None) -> None: ...
+
+    def unmount(self, *, lazily: bool = False) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def serve(config: Config, point: str, *, environment: Mapping[str, str], report: Report) -> None:
+    """Mount on *point* and serve until the end; *report* hears how the start went."""
+    events: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    for number in _SIGNALS:
+        signal.signal(number, lambda caught, _frame: events.put(caught))
+    try:
+        note = start_logging(
+            logging.DEBUG if config.debug else config.log_level,
+            file=config.log_file,
+            foreground=config.foreground,
+            environment=environment,
+        )
+        report.doing("building")
+        rooms = building.build(config, environment, mountpoint=Path(point))
+        session = make_session(config, rooms)
+        report.doing(f"mounting on {point}")
+        session.mount(point, mount_options(config))
+    except RegfsError as error:
+        log.error("%s", error)  # noqa: TRY400 (the user's or the system's doing: the words say all)
+        report.failed(USAGE if isinstance(error, InvalidOption) else FAILED, str(error))
+        return
+    notes = [text for text in (rooms.note, note) if text]
+    message = "\n".join([f"{config.source} is mounted at {point}", *(f"note: {text}" for text in notes)])
+    _Serving(session, rooms, events, environment).run(lambda: report.ready(message), report)
+
+
+def make_session(config: Config, rooms: Rooms) -> Session:
+    """Return a session of the driver that *config* asks for. Raises MountFailure where it cannot run here."""
+    driver = config.driver
+    if driver == "auto":
+        driver = "kernel" if sys.platform == "linux" else "fusepy"
+    tree = rooms.tree(config)
+    if driver == "kernel":
+        from regfs.mount.kernel_session import KernelSession
+
+        return KernelSession(tree, rooms.stats, errors=rooms.journal.record, timeout_s=config.timeout_s)
+    from regfs.mount.fusepy_session import FusepySession
+
+    return FusepySession(
+        tree,
+        rooms.stats,
+        errors=rooms.journal.record,
+        timeout_s=config.timeout_s,
+        valid_s=min(config.tag_ttl_s, _FUSEPY_VALID_S),
+    )
+
+
+def mount_options(config: Config) -> MountOptions:
+    """Return how to mount. Raises InvalidOption where only root may ask for it."""
+    for asked, word in ((config.allow_suid, "allow_suid"), (config.allow_dev, "allow_dev")):
+        if asked and os.geteuid() != 0:
+            raise InvalidOption(f"{word}: only root may mount so")
+    return MountOptions(
+        source=config.source,
+        allow_other=config.allow_other,
+        allow_suid=config.allow_suid,
+        allow_dev=config.allow_dev,
+        noexec="noexec" in config.kernel_words,
+        default_permissions=config.default_permissions,
+    )
+
+
+class _Serving:
+    """One session from its start to its end."""
+
+    def __init__(
+        self,
+        session: Session,
+        rooms: Rooms,
+        events: queue.SimpleQueue[int | None],
+        environment: Mapping[str, str],
+    ) -> None:
+        self._session = session
+        self._rooms = rooms
+        self._events = events
+        self._environment = environment
+        self._failure: MountFailure | None = None
+        self._stops = 0
+
+    def run(self, on_ready: Callable[[], None], report: Report) -> None:
+        """Serve until the session ends; signals are handled here."""
+        threading.Thread(target=self._serve, args=(on_ready,), name="regfs-session", daemon=True).start()
+        while (event := self._events.get()) is not None:
+            self._handle(event)
+        self._notify("STOPPING=1")
+        if self._failure is not None:
+            report.failed(FAILED, str(self._failure))
+        self._rooms.close()
+        log.info("unmounted, the end")
+
+    def _serve(self, on_ready: Callable[[], None]) -> None:
+        try:
+            self._session.serve(lambda: self._started(on_ready))
+        except MountFailure as failure:
+            log.error("%s", failure)  # noqa: TRY400 (the words say all)
+            self._failure = failure
+        except BaseException:
+            # A bug: the mount is left as it is, dead, for an empty directory would look like deleted files.
+            log.exception("the session ended by a bug")
+            self._failure = MountFailure("the session ended by a bug; the log has the details")
+        finally:
+            self._events.put(None)
+
+    def _started(self, on_ready: Callable[[], None]) -> None:
+        on_ready()
+        self._notify("READY=1")
+        self._rooms.warm_up()
+        threading.Thread(target=building.recover, args=(self._rooms,), name="regfs-recover", daemon=True).start()
+
+    def _handle(self, number: int) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._stops += 1
+            self._notify("STOPPING=1")
+            # In a thread: umount(2) may wait for an answer, and a second signal must be heard.
+            target = self._stop if self._stops == 1 else self._session.stop
+            threading.Thread(target=target, name="regfs-stop", daemon=True).start()
+        elif number == signal.SIGHUP:
+            log.info("files of credentials, hosts and logs are looked at again whenever they are used")
+        elif number == signal.SIGUSR1:
+            self._log_state()
+        elif number == signal.SIGUSR2:
+            root = logging.getLogger()
+            root.setLevel(logging.INFO if root.level == logging.DEBUG else logging.DEBUG)
+            log.info("log level %s", logging.getLevelName(root.level))
+
+    def _stop(self) -> None:
+        try:
+            self._session.unmount()
+        except MountFailure as failure:
+            log.info("%s; detached, and served until nobody is inside any more", failure)
+            try:
+                self._session.unmount(lazily=True)
+            except MountFailure as second:
+                log.warning("%s", second)
+                self._session.stop()
+
+    def _log_state(self) -> None:
+        log.info("counters: %s", ", ".join(f"{name} {value:g}" for name, value in self._rooms.stats.snapshot().items()))
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        for ident, frame in sys._current_frames().items():
+            log.info("thread %s:\n%s", names.get(ident, ident), "".join(traceback.format_stack(frame)))
+
+    def _notify(self, text: str) -> None:
+        """Tell systemd by a datagram to $NOTIFY_SOCKET; a leading @ is for an abstract name. Source: sd_notify(3)."""
+        address = self._environment.get("NOTIFY_SOCKET", "")
+        if not address:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
+                connection.sendto(text.encode(), "\0" + address[1:] if address[0] == "@" else address)
+        except OSError as error:
+            log.debug("systemd is not told: %s", error)

@@ -1,0 +1,163 @@
+"""The start protocol: go to the background first, and tell the user how the mount went all the same.
+
+    parent                                   child
+    fork while there is one thread           setsid, stdin from /dev/null
+    waits for a word, 30 s at most           builds, mounts, answers the kernel's INIT
+    prints the child's message,              {"state": "ready", "message": …} or {"state": "failed", "code": …, …}
+    ends with its code                       then stdout and stderr to /dev/null, and serves
+
+A child whose parent is gone before that word (Ctrl-C) stops, so that no orphan mounts anything. "Ready" is said when
+paths answer, not when mount(2) came back: a first `ls` cannot be too early. Used by cli.py. Nothing here prints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+START_TIMEOUT_S = 30.0
+_KILL_AFTER_S = 5.0
+
+
+class Report(Protocol):
+    """Who is told how a start goes; one of `ready` and `failed` is called once."""
+
+    def doing(self, what: str) -> None:
+        """Say what is being done, for the message about a start that does not come to an end."""
+
+    def ready(self, message: str) -> None:
+        """Say that the mount answers."""
+
+    def failed(self, code: int, message: str) -> None:
+        """Say that there will be no mount, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a start went: the exit code and what to print. In the child it is the end of the daemon."""
+
+    code: int
+    message: str = ""
+    is_child: bool = False
+
+
+@dataclass(slots=True)
+class PipeReport:
+    """A Report to the parent process."""
+
+    descriptor: int
+    has_told: bool = False
+    code: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def doing(self, what: str) -> None:
+        self._tell({"state": "doing", "message": what})
+
+    def ready(self, message: str) -> None:
+        self._tell({"state": "ready", "message": message})
+        self.has_told = True
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in (1, 2):
+            os.dup2(null, standard)
+        os.close(null)
+
+    def failed(self, code: int, message: str) -> None:
+        self._tell({"state": "failed", "code": code, "message": message})
+        self.has_told = True
+        self.code = code
+
+    def _tell(self, word: dict[str, object]) -> None:
+        with self._lock:
+            if self.has_told:
+                return
+            try:
+                os.write(self.descriptor, json.dumps(word).encode() + b"\n")
+            except BrokenPipeError:
+                pass  # the parent is gone; _watch_parent sees to it
+
+
+def in_background(serve: Callable[[Report], None], *, log_name: str, timeout_s: float = START_TIMEOUT_S) -> Outcome:
+    """Run *serve* in a child process, and return when the child has said how its start went.
+
+    Returns twice: in the parent with what to print, in the child when *serve* is over. *log_name* tells the user where
+    to look when the child dies without a word. To be called while the process has one thread.
+    """
+    words, tell = os.pipe()
+    parent_lives, parent_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(words)
+        os.close(parent_end)
+        return _child(serve, PipeReport(tell), parent_lives)
+    os.close(tell)
+    os.close(parent_lives)
+    try:
+        return _await_word(child, words, log_name=log_name, timeout_s=timeout_s)
+    finally:
+        os.close(words)
+        os.close(parent_end)
+
+
+def _child(serve: Callable[[Report], None], report: PipeReport, parent_lives: int) -> Outcome:
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.chdir("/")
+    threading.Thread(target=_watch_parent, args=(parent_lives, report), name="regfs-parent", daemon=True).start()
+    serve(report)
+    return Outcome(report.code, is_child=True)
+
+
+def _watch_parent(parent_lives: int, report: PipeReport) -> None:
+    os.read(parent_lives, 1)  # nothing is ever written: this is the parent's end
+    os.close(parent_lives)
+    if not report.has_told:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _await_word(child: int, words: int, *, log_name: str, timeout_s: float) -> Outcome:
+    deadline = time.monotonic() + timeout_s
+    received, doing = b"", "starting"
+    while True:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0 or not select.select([words], [], [], left_s)[0]:
+            _stop(child)
+            return Outcome(1, f"regfs did not start within {timeout_s:.0f} s; it was {doing}. The log is in {log_name}")
+        chunk = os.read(words, 65536)
+        if not chunk:
+            return Outcome(1, f"regfs died while {doing} ({_end_of(child)}); the log is in {log_name}")
+        received += chunk
+        *lines, received = received.split(b"\n")
+        for word in map(json.loads, lines):
+            if word["state"] == "doing":
+                doing = word["message"]
+            elif word["state"] == "ready":
+                return Outcome(0, word["message"])
+            else:
+                os.waitpid(child, 0)
+                return Outcome(word["code"], word["message"])
+
+
+def _stop(child: int) -> None:
+    """End the child: gently, so that it unmounts, and then by force."""
+    os.kill(child, signal.SIGTERM)
+    end = time.monotonic() + _KILL_AFTER_S
+    while time.monotonic() < end:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def _end_of(child: int) -> str:
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -1,0 +1,127 @@
+"""Builds what is below the drivers, once, from a Config: store, registry client, images, tree.
+
+Used by daemon.py and the verbs of the command line. Everything else receives what it needs. Nothing here asks a
+registry: regfs mounts and starts without a network.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from regfs.config import Config
+from regfs.errors import CacheFailure
+from regfs.images.contents import Contents
+from regfs.images.image import Images
+from regfs.images.repository import Repositories
+from regfs.journal import Journal
+from regfs.model.platform import host_platform
+from regfs.registry.client import RegistryClient
+from regfs.registry.credentials import Credentials
+from regfs.registry.hosts import Hosts, certificate_directories, hosts_directories
+from regfs.stats import Stats
+from regfs.store.blobs import BlobStore
+from regfs.store.layer_store import LayerStore
+from regfs.store.references import References
+from regfs.store.single_flight import Flights
+from regfs.tree.control import ControlDirectory
+from regfs.tree.root import Root
+from regfs.tree.tree import Tree
+from regfs.version import VERSION
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What one process works with. *note* is for the user: the cache could not be used as asked."""
+
+    stats: Stats
+    journal: Journal
+    layers: LayerStore
+    client: RegistryClient
+    contents: Contents
+    repositories: Repositories
+    images: Images
+    cache: Path
+    note: str | None
+    _temporary: tempfile.TemporaryDirectory[str] | None
+
+    def tree(self, config: Config) -> Tree:
+        """Return the tree that a mount shows."""
+        texts = {
+            "version": lambda: f"regfs {VERSION}\n",
+            "stats.json": lambda: json.dumps(self.stats.snapshot(), indent=1) + "\n",
+            "errors": self.journal.text,
+        }
+        root = Root(config.default_registry, ControlDirectory(texts), self.repositories, self.images)
+        return Tree(root, open_content=self.layers.open_content, cache=self.cache)
+
+    def warm_up(self) -> None:
+        """Import what the first request to a registry needs, in a thread: 90 ms that no start should wait for."""
+        threading.Thread(target=_import_transport, name="regfs-warm-up", daemon=True).start()
+
+    def close(self) -> None:
+        """Let what is cached reach the disk, and close what is open."""
+        self.client.close()
+        try:
+            self.layers.settle()
+        except CacheFailure as failure:
+            log.warning("%s", failure)
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+
+def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | None = None) -> Rooms:
+    """Return the rooms for *config*. A cache directory that cannot be used is replaced by one that goes with us."""
+    cache, temporary, note = _usable_cache(config.cache_dir)
+    stats = Stats()
+    layers = LayerStore(cache)
+    flights = Flights()
+    hosts = Hosts(
+        insecure=config.insecure_registries,
+        hosts_directories=hosts_directories(environment),
+        certificate_directories=certificate_directories(environment),
+    )
+    credentials = Credentials(environment, mountpoint=mountpoint)
+    client = RegistryClient(hosts, credentials, stats, offline=config.offline)
+    repositories = Repositories(
+        client,
+        blobs=BlobStore(cache),
+        references=References(cache / "references.sqlite"),
+        flights=flights,
+        stats=stats,
+        tag_ttl_s=config.tag_ttl_s,
+    )
+    contents = Contents(layers, cache / "images", flights=flights, stats=stats)
+    images = Images(contents, config.platform or host_platform())
+    return Rooms(stats, Journal(stats), layers, client, contents, repositories, images, cache, note, temporary)
+
+
+def recover(rooms: Rooms) -> None:
+    """Remove what crashes left in the cache; for a daemon's start, in a thread: nobody waits for it."""
+    try:
+        rooms.layers.recover()
+    except CacheFailure as failure:
+        log.warning("%s", failure)
+
+
+def _usable_cache(wanted: Path) -> tuple[Path, tempfile.TemporaryDirectory[str] | None, str | None]:
+    try:
+        wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=wanted):
+            pass
+    except OSError as error:
+        temporary = tempfile.TemporaryDirectory(prefix="regfs-")
+        note = f"the cache directory {wanted} cannot be used ({error.strerror}); what is fetched is kept until the end"
+        return Path(temporary.name), temporary, f"{note} only. --cache-dir names another"
+    return wanted, None, None
+
+
+def _import_transport() -> None:
+    import regfs.registry.transport  # noqa: F401 (imported for the next one who needs it)
