@@ -17,6 +17,8 @@ from regfs.errors import InvalidName, Unsupported
 _GRAMMAR = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):([a-zA-Z0-9=_-]+)", re.ASCII)
 _HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128, "blake3": 64}
 _HEX = re.compile(r"[a-f0-9]+", re.ASCII)
+REGISTERED = frozenset(_HEX_LENGTHS)
+"""The algorithms that have a meaning: `app:v1` has the form of a digest too."""
 _VERIFIABLE = {"sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
 
 

@@ -149,11 +149,9 @@ class Namespace:
             if not is_repository_component(name):
                 raise
             doubt = str(refusal)
-        if doubt is None and repository.exists() and not self._is_known_below(name):
-            # The repository is there and has no such tag: then only a repository of that name makes it a directory.
-            below = self.names.repositories.repository(RepositoryName(self.registry, _join(self.path, name)))
-            if not below.exists():
-                raise NotFound(f"{repository.name} has neither a tag nor a repository {name[:300]!r}")
+        # Where the repository is there and has no such tag, only a repository below makes the name a directory.
+        if doubt is None and repository.exists() and not self._has_below(name):
+            raise NotFound(f"{repository.name} has neither a tag nor a repository {name[:300]!r}")
         return self._component(name, doubt=doubt)
 
     def _component(self, name: str, *, doubt: str | None = None) -> Found:
@@ -162,9 +160,14 @@ class Namespace:
         below = Namespace(f"{self.key}/{name}", self.registry, _join(self.path, name), self.names, doubt=doubt)
         return Found(below, _VALID_S)
 
-    def _is_known_below(self, name: str) -> bool:
-        known = self.names.repositories.known_repositories(self.registry)
-        return name in _components_below(known, self.path)
+    def _has_below(self, name: str) -> bool:
+        """Tell whether *name* is a repository or leads to one: as far as is known, can be asked, or is in the catalog."""
+        repositories = self.names.repositories
+        if name in _components_below(repositories.known_repositories(self.registry), self.path):
+            return True
+        if repositories.repository(RepositoryName(self.registry, _join(self.path, name))).exists():
+            return True
+        return name in _components_below(repositories.repositories(self.registry), self.path)
 
 
 def _join(path: str, component: str) -> str:

@@ -18,7 +18,7 @@ from regfs.errors import InvalidName
 from regfs.images.image import Images
 from regfs.images.repository import Repository, Resolved
 from regfs.model.attributes import Attributes
-from regfs.model.digest import Digest
+from regfs.model.digest import REGISTERED, Digest
 from regfs.tree.image import ImageDirectory
 from regfs.tree.node import FOREVER, Child, Found, directory_attributes
 
@@ -60,8 +60,9 @@ def manifest_directory(key: str, repository: Repository, digest: Digest, images:
 
 
 def parse_digest(name: str) -> Digest | None:
-    """Return the digest that *name* spells, None where it is no digest."""
+    """Return the digest that *name* spells, None where it is none: `app:v1` has a digest's form, but is a reference."""
     try:
-        return Digest.parse(name)
+        digest = Digest.parse(name)
     except InvalidName:
         return None
+    return digest if digest.algorithm in REGISTERED else None

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regfs.errors import Interrupted, MustWait, NotFound, RegfsError
+from regfs.errors import NotFound, RegfsError
 from regfs.images.image import Images
 from regfs.images.repository import Repositories
 from regfs.model.attributes import Attributes
 from regfs.model.names import canonical_registry, is_registry
+from regfs.patience import Patience, current, patient
 from regfs.tree.control import ControlDirectory
 from regfs.tree.namespace import Namespace
 from regfs.tree.node import DIRECTORY_MODE, FOREVER, Child, Found, directory_attributes
 
 CONTROL = ".regfs"
+_ROOT_TIMEOUT_S = 2.0
 
 # Desktops and crawlers probe every root for such files, and Docker's rule takes a name with a dot for a host. None of
 # these endings is a top-level domain, so no registry is lost.
@@ -64,10 +66,10 @@ class Root:
         """
         registries = sorted({self.default_registry, *self.repositories.known_registries()})
         default = self._default()
+        current().remaining_s(0.0)
         try:
-            below = default.children()
-        except (MustWait, Interrupted):
-            raise
+            with patient(Patience(_ROOT_TIMEOUT_S)):
+                below = default.children()
         except RegfsError:
             below = default.known_children()
         return [Child(CONTROL, DIRECTORY_MODE), *(Child(name, DIRECTORY_MODE) for name in registries), *below]

@@ -1,0 +1,110 @@
+"""A tree without FUSE, over a real registry: what the mount's drivers ask, asked by path.
+
+with Shown(tmp_path, default_registry=registry.address) as shown:
+    shown.names("library/debian")
+    shown.read("library/debian/12/digest")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from regfs.images.contents import Contents
+from regfs.images.image import Images
+from regfs.images.repository import Repositories
+from regfs.journal import Journal
+from regfs.model.attributes import Attributes
+from regfs.model.names import DOCKER_HUB
+from regfs.model.platform import Platform
+from regfs.registry.client import RegistryClient
+from regfs.registry.credentials import Credentials
+from regfs.registry.hosts import Hosts
+from regfs.registry.retry import RetryPolicy
+from regfs.stats import Stats
+from regfs.store.blobs import BlobStore
+from regfs.store.layer_store import LayerStore
+from regfs.store.references import References
+from regfs.store.single_flight import Flights
+from regfs.tree.control import ControlDirectory
+from regfs.tree.root import Root
+from regfs.tree.tree import ROOT, Found, Tree
+
+AMD64 = Platform("linux", "amd64")
+
+
+class Shown:
+    """A tree of its own; the cache is at *directory*, which other trees may share."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        default_registry: str = DOCKER_HUB,
+        tag_ttl_s: float = 60.0,
+        platform: Platform = AMD64,
+        offline: bool = False,
+    ) -> None:
+        self.stats = Stats()
+        self.journal = Journal(self.stats)
+        self.cache = directory
+        flights = Flights()
+        self._store = LayerStore(directory)
+        retry = RetryPolicy(base_s=0.01, breaker_s=0.05)
+        self._client = RegistryClient(Hosts(), Credentials({}), self.stats, offline=offline, retry=retry)
+        contents = Contents(self._store, directory / "images", flights=flights, stats=self.stats)
+        repositories = Repositories(
+            self._client,
+            blobs=BlobStore(directory / "blobs"),
+            references=References(directory / "references.sqlite"),
+            flights=flights,
+            stats=self.stats,
+            tag_ttl_s=tag_ttl_s,
+        )
+        control = ControlDirectory({"version": lambda: "0\n", "errors": self.journal.text})
+        root = Root(default_registry, control, repositories, Images(contents, platform))
+        self.tree = Tree(root, open_content=self._store.open_content, cache=directory)
+
+    def find(self, path: str | bytes) -> Found:
+        """Return the node at *path*, looked up component by component."""
+        found = self.tree.attributes(ROOT)
+        for name in (path.encode() if isinstance(path, str) else path).split(b"/"):
+            if name:
+                found = self.tree.lookup(found.node, name)
+        return found
+
+    def attributes(self, path: str | bytes) -> Attributes:
+        """Return what stat(2) would tell of *path*."""
+        return Attributes.unpack(self.find(path).attributes[8:])
+
+    def inode(self, path: str | bytes) -> int:
+        """Return the inode number of *path*."""
+        return int.from_bytes(self.find(path).attributes[:8], "little")
+
+    def names(self, path: str | bytes = "") -> list[str]:
+        """Return what `ls` would show of *path*."""
+        listed = self.tree.listing(self.find(path).node).entries(0, 1 << 30)
+        return [entry.name.decode("utf-8", "surrogateescape") for entry in listed]
+
+    def read(self, path: str | bytes) -> bytes:
+        """Return the bytes of the file at *path*."""
+        opened = self.tree.open(self.find(path).node)
+        try:
+            return opened.read_at(0, 1 << 30)
+        finally:
+            opened.close()
+
+    def link(self, path: str | bytes) -> bytes:
+        """Return where the symbolic link at *path* points."""
+        return self.tree.read_link(self.find(path).node)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._client.close()
+        self._store.settle()
+        self._store.close()
