@@ -97,7 +97,9 @@ class Blobs:
                 break
             except MIRROR_FAILURES as error:
                 if number == len(endpoints):
-                    raise verdict(error, endpoint, failures) from error
+                    if (final := verdict(error, endpoint, failures)) is error:
+                        raise
+                    raise final from error
                 log.info("mirror %s: %s", endpoint.host, error)
                 failures.append(f"mirror {endpoint.host}: {error}")
         if mirrors and hasher.hexdigest() != descriptor.digest.encoded:

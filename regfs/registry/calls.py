@@ -71,7 +71,9 @@ class Calls:
                 return ask(endpoint)
             except MIRROR_FAILURES as error:
                 if number == len(endpoints):
-                    raise verdict(error, endpoint, failures) from error
+                    if (final := verdict(error, endpoint, failures)) is error:
+                        raise
+                    raise final from error
                 log.info("mirror %s of %s: %s", endpoint.host, registry, error)
                 failures.append(f"mirror {endpoint.host}: {error}")
         raise AssertionError("endpoints() returned nothing")

@@ -91,7 +91,7 @@ class _Meter:
         """Return what *receive* returns, waiting in slices. Raises Slow, RegistryTimeout, Interrupted."""
         began = time.monotonic()
         while True:
-            set_timeout(wait_at_most(SLICE_S))
+            set_timeout(wait_at_most(min(SLICE_S, self._pace.idle_s)))
             try:
                 count = receive()
             except TimeoutError:

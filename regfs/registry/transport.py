@@ -10,6 +10,7 @@ Thread rule: a Transport is shared by all threads.
 
 from __future__ import annotations
 
+import functools
 import http.client
 import logging
 import ssl
@@ -169,7 +170,7 @@ class Transport:
         with self._lock:
             adapter = self._adapters.get(tls)
             if adapter is None:
-                adapter = self._adapters[tls] = _Adapter(_context(tls, self._authorities, self._pace), self._pace)
+                adapter = self._adapters[tls] = _Adapter(tls, self._authorities, self._pace)
             return adapter
 
 
@@ -266,8 +267,9 @@ def _context(tls: Tls, authorities: Authorities, pace: Pace) -> ssl.SSLContext:
 class _Adapter(HTTPAdapter):
     """requests' pool with watched sockets and one trust: what one host is trusted with does not reach another."""
 
-    def __init__(self, tls_context: ssl.SSLContext, pace: Pace) -> None:
-        self._tls_context = tls_context
+    def __init__(self, tls: Tls, authorities: Authorities, pace: Pace) -> None:
+        # Made when a connection needs it: loading the system's authorities takes 20 ms.
+        self._tls_context = functools.cache(lambda: _context(tls, authorities, pace))
         self._pool_classes = _pool_classes(pace)
         super().__init__(pool_connections=32, pool_maxsize=16, max_retries=0)
 
@@ -288,7 +290,7 @@ class _Adapter(HTTPAdapter):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         parts = urlsplit(str(request.url))
         host = {"scheme": parts.scheme, "host": parts.hostname, "port": parts.port}
-        return host, {"ssl_context": self._tls_context} if parts.scheme == "https" else {}
+        return host, {"ssl_context": self._tls_context()} if parts.scheme == "https" else {}
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Leave it to the context; requests would add certifi's authorities."""
