@@ -13,7 +13,15 @@ from typing import Protocol, cast
 from regfs.errors import BadLayer
 
 MAGIC = b"\x1f\x8b"
+
 _GZIP_WBITS = 31
+_MAGIC_AND_METHOD = MAGIC + b"\x08"
+_FIXED_HEADER = 10
+_MAX_HEADER = 1 << 20
+_HAS_CHECKSUM, _HAS_EXTRA, _HAS_NAME, _HAS_COMMENT = 2, 4, 8, 16
+# Headers are read here, and the decompressor sees this one: isal 1.9 loses its way in header fields that two chunks
+# share.
+_PLAIN_HEADER = _MAGIC_AND_METHOD + bytes(6) + b"\xff"
 # When a member ends, the decompressor copies what it was given beyond it: of thousands of tiny members in one chunk
 # (eStargz has one for each file) each would copy all that follow. So the first bites of a member are small.
 _FIRST_BITE = 1 << 13
@@ -43,7 +51,7 @@ def inflate(chunks: Iterable[bytes], *, block_size: int) -> Iterator[bytes]:
     """Yield what *chunks* inflate to, in blocks of at most *block_size*. Raises BadLayer where they are no gzip."""
     inflater: _Inflater | None = None
     members = 0
-    held = b""  # the start of a member that a chunk's end cut in two
+    held = b""  # the start of a member whose header goes on in the next chunk
     bite_size = _FIRST_BITE
     for chunk in chunks:
         view = memoryview(held + chunk if held else chunk)
@@ -51,14 +59,18 @@ def inflate(chunks: Iterable[bytes], *, block_size: int) -> Iterator[bytes]:
         at = 0
         while at < len(view):
             if inflater is None:
-                if len(view) - at < len(MAGIC):
+                header_size = _header_size(view[at:])
+                if header_size is None:
                     held = bytes(view[at:])
                     break
-                if view[at : at + 2] != MAGIC:
+                if header_size == 0:
                     if members:
                         return
                     raise BadLayer("this is no gzip: its first bytes are wrong")
+                at += header_size
                 inflater, bite_size = _decompressor(wbits=_GZIP_WBITS), _FIRST_BITE
+                _decompress(inflater, _PLAIN_HEADER, block_size)
+                continue
             bite: bytes | memoryview = view[at : at + bite_size]
             at += len(bite)
             while True:
@@ -74,8 +86,34 @@ def inflate(chunks: Iterable[bytes], *, block_size: int) -> Iterator[bytes]:
                 members += 1
             else:
                 bite_size *= 2
-    if inflater is not None or not members:
+    if inflater is not None or not members or len(held) >= len(MAGIC):
         raise BadLayer("the gzip stream ends in the middle")
+
+
+def _header_size(view: memoryview) -> int | None:
+    """Return the size of the member's header that *view* begins with, 0 if it is none, None if it goes on."""
+    fixed = bytes(view[:_FIXED_HEADER])
+    if not fixed.startswith(_MAGIC_AND_METHOD[: len(fixed)]):
+        return 0
+    if len(fixed) < _FIXED_HEADER:
+        return None
+    flags = fixed[3]
+    size = _FIXED_HEADER
+    if flags & _HAS_EXTRA:
+        if len(view) < size + 2:
+            return None
+        size += 2 + int.from_bytes(view[size : size + 2], "little")
+    header = bytes(view[:_MAX_HEADER]) if flags & (_HAS_NAME | _HAS_COMMENT) else b""
+    for has_text in (_HAS_NAME, _HAS_COMMENT):
+        if flags & has_text:
+            end = header.find(b"\0", size)
+            if end < 0:
+                if len(view) >= _MAX_HEADER:
+                    raise BadLayer(f"a gzip header of more than {_MAX_HEADER} bytes")
+                return None
+            size = end + 1
+    size += 2 if flags & _HAS_CHECKSUM else 0
+    return size if size <= len(view) else None
 
 
 def _decompress(inflater: _Inflater, bite: bytes | memoryview, block_size: int) -> bytes:

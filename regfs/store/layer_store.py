@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from regfs.errors import CacheFailure
+from regfs.errors import CacheFailure, InvalidName
 from regfs.model.digest import Digest
 from regfs.store.content import Content, Nothing, OpenContent, Packed, empty
 from regfs.store.layer_index import LayerIndex
@@ -192,7 +192,7 @@ class LayerStore:
             boot, layer, objects = names["boot"], Digest.parse(names["layer"]), [str(name) for name in names["objects"]]
         except FileNotFoundError:
             return
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, InvalidName):
             # The marker itself is torn: the renames came after its fsync, so that there were none.
             marker.unlink(missing_ok=True)
             return

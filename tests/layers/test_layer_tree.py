@@ -242,7 +242,9 @@ def test_an_opaque_marker_makes_its_directory_opaque(tmp_path: Path) -> None:
 
 
 def test_a_directory_of_nothing_but_whiteouts_is_hollow(tmp_path: Path) -> None:
-    layer = passed(tmp_path, whiteout("a/b/gone"), whiteout("c/gone"), file("c/d/here"), whiteout("e/x"), directory("e"))
+    layer = passed(
+        tmp_path, whiteout("a/b/gone"), whiteout("c/gone"), file("c/d/here"), whiteout("e/x"), directory("e")
+    )
     assert layer.flags("a") == layer.flags("a/b") == IMPLIED | HOLLOW
     assert layer.flags("c") == layer.flags("c/d") == IMPLIED
     assert layer.flags("e") == NONE
@@ -255,7 +257,9 @@ def test_a_whiteout_of_no_name_is_no_layer(tmp_path: Path, name: str) -> None:
 
 
 def test_what_aufs_left_is_marked(tmp_path: Path) -> None:
-    layer = passed(tmp_path, directory(".wh..wh.plnk"), file(".wh..wh.plnk/1.2", b"x"), hardlink("a", ".wh..wh.plnk/1.2"))
+    layer = passed(
+        tmp_path, directory(".wh..wh.plnk"), file(".wh..wh.plnk/1.2", b"x"), hardlink("a", ".wh..wh.plnk/1.2")
+    )
     assert layer.flags(".wh..wh.plnk") == EntryFlag.AUFS
     assert layer.content("a") == b"x"
 

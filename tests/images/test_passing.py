@@ -1,0 +1,128 @@
+"""A big layer is passed by a process of its own: same result, same errors, nothing left when it is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from regfs.errors import BadLayer, CacheFailure, DigestMismatch, RegistryUnavailable
+from regfs.images.passing import SMALL_LAYER, Progress, pass_layer
+from regfs.model.digest import Digest
+from regfs.store.layer_store import LayerStore
+from tests.layers.passed import Passed, ignore, in_chunks, left_behind, to_pass
+from tests.support.images import BuiltLayer, directory, file, layer_of_tar, tar_of
+
+CONTENTS = {f"d/file{number}": os.urandom(number * 997) for number in range(120)} | {"big": os.urandom(3_000_000)}
+BUILT = layer_of_tar(tar_of(directory("d"), *(file(name, content) for name, content in CONTENTS.items())))
+
+
+def children() -> set[int]:
+    """Return the ids of the processes that this one has."""
+    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+
+def test_a_big_layer_is_passed_by_a_process_of_its_own(tmp_path: Path) -> None:
+    before, seen, progress = children(), set(), Progress()
+
+    def report(_: Progress) -> None:
+        seen.update(children() - before)
+
+    assert len(BUILT.blob) > SMALL_LAYER
+    store = LayerStore(tmp_path / "process")
+    pass_layer(in_chunks(BUILT.blob), layer=to_pass(BUILT), store=store, progress=progress, report=report)
+    assert len(seen) == 1
+    assert children() - before == set()
+    assert (progress.received, progress.inflated, progress.entries) == (len(BUILT.blob), len(BUILT.tar), 122)
+    here = Passed(tmp_path / "here", BUILT)
+    index = store.open_index(BUILT.diff_id)
+    assert list(index.by_directory()) == list(here.index.by_directory())
+    assert left_behind(tmp_path / "here")[:-1] == left_behind(tmp_path / "process")[:-1]
+
+
+def test_a_small_layer_is_passed_without_one(tmp_path: Path) -> None:
+    built = layer_of_tar(tar_of(file("a", b"b")))
+    before = children()
+    pass_layer(
+        in_chunks(built.blob),
+        layer=to_pass(built),
+        store=LayerStore(tmp_path),
+        report=lambda _: pytest.fail("a process") if children() - before else None,
+    )
+    assert LayerStore(tmp_path).is_passed(built.diff_id)
+
+
+@pytest.mark.parametrize("changed", [{"digest": Digest.of(b"x")}, {"diff_id": Digest.of(b"x")}, {"size": 10_000_000}])
+def test_the_processs_verdict_is_raised(tmp_path: Path, changed: dict[str, object]) -> None:
+    layer = replace(to_pass(BUILT), **changed)  # type: ignore[arg-type]
+    with pytest.raises(DigestMismatch, match=str(layer.digest)):
+        pass_layer(in_chunks(BUILT.blob), layer=layer, store=LayerStore(tmp_path))
+    assert left_behind(tmp_path) == []
+
+
+def test_a_broken_layer_is_told_by_the_process(tmp_path: Path) -> None:
+    tar = BUILT.tar[: len(BUILT.tar) // 2] + os.urandom(2_000_000)
+    built = layer_of_tar(tar)
+    with pytest.raises(BadLayer):
+        pass_layer(in_chunks(built.blob), layer=to_pass(built), store=LayerStore(tmp_path))
+    assert left_behind(tmp_path) == []
+
+
+def test_a_cache_that_cannot_be_written_is_told_by_the_process(tmp_path: Path) -> None:
+    (tmp_path / "passes").write_text("in the way")
+    with pytest.raises(CacheFailure):
+        pass_layer(in_chunks(BUILT.blob), layer=to_pass(BUILT), store=LayerStore(tmp_path))
+
+
+def test_an_error_of_the_source_ends_the_process(tmp_path: Path) -> None:
+    before = children()
+
+    def failing() -> Iterator[bytes]:
+        yield BUILT.blob[: 1 << 20]
+        raise RegistryUnavailable("connection reset")
+
+    with pytest.raises(RegistryUnavailable):
+        pass_layer(failing(), layer=to_pass(BUILT), store=LayerStore(tmp_path))
+    assert children() - before == set()
+    assert left_behind(tmp_path) == []
+
+
+def test_nothing_is_visible_when_the_process_is_killed(tmp_path: Path) -> None:
+    before = children()
+
+    def chunks() -> Iterator[bytes]:
+        for number, chunk in enumerate(in_chunks(BUILT.blob)):
+            if number == 30:
+                for pid in children() - before:
+                    os.kill(pid, signal.SIGKILL)
+            yield chunk
+
+    with pytest.raises(CacheFailure, match="killed"):
+        pass_layer(chunks(), layer=to_pass(BUILT), store=LayerStore(tmp_path))
+    assert children() - before == set()
+    assert left_behind(tmp_path) == []
+
+
+def test_the_process_sees_no_secret_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGISTRY_PASSWORD", "hunter2")
+    before, environments = children(), []
+
+    def report(_: Progress) -> None:
+        for pid in children() - before:
+            environments.append(Path(f"/proc/{pid}/environ").read_bytes())
+
+    pass_layer(in_chunks(BUILT.blob), layer=to_pass(BUILT), store=LayerStore(tmp_path), report=report)
+    assert environments
+    # Until it has executed its program a child has our environment, as we have.
+    assert b"hunter2" not in environments[-1]
+
+
+def test_an_uncompressed_layer_of_zeros_goes_through(tmp_path: Path) -> None:
+    tar = tar_of(file("zeros", bytes(20_000_000)))
+    built = BuiltLayer(tar, tar, "application/vnd.oci.image.layer.v1.tar")
+    pass_layer(in_chunks(tar), layer=to_pass(built), store=LayerStore(tmp_path), report=ignore)
+    assert LayerStore(tmp_path).is_passed(built.diff_id)

@@ -1,0 +1,191 @@
+"""The pass over a layer: verified or not there at all; what is kept, and where."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from regfs.errors import BadLayer, CacheFailure, DigestMismatch, RegistryUnavailable, TooLarge, Unsupported
+from regfs.images.passing import LayerToPass, Progress, pass_here
+from regfs.layers.ingest import MAX_HOLES
+from regfs.layers.sink import LayerSink
+from regfs.model.digest import Digest
+from regfs.store.layer_store import LayerStore
+from tests.layers.passed import Passed, ignore, in_chunks, left_behind, passed, passed_tar, to_pass
+from tests.support.images import BuiltLayer, directory, file, layer, layer_of_tar, tar_of
+
+WRONG = Digest.of(b"something else")
+SMALL, BIG = os.urandom(10_000), os.urandom(200_000)
+LAYER = layer(directory("d"), file("d/small", SMALL), file("d/big", BIG), file("empty"))
+
+
+def try_to_pass(root: Path, built: BuiltLayer, *, layer: LayerToPass | None = None, blob: bytes | None = None) -> None:
+    chunks = in_chunks(built.blob if blob is None else blob)
+    pass_here(chunks, layer=layer or to_pass(built), store=LayerStore(root), progress=Progress(), report=ignore)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
+@pytest.mark.parametrize("chunk", [100, 1 << 20])
+def test_a_layer_is_passed(tmp_path: Path, compression: str, chunk: int) -> None:
+    built = layer_of_tar(LAYER.tar, compression=compression, media_type="application/vnd.oci.image.layer.v1.tar+gzip")
+    found = Passed(tmp_path, built, chunk=chunk)
+    assert found.paths() == [b"d", b"d/big", b"d/small", b"empty"]
+    assert found.content("d/small") == SMALL
+    assert found.content("d/big") == BIG
+    assert found.content("empty") == b""
+    assert (found.progress.received, found.progress.inflated, found.progress.entries) == (
+        len(built.blob), len(built.tar), 4
+    )  # fmt: skip
+
+
+def test_big_files_are_objects_named_by_their_content_and_small_ones_are_packed(tmp_path: Path) -> None:
+    at_limit, below = os.urandom(1 << 16), os.urandom((1 << 16) - 1)
+    found = passed(tmp_path, file("a", b"first"), file("below", below), file("limit", at_limit), file("empty"))
+    assert found["limit"].content == hashlib.sha256(at_limit).digest()
+    assert found.store.object_path(hashlib.sha256(at_limit).hexdigest()).read_bytes() == at_limit
+    assert (found["a"].content, found["below"].content, found["empty"].content) == (0, 5, None)
+    assert found.store.pack_path(found.diff_id).read_bytes() == b"first" + below
+
+
+def test_equal_files_are_one_object(tmp_path: Path) -> None:
+    first = passed(tmp_path, file("a", BIG), file("b", BIG))
+    path = first.store.object_path(hashlib.sha256(BIG).hexdigest())
+    inode = path.stat().st_ino
+    second = passed(tmp_path, file("other", BIG))
+    assert second.content("other") == BIG
+    assert path.stat().st_ino == inode
+    assert len(list((tmp_path / "objects").rglob("?" * 64))) == 1
+
+
+def test_a_layer_passed_twice_is_the_same(tmp_path: Path) -> None:
+    assert Passed(tmp_path, LAYER).rows == Passed(tmp_path, LAYER).rows
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
+def test_nothing_is_left_of_a_layer_with_the_wrong_digest(tmp_path: Path, compression: str) -> None:
+    built = layer_of_tar(LAYER.tar, compression=compression)
+    with pytest.raises(DigestMismatch, match="the bytes that came"):
+        try_to_pass(tmp_path, built, layer=replace(to_pass(built), digest=WRONG))
+    assert left_behind(tmp_path) == []
+
+
+def test_nothing_is_left_of_a_layer_with_the_wrong_diff_id(tmp_path: Path) -> None:
+    with pytest.raises(DigestMismatch, match="config says"):
+        try_to_pass(tmp_path, LAYER, layer=replace(to_pass(LAYER), diff_id=WRONG))
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.parametrize("cut", [0, 1, 1000, -1])
+def test_a_transfer_that_ends_early_is_not_told_as_a_broken_layer(tmp_path: Path, cut: int) -> None:
+    with pytest.raises(DigestMismatch, match="bytes came"):
+        try_to_pass(tmp_path, LAYER, blob=LAYER.blob[:cut])
+    assert left_behind(tmp_path) == []
+
+
+def test_a_transfer_that_goes_on_is_stopped(tmp_path: Path) -> None:
+    with pytest.raises(DigestMismatch, match="more bytes"):
+        try_to_pass(tmp_path, LAYER, blob=LAYER.blob + b"x")
+    assert left_behind(tmp_path) == []
+
+
+def test_bytes_that_changed_on_the_way_are_not_told_as_a_broken_layer(tmp_path: Path) -> None:
+    broken = bytearray(LAYER.blob)
+    broken[len(broken) // 2] ^= 1
+    with pytest.raises(DigestMismatch):
+        try_to_pass(tmp_path, LAYER, blob=bytes(broken))
+
+
+@pytest.mark.parametrize(
+    "blob", [LAYER.blob[:-9], LAYER.blob[:5000], b"<html>not found</html>", gzip.compress(b"x" * 1000)]
+)
+def test_a_layer_that_is_none_says_so(tmp_path: Path, blob: bytes) -> None:
+    built = BuiltLayer(LAYER.tar, blob, LAYER.media_type)
+    named = replace(to_pass(built), diff_id=Digest.of(gzip.decompress(blob)) if blob[-1:] == b"\0" else built.diff_id)
+    with pytest.raises((BadLayer, DigestMismatch)):
+        try_to_pass(tmp_path, built, layer=named)
+    assert left_behind(tmp_path) == []
+
+
+def test_an_error_of_the_source_is_passed_on(tmp_path: Path) -> None:
+    def failing() -> Iterator[bytes]:
+        yield LAYER.blob[:1000]
+        raise RegistryUnavailable("connection reset")
+
+    with pytest.raises(RegistryUnavailable):
+        pass_here(failing(), layer=to_pass(LAYER), store=LayerStore(tmp_path), progress=Progress(), report=ignore)
+    assert left_behind(tmp_path) == []
+
+
+def test_an_unsupported_layer_is_not_even_received(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported):
+        try_to_pass(tmp_path, LAYER, layer=replace(to_pass(LAYER), media_type="a/b+encrypted"))
+    with pytest.raises(Unsupported):
+        try_to_pass(tmp_path, LAYER, layer=replace(to_pass(LAYER), diff_id=Digest("md5", "0" * 32)))
+
+
+def test_a_run_of_zeros_is_a_hole(tmp_path: Path) -> None:
+    content = b"x" + bytes(40_000_000) + b"y" + bytes(30_000_000)
+    found = passed(tmp_path, file("zeros", content))
+    assert found["zeros"].content == hashlib.sha256(content).digest()
+    assert found.content("zeros") == content
+    assert found.store.object_path(hashlib.sha256(content).hexdigest()).stat().st_blocks * 512 < 5_000_000
+
+
+def test_a_sparse_file_of_absurd_size_is_too_large(tmp_path: Path) -> None:
+    pax = {"GNU.sparse.map": b"0,0", "GNU.sparse.size": str(MAX_HOLES + 1).encode()}
+    with pytest.raises(TooLarge, match="holes"):
+        passed_tar(tmp_path, tar_of(file("f", pax=pax)))
+    assert left_behind(tmp_path) == []
+
+
+def test_a_full_cache_is_a_cache_failure_and_leaves_nothing(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    with store.begin_layer() as writer:
+        writer.pack(b"x")
+        os.close(writer._pack_fd)
+        writer._pack_fd = os.open("/dev/full", os.O_WRONLY)
+        with pytest.raises(CacheFailure, match="No space"):
+            store.publish(writer, WRONG)
+    assert left_behind(tmp_path) == []
+
+
+def test_a_cache_that_cannot_be_written_is_a_cache_failure(tmp_path: Path) -> None:
+    (tmp_path / "passes").write_text("in the way")
+    with pytest.raises(CacheFailure, match="passes"):
+        Passed(tmp_path, LAYER)
+
+
+def test_a_sink_that_fails_ends_the_pass_early(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    taken = []
+
+    def endless() -> Iterator[bytes]:
+        blob = LAYER.tar[:-1024]
+        for _ in range(10_000):
+            taken.append(blob)
+            yield blob
+
+    huge = LayerToPass(LAYER.digest, LAYER.diff_id, 1 << 40, "")
+    with store.begin_layer() as writer:
+        writer.rows.abandon()
+        with pytest.raises(CacheFailure):
+            _run(endless(), huge, writer)
+    assert len(taken) < 10_000
+    assert left_behind(tmp_path) == []
+
+
+def _run(chunks: Iterator[bytes], layer: LayerToPass, sink: LayerSink) -> None:
+    from regfs.layers.ingest import run_pass
+
+    run_pass(chunks, layer=layer, sink=sink, progress=Progress())
+
+
+def test_rows_tell_types_in_their_mode(tmp_path: Path) -> None:
+    assert stat.S_ISREG(Passed(tmp_path, LAYER).attributes("d/big").mode)

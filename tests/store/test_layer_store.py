@@ -1,0 +1,176 @@
+"""The layers of the cache: visible first, durable after, and clean again after a crash."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from regfs.errors import CacheFailure, NotFound
+from regfs.model.attributes import Attributes
+from regfs.model.digest import Digest
+from regfs.store.content import Nothing, Object, Packed
+from regfs.store.layer_index import Row
+from regfs.store.layer_store import LayerStore
+
+LAYER = Digest.of(b"a layer")
+BIG = b"big" * 50_000
+BIG_NAME = hashlib.sha256(BIG).hexdigest()
+ROOT = Row(0, 0, b"", 0, 1, Attributes(0o40755).pack(), None, None, None)
+
+
+def keep(store: LayerStore, *, layer: Digest = LAYER) -> None:
+    with store.begin_layer() as writer:
+        writer.rows.add(ROOT)
+        assert writer.pack(b"small") == 0
+        assert writer.pack(b"file") == 5
+        big = writer.begin_object()
+        big.write(memoryview(BIG))
+        assert big.finish().hex() == BIG_NAME
+        store.publish(writer, layer)
+
+
+@contextmanager
+def opened(store: LayerStore) -> Iterator[LayerStore]:
+    yield store
+    store.close()
+
+
+def files_of(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def test_a_published_layer_is_found_and_read(tmp_path: Path) -> None:
+    with opened(LayerStore(tmp_path)) as store:
+        assert not store.is_passed(LAYER)
+        with pytest.raises(NotFound):
+            store.open_index(LAYER)
+        keep(store)
+        assert store.is_passed(LAYER)
+        assert store.open_index(LAYER).row(0) == ROOT
+        assert store.open_content(Packed(LAYER, 5, 4)).read_at(0, 10) == b"file"
+        assert store.open_content(Object(BIG_NAME, len(BIG))).read_at(149_990, 100) == BIG[-10:]
+        assert store.open_content(Nothing()).read_at(0, 10) == b""
+    assert os.listdir(tmp_path / "passes") == []
+
+
+def test_what_is_gone_or_cut_is_a_cache_failure(tmp_path: Path) -> None:
+    with opened(LayerStore(tmp_path)) as store:
+        keep(store)
+        with pytest.raises(CacheFailure):
+            store.open_content(Object("0" * 64, 1))
+        with pytest.raises(CacheFailure):
+            store.open_content(Object(BIG_NAME, 5))
+        with pytest.raises(CacheFailure):
+            store.open_content(Packed(Digest.of(b""), 0, 1))
+
+
+def test_a_dropped_layer_can_still_be_read_by_who_has_it_open(tmp_path: Path) -> None:
+    with opened(LayerStore(tmp_path)) as store:
+        keep(store)
+        content, index = store.open_content(Packed(LAYER, 0, 5)), store.open_index(LAYER)
+        store.drop(LAYER)
+        assert not store.is_passed(LAYER)
+        assert content.read_at(0, 5) == b"small"
+        assert index.row(0) == ROOT
+        store.drop(LAYER)
+
+
+def test_layers_of_other_digest_algorithms_have_names_of_their_own(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    assert store.index_path(Digest("sha512", "a" * 128)).name == f"sha512-{'a' * 128}.index"
+
+
+def test_what_was_not_published_is_removed(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    with store.begin_layer() as writer:
+        writer.begin_object().write(memoryview(BIG))
+        writer.pack(b"small")
+    assert files_of(tmp_path) == []
+
+
+def test_a_layer_is_young_until_it_is_settled(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    keep(store)
+    (marker,) = (tmp_path / "young").iterdir()
+    assert json.loads(marker.read_text()) == {"boot": store.boot, "layer": str(LAYER), "objects": [BIG_NAME]}
+    store.settle()
+    store.settle()
+    assert list((tmp_path / "young").iterdir()) == []
+    assert store.is_passed(LAYER)
+
+
+def test_a_young_layer_survives_a_crash_of_the_daemon(tmp_path: Path) -> None:
+    keep(LayerStore(tmp_path, boot="this"))
+    store = LayerStore(tmp_path, boot="this")
+    store.recover()
+    assert store.is_passed(LAYER)
+    assert store.object_path(BIG_NAME).exists()
+
+
+def test_a_young_layer_is_passed_again_after_a_crash_of_the_machine(tmp_path: Path) -> None:
+    keep(LayerStore(tmp_path, boot="before"))
+    keep(LayerStore(tmp_path, boot="now"), layer=Digest.of(b"another"))
+    store = LayerStore(tmp_path, boot="now")
+    store.recover()
+    assert not store.is_passed(LAYER)
+    assert not store.pack_path(LAYER).exists()
+    assert store.is_passed(Digest.of(b"another"))
+    # It is whole, and another layer may need it.
+    assert store.object_path(BIG_NAME).exists()
+    assert len(list((tmp_path / "young").iterdir())) == 1
+
+
+@pytest.mark.parametrize("torn", [b"", bytes(len(BIG))])
+def test_a_torn_object_is_removed_after_a_crash_of_the_machine(tmp_path: Path, torn: bytes) -> None:
+    keep(LayerStore(tmp_path, boot="before"))
+    store = LayerStore(tmp_path, boot="now")
+    store.object_path(BIG_NAME).write_bytes(torn)
+    store.recover()
+    assert files_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"boot": "x", "layer": "nonsense", "objects": []}'])
+def test_a_torn_marker_is_removed(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "young").mkdir()
+    (tmp_path / "young" / "marker").write_bytes(content)
+    LayerStore(tmp_path).recover()
+    assert files_of(tmp_path) == []
+
+
+def test_recovering_an_empty_cache_does_nothing(tmp_path: Path) -> None:
+    LayerStore(tmp_path / "not there yet").recover()
+    LayerStore(tmp_path / "not there yet").settle()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_dead_passes_left_is_swept_and_living_ones_are_not_touched(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    for token in ("dead", "without-lock"):
+        (tmp_path / "passes" / token).mkdir(parents=True)
+        (tmp_path / "passes" / token / "o1").write_bytes(b"rest")
+    (tmp_path / "passes" / "dead.lock").touch()
+    (tmp_path / "passes" / "lonely.lock").touch()
+    with store.begin_layer() as living:
+        living.rows.add(ROOT)
+        LayerStore(tmp_path).recover()
+        assert len(os.listdir(tmp_path / "passes")) == 2
+        store.publish(living, LAYER)
+    assert store.is_passed(LAYER)
+    assert os.listdir(tmp_path / "passes") == []
+
+
+def test_a_lock_of_another_process_keeps_its_pass(tmp_path: Path) -> None:
+    (tmp_path / "passes" / "other").mkdir(parents=True)
+    with (tmp_path / "passes" / "other.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        LayerStore(tmp_path).sweep()
+        assert sorted(os.listdir(tmp_path / "passes")) == ["other", "other.lock"]
+    LayerStore(tmp_path).sweep()
+    assert os.listdir(tmp_path / "passes") == []
