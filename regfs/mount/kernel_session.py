@@ -67,7 +67,7 @@ _READ_AHEAD = 1024 * 1024
 # Requests are small, for nothing is ever written; a longer buffer lets one BATCH_FORGET name more nodes.
 _BUFFER_SIZE = 64 * 1024
 _END_GRACE_S = 5.0
-_GONE = (errno.ENODEV, errno.ECONNABORTED, errno.EBADF, errno.ENOTCONN)
+_GONE = (errno.ENODEV, errno.ECONNABORTED, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.EPIPE)
 _TRY_AGAIN = (errno.EINTR, errno.EAGAIN, errno.ENOENT)
 _ALREADY_INTERRUPTED = (errno.ENOENT, *_GONE)
 

@@ -1,0 +1,112 @@
+"""What only the kernel driver can do, and the ways in which it can mount."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from regfs.errors import MountFailure
+from regfs.mount import mountpoint as mountpoints
+from regfs.mount.kernel_mount import MountOptions
+from tests.mount.conftest import ServeSuite
+from tests.mount.memory_tree import BIG
+
+TIMEOUT_S = 30
+
+pytestmark = pytest.mark.usefixtures("needs_kernel_driver")
+
+
+def counters(mountpoint: Path) -> dict[str, int]:
+    counted: dict[str, int] = json.loads((mountpoint / "counters").read_text())
+    return counted
+
+
+def stat_quietly(path: Path) -> None:
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        pass
+
+
+def test_what_is_below_a_digest_is_looked_up_once(serve: ServeSuite) -> None:
+    path = serve("kernel").path
+    for _ in range(3):
+        os.stat(path / "stable/whiteouts/.wh.gone")
+        os.stat(path / "moving/file")
+        stat_quietly(path / "stable/whiteouts/none")
+        stat_quietly(path / "nothing")
+    counted = counters(path)
+    assert (counted[".wh.gone"], counted["none"]) == (1, 1)
+    assert (counted["moving"], counted["file"], counted["nothing"]) == (3, 3, 3)
+
+
+def test_a_listing_below_a_digest_saves_every_look_up(serve: ServeSuite) -> None:
+    path = serve("kernel").path
+    subprocess.run(["ls", "-lR", path / "stable"], stdout=subprocess.DEVNULL, timeout=TIMEOUT_S, check=True)
+    assert set(counters(path)) == {"stable", "counters"}
+
+
+def test_who_is_inside_a_tag_that_moves_keeps_the_old_image_and_others_see_the_new(serve: ServeSuite) -> None:
+    path = serve("kernel").path
+    inside = os.open(path / "tag", os.O_RDONLY | os.O_DIRECTORY)
+    os.stat(path / "move")
+    assert (path / "tag/later").read_bytes() == b"new"
+    with open(os.open("later", os.O_RDONLY, dir_fd=inside), "rb") as file:
+        assert file.read() == b"old"
+    os.close(inside)
+
+
+def test_without_privileges_the_helper_mounts_and_unmounts(serve: ServeSuite) -> None:
+    serving = serve("kernel", words=("without_sys_admin",))
+    assert (serving.path / "stable/backed").read_bytes() == BIG
+    assert serving.stop() == 0
+    assert not serving.is_mounted()
+
+
+def test_in_a_user_namespace_no_helper_is_needed(serve: ServeSuite, tmp_path: Path) -> None:
+    prefix = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this system allows no user namespaces")
+    serving = serve("kernel", prefix=(*prefix, "env", f"PATH={tmp_path}"))
+    inside = ["nsenter", "--user", "--mount", "--target", str(serving.process.pid)]
+    done = subprocess.run([*inside, "cat", serving.path / "stable/file"], capture_output=True, check=True, timeout=30)
+    assert done.stdout == b"hello\n"
+
+
+def test_a_missing_mount_point_is_told_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(MountFailure, match=r"does not exist; create it: mkdir .*/none"):
+        mountpoints.check(str(tmp_path / "none"))
+
+
+def test_a_file_is_no_mount_point(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MountFailure, match="not a directory"):
+        mountpoints.check(str(tmp_path / "file"))
+
+
+def test_unmounting_what_is_not_mounted_says_so(tmp_path: Path) -> None:
+    with pytest.raises(MountFailure, match="nothing is mounted there"):
+        mountpoints.unmount(str(tmp_path))
+
+
+def test_a_mount_is_found_through_a_link_to_it(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert mountpoints.resolved(str(tmp_path / "link")) == str(tmp_path)
+
+
+def test_the_safe_options_are_the_usual_ones() -> None:
+    words = MountOptions("docker.io").helper_words().split(",")
+    assert words == ["ro", "nosuid", "nodev", "fsname=docker.io", "subtype=regfs"]
+
+
+def test_sharing_a_mount_turns_the_kernels_permission_checks_on() -> None:
+    words = MountOptions("docker.io", allow_other=True).kernel_words(5)
+    assert words == f"fd=5,rootmode=40000,user_id={os.getuid()},group_id={os.getgid()},allow_other,default_permissions"
+
+
+def test_a_comma_in_the_source_stays_in_it() -> None:
+    assert "fsname=a\\,b\\\\c" in MountOptions("a,b\\c", allow_suid=True, allow_dev=True, noexec=True).helper_words()
