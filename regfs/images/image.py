@@ -19,7 +19,7 @@ from regfs.images.contents import Contents, LayerBlob
 from regfs.images.repository import Document, Repository
 from regfs.model.digest import Digest
 from regfs.model.document import DOCUMENT_LIMIT
-from regfs.model.manifest import Descriptor, ImageConfig, Index, Manifest, parse_config, parse_manifest
+from regfs.model.manifest import Descriptor, ImageConfig, Index, Manifest, entry_names, parse_config, parse_manifest
 from regfs.model.media_types import INDEX_TYPES
 from regfs.model.platform import Platform, choose
 from regfs.rootfs.row_tree import RowTree
@@ -93,6 +93,11 @@ class Image:
     def index(self) -> Index | None:
         """The index, where the digest names one."""
         return self._parsed if isinstance(self._parsed, Index) else None
+
+    @cached_property
+    def entries(self) -> dict[str, Descriptor]:
+        """The manifests of the index by the names they have in the tree; none where the digest names a manifest."""
+        return entry_names(self.index) if self.index is not None else {}
 
     @cached_property
     def manifest_descriptor(self) -> Descriptor:

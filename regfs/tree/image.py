@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from regfs.errors import NotFound
 from regfs.images.image import Image, Images
 from regfs.model.attributes import Attributes
-from regfs.model.manifest import Index, entry_names
+from regfs.model.manifest import Index
 from regfs.tree.blobs import BlobsDirectory
 from regfs.tree.layers import LayersDirectory
 from regfs.tree.node import (
@@ -99,7 +99,7 @@ class ManifestsDirectory:
     def lookup(self, name: str) -> Found:
         """Return the entry of that platform or digest."""
         index = _index_of(self.image)
-        entry = entry_names(index).get(name) or next((e for e in index.manifests if str(e.digest) == name), None)
+        entry = self.image.entries.get(name) or next((e for e in index.manifests if str(e.digest) == name), None)
         if entry is None:
             raise NotFound(f"the index {self.image} has no entry {name[:300]!r}")
         image = self.images.image(self.image.repository, entry.digest, entry.media_type)
@@ -107,7 +107,7 @@ class ManifestsDirectory:
 
     def children(self) -> list[Child]:
         """Return the entries' names."""
-        return [Child(name, DIRECTORY_MODE) for name in entry_names(_index_of(self.image))]
+        return [Child(name, DIRECTORY_MODE) for name in self.image.entries]
 
 
 def _index_of(image: Image) -> Index:

@@ -161,7 +161,7 @@ class Namespace:
         return Found(below, _VALID_S)
 
     def _has_below(self, name: str) -> bool:
-        """Tell whether *name* is a repository or leads to one: as far as is known, can be asked, or is in the catalog."""
+        """Tell whether *name* is a repository or leads to one: known, there when asked, or in the catalog."""
         repositories = self.names.repositories
         if name in _components_below(repositories.known_repositories(self.registry), self.path):
             return True
