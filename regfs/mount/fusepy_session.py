@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 from regfs.errors import MountFailure
 from regfs.mount import mountpoint as mountpoints
 from regfs.mount.operations import Adapter, ErrorCallback, RequestPatience, TreeOperations, libfuse
+from regfs.patience import patient
 
 if TYPE_CHECKING:
     from regfs.mount.kernel_mount import MountOptions
@@ -62,7 +63,7 @@ class FusepySession:
         self._turns = _Turns()
         self._waiting: set[RequestPatience] = set()
         self._operations = TreeOperations(tree)
-        self._adapter = Adapter(self._operations, stats, errors=errors, begin=self._begin, end=self._waiting.discard)
+        self._adapter = Adapter(self._operations, stats, errors=errors, end=self._waiting.discard)
         self._table = self._adapter.table()
         self._mountpoint = ""
         self._handle: int | None = None
@@ -94,7 +95,7 @@ class FusepySession:
         handle = ctypes.c_void_p(self._handle)
         self._operations.on_ready = on_ready
         try:
-            self._turns.run(lambda: _Channel(handle), at_end=self._cancel_waiting)
+            self._turns.run(lambda: self._channel(handle), at_end=self._cancel_waiting)
         finally:
             libfuse.fuse_teardown(handle, self._point)
             for opened in self._operations.files.take_all():
@@ -118,8 +119,8 @@ class FusepySession:
             if mountpoints.mounted_at(self._mountpoint) == mounted:
                 self.unmount(lazily=True)
 
-    def _begin(self) -> RequestPatience:
-        return RequestPatience(self._timeout_s, self._on_wait)
+    def _channel(self, handle: ctypes.c_void_p) -> tuple[_Channel, RequestPatience]:
+        return _Channel(handle), RequestPatience(self._timeout_s, self._on_wait)
 
     def _on_wait(self, patience: RequestPatience) -> None:
         self._waiting.add(patience)
@@ -157,6 +158,9 @@ class _Channel:
         libfuse.fuse_session_process(self._session, self._buffer, ctypes.c_size_t(size), self._channel)
 
 
+_Open = Callable[[], tuple[_Channel, RequestPatience]]
+
+
 class _Turns:
     """Threads that serve one after the other: who has the turn receives, until a request of his begins to wait."""
 
@@ -167,9 +171,9 @@ class _Turns:
         self._threads: set[threading.Thread] = set()
         self._idle = 0
         self._ended = False
-        self._open: Callable[[], _Channel] | None = None
+        self._open: _Open | None = None
 
-    def run(self, open_channel: Callable[[], _Channel], *, at_end: Callable[[], None]) -> None:
+    def run(self, open_channel: _Open, *, at_end: Callable[[], None]) -> None:
         """Serve in this thread and as many more as are needed, until the mount is gone and all have come back."""
         self._open = open_channel
         self._serve()
@@ -202,15 +206,16 @@ class _Turns:
 
     def _serve(self) -> None:
         assert self._open is not None
-        channel = self._open()
-        while self._wait_for_turn():
-            while self._mine.has_turn:
-                size = channel.receive()
-                if not size:
-                    self._ended = True
-                    self._turn.release()
-                    return
-                channel.process(size)
+        channel, patience = self._open()
+        with patient(patience):
+            while self._wait_for_turn():
+                while self._mine.has_turn:
+                    size = channel.receive()
+                    if not size:
+                        self._ended = True
+                        self._turn.release()
+                        return
+                    channel.process(size)
 
     def _wait_for_turn(self) -> bool:
         """Return True with the turn; False when the mount is gone, or enough threads are waiting without this one."""

@@ -16,6 +16,7 @@ import errno
 import logging
 import os
 import struct
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +24,7 @@ from regfs.errors import MountFailure, NoSuchXattr, ReadOnly, RegfsError
 from regfs.mount.errnos import errno_of, is_failure
 from regfs.mount.handles import Handles
 from regfs.mount.paths import Paths, Place
-from regfs.patience import Patience, patient
+from regfs.patience import Patience, current
 
 if TYPE_CHECKING:
     from regfs.stats import Stats
@@ -72,14 +73,24 @@ class OpenedDirectory(NamedTuple):
 
 
 class RequestPatience(Patience):
-    """The patience of one request: says when the request begins to wait, and ends when the kernel interrupts it."""
+    """The patience of a serving thread: renewed for each request, since making one would cost as much as answering.
 
-    __slots__ = ("_on_wait", "has_waited")
+    It says when the request begins to wait, and ends when the kernel interrupts it.
+    """
+
+    __slots__ = ("_on_wait", "_timeout_s", "has_waited")
 
     def __init__(self, timeout_s: float, on_wait: Callable[[RequestPatience], None]) -> None:
         super().__init__(timeout_s)
         self.has_waited = False
+        self._timeout_s = timeout_s
         self._on_wait = on_wait
+
+    def renew(self) -> None:
+        """Begin another request."""
+        self.deadline = time.monotonic() + self._timeout_s
+        self.cancelled = False
+        self.has_waited = False
 
     def remaining_s(self, at_most_s: float) -> float:
         if not self.has_waited:
@@ -101,7 +112,8 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
     # Requests for what is open come without a path: libfuse need not build one.
     flag_nullpath_ok = True
     flag_nopath = True
-    # Not answered at all, so that the kernel stops asking: there is nothing to flush.
+    # Not answered at all, so that the kernel stops asking: there is nothing to flush, and no device to control.
+    ioctl = None
     flush = None
     fsync = None
     fsyncdir = None
@@ -224,10 +236,9 @@ class Adapter(fuse.FUSE):  # type: ignore[misc]
         stats: Stats,
         *,
         errors: ErrorCallback,
-        begin: Callable[[], RequestPatience],
         end: Callable[[RequestPatience], None],
     ) -> None:
-        """*begin* makes the patience of a request, and *end* hears of each that has waited."""
+        """*end* hears of each request that has waited; the threads that serve have a RequestPatience."""
         # Not fusepy's own __init__, which would mount and not come back.
         self.operations = operations
         self.raw_fi = True
@@ -235,7 +246,6 @@ class Adapter(fuse.FUSE):  # type: ignore[misc]
         self.use_ns = True
         self._stats = stats
         self._errors = errors
-        self._begin = begin
         self._end = end
 
     def table(self) -> fuse.fuse_operations:
@@ -311,10 +321,11 @@ class Adapter(fuse.FUSE):  # type: ignore[misc]
 
     def _answer(self, method: Callable[..., int], arguments: Sequence[object]) -> int:
         """Run one request under its deadline; return its result, or the negative errno of what it raised."""
-        patience = self._begin()
+        patience = current()
+        assert isinstance(patience, RequestPatience)
+        patience.renew()
         try:
-            with patient(patience):
-                return method(*arguments) or 0
+            return method(*arguments) or 0
         except RegfsError as error:
             if is_failure(error):
                 self._errors(self._object_of(method, arguments), error)
