@@ -61,22 +61,22 @@ class PipeReport:
         self._tell({"state": "doing", "message": what})
 
     def ready(self, message: str) -> None:
-        self._tell({"state": "ready", "message": message})
-        self.has_told = True
+        self._tell({"state": "ready", "message": message}, is_last=True)
         null = os.open(os.devnull, os.O_RDWR)
         for standard in (1, 2):
             os.dup2(null, standard)
         os.close(null)
 
     def failed(self, code: int, message: str) -> None:
-        self._tell({"state": "failed", "code": code, "message": message})
-        self.has_told = True
         self.code = code
+        self._tell({"state": "failed", "code": code, "message": message}, is_last=True)
 
-    def _tell(self, word: dict[str, object]) -> None:
+    def _tell(self, word: dict[str, object], *, is_last: bool = False) -> None:
         with self._lock:
             if self.has_told:
                 return
+            # Before it is written: the parent may be gone the moment it has read the word, and is right to be.
+            self.has_told = is_last
             try:
                 os.write(self.descriptor, json.dumps(word).encode() + b"\n")
             except BrokenPipeError:
