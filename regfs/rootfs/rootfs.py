@@ -11,8 +11,8 @@ from __future__ import annotations
 import stat
 from collections.abc import Sequence
 
-from regfs.errors import NotADirectory, NotASymlink, NotFound
-from regfs.model.attributes import Attributes, mode_of
+from regfs.errors import IsADirectory, NotADirectory, NotASymlink, NotFound
+from regfs.model.attributes import Attributes, is_directory, mode_of
 from regfs.model.digest import Digest
 from regfs.model.layer_entry import Row, unpack_xattrs
 from regfs.store.content import Content, Nothing, content_of
@@ -71,9 +71,11 @@ class Rootfs:
         return {} if _is_invented(node) else unpack_xattrs(self._row(node).xattrs)
 
     def content(self, node: int) -> Content:
-        """Return where the bytes of the regular file *node* are; Nothing for a node of another type."""
+        """Return where the bytes of the file *node* are; Nothing for a device or a link. Raises IsADirectory."""
         row = None if _is_invented(node) else self._row(node)
-        if row is None or not stat.S_ISREG(mode_of(row.attributes)):
+        if row is None or is_directory(row.attributes):
+            raise IsADirectory(f"node {node:#x} is a directory")
+        if not stat.S_ISREG(mode_of(row.attributes)):
             return Nothing()
         size = Attributes.unpack(row.attributes).size
         return content_of(self._diff_ids[node >> LAYER_SHIFT], row.content, size)

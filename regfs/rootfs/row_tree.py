@@ -42,4 +42,4 @@ class RowTree(Protocol):
         """Return the extended attributes of *node*."""
 
     def content(self, node: int) -> Content:
-        """Return where the bytes of the regular file *node* are; Nothing for a node of another type."""
+        """Return where the bytes of the file *node* are; Nothing for a device or a link. Raises IsADirectory."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import stat
 
-from regfs.errors import NotADirectory, NotASymlink, NotFound
-from regfs.model.attributes import Attributes, mode_of
+from regfs.errors import IsADirectory, NotADirectory, NotASymlink, NotFound
+from regfs.model.attributes import Attributes, is_directory, mode_of
 from regfs.model.digest import Digest
 from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row, unpack_xattrs
 from regfs.store.content import Content, Nothing, content_of
@@ -66,15 +66,17 @@ class LayerTree:
         return unpack_xattrs(self._index.row(node).xattrs)
 
     def content(self, node: int) -> Content:
-        """Return where the bytes of the regular file *node* are; Nothing for a node of another type."""
+        """Return where the bytes of the file *node* are; Nothing for a device or a link. Raises IsADirectory."""
         row = self._index.row(node)
+        if is_directory(row.attributes):
+            raise IsADirectory(f"row {node} is a directory")
         if self._leads_below(row) or not stat.S_ISREG(mode_of(row.attributes)):
             return Nothing()
         return content_of(self._diff_id, row.content, Attributes.unpack(row.attributes).size)
 
     def _directory(self, node: int) -> Row:
         row = self._index.row(node)
-        if self._leads_below(row) or not stat.S_ISDIR(mode_of(row.attributes)):
+        if self._leads_below(row) or not is_directory(row.attributes):
             raise NotADirectory(f"row {node} is no directory")
         return row
 
