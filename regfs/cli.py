@@ -164,6 +164,28 @@ def umount_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
     return 0
 
 
+def unpack_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """`regfs unpack [OPTIONS] IMAGE [DIR]`."""
+    parser = _verb_parser("unpack", "Write all layers of an image, merged, into DIR (./rootfs), which must be empty.")
+    parser.add_argument("image", metavar="IMAGE", help="[registry/]repository[:tag][@digest]")
+    parser.add_argument("directory", metavar="DIR", nargs="?", default="rootfs")
+    given = _parse_verb(parser, arguments, headings=("registry", "cache"))
+    if given is None:
+        return 0
+    from pathlib import Path
+
+    from regfs import verbs
+
+    config = _verb_config(given, environment)
+    done = verbs.unpack(
+        given.image, Path(given.directory).absolute(), config=config, environment=environment, say=_warn
+    )
+    for note in done.notes:
+        _warn(note)
+    print(done.result)
+    return 0 if done.is_complete else FAILED
+
+
 def version() -> str:
     """Return what `--version` prints: regfs, and what it would run with."""
     import platform as machine
@@ -179,7 +201,7 @@ def version() -> str:
     return "\n".join([f"regfs {VERSION}", *(f"{name}: {value}" for name, value in parts.items())])
 
 
-_VERBS = {"umount": umount_verb}
+_VERBS = {"umount": umount_verb, "unpack": unpack_verb}
 
 
 def _mount_parser() -> _Parser:
@@ -225,8 +247,16 @@ def _verb_parser(verb: str, description: str) -> _Parser:
     return _Parser(prog=f"regfs {verb}", description=description, allow_abbrev=False, add_help=False)
 
 
-def _parse_verb(parser: _Parser, arguments: Sequence[str]) -> argparse.Namespace | None:
-    """Return what was given to a verb; None where its help was asked for, and is printed."""
+def _parse_verb(
+    parser: _Parser, arguments: Sequence[str], *, headings: Sequence[str] = ()
+) -> argparse.Namespace | None:
+    """Return what was given to a verb, which also takes the options of *headings*; None where it was asked for help."""
+    for heading in headings:
+        group = parser.add_argument_group(_HEADINGS[heading])
+        for option in OPTIONS:
+            if option.heading == heading:
+                _add(group, option)
+    parser.add_argument("-d", "--debug", action="store_true", help="log everything to stderr")
     parser.add_argument("-h", "--help", action="store_true", help="show this")
     if {"-h", "--help"} & set(arguments):
         print(parser.format_help(), end="")
@@ -259,6 +289,16 @@ def _config(given: argparse.Namespace, environment: Mapping[str, str]) -> Config
         debug=given.debug,
         log_level=logging.WARNING if given.quiet else logging.INFO,
     )
+
+
+def _verb_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Config:
+    """Return the Config of a verb, and let its log go to stderr: warnings, or everything with -d."""
+    import logging
+
+    from regfs.logs import start_logging
+
+    start_logging(logging.DEBUG if given.debug else logging.ERROR, foreground=True, environment=environment)
+    return with_options(_default_config(environment), given.given)
 
 
 def _with_words(config: Config, words: Sequence[str], *, sloppy: bool) -> Config:

@@ -1,0 +1,99 @@
+"""Progress of the verbs that take long: bars on a terminal, otherwise a line every ten seconds. Only on stderr.
+
+Used by cli.py. A Meter is asked from one thread of its own; whoever makes progress only counts.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+_BAR_EVERY_S = 0.1
+_LINE_EVERY_S = 10.0
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that goes on: how many bytes of how many are done (0: not known yet)."""
+
+    text: str
+    done: int
+    total: int
+
+
+@contextmanager
+def showing(
+    steps: Callable[[], list[Step]], *, say: Callable[[str], None], environment: Mapping[str, str]
+) -> Iterator[None]:
+    """Show what *steps* returns while the block runs; *say* prints a line where there is no terminal for bars."""
+    ended = threading.Event()
+    show = _bars if _has_bars(environment) else _lines
+    thread = threading.Thread(target=show, args=(steps, ended, say), name="regfs-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def in_units(size: float) -> str:
+    """Return *size* bytes for people: 1.5 GiB."""
+    for unit in _UNITS:
+        if size < 1024 or unit == _UNITS[-1]:
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+
+
+def _has_bars(environment: Mapping[str, str]) -> bool:
+    return sys.stderr.isatty() and environment.get("TERM", "dumb") != "dumb" and not environment.get("CI")
+
+
+def _lines(steps: Callable[[], list[Step]], ended: threading.Event, say: Callable[[str], None]) -> None:
+    while not ended.wait(_LINE_EVERY_S):
+        for step in steps():
+            of = f" of {in_units(step.total)}" if step.total else ""
+            say(f"{step.text}: {in_units(step.done)}{of}")
+
+
+def _bars(steps: Callable[[], list[Step]], ended: threading.Event, say: Callable[[str], None]) -> None:
+    del say
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+        while True:
+            _update(bars, tasks, steps())
+            if ended.wait(_BAR_EVERY_S):
+                return
+
+
+def _update(bars: Progress, tasks: dict[str, TaskID], steps: list[Step]) -> None:
+    for step in steps:
+        if step.text not in tasks:
+            tasks[step.text] = bars.add_task(step.text, total=step.total or None)
+        bars.update(tasks[step.text], completed=step.done, total=step.total or None)
+    for gone in set(tasks) - {step.text for step in steps}:
+        bars.update(tasks[gone], visible=False)
+
+
+class Count:
+    """A number of bytes that one thread adds to and others look at."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def add(self, size: int) -> None:
+        """Count *size* bytes more."""
+        self.size += size

@@ -1,0 +1,88 @@
+"""What the verbs of the command line do; cli.py reads their arguments and prints what they return.
+
+A verb works in its own process on the same cache as the mounts: what a mount has fetched is not fetched again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from regfs import rooms as building
+from regfs.config import Config
+from regfs.images.image import Image
+from regfs.model.digest import Digest
+from regfs.model.names import Reference, parse_reference
+from regfs.progress import Count, Step, showing
+from regfs.rooms import Rooms
+from regfs.unpack import Unpacker, prepare_directory, total_size
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a verb did: a line for stdout, notes for stderr, and whether all went well."""
+
+    result: str
+    notes: tuple[str, ...] = ()
+    is_complete: bool = True
+
+
+def unpack(reference_text: str, directory: Path, *, config: Config, environment: Mapping[str, str], say: Say) -> Done:
+    """Write all layers of an image, merged, into *directory*. Blocks on the network; raises RegfsErrors."""
+    reference = parse_reference(reference_text, default_registry=config.default_registry)
+    prepare_directory(directory)
+    with _image(reference, config=config, environment=environment, say=say) as (rooms, image):
+        with showing(lambda: _layer_steps(rooms), say=say, environment=environment):
+            rows = image.rootfs()
+        written, total = Count(), total_size(rows)
+        unpacker = Unpacker(rows, rooms.layers.open_content, as_root=os.geteuid() == 0, on_bytes=written.add)
+        with showing(lambda: [Step("writing files", written.size, total)], say=say, environment=environment):
+            summary = unpacker.into(directory)
+    notes = summary.notes()
+    if summary.failures:
+        notes.append(f"{len(summary.failures)} entries could not be written as the image has them:")
+        notes.extend(f"  {failure}" for failure in summary.failures[:20])
+    return Done(_full_name(reference, image), tuple(notes), is_complete=not summary.failures)
+
+
+@contextmanager
+def _image(
+    reference: Reference, *, config: Config, environment: Mapping[str, str], say: Say
+) -> Iterator[tuple[Rooms, Image]]:
+    """Build the rooms, and find the image that *reference* names."""
+    rooms = building.build(config, environment)
+    if rooms.note:
+        say(rooms.note)
+    try:
+        repository = rooms.repositories.repository(reference.repository)
+        if reference.digest is not None:
+            image = rooms.images.image(repository, reference.digest)
+        else:
+            assert reference.tag is not None
+            resolved = repository.resolve(reference.tag)
+            image = rooms.images.image(repository, resolved.digest, resolved.media_type)
+        yield rooms, image
+    finally:
+        rooms.close()
+
+
+def _layer_steps(rooms: Rooms) -> list[Step]:
+    """Return a step for each layer that is being fetched, named by the beginning of its digest."""
+    return [
+        Step(f"layer {_short(passing.digest)}", passing.progress.received, passing.size)
+        for passing in rooms.contents.passing()
+    ]
+
+
+def _short(digest: Digest) -> str:
+    return digest.encoded[:12]
+
+
+def _full_name(reference: Reference, image: Image) -> str:
+    tag = f":{reference.tag}" if reference.tag is not None else ""
+    return f"{reference.repository}{tag}@{image.digest}"
