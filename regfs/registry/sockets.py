@@ -1,7 +1,7 @@
 """Sockets that ask the thread's patience each time before they wait.
 
 Timeouts of the socket module count from one byte to the next, so that a server which drips one byte a second is never
-late. Here every wait is cut into slices of a second: between two slices the deadline is looked at, cancellation, the
+late. Here every wait is cut into slices: between two slices the deadline is looked at, cancellation, the
 time the answer may take to begin, and how many bytes came for the time waited.
 
 Used by transport.py. Thread rule: a socket is used by one thread at a time; `headers_due` is per thread.
@@ -25,7 +25,7 @@ from regfs.errors import RegistryTimeout, RegistryUnavailable
 
 log = logging.getLogger(__name__)
 
-SLICE_S = 1.0
+SLICE_S = 0.25
 _due = threading.local()
 
 

@@ -151,7 +151,7 @@ class Transport:
     def _chunks(self, request: Request, raw: HTTPResponse, close: _Release) -> Iterator[bytes]:
         finished = False
         try:
-            while chunk := raw.read(_CHUNK, decode_content=False):
+            while chunk := raw.read1(_CHUNK, decode_content=False):
                 self._stats.count("registry.bytes", len(chunk))
                 yield chunk
             finished = True
@@ -195,14 +195,21 @@ def _proxies(url: str) -> dict[str, str]:
     return get_environ_proxies(url)
 
 
-def _root(error: BaseException) -> BaseException:
-    """Return the exception at the bottom: the wrappers' texts hold the URL with its query."""
-    seen: list[BaseException] = []
-    while error not in seen:
-        seen.append(error)
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return *error* and what it wraps, from the outside in."""
+    chain: list[BaseException] = []
+    while error not in chain:
+        chain.append(error)
         inner = [getattr(error, "reason", None), *error.args, error.__cause__, error.__context__]
         error = next((one for one in inner if isinstance(one, BaseException)), error)
-    return error
+    return chain
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return the innermost exception that says what happened: the wrappers' texts hold the URL with its query."""
+    telling = [one for one in _chain(error) if isinstance(one, OSError | http.client.HTTPException)]
+    own = [one for one in telling if not isinstance(one, requests.RequestException)]
+    return own[-1] if own else _chain(error)[-1]
 
 
 def _reason(error: BaseException) -> str:
