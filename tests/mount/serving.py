@@ -1,7 +1,8 @@
 """One mount of the suite's tree in a process of its own: a test must never wait for a mount that it serves itself.
 
 `python -m tests.mount.serving DRIVER MOUNTPOINT [WORD...]`: says READY on standard output; SIGTERM stops it, as the
-daemon does. Words: allow_other, without_sys_admin (as an ordinary user has it, who needs the helper program).
+daemon does, and SIGUSR1 lets the kernel look /stable up again (kernel driver). Words: allow_other, without_sys_admin
+(as an ordinary user has it, who needs the helper program).
 DRIVERS is the seam: driver -> function that makes a session of mount(), serve(on_ready), unmount() and stop().
 """
 
@@ -21,7 +22,7 @@ from typing import IO, Any
 from regfs.errors import RegfsError
 from regfs.mount import mountpoint as mountpoints
 from regfs.stats import Stats
-from tests.mount.memory_tree import SuiteTree
+from tests.mount.memory_tree import ROOT, SuiteTree
 
 TIMEOUT_S = 30.0
 CAP_SYS_ADMIN = 21
@@ -109,8 +110,12 @@ def main() -> None:
         drop_sys_admin()
     session = DRIVERS[driver](SuiteTree(), lambda what, error: print(f"{what}: {error}", file=sys.stderr))
     session.mount(mountpoint, MountOptions("docker.io", allow_other="allow_other" in words))
-    # In a thread, for a handler interrupts the very thread that serves, with the fusepy driver.
-    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=session.stop).start())
+    if driver == "kernel":
+        signal.signal(signal.SIGTERM, lambda *_: session.stop())
+    else:  # the handler interrupts the very thread that serves
+        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=session.stop).start())
+    if driver == "kernel":
+        signal.signal(signal.SIGUSR1, lambda *_: session.invalidate_entry(ROOT, b"stable"))
     session.serve(lambda: print("READY", flush=True))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -58,6 +59,16 @@ def test_who_is_inside_a_tag_that_moves_keeps_the_old_image_and_others_see_the_n
     with open(os.open("later", os.O_RDONLY, dir_fd=inside), "rb") as file:
         assert file.read() == b"old"
     os.close(inside)
+
+
+def test_the_kernel_can_be_told_to_look_a_name_up_again(serve: ServeSuite) -> None:
+    serving = serve("kernel")
+    os.stat(serving.path / "stable")
+    with open(serving.path / "stable/file", "rb") as file:
+        serving.process.send_signal(signal.SIGUSR1)
+        while counters(serving.path)["stable"] == 1:
+            os.stat(serving.path / "stable")
+        assert file.read() == b"hello\n"
 
 
 def test_without_privileges_the_helper_mounts_and_unmounts(serve: ServeSuite) -> None:
