@@ -22,12 +22,16 @@ from regfs.errors import BadLayer
 from regfs.model.attributes import mode_of
 from regfs.model.layer_entry import NOWHERE, ROOT_ROW, EntryFlag, Row
 from regfs.rootfs.whiteout import OPAQUE_MARKER, hidden_name, marker_of
-from regfs.rootfs.working_tree import EXPLICIT, IMPLIED_DIRECTORY, LINKED, ROOT, Name, WorkingTree
+from regfs.rootfs.working_tree import EXPLICIT, IMPLIED_DIRECTORY, LINKED, ROOT, Name, WorkingTree, implied_below
 from regfs.store.layer_index import LayerIndex
 from regfs.store.merged_index import LAYER_SHIFT, ROW_MASK, node_key
 
 _UNSEEN, _FRESH, _PLACED = 0, 1, 2
-_MARKERS = EntryFlag.WHITEOUT | EntryFlag.OPAQUE_MARKER | EntryFlag.AUFS
+# Plain numbers: each operation on an IntFlag takes longer than all the rest of an entry's turn in run().
+_WHITEOUT, _OPAQUE_MARKER, _OPAQUE = int(EntryFlag.WHITEOUT), int(EntryFlag.OPAQUE_MARKER), int(EntryFlag.OPAQUE)
+_IMPLIED, _LINK_BELOW, _AUFS = int(EntryFlag.IMPLIED), int(EntryFlag.LINK_BELOW), int(EntryFlag.AUFS)
+_MARKERS = _WHITEOUT | _OPAQUE_MARKER | _AUFS
+_REMARKABLE = ~_OPAQUE
 _ONE_NAME = (1).to_bytes(4, "little")
 _NLINK = slice(56, 60)
 
@@ -48,7 +52,8 @@ class LayerApplication:
         self._copied = ROOT_ROW
         self._seen = ROOT_ROW
         self._new_names: list[tuple[int, bytes, int, bytes, int, int, int]] = []
-        self._new_directories: list[tuple[int, int, int]] = []
+        self._new_directories: list[tuple[int, int, int, bytes | None]] = []
+        self._implied: dict[int, bytes] = {}
 
     def run(self) -> None:
         """Apply all entries. Raises BadLayer where an unpacker would refuse the layer, naming layer and path."""
@@ -56,18 +61,18 @@ class LayerApplication:
         state, base, below = self._state, self._base, self._below
         with self._tree.reading(self._index.path):
             for row, parent, inode, flags, is_directory in self._index.outline():
-                if flags & ~EntryFlag.OPAQUE or parent < 0 or state[parent] != _FRESH or inode in below:
+                if flags & _REMARKABLE or parent < 0 or state[parent] != _FRESH or inode in below:
                     self._apply(self._index.row(row))
                 elif is_directory:
                     key = base | row
                     state[row] = _FRESH
-                    self._new_directories.append((key, base | parent, key))
+                    self._new_directories.append((key, base | parent, key, None))
                 self._seen = row
             self._flush()
 
     def _apply_root(self, root: Row) -> None:
         """Take the root's attributes; the base layer's root is as fresh as any directory that a layer makes."""
-        self._tree.set_root(self._base, root.attributes, explicit=not root.flags & EntryFlag.IMPLIED)
+        self._tree.set_root(self._base, root.attributes, explicit=not root.flags & _IMPLIED)
         if self._layer == 0:
             self._state[ROOT_ROW] = _FRESH
         else:
@@ -83,13 +88,13 @@ class LayerApplication:
 
     def _dispatch(self, entry: Row) -> None:
         flags = entry.flags
-        if flags & EntryFlag.LINK_BELOW:
+        if flags & _LINK_BELOW:
             self._link_below(entry)
-        elif flags & (EntryFlag.AUFS | EntryFlag.IMPLIED) or entry.parent == NOWHERE:
+        elif flags & (_AUFS | _IMPLIED) or entry.parent == NOWHERE:
             return
-        elif flags & EntryFlag.WHITEOUT:
+        elif flags & _WHITEOUT:
             self._white_out(entry)
-        elif flags & EntryFlag.OPAQUE_MARKER:
+        elif flags & _OPAQUE_MARKER:
             self._make_opaque(entry)
         elif stat.S_ISDIR(mode_of(entry.attributes)):
             self._put_directory(entry)
@@ -117,7 +122,7 @@ class LayerApplication:
         self._tree.put_directory(place, name, merged)
         self._touch(found.directory)
         self._note_placed(entry, found.directory)
-        if entry.flags & EntryFlag.OPAQUE and not self._is_marked(entry):
+        if entry.flags & _OPAQUE and not self._is_marked(entry):
             self._clear(found.directory)
 
     def _put_file(self, entry: Row) -> None:
@@ -231,8 +236,10 @@ class LayerApplication:
         if self._state[parent] == _FRESH and self._state[row] == _UNSEEN:
             key = self._base | row
             self._state[row] = _FRESH
-            self._new_names.append((self._base | parent, name, key, IMPLIED_DIRECTORY, self._layer, key, 0))
-            self._new_directories.append((key, self._base | parent, key))
+            attributes = self._attributes_below(place, key)
+            own = self._implied.get(key)
+            self._new_names.append((place, name, key, attributes, self._layer, key, 0))
+            self._new_directories.append((key, place, key, own))
             return key
         self._demote(place, parent)
         found = self._tree.lookup(place, name)
@@ -270,10 +277,21 @@ class LayerApplication:
         else:
             key = self._tree.invent()
             self._touched.add(key)
-        self._tree.put_directory(place, name, Name(key, IMPLIED_DIRECTORY, self._layer, key, 0))
+        self._tree.put_directory(place, name, Name(key, self._attributes_below(place, key), self._layer, key, 0))
         if entry is not None:
             self._note_made(entry, key)
         return key
+
+    def _attributes_below(self, place: int, key: int) -> bytes:
+        """Return the attributes of the directory *key*, implied in *place*."""
+        if place >> LAYER_SHIFT == self._layer and self._state[place & ROW_MASK] == _FRESH:
+            parent = self._implied.get(place) or self._index.row(place & ROW_MASK).attributes
+        else:
+            parent = self._tree.attributes(place)
+        attributes = implied_below(parent)
+        if attributes != IMPLIED_DIRECTORY:
+            self._implied[key] = attributes
+        return attributes
 
     def _note_made(self, entry: Row, key: int) -> None:
         """Remember the directory *key*, just made for *entry*: fresh, unless links led to it or it is a second one."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from regfs.errors import CacheFailure, TooLarge
 from regfs.model.attributes import with_nlink
+from regfs.model.layer_entry import Row
 from regfs.rootfs.apply import LayerApplication
 from regfs.rootfs.working_tree import ROOT, WorkingTree
 from regfs.store.layer_index import LayerIndex
@@ -37,11 +38,11 @@ def merge(layers: Sequence[LayerIndex], destination: Path) -> None:
     if len(layers) >= INVENTED_LAYER:
         raise TooLarge(f"an image of {len(layers)} layers; {INVENTED_LAYER - 1} are the most that can be merged")
 
-    def read_link(node: int) -> bytes:
-        return layers[node >> LAYER_SHIFT].row(node & ROW_MASK).target or b""
+    def row_of(node: int) -> Row:
+        return layers[node >> LAYER_SHIFT].row(node & ROW_MASK)
 
     try:
-        with closing(WorkingTree(read_link)) as tree:
+        with closing(WorkingTree(row_of)) as tree:
             for number, index in enumerate(layers):
                 LayerApplication(tree, number, index=index).run()
             _write(tree, destination)

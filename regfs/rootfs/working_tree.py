@@ -4,7 +4,7 @@ It lives in an unnamed SQLite database, which spills to a deleted temporary file
 that a million entries cost no memory:
 
     names(parent, name, node, attributes, layer, directory, flags)       one row a name, PRIMARY KEY (parent, name)
-    directories(id INTEGER PRIMARY KEY, parent, node)
+    directories(id INTEGER PRIMARY KEY, parent, node, attributes)        attributes only where the node's row has others
 
 A directory has an *id* of its own, the key of the row that made it, which stays when an upper layer gives it other
 attributes; its *node* is the key of the row that decides its attributes. `parent` and `directory` are such ids. The
@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 from regfs.errors import BadLayer
 from regfs.model.attributes import Attributes, mode_of, with_nlink
-from regfs.model.layer_entry import EntryFlag
+from regfs.model.layer_entry import EntryFlag, Row
 from regfs.store.merged_index import INVENTED_LAYER, node_key
 
 ROOT = 0
@@ -39,7 +39,8 @@ MAX_LINKS = 255
 _SCHEMA = f"""
 CREATE TABLE names (parent INTEGER NOT NULL, name BLOB NOT NULL, node INTEGER NOT NULL, attributes BLOB NOT NULL,
     layer INTEGER NOT NULL, directory INTEGER, flags INTEGER NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;
-CREATE TABLE directories (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, node INTEGER NOT NULL);
+CREATE TABLE directories (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, node INTEGER NOT NULL,
+    attributes BLOB);
 CREATE INDEX directories_by_parent ON directories (parent);
 CREATE INDEX linked_names ON names (node) WHERE flags & {LINKED};
 CREATE TABLE not_copied (row INTEGER PRIMARY KEY);
@@ -99,12 +100,23 @@ class Name(NamedTuple):
     flags: int
 
 
+def implied_below(parent: bytes) -> bytes:
+    """Return the attributes of a directory that is made, without an entry of its own, in one with those of *parent*.
+
+    As Linux makes it for umoci: a directory with the setgid bit hands group and bit down.
+    """
+    if not mode_of(parent) & stat.S_ISGID:
+        return IMPLIED_DIRECTORY
+    gid = Attributes.unpack(parent).gid
+    return Attributes(stat.S_IFDIR | stat.S_ISGID | 0o755, size=4096, nlink=2, gid=gid).pack()
+
+
 class WorkingTree:
     """A tree of names, changed in the order of the layers' entries."""
 
-    def __init__(self, read_link: Callable[[int], bytes]) -> None:
-        """Begin with an empty root. *read_link* gives the target of a symbolic link's node."""
-        self.read_link = read_link
+    def __init__(self, row_of: Callable[[int], Row]) -> None:
+        """Begin with an empty root. *row_of* gives the row that a node is the key of."""
+        self._row_of = row_of
         self._invented = 0
         self.root_node = node_key(INVENTED_LAYER, 0)
         self.root_attributes = IMPLIED_DIRECTORY
@@ -114,7 +126,7 @@ class WorkingTree:
             self._connection.execute(f"PRAGMA {pragma}")
         self._connection.executescript(_SCHEMA)
         self._connection.create_function("with_nlink", 2, with_nlink, deterministic=True)
-        self._connection.execute("INSERT INTO directories VALUES (?, ?, ?)", (ROOT, _NOWHERE, self.root_node))
+        self._connection.execute("INSERT INTO directories VALUES (?, ?, ?, NULL)", (ROOT, _NOWHERE, self.root_node))
 
     def close(self) -> None:
         """Forget everything."""
@@ -150,17 +162,33 @@ class WorkingTree:
     def put_directory(self, directory: int, name: bytes, entry: Name) -> None:
         """Write *entry*, a directory: a new one, or one that is there and gets another node or attributes."""
         self.put(directory, name, entry)
+        own = None if entry.flags & EXPLICIT or entry.attributes == IMPLIED_DIRECTORY else entry.attributes
         self._connection.execute(
-            "INSERT OR REPLACE INTO directories VALUES (?, ?, ?)", (entry.directory, directory, entry.node)
+            "INSERT OR REPLACE INTO directories VALUES (?, ?, ?, ?)", (entry.directory, directory, entry.node, own)
         )
+
+    def attributes(self, directory: int) -> bytes:
+        """Return the attributes of *directory* (without the right link count)."""
+        if directory == ROOT:
+            return self.root_attributes
+        node, own = self._connection.execute(
+            "SELECT node, attributes FROM directories WHERE id = ?", (directory,)
+        ).fetchone()
+        if own is not None:
+            return bytes(own)
+        return IMPLIED_DIRECTORY if node >= node_key(INVENTED_LAYER, 0) else self._row_of(node).attributes
+
+    def read_link(self, node: int) -> bytes:
+        """Return the text of the symbolic link *node*."""
+        return self._row_of(node).target or b""
 
     def put_implied(self, names: list[tuple[int, bytes, int, bytes, int, int, int]]) -> None:
         """Write directories that the tree does not have: rows as the table's."""
         self._connection.executemany("INSERT INTO names VALUES (?, ?, ?, ?, ?, ?, ?)", names)
 
-    def put_parents(self, directories: list[tuple[int, int, int]]) -> None:
-        """Write id, parent and node of new directories, whose names are written by copy_entries or put_implied."""
-        self._connection.executemany("INSERT INTO directories VALUES (?, ?, ?)", directories)
+    def put_parents(self, directories: list[tuple[int, int, int, bytes | None]]) -> None:
+        """Write the rows of new directories, whose names are written by copy_entries or put_implied."""
+        self._connection.executemany("INSERT INTO directories VALUES (?, ?, ?, ?)", directories)
 
     @contextmanager
     def reading(self, layer: Path) -> Iterator[None]:

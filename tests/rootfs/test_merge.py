@@ -319,6 +319,12 @@ def test_the_root_is_the_topmost_one_described(stack: Stack) -> None:
     assert image.rootfs.root >> 32 == 0
 
 
+def test_implied_directories_take_group_and_setgid_bit_from_the_one_they_are_made_in(stack: Stack) -> None:
+    image = stack([directory("g", mode=0o2750, gid=7), file("g/a/b/f")], [file("g/a/c/f"), file("g/d/f"), file("h/f")])
+    shown = {path: (entry(image, path).mode, entry(image, path).gid) for path in ("g/a/b", "g/a/c", "g/d", "h")}
+    assert shown == {"g/a/b": ("2755", 7), "g/a/c": ("2755", 7), "g/d": ("2755", 7), "h": ("0755", 0)}
+
+
 def test_a_root_that_no_layer_describes_is_0755_of_1970(stack: Stack) -> None:
     image = stack([file("x")], [file("y")])
     root = entry(image, ".")
