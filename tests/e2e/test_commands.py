@@ -55,8 +55,8 @@ def test_the_root_lists_the_default_registry_and_its_namespaces(reg: Path, demo:
     assert {demo.address, "demo", "library"} <= set(run("ls", reg).split())
 
 
-def test_the_control_directory_is_not_listed_and_opens(reg: Path) -> None:
-    assert ".regfs" not in run("ls", "-a", reg).split()
+def test_the_control_directory_is_hidden_and_opens(reg: Path) -> None:
+    assert ".regfs" not in run("ls", reg).split()
     assert VERSION in (reg / ".regfs/version").read_text()
     assert isinstance(json.loads((reg / ".regfs/stats.json").read_text()), dict)
     assert isinstance((reg / ".regfs/errors").read_text(), str)
@@ -94,7 +94,7 @@ def test_blobs_have_their_sizes_and_their_bytes(reg: Path, demo: Demo) -> None:
     blobs = reg / "library/hello-world/latest/blobs"
     digests = [name.removeprefix("sha256:") for name in sorted(os.listdir(blobs))]
     assert {f"sha256:{digest}" for digest in digests} >= {
-        *demo.hello.layers,
+        *(str(layer.digest) for layer in demo.hello.layers),
         f"sha256:{hashlib.sha256(demo.hello.config).hexdigest()}",
     }
     for digest in digests:
@@ -139,7 +139,9 @@ def test_a_tag_wins_over_a_repository_of_its_name_which_the_escape_reaches(reg: 
 
 
 def test_rootfs_is_what_umoci_unpacks(reg: Path, unpacked_snapshot: dict[bytes, Entry]) -> None:
-    assert differences(snapshot(reg / "demo/real/v2/rootfs"), unpacked_snapshot) == []
+    rootfs = reg / "demo/real/v2/rootfs"
+    os.listdir(rootfs)  # until somebody goes in, rootfs itself has no time: `ls -l` beside it fetches nothing
+    assert differences(snapshot(rootfs), unpacked_snapshot) == []
 
 
 def test_rootfs_and_umoci_make_one_and_the_same_tar(reg: Path, unpacked: Path) -> None:

@@ -118,7 +118,7 @@ def test_a_layer_with_another_diff_id_is_not_shown(mount: Mounted, demo: Demo) -
     manifest = image.manifest.replace(str(Digest.of(image.config)).encode(), str(Digest.of(config)).encode())
     push.manifest("broken/diff-id", "wrong", manifest, "application/vnd.oci.image.manifest.v1+json")
     assert errno_of(lambda: os.listdir(mount.path / "broken/diff-id/wrong/rootfs")) == "EIO"
-    assert str(image.layers[0].diff_id) in mount.errors()
+    assert image.layers[0].diff_id.encoded[-8:] in mount.errors()
 
 
 def test_a_manifest_with_wrong_bytes_is_refused(mount: Mounted, proxy: ReverseProxy, demo: Demo) -> None:
@@ -126,7 +126,7 @@ def test_a_manifest_with_wrong_bytes_is_refused(mount: Mounted, proxy: ReversePr
     media_type = "application/vnd.oci.image.manifest.v1+json"
     proxy.answer = lambda seen: (
         Answer(200, {"Content-Type": media_type, "Docker-Content-Digest": str(demo.hello.digest)}, wrong)
-        if "/manifests/" in seen.path
+        if "/hello-world/manifests/" in seen.path
         else None
     )
     assert errno_of((mount.path / "library/hello-world/latest/manifest.json").read_bytes) == "EIO"
@@ -148,7 +148,7 @@ def test_a_manifest_with_wrong_bytes_is_refused(mount: Mounted, proxy: ReversePr
 def test_what_a_registry_answers_decides_the_errno(
     mount: Mounted, proxy: ReverseProxy, demo: Demo, answer: Answer, expected: str
 ) -> None:
-    proxy.answer = instead_of("/v2/library/", answer)
+    proxy.answer = instead_of("/v2/library/hello-world/", answer)
     assert errno_of(lambda: os.listdir(mount.path / "library/hello-world/latest/rootfs")) == expected
     assert rest_of_the_mount_lives(mount, demo)
 
