@@ -128,7 +128,8 @@ def mount(config: Config, mountpoint: str, environment: Mapping[str, str]) -> in
         lambda report: daemon.serve(config, point, environment=environment, report=report),
         log_name=log_name(config.log_file, foreground=False),
     )
-    _say(outcome.code, outcome.message)
+    if not outcome.is_child:
+        _say(outcome.code, outcome.message)
     return outcome.code
 
 

@@ -71,17 +71,13 @@ def start_logging(
         is_journal = _is_journal(environment)
         handler.setFormatter(JournalFormatter("%(message)s") if is_journal else logging.Formatter(_FILE_FORMAT))
     else:
-        try:
-            syslog = logging.handlers.SysLogHandler(_SYSLOG, facility="daemon")
-        except OSError:
-            handler = logging.NullHandler()
-            note = (
-                "there is no syslog here, so no log is kept (--log-file FILE); .regfs/errors shows what failed lately"
-            )
-        else:
-            syslog.ident = f"regfs[{os.getpid()}]: "
-            syslog.setFormatter(logging.Formatter("%(name)s: %(message)s"))
-            handler = syslog
+        if not os.path.exists(_SYSLOG):
+            note = "there is no syslog here: --log-file FILE keeps a log; .regfs/errors shows what failed lately"
+        # It connects whenever it has to, so that a syslog that is started later is found.
+        syslog = logging.handlers.SysLogHandler(_SYSLOG, facility="daemon")
+        syslog.ident = f"regfs[{os.getpid()}]: "
+        syslog.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+        handler = syslog
     if level > logging.DEBUG:
         handler.addFilter(Sparse())
     root = logging.getLogger()

@@ -30,11 +30,11 @@ from typing import TYPE_CHECKING
 
 from regfs.errors import MountFailure
 from regfs.mount import mountpoint as mountpoints
+from regfs.mount.kernel_mount import MountOptions, helper_complaint
 from regfs.mount.operations import Adapter, ErrorCallback, RequestPatience, TreeOperations, libfuse
 from regfs.patience import patient
 
 if TYPE_CHECKING:
-    from regfs.mount.kernel_mount import MountOptions
     from regfs.stats import Stats
     from regfs.tree.tree import Tree
 
@@ -84,8 +84,7 @@ class FusepySession:
                 ctypes.byref(self._point), ctypes.byref(multithreaded), None,
             )  # fmt: skip
         if not self._handle:
-            reason = complaint[0] or "libfuse does not say why"
-            raise MountFailure(f"cannot mount on {mountpoint}: {reason}")
+            raise MountFailure(helper_complaint(complaint[0] or "libfuse does not say why it cannot mount", mountpoint))
 
     def serve(self, on_ready: Callable[[], None] | None = None) -> None:
         """Answer requests until the mount is gone; then close all that was open.

@@ -136,7 +136,7 @@ def _mount_with_helper(mountpoint: str, options: MountOptions) -> int:
                 f"{program} did not mount {mountpoint} in {mountpoints.HELPER_TIMEOUT_S:.0f} s"
             ) from None
         if done.returncode != 0:
-            raise MountFailure(_helper_complaint(done.stderr.strip() or f"{program} failed", mountpoint))
+            raise MountFailure(helper_complaint(done.stderr.strip() or f"{program} failed", mountpoint))
         theirs.close()
         return _receive_descriptor(ours, program)
 
@@ -150,7 +150,7 @@ def _receive_descriptor(connection: socket.socket, program: str) -> int:
     raise MountFailure(f"{program} mounted, but sent no descriptor")
 
 
-def _helper_complaint(complaint: str, mountpoint: str) -> str:
+def helper_complaint(complaint: str, mountpoint: str) -> str:
     """Return what the helper said with the remedy, where one is known."""
     if "user_allow_other" in complaint:
         return f"{complaint}; add the line user_allow_other to /etc/fuse.conf, or mount as root"
