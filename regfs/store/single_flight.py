@@ -8,14 +8,32 @@ Used by the images room. Thread rule: the lock guards the table of flights, neve
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from regfs.patience import Patience, current, patient
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Landed(Generic[T]):
+    """What came of a flight: a value or an error."""
+
+    value: T | None
+    error: BaseException | None
+
+    def result(self) -> T:
+        """Return the value, or raise the error."""
+        if self.error is not None:
+            # A copy for each who waited: a raise adds the frames that it passes to its exception, so that one object
+            # raised by a thousand threads would hold the frames of all of them.
+            raise _copy_of(self.error)
+        return self.value  # type: ignore[return-value]  # the flight's value, where there is no error
 
 
 class Flights:
@@ -28,7 +46,7 @@ class Flights:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         # One table for results of all types: a key names what it computes, so its future has the type of its caller.
-        self._flights: dict[Hashable, Future[Any]] = {}
+        self._flights: dict[Hashable, Future[Landed[Any]]] = {}
 
     def run(self, key: Hashable, compute: Callable[[], T], *, streams: bool = False) -> T:
         """Return what *compute* returns, joining the flight of *key* where one is under way.
@@ -36,30 +54,49 @@ class Flights:
         *streams*: the computation moves much content and ends by itself when it makes no progress; it has no deadline.
         Waits as the caller's patience allows (MustWait, Interrupted, RegistryTimeout); raises what *compute* raises.
         """
+        return current().wait_for(self.begin(key, compute, streams=streams), past_deadline=streams).result()
+
+    def begin(self, key: Hashable, compute: Callable[[], T], *, streams: bool = False) -> Future[Landed[T]]:
+        """Return the flight of *key*, begun if none was under way, without waiting for it.
+
+        Raises MustWait, Interrupted or RegistryTimeout where the caller could not wait for it anyway.
+        """
         current().remaining_s(0.0)
         with self._lock:
-            future: Future[T] | None = self._flights.get(key)
+            future: Future[Landed[T]] | None = self._flights.get(key)
             if future is None:
-                future = self._flights[key] = Future()
+                future = Future()
                 timeout_s = None if streams else self._timeout_s
                 # Started under the lock: a flight in the table always has a thread that will land it.
                 threading.Thread(
                     target=self._fly, args=(key, compute, future, timeout_s), name=f"flight {key}"[:60], daemon=True
                 ).start()
-        return current().wait_for(future, past_deadline=streams)
+                self._flights[key] = future
+        return future
 
-    def _fly(self, key: Hashable, compute: Callable[[], T], future: Future[T], timeout_s: float | None) -> None:
-        try:
-            with patient(Patience(timeout_s)):
-                result = compute()
-        except BaseException as error:  # whatever it is, it belongs to those who wait
-            self._land(key)
-            future.set_exception(error)
-        else:
-            self._land(key)
-            future.set_result(result)
-
-    def _land(self, key: Hashable) -> None:
+    def _fly(self, key: Hashable, compute: Callable[[], T], future: Future[Landed[T]], timeout_s: float | None) -> None:
+        landed = _outcome(compute, timeout_s)
         # Before the result is told: who asks from here on finds it where compute() put it.
         with self._lock:
             del self._flights[key]
+        future.set_result(landed)
+        # An error holds the frames that it came through, this one among them: a frame that holds the error makes a
+        # circle, and some fifty objects would wait for the garbage collector at each failure.
+        del landed, future
+
+
+def _outcome(compute: Callable[[], T], timeout_s: float | None) -> Landed[T]:
+    try:
+        with patient(Patience(timeout_s)):
+            return Landed(compute(), None)
+    except BaseException as error:  # whatever it is, it belongs to those who wait
+        return Landed(None, error)
+
+
+def _copy_of(error: BaseException) -> BaseException:
+    try:
+        own = copy.copy(error)
+    except Exception:  # whatever a foreign class does when it is copied; then all share it
+        return error
+    own.__cause__ = error.__cause__
+    return own.with_traceback(error.__traceback__)

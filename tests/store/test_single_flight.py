@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import threading
 from concurrent.futures import Future
+from types import TracebackType
 from typing import TypeVar
 
 import pytest
@@ -88,3 +91,72 @@ def test_the_computation_outlives_whoever_began_it() -> None:
 def test_a_flight_has_a_patience_of_its_own() -> None:
     with patient(Patience(5.0)) as mine:
         assert Flights(timeout_s=1.0).run("key", current) is not mine
+
+
+def frames(traceback: TracebackType | None) -> int:
+    return 0 if traceback is None else 1 + frames(traceback.tb_next)
+
+
+def test_an_error_that_many_wait_for_does_not_collect_their_frames() -> None:
+    flights, waiting, errors = Flights(), threading.Semaphore(0), []
+
+    def fail() -> None:
+        for _ in range(20):
+            waiting.acquire()
+        raise RegistryUnavailable("down")
+
+    def ask() -> None:
+        with patient(AnnouncedPatience(waiting)):
+            try:
+                flights.run("key", fail)
+            except RegistryUnavailable as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {str(error) for error in errors} == {"down"}
+    assert max(frames(error.__traceback__) for error in errors) < 8
+
+
+def test_a_failed_flight_leaves_no_circle_for_the_garbage_collector() -> None:
+    flights = Flights()
+
+    def fail() -> None:
+        raise RegistryUnavailable("down")
+
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            with contextlib.suppress(RegistryUnavailable):
+                flights.run("key", fail)
+        # The last flights' threads may still be on their way out.
+        assert sum(type(found) is RegistryUnavailable for found in gc.get_objects()) < 20
+    finally:
+        gc.enable()
+
+
+def test_the_cause_of_an_error_is_told_to_whoever_waits() -> None:
+    def fail() -> None:
+        try:
+            raise OSError("no route")
+        except OSError as error:
+            raise RegistryUnavailable("down") from error
+
+    with pytest.raises(RegistryUnavailable) as raised:
+        Flights().run("key", fail)
+    assert isinstance(raised.value.__cause__, OSError)
+
+
+def test_a_flight_that_cannot_start_does_not_keep_the_next_ones_waiting() -> None:
+    flights = Flights()
+    before = threading.stack_size(1 << 46)  # more than there are addresses: no thread starts
+    try:
+        with pytest.raises(RuntimeError, match="start"):
+            flights.run("key", lambda: 1)
+    finally:
+        threading.stack_size(before)
+    assert flights.run("key", lambda: 2) == 2
