@@ -72,7 +72,7 @@ def resolved(mountpoint: str) -> str:
 def is_dead(mountpoint: str) -> bool:
     """Tell whether a FUSE server died and left its mount here. Must not be asked by the server of a live mount."""
     try:
-        os.stat(mountpoint)
+        os.statvfs(mountpoint)  # unlike stat, never answered from what the kernel remembers of the root
     except OSError as error:
         return error.errno in _DEAD
     return False
