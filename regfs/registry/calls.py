@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -89,12 +90,14 @@ class Calls:
         method: str = "GET",
         headers: Mapping[str, str] | None = None,
         bulk: bool = False,
+        body_limit: int | None = None,
     ) -> Answer:
         """Return the answer of *endpoint* to *method* *path*, with its query; blocks on the network.
 
         The path is below `/v2/`; one that begins with a slash, out of an answer, is the host's.
 
-        Any status comes back that is no redirect, not transient, and no 401 that authentication settles. Raises
+        Any status comes back that is no redirect, not transient, and no 401 that authentication settles. *bulk* and
+        *body_limit* are those of Request. Raises
         Offline, AccessDenied, and what Exchange.ask raises.
         """
         if self._offline:
@@ -108,7 +111,8 @@ class Calls:
             authorization = login.header()
             if authorization is not None:
                 sent["Authorization"] = authorization
-            answer = self._exchange.ask(self._request(endpoint, method, url, headers=sent, bulk=bulk), what=what)
+            request = replace(self._request(endpoint, method, url, headers=sent), bulk=bulk, body_limit=body_limit)
+            answer = self._exchange.ask(request, what=what)
             if answer.status not in (401, 403) or is_foreign(answer, url):
                 return answer
             if not login.refused(answer, ping=lambda: self._ping(endpoint, base)):
@@ -156,14 +160,14 @@ class Calls:
 
     def _ping(self, endpoint: Endpoint, base: str) -> list[str]:
         """Return the challenges of the API's root, for a 401 that has none."""
-        request = self._request(endpoint, "GET", f"{base}/", headers=dict(endpoint.headers), bulk=False)
+        request = self._request(endpoint, "GET", f"{base}/", headers=endpoint.headers)
         with self._exchange.once(request, what=f"{base}/") as answer:
             answer.discard()
             return answer.headers.all("WWW-Authenticate") if answer.status == 401 else []
 
-    def _request(self, endpoint: Endpoint, method: str, url: str, *, headers: Mapping[str, str], bulk: bool) -> Request:
+    def _request(self, endpoint: Endpoint, method: str, url: str, *, headers: Mapping[str, str]) -> Request:
         within_s = None if endpoint.upstream else _MIRROR_ANSWERS_WITHIN_S
-        return Request(method, url, headers=headers, tls=endpoint.tls, bulk=bulk, answer_within_s=within_s)
+        return Request(method, url, headers=headers, tls=endpoint.tls, answer_within_s=within_s)
 
 
 def is_foreign(answer: Answer, url: str) -> bool:

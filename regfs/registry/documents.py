@@ -162,6 +162,7 @@ class Documents:
             f"{repository.path}/manifests/{reference}",
             method=method,
             headers={"Accept": accept},
+            body_limit=DOCUMENT_LIMIT,
             what=what,
             repository=repository,
             scopes=pull_scope(repository),

@@ -57,8 +57,8 @@ class Exchange:
         """Return the final answer to *request*, which may come from another host; blocks on the network.
 
         A POST is not redirected: its body is a secret. *what* names the object in messages. Raises
-        RegistryUnavailable, RegistryTimeout, RateLimited, ProtocolViolation, AccessDenied (a proxy), MustWait,
-        Interrupted; a status that only the caller can judge comes back as an answer.
+        RegistryUnavailable, RegistryTimeout, RateLimited, ProtocolViolation, TooLarge, AccessDenied (a proxy),
+        MustWait, Interrupted; a status that only the caller can judge comes back as an answer.
         """
         first = request.origin
         for _hop in range(MAX_HOPS + 1):
@@ -82,6 +82,8 @@ class Exchange:
             try:
                 answer = self._carrier().send(request)
                 if not self._is_transient(answer):
+                    if request.body_limit is not None and answer.status == 200:
+                        answer.read(request.body_limit, what=what)
                     self._answered(host, answer)
                     return answer
                 error, wait_s = self._transient(host, answer, attempt, what=what)
@@ -111,6 +113,8 @@ class Exchange:
 
     def _is_transient(self, answer: Answer) -> bool:
         """Tell whether the same request may succeed a little later."""
+        if answer.request.method == "HEAD" and answer.status == 500:
+            return False  # a registry whose HEAD is broken; a GET, which follows, tells more than another HEAD
         return answer.status in TRANSIENT or (answer.status == 400 and is_throttling(answer))
 
     def _transient(self, host: str, answer: Answer, attempt: int, *, what: str) -> tuple[RegfsError, float]:

@@ -80,6 +80,7 @@ class Listing:
                 endpoint,
                 path,
                 headers={"Accept": "application/json"},
+                body_limit=_PAGE_BYTES,
                 what=what,
                 repository=repository,
                 scopes=scopes,

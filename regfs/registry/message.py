@@ -51,7 +51,11 @@ def without_query(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request to one URL. *url* is sent as it stands; *bulk* marks a transfer that may take long."""
+    """One HTTP request to one URL, which is sent as it stands.
+
+    *bulk* marks a transfer that may take long. With *body_limit* the body of a 200, at most so many bytes, is read
+    along with the answer, so that one that is cut is asked for again; without, it stays on the wire.
+    """
 
     method: str
     url: str
@@ -59,6 +63,7 @@ class Request:
     body: bytes | None = field(default=None, kw_only=True, repr=False)
     tls: Tls = field(default=SYSTEM_TRUST, kw_only=True)
     bulk: bool = field(default=False, kw_only=True)
+    body_limit: int | None = field(default=None, kw_only=True)
     answer_within_s: float | None = field(default=None, kw_only=True)
 
     @property
@@ -104,6 +109,7 @@ class Answer:
         self.headers = headers
         self.content_length = content_length
         self.error_body: bytes | None = None  # kept by refusals.py: an error text is looked at more than once
+        self._body: bytes | None = None
         self._chunks = chunks
         self._close = close
 
@@ -125,7 +131,9 @@ class Answer:
         return self._chunks
 
     def read(self, limit: int, *, what: str) -> bytes:
-        """Return the whole body. Raises TooLarge where it is over *limit* bytes; *what* names it then."""
+        """Return the whole body, read once. Raises TooLarge where it is over *limit* bytes; *what* names it then."""
+        if self._body is not None:
+            return self._body
         if self.content_length is not None and self.content_length > limit:
             self.close()
             raise TooLarge(f"{what}: {self.content_length} bytes, the limit is {limit}")
@@ -136,7 +144,8 @@ class Answer:
                 self.close()
                 raise TooLarge(f"{what}: more than {limit} bytes")
         self.close()
-        return bytes(received)
+        self._body = bytes(received)
+        return self._body
 
     def read_some(self, limit: int) -> bytes:
         """Return up to *limit* bytes of the body and close: for texts that are only shown."""

@@ -75,6 +75,7 @@ class Referrers:
                 endpoint,
                 path,
                 headers={"Accept": media_types.OCI_INDEX},
+                body_limit=DOCUMENT_LIMIT,
                 what=what,
                 repository=repository,
                 scopes=pull_scope(repository),

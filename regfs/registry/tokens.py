@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -194,7 +194,10 @@ class TokenServers:
     def _ask(self, message: Request, request: TokenRequest) -> Answer:
         self._stats.count("registry.token_requests")
         log.debug("asking %s for a token for %s", request.server, " ".join(request.scopes))
-        return self._exchange.ask(message, what=f"a token of {request.server}")
+        try:
+            return self._exchange.ask(replace(message, body_limit=BODY_LIMIT), what=f"a token of {request.server}")
+        except TooLarge as error:
+            raise AccessDenied(f"token server {request.server} answers without a token: {error}") from error
 
     def _denied(self, request: TokenRequest, answer: Answer) -> AccessDenied:
         who = "anonymous access"
@@ -206,7 +209,7 @@ class TokenServers:
         """Return the token in the server's *answer*. Raises AccessDenied where there is none."""
         try:
             document = json.loads(answer.read(BODY_LIMIT, what="its answer"))
-        except (TooLarge, ValueError, RecursionError):
+        except (ValueError, RecursionError):
             document = None
         fields = document if isinstance(document, dict) else {}
         value = fields.get("access_token") or fields.get("token")

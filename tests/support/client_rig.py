@@ -39,10 +39,15 @@ class Rig:
         self._clients: list[RegistryClient] = []
 
     def server(
-        self, application: Application | None = None, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+        self,
+        application: Application | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> FaultServer:
-        """Return a server on a free port."""
-        server = FaultServer(application, host=host, tls=tls)
+        """Return a server, on a free port unless *port* is given."""
+        server = FaultServer(application, host=host, port=port, tls=tls)
         self._servers.append(server)
         return server
 

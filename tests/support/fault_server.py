@@ -116,10 +116,15 @@ class Nothing:
 
 
 class FaultServer:
-    """Serves *application* on a free port of *host*, with TLS where *tls* is given."""
+    """Serves *application* on *host*, at a free port unless *port* is given, with TLS where *tls* is."""
 
     def __init__(
-        self, application: Application | None = None, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+        self,
+        application: Application | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.application = application or Nothing()
         self.seen: list[Seen] = []
@@ -129,7 +134,7 @@ class FaultServer:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._open: set[socket.socket] = set()
-        self._listener = socket.create_server((host, 0), backlog=128)
+        self._listener = socket.create_server((host, port), backlog=128)
         self.address = f"{host}:{self._listener.getsockname()[1]}"
         self.url = f"{'https' if tls else 'http'}://{self.address}"
         threading.Thread(target=self._accept, daemon=True).start()
