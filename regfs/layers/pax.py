@@ -19,8 +19,11 @@ _S = 1_000_000_000
 _MAX_SECONDS = 1 << 62
 _XATTR_NAME_MAX = 255
 _XATTR_SIZE_MAX = 65536
-# About the host that an image was built on, and never unpacked (umoci leaves out the same two).
-_HOSTS_OWN = frozenset({b"security.selinux", b"system.nfs4_acl"})
+# About the host and the overlay that an image was built on; umoci leaves out the same ones.
+_OVERLAYS_OWN = (b"opaque", b"redirect", b"origin", b"impure", b"nlink", b"upper", b"metacopy")
+_HOSTS_OWN = frozenset(
+    {b"security.selinux", b"system.nfs4_acl", *(b"trusted.overlay." + name for name in _OVERLAYS_OWN)}
+)
 
 Records = dict[bytes, bytes]
 

@@ -11,6 +11,7 @@ standard this follows Go's archive/tar, which umoci, containerd and docker read 
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 from regfs.errors import BadLayer
@@ -25,6 +26,7 @@ _GNU = b"ustar  \0"
 _STAR_TRAILER = b"tar\0"
 _STAR_PREFIX = 131
 _HIGH = bytes(range(128, 256))
+_TERMINATORS = b"\0 "
 
 
 class Header(NamedTuple):
@@ -57,7 +59,7 @@ def parse_header(block: bytes) -> Header:
         if prefix[0]:
             name = text(prefix) + b"/" + name
     return Header(
-        name, number(mode), number(uid), number(gid), number(size), number(mtime),
+        name, _often(mode), _often(uid), _often(gid), number(size), _often(mtime),
         kind, text(link), major, minor, magic == _GNU, block,
     )  # fmt: skip
 
@@ -72,6 +74,8 @@ def number(field: bytes) -> int:
 
     Raises BadLayer.
     """
+    if field[:-1].isdigit() and field[-1] in _TERMINATORS and b"8" not in field and b"9" not in field:
+        return int(field[:-1], 8)  # what nearly all are
     if field[0] & 0x80:
         bits = 8 * len(field) - 1
         value = int.from_bytes(field, "big") & ((1 << bits) - 1)
@@ -86,6 +90,10 @@ def number(field: bytes) -> int:
         except ValueError:
             pass
     raise BadLayer(f"{field!r} is no number of a tar header")
+
+
+# Few owners, modes and days make up an image.
+_often = lru_cache(maxsize=4096)(number)
 
 
 def decimal(digits: bytes) -> int:

@@ -153,7 +153,8 @@ def test_a_global_header_holds_until_the_next_and_a_local_one_overrides_it() -> 
 
 
 def test_xattrs_are_bytes_and_the_hosts_own_are_left_out() -> None:
-    xattrs = {"security.capability": b"\1\0\0\2\n=\0", "user.é": b"\xff", "security.selinux": b"s", "user.empty": b""}
+    xattrs = {"security.capability": b"\1\0\0\2\n=\0", "user.é": b"\xff"}
+    xattrs |= {"security.selinux": b"s", "trusted.overlay.opaque": b"y", "user.empty": b""}
     entry, _ = entries_of(tar_of(file("f", xattrs=xattrs)))[0]
     assert entry.xattrs == {b"security.capability": b"\1\0\0\2\n=\0", "user.é".encode(): b"\xff"}
 
