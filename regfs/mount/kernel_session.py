@@ -82,7 +82,7 @@ class KernelSession:
         errors: ErrorCallback = log_failure,
         timeout_s: float = 300.0,
         passthrough: bool = True,
-        most_waiting: int = 256,
+        most_waiting: int = 512,
     ) -> None:
         self._stats = stats
         self._errors = errors
@@ -143,9 +143,15 @@ class KernelSession:
             raise self._failure
 
     def unmount(self, *, lazily: bool = False) -> None:
-        """Unmount; `serve` returns once the last user is gone. Raises MountFailure, where it is busy for example."""
-        if self._mountpoint is not None:
-            mountpoints.unmount(self._mountpoint, lazily=lazily)
+        """Unmount; `serve` returns once the last user is gone. Raises MountFailure, where it is busy for example.
+
+        A mount that somebody else has made at the same place since, after ours was detached, is left alone.
+        """
+        if self._mountpoint is None:
+            return
+        if not self._is_ours():
+            raise MountFailure(f"nothing of ours is mounted on {self._mountpoint}")
+        mountpoints.unmount(self._mountpoint, lazily=lazily)
 
     def stop(self) -> None:
         """End the session: unmount, out of sight at once where it is busy; users that stay get ENOTCONN.
@@ -161,10 +167,14 @@ class KernelSession:
             log.info("%s", error)
             threading.Thread(target=self._stop_by_force, name="regfs-stop", daemon=True).start()
 
+    def _is_ours(self) -> bool:
+        there = None if self._mountpoint is None else mountpoints.topmost(self._mountpoint)
+        return there is not None and there.device == self._device
+
     def _stop_by_force(self) -> None:
         """End a session whose mount is busy; where its connection cannot be aborted, by serving it no more."""
         if self._device and not self._ended.is_set():
-            mountpoints.abort(self._device, self._mountpoint)
+            mountpoints.abort(self._device, self._mountpoint if self._is_ours() else None)
         try:
             self.unmount(lazily=True)
         except MountFailure as error:

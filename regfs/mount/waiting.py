@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 class WaitingThreads:
     """Runs jobs, each in a thread of its own up to *most* at once; further ones wait for the first that is free."""
 
-    def __init__(self, *, most: int = 256, idle_s: float = 10.0) -> None:
+    def __init__(self, *, most: int = 512, idle_s: float = 10.0) -> None:
         self._most = most
         self._idle_s = idle_s
         self._jobs: deque[Callable[[], None]] = deque()

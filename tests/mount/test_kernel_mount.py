@@ -15,6 +15,7 @@ from regfs.mount import mountpoint as mountpoints
 from regfs.mount.kernel_mount import MountOptions
 from tests.mount.conftest import ServeSuite
 from tests.mount.memory_tree import BIG
+from tests.mount.serving import Serving
 
 TIMEOUT_S = 30
 
@@ -121,3 +122,16 @@ def test_sharing_a_mount_turns_the_kernels_permission_checks_on() -> None:
 
 def test_a_comma_in_the_source_stays_in_it() -> None:
     assert "fsname=a\\,b\\\\c" in MountOptions("a,b\\c", allow_suid=True, allow_dev=True, noexec=True).helper_words()
+
+
+def test_a_session_leaves_a_mount_alone_that_another_has_made_at_its_place(serve: ServeSuite, tmp_path: Path) -> None:
+    first = serve("kernel")
+    opened = os.open(first.path / "stable/file", os.O_RDONLY)
+    mountpoints.unmount(str(first.path), lazily=True)
+    second = Serving("kernel", first.path)
+    try:
+        assert first.stop() == 0
+        assert (second.path / "stable/file").read_bytes() == b"hello\n"
+    finally:
+        os.close(opened)
+        second.clean_up()
