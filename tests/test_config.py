@@ -1,0 +1,143 @@
+"""Options: what texts mean, and what is said where they mean nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from regfs.config import (
+    OPTIONS,
+    SITE_CACHE,
+    Config,
+    default_cache_dir,
+    option_named,
+    parse_duration,
+    parse_size,
+    with_options,
+)
+from regfs.errors import InvalidOption
+from regfs.model.platform import Platform, host_platform
+
+
+def configured(name: str, *texts: str) -> Config:
+    option = option_named(name)
+    assert option is not None
+    return with_options(Config(), [(option, text) for text in texts])
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("4096", 4096),
+        ("10GiB", 10 << 30),
+        ("10G", 10 << 30),
+        ("10gb", 10 << 30),
+        ("1.5 M", 3 << 19),
+        ("2t", 2 << 40),
+        (" 7k ", 7 << 10),
+    ],
+)
+def test_sizes_are_read_in_powers_of_1024(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "-1", "G", "10X", "1e3", "1_000", "١", "10 GiB GiB", "9999999P"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(InvalidOption):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30", 30), ("30s", 30), ("250ms", 0.25), ("5m", 300), ("5min", 300), ("1.5h", 5400), ("0", 0)],
+)
+def test_durations_are_read_in_seconds(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1s", "3x", "1e3", "inf", "nan"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(InvalidOption):
+        parse_duration(text)
+
+
+def test_an_error_names_the_option() -> None:
+    with pytest.raises(InvalidOption, match=r"cache-size: 'much' is not a size"):
+        configured("cache-size", "much")
+
+
+def test_options_are_found_in_both_spellings() -> None:
+    assert option_named("cache_size") is option_named("cache-size") is not None
+    assert option_named("cash-size") is None
+
+
+def test_every_option_changes_the_configuration() -> None:
+    texts = {
+        "driver": "fusepy",
+        "default-registry": "ghcr.io",
+        "platform": "linux/arm64",
+        "tag-ttl": "1s",
+        "timeout": "1s",
+        "insecure-registry": "lab:5000",
+        "cache-dir": "/elsewhere",
+        "cache-size": "1G",
+        "log-file": "/elsewhere/log",
+    }
+    for option in OPTIONS:
+        assert with_options(Config(), [(option, texts.get(option.name, ""))]) != Config(), option.name
+
+
+def test_the_last_of_two_values_holds() -> None:
+    assert configured("tag-ttl", "1s", "2s").tag_ttl_s == 2
+
+
+def test_insecure_registries_add_up_and_may_be_networks() -> None:
+    assert configured("insecure-registry", "lab:5000", "10.0.0.0/8").insecure_registries == {"lab:5000", "10.0.0.0/8"}
+
+
+def test_the_hubs_other_names_are_the_hub() -> None:
+    assert configured("default-registry", "index.docker.io").default_registry == "docker.io"
+
+
+@pytest.mark.parametrize("text", ["https://ghcr.io", "ghcr.io/owner", "", "a b"])
+def test_what_is_no_registry_is_refused(text: str) -> None:
+    with pytest.raises(InvalidOption):
+        configured("default-registry", text)
+
+
+def test_platforms_are_read_and_local_is_this_machine() -> None:
+    assert configured("platform", "linux/arm/v7").platform == Platform("linux", "arm", "v7")
+    assert configured("platform", "local").platform == host_platform()
+
+
+def test_an_unknown_driver_is_told_the_nearest_one() -> None:
+    with pytest.raises(InvalidOption, match="did you mean fusepy"):
+        configured("driver", "fuse-py")
+
+
+def test_relative_paths_count_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert configured("cache-dir", "cache").cache_dir == tmp_path / "cache"
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_root", "expected"),
+    [
+        ({"HOME": "/home/ann"}, False, Path("/home/ann/.cache/regfs")),
+        ({"HOME": "/home/ann", "XDG_CACHE_HOME": "/big/cache"}, False, Path("/big/cache/regfs")),
+        ({"HOME": "/home/ann", "XDG_CACHE_HOME": "relative"}, False, Path("/home/ann/.cache/regfs")),
+        ({"HOME": "/root"}, True, SITE_CACHE),
+        ({"HOME": "/root", "XDG_CACHE_HOME": "/big/cache"}, True, Path("/big/cache/regfs")),
+        ({"HOME": ""}, False, SITE_CACHE),
+        ({}, False, SITE_CACHE),
+    ],
+)
+def test_the_cache_is_where_the_user_keeps_caches(environment: dict[str, str], is_root: bool, expected: Path) -> None:
+    assert default_cache_dir(environment, is_root=is_root) == expected
+
+
+def test_letting_others_in_lets_the_kernel_check_permissions() -> None:
+    assert not Config().checks_permissions
+    assert Config(allow_other=True).checks_permissions
