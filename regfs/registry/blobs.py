@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cachetools import TTLCache
 
@@ -22,7 +22,7 @@ from regfs.errors import DigestMismatch, ProtocolViolation, RegfsError, Registry
 from regfs.model.digest import Digest
 from regfs.model.manifest import EMPTY, Descriptor
 from regfs.model.names import RepositoryName
-from regfs.registry.calls import MIRROR_FAILURES, Calls, expected, is_foreign, pull_scope, verdict
+from regfs.registry.calls import MIRROR_FAILURES, Call, Calls, expected, is_foreign, verdict
 from regfs.registry.encoded import identity_body
 from regfs.registry.hosts import Endpoint
 from regfs.registry.message import Answer
@@ -207,15 +207,8 @@ class Blobs:
 
     def _ask(self, endpoint: Endpoint, wanted: _Wanted, headers: dict[str, str], *, bulk: bool) -> tuple[Answer, bool]:
         """Return the answer to a request to the registry, and whether it came from somewhere else."""
-        answer = self._calls.call(
-            endpoint,
-            f"{wanted.repository.path}/blobs/{wanted.digest}",
-            headers=headers,
-            what=wanted.what,
-            repository=wanted.repository,
-            scopes=pull_scope(wanted.repository),
-            bulk=bulk,
-        )
+        call = Call.pull(wanted.repository, f"blobs/{wanted.digest}", what=wanted.what)
+        answer = self._calls.send(endpoint, replace(call, headers=headers, bulk=bulk))
         return answer, is_foreign(answer, self._calls.base(endpoint))
 
 

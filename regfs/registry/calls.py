@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field
 from typing import TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from cachetools import LRUCache
 
@@ -38,6 +38,30 @@ T = TypeVar("T")
 # A mirror that does not answer must leave time to ask the next.
 _MIRROR_ANSWERS_WITHIN_S = 10.0
 MIRROR_FAILURES = (NotFound, AccessDenied, RateLimited, RegistryTimeout, RegistryUnavailable, BadContent)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is asked of a registry, whichever of its endpoints answers.
+
+    *path* is below `/v2/`, with its query; one that begins with a slash, out of an answer, is the host's. *what* names
+    the object in messages. *bulk*, *body_limit* and *stays* are those of Request.
+    """
+
+    path: str
+    what: str
+    scopes: tuple[str, ...]
+    repository: RepositoryName | None
+    method: str = field(default="GET", kw_only=True)
+    headers: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    bulk: bool = field(default=False, kw_only=True)
+    body_limit: int | None = field(default=None, kw_only=True)
+    stays: bool = field(default=False, kw_only=True)
+
+    @classmethod
+    def pull(cls, repository: RepositoryName, path: str, *, what: str) -> Call:
+        """Return the call for *path* in *repository*, with the scope of all that regfs does there: reading."""
+        return cls(f"{repository.path}/{path}", what, (f"repository:{repository.path}:pull",), repository)
 
 
 class Calls:
@@ -79,40 +103,23 @@ class Calls:
                 failures.append(f"mirror {endpoint.host}: {error}")
         raise AssertionError("endpoints() returned nothing")
 
-    def call(
-        self,
-        endpoint: Endpoint,
-        path: str,
-        *,
-        what: str,
-        repository: RepositoryName | None,
-        scopes: tuple[str, ...],
-        method: str = "GET",
-        headers: Mapping[str, str] | None = None,
-        bulk: bool = False,
-        body_limit: int | None = None,
-    ) -> Answer:
-        """Return the answer of *endpoint* to *method* *path*, with its query; blocks on the network.
+    def send(self, endpoint: Endpoint, call: Call) -> Answer:
+        """Return the answer of *endpoint* to *call*; blocks on the network.
 
-        The path is below `/v2/`; one that begins with a slash, out of an answer, is the host's.
-
-        Any status comes back that is no redirect, not transient, and no 401 that authentication settles. *bulk* and
-        *body_limit* are those of Request. Raises
+        Any status comes back that is no redirect, not transient, and no 401 that authentication settles. Raises
         Offline, AccessDenied, and what Exchange.ask raises.
         """
         if self._offline:
-            raise Offline(f"{what}: {endpoint.host} would have to be asked, and regfs runs with --offline")
+            raise Offline(f"{call.what}: {endpoint.host} would have to be asked, and regfs runs with --offline")
         base = self.base(endpoint)
-        where = base.rpartition(urlsplit(base).path)[0] if path.startswith("/") else f"{base}/"
-        url = with_namespace(f"{where}{path}", endpoint)
-        login = self._authenticator.login(endpoint, base=base, repository=repository, scopes=scopes)
+        url = _url(endpoint, base, call.path)
+        login = self._authenticator.login(endpoint, base=base, repository=call.repository, scopes=call.scopes)
         while True:
-            sent = {**endpoint.headers, **(headers or {})}
+            headers = {**endpoint.headers, **call.headers}
             authorization = login.header()
             if authorization is not None:
-                sent["Authorization"] = authorization
-            request = replace(self._request(endpoint, method, url, headers=sent), bulk=bulk, body_limit=body_limit)
-            answer = self._exchange.ask(request, what=what)
+                headers["Authorization"] = authorization
+            answer = self._exchange.ask(_request(endpoint, call, url, headers), what=call.what)
             if answer.status not in (401, 403) or is_foreign(answer, url):
                 return answer
             if not login.refused(answer, ping=lambda: self._ping(endpoint, base)):
@@ -160,26 +167,38 @@ class Calls:
 
     def _ping(self, endpoint: Endpoint, base: str) -> list[str]:
         """Return the challenges of the API's root, for a 401 that has none."""
-        request = self._request(endpoint, "GET", f"{base}/", headers=endpoint.headers)
+        request = Request("GET", f"{base}/", headers=endpoint.headers, tls=endpoint.tls)
         with self._exchange.once(request, what=f"{base}/") as answer:
             answer.discard()
             return answer.headers.all("WWW-Authenticate") if answer.status == 401 else []
 
-    def _request(self, endpoint: Endpoint, method: str, url: str, *, headers: Mapping[str, str]) -> Request:
-        within_s = None if endpoint.upstream else _MIRROR_ANSWERS_WITHIN_S
-        return Request(method, url, headers=headers, tls=endpoint.tls, answer_within_s=within_s)
+
+def _request(endpoint: Endpoint, call: Call, url: str, headers: Mapping[str, str]) -> Request:
+    return Request(
+        call.method,
+        url,
+        headers=headers,
+        tls=endpoint.tls,
+        bulk=call.bulk,
+        body_limit=call.body_limit,
+        stays=call.stays,
+        answer_within_s=None if endpoint.upstream else _MIRROR_ANSWERS_WITHIN_S,
+    )
+
+
+def _url(endpoint: Endpoint, base: str, path: str) -> str:
+    """Return the URL of *path*, with the query `ns=` that tells a mirror whose repository is meant."""
+    root = base.removesuffix(urlsplit(base).path) if path.startswith("/") else f"{base}/"
+    url = f"{root}{path}"
+    query = urlsplit(url).query
+    if endpoint.namespace is None or any(name == "ns" for name, _value in parse_qsl(query)):
+        return url
+    return f"{url}{'&' if query else '?'}ns={quote(endpoint.namespace, safe=':')}"
 
 
 def is_foreign(answer: Answer, url: str) -> bool:
     """Tell whether *answer* came from another origin than *url*: a storage or CDN, whose refusals are not ours."""
     return answer.request.origin != Origin.of(url)
-
-
-def with_namespace(url: str, endpoint: Endpoint) -> str:
-    """Return *url* with the query `ns=`, which tells a mirror whose repository is meant."""
-    if endpoint.namespace is None or "ns=" in urlsplit(url).query:
-        return url
-    return f"{url}{'&' if '?' in url else '?'}ns={quote(endpoint.namespace, safe=':')}"
 
 
 def verdict(error: RegfsError, endpoint: Endpoint, failures: list[str]) -> RegfsError:
@@ -191,11 +210,6 @@ def verdict(error: RegfsError, endpoint: Endpoint, failures: list[str]) -> Regfs
     if not endpoint.upstream and isinstance(error, NotFound):
         return RegistryUnavailable(f"{text}; no host with the last word could be asked")
     return type(error)(text) if failures else error
-
-
-def pull_scope(repository: RepositoryName) -> tuple[str, ...]:
-    """Return the scope of everything that regfs does in *repository*: always named, never more than reading."""
-    return (f"repository:{repository.path}:pull",)
 
 
 def expected(answer: Answer, *statuses: int, what: str) -> Answer:

@@ -88,7 +88,7 @@ class RegistryClient:
             )
 
         self._exchange = Exchange(
-            stats, make_transport=make_transport, retry=retry, private_redirects=private_redirects
+            stats, make_transport=make_transport, retry=retry, private_redirects=private_redirects, clock=clock
         )
         token_servers = TokenServers(self._exchange, stats, clock=clock, denial_s=denial_s)
         calls = Calls(hosts, Authenticator(credentials, token_servers), self._exchange, offline=offline)

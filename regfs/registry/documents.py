@@ -12,7 +12,7 @@ import binascii
 import json
 import logging
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cachetools import LRUCache, TTLCache
 
@@ -21,7 +21,7 @@ from regfs.model import media_types
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
-from regfs.registry.calls import Calls, expected, pull_scope
+from regfs.registry.calls import Call, Calls, expected
 from regfs.registry.hosts import Endpoint
 from regfs.registry.message import Answer
 
@@ -157,15 +157,9 @@ class Documents:
         what: str,
         accept: str = ACCEPT,
     ) -> Answer:
-        return self._calls.call(
-            endpoint,
-            f"{repository.path}/manifests/{reference}",
-            method=method,
-            headers={"Accept": accept},
-            body_limit=DOCUMENT_LIMIT,
-            what=what,
-            repository=repository,
-            scopes=pull_scope(repository),
+        call = Call.pull(repository, f"manifests/{reference}", what=what)
+        return self._calls.send(
+            endpoint, replace(call, method=method, headers={"Accept": accept}, body_limit=DOCUMENT_LIMIT)
         )
 
 

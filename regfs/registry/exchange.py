@@ -44,12 +44,13 @@ class Exchange:
         make_transport: Callable[[], Transport],
         retry: RetryPolicy,
         private_redirects: bool,
+        clock: Callable[[], float],
     ) -> None:
         self._stats = stats
         self._make_transport = make_transport
         self._retry = retry
         self._private_redirects = private_redirects
-        self._health = HostHealth(retry)
+        self._health = HostHealth(retry, clock)
         self._lock = threading.Lock()
         self._transport: Transport | None = None
 
@@ -67,9 +68,11 @@ class Exchange:
                 return answer
             answer.discard()
             self._stats.count("registry.redirects")
-            request = redirected(
-                request, answer.headers.get("Location"), first=first, to_private=self._private_redirects
-            )
+            location = answer.headers.get("Location")
+            target = redirected(request, location, first=first, to_private=self._private_redirects)
+            if request.stays and target.origin != first:
+                return answer
+            request = target
         raise ProtocolViolation(f"{what}: {first} redirects more than {MAX_HOPS} times")
 
     def once(self, request: Request, *, what: str) -> Answer:

@@ -15,7 +15,6 @@ from regfs.errors import ProtocolViolation
 
 _TARGET = re.compile(r"<([^<>]*)>", re.ASCII)
 _PARAMETER = re.compile(r"""\s*;[\s;]*([A-Za-z][A-Za-z0-9*_-]*)[ \t]*=[ \t]*(?:"([^"]*)"|([^\s,;"]*))""", re.ASCII)
-_HEADER_LIMIT = 16 * 1024
 _TARGET_LIMIT = 8 * 1024
 _UNSAFE = re.compile(r"[^\x21-\x7e]|%(?![0-9A-Fa-f]{2})", re.ASCII)
 
@@ -23,7 +22,6 @@ _UNSAFE = re.compile(r"[^\x21-\x7e]|%(?![0-9A-Fa-f]{2})", re.ASCII)
 def next_target(values: Iterable[str]) -> str | None:
     """Return the target of the first link with `rel=next` in the Link header *values*, None where there is none."""
     for value in values:
-        value = value[:_HEADER_LIMIT]
         for target in _TARGET.finditer(value):
             if "next" in _relations(value, target.end()):
                 return target.group(1)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from regfs.errors import NotFound, ProtocolViolation, TooLarge
 from regfs.model.names import RepositoryName, is_attachment_tag, is_repository_component, is_tag
-from regfs.registry.calls import Calls, expected, pull_scope
+from regfs.registry.calls import Call, Calls, expected
 from regfs.registry.hosts import Endpoint
 from regfs.registry.links import next_page
 from regfs.registry.message import Answer
@@ -39,16 +40,11 @@ class Listing:
     def tags(self, repository: RepositoryName) -> list[str]:
         """Return the tags of *repository*. See RegistryClient.tags."""
 
+        what = f"the tags of {repository}"
+        call = Call.pull(repository, "tags/list", what=what)
+
         def ask(endpoint: Endpoint) -> list[str]:
-            found = self._all(
-                endpoint,
-                f"{repository.path}/tags/list",
-                key="tags",
-                what=f"the tags of {repository}",
-                repository=repository,
-                scopes=pull_scope(repository),
-            )
-            return _valid(found, is_tag, what=f"the tags of {repository}")
+            return _valid(self._all(endpoint, call, key="tags"), is_tag, what=what)
 
         tags = self._calls.first_of(repository.registry, "resolve", ask)
         return [tag for tag in tags if not is_attachment_tag(tag)]
@@ -60,38 +56,24 @@ class Listing:
         upstream = [one for one in self._calls.endpoints(registry, "resolve") if one.upstream]
         if not upstream:
             raise NotFound(f"{what}: none of its hosts is the registry itself")
-        found = self._all(
-            upstream[-1], "_catalog", key="repositories", what=what, repository=None, scopes=_CATALOG_SCOPE
-        )
+        found = self._all(upstream[-1], Call("_catalog", what, _CATALOG_SCOPE, None), key="repositories")
         return _valid(found, _is_repository_path, what=what)
 
-    def _all(
-        self,
-        endpoint: Endpoint,
-        path: str,
-        *,
-        key: str,
-        what: str,
-        repository: RepositoryName | None,
-        scopes: tuple[str, ...],
-    ) -> list[object]:
+    def _all(self, endpoint: Endpoint, call: Call, *, key: str) -> list[object]:
+        call = replace(call, headers={"Accept": "application/json"}, body_limit=_PAGE_BYTES)
+
         def ask(path: str) -> Answer:
-            return self._calls.call(
-                endpoint,
-                path,
-                headers={"Accept": "application/json"},
-                body_limit=_PAGE_BYTES,
-                what=what,
-                repository=repository,
-                scopes=scopes,
-            )
+            return self._calls.send(endpoint, replace(call, path=path))
+
+        def parse(document: Any) -> list[object]:
+            return entries(document, key, what=call.what)
 
         try:
-            return pages(ask, path, lambda document: entries(document, key, what=what), what=what)
+            return pages(ask, call.path, parse, what=call.what)
         except PageGone as error:
             # The tag that a page began after was deleted meanwhile (zot); from the start it works.
             log.info("%s; starting again", error)
-            return pages(ask, path, lambda document: entries(document, key, what=what), what=what)
+            return pages(ask, call.path, parse, what=call.what)
 
 
 class PageGone(ProtocolViolation):

@@ -54,7 +54,8 @@ class Request:
     """One HTTP request to one URL, which is sent as it stands.
 
     *bulk* marks a transfer that may take long. With *body_limit* the body of a 200, at most so many bytes, is read
-    along with the answer, so that one that is cut is asked for again; without, it stays on the wire.
+    along with the answer, so that one that is cut is asked for again; without, it stays on the wire. A redirect that
+    leaves the origin is followed unless *stays*.
     """
 
     method: str
@@ -64,6 +65,7 @@ class Request:
     tls: Tls = field(default=SYSTEM_TRUST, kw_only=True)
     bulk: bool = field(default=False, kw_only=True)
     body_limit: int | None = field(default=None, kw_only=True)
+    stays: bool = field(default=False, kw_only=True)
     answer_within_s: float | None = field(default=None, kw_only=True)
 
     @property

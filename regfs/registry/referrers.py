@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 
 from cachetools import TTLCache
 
@@ -18,11 +19,12 @@ from regfs.model import media_types
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor, Index, parse_manifest
 from regfs.model.names import RepositoryName
-from regfs.registry.calls import Calls, expected, is_foreign, pull_scope
+from regfs.registry.calls import Call, Calls, expected
 from regfs.registry.documents import DOCUMENT_LIMIT, Documents
 from regfs.registry.hosts import Endpoint
 from regfs.registry.links import next_page
 from regfs.registry.message import Answer
+from regfs.registry.redirects import REDIRECTS
 from regfs.registry.refusals import error_text
 
 log = logging.getLogger(__name__)
@@ -65,21 +67,19 @@ class Referrers:
     def _by_api(self, endpoint: Endpoint, repository: RepositoryName, digest: Digest) -> list[Descriptor]:
         what = f"the referrers of {repository}@{digest}"
         found: dict[Digest, Descriptor] = {}
-        path: str | None = f"{repository.path}/referrers/{digest}"
+        call = replace(
+            Call.pull(repository, f"referrers/{digest}", what=what),
+            headers={"Accept": media_types.OCI_INDEX},
+            body_limit=DOCUMENT_LIMIT,
+            stays=True,
+        )
+        path: str | None = call.path
         seen: set[str] = set()
         while path is not None:
             if path in seen or len(seen) >= _PAGES:
                 raise ProtocolViolation(f"{what}: the pages go round in circles")
             seen.add(path)
-            answer = self._calls.call(
-                endpoint,
-                path,
-                headers={"Accept": media_types.OCI_INDEX},
-                body_limit=DOCUMENT_LIMIT,
-                what=what,
-                repository=repository,
-                scopes=pull_scope(repository),
-            )
+            answer = self._calls.send(endpoint, replace(call, path=path))
             with answer:
                 self._check(answer, endpoint, is_first=len(seen) == 1, what=what)
                 for descriptor in _entries(answer, what=what):
@@ -92,8 +92,7 @@ class Referrers:
         if is_first and answer.status == 404 and "NAME_UNKNOWN" in error_text(answer):
             raise NotFound(f"{what}: {endpoint.host} has no such repository")
         is_page = answer.status == 200 and answer.content_type != media_types.OCI_INDEX
-        elsewhere = is_foreign(answer, self._calls.base(endpoint))
-        if is_first and (answer.status in _NO_API or is_page or elsewhere):
+        if is_first and (answer.status in _NO_API or answer.status in REDIRECTS or is_page):
             log.info("%s: %s has no referrers API (%d)", what, endpoint.host, answer.status)
             raise NoReferrersApi(what)
         expected(answer, 200, what=what)

@@ -7,9 +7,11 @@ to be down or to refuse, nobody waits for it. Used by exchange.py. Thread rule: 
 from __future__ import annotations
 
 import email.utils
+import math
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cachetools import TTLCache
@@ -59,11 +61,12 @@ def retry_after_s(value: str | None) -> float | None:
 class HostHealth:
     """What is known about each host: until when it wants to be left alone, and whether it just failed."""
 
-    def __init__(self, policy: RetryPolicy) -> None:
+    def __init__(self, policy: RetryPolicy, clock: Callable[[], float]) -> None:
         self._policy = policy
+        self._clock = clock
         self._lock = threading.Lock()
         self._not_before: dict[str, float] = {}
-        self._failures: TTLCache[str, str] = TTLCache(_HOSTS_LIMIT, policy.breaker_s)
+        self._failures: TTLCache[str, str] = TTLCache(_HOSTS_LIMIT, policy.breaker_s, timer=clock)
 
     def admit(self, host: str) -> None:
         """Return when *host* may be asked, after a short wait where one is due.
@@ -72,7 +75,7 @@ class HostHealth:
         """
         with self._lock:
             failure = self._failures.get(host)
-            wait_s = self._not_before.get(host, 0.0) - time.monotonic()
+            wait_s = self._not_before.get(host, -math.inf) - self._clock()
         if failure is not None:
             raise RegistryUnavailable(f"{failure} (a moment ago; it is asked again soon)")
         if wait_s > 0:
@@ -87,11 +90,11 @@ class HostHealth:
 
     def throttled(self, host: str, wait_s: float) -> None:
         """Leave *host* alone for *wait_s*: until then others are refused at once, not sent."""
-        until = time.monotonic() + min(wait_s, self._policy.clock_s)
+        until = self._clock() + min(wait_s, self._policy.clock_s)
         with self._lock:
             if len(self._not_before) >= _HOSTS_LIMIT:
                 self._not_before.clear()
-            self._not_before[host] = max(until, self._not_before.get(host, 0.0))
+            self._not_before[host] = max(until, self._not_before.get(host, -math.inf))
 
     def failed(self, host: str, error: RegfsError) -> None:
         """Remember that *host* is down, for a moment."""

@@ -8,6 +8,7 @@ shared by all threads; of those that need the same token, one fetches it and the
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import logging
 import math
@@ -100,7 +101,7 @@ class TokenServers:
         )
         # A denial is kept for seconds, so that a tree walk does not become a storm on the token server.
         self._denials: TTLCache[TokenRequest, str] = TTLCache(_KEPT, denial_s, timer=clock)
-        self._flights: dict[TokenRequest, Future[Token]] = {}
+        self._flights: dict[TokenRequest, Future[Token | BaseException]] = {}
         self._refresh_tokens: LRUCache[tuple[str, Credential], str] = LRUCache(_KEPT)
 
     def token(self, request: TokenRequest) -> tuple[str, bool]:
@@ -122,11 +123,12 @@ class TokenServers:
                     flight = self._flights[key] = Future()
             if mine:
                 return self._lead(request, flight).value, True
-            try:
-                return patience.current().wait_for(flight).value, True
-            except (Interrupted, RegistryTimeout, MustWait):
-                # Ours, or that of the thread that fetched: if ours, this raises again; if not, we fetch.
-                patience.current().remaining_s(0.0)
+            outcome = patience.current().wait_for(flight)
+            if isinstance(outcome, Token):
+                return outcome.value, True
+            if not isinstance(outcome, Interrupted | RegistryTimeout | MustWait):
+                raise copy.copy(outcome)
+            # The thread that fetched it ran out of patience, and that is no reason for us to: the next turn fetches.
 
     def forget(self, request: TokenRequest, authorization: str) -> None:
         """Drop the token of *request*, if it still is the one that was sent as *authorization*."""
@@ -135,7 +137,7 @@ class TokenServers:
             if token is not None and authorization == f"Bearer {token.value}":
                 del self._tokens[request.key]
 
-    def _lead(self, request: TokenRequest, flight: Future[Token]) -> Token:
+    def _lead(self, request: TokenRequest, flight: Future[Token | BaseException]) -> Token:
         key = request.key
         try:
             token = self._fetch(request)
@@ -144,7 +146,7 @@ class TokenServers:
                 if isinstance(error, AccessDenied):
                     self._denials[key] = str(error)
                 del self._flights[key]
-            flight.set_exception(error)
+            flight.set_result(error)
             raise
         with self._lock:
             self._tokens[key] = token
