@@ -1,29 +1,39 @@
 """Images: from a manifest's digest to its layers and its merged root file system.
 
 An Image is immutable, as all that its digest names; each of its parts is asked for when it is first needed and then
-kept. An index is an image too, for the platform that was asked for. What the layers hold is contents.py's.
+kept. An index is an image too, for the platform that was asked for. What the layers hold is contents.py's. Images are
+as big as their documents, so Images keeps some of them; whoever keeps one for long has a PinnedImage, which is small.
 Used by the tree and the verbs of the command line. Thread rule: any thread; two that compute the same part get the
 same value, and the network is asked once (the repository's flights).
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Generic, TypeVar, overload
 
 from cachetools import LRUCache
 
-from regfs.errors import BadManifest, Unsupported
+from regfs.errors import BadContent, BadManifest, NotFound, TooLarge, Unsupported
 from regfs.images.contents import Contents, LayerBlob
 from regfs.images.repository import Document, Repository
 from regfs.model.digest import Digest
 from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor, ImageConfig, Index, Manifest, entry_names, parse_config, parse_manifest
 from regfs.model.media_types import INDEX_TYPES
+from regfs.model.names import RepositoryName
 from regfs.model.platform import Platform, choose
 from regfs.rootfs.row_tree import RowTree
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+# What is wrong with a document itself, whoever reads it again.
+_UNREADABLE = (BadContent, TooLarge, Unsupported)
+_IMAGES_KEPT = 128
 # An index may hold indexes (image-spec, image-index.md); one that goes deeper than this is made to harm.
 _MAX_DEPTH = 8
 
@@ -45,25 +55,71 @@ class Images:
         self._contents = contents
         self._platform = platform
         self._lock = threading.Lock()
-        self._images: LRUCache[tuple[Repository, Digest], Image] = LRUCache(256)
+        self._images: LRUCache[tuple[RepositoryName, Digest], Image] = LRUCache(_IMAGES_KEPT)
 
     def image(self, repository: Repository, digest: Digest, media_type: str = "") -> Image:
         """Return the image that *digest* names in *repository*; nothing is asked. *media_type*: where it is known."""
         with self._lock:
-            image = self._images.get((repository, digest))
+            image = self._images.get((repository.name, digest))
             if image is None:
                 image = Image(
                     repository, digest, media_type=media_type, platform=self._platform, contents=self._contents
                 )
-                self._images[repository, digest] = image
+                self._images[repository.name, digest] = image
             return image
+
+    def pinned(self, repository: Repository, digest: Digest, media_type: str = "") -> PinnedImage:
+        """Return the same in a form that may be kept; nothing is asked."""
+        return PinnedImage(self, repository, digest, media_type)
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedImage:
+    """An image by digest, without its documents: for nodes, of which the kernel keeps as many as it likes."""
+
+    images: Images
+    repository: Repository
+    digest: Digest
+    media_type: str
+
+    @property
+    def image(self) -> Image:
+        """The image itself; nothing is asked."""
+        return self.images.image(self.repository, self.digest, self.media_type)
+
+
+class _Part(Generic[T]):
+    """A property that is computed once: two threads may compute the same value, and none waits for the other.
+
+    Not functools.cached_property: before Python 3.12 that holds one lock for the parts of all images while it computes,
+    so that a slow registry would block whoever looks at another.
+    """
+
+    def __init__(self, compute: Callable[[Image], T]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __set_name__(self, _owner: type[Image], name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, image: None, _owner: type[Image]) -> _Part[T]: ...
+
+    @overload
+    def __get__(self, image: Image, _owner: type[Image]) -> T: ...
+
+    def __get__(self, image: Image | None, _owner: type[Image]) -> T | _Part[T]:
+        if image is None:
+            return self
+        value = image.__dict__[self._name] = self._compute(image)
+        return value
 
 
 class Image:
     """An image, or an index of images seen as the one for the wanted platform. Made by Images.image().
 
     Every property may block on the network the first time, and raise NotFound, AccessDenied, BadManifest,
-    DigestMismatch, Unsupported, TooLarge, and what a network brings; the ones that need no network are marked.
+    DigestMismatch, Unsupported, TooLarge, and what a network brings.
     """
 
     def __init__(
@@ -78,35 +134,48 @@ class Image:
     def __str__(self) -> str:
         return f"{self.repository.name}@{self.digest}"
 
-    # cached_property computes outside of any lock: two threads may compute the same value, none waits for the other.
-
-    @cached_property
+    @_Part
     def document(self) -> Document:
         """The exact bytes of the index or manifest that the digest names."""
         return self.repository.document(self.digest, self._media_type)
 
-    @cached_property
+    @_Part
+    def _outcome(self) -> Manifest | Index | BadContent | TooLarge | Unsupported:
+        document = self.document
+        try:
+            return self._parse(document)
+        except _UNREADABLE as error:
+            return _again(error)
+
+    @property
     def _parsed(self) -> Manifest | Index:
-        return self._parse(self.document)
+        if isinstance(self._outcome, _UNREADABLE):
+            raise _again(self._outcome)
+        return self._outcome
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the document is a manifest or an index that regfs reads; if not, its bytes are all there is."""
+        return not isinstance(self._outcome, _UNREADABLE)
 
     @property
     def index(self) -> Index | None:
         """The index, where the digest names one."""
         return self._parsed if isinstance(self._parsed, Index) else None
 
-    @cached_property
+    @_Part
     def entries(self) -> dict[str, Descriptor]:
         """The manifests of the index by the names they have in the tree; none where the digest names a manifest."""
         return entry_names(self.index) if self.index is not None else {}
 
-    @cached_property
+    @_Part
     def manifest_descriptor(self) -> Descriptor:
         """Which manifest it is for the wanted platform. Raises NotFound, naming the platforms that there are."""
         if isinstance(self._parsed, Manifest):
             return Descriptor(self._parsed.media_type, self.digest, len(self.document.content))
         return self._choose(self._parsed)
 
-    @cached_property
+    @_Part
     def manifest_document(self) -> Document:
         """The exact bytes of that manifest."""
         chosen = self.manifest_descriptor
@@ -116,7 +185,7 @@ class Image:
             else self.repository.document(chosen.digest, chosen.media_type)
         )
 
-    @cached_property
+    @_Part
     def manifest(self) -> Manifest:
         """The manifest for the wanted platform."""
         parsed = self._parse(self.manifest_document)
@@ -126,19 +195,24 @@ class Image:
             )
         return parsed
 
-    @cached_property
+    @_Part
+    def blobs(self) -> dict[str, Descriptor]:
+        """The blobs that the manifest names by their digests: config and layers."""
+        return {str(descriptor.digest): descriptor for descriptor in (self.manifest.config, *self.manifest.layers)}
+
+    @_Part
     def config_content(self) -> bytes:
         """The exact bytes of the config."""
         return self.repository.small_blob(self.manifest.config, at_most=DOCUMENT_LIMIT)
 
-    @cached_property
+    @_Part
     def config(self) -> ImageConfig:
         """The image's config. Raises Unsupported where the manifest is an artifact's."""
         if not self.manifest.is_image:
             raise Unsupported(f"{self}: its config is {self.manifest.config.media_type!r}, not an image's")
         return parse_config(self.config_content)
 
-    @cached_property
+    @_Part
     def layers(self) -> tuple[ImageLayer, ...]:
         """The layers, base first. Raises BadManifest where manifest and config disagree about them."""
         descriptors, diff_ids = self.manifest.layers, self.config.diff_ids
@@ -178,11 +252,21 @@ class Image:
         raise BadManifest(f"{self}: indexes within indexes, more than {_MAX_DEPTH} deep")
 
     def _platform_of(self, entry: Descriptor) -> Platform | None:
-        """Return what the config of an entry without a platform says, None where it is no image."""
-        parsed = self._parse(self.repository.document(entry.digest, entry.media_type))
-        if isinstance(parsed, Index) or not parsed.is_image:
+        """Return what the config of an entry without a platform says, None where it is no image, or none to be had."""
+        try:
+            parsed = self._parse(self.repository.document(entry.digest, entry.media_type))
+            if isinstance(parsed, Index) or not parsed.is_image:
+                return None
+            return parse_config(self.repository.small_blob(parsed.config, at_most=DOCUMENT_LIMIT)).platform
+        except (NotFound, *_UNREADABLE) as error:
+            # One bad entry must not cost the others.
+            log.info("%s: the entry %s is passed over: %s", self, entry.digest, error)
             return None
-        return parse_config(self.repository.small_blob(parsed.config, at_most=DOCUMENT_LIMIT)).platform
 
     def _parse(self, document: Document) -> Manifest | Index:
         return parse_manifest(document.content, content_type=document.media_type)
+
+
+def _again(error: BadContent | TooLarge | Unsupported) -> BadContent | TooLarge | Unsupported:
+    """Return the same error without the frames that it came through, which hold the document many times over."""
+    return type(error)(str(error))

@@ -13,14 +13,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from regfs.errors import CacheFailure, NotFound
-from regfs.images.image import Image
+from regfs.errors import CacheFailure, DigestMismatch, NotFound
+from regfs.images.image import PinnedImage
 from regfs.images.repository import Repository
 from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.store.content import OpenContent
-from regfs.tree.node import FILE_MODE, FOREVER, Child, Found, OpenFile, directory_attributes
+from regfs.tree.node import FILE_MODE, FOREVER, Child, Found, OpenFile, children_of, directory_attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class BlobsDirectory:
     """The directory of an image's blobs."""
 
     key: str
-    image: Image
+    pinned: PinnedImage
 
     def attributes(self) -> Attributes:
         """Return a directory's attributes."""
@@ -36,18 +36,15 @@ class BlobsDirectory:
 
     def lookup(self, name: str) -> Found:
         """Return the blob of that digest, if the image names it."""
-        descriptor = self._descriptors().get(name)
+        image = self.pinned.image
+        descriptor = image.blobs.get(name)
         if descriptor is None:
-            raise NotFound(f"{self.image} names no blob {name[:300]!r}")
-        return Found(BlobFile(f"{self.key}/{name}", self.image.repository, descriptor), FOREVER)
+            raise NotFound(f"{image} names no blob {name[:300]!r}")
+        return Found(BlobFile(f"{self.key}/{name}", image.repository, descriptor), FOREVER)
 
     def children(self) -> list[Child]:
         """Return the digests of config and layers."""
-        return [Child(name, FILE_MODE) for name in self._descriptors()]
-
-    def _descriptors(self) -> dict[str, Descriptor]:
-        manifest = self.image.manifest
-        return {str(descriptor.digest): descriptor for descriptor in (manifest.config, *manifest.layers)}
+        return children_of(self.key, dict.fromkeys(self.pinned.image.blobs, FILE_MODE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +71,12 @@ class BlobFile:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
             raise CacheFailure(f"{path}: {error.strerror}") from error
-        return OpenStored(OpenContent(fd, self.descriptor.size))
+        content = OpenContent(fd, self.descriptor.size)
+        size = os.fstat(fd).st_size
+        if size != self.descriptor.size:
+            content.close()
+            raise DigestMismatch(f"{self.digest} has {size} bytes, its descriptor says {self.descriptor.size}")
+        return OpenStored(content)
 
 
 class OpenStored:

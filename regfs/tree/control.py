@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from regfs.errors import NotFound
 from regfs.model.attributes import Attributes
-from regfs.tree.node import FILE_MODE, Child, Found, OpenBytes, OpenFile, directory_attributes
+from regfs.tree.node import FILE_MODE, Child, Found, OpenBytes, OpenFile, children_of, directory_attributes
 
 KEY = ".regfs"
 
@@ -41,7 +41,7 @@ class ControlDirectory:
 
     def children(self) -> list[Child]:
         """Return the files' names."""
-        return [Child(name, FILE_MODE) for name in self.texts]
+        return children_of(KEY, dict.fromkeys(self.texts, FILE_MODE))
 
 
 class LiveFile:

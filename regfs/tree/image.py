@@ -10,40 +10,43 @@
     └── rootfs/          all layers merged
 
 What a platform or an artifact does not have is not listed: an index without the wanted platform has `digest`,
-`index.json` and `manifests/`, an artifact has no `layers/` and no `rootfs/`. Any thread.
+`index.json` and `manifests/`, an artifact has no `layers/` and no `rootfs/`. Of a document that regfs does not read
+(schema 1, a broken one) there are `digest` and its exact bytes, and the other names tell what is wrong. Any thread.
 """
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from regfs.errors import NotFound
-from regfs.images.image import Image, Images
+from regfs.errors import BadContent, NotFound, TooLarge, Unsupported
+from regfs.images.image import Image, PinnedImage
 from regfs.model.attributes import Attributes
 from regfs.model.manifest import Index
+from regfs.model.media_types import INDEX_TYPES
 from regfs.tree.blobs import BlobsDirectory
 from regfs.tree.layers import LayersDirectory
 from regfs.tree.node import (
     DIRECTORY_MODE,
     FILE_MODE,
     FOREVER,
+    ROWS_MODE,
     Child,
     FetchedFile,
     Found,
     Node,
     RowsDirectory,
+    children_of,
     directory_attributes,
     text_file,
 )
 
 _OF_ANY = {"digest": FILE_MODE}
 _OF_AN_INDEX = {"index.json": FILE_MODE, "manifests": DIRECTORY_MODE}
-_OF_A_MANIFEST = {"manifest.json": FILE_MODE, "config.json": FILE_MODE, "blobs": DIRECTORY_MODE}
-_OF_AN_IMAGE = {"layers": DIRECTORY_MODE, "rootfs": stat.S_IFDIR | 0o755}
+_OF_A_MANIFEST = {"config.json": FILE_MODE, "blobs": DIRECTORY_MODE}
+_OF_AN_IMAGE = {"layers": DIRECTORY_MODE}
 
-NAMES = frozenset({**_OF_ANY, **_OF_AN_INDEX, **_OF_A_MANIFEST, **_OF_AN_IMAGE})
+NAMES = frozenset({*_OF_ANY, *_OF_AN_INDEX, "manifest.json", *_OF_A_MANIFEST, *_OF_AN_IMAGE, "rootfs"})
 """All names that an image's directory may have."""
 
 
@@ -52,8 +55,12 @@ class ImageDirectory:
     """The directory of an image."""
 
     key: str
-    image: Image
-    images: Images
+    pinned: PinnedImage
+
+    @property
+    def image(self) -> Image:
+        """The image that is shown."""
+        return self.pinned.image
 
     def attributes(self) -> Attributes:
         """Return a directory's attributes."""
@@ -67,21 +74,27 @@ class ImageDirectory:
         return Found(make(self, f"{self.key}/{name}"), FOREVER)
 
     def children(self) -> list[Child]:
-        """Return the parts that this image has."""
-        names = dict(_OF_ANY)
-        if self.image.index is not None:
-            names |= _OF_AN_INDEX
-        if self._has_manifest():
-            names |= _OF_A_MANIFEST
-            if self.image.manifest.is_image:
-                names |= _OF_AN_IMAGE
-        return [Child(name, mode) for name, mode in names.items()]
+        """Return the parts that this image has: those that a look-up finds, without an error."""
+        children = children_of(self.key, self._modes())
+        if "layers" in (child.name for child in children):
+            children.append(Child("rootfs", ROWS_MODE, _rootfs_identity(self.image)))
+        return children
 
-    def _has_manifest(self) -> bool:
+    def _modes(self) -> dict[str, int]:
+        image = self.image
+        if not image.is_readable:
+            return _OF_ANY | {_raw_name(image): FILE_MODE}
+        modes = _OF_ANY | (_OF_AN_INDEX if image.index is not None else {})
         try:
-            return self.image.manifest is not None
+            content = image.manifest_document.content
         except NotFound:
-            return False
+            return modes
+        modes |= {"manifest.json": FILE_MODE} if content else {}
+        try:
+            manifest = image.manifest
+        except (BadContent, TooLarge, Unsupported):
+            return modes
+        return modes | _OF_A_MANIFEST | (_OF_AN_IMAGE if manifest.is_image else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +102,7 @@ class ManifestsDirectory:
     """`manifests/`: the entries of an index, by platform or by digest."""
 
     key: str
-    image: Image
-    images: Images
+    pinned: PinnedImage
 
     def attributes(self) -> Attributes:
         """Return a directory's attributes."""
@@ -98,16 +110,17 @@ class ManifestsDirectory:
 
     def lookup(self, name: str) -> Found:
         """Return the entry of that platform or digest."""
-        index = _index_of(self.image)
-        entry = self.image.entries.get(name) or next((e for e in index.manifests if str(e.digest) == name), None)
+        image = self.pinned.image
+        index = _index_of(image)
+        entry = image.entries.get(name) or next((e for e in index.manifests if str(e.digest) == name), None)
         if entry is None:
-            raise NotFound(f"the index {self.image} has no entry {name[:300]!r}")
-        image = self.images.image(self.image.repository, entry.digest, entry.media_type)
-        return Found(ImageDirectory(f"{self.key}/{name}", image, self.images), FOREVER)
+            raise NotFound(f"the index {image} has no entry {name[:300]!r}")
+        pinned = self.pinned.images.pinned(image.repository, entry.digest, entry.media_type)
+        return Found(ImageDirectory(f"{self.key}/{name}", pinned), FOREVER)
 
     def children(self) -> list[Child]:
         """Return the entries' names."""
-        return [Child(name, DIRECTORY_MODE) for name in self.image.entries]
+        return children_of(self.key, dict.fromkeys(self.pinned.image.entries, DIRECTORY_MODE))
 
 
 def _index_of(image: Image) -> Index:
@@ -117,46 +130,65 @@ def _index_of(image: Image) -> Index:
     return index
 
 
+def _raw_name(image: Image) -> str:
+    """Return the name of a document that cannot be read: what the registry says that it is."""
+    return "index.json" if image.document.media_type in INDEX_TYPES else "manifest.json"
+
+
 def _digest(directory: ImageDirectory, key: str) -> Node:
-    return text_file(key, str(directory.image.digest))
+    return text_file(key, str(directory.pinned.digest))
 
 
 def _index(directory: ImageDirectory, key: str) -> Node:
-    _index_of(directory.image)
-    content = directory.image.document.content
-    return FetchedFile(key, len(content), lambda: content)
+    if not _is_raw(directory.image, "index.json"):
+        _index_of(directory.image)
+    return _document(directory, key)
+
+
+def _is_raw(image: Image, name: str) -> bool:
+    return not image.is_readable and _raw_name(image) == name
+
+
+def _document(directory: ImageDirectory, key: str) -> Node:
+    pinned = directory.pinned
+    return FetchedFile(key, len(pinned.image.document.content), lambda: pinned.image.document.content)
 
 
 def _manifests(directory: ImageDirectory, key: str) -> Node:
     _index_of(directory.image)
-    return ManifestsDirectory(key, directory.image, directory.images)
+    return ManifestsDirectory(key, directory.pinned)
 
 
 def _manifest(directory: ImageDirectory, key: str) -> Node:
-    image = directory.image
-    return FetchedFile(key, image.manifest_descriptor.size, lambda: image.manifest_document.content)
+    pinned = directory.pinned
+    if _is_raw(pinned.image, "manifest.json"):
+        return _document(directory, key)
+    return FetchedFile(key, pinned.image.manifest_descriptor.size, lambda: pinned.image.manifest_document.content)
 
 
 def _config(directory: ImageDirectory, key: str) -> Node:
-    image = directory.image
-    return FetchedFile(key, image.manifest.config.size, lambda: image.config_content)
+    pinned = directory.pinned
+    return FetchedFile(key, pinned.image.manifest.config.size, lambda: pinned.image.config_content)
 
 
 def _blobs(directory: ImageDirectory, key: str) -> Node:
-    image = directory.image
-    if not image.manifest:  # raises where there is none for the platform
-        raise NotFound(f"{image} has no manifest")
-    return BlobsDirectory(key, image)
+    if not directory.image.blobs:  # raises where there is no manifest for the platform
+        raise NotFound(f"{directory.image} names no blobs")
+    return BlobsDirectory(key, directory.pinned)
 
 
 def _layers(directory: ImageDirectory, key: str) -> Node:
     _image_of(directory)
-    return LayersDirectory(key, directory.image)
+    return LayersDirectory(key, directory.pinned)
 
 
 def _rootfs(directory: ImageDirectory, key: str) -> Node:
-    image = _image_of(directory)
-    return RowsDirectory(key, str(image.manifest_descriptor.digest), image.rootfs)
+    pinned = directory.pinned
+    return RowsDirectory(key, _rootfs_identity(_image_of(directory)), lambda: pinned.image.rootfs())
+
+
+def _rootfs_identity(image: Image) -> str:
+    return str(image.manifest_descriptor.digest)
 
 
 def _image_of(directory: ImageDirectory) -> Image:

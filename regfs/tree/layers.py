@@ -14,17 +14,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from regfs.errors import NotFound
-from regfs.images.image import Image, ImageLayer
+from regfs.images.image import ImageLayer, PinnedImage
 from regfs.model.attributes import Attributes
 from regfs.tree.node import (
     DIRECTORY_MODE,
     FILE_MODE,
     FOREVER,
     LINK_MODE,
+    ROWS_MODE,
     Child,
     Found,
     Link,
     RowsDirectory,
+    children_of,
     directory_attributes,
     text_file,
 )
@@ -35,7 +37,7 @@ class LayersDirectory:
     """The directory of an image's layers."""
 
     key: str
-    image: Image
+    pinned: PinnedImage
 
     def attributes(self) -> Attributes:
         """Return a directory's attributes."""
@@ -43,14 +45,16 @@ class LayersDirectory:
 
     def lookup(self, name: str) -> Found:
         """Return the layer of that number."""
-        for layer in self.image.layers:
+        layers = self.pinned.image.layers
+        for layer in layers:
             if str(layer.number) == name:
-                return Found(LayerDirectory(f"{self.key}/{name}", self.image, layer), FOREVER)
-        raise NotFound(f"{self.image} has {len(self.image.layers)} layers, and none is called {name[:300]!r}")
+                return Found(LayerDirectory(f"{self.key}/{name}", self.pinned, layer), FOREVER)
+        raise NotFound(f"{self.pinned.image} has {len(layers)} layers, and none is called {name[:300]!r}")
 
     def children(self) -> list[Child]:
         """Return the layers' numbers."""
-        return [Child(str(layer.number), DIRECTORY_MODE) for layer in self.image.layers]
+        numbers = [str(layer.number) for layer in self.pinned.image.layers]
+        return children_of(self.key, dict.fromkeys(numbers, DIRECTORY_MODE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class LayerDirectory:
     """The directory of one layer."""
 
     key: str
-    image: Image
+    pinned: PinnedImage
     layer: ImageLayer
 
     def attributes(self) -> Attributes:
@@ -69,8 +73,8 @@ class LayerDirectory:
         """Return one of the facts of the layer, its blob or its tree."""
         key = f"{self.key}/{name}"
         if name == "tree":
-            image, layer = self.image, self.layer
-            return Found(RowsDirectory(key, str(layer.diff_id), lambda: image.layer_tree(layer)), FOREVER)
+            pinned, layer = self.pinned, self.layer
+            return Found(RowsDirectory(key, str(layer.diff_id), lambda: pinned.image.layer_tree(layer)), FOREVER)
         if name == "blob":
             return Found(Link(key, f"../../blobs/{self.layer.descriptor.digest}".encode()), FOREVER)
         facts = self._facts()
@@ -80,8 +84,8 @@ class LayerDirectory:
 
     def children(self) -> list[Child]:
         """Return what lookup() knows."""
-        facts = [Child(name, FILE_MODE) for name in self._facts()]
-        return [*facts, Child("blob", LINK_MODE), Child("tree", DIRECTORY_MODE)]
+        tree = Child("tree", ROWS_MODE, str(self.layer.diff_id))
+        return [*children_of(self.key, dict.fromkeys(self._facts(), FILE_MODE) | {"blob": LINK_MODE}), tree]
 
     def _facts(self) -> dict[str, str]:
         descriptor = self.layer.descriptor

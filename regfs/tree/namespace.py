@@ -26,7 +26,7 @@ from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
 from regfs.model.names import DOCKER_HUB, RepositoryName, is_repository_component, is_tag
 from regfs.tree import image
-from regfs.tree.node import DIRECTORY_MODE, Child, Found, directory_attributes
+from regfs.tree.node import DIRECTORY_MODE, Child, Found, children_of, directory_attributes
 from regfs.tree.repository import TagDirectory, manifest_directory, parse_digest
 
 log = logging.getLogger(__name__)
@@ -97,12 +97,12 @@ class Namespace:
                 # Nothing is hidden by this: where there are names below, it is a namespace, and none has tags.
                 if not names:
                     raise
-        return [Child(name, DIRECTORY_MODE) for name in sorted(names)]
+        return children_of(self.key, dict.fromkeys(sorted(names), DIRECTORY_MODE))
 
     def known_children(self) -> list[Child]:
         """Return the components of known repositories; no network."""
         known = self.names.repositories.known_repositories(self.registry)
-        return [Child(name, DIRECTORY_MODE) for name in sorted(_components_below(known, self.path))]
+        return children_of(self.key, dict.fromkeys(sorted(_components_below(known, self.path)), DIRECTORY_MODE))
 
     def _repository(self) -> Repository | None:
         """Return the repository that this may be; None for a registry and for the Hub's namespaces."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -24,6 +24,7 @@ FOREVER = float("inf")
 
 DIRECTORY_MODE = stat.S_IFDIR | 0o555
 FILE_MODE = stat.S_IFREG | 0o444
+ROWS_MODE = stat.S_IFDIR | 0o755
 LINK_MODE = stat.S_IFLNK | 0o777
 
 
@@ -45,10 +46,11 @@ class OpenFile(Protocol):
 
 
 class Child(NamedTuple):
-    """A name in a listing and the mode of what it names; what that is, only a look-up tells."""
+    """A name in a listing, the mode of what it names, and the key (or a table's identity) that a look-up will find."""
 
     name: str
     mode: int
+    identity: str
 
 
 class Found(NamedTuple):
@@ -111,7 +113,7 @@ class RowsDirectory:
 
     def attributes(self) -> Attributes:
         """Return what is known before the table is there: `ls -l` beside a rootfs/ is no reason to fetch it."""
-        return Attributes(DIRECTORY_MODE | 0o200, 4096, 2)
+        return Attributes(ROWS_MODE, 4096, 2)
 
     def rows_at_once(self) -> RowTree | None:
         """Return the table if it is on this machine already; what stands in its way is told to who goes in."""
@@ -176,6 +178,11 @@ class FetchedFile:
         if len(content) != self.size:
             raise DigestMismatch(f"{self.key} has {len(content)} bytes, its descriptor says {self.size}")
         return OpenBytes(content)
+
+
+def children_of(key: str, modes: Mapping[str, int]) -> list[Child]:
+    """Return the children of the directory *key* whose names and modes are *modes*."""
+    return [Child(name, mode, f"{key}/{name}") for name, mode in modes.items()]
 
 
 def text_file(key: str, text: str) -> BytesFile:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regfs.errors import InvalidName
+from regfs.errors import BadManifest, InvalidName
 from regfs.images.image import Images
 from regfs.images.repository import Repository, Resolved
 from regfs.model.attributes import Attributes
@@ -47,16 +47,16 @@ class TagDirectory:
         return self._image(self.repository.resolve(self.tag)).children()
 
     def _image(self, resolved: Resolved) -> ImageDirectory:
-        image = self.images.image(self.repository, resolved.digest, resolved.media_type)
-        return ImageDirectory(f"{self.key}@{resolved.digest}", image, self.images)
+        pinned = self.images.pinned(self.repository, resolved.digest, resolved.media_type)
+        return ImageDirectory(f"{self.key}@{resolved.digest}", pinned)
 
 
 def manifest_directory(key: str, repository: Repository, digest: Digest, images: Images) -> Found:
     """Return the directory of a manifest by digest; asks whether the repository has it, and reads it."""
-    image = images.image(repository, digest)
-    if not image.document.content:
-        raise InvalidName(f"{image} is empty")
-    return Found(ImageDirectory(key, image, images), FOREVER)
+    pinned = images.pinned(repository, digest)
+    if not pinned.image.document.content:
+        raise BadManifest(f"{pinned.image} is empty")
+    return Found(ImageDirectory(key, pinned), FOREVER)
 
 
 def parse_digest(name: str) -> Digest | None:

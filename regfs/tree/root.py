@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regfs.errors import NotFound, RegfsError
+from regfs.errors import MustWait, NotFound, RegfsError
 from regfs.images.image import Images
 from regfs.images.repository import Repositories
 from regfs.model.attributes import Attributes
@@ -65,14 +65,20 @@ class Root:
         for a mount's root is looked at by everybody, and must not depend on anybody.
         """
         registries = sorted({self.default_registry, *self.repositories.known_registries()})
-        default = self._default()
-        current().remaining_s(0.0)
+        shown = [Child(CONTROL, DIRECTORY_MODE, self.control.key)]
+        shown += [Child(name, DIRECTORY_MODE, name) for name in registries]
+        # A first component that a host could have is taken for a host: such a repository is below its registry alone.
+        return shown + [child for child in self._default_children() if not is_registry(child.name)]
+
+    def _default_children(self) -> list[Child]:
+        default, patience = self._default(), current()
         try:
-            with patient(Patience(_ROOT_TIMEOUT_S)):
-                below = default.children()
+            with patient(Patience(_ROOT_TIMEOUT_S) if patience.may_wait else patience):
+                return default.children()
+        except MustWait:
+            raise
         except RegfsError:
-            below = default.known_children()
-        return [Child(CONTROL, DIRECTORY_MODE), *(Child(name, DIRECTORY_MODE) for name in registries), *below]
+            return default.known_children()
 
     def _default(self) -> Namespace:
         return Namespace("", self.default_registry, "", self)

@@ -7,6 +7,7 @@ that was looked up has a space of its own, in which the key is that of its table
 directory itself, which is there before its table is. So nothing is kept for a file of an image, and a node id is a
 function of where the table is seen and of the row. Directories that are seen at two places have two ids, because a
 directory may have one name in the kernel; their inode numbers, which are a function of the image and the row, agree.
+A door has the inode number that all numbers below it are mixed with: its row is no entry of its table.
 
 What is invented is kept from the look-up that finds it to the forget() that gives it back; a space, while its door is.
 Used by mount/. Thread rule: any thread. The lock guards the tables of this module; nothing is asked under it.
@@ -22,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from regfs.errors import IsADirectory, NotADirectory, NotASymlink, StaleNode
+from regfs.errors import BadContent, IsADirectory, NameTooLong, NotADirectory, NotASymlink, NotFound, StaleNode
 from regfs.model.attributes import Attributes
+from regfs.model.names import NAME_MAX
 from regfs.rootfs.row_tree import RowTree
 from regfs.store.content import Content, OpenContent
 from regfs.tree.blobs import OpenStored
@@ -100,7 +102,12 @@ class _Space:
     def table(self) -> RowTree:
         """Return the table, waiting for it the first time."""
         if self.rows is None:
-            self.rows = self.door.rows()
+            try:
+                self.rows = self.door.rows()
+            except NotFound as missing:
+                # The registry lacks a part of what the directory is made of. To whoever looks a name up in it, that
+                # must not mean that the name is not there: the kernel would believe it for ever.
+                raise BadContent(f"{self.door.key} cannot be made: {missing}") from missing
         return self.rows
 
     def key(self, rows: RowTree, node: int) -> int:
@@ -125,6 +132,8 @@ class Tree:
 
     def lookup(self, parent: int, name: bytes) -> Found:
         """Return the entry *name* of the directory *parent*. Counts as one look-up of what it returns."""
+        if len(name) > NAME_MAX:
+            raise NameTooLong(f"a name of {len(name)} bytes; {NAME_MAX} are allowed")
         number = parent >> SPACE_SHIFT
         if number:
             space = self._space(number)
@@ -182,7 +191,7 @@ class Tree:
             space = self._space(number)
             rows = space.table()
             return _RowListing(space, rows, space.key(rows, node))
-        return _InventedListing(self._directory(node).children(), self._key_of(node))
+        return _InventedListing(self._directory(node).children())
 
     def read_link(self, node: int) -> bytes:
         """Return the target of the symbolic link *node*. Raises NotASymlink."""
@@ -264,9 +273,6 @@ class Tree:
             raise NotADirectory(f"{directory.key} is not a directory")
         return directory
 
-    def _key_of(self, node: int) -> str:
-        return self._keep(node).node.key
-
     def _admit(self, node: Node, parent: int, attributes: Attributes, valid_s: float) -> Found:
         """Give *node* its id, or find the one that it has."""
         number = max(2, inode_number(node.key) & _KEY_MASK)
@@ -275,6 +281,9 @@ class Tree:
                 number = max(2, (number + 1) & _KEY_MASK)
             if kept is None:
                 kept = self._kept[number] = _Kept(node, parent)
+            # The same directory may have become something else meanwhile: a tag was pushed where a namespace was, or
+            # a refusal was lifted. Who holds the old node shall see the new one.
+            kept.node = node
             kept.lookups += 1
         return Found(number, _packed(node, attributes), valid_s)
 
@@ -287,14 +296,18 @@ class Tree:
             if space is None:
                 space = self._spaces[number] = _Space(door, number, parent)
             space.lookups += 1
-        found = self._door(space)
+        try:
+            found = self._door(space)
+        except BaseException:
+            self.forget(space.base | _DOOR, 1)  # who gets no answer gives nothing back
+            raise
         return found._replace(valid_s=min(found.valid_s, valid_s))
 
     def _door(self, space: _Space) -> Found:
         if space.rows is None:
             space.rows = space.door.rows_at_once()
         node = space.base | _DOOR
-        inode = _INODE.pack(space.inode_base ^ _DOOR)
+        inode = _INODE.pack(space.inode_base)
         if space.rows is None:
             return Found(node, inode + space.door.attributes().pack(), _DOOR_VALID_S)
         return Found(node, inode + space.rows.attributes(space.rows.root), FOREVER)
@@ -320,16 +333,16 @@ class _RowListing:
 class _InventedListing:
     """The entries of an invented directory, as they were when it was opened."""
 
-    def __init__(self, children: list[Child], key: str) -> None:
+    def __init__(self, children: list[Child]) -> None:
         self._children = children
-        self._key = key
 
     def entries(self, start: int, limit: int) -> list[Listed]:
-        return [self._listed(child) for child in self._children[start : start + limit]]
+        return [_listed(child) for child in self._children[start : start + limit]]
 
-    def _listed(self, child: Child) -> Listed:
-        inode = _INODE.pack(inode_number(f"{self._key}/{child.name}"))
-        return Listed(os.fsencode(child.name), 0, inode + Attributes(child.mode).pack(), 0.0)
+
+def _listed(child: Child) -> Listed:
+    inode = _INODE.pack(inode_number(child.identity))
+    return Listed(os.fsencode(child.name), 0, inode + Attributes(child.mode).pack(), 0.0)
 
 
 def _packed(node: Node, attributes: Attributes) -> bytes:
