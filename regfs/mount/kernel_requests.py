@@ -20,7 +20,7 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from regfs.errors import MustWait, NoSuchXattr, NotFound, RegfsError
+from regfs.errors import NoSuchXattr, NotFound
 from regfs.mount import kernel_abi as abi
 from regfs.mount.handles import Handles
 from regfs.mount.kernel_abi import Opcode
@@ -252,10 +252,8 @@ class Requests:
             return
         try:
             content = file.read_at(0, _STORED_AT_ONCE)
-        except MustWait:
+        except Exception:  # MustWait, or whatever the READ that comes now meets too, which is where it is told
             return
-        except RegfsError:
-            return  # the READ that comes now meets the same error, and is where it is told
         if content:
             self._notices.store(node, 0, content)
         if len(self._stored) >= _MOST_STORED:
