@@ -8,6 +8,7 @@ import io
 import lzma
 import os
 import struct
+import subprocess
 import sys
 import zlib
 
@@ -112,3 +113,20 @@ def test_other_compressions_are_named(pack: object, name: str) -> None:
 def test_an_encrypted_layer_is_unsupported() -> None:
     with pytest.raises(Unsupported, match="encrypted"):
         check_media_type("application/vnd.oci.image.layer.v1.tar+gzip+encrypted")
+
+
+def test_gzip_is_inflated_without_isal_too() -> None:
+    program = """
+import gzip, sys
+sys.modules["isal"] = None
+from regfs.errors import BadLayer
+from regfs.layers.compression import decompressed
+stream = gzip.compress(b"one") + gzip.compress(b"two" * 100_000) + bytes(100)
+assert b"".join(decompressed([stream[:50], stream[50:]], block_size=1000)) == b"one" + b"two" * 100_000
+try:
+    list(decompressed([stream[:40] + b"broken" + stream[46:]], block_size=1000))
+except BadLayer:
+    print("as it should")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "as it should\n", done.stderr
