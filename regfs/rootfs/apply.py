@@ -34,6 +34,7 @@ _MARKERS = _WHITEOUT | _OPAQUE_MARKER | _AUFS
 _REMARKABLE = ~_OPAQUE
 _ONE_NAME = (1).to_bytes(4, "little")
 _NLINK = slice(56, 60)
+_SHOWN = 300
 
 
 class LayerApplication:
@@ -83,7 +84,7 @@ class LayerApplication:
         try:
             self._dispatch(entry)
         except BadLayer as error:
-            path = self._path(entry).decode(errors="backslashreplace")
+            path = self._path(entry)[-_SHOWN:].decode(errors="backslashreplace")
             raise BadLayer(f"layer {self._layer}: {path}: {error}") from error
 
     def _dispatch(self, entry: Row) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
+from functools import lru_cache
 
 from regfs.errors import IsADirectory, NotADirectory, NotASymlink, NotFound
 from regfs.model.attributes import Attributes, is_directory, mode_of
@@ -18,6 +19,8 @@ from regfs.model.layer_entry import Row, unpack_xattrs
 from regfs.store.content import Content, Nothing, content_of
 from regfs.store.layer_index import LayerIndex
 from regfs.store.merged_index import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK, MergedDirectory, MergedIndex
+
+_DIRECTORIES_KEPT = 4096
 
 
 class Rootfs:
@@ -29,6 +32,8 @@ class Rootfs:
         self._layers = layers
         self._diff_ids = diff_ids
         self.root = merged.root
+        # Listing a directory asks six times about it and its parent; nothing in a merged table ever changes.
+        self._known = lru_cache(_DIRECTORIES_KEPT)(merged.directory)
 
     def lookup(self, node: int, name: bytes) -> tuple[int, bytes]:
         """Return node and attributes of the entry *name*. Raises NotFound, NotADirectory."""
@@ -40,7 +45,7 @@ class Rootfs:
 
     def attributes(self, node: int) -> bytes:
         """Return the attributes of *node*."""
-        directory = self._merged.directory(node)
+        directory = self._known(node)
         if directory is not None:
             return directory.attributes
         return self._merged.link(node) or self._row(node).attributes
@@ -56,6 +61,8 @@ class Rootfs:
     def children(self, node: int, start: int, limit: int) -> list[tuple[bytes, int, bytes]]:
         """Return (name, node, attributes) of at most *limit* entries from position *start*, by name."""
         directory = self._directory(node)
+        if start >= directory.size:
+            return []
         stop = directory.first + min(directory.size, start + limit)
         return self._merged.children(directory.first + start, stop)
 
@@ -81,7 +88,7 @@ class Rootfs:
         return content_of(self._diff_ids[node >> LAYER_SHIFT], row.content, size)
 
     def _directory(self, node: int) -> MergedDirectory:
-        directory = self._merged.directory(node)
+        directory = self._known(node)
         if directory is None:
             raise NotADirectory(f"node {node:#x} is no directory")
         return directory
