@@ -148,6 +148,14 @@ class Login:
             return True
         return self._credential_changed()
 
+    @property
+    def remedy(self) -> str:
+        """What to tell the user after the verdict: a registry says 401 for what is missing and for what is secret."""
+        host = self._endpoint.namespace or self._endpoint.host
+        if self._credential is None:
+            return f"; it does not exist, or needs a login (docker login {host})"
+        return f"; the credentials from {self._credential.source} do not open it: renew the login, or log out of {host}"
+
     def _begin(self, demand: Demand | None) -> bool:
         """Tell whether the demand that a request without authorization met can be answered."""
         if demand is None or self._fresh:

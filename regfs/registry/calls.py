@@ -123,6 +123,7 @@ class Calls:
             if answer.status not in (401, 403) or is_foreign(answer, url):
                 return answer
             if not login.refused(answer, ping=lambda: self._ping(endpoint, base)):
+                answer.remedy = login.remedy
                 return answer
             answer.discard()
 

@@ -14,7 +14,7 @@ import logging
 import threading
 from dataclasses import dataclass, field, replace
 
-from cachetools import LRUCache, TTLCache
+from cachetools import TTLCache
 
 from regfs.errors import DigestMismatch, InvalidName, NotFound, ProtocolViolation, Unsupported
 from regfs.model import media_types
@@ -22,7 +22,7 @@ from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
 from regfs.registry.calls import Call, Calls, expected
-from regfs.registry.hosts import Endpoint
+from regfs.registry.hosts import HUB_HOST, Endpoint
 from regfs.registry.message import Answer
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Documents:
         self._recent: TTLCache[tuple[RepositoryName, Digest], FetchedManifest] = TTLCache(
             _RECENT_BYTES, 30.0, getsizeof=lambda document: len(document.content)
         )
-        self._head_is_wrong: LRUCache[str, bool] = LRUCache(1024)
+        self._head_is_wrong: TTLCache[str, bool] = TTLCache(1024, 3600.0)
 
     def resolve(self, repository: RepositoryName, tag: str) -> Descriptor:
         """Return what *tag* names now. See RegistryClient.resolve."""
@@ -99,7 +99,8 @@ class Documents:
     def _resolve(self, endpoint: Endpoint, repository: RepositoryName, tag: str, *, what: str) -> Descriptor:
         """Ask by HEAD, which costs no quota; by GET where the answer to HEAD says too little."""
         with self._lock:
-            head_is_wrong = self._head_is_wrong.get(endpoint.base)
+            # Docker Hub's HEAD is right, and a GET there costs quota.
+            head_is_wrong = self._head_is_wrong.get(endpoint.base, False if endpoint.host == HUB_HOST else None)
         if head_is_wrong is not True:
             answer = self._ask(endpoint, repository, tag, method="HEAD", what=what)
             answer.close()
@@ -108,9 +109,13 @@ class Documents:
             if answer.status == 404 and head_is_wrong is False:
                 raise NotFound(f"{what}: {endpoint.host} has no such tag")
             expected(answer, 200, *_HEAD_SAYS_LITTLE, what=what)
-        return self._resolve_by_get(endpoint, repository, tag, what=what)
+            return self._resolve_by_get(endpoint, repository, tag, failed=answer.status != 200, what=what)
+        return self._resolve_by_get(endpoint, repository, tag, failed=True, what=what)
 
-    def _resolve_by_get(self, endpoint: Endpoint, repository: RepositoryName, tag: str, *, what: str) -> Descriptor:
+    def _resolve_by_get(
+        self, endpoint: Endpoint, repository: RepositoryName, tag: str, *, failed: bool, what: str
+    ) -> Descriptor:
+        """Return what *tag* names by GET, and remember whether HEAD, which *failed* or said too little, was right."""
         try:
             document = self._get(endpoint, repository, tag, what=what)
         except NotFound:
@@ -119,7 +124,8 @@ class Documents:
                 self._head_is_wrong.setdefault(endpoint.base, False)
             raise
         with self._lock:
-            self._head_is_wrong[endpoint.base] = True
+            if failed:
+                self._head_is_wrong[endpoint.base] = True
             if len(document.content) <= _RECENT_BYTES:
                 self._recent[repository, document.digest] = document
         return document.descriptor

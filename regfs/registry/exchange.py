@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_WARNINGS = 256
+_WARNING_LIMIT = 1000
+
 
 class Exchange:
     """Sends requests, as often and to as many places as it takes."""
@@ -53,6 +56,7 @@ class Exchange:
         self._health = HostHealth(retry, clock)
         self._lock = threading.Lock()
         self._transport: Transport | None = None
+        self._warnings: set[tuple[str, str]] = set()
 
     def ask(self, request: Request, *, what: str) -> Answer:
         """Return the final answer to *request*, which may come from another host; blocks on the network.
@@ -139,6 +143,8 @@ class Exchange:
                 self._health.failed(host, error)
             raise error
         if wait_s > may_wait_s:
+            if wait_s > self._retry.throttle_s and not isinstance(error, RateLimited):
+                self._health.failed(host, error)
             raise error
         self._stats.count("registry.retries")
         log.info("%s; asking again in %.1f s", error, wait_s)
@@ -147,9 +153,23 @@ class Exchange:
     def _answered(self, host: str, answer: Answer) -> None:
         self._health.answered(host)
         self._rate(host, answer)
+        for warning in answer.headers.all("Warning")[:4]:
+            self._warn(host, warning)
 
     def _rate(self, host: str, answer: Answer) -> None:
         """Keep what the registry says of the requests that are left (Docker Hub: `76;w=21600`)."""
         remaining = (answer.headers.get("ratelimit-remaining") or "").partition(";")[0].strip()
         if remaining.isascii() and remaining.isdigit():
             self._stats.gauge(f"registry.ratelimit_remaining.{host}", float(remaining[:12]))
+
+    def _warn(self, host: str, warning: str) -> None:
+        """Log what a registry has to say to its users, each text once. Source: distribution-spec, "Warnings"."""
+        code, _space, text = warning[:_WARNING_LIMIT].partition(" - ")
+        if code.strip() != "299":
+            return
+        with self._lock:
+            is_new = (host, text) not in self._warnings and len(self._warnings) < _WARNINGS
+            if is_new:
+                self._warnings.add((host, text))
+        if is_new:
+            log.warning("%s says: %r", host, text)

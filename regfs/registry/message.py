@@ -111,6 +111,7 @@ class Answer:
         self.headers = headers
         self.content_length = content_length
         self.error_body: bytes | None = None  # kept by refusals.py: an error text is looked at more than once
+        self.remedy = ""  # set by calls.py on a 401 or 403: what the user can do
         self._body: bytes | None = None
         self._chunks = chunks
         self._close = close

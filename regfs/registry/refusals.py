@@ -52,10 +52,8 @@ def refusal(answer: Answer, *, what: str) -> RegfsError:
     reason = f"{host} answers {status}" + (f": {said}" if said else "")
     if status in (404, 410):
         return NotFound(f"{what}: {reason}")
-    if status == 401:
-        return AccessDenied(f"{what}: {reason}; it does not exist or needs a login (docker login {host})")
-    if status == 403:
-        return AccessDenied(f"{what}: {reason}")
+    if status in (401, 403):
+        return AccessDenied(f"{what}: {reason}{answer.remedy}")
     if status == 407:
         return AccessDenied(f"{what}: the proxy on the way to {host} wants credentials; name them in https_proxy")
     if status == 429 or (status == 400 and is_throttling(answer)):

@@ -102,6 +102,7 @@ class TokenServers:
         # A denial is kept for seconds, so that a tree walk does not become a storm on the token server.
         self._denials: TTLCache[TokenRequest, str] = TTLCache(_KEPT, denial_s, timer=clock)
         self._flights: dict[TokenRequest, Future[Token | BaseException]] = {}
+        self._announced: LRUCache[tuple[str, str], bool] = LRUCache(_KEPT)
         self._refresh_tokens: LRUCache[tuple[str, Credential], str] = LRUCache(_KEPT)
 
     def token(self, request: TokenRequest) -> tuple[str, bool]:
@@ -195,11 +196,20 @@ class TokenServers:
 
     def _ask(self, message: Request, request: TokenRequest) -> Answer:
         self._stats.count("registry.token_requests")
-        log.debug("asking %s for a token for %s", request.server, " ".join(request.scopes))
+        self._announce(request)
         try:
             return self._exchange.ask(replace(message, body_limit=BODY_LIMIT), what=f"a token of {request.server}")
         except TooLarge as error:
             raise AccessDenied(f"token server {request.server} answers without a token: {error}") from error
+
+    def _announce(self, request: TokenRequest) -> None:
+        """Log which server gets a registry's credentials, once: the registry chose it, not the user."""
+        registry = str(Origin.of(request.base))
+        with self._lock:
+            is_new = (registry, request.server) not in self._announced
+            self._announced[registry, request.server] = True
+        if is_new:
+            log.info("%s takes its tokens from %s", registry, request.server)
 
     def _denied(self, request: TokenRequest, answer: Answer) -> AccessDenied:
         who = "anonymous access"

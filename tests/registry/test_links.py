@@ -1,0 +1,93 @@
+"""The Link header and Content-Range: foreign text that is parsed, whatever it is."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regfs.errors import ProtocolViolation
+from regfs.registry.links import next_page, next_target
+from regfs.registry.message import Answer, Headers, Request
+from regfs.registry.ranges import body_range, range_header
+
+URL = "https://registry.example/v2/a/tags/list?n=1"
+TARGETS = st.text(st.sampled_from("abc/?&=%41,;:@-._~"), min_size=1, max_size=40)
+
+
+@given(TARGETS, st.sampled_from(['; rel="next"', ";rel=next", '; title="a, b"; rel="next"', '; REL="prev next"']))
+def test_the_target_that_is_written_is_read(target: str, parameters: str) -> None:
+    assert next_target([f"<{target}>{parameters}"]) == target
+    assert next_target(['</other>; rel="prev"', f"</first>; rel=first, <{target}>{parameters}"]) == target
+
+
+@given(st.lists(st.text(max_size=200), max_size=4))
+def test_junk_is_the_end_or_a_violation(headers: list[str]) -> None:
+    try:
+        page = next_page(URL, headers)
+    except ProtocolViolation:
+        return
+    assert page is None or page.startswith("/")
+
+
+@given(st.text(st.sampled_from('<>;,="rel next/\\'), max_size=80))
+def test_nearly_a_link_is_the_end_or_a_violation(header: str) -> None:
+    try:
+        next_page(URL, [header])
+    except ProtocolViolation:
+        pass
+
+
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="<>"), max_size=60))
+def test_no_target_leads_to_another_host(target: str) -> None:
+    try:
+        page = next_page(URL, [f'<{target}>; rel="next"'])
+    except ProtocolViolation:
+        return
+    assert page is not None
+    assert page.startswith("/")
+    assert not page.startswith("//")
+
+
+def test_a_long_header_is_read_in_time_that_grows_with_it_alone() -> None:
+    for header in ("<" * 60_000, "<a>;" * 15_000, '<a>; x="' * 8000, "<a>" + "; a=b" * 12_000):
+        next_target([header])
+
+
+def test_a_link_without_next_is_the_end() -> None:
+    assert next_page(URL, []) is None
+    assert next_page(URL, ['</x>; rel="prev"', "</y>", "</z>; title=next"]) is None
+
+
+def answer(status: int, content_range: list[str], length: int | None) -> Answer:
+    headers = Headers([("Content-Range", value) for value in content_range])
+    request = Request("GET", "https://registry.example/")
+    return Answer(request, status, headers=headers, content_length=length, chunks=iter(()), close=lambda: None)
+
+
+@given(st.integers(0, 50), st.integers(1, 50), st.integers(0, 50), st.text(max_size=40), st.sampled_from([200, 206]))
+def test_a_range_is_inside_what_was_asked_for_or_a_violation(
+    start: int, length: int, rest: int, text: str, status: int
+) -> None:
+    size = start + length + rest
+    try:
+        first, last = body_range(
+            answer(status, [f"bytes {text}"], None), start=start, stop=start + length, size=size, what="x"
+        )
+    except ProtocolViolation:
+        return
+    assert start == first < last <= start + length
+
+
+@given(st.integers(0, 10**12), st.integers(1, 10**12))
+def test_a_range_is_written_inclusively_and_read_half_open(start: int, length: int) -> None:
+    stop = start + length
+    assert range_header(start, stop) == f"bytes={start}-{stop - 1}"
+    right = answer(206, [f"bytes {start}-{stop - 1}/{stop}"], length)
+    assert body_range(right, start=start, stop=stop, size=stop, what="x") == (start, stop)
+
+
+@pytest.mark.parametrize("values", [[], ["bytes 0-9/10", "bytes 0-9/10"], [""], ["bytes */10"], ["bytes 0-9/10 x"]])
+def test_206_needs_one_content_range(values: list[str]) -> None:
+    with pytest.raises(ProtocolViolation):
+        body_range(answer(206, values, None), start=0, stop=10, size=10, what="x")
