@@ -183,9 +183,6 @@ class LayerTree:
         if state & _KIND == _DIRECTORY:
             raise BadLayer(f"a hard link to the directory {path!r}")
         inode = self._inodes.get(found, found)
-        if inode in self._below:
-            self._link_below(entry, parent, name, self._below[inode])
-            return
         row = self._new_row(parent, name, state & _KIND)
         self._inodes[row] = inode
         self._name_counts[inode] = self._name_counts.get(inode, 1) + 1

@@ -27,7 +27,7 @@ MAX_EXTENDED_HEADER = 1 << 20
 MAX_FILE_SIZE = (1 << 63) - 1
 
 _S = 1_000_000_000
-_MAX_SECONDS = 1 << 62
+_MAX_TIME_NS = (1 << 62) * _S
 _MAX_ID = (1 << 32) - 2
 _REGULAR_IF_NO_SLASH = b"\0"
 _KINDS = {
@@ -153,18 +153,20 @@ class TarReader:
             gid = _signed(records[b"gid"]) if records.get(b"gid") else gid
             mtime_ns = time_ns(records[b"mtime"]) if records.get(b"mtime") else mtime_ns
             xattrs = xattrs_of(records)
+            if b"\0" in path or b"\0" in target:
+                raise BadLayer(f"{path[:100]!r}: a name with a NUL")
         path, target = name or path, link or target
         kind = _KINDS[header.type]
         if header.type == _REGULAR_IF_NO_SLASH and path.endswith(b"/"):
             kind = stat.S_IFDIR
-        if b"\0" in path or b"\0" in target:
-            raise BadLayer(f"{path[:100]!r}: a name with a NUL")
-        if not -_MAX_SECONDS < mtime_ns // _S < _MAX_SECONDS:
+        if not -_MAX_TIME_NS < mtime_ns < _MAX_TIME_NS:
             raise BadLayer(f"{path[:100]!r}: {mtime_ns // _S} is no time")
+        if not 0 <= uid <= _MAX_ID or not 0 <= gid <= _MAX_ID:
+            uid, gid = _owner(uid), _owner(gid)
         size, extents = self._begin_content(header, records, size)
         rdev = _device(header) if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0
         return TarEntry(
-            path, kind, header.mode & 0o7777, _owner(uid), _owner(gid), size if kind == stat.S_IFREG else 0,
+            path, kind, header.mode & 0o7777, uid, gid, size if kind == stat.S_IFREG else 0,
             mtime_ns, target, rdev, xattrs, extents,
         )  # fmt: skip
 
