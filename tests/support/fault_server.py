@@ -148,6 +148,11 @@ class FaultServer:
         with self._lock:
             self._rules.append(Rule(method, re.compile(pattern), action, times, after))
 
+    def heal(self) -> None:
+        """Forget all rules."""
+        with self._lock:
+            self._rules.clear()
+
     def paths(self, pattern: str = "") -> list[str]:
         """Return `METHOD path` of the requests so far that *pattern* is found in."""
         with self._lock:

@@ -1,0 +1,81 @@
+"""Secrets stay where they belong: none in logs, messages, representations or statistics, none with strangers."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+
+import pytest
+
+from regfs.errors import RegfsError
+from regfs.model.digest import Digest
+from regfs.model.manifest import Descriptor
+from regfs.registry.message import Request, without_query
+from tests.support.client_rig import IMPATIENT, RETRY, Rig, basic, repository_of, saw_no_secret
+from tests.support.fault_server import Action, Response, changed, close, raw, reply, reset, silence
+from tests.support.memory_registry import MemoryRegistry
+
+USER = ("user", "s3cret-word")
+SIGNATURE = "s3cret-signature"
+HEADER = "s3cret-header"
+SECRETS = (USER[1], basic(*USER).split()[1], SIGNATURE, HEADER, "token-1", "token-2", "token-3")
+
+FAULTS = {
+    "right": None,
+    "404": reply(404),
+    "403": reply(403),
+    "500": reply(500),
+    "429": reply(429, headers={"Retry-After": "999"}),
+    "reset": reset(),
+    "close": close,
+    "silence": silence,
+    "garbage": raw(b"garbage\r\n\r\n"),
+    "bad length": raw(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"),
+    "cut": raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nxxx"),
+    "loop": reply(307, headers={"Location": f"?X-Signature={SIGNATURE}"}),
+    "odd header": raw(b"HTTP/1.1 200 OK\r\nOdd\r\nContent-Length: 0\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("action", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("where", ["registry", "storage", "tokens"])
+def test_no_secret_is_written_or_told_to_strangers(
+    rig: Rig, caplog: pytest.LogCaptureFixture, where: str, action: Action | None
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    application = MemoryRegistry(users=dict([USER]), tokens=True)
+    application.add_image("demo/app", "v1")
+    blob = application.add_blob("demo/app", b"content")
+    server, storage = rig.server(application), rig.server(host="127.0.0.2")
+    go = Response(307, (("Location", f"{storage.url}/blob?X-Signature={SIGNATURE}"),))
+    pattern = {"registry": "/tags/|/manifests/", "storage": ".", "tokens": "^/token"}[where]
+    if action is not None:
+        (storage if where == "storage" else server).on("*", pattern, action)
+    storage.on("GET", ".", reply(200, b"content"))
+    server.on("GET", "/blobs/", changed(lambda right: go if right.status == 200 else right))
+    client = rig.client(server, login=USER, options=f'[header]\nX-Key = "{HEADER}"', pace=IMPATIENT, retry=RETRY)
+    repository = repository_of(server)
+    written = []
+    for call in (
+        lambda: client.tags(repository),
+        lambda: client.resolve(repository, "v1"),
+        lambda: client.manifest(repository, Digest.of(b"other")),
+        lambda: list(client.blob(repository, blob)),
+        lambda: client.blob_range(repository, Descriptor("x", blob.digest, 7), 1, 3),
+    ):
+        try:
+            written.append(repr(call()))
+        except RegfsError:
+            written.append(traceback.format_exc())
+    written += [caplog.text, repr(rig.stats.snapshot())]
+    assert [secret for secret in SECRETS if secret in "\n".join(written)] == []
+    assert saw_no_secret(storage, *(secret for secret in SECRETS if secret != SIGNATURE))
+
+
+def test_a_request_shows_neither_headers_nor_body() -> None:
+    request = Request("POST", "https://auth.example/token", headers={"Authorization": "s3cret"}, body=b"s3cret")
+    assert "s3cret" not in repr(request)
+
+
+def test_a_url_is_shown_without_its_query_and_user() -> None:
+    assert without_query("https://user:pw@host:5000/a/b?sig=x#f") == "https://host:5000/a/b"
