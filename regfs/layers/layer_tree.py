@@ -57,7 +57,6 @@ class LayerTree:
         self._parents = array("i", [ROOT_ROW])
         self._children: dict[int, dict[bytes, int]] = {}
         self._targets: dict[int, bytes] = {}
-        self._below: dict[int, bytes] = {}
         self._inodes: dict[int, int] = {}
         self._name_counts: dict[int, int] = {}
         # Most entries are in the directory of the one before. Good until something is removed.
@@ -190,7 +189,6 @@ class LayerTree:
 
     def _link_below(self, entry: TarEntry, parent: int, name: bytes, path: bytes) -> None:
         row = self._new_row(parent, name, _FILE)
-        self._below[row] = path
         attributes = _attributes(entry._replace(kind=stat.S_IFREG))
         self._rows.add(_row(row, parent, name, entry, attributes=attributes, flags=EntryFlag.LINK_BELOW, target=path))
 
@@ -301,7 +299,6 @@ class LayerTree:
                 self._states[inode] = 0
                 self._name_counts.pop(inode, None)
                 self._targets.pop(inode, None)
-                self._below.pop(inode, None)
 
     def _target(self, row: int) -> bytes:
         return self._targets[self._inodes.get(row, row)]

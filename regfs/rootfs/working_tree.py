@@ -25,6 +25,7 @@ from urllib.parse import quote
 from regfs.errors import BadLayer
 from regfs.model.attributes import Attributes, mode_of, with_nlink
 from regfs.model.layer_entry import EntryFlag, Row
+from regfs.model.names import NAME_MAX
 from regfs.store.merged_index import INVENTED_LAYER, node_key
 
 ROOT = 0
@@ -251,7 +252,8 @@ class WorkingTree:
         """Follow *path* from *directory*, through symbolic links, and never out of the root.
 
         Return the deepest directory reached, and the names from there on that the tree does not have (or that are no
-        directories). `..` takes a missing name back by its spelling alone. Raises BadLayer where the links have no end.
+        directories). `..` takes a missing name back by its spelling alone. Raises BadLayer where the links have no end
+        or Linux has no such names.
         Source: the rules of securejoin (github.com/cyphar/filepath-securejoin), which umoci resolves with.
         """
         todo = path.split(b"/")[::-1]
@@ -268,6 +270,8 @@ class WorkingTree:
                 else:
                     at = self.parent(at)
                 continue
+            if len(name) > NAME_MAX:
+                raise BadLayer(f"a symbolic link leads to a name of more than {NAME_MAX} bytes")
             found = None if missing else self.lookup(at, name)
             if found is None or not (found.directory is not None or stat.S_ISLNK(mode_of(found.attributes))):
                 missing.append(name)

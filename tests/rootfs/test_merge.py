@@ -18,6 +18,7 @@ from regfs.store.merged_index import INVENTED_LAYER, MergedIndex
 from tests.support.images import (
     MTIME_NS,
     BuiltLayer,
+    TarEntry,
     device,
     directory,
     fifo,
@@ -190,6 +191,12 @@ def test_bookkeeping_of_aufs_is_not_shown(stack: Stack) -> None:
     assert tree(stack([file("b", b"b")], entries)) == {"a": "a", "b": "b"}
 
 
+def test_what_is_stored_below_a_whiteout_is_not_shown(stack: Stack) -> None:
+    # umoci and containerd unpack `.wh.d/x` as it stands, into a directory that the next layer could not hide.
+    assert tree(stack([file("d/low"), file("e", b"e")], [directory(".wh.d"), file(".wh.d/x")])) == {"e": "e"}
+    assert tree(stack([file("d", b"d"), file("e", b"e")], [file(".wh.e/x")])) == {"d": "d", "e": "e"}
+
+
 @pytest.mark.parametrize("name", [".wh.", ".wh..", ".wh..."])
 def test_a_whiteout_of_no_name_is_refused(stack: Stack, name: str) -> None:
     # umoci would remove the directory around it, or the one above; containerd refuses the layer.
@@ -247,6 +254,11 @@ def test_links_without_an_end_are_refused(stack: Stack) -> None:
         stack([symlink("a", "b"), symlink("b", "a")], [file("a/x")])
 
 
+def test_a_link_to_a_name_that_linux_does_not_have_is_refused(stack: Stack) -> None:
+    with pytest.raises(BadLayer, match="more than 255 bytes"):
+        stack([symlink("link", "n" * 256)], [file("link/x")])
+
+
 def test_an_entry_below_a_file_of_a_lower_layer_is_refused(stack: Stack) -> None:
     with pytest.raises(BadLayer, match=r"layer 1: f/x: 'f' is no directory"):
         stack([file("f")], [file("f/x")])
@@ -281,6 +293,21 @@ def test_a_hard_link_keeps_the_lower_file_that_its_layer_replaces_or_deletes_lat
     base = [file("low", b"old")]
     assert tree(stack(base, [hardlink("kept", "low"), file("low", b"new")])) == {"kept": "old", "low": "new"}
     assert tree(stack(base, [hardlink("kept", "low"), whiteout("low")])) == {"kept": "old"}
+
+
+@pytest.mark.parametrize("taken", [whiteout("low"), file("low", b"new"), file("first", b"other")])
+def test_a_hard_link_to_such_a_link_shares_its_file_whatever_became_of_the_names(stack: Stack, taken: TarEntry) -> None:
+    image = stack([file("low", b"old")], [hardlink("first", "low"), taken, hardlink("second", "first")])
+    expected = tree(stack([file("low", b"old")], [hardlink("first", "low"), taken]))
+    assert tree(image) == expected | {"second": expected["first"]}
+    assert entry(image, "second").links == entry(image, "first").links
+
+
+def test_a_link_that_outlives_the_name_it_was_made_with_shares_the_file_below(stack: Stack) -> None:
+    upper = [hardlink("first", "low"), hardlink("second", "first"), file("first", b"own")]
+    image = stack([file("low", b"old")], upper)
+    assert tree(image) == {"low": "old", "second": "old", "first": "own"}
+    assert (entry(image, "low").links, entry(image, "second").group) == (2, b"low")
 
 
 def test_a_hard_link_to_a_symbolic_link_is_one(stack: Stack) -> None:
