@@ -37,7 +37,7 @@ _BAD_WHITEOUTS = frozenset({_PREFIX, _PREFIX + b".", _PREFIX + b".."})
 _DIRECTORY, _SYMLINK, _FILE = 1, 2, 3
 _KIND = 3
 # ... and what finish() has to tell of it.
-_OPAQUE, _HOLLOW, _ORPHAN, _WHITEOUT = 4, 8, 16, 32
+_OPAQUE, _ORPHAN, _WHITEOUT = 4, 8, 16
 
 MAX_ROWS = 1 << 22
 """How many rows a layer may have, implied directories and names that were taken over included."""
@@ -77,7 +77,6 @@ class LayerTree:
         rows.remove(row for row, state in enumerate(states) if not state)
         rows.rename((row, NOWHERE, b"%d" % row) for row, state in enumerate(states) if state & _ORPHAN)
         rows.add_flags((row for row, state in enumerate(states) if state & _OPAQUE), EntryFlag.OPAQUE)
-        rows.add_flags((row for row, state in enumerate(states) if state & _HOLLOW), EntryFlag.HOLLOW)
         rows.set_nlinks((row, count) for row, count in self._name_counts.items() if count > 1)
         subdirectories: dict[int, int] = {}
         for row in range(1, len(states)):
@@ -111,9 +110,8 @@ class LayerTree:
         if not components:
             return ROOT_ROW, b""
         name = components.pop()
-        is_whiteout = name.startswith(_PREFIX)
-        parent = self._directory(components, hollow=is_whiteout)
-        if not is_whiteout and _is_plain(path.rstrip(b"/").rpartition(b"/")[2]):
+        parent = self._directory(components)
+        if _is_plain(path.rstrip(b"/").rpartition(b"/")[2]):
             self._last_directory = directory, parent
         return parent, name
 
@@ -130,7 +128,6 @@ class LayerTree:
                 self._remove(row, name)
                 state |= _OPAQUE
             row = self._new_row(parent, name, state | self._whited_out(parent, name))
-        self._states[row] &= ~_HOLLOW
         self._rows.add(_row(row, parent, name, entry, attributes=_attributes(entry), flags=mark))
 
     def _add_file(self, entry: TarEntry, parent: int, name: bytes, *, mark: int, content: int | bytes | None) -> None:
@@ -192,7 +189,7 @@ class LayerTree:
         attributes = _attributes(entry._replace(kind=stat.S_IFREG))
         self._rows.add(_row(row, parent, name, entry, attributes=attributes, flags=EntryFlag.LINK_BELOW, target=path))
 
-    def _directory(self, components: list[bytes], *, hollow: bool) -> int:
+    def _directory(self, components: list[bytes]) -> int:
         """Return the row of the directory at *components*, implying what is missing. Raises BadLayer."""
         walk = _Walk(components)
         row = ROOT_ROW
@@ -202,17 +199,15 @@ class LayerTree:
                 continue
             child = self._child(row, name)
             if child is None:
-                child = self._imply(row, name, hollow=hollow)
+                child = self._imply(row, name)
             state = self._states[child]
             if state & _KIND == _DIRECTORY:
-                if state & _HOLLOW and not hollow:
-                    self._states[child] = state & ~_HOLLOW
                 row = child
             elif state & _KIND == _SYMLINK:
                 row = walk.expand(self._target(child), row)
             elif state & _WHITEOUT:
                 self._remove(child, name)
-                row = self._imply(row, name, hollow=hollow)
+                row = self._imply(row, name)
             else:
                 raise BadLayer(f"{self._path(row, name)!r} is no directory")
         return row
@@ -245,10 +240,9 @@ class LayerTree:
                 raise BadLayer(f"a hard link to {path[:200]!r}, which is below no directory")
         return self._child(row, last), self._path(row, last)
 
-    def _imply(self, parent: int, name: bytes, *, hollow: bool) -> int:
+    def _imply(self, parent: int, name: bytes) -> int:
         mark = _mark_of(name)
-        state = _DIRECTORY | self._whited_out(parent, name)
-        state |= (_HOLLOW if hollow else 0) | (_WHITEOUT if mark else 0)
+        state = _DIRECTORY | self._whited_out(parent, name) | (_WHITEOUT if mark else 0)
         row = self._new_row(parent, name, state)
         self._rows.add(Row(row, parent, name, row, EntryFlag.IMPLIED | mark, _IMPLIED, None, None, None))
         return row

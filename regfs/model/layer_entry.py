@@ -33,9 +33,6 @@ class EntryFlag(IntFlag):
     """Another `.wh..wh.*`: book-keeping of AUFS, that no merge shows."""
     LINK_BELOW = 32
     """A hard link to a path (in *target*) that this layer does not have; the merge looks in the lower ones."""
-    HOLLOW = 64
-    """Beside IMPLIED: nothing but whiteouts is below it. Unpackers make no such directory where none was before,
-    and a whiteout of its own name leaves none."""
 
 
 class Row(NamedTuple):

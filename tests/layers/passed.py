@@ -70,10 +70,12 @@ class Passed:
         return EntryFlag(self[path].flags if path else self.index.row(0).flags)
 
     def snapshot(self) -> dict[bytes, Entry]:
-        """Return what an unpacker makes of this layer alone: what is hollow or a whiteout is no file."""
+        """Return what an unpacker makes of this layer alone: of whiteouts and parents that only they imply, nothing."""
         entries = {b".": self._entry(b".", self.index.row(0))}
-        for path, row in self.rows.items():
-            if not row.flags & (MARKS | EntryFlag.HOLLOW):
+        files = {path: row for path, row in self.rows.items() if not row.flags & MARKS}
+        real = {path for path, row in files.items() if not row.flags & EntryFlag.IMPLIED}
+        for path, row in files.items():
+            if path in real or any(other.startswith(path + b"/") for other in real):
                 entries[path] = self._entry(path, row)
         return entries
 

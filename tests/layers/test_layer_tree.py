@@ -31,7 +31,7 @@ from tests.support.images import (
 )
 from tests.support.snapshot import differences, snapshot
 
-IMPLIED, OPAQUE, WHITEOUT, HOLLOW = EntryFlag.IMPLIED, EntryFlag.OPAQUE, EntryFlag.WHITEOUT, EntryFlag.HOLLOW
+IMPLIED, OPAQUE, WHITEOUT = EntryFlag.IMPLIED, EntryFlag.OPAQUE, EntryFlag.WHITEOUT
 NONE = EntryFlag(0)
 
 
@@ -259,15 +259,6 @@ def test_an_opaque_marker_makes_its_directory_opaque(tmp_path: Path) -> None:
     assert layer.flags("d") == IMPLIED | OPAQUE
     assert layer.flags("d/.wh..wh..opq") == EntryFlag.OPAQUE_MARKER
     assert layer.flags("") == IMPLIED | OPAQUE
-
-
-def test_a_directory_of_nothing_but_whiteouts_is_hollow(tmp_path: Path) -> None:
-    layer = passed(
-        tmp_path, whiteout("a/b/gone"), whiteout("c/gone"), file("c/d/here"), whiteout("e/x"), directory("e")
-    )
-    assert layer.flags("a") == layer.flags("a/b") == IMPLIED | HOLLOW
-    assert layer.flags("c") == layer.flags("c/d") == IMPLIED
-    assert layer.flags("e") == NONE
 
 
 @pytest.mark.parametrize("name", [".wh.", "d/.wh.", ".wh..", "d/.wh..."])
