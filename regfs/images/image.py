@@ -18,8 +18,9 @@ from typing import Generic, TypeVar, overload
 from cachetools import LRUCache
 
 from regfs.errors import BadContent, BadManifest, NotFound, TooLarge, Unsupported
+from regfs.images.answers import Document
 from regfs.images.contents import Contents, LayerBlob
-from regfs.images.repository import Document, Repository
+from regfs.images.repository import Repository
 from regfs.model.digest import Digest
 from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor, ImageConfig, Index, Manifest, entry_names, parse_config, parse_manifest

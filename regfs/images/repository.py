@@ -11,15 +11,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
 from regfs.errors import (
     AccessDenied,
+    BadContent,
     DigestMismatch,
     NotFound,
     RateLimited,
@@ -28,7 +28,9 @@ from regfs.errors import (
     TooLarge,
     Unsupported,
 )
+from regfs.images.answers import Document, Listed, Registry, Resolved
 from regfs.model.digest import Digest
+from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor
 from regfs.model.names import DOCKER_HUB, RepositoryName
 from regfs.stats import Stats
@@ -42,57 +44,8 @@ _NEGATIVE_TTL_S = 10.0
 # A registry that is down is not asked again at every look-up while there is an older answer.
 _STALE_TTL_S = 10.0
 _UNREACHABLE = (RegistryUnavailable, RegistryTimeout, RateLimited)
-
-
-class FetchedDocument(Protocol):
-    """A manifest or index as it came, verified: exact bytes, their media type and digest."""
-
-    @property
-    def content(self) -> bytes: ...
-
-    @property
-    def content_type(self) -> str: ...
-
-    @property
-    def digest(self) -> Digest: ...
-
-
-class Registry(Protocol):
-    """What this room asks of the registry client (registry/client.py). All of it blocks on the network."""
-
-    def tags(self, repository: RepositoryName) -> list[str]: ...
-
-    def repositories(self, registry: str) -> list[str]: ...
-
-    def resolve(self, repository: RepositoryName, tag: str) -> Descriptor: ...
-
-    def manifest(self, repository: RepositoryName, reference: str | Digest) -> FetchedDocument: ...
-
-    def blob(self, repository: RepositoryName, descriptor: Descriptor) -> Iterator[bytes]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """What a tag points to: *digest*, and until when (monotonic seconds) this answer holds."""
-
-    digest: Digest
-    media_type: str
-    size: int
-    expires: float
-
-    @property
-    def valid_s(self) -> float:
-        """For how many seconds more the answer holds."""
-        return max(0.0, self.expires - time.monotonic())
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """The exact bytes of a manifest or index, verified, with the media type under which they are known."""
-
-    digest: Digest
-    content: bytes
-    media_type: str
+# Which of all the names that a crawler makes up are remembered in memory; the rest is asked of the disk again.
+_NAMES_KEPT = 1024
 
 
 class Repositories:
@@ -118,13 +71,17 @@ class Repositories:
         self.stats = stats
         self.tag_ttl_s = tag_ttl_s
         self._lock = threading.Lock()
-        self._repositories: dict[RepositoryName, Repository] = {}
-        self._unlistable: TTLCache[str, bool] = TTLCache(1024, max(tag_ttl_s, 60.0))
+        self._repositories: LRUCache[RepositoryName, Repository] = LRUCache(_NAMES_KEPT)
+        self._unlistable: TTLCache[str, bool] = TTLCache(_NAMES_KEPT, max(tag_ttl_s, 60.0))
+        self._unreachable: TTLCache[str, bool] = TTLCache(_NAMES_KEPT, _STALE_TTL_S)
 
     def repository(self, name: RepositoryName) -> Repository:
-        """Return the one object for *name*; nothing is asked."""
+        """Return the object for *name*; nothing is asked."""
         with self._lock:
-            return self._repositories.setdefault(name, Repository(name, self))
+            repository = self._repositories.get(name)
+            if repository is None:
+                repository = self._repositories[name] = Repository(name, self)
+            return repository
 
     def known_registries(self) -> list[str]:
         """Return the registries of which something was seen; no network."""
@@ -142,20 +99,25 @@ class Repositories:
         """
         if registry == DOCKER_HUB:  # it gives nobody the scope to list it (registry:catalog:*)
             return self.known_repositories(registry)
-        if registry not in self._unlistable and not _is_fresh(self.references.listing(registry, ""), self.tag_ttl_s):
+        with self._lock:
+            is_asked = registry not in self._unlistable and registry not in self._unreachable
+        if is_asked and not _is_fresh(self.references.listing(registry, ""), self.tag_ttl_s):
             self.flights.run(("catalog", registry), lambda: self._fetch_catalog(registry))
         return self.known_repositories(registry)
 
     def _fetch_catalog(self, registry: str) -> None:
         try:
             names = self.registry.repositories(registry)
-        except (AccessDenied, NotFound, Unsupported) as refusal:
+        except (AccessDenied, NotFound, Unsupported, BadContent) as refusal:
+            # Refused, not known, or a web page: it says nothing about repositories, which open by their names.
             log.info("%s does not list its repositories: %s", registry, refusal)
             with self._lock:
                 self._unlistable[registry] = True
         except _UNREACHABLE:
             if not self.known_repositories(registry):
                 raise
+            with self._lock:
+                self._unreachable[registry] = True
         else:
             self.references.keep_listing(registry, "", names)
 
@@ -167,9 +129,9 @@ class Repository:
         self.name = name
         self._shared = shared
         self._lock = threading.Lock()
-        self._resolved: dict[str, Resolved] = {}
-        self._missing: TTLCache[str, str] = TTLCache(1024, _NEGATIVE_TTL_S)
-        self._stale_until = 0.0
+        self._resolved: LRUCache[str, Resolved] = LRUCache(_NAMES_KEPT)
+        self._missing: TTLCache[str, str] = TTLCache(_NAMES_KEPT, min(_NEGATIVE_TTL_S, shared.tag_ttl_s))
+        self._listed: Listed | None = None
 
     def tags(self) -> tuple[str, ...]:
         """Return the tags: one listing, whatever their number. Blocks on the network where it is older than the TTL.
@@ -177,16 +139,25 @@ class Repository:
         Raises NotFound where there is no such repository; AccessDenied; with the registry unreachable, the last known
         listing answers, or the tags that were visited, or RegistryUnavailable is raised.
         """
-        listing = self._shared.references.listing(self.name.registry, self.name.path)
-        if listing and (_is_fresh(listing, self._shared.tag_ttl_s) or time.monotonic() < self._stale_until):
-            return listing.names
-        self._raise_missing("")
-        return self._shared.flights.run(("tags", self.name), self._fetch_tags)
+        listed = self._known_listing()
+        if listed is None:
+            self._raise_missing("")
+            listed = self._shared.flights.run(("tags", self.name), self._fetch_tags)
+        return listed.names
 
-    def lists(self, tag: str) -> bool:
-        """Tell whether a listing that is still fresh names *tag*; no network."""
-        listing = self._shared.references.listing(self.name.registry, self.name.path)
-        return listing is not None and _is_fresh(listing, self._shared.tag_ttl_s) and tag in listing.names
+    def tag_valid_s(self, tag: str) -> float:
+        """Return for how many seconds *tag* is known to be there: a listing that names it will do, else it is resolved.
+
+        Blocks on the network and raises as resolve() does.
+        """
+        listed = self._known_listing()
+        if listed is not None and tag in listed.members:
+            return max(0.0, listed.expires - time.monotonic())
+        return self.resolve(tag).valid_s
+
+    def last_known(self, tag: str) -> TagRecord | None:
+        """Return what *tag* pointed to when the registry was last asked, and when that was; no network."""
+        return self._shared.references.tag(self.name, tag)
 
     def exists(self) -> bool:
         """Tell whether the registry has this repository. Blocks on the network; raises AccessDenied and the like."""
@@ -202,14 +173,18 @@ class Repository:
         Raises NotFound, AccessDenied; with the registry unreachable the last known answer serves, else the reason is
         raised.
         """
-        resolved = self._resolved.get(tag)
+        with self._lock:
+            resolved = self._resolved.get(tag)
         if resolved and resolved.valid_s > 0:
             return resolved
         record = self._shared.references.tag(self.name, tag)
         if record and _is_fresh(record, self._shared.tag_ttl_s):
             return self._remember(tag, record, self._shared.tag_ttl_s - (time.time() - record.checked))
         self._raise_missing(tag)
-        return self._shared.flights.run(("tag", self.name, tag), lambda: self._fetch_tag(tag))
+        try:
+            return self._shared.flights.run(("tag", self.name, tag), lambda: self._fetch_tag(tag))
+        except RegistryTimeout as reason:  # the caller's time is over, while the registry is still being asked
+            return self._last_known(tag, reason)
 
     def document(self, digest: Digest, media_type: str = "") -> Document:
         """Return a manifest or index by digest, from the store or the registry. *media_type*: what is known of it.
@@ -219,12 +194,14 @@ class Repository:
         # Another repository's content is not this one's: without a word of this registry that the repository has it,
         # a private manifest that is cached would show up wherever its digest is guessed.
         known_type = media_type or self._shared.references.manifest_type(self.name, digest)
-        content = self._shared.blobs.load(digest) if known_type else None
+        content = self._load(digest, at_most=DOCUMENT_LIMIT) if known_type else None
         if content is not None:
             self._shared.stats.count("cache.hits")
             return Document(digest, content, known_type)
         self._raise_missing(str(digest))
-        return self._shared.flights.run(("manifest", self.name, digest), lambda: self._fetch_document(digest))
+        document = self._shared.flights.run(("manifest", self.name, digest), lambda: self._fetch_document(digest))
+        # What named the digest has the last word about its type, now as later, when it comes from the cache.
+        return replace(document, media_type=known_type or document.media_type)
 
     def small_blob(self, descriptor: Descriptor, *, at_most: int) -> bytes:
         """Return a blob that is read as a whole (a config), from the store or the registry, verified.
@@ -233,34 +210,59 @@ class Repository:
         """
         if descriptor.content is not None:
             return descriptor.content
-        content = self._shared.blobs.load(descriptor.digest)
-        if content is not None:
-            return content
         if descriptor.size > at_most:
             raise TooLarge(f"{self.name}@{descriptor.digest} has {descriptor.size} bytes; at most {at_most} are read")
-        return self._shared.flights.run(("small", descriptor.digest), lambda: self._fetch_small_blob(descriptor))
+        content = self._load(descriptor.digest, at_most=at_most)
+        if content is None:
+            key = ("small", self.name, descriptor.digest, descriptor.size)
+            return self._shared.flights.run(key, lambda: self._fetch_small_blob(descriptor))
+        if len(content) != descriptor.size:
+            raise DigestMismatch(f"{descriptor.digest} has {len(content)} bytes, its descriptor says {descriptor.size}")
+        return content
 
     def blob_file(self, descriptor: Descriptor) -> Path:
         """Return the path of a file that holds the verified blob, fetching it whole where it is not there.
 
-        Raises NotFound, DigestMismatch, CacheFailure, and what a network brings.
+        Raises BadContent where the registry has none, DigestMismatch, CacheFailure, and what a network brings.
         """
         path = self._shared.blobs.path(descriptor.digest)
-        if path.exists() and path.stat().st_size == descriptor.size:
+        if _size_of(path) == descriptor.size:
             return path
-        key = ("blob", descriptor.digest)
+        key = ("blob", self.name, descriptor.digest, descriptor.size)
         return self._shared.flights.run(key, lambda: self._fetch_blob(descriptor), streams=True)
 
     def blob_chunks(self, descriptor: Descriptor) -> Iterator[bytes]:
         """Yield the blob's raw bytes as they come, from the store where it is there; the caller verifies them."""
         path = self._shared.blobs.path(descriptor.digest)
-        if path.exists():
-            return _file_chunks(path)
-        return self._shared.registry.blob(self.name, descriptor)
+        if _size_of(path) == descriptor.size:
+            if _has_digest(path, descriptor.digest):
+                return _file_chunks(path)
+            log.warning("the cached copy of %s is damaged and was dropped", descriptor.digest)
+            self._shared.blobs.drop(descriptor.digest)
+        return self._chunks(descriptor)
+
+    def _load(self, digest: Digest, *, at_most: int) -> bytes | None:
+        """Return a document of the store; None also where what has that digest is too long to be one."""
+        size = _size_of(self._shared.blobs.path(digest))
+        return None if size is None or size > at_most else self._shared.blobs.load(digest)
+
+    def _known_listing(self) -> Listed | None:
+        listed = self._listed
+        if listed is not None and time.monotonic() < listed.expires:
+            return listed
+        record = self._shared.references.listing(self.name.registry, self.name.path)
+        if record is None or not _is_fresh(record, self._shared.tag_ttl_s):
+            return None
+        return self._remember_listing(record.names, self._shared.tag_ttl_s - (time.time() - record.checked))
+
+    def _remember_listing(self, names: tuple[str, ...], valid_s: float) -> Listed:
+        expires = time.monotonic() + min(valid_s, self._shared.tag_ttl_s)
+        listed = self._listed = Listed(names, frozenset(names), expires)
+        return listed
 
     # What runs inside a flight.
 
-    def _fetch_tags(self) -> tuple[str, ...]:
+    def _fetch_tags(self) -> Listed:
         references = self._shared.references
         try:
             names = self._shared.registry.tags(self.name)
@@ -271,16 +273,16 @@ class Repository:
         except _UNREACHABLE as reason:
             return self._last_known_tags(reason)
         references.keep_listing(self.name.registry, self.name.path, names)
-        return tuple(names)
+        return self._remember_listing(tuple(names), self._shared.tag_ttl_s)
 
-    def _last_known_tags(self, reason: Exception) -> tuple[str, ...]:
+    def _last_known_tags(self, reason: Exception) -> Listed:
         listing = self._shared.references.listing(self.name.registry, self.name.path)
         names = listing.names if listing else tuple(self._shared.references.known_tags(self.name))
         if not names:
             raise reason
         log.info("%s: the last known tags are listed: %s", self.name, reason)
-        self._stale_until = time.monotonic() + _STALE_TTL_S
-        return names
+        self._shared.stats.count("registry.stale_answers")
+        return self._remember_listing(names, _STALE_TTL_S)
 
     def _fetch_tag(self, tag: str) -> Resolved:
         references = self._shared.references
@@ -288,24 +290,37 @@ class Repository:
             descriptor = self._shared.registry.resolve(self.name, tag)
         except NotFound as missing:
             references.drop_tag(self.name, tag)
-            self._resolved.pop(tag, None)
+            with self._lock:
+                self._resolved.pop(tag, None)
             self._note_missing(tag, missing)
+            self._doubt_listing(tag)
             raise
         except _UNREACHABLE as reason:
-            record = references.tag(self.name, tag)
-            if record is None:
-                raise
-            log.info("%s:%s is shown as it was last known: %s", self.name, tag, reason)
-            self._shared.stats.count("registry.stale_answers")
-            return self._remember(tag, record, _STALE_TTL_S)
+            return self._last_known(tag, reason)
         record = TagRecord(descriptor.digest, descriptor.media_type, descriptor.size, time.time())
         references.keep_tag(self.name, tag, record)
         return self._remember(tag, record, self._shared.tag_ttl_s)
 
+    def _last_known(self, tag: str, reason: Exception) -> Resolved:
+        record = self.last_known(tag)
+        if record is None:
+            raise reason
+        log.info("%s:%s is shown as it was last known: %s", self.name, tag, reason)
+        self._shared.stats.count("registry.stale_answers")
+        return self._remember(tag, record, _STALE_TTL_S)
+
+    def _doubt_listing(self, tag: str) -> None:
+        """Ask for the listing again, should it name *tag*, which the registry says it does not have."""
+        listed = self._known_listing()
+        if listed is not None and tag in listed.members:
+            self._listed = None
+            self._shared.references.expire_listing(self.name.registry, self.name.path)
+
     def _remember(self, tag: str, record: TagRecord, valid_s: float) -> Resolved:
         expires = time.monotonic() + min(valid_s, self._shared.tag_ttl_s)
         resolved = Resolved(record.digest, record.media_type, record.size, expires)
-        self._resolved[tag] = resolved
+        with self._lock:
+            self._resolved[tag] = resolved
         return resolved
 
     def _fetch_document(self, digest: Digest) -> Document:
@@ -313,21 +328,35 @@ class Repository:
             fetched = self._shared.registry.manifest(self.name, digest)
         except NotFound as missing:
             self._note_missing(str(digest), missing)
+            self._doubt_tags(digest)
             raise
         self._shared.blobs.keep(fetched.digest, fetched.content)
         self._shared.references.keep_manifest(self.name, fetched.digest, fetched.content_type)
         return Document(fetched.digest, fetched.content, fetched.content_type)
 
+    def _doubt_tags(self, digest: Digest) -> None:
+        """Resolve the tags again that were thought to point to *digest*, which the registry says it does not have."""
+        with self._lock:
+            for tag in [tag for tag, resolved in self._resolved.items() if resolved.digest == digest]:
+                del self._resolved[tag]
+        self._shared.references.expire_tags(self.name, digest)
+
     def _fetch_small_blob(self, descriptor: Descriptor) -> bytes:
-        content = b"".join(self._shared.registry.blob(self.name, descriptor))
+        content = b"".join(self._chunks(descriptor))
         if len(content) != descriptor.size or not descriptor.digest.matches(content):
             raise DigestMismatch(f"{self.name}@{descriptor.digest}: the registry sent other bytes ({len(content)})")
         self._shared.blobs.keep(descriptor.digest, content)
         return content
 
     def _fetch_blob(self, descriptor: Descriptor) -> Path:
-        chunks = self._shared.registry.blob(self.name, descriptor)
-        return self._shared.blobs.receive(descriptor.digest, descriptor.size, chunks)
+        return self._shared.blobs.receive(descriptor.digest, descriptor.size, self._chunks(descriptor))
+
+    def _chunks(self, descriptor: Descriptor) -> Generator[bytes, None, None]:
+        try:
+            yield from self._shared.registry.blob(self.name, descriptor)
+        except NotFound as missing:
+            # The name that was looked up is there: a manifest says so. What is missing are its bytes.
+            raise BadContent(f"the registry lacks what a manifest of it names: {missing}") from missing
 
     # Names that are known to be missing: asked again only after some seconds, so that a probe is one request.
 
@@ -345,6 +374,20 @@ class Repository:
 def _is_fresh(record: ListRecord | TagRecord | None, ttl_s: float) -> bool:
     # A clock that was set back makes a record seem to come from the future: such a record is not fresh either.
     return record is not None and 0 <= time.time() - record.checked < ttl_s
+
+
+def _size_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _has_digest(path: Path, digest: Digest) -> bool:
+    hasher = digest.hasher()
+    for chunk in _file_chunks(path):
+        hasher.update(chunk)
+    return hasher.hexdigest() == digest.encoded
 
 
 def _file_chunks(path: Path) -> Iterator[bytes]:

@@ -103,6 +103,17 @@ class References:
             "INSERT OR REPLACE INTO lists VALUES (?, ?, ?, ?)", (registry, path, json.dumps(names), time.time())
         )
 
+    def expire_listing(self, registry: str, path: str) -> None:
+        """Let the listing be older than any limit: it is asked for again, and serves where that fails."""
+        self._change("UPDATE lists SET checked=0 WHERE registry=? AND path=?", (registry, path))
+
+    def expire_tags(self, repository: RepositoryName, digest: Digest) -> None:
+        """Do the same to the tags that point to *digest*."""
+        self._change(
+            "UPDATE tags SET checked=0 WHERE registry=? AND path=? AND digest=?",
+            (repository.registry, repository.path, str(digest)),
+        )
+
     def drop_listing(self, registry: str, path: str) -> None:
         """Forget the listing of a repository that is gone."""
         self._change("DELETE FROM lists WHERE registry=? AND path=?", (registry, path))
@@ -155,10 +166,26 @@ class References:
 def _open(path: Path) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _prepare(sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2.0))
+        try:
+            return _connect(path)
+        except sqlite3.OperationalError:  # locked, no room, no permission: the file itself is right
+            raise
+        except sqlite3.DatabaseError as error:
+            log.warning("%s is damaged and is made anew: %s", path, error)
+            path.unlink()
+            return _connect(path)
     except (OSError, sqlite3.Error) as error:
         log.warning("%s: %s; references are remembered for this mount only", path, error)
         return _prepare(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2.0)
+    try:
+        return _prepare(database)
+    except sqlite3.Error:
+        database.close()
+        raise
 
 
 def _prepare(database: sqlite3.Connection) -> sqlite3.Connection:

@@ -66,17 +66,22 @@ class BlobFile:
 
     def open(self) -> OpenFile:
         """Return the blob, once it is fetched and verified; blocks on the network until then."""
-        path = self.repository.blob_file(self.descriptor)
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError as error:
-            raise CacheFailure(f"{path}: {error.strerror}") from error
+        fd = self._open_file()
         content = OpenContent(fd, self.descriptor.size)
         size = os.fstat(fd).st_size
         if size != self.descriptor.size:
             content.close()
             raise DigestMismatch(f"{self.digest} has {size} bytes, its descriptor says {self.descriptor.size}")
         return OpenStored(content)
+
+    def _open_file(self) -> int:
+        path = self.repository.blob_file(self.descriptor)
+        if not path.exists():  # evicted a moment ago: once more
+            path = self.repository.blob_file(self.descriptor)
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise CacheFailure(f"{path}: {error.strerror}") from error
 
 
 class OpenStored:

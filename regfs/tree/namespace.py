@@ -19,14 +19,22 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from regfs.errors import AccessDenied, InvalidName, NotFound
+from regfs.errors import (
+    AccessDenied,
+    InvalidName,
+    NotFound,
+    RateLimited,
+    RegfsError,
+    RegistryTimeout,
+    RegistryUnavailable,
+)
 from regfs.images.image import Images
 from regfs.images.repository import Repositories, Repository
 from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
 from regfs.model.names import DOCKER_HUB, RepositoryName, is_repository_component, is_tag
 from regfs.tree import image
-from regfs.tree.node import DIRECTORY_MODE, Child, Found, children_of, directory_attributes
+from regfs.tree.node import DIRECTORY_MODE, FOREVER, Child, Found, children_of, directory_attributes
 from regfs.tree.repository import TagDirectory, manifest_directory, parse_digest
 
 log = logging.getLogger(__name__)
@@ -70,7 +78,7 @@ class Namespace:
         Raises NotFound, AccessDenied, and what a network brings.
         """
         if name == ESCAPE and self.path and not self.tags_hidden:
-            return Found(replace(self, key=f"{self.key}/{ESCAPE}", tags_hidden=True), _VALID_S)
+            return Found(replace(self, key=f"{self.key}/{ESCAPE}", tags_hidden=True), FOREVER)
         if self.doubt is not None and name in image.NAMES:
             raise AccessDenied(self.doubt)
         repository = None if self.tags_hidden else self._repository()
@@ -87,16 +95,21 @@ class Namespace:
 
         Raises NotFound where the registry has neither such a repository nor anything below it.
         """
-        known = self.names.repositories.repositories(self.registry)
-        names = set(_components_below(known, self.path))
+        names, failures = set[str](), list[RegfsError]()
         repository = None if self.tags_hidden else self._repository()
         if repository is not None:
             try:
                 names |= set(repository.tags())
-            except (NotFound, AccessDenied):
+            except (NotFound, AccessDenied) as missing:
                 # Nothing is hidden by this: where there are names below, it is a namespace, and none has tags.
-                if not names:
-                    raise
+                failures.append(missing)
+        try:
+            names |= _components_below(self.names.repositories.repositories(self.registry), self.path)
+        except (RegistryUnavailable, RegistryTimeout, RateLimited) as failure:
+            # A catalog is more than some registries can manage, and adds only names that open anyway.
+            failures.append(failure)
+        if failures and not names:
+            raise failures[-1]
         return children_of(self.key, dict.fromkeys(sorted(names), DIRECTORY_MODE))
 
     def known_children(self) -> list[Child]:
@@ -135,8 +148,7 @@ class Namespace:
 
     def _tag(self, repository: Repository, tag: str, *, key: str) -> Found:
         """Return the directory of *tag*. A listing that names it is proof enough; else the registry is asked."""
-        valid_s = _VALID_S if repository.lists(tag) else repository.resolve(tag).valid_s
-        return Found(TagDirectory(key, repository, tag, self.names.images), valid_s)
+        return Found(TagDirectory(key, repository, tag, self.names.images), repository.tag_valid_s(tag))
 
     def _tag_or_component(self, repository: Repository, name: str) -> Found:
         doubt = None
@@ -158,16 +170,24 @@ class Namespace:
         if not is_repository_component(name):
             raise InvalidName(f"{name[:300]!r} is neither a repository's component nor a tag")
         below = Namespace(f"{self.key}/{name}", self.registry, _join(self.path, name), self.names, doubt=doubt)
-        return Found(below, _VALID_S)
+        # A tag of that name may be pushed at any time, and would win.
+        return Found(below, min(_VALID_S, self.names.repositories.tag_ttl_s))
 
     def _has_below(self, name: str) -> bool:
         """Tell whether *name* is a repository or leads to one: known, there when asked, or in the catalog."""
         repositories = self.names.repositories
         if name in _components_below(repositories.known_repositories(self.registry), self.path):
             return True
-        if repositories.repository(RepositoryName(self.registry, _join(self.path, name))).exists():
+        if self.registry != DOCKER_HUB and self._is_repository(_join(self.path, name)):
             return True
         return name in _components_below(repositories.repositories(self.registry), self.path)
+
+    def _is_repository(self, path: str) -> bool:
+        """Tell whether the registry shows that repository. Many refuse what does not exist: that is no."""
+        try:
+            return self.names.repositories.repository(RepositoryName(self.registry, path)).exists()
+        except AccessDenied:
+            return False
 
 
 def _join(path: str, component: str) -> str:

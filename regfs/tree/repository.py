@@ -12,15 +12,21 @@ anew sees the new one. Any thread.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from regfs.errors import BadManifest, InvalidName
+from regfs.errors import BadManifest, InvalidName, NotFound
+from regfs.images.answers import Resolved
 from regfs.images.image import Images
-from regfs.images.repository import Repository, Resolved
+from regfs.images.repository import Repository
 from regfs.model.attributes import Attributes
 from regfs.model.digest import REGISTERED, Digest
 from regfs.tree.image import ImageDirectory
 from regfs.tree.node import FOREVER, Child, Found, directory_attributes
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +44,39 @@ class TagDirectory:
 
     def lookup(self, name: str) -> Found:
         """Return a part of the image that the tag points to now."""
-        resolved = self.repository.resolve(self.tag)
-        found = self._image(resolved).lookup(name)
-        return Found(found.node, min(found.valid_s, resolved.valid_s))
+
+        def part(resolved: Resolved) -> Found:
+            found = self._image(resolved).lookup(name)
+            return Found(found.node, min(found.valid_s, resolved.valid_s))
+
+        return self._of_image(part)
 
     def children(self) -> list[Child]:
         """Return the parts of the image that the tag points to now."""
-        return self._image(self.repository.resolve(self.tag)).children()
+        return self._of_image(lambda resolved: self._image(resolved).children())
+
+    def xattrs(self) -> dict[bytes, bytes]:
+        """Return what the tag pointed to when the registry was last asked, and when that was; asks nothing.
+
+        A tool that copies or lists attributes asks each tag of a listing for them, which may cost no request.
+        """
+        record = self.repository.last_known(self.tag)
+        if record is None:
+            return {}
+        checked = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.checked))
+        return {b"user.regfs.digest": str(record.digest).encode(), b"user.regfs.checked": checked.encode()}
+
+    def _of_image(self, ask: Callable[[Resolved], T]) -> T:
+        """Return what *ask* tells of the image that the tag points to now."""
+        resolved = self.repository.resolve(self.tag)
+        try:
+            return ask(resolved)
+        except NotFound:
+            # The answer was some seconds old, and the registry may have dropped that image since: the tag moved.
+            again = self.repository.resolve(self.tag)
+            if again.digest == resolved.digest:
+                raise
+            return ask(again)
 
     def _image(self, resolved: Resolved) -> ImageDirectory:
         pinned = self.images.pinned(self.repository, resolved.digest, resolved.media_type)

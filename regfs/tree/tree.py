@@ -32,6 +32,7 @@ from regfs.tree.blobs import OpenStored
 from regfs.tree.control import LiveFile
 from regfs.tree.node import FOREVER, Child, Directory, File, Link, Node, RowsDirectory, inode_number
 from regfs.tree.node import OpenFile as OpenFile
+from regfs.tree.repository import TagDirectory
 from regfs.tree.root import Root
 
 ROOT = 1
@@ -220,7 +221,10 @@ class Tree:
     def xattrs(self, node: int) -> Mapping[bytes, bytes]:
         """Return the extended attributes of *node*."""
         number = node >> SPACE_SHIFT
-        if not number or (node & _KEY_MASK == _DOOR and self._space(number).rows is None):
+        if not number:
+            invented = self._keep(node).node
+            return invented.xattrs() if isinstance(invented, TagDirectory) else _NO_XATTRS
+        if node & _KEY_MASK == _DOOR and self._space(number).rows is None:
             return _NO_XATTRS
         space = self._space(number)
         rows = space.table()

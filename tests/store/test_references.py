@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 from regfs.model.digest import Digest
@@ -52,4 +53,39 @@ def test_a_damaged_file_costs_the_memory_not_the_mount(tmp_path: Path) -> None:
     (tmp_path / "names").write_bytes(b"not a database" * 100)
     references = References(tmp_path / "names")
     references.keep_tag(DEBIAN, "12", RECORD)
+    assert references.tag(DEBIAN, "12") == RECORD
+
+
+def test_a_damaged_file_is_made_anew_and_remembers_again(tmp_path: Path) -> None:
+    (tmp_path / "names").write_bytes(b"not a database" * 100)
+    References(tmp_path / "names").keep_tag(DEBIAN, "12", RECORD)
+    assert References(tmp_path / "names").tag(DEBIAN, "12") == RECORD
+
+
+def test_what_is_expired_is_still_known_but_old(tmp_path: Path) -> None:
+    references = References(tmp_path / "names")
+    references.keep_tag(DEBIAN, "12", RECORD)
+    references.keep_listing("docker.io", "library/debian", ["12"])
+    references.expire_tags(DEBIAN, RECORD.digest)
+    references.expire_listing("docker.io", "library/debian")
+    tag, listing = references.tag(DEBIAN, "12"), references.listing("docker.io", "library/debian")
+    assert tag is not None and (tag.digest, tag.checked) == (RECORD.digest, 0)
+    assert listing is not None and (listing.names, listing.checked) == (("12",), 0)
+
+
+def test_two_daemons_on_one_file_see_what_the_other_remembers(tmp_path: Path) -> None:
+    one, other = References(tmp_path / "names"), References(tmp_path / "names")
+    one.keep_tag(DEBIAN, "12", RECORD)
+    other.keep_tag(DEBIAN, "13", RECORD)
+    assert one.known_tags(DEBIAN) == other.known_tags(DEBIAN) == ["12", "13"]
+
+
+def test_a_file_that_another_process_has_locked_costs_the_memory_not_the_answer(tmp_path: Path) -> None:
+    references = References(tmp_path / "names")
+    references.keep_tag(DEBIAN, "12", RECORD)
+    other = sqlite3.connect(tmp_path / "names", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    assert references.tag(DEBIAN, "12") is None
+    other.execute("COMMIT")
+    other.close()
     assert references.tag(DEBIAN, "12") == RECORD

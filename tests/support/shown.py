@@ -51,7 +51,7 @@ class Shown:
         self.cache = directory
         flights = Flights()
         self._store = LayerStore(directory)
-        retry = RetryPolicy(base_s=0.01, breaker_s=0.05)
+        retry = RetryPolicy(base_s=0.01, breaker_s=0.0)
         self._client = RegistryClient(Hosts(), Credentials({}), self.stats, offline=offline, retry=retry)
         contents = Contents(self._store, directory / "images", flights=flights, stats=self.stats)
         repositories = Repositories(
