@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
 from regfs.errors import AccessDenied, ProtocolViolation
 from regfs.model.names import RepositoryName
@@ -34,6 +35,7 @@ from regfs.registry.tokens import TokenRequest, TokenServers, basic_authorizatio
 log = logging.getLogger(__name__)
 
 _REMEMBERED = 4096
+_RENEWAL_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ class Demand:
 
     bearer: Challenge | None
     basic: Challenge | None
+
+    @property
+    def server(self) -> tuple[str, str]:
+        """The token server and what it knows the registry as; empty for Basic."""
+        return ("", "") if self.bearer is None else (self.bearer.get("realm"), self.bearer.get("service"))
 
     @classmethod
     def of(cls, challenges: list[Challenge]) -> Demand | None:
@@ -54,12 +61,17 @@ class Demand:
 class Authenticator:
     """Knows what each registry demanded, and answers it."""
 
-    def __init__(self, credentials: Credentials, token_servers: TokenServers) -> None:
+    def __init__(
+        self, credentials: Credentials, token_servers: TokenServers, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.credentials = credentials
         self.token_servers = token_servers
         self._lock = threading.Lock()
-        self._demands: LRUCache[str, Demand] = LRUCache(_REMEMBERED)
+        # By base URL and scopes: Artifactory has a token server for each of its repositories. Without scopes: the last
+        # one of the registry, for a first attempt.
+        self._demands: LRUCache[tuple[str, tuple[str, ...]], Demand] = LRUCache(_REMEMBERED)
         self._scopes: LRUCache[tuple[str, tuple[str, ...]], tuple[str, ...]] = LRUCache(_REMEMBERED)
+        self._renewals: TTLCache[str, bool] = TTLCache(_REMEMBERED, _RENEWAL_S, timer=clock)
 
     def login(
         self, endpoint: Endpoint, *, base: str, repository: RepositoryName | None, scopes: tuple[str, ...]
@@ -67,18 +79,27 @@ class Authenticator:
         """Return the dealings of one request with authentication. *base* is the URL of the API that is asked."""
         return Login(self, endpoint, base=base, repository=repository, scopes=scopes)
 
-    def demand(self, base: str) -> Demand | None:
-        """Return what the registry at *base* demanded last."""
+    def demand(self, base: str, asked: tuple[str, ...]) -> Demand | None:
+        """Return what the registry at *base* demanded last for *asked*, or for anything."""
         with self._lock:
-            return self._demands.get(base)
+            return self._demands.get((base, asked)) or self._demands.get((base, ()))
 
-    def learn(self, base: str, challenges: list[str]) -> Demand | None:
-        """Remember what WWW-Authenticate headers of the registry at *base* demand; return it."""
+    def learn(self, base: str, asked: tuple[str, ...], challenges: list[str]) -> Demand | None:
+        """Remember what WWW-Authenticate headers of the registry at *base* demand for *asked*; return it."""
         demand = Demand.of(parse_challenges(challenges))
         if demand is not None:
             with self._lock:
-                self._demands[base] = demand
+                self._demands[base, asked] = self._demands[base, ()] = demand
         return demand
+
+    def renew(self, host: str) -> None:
+        """Let the helpers be asked again for *host*, whose credential was refused: not too often."""
+        with self._lock:
+            is_due = host not in self._renewals
+            if is_due:
+                self._renewals[host] = True
+        if is_due:
+            self.credentials.forget(host)
 
     def scopes(self, base: str, asked: tuple[str, ...]) -> tuple[str, ...]:
         """Return the scopes that are known to be needed where *asked* should do."""
@@ -112,7 +133,9 @@ class Login:
         self._credential: Credential | None = None
         self._token: TokenRequest | None = None
         self._sent: str | None = None
+        self._demand: Demand | None = None
         self._fresh = False
+        self._moved = False
         self._widened = False
         self._renewed = False
 
@@ -121,9 +144,9 @@ class Login:
 
         Raises AccessDenied, and what Exchange.ask raises.
         """
-        demand = self._authenticator.demand(self._base)
+        self._demand = self._authenticator.demand(self._base, self._asked)
         self._token = None
-        self._sent = None if demand is None else self._authorization(demand)
+        self._sent = None if self._demand is None else self._authorization(self._demand)
         return self._sent
 
     def refused(self, answer: Answer, *, ping: Callable[[], list[str]]) -> bool:
@@ -134,13 +157,16 @@ class Login:
         if answer.status == 403:
             return self._sent is not None and self._credential_changed()
         headers = answer.headers.all("WWW-Authenticate")
-        demand = self._authenticator.learn(self._base, headers)
+        before, demand = self._demand, self._authenticator.learn(self._base, self._asked, headers)
         if demand is None and self._sent is None:
-            demand = self._authenticator.learn(self._base, ping())
+            demand = self._authenticator.learn(self._base, self._asked, ping())
         challenge = demand.bearer if demand is not None else None
         if self._sent is None:
             return self._begin(demand)
         if challenge is not None and self._widen(challenge):
+            return True
+        if demand is not None and before is not None and demand.server != before.server and not self._moved:
+            self._moved = True
             return True
         if self._token is not None and not self._fresh:
             self._authenticator.token_servers.forget(self._token, self._sent)
@@ -195,7 +221,7 @@ class Login:
         if self._renewed or self._credential is None:
             return False
         self._renewed = True
-        self._authenticator.credentials.forget(self._endpoint.host)
+        self._authenticator.renew(self._endpoint.host)
         return self._find_credential() != self._credential
 
     def _add_scopes(self, challenge: Challenge | None) -> None:

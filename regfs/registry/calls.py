@@ -23,6 +23,7 @@ from regfs.errors import (
     RegfsError,
     RegistryTimeout,
     RegistryUnavailable,
+    TooLarge,
 )
 from regfs.model.names import RepositoryName
 from regfs.registry.auth import Authenticator
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 # A mirror that does not answer must leave time to ask the next.
 _MIRROR_ANSWERS_WITHIN_S = 10.0
-MIRROR_FAILURES = (NotFound, AccessDenied, RateLimited, RegistryTimeout, RegistryUnavailable, BadContent)
+MIRROR_FAILURES = (NotFound, AccessDenied, RateLimited, RegistryTimeout, RegistryUnavailable, BadContent, TooLarge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ class Calls:
         """Ask *base* what it demands, as anybody may, and remember it."""
         with self._exchange.probe(Request("GET", f"{base}/", tls=endpoint.tls)) as answer:
             if answer.status == 401:
-                self._authenticator.learn(base, answer.headers.all("WWW-Authenticate"))
+                self._authenticator.learn(base, (), answer.headers.all("WWW-Authenticate"))
             answer.discard()
 
     def _ping(self, endpoint: Endpoint, base: str) -> list[str]:

@@ -91,7 +91,7 @@ class RegistryClient:
             stats, make_transport=make_transport, retry=retry, private_redirects=private_redirects, clock=clock
         )
         token_servers = TokenServers(self._exchange, stats, clock=clock, denial_s=denial_s)
-        calls = Calls(hosts, Authenticator(credentials, token_servers), self._exchange, offline=offline)
+        calls = Calls(hosts, Authenticator(credentials, token_servers, clock=clock), self._exchange, offline=offline)
         self._documents = Documents(calls)
         self._blobs = Blobs(calls, stats, retry=retry)
         self._listing = Listing(calls)

@@ -25,7 +25,7 @@ from regfs.registry.message import Answer, Request
 from regfs.registry.redirects import MAX_HOPS, REDIRECTS, redirected
 from regfs.registry.refusals import is_throttling, refusal
 from regfs.registry.retry import TRANSIENT, HostHealth, RetryPolicy, retry_after_s
-from regfs.registry.sockets import ConnectFailed, Slow
+from regfs.registry.sockets import ConnectFailed, NotTls, Slow
 from regfs.stats import Stats
 
 if TYPE_CHECKING:
@@ -101,8 +101,19 @@ class Exchange:
             self._again(host, error, attempt, wait_s=wait_s)
 
     def probe(self, request: Request) -> Answer:
-        """Return the answer to *request*, sent once, whatever is known of its host. Raises as Transport.send does."""
-        return self._carrier().send(request)
+        """Return the answer to *request*, which finds out whether its scheme is spoken: sent once, without redirects.
+
+        Raises as Transport.send does; NotTls and ConnectFailed say that another scheme may be.
+        """
+        place = f"{request.origin.scheme}://{request.origin}"
+        self._health.admit(place)
+        try:
+            return self._carrier().send(request)
+        except NotTls:
+            raise
+        except (ConnectFailed, Slow) as error:
+            self._health.failed(place, error)
+            raise
 
     def close(self) -> None:
         """Close the idle connections."""

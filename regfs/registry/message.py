@@ -6,13 +6,14 @@ thread that sent its request, holds a connection, and must be closed (or read to
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from regfs.errors import TooLarge
+from regfs.errors import RegistryTimeout, RegistryUnavailable, TooLarge
 from regfs.registry.hosts import Tls
 
 # The default trust: the system's authorities, no client certificate.
@@ -134,7 +135,10 @@ class Answer:
         return self._chunks
 
     def read(self, limit: int, *, what: str) -> bytes:
-        """Return the whole body, read once. Raises TooLarge where it is over *limit* bytes; *what* names it then."""
+        """Return the whole body, read once. Raises TooLarge where it is over *limit* bytes; *what* names it then.
+
+        For documents: a server that compresses them, though we ask it not to, is understood.
+        """
         if self._body is not None:
             return self._body
         if self.content_length is not None and self.content_length > limit:
@@ -147,8 +151,22 @@ class Answer:
                 self.close()
                 raise TooLarge(f"{what}: more than {limit} bytes")
         self.close()
-        self._body = bytes(received)
+        self._body = self._inflated(bytes(received), limit, what=what)
         return self._body
+
+    def _inflated(self, body: bytes, limit: int, *, what: str) -> bytes:
+        """Return *body* without a gzip around it. No document begins with gzip's two bytes itself."""
+        encoding = (self.headers.get("Content-Encoding") or "").lower()
+        if encoding not in ("gzip", "x-gzip") or not body.startswith(b"\x1f\x8b"):
+            return body
+        inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        try:
+            content = inflater.decompress(body, limit + 1)
+        except zlib.error:
+            return body
+        if len(content) > limit:
+            raise TooLarge(f"{what}: more than {limit} bytes")
+        return content
 
     def read_some(self, limit: int) -> bytes:
         """Return up to *limit* bytes of the body and close: for texts that are only shown."""
@@ -163,8 +181,11 @@ class Answer:
     def discard(self) -> None:
         """Close; a short body is read first, so that its connection can be used again."""
         if self.content_length is not None and self.content_length <= _WORTH_DRAINING:
-            for _chunk in self._chunks:
-                pass
+            try:
+                for _chunk in self._chunks:
+                    pass
+            except (RegistryUnavailable, RegistryTimeout):
+                pass  # nobody misses what is thrown away
         self.close()
 
     def close(self) -> None:

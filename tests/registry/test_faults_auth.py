@@ -16,7 +16,7 @@ from regfs.registry.credentials import Credential
 from regfs.registry.hosts import Tls
 from regfs.registry.tokens import TokenRequest, _use_s
 from tests.support.client_rig import Rig, basic, repository_of, saw_no_secret
-from tests.support.fault_server import FaultServer, Response, changed, reply
+from tests.support.fault_server import Action, FaultServer, Response, changed, reply
 from tests.support.memory_registry import MemoryRegistry, error
 
 SCOPED = "/token?scope=repository:demo/app:pull"
@@ -365,3 +365,43 @@ def test_no_error_message_has_a_secret(rig: Rig) -> None:
         chain = chain.__cause__ or chain.__context__  # type: ignore[assignment]
     assert USER[1] not in " ".join(texts)
     assert basic(*USER) not in " ".join(texts)
+
+
+def test_a_registry_with_a_token_server_for_each_repository_is_understood(rig: Rig) -> None:
+    registry = token_registry()
+    registry.add_image("other/app", "v2")
+    server = rig.server(registry)
+    client = rig.client(server, login=USER)
+    refuse = error(401, "UNAUTHORIZED")
+
+    def demand(realm: str) -> Action:
+        def bend(right: Response) -> Response:
+            challenge = f'Bearer realm="{realm}",service="s"'
+            return refuse.with_header("WWW-Authenticate", challenge) if right.status == 401 else right
+
+        return changed(bend)
+
+    server.on("GET", "/demo/", demand("/token?for=demo"))
+    server.on("GET", "/other/", demand("/token?for=other"))
+    server.on("GET", "^/token.*for=demo.*other", reply(200, '{"token":"useless"}'))
+    for _ in range(2):
+        assert client.tags(repository_of(server)) == ["v1"]
+        assert client.tags(repository_of(server, "other/app")) == ["v2"]
+    assert len(server.paths("/v2/")) == 6
+
+
+def test_a_helper_is_not_run_for_every_refusal(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = token_registry()
+    server = rig.server(registry)
+    runs = rig.directory / "runs"
+    helper = rig.directory / "docker-credential-counting"
+    helper.write_text(f'#!/bin/sh\necho run >> {runs}\necho \'{{"Username":"user","Secret":"{USER[1]}"}}\'\n')
+    helper.chmod(0o755)
+    client = rig.client(server, environment={"PATH": f"{rig.directory}:/usr/bin:/bin"})
+    rig.write_config({"credHelpers": {server.address: "counting"}})
+    client.tags(repository_of(server))
+    server.on("GET", "/tags/", reply(403))
+    for _ in range(5):
+        with pytest.raises(AccessDenied):
+            client.tags(repository_of(server))
+    assert len(runs.read_text().split()) <= 2

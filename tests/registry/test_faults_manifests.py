@@ -6,6 +6,7 @@ What a document says is the model's matter (tests/model); here it is bytes, dige
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 
@@ -296,3 +297,23 @@ def test_a_manifest_that_is_cut_for_ever_is_given_up(rig: Rig) -> None:
     with pytest.raises(BadContent):
         rig.client(server).manifest(repository_of(server), digest)
     assert len(server.paths()) <= RETRY.attempts
+
+
+def test_a_document_that_is_compressed_for_the_transport_is_understood(rig: Rig) -> None:
+    server, application, digest = serving(rig)
+
+    def compress(right: Response) -> Response:
+        return Response(right.status, right.headers, gzip.compress(right.body)).with_header("Content-Encoding", "gzip")
+
+    server.on("GET", ".", changed(compress))
+    client = rig.client(server)
+    assert client.manifest(repository_of(server), digest).content == content_of(application, digest)
+    assert client.tags(repository_of(server)) == ["v1"]
+
+
+@pytest.mark.parametrize("body", [gzip.compress(bytes(20_000_000)), b"\x1f\x8bjunk", gzip.compress(b"{}")[:5]])
+def test_a_compressed_document_that_is_wrong_is_refused(rig: Rig, body: bytes) -> None:
+    server, _application, digest = serving(rig)
+    server.on("GET", ".", reply(200, body, {"Content-Encoding": "gzip"}))
+    with pytest.raises((BadContent, TooLarge)):
+        rig.client(server).manifest(repository_of(server), digest)

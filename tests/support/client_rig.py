@@ -62,6 +62,7 @@ class Rig:
         options: str = "",
         retry: RetryPolicy = RETRY,
         pace: Pace = PACE,
+        environment: Mapping[str, str] | None = None,
         **more: object,
     ) -> RegistryClient:
         """Return a client that knows *server* and *mirrors* as hosts.toml tells, and the given logins."""
@@ -74,7 +75,7 @@ class Rig:
         self.write_logins(known)
         client = RegistryClient(
             Hosts(hosts_directories=[self.directory / "hosts"]),
-            Credentials({"HOME": str(self.directory)}),
+            Credentials({"HOME": str(self.directory), **(environment or {})}),
             self.stats,
             retry=retry,
             pace=pace,
