@@ -173,13 +173,13 @@ class KernelSession:
 
     def _stop_by_force(self) -> None:
         """End a session whose mount is busy; where its connection cannot be aborted, by serving it no more."""
-        if self._device and not self._ended.is_set():
-            mountpoints.abort(self._device, self._mountpoint if self._is_ours() else None)
+        aborted = mountpoints.abort(self._device, self._mountpoint if self._is_ours() else None)
         try:
             self.unmount(lazily=True)
         except MountFailure as error:
             log.info("%s", error)
-        self._ended.wait(_END_GRACE_S)
+        if aborted:
+            self._ended.wait(_END_GRACE_S)
         self._end()
 
     def _end(self) -> None:

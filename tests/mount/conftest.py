@@ -18,19 +18,26 @@ def why_not(driver: str) -> str:
         return "/dev/fuse is missing (modprobe fuse)"
     if os.geteuid() != 0:
         return "the suite mounts as root"
-    if driver == "fusepy" and ctypes.util.find_library("fuse") is None:
+    if driver.startswith("fusepy") and ctypes.util.find_library("fuse") is None:
         return "libfuse 2 is not installed (apt-get install libfuse2)"
     return ""
 
 
-@pytest.fixture(scope="session", params=DRIVERS)
+@pytest.fixture(scope="session", params=[*DRIVERS, *(f"{name}+without_sys_admin" for name in DRIVERS)])
 def driver(request: pytest.FixtureRequest) -> str:
-    """Each driver in turn."""
+    """Each driver in turn, as root and as an ordinary user has it: through the helper program, without passthrough."""
     reason = why_not(request.param)
     if reason:
         pytest.skip(reason)
     name: str = request.param
     return name
+
+
+@pytest.fixture
+def ends_when_busy(driver: str) -> None:
+    """Skip where a busy mount cannot be ended: libfuse 2 then serves it until nobody is inside any more."""
+    if driver == "fusepy+without_sys_admin" and not os.path.ismount("/sys/fs/fuse/connections"):
+        pytest.skip("the control file system of FUSE is not mounted on /sys/fs/fuse/connections")
 
 
 @pytest.fixture(scope="session")

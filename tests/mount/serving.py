@@ -1,8 +1,8 @@
 """One mount of the suite's tree in a process of its own: a test must never wait for a mount that it serves itself.
 
-`python -m tests.mount.serving DRIVER MOUNTPOINT [WORD...]`: says READY on standard output; SIGTERM stops it, as the
-daemon does, and SIGUSR1 lets the kernel look /stable up again (kernel driver). Words: allow_other, without_sys_admin
-(as an ordinary user has it, who needs the helper program).
+`python -m tests.mount.serving DRIVER [WORD...] MOUNTPOINT [WORD...]`: says READY on standard output; SIGTERM stops it,
+as the daemon does, and SIGUSR1 lets the kernel look /stable up again (kernel driver). Words: allow_other,
+without_sys_admin (as an ordinary user has it, who needs the helper program).
 DRIVERS is the seam: driver -> function that makes a session of mount(), serve(on_ready), unmount() and stop().
 """
 
@@ -49,7 +49,7 @@ DRIVERS: dict[str, Callable[[Any, Callable[[str, RegfsError], None]], Any]] = {
 
 
 class Serving:
-    """A mount that another process serves."""
+    """A mount that another process serves; *driver* may have words behind it: kernel+without_sys_admin."""
 
     def __init__(self, driver: str, mountpoint: Path, words: Sequence[str] = (), prefix: Sequence[str] = ()) -> None:
         mountpoint.mkdir(exist_ok=True)
@@ -58,7 +58,7 @@ class Serving:
         self.log = mountpoint.with_name(mountpoint.name + ".log")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "tests.mount.serving", driver, str(mountpoint), *words],
+                [*prefix, sys.executable, "-m", "tests.mount.serving", *driver.split("+"), str(mountpoint), *words],
                 cwd=Path(__file__).parents[2],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -104,7 +104,8 @@ def main() -> None:
     """Serve until SIGTERM or umount."""
     from regfs.mount.kernel_mount import MountOptions
 
-    driver, mountpoint, *words = sys.argv[1:]
+    driver, *words = sys.argv[1:]
+    mountpoint = next(word for word in words if word.startswith("/"))
     logging.basicConfig(level=logging.INFO)
     if "without_sys_admin" in words:
         drop_sys_admin()
