@@ -6,6 +6,8 @@ import argparse
 import json
 import os
 import platform
+import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -77,7 +79,22 @@ def print_table(rows: list[Row]) -> None:
             print(f"{row.workload.strip()}: {row.note}")
 
 
+def measure(bench: Bench, name: str) -> list[Row]:
+    """Return the rows of a workload; one that fails is noted, so that it does not cost the others' numbers."""
+    start = time.monotonic()
+    print(f"{name} …", end=" ", flush=True)
+    try:
+        rows = WORKLOADS[name](bench)
+    except (RuntimeError, AssertionError, OSError, subprocess.SubprocessError) as error:
+        print(f"FAILED: {error}", flush=True)
+        bench.notes.append(f"{name} failed: {str(error)[:300]}")
+        return []
+    print(f"{time.monotonic() - start:.0f} s", flush=True)
+    return rows
+
+
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing stays mounted
     arguments = parse_arguments()
     if not is_installed():
         sys.exit("docker-registry is not installed: apt-get install docker-registry")
@@ -88,19 +105,11 @@ def main() -> int:
     print(f"regfs {VERSION}, Python {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} cores")
     with BenchImages(bench_directory()) as images, tempfile.TemporaryDirectory(prefix="regfs-bench-") as scratch:
         bench = Bench(images, drivers, Path(scratch))
-        for name in arguments.only or WORKLOADS:
-            start = time.monotonic()
-            print(f"{name} …", end=" ", flush=True)
-            try:
-                rows += WORKLOADS[name](bench)
-                print(f"{time.monotonic() - start:.0f} s", flush=True)
-            except (
-                RuntimeError,
-                AssertionError,
-                OSError,
-            ) as error:  # one that fails shall not cost the others' numbers
-                print(f"FAILED: {error}", flush=True)
-                bench.notes.append(f"{name} failed: {str(error)[:300]}")
+        try:
+            for name in arguments.only or WORKLOADS:
+                rows += measure(bench, name)
+        finally:
+            bench.clean_up()
     print()
     print_table(rows)
     for note in bench.notes:

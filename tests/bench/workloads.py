@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.bench.images import BenchImages, small_names
 from tests.bench.measure import Row, drop_page_cache, memory_of, rss_of, run, timed
 from tests.bench.peers import PEERS, Peer, SkopeoUmoci
-from tests.support.mounted import Mounted
+from tests.support.mounted import Mounted, mounts_at
 
 MIB = 1 << 20
 IMPORT = ["python3", "-c", "import numpy"]
@@ -33,6 +33,7 @@ class Bench:
     scratch: Path
     notes: list[str] = field(default_factory=list)
     _unpacked: dict[str, Path] = field(default_factory=dict)
+    _mounts: list[Mounted] = field(default_factory=list)
 
     def peers(self) -> list[Peer]:
         """Return the peers that run here; why the others do not is noted once."""
@@ -50,7 +51,15 @@ class Bench:
         """Return a mount that is not mounted yet, with an empty cache of its own unless *cache* is given."""
         directory = Path(tempfile.mkdtemp(dir=self.scratch))
         options = ["--driver", driver, "--default-registry", registry, "--cache-size", "40GiB"]
-        return Mounted(directory, options=options, cache=cache)
+        mount = Mounted(directory, options=options, cache=cache)
+        self._mounts.append(mount)
+        return mount
+
+    def clean_up(self) -> None:
+        """Unmount what a workload that broke off has left."""
+        for mount in self._mounts:
+            if mounts_at(mount.path) or mount.processes():
+                mount.clean_up()
 
     def path(self, mount: Mounted, image: str) -> Path:
         """Return the image's directory in a mount."""
