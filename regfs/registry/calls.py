@@ -24,6 +24,7 @@ from regfs.errors import (
     RegistryTimeout,
     RegistryUnavailable,
     TooLarge,
+    Unsupported,
 )
 from regfs.model.names import RepositoryName
 from regfs.registry.auth import Authenticator
@@ -38,7 +39,16 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 # A mirror that does not answer must leave time to ask the next.
 _MIRROR_ANSWERS_WITHIN_S = 10.0
-MIRROR_FAILURES = (NotFound, AccessDenied, RateLimited, RegistryTimeout, RegistryUnavailable, BadContent, TooLarge)
+MIRROR_FAILURES = (
+    NotFound,
+    AccessDenied,
+    RateLimited,
+    RegistryTimeout,
+    RegistryUnavailable,
+    BadContent,
+    TooLarge,
+    Unsupported,
+)
 
 
 @dataclass(frozen=True, slots=True)

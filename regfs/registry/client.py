@@ -22,6 +22,7 @@ from regfs.registry.credentials import Credentials
 from regfs.registry.documents import Documents, FetchedManifest
 from regfs.registry.exchange import Exchange
 from regfs.registry.hosts import Hosts
+from regfs.registry.hub import HUB_URL, Hub, Namespace
 from regfs.registry.listing import Listing
 from regfs.registry.referrers import Referrers
 from regfs.registry.retry import RetryPolicy
@@ -34,7 +35,7 @@ from regfs.version import VERSION
 if TYPE_CHECKING:
     from regfs.registry.transport import Transport
 
-__all__ = ["FetchedManifest", "RegistryClient"]
+__all__ = ["FetchedManifest", "Namespace", "RegistryClient"]
 
 _DENIAL_S = 5.0
 
@@ -71,6 +72,7 @@ class RegistryClient:
         slots: HostSlots | None = None,
         private_redirects: bool = False,
         user_agent: str = f"regfs/{VERSION}",
+        hub_url: str = HUB_URL,
         clock: Callable[[], float] = time.monotonic,
         denial_s: float = _DENIAL_S,
     ) -> None:
@@ -95,6 +97,7 @@ class RegistryClient:
         self._documents = Documents(calls)
         self._blobs = Blobs(calls, stats, retry=retry)
         self._listing = Listing(calls)
+        self._hub = Hub(self._exchange, offline=offline, url=hub_url)
         self._referrers = Referrers(calls, self._documents)
 
     def tags(self, repository: RepositoryName) -> list[str]:
@@ -104,9 +107,17 @@ class RegistryClient:
     def repositories(self, registry: str) -> list[str]:
         """Return the paths of all repositories that *registry* lists, sorted.
 
-        NotFound, AccessDenied or ProtocolViolation where it cannot be listed, which says nothing about repositories.
+        NotFound, AccessDenied, Unsupported or ProtocolViolation where it cannot be listed, which says nothing about
+        its repositories.
         """
         return self._listing.repositories(registry)
+
+    def hub_namespace(self, namespace: str) -> Namespace:
+        """Return the repositories in *namespace* of Docker Hub, which its registry does not list.
+
+        Asks another host than the registry, with limits of its own, and without credentials: for those who opted in.
+        """
+        return self._hub.namespace(namespace)
 
     def resolve(self, repository: RepositoryName, tag: str) -> Descriptor:
         """Return the descriptor of what *tag* names now: by HEAD, which costs no quota, where the registry can."""

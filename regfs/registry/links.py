@@ -38,15 +38,18 @@ def _relations(value: str, position: int) -> list[str]:
 
 
 def next_page(url: str, values: Iterable[str]) -> str | None:
-    """Return path and query of the page after *url*, None where that was the last one.
+    """Return path and query of the page after *url*, None where that was the last one. Raises as page_of() does."""
+    target = next_target(values)
+    return None if target is None else page_of(url, target)
+
+
+def page_of(url: str, target: str) -> str:
+    """Return path and query of *target*, a reference that the page at *url* gives to the next one.
 
     Only path and query count: the host stays ours, so that no link leads a token to another one, and a registry that
-    names an internal host behind its proxy still works. Raises ProtocolViolation where there is a next page whose
-    address makes no sense: the list would be cut off.
+    names an internal host behind its proxy still works. Raises ProtocolViolation where the address makes no sense:
+    the list would be cut off there.
     """
-    target = next_target(values)
-    if target is None:
-        return None
     try:
         if len(target) > _TARGET_LIMIT or _UNSAFE.search(target):
             raise ValueError("a malformed URL")

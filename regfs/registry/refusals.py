@@ -19,6 +19,7 @@ from regfs.errors import (
     RegfsError,
     RegistryTimeout,
     RegistryUnavailable,
+    Unsupported,
 )
 from regfs.registry.message import Answer
 
@@ -58,6 +59,8 @@ def refusal(answer: Answer, *, what: str) -> RegfsError:
         return AccessDenied(f"{what}: the proxy on the way to {host} wants credentials; name them in https_proxy")
     if status == 429 or (status == 400 and is_throttling(answer)):
         return RateLimited(f"{what}: {reason}")
+    if status in (405, 501):
+        return Unsupported(f"{what}: {reason}")
     if status >= 500 or status in (408, 499):
         return RegistryUnavailable(f"{what}: {reason}")
     return ProtocolViolation(f"{what}: {reason}")

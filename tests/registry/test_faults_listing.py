@@ -15,6 +15,7 @@ from regfs.errors import (
     RegfsError,
     RegistryUnavailable,
     TooLarge,
+    Unsupported,
 )
 from regfs.model.digest import Digest
 from regfs.registry import listing
@@ -235,7 +236,7 @@ def test_f64_a_token_that_ends_between_pages_is_renewed(rig: Rig) -> None:
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(401, AccessDenied), (403, AccessDenied), (404, NotFound), (405, ProtocolViolation), (501, RegistryUnavailable)],
+    [(401, AccessDenied), (403, AccessDenied), (404, NotFound), (405, Unsupported), (501, Unsupported)],
 )
 def test_f65_a_catalog_that_is_refused_is_an_error_of_its_kind_and_the_rest_works(
     rig: Rig, status: int, kind: type[RegfsError]
