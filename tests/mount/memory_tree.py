@@ -6,7 +6,7 @@
 /errors     one name for each error, raised by its look-up
 /slow       look-ups and reads that wait until /release is looked up; each says WAITING on standard output
 /live       a file of which the size is not known before it is read
-/counters   how often each name was looked up, as JSON
+/counters   how often each name was looked up, and the sizes of the reads of some files, as JSON
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ class Entry:
     backing: int | None = None
     keep_cache: bool = True
     known: bytes = b""
+    reads: list[int] = field(default_factory=list)
 
     def packed(self, number: int) -> bytes:
         """Return the 88 bytes of attributes; a recorded entry's are packed once, as in a table."""
@@ -122,6 +123,7 @@ class MemoryFile:
         self.keep_cache = entry.keep_cache
 
     def read_at(self, offset: int, size: int) -> bytes:
+        self._entry.reads.append(size)
         return self._entry.content[offset : offset + size]
 
     def backing_fd(self) -> int | None:
@@ -330,6 +332,10 @@ class SuiteTree(MemoryTree):
         for number in range(MANY):
             self.file(many, b"%05d" % number, b"")
 
+    def _recorded_entry(self, name: str) -> Entry:
+        stable = self.nodes[self.nodes[ROOT].children[b"stable"]]
+        return self.nodes[stable.children[name.encode()]]
+
     def _failures(self) -> None:
         directory = self.directory(ROOT, b"errors")
         for name, (kind, _) in FAILURES.items():
@@ -350,7 +356,8 @@ class SuiteTree(MemoryTree):
         if node == self.live:
             return MemoryFile(Entry(0, b"alive\n", keep_cache=False))
         if node == self.counters:
-            return MemoryFile(Entry(0, json.dumps(self.asked).encode(), keep_cache=False))
+            reads = {f"reads of {name}": self._recorded_entry(name).reads for name in ("file", "big", "backed")}
+            return MemoryFile(Entry(0, json.dumps({**self.asked, **reads}).encode(), keep_cache=False))
         if node in self.slow_reads:
             return SlowFile(self.nodes[node], self.arrived)
         return super().open(node)

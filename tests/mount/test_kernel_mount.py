@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +23,13 @@ TIMEOUT_S = 30
 pytestmark = pytest.mark.usefixtures("needs_kernel_driver")
 
 
-def counters(mountpoint: Path) -> dict[str, int]:
-    counted: dict[str, int] = json.loads((mountpoint / "counters").read_text())
+def counters(mountpoint: Path) -> dict[str, Any]:
+    counted: dict[str, Any] = json.loads((mountpoint / "counters").read_text())
     return counted
+
+
+def lookups(mountpoint: Path) -> dict[str, int]:
+    return {name: times for name, times in counters(mountpoint).items() if not name.startswith("reads of ")}
 
 
 def stat_quietly(path: Path) -> None:
@@ -49,7 +54,29 @@ def test_what_is_below_a_digest_is_looked_up_once(serve: ServeSuite) -> None:
 def test_a_listing_below_a_digest_saves_every_look_up(serve: ServeSuite) -> None:
     path = serve("kernel").path
     subprocess.run(["ls", "-lR", path / "stable"], stdout=subprocess.DEVNULL, timeout=TIMEOUT_S, check=True)
-    assert set(counters(path)) == {"stable", "counters"}
+    assert set(lookups(path)) == {"stable", "counters"}
+
+
+def test_a_small_file_costs_one_read_however_often_it_is_opened(serve: ServeSuite) -> None:
+    path = serve("kernel").path
+    assert {(path / "stable/file").read_bytes() for _ in range(5)} == {b"hello\n"}
+    assert len(counters(path)["reads of file"]) == 1
+
+
+def test_a_big_file_is_read_in_big_pieces_and_kept(serve: ServeSuite) -> None:
+    path = serve("kernel").path
+    assert {(path / "stable/big").read_bytes() for _ in range(2)} == {BIG}
+    reads = counters(path)["reads of big"]
+    assert max(reads) == 1 << 20
+    assert sum(reads) <= len(BIG) + (2 << 20)
+
+
+def test_the_kernel_reads_a_file_itself_that_lies_on_disk(serve: ServeSuite) -> None:
+    if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 9):
+        pytest.skip("passthrough needs Linux 6.9")
+    path = serve("kernel").path
+    assert (path / "stable/backed").read_bytes() == BIG
+    assert counters(path)["reads of backed"] == []
 
 
 def test_who_is_inside_a_tag_that_moves_keeps_the_old_image_and_others_see_the_new(serve: ServeSuite) -> None:
