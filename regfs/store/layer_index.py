@@ -85,6 +85,11 @@ class LayerIndex:
         with self._lock:
             self._connection.close()
 
+    def __del__(self) -> None:
+        # A connection of Python's sqlite3 is part of a circle (its cache of statements): left to the garbage collector,
+        # the file of a table that nobody uses any more would stay open for hours.
+        self._connection.close()
+
     @property
     def path(self) -> Path:
         """Where the file is."""

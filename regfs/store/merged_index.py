@@ -97,6 +97,11 @@ class MergedIndex:
         with self._lock:
             self._connection.close()
 
+    def __del__(self) -> None:
+        # A connection of Python's sqlite3 is part of a circle (its cache of statements): left to the garbage collector,
+        # the file of a table that nobody uses any more would stay open for hours.
+        self._connection.close()
+
     def lookup(self, directory: int, name: bytes) -> tuple[int, bytes] | None:
         """Return node and attributes of the entry *name* of *directory*, or None."""
         try:

@@ -26,6 +26,8 @@ from regfs.model.names import RepositoryName
 
 log = logging.getLogger(__name__)
 
+# For how long another daemon's write is waited for; who looks something up does not wait longer for a memory.
+_LOCKED_S = 0.5
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tags (
     registry TEXT, path TEXT, tag TEXT, digest TEXT NOT NULL, media_type TEXT NOT NULL, size INTEGER NOT NULL,
@@ -180,7 +182,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2.0)
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_LOCKED_S)
     try:
         return _prepare(database)
     except sqlite3.Error:

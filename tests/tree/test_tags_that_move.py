@@ -128,7 +128,7 @@ def test_f28_a_registry_that_fails_leaves_what_was_seen_and_the_failure_clears_b
     registry, served.server.application = served.server.application, Always(status)
     assert shown.names("app") == ["1", "unseen"]
     assert shown.read("app/1/rootfs/file") == b"old"
-    with pytest.raises(Exception) as failed:  # noqa: PT011 (which of two is the next line's)
+    with pytest.raises(Exception) as failed:
         shown.find("app/unseen/digest")
     assert type(failed.value).__name__ == ("RateLimited" if status == 429 else "RegistryUnavailable")
     assert shown.stats.value("registry.stale_answers") >= 2
