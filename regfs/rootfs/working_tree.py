@@ -194,7 +194,7 @@ class WorkingTree:
     @contextmanager
     def reading(self, layer: Path) -> Iterator[None]:
         """Have the index file of a layer at hand for copy_entries."""
-        uri = f"file:{quote(os.fspath(layer))}?mode=ro&immutable=1"
+        uri = f"file:{quote(os.fsencode(layer))}?mode=ro&immutable=1"
         self._connection.execute("ATTACH DATABASE ? AS layer", (uri,))
         self._connection.execute("BEGIN")
         yield
@@ -289,7 +289,7 @@ class WorkingTree:
     def write(self, destination: Path) -> None:
         """Write all names into the merged table *destination*, each directory's together and sorted."""
         run = self._connection.execute
-        run("ATTACH DATABASE ? AS merged", (f"file:{quote(os.fspath(destination))}",))
+        run("ATTACH DATABASE ? AS merged", (f"file:{quote(os.fsencode(destination))}",))
         run("PRAGMA merged.journal_mode = OFF")
         run("PRAGMA merged.synchronous = OFF")
         run("PRAGMA merged.cache_size = -16000")
