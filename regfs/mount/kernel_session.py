@@ -376,7 +376,7 @@ def _name_of(opcode: int) -> str:
 
 
 def _what(opcode: int, node: int, body: bytes) -> str:
-    """Return what was asked for, for people: `LOOKUP latest in node 0x1`."""
+    """Return what was asked for, for people: `LOOKUP 'latest' in node 0x1`."""
     if opcode == Opcode.LOOKUP:
-        return f"LOOKUP {os.fsdecode(body[:-1])} in node {node:#x}"
+        return f"LOOKUP {os.fsdecode(body[:-1])!r} in node {node:#x}"
     return f"{_name_of(opcode)} of node {node:#x}"

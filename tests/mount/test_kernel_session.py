@@ -17,6 +17,7 @@ import pytest
 from regfs.errors import MountFailure, RegfsError
 from regfs.mount import kernel_abi as abi
 from regfs.mount.kernel_abi import Opcode
+from regfs.mount.kernel_requests import Requests
 from regfs.mount.kernel_session import KernelSession
 from regfs.stats import Stats
 from tests.mount.memory_tree import BIG, MANY, ROOT, SuiteTree
@@ -306,3 +307,54 @@ def test_the_last_file_is_closed_when_the_connection_ends() -> None:
 
 def read_body(handle: int, offset: int, size: int) -> bytes:
     return struct.pack("<QQIIQII", handle, offset, size, 0, 0, 0, 0)
+
+
+class Silence:
+    """A kernel that hears no notices."""
+
+    def store(self, node: int, offset: int, content: bytes) -> None:
+        pass
+
+    def invalidate_node(self, node: int) -> None:
+        pass
+
+
+def test_an_answer_that_nobody_took_is_taken_back() -> None:
+    tree = SuiteTree()
+    requests = Requests(tree, Silence())
+    live = tree.live
+    for opcode, node, body in (
+        (Opcode.OPEN, live, bytes(8)),
+        (Opcode.OPENDIR, ROOT, bytes(8)),
+        (Opcode.LOOKUP, ROOT, b"live\0"),
+    ):
+        requests.undo(opcode, node, requests.methods[opcode](node, body) or b"")
+    assert (len(requests._files), len(requests._directories), tree.lookups[live]) == (0, 0, 0)
+
+
+def test_going_into_a_directory_makes_it_ready_and_its_attributes_stale() -> None:
+    class Door(SuiteTree):
+        def enter(self, node: int) -> bool:
+            return True
+
+    class Heard(Silence):
+        stale: list[int] = []
+
+        def invalidate_node(self, node: int) -> None:
+            self.stale.append(node)
+
+    requests = Requests(Door(), Heard())
+    requests.access(ROOT, struct.pack("<II", os.R_OK, 0))
+    assert Heard.stale == []
+    requests.access(ROOT, struct.pack("<II", os.X_OK, 0))
+    assert Heard.stale == [ROOT]
+
+
+@pytest.mark.parametrize(
+    ("name", "mask", "number"),
+    [(b"file", os.X_OK, errno.EACCES), (b"script", os.X_OK, 0), (b"file", os.W_OK, errno.EROFS), (b"file", os.R_OK, 0)],
+)
+def test_access_answers_what_the_kernel_does_not_check_itself(
+    kernel: Kernel, name: bytes, mask: int, number: int
+) -> None:
+    assert kernel.error(Opcode.ACCESS, kernel.node(b"stable", name), struct.pack("<II", mask, 0)) == number
