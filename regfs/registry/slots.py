@@ -13,6 +13,8 @@ from concurrent.futures import Future
 
 from regfs import patience
 
+_HOSTS_LIMIT = 1024
+
 
 class Slot:
     """The right to one request; `give_back` may be called more than once."""
@@ -32,7 +34,7 @@ class Slots:
 
     def __init__(self, count: int) -> None:
         self._lock = threading.Lock()
-        self._free = count
+        self._count = self._free = count
         self._queue: deque[Future[None]] = deque()
 
     def take(self) -> Slot:
@@ -55,6 +57,11 @@ class Slots:
                 self.release()
             raise
         return Slot(self)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody has a slot."""
+        return self._free == self._count
 
     def release(self) -> None:
         """Pass a slot to the one who has waited longest, or keep it free."""
@@ -80,5 +87,11 @@ class HostSlots:
         with self._lock:
             slots = self._slots.get((host, bulk))
             if slots is None:
+                self._forget_idle()
                 slots = self._slots[host, bulk] = Slots(self._counts[bulk])
         return slots.take()
+
+    def _forget_idle(self) -> None:
+        """Keep the table small where redirects lead to ever new hosts."""
+        if len(self._slots) >= _HOSTS_LIMIT:
+            self._slots = {key: slots for key, slots in self._slots.items() if not slots.is_idle}

@@ -325,6 +325,11 @@ def _pool_classes(pace: Pace) -> dict[str, type[HTTPConnectionPool]]:
     class WatchedTls(Watched, HTTPSConnection):
         default_port = HTTPSConnection.default_port  # type: ignore[misc]
 
+        def connect(self) -> None:
+            super().connect()
+            # Else urllib3 warns on stderr: whoever named a host with --insecure-registry or skip_verify knows.
+            self.is_verified = True
+
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Watched
 

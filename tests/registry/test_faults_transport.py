@@ -397,6 +397,18 @@ def test_tls_with_an_authority_of_its_own_and_a_client_certificate_works(rig: Ri
     assert server.connections == 1
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_certificate_that_the_user_does_without_is_not_checked(rig: Rig, certificates: Certificates) -> None:
+    server = rig.server(registry(), host="127.0.0.2", tls=tls_of(certificates))
+    rig.hosts_toml(server.address, f'[host."{server.url}"]\nskip_verify = true\n')
+    client = RegistryClient(
+        Hosts(hosts_directories=[rig.directory / "hosts"]), Credentials({}), rig.stats, retry=RETRY, pace=PACE
+    )
+    assert client.tags(repository_of(server)) == ["v1"]
+    insecure = RegistryClient(Hosts(insecure=[server.address]), Credentials({}), rig.stats, retry=RETRY, pace=PACE)
+    assert insecure.tags(repository_of(server)) == ["v1"]
+
+
 def test_f22_an_unknown_authority_is_not_trusted(rig: Rig, certificates: Certificates) -> None:
     server = rig.server(registry(), tls=tls_of(certificates))
     with pytest.raises(ProtocolViolation, match="certificate is not trusted"):

@@ -89,3 +89,14 @@ def test_many_threads_never_have_more_slots_than_there_are() -> None:
     for thread in threads:
         thread.join()
     assert most[0] <= 3
+
+
+def test_hosts_that_nobody_asks_any_more_are_forgotten_and_busy_ones_are_not() -> None:
+    slots = HostSlots(documents=1, transfers=1)
+    held = slots.take("busy", bulk=False)
+    for number in range(3000):
+        slots.take(f"host{number}", bulk=False).give_back()
+    with patient(Patience(0.01)), pytest.raises(RegistryTimeout):
+        slots.take("busy", bulk=False)
+    held.give_back()
+    slots.take("busy", bulk=False)
