@@ -537,13 +537,13 @@ def test_a_connection_that_is_closed_before_any_answer_is_tried_again(rig: Rig) 
 
 def test_a_host_gets_no_more_requests_at_once_than_it_has_slots(rig: Rig) -> None:
     server, _blob = with_blob(rig)
-    lock, present, most = threading.Lock(), [0], [0]
+    lock, present, most, eight = threading.Lock(), [0], [0], threading.Barrier(8)
 
     def counted(connection: Connection) -> bool:
         with lock:
             present[0] += 1
             most[0] = max(most[0], present[0])
-        threading.Event().wait(0.02)
+        eight.wait(20)  # all eight slots are in use at once, or this breaks
         with lock:
             present[0] -= 1
         return connection.answer(connection.right())
