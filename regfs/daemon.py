@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import signal
 import socket
 import sys
@@ -55,9 +54,7 @@ class Session(Protocol):
 
 def serve(config: Config, point: str, *, environment: Mapping[str, str], report: Report) -> None:
     """Mount on *point* and serve until the end; *report* hears how the start went."""
-    events: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-    for number in _SIGNALS:
-        signal.signal(number, lambda caught, _frame: events.put(caught))
+    events = _Events()
     try:
         note = start_logging(
             logging.DEBUG if config.debug else config.log_level,
@@ -115,6 +112,35 @@ def mount_options(config: Config) -> MountOptions:
     )
 
 
+class _Events:
+    """Signals, and the end of the session, for the main thread to wait for.
+
+    The kernel gives a signal to any thread, and Python runs its handler in the main thread alone, whenever that wakes
+    up. So C code writes the signal's number into a pipe at once (set_wakeup_fd), and the main thread reads the pipe.
+    """
+
+    END = 0
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, _heard)
+
+    def end(self) -> None:
+        """Let `wait` return END."""
+        os.write(self._write, bytes([self.END]))
+
+    def wait(self) -> int:
+        """Return the next signal's number, or END."""
+        return os.read(self._read, 1)[0]
+
+
+def _heard(number: int, frame: object) -> None:
+    """Do nothing: that there is a handler is what makes C code write to the pipe."""
+
+
 class _Serving:
     """One session from its start to its end."""
 
@@ -122,7 +148,7 @@ class _Serving:
         self,
         session: Session,
         rooms: Rooms,
-        events: queue.SimpleQueue[int | None],
+        events: _Events,
         environment: Mapping[str, str],
     ) -> None:
         self._session = session
@@ -135,7 +161,7 @@ class _Serving:
     def run(self, on_ready: Callable[[], None], report: Report) -> None:
         """Serve until the session ends; signals are handled here."""
         threading.Thread(target=self._serve, args=(on_ready,), name="regfs-session", daemon=True).start()
-        while (event := self._events.get()) is not None:
+        while (event := self._events.wait()) != _Events.END:
             self._handle(event)
         self._notify("STOPPING=1")
         if self._failure is not None:
@@ -154,7 +180,7 @@ class _Serving:
             log.exception("the session ended by a bug")
             self._failure = MountFailure("the session ended by a bug; the log has the details")
         finally:
-            self._events.put(None)
+            self._events.end()
 
     def _started(self, on_ready: Callable[[], None]) -> None:
         on_ready()
@@ -167,7 +193,7 @@ class _Serving:
             self._stops += 1
             self._notify("STOPPING=1")
             # In a thread: umount(2) may wait for an answer, and a second signal must be heard.
-            target = self._stop if self._stops == 1 else self._session.stop
+            target = self._stop if self._stops == 1 else self._stop_now
             threading.Thread(target=target, name="regfs-stop", daemon=True).start()
         elif number == signal.SIGHUP:
             log.info("files of credentials, hosts and logs are looked at again whenever they are used")
@@ -188,6 +214,12 @@ class _Serving:
             except MountFailure as second:
                 log.warning("%s", second)
                 self._session.stop()
+
+    def _stop_now(self) -> None:
+        try:
+            self._session.stop()
+        finally:
+            self._events.end()
 
     def _log_state(self) -> None:
         log.info("counters: %s", ", ".join(f"{name} {value:g}" for name, value in self._rooms.stats.snapshot().items()))

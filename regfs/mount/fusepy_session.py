@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 _INTERRUPT_SIGNAL = signal.SIGRTMIN + 3
 _MOST_THREADS = 256
 _MOST_IDLE = 4
+_WAKE_EVERY_S = 0.05
 
 
 class FusepySession:
@@ -66,6 +67,7 @@ class FusepySession:
         self._adapter = Adapter(self._operations, stats, errors=errors, end=self._waiting.discard)
         self._table = self._adapter.table()
         self._mountpoint = ""
+        self._device = ""
         self._handle: int | None = None
         self._point = ctypes.c_void_p()
 
@@ -77,7 +79,9 @@ class FusepySession:
         words.append(os.fsencode(self._mountpoint))
         arguments = (ctypes.c_char_p * len(words))(*words)
         multithreaded = ctypes.c_int()
-        libfuse.fuse_setup.restype = ctypes.c_void_p
+        for name in ("fuse_setup", "fuse_get_session", "fuse_session_next_chan"):
+            getattr(libfuse, name).restype = ctypes.c_void_p
+        libfuse.fuse_chan_bufsize.restype = ctypes.c_size_t
         with _captured_stderr() as complaint:
             self._handle = libfuse.fuse_setup(
                 len(words), arguments, ctypes.byref(self._table), ctypes.c_size_t(ctypes.sizeof(self._table)),
@@ -85,6 +89,8 @@ class FusepySession:
             )  # fmt: skip
         if not self._handle:
             raise MountFailure(helper_complaint(complaint[0] or "libfuse does not say why it cannot mount", mountpoint))
+        mounted = mountpoints.topmost(self._mountpoint)
+        self._device = mounted.device if mounted is not None else ""
 
     def serve(self, on_ready: Callable[[], None] | None = None) -> None:
         """Answer requests until the mount is gone; then close all that was open.
@@ -112,11 +118,14 @@ class FusepySession:
             return
         except MountFailure as failure:
             log.info("%s", failure)
-        mounted = mountpoints.mounted_at(self._mountpoint)
-        if mounted is not None:
-            mountpoints.abort(mounted.device, self._mountpoint)
-            if mountpoints.mounted_at(self._mountpoint) == mounted:
-                self.unmount(lazily=True)
+        if not (self._device and mountpoints.abort(self._device, self._mountpoint)):
+            # The control file system is not mounted, and we may not do it by umount2 either: the connection ends when
+            # its descriptor is closed, at the end of `serve`.
+            libfuse.fuse_session_exit(ctypes.c_void_p(libfuse.fuse_get_session(ctypes.c_void_p(self._handle))))
+            self._turns.end()
+        mounted = mountpoints.topmost(self._mountpoint)
+        if mounted is not None and mounted.device == self._device:
+            self.unmount(lazily=True)
 
     def _channel(self, handle: ctypes.c_void_p) -> tuple[_Channel, RequestPatience]:
         return _Channel(handle), RequestPatience(self._timeout_s, self._on_wait)
@@ -134,9 +143,6 @@ class _Channel:
     """One thread's way to the kernel: a buffer, and libfuse's functions to receive a request and to process it."""
 
     def __init__(self, handle: ctypes.c_void_p) -> None:
-        for name in ("fuse_get_session", "fuse_session_next_chan"):
-            getattr(libfuse, name).restype = ctypes.c_void_p
-        libfuse.fuse_chan_bufsize.restype = ctypes.c_size_t
         self._session = ctypes.c_void_p(libfuse.fuse_get_session(handle))
         self._channel = ctypes.c_void_p(libfuse.fuse_session_next_chan(self._session, None))
         self._size = libfuse.fuse_chan_bufsize(self._channel)
@@ -169,7 +175,8 @@ class _Turns:
         self._mine = threading.local()
         self._threads: set[threading.Thread] = set()
         self._idle = 0
-        self._ended = False
+        self._holder = 0
+        self._ended = threading.Event()
         self._open: _Open | None = None
 
     def run(self, open_channel: _Open, *, at_end: Callable[[], None]) -> None:
@@ -190,11 +197,19 @@ class _Turns:
             return
         self._mine.has_turn = False
         with self._lock:
-            if not self._idle and not self._ended and len(self._threads) < _MOST_THREADS:
+            if not self._idle and not self._ended.is_set() and len(self._threads) < _MOST_THREADS:
                 thread = threading.Thread(target=self._serve_more, name="regfs-fusepy", daemon=True)
                 self._threads.add(thread)
                 thread.start()
         self._turn.release()
+
+    def end(self) -> None:
+        """Take who receives out of his read(2), again and again until it has come about; the session must be exited."""
+        while not self._ended.wait(_WAKE_EVERY_S):
+            try:
+                signal.pthread_kill(self._holder, _INTERRUPT_SIGNAL)
+            except ProcessLookupError:
+                return
 
     def _serve_more(self) -> None:
         try:
@@ -211,7 +226,7 @@ class _Turns:
                 while self._mine.has_turn:
                     size = channel.receive()
                     if not size:
-                        self._ended = True
+                        self._ended.set()
                         self._turn.release()
                         return
                     channel.process(size)
@@ -220,16 +235,17 @@ class _Turns:
         """Return True with the turn; False when the mount is gone, or enough threads are waiting without this one."""
         with self._lock:
             is_spare = self._idle >= _MOST_IDLE and threading.current_thread() in self._threads
-            if self._ended or is_spare:
+            if self._ended.is_set() or is_spare:
                 return False
             self._idle += 1
         self._turn.acquire()
         with self._lock:
             self._idle -= 1
-        if self._ended:
+        if self._ended.is_set():
             self._turn.release()
             return False
         self._mine.has_turn = True
+        self._holder = threading.get_ident()
         return True
 
 

@@ -1,0 +1,153 @@
+"""The command line: what is understood, what is said where it is not, and with which code it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from regfs import cli
+from regfs.config import OPTIONS
+from regfs.errors import InvalidOption, NotFound
+from regfs.version import VERSION
+from tests.support.mounted import environment_for, mounts_at, regfs_command
+
+MOUNT_HELPER = [sys.executable, "-c", "from regfs.cli import mount_main; mount_main()"]
+
+
+def regfs(
+    *arguments: str | Path, directory: Path, command: list[str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*(command or regfs_command()), *map(str, arguments)],
+        env=environment_for(directory), cwd=directory, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def refusal(*arguments: str) -> str:
+    with pytest.raises(InvalidOption) as caught:
+        cli.run(arguments, {"HOME": "/nowhere"})
+    return str(caught.value)
+
+
+def test_version_names_what_it_would_run_with(tmp_path: Path) -> None:
+    done = regfs("--version", directory=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == f"regfs {VERSION}"
+    assert {line.partition(":")[0] for line in done.stdout.splitlines()[1:]} >= {"Python", "kernel", "driver"}
+
+
+def test_help_tells_every_option_under_a_heading(tmp_path: Path) -> None:
+    text = regfs("--help", directory=tmp_path).stdout
+    assert all(f"--{option.name}" in text for option in OPTIONS)
+    assert all(f"\n{heading}:\n" in text for heading in ("mounting", "registries", "cache", "log"))
+
+
+@pytest.mark.parametrize("verb", sorted(cli._VERBS))
+def test_every_verb_has_help(verb: str, tmp_path: Path) -> None:
+    done = regfs(verb, "--help", directory=tmp_path)
+    assert (done.returncode, done.stdout.startswith(f"usage: regfs {verb}")) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--cache-sice", "1", "/mnt"], "did you mean --cache-size?"),
+        (["-o", "cash_size=1", "/mnt"], "did you mean cache_size?"),
+        (["--tag-ttl", "soon", "/mnt"], "tag-ttl: 'soon' is not a duration"),
+        ([], "a mount point is needed"),
+        (["a", "b", "c"], "too many words"),
+        (["http://registry", "/mnt"], "default-registry"),
+        (["unpack", "--platfrom", "x", "image"], "did you mean --platform?"),
+        (["umount"], "MOUNTPOINT"),
+        (["umount", "a", "b"], "one word too many"),
+    ],
+)
+def test_what_is_not_understood_is_named(arguments: list[str], said: str) -> None:
+    assert said in refusal(*arguments)
+
+
+def test_options_may_stand_before_between_and_after(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    for arguments in (["--offline", "ghcr.io", missing], ["ghcr.io", "--offline", missing], ["ghcr.io", missing, "-q"]):
+        done = regfs(*arguments, directory=tmp_path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"regfs: {missing} does not exist; create it: mkdir {missing}\n"
+
+
+def test_a_wrong_option_ends_with_two_and_one_line(tmp_path: Path) -> None:
+    done = regfs("--nonsense", tmp_path, directory=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+def test_a_file_is_no_mount_point(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = regfs(tmp_path / "file", directory=tmp_path)
+    assert (done.returncode, done.stderr) == (1, f"regfs: {tmp_path}/file is not a directory\n")
+
+
+def test_umount_of_nothing_says_so(tmp_path: Path) -> None:
+    done = regfs("umount", tmp_path, directory=tmp_path)
+    assert (done.returncode, done.stderr) == (1, f"regfs: nothing is mounted on {tmp_path}\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a tmpfs")
+def test_umount_leaves_other_peoples_mounts_alone(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "lab", str(tmp_path)], check=True)
+    try:
+        done = regfs("umount", tmp_path, directory=tmp_path.parent)
+        assert (done.returncode, mounts_at(tmp_path)) == (1, ["tmpfs"])
+        assert "is a mount of another kind (tmpfs, lab)" in done.stderr
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(InvalidOption("x"), 2), (NotFound("x"), 3), (KeyboardInterrupt(), 130), (BrokenPipeError(), 1)]
+)
+def test_the_exit_code_tells_what_kind_of_failure_it_was(error: BaseException, code: int) -> None:
+    def fail() -> int:
+        raise error
+
+    assert cli._guarded(fail) == code
+
+
+def test_what_is_fetched_by_unpack_but_not_there_ends_with_three(tmp_path: Path) -> None:
+    done = regfs("unpack", "--offline", "--cache-dir", tmp_path / "cache", "localhost:1/no/image", directory=tmp_path)
+    assert done.returncode == 5
+    assert re.search(r"offline", done.stderr, re.IGNORECASE)
+
+
+# mount.regfs
+
+
+def test_the_mount_helper_takes_f_for_fake(tmp_path: Path) -> None:
+    done = regfs("docker.io", tmp_path, "-f", "-o", "rw", directory=tmp_path, command=MOUNT_HELPER)
+    assert (done.returncode, done.stderr, mounts_at(tmp_path)) == (0, "", [])
+
+
+def test_the_mount_helper_takes_all_that_mount_passes(tmp_path: Path) -> None:
+    words = "rw,noexec,nosuid,nodev,cache_size=10G,_netdev,nofail,user"
+    done = regfs("docker.io", tmp_path, "-f", "-s", "-n", "-v", "-o", words, directory=tmp_path, command=MOUNT_HELPER)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_sloppy_mount_warns_of_unknown_words(tmp_path: Path) -> None:
+    done = regfs("docker.io", tmp_path, "-f", "-s", "-o", "nonsense", directory=tmp_path, command=MOUNT_HELPER)
+    assert (done.returncode, "nonsense" in done.stderr) == (0, True)
+    done = regfs("docker.io", tmp_path, "-f", "-o", "nonsense", directory=tmp_path, command=MOUNT_HELPER)
+    assert (done.returncode, "nonsense" in done.stderr) == (1, True)
+
+
+def test_the_mount_helper_ends_with_mounts_own_codes(tmp_path: Path) -> None:
+    done = regfs("docker.io", tmp_path / "missing", directory=tmp_path, command=MOUNT_HELPER)
+    assert (done.returncode, "does not exist" in done.stderr) == (32, True)
+
+
+def test_programs_are_found_without_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PATH")
+    assert cli._guarded(lambda: int("/usr/bin" not in os.environ["PATH"])) == 0

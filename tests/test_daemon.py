@@ -1,0 +1,278 @@
+"""The daemon's life: mounting, signals, dead mounts, logs. No registry is needed for any of it, and none is asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from regfs.version import VERSION
+from tests.conftest import MountRegfs
+from tests.support.mounted import (
+    REPOSITORY_ROOT,
+    Mounted,
+    environment_for,
+    mounts_at,
+    processes_naming,
+    regfs_command,
+    wait_for_exit,
+)
+
+DRIVERS = ["kernel", "fusepy"]
+
+
+class Foreground:
+    """`regfs -f`, started as a service manager would."""
+
+    def __init__(self, directory: Path, *options: str, environment: dict[str, str] | None = None) -> None:
+        self.path = directory / "fg"
+        self.path.mkdir()
+        command = [*regfs_command(), "-f", "--offline", "--cache-dir", str(directory / "cache"), *options]
+        self.process = subprocess.Popen(
+            [*command, str(self.path)],
+            env=environment_for(directory, environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        self.said = self.process.stdout.readline()
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end; return the exit code and what was written to stderr."""
+        _, log = self.process.communicate(timeout=60)
+        return self.process.returncode, log
+
+
+@pytest.fixture
+def foreground(needs_fuse: None, tmp_path: Path) -> Iterator[Callable[..., Foreground]]:
+    """Return a function that starts regfs in the foreground."""
+    started: list[Foreground] = []
+
+    def start(*options: str, environment: dict[str, str] | None = None) -> Foreground:
+        started.append(Foreground(tmp_path, *options, environment=environment))
+        return started[-1]
+
+    yield start
+    for each in started:
+        if each.process.poll() is None:
+            each.process.kill()
+            each.process.communicate()
+        while mounts_at(each.path):
+            subprocess.run(["umount", "-l", str(each.path)], check=True)
+
+
+@pytest.fixture(params=DRIVERS)
+def mounted(request: pytest.FixtureRequest, mount_regfs: MountRegfs) -> Mounted:
+    """An offline mount by each driver."""
+    return mount_regfs("--offline", "--driver", request.param)
+
+
+def test_a_mount_answers_when_the_command_comes_back(mounted: Mounted) -> None:
+    assert (mounted.path / ".regfs/version").read_text() == f"regfs {VERSION}\n"
+    assert mounts_at(mounted.path) == ["fuse.regfs"]
+
+
+def test_a_successful_start_prints_one_line(mount_regfs: MountRegfs, tmp_path: Path) -> None:
+    mount = Mounted(tmp_path, options=["--offline"])
+    try:
+        assert mount.mount() == f"docker.io is mounted at {mount.path}\n"
+    finally:
+        mount.unmount()
+
+
+def test_no_registry_is_asked_at_mount_time(mount_regfs: MountRegfs) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        mounted = mount_regfs("--default-registry", f"127.0.0.1:{server.getsockname()[1]}")
+        assert (mounted.path / ".regfs/version").read_text()
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_a_live_mount_is_not_mounted_over(mounted: Mounted) -> None:
+    done = mounted.run(*mounted.command, check=False)
+    assert (done.returncode, mounts_at(mounted.path)) == (1, ["fuse.regfs"])
+    assert f"{mounted.path} is already a mount (fuse.regfs, docker.io)" in done.stderr
+
+
+def test_a_dead_mount_of_a_crashed_daemon_is_replaced(mounted: Mounted) -> None:
+    for pid in mounted.processes():
+        os.kill(pid, signal.SIGKILL)
+    assert wait_for_exit(mounted.processes()) == []
+    done = mounted.run(*mounted.command)
+    assert done.stderr == f"regfs: removed the dead mount that a crashed regfs left on {mounted.path}\n"
+    assert (mounted.path / ".regfs/version").read_text()
+    assert mounts_at(mounted.path) == ["fuse.regfs"]
+
+
+def test_umount_takes_a_dead_mount_away(mounted: Mounted) -> None:
+    for pid in mounted.processes():
+        os.kill(pid, signal.SIGKILL)
+    mounted.run(*regfs_command(), "umount", mounted.path)
+    assert mounts_at(mounted.path) == []
+
+
+def test_a_directory_with_something_in_it_is_mounted_on_with_a_note(mount_regfs: MountRegfs, tmp_path: Path) -> None:
+    mount = Mounted(tmp_path, options=["--offline"])
+    (mount.path / ".hidden").touch()
+    done = mount.run(*mount.command)
+    try:
+        assert "is not empty" in done.stderr
+        assert not (mount.path / ".hidden").exists()
+    finally:
+        mount.unmount()
+
+
+def test_umount_of_a_busy_mount_names_who_holds_it(mounted: Mounted) -> None:
+    with subprocess.Popen(["sleep", "60"], cwd=mounted.path) as holder:
+        try:
+            done = mounted.run(*regfs_command(), "umount", mounted.path, check=False)
+        finally:
+            holder.kill()
+    assert done.returncode == 1
+    assert f"in use by sleep (pid {holder.pid}, working directory)" in done.stderr
+    assert f"regfs umount --lazy {mounted.path}" in done.stderr
+
+
+def test_a_lazy_umount_leaves_who_is_inside_in_peace(mounted: Mounted) -> None:
+    pids = mounted.processes()
+    inside = os.open(mounted.path / ".regfs", os.O_RDONLY)
+    try:
+        mounted.run(*regfs_command(), "umount", "--lazy", mounted.path)
+        assert mounts_at(mounted.path) == []
+        assert "version" in os.listdir(inside)
+    finally:
+        os.close(inside)
+    assert wait_for_exit(pids) == []
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_unmounts_and_ends_with_zero(
+    foreground: Callable[..., Foreground], number: signal.Signals, driver: str
+) -> None:
+    regfs = foreground("--driver", driver)
+    assert regfs.said == f"docker.io is mounted at {regfs.path}\n"
+    regfs.process.send_signal(number)
+    assert regfs.end()[0] == 0
+    assert mounts_at(regfs.path) == []
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_unmounting_from_outside_is_a_clean_end(foreground: Callable[..., Foreground], driver: str) -> None:
+    regfs = foreground("--driver", driver)
+    subprocess.run([*regfs_command(), "umount", str(regfs.path)], cwd=REPOSITORY_ROOT, check=True, capture_output=True)
+    assert regfs.end()[0] == 0
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_signal_while_somebody_is_inside_serves_him_to_the_end(
+    foreground: Callable[..., Foreground], driver: str
+) -> None:
+    regfs = foreground("--driver", driver)
+    inside = os.open(regfs.path / ".regfs", os.O_RDONLY)
+    regfs.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: mounts_at(regfs.path) == [])
+    assert "version" in os.listdir(inside)
+    os.close(inside)
+    assert regfs.end()[0] == 0
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_second_signal_ends_at_once(foreground: Callable[..., Foreground], driver: str) -> None:
+    regfs = foreground("--driver", driver)
+    inside = os.open(regfs.path / ".regfs", os.O_RDONLY)
+    try:
+        regfs.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: mounts_at(regfs.path) == [])
+        regfs.process.send_signal(signal.SIGTERM)
+        assert regfs.end()[0] == 0
+    finally:
+        os.close(inside)
+
+
+def test_systemd_is_told_when_it_is_ready_and_when_it_stops(
+    foreground: Callable[..., Foreground], tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        regfs = foreground(environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        assert listener.recv(100) == b"READY=1"
+        regfs.process.terminate()
+        assert listener.recv(100) == b"STOPPING=1"
+        assert regfs.end()[0] == 0
+
+
+def test_a_log_on_the_journal_has_priorities(foreground: Callable[..., Foreground], tmp_path: Path) -> None:
+    regfs = foreground()
+    regfs.process.terminate()
+    assert "INFO regfs.daemon: unmounted, the end" in regfs.end()[1]
+
+
+def test_usr1_writes_counters_and_stacks_into_the_log(mounted: Mounted) -> None:
+    (pid,) = mounted.processes()
+    os.kill(pid, signal.SIGUSR1)
+    wait_until(lambda: "thread MainThread:" in mounted.log.read_text())
+    assert "counters:" in mounted.log.read_text()
+
+
+def test_a_log_file_that_was_moved_away_is_begun_anew(mounted: Mounted) -> None:
+    (pid,) = mounted.processes()
+    mounted.log.rename(mounted.log.with_suffix(".1"))
+    os.kill(pid, signal.SIGUSR1)
+    wait_until(lambda: mounted.log.exists() and "counters:" in mounted.log.read_text())
+
+
+def test_a_log_file_that_cannot_be_written_is_told(tmp_path: Path, needs_fuse: None) -> None:
+    mount = Mounted(tmp_path, options=["--offline", "--log-file", str(tmp_path / "no/log")])
+    done = mount.run(*mount.command, check=False)
+    assert (done.returncode, mounts_at(mount.path)) == (1, [])
+    assert f"the log file {tmp_path}/no/log cannot be written: No such file or directory" in done.stderr
+
+
+def test_a_cache_directory_that_cannot_be_used_costs_a_note(tmp_path: Path, needs_fuse: None) -> None:
+    (tmp_path / "file").touch()
+    mount = Mounted(tmp_path, options=["--offline", "--cache-dir", str(tmp_path / "file/cache")])
+    done = mount.run(*mount.command)
+    try:
+        assert f"the cache directory {tmp_path}/file/cache cannot be used (Not a directory)" in done.stderr
+        assert (mount.path / ".regfs/version").read_text()
+    finally:
+        mount.unmount()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mount(8) is for root")
+def test_mount_and_fstab_call_regfs_through_mount_fuse(tmp_path: Path, needs_fuse: None) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "mnt").mkdir()
+    program = tmp_path / "bin/regfs"
+    program.write_text(f'#!/bin/sh\nexport PYTHONPATH={REPOSITORY_ROOT}\nexec {" ".join(regfs_command())} "$@"\n')
+    program.chmod(0o755)
+    environment = environment_for(tmp_path, {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"})
+    words = f"ro,nosuid,nodev,_netdev,nofail,x-systemd.automount,offline,cache_dir={tmp_path}/cache"
+    command = ["mount", "-t", "fuse.regfs", "ghcr.io", str(tmp_path / "mnt"), "-o", words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if "mount.fuse" in done.stderr or done.returncode == 127:
+        pytest.skip("mount.fuse is not installed")
+    assert done.returncode == 0, done.stderr
+    pids = processes_naming(str(tmp_path / "mnt"))
+    try:
+        mountinfo = Path("/proc/self/mountinfo").read_text().splitlines()
+        (line,) = [line for line in mountinfo if f" {tmp_path}/mnt " in line]
+        assert {"ro", "nosuid", "nodev"} <= set(line.split()[5].split(","))
+        assert line.partition(" - ")[2].split()[:2] == ["fuse.regfs", "ghcr.io"]
+    finally:
+        subprocess.run(["umount", str(tmp_path / "mnt")], check=True)
+    assert wait_for_exit(pids) == []
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait until *holds* says so; another process brings it about, without telling us."""
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end, "it has not come about within 30 s"
+        time.sleep(0.01)
