@@ -160,6 +160,8 @@ class Requests:
 
     def open_directory(self, node: int, _body: bytes) -> bytes:
         """OPENDIR. Below a digest the kernel keeps the listing for ever."""
+        if self._tree.enter(node):
+            self._notices.invalidate_node(node)  # who lists a rootfs has its real attributes then, as with chdir
         directory = OpenDirectory(self._tree, node, self._tree.listing(node))
         flags = abi.FOPEN_CACHE_DIR | abi.FOPEN_KEEP_CACHE if node >> _SPACE_SHIFT else 0
         return abi.OPEN_OUT.pack(self._directories.add(directory), flags, 0)
