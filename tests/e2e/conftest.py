@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,3 +77,11 @@ def proxy(demo: Demo) -> Iterator[ReverseProxy]:
 
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+
+
+def becomes(read: Callable[[], object], wanted: object) -> None:
+    """Insist that *read* returns *wanted* in the end: libfuse remembers every name for a second."""
+    end = time.monotonic() + 10
+    while (found := read()) != wanted:
+        assert time.monotonic() < end, f"still {found!r}"
+        time.sleep(0.05)
