@@ -33,13 +33,6 @@ def driver(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture
-def ends_when_busy(driver: str) -> None:
-    """Skip where a busy mount cannot be ended: libfuse 2 then serves it until nobody is inside any more."""
-    if driver == "fusepy+without_sys_admin" and not os.path.ismount("/sys/fs/fuse/connections"):
-        pytest.skip("the control file system of FUSE is not mounted on /sys/fs/fuse/connections")
-
-
 @pytest.fixture(scope="session")
 def mounted(driver: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The mount point of the suite's tree; shared, so only for tests that change nothing and release nothing."""

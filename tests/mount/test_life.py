@@ -44,7 +44,7 @@ def test_a_busy_mount_taken_away_lazily_serves_who_is_inside(serve: ServeSuite, 
     assert serving.process.wait(TIMEOUT_S) == 0
 
 
-def test_sigterm_ends_a_busy_mount_too(ends_when_busy: None, serve: ServeSuite, driver: str) -> None:
+def test_sigterm_ends_a_busy_mount_too(serve: ServeSuite, driver: str) -> None:
     serving = serve(driver)
     opened = os.open(serving.path / "stable/file", os.O_RDONLY)
     assert serving.stop() == 0

@@ -59,7 +59,7 @@ def test_what_was_waited_for_is_right_in_the_end(serve: ServeSuite, driver: str)
     assert waiting.communicate(timeout=TIMEOUT_S) == (b"late\n", b"")
 
 
-def test_a_mount_stops_while_somebody_waits(ends_when_busy: None, serve: ServeSuite, driver: str) -> None:
+def test_a_mount_stops_while_somebody_waits(serve: ServeSuite, driver: str) -> None:
     serving = serve(driver)
     waiting = reader(serving.path / "slow/read-1")
     serving.expect("WAITING")
