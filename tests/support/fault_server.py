@@ -153,6 +153,11 @@ class FaultServer:
         with self._lock:
             self._rules.clear()
 
+    def behave(self) -> None:
+        """Forget all rules: from now on nothing is wrong."""
+        with self._lock:
+            self._rules.clear()
+
     def paths(self, pattern: str = "") -> list[str]:
         """Return `METHOD path` of the requests so far that *pattern* is found in."""
         with self._lock:
