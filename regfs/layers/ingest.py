@@ -29,9 +29,9 @@ OBJECT_SIZE = 1 << 16
 MAX_HOLES = 64 << 30
 """How many bytes of holes the sparse files of one layer may have: each is hashed as the zero that it is."""
 
-_BLOCK_SIZE = 1 << 19
+_BLOCK_SIZE = 1 << 20
 _QUEUED_CHUNKS = 8
-_QUEUED_BLOCKS = 6
+_QUEUED_BLOCKS = 4
 
 
 @dataclass(frozen=True, slots=True)
