@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from regfs import patience
@@ -24,8 +25,8 @@ from regfs.errors import (
 from regfs.registry.message import Answer, Request
 from regfs.registry.redirects import MAX_HOPS, REDIRECTS, redirected
 from regfs.registry.refusals import is_throttling, refusal
-from regfs.registry.retry import TRANSIENT, HostHealth, RetryPolicy, retry_after_s
-from regfs.registry.sockets import ConnectFailed, NotTls, Slow
+from regfs.registry.retry import DOWN, TRANSIENT, HostHealth, RetryPolicy, retry_after_s
+from regfs.registry.sockets import ConnectFailed, ConnectTimeout, NotTls, Slow, TransferCut
 from regfs.stats import Stats
 
 if TYPE_CHECKING:
@@ -35,6 +36,15 @@ log = logging.getLogger(__name__)
 
 _WARNINGS = 256
 _WARNING_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """One attempt's end: what to raise, how long to wait before another, whether the whole host seems down."""
+
+    error: RegfsError
+    wait_s: float
+    is_down: bool = field(kw_only=True)
 
 
 class Exchange:
@@ -93,12 +103,12 @@ class Exchange:
                         answer.read(request.body_limit, what=what)
                     self._answered(host, answer)
                     return answer
-                error, wait_s = self._transient(host, answer, attempt, what=what)
+                failure = self._transient(host, answer, attempt, what=what)
             except (Interrupted, MustWait):
                 raise
-            except (RegistryUnavailable, RegistryTimeout) as failure:
-                error, wait_s = failure, self._retry.wait_s(attempt)
-            self._again(host, error, attempt, wait_s=wait_s)
+            except (RegistryUnavailable, RegistryTimeout) as error:
+                failure = _Failure(error, self._retry.wait_s(attempt), is_down=_is_down(error, request))
+            self._again(host, failure, attempt)
 
     def probe(self, request: Request) -> Answer:
         """Return the answer to *request*, which finds out whether its scheme is spoken: sent once, without redirects.
@@ -135,31 +145,29 @@ class Exchange:
             return False  # a registry whose HEAD is broken; a GET, which follows, tells more than another HEAD
         return answer.status in TRANSIENT or (answer.status == 400 and is_throttling(answer))
 
-    def _transient(self, host: str, answer: Answer, attempt: int, *, what: str) -> tuple[RegfsError, float]:
-        """Return the error that *answer* is if nothing better comes, and how long to wait for that."""
+    def _transient(self, host: str, answer: Answer, attempt: int, *, what: str) -> _Failure:
+        """Return what *answer* means if nothing better comes."""
         asked_s = retry_after_s(answer.headers.get("Retry-After"))
         wait_s = self._retry.wait_s(attempt) if asked_s is None else asked_s
         error = refusal(answer, what=what)
         if isinstance(error, RateLimited):
             self._rate(host, answer)
             self._health.throttled(host, wait_s)
-        return error, wait_s
+        return _Failure(error, wait_s, is_down=answer.status in DOWN)
 
-    def _again(self, host: str, error: RegfsError, attempt: int, *, wait_s: float) -> None:
-        """Wait before the next attempt. Raises *error* where there is none, or no time for it."""
+    def _again(self, host: str, failure: _Failure, attempt: int) -> None:
+        """Wait before the next attempt. Raises the failure's error where there is none, or no time for it."""
+        error = failure.error
         may_wait_s = patience.current().remaining_s(self._retry.throttle_s)
         hopeless = isinstance(error, ConnectFailed) or (isinstance(error, Slow) and attempt > 1)
-        if hopeless or attempt >= self._retry.attempts:
-            if not isinstance(error, RateLimited):
-                self._health.failed(host, error)
-            raise error
-        if wait_s > may_wait_s:
-            if wait_s > self._retry.throttle_s and not isinstance(error, RateLimited):
-                self._health.failed(host, error)
+        is_last = hopeless or attempt >= self._retry.attempts or failure.wait_s > self._retry.throttle_s
+        if is_last and failure.is_down:
+            self._health.failed(host, error)
+        if is_last or failure.wait_s > may_wait_s:
             raise error
         self._stats.count("registry.retries")
-        log.info("%s; asking again in %.1f s", error, wait_s)
-        patience.current().sleep(wait_s)
+        log.info("%s; asking again in %.1f s", error, failure.wait_s)
+        patience.current().sleep(failure.wait_s)
 
     def _answered(self, host: str, answer: Answer) -> None:
         self._health.answered(host)
@@ -184,3 +192,13 @@ class Exchange:
                 self._warnings.add((host, text))
         if is_new:
             log.warning("%s says: %r", host, text)
+
+
+def _is_down(error: RegfsError, request: Request) -> bool:
+    """Tell whether *error* says something about the host, not only about the one object that was asked for.
+
+    A slow answer may be a long list; of a mirror it is taken for a sign, because there is somebody else to ask.
+    """
+    if isinstance(error, TransferCut):
+        return False
+    return not isinstance(error, Slow) or isinstance(error, ConnectTimeout) or request.answer_within_s is not None

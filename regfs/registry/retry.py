@@ -20,6 +20,8 @@ from regfs import patience
 from regfs.errors import RateLimited, RegfsError, RegistryUnavailable
 
 TRANSIENT = frozenset({408, 429, 499, 500, 502, 503, 504, 522})
+# Those that say that the host is down, not that this one answer fails: other objects of it may well be had.
+DOWN = frozenset({502, 503, 504, 522})
 _HOSTS_LIMIT = 1024
 
 

@@ -33,8 +33,16 @@ class Slow(RegistryTimeout):
     """The other side took longer than a registry gets; the caller's own deadline has not passed."""
 
 
+class ConnectTimeout(Slow):
+    """The other side did not even take the connection in time."""
+
+
 class ConnectFailed(RegistryUnavailable):
     """No connection came about (DNS, refused, no route): asking again at once is useless."""
+
+
+class TransferCut(RegistryUnavailable):
+    """The connection broke in the middle of a body."""
 
 
 class NotTls(ConnectFailed):
@@ -170,7 +178,7 @@ def connect(host: str, port: int, *, pace: Pace) -> WatchedSocket:
             raise
         else:
             return WatchedSocket.over(connection, pace)
-    kind_of_error = Slow if timed_out else ConnectFailed
+    kind_of_error = ConnectTimeout if timed_out else ConnectFailed
     raise kind_of_error(f"cannot connect to {host}:{port}: {refusal}")
 
 

@@ -35,7 +35,7 @@ from regfs.registry.certificates import Authorities
 from regfs.registry.hosts import Tls
 from regfs.registry.message import Answer, Headers, Request
 from regfs.registry.slots import HostSlots
-from regfs.registry.sockets import SLICE_S, NotTls, Pace, Slow, connect, headers_due, tls_context_for
+from regfs.registry.sockets import SLICE_S, NotTls, Pace, Slow, TransferCut, connect, headers_due, tls_context_for
 from regfs.stats import Stats
 
 log = logging.getLogger(__name__)
@@ -121,9 +121,13 @@ class Transport:
             self._stats.count("registry.errors")
             raise type(error)(f"{request.origin}: {error}") from error
         except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
-            self._stats.count("registry.errors")
             patience.current().remaining_s(0.0)  # where the caller's own deadline was the reason, that is the error
-            raise _converted(error, request, reused=_sent.reused) from _root(error)
+            converted = _converted(error, request, reused=_sent.reused)
+            if not isinstance(converted, NotTls):
+                self._stats.count("registry.errors")
+            if isinstance(converted, ProtocolViolation) and isinstance(_root(error), ssl.SSLError):
+                self._forget(request.tls)
+            raise converted from _root(error)
         except ValueError as error:
             raise ProtocolViolation(f"{request.origin}: not a URL that can be asked") from error
         raw: HTTPResponse = response.raw
@@ -160,11 +164,16 @@ class Transport:
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
             self._stats.count("registry.errors")
             reason = _reason(_root(error))
-            raise RegistryUnavailable(f"{request.origin}: the transfer broke off: {reason}") from _root(error)
+            raise TransferCut(f"{request.origin}: the transfer broke off: {reason}") from _root(error)
         finally:
             if not finished:
                 raw.close()
             close()
+
+    def _forget(self, tls: Tls) -> None:
+        """Read the files of *tls* anew for the next request: certificates are renewed under a mount."""
+        with self._lock:
+            self._adapters.pop(tls, None)
 
     def _adapter(self, tls: Tls) -> _Adapter:
         with self._lock:

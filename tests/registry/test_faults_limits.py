@@ -99,6 +99,16 @@ def test_f28_503_for_ever_is_unavailable_and_the_host_is_left_alone_for_a_moment
     assert len(server.paths()) == RETRY.attempts
 
 
+@pytest.mark.parametrize("status", [408, 499, 500])
+def test_f28_an_error_for_one_object_does_not_keep_us_from_the_others(rig: Rig, status: int) -> None:
+    server = rig.server(registry())
+    server.on("GET", "/tags/", reply(status))
+    client = rig.client(server)
+    with pytest.raises(RegistryUnavailable):
+        tags(client, server)
+    assert client.resolve(repository_of(server), "v1")
+
+
 def test_f28_503_is_never_not_found_for_any_call(rig: Rig) -> None:
     application = registry()
     server = rig.server(application)

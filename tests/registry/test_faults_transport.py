@@ -409,6 +409,21 @@ def test_a_certificate_that_the_user_does_without_is_not_checked(rig: Rig, certi
     assert insecure.tags(repository_of(server)) == ["v1"]
 
 
+def test_a_certificate_that_is_renewed_on_disk_is_used_without_a_remount(
+    rig: Rig, certificates: Certificates, tmp_path: Path
+) -> None:
+    authority = tmp_path / "ca.crt"
+    old = tmp_path / "old"
+    old.mkdir()
+    authority.write_bytes(make_certificates(old).authority.read_bytes())
+    server = rig.server(registry(), tls=tls_of(certificates))
+    client = rig.client(server, options=f'ca = "{authority}"')
+    with pytest.raises(ProtocolViolation, match="not trusted"):
+        client.tags(repository_of(server))
+    authority.write_bytes(certificates.authority.read_bytes())
+    assert client.tags(repository_of(server)) == ["v1"]
+
+
 def test_f22_an_unknown_authority_is_not_trusted(rig: Rig, certificates: Certificates) -> None:
     server = rig.server(registry(), tls=tls_of(certificates))
     with pytest.raises(ProtocolViolation, match="certificate is not trusted"):
