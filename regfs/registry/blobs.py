@@ -149,9 +149,11 @@ class Blobs:
                 if offset < stop:
                     raise RegistryUnavailable(f"{wanted.what}: the transfer ended after {offset} of {stop} bytes")
             except (RegistryUnavailable, RegistryTimeout, WrongBody) as error:
-                wait_s = failures.wait_s(error, offset)
+                # What broke off in the transport names its host alone; who reads the error wants to know the blob.
+                named = error if wanted.what in str(error) else type(error)(f"{wanted.what}: {error}")
+                wait_s = failures.wait_s(named, offset)
                 self._stats.count("registry.retries")
-                log.info("%s; going on at byte %d in %.1f s", error, offset, wait_s)
+                log.info("%s; going on at byte %d in %.1f s", named, offset, wait_s)
                 patience.current().sleep(wait_s)
 
     def _part(self, endpoint: Endpoint, wanted: _Wanted, start: int, stop: int) -> Generator[bytes, None, None]:
