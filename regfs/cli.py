@@ -1,10 +1,10 @@
 """The command line: arguments and environment become a Config; the only module that prints, exits and reads os.environ.
 
     regfs [OPTIONS] [SOURCE] MOUNTPOINT      mount; what mount.fuse(8) calls too
-    regfs VERB …                             umount, unpack
+    regfs VERB …                             umount, unpack, prefetch, cache
     mount.regfs SOURCE MOUNTPOINT [-fnsv] [-o WORDS]     what mount(8) calls: another language, -f means fake there
 
-Exit codes: 0; 1 it failed; 2 the command line makes no sense; and for unpack 3 not found, 4 denied, 5 try again later,
+Exit codes: 0; 1 it failed; 2 the command line makes no sense; and for verbs 3 not found, 4 denied, 5 try again later,
 6 bad content. mount.regfs has those of mount(8): 1 usage or permission, 32 mount failure.
 
 Nothing heavy is imported before it is known to be needed: `regfs --version` is 30 ms, most of it Python's own.
@@ -187,6 +187,32 @@ def unpack_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
     return 0 if done.is_complete else FAILED
 
 
+def prefetch_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """`regfs prefetch [OPTIONS] IMAGE`."""
+    parser = _verb_parser("prefetch", "Fetch all layers of an image into the cache, for mounts to come.")
+    parser.add_argument("image", metavar="IMAGE", help="[registry/]repository[:tag][@digest]")
+    given = _parse_verb(parser, arguments, headings=("registry", "cache"))
+    if given is None:
+        return 0
+    from regfs import verbs
+
+    config = _verb_config(given, environment)
+    print(verbs.prefetch(given.image, config=config, environment=environment, say=_warn).result)
+    return 0
+
+
+def cache_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """`regfs cache [OPTIONS] du|prune|verify`."""
+    from regfs import cache_verbs
+
+    parser = _verb_parser("cache", "Look after the cache; mounts may use it meanwhile.")
+    cache_verbs.add_arguments(parser)
+    given = _parse_verb(parser, arguments, headings=("cache",))
+    if given is None:
+        return 0
+    return cache_verbs.run(given, _verb_config(given, environment), say=print, on_terminal=sys.stdout.isatty())
+
+
 def version() -> str:
     """Return what `--version` prints: regfs, and what it would run with."""
     import platform as machine
@@ -202,7 +228,7 @@ def version() -> str:
     return "\n".join([f"regfs {VERSION}", *(f"{name}: {value}" for name, value in parts.items())])
 
 
-_VERBS = {"umount": umount_verb, "unpack": unpack_verb}
+_VERBS = {"umount": umount_verb, "unpack": unpack_verb, "prefetch": prefetch_verb, "cache": cache_verb}
 
 
 def _mount_parser() -> _Parser:

@@ -60,7 +60,7 @@ class Rooms:
             "errors": self.journal.text,
         }
         root = Root(config.default_registry, ControlDirectory(texts), self.repositories, self.images)
-        return Tree(root, open_content=self.layers.open_content, cache=self.cache)
+        return Tree(root, open_content=self.contents.open, cache=self.cache)
 
     def warm_up(self) -> None:
         """Import what the first request to a registry needs, in a thread: 90 ms that no start should wait for."""
@@ -81,7 +81,7 @@ def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | 
     """Return the rooms for *config*. A cache directory that cannot be used is replaced by one that goes with us."""
     cache, temporary, note = _usable_cache(config.cache_dir)
     stats = Stats()
-    layers = LayerStore(cache)
+    layers = LayerStore(cache, limit=config.cache_size)
     flights = Flights()
     hosts = Hosts(
         insecure=config.insecure_registries,
@@ -92,7 +92,7 @@ def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | 
     client = RegistryClient(hosts, credentials, stats, offline=config.offline)
     repositories = Repositories(
         client,
-        blobs=BlobStore(cache),
+        blobs=BlobStore(cache / "blobs", reserve=layers.budget.reserve),
         references=References(cache / "references.sqlite"),
         flights=flights,
         stats=stats,
@@ -104,9 +104,10 @@ def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | 
 
 
 def recover(rooms: Rooms) -> None:
-    """Remove what crashes left in the cache; for a daemon's start, in a thread: nobody waits for it."""
+    """Remove what crashes left in the cache, and what is too much; for a daemon's start, in a thread of its own."""
     try:
         rooms.layers.recover()
+        rooms.layers.budget.trim()
     except CacheFailure as failure:
         log.warning("%s", failure)
 

@@ -40,7 +40,7 @@ def unpack(reference_text: str, directory: Path, *, config: Config, environment:
         with showing(lambda: _layer_steps(rooms), say=say, environment=environment):
             rows = image.rootfs()
         written, total = Count(), total_size(rows)
-        unpacker = Unpacker(rows, rooms.layers.open_content, as_root=os.geteuid() == 0, on_bytes=written.add)
+        unpacker = Unpacker(rows, rooms.contents.open, as_root=os.geteuid() == 0, on_bytes=written.add)
         with showing(lambda: [Step("writing files", written.size, total)], say=say, environment=environment):
             summary = unpacker.into(directory)
     notes = summary.notes()
@@ -48,6 +48,15 @@ def unpack(reference_text: str, directory: Path, *, config: Config, environment:
         notes.append(f"{len(summary.failures)} entries could not be written as the image has them:")
         notes.extend(f"  {failure}" for failure in summary.failures[:20])
     return Done(_full_name(reference, image), tuple(notes), is_complete=not summary.failures)
+
+
+def prefetch(reference_text: str, *, config: Config, environment: Mapping[str, str], say: Say) -> Done:
+    """Pass and merge all layers of an image. Blocks on the network; raises RegfsErrors."""
+    reference = parse_reference(reference_text, default_registry=config.default_registry)
+    with _image(reference, config=config, environment=environment, say=say) as (rooms, image):
+        with showing(lambda: _layer_steps(rooms), say=say, environment=environment):
+            image.rootfs()
+        return Done(_full_name(reference, image))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ ROWS: list[set[str]] = [
     {"__main__"},
     {"cli"},
     {"daemon"},
-    {"verbs"},
+    {"cache_verbs", "verbs"},
     {"checks", "launch", "logs", "mount_words", "progress", "rooms", "unpack"},
     {"config", "mount"},
     {"tree"},

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from regfs.errors import CacheFailure, NotFound
 from regfs.images.merging import merge_layers
@@ -28,8 +29,10 @@ from regfs.rootfs.rootfs import Rootfs
 from regfs.rootfs.row_tree import RowTree
 from regfs.rootfs.single_layer import LayerTree
 from regfs.stats import Stats
+from regfs.store.content import Content, OpenContent
 from regfs.store.layer_index import LayerIndex
 from regfs.store.layer_store import LayerStore
+from regfs.store.locks import touch
 from regfs.store.merged_index import MergedIndex
 from regfs.store.single_flight import Flights
 
@@ -74,6 +77,8 @@ class Contents:
         self._turns = threading.Semaphore(_PASSES_AT_ONCE)
         self._passing: dict[Digest, Passing] = {}
         self._indexes: WeakValueDictionary[Digest, LayerIndex] = WeakValueDictionary()
+        # Where the layers in use came from.
+        self._blobs: WeakKeyDictionary[LayerIndex, LayerBlob] = WeakKeyDictionary()
         self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()
 
     def passing(self) -> list[Passing]:
@@ -91,23 +96,41 @@ class Contents:
         known = self._merged.get(chain) or self._open_merged(chain, blobs)
         return known or self._flights.run(("rootfs", chain), lambda: self._merge(chain, blobs), streams=True)
 
+    def open(self, content: Content) -> OpenContent:
+        """Return the opened *content* of a file of a tree that was given out.
+
+        Where its file is gone (somebody deleted it, or it was damaged and dropped), the layers in use that miss files
+        are passed again first: waits for that, and raises what it brings. Raises CacheFailure where that does not help.
+        """
+        try:
+            return self._store.open_content(content)
+        except CacheFailure as failure:
+            log.warning("%s", failure)
+        for blob in list(self._blobs.values()):
+            if not self._store.is_whole(blob.diff_id):
+                # The open index stays the right one: the rows of a layer are a function of its bytes.
+                self._flights.run(("layer", blob.diff_id), partial(self._pass, blob), streams=True)
+        return self._store.open_content(content)
+
     # Layers.
 
     def _index(self, blob: LayerBlob) -> LayerIndex:
-        index = self._indexes.get(blob.diff_id) or self._open_index(blob.diff_id)
+        index = self._indexes.get(blob.diff_id) or self._open_index(blob)
         return index or self._flights.run(("layer", blob.diff_id), lambda: self._pass(blob), streams=True)
 
-    def _open_index(self, diff_id: Digest) -> LayerIndex | None:
+    def _open_index(self, blob: LayerBlob) -> LayerIndex | None:
         try:
-            index = self._store.open_index(diff_id)
+            index = self._store.open_index(blob.diff_id)
         except NotFound:
             return None
         except CacheFailure as failure:
             log.warning("%s; the layer is passed again", failure)
             with suppress(CacheFailure):
-                self._store.drop(diff_id)
+                self._store.drop(blob.diff_id)
             return None
-        return self._indexes.setdefault(diff_id, index)
+        index = self._indexes.setdefault(blob.diff_id, index)
+        self._blobs[index] = blob
+        return index
 
     def _pass(self, blob: LayerBlob) -> LayerIndex:
         descriptor = blob.descriptor
@@ -126,7 +149,7 @@ class Contents:
         self._stats.count("layers.passes")
         self._stats.count("layers.bytes", descriptor.size)
         threading.Thread(target=self._settle, name="settle", daemon=True).start()
-        index = self._open_index(blob.diff_id)
+        index = self._open_index(blob)
         if index is None:
             raise CacheFailure(f"layer {blob.diff_id} vanished from the cache while it was opened")
         return index
@@ -143,7 +166,7 @@ class Contents:
         """Return the merged image if its table and all its layers are here."""
         indexes = []
         for blob in blobs:
-            index = self._indexes.get(blob.diff_id) or self._open_index(blob.diff_id)
+            index = self._indexes.get(blob.diff_id) or self._open_index(blob)
             if index is None:
                 return None
             indexes.append(index)
@@ -157,6 +180,7 @@ class Contents:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
             return None
+        touch(path)
         return self._merged.setdefault(chain, Rootfs(merged, indexes, diff_ids=[blob.diff_id for blob in blobs]))
 
     def _merge(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs:
@@ -164,13 +188,16 @@ class Contents:
         in_turn = sorted(blobs, key=lambda blob: -blob.descriptor.size)
         with ThreadPoolExecutor(_LAYERS_AT_ONCE, thread_name_prefix="layer") as pool:
             try:
-                list(pool.map(self._index, in_turn))
+                # Held until the image is opened: what is in use is not evicted.
+                held = list(pool.map(self._index, in_turn))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        merge_layers([self._store.index_path(blob.diff_id) for blob in blobs], self._path(chain))
+        paths = [self._store.index_path(blob.diff_id) for blob in blobs]
+        merge_layers(paths, self._path(chain), reserve=self._store.budget.reserve)
         self._stats.count("images.merges")
         rootfs = self._open_merged(chain, blobs)
+        del held
         if rootfs is None:
             raise CacheFailure(f"the merged table of {blobs[-1].origin if blobs else chain} vanished from the cache")
         return rootfs

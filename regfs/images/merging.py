@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from regfs.errors import CacheFailure, RegfsError
@@ -23,8 +23,8 @@ from regfs.rootfs.merge import merge_files
 _SMALL = 2 << 20
 
 
-def merge_layers(layers: Sequence[Path], destination: Path) -> None:
-    """Write the merged table of the layer indexes *layers* (base first) to *destination*.
+def merge_layers(layers: Sequence[Path], destination: Path, *, reserve: Callable[[int], None]) -> None:
+    """Write the merged table of the layer indexes *layers* (base first) to *destination*; *reserve* is the budget's.
 
     Takes about 8 us an entry. Raises BadLayer where an unpacker would refuse the image; TooLarge; CacheFailure.
     """
@@ -33,6 +33,7 @@ def merge_layers(layers: Sequence[Path], destination: Path) -> None:
         size = sum(path.stat().st_size for path in layers)
     except OSError as error:
         raise CacheFailure(f"{destination}: {error.strerror}") from error
+    reserve(size)  # it takes about as much as they do
     if size < _SMALL:
         merge_files(layers, destination)
     else:

@@ -1,6 +1,6 @@
 """The process that passes one big layer: compressed bytes come in, and lines of JSON tell how it goes.
 
-    python -m regfs.images.pass_process '{"root": …, "boot": …, "digest": …, "diff_id": …, "size": …, "media_type": …}'
+    python -m regfs.images.pass_process '{"root": …, "boot": …, "limit": …, "digest": …, …}'
     stdin    the layer's bytes, as the registry gives them
     stdout   {"received": 1, "inflated": 1, "entries": 1} now and then; at last that with "done": true,
              or {"error": "BadLayer", "message": "…"}
@@ -38,10 +38,10 @@ def main(argument: str) -> int:
     layer = LayerToPass(
         Digest.parse(told["digest"]), Digest.parse(told["diff_id"]), size=told["size"], media_type=told["media_type"]
     )
-    store = LayerStore(Path(told["root"]), boot=told["boot"])
+    store = LayerStore(Path(told["root"]), boot=told["boot"], limit=told["limit"])
     progress = Progress()
     try:
-        with store.begin_layer() as writer:
+        with store.begin_layer(layer.size) as writer:
             run_pass(_chunks(), layer=layer, sink=writer, progress=progress, report=_Reporter())
             store.publish(writer, layer.diff_id)
             _tell(done=True, received=progress.received, inflated=progress.inflated, entries=progress.entries)

@@ -72,7 +72,7 @@ def pass_here(
     report: Callable[[Progress], None],
 ) -> None:
     """Do what pass_layer does in the calling thread."""
-    with store.begin_layer() as writer:
+    with store.begin_layer(layer.size) as writer:
         run_pass(chunks, layer=layer, sink=writer, progress=progress, report=report)
         store.publish(writer, layer.diff_id)
 
@@ -149,6 +149,7 @@ def _process(layer: LayerToPass, store: LayerStore) -> Iterator[subprocess.Popen
     told = {
         "root": os.fspath(store.root),
         "boot": store.boot,
+        "limit": store.budget.limit,
         "digest": str(layer.digest),
         "diff_id": str(layer.diff_id),
         "size": layer.size,

@@ -227,6 +227,7 @@ class Repository:
         """
         path = self._shared.blobs.path(descriptor.digest)
         if _size_of(path) == descriptor.size:
+            self._shared.blobs.touch(descriptor.digest)
             return path
         key = ("blob", self.name, descriptor.digest, descriptor.size)
         return self._shared.flights.run(key, lambda: self._fetch_blob(descriptor), streams=True)

@@ -11,20 +11,26 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from regfs.errors import CacheFailure, DigestMismatch
 from regfs.model.digest import Digest
+from regfs.store.failures import cache_failure
+from regfs.store.locks import lock_new, touch
 
 log = logging.getLogger(__name__)
 
+_WORTH_RESERVING = 1 << 20
+
 
 class BlobStore:
-    """The blobs below *root*."""
+    """The blobs below *root*. *reserve* is the budget's: it makes room, or raises CacheFailure."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, reserve: Callable[[int], None] = lambda _: None) -> None:
         self._root = root
+        self._reserve = reserve
+        self._told = False
 
     def path(self, digest: Digest) -> Path:
         """Return where the blob is kept, whether it is there or not."""
@@ -40,6 +46,7 @@ class BlobStore:
         except OSError:
             return None
         if digest.matches(content):
+            self.touch(digest)
             return content
         log.warning("the cached copy of %s is damaged and was dropped", digest)
         self.drop(digest)
@@ -50,7 +57,12 @@ class BlobStore:
         try:
             self.receive(digest, len(content), [content])
         except CacheFailure as failure:
-            log.warning("%s", failure)
+            log.log(logging.DEBUG if self._told else logging.WARNING, "%s; it is served all the same", failure)
+            self._told = True
+
+    def touch(self, digest: Digest) -> None:
+        """Note that the blob was used, so that others are evicted first."""
+        touch(self.path(digest))
 
     def receive(self, digest: Digest, size: int, chunks: Iterable[bytes]) -> Path:
         """Write *chunks* to the blob's place and return it, once size and digest are found right.
@@ -59,12 +71,16 @@ class BlobStore:
         raises.
         """
         path = self.path(digest)
+        self._reserve(size)
         temporary = self._temporary(path)
         try:
+            if size >= _WORTH_RESERVING:
+                # A full disk is found out before the first byte, and other writers see at once what this one will take.
+                os.posix_fallocate(temporary.fileno(), 0, size)
             self._write(temporary, digest, size, chunks)
             os.replace(temporary.name, path)
         except OSError as error:
-            raise CacheFailure(f"{path}: {error.strerror}; the blob is not kept") from error
+            raise cache_failure(path, error) from error
         finally:
             temporary.close()
             Path(temporary.name).unlink(missing_ok=True)
@@ -80,9 +96,11 @@ class BlobStore:
     def _temporary(self, path: Path) -> tempfile._TemporaryFileWrapper[bytes]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False)
+            temporary = tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False)  # noqa: SIM115
+            lock_new(temporary.fileno())
         except OSError as error:
-            raise CacheFailure(f"{path.parent}: {error.strerror}; the blob is not kept") from error
+            raise cache_failure(path.parent, error) from error
+        return temporary
 
     @staticmethod
     def _write(

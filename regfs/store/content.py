@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from regfs.errors import CacheFailure
 from regfs.model.digest import Digest
@@ -51,16 +52,32 @@ def content_of(layer: Digest, content: int | bytes | None, size: int) -> Content
     return Object(content.hex(), size)
 
 
+class Pack:
+    """An open pack, closed when nobody refers to it any more: whoever reads from it, or whoever will."""
+
+    __slots__ = ("fd", "size")
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError."""
+        self.fd = -1
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self.fd).st_size
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
 class OpenContent:
     """The bytes `[start, start + size)` of an open file."""
 
-    __slots__ = ("_fd", "_owned", "_start", "size")
+    __slots__ = ("_fd", "_pack", "_start", "size")
 
-    def __init__(self, fd: int, size: int, *, start: int = 0, owned: bool = True) -> None:
-        """Read from *fd*, which close() closes if it is *owned*; a pack's belongs to the pack."""
+    def __init__(self, fd: int, size: int, *, start: int = 0, pack: Pack | None = None) -> None:
+        """Read from *fd*, which close() closes unless it is that of *pack*."""
         self._fd = fd
         self._start = start
-        self._owned = owned
+        self._pack = pack
         self.size = size
 
     def read_at(self, offset: int, size: int) -> bytes:
@@ -80,14 +97,15 @@ class OpenContent:
 
     def backing_fd(self) -> int | None:
         """Return a descriptor of a file that holds exactly these bytes, valid until close(); None for packed ones."""
-        return self._fd if self._owned and self._fd >= 0 else None
+        return self._fd if self._pack is None and self._fd >= 0 else None
 
     def close(self) -> None:
         """Let go of the file; closing twice does no harm."""
-        if self._owned and self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
+        fd, self._fd = self._fd, -1
         self.size = 0
+        if self._pack is None and fd >= 0:
+            os.close(fd)
+        self._pack = None
 
     def _pread(self, offset: int, size: int) -> bytes:
         try:
@@ -98,4 +116,4 @@ class OpenContent:
 
 def empty() -> OpenContent:
     """Return the opened form of Nothing."""
-    return OpenContent(-1, 0, owned=False)
+    return OpenContent(-1, 0)

@@ -26,6 +26,8 @@ from urllib.parse import quote
 from regfs.errors import CacheFailure, NotFound
 from regfs.model.attributes import with_nlink
 from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row
+from regfs.store.failures import table_failure
+from regfs.store.locks import Hold
 
 __all__ = ["ROOT_ROW", "EntryFlag", "LayerIndex", "LayerIndexWriter", "Row"]
 
@@ -45,6 +47,7 @@ _OUTLINE = """
 SELECT row, parent, inode, flags, substr(attributes, 54, 1) BETWEEN x'40' AND x'4f' FROM entries WHERE row != 0
 ORDER BY row
 """
+_CONTENTS = "SELECT content, attributes FROM entries WHERE content IS NOT NULL"
 _INSERT = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _BATCH = 1000
 _Stored = tuple[int, int, bytes, int, int, bytes, int | bytes | None, bytes | None, bytes | None]
@@ -53,20 +56,20 @@ _Stored = tuple[int, int, bytes, int, int, bytes, int | bytes | None, bytes | No
 class LayerIndex:
     """Reads the index of one layer. Every method answers from disk or memory and never waits; any thread."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, hold: Hold) -> None:
         self._connection = connection
         self._path = path
+        self._hold = hold
         self._lock = threading.Lock()
 
     @classmethod
     def open(cls, path: Path) -> LayerIndex:
-        """Return the index at *path*.
+        """Return the index at *path*; its layer stays in the cache until it is closed or nobody refers to it any more.
 
         Raises NotFound where there is no such file, CacheFailure where it is not an index of this version (torn by a
         crash, or another release's): it is then to be removed and made again.
         """
-        if not path.exists():
-            raise NotFound(f"{path}: no such layer index")
+        hold = Hold(path)
         uri = f"file:{quote(os.fspath(path))}?mode=ro&immutable=1"
         try:
             connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
@@ -78,12 +81,13 @@ class LayerIndex:
         except (sqlite3.Error, ValueError) as error:
             connection.close()
             raise CacheFailure(f"{path} is not a layer index of this version: {error}") from error
-        return cls(connection, path)
+        return cls(connection, path, hold)
 
     def close(self) -> None:
         """Close the file; nothing may be asked afterwards."""
         with self._lock:
             self._connection.close()
+        self._hold.release()
 
     def __del__(self) -> None:
         # A connection of Python's sqlite3 is part of a circle (its cache of statements): left to the garbage collector,
@@ -125,6 +129,10 @@ class LayerIndex:
         In the order of the archive, rows without a name included; the last is None for a hard link. For the merge.
         """
         return self._batches(_OUTLINE)
+
+    def contents(self) -> Iterator[tuple[int | bytes, bytes]]:
+        """Yield content (an offset in the pack or an object's sha256) and attributes of each file that has bytes."""
+        return self._batches(_CONTENTS)
 
     def last_row(self) -> int:
         """Return the highest number that a row has."""
@@ -193,7 +201,7 @@ class LayerIndexWriter:
             self._connection.execute(_SCHEMA)
             self._connection.create_function("with_nlink", 2, with_nlink, deterministic=True)
         except sqlite3.Error as error:
-            raise CacheFailure(f"{path}: {error}") from error
+            raise table_failure(path, error) from error
 
     def add(self, row: Row) -> None:
         """Add *row*, or put it in the place of the row of that number; a hard link's inode columns are left out."""
@@ -229,7 +237,7 @@ class LayerIndexWriter:
             self._connection.execute("CREATE UNIQUE INDEX entries_by_name ON entries (parent, name)")
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
-            raise CacheFailure(f"{self._path}: {error}") from error
+            raise table_failure(self._path, error) from error
         finally:
             self._connection.close()
 
@@ -242,14 +250,14 @@ class LayerIndexWriter:
         try:
             self._connection.executemany(sql, values)
         except sqlite3.Error as error:
-            raise CacheFailure(f"{self._path}: {error}") from error
+            raise table_failure(self._path, error) from error
 
     def _flush(self) -> None:
         rows, self._rows = self._rows, []
         try:
             self._connection.executemany(_INSERT, map(_stored, rows))
         except sqlite3.Error as error:
-            raise CacheFailure(f"{self._path}: {error}") from error
+            raise table_failure(self._path, error) from error
 
 
 def _stored(row: Row) -> Row:

@@ -1,6 +1,7 @@
 """The layers that were passed: their indexes, packs and objects.
 
     layers/<diff id>.index  layers/<diff id>.pack     one layer; where the index is, the layer is whole
+    layers/<diff id>.sums                              what its files were when they were written (sums.py)
     objects/<hh>/<hex>                                 a file of 64 KiB or more by its sha256, shared by all layers
     young/<token>                                      what may not be on the disk yet
     passes/<token>…                                    a pass under way (layer_writer.py)
@@ -18,7 +19,6 @@ Used by the images room. Thread rule: any thread; several daemons may share the 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -28,17 +28,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from weakref import finalize
 
 from regfs.errors import CacheFailure, InvalidName
 from regfs.model.digest import Digest
-from regfs.store.content import Content, Nothing, OpenContent, Packed, empty
+from regfs.store.budget import Budget
+from regfs.store.content import Content, Nothing, OpenContent, Pack, Packed, empty
+from regfs.store.failures import failures_of
 from regfs.store.layer_index import LayerIndex
-from regfs.store.layer_writer import LayerWriter, failures_of, write_all
+from regfs.store.layer_writer import LayerWriter, write_all
+from regfs.store.locks import changing, touch
+from regfs.store.sums import SUFFIX as SUMS
+from regfs.store.sums import format_sums, load_sums, sha256_of
 
 log = logging.getLogger(__name__)
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_READ = 1 << 20
 
 
 def boot_id() -> str:
@@ -47,17 +52,18 @@ def boot_id() -> str:
 
 
 class LayerStore:
-    """The layers below *root*. *boot* is this boot's id."""
+    """The layers below *root*. *boot* is this boot's id; *limit* the most that the cache may hold (budget.py)."""
 
-    def __init__(self, root: Path, *, boot: str = "") -> None:
+    def __init__(self, root: Path, *, boot: str = "", limit: int | None = None) -> None:
         self.root = root
+        self.budget = Budget(root, limit=limit)
         self.boot = boot or boot_id()
         self._layers = root / "layers"
         self._objects = root / "objects"
         self._young = root / "young"
         self._passes = root / "passes"
         self._lock = threading.Lock()
-        self._packs: dict[Digest, int] = {}
+        self._packs: dict[Digest, Pack] = {}
         self._settling = False
         self._settle_again = False
 
@@ -69,6 +75,9 @@ class LayerStore:
         """Return where the layer's pack is, whether it is there or not."""
         return self._layers / f"{_name_of(diff_id)}.pack"
 
+    def _sums_path(self, diff_id: Digest) -> Path:
+        return self._layers / f"{_name_of(diff_id)}{SUMS}"
+
     def object_path(self, sha256: str) -> Path:
         """Return where the object is, whether it is there or not."""
         return self._objects / sha256[:2] / sha256
@@ -78,45 +87,71 @@ class LayerStore:
         return self.index_path(diff_id).exists()
 
     def open_index(self, diff_id: Digest) -> LayerIndex:
-        """Return the layer's index, to be closed by the caller. Raises NotFound, CacheFailure (drop and pass again)."""
-        return LayerIndex.open(self.index_path(diff_id))
+        """Return the layer's index; as long as it is there, so are the layer's files.
+
+        Raises NotFound, CacheFailure (drop and pass again).
+        """
+        index = LayerIndex.open(self.index_path(diff_id))
+        touch(self.index_path(diff_id))
+        # The pack may be evicted after its index is gone; an open one would keep its room on the disk taken.
+        finalize(index, self._packs.pop, diff_id, None)
+        return index
+
+    def is_whole(self, diff_id: Digest) -> bool:
+        """Tell whether all files of the layer are here."""
+        try:
+            sums = load_sums(self._sums_path(diff_id))
+        except (OSError, ValueError):
+            return False
+        return all((self.root / name).exists() for name in sums)
 
     def open_content(self, content: Content) -> OpenContent:
-        """Return the opened *content*. Raises CacheFailure where its file is gone or shorter than it should be."""
+        """Return the opened *content*.
+
+        Raises CacheFailure where its file is gone, or has another size than it should have: such a file is dropped.
+        """
         if isinstance(content, Nothing):
             return empty()
         if isinstance(content, Packed):
-            return OpenContent(self._pack(content.layer), content.size, start=content.offset, owned=False)
+            pack = self._pack(content.layer)
+            if content.offset + content.size > pack.size:
+                self.drop(content.layer)
+                raise CacheFailure(f"{self.pack_path(content.layer)}: cut off after {pack.size} bytes")
+            return OpenContent(pack.fd, content.size, start=content.offset, pack=pack)
         path = self.object_path(content.sha256)
         with failures_of(path):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             size = os.fstat(fd).st_size
         if size != content.size:
             os.close(fd)
+            with failures_of(path):
+                path.unlink(missing_ok=True)
             raise CacheFailure(f"{path}: {size} bytes, not {content.size}")
         return OpenContent(fd, content.size)
 
     def drop(self, diff_id: Digest) -> None:
-        """Remove a layer that proved unreadable; whoever has it open goes on. Its objects may be other layers' too."""
-        with self._lock:
-            # Not closed: another thread may be reading from it. One descriptor is a small price for a rare event.
-            self._packs.pop(diff_id, None)
-        with failures_of(self.index_path(diff_id)):
-            self.index_path(diff_id).unlink(missing_ok=True)
-            self.pack_path(diff_id).unlink(missing_ok=True)
+        """Remove a layer that proved unreadable; whoever has it open goes on.
+
+        Its objects may be other layers' too: the budget removes those that nobody needs. Raises CacheFailure.
+        """
+        self._packs.pop(diff_id, None)
+        with changing(self.root), failures_of(self.index_path(diff_id)):
+            for path in (self.index_path(diff_id), self.pack_path(diff_id), self._sums_path(diff_id)):
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the packs that were read from. Contents of them may not be read afterwards."""
-        with self._lock:
-            packs, self._packs = self._packs, {}
-        for fd in packs.values():
-            os.close(fd)
+        """Let go of the packs that were read from; who is reading goes on."""
+        self._packs.clear()
 
     @contextmanager
-    def begin_layer(self) -> Iterator[LayerWriter]:
-        """Give a writer for one layer; what publish() has not taken is removed at the end. Raises CacheFailure."""
+    def begin_layer(self, size: int = 0) -> Iterator[LayerWriter]:
+        """Give a writer for one layer; what publish() has not taken is removed at the end.
+
+        *size* is what it will take at least. Raises CacheFailure, at once where there is not that much room.
+        """
+        self.budget.reserve(size)
         with self._pass_directory() as directory:
-            writer = LayerWriter(directory, has_object=lambda name: self.object_path(name).exists())
+            writer = LayerWriter(directory, object_path=self.object_path, reserve=self.budget.reserve)
             try:
                 yield writer
             finally:
@@ -130,11 +165,23 @@ class LayerStore:
         with failures_of(marker):
             self._young.mkdir(parents=True, exist_ok=True)
             _write_durably(marker, json.dumps(names).encode())
-        for name, path in writer.objects.items():
-            _rename(path, self.object_path(name))
-        _rename(writer.pack_file, self.pack_path(diff_id))
-        # The index comes last: where it is, all that it names is.
-        _rename(writer.index, self.index_path(diff_id))
+        sums = self._write_sums(writer, diff_id)
+        with changing(self.root):
+            for name, path in writer.objects.items():
+                _rename(path, self.object_path(name))
+            _rename(writer.pack_file, self.pack_path(diff_id))
+            _rename(sums, self._sums_path(diff_id))
+            # The index comes last: where it is, all that it names is.
+            _rename(writer.index, self.index_path(diff_id))
+
+    def _write_sums(self, writer: LayerWriter, diff_id: Digest) -> Path:
+        sums = {self.object_path(name).relative_to(self.root).as_posix(): name for name in writer.objects}
+        path = writer.index.with_suffix(SUMS)
+        with failures_of(path):
+            sums[self.pack_path(diff_id).relative_to(self.root).as_posix()] = writer.pack_sha256
+            sums[self.index_path(diff_id).relative_to(self.root).as_posix()] = sha256_of(writer.index)
+            path.write_bytes(format_sums(sums))
+        return path
 
     def settle(self) -> None:
         """Wait until all that is visible now is on the disk, and remove its markers. Takes as long as the disk does.
@@ -200,7 +247,7 @@ class LayerStore:
             return
         for name in objects:
             path = self.object_path(name)
-            if path.exists() and _sha256_of(path) != name:
+            if path.exists() and sha256_of(path) != name:
                 log.warning("%s was torn by a crash and is removed", path)
                 path.unlink(missing_ok=True)
         if self.is_passed(layer):
@@ -208,14 +255,13 @@ class LayerStore:
         self.drop(layer)
         marker.unlink(missing_ok=True)
 
-    def _pack(self, diff_id: Digest) -> int:
-        fd = self._packs.get(diff_id)
-        if fd is not None:
-            return fd
-        with self._lock, failures_of(self.pack_path(diff_id)):
-            if diff_id not in self._packs:
-                self._packs[diff_id] = os.open(self.pack_path(diff_id), os.O_RDONLY | os.O_CLOEXEC)
-            return self._packs[diff_id]
+    def _pack(self, diff_id: Digest) -> Pack:
+        pack = self._packs.get(diff_id)
+        if pack is None:
+            with failures_of(self.pack_path(diff_id)):
+                # Two threads may open it at once: both packs are good, and one of them stays.
+                pack = self._packs.setdefault(diff_id, Pack(self.pack_path(diff_id)))
+        return pack
 
     @contextmanager
     def _pass_directory(self) -> Iterator[Path]:
@@ -316,11 +362,3 @@ def _sync_file_system(path: Path) -> None:
             raise OSError(number, os.strerror(number))
     finally:
         os.close(fd)
-
-
-def _sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_READ):
-            digest.update(chunk)
-    return digest.hexdigest()

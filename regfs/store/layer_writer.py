@@ -10,39 +10,33 @@ Nothing there is synced; layer_store.py says how it becomes visible and durable.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from regfs.errors import CacheFailure
+from regfs.store.failures import failures_of
 from regfs.store.layer_index import LayerIndexWriter
 
 _PACK_BUFFER = 1 << 20
 # Zeros are left out of the file where there are so many that a hole is worth a seek.
 _HOLE = 1 << 16
 _ZEROS = bytes(_HOLE)
-
-
-@contextmanager
-def failures_of(path: Path) -> Iterator[None]:
-    """Turn an OSError in the block into a CacheFailure that names *path*."""
-    try:
-        yield
-    except OSError as error:
-        full = "; the layer is not kept" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        raise CacheFailure(f"{path}: {error.strerror}{full}") from error
+# Of the disk, for what is not counted in bytes of content.
+_BLOCK = 4096
+_SUMS_LINE = 150
 
 
 class LayerWriter:
     """Writes below *directory*, which exists and is empty. Every method may raise CacheFailure."""
 
-    def __init__(self, directory: Path, *, has_object: Callable[[str], bool]) -> None:
-        """*has_object* tells whether an object of that name is in the cache already."""
+    def __init__(self, directory: Path, *, object_path: Callable[[str], Path], reserve: Callable[[int], None]) -> None:
+        """*object_path* tells where an object of that name is in the cache; *reserve* is the budget's."""
         self._directory = directory
-        self._has_object = has_object
+        self._object_path = object_path
+        self._reserve = reserve
+        self._pack_sum = hashlib.sha256()
         self._begun = 0
         self._packed: list[bytes] = []
         self._packed_size = 0
@@ -67,12 +61,21 @@ class LayerWriter:
     def begin_object(self) -> ObjectWriter:
         """Begin a big file."""
         self._begun += 1
-        return ObjectWriter(self._directory / f"o{self._begun}", finished=self._keep_object)
+        path = self._directory / f"o{self._begun}"
+        self._reserve(_BLOCK)  # the last one is not filled
+        return ObjectWriter(path, finished=self._keep_object, reserve=self._reserve)
 
     def finish(self) -> None:
         """Make index and pack whole; nothing may be put afterwards."""
         self._write_pack()
         self.rows.finish()
+        with failures_of(self.index):
+            self._reserve(self.index.stat().st_size + len(self.objects) * _SUMS_LINE + _BLOCK)
+
+    @property
+    def pack_sha256(self) -> str:
+        """The hexadecimal sha256 of the pack, once it is whole."""
+        return self._pack_sum.hexdigest()
 
     def close(self) -> None:
         """Close what is open. What was not published is removed by the one who made the directory."""
@@ -82,14 +85,25 @@ class LayerWriter:
             self._pack_fd = -1
 
     def _keep_object(self, path: Path, name: str) -> None:
-        if name in self.objects or self._has_object(name):
+        if name in self.objects:
             path.unlink()
-        else:
-            self.objects[name] = path
+            return
+        self.objects[name] = path
+        there = self._object_path(name)
+        # What the cache has already takes the place of what was written, under a second name of its own: it may be
+        # evicted before this layer is published, and comes back then. Where that cannot be, ours stays.
+        with suppress(OSError):
+            if there.stat().st_size == path.stat().st_size:
+                second = path.with_suffix(".there")
+                second.hardlink_to(there)
+                second.rename(path)
 
     def _write_pack(self) -> None:
+        content = b"".join(self._packed)
+        self._reserve(len(content))
+        self._pack_sum.update(content)
         with failures_of(self.pack_file):
-            write_all(self._pack_fd, memoryview(b"".join(self._packed)))
+            write_all(self._pack_fd, memoryview(content))
         self._packed = []
         self._packed_size = 0
 
@@ -97,9 +111,10 @@ class LayerWriter:
 class ObjectWriter:
     """Writes and hashes one big file at *path*, with holes where its zeros are."""
 
-    def __init__(self, path: Path, *, finished: Callable[[Path, str], None]) -> None:
+    def __init__(self, path: Path, *, finished: Callable[[Path, str], None], reserve: Callable[[int], None]) -> None:
         self._path = path
         self._finished = finished
+        self._reserve = reserve
         self._sha256 = hashlib.sha256()
         self._size = 0
         self._ends_in_hole = False
@@ -120,6 +135,7 @@ class ObjectWriter:
             if self._ends_in_hole:
                 os.lseek(self._fd, len(view), os.SEEK_CUR)
             else:
+                self._reserve(len(view))
                 write_all(self._fd, view)
 
     def skip(self, size: int) -> None:

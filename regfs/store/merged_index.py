@@ -25,7 +25,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from regfs.errors import CacheFailure, NotFound
+from regfs.errors import CacheFailure
+from regfs.store.failures import cache_failure, table_failure
+from regfs.store.locks import Hold, lock_new
+from regfs.store.sums import SUFFIX as SUMS
+from regfs.store.sums import format_sums, sha256_of
 
 APPLICATION_ID = 0x7267666D  # "rgfm"
 VERSION = 1
@@ -64,9 +68,10 @@ def node_key(layer: int, row: int) -> int:
 class MergedIndex:
     """Reads a merged table. Every method answers from disk or memory, never waits, and may raise CacheFailure."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, *, root: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, *, root: int, hold: Hold) -> None:
         self._connection = connection
         self._path = path
+        self._hold = hold
         self._lock = threading.Lock()
         self.root = root
 
@@ -77,8 +82,7 @@ class MergedIndex:
         Raises NotFound where there is no such file, CacheFailure where it is not a whole table of this version (torn
         by a crash, or another release's): it is then to be removed and made again.
         """
-        if not path.exists():
-            raise NotFound(f"{path}: no such merged table")
+        hold = Hold(path)
         uri = f"file:{quote(os.fspath(path))}?mode=ro&immutable=1"
         try:
             connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
@@ -90,12 +94,13 @@ class MergedIndex:
         except (sqlite3.Error, OSError, ValueError) as error:
             connection.close()
             raise CacheFailure(f"{path} is not a merged table of this version: {error}") from error
-        return cls(connection, path, root=root)
+        return cls(connection, path, root=root, hold=hold)
 
     def close(self) -> None:
         """Close the file; nothing may be asked afterwards."""
         with self._lock:
             self._connection.close()
+        self._hold.release()
 
     def __del__(self) -> None:
         # A connection of Python's sqlite3 is part of a circle (its cache of statements): left to the garbage collector,
@@ -146,10 +151,10 @@ class MergedIndexWriter:
         self._destination = destination
         try:
             destination.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=".merged-", dir=destination.parent)
-            os.close(handle)
+            self._lock, name = tempfile.mkstemp(prefix=".merged-", dir=destination.parent)
+            lock_new(self._lock)
         except OSError as error:
-            raise CacheFailure(f"{destination}: {error.strerror}") from error
+            raise cache_failure(destination, error) from error
         self.path = Path(name)
         try:
             with closing(self._open()) as connection:
@@ -158,10 +163,14 @@ class MergedIndexWriter:
                 connection.executescript(_SCHEMA)
         except sqlite3.Error as error:
             self.abandon()
-            raise CacheFailure(f"{destination}: {error}") from error
+            raise table_failure(destination, error) from error
 
     def finish(self, root: int, attributes: bytes) -> None:
-        """Write the directories, flush the file and give it its name. *attributes* are the root directory's."""
+        """Write the directories, flush the file and give it its name. *attributes* are the root directory's.
+
+        Its sums come after it: a table without them is made again, sums without a table would be taken for leftovers.
+        """
+        sums = self._destination.with_suffix(SUMS)
         try:
             with closing(self._open()) as connection:
                 connection.execute("BEGIN")
@@ -172,14 +181,27 @@ class MergedIndexWriter:
                 connection.execute("INSERT INTO meta VALUES ('root', ?)", (root,))
                 connection.execute("COMMIT")
             _flush(self.path)
+            name = f"{self._destination.parent.name}/{self._destination.name}"
+            content = format_sums({name: sha256_of(self.path)})
             self.path.rename(self._destination)
+            self._unlock()
+            sums.write_bytes(content)
+            _flush(sums)
             _flush(self._destination.parent)
-        except (sqlite3.Error, OSError) as error:
-            raise CacheFailure(f"{self._destination}: {error}") from error
+        except sqlite3.Error as error:
+            raise table_failure(self._destination, error) from error
+        except OSError as error:
+            raise cache_failure(self._destination, error) from error
 
     def abandon(self) -> None:
         """Remove what has been written; after finish() there is nothing left to remove."""
         self.path.unlink(missing_ok=True)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None)

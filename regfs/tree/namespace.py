@@ -161,6 +161,12 @@ class Namespace:
             if not is_repository_component(name):
                 raise
             doubt = str(refusal)
+        except (RegistryUnavailable, RegistryTimeout, RateLimited):
+            # What was seen to lead to a repository does so without a network too.
+            known = self.names.repositories.known_repositories(self.registry)
+            if name not in _components_below(known, self.path):
+                raise
+            return self._component(name)
         # Where the repository is there and has no such tag, only a repository below makes the name a directory.
         if doubt is None and repository.exists() and not self._has_below(name):
             raise NotFound(f"{repository.name} has neither a tag nor a repository {name[:300]!r}")

@@ -9,7 +9,7 @@ import pytest
 
 from regfs.errors import CacheFailure
 from regfs.model.digest import Digest
-from regfs.store.content import Nothing, Object, OpenContent, Packed, content_of, empty
+from regfs.store.content import Nothing, Object, OpenContent, Pack, Packed, content_of, empty
 
 LAYER = Digest.of(b"layer")
 
@@ -27,14 +27,14 @@ def test_a_rows_content_tells_where_its_bytes_are() -> None:
 
 def test_a_packed_file_reads_as_its_own_range_only(tmp_path: Path) -> None:
     (tmp_path / "pack").write_bytes(b"aaabbbccc")
-    fd = opened(tmp_path / "pack")
-    content = OpenContent(fd, 3, start=3, owned=False)
+    pack = Pack(tmp_path / "pack")
+    content = OpenContent(pack.fd, 3, start=3, pack=pack)
     assert content.read_at(0, 100) == b"bbb"
     assert content.read_at(1, 1) == b"b"
     assert content.read_at(3, 5) == b""
     assert content.backing_fd() is None
     content.close()
-    os.close(fd)
+    assert os.pread(pack.fd, 3, 0) == b"aaa"
 
 
 def test_an_object_gives_its_descriptor_until_it_is_closed(tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ def test_directories_are_known_by_their_nodes(path: Path) -> None:
     assert (index.link(LEAF), index.link(SUB)) == (FILE, None)
 
 
-def test_nothing_but_the_table_is_left_in_its_directory(path: Path) -> None:
-    assert [each.name for each in path.parent.iterdir()] == [path.name]
+def test_nothing_but_the_table_and_its_sums_is_left_in_its_directory(path: Path) -> None:
+    assert sorted(each.name for each in path.parent.iterdir()) == [path.name, path.with_suffix(".sums").name]
 
 
 def test_an_abandoned_table_is_removed(tmp_path: Path) -> None:

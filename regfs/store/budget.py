@@ -1,0 +1,225 @@
+"""The budget of the cache: how much it may hold, and what goes when it is full.
+
+Whoever writes asks first (`reserve`). Between two looks at the disk a writer may take what the last look allowed him, a
+quarter of the room that there was: so the limit also holds, to a megabyte or two, while some passes and some daemons
+write at once, each of which sees what the others wrote only when it looks again. What was used longest ago is evicted
+first, in one piece:
+
+    a layer         its index, its pack, and the objects that no other layer needs
+    a merged table
+    a blob
+
+What is in use by any process stays (locks.py), so that a layer that is open never loses a file that it may still be
+asked for; merged tables and blobs could be read on after their unlink, but then they would only be made again. Beside
+the limit, a twentieth of the disk stays free, whoever fills it.
+
+Used by the other modules of the store, daemons and verbs. Thread rule: any thread; any number of processes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from regfs.errors import CacheFailure
+from regfs.store.failures import failures_of
+from regfs.store.inventory import INDEX, MERGED, CachedFile, Inventory, take_inventory
+from regfs.store.locks import changing, claimed
+from regfs.store.sums import SUFFIX as SUMS
+from regfs.store.sums import load_sums
+
+log = logging.getLogger(__name__)
+
+DEFAULT_LIMIT = 10 << 30
+# Of the disk, in bytes and in inodes.
+_STAYS_FREE = 20
+# No writer looks more often than after this many bytes, or this part of the limit if that is less.
+_STEP = 16 << 20
+_STEPS = 64
+# Once something must go, this much more goes, so that not every write finds the cache full again.
+_SLACK = 256 << 20
+# With the limit 0 all goes that nobody has open and nobody used lately: what was just passed is not open yet.
+_LATELY_NS = 60 * 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """What is evicted together: *guard* is the file that whoever uses it has locked, and that goes first."""
+
+    guard: CachedFile
+    others: tuple[CachedFile, ...] = ()
+    objects: tuple[str, ...] = ()
+
+
+class Budget:
+    """The budget of the cache at *root*. *limit* in bytes; 0: as little as possible; None: the default."""
+
+    def __init__(self, root: Path, *, limit: int | None = None) -> None:
+        self._root = root
+        self.limit = limit
+        self._lock = threading.Lock()
+        self._allowed = 0
+
+    def reserve(self, size: int) -> None:
+        """Ask for room for *size* more bytes, evicting what has to go. Cheap, but for a look at the disk now and then.
+
+        Raises CacheFailure where there is not that much room, whatever goes; the message names the remedy.
+        """
+        with self._lock:
+            self._allowed -= size
+            if self._allowed < 0:
+                self._allowed = 0
+                self._allowed = self._look(size) - size
+
+    def trim(self, to: int | None = None) -> int:
+        """Evict until at most *to* bytes (the limit) are held, and remove what crashes left; return the bytes freed.
+
+        What is in use stays. Raises CacheFailure.
+        """
+        with failures_of(self._root):
+            if not self._root.is_dir():
+                return 0
+            found = take_inventory(self._root)
+            most = self._limit(found) if to is None else to
+            return self._evict(found.size - most)
+
+    def effective_limit(self) -> int:
+        """Return the limit in bytes, the default worked out for this disk. Raises CacheFailure."""
+        with failures_of(self._root):
+            self._root.mkdir(parents=True, exist_ok=True)
+            return self._limit(take_inventory(self._root))
+
+    # Looking.
+
+    def _look(self, size: int) -> int:
+        """Return how much may be written before the next look: *size* or more. Raises CacheFailure."""
+        with failures_of(self._root):
+            self._root.mkdir(parents=True, exist_ok=True)
+            found = take_inventory(self._root)
+            room = self._room(found)
+            if room + found.size < size:
+                raise CacheFailure(self._full(size))
+            if self.limit == 0:
+                self._evict(found.size, unused_for_ns=_LATELY_NS)
+                room = self._room(take_inventory(self._root))
+            # Other writers may take what was freed for this one: then once more, as long as something goes.
+            while room < size:
+                if not self._evict(size - room + min(_SLACK, self._limit(found) // 16)):
+                    raise CacheFailure(self._full(size))
+                room = self._room(take_inventory(self._root))
+        step = _STEP if self.limit == 0 else max(room // 4, min(_STEP, self._limit(found) // _STEPS))
+        return max(size, min(room, step))
+
+    def _room(self, found: Inventory) -> int:
+        by_disk = self._room_on_disk()
+        return by_disk if self.limit == 0 else min(by_disk, self._limit(found) - found.size)
+
+    def _room_on_disk(self) -> int:
+        disk = os.statvfs(self._root)
+        if disk.f_files and disk.f_favail < disk.f_files // _STAYS_FREE:
+            return 0
+        return (disk.f_bavail - disk.f_blocks // _STAYS_FREE) * disk.f_frsize
+
+    def _limit(self, found: Inventory) -> int:
+        if self.limit is None:
+            # What the cache has counts as free: else it would shrink at each start.
+            disk = os.statvfs(self._root)
+            self.limit = min(DEFAULT_LIMIT, max(1, (disk.f_bavail * disk.f_frsize + found.size) // 2))
+        return self.limit
+
+    def _full(self, size: int) -> str:
+        if self._room_on_disk() < size:
+            return (
+                f"{self._root}: no room for {size} bytes more: a twentieth of the disk stays free, and nothing more can"
+                " be evicted; make room there, or let --cache-dir name another disk"
+            )
+        return (
+            f"{self._root}: no room for {size} bytes more: the cache may hold {self.limit} bytes, and the rest is in"
+            " use; let --cache-size allow more"
+        )
+
+    # Evicting.
+
+    def _evict(self, wanted: int, *, unused_for_ns: int = 0) -> int:
+        """Free *wanted* bytes or what can be freed, and what nobody owns; return the bytes freed. Raises OSError."""
+        freed = 0
+        now_ns = time.time_ns()
+        with changing(self._root):
+            found = take_inventory(self._root)
+            freed += sum(map(_remove_dead, found.under_way))
+            layers = {stem: files for stem, files in found.layers.items() if INDEX in files}
+            needed = {stem: _objects_of(files) for stem, files in layers.items()}
+            counts = Counter(name for names in needed.values() for name in names)
+            freed += sum(map(_remove, _owned_by_nobody(found, counts)))
+            for unit in sorted(_units(found, needed), key=lambda unit: unit.guard.used_ns):
+                if freed >= wanted:
+                    break
+                if 0 <= now_ns - unit.guard.used_ns < unused_for_ns:
+                    continue
+                with claimed(unit.guard.path) as is_ours:
+                    if not is_ours:
+                        continue
+                    freed += sum(map(_remove, (unit.guard, *unit.others)))
+                    counts.subtract(unit.objects)
+                    gone = (found.objects[name] for name in unit.objects if not counts[name] and name in found.objects)
+                    freed += sum(map(_remove, gone))
+        if freed:
+            log.info("%d bytes of the cache were freed", freed)
+        return freed
+
+
+def _units(found: Inventory, needed: dict[str, tuple[str, ...]]) -> Iterator[_Unit]:
+    for file in found.blobs:
+        yield _Unit(file)
+    for files in found.images.values():
+        if MERGED in files:
+            yield _Unit(files[MERGED], _all_but(files, MERGED))
+    for stem, objects in needed.items():
+        files = found.layers[stem]
+        yield _Unit(files[INDEX], _all_but(files, INDEX), objects)
+
+
+def _all_but(files: dict[str, CachedFile], suffix: str) -> tuple[CachedFile, ...]:
+    return tuple(file for other, file in files.items() if other != suffix)
+
+
+def _objects_of(files: dict[str, CachedFile]) -> tuple[str, ...]:
+    """Return the objects that a layer needs. Without its sums nobody knows them: then its files are passed again."""
+    try:
+        sums = load_sums(files[SUMS].path)
+    except (KeyError, OSError, ValueError):
+        return ()
+    return tuple(name.rpartition("/")[2] for name in sums if name.startswith("objects/"))
+
+
+def _owned_by_nobody(found: Inventory, counts: Counter[str]) -> Iterator[CachedFile]:
+    """Yield what an eviction or a publication that was killed half-way left."""
+    for tables, main in ((found.layers, INDEX), (found.images, MERGED)):
+        for files in tables.values():
+            if main not in files:
+                yield from files.values()
+    for name, file in found.objects.items():
+        if not counts[name]:
+            yield file
+
+
+def _remove_dead(file: CachedFile) -> int:
+    """Remove a temporary file of this room, unless its writer lives; passes are swept by the layer store."""
+    if not file.path.name.startswith("."):
+        return 0
+    with claimed(file.path) as is_ours:
+        return _remove(file) if is_ours else 0
+
+
+def _remove(file: CachedFile) -> int:
+    try:
+        file.path.unlink()
+    except FileNotFoundError:
+        return 0
+    return file.size

@@ -1,0 +1,47 @@
+"""The sums of a layer or a merged table: which files belong to it, and what they were when they were written.
+
+    layers/<diff id>.sums  images/<chain id>.sums        lines of sha256sum(1), names relative to the cache's root:
+    <64 hexadecimal digits>  layers/<diff id>.index
+    <64 hexadecimal digits>  objects/<hh>/<hex>
+
+So `cd CACHE && sha256sum -c layers/….sums` checks a layer without regfs. Written before the index gets its name. The
+budget reads which objects a layer needs; verify.py whether the files are still what they were. Pure but for its files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+SUFFIX = ".sums"
+_LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
+_READ = 1 << 20
+
+
+def format_sums(sums: Mapping[str, str]) -> bytes:
+    """Return the text of a sums file: hexadecimal sha256 by name."""
+    return "".join(f"{sha256}  {name}\n" for name, sha256 in sums.items()).encode()
+
+
+def load_sums(path: Path) -> dict[str, str]:
+    """Return the sha256 of each file by its name below the cache's root. Raises OSError; ValueError if it is torn."""
+    sums = {}
+    for line in path.read_text("ascii").splitlines():
+        found = _LINE.fullmatch(line)
+        if found is None:
+            raise ValueError(f"{path} is not a list of sums")
+        sums[found[2]] = found[1]
+    if not sums:
+        raise ValueError(f"{path} is empty")
+    return sums
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hexadecimal sha256 of a file: a second for each gigabyte. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_READ):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,462 @@
+"""The budget of the cache: the limit holds, what is in use stays, and no crash or second process gets in the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from regfs.errors import CacheFailure, NotFound
+from regfs.model.digest import Digest
+from regfs.store.blobs import BlobStore
+from regfs.store.budget import Budget
+from regfs.store.content import Object, Packed
+from regfs.store.inventory import take_inventory
+from regfs.store.layer_store import LayerStore
+from regfs.store.locks import changing
+from regfs.store.merged_index import MergedIndex, MergedIndexWriter
+from tests.support.caches import MIB, keep_layer, size_of, tmpfs, used_before
+from tests.support.mounted import REPOSITORY_ROOT
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a tmpfs")
+
+
+def big(fill: int, size: int = MIB) -> bytes:
+    return bytes([fill]) + b"x" * (size - 1)
+
+
+def kept_merged(root: Path, name: str = "chain") -> Path:
+    path = root / "images" / f"{name}.merged"
+    writer = MergedIndexWriter(path)
+    writer.finish(0, b"a" * 80)
+    writer.abandon()
+    return path
+
+
+def run_python(code: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY_ROOT,
+    )  # fmt: skip
+
+
+def names_of(store: LayerStore, layers: list[Digest]) -> list[int]:
+    return [number for number, layer in enumerate(layers) if store.is_passed(layer)]
+
+
+# The limit.
+
+
+def test_the_limit_holds_and_what_was_used_longest_ago_goes(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path, limit=4 * MIB)
+    layers = []
+    for number in range(8):
+        layers.append(keep_layer(store, f"layer {number}", objects=[big(number)]))
+        assert size_of(tmp_path) <= 4 * MIB
+    assert names_of(store, layers) == [5, 6, 7]
+    assert all(store.is_whole(layer) for layer in layers[5:])
+
+
+def test_what_was_opened_lately_outlives_what_was_written_later(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path, limit=100 * MIB)
+    layers = [keep_layer(store, f"layer {number}", objects=[big(number)]) for number in range(4)]
+    for number, layer in enumerate(layers):
+        used_before(store.index_path(layer), 100 - number)
+    store.open_index(layers[1])
+    store.budget.trim(2 * MIB + MIB // 2)
+    assert names_of(store, layers) == [1, 3]
+
+
+def test_blobs_and_merged_tables_go_by_their_use_too(tmp_path: Path) -> None:
+    blobs, budget = BlobStore(tmp_path / "blobs"), Budget(tmp_path)
+    content = big(1)
+    for fill in range(3):
+        blobs.receive(Digest.of(big(fill)), MIB, [big(fill)])
+        used_before(blobs.path(Digest.of(big(fill))), 100 - fill)
+    merged = kept_merged(tmp_path)
+    used_before(merged, 1000)
+    assert blobs.load(Digest.of(content)) == content
+    budget.trim(MIB + 4096)
+    assert [blobs.path(Digest.of(big(fill))).exists() for fill in range(3)] == [False, True, False]
+    assert not merged.exists()
+    assert not merged.with_suffix(".sums").exists()
+
+
+def test_an_object_of_two_layers_goes_with_the_second(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    old = keep_layer(store, "old", objects=[big(1), big(2)])
+    used_before(store.index_path(old), 10)
+    new = keep_layer(store, "new", objects=[big(2), big(3)])
+    store.budget.trim(2 * MIB + MIB // 2)
+    assert not store.is_passed(old)
+    assert store.is_whole(new)
+    assert len(take_inventory(tmp_path).objects) == 2
+    store.budget.trim(0)
+    assert size_of(tmp_path) == 0
+
+
+def test_what_does_not_fit_is_refused_before_it_is_fetched_and_evicts_nothing(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path, limit=4 * MIB)
+    layer = keep_layer(store, "layer", objects=[big(1)])
+    blobs = BlobStore(tmp_path / "blobs", reserve=store.budget.reserve)
+
+    def chunks() -> Iterator[bytes]:
+        pytest.fail("it was fetched")
+        yield b""
+
+    with pytest.raises(CacheFailure, match=r"--cache-size"):
+        blobs.receive(Digest.of(b"huge"), 5 * MIB, chunks())
+    with pytest.raises(CacheFailure, match=r"--cache-size"), store.begin_layer(5 * MIB):
+        pytest.fail("it was begun")
+    assert store.is_whole(layer)
+
+
+def test_a_layer_that_proves_too_big_leaves_nothing(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path, limit=4 * MIB)
+    with pytest.raises(CacheFailure, match=rf"{tmp_path}.*{4 * MIB} bytes.*--cache-size"):
+        keep_layer(store, "layer", objects=[big(number) for number in range(5)])
+    assert size_of(tmp_path) == 0
+
+
+def test_a_blob_of_the_size_of_the_limit_takes_the_place_of_all_others(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path, limit=4 * MIB)
+    keep_layer(store, "layer", objects=[big(1)])
+    content = big(9, 4 * MIB)
+    BlobStore(tmp_path / "blobs", reserve=store.budget.reserve).receive(Digest.of(content), len(content), [content])
+    assert size_of(tmp_path) == 4 * MIB
+
+
+def test_a_limit_of_nothing_keeps_what_is_open_or_was_used_lately(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path, limit=0)
+    layers = [keep_layer(store, f"layer {number}", objects=[big(number)]) for number in range(3)]
+    for layer in layers[:2]:
+        used_before(store.index_path(layer), 1000)
+    index = store.open_index(layers[0])
+    used_before(store.index_path(layers[0]), 1000)
+    LayerStore(tmp_path, limit=0).budget.reserve(1)
+    assert names_of(store, layers) == [0, 2]
+    index.close()
+    store.budget.trim()
+    assert size_of(tmp_path) == 0
+
+
+def test_a_lowered_limit_holds_after_the_next_start(tmp_path: Path) -> None:
+    keep_layer(LayerStore(tmp_path), "layer", objects=[big(1), big(2)])
+    LayerStore(tmp_path, limit=MIB).budget.trim()
+    assert size_of(tmp_path) == 0
+
+
+def test_the_default_does_not_shrink_because_the_cache_is_full(tmp_path: Path) -> None:
+    before = Budget(tmp_path).effective_limit()
+    keep_layer(LayerStore(tmp_path), "layer", objects=[big(1, 64 * MIB)])
+    after = Budget(tmp_path).effective_limit()
+    assert 0 < before <= 10 << 30
+    assert abs(after - before) < 64 * MIB
+
+
+# Use.
+
+
+def test_a_layer_that_is_open_keeps_all_its_files(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    layer = keep_layer(store, "layer", objects=[big(1)])
+    index = store.open_index(layer)
+    assert store.budget.trim(0) == 0
+    assert store.is_whole(layer)
+    del index
+    store.budget.trim(0)
+    assert not store.is_passed(layer)
+
+
+def test_a_merged_table_that_is_open_stays(tmp_path: Path) -> None:
+    merged = MergedIndex.open(kept_merged(tmp_path))
+    Budget(tmp_path).trim(0)
+    assert (tmp_path / "images/chain.merged").exists()
+    merged.close()
+    Budget(tmp_path).trim(0)
+    assert size_of(tmp_path) == 0
+
+
+def test_with_everything_in_use_nothing_more_is_taken(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path, limit=4 * MIB)
+    layer = keep_layer(store, "layer", objects=[big(1), big(2)])
+    index = store.open_index(layer)
+    with pytest.raises(CacheFailure, match="in use; let --cache-size allow more"):
+        keep_layer(store, "more", objects=[big(3), big(4)])
+    index.close()
+    keep_layer(store, "more", objects=[big(3), big(4)])
+
+
+HOLDING = """
+import sys
+from pathlib import Path
+from regfs.model.digest import Digest
+from regfs.store.layer_store import LayerStore
+index = LayerStore(Path(sys.argv[1])).open_index(Digest.parse(sys.argv[2]))
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_another_process_keeps_what_it_has_open_until_it_dies(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    layer = keep_layer(store, "layer", objects=[big(1)])
+    with run_python(HOLDING, tmp_path, str(layer)) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"open\n"
+        store.budget.trim(0)
+        assert store.is_whole(layer)
+        other.kill()
+    store.budget.trim(0)
+    assert size_of(tmp_path) == 0
+
+
+def test_a_file_that_is_being_read_is_read_to_its_end(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    layer = keep_layer(store, "layer", objects=[big(1)])
+    (name,) = take_inventory(tmp_path).objects
+    contents = [store.open_content(Packed(layer, 0, 5)), store.open_content(Object(name, MIB))]
+    store.budget.trim(0)
+    assert size_of(tmp_path) == 0
+    assert contents[0].read_at(0, 5) == b"small"
+    assert contents[1].read_at(0, MIB) == big(1)
+
+
+def test_an_evicted_pack_is_let_go_with_its_index(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    layer = keep_layer(store, "layer")
+    index = store.open_index(layer)
+    store.open_content(Packed(layer, 0, 5)).close()
+    pack = os.fspath(store.pack_path(layer))
+    assert pack in open_files()
+    del index
+    assert pack not in open_files()
+
+
+def open_files() -> list[str]:
+    found = []
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{entry}"))
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def test_an_object_that_a_pass_met_comes_back_when_it_was_evicted_meanwhile(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    keep_layer(store, "old", objects=[big(1)])
+    with store.begin_layer() as writer:
+        writer.rows.add(LayerStore(tmp_path).open_index(Digest.of(b"old")).row(0))
+        file = writer.begin_object()
+        file.write(memoryview(big(1)))
+        name = file.finish().hex()
+        store.budget.trim(0)
+        assert not store.object_path(name).exists()
+        store.publish(writer, Digest.of(b"new"))
+    assert store.is_whole(Digest.of(b"new"))
+    assert store.open_content(Object(name, MIB)).read_at(0, MIB) == big(1)
+
+
+def test_what_two_layers_share_is_counted_once_while_it_is_passed_again(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    keep_layer(store, "old", objects=[big(1)])
+    with store.begin_layer() as writer:
+        file = writer.begin_object()
+        file.write(memoryview(big(1)))
+        file.finish()
+        assert size_of(tmp_path) < MIB + MIB // 4
+
+
+# Crashes and leftovers.
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+left = int(sys.argv[3])
+def counted(real):
+    def call(*arguments, **more):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **more)
+    return call
+from regfs.store.layer_store import LayerStore
+from tests.support.caches import keep_layer, MIB
+store = LayerStore(Path(sys.argv[1]))
+os.unlink, os.rename = counted(os.unlink), counted(os.rename)
+if sys.argv[2] == "evict":
+    store.budget.trim(0)
+else:
+    keep_layer(store, "new", objects=[b"1" * 100_000, b"2" * 100_000])
+"""
+
+
+@pytest.mark.parametrize("what", ["evict", "publish"])
+def test_a_death_at_any_step_leaves_whole_layers_and_nothing_that_stays(tmp_path: Path, what: str) -> None:
+    for step in range(100):
+        root = tmp_path / str(step)
+        store = LayerStore(root)
+        for name in ("one", "two"):
+            keep_layer(store, name, objects=[b"1" * 100_000, name.encode() * 50_000])
+        with run_python(KILLED, root, what, str(step)) as killed:
+            code = killed.wait()
+        for layer in map(Digest.of, (b"one", b"two", b"new")):
+            assert not store.is_passed(layer) or store.is_whole(layer)
+        store.recover()
+        for name in ("one", "two", "new"):
+            keep_layer(store, name, objects=[b"1" * 100_000, b"2" * 100_000])
+            assert store.is_whole(Digest.of(name.encode()))
+        store.budget.trim(0)
+        assert size_of(root) == 0
+        if code == 0:
+            assert step > 4
+            return
+        assert code == -signal.SIGKILL
+    pytest.fail("it never came to its end")
+
+
+def test_temporary_files_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
+    dead = [tmp_path / "blobs/sha256/ab/.new-dead", tmp_path / "images/.merged-dead"]
+    for path in dead:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"rest")
+    blobs, budget = BlobStore(tmp_path / "blobs"), Budget(tmp_path)
+    content = big(1)
+
+    def chunks() -> Iterator[bytes]:
+        yield content[:100]
+        budget.trim(0)
+        yield content[100:]
+
+    writer = MergedIndexWriter(tmp_path / "images/chain.merged")
+    path = blobs.receive(Digest.of(content), len(content), chunks())
+    writer.finish(0, b"a" * 80)
+    writer.abandon()
+    assert path.read_bytes() == content
+    assert MergedIndex.open(tmp_path / "images/chain.merged").root == 0
+    assert not any(path.exists() for path in dead)
+
+
+def test_objects_without_a_layer_go(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    layer = keep_layer(store, "layer", objects=[big(1)])
+    store.drop(layer)
+    assert store.budget.trim() >= MIB
+    assert size_of(tmp_path) == 0
+
+
+def test_a_clock_that_was_set_back_stops_no_eviction(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path, limit=0)
+    layer = keep_layer(store, "layer", objects=[big(1)])
+    used_before(store.index_path(layer), -(10**6))
+    LayerStore(tmp_path, limit=0).budget.reserve(1)
+    assert not store.is_passed(layer)
+
+
+WRITING = """
+import os, sys
+from pathlib import Path
+from regfs.store.layer_store import LayerStore
+from tests.support.caches import keep_layer
+store = LayerStore(Path(sys.argv[1]), limit=int(sys.argv[2]))
+sys.stdin.readline()
+for number in range(20):
+    keep_layer(store, f"{os.getpid()} {number}", objects=[os.urandom(1 << 20) for _ in range(3)])
+"""
+
+
+def test_two_processes_that_write_at_once_hold_the_limit_together(tmp_path: Path) -> None:
+    limit = 32 * MIB
+    writers = [run_python(WRITING, tmp_path, str(limit)) for _ in range(2)]
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write(b"go\n")
+        writer.stdin.close()
+    most = 0
+    while any(writer.poll() is None for writer in writers):
+        with changing(tmp_path):  # what is renamed while it is counted would be counted twice
+            most = max(most, size_of(tmp_path))
+        time.sleep(0.001)
+    assert [writer.returncode for writer in writers] == [0, 0]
+    for writer in writers:
+        assert writer.stdout is not None
+        writer.stdout.close()
+    # Both may take their last megabyte at once.
+    assert 20 * MIB < most <= limit + 2 * MIB
+
+
+# Disks.
+
+
+@needs_root
+def test_a_twentieth_of_the_disk_stays_free(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "disk", "size=20m") as disk:
+        store = LayerStore(disk, limit=100 * MIB)
+        layers = [keep_layer(store, f"layer {number}", objects=[big(number, 4 * MIB)]) for number in range(6)]
+        assert os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize >= MIB
+        assert store.is_whole(layers[-1])
+        index = store.open_index(layers[-1])
+        with pytest.raises(CacheFailure, match=r"twentieth of the disk.*--cache-dir"):
+            keep_layer(LayerStore(disk), "more", objects=[big(7, 17 * MIB)])
+        index.close()
+        (disk / "of somebody else").write_bytes(bytes(19 * MIB + MIB // 2 - size_of(disk)))
+        keep_layer(LayerStore(disk), "more", objects=[big(7, MIB)])
+        assert not store.is_passed(layers[-1])
+
+
+@needs_root
+def test_a_disk_without_inodes_is_full(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "disk", "size=100m,nr_inodes=120") as disk:
+        store = LayerStore(disk, limit=100 * MIB)
+        for number in range(30):
+            layer = keep_layer(LayerStore(disk, limit=100 * MIB), f"layer {number}", objects=[big(number, 100_000)])
+        assert store.is_whole(layer)
+
+
+@needs_root
+def test_a_read_only_cache_is_read_and_documents_are_served_unkept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tmpfs(tmp_path / "disk", "size=20m") as disk:
+        store = LayerStore(disk)
+        layer = keep_layer(store, "layer", objects=[big(1)])
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        assert store.open_index(layer).lookup(0, b"file1") is not None
+        assert store.open_content(Packed(layer, 0, 5)).read_at(0, 5) == b"small"
+        blobs = BlobStore(disk / "blobs", reserve=store.budget.reserve)
+        for _ in range(3):
+            blobs.keep(Digest.of(b"document"), b"document")
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        with pytest.raises(CacheFailure, match=r"Read-only file system; --cache-dir names another"):
+            keep_layer(store, "more")
+        store.close()
+
+
+@needs_root
+def test_an_unexpected_end_of_the_disk_names_path_and_remedy(tmp_path: Path) -> None:
+    # The budget has just looked; then somebody else takes all that there was.
+    with tmpfs(tmp_path / "disk", "size=8m") as disk:
+        store = LayerStore(disk)
+        with store.begin_layer() as writer:
+            file = writer.begin_object()
+            (disk / "filler").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
+            with pytest.raises(CacheFailure, match=rf"{disk}.*No space left on device.*--cache-dir"):
+                file.write(memoryview(big(1, 100_000)))
+            del file
+        assert size_of(disk) == 0
+
+
+def test_a_layer_that_is_gone_is_not_found(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    layer = keep_layer(store, "layer")
+    store.budget.trim(0)
+    with pytest.raises(NotFound):
+        store.open_index(layer)

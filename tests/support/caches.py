@@ -1,0 +1,57 @@
+"""Layers of any size for tests of the cache, and caches on file systems of any size."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from regfs.model.attributes import Attributes
+from regfs.model.digest import Digest
+from regfs.store.inventory import take_inventory
+from regfs.store.layer_index import Row
+from regfs.store.layer_store import LayerStore
+
+MIB = 1 << 20
+
+
+def file_row(number: int, size: int, content: int | bytes) -> Row:
+    attributes = Attributes(0o100644, size).pack()
+    return Row(number, 0, f"file{number}".encode(), number, 0, attributes, content, None, None)
+
+
+def keep_layer(store: LayerStore, name: str, *, objects: Sequence[bytes] = (), packed: bytes = b"small") -> Digest:
+    """Publish the layer that is called *name*, with these big files and one small one; return its diff id."""
+    diff_id = Digest.of(name.encode())
+    with store.begin_layer() as writer:
+        writer.rows.add(Row(0, 0, b"", 0, 1, Attributes(0o40755).pack(), None, None, None))
+        writer.rows.add(file_row(1, len(packed), writer.pack(packed)))
+        for number, content in enumerate(objects, 2):
+            file = writer.begin_object()
+            file.write(memoryview(content))
+            writer.rows.add(file_row(number, len(content), file.finish()))
+        store.publish(writer, diff_id)
+    return diff_id
+
+
+def used_before(path: Path, seconds: int) -> None:
+    """Let the file seem to have been used so long ago."""
+    then_ns = path.stat().st_mtime_ns - seconds * 10**9
+    os.utime(path, ns=(then_ns, then_ns))
+
+
+def size_of(root: Path) -> int:
+    return take_inventory(root).size
+
+
+@contextmanager
+def tmpfs(at: Path, options: str) -> Iterator[Path]:
+    """Mount an empty tmpfs with *options* at *at*."""
+    at.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(at)], check=True, capture_output=True)
+    try:
+        yield at
+    finally:
+        subprocess.run(["umount", "-l", str(at)], check=True)
