@@ -1,7 +1,7 @@
 """The command line: arguments and environment become a Config; the only module that prints, exits and reads os.environ.
 
     regfs [OPTIONS] [SOURCE] MOUNTPOINT      mount; what mount.fuse(8) calls too
-    regfs VERB …                             umount, unpack, prefetch, cache
+    regfs VERB …                             umount, unpack, prefetch, cache, status
     mount.regfs SOURCE MOUNTPOINT [-fnsv] [-o WORDS]     what mount(8) calls: another language, -f means fake there
 
 Exit codes: 0; 1 it failed; 2 the command line makes no sense; and for verbs 3 not found, 4 denied, 5 try again later,
@@ -19,7 +19,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-from regfs.config import OPTIONS, Config, Option, default_cache_dir, suggestion, with_options
+from regfs.arguments import (
+    MOUNT_USAGE,
+    Parser,
+    add_common,
+    mount_helper_parser,
+    mount_parser,
+    refuse_unknown,
+    verb_parser,
+)
+from regfs.config import OPTIONS, Config, default_cache_dir, with_options
 from regfs.errors import (
     AccessDenied,
     BadContent,
@@ -46,20 +55,6 @@ _EXIT_CODES: tuple[tuple[type[RegfsError], int], ...] = (
     (RegistryUnavailable, 5),
     (BadContent, 6),
 )
-_USAGE = "regfs [OPTIONS] [SOURCE] MOUNTPOINT"
-_HEADINGS = {
-    "mount": "mounting",
-    "registry": "registries",
-    "cache": "cache",
-    "logging": "log",
-}
-
-
-class _Parser(argparse.ArgumentParser):
-    """Raises InvalidOption instead of printing and exiting."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InvalidOption(message)
 
 
 def main() -> NoReturn:
@@ -77,7 +72,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run `regfs` with *arguments* and return the exit code. Raises RegfsError."""
     if arguments and arguments[0] in _VERBS:
         return _VERBS[arguments[0]](arguments[1:], environment)
-    parser = _mount_parser()
+    parser = mount_parser(_VERBS)
     given, unknown = parser.parse_known_intermixed_args(list(arguments))
     if given.help:
         print(parser.format_help(), end="")
@@ -85,9 +80,11 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     if given.version:
         print(version())
         return 0
-    _refuse_unknown(unknown, parser)
+    refuse_unknown(unknown, parser)
     if not 1 <= len(given.paths) <= 2:
-        raise InvalidOption(f"a mount point is needed: {_USAGE}" if not given.paths else f"too many words: {_USAGE}")
+        raise InvalidOption(
+            f"a mount point is needed: {MOUNT_USAGE}" if not given.paths else f"too many words: {MOUNT_USAGE}"
+        )
     config = _config(given, environment)
     *source, mountpoint = given.paths
     return mount(_with_source(config, source[0]) if source else config, mountpoint, environment)
@@ -95,15 +92,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
 def run_mount_helper(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run `mount.regfs` as mount(8) calls it and return the exit code of `regfs`. Raises RegfsError."""
-    parser = _Parser(prog="mount.regfs", add_help=False, allow_abbrev=False)
-    parser.add_argument("source")
-    parser.add_argument("mountpoint")
-    parser.add_argument("-f", dest="fake", action="store_true")
-    parser.add_argument("-s", dest="sloppy", action="store_true")
-    for ignored in ("-n", "-v", "-r", "-w"):
-        parser.add_argument(ignored, action="store_true", dest="_ignored")
-    parser.add_argument("-t", dest="_kind")
-    parser.add_argument("-o", dest="words", action="append", default=[])
+    parser = mount_helper_parser()
     given = parser.parse_intermixed_args(list(arguments))
     config = _with_source(_default_config(environment), given.source)
     config = _with_words(config, given.words, sloppy=given.sloppy)
@@ -153,7 +142,7 @@ class _TerminalReport:
 def umount_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """`regfs umount [-l] MOUNTPOINT`."""
     del environment
-    parser = _verb_parser("umount", "Unmount a regfs, alive or dead.")
+    parser = verb_parser("umount", "Unmount a regfs, alive or dead.")
     parser.add_argument("-l", "--lazy", action="store_true", help="also where it is in use; who is inside may stay")
     parser.add_argument("mountpoint", metavar="MOUNTPOINT")
     given = _parse_verb(parser, arguments)
@@ -167,7 +156,7 @@ def umount_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
 
 def unpack_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """`regfs unpack [OPTIONS] IMAGE [DIR]`."""
-    parser = _verb_parser("unpack", "Write all layers of an image, merged, into DIR (./rootfs), which must be empty.")
+    parser = verb_parser("unpack", "Write all layers of an image, merged, into DIR (./rootfs), which must be empty.")
     parser.add_argument("image", metavar="IMAGE", help="[registry/]repository[:tag][@digest]")
     parser.add_argument("directory", metavar="DIR", nargs="?", default="rootfs")
     given = _parse_verb(parser, arguments, headings=("registry", "cache"))
@@ -189,7 +178,7 @@ def unpack_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
 
 def prefetch_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """`regfs prefetch [OPTIONS] IMAGE`."""
-    parser = _verb_parser("prefetch", "Fetch all layers of an image into the cache, for mounts to come.")
+    parser = verb_parser("prefetch", "Fetch all layers of an image into the cache, for mounts to come.")
     parser.add_argument("image", metavar="IMAGE", help="[registry/]repository[:tag][@digest]")
     given = _parse_verb(parser, arguments, headings=("registry", "cache"))
     if given is None:
@@ -205,12 +194,35 @@ def cache_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """`regfs cache [OPTIONS] du|prune|verify`."""
     from regfs import cache_verbs
 
-    parser = _verb_parser("cache", "Look after the cache; mounts may use it meanwhile.")
+    parser = verb_parser("cache", "Look after the cache; mounts may use it meanwhile.")
     cache_verbs.add_arguments(parser)
     given = _parse_verb(parser, arguments, headings=("cache",))
     if given is None:
         return 0
     return cache_verbs.run(given, _verb_config(given, environment), say=print, on_terminal=sys.stdout.isatty())
+
+
+def status_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """`regfs status [--format text|json] [MOUNTPOINT…]`."""
+    parser = verb_parser("status", "Show what mounts are doing: all, or those named. On a terminal with live bars.")
+    parser.add_argument("mountpoints", metavar="MOUNTPOINT", nargs="*")
+    parser.add_argument("--format", choices=["text", "json"], default="text", help="json does not change its form")
+    given = _parse_verb(parser, arguments)
+    if given is None:
+        return 0
+    from regfs import status
+
+    found = status.find(given.mountpoints)
+    if given.format == "json":
+        import json
+
+        print(json.dumps([each.as_json() for each in found], indent=1))
+    else:
+        for each in found:
+            print("\n".join(each.lines()), flush=True)
+        if len(found) == 1 and sys.stdout.isatty() and sys.stderr.isatty():
+            status.watch(found[0], say=_warn, environment=environment)
+    return 0 if all(each.state == "alive" for each in found) else FAILED
 
 
 def version() -> str:
@@ -228,78 +240,24 @@ def version() -> str:
     return "\n".join([f"regfs {VERSION}", *(f"{name}: {value}" for name, value in parts.items())])
 
 
-_VERBS = {"umount": umount_verb, "unpack": unpack_verb, "prefetch": prefetch_verb, "cache": cache_verb}
+_VERBS = {
+    "umount": umount_verb,
+    "unpack": unpack_verb,
+    "prefetch": prefetch_verb,
+    "cache": cache_verb,
+    "status": status_verb,
+}
 
 
-def _mount_parser() -> _Parser:
-    parser = _Parser(
-        prog="regfs",
-        usage=f"{_USAGE}\n       regfs {{{','.join(_VERBS)}}} …   (each has its own --help)",
-        description="Shows OCI and Docker registries as directories. SOURCE is the default registry.",
-        add_help=False,
-        allow_abbrev=False,
-    )
-    parser.add_argument("paths", nargs="*", metavar="[SOURCE] MOUNTPOINT", help=argparse.SUPPRESS)
-    groups = {heading: parser.add_argument_group(title) for heading, title in _HEADINGS.items()}
-    mounting, logging = groups["mount"], groups["logging"]
-    mounting.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
-    mounting.add_argument(
-        "-o", dest="words", action="append", default=[], metavar="WORD[,WORD…]",
-        help="mount options: all options below (allow_other, cache_size=10G, …), and those of mount(8)",
-    )  # fmt: skip
-    for option in OPTIONS:
-        _add(groups[option.heading], option)
-    logging.add_argument("-d", "--debug", action="store_true", help="log everything; stays in the foreground")
-    logging.add_argument("-q", "--quiet", action="store_true", help="log warnings and errors only")
-    other = parser.add_argument_group("other")
-    other.add_argument("-h", "--help", action="store_true", help="show this")
-    other.add_argument("-V", "--version", action="store_true", help="show versions")
-    return parser
-
-
-def _add(group: argparse._ActionsContainer, option: Option) -> None:
-    """Add *option*; what is given is collected, in order, as (option, text)."""
-    if option.is_flag:
-        group.add_argument(
-            f"--{option.name}", dest="given", action="append_const", const=(option, ""), default=[], help=option.help
-        )
-    else:
-        group.add_argument(
-            f"--{option.name}", dest="given", action="append", default=[], metavar=option.metavar, help=option.help,
-            type=lambda text: (option, text),
-        )  # fmt: skip
-
-
-def _verb_parser(verb: str, description: str) -> _Parser:
-    return _Parser(prog=f"regfs {verb}", description=description, allow_abbrev=False, add_help=False)
-
-
-def _parse_verb(
-    parser: _Parser, arguments: Sequence[str], *, headings: Sequence[str] = ()
-) -> argparse.Namespace | None:
+def _parse_verb(parser: Parser, arguments: Sequence[str], *, headings: Sequence[str] = ()) -> argparse.Namespace | None:
     """Return what was given to a verb, which also takes the options of *headings*; None where it was asked for help."""
-    for heading in headings:
-        group = parser.add_argument_group(_HEADINGS[heading])
-        for option in OPTIONS:
-            if option.heading == heading:
-                _add(group, option)
-    parser.add_argument("-d", "--debug", action="store_true", help="log everything to stderr")
-    parser.add_argument("-h", "--help", action="store_true", help="show this")
+    add_common(parser, headings)
     if {"-h", "--help"} & set(arguments):
         print(parser.format_help(), end="")
         return None
     given, unknown = parser.parse_known_intermixed_args(list(arguments))
-    _refuse_unknown(unknown, parser)
+    refuse_unknown(unknown, parser)
     return given
-
-
-def _refuse_unknown(unknown: Sequence[str], parser: argparse.ArgumentParser) -> None:
-    if unknown:
-        word = unknown[0].partition("=")[0]
-        known = [text for action in parser._actions for text in action.option_strings]
-        if word.startswith("-"):
-            raise InvalidOption(f"{word} is no option of {parser.prog}{suggestion(word, known)}")
-        raise InvalidOption(f"{word!r} is one word too many: {parser.format_usage().strip()}")
 
 
 def _default_config(environment: Mapping[str, str]) -> Config:

@@ -58,9 +58,24 @@ class Rooms:
             "version": lambda: f"regfs {VERSION}\n",
             "stats.json": lambda: json.dumps(self.stats.snapshot(), indent=1) + "\n",
             "errors": self.journal.text,
+            "fetching.json": self._fetching,
         }
         root = Root(config.default_registry, ControlDirectory(texts), self.repositories, self.images)
         return Tree(root, open_content=self.contents.open, cache=self.cache)
+
+    def _fetching(self) -> str:
+        """Return what is being fetched and unpacked now, for `regfs status`."""
+        passes = [
+            {
+                "origin": each.origin,
+                "digest": str(each.digest),
+                "size": each.size,
+                "received": each.progress.received,
+                "entries": each.progress.entries,
+            }
+            for each in self.contents.passing()
+        ]
+        return json.dumps(passes, indent=1) + "\n"
 
     def warm_up(self) -> None:
         """Import what the first request to a registry needs, in a thread: 90 ms that no start should wait for."""

@@ -1,0 +1,103 @@
+"""What the command line takes: parsers for mounting, for mount(8), and for the verbs. cli.py acts on what they return.
+
+The options themselves are config.OPTIONS; here they get their headings. Pure; nothing prints or exits.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+from regfs.config import OPTIONS, Option, suggestion
+from regfs.errors import InvalidOption
+
+MOUNT_USAGE = "regfs [OPTIONS] [SOURCE] MOUNTPOINT"
+_HEADINGS = {"mount": "mounting", "registry": "registries", "cache": "cache", "logging": "log"}
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises InvalidOption instead of printing and exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidOption(message)
+
+
+def mount_parser(verbs: Iterable[str]) -> Parser:
+    """Return the parser of `regfs [OPTIONS] [SOURCE] MOUNTPOINT`; its usage names the *verbs* too."""
+    parser = Parser(
+        prog="regfs",
+        usage=f"{MOUNT_USAGE}\n       regfs {{{','.join(verbs)}}} …   (each has its own --help)",
+        description="Shows OCI and Docker registries as directories. SOURCE is the default registry.",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("paths", nargs="*", metavar="[SOURCE] MOUNTPOINT", help=argparse.SUPPRESS)
+    groups = {heading: parser.add_argument_group(title) for heading, title in _HEADINGS.items()}
+    mounting, logging = groups["mount"], groups["logging"]
+    mounting.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
+    mounting.add_argument(
+        "-o", dest="words", action="append", default=[], metavar="WORD[,WORD…]",
+        help="mount options: all options below (allow_other, cache_size=10G, …), and those of mount(8)",
+    )  # fmt: skip
+    for option in OPTIONS:
+        _add(groups[option.heading], option)
+    logging.add_argument("-d", "--debug", action="store_true", help="log everything; stays in the foreground")
+    logging.add_argument("-q", "--quiet", action="store_true", help="log warnings and errors only")
+    other = parser.add_argument_group("other")
+    other.add_argument("-h", "--help", action="store_true", help="show this")
+    other.add_argument("-V", "--version", action="store_true", help="show versions")
+    return parser
+
+
+def _add(group: argparse._ActionsContainer, option: Option) -> None:
+    """Add *option*; what is given is collected, in order, as (option, text)."""
+    if option.is_flag:
+        group.add_argument(
+            f"--{option.name}", dest="given", action="append_const", const=(option, ""), default=[], help=option.help
+        )
+    else:
+        group.add_argument(
+            f"--{option.name}", dest="given", action="append", default=[], metavar=option.metavar, help=option.help,
+            type=lambda text: (option, text),
+        )  # fmt: skip
+
+
+def mount_helper_parser() -> Parser:
+    """Return the parser of `mount.regfs`, as mount(8) calls it. Source: mount(8), "External helpers"."""
+    parser = Parser(prog="mount.regfs", add_help=False, allow_abbrev=False)
+    parser.add_argument("source")
+    parser.add_argument("mountpoint")
+    parser.add_argument("-f", dest="fake", action="store_true")
+    parser.add_argument("-s", dest="sloppy", action="store_true")
+    for ignored in ("-n", "-v", "-r", "-w"):
+        parser.add_argument(ignored, action="store_true", dest="_ignored")
+    parser.add_argument("-t", dest="_kind")
+    parser.add_argument("-o", dest="words", action="append", default=[])
+    return parser
+
+
+def verb_parser(verb: str, description: str) -> Parser:
+    """Return a parser for `regfs VERB`, without any argument yet."""
+    return Parser(prog=f"regfs {verb}", description=description, allow_abbrev=False, add_help=False)
+
+
+def add_common(parser: Parser, headings: Sequence[str]) -> None:
+    """Add what every verb takes, and the options of *headings*."""
+    for heading in headings:
+        group = parser.add_argument_group(_HEADINGS[heading])
+        for option in OPTIONS:
+            if option.heading == heading:
+                _add(group, option)
+    parser.add_argument("-d", "--debug", action="store_true", help="log everything to stderr")
+    parser.add_argument("-h", "--help", action="store_true", help="show this")
+
+
+def refuse_unknown(unknown: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """Raise InvalidOption for what *parser* left over, with the nearest option that there is."""
+    if unknown:
+        word = unknown[0].partition("=")[0]
+        known = [text for action in parser._actions for text in action.option_strings]
+        if word.startswith("-"):
+            raise InvalidOption(f"{word} is no option of {parser.prog}{suggestion(word, known)}")
+        raise InvalidOption(f"{word!r} is one word too many: {parser.format_usage().strip()}")
