@@ -44,12 +44,6 @@ class Origin:
         return host if default else f"{host}:{self.port}"
 
 
-def without_query(url: str) -> str:
-    """Return *url* as it may be logged: no query (signed URLs keep their secret there), no user, no fragment."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
 @dataclass(frozen=True, slots=True)
 class Request:
     """One HTTP request to one URL, which is sent as it stands.

@@ -9,14 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from regfs.errors import AccessDenied, RegfsError
+from regfs.errors import AccessDenied, RegfsError, RegistryTimeout
 from regfs.model.digest import Digest
+from regfs.patience import Patience, patient
 from regfs.registry.challenge import Challenge
 from regfs.registry.credentials import Credential
 from regfs.registry.hosts import Tls
 from regfs.registry.tokens import TokenRequest, _use_s
 from tests.support.client_rig import Rig, basic, repository_of, saw_no_secret
-from tests.support.fault_server import Action, FaultServer, Response, changed, reply
+from tests.support.fault_server import Action, Connection, FaultServer, Response, changed, reply, silence
 from tests.support.memory_registry import MemoryRegistry, error
 
 SCOPED = "/token?scope=repository:demo/app:pull"
@@ -405,3 +406,45 @@ def test_a_helper_is_not_run_for_every_refusal(rig: Rig, monkeypatch: pytest.Mon
         with pytest.raises(AccessDenied):
             client.tags(repository_of(server))
     assert len(runs.read_text().split()) <= 2
+
+
+def test_who_waits_for_a_token_outlasts_the_one_who_fetches_it(rig: Rig) -> None:
+    server = rig.server(token_registry())
+    asked = threading.Event()
+
+    def hang(connection: Connection) -> bool:
+        asked.set()
+        return silence(connection)
+
+    server.on("GET", "^/token", hang, times=1)
+    client = rig.client(server, login=USER)
+
+    def hurried() -> str:
+        with patient(Patience(0.5)):
+            try:
+                client.tags(repository_of(server))
+            except RegistryTimeout:
+                return "gave up"
+        return "listed"
+
+    with ThreadPoolExecutor(1) as pool:
+        outcome = pool.submit(hurried)
+        asked.wait(10)
+        assert client.tags(repository_of(server)) == ["v1"]
+        assert outcome.result(10) == "gave up"
+
+
+def test_a_denial_is_told_to_all_who_wait_for_the_token(rig: Rig) -> None:
+    server = rig.server(token_registry())
+    client = rig.client(server, login=("user", "wrong"))
+    together = threading.Barrier(10)
+
+    def denied(_number: int) -> bool:
+        together.wait()
+        with pytest.raises(AccessDenied, match=r"config\.json"):
+            client.tags(repository_of(server))
+        return True
+
+    with ThreadPoolExecutor(10) as pool:
+        assert all(pool.map(denied, range(10)))
+    assert len(server.paths("/token")) == 1

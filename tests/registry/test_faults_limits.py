@@ -215,3 +215,16 @@ def test_a_404_is_an_answer_and_not_asked_again(rig: Rig) -> None:
     with pytest.raises(NotFound):
         rig.client(server).tags(repository_of(server, "demo/none"))
     assert len(server.paths()) == 1
+
+
+def test_a_warning_of_the_registry_is_logged_once_and_changes_nothing(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = rig.server(registry())
+    server.on("GET", ".", changed(lambda right: right.with_header("Warning", '299 - "this registry moves in May"')))
+    server.on("HEAD", ".", changed(lambda right: right.with_header("Warning", "110 - stale")))
+    client = rig.client(server)
+    client.resolve(repository_of(server), "v1")
+    assert tags(client, server) == tags(client, server) == ["v1"]
+    assert caplog.text.count("moves in May") == 1
+    assert "stale" not in caplog.text

@@ -505,6 +505,19 @@ def test_loopback_with_tls_is_never_asked_by_http(rig: Rig, certificates: Certif
     assert server.paths() == []
 
 
+def test_loopback_where_nothing_listens_is_unavailable_and_may_come_back(rig: Rig) -> None:
+    server = rig.server(registry())
+    server.stop()
+    now = [0.0]
+    client = RegistryClient(Hosts(), Credentials({}), rig.stats, retry=RETRY, pace=PACE, clock=lambda: now[0])
+    for _ in range(2):
+        with pytest.raises(RegistryUnavailable, match="refused"):
+            client.tags(repository_of(server))
+    now[0] = 60.0
+    rig.server(server.application, port=int(server.address.rpartition(":")[2]))
+    assert client.tags(repository_of(server)) == ["v1"]
+
+
 def test_f23_a_name_that_cannot_be_resolved_is_unavailable_and_asked_again_later(rig: Rig) -> None:
     repository = RepositoryName("no-such-registry.invalid", "demo/app")
     client = loopback_client(rig)

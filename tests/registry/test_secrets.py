@@ -10,7 +10,7 @@ import pytest
 from regfs.errors import RegfsError
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
-from regfs.registry.message import Request, without_query
+from regfs.registry.message import Request
 from tests.support.client_rig import IMPATIENT, RETRY, Rig, basic, repository_of, saw_no_secret
 from tests.support.fault_server import Action, Response, changed, close, raw, reply, reset, silence
 from tests.support.memory_registry import MemoryRegistry
@@ -75,7 +75,3 @@ def test_no_secret_is_written_or_told_to_strangers(
 def test_a_request_shows_neither_headers_nor_body() -> None:
     request = Request("POST", "https://auth.example/token", headers={"Authorization": "s3cret"}, body=b"s3cret")
     assert "s3cret" not in repr(request)
-
-
-def test_a_url_is_shown_without_its_query_and_user() -> None:
-    assert without_query("https://user:pw@host:5000/a/b?sig=x#f") == "https://host:5000/a/b"
