@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +34,7 @@ from regfs.store.layer_index import LayerIndex
 from regfs.store.layer_store import LayerStore
 from regfs.store.locks import touch
 from regfs.store.merged_index import MergedIndex
-from regfs.store.single_flight import Flights
+from regfs.store.single_flight import Flights, Landed
 
 log = logging.getLogger(__name__)
 
@@ -184,15 +184,7 @@ class Contents:
         return self._merged.setdefault(chain, Rootfs(merged, indexes, diff_ids=[blob.diff_id for blob in blobs]))
 
     def _merge(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs:
-        # The biggest first: it decides when all are done.
-        in_turn = sorted(blobs, key=lambda blob: -blob.descriptor.size)
-        with ThreadPoolExecutor(_LAYERS_AT_ONCE, thread_name_prefix="layer") as pool:
-            try:
-                # Held until the image is opened: what is in use is not evicted.
-                held = list(pool.map(self._index, in_turn))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        held = self._pass_all(blobs)  # while they are in use, no layer is evicted
         paths = [self._store.index_path(blob.diff_id) for blob in blobs]
         merge_layers(paths, self._path(chain), reserve=self._store.budget.reserve)
         self._stats.count("images.merges")
@@ -202,8 +194,35 @@ class Contents:
             raise CacheFailure(f"the merged table of {blobs[-1].origin if blobs else chain} vanished from the cache")
         return rootfs
 
+    def _pass_all(self, blobs: Sequence[LayerBlob]) -> list[LayerIndex]:
+        """Return the indexes of all layers, passing those that were never passed, several at a time.
+
+        The first error is raised at once; passes that are under way go on by themselves, for whoever asks next.
+        """
+        indexes: list[LayerIndex] = []
+        under_way: set[Future[Landed[LayerIndex]]] = set()
+        # The biggest first: it decides when all are done.
+        for blob in sorted(blobs, key=lambda blob: -blob.descriptor.size):
+            index = self._indexes.get(blob.diff_id) or self._open_index(blob)
+            if index is not None:
+                indexes.append(index)
+                continue
+            if len(under_way) >= _LAYERS_AT_ONCE:
+                under_way = _landed(under_way, indexes)
+            under_way.add(self._flights.begin(("layer", blob.diff_id), partial(self._pass, blob), streams=True))
+        while under_way:
+            under_way = _landed(under_way, indexes)
+        return indexes
+
     def _path(self, chain: Digest) -> Path:
         return self._images / f"{chain.encoded}.merged"
+
+
+def _landed(under_way: set[Future[Landed[LayerIndex]]], indexes: list[LayerIndex]) -> set[Future[Landed[LayerIndex]]]:
+    """Wait for one flight at least, add what has landed to *indexes*, and return those that are still under way."""
+    done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+    indexes.extend(future.result().result() for future in done)
+    return under_way
 
 
 def chain_id(diff_ids: Sequence[Digest]) -> Digest:

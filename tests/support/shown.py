@@ -53,8 +53,8 @@ class Shown:
         self._store = LayerStore(directory)
         retry = RetryPolicy(base_s=0.01, breaker_s=0.0)
         self._client = RegistryClient(Hosts(), Credentials({}), self.stats, offline=offline, retry=retry)
-        contents = Contents(self._store, directory / "images", flights=flights, stats=self.stats)
-        repositories = Repositories(
+        self.contents = Contents(self._store, directory / "images", flights=flights, stats=self.stats)
+        self.repositories = Repositories(
             self._client,
             blobs=BlobStore(directory / "blobs"),
             references=References(directory / "references.sqlite"),
@@ -62,9 +62,10 @@ class Shown:
             stats=self.stats,
             tag_ttl_s=tag_ttl_s,
         )
+        self.images = Images(self.contents, platform)
         control = ControlDirectory({"version": lambda: "0\n", "errors": self.journal.text})
-        root = Root(default_registry, control, repositories, Images(contents, platform))
-        self.tree = Tree(root, open_content=self._store.open_content, cache=directory)
+        root = Root(default_registry, control, self.repositories, self.images)
+        self.tree = Tree(root, open_content=self.contents.open, cache=directory)
 
     def find(self, path: str | bytes) -> Found:
         """Return the node at *path*, looked up component by component."""

@@ -7,13 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cache import assert_cache_is_clean
-from tests.support.fault_server import FaultServer
-from tests.support.images import BuiltImage
-from tests.support.memory_registry import MemoryRegistry
 from tests.support.proxy import ReverseProxy
 from tests.support.push import Pusher
 from tests.support.registry import DockerRegistry
+from tests.support.served import Served
 from tests.support.shown import Shown
 
 Show = Callable[..., Shown]
@@ -53,40 +50,6 @@ def show(requests: ReverseProxy, tmp_path: Path) -> Iterator[Show]:
     yield make
     for shown in made:
         shown.__exit__(None, None, None)
-
-
-class Served:
-    """A registry in memory behind a server that misbehaves by rule (`server.on`), and trees of it on one cache."""
-
-    def __init__(self, cache: Path) -> None:
-        self.cache = cache
-        self.registry = MemoryRegistry()
-        self.server = FaultServer(self.registry)
-        self._shown: list[Shown] = []
-
-    def push(self, name: str, tag: str, image: BuiltImage) -> BuiltImage:
-        """Put *image* into the registry and let *tag* name it."""
-        for content in image.blobs().values():
-            self.registry.add_blob(name, content)
-        self.document(name, tag, image.manifest, image.media_type)
-        return image
-
-    def document(self, name: str, tag: str, content: bytes, media_type: str) -> str:
-        """Put any document into the registry, let *tag* name it, and return its digest."""
-        return str(self.registry.add_manifest(name, content, tag=tag, media_type=media_type))
-
-    def show(self, **options: object) -> Shown:
-        """Return a tree; all of them share one cache."""
-        shown = Shown(self.cache, default_registry=self.server.address, **options)  # type: ignore[arg-type]
-        self._shown.append(shown)
-        return shown
-
-    def close(self) -> None:
-        """Take everything down, and look at what is left in the cache."""
-        for shown in self._shown:
-            shown.__exit__(None, None, None)
-        self.server.stop()
-        assert_cache_is_clean(self.cache)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from regfs.errors import BadContent, DigestMismatch, NotFound
 from regfs.model.digest import Digest
 from tests.support.cache import blobs_in
 from tests.support.images import BuiltImage, file, image_of, layer
-from tests.tree.conftest import Served
+from tests.support.served import Served
 
 
 def image() -> BuiltImage:

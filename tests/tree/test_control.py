@@ -7,7 +7,7 @@ import pytest
 from regfs.errors import NotFound, ReadOnly
 from regfs.patience import NO_PATIENCE, patient
 from regfs.tree.control import ControlDirectory, LiveFile
-from tests.tree.conftest import Served
+from tests.support.served import Served
 
 
 def test_the_directory_and_its_files_answer_without_patience_and_without_a_request(served: Served) -> None:

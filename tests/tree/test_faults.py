@@ -26,7 +26,7 @@ from tests.support.cache import assert_cache_is_clean, blobs_in
 from tests.support.fault_server import Action, Flood, Response, changed, cut, raw, reply, reset
 from tests.support.images import BuiltImage, file, image_of, index_of, layer
 from tests.support.memory_registry import INDEX, MANIFEST
-from tests.tree.conftest import Served
+from tests.support.served import Served
 
 PAGE = b"<!DOCTYPE html><html><body>Please sign in</body></html>"
 WEB_PAGE = reply(200, PAGE, {"Content-Type": "text/html"})

@@ -11,8 +11,8 @@ from regfs.model.digest import Digest
 from regfs.model.platform import Platform
 from tests.support.images import BuiltImage, file, image_of, index_of, layer
 from tests.support.memory_registry import INDEX, MANIFEST
+from tests.support.served import Served
 from tests.support.shown import Shown
-from tests.tree.conftest import Served
 
 SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
 EMPTY = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": str(Digest.of(b"{}")), "size": 2}

@@ -10,7 +10,7 @@ from regfs.errors import BadContent, BadManifest, NotFound, Unsupported
 from regfs.model.digest import Digest
 from tests.support.images import directory, file, image_of, layer, whiteout
 from tests.support.memory_registry import MANIFEST
-from tests.tree.conftest import Served
+from tests.support.served import Served
 
 BASE = layer(directory("etc"), file("etc/motd", b"hello"))
 TOP = layer(whiteout("etc/motd"), file("etc/issue", b"top"), compression="zstd")

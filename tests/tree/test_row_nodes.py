@@ -26,8 +26,8 @@ from regfs.tree.tree import ROOT
 from tests.support.fault_server import Connection, reply
 from tests.support.images import BuiltImage, directory, file, image_of, index_of, layer, symlink
 from tests.support.memory_registry import INDEX
+from tests.support.served import Served
 from tests.support.shown import Shown
-from tests.tree.conftest import Served
 
 AMD64 = {"platform": {"os": "linux", "architecture": "amd64"}}
 ANY_BYTES = b"caf\xe9-\xff\n\x01"

@@ -7,8 +7,8 @@ import pytest
 from regfs.errors import AccessDenied, NotFound, Offline, RegistryUnavailable
 from tests.support.fault_server import Response, Seen
 from tests.support.images import BuiltImage, file, image_of, layer
+from tests.support.served import Served
 from tests.support.shown import Shown
-from tests.tree.conftest import Served
 
 
 def image(content: str) -> BuiltImage:

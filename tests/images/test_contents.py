@@ -1,0 +1,160 @@
+"""What layers hold: passed once, merged once, opened at once from then on, and made again where it was lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from regfs.errors import BadContent, MustWait, Unsupported
+from regfs.images.contents import chain_id
+from regfs.model.digest import Digest
+from regfs.model.names import RepositoryName
+from regfs.patience import NO_PATIENCE, patient
+from tests.support.fault_server import Connection
+from tests.support.images import directory, file, image_of, layer
+from tests.support.served import Served
+
+BASE = layer(directory("d"), file("d/base", b"base"))
+TOP = layer(file("top", b"top"))
+
+
+def test_chain_ids_are_those_of_the_image_specification() -> None:
+    a, b, c = (Digest.of(text) for text in (b"a", b"b", b"c"))
+    assert chain_id([a]) == a
+    assert chain_id([a, b]) == Digest.of(f"{a} {b}".encode())
+    assert chain_id([a, b, c]) == Digest.of(f"{Digest.of(f'{a} {b}'.encode())} {c}".encode())
+    assert chain_id([]) not in (a, b, c)
+
+
+def test_many_who_go_into_a_rootfs_at_once_are_one_pass_of_each_layer_and_one_merge(served: Served) -> None:
+    served.push("app", "1", image_of(BASE, TOP))
+    shown = served.show()
+    with ThreadPoolExecutor(20) as pool:
+        read = list(pool.map(shown.read, ["app/1/rootfs/top", "app/1/rootfs/d/base"] * 20))
+    assert read == [b"top", b"base"] * 20
+    assert shown.stats.value("layers.passes") == 2
+    assert shown.stats.value("images.merges") == 1
+    for built in (BASE, TOP):
+        assert len(served.server.paths(f"blobs/{built.digest}")) == 1
+
+
+def test_the_next_mount_asks_for_nothing_and_merges_nothing(served: Served) -> None:
+    built = served.push("app", "1", image_of(BASE, TOP))
+    assert served.show().read(f"app/{built.digest}/rootfs/top") == b"top"
+    asked = len(served.server.seen)
+    shown = served.show()
+    with patient(NO_PATIENCE):
+        repository = shown.repositories.repository(RepositoryName(served.server.address, "app"))
+        rootfs = shown.images.image(repository, built.digest).rootfs()
+    assert [name for name, _, _ in rootfs.children(rootfs.root, 0, 10)] == [b"d", b"top"]
+    assert len(served.server.seen) == asked
+    assert shown.stats.value("layers.passes") == shown.stats.value("images.merges") == 0
+
+
+def test_two_images_of_the_same_layers_have_one_merged_table(served: Served) -> None:
+    served.push("app", "1", image_of(BASE, TOP))
+    served.push("app", "2", image_of(BASE, TOP, command=["/top"]))
+    shown = served.show()
+    assert shown.read("app/1/rootfs/top") == shown.read("app/2/rootfs/top") == b"top"
+    assert shown.stats.value("images.merges") == 1
+
+
+@pytest.mark.parametrize("pattern", ["layers/*.index", "images/*.merged"])
+def test_a_torn_table_is_made_again(served: Served, pattern: str) -> None:
+    served.push("app", "1", image_of(BASE, TOP))
+    assert served.show().read("app/1/rootfs/top") == b"top"
+    for table in served.cache.glob(pattern):
+        table.chmod(0o644)
+        table.write_bytes(b"torn by a crash of the machine")
+    shown = served.show()
+    assert shown.read("app/1/rootfs/top") == b"top"
+    assert shown.read("app/1/layers/0/tree/d/base") == b"base"
+
+
+def test_a_merged_table_that_is_gone_is_made_again_without_a_pass(served: Served) -> None:
+    served.push("app", "1", image_of(BASE, TOP))
+    assert served.show().read("app/1/rootfs/top") == b"top"
+    for table in served.cache.glob("images/*"):
+        table.unlink()
+    shown = served.show()
+    assert shown.read("app/1/rootfs/top") == b"top"
+    assert shown.stats.value("layers.passes") == 0
+    assert shown.stats.value("images.merges") == 1
+
+
+def test_without_patience_nothing_is_passed(served: Served) -> None:
+    served.push("app", "1", image_of(BASE))
+    shown = served.show()
+    door = shown.find("app/1/rootfs").node
+    with patient(NO_PATIENCE), pytest.raises(MustWait):
+        shown.tree.listing(door)
+    assert served.server.paths(f"blobs/{BASE.digest}") == []
+
+
+def test_a_pass_under_way_is_told_and_then_no_more(served: Served) -> None:
+    served.push("app", "1", image_of(BASE))
+    arrived, go = threading.Event(), threading.Event()
+
+    def hold(connection: Connection) -> bool:
+        arrived.set()
+        go.wait(30)
+        return connection.answer(connection.right())
+
+    served.server.on("GET", f"blobs/{BASE.digest}", hold)
+    shown = served.show()
+    waiter = threading.Thread(target=lambda: shown.names("app/1/rootfs"))
+    waiter.start()
+    assert arrived.wait(30)
+    (passing,) = shown.contents.passing()
+    assert (passing.digest, passing.size) == (BASE.digest, len(BASE.blob))
+    go.set()
+    waiter.join(30)
+    assert shown.contents.passing() == []
+
+
+def test_after_a_failed_pass_the_next_one_may_be_right(served: Served) -> None:
+    built = served.push("app", "1", image_of(BASE))
+    served.registry.repository("app").blobs[str(BASE.digest)] = bytes(len(BASE.blob))
+    shown = served.show()
+    with pytest.raises(BadContent):
+        shown.names("app/1/rootfs")
+    assert shown.contents.passing() == []
+    served.push("app", "1", built)
+    assert shown.read("app/1/rootfs/d/base") == b"base"
+
+
+def test_a_layer_that_fails_is_told_while_another_is_still_coming(served: Served) -> None:
+    odd = layer(file("odd"), media_type="application/x-odd")
+    served.push("app", "1", image_of(BASE, odd))
+    go = threading.Event()
+
+    def hold(connection: Connection) -> bool:
+        go.wait(60)
+        return connection.answer(connection.right())
+
+    served.server.on("GET", f"blobs/{BASE.digest}", hold)
+    shown = served.show()
+    try:
+        with pytest.raises(Unsupported):
+            shown.names("app/1/rootfs")
+        assert not go.is_set()
+    finally:
+        go.set()
+    assert shown.names("app/1/layers/0/tree") == ["d"]
+
+
+def test_a_cache_that_was_deleted_under_open_directories_is_made_again(served: Served) -> None:
+    big = os.urandom(100_000)
+    served.push("app", "1", image_of(layer(file("big", big), file("small", b"s"))))
+    shown = served.show()
+    rootfs = shown.find("app/1/rootfs").node
+    shown.tree.listing(rootfs)
+    shutil.rmtree(served.cache)
+    for name, content in ((b"big", big), (b"small", b"s")):
+        opened = shown.tree.open(shown.tree.lookup(rootfs, name).node)
+        assert opened.read_at(0, 1 << 20) == content
+        opened.close()

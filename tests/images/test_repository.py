@@ -1,0 +1,176 @@
+"""Repositories: what is asked, how often, and what is remembered when nobody answers."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from regfs.errors import BadContent, MustWait, NotFound, RegistryTimeout, RegistryUnavailable
+from regfs.images.repository import Repositories, Repository
+from regfs.model.digest import Digest
+from regfs.model.manifest import Descriptor
+from regfs.model.names import RepositoryName
+from regfs.patience import NO_PATIENCE, Patience, patient
+from tests.support.fault_server import reply, silence
+from tests.support.images import BuiltImage, file, image_of, layer
+from tests.support.served import Served
+
+IMAGE = image_of(layer(file("file", b"content")))
+
+
+def push(served: Served, *tags: str, repository: str = "app", image: BuiltImage = IMAGE) -> None:
+    for tag in tags:
+        served.push(repository, tag, image)
+
+
+def test_a_thousand_names_that_nobody_has_are_not_remembered_for_ever(
+    served: Served, repositories: Repositories
+) -> None:
+    for number in range(3000):
+        repositories.repository(RepositoryName(served.server.address, f"made-up-{number}"))
+    assert len(repositories._repositories) <= 1024
+
+
+def test_answers_about_tags_are_bounded_in_memory_and_known_beyond_it(served: Served) -> None:
+    push(served, *(f"t{number}" for number in range(1030)))
+    app = served.show().repositories.repository(RepositoryName(served.server.address, "app"))
+    for number in range(1030):
+        app.resolve(f"t{number}")
+    asked = len(served.server.seen)
+    assert len(app._resolved) <= 1024
+    assert app.resolve("t0").digest == IMAGE.digest
+    assert len(served.server.seen) == asked
+
+
+def test_two_mounts_on_one_cache_ask_once_for_a_tag(served: Served) -> None:
+    push(served, "1")
+    for _ in range(2):
+        app = served.show().repositories.repository(RepositoryName(served.server.address, "app"))
+        assert app.resolve("1").digest == IMAGE.digest
+    assert served.server.paths("manifests/1") == ["HEAD /v2/app/manifests/1"]
+
+
+def test_a_hundred_who_ask_for_a_tag_at_once_are_one_request(served: Served) -> None:
+    push(served, "1")
+    app = served.show().repositories.repository(RepositoryName(served.server.address, "app"))
+    digests: list[Digest] = []
+    threads = [threading.Thread(target=lambda: digests.append(app.resolve("1").digest)) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert digests == [IMAGE.digest] * 100
+    assert len(served.server.paths("manifests/1")) == 1
+
+
+def test_f18_a_registry_that_hangs_leaves_the_last_known_tag_when_the_time_is_over(
+    served: Served, app: Repository
+) -> None:
+    push(served, "1", "2")
+    assert app.resolve("1").digest == IMAGE.digest
+    served.server.on("*", "manifests", silence)
+    with patient(Patience(0.2)):
+        assert app.resolve("1").digest == IMAGE.digest
+    with patient(Patience(0.2)), pytest.raises(RegistryTimeout):
+        app.resolve("2")
+
+
+def test_without_patience_only_what_is_known_is_answered(served: Served) -> None:
+    push(served, "1", "2")
+    app = served.show().repositories.repository(RepositoryName(served.server.address, "app"))
+    app.resolve("1")
+    with patient(NO_PATIENCE):
+        assert app.resolve("1").digest == IMAGE.digest
+        for ask in (lambda: app.resolve("2"), app.tags, app.exists, lambda: app.tag_valid_s("2")):
+            with pytest.raises(MustWait):
+                ask()
+
+
+def test_tags_that_were_visited_are_listed_when_the_list_was_never_seen(served: Served, app: Repository) -> None:
+    push(served, "1", "2")
+    app.resolve("2")
+    served.server.on("GET", "tags/list", reply(503))
+    assert app.tags() == ("2",)
+
+
+def test_a_list_that_was_never_seen_and_cannot_be_had_is_a_failure_and_no_empty_list(
+    served: Served, app: Repository
+) -> None:
+    push(served, "1")
+    served.server.on("GET", "tags/list", reply(503))
+    with pytest.raises(RegistryUnavailable):
+        app.tags()
+    served.server.behave()
+    assert app.tags() == ("1",)
+
+
+def test_a_repository_that_is_gone_takes_its_list_along(served: Served, app: Repository) -> None:
+    push(served, "1")
+    assert app.tags() == ("1",)
+    served.registry.repositories.pop("app")
+    with pytest.raises(NotFound):
+        app.tags()
+    served.server.on("GET", "tags/list", reply(503))
+    with pytest.raises(RegistryUnavailable):
+        app.tags()
+
+
+def test_a_document_is_fetched_once_and_found_in_the_cache_by_the_next_mount(served: Served, app: Repository) -> None:
+    push(served, "1")
+    assert app.document(IMAGE.digest).content == IMAGE.manifest
+    again = served.show().repositories.repository(app.name)
+    assert again.document(IMAGE.digest).content == IMAGE.manifest
+    assert len(served.server.paths(f"manifests/{IMAGE.digest}")) == 1
+
+
+def test_what_named_a_document_says_its_type_whether_it_comes_from_the_registry_or_the_cache(
+    served: Served, app: Repository
+) -> None:
+    push(served, "1")
+    served.registry.repository("app").manifests[str(IMAGE.digest)] = (IMAGE.manifest, "text/plain")
+    for _ in ("fetched", "cached"):
+        assert app.document(IMAGE.digest, IMAGE.media_type).media_type == IMAGE.media_type
+
+
+def test_a_document_of_another_repository_is_asked_for_again(served: Served, app: Repository) -> None:
+    push(served, "1")
+    push(served, "1", repository="other", image=image_of(layer(file("other"))))
+    app.document(IMAGE.digest)
+    other = served.show().repositories.repository(RepositoryName(served.server.address, "other"))
+    with pytest.raises(NotFound):
+        other.document(IMAGE.digest)
+
+
+def test_one_blob_named_with_two_sizes_at_once_is_served_to_none_with_the_other_s(
+    served: Served, app: Repository
+) -> None:
+    push(served, "1")
+    built = IMAGE.layers[0]
+    right = Descriptor(built.media_type, built.digest, len(built.blob))
+    wrong = Descriptor(built.media_type, built.digest, len(built.blob) - 1)
+    outcomes: dict[int, object] = {}
+
+    def ask(descriptor: Descriptor) -> None:
+        try:
+            outcomes[descriptor.size] = app.blob_file(descriptor).stat().st_size
+        except BadContent:
+            outcomes[descriptor.size] = BadContent
+
+    threads = [threading.Thread(target=ask, args=(descriptor,)) for descriptor in (right, wrong)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert outcomes == {right.size: right.size, wrong.size: BadContent}
+
+
+def test_a_repository_that_a_refused_one_hides_behind_is_not_said_to_exist(
+    served: Served, repositories: Repositories
+) -> None:
+    served.server.on("GET", "_catalog", reply(401))
+    push(served, "1")
+    assert repositories.repositories(served.server.address) == []
+    repositories.repository(RepositoryName(served.server.address, "app")).resolve("1")
+    assert repositories.repositories(served.server.address) == ["app"]
+    assert len(served.server.paths("_catalog")) == 1
