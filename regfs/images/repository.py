@@ -113,11 +113,12 @@ class Repositories:
             log.info("%s does not list its repositories: %s", registry, refusal)
             with self._lock:
                 self._unlistable[registry] = True
-        except _UNREACHABLE:
+        except _UNREACHABLE as failure:
+            with self._lock:
+                # One that takes a minute and more will do so the next time.
+                (self._unlistable if isinstance(failure, RegistryTimeout) else self._unreachable)[registry] = True
             if not self.known_repositories(registry):
                 raise
-            with self._lock:
-                self._unreachable[registry] = True
         else:
             self.references.keep_listing(registry, "", names)
 

@@ -33,6 +33,7 @@ from regfs.images.repository import Repositories, Repository
 from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
 from regfs.model.names import DOCKER_HUB, RepositoryName, is_repository_component, is_tag
+from regfs.patience import Patience, current, patient
 from regfs.tree import image
 from regfs.tree.node import DIRECTORY_MODE, FOREVER, Child, Found, children_of, directory_attributes
 from regfs.tree.repository import TagDirectory, manifest_directory, parse_digest
@@ -41,6 +42,9 @@ log = logging.getLogger(__name__)
 
 ESCAPE = "@"
 _VALID_S = 60.0
+_DOUBT_VALID_S = 5.0
+_CATALOG_TIMEOUT_S = 2.0
+_UNREACHABLE = (RegistryUnavailable, RegistryTimeout, RateLimited)
 
 
 class Names(Protocol):
@@ -95,27 +99,55 @@ class Namespace:
 
         Raises NotFound where the registry has neither such a repository nor anything below it.
         """
-        names, failures = set[str](), list[RegfsError]()
-        repository = None if self.tags_hidden else self._repository()
-        if repository is not None:
-            try:
-                names |= set(repository.tags())
-            except (NotFound, AccessDenied) as missing:
-                # Nothing is hidden by this: where there are names below, it is a namespace, and none has tags.
-                failures.append(missing)
-        try:
-            names |= _components_below(self.names.repositories.repositories(self.registry), self.path)
-        except (RegistryUnavailable, RegistryTimeout, RateLimited) as failure:
-            # A catalog is more than some registries can manage, and adds only names that open anyway.
-            failures.append(failure)
-        if failures and not names:
-            raise failures[-1]
-        return children_of(self.key, dict.fromkeys(sorted(names), DIRECTORY_MODE))
+        tags, refusal = self._tags()
+        below = self._below(self._catalog(enough=bool(tags)))
+        if refusal is not None and not below:
+            raise refusal
+        return children_of(self.key, dict.fromkeys(sorted({*tags, *below}), DIRECTORY_MODE))
 
     def known_children(self) -> list[Child]:
         """Return the components of known repositories; no network."""
-        known = self.names.repositories.known_repositories(self.registry)
-        return children_of(self.key, dict.fromkeys(sorted(_components_below(known, self.path)), DIRECTORY_MODE))
+        return children_of(self.key, dict.fromkeys(sorted(self._below(self._known())), DIRECTORY_MODE))
+
+    def _tags(self) -> tuple[tuple[str, ...], RegfsError | None]:
+        """Return the tags, or why there are none: which says little where names below show that this is a namespace."""
+        repository = None if self.tags_hidden else self._repository()
+        if repository is None:
+            return (), None
+        try:
+            return repository.tags(), None
+        except (NotFound, AccessDenied) as refusal:
+            return (), refusal
+        except _UNREACHABLE as failure:
+            if self.path in self._known():
+                raise  # its tags are what was asked for
+            return (), failure
+
+    def _known(self) -> list[str]:
+        return self.names.repositories.known_repositories(self.registry)
+
+    def _catalog(self, *, enough: bool) -> list[str]:
+        """Return the paths of all repositories that the registry lists, or those that are known where it fails.
+
+        A catalog is more than some registries can manage, and adds only names that open anyway: with *enough* to show
+        without it, it is not waited for long. Raises what it failed with where nothing is known.
+        """
+        patience = current()
+        if enough and patience.may_wait:
+            patience = Patience(_CATALOG_TIMEOUT_S)
+        try:
+            with patient(patience):
+                return self.names.repositories.repositories(self.registry)
+        except _UNREACHABLE:
+            known = self._known()
+            if not enough and not known:
+                raise
+            return known
+
+    def _below(self, repositories: list[str]) -> set[str]:
+        """Return the next components of those *repositories* that are below this path."""
+        prefix = f"{self.path}/" if self.path else ""
+        return {name[len(prefix) :].partition("/")[0] for name in repositories if name.startswith(prefix)}
 
     def _repository(self) -> Repository | None:
         """Return the repository that this may be; None for a registry and for the Hub's namespaces."""
@@ -161,10 +193,9 @@ class Namespace:
             if not is_repository_component(name):
                 raise
             doubt = str(refusal)
-        except (RegistryUnavailable, RegistryTimeout, RateLimited):
+        except _UNREACHABLE:
             # What was seen to lead to a repository does so without a network too.
-            known = self.names.repositories.known_repositories(self.registry)
-            if name not in _components_below(known, self.path):
+            if name not in self._below(self._known()):
                 raise
             return self._component(name)
         # Where the repository is there and has no such tag, only a repository below makes the name a directory.
@@ -176,17 +207,16 @@ class Namespace:
         if not is_repository_component(name):
             raise InvalidName(f"{name[:300]!r} is neither a repository's component nor a tag")
         below = Namespace(f"{self.key}/{name}", self.registry, _join(self.path, name), self.names, doubt=doubt)
-        # A tag of that name may be pushed at any time, and would win.
-        return Found(below, min(_VALID_S, self.names.repositories.tag_ttl_s))
+        # A tag of that name may be pushed at any time, and would win; and after a login there is no doubt.
+        return Found(below, min(_VALID_S if doubt is None else _DOUBT_VALID_S, self.names.repositories.tag_ttl_s))
 
     def _has_below(self, name: str) -> bool:
         """Tell whether *name* is a repository or leads to one: known, there when asked, or in the catalog."""
-        repositories = self.names.repositories
-        if name in _components_below(repositories.known_repositories(self.registry), self.path):
+        if name in self._below(self._known()):
             return True
         if self.registry != DOCKER_HUB and self._is_repository(_join(self.path, name)):
             return True
-        return name in _components_below(repositories.repositories(self.registry), self.path)
+        return name in self._below(self._catalog(enough=True))
 
     def _is_repository(self, path: str) -> bool:
         """Tell whether the registry shows that repository. Many refuse what does not exist: that is no."""
@@ -198,9 +228,3 @@ class Namespace:
 
 def _join(path: str, component: str) -> str:
     return f"{path}/{component}" if path else component
-
-
-def _components_below(repositories: list[str], path: str) -> set[str]:
-    """Return the next components of those *repositories* that are below *path*."""
-    prefix = f"{path}/" if path else ""
-    return {name[len(prefix) :].partition("/")[0] for name in repositories if name.startswith(prefix)}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from regfs.errors import AccessDenied, InvalidName, MustWait, NotFound, RegistryUnavailable
-from regfs.patience import NO_PATIENCE, patient
+from regfs.patience import NO_PATIENCE, Patience, patient
+from tests.support.fault_server import reply, silence
 from tests.support.images import file, image_of, index_of, layer
 from tests.support.proxy import Answer, ReverseProxy
 from tests.support.push import Pusher
+from tests.support.served import Served
+from tests.support.shown import Shown
 from tests.tree.conftest import Show
 
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -176,3 +179,56 @@ def test_attestations_and_twice_named_platforms_are_found_by_digest(show: Show, 
     assert shown.names("names/multi/all/manifests") == ["linux-amd64", str(twin.digest)]
     assert shown.read("names/multi/all/manifests/linux-amd64/manifest.json") == image.manifest
     assert shown.read("names/multi/all/index.json") == index
+
+
+def test_a_catalog_that_hangs_costs_no_listing_of_tags_and_no_missing_name(served: Served) -> None:
+    built = image_of(layer(file("a")))
+    served.push("app", "1", built)
+    served.push("app/nested", "1", built)
+    served.server.on("GET", "_catalog", silence)
+    shown = served.show()
+    with patient(Patience(20)):
+        assert shown.read("app/nested/1/digest")
+        assert shown.names("app") == ["1", "nested"]
+        with pytest.raises(NotFound):
+            shown.find("app/no-such")
+    assert len(served.server.paths("_catalog")) == 1
+
+
+def test_namespaces_that_led_somewhere_do_so_offline(served: Served) -> None:
+    served.push("team/project/app", "1", image_of(layer(file("a", b"a"))))
+    assert served.show().read("team/project/app/1/rootfs/a") == b"a"
+    shown = served.show(offline=True, tag_ttl_s=0.0)
+    assert shown.read("team/project/app/1/rootfs/a") == b"a"
+    assert shown.names("team") == ["project"]
+    assert shown.names("team/project") == ["app"]
+    assert shown.names("team/project/app") == ["1"]
+    with pytest.raises(RegistryUnavailable):
+        shown.find("team/other")
+
+
+def test_a_repository_whose_tags_cannot_be_had_is_not_listed_as_a_namespace(served: Served) -> None:
+    built = image_of(layer(file("a")))
+    served.push("app", "1", built)
+    served.push("app/nested", "1", built)
+    shown = served.show(tag_ttl_s=0.0)
+    assert "app" in shown.names()
+    served.server.on("*", "app/tags|app/manifests", reply(503))
+    with pytest.raises(RegistryUnavailable):
+        shown.names("app")
+
+
+def test_a_repository_that_looks_like_a_host_is_not_listed_where_its_name_is_a_registry(served: Served) -> None:
+    served.push("my.app", "1", image_of(layer(file("a"))))
+    served.push("app", "1", image_of(layer(file("a"))))
+    shown = served.show()
+    assert "my.app" not in shown.names()
+    assert "app" in shown.names()
+    assert shown.names(served.server.address) == ["app", "my.app"]
+    assert shown.names(f"{served.server.address}/my.app") == ["1"]
+
+
+def test_the_root_lists_what_is_known_without_patience_and_waits_for_nobody_on_docker_hub(served: Served) -> None:
+    shown = Shown(served.cache)
+    with patient(NO_PATIENCE):
+        assert shown.names() == [".regfs", "docker.io"]
