@@ -157,7 +157,7 @@ def umount_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
 def unpack_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """`regfs unpack [OPTIONS] IMAGE [DIR]`."""
     parser = verb_parser("unpack", "Write all layers of an image, merged, into DIR (./rootfs), which must be empty.")
-    parser.add_argument("image", metavar="IMAGE", help="[registry/]repository[:tag][@digest]")
+    parser.add_argument("image", metavar="IMAGE", help="[registry/]repository[:tag][@digest], or its path in a mount")
     parser.add_argument("directory", metavar="DIR", nargs="?", default="rootfs")
     given = _parse_verb(parser, arguments, headings=("registry", "cache"))
     if given is None:
@@ -179,7 +179,7 @@ def unpack_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
 def prefetch_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """`regfs prefetch [OPTIONS] IMAGE`."""
     parser = verb_parser("prefetch", "Fetch all layers of an image into the cache, for mounts to come.")
-    parser.add_argument("image", metavar="IMAGE", help="[registry/]repository[:tag][@digest]")
+    parser.add_argument("image", metavar="IMAGE", help="[registry/]repository[:tag][@digest], or its path in a mount")
     given = _parse_verb(parser, arguments, headings=("registry", "cache"))
     if given is None:
         return 0

@@ -6,21 +6,25 @@ A verb works in its own process on the same cache as the mounts: what a mount ha
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from regfs import rooms as building
 from regfs.config import Config
+from regfs.errors import InvalidOption
 from regfs.images.image import Image
 from regfs.model.digest import Digest
 from regfs.model.names import Reference, parse_reference
+from regfs.mount import mountpoint as mountpoints
 from regfs.progress import Count, Step, showing
 from regfs.rooms import Rooms
 from regfs.unpack import Unpacker, prepare_directory, total_size
 
 Say = Callable[[str], None]
+_DIGEST_RE = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class Done:
 
 def unpack(reference_text: str, directory: Path, *, config: Config, environment: Mapping[str, str], say: Say) -> Done:
     """Write all layers of an image, merged, into *directory*. Blocks on the network; raises RegfsErrors."""
-    reference = parse_reference(reference_text, default_registry=config.default_registry)
+    reference = read_reference(reference_text, config.default_registry, mountpoints.mounts())
     prepare_directory(directory)
     with _image(reference, config=config, environment=environment, say=say) as (rooms, image):
         with showing(lambda: _layer_steps(rooms), say=say, environment=environment):
@@ -52,11 +56,34 @@ def unpack(reference_text: str, directory: Path, *, config: Config, environment:
 
 def prefetch(reference_text: str, *, config: Config, environment: Mapping[str, str], say: Say) -> Done:
     """Pass and merge all layers of an image. Blocks on the network; raises RegfsErrors."""
-    reference = parse_reference(reference_text, default_registry=config.default_registry)
+    reference = read_reference(reference_text, config.default_registry, mountpoints.mounts())
     with _image(reference, config=config, environment=environment, say=say) as (rooms, image):
         with showing(lambda: _layer_steps(rooms), say=say, environment=environment):
             image.rootfs()
         return Done(_full_name(reference, image))
+
+
+def read_reference(text: str, default_registry: str, mounts: Sequence[mountpoints.Mounted]) -> Reference:
+    """Return the image that *text* names: a reference, or a path in a mount (`/mnt/reg/library/debian/12/rootfs`).
+
+    Raises InvalidName, InvalidOption.
+    """
+    if not text.startswith(("/", "./", "../")):
+        return parse_reference(text, default_registry=default_registry)
+    path = os.path.abspath(text)
+    for mounted in mounts:
+        if mounted.kind == "fuse.regfs" and path.startswith(f"{mounted.mountpoint}/"):
+            break
+    else:
+        raise InvalidOption(f"{text} is neither an image nor in a mount of regfs")
+    *repository, last = path.removeprefix(f"{mounted.mountpoint}/").removesuffix("/rootfs").split("/")
+    if not repository:
+        raise InvalidOption(f"{text} is no image: a repository and a tag are needed")
+    if _DIGEST_RE.fullmatch(last):
+        separator = "@"
+    else:
+        separator = "/" if ":" in last or "@" in last else ":"  # a pasted reference names its tag itself
+    return parse_reference(f"{'/'.join(repository)}{separator}{last}", default_registry=mounted.source)
 
 
 @contextmanager
