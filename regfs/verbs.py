@@ -79,10 +79,8 @@ def read_reference(text: str, default_registry: str, mounts: Sequence[mountpoint
     *repository, last = path.removeprefix(f"{mounted.mountpoint}/").removesuffix("/rootfs").split("/")
     if not repository:
         raise InvalidOption(f"{text} is no image: a repository and a tag are needed")
-    if _DIGEST_RE.fullmatch(last):
-        separator = "@"
-    else:
-        separator = "/" if ":" in last or "@" in last else ":"  # a pasted reference names its tag itself
+    is_pasted = ":" in last or "@" in last  # it names its own tag or digest
+    separator = "@" if _DIGEST_RE.fullmatch(last) else "/" if is_pasted else ":"
     return parse_reference(f"{'/'.join(repository)}{separator}{last}", default_registry=mounted.source)
 
 
