@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from regfs.errors import InvalidName
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
 
@@ -63,6 +64,7 @@ class References:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
+        self._told: set[str] = set()
         self._database = _open(path)
 
     def tag(self, repository: RepositoryName, tag: str) -> TagRecord | None:
@@ -71,7 +73,11 @@ class References:
             "SELECT digest, media_type, size, checked FROM tags WHERE registry=? AND path=? AND tag=?",
             (repository.registry, repository.path, tag),
         )
-        return next((TagRecord(Digest.parse(row[0]), row[1], row[2], row[3]) for row in rows), None)
+        try:
+            return next((TagRecord(Digest.parse(row[0]), row[1], row[2], row[3]) for row in rows), None)
+        except InvalidName as error:  # a damaged file; of the registry's answers only right ones are kept
+            log.warning("what is remembered of %s:%s is of no use: %s", repository, tag, error)
+            return None
 
     def keep_tag(self, repository: RepositoryName, tag: str, record: TagRecord) -> None:
         """Remember what *tag* points to."""
@@ -97,7 +103,11 @@ class References:
     def listing(self, registry: str, path: str) -> ListRecord | None:
         """Return the last listing of a repository's tags, or with *path* '' of a registry's repositories."""
         rows = self._query("SELECT names, checked FROM lists WHERE registry=? AND path=?", (registry, path))
-        return next((ListRecord(tuple(json.loads(row[0])), row[1]) for row in rows), None)
+        try:
+            return next((ListRecord(tuple(json.loads(row[0])), row[1]) for row in rows), None)
+        except (ValueError, TypeError) as error:
+            log.warning("the remembered listing of %s/%s is of no use: %s", registry, path, error)
+            return None
 
     def keep_listing(self, registry: str, path: str, names: list[str]) -> None:
         """Remember a complete listing."""
@@ -154,7 +164,7 @@ class References:
             try:
                 return self._database.execute(statement, arguments).fetchall()
             except sqlite3.DatabaseError as error:
-                log.warning("the memory of references cannot be read: %s", error)
+                self._tell("the memory of references cannot be read", error)
                 return []
 
     def _change(self, statement: str, arguments: tuple[str | int | float, ...]) -> None:
@@ -162,7 +172,12 @@ class References:
             try:
                 self._database.execute(statement, arguments)
             except sqlite3.DatabaseError as error:
-                log.warning("the memory of references cannot be written: %s", error)
+                self._tell("the memory of references cannot be written", error)
+
+    def _tell(self, what: str, error: sqlite3.Error) -> None:
+        """Log it, loudly only once: on a full disk or a read-only one it is so at every look-up."""
+        log.log(logging.DEBUG if what in self._told else logging.WARNING, "%s: %s", what, error)
+        self._told.add(what)
 
 
 def _open(path: Path) -> sqlite3.Connection:

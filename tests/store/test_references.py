@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from pathlib import Path
+
+import pytest
 
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
@@ -88,4 +91,31 @@ def test_a_file_that_another_process_has_locked_costs_the_memory_not_the_answer(
     assert references.tag(DEBIAN, "12") is None
     other.execute("COMMIT")
     other.close()
+    assert references.tag(DEBIAN, "12") == RECORD
+
+
+def test_damaged_rows_are_nothing_that_is_known_and_no_missing_name(tmp_path: Path) -> None:
+    references = References(tmp_path / "names")
+    references.keep_tag(DEBIAN, "12", RECORD)
+    references.keep_listing("docker.io", "library/debian", ["12"])
+    database = sqlite3.connect(tmp_path / "names")
+    with database:
+        database.execute("UPDATE tags SET digest='sha256:damaged'")
+        database.execute("UPDATE lists SET names='[damaged'")
+    database.close()
+    assert references.tag(DEBIAN, "12") is None
+    assert references.listing("docker.io", "library/debian") is None
+
+
+def test_a_memory_that_cannot_be_written_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    References(tmp_path / "names").keep_tag(DEBIAN, "12", RECORD)
+    references = References(tmp_path / "names")
+    database = sqlite3.connect(tmp_path / "names")
+    with database:
+        database.execute("DROP TABLE lists")
+    database.close()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(5):
+            references.keep_listing("docker.io", "library/debian", ["12"])
+    assert len(caplog.records) == 1
     assert references.tag(DEBIAN, "12") == RECORD

@@ -259,6 +259,22 @@ def test_f58_an_empty_body_is_no_empty_file(served: Served, app: BuiltImage) -> 
     fails(served, "app/1/rootfs", RegfsError)
 
 
+def test_f60_a_cache_that_cannot_keep_a_document_costs_no_answer(served: Served, app: BuiltImage) -> None:
+    served.cache.mkdir(parents=True, exist_ok=True)
+    (served.cache / "blobs").write_text("in the way")
+    shown = served.show()
+    assert shown.read("app/1/manifest.json") == app.manifest
+    assert shown.read("app/1/config.json") == app.config
+    assert shown.read("app/1/rootfs/top") == b"top"
+
+
+def test_f60_a_damaged_memory_of_references_costs_no_answer(served: Served, app: BuiltImage) -> None:
+    served.cache.mkdir(parents=True, exist_ok=True)
+    (served.cache / "references.sqlite").write_bytes(b"damaged" * 1000)
+    assert look_at(served, "app/1/manifest.json") == app.manifest
+    assert served.show(offline=True).read("app/1/manifest.json") == app.manifest
+
+
 # F61 to F65: lists.
 
 
