@@ -91,8 +91,11 @@ def changing(root: Path) -> Iterator[None]:
 
 
 def lock_new(fd: int) -> None:
-    """Mark the file that this process is writing as not left behind: see claimed()."""
-    _lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """Mark the file that this process is writing as not left behind: see claimed().
+
+    Shared, like a Hold: as soon as the file has its name, others may open it, though its writer has not let go yet.
+    """
+    _lock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def touch(path: Path) -> None:

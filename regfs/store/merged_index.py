@@ -184,7 +184,6 @@ class MergedIndexWriter:
             name = f"{self._destination.parent.name}/{self._destination.name}"
             content = format_sums({name: sha256_of(self.path)})
             self.path.rename(self._destination)
-            self._unlock()
             sums.write_bytes(content)
             _flush(sums)
             _flush(self._destination.parent)
@@ -196,9 +195,6 @@ class MergedIndexWriter:
     def abandon(self) -> None:
         """Remove what has been written; after finish() there is nothing left to remove."""
         self.path.unlink(missing_ok=True)
-        self._unlock()
-
-    def _unlock(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

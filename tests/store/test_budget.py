@@ -183,6 +183,13 @@ def test_a_merged_table_that_is_open_stays(tmp_path: Path) -> None:
     assert size_of(tmp_path) == 0
 
 
+def test_a_merged_table_opens_though_its_writer_has_not_let_go(tmp_path: Path) -> None:
+    writer = MergedIndexWriter(tmp_path / "images/chain.merged")
+    writer.finish(0, b"a" * 80)
+    assert MergedIndex.open(tmp_path / "images/chain.merged").root == 0
+    writer.abandon()
+
+
 def test_with_everything_in_use_nothing_more_is_taken(tmp_path: Path) -> None:
     store = LayerStore(tmp_path, limit=4 * MIB)
     layer = keep_layer(store, "layer", objects=[big(1), big(2)])
