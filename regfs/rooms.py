@@ -21,9 +21,10 @@ from regfs.images.image import Images
 from regfs.images.repository import Repositories
 from regfs.journal import Journal
 from regfs.model.platform import host_platform
+from regfs.registry.certificates import system_authorities
 from regfs.registry.client import RegistryClient
 from regfs.registry.credentials import Credentials
-from regfs.registry.hosts import Hosts, certificate_directories, hosts_directories
+from regfs.registry.hosts import Hosts
 from regfs.stats import Stats
 from regfs.store.blobs import BlobStore
 from regfs.store.layer_store import LayerStore
@@ -98,13 +99,13 @@ def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | 
     stats = Stats()
     layers = LayerStore(cache, limit=config.cache_size)
     flights = Flights()
-    hosts = Hosts(
-        insecure=config.insecure_registries,
-        hosts_directories=hosts_directories(environment),
-        certificate_directories=certificate_directories(environment),
+    client = RegistryClient(
+        Hosts.of_machine(environment, insecure=config.insecure_registries),
+        Credentials(environment, mountpoint=mountpoint),
+        stats,
+        offline=config.offline,
+        authorities=system_authorities(environment),
     )
-    credentials = Credentials(environment, mountpoint=mountpoint)
-    client = RegistryClient(hosts, credentials, stats, offline=config.offline)
     repositories = Repositories(
         client,
         blobs=BlobStore(cache / "blobs", reserve=layers.budget.reserve),
