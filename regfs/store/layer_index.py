@@ -22,6 +22,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from weakref import finalize
 
 from regfs.errors import CacheFailure, NotFound
 from regfs.model.attributes import with_nlink
@@ -58,6 +59,10 @@ class LayerIndex:
 
     def __init__(self, connection: sqlite3.Connection, path: Path, hold: Hold) -> None:
         self._connection = connection
+        # A connection of Python's sqlite3 is part of a circle (its cache of statements): left to the garbage collector,
+        # a table that nobody uses any more would stay open for hours. Not by __del__: while that runs, a weak reference
+        # still gives the object out, and a connection that is used while it is closed is a crash.
+        finalize(self, connection.close).atexit = False
         self._path = path
         self._hold = hold
         self._lock = threading.Lock()
@@ -88,11 +93,6 @@ class LayerIndex:
         with self._lock:
             self._connection.close()
         self._hold.release()
-
-    def __del__(self) -> None:
-        # A connection of Python's sqlite3 is part of a circle (its cache of statements): left to the garbage collector,
-        # the file of a table that nobody uses any more would stay open for hours.
-        self._connection.close()
 
     @property
     def path(self) -> Path:

@@ -24,6 +24,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
+from weakref import finalize
 
 from regfs.errors import CacheFailure
 from regfs.store.failures import cache_failure, table_failure
@@ -70,6 +71,10 @@ class MergedIndex:
 
     def __init__(self, connection: sqlite3.Connection, path: Path, *, root: int, hold: Hold) -> None:
         self._connection = connection
+        # A connection of Python's sqlite3 is part of a circle (its cache of statements): left to the garbage collector,
+        # a table that nobody uses any more would stay open for hours. Not by __del__: while that runs, a weak reference
+        # still gives the object out, and a connection that is used while it is closed is a crash.
+        finalize(self, connection.close).atexit = False
         self._path = path
         self._hold = hold
         self._lock = threading.Lock()
@@ -101,11 +106,6 @@ class MergedIndex:
         with self._lock:
             self._connection.close()
         self._hold.release()
-
-    def __del__(self) -> None:
-        # A connection of Python's sqlite3 is part of a circle (its cache of statements): left to the garbage collector,
-        # the file of a table that nobody uses any more would stay open for hours.
-        self._connection.close()
 
     def lookup(self, directory: int, name: bytes) -> tuple[int, bytes] | None:
         """Return node and attributes of the entry *name* of *directory*, or None."""

@@ -158,3 +158,29 @@ def test_a_cache_that_was_deleted_under_open_directories_is_made_again(served: S
         opened = shown.tree.open(shown.tree.lookup(rootfs, name).node)
         assert opened.read_at(0, 1 << 20) == content
         opened.close()
+
+
+def test_tables_that_are_let_go_by_one_thread_and_taken_up_by_another_are_not_closed_under_it(served: Served) -> None:
+    served.push("app", "1", image_of(BASE, TOP))
+    shown = served.show()
+    shown.names("app/1/rootfs")
+    shown.names("app/1/layers/0/tree")
+    errors: list[BaseException] = []
+
+    def take_and_let_go() -> None:
+        try:
+            for _ in range(300):
+                shown.find("app/1/rootfs/top")
+                shown.find("app/1/layers/0/tree/d/base")
+                for door in ("app/1/rootfs", "app/1/layers/0/tree"):
+                    # As often as it was looked up here, and no more: others may be in it.
+                    shown.tree.forget(shown.find(door).node, 2)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=take_and_let_go) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(100)
+    assert errors == []
