@@ -19,9 +19,12 @@ from functools import partial
 from pathlib import Path
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from regfs.errors import CacheFailure, NotFound
+from cachetools import TTLCache
+
+from regfs.errors import BadContent, CacheFailure, NotFound
 from regfs.images.merging import merge_layers
 from regfs.images.passing import LayerToPass, Progress, pass_layer
+from regfs.images.repository import twice_if_wrong
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.media_types import layer_compression
@@ -67,8 +70,13 @@ class Passing:
 class Contents:
     """The layers and merged images of one cache."""
 
-    def __init__(self, store: LayerStore, images: Path, *, flights: Flights, stats: Stats) -> None:
-        """*images* is the directory of the merged tables."""
+    def __init__(
+        self, store: LayerStore, images: Path, *, flights: Flights, stats: Stats, refused_s: float = 30.0
+    ) -> None:
+        """*images* is the directory of the merged tables.
+
+        A layer that proved wrong is tried again after *refused_s* seconds only, and not for every name below it.
+        """
         self._store = store
         self._images = images
         self._flights = flights
@@ -80,6 +88,7 @@ class Contents:
         # Where the layers in use came from.
         self._blobs: WeakKeyDictionary[LayerIndex, LayerBlob] = WeakKeyDictionary()
         self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()
+        self._refused: TTLCache[Digest, tuple[type[BadContent], str]] = TTLCache(256, refused_s)
 
     def passing(self) -> list[Passing]:
         """Return the passes that are under way."""
@@ -133,8 +142,27 @@ class Contents:
         return index
 
     def _pass(self, blob: LayerBlob) -> LayerIndex:
+        layer_compression(blob.descriptor.media_type)  # Unsupported, before anything is fetched
+        with self._lock:
+            refused = self._refused.get(blob.diff_id)
+        if refused is not None:
+            raise refused[0](refused[1])
+        try:
+            twice_if_wrong(lambda: self._pass_once(blob))
+        except BadContent as error:
+            with self._lock:
+                self._refused[blob.diff_id] = type(error), str(error)
+            raise
+        self._stats.count("layers.passes")
+        self._stats.count("layers.bytes", blob.descriptor.size)
+        threading.Thread(target=self._settle, name="settle", daemon=True).start()
+        index = self._open_index(blob)
+        if index is None:
+            raise CacheFailure(f"layer {blob.diff_id} vanished from the cache while it was opened")
+        return index
+
+    def _pass_once(self, blob: LayerBlob) -> None:
         descriptor = blob.descriptor
-        layer_compression(descriptor.media_type)  # Unsupported, before anything is fetched
         progress = Progress()
         layer = LayerToPass(descriptor.digest, blob.diff_id, size=descriptor.size, media_type=descriptor.media_type)
         with self._turns:
@@ -146,13 +174,6 @@ class Contents:
             finally:
                 with self._lock:
                     del self._passing[blob.diff_id]
-        self._stats.count("layers.passes")
-        self._stats.count("layers.bytes", descriptor.size)
-        threading.Thread(target=self._settle, name="settle", daemon=True).start()
-        index = self._open_index(blob)
-        if index is None:
-            raise CacheFailure(f"layer {blob.diff_id} vanished from the cache while it was opened")
-        return index
 
     def _settle(self) -> None:
         try:

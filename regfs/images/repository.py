@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from cachetools import LRUCache, TTLCache
 
@@ -39,6 +40,8 @@ from regfs.store.references import ListRecord, References, TagRecord
 from regfs.store.single_flight import Flights
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _NEGATIVE_TTL_S = 10.0
 # A registry that is down is not asked again at every look-up while there is an older answer.
@@ -344,6 +347,9 @@ class Repository:
         self._shared.references.expire_tags(self.name, digest)
 
     def _fetch_small_blob(self, descriptor: Descriptor) -> bytes:
+        return twice_if_wrong(lambda: self._receive_small_blob(descriptor))
+
+    def _receive_small_blob(self, descriptor: Descriptor) -> bytes:
         content = b"".join(self._chunks(descriptor))
         if len(content) != descriptor.size or not descriptor.digest.matches(content):
             raise DigestMismatch(f"{self.name}@{descriptor.digest}: the registry sent other bytes ({len(content)})")
@@ -351,7 +357,8 @@ class Repository:
         return content
 
     def _fetch_blob(self, descriptor: Descriptor) -> Path:
-        return self._shared.blobs.receive(descriptor.digest, descriptor.size, self._chunks(descriptor))
+        receive = self._shared.blobs.receive
+        return twice_if_wrong(lambda: receive(descriptor.digest, descriptor.size, self._chunks(descriptor)))
 
     def _chunks(self, descriptor: Descriptor) -> Generator[bytes, None, None]:
         try:
@@ -371,6 +378,18 @@ class Repository:
             reason = self._missing.get(name)
         if reason is not None:
             raise NotFound(reason)
+
+
+def twice_if_wrong(fetch: Callable[[], T]) -> T:
+    """Return what *fetch* does, once more where its bytes were wrong.
+
+    It may have been the way here, or a mirror, which the client does not ask again then. Twice wrong is the registry's.
+    """
+    try:
+        return fetch()
+    except DigestMismatch as mismatch:
+        log.warning("%s; fetched once more", mismatch)
+        return fetch()
 
 
 def _is_fresh(record: ListRecord | TagRecord | None, ttl_s: float) -> bool:

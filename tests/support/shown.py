@@ -45,7 +45,9 @@ class Shown:
         tag_ttl_s: float = 60.0,
         platform: Platform = AMD64,
         offline: bool = False,
+        refused_s: float = 0.0,
     ) -> None:
+        """Errors clear at once, unless *refused_s* says for how long wrong layers are remembered."""
         self.stats = Stats()
         self.journal = Journal(self.stats)
         self.cache = directory
@@ -53,7 +55,8 @@ class Shown:
         self._store = LayerStore(directory)
         retry = RetryPolicy(base_s=0.01, breaker_s=0.0)
         self._client = RegistryClient(Hosts(), Credentials({}), self.stats, offline=offline, retry=retry)
-        self.contents = Contents(self._store, directory / "images", flights=flights, stats=self.stats)
+        images = directory / "images"
+        self.contents = Contents(self._store, images, flights=flights, stats=self.stats, refused_s=refused_s)
         self.repositories = Repositories(
             self._client,
             blobs=BlobStore(directory / "blobs"),

@@ -224,12 +224,32 @@ def test_f49_a_flipped_bit_is_an_error_and_nothing_of_it_is_kept(
     served: Served, app: BuiltImage, position: int, place: str
 ) -> None:
     digest = str(app.layers[0].digest)
-    served.server.on("GET", f"blobs/{digest}", flipped(position), times=1)
+    served.server.on("GET", f"blobs/{digest}", flipped(position), times=2)
     path = f"app/1/{place}{digest if place.endswith('/') else ''}"
     fails(served, path, BadContent)
     assert digest not in blobs_in(served.cache)
     assert_cache_is_clean(served.cache)
     assert look_at(served, path)
+
+
+@pytest.mark.parametrize("place", ["rootfs", "layers/0/tree", "blobs/"])
+def test_f49_one_wrong_transfer_is_made_once_more_and_nobody_sees_it(
+    served: Served, app: BuiltImage, place: str
+) -> None:
+    digest = str(app.layers[0].digest)
+    served.server.on("GET", f"blobs/{digest}", flipped(1000), times=1)
+    assert look_at(served, f"app/1/{place}{digest if place.endswith('/') else ''}")
+    assert len(served.server.paths(f"GET .*blobs/{digest}")) == 2
+
+
+def test_a_wrong_layer_is_not_downloaded_for_every_name_below_it(served: Served, app: BuiltImage) -> None:
+    digest = str(app.layers[0].digest)
+    served.server.on("GET", f"blobs/{digest}", flipped(1000))
+    shown = served.show(refused_s=60.0)
+    for name in ("a", "b", "c", "d"):
+        with pytest.raises(BadContent):
+            shown.find(f"app/1/rootfs/{name}")
+    assert len(served.server.paths(f"GET .*blobs/{digest}")) == 2
 
 
 def test_f50_a_blob_that_goes_on_is_an_error(served: Served, app: BuiltImage) -> None:
