@@ -94,7 +94,9 @@ def measure(bench: Bench, name: str) -> list[Row]:
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing stays mounted
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # as Ctrl-C: nothing stays mounted, and the table is shown
     arguments = parse_arguments()
     if not is_installed():
         sys.exit("docker-registry is not installed: apt-get install docker-registry")
@@ -108,6 +110,8 @@ def main() -> int:
         try:
             for name in arguments.only or WORKLOADS:
                 rows += measure(bench, name)
+        except KeyboardInterrupt:
+            bench.notes.append(f"{name} failed: broken off, and what comes after it too")
         finally:
             bench.clean_up()
     print()
