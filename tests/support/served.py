@@ -9,6 +9,7 @@ Thread rule: belongs to one test; what it shows may be asked by any thread.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from tests.support.cache import assert_cache_is_clean
@@ -46,7 +47,10 @@ class Served:
 
     def close(self) -> None:
         """Take everything down, and look at what is left in the cache."""
+        self.server.stop()
+        for thread in threading.enumerate():
+            if thread.name.startswith("flight "):
+                thread.join(60)  # what nobody waits for any more goes on by itself
         for shown in self._shown:
             shown.__exit__(None, None, None)
-        self.server.stop()
         assert_cache_is_clean(self.cache)
