@@ -88,7 +88,7 @@ class Contents:
         # Where the layers in use came from.
         self._blobs: WeakKeyDictionary[LayerIndex, LayerBlob] = WeakKeyDictionary()
         self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()
-        self._refused: TTLCache[Digest, tuple[type[BadContent], str]] = TTLCache(256, refused_s)
+        self._refused: TTLCache[tuple[Digest, Digest], tuple[type[BadContent], str]] = TTLCache(256, refused_s)
 
     def passing(self) -> list[Passing]:
         """Return the passes that are under way."""
@@ -144,14 +144,15 @@ class Contents:
     def _pass(self, blob: LayerBlob) -> LayerIndex:
         layer_compression(blob.descriptor.media_type)  # Unsupported, before anything is fetched
         with self._lock:
-            refused = self._refused.get(blob.diff_id)
+            # By the blob too: another image may have the same files in one that is right.
+            refused = self._refused.get((blob.diff_id, blob.descriptor.digest))
         if refused is not None:
             raise refused[0](refused[1])
         try:
             twice_if_wrong(lambda: self._pass_once(blob))
         except BadContent as error:
             with self._lock:
-                self._refused[blob.diff_id] = type(error), str(error)
+                self._refused[blob.diff_id, blob.descriptor.digest] = type(error), str(error)
             raise
         self._stats.count("layers.passes")
         self._stats.count("layers.bytes", blob.descriptor.size)

@@ -15,7 +15,7 @@ from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
 from regfs.patience import NO_PATIENCE, patient
 from tests.support.fault_server import Connection
-from tests.support.images import directory, file, image_of, layer
+from tests.support.images import BuiltLayer, compressed, directory, file, image_of, layer, tar_of
 from tests.support.served import Served
 
 BASE = layer(directory("d"), file("d/base", b"base"))
@@ -184,3 +184,14 @@ def test_tables_that_are_let_go_by_one_thread_and_taken_up_by_another_are_not_cl
     for thread in threads:
         thread.join(100)
     assert errors == []
+
+
+def test_a_wrong_blob_of_one_image_does_not_refuse_the_right_one_of_another(served: Served) -> None:
+    right = layer(file("a", b"a"))
+    wrong = BuiltLayer(right.tar, compressed(tar_of(file("b", b"b")), "gzip"), right.media_type)
+    served.push("wrong", "1", image_of(wrong))
+    served.push("right", "1", image_of(right))
+    shown = served.show()
+    with pytest.raises(BadContent):
+        shown.names("wrong/1/rootfs")
+    assert shown.read("right/1/rootfs/a") == b"a"
