@@ -67,6 +67,22 @@ def processes_naming(text: str) -> list[int]:
     return found
 
 
+def with_descendants(pids: Sequence[int]) -> list[int]:
+    """Return *pids* and the processes that they have started, and those have."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, IndexError):
+                continue
+            children.setdefault(parent, []).append(int(entry.name))
+    found = list(dict.fromkeys(pids))
+    for pid in found:  # grows while it is walked
+        found += [child for child in children.get(pid, ()) if child not in found]
+    return found
+
+
 def wait_for_exit(pids: Sequence[int], timeout_s: float = _PATIENCE_S) -> list[int]:
     """Wait until the processes have gone; return those that have not within *timeout_s*."""
     end = time.monotonic() + timeout_s
@@ -154,7 +170,7 @@ class Mounted:
 
     def processes(self) -> list[int]:
         """Return the processes that serve this mount."""
-        return processes_naming(str(self.path))
+        return with_descendants(processes_naming(f"{self.path}\0"))
 
     def unmount(self) -> None:
         """Unmount as a user does, and insist that nothing stays behind."""
