@@ -120,7 +120,8 @@ def _watch_parent(parent_lives: int, report: PipeReport) -> None:
     os.read(parent_lives, 1)  # nothing is ever written: this is the parent's end
     os.close(parent_lives)
     if not report.has_told:
-        os.kill(os.getpid(), signal.SIGTERM)
+        # To the main thread: a signal for the whole process may be given to another, and would not wake it.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 def _await_word(child: int, words: int, *, log_name: str, timeout_s: float) -> Outcome:

@@ -71,7 +71,7 @@ class Contents:
     """The layers and merged images of one cache."""
 
     def __init__(
-        self, store: LayerStore, images: Path, *, flights: Flights, stats: Stats, refused_s: float = 30.0
+        self, store: LayerStore, images: Path, *, flights: Flights, stats: Stats, refused_s: float = 5.0
     ) -> None:
         """*images* is the directory of the merged tables.
 

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,15 @@ def errno_of(action: Callable[[], object]) -> str:
     with pytest.raises(OSError) as caught:
         action()
     return errno.errorcode[caught.value.errno or 0]
+
+
+def can_be_listed(directory: Path) -> bool:
+    """Tell whether *directory* can be listed."""
+    try:
+        os.listdir(directory)
+    except OSError:
+        return False
+    return True
 
 
 def instead_of(pattern: str, answer: Answer) -> Callable[[Seen], Answer | None]:
@@ -92,6 +102,10 @@ def test_a_layer_is_read_once_its_registry_has_recovered(mount: Mounted, proxy: 
     rootfs = mount.path / "demo/real/v2/rootfs"
     assert errno_of(lambda: os.listdir(rootfs)) == "EIO"
     proxy.answer = lambda _seen: None
+    # For some seconds the layer is known to be wrong and is not fetched again.
+    end = time.monotonic() + 30
+    while not can_be_listed(rootfs) and time.monotonic() < end:
+        pass
     assert (rootfs / "etc/replaced").read_text() == "in the second layer\n"
 
 

@@ -100,6 +100,9 @@ class Serving:
         self.output.close()
 
 
+_SIGNALS = {signal.SIGTERM, signal.SIGUSR1}
+
+
 def main() -> None:
     """Serve until SIGTERM or umount."""
     from regfs.mount.kernel_mount import MountOptions
@@ -110,14 +113,21 @@ def main() -> None:
     if "without_sys_admin" in words:
         drop_sys_admin()
     session = DRIVERS[driver](SuiteTree(), lambda what, error: print(f"{what}: {error}", file=sys.stderr))
+    # Blocked in every thread and taken by one: a handler would run in the main thread, which serve() keeps waiting, and
+    # which a signal that the kernel gives to another thread does not wake.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     session.mount(mountpoint, MountOptions("docker.io", allow_other="allow_other" in words))
-    if driver == "kernel":
-        signal.signal(signal.SIGTERM, lambda *_: session.stop())
-    else:  # the handler interrupts the very thread that serves
-        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=session.stop).start())
-    if driver == "kernel":
-        signal.signal(signal.SIGUSR1, lambda *_: session.invalidate_entry(ROOT, b"stable"))
+    threading.Thread(target=heed_signals, args=(session,), daemon=True).start()
     session.serve(lambda: print("READY", flush=True))
+
+
+def heed_signals(session) -> None:
+    """Stop *session* on SIGTERM; on SIGUSR1 let the kernel look a name up again (kernel driver)."""
+    while True:
+        if signal.sigwait(_SIGNALS) == signal.SIGTERM:
+            session.stop()
+        else:
+            session.invalidate_entry(ROOT, b"stable")
 
 
 def drop_sys_admin() -> None:
