@@ -8,7 +8,9 @@ can be asked again with patience. Thread rule: any thread may call anything.
 
 What is answered ENOSYS, and why: FLUSH, FSYNC, LSEEK, POLL, GETLK …: the kernel then does the right thing for a
 read-only file by itself and never asks again; STATX: it asks GETATTR instead, and all that STATX has more is a birth
-time, which images have not.
+time, which images have not. OPENDIR is answered although kernels can do without: that would save a third of a walk's
+questions, but who opens a rootfs to archive it must have its real attributes by then, and an error that comes as late
+as READDIR is taken for the directory's end by C libraries (ENOENT).
 """
 
 from __future__ import annotations
@@ -61,8 +63,8 @@ class Notices(Protocol):
     def store(self, node: int, offset: int, content: bytes) -> None:
         """Put *content* into the page cache at once; only while no READ of *node* can be under way."""
 
-    def invalidate_node(self, node: int) -> None:
-        """Let the kernel forget attributes and bytes of *node*, soon."""
+    def invalidate_attributes(self, node: int) -> None:
+        """Let the kernel forget the attributes of *node*, before this returns."""
 
 
 class Requests:
@@ -161,7 +163,7 @@ class Requests:
     def open_directory(self, node: int, _body: bytes) -> bytes:
         """OPENDIR. Below a digest the kernel keeps the listing for ever."""
         if self._tree.enter(node):
-            self._notices.invalidate_node(node)  # who lists a rootfs has its real attributes then, as with chdir
+            self._notices.invalidate_attributes(node)  # who lists a rootfs has its real attributes then, as with chdir
         directory = OpenDirectory(self._tree, node, self._tree.listing(node))
         flags = abi.FOPEN_CACHE_DIR | abi.FOPEN_KEEP_CACHE if node >> _SPACE_SHIFT else 0
         return abi.OPEN_OUT.pack(self._directories.add(directory), flags, 0)
@@ -217,7 +219,7 @@ class Requests:
             if stat.S_ISDIR(mode):
                 # chdir and chroot come here: what this directory really is, its table tells, and not what stood for it
                 if self._tree.enter(node):
-                    self._notices.invalidate_node(node)
+                    self._notices.invalidate_attributes(node)
             elif not mode & 0o111:
                 raise Refused(errno.EACCES)
         return _DONE

@@ -43,6 +43,7 @@ from regfs.mount.errnos import errno_of, is_failure
 from regfs.mount.kernel_abi import Opcode
 from regfs.mount.kernel_agreement import READ_AHEAD, agree
 from regfs.mount.kernel_mount import MountOptions, mount
+from regfs.mount.kernel_reader import RequestReader
 from regfs.mount.kernel_requests import Method, Refused, Requests
 from regfs.mount.waiting import WaitingThreads
 from regfs.patience import NO_PATIENCE, Patience, patient
@@ -197,6 +198,13 @@ class KernelSession:
         """Let the kernel forget attributes, bytes, link target and listing of *node*, soon. Never blocks."""
         self._notices.put(abi.pack_inval_inode(node, 0, 0))
 
+    def invalidate_attributes(self, node: int) -> None:
+        """Let the kernel forget the attributes of *node* at once; it waits for nobody's answer for that."""
+        try:
+            os.write(self._descriptor, abi.pack_inval_inode(node, -1, 0))
+        except OSError as error:
+            log.debug("NOTIFY_INVAL_INODE: %s", error.strerror)
+
     def store(self, node: int, offset: int, content: bytes) -> None:
         """Put *content* into the kernel's page cache at once; only while no READ of *node* can be under way."""
         try:
@@ -220,12 +228,12 @@ class KernelSession:
         """Read and answer until the connection ends. The one loop that every request goes through."""
         buffer = bytearray(_BUFFER_SIZE)
         buffers, view = [buffer], memoryview(buffer)
-        descriptor, unpack = self._descriptor, abi.IN_HEADER.unpack_from
-        readv, answer = os.readv, self._answer_inline
+        unpack = abi.IN_HEADER.unpack_from
+        read_into, answer = RequestReader(self._descriptor).read_into, self._answer_inline
         with patient(NO_PATIENCE):
             while True:
                 try:
-                    size = readv(descriptor, buffers)
+                    size = read_into(buffers)
                 except OSError as error:
                     if error.errno in _TRY_AGAIN:
                         continue

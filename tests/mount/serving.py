@@ -125,7 +125,8 @@ def heed_signals(session) -> None:
     """Stop *session* on SIGTERM; on SIGUSR1 let the kernel look a name up again (kernel driver)."""
     while True:
         if signal.sigwait(_SIGNALS) == signal.SIGTERM:
-            session.stop()
+            # Not in this thread, which nobody waits for: the session may end before all of stop() is done.
+            threading.Thread(target=session.stop, daemon=False).start()
         else:
             session.invalidate_entry(ROOT, b"stable")
 

@@ -315,7 +315,7 @@ class Silence:
     def store(self, node: int, offset: int, content: bytes) -> None:
         pass
 
-    def invalidate_node(self, node: int) -> None:
+    def invalidate_attributes(self, node: int) -> None:
         pass
 
 
@@ -340,7 +340,7 @@ def test_going_into_a_directory_makes_it_ready_and_its_attributes_stale() -> Non
     class Heard(Silence):
         stale: list[int] = []
 
-        def invalidate_node(self, node: int) -> None:
+        def invalidate_attributes(self, node: int) -> None:
             self.stale.append(node)
 
     requests = Requests(Door(), Heard())
