@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 from regfs.errors import MountFailure
 from regfs.mount import mountpoint as mountpoints
 from regfs.mount.kernel_mount import MountOptions, helper_complaint
+from regfs.mount.lookout import Lookout
 from regfs.mount.operations import Adapter, ErrorCallback, RequestPatience, TreeOperations, libfuse
 from regfs.patience import patient
 
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 _INTERRUPT_SIGNAL = signal.SIGRTMIN + 3
 _MOST_THREADS = 256
 _MOST_IDLE = 4
+# A signal does not end the sleep of a Python thread: who receives looks by itself whether the session is over.
+_LOOK_AT_END_MS = 1000
 _WAKE_EVERY_S = 0.05
 
 
@@ -147,6 +150,7 @@ class _Channel:
         self._channel = ctypes.c_void_p(libfuse.fuse_session_next_chan(self._session, None))
         self._size = libfuse.fuse_chan_bufsize(self._channel)
         self._buffer = ctypes.create_string_buffer(self._size)
+        self._lookout = Lookout(libfuse.fuse_chan_fd(self._channel), sleep_ms=_LOOK_AT_END_MS)
 
     def receive(self) -> int:
         """Wait for a request and return its size; 0 when the mount is gone."""
@@ -154,7 +158,11 @@ class _Channel:
             channel = ctypes.c_void_p(self._channel.value)
             got: int = libfuse.fuse_chan_recv(ctypes.byref(channel), self._buffer, ctypes.c_size_t(self._size))
             if got > 0:
+                self._lookout.found()
                 return got
+            if got == -errno.EAGAIN and not libfuse.fuse_session_exited(self._session):
+                self._lookout.wait()
+                continue
             if got not in (-errno.EINTR, -errno.EAGAIN) or libfuse.fuse_session_exited(self._session):
                 return 0
 

@@ -43,8 +43,8 @@ from regfs.mount.errnos import errno_of, is_failure
 from regfs.mount.kernel_abi import Opcode
 from regfs.mount.kernel_agreement import READ_AHEAD, agree
 from regfs.mount.kernel_mount import MountOptions, mount
-from regfs.mount.kernel_reader import RequestReader
 from regfs.mount.kernel_requests import Method, Refused, Requests
+from regfs.mount.lookout import Lookout
 from regfs.mount.waiting import WaitingThreads
 from regfs.patience import NO_PATIENCE, Patience, patient
 from regfs.stats import Stats
@@ -63,7 +63,7 @@ _END_GRACE_S = 5.0
 # it a look-up takes 180 us, with this 80 us (40 us with no other thread, all on two busy cores).
 _SWITCH_INTERVAL_S = 0.0001
 _GONE = (errno.ENODEV, errno.ECONNABORTED, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.EPIPE)
-_TRY_AGAIN = (errno.EINTR, errno.EAGAIN, errno.ENOENT)
+_TRY_AGAIN = (errno.EINTR, errno.ENOENT)
 _ALREADY_INTERRUPTED = (errno.ENOENT, *_GONE)
 
 
@@ -229,11 +229,15 @@ class KernelSession:
         buffer = bytearray(_BUFFER_SIZE)
         buffers, view = [buffer], memoryview(buffer)
         unpack = abi.IN_HEADER.unpack_from
-        read_into, answer = RequestReader(self._descriptor).read_into, self._answer_inline
+        descriptor, readv, answer = self._descriptor, os.readv, self._answer_inline
+        lookout = Lookout(descriptor)
         with patient(NO_PATIENCE):
             while True:
                 try:
-                    size = read_into(buffers)
+                    size = readv(descriptor, buffers)
+                except BlockingIOError:
+                    lookout.wait()
+                    continue
                 except OSError as error:
                     if error.errno in _TRY_AGAIN:
                         continue
@@ -242,6 +246,7 @@ class KernelSession:
                     break
                 if size == 0:
                     break
+                lookout.found()
                 if size < abi.IN_HEADER.size:
                     log.error("a request of %d bytes", size)
                     continue
