@@ -22,9 +22,9 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from cachetools import TTLCache
 
 from regfs.errors import BadContent, CacheFailure, NotFound
+from regfs.images.fetching import twice_if_wrong
 from regfs.images.merging import merge_layers
 from regfs.images.passing import LayerToPass, Progress, pass_layer
-from regfs.images.repository import twice_if_wrong
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.media_types import layer_compression

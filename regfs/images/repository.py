@@ -11,10 +11,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from cachetools import LRUCache, TTLCache
 
@@ -30,6 +29,7 @@ from regfs.errors import (
     Unsupported,
 )
 from regfs.images.answers import Document, Listed, Registry, Resolved
+from regfs.images.fetching import file_chunks, has_digest, size_of, twice_if_wrong
 from regfs.model.digest import Digest
 from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor
@@ -40,8 +40,6 @@ from regfs.store.references import ListRecord, References, TagRecord
 from regfs.store.single_flight import Flights
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _NEGATIVE_TTL_S = 10.0
 # A registry that is down is not asked again at every look-up while there is an older answer.
@@ -230,7 +228,7 @@ class Repository:
         Raises BadContent where the registry has none, DigestMismatch, CacheFailure, and what a network brings.
         """
         path = self._shared.blobs.path(descriptor.digest)
-        if _size_of(path) == descriptor.size:
+        if size_of(path) == descriptor.size:
             self._shared.blobs.touch(descriptor.digest)
             return path
         key = ("blob", self.name, descriptor.digest, descriptor.size)
@@ -239,16 +237,16 @@ class Repository:
     def blob_chunks(self, descriptor: Descriptor) -> Iterator[bytes]:
         """Yield the blob's raw bytes as they come, from the store where it is there; the caller verifies them."""
         path = self._shared.blobs.path(descriptor.digest)
-        if _size_of(path) == descriptor.size:
-            if _has_digest(path, descriptor.digest):
-                return _file_chunks(path)
+        if size_of(path) == descriptor.size:
+            if has_digest(path, descriptor.digest):
+                return file_chunks(path)
             log.warning("the cached copy of %s is damaged and was dropped", descriptor.digest)
             self._shared.blobs.drop(descriptor.digest)
         return self._chunks(descriptor)
 
     def _load(self, digest: Digest, *, at_most: int) -> bytes | None:
         """Return a document of the store; None also where what has that digest is too long to be one."""
-        size = _size_of(self._shared.blobs.path(digest))
+        size = size_of(self._shared.blobs.path(digest))
         return None if size is None or size > at_most else self._shared.blobs.load(digest)
 
     def _known_listing(self) -> Listed | None:
@@ -380,38 +378,6 @@ class Repository:
             raise NotFound(reason)
 
 
-def twice_if_wrong(fetch: Callable[[], T]) -> T:
-    """Return what *fetch* does, once more where its bytes were wrong.
-
-    It may have been the way here, or a mirror, which the client does not ask again then. Twice wrong is the registry's.
-    """
-    try:
-        return fetch()
-    except DigestMismatch as mismatch:
-        log.warning("%s; fetched once more", mismatch)
-        return fetch()
-
-
 def _is_fresh(record: ListRecord | TagRecord | None, ttl_s: float) -> bool:
     # A clock that was set back makes a record seem to come from the future: such a record is not fresh either.
     return record is not None and 0 <= time.time() - record.checked < ttl_s
-
-
-def _size_of(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
-
-
-def _has_digest(path: Path, digest: Digest) -> bool:
-    hasher = digest.hasher()
-    for chunk in _file_chunks(path):
-        hasher.update(chunk)
-    return hasher.hexdigest() == digest.encoded
-
-
-def _file_chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            yield chunk
