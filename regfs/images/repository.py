@@ -169,6 +169,11 @@ class Repository:
             return False
         return True
 
+    def was_just_visited(self) -> bool:
+        """Tell whether a tag was resolved here within the TTL, in this mount or another; no network."""
+        visited = self._shared.references.last_visit(self.name)
+        return visited is not None and 0 <= time.time() - visited < self._shared.tag_ttl_s
+
     def resolve(self, tag: str) -> Resolved:
         """Return what *tag* points to, asking the registry (HEAD) where the last answer is older than the TTL.
 

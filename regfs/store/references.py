@@ -154,6 +154,13 @@ class References:
         catalog = self.listing(registry, "")
         return sorted({row[0] for row in rows}.union(catalog.names if catalog else ()))
 
+    def last_visit(self, repository: RepositoryName) -> float | None:
+        """Return when a tag of *repository* was resolved last (seconds since 1970); None where it never was."""
+        rows = self._query(
+            "SELECT max(checked) FROM tags WHERE registry=? AND path=?", (repository.registry, repository.path)
+        )
+        return rows[0][0] if rows and isinstance(rows[0][0], float) else None
+
     def known_registries(self) -> list[str]:
         """Return the registries of which anything is known."""
         rows = self._query("SELECT registry FROM tags UNION SELECT registry FROM lists", ())

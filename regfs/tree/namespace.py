@@ -183,6 +183,8 @@ class Namespace:
         return Found(TagDirectory(key, repository, tag, self.names.images), repository.tag_valid_s(tag))
 
     def _tag_or_component(self, repository: Repository, name: str) -> Found:
+        if self._just_led_below(repository, name):
+            return self._component(name)
         doubt = None
         try:
             return self._tag(repository, name, key=f"{self.key}/{name}")
@@ -209,6 +211,13 @@ class Namespace:
         below = Namespace(f"{self.key}/{name}", self.registry, _join(self.path, name), self.names, doubt=doubt)
         # A tag of that name may be pushed at any time, and would win; and after a login there is no doubt.
         return Found(below, min(_VALID_S if doubt is None else _DOUBT_VALID_S, self.names.repositories.tag_ttl_s))
+
+    def _just_led_below(self, repository: Repository, name: str) -> bool:
+        """Tell whether somebody came through here to the repository *name* a moment ago: then no tag was in the way."""
+        if not is_repository_component(name) or repository.was_just_visited():
+            return False
+        below = self.names.repositories.repository(RepositoryName(self.registry, _join(self.path, name)))
+        return below.was_just_visited()
 
     def _has_below(self, name: str) -> bool:
         """Tell whether *name* is a repository or leads to one: known, there when asked, or in the catalog."""

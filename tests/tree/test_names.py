@@ -232,3 +232,13 @@ def test_the_root_lists_what_is_known_without_patience_and_waits_for_nobody_on_d
     shown = Shown(served.cache)
     with patient(NO_PATIENCE):
         assert shown.names() == [".regfs", "docker.io"]
+
+
+def test_the_way_to_a_repository_that_was_just_visited_asks_nothing(
+    show: Show, requests: ReverseProxy, pusher: Pusher
+) -> None:
+    pusher.image("way/app", "v1", image_of(layer(file("a"))))
+    show().read("way/app/v1/digest")
+    requests.seen.clear()
+    assert show().read("way/app/v1/digest")
+    assert not requests.seen
