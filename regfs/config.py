@@ -36,6 +36,7 @@ class Config:
     platform: Platform | None = None
     tag_ttl_s: float = 60.0
     timeout_s: float = 300.0
+    hub_listing: bool = False
     offline: bool = False
     cache_dir: Path = SITE_CACHE
     cache_size: int | None = None
@@ -168,6 +169,8 @@ OPTIONS: tuple[Option, ...] = (
            "do not verify this registry's certificate, and use http where it has no https; may be repeated",
            lambda config, text: replace(
                config, insecure_registries=config.insecure_registries | {_parse_insecure(text)})),
+    Option("hub-listing", REGISTRY, "", "list Docker Hub's namespaces through its API, which has limits of its own",
+           lambda config, _: replace(config, hub_listing=True)),
     Option("offline", REGISTRY, "", "never use the network: serve what the cache has",
            lambda config, _: replace(config, offline=True)),
     Option("cache-dir", CACHE, "DIR",

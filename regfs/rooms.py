@@ -17,6 +17,7 @@ from pathlib import Path
 from regfs.config import Config
 from regfs.errors import CacheFailure
 from regfs.images.contents import Contents
+from regfs.images.hub_listing import HubListing
 from regfs.images.image import Images
 from regfs.images.repository import Repositories
 from regfs.journal import Journal
@@ -113,6 +114,7 @@ def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | 
         flights=flights,
         stats=stats,
         tag_ttl_s=config.tag_ttl_s,
+        hub=HubListing(lambda name: client.hub_namespace(name).repositories, flights) if config.hub_listing else None,
     )
     contents = Contents(layers, cache / "images", flights=flights, stats=stats)
     images = Images(contents, config.platform or host_platform())

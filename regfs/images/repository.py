@@ -30,6 +30,7 @@ from regfs.errors import (
 )
 from regfs.images.answers import Document, Listed, Registry, Resolved
 from regfs.images.fetching import file_chunks, has_digest, size_of, twice_if_wrong
+from regfs.images.hub_listing import HubListing
 from regfs.model.digest import Digest
 from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor
@@ -64,7 +65,9 @@ class Repositories:
         flights: Flights,
         stats: Stats,
         tag_ttl_s: float,
+        hub: HubListing | None = None,
     ) -> None:
+        self.hub = hub
         self.registry = registry
         self.blobs = blobs
         self.references = references

@@ -16,6 +16,7 @@ allows do not exist, and no request is made for them. Any thread.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -100,7 +101,7 @@ class Namespace:
         Raises NotFound where the registry has neither such a repository nor anything below it.
         """
         tags, refusal = self._tags()
-        below = self._below(self._catalog(enough=bool(tags)))
+        below = self._below(self._catalog(enough=bool(tags))) | self._below(self._listed_by_the_hub())
         if refusal is not None and not below:
             raise refusal
         return children_of(self.key, dict.fromkeys(sorted({*tags, *below}), DIRECTORY_MODE))
@@ -144,7 +145,14 @@ class Namespace:
                 raise
             return known
 
-    def _below(self, repositories: list[str]) -> set[str]:
+    def _listed_by_the_hub(self) -> Sequence[str]:
+        """Return the repositories of a namespace of Docker Hub, where the user lets its API be asked."""
+        hub = self.names.repositories.hub
+        if hub is None or self.registry != DOCKER_HUB or not self.path or "/" in self.path:
+            return ()
+        return hub.repositories(self.path)
+
+    def _below(self, repositories: Sequence[str]) -> set[str]:
         """Return the next components of those *repositories* that are below this path."""
         prefix = f"{self.path}/" if self.path else ""
         return {name[len(prefix) :].partition("/")[0] for name in repositories if name.startswith(prefix)}

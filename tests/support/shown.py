@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from regfs.images.contents import Contents
+from regfs.images.hub_listing import HubListing
 from regfs.images.image import Images
 from regfs.images.repository import Repositories
 from regfs.journal import Journal
@@ -46,15 +47,20 @@ class Shown:
         platform: Platform = AMD64,
         offline: bool = False,
         refused_s: float = 0.0,
+        hub_url: str = "",
     ) -> None:
-        """Errors clear at once, unless *refused_s* says for how long wrong layers are remembered."""
+        """Errors clear at once, unless *refused_s* says for how long wrong layers are remembered.
+
+        *hub_url* takes the place of Docker Hub's API, and lets it be asked.
+        """
         self.stats = Stats()
         self.journal = Journal(self.stats)
         self.cache = directory
         flights = Flights()
         self._store = LayerStore(directory)
+        hub = {"hub_url": hub_url} if hub_url else {}
         retry = RetryPolicy(base_s=0.01, breaker_s=0.0)
-        self._client = RegistryClient(Hosts(), Credentials({}), self.stats, offline=offline, retry=retry)
+        self._client = RegistryClient(Hosts(), Credentials({}), self.stats, offline=offline, retry=retry, **hub)
         images = directory / "images"
         self.contents = Contents(self._store, images, flights=flights, stats=self.stats, refused_s=refused_s)
         self.repositories = Repositories(
@@ -64,6 +70,7 @@ class Shown:
             flights=flights,
             stats=self.stats,
             tag_ttl_s=tag_ttl_s,
+            hub=HubListing(lambda name: self._client.hub_namespace(name).repositories, flights) if hub_url else None,
         )
         self.images = Images(self.contents, platform)
         control = ControlDirectory({"version": lambda: "0\n", "errors": self.journal.text})
