@@ -3,6 +3,7 @@
     .regfs/
     ├── version        the version of regfs that serves this mount
     ├── stats.json     counters: requests, bytes, passes, hits …
+    ├── fetching.json  the layers that are being received and unpacked now (`regfs status` reads it)
     └── errors         what failed lately and why, one line each
 
 The texts are made when somebody looks; no network, no lock of another room. Any thread.
