@@ -42,7 +42,7 @@ def merge_layers(layers: Sequence[Path], destination: Path, *, reserve: Callable
 
 def _merge_in_process(layers: Sequence[Path], destination: Path) -> None:
     told = {"layers": [os.fspath(path) for path in layers], "destination": os.fspath(destination)}
-    command = [sys.executable, "-S", "-m", "regfs.images.merging", json.dumps(told)]
+    command = [sys.executable, "-m", "regfs.images.merging", json.dumps(told)]
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, check=False, env=process_environment(),

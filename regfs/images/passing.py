@@ -160,7 +160,7 @@ def _process(layer: LayerToPass, store: LayerStore) -> Iterator[subprocess.Popen
     }
     try:
         process = subprocess.Popen(
-            [sys.executable, "-S", "-m", "regfs.images.pass_process", json.dumps(told)],
+            [sys.executable, "-m", "regfs.images.pass_process", json.dumps(told)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, env=process_environment(),
             start_new_session=True,  # Ctrl-C is for us; our end of the pipe tells the process
         )  # fmt: skip
