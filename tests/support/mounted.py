@@ -183,6 +183,12 @@ class Mounted:
         assert not still_mounted, f"still mounted: {still_mounted}"
         assert not left, f"regfs is unmounted, and these processes live on: {left}"
 
+    def _wait_for_the_end(self) -> None:
+        # The test has unmounted it by itself: the mount goes first, its processes a moment later.
+        left = wait_for_exit(self.processes())
+        self.clean_up()
+        assert not left, f"regfs was unmounted, and these processes live on: {left}"
+
     def clean_up(self) -> None:
         """Take away whatever is left, by force."""
         for _mount in mounts_at(self.path):
@@ -204,8 +210,9 @@ class Mounted:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if mounts_at(self.path) or self.processes():
-            if error is None:
-                self.unmount()
-            else:
-                self.clean_up()
+        if error is not None:
+            self.clean_up()
+        elif mounts_at(self.path):
+            self.unmount()
+        else:
+            self._wait_for_the_end()
