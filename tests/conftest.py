@@ -1,4 +1,4 @@
-"""What tests of every room may ask for: a registry, mounts of the real command, an ordinary user."""
+"""What tests of every room may ask for: registries, mounts of the real command, an ordinary user."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from tests.support.mounted import REPOSITORY_ROOT, Mounted, as_user
 from tests.support.registry import DockerRegistry, is_installed
+from tests.support.served import Served
 
 NOBODY = 65534
 
@@ -40,6 +41,14 @@ def docker_registry(needs_docker_registry: None, tmp_path_factory: pytest.TempPa
     """A plain docker-registry, empty at first and shared by the tests of one process: use repositories of your own."""
     with DockerRegistry(tmp_path_factory.mktemp("docker-registry")) as registry:
         yield registry
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """A registry in memory that can be made to fail; after the test the cache must be clean."""
+    made = Served(tmp_path / "cache")
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

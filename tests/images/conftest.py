@@ -1,23 +1,12 @@
-"""A registry in memory that can be made to fail, and the rooms below the tree over it."""
+"""The rooms below the tree, over a registry in memory that can be made to fail."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from regfs.images.repository import Repositories, Repository
 from regfs.model.names import RepositoryName
 from tests.support.served import Served
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    """A registry in memory; after the test the cache must be clean."""
-    made = Served(tmp_path / "cache")
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A registry behind a proxy that records, one in memory that can be made to fail, and trees over them."""
+"""A registry behind a proxy that records, and trees over it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from tests.support.proxy import ReverseProxy
 from tests.support.push import Pusher
 from tests.support.registry import DockerRegistry
-from tests.support.served import Served
 from tests.support.shown import Shown
 
 Show = Callable[..., Shown]
@@ -50,11 +49,3 @@ def show(requests: ReverseProxy, tmp_path: Path) -> Iterator[Show]:
     yield make
     for shown in made:
         shown.__exit__(None, None, None)
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    """A registry in memory; after the test the cache must be clean."""
-    made = Served(tmp_path / "cache")
-    yield made
-    made.close()
