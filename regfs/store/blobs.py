@@ -12,6 +12,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from regfs.errors import CacheFailure, DigestMismatch
@@ -82,7 +83,8 @@ class BlobStore:
         except OSError as error:
             raise cache_failure(path, error) from error
         finally:
-            temporary.close()
+            with suppress(OSError):  # a full disk again, for what it did not take before
+                temporary.close()
             Path(temporary.name).unlink(missing_ok=True)
         return path
 

@@ -11,6 +11,7 @@ import pytest
 from regfs.errors import CacheFailure, DigestMismatch, RegistryUnavailable
 from regfs.model.digest import Digest
 from regfs.store.blobs import BlobStore
+from tests.support.caches import tmpfs
 
 CONTENT = b"some bytes of a layer" * 1000
 DIGEST = Digest.of(CONTENT)
@@ -89,3 +90,15 @@ def test_who_has_a_dropped_blob_open_goes_on(tmp_path: Path) -> None:
     store.drop(DIGEST)
     assert os.read(fd, len(CONTENT)) == CONTENT
     os.close(fd)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a tmpfs")
+def test_what_a_full_disk_does_not_take_is_a_cache_failure_and_costs_documents_nothing(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "disk", "size=1m") as disk:
+        store = BlobStore(disk / "blobs")
+        room = os.statvfs(disk)
+        (disk / "filler").write_bytes(bytes(room.f_bavail * room.f_frsize))
+        with pytest.raises(CacheFailure, match=r"No space left on device.*--cache-dir"):
+            store.receive(DIGEST, len(CONTENT), [CONTENT])
+        store.keep(Digest.of(b"document"), b"document")
+        assert files(disk) == [disk / "filler"]
