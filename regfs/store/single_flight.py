@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from regfs.errors import RegistryTimeout
 from regfs.patience import Patience, current, patient
 
 T = TypeVar("T")
@@ -54,7 +55,13 @@ class Flights:
         *streams*: the computation moves much content and ends by itself when it makes no progress; it has no deadline.
         Waits as the caller's patience allows (MustWait, Interrupted, RegistryTimeout); raises what *compute* raises.
         """
-        return current().wait_for(self.begin(key, compute, streams=streams), past_deadline=streams).result()
+        flight = self.begin(key, compute, streams=streams)
+        try:
+            landed = current().wait_for(flight, past_deadline=streams)
+        except RegistryTimeout as timeout:
+            # The computation goes on, so that nobody but the one who waited knows what for.
+            raise RegistryTimeout(f"{timeout} (waiting for {_words(key)})") from timeout
+        return landed.result()
 
     def begin(self, key: Hashable, compute: Callable[[], T], *, streams: bool = False) -> Future[Landed[T]]:
         """Return the flight of *key*, begun if none was under way, without waiting for it.
@@ -91,6 +98,10 @@ def _outcome(compute: Callable[[], T], timeout_s: float | None) -> Landed[T]:
             return Landed(compute(), None)
     except BaseException as error:  # whatever it is, it belongs to those who wait
         return Landed(None, error)
+
+
+def _words(key: Hashable) -> str:
+    return " ".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
 def _copy_of(error: BaseException) -> BaseException:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 
-from regfs.errors import Interrupted, MustWait, RegistryUnavailable
+from regfs.errors import Interrupted, MustWait, RegistryTimeout, RegistryUnavailable
 from regfs.patience import NO_PATIENCE, Patience, current, patient
 from regfs.store.single_flight import Flights
 
@@ -28,6 +28,13 @@ class AnnouncedPatience(Patience):
     def wait_for(self, future: Future[T], *, past_deadline: bool = False) -> T:
         self._waiting.release()
         return super().wait_for(future, past_deadline=past_deadline)
+
+
+class SpentPatience(Patience):
+    """Begins a wait, and has no time left for it."""
+
+    def wait_for(self, future: Future[T], *, past_deadline: bool = False) -> T:
+        raise RegistryTimeout("the deadline of the request passed")
 
 
 def test_many_who_ask_at_once_share_one_computation() -> None:
@@ -86,6 +93,11 @@ def test_the_computation_outlives_whoever_began_it() -> None:
             flights.run("key", compute)
     go.set()
     assert done.wait(10)
+
+
+def test_who_runs_out_of_time_is_told_what_was_waited_for() -> None:
+    with patient(SpentPatience()), pytest.raises(RegistryTimeout, match="deadline.*tag example/app v1"):
+        Flights().run(("tag", "example/app", "v1"), current)
 
 
 def test_a_flight_has_a_patience_of_its_own() -> None:
