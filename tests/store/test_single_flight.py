@@ -96,7 +96,7 @@ def test_the_computation_outlives_whoever_began_it() -> None:
 
 
 def test_who_runs_out_of_time_is_told_what_was_waited_for() -> None:
-    with patient(SpentPatience()), pytest.raises(RegistryTimeout, match="deadline.*tag example/app v1"):
+    with patient(SpentPatience()), pytest.raises(RegistryTimeout, match=r"deadline.*tag example/app v1"):
         Flights().run(("tag", "example/app", "v1"), current)
 
 
