@@ -1,0 +1,315 @@
+"""A real mount of registries that misbehave by rule, and what must hold of it after whatever went wrong.
+
+    faulty.push_app()                                   app:1 with rootfs/motd, at faulty.server
+    faulty.mount("--timeout", "5s")                     the real command, in the background, with one of the drivers
+    faulty.server.on("GET", "/blobs/", cut(10))         see fault_server.py; faulty.server.paths() is the request log
+    assert faulty.fails(faulty.path("app/1/rootfs"), os.listdir) == "EIO"
+    assert "sha256:" in faulty.errors()                 what `.regfs/errors` says
+    faulty.recovers(faulty.path("app/1/rootfs/motd"))      heal() first; it is readable in the end, never ENOENT
+
+Mounting is dear and a server is cheap: variants of one fault share a mount, each with a server of its own
+(`new_server`), because what a mount remembers of a failing host belongs to that host. `other_server` is where nothing
+secret may arrive. `secret(text, server, …)` marks a text that only those servers may see; `log_in` stores a marked
+password as `docker login` does.
+
+`close` (the fixture `faulty` calls it) heals all servers and insists on this, every time:
+
+    1. every file in the cache is what its name says, and `regfs cache verify` would find nothing
+    2. no marked secret came to a server that it is not for, nor into any file that the daemon wrote
+    3. `.regfs` answers, the neighbour (a healthy image of another server) can be read, `regfs umount` ends
+    4. no process of the mount ever had more than 300 MiB
+    5. every errno is in the table of regfs/mount/errnos.py; no bug was counted; the log has no traceback
+    6. no path that failed is missing afterwards, unless it failed with ENOENT
+
+Thread rule: belongs to one test; `fails` may be called by any thread.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import itertools
+import json
+import os
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from regfs.mount.errnos import ERRNOS
+from regfs.store.verify import verify
+from tests.support.cache import assert_cache_is_clean
+from tests.support.fault_server import Application, FaultServer
+from tests.support.hello import host_architecture
+from tests.support.images import BuiltImage, file, image_of, layer
+from tests.support.memory_registry import MemoryRegistry
+from tests.support.mounted import Mounted
+
+MEMORY_LIMIT = 300 * 1024 * 1024
+_PATIENCE_S = 30.0
+_CONTROL = ("errors", "stats.json", "fetching.json", "version")
+_numbers = itertools.count(1)
+
+
+class FaultyMount:
+    """One mount by *driver* below *directory*; its default registry is `server`, which serves `registry`."""
+
+    def __init__(self, driver: str, directory: Path) -> None:
+        self.driver = driver
+        self.home = directory / "home"
+        self.cache = directory / "cache"
+        self.servers: list[FaultServer] = []
+        self.registry = MemoryRegistry()
+        self.server = self.new_server(self.registry)
+        self._directory = directory
+        self._mount: Mounted | None = None
+        self._printed = ""
+        self._others: list[FaultServer] = []
+        self._secrets: dict[str, tuple[FaultServer, ...]] = {}
+        self._logins: dict[str, object] = {}
+        self._contents: dict[str, bytes] = {}
+        self._failed: dict[Path, str] = {}
+        self._neighbour = self.new_server(MemoryRegistry())
+        self.push_app("healthy", server=self._neighbour)
+
+    # Servers and what is in them.
+
+    def new_server(
+        self, application: Application | None = None, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    ) -> FaultServer:
+        """Return another registry: the mount shows it below its address."""
+        server = FaultServer(application or MemoryRegistry(), host=host, tls=tls)
+        self.servers.append(server)
+        return server
+
+    def other_server(
+        self, application: Application | None = None, *, host: str = "127.0.0.2", tls: ssl.SSLContext | None = None
+    ) -> FaultServer:
+        """Return a server that must not be shown any Authorization, cookie or marked secret."""
+        server = self.new_server(application, host=host, tls=tls)
+        self._others.append(server)
+        return server
+
+    def push(self, name: str, tag: str, image: BuiltImage, *, server: FaultServer | None = None) -> BuiltImage:
+        """Put *image* into a registry (the default one), let *tag* name it, and return it."""
+        application = (server or self.server).application
+        assert isinstance(application, MemoryRegistry)
+        for content in image.blobs().values():
+            application.add_blob(name, content)
+        application.add_manifest(name, image.manifest, tag=tag, media_type=image.media_type)
+        return image
+
+    def push_app(self, name: str = "app", *, tag: str = "1", server: FaultServer | None = None) -> BuiltImage:
+        """Push an image of one layer with `motd` and `etc/hosts`; no other image has its bytes."""
+        content = f"welcome number {next(_numbers)}\n".encode() * 100
+        files = layer(file("motd", content), file("etc/hosts", b"127.0.0.1 localhost\n"))
+        self._contents[f"{(server or self.server).address}/{name}/{tag}/rootfs/motd"] = content
+        return self.push(name, tag, image_of(files, architecture=host_architecture()), server=server)
+
+    # Secrets.
+
+    def secret(self, text: str, *allowed: FaultServer) -> str:
+        """Mark *text*, which only the *allowed* servers may be shown and no file of the daemon may have; return it."""
+        self._secrets[text] = allowed
+        return text
+
+    def log_in(
+        self, *allowed: FaultServer, user: str = "ada", password: str = "", server: FaultServer | None = None
+    ) -> tuple[str, str]:
+        """Store a login for a server as `docker login` does, marked as secret; return user and password.
+
+        *allowed* are the servers, such as a token server, that may see it beside the one that it is for.
+        """
+        owner = server or self.server
+        password = password or f"marked-password-{next(_numbers)}"
+        encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
+        for text in (password, encoded):
+            self.secret(text, owner, *allowed)
+        self._logins[owner.address] = {"auth": encoded}
+        self.write_config({"auths": self._logins})
+        return user, password
+
+    def write_config(self, document: object) -> None:
+        """Write docker's config.json; a str is written as it is."""
+        path = self.home / ".docker" / "config.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(document if isinstance(document, str) else json.dumps(document))
+
+    def hosts_toml(self, registry: str, text: str) -> None:
+        """Write the hosts.toml of *registry* in the home of whoever mounts."""
+        path = self.home / ".config" / "containerd" / "certs.d" / registry / "hosts.toml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    # The mount.
+
+    def mount(self, *options: str, environment: Mapping[str, str] | None = None) -> Mounted:
+        """Mount: ten seconds for an operation unless *options* say otherwise, and no tag is trusted for long."""
+        assert self._mount is None, "mounted already"
+        fixed = ["--driver", self.driver, "--default-registry", self.server.address, "--timeout", "10s"]
+        made = Mounted(self._directory, options=[*fixed, "--tag-ttl", "0s", *options], environment=environment)
+        try:
+            self._printed += made.mount()
+        except BaseException:
+            made.clean_up()
+            raise
+        self._mount = made
+        return made
+
+    @property
+    def mounted(self) -> Mounted:
+        """The mount, which is made now where it has not been made yet."""
+        return self._mount or self.mount()
+
+    def remount(self, *options: str, environment: Mapping[str, str] | None = None) -> Mounted:
+        """Unmount and mount again over the same cache: what the daemon had in mind is gone, what it wrote is not."""
+        self.mounted.unmount()
+        self._mount = None
+        return self.mount(*options, environment=environment)
+
+    def path(self, name: str, *, server: FaultServer | None = None) -> Path:
+        """Return the path of *name* (`app/1/rootfs`) in the mount, below the address of *server*."""
+        return self.mounted.path / (server or self.server).address / name
+
+    def errors(self) -> str:
+        """Return what `.regfs/errors` says."""
+        return self.mounted.errors()
+
+    # What a user does.
+
+    def fails(self, path: Path, do: Callable[[Path], object]) -> str:
+        """Return the name of the errno that *do* fails with for *path*: os.listdir, os.stat, Path.read_bytes."""
+        with pytest.raises(OSError) as caught:
+            do(path)
+        number = caught.value.errno or 0
+        name = errno.errorcode[number]
+        assert number in ERRNOS.values(), f"{path}: {name} is no errno of the table"
+        self._failed[path] = name
+        return name
+
+    def reads(self, path: Path) -> bool:
+        """Tell whether *path*, the `motd` of an app that was pushed, has the bytes that were pushed."""
+        return path.read_bytes() == self._contents[str(path.relative_to(self.mounted.path))]
+
+    def neighbour_lives(self) -> bool:
+        """Tell whether the healthy image of the other server can be read."""
+        return self.reads(self.path("healthy/1/rootfs/motd", server=self._neighbour))
+
+    def heal(self) -> None:
+        """Let all servers behave from now on."""
+        for server in self.servers:
+            server.heal()
+
+    def recovers(self, path: Path) -> None:
+        """Insist that *path*, the `motd` of a pushed app, is readable in the end, and that it is never missing.
+
+        A host that failed is left alone for a moment (five seconds), and so is a layer that was wrong.
+        """
+        end = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                assert self.reads(path)
+                return
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                if time.monotonic() > end:
+                    raise AssertionError(f"{path} does not recover") from error
+            time.sleep(0.05)
+
+    # The end.
+
+    def close(self) -> None:
+        """Take everything down, and insist on the six things."""
+        try:
+            if self._mount is not None:
+                self._check_and_unmount(self._mount)
+        finally:
+            for server in self.servers:
+                server.stop()
+        self._check_servers()
+        if self._mount is not None:
+            self._check_files(self._mount)
+
+    def _check_and_unmount(self, mount: Mounted) -> None:
+        try:
+            self.heal()
+            self._check_names()
+            assert self.neighbour_lives()
+            self._printed += "".join(_within(lambda: self._control_files(mount)))
+            self._printed += "".join(_command_line(pid) for pid in mount.processes())
+            assert mount.stats().get("bugs", 0) == 0, mount.errors()
+            peaks = {pid: _peak_memory(pid) for pid in mount.processes()}
+            assert {pid: peak for pid, peak in peaks.items() if peak > MEMORY_LIMIT} == {}
+        except BaseException:
+            mount.clean_up()
+            raise
+        mount.unmount()
+
+    def _check_names(self) -> None:
+        for path, name in self._failed.items():
+            number = _errno_of_stat(path)
+            assert number in {0, *ERRNOS.values()}, f"{path}: {os.strerror(number)}"
+            assert number != errno.ENOENT or name == "ENOENT", f"{path} failed with {name} and is missing since"
+
+    @staticmethod
+    def _control_files(mount: Mounted) -> list[str]:
+        return [(mount.path / ".regfs" / name).read_text() for name in _CONTROL]
+
+    def _check_servers(self) -> None:
+        for server in self.servers:
+            for seen in server.seen:
+                text = f"{seen.path} {dict(seen.headers)} {seen.body!r}"
+                leaked = [one for one, allowed in self._secrets.items() if one in text and server not in allowed]
+                assert leaked == [], f"{server.address}: {seen}"
+                shown = {"authorization", "cookie", "proxy-authorization"} & set(seen.headers)
+                assert server not in self._others or not shown, f"{server.address}: {seen} has {shown}"
+
+    def _check_files(self, mount: Mounted) -> None:
+        assert_cache_is_clean(mount.cache)
+        if mount.cache.exists():
+            assert [str(problem) for problem in verify(mount.cache, drop=False)] == []
+        log = mount.log.read_text(errors="replace") if mount.log.exists() else ""
+        assert "Traceback" not in log, log
+        assert [secret for secret in self._secrets if secret in self._printed] == []
+        written = [path for path in (*mount.cache.rglob("*"), mount.log) if path.is_file()]
+        for path in written:
+            content = path.read_bytes()
+            assert [secret for secret in self._secrets if secret.encode() in content] == [], path
+
+
+def _within(read: Callable[[], list[str]]) -> list[str]:
+    """Return what *read* returns; it has ten seconds, for what may not depend on any server."""
+    found: list[list[str]] = []
+    thread = threading.Thread(target=lambda: found.append(read()), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert found, ".regfs does not answer"
+    return found[0]
+
+
+def _errno_of_stat(path: Path) -> int:
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""  # a worker that has ended
+
+
+def _peak_memory(pid: int) -> int:
+    """Return the most memory that a process ever had, in bytes; 0 where it has gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
