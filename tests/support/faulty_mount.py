@@ -31,11 +31,14 @@ import errno
 import itertools
 import json
 import os
+import random
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -44,10 +47,11 @@ from regfs.store.verify import verify
 from tests.support.cache import assert_cache_is_clean
 from tests.support.fault_server import Application, FaultServer
 from tests.support.hello import host_architecture
-from tests.support.images import BuiltImage, file, image_of, layer
+from tests.support.images import BuiltImage, BuiltLayer, file, image_of, layer
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.mounted import Mounted
 
+T = TypeVar("T")
 MEMORY_LIMIT = 300 * 1024 * 1024
 _PATIENCE_S = 30.0
 _CONTROL = ("errors", "stats.json", "fetching.json", "version")
@@ -102,12 +106,24 @@ class FaultyMount:
         application.add_manifest(name, image.manifest, tag=tag, media_type=image.media_type)
         return image
 
-    def push_app(self, name: str = "app", *, tag: str = "1", server: FaultServer | None = None) -> BuiltImage:
-        """Push an image of one layer with `motd` and `etc/hosts`; no other image has its bytes."""
-        content = f"welcome number {next(_numbers)}\n".encode() * 100
+    def push_app(
+        self,
+        name: str = "app",
+        *,
+        tag: str = "1",
+        server: FaultServer | None = None,
+        random_bytes: int = 0,
+        above: Sequence[BuiltLayer] = (),
+    ) -> BuiltImage:
+        """Push an image of one layer with `motd` and `etc/hosts`, and those *above*; no other image has its bytes.
+
+        With *random_bytes* the `motd` ends with as many that do not compress, so that the layer is at least that big.
+        """
+        number = next(_numbers)
+        content = f"welcome number {number}\n".encode() * 100 + random.Random(number).randbytes(random_bytes)
         files = layer(file("motd", content), file("etc/hosts", b"127.0.0.1 localhost\n"))
         self._contents[f"{(server or self.server).address}/{name}/{tag}/rootfs/motd"] = content
-        return self.push(name, tag, image_of(files, architecture=host_architecture()), server=server)
+        return self.push(name, tag, image_of(files, *above, architecture=host_architecture()), server=server)
 
     # Secrets.
 
@@ -279,6 +295,28 @@ class FaultyMount:
         for path in written:
             content = path.read_bytes()
             assert [secret for secret in self._secrets if secret.encode() in content] == [], path
+
+
+def all_at_once(check: Callable[[str, T], None], variants: Mapping[str, T]) -> None:
+    """Call *check* with the name and the value of each of *variants*, at the same time: most of them wait.
+
+    Mount before: two threads at once would find that nothing is mounted yet.
+    """
+
+    def named(name: str, value: T) -> BaseException | None:
+        try:
+            check(name, value)
+        except (Exception, pytest.fail.Exception) as error:
+            error.add_note(f"variant: {name}")
+            return error
+        return None
+
+    with ThreadPoolExecutor(len(variants)) as pool:
+        failures = [error for error in pool.map(named, variants, variants.values()) if error is not None]
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise BaseExceptionGroup(f"{len(failures)} of {len(variants)} variants", failures)
 
 
 def _within(read: Callable[[], list[str]]) -> list[str]:
