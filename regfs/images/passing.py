@@ -208,4 +208,5 @@ def process_environment() -> dict[str, str]:
     """Return what a process of ours needs to find its modules, and nothing of the user's."""
     environment = _ALLOCATOR | {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    environment["PYTHONSAFEPATH"] = "1"  # or -m would import what lies in the working directory before all else
     return environment
