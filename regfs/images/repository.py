@@ -136,13 +136,13 @@ class Repository:
         self._lock = threading.Lock()
         self._resolved: LRUCache[str, Resolved] = LRUCache(_NAMES_KEPT)
         self._missing: TTLCache[str, str] = TTLCache(_NAMES_KEPT, min(_NEGATIVE_TTL_S, shared.tag_ttl_s))
+        self._lacking: TTLCache[Digest, bool] = TTLCache(_NAMES_KEPT, _NEGATIVE_TTL_S)  # manifests, says the registry
         self._listed: Listed | None = None
 
     def tags(self) -> tuple[str, ...]:
         """Return the tags: one listing, whatever their number. Blocks on the network where it is older than the TTL.
 
-        Raises NotFound where there is no such repository; AccessDenied; with the registry unreachable, the last known
-        listing answers, or the tags that were visited, or RegistryUnavailable is raised.
+        Raises NotFound, AccessDenied; with the registry unreachable what was last listed serves, or that is raised.
         """
         listed = self._known_listing()
         if listed is None:
@@ -180,8 +180,7 @@ class Repository:
     def resolve(self, tag: str) -> Resolved:
         """Return what *tag* points to, asking the registry (HEAD) where the last answer is older than the TTL.
 
-        Raises NotFound, AccessDenied; with the registry unreachable the last known answer serves, else the reason is
-        raised.
+        Raises NotFound, AccessDenied; with the registry unreachable the last known answer serves, or that is raised.
         """
         with self._lock:
             resolved = self._resolved.get(tag)
@@ -298,7 +297,7 @@ class Repository:
     def _fetch_tag(self, tag: str) -> Resolved:
         references = self._shared.references
         try:
-            descriptor = self._shared.registry.resolve(self.name, tag)
+            descriptor = self._confirmed(tag, self._shared.registry.resolve(self.name, tag))
         except NotFound as missing:
             references.drop_tag(self.name, tag)
             with self._lock:
@@ -311,6 +310,14 @@ class Repository:
         record = TagRecord(descriptor.digest, descriptor.media_type, descriptor.size, time.time())
         references.keep_tag(self.name, tag, record)
         return self._remember(tag, record, self._shared.tag_ttl_s)
+
+    def _confirmed(self, tag: str, said: Descriptor) -> Descriptor:
+        """Return what *tag* names: by its bytes, where the registry lacks what it *said* (a HEAD that is wrong)."""
+        with self._lock:
+            if said.digest not in self._lacking:
+                return said
+        fetched = self._shared.registry.manifest(self.name, tag)
+        return Descriptor(fetched.content_type, fetched.digest, len(fetched.content))
 
     def _last_known(self, tag: str, reason: Exception) -> Resolved:
         record = self.last_known(tag)
@@ -348,6 +355,7 @@ class Repository:
     def _doubt_tags(self, digest: Digest) -> None:
         """Resolve the tags again that were thought to point to *digest*, which the registry says it does not have."""
         with self._lock:
+            self._lacking[digest] = True
             for tag in [tag for tag, resolved in self._resolved.items() if resolved.digest == digest]:
                 del self._resolved[tag]
         self._shared.references.expire_tags(self.name, digest)

@@ -117,6 +117,19 @@ def test_f32_the_digest_is_that_of_the_bytes(served: Served, app: BuiltImage, sa
     assert shown.read("app/1/manifest.json") == app.manifest
 
 
+def test_f32_a_tag_is_what_its_bytes_are_where_the_digest_that_head_names_does_not_exist(
+    served: Served, app: BuiltImage
+) -> None:
+    wrong = str(Digest.of(b"never pushed"))
+    served.server.on("*", "app/manifests/1", changed(lambda r: r.with_header("Docker-Content-Digest", wrong)))
+    shown = served.show()
+    assert shown.read("app/1/manifest.json") == app.manifest
+    assert shown.read("app/1/digest") == f"{app.digest}\n".encode()
+    assert shown.read("app/1/rootfs/top") == b"top"
+    asked = [path.split()[0] for path in served.server.paths("manifests/")]
+    assert asked == ["HEAD", "GET", "HEAD", "GET", "GET"]  # the third GET is for the bytes by their own digest
+
+
 def test_f33_a_tag_that_moves_between_two_requests_gives_one_image_or_the_other(
     served: Served, app: BuiltImage
 ) -> None:
