@@ -36,7 +36,7 @@ from regfs.store.budget import Budget
 from regfs.store.content import Content, Nothing, OpenContent, Pack, Packed, empty
 from regfs.store.failures import failures_of
 from regfs.store.layer_index import LayerIndex
-from regfs.store.layer_writer import LayerWriter, write_all
+from regfs.store.layer_writer import LayerWriter
 from regfs.store.locks import changing, touch
 from regfs.store.sums import SUFFIX as SUMS
 from regfs.store.sums import format_sums, load_sums, sha256_of
@@ -337,12 +337,10 @@ def _files_in(directory: Path) -> list[Path]:
 
 def _write_durably(path: Path, content: bytes) -> None:
     """Write a new file so that it is on the disk, name and all."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    try:
-        write_all(fd, memoryview(content))
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from regfs.store.failures import failures_of
 from regfs.store.layer_index import LayerIndexWriter
+from regfs.store.write_behind import WriteBehind
 
 _PACK_BUFFER = 1 << 20
 # Zeros are left out of the file where there are so many that a hole is worth a seek.
@@ -36,6 +37,7 @@ class LayerWriter:
         self._directory = directory
         self._object_path = object_path
         self._reserve = reserve
+        self._output = WriteBehind()
         self._pack_sum = hashlib.sha256()
         self._begun = 0
         self._packed: list[bytes] = []
@@ -63,7 +65,7 @@ class LayerWriter:
         self._begun += 1
         path = self._directory / f"o{self._begun}"
         self._reserve(_BLOCK)  # the last one is not filled
-        return ObjectWriter(path, finished=self._keep_object, reserve=self._reserve)
+        return ObjectWriter(path, output=self._output, finished=self._keep_object, reserve=self._reserve)
 
     def finish(self) -> None:
         """Make index and pack whole; nothing may be put afterwards."""
@@ -103,7 +105,7 @@ class LayerWriter:
         self._reserve(len(content))
         self._pack_sum.update(content)
         with failures_of(self.pack_file):
-            write_all(self._pack_fd, memoryview(content))
+            self._output.write(self._pack_fd, memoryview(content))
         self._packed = []
         self._packed_size = 0
 
@@ -111,8 +113,16 @@ class LayerWriter:
 class ObjectWriter:
     """Writes and hashes one big file at *path*, with holes where its zeros are."""
 
-    def __init__(self, path: Path, *, finished: Callable[[Path, str], None], reserve: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        output: WriteBehind,
+        finished: Callable[[Path, str], None],
+        reserve: Callable[[int], None],
+    ) -> None:
         self._path = path
+        self._output = output
         self._finished = finished
         self._reserve = reserve
         self._sha256 = hashlib.sha256()
@@ -136,7 +146,7 @@ class ObjectWriter:
                 os.lseek(self._fd, len(view), os.SEEK_CUR)
             else:
                 self._reserve(len(view))
-                write_all(self._fd, view)
+                self._output.write(self._fd, view)
 
     def skip(self, size: int) -> None:
         """Take *size* zero bytes. Raises CacheFailure."""
@@ -170,9 +180,3 @@ def _is_zeros(view: memoryview) -> bool:
         and not view[-1]
         and all(view[at : at + _HOLE].tobytes() == _ZEROS[: len(view) - at] for at in range(0, len(view), _HOLE))
     )
-
-
-def write_all(fd: int, view: memoryview) -> None:
-    """Write all of *view*: write(2) may take less."""
-    while view:
-        view = view[os.write(fd, view) :]
