@@ -57,6 +57,7 @@ def page_of(url: str, target: str) -> str:
         if parts.scheme not in ("http", "https"):
             raise ValueError("not a web address")
     except ValueError as error:
-        raise ProtocolViolation(f"{urlsplit(url).netloc}: the link to the next page leads nowhere: {error}") from None
+        here = urlsplit(url)
+        raise ProtocolViolation(f"{here.netloc}{here.path}: the link to the next page leads nowhere: {error}") from None
     path = "/" + parts.path.lstrip("/")
     return f"{path}?{parts.query}" if parts.query else path
