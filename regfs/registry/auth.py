@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache, TTLCache
 
-from regfs.errors import AccessDenied, ProtocolViolation
+from regfs.errors import AccessDenied, BadContent, ProtocolViolation, RegistryTimeout, RegistryUnavailable
 from regfs.model.names import RepositoryName
 from regfs.registry.challenge import Challenge, parse_challenges
 from regfs.registry.credentials import Credential, Credentials
@@ -91,6 +91,13 @@ class Authenticator:
             with self._lock:
                 self._demands[base, asked] = self._demands[base, ()] = demand
         return demand
+
+    def unlearn(self, base: str, asked: tuple[str, ...], demand: Demand) -> None:
+        """Forget *demand*, which cannot be met: the registry at *base* may have mended it, and is to say it anew."""
+        with self._lock:
+            for key in ((base, asked), (base, ())):
+                if self._demands.get(key) == demand:
+                    del self._demands[key]
 
     def renew(self, host: str) -> None:
         """Let the helpers be asked again for *host*, whose credential was refused: not too often."""
@@ -198,17 +205,27 @@ class Login:
         if demand.bearer is None:
             return basic
         try:
-            token = TokenRequest.of(
-                demand.bearer, base=self._base, tls=self._endpoint.tls, scopes=self._scopes, credential=self._credential
-            )
-            value, is_new = self._authenticator.token_servers.token(token)
+            return f"Bearer {self._bearer(demand, demand.bearer)}"
         except (AccessDenied, ProtocolViolation):
             if basic is None:
                 raise
             return basic
+
+    def _bearer(self, demand: Demand, challenge: Challenge) -> str:
+        token_servers, is_known = self._authenticator.token_servers, False
+        try:
+            token = TokenRequest.of(
+                challenge, base=self._base, tls=self._endpoint.tls, scopes=self._scopes, credential=self._credential
+            )
+            is_known = token_servers.has_denied(token)
+            value, is_new = token_servers.token(token)
+        except (AccessDenied, BadContent, RegistryUnavailable, RegistryTimeout):
+            if not is_known:  # a denial that is remembered costs the registry no request
+                self._authenticator.unlearn(self._base, self._asked, demand)
+            raise
         self._token = token
         self._fresh = self._fresh or is_new
-        return f"Bearer {value}"
+        return value
 
     def _find_credential(self) -> Credential | None:
         # A mirror is shown the mirror's credentials, never those of the registry that it mirrors.

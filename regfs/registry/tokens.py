@@ -131,6 +131,11 @@ class TokenServers:
                 raise copy.copy(outcome)
             # The thread that fetched it ran out of patience, and that is no reason for us to: the next turn fetches.
 
+    def has_denied(self, request: TokenRequest) -> bool:
+        """Tell whether a token for *request* was denied a moment ago, so that `token` would not ask for one."""
+        with self._lock:
+            return request.key in self._denials
+
     def forget(self, request: TokenRequest, authorization: str) -> None:
         """Drop the token of *request*, if it still is the one that was sent as *authorization*."""
         with self._lock:

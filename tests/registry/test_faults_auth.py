@@ -154,6 +154,27 @@ def test_f5_a_relative_realm_and_a_realm_on_another_host_are_asked(rig: Rig) -> 
     assert token_server.headers("authorization") == [basic(*USER)]
 
 
+@pytest.mark.parametrize("realm", ["http://exa mple/", "/nothing-here", "http://127.0.0.1:1/token"])
+def test_f5_a_registry_that_mends_its_challenge_opens_again(rig: Rig, realm: str) -> None:
+    server = rig.server(token_registry())
+    server.on("GET", "^/v2/", changed(lambda _right: bearer(server, realm=realm)))
+    client = rig.client(server, login=USER)
+    with pytest.raises(RegfsError):
+        client.tags(repository_of(server))
+    server.heal()
+    assert client.tags(repository_of(server)) == ["v1"]
+
+
+def test_f5_a_denial_that_is_remembered_costs_no_request(rig: Rig) -> None:
+    server = rig.server(token_registry())
+    server.on("GET", "^/token", reply(403))
+    client = rig.client(server, login=USER)
+    for _ in range(5):
+        with pytest.raises(AccessDenied):
+            client.tags(repository_of(server))
+    assert (len(server.paths("/v2/")), len(server.paths("/token"))) == (2, 1)
+
+
 def test_f6_a_redirect_of_the_token_server_carries_no_password(rig: Rig) -> None:
     tokens = token_registry()
     tokens.public = True
