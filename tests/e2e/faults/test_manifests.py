@@ -1,0 +1,320 @@
+"""Manifests with wrong bytes, digests and headers, seen by the user of a mount: F31 to F36 of the fault catalogue.
+
+The variants of a fault run at once, each with a registry of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from regfs.model.digest import Digest
+from tests.support.cache import blobs_in
+from tests.support.fault_server import Action, Connection, FaultServer, Flood, Response, changed, reply
+from tests.support.faulty_mount import FaultyMount, all_at_once
+from tests.support.hello import host_architecture
+from tests.support.images import file, image_of, index_of, layer
+from tests.support.memory_registry import INDEX, MANIFEST, MemoryRegistry
+
+NOWHERE = "sha256:" + "0" * 64
+
+
+class App:
+    """app:1 in a registry of its own."""
+
+    def __init__(self, faulty: FaultyMount) -> None:
+        self.faulty = faulty
+        self.server = faulty.new_server()
+        self.image = faulty.push_app(server=self.server)
+        self.digest = str(self.image.digest)
+        self.manifest = self.path("1/manifest.json")
+        self.rootfs = self.path("1/rootfs")
+        self.motd = self.path("1/rootfs/motd")
+
+    def path(self, name: str) -> Path:
+        return self.faulty.path(f"app/{name}", server=self.server)
+
+    def fails(self, path: Path, do: Callable[[Path], object]) -> str:
+        """Return the errno that *do* fails with, after which `.regfs/errors` must name the registry and the app."""
+        errno = self.faulty.fails(path, do)
+        assert f"{self.server.address}/app" in self.faulty.errors()
+        return errno
+
+    def is_right(self) -> bool:
+        """Tell whether manifest, digest and files are those that were pushed."""
+        assert os.stat(self.manifest).st_size == len(self.image.manifest)
+        assert self.manifest.read_bytes() == self.image.manifest
+        assert self.path("1/digest").read_text() == f"{self.digest}\n"
+        return self.faulty.reads(self.motd)
+
+    def is_cached(self) -> bool:
+        """Tell whether the cache has the manifest."""
+        return self.digest in blobs_in(self.faulty.cache)
+
+    def documents(self, reference: str) -> list[str]:
+        """Return the methods of the requests for that manifest."""
+        return [path.split()[0] for path in self.server.paths(f"/app/manifests/{reference}$")]
+
+
+def flip(right: Response) -> Response:
+    """Return *right* with one bit changed in its body."""
+    return Response(right.status, right.headers, right.body[:20] + bytes([right.body[20] ^ 1]) + right.body[21:])
+
+
+def test_f31_a_manifest_with_other_bytes_is_an_error_and_not_one_of_them_is_kept(faulty: FaultyMount) -> None:
+    app = App(faulty)
+    app.server.on("GET", f"app/manifests/{app.digest}", changed(flip))
+    wrong = str(Digest.of(flip(Response(body=app.image.manifest)).body))
+    assert app.fails(app.manifest, Path.read_bytes) == "EIO"
+    assert app.documents(app.digest) == ["GET", "GET"]
+    assert app.fails(app.rootfs, os.listdir) == "EIO"
+    assert app.fails(app.path(app.digest), os.listdir) == "EIO"
+    assert {app.digest, wrong}.isdisjoint(blobs_in(faulty.cache))
+    assert app.digest in faulty.errors()
+    assert wrong in faulty.errors()
+    assert faulty.neighbour_lives()
+    app.server.heal()
+    assert app.is_right()
+
+
+def test_f31_wrong_bytes_that_come_once_are_asked_for_again_and_nobody_sees_them(faulty: FaultyMount) -> None:
+    app = App(faulty)
+    app.server.on("GET", f"app/manifests/{app.digest}", changed(flip), times=1)
+    assert app.is_right()
+    assert app.documents(app.digest) == ["GET", "GET"]
+    assert faulty.errors() == ""
+
+
+def test_f31_a_wrong_manifest_of_an_index_leaves_the_index_and_its_other_images(faulty: FaultyMount) -> None:
+    app = App(faulty)
+    other = faulty.push("app", "other", image_of(layer(file("other")), architecture="mips"), server=app.server)
+    platforms = [{"os": "linux", "architecture": name} for name in (host_architecture(), "mips")]
+    index = index_of(app.image.descriptor(platform=platforms[0]), other.descriptor(platform=platforms[1]))
+    put(app.server, "index", index, INDEX)
+    app.server.on("GET", f"app/manifests/{app.digest}", changed(flip))
+    assert app.fails(app.path("index/rootfs"), os.listdir) == "EIO"
+    assert app.fails(app.path("index/manifest.json"), Path.read_bytes) == "EIO"
+    assert app.path("index/index.json").read_bytes() == index
+    assert os.listdir(app.path("index/manifests/linux-mips/rootfs")) == ["other"]
+    assert not app.is_cached()
+    app.server.heal()
+    assert app.path("index/manifest.json").read_bytes() == app.image.manifest
+
+
+def test_f31_wrong_bytes_of_a_mirror_make_us_ask_the_registry(faulty: FaultyMount) -> None:
+    image = faulty.push_app()
+    mirror = faulty.other_server(faulty.registry)
+    mirror.on("GET", "/manifests/", changed(flip))
+    faulty.hosts_toml(faulty.server.address, f'server = "{faulty.server.url}"\n[host."{mirror.url}"]')
+    assert faulty.reads(faulty.path("app/1/rootfs/motd"))
+    assert faulty.path("app/1/manifest.json").read_bytes() == image.manifest
+    assert len(mirror.paths("GET .*/manifests/")) >= 1
+    assert faulty.errors() == ""
+
+
+def put(server: FaultServer, tag: str, content: bytes, media_type: str = MANIFEST) -> str:
+    """Put any document into the registry as app:*tag*, and return its digest."""
+    registry = server.application
+    assert isinstance(registry, MemoryRegistry)
+    return str(registry.add_manifest("app", content, tag=tag, media_type=media_type))
+
+
+def saying(digest: str) -> Action:
+    """Answer what is right, with that Docker-Content-Digest."""
+    return changed(lambda right: right.with_header("Docker-Content-Digest", digest))
+
+
+SAID = {
+    "another": NOWHERE,
+    "no algorithm": "0" * 64,
+    "too short": "sha256:short",
+    "another algorithm": "sha512:" + "a" * 128,
+    "an unknown one": "blake3:" + "b" * 64,
+    "a path": "sha256:../../etc/passwd",
+    "empty": "",
+}
+
+
+def test_f32_the_digest_of_a_tag_is_that_of_the_bytes_whatever_the_header_of_a_get_says(faulty: FaultyMount) -> None:
+    faulty.mount()
+
+    def check(_name: str, said: str) -> None:
+        app = App(faulty)
+        app.server.on("HEAD", "app/manifests/1", reply(405))
+        app.server.on("GET", "app/manifests/1", saying(said))
+        assert app.is_right()
+        assert app.server.paths("0000|aaaa|bbbb|passwd|short") == []
+        assert f"{app.server.address} names" in faulty.mounted.log.read_text()
+
+    all_at_once(check, SAID)
+    assert faulty.errors() == ""
+
+
+def test_f32_a_head_that_names_what_does_not_exist_does_not_make_the_tag_a_missing_one(faulty: FaultyMount) -> None:
+    faulty.mount()
+
+    def check(_name: str, said: str) -> None:
+        app = App(faulty)
+        app.server.on("*", "app/manifests/1", saying(said))
+        assert app.manifest.read_bytes() == app.image.manifest
+        assert faulty.reads(app.motd)
+        assert app.server.paths("passwd|short|bbbb") == []
+        assert {said}.isdisjoint(blobs_in(faulty.cache))
+
+    all_at_once(check, SAID)
+    assert faulty.errors() == ""
+
+
+def test_f33_a_tag_that_moves_at_each_question_shows_one_image_or_the_other_and_never_a_mixed_one(
+    faulty: FaultyMount,
+) -> None:
+    server = faulty.new_server()
+    versions: dict[bytes, bytes] = {}
+
+    def publish() -> None:
+        content = b"version %d" % len(versions)
+        image = image_of(layer(file("version", content)), architecture=host_architecture())
+        versions[faulty.push("app", "1", image, server=server).manifest] = content
+
+    def move(connection: Connection) -> bool:
+        response = connection.right()
+        publish()
+        return connection.answer(response)
+
+    publish()
+    server.on("HEAD", "app/manifests/1", move)
+    for _ in range(5):
+        manifest = faulty.path("app/1/manifest.json", server=server).read_bytes()
+        pinned = faulty.path(f"app/{Digest.of(manifest)}", server=server)
+        assert (pinned / "manifest.json").read_bytes() == manifest
+        assert (pinned / "rootfs/version").read_bytes() == versions[manifest]
+        assert faulty.path("app/1/rootfs/version", server=server).read_bytes() in versions.values()
+    server.heal()
+    last = list(versions)[-1]
+    assert faulty.path("app/1/digest", server=server).read_text() == f"{Digest.of(last)}\n"
+    assert faulty.path("app/1/rootfs/version", server=server).read_bytes() == versions[last]
+    assert faulty.errors() == ""
+
+
+def test_f33_the_name_of_one_image_never_has_the_bytes_of_another(faulty: FaultyMount) -> None:
+    app = App(faulty)
+    other = faulty.push("app", "other", image_of(layer(file("other"))), server=app.server)
+    liar = {"Content-Type": MANIFEST, "Docker-Content-Digest": app.digest}
+    app.server.on("GET", f"app/manifests/({app.digest}|1$)", reply(200, other.manifest, liar))
+    assert app.fails(app.manifest, Path.read_bytes) == "EIO"
+    assert app.fails(app.rootfs, os.listdir) == "EIO"
+    assert app.fails(app.path(f"{app.digest}/manifest.json"), Path.read_bytes) == "EIO"
+    assert app.path("other/manifest.json").read_bytes() == other.manifest
+    assert not app.is_cached()
+    app.server.heal()
+    assert app.is_right()
+
+
+def test_f34_a_head_that_fails_does_not_hide_a_tag(faulty: FaultyMount) -> None:
+    faulty.mount()
+
+    def check(_name: str, status: int) -> None:
+        app = App(faulty)
+        app.server.on("HEAD", "/manifests/", reply(status))
+        assert app.is_right()
+        assert app.documents("1").count("HEAD") == 1, "a registry whose HEAD is wrong was asked so again"
+        assert faulty.fails(app.path("no-such-tag"), os.stat) == "ENOENT"
+        app.server.heal()
+        assert app.is_right()
+
+    all_at_once(check, {str(status): status for status in (400, 403, 404, 405, 406, 500, 501)})
+    assert faulty.errors() == ""
+
+
+def without(header: str, value: str | None = None) -> Action:
+    """Answer what is right, but for that header."""
+    return changed(lambda right: right.with_header(header, value))
+
+
+INCOMPLETE = {
+    "no digest": without("Docker-Content-Digest"),
+    "strange digest": without("Docker-Content-Digest", "deadbeef"),
+    "digest that cannot be verified": without("Docker-Content-Digest", "blake3:" + "a" * 64),
+    "digest that is a path": without("Docker-Content-Digest", "sha256:../../../etc"),
+    "length 0": without("Content-Length", "0"),
+    "no length": without("Transfer-Encoding", "chunked"),
+    "no type": without("Content-Type"),
+    "useless type": without("Content-Type", "application/json"),
+}
+
+
+def test_f35_a_head_that_says_too_little_makes_no_empty_file(faulty: FaultyMount) -> None:
+    faulty.mount()
+
+    def check(_name: str, action: Action) -> None:
+        app = App(faulty)
+        app.server.on("HEAD", "/manifests/", action)
+        assert app.is_right()
+        assert "GET" in app.documents("1")
+
+    all_at_once(check, INCOMPLETE)
+    assert faulty.errors() == ""
+
+
+def without_end(*, head: bytes = b"") -> Flood:
+    return Flood(b"HTTP/1.1 200 OK\r\nContent-Type: " + MANIFEST.encode() + b"\r\n" + head + b"\r\n{")
+
+
+def test_f36_a_manifest_without_end_is_too_large_and_is_not_read(faulty: FaultyMount) -> None:
+    faulty.mount()
+
+    def check(name: str, flood: Flood) -> None:
+        app = App(faulty)
+        if "tag" in name:
+            app.server.on("HEAD", "/manifests/", reply(405))
+        app.server.on("GET", "/manifests/", flood)
+        assert app.fails(app.manifest, Path.read_bytes) == "EFBIG"
+        assert app.fails(app.rootfs, os.listdir) == "EFBIG"
+        assert flood.sent < 64 * 1024 * 1024
+        assert not app.is_cached()
+        app.server.heal()
+        assert app.is_right()
+
+    floods = {"without length": b"", "five gigabytes": b"Content-Length: 5000000000\r\n"}
+    variants = {f"{name}, by {how}": without_end(head=head) for name, head in floods.items() for how in ("tag", "")}
+    all_at_once(check, variants)
+
+
+BOMBS = {
+    "lists in lists": (b"[" * 4_000_000, "EIO"),
+    "objects in objects": (b'{"schemaVersion":2,"config":' + b'{"a":' * 500_000, "EIO"),
+    "a million layers": (b'{"schemaVersion":2,"config":{},"layers":[' + b"{}," * 999_999 + b"{}]}", "EFBIG"),
+    "very many annotations": (
+        b'{"schemaVersion":2,"annotations":{' + b",".join(b'"%x":1' % number for number in range(350_000)) + b"}}",
+        "EIO",
+    ),
+    "a long number": (b'{"schemaVersion":2,"size":' + b"9" * 4_000_000 + b"}", "EIO"),
+}
+
+
+def test_f36_a_document_that_is_made_to_harm_is_an_error_and_its_bytes_are_there(faulty: FaultyMount) -> None:
+    faulty.mount()
+
+    def check(name: str, bomb: tuple[bytes, str]) -> None:
+        document, errno = bomb
+        app = App(faulty)
+        put(app.server, "bomb", document)
+        assert faulty.fails(app.path("bomb/rootfs"), os.listdir) == errno
+        assert app.path("bomb/manifest.json").read_bytes() == document
+        assert sorted(os.listdir(app.path("bomb"))) == ["digest", "manifest.json"]
+        assert str(Digest.of(document)) in faulty.errors()
+        assert app.is_right()
+
+    all_at_once(check, BOMBS)
+
+
+def test_f36_a_manifest_over_the_limit_is_too_large_and_not_asked_for(faulty: FaultyMount) -> None:
+    app = App(faulty)
+    digest = put(app.server, "big", json.dumps({"schemaVersion": 2, "padding": " " * 5_000_000}).encode())
+    assert app.fails(app.path("big/manifest.json"), Path.read_bytes) == "EFBIG"
+    assert set(app.documents("big")) == {"HEAD"}
+    assert app.fails(app.path(f"{digest}/manifest.json"), Path.read_bytes) == "EFBIG"
+    assert digest not in blobs_in(faulty.cache)
+    assert app.is_right()
