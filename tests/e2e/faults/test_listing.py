@@ -1,0 +1,326 @@
+"""Lists that go wrong and tags that move, seen by the user of a mount: F61 to F67 of the fault catalogue.
+
+F68 is about referrers, which a mount does not show: it never asks for them, and leaves the tags out of listings that
+take their place where a registry has no such API.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import threading
+
+from regfs.model.digest import Digest
+from tests.e2e.conftest import becomes
+from tests.support.fault_server import Action, FaultServer, Response, changed, cut, reply, reset
+from tests.support.faulty_mount import FaultyMount, all_at_once
+from tests.support.images import BuiltImage, file, image_of, layer
+from tests.support.memory_registry import INDEX, MemoryRegistry, error
+
+MOTD = "app/1/rootfs/motd"
+TAGS = ["1", *(f"t{number}" for number in range(9))]
+
+
+def paged(faulty: FaultyMount, *, login: bool = False) -> FaultServer:
+    """Return a registry whose repository `app` has ten tags on four pages, and wants a password if *login*."""
+    registry = MemoryRegistry(page_size=3)
+    server = faulty.new_server(registry)
+    faulty.push_app(server=server)
+    for tag in TAGS[1:]:
+        registry.add_manifest("app", b'{"schemaVersion":2,"manifests":[]}', tag=tag, media_type=INDEX)
+    if login:
+        user, password = faulty.log_in(server=server)
+        registry.users, registry.public = {user: password}, False
+    return server
+
+
+def listed(faulty: FaultyMount, server: FaultServer) -> list[str]:
+    """Return what `ls` shows of the repository, which has every name once."""
+    names = os.listdir(faulty.path("app", server=server))
+    assert len(names) == len(set(names))
+    return sorted(names)
+
+
+def lists_again(faulty: FaultyMount, server: FaultServer) -> None:
+    """Let the server behave, and insist that all tags are listed, sooner or later."""
+    server.heal()
+
+    def names() -> list[str]:
+        try:
+            return listed(faulty, server)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            return []
+
+    becomes(names, TAGS)
+
+
+def is_refused(faulty: FaultyMount, server: FaultServer, errno: str = "EIO") -> None:
+    """Insist that the listing fails, that what is named opens all the same, and that the listing comes back."""
+    assert faulty.fails(faulty.path("app", server=server), os.listdir) == errno
+    assert server.address in faulty.errors()
+    assert faulty.reads(faulty.path(MOTD, server=server))
+    lists_again(faulty, server)
+
+
+def page(tags: object, link: str = "") -> Response:
+    headers = [("Content-Type", "application/json")] + ([("Link", link)] if link else [])
+    return Response(200, tuple(headers), json.dumps({"name": "app", "tags": tags}).encode())
+
+
+def linked(target: str) -> Action:
+    """Answer what is right, with a link to *target* as the next page."""
+    return changed(lambda right: right.with_header("Link", f'<{target}>; rel="next"') if right.status == 200 else right)
+
+
+def without_end(*, new_names: bool) -> Action:
+    """Answer one page after the other, each with other names if *new_names*."""
+    numbers = itertools.count()
+
+    def answer(_right: Response) -> Response:
+        number = next(numbers)
+        names = [f"n{number}-{one}" for one in range(5000)] if new_names else ["a"]
+        return page(names, f'</v2/app/tags/list?page={number}>; rel="next"')
+
+    return changed(answer)
+
+
+def test_f61_a_list_that_leads_nowhere_or_does_not_end_is_an_error(faulty: FaultyMount) -> None:
+    faulty.mount()
+
+    def check(_name: str, action: Action) -> None:
+        server = paged(faulty)
+        server.on("GET", "/tags/", action)
+        is_refused(faulty, server)
+        assert len(server.paths("app/tags")) < 40
+
+    leading = {
+        "circle": linked("/v2/app/tags/list"),
+        "new names for its pages": without_end(new_names=False),
+        "javascript": linked("javascript:alert(1)"),
+        "file": linked("file:///etc/passwd"),
+        "nowhere": linked(""),
+        "70 kB": linked("/x" * 35_000),
+    }
+    all_at_once(check, leading)
+
+
+def test_f61_a_list_of_a_million_tags_is_too_large_in_bounded_memory(faulty: FaultyMount) -> None:
+    server = paged(faulty)
+    server.on("GET", "/tags/", without_end(new_names=True))
+    is_refused(faulty, server, "EFBIG")
+
+
+def test_f61_a_link_to_another_host_is_followed_on_our_own(faulty: FaultyMount) -> None:
+    faulty.mount()
+    elsewhere = faulty.other_server()
+
+    def check(_name: str, prefix: str) -> None:
+        server = paged(faulty, login=True)
+        server.on("GET", "/tags/list$", linked(f"{prefix}/v2/app/tags/list?last=t1"))
+        assert listed(faulty, server) == TAGS
+
+    all_at_once(
+        check, {"http": elsewhere.url, "https": f"https://{elsewhere.address}", "no scheme": f"//{elsewhere.address}"}
+    )
+    assert elsewhere.connections == 0
+
+
+def test_f62_pages_that_overlap_repeat_or_are_empty_make_one_list(faulty: FaultyMount) -> None:
+    server = paged(faulty)
+    contents = (TAGS[:4], TAGS[2:5], TAGS[2:5], [], TAGS[5:])
+    links = [*(f'</v2/app/tags/list?p={number}>; rel="next"' for number in range(1, 5)), ""]
+    for content, link in zip(contents, links, strict=True):
+        answer = page(content, link)
+        server.on("GET", "/tags/", lambda connection, answer=answer: connection.answer(answer), times=1)
+    server.on("GET", "[?&]n=", changed(lambda _right: error(400, "PAGINATION_NUMBER_INVALID")))
+    assert listed(faulty, server) == TAGS
+
+
+def test_f63_of_strange_tags_the_valid_ones_are_listed(faulty: FaultyMount) -> None:
+    faulty.mount()
+    attachment = "sha256-" + "a" * 64
+    found: dict[str, tuple[object, list[str]]] = {
+        "null": (None, []),
+        "empty": ([], []),
+        "twice and in disorder": (["b", "a", "b"], ["a", "b"]),
+        "no strings": ([None, "v1", 7, {"a": 1}, ["x"], "", "v2"], ["v1", "v2"]),
+        "no tags": (["sha256:" + "a" * 64, "../x", "a/b", "a" * 129, ".hidden", "-x", "v1\n", "a\x00b", "ok"], ["ok"]),
+        "no text": (["\ud800", "v\u0661", "ok"], ["ok"]),
+        "signatures": ([attachment, f"{attachment}.sig", "v1"], ["v1"]),
+    }
+
+    def check(_name: str, variant: tuple[object, list[str]]) -> None:
+        server = paged(faulty)
+        answer = page(variant[0])
+        server.on("GET", "/tags/", changed(lambda _right: answer))
+        assert listed(faulty, server) == variant[1]
+        assert faulty.reads(faulty.path(MOTD, server=server))
+        lists_again(faulty, server)
+
+    all_at_once(check, found)
+    assert faulty.errors() == ""
+
+
+def test_f63_a_list_that_is_none_is_an_error_and_not_an_empty_directory(faulty: FaultyMount) -> None:
+    faulty.mount()
+
+    def check(_name: str, body: bytes) -> None:
+        server = paged(faulty)
+        server.on("GET", "/tags/", reply(200, body, {"Content-Type": "application/json"}))
+        is_refused(faulty, server)
+
+    bodies = {
+        "a string": b'{"tags":"v1"}',
+        "an object": b'{"tags":{"v1":1}}',
+        "a list": b"[]",
+        "nothing": b"",
+        "a bomb": b"[" * 100_000,
+        "no text": b'{"tags":["\xff"]}',
+        "a web page": b"<html>",
+    }
+    all_at_once(check, bodies)
+
+
+def test_f64_a_page_that_fails_once_is_not_noticed(faulty: FaultyMount) -> None:
+    faulty.mount()
+
+    def check(_name: str, action: Action) -> None:
+        server = paged(faulty)
+        server.on("GET", "last=t4", action, times=1)
+        assert listed(faulty, server) == TAGS
+
+    once = {"500": reply(500), "reset": reset(), "cut": cut(3), "its tag was deleted": reply(404)}
+    all_at_once(check, once)
+    assert faulty.errors() == ""
+
+
+def test_f64_half_a_list_is_an_error_and_is_not_taken_for_the_whole(faulty: FaultyMount) -> None:
+    faulty.mount()
+
+    def check(_name: str, variant: tuple[int, str]) -> None:
+        status, errno = variant
+        server = paged(faulty)
+        server.on("GET", "last=t4", reply(status))
+        is_refused(faulty, server, errno)
+        assert len(server.paths("last=t4")) < 10
+
+    failing = {"500": (500, "EHOSTUNREACH"), "404": (404, "EIO"), "410": (410, "EIO"), "403": (403, "EACCES")}
+    all_at_once(check, failing)
+
+
+def test_f65_a_registry_that_cannot_be_listed_shows_what_is_known_and_opens_the_rest(faulty: FaultyMount) -> None:
+    faulty.mount()
+
+    def check(name: str, action: Action) -> None:
+        server = paged(faulty)
+        server.on("GET", "_catalog", action)
+        root = faulty.path("", server=server)
+        assert os.listdir(root) == []
+        assert faulty.reads(faulty.path(MOTD, server=server))
+        assert os.listdir(root) == ["app"]
+        assert listed(faulty, server) == TAGS
+        assert len(server.paths("_catalog")) == 1 or name == "empty"  # a catalog too, believed for as long as a tag
+
+    refusals = {str(status): reply(status) for status in (401, 403, 404, 405, 501)}
+    all_at_once(check, refusals | {"empty": reply(200, '{"repositories":[]}'), "[]": reply(200, "[]")})
+    assert faulty.errors() == ""
+
+
+# Tags that move. Every image has the files `one` and `two`, which both hold the image's name.
+
+
+def version(name: str) -> BuiltImage:
+    return image_of(layer(file("one", name.encode()), file("two", name.encode()), file(f"only-in-{name}")))
+
+
+def test_f66_a_tag_that_is_deleted_is_gone_for_who_comes_and_stays_for_who_is_inside(faulty: FaultyMount) -> None:
+    faulty.push("app", "1", version("old"))
+    faulty.push("app", "2", version("other"))
+    tag = faulty.path("app/1")
+    assert sorted(os.listdir(faulty.path("app"))) == ["1", "2"]
+    inside = os.open(tag / "rootfs", os.O_RDONLY | os.O_DIRECTORY)
+    with open(tag / "rootfs/one", "rb", buffering=0) as opened:
+        del faulty.registry.repository("app").tags["1"]
+        assert faulty.fails(tag / "digest", os.stat) == "ENOENT"
+        assert faulty.fails(tag / "rootfs/one", os.stat) == "ENOENT"
+        assert os.listdir(faulty.path("app")) == ["2"]
+        assert opened.read() == b"old"
+        assert sorted(os.listdir(inside)) == ["one", "only-in-old", "two"]
+        if faulty.driver == "kernel":  # libfuse asks for every name by its full path
+            assert read_in(inside, "two") == b"old"
+    os.close(inside)
+    assert (faulty.path("app/2/rootfs/one")).read_bytes() == b"other"
+    faulty.push("app", "1", version("again"))
+    becomes(lambda: os.path.exists(tag / "rootfs/only-in-again"), True)
+    assert sorted(os.listdir(faulty.path("app"))) == ["1", "2"]
+
+
+def read_in(directory: int, name: str) -> bytes:
+    descriptor = os.open(name, os.O_RDONLY, dir_fd=directory)
+    try:
+        return os.read(descriptor, 100)
+    finally:
+        os.close(descriptor)
+
+
+def test_f66_a_tag_that_moves_leaves_who_is_inside_in_an_image_that_is_whole(faulty: FaultyMount) -> None:
+    faulty.push("app", "1", version("old"))
+    rootfs = faulty.path("app/1/rootfs")
+    inside = os.open(rootfs, os.O_RDONLY | os.O_DIRECTORY)
+    with open(rootfs / "one", "rb", buffering=0) as opened:
+        number = os.fstat(opened.fileno()).st_ino
+        faulty.push("app", "1", version("new"))
+        if faulty.driver == "kernel":  # libfuse has one node for a path: who comes waits until the old one is closed
+            assert (rootfs / "one").read_bytes() == b"new"
+            assert read_in(inside, "two") == b"old"
+        assert opened.read() == b"old"
+        assert os.fstat(opened.fileno()).st_ino == number
+    assert sorted(os.listdir(inside)) == ["one", "only-in-old", "two"]
+    os.close(inside)
+    becomes((rootfs / "one").read_bytes, b"new")
+    becomes(lambda: sorted(os.listdir(rootfs)), ["one", "only-in-new", "two"])
+    assert (rootfs / "one").stat().st_ino != number
+
+
+def test_f67_a_tag_with_two_truths_gives_each_of_them_whole_and_with_its_own_inodes(faulty: FaultyMount) -> None:
+    names = {str(faulty.push("app", "1", version(name)).digest): name.encode() for name in ("first", "second")}
+    chance, lock = random.Random(67), threading.Lock()
+
+    def flip(right: Response) -> Response:
+        with lock:
+            faulty.registry.repository("app").tags["1"] = chance.choice(list(names))
+        return right
+
+    faulty.server.on("HEAD", "app/manifests/1", changed(flip))
+    tag = faulty.path("app/1")
+    inodes: dict[int, bytes] = {}
+    for _ in range(100):
+        with open(tag / "rootfs/one", "rb") as opened:
+            content = opened.read()
+            assert inodes.setdefault(os.fstat(opened.fileno()).st_ino, content) == content
+        inside = os.open(tag / "rootfs", os.O_RDONLY | os.O_DIRECTORY)
+        listed_here = sorted(os.listdir(inside))
+        assert listed_here in (["one", "only-in-first", "two"], ["one", "only-in-second", "two"])
+        if faulty.driver == "kernel":  # libfuse asks for every name by its full path
+            assert {f"only-in-{read_in(inside, name).decode()}" for name in ("one", "two")} == {listed_here[1]}
+        os.close(inside)
+        assert str(Digest.of((tag / "manifest.json").read_bytes())) in names
+        assert (tag / "digest").read_text().strip() in names
+        if set(inodes.values()) == set(names.values()):
+            break
+    assert set(inodes.values()) == set(names.values())
+
+
+def test_f68_referrers_are_not_asked_for_and_the_tags_in_their_place_are_not_listed(faulty: FaultyMount) -> None:
+    image = faulty.push_app()
+    for method in ("GET", "HEAD"):
+        faulty.server.on(method, "/referrers/", reply(500))
+    faulty.push("app", f"sha256-{image.digest.encoded}", version("signature"))
+    assert os.listdir(faulty.path("app")) == ["1"]
+    assert (faulty.path(f"app/sha256-{image.digest.encoded}/rootfs/one")).read_bytes() == b"signature"
+    assert faulty.reads(faulty.path(MOTD))
+    assert faulty.server.paths("/referrers/") == []
