@@ -89,6 +89,7 @@ class RegistryClient:
                 slots=slots or HostSlots(documents=8, transfers=6),
             )
 
+        self._credentials = credentials
         self._exchange = Exchange(
             stats, make_transport=make_transport, retry=retry, private_redirects=private_redirects, clock=clock
         )
@@ -146,5 +147,6 @@ class RegistryClient:
         return self._referrers.of(repository, digest)
 
     def close(self) -> None:
-        """Close idle connections; transfers go on."""
+        """Close idle connections and stop credential helpers; transfers go on."""
+        self._credentials.close()
         self._exchange.close()

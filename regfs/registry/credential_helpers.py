@@ -67,6 +67,8 @@ class CredentialHelpers:
         self._forgotten: TTLCache[str, bool] = TTLCache(1024, _FORGOTTEN_AGAIN_S, timer=clock)
         self._answers: TLRUCache[_Key, Credential | None] = TLRUCache(1024, _expiry, timer=clock)
         self._flights: dict[_Key, Future[Credential | None]] = {}
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._closed = False
 
     def credential(self, helper: str, *, server: str) -> Credential | None:
         """Return what `docker-credential-`*helper* has for *server*; None where it has nothing, or is broken.
@@ -98,6 +100,14 @@ class CredentialHelpers:
         with self._lock:
             self._answers.clear()
 
+    def close(self) -> None:
+        """Stop the helpers that run: a mount that has ended leaves no process behind."""
+        with self._lock:
+            self._closed = True
+            running = list(self._running)
+        for process in running:
+            _kill(process)
+
     def _fly(self, key: _Key, flight: Future[Credential | None]) -> None:
         credential: Credential | None = None
         try:
@@ -115,7 +125,7 @@ class CredentialHelpers:
     def _ask(self, key: _Key) -> Credential | None:
         """Run the helper. Raises OSError and ValueError, with messages that hold nothing of what it printed."""
         program = self._program(key.helper)
-        status, output = _run([program, "get"], key.server.encode(), self._environment, self._timeout_s)
+        status, output = self._run([program, "get"], key.server.encode())
         if status != 0:
             if _NOT_FOUND in output:
                 return None
@@ -130,6 +140,34 @@ class CredentialHelpers:
         if not username and not secret:
             return None
         return Credential.made_of(username, secret, source=f"docker-credential-{key.helper}")
+
+    def _run(self, command: list[str], request: bytes) -> tuple[int, bytes]:
+        """Return the status and the standard output of *command*, which leads a process group of its own.
+
+        Raises ValueError, with the whole group killed, when it takes longer than it may or prints too much.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env=self._environment,
+            start_new_session=True,
+        ) as process:
+            try:
+                with self._lock:
+                    self._running.add(process)
+                    if self._closed:
+                        raise ValueError("the mount ends")
+                _give(process, request)
+                output = _collect(process, deadline)
+                return process.wait(max(0.0, deadline - time.monotonic())), output
+            finally:
+                _kill(process)
+                with self._lock:
+                    self._running.discard(process)
 
     def _program(self, helper: str) -> str:
         if not _NAME.fullmatch(helper):
@@ -149,30 +187,6 @@ class CredentialHelpers:
 
 def _expiry(_key: _Key, credential: Credential | None, now: float) -> float:
     return now + (_NOTHING_KEPT_S if credential is None else _KEPT_S)
-
-
-def _run(command: list[str], request: bytes, environment: Mapping[str, str], timeout_s: float) -> tuple[int, bytes]:
-    """Return the status and the standard output of *command*, which leads a process group of its own.
-
-    Raises ValueError, with the whole group killed, when it takes longer than *timeout_s* or prints too much.
-    """
-    deadline = time.monotonic() + timeout_s
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        env=environment,
-        start_new_session=True,
-    ) as process:
-        try:
-            _give(process, request)
-            output = _collect(process, deadline)
-            return process.wait(max(0.0, deadline - time.monotonic())), output
-        finally:
-            if process.poll() is None:
-                _kill(process)
 
 
 def _give(process: subprocess.Popen[bytes], request: bytes) -> None:
@@ -211,6 +225,9 @@ def _collect(process: subprocess.Popen[bytes], deadline: float) -> bytes:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill the group of *process*, unless it has ended by itself: then what it left behind may go on."""
+    if process.poll() is not None:
+        return
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:

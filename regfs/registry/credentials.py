@@ -80,6 +80,10 @@ class Credentials:
         """Let helpers be asked again for *registry*: it has refused what they said, or said nothing to."""
         self._helpers.forget(_server(canonical_registry(registry)))
 
+    def close(self) -> None:
+        """Stop the helpers that run."""
+        self._helpers.close()
+
     def _find(self, keys: Sequence[str]) -> Credential | None:
         """Return what the first source has for *keys*, the most special first; the last one is the host."""
         for source in self._sources():

@@ -8,6 +8,7 @@ import logging
 import os
 import select
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -432,6 +433,20 @@ def test_f9_a_helper_that_hangs_is_stopped_with_its_children(user: User, tmp_pat
         return
     assert select.select([child], [], [], 10)[0], "the helper's child still runs"
     os.close(child)
+
+
+def test_f9_a_helper_that_hangs_does_not_outlive_us(user: User, tmp_path: Path) -> None:
+    user.docker(credsStore="hanging")
+    os.mkfifo(tmp_path / "began")
+    user.helper("hanging", f"echo $$ > {tmp_path}/began; exec sleep 600")
+    credentials = user.credentials()
+    with ThreadPoolExecutor(1) as pool:
+        waiter = pool.submit(password, credentials, "ghcr.io")
+        helper = os.pidfd_open(int((tmp_path / "began").read_text()))
+        credentials.close()
+        assert select.select([helper], [], [], 10)[0], "the helper still runs"
+        assert waiter.result(10) is None
+    os.close(helper)
 
 
 def test_f9_a_helper_that_leaves_a_child_behind_answers_at_once(user: User, tmp_path: Path) -> None:
