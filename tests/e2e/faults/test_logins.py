@@ -1,0 +1,131 @@
+"""Logins that are broken, wanted by many at once, or half written: F9 to F11 of the fault catalogue, below a mount."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.support.fault_server import FaultServer
+from tests.support.faulty_mount import FaultyMount
+from tests.support.memory_registry import MemoryRegistry
+
+MOTD = "app/1/rootfs/motd"
+SECRET = "marked-secret-of-a-helper"
+BROKEN = {
+    "junk": f"echo {SECRET}",
+    "fails": f"echo {SECRET} >&2; exit 1",
+    "silent": "exit 0",
+    "wrong": f'echo \'{{"Username": 1, "Secret": "{SECRET}"}}\'',
+    "endless": f"yes {SECRET}",
+    "killed": "kill -9 $$",
+}
+
+
+def with_helpers(faulty: FaultyMount, scripts: Mapping[str, str]) -> dict[str, str]:
+    """Install docker-credential-NAME for each of *scripts*; return the environment that finds them."""
+    directory = faulty.home / "bin"
+    directory.mkdir(parents=True)
+    for name, script in scripts.items():
+        (directory / f"docker-credential-{name}").write_text(f"#!/bin/sh\n{script}\n")
+        (directory / f"docker-credential-{name}").chmod(0o755)
+    return {"PATH": f"{directory}:{os.environ['PATH']}"}
+
+
+def guarded(faulty: FaultyMount, *, users: dict[str, str] | None = None) -> FaultServer:
+    """Return a registry with app:1 that wants a token, which it gives to anybody unless there are *users*."""
+    server = faulty.new_server(MemoryRegistry(tokens=True, users=users))
+    faulty.push_app(server=server)
+    return server
+
+
+def tokens_fetched(server: FaultServer) -> int:
+    """Return how many tokens for app the server was asked for."""
+    return len(server.paths("/token.*repository%3Aapp"))
+
+
+def test_f9_a_broken_helper_is_warned_about_and_means_anonymous(faulty: FaultyMount) -> None:
+    faulty.secret(SECRET)
+    environment = with_helpers(faulty, BROKEN)
+    servers = {name: guarded(faulty) for name in [*BROKEN, "missing"]}
+    faulty.write_config({"credHelpers": {server.address: name for name, server in servers.items()}})
+    mount = faulty.mount(environment=environment)
+    for name, server in servers.items():
+        assert faulty.reads(faulty.path(MOTD, server=server))
+        assert f"docker-credential-{name}" in mount.log.read_text()
+        assert set(server.headers("authorization", "/token")) == {None}
+    assert faulty.errors() == ""
+
+
+def test_f9_a_helper_that_works_opens_what_is_private(faulty: FaultyMount) -> None:
+    server = guarded(faulty, users={"ada": SECRET})
+    encoded = base64.b64encode(f"ada:{SECRET}".encode()).decode()
+    for text in (SECRET, encoded):
+        faulty.secret(text, server)
+    answer = json.dumps({"Username": "ada", "Secret": SECRET})
+    environment = with_helpers(faulty, {"right": f"read server; [ $server = {server.address} ] && echo '{answer}'"})
+    faulty.write_config({"credHelpers": {server.address: "right"}})
+    faulty.mount(environment=environment)
+    assert faulty.reads(faulty.path(MOTD, server=server))
+    assert set(server.headers("authorization", "/token")) == {f"Basic {encoded}"}
+
+
+def test_f9_a_helper_that_hangs_costs_its_registry_a_deadline_and_others_nothing(faulty: FaultyMount) -> None:
+    server, other = guarded(faulty), guarded(faulty)
+    environment = with_helpers(faulty, {"hanging": "exec sleep 600"})
+    faulty.write_config({"credHelpers": {server.address: "hanging"}})
+    faulty.mount("--timeout", "2s", environment=environment)
+    with ThreadPoolExecutor(1) as pool:
+        waiter = pool.submit(faulty.fails, faulty.path(MOTD, server=server), Path.read_bytes)
+        assert faulty.reads(faulty.path(MOTD, server=other))
+        assert faulty.neighbour_lives()
+        assert waiter.result(60) == "ETIMEDOUT"
+    assert server.address in faulty.errors()
+    assert tokens_fetched(server) == 0
+
+
+def test_f10_fifty_readers_that_meet_a_401_fetch_one_token(faulty: FaultyMount) -> None:
+    registry = MemoryRegistry(tokens=True)
+    server = faulty.new_server(registry)
+    for number in range(50):
+        faulty.push_app(tag=str(number), server=server)
+    user, password = faulty.log_in(server=server)
+    registry.users, registry.public = {user: password}, False
+    faulty.mount("--timeout", "60s")
+    together = threading.Barrier(50)
+
+    def manifest(number: int) -> bytes:
+        together.wait()
+        return faulty.path(f"app/{number}/manifest.json", server=server).read_bytes()
+
+    with ThreadPoolExecutor(50) as pool:
+        read = list(pool.map(manifest, range(50)))
+    assert {content for content, _type in registry.repositories["app"].manifests.values()} == set(read)
+    assert tokens_fetched(server) == 1
+    assert faulty.errors() == ""
+
+
+@pytest.mark.parametrize("written", ['{"auths": {"', "", "[]"], ids=["half", "empty", "list"])
+def test_f11_a_config_that_is_half_written_keeps_the_last_login(faulty: FaultyMount, written: str) -> None:
+    registry = MemoryRegistry(tokens=True)
+    server = faulty.new_server(registry)
+    for tag in ("1", "2", "3"):
+        faulty.push_app(tag=tag, server=server)
+    user, password = faulty.log_in(server=server)
+    registry.users, registry.public = {user: password}, False
+    assert faulty.reads(faulty.path(MOTD, server=server))
+    faulty.write_config(written)
+    registry.revoke()
+    assert faulty.reads(faulty.path("app/2/rootfs/motd", server=server))
+    assert "config.json" in faulty.mounted.log.read_text()
+    assert None not in server.headers("authorization", "/token")
+    registry.revoke()
+    registry.users = dict([faulty.log_in(server=server)])
+    assert faulty.reads(faulty.path("app/3/rootfs/motd", server=server))
+    assert tokens_fetched(server) >= 3
