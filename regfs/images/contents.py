@@ -88,7 +88,7 @@ class Contents:
         # Where the layers in use came from.
         self._blobs: WeakKeyDictionary[LayerIndex, LayerBlob] = WeakKeyDictionary()
         self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()
-        self._refused: TTLCache[tuple[Digest, Digest], tuple[type[BadContent], str]] = TTLCache(256, refused_s)
+        self._refused: TTLCache[tuple[Digest, Digest, int], tuple[type[BadContent], str]] = TTLCache(256, refused_s)
 
     def passing(self) -> list[Passing]:
         """Return the passes that are under way."""
@@ -144,15 +144,14 @@ class Contents:
     def _pass(self, blob: LayerBlob) -> LayerIndex:
         layer_compression(blob.descriptor.media_type)  # Unsupported, before anything is fetched
         with self._lock:
-            # By the blob too: another image may have the same files in one that is right.
-            refused = self._refused.get((blob.diff_id, blob.descriptor.digest))
+            refused = self._refused.get(_refusal_of(blob))
         if refused is not None:
             raise refused[0](refused[1])
         try:
             twice_if_wrong(lambda: self._pass_once(blob))
         except BadContent as error:
             with self._lock:
-                self._refused[blob.diff_id, blob.descriptor.digest] = type(error), str(error)
+                self._refused[_refusal_of(blob)] = type(error), str(error)
             raise
         self._stats.count("layers.passes")
         self._stats.count("layers.bytes", blob.descriptor.size)
@@ -238,6 +237,11 @@ class Contents:
 
     def _path(self, chain: Digest) -> Path:
         return self._images / f"{chain.encoded}.merged"
+
+
+def _refusal_of(blob: LayerBlob) -> tuple[Digest, Digest, int]:
+    """Return what is refused: another image may have the same files in a blob that is right, or say its right size."""
+    return blob.diff_id, blob.descriptor.digest, blob.descriptor.size
 
 
 def _landed(under_way: set[Future[Landed[LayerIndex]]], indexes: list[LayerIndex]) -> set[Future[Landed[LayerIndex]]]:

@@ -265,6 +265,18 @@ def test_a_wrong_layer_is_not_downloaded_for_every_name_below_it(served: Served,
     assert len(served.server.paths(f"GET .*blobs/{digest}")) == 2
 
 
+def test_f43_a_layer_of_which_one_manifest_names_a_wrong_size_is_right_for_the_others(
+    served: Served, app: BuiltImage
+) -> None:
+    manifest = json.loads(app.manifest)
+    manifest["layers"][0]["size"] += 1
+    served.document("app", "wrong", json.dumps(manifest).encode(), MANIFEST)
+    shown = served.show(refused_s=60.0)
+    with pytest.raises(BadContent):
+        shown.names("app/wrong/rootfs")
+    assert shown.read("app/1/rootfs/base") == BIG
+
+
 def test_f50_a_blob_that_goes_on_is_an_error(served: Served, app: BuiltImage) -> None:
     served.server.on("GET", "app/blobs", changed(lambda r: Response(r.status, r.headers, r.body + b"more")))
     fails(served, f"app/1/blobs/{app.layers[0].digest}", BadContent)
