@@ -19,7 +19,7 @@ How a read() gets its bytes, for `library/debian/12/rootfs/etc/os-release`:
 
 1. The kernel has resolved the path one name at a time. Each answer was a node id: image, deciding layer, row in that
    layer's index. So opening it is one row's look-up, and nothing had to be remembered in between.
-2. `tree` takes the row's content: small files are a span of the layer's pack, those of 64 KiB and more are objects,
+2. `tree` takes the row's content: small files are a span of the layer's pack, those of 256 KiB and more are objects,
    files of their own. `store` opens it; `mount` answers from there, or hands the object to the kernel (passthrough).
 3. Where the layer has not been seen before, the first look-up below `rootfs` started its pass: `registry` receives the
    blob, `layers` inflates and parses it, `store` writes objects, pack and index; the digest of the blob and of the tar

@@ -24,8 +24,11 @@ from regfs.layers.sink import LayerSink, ObjectSink
 from regfs.layers.tar import TarEntry, TarReader
 from regfs.model.digest import Digest
 
-OBJECT_SIZE = 1 << 16
-"""Files from this size on are objects; smaller ones go into the pack."""
+OBJECT_SIZE = 1 << 18
+"""Files from this size on are objects; smaller ones go into the pack.
+
+An object is shared by all layers and can be passed through, and costs the pass some 0.3 ms. From 64 KiB on there would
+be four times as many, for a seventh more of the bytes."""
 MAX_HOLES = 64 << 30
 """How many bytes of holes the sparse files of one layer may have: each is hashed as the zero that it is."""
 

@@ -43,7 +43,7 @@ _EXECUTE = 1
 _WRITE = 2
 _XATTR_NAME_AT = 8
 _DONE = b""
-# Files that lie in packs are smaller than this. More would make an open cost what a read costs.
+# Most files that lie in packs are smaller than this. More would make an open cost what a read costs.
 _STORED_AT_ONCE = 64 * 1024
 _MOST_STORED = 1 << 16
 _NO_SUCH_NAME_FOR_EVER = abi.pack_entry(0, b"", math.inf)

@@ -2,7 +2,7 @@
 
     layers/<diff id>.index  layers/<diff id>.pack     one layer; where the index is, the layer is whole
     layers/<diff id>.sums                              what its files were when they were written (sums.py)
-    objects/<hh>/<hex>                                 a file of 64 KiB or more by its sha256, shared by all layers
+    objects/<hh>/<hex>                                 a file of 256 KiB or more by its sha256, shared by all layers
     young/<token>                                      what may not be on the disk yet
     passes/<token>…                                    a pass under way (layer_writer.py)
 

@@ -148,7 +148,7 @@ def test_a_layer_that_fails_is_told_while_another_is_still_coming(served: Served
 
 
 def test_a_cache_that_was_deleted_under_open_directories_is_made_again(served: Served) -> None:
-    big = os.urandom(100_000)
+    big = os.urandom(300_000)
     served.push("app", "1", image_of(layer(file("big", big), file("small", b"s"))))
     shown = served.show()
     rootfs = shown.find("app/1/rootfs").node

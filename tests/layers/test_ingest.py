@@ -14,7 +14,7 @@ import pytest
 
 from regfs.errors import BadLayer, CacheFailure, DigestMismatch, RegistryUnavailable, TooLarge, Unsupported
 from regfs.images.passing import LayerToPass, Progress, pass_here
-from regfs.layers.ingest import MAX_HOLES
+from regfs.layers.ingest import MAX_HOLES, OBJECT_SIZE
 from regfs.layers.sink import LayerSink
 from regfs.model.digest import Digest
 from regfs.store.layer_store import LayerStore
@@ -22,7 +22,7 @@ from tests.layers.passed import Passed, ignore, in_chunks, left_behind, passed, 
 from tests.support.images import BuiltLayer, directory, file, layer, layer_of_tar, tar_of
 
 WRONG = Digest.of(b"something else")
-SMALL, BIG = os.urandom(10_000), os.urandom(200_000)
+SMALL, BIG = os.urandom(10_000), os.urandom(300_000)
 LAYER = layer(directory("d"), file("d/small", SMALL), file("d/big", BIG), file("empty"))
 
 
@@ -46,7 +46,7 @@ def test_a_layer_is_passed(tmp_path: Path, compression: str, chunk: int) -> None
 
 
 def test_big_files_are_objects_named_by_their_content_and_small_ones_are_packed(tmp_path: Path) -> None:
-    at_limit, below = os.urandom(1 << 16), os.urandom((1 << 16) - 1)
+    at_limit, below = os.urandom(OBJECT_SIZE), os.urandom(OBJECT_SIZE - 1)
     found = passed(tmp_path, file("a", b"first"), file("below", below), file("limit", at_limit), file("empty"))
     assert found["limit"].content == hashlib.sha256(at_limit).digest()
     assert found.store.object_path(hashlib.sha256(at_limit).hexdigest()).read_bytes() == at_limit

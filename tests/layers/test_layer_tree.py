@@ -314,7 +314,7 @@ ROOT = directory("./", mode=0o711, uid=3, mtime_ns=1)
     [
         (
             directory("d", mode=0o1777, mtime_ns=5),
-            file("d/big", b"x" * 70_000, mode=0o6755, uid=4294967294, gid=6, mtime_ns=1_500_000_000_123_456_789),
+            file("d/big", b"x" * 300_000, mode=0o6755, uid=4294967294, gid=6, mtime_ns=1_500_000_000_123_456_789),
             file("d/old", mtime_ns=-1_500_000_000, xattrs={"user.a": b"\0b", "security.selinux": b"x"}),
             symlink("l", "d/big", mtime_ns=77_000_000_001, xattrs={"trusted.overlay.opaque": b"y", "trusted.t": b"1"}),
             hardlink("h", "d/big"),

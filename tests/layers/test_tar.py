@@ -273,7 +273,7 @@ def sparse_file(path: Path, extents: int) -> None:
         for number in range(extents):
             target.seek(number * 300_000 + 100_000)
             target.write(randomness.randbytes(5000))
-        target.truncate(extents * 300_000 + 100_000)
+        target.truncate(extents * 300_000 + 300_000)
 
 
 @pytest.mark.parametrize(

@@ -401,7 +401,7 @@ def test_a_merge_is_the_same_every_time(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_contents_are_where_the_deciding_layer_put_them(stack: Stack) -> None:
-    image = stack([file("empty"), file("small", b"s")], [file("big", b"b" * (1 << 16)), device("c", 1, 3)])
+    image = stack([file("empty"), file("small", b"s")], [file("big", b"b" * (1 << 18)), device("c", 1, 3)])
     contents = {name: image.rootfs.content(node_of(image, name)) for name in (b"empty", b"small", b"big", b"c")}
     assert isinstance(contents[b"empty"], Nothing)
     assert isinstance(contents[b"small"], Packed)

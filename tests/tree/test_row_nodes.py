@@ -271,7 +271,7 @@ def test_a_slow_registry_blocks_only_who_waits_for_it(served: Served) -> None:
 
 
 def test_two_daemons_that_pass_the_same_layers_at_once_both_serve_them(served: Served) -> None:
-    big = os.urandom(200_000)
+    big = os.urandom(300_000)
     served.push("app", "1", image_of(layer(file("big", big)), layer(file("small", b"s"))))
     daemons = [served.show(), served.show()]
     read: list[bytes] = []
