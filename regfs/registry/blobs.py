@@ -139,32 +139,37 @@ class Blobs:
 
     def _resumed(self, endpoint: Endpoint, wanted: _Wanted, start: int, stop: int) -> Generator[bytes, None, None]:
         """Give the bytes `[start, stop)` from one endpoint, going on where a transfer broke off."""
-        offset, failures = start, _Failures(self._retry)
+        retry = self._retry if endpoint.upstream else self._retry.beside_others()
+        offset, failures = start, _Failures(retry)
         while offset < stop:
+            is_answered = False
             try:
-                with closing(self._part(endpoint, wanted, offset, stop)) as chunks:
-                    for chunk in chunks:
-                        offset += len(chunk)
-                        yield chunk
+                with self._open(endpoint, wanted, offset, stop) as answer:
+                    is_answered = True
+                    with closing(self._part(answer, wanted, offset, stop)) as chunks:
+                        for chunk in chunks:
+                            offset += len(chunk)
+                            yield chunk
                 if offset < stop:
                     raise RegistryUnavailable(f"{wanted.what}: the transfer ended after {offset} of {stop} bytes")
             except (RegistryUnavailable, RegistryTimeout, WrongBody) as error:
                 # What broke off in the transport names its host alone; who reads the error wants to know the blob.
                 named = error if wanted.what in str(error) else type(error)(f"{wanted.what}: {error}")
+                if not is_answered and offset == start:
+                    raise named from error.__cause__  # nothing broke off: it was asked for as often as makes sense
                 wait_s = failures.wait_s(named, offset)
                 self._stats.count("registry.retries")
                 log.info("%s; going on at byte %d in %.1f s", named, offset, wait_s)
                 patience.current().sleep(wait_s)
 
-    def _part(self, endpoint: Endpoint, wanted: _Wanted, start: int, stop: int) -> Generator[bytes, None, None]:
-        """Give bytes from *start* on, *stop* at most: those of one answer."""
-        with self._open(endpoint, wanted, start, stop) as answer:
-            first, last = body_range(answer, start=start, stop=stop, size=wanted.size, what=wanted.what)
-            if answer.status == 200 and is_encoded(answer):
-                chunks = identity_body(answer, wanted.descriptor, what=wanted.what)
-            else:
-                chunks = _exactly(answer.chunks(), last - first, what=wanted.what)
-            yield from _window(chunks, start - first, stop - first)
+    def _part(self, answer: Answer, wanted: _Wanted, start: int, stop: int) -> Generator[bytes, None, None]:
+        """Give the bytes from *start* on, *stop* at most, that *answer* has."""
+        first, last = body_range(answer, start=start, stop=stop, size=wanted.size, what=wanted.what)
+        if answer.status == 200 and is_encoded(answer):
+            chunks = identity_body(answer, wanted.descriptor, what=wanted.what)
+        else:
+            chunks = _exactly(answer.chunks(), last - first, what=wanted.what)
+        yield from _window(chunks, start - first, stop - first)
 
     def _open(self, endpoint: Endpoint, wanted: _Wanted, start: int, stop: int) -> Answer:
         """Return the answer, 200 or 206, to a request for `[start, stop)`."""

@@ -108,7 +108,7 @@ class Exchange:
                 raise
             except (RegistryUnavailable, RegistryTimeout) as error:
                 failure = _Failure(error, self._retry.wait_s(attempt), is_down=_is_down(error, request))
-            self._again(host, failure, attempt)
+            self._again(host, failure, attempt, request)
 
     def probe(self, request: Request) -> Answer:
         """Return the answer to *request*, which finds out whether its scheme is spoken: sent once, without redirects.
@@ -155,12 +155,13 @@ class Exchange:
             self._health.throttled(host, wait_s)
         return _Failure(error, wait_s, is_down=answer.status in DOWN)
 
-    def _again(self, host: str, failure: _Failure, attempt: int) -> None:
+    def _again(self, host: str, failure: _Failure, attempt: int, request: Request) -> None:
         """Wait before the next attempt. Raises the failure's error where there is none, or no time for it."""
-        error = failure.error
+        error, is_for_a_mirror = failure.error, _is_for_a_mirror(request)
+        attempts = (self._retry.beside_others() if is_for_a_mirror else self._retry).attempts
         may_wait_s = patience.current().remaining_s(self._retry.throttle_s)
-        hopeless = isinstance(error, ConnectFailed) or (isinstance(error, Slow) and attempt > 1)
-        is_last = hopeless or attempt >= self._retry.attempts or failure.wait_s > self._retry.throttle_s
+        hopeless = isinstance(error, ConnectFailed) or (isinstance(error, Slow) and (is_for_a_mirror or attempt > 1))
+        is_last = hopeless or attempt >= attempts or failure.wait_s > self._retry.throttle_s
         if is_last and failure.is_down:
             self._health.failed(host, error)
         if is_last or failure.wait_s > may_wait_s:
@@ -201,4 +202,9 @@ def _is_down(error: RegfsError, request: Request) -> bool:
     """
     if isinstance(error, TransferCut):
         return False
-    return not isinstance(error, Slow) or isinstance(error, ConnectTimeout) or request.answer_within_s is not None
+    return not isinstance(error, Slow) or isinstance(error, ConnectTimeout) or _is_for_a_mirror(request)
+
+
+def _is_for_a_mirror(request: Request) -> bool:
+    """Tell whether *request* goes to a mirror: then it is in a hurry."""
+    return request.answer_within_s is not None

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cachetools import TTLCache
 
@@ -23,6 +23,7 @@ TRANSIENT = frozenset({408, 429, 499, 500, 502, 503, 504, 522})
 # Those that say that the host is down, not that this one answer fails: other objects of it may well be had.
 DOWN = frozenset({502, 503, 504, 522})
 _HOSTS_LIMIT = 1024
+_ATTEMPTS_BESIDE_OTHERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,10 @@ class RetryPolicy:
     throttle_s: float = 15.0
     breaker_s: float = 5.0
     clock_s: float = 600.0
+
+    def beside_others(self) -> RetryPolicy:
+        """Return the policy for a mirror: where there is somebody else to ask, nobody waits for a host that fails."""
+        return replace(self, attempts=min(self.attempts, _ATTEMPTS_BESIDE_OTHERS))
 
     def wait_s(self, attempt: int) -> float:
         """Return how long to wait after failure number *attempt* (1, 2, …): with jitter, so that clients spread."""

@@ -95,6 +95,15 @@ def test_f48_progress_makes_up_for_failures(rig: Rig) -> None:
     assert len(server.paths("/blobs/")) == 8
 
 
+@pytest.mark.parametrize("action", [reply(500), reply(503), reset()], ids=["500", "503", "reset"])
+def test_f28_a_blob_that_never_begins_is_asked_for_as_often_as_anything_else(rig: Rig, action: Action) -> None:
+    server, blob = serving(rig)
+    server.on("GET", "/blobs/", action)
+    with pytest.raises(RegistryUnavailable, match=str(DIGEST)):
+        fetched(rig.client(server), server, blob)
+    assert len(server.paths("/blobs/")) == RETRY.attempts
+
+
 @pytest.mark.parametrize("position", [SIZE // 2, SIZE - 1], ids=["middle", "last byte"])
 def test_f49_a_flipped_bit_reaches_the_digest_check(rig: Rig, position: int) -> None:
     server, blob = serving(rig)

@@ -94,6 +94,21 @@ def test_f69_a_dead_mirror_costs_one_attempt_not_one_for_each_file(rig: Rig) -> 
     assert len(mirror.paths()) == 1
 
 
+@pytest.mark.parametrize(
+    ("action", "attempts"),
+    [(reply(503), 2), (reply(500), 2), (reset(), 2), (silence, 1)],
+    ids=["503", "500", "reset", "silence"],
+)
+def test_f69_nobody_waits_long_for_a_mirror_while_the_registry_can_be_asked(
+    rig: Rig, action: Action, attempts: int
+) -> None:
+    server, mirror, blob = pair(rig)
+    mirror.on("*", ".", action)
+    client = rig.client(server, mirrors=[mirror], pace=IMPATIENT, retry=RetryPolicy(base_s=0.001, breaker_s=60))
+    assert b"".join(client.blob(repository_of(server), blob)) == CONTENT
+    assert len(mirror.paths()) == attempts
+
+
 def test_f69_a_mirrors_404_alone_is_not_not_found(rig: Rig) -> None:
     server, mirror, _blob = pair(rig)
     mirror.on("*", ".", reply(404))
