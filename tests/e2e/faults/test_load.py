@@ -80,7 +80,7 @@ class Quota:
 
 
 def test_f25_429_is_waited_out_and_nothing_is_asked_before_its_time(faulty: FaultyMount) -> None:
-    faulty.mount()
+    faulty.mount("--timeout", "60s")
 
     def check(_name: str, pattern: str) -> None:
         registry = Registry(faulty)
@@ -103,7 +103,7 @@ TOO_LONG = {
 
 
 def test_f26_a_quota_that_is_used_up_is_told_at_once_and_costs_nothing_that_was_seen(faulty: FaultyMount) -> None:
-    faulty.mount()
+    faulty.mount("--timeout", "60s")
     registries: list[Registry] = []
 
     def check(_name: str, after: str) -> None:
@@ -136,7 +136,7 @@ def after(value: str | None) -> dict[str, str]:
 
 
 def test_f26_a_retry_after_without_sense_is_as_none(faulty: FaultyMount) -> None:
-    faulty.mount()
+    faulty.mount("--timeout", "60s")
 
     def check(_name: str, value: str | None) -> None:
         registry = Registry(faulty)
@@ -159,7 +159,7 @@ def test_f26_429_for_ever_costs_who_asks_their_deadline_and_nobody_else_anything
 
 
 def test_f27_a_server_error_that_passes_is_not_noticed(faulty: FaultyMount) -> None:
-    faulty.mount()
+    faulty.mount("--timeout", "60s")
 
     def check(_name: str, status: int) -> None:
         registry = Registry(faulty)
@@ -173,7 +173,7 @@ def test_f27_a_server_error_that_passes_is_not_noticed(faulty: FaultyMount) -> N
 
 
 def test_f28_a_registry_that_is_down_is_left_alone_and_what_was_seen_stays(faulty: FaultyMount) -> None:
-    faulty.mount()
+    faulty.mount("--timeout", "60s")
     registry = Registry(faulty)
     cached = blobs_in(faulty.cache)
     registry.is_wrong(
@@ -233,7 +233,7 @@ def test_f28_an_object_that_cannot_be_had_does_not_cost_the_others(faulty: Fault
 
 
 def test_f29_ecrs_400_for_throttling_is_waited_out(faulty: FaultyMount) -> None:
-    faulty.mount()
+    faulty.mount("--timeout", "60s")
 
     def check(_name: str, body: str) -> None:
         registry = Registry(faulty)
@@ -245,7 +245,7 @@ def test_f29_ecrs_400_for_throttling_is_waited_out(faulty: FaultyMount) -> None:
 
 
 def test_f29_ecrs_400_for_longer_is_a_used_up_quota_and_not_for_ever(faulty: FaultyMount) -> None:
-    faulty.mount()
+    faulty.mount("--timeout", "60s")
     registry = Registry(faulty)
     registry.is_wrong(reply(400, THROTTLED_BY_ECR, {"Retry-After": "3600"}), pattern="/manifests/sha256")
     assert registry.fails("app/new/manifest.json", Path.read_bytes) == "EBUSY"
@@ -268,7 +268,7 @@ PAGES: Mapping[str, tuple[str, str, Callable[[Path], object]]] = {
 
 
 def test_f30_a_web_page_is_an_error_and_is_not_kept(faulty: FaultyMount) -> None:
-    faulty.mount()
+    faulty.mount("--timeout", "60s")
 
     def check(_name: str, where: tuple[str, str, Callable[[Path], object]]) -> None:
         pattern, name, do = where

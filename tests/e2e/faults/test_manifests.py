@@ -18,6 +18,8 @@ from tests.support.hello import host_architecture
 from tests.support.images import file, image_of, index_of, layer
 from tests.support.memory_registry import INDEX, MANIFEST, MemoryRegistry
 
+# No tag moves and no wait is at stake, but a busy machine may be slow.
+PATIENT = ("--tag-ttl", "60s", "--timeout", "60s")
 NOWHERE = "sha256:" + "0" * 64
 
 
@@ -138,7 +140,7 @@ SAID = {
 
 
 def test_f32_the_digest_of_a_tag_is_that_of_the_bytes_whatever_the_header_of_a_get_says(faulty: FaultyMount) -> None:
-    faulty.mount()
+    faulty.mount(*PATIENT)
 
     def check(_name: str, said: str) -> None:
         app = App(faulty)
@@ -153,7 +155,7 @@ def test_f32_the_digest_of_a_tag_is_that_of_the_bytes_whatever_the_header_of_a_g
 
 
 def test_f32_a_head_that_names_what_does_not_exist_does_not_make_the_tag_a_missing_one(faulty: FaultyMount) -> None:
-    faulty.mount()
+    faulty.mount(*PATIENT)
 
     def check(_name: str, said: str) -> None:
         app = App(faulty)
@@ -213,7 +215,7 @@ def test_f33_the_name_of_one_image_never_has_the_bytes_of_another(faulty: Faulty
 
 
 def test_f34_a_head_that_fails_does_not_hide_a_tag(faulty: FaultyMount) -> None:
-    faulty.mount()
+    faulty.mount(*PATIENT)
 
     def check(_name: str, status: int) -> None:
         app = App(faulty)
@@ -246,7 +248,7 @@ INCOMPLETE = {
 
 
 def test_f35_a_head_that_says_too_little_makes_no_empty_file(faulty: FaultyMount) -> None:
-    faulty.mount()
+    faulty.mount(*PATIENT)
 
     def check(_name: str, action: Action) -> None:
         app = App(faulty)
@@ -263,7 +265,7 @@ def without_end(*, head: bytes = b"") -> Flood:
 
 
 def test_f36_a_manifest_without_end_is_too_large_and_is_not_read(faulty: FaultyMount) -> None:
-    faulty.mount()
+    faulty.mount(*PATIENT)
 
     def check(name: str, flood: Flood) -> None:
         app = App(faulty)
@@ -295,7 +297,7 @@ BOMBS = {
 
 
 def test_f36_a_document_that_is_made_to_harm_is_an_error_and_its_bytes_are_there(faulty: FaultyMount) -> None:
-    faulty.mount()
+    faulty.mount(*PATIENT)
 
     def check(name: str, bomb: tuple[bytes, str]) -> None:
         document, errno = bomb
