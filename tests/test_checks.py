@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -31,15 +32,15 @@ def test_a_device_that_is_closed_to_the_user_is_told_with_its_mode(
 ) -> None:
     if ordinary_user is None:
         pytest.skip("needs root, to make a device that is closed to others")
-    device = tmp_path / "fuse"
-    device.touch(mode=0o600)
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(above.stat().st_mode | 0o011)
-    program = f"from regfs import checks; checks.FUSE_DEVICE = {str(device)!r}; checks.check_device()"
-    done = subprocess.run(
-        ["setpriv", f"--reuid={ordinary_user}", "--clear-groups", sys.executable, "-c", program],
-        env=environment_for(tmp_path), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as made:
+        os.chmod(made, 0o755)
+        device = Path(made, "fuse")
+        device.touch(mode=0o600)
+        program = f"from regfs import checks; checks.FUSE_DEVICE = {str(device)!r}; checks.check_device()"
+        done = subprocess.run(
+            [*as_user(ordinary_user), sys.executable, "-c", program],
+            env=environment_for(tmp_path), capture_output=True, text=True, check=False,
+        )  # fmt: skip
     assert f"{device} may not be opened (mode 0600, owner 0): chmod 666 {device}, or run as root" in done.stderr
 
 

@@ -11,9 +11,12 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -102,8 +105,19 @@ def wait_for_exit(pids: Sequence[int], timeout_s: float = _PATIENCE_S) -> list[i
     return left
 
 
+def _private_directory(uid: int) -> Path:
+    """Return a new directory of an ordinary user: pytest closes its own to others whenever a session begins."""
+    directory = Path(tempfile.mkdtemp(prefix="regfs-tests-"))
+    os.chown(directory, uid, uid)
+    return directory
+
+
 class Mounted:
-    """One mount of regfs below *directory*, which gets `reg` (the mount point), `cache`, `home` and `log`."""
+    """One mount of regfs below *directory*, which gets `reg` (the mount point), `cache`, `home` and `log`.
+
+    An ordinary user's mount gets a directory of its own instead, which goes when it goes. *program* is an installed
+    regfs, which is not told where this tree is; otherwise this tree's runs. All of it runs beside the mount point.
+    """
 
     def __init__(
         self,
@@ -114,7 +128,11 @@ class Mounted:
         uid: int | None = None,
         cache: Path | None = None,
         name: str = "reg",
+        program: Sequence[str] = (),
     ) -> None:
+        if uid is not None:
+            directory = _private_directory(uid)
+            weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
         self.path = directory / name
         self.cache = cache if cache is not None else directory / "cache"
         self.home = directory / "home"
@@ -124,29 +142,19 @@ class Mounted:
             made.mkdir(parents=True, exist_ok=True)
             if uid is not None:
                 os.chown(made, uid, uid)
-        if uid is not None:
-            os.chown(directory, uid, uid)
-            self._open_the_way(directory)
+        self.regfs = list(program) or regfs_command()
         self._environment = environment_for(self.home, environment)
+        if program:
+            del self._environment["PYTHONPATH"]
         fixed = ["--cache-dir", str(self.cache), "--log-file", str(self.log)]
-        self.command = [*as_user(uid), *regfs_command(), *fixed, *options, str(self.path)]
-
-    @staticmethod
-    def _open_the_way(directory: Path) -> None:
-        # pytest makes its temporary directories for one user alone; the ordinary user has to pass through them.
-        for above in directory.parents:
-            if (
-                above.stat().st_uid == os.getuid()
-                and not above.stat().st_mode & 0o001
-                and str(above).startswith("/tmp/")
-            ):
-                above.chmod(above.stat().st_mode | 0o011)
+        self.command = [*as_user(uid), *self.regfs, *fixed, *options, str(self.path)]
 
     def mount(self) -> str:
         """Mount and return what the command printed; raises AssertionError with its words where it fails."""
         done = subprocess.run(
-            self.command, env=self._environment, capture_output=True, text=True, timeout=60, check=False
-        )
+            self.command, env=self._environment, cwd=self.path.parent, capture_output=True, text=True, timeout=60,
+            check=False,
+        )  # fmt: skip
         assert done.returncode == 0, f"{' '.join(self.command)}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
@@ -175,7 +183,7 @@ class Mounted:
     def unmount(self) -> None:
         """Unmount as a user does, and insist that nothing stays behind."""
         pids = self.processes()
-        done = self.run(*regfs_command(), "umount", self.path, check=False)
+        done = self.run(*self.regfs, "umount", self.path, check=False)
         left = wait_for_exit(pids)
         still_mounted = mounts_at(self.path)
         self.clean_up()
