@@ -37,6 +37,8 @@ USAGE = 2
 # libfuse 2 has one timeout for all names, and a tag's is added to it: short, but long enough that a program which
 # starts in an image does not have each directory of its path looked up again and again.
 _FUSEPY_VALID_S = 1.0
+# What can wait comes after the first question, which nothing shall slow down.
+_LATER_S = 0.5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -185,8 +187,13 @@ class _Serving:
     def _started(self, on_ready: Callable[[], None]) -> None:
         on_ready()
         self._notify("READY=1")
-        self._rooms.warm_up()
-        threading.Thread(target=building.recover, args=(self._rooms,), name="regfs-recover", daemon=True).start()
+        later = threading.Timer(_LATER_S, self._do_later)
+        later.name, later.daemon = "regfs-later", True
+        later.start()
+
+    def _do_later(self) -> None:
+        self._rooms.load_client()
+        building.clean_up(self._rooms)
 
     def _handle(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from regfs.config import Config
 from regfs.errors import CacheFailure
@@ -22,10 +22,7 @@ from regfs.images.image import Images
 from regfs.images.repository import Repositories
 from regfs.journal import Journal
 from regfs.model.platform import host_platform
-from regfs.registry.certificates import system_authorities
-from regfs.registry.client import RegistryClient
-from regfs.registry.credentials import Credentials
-from regfs.registry.hosts import Hosts
+from regfs.registry.on_demand import OnDemand
 from regfs.stats import Stats
 from regfs.store.blobs import BlobStore
 from regfs.store.layer_store import LayerStore
@@ -35,6 +32,9 @@ from regfs.tree.control import ControlDirectory
 from regfs.tree.root import Root
 from regfs.tree.tree import Tree
 from regfs.version import VERSION
+
+if TYPE_CHECKING:
+    from regfs.registry.client import RegistryClient
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Rooms:
     stats: Stats
     journal: Journal
     layers: LayerStore
-    client: RegistryClient
+    registry: OnDemand
     contents: Contents
     repositories: Repositories
     images: Images
@@ -79,13 +79,15 @@ class Rooms:
         ]
         return json.dumps(passes, indent=1) + "\n"
 
-    def warm_up(self) -> None:
-        """Import what the first request to a registry needs, in a thread: 90 ms that no start should wait for."""
-        threading.Thread(target=_import_transport, name="regfs-warm-up", daemon=True).start()
+    def load_client(self) -> None:
+        """Load what the first request to a registry needs: 150 ms that no start should wait for."""
+        import regfs.registry.transport  # noqa: F401 (the client itself imports it when it sends)
+
+        self.registry.client()
 
     def close(self) -> None:
         """Let what is cached reach the disk, and close what is open."""
-        self.client.close()
+        self.registry.close()
         try:
             self.layers.settle()
         except CacheFailure as failure:
@@ -99,32 +101,47 @@ def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | 
     cache, temporary, note = _usable_cache(config.cache_dir)
     stats = Stats()
     layers = LayerStore(cache, limit=config.cache_size)
+    try:
+        layers.recover()
+    except CacheFailure as failure:
+        log.warning("%s", failure)
     flights = Flights()
-    client = RegistryClient(
+    registry = OnDemand(lambda: _client(config, environment, stats=stats, mountpoint=mountpoint))
+    if config.insecure_registries:
+        registry.client()  # what is no name of a registry is to be told at the start
+    repositories = Repositories(
+        registry,
+        blobs=BlobStore(cache / "blobs", reserve=layers.budget.reserve),
+        references=References(cache / "references.sqlite"),
+        flights=flights,
+        stats=stats,
+        tag_ttl_s=config.tag_ttl_s,
+        hub=HubListing(lambda name: registry.hub_namespace(name).repositories, flights) if config.hub_listing else None,
+    )
+    contents = Contents(layers, cache / "images", flights=flights, stats=stats)
+    images = Images(contents, config.platform or host_platform())
+    return Rooms(stats, Journal(stats), layers, registry, contents, repositories, images, cache, note, temporary)
+
+
+def _client(config: Config, environment: Mapping[str, str], *, stats: Stats, mountpoint: Path | None) -> RegistryClient:
+    from regfs.registry.certificates import system_authorities
+    from regfs.registry.client import RegistryClient
+    from regfs.registry.credentials import Credentials
+    from regfs.registry.hosts import Hosts
+
+    return RegistryClient(
         Hosts.of_machine(environment, insecure=config.insecure_registries),
         Credentials(environment, mountpoint=mountpoint),
         stats,
         offline=config.offline,
         authorities=system_authorities(environment),
     )
-    repositories = Repositories(
-        client,
-        blobs=BlobStore(cache / "blobs", reserve=layers.budget.reserve),
-        references=References(cache / "references.sqlite"),
-        flights=flights,
-        stats=stats,
-        tag_ttl_s=config.tag_ttl_s,
-        hub=HubListing(lambda name: client.hub_namespace(name).repositories, flights) if config.hub_listing else None,
-    )
-    contents = Contents(layers, cache / "images", flights=flights, stats=stats)
-    images = Images(contents, config.platform or host_platform())
-    return Rooms(stats, Journal(stats), layers, client, contents, repositories, images, cache, note, temporary)
 
 
-def recover(rooms: Rooms) -> None:
-    """Remove what crashes left in the cache, and what is too much; for a daemon's start, in a thread of its own."""
+def clean_up(rooms: Rooms) -> None:
+    """Remove what interrupted passes left in the cache, and what is too much of it. Takes as long as the disk does."""
     try:
-        rooms.layers.recover()
+        rooms.layers.sweep()
         rooms.layers.budget.trim()
     except CacheFailure as failure:
         log.warning("%s", failure)
@@ -140,7 +157,3 @@ def _usable_cache(wanted: Path) -> tuple[Path, tempfile.TemporaryDirectory[str] 
         note = f"the cache directory {wanted} cannot be used ({error.strerror}); what is fetched is kept until the end"
         return Path(temporary.name), temporary, f"{note} only. --cache-dir names another"
     return wanted, None, None
-
-
-def _import_transport() -> None:
-    import regfs.registry.transport  # noqa: F401 (imported for the next one who needs it)

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-LATE = ["requests", "urllib3", "rich", "fuse"]
+LATE = ["requests", "urllib3", "rich", "fuse", "regfs.registry.client", "regfs.layers.ingest"]
 PROBE = "import sys, {module}; print(*sorted(name for name in {late} if name in sys.modules))"
 
 

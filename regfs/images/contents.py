@@ -17,14 +17,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from cachetools import TTLCache
 
 from regfs.errors import BadContent, CacheFailure, NotFound
 from regfs.images.fetching import twice_if_wrong
-from regfs.images.merging import merge_layers
-from regfs.images.passing import LayerToPass, Progress, pass_layer
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.media_types import layer_compression
@@ -38,6 +37,9 @@ from regfs.store.layer_store import LayerStore
 from regfs.store.locks import touch
 from regfs.store.merged_index import MergedIndex
 from regfs.store.single_flight import Flights, Landed
+
+if TYPE_CHECKING:
+    from regfs.images.passing import Progress
 
 log = logging.getLogger(__name__)
 
@@ -162,6 +164,9 @@ class Contents:
         return index
 
     def _pass_once(self, blob: LayerBlob) -> None:
+        # Loaded now, with all that reads archives: a mount of known images never needs it.
+        from regfs.images.passing import LayerToPass, Progress, pass_layer
+
         descriptor = blob.descriptor
         progress = Progress()
         layer = LayerToPass(descriptor.digest, blob.diff_id, size=descriptor.size, media_type=descriptor.media_type)
@@ -205,6 +210,8 @@ class Contents:
         return self._merged.setdefault(chain, Rootfs(merged, indexes, diff_ids=[blob.diff_id for blob in blobs]))
 
     def _merge(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs:
+        from regfs.images.merging import merge_layers  # as above
+
         held = self._pass_all(blobs)  # while they are in use, no layer is evicted
         paths = [self._store.index_path(blob.diff_id) for blob in blobs]
         merge_layers(paths, self._path(chain), reserve=self._store.budget.reserve)

@@ -164,7 +164,11 @@ class LayerStore:
         names = {"boot": self.boot, "layer": str(diff_id), "objects": sorted(writer.objects)}
         with failures_of(marker):
             self._young.mkdir(parents=True, exist_ok=True)
-            _write_durably(marker, json.dumps(names).encode())
+            # Under another name first: a recover() of another process removes what it finds torn.
+            written = writer.index.with_suffix(".marker")
+            _write_durably(written, json.dumps(names).encode())
+            written.rename(marker)
+            _sync_directory(self._young)
         sums = self._write_sums(writer, diff_id)
         with changing(self.root):
             for name, path in writer.objects.items():
@@ -218,14 +222,14 @@ class LayerStore:
                 log.warning("what was cached lately may not survive a power cut: %s", failure)
 
     def recover(self) -> None:
-        """Remove what a crash of the machine may have torn, and what dead passes left. For a daemon's start.
+        """Remove what a crash of the machine may have torn, before anything of the cache is used.
 
-        Raises CacheFailure where the directory cannot be used.
+        Costs a look at an empty directory; after a crash, the reading of what had just been written. Raises
+        CacheFailure where the directory cannot be used.
         """
         with failures_of(self.root):
             for marker in _files_in(self._young):
                 self._recover_marker(marker)
-        self.sweep()
 
     def sweep(self) -> None:
         """Remove what dead passes left; living ones, of any daemon, are not touched. Raises CacheFailure."""
@@ -336,12 +340,16 @@ def _files_in(directory: Path) -> list[Path]:
 
 
 def _write_durably(path: Path, content: bytes) -> None:
-    """Write a new file so that it is on the disk, name and all."""
+    """Write a new file so that its bytes are on the disk."""
     with path.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _sync_directory(path: Path) -> None:
+    """Let the names in a directory be on the disk."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)
     finally:

@@ -318,6 +318,7 @@ def test_a_death_at_any_step_leaves_whole_layers_and_nothing_that_stays(tmp_path
         for layer in map(Digest.of, (b"one", b"two", b"new")):
             assert not store.is_passed(layer) or store.is_whole(layer)
         store.recover()
+        store.sweep()
         for name in ("one", "two", "new"):
             keep_layer(store, name, objects=[b"1" * 100_000, b"2" * 100_000])
             assert store.is_whole(Digest.of(name.encode()))

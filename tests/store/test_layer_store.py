@@ -159,7 +159,7 @@ def test_what_dead_passes_left_is_swept_and_living_ones_are_not_touched(tmp_path
     (tmp_path / "passes" / "lonely.lock").touch()
     with store.begin_layer() as living:
         living.rows.add(ROOT)
-        LayerStore(tmp_path).recover()
+        LayerStore(tmp_path).sweep()
         assert len(os.listdir(tmp_path / "passes")) == 2
         store.publish(living, LAYER)
     assert store.is_passed(LAYER)
