@@ -55,8 +55,8 @@ class Flights:
         *streams*: the computation moves much content and ends by itself when it makes no progress; it has no deadline.
         Waits as the caller's patience allows (MustWait, Interrupted, RegistryTimeout); raises what *compute* raises.
         """
-        flight = self.begin(key, compute, streams=streams)
         try:
+            flight = self.begin(key, compute, streams=streams)
             landed = current().wait_for(flight, past_deadline=streams)
         except RegistryTimeout as timeout:
             # The computation goes on, so that nobody but the one who waited knows what for.

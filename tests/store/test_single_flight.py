@@ -100,6 +100,11 @@ def test_who_runs_out_of_time_is_told_what_was_waited_for() -> None:
         Flights().run(("tag", "example/app", "v1"), current)
 
 
+def test_who_has_run_out_of_time_before_is_told_what_he_asked_for() -> None:
+    with patient(Patience(0.0)), pytest.raises(RegistryTimeout, match=r"deadline.*tag example/app v1"):
+        Flights().run(("tag", "example/app", "v1"), lambda: 1)
+
+
 def test_a_flight_has_a_patience_of_its_own() -> None:
     with patient(Patience(5.0)) as mine:
         assert Flights(timeout_s=1.0).run("key", current) is not mine
