@@ -6,22 +6,14 @@ import os
 import random
 from pathlib import Path
 
-import pytest
-
+from tests.e2e.faults.conftest import MOTD
 from tests.support.fault_server import Action, Connection, FaultServer, Flood, Response, changed, raw, reply
 from tests.support.faulty_mount import FaultyMount
 from tests.support.hello import host_architecture
 from tests.support.images import file, image_of, layer
 from tests.support.memory_registry import MemoryRegistry, error
-from tests.support.registry import Certificates, make_certificates
+from tests.support.registry import Certificates
 from tests.support.served_tls import tls_of
-
-MOTD = "app/1/rootfs/motd"
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 def guarded(faulty: FaultyMount, **options: object) -> FaultServer:

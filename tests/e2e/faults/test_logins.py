@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.faults.conftest import MOTD
 from tests.support.fault_server import FaultServer
 from tests.support.faulty_mount import FaultyMount
 from tests.support.memory_registry import MemoryRegistry
 
-MOTD = "app/1/rootfs/motd"
 SECRET = "marked-secret-of-a-helper"
 BROKEN = {
     "junk": f"echo {SECRET}",

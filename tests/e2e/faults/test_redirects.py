@@ -1,0 +1,221 @@
+"""Redirects that lead astray, seen by the user of a mount: F13 to F16 of the fault catalogue, and F5 with them."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tests.e2e.faults.conftest import MOTD
+from tests.support.fault_server import Action, FaultServer, Flood, Response, Seen, changed, reply
+from tests.support.faulty_mount import FaultyMount, all_at_once
+from tests.support.memory_registry import MemoryRegistry, blob_response, error
+from tests.support.registry import Certificates
+from tests.support.served_tls import tls_of
+
+PUBLIC = "registry.invalid"  # resolves nowhere: only a proxy can know it
+PRIVATE = ["https://127.0.0.1/", "https://10.1.2.3/x", "https://[::1]:8443/", "https://169.254.169.254/latest/",
+           "https://localhost/x", "https://[fe80::1]/", "https://3232235777/", "http://127.0.0.1/"]  # fmt: skip
+STRAY = {
+    "circle": "/v2/again",
+    "nowhere": None,
+    "empty": "",
+    "no host": "http://",
+    "file": "file:///etc/passwd",
+    "long": "/" + "x" * 70_000,
+    "bad escape": "/%zz",
+    "space": "/a b",
+    "slashes": "//",
+    "bracket": "https://[/",
+    "fragment": "#",
+    "user": "http://user:marked-of-the-location@127.0.0.1/",
+}
+
+
+@dataclass
+class Storage:
+    """The object store that a registry redirects to: it refuses whoever shows credentials, as S3 does."""
+
+    registry: MemoryRegistry
+
+    def respond(self, seen: Seen) -> Response:
+        if "authorization" in seen.headers:
+            return Response(400, body=b"Only one auth mechanism allowed")
+        found = re.search(r"sha256:[0-9a-f]{64}", seen.path)
+        digest = found[0] if found else ""
+        return blob_response(self.registry.repositories["app"].blobs.get(digest), digest, seen.headers.get("range"))
+
+
+@dataclass
+class ProxyOf:
+    """What a proxy answers that is asked for http://registry.invalid/…"""
+
+    registry: MemoryRegistry
+
+    def respond(self, seen: Seen) -> Response:
+        parts = urlsplit(seen.path)
+        if parts.netloc != PUBLIC:
+            return Response(502)
+        return self.registry.respond(replace(seen, path=parts.path + (f"?{parts.query}" if parts.query else "")))
+
+
+def to_storage(storage: FaultServer, query: str = "") -> Action:
+    """Redirect where a blob would be answered."""
+
+    def moved(right: Response) -> Response:
+        digest = dict(right.headers).get("Docker-Content-Digest", "")
+        headers = (("Location", f"{storage.url}/signed/{digest}{query}"), ("Set-Cookie", "session=marked-cookie"))
+        return Response(307, headers) if right.status in (200, 206) else right
+
+    return changed(moved)
+
+
+def with_app(faulty: FaultyMount) -> tuple[FaultServer, MemoryRegistry]:
+    """Return a registry with app:1, and what answers for it."""
+    registry = MemoryRegistry()
+    server = faulty.new_server(registry)
+    faulty.push_app(server=server)
+    return server, registry
+
+
+def config_of(registry: MemoryRegistry) -> str:
+    """Return the digest of the config of app:1."""
+    return next(digest for digest, blob in registry.repositories["app"].blobs.items() if blob.startswith(b"{"))
+
+
+def behind_a_proxy(faulty: FaultyMount) -> tuple[FaultServer, dict[str, str], MemoryRegistry]:
+    """Return a proxy that knows the registry PUBLIC with app:1, the environment that names it, and the registry."""
+    registry = MemoryRegistry()
+    server = faulty.new_server(registry)
+    faulty.push_app(server=server)
+    proxy = faulty.new_server(ProxyOf(registry))
+    faulty.hosts_toml(PUBLIC, f'server = "http://{PUBLIC}"')
+    return proxy, {"http_proxy": proxy.url, "https_proxy": proxy.url}, registry
+
+
+def test_f13_a_redirect_to_another_host_carries_no_credentials_cookies_or_headers(faulty: FaultyMount) -> None:
+    server, registry = with_app(faulty)
+    registry.users = dict([faulty.log_in(server=server)])
+    header = faulty.secret("marked-header", server)
+    faulty.secret("marked-cookie")
+    faulty.hosts_toml(server.address, f'server = "{server.url}"\n[header]\nX-Api-Key = "{header}"')
+    storage = faulty.other_server(Storage(registry))
+    signature = faulty.secret("marked-signature", storage)
+    server.on("GET", "/blobs/", to_storage(storage, f"?X-Signature={signature}%2B"))
+    assert faulty.reads(faulty.path(MOTD, server=server))
+    assert len(storage.paths("GET /signed/sha256:.*X-Signature=marked-signature%2B")) == 2  # a config and a layer
+    assert set(server.headers("x-api-key")) == {header}
+
+
+def test_f13_neither_cookies_nor_netrc_are_used(faulty: FaultyMount) -> None:
+    netrc = faulty.home / ".netrc"
+    netrc.parent.mkdir(parents=True)
+    netrc.write_text(f"machine 127.0.0.1 login thief password {faulty.secret('marked-netrc')}\n")
+    netrc.chmod(0o600)
+    server = faulty.other_server(host="127.0.0.1")
+    faulty.push_app(server=server)
+    server.on("*", "/v2/", changed(lambda right: right.with_header("Set-Cookie", "a=b; Path=/")))
+    faulty.mount(environment={"NETRC": str(netrc)})
+    assert faulty.reads(faulty.path(MOTD, server=server))
+    assert os.listdir(faulty.path("app", server=server)) == ["1"]
+
+
+def test_f14_the_same_host_with_another_port_gets_no_credentials(faulty: FaultyMount) -> None:
+    server, registry = with_app(faulty)
+    registry.users = dict([faulty.log_in(server=server)])
+    storage = faulty.other_server(Storage(registry), host="127.0.0.1")
+    server.on("GET", "/blobs/", to_storage(storage))
+    assert faulty.reads(faulty.path(MOTD, server=server))
+    assert len(storage.paths("GET /signed/")) == 2
+
+
+def test_f14_a_registry_with_tls_does_not_redirect_to_plain_http(
+    faulty: FaultyMount, certificates: Certificates
+) -> None:
+    registry = MemoryRegistry()
+    server = faulty.new_server(registry, tls=tls_of(certificates))
+    faulty.hosts_toml(server.address, f'server = "{server.url}"\nca = "{certificates.authority}"')
+    faulty.push_app(server=server)
+    storage = faulty.other_server(Storage(registry))
+    server.on("GET", "/blobs/", to_storage(storage))
+    assert faulty.fails(faulty.path(MOTD, server=server), Path.read_bytes) == "EIO"
+    assert storage.connections == 0
+    assert "redirect" in faulty.errors()
+    server.heal()
+    faulty.recovers(faulty.path(MOTD, server=server))
+
+
+def test_f14_a_public_registry_does_not_redirect_inside(faulty: FaultyMount) -> None:
+    proxy, environment, registry = behind_a_proxy(faulty)
+    config = config_of(registry)
+    path = faulty.mount(environment=environment).path / PUBLIC / "app/1/config.json"
+    for number, location in enumerate(PRIVATE, 1):
+        proxy.on("GET", "/blobs/", reply(307, headers={"Location": location}))
+        assert (location, faulty.fails(path, Path.read_bytes)) == (location, "EIO")
+        proxy.heal()
+        assert len(proxy.paths("GET .*/blobs/")) == number
+    assert proxy.paths(f"^(?!(GET|HEAD) http://{PUBLIC}/)") == []
+    assert path.read_bytes() == registry.repositories["app"].blobs[config]
+
+
+def test_f5_a_public_registry_has_no_token_server_inside(faulty: FaultyMount) -> None:
+    proxy, environment, _registry = behind_a_proxy(faulty)
+    faulty.write_config({"auths": {PUBLIC: {"auth": faulty.secret("YWRhOm1hcmtlZC1wYXNzd29yZA==")}}})
+    path = faulty.mount(environment=environment).path / PUBLIC / MOTD
+    for realm in PRIVATE[:-1]:
+        challenge = error(401, "UNAUTHORIZED").with_header("WWW-Authenticate", f'Bearer realm="{realm}"')
+        proxy.on("*", ".", changed(lambda _right, challenge=challenge: challenge))  # type: ignore[misc]
+        assert (realm, faulty.fails(path, Path.read_bytes)) == (realm, "EACCES")
+        proxy.heal()
+    assert proxy.paths(f"^(?!(GET|HEAD) http://{PUBLIC}/)") == []
+    assert set(proxy.headers("authorization")) == {None}
+    assert path.read_bytes()
+
+
+def test_f15_a_redirect_that_leads_nowhere_ends(faulty: FaultyMount) -> None:
+    servers = {what: with_app(faulty)[0] for what in STRAY}
+    faulty.secret("marked-of-the-location")
+    faulty.mount()
+
+    def stray(what: str, location: str | None) -> None:
+        server = servers[what]
+        server.on("GET", "/blobs/|/v2/again", reply(307, headers={} if location is None else {"Location": location}))
+        assert faulty.fails(faulty.path("app/1/config.json", server=server), Path.read_bytes) == "EIO"
+        assert len(server.paths("GET (.*/blobs/|/v2/again)")) <= 11
+        assert server.address in faulty.errors()
+        server.heal()
+        faulty.recovers(faulty.path(MOTD, server=server))
+
+    all_at_once(stray, STRAY)
+
+
+def test_f15_ten_redirects_are_followed_and_eleven_are_not(faulty: FaultyMount) -> None:
+    server, registry = with_app(faulty)
+    config = config_of(registry)
+    storage = faulty.other_server(Storage(registry))
+    server.on("GET", f"/blobs/{config}", reply(307, headers={"Location": "/hop"}))
+    server.on("GET", "^/hop", reply(307, headers={"Location": "/hop"}), times=8)
+    server.on("GET", "^/hop", reply(307, headers={"Location": f"{storage.url}/{config}"}))
+    content = faulty.path("app/1/config.json", server=server).read_bytes()
+    assert content == registry.repositories["app"].blobs[config]
+    assert (len(server.paths("/hop")), len(storage.paths())) == (9, 1)
+    circling, _registry = with_app(faulty)
+    numbers = iter(range(1000))
+    circling.on("GET", "/blobs/|^/hop", changed(lambda _right: Response(302, (("Location", f"/hop{next(numbers)}"),))))
+    assert faulty.fails(faulty.path("app/1/config.json", server=circling), Path.read_bytes) == "EIO"
+    assert len(circling.paths("/blobs/|/hop")) == 11
+
+
+def test_f16_the_body_of_a_redirect_is_not_read(faulty: FaultyMount) -> None:
+    server, registry = with_app(faulty)
+    storage = faulty.other_server(Storage(registry))
+    floods = []
+
+    for digest in registry.repositories["app"].blobs:
+        head = f"HTTP/1.1 307 Go\r\nLocation: {storage.url}/{digest}\r\nContent-Length: 99999999999\r\n\r\n"
+        floods.append(Flood(head.encode()))
+        server.on("GET", f"/blobs/{digest}", floods[-1])
+    assert faulty.reads(faulty.path(MOTD, server=server))
+    assert [flood for flood in floods if not 0 < flood.sent < 32 * 1024 * 1024] == []
