@@ -407,12 +407,15 @@ EXPIRED = {
 }
 
 
+def redirected(faulty: FaultyMount) -> dict[str, Redirected]:
+    """Return an app for each way to refuse a signature; logins are one file, so that they are not made at once."""
+    return {name: Redirected(faulty, refusal) for name, refusal in EXPIRED.items()}
+
+
 def test_f55_a_signed_url_that_expires_in_mid_transfer_is_asked_for_again(faulty: FaultyMount) -> None:
     faulty.mount()
 
-    def check(_name: str, refusal: Response) -> None:
-        app = Redirected(faulty, refusal)
-
+    def check(_name: str, app: Redirected) -> None:
         def cut_and_expire(connection: Connection) -> bool:
             response = connection.right()
             app.storage.valid[app.digest] = "none"
@@ -425,23 +428,22 @@ def test_f55_a_signed_url_that_expires_in_mid_transfer_is_asked_for_again(faulty
         assert ranges == [None, *[f"bytes={CUT}-{len(app.content) - 1}"] * 2]
         assert app.blob.read_bytes() == app.content
 
-    all_at_once(check, EXPIRED)
+    all_at_once(check, redirected(faulty))
     assert faulty.errors() == ""
 
 
 def test_f55_a_storage_that_refuses_each_signature_is_an_error_that_tells_none(faulty: FaultyMount) -> None:
     faulty.mount()
 
-    def check(_name: str, refusal: Response) -> None:
-        app = Redirected(faulty, refusal)
-        app.storage_server.on("GET", app.digest, changed(lambda _right: refusal))
+    def check(_name: str, app: Redirected) -> None:
+        app.storage_server.on("GET", app.digest, changed(lambda _right: app.storage.refusal))
         app.is_refused()
         assert len(app.storage_server.paths(app.digest)) == 2 * 2
         assert app.storage_server.address in faulty.errors()
         app.storage_server.heal()
         assert app.blob.read_bytes() == app.content
 
-    all_at_once(check, EXPIRED)
+    all_at_once(check, redirected(faulty))
 
 
 def test_f56_an_error_page_of_the_storage_with_status_200_is_refused_and_not_kept(faulty: FaultyMount) -> None:
