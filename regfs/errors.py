@@ -21,6 +21,7 @@ RegfsError
 ├── NotADirectory · IsADirectory · NotASymlink · NoSuchXattr · BadHandle
 ├── StaleNode               a node that is no longer known; its name is to be looked up again
 ├── CacheFailure            the cache directory cannot be used; costs speed, never answers
+│   └── CacheFull           there is no room for what has to be there as a file before it can be read
 ├── MountFailure            the mount could not be made; the message names the remedy
 ├── InvalidOption           an option or argument that regfs does not understand
 └── MustWait                internal: the answer is not in memory or on disk, and the caller may not wait
@@ -129,6 +130,10 @@ class StaleNode(RegfsError):
 
 class CacheFailure(RegfsError):
     """The cache directory cannot be used as asked; the caller goes on without it."""
+
+
+class CacheFull(CacheFailure):
+    """The cache has no room, on its disk or within its limit, for what cannot be read without it."""
 
 
 class MountFailure(RegfsError):

@@ -18,6 +18,7 @@ from pathlib import Path
 from regfs.errors import CacheFailure, RegfsError
 from regfs.images.passing import error_of, process_environment
 from regfs.rootfs.merge import merge_files
+from regfs.store.failures import cache_failure
 
 # Together about ten thousand entries, a tenth of a second: what a process costs.
 _SMALL = 2 << 20
@@ -32,7 +33,7 @@ def merge_layers(layers: Sequence[Path], destination: Path, *, reserve: Callable
         destination.parent.mkdir(parents=True, exist_ok=True)
         size = sum(path.stat().st_size for path in layers)
     except OSError as error:
-        raise CacheFailure(f"{destination}: {error.strerror}") from error
+        raise cache_failure(destination, error) from error
     reserve(size)  # it takes about as much as they do
     if size < _SMALL:
         merge_files(layers, destination)

@@ -14,6 +14,7 @@ from regfs.errors import (
     BadContent,
     BadHandle,
     CacheFailure,
+    CacheFull,
     Interrupted,
     InvalidName,
     InvalidOption,
@@ -55,6 +56,7 @@ ERRNOS: Mapping[type[RegfsError], int] = {
     NoSuchXattr: errno.ENODATA,
     BadHandle: errno.EBADF,
     StaleNode: errno.ESTALE,
+    CacheFull: errno.ENOSPC,  # of a file system that is read only, but whose user can make room
     # The last four never reach the kernel when all is well: the cache costs speed and not answers, mounting and
     # options are over before the first request, and MustWait sends the request to the pool.
     CacheFailure: errno.EIO,

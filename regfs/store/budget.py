@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from regfs.errors import CacheFailure
+from regfs.errors import CacheFull
 from regfs.store.failures import failures_of
 from regfs.store.inventory import INDEX, MERGED, CachedFile, Inventory, take_inventory
 from regfs.store.locks import changing, claimed
@@ -69,7 +69,7 @@ class Budget:
     def reserve(self, size: int) -> None:
         """Ask for room for *size* more bytes, evicting what has to go. Cheap, but for a look at the disk now and then.
 
-        Raises CacheFailure where there is not that much room, whatever goes; the message names the remedy.
+        Raises CacheFull where there is not that much room, whatever goes; the message names the remedy.
         """
         with self._lock:
             self._allowed -= size
@@ -104,14 +104,14 @@ class Budget:
             found = take_inventory(self._root)
             room = self._room(found)
             if room + found.size < size:
-                raise CacheFailure(self._full(size))
+                raise CacheFull(self._full(size))
             if self.limit == 0:
                 self._evict(found.size, unused_for_ns=_LATELY_NS)
                 room = self._room(take_inventory(self._root))
             # Other writers may take what was freed for this one: then once more, as long as something goes.
             while room < size:
                 if not self._evict(size - room + min(_SLACK, self._limit(found) // 16)):
-                    raise CacheFailure(self._full(size))
+                    raise CacheFull(self._full(size))
                 room = self._room(take_inventory(self._root))
         step = _STEP if self.limit == 0 else max(room // 4, min(_STEP, self._limit(found) // _STEPS))
         return max(size, min(room, step))

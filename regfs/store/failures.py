@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from regfs.errors import CacheFailure
+from regfs.errors import CacheFailure, CacheFull
 
 _MAKE_ROOM = "; make room there, or let --cache-dir name another disk"
 _REMEDIES = {
@@ -31,10 +31,11 @@ def failures_of(path: Path) -> Iterator[None]:
 
 def cache_failure(path: Path, error: OSError) -> CacheFailure:
     """Return the CacheFailure that says what *error* means for the cache."""
-    return CacheFailure(f"{path}: {error.strerror}{_REMEDIES.get(error.errno or 0, '')}")
+    kind = CacheFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else CacheFailure
+    return kind(f"{path}: {error.strerror}{_REMEDIES.get(error.errno or 0, '')}")
 
 
 def table_failure(path: Path, error: sqlite3.Error) -> CacheFailure:
     """Return the same for an error of a table that is being written."""
     is_full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
-    return CacheFailure(f"{path}: {error}{_MAKE_ROOM if is_full else ''}")
+    return CacheFull(f"{path}: {error}{_MAKE_ROOM}") if is_full else CacheFailure(f"{path}: {error}")

@@ -49,6 +49,7 @@ def test_every_error_class_has_a_row_or_inherits_one_that_is_not_the_roots() -> 
         (errors.NotASymlink, errno.EINVAL),
         (errors.NoSuchXattr, errno.ENODATA),
         (errors.BadHandle, errno.EBADF),
+        (errors.CacheFull, errno.ENOSPC),
     ],
 )
 def test_error_has_the_errno_of_the_design(kind: type[errors.RegfsError], number: int) -> None:

@@ -48,12 +48,24 @@ def test_f60_an_image_that_the_disk_has_no_room_for_is_an_error_and_smaller_ones
 ) -> None:
     big = faulty.push_app("big", random_bytes=3_000_000)
     faulty.push_app()
-    assert faulty.fails(faulty.path("big/1/rootfs"), os.listdir) == "EIO"
-    assert faulty.fails(blob_of(faulty, big, "big"), Path.read_bytes) == "EIO"
+    assert faulty.fails(faulty.path("big/1/rootfs"), os.listdir) == "ENOSPC"
+    assert faulty.fails(blob_of(faulty, big, "big"), Path.read_bytes) == "ENOSPC"
     assert str(small_disk) in faulty.errors()
     assert "--cache-dir" in faulty.errors()
     assert len(faulty.server.paths(f"GET .*{big.layers[0].digest}")) <= 1
     assert faulty.path("big/1/manifest.json").read_bytes() == big.manifest
+    assert faulty.reads(faulty.path(MOTD))
+
+
+def test_f60_an_image_that_is_bigger_than_the_cache_may_be_is_an_error_and_smaller_ones_are_fine(
+    faulty: FaultyMount,
+) -> None:
+    big = faulty.push_app("big", random_bytes=3_000_000)
+    faulty.push_app()
+    faulty.mount("--cache-size", "2M")
+    assert faulty.fails(faulty.path("big/1/rootfs"), os.listdir) == "ENOSPC"
+    assert faulty.fails(blob_of(faulty, big, "big"), Path.read_bytes) == "ENOSPC"
+    assert "--cache-size" in faulty.errors()
     assert faulty.reads(faulty.path(MOTD))
 
 
@@ -73,8 +85,8 @@ def test_f60_a_disk_that_somebody_fills_costs_documents_nothing_and_layers_only_
     assert faulty.path("app/1/manifest.json").read_bytes() == new.manifest
     assert faulty.path("app/1/config.json").read_bytes() == new.config
     assert faulty.path("app/1/digest").read_text() == f"{new.digest}\n"
-    assert faulty.fails(faulty.path(MOTD), Path.read_bytes) == "EIO"
-    assert faulty.fails(blob_of(faulty, new), Path.read_bytes) == "EIO"
+    assert faulty.fails(faulty.path(MOTD), Path.read_bytes) == "ENOSPC"
+    assert faulty.fails(blob_of(faulty, new), Path.read_bytes) == "ENOSPC"
     assert str(small_disk) in faulty.errors()
     assert faulty.reads(faulty.path("known/1/rootfs/motd"))
     assert faulty.path("known/1/manifest.json").read_bytes() == known.manifest
