@@ -33,6 +33,7 @@ import json
 import os
 import random
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +50,7 @@ from tests.support.fault_server import Application, FaultServer
 from tests.support.hello import host_architecture
 from tests.support.images import BuiltImage, BuiltLayer, file, image_of, layer
 from tests.support.memory_registry import MemoryRegistry
-from tests.support.mounted import Mounted
+from tests.support.mounted import Mounted, environment_for, mounts_at
 
 T = TypeVar("T")
 MEMORY_LIMIT = 300 * 1024 * 1024
@@ -71,6 +72,8 @@ class FaultyMount:
         self._directory = directory
         self._mount: Mounted | None = None
         self._printed = ""
+        self._output = directory / "output"
+        self._daemon: subprocess.Popen[bytes] | None = None
         self._others: list[FaultServer] = []
         self._secrets: dict[str, tuple[FaultServer, ...]] = {}
         self._logins: dict[str, object] = {}
@@ -170,9 +173,7 @@ class FaultyMount:
 
     def mount(self, *options: str, environment: Mapping[str, str] | None = None) -> Mounted:
         """Mount: ten seconds for an operation unless *options* say otherwise, and no tag is trusted for long."""
-        assert self._mount is None, "mounted already"
-        fixed = ["--driver", self.driver, "--default-registry", self.server.address, "--timeout", "10s"]
-        made = Mounted(self._directory, options=[*fixed, "--tag-ttl", "0s", *options], environment=environment)
+        made = self._made(options, environment)
         try:
             self._printed += made.mount()
         except BaseException:
@@ -180,6 +181,28 @@ class FaultyMount:
             raise
         self._mount = made
         return made
+
+    def mount_in_foreground(self, *options: str, environment: Mapping[str, str] | None = None) -> Mounted:
+        """Mount with the debug log on, which keeps the daemon in the foreground; what it prints is looked at, too."""
+        made = self._made(options, environment)
+        command, end = [*made.command[:-1], "-d", made.command[-1]], time.monotonic() + _PATIENCE_S
+        with self._output.open("wb") as output:
+            self._daemon = subprocess.Popen(
+                command, env=environment_for(made.home, environment), cwd=self._directory, stdout=output, stderr=output
+            )
+        while not mounts_at(made.path):
+            if self._daemon.poll() is not None or time.monotonic() > end:
+                self._daemon.kill()
+                self._daemon.wait()
+                raise AssertionError(f"{command}: {self._output.read_text()}")
+            time.sleep(0.05)
+        self._mount = made
+        return made
+
+    def _made(self, options: Sequence[str], environment: Mapping[str, str] | None) -> Mounted:
+        assert self._mount is None, "mounted already"
+        fixed = ["--driver", self.driver, "--default-registry", self.server.address, "--timeout", "10s"]
+        return Mounted(self._directory, options=[*fixed, "--tag-ttl", "0s", *options], environment=environment)
 
     @property
     def mounted(self) -> Mounted:
@@ -199,6 +222,10 @@ class FaultyMount:
     def errors(self) -> str:
         """Return what `.regfs/errors` says."""
         return self.mounted.errors()
+
+    def printed(self, text: str) -> None:
+        """Keep what a command printed: it must not have a marked secret either."""
+        self._printed += text
 
     # What a user does.
 
@@ -250,6 +277,8 @@ class FaultyMount:
             if self._mount is not None:
                 self._check_and_unmount(self._mount)
         finally:
+            if self._daemon is not None:
+                self._daemon.wait(_PATIENCE_S)
             for server in self.servers:
                 server.stop()
         self._check_servers()
@@ -299,7 +328,7 @@ class FaultyMount:
         log = mount.log.read_text(errors="replace") if mount.log.exists() else ""
         assert "Traceback" not in log, log
         assert [secret for secret in self._secrets if secret in self._printed] == []
-        written = [path for path in (*mount.cache.rglob("*"), mount.log) if path.is_file()]
+        written = [path for path in (*mount.cache.rglob("*"), mount.log, self._output) if path.is_file()]
         for path in written:
             content = path.read_bytes()
             assert [secret for secret in self._secrets if secret.encode() in content] == [], path

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
-from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tests.e2e.faults.conftest import MOTD
-from tests.support.fault_server import Action, FaultServer, Flood, Response, Seen, changed, reply
+from tests.support.fault_server import FaultServer, Flood, Response, changed, reply
 from tests.support.faulty_mount import FaultyMount, all_at_once
-from tests.support.memory_registry import MemoryRegistry, blob_response, error
+from tests.support.memory_registry import MemoryRegistry, error
+from tests.support.proxied import PUBLIC, ProxyOf
 from tests.support.registry import Certificates
 from tests.support.served_tls import tls_of
+from tests.support.storage import Storage, to_storage
 
-PUBLIC = "registry.invalid"  # resolves nowhere: only a proxy can know it
 PRIVATE = ["https://127.0.0.1/", "https://10.1.2.3/x", "https://[::1]:8443/", "https://169.254.169.254/latest/",
            "https://localhost/x", "https://[fe80::1]/", "https://3232235777/", "http://127.0.0.1/"]  # fmt: skip
 STRAY = {
@@ -32,44 +30,6 @@ STRAY = {
     "fragment": "#",
     "user": "http://user:marked-of-the-location@127.0.0.1/",
 }
-
-
-@dataclass
-class Storage:
-    """The object store that a registry redirects to: it refuses whoever shows credentials, as S3 does."""
-
-    registry: MemoryRegistry
-
-    def respond(self, seen: Seen) -> Response:
-        if "authorization" in seen.headers:
-            return Response(400, body=b"Only one auth mechanism allowed")
-        found = re.search(r"sha256:[0-9a-f]{64}", seen.path)
-        digest = found[0] if found else ""
-        return blob_response(self.registry.repositories["app"].blobs.get(digest), digest, seen.headers.get("range"))
-
-
-@dataclass
-class ProxyOf:
-    """What a proxy answers that is asked for http://registry.invalid/…"""
-
-    registry: MemoryRegistry
-
-    def respond(self, seen: Seen) -> Response:
-        parts = urlsplit(seen.path)
-        if parts.netloc != PUBLIC:
-            return Response(502)
-        return self.registry.respond(replace(seen, path=parts.path + (f"?{parts.query}" if parts.query else "")))
-
-
-def to_storage(storage: FaultServer, query: str = "") -> Action:
-    """Redirect where a blob would be answered."""
-
-    def moved(right: Response) -> Response:
-        digest = dict(right.headers).get("Docker-Content-Digest", "")
-        headers = (("Location", f"{storage.url}/signed/{digest}{query}"), ("Set-Cookie", "session=marked-cookie"))
-        return Response(307, headers) if right.status in (200, 206) else right
-
-    return changed(moved)
 
 
 def with_app(faulty: FaultyMount) -> tuple[FaultServer, MemoryRegistry]:
