@@ -149,7 +149,7 @@ class FaultyMount:
         *allowed* are the servers, such as a token server, that may see it beside the one that it is for.
         """
         owner = server or self.server
-        password = password or f"marked-password-{next(_numbers)}"
+        password = password or f"marked-password-{next(_numbers)}-"
         encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
         for text in (password, encoded):
             self.secret(text, owner, *allowed)
