@@ -39,9 +39,11 @@ class WriteBehind:
     def _write_past(self, fd: int, view: memoryview) -> int:
         try:
             return os.pwritev(fd, [view], _HERE, RWF_DONTCACHE)
+        except (AttributeError, NotImplementedError):
+            pass  # a C library without pwritev2(2), musl for example
         except OSError as error:
             # An older kernel, or a file system that has no such writes (tmpfs, overlayfs).
             if error.errno not in _CANNOT:
                 raise
-            self._kept = 1 << 62
-            return os.write(fd, view)
+        self._kept = 1 << 62
+        return os.write(fd, view)
