@@ -109,6 +109,7 @@ def test_f61_a_list_that_leads_nowhere_or_does_not_end_is_an_error(faulty: Fault
 
 
 def test_f61_a_list_of_a_million_tags_is_too_large_in_bounded_memory(faulty: FaultyMount) -> None:
+    faulty.mount("--timeout", "60s")
     server = paged(faulty)
     server.on("GET", "/tags/", without_end(new_names=True))
     is_refused(faulty, server, "EFBIG")
@@ -195,7 +196,7 @@ def test_f64_a_page_that_fails_once_is_not_noticed(faulty: FaultyMount) -> None:
 
 
 def test_f64_half_a_list_is_an_error_and_is_not_taken_for_the_whole(faulty: FaultyMount) -> None:
-    faulty.mount()
+    faulty.mount("--timeout", "60s")
 
     def check(_name: str, variant: tuple[int, str]) -> None:
         status, errno = variant
