@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.mounted import REPOSITORY_ROOT, Mounted, as_user
 from tests.support.registry import DockerRegistry, is_installed
@@ -17,8 +17,8 @@ from tests.support.served import Served
 
 NOBODY = 65534
 
-# A busy machine is slow; how long an example takes proves nothing.
-settings.register_profile("regfs", deadline=None)
+# A busy machine is slow; how long an example takes, or to make one, proves nothing.
+settings.register_profile("regfs", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("regfs")
 
 

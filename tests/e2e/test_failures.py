@@ -27,8 +27,8 @@ HTML = Answer(200, {"Content-Type": "text/html"}, b"<html>Please sign in to the 
 
 @pytest.fixture
 def mount(mount_regfs: MountRegfs, proxy: ReverseProxy, driver: str) -> Mounted:
-    """A mount that waits ten seconds at most, whose default registry is the server that fails on command."""
-    return mount_regfs("--driver", driver, "--timeout", "10s", "--default-registry", proxy.address)
+    """A mount whose default registry is the server that fails on command."""
+    return mount_regfs("--driver", driver, "--timeout", "1m", "--default-registry", proxy.address)
 
 
 def errno_of(action: Callable[[], object]) -> str:
@@ -175,8 +175,9 @@ def test_a_registry_that_is_gone_is_unreachable_and_not_empty(mount: Mounted, pr
 
 
 def test_a_silent_registry_costs_its_waiters_their_deadline_and_others_nothing(
-    mount: Mounted, proxy: ReverseProxy, demo: Demo
+    mount_regfs: MountRegfs, proxy: ReverseProxy, demo: Demo, driver: str
 ) -> None:
+    mount = mount_regfs("--driver", driver, "--timeout", "10s", "--default-registry", proxy.address)
     done = threading.Event()
 
     def silence(_seen: Seen) -> Answer | None:

@@ -28,7 +28,7 @@ def test_who_gives_up_leaves_the_queue_to_the_next() -> None:
         with patient(Patience(0.01)), pytest.raises(RegistryTimeout):
             slots.take()
     held.give_back()
-    with patient(Patience(5)):
+    with patient(Patience(60)):
         slots.take().give_back()
 
 
@@ -44,7 +44,7 @@ def test_a_waiting_thread_gets_the_slot_that_is_given_back() -> None:
     thread = threading.Thread(target=wait)
     thread.start()
     held.give_back()
-    thread.join(10)
+    thread.join(60)
     assert got.is_set()
 
 
@@ -64,7 +64,7 @@ def test_who_may_not_wait_gets_no_slot_at_all() -> None:
 
 def test_transfers_do_not_take_the_slots_of_documents_nor_hosts_each_others() -> None:
     slots = HostSlots(documents=1, transfers=1)
-    with patient(Patience(5)):
+    with patient(Patience(60)):
         taken = [slots.take(host, bulk=bulk) for host in ("a", "b") for bulk in (False, True)]
     assert len(taken) == 4
 

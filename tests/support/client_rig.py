@@ -23,10 +23,12 @@ from regfs.registry.sockets import Pace
 from regfs.stats import Stats
 from tests.support.fault_server import Application, FaultServer
 
-RETRY = RetryPolicy(attempts=4, base_s=0.001, cap_s=0.01, throttle_s=1.5, breaker_s=0.3)
-PACE = Pace(connect_s=2.0, answer_s=5.0, idle_s=5.0)
+RETRY = RetryPolicy(attempts=4, base_s=0.001, cap_s=0.01, throttle_s=1.5, breaker_s=60.0)
+PACE = Pace(connect_s=30.0, answer_s=30.0, idle_s=30.0)
 # For servers that hang: the client gives up soon.
 IMPATIENT = Pace(connect_s=0.3, answer_s=0.3, idle_s=0.3, rate=1024, window_s=0.3)
+# For servers that hang beside others that answer, however busy the machine is.
+LESS_IMPATIENT = Pace(connect_s=2.0, answer_s=2.0, idle_s=2.0, rate=1024, window_s=2.0)
 
 
 class Rig:

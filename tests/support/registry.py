@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_START_TIMEOUT_S = 20.0
+_START_TIMEOUT_S = 60.0
 _BCRYPT_SALT = "$2y$05$" + "./A" * 7 + "."
 
 
@@ -138,7 +138,7 @@ class DockerRegistry:
     def stop(self) -> None:
         """Stop the registry and wait until it has gone."""
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(60)
 
     def __enter__(self) -> Self:
         return self
