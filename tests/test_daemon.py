@@ -100,9 +100,10 @@ def test_a_live_mount_is_not_mounted_over(mounted: Mounted) -> None:
 
 
 def test_a_dead_mount_of_a_crashed_daemon_is_replaced(mounted: Mounted) -> None:
-    for pid in mounted.processes():
+    pids = mounted.processes()
+    for pid in pids:
         os.kill(pid, signal.SIGKILL)
-    assert wait_for_exit(mounted.processes()) == []
+    assert wait_for_exit(pids) == []
     done = mounted.run(*mounted.command)
     assert done.stderr == f"regfs: removed the dead mount that a crashed regfs left on {mounted.path}\n"
     assert (mounted.path / ".regfs/version").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,7 +50,8 @@ def test_a_child_that_dies_without_a_word_is_told_with_what_it_was_doing() -> No
 
 def test_a_start_that_does_not_come_to_an_end_is_ended() -> None:
     said = outcome_of("report.doing('mounting'); threading.Event().wait()", timeout_s=0.2)
-    assert said.startswith("1 regfs did not start within 0 s; it was mounting.")
+    # On a busy machine the child may not have come to say a word.
+    assert re.match("1 regfs did not start within 0 s; it was (mounting|starting)[.]", said)
 
 
 def test_the_child_has_a_session_of_its_own_and_no_terminal() -> None:
@@ -63,11 +65,13 @@ def test_the_child_has_a_session_of_its_own_and_no_terminal() -> None:
 def test_after_the_start_the_child_holds_neither_stdout_nor_stderr() -> None:
     """Whoever reads our output would otherwise wait for the daemon's end: `regfs … | tee log`."""
     body = """
-    signal.alarm(5)
-    report.ready('mounted')
+    signal.alarm(600)
+    report.ready(str(os.getpid()))
     signal.pause()
     """
-    assert outcome_of(body) == "0 mounted\n"
+    code, pid = outcome_of(body).split()  # which reads to the end of both, and gives up after 60 s
+    os.kill(int(pid), signal.SIGKILL)
+    assert code == "0"
 
 
 def test_a_child_whose_parent_is_gone_before_it_is_ready_stops(tmp_path: Path) -> None:
