@@ -11,9 +11,10 @@ wait for too (a flight) runs in a thread of its own under its own patience, so t
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TypeVar
@@ -22,16 +23,21 @@ from regfs.errors import Interrupted, MustWait, RegistryTimeout
 
 T = TypeVar("T")
 
+_LOOK_S = 0.05
+
 
 class Patience:
     """May wait until *deadline* (monotonic seconds; None: for ever), unless cancelled before.
 
-    `may_wait` False means that any wait at all raises MustWait.
+    `may_wait` False means that any wait at all raises MustWait. `stalled_since` (monotonic seconds) is for work that
+    moves much content: since when it has waited for its next bytes, infinity while it has some to work on.
     """
 
-    __slots__ = ("_changed", "cancelled", "deadline", "may_wait")
+    __slots__ = ("_changed", "cancelled", "deadline", "may_wait", "stalled_since", "timeout_s")
 
     def __init__(self, timeout_s: float | None = None, *, may_wait: bool = True) -> None:
+        self.timeout_s = timeout_s
+        self.stalled_since = math.inf
         self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self.may_wait = may_wait
         self.cancelled = False
@@ -66,26 +72,44 @@ class Patience:
             while (left_s := end - time.monotonic()) > 0:
                 self._pause(self.remaining_s(left_s))
 
-    def wait_for(self, future: Future[T], *, past_deadline: bool = False) -> T:
+    def wait_for(self, future: Future[T], *, stalled_since: Callable[[], float] | None = None) -> T:
         """Return the future's result (or raise its error) as soon as it is there; the future goes on if we give up.
 
-        *past_deadline*: the work ends by itself once it makes no progress (a download with a minimum rate), so that
-        only an interruption ends the wait: a big layer on a slow line is no reason to fail.
+        *stalled_since* is for work that moves much content: the deadline then counts from when its last bytes came,
+        for a big layer on a slow line is no reason to fail.
         """
         if not future.done():
             self.remaining_s(0.0)
             future.add_done_callback(self._wake)
             with self._changed:
                 while not future.done():
-                    self._pause(self._wait_s(past_deadline))
+                    self._pause(self._wait_s(stalled_since))
         return future.result()
 
-    def _wait_s(self, past_deadline: bool) -> float:
-        if not past_deadline:
+    def watch(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Give *chunks*, from whatever thread; while the next one is not there, `stalled_since` says since when."""
+        try:
+            while True:
+                self.stalled_since = time.monotonic()
+                chunk = next(chunks, None)
+                self.stalled_since = math.inf
+                if chunk is None:
+                    return
+                yield chunk
+        finally:
+            self.stalled_since = math.inf
+            if isinstance(chunks, Generator):
+                chunks.close()
+
+    def _wait_s(self, stalled_since: Callable[[], float] | None) -> float:
+        if stalled_since is None or self.deadline is None or self.timeout_s is None:
             return self.remaining_s(3600.0)
         if self.cancelled:
             raise Interrupted("the request was interrupted")
-        return 3600.0
+        left_s = max(self.deadline, stalled_since() + self.timeout_s) - time.monotonic()
+        if left_s <= 0:
+            raise RegistryTimeout(f"nothing has come for {self.timeout_s:g} s")
+        return min(left_s, max(self.timeout_s, _LOOK_S))
 
     def _pause(self, seconds: float) -> None:
         """Wait up to *seconds* for a change; may return early. For a driver that must look for interrupts itself."""

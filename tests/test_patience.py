@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 
 import pytest
@@ -32,13 +35,39 @@ def test_a_wait_ends_with_its_deadline() -> None:
         Patience(0.01).wait_for(Future())
 
 
-def test_work_that_bounds_itself_may_outlast_the_deadline() -> None:
+def test_a_wait_for_content_outlasts_its_deadline_while_content_comes() -> None:
     future: Future[int] = Future()
-    patience = Patience(1.0)
-    finisher = threading.Timer(1.2, future.set_result, [1])
+    patience = Patience(0.1)
+    finisher = threading.Timer(0.5, future.set_result, [1])
     finisher.start()
-    assert patience.wait_for(future, past_deadline=True) == 1
+    assert patience.wait_for(future, stalled_since=lambda: math.inf) == 1
     finisher.join()
+
+
+def test_a_wait_for_content_ends_once_nothing_has_come_for_as_long_as_it_may_take() -> None:
+    long_ago = time.monotonic() - 3600
+    with pytest.raises(RegistryTimeout, match="nothing has come"):
+        Patience(0.1).wait_for(Future(), stalled_since=lambda: long_ago)
+
+
+def test_a_wait_for_content_is_cancelled_like_any_other() -> None:
+    patience = Patience(60.0)
+    threading.Timer(0.01, patience.cancel).start()
+    with pytest.raises(Interrupted):
+        patience.wait_for(Future(), stalled_since=lambda: math.inf)
+
+
+def test_content_that_is_watched_is_waited_for_only_between_its_chunks() -> None:
+    patience = Patience()
+    seen: list[bool] = []
+
+    def chunks() -> Iterator[bytes]:
+        seen.append(patience.stalled_since <= time.monotonic())
+        yield b"a"
+
+    for _chunk in patience.watch(chunks()):
+        seen.append(patience.stalled_since == math.inf)
+    assert [*seen, patience.stalled_since] == [True, True, math.inf]
 
 
 def test_cancelling_wakes_whoever_waits() -> None:

@@ -9,11 +9,12 @@ Used by image.py. Thread rule: any thread; one pass for each layer and one merge
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,11 +23,12 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from cachetools import TTLCache
 
-from regfs.errors import BadContent, CacheFailure, NotFound
+from regfs.errors import BadContent, CacheFailure, NotFound, RegistryTimeout
 from regfs.images.fetching import twice_if_wrong
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.media_types import layer_compression
+from regfs.patience import current
 from regfs.rootfs.rootfs import Rootfs
 from regfs.rootfs.row_tree import RowTree
 from regfs.rootfs.single_layer import LayerTree
@@ -105,7 +107,12 @@ class Contents:
         """Return all layers merged. Waits for their passes and the merge; raises what these bring."""
         chain = chain_id([blob.diff_id for blob in blobs])
         known = self._merged.get(chain) or self._open_merged(chain, blobs)
-        return known or self._flights.run(("rootfs", chain), lambda: self._merge(chain, blobs), streams=True)
+        layers = [("layer", blob.diff_id) for blob in blobs]
+        origin = blobs[-1].origin if blobs else str(chain)
+        with _named(origin):
+            return known or self._flights.run(
+                ("rootfs", chain), lambda: self._merge(chain, blobs), streams=True, parts=layers
+            )
 
     def open(self, content: Content) -> OpenContent:
         """Return the opened *content* of a file of a tree that was given out.
@@ -127,7 +134,8 @@ class Contents:
 
     def _index(self, blob: LayerBlob) -> LayerIndex:
         index = self._indexes.get(blob.diff_id) or self._open_index(blob)
-        return index or self._flights.run(("layer", blob.diff_id), lambda: self._pass(blob), streams=True)
+        with _named(blob.origin):
+            return index or self._flights.run(("layer", blob.diff_id), lambda: self._pass(blob), streams=True)
 
     def _open_index(self, blob: LayerBlob) -> LayerIndex | None:
         try:
@@ -170,12 +178,15 @@ class Contents:
         descriptor = blob.descriptor
         progress = Progress()
         layer = LayerToPass(descriptor.digest, blob.diff_id, size=descriptor.size, media_type=descriptor.media_type)
+        mine = current()
+        mine.stalled_since = -math.inf  # no sign of life, and none is due: others of the image may be stalled
         with self._turns:
+            mine.stalled_since = math.inf
             passing = Passing(blob.origin, descriptor.digest, descriptor.size, progress)
             with self._lock:
                 self._passing[blob.diff_id] = passing
             try:
-                pass_layer(blob.chunks(), layer=layer, store=self._store, progress=progress)
+                pass_layer(mine.watch(blob.chunks()), layer=layer, store=self._store, progress=progress)
             finally:
                 with self._lock:
                     del self._passing[blob.diff_id]
@@ -244,6 +255,15 @@ class Contents:
 
     def _path(self, chain: Digest) -> Path:
         return self._images / f"{chain.encoded}.merged"
+
+
+@contextmanager
+def _named(origin: str) -> Iterator[None]:
+    """Let a wait that was too long say for which registry and repository it was: a flight knows digests alone."""
+    try:
+        yield
+    except RegistryTimeout as timeout:
+        raise RegistryTimeout(f"{origin}: {timeout}") from timeout
 
 
 def _refusal_of(blob: LayerBlob) -> tuple[Digest, Digest, int]:

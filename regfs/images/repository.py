@@ -35,6 +35,7 @@ from regfs.model.digest import Digest
 from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor
 from regfs.model.names import DOCKER_HUB, RepositoryName
+from regfs.patience import current
 from regfs.stats import Stats
 from regfs.store.blobs import BlobStore
 from regfs.store.references import ListRecord, References, TagRecord
@@ -371,8 +372,8 @@ class Repository:
         return content
 
     def _fetch_blob(self, descriptor: Descriptor) -> Path:
-        receive = self._shared.blobs.receive
-        return twice_if_wrong(lambda: receive(descriptor.digest, descriptor.size, self._chunks(descriptor)))
+        receive, watch = self._shared.blobs.receive, current().watch
+        return twice_if_wrong(lambda: receive(descriptor.digest, descriptor.size, watch(self._chunks(descriptor))))
 
     def _chunks(self, descriptor: Descriptor) -> Generator[bytes, None, None]:
         try:

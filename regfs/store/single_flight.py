@@ -9,10 +9,12 @@ Used by the images room. Thread rule: the lock guards the table of flights, neve
 from __future__ import annotations
 
 import copy
+import math
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from regfs.errors import RegistryTimeout
@@ -40,24 +42,29 @@ class Landed(Generic[T]):
 class Flights:
     """The computations that are under way, by key.
 
-    *timeout_s* bounds the requests of one flight; content that streams is bounded by its minimum rate instead.
+    *timeout_s* bounds the requests of one flight; content that streams is bounded by its minimum rate instead, and who
+    waits for it by how long nothing has come (`Patience.watch`).
     """
 
     def __init__(self, timeout_s: float = 60.0) -> None:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         # One table for results of all types: a key names what it computes, so its future has the type of its caller.
-        self._flights: dict[Hashable, Future[Landed[Any]]] = {}
+        self._flights: dict[Hashable, tuple[Future[Landed[Any]], Patience]] = {}
 
-    def run(self, key: Hashable, compute: Callable[[], T], *, streams: bool = False) -> T:
+    def run(
+        self, key: Hashable, compute: Callable[[], T], *, streams: bool = False, parts: Collection[Hashable] = ()
+    ) -> T:
         """Return what *compute* returns, joining the flight of *key* where one is under way.
 
         *streams*: the computation moves much content and ends by itself when it makes no progress; it has no deadline.
+        *parts*: the keys of the flights that it waits for, where these move the content.
         Waits as the caller's patience allows (MustWait, Interrupted, RegistryTimeout); raises what *compute* raises.
         """
         try:
             flight = self.begin(key, compute, streams=streams)
-            landed = current().wait_for(flight, past_deadline=streams)
+            stalled = partial(self._stalled_since, parts or (key,)) if streams else None
+            landed = current().wait_for(flight, stalled_since=stalled)
         except RegistryTimeout as timeout:
             # The computation goes on, so that nobody but the one who waited knows what for.
             raise RegistryTimeout(f"{timeout} (waiting for {_words(key)})") from timeout
@@ -70,19 +77,25 @@ class Flights:
         """
         current().remaining_s(0.0)
         with self._lock:
-            future: Future[Landed[T]] | None = self._flights.get(key)
-            if future is None:
-                future = Future()
-                timeout_s = None if streams else self._timeout_s
+            future, patience = self._flights.get(key, (None, None))
+            if future is None or patience is None:
+                future, patience = Future(), Patience(None if streams else self._timeout_s)
                 # Started under the lock: a flight in the table always has a thread that will land it.
                 threading.Thread(
-                    target=self._fly, args=(key, compute, future, timeout_s), name=f"flight {key}"[:60], daemon=True
+                    target=self._fly, args=(key, compute, future, patience), name=f"flight {key}"[:60], daemon=True
                 ).start()
-                self._flights[key] = future
+                self._flights[key] = future, patience
         return future
 
-    def _fly(self, key: Hashable, compute: Callable[[], T], future: Future[Landed[T]], timeout_s: float | None) -> None:
-        landed = _outcome(compute, timeout_s)
+    def _stalled_since(self, keys: Collection[Hashable]) -> float:
+        """Return since when nothing has come for any of the flights of *keys*; infinity where one has work to do."""
+        with self._lock:
+            patiences = [self._flights[key][1] for key in keys if key in self._flights]
+        latest = max((patience.stalled_since for patience in patiences), default=math.inf)
+        return math.inf if latest == -math.inf else latest  # all of them wait for their turn
+
+    def _fly(self, key: Hashable, compute: Callable[[], T], future: Future[Landed[T]], patience: Patience) -> None:
+        landed = _outcome(compute, patience)
         # Before the result is told: who asks from here on finds it where compute() put it.
         with self._lock:
             del self._flights[key]
@@ -92,9 +105,9 @@ class Flights:
         del landed, future
 
 
-def _outcome(compute: Callable[[], T], timeout_s: float | None) -> Landed[T]:
+def _outcome(compute: Callable[[], T], patience: Patience) -> Landed[T]:
     try:
-        with patient(Patience(timeout_s)):
+        with patient(patience):
             return Landed(compute(), None)
     except BaseException as error:  # whatever it is, it belongs to those who wait
         return Landed(None, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import TypeVar
@@ -25,15 +26,15 @@ class AnnouncedPatience(Patience):
         super().__init__()
         self._waiting = waiting
 
-    def wait_for(self, future: Future[T], *, past_deadline: bool = False) -> T:
+    def wait_for(self, future: Future[T], *, stalled_since: Callable[[], float] | None = None) -> T:
         self._waiting.release()
-        return super().wait_for(future, past_deadline=past_deadline)
+        return super().wait_for(future, stalled_since=stalled_since)
 
 
 class SpentPatience(Patience):
     """Begins a wait, and has no time left for it."""
 
-    def wait_for(self, future: Future[T], *, past_deadline: bool = False) -> T:
+    def wait_for(self, future: Future[T], *, stalled_since: Callable[[], float] | None = None) -> T:
         raise RegistryTimeout("the deadline of the request passed")
 
 
@@ -103,6 +104,41 @@ def test_who_runs_out_of_time_is_told_what_was_waited_for() -> None:
 def test_who_has_run_out_of_time_before_is_told_what_he_asked_for() -> None:
     with patient(Patience(0.0)), pytest.raises(RegistryTimeout, match=r"deadline.*tag example/app v1"):
         Flights().run(("tag", "example/app", "v1"), lambda: 1)
+
+
+def trickle(go: threading.Event) -> Iterator[bytes]:
+    """Give one chunk, and another when *go* is set."""
+    yield b"first"
+    go.wait(60)
+    yield b"second"
+
+
+def test_content_that_does_not_come_costs_who_waits_for_it_the_deadline() -> None:
+    go, flights = threading.Event(), Flights()
+
+    def receive() -> bytes:
+        return b"".join(current().watch(trickle(go)))
+
+    def join() -> bytes:
+        return flights.run("key", receive, streams=True)
+
+    with patient(Patience(0.2)), pytest.raises(RegistryTimeout, match=r"nothing has come for 0.2 s \(waiting for key"):
+        join()
+    threading.Timer(0.05, go.set).start()
+    with patient(Patience(60.0)):
+        assert join() == b"firstsecond"
+
+
+def test_parts_that_do_not_come_cost_who_waits_for_the_whole_the_deadline() -> None:
+    go, flights = threading.Event(), Flights()
+
+    def whole() -> bytes:
+        parts = [flights.begin(part, lambda: b"".join(current().watch(trickle(go))), streams=True) for part in "ab"]
+        return b"".join(part.result().result() for part in parts)
+
+    with patient(Patience(0.2)), pytest.raises(RegistryTimeout, match="waiting for whole"):
+        flights.run("whole", whole, streams=True, parts=["a", "b"])
+    go.set()
 
 
 def test_a_flight_has_a_patience_of_its_own() -> None:
