@@ -139,7 +139,7 @@ def tell_all(faulty: FaultyMount) -> None:
 def test_no_secret_is_written_or_shown_to_strangers_whatever_fails(faulty: FaultyMount, place: str) -> None:
     servers = {what: guarded(faulty, number) for number, what in enumerate(FAULTS)}
     faulty.secret(_STRANGE, *(server for one in servers.values() for server in senders(one, place)))
-    faulty.mount_in_foreground("--timeout", "2s")
+    faulty.mount_in_foreground("--timeout", "3s")
 
     def look(what: str, action: Action | None) -> None:
         servers[what].fail(place, action)
@@ -208,7 +208,7 @@ def test_identity_tokens_and_what_helpers_say_stay_secret(faulty: FaultyMount) -
     auths = {identity.address: {"identitytoken": token}, ready.address: {"registrytoken": registry_token}}
     store(faulty, auths, {helped.address: "marked"})
     environment = helper_in(faulty.home / "bin", "marked", "marked-secret-of-a-helper")
-    faulty.mount_in_foreground("--timeout", "2s", environment=environment)
+    faulty.mount_in_foreground("--timeout", "3s", environment=environment)
     for server in (identity, helped, ready):
         assert faulty.reads(faulty.path(MOTD, server=server))
     registry.revoke()
@@ -251,7 +251,7 @@ def test_the_password_of_a_proxy_is_for_the_proxy_alone(faulty: FaultyMount) -> 
     names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
     for what in PROXY_FAULTS:
         faulty.hosts_toml(f"{what}.invalid", f'server = "http://{what}.invalid"')
-    mount = faulty.mount_in_foreground("--timeout", "2s", environment=dict.fromkeys(names, url))
+    mount = faulty.mount_in_foreground("--timeout", "3s", environment=dict.fromkeys(names, url))
     assert (mount.path / PUBLIC / MOTD).read_bytes()
     assert set(proxy.headers("proxy-authorization")) == {f"Basic {basic_of('ada', password)}"}
 
@@ -278,7 +278,7 @@ def test_the_key_of_a_client_certificate_stays_where_it_is(faulty: FaultyMount, 
     faulty.push_app(server=server)
     keys = f'client = [["{certificates.client_certificate}", "{certificates.client_key}"]]'
     faulty.hosts_toml(server.address, f'server = "{server.url}"\nca = "{certificates.authority}"\n{keys}')
-    faulty.mount_in_foreground("--timeout", "2s")
+    faulty.mount_in_foreground("--timeout", "3s")
     assert faulty.reads(faulty.path(MOTD, server=server))
     server.on("*", ".", reply(403))
     look_around(faulty, server)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from regfs.model.digest import Digest
 from tests.e2e.faults.conftest import MOTD
 from tests.support.fault_server import Action, Connection, FaultServer, drip, raw, reply, reset, silence
 from tests.support.faulty_mount import FaultyMount, all_at_once
@@ -48,7 +50,7 @@ HANGING: dict[str, Action] = {
 
 def test_f18_a_registry_that_hangs_costs_its_reader_a_deadline_and_others_nothing(faulty: FaultyMount) -> None:
     servers = {what: with_app(faulty) for what in HANGING}
-    faulty.mount("--timeout", "2s")
+    faulty.mount("--timeout", "3s")
 
     def hang(what: str, action: Action) -> None:
         servers[what].on("*", "/tags/|/manifests/", action)
@@ -66,6 +68,35 @@ def test_f18_a_registry_that_hangs_costs_its_reader_a_deadline_and_others_nothin
         assert faulty.reads(faulty.path(MOTD, server=server))
 
 
+def test_f18_content_that_stops_in_the_middle_costs_its_reader_a_deadline(faulty: FaultyMount) -> None:
+    server = faulty.new_server()
+    blob = faulty.push_app(server=server).layers[0].digest
+    faulty.mount("--timeout", "3s")
+    assert faulty.path("app/1/config.json", server=server).read_bytes()
+    go_on = threading.Event()
+
+    def half(connection: Connection) -> bool:
+        response = connection.right()
+        connection.send(response.head() + response.body[: len(response.body) // 2])
+        go_on.wait(60)
+        return False
+
+    server.on("GET", "/blobs/", half)
+    paths = {name: faulty.path(name, server=server) for name in (MOTD, "app/1/layers/0/tree", f"app/1/blobs/{blob}")}
+
+    def stop(_name: str, path: Path) -> None:
+        assert faulty.fails(path, os.listdir if path.name == "tree" else Path.read_bytes) == "ETIMEDOUT"
+
+    all_at_once(stop, paths)
+    told = faulty.errors().splitlines()
+    assert [line for line in told if server.address not in line or "nothing has come for 3 s" not in line] == []
+    assert faulty.path("app/1/manifest.json", server=server).read_bytes()
+    server.heal()
+    go_on.set()
+    faulty.recovers(paths[MOTD])
+    assert Digest.of(paths[f"app/1/blobs/{blob}"].read_bytes()) == blob
+
+
 @pytest.fixture
 def deaf() -> Iterator[str]:
     """The address of somebody who takes connections and never says a word, not even TLS's first."""
@@ -75,7 +106,7 @@ def deaf() -> Iterator[str]:
 
 def test_f18_a_greeting_of_tls_that_never_ends_costs_its_reader_a_deadline(faulty: FaultyMount, deaf: str) -> None:
     faulty.hosts_toml(deaf, f'server = "https://{deaf}"')
-    mount = faulty.mount("--timeout", "2s")
+    mount = faulty.mount("--timeout", "3s")
     assert faulty.fails(mount.path / deaf / MOTD, os.stat) == "ETIMEDOUT"
     assert deaf in faulty.errors()
     assert faulty.neighbour_lives()
