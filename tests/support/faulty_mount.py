@@ -77,6 +77,7 @@ class FaultyMount:
         self._others: list[FaultServer] = []
         self._secrets: dict[str, tuple[FaultServer, ...]] = {}
         self._logins: dict[str, object] = {}
+        self._writing = threading.Lock()
         self._contents: dict[str, bytes] = {}
         self._failed: dict[Path, str] = {}
         self._neighbour = self.new_server(MemoryRegistry())
@@ -153,8 +154,9 @@ class FaultyMount:
         encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
         for text in (password, encoded):
             self.secret(text, owner, *allowed)
-        self._logins[owner.address] = {"auth": encoded}
-        self.write_config({"auths": self._logins})
+        with self._writing:  # variants that run at once log in at once
+            self._logins[owner.address] = {"auth": encoded}
+            self.write_config({"auths": self._logins})
         return user, password
 
     def write_config(self, document: object) -> None:
