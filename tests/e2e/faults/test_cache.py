@@ -164,8 +164,11 @@ def test_f60_a_file_of_the_cache_that_lost_its_end_is_made_again(faulty: FaultyM
     assert faulty.errors() == ""
 
 
-@pytest.mark.parametrize("place", ["rootfs", "blobs"])
-@pytest.mark.parametrize("size", [200_000, 2_000_000], ids=["in the daemon", "in a process"])
+@pytest.mark.parametrize(
+    ("place", "size"),
+    [("rootfs", 200_000), ("rootfs", 2_000_000), ("blobs", 200_000)],
+    ids=["pass in the daemon", "pass in a process", "blob"],
+)
 def test_f60_what_a_killed_daemon_had_half_fetched_is_removed_and_fetched_again(
     faulty: FaultyMount, place: str, size: int
 ) -> None:
