@@ -41,7 +41,7 @@ class Journal:
 
     def record(self, what: str, error: RegfsError) -> None:
         """Note that *what* (an operation and its object) failed with *error*; log it unless it was just logged."""
-        text = f"{what}: {type(error).__name__}: {error}"
+        text = _one_line(f"{what}: {type(error).__name__}: {error}")
         now = time.time()
         with self._lock:
             failure = self._failures.pop(text, None) or Failure(text, now, 0.0, 0)
@@ -59,8 +59,7 @@ class Journal:
         with self._lock:
             failures = list(self._failures.values())
         return "".join(
-            f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(f.last))} x{f.times} {_one_line(f.text)}\n"
-            for f in failures
+            f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(f.last))} x{f.times} {f.text}\n" for f in failures
         )
 
 

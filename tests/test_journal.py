@@ -31,8 +31,11 @@ def test_only_the_last_failures_are_kept() -> None:
     assert "open 499" in lines[-1]
 
 
-def test_a_failure_is_one_line_whatever_the_registry_said() -> None:
+def test_a_failure_is_one_line_whatever_the_registry_said_and_files_are_called(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     journal = Journal(Stats())
-    journal.record("open a", NotFound("first\nsecond\x1b[31m\x00"))
+    journal.record("open a\nb", NotFound("first\nsecond\x1b[31m\x00"))
+    assert "\n" not in caplog.messages[0]
     assert len(journal.text().splitlines()) == 1
     assert "\x1b" not in journal.text()

@@ -85,6 +85,7 @@ class KernelSession:
         passthrough: bool = True,
         most_waiting: int = 512,
     ) -> None:
+        self._tree = tree
         self._stats = stats
         self._errors = errors
         self._timeout_s = timeout_s
@@ -324,11 +325,18 @@ class KernelSession:
             return errno.EINTR
         if isinstance(error, RegfsError):
             if is_failure(error):
-                self._errors(_what(opcode, node, body), error)
+                self._errors(self._what(opcode, node, body), error)
             return errno_of(error)
         self._stats.count("bugs")
-        log.error("%s", _what(opcode, node, body), exc_info=error)
+        log.error("%s", self._what(opcode, node, body), exc_info=error)
         return errno.EIO
+
+    def _what(self, opcode: int, node: int, body: bytes) -> str:
+        """Return what was asked for, for people: `LOOKUP /library/debian/latest`."""
+        name = self._tree.name_of(node)
+        if opcode == Opcode.LOOKUP:
+            name = f"{name.rstrip('/')}/{os.fsdecode(body[:-1])}"
+        return f"{_name_of(opcode)} {name}"
 
     def _answer_session(self, opcode: int, unique: int, body: bytes) -> None:
         """Answer what concerns the session and not the tree."""
@@ -386,10 +394,3 @@ def _name_of(opcode: int) -> str:
         return Opcode(opcode).name
     except ValueError:
         return f"request {opcode}"
-
-
-def _what(opcode: int, node: int, body: bytes) -> str:
-    """Return what was asked for, for people: `LOOKUP 'latest' in node 0x1`."""
-    if opcode == Opcode.LOOKUP:
-        return f"LOOKUP {os.fsdecode(body[:-1])!r} in node {node:#x}"
-    return f"{_name_of(opcode)} of node {node:#x}"

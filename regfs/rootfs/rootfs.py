@@ -54,6 +54,12 @@ class Rootfs:
         """Return the directory that the directory *node* is in. Raises NotADirectory."""
         return self._directory(node).parent
 
+    def path(self, node: int) -> bytes:
+        """Return the path that *node* has in the layer that decides. Raises NotFound."""
+        if node == self.root:
+            return b""
+        return self._layer(node).path_of(node & ROW_MASK)
+
     def count(self, node: int) -> int:
         """Return how many entries the directory *node* has. Raises NotADirectory."""
         return self._directory(node).size
@@ -94,10 +100,13 @@ class Rootfs:
         return directory
 
     def _row(self, node: int) -> Row:
+        return self._layer(node).row(node & ROW_MASK)
+
+    def _layer(self, node: int) -> LayerIndex:
         layer = node >> LAYER_SHIFT
         if layer >= len(self._layers):
             raise NotFound(f"no node {node:#x}: the image has {len(self._layers)} layers")
-        return self._layers[layer].row(node & ROW_MASK)
+        return self._layers[layer]
 
 
 def _is_invented(node: int) -> bool:

@@ -29,6 +29,9 @@ class RowTree(Protocol):
     def parent(self, node: int) -> int:
         """Return the directory that the directory *node* is in; the root's is itself. Raises NotADirectory."""
 
+    def path(self, node: int) -> bytes:
+        """Return a path from the root to *node*, for messages: a hard link has others too. Raises NotFound."""
+
     def count(self, node: int) -> int:
         """Return how many entries the directory *node* has. Raises NotADirectory."""
 

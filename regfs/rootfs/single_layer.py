@@ -44,6 +44,10 @@ class LayerTree:
         """Return the directory that the directory *node* is in. Raises NotADirectory."""
         return self._directory(node).parent
 
+    def path(self, node: int) -> bytes:
+        """Return a path from the root to *node*. Raises NotFound."""
+        return self._index.path_of(node)
+
     def count(self, node: int) -> int:
         """Return how many entries the directory *node* has. Raises NotADirectory."""
         return len(self._rows(node))

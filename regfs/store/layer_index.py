@@ -51,6 +51,7 @@ ORDER BY row
 _CONTENTS = "SELECT content, attributes FROM entries WHERE content IS NOT NULL"
 _INSERT = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _BATCH = 1000
+_DEEPEST = 2048  # components of a path of PATH_MAX bytes
 _Stored = tuple[int, int, bytes, int, int, bytes, int | bytes | None, bytes | None, bytes | None]
 
 
@@ -113,6 +114,15 @@ class LayerIndex:
     def inode(self, row: Row) -> Row:
         """Return the row that *row* is a hard link to, or *row* itself. Raises NotFound."""
         return row if row.inode == row.row else self.row(row.inode)
+
+    def path_of(self, row: int) -> bytes:
+        """Return the path of *row* in the layer; the root's is empty. Raises NotFound."""
+        names: list[bytes] = []
+        while row > 0 and len(names) < _DEEPEST:
+            found = self.row(row)
+            names.append(found.name)
+            row = found.parent
+        return b"/".join(reversed(names))
 
     def children(self, row: int) -> list[Row]:
         """Return the entries of the directory row *row*, sorted by name."""

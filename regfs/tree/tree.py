@@ -15,6 +15,7 @@ Used by mount/. Thread rule: any thread. The lock guards the tables of this modu
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 import threading
@@ -34,6 +35,8 @@ from regfs.tree.node import FOREVER, Child, Directory, File, Link, Node, RowsDir
 from regfs.tree.node import OpenFile as OpenFile
 from regfs.tree.repository import TagDirectory
 from regfs.tree.root import Root
+
+log = logging.getLogger(__name__)
 
 ROOT = 1
 SPACE_SHIFT = 44
@@ -229,6 +232,27 @@ class Tree:
         space = self._space(number)
         rows = space.table()
         return rows.xattrs(space.key(rows, node))
+
+    def name_of(self, node: int) -> str:
+        """Return the path of *node* for messages, or what is known of it; a tag has its digest behind it. Never fails.
+
+        Nothing is kept for this: the names of a table's entries are read from it. Does not wait.
+        """
+        number, key = node >> SPACE_SHIFT, node & _KEY_MASK
+        if not number:
+            kept = self._kept.get(node)
+            return f"node {node:#x}" if kept is None else kept.node.key or "/"
+        space = self._spaces.get(number)
+        if space is None:
+            return f"node {node:#x}"
+        door = space.door.key
+        if key == _DOOR or space.rows is None:
+            return door
+        try:
+            return f"{door}/{os.fsdecode(space.rows.path(key))}".rstrip("/")
+        except Exception as error:  # a failure is being told: this must not take its place
+            log.debug("the name of node %#x of %s", key, door, exc_info=error)
+            return f"{door}, node {key:#x}"
 
     def forget(self, node: int, count: int) -> None:
         """Give back *count* look-ups of *node*; entries of tables need not be given back."""

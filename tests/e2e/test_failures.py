@@ -92,6 +92,7 @@ def test_a_wrong_layer_is_never_shown_nor_kept(mount: Mounted, proxy: ReversePro
     failure = errno_of(lambda: os.listdir(rootfs))
     assert failure in ({"EHOSTUNREACH", "ETIMEDOUT", "EIO"} if "cut" in how else {"EIO"})
     assert digest in mount.errors()
+    assert "/demo/real/v2" in mount.errors()
     assert cached_under(mount.cache, digest) == cached_under(mount.cache, diff_id) == []
     assert rest_of_the_mount_lives(mount, demo)
 

@@ -206,6 +206,9 @@ class MemoryTree:
     def parent(self, node: int) -> int:
         return self._entry(node).parent
 
+    def name_of(self, node: int) -> str:
+        return f"node {node:#x}"
+
     def listing(self, node: int) -> MemoryListing:
         entry = self._entry(node)
         if not stat.S_ISDIR(entry.mode):

@@ -82,6 +82,13 @@ def entry(image: MergedImage, path: str) -> Entry:
 # One path in several layers
 
 
+def test_a_node_has_its_path_in_whatever_layer_it_is(stack: Stack) -> None:
+    image = stack([file("d/low"), file("d/both")], [file("d/both"), file("d/e/high"), symlink("s", "d")])
+    paths = [path for path in image.snapshot() if path != b"."]
+    assert [image.rootfs.path(node_of(image, path)) for path in paths] == paths
+    assert image.rootfs.path(image.rootfs.root) == b""
+
+
 def test_the_topmost_layer_wins(stack: Stack) -> None:
     image = stack([file("a", b"low"), file("b", b"low")], [file("a", b"high", mode=0o600, uid=7)])
     assert tree(image) == {"a": "high", "b": "low"}

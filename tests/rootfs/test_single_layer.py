@@ -41,6 +41,14 @@ def test_files_directories_and_links_are_as_in_the_layer(tmp_path: Path) -> None
     assert tree.target(node_of(tree, b"s")) == b"/nowhere"
 
 
+def test_a_node_has_its_path(tmp_path: Path) -> None:
+    tree, found = shown(tmp_path, file("d/e/f"), symlink("s", "/nowhere"), whiteout("d/gone"))
+    assert [tree.path(node_of(tree, path)) for path in found if path != b"."] == [
+        path for path in found if path != b"."
+    ]
+    assert tree.path(tree.root) == b""
+
+
 def test_whiteouts_are_shown_as_they_are_stored(tmp_path: Path) -> None:
     _, found = shown(tmp_path, whiteout("a/gone"), opaque("b"), directory(".wh.dir", mode=0o700))
     assert list(found) == [b".", b".wh.dir", b"a", b"a/.wh.gone", b"b", b"b/.wh..wh..opq"]

@@ -46,6 +46,16 @@ def test_rows_are_found_by_name_number_and_parent(tmp_path: Path) -> None:
         index.row(9)
 
 
+def test_a_row_knows_its_path(tmp_path: Path) -> None:
+    index = written(
+        tmp_path / "index", ROOT, row(2, 1, b"\xff"), row(1, 3, b"b"), row(3, 0, b"a"), row(4, 5, b"x"), row(5, 4, b"y")
+    )
+    assert [index.path_of(number) for number in (0, 3, 1, 2)] == [b"", b"a", b"a/b", b"a/b/\xff"]
+    assert index.path_of(4)  # which no layer that was passed has: it comes to an end
+    with pytest.raises(NotFound):
+        index.path_of(9)
+
+
 def test_a_hard_link_has_what_its_inode_has(tmp_path: Path) -> None:
     file = row(1, 0, b"file", content=5, xattrs=b"x")
     link = row(2, 0, b"link", inode=1, content=None, attributes=b"")

@@ -209,6 +209,20 @@ def test_the_same_image_under_two_names_has_the_same_inode_numbers_and_other_nod
         assert shown.find(f"app/one/{name}").node != shown.find(f"app/two/{name}").node
 
 
+def test_nodes_are_named_by_their_paths_and_what_is_gone_by_its_number(served: Served) -> None:
+    built = served.push("lab/app", "1", image())
+    shown = served.show()
+    named = {path: shown.tree.name_of(shown.find(path).node) for path in ("", "lab/app", "lab/app/1/rootfs")}
+    assert named == {"": "/", "lab/app": "/lab/app", "lab/app/1/rootfs": f"/lab/app/1@{built.digest}/rootfs"}
+    shown.names("lab/app/1/rootfs")
+    below = shown.find(b"lab/app/1/rootfs/d/" + ANY_BYTES).node
+    assert os.fsencode(shown.tree.name_of(below)).endswith(b"/rootfs/d/" + ANY_BYTES)
+    assert shown.tree.name_of(shown.find("lab/app/1/layers/0/tree/link").node).endswith("/layers/0/tree/link")
+    assert shown.tree.name_of(12345) == "node 0x3039"
+    assert shown.tree.name_of(below | 0xFFFFFFF).endswith("/rootfs, node 0xfffffff")
+    assert shown.tree.name_of(1 << 63) == "node 0x8000000000000000"
+
+
 class Gate:
     """An action that holds a request until it is opened, and tells that one has come."""
 
