@@ -152,7 +152,7 @@ def test_f47_a_transfer_that_breaks_off_goes_on_where_it_was(faulty: FaultyMount
 
 
 def test_f48_a_transfer_that_breaks_off_at_the_same_byte_is_given_up(faulty: FaultyMount) -> None:
-    faulty.mount()
+    faulty.mount("--timeout", "60s")
     app = App(faulty)
 
     def stop_there(connection: Connection) -> bool:
@@ -519,6 +519,7 @@ def reader_of(path: Path) -> subprocess.Popen[bytes]:
 def test_f59_a_reader_that_is_killed_in_mid_download_costs_the_other_nothing(
     faulty: FaultyMount, place: str, end: signal.Signals
 ) -> None:
+    faulty.mount("--timeout", "60s")
     app, gate = App(faulty), Gate()
     app.on(gate)
     path, content = (app.motd, None) if place == "rootfs" else (app.blob, app.content)
@@ -540,6 +541,7 @@ def test_f59_a_reader_that_is_killed_in_mid_download_costs_the_other_nothing(
 
 
 def test_f59_a_download_that_nobody_waits_for_any_more_ends_once_and_is_kept(faulty: FaultyMount) -> None:
+    faulty.mount("--timeout", "60s")
     app, gate = App(faulty), Gate()
     app.on(gate)
     readers = [reader_of(app.blob)]
