@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,15 +113,19 @@ def guarded(faulty: FaultyMount, number: int) -> Guarded:
 
 
 def look_around(faulty: FaultyMount, server: FaultServer, name: str = "app") -> None:
-    """Do what a user does who meets errors: list, read, ask for what is not there, and look at the state."""
-    for do, path in (
-        (os.listdir, name),
-        (Path.read_bytes, f"{name}/1/config.json"),
-        (Path.read_bytes, f"{name}/1/rootfs/motd"),
-        (os.stat, f"{name}/nothing/digest"),
-    ):
+    """Do what a user does who meets errors: list, read, and ask for what is not there."""
+
+    def look(path: str, do: Callable[[Path], object]) -> None:
         with contextlib.suppress(OSError):
-            do(faulty.path(path, server=server))  # type: ignore[operator]
+            do(faulty.path(path, server=server))
+
+    asked: dict[str, Callable[[Path], object]] = {
+        name: os.listdir,
+        f"{name}/1/config.json": Path.read_bytes,
+        f"{name}/1/rootfs/motd": Path.read_bytes,
+        f"{name}/nothing/digest": os.stat,
+    }
+    all_at_once(look, asked)
 
 
 def tell_all(faulty: FaultyMount) -> None:

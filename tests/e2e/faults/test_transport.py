@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -51,17 +52,20 @@ HANGING: dict[str, Action] = {
 def test_f18_a_registry_that_hangs_costs_its_reader_a_deadline_and_others_nothing(faulty: FaultyMount) -> None:
     servers = {what: with_app(faulty) for what in HANGING}
     faulty.mount("--timeout", "3s")
-
-    def hang(what: str, action: Action) -> None:
+    waiting: dict[str, tuple[Path, Callable[[Path], object]]] = {}
+    for what, action in HANGING.items():
         servers[what].on("*", "/tags/|/manifests/", action)
-        assert faulty.fails(faulty.path("app", server=servers[what]), os.listdir) == "ETIMEDOUT"
-        assert servers[what].address in faulty.errors()
-        assert faulty.fails(faulty.path(MOTD, server=servers[what]), Path.read_bytes) == "ETIMEDOUT"
+        waiting[f"list, {what}"] = faulty.path("app", server=servers[what]), os.listdir
+        waiting[f"read, {what}"] = faulty.path(MOTD, server=servers[what]), Path.read_bytes
 
-    def live(_what: str, _action: Action) -> None:
-        assert faulty.neighbour_lives()
+    def hang(_what: str, asked: tuple[Path, Callable[[Path], object]]) -> None:
+        assert faulty.fails(*asked) == "ETIMEDOUT"
 
-    all_at_once(lambda what, action: (hang if what in HANGING else live)(what, action), HANGING | {"alive": silence})
+    with ThreadPoolExecutor(1) as pool:
+        alive = pool.submit(faulty.neighbour_lives)
+        all_at_once(hang, waiting)
+        assert alive.result(60)
+    assert [server.address for server in servers.values() if server.address not in faulty.errors()] == []
     faulty.heal()
     faulty.remount()  # what hangs is given up after half a minute; nothing of it is kept
     for server in servers.values():
