@@ -1,0 +1,75 @@
+"""mount(8) with a line of /etc/fstab: the README's own, and the type `regfs` too.
+
+mount(8) and mount.fuse(8) look for programs in the system's directories only, so that each test has a mount namespace
+in which those have regfs in them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from regfs.version import VERSION
+from tests.conftest import missing
+from tests.support.mounted import REPOSITORY_ROOT, environment_for, processes_naming, wait_for_exit
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mount(8) with a file of its own is for root")
+
+PROGRAM = f"""#!{sys.executable}
+import sys
+sys.path.insert(0, {str(REPOSITORY_ROOT)!r})
+from regfs import cli
+cli.{{function}}()
+"""
+NAMESPACE = """
+set -e
+system=$(readlink -f /sbin)
+mount --bind "$system" system
+ln -s "$PWD"/system/* sbin/
+mount --bind sbin "$system"
+mount --bind bin /usr/local/bin
+mount --bind cache /var/cache
+mount -T fstab "$PWD/mnt"
+cat mnt/.regfs/version
+grep -F " $PWD/mnt " /proc/self/mountinfo
+umount "$PWD/mnt"
+"""
+
+
+def line_of_the_readme() -> str:
+    """Return the line for /etc/fstab that the README gives."""
+    (line,) = re.findall(r"^ +(\S+ /mnt/reg fuse\.regfs .*)$", (REPOSITORY_ROOT / "README.md").read_text(), re.M)
+    return line
+
+
+@pytest.mark.parametrize(("kind", "program"), [("fuse.regfs", "bin/regfs"), ("regfs", "sbin/mount.regfs")])
+def test_the_line_of_the_readme_mounts(tmp_path: Path, needs_fuse: None, kind: str, program: str) -> None:
+    if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this system allows no mount namespaces")
+    if kind == "fuse.regfs" and shutil.which("mount.fuse", path="/sbin") is None:
+        missing("mount.fuse is not installed (apt-get install fuse3)")
+    for name in ("bin", "sbin", "system", "cache", "mnt"):
+        (tmp_path / name).mkdir()
+    function = "main" if kind == "fuse.regfs" else "mount_main"
+    (tmp_path / program).write_text(PROGRAM.format(function=function))
+    (tmp_path / program).chmod(0o755)
+    line = line_of_the_readme().replace("/mnt/reg", str(tmp_path / "mnt")).replace("fuse.regfs", kind)
+    (tmp_path / "fstab").write_text(f"{line}\n")
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", NAMESPACE],
+        cwd=tmp_path, env=environment_for(tmp_path), capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"docker.io is mounted at {tmp_path}/mnt\nregfs {VERSION}\n" in done.stdout
+    (shown,) = (line for line in done.stdout.splitlines() if " - " in line)
+    before, _, after = shown.partition(" - ")
+    assert {"ro", "nosuid", "nodev"} <= set(before.split()[5].split(","))
+    assert after.split()[:2] == ["fuse.regfs", "docker.io"]
+    assert "allow_other" in after.split()[2].split(",")
+    assert wait_for_exit(processes_naming(f"{tmp_path}/mnt\0")) == []
