@@ -196,6 +196,9 @@ class FaultServer:
                 return
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
+                if self._stopped.is_set():  # stop() has closed all that it knew of
+                    connection.close()
+                    return
                 self.connections += 1
                 number = self.connections
                 self._open.add(connection)
