@@ -31,7 +31,17 @@ from regfs.registry.hosts import Hosts, Tls
 from regfs.registry.message import Origin, Request
 from regfs.registry.redirects import redirected
 from regfs.registry.sockets import Pace
-from tests.support.client_rig import IMPATIENT, LESS_IMPATIENT, PACE, RETRY, Rig, basic, repository_of, saw_no_secret
+from tests.support.client_rig import (
+    ALONE,
+    IMPATIENT,
+    LESS_IMPATIENT,
+    PACE,
+    RETRY,
+    Rig,
+    basic,
+    repository_of,
+    saw_no_secret,
+)
 from tests.support.fault_server import (
     Connection,
     FaultServer,
@@ -506,15 +516,15 @@ def test_loopback_with_tls_is_never_asked_by_http(rig: Rig, certificates: Certif
 
 
 def test_loopback_where_nothing_listens_is_unavailable_and_may_come_back(rig: Rig) -> None:
-    server = rig.server(registry())
+    server = rig.server(registry(), host=ALONE)
     server.stop()
     now = [0.0]
     client = RegistryClient(Hosts(), Credentials({}), rig.stats, retry=RETRY, pace=PACE, clock=lambda: now[0])
     for _ in range(2):
         with pytest.raises(RegistryUnavailable, match="refused"):
             client.tags(repository_of(server))
-    now[0] = 60.0
-    rig.server(server.application, port=int(server.address.rpartition(":")[2]))
+    now[0] = 100.0
+    rig.server(server.application, host=ALONE, port=int(server.address.rpartition(":")[2]))
     assert client.tags(repository_of(server)) == ["v1"]
 
 

@@ -7,7 +7,7 @@ import pytest
 from regfs.errors import AccessDenied, DigestMismatch, NotFound, RegistryUnavailable
 from regfs.model.manifest import Descriptor
 from regfs.registry.retry import RetryPolicy
-from tests.support.client_rig import LESS_IMPATIENT, Rig, basic, repository_of, saw_no_secret
+from tests.support.client_rig import ALONE, LESS_IMPATIENT, Rig, basic, repository_of, saw_no_secret
 from tests.support.fault_server import Action, FaultServer, close, cut, reply, reset, silence
 from tests.support.memory_registry import MemoryRegistry
 
@@ -168,7 +168,7 @@ def test_a36_a_mirror_without_a_login_gets_none(rig: Rig) -> None:
 
 def test_f70_a_registry_that_comes_back_is_asked_again_by_itself(rig: Rig) -> None:
     registry, _blob = filled()
-    server = rig.server(registry)
+    server = rig.server(registry, host=ALONE)
     now = [0.0]
     client = rig.client(server, retry=RetryPolicy(attempts=1, breaker_s=5), clock=lambda: now[0])
     repository = repository_of(server)
@@ -176,17 +176,17 @@ def test_f70_a_registry_that_comes_back_is_asked_again_by_itself(rig: Rig) -> No
     with pytest.raises(RegistryUnavailable):
         client.tags(repository)
     now[0] = 6.0
-    rig.server(registry, port=int(server.address.rpartition(":")[2]))
+    rig.server(registry, host=ALONE, port=int(server.address.rpartition(":")[2]))
     assert client.tags(repository) == ["v1"]
 
 
 def test_f70_a_registry_that_restarts_between_two_requests_is_not_noticed(rig: Rig) -> None:
     registry, _blob = filled()
-    server = rig.server(registry)
+    server = rig.server(registry, host=ALONE)
     client, repository = rig.client(server), repository_of(server)
     client.tags(repository)
     server.stop()
-    rig.server(registry, port=int(server.address.rpartition(":")[2]))
+    rig.server(registry, host=ALONE, port=int(server.address.rpartition(":")[2]))
     assert client.tags(repository) == ["v1"]
 
 
