@@ -22,6 +22,7 @@ from regfs.errors import (
     Unsupported,
 )
 from regfs.registry.message import Answer
+from regfs.registry.redaction import without_secrets
 
 BODY_LIMIT = 64 * 1024
 _TEXT_LIMIT = 300
@@ -49,7 +50,7 @@ def error_text(answer: Answer) -> str:
 def refusal(answer: Answer, *, what: str) -> RegfsError:
     """Return the error that *answer* means for *what*; closes it."""
     host, status = answer.request.origin, answer.status
-    said = _said(error_text(answer))
+    said = without_secrets(_said(error_text(answer)), answer.request)
     reason = f"{host} answers {status}" + (f": {said}" if said else "")
     if status in (404, 410):
         return NotFound(f"{what}: {reason}")

@@ -12,7 +12,7 @@ from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.registry.message import Request
 from tests.support.client_rig import IMPATIENT, RETRY, Rig, basic, repository_of, saw_no_secret
-from tests.support.fault_server import Action, Response, changed, close, raw, reply, reset, silence
+from tests.support.fault_server import Action, Connection, Response, changed, close, raw, reply, reset, silence
 from tests.support.memory_registry import MemoryRegistry
 
 USER = ("user", "s3cret-word")
@@ -20,7 +20,16 @@ SIGNATURE = "s3cret-signature"
 HEADER = "s3cret-header"
 SECRETS = (USER[1], basic(*USER).split()[1], SIGNATURE, HEADER, "token-1", "token-2", "token-3")
 
+
+def echo(connection: Connection) -> bool:
+    """Refuse a request with all that was in it."""
+    seen = connection.seen
+    said = f"{seen.method} {seen.path}: {dict(seen.headers)} {seen.body!r}"
+    return connection.answer(Response(403, (), said.encode()))
+
+
 FAULTS = {
+    "echo": echo,
     "right": None,
     "404": reply(404),
     "403": reply(403),
