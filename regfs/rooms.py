@@ -19,7 +19,7 @@ from regfs.errors import CacheFailure
 from regfs.images.contents import Contents
 from regfs.images.hub_listing import HubListing
 from regfs.images.image import Images
-from regfs.images.repository import Repositories
+from regfs.images.repositories import Repositories
 from regfs.journal import Journal
 from regfs.model.platform import host_platform
 from regfs.registry.on_demand import OnDemand

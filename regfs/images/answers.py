@@ -1,6 +1,7 @@
 """What a repository is asked for, and what its answers look like.
 
-Used by repository.py, which asks, and by whoever works with the answers. Thread rule: values; any thread.
+Used by repositories.py and repository.py, which ask, and by whoever works with the answers. Thread rule: values; any
+thread.
 """
 
 from __future__ import annotations
@@ -10,9 +11,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from regfs.errors import RateLimited, RegistryTimeout, RegistryUnavailable
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
+from regfs.store.references import ListRecord, TagRecord
+
+UNREACHABLE = (RegistryUnavailable, RegistryTimeout, RateLimited)
+"""What does not say that an older answer is wrong."""
+
+STALE_TTL_S = 10.0
+"""A registry that is down is not asked again at every look-up while there is an older answer."""
+
+NAMES_KEPT = 1024
+"""Which of all the names that a crawler makes up are remembered in memory; the rest is asked of the disk again."""
+
+
+def is_fresh(record: ListRecord | TagRecord | None, ttl_s: float) -> bool:
+    """Tell whether *record* is younger than *ttl_s*; none at all is not."""
+    # A clock that was set back makes a record seem to come from the future: such a record is not fresh either.
+    return record is not None and 0 <= time.time() - record.checked < ttl_s
 
 
 class FetchedDocument(Protocol):

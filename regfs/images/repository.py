@@ -1,4 +1,4 @@
-"""Repositories: tags, what they point to now, manifests and blobs, each asked for once.
+"""One repository: its tags, what they point to now, manifests and blobs, each asked for once.
 
 Here registry and store meet: the store answers what it has, the registry the rest, and what the registry answered is
 kept. A tag may move, so what it points to is an answer with an age (`tag_ttl_s`); what a digest names never changes.
@@ -17,127 +17,32 @@ from pathlib import Path
 
 from cachetools import LRUCache, TTLCache
 
-from regfs.errors import (
-    AccessDenied,
-    BadContent,
-    DigestMismatch,
-    NotFound,
-    RateLimited,
-    RegistryTimeout,
-    RegistryUnavailable,
-    TooLarge,
-    Unsupported,
-)
-from regfs.images.answers import Document, Listed, Registry, Resolved
+from regfs.errors import BadContent, DigestMismatch, NotFound, RegistryTimeout, TooLarge
+from regfs.images.answers import NAMES_KEPT, STALE_TTL_S, UNREACHABLE, Document, Listed, Resolved, is_fresh
 from regfs.images.fetching import file_chunks, has_digest, size_of, twice_if_wrong
-from regfs.images.hub_listing import HubListing
+from regfs.images.sources import Sources
 from regfs.model.digest import Digest
 from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor
-from regfs.model.names import DOCKER_HUB, RepositoryName
+from regfs.model.names import RepositoryName
 from regfs.patience import current
-from regfs.stats import Stats
-from regfs.store.blobs import BlobStore
-from regfs.store.references import ListRecord, References, TagRecord
-from regfs.store.single_flight import Flights
+from regfs.store.references import TagRecord
 
 log = logging.getLogger(__name__)
 
 _NEGATIVE_TTL_S = 10.0
-# A registry that is down is not asked again at every look-up while there is an older answer.
-_STALE_TTL_S = 10.0
-_UNREACHABLE = (RegistryUnavailable, RegistryTimeout, RateLimited)
-# Which of all the names that a crawler makes up are remembered in memory; the rest is asked of the disk again.
-_NAMES_KEPT = 1024
-
-
-class Repositories:
-    """All repositories of one mount, and what they share.
-
-    *tag_ttl_s*: for how long an answer about a tag or a listing is taken as it is.
-    """
-
-    def __init__(
-        self,
-        registry: Registry,
-        *,
-        blobs: BlobStore,
-        references: References,
-        flights: Flights,
-        stats: Stats,
-        tag_ttl_s: float,
-        hub: HubListing | None = None,
-    ) -> None:
-        self.hub = hub
-        self.registry = registry
-        self.blobs = blobs
-        self.references = references
-        self.flights = flights
-        self.stats = stats
-        self.tag_ttl_s = tag_ttl_s
-        self._lock = threading.Lock()
-        self._repositories: LRUCache[RepositoryName, Repository] = LRUCache(_NAMES_KEPT)
-        self._unlistable: TTLCache[str, bool] = TTLCache(_NAMES_KEPT, max(tag_ttl_s, 60.0))
-        self._unreachable: TTLCache[str, bool] = TTLCache(_NAMES_KEPT, _STALE_TTL_S)
-
-    def repository(self, name: RepositoryName) -> Repository:
-        """Return the object for *name*; nothing is asked."""
-        with self._lock:
-            repository = self._repositories.get(name)
-            if repository is None:
-                repository = self._repositories[name] = Repository(name, self)
-            return repository
-
-    def known_registries(self) -> list[str]:
-        """Return the registries of which something was seen; no network."""
-        return self.references.known_registries()
-
-    def known_repositories(self, registry: str) -> list[str]:
-        """Return the paths of the repositories that were seen or listed; no network."""
-        return self.references.known_repositories(registry)
-
-    def repositories(self, registry: str) -> list[str]:
-        """Return the repositories' paths: the registry's catalog where it has one, and what is known beside it.
-
-        Blocks on the network where the catalog is older than the tag TTL. A catalog that is refused (Docker Hub,
-        GHCR) or cannot be reached leaves what is known.
-        """
-        if registry == DOCKER_HUB:  # it gives nobody the scope to list it (registry:catalog:*)
-            return self.known_repositories(registry)
-        with self._lock:
-            is_asked = registry not in self._unlistable and registry not in self._unreachable
-        if is_asked and not _is_fresh(self.references.listing(registry, ""), self.tag_ttl_s):
-            self.flights.run(("catalog", registry), lambda: self._fetch_catalog(registry))
-        return self.known_repositories(registry)
-
-    def _fetch_catalog(self, registry: str) -> None:
-        try:
-            names = self.registry.repositories(registry)
-        except (AccessDenied, NotFound, Unsupported, BadContent) as refusal:
-            # Refused, not known, or a web page: it says nothing about repositories, which open by their names.
-            log.info("%s does not list its repositories: %s", registry, refusal)
-            with self._lock:
-                self._unlistable[registry] = True
-        except _UNREACHABLE as failure:
-            with self._lock:
-                # One that takes a minute and more will do so the next time.
-                (self._unlistable if isinstance(failure, RegistryTimeout) else self._unreachable)[registry] = True
-            if not self.known_repositories(registry):
-                raise
-        else:
-            self.references.keep_listing(registry, "", names)
 
 
 class Repository:
     """One repository. Made by Repositories.repository()."""
 
-    def __init__(self, name: RepositoryName, shared: Repositories) -> None:
+    def __init__(self, name: RepositoryName, sources: Sources) -> None:
         self.name = name
-        self._shared = shared
+        self._sources = sources
         self._lock = threading.Lock()
-        self._resolved: LRUCache[str, Resolved] = LRUCache(_NAMES_KEPT)
-        self._missing: TTLCache[str, str] = TTLCache(_NAMES_KEPT, min(_NEGATIVE_TTL_S, shared.tag_ttl_s))
-        self._lacking: TTLCache[Digest, bool] = TTLCache(_NAMES_KEPT, _NEGATIVE_TTL_S)  # manifests, says the registry
+        self._resolved: LRUCache[str, Resolved] = LRUCache(NAMES_KEPT)
+        self._missing: TTLCache[str, str] = TTLCache(NAMES_KEPT, min(_NEGATIVE_TTL_S, sources.tag_ttl_s))
+        self._lacking: TTLCache[Digest, bool] = TTLCache(NAMES_KEPT, _NEGATIVE_TTL_S)  # manifests, says the registry
         self._listed: Listed | None = None
 
     def tags(self) -> tuple[str, ...]:
@@ -148,7 +53,7 @@ class Repository:
         listed = self._known_listing()
         if listed is None:
             self._raise_missing("")
-            listed = self._shared.flights.run(("tags", self.name), self._fetch_tags)
+            listed = self._sources.flights.run(("tags", self.name), self._fetch_tags)
         return listed.names
 
     def tag_valid_s(self, tag: str) -> float:
@@ -163,7 +68,7 @@ class Repository:
 
     def last_known(self, tag: str) -> TagRecord | None:
         """Return what *tag* pointed to when the registry was last asked, and when that was; no network."""
-        return self._shared.references.tag(self.name, tag)
+        return self._sources.references.tag(self.name, tag)
 
     def exists(self) -> bool:
         """Tell whether the registry has this repository. Blocks on the network; raises AccessDenied and the like."""
@@ -175,8 +80,8 @@ class Repository:
 
     def was_just_visited(self) -> bool:
         """Tell whether a tag was resolved here within the TTL, in this mount or another; no network."""
-        visited = self._shared.references.last_visit(self.name)
-        return visited is not None and 0 <= time.time() - visited < self._shared.tag_ttl_s
+        visited = self._sources.references.last_visit(self.name)
+        return visited is not None and 0 <= time.time() - visited < self._sources.tag_ttl_s
 
     def resolve(self, tag: str) -> Resolved:
         """Return what *tag* points to, asking the registry (HEAD) where the last answer is older than the TTL.
@@ -187,12 +92,12 @@ class Repository:
             resolved = self._resolved.get(tag)
         if resolved and resolved.valid_s > 0:
             return resolved
-        record = self._shared.references.tag(self.name, tag)
-        if record and _is_fresh(record, self._shared.tag_ttl_s):
-            return self._remember(tag, record, self._shared.tag_ttl_s - (time.time() - record.checked))
+        record = self._sources.references.tag(self.name, tag)
+        if record and is_fresh(record, self._sources.tag_ttl_s):
+            return self._remember(tag, record, self._sources.tag_ttl_s - (time.time() - record.checked))
         self._raise_missing(tag)
         try:
-            return self._shared.flights.run(("tag", self.name, tag), lambda: self._fetch_tag(tag))
+            return self._sources.flights.run(("tag", self.name, tag), lambda: self._fetch_tag(tag))
         except RegistryTimeout as reason:  # the caller's time is over, while the registry is still being asked
             return self._last_known(tag, reason)
 
@@ -203,13 +108,13 @@ class Repository:
         """
         # Another repository's content is not this one's: without a word of this registry that the repository has it,
         # a private manifest that is cached would show up wherever its digest is guessed.
-        known_type = media_type or self._shared.references.manifest_type(self.name, digest)
+        known_type = media_type or self._sources.references.manifest_type(self.name, digest)
         content = self._load(digest, at_most=DOCUMENT_LIMIT) if known_type else None
         if content is not None:
-            self._shared.stats.count("cache.hits")
+            self._sources.stats.count("cache.hits")
             return Document(digest, content, known_type)
         self._raise_missing(str(digest))
-        document = self._shared.flights.run(("manifest", self.name, digest), lambda: self._fetch_document(digest))
+        document = self._sources.flights.run(("manifest", self.name, digest), lambda: self._fetch_document(digest))
         # What named the digest has the last word about its type, now as later, when it comes from the cache.
         return replace(document, media_type=known_type or document.media_type)
 
@@ -225,7 +130,7 @@ class Repository:
         content = self._load(descriptor.digest, at_most=at_most)
         if content is None:
             key = ("small", self.name, descriptor.digest, descriptor.size)
-            return self._shared.flights.run(key, lambda: self._fetch_small_blob(descriptor))
+            return self._sources.flights.run(key, lambda: self._fetch_small_blob(descriptor))
         if len(content) != descriptor.size:
             raise DigestMismatch(f"{descriptor.digest} has {len(content)} bytes, its descriptor says {descriptor.size}")
         return content
@@ -235,70 +140,70 @@ class Repository:
 
         Raises BadContent where the registry has none, DigestMismatch, CacheFailure, and what a network brings.
         """
-        path = self._shared.blobs.path(descriptor.digest)
+        path = self._sources.blobs.path(descriptor.digest)
         if size_of(path) == descriptor.size:
-            self._shared.blobs.touch(descriptor.digest)
+            self._sources.blobs.touch(descriptor.digest)
             return path
         key = ("blob", self.name, descriptor.digest, descriptor.size)
-        return self._shared.flights.run(key, lambda: self._fetch_blob(descriptor), streams=True)
+        return self._sources.flights.run(key, lambda: self._fetch_blob(descriptor), streams=True)
 
     def blob_chunks(self, descriptor: Descriptor) -> Iterator[bytes]:
         """Yield the blob's raw bytes as they come, from the store where it is there; the caller verifies them."""
-        path = self._shared.blobs.path(descriptor.digest)
+        path = self._sources.blobs.path(descriptor.digest)
         if size_of(path) == descriptor.size:
             if has_digest(path, descriptor.digest):
                 return file_chunks(path)
             log.warning("the cached copy of %s is damaged and was dropped", descriptor.digest)
-            self._shared.blobs.drop(descriptor.digest)
+            self._sources.blobs.drop(descriptor.digest)
         return self._chunks(descriptor)
 
     def _load(self, digest: Digest, *, at_most: int) -> bytes | None:
         """Return a document of the store; None also where what has that digest is too long to be one."""
-        size = size_of(self._shared.blobs.path(digest))
-        return None if size is None or size > at_most else self._shared.blobs.load(digest)
+        size = size_of(self._sources.blobs.path(digest))
+        return None if size is None or size > at_most else self._sources.blobs.load(digest)
 
     def _known_listing(self) -> Listed | None:
         listed = self._listed
         if listed is not None and time.monotonic() < listed.expires:
             return listed
-        record = self._shared.references.listing(self.name.registry, self.name.path)
-        if record is None or not _is_fresh(record, self._shared.tag_ttl_s):
+        record = self._sources.references.listing(self.name.registry, self.name.path)
+        if record is None or not is_fresh(record, self._sources.tag_ttl_s):
             return None
-        return self._remember_listing(record.names, self._shared.tag_ttl_s - (time.time() - record.checked))
+        return self._remember_listing(record.names, self._sources.tag_ttl_s - (time.time() - record.checked))
 
     def _remember_listing(self, names: tuple[str, ...], valid_s: float) -> Listed:
-        expires = time.monotonic() + min(valid_s, self._shared.tag_ttl_s)
+        expires = time.monotonic() + min(valid_s, self._sources.tag_ttl_s)
         listed = self._listed = Listed(names, frozenset(names), expires)
         return listed
 
     # What runs inside a flight.
 
     def _fetch_tags(self) -> Listed:
-        references = self._shared.references
+        references = self._sources.references
         try:
-            names = self._shared.registry.tags(self.name)
+            names = self._sources.registry.tags(self.name)
         except NotFound as missing:
             references.drop_listing(self.name.registry, self.name.path)
             self._note_missing("", missing)
             raise
-        except _UNREACHABLE as reason:
+        except UNREACHABLE as reason:
             return self._last_known_tags(reason)
         references.keep_listing(self.name.registry, self.name.path, names)
-        return self._remember_listing(tuple(names), self._shared.tag_ttl_s)
+        return self._remember_listing(tuple(names), self._sources.tag_ttl_s)
 
     def _last_known_tags(self, reason: Exception) -> Listed:
-        listing = self._shared.references.listing(self.name.registry, self.name.path)
-        names = listing.names if listing else tuple(self._shared.references.known_tags(self.name))
+        listing = self._sources.references.listing(self.name.registry, self.name.path)
+        names = listing.names if listing else tuple(self._sources.references.known_tags(self.name))
         if not names:
             raise reason
         log.info("%s: the last known tags are listed: %s", self.name, reason)
-        self._shared.stats.count("registry.stale_answers")
-        return self._remember_listing(names, _STALE_TTL_S)
+        self._sources.stats.count("registry.stale_answers")
+        return self._remember_listing(names, STALE_TTL_S)
 
     def _fetch_tag(self, tag: str) -> Resolved:
-        references = self._shared.references
+        references = self._sources.references
         try:
-            descriptor = self._confirmed(tag, self._shared.registry.resolve(self.name, tag))
+            descriptor = self._confirmed(tag, self._sources.registry.resolve(self.name, tag))
         except NotFound as missing:
             references.drop_tag(self.name, tag)
             with self._lock:
@@ -306,18 +211,18 @@ class Repository:
             self._note_missing(tag, missing)
             self._doubt_listing(tag)
             raise
-        except _UNREACHABLE as reason:
+        except UNREACHABLE as reason:
             return self._last_known(tag, reason)
         record = TagRecord(descriptor.digest, descriptor.media_type, descriptor.size, time.time())
         references.keep_tag(self.name, tag, record)
-        return self._remember(tag, record, self._shared.tag_ttl_s)
+        return self._remember(tag, record, self._sources.tag_ttl_s)
 
     def _confirmed(self, tag: str, said: Descriptor) -> Descriptor:
         """Return what *tag* names: by its bytes, where the registry lacks what it *said* (a HEAD that is wrong)."""
         with self._lock:
             if said.digest not in self._lacking:
                 return said
-        fetched = self._shared.registry.manifest(self.name, tag)
+        fetched = self._sources.registry.manifest(self.name, tag)
         return Descriptor(fetched.content_type, fetched.digest, len(fetched.content))
 
     def _last_known(self, tag: str, reason: Exception) -> Resolved:
@@ -325,18 +230,18 @@ class Repository:
         if record is None:
             raise reason
         log.info("%s:%s is shown as it was last known: %s", self.name, tag, reason)
-        self._shared.stats.count("registry.stale_answers")
-        return self._remember(tag, record, _STALE_TTL_S)
+        self._sources.stats.count("registry.stale_answers")
+        return self._remember(tag, record, STALE_TTL_S)
 
     def _doubt_listing(self, tag: str) -> None:
         """Ask for the listing again, should it name *tag*, which the registry says it does not have."""
         listed = self._known_listing()
         if listed is not None and tag in listed.members:
             self._listed = None
-            self._shared.references.expire_listing(self.name.registry, self.name.path)
+            self._sources.references.expire_listing(self.name.registry, self.name.path)
 
     def _remember(self, tag: str, record: TagRecord, valid_s: float) -> Resolved:
-        expires = time.monotonic() + min(valid_s, self._shared.tag_ttl_s)
+        expires = time.monotonic() + min(valid_s, self._sources.tag_ttl_s)
         resolved = Resolved(record.digest, record.media_type, record.size, expires)
         with self._lock:
             self._resolved[tag] = resolved
@@ -344,13 +249,13 @@ class Repository:
 
     def _fetch_document(self, digest: Digest) -> Document:
         try:
-            fetched = self._shared.registry.manifest(self.name, digest)
+            fetched = self._sources.registry.manifest(self.name, digest)
         except NotFound as missing:
             self._note_missing(str(digest), missing)
             self._doubt_tags(digest)
             raise
-        self._shared.blobs.keep(fetched.digest, fetched.content)
-        self._shared.references.keep_manifest(self.name, fetched.digest, fetched.content_type)
+        self._sources.blobs.keep(fetched.digest, fetched.content)
+        self._sources.references.keep_manifest(self.name, fetched.digest, fetched.content_type)
         return Document(fetched.digest, fetched.content, fetched.content_type)
 
     def _doubt_tags(self, digest: Digest) -> None:
@@ -359,7 +264,7 @@ class Repository:
             self._lacking[digest] = True
             for tag in [tag for tag, resolved in self._resolved.items() if resolved.digest == digest]:
                 del self._resolved[tag]
-        self._shared.references.expire_tags(self.name, digest)
+        self._sources.references.expire_tags(self.name, digest)
 
     def _fetch_small_blob(self, descriptor: Descriptor) -> bytes:
         return twice_if_wrong(lambda: self._receive_small_blob(descriptor))
@@ -368,16 +273,16 @@ class Repository:
         content = b"".join(self._chunks(descriptor))
         if len(content) != descriptor.size or not descriptor.digest.matches(content):
             raise DigestMismatch(f"{self.name}@{descriptor.digest}: the registry sent other bytes ({len(content)})")
-        self._shared.blobs.keep(descriptor.digest, content)
+        self._sources.blobs.keep(descriptor.digest, content)
         return content
 
     def _fetch_blob(self, descriptor: Descriptor) -> Path:
-        receive, watch = self._shared.blobs.receive, current().watch
+        receive, watch = self._sources.blobs.receive, current().watch
         return twice_if_wrong(lambda: receive(descriptor.digest, descriptor.size, watch(self._chunks(descriptor))))
 
     def _chunks(self, descriptor: Descriptor) -> Generator[bytes, None, None]:
         try:
-            yield from self._shared.registry.blob(self.name, descriptor)
+            yield from self._sources.registry.blob(self.name, descriptor)
         except NotFound as missing:
             # The name that was looked up is there: a manifest says so. What is missing are its bytes.
             raise BadContent(f"the registry lacks what a manifest of it names: {missing}") from missing
@@ -393,8 +298,3 @@ class Repository:
             reason = self._missing.get(name)
         if reason is not None:
             raise NotFound(reason)
-
-
-def _is_fresh(record: ListRecord | TagRecord | None, ttl_s: float) -> bool:
-    # A clock that was set back makes a record seem to come from the future: such a record is not fresh either.
-    return record is not None and 0 <= time.time() - record.checked < ttl_s

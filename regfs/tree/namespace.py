@@ -30,7 +30,8 @@ from regfs.errors import (
     RegistryUnavailable,
 )
 from regfs.images.image import Images
-from regfs.images.repository import Repositories, Repository
+from regfs.images.repositories import Repositories
+from regfs.images.repository import Repository
 from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
 from regfs.model.names import DOCKER_HUB, RepositoryName, is_repository_component, is_tag

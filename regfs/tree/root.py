@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from regfs.errors import MustWait, NotFound, RegfsError
 from regfs.images.image import Images
-from regfs.images.repository import Repositories
+from regfs.images.repositories import Repositories
 from regfs.model.attributes import Attributes
 from regfs.model.names import canonical_registry, is_registry
 from regfs.patience import Patience, current, patient

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from regfs.images.repository import Repositories, Repository
+from regfs.images.repositories import Repositories
+from regfs.images.repository import Repository
 from regfs.model.names import RepositoryName
 from tests.support.served import Served
 

@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from regfs.errors import BadContent, MustWait, NotFound, RegistryTimeout, RegistryUnavailable
-from regfs.images.repository import Repositories, Repository
+from regfs.images.repositories import Repositories
+from regfs.images.repository import Repository
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName

@@ -14,7 +14,7 @@ from typing import Self
 from regfs.images.contents import Contents
 from regfs.images.hub_listing import HubListing
 from regfs.images.image import Images
-from regfs.images.repository import Repositories
+from regfs.images.repositories import Repositories
 from regfs.journal import Journal
 from regfs.model.attributes import Attributes
 from regfs.model.names import DOCKER_HUB

@@ -1,0 +1,100 @@
+"""All repositories of one mount, and what they share; which of them a registry has.
+
+A registry that can be enumerated is (_catalog); one that refuses that, as Docker Hub and GHCR do, shows what is known:
+visited or listed before. Used by rooms.py, which makes it, and the tree. Thread rule: any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from cachetools import LRUCache, TTLCache
+
+from regfs.errors import AccessDenied, BadContent, NotFound, RegistryTimeout, Unsupported
+from regfs.images.answers import NAMES_KEPT, STALE_TTL_S, UNREACHABLE, Registry, is_fresh
+from regfs.images.hub_listing import HubListing
+from regfs.images.repository import Repository
+from regfs.images.sources import Sources
+from regfs.model.names import DOCKER_HUB, RepositoryName
+from regfs.stats import Stats
+from regfs.store.blobs import BlobStore
+from regfs.store.references import References
+from regfs.store.single_flight import Flights
+
+log = logging.getLogger(__name__)
+
+
+class Repositories:
+    """All repositories of one mount, and what they share.
+
+    *tag_ttl_s*: for how long an answer about a tag or a listing is taken as it is.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        blobs: BlobStore,
+        references: References,
+        flights: Flights,
+        stats: Stats,
+        tag_ttl_s: float,
+        hub: HubListing | None = None,
+    ) -> None:
+        self.hub = hub
+        self.tag_ttl_s = tag_ttl_s
+        self._sources = Sources(
+            registry=registry, blobs=blobs, references=references, flights=flights, stats=stats, tag_ttl_s=tag_ttl_s
+        )
+        self._lock = threading.Lock()
+        self._repositories: LRUCache[RepositoryName, Repository] = LRUCache(NAMES_KEPT)
+        self._unlistable: TTLCache[str, bool] = TTLCache(NAMES_KEPT, max(tag_ttl_s, 60.0))
+        self._unreachable: TTLCache[str, bool] = TTLCache(NAMES_KEPT, STALE_TTL_S)
+
+    def repository(self, name: RepositoryName) -> Repository:
+        """Return the object for *name*; nothing is asked."""
+        with self._lock:
+            repository = self._repositories.get(name)
+            if repository is None:
+                repository = self._repositories[name] = Repository(name, self._sources)
+            return repository
+
+    def known_registries(self) -> list[str]:
+        """Return the registries of which something was seen; no network."""
+        return self._sources.references.known_registries()
+
+    def known_repositories(self, registry: str) -> list[str]:
+        """Return the paths of the repositories that were seen or listed; no network."""
+        return self._sources.references.known_repositories(registry)
+
+    def repositories(self, registry: str) -> list[str]:
+        """Return the repositories' paths: the registry's catalog where it has one, and what is known beside it.
+
+        Blocks on the network where the catalog is older than the tag TTL. A catalog that is refused (Docker Hub,
+        GHCR) or cannot be reached leaves what is known.
+        """
+        if registry == DOCKER_HUB:  # it gives nobody the scope to list it (registry:catalog:*)
+            return self.known_repositories(registry)
+        with self._lock:
+            is_asked = registry not in self._unlistable and registry not in self._unreachable
+        if is_asked and not is_fresh(self._sources.references.listing(registry, ""), self.tag_ttl_s):
+            self._sources.flights.run(("catalog", registry), lambda: self._fetch_catalog(registry))
+        return self.known_repositories(registry)
+
+    def _fetch_catalog(self, registry: str) -> None:
+        try:
+            names = self._sources.registry.repositories(registry)
+        except (AccessDenied, NotFound, Unsupported, BadContent) as refusal:
+            # Refused, not known, or a web page: it says nothing about repositories, which open by their names.
+            log.info("%s does not list its repositories: %s", registry, refusal)
+            with self._lock:
+                self._unlistable[registry] = True
+        except UNREACHABLE as failure:
+            with self._lock:
+                # One that takes a minute and more will do so the next time.
+                (self._unlistable if isinstance(failure, RegistryTimeout) else self._unreachable)[registry] = True
+            if not self.known_repositories(registry):
+                raise
+        else:
+            self._sources.references.keep_listing(registry, "", names)

@@ -1,0 +1,26 @@
+"""Where repositories get their answers from, and keep them. Made by repositories.py for all of one mount.
+
+Thread rule: a value, whose parts any thread may use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from regfs.images.answers import Registry
+from regfs.stats import Stats
+from regfs.store.blobs import BlobStore
+from regfs.store.references import References
+from regfs.store.single_flight import Flights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """*tag_ttl_s*: for how long an answer about a tag or a listing is taken as it is."""
+
+    registry: Registry
+    blobs: BlobStore
+    references: References
+    flights: Flights
+    stats: Stats
+    tag_ttl_s: float
