@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
@@ -122,6 +123,7 @@ def merged(directory: Path, built: list[BuiltLayer]) -> dict[bytes, Entry] | str
 
 
 @needs_umoci
+@pytest.mark.timeout(300 + 2 * EXAMPLES)
 @settings(
     max_examples=EXAMPLES or 150,
     derandomize=not EXAMPLES,
