@@ -50,6 +50,8 @@ _PASSES_AT_ONCE = max(2, os.cpu_count() or 1)
 # More wait for a turn, so that the next one begins at once.
 _LAYERS_AT_ONCE = 8
 
+_Flight = tuple[str, Digest, Digest, int]
+
 
 @dataclass(frozen=True, slots=True)
 class LayerBlob:
@@ -87,12 +89,12 @@ class Contents:
         self._stats = stats
         self._lock = threading.Lock()
         self._turns = threading.Semaphore(_PASSES_AT_ONCE)
-        self._passing: dict[Digest, Passing] = {}
+        self._passing: dict[_Flight, Passing] = {}
         self._indexes: WeakValueDictionary[Digest, LayerIndex] = WeakValueDictionary()
         # Where the layers in use came from.
         self._blobs: WeakKeyDictionary[LayerIndex, LayerBlob] = WeakKeyDictionary()
         self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()
-        self._refused: TTLCache[tuple[Digest, Digest, int], tuple[type[BadContent], str]] = TTLCache(256, refused_s)
+        self._refused: TTLCache[_Flight, tuple[type[BadContent], str]] = TTLCache(256, refused_s)
 
     def passing(self) -> list[Passing]:
         """Return the passes that are under way."""
@@ -107,11 +109,11 @@ class Contents:
         """Return all layers merged. Waits for their passes and the merge; raises what these bring."""
         chain = chain_id([blob.diff_id for blob in blobs])
         known = self._merged.get(chain) or self._open_merged(chain, blobs)
-        layers = [("layer", blob.diff_id) for blob in blobs]
+        layers = tuple(_flight_of(blob) for blob in blobs)
         origin = blobs[-1].origin if blobs else str(chain)
         with _named(origin):
             return known or self._flights.run(
-                ("rootfs", chain), lambda: self._merge(chain, blobs), streams=True, parts=layers
+                ("rootfs", chain, layers), lambda: self._merge(chain, blobs), streams=True, parts=layers
             )
 
     def open(self, content: Content) -> OpenContent:
@@ -127,7 +129,7 @@ class Contents:
         for blob in list(self._blobs.values()):
             if not self._store.is_whole(blob.diff_id):
                 # The open index stays the right one: the rows of a layer are a function of its bytes.
-                self._flights.run(("layer", blob.diff_id), partial(self._pass, blob), streams=True)
+                self._flights.run(_flight_of(blob), partial(self._pass, blob), streams=True)
         return self._store.open_content(content)
 
     # Layers.
@@ -135,7 +137,7 @@ class Contents:
     def _index(self, blob: LayerBlob) -> LayerIndex:
         index = self._indexes.get(blob.diff_id) or self._open_index(blob)
         with _named(blob.origin):
-            return index or self._flights.run(("layer", blob.diff_id), lambda: self._pass(blob), streams=True)
+            return index or self._flights.run(_flight_of(blob), lambda: self._pass(blob), streams=True)
 
     def _open_index(self, blob: LayerBlob) -> LayerIndex | None:
         try:
@@ -154,14 +156,14 @@ class Contents:
     def _pass(self, blob: LayerBlob) -> LayerIndex:
         layer_compression(blob.descriptor.media_type)  # Unsupported, before anything is fetched
         with self._lock:
-            refused = self._refused.get(_refusal_of(blob))
+            refused = self._refused.get(_flight_of(blob))
         if refused is not None:
             raise refused[0](refused[1])
         try:
             twice_if_wrong(lambda: self._pass_once(blob))
         except BadContent as error:
             with self._lock:
-                self._refused[_refusal_of(blob)] = type(error), str(error)
+                self._refused[_flight_of(blob)] = type(error), str(error)
             raise
         self._stats.count("layers.passes")
         self._stats.count("layers.bytes", blob.descriptor.size)
@@ -184,12 +186,12 @@ class Contents:
             mine.stalled_since = math.inf
             passing = Passing(blob.origin, descriptor.digest, descriptor.size, progress)
             with self._lock:
-                self._passing[blob.diff_id] = passing
+                self._passing[_flight_of(blob)] = passing
             try:
                 pass_layer(mine.watch(blob.chunks()), layer=layer, store=self._store, progress=progress)
             finally:
                 with self._lock:
-                    del self._passing[blob.diff_id]
+                    del self._passing[_flight_of(blob)]
 
     def _settle(self) -> None:
         try:
@@ -248,7 +250,7 @@ class Contents:
                 continue
             if len(under_way) >= _LAYERS_AT_ONCE:
                 under_way = _landed(under_way, indexes)
-            under_way.add(self._flights.begin(("layer", blob.diff_id), partial(self._pass, blob), streams=True))
+            under_way.add(self._flights.begin(_flight_of(blob), partial(self._pass, blob), streams=True))
         while under_way:
             under_way = _landed(under_way, indexes)
         return indexes
@@ -266,9 +268,12 @@ def _named(origin: str) -> Iterator[None]:
         raise RegistryTimeout(f"{origin}: {timeout}") from timeout
 
 
-def _refusal_of(blob: LayerBlob) -> tuple[Digest, Digest, int]:
-    """Return what is refused: another image may have the same files in a blob that is right, or say its right size."""
-    return blob.diff_id, blob.descriptor.digest, blob.descriptor.size
+def _flight_of(blob: LayerBlob) -> _Flight:
+    """Return what names a pass and its refusal.
+
+    Not the diff id alone: another image may have the same files in a blob that is right, or say its right size.
+    """
+    return "layer", blob.diff_id, blob.descriptor.digest, blob.descriptor.size
 
 
 def _landed(under_way: set[Future[Landed[LayerIndex]]], indexes: list[LayerIndex]) -> set[Future[Landed[LayerIndex]]]:

@@ -114,7 +114,8 @@ def _outcome(compute: Callable[[], T], patience: Patience) -> Landed[T]:
 
 
 def _words(key: Hashable) -> str:
-    return " ".join(map(str, key)) if isinstance(key, tuple) else str(key)
+    """Return *key* for people, without the parts that are keys themselves."""
+    return " ".join(str(part) for part in key if not isinstance(part, tuple)) if isinstance(key, tuple) else str(key)
 
 
 def _copy_of(error: BaseException) -> BaseException:

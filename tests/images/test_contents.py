@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from regfs.errors import BadContent, MustWait, Unsupported
+from regfs.errors import BadContent, MustWait, RegfsError, Unsupported
 from regfs.images.contents import chain_id
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
 from regfs.patience import NO_PATIENCE, patient
-from tests.support.fault_server import Connection
+from tests.support.fault_server import Connection, silence
 from tests.support.images import BuiltLayer, compressed, directory, file, image_of, layer, tar_of
 from tests.support.served import Served
 
@@ -195,3 +195,30 @@ def test_a_wrong_blob_of_one_image_does_not_refuse_the_right_one_of_another(serv
     with pytest.raises(BadContent):
         shown.names("wrong/1/rootfs")
     assert shown.read("right/1/rootfs/a") == b"a"
+
+
+def test_the_right_blob_of_one_image_does_not_wait_for_a_wrong_one_of_another(served: Served) -> None:
+    right = layer(file("a", b"a"))
+    wrong = BuiltLayer(right.tar, compressed(tar_of(file("b", b"b")), "gzip"), right.media_type)
+    served.push("wrong", "1", image_of(wrong))
+    served.push("right", "1", image_of(right))
+    asked = threading.Event()
+
+    def hang(connection: Connection) -> bool:
+        asked.set()
+        return silence(connection)
+
+    served.server.on("GET", f"wrong/blobs/{wrong.digest}", hang)
+    shown = served.show()
+
+    def look() -> None:
+        with pytest.raises(RegfsError):
+            shown.names("wrong/1/rootfs")
+
+    waiting = threading.Thread(target=look)
+    waiting.start()
+    assert asked.wait(30)
+    assert shown.read("right/1/rootfs/a") == b"a"
+    served.server.stop()
+    waiting.join(60)
+    assert not waiting.is_alive()
