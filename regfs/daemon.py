@@ -37,8 +37,8 @@ USAGE = 2
 # libfuse 2 has one timeout for all names, and a tag's is added to it: short, but long enough that a program which
 # starts in an image does not have each directory of its path looked up again and again.
 _FUSEPY_VALID_S = 1.0
-# What can wait comes after the first question, which nothing shall slow down.
-_LATER_S = 0.5
+# What can wait comes after the first questions, which nothing shall slow down.
+_LATER_S = 2.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 

@@ -72,6 +72,7 @@ class FusepySession:
         self._mountpoint = ""
         self._device = ""
         self._handle: int | None = None
+        self._lookout: Lookout | None = None
         self._point = ctypes.c_void_p()
 
     def mount(self, mountpoint: str, options: MountOptions) -> None:
@@ -105,6 +106,8 @@ class FusepySession:
         try:
             self._turns.run(lambda: self._channel(handle), at_end=self._cancel_waiting)
         finally:
+            if self._lookout is not None:
+                self._lookout.close()
             libfuse.fuse_teardown(handle, self._point)
             for opened in self._operations.files.take_all():
                 opened.file.close()
@@ -131,7 +134,9 @@ class FusepySession:
             self.unmount(lazily=True)
 
     def _channel(self, handle: ctypes.c_void_p) -> tuple[_Channel, RequestPatience]:
-        return _Channel(handle), RequestPatience(self._timeout_s, self._on_wait)
+        channel = _Channel(handle, self._lookout)
+        self._lookout = channel.lookout
+        return channel, RequestPatience(self._timeout_s, self._on_wait)
 
     def _on_wait(self, patience: RequestPatience) -> None:
         self._waiting.add(patience)
@@ -143,14 +148,17 @@ class FusepySession:
 
 
 class _Channel:
-    """One thread's way to the kernel: a buffer, and libfuse's functions to receive a request and to process it."""
+    """One thread's way to the kernel: a buffer, and libfuse's functions to receive a request and to process it.
 
-    def __init__(self, handle: ctypes.c_void_p) -> None:
+    *lookout* is that of the other threads, if there are any: one of them at a time waits for requests.
+    """
+
+    def __init__(self, handle: ctypes.c_void_p, lookout: Lookout | None) -> None:
         self._session = ctypes.c_void_p(libfuse.fuse_get_session(handle))
         self._channel = ctypes.c_void_p(libfuse.fuse_session_next_chan(self._session, None))
         self._size = libfuse.fuse_chan_bufsize(self._channel)
         self._buffer = ctypes.create_string_buffer(self._size)
-        self._lookout = Lookout(libfuse.fuse_chan_fd(self._channel), sleep_ms=_LOOK_AT_END_MS)
+        self.lookout = lookout or Lookout(libfuse.fuse_chan_fd(self._channel), sleep_ms=_LOOK_AT_END_MS)
 
     def receive(self) -> int:
         """Wait for a request and return its size; 0 when the mount is gone."""
@@ -158,10 +166,10 @@ class _Channel:
             channel = ctypes.c_void_p(self._channel.value)
             got: int = libfuse.fuse_chan_recv(ctypes.byref(channel), self._buffer, ctypes.c_size_t(self._size))
             if got > 0:
-                self._lookout.found()
+                self.lookout.found()
                 return got
             if got == -errno.EAGAIN and not libfuse.fuse_session_exited(self._session):
-                self._lookout.wait()
+                self.lookout.wait()
                 continue
             if got not in (-errno.EINTR, -errno.EAGAIN) or libfuse.fuse_session_exited(self._session):
                 return 0

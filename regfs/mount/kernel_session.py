@@ -257,6 +257,7 @@ class KernelSession:
                 except Exception:  # nothing that one request does may end the service of all others
                     self._stats.count("bugs")
                     log.exception("%s of node %#x", _name_of(opcode), node)
+        lookout.close()
         self._end()
 
     def _answer_inline(self, opcode: int, unique: int, node: int, body: bytes) -> None:
