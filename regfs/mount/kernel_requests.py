@@ -28,6 +28,7 @@ from regfs.mount.handles import Handles
 from regfs.mount.kernel_abi import Opcode
 from regfs.mount.kernel_directory import OpenDirectory
 from regfs.mount.kernel_passthrough import CACHED, OpenNodes
+from regfs.mount.known_file import KnownFile
 from regfs.patience import current
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class Requests:
         self._tree = tree
         self._lookup = tree.lookup
         self._notices = notices
-        self._stored: set[int] = set()
+        # Whose first bytes the kernel has been given, and whether these were all.
+        self._stored: dict[int, bool] = {}
         self._files: Handles[OpenFile] = Handles()
         self._directories: Handles[OpenDirectory] = Handles()
         self.open_nodes = OpenNodes()
@@ -131,12 +133,13 @@ class Requests:
         """OPEN: u32 flags, u32 more flags.
 
         The kernel reads the file itself where it can (passthrough). Otherwise the first bytes of a small file are put
-        into its page cache before it hears that the file is open, so that it need not ask for them.
+        into its page cache before it hears that the file is open, so that it need not ask for them; and one that it
+        has whole is open without the tree.
         """
         flags, _ = abi.OPEN_IN.unpack_from(body)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             raise Refused(errno.EROFS)
-        file = self._tree.open(node)
+        file = KnownFile(self._tree, node) if self._stored.get(node) else self._tree.open(node)
         if not file.keep_cache:
             return abi.OPEN_OUT.pack(self._files.add(file), abi.FOPEN_NOFLUSH | abi.FOPEN_DIRECT_IO, 0)
         backing_id, alone = self.open_nodes.opened(node, file.backing_fd)
@@ -262,7 +265,7 @@ class Requests:
             self._notices.store(node, 0, content)
         if len(self._stored) >= _MOST_STORED:
             self._stored.clear()
-        self._stored.add(node)
+        self._stored[node] = len(content) < _STORED_AT_ONCE and node >> _SPACE_SHIFT != 0
 
 
 def _name(body: bytes) -> bytes:

@@ -19,8 +19,9 @@ from regfs.mount import kernel_abi as abi
 from regfs.mount.kernel_abi import Opcode
 from regfs.mount.kernel_requests import Requests
 from regfs.mount.kernel_session import KernelSession
+from regfs.patience import NO_PATIENCE, patient
 from regfs.stats import Stats
-from tests.mount.memory_tree import BIG, MANY, ROOT, SuiteTree
+from tests.mount.memory_tree import BIG, MANY, ROOT, MemoryFile, SuiteTree
 
 TIMEOUT_S = 30.0
 FOR_EVER = 1 << 62
@@ -358,3 +359,56 @@ def test_access_answers_what_the_kernel_does_not_check_itself(
     kernel: Kernel, name: bytes, mask: int, number: int
 ) -> None:
     assert kernel.error(Opcode.ACCESS, kernel.node(b"stable", name), struct.pack("<II", mask, 0)) == number
+
+
+class CountingTree(SuiteTree):
+    """Counts how often each node is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opens: list[int] = []
+
+    def open(self, node: int) -> MemoryFile:
+        self.opens.append(node)
+        return super().open(node)
+
+    def stable_node(self, name: bytes) -> int:
+        """Return the file *name* of /stable, which is as if below a digest."""
+        return self.lookup(self.lookup(ROOT, b"stable").node, name).node
+
+
+def opened(requests: Requests, node: int) -> bytes:
+    with patient(NO_PATIENCE):
+        return (requests.methods[Opcode.OPEN](node, bytes(8)) or b"")[:8]
+
+
+def test_a_small_file_that_the_kernel_has_is_open_again_without_the_tree() -> None:
+    tree = CountingTree()
+    requests = Requests(tree, Silence())
+    node = tree.stable_node(b"file")
+    first, second = opened(requests, node), opened(requests, node)
+    assert tree.opens == [node]
+    for handle in (first, second):
+        requests.methods[Opcode.RELEASE](node, handle + bytes(16))
+    assert len(requests._files) == 0
+
+
+def test_a_small_file_whose_pages_the_kernel_has_dropped_is_read_from_the_tree() -> None:
+    tree = CountingTree()
+    requests = Requests(tree, Silence())
+    node = tree.stable_node(b"file")
+    opened(requests, node)
+    handle = struct.unpack("<Q", opened(requests, node))[0]
+    read = requests.methods[Opcode.READ]
+    assert [read(node, read_body(handle, 0, 4)), read(node, read_body(handle, 4, 100))] == [b"hell", b"o\n"]
+    assert tree.opens == [node, node]
+
+
+@pytest.mark.parametrize("name", [b"big", b"backed"])
+def test_a_file_that_the_kernel_has_in_part_is_opened_in_the_tree(name: bytes) -> None:
+    tree = CountingTree()
+    requests = Requests(tree, Silence())
+    node = tree.stable_node(name)
+    for _ in range(2):
+        opened(requests, node)
+    assert tree.opens == [node, node]
