@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV ?= .venv
-WORKERS ?= 2
+WORKERS ?= 3
 BIN := $(VENV)/bin
 
 .PHONY: help run test check bench clean
@@ -19,7 +19,7 @@ run: $(VENV)/.run-ready ## mount a registry, list it, read it, chroot into hello
 	@.ci/check-fuse
 	@$(BIN)/python -m tests.support.demo $(REGISTRY)
 
-test: $(VENV)/.test-ready ## run all tests (about four minutes on two cores)
+test: $(VENV)/.test-ready ## run all tests (seven minutes on two cores, half of them waiting)
 	@.ci/install-packages run test
 	@.ci/check-fuse
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(or $(TESTS),tests)
