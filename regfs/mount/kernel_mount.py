@@ -78,7 +78,7 @@ def mount(mountpoint: str, options: MountOptions) -> int:
     descriptor = _open_device()
     try:
         number = _mount2(mountpoint, options, descriptor)
-    except BaseException:
+    except BaseException:  # whatever it is, a descriptor that nobody serves must not stay open
         os.close(descriptor)
         raise
     if number == 0:

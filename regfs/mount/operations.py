@@ -148,7 +148,7 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
         self.paths.hold(place)
         try:
             opened = self.tree.open(place.node)
-        except BaseException:
+        except BaseException:  # whatever it is, who gets no file holds no place
             self.paths.release(place)
             raise
         fi.fh = self.files.add(Opened(opened, place, name, opened.backing_fd()))

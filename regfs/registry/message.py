@@ -6,6 +6,7 @@ thread that sent its request, holds a connection, and must be closed (or read to
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from regfs.registry.hosts import Tls
 
 # The default trust: the system's authorities, no client certificate.
 SYSTEM_TRUST = Tls()
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
 # A body of up to this size is read to its end, so that the connection can be used again; a larger one is cut off.
 _WORTH_DRAINING = 4096
 
@@ -118,8 +120,9 @@ class Answer:
 
     @property
     def content_type(self) -> str:
-        """The Content-Type without its parameters, lower case; empty where there is none."""
-        return (self.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+        """The Content-Type without its parameters, lower case; empty where there is none, or none of RFC 6838."""
+        media_type = (self.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+        return media_type if _MEDIA_TYPE.fullmatch(media_type) else ""
 
     def chunks(self) -> Iterator[bytes]:
         """Give the body's raw bytes as they arrive; the connection goes back to the pool at its end.

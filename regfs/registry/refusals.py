@@ -21,7 +21,7 @@ from regfs.errors import (
     RegistryUnavailable,
     Unsupported,
 )
-from regfs.registry.message import Answer
+from regfs.registry.message import Answer, Request
 from regfs.registry.redaction import without_secrets
 
 BODY_LIMIT = 64 * 1024
@@ -50,7 +50,7 @@ def error_text(answer: Answer) -> str:
 def refusal(answer: Answer, *, what: str) -> RegfsError:
     """Return the error that *answer* means for *what*; closes it."""
     host, status = answer.request.origin, answer.status
-    said = without_secrets(_said(error_text(answer)), answer.request)
+    said = _said(error_text(answer), answer.request)
     reason = f"{host} answers {status}" + (f": {said}" if said else "")
     if status in (404, 410):
         return NotFound(f"{what}: {reason}")
@@ -67,12 +67,13 @@ def refusal(answer: Answer, *, what: str) -> RegfsError:
     return ProtocolViolation(f"{what}: {reason}")
 
 
-def _said(text: str) -> str:
-    """Return one printable line of what an error body says."""
+def _said(text: str, request: Request) -> str:
+    """Return one printable line of what an error body says, without what *request* alone should know."""
     try:
         said = _from_document(json.loads(text))
     except (ValueError, RecursionError):
         said = _TAGS.sub(" ", text)
+    said = without_secrets(said, request)  # before it is cut: half a secret would not be found
     printable = "".join(letter if letter.isprintable() else " " for letter in said[: 4 * _TEXT_LIMIT])
     return " ".join(printable.split())[:_TEXT_LIMIT]
 

@@ -173,7 +173,7 @@ def connect(host: str, port: int, *, pace: Pace) -> WatchedSocket:
         except OSError as error:
             connection.close()
             timed_out, refusal = False, error.strerror or str(error)
-        except BaseException:
+        except BaseException:  # an interrupted wait as well: nobody else knows the socket
             connection.close()
             raise
         else:

@@ -34,6 +34,7 @@ from regfs.registry.addresses import is_loopback
 from regfs.registry.certificates import Authorities
 from regfs.registry.hosts import Tls
 from regfs.registry.message import Answer, Headers, Request
+from regfs.registry.redaction import without_secrets
 from regfs.registry.slots import HostSlots
 from regfs.registry.sockets import SLICE_S, NotTls, Pace, Slow, TransferCut, connect, headers_due, tls_context_for
 from regfs.stats import Stats
@@ -87,7 +88,7 @@ class Transport:
             except StaleConnection:
                 response = self._exchange(request)
             return self._answer(request, response, slot.give_back)
-        except BaseException:
+        except BaseException:  # an interrupted wait as well, or the host would have a slot less for ever
             slot.give_back()
             raise
 
@@ -127,7 +128,7 @@ class Transport:
                 self._stats.count("registry.errors")
             if isinstance(converted, ProtocolViolation) and isinstance(_root(error), ssl.SSLError):
                 self._forget(request.tls)
-            raise converted from _root(error)
+            raise converted from _cause(error)
         except ValueError as error:
             raise ProtocolViolation(f"{request.origin}: not a URL that can be asked") from error
         raw: HTTPResponse = response.raw
@@ -163,8 +164,8 @@ class Transport:
             raise type(error)(f"{request.origin}: {error}") from error
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
             self._stats.count("registry.errors")
-            reason = _reason(_root(error))
-            raise TransferCut(f"{request.origin}: the transfer broke off: {reason}") from _root(error)
+            reason = _reason(_root(error), request)
+            raise TransferCut(f"{request.origin}: the transfer broke off: {reason}") from _cause(error)
         finally:
             if not finished:
                 raw.close()
@@ -193,7 +194,7 @@ def _content_length(headers: Headers, request: Request) -> int | None:
         return None
     value = values.pop()
     if values or not (value.isascii() and value.isdigit()) or headers.get("Transfer-Encoding") is not None:
-        raise ProtocolViolation(f"{request.origin}: the answer's Content-Length makes no sense ({value[:40]!r})")
+        raise ProtocolViolation(f"{request.origin}: the answer's Content-Length makes no sense")
     return int(value[:20])
 
 
@@ -221,10 +222,16 @@ def _root(error: BaseException) -> BaseException:
     return own[-1] if own else _chain(error)[-1]
 
 
-def _reason(error: BaseException) -> str:
-    """Return what *error* says, fit for one line of a log."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return "".join(letter if letter.isprintable() else " " for letter in str(text)[:_TEXT_LIMIT])
+def _cause(error: BaseException) -> BaseException | None:
+    """Return the root of *error*, None where its text quotes the server, who may have repeated our request."""
+    root = _root(error)
+    return root if isinstance(root, OSError) else None
+
+
+def _reason(error: BaseException, request: Request) -> str:
+    """Return what *error* says, fit for one line of a log, and without what *request* alone should know."""
+    text = without_secrets(str(getattr(error, "strerror", None) or error or type(error).__name__), request)
+    return "".join(letter if letter.isprintable() else " " for letter in text[:_TEXT_LIMIT])
 
 
 def _converted(error: Exception, request: Request, *, reused: bool) -> RegfsError:
@@ -239,12 +246,12 @@ def _converted(error: Exception, request: Request, *, reused: bool) -> RegfsErro
     if isinstance(root, http.client.RemoteDisconnected | ConnectionError):
         if reused:
             return StaleConnection(f"{origin}: a kept connection was closed")
-        return RegistryUnavailable(f"{origin}: the connection was closed before the answer: {_reason(root)}")
+        return RegistryUnavailable(f"{origin}: the connection was closed before the answer: {_reason(root, request)}")
     if isinstance(root, http.client.HTTPException | urllib3.exceptions.InvalidHeader):
-        return ProtocolViolation(f"{origin}: the answer is not HTTP: {_reason(root)}")
+        return ProtocolViolation(f"{origin}: the answer is not HTTP: {_reason(root, request)}")
     if isinstance(root, urllib3.exceptions.LocationValueError | requests.exceptions.InvalidURL):
         return ProtocolViolation(f"{origin}: not a URL that can be asked")
-    return RegistryUnavailable(f"{origin}: {_reason(root)}")
+    return RegistryUnavailable(f"{origin}: {_reason(root, request)}")
 
 
 def _converted_tls(error: ssl.SSLError, request: Request) -> RegfsError:

@@ -28,8 +28,28 @@ def echo(connection: Connection) -> bool:
     return connection.answer(Response(403, (), said.encode()))
 
 
+def echo_in_the_head(line: str) -> Action:
+    """Answer with a head that has what was secret in the request where *line* has SAID."""
+
+    def act(connection: Connection) -> bool:
+        seen = connection.seen
+        said = f"{seen.headers.get('authorization', '')} {seen.headers.get('x-key', '')} {seen.path}"
+        connection.send(line.replace("SAID", said).encode() + b"\r\n\r\n")
+        return False
+
+    return act
+
+
 FAULTS = {
     "echo": echo,
+    "echo in the status": echo_in_the_head("HTTP/1.1 403 SAID"),
+    "echo for a status": echo_in_the_head("HTTP/9 SAID"),
+    "echo in the length": echo_in_the_head("HTTP/1.1 200 OK\r\nContent-Length: SAID"),
+    "echo in the type": echo_in_the_head("HTTP/1.1 200 OK\r\nContent-Type: SAID\r\nDocker-Content-Digest: SAID"),
+    "echo in the link": echo_in_the_head("HTTP/1.1 200 OK\r\nLink: <http://SAID>; rel=next"),
+    "echo in the encoding": echo_in_the_head("HTTP/1.1 200 OK\r\nContent-Encoding: SAID"),
+    "echo in the wait": echo_in_the_head("HTTP/1.1 429 Wait\r\nRetry-After: SAID"),
+    "echo in the challenge": echo_in_the_head('HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm="SAID",error="SAID"'),
     "right": None,
     "404": reply(404),
     "403": reply(403),
