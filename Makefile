@@ -22,7 +22,7 @@ run: $(VENV)/.run-ready ## mount a registry, list it, read it, chroot into hello
 test: $(VENV)/.test-ready ## run all tests (seven minutes on two cores, half of them waiting)
 	@.ci/install-packages run test
 	@.ci/check-fuse
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(or $(TESTS),tests)
+	@PYTHON=$(BIN)/python .ci/run-tests -n $(WORKERS) --dist loadfile $(or $(TESTS),tests)
 
 check: $(VENV)/.test-ready ## lint, formatting, types, and the direction of imports
 	$(BIN)/ruff check .

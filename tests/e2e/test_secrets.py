@@ -154,7 +154,7 @@ def test_no_secret_is_written_or_shown_to_strangers_whatever_fails(faulty: Fault
     assert faulty.reads(faulty.path(MOTD, server=right.registry))
     assert set(right.registry.headers("x-api-key")) == {right.header}
     assert f"Bearer {right.token}" in right.registry.headers("authorization")
-    assert len(right.storage.paths(right.signature)) == 2
+    assert len(set(right.storage.paths(right.signature))) == 2  # config and layer; a slow first try is tried again
     assert [str(value).split()[0] for value in set(right.tokens.headers("authorization"))] == ["Basic"]
     assert faulty.errors() != ""
     tell_all(faulty)
