@@ -12,8 +12,8 @@ import os
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,7 @@ _HASHED = re.compile(r"([0-9a-f]{8})\.(0|[1-9][0-9]*)")
 _PEM = re.compile(rb"-----BEGIN ([^-]+)-----([^-]*)-----END")
 
 
-@dataclass(frozen=True, slots=True)
-class Certificates:
+class Certificates(NamedTuple):
     """Authorities beside the system's, and our certificate with its key (None: in the same file)."""
 
     ca_files: tuple[str, ...] = ()
@@ -47,8 +46,7 @@ class Certificates:
 NO_CERTIFICATES = Certificates()
 
 
-@dataclass(frozen=True, slots=True)
-class Authorities:
+class Authorities(NamedTuple):
     """The authorities that every host may be signed by: a file, a directory of hashed names, or both."""
 
     file: str | None
@@ -93,15 +91,15 @@ def system_authorities(environment: Mapping[str, str]) -> Authorities:
     """
     file, directory = environment.get("SSL_CERT_FILE"), environment.get("SSL_CERT_DIR")
     if file or directory:
-        return Authorities(file or None, directory or None)
+        return _by_name(Authorities(file or None, directory or None))
     for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         if path := environment.get(variable):
-            return Authorities(None, path) if Path(path).is_dir() else Authorities(path, None)
+            return Authorities(None, path) if Path(path).is_dir() else _by_name(Authorities(path, None))
     built_in = ssl.get_default_verify_paths()
     candidates = (built_in.openssl_cafile, *_BUNDLES)
     found = next((path for path in candidates if Path(path).is_file()), None)
     if found is not None:
-        return authorities_of(Path(found))
+        return _by_name(Authorities(found, None))
     hashed = Path(built_in.openssl_capath)
     if hashed.is_dir() and any(hashed.iterdir()):
         return Authorities(None, str(hashed))
@@ -110,36 +108,43 @@ def system_authorities(environment: Mapping[str, str]) -> Authorities:
     return Authorities(certifi.where(), None)
 
 
-def authorities_of(bundle: Path) -> Authorities:
-    """Return the authorities in *bundle*: its directory, if that has each of them by its hashed name, or the file.
+def _by_name(authorities: Authorities) -> Authorities:
+    """Return *authorities* without their file where its directory has the very same ones by their hashed names.
 
     OpenSSL takes 40 ms to load the usual list. In a directory it looks for those that it needs, when it needs them.
     """
-    directory = bundle.resolve().parent
+    if authorities.file is None:
+        return authorities
+    directory = os.path.dirname(os.path.realpath(authorities.file))
+    if authorities.directory and os.path.realpath(authorities.directory) != directory:
+        return authorities
     try:
-        content = bundle.read_bytes()
-        wanted = [_of_pem(*block) for block in _PEM.findall(content)]
-        is_understood = bool(wanted) and len(wanted) == content.count(b"-----BEGIN")
-        if is_understood and _hashed(directory).issuperset(wanted):
-            return Authorities(None, str(directory))
+        is_same = _is_hashed(Path(authorities.file).read_bytes(), directory)
     except OSError as error:
         log.debug("%s cannot be looked at: %s", directory, error)
-    return Authorities(str(bundle), None)
+        is_same = False
+    return Authorities(None, directory) if is_same else authorities
 
 
-def _hashed(directory: Path) -> set[tuple[bytes, bytes]]:
-    """Return the certificates that OpenSSL finds in *directory*: the first one of each file. Raises OSError."""
+def _is_hashed(bundle: bytes, directory: str) -> bool:
+    """Tell whether OpenSSL finds in *directory* the certificates of *bundle*, all of them and no other. Raises OSError.
+
+    Somebody may have edited one of the two, or have named a file with a part of the system's list.
+    """
+    blocks = _PEM.findall(bundle)
+    if not blocks or len(blocks) != bundle.count(b"-----BEGIN"):
+        return False
+    wanted = {_of_pem(*block) for block in blocks}
     names = set(os.listdir(directory))
     found = set()
     for hashed in filter(None, map(_HASHED.fullmatch, names)):
-        if all(f"{hashed[1]}.{number}" in names for number in range(int(hashed[2]))):
-            with open(
-                f"{directory}/{hashed[0]}", "rb", buffering=0
-            ) as file:  # there are 150, and a Path takes its time
-                first = _PEM.search(file.read())
-            if first is not None:
-                found.add(_of_pem(*first.groups()))
-    return found
+        with open(f"{directory}/{hashed[0]}", "rb", buffering=0) as file:  # there are 150: a Path would take its time
+            blocks = _PEM.findall(file.read())
+        is_reached = all(f"{hashed[1]}.{number}" in names for number in range(int(hashed[2])))
+        if len(blocks) != 1 or not is_reached:
+            return False
+        found.add(_of_pem(*blocks[0]))
+    return found == wanted
 
 
 def _of_pem(kind: bytes, text: bytes) -> tuple[bytes, bytes]:

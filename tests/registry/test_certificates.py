@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import ProtocolViolation
-from regfs.registry.certificates import Authorities, authorities_of
+from regfs.registry.certificates import Authorities, system_authorities
 from tests.support.client_rig import Rig, repository_of
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.registry import Certificates, make_certificates
@@ -48,6 +48,10 @@ class Trust:
         subprocess.run(["openssl", "rehash", self.directory], check=True, capture_output=True)
         return sorted(path for path in self.directory.iterdir() if path.suffix[1:].isdigit())
 
+    def authorities(self) -> Authorities:
+        """Return what is trusted where the environment names the bundle."""
+        return system_authorities({"SSL_CERT_FILE": str(self.bundle)})
+
     @property
     def by_name(self) -> Authorities:
         return Authorities(None, str(self.directory))
@@ -85,7 +89,7 @@ def test_a_directory_that_has_every_authority_by_its_name_is_trusted_instead_of_
     trust: Trust, certificates: Certificates, others: Certificates, tags_of: Tags
 ) -> None:
     assert len(trust.hash_names()) == 2
-    assert authorities_of(trust.bundle) == trust.by_name
+    assert trust.authorities() == trust.by_name
     assert tags_of(certificates, trust.by_name) == tags_of(others, trust.by_name) == ["v1"]
 
 
@@ -94,14 +98,14 @@ def test_who_is_in_neither_is_not_trusted(tmp_path: Path, trust: Trust, tags_of:
     (tmp_path / "stranger").mkdir()
     stranger = make_certificates(tmp_path / "stranger")
     with pytest.raises(ProtocolViolation, match="not trusted"):
-        tags_of(stranger, authorities_of(trust.bundle))
+        tags_of(stranger, trust.authorities())
 
 
 def test_a_bundle_found_through_a_link_is_looked_for_where_it_is(tmp_path: Path, trust: Trust) -> None:
     trust.hash_names()
     link = tmp_path / "cert.pem"
     link.symlink_to(trust.bundle)
-    assert authorities_of(link) == trust.by_name
+    assert system_authorities({"REQUESTS_CA_BUNDLE": str(link)}) == trust.by_name
 
 
 def test_an_authority_that_only_the_bundle_has_is_trusted(
@@ -109,7 +113,7 @@ def test_an_authority_that_only_the_bundle_has_is_trusted(
 ) -> None:
     (trust.directory / "another.pem").unlink()
     assert len(trust.hash_names()) == 1
-    assert authorities_of(trust.bundle) == trust.by_bundle
+    assert trust.authorities() == trust.by_bundle
     assert tags_of(certificates, trust.by_bundle) == tags_of(others, trust.by_bundle) == ["v1"]
 
 
@@ -117,7 +121,7 @@ def test_a_name_after_a_gap_does_not_count(trust: Trust) -> None:
     first, second = trust.hash_names()
     assert (first.suffix, second.suffix) == (".0", ".1")
     first.rename(first.with_suffix(".2"))
-    assert authorities_of(trust.bundle) == trust.by_bundle
+    assert trust.authorities() == trust.by_bundle
 
 
 def test_a_second_certificate_in_one_file_does_not_count(
@@ -127,16 +131,34 @@ def test_a_second_certificate_in_one_file_does_not_count(
     first = trust.directory / "one.pem"
     first.write_text(certificates.authority.read_text() + others.authority.read_text())
     second.unlink()
-    assert authorities_of(trust.bundle) == trust.by_bundle
+    assert trust.authorities() == trust.by_bundle
+
+
+def test_an_authority_that_the_bundle_lacks_is_not_trusted_for_its_name(
+    tmp_path: Path, trust: Trust, others: Certificates, tags_of: Tags
+) -> None:
+    trust.hash_names()
+    few = trust.directory / "one.pem"
+    found = system_authorities({"SSL_CERT_FILE": str(few)})
+    assert found == Authorities(str(few), None)
+    with pytest.raises(ProtocolViolation, match="not trusted"):
+        tags_of(others, found)
+
+
+def test_a_directory_that_is_named_beside_the_bundle_stays(tmp_path: Path, trust: Trust) -> None:
+    trust.hash_names()
+    bundle, own, other = str(trust.bundle), str(trust.directory), str(tmp_path)
+    assert system_authorities({"SSL_CERT_FILE": bundle, "SSL_CERT_DIR": own}) == trust.by_name
+    assert system_authorities({"SSL_CERT_FILE": bundle, "SSL_CERT_DIR": other}) == Authorities(bundle, other)
 
 
 def test_a_bundle_with_more_than_plain_certificates_is_loaded_whole(trust: Trust) -> None:
     trust.hash_names()
     trust.append("-----BEGIN X509 CRL-----\nTEST-HEADER: 1\n\nMIIB\n-----END X509 CRL-----\n")
-    assert authorities_of(trust.bundle) == trust.by_bundle
+    assert trust.authorities() == trust.by_bundle
 
 
 def test_a_bundle_alone_is_loaded(tmp_path: Path, certificates: Certificates) -> None:
     alone = Trust(tmp_path / "certs")
     alone.append(certificates.authority.read_text())
-    assert authorities_of(alone.bundle) == alone.by_bundle
+    assert alone.authorities() == alone.by_bundle
