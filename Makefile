@@ -46,10 +46,13 @@ $(VENV)/bin/python:
 	python=$$(.ci/find-python) && rm -rf $(VENV) && "$$python" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet setuptools wheel
 
+# A plain path entry: for our layout setuptools would install an import finder, which every Python there loads at start.
+EDITABLE := --config-settings editable_mode=compat --editable
+
 $(VENV)/.run-ready: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet $(EDITABLE) .
 	@touch $@
 
 $(VENV)/.test-ready: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet $(EDITABLE) '.[test]'
 	@touch $(VENV)/.run-ready $@
