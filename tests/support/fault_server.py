@@ -21,6 +21,8 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Protocol, Self
 
+from tests.support.ports import Reserved
+
 _HEAD_LIMIT = 256 * 1024
 
 
@@ -116,7 +118,10 @@ class Nothing:
 
 
 class FaultServer:
-    """Serves *application* on *host*, at a free port unless *port* is given, with TLS where *tls* is."""
+    """Serves *application* on *host*, at a free port unless *port* is given, with TLS where *tls* is.
+
+    Once it has stopped, nobody else gets its port while the object lives, but another FaultServer that is told to.
+    """
 
     def __init__(
         self,
@@ -134,8 +139,9 @@ class FaultServer:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._open: set[socket.socket] = set()
-        self._listener = socket.create_server((host, port), backlog=128)
-        self.address = f"{host}:{self._listener.getsockname()[1]}"
+        self._port = Reserved(host, port)
+        self._listener = socket.create_server((host, self._port.number), backlog=128)
+        self.address = f"{host}:{self._port.number}"
         self.url = f"{'https' if tls else 'http'}://{self.address}"
         threading.Thread(target=self._accept, daemon=True).start()
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.ports import Reserved
+
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "content-length", "date", "server"}
 
 
@@ -42,6 +44,11 @@ class Answer:
     cut_after: int | None = None
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # with the usual five, who comes sixth waits for a second
+
+
 class RecordingServer:
     """An HTTP server on a free port of *host* that records requests; `respond` decides what happens to them."""
 
@@ -64,8 +71,8 @@ class RecordingServer:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Be quiet: `seen` is the log."""
 
-        self._server = ThreadingHTTPServer((host, 0), Exchange)
-        self._server.daemon_threads = True
+        self._port = Reserved(host)
+        self._server = _Server((host, self._port.number), Exchange)
         self.address = f"{host}:{self._server.server_port}"
         self.url = f"http://{self.address}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()

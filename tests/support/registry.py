@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.ports import Reserved
+
 _START_TIMEOUT_S = 60.0
 _BCRYPT_SALT = "$2y$05$" + "./A" * 7 + "."
 
@@ -103,10 +105,9 @@ class DockerRegistry:
         self.url = f"{'https' if certificates else 'http'}://{self.address}"
 
     def _start(self) -> tuple[str, subprocess.Popen[bytes]]:
-        # The port is free when it is chosen, and may be taken when the registry binds it: then another one.
         for _attempt in range(5):
-            with socket.create_server((self._host, 0)) as chosen:
-                port = chosen.getsockname()[1]
+            self._port = Reserved(self._host)
+            port = self._port.number
             address = f"{self._host}:{port}"
             http_section = {"addr": address, "secret": "of the tests"} | ({"tls": self._tls} if self._tls else {})
             file = self._directory / "registry.yml"
