@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Self
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
-_PATIENCE_S = 30.0
+_PATIENCE_S = 60.0
 
 
 def regfs_command() -> list[str]:
@@ -152,7 +152,7 @@ class Mounted:
     def mount(self) -> str:
         """Mount and return what the command printed; raises AssertionError with its words where it fails."""
         done = subprocess.run(
-            self.command, env=self._environment, cwd=self.path.parent, capture_output=True, text=True, timeout=60,
+            self.command, env=self._environment, cwd=self.path.parent, capture_output=True, text=True, timeout=100,
             check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{' '.join(self.command)}: exit {done.returncode}\n{done.stdout}{done.stderr}"
@@ -183,13 +183,22 @@ class Mounted:
     def unmount(self) -> None:
         """Unmount as a user does, and insist that nothing stays behind."""
         pids = self.processes()
-        done = self.run(*self.regfs, "umount", self.path, check=False)
+        done = self._unmounted()
         left = wait_for_exit(pids)
         still_mounted = mounts_at(self.path)
         self.clean_up()
         assert done.returncode == 0, f"regfs umount: exit {done.returncode}\n{done.stdout}{done.stderr}"
         assert not still_mounted, f"still mounted: {still_mounted}"
         assert not left, f"regfs is unmounted, and these processes live on: {left}"
+
+    def _unmounted(self) -> subprocess.CompletedProcess[str]:
+        """Run `regfs umount` until the mount is not in use; what a test has ended may hold it for a moment more."""
+        end = time.monotonic() + _PATIENCE_S
+        while True:
+            done = self.run(*self.regfs, "umount", self.path, check=False)
+            if done.returncode == 0 or "is in use" not in done.stderr or time.monotonic() > end:
+                return done
+            time.sleep(0.2)
 
     def _wait_for_the_end(self) -> None:
         # The test has unmounted it by itself: the mount goes first, its processes a moment later.
@@ -198,14 +207,16 @@ class Mounted:
         assert not left, f"regfs was unmounted, and these processes live on: {left}"
 
     def clean_up(self) -> None:
-        """Take away whatever is left, by force."""
+        """Take away whatever is left, by force; what is killed has gone when this returns."""
         for _mount in mounts_at(self.path):
             subprocess.run(["umount", "-l", str(self.path)], check=False, capture_output=True)
-        for pid in self.processes():
+        pids = self.processes()
+        for pid in pids:
             try:
                 os.kill(pid, 9)
             except ProcessLookupError:
                 continue
+        wait_for_exit(pids)
 
     def __enter__(self) -> Self:
         try:
