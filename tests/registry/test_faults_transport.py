@@ -291,7 +291,8 @@ def test_f18_a_body_that_stops_in_the_middle_of_a_blob_is_resumed(rig: Rig) -> N
 
     server.on("GET", "/blobs/", stall, times=1)
     assert fetched(rig.client(server, pace=LESS_IMPATIENT), server, blob) == CONTENT
-    assert server.headers("range", "/blobs/") == [None, "bytes=100000-255999"]
+    # Each of them once, and more often where a busy machine has answered late.
+    assert set(server.headers("range", "/blobs/")) == {None, "bytes=100000-255999"}
 
 
 def test_interruption_ends_a_read_that_waits(rig: Rig) -> None:

@@ -88,7 +88,7 @@ def test_f69_where_a_mirror_fails_the_registry_answers(rig: Rig, action: Action)
 def test_f69_a_dead_mirror_costs_one_attempt_not_one_for_each_file(rig: Rig) -> None:
     server, mirror, blob = pair(rig)
     mirror.on("*", ".", silence)
-    client = rig.client(server, mirrors=[mirror], pace=LESS_IMPATIENT, retry=RetryPolicy(attempts=1, breaker_s=60))
+    client = rig.client(server, mirrors=[mirror], pace=LESS_IMPATIENT, retry=RetryPolicy(base_s=0.001, breaker_s=60))
     for start in range(20):
         assert client.blob_range(repository_of(server), blob, start, start + 1) == CONTENT[start : start + 1]
     assert len(mirror.paths()) == 1

@@ -10,7 +10,7 @@ import pytest
 from regfs.errors import RegfsError
 from regfs.patience import Patience, patient
 from regfs.registry.retry import RetryPolicy
-from tests.support.client_rig import IMPATIENT, Rig, repository_of
+from tests.support.client_rig import PACE, Rig, repository_of
 from tests.support.fault_server import Action, Connection, Response, close, reply, reset
 from tests.support.memory_registry import MemoryRegistry
 
@@ -65,13 +65,13 @@ def test_every_answer_is_right_or_an_error(rig: Rig, seed: int) -> None:
 
     server.on("*", ".", sometimes)
     retry = RetryPolicy(attempts=4, base_s=0.001, cap_s=0.002, breaker_s=0.001, throttle_s=0.1)
-    client = rig.client(server, login=USER, pace=IMPATIENT, retry=retry, denial_s=0.0)
+    client = rig.client(server, login=USER, pace=PACE, retry=retry, denial_s=0.0)
     repository = repository_of(server)
 
     def ask(number: int) -> str:
         start = (number * 997) % 200_000
         try:
-            with patient(Patience(20)):
+            with patient(Patience(100)):
                 match number % 5:
                     case 0:
                         # A list has no digest: a flipped bit in a name cannot be noticed.
