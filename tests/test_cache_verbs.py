@@ -41,7 +41,7 @@ def regfs(tmp_path: Path, cache: Path) -> Regfs:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [*regfs_command(), *words, "--cache-dir", str(cache)]
         return subprocess.run(
-            command, capture_output=True, text=True, env=environment_for(tmp_path), timeout=60, check=False
+            command, capture_output=True, text=True, env=environment_for(tmp_path), timeout=100, check=False
         )
 
     return run

@@ -24,7 +24,7 @@ def regfs(
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*(command or regfs_command()), *map(str, arguments)],
-        env=environment_for(directory), cwd=directory, capture_output=True, text=True, timeout=60, check=False,
+        env=environment_for(directory), cwd=directory, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ print(outcome.code, outcome.message, flush=True)
 def outcome_of(body: str, *, timeout_s: float = 30.0) -> str:
     program = PROGRAM.format(body=textwrap.indent(textwrap.dedent(body), "    "), timeout_s=timeout_s)
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPOSITORY_ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], cwd=REPOSITORY_ROOT, capture_output=True, text=True, timeout=100, check=False
     )
     return done.stdout
 
@@ -69,7 +69,7 @@ def test_after_the_start_the_child_holds_neither_stdout_nor_stderr() -> None:
     report.ready(str(os.getpid()))
     signal.pause()
     """
-    code, pid = outcome_of(body).split()  # which reads to the end of both, and gives up after 60 s
+    code, pid = outcome_of(body).split()  # which reads to the end of both, and gives up after 100 s
     os.kill(int(pid), signal.SIGKILL)
     assert code == "0"
 
@@ -92,7 +92,7 @@ def test_a_child_whose_parent_is_gone_before_it_is_ready_stops(tmp_path: Path) -
     else:
         import select
 
-        assert select.select([descriptor], [], [], 30)[0]
+        assert select.select([descriptor], [], [], 100)[0]
         os.close(descriptor)
     assert (tmp_path / "stopped").exists()
 

@@ -101,18 +101,18 @@ def test_a_pass_under_way_is_told_and_then_no_more(served: Served) -> None:
 
     def hold(connection: Connection) -> bool:
         arrived.set()
-        go.wait(30)
+        go.wait(100)
         return connection.answer(connection.right())
 
     served.server.on("GET", f"blobs/{BASE.digest}", hold)
     shown = served.show()
     waiter = threading.Thread(target=lambda: shown.names("app/1/rootfs"))
     waiter.start()
-    assert arrived.wait(30)
+    assert arrived.wait(100)
     (passing,) = shown.contents.passing()
     assert (passing.digest, passing.size) == (BASE.digest, len(BASE.blob))
     go.set()
-    waiter.join(30)
+    waiter.join(100)
     assert shown.contents.passing() == []
 
 
@@ -217,7 +217,7 @@ def test_the_right_blob_of_one_image_does_not_wait_for_a_wrong_one_of_another(se
 
     waiting = threading.Thread(target=look)
     waiting.start()
-    assert asked.wait(30)
+    assert asked.wait(100)
     assert shown.read("right/1/rootfs/a") == b"a"
     served.server.stop()
     waiting.join(60)

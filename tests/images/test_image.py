@@ -51,17 +51,17 @@ def test_a_part_of_one_image_does_not_wait_for_another_image(served: Served, app
 
     def hold(connection: Connection) -> bool:
         arrived.set()
-        go.wait(30)
+        go.wait(100)
         return connection.answer(connection.right())
 
     served.server.on("GET", f"manifests/{slow.digest}", hold)
     images = served.show().images
     waiter = threading.Thread(target=lambda: images.image(app, slow.digest).document)
     waiter.start()
-    assert arrived.wait(30)
+    assert arrived.wait(100)
     assert images.image(app, quick.digest).document.content == quick.manifest
     go.set()
-    waiter.join(30)
+    waiter.join(100)
 
 
 def test_a_broken_document_is_parsed_once_and_told_anew_each_time(served: Served, app: Repository) -> None:

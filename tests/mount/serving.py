@@ -24,7 +24,7 @@ from regfs.mount import mountpoint as mountpoints
 from regfs.stats import Stats
 from tests.mount.memory_tree import ROOT, SuiteTree
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 100.0
 CAP_SYS_ADMIN = 21
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.mount.memory_tree import BIG, CAPABILITY, FAILURES, MANY, MTIME_NS, STRANGE_NAMES
 
-TIMEOUT_S = 30
+TIMEOUT_S = 100
 
 
 def errno_of(call: Callable[[], object]) -> int:

@@ -18,7 +18,7 @@ from tests.mount.conftest import ServeSuite
 from tests.mount.memory_tree import BIG
 from tests.mount.serving import Serving
 
-TIMEOUT_S = 30
+TIMEOUT_S = 100
 
 pytestmark = pytest.mark.usefixtures("needs_kernel_driver")
 
@@ -112,7 +112,9 @@ def test_in_a_user_namespace_no_helper_is_needed(serve: ServeSuite, tmp_path: Pa
         pytest.skip("this system allows no user namespaces")
     serving = serve("kernel", prefix=(*prefix, "env", f"PATH={tmp_path}"))
     inside = ["nsenter", "--user", "--mount", "--target", str(serving.process.pid)]
-    done = subprocess.run([*inside, "cat", serving.path / "stable/file"], capture_output=True, check=True, timeout=30)
+    done = subprocess.run(
+        [*inside, "cat", serving.path / "stable/file"], capture_output=True, check=True, timeout=TIMEOUT_S
+    )
     assert done.stdout == b"hello\n"
 
 

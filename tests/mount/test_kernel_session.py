@@ -23,7 +23,7 @@ from regfs.patience import NO_PATIENCE, patient
 from regfs.stats import Stats
 from tests.mount.memory_tree import BIG, MANY, ROOT, MemoryFile, SuiteTree
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 100.0
 FOR_EVER = 1 << 62
 
 

@@ -14,7 +14,7 @@ from regfs.errors import MountFailure
 from regfs.mount import mountpoint as mountpoints
 from tests.mount.conftest import ServeSuite
 
-TIMEOUT_S = 30
+TIMEOUT_S = 100
 
 
 def test_sigterm_unmounts(serve: ServeSuite, driver: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.mount.conftest import ServeSuite
 
-TIMEOUT_S = 30
+TIMEOUT_S = 100
 
 
 def reader(path: Path) -> subprocess.Popen[bytes]:

@@ -6,7 +6,7 @@ import threading
 
 from regfs.mount.waiting import WaitingThreads
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 100.0
 
 
 def test_jobs_that_wait_for_each_other_all_run() -> None:

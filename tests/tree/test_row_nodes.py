@@ -232,7 +232,7 @@ class Gate:
 
     def __call__(self, connection: Connection) -> bool:
         self.arrived.set()
-        self.opened.wait(30)
+        self.opened.wait(100)
         return connection.answer(connection.right())
 
 
@@ -257,14 +257,14 @@ def test_f59_who_is_interrupted_leaves_and_the_pass_goes_on_for_the_others(serve
 
     first = threading.Thread(target=interrupted)
     first.start()
-    assert gate.arrived.wait(30)
+    assert gate.arrived.wait(100)
     second = threading.Thread(target=stays)
     second.start()
     mine.cancel()
-    first.join(30)
+    first.join(100)
     assert len(told) == 1
     gate.opened.set()
-    second.join(30)
+    second.join(100)
     assert len(got) == 1
     assert len(served.server.paths(f"GET.*{built.layers[0].digest}")) == 1
 
@@ -276,11 +276,11 @@ def test_a_slow_registry_blocks_only_who_waits_for_it(served: Served) -> None:
     shown = served.show()
     waiter = threading.Thread(target=lambda: shown.names("app/slow"))
     waiter.start()
-    assert gate.arrived.wait(30)
+    assert gate.arrived.wait(100)
     assert shown.read("app/quick/manifest.json") == quick.manifest
     assert shown.read("app/quick/rootfs/top") == b"quick"
     gate.opened.set()
-    waiter.join(30)
+    waiter.join(100)
     assert not waiter.is_alive()
 
 
