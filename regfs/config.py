@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from regfs.errors import InvalidName, InvalidOption
 from regfs.model.names import DOCKER_HUB, canonical_registry
@@ -63,8 +64,7 @@ class Config:
         return self.fsname or self.default_registry
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One option: `--name METAVAR`, or a flag where *metavar* is empty. *apply* puts its text into a Config."""
 
     name: str

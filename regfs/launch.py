@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 START_TIMEOUT_S = 30.0
 _KILL_AFTER_S = 5.0
@@ -39,8 +39,7 @@ class Report(Protocol):
         """Say that there will be no mount, and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a start went: the exit code and what to print. In the child it is the end of the daemon."""
 
     code: int

@@ -7,7 +7,8 @@ always comes, `dev,suid` come unasked, `_netdev,nofail,user` reach mount.regfs. 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from regfs.config import OPTIONS, Config, Option, option_named, suggestion, with_options
 from regfs.errors import InvalidOption
@@ -29,8 +30,7 @@ _SWALLOWED_SETTINGS = frozenset(
 _FOR_THE_KERNEL = frozenset({"noexec", "noatime", "dirsync"})
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(NamedTuple):
     """The words of one `-o`: options of ours, flags for the kernel, fsname, and words that nobody knows."""
 
     options: tuple[tuple[Option, str], ...]

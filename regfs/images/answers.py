@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from regfs.errors import RateLimited, RegistryTimeout, RegistryUnavailable
 from regfs.model.digest import Digest
@@ -60,8 +59,7 @@ class Registry(Protocol):
     def blob(self, repository: RepositoryName, descriptor: Descriptor) -> Iterator[bytes]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(NamedTuple):
     """What a tag points to: *digest*, and until when (monotonic seconds) this answer holds."""
 
     digest: Digest
@@ -75,8 +73,7 @@ class Resolved:
         return max(0.0, self.expires - time.monotonic())
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):
     """The tags that a listing gave, and until when (monotonic seconds) this answer holds."""
 
     names: tuple[str, ...]
@@ -84,8 +81,7 @@ class Listed:
     expires: float
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """The exact bytes of a manifest or index, verified, with the media type under which they are known."""
 
     digest: Digest

@@ -15,10 +15,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from cachetools import TTLCache
@@ -53,8 +52,7 @@ _LAYERS_AT_ONCE = 8
 _Flight = tuple[str, Digest, Digest, int]
 
 
-@dataclass(frozen=True, slots=True)
-class LayerBlob:
+class LayerBlob(NamedTuple):
     """A layer as an image names it. *chunks* yields its raw bytes from cache or registry; *origin* is for messages."""
 
     descriptor: Descriptor
@@ -63,8 +61,7 @@ class LayerBlob:
     chunks: Callable[[], Iterator[bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Passing:
+class Passing(NamedTuple):
     """A pass under way, for whoever shows progress. *size* is the compressed layer's."""
 
     origin: str

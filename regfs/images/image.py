@@ -12,8 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar, overload
+from typing import Generic, NamedTuple, TypeVar, overload
 
 from cachetools import LRUCache
 
@@ -39,8 +38,7 @@ _IMAGES_KEPT = 128
 _MAX_DEPTH = 8
 
 
-@dataclass(frozen=True, slots=True)
-class ImageLayer:
+class ImageLayer(NamedTuple):
     """Layer *number* of an image (0 is the base): its descriptor, the digest of its tar, and what made it."""
 
     number: int
@@ -74,8 +72,7 @@ class Images:
         return PinnedImage(self, repository, digest, media_type)
 
 
-@dataclass(frozen=True, slots=True)
-class PinnedImage:
+class PinnedImage(NamedTuple):
     """An image by digest, without its documents: for nodes, of which the kernel keeps as many as it likes."""
 
     images: Images

@@ -12,7 +12,6 @@ import logging
 import threading
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from cachetools import LRUCache, TTLCache
@@ -116,7 +115,7 @@ class Repository:
         self._raise_missing(str(digest))
         document = self._sources.flights.run(("manifest", self.name, digest), lambda: self._fetch_document(digest))
         # What named the digest has the last word about its type, now as later, when it comes from the cache.
-        return replace(document, media_type=known_type or document.media_type)
+        return document._replace(media_type=known_type or document.media_type)
 
     def small_blob(self, descriptor: Descriptor, *, at_most: int) -> bytes:
         """Return a blob that is read as a whole (a config), from the store or the registry, verified.

@@ -5,7 +5,7 @@ Thread rule: a value, whose parts any thread may use.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from regfs.images.answers import Registry
 from regfs.stats import Stats
@@ -14,8 +14,7 @@ from regfs.store.references import References
 from regfs.store.single_flight import Flights
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
+class Sources(NamedTuple):
     """*tag_ttl_s*: for how long an answer about a tag or a listing is taken as it is."""
 
     registry: Registry

@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from regfs.errors import BadContent, BadManifest, TooLarge
 
@@ -20,8 +19,7 @@ DOCUMENT_LIMIT = 4 * 1024 * 1024
 _MAX_SIZE = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Fields:
+class Fields(NamedTuple):
     """One JSON object, and *where* in its document it is, for messages. A null value counts as absent everywhere.
 
     Every method raises *error* where the value has another type than the one asked for.
@@ -65,7 +63,7 @@ class Fields:
     def child(self, key: str) -> Fields | None:
         """Return the object at *key*, None where there is none."""
         value = self.values.get(key)
-        return None if value is None else self._fields(value, key)
+        return None if value is None else self._object(value, key)
 
     def array(self, key: str, *, limit: int) -> list[object]:
         """Return the list at *key*, empty where there is none. Raises TooLarge over *limit* elements."""
@@ -81,7 +79,7 @@ class Fields:
     def children(self, key: str, *, limit: int) -> Iterator[Fields]:
         """Yield the elements of the list at *key*, which must all be objects. Raises TooLarge."""
         for position, element in enumerate(self.array(key, limit=limit)):
-            yield self._fields(element, f"{key}[{position}]")
+            yield self._object(element, f"{key}[{position}]")
 
     def texts(self, key: str, *, limit: int) -> tuple[str, ...]:
         """Return the list of strings at *key*, empty where there is none. Raises TooLarge."""
@@ -106,7 +104,7 @@ class Fields:
         """Raise *error*, naming the place in the document."""
         raise self.error(f"{self.where}{key} {reason}")
 
-    def _fields(self, value: object, key: str) -> Fields:
+    def _object(self, value: object, key: str) -> Fields:
         if not isinstance(value, dict):
             self.fail(key, "is not an object")
         return Fields(value, f"{self.where}{key}.", self.error)

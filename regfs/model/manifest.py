@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from regfs.errors import BadContent, BadManifest, InvalidName, TooLarge, Unsupported
 from regfs.model import media_types
@@ -89,16 +90,14 @@ class Index:
     invalid: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(NamedTuple):
     """One step of the image's build; *empty_layer* steps have no layer."""
 
     created_by: str = ""
     empty_layer: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ImageConfig:
+class ImageConfig(NamedTuple):
     """What regfs uses of an image's config. Nothing here is checked against the manifest's layers."""
 
     diff_ids: tuple[Digest, ...]

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from regfs.errors import InvalidOption, NotFound
 from regfs.model.media_types import CONFIG_TYPES, INDEX_TYPES
@@ -59,8 +58,7 @@ _SYSTEM_RE = re.compile(r"([A-Za-z0-9_.-]+)(?:\(([A-Za-z0-9_.+-]+)\))?", re.ASCI
 _ARM64_RE = re.compile(r"v([89])(?:\.([0-9]))?", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(NamedTuple):
     """An operating system and an architecture, as written in an index, a config or an option."""
 
     os: str
@@ -88,7 +86,7 @@ class Platform:
             variant = ""
         elif (architecture, variant) == ("arm64", "v9.0"):
             variant = "v9"
-        return replace(self, os=system, architecture=architecture, variant=variant)
+        return self._replace(os=system, architecture=architecture, variant=variant)
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
@@ -196,9 +194,9 @@ def choose(
 
 def candidates(wanted: Platform) -> Iterator[Platform]:
     """Yield the platforms that *wanted* can run, in normal form, the best first."""
-    wanted = replace(wanted.normal(), os_features=())
+    wanted = wanted.normal()._replace(os_features=())
     for architecture, variant in _runnable(wanted.architecture, wanted.variant):
-        yield replace(wanted, architecture=architecture, variant=variant).normal()
+        yield wanted._replace(architecture=architecture, variant=variant).normal()
 
 
 def _first_that_serves(named: Sequence[tuple[Entry, Platform]], wanted: Platform) -> Entry | None:

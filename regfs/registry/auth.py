@@ -20,7 +20,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cachetools import LRUCache, TTLCache
 
@@ -38,8 +38,7 @@ _REMEMBERED = 4096
 _RENEWAL_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """What a registry asks for: a token, a password, or either."""
 
     bearer: Challenge | None

@@ -13,7 +13,8 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from cachetools import TTLCache
 
@@ -40,8 +41,7 @@ _PROGRESS_BYTES = 1024 * 1024
 _PROGRESS_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(NamedTuple):
     """One blob in one repository, and its name for messages."""
 
     repository: RepositoryName

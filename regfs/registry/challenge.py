@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(rf"({_WORD})[ \t]*=[ \t]*", re.ASCII)
@@ -22,8 +22,7 @@ _HEADER_LIMIT = 16 * 1024
 _CHALLENGES_LIMIT = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Challenge:
+class Challenge(NamedTuple):
     """One scheme, lower case, and its parameters by lower-case name."""
 
     scheme: str

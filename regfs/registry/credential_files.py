@@ -14,8 +14,8 @@ import os
 import stat
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from regfs.errors import InvalidName
 from regfs.model.names import canonical_registry
@@ -26,8 +26,7 @@ log = logging.getLogger(__name__)
 _FILE_LIMIT = 4 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class CredentialSource:
+class CredentialSource(NamedTuple):
     """What one file says. Keys are `host[:port][/path]` as written (*exact*) and in their normal form (*normal*)."""
 
     exact: Mapping[str, Credential]

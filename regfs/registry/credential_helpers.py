@@ -20,8 +20,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cachetools import TLRUCache, TTLCache
 
@@ -40,8 +40,7 @@ _FORGOTTEN_AGAIN_S = 10.0
 _POLL_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
+class _Key(NamedTuple):
     helper: str
     server: str
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from regfs import patience
 from regfs.errors import (
@@ -38,13 +37,12 @@ _WARNINGS = 256
 _WARNING_LIMIT = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
+class _Failure(NamedTuple):
     """One attempt's end: what to raise, how long to wait before another, whether the whole host seems down."""
 
     error: RegfsError
     wait_s: float
-    is_down: bool = field(kw_only=True)
+    is_down: bool
 
 
 class Exchange:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cachetools import TTLCache
 
@@ -24,8 +24,10 @@ from regfs.errors import AccessDenied, InvalidOption
 from regfs.model.names import DOCKER_HUB
 from regfs.registry.addresses import is_loopback
 from regfs.registry.certificates import NO_CERTIFICATES, Certificates, certificates_in
-from regfs.registry.hosts_toml import HostsFile, HostTable, parse_hosts
 from regfs.registry.registries_conf import Location, Rule, find_rule, registries_files
+
+if TYPE_CHECKING:
+    from regfs.registry.hosts_toml import HostsFile, HostTable
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +38,7 @@ _LOOKED_AT_AGAIN_S = 5.0
 _FILE_LIMIT = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
+class Tls(NamedTuple):
     """What one host is trusted with: authorities beside the system's, our certificate for it, whether to verify."""
 
     ca_files: tuple[str, ...] = ()
@@ -183,6 +184,8 @@ class Hosts:
         try:
             if len(content) > _FILE_LIMIT:
                 raise InvalidOption(f"{path} has more than {_FILE_LIMIT} bytes")
+            from regfs.registry.hosts_toml import parse_hosts  # with a reader of TOML, which most machines do without
+
             parsed = parse_hosts(content, path=path)
         except InvalidOption as error:
             with self._lock:

@@ -8,8 +8,7 @@ thousand (harbor#23819), so that a list may be incomplete, and says so. Used by 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from regfs.errors import AccessDenied, Offline, ProtocolViolation
 from regfs.model.names import is_repository_component
@@ -27,8 +26,7 @@ _PAGES = 1000
 _PAGE_BYTES = 4 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Namespace:
+class Namespace(NamedTuple):
     """The paths of a namespace's repositories, `library/debian`, sorted; not *is_complete* where Hub held back some."""
 
     repositories: tuple[str, ...]

@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import logging
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from regfs.errors import InvalidName, InvalidOption
 from regfs.model.names import canonical_registry
@@ -32,8 +30,7 @@ _PATH = re.compile(r"(?:/[a-z0-9._-]+)*", re.ASCII)
 _WHEN = ("all", "digest-only", "tag-only")
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """A place of a registry: its host, and the path (`/hub`, or empty) that repositories are below there."""
 
     host: str
@@ -42,8 +39,7 @@ class Location:
     digest_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """What is said of the registries that *prefix* names. *location* None: where it says itself."""
 
     prefix: str
@@ -89,6 +85,8 @@ def find_rule(registry: str, *, files: Iterable[Path], directories: Iterable[Pat
 
 def parse_registries(content: bytes, *, path: Path) -> tuple[Rule, ...]:
     """Return the rules of a registries.conf; *path* is the file's, for messages. Raises InvalidOption."""
+    import tomllib  # here, because most machines have no such file
+
     try:
         document = tomllib.loads(content.decode("utf-8"))
     except RecursionError:
@@ -99,8 +97,7 @@ def parse_registries(content: bytes, *, path: Path) -> tuple[Rule, ...]:
     return tuple(rule for rule in rules if rule is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
+class _Table(NamedTuple):
     values: Mapping[str, object]
     path: Path
 

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from cachetools import TTLCache
 
@@ -26,8 +26,7 @@ _HOSTS_LIMIT = 1024
 _ATTEMPTS_BESIDE_OTHERS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(NamedTuple):
     """How often and how long: *attempts* in all, the wait doubling from *base_s* to *cap_s*.
 
     A throttling host is waited for at most *throttle_s*, a failed one is not asked again for *breaker_s*, and no
@@ -43,7 +42,7 @@ class RetryPolicy:
 
     def beside_others(self) -> RetryPolicy:
         """Return the policy for a mirror: where there is somebody else to ask, nobody waits for a host that fails."""
-        return replace(self, attempts=min(self.attempts, _ATTEMPTS_BESIDE_OTHERS))
+        return self._replace(attempts=min(self.attempts, _ATTEMPTS_BESIDE_OTHERS))
 
     def wait_s(self, attempt: int) -> float:
         """Return how long to wait after failure number *attempt* (1, 2, …): with jitter, so that clients spread."""

@@ -17,8 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from regfs import patience
 from regfs.errors import RegistryTimeout, RegistryUnavailable
@@ -49,8 +48,7 @@ class NotTls(ConnectFailed):
     """The other side does not speak TLS on this port."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(NamedTuple):
     """How slow a peer may be: seconds to connect, to begin its answer, between two bytes, and bytes per second.
 
     The rate is judged over *window_s* of waiting; time that the reader spends elsewhere does not count.

@@ -24,8 +24,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from regfs.errors import CacheFull
 from regfs.store.failures import failures_of
@@ -48,8 +48,7 @@ _SLACK = 256 << 20
 _LATELY_NS = 60 * 10**9
 
 
-@dataclass(frozen=True, slots=True)
-class _Unit:
+class _Unit(NamedTuple):
     """What is evicted together: *guard* is the file that whoever uses it has locked, and that goes first."""
 
     guard: CachedFile

@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 KINDS = ("blobs", "objects", "layers", "images", "under way")
 BLOBS, OBJECTS, LAYERS, IMAGES, PASSES = "blobs", "objects", "layers", "images", "passes"
@@ -23,8 +24,7 @@ INDEX, PACK, MERGED = ".index", ".pack", ".merged"
 _BLOCK = 512
 
 
-@dataclass(frozen=True, slots=True)
-class CachedFile:
+class CachedFile(NamedTuple):
     """A file of the cache: bytes on the disk, and when it was used last (nanoseconds since 1970)."""
 
     path: Path

@@ -17,9 +17,8 @@ import logging
 import sqlite3
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from regfs.errors import InvalidName
 from regfs.model.digest import Digest
@@ -41,8 +40,7 @@ CREATE TABLE IF NOT EXISTS manifests (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class TagRecord:
+class TagRecord(NamedTuple):
     """What a tag pointed to at *checked* (seconds since 1970)."""
 
     digest: Digest
@@ -51,8 +49,7 @@ class TagRecord:
     checked: float
 
 
-@dataclass(frozen=True, slots=True)
-class ListRecord:
+class ListRecord(NamedTuple):
     """The names that a listing gave at *checked* (seconds since 1970)."""
 
     names: tuple[str, ...]
