@@ -13,6 +13,7 @@ Nothing heavy is imported before it is known to be needed: `regfs --version` is 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -101,6 +102,7 @@ def run_mount_helper(arguments: Sequence[str], environment: Mapping[str, str]) -
 
 def mount(config: Config, mountpoint: str, environment: Mapping[str, str]) -> int:
     """Check, mount and serve; a background mount's parent returns as soon as it answers. Raises MountFailure."""
+    gc.disable()  # looking for garbage among what a start loads takes a twentieth of it; the daemon turns it on again
     from regfs import checks, daemon, launch
     from regfs.logs import log_name
     from regfs.mount.mountpoint import resolved

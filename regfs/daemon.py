@@ -11,6 +11,7 @@ threads of its own, begun here, after the fork. Nothing here asks a registry, pr
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -192,6 +193,7 @@ class _Serving:
         later.start()
 
     def _do_later(self) -> None:
+        gc.enable()  # what cli.py turned off for the start and the first answers
         self._rooms.load_client()
         building.clean_up(self._rooms)
 
