@@ -15,8 +15,32 @@ LATE = ["requests", "urllib3", "rich", "fuse", "regfs.registry.client", "regfs.l
 PROBE = "import sys, {module}; print(*sorted(name for name in {late} if name in sys.modules))"
 
 
+def loaded_by(module: str, late: list[str]) -> list[str]:
+    """Return which of *late* are loaded once *module* is."""
+    probe = PROBE.format(module=module, late=late)
+    found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    assert found.stderr == ""
+    return found.stdout.split()
+
+
 @pytest.mark.parametrize("module", ["regfs.cli", "regfs.daemon"])
 def test_starting_loads_no_library_before_it_is_needed(module: str) -> None:
-    probe = PROBE.format(module=module, late=LATE)
-    found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
-    assert (found.stdout.split(), found.stderr) == ([], ""), f"{module} loads them when it is imported"
+    assert loaded_by(module, LATE) == [], f"{module} loads them when it is imported"
+
+
+def test_a_client_reads_no_toml_where_there_is_none() -> None:
+    assert loaded_by("regfs.registry.client", ["requests", "tomllib", "regfs.registry.hosts_toml"]) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "others"),
+    [
+        (
+            "regfs.images.pass_process",
+            ["requests", "regfs.registry", "regfs.mount", "regfs.rootfs", "regfs.images.passing"],
+        ),
+        ("regfs.images.merging", ["requests", "regfs.registry", "regfs.mount", "regfs.layers", "regfs.images.passing"]),
+    ],
+)
+def test_a_process_of_our_own_loads_its_work_alone(module: str, others: list[str]) -> None:
+    assert loaded_by(module, others) == []

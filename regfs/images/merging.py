@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from regfs.errors import CacheFailure, RegfsError
-from regfs.images.passing import error_of, process_environment
+from regfs.images.own_process import error_of, process_environment
 from regfs.rootfs.merge import merge_files
 from regfs.store.failures import cache_failure
 

@@ -14,15 +14,15 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from regfs import errors
-from regfs.errors import CacheFailure, RegfsError
+from regfs.errors import CacheFailure
+from regfs.images.own_process import error_of, process_environment
 from regfs.layers.ingest import LayerToPass, Progress, run_pass
 from regfs.store.layer_store import LayerStore
 
-__all__ = ["LayerToPass", "Progress", "error_of", "pass_here", "pass_layer", "process_environment"]
+__all__ = ["LayerToPass", "Progress", "pass_here", "pass_layer"]
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +31,6 @@ SMALL_LAYER = 1 << 20
 
 _PIPE_SIZE = 1 << 20
 _PATIENCE_S = 10.0
-# Enough to find libraries and to write messages; whatever secrets are in the daemon's environment stay there.
-_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR")
-# glibc would give each block of a megabyte back to the kernel and take a fresh one, page fault by page fault: 3 s of
-# system time for a gigabyte. Other C libraries ignore these.
-_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 
 
 def _nothing(_: Progress) -> None:
@@ -196,17 +191,3 @@ def _write_all(fd: int, chunk: bytes) -> None:
     view = memoryview(chunk)
     while view:
         view = view[os.write(fd, view) :]
-
-
-def error_of(told: Mapping[str, str]) -> RegfsError:
-    """Return the error that a process told of: its class of the error tree, by name, and its message."""
-    kind: type[RegfsError] = getattr(errors, told["error"])
-    return kind(told["message"])
-
-
-def process_environment() -> dict[str, str]:
-    """Return what a process of ours needs to find its modules, and nothing of the user's."""
-    environment = _ALLOCATOR | {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    environment["PYTHONSAFEPATH"] = "1"  # or -m would import what lies in the working directory before all else
-    return environment
