@@ -81,7 +81,7 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
 
 def becomes(read: Callable[[], object], wanted: object) -> None:
     """Insist that *read* returns *wanted* in the end: libfuse remembers every name for a second."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while (found := read()) != wanted:
         assert time.monotonic() < end, f"still {found!r}"
         time.sleep(0.05)

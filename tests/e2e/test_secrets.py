@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import becomes
 from tests.support.fault_server import Action, FaultServer, changed, close, cut, raw, reply, reset
 from tests.support.faulty_mount import FaultyMount, all_at_once
 from tests.support.memory_registry import MemoryRegistry, error
@@ -256,7 +257,7 @@ def test_the_password_of_a_proxy_is_for_the_proxy_alone(faulty: FaultyMount) -> 
     for what in PROXY_FAULTS:
         faulty.hosts_toml(f"{what}.invalid", f'server = "http://{what}.invalid"')
     mount = faulty.mount_in_foreground("--timeout", "3s", environment=dict.fromkeys(names, url))
-    assert (mount.path / PUBLIC / MOTD).read_bytes()
+    assert faulty.patiently((mount.path / PUBLIC / MOTD).read_bytes)
     assert set(proxy.headers("proxy-authorization")) == {f"Basic {basic_of('ada', password)}"}
 
     def look(what: str, action: Action) -> None:
@@ -269,8 +270,8 @@ def test_the_password_of_a_proxy_is_for_the_proxy_alone(faulty: FaultyMount) -> 
     all_at_once(look, PROXY_FAULTS)
     assert len(proxy.paths(r"CONNECT tls-[a-z-]+\.invalid:443")) >= len(PROXY_FAULTS)
     proxy.stop()
-    assert (mount.path / PUBLIC / MOTD).read_bytes()
-    assert faulty.fails(mount.path / PUBLIC / "gone/1/digest", os.stat) == "EHOSTUNREACH"
+    assert faulty.patiently((mount.path / PUBLIC / MOTD).read_bytes)
+    becomes(lambda: faulty.fails(mount.path / PUBLIC / "gone/1/digest", os.stat), "EHOSTUNREACH")
     tell_all(faulty)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from regfs.model.digest import Digest
+from tests.e2e.conftest import becomes
 from tests.support.cache import blobs_in
 from tests.support.fault_server import Action, Connection, Response, reply
 from tests.support.faulty_mount import FaultyMount, all_at_once
@@ -31,8 +32,8 @@ class Registry:
         self.new = faulty.push_app(tag="new", server=self.server)
         self.seen = faulty.push_app(tag="seen", server=self.server)
         assert self.reads("seen")
-        assert sorted(os.listdir(self.path("app"))) == ["new", "seen"]
-        self._pattern, self._before = "", 0
+        assert sorted(faulty.patiently(lambda: os.listdir(self.path("app")))) == ["new", "seen"]
+        self._pattern, self._before, self._since_s = "", 0, 0.0
 
     def path(self, name: str) -> Path:
         return self.faulty.path(name, server=self.server)
@@ -50,12 +51,20 @@ class Registry:
 
     def is_wrong(self, action: Action, *, pattern: str = "/v2/", times: int | None = None) -> None:
         """Let *action* answer what has *pattern* in its path; such requests are counted from here on."""
-        self._pattern, self._before = pattern, len(self.server.paths(pattern))
+        self._pattern, self._before, self._since_s = pattern, len(self.server.paths(pattern)), time.monotonic()
         self.server.on("*", pattern, action, times=times)
 
     def asked(self) -> int:
         """Return how many of the requests came for which something is wrong."""
         return len(self.server.paths(self._pattern)) - self._before
+
+    def is_asked_every(self, seconds: float) -> bool:
+        """Tell whether no more requests came than two, and one for each so many *seconds* since something is wrong."""
+        return self.asked() <= 2 + (time.monotonic() - self._since_s) / seconds
+
+    def costs_the_deadline(self, name: str, do: Callable[[Path], object], what: str) -> None:
+        """Insist that *do* misses its deadline at *name* for want of *what*; a busy machine may miss it before that."""
+        becomes(lambda: (self.fails(name, do), what in self.faulty.errors()), ("ETIMEDOUT", True))
 
     def keeps_what_was_seen(self) -> bool:
         """Tell whether the cache still has the documents of the app that was read."""
@@ -154,10 +163,9 @@ def test_f26_429_for_ever_costs_who_asks_their_deadline_and_nobody_else_anything
     faulty.mount("--timeout", "3s")
     registry = Registry(faulty)
     registry.is_wrong(reply(429, "slow down", {"Retry-After": "4"}))
-    assert registry.fails("app/new/rootfs") == "ETIMEDOUT"
-    assert registry.asked() <= 2
+    registry.costs_the_deadline("app/new/rootfs", os.listdir, f"tag {registry.server.address}/app new")
+    assert registry.is_asked_every(4.0)
     assert faulty.neighbour_lives()
-    assert f"tag {registry.server.address}/app new" in faulty.errors()
     registry.recovers()
 
 
@@ -187,7 +195,7 @@ def test_f28_a_registry_that_is_down_is_left_alone_and_what_was_seen_stays(fault
     assert registry.fails("app/new", os.listdir) == "EHOSTUNREACH"
     assert registry.reads("seen")
     assert sorted(os.listdir(registry.path("app"))) == ["new", "seen"]
-    assert registry.asked() < 5  # one, and another for each five seconds that a busy machine takes for all that
+    assert registry.is_asked_every(5.0)
     assert faulty.neighbour_lives()
     assert "maintenance" in faulty.errors()
     assert registry.keeps_what_was_seen()
@@ -215,9 +223,8 @@ def test_f28_a_server_error_for_ever_costs_who_asks_their_deadline(faulty: Fault
     faulty.mount("--timeout", "3s")
     registry = Registry(faulty)
     registry.is_wrong(reply(503, headers={"Retry-After": "4"}), pattern="/app/")
-    assert registry.fails("app/new/rootfs") == "ETIMEDOUT"
-    assert registry.asked() <= 2
-    assert f"tag {registry.server.address}/app new" in faulty.errors()
+    registry.costs_the_deadline("app/new/rootfs", os.listdir, f"tag {registry.server.address}/app new")
+    assert registry.is_asked_every(4.0)
     registry.recovers()
 
 
@@ -226,11 +233,10 @@ def test_f28_an_object_that_cannot_be_had_does_not_cost_the_others(faulty: Fault
     registry = Registry(faulty)
     config = str(Digest.of(registry.new.config))
     registry.is_wrong(reply(500, headers={"Retry-After": "4"}), pattern=f"/blobs/{config}")
-    assert registry.fails("app/new/config.json", Path.read_bytes) == "ETIMEDOUT"
-    assert registry.asked() <= 2
+    registry.costs_the_deadline("app/new/config.json", Path.read_bytes, config)
+    assert registry.is_asked_every(4.0)
     layer = registry.new.layers[0]
-    assert registry.path(f"app/new/blobs/{layer.digest}").read_bytes() == layer.blob
-    assert config in faulty.errors()
+    assert faulty.patiently(registry.path(f"app/new/blobs/{layer.digest}").read_bytes) == layer.blob
     registry.recovers()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from regfs.model.digest import Digest
+from tests.e2e.conftest import becomes
 from tests.e2e.faults.conftest import MOTD
 from tests.support.fault_server import Action, Connection, FaultServer, drip, raw, reply, reset, silence
 from tests.support.faulty_mount import FaultyMount, all_at_once
@@ -64,7 +66,7 @@ def test_f18_a_registry_that_hangs_costs_its_reader_a_deadline_and_others_nothin
     with ThreadPoolExecutor(1) as pool:
         alive = pool.submit(faulty.neighbour_lives)
         all_at_once(hang, waiting)
-        assert alive.result(60)
+        assert alive.result(250)
     assert [server.address for server in servers.values() if server.address not in faulty.errors()] == []
     faulty.heal()
     faulty.remount()  # what hangs is given up after half a minute; nothing of it is kept
@@ -76,29 +78,33 @@ def test_f18_content_that_stops_in_the_middle_costs_its_reader_a_deadline(faulty
     server = faulty.new_server()
     blob = faulty.push_app(server=server).layers[0].digest
     faulty.mount("--timeout", "3s")
-    assert faulty.path("app/1/config.json", server=server).read_bytes()
+    assert faulty.patiently(faulty.path("app/1/config.json", server=server).read_bytes)
     go_on = threading.Event()
 
     def half(connection: Connection) -> bool:
         response = connection.right()
         connection.send(response.head() + response.body[: len(response.body) // 2])
-        go_on.wait(60)
+        go_on.wait(250)
         return False
 
     server.on("GET", "/blobs/", half)
     paths = {name: faulty.path(name, server=server) for name in (MOTD, "app/1/layers/0/tree", f"app/1/blobs/{blob}")}
 
+    stalled = f"{server.address}.*nothing has come for 3 s"
+
     def stop(_name: str, path: Path) -> None:
         assert faulty.fails(path, os.listdir if path.name == "tree" else Path.read_bytes) == "ETIMEDOUT"
 
-    all_at_once(stop, paths)
-    told = faulty.errors().splitlines()
-    assert [line for line in told if server.address not in line or "nothing has come for 3 s" not in line] == []
-    assert faulty.path("app/1/manifest.json", server=server).read_bytes()
+    def told() -> int:
+        all_at_once(stop, paths)
+        return len(re.findall(stalled, faulty.errors()))
+
+    becomes(lambda: told() >= len(paths), True)  # a busy machine alone may miss a deadline on the way there
+    assert faulty.patiently(faulty.path("app/1/manifest.json", server=server).read_bytes)
     server.heal()
     go_on.set()
     faulty.recovers(paths[MOTD])
-    assert Digest.of(paths[f"app/1/blobs/{blob}"].read_bytes()) == blob
+    assert Digest.of(faulty.patiently(paths[f"app/1/blobs/{blob}"].read_bytes)) == blob
 
 
 @pytest.fixture
