@@ -63,6 +63,11 @@ def mode_of(packed: bytes) -> int:
     return mode
 
 
+def size_of(packed: bytes) -> int:
+    """Return the size in bytes."""
+    return int.from_bytes(packed[:8], "little")
+
+
 def is_directory(packed: bytes) -> bool:
     """Tell whether *packed* is a directory's."""
     return stat.S_ISDIR(mode_of(packed))

@@ -1,7 +1,8 @@
 """Directory answers: a listing, cut into what the kernel's buffer holds. Used by kernel_requests.py.
 
 The offset of an entry is its position: 1 after `.`, 2 after `..`, 3 after the first of the listing, so that seekdir,
-telldir and a server that takes over work without any memory. One object per open directory; any thread.
+telldir and a server that takes over work without any memory. One object per open directory; any thread may read, and
+one may make the next part ready (ahead.py).
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ _USUAL_NAME = 16
 class OpenDirectory:
     """One open directory: its listing and the two entries that every directory has."""
 
-    __slots__ = ("_listing", "_node", "_tree")
+    __slots__ = ("_listing", "_next", "_node", "_ready", "_tree")
 
     def __init__(self, tree: Tree, node: int, listing: Listing) -> None:
         self._tree = tree
         self._node = node
         self._listing = listing
+        # What will be asked for next, (offset, size), and the answer to that, with the offset behind it.
+        self._next = (0, 0)
+        self._ready: tuple[tuple[int, int], bytes, int] | None = None
 
     def read(self, offset: int, size: int) -> bytes:
         """Return the entries from position *offset* on that fit into *size* bytes, for READDIR; none at the end.
@@ -56,6 +60,21 @@ class OpenDirectory:
 
         An entry of node 0 is one that must be looked up first: the kernel takes its name and type alone.
         """
+        ready, self._ready = self._ready, None
+        if ready is not None and ready[0] == (offset, size):
+            _, answer, behind = ready
+        else:
+            answer, behind = self._part(offset, size)
+        self._next = (behind, size if answer else 0)
+        return answer
+
+    def make_ready(self) -> None:
+        """Make the part that `read_plus` will probably be asked for next. Raises what the listing raises."""
+        if self._ready is None and self._next[1]:
+            self._ready = (self._next, *self._part(*self._next))
+
+    def _part(self, offset: int, size: int) -> tuple[bytes, int]:
+        """Return the answer to READDIRPLUS, and the offset of the entry behind it."""
         answer = self._dots(offset, size, plus=True)
         left = size - sum(map(len, answer))
         start = max(0, offset - _DOTS)
@@ -76,9 +95,10 @@ class OpenDirectory:
             )  # fmt: skip
             left -= len(entry)
             if left < 0:
+                position -= 1
                 break
             answer.append(entry)
-        return b"".join(answer)
+        return b"".join(answer), position
 
     def _dots(self, offset: int, size: int, *, plus: bool) -> list[bytes]:
         """Return `.` and `..` where *offset* is before them; the kernel makes no nodes of them, so node 0 is right."""

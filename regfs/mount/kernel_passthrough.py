@@ -3,7 +3,8 @@
 While a node is open, every further open of it must go the way of the first: the same backing id for passthrough, or
 none at all; anything else is EIO in the kernel (fs/fuse/iomode.c; measured). So each open node is counted here, and its
 way is forgotten with its last release. Releases reach us after the kernel let go, never before, so that what is counted
-here is at least what the kernel has open. Thread rule: one lock, held for an ioctl that does not block; any thread.
+here is at least what the kernel has open. Thread rule: one lock, held for an ioctl or a notice that does not block; any
+thread.
 """
 
 from __future__ import annotations
@@ -54,6 +55,13 @@ class OpenNodes:
                     number = self._register(descriptor)
             self._open[node] = [number, 1]
             return number, True
+
+    def while_open(self, node: int, times: int, do: Callable[[], None]) -> None:
+        """Call *do* if *node* is open that many times now, and let nobody else open it before that is done."""
+        with self._lock:
+            entry = self._open.get(node)
+            if times == (0 if entry is None else entry[1]):
+                do()
 
     def released(self, node: int) -> None:
         """Count one open of *node* less; with the last one its backing file is given back."""

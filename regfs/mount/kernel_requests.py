@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from regfs.errors import NoSuchXattr, NotFound
 from regfs.mount import kernel_abi as abi
+from regfs.mount.ahead import Ahead
 from regfs.mount.handles import Handles
 from regfs.mount.kernel_abi import Opcode
 from regfs.mount.kernel_directory import OpenDirectory
@@ -61,8 +62,11 @@ class Refused(Exception):
 class Notices(Protocol):
     """What may be told to the kernel unasked."""
 
-    def store(self, node: int, offset: int, content: bytes) -> None:
-        """Put *content* into the page cache at once; only while no READ of *node* can be under way."""
+    def store(self, node: int, offset: int, content: bytes) -> bool:
+        """Put *content* into the page cache at once; only while no READ of *node* can be under way.
+
+        Return whether the kernel took it.
+        """
 
     def invalidate_attributes(self, node: int) -> None:
         """Let the kernel forget the attributes of *node*, before this returns."""
@@ -80,6 +84,7 @@ class Requests:
         self._files: Handles[OpenFile] = Handles()
         self._directories: Handles[OpenDirectory] = Handles()
         self.open_nodes = OpenNodes()
+        self.ahead = Ahead(tree, self._make_ready)
         self.methods: Mapping[int, Method] = {
             Opcode.LOOKUP: self.lookup,
             Opcode.FORGET: self.forget,
@@ -139,6 +144,7 @@ class Requests:
         flags, _ = abi.OPEN_IN.unpack_from(body)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             raise Refused(errno.EROFS)
+        self._follow(node)
         file = KnownFile(self._tree, node) if self._stored.get(node) else self._tree.open(node)
         if not file.keep_cache:
             return abi.OPEN_OUT.pack(self._files.add(file), abi.FOPEN_NOFLUSH | abi.FOPEN_DIRECT_IO, 0)
@@ -176,14 +182,20 @@ class Requests:
         handle, offset, size = abi.READ_IN.unpack_from(body)
         return self._directories.get(handle).read(offset, size)
 
-    def read_directory_plus(self, _node: int, body: bytes) -> bytes:
+    def read_directory_plus(self, node: int, body: bytes) -> bytes:
         """READDIRPLUS: as READDIR."""
         handle, offset, size = abi.READ_IN.unpack_from(body)
-        return self._directories.get(handle).read_plus(offset, size)
+        directory = self._directories.get(handle)
+        answer = directory.read_plus(offset, size)
+        if node >> _SPACE_SHIFT and not current().may_wait:
+            self.ahead.listed(directory)
+        return answer
 
     def release_directory(self, _node: int, body: bytes) -> bytes:
         """RELEASEDIR: as RELEASE."""
-        self._directories.take(abi.RELEASE_IN.unpack_from(body)[0])
+        directory = self._directories.take(abi.RELEASE_IN.unpack_from(body)[0])
+        if not current().may_wait:
+            self.ahead.closed(directory)
         return _DONE
 
     def xattr(self, node: int, body: bytes) -> bytes:
@@ -248,12 +260,28 @@ class Requests:
             file.close()
         self._directories.take_all()
 
+    def _follow(self, node: int) -> None:
+        """Guess what is opened after *node*; if *node* itself was guessed a moment ago, it is read already."""
+        if node >> _SPACE_SHIFT and not current().may_wait:
+            content = self.ahead.opened(node, is_known=node in self._stored)
+            if content is not None:
+                self._make_ready(node, content)
+
+    def _make_ready(self, node: int, content: bytes) -> bool:
+        """Put all bytes of the file *node* into the page cache before it is opened; tell whether the kernel has them.
+
+        It has not where nobody has looked the file up yet.
+        """
+        if node not in self._stored:
+            self.open_nodes.while_open(node, 0, lambda: self._store(node, content))
+        return node in self._stored
+
     def _store_at_once(self, node: int, file: OpenFile) -> None:
         """Put the first bytes of *file* into the page cache, if they are here and nobody else has the node open.
 
         The kernel locks the pages for it. With a READ of the same node under way, those would be locked until that
-        READ is answered, by this very thread: hence only for the first open of a node, when no READ can be. Not from
-        the pool either: a wait for the network is longer than what this saves.
+        READ is answered, by this very thread: hence only before the answer to the first open of a node, when no READ
+        can be. Not from the pool either: a wait for the network is longer than what this saves.
         """
         if current().may_wait:
             return
@@ -261,8 +289,11 @@ class Requests:
             content = file.read_at(0, _STORED_AT_ONCE)
         except Exception:  # MustWait, or whatever the READ that comes now meets too, which is where it is told
             return
-        if content:
-            self._notices.store(node, 0, content)
+        self.open_nodes.while_open(node, 1, lambda: self._store(node, content))
+
+    def _store(self, node: int, content: bytes) -> None:
+        if content and not self._notices.store(node, 0, content):
+            return
         if len(self._stored) >= _MOST_STORED:
             self._stored.clear()
         self._stored[node] = len(content) < _STORED_AT_ONCE and node >> _SPACE_SHIFT != 0

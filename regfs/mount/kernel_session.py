@@ -206,13 +206,18 @@ class KernelSession:
         except OSError as error:
             log.debug("NOTIFY_INVAL_INODE: %s", error.strerror)
 
-    def store(self, node: int, offset: int, content: bytes) -> None:
-        """Put *content* into the kernel's page cache at once; only while no READ of *node* can be under way."""
+    def store(self, node: int, offset: int, content: bytes) -> bool:
+        """Put *content* into the kernel's page cache at once; only while no READ of *node* can be under way.
+
+        Return whether the kernel took it; where not, it asks with a READ.
+        """
         try:
             os.writev(self._descriptor, [abi.pack_store_head(node, offset, len(content)), content])
         except OSError as error:
-            # ENOENT: the kernel has forgotten the node meanwhile. Whatever it is, a READ will come instead
+            # ENOENT: the kernel does not know the node, any more or yet
             log.debug("NOTIFY_STORE: %s", error.strerror)
+            return False
+        return True
 
     def _write_notices(self) -> None:
         while (notice := self._notices.get()) is not None:
@@ -237,7 +242,8 @@ class KernelSession:
                 try:
                     size = readv(descriptor, buffers)
                 except BlockingIOError:
-                    lookout.wait()
+                    if not self._go_ahead():
+                        lookout.wait()
                     continue
                 except OSError as error:
                     if error.errno in _TRY_AGAIN:
@@ -259,6 +265,17 @@ class KernelSession:
                     log.exception("%s of node %#x", _name_of(opcode), node)
         lookout.close()
         self._end()
+
+    def _go_ahead(self) -> bool:
+        """Make ready what may be asked next, now that nothing is asked; tell whether there was something."""
+        try:
+            return self._requests.ahead.step()
+        except RegfsError as error:
+            log.debug("not ready before it is asked for: %s", error)  # who asks for it is told
+        except Exception:
+            self._stats.count("bugs")
+            log.exception("making ready what may be asked next")
+        return True
 
     def _answer_inline(self, opcode: int, unique: int, node: int, body: bytes) -> None:
         method = self._methods.get(opcode)

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from regfs.errors import IsADirectory, NotADirectory, NotASymlink, NotFound
-from regfs.model.attributes import Attributes, is_directory, mode_of
+from regfs.model.attributes import is_directory, mode_of, size_of
 from regfs.model.digest import Digest
 from regfs.model.layer_entry import Row, unpack_xattrs
-from regfs.store.content import Content, Nothing, content_of
+from regfs.store.content import Content, Packed, content_of
 from regfs.store.layer_index import LayerIndex
-from regfs.store.merged_index import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK, MergedDirectory, MergedIndex
+from regfs.store.merged_index import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK, MergedDirectory, MergedIndex, node_key
 
 _DIRECTORIES_KEPT = 4096
 
@@ -85,13 +85,20 @@ class Rootfs:
 
     def content(self, node: int) -> Content:
         """Return where the bytes of the file *node* are; Nothing for a device or a link. Raises IsADirectory."""
-        row = None if _is_invented(node) else self._row(node)
-        if row is None or is_directory(row.attributes):
+        if _is_invented(node):
             raise IsADirectory(f"node {node:#x} is a directory")
-        if not stat.S_ISREG(mode_of(row.attributes)):
-            return Nothing()
-        size = Attributes.unpack(row.attributes).size
-        return content_of(self._diff_ids[node >> LAYER_SHIFT], row.content, size)
+        attributes, content = self._layer(node).stored(node & ROW_MASK)
+        if content is None and is_directory(attributes):
+            raise IsADirectory(f"node {node:#x} is a directory")
+        return content_of(self._diff_ids[node >> LAYER_SHIFT], content, size_of(attributes))
+
+    def following(self, node: int, limit: int) -> list[tuple[int, Packed]]:
+        """Return at most *limit* packed files that come soon after *node* in its layer."""
+        layer = node >> LAYER_SHIFT
+        return [
+            (node_key(layer, row), Packed(self._diff_ids[layer], offset, size_of(attributes)))
+            for row, attributes, offset in self._layer(node).following(node & ROW_MASK, limit)
+        ]
 
     def _directory(self, node: int) -> MergedDirectory:
         directory = self._known(node)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from regfs.store.content import Content
+from regfs.store.content import Content, Packed
 
 
 class RowTree(Protocol):
@@ -46,3 +46,10 @@ class RowTree(Protocol):
 
     def content(self, node: int) -> Content:
         """Return where the bytes of the file *node* are; Nothing for a device or a link. Raises IsADirectory."""
+
+    def following(self, node: int, limit: int) -> list[tuple[int, Packed]]:
+        """Return at most *limit* packed files that come soon after the file *node* in its layer.
+
+        "After" is meant as in the layer's archive, which has its entries in the order of somebody's walk: mostly that
+        in which the next one reads them. Files that the image does not show may be among them.
+        """

@@ -12,10 +12,10 @@ from __future__ import annotations
 import stat
 
 from regfs.errors import IsADirectory, NotADirectory, NotASymlink, NotFound
-from regfs.model.attributes import Attributes, is_directory, mode_of
+from regfs.model.attributes import Attributes, is_directory, mode_of, size_of
 from regfs.model.digest import Digest
 from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row, unpack_xattrs
-from regfs.store.content import Content, Nothing, content_of
+from regfs.store.content import Content, Nothing, Packed, content_of
 from regfs.store.layer_index import LayerIndex
 
 
@@ -72,11 +72,18 @@ class LayerTree:
     def content(self, node: int) -> Content:
         """Return where the bytes of the file *node* are; Nothing for a device or a link. Raises IsADirectory."""
         row = self._index.row(node)
+        if self._leads_below(row):
+            return Nothing()
         if is_directory(row.attributes):
             raise IsADirectory(f"row {node} is a directory")
-        if self._leads_below(row) or not stat.S_ISREG(mode_of(row.attributes)):
-            return Nothing()
-        return content_of(self._diff_id, row.content, Attributes.unpack(row.attributes).size)
+        return content_of(self._diff_id, row.content, size_of(row.attributes))
+
+    def following(self, node: int, limit: int) -> list[tuple[int, Packed]]:
+        """Return at most *limit* packed files that come soon after *node*."""
+        return [
+            (row, Packed(self._diff_id, offset, size_of(attributes)))
+            for row, attributes, offset in self._index.following(node, limit)
+        ]
 
     def _directory(self, node: int) -> Row:
         row = self._index.row(node)

@@ -48,10 +48,16 @@ _OUTLINE = """
 SELECT row, parent, inode, flags, substr(attributes, 54, 1) BETWEEN x'40' AND x'4f' FROM entries WHERE row != 0
 ORDER BY row
 """
+_STORED = "SELECT inode, attributes, content FROM entries WHERE row = ?"
+_FOLLOWING = """
+SELECT row, attributes, content FROM entries WHERE row > ? AND row <= ? AND typeof(content) = 'integer'
+ORDER BY row LIMIT ?
+"""
 _CONTENTS = "SELECT content, attributes FROM entries WHERE content IS NOT NULL"
 _INSERT = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _BATCH = 1000
 _DEEPEST = 2048  # components of a path of PATH_MAX bytes
+_NEAR = 64
 _Stored = tuple[int, int, bytes, int, int, bytes, int | bytes | None, bytes | None, bytes | None]
 
 
@@ -114,6 +120,21 @@ class LayerIndex:
     def inode(self, row: Row) -> Row:
         """Return the row that *row* is a hard link to, or *row* itself. Raises NotFound."""
         return row if row.inode == row.row else self.row(row.inode)
+
+    def stored(self, row: int) -> tuple[bytes, int | bytes | None]:
+        """Return attributes and content of the row of that number: what opening a file wants. Raises NotFound."""
+        found = self._query(_STORED, (row,))
+        if not found:
+            raise NotFound(f"{self._path}: no row {row}")
+        inode, attributes, content = found[0]
+        return (attributes, content) if inode == row else self.stored(inode)
+
+    def following(self, row: int, limit: int) -> list[tuple[int, bytes, int]]:
+        """Return (row, attributes, offset in the pack) of the packed files that come soon after *row* in the archive.
+
+        At most *limit*, by row.
+        """
+        return self._query(_FOLLOWING, (row, row + _NEAR, limit))
 
     def path_of(self, row: int) -> bytes:
         """Return the path of *row* in the layer; the root's is empty. Raises NotFound."""
@@ -184,9 +205,8 @@ class LayerIndex:
                 complete.append(Row._make(found))
         return complete
 
-    def _query(
-        self, sql: str, values: tuple[int | bytes, ...]
-    ) -> list[tuple[int, int, bytes, int, int, bytes, int | bytes | None, bytes, bytes]]:
+    # Rows come from SQLite untyped: each caller says what its statement selects.
+    def _query(self, sql: str, values: tuple[int | bytes, ...]) -> list[Any]:
         with self._lock:
             try:
                 return self._connection.execute(sql, values).fetchall()

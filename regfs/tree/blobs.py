@@ -72,7 +72,7 @@ class BlobFile:
         if size != self.descriptor.size:
             content.close()
             raise DigestMismatch(f"{self.digest} has {size} bytes, its descriptor says {self.descriptor.size}")
-        return OpenStored(content)
+        return content
 
     def _open_file(self) -> int:
         path = self.repository.blob_file(self.descriptor)
@@ -82,14 +82,3 @@ class BlobFile:
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
             raise CacheFailure(f"{path}: {error.strerror}") from error
-
-
-class OpenStored:
-    """An open file of the cache, whose bytes never change."""
-
-    keep_cache = True
-
-    def __init__(self, content: OpenContent) -> None:
-        self.read_at = content.read_at
-        self.backing_fd = content.backing_fd
-        self.close = content.close

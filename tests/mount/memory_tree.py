@@ -230,6 +230,17 @@ class MemoryTree:
             raise errors.IsADirectory("a directory")
         return MemoryFile(entry)
 
+    def read_following(self, node: int, limit: int, *, size: int) -> list[tuple[int, bytes]]:
+        following: list[tuple[int, bytes]] = []
+        for number in range(node + 1, node + 65):
+            entry = self.nodes.get(number)
+            if entry is not None and stat.S_ISREG(entry.mode) and entry.content and entry.backing is None:
+                size -= len(entry.content)
+                if size < 0 or len(following) == limit:
+                    break
+                following.append((number, entry.content))
+        return following
+
     def xattrs(self, node: int) -> Mapping[bytes, bytes]:
         return self._entry(node).xattrs
 

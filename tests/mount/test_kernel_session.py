@@ -313,8 +313,8 @@ def read_body(handle: int, offset: int, size: int) -> bytes:
 class Silence:
     """A kernel that hears no notices."""
 
-    def store(self, node: int, offset: int, content: bytes) -> None:
-        pass
+    def store(self, node: int, offset: int, content: bytes) -> bool:
+        return True
 
     def invalidate_attributes(self, node: int) -> None:
         pass

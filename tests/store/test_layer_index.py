@@ -67,6 +67,31 @@ def test_a_hard_link_has_what_its_inode_has(tmp_path: Path) -> None:
     assert list(index.by_directory())[1] == found == index.children(0)[1]
 
 
+def test_the_packed_files_that_follow_a_row_are_told_in_the_order_of_the_archive(tmp_path: Path) -> None:
+    index = written(
+        tmp_path / "index",
+        ROOT,
+        row(1, 0, b"z"),
+        row(2, 0, b"directory", attributes=DIRECTORY, content=None),
+        row(3, 2, b"y", content=20),
+        row(4, 0, b"object", content=b"h" * 32),
+        row(5, 2, b"x", content=30),
+        row(6, 0, b"linked", inode=1),
+        row(7, 0, b"w", content=40),
+        row(90, 0, b"far", content=50),
+    )
+    assert index.following(1, 2) == [(3, FILE, 20), (5, FILE, 30)]
+    assert index.following(5, 9) == [(7, FILE, 40)]
+    assert index.following(90, 9) == []
+
+
+def test_opening_wants_attributes_and_content_of_the_inode(tmp_path: Path) -> None:
+    index = written(tmp_path / "index", ROOT, row(1, 0, b"file", content=5), row(2, 0, b"link", inode=1))
+    assert index.stored(2) == index.stored(1) == (FILE, 5)
+    with pytest.raises(NotFound):
+        index.stored(3)
+
+
 def test_rows_can_be_changed_before_the_index_is_finished(tmp_path: Path) -> None:
     writer = LayerIndexWriter(tmp_path / "index")
     for each in (ROOT, row(1, 0, b"gone"), row(2, 0, b"moved"), row(3, 0, b"d", flags=1), row(4, 0, b"other")):

@@ -373,3 +373,33 @@ def test_a_failure_of_the_registry_is_told_to_each_who_waited(served: Served) ->
     for thread in threads:
         thread.join(60)
     assert [type(error) for error in errors] == [BadContent] * 8
+
+
+def test_files_that_follow_in_the_archive_are_read_together(served: Served) -> None:
+    names = [f"{number:02}" for number in range(20)]
+    base = [file(name, f"{name} of the base".encode()) for name in names]
+    big = file("05-big", os.urandom(1 << 19))
+    entries = [*base[:6], big, directory("10-directory"), *base[6:]]
+    served.push("app", "1", image_of(layer(*entries), layer(file("02", b"hidden"))))
+    shown = served.show()
+    rootfs = "app/1/rootfs"
+    shown.names(rootfs)
+    nodes = {shown.find(f"{rootfs}/{name}").node: name for name in names}
+    first = shown.find(f"{rootfs}/00").node
+    following = dict(shown.tree.read_following(first, 8, size=1 << 17))
+    # The second layer's 02 is what the image shows; the base's is read in vain.
+    assert [nodes[node] for node in following if node in nodes] == ["01", "03", "04", "05", "06", "07", "08"]
+    for node, content in following.items():
+        if node in nodes:
+            assert content == shown.read(f"{rootfs}/{nodes[node]}")
+    assert [content for _, content in shown.tree.read_following(first, 8, size=32)] == [
+        b"01 of the base",
+        b"02 of the base",
+    ]
+    assert shown.tree.read_following(first, 8, size=3) == []
+    assert shown.tree.read_following(ROOT, 8, size=1 << 17) == []
+    layer_file = shown.find("app/1/layers/0/tree/00").node
+    assert [content for _, content in shown.tree.read_following(layer_file, 2, size=1 << 17)] == [
+        b"01 of the base",
+        b"02 of the base",
+    ]

@@ -1,0 +1,231 @@
+"""What is made ready before it is asked: files that follow in an archive, and the next part of a directory."""
+
+from __future__ import annotations
+
+import stat
+import struct
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regfs.errors import CacheFailure
+from regfs.mount.kernel_directory import OpenDirectory
+from regfs.mount.kernel_requests import Requests
+from regfs.patience import NO_PATIENCE, patient
+from tests.mount.memory_tree import ROOT, Entry, MemoryFile, MemoryTree
+
+FILES = 40
+
+
+class Archive(MemoryTree):
+    """A recorded directory of files that lie in their archive in the order of their numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory_node = self.keep(Entry(stat.S_IFDIR | 0o755, nlink=2), recorded=True)
+        self.files = [self.file(self.directory_node, b"%02d" % number, b"%02d" % number) for number in range(FILES)]
+        self.opened: list[int] = []
+        self.read_behind: list[int] = []
+        self.is_torn = False
+
+    def open(self, node: int) -> MemoryFile:
+        self.opened.append(node)
+        return super().open(node)
+
+    def read_following(self, node: int, limit: int, *, size: int) -> list[tuple[int, bytes]]:
+        self.read_behind.append(node)
+        if self.is_torn:
+            raise CacheFailure("as asked")
+        return super().read_following(node, limit, size=size)
+
+
+class PageCache:
+    """What the kernel keeps of the files that it knows."""
+
+    def __init__(self, known: list[int]) -> None:
+        self.known = set(known)
+        self.pages: dict[int, bytes] = {}
+        self.stored: list[int] = []
+
+    def store(self, node: int, offset: int, content: bytes) -> bool:
+        assert offset == 0
+        self.stored.append(node)
+        if node in self.known:
+            self.pages[node] = content
+        return node in self.known
+
+    def invalidate_attributes(self, node: int) -> None:
+        raise AssertionError("nobody went into a door")
+
+
+class Reader:
+    """Opens files as the kernel does, whose page cache it looks at."""
+
+    def __init__(self, known: list[int] | None = None) -> None:
+        self.tree = Archive()
+        self.files = self.tree.files
+        self.cache = PageCache(self.files if known is None else known)
+        self.requests = Requests(self.tree, self.cache)  # type: ignore[arg-type]
+
+    def open(self, node: int) -> int:
+        with patient(NO_PATIENCE):
+            answer = self.requests.open(node, bytes(8))
+        return int(struct.unpack_from("<Q", answer)[0])
+
+    def release(self, node: int, handle: int) -> None:
+        self.requests.release(node, struct.pack("<QIIQ", handle, 0, 0, 0))
+
+    def read(self, node: int) -> bytes:
+        """Open, read what is not in the page cache, close."""
+        handle = self.open(node)
+        content = self.cache.pages.get(node)
+        if content is None:
+            content = self.requests.read(node, struct.pack("<QQIIQII", handle, 0, 4096, 0, 0, 0, 0))
+        self.release(node, handle)
+        return content
+
+    def rest(self) -> None:
+        """Let the daemon do what it does while nothing is asked."""
+        with patient(NO_PATIENCE):
+            while self.requests.ahead.step():
+                pass
+
+
+def test_what_follows_two_files_of_an_archive_is_in_the_page_cache_before_it_is_opened() -> None:
+    reader = Reader()
+    reader.read(reader.files[0])
+    reader.rest()
+    assert list(reader.cache.pages) == reader.files[:1]
+    reader.read(reader.files[1])
+    reader.rest()
+    assert list(reader.cache.pages) == reader.files[:18]
+    for node in reader.files:
+        reader.read(node)
+        reader.rest()
+    assert reader.tree.opened == reader.files[:2]
+    assert reader.cache.pages == {node: reader.tree.nodes[node].content for node in reader.files}
+    assert reader.cache.stored == reader.files
+
+
+def test_files_are_read_many_at_once_even_where_nothing_is_ever_idle() -> None:
+    reader = Reader()
+    assert [reader.read(node) for node in reader.files] == [reader.tree.nodes[node].content for node in reader.files]
+    assert reader.tree.opened == reader.files[:2]
+    assert len(reader.tree.read_behind) == 4
+
+
+def test_a_file_that_the_kernel_does_not_know_yet_is_kept_until_it_is_opened() -> None:
+    reader = Reader(known=[])
+    reader.cache.known = set(reader.files[:2])
+    for node in reader.files[:2]:
+        reader.read(node)
+    reader.rest()
+    assert list(reader.cache.pages) == reader.files[:2]
+    reader.cache.known = set(reader.files)
+    assert reader.read(reader.files[5]) == b"05"
+    assert reader.tree.opened == reader.files[:2]
+
+
+def test_nothing_is_stored_in_a_file_that_somebody_has_open() -> None:
+    """A READ of it may hold its pages, until it is answered by the very thread that stores."""
+    reader = Reader()
+    handle = reader.open(reader.files[4])
+    reader.cache.stored.clear()
+    reader.requests._stored.clear()
+    for node in reader.files[:2]:
+        reader.read(node)
+    reader.rest()
+    assert reader.files[3] in reader.cache.stored
+    assert reader.files[4] not in reader.cache.stored
+    reader.release(reader.files[4], handle)
+
+
+def test_who_reads_for_the_second_time_is_not_helped() -> None:
+    reader = Reader()
+    for _ in range(2):
+        for node in reader.files:
+            reader.read(node)
+            reader.rest()
+    assert len(reader.tree.read_behind) == 4
+    assert reader.cache.stored == reader.files
+
+
+def test_reading_ahead_that_fails_fails_nothing_else() -> None:
+    reader = Reader()
+    reader.tree.is_torn = True
+    assert [reader.read(node) for node in reader.files[:5]] == [b"00", b"01", b"02", b"03", b"04"]
+    assert reader.tree.read_behind
+    reader.tree.is_torn = False
+    assert reader.read(reader.files[5]) == b"05"
+    assert reader.read(reader.files[6]) == b"06"
+    assert reader.tree.opened == reader.files[:6]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, FILES - 1), st.booleans()), max_size=60), st.sets(st.integers(0, FILES - 1)))
+def test_bytes_are_right_in_whatever_order_files_are_opened(order: list[tuple[int, bool]], known: set[int]) -> None:
+    reader = Reader()
+    reader.cache.known = {reader.files[number] for number in known}
+    for number, rests in order:
+        node = reader.files[number]
+        reader.cache.known.add(node)  # it was looked up
+        assert reader.read(node) == reader.tree.nodes[node].content
+        if rests:
+            reader.rest()
+    assert all(reader.cache.pages[node] == reader.tree.nodes[node].content for node in reader.cache.pages)
+
+
+def parts(directory: OpenDirectory, sizes: list[int], *, rests: bool) -> list[bytes]:
+    """Return the answers to READDIRPLUS of these sizes, one after the other."""
+    answers, offset = [], 0
+    for size in sizes:
+        answer = directory.read_plus(offset, size)
+        answers.append(answer)
+        position = 0
+        while position < len(answer):
+            offset, length = struct.unpack_from("<QI", answer, position + 136)
+            position += 152 + (length + 7 & ~7)
+        if rests:
+            directory.make_ready()
+    return answers
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(200, 3000), max_size=30))
+def test_the_part_of_a_directory_that_was_made_ready_is_the_one_that_is_asked_for(sizes: list[int]) -> None:
+    tree = Archive()
+    prompt, ready = (
+        OpenDirectory(tree, tree.directory_node, tree.listing(tree.directory_node))
+        for _ in range(2)  # type: ignore[arg-type]
+    )
+    assert parts(prompt, sizes, rests=False) == parts(ready, sizes, rests=True)
+
+
+def test_a_directory_that_is_read_from_elsewhere_gets_what_is_there() -> None:
+    tree = Archive()
+    directory = OpenDirectory(tree, tree.directory_node, tree.listing(tree.directory_node))  # type: ignore[arg-type]
+    start = directory.read_plus(0, 1000)
+    directory.make_ready()
+    assert directory.read_plus(0, 1000) == start
+
+
+def test_a_directory_is_read_ahead_only_while_it_is_open() -> None:
+    reader = Reader()
+    node = reader.tree.directory_node
+    with patient(NO_PATIENCE):
+        handle = struct.unpack_from("<Q", reader.requests.open_directory(node, bytes(8)))[0]
+        assert not reader.requests.ahead.step()
+        reader.requests.read_directory_plus(node, struct.pack("<QQIIQII", handle, 0, 1000, 0, 0, 0, 0))
+        assert reader.requests.ahead.step()
+        reader.requests.read_directory_plus(node, struct.pack("<QQIIQII", handle, 5, 1000, 0, 0, 0, 0))
+        reader.requests.release_directory(node, struct.pack("<QIIQ", handle, 0, 0, 0))
+        assert not reader.requests.ahead.step()
+
+
+def test_what_has_no_archive_is_opened_as_it_is_asked() -> None:
+    reader = Reader()
+    first = reader.tree.file(ROOT, b"a", b"a")
+    second = reader.tree.file(ROOT, b"b", b"b")
+    assert (reader.read(first), reader.read(second)) == (b"a", b"b")
+    reader.rest()
+    assert not reader.tree.read_behind
