@@ -56,8 +56,8 @@ def mounts_at(path: Path) -> list[str]:
     return found
 
 
-def processes_naming(text: str) -> list[int]:
-    """Return the processes, zombies left out, that have *text* in their command line."""
+def processes_naming(*texts: str) -> list[int]:
+    """Return the processes, zombies left out, that have all of *texts* in their command line."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -65,7 +65,7 @@ def processes_naming(text: str) -> list[int]:
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if text.encode() in command:
+            if all(text.encode() in command for text in texts):
                 found.append(int(entry.name))
     return found
 
@@ -162,7 +162,7 @@ class Mounted:
         """Run *command* as the user of the mount, in its parent directory."""
         full = [*as_user(self.uid), *map(str, command)]
         done: subprocess.CompletedProcess[str] = subprocess.run(
-            full, env=self._environment, cwd=self.path.parent, capture_output=True, text=text, timeout=100, check=False
+            full, env=self._environment, cwd=self.path.parent, capture_output=True, text=text, timeout=200, check=False
         )
         assert not check or done.returncode == 0, f"{full}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         return done
@@ -177,8 +177,8 @@ class Mounted:
         return (self.path / ".regfs/errors").read_text()
 
     def processes(self) -> list[int]:
-        """Return the processes that serve this mount."""
-        return with_descendants(processes_naming(f"{self.path}\0"))
+        """Return the processes that serve this mount; a umount(8) of another test may name it too for a moment."""
+        return with_descendants(processes_naming("--cache-dir\0", f"{self.path}\0"))
 
     def unmount(self) -> None:
         """Unmount as a user does, and insist that nothing stays behind."""
