@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 
 from regfs.model.digest import Digest
 from tests.conftest import MountRegfs
-from tests.e2e.conftest import Demo
+from tests.e2e.conftest import Demo, becomes
 from tests.support.hello import hello_program
 from tests.support.images import file, image_of, layer, layer_of_tar, tar_of
 from tests.support.mounted import Mounted
@@ -104,9 +103,7 @@ def test_a_layer_is_read_once_its_registry_has_recovered(mount: Mounted, proxy: 
     assert errno_of(lambda: os.listdir(rootfs)) == "EIO"
     proxy.answer = lambda _seen: None
     # For some seconds the layer is known to be wrong and is not fetched again.
-    end = time.monotonic() + 30
-    while not can_be_listed(rootfs) and time.monotonic() < end:
-        pass
+    becomes(lambda: can_be_listed(rootfs), True)
     assert (rootfs / "etc/replaced").read_text() == "in the second layer\n"
 
 
@@ -182,19 +179,23 @@ def test_a_silent_registry_costs_its_waiters_their_deadline_and_others_nothing(
     done = threading.Event()
 
     def silence(_seen: Seen) -> Answer | None:
-        done.wait(60)
+        done.wait(250)
         return None
 
     proxy.answer = silence
     try:
-        waiter: list[str] = []
         stuck = mount.path / "library/hello-world/latest/rootfs"
-        thread = threading.Thread(target=lambda: waiter.append(errno_of(lambda: os.listdir(stuck))))
-        thread.start()
-        assert rest_of_the_mount_lives(mount, demo)
-        assert waiter == [], "the waiter's deadline passed before others were served"
-        thread.join(60)
-        assert waiter == ["ETIMEDOUT"]
+        for _attempt in range(5):  # a busy machine may take as long as the deadline to serve the others; then again
+            waiter: list[str] = []
+            thread = threading.Thread(target=lambda waiter=waiter: waiter.append(errno_of(lambda: os.listdir(stuck))))
+            thread.start()
+            assert rest_of_the_mount_lives(mount, demo)
+            were_served_meanwhile = waiter == []
+            thread.join(100)
+            assert waiter == ["ETIMEDOUT"]
+            if were_served_meanwhile:
+                break
+        assert were_served_meanwhile, "the waiter's deadline passed before others were served"
     finally:
         done.set()
 

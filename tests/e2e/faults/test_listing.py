@@ -109,7 +109,7 @@ def test_f61_a_list_that_leads_nowhere_or_does_not_end_is_an_error(faulty: Fault
 
 
 def test_f61_a_list_of_a_million_tags_is_too_large_in_bounded_memory(faulty: FaultyMount) -> None:
-    faulty.mount("--timeout", "60s")
+    faulty.mount("--timeout", "200s")
     server = paged(faulty)
     server.on("GET", "/tags/", without_end(new_names=True))
     is_refused(faulty, server, "EFBIG")
