@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,11 @@ BUILT = layer_of_tar(tar_of(directory("d"), *(file(name, content) for name, cont
 
 def children() -> set[int]:
     """Return the ids of the processes that this one has."""
-    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread of an earlier test that has just ended
+            found.update(map(int, (task / "children").read_text().split()))
+    return found
 
 
 def test_a_big_layer_is_passed_by_a_process_of_its_own(tmp_path: Path) -> None:
@@ -113,7 +118,8 @@ def test_the_process_sees_no_secret_of_the_environment(tmp_path: Path, monkeypat
 
     def report(_: Progress) -> None:
         for pid in children() - before:
-            environments.append(Path(f"/proc/{pid}/environ").read_bytes())
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                environments.append(Path(f"/proc/{pid}/environ").read_bytes())
 
     pass_layer(in_chunks(BUILT.blob), layer=to_pass(BUILT), store=LayerStore(tmp_path), report=report)
     assert environments
