@@ -17,8 +17,14 @@ from tests.support.served import Served
 
 NOBODY = 65534
 
-# A busy machine is slow; how long an example takes, or to make one, proves nothing.
-settings.register_profile("regfs", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A busy machine is slow; how long an example takes, or to make one, proves nothing. Continuous integration tries the
+# same examples each time, so that it tells what a change did; new ones are looked for wherever else the tests run.
+settings.register_profile(
+    "regfs",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("CI") == "true",
+)
 settings.load_profile("regfs")
 
 
