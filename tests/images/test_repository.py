@@ -35,7 +35,7 @@ def test_a_thousand_names_that_nobody_has_are_not_remembered_for_ever(
 
 def test_answers_about_tags_are_bounded_in_memory_and_known_beyond_it(served: Served) -> None:
     push(served, *(f"t{number}" for number in range(1030)))
-    app = served.show().repositories.repository(RepositoryName(served.server.address, "app"))
+    app = served.show(tag_ttl_s=3600.0).repositories.repository(RepositoryName(served.server.address, "app"))
     for number in range(1030):
         app.resolve(f"t{number}")
     asked = len(served.server.seen)
