@@ -3,6 +3,8 @@
 Who reads a tree asks for one thing at a time, and works on it before it asks for the next. So the daemon guesses:
 
     a part of a directory was read            the next part is made, while nothing is asked
+    a directory was entered that was read     somebody walks: the first part of the next directory is made, in the order
+    in the one before                         of a walk that goes down first, while nothing is asked
     two files of a layer were opened that     those behind them are read, sixteen at once; and while nothing is asked,
     come soon after each other in it          their bytes are put into the kernel's page cache
 
@@ -20,9 +22,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from regfs.errors import RegfsError
+from regfs.mount.kernel_directory import OpenDirectory, Part
 
 if TYPE_CHECKING:
-    from regfs.mount.kernel_directory import OpenDirectory
     from regfs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ _NEAR = 64
 _AT_ONCE = 16
 _SIZE_AT_ONCE = 128 * 1024
 _MOST_READ = 64
+_MOST_PARTS = 32
+_MOST_TO_ENTER = 1 << 14
 _MOST_REMEMBERED = 1024
 
 
@@ -48,6 +52,12 @@ class Ahead:
         self._tree = tree
         self._make_ready = make_ready
         self._directory: OpenDirectory | None = None
+        # Directories that a walk comes to, the next one last; first parts that were made; and how long a part is, while
+        # there is one to be made: one for each that is read.
+        self._to_enter: dict[int, None] = {}
+        self._parts: dict[int, Part] = {}
+        self._size = 0
+        self._is_walk = False
         # Files that were read, in the order of the guess; those of them that the kernel does not know yet; and those
         # that it has and nobody has opened since.
         self._read: dict[int, bytes] = {}
@@ -57,9 +67,24 @@ class Ahead:
         self._opened: dict[int, int] = {}
         self._guessed: dict[int, int] = {}
 
-    def listed(self, directory: OpenDirectory) -> None:
-        """Note that a part of *directory*, which never changes, was read."""
+    def entered(self, node: int) -> Part | None:
+        """Note that the directory *node* of a table is opened; return its first part, where that was made."""
+        self._is_walk = node in self._to_enter or node in self._parts
+        self._size = 0
+        self._to_enter.pop(node, None)
+        if not self._is_walk:
+            self._to_enter.clear()
+            self._parts.clear()
+        return self._parts.pop(node, None)
+
+    def listed(self, directory: OpenDirectory, part: Part) -> None:
+        """Note that *part* of *directory*, which never changes, was read."""
         self._directory = directory
+        self._size = part.size
+        if len(self._to_enter) > _MOST_TO_ENTER:
+            self._to_enter.clear()
+        for node in reversed(part.directories):
+            self._to_enter[node] = None
 
     def closed(self, directory: OpenDirectory) -> None:
         """Note that nobody reads *directory* any more."""
@@ -89,6 +114,8 @@ class Ahead:
         if self._directory is not None:
             directory, self._directory = self._directory, None
             directory.make_ready()
+        elif self._is_walk and self._size and self._to_enter:
+            self._list_next()
         elif self._read:
             node = next(iter(self._read))
             content = self._read.pop(node)
@@ -99,6 +126,13 @@ class Ahead:
         else:
             return False
         return True
+
+    def _list_next(self) -> None:
+        node, _ = self._to_enter.popitem()
+        size, self._size = self._size, 0
+        if len(self._parts) >= _MOST_PARTS:
+            self._parts.clear()
+        self._parts[node] = OpenDirectory(self._tree, node, self._tree.listing(node)).part(0, size)
 
     def _guess(self, node: int) -> None:
         try:

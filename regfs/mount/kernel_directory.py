@@ -7,7 +7,7 @@ one may make the next part ready (ahead.py).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from regfs.mount import kernel_abi as abi
 
@@ -21,18 +21,28 @@ _PLUS_SIZE = 152
 _USUAL_NAME = 16
 
 
+class Part(NamedTuple):
+    """The answer to a READDIRPLUS from *offset* of *size* bytes; it ends *behind*, and has these directories in it."""
+
+    offset: int
+    size: int
+    answer: bytes
+    behind: int
+    directories: list[int]
+
+
 class OpenDirectory:
     """One open directory: its listing and the two entries that every directory has."""
 
-    __slots__ = ("_listing", "_next", "_node", "_ready", "_tree")
+    __slots__ = ("_last", "_listing", "_node", "_ready", "_tree")
 
-    def __init__(self, tree: Tree, node: int, listing: Listing) -> None:
+    def __init__(self, tree: Tree, node: int, listing: Listing, ready: Part | None = None) -> None:
+        """*ready* is the first part, if that was made before."""
         self._tree = tree
         self._node = node
         self._listing = listing
-        # What will be asked for next, (offset, size), and the answer to that, with the offset behind it.
-        self._next = (0, 0)
-        self._ready: tuple[tuple[int, int], bytes, int] | None = None
+        self._ready = ready
+        self._last: Part | None = None
 
     def read(self, offset: int, size: int) -> bytes:
         """Return the entries from position *offset* on that fit into *size* bytes, for READDIR; none at the end.
@@ -55,27 +65,27 @@ class OpenDirectory:
             answer.append(entry)
         return b"".join(answer)
 
-    def read_plus(self, offset: int, size: int) -> bytes:
+    def read_plus(self, offset: int, size: int) -> Part:
         """Return the entries as `read` does, each with its node, attributes and validity, as READDIRPLUS wants them.
 
         An entry of node 0 is one that must be looked up first: the kernel takes its name and type alone.
         """
-        ready, self._ready = self._ready, None
-        if ready is not None and ready[0] == (offset, size):
-            _, answer, behind = ready
-        else:
-            answer, behind = self._part(offset, size)
-        self._next = (behind, size if answer else 0)
-        return answer
+        part, self._ready = self._ready, None
+        if part is None or part[:2] != (offset, size):
+            part = self.part(offset, size)
+        self._last = part
+        return part
 
     def make_ready(self) -> None:
         """Make the part that `read_plus` will probably be asked for next. Raises what the listing raises."""
-        if self._ready is None and self._next[1]:
-            self._ready = (self._next, *self._part(*self._next))
+        last, self._last = self._last, None
+        if last is not None and last.answer:
+            self._ready = self.part(last.behind, last.size)
 
-    def _part(self, offset: int, size: int) -> tuple[bytes, int]:
-        """Return the answer to READDIRPLUS, and the offset of the entry behind it."""
+    def part(self, offset: int, size: int) -> Part:
+        """Return what READDIRPLUS is answered. Raises what the listing raises."""
         answer = self._dots(offset, size, plus=True)
+        directories: list[int] = []
         left = size - sum(map(len, answer))
         start = max(0, offset - _DOTS)
         pack = abi.PLUS_HEAD.pack
@@ -98,7 +108,9 @@ class OpenDirectory:
                 position -= 1
                 break
             answer.append(entry)
-        return b"".join(answer), position
+            if attributes[abi.TYPE_AT] >> 4 == abi.DT_DIRECTORY:
+                directories.append(node)
+        return Part(offset, size, b"".join(answer), position, directories)
 
     def _dots(self, offset: int, size: int, *, plus: bool) -> list[bytes]:
         """Return `.` and `..` where *offset* is before them; the kernel makes no nodes of them, so node 0 is right."""

@@ -173,8 +173,12 @@ class Requests:
         """OPENDIR. Below a digest the kernel keeps the listing for ever."""
         if self._tree.enter(node):
             self._notices.invalidate_attributes(node)  # who lists a rootfs has its real attributes then, as with chdir
-        directory = OpenDirectory(self._tree, node, self._tree.listing(node))
-        flags = abi.FOPEN_CACHE_DIR | abi.FOPEN_KEEP_CACHE if node >> _SPACE_SHIFT else 0
+        flags, ready = 0, None
+        if node >> _SPACE_SHIFT:
+            flags = abi.FOPEN_CACHE_DIR | abi.FOPEN_KEEP_CACHE
+            if not current().may_wait:
+                ready = self.ahead.entered(node)
+        directory = OpenDirectory(self._tree, node, self._tree.listing(node), ready)
         return abi.OPEN_OUT.pack(self._directories.add(directory), flags, 0)
 
     def read_directory(self, _node: int, body: bytes) -> bytes:
@@ -186,10 +190,10 @@ class Requests:
         """READDIRPLUS: as READDIR."""
         handle, offset, size = abi.READ_IN.unpack_from(body)
         directory = self._directories.get(handle)
-        answer = directory.read_plus(offset, size)
+        part = directory.read_plus(offset, size)
         if node >> _SPACE_SHIFT and not current().may_wait:
-            self.ahead.listed(directory)
-        return answer
+            self.ahead.listed(directory, part)
+        return part.answer
 
     def release_directory(self, _node: int, body: bytes) -> bytes:
         """RELEASEDIR: as RELEASE."""

@@ -179,7 +179,7 @@ def parts(directory: OpenDirectory, sizes: list[int], *, rests: bool) -> list[by
     """Return the answers to READDIRPLUS of these sizes, one after the other."""
     answers, offset = [], 0
     for size in sizes:
-        answer = directory.read_plus(offset, size)
+        answer = directory.read_plus(offset, size).answer
         answers.append(answer)
         position = 0
         while position < len(answer):
@@ -220,6 +220,61 @@ def test_a_directory_is_read_ahead_only_while_it_is_open() -> None:
         reader.requests.read_directory_plus(node, struct.pack("<QQIIQII", handle, 5, 1000, 0, 0, 0, 0))
         reader.requests.release_directory(node, struct.pack("<QIIQ", handle, 0, 0, 0))
         assert not reader.requests.ahead.step()
+
+
+class Walk:
+    """Lists directories as the kernel does for somebody who walks a tree of them: a/b, a/c, d, each with a file."""
+
+    def __init__(self) -> None:
+        self.tree = Archive()
+        self.listed: list[int] = []
+        listing = self.tree.listing
+        self.tree.listing = lambda node: (self.listed.append(node), listing(node))[1]  # type: ignore[method-assign]
+        self.requests = Requests(self.tree, PageCache([]))  # type: ignore[arg-type]
+        top = self.top = self.tree.keep(Entry(stat.S_IFDIR | 0o755, nlink=2), recorded=True)
+        a = self.tree.directory(top, b"a")
+        self.nodes = {b"a": a, b"b": self.tree.directory(a, b"b"), b"c": self.tree.directory(a, b"c")}
+        self.nodes[b"d"] = self.tree.directory(top, b"d")
+        for name, node in self.nodes.items():
+            self.tree.file(node, name + b"-file", b"")
+
+    def list(self, node: int) -> list[bytes]:
+        """Return the names in the directory *node*, and rest after each answer."""
+        names, answer = [], None
+        with patient(NO_PATIENCE):
+            handle = struct.unpack_from("<Q", self.requests.open_directory(node, bytes(8)))[0]
+            offset = 0
+            while answer != b"":
+                body = struct.pack("<QQIIQII", handle, offset, 4096, 0, 0, 0, 0)
+                answer = left = self.requests.read_directory_plus(node, body)
+                while left:
+                    offset, length = struct.unpack_from("<QI", left, 136)
+                    names.append(left[152 : 152 + length])
+                    left = left[152 + (length + 7 & ~7) :]
+                while self.requests.ahead.step():
+                    pass
+        return names
+
+    def listed_ahead(self, node: int) -> bool:
+        """Tell whether *node* is listed before it is entered."""
+        return node in self.listed
+
+
+def test_the_next_directory_of_a_walk_is_listed_before_it_is_entered() -> None:
+    walk = Walk()
+    assert walk.list(walk.top) == [b".", b"..", b"a", b"d"]
+    assert not walk.listed_ahead(walk.nodes[b"a"])  # nobody walks yet
+    assert walk.list(walk.nodes[b"a"]) == [b".", b"..", b"b", b"c", b"a-file"]
+    for name in (b"b", b"c", b"d"):
+        assert walk.listed_ahead(walk.nodes[name])
+        assert walk.list(walk.nodes[name]) == [b".", b"..", name + b"-file"]
+
+
+def test_who_lists_here_and_there_does_not_walk() -> None:
+    walk = Walk()
+    for node in (walk.top, walk.tree.directory_node, walk.nodes[b"a"], walk.top):
+        walk.list(node)
+    assert walk.listed == [walk.top, walk.tree.directory_node, walk.nodes[b"a"], walk.top]
 
 
 def test_what_has_no_archive_is_opened_as_it_is_asked() -> None:
