@@ -55,6 +55,11 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def keep_least(values: dict[str, float], column: str, value: float) -> None:
+    """Keep *value* in *column* unless a smaller one is there: the least is what the machine disturbed least."""
+    values[column] = min(value, values.get(column, value))
+
+
 def rss_of(pids: Sequence[int]) -> int:
     """Return the resident bytes of all *pids* together; pages that they share count for each of them."""
     total = 0

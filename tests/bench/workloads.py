@@ -15,13 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench.images import BenchImages, small_names
-from tests.bench.measure import Row, drop_page_cache, memory_of, rss_of, run, timed
+from tests.bench.measure import Row, drop_page_cache, keep_least, memory_of, rss_of, run, timed
 from tests.bench.peers import PEERS, Peer, SkopeoUmoci
 from tests.support.mounted import Mounted, mounts_at
 
 MIB = 1 << 20
 IMPORT = ["python3", "-c", "import numpy"]
 CLIENTS, READS_EACH = 4, 4000
+# What takes seconds at most is done so often, by everybody.
+TIMES = 3
+LEAST = f"least of {TIMES}"
 
 
 @dataclass(slots=True)
@@ -95,15 +98,17 @@ def hello(bench: Bench) -> list[Row]:
     """hello-world, from process start to its output in a chroot, nothing cached"""
     registry, image = bench.images.registry.address, bench.images.hello()
     row = Row("hello-world, process start to chroot's output, cold", "s", goal=0.4)
-    for driver in bench.drivers:
-        mount = bench.mounted(driver, registry)
-        row.values[driver] = timed(
-            lambda m=mount: (m.mount(), run(["chroot", bench.path(m, image) / "rootfs", "/hello"]))
-        )  # type: ignore[misc]
-        mount.unmount()
-    for peer in bench.peers():
-        with bench.fetched(peer, registry, image) as fetch:
-            row.values[peer.name] = timed(lambda f=fetch: run(["chroot", f(), "/hello"]))  # type: ignore[misc]
+    for _ in range(TIMES):
+        for driver in bench.drivers:
+            mount = bench.mounted(driver, registry)
+            chroot = ["chroot", bench.path(mount, image) / "rootfs", "/hello"]
+            keep_least(row.values, driver, timed(lambda m=mount, c=chroot: (m.mount(), run(c))))  # type: ignore[misc]
+            mount.unmount()
+        for peer in bench.peers():
+            with bench.fetched(peer, registry, image) as fetch:
+                seconds = timed(lambda f=fetch: run(["chroot", f(), "/hello"]))  # type: ignore[misc]
+                keep_least(row.values, peer.name, seconds)
+    row.note = f"an empty cache and a fresh mount each; {LEAST}"
     return [row]
 
 
@@ -136,18 +141,19 @@ def find(bench: Bench) -> list[Row]:
     again = Row("  again", "s", goal=0.15)
     each = Row("  first, per entry", "µs", goal=10)
     native = bench.on_disk(registry, image)
-    for driver in bench.drivers:
-        with bench.mounted(driver, registry, cache=bench.warm_cache(driver, registry, image)) as mount:
-            rootfs = bench.path(mount, image) / "rootfs"
-            os.listdir(rootfs)
-            first.values[driver] = timed(lambda r=rootfs: _find(r))  # type: ignore[misc]
-            entries = _find(rootfs)
-            again.values[driver] = timed(lambda r=rootfs: _find(r))  # type: ignore[misc]
+    for _ in range(TIMES):
+        for driver in bench.drivers:
+            with bench.mounted(driver, registry, cache=bench.warm_cache(driver, registry, image)) as mount:
+                rootfs = bench.path(mount, image) / "rootfs"
+                os.listdir(rootfs)
+                keep_least(first.values, driver, timed(lambda r=rootfs: _find(r)))  # type: ignore[misc]
+                keep_least(again.values, driver, timed(lambda r=rootfs: _find(r)))  # type: ignore[misc]
+                entries = _find(rootfs)
             each.values[driver] = first.values[driver] / entries * 1e6
-    drop_page_cache()
-    first.values["ext4"] = timed(lambda: _find(native))
-    again.values["ext4"] = timed(lambda: _find(native))
-    first.note = "ext4: page cache dropped before"
+        drop_page_cache()
+        keep_least(first.values, "ext4", timed(lambda: _find(native)))
+        keep_least(again.values, "ext4", timed(lambda: _find(native)))
+    first.note = f"a fresh mount each, of ext4: page cache dropped before; {LEAST}"
     return [first, again, each]
 
 
@@ -207,18 +213,23 @@ def archive(bench: Bench) -> list[Row]:
     registry, image = bench.images.science()
     row = Row("tar of all of rootfs, warm disk cache", "s")
     native = bench.on_disk(registry, image)
-    for driver in bench.drivers:
-        with bench.mounted(driver, registry, cache=bench.warm_cache(driver, registry, image)) as mount:
-            rootfs = bench.path(mount, image) / "rootfs"
-            _tar(rootfs)  # brings what the cache has on disk into memory
-        with bench.mounted(driver, registry, cache=mount.cache) as mount:
-            rootfs = bench.path(mount, image) / "rootfs"
-            row.values[driver] = timed(lambda r=rootfs: _tar(r))  # type: ignore[misc]
     _tar(native)
-    row.values["ext4"] = timed(lambda: _tar(native))
+    for driver in bench.drivers:
+        cache = bench.warm_cache(driver, registry, image)
+        # The first one brings what the cache has on disk into memory.
+        seconds = [_tar_of_fresh_mount(bench, driver, cache) for _ in range(1 + TIMES)]
+        row.values[driver] = min(seconds[1:])
+    row.values["ext4"] = min(timed(lambda: _tar(native)) for _ in range(TIMES))
     row.goal = 1.5 * row.values["ext4"]
-    row.note = "goal: 1.5 times ext4; a fresh mount each"
+    row.note = f"goal: 1.5 times ext4; a fresh mount each; {LEAST}"
     return [row]
+
+
+def _tar_of_fresh_mount(bench: Bench, driver: str, cache: Path) -> float:
+    registry, image = bench.images.science()
+    with bench.mounted(driver, registry, cache=cache) as mount:
+        rootfs = bench.path(mount, image) / "rootfs"
+        return timed(lambda: _tar(rootfs))
 
 
 def _tar(root: Path) -> None:
@@ -261,13 +272,16 @@ def lookups(bench: Bench) -> list[Row]:
     def measure(column: str, rootfs: Path) -> None:
         command = [sys.executable, "-S", "-c", _LOOKUPS, str(rootfs)]
         done = subprocess.run(command, input=" ".join(names).encode(), capture_output=True, check=True)
-        look.values[column], opening.values[column], again.values[column] = map(float, done.stdout.split())
+        for row, value in zip((look, opening, again), map(float, done.stdout.split()), strict=True):
+            keep_least(row.values, column, value)
 
-    for driver in bench.drivers:
-        with bench.mounted(driver, registry, cache=bench.warm_cache(driver, registry, image)) as mount:
-            measure(driver, bench.path(mount, image) / "rootfs")
     native = bench.on_disk(registry, image)
-    measure("ext4", native)
+    for _ in range(TIMES):
+        for driver in bench.drivers:
+            with bench.mounted(driver, registry, cache=bench.warm_cache(driver, registry, image)) as mount:
+                measure(driver, bench.path(mount, image) / "rootfs")
+        measure("ext4", native)
+    look.note = f"ext4 has them in memory; {LEAST}"
     return [look, opening, again]
 
 
