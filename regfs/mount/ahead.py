@@ -66,6 +66,8 @@ class Ahead:
         # By archive: the file that was opened last, and the last one that was read.
         self._opened: dict[int, int] = {}
         self._guessed: dict[int, int] = {}
+        # One for all reads: to get fresh memory from the kernel takes longer than to read what is put into it.
+        self._buffer = bytearray(_SIZE_AT_ONCE)
 
     def entered(self, node: int) -> Part | None:
         """Note that the directory *node* of a table is opened; return its first part, where that was made."""
@@ -136,7 +138,7 @@ class Ahead:
 
     def _guess(self, node: int) -> None:
         try:
-            following = self._tree.read_following(node, _AT_ONCE, size=_SIZE_AT_ONCE)
+            following = self._tree.read_following(node, _AT_ONCE, self._buffer)
         except RegfsError as error:
             log.debug("nothing is read behind node %#x: %s", node, error)  # who asks for it is told
             return

@@ -94,6 +94,15 @@ class OpenContent:
             content += more
         return content
 
+    def read_into(self, buffer: bytearray) -> None:
+        """Read all bytes to the beginning of *buffer*, which is large enough for them. Raises CacheFailure."""
+        try:
+            length = os.preadv(self._fd, [memoryview(buffer)[: self.size]], self._start)
+        except OSError as error:
+            raise CacheFailure(f"the cached file cannot be read: {error.strerror}") from error
+        if length != self.size:
+            raise CacheFailure(f"the cached file ends at byte {length}, not at {self.size}")
+
     def backing_fd(self) -> int | None:
         """Return a descriptor of a file that holds exactly these bytes, valid until close(); None for packed ones."""
         return self._fd if self._pack is None and self._fd >= 0 else None

@@ -220,11 +220,11 @@ class Tree:
             raise IsADirectory(f"{file.key} is not a file")
         return file.open()
 
-    def read_following(self, node: int, limit: int, *, size: int) -> list[tuple[int, bytes]]:
+    def read_following(self, node: int, limit: int, buffer: bytearray) -> list[tuple[int, bytes]]:
         """Return nodes and bytes of the small files that a reader of all files is likely to open after *node*.
 
-        At most *limit* files and *size* bytes, none for what is no table's; they may be hidden in this one, and nobody
-        may have looked them up. One read from the disk, and no wait.
+        At most *limit* files, and as many bytes as *buffer* holds, which they are read into with one read; none for
+        what is no table's. They may be hidden in this one, and nobody may have looked them up. Does not wait.
         """
         space = self._spaces.get(node >> SPACE_SHIFT)
         if space is None or space.rows is None:
@@ -233,15 +233,17 @@ class Tree:
         if not following:
             return []
         layer, start, _ = following[0][1]
-        near = [(key, at.offset - start, at.size) for key, at in following if at.offset + at.size <= start + size]
+        end = start + len(buffer)
+        near = [(key, at.offset - start, at.size) for key, at in following if at.offset + at.size <= end]
         if not near:
             return []
         content = self._open_content(Packed(layer, start, near[-1][1] + near[-1][2]))
         try:
-            together = content.read_at(0, content.size)
+            content.read_into(buffer)
         finally:
             content.close()
-        return [(space.base | key, together[begin : begin + length]) for key, begin, length in near]
+        view = memoryview(buffer)
+        return [(space.base | key, bytes(view[begin : begin + length])) for key, begin, length in near]
 
     def xattrs(self, node: int) -> Mapping[bytes, bytes]:
         """Return the extended attributes of *node*."""

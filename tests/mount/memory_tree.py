@@ -230,8 +230,9 @@ class MemoryTree:
             raise errors.IsADirectory("a directory")
         return MemoryFile(entry)
 
-    def read_following(self, node: int, limit: int, *, size: int) -> list[tuple[int, bytes]]:
+    def read_following(self, node: int, limit: int, buffer: bytearray) -> list[tuple[int, bytes]]:
         following: list[tuple[int, bytes]] = []
+        size = len(buffer)
         for number in range(node + 1, node + 65):
             entry = self.nodes.get(number)
             if entry is not None and stat.S_ISREG(entry.mode) and entry.content and entry.backing is None:

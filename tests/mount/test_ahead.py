@@ -32,11 +32,11 @@ class Archive(MemoryTree):
         self.opened.append(node)
         return super().open(node)
 
-    def read_following(self, node: int, limit: int, *, size: int) -> list[tuple[int, bytes]]:
+    def read_following(self, node: int, limit: int, buffer: bytearray) -> list[tuple[int, bytes]]:
         self.read_behind.append(node)
         if self.is_torn:
             raise CacheFailure("as asked")
-        return super().read_following(node, limit, size=size)
+        return super().read_following(node, limit, buffer)
 
 
 class PageCache:

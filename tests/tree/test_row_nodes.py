@@ -386,20 +386,20 @@ def test_files_that_follow_in_the_archive_are_read_together(served: Served) -> N
     shown.names(rootfs)
     nodes = {shown.find(f"{rootfs}/{name}").node: name for name in names}
     first = shown.find(f"{rootfs}/00").node
-    following = dict(shown.tree.read_following(first, 8, size=1 << 17))
+    following = dict(shown.tree.read_following(first, 8, bytearray(1 << 17)))
     # The second layer's 02 is what the image shows; the base's is read in vain.
     assert [nodes[node] for node in following if node in nodes] == ["01", "03", "04", "05", "06", "07", "08"]
     for node, content in following.items():
         if node in nodes:
             assert content == shown.read(f"{rootfs}/{nodes[node]}")
-    assert [content for _, content in shown.tree.read_following(first, 8, size=32)] == [
+    assert [content for _, content in shown.tree.read_following(first, 8, bytearray(32))] == [
         b"01 of the base",
         b"02 of the base",
     ]
-    assert shown.tree.read_following(first, 8, size=3) == []
-    assert shown.tree.read_following(ROOT, 8, size=1 << 17) == []
+    assert shown.tree.read_following(first, 8, bytearray(3)) == []
+    assert shown.tree.read_following(ROOT, 8, bytearray(1 << 17)) == []
     layer_file = shown.find("app/1/layers/0/tree/00").node
-    assert [content for _, content in shown.tree.read_following(layer_file, 2, size=1 << 17)] == [
+    assert [content for _, content in shown.tree.read_following(layer_file, 2, bytearray(1 << 17))] == [
         b"01 of the base",
         b"02 of the base",
     ]
