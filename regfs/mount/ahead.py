@@ -111,6 +111,11 @@ class Ahead:
         content = self._read.pop(node, None)
         return self._early.pop(node, None) if content is None else content
 
+    def clear(self) -> None:
+        """Drop all that was made: the kernel lets nodes go, and their numbers may come to mean something else."""
+        for made in (self._to_enter, self._parts, self._read, self._early, self._ready, self._opened, self._guessed):
+            made.clear()
+
     def step(self) -> bool:
         """Make one thing ready, in some ten microseconds; tell whether there was one. May raise any RegfsError."""
         if self._directory is not None:

@@ -118,12 +118,14 @@ class Requests:
     def forget(self, node: int, body: bytes) -> None:
         """FORGET: u64 count."""
         self._tree.forget(node, abi.FORGET_IN.unpack_from(body)[0])
+        self.ahead.clear()
 
     def batch_forget(self, _node: int, body: bytes) -> None:
         """BATCH_FORGET: u32 number, u32 zero, (u64 node, u64 count) that often."""
         number, _ = abi.BATCH_FORGET_IN.unpack_from(body)
         for node, count in abi.FORGET_ONE.iter_unpack(body[8 : 8 + 16 * number]):
             self._tree.forget(node, count)
+        self.ahead.clear()
 
     def attributes(self, node: int, _body: bytes) -> bytes:
         """GETATTR."""

@@ -140,6 +140,22 @@ def test_nothing_is_stored_in_a_file_that_somebody_has_open() -> None:
     reader.release(reader.files[4], handle)
 
 
+def test_what_was_read_is_dropped_when_the_kernel_lets_nodes_go() -> None:
+    """A table's number may be given to another one when nobody is inside any more."""
+    reader = Reader(known=[])
+    for node in reader.files[:2]:
+        reader.read(node)
+    third = reader.files[2]
+    reader.requests.forget(third, struct.pack("<Q", 1))
+    reader.tree.nodes[third].content = b"another"
+    assert reader.read(third) == b"another"
+    reader.read(reader.files[3])
+    fifth = reader.files[4]
+    reader.requests.batch_forget(0, struct.pack("<IIQQ", 1, 0, fifth, 1))
+    reader.tree.nodes[fifth].content = b"another"
+    assert reader.read(fifth) == b"another"
+
+
 def test_who_reads_for_the_second_time_is_not_helped() -> None:
     reader = Reader()
     for _ in range(2):
