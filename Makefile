@@ -1,5 +1,6 @@
 # regfs: `make run` shows it, `make test` tests it; both install what they need on a fresh Debian.
 # Nothing is installed twice: Debian packages are looked up first, the virtual environment has stamp files.
+# What pip does for an installed program, compileall does here: with PYTHONDONTWRITEBYTECODE each start would compile.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV ?= .venv
@@ -17,11 +18,13 @@ help: ## show this
 run: $(VENV)/.run-ready ## mount a registry, list it, read it, chroot into hello-world, unmount
 	@.ci/install-packages run
 	@.ci/check-fuse
+	@$(BIN)/python -m compileall -q regfs
 	@$(BIN)/python -m tests.support.demo $(REGISTRY)
 
 test: $(VENV)/.test-ready ## run all tests (seven minutes on two cores, half of them waiting)
 	@.ci/install-packages run test
 	@.ci/check-fuse
+	@$(BIN)/python -m compileall -q regfs
 	@PYTHON=$(BIN)/python .ci/run-tests -n $(WORKERS) --dist loadfile $(or $(TESTS),tests)
 
 check: $(VENV)/.test-ready ## lint, formatting, types, and the direction of imports
@@ -33,6 +36,7 @@ check: $(VENV)/.test-ready ## lint, formatting, types, and the direction of impo
 bench: $(VENV)/.test-ready ## measure against what one would use instead; builds its image the first time
 	@.ci/install-packages run bench
 	@.ci/check-fuse
+	@$(BIN)/python -m compileall -q regfs
 	@$(BIN)/python -m tests.bench $(BENCH)
 
 clean: ## remove the virtual environment and everything that was generated
