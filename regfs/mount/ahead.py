@@ -147,6 +147,8 @@ class Ahead:
         except RegfsError as error:
             log.debug("nothing is read behind node %#x: %s", node, error)  # who asks for it is told
             return
+        if len(self._read) > _MOST_READ:  # where nothing is ever idle, wrong guesses would pile up
+            self._read.clear()
         if following:
             self._guessed[node >> _ARCHIVE_SHIFT] = following[-1][0]
             self._read.update(following)

@@ -119,11 +119,19 @@ def _by_name(authorities: Authorities) -> Authorities:
     if authorities.directory and os.path.realpath(authorities.directory) != directory:
         return authorities
     try:
-        is_same = _is_hashed(Path(authorities.file).read_bytes(), directory)
+        # Where others may write, they could name an authority of theirs after this look.
+        is_ours = _is_closed_to_others(directory)
+        is_same = is_ours and _is_hashed(Path(authorities.file).read_bytes(), directory)
     except OSError as error:
         log.debug("%s cannot be looked at: %s", directory, error)
         is_same = False
     return Authorities(None, directory) if is_same else authorities
+
+
+def _is_closed_to_others(directory: str) -> bool:
+    """Tell whether root or we alone can change what is in *directory*. Raises OSError."""
+    status = os.stat(directory)
+    return status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
 
 
 def _is_hashed(bundle: bytes, directory: str) -> bool:

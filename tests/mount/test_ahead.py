@@ -156,6 +156,16 @@ def test_what_was_read_is_dropped_when_the_kernel_lets_nodes_go() -> None:
     assert reader.read(fifth) == b"another"
 
 
+def test_wrong_guesses_do_not_pile_up_where_nothing_is_ever_idle() -> None:
+    reader = Reader()
+    many = [reader.tree.file(reader.tree.directory_node, b"m%d" % number, b"m") for number in range(4000)]
+    reader.cache.known.update(many)
+    for at in range(0, 3900, 100):
+        reader.read(many[at])
+        reader.read(many[at + 1])
+    assert len(reader.requests.ahead._read) < 100
+
+
 def test_who_reads_for_the_second_time_is_not_helped() -> None:
     reader = Reader()
     for _ in range(2):

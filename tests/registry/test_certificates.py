@@ -33,7 +33,7 @@ class Trust:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.bundle = directory / "ca-certificates.crt"
-        directory.mkdir()
+        directory.mkdir(mode=0o755)  # whatever the umask is, closed to others
 
     def add(self, certificates: Certificates, name: str) -> None:
         text = certificates.authority.read_text()
@@ -156,6 +156,16 @@ def test_a_bundle_with_more_than_plain_certificates_is_loaded_whole(trust: Trust
     trust.hash_names()
     trust.append("-----BEGIN X509 CRL-----\nTEST-HEADER: 1\n\nMIIB\n-----END X509 CRL-----\n")
     assert trust.authorities() == trust.by_bundle
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777])
+def test_a_directory_that_others_may_write_to_is_not_trusted_for_its_names(trust: Trust, mode: int) -> None:
+    """Whoever may put a file there could name an authority after the two were compared."""
+    trust.hash_names()
+    trust.directory.chmod(mode)
+    assert trust.authorities() == trust.by_bundle
+    trust.directory.chmod(0o755)
+    assert trust.authorities() == trust.by_name
 
 
 def test_a_bundle_alone_is_loaded(tmp_path: Path, certificates: Certificates) -> None:
