@@ -273,7 +273,7 @@ class KernelSession:
             return self._requests.ahead.step()
         except RegfsError as error:
             log.debug("not ready before it is asked for: %s", error)  # who asks for it is told
-        except Exception:
+        except Exception:  # a guess that goes wrong may not end the service of what is asked
             self._stats.count("bugs")
             log.exception("making ready what may be asked next")
         return True
