@@ -66,6 +66,8 @@ class LayerIndex:
 
     def __init__(self, connection: sqlite3.Connection, path: Path, hold: Hold) -> None:
         self._connection = connection
+        # One for all questions: to make a cursor takes a fifth of the time that a question takes.
+        self._cursor = connection.cursor()
         # A connection of Python's sqlite3 is part of a circle (its cache of statements): left to the garbage collector,
         # a table that nobody uses any more would stay open for hours. Not by __del__: while that runs, a weak reference
         # still gives the object out, and a connection that is used while it is closed is a crash.
@@ -209,7 +211,7 @@ class LayerIndex:
     def _query(self, sql: str, values: tuple[int | bytes, ...]) -> list[Any]:
         with self._lock:
             try:
-                return self._connection.execute(sql, values).fetchall()
+                return self._cursor.execute(sql, values).fetchall()
             except sqlite3.Error as error:
                 raise CacheFailure(f"{self._path}: {error}") from error
 

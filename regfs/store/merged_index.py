@@ -71,6 +71,8 @@ class MergedIndex:
 
     def __init__(self, connection: sqlite3.Connection, path: Path, *, root: int, hold: Hold) -> None:
         self._connection = connection
+        # One for all questions: to make a cursor takes a fifth of the time that a question takes.
+        self._cursor = connection.cursor()
         # A connection of Python's sqlite3 is part of a circle (its cache of statements): left to the garbage collector,
         # a table that nobody uses any more would stay open for hours. Not by __del__: while that runs, a weak reference
         # still gives the object out, and a connection that is used while it is closed is a crash.
@@ -111,7 +113,7 @@ class MergedIndex:
         """Return node and attributes of the entry *name* of *directory*, or None."""
         try:
             with self._lock:
-                found: tuple[int, bytes] | None = self._connection.execute(_LOOKUP, (directory, name)).fetchone()
+                found: tuple[int, bytes] | None = self._cursor.execute(_LOOKUP, (directory, name)).fetchone()
         except sqlite3.Error as error:
             raise CacheFailure(f"{self._path}: {error}") from error
         return found
@@ -135,7 +137,7 @@ class MergedIndex:
     def _query(self, sql: str, values: tuple[int | bytes, ...]) -> list[Any]:
         try:
             with self._lock:
-                return self._connection.execute(sql, values).fetchall()
+                return self._cursor.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise CacheFailure(f"{self._path}: {error}") from error
 

@@ -140,9 +140,10 @@ class Tree:
         number = parent >> SPACE_SHIFT
         if number:
             space = self._space(number)
-            rows = space.table()
-            key, attributes = rows.lookup(space.key(rows, parent), name)
-            return Found(space.base | key, space.packed(key, attributes), FOREVER)
+            rows = space.rows or space.table()
+            at = parent & _KEY_MASK
+            key, attributes = rows.lookup(rows.root if at == _DOOR else at, name)
+            return Found(space.base | key, _INODE.pack(space.inode_base ^ key) + attributes, FOREVER)
         directory = self._directory(parent)
         found = directory.lookup(os.fsdecode(name))
         if isinstance(found.node, RowsDirectory):
