@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from regfs.mount import kernel_abi as abi
 
 if TYPE_CHECKING:
-    from regfs.tree.tree import Listing, Tree
+    from regfs.tree.listings import Listing
+    from regfs.tree.tree import Tree
 
 _DOTS = 2
 _DIRENT_SIZE = 24

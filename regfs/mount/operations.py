@@ -28,7 +28,8 @@ from regfs.patience import Patience, current
 
 if TYPE_CHECKING:
     from regfs.stats import Stats
-    from regfs.tree.tree import Listing, OpenFile, Tree
+    from regfs.tree.listings import Listing
+    from regfs.tree.tree import OpenFile, Tree
 
 LIBRARY = "libfuse.so.2"
 # fusepy looks for its library with ldconfig, 12 ms, unless it is told the name; musl has no ldconfig at all.

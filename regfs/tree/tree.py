@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from regfs.errors import BadContent, IsADirectory, NameTooLong, NotADirectory, NotASymlink, NotFound, StaleNode
 from regfs.model.attributes import Attributes
@@ -30,7 +29,8 @@ from regfs.model.names import NAME_MAX
 from regfs.rootfs.row_tree import RowTree
 from regfs.store.content import Content, OpenContent, Packed
 from regfs.tree.control import LiveFile
-from regfs.tree.node import FOREVER, Child, Directory, File, Link, Node, RowsDirectory, inode_number
+from regfs.tree.listings import INODE, InventedListing, Listing, RowListing
+from regfs.tree.node import FOREVER, Directory, File, Link, Node, RowsDirectory, inode_number
 from regfs.tree.node import OpenFile as OpenFile
 from regfs.tree.repository import TagDirectory
 from regfs.tree.root import Root
@@ -45,7 +45,6 @@ _SPACES = 1 << 20
 # For how long the kernel may believe the attributes of a door whose table is not there yet.
 _DOOR_VALID_S = 1.0
 _NODE_VALID_S = 60.0
-_INODE = struct.Struct("<Q")
 _NO_XATTRS: Mapping[bytes, bytes] = {}
 
 
@@ -55,22 +54,6 @@ class Found(NamedTuple):
     node: int
     attributes: bytes
     valid_s: float
-
-
-class Listed(NamedTuple):
-    """An entry of a directory. With *node* 0 only type and inode number are known, and a look-up tells the rest."""
-
-    name: bytes
-    node: int
-    attributes: bytes
-    valid_s: float
-
-
-class Listing(Protocol):
-    """The entries of a directory, `.` and `..` not among them, as they were when it was opened."""
-
-    def entries(self, start: int, limit: int) -> list[Listed]:
-        """Return at most *limit* entries from position *start* on; none where the directory ends."""
 
 
 class Usage(NamedTuple):
@@ -86,19 +69,21 @@ class Usage(NamedTuple):
 class _Kept:
     node: Node
     parent: int
+    changing: bytes | None
     lookups: int = 0
 
 
 class _Space:
     """One visible table. The inode numbers below it are its key mixed with the identity of what it shows."""
 
-    __slots__ = ("base", "door", "inode_base", "lookups", "parent", "rows")
+    __slots__ = ("base", "changing", "door", "inode_base", "lookups", "parent", "rows")
 
     def __init__(self, door: RowsDirectory, number: int, parent: int) -> None:
         self.door = door
         self.base = number << SPACE_SHIFT
         self.inode_base = inode_number(door.identity)
         self.parent = parent
+        self.changing: bytes | None = None
         self.lookups = 0
         self.rows: RowTree | None = None
 
@@ -120,7 +105,7 @@ class _Space:
 
     def packed(self, key: int, attributes: bytes) -> bytes:
         """Return struct fuse_attr of an entry of the table."""
-        return _INODE.pack(self.inode_base ^ key) + attributes
+        return INODE.pack(self.inode_base ^ key) + attributes
 
 
 class Tree:
@@ -130,7 +115,7 @@ class Tree:
         self._open_content = open_content
         self._cache = cache
         self._lock = threading.Lock()
-        self._kept: dict[int, _Kept] = {ROOT: _Kept(root, ROOT, 1)}
+        self._kept: dict[int, _Kept] = {ROOT: _Kept(root, ROOT, None, 1)}
         self._spaces: dict[int, _Space] = {}
 
     def lookup(self, parent: int, name: bytes) -> Found:
@@ -143,12 +128,13 @@ class Tree:
             rows = space.rows or space.table()
             at = parent & _KEY_MASK
             key, attributes = rows.lookup(rows.root if at == _DOOR else at, name)
-            return Found(space.base | key, _INODE.pack(space.inode_base ^ key) + attributes, FOREVER)
+            return Found(space.base | key, INODE.pack(space.inode_base ^ key) + attributes, FOREVER)
         directory = self._directory(parent)
         found = directory.lookup(os.fsdecode(name))
+        changing = None if found.valid_s == FOREVER else name
         if isinstance(found.node, RowsDirectory):
-            return self._admit_door(found.node, parent, found.valid_s)
-        return self._admit(found.node, parent, found.node.attributes(), found.valid_s)
+            return self._admit_door(found.node, parent, changing, found.valid_s)
+        return self._admit(found.node, parent, changing, found.node.attributes(), found.valid_s)
 
     def attributes(self, node: int) -> Found:
         """Return the attributes of *node*."""
@@ -194,8 +180,8 @@ class Tree:
         if number:
             space = self._space(number)
             rows = space.table()
-            return _RowListing(space, rows, space.key(rows, node))
-        return _InventedListing(self._directory(node).children())
+            return RowListing(rows, space.key(rows, node), base=space.base, inode_base=space.inode_base)
+        return InventedListing(self._directory(node).children())
 
     def read_link(self, node: int) -> bytes:
         """Return the target of the symbolic link *node*. Raises NotASymlink."""
@@ -297,6 +283,12 @@ class Tree:
             else:
                 del self._kept[node]
 
+    def changing_entries(self) -> list[tuple[int, bytes]]:
+        """Return directory and name of every look-up whose answer holds for a time, as far as it was not given back."""
+        with self._lock:
+            held: list[_Kept | _Space] = [*self._kept.values(), *self._spaces.values()]
+        return [(each.parent, each.changing) for each in held if each.changing is not None]
+
     def usage(self) -> Usage:
         """Return the room there is for the cache; no network."""
         try:
@@ -326,21 +318,22 @@ class Tree:
             raise NotADirectory(f"{directory.key} is not a directory")
         return directory
 
-    def _admit(self, node: Node, parent: int, attributes: Attributes, valid_s: float) -> Found:
-        """Give *node* its id, or find the one that it has."""
+    def _admit(self, node: Node, parent: int, changing: bytes | None, attributes: Attributes, valid_s: float) -> Found:
+        """Give *node* its id, or find the one that it has. *changing*: its name, where that may mean another."""
         number = max(2, inode_number(node.key) & _KEY_MASK)
         with self._lock:
             while (kept := self._kept.get(number)) is not None and kept.node.key != node.key:
                 number = max(2, (number + 1) & _KEY_MASK)
             if kept is None:
-                kept = self._kept[number] = _Kept(node, parent)
+                kept = self._kept[number] = _Kept(node, parent, changing)
             # The same directory may have become something else meanwhile: a tag was pushed where a namespace was, or
             # a refusal was lifted. Who holds the old node shall see the new one.
             kept.node = node
+            kept.changing = changing
             kept.lookups += 1
         return Found(number, _packed(node, attributes), valid_s)
 
-    def _admit_door(self, door: RowsDirectory, parent: int, valid_s: float) -> Found:
+    def _admit_door(self, door: RowsDirectory, parent: int, changing: bytes | None, valid_s: float) -> Found:
         """Give the table behind *door* its space, or find the one that it has."""
         number = max(1, inode_number(door.key) % _SPACES)
         with self._lock:
@@ -348,6 +341,7 @@ class Tree:
                 number = max(1, (number + 1) % _SPACES)
             if space is None:
                 space = self._spaces[number] = _Space(door, number, parent)
+            space.changing = changing
             space.lookups += 1
         try:
             found = self._door(space)
@@ -360,43 +354,11 @@ class Tree:
         if space.rows is None:
             space.rows = space.door.rows_at_once()
         node = space.base | _DOOR
-        inode = _INODE.pack(space.inode_base)
+        inode = INODE.pack(space.inode_base)
         if space.rows is None:
             return Found(node, inode + space.door.attributes().pack(), _DOOR_VALID_S)
         return Found(node, inode + space.rows.attributes(space.rows.root), FOREVER)
 
 
-class _RowListing:
-    """The entries of a directory of a table."""
-
-    def __init__(self, space: _Space, rows: RowTree, key: int) -> None:
-        rows.count(key)  # NotADirectory
-        self._space = space
-        self._rows = rows
-        self._key = key
-
-    def entries(self, start: int, limit: int) -> list[Listed]:
-        base, inode_base, pack = self._space.base, self._space.inode_base, _INODE.pack
-        return [
-            Listed(name, base | key, pack(inode_base ^ key) + attributes, FOREVER)
-            for name, key, attributes in self._rows.children(self._key, start, limit)
-        ]
-
-
-class _InventedListing:
-    """The entries of an invented directory, as they were when it was opened."""
-
-    def __init__(self, children: list[Child]) -> None:
-        self._children = children
-
-    def entries(self, start: int, limit: int) -> list[Listed]:
-        return [_listed(child) for child in self._children[start : start + limit]]
-
-
-def _listed(child: Child) -> Listed:
-    inode = _INODE.pack(inode_number(child.identity))
-    return Listed(os.fsencode(child.name), 0, inode + Attributes(child.mode).pack(), 0.0)
-
-
 def _packed(node: Node, attributes: Attributes) -> bytes:
-    return _INODE.pack(inode_number(node.key)) + attributes.pack()
+    return INODE.pack(inode_number(node.key)) + attributes.pack()

@@ -1,0 +1,66 @@
+"""What a directory shows, in parts of any size. Used by tree.py, and by both drivers through it. Any thread."""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import NamedTuple, Protocol
+
+from regfs.model.attributes import Attributes
+from regfs.rootfs.row_tree import RowTree
+from regfs.tree.node import FOREVER, Child, inode_number
+
+INODE = struct.Struct("<Q")
+"""What struct fuse_attr begins with; the 80 bytes of model/attributes.py follow."""
+
+
+class Listed(NamedTuple):
+    """An entry of a directory. With *node* 0 only type and inode number are known, and a look-up tells the rest."""
+
+    name: bytes
+    node: int
+    attributes: bytes
+    valid_s: float
+
+
+class Listing(Protocol):
+    """The entries of a directory, `.` and `..` not among them, as they were when it was opened."""
+
+    def entries(self, start: int, limit: int) -> list[Listed]:
+        """Return at most *limit* entries from position *start* on; none where the directory ends."""
+
+
+class RowListing:
+    """The entries of the directory *key* of a table. Node ids have *base* in them, inode numbers *inode_base*."""
+
+    def __init__(self, rows: RowTree, key: int, *, base: int, inode_base: int) -> None:
+        """Raises NotADirectory."""
+        rows.count(key)
+        self._rows = rows
+        self._key = key
+        self._base = base
+        self._inode_base = inode_base
+
+    def entries(self, start: int, limit: int) -> list[Listed]:
+        """Return the rows from position *start* on; they hold for ever."""
+        base, inode_base, pack = self._base, self._inode_base, INODE.pack
+        return [
+            Listed(name, base | key, pack(inode_base ^ key) + attributes, FOREVER)
+            for name, key, attributes in self._rows.children(self._key, start, limit)
+        ]
+
+
+class InventedListing:
+    """The entries of an invented directory, as they were when it was opened."""
+
+    def __init__(self, children: list[Child]) -> None:
+        self._children = children
+
+    def entries(self, start: int, limit: int) -> list[Listed]:
+        """Return the children from position *start* on; each is to be looked up."""
+        return [_listed(child) for child in self._children[start : start + limit]]
+
+
+def _listed(child: Child) -> Listed:
+    inode = INODE.pack(inode_number(child.identity))
+    return Listed(os.fsencode(child.name), 0, inode + Attributes(child.mode).pack(), 0.0)
