@@ -13,6 +13,7 @@ All is little-endian, as on every machine that regfs runs on. Used by the kernel
 
 from __future__ import annotations
 
+import errno
 import math
 import struct
 from enum import IntEnum
@@ -113,6 +114,9 @@ EXPIRE_ONLY = 1 << 0
 IOC_BACKING_OPEN = 0x4010E501
 IOC_BACKING_CLOSE = 0x4004E502
 
+GONE = (errno.ENODEV, errno.ECONNABORTED, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.EPIPE)
+"""How reading and writing fail once there is no connection any more."""
+
 MIN_READ_BUFFER = 8192
 PAGE_SIZE = 4096
 
@@ -204,12 +208,12 @@ def pack_error(unique: int, number: int) -> bytes:
     return OUT_HEADER.pack(16, -number, unique)
 
 
-def pack_inval_entry(parent: int, name: bytes, *, expire_only: bool) -> bytes:
-    """Return the notice that *name* in *parent* must be looked up again.
+def pack_expire_entry(parent: int, name: bytes) -> bytes:
+    """Return the notice that *name* in *parent* must be looked up again; who is inside keeps its place.
 
-    With *expire_only* (HAS_EXPIRE_ONLY was negotiated) whoever is inside keeps its place until the new look-up.
+    Only where HAS_EXPIRE_ONLY was negotiated: to older kernels it says that there is no such name any more.
     """
-    body = INVAL_ENTRY_OUT.pack(parent, len(name), EXPIRE_ONLY if expire_only else 0) + name + b"\0"
+    body = INVAL_ENTRY_OUT.pack(parent, len(name), EXPIRE_ONLY) + name + b"\0"
     return OUT_HEADER.pack(16 + len(body), NOTIFY_INVAL_ENTRY, 0) + body
 
 

@@ -6,10 +6,9 @@ thread of the pool, with a deadline, and registered so that INTERRUPT finds it; 
 registry cost the others nothing.
 
     serve()            in the caller's thread: starts the threads below, waits for the end. Signals are handled there
-    regfs-requests     reads, answers inline, hands over
+    regfs-requests     reads (kernel_loop.py), answers inline, hands over
     regfs-waiting      any number, only while requests wait
-    regfs-notices      writes the notices that others ask for. A notice may have to wait for a lock in the kernel whose
-                       owner waits for an answer of ours, so no thread that answers requests may write one
+    regfs-notices      tells the kernel what it shall forget (kernel_notices.py)
 
 Whoever takes a waiting request out of `_waiting` answers it, nobody else: the pool's thread when the work is done, the
 reading thread when an INTERRUPT names it. An answer that the kernel does not take (or that came too late) is undone.
@@ -28,7 +27,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import queue
 import struct
 import sys
 import threading
@@ -42,9 +40,10 @@ from regfs.mount import mountpoint as mountpoints
 from regfs.mount.errnos import errno_of, is_failure
 from regfs.mount.kernel_abi import Opcode
 from regfs.mount.kernel_agreement import READ_AHEAD, agree
+from regfs.mount.kernel_loop import RequestLoop
 from regfs.mount.kernel_mount import MountOptions, mount
+from regfs.mount.kernel_notices import KernelNotices
 from regfs.mount.kernel_requests import Method, Refused, Requests
-from regfs.mount.lookout import Lookout
 from regfs.mount.waiting import WaitingThreads
 from regfs.patience import NO_PATIENCE, Patience, patient
 from regfs.stats import Stats
@@ -56,15 +55,11 @@ log = logging.getLogger(__name__)
 
 ErrorCallback = Callable[[str, RegfsError], None]
 
-# Requests are small, for nothing is ever written; a longer buffer lets one BATCH_FORGET name more nodes.
-_BUFFER_SIZE = 64 * 1024
 _END_GRACE_S = 5.0
 # How long another thread may keep Python's lock when a request has come. With the usual 5 ms and one busy thread beside
 # it a look-up takes 180 us, with this 80 us (40 us with no other thread, all on two busy cores).
 _SWITCH_INTERVAL_S = 0.0001
-_GONE = (errno.ENODEV, errno.ECONNABORTED, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.EPIPE)
-_TRY_AGAIN = (errno.EINTR, errno.ENOENT, errno.EAGAIN)
-_ALREADY_INTERRUPTED = (errno.ENOENT, *_GONE)
+_ALREADY_INTERRUPTED = (errno.ENOENT, *abi.GONE)
 
 
 def log_failure(what: str, error: RegfsError) -> None:
@@ -90,15 +85,14 @@ class KernelSession:
         self._errors = errors
         self._timeout_s = timeout_s
         self._passthrough = passthrough
-        self._requests = Requests(tree, self)
+        self._notices = KernelNotices()
+        self._requests = Requests(tree, self._notices)
         self._methods = self._requests.methods
         self._pool = WaitingThreads(most=most_waiting)
         self._waiting: dict[int, Patience] = {}
-        self._notices: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._descriptor = -1
         self._mountpoint: str | None = None
         self._device = ""
-        self._flags = 0
         self._settled = threading.Event()
         self._ended = threading.Event()
         self._failure: MountFailure | None = None
@@ -126,15 +120,15 @@ class KernelSession:
         Raises MountFailure where kernel and regfs cannot agree on a protocol.
         """
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        self._notices.connect(self._descriptor)
         threading.Thread(target=self._read_requests, name="regfs-requests", daemon=True).start()
-        threading.Thread(target=self._write_notices, name="regfs-notices", daemon=True).start()
         self._settled.wait()
         if self._failure is None and not self._ended.is_set():
             self._widen_read_ahead()
             if on_ready is not None:
                 on_ready()
         self._ended.wait()
-        self._notices.put(None)
+        self._notices.close()
         for patience in list(self._waiting.values()):
             patience.cancel()
         self._requests.close()
@@ -169,6 +163,16 @@ class KernelSession:
             log.info("%s", error)
             threading.Thread(target=self._stop_by_force, name="regfs-stop", daemon=True).start()
 
+    def refresh(self) -> None:
+        """Let the kernel look up again, soon, whatever may have changed; who is inside stays there. Never blocks.
+
+        Kernels before 6.2 could only forget such names at once, the working directories of those inside among them;
+        there they hold until their time is over.
+        """
+        if self._notices.expires_entries:
+            for parent, name in self._tree.changing_entries():
+                self._notices.expire_entry(parent, name)
+
     def _is_ours(self) -> bool:
         there = None if self._mountpoint is None else mountpoints.topmost(self._mountpoint)
         return there is not None and there.device == self._device
@@ -188,83 +192,12 @@ class KernelSession:
         self._ended.set()
         self._settled.set()
 
-    # Notices
-
-    def invalidate_entry(self, parent: int, name: bytes) -> None:
-        """Let the kernel look *name* in *parent* up again, soon; who is inside stays there. Never blocks."""
-        expire_only = bool(self._flags & abi.HAS_EXPIRE_ONLY)
-        self._notices.put(abi.pack_inval_entry(parent, name, expire_only=expire_only))
-
-    def invalidate_node(self, node: int) -> None:
-        """Let the kernel forget attributes, bytes, link target and listing of *node*, soon. Never blocks."""
-        self._notices.put(abi.pack_inval_inode(node, 0, 0))
-
-    def invalidate_attributes(self, node: int) -> None:
-        """Let the kernel forget the attributes of *node* at once; it waits for nobody's answer for that."""
-        try:
-            os.write(self._descriptor, abi.pack_inval_inode(node, -1, 0))
-        except OSError as error:
-            log.debug("NOTIFY_INVAL_INODE: %s", error.strerror)
-
-    def store(self, node: int, offset: int, content: bytes) -> bool:
-        """Put *content* into the kernel's page cache at once; only while no READ of *node* can be under way.
-
-        Return whether the kernel took it; where not, it asks with a READ.
-        """
-        try:
-            os.writev(self._descriptor, [abi.pack_store_head(node, offset, len(content)), content])
-        except OSError as error:
-            # ENOENT: the kernel does not know the node, any more or yet
-            log.debug("NOTIFY_STORE: %s", error.strerror)
-            return False
-        return True
-
-    def _write_notices(self) -> None:
-        while (notice := self._notices.get()) is not None:
-            try:
-                os.write(self._descriptor, notice)
-            except OSError as error:
-                # ENOENT where the kernel does not know the node or the name: nothing to forget
-                if error.errno not in _ALREADY_INTERRUPTED:
-                    log.warning("a notice was refused: %s", error.strerror)
-
     # Requests
 
     def _read_requests(self) -> None:
-        """Read and answer until the connection ends. The one loop that every request goes through."""
-        buffer = bytearray(_BUFFER_SIZE)
-        buffers, view = [buffer], memoryview(buffer)
-        unpack = abi.IN_HEADER.unpack_from
-        descriptor, readv, answer = self._descriptor, os.readv, self._answer_inline
-        lookout = Lookout(descriptor)
-        is_asked = lookout.is_asked
+        loop = RequestLoop(self._descriptor, answer=self._answer_inline, go_ahead=self._go_ahead, bug=self._note_bug)
         with patient(NO_PATIENCE):
-            while True:
-                if not is_asked():
-                    if not self._go_ahead():
-                        lookout.wait()
-                    continue
-                try:
-                    size = readv(descriptor, buffers)
-                except OSError as error:
-                    if error.errno in _TRY_AGAIN:
-                        continue
-                    if error.errno not in _GONE:
-                        log.exception("the connection cannot be read")
-                    break
-                if size == 0:
-                    break
-                lookout.found()
-                if size < abi.IN_HEADER.size:
-                    log.error("a request of %d bytes", size)
-                    continue
-                _, opcode, unique, node, _, _, _, _, _ = unpack(buffer)
-                try:
-                    answer(opcode, unique, node, bytes(view[40:size]))
-                except Exception:  # nothing that one request does may end the service of all others
-                    self._stats.count("bugs")
-                    log.exception("%s of node %#x", _name_of(opcode), node)
-        lookout.close()
+            loop.run()
         self._end()
 
     def _go_ahead(self) -> bool:
@@ -273,10 +206,13 @@ class KernelSession:
             return self._requests.ahead.step()
         except RegfsError as error:
             log.debug("not ready before it is asked for: %s", error)  # who asks for it is told
-        except Exception:  # a guess that goes wrong may not end the service of what is asked
-            self._stats.count("bugs")
-            log.exception("making ready what may be asked next")
-        return True
+            return True
+
+    def _note_bug(self, opcode: int, node: int) -> None:
+        """Count and log the error that is being handled."""
+        self._stats.count("bugs")
+        what = f"{_name_of(opcode)} of node {node:#x}" if opcode else "making ready what may be asked next"
+        log.exception("%s", what)
 
     def _answer_inline(self, opcode: int, unique: int, node: int, body: bytes) -> None:
         method = self._methods.get(opcode)
@@ -389,7 +325,7 @@ class KernelSession:
             self._answer_error(unique, errno.EPROTO)
             self._end()
             return
-        self._flags = agreement.flags
+        self._notices.expires_entries = bool(agreement.flags & abi.HAS_EXPIRE_ONLY)
         if agreement.flags & abi.PASSTHROUGH:
             self._requests.open_nodes.allow_passthrough(self._descriptor)
         self._answer(Opcode.INIT, unique, 0, agreement.answer)

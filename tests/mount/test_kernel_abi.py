@@ -78,8 +78,6 @@ def test_the_answer_to_init_has_both_halves_of_the_flags() -> None:
 
 
 def test_notices_have_no_unique_and_their_code() -> None:
-    assert abi.pack_inval_entry(9, b"ab", expire_only=True) == (
-        struct.pack("<IiQ", 35, 3, 0) + struct.pack("<QII", 9, 2, 1) + b"ab\0"
-    )
+    assert abi.pack_expire_entry(9, b"ab") == (struct.pack("<IiQ", 35, 3, 0) + struct.pack("<QII", 9, 2, 1) + b"ab\0")
     assert abi.pack_inval_inode(9, -1, 0) == struct.pack("<IiQ", 40, 2, 0) + struct.pack("<Qqq", 9, -1, 0)
     assert abi.pack_store_head(9, 0, 5) == struct.pack("<IiQ", 45, 4, 0) + struct.pack("<QQII", 9, 0, 5, 0)
