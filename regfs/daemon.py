@@ -4,7 +4,8 @@ Used by cli.py, in a child process (launch.py) or in the foreground. The main th
 threads of its own, begun here, after the fork. Nothing here asks a registry, prints or exits.
 
     SIGTERM SIGINT   unmount; where somebody is inside, out of sight, and serve him until he leaves. Twice: end now
-    SIGHUP           for reloading units: files of credentials, hosts and logs are looked at again by themselves
+    SIGHUP           tags and listings are asked for anew when they are next wanted. Files of credentials, hosts and
+                     logs are looked at again by themselves
     SIGUSR1          counters and the stacks of all threads to the log
     SIGUSR2          the debug log on and off
 """
@@ -51,6 +52,8 @@ class Session(Protocol):
     def serve(self, on_ready: Callable[[], None] | None = None) -> None: ...
 
     def unmount(self, *, lazily: bool = False) -> None: ...
+
+    def refresh(self) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -205,13 +208,18 @@ class _Serving:
             target = self._stop if self._stops == 1 else self._stop_now
             threading.Thread(target=target, name="regfs-stop", daemon=True).start()
         elif number == signal.SIGHUP:
-            log.info("files of credentials, hosts and logs are looked at again whenever they are used")
+            self._refresh()
         elif number == signal.SIGUSR1:
             self._log_state()
         elif number == signal.SIGUSR2:
             root = logging.getLogger()
             root.setLevel(logging.INFO if root.level == logging.DEBUG else logging.DEBUG)
             log.info("log level %s", logging.getLevelName(root.level))
+
+    def _refresh(self) -> None:
+        self._rooms.repositories.refresh()
+        self._session.refresh()
+        log.info("tags and listings are asked for anew")
 
     def _stop(self) -> None:
         try:

@@ -36,6 +36,11 @@ class HubListing:
             known = self._known.get(namespace)
         return known if known is not None else self._flights.run(("hub", namespace), lambda: self._fetch(namespace))
 
+    def refresh(self) -> None:
+        """Ask again for what is wanted from now on."""
+        with self._lock:
+            self._known.clear()
+
     def _fetch(self, namespace: str) -> tuple[str, ...]:
         try:
             names = tuple(self._ask(namespace))

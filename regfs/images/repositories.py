@@ -60,6 +60,21 @@ class Repositories:
                 repository = self._repositories[name] = Repository(name, self._sources)
             return repository
 
+    def refresh(self) -> None:
+        """Let every tag and listing be asked for anew when it is next wanted; where that fails, what is known serves.
+
+        The cache is told, and with it the other daemons that share it. Nothing is asked now.
+        """
+        self._sources.references.expire_all()
+        with self._lock:
+            self._unlistable.clear()
+            self._unreachable.clear()
+            repositories = list(self._repositories.values())
+        for repository in repositories:
+            repository.refresh()
+        if self.hub is not None:
+            self.hub.refresh()
+
     def known_registries(self) -> list[str]:
         """Return the registries of which something was seen; no network."""
         return self._sources.references.known_registries()

@@ -100,6 +100,13 @@ class Repository:
         except RegistryTimeout as reason:  # the caller's time is over, while the registry is still being asked
             return self._last_known(tag, reason)
 
+    def refresh(self) -> None:
+        """Take no answer about tags for fresh that came before now; those of the disk are the caller's."""
+        with self._lock:
+            for known in (self._resolved, self._missing, self._lacking):
+                known.clear()
+        self._listed = None
+
     def document(self, digest: Digest, media_type: str = "") -> Document:
         """Return a manifest or index by digest, from the store or the registry. *media_type*: what is known of it.
 

@@ -116,6 +116,10 @@ class FusepySession:
         """Unmount; `serve` returns once the last user is gone. Raises MountFailure, where it is busy for example."""
         mountpoints.unmount(self._mountpoint, lazily=lazily)
 
+    def refresh(self) -> None:
+        """Look up again whatever may have changed; the kernel asks for it as soon as *valid_s* is over."""
+        self._operations.paths.expire()
+
     def stop(self) -> None:
         """End the session: unmount, out of sight at once where it is busy; users that stay get ENOTCONN."""
         self._cancel_waiting()

@@ -139,6 +139,13 @@ class Paths:
             self._young.pop(path, None)
             self._old.pop(path, None)
 
+    def expire(self) -> None:
+        """Trust no name any more that may change its meaning; below what is open, they hold as before."""
+        with self._lock:
+            for place in (*self._young.values(), *self._old.values()):
+                if place.anchor is not None:
+                    place.anchor.expires = -math.inf
+
     def _walk(self, path: bytes) -> Place:
         missing: list[bytes] = []
         prefix = path

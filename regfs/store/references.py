@@ -123,6 +123,11 @@ class References:
             (repository.registry, repository.path, str(digest)),
         )
 
+    def expire_all(self) -> None:
+        """Do the same to all tags and listings."""
+        self._change("UPDATE tags SET checked=0", ())
+        self._change("UPDATE lists SET checked=0", ())
+
     def drop_listing(self, registry: str, path: str) -> None:
         """Forget the listing of a repository that is gone."""
         self._change("DELETE FROM lists WHERE registry=? AND path=?", (registry, path))

@@ -71,6 +71,27 @@ def test_a_tag_is_trusted_for_its_time(mount_regfs: MountRegfs, demo: Demo, prox
     assert proxy.seen == []
 
 
+def test_hup_lets_tags_and_listings_be_asked_for_anew(mount_regfs: MountRegfs, demo: Demo, driver: str) -> None:
+    name = f"moving/refreshed-{driver}"
+    push_version(demo, name, "one")
+    mount = mount_regfs("--driver", driver, "--tag-ttl", "1h", "--default-registry", demo.address)
+    repository = mount.path / name
+    assert (os.listdir(repository), (repository / "latest/rootfs/version").read_text()) == (["latest"], "one")
+    inside = os.open(repository / "latest/rootfs", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        push_version(demo, name, "two")
+        Pusher(demo.url).image(name, "another", image_of(layer(file("version", b"another"))))
+        (pid,) = mount.processes()
+        os.kill(pid, signal.SIGHUP)
+        if driver == "kernel":  # with libfuse an open directory keeps its tag as it is
+            becomes((repository / "latest/rootfs/version").read_text, "two")
+        assert sorted(os.listdir(inside)) == ["only-in-one", "version"]
+    finally:
+        os.close(inside)
+    becomes((repository / "latest/rootfs/version").read_text, "two")
+    becomes(lambda: sorted(os.listdir(repository)), ["another", "latest"])
+
+
 def test_inode_numbers_are_the_same_in_every_mount(mount_regfs: MountRegfs, demo: Demo, tmp_path: Path) -> None:
     def inodes() -> list[int]:
         mount = mount_regfs("--default-registry", demo.address, cache=tmp_path / f"cache-{len(os.listdir(tmp_path))}")

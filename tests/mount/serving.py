@@ -1,7 +1,7 @@
 """One mount of the suite's tree in a process of its own: a test must never wait for a mount that it serves itself.
 
 `python -m tests.mount.serving DRIVER [WORD...] MOUNTPOINT [WORD...]`: says READY on standard output; SIGTERM stops it,
-as the daemon does, and SIGUSR1 lets the kernel look /stable up again (kernel driver). Words: allow_other,
+and SIGHUP refreshes, as with the daemon. Words: allow_other,
 without_sys_admin (as an ordinary user has it, who needs the helper program).
 DRIVERS is the seam: driver -> function that makes a session of mount(), serve(on_ready), unmount() and stop().
 """
@@ -22,7 +22,7 @@ from typing import IO, Any
 from regfs.errors import RegfsError
 from regfs.mount import mountpoint as mountpoints
 from regfs.stats import Stats
-from tests.mount.memory_tree import ROOT, SuiteTree
+from tests.mount.memory_tree import SuiteTree
 
 TIMEOUT_S = 100.0
 CAP_SYS_ADMIN = 21
@@ -100,7 +100,7 @@ class Serving:
         self.output.close()
 
 
-_SIGNALS = {signal.SIGTERM, signal.SIGUSR1}
+_SIGNALS = {signal.SIGTERM, signal.SIGHUP}
 
 
 def main() -> None:
@@ -122,13 +122,13 @@ def main() -> None:
 
 
 def heed_signals(session) -> None:
-    """Stop *session* on SIGTERM; on SIGUSR1 let the kernel look a name up again (kernel driver)."""
+    """Stop *session* on SIGTERM; let it refresh on SIGHUP."""
     while True:
         if signal.sigwait(_SIGNALS) == signal.SIGTERM:
             # Not in this thread, which nobody waits for: the session may end before all of stop() is done.
             threading.Thread(target=session.stop, daemon=False).start()
         else:
-            session.invalidate_entry(ROOT, b"stable")
+            session.refresh()
 
 
 def drop_sys_admin() -> None:

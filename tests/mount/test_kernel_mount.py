@@ -89,11 +89,11 @@ def test_who_is_inside_a_tag_that_moves_keeps_the_old_image_and_others_see_the_n
     os.close(inside)
 
 
-def test_the_kernel_can_be_told_to_look_a_name_up_again(serve: ServeSuite) -> None:
+def test_a_refresh_lets_the_kernel_look_names_up_again(serve: ServeSuite) -> None:
     serving = serve("kernel")
     os.stat(serving.path / "stable")
     with open(serving.path / "stable/file", "rb") as file:
-        serving.process.send_signal(signal.SIGUSR1)
+        serving.process.send_signal(signal.SIGHUP)
         while counters(serving.path)["stable"] == 1:
             os.stat(serving.path / "stable")
         assert file.read() == b"hello\n"
