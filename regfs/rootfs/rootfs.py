@@ -16,6 +16,7 @@ from regfs.errors import IsADirectory, NotADirectory, NotASymlink, NotFound
 from regfs.model.attributes import is_directory, mode_of, size_of
 from regfs.model.digest import Digest
 from regfs.model.layer_entry import Row, unpack_xattrs
+from regfs.rootfs.known_names import KnownNames
 from regfs.store.content import Content, Packed, content_of
 from regfs.store.layer_index import LayerIndex
 from regfs.store.merged_index import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK, MergedDirectory, MergedIndex, node_key
@@ -34,10 +35,12 @@ class Rootfs:
         self.root = merged.root
         # Listing a directory asks six times about it and its parent; nothing in a merged table ever changes.
         self._known = lru_cache(_DIRECTORIES_KEPT)(merged.directory)
+        self._names = KnownNames(self._known, merged.children)
 
     def lookup(self, node: int, name: bytes) -> tuple[int, bytes]:
         """Return node and attributes of the entry *name*. Raises NotFound, NotADirectory."""
-        found = self._merged.lookup(node, name)
+        names = self._names.of(node)
+        found = self._merged.lookup(node, name) if names is None else names.get(name)
         if found is None:
             self._directory(node)
             raise NotFound(f"{name.decode(errors='backslashreplace')}: no such entry")

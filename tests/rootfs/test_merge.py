@@ -472,3 +472,17 @@ def test_trees_are_opened_again_without_a_merge(tmp_path: Path) -> None:
         MergedIndex.open(tmp_path / "other")
     rootfs = Rootfs(MergedIndex.open(tmp_path / "merged"), layers, diff_ids=[built("a").diff_id, built("b").diff_id])
     assert [name for name, _, _ in rootfs.children(rootfs.root, 0, 9)] == sorted(before)[1:]
+
+
+def test_a_name_means_the_same_however_often_names_beside_it_are_asked_for(stack: Stack) -> None:
+    names = [f"file-{number:02}" for number in range(30)]
+    image = stack([directory("d"), *(file(f"d/{name}") for name in names)], [whiteout("d/file-07"), file("d/new")])
+    where, _ = image.rootfs.lookup(image.rootfs.root, b"d")
+    shown = {name: (node, attributes) for name, node, attributes in image.rootfs.children(where, 0, 100)}
+    for _ in range(3):
+        for name in [*names, "new", "none"]:
+            if name in ("file-07", "none"):
+                with pytest.raises(NotFound):
+                    image.rootfs.lookup(where, name.encode())
+            else:
+                assert image.rootfs.lookup(where, name.encode()) == shown[name.encode()]
