@@ -24,6 +24,7 @@ from cachetools import TTLCache
 
 from regfs.errors import BadContent, CacheFailure, NotFound, RegistryTimeout
 from regfs.images.fetching import twice_if_wrong
+from regfs.images.own_process import beside_the_first
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.media_types import layer_compression
@@ -150,14 +151,14 @@ class Contents:
         self._blobs[index] = blob
         return index
 
-    def _pass(self, blob: LayerBlob) -> LayerIndex:
+    def _pass(self, blob: LayerBlob, niceness: int = 0) -> LayerIndex:
         layer_compression(blob.descriptor.media_type)  # Unsupported, before anything is fetched
         with self._lock:
             refused = self._refused.get(_flight_of(blob))
         if refused is not None:
             raise refused[0](refused[1])
         try:
-            twice_if_wrong(lambda: self._pass_once(blob))
+            twice_if_wrong(lambda: self._pass_once(blob, niceness))
         except BadContent as error:
             with self._lock:
                 self._refused[_flight_of(blob)] = type(error), str(error)
@@ -170,7 +171,7 @@ class Contents:
             raise CacheFailure(f"layer {blob.diff_id} vanished from the cache while it was opened")
         return index
 
-    def _pass_once(self, blob: LayerBlob) -> None:
+    def _pass_once(self, blob: LayerBlob, niceness: int) -> None:
         # Loaded now, with all that reads archives: a mount of known images never needs it.
         from regfs.images.passing import LayerToPass, Progress, pass_layer
 
@@ -185,7 +186,8 @@ class Contents:
             with self._lock:
                 self._passing[_flight_of(blob)] = passing
             try:
-                pass_layer(mine.watch(blob.chunks()), layer=layer, store=self._store, progress=progress)
+                chunks = mine.watch(blob.chunks())
+                pass_layer(chunks, layer=layer, store=self._store, progress=progress, niceness=niceness)
             finally:
                 with self._lock:
                     del self._passing[_flight_of(blob)]
@@ -238,16 +240,21 @@ class Contents:
         The first error is raised at once; passes that are under way go on by themselves, for whoever asks next.
         """
         indexes: list[LayerIndex] = []
+        missing: list[LayerBlob] = []
         under_way: set[Future[Landed[LayerIndex]]] = set()
         # The biggest first: it decides when all are done.
         for blob in sorted(blobs, key=lambda blob: -blob.descriptor.size):
             index = self._indexes.get(blob.diff_id) or self._open_index(blob)
-            if index is not None:
+            if index is None:
+                missing.append(blob)
+            else:
                 indexes.append(index)
-                continue
+        niceness = beside_the_first([blob.descriptor.size for blob in missing])
+        for number, blob in enumerate(missing):
             if len(under_way) >= _LAYERS_AT_ONCE:
                 under_way = _landed(under_way, indexes)
-            under_way.add(self._flights.begin(_flight_of(blob), partial(self._pass, blob), streams=True))
+            passing = partial(self._pass, blob, niceness if number else 0)
+            under_way.add(self._flights.begin(_flight_of(blob), passing, streams=True))
         while under_way:
             under_way = _landed(under_way, indexes)
         return indexes

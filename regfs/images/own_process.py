@@ -1,14 +1,18 @@
-"""Processes of our own that do heavy work: what they are started with, and what comes of their errors.
+"""Processes of our own that do heavy work: what they are started with, how nice they are, what comes of their errors.
 
-Used by passing.py and merging.py, which the merging process loads too: nothing here needs more than the error tree.
+Used by contents.py, passing.py and merging.py, and by the processes themselves: nothing here needs more than the error
+tree.
 Thread rule: any thread.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from regfs import errors
 from regfs.errors import RegfsError
@@ -18,6 +22,30 @@ _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR")
 # glibc would give each block of a megabyte back to the kernel and take a fresh one, page fault by page fault: 3 s of
 # system time for a gigabyte. Other C libraries ignore these.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
+
+# Each step of niceness is a fifth less of a core that others want too. Source: sched(7), "The nice value".
+_STEP = 1.25
+_NICEST = 10
+# Each session is a group whose niceness counts among groups. Source: sched(7), "The autogroup feature".
+_AUTOGROUP = Path("/proc/self/autogroup")
+
+
+def beside_the_first(sizes: Sequence[int]) -> int:
+    """Return how nice passes of layers of *sizes* bytes shall be to that of the first, the biggest.
+
+    It cannot use all cores by itself. With equal shares it would be alone in the end, and a core would be idle: so the
+    others take as much less as they are smaller, all of them together, and it ends when they do.
+    """
+    others = sum(sizes[1:])
+    return 0 if not others else min(_NICEST, max(0, round(math.log(sizes[0] / others, _STEP))))
+
+
+def be_nice(niceness: int) -> None:
+    """Let this process, which leads a session of its own, take less of the cores where others want them."""
+    if niceness:
+        os.nice(niceness)
+        with suppress(OSError):  # no such feature, or somebody else has changed one a moment ago
+            _AUTOGROUP.write_text(str(niceness))
 
 
 def error_of(told: Mapping[str, str]) -> RegfsError:

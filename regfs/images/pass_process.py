@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from regfs.errors import RegfsError
+from regfs.images.own_process import be_nice
 from regfs.layers.ingest import LayerToPass, Progress, run_pass
 from regfs.model.digest import Digest
 from regfs.store.layer_store import LayerStore
@@ -35,6 +36,7 @@ def main(argument: str) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     told = json.loads(argument)
+    be_nice(told["niceness"])
     layer = LayerToPass(
         Digest.parse(told["digest"]), Digest.parse(told["diff_id"]), size=told["size"], media_type=told["media_type"]
     )

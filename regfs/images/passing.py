@@ -44,11 +44,12 @@ def pass_layer(
     store: LayerStore,
     progress: Progress | None = None,
     report: Callable[[Progress], None] = _nothing,
+    niceness: int = 0,
 ) -> None:
     """Put the layer that *chunks* are into *store*; it is visible there when this returns, and not at all if it raises.
 
-    It is on the disk only after store.settle(). *report* is called after each chunk, in this thread. Blocks for as
-    long as *chunks* does, and raises what it raises.
+    It is on the disk only after store.settle(). *report* is called after each chunk, in this thread. *niceness*, as
+    nice(2) has it, is that of its process. Blocks for as long as *chunks* does, and raises what it raises.
 
     Raises:
         DigestMismatch, BadLayer, TooLarge, Unsupported: as run_pass (layers/ingest.py).
@@ -58,7 +59,7 @@ def pass_layer(
     if layer.size < SMALL_LAYER:
         pass_here(chunks, layer=layer, store=store, progress=progress, report=report)
     else:
-        _pass_in_process(chunks, layer, store=store, progress=progress, report=report)
+        _pass_in_process(chunks, layer, store=store, progress=progress, report=report, niceness=niceness)
 
 
 def pass_here(
@@ -82,8 +83,9 @@ def _pass_in_process(
     store: LayerStore,
     progress: Progress,
     report: Callable[[Progress], None],
+    niceness: int,
 ) -> None:
-    with _process(layer, store) as process:
+    with _process(layer, store, niceness) as process:
         verdict = _Verdict(process, progress)
         assert process.stdin is not None
         fd = process.stdin.fileno()
@@ -142,7 +144,7 @@ class _Verdict:
 
 
 @contextmanager
-def _process(layer: LayerToPass, store: LayerStore) -> Iterator[subprocess.Popen[bytes]]:
+def _process(layer: LayerToPass, store: LayerStore, niceness: int) -> Iterator[subprocess.Popen[bytes]]:
     """Start the process; at the end it is gone, and so is what it had written if it did not publish."""
     told = {
         "root": os.fspath(store.root),
@@ -152,6 +154,7 @@ def _process(layer: LayerToPass, store: LayerStore) -> Iterator[subprocess.Popen
         "diff_id": str(layer.diff_id),
         "size": layer.size,
         "media_type": layer.media_type,
+        "niceness": niceness,
     }
     try:
         process = subprocess.Popen(

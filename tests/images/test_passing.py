@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import BadLayer, CacheFailure, DigestMismatch, RegistryUnavailable
+from regfs.images.own_process import beside_the_first
 from regfs.images.passing import SMALL_LAYER, Progress, pass_layer
 from regfs.model.digest import Digest
 from regfs.store.layer_store import LayerStore
@@ -47,6 +49,41 @@ def test_a_big_layer_is_passed_by_a_process_of_its_own(tmp_path: Path) -> None:
     index = store.open_index(BUILT.diff_id)
     assert list(index.by_directory()) == list(here.index.by_directory())
     assert left_behind(tmp_path / "here")[:-1] == left_behind(tmp_path / "process")[:-1]
+
+
+@pytest.mark.parametrize("niceness", [0, 7])
+def test_the_process_is_as_nice_as_it_shall_be(tmp_path: Path, niceness: int) -> None:
+    own, before, seen = os.getpriority(os.PRIO_PROCESS, 0), children(), set()
+
+    def chunks() -> Iterator[bytes]:
+        (process,) = children() - before
+        end = time.monotonic() + 60
+        while os.getpriority(os.PRIO_PROCESS, process) != own + niceness:
+            assert time.monotonic() < end, "it has not changed its niceness"
+            time.sleep(0.01)
+        seen.add(process)
+        yield BUILT.blob
+
+    pass_layer(chunks(), layer=to_pass(BUILT), store=LayerStore(tmp_path), niceness=niceness)
+    assert len(seen) == 1
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
+
+
+@pytest.mark.parametrize(
+    ("sizes", "niceness"),
+    [
+        ([], 0),
+        ([5], 0),
+        ([5, 5], 0),
+        ([125, 100], 1),
+        ([485, 105], 7),
+        ([50, 30, 20], 0),
+        ([9, 8, 8], 0),
+        ([10**9, 1], 10),
+    ],
+)
+def test_layers_beside_the_biggest_are_as_nice_as_they_are_smaller(sizes: list[int], niceness: int) -> None:
+    assert beside_the_first(sizes) == niceness
 
 
 def test_a_small_layer_is_passed_without_one(tmp_path: Path) -> None:
