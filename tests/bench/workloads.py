@@ -121,6 +121,7 @@ def cold(bench: Bench) -> list[Row]:
     bench.on_disk(registry, image)
     for driver in bench.drivers:
         mount = bench.mounted(driver, registry)
+        os.sync()  # what was written before this column is no work of this one
         with memory_of(mount.processes) as peak:
             chroot = ["chroot", bench.path(mount, image) / "rootfs", *IMPORT]
             row.values[driver] = timed(lambda m=mount, c=chroot: (m.mount(), run(c)))  # type: ignore[misc]
@@ -128,6 +129,7 @@ def cold(bench: Bench) -> list[Row]:
         mount.unmount()
         shutil.rmtree(mount.cache, ignore_errors=True)
     for peer in bench.peers():
+        os.sync()
         with bench.fetched(peer, registry, image) as fetch:
             row.values[peer.name] = timed(lambda f=fetch: run(["chroot", f(), *IMPORT]))  # type: ignore[misc]
     row.note = "an empty cache and a fresh mount; goal for fusepy: 5 s, 300 MB"
