@@ -43,8 +43,9 @@ def beside_the_first(sizes: Sequence[int]) -> int:
 def be_nice(niceness: int) -> None:
     """Let this process, which leads a session of its own, take less of the cores where others want them."""
     if niceness:
-        os.nice(niceness)
-        with suppress(OSError):  # no such feature, or somebody else has changed one a moment ago
+        # Not allowed here, no such feature, or somebody else has changed one a moment ago: then the shares are equal.
+        with suppress(OSError):
+            os.nice(niceness)
             _AUTOGROUP.write_text(str(niceness))
 
 

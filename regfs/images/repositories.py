@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from weakref import WeakSet
 
 from cachetools import LRUCache, TTLCache
 
@@ -49,6 +50,8 @@ class Repositories:
         )
         self._lock = threading.Lock()
         self._repositories: LRUCache[RepositoryName, Repository] = LRUCache(NAMES_KEPT)
+        # Those that are remembered, and those that a directory of the tree still holds.
+        self._living: WeakSet[Repository] = WeakSet()
         self._unlistable: TTLCache[str, bool] = TTLCache(NAMES_KEPT, max(tag_ttl_s, 60.0))
         self._unreachable: TTLCache[str, bool] = TTLCache(NAMES_KEPT, STALE_TTL_S)
 
@@ -58,6 +61,7 @@ class Repositories:
             repository = self._repositories.get(name)
             if repository is None:
                 repository = self._repositories[name] = Repository(name, self._sources)
+                self._living.add(repository)
             return repository
 
     def refresh(self) -> None:
@@ -69,7 +73,7 @@ class Repositories:
         with self._lock:
             self._unlistable.clear()
             self._unreachable.clear()
-            repositories = list(self._repositories.values())
+            repositories = list(self._living)
         for repository in repositories:
             repository.refresh()
         if self.hub is not None:

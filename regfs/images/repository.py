@@ -43,6 +43,7 @@ class Repository:
         self._missing: TTLCache[str, str] = TTLCache(NAMES_KEPT, min(_NEGATIVE_TTL_S, sources.tag_ttl_s))
         self._lacking: TTLCache[Digest, bool] = TTLCache(NAMES_KEPT, _NEGATIVE_TTL_S)  # manifests, says the registry
         self._listed: Listed | None = None
+        self._refreshes = 0
 
     def tags(self) -> tuple[str, ...]:
         """Return the tags: one listing, whatever their number. Blocks on the network where it is older than the TTL.
@@ -103,6 +104,7 @@ class Repository:
     def refresh(self) -> None:
         """Take no answer about tags for fresh that came before now; those of the disk are the caller's."""
         with self._lock:
+            self._refreshes += 1
             for known in (self._resolved, self._missing, self._lacking):
                 known.clear()
         self._listed = None
@@ -185,7 +187,7 @@ class Repository:
     # What runs inside a flight.
 
     def _fetch_tags(self) -> Listed:
-        references = self._sources.references
+        references, refreshes = self._sources.references, self._refreshes
         try:
             names = self._sources.registry.tags(self.name)
         except NotFound as missing:
@@ -195,6 +197,9 @@ class Repository:
         except UNREACHABLE as reason:
             return self._last_known_tags(reason)
         references.keep_listing(self.name.registry, self.name.path, names)
+        if self._refreshes != refreshes:  # the registry may have been asked before what the refresh is for
+            references.expire_listing(self.name.registry, self.name.path)
+            return self._remember_listing(tuple(names), 0.0)
         return self._remember_listing(tuple(names), self._sources.tag_ttl_s)
 
     def _last_known_tags(self, reason: Exception) -> Listed:
@@ -207,7 +212,7 @@ class Repository:
         return self._remember_listing(names, STALE_TTL_S)
 
     def _fetch_tag(self, tag: str) -> Resolved:
-        references = self._sources.references
+        references, refreshes = self._sources.references, self._refreshes
         try:
             descriptor = self._confirmed(tag, self._sources.registry.resolve(self.name, tag))
         except NotFound as missing:
@@ -219,9 +224,11 @@ class Repository:
             raise
         except UNREACHABLE as reason:
             return self._last_known(tag, reason)
-        record = TagRecord(descriptor.digest, descriptor.media_type, descriptor.size, time.time())
+        is_fresh_now = self._refreshes == refreshes  # else it may have been asked before what the refresh is for
+        checked = time.time() if is_fresh_now else 0.0
+        record = TagRecord(descriptor.digest, descriptor.media_type, descriptor.size, checked)
         references.keep_tag(self.name, tag, record)
-        return self._remember(tag, record, self._sources.tag_ttl_s)
+        return self._remember(tag, record, self._sources.tag_ttl_s if is_fresh_now else 0.0)
 
     def _confirmed(self, tag: str, said: Descriptor) -> Descriptor:
         """Return what *tag* names: by its bytes, where the registry lacks what it *said* (a HEAD that is wrong)."""

@@ -63,8 +63,11 @@ class TagDirectory:
         record = self.repository.last_known(self.tag)
         if record is None:
             return {}
-        checked = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.checked))
-        return {b"user.regfs.digest": str(record.digest).encode(), b"user.regfs.checked": checked.encode()}
+        told = {b"user.regfs.digest": str(record.digest).encode()}
+        if record.checked:  # else it is known and doubted
+            checked = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.checked))
+            told[b"user.regfs.checked"] = checked.encode()
+        return told
 
     def _of_image(self, ask: Callable[[Resolved], T]) -> T:
         """Return what *ask* tells of the image that the tag points to now."""

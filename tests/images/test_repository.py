@@ -44,6 +44,47 @@ def test_answers_about_tags_are_bounded_in_memory_and_known_beyond_it(served: Se
     assert len(served.server.seen) == asked
 
 
+def test_after_a_refresh_everything_is_asked_for_once_more(served: Served) -> None:
+    push(served, "1")
+    repositories = served.show(tag_ttl_s=3600.0).repositories
+    names = [RepositoryName(served.server.address, "app")]
+    names += [RepositoryName(served.server.address, f"other{number}") for number in range(1030)]
+    held = [repositories.repository(name) for name in names]  # more than are remembered
+    for _ in range(2):
+        assert (held[0].tags(), held[0].resolve("1").digest) == (("1",), IMAGE.digest)
+    asked = [path for path in served.server.paths("app") if "/v2/app/" in path]
+    repositories.refresh()
+    assert held[0].last_known("1") is not None
+    for _ in range(2):
+        assert (held[0].tags(), held[0].resolve("1").digest) == (("1",), IMAGE.digest)
+    assert [path for path in served.server.paths("app") if "/v2/app/" in path] == asked * 2
+
+
+def test_what_was_asked_before_a_refresh_and_answered_after_it_is_asked_for_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(served, "1")
+    repositories = served.show(tag_ttl_s=3600.0).repositories
+    app = repositories.repository(RepositoryName(served.server.address, "app"))
+    registry = app._sources.registry
+    for name in ("resolve", "tags"):
+        ask, answers = getattr(registry, name), []
+
+        def asked(*arguments: object, ask: object = ask, answers: list[object] = answers) -> object:
+            answers.append(ask(*arguments))  # type: ignore[operator]
+            if len(answers) == 1:
+                repositories.refresh()
+            return answers[-1]
+
+        monkeypatch.setattr(registry, name, asked, raising=False)
+        for _ in range(3):
+            if name == "resolve":
+                assert app.resolve("1").digest == IMAGE.digest
+            else:
+                assert app.tags() == ("1",)
+        assert len(answers) == 2, name
+
+
 def test_two_mounts_on_one_cache_ask_once_for_a_tag(served: Served) -> None:
     push(served, "1")
     for _ in range(2):
