@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from regfs import cli
+from regfs.cli.commands import VERBS
+from regfs.cli.main import guarded, run
 from regfs.config import OPTIONS
 from regfs.errors import InvalidOption, NotFound
 from regfs.version import VERSION
@@ -30,7 +31,7 @@ def regfs(
 
 def refusal(*arguments: str) -> str:
     with pytest.raises(InvalidOption) as caught:
-        cli.run(arguments, {"HOME": "/nowhere"})
+        run(arguments, {"HOME": "/nowhere"})
     return str(caught.value)
 
 
@@ -47,7 +48,7 @@ def test_help_tells_every_option_under_a_heading(tmp_path: Path) -> None:
     assert all(f"\n{heading}:\n" in text for heading in ("mounting", "registries", "cache", "log"))
 
 
-@pytest.mark.parametrize("verb", sorted(cli._VERBS))
+@pytest.mark.parametrize("verb", sorted(VERBS))
 def test_every_verb_has_help(verb: str, tmp_path: Path) -> None:
     done = regfs(verb, "--help", directory=tmp_path)
     assert (done.returncode, done.stdout.startswith(f"usage: regfs {verb}")) == (0, True)
@@ -113,7 +114,7 @@ def test_the_exit_code_tells_what_kind_of_failure_it_was(error: BaseException, c
     def fail() -> int:
         raise error
 
-    assert cli._guarded(fail) == code
+    assert guarded(fail) == code
 
 
 def test_what_is_fetched_by_unpack_but_not_there_ends_with_three(tmp_path: Path) -> None:
@@ -150,4 +151,4 @@ def test_the_mount_helper_ends_with_mounts_own_codes(tmp_path: Path) -> None:
 
 def test_programs_are_found_without_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PATH")
-    assert cli._guarded(lambda: int("/usr/bin" not in os.environ["PATH"])) == 0
+    assert guarded(lambda: int("/usr/bin" not in os.environ["PATH"])) == 0

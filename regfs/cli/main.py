@@ -1,0 +1,132 @@
+"""The entry points: find out what is asked for, run it, turn errors into a line and an exit code, end the process.
+
+    regfs [OPTIONS] [SOURCE] MOUNTPOINT      mount; what mount.fuse(8) calls too
+    regfs VERB …                             umount, unpack, prefetch, cache, status
+    mount.regfs SOURCE MOUNTPOINT [-fnsv] [-o WORDS]     what mount(8) calls: another language, -f means fake there
+
+Exit codes: 0; 1 it failed; 2 the command line makes no sense; and for verbs 3 not found, 4 denied, 5 try again later,
+6 bad content. mount.regfs has those of mount(8): 1 usage or permission, 32 mount failure.
+
+Nothing heavy is imported before it is known to be needed: `regfs --version` is 30 ms, most of it Python's own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+from regfs.arguments import MOUNT_USAGE, mount_parser, refuse_unknown
+from regfs.cli.commands import VERBS
+from regfs.cli.mounting import mount, mount_config, run_mount_helper, with_source
+from regfs.cli.output import tell, warn
+from regfs.errors import (
+    AccessDenied,
+    BadContent,
+    InvalidName,
+    InvalidOption,
+    NotFound,
+    RateLimited,
+    RegfsError,
+    RegistryTimeout,
+    RegistryUnavailable,
+)
+from regfs.version import VERSION
+
+FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+FAILED, USAGE = 1, 2
+MOUNT_FAILURE = 32
+_EXIT_CODES: tuple[tuple[type[RegfsError], int], ...] = (
+    (InvalidOption, USAGE),
+    (NotFound, 3),
+    (InvalidName, USAGE),
+    (AccessDenied, 4),
+    (RateLimited, 5),
+    (RegistryTimeout, 5),
+    (RegistryUnavailable, 5),
+    (BadContent, 6),
+)
+
+
+def main() -> NoReturn:
+    """Run `regfs` and exit."""
+    _leave(guarded(lambda: run(sys.argv[1:], os.environ)))
+
+
+def mount_main() -> NoReturn:
+    """Run `mount.regfs` and exit with the codes of mount(8)."""
+    code = guarded(lambda: run_mount_helper(sys.argv[1:], os.environ))
+    _leave({0: 0, USAGE: 1}.get(code, MOUNT_FAILURE))
+
+
+def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run `regfs` with *arguments* and return the exit code. Raises RegfsError."""
+    if arguments and arguments[0] in VERBS:
+        return VERBS[arguments[0]](arguments[1:], environment)
+    parser = mount_parser(VERBS)
+    given, unknown = parser.parse_known_intermixed_args(list(arguments))
+    if given.help:
+        tell(parser.format_help().rstrip())
+        return 0
+    if given.version:
+        tell(version())
+        return 0
+    refuse_unknown(unknown, parser)
+    if not 1 <= len(given.paths) <= 2:
+        raise InvalidOption(
+            f"a mount point is needed: {MOUNT_USAGE}" if not given.paths else f"too many words: {MOUNT_USAGE}"
+        )
+    config = mount_config(given, environment)
+    *source, mountpoint = given.paths
+    return mount(with_source(config, source[0]) if source else config, mountpoint, environment)
+
+
+def version() -> str:
+    """Return what `--version` prints: regfs, and what it would run with."""
+    import platform as machine
+    from importlib.util import find_spec
+
+    parts = {
+        "Python": machine.python_version(),
+        "kernel": f"{os.uname().sysname} {os.uname().release}",
+        "driver": "kernel (/dev/fuse)" if sys.platform == "linux" else "fusepy",
+        "libfuse 2": "found" if _has_libfuse() else "not found; only --driver fusepy needs it",
+        "isal": "found" if find_spec("isal") else "not found: gzip at a quarter of the speed",
+    }
+    return "\n".join([f"regfs {VERSION}", *(f"{name}: {value}" for name, value in parts.items())])
+
+
+def _has_libfuse() -> bool:
+    import ctypes
+
+    try:
+        ctypes.CDLL("libfuse.so.2")
+    except OSError:
+        return False
+    return True
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Run *command*; turn errors into a line on stderr and an exit code."""
+    if not os.environ.get("PATH"):
+        os.environ["PATH"] = FALLBACK_PATH  # systemd and mount(8) may leave it empty, and programs are to be found
+    try:
+        return command()
+    except RegfsError as error:
+        warn(str(error))
+        return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), FAILED)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return FAILED  # the reader of our output has enough of it
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit at once: threads that wait for a registry must not hold up the end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            pass  # its reader has gone
+    os._exit(code)

@@ -1,0 +1,113 @@
+"""Mounting: `regfs [OPTIONS] [SOURCE] MOUNTPOINT`, and `mount.regfs` as mount(8) calls it.
+
+Used by main.py. Arguments become a Config here; the daemon and the start protocol do the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from regfs.arguments import mount_helper_parser
+from regfs.cli.output import tell, warn
+from regfs.config import OPTIONS, Config, default_cache_dir, with_options
+
+
+def run_mount_helper(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run `mount.regfs` as mount(8) calls it and return the exit code of `regfs`. Raises RegfsError."""
+    parser = mount_helper_parser()
+    given = parser.parse_intermixed_args(list(arguments))
+    config = with_source(default_config(environment), given.source)
+    config = _with_words(config, given.words, sloppy=given.sloppy)
+    return 0 if given.fake else mount(config, given.mountpoint, environment)
+
+
+def mount(config: Config, mountpoint: str, environment: Mapping[str, str]) -> int:
+    """Check, mount and serve; a background mount's parent returns as soon as it answers. Raises MountFailure."""
+    gc.disable()  # looking for garbage among what a start loads takes a twentieth of it; the daemon turns it on again
+    from regfs import checks, daemon, launch
+    from regfs.logs import log_name
+    from regfs.mount.mountpoint import resolved
+
+    daemon.mount_options(config)
+    point = resolved(mountpoint)
+    for note in checks.prepare(point):
+        warn(note)
+    if config.foreground:
+        report = _TerminalReport()
+        daemon.serve(config, point, environment=environment, report=report)
+        return report.code
+    outcome = launch.in_background(
+        lambda report: daemon.serve(config, point, environment=environment, report=report),
+        log_name=log_name(config.log_file, foreground=False),
+    )
+    if not outcome.is_child:
+        _say(outcome.code, outcome.message)
+    return outcome.code
+
+
+class _TerminalReport:
+    """Tells a start in the foreground to the terminal."""
+
+    def __init__(self) -> None:
+        self.code = 0
+
+    def doing(self, what: str) -> None:
+        del what
+
+    def ready(self, message: str) -> None:
+        _say(0, message)
+
+    def failed(self, code: int, message: str) -> None:
+        self.code = code
+        _say(code, message)
+
+
+def default_config(environment: Mapping[str, str]) -> Config:
+    return Config(cache_dir=default_cache_dir(environment, is_root=os.geteuid() == 0))
+
+
+def mount_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Config:
+    import logging
+
+    config = _with_words(default_config(environment), given.words, sloppy=False)
+    return replace(
+        with_options(config, given.given),
+        foreground=given.foreground or given.debug,
+        debug=given.debug,
+        log_level=logging.WARNING if given.quiet else logging.INFO,
+    )
+
+
+def _with_words(config: Config, words: Sequence[str], *, sloppy: bool) -> Config:
+    from regfs.mount_words import complaint, parse_words
+
+    for text in words:
+        parsed = parse_words(text)
+        for word in parsed.unknown:
+            if not sloppy:
+                raise complaint(word)
+            warn(f"{complaint(word)}; it is ignored")
+        config = parsed.applied_to(config)
+    return config
+
+
+def with_source(config: Config, source: str) -> Config:
+    """Return *config* with SOURCE as its default registry; fstab's usual fillers mean the usual one."""
+    if source in ("none", "regfs", "registry", "-"):
+        return config
+    by_name = {option.name: option for option in OPTIONS}
+    return with_options(config, [(by_name["default-registry"], source.removeprefix("https://").rstrip("/"))])
+
+
+def _say(code: int, message: str) -> None:
+    if code:
+        warn(message)
+    elif message:
+        first, *notes = message.split("\n")
+        tell(first)
+        for note in notes:
+            warn(note)
