@@ -26,6 +26,7 @@ from typing import Protocol
 
 from regfs import rooms as building
 from regfs.config import Config
+from regfs.descriptors import raise_descriptor_limit
 from regfs.errors import InvalidOption, MountFailure, RegfsError
 from regfs.launch import Report
 from regfs.logs import start_logging
@@ -60,6 +61,7 @@ class Session(Protocol):
 
 def serve(config: Config, point: str, *, environment: Mapping[str, str], report: Report) -> None:
     """Mount on *point* and serve until the end; *report* hears how the start went."""
+    raise_descriptor_limit()  # files that are open in the mount have a descriptor each
     events = _Events()
     try:
         note = start_logging(

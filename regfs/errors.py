@@ -21,6 +21,7 @@ RegfsError
 ├── NotADirectory · IsADirectory · NotASymlink · NoSuchXattr · BadHandle
 ├── StaleNode               a node that is no longer known; its name is to be looked up again
 ├── CacheFailure            the cache directory cannot be used; costs speed, never answers
+│   ├── CacheDamaged        a cached file failed the check of its content; it is removed and made again
 │   └── CacheFull           there is no room for what has to be there as a file before it can be read
 ├── MountFailure            the mount could not be made; the message names the remedy
 ├── InvalidOption           an option or argument that regfs does not understand
@@ -130,6 +131,10 @@ class StaleNode(RegfsError):
 
 class CacheFailure(RegfsError):
     """The cache directory cannot be used as asked; the caller goes on without it."""
+
+
+class CacheDamaged(CacheFailure):
+    """A cached file whose content is not what it should be: it is to be removed, and made again."""
 
 
 class CacheFull(CacheFailure):

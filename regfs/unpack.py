@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from regfs.descriptors import raise_descriptor_limit
 from regfs.errors import BadLayer, CacheFailure, InvalidOption
 from regfs.model.attributes import Attributes
 from regfs.rootfs.row_tree import RowTree
@@ -117,7 +117,7 @@ class Unpacker:
         Entries that cannot be written are in the summary. Raises CacheFailure where going on makes no sense (a full
         disk, a cached file that cannot be read), BadLayer for a name that no directory can have.
         """
-        _allow_many_descriptors()
+        raise_descriptor_limit()  # one is open for each directory on the way down
         self._umask = os.umask(0)
         try:
             self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -274,10 +274,3 @@ def _children(rows: RowTree, node: int) -> Iterator[tuple[bytes, int, bytes]]:
 
 def _join(directory: bytes, name: bytes) -> bytes:
     return directory + b"/" + name if directory else name
-
-
-def _allow_many_descriptors() -> None:
-    """One descriptor is open for each directory on the way down: let them be as many as the system allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -23,7 +23,7 @@ ROWS: list[set[str]] = [
     {"layers", "registry", "store"},
     {"model"},
     {"journal"},
-    {"stats", "patience"},
+    {"descriptors", "stats", "patience"},
     {"errors", "version"},
 ]
 ONLY_IMPORTER = {

@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from cachetools import TTLCache
 
-from regfs.errors import BadContent, CacheFailure, NotFound, RegistryTimeout
+from regfs.errors import BadContent, CacheDamaged, CacheFailure, NotFound, RegistryTimeout
 from regfs.images.fetching import twice_if_wrong
 from regfs.images.own_process import beside_the_first
 from regfs.model.digest import Digest
@@ -122,7 +122,7 @@ class Contents:
         """
         try:
             return self._store.open_content(content)
-        except CacheFailure as failure:
+        except CacheDamaged as failure:
             log.warning("%s", failure)
         for blob in list(self._blobs.values()):
             if not self._store.is_whole(blob.diff_id):
@@ -142,7 +142,7 @@ class Contents:
             index = self._store.open_index(blob.diff_id)
         except NotFound:
             return None
-        except CacheFailure as failure:
+        except CacheDamaged as failure:  # any other failure says nothing about the file, and is the caller's
             log.warning("%s; the layer is passed again", failure)
             with suppress(CacheFailure):
                 self._store.drop(blob.diff_id)
@@ -213,7 +213,7 @@ class Contents:
             merged = MergedIndex.open(path)
         except NotFound:
             return None
-        except CacheFailure as failure:
+        except CacheDamaged as failure:
             log.warning("%s; the image is merged again", failure)
             with suppress(OSError):
                 path.unlink(missing_ok=True)

@@ -8,16 +8,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from regfs.errors import CacheFailure, CacheFull
+from regfs.errors import CacheDamaged, CacheFailure, CacheFull
 
 _MAKE_ROOM = "; make room there, or let --cache-dir name another disk"
+_MORE_FILES = "; ulimit -n (LimitNOFILE= of a systemd unit) allows more open files"
 _REMEDIES = {
+    errno.EMFILE: _MORE_FILES,
+    errno.ENFILE: "; fs.file-max allows more open files on this machine",
     errno.ENOSPC: _MAKE_ROOM,
     errno.EDQUOT: _MAKE_ROOM,
     errno.EROFS: "; --cache-dir names another directory",
     errno.EACCES: "; --cache-dir names another directory",
     errno.EPERM: "; --cache-dir names another directory",
 }
+
+
+# The lowest byte of an SQLite result says what went wrong, the others where. Source: sqlite.org/rescode.html. An
+# SQLITE_ERROR of our own constant statements means that the table they name is not there.
+_PRIMARY_CODE = 0xFF
+_WRONG_CONTENT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 
 
 @contextmanager
@@ -33,6 +42,18 @@ def cache_failure(path: Path, error: OSError) -> CacheFailure:
     """Return the CacheFailure that says what *error* means for the cache."""
     kind = CacheFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else CacheFailure
     return kind(f"{path}: {error.strerror}{_REMEDIES.get(error.errno or 0, '')}")
+
+
+def read_failure(path: Path, error: sqlite3.Error | MemoryError) -> CacheFailure:
+    """Return what an error of a table that is being read means: CacheDamaged only where its content is wrong.
+
+    No memory, no descriptors or an I/O error say nothing about the file, and it must stay.
+    """
+    if isinstance(error, MemoryError):
+        return CacheFailure(f"{path}: out of memory")
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN) & _PRIMARY_CODE
+    kind = CacheDamaged if code in _WRONG_CONTENT else CacheFailure
+    return kind(f"{path}: {error}")
 
 
 def table_failure(path: Path, error: sqlite3.Error) -> CacheFailure:

@@ -14,21 +14,19 @@ the other.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 from weakref import finalize
 
-from regfs.errors import CacheFailure, NotFound
+from regfs.errors import NotFound
 from regfs.model.attributes import with_nlink
 from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row
-from regfs.store.failures import table_failure
+from regfs.store.failures import read_failure, table_failure
 from regfs.store.locks import Hold
+from regfs.store.table import check_header, open_table
 
 __all__ = ["ROOT_ROW", "EntryFlag", "LayerIndex", "LayerIndexWriter", "Row"]
 
@@ -80,21 +78,11 @@ class LayerIndex:
     def open(cls, path: Path) -> LayerIndex:
         """Return the index at *path*; its layer stays in the cache until it is closed or nobody refers to it any more.
 
-        Raises NotFound where there is no such file, CacheFailure where it is not an index of this version (torn by a
-        crash, or another release's): it is then to be removed and made again.
+        Raises NotFound where there is no such file, CacheDamaged where it is not an index of this version (torn by a
+        crash, or another release's), CacheFailure where it cannot be opened now.
         """
         hold = Hold(path)
-        uri = f"file:{quote(os.fspath(path))}?mode=ro&immutable=1"
-        try:
-            connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
-        except sqlite3.Error as error:
-            raise CacheFailure(f"{path}: {error}") from error
-        try:
-            _check(connection)
-            connection.execute("PRAGMA cache_size = -2000")
-        except (sqlite3.Error, ValueError) as error:
-            connection.close()
-            raise CacheFailure(f"{path} is not a layer index of this version: {error}") from error
+        connection, _ = open_table(path, _check)
         return cls(connection, path, hold)
 
     def close(self) -> None:
@@ -182,8 +170,8 @@ class LayerIndex:
             with self._lock:
                 try:
                     batch = cursor.fetchmany(_BATCH)
-                except sqlite3.Error as error:
-                    raise CacheFailure(f"{self._path}: {error}") from error
+                except (sqlite3.Error, MemoryError) as error:
+                    raise read_failure(self._path, error) from error
             if not batch:
                 return
             yield from batch
@@ -212,8 +200,8 @@ class LayerIndex:
         with self._lock:
             try:
                 return self._cursor.execute(sql, values).fetchall()
-            except sqlite3.Error as error:
-                raise CacheFailure(f"{self._path}: {error}") from error
+            except (sqlite3.Error, MemoryError) as error:
+                raise read_failure(self._path, error) from error
 
 
 class LayerIndexWriter:
@@ -298,12 +286,9 @@ def _stored(row: Row) -> Row:
     return row._replace(attributes=None, content=None, target=None, xattrs=None)  # type: ignore[arg-type]
 
 
-def _check(connection: sqlite3.Connection) -> None:
-    """Raise ValueError or sqlite3.Error unless this is an index of ours: a torn one is an empty, valid database."""
-    for pragma, wanted in (("application_id", APPLICATION_ID), ("user_version", VERSION)):
-        with closing(connection.execute(f"PRAGMA {pragma}")) as cursor:
-            found = cursor.fetchone()[0]
-        if found != wanted:
-            raise ValueError(f"{pragma} is {found}, not {wanted}")
+def _check(connection: sqlite3.Connection, size: int) -> None:
+    """Raise ValueError or sqlite3.Error unless this is an index of ours, of *size* bytes, with a root."""
+    check_header(connection, size, application_id=APPLICATION_ID, version=VERSION)
+    connection.execute("PRAGMA cache_size = -2000")
     if connection.execute("SELECT count(*) FROM entries WHERE row = 0").fetchone()[0] != 1:
         raise ValueError("it has no root")

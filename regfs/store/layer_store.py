@@ -30,11 +30,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from weakref import finalize
 
-from regfs.errors import CacheFailure, InvalidName
+from regfs.errors import CacheDamaged, CacheFailure, InvalidName
 from regfs.model.digest import Digest
 from regfs.store.budget import Budget
 from regfs.store.content import Content, Nothing, OpenContent, Pack, Packed, empty
-from regfs.store.failures import failures_of
+from regfs.store.failures import cache_failure, failures_of
 from regfs.store.layer_index import LayerIndex
 from regfs.store.layer_writer import LayerWriter
 from regfs.store.locks import changing, touch
@@ -98,17 +98,20 @@ class LayerStore:
         return index
 
     def is_whole(self, diff_id: Digest) -> bool:
-        """Tell whether all files of the layer are here."""
+        """Tell whether all files of the layer are here. Raises CacheFailure where that cannot be found out now."""
         try:
             sums = load_sums(self._sums_path(diff_id))
-        except (OSError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return False
+        except OSError as error:  # out of descriptors, an I/O error: no reason to fetch a layer
+            raise cache_failure(self._sums_path(diff_id), error) from error
         return all((self.root / name).exists() for name in sums)
 
     def open_content(self, content: Content) -> OpenContent:
         """Return the opened *content*.
 
-        Raises CacheFailure where its file is gone, or has another size than it should have: such a file is dropped.
+        Raises CacheDamaged where its file is gone, or has another size than it should have: such a file is dropped.
+        Raises CacheFailure where it cannot be opened now.
         """
         if isinstance(content, Nothing):
             return empty()
@@ -116,17 +119,17 @@ class LayerStore:
             pack = self._pack(content.layer)
             if content.offset + content.size > pack.size:
                 self.drop(content.layer)
-                raise CacheFailure(f"{self.pack_path(content.layer)}: cut off after {pack.size} bytes")
+                raise CacheDamaged(f"{self.pack_path(content.layer)}: cut off after {pack.size} bytes")
             return OpenContent(pack.fd, content.size, start=content.offset, pack=pack)
         path = self.object_path(content.sha256)
-        with failures_of(path):
+        with _damaged_if_gone(path):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            size = os.fstat(fd).st_size
+        size = os.fstat(fd).st_size
         if size != content.size:
             os.close(fd)
             with failures_of(path):
                 path.unlink(missing_ok=True)
-            raise CacheFailure(f"{path}: {size} bytes, not {content.size}")
+            raise CacheDamaged(f"{path}: {size} bytes, not {content.size}")
         return OpenContent(fd, content.size)
 
     def drop(self, diff_id: Digest) -> None:
@@ -262,7 +265,7 @@ class LayerStore:
     def _pack(self, diff_id: Digest) -> Pack:
         pack = self._packs.get(diff_id)
         if pack is None:
-            with failures_of(self.pack_path(diff_id)):
+            with _damaged_if_gone(self.pack_path(diff_id)):
                 # Two threads may open it at once: both packs are good, and one of them stays.
                 pack = self._packs.setdefault(diff_id, Pack(self.pack_path(diff_id)))
         return pack
@@ -306,6 +309,17 @@ class LayerStore:
             lock_path.unlink(missing_ok=True)
         finally:
             os.close(lock)
+
+
+@contextmanager
+def _damaged_if_gone(path: Path) -> Iterator[None]:
+    """Turn an OSError in the block into a failure: CacheDamaged where the file of a layer that is here is missing."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CacheDamaged(f"{path}: it is gone from the cache") from error
+    except OSError as error:
+        raise cache_failure(path, error) from error
 
 
 def _name_of(diff_id: Digest) -> str:

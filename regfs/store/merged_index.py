@@ -23,14 +23,13 @@ import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 from weakref import finalize
 
-from regfs.errors import CacheFailure
-from regfs.store.failures import cache_failure, table_failure
+from regfs.store.failures import cache_failure, read_failure, table_failure
 from regfs.store.locks import Hold, lock_new
 from regfs.store.sums import SUFFIX as SUMS
 from regfs.store.sums import format_sums, sha256_of
+from regfs.store.table import check_header, open_table
 
 APPLICATION_ID = 0x7267666D  # "rgfm"
 VERSION = 1
@@ -86,21 +85,11 @@ class MergedIndex:
     def open(cls, path: Path) -> MergedIndex:
         """Return the merged table at *path*.
 
-        Raises NotFound where there is no such file, CacheFailure where it is not a whole table of this version (torn
-        by a crash, or another release's): it is then to be removed and made again.
+        Raises NotFound where there is no such file, CacheDamaged where it is not a whole table of this version (torn
+        by a crash, or another release's), CacheFailure where it cannot be opened now.
         """
         hold = Hold(path)
-        uri = f"file:{quote(os.fspath(path))}?mode=ro&immutable=1"
-        try:
-            connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
-        except sqlite3.Error as error:
-            raise CacheFailure(f"{path}: {error}") from error
-        try:
-            root = _checked_root(connection, path)
-            connection.execute("PRAGMA cache_size = -4000")
-        except (sqlite3.Error, OSError, ValueError) as error:
-            connection.close()
-            raise CacheFailure(f"{path} is not a merged table of this version: {error}") from error
+        connection, root = open_table(path, _checked_root)
         return cls(connection, path, root=root, hold=hold)
 
     def close(self) -> None:
@@ -114,8 +103,8 @@ class MergedIndex:
         try:
             with self._lock:
                 found: tuple[int, bytes] | None = self._cursor.execute(_LOOKUP, (directory, name)).fetchone()
-        except sqlite3.Error as error:
-            raise CacheFailure(f"{self._path}: {error}") from error
+        except (sqlite3.Error, MemoryError) as error:
+            raise read_failure(self._path, error) from error
         return found
 
     def directory(self, node: int) -> MergedDirectory | None:
@@ -138,8 +127,8 @@ class MergedIndex:
         try:
             with self._lock:
                 return self._cursor.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise CacheFailure(f"{self._path}: {error}") from error
+        except (sqlite3.Error, MemoryError) as error:
+            raise read_failure(self._path, error) from error
 
 
 class MergedIndexWriter:
@@ -232,16 +221,10 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _checked_root(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the root's key. Raises ValueError, OSError or sqlite3.Error unless this is a whole table of ours."""
-    pages = {
-        name: connection.execute(f"PRAGMA {name}").fetchone()[0]
-        for name in ("application_id", "user_version", "page_count", "page_size")
-    }
-    if pages["application_id"] != APPLICATION_ID or pages["user_version"] != VERSION:
-        raise ValueError(f"application {pages['application_id']:#x}, version {pages['user_version']}")
-    if path.stat().st_size != pages["page_count"] * pages["page_size"]:
-        raise ValueError(f"{path.stat().st_size} bytes, not {pages['page_count']} pages of {pages['page_size']}")
+def _checked_root(connection: sqlite3.Connection, size: int) -> int:
+    """Return the root's key. Raises ValueError or sqlite3.Error unless this is a table of ours, of *size* bytes."""
+    check_header(connection, size, application_id=APPLICATION_ID, version=VERSION)
+    connection.execute("PRAGMA cache_size = -4000")
     found = connection.execute("SELECT value FROM meta WHERE key = 'root'").fetchone()
     if found is None:
         raise ValueError("it has no root")

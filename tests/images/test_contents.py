@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from regfs.errors import BadContent, MustWait, RegfsError, Unsupported
+from regfs.errors import BadContent, CacheFailure, MustWait, RegfsError, Unsupported
 from regfs.images.contents import chain_id
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
 from regfs.patience import NO_PATIENCE, patient
+from tests.support.descriptors import no_descriptor_left
 from tests.support.fault_server import Connection, silence
 from tests.support.images import BuiltLayer, compressed, directory, file, image_of, layer, tar_of
 from tests.support.served import Served
@@ -73,6 +74,20 @@ def test_a_torn_table_is_made_again(served: Served, pattern: str) -> None:
     shown = served.show()
     assert shown.read("app/1/rootfs/top") == b"top"
     assert shown.read("app/1/layers/0/tree/d/base") == b"base"
+
+
+def test_descriptors_that_run_out_are_no_damaged_cache_and_drop_no_layer(served: Served) -> None:
+    served.push("app", "1", image_of(BASE, TOP))
+    assert served.show().read("app/1/rootfs/top") == b"top"
+    kept = sorted(path.name for path in served.cache.glob("*/*.*"))
+    asked, shown = len(served.server.seen), served.show()
+    door = shown.find("app/1/rootfs").node
+    with no_descriptor_left(), pytest.raises(CacheFailure, match="Too many open files"):
+        shown.tree.open(shown.tree.lookup(door, b"top").node)
+    assert sorted(path.name for path in served.cache.glob("*/*.*")) == kept
+    assert shown.read("app/1/rootfs/top") == b"top"
+    assert shown.stats.value("layers.passes") == shown.stats.value("images.merges") == 0
+    assert len(served.server.seen) == asked
 
 
 def test_a_merged_table_that_is_gone_is_made_again_without_a_pass(served: Served) -> None:

@@ -22,6 +22,7 @@ from regfs.store.layer_store import LayerStore
 from regfs.store.locks import changing
 from regfs.store.merged_index import MergedIndex, MergedIndexWriter
 from tests.support.caches import MIB, keep_layer, size_of, tmpfs, used_before
+from tests.support.descriptors import open_files
 from tests.support.mounted import REPOSITORY_ROOT
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a tmpfs")
@@ -251,16 +252,6 @@ def test_an_evicted_pack_is_let_go_with_its_index(tmp_path: Path) -> None:
     assert pack in open_files()
     del index
     assert pack not in open_files()
-
-
-def open_files() -> list[str]:
-    found = []
-    for entry in os.listdir("/proc/self/fd"):
-        try:
-            found.append(os.readlink(f"/proc/self/fd/{entry}"))
-        except FileNotFoundError:
-            continue
-    return found
 
 
 def test_an_object_that_a_pass_met_comes_back_when_it_was_evicted_meanwhile(tmp_path: Path) -> None:
