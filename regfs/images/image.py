@@ -23,7 +23,7 @@ from regfs.images.repository import Repository
 from regfs.model.digest import Digest
 from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor, ImageConfig, Index, Manifest, entry_names, parse_config, parse_manifest
-from regfs.model.media_types import INDEX_TYPES
+from regfs.model.media_types import MANIFEST_TYPES
 from regfs.model.names import RepositoryName
 from regfs.model.platform import Platform, choose
 from regfs.rootfs.row_tree import RowTree
@@ -54,22 +54,34 @@ class Images:
         self._contents = contents
         self._platform = platform
         self._lock = threading.Lock()
-        self._images: LRUCache[tuple[RepositoryName, Digest], Image] = LRUCache(_IMAGES_KEPT)
+        self._images: LRUCache[tuple[RepositoryName, Digest, str], Image] = LRUCache(_IMAGES_KEPT)
 
-    def image(self, repository: Repository, digest: Digest, media_type: str = "") -> Image:
-        """Return the image that *digest* names in *repository*; nothing is asked. *media_type*: where it is known."""
+    def image(self, repository: Repository, digest: Digest, media_type: str = "", *, announced: str = "") -> Image:
+        """Return the image that *digest* names in *repository*; nothing is asked.
+
+        *media_type* is what an answer of the registry called it. *announced* is the type in the index that names it: a
+        document of another kind is refused under that name only.
+        """
+        key = (repository.name, digest, announced)
         with self._lock:
-            image = self._images.get((repository.name, digest))
+            image = self._images.get(key)
             if image is None:
                 image = Image(
-                    repository, digest, media_type=media_type, platform=self._platform, contents=self._contents
+                    repository,
+                    digest,
+                    media_type=media_type,
+                    announced=announced,
+                    platform=self._platform,
+                    contents=self._contents,
                 )
-                self._images[repository.name, digest] = image
+                self._images[key] = image
             return image
 
-    def pinned(self, repository: Repository, digest: Digest, media_type: str = "") -> PinnedImage:
+    def pinned(
+        self, repository: Repository, digest: Digest, media_type: str = "", *, announced: str = ""
+    ) -> PinnedImage:
         """Return the same in a form that may be kept; nothing is asked."""
-        return PinnedImage(self, repository, digest, media_type)
+        return PinnedImage(self, repository, digest, media_type, announced)
 
 
 class PinnedImage(NamedTuple):
@@ -79,11 +91,12 @@ class PinnedImage(NamedTuple):
     repository: Repository
     digest: Digest
     media_type: str
+    announced: str
 
     @property
     def image(self) -> Image:
         """The image itself; nothing is asked."""
-        return self.images.image(self.repository, self.digest, self.media_type)
+        return self.images.image(self.repository, self.digest, self.media_type, announced=self.announced)
 
 
 class _Part(Generic[T]):
@@ -121,11 +134,19 @@ class Image:
     """
 
     def __init__(
-        self, repository: Repository, digest: Digest, *, media_type: str, platform: Platform, contents: Contents
+        self,
+        repository: Repository,
+        digest: Digest,
+        *,
+        media_type: str,
+        announced: str,
+        platform: Platform,
+        contents: Contents,
     ) -> None:
         self.repository = repository
         self.digest = digest
-        self._media_type = media_type
+        self._media_type = announced or media_type
+        self._announced = announced
         self._platform = platform
         self._contents = contents
 
@@ -141,7 +162,7 @@ class Image:
     def _outcome(self) -> Manifest | Index | BadContent | TooLarge | Unsupported:
         document = self.document
         try:
-            return self._parse(document)
+            return _parse(document, self._announced)
         except _UNREADABLE as error:
             return _again(error)
 
@@ -186,11 +207,10 @@ class Image:
     @_Part
     def manifest(self) -> Manifest:
         """The manifest for the wanted platform."""
-        parsed = self._parse(self.manifest_document)
+        document = self.manifest_document
+        parsed = self._parsed if document is self.document else _parse(document, self.manifest_descriptor.media_type)
         if isinstance(parsed, Index):
-            raise BadManifest(
-                f"{self.repository.name}@{self.manifest_document.digest}: a manifest was named, an index came"
-            )
+            raise BadManifest(f"{self.repository.name}@{document.digest}: a manifest was named, an index came")
         return parsed
 
     @_Part
@@ -241,9 +261,9 @@ class Image:
     def _choose(self, index: Index) -> Descriptor:
         for _ in range(_MAX_DEPTH):
             chosen = choose(index.manifests, self._platform, platform_of=self._platform_of)
-            if chosen.media_type not in INDEX_TYPES:
+            if chosen.media_type in MANIFEST_TYPES:
                 return chosen
-            parsed = self._parse(self.repository.document(chosen.digest, chosen.media_type))
+            parsed = self._entry(chosen)
             if isinstance(parsed, Manifest):
                 return chosen
             index = parsed
@@ -252,7 +272,7 @@ class Image:
     def _platform_of(self, entry: Descriptor) -> Platform | None:
         """Return what the config of an entry without a platform says, None where it is no image, or none to be had."""
         try:
-            parsed = self._parse(self.repository.document(entry.digest, entry.media_type))
+            parsed = self._entry(entry)
             if isinstance(parsed, Index) or not parsed.is_image:
                 return None
             return parse_config(self.repository.small_blob(parsed.config, at_most=DOCUMENT_LIMIT)).platform
@@ -261,8 +281,13 @@ class Image:
             log.info("%s: the entry %s is passed over: %s", self, entry.digest, error)
             return None
 
-    def _parse(self, document: Document) -> Manifest | Index:
-        return parse_manifest(document.content, content_type=document.media_type)
+    def _entry(self, entry: Descriptor) -> Manifest | Index:
+        """Return what an entry of an index is."""
+        return _parse(self.repository.document(entry.digest, entry.media_type), entry.media_type)
+
+
+def _parse(document: Document, announced: str = "") -> Manifest | Index:
+    return parse_manifest(document.content, content_type=document.media_type, announced=announced)
 
 
 def _again(error: BadContent | TooLarge | Unsupported) -> BadContent | TooLarge | Unsupported:

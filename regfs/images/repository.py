@@ -23,6 +23,7 @@ from regfs.images.sources import Sources
 from regfs.model.digest import Digest
 from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor
+from regfs.model.media_types import OCTET_STREAM
 from regfs.model.names import RepositoryName
 from regfs.patience import current
 from regfs.store.references import TagRecord
@@ -110,7 +111,9 @@ class Repository:
         self._listed = None
 
     def document(self, digest: Digest, media_type: str = "") -> Document:
-        """Return a manifest or index by digest, from the store or the registry. *media_type*: what is known of it.
+        """Return a manifest or index by digest, from the store or the registry.
+
+        *media_type* is the type under which a tag or an index of this repository names it; '' where none did.
 
         Raises NotFound, AccessDenied, DigestMismatch, and what a network brings.
         """
@@ -123,7 +126,6 @@ class Repository:
             return Document(digest, content, known_type)
         self._raise_missing(str(digest))
         document = self._sources.flights.run(("manifest", self.name, digest), lambda: self._fetch_document(digest))
-        # What named the digest has the last word about its type, now as later, when it comes from the cache.
         return document._replace(media_type=known_type or document.media_type)
 
     def small_blob(self, descriptor: Descriptor, *, at_most: int) -> bytes:
@@ -268,7 +270,8 @@ class Repository:
             self._doubt_tags(digest)
             raise
         self._sources.blobs.keep(fetched.digest, fetched.content)
-        self._sources.references.keep_manifest(self.name, fetched.digest, fetched.content_type)
+        # The type is a hint of this answer: model/manifest.py asks it only where the bytes leave a choice.
+        self._sources.references.keep_manifest(self.name, fetched.digest, fetched.content_type or OCTET_STREAM)
         return Document(fetched.digest, fetched.content, fetched.content_type)
 
     def _doubt_tags(self, digest: Digest) -> None:

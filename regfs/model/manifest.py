@@ -34,6 +34,7 @@ _MAX_HISTORY = 65_536
 _DOCUMENT_KEYS = (
     "schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "fsLayers", "blobs", "subject",
 )  # fmt: skip
+_MANIFEST_KEYS = ("config", "layers", "fsLayers", "blobs")
 _DESCRIPTOR_KEYS = ("mediaType", "digest", "size", "urls", "data", "platform", "artifactType", "annotations")
 _PLATFORM_KEYS = ("os", "architecture", "variant", "os.version", "os.features")
 _CONFIG_KEYS = ("rootfs", "history", "created", *_PLATFORM_KEYS)
@@ -75,7 +76,7 @@ class Manifest:
     @property
     def is_image(self) -> bool:
         """Whether the config is an image's; any other is opaque bytes and must not be given to parse_config()."""
-        return self.config.media_type in media_types.CONFIG_TYPES
+        return media_types.is_config(self.config.media_type, manifest_type=self.media_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +111,15 @@ class ImageConfig(NamedTuple):
         return tuple(step.created_by for step in self.history if not step.empty_layer)
 
 
-def parse_manifest(content: bytes, *, content_type: str, limit: int = DOCUMENT_LIMIT) -> Manifest | Index:
-    """Return what the document *content* is. *content_type* is the registry's header or a descriptor's media type.
+def parse_manifest(
+    content: bytes, *, content_type: str, announced: str = "", limit: int = DOCUMENT_LIMIT
+) -> Manifest | Index:
+    """Return what the document *content* is.
 
-    A header that says nothing (text/plain, empty) is not asked; one that contradicts the document's own `mediaType`
-    is refused, so a caller that came by a descriptor passes the descriptor's type, not the header.
+    Its own bytes decide: `mediaType`, then the fields that it has. *content_type*, a header, is a hint of one answer
+    and is asked where the bytes leave the choice. *announced* is the media type in the descriptor that names the
+    document: that descriptor is content too, so that a document of another kind (manifest, index) is refused. The other
+    vendor's type of the same kind will do (distribution#3528).
 
     Raises:
         BadManifest: it is none, or could be read as two different things.
@@ -126,6 +131,8 @@ def parse_manifest(content: bytes, *, content_type: str, limit: int = DOCUMENT_L
         document = parse_document(content, limit=limit)
         document.refuse_variants(_DOCUMENT_KEYS)
         media_type = _type_of(document, media_types.without_parameters(content_type))
+        if media_types.is_other_kind(announced, media_type):
+            raise BadManifest(f"it is {media_type!r}, but it was announced as {announced!r}")
         if media_type in media_types.INDEX_TYPES:
             return _index(document, media_type)
         if media_type == media_types.OCI_ARTIFACT:
@@ -172,19 +179,12 @@ def entry_names(index: Index) -> dict[str, Descriptor]:
     return names
 
 
-def _type_of(document: Fields, header: str) -> str:
-    is_index = document.has("manifests")
-    if is_index and any(document.has(key) for key in ("config", "layers", "fsLayers", "blobs")):
+def _type_of(document: Fields, hint: str) -> str:
+    """Return the media type that *document* has by its own bytes; *hint* where they leave the choice."""
+    if document.has("manifests") and any(document.has(key) for key in _MANIFEST_KEYS):
         raise BadManifest("it has both manifests and layers: neither an index nor a manifest (CVE-2021-41190)")
-    declared = document.text("mediaType")
-    if header.startswith("application/vnd.") and declared and declared != header:
-        raise BadManifest(f"mediaType is {declared[:200]!r}, but it was announced as {header[:200]!r}")
-    if header in media_types.DOCUMENT_TYPES:
-        media_type = header
-    elif declared in media_types.DOCUMENT_TYPES:
-        media_type = declared
-    else:
-        media_type = _type_by_shape(document)
+    declared = media_types.without_parameters(document.text("mediaType"))
+    media_type = declared if declared in media_types.DOCUMENT_TYPES else _type_by_shape(document, hint)
     if media_type in media_types.SCHEMA1_TYPES:
         raise Unsupported("a schema 1 manifest, which Docker withdrew: push the image again with a newer client")
     if document.has("schemaVersion") and document.size("schemaVersion") != 2:
@@ -192,19 +192,28 @@ def _type_of(document: Fields, header: str) -> str:
     return media_type
 
 
-def _type_by_shape(document: Fields) -> str:
+def _type_by_shape(document: Fields, hint: str) -> str:
+    """Return the type of a document without a known `mediaType`; *hint* chooses between types of the same shape."""
     if document.has("fsLayers") or document.values.get("schemaVersion") == 1:
         return media_types.DOCKER_SCHEMA1
     if document.has("manifests"):
-        return media_types.OCI_INDEX
-    if document.has("config") or document.has("layers"):
-        return media_types.OCI_MANIFEST
-    raise BadManifest("neither a manifest nor an index")
+        shape = media_types.INDEX_TYPES
+    elif document.has("config") or document.has("layers"):
+        shape = media_types.MANIFEST_TYPES
+    elif "manifests" in document.values:  # Go writes null for a list without elements
+        shape = media_types.INDEX_TYPES
+    else:
+        shape = media_types.DOCUMENT_TYPES
+    if hint in shape:
+        return hint
+    if shape is media_types.DOCUMENT_TYPES:
+        raise BadManifest("neither a manifest nor an index")
+    return media_types.OCI_INDEX if shape is media_types.INDEX_TYPES else media_types.OCI_MANIFEST
 
 
 def _manifest(document: Fields, media_type: str, *, layers: str) -> Manifest:
     if document.has("manifests"):
-        raise BadManifest(f"it has manifests, but was announced as {media_type}")
+        raise BadManifest(f"it has manifests, but its mediaType is {media_type}")
     config = document.child("config")
     if config is None and layers == "layers":
         document.fail("config", "is missing")
@@ -225,8 +234,8 @@ def _manifest(document: Fields, media_type: str, *, layers: str) -> Manifest:
 
 
 def _index(document: Fields, media_type: str) -> Index:
-    if any(document.has(key) for key in ("config", "layers", "fsLayers", "blobs")):
-        raise BadManifest(f"it has layers, but was announced as {media_type}")
+    if any(document.has(key) for key in _MANIFEST_KEYS):
+        raise BadManifest(f"it has layers, but its mediaType is {media_type}")
     entries: list[Descriptor] = []
     invalid: list[str] = []
     sizes: dict[Digest, int] = {}

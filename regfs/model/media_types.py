@@ -20,12 +20,17 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
 DOCKER_SCHEMA1_SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+OCTET_STREAM = "application/octet-stream"
 
 INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 SCHEMA1_TYPES = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
 CONFIG_TYPES = frozenset({OCI_CONFIG, DOCKER_CONFIG})
-DOCUMENT_TYPES = INDEX_TYPES | MANIFEST_TYPES | SCHEMA1_TYPES | {OCI_ARTIFACT}
+# What Docker 1.10 pushed as the type of an image's config (distribution#1621, moby#22378, moby#30083). An image of
+# those days still has it, and every client takes it for an image. Source: moby, distribution/registry.go.
+_OLD_CONFIG_TYPES = frozenset({"", OCTET_STREAM, "application/json", "text/html"})
+_MANIFEST_KINDS = MANIFEST_TYPES | SCHEMA1_TYPES | {OCI_ARTIFACT}
+DOCUMENT_TYPES = INDEX_TYPES | _MANIFEST_KINDS
 
 Compression = Literal["none", "gzip", "zstd"]
 
@@ -54,6 +59,23 @@ def layer_compression(media_type: str) -> Compression:
         return _LAYERS[media_type]
     except KeyError:
         raise Unsupported(f"layers of type {media_type[:200]!r} cannot be shown as files") from None
+
+
+def is_config(media_type: str, *, manifest_type: str) -> bool:
+    """Tell whether a config of *media_type* in a manifest of *manifest_type* is an image's.
+
+    In an OCI manifest an old type of Docker's is the type of somebody's artifact.
+    """
+    if media_type in CONFIG_TYPES:
+        return True
+    return manifest_type == DOCKER_MANIFEST and without_parameters(media_type) in _OLD_CONFIG_TYPES
+
+
+def is_other_kind(announced: str, found: str) -> bool:
+    """Tell whether one of two media types is an index's and the other a manifest's; an unknown type is neither."""
+    if announced in INDEX_TYPES:
+        return found in _MANIFEST_KINDS
+    return announced in _MANIFEST_KINDS and found in INDEX_TYPES
 
 
 def is_tar_layer(media_type: str) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from cachetools import TTLCache
 
-from regfs.errors import NotFound, ProtocolViolation, RegfsError
+from regfs.errors import BadContent, NotFound, ProtocolViolation, RegfsError
 from regfs.model import media_types
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor, Index, parse_manifest
@@ -91,7 +91,7 @@ class Referrers:
         """Raise NoReferrersApi where *answer* is that of a registry without the API, or the error that it is."""
         if is_first and answer.status == 404 and "NAME_UNKNOWN" in error_text(answer):
             raise NotFound(f"{what}: {endpoint.host} has no such repository")
-        is_page = answer.status == 200 and answer.content_type != media_types.OCI_INDEX
+        is_page = answer.status == 200 and not _is_index(answer, what=what)
         if is_first and (answer.status in _NO_API or answer.status in REDIRECTS or is_page):
             log.info("%s: %s has no referrers API (%d)", what, endpoint.host, answer.status)
             raise NoReferrersApi(what)
@@ -106,6 +106,17 @@ class Referrers:
             return []
         index = parse_manifest(document.content, content_type=document.content_type)
         return list(index.manifests) if isinstance(index, Index) else []
+
+
+def _is_index(answer: Answer, *, what: str) -> bool:
+    """Tell whether the body is an index: a registry with the API may send a wrong Content-Type."""
+    if answer.content_type == media_types.OCI_INDEX:
+        return True
+    try:
+        _entries(answer, what=what)
+    except BadContent:
+        return False
+    return True
 
 
 def _entries(answer: Answer, *, what: str) -> tuple[Descriptor, ...]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from regfs.errors import BadContent, NotFound, TooLarge, Unsupported
+from regfs.errors import BadContent, BadManifest, NotFound, TooLarge, Unsupported
 from regfs.images.image import Image, PinnedImage
 from regfs.model.attributes import Attributes
 from regfs.model.manifest import Index
@@ -87,7 +87,7 @@ class ImageDirectory:
         modes = _OF_ANY | (_OF_AN_INDEX if image.index is not None else {})
         try:
             content = image.manifest_document.content
-        except NotFound:
+        except (NotFound, BadManifest):
             return modes
         modes |= {"manifest.json": FILE_MODE} if content else {}
         try:
@@ -115,7 +115,7 @@ class ManifestsDirectory:
         entry = image.entries.get(name) or next((e for e in index.manifests if str(e.digest) == name), None)
         if entry is None:
             raise NotFound(f"the index {image} has no entry {name[:300]!r}")
-        pinned = self.pinned.images.pinned(image.repository, entry.digest, entry.media_type)
+        pinned = self.pinned.images.pinned(image.repository, entry.digest, announced=entry.media_type)
         return Found(ImageDirectory(f"{self.key}/{name}", pinned), FOREVER)
 
     def children(self) -> list[Child]:
@@ -163,7 +163,9 @@ def _manifest(directory: ImageDirectory, key: str) -> Node:
     pinned = directory.pinned
     if _is_raw(pinned.image, "manifest.json"):
         return _document(directory, key)
-    return FetchedFile(key, pinned.image.manifest_descriptor.size, lambda: pinned.image.manifest_document.content)
+    # Not the size in the index: an index with a wrong one is met, and the digest is what counts.
+    size = len(pinned.image.manifest_document.content)
+    return FetchedFile(key, size, lambda: pinned.image.manifest_document.content)
 
 
 def _config(directory: ImageDirectory, key: str) -> Node:

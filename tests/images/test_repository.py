@@ -9,11 +9,13 @@ import pytest
 from regfs.errors import BadContent, MustWait, NotFound, RegistryTimeout, RegistryUnavailable
 from regfs.images.repositories import Repositories
 from regfs.images.repository import Repository
+from regfs.model import media_types
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
 from regfs.patience import NO_PATIENCE, Patience, patient
-from tests.support.fault_server import reply, silence
+from regfs.store.references import References
+from tests.support.fault_server import changed, reply, silence
 from tests.support.images import BuiltImage, file, image_of, layer
 from tests.support.served import Served
 
@@ -42,6 +44,26 @@ def test_answers_about_tags_are_bounded_in_memory_and_known_beyond_it(served: Se
     assert len(app._resolved) <= 1024
     assert app.resolve("t0").digest == IMAGE.digest
     assert len(served.server.seen) == asked
+
+
+@pytest.mark.parametrize("remembered", ["text/html", media_types.OCI_INDEX, media_types.DOCKER_SCHEMA1_SIGNED, ""])
+def test_a_cache_that_remembers_a_wrong_type_for_a_manifest_heals(served: Served, remembered: str) -> None:
+    push(served, "1")
+    served.show().read(f"app/{IMAGE.digest}/manifest.json")
+    name = RepositoryName(served.server.address, "app")
+    References(served.cache / "references.sqlite").keep_manifest(name, IMAGE.digest, remembered)
+    asked = len(served.server.seen)
+    shown = served.show()
+    assert shown.read(f"app/{IMAGE.digest}/rootfs/file") == b"content"
+    assert ("manifests" in str(served.server.paths()[asked:])) == (remembered == "")
+
+
+def test_a_manifest_that_came_without_a_type_is_known_offline(served: Served) -> None:
+    push(served, "1")
+    served.server.on("*", "/manifests/", changed(lambda right: right.with_header("Content-Type", None)))
+    served.show().read("app/1/rootfs/file")
+    for name in ("1", str(IMAGE.digest)):
+        assert served.show(offline=True).read(f"app/{name}/rootfs/file") == b"content"
 
 
 def test_after_a_refresh_everything_is_asked_for_once_more(served: Served) -> None:

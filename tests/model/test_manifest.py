@@ -55,9 +55,9 @@ def child(content: bytes, platform: str = "", **more: Any) -> dict[str, Any]:
     return described(content, media_types.OCI_MANIFEST, **more)
 
 
-def parsed(document: object, content_type: str = "") -> Manifest | Index:
+def parsed(document: object, content_type: str = "", *, announced: str = "") -> Manifest | Index:
     content = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return parse_manifest(content, content_type=content_type)
+    return parse_manifest(content, content_type=content_type, announced=announced)
 
 
 def parsed_index(*entries: Any) -> Index:
@@ -138,15 +138,27 @@ def test_parameters_and_case_of_the_header_do_not_matter() -> None:
 
 
 def test_the_header_decides_where_the_document_does_not_say() -> None:
-    assert (
-        parsed(without(manifest(), "mediaType"), media_types.DOCKER_MANIFEST).media_type == media_types.DOCKER_MANIFEST
-    )
+    docker = parsed(without(manifest(), "mediaType"), media_types.DOCKER_MANIFEST)
+    assert docker.media_type == media_types.DOCKER_MANIFEST
+    empty = {"schemaVersion": 2}
+    assert isinstance(parsed(empty, media_types.OCI_INDEX), Index)
+    with pytest.raises(BadManifest, match="neither"):
+        parsed(empty, "text/html")
 
 
-@pytest.mark.parametrize("header", [media_types.OCI_INDEX, media_types.DOCKER_MANIFEST, "application/vnd.example+json"])
-def test_f38_a_document_that_contradicts_its_header_is_refused(header: str) -> None:
-    with pytest.raises(BadManifest):
-        parsed(manifest(), header)
+@pytest.mark.parametrize("header", [*sorted(media_types.DOCUMENT_TYPES), "text/html", "application/vnd.example+json"])
+def test_a_wrong_header_does_not_change_what_a_document_is(header: str) -> None:
+    assert parsed(manifest(), header) == parsed(manifest())
+    assert parsed(index(child(b"a")), header) == parsed(index(child(b"a")))
+    assert isinstance(parsed(without(manifest(), "mediaType"), header), Manifest)
+    assert isinstance(parsed(without(index(child(b"a")), "mediaType"), header), Index)
+    assert isinstance(parsed(without(index(), "mediaType") | {"manifests": None}, header), Index)
+
+
+@pytest.mark.parametrize("vendor", [media_types.OCI_MANIFEST, media_types.DOCKER_MANIFEST])
+@pytest.mark.parametrize("announced", [media_types.OCI_MANIFEST, media_types.DOCKER_MANIFEST, "", "text/html"])
+def test_an_index_may_name_a_manifest_by_the_other_vendors_type(announced: str, vendor: str) -> None:
+    assert parsed(manifest(mediaType=vendor), announced=announced).media_type == vendor
 
 
 @pytest.mark.parametrize("key", ["config", "layers", "fsLayers", "blobs"])
@@ -169,11 +181,40 @@ def test_f38_so_is_one_inside_a_descriptor(key: str) -> None:
         parsed(manifest(layers=[described(b"x", **{key: "y"})]))
 
 
-def test_an_index_announced_as_a_manifest_is_refused_and_the_other_way_round() -> None:
-    with pytest.raises(BadManifest):
-        parsed(without(index(child(b"a")), "mediaType"), media_types.OCI_MANIFEST)
-    with pytest.raises(BadManifest):
-        parsed(without(manifest(), "mediaType"), media_types.OCI_INDEX)
+@pytest.mark.parametrize("has_type", [True, False])
+def test_an_index_announced_as_a_manifest_is_refused_and_the_other_way_round(has_type: bool) -> None:
+    for document, announced in (
+        (index(child(b"a")), media_types.OCI_MANIFEST),
+        (index(child(b"a")), media_types.OCI_ARTIFACT),
+        (manifest(), media_types.OCI_INDEX),
+        (manifest(), media_types.DOCKER_INDEX),
+    ):
+        with pytest.raises(BadManifest, match="announced as"):
+            parsed(document if has_type else without(document, "mediaType"), announced=announced)
+
+
+def test_f38_a_document_whose_type_contradicts_its_fields_is_refused() -> None:
+    for document in (index(child(b"a"), mediaType=media_types.OCI_MANIFEST), manifest(mediaType=media_types.OCI_INDEX)):
+        with pytest.raises(BadManifest, match="but its mediaType is"):
+            parsed(document)
+
+
+OLD_CONFIG_TYPES = ("", "application/octet-stream", "application/json", "text/html", "text/html; charset=utf-8")
+
+
+@pytest.mark.parametrize("config", OLD_CONFIG_TYPES)
+def test_an_image_of_docker_1_10_is_an_image_whatever_its_config_is_called(config: str) -> None:
+    for media_type, is_image in ((media_types.DOCKER_MANIFEST, True), (media_types.OCI_MANIFEST, False)):
+        found = parsed(manifest(mediaType=media_type, config=described(b"config", config)))
+        assert isinstance(found, Manifest)
+        assert found.is_image == is_image
+
+
+def test_a_config_of_something_else_in_a_docker_manifest_is_no_image() -> None:
+    for config in ("application/vnd.cncf.helm.config.v1+json", "application/vnd.docker.plugin.v1+json", "text/plain"):
+        found = parsed(manifest(mediaType=media_types.DOCKER_MANIFEST, config=described(b"config", config)))
+        assert isinstance(found, Manifest)
+        assert not found.is_image
 
 
 @pytest.mark.parametrize(

@@ -326,6 +326,14 @@ def test_referrers_come_from_the_api_where_there_is_one(rig: Rig) -> None:
     assert len(server.paths()) == 1
 
 
+@pytest.mark.parametrize("said", ["application/json", "text/plain", "", "application/octet-stream"])
+def test_referrers_are_read_whatever_the_api_calls_their_list(rig: Rig, said: str) -> None:
+    server, digest = with_referrers(rig)
+    server.on("GET", "/referrers/", changed(lambda right: right.with_header("Content-Type", said or None)))
+    assert kinds(rig, server, digest) == ["a/api"]
+    assert len(server.paths()) == 1
+
+
 def test_referrers_of_all_pages_are_read(rig: Rig) -> None:
     server, digest = with_referrers(rig)
     second = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [referrer("more"), referrer("api")]})

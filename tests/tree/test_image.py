@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from regfs.errors import BadManifest, DigestMismatch, NotFound, RegfsError, Unsupported
+from regfs.errors import BadManifest, NotFound, RegfsError, Unsupported
+from regfs.model import media_types
 from regfs.model.digest import Digest
 from regfs.model.platform import Platform
 from tests.support.images import BuiltImage, file, image_of, index_of, layer
@@ -295,14 +296,37 @@ def test_f46_texts_of_a_config_cannot_break_a_file(served: Served) -> None:
     assert shown.read("app/1/layers/0/created_by").endswith(b"x\n")
 
 
-def test_f43_a_manifest_of_another_size_than_the_index_says_is_an_error_and_no_short_file(served: Served) -> None:
+def test_f43_a_manifest_of_another_size_than_the_index_says_is_there_for_its_digest_is_right(served: Served) -> None:
     built = served.push("app", "a", image("a"))
     served.document("app", "1", index_of(built.descriptor(**AMD64) | {"size": 10}), INDEX)
     shown = served.show()
-    assert shown.attributes("app/1/manifest.json").size == 10
-    with pytest.raises(DigestMismatch):
-        shown.read("app/1/manifest.json")
+    assert shown.attributes("app/1/manifest.json").size == len(built.manifest)
+    assert shown.read("app/1/manifest.json") == built.manifest
     assert shown.read("app/1/manifests/linux-amd64/manifest.json") == built.manifest
+
+
+def test_a_manifest_that_an_index_calls_an_index_is_refused_there_and_opens_by_its_digest(served: Served) -> None:
+    built = served.push("app", "a", image("a"))
+    named = {"mediaType": INDEX, "digest": str(built.digest), "size": len(built.manifest), **AMD64}
+    served.document("app", "1", index_of(named), INDEX)
+    shown = served.show()
+    for path in (f"app/{built.digest}/rootfs", "app/a/rootfs"):
+        assert shown.find(path)
+    assert "rootfs" not in shown.names("app/1")
+    with pytest.raises(BadManifest, match="announced as"):
+        shown.find("app/1/rootfs")
+    assert "rootfs" not in shown.names(f"app/1/manifests/{shown.names('app/1/manifests')[0]}")
+    assert shown.find(f"app/{built.digest}/rootfs")
+
+
+@pytest.mark.parametrize("docker", [True, False])
+def test_an_index_of_one_vendor_opens_with_manifests_of_the_other(served: Served, docker: bool) -> None:
+    built = served.push("app", "a", image_of(layer(file("file", b"a")), docker=docker))
+    entry = built.descriptor(**AMD64) | {"mediaType": MANIFEST if docker else media_types.DOCKER_MANIFEST}
+    served.document("app", "1", index_of(entry, docker=not docker), media_types.DOCKER_INDEX if not docker else INDEX)
+    shown = served.show()
+    assert shown.read("app/1/rootfs/file") == b"a"
+    assert shown.read("app/1/manifests/linux-amd64/rootfs/file") == b"a"
 
 
 def test_what_an_image_does_not_have_is_named_with_what_it_has(served: Served) -> None:

@@ -1,0 +1,106 @@
+"""What an answer says beside its bytes, and what one answer says of the next, seen by the user of a mount.
+
+A Content-Type, the media type and the size in an index, the media type of a config, a HEAD: all of them are hints. What
+has a digest is decided by its bytes, and an answer that was wrong once does no harm later.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from regfs.model import media_types
+from regfs.model.digest import Digest
+from tests.support.fault_server import changed
+from tests.support.faulty_mount import FaultyMount
+from tests.support.hello import host_architecture
+from tests.support.images import file, image_of, index_of, layer
+from tests.support.memory_registry import INDEX, MANIFEST
+
+HERE = {"os": "linux", "architecture": host_architecture()}
+MOTD = "app/1/rootfs/motd"
+
+
+@pytest.mark.parametrize("said", ["application/octet-stream", "text/html", media_types.DOCKER_MANIFEST, INDEX])
+def test_a_manifest_that_came_once_with_a_wrong_content_type_opens_then_and_later(
+    faulty: FaultyMount, said: str
+) -> None:
+    by_tag, by_digest = faulty.push_app(), faulty.push_app("other")
+    wrong = changed(lambda right: right.with_header("Content-Type", said))
+    faulty.server.on("*", "/manifests/", wrong, times=4)
+    paths = [MOTD, f"other/{by_digest.digest}/rootfs/motd"]
+    for _ in range(2):
+        assert faulty.reads(faulty.path(MOTD))
+        assert faulty.path(paths[1]).read_bytes() == faulty.path("other/1/rootfs/motd").read_bytes()
+        assert faulty.path(f"app/{by_tag.digest}/manifest.json").read_bytes() == by_tag.manifest
+        faulty.heal()
+        faulty.remount()
+    assert faulty.errors() == ""
+
+
+@pytest.mark.parametrize("docker", [True, False])
+def test_an_index_that_calls_a_manifest_by_the_other_vendors_type_or_gives_it_a_wrong_size_opens(
+    faulty: FaultyMount, docker: bool
+) -> None:
+    built = image_of(layer(file("motd", b"hello")), architecture=HERE["architecture"], docker=docker)
+    app = faulty.push("app", "a", built)
+    entry = app.descriptor(platform=HERE)
+    other = MANIFEST if docker else media_types.DOCKER_MANIFEST
+    for tag, change in (("type", {"mediaType": other}), ("size", {"size": 10}), ("none", {"mediaType": ""})):
+        faulty.registry.add_manifest("app", index_of(entry | change, docker=docker), tag=tag, media_type=INDEX)
+        directory = faulty.path(f"app/{tag}")
+        assert (directory / "rootfs/motd").read_bytes() == b"hello"
+        assert (directory / "manifest.json").read_bytes() == app.manifest
+        assert os.stat(directory / "manifest.json").st_size == len(app.manifest)
+        assert (directory / f"manifests/linux-{HERE['architecture']}/rootfs/motd").read_bytes() == b"hello"
+    assert faulty.errors() == ""
+
+
+def test_a_manifest_that_an_index_calls_an_index_is_an_error_under_that_name_alone(faulty: FaultyMount) -> None:
+    app = faulty.push_app()
+    entry = app.descriptor(platform=HERE) | {"mediaType": INDEX}
+    faulty.registry.add_manifest("app", index_of(entry), tag="wrong", media_type=INDEX)
+    assert faulty.reads(faulty.path(MOTD))
+    assert "rootfs" not in os.listdir(faulty.path("app/wrong"))
+    assert faulty.fails(faulty.path("app/wrong/rootfs"), os.listdir) == "EIO"
+    assert f"{app.digest}: it is" in faulty.errors()
+    assert (faulty.path(f"app/{app.digest}") / "rootfs/etc/hosts").read_bytes() == b"127.0.0.1 localhost\n"
+
+
+@pytest.mark.parametrize("config_type", ["application/octet-stream", "text/html", "application/json", "", None])
+def test_an_image_that_docker_pushed_in_2016_has_a_rootfs(faulty: FaultyMount, config_type: str | None) -> None:
+    built = image_of(layer(file("motd", b"hello")), architecture=HERE["architecture"], docker=True)
+    faulty.push("app", "new", built)
+    manifest = json.loads(built.manifest)
+    manifest["config"]["mediaType"] = config_type
+    content = json.dumps(manifest).encode()
+    faulty.registry.add_manifest("app", content, tag="old", media_type=media_types.DOCKER_MANIFEST)
+    assert {"layers", "rootfs"} < set(os.listdir(faulty.path("app/old")))
+    assert faulty.path("app/old/rootfs/motd").read_bytes() == b"hello"
+
+
+def test_a_chart_in_a_docker_manifest_and_an_old_config_type_in_an_oci_one_are_no_images(faulty: FaultyMount) -> None:
+    for tag, docker, config_type in (("chart", True, "application/vnd.cncf.helm.config.v1+json"), ("oci", False, "")):
+        built = image_of(layer(file("motd", b"hello")), architecture=HERE["architecture"], docker=docker)
+        faulty.push("app", f"{tag}-image", built)
+        manifest = json.loads(built.manifest)
+        manifest["config"]["mediaType"] = config_type
+        faulty.registry.add_manifest("app", json.dumps(manifest).encode(), tag=tag, media_type=built.media_type)
+        assert not {"layers", "rootfs"} & set(os.listdir(faulty.path(f"app/{tag}")))
+        assert faulty.fails(faulty.path(f"app/{tag}/rootfs"), os.stat) == "ENOENT"
+
+
+def test_a_config_of_an_old_type_that_is_no_images_is_an_error_and_its_bytes_are_there(faulty: FaultyMount) -> None:
+    built = image_of(layer(file("motd", b"hello")), docker=True)
+    faulty.push("app", "1", built)
+    content = b"<html>not a config</html>"
+    faulty.registry.add_blob("app", content)
+    manifest = json.loads(built.manifest)
+    manifest["config"] = {"mediaType": "text/html", "digest": str(Digest.of(content)), "size": len(content)}
+    document = json.dumps(manifest).encode()
+    faulty.registry.add_manifest("app", document, tag="page", media_type=media_types.DOCKER_MANIFEST)
+    assert faulty.path("app/page/config.json").read_bytes() == content
+    assert faulty.fails(faulty.path("app/page/rootfs"), os.listdir) == "EIO"
+    assert faulty.fails(faulty.path("app/page/layers"), os.listdir) == "EIO"
