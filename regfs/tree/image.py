@@ -2,6 +2,7 @@
 
     library/debian/12/
     ├── digest           what the tag points to
+    ├── manifest-digest  the digest of manifest.json: that of the chosen manifest, where the tag points to an index
     ├── index.json       the index, where it is one
     ├── manifest.json    the manifest for the platform, and its config
     ├── config.json
@@ -10,8 +11,9 @@
     └── rootfs/          all layers merged
 
 What a platform or an artifact does not have is not listed: an index without the wanted platform has `digest`,
-`index.json` and `manifests/`, an artifact has no `layers/` and no `rootfs/`. Of a document that regfs does not read
-(schema 1, a broken one) there are `digest` and its exact bytes, and the other names tell what is wrong. Any thread.
+`index.json` and `manifests/`. An artifact has no `layers/` and no `rootfs/`, and neither has what calls itself an image
+but has no layer of files (a cosign signature). Of a document that regfs does not read (schema 1, a broken one) there
+are `digest` and its exact bytes, and the other names tell what is wrong. Any thread.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from dataclasses import dataclass
 from regfs.errors import BadContent, BadManifest, NotFound, TooLarge, Unsupported
 from regfs.images.image import Image, PinnedImage
 from regfs.model.attributes import Attributes
-from regfs.model.manifest import Index
-from regfs.model.media_types import INDEX_TYPES
+from regfs.model.manifest import Descriptor, Index, Manifest
+from regfs.model.media_types import INDEX_TYPES, is_tar_layer
 from regfs.tree.blobs import BlobsDirectory
 from regfs.tree.layers import LayersDirectory
 from regfs.tree.node import (
@@ -46,7 +48,12 @@ _OF_AN_INDEX = {"index.json": FILE_MODE, "manifests": DIRECTORY_MODE}
 _OF_A_MANIFEST = {"config.json": FILE_MODE, "blobs": DIRECTORY_MODE}
 _OF_AN_IMAGE = {"layers": DIRECTORY_MODE}
 
-NAMES = frozenset({*_OF_ANY, *_OF_AN_INDEX, "manifest.json", *_OF_A_MANIFEST, *_OF_AN_IMAGE, "rootfs"})
+# In the types of layers that hold files, whatever their format: `.image.layer.v1.tar+encrypted`, `.image.rootfs.erofs`.
+_WORDS_OF_LAYERS = (".image.layer.", ".image.rootfs.", "tar")
+
+NAMES = frozenset(
+    {*_OF_ANY, *_OF_AN_INDEX, "manifest-digest", "manifest.json", *_OF_A_MANIFEST, *_OF_AN_IMAGE, "rootfs"}
+)
 """All names that an image's directory may have."""
 
 
@@ -89,12 +96,12 @@ class ImageDirectory:
             content = image.manifest_document.content
         except (NotFound, BadManifest):
             return modes
-        modes |= {"manifest.json": FILE_MODE} if content else {}
+        modes |= dict.fromkeys(("manifest-digest", "manifest.json"), FILE_MODE) if content else {}
         try:
             manifest = image.manifest
         except (BadContent, TooLarge, Unsupported):
             return modes
-        return modes | _OF_A_MANIFEST | (_OF_AN_IMAGE if manifest.is_image else {})
+        return modes | _OF_A_MANIFEST | (_OF_AN_IMAGE if _has_files(manifest) else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +175,10 @@ def _manifest(directory: ImageDirectory, key: str) -> Node:
     return FetchedFile(key, size, lambda: pinned.image.manifest_document.content)
 
 
+def _manifest_digest(directory: ImageDirectory, key: str) -> Node:
+    return text_file(key, str(directory.image.manifest_descriptor.digest))
+
+
 def _config(directory: ImageDirectory, key: str) -> Node:
     pinned = directory.pinned
     return FetchedFile(key, pinned.image.manifest.config.size, lambda: pinned.image.config_content)
@@ -195,15 +206,29 @@ def _rootfs_identity(image: Image) -> str:
 
 def _image_of(directory: ImageDirectory) -> Image:
     image = directory.image
-    if not image.manifest.is_image:
-        raise NotFound(f"{image} is an artifact ({image.manifest.config.media_type}): it has no layers of files")
+    if not _has_files(image.manifest):
+        types = {image.manifest.config.media_type, *(layer.media_type for layer in image.manifest.layers)}
+        raise NotFound(f"{image} is an artifact ({', '.join(sorted(types))[:300]}): it has no layers of files")
     return image
+
+
+def _has_files(manifest: Manifest) -> bool:
+    """Tell whether *manifest* is an image of which a layer is one of files, if only of a format that is not read.
+
+    A signature by cosign has an image's config, and layers that are JSON documents.
+    """
+    return manifest.is_image and (not manifest.layers or any(_may_be_files(layer) for layer in manifest.layers))
+
+
+def _may_be_files(layer: Descriptor) -> bool:
+    return is_tar_layer(layer.media_type) or any(word in layer.media_type for word in _WORDS_OF_LAYERS)
 
 
 _PARTS: dict[str, Callable[[ImageDirectory, str], Node]] = {
     "digest": _digest,
     "index.json": _index,
     "manifests": _manifests,
+    "manifest-digest": _manifest_digest,
     "manifest.json": _manifest,
     "config.json": _config,
     "blobs": _blobs,

@@ -1,12 +1,14 @@
 """`…/layers/`: what the image is made of, base first.
 
     library/debian/12/layers/
-    └── 0/
-        ├── digest  diff_id  media_type  size  created_by        one line each
-        ├── blob -> ../../blobs/sha256:…                          the layer as it is stored
-        └── tree/                                                 its files alone, whiteouts as they are stored
+    ├── 000/
+    │   ├── digest  diff_id  media_type  size  created_by        one line each; no created_by where no step is named
+    │   ├── blob -> ../../blobs/sha256:…                          the layer as it is stored
+    │   └── tree/                                                 its files alone, whiteouts as they are stored
+    └── 001/
 
-Any thread.
+Numbers are listed with leading zeros, so that `layers/*` is in the order of the layers; the number alone (`0`, `12`)
+opens too. Any thread.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from regfs.tree.node import (
     text_file,
 )
 
+_DIGITS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class LayersDirectory:
@@ -44,17 +48,18 @@ class LayersDirectory:
         return directory_attributes()
 
     def lookup(self, name: str) -> Found:
-        """Return the layer of that number."""
+        """Return the layer of that number, written as it is listed or without leading zeros."""
         layers = self.pinned.image.layers
         for layer in layers:
-            if str(layer.number) == name:
+            if name in (str(layer.number), _listed_name(layer, len(layers))):
                 return Found(LayerDirectory(f"{self.key}/{name}", self.pinned, layer), FOREVER)
         raise NotFound(f"{self.pinned.image} has {len(layers)} layers, and none is called {name[:300]!r}")
 
     def children(self) -> list[Child]:
-        """Return the layers' numbers."""
-        numbers = [str(layer.number) for layer in self.pinned.image.layers]
-        return children_of(self.key, dict.fromkeys(numbers, DIRECTORY_MODE))
+        """Return the layers' numbers, with leading zeros."""
+        layers = self.pinned.image.layers
+        names = [_listed_name(layer, len(layers)) for layer in layers]
+        return children_of(self.key, dict.fromkeys(names, DIRECTORY_MODE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +94,15 @@ class LayerDirectory:
 
     def _facts(self) -> dict[str, str]:
         descriptor = self.layer.descriptor
-        return {
+        facts = {
             "digest": str(descriptor.digest),
             "diff_id": str(self.layer.diff_id),
             "media_type": descriptor.media_type,
             "size": str(descriptor.size),
-            "created_by": self.layer.created_by,
         }
+        return facts | ({"created_by": self.layer.created_by} if self.layer.created_by else {})
+
+
+def _listed_name(layer: ImageLayer, count: int) -> str:
+    """Return the number of *layer*, one of *count*, with as many digits as the others: at least three."""
+    return f"{layer.number:0{max(_DIGITS, len(str(count - 1)))}d}"

@@ -17,8 +17,8 @@ from tests.support.shown import Shown
 
 SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
 EMPTY = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": str(Digest.of(b"{}")), "size": 2}
-PARTS = ["blobs", "config.json", "digest", "layers", "manifest.json", "rootfs"]
-ALL = ["blobs", "config.json", "digest", "index.json", "layers", "manifest.json", "manifests", "rootfs"]
+PARTS = ["blobs", "config.json", "digest", "layers", "manifest-digest", "manifest.json", "rootfs"]
+ALL = sorted([*PARTS, "index.json", "manifests"])
 AMD64 = {"platform": {"os": "linux", "architecture": "amd64"}}
 ARM64 = {"platform": {"os": "linux", "architecture": "arm64"}}
 UNKNOWN = {
@@ -53,6 +53,7 @@ def test_an_image_has_its_parts_and_they_are_exact(served: Served) -> None:
     assert sorted(shown.names("app/1")) == PARTS
     assert found_parts(shown, "app/1") == PARTS
     assert shown.read("app/1/digest") == f"{built.digest}\n".encode()
+    assert shown.read("app/1/manifest-digest") == f"{built.digest}\n".encode()
     assert shown.read("app/1/manifest.json") == built.manifest
     assert shown.read("app/1/config.json") == built.config
 
@@ -86,6 +87,9 @@ def test_an_index_shows_the_image_for_the_platform_and_every_other(served: Serve
     assert sorted(shown.names("app/1")) == ALL
     assert found_parts(shown, "app/1") == ALL
     assert shown.read("app/1/index.json") == index
+    assert shown.read("app/1/digest") == f"{Digest.of(index)}\n".encode()
+    assert shown.read("app/1/manifest-digest") == f"{amd64.digest}\n".encode()
+    assert shown.read("app/1/manifests/linux-arm64/manifest-digest") == f"{arm64.digest}\n".encode()
     assert shown.read("app/1/rootfs/file") == b"a"
     assert shown.read("app/1/manifests/linux-arm64/rootfs/file") == b"b"
 
@@ -158,13 +162,24 @@ def test_an_artifact_has_blobs_and_no_files(served: Served) -> None:
     artifact = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "a/b", "config": EMPTY, "layers": [chart]}
     served.document("app", "1", json.dumps(artifact).encode(), MANIFEST)
     shown = served.show()
-    there = ["blobs", "config.json", "digest", "manifest.json"]
+    there = ["blobs", "config.json", "digest", "manifest-digest", "manifest.json"]
     assert sorted(shown.names("app/1")) == there
     assert found_parts(shown, "app/1") == there
     assert shown.read("app/1/config.json") == b"{}"
     assert shown.read(f"app/1/blobs/{EMPTY['digest']}") == b"{}"
     assert shown.read(f"app/1/blobs/{Digest.of(b'a chart')}") == b"a chart"
     assert served.server.paths(str(EMPTY["digest"])) == []
+
+
+def test_a_signature_that_calls_itself_an_image_shows_no_rootfs(served: Served) -> None:
+    signature = layer(file("a"), media_type="application/vnd.dev.cosign.simplesigning.v1+json")
+    served.push("app", "signature", image_of(signature))
+    shown = served.show()
+    there = ["blobs", "config.json", "digest", "manifest-digest", "manifest.json"]
+    assert sorted(shown.names("app/signature")) == there
+    assert found_parts(shown, "app/signature") == there
+    with pytest.raises(NotFound, match="simplesigning"):
+        shown.find("app/signature/rootfs")
 
 
 def test_an_image_without_layers_has_an_empty_rootfs(served: Served) -> None:
@@ -236,7 +251,7 @@ def test_a_broken_manifest_in_an_index_leaves_the_index_readable(served: Served)
     entry = {"mediaType": MANIFEST, "digest": digest, "size": len(BROKEN["F37 NaN"]), **AMD64}
     served.document("app", "1", index_of(entry), INDEX)
     shown = served.show()
-    there = ["digest", "index.json", "manifest.json", "manifests"]
+    there = ["digest", "index.json", "manifest-digest", "manifest.json", "manifests"]
     assert sorted(shown.names("app/1")) == there
     assert found_parts(shown, "app/1") == there
 

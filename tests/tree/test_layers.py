@@ -19,7 +19,7 @@ TOP = layer(whiteout("etc/motd"), file("etc/issue", b"top"), compression="zstd")
 def test_a_layer_tells_what_it_is(served: Served) -> None:
     served.push("app", "1", image_of(BASE, TOP))
     shown = served.show()
-    assert shown.names("app/1/layers") == ["0", "1"]
+    assert shown.names("app/1/layers") == ["000", "001"]
     for number, built in enumerate((BASE, TOP)):
         facts = {"digest": built.digest, "diff_id": built.diff_id, "media_type": built.media_type,
                  "size": len(built.blob), "created_by": f"layer {number}"}  # fmt: skip
@@ -51,8 +51,8 @@ def test_looking_into_one_layer_does_not_fetch_the_others(served: Served) -> Non
     assert served.server.paths(f"blobs/{BASE.digest}") == []
 
 
-@pytest.mark.parametrize("number", ["2", "00", "-1", "+0", "0x0", "١", "0 "])
-def test_numbers_are_written_in_one_way(served: Served, number: str) -> None:
+@pytest.mark.parametrize("number", ["2", "002", "00", "0000", "-1", "+0", "0x0", "١", "0 "])
+def test_numbers_are_written_with_three_digits_or_without_leading_zeros(served: Served, number: str) -> None:
     served.push("app", "1", image_of(BASE, TOP))
     with pytest.raises(NotFound):
         served.show().find(f"app/1/layers/{number}")
@@ -113,3 +113,28 @@ def test_a_layer_twice_in_one_image_is_passed_once(served: Served) -> None:
     shown = served.show()
     assert shown.names("app/1/rootfs/etc") == ["issue", "motd"]
     assert shown.stats.value("layers.passes") == 2
+
+
+def test_layers_sort_by_their_numbers_and_the_short_number_opens(served: Served) -> None:
+    served.push("app", "1", image_of(*[layer(file(f"f{number}")) for number in range(13)]))
+    shown = served.show()
+    assert sorted(shown.names("app/1/layers")) == [f"{number:03}" for number in range(13)]
+    for spelled in ("12", "012"):
+        assert shown.read(f"app/1/layers/{spelled}/created_by") == b"layer 12\n"
+        assert shown.names(f"app/1/layers/{spelled}/tree") == ["f12"]
+
+
+def test_a_layer_that_no_step_is_named_for_has_no_empty_created_by(served: Served) -> None:
+    built = image_of(BASE)
+    config = json.loads(built.config)
+    del config["history"]
+    content = json.dumps(config).encode()
+    manifest = json.loads(built.manifest)
+    manifest["config"] |= {"digest": str(Digest.of(content)), "size": len(content)}
+    for blob in (content, BASE.blob):
+        served.registry.add_blob("app", blob)
+    served.document("app", "1", json.dumps(manifest).encode(), MANIFEST)
+    shown = served.show()
+    assert "created_by" not in shown.names("app/1/layers/000")
+    with pytest.raises(NotFound):
+        shown.find("app/1/layers/000/created_by")
