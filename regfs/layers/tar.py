@@ -24,6 +24,8 @@ from regfs.model.attributes import device_number
 HARD_LINK = 0
 """The kind of an entry that is another name of an earlier one; every other kind is the type bits of a mode."""
 MAX_EXTENDED_HEADER = 1 << 20
+MAX_GLOBAL_RECORDS = 1 << 16
+"""Bytes of the PAX records that hold for all entries to come: each of these looks through them."""
 MAX_FILE_SIZE = (1 << 63) - 1
 
 _S = 1_000_000_000
@@ -74,6 +76,7 @@ class TarReader:
         self._left = 0
         self._padding = 0
         self._global: Records = {}
+        self._global_size = 0
 
     def __iter__(self) -> Iterator[TarEntry]:
         """Yield the entries; content that is not taken before the next is passed over. Raises BadLayer, TooLarge."""
@@ -83,7 +86,7 @@ class TarReader:
             while header.type in b"xXgLK":
                 payload = self._payload(header)
                 if header.type == b"g":
-                    self._global = self._global | parse_records(payload)
+                    self._add_global(payload)
                     records = self._global | records
                 elif header.type == b"L":
                     name = text(payload)
@@ -141,6 +144,16 @@ class TarReader:
         payload = self._feed.take(header.size)
         self._feed.skip(-header.size % BLOCK)
         return payload
+
+    def _add_global(self, payload: bytes) -> None:
+        """Take records that hold for all entries to come."""
+        self._global.update(parse_records(payload))
+        self._global_size += len(payload)
+        if self._global_size > MAX_GLOBAL_RECORDS:
+            # Keys that came again are counted once, but only looked for now and then.
+            self._global_size = sum(len(key) + len(value) for key, value in self._global.items())
+            if self._global_size > MAX_GLOBAL_RECORDS // 2:
+                raise TooLarge(f"global PAX headers of more than {MAX_GLOBAL_RECORDS // 2} bytes")
 
     def _entry(self, header: Header, records: Records, name: bytes | None, link: bytes | None) -> TarEntry:
         size, uid, gid, mtime_ns = header.size, header.uid, header.gid, header.mtime * _S

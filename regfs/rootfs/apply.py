@@ -4,7 +4,7 @@ Where a directory of the layer goes is found out when its first real entry comes
 then, and a directory that only holds whiteouts is never made. Three cases, told apart by *state*:
 
     fresh    the layer itself made the directory, at its own path: nothing of other layers can be in it, and its
-             entries are copied by SQLite alone, many at once (_flush)
+             entries are copied by SQLite alone, many at once (fresh_entries.py)
     placed   it was there already, or lies behind a symbolic link of a lower layer: each entry is looked up
     (none)   no entry needed it yet
 
@@ -21,6 +21,7 @@ from posixpath import normpath
 from regfs.errors import BadLayer
 from regfs.model.attributes import mode_of
 from regfs.model.layer_entry import NOWHERE, ROOT_ROW, EntryFlag, Row
+from regfs.rootfs.fresh_entries import FreshEntries
 from regfs.rootfs.whiteout import OPAQUE_MARKER, hidden_name, marker_of
 from regfs.rootfs.working_tree import EXPLICIT, IMPLIED_DIRECTORY, LINKED, ROOT, Name, WorkingTree, implied_below
 from regfs.store.layer_index import LayerIndex
@@ -49,17 +50,18 @@ class LayerApplication:
         self._places: dict[int, int] = {ROOT_ROW: ROOT}
         self._grafted: set[int] = set()
         self._touched: set[int] = set()
+        self._cleared: set[int] = set()
+        # The last marker's directory and its place, while nothing but markers comes: most of them have it in common.
+        # What they hide is in that place or elsewhere, and never on a way to it that leads through no symbolic link.
+        self._hidden_in: tuple[int, int] | None = None
         self._below: dict[int, tuple[int, bytes]] = {}
-        self._copied = ROOT_ROW
-        self._seen = ROOT_ROW
-        self._new_names: list[tuple[int, bytes, int, bytes, int, int, int]] = []
-        self._new_directories: list[tuple[int, int, int, bytes | None]] = []
+        self._fresh = FreshEntries(tree, layer)
         self._implied: dict[int, bytes] = {}
 
     def run(self) -> None:
         """Apply all entries. Raises BadLayer where an unpacker would refuse the layer, naming layer and path."""
         self._apply_root(self._index.row(ROOT_ROW))
-        state, base, below = self._state, self._base, self._below
+        state, base, below, fresh = self._state, self._base, self._below, self._fresh
         with self._tree.reading(self._index.path):
             for row, parent, inode, flags, is_directory in self._index.outline():
                 if flags & _REMARKABLE or parent < 0 or state[parent] != _FRESH or inode in below:
@@ -67,9 +69,9 @@ class LayerApplication:
                 elif is_directory:
                     key = base | row
                     state[row] = _FRESH
-                    self._new_directories.append((key, base | parent, key, None))
-                self._seen = row
-            self._flush()
+                    fresh.directories.append((key, base | parent, key, None))
+                fresh.seen = row
+            fresh.write()
 
     def _apply_root(self, root: Row) -> None:
         """Take the root's attributes; the base layer's root is as fresh as any directory that a layer makes."""
@@ -95,12 +97,14 @@ class LayerApplication:
             return
         elif flags & _WHITEOUT:
             self._white_out(entry)
+            return
         elif flags & _OPAQUE_MARKER:
             self._make_opaque(entry)
         elif stat.S_ISDIR(mode_of(entry.attributes)):
             self._put_directory(entry)
         else:
             self._put_file(entry)
+        self._hidden_in = None
 
     # Entries
 
@@ -149,7 +153,7 @@ class LayerApplication:
                 return
             self._clobber(place, entry)
             self._tree.remove_name(place, entry.name)
-        self._flush()
+        self._fresh.write()
         target = normpath(b"/" + (entry.target or b"")).lstrip(b"/")
         directory, _, name = target.rpartition(b"/")
         at, missing = self._tree.resolve(ROOT, directory)
@@ -208,7 +212,10 @@ class LayerApplication:
         """
         if self._state[row] == _FRESH:
             return None
+        if self._hidden_in is not None and self._hidden_in[0] == row:
+            return self._hidden_in[1]
         place, chain = self._nearest(row)
+        leads_through_links = bool(self._grafted)
         for entry in chain:
             found = None if entry.flags & _MARKERS else self._tree.lookup(place, entry.name)
             if found is None:
@@ -221,6 +228,8 @@ class LayerApplication:
             place, missing = self._follow(place, found)
             if missing:
                 return None
+            leads_through_links = True
+        self._hidden_in = None if leads_through_links else (row, place)
         return place
 
     def _nearest(self, row: int) -> tuple[int, list[Row]]:
@@ -239,8 +248,8 @@ class LayerApplication:
             self._state[row] = _FRESH
             attributes = self._attributes_below(place, key)
             own = self._implied.get(key)
-            self._new_names.append((place, name, key, attributes, self._layer, key, 0))
-            self._new_directories.append((key, place, key, own))
+            self._fresh.names.append((place, name, key, attributes, self._layer, key, 0))
+            self._fresh.directories.append((key, place, key, own))
             return key
         self._demote(place, parent)
         found = self._tree.lookup(place, name)
@@ -267,7 +276,7 @@ class LayerApplication:
 
     def _follow(self, place: int, link: Name) -> tuple[int, list[bytes]]:
         """Return where the symbolic link *link* of *place* leads, as WorkingTree.resolve does."""
-        self._flush()
+        self._fresh.write()
         return self._tree.resolve(place, self._tree.read_link(link.node))
 
     def _make(self, place: int, name: bytes, entry: Row | None) -> int:
@@ -325,7 +334,7 @@ class LayerApplication:
         """Before an entry of *row* is looked up in *place*: if that is another row's fresh directory, it is no more."""
         made = place & ROW_MASK
         if place >> LAYER_SHIFT == self._layer and made != row and self._state[made] == _FRESH:
-            self._flush()
+            self._fresh.write()
             self._set_placed(made)
             self._places[made] = place
 
@@ -356,17 +365,20 @@ class LayerApplication:
 
     def _remove(self, place: int, name: bytes, directory: int) -> None:
         """Remove *directory*, which is *name* in *place*, with all below it."""
-        self._flush()
+        self._fresh.write()
         for made in self._tree.remove_tree(place, name, directory, layer=self._layer):
             self._set_placed(made & ROW_MASK)
         self._forget_grafts()
 
     def _clear(self, directory: int) -> None:
         """Remove from *directory* and below it what this layer has not written or passed through."""
-        self._flush()
+        self._fresh.write()
         directories = [directory]
         while directories:
             directory = directories.pop()
+            if directory in self._cleared:
+                continue  # all that came since is this layer's; a marker in each directory costs no walk below it
+            self._cleared.add(directory)
             self._tree.remove_others(directory, layer=self._layer)
             for name, below in self._tree.subdirectories(directory):
                 if not self._is_touched(below):
@@ -379,16 +391,6 @@ class LayerApplication:
         """Tell whether a marker makes *entry* opaque; else it has replaced something of its own layer."""
         marker = self._index.lookup(entry.row, OPAQUE_MARKER)
         return marker is not None or self._index.lookup(entry.parent, marker_of(entry.name)) is not None
-
-    def _flush(self) -> None:
-        """Write the entries of fresh directories, up to the last one seen, that were not written yet."""
-        if self._seen > self._copied:
-            self._tree.copy_entries(self._layer, self._copied, self._seen)
-            self._copied = self._seen
-        self._tree.put_implied(self._new_names)
-        self._tree.put_parents(self._new_directories)
-        self._new_names.clear()
-        self._new_directories.clear()
 
     def _path(self, entry: Row) -> bytes:
         names = [entry.name]

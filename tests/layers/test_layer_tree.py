@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from regfs.errors import BadLayer
+from regfs.layers.feed import ByteFeed
+from regfs.layers.layer_tree import LayerTree
+from regfs.layers.tar import HARD_LINK, TarReader
 from regfs.model.attributes import Attributes
-from regfs.model.layer_entry import NOWHERE, EntryFlag, unpack_xattrs
+from regfs.model.layer_entry import NOWHERE, EntryFlag, Row, unpack_xattrs
 from tests.layers.passed import Passed, passed, passed_tar
 from tests.support.images import (
     TarEntry,
@@ -30,6 +34,7 @@ from tests.support.images import (
     write_layout,
 )
 from tests.support.snapshot import differences, snapshot
+from tests.support.steps import steps
 
 IMPLIED, OPAQUE, WHITEOUT = EntryFlag.IMPLIED, EntryFlag.OPAQUE, EntryFlag.WHITEOUT
 NONE = EntryFlag(0)
@@ -343,3 +348,41 @@ def test_a_layer_alone_is_what_umoci_unpacks(tmp_path: Path, entries: tuple[TarE
             # umoci leaves the time of unpacking on what no entry describes.
             theirs[path] = replace(theirs[path], mtime_ns=0)
     assert differences(ours.snapshot(), theirs) == []
+
+
+class NoRows:
+    """Takes the rows of a tree that only its cost is asked of."""
+
+    def add(self, row: Row) -> None:
+        pass
+
+    def remove(self, rows: Iterable[int]) -> None:
+        list(rows)
+
+    rename = add_flags = set_nlinks = lambda self, rows, *_: list(rows)
+
+
+@pytest.mark.parametrize("target", ["{last}/f", "not/there"], ids=["of this layer", "of a lower one"])
+def test_a_hard_link_costs_the_same_among_many_directories_as_among_few(target: str) -> None:
+    def cost(directories: int) -> int:
+        last = f"d{directories - 1:06}"
+        made = [directory(f"d{number:06}") for number in range(directories)]
+        links = [hardlink(f"{last}/l{number}", target.format(last=last)) for number in range(20)]
+        reader = TarReader(ByteFeed(iter([tar_of(*made, file(f"{last}/f", b"x"), *links)])))
+        tree = LayerTree(NoRows())
+        links_of_it = []
+        for entry in reader:
+            if entry.kind == HARD_LINK:
+                links_of_it.append(entry)
+            else:
+                tree.add(entry, None)
+        return steps(lambda: [tree.add(entry, None) for entry in links_of_it])
+
+    assert cost(2000) < cost(20) * 1.1
+
+
+def test_a_path_that_links_make_longer_than_linux_takes_is_refused(tmp_path: Path) -> None:
+    deeper = symlink("deeper", "/".join(["d" * 200] * 15))
+    chain = "/".join(["deeper", *("d" * 200 for _ in range(10))])
+    with pytest.raises(BadLayer, match="a path of more than 4096 bytes"):
+        passed(tmp_path, deeper, directory(f"{chain}/e"), hardlink("h", f"{chain}/not here"))

@@ -142,6 +142,20 @@ def test_an_empty_pax_record_means_the_header() -> None:
     )
 
 
+def test_global_headers_without_end_are_refused_before_each_entry_has_to_look_through_them() -> None:
+    headers = b"".join(
+        file("g", b"31 SCHILY.xattr.user.n%04d=abc\n" % number, type=b"g").pack() for number in range(4000)
+    )
+    with pytest.raises(TooLarge, match="global PAX headers"):
+        list(TarReader(ByteFeed(iter([headers]))))
+
+
+def test_many_global_headers_that_say_the_same_are_read() -> None:
+    header = file("g", b"52 comment=" + b"0" * 40 + b"\n", type=b"g").pack()
+    tar = b"".join(header + file(f"f{number}").pack() for number in range(3000))
+    assert len(list(TarReader(ByteFeed(iter([tar]))))) == 3000
+
+
 def test_a_global_header_holds_until_the_next_and_a_local_one_overrides_it() -> None:
     globally = member("one", uid=1)
     tar = written_by_tarfile([globally], tarfile.PAX_FORMAT, pax_headers={"uid": "77", "mtime": "5.25"})[: BLOCK * 3]

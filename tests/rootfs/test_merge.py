@@ -30,6 +30,7 @@ from tests.support.images import (
     whiteout,
 )
 from tests.support.snapshot import Entry
+from tests.support.steps import steps
 from tests.support.trees import MergedImage
 
 Stack = Callable[..., MergedImage]
@@ -486,3 +487,37 @@ def test_a_name_means_the_same_however_often_names_beside_it_are_asked_for(stack
                     image.rootfs.lookup(where, name.encode())
             else:
                 assert image.rootfs.lookup(where, name.encode()) == shown[name.encode()]
+
+
+def deep_image(count: int, entry: Callable[[str], TarEntry], *, depth: int) -> tuple[BuiltLayer, BuiltLayer]:
+    """Return a layer of *count* files far below the root, and one of *count* entries that *entry* makes of them."""
+    paths = ["/".join(["d"] * depth) + f"/f{number}" for number in range(count)]
+    return layer(*map(file, paths), compression="none"), layer(*map(entry, paths), compression="none")
+
+
+def cost_of_merging(directory: Path, *layers: BuiltLayer) -> int:
+    """Return the steps of merging *layers*."""
+    image = MergedImage(directory, *layers)
+    try:
+        return steps(lambda: merge(image.indexes, directory / "again"))
+    finally:
+        image.close()
+
+
+@pytest.mark.parametrize("entry", [whiteout, file])
+def test_an_entry_costs_the_same_however_deep_it_lies(tmp_path: Path, entry: Callable[[str], TarEntry]) -> None:
+    def cost(depth: int) -> int:
+        few = cost_of_merging(tmp_path / f"{depth} few", *deep_image(10, entry, depth=depth))
+        return cost_of_merging(tmp_path / f"{depth} many", *deep_image(60, entry, depth=depth)) - few
+
+    assert cost(100) < cost(10) * 1.2
+
+
+def test_opaque_markers_at_each_depth_cost_no_walk_each(tmp_path: Path) -> None:
+    def cost(depth: int) -> int:
+        paths = ["/".join(["d"] * each) for each in range(depth, 0, -1)]
+        lower = layer(*(file(f"{path}/old") for path in paths), compression="none")
+        upper = layer(file(f"{paths[0]}/new"), *map(opaque, paths), compression="none")
+        return cost_of_merging(tmp_path / str(depth), lower, upper)
+
+    assert cost(200) < cost(50) * 6

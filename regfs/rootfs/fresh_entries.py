@@ -1,0 +1,37 @@
+"""The entries of a layer that need no look-up, because the layer itself made their directory: written many at once.
+
+SQLite copies the plain ones by itself, from the layer's index; implied directories have no row there that says all, and
+are kept here until then. Used by apply.py; one thread.
+"""
+
+from __future__ import annotations
+
+from regfs.model.layer_entry import ROOT_ROW
+from regfs.rootfs.working_tree import WorkingTree
+
+
+class FreshEntries:
+    """What waits to be written into *tree* of the layer of that number.
+
+    *seen* is the last row that the merge has come to; *names* and *directories* are rows of the tree's tables.
+    """
+
+    __slots__ = ("_copied", "_layer", "_tree", "directories", "names", "seen")
+
+    def __init__(self, tree: WorkingTree, layer: int) -> None:
+        self._tree = tree
+        self._layer = layer
+        self._copied = ROOT_ROW
+        self.seen = ROOT_ROW
+        self.names: list[tuple[int, bytes, int, bytes, int, int, int]] = []
+        self.directories: list[tuple[int, int, int, bytes | None]] = []
+
+    def write(self) -> None:
+        """Write what was not written yet: before anything in the tree is looked up or removed by its directory."""
+        if self.seen > self._copied:
+            self._tree.copy_entries(self._layer, self._copied, self.seen)
+            self._copied = self.seen
+        self._tree.put_implied(self.names)
+        self._tree.put_parents(self.directories)
+        self.names.clear()
+        self.directories.clear()
