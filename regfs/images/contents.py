@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -24,7 +23,7 @@ from cachetools import TTLCache
 
 from regfs.errors import BadContent, CacheDamaged, CacheFailure, NotFound, RegistryTimeout
 from regfs.images.fetching import twice_if_wrong
-from regfs.images.own_process import beside_the_first
+from regfs.images.own_process import beside_the_first, workers
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.media_types import layer_compression
@@ -45,9 +44,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A pass keeps two cores busy, and each takes tens of megabytes of memory; more at once would only take more memory.
-_PASSES_AT_ONCE = max(2, os.cpu_count() or 1)
-# More wait for a turn, so that the next one begins at once.
+# More than there are workers wait for a turn, so that the next one begins at once.
 _LAYERS_AT_ONCE = 8
 
 _Flight = tuple[str, Digest, Digest, int]
@@ -86,7 +83,7 @@ class Contents:
         self._flights = flights
         self._stats = stats
         self._lock = threading.Lock()
-        self._turns = threading.Semaphore(_PASSES_AT_ONCE)
+        self._turns = threading.Semaphore(workers())
         self._passing: dict[_Flight, Passing] = {}
         self._indexes: WeakValueDictionary[Digest, LayerIndex] = WeakValueDictionary()
         # Where the layers in use came from.
@@ -165,7 +162,7 @@ class Contents:
             raise
         self._stats.count("layers.passes")
         self._stats.count("layers.bytes", blob.descriptor.size)
-        threading.Thread(target=self._settle, name="settle", daemon=True).start()
+        self._store.settle_soon()
         index = self._open_index(blob)
         if index is None:
             raise CacheFailure(f"layer {blob.diff_id} vanished from the cache while it was opened")
@@ -191,12 +188,6 @@ class Contents:
             finally:
                 with self._lock:
                     del self._passing[_flight_of(blob)]
-
-    def _settle(self) -> None:
-        try:
-            self._store.settle()
-        except CacheFailure as failure:
-            log.warning("%s", failure)
 
     # Images.
 

@@ -1,4 +1,4 @@
-"""Processes of our own that do heavy work: what they are started with, how nice they are, what comes of their errors.
+"""Processes of our own that do heavy work: how many, what they are started with, how nice they are, their errors.
 
 Used by contents.py, passing.py and merging.py, and by the processes themselves: nothing here needs more than the error
 tree.
@@ -28,6 +28,37 @@ _STEP = 1.25
 _NICEST = 10
 # Each session is a group whose niceness counts among groups. Source: sched(7), "The autogroup feature".
 _AUTOGROUP = Path("/proc/self/autogroup")
+
+MOST_WORKERS = 4
+"""A pass takes up to two cores and tens of megabytes of memory, and few registries send faster than four inflate."""
+# The CPU time that a container may use. Source: Documentation/admin-guide/cgroup-v2.rst, "cpu.max".
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+
+
+def usable_cpus() -> int:
+    """Return how many CPUs this process may use: by its affinity, and by the quota of its cgroup (version 2)."""
+    cpus = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError, StopIteration):
+        own = next(line for line in _OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))
+        within = Path(own.removeprefix("0::/"))
+        for group in (within, *within.parents):
+            cpus = min(cpus, _quota(_CGROUPS / group / "cpu.max", cpus))
+    return cpus
+
+
+def _quota(path: Path, cpus: int) -> int:
+    """Return how many CPUs the file allows, *cpus* where there is none or no limit is set."""
+    try:
+        quota, period = path.read_text().split()
+    except OSError:
+        return cpus
+    return cpus if quota == "max" else max(1, math.ceil(int(quota) / int(period)))
+
+
+def workers() -> int:
+    """Return how many passes may run at once. Never one alone: while one waits for its registry, another works."""
+    return min(MOST_WORKERS, max(2, usable_cpus()))
 
 
 def beside_the_first(sizes: Sequence[int]) -> int:

@@ -203,14 +203,16 @@ class LayerStore:
                 marker.unlink(missing_ok=True)
 
     def settle_soon(self) -> None:
-        """Let a thread settle; one at a time, and once more for what became visible meanwhile."""
+        """Let a thread settle; one at a time, and once more for what became visible meanwhile.
+
+        A verb that ends before it has settled calls settle() itself.
+        """
         with self._lock:
             self._settle_again = True
             if self._settling:
                 return
             self._settling = True
-        # Not a daemon thread: a command that ends right after its pass shall leave a durable cache.
-        threading.Thread(target=self._settle_while_asked, name="settle").start()
+        threading.Thread(target=self._settle_while_asked, name="settle", daemon=True).start()
 
     def _settle_while_asked(self) -> None:
         while True:

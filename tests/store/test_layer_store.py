@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +105,40 @@ def test_a_layer_is_young_until_it_is_settled(tmp_path: Path) -> None:
     store.settle()
     assert list((tmp_path / "young").iterdir()) == []
     assert store.is_passed(LAYER)
+
+
+class SlowDisk(LayerStore):
+    """Settles for as long as *go* is not set, and counts how many do at once."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.go = threading.Event()
+        self.begun = threading.Semaphore(0)
+        self.threads: list[int] = []
+
+    def settle(self) -> None:
+        self.threads.append(sum(thread.name == "settle" for thread in threading.enumerate()))
+        self.begun.release()
+        assert self.go.wait(60)
+        super().settle()
+
+
+def test_many_layers_do_not_make_many_threads_that_sync_the_disk(tmp_path: Path) -> None:
+    store = SlowDisk(tmp_path)
+    keep(store)
+    store.settle_soon()
+    assert store.begun.acquire(timeout=60)
+    for _ in range(20):
+        store.settle_soon()
+    store.go.set()
+    assert store.begun.acquire(timeout=60)
+    for thread in threading.enumerate():
+        if thread.name == "settle":
+            thread.join(60)
+    assert max(store.threads) == 1
+    # The first did not see what became visible later; one more sees it all.
+    assert len(store.threads) == 2
+    assert list((tmp_path / "young").iterdir()) == []
 
 
 def test_a_young_layer_survives_a_crash_of_the_daemon(tmp_path: Path) -> None:
