@@ -6,7 +6,7 @@ The options themselves are config.OPTIONS; here they get their headings. Pure; n
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from regfs.config import OPTIONS, Option, suggestion
@@ -23,11 +23,11 @@ class Parser(argparse.ArgumentParser):
         raise InvalidOption(message)
 
 
-def mount_parser(verbs: Iterable[str]) -> Parser:
-    """Return the parser of `regfs [OPTIONS] [SOURCE] MOUNTPOINT`; its usage names the *verbs* too."""
+def mount_parser() -> Parser:
+    """Return the parser of `regfs [OPTIONS] [SOURCE] MOUNTPOINT`."""
     parser = Parser(
         prog="regfs",
-        usage=f"{MOUNT_USAGE}\n       regfs {{{','.join(verbs)}}} …   (each has its own --help)",
+        usage=f"{MOUNT_USAGE}\n       regfs VERB …",
         description="Shows OCI and Docker registries as directories. SOURCE is the default registry.",
         add_help=False,
         allow_abbrev=False,

@@ -55,10 +55,11 @@ def check_device() -> None:
         raise MountFailure(f"{FUSE_DEVICE}: {error.strerror}; is the fuse module loaded? modprobe fuse") from None
 
 
-def umount(path: str, *, lazily: bool) -> str:
+def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
     """Unmount the regfs on *path*, alive or dead, and return what to tell the user.
 
-    Raises MountFailure where something else or nothing is mounted there, or somebody uses it, whom it names.
+    *by_force* ends its connection first, so that a daemon that hangs holds up no process any longer.
+    Raises MountFailure where something else or nothing is mounted there, or a process uses it, which it names.
     """
     point = mountpoints.resolved(path)
     mounted = mountpoints.mounted_at(point)
@@ -66,8 +67,11 @@ def umount(path: str, *, lazily: bool) -> str:
         raise MountFailure(f"nothing is mounted on {point}")
     if mounted.kind != FILE_SYSTEM_TYPE:
         raise MountFailure(f"{point} is a mount of another kind ({mounted.kind}, {mounted.source}); umount {point}")
+    gone = f"{mounted.source} is no longer mounted on {point}"
+    if by_force and mountpoints.abort(mounted.device, point) and mountpoints.topmost(point) != mounted:
+        return gone  # one of the ways to end a connection takes the mount away with it
     try:
-        mountpoints.unmount(point, lazily=lazily)
+        mountpoints.unmount(point, lazily=lazily or by_force)
     except MountFailure as failure:
         holders = list(holding(point))
         if "busy" not in str(failure).lower() or lazily:
@@ -75,7 +79,7 @@ def umount(path: str, *, lazily: bool) -> str:
         raise MountFailure(
             f"{point} is in use{_by(holders)}; regfs umount --lazy {point} takes it away all the same"
         ) from None
-    return f"{mounted.source} is no longer mounted on {point}"
+    return gone
 
 
 def holding(point: str) -> Iterator[str]:

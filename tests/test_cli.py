@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from regfs.cli.commands import VERBS
+from regfs.cli.guesses import verb_like_words
 from regfs.cli.main import guarded, run
 from regfs.config import OPTIONS
 from regfs.errors import InvalidOption, NotFound
@@ -48,10 +51,85 @@ def test_help_tells_every_option_under_a_heading(tmp_path: Path) -> None:
     assert all(f"\n{heading}:\n" in text for heading in ("mounting", "registries", "cache", "log"))
 
 
-@pytest.mark.parametrize("verb", sorted(VERBS))
+@pytest.mark.parametrize("verb", sorted(set(VERBS) - {"mount"}))
 def test_every_verb_has_help(verb: str, tmp_path: Path) -> None:
     done = regfs(verb, "--help", directory=tmp_path)
     assert (done.returncode, done.stdout.startswith(f"usage: regfs {verb}")) == (0, True)
+
+
+def test_help_tells_every_verb(tmp_path: Path) -> None:
+    text = regfs("--help", directory=tmp_path).stdout
+    assert all(f"\n  regfs {name} " in text for name, verb in VERBS.items() if verb.summary)
+    assert regfs("help", directory=tmp_path).stdout == text
+
+
+def test_help_of_a_verb_is_that_verbs_help(tmp_path: Path) -> None:
+    assert regfs("help", "cache", directory=tmp_path).stdout == regfs("cache", "--help", directory=tmp_path).stdout
+
+
+def test_version_is_a_verb_too(tmp_path: Path) -> None:
+    assert regfs("version", directory=tmp_path).stdout == regfs("--version", directory=tmp_path).stdout
+
+
+@pytest.mark.parametrize("word", sorted(verb_like_words()))
+def test_a_verb_of_another_tool_is_answered_and_never_mounts(word: str) -> None:
+    for arguments in ([word, "/mnt"], [word], [word, "--help"], ["-q", word, "/mnt"], [word, "a", "b", "c"]):
+        said = refusal(*arguments)
+        assert said.startswith(f"{word} is no verb of regfs; ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ls", "M"], "did you mean regfs status"),
+        (["pull", "debian"], "did you mean regfs prefetch IMAGE"),
+        (["unmout", "M"], "did you mean regfs unmount?"),
+        (["statsu"], "did you mean regfs status?"),
+        (["Prefech", "debian"], "did you mean regfs prefetch?"),
+        (["--offline", "prefetch", "debian"], "options come after the verb: regfs prefetch"),
+        (["mount", "docker.io", "/mnt"], "regfs HOST MOUNTPOINT"),
+        (["mount"], "regfs MOUNTPOINT"),
+        (["help", "prefech"], "did you mean prefetch?"),
+    ],
+)
+def test_a_word_like_a_verb_is_answered_with_the_right_one(arguments: list[str], said: str) -> None:
+    assert said in refusal(*arguments)
+
+
+def test_a_directory_that_is_called_like_a_verb_can_be_given_with_a_dot(tmp_path: Path) -> None:
+    for name in ("./ls", "./statsu", "mnt", "localhost"):
+        done = regfs(name, directory=tmp_path)
+        assert (done.returncode, done.stderr.count("does not exist; create it: mkdir")) == (1, 1), name
+
+
+def test_a_directory_that_is_nearly_called_like_a_verb_is_a_mount_point(tmp_path: Path) -> None:
+    (tmp_path / "caches").touch()
+    assert "did you mean regfs cache?" in regfs("caches", directory=tmp_path).stderr
+    (tmp_path / "caches").unlink()
+    (tmp_path / "caches").mkdir()
+    assert "/nowhere/log cannot be written" in regfs("--log-file", "/nowhere/log", "caches", directory=tmp_path).stderr
+
+
+@pytest.mark.parametrize("words", [["unmount"], ["-u"], ["-uz"], ["--unmount"], ["umount", "-u"], ["umount", "-uz"]])
+def test_what_other_tools_unmount_with_unmounts(words: list[str], tmp_path: Path) -> None:
+    done = regfs(*words, tmp_path, directory=tmp_path)
+    assert (done.returncode, done.stderr) == (1, f"regfs: nothing is mounted on {tmp_path}\n")
+
+
+def test_a_hangup_does_not_end_a_verb(tmp_path: Path) -> None:
+    """`pkill -HUP regfs` once ended a prefetch in the middle of a layer, and so did the end of the terminal."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        image = f"127.0.0.1:{silent.getsockname()[1]}/no/image"
+        command = [*regfs_command(), "prefetch", "--cache-dir", "cache", image]
+        with subprocess.Popen(
+            command, env=environment_for(tmp_path), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as verb:
+            connection, _ = silent.accept()  # the verb is at work
+            verb.send_signal(signal.SIGHUP)
+            connection.close()
+            silent.close()
+            verb.communicate(timeout=100)
+            assert verb.returncode == 5
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,22 @@ def test_a_lazy_umount_leaves_who_is_inside_in_peace(mounted: Mounted) -> None:
     assert wait_for_exit(pids) == []
 
 
+def test_umount_by_force_lets_processes_go_that_a_hanging_daemon_holds(mounted: Mounted) -> None:
+    pids = mounted.processes()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with subprocess.Popen(["stat", str(mounted.path / "library")], stderr=subprocess.PIPE) as inside:
+            done = mounted.run(*regfs_command(), "umount", "--force", mounted.path, check=False)
+            inside.communicate(timeout=60)
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    assert (done.returncode, done.stdout) == (0, f"docker.io is no longer mounted on {mounted.path}\n")
+    assert (mounts_at(mounted.path), inside.returncode) == ([], 1)
+    assert wait_for_exit(pids) == []
+
+
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_unmounts_and_ends_with_zero(

@@ -6,30 +6,47 @@ Used by main.py. What a verb needs is imported when it runs: `regfs --help` and 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
-from regfs.arguments import Parser, add_common, refuse_unknown, verb_parser
+from regfs.arguments import Parser, add_common, mount_parser, refuse_unknown, verb_parser
 from regfs.cli.mounting import default_config
 from regfs.cli.output import tell, warn
-from regfs.config import Config, with_options
+from regfs.config import Config, suggestion, with_options
+from regfs.errors import InvalidOption
+from regfs.version import VERSION
 
 FAILED = 1
-Verb = Callable[[Sequence[str], Mapping[str, str]], int]
+
+
+class Verb(NamedTuple):
+    """A verb: what `regfs --help` says of it, and how it is run; *run* returns the exit code and raises RegfsError."""
+
+    usage: str
+    summary: str
+    run: Callable[[Sequence[str], Mapping[str, str]], int]
 
 
 def umount_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """`regfs umount [-l] MOUNTPOINT`."""
+    """`regfs umount [-l|-f] MOUNTPOINT`."""
     del environment
     parser = verb_parser("umount", "Unmount a regfs, alive or dead.")
-    parser.add_argument("-l", "--lazy", action="store_true", help="also where it is in use; who is inside may stay")
+    parser.add_argument(
+        "-l", "-z", "--lazy", action="store_true", help="also where it is in use: processes inside keep what they see"
+    )
+    parser.add_argument(
+        "-f", "--force", action="store_true", help="also where it hangs: processes inside get errors from now on"
+    )
+    parser.add_argument("-u", dest="unmount", action="store_true", help=argparse.SUPPRESS)  # as fusermount has it
     parser.add_argument("mountpoint", metavar="MOUNTPOINT")
     given = _parse_verb(parser, arguments)
     if given is None:
         return 0
     from regfs import checks
 
-    tell(checks.umount(given.mountpoint, lazily=given.lazy))
+    tell(checks.umount(given.mountpoint, lazily=given.lazy, by_force=given.force))
     return 0
 
 
@@ -102,13 +119,89 @@ def status_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
     return 0 if all(each.state == "alive" for each in found) else FAILED
 
 
+def mount_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """`regfs mount`: the word is kept for a mount of one image."""
+    del arguments, environment
+    raise InvalidOption(
+        "to mount needs no verb: regfs MOUNTPOINT shows all registries, regfs HOST MOUNTPOINT makes HOST the default "
+        "one; an image is a directory in it"
+    )
+
+
+def help_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """`regfs help [VERB]`."""
+    parser = verb_parser("help", "Show all options and verbs, or how one verb is used.")
+    parser.add_argument("verb", metavar="VERB", nargs="?")
+    given = _parse_verb(parser, arguments)
+    if given is None:
+        return 0
+    if given.verb is None:
+        tell(mount_help())
+        return 0
+    verb = verb_named(given.verb)
+    if verb is None:
+        raise InvalidOption(f"{given.verb} is no verb of regfs{suggestion(given.verb, VERBS)}")
+    return verb.run(["--help"], environment)
+
+
+def version_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """`regfs version`, the same as `regfs --version`."""
+    del environment
+    parser = verb_parser("version", "Show the versions of regfs and of what it runs with.")
+    if _parse_verb(parser, arguments) is not None:
+        tell(version())
+    return 0
+
+
 VERBS: dict[str, Verb] = {
-    "umount": umount_verb,
-    "unpack": unpack_verb,
-    "prefetch": prefetch_verb,
-    "cache": cache_verb,
-    "status": status_verb,
+    "umount": Verb("[-l|-f] MOUNTPOINT", "unmount, alive or dead", umount_verb),
+    "status": Verb("[MOUNTPOINT…]", "what the mounts are doing", status_verb),
+    "prefetch": Verb("IMAGE", "fetch an image into the cache", prefetch_verb),
+    "unpack": Verb("IMAGE [DIR]", "write the files of an image into a directory", unpack_verb),
+    "cache": Verb("du|prune|verify", "look after the cache", cache_verb),
+    "mount": Verb("", "", mount_verb),
+    "help": Verb("[VERB]", "show this, or how a verb is used", help_verb),
+    "version": Verb("", "show versions", version_verb),
 }
+ALIASES = {"unmount": "umount"}
+
+
+def verb_named(word: str) -> Verb | None:
+    """Return the verb *word*, or that which it is another name of; None where it is no verb."""
+    return VERBS.get(ALIASES.get(word, word))
+
+
+def mount_help() -> str:
+    """Return what `regfs --help` prints."""
+    shown = [(f"{name} {verb.usage}".rstrip(), verb.summary) for name, verb in VERBS.items() if verb.summary]
+    width = max(len(call) for call, _ in shown)
+    verbs = "\n".join(f"  regfs {call:<{width}}  {summary}" for call, summary in shown)
+    return f"{mount_parser().format_help().rstrip()}\n\nverbs (each has its own --help):\n{verbs}"
+
+
+def version() -> str:
+    """Return what `--version` prints: regfs, and what it would run with."""
+    import platform as machine
+    from importlib.util import find_spec
+
+    parts = {
+        "Python": machine.python_version(),
+        "kernel": f"{os.uname().sysname} {os.uname().release}",
+        "driver": "kernel (/dev/fuse)" if sys.platform == "linux" else "fusepy",
+        "libfuse 2": "found" if _has_libfuse() else "not found; only --driver fusepy needs it",
+        "isal": "found" if find_spec("isal") else "not found: gzip at a quarter of the speed",
+    }
+    return "\n".join([f"regfs {VERSION}", *(f"{name}: {value}" for name, value in parts.items())])
+
+
+def _has_libfuse() -> bool:
+    import ctypes
+
+    try:
+        ctypes.CDLL("libfuse.so.2")
+    except OSError:
+        return False
+    return True
 
 
 def _parse_verb(parser: Parser, arguments: Sequence[str], *, headings: Sequence[str] = ()) -> argparse.Namespace | None:

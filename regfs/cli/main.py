@@ -13,12 +13,15 @@ Nothing heavy is imported before it is known to be needed: `regfs --version` is 
 from __future__ import annotations
 
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from regfs.arguments import MOUNT_USAGE, mount_parser, refuse_unknown
-from regfs.cli.commands import VERBS
+from regfs.cli.commands import ALIASES, VERBS, mount_help, verb_named, version
+from regfs.cli.guesses import refuse_verb_like
 from regfs.cli.mounting import mount, mount_config, run_mount_helper, with_source
 from regfs.cli.output import tell, warn
 from regfs.errors import (
@@ -32,11 +35,12 @@ from regfs.errors import (
     RegistryTimeout,
     RegistryUnavailable,
 )
-from regfs.version import VERSION
 
 FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FAILED, USAGE = 1, 2
 MOUNT_FAILURE = 32
+# What fusermount(1) and other tools unmount with.
+_UNMOUNTING = re.compile(r"-u|-uz|-zu|--umount|--unmount")
 _EXIT_CODES: tuple[tuple[type[RegfsError], int], ...] = (
     (InvalidOption, USAGE),
     (NotFound, 3),
@@ -51,6 +55,9 @@ _EXIT_CODES: tuple[tuple[type[RegfsError], int], ...] = (
 
 def main() -> NoReturn:
     """Run `regfs` and exit."""
+    if verb_named("".join(sys.argv[1:2])) is not None:
+        # `pkill -HUP regfs` is meant for mounts, and a verb goes on when its terminal is closed.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _leave(guarded(lambda: run(sys.argv[1:], os.environ)))
 
 
@@ -62,12 +69,17 @@ def mount_main() -> NoReturn:
 
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run `regfs` with *arguments* and return the exit code. Raises RegfsError."""
-    if arguments and arguments[0] in VERBS:
-        return VERBS[arguments[0]](arguments[1:], environment)
-    parser = mount_parser(VERBS)
+    first = arguments[0] if arguments else ""
+    if _UNMOUNTING.fullmatch(first):
+        return VERBS["umount"].run(["--lazy"] * ("z" in first) + list(arguments[1:]), environment)
+    verb = verb_named(first)
+    if verb is not None:
+        return verb.run(arguments[1:], environment)
+    parser = mount_parser()
     given, unknown = parser.parse_known_intermixed_args(list(arguments))
+    refuse_verb_like(given.paths, [*VERBS, *ALIASES])
     if given.help:
-        tell(parser.format_help().rstrip())
+        tell(mount_help())
         return 0
     if given.version:
         tell(version())
@@ -80,31 +92,6 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     config = mount_config(given, environment)
     *source, mountpoint = given.paths
     return mount(with_source(config, source[0]) if source else config, mountpoint, environment)
-
-
-def version() -> str:
-    """Return what `--version` prints: regfs, and what it would run with."""
-    import platform as machine
-    from importlib.util import find_spec
-
-    parts = {
-        "Python": machine.python_version(),
-        "kernel": f"{os.uname().sysname} {os.uname().release}",
-        "driver": "kernel (/dev/fuse)" if sys.platform == "linux" else "fusepy",
-        "libfuse 2": "found" if _has_libfuse() else "not found; only --driver fusepy needs it",
-        "isal": "found" if find_spec("isal") else "not found: gzip at a quarter of the speed",
-    }
-    return "\n".join([f"regfs {VERSION}", *(f"{name}: {value}" for name, value in parts.items())])
-
-
-def _has_libfuse() -> bool:
-    import ctypes
-
-    try:
-        ctypes.CDLL("libfuse.so.2")
-    except OSError:
-        return False
-    return True
 
 
 def guarded(command: Callable[[], int]) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from regfs.arguments import mount_helper_parser
+from regfs.cli.guesses import FILLERS
 from regfs.cli.output import tell, warn
 from regfs.config import OPTIONS, Config, default_cache_dir, with_options
 
@@ -97,7 +98,7 @@ def _with_words(config: Config, words: Sequence[str], *, sloppy: bool) -> Config
 
 def with_source(config: Config, source: str) -> Config:
     """Return *config* with SOURCE as its default registry; fstab's usual fillers mean the usual one."""
-    if source in ("none", "regfs", "registry", "-"):
+    if source in FILLERS:
         return config
     by_name = {option.name: option for option in OPTIONS}
     return with_options(config, [(by_name["default-registry"], source.removeprefix("https://").rstrip("/"))])

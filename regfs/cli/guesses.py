@@ -1,0 +1,72 @@
+"""First words that are no verb but like one: `regfs ls M` must not mount a registry named `ls` on M.
+
+Used by main.py. A registry's name has a dot, a colon or is `localhost`; what has none of them, and is a verb of other
+tools or nearly one of ours, is a mistake. Pure, but for one look whether a directory of that name is there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+
+from regfs.errors import InvalidOption
+
+# fstab(5) wants a first field also where there is nothing to say.
+FILLERS = frozenset({"none", "regfs", "registry", "-"})
+_NEAR = 0.76  # "unmout" is near "umount"; "mnt", a name that many mount points have, is not near "mount"
+
+_IN_A_MOUNT = "an image is a directory of a mount: {word} MOUNTPOINT/REPOSITORY/TAG/rootfs/…"
+# What other tools call it, by what to type instead.
+_REMEDIES = {
+    "did you mean regfs status (the mounts), regfs cache ls (the cached images), or ls MOUNTPOINT?": "ls list dir",
+    "did you mean regfs status?": "ps top info mounts",
+    "did you mean regfs cache ls?": "images image",
+    "did you mean regfs cache du (the cache), or du MOUNTPOINT/REPOSITORY/TAG/rootfs?": "du df",
+    "did you mean regfs cache prune?": "prune gc clean clear",
+    "did you mean regfs cache verify?": "verify check fsck",
+    "did you mean regfs cache rm IMAGE, or regfs umount MOUNTPOINT?": "rm rmi remove delete evict",
+    "did you mean regfs prefetch IMAGE, or regfs unpack IMAGE [DIR]?": "pull get fetch download copy pin",
+    "did you mean regfs unpack IMAGE [DIR]?": "export save extract untar",
+    "did you mean regfs refresh?": "reload sync update",
+    "did you mean regfs umount MOUNTPOINT?": "stop kill eject fusermount fusermount3",
+    "did you mean regfs MOUNTPOINT? It mounts and goes to the background; -f stays": "start serve daemon up",
+    "did you mean chroot (an ordinary user: unshare -rR) MOUNTPOINT/REPOSITORY/TAG/rootfs?": "run exec shell enter",
+    "did you mean docker login or podman login? regfs reads what they store": "login logout auth",
+    "did you mean diff -r MOUNTPOINT/…/TAG/rootfs MOUNTPOINT/…/OTHER/rootfs?": "diff compare",
+    "did you mean cat MOUNTPOINT/REPOSITORY/TAG/config.json? manifest.json is beside it": "inspect manifest history",
+    "did you mean ls -d MOUNTPOINT/REPOSITORY/TAG/layers/*/tree/PATH?": "which whence",
+    "did you mean ls MOUNTPOINT/REPOSITORY?": "tags tag repos catalog search",
+    "registries are shown, not written": "push import build create commit",
+    "regfs --help lists the options, README.md has the setup": "config setup doctor install options",
+    _IN_A_MOUNT: "cat cp find stat tree tar head less grep",
+}
+
+
+def refuse_verb_like(paths: Sequence[str], verbs: Collection[str]) -> None:
+    """Raise InvalidOption, naming the right command, where the first of *paths* is meant for a verb.
+
+    *paths* are the words of `regfs [SOURCE] MOUNTPOINT`. `./ls` is a directory, whatever its name.
+    """
+    if not paths or paths[0] in FILLERS or paths[0] == "localhost" or set(paths[0]) & set(".:/"):
+        return
+    word = paths[0].lower()
+    if word in verbs:
+        raise InvalidOption(f"options come after the verb: regfs {word} [OPTIONS] …{_directory_hint(word)}")
+    remedy = next((remedy for remedy, words in _REMEDIES.items() if word in words.split()), None)
+    if remedy is not None:
+        raise InvalidOption(f"{word} is no verb of regfs; {remedy.format(word=word)}{_directory_hint(word)}")
+    from difflib import get_close_matches  # 5 ms that only a mistyped word should pay
+
+    near = get_close_matches(word, verbs, n=1, cutoff=_NEAR)
+    if near and not (len(paths) == 1 and os.path.isdir(paths[0])):
+        raise InvalidOption(f"{word} is no verb of regfs; did you mean regfs {near[0]}?{_directory_hint(word)}")
+
+
+def verb_like_words() -> Iterator[str]:
+    """Yield every word of other tools that is answered."""
+    for words in _REMEDIES.values():
+        yield from words.split()
+
+
+def _directory_hint(word: str) -> str:
+    return f" (a mount point of that name: ./{word})" if os.path.isdir(word) else ""
