@@ -27,11 +27,12 @@ from typing import Protocol
 from regfs import rooms as building
 from regfs.config import Config
 from regfs.descriptors import raise_descriptor_limit
-from regfs.errors import InvalidOption, MountFailure, RegfsError
+from regfs.errors import InvalidOption, MountFailure, OutOfThreads, RegfsError
 from regfs.launch import Report
 from regfs.logs import start_logging
 from regfs.mount.kernel_mount import MountOptions
 from regfs.rooms import Rooms
+from regfs.threads import start_thread
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +164,7 @@ class _Serving:
         self._rooms = rooms
         self._events = events
         self._environment = environment
-        self._failure: MountFailure | None = None
+        self._failure: MountFailure | OutOfThreads | None = None
         self._stops = 0
 
     def run(self, on_ready: Callable[[], None], report: Report) -> None:
@@ -180,7 +181,7 @@ class _Serving:
     def _serve(self, on_ready: Callable[[], None]) -> None:
         try:
             self._session.serve(lambda: self._started(on_ready))
-        except MountFailure as failure:
+        except (MountFailure, OutOfThreads) as failure:
             log.error("%s", failure)  # noqa: TRY400 (the words say all)
             self._failure = failure
         except BaseException:
@@ -195,7 +196,10 @@ class _Serving:
         self._notify("READY=1")
         later = threading.Timer(_LATER_S, self._do_later)
         later.name, later.daemon = "regfs-later", True
-        later.start()
+        try:
+            later.start()
+        except RuntimeError as error:
+            log.warning("the cache is not tidied up: %s", error)  # the next mount does it
 
     def _do_later(self) -> None:
         gc.enable()  # what cli.py turned off for the start and the first answers
@@ -208,7 +212,10 @@ class _Serving:
             self._notify("STOPPING=1")
             # In a thread: umount(2) may wait for an answer, and a second signal must be heard.
             target = self._stop if self._stops == 1 else self._stop_now
-            threading.Thread(target=target, name="regfs-stop", daemon=True).start()
+            try:
+                start_thread(target, name="regfs-stop")
+            except OutOfThreads:
+                target()
         elif number == signal.SIGHUP:
             self._refresh()
         elif number == signal.SIGUSR1:

@@ -17,6 +17,7 @@ RegfsError
 ├── TooLarge                over a limit that regfs sets to stay bounded
 ├── Unsupported             schema 1, an unknown digest algorithm or layer type
 ├── Interrupted             the caller gave up (a signal, FUSE_INTERRUPT)
+├── OutOfThreads            the system lets regfs start no further thread or process
 ├── ReadOnly                somebody tried to write
 ├── NotADirectory · IsADirectory · NotASymlink · NoSuchXattr · BadHandle
 ├── StaleNode               a node that is no longer known; its name is to be looked up again
@@ -99,6 +100,10 @@ class Unsupported(RegfsError):
 
 class Interrupted(RegfsError):
     """Whoever waited for this has given up."""
+
+
+class OutOfThreads(RegfsError):
+    """The system lets this process start no further thread or process; a later attempt may succeed."""
 
 
 class ReadOnly(RegfsError):

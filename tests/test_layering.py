@@ -23,7 +23,7 @@ ROWS: list[set[str]] = [
     {"layers", "registry", "store"},
     {"model"},
     {"journal"},
-    {"descriptors", "stats", "patience"},
+    {"descriptors", "stats", "patience", "threads"},
     {"errors", "version"},
 ]
 ONLY_IMPORTER = {

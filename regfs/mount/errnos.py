@@ -26,6 +26,7 @@ from regfs.errors import (
     NotADirectory,
     NotASymlink,
     NotFound,
+    OutOfThreads,
     RateLimited,
     ReadOnly,
     RegfsError,
@@ -49,6 +50,9 @@ ERRNOS: Mapping[type[RegfsError], int] = {
     TooLarge: errno.EFBIG,
     Unsupported: errno.EOPNOTSUPP,
     Interrupted: errno.EINTR,
+    # Of all errnos, only this one lets the kernel keep a name that it looks up once more (fuse_dentry_revalidate): any
+    # other would take the mounts and working directories below the name away. Not EAGAIN, see RateLimited.
+    OutOfThreads: errno.ENOMEM,
     ReadOnly: errno.EROFS,
     NotADirectory: errno.ENOTDIR,
     IsADirectory: errno.EISDIR,

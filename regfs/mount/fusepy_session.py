@@ -28,12 +28,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from regfs.errors import MountFailure
+from regfs.errors import MountFailure, OutOfThreads
 from regfs.mount import mountpoint as mountpoints
 from regfs.mount.kernel_mount import MountOptions, helper_complaint
 from regfs.mount.lookout import Lookout
 from regfs.mount.operations import Adapter, ErrorCallback, RequestPatience, TreeOperations, libfuse
 from regfs.patience import patient
+from regfs.threads import start_thread
 
 if TYPE_CHECKING:
     from regfs.stats import Stats
@@ -212,15 +213,21 @@ class _Turns:
             thread.join()
 
     def pass_on(self) -> None:
-        """Let another thread receive: the request of this one is about to wait."""
+        """Let another thread receive: the request of this one is about to wait.
+
+        Raises OutOfThreads where there is no other and none can be started; this one then goes on receiving.
+        """
         if not getattr(self._mine, "has_turn", False):
             return
-        self._mine.has_turn = False
         with self._lock:
             if not self._idle and not self._ended.is_set() and len(self._threads) < _MOST_THREADS:
-                thread = threading.Thread(target=self._serve_more, name="regfs-fusepy", daemon=True)
-                self._threads.add(thread)
-                thread.start()
+                try:
+                    # Under the lock: a thread is in the set before it takes itself out.
+                    self._threads.add(start_thread(self._serve_more, name="regfs-fusepy"))
+                except OutOfThreads:
+                    if not self._threads - {threading.current_thread()}:
+                        raise
+        self._mine.has_turn = False
         self._turn.release()
 
     def end(self) -> None:

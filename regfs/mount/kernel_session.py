@@ -31,10 +31,9 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regfs.errors import Interrupted, MountFailure, MustWait, RegfsError
+from regfs.errors import Interrupted, MountFailure, MustWait, OutOfThreads, RegfsError
 from regfs.mount import kernel_abi as abi
 from regfs.mount import mountpoint as mountpoints
 from regfs.mount.errnos import errno_of, is_failure
@@ -47,6 +46,7 @@ from regfs.mount.kernel_requests import Method, Refused, Requests
 from regfs.mount.waiting import WaitingThreads
 from regfs.patience import NO_PATIENCE, Patience, patient
 from regfs.stats import Stats
+from regfs.threads import start_thread
 
 if TYPE_CHECKING:
     from regfs.tree.tree import Tree
@@ -117,14 +117,14 @@ class KernelSession:
         """Answer requests until the mount is gone or `stop` is called; then close all that was open.
 
         *on_ready* is called in this thread when the kernel has accepted the session: from then on paths answer.
-        Raises MountFailure where kernel and regfs cannot agree on a protocol.
+        Raises MountFailure where kernel and regfs cannot agree on a protocol, and OutOfThreads.
         """
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._notices.connect(self._descriptor)
-        threading.Thread(target=self._read_requests, name="regfs-requests", daemon=True).start()
+        start_thread(self._read_requests, name="regfs-requests")
         self._settled.wait()
         if self._failure is None and not self._ended.is_set():
-            self._widen_read_ahead()
+            mountpoints.set_read_ahead(self._device, READ_AHEAD)
             if on_ready is not None:
                 on_ready()
         self._ended.wait()
@@ -161,7 +161,10 @@ class KernelSession:
             self.unmount()
         except MountFailure as error:
             log.info("%s", error)
-            threading.Thread(target=self._stop_by_force, name="regfs-stop", daemon=True).start()
+            try:
+                start_thread(self._stop_by_force, name="regfs-stop")
+            except OutOfThreads:
+                self._stop_by_force()
 
     def refresh(self) -> None:
         """Let the kernel look up again, soon, whatever may have changed; who is inside stays there. Never blocks.
@@ -233,7 +236,11 @@ class KernelSession:
         self._stats.count("mount.waits")
         patience = Patience(self._timeout_s)
         self._waiting[unique] = patience
-        self._pool.submit(lambda: self._answer_patiently(method, opcode, unique, node, body, patience))
+        try:
+            self._pool.submit(lambda: self._answer_patiently(method, opcode, unique, node, body, patience))
+        except OutOfThreads as error:
+            del self._waiting[unique]
+            self._answer_error(unique, self._errno_of(error, opcode, node, body))
 
     def _answer_patiently(
         self, method: Method, opcode: int, unique: int, node: int, body: bytes, patience: Patience
@@ -332,16 +339,6 @@ class KernelSession:
         if agreement.is_final:
             log.info("FUSE %d.%d, flags %#x of %#x", offer.major, offer.minor, agreement.flags, offer.flags)
             self._settled.set()
-
-    def _widen_read_ahead(self) -> None:
-        """Let the kernel read 1 MiB ahead instead of 128 KiB, where we may say so (root alone)."""
-        if not self._device:
-            return
-        setting = Path("/sys/class/bdi", self._device, "read_ahead_kb")
-        try:
-            setting.write_text(str(READ_AHEAD // 1024))
-        except OSError as error:
-            log.debug("read-ahead stays as it is: %s", error.strerror)
 
 
 def _name_of(opcode: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import re
 import shutil
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regfs.errors import MountFailure
+
+log = logging.getLogger(__name__)
 
 FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HELPER_TIMEOUT_S = 30.0
@@ -138,6 +141,16 @@ def abort(device: str, mountpoint: str | None = None) -> bool:
     except OSError:
         return mountpoint is not None and _umount2(mountpoint, _UMOUNT_NOFOLLOW | _MNT_FORCE | _MNT_DETACH) == 0
     return True
+
+
+def set_read_ahead(device: str, size: int) -> None:
+    """Let the kernel read *size* bytes of the file system *device* ahead instead of 128 KiB; only root may set it."""
+    if not device:
+        return
+    try:
+        Path("/sys/class/bdi", device, "read_ahead_kb").write_text(str(size // 1024))
+    except OSError as error:
+        log.debug("read-ahead stays as it is: %s", error.strerror)
 
 
 def helper(purpose: str) -> str:

@@ -1,7 +1,8 @@
 """Threads for requests that wait for the network: started when they are needed, gone when they are not.
 
-Used by kernel_session.py. Not concurrent.futures: its threads are joined when the process ends, and one that waits for
-a dead registry would hold up the exit until its deadline. Any thread may call anything.
+Used by kernel_session.py. Not concurrent.futures: a ThreadPoolExecutor keeps each thread that it ever started, so that
+one minute of a dead registry would leave 512 idle threads and their stacks for the life of the mount. Any thread may
+call anything.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+
+from regfs.errors import OutOfThreads
+from regfs.threads import start_thread
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +35,11 @@ class WaitingThreads:
         return self._running
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Run *job* soon in another thread. It must raise nothing."""
+        """Run *job* soon in another thread. It must raise nothing.
+
+        Where no thread can be started, a job waits for one of those that run; with none, this raises OutOfThreads and
+        the job is dropped.
+        """
         with self._changed:
             self._jobs.append(job)
             # A thread that was notified but has not run yet counts as idle, and its job is still in the queue: so the
@@ -39,8 +47,15 @@ class WaitingThreads:
             if len(self._jobs) <= self._idle or self._running >= self._most:
                 self._changed.notify()
                 return
-            self._running += 1
-        threading.Thread(target=self._run, name="regfs-waiting", daemon=True).start()
+            try:
+                # Under the lock: the thread takes no job before it is counted, and none is lost between the two.
+                start_thread(self._run, name="regfs-waiting")
+            except OutOfThreads:
+                if not self._running:
+                    self._jobs.pop()
+                    raise
+            else:
+                self._running += 1
 
     def _run(self) -> None:
         while True:

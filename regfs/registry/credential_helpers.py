@@ -25,8 +25,10 @@ from typing import NamedTuple
 
 from cachetools import TLRUCache, TTLCache
 
+from regfs.errors import OutOfThreads
 from regfs.patience import current
 from regfs.registry.credential import Credential
+from regfs.threads import no_process, start_thread
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,8 @@ class CredentialHelpers:
         """Return what `docker-credential-`*helper* has for *server*; None where it has nothing, or is broken.
 
         A remembered answer is given at once; else the helper runs, at most timeout_s long, and the caller waits under
-        his patience (MustWait, Interrupted, RegistryTimeout), which does not stop the helper.
+        its patience (MustWait, Interrupted, RegistryTimeout), which does not stop the helper. Raises OutOfThreads where
+        thread or helper could not be started.
         """
         key = _Key(helper, server)
         with self._lock:
@@ -81,8 +84,9 @@ class CredentialHelpers:
                 return self._answers[key]
             flight = self._flights.get(key)
             if flight is None:
-                flight = self._flights[key] = Future()
-                threading.Thread(target=self._fly, args=(key, flight), name="regfs-helper", daemon=True).start()
+                flight = Future()
+                start_thread(self._fly, key, flight, name="regfs-helper")
+                self._flights[key] = flight
         return current().wait_for(flight)
 
     def forget(self, server: str) -> None:
@@ -109,22 +113,32 @@ class CredentialHelpers:
 
     def _fly(self, key: _Key, flight: Future[Credential | None]) -> None:
         credential: Credential | None = None
+        shortage: OutOfThreads | None = None
         try:
             credential = self._ask(key)
+        except OutOfThreads as error:
+            shortage = error
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             log.warning(
                 "docker-credential-%.100s is of no use for %s, going on without: %s", key.helper, key.server, error
             )
         finally:
             with self._lock:
-                self._answers[key] = credential
+                if shortage is None:  # else it says nothing about credentials, and is not remembered
+                    self._answers[key] = credential
                 del self._flights[key]
-            flight.set_result(credential)
+            if shortage is None:
+                flight.set_result(credential)
+            else:
+                flight.set_exception(shortage)
 
     def _ask(self, key: _Key) -> Credential | None:
-        """Run the helper. Raises OSError and ValueError, with messages that hold nothing of what it printed."""
+        """Run the helper. Raises OutOfThreads, OSError and ValueError, with messages that hold nothing it printed."""
         program = self._program(key.helper)
-        status, output = self._run([program, "get"], key.server.encode())
+        try:
+            status, output = self._run([program, "get"], key.server.encode())
+        except OSError as error:
+            raise no_process(error, program) or error from error
         if status != 0:
             if _NOT_FOUND in output:
                 return None

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from regfs import patience
 from regfs.errors import RegistryTimeout, RegistryUnavailable
+from regfs.threads import start_thread
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +195,7 @@ def _resolve(host: str, port: int) -> list[_Address]:
             addresses.set_exception(error)
 
     wait_at_most(0.0)
-    threading.Thread(target=ask, name=f"resolve {host}", daemon=True).start()
+    start_thread(ask, name=f"resolve {host}")
     try:
         return patience.current().wait_for(addresses)
     except socket.gaierror as error:

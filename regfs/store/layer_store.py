@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from weakref import finalize
 
-from regfs.errors import CacheDamaged, CacheFailure, InvalidName
+from regfs.errors import CacheDamaged, CacheFailure, InvalidName, OutOfThreads
 from regfs.model.digest import Digest
 from regfs.store.budget import Budget
 from regfs.store.content import Content, Nothing, OpenContent, Pack, Packed, empty
@@ -40,6 +40,7 @@ from regfs.store.layer_writer import LayerWriter
 from regfs.store.locks import changing, touch
 from regfs.store.sums import SUFFIX as SUMS
 from regfs.store.sums import format_sums, load_sums, sha256_of
+from regfs.threads import start_thread
 
 log = logging.getLogger(__name__)
 
@@ -211,8 +212,12 @@ class LayerStore:
             self._settle_again = True
             if self._settling:
                 return
-            self._settling = True
-        threading.Thread(target=self._settle_while_asked, name="settle", daemon=True).start()
+            try:
+                start_thread(self._settle_while_asked, name="settle")
+            except OutOfThreads as shortage:
+                log.warning("what was cached lately may not survive a power cut: %s", shortage)
+            else:
+                self._settling = True
 
     def _settle_while_asked(self) -> None:
         while True:

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from regfs.errors import RegistryTimeout
 from regfs.patience import Patience, current, patient
+from regfs.threads import start_thread
 
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ class Flights:
     def begin(self, key: Hashable, compute: Callable[[], T], *, streams: bool = False) -> Future[Landed[T]]:
         """Return the flight of *key*, begun if none was under way, without waiting for it.
 
-        Raises MustWait, Interrupted or RegistryTimeout where the caller could not wait for it anyway.
+        Raises MustWait, Interrupted or RegistryTimeout where the caller could not wait for it anyway, and OutOfThreads.
         """
         current().remaining_s(0.0)
         with self._lock:
@@ -81,9 +82,7 @@ class Flights:
             if future is None or patience is None:
                 future, patience = Future(), Patience(None if streams else self._timeout_s)
                 # Started under the lock: a flight in the table always has a thread that will land it.
-                threading.Thread(
-                    target=self._fly, args=(key, compute, future, patience), name=f"flight {key}"[:60], daemon=True
-                ).start()
+                start_thread(self._fly, key, compute, future, patience, name=f"flight {key}"[:60])
                 self._flights[key] = future, patience
         return future
 

@@ -43,6 +43,7 @@ def test_every_error_class_has_a_row_or_inherits_one_that_is_not_the_roots() -> 
         (errors.TooLarge, errno.EFBIG),
         (errors.Unsupported, errno.EOPNOTSUPP),
         (errors.Interrupted, errno.EINTR),
+        (errors.OutOfThreads, errno.ENOMEM),
         (errors.ReadOnly, errno.EROFS),
         (errors.NotADirectory, errno.ENOTDIR),
         (errors.IsADirectory, errno.EISDIR),

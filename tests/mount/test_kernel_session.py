@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from regfs.errors import MountFailure, RegfsError
+from regfs.errors import MountFailure, OutOfThreads, RegfsError
 from regfs.mount import kernel_abi as abi
 from regfs.mount.kernel_abi import Opcode
 from regfs.mount.kernel_requests import Requests
@@ -22,6 +22,7 @@ from regfs.mount.kernel_session import KernelSession
 from regfs.patience import NO_PATIENCE, patient
 from regfs.stats import Stats
 from tests.mount.memory_tree import BIG, MANY, ROOT, MemoryFile, SuiteTree
+from tests.support.no_threads import no_threads
 
 TIMEOUT_S = 100.0
 FOR_EVER = 1 << 62
@@ -214,6 +215,20 @@ def test_an_interrupted_request_ends_at_once_and_its_late_answer_is_dropped(kern
 def test_an_interrupt_for_an_answered_request_changes_nothing(kernel: Kernel) -> None:
     kernel.send(Opcode.INTERRUPT, 0, struct.pack("<Q", 2))
     assert kernel.node(b"stable")
+
+
+def test_a_request_that_must_wait_is_answered_where_no_thread_can_be_started(kernel: Kernel) -> None:
+    slow = kernel.node(b"slow")
+    with no_threads():
+        # ENOMEM alone lets the kernel keep the name, and all mounts below it, when it looks it up once more.
+        assert kernel.error(Opcode.LOOKUP, slow, b"lookup-1\0") == errno.ENOMEM
+    [(what, error)] = kernel.failures
+    assert what == f"LOOKUP {kernel.tree.name_of(slow)}/lookup-1"
+    assert isinstance(error, OutOfThreads)
+    kernel.tree.arrived.set()
+    assert kernel.node(b"slow", b"lookup-1")
+    kernel.send(Opcode.INTERRUPT, 0, struct.pack("<Q", 2))
+    assert kernel.stats.value("mount.interrupts") == 0
 
 
 def test_a_waiting_request_holds_up_no_other(kernel: Kernel) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
+from regfs.errors import OutOfThreads
 from regfs.mount.waiting import WaitingThreads
+from tests.support.no_threads import no_threads
 
 TIMEOUT_S = 100.0
 
@@ -48,3 +52,25 @@ def test_a_job_that_raises_does_not_take_its_thread_along() -> None:
     threads.submit(lambda: [][0])
     threads.submit(done.set)
     assert done.wait(TIMEOUT_S)
+
+
+def test_a_job_that_gets_no_thread_is_refused_and_leaves_nothing_behind() -> None:
+    threads, done = WaitingThreads(most=1), threading.Event()
+    refused: list[None] = []
+    with no_threads(), pytest.raises(OutOfThreads):
+        threads.submit(lambda: refused.append(None))
+    assert threads.running == 0
+    threads.submit(done.set)
+    assert done.wait(TIMEOUT_S)
+    assert refused == []
+
+
+def test_a_job_that_gets_no_thread_waits_for_one_that_runs() -> None:
+    threads, begun, go_on, done = WaitingThreads(), threading.Event(), threading.Event(), threading.Event()
+    threads.submit(lambda: [begun.set(), go_on.wait(TIMEOUT_S)])
+    assert begun.wait(TIMEOUT_S)
+    with no_threads():
+        threads.submit(done.set)
+        go_on.set()
+        assert done.wait(TIMEOUT_S)
+    assert threads.running == 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import logging
 import os
 import select
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,13 +18,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regfs.errors import Interrupted, InvalidName, MustWait
+from regfs.errors import Interrupted, InvalidName, MustWait, OutOfThreads
 from regfs.model.names import RepositoryName
 from regfs.patience import NO_PATIENCE, Patience, patient
 from regfs.registry.credential import Credential
 from regfs.registry.credential_files import normal_key, parse_source
 from regfs.registry.credential_helpers import CredentialHelpers
 from regfs.registry.credentials import Credentials
+from tests.support.no_threads import no_threads
 
 SECRET = "s3cr3t-do-not-show"
 
@@ -421,6 +424,25 @@ def test_f9_a_broken_helper_is_warned_about_and_means_anonymous(
     assert password(user.credentials(helpers=helpers), "ghcr.io") is None
     assert "docker-credential-broken" in caplog.text
     assert SECRET not in caplog.text
+
+
+def test_a_helper_that_cannot_be_started_for_want_of_processes_is_asked_the_next_time(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user.docker(credsStore="store")
+    user.helper("store", answer("u", "p"))
+    credentials = user.credentials(helpers=CredentialHelpers(user.environment))
+
+    def no_fork(*_arguments: object, **_options: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with monkeypatch.context() as patched:  # a limit of processes does not bind root, who runs most tests
+        patched.setattr(subprocess.Popen, "__init__", no_fork)
+        with pytest.raises(OutOfThreads):
+            password(credentials, "ghcr.io")
+    with no_threads(), pytest.raises(OutOfThreads):
+        password(credentials, "ghcr.io")
+    assert password(credentials, "ghcr.io") == "p"
 
 
 def test_f9_a_helper_that_hangs_is_stopped_with_its_children(user: User, tmp_path: Path) -> None:
