@@ -83,23 +83,30 @@ class Repositories:
         """Return the registries of which something was seen; no network."""
         return self._sources.references.known_registries()
 
-    def known_repositories(self, registry: str) -> list[str]:
-        """Return the paths of the repositories that were seen or listed; no network."""
-        return self._sources.references.known_repositories(registry)
+    def components_below(self, registry: str, path: str) -> set[str]:
+        """Return the next components of the repositories below *path* that were seen or listed; no network."""
+        return self._sources.references.components_below(registry, path)
 
-    def repositories(self, registry: str) -> list[str]:
-        """Return the repositories' paths: the registry's catalog where it has one, and what is known beside it.
+    def is_known(self, registry: str, path: str) -> bool:
+        """Tell whether *path* is a repository that was seen or listed; no network."""
+        return self._sources.references.is_known(registry, path)
+
+    def leads_to_known(self, registry: str, path: str) -> bool:
+        """Tell whether *path* is such a repository, or begins the path of one ('': any at all); no network."""
+        return self._sources.references.leads_to_known(registry, path)
+
+    def ask_for_catalog(self, registry: str) -> None:
+        """Let what is known be what the registry's catalog has, where there is one, and what was seen beside it.
 
         Blocks on the network where the catalog is older than the tag TTL. A catalog that is refused (Docker Hub,
         GHCR) or cannot be reached leaves what is known.
         """
-        if registry == DOCKER_HUB:  # it gives nobody the scope to list it (registry:catalog:*)
-            return self.known_repositories(registry)
+        if registry == DOCKER_HUB:  # it grants nobody the scope to list it (registry:catalog:*)
+            return
         with self._lock:
             is_asked = registry not in self._unlistable and registry not in self._unreachable
-        if is_asked and not is_fresh(self._sources.references.listing(registry, ""), self.tag_ttl_s):
+        if is_asked and not is_fresh(self._sources.references.catalog(registry), self.tag_ttl_s):
             self._sources.flights.run(("catalog", registry), lambda: self._fetch_catalog(registry))
-        return self.known_repositories(registry)
 
     def _fetch_catalog(self, registry: str) -> None:
         try:
@@ -113,7 +120,7 @@ class Repositories:
             with self._lock:
                 # One that takes a minute and more will do so the next time.
                 (self._unlistable if isinstance(failure, RegistryTimeout) else self._unreachable)[registry] = True
-            if not self.known_repositories(registry):
+            if not self.leads_to_known(registry, ""):
                 raise
         else:
-            self._sources.references.keep_listing(registry, "", names)
+            self._sources.references.keep_catalog(registry, names)

@@ -1,9 +1,14 @@
 """What references pointed to when a registry was last asked: the memory that outlives a mount.
 
     tags(registry, path, tag → digest, media_type, size, checked)     one row a tag that was resolved
-    lists(registry, path → names, checked)                            tags/list of a repository; path '' is _catalog
+    lists(registry, path → names, checked)                            tags/list of a repository, its names as JSON
+    catalog(registry, path → listing)                                 _catalog: a repository a row, and the number of
+                                                                      the listing that it was last in
+    catalogs(registry → listing, checked)                             the number of the last complete listing
     manifests(registry, path, digest → media_type)                    that this repository has shown this manifest
 
+A look-up that is answered from here costs some ten microseconds however many names there are: a catalog may have
+100,000 repositories, so it is never read as a whole to find one of them.
 `checked` is seconds since 1970. The content that a digest names is elsewhere (blobs.py); here are only names, so that
 a registry that is down, or --offline, still shows what was last seen, and so that a registry which cannot be listed
 shows what was visited. Losing the file loses nothing else; where it cannot be opened it lives in memory.
@@ -17,6 +22,8 @@ import logging
 import sqlite3
 import threading
 import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,10 +41,27 @@ CREATE TABLE IF NOT EXISTS tags (
     checked REAL NOT NULL, PRIMARY KEY (registry, path, tag)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lists (
     registry TEXT, path TEXT, names TEXT NOT NULL, checked REAL NOT NULL, PRIMARY KEY (registry, path)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS catalog (
+    registry TEXT, path TEXT, listing INTEGER NOT NULL, PRIMARY KEY (registry, path)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS catalogs (
+    registry TEXT PRIMARY KEY, listing INTEGER NOT NULL, checked REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifests (
     registry TEXT, path TEXT, digest TEXT, media_type TEXT NOT NULL,
     PRIMARY KEY (registry, path, digest)) WITHOUT ROWID;
 """
+# Where repositories are known from.
+_TABLES = ("tags", "lists", "catalog")
+# The lint rule on SQL built from strings looks at these lines; only the constants above are put in.
+_PATHS_IN = {
+    table: f"SELECT path FROM {table} WHERE registry=? AND path>? AND path<? ORDER BY path LIMIT ?"  # noqa: S608
+    for table in _TABLES
+}
+_ONE_IN = tuple(f"SELECT 1 FROM {table} WHERE registry=? AND path=? LIMIT 1" for table in _TABLES)  # noqa: S608
+# Names in one transaction, and names read at once.
+_PAGE = 500
+_READ = 64
+# Above each path that begins with what it is added to, and above all paths.
+_LAST = "\U0010ffff"
 
 
 class TagRecord(NamedTuple):
@@ -98,7 +122,7 @@ class References:
         return [row[0] for row in rows]
 
     def listing(self, registry: str, path: str) -> ListRecord | None:
-        """Return the last listing of a repository's tags, or with *path* '' of a registry's repositories."""
+        """Return the last listing of a repository's tags."""
         rows = self._query("SELECT names, checked FROM lists WHERE registry=? AND path=?", (registry, path))
         try:
             return next((ListRecord(tuple(json.loads(row[0])), row[1]) for row in rows), None)
@@ -124,9 +148,9 @@ class References:
         )
 
     def expire_all(self) -> None:
-        """Do the same to all tags and listings."""
-        self._change("UPDATE tags SET checked=0", ())
-        self._change("UPDATE lists SET checked=0", ())
+        """Do the same to all tags, listings and catalogs."""
+        for statement in ("UPDATE tags SET checked=0", "UPDATE lists SET checked=0", "UPDATE catalogs SET checked=0"):
+            self._change(statement, ())
 
     def drop_listing(self, registry: str, path: str) -> None:
         """Forget the listing of a repository that is gone."""
@@ -147,14 +171,57 @@ class References:
             (repository.registry, repository.path, str(digest), media_type),
         )
 
-    def known_repositories(self, registry: str) -> list[str]:
-        """Return the repositories of *registry* that were visited or listed."""
-        rows = self._query(
-            "SELECT path FROM tags WHERE registry=? UNION SELECT path FROM lists WHERE registry=? AND path<>''",
-            (registry, registry),
+    def catalog(self, registry: str) -> ListRecord | None:
+        """Return when the registry's repositories were last listed; the names themselves are not read."""
+        rows = self._query("SELECT checked FROM catalogs WHERE registry=?", (registry,))
+        return ListRecord((), rows[0][0]) if rows else None
+
+    def keep_catalog(self, registry: str, names: Iterable[str]) -> None:
+        """Remember the complete list of the registry's repositories: 5 us a name, in steps that let others look up.
+
+        Until it is done, repositories of the list before it are known too.
+        """
+        rows = self._query("SELECT max(listing) FROM catalogs WHERE registry=?", (registry,))
+        number, after = (rows[0][0] if rows and rows[0][0] else 0) + 1, ""
+        ordered = sorted(set(names))
+        for start in range(0, len(ordered), _PAGE):
+            page = ordered[start : start + _PAGE]
+            is_last = start + _PAGE >= len(ordered)
+            if not self._keep_page(registry, page, number, after=after, before=_LAST if is_last else page[-1]):
+                return
+            after = page[-1]
+        if not ordered:
+            self._change("DELETE FROM catalog WHERE registry=? AND listing<?", (registry, number))
+        self._change("INSERT OR REPLACE INTO catalogs VALUES (?, ?, ?)", (registry, number, time.time()))
+
+    def components_below(self, registry: str, path: str) -> set[str]:
+        """Return the next components of the known repositories below *path*, '' for all of the registry's.
+
+        Reads a page of names for each component at most, and not all that is below it.
+        """
+        prefix = f"{path}/" if path else ""
+        found: set[str] = set()
+        for statement in _PATHS_IN.values():
+            after = prefix
+            while rows := self._query(statement, (registry, after, prefix + _LAST, _READ)):
+                found.update(path[len(prefix) :].partition("/")[0] for (path,) in rows)
+                if len(rows) < _READ:
+                    break
+                last = rows[-1][0]
+                component, slash, _ = last[len(prefix) :].partition("/")
+                after = f"{prefix}{component}/{_LAST}" if slash else last  # behind all that is below that component
+        return found
+
+    def is_known(self, registry: str, path: str) -> bool:
+        """Tell whether *path* is a repository that was visited or listed."""
+        return any(self._query(statement, (registry, path)) for statement in _ONE_IN)
+
+    def leads_to_known(self, registry: str, path: str) -> bool:
+        """Tell whether *path* is such a repository, or begins the path of one; with '' whether there is any."""
+        prefix = f"{path}/" if path else ""
+        return bool(path and self.is_known(registry, path)) or any(
+            self._query(statement, (registry, prefix, prefix + _LAST, 1)) for statement in _PATHS_IN.values()
         )
-        catalog = self.listing(registry, "")
-        return sorted({row[0] for row in rows}.union(catalog.names if catalog else ()))
 
     def last_visit(self, repository: RepositoryName) -> float | None:
         """Return when a tag of *repository* was resolved last (seconds since 1970); None where it never was."""
@@ -165,10 +232,44 @@ class References:
 
     def known_registries(self) -> list[str]:
         """Return the registries of which anything is known."""
-        rows = self._query("SELECT registry FROM tags UNION SELECT registry FROM lists", ())
+        rows = self._query(
+            "SELECT registry FROM tags UNION SELECT registry FROM lists UNION SELECT registry FROM catalogs", ()
+        )
         return sorted(row[0] for row in rows)
 
-    def _query(self, statement: str, arguments: tuple[str, ...]) -> list[tuple[Any, ...]]:
+    def _keep_page(self, registry: str, page: Sequence[str], number: int, *, after: str, before: str) -> bool:
+        """Put *page* into listing *number* and remove what else is between *after* and *before*; tell whether it did.
+
+        Two daemons may keep a list at once: a row belongs to the later listing, and only earlier ones are removed.
+        """
+        with self._lock:
+            try:
+                with self._transaction():
+                    self._database.executemany(
+                        "INSERT INTO catalog VALUES (?, ?, ?)"
+                        " ON CONFLICT DO UPDATE SET listing=max(listing, excluded.listing)",
+                        ((registry, path, number) for path in page),
+                    )
+                    self._database.execute(
+                        "DELETE FROM catalog WHERE registry=? AND path>? AND path<=? AND listing<?",
+                        (registry, after, before, number),
+                    )
+            except sqlite3.DatabaseError as error:
+                self._tell("the memory of references cannot be written", error)
+                return False
+        return True
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    def _query(self, statement: str, arguments: tuple[str | int, ...]) -> list[tuple[Any, ...]]:
         with self._lock:
             try:
                 return self._database.execute(statement, arguments).fetchall()

@@ -102,14 +102,15 @@ class Namespace:
         Raises NotFound where the registry has neither such a repository nor anything below it.
         """
         tags, refusal = self._tags()
-        below = self._below(self._catalog(enough=bool(tags))) | self._below(self._listed_by_the_hub())
+        self._ask_for_catalog(enough=bool(tags))
+        below = self._known_below() | self._below(self._listed_by_the_hub())
         if refusal is not None and not below:
             raise refusal
         return children_of(self.key, dict.fromkeys(sorted({*tags, *below}), DIRECTORY_MODE))
 
     def known_children(self) -> list[Child]:
         """Return the components of known repositories; no network."""
-        return children_of(self.key, dict.fromkeys(sorted(self._below(self._known())), DIRECTORY_MODE))
+        return children_of(self.key, dict.fromkeys(sorted(self._known_below()), DIRECTORY_MODE))
 
     def _tags(self) -> tuple[tuple[str, ...], RegfsError | None]:
         """Return the tags, or why there are none: which says little where names below show that this is a namespace."""
@@ -121,15 +122,15 @@ class Namespace:
         except (NotFound, AccessDenied) as refusal:
             return (), refusal
         except _UNREACHABLE as failure:
-            if self.path in self._known():
+            if self.names.repositories.is_known(self.registry, self.path):
                 raise  # its tags are what was asked for
             return (), failure
 
-    def _known(self) -> list[str]:
-        return self.names.repositories.known_repositories(self.registry)
+    def _known_below(self) -> set[str]:
+        return self.names.repositories.components_below(self.registry, self.path)
 
-    def _catalog(self, *, enough: bool) -> list[str]:
-        """Return the paths of all repositories that the registry lists, or those that are known where it fails.
+    def _ask_for_catalog(self, *, enough: bool) -> None:
+        """Let the repositories that the registry lists be known.
 
         A catalog is more than some registries can manage, and adds only names that open anyway: with *enough* to show
         without it, it is not waited for long. Raises what it failed with where nothing is known.
@@ -139,12 +140,10 @@ class Namespace:
             patience = Patience(_CATALOG_TIMEOUT_S)
         try:
             with patient(patience):
-                return self.names.repositories.repositories(self.registry)
+                self.names.repositories.ask_for_catalog(self.registry)
         except _UNREACHABLE:
-            known = self._known()
-            if not enough and not known:
+            if not enough and not self.names.repositories.leads_to_known(self.registry, ""):
                 raise
-            return known
 
     def _listed_by_the_hub(self) -> Sequence[str]:
         """Return the repositories of a namespace of Docker Hub, where the user lets its API be asked."""
@@ -206,7 +205,7 @@ class Namespace:
             doubt = str(refusal)
         except _UNREACHABLE:
             # What was seen to lead to a repository does so without a network too.
-            if name not in self._below(self._known()):
+            if not self._is_known_below(name):
                 raise
             return self._component(name)
         # Where the repository is there and has no such tag, only a repository below makes the name a directory.
@@ -230,11 +229,15 @@ class Namespace:
 
     def _has_below(self, name: str) -> bool:
         """Tell whether *name* is a repository or leads to one: known, there when asked, or in the catalog."""
-        if name in self._below(self._known()):
+        if self._is_known_below(name):
             return True
         if self.registry != DOCKER_HUB and self._is_repository(_join(self.path, name)):
             return True
-        return name in self._below(self._catalog(enough=True))
+        self._ask_for_catalog(enough=True)
+        return self._is_known_below(name)
+
+    def _is_known_below(self, name: str) -> bool:
+        return self.names.repositories.leads_to_known(self.registry, _join(self.path, name))
 
     def _is_repository(self, path: str) -> bool:
         """Tell whether the registry shows that repository. Many refuse what does not exist: that is no."""

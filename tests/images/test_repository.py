@@ -234,7 +234,9 @@ def test_a_repository_that_a_refused_one_hides_behind_is_not_said_to_exist(
 ) -> None:
     served.server.on("GET", "_catalog", reply(401))
     push(served, "1")
-    assert repositories.repositories(served.server.address) == []
+    repositories.ask_for_catalog(served.server.address)
+    assert repositories.components_below(served.server.address, "") == set()
     repositories.repository(RepositoryName(served.server.address, "app")).resolve("1")
-    assert repositories.repositories(served.server.address) == ["app"]
+    repositories.ask_for_catalog(served.server.address)
+    assert repositories.components_below(served.server.address, "") == {"app"}
     assert len(served.server.paths("_catalog")) == 1
