@@ -4,6 +4,7 @@ RegfsError
 ├── InvalidName             a name that no grammar allows; it cannot exist
 │   └── NameTooLong         a component over 255 bytes
 ├── NotFound                a definite answer of the registry, the archive or the tree: there is no such thing
+│   └── PlatformMissing     an index has no image for the platform that is wanted
 ├── AccessDenied            401 or 403 after a right attempt
 ├── RateLimited             429, and waiting would outlast the caller's patience
 ├── RegistryTimeout         the deadline passed before the registry answered
@@ -48,6 +49,10 @@ class NameTooLong(InvalidName):
 
 class NotFound(RegfsError):
     """The registry, the archive or the tree definitely has no such thing."""
+
+
+class PlatformMissing(NotFound):
+    """An index has no image for the platform that is wanted; the message names both sides."""
 
 
 class AccessDenied(RegfsError):

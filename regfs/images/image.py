@@ -153,6 +153,11 @@ class Image:
     def __str__(self) -> str:
         return f"{self.repository.name}@{self.digest}"
 
+    @property
+    def wanted(self) -> Platform:
+        """The platform for which an index is read."""
+        return self._platform
+
     @_Part
     def document(self) -> Document:
         """The exact bytes of the index or manifest that the digest names."""
@@ -189,7 +194,7 @@ class Image:
 
     @_Part
     def manifest_descriptor(self) -> Descriptor:
-        """Which manifest it is for the wanted platform. Raises NotFound, naming the platforms that there are."""
+        """Which manifest it is for the wanted platform. Raises PlatformMissing, naming those that there are."""
         if isinstance(self._parsed, Manifest):
             return Descriptor(self._parsed.media_type, self.digest, len(self.document.content))
         return self._choose(self._parsed)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
-from regfs.errors import InvalidOption, NotFound
+from regfs.errors import InvalidOption, PlatformMissing
 from regfs.model.media_types import CONFIG_TYPES, INDEX_TYPES
 
 UNKNOWN = "unknown"
@@ -32,27 +32,17 @@ _ARCHITECTURES = {
     "armv6l": ("arm", "v6"),
     "armv5tel": ("arm", "v5"),
 }
+# What Go names, and with it every image: GOOS and GOARCH of its internal/platform (go tool dist list -json has those
+# that its present release builds for). A name that is not here is a mistyped one.
 _KNOWN_ARCHITECTURES = frozenset(
-    [
-        "386",
-        "amd64",
-        "arm",
-        "arm64",
-        "loong64",
-        "mips",
-        "mips64",
-        "mips64le",
-        "mipsle",
-        "ppc64",
-        "ppc64le",
-        "riscv64",
-        "s390x",
-        "wasm",
-    ]
-)
+    {"386", "amd64", "amd64p32", "arm", "arm64", "arm64be", "armbe", "loong64", "mips", "mips64", "mips64le",
+     "mips64p32", "mips64p32le", "mipsle", "ppc", "ppc64", "ppc64le", "riscv", "riscv64", "s390", "s390x", "sparc",
+     "sparc64", "wasm"}
+)  # fmt: skip
 _KNOWN_SYSTEMS = frozenset(
-    ["aix", "android", "darwin", "dragonfly", "freebsd", "linux", "netbsd", "openbsd", "plan9", "solaris", "windows"]
-)
+    {"aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux", "nacl", "netbsd",
+     "openbsd", "plan9", "solaris", "wasip1", "wasip2", "windows", "zos"}
+)  # fmt: skip
 _PART_RE = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 _SYSTEM_RE = re.compile(r"([A-Za-z0-9_.-]+)(?:\(([A-Za-z0-9_.+-]+)\))?", re.ASCII)
 _ARM64_RE = re.compile(r"v([89])(?:\.([0-9]))?", re.ASCII)
@@ -114,7 +104,7 @@ Entry = TypeVar("Entry", bound=Choosable)
 def parse_platform(text: str) -> Platform:
     """Return the platform that *text* spells: `linux/arm64/v8`, `arm64`, `windows(10.0.17763)/amd64`.
 
-    What is left out is the host's. Raises InvalidOption.
+    What is left out is the host's. Raises InvalidOption, also where no image can be for what *text* names.
     """
     first, *rest = text.split("/")
     system = _SYSTEM_RE.fullmatch(first)
@@ -125,10 +115,19 @@ def parse_platform(text: str) -> Platform:
         return Platform(host_platform().os, name, "".join(rest)).normal()
     if not rest:
         if name not in _KNOWN_SYSTEMS:
-            raise InvalidOption(f"{text[:100]!r} is neither an operating system nor an architecture, as in linux/arm64")
+            near = _near(name, {*_KNOWN_SYSTEMS, *_KNOWN_ARCHITECTURES, *_ARCHITECTURES})
+            raise InvalidOption(
+                f"{text[:100]!r} is neither an operating system nor an architecture, as in linux/arm64{near}"
+            )
         host = host_platform()
         return Platform(name, host.architecture, host.variant, version).normal()
-    return Platform(name, rest[0], rest[1] if len(rest) == 2 else "", version).normal()
+    wanted = Platform(name, rest[0], rest[1] if len(rest) == 2 else "", version).normal()
+    if wanted.os not in _KNOWN_SYSTEMS:
+        raise InvalidOption(f"{first[:100]!r} is no operating system{_near(wanted.os, _KNOWN_SYSTEMS)}")
+    if not _is_architecture(wanted.architecture):
+        near = _near(wanted.architecture, {*_KNOWN_ARCHITECTURES, *_ARCHITECTURES})
+        raise InvalidOption(f"{rest[0][:100]!r} is no architecture that images are built for{near}")
+    return wanted
 
 
 def host_platform() -> Platform:
@@ -169,7 +168,7 @@ def choose(
     what their config says, and may ask the network; without it the first one is taken. A nested index that names no
     platform is the last resort, for the caller to choose in again.
 
-    Raises NotFound, naming the platforms there are; and what *platform_of* raises.
+    Raises PlatformMissing, naming the platforms there are; and what *platform_of* raises.
     """
     images = [entry for entry in entries if is_image_entry(entry)]
     if found := _first_that_serves([(entry, entry.platform) for entry in images if entry.platform], wanted):
@@ -189,7 +188,15 @@ def choose(
     there_are = sorted({str(entry.platform) for entry in images if entry.platform}) or [
         "none that says what it runs on"
     ]
-    raise NotFound(f"no image for {wanted} in the index; there are: {', '.join(there_are)[:1000]}")
+    raise PlatformMissing(f"no image for {wanted} in the index; there are: {', '.join(there_are)[:1000]}")
+
+
+def runs(wanted: Platform, there: Platform) -> bool:
+    """Tell whether a machine of the platform *wanted* runs programs for *there*; what says nothing counts as yes."""
+    if not there.is_known:
+        return True
+    normal = there.normal()
+    return any(_serves(normal, candidate) for candidate in candidates(wanted))
 
 
 def candidates(wanted: Platform) -> Iterator[Platform]:
@@ -248,3 +255,11 @@ def _arm64_below(variant: str) -> Iterator[tuple[str, str]]:
 
 def _is_architecture(name: str) -> bool:
     return name in _KNOWN_ARCHITECTURES or name in _ARCHITECTURES
+
+
+def _near(word: str, known: Collection[str]) -> str:
+    """Return `; did you mean X?` for the known word nearest to *word*, nothing where none is near."""
+    from difflib import get_close_matches  # 5 ms that only a mistyped word should pay
+
+    near = get_close_matches(word.lower(), sorted(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -27,6 +27,7 @@ from regfs.errors import (
     NotASymlink,
     NotFound,
     OutOfThreads,
+    PlatformMissing,
     RateLimited,
     ReadOnly,
     RegfsError,
@@ -81,6 +82,8 @@ _ORDINARY_ANSWERS = (
     NotASymlink,
 )
 
+_TO_BE_EXPLAINED = (PlatformMissing,)
+
 
 def errno_of(error: RegfsError) -> int:
     """Return the (positive) errno of *error*: its class's row, or that of the nearest parent with one."""
@@ -91,5 +94,8 @@ def errno_of(error: RegfsError) -> int:
 
 
 def is_failure(error: RegfsError) -> bool:
-    """Tell whether *error* belongs into the log and `.regfs/errors`; asking for what is not there is no failure."""
-    return not isinstance(error, _ORDINARY_ANSWERS)
+    """Tell whether *error* belongs into the log and `.regfs/errors`; asking for what is not there is no failure.
+
+    It is one where the user cannot know why it is not there.
+    """
+    return not isinstance(error, _ORDINARY_ANSWERS) or isinstance(error, _TO_BE_EXPLAINED)

@@ -11,9 +11,10 @@
     └── rootfs/          all layers merged
 
 What a platform or an artifact does not have is not listed: an index without the wanted platform has `digest`,
-`index.json` and `manifests/`. An artifact has no `layers/` and no `rootfs/`, and neither has what calls itself an image
-but has no layer of files (a cosign signature). Of a document that regfs does not read (schema 1, a broken one) there
-are `digest` and its exact bytes, and the other names tell what is wrong. Any thread.
+`index.json` and `manifests/`, and a note that says so (platform_notes.py). An artifact has no `layers/` and no
+`rootfs/`, and neither has what calls itself an image but has no layer of files (a cosign signature). Of a document that
+regfs does not read (schema 1, a broken one) there are `digest` and its exact bytes, and the other names tell what is
+wrong. Any thread.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from regfs.tree.node import (
     directory_attributes,
     text_file,
 )
+from regfs.tree.platform_notes import DIFFERS, MISSING, listed_note, text_of
 
 _OF_ANY = {"digest": FILE_MODE}
 _OF_AN_INDEX = {"index.json": FILE_MODE, "manifests": DIRECTORY_MODE}
@@ -92,6 +94,8 @@ class ImageDirectory:
         if not image.is_readable:
             return _OF_ANY | {_raw_name(image): FILE_MODE}
         modes = _OF_ANY | (_OF_AN_INDEX if image.index is not None else {})
+        if (note := listed_note(self.pinned)) is not None:
+            modes |= {note: FILE_MODE}
         try:
             content = image.manifest_document.content
         except (NotFound, BadManifest):
@@ -179,6 +183,10 @@ def _manifest_digest(directory: ImageDirectory, key: str) -> Node:
     return text_file(key, str(directory.image.manifest_descriptor.digest))
 
 
+def _note(name: str) -> Callable[[ImageDirectory, str], Node]:
+    return lambda directory, key: text_file(key, text_of(name, directory.pinned).removesuffix("\n"))
+
+
 def _config(directory: ImageDirectory, key: str) -> Node:
     pinned = directory.pinned
     return FetchedFile(key, pinned.image.manifest.config.size, lambda: pinned.image.config_content)
@@ -230,6 +238,8 @@ _PARTS: dict[str, Callable[[ImageDirectory, str], Node]] = {
     "manifests": _manifests,
     "manifest-digest": _manifest_digest,
     "manifest.json": _manifest,
+    MISSING: _note(MISSING),
+    DIFFERS: _note(DIFFERS),
     "config.json": _config,
     "blobs": _blobs,
     "layers": _layers,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from regfs.errors import InvalidOption, NotFound
 from regfs.model.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
-from regfs.model.platform import Platform, candidates, choose, host_platform, is_attestation, parse_platform
+from regfs.model.platform import Platform, candidates, choose, host_platform, is_attestation, parse_platform, runs
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,30 @@ def test_a_version_of_the_system_stands_in_brackets() -> None:
 def test_what_is_no_platform_is_an_invalid_option(text: str) -> None:
     with pytest.raises(InvalidOption):
         parse_platform(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("linux/amd46", "amd64"), ("linux/arm46/v8", "arm64"), ("linx/amd64", "linux"), ("amd46", "amd64"),
+     ("linux/aarch", "aarch64")],
+)  # fmt: skip
+def test_a_mistyped_platform_is_refused_with_the_one_that_is_meant(text: str, meant: str) -> None:
+    with pytest.raises(InvalidOption, match=f"did you mean {meant}"):
+        parse_platform(text)
+
+
+@pytest.mark.parametrize("text", ["linux/s390", "illumos/sparc64", "wasip1/wasm", "zos/s390x", "hurd/386", "linux/ppc"])
+def test_a_rare_platform_is_a_platform(text: str) -> None:
+    assert str(parse_platform(text)) == text
+
+
+def test_a_machine_runs_what_its_platform_serves_and_what_says_nothing() -> None:
+    wanted = parse_platform("linux/amd64")
+    assert runs(wanted, Platform("linux", "386"))
+    assert runs(wanted, Platform("linux", "x86_64"))
+    assert runs(wanted, Platform("unknown", "unknown"))
+    assert not runs(wanted, Platform("linux", "arm64", "v8"))
+    assert not runs(wanted, Platform("linux", "amd64", "v3"))
 
 
 def test_the_exact_platform_is_chosen_before_a_lower_one() -> None:

@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from regfs.errors import BadManifest, NotFound, RegfsError, Unsupported
+from regfs.errors import BadManifest, NotFound, PlatformMissing, RegfsError, Unsupported
 from regfs.model import media_types
 from regfs.model.digest import Digest
 from regfs.model.platform import Platform
+from regfs.mount.errnos import is_failure
 from tests.support.images import BuiltImage, file, image_of, index_of, layer
 from tests.support.memory_registry import INDEX, MANIFEST
 from tests.support.served import Served
@@ -99,11 +100,34 @@ def test_an_index_without_the_platform_has_only_what_is_the_index_s(served: Serv
     served.document("app", "1", index_of(arm64.descriptor(**ARM64)), INDEX)
     shown = served.show(platform=Platform("linux", "s390x"))
     there = ["digest", "index.json", "manifests"]
-    assert sorted(shown.names("app/1")) == there
+    assert sorted(shown.names("app/1")) == ["PLATFORM-MISSING.txt", *there]
     assert found_parts(shown, "app/1") == there
-    with pytest.raises(NotFound, match="linux/arm64"):
+    with pytest.raises(PlatformMissing, match="linux/arm64") as missing:
         shown.find("app/1/rootfs")
+    assert is_failure(missing.value)  # so that .regfs/errors has it
+    note = shown.read("app/1/PLATFORM-MISSING.txt").decode()
+    assert "not built for linux/s390x" in note
+    assert "--platform linux/arm64" in note
+    assert shown.names("app/1/manifests/linux-arm64/rootfs") == ["file"]
+    assert "PLATFORM-DIFFERS.txt" not in shown.names("app/1/manifests/linux-arm64")
     assert shown.read("app/1/manifests/linux-arm64/rootfs/file") == b"b"
+
+
+def test_a_single_image_for_another_platform_says_why_its_programs_do_not_run(served: Served) -> None:
+    served.push("app", "1", image("b", architecture="arm64"))
+    served.push("app", "2", image("c", architecture="386"))
+    shown = served.show()
+    assert "PLATFORM-DIFFERS.txt" not in shown.names("app/1")  # its config was not asked for
+    assert shown.names("app/1/rootfs") == ["file"]
+    assert "PLATFORM-DIFFERS.txt" in shown.names("app/1")
+    assert (
+        "built for linux/arm64; the platform of this mount is linux/amd64"
+        in shown.read("app/1/PLATFORM-DIFFERS.txt").decode()
+    )
+    assert shown.names("app/2/rootfs") == ["file"]
+    assert "PLATFORM-DIFFERS.txt" not in shown.names("app/2")  # amd64 runs programs for 386
+    with pytest.raises(NotFound):
+        shown.find("app/2/PLATFORM-DIFFERS.txt")
 
 
 def test_f45_attestations_are_never_chosen(served: Served) -> None:

@@ -1,0 +1,88 @@
+"""What an image's directory tells about platforms, where the mount's own is not there: two files of a few lines.
+
+    PLATFORM-MISSING.txt    an index has no image for the platform: why there is no rootfs/, and what there is
+    PLATFORM-DIFFERS.txt    a tag names one image only, for another platform: why its programs do not run here
+
+Used by image.py. Any thread.
+"""
+
+from __future__ import annotations
+
+from regfs.errors import NotFound, PlatformMissing, RegfsError
+from regfs.images.image import Image, PinnedImage
+from regfs.model.platform import Platform, is_image_entry, runs
+from regfs.patience import NO_PATIENCE, patient
+
+MISSING = "PLATFORM-MISSING.txt"
+DIFFERS = "PLATFORM-DIFFERS.txt"
+
+
+def listed_note(pinned: PinnedImage) -> str | None:
+    """Return the note that a listing shows. The platform of a single image is told once its config is here."""
+    if missing_text(pinned.image) is not None:
+        return MISSING
+    try:
+        with patient(NO_PATIENCE):
+            return None if differs_text(pinned) is None else DIFFERS
+    except RegfsError:
+        return None
+
+
+def text_of(name: str, pinned: PinnedImage) -> str:
+    """Return the text of the note *name*. Raises NotFound where it does not apply; blocks for the image's documents."""
+    text = missing_text(pinned.image) if name == MISSING else differs_text(pinned)
+    if text is None:
+        raise NotFound(f"{pinned.image} has no {name}: there is nothing to tell")
+    return text
+
+
+def missing_text(image: Image) -> str | None:
+    """Return why *image*, an index, has no image for the mount's platform; None where it has one, or none at all."""
+    if not image.is_readable or image.index is None:
+        return None
+    try:
+        image.manifest_descriptor  # noqa: B018 (whether it can be chosen is the question)
+    except PlatformMissing:
+        pass
+    except RegfsError:
+        return None  # another failure, which the parts of the image tell
+    else:
+        return None
+    there = {
+        name: entry.platform
+        for name, entry in image.entries.items()
+        if entry.platform is not None and is_image_entry(entry)
+    }
+    if not there:
+        return None
+    first, platform = next(iter(there.items()))
+    return (
+        f"This image is not built for {image.wanted}, the platform of this mount.\n"
+        f"It is there for: {', '.join(sorted(set(map(_plain, there.values()))))}.\n"
+        f"\n"
+        f"One of these is in manifests/{first}/rootfs.\n"
+        f"A mount shows it in the tag itself with: regfs --platform {_plain(platform)} MOUNTPOINT\n"
+    )
+
+
+def differs_text(pinned: PinnedImage) -> str | None:
+    """Return why the programs of a single image do not run on the mount's platform; None where they do.
+
+    None too where the user has chosen the image in an index by its platform.
+    """
+    image = pinned.image
+    if pinned.announced or not image.is_readable or image.index is not None or not image.manifest.is_image:
+        return None
+    there: Platform = image.config.platform
+    if runs(image.wanted, there):
+        return None
+    return (
+        f"This image is built for {_plain(there)}; the platform of this mount is {image.wanted}.\n"
+        f"There is no other image under this name. Its files can be read; its programs end with\n"
+        f'"Exec format error" on {image.wanted}, unless the kernel runs them through an emulator (qemu-user-static).\n'
+    )
+
+
+def _plain(platform: Platform) -> str:
+    """Return *platform* for a terminal: what a config says may be any text."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(platform)[:100])
