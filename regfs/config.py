@@ -46,6 +46,7 @@ class Config:
     allow_suid: bool = False
     allow_dev: bool = False
     default_permissions: bool = False
+    passthrough: bool = True
     kernel_words: tuple[str, ...] = ()
     fsname: str | None = None
     foreground: bool = False
@@ -156,6 +157,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("default-permissions", MOUNT, "",
            "let the kernel check owners and modes, for you too (implied by --allow-other)",
            lambda config, _: replace(config, default_permissions=True)),
+    Option("no-passthrough", MOUNT, "",
+           "let regfs serve cached large files itself, so that an overlay over an overlay over a rootfs can be mounted",
+           lambda config, _: replace(config, passthrough=False)),
     Option("default-registry", REGISTRY, "HOST",
            "the registry that names without one belong to (default: docker.io)",
            lambda config, text: replace(config, default_registry=parse_registry(text))),

@@ -94,7 +94,13 @@ def make_session(config: Config, rooms: Rooms) -> Session:
     if driver == "kernel":
         from regfs.mount.kernel_session import KernelSession
 
-        return KernelSession(tree, rooms.stats, errors=rooms.journal.record, timeout_s=config.timeout_s)
+        return KernelSession(
+            tree,
+            rooms.stats,
+            errors=rooms.journal.record,
+            timeout_s=config.timeout_s,
+            passthrough=config.passthrough,
+        )
     from regfs.mount.fusepy_session import FusepySession
 
     return FusepySession(

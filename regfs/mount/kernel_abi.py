@@ -97,6 +97,7 @@ CACHE_SYMLINKS = 1 << 23
 INIT_EXT = 1 << 30  # flags2 is meant
 HAS_EXPIRE_ONLY = 1 << 35  # a notice about an entry may let it expire instead of cutting it off
 PASSTHROUGH = 1 << 37
+ALLOW_IDMAP = 1 << 40  # a mount may be cloned with mapped owners; an error without default_permissions (Linux 6.12)
 
 # open_out.open_flags
 FOPEN_DIRECT_IO = 1 << 0

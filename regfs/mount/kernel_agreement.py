@@ -19,6 +19,7 @@ _WANTED = (
     | abi.INIT_EXT
     | abi.HAS_EXPIRE_ONLY
     | abi.PASSTHROUGH
+    | abi.ALLOW_IDMAP
 )
 # The kernel lets no more than this many read-aheads wait for answers, over all files: with its usual 12, twelve pages
 # of a dead registry would stop the read-ahead of everybody else.
@@ -34,8 +35,11 @@ class Agreement(NamedTuple):
     is_final: bool
 
 
-def agree(offer: abi.Offer, *, passthrough: bool) -> Agreement:
+def agree(offer: abi.Offer, *, passthrough: bool, checks_permissions: bool) -> Agreement:
     """Return what comes of *offer*; MountFailure where the kernel is too old.
+
+    *checks_permissions*: the mount has default_permissions. Mapped owners need it, for only the kernel can map them: it
+    then sends no caller's ids that mean anything, and nothing here looks at them.
 
     READDIRPLUS_AUTO is not wanted: with it the kernel asks for the entries of a big directory without attributes from
     the second answer on, and then looks each of them up. `find -printf %s` over 10,000 entries takes 47 us an entry
@@ -51,6 +55,8 @@ def agree(offer: abi.Offer, *, passthrough: bool) -> Agreement:
     flags = offer.flags & _WANTED
     if not passthrough or not flags & abi.INIT_EXT:
         flags &= ~abi.PASSTHROUGH
+    if not checks_permissions or not flags & abi.INIT_EXT:
+        flags &= ~abi.ALLOW_IDMAP
     answer = _answer(min(abi.MINOR, offer.minor), flags, min(offer.max_readahead, READ_AHEAD))
     return Agreement(flags, answer, is_final=True)
 

@@ -85,14 +85,14 @@ class KernelSession:
         self._errors = errors
         self._timeout_s = timeout_s
         self._passthrough = passthrough
+        self._checks_permissions = False
         self._notices = KernelNotices()
         self._requests = Requests(tree, self._notices)
         self._methods = self._requests.methods
         self._pool = WaitingThreads(most=most_waiting)
         self._waiting: dict[int, Patience] = {}
         self._descriptor = -1
-        self._mountpoint: str | None = None
-        self._device = ""
+        self._own: mountpoints.OwnMount | None = None
         self._settled = threading.Event()
         self._ended = threading.Event()
         self._failure: MountFailure | None = None
@@ -104,14 +104,19 @@ class KernelSession:
         mountpoints.check(mountpoint)
         path = mountpoints.resolved(mountpoint)
         self._descriptor = mount(path, options)
-        self._mountpoint = path
-        mounted = mountpoints.topmost(path)
-        self._device = mounted.device if mounted is not None else ""
+        self._checks_permissions = options.checks_permissions
+        self._own = mountpoints.OwnMount.at(path)
 
-    def adopt(self, descriptor: int) -> None:
+    @property
+    def device(self) -> str:
+        """The "major:minor" of the mount; empty before it is made."""
+        return "" if self._own is None else self._own.device
+
+    def adopt(self, descriptor: int, *, checks_permissions: bool = False) -> None:
         """Serve *descriptor*, a connection that somebody else has made, and that is ours now."""
         os.set_inheritable(descriptor, False)
         self._descriptor = descriptor
+        self._checks_permissions = checks_permissions
 
     def serve(self, on_ready: Callable[[], None] | None = None) -> None:
         """Answer requests until the mount is gone or `stop` is called; then close all that was open.
@@ -124,7 +129,7 @@ class KernelSession:
         start_thread(self._read_requests, name="regfs-requests")
         self._settled.wait()
         if self._failure is None and not self._ended.is_set():
-            mountpoints.set_read_ahead(self._device, READ_AHEAD)
+            mountpoints.set_read_ahead(self.device, READ_AHEAD)
             if on_ready is not None:
                 on_ready()
         self._ended.wait()
@@ -143,11 +148,8 @@ class KernelSession:
 
         A mount that somebody else has made at the same place since, after ours was detached, is left alone.
         """
-        if self._mountpoint is None:
-            return
-        if not self._is_ours():
-            raise MountFailure(f"nothing of ours is mounted on {self._mountpoint}")
-        mountpoints.unmount(self._mountpoint, lazily=lazily)
+        if self._own is not None:
+            self._own.unmount(lazily=lazily)
 
     def stop(self) -> None:
         """End the session: unmount, out of sight at once where it is busy; users that stay get ENOTCONN.
@@ -176,13 +178,9 @@ class KernelSession:
             for parent, name in self._tree.changing_entries():
                 self._notices.expire_entry(parent, name)
 
-    def _is_ours(self) -> bool:
-        there = None if self._mountpoint is None else mountpoints.topmost(self._mountpoint)
-        return there is not None and there.device == self._device
-
     def _stop_by_force(self) -> None:
         """End a session whose mount is busy; where its connection cannot be aborted, by serving it no more."""
-        aborted = mountpoints.abort(self._device, self._mountpoint if self._is_ours() else None)
+        aborted = self._own is not None and self._own.abort()
         try:
             self.unmount(lazily=True)
         except MountFailure as error:
@@ -326,7 +324,7 @@ class KernelSession:
     def _negotiate(self, unique: int, offer: abi.Offer) -> None:
         """Answer INIT; a kernel of a later major version hears ours and asks again."""
         try:
-            agreement = agree(offer, passthrough=self._passthrough)
+            agreement = agree(offer, passthrough=self._passthrough, checks_permissions=self._checks_permissions)
         except MountFailure as error:
             self._failure = error
             self._answer_error(unique, errno.EPROTO)

@@ -15,6 +15,7 @@ import re
 import shutil
 import stat
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,35 @@ class Mounted(NamedTuple):
     device: str
     kind: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnMount:
+    """The mount that a session has made: where, and its *device* ("major:minor"), which tells it from all others."""
+
+    path: str
+    device: str
+
+    @classmethod
+    def at(cls, path: str) -> OwnMount:
+        """Return the mount that was just made on *path*, which `resolved` has returned."""
+        mounted = topmost(path)
+        return cls(path, mounted.device if mounted is not None else "")
+
+    def is_there(self) -> bool:
+        """Tell whether it is the topmost at its place, and not one that somebody else has made there since."""
+        there = topmost(self.path)
+        return there is not None and there.device == self.device
+
+    def unmount(self, *, lazily: bool = False) -> None:
+        """Unmount it, as `unmount` does. Raises MountFailure, also where another mount is at its place."""
+        if not self.is_there():
+            raise MountFailure(f"nothing of ours is mounted on {self.path}")
+        unmount(self.path, lazily=lazily)
+
+    def abort(self) -> bool:
+        """End its connection at once, as `abort` does; tell whether that could be done."""
+        return abort(self.device, self.path if self.is_there() else None)
 
 
 def mounts() -> list[Mounted]:

@@ -31,7 +31,7 @@ FOR_EVER = 1 << 62
 class Kernel:
     """Asks a session as the kernel does."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, checks_permissions: bool = False, passthrough: bool = True) -> None:
         self.tree = SuiteTree()
         self.stats = Stats()
         self.failures: list[tuple[str, RegfsError]] = []
@@ -42,9 +42,12 @@ class Kernel:
         self.socket.settimeout(TIMEOUT_S)
         self.uniques = itertools.count(2, 2)
         self.session = KernelSession(
-            self.tree, self.stats, errors=lambda what, error: self.failures.append((what, error))
+            self.tree,
+            self.stats,
+            errors=lambda what, error: self.failures.append((what, error)),
+            passthrough=passthrough,
         )
-        self.session.adopt(theirs.detach())
+        self.session.adopt(theirs.detach(), checks_permissions=checks_permissions)
         self.ready = threading.Event()
         self.mount_failure: MountFailure | None = None
         self.thread = threading.Thread(target=self._serve)
@@ -121,6 +124,30 @@ def test_the_session_takes_what_the_kernel_offers_and_no_more(new_kernel: Kernel
     major, minor, _, flags, *_, flags2, _, _ = new_kernel.init(minor=36, flags=abi.ASYNC_READ | abi.MAX_PAGES)
     assert (major, minor, flags, flags2) == (7, 36, abi.ASYNC_READ | abi.MAX_PAGES, 0)
     assert new_kernel.ready.wait(TIMEOUT_S)
+
+
+@pytest.mark.parametrize(("checks_permissions", "offered"), [(True, True), (True, False), (False, True)])
+def test_mapped_owners_are_asked_for_where_the_kernel_checks_permissions_and_offers_them(
+    checks_permissions: bool, offered: bool
+) -> None:
+    kernel = Kernel(checks_permissions=checks_permissions)
+    try:
+        flags = (1 << 43) - 1
+        *_, flags2, _, _ = kernel.init(flags=flags if offered else flags & ~abi.ALLOW_IDMAP)
+        # Without default_permissions the kernel would refuse the whole mount.
+        assert bool(flags2 & abi.ALLOW_IDMAP >> 32) == (checks_permissions and offered)
+    finally:
+        kernel.close()
+
+
+@pytest.mark.parametrize("passthrough", [True, False])
+def test_without_passthrough_no_level_of_stacking_is_taken(passthrough: bool) -> None:
+    kernel = Kernel(passthrough=passthrough)
+    try:
+        *_, flags2, stack_depth, _ = kernel.init()
+        assert (bool(flags2 & abi.PASSTHROUGH >> 32), stack_depth) == (passthrough, int(passthrough))
+    finally:
+        kernel.close()
 
 
 def test_a_later_kernel_hears_the_version_that_is_known(new_kernel: Kernel) -> None:
