@@ -47,6 +47,7 @@ class Config:
     allow_dev: bool = False
     default_permissions: bool = False
     passthrough: bool = True
+    inode32: bool = False
     kernel_words: tuple[str, ...] = ()
     fsname: str | None = None
     foreground: bool = False
@@ -160,6 +161,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("no-passthrough", MOUNT, "",
            "let regfs serve cached large files itself, so that an overlay over an overlay over a rootfs can be mounted",
            lambda config, _: replace(config, passthrough=False)),
+    Option("inode32", MOUNT, "",
+           "show inode numbers below 2^32, for 32-bit programs; images then share numbers",
+           lambda config, _: replace(config, inode32=True)),
     Option("default-registry", REGISTRY, "HOST",
            "the registry that names without one belong to (default: docker.io)",
            lambda config, text: replace(config, default_registry=parse_registry(text))),

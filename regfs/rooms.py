@@ -25,10 +25,12 @@ from regfs.model.platform import host_platform
 from regfs.registry.on_demand import OnDemand
 from regfs.stats import Stats
 from regfs.store.blobs import BlobStore
+from regfs.store.image_numbers import ImageNumbers
 from regfs.store.layer_store import LayerStore
 from regfs.store.references import References
 from regfs.store.single_flight import Flights
 from regfs.tree.control import ControlDirectory
+from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.root import Root
 from regfs.tree.tree import Tree
 from regfs.version import VERSION
@@ -63,7 +65,9 @@ class Rooms:
             "fetching.json": self._fetching,
         }
         root = Root(config.default_registry, ControlDirectory(texts), self.repositories, self.images)
-        return Tree(root, open_content=self.contents.open, cache=self.cache)
+        numbers = ImageNumbers(self.cache / "inode-numbers.sqlite")
+        inode_numbers = InodeNumbers(numbers.number, only_32_bits=config.inode32)
+        return Tree(root, numbers=inode_numbers, open_content=self.contents.open, cache=self.cache)
 
     def _fetching(self) -> str:
         """Return what is being fetched and unpacked now, for `regfs status`."""

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from regfs.errors import RegfsError
+from regfs.model.node_id import LAYER_SHIFT
 from regfs.mount.kernel_directory import OpenDirectory, Part
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The nodes of one archive's files share what is above, and below is the row: their order in the archive.
-_ARCHIVE_SHIFT = 32
 # Two files with at most so many entries between them are read in order.
 _NEAR = 64
 _AT_ONCE = 16
@@ -101,7 +100,7 @@ class Ahead:
         if is_known and node not in self._ready:
             return None  # it is read for the second time, and so is what follows
         self._ready.discard(node)
-        archive = node >> _ARCHIVE_SHIFT
+        archive = node >> LAYER_SHIFT  # below is the row: the order of its files
         before = self._opened.get(archive, node)
         self._opened[archive] = node
         if not 0 < node - before <= _NEAR:
@@ -150,7 +149,7 @@ class Ahead:
         if len(self._read) > _MOST_READ:  # where nothing is ever idle, wrong guesses would pile up
             self._read.clear()
         if following:
-            self._guessed[node >> _ARCHIVE_SHIFT] = following[-1][0]
+            self._guessed[node >> LAYER_SHIFT] = following[-1][0]
             self._read.update(following)
         if len(self._early) > _MOST_READ:
             self._early.clear()

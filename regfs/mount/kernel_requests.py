@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from regfs.errors import NoSuchXattr, NotFound
+from regfs.model.node_id import is_entry
 from regfs.mount import kernel_abi as abi
 from regfs.mount.ahead import Ahead
 from regfs.mount.handles import Handles
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 
 Method = Callable[[int, bytes], bytes | None]
 
-# Nodes below a digest carry the number of their image or layer in the upper 20 bits; 0 there means an invented node
-# (tree/tree.py).
-_SPACE_SHIFT = 44
 _NAME_MAX = 255
 _EXECUTE = 1
 _WRITE = 2
@@ -110,7 +108,7 @@ class Requests:
         try:
             found, attributes, valid_s = self._lookup(node, _name(body))
         except NotFound:
-            if node >> _SPACE_SHIFT:
+            if is_entry(node):
                 return _NO_SUCH_NAME_FOR_EVER
             raise
         return abi.pack_entry(found, attributes, valid_s)
@@ -176,7 +174,7 @@ class Requests:
         if self._tree.enter(node):
             self._notices.invalidate_attributes(node)  # who lists a rootfs has its real attributes then, as with chdir
         flags, ready = 0, None
-        if node >> _SPACE_SHIFT:
+        if is_entry(node):
             flags = abi.FOPEN_CACHE_DIR | abi.FOPEN_KEEP_CACHE
             if not current().may_wait:
                 ready = self.ahead.entered(node)
@@ -193,7 +191,7 @@ class Requests:
         handle, offset, size = abi.READ_IN.unpack_from(body)
         directory = self._directories.get(handle)
         part = directory.read_plus(offset, size)
-        if node >> _SPACE_SHIFT and not current().may_wait:
+        if is_entry(node) and not current().may_wait:
             self.ahead.listed(directory, part)
         return part.answer
 
@@ -268,7 +266,7 @@ class Requests:
 
     def _follow(self, node: int) -> None:
         """Guess what is opened after *node*; if *node* itself was guessed a moment ago, it is read already."""
-        if node >> _SPACE_SHIFT and not current().may_wait:
+        if is_entry(node) and not current().may_wait:
             content = self.ahead.opened(node, is_known=node in self._stored)
             if content is not None:
                 self._make_ready(node, content)
@@ -302,7 +300,7 @@ class Requests:
             return
         if len(self._stored) >= _MOST_STORED:
             self._stored.clear()
-        self._stored[node] = len(content) < _STORED_AT_ONCE and node >> _SPACE_SHIFT != 0
+        self._stored[node] = len(content) < _STORED_AT_ONCE and is_entry(node)
 
 
 def _name(body: bytes) -> bytes:

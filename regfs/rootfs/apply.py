@@ -21,11 +21,11 @@ from posixpath import normpath
 from regfs.errors import BadLayer
 from regfs.model.attributes import mode_of
 from regfs.model.layer_entry import NOWHERE, ROOT_ROW, EntryFlag, Row
+from regfs.model.node_id import LAYER_SHIFT, ROW_MASK, node_key
 from regfs.rootfs.fresh_entries import FreshEntries
 from regfs.rootfs.whiteout import OPAQUE_MARKER, hidden_name, marker_of
 from regfs.rootfs.working_tree import EXPLICIT, IMPLIED_DIRECTORY, LINKED, ROOT, Name, WorkingTree, implied_below
 from regfs.store.layer_index import LayerIndex
-from regfs.store.merged_index import LAYER_SHIFT, ROW_MASK, node_key
 
 _UNSEEN, _FRESH, _PLACED = 0, 1, 2
 # Plain numbers: each operation on an IntFlag takes longer than all the rest of an entry's turn in run().

@@ -17,10 +17,14 @@ from pathlib import Path
 from regfs.errors import CacheFailure, TooLarge
 from regfs.model.attributes import with_nlink
 from regfs.model.layer_entry import Row
+from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK
 from regfs.rootfs.apply import LayerApplication
 from regfs.rootfs.working_tree import ROOT, WorkingTree
 from regfs.store.layer_index import LayerIndex
-from regfs.store.merged_index import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK, MergedIndexWriter
+from regfs.store.merged_index import MergedIndexWriter
+
+# st_ino tells the entries of an image apart with 32 bits, and those that the merge invents come on top.
+MOST_ROWS = (1 << 32) - 2 * (1 << LAYER_SHIFT)
 
 
 def merge_files(layers: Sequence[Path], destination: Path) -> None:
@@ -37,6 +41,9 @@ def merge(layers: Sequence[LayerIndex], destination: Path) -> None:
     """
     if len(layers) >= INVENTED_LAYER:
         raise TooLarge(f"an image of {len(layers)} layers; {INVENTED_LAYER - 1} are the most that can be merged")
+
+    if sum(index.last_row() + 1 for index in layers) > MOST_ROWS:
+        raise TooLarge(f"the image's layers have more than {MOST_ROWS} entries")
 
     def row_of(node: int) -> Row:
         return layers[node >> LAYER_SHIFT].row(node & ROW_MASK)

@@ -11,15 +11,17 @@ from __future__ import annotations
 import stat
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 
 from regfs.errors import IsADirectory, NotADirectory, NotASymlink, NotFound
 from regfs.model.attributes import is_directory, mode_of, size_of
 from regfs.model.digest import Digest
 from regfs.model.layer_entry import Row, unpack_xattrs
+from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK, node_key
 from regfs.rootfs.known_names import KnownNames
 from regfs.store.content import Content, Packed, content_of
 from regfs.store.layer_index import LayerIndex
-from regfs.store.merged_index import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK, MergedDirectory, MergedIndex, node_key
+from regfs.store.merged_index import MergedDirectory, MergedIndex
 
 _DIRECTORIES_KEPT = 4096
 
@@ -36,6 +38,11 @@ class Rootfs:
         # Listing a directory asks six times about it and its parent; nothing in a merged table ever changes.
         self._known = lru_cache(_DIRECTORIES_KEPT)(merged.directory)
         self._names = KnownNames(self._known, merged.children)
+
+    def first_rows(self) -> dict[int, int]:
+        """Return how many rows are before those of each layer; what the merge invented comes last."""
+        counts = [layer.last_row() + 1 for layer in self._layers]
+        return dict(enumerate(accumulate(counts[:-1], initial=0))) | {INVENTED_LAYER: sum(counts)}
 
     def lookup(self, node: int, name: bytes) -> tuple[int, bytes]:
         """Return node and attributes of the entry *name*. Raises NotFound, NotADirectory."""

@@ -5,20 +5,28 @@ Thread rule: every implementation answers from disk or memory, never waits, and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from regfs.store.content import Content, Packed
 
 
 class RowTree(Protocol):
-    """A directory tree that never changes. Nodes are 44-bit keys, attributes the 80 bytes of model/attributes.py.
+    """A directory tree that never changes.
 
-    A node that did not come from this tree is a bug of the caller; NotFound then. Every method may raise CacheFailure.
+    Nodes are the keys of model/node_id.py, attributes the 80 bytes of model/attributes.py. A node that did not come
+    from this tree is a bug of the caller; NotFound then. Every method may raise CacheFailure.
     """
 
     @property
     def root(self) -> int:
         """The root directory's node."""
+
+    def first_rows(self) -> Mapping[int, int]:
+        """Return, for each layer number that a node may have, how many rows the layers before it have.
+
+        That number and the row in a node tell nodes of the tree apart with 32 bits, whatever else was merged.
+        """
 
     def lookup(self, node: int, name: bytes) -> tuple[int, bytes]:
         """Return node and attributes of the entry *name*. Raises NotFound, NotADirectory."""

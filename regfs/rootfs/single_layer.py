@@ -28,6 +28,10 @@ class LayerTree:
         self._listing: tuple[int, list[Row]] = (-1, [])
         self.root = ROOT_ROW
 
+    def first_rows(self) -> dict[int, int]:
+        """Return that of the one layer there is."""
+        return {0: 0}
+
     def lookup(self, node: int, name: bytes) -> tuple[int, bytes]:
         """Return node and attributes of the entry *name*. Raises NotFound, NotADirectory."""
         found = self._index.lookup(node, name) if name else None

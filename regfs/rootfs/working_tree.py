@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from regfs.errors import BadLayer
+from regfs.errors import BadLayer, TooLarge
 from regfs.model.attributes import Attributes, mode_of, with_nlink
 from regfs.model.layer_entry import EntryFlag, Row
 from regfs.model.names import NAME_MAX
-from regfs.store.merged_index import INVENTED_LAYER, node_key
+from regfs.model.node_id import INVENTED_LAYER, LAST_ROW, node_key
 
 ROOT = 0
 EXPLICIT = 1
@@ -134,8 +134,10 @@ class WorkingTree:
         self._connection.close()
 
     def invent(self) -> int:
-        """Return the key of a node that no layer has."""
+        """Return the key of a node that no layer has. Raises TooLarge."""
         self._invented += 1
+        if self._invented > LAST_ROW:
+            raise TooLarge(f"the image has more than {LAST_ROW} directories that no layer describes")
         return node_key(INVENTED_LAYER, self._invented)
 
     def lookup(self, directory: int, name: bytes) -> Name | None:

@@ -5,11 +5,10 @@
     links(node INTEGER PRIMARY KEY, attributes BLOB(80))
     meta(key TEXT PRIMARY KEY, value INTEGER)                                          root
 
-The key of a node is `layer << 32 | row`: the deciding layer, base 0, and a row of its index; layer 4095 stands for
-directories that the merge invented. The entries of one directory have ids `[first, first + count)` in the order of
-their names, so that a position in a listing is an id. *links* holds the attributes of inodes whose link count in the
-merged tree is not the one in their layer. A file is written once under a temporary name, flushed, renamed, and
-immutable from then on. Written by rootfs/merge.py, read by rootfs/rootfs.py.
+The key of a node has the deciding layer and a row of its index in it (model/node_id.py). The entries of one directory
+have ids `[first, first + count)` in the order of their names, so that a position in a listing is an id. *links* holds
+the attributes of inodes whose link count in the merged tree is not the one in their layer. A file is written once under
+a temporary name, flushed, renamed, and immutable from then on. Written by rootfs/merge.py, read by rootfs/rootfs.py.
 
 Thread rule: a MergedIndex may be used by any thread (one connection behind a lock); a writer belongs to one thread.
 """
@@ -32,10 +31,7 @@ from regfs.store.sums import format_sums, sha256_of
 from regfs.store.table import check_header, open_table
 
 APPLICATION_ID = 0x7267666D  # "rgfm"
-VERSION = 1
-LAYER_SHIFT = 32
-ROW_MASK = (1 << LAYER_SHIFT) - 1
-INVENTED_LAYER = 4095
+VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE entries (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL, node INTEGER NOT NULL,
@@ -58,11 +54,6 @@ class MergedDirectory(NamedTuple):
     first: int
     size: int
     attributes: bytes
-
-
-def node_key(layer: int, row: int) -> int:
-    """Return the key of a node: *row* of the layer number *layer*."""
-    return layer << LAYER_SHIFT | row
 
 
 class MergedIndex:

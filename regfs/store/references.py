@@ -30,11 +30,10 @@ from typing import Any, NamedTuple
 from regfs.errors import InvalidName
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
+from regfs.store.small_database import open_database
 
 log = logging.getLogger(__name__)
 
-# For how long another daemon's write is waited for; who looks something up does not wait longer for a memory.
-_LOCKED_S = 0.5
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tags (
     registry TEXT, path TEXT, tag TEXT, digest TEXT NOT NULL, media_type TEXT NOT NULL, size INTEGER NOT NULL,
@@ -86,7 +85,7 @@ class References:
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._told: set[str] = set()
-        self._database = _open(path)
+        self._database = open_database(path, _SCHEMA, loss="references are remembered for this mount only")
 
     def tag(self, repository: RepositoryName, tag: str) -> TagRecord | None:
         """Return what *tag* pointed to when it was last asked for."""
@@ -288,36 +287,3 @@ class References:
         """Log it, loudly only once: on a full disk or a read-only one it is so at every look-up."""
         log.log(logging.DEBUG if what in self._told else logging.WARNING, "%s: %s", what, error)
         self._told.add(what)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            return _connect(path)
-        except sqlite3.OperationalError:  # locked, no room, no permission: the file itself is right
-            raise
-        except sqlite3.DatabaseError as error:
-            log.warning("%s is damaged and is made anew: %s", path, error)
-            path.unlink()
-            return _connect(path)
-    except (OSError, sqlite3.Error) as error:
-        log.warning("%s: %s; references are remembered for this mount only", path, error)
-        return _prepare(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_LOCKED_S)
-    try:
-        return _prepare(database)
-    except sqlite3.Error:
-        database.close()
-        raise
-
-
-def _prepare(database: sqlite3.Connection) -> sqlite3.Connection:
-    # A lost last write is only a question to be asked again; what must not happen is a wait for the disk at a look-up.
-    database.execute("PRAGMA synchronous=OFF")
-    database.execute("PRAGMA cache_size=-256")
-    database.executescript(_SCHEMA)
-    return database

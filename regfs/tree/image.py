@@ -86,7 +86,7 @@ class ImageDirectory:
         """Return the parts that this image has: those that a look-up finds, without an error."""
         children = children_of(self.key, self._modes())
         if "layers" in (child.name for child in children):
-            children.append(Child("rootfs", ROWS_MODE, _rootfs_identity(self.image)))
+            children.append(Child("rootfs", ROWS_MODE, _rootfs_identity(self.image), is_table=True))
         return children
 
     def _modes(self) -> dict[str, int]:

@@ -89,7 +89,7 @@ class LayerDirectory:
 
     def children(self) -> list[Child]:
         """Return what lookup() knows."""
-        tree = Child("tree", ROWS_MODE, str(self.layer.diff_id))
+        tree = Child("tree", ROWS_MODE, str(self.layer.diff_id), is_table=True)
         return [*children_of(self.key, dict.fromkeys(self._facts(), FILE_MODE) | {"blob": LINK_MODE}), tree]
 
     def _facts(self) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 Invented nodes (registries, tags, `digest`, `blobs/` …) are objects of the classes of this package, one kind a file.
 Recorded nodes (all that is in a rootfs/ or a layer's tree/) are rows of a table and never objects: a RowsDirectory is
-the door between the two. A node's *key* is its identity: equal keys are the same node, and its inode number is made
-of it; what lies below a digest has the digest in its key, so that a moved tag is another node.
+the door between the two. A node's *key* is its identity: equal keys are the same node, and its node id is made of it;
+what lies below a digest has the digest in its key, so that a moved tag is another node.
 Used by tree.py. Thread rule: nodes are immutable; any thread.
 """
 
@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from regfs.errors import DigestMismatch, RegfsError
 from regfs.model.attributes import Attributes
+from regfs.model.node_id import HASH_BITS, INVENTED
 from regfs.patience import NO_PATIENCE, patient
 from regfs.rootfs.row_tree import RowTree
 
@@ -46,11 +47,12 @@ class OpenFile(Protocol):
 
 
 class Child(NamedTuple):
-    """A name in a listing, the mode of what it names, and the key (or a table's identity) that a look-up will find."""
+    """A name in a listing, the mode of what it names, and the key that a look-up will find; of a table its identity."""
 
     name: str
     mode: int
     identity: str
+    is_table: bool = False
 
 
 class Found(NamedTuple):
@@ -104,7 +106,7 @@ class Link:
 class RowsDirectory:
     """A directory that is a table: rootfs/ or layers/N/tree/. *rows* may pass layers and merge them, and waits for it.
 
-    *identity* is a function of the image or layer alone, and so are the inode numbers below.
+    *identity* is a function of the image or layer alone: the table's inode numbers belong to it.
     """
 
     key: str
@@ -195,6 +197,17 @@ def directory_attributes() -> Attributes:
     return Attributes(DIRECTORY_MODE, 0, 2)
 
 
-def inode_number(key: str) -> int:
-    """Return the 64-bit inode number of an invented node, or what a table's inode numbers are mixed with."""
-    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
+def node_of(key: str) -> int:
+    """Return the id of the invented node *key* (model/node_id.py), unless another node has it: then next_node()."""
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return _invented(int.from_bytes(digest, "little"))
+
+
+def next_node(node: int) -> int:
+    """Return the id that comes after *node* where two keys have the same hash."""
+    return _invented(node + 1)
+
+
+def _invented(number: int) -> int:
+    # One bit of the lower 32 is always set: programs that look at these alone must not read 0, which is no inode.
+    return INVENTED | 1 << 31 | number & (1 << HASH_BITS) - 1

@@ -92,19 +92,6 @@ def test_hup_lets_tags_and_listings_be_asked_for_anew(mount_regfs: MountRegfs, d
     becomes(lambda: sorted(os.listdir(repository)), ["another", "latest"])
 
 
-def test_inode_numbers_are_the_same_in_every_mount(mount_regfs: MountRegfs, demo: Demo, tmp_path: Path) -> None:
-    def inodes() -> list[int]:
-        mount = mount_regfs("--default-registry", demo.address, cache=tmp_path / f"cache-{len(os.listdir(tmp_path))}")
-        rootfs = mount.path / "demo/real/v2/rootfs"
-        numbers = [
-            os.lstat(rootfs / name).st_ino for name in (".", "etc", "etc/replaced", "etc/os-release", "etc/second-name")
-        ]
-        mount.unmount()
-        return numbers
-
-    assert inodes() == inodes()
-
-
 def test_two_mounts_share_a_cache_while_both_are_busy(mount_regfs: MountRegfs, demo: Demo, tmp_path: Path) -> None:
     mounts = [mount_regfs("--default-registry", demo.address, cache=tmp_path / "shared") for _ in range(2)]
     start = threading.Barrier(2)

@@ -27,11 +27,10 @@ from typing import NamedTuple
 
 from regfs import errors
 from regfs.model.attributes import Attributes, device_number
+from regfs.model.node_id import INVENTED, PLACE_SHIFT, ROOT, is_entry
 from regfs.patience import current
 
-ROOT = 1
-SPACE_SHIFT = 44
-RECORDED = 1 << SPACE_SHIFT
+RECORDED = 1 << PLACE_SHIFT
 MTIME_NS = 1_600_000_000_123_456_789
 BIG = bytes(range(256)) * 4 * 1024 * 3  # 3 MiB
 SCRIPT = b"#!/bin/sh\necho hello from the mount\n"
@@ -104,7 +103,7 @@ class Entry:
 
     def packed(self, number: int) -> bytes:
         """Return the 88 bytes of attributes; a recorded entry's are packed once, as in a table."""
-        if not self.known or not number >> SPACE_SHIFT:
+        if not self.known or not is_entry(number):
             self.known = self._pack(number)
         return self.known
 
@@ -144,7 +143,7 @@ class MemoryListing:
 
 
 class MemoryTree:
-    """Entries by number; numbers from RECORDED on are recorded nodes."""
+    """Entries by number; numbers from RECORDED to INVENTED are recorded nodes."""
 
     def __init__(self) -> None:
         self.nodes: dict[int, Entry] = {ROOT: Entry(stat.S_IFDIR | 0o755, nlink=2)}
@@ -155,11 +154,11 @@ class MemoryTree:
 
     def add(self, parent: int, name: bytes, entry: Entry) -> int:
         """Put *entry* into *parent* and return its number; recorded below what is recorded."""
-        return self.link(parent, name, self.keep(entry, recorded=bool(parent >> SPACE_SHIFT)))
+        return self.link(parent, name, self.keep(entry, recorded=is_entry(parent)))
 
     def keep(self, entry: Entry, *, recorded: bool) -> int:
         """Give *entry* its number."""
-        number = (RECORDED if recorded else 0) + len(self.nodes) + 1
+        number = (RECORDED if recorded else INVENTED) + len(self.nodes) + 1
         if recorded:
             entry.valid_s = math.inf
         self.nodes[number] = entry
@@ -192,7 +191,7 @@ class MemoryTree:
         entry = self._entry(number)
         if entry.wait is not None:
             entry.wait()
-        if not number >> SPACE_SHIFT:
+        if not is_entry(number):
             self.lookups[number] = self.lookups.get(number, 0) + 1
         return Found(number, entry.packed(number), entry.valid_s)
 
@@ -260,7 +259,7 @@ class MemoryTree:
 
     def _listed(self, name: bytes, number: int) -> Listed:
         entry = self.nodes[number]
-        recorded = number >> SPACE_SHIFT
+        recorded = is_entry(number)
         return Listed(name, number if recorded else 0, entry.packed(number), entry.valid_s)
 
 

@@ -10,11 +10,12 @@ import pytest
 
 from regfs.errors import BadLayer, CacheFailure, IsADirectory, NotADirectory, NotASymlink, NotFound, TooLarge
 from regfs.model.attributes import Attributes
+from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT
 from regfs.rootfs.merge import merge, merge_files
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.content import Nothing, Object, Packed
 from regfs.store.layer_index import LayerIndex
-from regfs.store.merged_index import INVENTED_LAYER, MergedIndex
+from regfs.store.merged_index import MergedIndex
 from tests.support.images import (
     MTIME_NS,
     BuiltLayer,
@@ -111,12 +112,12 @@ def test_a_directory_that_is_only_implied_keeps_the_attributes_of_below(stack: S
     image = stack([directory("d", mode=0o700, mtime_ns=5, xattrs={"user.x": b"1"})], [file("d/new", b"n")])
     merged = entry(image, "d")
     assert (merged.mode, merged.mtime_ns, merged.xattrs) == ("0700", 5, (("user.x", b"1"),))
-    assert node_of(image, b"d") >> 32 == 0
+    assert node_of(image, b"d") >> LAYER_SHIFT == 0
 
 
 def test_the_node_of_a_merged_directory_is_the_topmost_row_that_describes_it(stack: Stack) -> None:
     image = stack([file("i/a"), directory("e")], [file("i/b"), directory("e")], [file("i/c"), file("e/c")])
-    assert [node_of(image, path) >> 32 for path in (b"i", b"e")] == [2, 1]
+    assert [node_of(image, path) >> LAYER_SHIFT for path in (b"i", b"e")] == [2, 1]
 
 
 def test_a_file_hides_the_directory_below_it(stack: Stack) -> None:
@@ -238,8 +239,8 @@ def test_a_dangling_link_is_followed_and_the_directories_made(stack: Stack) -> N
     image = stack([symlink("link", "new/dir")], [file("link/x", b"x")])
     assert tree(image) == {"link": "-> new/dir", "new": "/", "new/dir": "/", "new/dir/x": "x"}
     assert entry(image, "new").mode == "0755"
-    assert node_of(image, b"new") >> 32 == INVENTED_LAYER
-    assert node_of(image, b"new/dir") >> 32 == 1
+    assert node_of(image, b"new") >> LAYER_SHIFT == INVENTED_LAYER
+    assert node_of(image, b"new/dir") >> LAYER_SHIFT == 1
 
 
 def test_the_later_entry_wins_where_two_paths_lead_to_one_place(stack: Stack) -> None:
@@ -351,7 +352,7 @@ def test_a_hard_link_over_its_own_target_is_refused(stack: Stack) -> None:
 def test_the_root_is_the_topmost_one_described(stack: Stack) -> None:
     image = stack([directory(".", mode=0o700, uid=3, mtime_ns=9)], [file("x")])
     assert (entry(image, ".").mode, entry(image, ".").uid, entry(image, ".").mtime_ns) == ("0700", 3, 9)
-    assert image.rootfs.root >> 32 == 0
+    assert image.rootfs.root >> LAYER_SHIFT == 0
 
 
 def test_implied_directories_take_group_and_setgid_bit_from_the_one_they_are_made_in(stack: Stack) -> None:
@@ -364,7 +365,7 @@ def test_a_root_that_no_layer_describes_is_0755_of_1970(stack: Stack) -> None:
     image = stack([file("x")], [file("y")])
     root = entry(image, ".")
     assert (root.mode, root.uid, root.gid, root.mtime_ns) == ("0755", 0, 0, EPOCH)
-    assert image.rootfs.root >> 32 == 1
+    assert image.rootfs.root >> LAYER_SHIFT == 1
 
 
 def test_an_image_without_layers_is_an_empty_directory(stack: Stack) -> None:
@@ -432,7 +433,7 @@ def test_wrong_questions_get_definite_answers(stack: Stack) -> None:
         with pytest.raises(IsADirectory):
             rootfs.content(node_of(image, path))
     with pytest.raises(NotFound):
-        rootfs.attributes(9 << 32)
+        rootfs.attributes(9 << LAYER_SHIFT)
     assert rootfs.parent(root) == root
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from regfs.errors import CacheFailure, NotFound
 from regfs.model.attributes import Attributes
-from regfs.store.merged_index import MergedDirectory, MergedIndex, MergedIndexWriter, node_key
+from regfs.model.node_id import node_key
+from regfs.store.merged_index import MergedDirectory, MergedIndex, MergedIndexWriter
 
 DIRECTORY = Attributes(0o40755, size=4096, nlink=2).pack()
 FILE = Attributes(0o100644, size=5).pack()

@@ -25,10 +25,12 @@ from regfs.registry.hosts import Hosts
 from regfs.registry.retry import RetryPolicy
 from regfs.stats import Stats
 from regfs.store.blobs import BlobStore
+from regfs.store.image_numbers import ImageNumbers
 from regfs.store.layer_store import LayerStore
 from regfs.store.references import References
 from regfs.store.single_flight import Flights
 from regfs.tree.control import ControlDirectory
+from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.root import Root
 from regfs.tree.tree import ROOT, Found, Tree
 
@@ -48,6 +50,7 @@ class Shown:
         offline: bool = False,
         refused_s: float = 0.0,
         hub_url: str = "",
+        inode32: bool = False,
     ) -> None:
         """Errors clear at once, unless *refused_s* says for how long wrong layers are remembered.
 
@@ -75,7 +78,9 @@ class Shown:
         self.images = Images(self.contents, platform)
         control = ControlDirectory({"version": lambda: "0\n", "errors": self.journal.text})
         root = Root(default_registry, control, self.repositories, self.images)
-        self.tree = Tree(root, open_content=self.contents.open, cache=directory)
+        self.numbers = ImageNumbers(directory / "inode-numbers.sqlite")
+        inode_numbers = InodeNumbers(self.numbers.number, only_32_bits=inode32)
+        self.tree = Tree(root, numbers=inode_numbers, open_content=self.contents.open, cache=directory)
 
     def find(self, path: str | bytes) -> Found:
         """Return the node at *path*, looked up component by component."""
@@ -117,5 +122,6 @@ class Shown:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self._client.close()
+        self.numbers.close()
         self._store.settle()
         self._store.close()

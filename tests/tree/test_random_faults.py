@@ -126,6 +126,6 @@ def test_under_random_faults_each_answer_is_right_or_an_error(served: Served, se
     assert [wrong for reader in readers for wrong in reader.wrong] == []
     assert sum(reader.right for reader in readers) > 0
     assert list(shown.tree._kept) == [ROOT]
-    assert shown.tree._spaces == {}
+    assert shown.tree._tables.all() == []
     served.server.behave()
     assert shown.read("app/1/rootfs/one") == b"version 9"

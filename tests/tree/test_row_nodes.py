@@ -80,11 +80,11 @@ def test_after_all_is_forgotten_nothing_is_kept(served: Served) -> None:
     shown = served.show()
     walker = Walker(shown)
     assert walker.walk(b"app") > 50
-    assert len(shown.tree._spaces) > 4
+    assert len(shown.tree._tables.all()) > 4
     assert open_tables(served.cache)
     walker.forget()
     assert list(shown.tree._kept) == [ROOT]
-    assert shown.tree._spaces == {}
+    assert shown.tree._tables.all() == []
     assert open_tables(served.cache) == []
 
 
@@ -96,7 +96,7 @@ def test_moves_of_a_tag_leave_nothing_behind(served: Served) -> None:
         walker.walk(b"app/1")
         walker.forget()
     assert list(shown.tree._kept) == [ROOT]
-    assert shown.tree._spaces == {}
+    assert shown.tree._tables.all() == []
     assert open_tables(served.cache) == []
 
 
@@ -114,7 +114,7 @@ def test_a_look_up_that_fails_is_not_counted(served: Served) -> None:
     with pytest.raises(BadContent):
         shown.tree.lookup(door, b"top")
     shown.tree.forget(door, 1)
-    assert shown.tree._spaces == {}
+    assert shown.tree._tables.all() == []
 
 
 def test_a_forgotten_node_is_stale_and_not_another_one(served: Served) -> None:

@@ -1,0 +1,147 @@
+"""The tables that a mount shows, rootfs/ and layers/N/tree/, by the places where they were looked up.
+
+A table at two places has two sets of node ids, because a directory may have one name in the kernel; the inode numbers
+agree. A place keeps its number from the first look-up of its directory to the forget() that gives the last one back.
+No number is used again before all LAST_PLACE were, so that a node id means one thing for the life of a mount, and what
+a kernel asks about a place that it let go is stale and never another table's. Used by tree.py.
+Thread rule: any thread; the lock guards the two dicts, and nothing is asked under it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+from regfs.errors import BadContent, NotFound, StaleNode
+from regfs.model.node_id import KEY_MASK, LAST_PLACE, LAYER_SHIFT, PLACE_SHIFT, TABLE_ROOT
+from regfs.rootfs.row_tree import RowTree
+from regfs.tree.inode_numbers import InodeNumbers
+from regfs.tree.listings import INODE
+from regfs.tree.node import RowsDirectory
+
+
+class ShownTable:
+    """One table at one place."""
+
+    __slots__ = ("_inode", "_numbers", "base", "changing", "directory", "lookups", "parent", "raised_by", "rows")
+
+    def __init__(
+        self, directory: RowsDirectory, *, number: int, inode: int, parent: int, numbers: InodeNumbers
+    ) -> None:
+        self.directory = directory
+        self.base = number << PLACE_SHIFT
+        self.parent = parent
+        self.changing: bytes | None = None
+        self.lookups = 0
+        self.rows: RowTree | None = None
+        self.raised_by: Mapping[int, int] = {}
+        """By layer: inode number less key. It is there with the table, and stays."""
+        self._numbers = numbers
+        self._inode = INODE.pack(inode)
+
+    @property
+    def root(self) -> int:
+        """The node of the directory that the table is shown as."""
+        return self.base | TABLE_ROOT
+
+    def table(self) -> RowTree:
+        """Return the table, waiting for it the first time. Raises what making it raises, but never NotFound."""
+        rows = self.rows
+        if rows is None:
+            try:
+                rows = self.directory.rows()
+            except NotFound as missing:
+                # The registry lacks a part of what the directory is made of. A program that looks a name up in it must
+                # not be told that the name is not there: the kernel would believe it for ever.
+                raise BadContent(f"{self.directory.key} cannot be made: {missing}") from missing
+            self._keep(rows)
+        return rows
+
+    def table_at_once(self) -> RowTree | None:
+        """Return the table where it is on this machine already."""
+        if self.rows is None:
+            rows = self.directory.rows_at_once()
+            if rows is not None:
+                self._keep(rows)
+        return self.rows
+
+    def key(self, rows: RowTree, node: int) -> int:
+        """Return the key in *rows* of a node of this place."""
+        key = node & KEY_MASK
+        return rows.root if key == TABLE_ROOT else key
+
+    def packed(self, key: int, attributes: bytes) -> bytes:
+        """Return struct fuse_attr of an entry of the table."""
+        return INODE.pack(key + self.raised_by[key >> LAYER_SHIFT]) + attributes
+
+    def packed_root(self, attributes: bytes) -> bytes:
+        """Return struct fuse_attr of the directory that the table is shown as."""
+        return self._inode + attributes
+
+    def _keep(self, rows: RowTree) -> None:
+        if not self.raised_by:
+            self.raised_by = self._numbers.of_layers(self.directory.identity, rows.first_rows())
+        self.rows = rows
+
+
+class ShownTables:
+    """All places, by number and by the key of their directory."""
+
+    def __init__(self, numbers: InodeNumbers, *, last_place: int = LAST_PLACE) -> None:
+        self._numbers = numbers
+        self._last_place = last_place
+        self._lock = threading.Lock()
+        self._by_key: dict[str, ShownTable] = {}
+        self._next = 1
+        self.by_number: dict[int, ShownTable] = {}
+        """For readers; a place is added and removed here alone."""
+
+    def of(self, node: int) -> ShownTable:
+        """Return the place that *node* belongs to. Raises StaleNode."""
+        try:
+            return self.by_number[node >> PLACE_SHIFT]
+        except KeyError:
+            raise StaleNode(f"node {node:#x} was let go") from None
+
+    def admit(self, directory: RowsDirectory, parent: int, changing: bytes | None) -> ShownTable:
+        """Return the place of *directory*, found in *parent*, and count one look-up of it.
+
+        *changing* is its name, where that may come to mean another.
+        """
+        inode = self._numbers.of_table(directory.identity)
+        with self._lock:
+            shown = self._by_key.get(directory.key)
+            if shown is None:
+                number = self._free_number()
+                shown = ShownTable(directory, number=number, inode=inode, parent=parent, numbers=self._numbers)
+                self._by_key[directory.key] = self.by_number[number] = shown
+            shown.changing = changing
+            shown.lookups += 1
+            return shown
+
+    def forget(self, node: int, count: int) -> None:
+        """Give back *count* look-ups of *node*; those of entries count for nothing.
+
+        The kernel forgets a directory after all that is below it, so with the last look-up the table is let go.
+        """
+        if node & KEY_MASK != TABLE_ROOT:
+            return
+        with self._lock:
+            shown = self.by_number.get(node >> PLACE_SHIFT)
+            if shown is None:
+                return
+            shown.lookups -= count
+            if shown.lookups <= 0:
+                del self.by_number[node >> PLACE_SHIFT], self._by_key[shown.directory.key]
+
+    def all(self) -> list[ShownTable]:
+        """Return all places there are now."""
+        with self._lock:
+            return list(self.by_number.values())
+
+    def _free_number(self) -> int:
+        while self._next in self.by_number:
+            self._next = self._next % self._last_place + 1
+        number = self._next
+        self._next = number % self._last_place + 1
+        return number
