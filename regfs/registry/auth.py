@@ -1,15 +1,18 @@
 """Authentication: what a registry wants to see before it answers, and where that comes from.
 
-A request goes out without credentials first; the registry's challenge says what it wants and from which token server.
-What was learnt is kept, so that the next request brings its token at once. One Login goes through one request:
+A registry's challenge says what it wants and from which token server. With a credential for the host the root of the
+API is asked for its challenge first, because a registry may answer 404, or a shorter list, to strangers; without one a
+request goes out as it is, and a challenge may come back. What was learnt is a hint that is kept for an hour, so that
+the next request brings its token at once. One Login goes through one request:
 
     login = authenticator.login(endpoint, …)
-    send with login.header(); on 401 or 403: if login.refused(answer, …): send again, else that is the verdict
+    send with login.header(); on one of REFUSALS: if login.refused(answer): send again, else that is the verdict
 
 Rules: a credential goes to its registry and to the token server that this registry names, never over plain http unless
-the registry itself is plain; a token is kept per registry, token server, service, scopes and credential; a refused
-token is dropped and fetched anew once; however many threads need one token, one of them fetches it.
-Sources: distribution, docs/content/spec/auth/{token,oauth,scope}.md.
+the registry itself is plain; a token is kept per registry, token server, service, scopes and credential. A kept token
+that is refused is fetched once more, and so is the secret of a helper that the registry or the token server refuses;
+what was fetched for this very request is not, because a second one would fare no better. However many threads need
+one token, one of them fetches it. Sources: distribution, docs/content/spec/auth/{token,oauth,scope}.md.
 
 Used by calls.py. Thread rule: an Authenticator is shared by all threads, a Login belongs to one.
 """
@@ -19,58 +22,58 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
 
-from cachetools import LRUCache, TTLCache
+from cachetools import TTLCache
 
-from regfs.errors import AccessDenied, BadContent, ProtocolViolation, RegistryTimeout, RegistryUnavailable
+from regfs.errors import (
+    AccessDenied,
+    BadContent,
+    ProtocolViolation,
+    RegfsError,
+    RegistryTimeout,
+    RegistryUnavailable,
+)
 from regfs.model.names import RepositoryName
 from regfs.registry.challenge import Challenge, parse_challenges
 from regfs.registry.credentials import Credential, Credentials
+from regfs.registry.demand import Demand, readable_scopes
 from regfs.registry.hosts import Endpoint
 from regfs.registry.message import Answer
-from regfs.registry.tokens import TokenRequest, TokenServers, basic_authorization
+from regfs.registry.roots import Roots
+from regfs.registry.tokens import TokenRefused, TokenRequest, TokenServers, basic_authorization
 
 log = logging.getLogger(__name__)
 
+# Statuses that may mean that the authorization is over. ECR Public says 400 of a token that has expired.
+REFUSALS = frozenset({400, 401, 403})
 _REMEMBERED = 4096
-_RENEWAL_S = 30.0
-
-
-class Demand(NamedTuple):
-    """What a registry asks for: a token, a password, or either."""
-
-    bearer: Challenge | None
-    basic: Challenge | None
-
-    @property
-    def server(self) -> tuple[str, str]:
-        """The token server and what it knows the registry as; empty for Basic."""
-        return ("", "") if self.bearer is None else (self.bearer.get("realm"), self.bearer.get("service"))
-
-    @classmethod
-    def of(cls, challenges: list[Challenge]) -> Demand | None:
-        """Return what *challenges* ask for, None where that is nothing that regfs knows."""
-        by_scheme = {challenge.scheme: challenge for challenge in reversed(challenges)}
-        bearer, basic = by_scheme.get("bearer"), by_scheme.get("basic")
-        return None if bearer is None and basic is None else cls(bearer, basic)
+_HINT_S = 3600.0
+_IN_VAIN_S = 30.0
 
 
 class Authenticator:
     """Knows what each registry demanded, and answers it."""
 
     def __init__(
-        self, credentials: Credentials, token_servers: TokenServers, *, clock: Callable[[], float] = time.monotonic
+        self,
+        credentials: Credentials,
+        token_servers: TokenServers,
+        roots: Roots,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.credentials = credentials
         self.token_servers = token_servers
+        self.roots = roots
         self._lock = threading.Lock()
         # By base URL and scopes: Artifactory has a token server for each of its repositories. Without scopes: the last
         # one of the registry, for a first attempt.
-        self._demands: LRUCache[tuple[str, tuple[str, ...]], Demand] = LRUCache(_REMEMBERED)
-        self._scopes: LRUCache[tuple[str, tuple[str, ...]], tuple[str, ...]] = LRUCache(_REMEMBERED)
-        self._renewals: TTLCache[str, bool] = TTLCache(_REMEMBERED, _RENEWAL_S, timer=clock)
+        self._demands: TTLCache[tuple[str, tuple[str, ...]], Demand] = TTLCache(_REMEMBERED, _HINT_S, timer=clock)
+        self._scopes: TTLCache[tuple[str, tuple[str, ...]], tuple[str, ...]] = TTLCache(
+            _REMEMBERED, _HINT_S, timer=clock
+        )
+        self._in_vain: TTLCache[tuple[str, tuple[str, ...]], bool] = TTLCache(_REMEMBERED, _IN_VAIN_S, timer=clock)
 
     def login(
         self, endpoint: Endpoint, *, base: str, repository: RepositoryName | None, scopes: tuple[str, ...]
@@ -83,7 +86,7 @@ class Authenticator:
         with self._lock:
             return self._demands.get((base, asked)) or self._demands.get((base, ()))
 
-    def learn(self, base: str, asked: tuple[str, ...], challenges: list[str]) -> Demand | None:
+    def learn(self, base: str, asked: tuple[str, ...], challenges: Iterable[str]) -> Demand | None:
         """Remember what WWW-Authenticate headers of the registry at *base* demand for *asked*; return it."""
         demand = Demand.of(parse_challenges(challenges))
         if demand is not None:
@@ -92,20 +95,22 @@ class Authenticator:
         return demand
 
     def unlearn(self, base: str, asked: tuple[str, ...], demand: Demand) -> None:
-        """Forget *demand*, which cannot be met: the registry at *base* may have mended it, and is to say it anew."""
+        """Forget *demand*, which cannot be met: the registry at *base* may have mended it and says it again."""
         with self._lock:
             for key in ((base, asked), (base, ())):
                 if self._demands.get(key) == demand:
                     del self._demands[key]
+        self.roots.forget(base)
 
-    def renew(self, host: str) -> None:
-        """Let the helpers be asked again for *host*, whose credential was refused: not too often."""
+    def may_renew(self, base: str, asked: tuple[str, ...]) -> bool:
+        """Tell whether a new token may help where a kept one was refused: not soon after one that did not."""
         with self._lock:
-            is_due = host not in self._renewals
-            if is_due:
-                self._renewals[host] = True
-        if is_due:
-            self.credentials.forget(host)
+            return (base, asked) not in self._in_vain
+
+    def renewed_in_vain(self, base: str, asked: tuple[str, ...]) -> None:
+        """Remember that a new token for *asked* was refused like the one before: the request is at fault."""
+        with self._lock:
+            self._in_vain[base, asked] = True
 
     def scopes(self, base: str, asked: tuple[str, ...]) -> tuple[str, ...]:
         """Return the scopes that are known to be needed where *asked* should do."""
@@ -140,45 +145,48 @@ class Login:
         self._token: TokenRequest | None = None
         self._sent: str | None = None
         self._demand: Demand | None = None
+        self._silence: RegfsError | None = None
         self._fresh = False
+        self._replaced = False
         self._moved = False
         self._widened = False
         self._renewed = False
 
     def header(self) -> str | None:
-        """Return the Authorization to send, None for none; may block on a credential helper and on a token server.
+        """Return the Authorization to send, None for none.
 
-        Raises AccessDenied, and what Exchange.ask raises.
+        May block on a credential helper, on the root of the API and on a token server. Raises AccessDenied, and what
+        Exchange.ask raises.
         """
-        self._demand = self._authenticator.demand(self._base, self._asked)
+        self._demand = self._authenticator.demand(self._base, self._asked) or self._demand_of_root()
         self._token = None
         self._sent = None if self._demand is None else self._authorization(self._demand)
         return self._sent
 
-    def refused(self, answer: Answer, *, ping: Callable[[], list[str]]) -> bool:
-        """Tell whether the request should be sent again with a new header(), now that *answer* is 401 or 403.
+    def refused(self, answer: Answer) -> bool:
+        """Tell whether the request should be sent again with a new header(), now that *answer* is a refusal.
 
-        *ping* returns the challenges of the registry's base URL, for a registry whose 401 has none (gcr.io).
+        A 401 says what is demanded. A 400 or 403 says it of what was sent, if of anything: a kept token may be over.
         """
-        if answer.status == 403:
-            return self._sent is not None and self._credential_changed()
-        headers = answer.headers.all("WWW-Authenticate")
-        before, demand = self._demand, self._authenticator.learn(self._base, self._asked, headers)
-        if demand is None and self._sent is None:
-            demand = self._authenticator.learn(self._base, self._asked, ping())
-        challenge = demand.bearer if demand is not None else None
+        if answer.status != 401:
+            return self._sent is not None and (self._token_is_over(answer.status) or self._credential_changed())
+        before, demand = self._demand, self._learned(answer)
         if self._sent is None:
             return self._begin(demand)
-        if challenge is not None and self._widen(challenge):
+        if demand is not None and demand.bearer is not None and self._widen(demand.bearer):
             return True
         if demand is not None and before is not None and demand.server != before.server and not self._moved:
             self._moved = True
             return True
-        if self._token is not None and not self._fresh:
-            self._authenticator.token_servers.forget(self._token, self._sent)
-            self._fresh = True
-            return True
-        return self._credential_changed()
+        return self._token_is_over(answer.status) or self._credential_changed()
+
+    @property
+    def doubt(self) -> str:
+        """Why a 404 does not count, empty where it does: there is a credential, and nothing says how to show it."""
+        if self._silence is None or self._sent is not None or self._credential is None:
+            return ""
+        source = self._credential.source
+        return f" to a stranger, and the credentials from {source} cannot be offered: {self._silence}"
 
     @property
     def remedy(self) -> str:
@@ -188,6 +196,27 @@ class Login:
             return f"; it does not exist, or needs a login (docker login {host})"
         return f"; the credentials from {self._credential.source} do not open it: renew the login, or log out of {host}"
 
+    def _demand_of_root(self) -> Demand | None:
+        """Return what the API's root demands; it is asked only where there is a credential to offer."""
+        roots = self._authenticator.roots
+        root = roots.known(self._base)
+        if root is None or root.is_silent:
+            self._credential = self._find_credential()
+            if self._credential is None:
+                return None
+            root = roots.said(self._endpoint, self._base)
+            self._silence = root.failure if root.is_silent else None
+        return self._authenticator.learn(self._base, (), root.challenges) if root.challenges else None
+
+    def _learned(self, answer: Answer) -> Demand | None:
+        """Return what a 401 demands; where it says nothing, the root of the API may (gcr.io)."""
+        authenticator = self._authenticator
+        demand = authenticator.learn(self._base, self._asked, answer.headers.all("WWW-Authenticate"))
+        if demand is None and self._sent is None:
+            root = authenticator.roots.ask(self._endpoint, self._base)
+            demand = authenticator.learn(self._base, self._asked, root.challenges)
+        return demand
+
     def _begin(self, demand: Demand | None) -> bool:
         """Tell whether the demand that a request without authorization met can be answered."""
         if demand is None or self._fresh:
@@ -196,8 +225,37 @@ class Login:
         self._add_scopes(demand.bearer)
         return demand.bearer is not None or self._find_credential() is not None
 
+    def _token_is_over(self, status: int) -> bool:
+        """Drop the token that was refused, and tell whether to fetch another one: once, and only for a kept one.
+
+        A 400 or 403 may mean the request as well. A new token that changes nothing shows that, and for a while no
+        other one is fetched for such an answer: a request that is really bad is not sent twice each time.
+        """
+        if self._token is None or self._sent is None:
+            return False
+        authenticator = self._authenticator
+        if self._fresh:
+            if self._replaced and status != 401:
+                authenticator.renewed_in_vain(self._base, self._asked)
+            return False
+        if status != 401 and not authenticator.may_renew(self._base, self._asked):
+            return False
+        authenticator.token_servers.forget(self._token, self._sent)
+        self._fresh = self._replaced = True
+        return True
+
     def _authorization(self, demand: Demand) -> str | None:
+        """Return the Authorization that meets *demand*; a helper whose secret the token server refuses is run again."""
         self._credential = self._find_credential()
+        try:
+            return self._shown(demand)
+        except TokenRefused:
+            if not self._credential_changed():
+                raise
+            self._credential = self._find_credential()
+            return self._shown(demand)
+
+    def _shown(self, demand: Demand) -> str | None:
         if self._credential is not None and self._credential.registry_token is not None:
             return f"Bearer {self._credential.registry_token}"
         basic = None if self._credential is None or demand.basic is None else basic_authorization(self._credential)
@@ -227,17 +285,26 @@ class Login:
         return value
 
     def _find_credential(self) -> Credential | None:
-        # A mirror is shown the mirror's credentials, never those of the registry that it mirrors.
-        if self._endpoint.upstream and self._repository is not None:
-            return self._authenticator.credentials.for_repository(self._repository)
-        return self._authenticator.credentials.for_host(self._endpoint.host)
+        credentials = self._authenticator.credentials
+        if self._upstream_repository is not None:
+            return credentials.for_repository(self._upstream_repository)
+        return credentials.for_host(self._endpoint.host)
+
+    @property
+    def _upstream_repository(self) -> RepositoryName | None:
+        """The repository whose registry is asked; None for a mirror, which is shown its own credentials alone."""
+        return self._repository if self._endpoint.upstream else None
 
     def _credential_changed(self) -> bool:
-        """Tell whether the credential is another one by now: a login was renewed, a helper has a new password."""
+        """Tell whether the credential is another one by now: a login was renewed, a helper has a new password.
+
+        A helper that gives the same secret again is not believed: it would be refused again.
+        """
         if self._renewed or self._credential is None:
             return False
         self._renewed = True
-        self._authenticator.renew(self._endpoint.host)
+        repository = self._upstream_repository
+        self._authenticator.credentials.forget(self._endpoint.host if repository is None else repository.registry)
         return self._find_credential() != self._credential
 
     def _add_scopes(self, challenge: Challenge | None) -> None:
@@ -251,8 +318,8 @@ class Login:
             self._authenticator.widen(self._base, self._asked, self._scopes)
 
     def _widen(self, challenge: Challenge) -> bool:
-        """Tell whether there are scopes to add after `insufficient_scope`: once, or two scopes would alternate."""
-        if challenge.get("error") != "insufficient_scope" or self._widened:
+        """Tell whether *challenge* names scopes that were not asked for: once, or two scopes would alternate."""
+        if self._widened:
             return False
         named = readable_scopes(challenge.get("scope"))
         if not set(named) - set(self._scopes):
@@ -262,17 +329,3 @@ class Login:
         self._scopes = (*named, *(scope for scope in self._scopes if scope not in named))
         self._authenticator.widen(self._base, self._asked, self._scopes)
         return True
-
-
-def readable_scopes(text: str) -> tuple[str, ...]:
-    """Return the scopes in *text* without the actions that write; `repository:a:pull,push` becomes `…:pull`.
-
-    A scope's name may contain a colon: what stands before the first one is the type, after the last the actions.
-    """
-    scopes = []
-    for scope in text.split()[:16]:
-        name, colon, actions = scope.rpartition(":")
-        kept = [action for action in actions.split(",") if action not in ("push", "delete")]
-        if colon and kept and any(kept):
-            scopes.append(f"{name}:{','.join(kept)}")
-    return tuple(scopes)

@@ -6,13 +6,10 @@ Used by client.py and the modules of its verbs (documents, blobs, listing, refer
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
-
-from cachetools import LRUCache
 
 from regfs.errors import (
     AccessDenied,
@@ -27,12 +24,12 @@ from regfs.errors import (
     Unsupported,
 )
 from regfs.model.names import RepositoryName
-from regfs.registry.auth import Authenticator
+from regfs.registry.auth import REFUSALS, Authenticator
 from regfs.registry.exchange import Exchange
 from regfs.registry.hosts import Endpoint, Hosts
 from regfs.registry.message import Answer, Origin, Request
 from regfs.registry.refusals import refusal
-from regfs.registry.sockets import ConnectFailed, NotTls
+from regfs.registry.roots import Roots
 
 log = logging.getLogger(__name__)
 
@@ -78,13 +75,14 @@ class Call:
 class Calls:
     """Sends what the client asks to the right address with the right credentials."""
 
-    def __init__(self, hosts: Hosts, authenticator: Authenticator, exchange: Exchange, *, offline: bool) -> None:
+    def __init__(
+        self, hosts: Hosts, roots: Roots, authenticator: Authenticator, exchange: Exchange, *, offline: bool
+    ) -> None:
         self._hosts = hosts
+        self._roots = roots
         self._authenticator = authenticator
         self._exchange = exchange
         self._offline = offline
-        self._lock = threading.Lock()
-        self._bases: LRUCache[str, str] = LRUCache(1024)
 
     def endpoints(self, registry: str, capability: str) -> list[Endpoint]:
         """Return where *registry* may be asked for what *capability* names, in order; never nothing."""
@@ -120,9 +118,8 @@ class Calls:
         Any status comes back that is no redirect, not transient, and no 401 that authentication settles. Raises
         Offline, AccessDenied, and what Exchange.ask raises.
         """
-        if self._offline:
-            raise Offline(f"{call.what}: {endpoint.host} would have to be asked, and regfs runs with --offline")
-        base = self.base(endpoint)
+        self._go_online(endpoint, what=call.what)
+        base = self._roots.base(endpoint)
         url = _url(endpoint, base, call.path)
         login = self._authenticator.login(endpoint, base=base, repository=call.repository, scopes=call.scopes)
         while True:
@@ -131,58 +128,40 @@ class Calls:
             if authorization is not None:
                 headers["Authorization"] = authorization
             answer = self._exchange.ask(_request(endpoint, call, url, headers), what=call.what)
-            if answer.status not in (401, 403) or is_foreign(answer, url):
+            if is_foreign(answer, url):
                 return answer
-            if not login.refused(answer, ping=lambda: self._ping(endpoint, base)):
+            if answer.status in (404, 410) and login.doubt:
+                answer.close()
+                raise RegistryUnavailable(f"{call.what}: {endpoint.host} answers {answer.status}{login.doubt}")
+            if answer.status not in REFUSALS:
+                return answer
+            if not login.refused(answer):
                 answer.remedy = login.remedy
                 return answer
             answer.discard()
 
+    def check(self, registry: str) -> None:
+        """Ask the root of *registry*'s API once, at the first of its endpoints that answers. Raises what it means."""
+
+        def ask(endpoint: Endpoint) -> None:
+            self._go_online(endpoint, what=registry)
+            root = self._roots.said(endpoint, self._roots.base(endpoint))
+            if root.failure is not None:
+                raise root.failure
+
+        self.first_of(registry, "pull", ask)
+
+    def _go_online(self, endpoint: Endpoint, *, what: str) -> None:
+        if self._offline:
+            raise Offline(f"{what}: {endpoint.host} would have to be asked, and regfs runs with --offline")
+
+    def base(self, endpoint: Endpoint) -> str:
+        """Return the URL of *endpoint*'s API. Blocks on the network where its scheme is not known. See Roots.base."""
+        return self._roots.base(endpoint)
+
     def elsewhere(self, url: str, *, headers: Mapping[str, str], bulk: bool, what: str) -> Answer:
         """Return the answer of *url*, where a redirect led before: asked as a stranger, without credentials."""
         return self._exchange.ask(Request("GET", url, headers=headers, bulk=bulk), what=what)
-
-    def base(self, endpoint: Endpoint) -> str:
-        """Return the URL of *endpoint*'s API, its scheme settled before any credential is sent over it.
-
-        Where plain http is allowed as a fall-back, https is tried first; what is decided once stays.
-        """
-        if endpoint.plain_http != "fallback":
-            return endpoint.base
-        with self._lock:
-            known = self._bases.get(endpoint.base)
-        if known is not None:
-            return known
-        base = self._settled(endpoint)
-        with self._lock:
-            return self._bases.setdefault(endpoint.base, base)
-
-    def _settled(self, endpoint: Endpoint) -> str:
-        secure = f"https://{endpoint.base.partition('://')[2]}"
-        plain = f"http://{endpoint.base.partition('://')[2]}"
-        try:
-            self._knock(endpoint, secure)
-        except NotTls:
-            return plain
-        except ConnectFailed:
-            # Nothing listens there: then http on the same port fails too, but on the default port it may not.
-            self._knock(endpoint, plain)
-            return plain
-        return secure
-
-    def _knock(self, endpoint: Endpoint, base: str) -> None:
-        """Ask *base* what it demands, as anybody may, and remember it."""
-        with self._exchange.probe(Request("GET", f"{base}/", tls=endpoint.tls)) as answer:
-            if answer.status == 401:
-                self._authenticator.learn(base, (), answer.headers.all("WWW-Authenticate"))
-            answer.discard()
-
-    def _ping(self, endpoint: Endpoint, base: str) -> list[str]:
-        """Return the challenges of the API's root, for a 401 that has none."""
-        request = Request("GET", f"{base}/", headers=endpoint.headers, tls=endpoint.tls)
-        with self._exchange.once(request, what=f"{base}/") as answer:
-            answer.discard()
-            return answer.headers.all("WWW-Authenticate") if answer.status == 401 else []
 
 
 def _request(endpoint: Endpoint, call: Call, url: str, headers: Mapping[str, str]) -> Request:

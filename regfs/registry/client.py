@@ -11,9 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from regfs import patience
+from regfs.errors import Interrupted, MustWait, RegfsError, RegistryTimeout
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
+from regfs.patience import Patience, patient
 from regfs.registry.auth import Authenticator
 from regfs.registry.blobs import Blobs
 from regfs.registry.calls import Calls
@@ -26,6 +29,7 @@ from regfs.registry.hub import HUB_URL, Hub, Namespace
 from regfs.registry.listing import Listing
 from regfs.registry.referrers import Referrers
 from regfs.registry.retry import RetryPolicy
+from regfs.registry.roots import Roots
 from regfs.registry.slots import HostSlots
 from regfs.registry.sockets import Pace
 from regfs.registry.tokens import TokenServers
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["FetchedManifest", "Namespace", "RegistryClient"]
 
 _DENIAL_S = 5.0
+CHECK_S = 3.0
 
 
 class RegistryClient:
@@ -94,12 +99,32 @@ class RegistryClient:
             stats, make_transport=make_transport, retry=retry, private_redirects=private_redirects, clock=clock
         )
         token_servers = TokenServers(self._exchange, stats, clock=clock, denial_s=denial_s)
-        calls = Calls(hosts, Authenticator(credentials, token_servers, clock=clock), self._exchange, offline=offline)
+        roots = Roots(self._exchange, clock=clock)
+        authenticator = Authenticator(credentials, token_servers, roots, clock=clock)
+        self._calls = calls = Calls(hosts, roots, authenticator, self._exchange, offline=offline)
         self._documents = Documents(calls)
         self._blobs = Blobs(calls, stats, retry=retry)
         self._listing = Listing(calls)
         self._hub = Hub(self._exchange, offline=offline, url=hub_url)
         self._referrers = Referrers(calls, self._documents)
+
+    def check(self, registry: str, *, within_s: float = CHECK_S) -> RegfsError | None:
+        """Tell whether *registry* answers: None, or why not. Asks `/v2/` once, as a stranger, for at most *within_s*.
+
+        None says that a registry is there (a 401 is an answer), not that anything in it may be read. Raises MustWait
+        and Interrupted alone.
+        """
+        outer = patience.current()
+        with patient(Patience(outer.remaining_s(within_s))):
+            try:
+                self._calls.check(registry)
+            except (MustWait, Interrupted):
+                raise
+            except RegistryTimeout:
+                return RegistryTimeout(f"{registry} does not answer within {within_s:g} s")
+            except RegfsError as error:
+                return error
+        return None
 
     def tags(self, repository: RepositoryName) -> list[str]:
         """Return all tags of *repository*, sorted: valid ones, without those that stand for signatures and the like."""

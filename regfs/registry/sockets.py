@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from regfs import patience
-from regfs.errors import RegistryTimeout, RegistryUnavailable
+from regfs.errors import ProtocolViolation, RegistryTimeout, RegistryUnavailable
 from regfs.threads import start_thread
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,10 @@ class TransferCut(RegistryUnavailable):
 
 class NotTls(ConnectFailed):
     """The other side does not speak TLS on this port."""
+
+
+class TlsFailed(ProtocolViolation):
+    """TLS was spoken, and one side does not trust or understand the other."""
 
 
 class Pace(NamedTuple):

@@ -45,6 +45,10 @@ _KEPT = 4096
 _NO_OAUTH = frozenset({400, 401, 404, 405, 501})
 
 
+class TokenRefused(AccessDenied):
+    """The token server was asked and gave no token to the credential that it was shown."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
     """Everything that a token depends on; no token is used for another request."""
@@ -117,7 +121,7 @@ class TokenServers:
                 if token is not None:
                     return token.value, False
                 if (denial := self._denials.get(key)) is not None:
-                    raise AccessDenied(denial)
+                    raise TokenRefused(denial)
                 flight = self._flights.get(key)
                 mine = flight is None
                 if flight is None:
@@ -165,6 +169,9 @@ class TokenServers:
         credential = request.credential
         if credential is not None and credential.identity_token is not None:
             answer = self._post(request, credential)
+            if answer.status != 200 and self._forget_refreshed(request, credential):
+                answer.discard()
+                answer = self._post(request, credential)
             if answer.status == 200:
                 return self._granted(request, answer)
             if answer.status not in _NO_OAUTH:
@@ -187,10 +194,11 @@ class TokenServers:
         return self._ask(Request("GET", _with_query(request.realm, query), headers=headers, tls=request.tls), request)
 
     def _post(self, request: TokenRequest, credential: Credential) -> Answer:
-        refresh_token = self._refresh_tokens.get((request.realm, credential)) or credential.identity_token or ""
+        with self._lock:
+            newer = self._refresh_tokens.get((request.realm, credential))
         form = {
             "grant_type": "refresh_token",
-            "refresh_token": refresh_token,
+            "refresh_token": newer or credential.identity_token or "",
             "service": request.service,
             "client_id": CLIENT_ID,
             "scope": " ".join(request.scopes),
@@ -198,6 +206,11 @@ class TokenServers:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         body = urlencode(form).encode("ascii")
         return self._ask(Request("POST", request.realm, headers=headers, body=body, tls=request.tls), request)
+
+    def _forget_refreshed(self, request: TokenRequest, credential: Credential) -> bool:
+        """Drop the refresh token that replaced the user's own, and tell whether there was one: it may be over."""
+        with self._lock:
+            return self._refresh_tokens.pop((request.realm, credential), None) is not None
 
     def _ask(self, message: Request, request: TokenRequest) -> Answer:
         self._stats.count("registry.token_requests")
@@ -216,11 +229,11 @@ class TokenServers:
         if is_new:
             log.info("%s takes its tokens from %s", registry, request.server)
 
-    def _denied(self, request: TokenRequest, answer: Answer) -> AccessDenied:
+    def _denied(self, request: TokenRequest, answer: Answer) -> TokenRefused:
         who = "anonymous access"
         if request.credential is not None:
             who = f"the credentials from {request.credential.source}; renew the login or log out"
-        return AccessDenied(f"{refusal(answer, what=f'token server {request.server}')}; it refuses {who}")
+        return TokenRefused(f"{refusal(answer, what=f'token server {request.server}')}; it refuses {who}")
 
     def _granted(self, request: TokenRequest, answer: Answer) -> Token:
         """Return the token in the server's *answer*. Raises AccessDenied where there is none."""
@@ -235,7 +248,8 @@ class TokenServers:
         refreshed = fields.get("refresh_token")
         if request.credential is not None and isinstance(refreshed, str) and refreshed:
             # Kept in memory, for this server only; the user's files are never written.
-            self._refresh_tokens[request.realm, request.credential] = refreshed
+            with self._lock:
+                self._refresh_tokens[request.realm, request.credential] = refreshed
         return Token(value, _use_s(fields))
 
 

@@ -36,7 +36,17 @@ from regfs.registry.hosts import Tls
 from regfs.registry.message import Answer, Headers, Request
 from regfs.registry.redaction import without_secrets
 from regfs.registry.slots import HostSlots
-from regfs.registry.sockets import SLICE_S, NotTls, Pace, Slow, TransferCut, connect, headers_due, tls_context_for
+from regfs.registry.sockets import (
+    SLICE_S,
+    NotTls,
+    Pace,
+    Slow,
+    TlsFailed,
+    TransferCut,
+    connect,
+    headers_due,
+    tls_context_for,
+)
 from regfs.stats import Stats
 
 log = logging.getLogger(__name__)
@@ -126,7 +136,7 @@ class Transport:
             converted = _converted(error, request, reused=_sent.reused)
             if not isinstance(converted, NotTls):
                 self._stats.count("registry.errors")
-            if isinstance(converted, ProtocolViolation) and isinstance(_root(error), ssl.SSLError):
+            if isinstance(converted, TlsFailed):
                 self._forget(request.tls)
             raise converted from _cause(error)
         except ValueError as error:
@@ -257,7 +267,7 @@ def _converted(error: Exception, request: Request, *, reused: bool) -> RegfsErro
 def _converted_tls(error: ssl.SSLError, request: Request) -> RegfsError:
     origin = request.origin
     if isinstance(error, ssl.SSLCertVerificationError):
-        return ProtocolViolation(
+        return TlsFailed(
             f"{origin}: its certificate is not trusted: {error.verify_message}; "
             f"put its authority into /etc/docker/certs.d/{origin}/ca.crt, or name the host with --insecure-registry"
         )
@@ -266,8 +276,8 @@ def _converted_tls(error: ssl.SSLError, request: Request) -> RegfsError:
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return RegistryUnavailable(f"{origin}: the connection was closed in the middle of TLS")
     if "CERTIFICATE_REQUIRED" in (error.reason or "") or "HANDSHAKE_FAILURE" in (error.reason or ""):
-        return ProtocolViolation(f"{origin}: TLS failed ({error.reason}); it may want a client certificate")
-    return ProtocolViolation(f"{origin}: TLS failed ({error.reason or 'unknown reason'})")
+        return TlsFailed(f"{origin}: TLS failed ({error.reason}); it may want a client certificate")
+    return TlsFailed(f"{origin}: TLS failed ({error.reason or 'unknown reason'})")
 
 
 def _context(tls: Tls, authorities: Authorities, pace: Pace) -> ssl.SSLContext:

@@ -322,9 +322,11 @@ def test_basic_is_tried_once_where_the_token_server_fails_and_both_were_offered(
 
 
 def test_a_401_without_a_challenge_takes_that_of_the_base_url(rig: Rig) -> None:
-    server = rig.server(token_registry())
+    registry = token_registry()
+    registry.public = True
+    server = rig.server(registry)
     server.on("GET", "/tags/", reply(401), times=1)
-    assert rig.client(server, login=USER).tags(repository_of(server)) == ["v1"]
+    assert rig.client(server).tags(repository_of(server)) == ["v1"]
 
 
 def test_an_identity_token_goes_by_post_and_is_replaced_in_memory(rig: Rig) -> None:
@@ -391,9 +393,10 @@ def test_no_error_message_has_a_secret(rig: Rig) -> None:
 
 def test_a_registry_with_a_token_server_for_each_repository_is_understood(rig: Rig) -> None:
     registry = token_registry()
+    registry.public = True
     registry.add_image("other/app", "v2")
     server = rig.server(registry)
-    client = rig.client(server, login=USER)
+    client = rig.client(server)
     refuse = error(401, "UNAUTHORIZED")
 
     def demand(realm: str) -> Action:

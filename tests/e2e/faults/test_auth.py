@@ -61,7 +61,7 @@ def test_f1_401_for_ever_is_denied_after_one_token(faulty: FaultyMount) -> None:
     server = guarded(faulty)
     server.on("*", "^/v2/", refusing(bearer()))
     assert faulty.fails(faulty.path("app", server=server), os.listdir) == "EACCES"
-    assert len(server.paths("/v2/app/tags")) == 2
+    assert len(server.paths("/v2/app/tags")) == 1
     assert tokens_fetched(server) == 1
     assert faulty.fails(faulty.path(MOTD, server=server), Path.read_bytes) == "EACCES"
     assert f"{server.address}/app" in faulty.errors()
@@ -207,7 +207,7 @@ JUNK = ["x" * 8192, '"' * 4000, "=,=,=" * 1000, 'Bearer realm="never ends', "Cus
 def test_f7_the_right_challenge_is_picked_among_many(faulty: FaultyMount) -> None:
     for header in CHALLENGES:
         server = guarded(faulty)
-        server.on("*", "^/v2/app/", refusing(header), times=1)
+        server.on("*", "^/v2/$", refusing(header), times=1)
         assert faulty.reads(faulty.path(MOTD, server=server))
         assert tokens_fetched(server) == 1
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.faults.conftest import MOTD
-from tests.support.fault_server import FaultServer
+from tests.support.fault_server import Connection, FaultServer, Response, Seen, changed, reply
 from tests.support.faulty_mount import FaultyMount
-from tests.support.memory_registry import MemoryRegistry
+from tests.support.memory_registry import MemoryRegistry, error
 
 SECRET = "marked-secret-of-a-helper"
 BROKEN = {
@@ -129,3 +129,75 @@ def test_f11_a_config_that_is_half_written_keeps_the_last_login(faulty: FaultyMo
     registry.users = dict([faulty.log_in(server=server)])
     assert faulty.reads(faulty.path("app/3/rootfs/motd", server=server))
     assert tokens_fetched(server) >= 3
+
+
+class Hiding(MemoryRegistry):
+    """Challenges at the root of its API alone; strangers get 404 for all else, and an empty catalog."""
+
+    def _refused(self, seen: Seen, name: str, kind: str) -> Response | None:
+        refused = super()._refused(seen, name, kind)
+        if refused is None or (not name and kind != "_catalog"):
+            return refused
+        return error(404, "NAME_UNKNOWN") if name else Response(200, (), b'{"repositories":[]}')
+
+
+def test_what_a_registry_hides_from_strangers_is_there_with_a_login(faulty: FaultyMount) -> None:
+    for tokens in (False, True):
+        registry = Hiding(tokens=tokens, users={})
+        server = faulty.new_server(registry)
+        faulty.push_app(server=server)
+        registry.users = dict([faulty.log_in(server=server)])
+        assert os.listdir(faulty.path("", server=server)) == ["app"]
+        assert faulty.reads(faulty.path(MOTD, server=server))
+    assert faulty.errors() == ""
+
+
+def test_what_is_hidden_is_not_missing_while_nobody_says_how_to_log_in(faulty: FaultyMount) -> None:
+    registry = Hiding(users={})
+    server = faulty.new_server(registry)
+    faulty.push_app(server=server)
+    registry.users = dict([faulty.log_in(server=server)])
+    server.on("*", "^/v2/$", reply(500))
+    assert faulty.fails(faulty.path(MOTD, server=server), Path.read_bytes) == "EHOSTUNREACH"
+    assert "cannot be offered" in faulty.errors()
+    faulty.heal()
+    faulty.recovers(faulty.path(MOTD, server=server))
+
+
+def test_a_token_that_is_refused_with_400_is_replaced(faulty: FaultyMount) -> None:
+    registry = MemoryRegistry(tokens=True)
+    server = faulty.new_server(registry)
+    for tag in ("1", "2"):
+        faulty.push_app(tag=tag, server=server)
+
+    def expired(connection: Connection) -> bool:
+        right = connection.right()
+        is_over = right.status == 401 and "authorization" in connection.seen.headers
+        return connection.answer(error(400, "DENIED", "Reauthenticate") if is_over else right)
+
+    server.on("*", "^/v2/", expired)
+    assert faulty.reads(faulty.path(MOTD, server=server))
+    registry.revoke()
+    assert faulty.reads(faulty.path("app/2/rootfs/motd", server=server))
+    assert faulty.errors() == ""
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_a_helper_is_run_again_when_the_token_server_refuses_its_secret(faulty: FaultyMount, status: int) -> None:
+    server = guarded(faulty, users={"ada": "first"})
+    faulty.push_app(tag="2", server=server)
+    registry = server.application
+    assert isinstance(registry, MemoryRegistry)
+    secret = faulty.home / "secret"
+    printed = 'printf \'{"Username":"ada","Secret":"%s"}\' '
+    environment = with_helpers(faulty, {"renewing": f'{printed} "$(cat {secret})"'})
+    secret.write_text("first")
+    faulty.write_config({"credHelpers": {server.address: "renewing"}})
+    server.on("*", "^/token", changed(lambda right: right if right.status == 200 else error(status, "DENIED")))
+    faulty.mount(environment=environment)
+    assert faulty.reads(faulty.path(MOTD, server=server))
+    registry.users = {"ada": "second"}
+    registry.revoke()
+    secret.write_text("second")
+    assert faulty.reads(faulty.path("app/2/rootfs/motd", server=server))
+    assert faulty.errors() == ""
