@@ -1,46 +1,83 @@
 """The Link header: where the next page is.
 
-Dialects: several links in one header or in several headers, rel quoted or not, other parameters before it, relative
-and absolute targets, an internal host behind a TLS proxy. Source: RFC 8288; distribution-spec, "Listing Tags".
-Used by listing.py and referrers.py. Pure; any thread.
+Half a list must never pass for a whole one, so that a header is followed in every spelling that has one meaning, and is
+an error otherwise. Dialects: several links in one header or in several headers, rel quoted or not, or missing, other
+parameters before it, no angle brackets (Quay), relative and absolute targets, an internal host behind a TLS proxy.
+Source: RFC 8288; distribution-spec, "Listing Tags". Used by listing.py, referrers.py and hub.py. Pure; any thread.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from regfs.errors import ProtocolViolation
 
-_TARGET = re.compile(r"<([^<>]*)>", re.ASCII)
-_PARAMETER = re.compile(r"""\s*;[\s;]*([A-Za-z][A-Za-z0-9*_-]*)[ \t]*=[ \t]*(?:"([^"]*)"|([^\s,;"]*))""", re.ASCII)
+_BETWEEN = re.compile(r"[\s,]*")
+# Without brackets a comma belongs to the target unless a space follows it.
+_TARGET = re.compile(r"""<([^<>]*)>|([^\s<>;,"]+(?:,[^\s<>;,"]+)*)""")
+_PARAMETER = re.compile(r"""\s*;[\s;]*([^\s=;,<>"]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,;]*)))?""")
+_END = re.compile(r"[\s;]*(?:,|$)")
 _TARGET_LIMIT = 8 * 1024
-_UNSAFE = re.compile(r"[^\x21-\x7e]|%(?![0-9A-Fa-f]{2})", re.ASCII)
+_UNSAFE = re.compile(r"[^\x21-\x7e\x80-\xff]")
 
 
-def next_target(values: Iterable[str]) -> str | None:
-    """Return the target of the first link with `rel=next` in the Link header *values*, None where there is none."""
-    for value in values:
-        for target in _TARGET.finditer(value):
-            if "next" in _relations(value, target.end()):
-                return target.group(1)
-    return None
+class _Link(NamedTuple):
+    """One link: its target, and its relation types in lower case, None where it names none."""
 
-
-def _relations(value: str, position: int) -> list[str]:
-    """Return the relation types of the link whose target ends at *position*."""
-    while parameter := _PARAMETER.match(value, position):
-        if parameter.group(1).lower() == "rel":
-            return (parameter.group(2) or parameter.group(3) or "").lower().split()
-        position = parameter.end()
-    return []
+    target: str
+    relations: list[str] | None
 
 
 def next_page(url: str, values: Iterable[str]) -> str | None:
-    """Return path and query of the page after *url*, None where that was the last one. Raises as page_of() does."""
-    target = next_target(values)
-    return None if target is None else page_of(url, target)
+    """Return path and query of the page after *url*, None where that was the last one. *values*: of Link headers.
+
+    Raises ProtocolViolation where there is a header that has no meaning, or more than one, and as page_of() does.
+    """
+    links: list[_Link] = []
+    is_readable = True
+    for value in values:
+        try:
+            links += list(_links(value))
+        except ValueError:
+            is_readable = False
+    # The only link that a list needs is the one to its next page: a single one that says nothing else is that.
+    targets = [link.target for link in links if link.relations is not None and "next" in link.relations]
+    targets = targets or [link.target for link in links if link.relations is None]
+    pages = {page_of(url, target) for target in targets}
+    if len(pages) > 1 or not (pages or is_readable):
+        here = urlsplit(url)
+        raise ProtocolViolation(f"{here.netloc}{here.path}: its Link header does not tell which page is the next")
+    return next(iter(pages), None)
+
+
+def _links(value: str) -> Iterator[_Link]:
+    """Yield the links of one header. Raises ValueError where it is none."""
+    position = _BETWEEN.match(value).end()  # type: ignore[union-attr]  # it matches everything
+    while position < len(value):
+        target = _TARGET.match(value, position)
+        if target is None:
+            raise ValueError("no target")
+        relations, position = _relations(value, target.end())
+        yield _Link((target.group(1) or target.group(2) or "").strip(), relations)
+        end = _END.match(value, position)
+        if end is None:
+            raise ValueError("a link that goes on after its end")
+        position = _BETWEEN.match(value, end.end()).end()  # type: ignore[union-attr]
+
+
+def _relations(value: str, position: int) -> tuple[list[str] | None, int]:
+    """Return the relation types of the link whose target ends at *position*, and where its parameters end."""
+    relations: list[str] | None = None
+    while parameter := _PARAMETER.match(value, position):
+        if parameter.group(1).lower() == "rel" and relations is None:  # RFC 8288, section 3.3: the first one counts
+            relations = (
+                (parameter.group(2) or parameter.group(3) or "").lower().replace("'", "").replace('"', "").split()
+            )
+        position = parameter.end()
+    return relations, position
 
 
 def page_of(url: str, target: str) -> str:

@@ -19,6 +19,7 @@ from regfs.registry.hosts import Tls
 
 # The default trust: the system's authorities, no client certificate.
 SYSTEM_TRUST = Tls()
+_TARGET = re.compile(r"[^:/?#]+://[^/?#]*([^#]*)")
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
 # A body of up to this size is read to its end, so that the connection can be used again; a larger one is cut off.
 _WORTH_DRAINING = 4096
@@ -69,6 +70,13 @@ class Request:
         """The scheme, host and port that are asked."""
         return Origin.of(self.url)
 
+    @property
+    def target(self) -> str:
+        """Path and query for the request line, letter by letter as they stand in the URL: a signature is over them."""
+        found = _TARGET.match(self.url)
+        target = found.group(1) if found else ""
+        return target if target.startswith("/") else f"/{target}"
+
 
 class Headers:
     """The header fields of an answer: names without regard to case, repeated fields kept apart."""
@@ -78,7 +86,8 @@ class Headers:
     def __init__(self, fields: list[tuple[str, str]]) -> None:
         self._fields: dict[str, list[str]] = {}
         for name, value in fields:
-            self._fields.setdefault(name.lower(), []).append(value.strip())
+            # Not strip(): in a header, whose bytes are read as Latin-1, the end of a UTF-8 letter looks like a space.
+            self._fields.setdefault(name.lower(), []).append(value.strip(" \t"))
 
     def all(self, name: str) -> list[str]:
         """Return the values of every field called *name*, in their order."""

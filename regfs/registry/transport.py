@@ -111,10 +111,16 @@ class Transport:
 
     def _exchange(self, request: Request) -> HTTPResponse:
         prepared = requests.PreparedRequest()
-        prepared.method, prepared.url, prepared.body = request.method, request.url, request.body
-        # Not prepare_url(): it rewrites escapes and dots, and the signature of a signed URL then does not match.
+        # Only the host for requests and urllib3, which rewrite a path and its query (escapes, slashes, brackets), so
+        # that the signature of a signed URL does not match. The connection sends the target: see _pool_classes.
+        prepared.method, prepared.url, prepared.body = request.method, _place(request), request.body
         prepared.headers = CaseInsensitiveDict(
-            {"User-Agent": self._user_agent, "Accept-Encoding": "identity", **request.headers}
+            {
+                "Host": str(request.origin),
+                "User-Agent": self._user_agent,
+                "Accept-Encoding": "identity",
+                **request.headers,
+            }
         )
         if request.body is not None:
             prepared.headers["Content-Length"] = str(len(request.body))
@@ -122,11 +128,11 @@ class Transport:
         self._stats.count("registry.requests")
         log.debug("%s %s", request.method, request.url.partition("?")[0])
         adapter = self._adapter(request.tls)
-        _sent.reused = False
+        _sent.reused, _sent.target = False, request.target
         try:
             with headers_due(request.answer_within_s or self._pace.answer_s):
                 response = adapter.send(
-                    prepared, stream=True, timeout=(self._pace.connect_s, SLICE_S), proxies=_proxies(request.url)
+                    prepared, stream=True, timeout=(self._pace.connect_s, SLICE_S), proxies=_proxies(request)
                 )
         except RegistryTimeout as error:
             self._stats.count("registry.errors")
@@ -208,11 +214,14 @@ def _content_length(headers: Headers, request: Request) -> int | None:
     return int(value[:20])
 
 
-def _proxies(url: str) -> dict[str, str]:
-    """Return the proxies that the environment names for *url*; loopback is asked directly."""
-    if is_loopback(urlsplit(url).hostname or ""):
-        return {}
-    return get_environ_proxies(url)
+def _place(request: Request) -> str:
+    """Return the URL of the host's root: all that requests and urllib3 need to know of the address."""
+    return f"{request.origin.scheme}://{request.origin}/"
+
+
+def _proxies(request: Request) -> dict[str, str]:
+    """Return the proxies that the environment names for *request*; loopback is asked directly."""
+    return {} if is_loopback(request.origin.host) else get_environ_proxies(_place(request))
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -339,9 +348,13 @@ def _pool_classes(pace: Pace) -> dict[str, type[HTTPConnectionPool]]:
             self._answered = _sent.reused = False
             return connect(self._dns_host, self.port or self.default_port, pace=pace)
 
-        def putrequest(self, *args: Any, **kwargs: Any) -> None:
+        def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+            """Begin the request. *url* is the host's root: `/`, or with scheme and host for a proxy."""
             _sent.reused = self._answered
-            super().putrequest(*args, **kwargs)
+            super().putrequest(method, url.removesuffix("/") + _sent.target, *args, **kwargs)
+
+        def _encode_request(self, request: str) -> bytes:
+            return request.encode("latin-1")  # as a Location was decoded
 
         def getresponse(self) -> HTTPResponse:  # type: ignore[override]
             response = super().getresponse()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import ssl
 import subprocess
@@ -29,7 +30,7 @@ from regfs.registry.client import RegistryClient
 from regfs.registry.credentials import Credentials
 from regfs.registry.hosts import Hosts, Tls
 from regfs.registry.message import Origin, Request
-from regfs.registry.redirects import redirected
+from regfs.registry.redirects import redirected, resolved
 from regfs.registry.sockets import Pace
 from tests.support.client_rig import (
     ALONE,
@@ -96,7 +97,7 @@ def test_f13_a_redirect_to_another_host_carries_no_authorization(rig: Rig) -> No
     client = rig.client(server, login=USER, options='[header]\nX-Api-Key = "custom-secret"')
     assert fetched(client, server, blob) == CONTENT
     assert saw_no_secret(storage, USER[1], basic(*USER), "custom-secret", "X-Api-Key".lower())
-    assert storage.paths() == ["GET /signed/%7Ea/../b%2F?X-Signature=a%2Bb"]
+    assert storage.paths() == ["GET /signed/%7Ea/../b%2f?X-Signature=a%2Bb"]
     assert set(server.headers("x-api-key")) == {"custom-secret"}
 
 
@@ -165,6 +166,74 @@ def test_a_redirect_on_the_same_origin_keeps_authorization_until_another_host_wa
     assert (same.tls, away.tls) == (tls, Tls())
 
 
+# A storage checks a signature over exactly these bytes (requests#6711, urllib3#3081).
+TARGETS = {
+    "a key that begins with a slash": "//store/key?sig=1",
+    "escapes in lower case": "/store/k%2fey?sig=a%2bb%3d",
+    "an escape that is none": "/store/%zz?sig=%",
+    "brackets and bars": "/store/[key]|{1}?p=[1]|2&q={}^`\\",
+    "an empty query": "/store/key?",
+    "two question marks": "/store/key??a?",
+    "dots": "/a/../store/./key?sig=1",
+    "escaped letters": "/store/%7Ekey%41",
+    "no path": "?sig=1",
+    "UTF-8": "/store/caf\xc3\xa9?name=caf\xc3\xa0",
+    "Latin-1": "/store/caf\xe9?name=\xa0\x85",
+    "parameters": "/store/key;a=1;b?c;d",
+    "like an address": "/http://127.0.0.1/key?u=http://user@127.0.0.1/#",
+}
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_the_target_of_a_redirect_arrives_byte_for_byte(rig: Rig, target: str) -> None:
+    server, blob = with_blob(rig)
+    storage = rig.server(host="127.0.0.2")
+    server.on("GET", "/blobs/", reply(307, headers={"Location": storage.url + target}))
+    storage.on("GET", ".", reply(200, CONTENT))
+    assert fetched(rig.client(server), server, blob) == CONTENT
+    sent = target.partition("#")[0]
+    assert storage.seen[-1].path == (sent if sent.startswith("/") else f"/{sent}")
+    assert storage.headers("host")[-1] == storage.address
+
+
+@pytest.mark.parametrize("target", [target for target in TARGETS.values() if re.match("/[^/]", target)])
+def test_so_does_one_on_the_same_host(rig: Rig, target: str) -> None:
+    server, blob = with_blob(rig)
+    server.on("GET", "/v2/.*/blobs/", reply(307, headers={"Location": target}))
+    server.on("GET", ".", reply(200, CONTENT))
+    assert fetched(rig.client(server), server, blob) == CONTENT
+    assert server.seen[-1].path == target.partition("#")[0]
+
+
+def test_the_target_of_a_redirect_arrives_byte_for_byte_through_a_proxy(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, blob = with_blob(rig)
+    proxy = rig.server()
+    monkeypatch.setenv("http_proxy", proxy.url)
+    location = "http://storage.test//k%2b/[x]|?"
+    server.on("GET", "/blobs/", reply(307, headers={"Location": location}))
+    proxy.on("GET", ".", reply(200, CONTENT))
+    assert fetched(rig.client(server, private_redirects=True), server, blob) == CONTENT
+    assert proxy.paths() == [f"GET {location}"]
+    assert proxy.headers("host") == ["storage.test"]
+
+
+@pytest.mark.parametrize(
+    ("location", "url"),
+    [
+        ("../x/./y?z/../k", "https://r.test/v2/app/x/y?z/../k"),
+        ("other?", "https://r.test/v2/app/blobs/other?"),
+        ("?", "https://r.test/v2/app/blobs/1?"),
+        ("#part", "https://r.test/v2/app/blobs/1?a=b"),
+        ("//s.test:8443/k", "https://s.test:8443/k"),
+        ("HTTPS://S.test/k#part", "https://S.test/k"),
+    ],
+)
+def test_a_relative_redirect_is_merged_with_where_it_came_from(location: str, url: str) -> None:
+    assert resolved("https://r.test/v2/app/blobs/1?a=b", location) == url
+
+
 @pytest.mark.parametrize(
     "location",
     [
@@ -174,8 +243,14 @@ def test_a_redirect_on_the_same_origin_keeps_authorization_until_another_host_wa
         "http://",
         "file:///etc/passwd",
         "/" + "x" * 70_000,
-        "/%zz",
         "/a b",
+        "/a\tb",
+        "/a\x7fb",
+        "http:/a",
+        "https://127.0.0.1\\@127.0.0.2/",
+        "https://user@127.0.0.1/",
+        "https://127.0.0.1:99999/",
+        "https://caf\xe9/",
         "//",
         "https://[/",
         "#",

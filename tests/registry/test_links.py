@@ -2,24 +2,73 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from regfs.errors import ProtocolViolation
-from regfs.registry.links import next_page, next_target
+from regfs.registry.links import next_page, page_of
 from regfs.registry.message import Answer, Headers, Request
 from regfs.registry.ranges import body_range, range_header
 from tests.support.growth import assert_linear
 
 URL = "https://registry.example/v2/a/tags/list?n=1"
-TARGETS = st.text(st.sampled_from("abc/?&=%41,;:@-._~"), min_size=1, max_size=40)
+TARGETS = st.text(st.sampled_from("abc/?&=%41,;:@-._~"), max_size=40).map("/v2/{}".format)
 
 
-@given(TARGETS, st.sampled_from(['; rel="next"', ";rel=next", '; title="a, b"; rel="next"', '; REL="prev next"']))
+NEXT = [
+    '; rel="next"',
+    ";rel=next",
+    " ; rel = next ;",
+    '; title="a, b\\"; rel=x"; rel="next"',
+    '; REL="prev next"',
+    "; rel='next'",
+]
+
+
+@given(TARGETS, st.sampled_from([*NEXT, "", '; title="page 2"']))
 def test_the_target_that_is_written_is_read(target: str, parameters: str) -> None:
-    assert next_target([f"<{target}>{parameters}"]) == target
-    assert next_target(['</other>; rel="prev"', f"</first>; rel=first, <{target}>{parameters}"]) == target
+    page = page_of(URL, target)
+    assert next_page(URL, [f"<{target}>{parameters}"]) == page
+    assert next_page(URL, ['</other>; rel="prev"', f"</first>; rel=first, <{target}>{parameters}"]) == page
+    assert next_page(URL, [f"<{target}>{parameters},</first>; rel=first"]) == page
+
+
+@pytest.mark.parametrize("parameters", [*NEXT, ""])
+@pytest.mark.parametrize(
+    "target", ["/v2/a/tags/list?last=b,c&n=2", "?last=b", "https://registry.example/v2/a?x", "list?n=2"]
+)
+def test_a_target_without_brackets_is_read_as_quay_wrote_it(target: str, parameters: str) -> None:
+    page = page_of(URL, target)
+    assert next_page(URL, [target + parameters]) == page
+    assert next_page(URL, [f'/v2/first; rel="first", {target}{parameters}']) == page
+    assert next_page(URL, ['</v2/first>; rel="first"', target + parameters]) == page
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ['</x>; rel="next", </y>; rel="next"'],
+        ["</x>", "</y>"],
+        ["</x; rel=next"],
+        ["/x>; rel=next"],
+        ['"next"'],
+        ["; rel=next"],
+        ["<x> y; rel=next"],
+        ['</first>; rel="first"', "<<>>"],
+        ['<http://[/>; rel="next"'],
+        ["<javascript:alert(1)>"],
+    ],
+)
+def test_a_link_header_without_one_meaning_is_an_error_and_not_the_end(values: list[str]) -> None:
+    with pytest.raises(ProtocolViolation):
+        next_page(URL, values)
+
+
+def test_the_same_page_may_be_named_twice_and_beside_what_cannot_be_read() -> None:
+    assert next_page(URL, ["</x>; rel=next", "<http://inside:5000/x>; rel=next", "<<>>"]) == "/x"
 
 
 @given(st.lists(st.text(max_size=200), max_size=4))
@@ -51,14 +100,22 @@ def test_no_target_leads_to_another_host(target: str) -> None:
 
 
 @pytest.mark.timing
-@pytest.mark.parametrize(("begin", "repeated"), [("", "<"), ("", "<a>;"), ("", '<a>; x="'), ("<a>", "; a=b")])
+@pytest.mark.parametrize(
+    ("begin", "repeated"),
+    [("", "<"), ("", "<a>;"), ("", '<a>; x="'), ("<a>", "; a=b"), ("", "a,"), ('<a>; x="', "\\\\"), ("<a>", " ;")],
+)
 def test_a_long_header_is_read_in_time_that_grows_with_it_alone(begin: str, repeated: str) -> None:
-    assert_linear(lambda count: next_target([begin + repeated * count]), 500)
+    def read(count: int) -> None:
+        with suppress(ProtocolViolation):
+            next_page(URL, [begin + repeated * count])
+
+    assert_linear(read, 500)
 
 
 def test_a_link_without_next_is_the_end() -> None:
     assert next_page(URL, []) is None
-    assert next_page(URL, ['</x>; rel="prev"', "</y>", "</z>; title=next"]) is None
+    assert next_page(URL, ['</x>; rel="prev"', "</y>; rel=", "</z>; title=next; rel=last", "", " , "]) is None
+    assert next_page(URL, ['/style.css; rel="preload", /first; rel=first']) is None
 
 
 def answer(status: int, content_range: list[str], length: int | None) -> Answer:

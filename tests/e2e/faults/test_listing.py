@@ -126,6 +126,30 @@ def test_f61_a_link_to_another_host_is_followed_on_our_own(faulty: FaultyMount) 
     assert faulty.errors() == ""
 
 
+SPELLINGS = ('{}; rel="next"', "<{}>", '<{}>; title="page 2"; rel=next', "{}", '</first>; rel="first", {}; REL=NEXT')
+
+
+def test_all_tags_are_listed_however_the_link_to_the_next_page_is_spelled(faulty: FaultyMount) -> None:
+    for spelling in SPELLINGS:
+        server = paged(faulty)
+
+        def spelled(right: Response, spelling: str = spelling) -> Response:
+            link = dict(right.headers).get("Link", "")
+            target = link.partition(">")[0].removeprefix("<")
+            return right.with_header("Link", spelling.format(target) if link else None)
+
+        server.on("GET", "/tags/", changed(spelled))
+        assert listed(faulty, server) == TAGS, spelling
+    assert faulty.errors() == ""
+
+
+def test_a_link_header_that_cannot_be_read_is_an_error_and_never_half_a_list(faulty: FaultyMount) -> None:
+    for link in ("</a>, </b>", '</a>; rel="next", </b>; rel="next"', "</v2/app", '"next"'):
+        server = paged(faulty)
+        server.on("GET", "/tags/", changed(lambda right, link=link: right.with_header("Link", link)))  # type: ignore[misc]
+        is_refused(faulty, server)
+
+
 def test_f62_pages_that_overlap_repeat_or_are_empty_make_one_list(faulty: FaultyMount) -> None:
     server = paged(faulty)
     contents = (TAGS[:4], TAGS[2:5], TAGS[2:5], [], TAGS[5:])

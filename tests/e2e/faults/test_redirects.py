@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from tests.e2e.faults.conftest import MOTD
@@ -80,6 +81,28 @@ def test_f13_neither_cookies_nor_netrc_are_used(faulty: FaultyMount) -> None:
     faulty.mount(environment={"NETRC": str(netrc)})
     assert faulty.reads(faulty.path(MOTD, server=server))
     assert os.listdir(faulty.path("app", server=server)) == ["1"]
+
+
+TARGETS = (
+    "//{}?sig=1",
+    "/s/{}?sig=a%2bb%3d",
+    "/[s]|/{}?p=[1]|2{{}}",
+    "/s/{}?",
+    "/a/../s/{}?sig=%zz",
+    "/caf\xc3\xa0/{}",
+)
+
+
+def test_a_storage_that_wants_its_signed_address_byte_for_byte_is_asked_for_it_so(faulty: FaultyMount) -> None:
+    for target in TARGETS:
+        server, registry = with_app(faulty)
+        storage = faulty.other_server(Storage(registry))
+        signed = "|".join(re.escape(target.format(digest)) for digest in registry.repositories["app"].blobs)
+        storage.on("GET", f"^(?!({signed})$)", reply(403, "SignatureDoesNotMatch"))
+        for digest in registry.repositories["app"].blobs:
+            server.on("GET", f"/blobs/{digest}", reply(307, headers={"Location": storage.url + target.format(digest)}))
+        assert faulty.reads(faulty.path(MOTD, server=server)), target
+    assert faulty.errors() == ""
 
 
 def test_f14_the_same_host_with_another_port_gets_no_credentials(faulty: FaultyMount) -> None:
