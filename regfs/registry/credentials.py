@@ -2,12 +2,19 @@
 
 Used by auth.py alone. Sources, the first that has something for the registry wins (logged, without the secret):
 
-    $DOCKER_AUTH_CONFIG                                            JSON in the environment
-    $REGISTRY_AUTH_FILE                                            where set, nothing below is read
-    $DOCKER_CONFIG/config.json, or ~/.docker/config.json
-    $XDG_RUNTIME_DIR/containers/auth.json, or /run/containers/UID/auth.json
-    $XDG_CONFIG_HOME/containers/auth.json, or ~/.config/containers/auth.json
-    ~/.dockercfg                                                   before Docker 1.7
+    $DOCKER_AUTH_CONFIG                     JSON in the environment
+    $REGISTRY_AUTH_FILE                     where set, nothing below is read
+    $DOCKER_CONFIG/config.json              where set
+    $XDG_RUNTIME_DIR/containers/auth.json   podman login, skopeo login
+    /run/user/UID/containers/auth.json      the same from a session, for a daemon that systemd or cron started
+    /run/containers/UID/auth.json           the same from a shell without XDG_RUNTIME_DIR (root by ssh, cron)
+    $XDG_CONFIG_HOME/containers/auth.json   or ~/.config/containers/auth.json
+    ~/.docker/config.json                   unless $DOCKER_CONFIG is set
+    ~/.dockercfg                            before Docker 1.7
+
+The order is that of containers-auth.json(5), and it has a reason: what is below /run is of this boot, a login in a home
+may be years old. What the environment names goes before what is found. Without HOME (systemd, mount(8)) the home is
+that of the password database.
 
 Inside one: the host's credential helper, the general one, then `auths`. Files are looked at again whenever they
 change, so that `docker login` works without a remount. Nothing is ever written.
@@ -19,6 +26,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pwd
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,6 +47,7 @@ class Credentials:
     """Finds credentials in the places that *environment* names.
 
     *mountpoint* is our own: files and helpers below it are never touched, because we would wait for ourselves.
+    *run* is where the system keeps what lasts until the next boot.
     """
 
     def __init__(
@@ -46,13 +55,14 @@ class Credentials:
         environment: Mapping[str, str],
         *,
         uid: int | None = None,
+        run: Path = Path("/run"),
         mountpoint: Path | None = None,
         helpers: CredentialHelpers | None = None,
     ) -> None:
         self._inline = _inline(environment)
         self._files = [
             CredentialFile(path, legacy=path.name == ".dockercfg")
-            for path in _paths(environment, os.getuid() if uid is None else uid)
+            for path in dict.fromkeys(_paths(environment, os.getuid() if uid is None else uid, run))
             if mountpoint is None or not path.is_relative_to(mountpoint)
         ]
         self._helpers = helpers or CredentialHelpers(environment, mountpoint=mountpoint)
@@ -130,21 +140,32 @@ def _inline(environment: Mapping[str, str]) -> CredentialSource | None:
         return None
 
 
-def _paths(environment: Mapping[str, str], uid: int) -> Iterator[Path]:
+def _paths(environment: Mapping[str, str], uid: int, run: Path) -> Iterator[Path]:
     """Yield the files to look at, in order. A variable that is empty counts as unset (XDG base directories)."""
     if only := environment.get("REGISTRY_AUTH_FILE"):
         yield Path(only)
         return
-    home = environment.get("HOME")
-    if docker := environment.get("DOCKER_CONFIG"):
+    docker, home = environment.get("DOCKER_CONFIG"), environment.get("HOME") or _home_of(uid)
+    if docker:
         yield Path(docker, "config.json")
-    elif home:
-        yield Path(home, ".docker", "config.json")
-    yield Path(environment.get("XDG_RUNTIME_DIR") or f"/run/containers/{uid}", "containers/auth.json")
+    if runtime := environment.get("XDG_RUNTIME_DIR"):
+        yield Path(runtime, "containers", "auth.json")
+    yield run / f"user/{uid}/containers/auth.json"
+    yield run / f"containers/{uid}/auth.json"
     if configuration := environment.get("XDG_CONFIG_HOME") or (home and f"{home}/.config"):
         yield Path(configuration, "containers", "auth.json")
+    if home and not docker:
+        yield Path(home, ".docker", "config.json")
     if home:
         yield Path(home, ".dockercfg")
+
+
+def _home_of(uid: int) -> str:
+    """Return the home of the user *uid* by the password database, empty where it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_dir
+    except KeyError:
+        return ""
 
 
 def _server(registry: str) -> str:

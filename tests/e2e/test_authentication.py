@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from tests.conftest import MountRegfs
 from tests.e2e.conftest import Demo
 from tests.support.auth_service import TokenServer
 from tests.support.hello import hello_image, hello_program
-from tests.support.mounted import Mounted
+from tests.support.mounted import Mounted, environment_for
 from tests.support.proxy import BlobHost, RedirectingProxy
 from tests.support.push import Pusher
 from tests.support.registry import DockerRegistry, basic_authentication
@@ -101,6 +104,27 @@ def test_basic_authentication_works_with_stored_credentials(
         log_in(tmp_path / "home", registry.address)
         mount = mount_regfs("--default-registry", registry.address)
         assert hello_in(mount, "any/hello") == hello_program()
+
+
+def skopeo(*words: str, home: Path) -> None:
+    """Run skopeo as a shell of root does that has no XDG_RUNTIME_DIR (by ssh, in cron)."""
+    subprocess.run(["skopeo", *words], check=True, capture_output=True, env=environment_for(home), timeout=60)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root's login without XDG_RUNTIME_DIR goes below /run/containers")
+@pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed (apt-get install skopeo)")
+def test_a_login_of_skopeo_as_root_without_a_runtime_directory_is_seen(
+    mount_regfs: MountRegfs, needs_docker_registry: None, tmp_path: Path
+) -> None:
+    authentication = basic_authentication(tmp_path, USER, PASSWORD)
+    with DockerRegistry(tmp_path, authentication=authentication) as registry:
+        Pusher(registry.url, user=(USER, PASSWORD)).image("any/hello", "latest", hello_image())
+        skopeo("login", "--tls-verify=false", "-u", USER, "-p", PASSWORD, registry.address, home=tmp_path)
+        try:
+            mount = mount_regfs("--default-registry", registry.address)
+            assert hello_in(mount, "any/hello") == hello_program()
+        finally:
+            skopeo("logout", registry.address, home=tmp_path)
 
 
 def test_credentials_do_not_follow_a_redirect_to_another_host(

@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import os
+import pwd
 import select
 import subprocess
 import threading
@@ -28,6 +29,7 @@ from regfs.registry.credentials import Credentials
 from tests.support.no_threads import no_threads
 
 SECRET = "s3cr3t-do-not-show"
+NOBODYS_UID = 3_999_999_999
 
 
 def auth(username: str, password: str) -> dict[str, str]:
@@ -41,6 +43,7 @@ class User:
         self.home = directory / "home"
         self.bin = directory / "bin"
         self.calls = directory / "calls"
+        self.run = directory / "system"
         self.bin.mkdir()
         self.environment = {
             "HOME": str(self.home),
@@ -70,7 +73,7 @@ class User:
         return self.calls.read_text().splitlines() if self.calls.exists() else []
 
     def credentials(self, **more: Any) -> Credentials:
-        return Credentials(self.environment, **more)
+        return Credentials(self.environment, run=self.run, **more)
 
     def password(self, name: str) -> str | None:
         """Return the password that a fresh look gives for `host/path`."""
@@ -100,15 +103,17 @@ def test_without_any_file_everybody_is_anonymous(user: User) -> None:
 
 
 def test_an_empty_environment_is_anonymous_too() -> None:
-    assert Credentials({"XDG_RUNTIME_DIR": "/nonexistent"}).for_host("ghcr.io") is None
+    assert Credentials({}, uid=NOBODYS_UID, run=Path("/nonexistent")).for_host("ghcr.io") is None
 
 
 def test_the_first_place_that_has_something_wins(user: User, tmp_path: Path) -> None:
     places = [
         "home/.dockercfg",
-        "home/.config/containers/auth.json",
-        "run/containers/auth.json",
         "home/.docker/config.json",
+        "home/.config/containers/auth.json",
+        f"system/containers/{os.getuid()}/auth.json",
+        f"system/user/{os.getuid()}/containers/auth.json",
+        "run/containers/auth.json",
     ]
     for place in places:
         entry = {"ghcr.io": auth("u", place)}
@@ -116,6 +121,39 @@ def test_the_first_place_that_has_something_wins(user: User, tmp_path: Path) -> 
         assert user.password("ghcr.io/owner/app") == place
     user.environment["DOCKER_AUTH_CONFIG"] = json.dumps({"auths": {"ghcr.io": auth("u", "variable")}})
     assert user.password("ghcr.io/owner/app") == "variable"
+
+
+@pytest.mark.parametrize("place", ["containers/{uid}/auth.json", "user/{uid}/containers/auth.json"])
+@pytest.mark.parametrize("runtime_directory", [None, "", "/elsewhere"])
+def test_a_login_of_podman_is_seen_with_and_without_a_runtime_directory(
+    user: User, place: str, runtime_directory: str | None
+) -> None:
+    del user.environment["XDG_RUNTIME_DIR"]
+    if runtime_directory is not None:
+        user.environment["XDG_RUNTIME_DIR"] = runtime_directory
+    user.write(user.run / place.format(uid=os.getuid()), {"auths": {"ghcr.io": auth("u", "podman")}})
+    assert user.password("ghcr.io/owner/app") == "podman"
+
+
+def test_a_login_of_another_user_is_not_seen(user: User) -> None:
+    for place in ("containers/4711/auth.json", "user/4711/containers/auth.json"):
+        user.write(user.run / place, {"auths": {"ghcr.io": auth("u", "foreign")}})
+    assert user.password("ghcr.io/owner/app") is None
+
+
+def test_a_login_since_the_boot_goes_before_one_that_may_be_old(user: User) -> None:
+    user.docker(auths={"ghcr.io": auth("u", "old")})
+    user.write(user.run / f"containers/{os.getuid()}/auth.json", {"auths": {"ghcr.io": auth("u", "new")}})
+    assert user.password("ghcr.io/owner/app") == "new"
+
+
+def test_a_daemon_without_home_finds_the_login_in_its_users_home(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    user.docker(auths={"ghcr.io": auth("u", "home")})
+    entry = pwd.struct_passwd(("u", "x", NOBODYS_UID, NOBODYS_UID, "", str(user.home), "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {NOBODYS_UID: entry}[uid])
+    for environment in ({}, {"HOME": ""}):
+        found = Credentials(environment, uid=NOBODYS_UID, run=user.run)
+        assert password(found, "ghcr.io/owner/app") == "home"
 
 
 def test_a_place_that_has_nothing_for_the_registry_leaves_it_to_the_next(user: User) -> None:
