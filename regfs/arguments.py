@@ -93,6 +93,14 @@ def add_common(parser: Parser, headings: Sequence[str]) -> None:
     parser.add_argument("-h", "--help", action="store_true", help="show this")
 
 
+def add_format(parser: argparse._ActionsContainer) -> None:
+    """Add the choice between words for people and JSON, under both names that other tools have for it."""
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="json keeps its form from release to release"
+    )
+    parser.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
+
+
 def refuse_unknown(unknown: Sequence[str], parser: argparse.ArgumentParser) -> None:
     """Raise InvalidOption for what *parser* left over, with the nearest option that there is."""
     if unknown:

@@ -25,13 +25,16 @@ from pathlib import Path
 from typing import Protocol
 
 from regfs import rooms as building
+from regfs import self_description
 from regfs.config import Config
 from regfs.descriptors import raise_descriptor_limit
 from regfs.errors import InvalidOption, MountFailure, OutOfThreads, RegfsError
 from regfs.launch import Report
-from regfs.logs import start_logging
+from regfs.logs import log_name, start_logging
+from regfs.model.platform import host_platform
 from regfs.mount.kernel_mount import MountOptions
 from regfs.rooms import Rooms
+from regfs.self_description import SelfDescription
 from regfs.threads import start_thread
 
 log = logging.getLogger(__name__)
@@ -73,7 +76,8 @@ def serve(config: Config, point: str, *, environment: Mapping[str, str], report:
         )
         report.doing("building")
         rooms = building.build(config, environment, mountpoint=Path(point))
-        session = make_session(config, rooms)
+        described = describe(config, rooms)
+        session = make_session(config, rooms, described)
         report.doing(f"mounting on {point}")
         session.mount(point, mount_options(config))
     except RegfsError as error:
@@ -82,16 +86,27 @@ def serve(config: Config, point: str, *, environment: Mapping[str, str], report:
         return
     notes = [text for text in (rooms.note, note) if text]
     message = "\n".join([f"{config.source} is mounted at {point}", *(f"note: {text}" for text in notes)])
-    _Serving(session, rooms, events, environment).run(lambda: report.ready(message), report)
+    _Serving(session, rooms, described, events, environment).run(lambda: report.ready(message), report)
 
 
-def make_session(config: Config, rooms: Rooms) -> Session:
-    """Return a session of the driver that *config* asks for. Raises MountFailure where it cannot run here."""
+def describe(config: Config, rooms: Rooms) -> SelfDescription:
+    """Return what this daemon says of itself."""
     driver = config.driver
     if driver == "auto":
         driver = "kernel" if sys.platform == "linux" else "fusepy"
-    tree = rooms.tree(config)
-    if driver == "kernel":
+    return SelfDescription(
+        driver=driver,
+        platform=str(config.platform or host_platform()),
+        log=log_name(config.log_file, foreground=config.foreground),
+        cache=rooms.cache,
+        standing=rooms.layers.budget.standing,
+    )
+
+
+def make_session(config: Config, rooms: Rooms, described: SelfDescription) -> Session:
+    """Return a session of the driver that *described* names. Raises MountFailure where it cannot run here."""
+    tree = rooms.tree(config, {self_description.FILE: described.text})
+    if described.driver == "kernel":
         from regfs.mount.kernel_session import KernelSession
 
         return KernelSession(
@@ -163,11 +178,13 @@ class _Serving:
         self,
         session: Session,
         rooms: Rooms,
+        described: SelfDescription,
         events: _Events,
         environment: Mapping[str, str],
     ) -> None:
         self._session = session
         self._rooms = rooms
+        self._described = described
         self._events = events
         self._environment = environment
         self._failure: MountFailure | OutOfThreads | None = None
@@ -232,8 +249,10 @@ class _Serving:
             log.info("log level %s", logging.getLevelName(root.level))
 
     def _refresh(self) -> None:
+        self._described.refreshes_begun += 1
         self._rooms.repositories.refresh()
         self._session.refresh()
+        self._described.refreshes_done += 1
         log.info("tags and listings are asked for anew")
 
     def _stop(self) -> None:

@@ -54,6 +54,16 @@ def in_units(size: float) -> str:
     return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
 
 
+def in_words(seconds: float) -> str:
+    """Return a time for people, in its two biggest units: 3 d 4 h."""
+    parts: list[str] = []
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, seconds = divmod(int(seconds), length)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
+
+
 def _has_bars(environment: Mapping[str, str]) -> bool:
     return sys.stderr.isatty() and environment.get("TERM", "dumb") != "dumb" and not environment.get("CI")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ from regfs.tree.control import ControlDirectory
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.root import Root
 from regfs.tree.tree import Tree
+from regfs.tree.usage import CacheUsage
 from regfs.version import VERSION
 
 if TYPE_CHECKING:
@@ -56,18 +57,20 @@ class Rooms:
     note: str | None
     _temporary: tempfile.TemporaryDirectory[str] | None
 
-    def tree(self, config: Config) -> Tree:
-        """Return the tree that a mount shows."""
+    def tree(self, config: Config, texts_of_daemon: Mapping[str, Callable[[], str]]) -> Tree:
+        """Return the tree that a mount shows; *texts_of_daemon* are files of `.regfs/` that the daemon writes."""
         texts = {
             "version": lambda: f"regfs {VERSION}\n",
             "stats.json": lambda: json.dumps(self.stats.snapshot(), indent=1) + "\n",
             "errors": self.journal.text,
             "fetching.json": self._fetching,
+            **texts_of_daemon,
         }
         root = Root(config.default_registry, ControlDirectory(texts), self.repositories, self.images)
         numbers = ImageNumbers(self.cache / "inode-numbers.sqlite")
         inode_numbers = InodeNumbers(numbers.number, only_32_bits=config.inode32)
-        return Tree(root, numbers=inode_numbers, open_content=self.contents.open, cache=self.cache)
+        usage = CacheUsage(self.cache, lambda wait_s: self.layers.budget.standing(wait_s=wait_s))
+        return Tree(root, numbers=inode_numbers, open_content=self.contents.open, cache=usage)
 
     def _fetching(self) -> str:
         """Return what is being fetched and unpacked now, for `regfs status`."""

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
-from regfs.progress import in_units
+from regfs.model.platform import host_platform
+from regfs.mount import kernel_abi as abi
+from regfs.mount.kernel_agreement import agree
+from regfs.mount.kernel_mount import MountOptions, mount
+from regfs.mount.mountpoint import mounts
+from regfs.progress import in_units, in_words
 from regfs.status import Status
 from regfs.version import VERSION
 from tests.conftest import MountRegfs
-from tests.support.mounted import Mounted, regfs_command, wait_for_exit
+from tests.support.mounted import Mounted, alone_with, regfs_command, wait_for_exit
 
 FETCHING = {"origin": "ghcr.io/owner/app", "digest": "sha256:" + "ab" * 32, "size": 4 << 20, "received": 1 << 20}
 
@@ -27,19 +37,9 @@ def test_a_live_mount_tells_its_version_and_source(mounted: Mounted) -> None:
     assert done.stdout.splitlines()[0] == f"{mounted.path}: docker.io, alive, regfs {VERSION}"
 
 
-# A mount namespace without the mounts of others: looking into those would keep whoever unmounts them from it.
-ALONE = """
-for other in $(findmnt --raw --noheadings --output TARGET --types fuse.regfs); do
-  [ "$other" = "$0" ] || umount --lazy "$other"
-done
-exec "$@"
-"""
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a mount namespace")
 def test_without_an_argument_all_mounts_are_shown(mounted: Mounted) -> None:
-    alone = ["unshare", "--mount", "sh", "-c", ALONE, mounted.path]
-    done = mounted.run(*alone, *regfs_command(), "status")
+    done = mounted.run(*alone_with(mounted), *regfs_command(), "status")
     assert done.stdout.startswith(f"{mounted.path}: docker.io, alive")
 
 
@@ -57,7 +57,7 @@ def test_a_dead_mount_is_told_as_dead(mounted: Mounted) -> None:
     done = mounted.run(*regfs_command(), "status", mounted.path, check=False)
     assert (done.returncode, done.stdout) == (
         1,
-        f"{mounted.path}: docker.io, dead: regfs umount takes it away\n",
+        f"{mounted.path}: docker.io, dead, regfs umount takes it away\n",
     )
 
 
@@ -66,13 +66,135 @@ def test_what_is_no_mount_is_told(mounted: Mounted) -> None:
     assert (done.returncode, done.stderr) == (1, f"regfs: no regfs is mounted on {mounted.home}\n")
 
 
+def test_a_path_in_a_mount_means_the_mount(mounted: Mounted) -> None:
+    (mounted.home / "link").symlink_to(mounted.path / "library")
+    for path in (mounted.path / "library/no/such", mounted.home / "link"):
+        assert mounted.run(*regfs_command(), "status", path).stdout.startswith(f"{mounted.path}: docker.io, alive")
+
+
+def test_a_mount_tells_its_process_uptime_driver_platform_cache_and_log(mounted: Mounted) -> None:
+    (told,) = json.loads(mounted.run(*regfs_command(), "status", "--json", mounted.path).stdout)
+    assert told["pid"] in mounted.processes()
+    assert 0 <= told["uptime_s"] < 600
+    assert (told["driver"], told["platform"], told["log"]) == ("kernel", str(host_platform()), str(mounted.log))
+    assert told["cache"]["path"] == str(mounted.cache)
+    assert 0 <= told["cache"]["used_bytes"] < told["cache"]["limit_bytes"]
+    text = mounted.run(*regfs_command(), "status", mounted.path).stdout
+    assert re.search(rf"\n  pid {told['pid']}, up [0-9]+ (s|min|min [0-9]+ s), driver kernel, platform linux/", text)
+    assert re.search(rf"\n  cache: {mounted.cache}, [0-9.]+ [KMG]?i?B of [0-9.]+ [MG]iB\n", text)
+    assert f"\n  log: {mounted.log}\n" in text
+
+
+def test_counters_are_shown_before_they_count_anything(mounted: Mounted) -> None:
+    (told,) = json.loads(mounted.run(*regfs_command(), "status", "--json", mounted.path).stdout)
+    assert (told["counters"]["registry.requests"], told["counters"]["bugs"]) == (0, 0)
+    assert "\n  failures: 0\n  bugs: 0\n" in mounted.run(*regfs_command(), "status", mounted.path).stdout
+
+
+def stopped(mount: Mounted) -> list[int]:
+    pids = mount.processes()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    return pids
+
+
+def test_status_of_daemons_that_hang_takes_no_longer_than_of_one(mount_regfs: MountRegfs, tmp_path: Path) -> None:
+    """Once the daemon has taken a request, no signal ends the process that reads: `regfs status` hung as long as it."""
+    three = [mount_regfs("--offline") for _ in range(3)]
+    hung = [hanging_mount(tmp_path / f"hangs{number}") for number in range(4)]
+    pids = stopped(three[0])
+    paths = [str(mount.path) for mount in three] + [str(path) for path, _ in hung]
+    try:
+        begun = time.monotonic()
+        done = three[1].run(*regfs_command(), "status", *paths, check=False)
+        took_s = time.monotonic() - begun
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        for path, descriptor in hung:
+            subprocess.run(["umount", "-l", "-f", str(path)], check=True)
+            os.close(descriptor)
+    states = [line.partition(": ")[2] for line in done.stdout.splitlines() if not line.startswith(" ")]
+    late = "does not answer, regfs umount --force ends it"
+    alive = f"docker.io, alive, regfs {VERSION}"
+    assert (done.returncode, states) == (1, [f"docker.io, {late}", alive, alive, *[f"hangs, {late}"] * 4])
+    assert took_s < 5 * 4  # five seconds for each that hangs would be 25
+
+
+def test_asking_a_daemon_that_hangs_every_minute_leaves_one_process_behind(mounted: Mounted, tmp_path: Path) -> None:
+    path, descriptor = hanging_mount(tmp_path / "hangs")
+    (device,) = {entry.device for entry in mounts() if entry.mountpoint == str(path)}
+    try:
+        for _ in range(3):
+            assert mounted.run(*regfs_command(), "status", path, check=False).returncode == 1
+        left = [pid for pid in os.listdir("/proc") if pid.isdigit() and name_of(pid) == f"regfs?{device}"]
+        assert len(left) == 1
+    finally:
+        subprocess.run(["umount", "-l", "-f", str(path)], check=True)
+        os.close(descriptor)
+    assert wait_for_exit([int(pid) for pid in left]) == []
+
+
+def name_of(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def hanging_mount(path: Path) -> tuple[Path, int]:
+    """Return a mount whose server takes all requests and answers INIT alone, and the descriptor of its connection."""
+    path.mkdir()
+    descriptor = mount(str(path), MountOptions(source="hangs"))
+
+    def serve() -> None:
+        buffer = bytearray(1 << 16)
+        while True:
+            try:
+                size = os.readv(descriptor, [buffer])
+            except OSError:
+                return
+            _, opcode, unique, *_ = abi.IN_HEADER.unpack_from(buffer)
+            if opcode == abi.Opcode.INIT:
+                answer = agree(
+                    abi.parse_init(bytes(buffer[40:size])), passthrough=False, checks_permissions=False
+                ).answer
+                os.write(descriptor, abi.pack_answer(unique, answer))
+
+    threading.Thread(target=serve, daemon=True).start()
+    return path, descriptor
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+def test_a_mount_of_another_user_is_no_failure(
+    ordinary_user: int | None, mount_regfs: MountRegfs, mounted: Mounted
+) -> None:
+    """Monitoring runs as one user; mounts that are closed to it were told as failures."""
+    theirs = mount_regfs("--offline", uid=ordinary_user)
+    done = mounted.run(*regfs_command(), "status", theirs.path)
+    assert (done.returncode, done.stdout) == (0, f"{theirs.path}: docker.io, of another user\n")
+    as_them = theirs.run(*regfs_command(), "status", mounted.path)
+    assert (as_them.returncode, as_them.stdout) == (0, f"{mounted.path}: docker.io, of another user\n")
+
+
 def test_what_is_being_fetched_is_shown_with_its_size() -> None:
-    status = Status("/mnt/reg", "docker.io", "alive", "regfs 1", {"registry.bytes": 1 << 30, "bugs": 0}, [FETCHING])
+    status = Status("/mnt/reg", "docker.io", "alive", "", "regfs 1", {}, {"registry.bytes": 1 << 30}, [FETCHING])
     assert list(status.lines()) == [
         "/mnt/reg: docker.io, alive, regfs 1",
+        "  requests to registries: 0",
         "  bytes from registries: 1.0 GiB",
+        "  layers unpacked: 0",
+        "  failures: 0",
+        "  bugs: 0",
         "  ghcr.io/owner/app sha256:abababababab: 1.0 MiB of 4.0 MiB",
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59.9, "59 s"), (61, "1 min 1 s"), (3600, "1 h"), (90061, "1 d 1 h")]
+)
+def test_times_are_shown_for_people(seconds: float, text: str) -> None:
+    assert in_words(seconds) == text
 
 
 @pytest.mark.parametrize(

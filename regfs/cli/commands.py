@@ -11,14 +11,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from regfs.arguments import Parser, add_common, mount_parser, refuse_unknown, verb_parser
+from regfs.arguments import Parser, add_common, add_format, mount_parser, refuse_unknown, verb_parser
+from regfs.cli.exit_codes import FAILED, exit_code
 from regfs.cli.mounting import default_config
 from regfs.cli.output import tell, warn
 from regfs.config import Config, suggestion, with_options
-from regfs.errors import InvalidOption
+from regfs.errors import InvalidOption, MountFailure
 from regfs.version import VERSION
-
-FAILED = 1
 
 
 class Verb(NamedTuple):
@@ -98,9 +97,13 @@ def cache_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
 def status_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """`regfs status [--format text|json] [MOUNTPOINT…]`."""
-    parser = verb_parser("status", "Show what mounts are doing: all, or those named. On a terminal with live bars.")
+    parser = verb_parser(
+        "status",
+        "Show what mounts are doing: all, or those named. On a terminal with live bars. Ends with 1 where a mount is "
+        "dead or does not answer within five seconds; mounts of other users are no failure.",
+    )
     parser.add_argument("mountpoints", metavar="MOUNTPOINT", nargs="*")
-    parser.add_argument("--format", choices=["text", "json"], default="text", help="json does not change its form")
+    add_format(parser)
     given = _parse_verb(parser, arguments)
     if given is None:
         return 0
@@ -114,9 +117,36 @@ def status_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
     else:
         for each in found:
             tell("\n".join(each.lines()))
+        if not found:
+            warn("no regfs is mounted")
         if len(found) == 1 and sys.stdout.isatty() and sys.stderr.isatty():
             status.watch(found[0], say=warn, environment=environment)
-    return 0 if all(each.state == "alive" for each in found) else FAILED
+    return 0 if all(each.is_well for each in found) else FAILED
+
+
+def refresh_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """`regfs refresh [MOUNTPOINT…]`."""
+    del environment
+    parser = verb_parser(
+        "refresh",
+        "Let mounts ask for tags and listings again, whatever --tag-ttl says: all of your own, or those named. Returns "
+        "when they have begun to. Ends with 4 where a mount is another user's, with 1 or 5 where it does not answer.",
+    )
+    parser.add_argument("mountpoints", metavar="MOUNTPOINT", nargs="*")
+    given = _parse_verb(parser, arguments)
+    if given is None:
+        return 0
+    from regfs.refresh import refresh
+
+    refreshed = refresh(given.mountpoints)
+    if not refreshed:
+        raise MountFailure("no regfs of yours is mounted")
+    for each in refreshed:
+        if each.failure is None:
+            tell(f"{each.mountpoint}: tags and listings will be asked for again")
+        else:
+            warn(str(each.failure))
+    return max(0 if each.failure is None else exit_code(each.failure) for each in refreshed)
 
 
 def mount_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -156,6 +186,7 @@ def version_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> in
 VERBS: dict[str, Verb] = {
     "umount": Verb("[-l|-f] MOUNTPOINT", "unmount, alive or dead", umount_verb),
     "status": Verb("[MOUNTPOINT…]", "what the mounts are doing", status_verb),
+    "refresh": Verb("[MOUNTPOINT…]", "let mounts ask for tags and listings again", refresh_verb),
     "prefetch": Verb("IMAGE", "fetch an image into the cache", prefetch_verb),
     "unpack": Verb("IMAGE [DIR]", "write the files of an image into a directory", unpack_verb),
     "cache": Verb("du|prune|verify", "look after the cache", cache_verb),

@@ -1,11 +1,10 @@
 """The entry points: find out what is asked for, run it, turn errors into a line and an exit code, end the process.
 
     regfs [OPTIONS] [SOURCE] MOUNTPOINT      mount; what mount.fuse(8) calls too
-    regfs VERB …                             umount, unpack, prefetch, cache, status
+    regfs VERB …                             see commands.py
     mount.regfs SOURCE MOUNTPOINT [-fnsv] [-o WORDS]     what mount(8) calls: another language, -f means fake there
 
-Exit codes: 0; 1 it failed; 2 the command line makes no sense; and for verbs 3 not found, 4 denied, 5 try again later,
-6 bad content. mount.regfs has those of mount(8): 1 usage or permission, 32 mount failure.
+Exit codes are in exit_codes.py; mount.regfs has those of mount(8): 1 usage or permission, 32 mount failure.
 
 Nothing heavy is imported before it is known to be needed: `regfs --version` is 30 ms, most of it Python's own.
 """
@@ -21,36 +20,16 @@ from typing import NoReturn
 
 from regfs.arguments import MOUNT_USAGE, mount_parser, refuse_unknown
 from regfs.cli.commands import ALIASES, VERBS, mount_help, verb_named, version
+from regfs.cli.exit_codes import FAILED, USAGE, exit_code
 from regfs.cli.guesses import refuse_verb_like
 from regfs.cli.mounting import mount, mount_config, run_mount_helper, with_source
 from regfs.cli.output import tell, warn
-from regfs.errors import (
-    AccessDenied,
-    BadContent,
-    InvalidName,
-    InvalidOption,
-    NotFound,
-    RateLimited,
-    RegfsError,
-    RegistryTimeout,
-    RegistryUnavailable,
-)
+from regfs.errors import InvalidOption, RegfsError
 
 FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-FAILED, USAGE = 1, 2
 MOUNT_FAILURE = 32
 # What fusermount(1) and other tools unmount with.
 _UNMOUNTING = re.compile(r"-u|-uz|-zu|--umount|--unmount")
-_EXIT_CODES: tuple[tuple[type[RegfsError], int], ...] = (
-    (InvalidOption, USAGE),
-    (NotFound, 3),
-    (InvalidName, USAGE),
-    (AccessDenied, 4),
-    (RateLimited, 5),
-    (RegistryTimeout, 5),
-    (RegistryUnavailable, 5),
-    (BadContent, 6),
-)
 
 
 def main() -> NoReturn:
@@ -102,7 +81,7 @@ def guarded(command: Callable[[], int]) -> int:
         return command()
     except RegfsError as error:
         warn(str(error))
-        return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), FAILED)
+        return exit_code(error)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

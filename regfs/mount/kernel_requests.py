@@ -220,9 +220,9 @@ class Requests:
         """STATFS: what the cache may hold and still has, in pages; files likewise."""
         usage = self._tree.usage()
         page = abi.PAGE_SIZE
-        free = usage.free_bytes // page
+        free, available = usage.free_bytes // page, usage.available_bytes // page
         return abi.STATFS_OUT.pack(
-            usage.total_bytes // page, free, free, usage.total_files, usage.free_files, page, 255, page, 0
+            usage.total_bytes // page, free, available, usage.total_files, usage.free_files, page, 255, page, 0
         )
 
     def access(self, node: int, body: bytes) -> bytes:

@@ -15,6 +15,7 @@ import re
 import shutil
 import stat
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,20 +27,26 @@ log = logging.getLogger(__name__)
 FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HELPER_TIMEOUT_S = 30.0
 _HELPERS = ("fusermount3", "fusermount")
+_MOST_LINKS = 40  # as path_resolution(7)
 _MNT_FORCE = 1
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 _OCTAL = re.compile(rb"\\([0-7]{3})")
+_USER_ID = re.compile(rb"\buser_id=([0-9]+)")
 _DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
 
 
 class Mounted(NamedTuple):
-    """One line of /proc/self/mountinfo. *device* is "major:minor", the minor being the FUSE connection's number."""
+    """One line of /proc/self/mountinfo. *device* is "major:minor", the minor being the FUSE connection's number.
+
+    *user_id* is the user who mounted a FUSE file system; None where that is not told, or for another kind.
+    """
 
     mountpoint: str
     device: str
     kind: str
     source: str
+    user_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,16 @@ def mounts() -> list[Mounted]:
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         left, _, right = line.partition(b" - ")
         fields, kind_source = left.split(b" "), right.split(b" ")
-        found.append(Mounted(_text(fields[4]), _text(fields[2]), _text(kind_source[0]), _text(kind_source[1])))
+        user = _USER_ID.search(right)
+        found.append(
+            Mounted(
+                _text(fields[4]),
+                _text(fields[2]),
+                _text(kind_source[0]),
+                _text(kind_source[1]),
+                int(user[1]) if user is not None else None,
+            )
+        )
     return found
 
 
@@ -100,6 +116,29 @@ def resolved(mountpoint: str) -> str:
     if os.path.islink(path):
         return os.path.realpath(path)
     return os.path.join(os.path.realpath(parent), name)
+
+
+def mount_around(path: str, mountpoints: Collection[str]) -> str | None:
+    """Return which of *mountpoints* *path* is or lies in, symbolic links followed on the way there; None for none.
+
+    Nothing behind a mount point is looked at: its daemon may hang.
+    """
+    path = os.path.abspath(path)
+    for _ in range(_MOST_LINKS):
+        walked, rest = "/", path.split("/")[1:]
+        while rest:
+            walked = os.path.join(walked, rest.pop(0))
+            if walked in mountpoints:
+                return walked
+            try:
+                target = os.readlink(walked)
+            except OSError:
+                continue  # no link
+            path = os.path.abspath(os.path.join(os.path.dirname(walked), target, *rest))
+            break
+        else:
+            return None
+    return None
 
 
 def is_dead(mountpoint: str) -> bool:

@@ -204,7 +204,7 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
             "f_frsize": _STATFS_BLOCK,
             "f_blocks": usage.total_bytes // _STATFS_BLOCK,
             "f_bfree": usage.free_bytes // _STATFS_BLOCK,
-            "f_bavail": usage.free_bytes // _STATFS_BLOCK,
+            "f_bavail": usage.available_bytes // _STATFS_BLOCK,
             "f_files": usage.total_files,
             "f_ffree": usage.free_files,
             "f_favail": usage.free_files,

@@ -19,6 +19,7 @@ Used by the other modules of the store, daemons and verbs. Thread rule: any thre
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -27,12 +28,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from regfs.errors import CacheFull
+from regfs.errors import CacheFailure, CacheFull, OutOfThreads
 from regfs.store.failures import failures_of
 from regfs.store.inventory import INDEX, MERGED, CachedFile, Inventory, take_inventory
 from regfs.store.locks import changing, claimed
 from regfs.store.sums import SUFFIX as SUMS
 from regfs.store.sums import load_sums
+from regfs.threads import start_thread
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,16 @@ _STEPS = 64
 _SLACK = 256 << 20
 # With the limit 0 all goes that nobody has open and nobody used lately: what was just passed is not open yet.
 _LATELY_NS = 60 * 10**9
+# How old a look may be that `df` and `regfs status` are answered by.
+_FRESH_S = 10.0
+
+
+class Standing(NamedTuple):
+    """How full the cache is, in bytes: held, the limit (0: as little as possible), and what may still come."""
+
+    used: int
+    limit: int
+    free: int
 
 
 class _Unit(NamedTuple):
@@ -64,6 +76,10 @@ class Budget:
         self.limit = limit
         self._lock = threading.Lock()
         self._allowed = 0
+        self._seen_bytes = 0
+        self._seen_at = -math.inf  # monotonic seconds
+        self._has_seen = threading.Event()
+        self._looking = threading.Lock()
 
     def reserve(self, size: int) -> None:
         """Ask for room for *size* more bytes, evicting what has to go. Cheap, but for a look at the disk now and then.
@@ -71,6 +87,7 @@ class Budget:
         Raises CacheFull where there is not that much room, whatever goes; the message names the remedy.
         """
         with self._lock:
+            self._seen_bytes += size
             self._allowed -= size
             if self._allowed < 0:
                 self._allowed = 0
@@ -94,7 +111,49 @@ class Budget:
             self._root.mkdir(parents=True, exist_ok=True)
             return self._limit(take_inventory(self._root))
 
+    def standing(self, *, wait_s: float = 0.0) -> Standing | None:
+        """Return how full the cache was some seconds ago; None where no look at the disk has ended yet.
+
+        Walks over no directory: where the last look is too old, a thread looks, for which the first call waits up to
+        *wait_s*.
+        """
+        if time.monotonic() - self._seen_at > _FRESH_S:
+            self._look_soon()
+        if not self._has_seen.wait(wait_s):
+            return None
+        limit, used = self.limit or 0, self._seen_bytes
+        try:
+            room = self._room_on_disk()
+        except OSError:
+            return None
+        return Standing(used, limit, max(0, min(room, limit - used) if limit else room))
+
     # Looking.
+
+    def _look_soon(self) -> None:
+        """Let a thread look at the disk, unless one does."""
+        if not self._looking.acquire(blocking=False):
+            return
+        try:
+            start_thread(self._look_at_size, name="regfs-cache-size")
+        except OutOfThreads:  # the last look has to do
+            self._looking.release()
+
+    def _look_at_size(self) -> None:
+        try:
+            with failures_of(self._root):
+                found = take_inventory(self._root)
+                self._limit(found)
+                self._note(found.size)
+        except CacheFailure as failure:
+            log.debug("how full the cache is cannot be told: %s", failure)
+        finally:
+            self._looking.release()
+
+    def _note(self, size: int) -> None:
+        """Remember that the cache holds *size* bytes now."""
+        self._seen_bytes, self._seen_at = size, time.monotonic()
+        self._has_seen.set()
 
     def _look(self, size: int) -> int:
         """Return how much may be written before the next look: *size* or more. Raises CacheFailure."""
@@ -102,6 +161,7 @@ class Budget:
             self._root.mkdir(parents=True, exist_ok=True)
             found = take_inventory(self._root)
             room = self._room(found)
+            self._note(found.size + size)
             if room + found.size < size:
                 raise CacheFull(self._full(size))
             if self.limit == 0:
@@ -168,6 +228,7 @@ class Budget:
                     counts.subtract(unit.objects)
                     gone = (found.objects[name] for name in unit.objects if not counts[name] and name in found.objects)
                     freed += sum(map(_remove, gone))
+        self._note(found.size - freed)
         if freed:
             log.info("%d bytes of the cache were freed", freed)
         return freed

@@ -15,7 +15,6 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from regfs.errors import IsADirectory, NameTooLong, NotADirectory, NotASymlink, StaleNode
@@ -31,6 +30,7 @@ from regfs.tree.node import OpenFile as OpenFile
 from regfs.tree.repository import TagDirectory
 from regfs.tree.root import Root
 from regfs.tree.shown_tables import ShownTable, ShownTables
+from regfs.tree.usage import CacheUsage, Usage
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +48,6 @@ class Found(NamedTuple):
     valid_s: float
 
 
-class Usage(NamedTuple):
-    """The room on the cache's file system, for statfs: bytes, and files (inodes)."""
-
-    total_bytes: int
-    free_bytes: int
-    total_files: int
-    free_files: int
-
-
 @dataclass(slots=True)
 class _Kept:
     node: Node
@@ -69,7 +60,7 @@ class Tree:
     """All that a mount shows. Every call may raise any RegfsError, and waits as the thread's patience allows."""
 
     def __init__(
-        self, root: Root, *, numbers: InodeNumbers, open_content: Callable[[Content], OpenContent], cache: Path
+        self, root: Root, *, numbers: InodeNumbers, open_content: Callable[[Content], OpenContent], cache: CacheUsage
     ) -> None:
         self._numbers = numbers
         self._open_content = open_content
@@ -237,13 +228,8 @@ class Tree:
         return [(each.parent, each.changing) for each in held if each.changing is not None]
 
     def usage(self) -> Usage:
-        """Return the room there is for the cache; no network."""
-        try:
-            room = os.statvfs(self._cache)
-        except OSError:
-            return Usage(0, 0, 0, 0)
-        size, free = room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize
-        return Usage(size, free, room.f_files, room.f_favail)
+        """Return the room there is for the cache; no network. Raises MustWait."""
+        return self._cache.now()
 
     # Invented nodes, and the directories that tables are shown as.
 

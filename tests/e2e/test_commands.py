@@ -75,7 +75,7 @@ def test_namespaces_of_any_depth_lead_to_their_repository(reg: Path) -> None:
 
 
 def test_an_image_lists_its_parts(reg: Path) -> None:
-    names = {"digest", "manifest.json", "config.json", "blobs", "layers", "rootfs"}
+    names = {"digest", "manifest-digest", "manifest.json", "config.json", "blobs", "layers", "rootfs"}
     assert set(run("ls", reg / "library/hello-world/latest").split()) == names
 
 
@@ -207,8 +207,10 @@ def test_writers_are_told_that_it_is_read_only(reg: Path, command: list[str]) ->
     assert os.strerror(errno.EROFS) in done.stderr
 
 
-def test_df_answers(reg: Path) -> None:
-    assert str(reg) in run("df", reg)
+def test_df_shows_the_cache_and_its_limit(reg: Path) -> None:
+    cache = json.loads(run(*regfs_command(), "status", "--json", reg))[0]["cache"]
+    size, used = map(int, run("df", "--block-size=1", "--output=size,used", reg).splitlines()[1].split())
+    assert (size, used) == (cache["limit_bytes"] // 4096 * 4096, pytest.approx(cache["used_bytes"], abs=16 << 20))
 
 
 def test_what_is_not_there_is_not_there(reg: Path) -> None:

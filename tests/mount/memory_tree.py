@@ -77,6 +77,7 @@ class Listed(NamedTuple):
 class Usage(NamedTuple):
     total_bytes: int
     free_bytes: int
+    available_bytes: int
     total_files: int
     free_files: int
 
@@ -249,7 +250,7 @@ class MemoryTree:
             self.lookups[node] -= count
 
     def usage(self) -> Usage:
-        return Usage(total_bytes=1 << 40, free_bytes=1 << 39, total_files=1000, free_files=500)
+        return Usage(total_bytes=1 << 40, free_bytes=1 << 39, available_bytes=1 << 38, total_files=1000, free_files=500)
 
     def _entry(self, node: int) -> Entry:
         try:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -469,3 +470,49 @@ def test_a_layer_that_is_gone_is_not_found(tmp_path: Path) -> None:
     store.budget.trim(0)
     with pytest.raises(NotFound):
         store.open_index(layer)
+
+
+# How full it is.
+
+
+def test_how_full_the_cache_is_is_known_without_a_walk_at_each_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LayerStore(tmp_path, limit=100 * MIB)
+    walks = []
+    monkeypatch.setattr("regfs.store.budget.take_inventory", lambda root: (walks.append(root), take_inventory(root))[1])
+    budget = store.budget
+    first = budget.standing(wait_s=60)
+    assert first is not None
+    assert (first.used, first.limit) == (0, 100 * MIB)
+    assert 0 < first.free <= 100 * MIB
+    assert [budget.standing() for _ in range(1000)] == [first] * 1000
+    assert len(walks) == 1
+    keep_layer(store, "layer", objects=[big(1)])
+    after = budget.standing()
+    assert after is not None
+    assert after.used >= MIB
+    budget.trim(0)
+    emptied = budget.standing()
+    assert emptied is not None
+    assert emptied.used == 0
+
+
+def test_how_full_the_cache_is_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = threading.Event()
+    monkeypatch.setattr("regfs.store.budget.take_inventory", lambda root: (slow.wait(60), take_inventory(root))[1])
+    budget = Budget(tmp_path, limit=MIB)
+    assert budget.standing() is None
+    slow.set()
+    assert budget.standing(wait_s=60) is not None
+
+
+def test_what_other_daemons_wrote_is_seen_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = Budget(tmp_path, limit=100 * MIB)
+    assert budget.standing(wait_s=60) is not None
+    keep_layer(LayerStore(tmp_path), "of another daemon", objects=[big(1)])
+    monkeypatch.setattr("regfs.store.budget._FRESH_S", 0.0)
+    end = time.monotonic() + 60
+    while (found := budget.standing()) is None or found.used < MIB:
+        assert time.monotonic() < end
+        time.sleep(0.01)

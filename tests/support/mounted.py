@@ -86,6 +86,20 @@ def with_descendants(pids: Sequence[int]) -> list[int]:
     return found
 
 
+# A mount namespace without the mounts of others: looking into those would keep others from unmounting them.
+_ALONE = """
+for other in $(findmnt --raw --noheadings --output TARGET --types fuse.regfs); do
+  [ "$other" = "$0" ] || umount --lazy "$other"
+done
+exec "$@"
+"""
+
+
+def alone_with(mount: Mounted) -> list[str]:
+    """Return the prefix that runs a command, as root, where *mount* is the only regfs there is."""
+    return ["unshare", "--mount", "sh", "-c", _ALONE, str(mount.path)]
+
+
 def wait_for_exit(pids: Sequence[int], timeout_s: float = _PATIENCE_S) -> list[int]:
     """Wait until the processes have gone; return those that have not within *timeout_s*."""
     end = time.monotonic() + timeout_s

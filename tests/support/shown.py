@@ -33,6 +33,7 @@ from regfs.tree.control import ControlDirectory
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.root import Root
 from regfs.tree.tree import ROOT, Found, Tree
+from regfs.tree.usage import CacheUsage
 
 AMD64 = Platform("linux", "amd64")
 
@@ -80,7 +81,7 @@ class Shown:
         root = Root(default_registry, control, self.repositories, self.images)
         self.numbers = ImageNumbers(directory / "inode-numbers.sqlite")
         inode_numbers = InodeNumbers(self.numbers.number, only_32_bits=inode32)
-        self.tree = Tree(root, numbers=inode_numbers, open_content=self.contents.open, cache=directory)
+        self.tree = Tree(root, numbers=inode_numbers, open_content=self.contents.open, cache=CacheUsage(directory))
 
     def find(self, path: str | bytes) -> Found:
         """Return the node at *path*, looked up component by component."""

@@ -1,0 +1,170 @@
+"""Asks daemons what they say of themselves in `.regfs/` of their mounts, and waits for none of them longer than wanted.
+
+A read(2) from a FUSE mount whose daemon hangs cannot be given up: the kernel lets not even SIGKILL end a process once
+the daemon has taken its request. So each mount is read by a child process of its own, which is left behind where it
+hangs, and which holds nothing of ours (a pipe that it kept open would keep `regfs status | cat` from ending). It bears
+the mount's device as its name: while one that was left behind is there, the mount is not asked by another, so that
+monitoring every minute does not fill the process table.
+
+Used by the verbs. Thread rule: any thread; the child runs no other thread's code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from regfs.mount.mountpoint import Mounted
+
+ANSWERS_WITHIN_S = 4.0  # with what a start and a slow machine take, five seconds in all
+_LOOK_EVERY_S = 0.05
+_MOST = 1 << 20  # bytes of one file
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one mount said: the texts of the files that it has, or *errno*, or *is_late*."""
+
+    texts: Mapping[str, str] = field(default_factory=dict)
+    errno: int = 0
+    is_late: bool = False
+
+
+@dataclass(slots=True)
+class _Reader:
+    """A child process that reads from one mount, and what has come of it. *pid* is 0 before it is started."""
+
+    mounted: Mounted
+    pid: int = 0
+    pipe: int = -1
+    received: bytearray = field(default_factory=bytearray)
+    has_ended: bool = False
+
+    def start(self, names: Sequence[str]) -> None:
+        """Let a child read the files *names*. Raises OSError."""
+        self.pipe, theirs = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _read_and_exit(self.mounted, names, theirs)
+        os.close(theirs)
+
+    def receive(self, selector: selectors.DefaultSelector) -> None:
+        """Take what the child has written, or note its end."""
+        chunk = os.read(self.pipe, _CHUNK)
+        self.received += chunk
+        if not chunk:
+            self.has_ended = True
+            selector.unregister(self.pipe)
+
+    def answer(self) -> Answer:
+        """Return what the child has found so far."""
+        if not self.has_ended:
+            return Answer(is_late=True)
+        said = json.loads(self.received or b"{}")  # nothing at all: it was killed
+        return Answer(said.get("texts", {}), said.get("errno", 0))
+
+    def leave(self) -> None:
+        """Let go of the child: it has ended, or ends when its mount does."""
+        if not self.pid:
+            return
+        os.close(self.pipe)
+        with suppress(ProcessLookupError):
+            if not self.has_ended:
+                os.kill(self.pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0 if self.has_ended else os.WNOHANG)
+
+
+def ask(mounts: Sequence[Mounted], names: Sequence[str], *, within_s: float = ANSWERS_WITHIN_S) -> list[Answer]:
+    """Return what *mounts* have in the files *names* of `.regfs/`, all of them asked at once.
+
+    Takes *within_s* seconds at most, however many there are. Raises OSError where no process can be started.
+    """
+    end = time.monotonic() + within_s
+    readers = [_Reader(mounted) for mounted in mounts]
+    try:
+        waiting = list(readers)
+        with selectors.DefaultSelector() as selector:
+            while (waiting or selector.get_map()) and (left_s := end - time.monotonic()) > 0:
+                waiting = _start_free(waiting, names, selector)
+                for key, _ in selector.select(min(left_s, _LOOK_EVERY_S) if waiting else left_s):
+                    key.data.receive(selector)
+        return [reader.answer() for reader in readers]
+    finally:
+        for reader in readers:
+            reader.leave()
+
+
+def _start_free(waiting: Sequence[_Reader], names: Sequence[str], selector: selectors.DefaultSelector) -> list[_Reader]:
+    """Start those of *waiting* whose mount no other process of this user asks now, and return the rest."""
+    if not waiting:
+        return []
+    asked, left = _names_of_processes(), []
+    for reader in waiting:
+        name = _name(reader.mounted)
+        if name in asked:
+            left.append(reader)
+        else:
+            asked.add(name)  # a bind mount of the same one comes after it
+            reader.start(names)
+            selector.register(reader.pipe, selectors.EVENT_READ, reader)
+    return left
+
+
+def _name(mounted: Mounted) -> str:
+    """Return what a process that asks *mounted* is called: 15 bytes at most, proc_pid_comm(5)."""
+    return f"regfs?{mounted.device}"[:15]
+
+
+def _names_of_processes() -> set[str]:
+    """Return the names of all processes of this user."""
+    names = set()
+    for entry in os.scandir("/proc"):
+        with suppress(OSError):
+            if entry.name.isdigit() and entry.stat().st_uid == os.geteuid():
+                names.add(Path(entry.path, "comm").read_text(errors="replace").rstrip("\n"))
+    return names
+
+
+def _read_and_exit(mounted: Mounted, names: Sequence[str], pipe: int) -> NoReturn:
+    """Write what is in the files to *pipe* and end; runs in the child."""
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(null, standard)
+        with suppress(OSError):
+            Path("/proc/self/comm").write_text(_name(mounted))
+        said: dict[str, object] = {}
+        try:
+            said["texts"] = _texts(mounted.mountpoint, names)
+        except OSError as error:
+            said["errno"] = error.errno
+        words = memoryview(json.dumps(said).encode())
+        while words:
+            words = words[os.write(pipe, words) :]
+    finally:
+        os._exit(0)
+
+
+def _texts(mountpoint: str, names: Sequence[str]) -> dict[str, str]:
+    texts = {}
+    for name in names:
+        try:
+            fd = os.open(os.path.join(mountpoint, ".regfs", name), os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # a daemon of an older release
+        content = bytearray()
+        while len(content) < _MOST and (chunk := os.read(fd, _CHUNK)):
+            content += chunk
+        os.close(fd)
+        texts[name] = content.decode("utf-8", "replace")
+    return texts
