@@ -54,6 +54,7 @@ class Config:
     debug: bool = False
     log_file: Path | None = None
     log_level: int = logging.INFO
+    is_quiet: bool = False
 
     @property
     def checks_permissions(self) -> bool:

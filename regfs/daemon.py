@@ -30,9 +30,10 @@ from regfs.config import Config
 from regfs.descriptors import raise_descriptor_limit
 from regfs.errors import InvalidOption, MountFailure, OutOfThreads, RegfsError
 from regfs.launch import Report
-from regfs.logs import log_name, start_logging
+from regfs.logs import LogPlace, log_place, start_logging
 from regfs.model.platform import host_platform
 from regfs.mount.kernel_mount import MountOptions
+from regfs.reachability import failure_to_reach
 from regfs.rooms import Rooms
 from regfs.self_description import SelfDescription
 from regfs.threads import start_thread
@@ -67,16 +68,12 @@ def serve(config: Config, point: str, *, environment: Mapping[str, str], report:
     """Mount on *point* and serve until the end; *report* hears how the start went."""
     raise_descriptor_limit()  # files that are open in the mount have a descriptor each
     events = _Events()
+    place = log_place(config.log_file, cache=config.cache_dir, foreground=config.foreground)
     try:
-        note = start_logging(
-            logging.DEBUG if config.debug else config.log_level,
-            file=config.log_file,
-            foreground=config.foreground,
-            environment=environment,
-        )
+        note = start_logging(logging.DEBUG if config.debug else config.log_level, place, environment=environment)
         report.doing("building")
         rooms = building.build(config, environment, mountpoint=Path(point))
-        described = describe(config, rooms)
+        described = describe(config, rooms, place)
         session = make_session(config, rooms, described)
         report.doing(f"mounting on {point}")
         session.mount(point, mount_options(config))
@@ -84,12 +81,14 @@ def serve(config: Config, point: str, *, environment: Mapping[str, str], report:
         log.error("%s", error)  # noqa: TRY400 (the user's or the system's doing: the words say all)
         report.failed(USAGE if isinstance(error, InvalidOption) else FAILED, str(error))
         return
-    notes = [text for text in (rooms.note, note) if text]
-    message = "\n".join([f"{config.source} is mounted at {point}", *(f"note: {text}" for text in notes)])
-    _Serving(session, rooms, described, events, environment).run(lambda: report.ready(message), report)
+    # That the cache cannot be used is a warning, which -q does not silence.
+    notes = [text for text in (rooms.note, None if config.is_quiet else note) if text]
+    first = "" if config.is_quiet else f"{config.source} is mounted at {point}"
+    message = "\n".join([first, *(f"note: {text}" for text in notes)])
+    _Serving(config, session, rooms, described, events, environment).run(lambda: report.ready(message), report)
 
 
-def describe(config: Config, rooms: Rooms) -> SelfDescription:
+def describe(config: Config, rooms: Rooms, place: LogPlace) -> SelfDescription:
     """Return what this daemon says of itself."""
     driver = config.driver
     if driver == "auto":
@@ -97,7 +96,7 @@ def describe(config: Config, rooms: Rooms) -> SelfDescription:
     return SelfDescription(
         driver=driver,
         platform=str(config.platform or host_platform()),
-        log=log_name(config.log_file, foreground=config.foreground),
+        log="stderr" if place.kind == "stderr" else place.name,
         cache=rooms.cache,
         standing=rooms.layers.budget.standing,
     )
@@ -176,12 +175,14 @@ class _Serving:
 
     def __init__(
         self,
+        config: Config,
         session: Session,
         rooms: Rooms,
         described: SelfDescription,
         events: _Events,
         environment: Mapping[str, str],
     ) -> None:
+        self._config = config
         self._session = session
         self._rooms = rooms
         self._described = described
@@ -227,6 +228,9 @@ class _Serving:
     def _do_later(self) -> None:
         gc.enable()  # what cli.py turned off for the start and the first answers
         self._rooms.load_client()
+        failure = failure_to_reach(self._config, self._environment)
+        if failure is not None:
+            self._rooms.journal.record("the default registry", failure)
         building.clean_up(self._rooms)
 
     def _handle(self, number: int) -> None:

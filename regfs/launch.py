@@ -82,11 +82,18 @@ class PipeReport:
                 pass  # the parent is gone; _watch_parent sees to it
 
 
-def in_background(serve: Callable[[Report], None], *, log_name: str, timeout_s: float = START_TIMEOUT_S) -> Outcome:
+def in_background(
+    serve: Callable[[Report], None],
+    *,
+    log_name: str,
+    timeout_s: float = START_TIMEOUT_S,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Outcome:
     """Run *serve* in a child process, and return when the child has said how its start went.
 
     Returns twice: in the parent with what to print, in the child when *serve* is over. *log_name* tells the user where
-    to look when the child dies without a word. To be called while the process has one thread.
+    to look when the child dies without a word; *meanwhile* is called in the parent, which has nothing else to do. To be
+    called while the process has one thread.
     """
     words, tell = os.pipe()
     parent_lives, parent_end = os.pipe()
@@ -98,6 +105,7 @@ def in_background(serve: Callable[[Report], None], *, log_name: str, timeout_s: 
     os.close(tell)
     os.close(parent_lives)
     try:
+        meanwhile()
         return _await_word(child, words, log_name=log_name, timeout_s=timeout_s)
     finally:
         os.close(words)

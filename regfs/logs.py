@@ -1,11 +1,13 @@
 """Where the log goes: syslog in the background, stderr in the foreground, or a file that the user names.
 
-Used by daemon.py and cli.py. A file is opened again when it was renamed (logrotate needs no signal). A message that
-comes too often is counted instead: a log must not fill a disk. Thread rule: logging's own.
+Where no syslog runs (containers) it goes to a file in the cache directory, which is bounded: two MiB, the older half of
+which is dropped. A file is opened again when it was renamed (logrotate needs no signal). A message that comes too often
+is counted instead: a log must not fill a disk. Used by daemon.py and the command line. Thread rule: logging's own.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import logging.handlers
 import os
@@ -13,11 +15,15 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from regfs.errors import MountFailure
 
 _SYSLOG = "/dev/log"
+_OWN_FILE = "regfs.log"
+_OWN_LIMIT = 1 << 20  # bytes, of each of the two halves
 _OFTEN = 20
 _WINDOW_S = 60.0
 _FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -55,29 +61,30 @@ class JournalFormatter(logging.Formatter):
         return "\n".join(prefix + line for line in super().format(record).splitlines())
 
 
-def start_logging(
-    level: int, *, file: Path | None = None, foreground: bool, environment: Mapping[str, str]
-) -> str | None:
-    """Let the root logger write to *file*, stderr or syslog; return a note for the user where there is no syslog.
+class LogPlace(NamedTuple):
+    """Where the log goes, and what users call that. `own` is a file that regfs has chosen."""
 
-    Raises MountFailure where *file* cannot be written.
-    """
-    note = None
-    handler: logging.Handler
+    kind: Literal["stderr", "syslog", "file", "own"]
+    name: str
+
+
+def log_place(file: Path | None, *, cache: Path, foreground: bool) -> LogPlace:
+    """Return where the log goes: *file*, where the user named one."""
     if file is not None:
-        handler = _file_handler(file)
-    elif foreground:
-        handler = logging.StreamHandler(sys.stderr)
-        is_journal = _is_journal(environment)
-        handler.setFormatter(JournalFormatter("%(message)s") if is_journal else logging.Formatter(_FILE_FORMAT))
-    else:
-        if not os.path.exists(_SYSLOG):
-            note = "there is no syslog here: --log-file FILE keeps a log; .regfs/errors shows what failed lately"
-        # It connects whenever it has to, so that a syslog that is started later is found.
-        syslog = logging.handlers.SysLogHandler(_SYSLOG, facility="daemon")
-        syslog.ident = f"regfs[{os.getpid()}]: "
-        syslog.setFormatter(logging.Formatter("%(name)s: %(message)s"))
-        handler = syslog
+        return LogPlace("file", str(file))
+    if foreground:
+        return LogPlace("stderr", "the lines above")
+    if os.path.exists(_SYSLOG):
+        return LogPlace("syslog", "syslog (journalctl -t regfs)")
+    return LogPlace("own", str(cache / _OWN_FILE))
+
+
+def start_logging(level: int, place: LogPlace, *, environment: Mapping[str, str]) -> str | None:
+    """Let the root logger write to *place*; return a note for the user who does not know that place yet.
+
+    Raises MountFailure where the file that the user named cannot be written.
+    """
+    handler, note = _handler(place, environment)
     if level > logging.DEBUG:
         handler.addFilter(Sparse())
     root = logging.getLogger()
@@ -89,11 +96,59 @@ def start_logging(
     return note
 
 
-def log_name(file: Path | None, *, foreground: bool) -> str:
-    """Return how to call the place where the log goes."""
-    if file is not None:
-        return str(file)
-    return "the lines above" if foreground else "syslog (journalctl -t regfs)"
+def _handler(place: LogPlace, environment: Mapping[str, str]) -> tuple[logging.Handler, str | None]:
+    if place.kind == "own":
+        return _own_file_handler(Path(place.name))
+    if place.kind == "file":
+        return _file_handler(Path(place.name)), None
+    if place.kind == "stderr":
+        terminal = logging.StreamHandler(sys.stderr)
+        is_journal = _is_journal(environment)
+        terminal.setFormatter(JournalFormatter("%(message)s") if is_journal else logging.Formatter(_FILE_FORMAT))
+        return terminal, None
+    # It connects whenever it has to, so that a syslog that is started again is found.
+    syslog = logging.handlers.SysLogHandler(_SYSLOG, facility="daemon")
+    syslog.ident = f"regfs[{os.getpid()}]: "
+    syslog.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    return syslog, None
+
+
+def _own_file_handler(file: Path) -> tuple[logging.Handler, str | None]:
+    """Return a handler for *file*, and a note the first time; that it cannot be written stops no mount."""
+    is_new = not file.exists()
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handler = BoundedFileHandler(file)
+    except OSError:
+        return logging.NullHandler(), "there is no syslog here: --log-file FILE keeps a log"
+    handler.setFormatter(logging.Formatter(_FILE_FORMAT))
+    return handler, f"there is no syslog here: the log is in {file}" if is_new else None
+
+
+class BoundedFileHandler(logging.handlers.WatchedFileHandler):
+    """Appends to a file that other daemons append to as well; a full one becomes FILE.1.
+
+    A daemon that finds the file renamed opens the new one, as after logrotate.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, encoding="utf-8", errors="backslashreplace")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write *record*, to a new file where the present one is full."""
+        with suppress(OSError):  # a full disk, or another daemon that renames it just now
+            self._make_room()
+        super().emit(record)
+
+    def _make_room(self) -> None:
+        self.reopenIfNeeded()
+        fd = self.stream.fileno() if self.stream is not None else -1
+        if os.fstat(fd).st_size < _OWN_LIMIT:
+            return
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.stat(self.baseFilename), os.fstat(fd)):
+            os.replace(self.baseFilename, f"{self.baseFilename}.1")
+        self.reopenIfNeeded()
 
 
 def _file_handler(file: Path) -> logging.Handler:

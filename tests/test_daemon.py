@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -84,13 +85,85 @@ def test_a_successful_start_prints_one_line(mount_regfs: MountRegfs, tmp_path: P
         mount.unmount()
 
 
-def test_no_registry_is_asked_at_mount_time(mount_regfs: MountRegfs) -> None:
+def test_no_request_is_sent_at_mount_time(mount_regfs: MountRegfs) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         mounted = mount_regfs("--default-registry", f"127.0.0.1:{server.getsockname()[1]}")
         assert (mounted.path / ".regfs/version").read_text()
         server.settimeout(0)
-        with pytest.raises(BlockingIOError):
-            server.accept()
+        while True:
+            try:
+                connection, _ = server.accept()
+            except BlockingIOError:
+                break
+            with connection:  # that there is a registry was tried, and no more
+                connection.settimeout(60)
+                assert connection.recv(1) == b""
+
+
+def start(mount: Mounted) -> subprocess.CompletedProcess[str]:
+    try:
+        return mount.run(*mount.command)
+    finally:
+        mount.unmount()
+
+
+def test_a_registry_that_is_not_there_is_told_at_mount_and_in_errors(mount_regfs: MountRegfs, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    mount = Mounted(tmp_path, options=["--default-registry", address])
+    done = mount.run(*mount.command)
+    try:
+        assert done.stdout == f"{address} is mounted at {mount.path}\n"
+        assert done.stderr == f"regfs: note: {address} does not answer: Connection refused\n"
+        wait_until(lambda: "Connection refused" in mount.errors())
+    finally:
+        mount.unmount()
+
+
+def test_a_name_that_cannot_be_resolved_is_told_at_mount(tmp_path: Path, needs_fuse: None) -> None:
+    assert (
+        "regfs: note: no-such-host.invalid does not answer: its name cannot be resolved"
+        in start(Mounted(tmp_path, options=["--default-registry", "no-such-host.invalid"])).stderr
+    )
+
+
+def test_a_registry_that_takes_no_connection_holds_up_no_mount(tmp_path: Path, needs_fuse: None) -> None:
+    with socket.socket() as deaf, contextlib.ExitStack() as waiting:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(3):  # its queue is full: the next one hears nothing
+            waiting.enter_context(socket.socket()).setblocking(False)
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(deaf.getsockname())
+        done = start(Mounted(tmp_path, options=["--default-registry", f"127.0.0.1:{deaf.getsockname()[1]}"]))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_proxy_is_not_judged_by_what_is_behind_it(tmp_path: Path, needs_fuse: None) -> None:
+    environment = {"https_proxy": "http://127.0.0.1:9"}
+    options = ["--default-registry", "no-such-host.invalid"]
+    assert start(Mounted(tmp_path, options=options, environment=environment)).stderr == ""
+
+
+def test_a_quiet_start_says_nothing(tmp_path: Path, needs_fuse: None) -> None:
+    mount = Mounted(tmp_path, options=["-q", "--default-registry", "no-such-host.invalid"])
+    (mount.path / "hidden").touch()
+    done = start(mount)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a mount namespace")
+def test_without_a_syslog_the_log_is_in_the_cache_and_that_is_said_once(tmp_path: Path, needs_fuse: None) -> None:
+    mount = Mounted(tmp_path, options=["--offline"])
+    mount.command[mount.command.index("--log-file") : mount.command.index("--log-file") + 2] = []
+    without_syslog = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs dev /dev && mknod -m 666 /dev/fuse c 10 229 &&'
+                      'mknod -m 666 /dev/null c 1 3 && "$@" && "$@" 2>&1 | grep -v "already a mount"; regfs=$1;'
+                      'umount "$0"', str(mount.path)]  # fmt: skip
+    twice = mount.run(*without_syslog, *mount.command, check=False)
+    assert twice.stdout == f"docker.io is mounted at {mount.path}\n"
+    assert twice.stderr == f"regfs: note: there is no syslog here: the log is in {mount.cache}/regfs.log\n"
+    wait_until(lambda: "unmounted, the end" in (mount.cache / "regfs.log").read_text())
 
 
 def test_a_live_mount_is_not_mounted_over(mounted: Mounted) -> None:

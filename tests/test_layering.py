@@ -24,6 +24,7 @@ ROWS: list[set[str]] = [
         "logs",
         "mount_words",
         "progress",
+        "reachability",
         "rooms",
         "self_description",
         "unpack",

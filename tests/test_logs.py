@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from regfs import logs
 from regfs.errors import MountFailure
-from regfs.logs import JournalFormatter, Sparse, log_name, start_logging
+from regfs.logs import JournalFormatter, LogPlace, Sparse, log_place, start_logging
 
 log = logging.getLogger("regfs.test")
 
@@ -42,7 +43,7 @@ def test_one_kind_of_message_comes_twenty_times_in_a_minute() -> None:
 
 
 def test_a_file_gets_time_level_room_and_text(tmp_path: Path) -> None:
-    assert start_logging(logging.INFO, file=tmp_path / "log", foreground=False, environment={}) is None
+    assert start_logging(logging.INFO, LogPlace("file", str(tmp_path / "log")), environment={}) is None
     log.info("mounted at %s", "/mnt")
     log.debug("not this")
     (line,) = (tmp_path / "log").read_text().splitlines()
@@ -50,14 +51,14 @@ def test_a_file_gets_time_level_room_and_text(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_text_do_not_stop_the_log(tmp_path: Path) -> None:
-    start_logging(logging.INFO, file=tmp_path / "log", foreground=False, environment={})
+    start_logging(logging.INFO, LogPlace("file", str(tmp_path / "log")), environment={})
     log.info("%s", os.fsdecode(b"\xff"))
     assert "\\udcff" in (tmp_path / "log").read_text()
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(MountFailure, match="No such file or directory; --log-file"):
-        start_logging(logging.INFO, file=tmp_path / "no/log", foreground=True, environment={})
+        start_logging(logging.INFO, LogPlace("file", str(tmp_path / "no/log")), environment={})
 
 
 def test_the_journal_gets_a_priority_before_each_line() -> None:
@@ -65,6 +66,47 @@ def test_the_journal_gets_a_priority_before_each_line() -> None:
     assert JournalFormatter("%(message)s").format(made) == "<4>one\n<4>two"
 
 
-def test_the_place_of_the_log_has_a_name() -> None:
-    assert log_name(Path("/var/log/regfs"), foreground=False) == "/var/log/regfs"
-    assert "journalctl -t regfs" in log_name(None, foreground=False)
+@pytest.fixture
+def no_syslog(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(logs, "_SYSLOG", str(tmp_path / "no/such/socket"))
+
+
+def test_the_place_of_the_log_has_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert log_place(Path("/var/log/regfs"), cache=tmp_path, foreground=False) == ("file", "/var/log/regfs")
+    assert log_place(None, cache=tmp_path, foreground=True).kind == "stderr"
+    monkeypatch.setattr(logs, "_SYSLOG", str(tmp_path))
+    assert log_place(None, cache=tmp_path, foreground=False) == ("syslog", "syslog (journalctl -t regfs)")
+
+
+def test_without_a_syslog_the_log_is_in_the_cache_which_is_told_once(no_syslog: None, tmp_path: Path) -> None:
+    cache = tmp_path / "not/yet/there"
+    place = log_place(None, cache=cache, foreground=False)
+    assert place == ("own", str(cache / "regfs.log"))
+    assert start_logging(logging.INFO, place, environment={}) == f"there is no syslog here: the log is in {place.name}"
+    log.info("first")
+    assert start_logging(logging.INFO, place, environment={}) is None
+    log.info("second")
+    assert [line.rpartition(" ")[2] for line in Path(place.name).read_text().splitlines()] == ["first", "second"]
+
+
+def test_without_a_syslog_and_a_cache_there_is_no_log_and_a_mount_all_the_same(no_syslog: None, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    place = log_place(None, cache=tmp_path / "file", foreground=False)
+    assert start_logging(logging.INFO, place, environment={}) == "there is no syslog here: --log-file FILE keeps a log"
+    log.info("nowhere")
+
+
+def test_a_log_that_regfs_chose_is_bounded_however_many_daemons_write_it(
+    no_syslog: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(logs, "_OWN_LIMIT", 10_000)
+    handlers = [logs.BoundedFileHandler(tmp_path / "regfs.log") for _ in range(3)]
+    for number in range(3000):
+        handlers[number % 3].emit(logging.makeLogRecord({"msg": f"{number} {'x' * 100}"}))
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert sorted(sizes) == ["regfs.log", "regfs.log.1"]
+    assert max(sizes.values()) < 11_000
+    last = (tmp_path / "regfs.log").read_text().splitlines()[-3:]
+    assert [line.split()[0] for line in last] == ["2997", "2998", "2999"]
+    for handler in handlers:
+        handler.close()

@@ -250,7 +250,9 @@ def _verb_config(given: argparse.Namespace, environment: Mapping[str, str]) -> C
     """Return the Config of a verb, and let its log go to stderr: warnings, or everything with -d."""
     import logging
 
-    from regfs.logs import start_logging
+    from regfs.logs import log_place, start_logging
 
-    start_logging(logging.DEBUG if given.debug else logging.ERROR, foreground=True, environment=environment)
-    return with_options(default_config(environment), given.given)
+    config = with_options(default_config(environment), given.given)
+    place = log_place(None, cache=config.cache_dir, foreground=True)
+    start_logging(logging.DEBUG if given.debug else logging.ERROR, place, environment=environment)
+    return config

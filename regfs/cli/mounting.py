@@ -30,23 +30,30 @@ def mount(config: Config, mountpoint: str, environment: Mapping[str, str]) -> in
     """Check, mount and serve; a background mount's parent returns as soon as it answers. Raises MountFailure."""
     gc.disable()  # looking for garbage among what a start loads takes a twentieth of it; the daemon turns it on again
     from regfs import checks, daemon, launch
-    from regfs.logs import log_name
+    from regfs.logs import log_place
     from regfs.mount.mountpoint import resolved
+    from regfs.reachability import Attempt
 
     daemon.mount_options(config)
     point = resolved(mountpoint)
     for note in checks.prepare(point):
-        warn(note)
+        if not config.is_quiet:
+            warn(note)
     if config.foreground:
         report = _TerminalReport()
         daemon.serve(config, point, environment=environment, report=report)
         return report.code
+    attempt = Attempt(config, environment)
     outcome = launch.in_background(
         lambda report: daemon.serve(config, point, environment=environment, report=report),
-        log_name=log_name(config.log_file, foreground=False),
+        log_name=log_place(config.log_file, cache=config.cache_dir, foreground=False).name,
+        meanwhile=lambda: None if config.is_quiet else attempt.start(),
     )
-    if not outcome.is_child:
-        _say(outcome.code, outcome.message)
+    if outcome.is_child:
+        return outcome.code
+    _say(outcome.code, outcome.message)
+    if outcome.code == 0 and not config.is_quiet and (failure := attempt.failure()) is not None:
+        warn(f"note: {failure}")
     return outcome.code
 
 
@@ -80,6 +87,7 @@ def mount_config(given: argparse.Namespace, environment: Mapping[str, str]) -> C
         foreground=given.foreground or given.debug,
         debug=given.debug,
         log_level=logging.WARNING if given.quiet else logging.INFO,
+        is_quiet=given.quiet,
     )
 
 
@@ -109,6 +117,7 @@ def _say(code: int, message: str) -> None:
         warn(message)
     elif message:
         first, *notes = message.split("\n")
-        tell(first)
+        if first:
+            tell(first)
         for note in notes:
             warn(note)

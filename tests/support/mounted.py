@@ -49,9 +49,10 @@ def environment_for(home: Path, extra: Mapping[str, str] | None = None) -> dict[
 def mounts_at(path: Path) -> list[str]:
     """Return the file system types that are mounted on *path*, the lowest first."""
     found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    # Another test may have mounted on a name that is no text.
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
         before, _, after = line.partition(" - ")
-        if before.split()[4].encode().decode("unicode_escape") == str(path):
+        if before.split()[4].encode(errors="surrogateescape").decode("unicode_escape") == str(path):
             found.append(after.split()[0])
     return found
 
