@@ -95,13 +95,15 @@ class CredentialHelpers:
             if server in self._forgotten:
                 return
             self._forgotten[server] = True
-            for key in [key for key in self._answers if key.server == server]:
-                del self._answers[key]
+            for known in (self._answers, self._flights):
+                for key in [key for key in known if key.server == server]:
+                    del known[key]
 
     def forget_all(self) -> None:
-        """Ask again for every server the next time: somebody has logged in or out."""
+        """Ask again for every server the next time: the user has logged in or out."""
         with self._lock:
             self._answers.clear()
+            self._flights.clear()
 
     def close(self) -> None:
         """Stop the helpers that run: a mount that has ended leaves no process behind."""
@@ -124,9 +126,12 @@ class CredentialHelpers:
             )
         finally:
             with self._lock:
-                if shortage is None:  # else it says nothing about credentials, and is not remembered
-                    self._answers[key] = credential
-                del self._flights[key]
+                # A flight that was forgotten meanwhile may bring what was good before the login: only those that wait
+                # for it get that. A shortage says nothing about credentials, and is not remembered either.
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
+                    if shortage is None:
+                        self._answers[key] = credential
             if shortage is None:
                 flight.set_result(credential)
             else:

@@ -601,6 +601,23 @@ def test_many_threads_that_ask_at_once_run_the_helper_once(user: User, tmp_path:
     assert len(user.helper_calls()) == 1
 
 
+def test_what_a_helper_says_that_ran_before_a_login_is_not_remembered(user: User, tmp_path: Path) -> None:
+    secret, ready, go = (tmp_path / name for name in ("secret", "ready", "go"))
+    os.mkfifo(ready)
+    wait = f"[ -e {go} ] || echo > {ready}; until [ -e {go} ]; do sleep 0.02; done"
+    user.helper("slow", f'secret=$(cat {secret}); {wait}; printf \'{{"Username":"u","Secret":"%s"}}\' "$secret"')
+    helpers = CredentialHelpers(user.environment)
+    secret.write_text("old")
+    with ThreadPoolExecutor(1) as pool:
+        before = pool.submit(helpers.credential, "slow", server="ghcr.io")
+        ready.read_text()  # the helper has read the old secret by now
+        secret.write_text("new")
+        helpers.forget_all()
+        go.touch()
+        assert before.result(60) == Credential("u", "old", source="docker-credential-slow")
+    assert helpers.credential("slow", server="ghcr.io") == Credential("u", "new", source="docker-credential-slow")
+
+
 def test_who_may_not_wait_does_not_wait_for_a_helper(user: User, tmp_path: Path) -> None:
     user.docker(credsStore="slow", credHelpers={"quay.io": "quick"})
     user.helper("slow", f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; {answer('u', 'p')}")
