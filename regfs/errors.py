@@ -26,6 +26,7 @@ RegfsError
 │   ├── CacheDamaged        a cached file failed the check of its content; it is removed and made again
 │   └── CacheFull           there is no room for what has to be there as a file before it can be read
 ├── MountFailure            the mount could not be made; the message names the remedy
+├── BadConfiguration        a file that tells how registries are asked (hosts.toml, registries.conf, a certificate)
 ├── InvalidOption           an option or argument that regfs does not understand
 └── MustWait                internal: the answer is not in memory or on disk, and the caller may not wait
 
@@ -153,6 +154,10 @@ class CacheFull(CacheFailure):
 
 class MountFailure(RegfsError):
     """The mount could not be made, or not be taken away."""
+
+
+class BadConfiguration(RegfsError):
+    """A file that tells how a registry is asked cannot be understood; the message names it, and the line."""
 
 
 class InvalidOption(RegfsError):

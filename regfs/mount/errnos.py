@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from regfs.errors import (
     AccessDenied,
+    BadConfiguration,
     BadContent,
     BadHandle,
     CacheFailure,
@@ -48,6 +49,7 @@ ERRNOS: Mapping[type[RegfsError], int] = {
     RegistryTimeout: errno.ETIMEDOUT,
     RegistryUnavailable: errno.EHOSTUNREACH,
     BadContent: errno.EIO,
+    BadConfiguration: errno.EIO,  # never EINVAL, which blames the program that asks
     TooLarge: errno.EFBIG,
     Unsupported: errno.EOPNOTSUPP,
     Interrupted: errno.EINTR,

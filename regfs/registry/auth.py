@@ -193,7 +193,8 @@ class Login:
         """What to tell the user after the verdict: a registry says 401 for what is missing and for what is secret."""
         host = self._endpoint.namespace or self._endpoint.host
         if self._credential is None:
-            return f"; it does not exist, or needs a login (docker login {host})"
+            faults = "".join(f"; {fault}" for fault in self._authenticator.credentials.faults)
+            return f"; it does not exist, or needs a login (docker login {host}){faults}"
         return f"; the credentials from {self._credential.source} do not open it: renew the login, or log out of {host}"
 
     def _demand_of_root(self) -> Demand | None:

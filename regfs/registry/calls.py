@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from regfs.errors import (
     AccessDenied,
+    BadConfiguration,
     BadContent,
     NotFound,
     Offline,
@@ -43,6 +44,7 @@ MIRROR_FAILURES = (
     RegistryTimeout,
     RegistryUnavailable,
     BadContent,
+    BadConfiguration,
     TooLarge,
     Unsupported,
 )

@@ -56,11 +56,18 @@ class CredentialFile:
         self._lock = threading.Lock()
         self._seen: tuple[int, int, int] | None = None
         self._source: CredentialSource | None = None
+        self._fault = ""
+
+    @property
+    def fault(self) -> str:
+        """What keeps the file from being read, empty where nothing does: its logins may be missed."""
+        with self._lock:
+            return self._fault
 
     def current(self) -> CredentialSource | None:
         """Return what the file says now, None where there is none or where it never could be read.
 
-        A file that cannot be parsed (somebody is writing it) keeps its last good reading, and is warned about once.
+        A file that cannot be parsed (a login is being written) keeps its last good reading, and is warned about once.
         """
         try:
             found = os.stat(self._path)
@@ -77,15 +84,19 @@ class CredentialFile:
     def _load(self) -> None:
         try:
             self._source = parse_source(_read(self._path), name=str(self._path), legacy=self._legacy)
+            self._fault = ""
         except (OSError, ValueError) as error:
             kept = "its last good content stays in use" if self._source else "it is not used"
-            log.warning("%s cannot be read, %s: %s", self._path, kept, error)
+            reason = getattr(error, "strerror", None) or error
+            self._fault = f"{self._path} cannot be read, {kept}: {reason}"
+            log.warning("%s", self._fault)
 
     def _forget(self, error: OSError) -> None:
         if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
             log.debug("%s cannot be looked at: %s", self._path, error)
         with self._lock:
             self._seen = self._source = None
+            self._fault = ""
 
 
 def parse_source(content: bytes, *, name: str, legacy: bool = False) -> CredentialSource:

@@ -86,6 +86,11 @@ class Credentials:
         """
         return self._find([canonical_registry(host)])
 
+    @property
+    def faults(self) -> list[str]:
+        """What keeps files from being read, so that a login in them is missed."""
+        return [file.fault for file in self._files if file.fault]
+
     def forget(self, registry: str) -> None:
         """Let helpers be asked again for *registry*: it has refused what they said, or said nothing to."""
         self._helpers.forget(_server(canonical_registry(registry)))

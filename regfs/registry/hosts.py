@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cachetools import TTLCache
 
-from regfs.errors import AccessDenied, InvalidOption
+from regfs.errors import AccessDenied, BadConfiguration, InvalidOption
 from regfs.model.names import DOCKER_HUB
 from regfs.registry.addresses import is_loopback
 from regfs.registry.certificates import NO_CERTIFICATES, Certificates, certificates_in
-from regfs.registry.registries_conf import Location, Rule, find_rule, registries_files
+from regfs.registry.configuration import FILE_LIMIT
+from regfs.registry.registries_conf import Location, RegistriesConf, Rule, registries_files
 
 if TYPE_CHECKING:
     from regfs.registry.hosts_toml import HostsFile, HostTable
@@ -35,7 +36,6 @@ HUB_HOST = "registry-1.docker.io"
 ALL_CAPABILITIES = frozenset({"pull", "resolve", "referrers"})
 PlainHttp = Literal["never", "always", "fallback"]
 _LOOKED_AT_AGAIN_S = 5.0
-_FILE_LIMIT = 1024 * 1024
 
 
 class Tls(NamedTuple):
@@ -98,7 +98,7 @@ class Hosts:
         self._insecure_networks = _networks(insecure)
         self._hosts_directories = tuple(hosts_directories)
         self._certificate_directories = tuple(certificate_directories)
-        self._registries_files = registries_files
+        self._registries = RegistriesConf(*registries_files)
         self._lock = threading.Lock()
         self._recent: TTLCache[str, tuple[Endpoint, ...]] = TTLCache(1024, _LOOKED_AT_AGAIN_S, timer=clock)
         self._last_good: dict[Path, HostsFile] = {}
@@ -116,7 +116,7 @@ class Hosts:
     def endpoints(self, registry: str) -> tuple[Endpoint, ...]:
         """Return the endpoints of *registry* (a canonical name) in the order of trial: mirrors, then the registry.
 
-        Raises InvalidOption where its hosts.toml cannot be understood and never could: going past a mirror that an
+        Raises BadConfiguration where its hosts.toml cannot be understood and never could: going past a mirror that an
         administrator prescribes would be worse than not going. Raises AccessDenied where registries.conf blocks it.
         """
         with self._lock:
@@ -138,8 +138,7 @@ class Hosts:
         return (*mirrors, last)
 
     def _without_hosts_toml(self, registry: str, certificates: Certificates) -> tuple[Endpoint, ...]:
-        files, directories = self._registries_files
-        rule = find_rule(registry, files=files, directories=directories)
+        rule = self._registries.rule(registry)
         if rule is None:
             return (self._upstream(registry, certificates),)
         if rule.blocked:
@@ -174,20 +173,20 @@ class Hosts:
         """Return what *path* says, None where it is not there; the last good reading while it cannot be understood."""
         try:
             with path.open("rb") as file:
-                content = file.read(_FILE_LIMIT + 1)
+                content = file.read(FILE_LIMIT + 1)
         except FileNotFoundError:
             with self._lock:
                 self._last_good.pop(path, None)
             return None
         except OSError as error:
-            raise InvalidOption(f"{path}, which tells where {registry} is, cannot be read: {error}") from error
+            raise BadConfiguration(
+                f"{path}, which tells where {registry} is, cannot be read: {error.strerror}"
+            ) from error
         try:
-            if len(content) > _FILE_LIMIT:
-                raise InvalidOption(f"{path} has more than {_FILE_LIMIT} bytes")
             from regfs.registry.hosts_toml import parse_hosts  # with a reader of TOML, which most machines do without
 
             parsed = parse_hosts(content, path=path)
-        except InvalidOption as error:
+        except BadConfiguration as error:
             with self._lock:
                 last = self._last_good.get(path)
             if last is None:

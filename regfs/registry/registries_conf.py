@@ -16,16 +16,18 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from regfs.errors import InvalidName, InvalidOption
+from regfs.errors import BadConfiguration, InvalidName
 from regfs.model.names import canonical_registry
+from regfs.registry.configuration import FILE_LIMIT, ConfigurationFile, parse_toml
 
 log = logging.getLogger(__name__)
 
-_FILE_LIMIT = 1024 * 1024
+_HEADER, _MIRROR_HEADER = "[[registry]]", "[[registry.mirror]]"
 _PATH = re.compile(r"(?:/[a-z0-9._-]+)*", re.ASCII)
 _WHEN = ("all", "digest-only", "tag-only")
 
@@ -40,13 +42,17 @@ class Location(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What is said of the registries that *prefix* names. *location* None: where it says itself."""
+    """What is said of the registries that *prefix* names. *location* None: where it says itself.
+
+    *fault* tells what makes the rest of the rule no rule.
+    """
 
     prefix: str
     location: Location | None
     mirrors: tuple[Location, ...]
     insecure: bool
     blocked: bool
+    fault: str | None = None
 
     def covers(self, registry: str) -> bool:
         """Tell whether the rule is about *registry*; `*.example.com` is about all hosts below example.com."""
@@ -70,36 +76,66 @@ def registries_files(environment: Mapping[str, str]) -> tuple[tuple[Path, ...], 
     return files, tuple(place / "registries.conf.d" for place in places)
 
 
-def find_rule(registry: str, *, files: Iterable[Path], directories: Iterable[Path]) -> Rule | None:
-    """Return the most special rule about *registry*, None where there is none; a later file's rule replaces an equal.
+class RegistriesConf:
+    """The rules in *files* and *directories*, read again each time; a file keeps its last good reading while it is bad.
 
-    Raises InvalidOption where a file cannot be understood: a rule that blocks may be in it.
+    Thread rule: any thread.
     """
-    rules: dict[str, Rule] = {}
-    for path in _present(files, directories):
-        for rule in parse_registries(_read(path), path=path):
-            rules[rule.prefix] = rule
-    covering = [rule for rule in rules.values() if rule.covers(registry)]
-    return max(covering, key=lambda rule: (not rule.prefix.startswith("*"), len(rule.prefix)), default=None)
+
+    def __init__(self, files: Sequence[Path], directories: Sequence[Path]) -> None:
+        self._files = tuple(files)
+        self._directories = tuple(directories)
+        self._lock = threading.Lock()
+        self._last_good: dict[Path, tuple[Rule, ...]] = {}
+
+    def rule(self, registry: str) -> Rule | None:
+        """Return the most special rule about *registry*, None where there is none; a later file's replaces an equal.
+
+        Raises BadConfiguration where a file never could be read, for a rule that blocks may be in it, and where the
+        rule itself makes no sense; other registries do not suffer from that.
+        """
+        rules: dict[str, Rule] = {}
+        present = _present(self._files, self._directories)
+        with self._lock:
+            self._last_good = {path: rules for path, rules in self._last_good.items() if path in present}
+        for path in present:
+            for rule in self._rules(path):
+                rules[rule.prefix] = rule
+        covering = [rule for rule in rules.values() if rule.covers(registry)]
+        best = max(covering, key=lambda rule: (not rule.prefix.startswith("*"), len(rule.prefix)), default=None)
+        if best is not None and best.fault is not None:
+            raise BadConfiguration(best.fault)
+        return best
+
+    def _rules(self, path: Path) -> tuple[Rule, ...]:
+        try:
+            rules = parse_registries(_read(path), path=path)
+        except BadConfiguration as error:
+            with self._lock:
+                last = self._last_good.get(path)
+            if last is None:
+                raise
+            log.warning("%s; its last good content stays in use", error)
+            return last
+        with self._lock:
+            self._last_good[path] = rules
+        return rules
 
 
 def parse_registries(content: bytes, *, path: Path) -> tuple[Rule, ...]:
-    """Return the rules of a registries.conf; *path* is the file's, for messages. Raises InvalidOption."""
-    import tomllib  # here, because most machines have no such file
-
-    try:
-        document = tomllib.loads(content.decode("utf-8"))
-    except RecursionError:
-        raise InvalidOption(f"{path} is nested too deeply") from None
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
-        raise InvalidOption(f"{path} is not TOML: {error}") from None
-    rules = [_Table(table, path).rule() for table in _tables(document.get("registry", []), path, "registry")]
+    """Return the rules of a registries.conf; *path* is the file's, for messages. Raises BadConfiguration."""
+    file, document = parse_toml(content, path)
+    tables = _tables(document.get("registry", []), file, "registry")
+    rules = [_Table(table, file, (_HEADER,) * number).rule() for number, table in enumerate(tables, 1)]
     return tuple(rule for rule in rules if rule is not None)
 
 
 class _Table(NamedTuple):
+    """A table of the file; *words* are the headers that stand in the file up to its keys."""
+
     values: Mapping[str, object]
-    path: Path
+    file: ConfigurationFile
+    words: tuple[str, ...]
 
     def rule(self) -> Rule | None:
         location = self._text("location")
@@ -108,14 +144,23 @@ class _Table(NamedTuple):
             self._fail("a registry has neither prefix nor location")
         if "/" in prefix:
             self._prefix(prefix.partition("/")[0])
-            log.warning("%s: the rule for %.200r is left out: it is about a part of a registry", self.path, prefix)
+            log.warning("%s: the rule for %.200r is left out: it is about a part of a registry", self.file.path, prefix)
             return None
+        try:
+            return self._rule(self._prefix(prefix), prefix, location)
+        except BadConfiguration as error:
+            return Rule(self._prefix(prefix), None, (), insecure=False, blocked=False, fault=str(error))
+
+    def _rule(self, covered: str, prefix: str, location: str) -> Rule:
         by_digest_only = self._boolean("mirror-by-digest-only")
-        mirrors = _tables(self.values.get("mirror", []), self.path, "mirror")
+        mirrors = _tables(self.values.get("mirror", []), self.file, "mirror")
         return Rule(
-            self._prefix(prefix),
+            covered,
             None if location in ("", prefix) else self._location(location),
-            tuple(_Table(table, self.path).mirror(digest_only=by_digest_only) for table in mirrors),
+            tuple(
+                _Table(table, self.file, (*self.words, *(_MIRROR_HEADER,) * number)).mirror(digest_only=by_digest_only)
+                for number, table in enumerate(mirrors, 1)
+            ),
             self._boolean("insecure"),
             self._boolean("blocked"),
         )
@@ -123,7 +168,7 @@ class _Table(NamedTuple):
     def mirror(self, *, digest_only: bool) -> Location:
         when = self._text("pull-from-mirror") or "all"
         if when not in _WHEN:
-            self._fail(f"pull-from-mirror is none of {', '.join(_WHEN)}")
+            self._fail(f"pull-from-mirror is none of {', '.join(_WHEN)}", "pull-from-mirror")
         place = self._location(self._text("location"))
         return Location(place.host, place.path, self._boolean("insecure"), digest_only or when == "digest-only")
 
@@ -135,34 +180,34 @@ class _Table(NamedTuple):
         host, slash, path = text.partition("/")
         path = f"{slash}{path}".rstrip("/")
         if not _PATH.fullmatch(path) or ".." in path:
-            self._fail(f"location {text[:200]!r} is no place of repositories")
+            self._fail(f"location {text[:200]!r} is no place of repositories", text)
         return Location(self._host(host), path)
 
     def _host(self, text: str) -> str:
         try:
             return canonical_registry(text)
         except InvalidName as error:
-            self._fail(str(error))
+            self._fail(str(error), text)
 
     def _text(self, key: str) -> str:
         value = self.values.get(key, "")
         if not isinstance(value, str):
-            self._fail(f"{key} is not a string")
+            self._fail(f"{key} is not a string", key)
         return value
 
     def _boolean(self, key: str) -> bool:
         value = self.values.get(key, False)
         if not isinstance(value, bool):
-            self._fail(f"{key} is neither true nor false")
+            self._fail(f"{key} is neither true nor false", key)
         return value
 
-    def _fail(self, reason: str) -> NoReturn:
-        raise InvalidOption(f"{self.path}: {reason}")
+    def _fail(self, reason: str, *words: str) -> NoReturn:
+        self.file.fail(reason, *self.words, *words)
 
 
-def _tables(value: object, path: Path, key: str) -> list[Mapping[str, object]]:
+def _tables(value: object, file: ConfigurationFile, key: str) -> list[Mapping[str, object]]:
     if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
-        raise InvalidOption(f"{path}: {key} is not a list of tables")
+        file.fail(f"{key} is not a list of tables", key)
     return value
 
 
@@ -185,9 +230,6 @@ def _is_file(path: Path) -> bool:
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            content = file.read(_FILE_LIMIT + 1)
+            return file.read(FILE_LIMIT + 1)
     except OSError as error:
-        raise InvalidOption(f"{path} cannot be read: {error}") from error
-    if len(content) > _FILE_LIMIT:
-        raise InvalidOption(f"{path} has more than {_FILE_LIMIT} bytes")
-    return content
+        raise BadConfiguration(f"{path} cannot be read: {error.strerror}") from error

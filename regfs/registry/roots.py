@@ -18,6 +18,7 @@ from cachetools import LRUCache, TLRUCache
 
 from regfs import patience
 from regfs.errors import (
+    BadConfiguration,
     Interrupted,
     MustWait,
     RateLimited,
@@ -41,7 +42,7 @@ _ANSWER_KEPT_S = 300.0
 # A failure is kept just long enough that one walk of a tree does not repeat it for each name.
 _FAILURE_KEPT_S = 5.0
 # Where the host cannot be talked to, the request that waits for its root's word would fail in the same way.
-_UNREACHABLE = (ConnectFailed, ConnectTimeout, TlsFailed)
+_UNREACHABLE = (ConnectFailed, ConnectTimeout, TlsFailed, BadConfiguration)
 
 
 class Root(NamedTuple):

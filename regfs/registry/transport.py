@@ -29,7 +29,14 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import HTTPResponse
 
 from regfs import patience
-from regfs.errors import AccessDenied, ProtocolViolation, RegfsError, RegistryTimeout, RegistryUnavailable
+from regfs.errors import (
+    AccessDenied,
+    BadConfiguration,
+    ProtocolViolation,
+    RegfsError,
+    RegistryTimeout,
+    RegistryUnavailable,
+)
 from regfs.registry.addresses import is_loopback
 from regfs.registry.certificates import Authorities
 from regfs.registry.hosts import Tls
@@ -292,18 +299,26 @@ def _converted_tls(error: ssl.SSLError, request: Request) -> RegfsError:
 def _context(tls: Tls, authorities: Authorities, pace: Pace) -> ssl.SSLContext:
     """Return what TLS trusts and shows for *tls*: the system's authorities and the host's own."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        context.load_verify_locations(authorities.file, authorities.directory)
-        for file in tls.ca_files:
-            context.load_verify_locations(file)
-        if tls.client_pair is not None:
-            context.load_cert_chain(*tls.client_pair)
-    except OSError as error:
-        raise ProtocolViolation(f"a certificate or key file cannot be used: {error}") from error
+    _use(authorities.file or authorities.directory, lambda: context.load_verify_locations(*authorities))
+    for file in tls.ca_files:
+        _use(file, functools.partial(context.load_verify_locations, file))
+    if tls.client_pair is not None:
+        certificate, key = tls.client_pair
+        what = f"{certificate} with the key {key}" if key else certificate
+        _use(what, functools.partial(context.load_cert_chain, certificate, key))
     if not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return tls_context_for(context, pace)
+
+
+def _use(what: str | None, load: Callable[[], object]) -> None:
+    """Load certificates. Raises BadConfiguration, which says that it is *what* cannot be used."""
+    try:
+        load()
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise BadConfiguration(f"{what} cannot be used for TLS: {reason}; mend it or take it away") from error
 
 
 class _Adapter(HTTPAdapter):

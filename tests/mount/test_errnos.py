@@ -40,6 +40,7 @@ def test_every_error_class_has_a_row_or_inherits_one_that_is_not_the_roots() -> 
         (errors.ProtocolViolation, errno.EIO),
         (errors.BadManifest, errno.EIO),
         (errors.BadLayer, errno.EIO),
+        (errors.BadConfiguration, errno.EIO),
         (errors.TooLarge, errno.EFBIG),
         (errors.Unsupported, errno.EOPNOTSUPP),
         (errors.Interrupted, errno.EINTR),

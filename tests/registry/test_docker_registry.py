@@ -178,7 +178,7 @@ def test_a_pull_through_cache_is_one_hosts_toml_away(plain: Side, tmp_path: Path
         # The registry itself is out of reach: what comes, comes through the cache.
         toml.write_text(f'server = "http://127.0.0.1:1"\n[host."{mirror.url}"]\n')
         hosts = Hosts(hosts_directories=[tmp_path / "hosts"])
-        client = RegistryClient(hosts, Credentials({}), Stats())
+        client = RegistryClient(hosts, Credentials({"HOME": "/nonexistent"}), Stats())
         repository = plain.repository("registry-client/mirrored")
         assert client.resolve(repository, "v1").digest == digest
         document = client.manifest(repository, digest)

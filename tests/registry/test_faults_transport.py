@@ -14,6 +14,7 @@ import pytest
 
 from regfs.errors import (
     AccessDenied,
+    BadConfiguration,
     BadContent,
     Interrupted,
     MustWait,
@@ -72,6 +73,9 @@ class Storage:
         if "authorization" in headers:
             return Response(400, body=b"Only one auth mechanism allowed")
         return blob_response(CONTENT, "sha256:" + hashlib.sha256(CONTENT).hexdigest(), headers.get("range"))
+
+
+STRANGER = Credentials({"HOME": "/nonexistent"})
 
 
 def registry(**more: object) -> MemoryRegistry:
@@ -350,7 +354,11 @@ def test_f18_a_stalled_tls_greeting_and_a_full_backlog_are_given_up(rig: Rig) ->
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         rig.hosts_toml(address, f'server = "https://{address}"')
         client = RegistryClient(
-            Hosts(hosts_directories=[rig.directory / "hosts"]), Credentials({}), rig.stats, pace=IMPATIENT, retry=RETRY
+            Hosts(hosts_directories=[rig.directory / "hosts"]),
+            STRANGER,
+            rig.stats,
+            pace=IMPATIENT,
+            retry=RETRY,
         )
         with pytest.raises(RegistryTimeout):
             client.tags(RepositoryName(address, "demo/app"))
@@ -488,11 +496,33 @@ def test_a_certificate_that_the_user_does_without_is_not_checked(rig: Rig, certi
     server = rig.server(registry(), host="127.0.0.2", tls=tls_of(certificates))
     rig.hosts_toml(server.address, f'[host."{server.url}"]\nskip_verify = true\n')
     client = RegistryClient(
-        Hosts(hosts_directories=[rig.directory / "hosts"]), Credentials({}), rig.stats, retry=RETRY, pace=PACE
+        Hosts(hosts_directories=[rig.directory / "hosts"]),
+        STRANGER,
+        rig.stats,
+        retry=RETRY,
+        pace=PACE,
     )
     assert client.tags(repository_of(server)) == ["v1"]
-    insecure = RegistryClient(Hosts(insecure=[server.address]), Credentials({}), rig.stats, retry=RETRY, pace=PACE)
+    insecure = RegistryClient(Hosts(insecure=[server.address]), STRANGER, rig.stats, retry=RETRY, pace=PACE)
     assert insecure.tags(repository_of(server)) == ["v1"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
+@pytest.mark.parametrize("what", ["ca", "client"])
+def test_a_certificate_file_that_is_none_is_told_by_its_name(
+    rig: Rig, certificates: Certificates, tmp_path: Path, what: str, content: bytes
+) -> None:
+    broken = tmp_path / "broken.crt"
+    broken.write_bytes(content)
+    server = rig.server(registry(), tls=tls_of(certificates))
+    good = trusting(certificates) if what == "client" else ""
+    client = rig.client(server, options=f'{good}\n{what} = "{broken}"')
+    with pytest.raises(BadConfiguration, match=f"{broken}.* cannot be used for TLS"):
+        client.tags(repository_of(server))
+    assert server.connections == 0
+    broken.write_bytes(certificates.authority.read_bytes())
+    if what == "ca":
+        assert client.tags(repository_of(server)) == ["v1"]
 
 
 def test_a_certificate_that_is_renewed_on_disk_is_used_without_a_remount(
@@ -595,7 +625,7 @@ def test_loopback_where_nothing_listens_is_unavailable_and_may_come_back(rig: Ri
     server = rig.server(registry(), host=ALONE)
     server.stop()
     now = [0.0]
-    client = RegistryClient(Hosts(), Credentials({}), rig.stats, retry=RETRY, pace=PACE, clock=lambda: now[0])
+    client = RegistryClient(Hosts(), STRANGER, rig.stats, retry=RETRY, pace=PACE, clock=lambda: now[0])
     for _ in range(2):
         with pytest.raises(RegistryUnavailable, match="refused"):
             client.tags(repository_of(server))
@@ -685,7 +715,12 @@ def test_a_proxy_of_the_environment_is_asked_for_all_else(rig: Rig, monkeypatch:
     proxy.on("GET", "registry.invalid", raw(TAGS))
     monkeypatch.setenv("http_proxy", proxy.url)
     rig.hosts_toml("registry.invalid", 'server = "http://registry.invalid"')
-    client = RegistryClient(Hosts(hosts_directories=[rig.directory / "hosts"]), Credentials({}), rig.stats, retry=RETRY)
+    client = RegistryClient(
+        Hosts(hosts_directories=[rig.directory / "hosts"]),
+        STRANGER,
+        rig.stats,
+        retry=RETRY,
+    )
     assert client.tags(RepositoryName("registry.invalid", "demo/app")) == ["v1"]
     assert proxy.paths() == ["GET http://registry.invalid/v2/demo/app/tags/list"]
 
@@ -694,6 +729,6 @@ def test_a_proxy_that_wants_credentials_is_named(rig: Rig, monkeypatch: pytest.M
     proxy = rig.server()
     proxy.on("CONNECT", ".", reply(407))
     monkeypatch.setenv("https_proxy", proxy.url)
-    client = RegistryClient(Hosts(), Credentials({}), rig.stats, retry=RETRY)
+    client = RegistryClient(Hosts(), STRANGER, rig.stats, retry=RETRY)
     with pytest.raises(AccessDenied, match="https_proxy"):
         client.tags(RepositoryName("registry.invalid", "demo/app"))

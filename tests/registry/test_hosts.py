@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regfs.errors import InvalidOption
+from regfs.errors import BadConfiguration, InvalidOption
 from regfs.registry.certificates import Authorities, certificates_in, system_authorities
 from regfs.registry.hosts import (
     ALL_CAPABILITIES,
@@ -272,8 +272,34 @@ def test_the_more_special_directory_wins(machine: Machine) -> None:
 )
 def test_a_file_that_cannot_be_understood_does_not_lead_past_the_mirror(machine: Machine, text: str) -> None:
     path = machine.toml("reg.example", text)
-    with pytest.raises(InvalidOption, match=str(path)):
+    with pytest.raises(BadConfiguration, match=str(path)):
         machine.endpoints("reg.example")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('server = "https://x"\n[host.', 2),
+        ("# server\n\nserver = 7\n", 3),
+        ('[host."https://a.example"]\nskip_verify = true\n\n[host."https://m.example"]\nskip_verify = "yes"', 5),
+        ('[host."https://m.example"]\n[host."ftp://n.example"]', 2),
+        ('[host."https://m.example".header]\nX-Key = "k"\n"a b" = "x"', 3),
+        ("\n\n\xff", 3),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_told_by_its_line(machine: Machine, text: str, line: int) -> None:
+    path = machine.toml("reg.example", "")
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(BadConfiguration, match=rf"^{path}, line {line}: "):
+        machine.endpoints("reg.example")
+    assert len(machine.endpoints("other.example")) == 1
+
+
+def test_a_password_in_a_url_is_not_repeated(machine: Machine) -> None:
+    machine.toml("reg.example", '[host."https://user:s3cret@m.example"]')
+    with pytest.raises(BadConfiguration) as caught:
+        machine.endpoints("reg.example")
+    assert "s3cret" not in str(caught.value)
 
 
 def test_an_unknown_key_is_warned_about(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
@@ -309,7 +335,7 @@ def test_a_file_that_becomes_wrong_keeps_its_last_good_content(
 def test_a_file_that_may_not_be_read_is_an_error_of_ours(machine: Machine) -> None:
     path = machine.containerd / "reg.example" / "hosts.toml"
     path.mkdir(parents=True)  # root may read every file, but no directory as one
-    with pytest.raises(InvalidOption, match="cannot be read"):
+    with pytest.raises(BadConfiguration, match="cannot be read"):
         machine.endpoints("reg.example")
 
 
@@ -430,20 +456,20 @@ _URLS = st.sampled_from(
 
 
 @given(st.dictionaries(_KEYS, _VALUES), st.dictionaries(_URLS, st.dictionaries(_KEYS, _VALUES), max_size=3))
-def test_any_table_is_understood_or_an_invalid_option(top: dict[str, str], hosts: dict[str, dict[str, str]]) -> None:
+def test_any_table_is_understood_or_a_bad_configuration(top: dict[str, str], hosts: dict[str, dict[str, str]]) -> None:
     lines = [f"{key} = {value}" for key, value in top.items()]
     for url, settings in hosts.items():
         lines += [f'[host."{url}"]', *(f"{key} = {value}" for key, value in settings.items())]
     try:
         found = parse_hosts("\n".join(lines).encode(), path=Path("/x/hosts.toml"))
-    except InvalidOption:
+    except BadConfiguration:
         return
     assert len(found.hosts) == len(hosts)
 
 
 @given(st.binary(max_size=100) | st.text(max_size=100).map(str.encode))
-def test_any_bytes_are_understood_or_an_invalid_option(content: bytes) -> None:
+def test_any_bytes_are_understood_or_a_bad_configuration(content: bytes) -> None:
     try:
         parse_hosts(content, path=Path("/x/hosts.toml"))
-    except InvalidOption:
+    except BadConfiguration:
         pass

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regfs.errors import AccessDenied, InvalidOption
+from regfs.errors import AccessDenied, BadConfiguration
 from regfs.registry.hosts import ALL_CAPABILITIES, Endpoint, Hosts
-from regfs.registry.registries_conf import find_rule, parse_registries, registries_files
+from regfs.registry.registries_conf import RegistriesConf, parse_registries, registries_files
 
 
 class Machine:
@@ -166,18 +166,54 @@ def test_what_is_not_about_registries_is_nothing_to_us(machine: Machine) -> None
         "[[registry]]",
         "[[registry]]\nprefix = 7",
         '[[registry]]\nprefix = "https://x"',
-        '[[registry]]\nlocation = "x.example"\nblocked = "yes"',
-        '[[registry]]\nprefix = "x.example"\nlocation = "y.example/../z"',
-        '[[registry]]\nprefix = "x.example"\nlocation = "y.example/a?b"',
-        '[[registry]]\nlocation = "x.example"\nmirror = 7',
-        '[[registry]]\nlocation = "x.example"\n[[registry.mirror]]',
-        '[[registry]]\nlocation = "x.example"\n[[registry.mirror]]\nlocation = "y.example"\npull-from-mirror = "x"',
     ],
 )
-def test_a_file_that_cannot_be_understood_is_an_invalid_option(machine: Machine, text: str) -> None:
+def test_a_file_that_cannot_be_understood_is_told_by_its_name(machine: Machine, text: str) -> None:
     machine.main.write_text(text)
-    with pytest.raises(InvalidOption, match=r"registries\.conf"):
+    with pytest.raises(BadConfiguration, match=r"registries\.conf"):
         machine.endpoints("reg.example")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('[[registry]]\nlocation = "x.example"\nblocked = "yes"', 3),
+        ('[[registry]]\nprefix = "x.example"\n\nlocation = "y.example/../z"', 4),
+        ('# x\n[[registry]]\nprefix = "x.example"\nlocation = "y.example/a?b"', 4),
+        ('[[registry]]\nlocation = "x.example"\nmirror = 7', 3),
+        ('[[registry]]\nlocation = "x.example"\n[[registry.mirror]]', 3),
+        (
+            '[[registry]]\nlocation = "x.example"\n[[registry.mirror]]\nlocation = "y.example"\npull-from-mirror = "x"',
+            5,
+        ),
+        (
+            '[[registry]]\nlocation = "a.example"\ninsecure = true\n[[registry.mirror]]\nlocation = "b.example"\n'
+            '[[registry]]\nlocation = "x.example"\n[[registry.mirror]]\nlocation = "y.example"\ninsecure = 7',
+            10,
+        ),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_told_by_its_line_and_costs_its_registry_alone(
+    machine: Machine, text: str, line: int
+) -> None:
+    machine.main.write_text(text)
+    with pytest.raises(BadConfiguration, match=rf"registries\.conf, line {line}:"):
+        machine.endpoints("x.example")
+    assert machine.bases("reg.example") == ["https://reg.example/v2"]
+
+
+def test_a_file_that_becomes_wrong_keeps_its_last_good_rules(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.main.write_text('[[registry]]\nlocation = "bad.example"\nblocked = true\n')
+    rules = RegistriesConf([machine.main], [])
+    assert rules.rule("reg.example") is None
+    machine.main.write_text("[[registry")
+    assert rules.rule("reg.example") is None
+    assert getattr(rules.rule("bad.example"), "blocked", False)
+    assert f"{machine.main}, line 1: it is not TOML" in caplog.text
+    machine.main.unlink()
+    assert rules.rule("bad.example") is None
 
 
 def test_the_users_file_counts_instead_of_the_systems(tmp_path: Path) -> None:
@@ -188,7 +224,7 @@ def test_the_users_file_counts_instead_of_the_systems(tmp_path: Path) -> None:
         "/h/.config/containers/registries.conf.d",
     ]
     assert registries_files({"HOME": "/h", "CONTAINERS_REGISTRIES_CONF": "/x"}) == ((Path("/x"),), ())
-    assert find_rule("docker.io", files=[tmp_path / "none"], directories=[tmp_path / "none"]) is None
+    assert RegistriesConf([tmp_path / "none"], [tmp_path / "none"]).rule("docker.io") is None
 
 
 _LINES = st.sampled_from(
@@ -208,8 +244,8 @@ _LINES = st.sampled_from(
 
 
 @given(st.binary(max_size=80) | st.lists(_LINES, max_size=8).map("\n".join).map(str.encode))
-def test_any_bytes_are_rules_or_an_invalid_option(content: bytes) -> None:
+def test_any_bytes_are_rules_or_a_bad_configuration(content: bytes) -> None:
     try:
         parse_registries(content, path=Path("/x/registries.conf"))
-    except InvalidOption:
+    except BadConfiguration:
         pass

@@ -64,7 +64,9 @@ class Shown:
         self._store = LayerStore(directory)
         hub = {"hub_url": hub_url} if hub_url else {}
         retry = RetryPolicy(base_s=0.01, breaker_s=0.0)
-        self._client = RegistryClient(Hosts(), Credentials({}), self.stats, offline=offline, retry=retry, **hub)
+        self._client = RegistryClient(
+            Hosts(), Credentials({"HOME": "/nonexistent"}), self.stats, offline=offline, retry=retry, **hub
+        )
         images = directory / "images"
         self.contents = Contents(self._store, images, flights=flights, stats=self.stats, refused_s=refused_s)
         self.repositories = Repositories(
