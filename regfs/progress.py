@@ -1,6 +1,6 @@
-"""Progress of the verbs that take long: bars on a terminal, otherwise a line every ten seconds. Only on stderr.
+"""Progress of the verbs that take long: bars on a terminal, otherwise a line every few seconds. Only on stderr.
 
-Used by cli.py. A Meter is asked from one thread of its own; whoever makes progress only counts.
+Used by the verbs. A thread of its own asks how far the work is; the threads that work only count.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _BAR_EVERY_S = 0.1
-_LINE_EVERY_S = 10.0
+# Without a terminal: what is done within the first seconds needs no line, and a log shows life after that.
+_FIRST_LINE_S = 2.0
+_LINE_EVERY_S = 5.0
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -69,7 +71,9 @@ def _has_bars(environment: Mapping[str, str]) -> bool:
 
 
 def _lines(steps: Callable[[], list[Step]], ended: threading.Event, say: Callable[[str], None]) -> None:
-    while not ended.wait(_LINE_EVERY_S):
+    pause_s = _FIRST_LINE_S
+    while not ended.wait(pause_s):
+        pause_s = _LINE_EVERY_S
         for step in steps():
             of = f" of {in_units(step.total)}" if step.total else ""
             say(f"{step.text}: {in_units(step.done)}{of}")

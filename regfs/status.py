@@ -134,10 +134,10 @@ def choose(wanted: Sequence[str]) -> list[mountpoints.Mounted]:
         return list(there.values())
     chosen = {}
     for path in wanted:
-        mountpoint = mountpoints.mount_around(path, there)
-        if mountpoint is None:
+        inside = mountpoints.inside(path, there)
+        if inside is None:
             raise MountFailure(f"no regfs is mounted on {os.path.abspath(path)}")
-        chosen[mountpoint] = there[mountpoint]
+        chosen[inside.mountpoint] = there[inside.mountpoint]
     return list(chosen.values())
 
 

@@ -1,4 +1,4 @@
-"""What the verbs of the command line do; cli.py reads their arguments and prints what they return.
+"""What the verbs of the command line do; the command line reads their arguments and prints what they return.
 
 A verb works in its own process on the same cache as the mounts: what a mount has fetched is not fetched again.
 """
@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from regfs import rooms as building
 from regfs.config import Config
-from regfs.errors import InvalidOption
+from regfs.errors import CacheFailure, InvalidOption, RegfsError
 from regfs.images.image import Image
 from regfs.model.digest import Digest
 from regfs.model.names import Reference, parse_reference
 from regfs.mount import mountpoint as mountpoints
 from regfs.progress import Count, Step, showing
 from regfs.rooms import Rooms
+from regfs.store.blobs import BlobStore
 from regfs.unpack import Unpacker, prepare_directory, total_size
 
 Say = Callable[[str], None]
@@ -54,34 +56,74 @@ def unpack(reference_text: str, directory: Path, *, config: Config, environment:
     return Done(_full_name(reference, image), tuple(notes), is_complete=not summary.failures)
 
 
-def prefetch(reference_text: str, *, config: Config, environment: Mapping[str, str], say: Say) -> Done:
-    """Pass and merge all layers of an image. Blocks on the network; raises RegfsErrors."""
-    reference = read_reference(reference_text, config.default_registry, mountpoints.mounts())
-    with _image(reference, config=config, environment=environment, say=say) as (rooms, image):
+class Prefetched(NamedTuple):
+    """What became of one image: *asked* as the user named it; its full *name* and the rest where it is known."""
+
+    asked: str
+    name: str = ""
+    layers: int = 0
+    received_bytes: int = 0
+    failure: RegfsError | None = None
+
+
+def prefetch(asked: Sequence[str], *, config: Config, environment: Mapping[str, str], say: Say) -> Iterator[Prefetched]:
+    """Pass and merge all layers of the images *asked* for, one after the other; one that fails does not end it.
+
+    Blocks on the network. Raises CacheFailure where the cache directory cannot be used: nothing would be kept.
+    """
+    rooms = building.build(config, environment)
+    try:
+        if rooms.note:
+            raise CacheFailure(f"{config.cache_dir} cannot keep anything: {rooms.note}")
+        for text in asked:
+            yield _prefetch_one(text, rooms, config=config, environment=environment, say=say)
+    finally:
+        rooms.close()
+
+
+def _prefetch_one(text: str, rooms: Rooms, *, config: Config, environment: Mapping[str, str], say: Say) -> Prefetched:
+    before = rooms.stats.value("registry.bytes")
+    try:
+        reference = read_reference(text, config.default_registry, mountpoints.mounts())
+        image = _find(reference, rooms)
         with showing(lambda: _layer_steps(rooms), say=say, environment=environment):
             image.rootfs()
-        return Done(_full_name(reference, image))
+        _insist_on_copies(image, rooms)
+    except RegfsError as failure:
+        return Prefetched(text, failure=failure)
+    received = int(rooms.stats.value("registry.bytes") - before)
+    return Prefetched(text, _full_name(reference, image), len(image.layers), received)
+
+
+def _insist_on_copies(image: Image, rooms: Rooms) -> None:
+    """Raise CacheFailure where a document of *image* was served and not kept, as a full disk makes it."""
+    for digest in {image.digest, image.manifest_document.digest, image.manifest.config.digest}:
+        path = BlobStore(rooms.cache / "blobs").path(digest)
+        if not path.exists():
+            raise CacheFailure(f"{path} could not be kept; is there room on its disk? --cache-dir names another")
 
 
 def read_reference(text: str, default_registry: str, mounts: Sequence[mountpoints.Mounted]) -> Reference:
     """Return the image that *text* names: a reference, or a path in a mount (`/mnt/reg/library/debian/12/rootfs`).
 
-    Raises InvalidName, InvalidOption.
+    A relative path that leads through a mount point is a path, as the shell completes it. Raises InvalidName,
+    InvalidOption.
     """
+    points = {mounted.mountpoint: mounted for mounted in mounts if mounted.kind == "fuse.regfs"}
+    inside = mountpoints.inside(text, points)
     if not text.startswith(("/", "./", "../")):
-        return parse_reference(text, default_registry=default_registry)
-    path = os.path.abspath(text)
-    for mounted in mounts:
-        if mounted.kind == "fuse.regfs" and path.startswith(f"{mounted.mountpoint}/"):
-            break
-    else:
+        here = mountpoints.inside(".", points)
+        if inside is None or (here is not None and here.mountpoint == inside.mountpoint):
+            return parse_reference(text, default_registry=default_registry)
+    if inside is None:
         raise InvalidOption(f"{text} is neither an image nor in a mount of regfs")
-    *repository, last = path.removeprefix(f"{mounted.mountpoint}/").removesuffix("/rootfs").split("/")
+    *repository, last = inside.path.removesuffix("/rootfs").split("/")
     if not repository:
         raise InvalidOption(f"{text} is no image: a repository and a tag are needed")
     is_pasted = ":" in last or "@" in last  # it names its own tag or digest
     separator = "@" if _DIGEST_RE.fullmatch(last) else "/" if is_pasted else ":"
-    return parse_reference(f"{'/'.join(repository)}{separator}{last}", default_registry=mounted.source)
+    source = points[inside.mountpoint].source
+    return parse_reference(f"{'/'.join(repository)}{separator}{last}", default_registry=source)
 
 
 @contextmanager
@@ -93,16 +135,19 @@ def _image(
     if rooms.note:
         say(rooms.note)
     try:
-        repository = rooms.repositories.repository(reference.repository)
-        if reference.digest is not None:
-            image = rooms.images.image(repository, reference.digest)
-        else:
-            assert reference.tag is not None
-            resolved = repository.resolve(reference.tag)
-            image = rooms.images.image(repository, resolved.digest, resolved.media_type)
-        yield rooms, image
+        yield rooms, _find(reference, rooms)
     finally:
         rooms.close()
+
+
+def _find(reference: Reference, rooms: Rooms) -> Image:
+    """Return the image that *reference* names. Blocks on the network where a tag is to be resolved."""
+    repository = rooms.repositories.repository(reference.repository)
+    if reference.digest is not None:
+        return rooms.images.image(repository, reference.digest)
+    assert reference.tag is not None
+    resolved = repository.resolve(reference.tag)
+    return rooms.images.image(repository, resolved.digest, resolved.media_type)
 
 
 def _layer_steps(rooms: Rooms) -> list[Step]:

@@ -11,7 +11,7 @@ import pytest
 
 from regfs.errors import MountFailure
 from regfs.mount.mountpoint import Mounted as MountEntry
-from regfs.mount.mountpoint import mount_around
+from regfs.mount.mountpoint import inside
 from regfs.refresh import _Daemon, _signal
 from regfs.self_description import FILE, pid_namespace
 from tests.conftest import MountRegfs
@@ -112,8 +112,8 @@ def test_links_lead_to_a_mount_point_and_no_further(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real/library")
     (tmp_path / "up").symlink_to("../" + tmp_path.name + "/link")
     (tmp_path / "loop").symlink_to("loop")
-    assert mount_around("/mnt/reg", points) == "/mnt/reg"
-    assert mount_around("/mnt/reg/a/b", points) == "/mnt/reg"
-    assert mount_around("/mnt/register", points) is None
-    assert mount_around(str(tmp_path / "up/x"), points) == str(tmp_path / "real")
-    assert mount_around(str(tmp_path / "loop/x"), points) is None
+    assert inside("/mnt/reg", points) == ("/mnt/reg", "")
+    assert inside("/mnt/reg/a/b", points) == ("/mnt/reg", "a/b")
+    assert inside("/mnt/register", points) is None
+    assert inside(str(tmp_path / "up/x"), points) == (str(tmp_path / "real"), "library/x")
+    assert inside(str(tmp_path / "loop/x"), points) is None

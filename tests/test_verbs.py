@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from regfs.errors import InvalidName, InvalidOption
@@ -39,3 +41,32 @@ def test_a_path_elsewhere_is_no_image(text: str) -> None:
 def test_a_part_of_an_image_is_no_image() -> None:
     with pytest.raises(InvalidName):
         read_reference("/mnt/reg/owner/app/v1/config.json/x y", "docker.io", MOUNTS)
+
+
+def test_a_relative_path_through_a_mount_point_is_a_path_as_the_shell_completes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`regfs unpack m/owner/app/v1 out` once asked Docker Hub for a repository m/owner/app/v1."""
+    (tmp_path / "m").mkdir()
+    (tmp_path / "link").symlink_to("m/owner")
+    (tmp_path / "debian").mkdir()
+    mounts = [Mounted(str(tmp_path / "m"), "0:51", "fuse.regfs", "ghcr.io")]
+    monkeypatch.chdir(tmp_path)
+    for text, reference in {
+        "m/owner/app/v1": "ghcr.io/owner/app:v1",
+        "m/owner/app/v1/rootfs/": "ghcr.io/owner/app:v1",
+        "link/app/v1": "ghcr.io/owner/app:v1",
+        "debian": "docker.io/library/debian:latest",
+        "other/owner/app": "docker.io/other/owner/app:latest",
+    }.items():
+        assert str(read_reference(text, "docker.io", mounts)) == reference
+
+
+def test_inside_a_mount_a_bare_name_is_a_reference_and_a_path_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "owner").mkdir()
+    mounts = [Mounted(str(tmp_path), "0:51", "fuse.regfs", "ghcr.io")]
+    monkeypatch.chdir(tmp_path / "owner")
+    assert str(read_reference("quay.io/a/b:1", "docker.io", mounts)) == "quay.io/a/b:1"
+    assert str(read_reference("./app/v1", "docker.io", mounts)) == "ghcr.io/owner/app:v1"

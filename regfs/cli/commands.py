@@ -11,11 +11,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from regfs.arguments import Parser, add_common, add_format, mount_parser, refuse_unknown, verb_parser
+from regfs.arguments import add_format, mount_parser, verb_parser
 from regfs.cli.exit_codes import FAILED, exit_code
-from regfs.cli.mounting import default_config
+from regfs.cli.image_commands import prefetch_verb, unpack_verb
 from regfs.cli.output import tell, warn
-from regfs.config import Config, suggestion, with_options
+from regfs.cli.verb_arguments import parse_verb, verb_config
+from regfs.config import suggestion
 from regfs.errors import InvalidOption, MountFailure
 from regfs.version import VERSION
 
@@ -40,46 +41,12 @@ def umount_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
     )
     parser.add_argument("-u", dest="unmount", action="store_true", help=argparse.SUPPRESS)  # as fusermount has it
     parser.add_argument("mountpoint", metavar="MOUNTPOINT")
-    given = _parse_verb(parser, arguments)
+    given = parse_verb(parser, arguments)
     if given is None:
         return 0
     from regfs import checks
 
     tell(checks.umount(given.mountpoint, lazily=given.lazy, by_force=given.force))
-    return 0
-
-
-def unpack_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """`regfs unpack [OPTIONS] IMAGE [DIR]`."""
-    parser = verb_parser("unpack", "Write all layers of an image, merged, into DIR (./rootfs), which must be empty.")
-    parser.add_argument("image", metavar="IMAGE", help="[registry/]repository[:tag][@digest], or its path in a mount")
-    parser.add_argument("directory", metavar="DIR", nargs="?", default="rootfs")
-    given = _parse_verb(parser, arguments, headings=("registry", "cache"))
-    if given is None:
-        return 0
-    from pathlib import Path
-
-    from regfs import verbs
-
-    config = _verb_config(given, environment)
-    done = verbs.unpack(given.image, Path(given.directory).absolute(), config=config, environment=environment, say=warn)
-    for note in done.notes:
-        warn(note)
-    tell(done.result)
-    return 0 if done.is_complete else FAILED
-
-
-def prefetch_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """`regfs prefetch [OPTIONS] IMAGE`."""
-    parser = verb_parser("prefetch", "Fetch all layers of an image into the cache, for mounts to come.")
-    parser.add_argument("image", metavar="IMAGE", help="[registry/]repository[:tag][@digest], or its path in a mount")
-    given = _parse_verb(parser, arguments, headings=("registry", "cache"))
-    if given is None:
-        return 0
-    from regfs import verbs
-
-    config = _verb_config(given, environment)
-    tell(verbs.prefetch(given.image, config=config, environment=environment, say=warn).result)
     return 0
 
 
@@ -89,10 +56,10 @@ def cache_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
     parser = verb_parser("cache", "Look after the cache; mounts may use it meanwhile.")
     cache_verbs.add_arguments(parser)
-    given = _parse_verb(parser, arguments, headings=("cache",))
+    given = parse_verb(parser, arguments, headings=("cache",))
     if given is None:
         return 0
-    return cache_verbs.run(given, _verb_config(given, environment), say=tell, on_terminal=sys.stdout.isatty())
+    return cache_verbs.run(given, verb_config(given, environment), say=tell, on_terminal=sys.stdout.isatty())
 
 
 def status_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -104,7 +71,7 @@ def status_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
     )
     parser.add_argument("mountpoints", metavar="MOUNTPOINT", nargs="*")
     add_format(parser)
-    given = _parse_verb(parser, arguments)
+    given = parse_verb(parser, arguments)
     if given is None:
         return 0
     from regfs import status
@@ -133,7 +100,7 @@ def refresh_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> in
         "when they have begun to. Ends with 4 where a mount is another user's, with 1 or 5 where it does not answer.",
     )
     parser.add_argument("mountpoints", metavar="MOUNTPOINT", nargs="*")
-    given = _parse_verb(parser, arguments)
+    given = parse_verb(parser, arguments)
     if given is None:
         return 0
     from regfs.refresh import refresh
@@ -162,7 +129,7 @@ def help_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """`regfs help [VERB]`."""
     parser = verb_parser("help", "Show all options and verbs, or how one verb is used.")
     parser.add_argument("verb", metavar="VERB", nargs="?")
-    given = _parse_verb(parser, arguments)
+    given = parse_verb(parser, arguments)
     if given is None:
         return 0
     if given.verb is None:
@@ -178,7 +145,7 @@ def version_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> in
     """`regfs version`, the same as `regfs --version`."""
     del environment
     parser = verb_parser("version", "Show the versions of regfs and of what it runs with.")
-    if _parse_verb(parser, arguments) is not None:
+    if parse_verb(parser, arguments) is not None:
         tell(version())
     return 0
 
@@ -187,7 +154,7 @@ VERBS: dict[str, Verb] = {
     "umount": Verb("[-l|-f] MOUNTPOINT", "unmount, alive or dead", umount_verb),
     "status": Verb("[MOUNTPOINT…]", "what the mounts are doing", status_verb),
     "refresh": Verb("[MOUNTPOINT…]", "let mounts ask for tags and listings again", refresh_verb),
-    "prefetch": Verb("IMAGE", "fetch an image into the cache", prefetch_verb),
+    "prefetch": Verb("IMAGE…", "fetch images into the cache", prefetch_verb),
     "unpack": Verb("IMAGE [DIR]", "write the files of an image into a directory", unpack_verb),
     "cache": Verb("du|prune|verify", "look after the cache", cache_verb),
     "mount": Verb("", "", mount_verb),
@@ -233,26 +200,3 @@ def _has_libfuse() -> bool:
     except OSError:
         return False
     return True
-
-
-def _parse_verb(parser: Parser, arguments: Sequence[str], *, headings: Sequence[str] = ()) -> argparse.Namespace | None:
-    """Return what was given to a verb, which also takes the options of *headings*; None where it was asked for help."""
-    add_common(parser, headings)
-    if {"-h", "--help"} & set(arguments):
-        tell(parser.format_help().rstrip())
-        return None
-    given, unknown = parser.parse_known_intermixed_args(list(arguments))
-    refuse_unknown(unknown, parser)
-    return given
-
-
-def _verb_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Config:
-    """Return the Config of a verb, and let its log go to stderr: warnings, or everything with -d."""
-    import logging
-
-    from regfs.logs import log_place, start_logging
-
-    config = with_options(default_config(environment), given.given)
-    place = log_place(None, cache=config.cache_dir, foreground=True)
-    start_logging(logging.DEBUG if given.debug else logging.ERROR, place, environment=environment)
-    return config

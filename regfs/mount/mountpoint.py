@@ -118,7 +118,14 @@ def resolved(mountpoint: str) -> str:
     return os.path.join(os.path.realpath(parent), name)
 
 
-def mount_around(path: str, mountpoints: Collection[str]) -> str | None:
+class Inside(NamedTuple):
+    """A path as a place in a mount: its mount point, and the path below that, '' for the mount point itself."""
+
+    mountpoint: str
+    path: str
+
+
+def inside(path: str, mountpoints: Collection[str]) -> Inside | None:
     """Return which of *mountpoints* *path* is or lies in, symbolic links followed on the way there; None for none.
 
     Nothing behind a mount point is looked at: its daemon may hang.
@@ -129,7 +136,7 @@ def mount_around(path: str, mountpoints: Collection[str]) -> str | None:
         while rest:
             walked = os.path.join(walked, rest.pop(0))
             if walked in mountpoints:
-                return walked
+                return Inside(walked, "/".join(rest))
             try:
                 target = os.readlink(walked)
             except OSError:
