@@ -4,7 +4,8 @@ Timeouts of the socket module count from one byte to the next, so that a server 
 late. Here every wait is cut into slices: between two slices the deadline is looked at, cancellation, the
 time the answer may take to begin, and how many bytes came for the time waited.
 
-Used by transport.py. Thread rule: a socket is used by one thread at a time; `headers_due` is per thread.
+Used by connecting.py, which makes them, and transport.py. Thread rule: a socket is used by one thread at a time;
+`headers_due` is per thread.
 """
 
 from __future__ import annotations
@@ -15,13 +16,11 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from regfs import patience
 from regfs.errors import ProtocolViolation, RegistryTimeout, RegistryUnavailable
-from regfs.threads import start_thread
 
 log = logging.getLogger(__name__)
 
@@ -154,55 +153,3 @@ def tls_context_for(context: ssl.SSLContext, pace: Pace) -> ssl.SSLContext:
 
     context.sslsocket_class = WatchedTlsSocket
     return context
-
-
-def connect(host: str, port: int, *, pace: Pace) -> WatchedSocket:
-    """Return a connection to the first address of *host* that accepts one; blocks on the network.
-
-    Raises RegistryUnavailable, RegistryTimeout, Interrupted, MustWait.
-    """
-    refusal = "it has no address"
-    timed_out = False
-    for family, kind, protocol, _name, address in _resolve(host, port):
-        connection = socket.socket(family, kind, protocol)
-        try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.settimeout(wait_at_most(pace.connect_s))
-            connection.connect(address)
-        except TimeoutError:
-            connection.close()
-            wait_at_most(0.0)
-            timed_out, refusal = True, f"no connection within {pace.connect_s:g} s"
-        except OSError as error:
-            connection.close()
-            timed_out, refusal = False, error.strerror or str(error)
-        except BaseException:  # an interrupted wait as well: nobody else knows the socket
-            connection.close()
-            raise
-        else:
-            return WatchedSocket.over(connection, pace)
-    kind_of_error = ConnectTimeout if timed_out else ConnectFailed
-    raise kind_of_error(f"cannot connect to {host}:{port}: {refusal}")
-
-
-_Address = tuple[int, int, int, str, Any]
-
-
-def _resolve(host: str, port: int) -> list[_Address]:
-    """Return the addresses of *host*. The system's resolver knows no deadline, so a thread waits for it."""
-    addresses: Future[list[_Address]] = Future()
-
-    def ask() -> None:
-        try:
-            addresses.set_result(list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
-        except (OSError, UnicodeError) as error:
-            addresses.set_exception(error)
-
-    wait_at_most(0.0)
-    start_thread(ask, name=f"resolve {host}")
-    try:
-        return patience.current().wait_for(addresses)
-    except socket.gaierror as error:
-        raise ConnectFailed(f"the name {host} cannot be resolved: {error.strerror}") from error
-    except UnicodeError as error:
-        raise ConnectFailed(f"{host!r} is not a host name") from error

@@ -39,6 +39,7 @@ from regfs.errors import (
 )
 from regfs.registry.addresses import is_loopback
 from regfs.registry.certificates import Authorities
+from regfs.registry.connecting import Connector
 from regfs.registry.hosts import Tls
 from regfs.registry.message import Answer, Headers, Request
 from regfs.registry.redaction import without_secrets
@@ -50,7 +51,6 @@ from regfs.registry.sockets import (
     Slow,
     TlsFailed,
     TransferCut,
-    connect,
     headers_due,
     tls_context_for,
 )
@@ -86,6 +86,7 @@ class Transport:
         self._user_agent = user_agent
         self._pace = pace
         self._slots = slots
+        self._connector = Connector(pace)
         self._lock = threading.Lock()
         self._adapters: dict[Tls, _Adapter] = {}
 
@@ -203,7 +204,7 @@ class Transport:
         with self._lock:
             adapter = self._adapters.get(tls)
             if adapter is None:
-                adapter = self._adapters[tls] = _Adapter(tls, self._authorities, self._pace)
+                adapter = self._adapters[tls] = _Adapter(tls, self._authorities, self._connector, self._pace)
             return adapter
 
 
@@ -324,10 +325,10 @@ def _use(what: str | None, load: Callable[[], object]) -> None:
 class _Adapter(HTTPAdapter):
     """requests' pool with watched sockets and one trust: what one host is trusted with does not reach another."""
 
-    def __init__(self, tls: Tls, authorities: Authorities, pace: Pace) -> None:
+    def __init__(self, tls: Tls, authorities: Authorities, connector: Connector, pace: Pace) -> None:
         # Made when a connection needs it: loading the system's authorities takes 20 ms.
         self._tls_context = functools.cache(lambda: _context(tls, authorities, pace))
-        self._pool_classes = _pool_classes(pace)
+        self._pool_classes = _pool_classes(connector)
         super().__init__(pool_connections=32, pool_maxsize=16, max_retries=0)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
@@ -353,7 +354,7 @@ class _Adapter(HTTPAdapter):
         """Leave it to the context; requests would add certifi's authorities."""
 
 
-def _pool_classes(pace: Pace) -> dict[str, type[HTTPConnectionPool]]:
+def _pool_classes(connector: Connector) -> dict[str, type[HTTPConnectionPool]]:
     """Return urllib3's pools, whose connections are watched and know whether they were used before."""
 
     class Watched(HTTPConnection):
@@ -361,7 +362,7 @@ def _pool_classes(pace: Pace) -> dict[str, type[HTTPConnectionPool]]:
 
         def _new_conn(self) -> Any:
             self._answered = _sent.reused = False
-            return connect(self._dns_host, self.port or self.default_port, pace=pace)
+            return connector.connect(self._dns_host, self.port or self.default_port)
 
         def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
             """Begin the request. *url* is the host's root: `/`, or with scheme and host for a proxy."""
