@@ -120,7 +120,8 @@ class Calls:
         Any status comes back that is no redirect, not transient, and no 401 that authentication settles. Raises
         Offline, AccessDenied, and what Exchange.ask raises.
         """
-        self._go_online(endpoint, what=call.what)
+        if self._offline:
+            raise Offline(f"{call.what}: {endpoint.host} would have to be asked, and regfs runs with --offline")
         base = self._roots.base(endpoint)
         url = _url(endpoint, base, call.path)
         login = self._authenticator.login(endpoint, base=base, repository=call.repository, scopes=call.scopes)
@@ -141,21 +142,6 @@ class Calls:
                 answer.remedy = login.remedy
                 return answer
             answer.discard()
-
-    def check(self, registry: str) -> None:
-        """Ask the root of *registry*'s API once, at the first of its endpoints that answers. Raises what it means."""
-
-        def ask(endpoint: Endpoint) -> None:
-            self._go_online(endpoint, what=registry)
-            root = self._roots.said(endpoint, self._roots.base(endpoint))
-            if root.failure is not None:
-                raise root.failure
-
-        self.first_of(registry, "pull", ask)
-
-    def _go_online(self, endpoint: Endpoint, *, what: str) -> None:
-        if self._offline:
-            raise Offline(f"{what}: {endpoint.host} would have to be asked, and regfs runs with --offline")
 
     def base(self, endpoint: Endpoint) -> str:
         """Return the URL of *endpoint*'s API. Blocks on the network where its scheme is not known. See Roots.base."""

@@ -11,12 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from regfs import patience
-from regfs.errors import Interrupted, MustWait, RegfsError, RegistryTimeout
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
-from regfs.patience import Patience, patient
 from regfs.registry.auth import Authenticator
 from regfs.registry.blobs import Blobs
 from regfs.registry.calls import Calls
@@ -42,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["FetchedManifest", "Namespace", "RegistryClient"]
 
 _DENIAL_S = 5.0
-CHECK_S = 3.0
 
 
 class RegistryClient:
@@ -101,30 +97,12 @@ class RegistryClient:
         token_servers = TokenServers(self._exchange, stats, clock=clock, denial_s=denial_s)
         roots = Roots(self._exchange, clock=clock)
         authenticator = Authenticator(credentials, token_servers, roots, clock=clock)
-        self._calls = calls = Calls(hosts, roots, authenticator, self._exchange, offline=offline)
+        calls = Calls(hosts, roots, authenticator, self._exchange, offline=offline)
         self._documents = Documents(calls)
         self._blobs = Blobs(calls, stats, retry=retry)
         self._listing = Listing(calls)
         self._hub = Hub(self._exchange, offline=offline, url=hub_url)
         self._referrers = Referrers(calls, self._documents)
-
-    def check(self, registry: str, *, within_s: float = CHECK_S) -> RegfsError | None:
-        """Tell whether *registry* answers: None, or why not. Asks `/v2/` once, as a stranger, for at most *within_s*.
-
-        None says that a registry is there (a 401 is an answer), not that anything in it may be read. Raises MustWait
-        and Interrupted alone.
-        """
-        outer = patience.current()
-        with patient(Patience(outer.remaining_s(within_s))):
-            try:
-                self._calls.check(registry)
-            except (MustWait, Interrupted):
-                raise
-            except RegistryTimeout:
-                return RegistryTimeout(f"{registry} does not answer within {within_s:g} s")
-            except RegfsError as error:
-                return error
-        return None
 
     def tags(self, repository: RepositoryName) -> list[str]:
         """Return all tags of *repository*, sorted: valid ones, without those that stand for signatures and the like."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 from regfs.errors import BadConfiguration
 
 FILE_LIMIT = 1024 * 1024
+_REMEDY = "mend the file or take it away"
 _COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 # tomllib tells the place in its message alone before Python 3.14.
 _TOML_PLACE = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$", re.ASCII)
@@ -27,7 +28,7 @@ class ConfigurationFile(NamedTuple):
         """Raise BadConfiguration; *words* stand in the file in this order, and the last one is where the fault is."""
         line = self._line_of(words)
         place = f"{self.path}, line {line}" if line else str(self.path)
-        raise BadConfiguration(f"{place}: {reason}")
+        raise BadConfiguration(f"{place}: {reason}; {_REMEDY}")
 
     def _line_of(self, words: tuple[str, ...]) -> int:
         """Return the line of the last of *words* that is found after the ones before it, 0 where none is."""
@@ -46,18 +47,18 @@ def parse_toml(content: bytes, path: Path) -> tuple[ConfigurationFile, dict[str,
     import tomllib  # here, because most machines have no such file
 
     if len(content) > FILE_LIMIT:
-        raise BadConfiguration(f"{path} has more than {FILE_LIMIT} bytes")
+        raise BadConfiguration(f"{path} has more than {FILE_LIMIT} bytes; {_REMEDY}")
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise BadConfiguration(f"{path}, line {line}: it is not UTF-8") from None
+        raise BadConfiguration(f"{path}, line {line}: it is not UTF-8; {_REMEDY}") from None
     try:
         return ConfigurationFile(path, text), tomllib.loads(text)
     except RecursionError:
-        raise BadConfiguration(f"{path} is nested too deeply") from None
+        raise BadConfiguration(f"{path} is nested too deeply; {_REMEDY}") from None
     except ValueError as error:  # TOMLDecodeError, and what it lets through
         place = _TOML_PLACE.search(str(error))
         last = text.rstrip().count("\n") + 1
         where = f"{path}, line {place[1] or last}" if place else str(path)
-        raise BadConfiguration(f"{where}: it is not TOML: {_TOML_PLACE.sub('', str(error))}") from None
+        raise BadConfiguration(f"{where}: it is not TOML: {_TOML_PLACE.sub('', str(error))}; {_REMEDY}") from None

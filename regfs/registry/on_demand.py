@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from regfs.errors import RegfsError
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
@@ -38,10 +37,6 @@ class OnDemand:
         """Close the client, if there is one."""
         if self._client is not None:
             self._client.close()
-
-    def check(self, registry: str) -> RegfsError | None:
-        """Return None where *registry* answers, else why not. Blocks on the network for a few seconds at most."""
-        return self.client().check(registry)
 
     def tags(self, repository: RepositoryName) -> list[str]:
         """Return the tags of *repository*. Blocks on the network."""

@@ -1,6 +1,6 @@
 """The root of a registry's API, `/v2/`: where it is, and what it says to a stranger.
 
-Its answer settles three questions: whether the address speaks TLS, whether a registry is there, and what it demands.
+Its answer settles two questions: whether the address speaks TLS, and what the registry demands.
 Source: distribution-spec, "Determining Support". Used by calls.py. Thread rule: shared by all threads; of those that
 want the same root, one asks and the others wait under their own patience.
 """

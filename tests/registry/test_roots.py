@@ -1,4 +1,4 @@
-"""The root of the API: asked first where there is a credential to offer, and asked whether a registry is there."""
+"""The root of the API: asked first where there is a credential to offer."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from regfs.errors import AccessDenied, NotFound, Offline, RegistryTimeout, RegistryUnavailable
+from regfs.errors import NotFound, RegistryUnavailable
 from tests.support.client_rig import Rig, basic, repository_of, saw_no_secret
-from tests.support.fault_server import Action, FaultServer, Response, Seen, changed, close, raw, reply, silence
+from tests.support.fault_server import Action, Response, Seen, changed, close, raw, reply
 from tests.support.memory_registry import MemoryRegistry, error
-from tests.support.ports import Reserved
 
 USER = ("user", "s3cret-word")
 ROOT = "^/v2/$"
@@ -166,56 +165,3 @@ def test_a_scope_of_another_name_is_asked_for_though_the_first_request_had_a_tok
     server.on("GET", "/tags/", changed(lambda _right: other), times=1)
     assert rig.client(server, login=USER).tags(repository_of(server)) == ["v1"]
     assert "scope=repository%3Ahub%2Fdemo%2Fapp%3Apull&" in server.paths("/token")[-1]
-
-
-# Whether a registry is there.
-
-
-@pytest.mark.parametrize("action", [None, reply(200, b"{}"), reply(401), reply(301)], ids=["401", "200", "bare", "301"])
-def test_a_registry_that_answers_is_there(rig: Rig, action: Action | None) -> None:
-    server = rig.server(registry_of(MemoryRegistry, tokens=True))
-    if action is not None:
-        server.on("*", ROOT, action)
-    assert rig.client(server, login=USER).check(server.address) is None
-    assert server.paths() == ["GET /v2/"]
-    assert saw_no_secret(server, USER[1])
-
-
-@pytest.mark.parametrize(
-    ("action", "kind", "said"),
-    [
-        (reply(404, "<html>no such page</html>"), NotFound, "404"),
-        (reply(403), AccessDenied, "403"),
-        (reply(503), RegistryUnavailable, "503"),
-        (close, RegistryUnavailable, "closed"),
-        (silence, RegistryTimeout, "does not answer within 0.2 s"),
-    ],
-    ids=["404", "403", "503", "close", "silence"],
-)
-def test_a_default_registry_that_is_none_is_told(rig: Rig, action: Action, kind: type, said: str) -> None:
-    server = rig.server()
-    server.on("*", ROOT, action)
-    error = rig.client(server).check(server.address, within_s=0.2 if action is silence else 60.0)
-    assert isinstance(error, kind)
-    assert server.address in str(error)
-    assert said in str(error)
-    assert server.paths() == ["GET /v2/"]
-
-
-def test_a_port_where_nothing_listens_is_told(rig: Rig) -> None:
-    server = rig.server()
-    server.stop()
-    assert isinstance(rig.client(server).check(server.address), RegistryUnavailable)
-
-
-def test_offline_nothing_is_asked(rig: Rig) -> None:
-    server: FaultServer = rig.server()
-    assert isinstance(rig.client(server, offline=True).check(server.address), Offline)
-    assert server.connections == 0
-
-
-def test_a_mirror_that_answers_is_answer_enough(rig: Rig) -> None:
-    gone, mirror = Reserved("127.0.0.1", 0), rig.server(MemoryRegistry())
-    client = rig.client(mirror)
-    rig.hosts_toml("r.example", f'server = "http://127.0.0.1:{gone.number}"\n[host."{mirror.url}"]')
-    assert client.check("r.example") is None
