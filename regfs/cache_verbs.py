@@ -17,6 +17,7 @@ from regfs.store.failures import failures_of
 from regfs.store.inventory import take_inventory
 from regfs.store.layer_store import LayerStore
 from regfs.store.verify import verify
+from regfs.store.work_locks import LOCKS, WorkLocks
 
 Say = Callable[[str], None]
 
@@ -77,6 +78,7 @@ def _prune(given: argparse.Namespace, config: Config, say: Say) -> int:
     to = 0 if given.all else parse_size(given.to) if given.to is not None else store.budget.effective_limit()
     before = _size(config.cache_dir)
     store.sweep()
+    WorkLocks(store.root / LOCKS).sweep()
     store.budget.trim(to)
     left = _size(config.cache_dir)
     in_use = "; what is in use stays" if left > to else ""

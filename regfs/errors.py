@@ -20,6 +20,7 @@ RegfsError
 ├── Interrupted             the caller gave up (a signal, FUSE_INTERRUPT)
 ├── OutOfThreads            the system lets regfs start no further thread or process
 ├── ReadOnly                somebody tried to write
+├── WorkStalled             local work (a process of ours, a disk) made no progress for its deadline, and was ended
 ├── NotADirectory · IsADirectory · NotASymlink · NoSuchXattr · BadHandle
 ├── StaleNode               a node that is no longer known; its name is to be looked up again
 ├── CacheFailure            the cache directory cannot be used; costs speed, never answers
@@ -114,6 +115,10 @@ class OutOfThreads(RegfsError):
 
 class ReadOnly(RegfsError):
     """Registries are shown, not written."""
+
+
+class WorkStalled(RegfsError):
+    """Local work, of a process of ours or on the cache's disk, made no progress within its deadline."""
 
 
 class NotADirectory(RegfsError):

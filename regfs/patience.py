@@ -11,7 +11,6 @@ wait for too (a flight) runs in a thread of its own under its own patience, so t
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -30,14 +29,14 @@ class Patience:
     """May wait until *deadline* (monotonic seconds; None: for ever), unless cancelled before.
 
     `may_wait` False means that any wait at all raises MustWait. `stalled_since` (monotonic seconds) is for work that
-    moves much content: since when it has waited for its next bytes, infinity while it has some to work on.
+    moves much content: when it made progress last. Others that wait for it go by that.
     """
 
     __slots__ = ("_changed", "cancelled", "deadline", "may_wait", "stalled_since", "timeout_s")
 
     def __init__(self, timeout_s: float | None = None, *, may_wait: bool = True) -> None:
         self.timeout_s = timeout_s
-        self.stalled_since = math.inf
+        self.stalled_since = time.monotonic()
         self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self.may_wait = may_wait
         self.cancelled = False
@@ -75,8 +74,8 @@ class Patience:
     def wait_for(self, future: Future[T], *, stalled_since: Callable[[], float] | None = None) -> T:
         """Return the future's result (or raise its error) as soon as it is there; the future goes on if we give up.
 
-        *stalled_since* is for work that moves much content: the deadline then counts from when its last bytes came,
-        for a big layer on a slow line is no reason to fail.
+        *stalled_since* is for work that moves much content: the deadline then counts from its last progress, for a big
+        layer on a slow line is no reason to fail.
         """
         if not future.done():
             self.remaining_s(0.0)
@@ -87,19 +86,22 @@ class Patience:
         return future.result()
 
     def watch(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """Give *chunks*, from whatever thread; while the next one is not there, `stalled_since` says since when."""
+        """Give *chunks*, from whatever thread; that one was asked for, and that it came, is progress."""
         try:
             while True:
-                self.stalled_since = time.monotonic()
+                self.moved()
                 chunk = next(chunks, None)
-                self.stalled_since = math.inf
+                self.moved()
                 if chunk is None:
                     return
                 yield chunk
         finally:
-            self.stalled_since = math.inf
             if isinstance(chunks, Generator):
                 chunks.close()
+
+    def moved(self) -> None:
+        """Note that the work under this patience has made progress just now."""
+        self.stalled_since = time.monotonic()
 
     def _wait_s(self, stalled_since: Callable[[], float] | None) -> float:
         if stalled_since is None or self.deadline is None or self.timeout_s is None:
@@ -108,7 +110,7 @@ class Patience:
             raise Interrupted("the request was interrupted")
         left_s = max(self.deadline, stalled_since() + self.timeout_s) - time.monotonic()
         if left_s <= 0:
-            raise RegistryTimeout(f"nothing has come for {self.timeout_s:g} s")
+            raise RegistryTimeout(f"no progress for {self.timeout_s:g} s")
         return min(left_s, max(self.timeout_s, _LOOK_S))
 
     def _pause(self, seconds: float) -> None:

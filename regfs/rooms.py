@@ -29,6 +29,7 @@ from regfs.store.image_numbers import ImageNumbers
 from regfs.store.layer_store import LayerStore
 from regfs.store.references import References
 from regfs.store.single_flight import Flights
+from regfs.store.work_locks import LOCKS, WorkLocks
 from regfs.tree.control import ControlDirectory
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.root import Root
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from regfs.registry.client import RegistryClient
 
 log = logging.getLogger(__name__)
+
+# A short --timeout is for registries; a slow disk may take longer to take a layer's last bytes.
+_LEAST_STALL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,8 @@ def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | 
         tag_ttl_s=config.tag_ttl_s,
         hub=HubListing(lambda name: registry.hub_namespace(name).repositories, flights) if config.hub_listing else None,
     )
-    contents = Contents(layers, cache / "images", flights=flights, stats=stats)
+    stall_s = max(config.timeout_s, _LEAST_STALL_S)
+    contents = Contents(layers, cache / "images", flights=flights, stats=stats, stall_s=stall_s)
     images = Images(contents, config.platform or host_platform())
     return Rooms(stats, Journal(stats), layers, registry, contents, repositories, images, cache, note, temporary)
 
@@ -149,6 +154,7 @@ def clean_up(rooms: Rooms) -> None:
     """Remove what interrupted passes left in the cache, and what is too much of it. Takes as long as the disk does."""
     try:
         rooms.layers.sweep()
+        WorkLocks(rooms.cache / LOCKS).sweep()
         rooms.layers.budget.trim()
     except CacheFailure as failure:
         log.warning("%s", failure)

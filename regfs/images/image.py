@@ -18,7 +18,8 @@ from cachetools import LRUCache
 
 from regfs.errors import BadContent, BadManifest, NotFound, TooLarge, Unsupported
 from regfs.images.answers import Document
-from regfs.images.contents import Contents, LayerBlob
+from regfs.images.contents import Contents
+from regfs.images.passes import LayerBlob
 from regfs.images.repository import Repository
 from regfs.model.digest import Digest
 from regfs.model.document import DOCUMENT_LIMIT

@@ -1,16 +1,18 @@
-"""Processes of our own that do heavy work: how many, what they are started with, how nice they are, their errors.
+"""Processes of our own that do heavy work: how many, what they are started with, how nice they are, what they tell.
 
-Used by contents.py, passing.py and merging.py, and by the processes themselves: nothing here needs more than the error
-tree.
-Thread rule: any thread.
+Used by passes.py, merges.py and worker.py, and by the processes themselves; needs nothing but the error tree. Thread
+rule: any thread.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +24,9 @@ _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR")
 # glibc would give each block of a megabyte back to the kernel and take a fresh one, page fault by page fault: 3 s of
 # system time for a gigabyte. Other C libraries ignore these.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
+
+_TELL_EVERY_S = 0.2
+_EFFORT_S = 0.25
 
 # Each step of niceness is a fifth less of a core that others want too. Source: sched(7), "The nice value".
 _STEP = 1.25
@@ -78,6 +83,35 @@ def be_nice(niceness: int) -> None:
         with suppress(OSError):
             os.nice(niceness)
             _AUTOGROUP.write_text(str(niceness))
+
+
+class Teller:
+    """Tells the parent process, by lines of JSON on stdout, how its worker goes; worker.py reads them.
+
+    *numbers* are what the work counts. CPU time is told beside them, in steps that the telling alone takes very long to
+    reach: a worker that stands still shall not seem to move.
+    """
+
+    def __init__(self, numbers: Callable[[], Mapping[str, int]] = dict) -> None:
+        self._numbers = numbers
+        threading.Thread(target=self._tell_now_and_then, name="teller", daemon=True).start()
+
+    def done(self) -> None:
+        """Tell that all is done."""
+        _tell(**self._numbers(), done=True)
+
+    def failed(self, error: RegfsError) -> None:
+        """Tell why it could not be done."""
+        _tell(error=type(error).__name__, message=str(error))
+
+    def _tell_now_and_then(self) -> None:
+        while True:
+            time.sleep(_TELL_EVERY_S)
+            _tell(**self._numbers(), effort=int(time.process_time() / _EFFORT_S))
+
+
+def _tell(**words: object) -> None:
+    os.write(1, json.dumps(words).encode() + b"\n")
 
 
 def error_of(told: Mapping[str, str]) -> RegfsError:

@@ -2,7 +2,7 @@
 
     python -m regfs.images.pass_process '{"root": …, "boot": …, "limit": …, "digest": …, …}'
     stdin    the layer's bytes, as the registry gives them
-    stdout   {"received": 1, "inflated": 1, "entries": 1} now and then; at last that with "done": true,
+    stdout   {"received": 1, "inflated": 1, "entries": 1, "effort": 1} now and then; at last that with "done": true,
              or {"error": "BadLayer", "message": "…"}
 
 It knows no registry and no credentials. If its parent dies, its input ends too early, and it leaves nothing behind.
@@ -15,18 +15,16 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from regfs.errors import RegfsError
-from regfs.images.own_process import be_nice
+from regfs.images.own_process import Teller, be_nice
 from regfs.layers.ingest import LayerToPass, Progress, run_pass
 from regfs.model.digest import Digest
 from regfs.store.layer_store import LayerStore
 
 _CHUNK = 1 << 18
-_REPORT_EVERY_S = 0.2
 # Three threads hand each other blocks that take a millisecond each; five, Python's default, would be lost at each turn.
 _SWITCH_INTERVAL_S = 0.0005
 
@@ -42,35 +40,21 @@ def main(argument: str) -> int:
     )
     store = LayerStore(Path(told["root"]), boot=told["boot"], limit=told["limit"])
     progress = Progress()
+    teller = Teller(progress.numbers)
     try:
         with store.begin_layer(layer.size) as writer:
-            run_pass(_chunks(), layer=layer, sink=writer, progress=progress, report=_Reporter())
+            run_pass(_chunks(), layer=layer, sink=writer, progress=progress)
             store.publish(writer, layer.diff_id)
-            _tell(done=True, received=progress.received, inflated=progress.inflated, entries=progress.entries)
+            teller.done()
     except RegfsError as error:
-        _tell(error=type(error).__name__, message=str(error))
+        teller.failed(error)
         return 1
     return 0
-
-
-class _Reporter:
-    def __init__(self) -> None:
-        self._next_s = 0.0
-
-    def __call__(self, progress: Progress) -> None:
-        now_s = time.monotonic()
-        if now_s >= self._next_s:
-            self._next_s = now_s + _REPORT_EVERY_S
-            _tell(received=progress.received, inflated=progress.inflated, entries=progress.entries)
 
 
 def _chunks() -> Iterator[bytes]:
     while chunk := os.read(0, _CHUNK):
         yield chunk
-
-
-def _tell(**words: object) -> None:
-    os.write(1, json.dumps(words).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ MAX_HOLES = 64 << 30
 _BLOCK_SIZE = 1 << 20
 _QUEUED_CHUNKS = 8
 _QUEUED_BLOCKS = 4
+_LOOK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +49,22 @@ class LayerToPass:
 
 
 class Progress:
-    """How far a pass is. Each number is written by one thread and may be read by any."""
+    """How far a pass is. Each number is written by one thread and may be read by any.
 
-    __slots__ = ("entries", "inflated", "received")
+    *effort* stands for what another process does beyond the bytes: any number that only grows.
+    """
+
+    __slots__ = ("effort", "entries", "inflated", "received")
 
     def __init__(self) -> None:
         self.received = 0
         self.inflated = 0
         self.entries = 0
+        self.effort = 0
+
+    def numbers(self) -> dict[str, int]:
+        """Return the numbers by their names."""
+        return {"received": self.received, "inflated": self.inflated, "entries": self.entries}
 
 
 def run_pass(
@@ -68,7 +77,8 @@ def run_pass(
 ) -> None:
     """Put the layer that *chunks* are into *sink*, and return once it is known to be the right one.
 
-    *report* is called after each chunk, in this thread. Blocks for as long as *chunks* does, and raises what it raises.
+    *report* is called after each chunk, and now and then after the last, in this thread. Blocks for as long as *chunks*
+    does, and raises what it raises.
 
     Raises:
         DigestMismatch: size, digest or diff id are others than *layer* says.
@@ -100,7 +110,9 @@ class _Pass:
         finally:
             self._chunks.put(b"")
             for thread in threads:
-                thread.join()
+                while thread.is_alive():
+                    thread.join(_LOOK_S)
+                    report(self._progress)
         self._raise_what_is_wrong()
 
     def _receive(self, chunks: Iterable[bytes], report: Callable[[Progress], None]) -> None:

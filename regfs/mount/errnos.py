@@ -37,6 +37,7 @@ from regfs.errors import (
     StaleNode,
     TooLarge,
     Unsupported,
+    WorkStalled,
 )
 
 ERRNOS: Mapping[type[RegfsError], int] = {
@@ -56,6 +57,7 @@ ERRNOS: Mapping[type[RegfsError], int] = {
     # Of all errnos, only this one lets the kernel keep a name that it looks up once more (fuse_dentry_revalidate): any
     # other would take the mounts and working directories below the name away. Not EAGAIN, see RateLimited.
     OutOfThreads: errno.ENOMEM,
+    WorkStalled: errno.ETIMEDOUT,
     ReadOnly: errno.EROFS,
     NotADirectory: errno.ENOTDIR,
     IsADirectory: errno.EISDIR,

@@ -43,8 +43,8 @@ class Landed(Generic[T]):
 class Flights:
     """The computations that are under way, by key.
 
-    *timeout_s* bounds the requests of one flight; content that streams is bounded by its minimum rate instead, and who
-    waits for it by how long nothing has come (`Patience.watch`).
+    *timeout_s* bounds the requests of one flight; work that moves much content is bounded by its progress instead, and
+    so are those that wait for it (`Patience.moved`).
     """
 
     def __init__(self, timeout_s: float = 60.0) -> None:
@@ -59,12 +59,12 @@ class Flights:
         """Return what *compute* returns, joining the flight of *key* where one is under way.
 
         *streams*: the computation moves much content and ends by itself when it makes no progress; it has no deadline.
-        *parts*: the keys of the flights that it waits for, where these move the content.
+        *parts*: the keys of the flights that it waits for; their progress counts as its own.
         Waits as the caller's patience allows (MustWait, Interrupted, RegistryTimeout); raises what *compute* raises.
         """
         try:
             flight = self.begin(key, compute, streams=streams)
-            stalled = partial(self._stalled_since, parts or (key,)) if streams else None
+            stalled = partial(self.stalled_since, (key, *parts)) if streams else None
             landed = current().wait_for(flight, stalled_since=stalled)
         except RegistryTimeout as timeout:
             # The computation goes on, so that nobody but the one who waited knows what for.
@@ -86,12 +86,11 @@ class Flights:
                 self._flights[key] = future, patience
         return future
 
-    def _stalled_since(self, keys: Collection[Hashable]) -> float:
-        """Return since when nothing has come for any of the flights of *keys*; infinity where one has work to do."""
+    def stalled_since(self, keys: Collection[Hashable]) -> float:
+        """Return when one of the flights of *keys* made progress last (monotonic seconds); infinity if all landed."""
         with self._lock:
             patiences = [self._flights[key][1] for key in keys if key in self._flights]
-        latest = max((patience.stalled_since for patience in patiences), default=math.inf)
-        return math.inf if latest == -math.inf else latest  # all of them wait for their turn
+        return max((patience.stalled_since for patience in patiences), default=math.inf)
 
     def _fly(self, key: Hashable, compute: Callable[[], T], future: Future[Landed[T]], patience: Patience) -> None:
         landed = _outcome(compute, patience)

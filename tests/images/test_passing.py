@@ -19,18 +19,10 @@ from regfs.model.digest import Digest
 from regfs.store.layer_store import LayerStore
 from tests.layers.passed import Passed, ignore, in_chunks, left_behind, to_pass
 from tests.support.images import BuiltLayer, directory, file, layer_of_tar, tar_of
+from tests.support.processes import children
 
 CONTENTS = {f"d/file{number}": os.urandom(number * 997) for number in range(120)} | {"big": os.urandom(3_000_000)}
 BUILT = layer_of_tar(tar_of(directory("d"), *(file(name, content) for name, content in CONTENTS.items())))
-
-
-def children() -> set[int]:
-    """Return the ids of the processes that this one has."""
-    found: set[int] = set()
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):  # a thread of an earlier test that has just ended
-            found.update(map(int, (task / "children").read_text().split()))
-    return found
 
 
 def test_a_big_layer_is_passed_by_a_process_of_its_own(tmp_path: Path) -> None:

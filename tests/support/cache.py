@@ -6,6 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from regfs.store.work_locks import LOCKS, WorkLocks
+
 
 def assert_cache_is_clean(cache: Path) -> None:
     """Assert that every blob and object is what its name says, and that nothing half-made is left."""
@@ -14,6 +16,8 @@ def assert_cache_is_clean(cache: Path) -> None:
     for path in files_in(cache / "objects"):
         assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name, path
     assert files_in(cache / "passes") == []
+    WorkLocks(cache / LOCKS).sweep()  # a daemon that ends while it passes a layer leaves its lock's file
+    assert files_in(cache / LOCKS) == []
     half_made = [path for path in files_in(cache) if path.name.startswith(".") or path.suffix in {".new", ".part"}]
     assert half_made == []
 

@@ -50,25 +50,30 @@ class Shown:
         platform: Platform = AMD64,
         offline: bool = False,
         refused_s: float = 0.0,
+        stall_s: float = 300.0,
+        store: type[LayerStore] = LayerStore,
         hub_url: str = "",
         inode32: bool = False,
     ) -> None:
         """Errors clear at once, unless *refused_s* says for how long wrong layers are remembered.
 
+        *stall_s* is how long a pass or a merge may stand still; *store* may be one whose disk misbehaves.
         *hub_url* takes the place of Docker Hub's API, and lets it be asked.
         """
         self.stats = Stats()
         self.journal = Journal(self.stats)
         self.cache = directory
         flights = Flights()
-        self._store = LayerStore(directory)
+        self._store = store(directory)
         hub = {"hub_url": hub_url} if hub_url else {}
         retry = RetryPolicy(base_s=0.01, breaker_s=0.0)
         self._client = RegistryClient(
             Hosts(), Credentials({"HOME": "/nonexistent"}), self.stats, offline=offline, retry=retry, **hub
         )
         images = directory / "images"
-        self.contents = Contents(self._store, images, flights=flights, stats=self.stats, refused_s=refused_s)
+        self.contents = Contents(
+            self._store, images, flights=flights, stats=self.stats, refused_s=refused_s, stall_s=stall_s
+        )
         self.repositories = Repositories(
             self._client,
             blobs=BlobStore(directory / "blobs"),

@@ -1,0 +1,55 @@
+"""The merged tables of images: each made once, however many threads, daemons and verbs want it.
+
+Used by contents.py. Thread rule: any thread; run() belongs to a flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from regfs.images.own_process import workers
+from regfs.images.shared_work import SharedWork, Tell
+from regfs.model.digest import Digest
+from regfs.stats import Stats
+from regfs.store.layer_store import LayerStore
+from regfs.store.work_locks import Standing, WorkLocks
+
+
+class Merges:
+    """The merges of one cache, whose merged tables are in *images*. None may stand still for *stall_s* seconds."""
+
+    def __init__(self, store: LayerStore, images: Path, locks: WorkLocks, *, stats: Stats, stall_s: float) -> None:
+        self._store = store
+        self._images = images
+        self._stats = stats
+        self._work = SharedWork(locks, at_once=workers(), stall_s=stall_s)
+
+    def path(self, chain: Digest) -> Path:
+        """Return where the merged table of *chain* is, whether it is there or not."""
+        return self._images / f"{chain.encoded}.merged"
+
+    def run(self, chain: Digest, diff_ids: Sequence[Digest]) -> None:
+        """See to it that the merged table of *chain* is there; the layers *diff_ids* are, and stay while this runs.
+
+        Raises BadLayer where an unpacker would refuse the image; TooLarge; CacheFailure; WorkStalled.
+        """
+        destination = self.path(chain)
+        is_ours = self._work.run(
+            f"image-{chain.encoded[:48]}",
+            lambda tell: self._merge(destination, diff_ids, tell),
+            is_done=destination.exists,
+        )
+        if is_ours:
+            self._stats.count("images.merges")
+
+    def _merge(self, destination: Path, diff_ids: Sequence[Digest], tell: Tell) -> None:
+        from regfs.images.merging import merge_layers  # loaded now: a mount of known images never needs it
+
+        merge_layers(
+            [self._store.index_path(diff_id) for diff_id in diff_ids],
+            destination,
+            reserve=self._store.budget.reserve,
+            report=lambda effort: tell(Standing(effort=effort)),
+            stall_s=self._work.stall_s,
+        )

@@ -1,0 +1,148 @@
+"""The passes over layers: which are under way, which may begin, and which were refused lately.
+
+One layer is fetched and unpacked once, however many threads, daemons and verbs that share the cache want it
+(shared_work.py); those that wait for another process see its progress as their own. Used by contents.py. Thread rule:
+any thread; run() belongs to a flight.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from cachetools import TTLCache
+
+from regfs.errors import BadContent
+from regfs.images.fetching import twice_if_wrong
+from regfs.images.own_process import workers
+from regfs.images.shared_work import SharedWork, Tell
+from regfs.model.digest import Digest
+from regfs.model.manifest import Descriptor
+from regfs.model.media_types import layer_compression
+from regfs.patience import current
+from regfs.stats import Stats
+from regfs.store.layer_store import LayerStore
+from regfs.store.work_locks import Standing, WorkLocks
+
+if TYPE_CHECKING:
+    from regfs.images.passing import Progress
+
+LayerKey = tuple[str, Digest, Digest, int]
+
+
+class LayerBlob(NamedTuple):
+    """A layer as an image names it. *chunks* yields its raw bytes from cache or registry; *origin* is for messages."""
+
+    descriptor: Descriptor
+    diff_id: Digest
+    origin: str
+    chunks: Callable[[], Iterator[bytes]]
+
+    @property
+    def key(self) -> LayerKey:
+        """What names a pass and its refusal.
+
+        Not the diff id alone: another image may have the same files in a blob that is right, or say its right size.
+        """
+        return "layer", self.diff_id, self.descriptor.digest, self.descriptor.size
+
+
+class Passing(NamedTuple):
+    """A pass under way, here or in another process. *size* is the compressed layer's."""
+
+    origin: str
+    digest: Digest
+    size: int
+    progress: Progress
+
+
+class Passes:
+    """The passes into one *store*. None of them may stand still for *stall_s* seconds."""
+
+    def __init__(self, store: LayerStore, locks: WorkLocks, *, stats: Stats, refused_s: float, stall_s: float) -> None:
+        """A layer that proved wrong is tried again after *refused_s* seconds only, and not for every name below it."""
+        self._store = store
+        self._stats = stats
+        self._work = SharedWork(locks, at_once=workers(), stall_s=stall_s)
+        self._lock = threading.Lock()
+        self._passing: dict[LayerKey, Passing] = {}
+        self._refused: TTLCache[LayerKey, tuple[type[BadContent], str]] = TTLCache(256, refused_s)
+
+    def under_way(self) -> list[Passing]:
+        """Return the passes that are under way."""
+        with self._lock:
+            return list(self._passing.values())
+
+    def run(self, blob: LayerBlob, niceness: int = 0) -> None:
+        """See to it that the layer is in the store, whole.
+
+        Raises what a pass raises (passing.py), Unsupported before anything is fetched, WorkStalled, and what a network
+        brings.
+        """
+        # Loaded now, with all that reads archives: a mount of known images never needs it.
+        from regfs.images.passing import Progress
+
+        layer_compression(blob.descriptor.media_type)
+        self._raise_if_refused(blob)
+        seen = Progress()
+
+        def follow(standing: Standing) -> None:
+            seen.received, seen.inflated, seen.entries, seen.effort = standing
+            self._show(blob, seen)
+
+        try:
+            is_ours = self._work.run(
+                _name_of(blob.key),
+                lambda tell: twice_if_wrong(lambda: self._pass_once(blob, niceness, tell)),
+                is_done=lambda: self._store.is_whole(blob.diff_id),
+                follow=follow,
+            )
+        except BadContent as error:
+            with self._lock:
+                self._refused[blob.key] = type(error), str(error)
+            raise
+        finally:
+            with self._lock:
+                self._passing.pop(blob.key, None)
+        if is_ours:
+            self._stats.count("layers.passes")
+            self._stats.count("layers.bytes", blob.descriptor.size)
+            self._store.settle_soon()
+
+    def _pass_once(self, blob: LayerBlob, niceness: int, tell: Tell) -> None:
+        from regfs.images.passing import LayerToPass, Progress, pass_layer
+
+        descriptor, progress = blob.descriptor, Progress()
+        layer = LayerToPass(descriptor.digest, blob.diff_id, size=descriptor.size, media_type=descriptor.media_type)
+        self._show(blob, progress)
+
+        def report(now: Progress) -> None:
+            tell(Standing(now.received, now.inflated, now.entries, now.effort))
+
+        pass_layer(
+            current().watch(blob.chunks()),
+            layer=layer,
+            store=self._store,
+            progress=progress,
+            report=report,
+            niceness=niceness,
+            stall_s=self._work.stall_s,
+        )
+
+    def _show(self, blob: LayerBlob, progress: Progress) -> None:
+        passing = Passing(blob.origin, blob.descriptor.digest, blob.descriptor.size, progress)
+        with self._lock:
+            self._passing[blob.key] = passing
+
+    def _raise_if_refused(self, blob: LayerBlob) -> None:
+        with self._lock:
+            refused = self._refused.get(blob.key)
+        if refused is not None:
+            raise refused[0](refused[1])
+
+
+def _name_of(key: LayerKey) -> str:
+    """Return the name of the layer's lock: of a bounded length, and told apart by all that the key says."""
+    words = " ".join(map(str, key))
+    return f"layer-{key[1].encoded[:16]}-{Digest.of(words.encode()).encoded[:32]}"

@@ -1,0 +1,103 @@
+"""Passes and merges: each is done once, however many threads, daemons and verbs want it, and none waits without end.
+
+A piece of work has a name. The thread that has its lock (store/work_locks.py) does it in one of a few turns; all others
+follow how far it is, in whatever process it runs, and take it over when it ends without a result. Progress is what a
+deadline goes by: of the flight (patience.py), and of those that wait for a turn.
+
+Used by passes.py and merges.py. Thread rule: any thread; run() belongs to a flight, whose patience it keeps informed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from regfs.errors import WorkStalled
+from regfs.patience import Patience, current
+from regfs.store.work_locks import Claim, Standing, WorkLocks
+
+STALL_S = 300.0
+"""How long a pass or a merge may stand still where nothing else is said: as long as a request may wait."""
+# A holder in another process without progress is given up sooner than a request gives up its wait.
+_FOREIGN_STALL_S = 30.0
+_LOOK_S = 0.5
+
+Tell = Callable[[Standing], None]
+"""What the work calls to say how far it is."""
+
+
+class SharedWork:
+    """Work of one kind: *at_once* pieces at a time here, none of which may stand still for *stall_s* seconds."""
+
+    def __init__(self, locks: WorkLocks, *, at_once: int, stall_s: float) -> None:
+        self.stall_s = stall_s
+        self._locks = locks
+        self._turns = threading.Semaphore(at_once)
+        self._lock = threading.Lock()
+        self._working: set[Patience] = set()
+
+    def run(
+        self, name: str, work: Callable[[Tell], None], *, is_done: Callable[[], bool], follow: Tell | None = None
+    ) -> bool:
+        """Have the work *name* done: by *work* in this thread, or by another that is at it; tell whether it was here.
+
+        *is_done* tells whether its result is there; *follow* hears how far another process is. Raises what *work*
+        raises, WorkStalled where no turn comes because nothing moves.
+        """
+        while True:
+            with self._turn(name), self._locks.claim(name) as claim:
+                if claim is not None:
+                    if is_done():
+                        return False
+                    work(_teller(claim, current()))
+                    return True
+            if self._follow(name, is_done, _teller(None, current(), follow)):
+                return False
+
+    def _follow(self, name: str, is_done: Callable[[], bool], told: Tell) -> bool:
+        """Wait until the one that does the work has let go of it, and tell whether it is done."""
+        for standing in self._locks.standings(name, stalled_after_s=min(_FOREIGN_STALL_S, self.stall_s / 2)):
+            told(standing)
+            if is_done():
+                break
+        return is_done()
+
+    @contextmanager
+    def _turn(self, name: str) -> Iterator[None]:
+        mine = current()
+        began_s = time.monotonic()
+        while not self._turns.acquire(timeout=_LOOK_S):
+            with self._lock:
+                latest_s = max((each.stalled_since for each in self._working), default=began_s)
+            mine.stalled_since = max(mine.stalled_since, latest_s)
+            if time.monotonic() - max(began_s, latest_s) > 1.5 * self.stall_s:
+                raise WorkStalled(f"{name}: nothing else in the cache makes progress; does its disk answer?")
+        mine.moved()
+        with self._lock:
+            self._working.add(mine)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._working.discard(mine)
+            self._turns.release()
+
+
+def _teller(claim: Claim | None, patience: Patience, follow: Tell | None = None) -> Tell:
+    """Return what notes progress: only where the standing is another than the last time."""
+    last: Standing | None = None
+
+    def tell(standing: Standing) -> None:
+        nonlocal last
+        if standing == last:
+            return
+        last = standing
+        patience.moved()
+        if claim is not None:
+            claim.tell(standing)
+        if follow is not None:
+            follow(standing)
+
+    return tell
