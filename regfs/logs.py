@@ -61,6 +61,14 @@ class JournalFormatter(logging.Formatter):
         return "\n".join(prefix + line for line in super().format(record).splitlines())
 
 
+class EncodableFormatter(logging.Formatter):
+    """Escapes what has no UTF-8, such as the bytes of a path: the handler for syslog would drop the message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of *record*."""
+        return super().format(record).encode("utf-8", "backslashreplace").decode()
+
+
 class LogPlace(NamedTuple):
     """Where the log goes, and what users call that. `own` is a file that regfs has chosen."""
 
@@ -109,7 +117,7 @@ def _handler(place: LogPlace, environment: Mapping[str, str]) -> tuple[logging.H
     # It connects whenever it has to, so that a syslog that is started again is found.
     syslog = logging.handlers.SysLogHandler(_SYSLOG, facility="daemon")
     syslog.ident = f"regfs[{os.getpid()}]: "
-    syslog.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    syslog.setFormatter(EncodableFormatter("%(name)s: %(message)s"))
     return syslog, None
 
 

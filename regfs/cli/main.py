@@ -23,7 +23,7 @@ from regfs.cli.commands import ALIASES, VERBS, mount_help, verb_named, version
 from regfs.cli.exit_codes import FAILED, USAGE, exit_code
 from regfs.cli.guesses import refuse_verb_like
 from regfs.cli.mounting import mount, mount_config, run_mount_helper, with_source
-from regfs.cli.output import tell, warn
+from regfs.cli.output import open_standard_streams, tell, warn
 from regfs.errors import InvalidOption, RegfsError
 
 FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -34,6 +34,7 @@ _UNMOUNTING = re.compile(r"-u|-uz|-zu|--umount|--unmount")
 
 def main() -> NoReturn:
     """Run `regfs` and exit."""
+    open_standard_streams()
     if verb_named("".join(sys.argv[1:2])) is not None:
         # `pkill -HUP regfs` is meant for mounts, and a verb goes on when its terminal is closed.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -42,6 +43,7 @@ def main() -> NoReturn:
 
 def mount_main() -> NoReturn:
     """Run `mount.regfs` and exit with the codes of mount(8)."""
+    open_standard_streams()
     code = guarded(lambda: run_mount_helper(sys.argv[1:], os.environ))
     _leave({0: 0, USAGE: 1}.get(code, MOUNT_FAILURE))
 

@@ -9,12 +9,14 @@ import argparse
 import gc
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from regfs.arguments import mount_helper_parser
 from regfs.cli.guesses import FILLERS
 from regfs.cli.output import tell, warn
 from regfs.config import OPTIONS, Config, default_cache_dir, with_options
+from regfs.errors import RegfsError
 
 
 def run_mount_helper(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -113,11 +115,13 @@ def with_source(config: Config, source: str) -> Config:
 
 
 def _say(code: int, message: str) -> None:
+    """Tell how a start went. It went so whether or not anything reads it."""
     if code:
         warn(message)
     elif message:
         first, *notes = message.split("\n")
-        if first:
-            tell(first)
+        with suppress(OSError, RegfsError):
+            if first:
+                tell(first)
         for note in notes:
             warn(note)

@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+
+from regfs.errors import RegfsError
+
+
+def open_standard_streams() -> None:
+    """Give the process the standard streams that it was started without (`>&-`), before anything else is opened.
+
+    Otherwise the first files of the cache or the mount get the descriptors 0 to 2, and what prints writes into them.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor: this one
+    # Python has None for a stream that was closed. These last as long as the process.
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
 
 
 def tell(text: str) -> None:
-    """Print the result *text* on stdout. Raises BrokenPipeError where its reader has gone."""
-    print(text, flush=True)
+    """Print the result *text* on stdout. Names of files leave as the bytes that they are, where the encoding can.
+
+    Raises BrokenPipeError where the reader has gone, RegfsError where nothing can be written (a full disk).
+    """
+    try:
+        try:
+            print(text, flush=True)
+        except UnicodeEncodeError:
+            encoding = sys.stdout.encoding
+            print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RegfsError(f"the result cannot be written: {error.strerror}") from error
 
 
 def warn(message: str) -> None:

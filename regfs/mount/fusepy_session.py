@@ -80,7 +80,7 @@ class FusepySession:
         """Mount on *mountpoint*. Whoever looks into it waits until `serve` answers. Raises MountFailure."""
         mountpoints.check(mountpoint)
         self._mountpoint = mountpoints.resolved(mountpoint)
-        words = [b"regfs", b"-f", b"-o", ",".join(_words(options, self._valid_s)).encode("utf-8", "surrogateescape")]
+        words = [b"regfs", b"-f", b"-o", os.fsencode(",".join(_words(options, self._valid_s)))]
         words.append(os.fsencode(self._mountpoint))
         arguments = (ctypes.c_char_p * len(words))(*words)
         multithreaded = ctypes.c_int()

@@ -81,7 +81,7 @@ class OwnMount:
 def mounts() -> list[Mounted]:
     """Return what is mounted in this mount namespace, in order: the last one at a path is on top (proc(5))."""
     found = []
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+    for line in Path("/proc/self/mountinfo").read_bytes().split(b"\n")[:-1]:  # a name may have \r in it
         left, _, right = line.partition(b" - ")
         fields, kind_source = left.split(b" "), right.split(b" ")
         user = _USER_ID.search(right)

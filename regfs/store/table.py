@@ -35,7 +35,7 @@ def open_table(path: Path, check: Callable[[sqlite3.Connection, int], T]) -> tup
         raise cache_failure(path, error) from error
     try:
         size = os.fstat(probe).st_size
-        uri = f"file:{quote(os.fspath(path))}?mode=ro&immutable=1"
+        uri = f"file:{quote(os.fsencode(path))}?mode=ro&immutable=1"
         connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
     except OSError as error:
         raise cache_failure(path, error) from error
