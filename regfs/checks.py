@@ -67,7 +67,7 @@ def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
         raise MountFailure(f"nothing is mounted on {point}")
     if mounted.kind != FILE_SYSTEM_TYPE:
         raise MountFailure(f"{point} is a mount of another kind ({mounted.kind}, {mounted.source}); umount {point}")
-    gone = f"{mounted.source} is no longer mounted on {point}"
+    gone = f"{mounted.source} is no longer mounted on {mountpoints.on_one_line(point)}"
     if by_force and mountpoints.abort(mounted.device, point) and mountpoints.topmost(point) != mounted:
         return gone  # one of the ways to end a connection takes the mount away with it
     try:

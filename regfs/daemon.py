@@ -33,6 +33,7 @@ from regfs.launch import Report
 from regfs.logs import LogPlace, log_place, start_logging
 from regfs.model.platform import host_platform
 from regfs.mount.kernel_mount import MountOptions
+from regfs.mount.mountpoint import on_one_line
 from regfs.reachability import failure_to_reach
 from regfs.rooms import Rooms
 from regfs.self_description import SelfDescription
@@ -83,7 +84,7 @@ def serve(config: Config, point: str, *, environment: Mapping[str, str], report:
         return
     # That the cache cannot be used is a warning, which -q does not silence.
     notes = [text for text in (rooms.note, None if config.is_quiet else note) if text]
-    first = "" if config.is_quiet else f"{config.source} is mounted at {point}"
+    first = "" if config.is_quiet else f"{config.source} is mounted at {on_one_line(point)}"
     message = "\n".join([first, *(f"note: {text}" for text in notes)])
     _Serving(config, session, rooms, described, events, environment).run(lambda: report.ready(message), report)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regfs.config import Config
-from regfs.errors import CacheFailure
+from regfs.errors import CacheFailure, InvalidOption
 from regfs.images.contents import Contents
 from regfs.images.hub_listing import HubListing
 from regfs.images.image import Images
@@ -107,8 +108,15 @@ class Rooms:
             self._temporary.cleanup()
 
 
+CACHE_PATH_MAX = 400
+"""Bytes of the cache directory's path. SQLite's limit is 512 with all that it puts after a name; ours have 78."""
+
+
 def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | None = None) -> Rooms:
-    """Return the rooms for *config*. A cache directory that cannot be used is replaced by one that goes with us."""
+    """Return the rooms for *config*. A cache directory that cannot be used is replaced by one that goes with us.
+
+    Raises InvalidOption where its path is too long for SQLite.
+    """
     cache, temporary, note = _usable_cache(config.cache_dir)
     stats = Stats()
     layers = LayerStore(cache, limit=config.cache_size)
@@ -161,6 +169,12 @@ def clean_up(rooms: Rooms) -> None:
 
 
 def _usable_cache(wanted: Path) -> tuple[Path, tempfile.TemporaryDirectory[str] | None, str | None]:
+    length = max(len(os.fsencode(os.path.abspath(wanted))), len(os.fsencode(os.path.realpath(wanted))))
+    if length > CACHE_PATH_MAX:
+        raise InvalidOption(
+            f"the path of the cache directory has {length} bytes, and SQLite opens nothing below one of more than "
+            f"{CACHE_PATH_MAX}: {wanted}; name a shorter one with --cache-dir"
+        )
     try:
         wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=wanted):

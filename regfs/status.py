@@ -71,7 +71,7 @@ class Status:
     def lines(self) -> Iterator[str]:
         """Yield what people read; it may change from release to release."""
         said = [self.reason or self.state, self.version, _REMEDIES.get(self.state, "")]
-        yield f"{self.mountpoint}: {self.source}, {', '.join(filter(None, said))}"
+        yield f"{mountpoints.on_one_line(self.mountpoint)}: {self.source}, {', '.join(filter(None, said))}"
         if self.state != ALIVE:
             return
         if self.daemon:
@@ -80,7 +80,7 @@ class Status:
                 f"driver {self.daemon.get('driver')}, platform {self.daemon.get('platform')}"
             )
             yield f"  cache: {self._cache_line()}"
-            yield f"  log: {self.daemon.get('log')}"
+            yield f"  log: {mountpoints.on_one_line(str(self.daemon.get('log')))}"
         for name, text in _SHOWN.items():
             value = self.counters.get(name, 0)
             yield f"  {text}: {in_units(value) if name.endswith('.bytes') else f'{value:g}'}"
@@ -100,9 +100,9 @@ class Status:
         return cache if isinstance(cache, dict) else {}
 
     def _cache_line(self) -> str:
-        path, used = self._cache.get("path"), self._cache.get("used_bytes")
+        path, used = mountpoints.on_one_line(str(self._cache.get("path"))), self._cache.get("used_bytes")
         if used is None:
-            return str(path)
+            return path
         limit = _number(self._cache.get("limit_bytes"))
         of = f" of {in_units(limit)}" if limit else ", as little as possible"
         return f"{path}, {in_units(_number(used))}{of}"

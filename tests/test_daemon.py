@@ -19,6 +19,7 @@ from tests.support.mounted import (
     REPOSITORY_ROOT,
     Mounted,
     environment_for,
+    mountinfo,
     mounts_at,
     processes_naming,
     regfs_command,
@@ -351,8 +352,7 @@ def test_mount_and_fstab_call_regfs_through_mount_fuse(tmp_path: Path, needs_fus
     assert done.returncode == 0, done.stderr
     pids = processes_naming(str(tmp_path / "mnt"))
     try:
-        mountinfo = Path("/proc/self/mountinfo").read_text().splitlines()
-        (line,) = [line for line in mountinfo if f" {tmp_path}/mnt " in line]
+        (line,) = [line for line in mountinfo() if f" {tmp_path}/mnt " in line]
         assert {"ro", "nosuid", "nodev"} <= set(line.split()[5].split(","))
         assert line.partition(" - ")[2].split()[:2] == ["fuse.regfs", "ghcr.io"]
     finally:

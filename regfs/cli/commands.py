@@ -103,6 +103,7 @@ def refresh_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> in
     given = parse_verb(parser, arguments)
     if given is None:
         return 0
+    from regfs.mount.mountpoint import on_one_line
     from regfs.refresh import refresh
 
     refreshed = refresh(given.mountpoints)
@@ -110,7 +111,7 @@ def refresh_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> in
         raise MountFailure("no regfs of yours is mounted")
     for each in refreshed:
         if each.failure is None:
-            tell(f"{each.mountpoint}: tags and listings will be asked for again")
+            tell(f"{on_one_line(each.mountpoint)}: tags and listings will be asked for again")
         else:
             warn(str(each.failure))
     return max(0 if each.failure is None else exit_code(each.failure) for each in refreshed)

@@ -31,6 +31,7 @@ _MOST_LINKS = 40  # as path_resolution(7)
 _MNT_FORCE = 1
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _USER_ID = re.compile(rb"\buser_id=([0-9]+)")
 _DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
@@ -146,6 +147,11 @@ def inside(path: str, mountpoints: Collection[str]) -> Inside | None:
         else:
             return None
     return None
+
+
+def on_one_line(path: str) -> str:
+    """Return *path* for a line of text: what would end the line, or drive a terminal, is escaped."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", path)
 
 
 def is_dead(mountpoint: str) -> bool:

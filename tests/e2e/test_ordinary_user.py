@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import missing
 from tests.e2e.conftest import DRIVERS, Demo
 from tests.support.hello import MESSAGE
-from tests.support.mounted import Mounted
+from tests.support.mounted import Mounted, mountinfo
 
 
 @pytest.fixture(scope="module", params=DRIVERS)
@@ -43,8 +42,7 @@ def test_a_user_namespace_lets_the_owner_change_root(mount: Mounted) -> None:
 
 
 def test_setuid_programs_of_an_image_have_no_effect(mount: Mounted) -> None:
-    mountinfo = Path("/proc/self/mountinfo").read_text().splitlines()
-    options = next(line for line in mountinfo if f" {mount.path} " in line).split()[5]
+    options = next(line for line in mountinfo() if f" {mount.path} " in line).split()[5]
     assert {"nosuid", "nodev", "ro"} <= set(options.split(","))
 
 

@@ -76,7 +76,9 @@ def test_a_verb_whose_output_cannot_be_written_ends_without_a_traceback(tmp_path
             assert ("No space left" in done.stderr) == (unread == "/dev/full")
 
 
-def test_a_mount_whose_success_cannot_be_told_is_a_mount(app: Served, driver: str, needs_fuse: None, tmp_path: Path) -> None:
+def test_a_mount_whose_success_cannot_be_told_is_a_mount(
+    app: Served, driver: str, needs_fuse: None, tmp_path: Path
+) -> None:
     mount = Mounted(tmp_path, options=["--driver", driver, "--default-registry", app.server.address])
     try:
         done = shell("> /dev/full", *mount.command, home=mount.home)

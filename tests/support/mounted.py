@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -46,14 +47,18 @@ def environment_for(home: Path, extra: Mapping[str, str] | None = None) -> dict[
     return kept | own | (extra or {})
 
 
+def mountinfo() -> list[str]:
+    """Return the lines of /proc/self/mountinfo, as os.fsdecode() gives them: a name may have any bytes."""
+    return os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).split("\n")[:-1]
+
+
 def mounts_at(path: Path) -> list[str]:
     """Return the file system types that are mounted on *path*, the lowest first."""
     found = []
-    # Another test may have mounted on a name that is no text.
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+    for line in mountinfo():
         before, _, after = line.partition(" - ")
-        if before.split()[4].encode(errors="surrogateescape").decode("unicode_escape") == str(path):
-            found.append(after.split()[0])
+        if re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), before.split(" ")[4]) == str(path):
+            found.append(after.split(" ")[0])
     return found
 
 
