@@ -474,7 +474,7 @@ def test_f57_a_blob_that_is_missing_is_an_error_for_its_bytes_and_its_name_stays
     assert sorted(os.listdir(app.path("blobs"))) == sorted(map(str, app.image.blobs()))
     assert app.blob.stat().st_size == len(content)
     app.is_refused()
-    assert sorted(os.listdir(app.path("layers"))) == ["0", "1"]
+    assert sorted(os.listdir(app.path("layers"))) == ["000", "001"]
     assert app.path("layers/0/digest").read_text() == f"{app.digest}\n"
     for name in ("motd", "etc/hosts"):
         assert faulty.fails(app.path(f"rootfs/{name}"), os.stat) == "EIO"
