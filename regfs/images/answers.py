@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from regfs.errors import RateLimited, RegistryTimeout, RegistryUnavailable
+from regfs.errors import BadConfiguration, RateLimited, RegistryTimeout, RegistryUnavailable
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
 from regfs.store.references import ListRecord, TagRecord
 
-UNREACHABLE = (RegistryUnavailable, RegistryTimeout, RateLimited)
+UNREACHABLE = (RegistryUnavailable, RegistryTimeout, RateLimited, BadConfiguration)
 """What does not say that an older answer is wrong."""
 
 STALE_TTL_S = 10.0

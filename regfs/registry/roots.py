@@ -41,6 +41,7 @@ _ANSWERS_WITHIN_S = 10.0
 _ANSWER_KEPT_S = 300.0
 # A failure is kept just long enough that one walk of a tree does not repeat it for each name.
 _FAILURE_KEPT_S = 5.0
+_SLOWNESS_KEPT_S = 60.0
 # Where the host cannot be talked to, the request that waits for its root's word would fail in the same way.
 _UNREACHABLE = (ConnectFailed, ConnectTimeout, TlsFailed, BadConfiguration)
 
@@ -173,4 +174,6 @@ def _root_of(base: str) -> str:
 
 
 def _expiry(_base: str, root: Root, now: float) -> float:
-    return now + (_FAILURE_KEPT_S if root.is_silent else _ANSWER_KEPT_S)
+    if not root.is_silent:
+        return now + _ANSWER_KEPT_S
+    return now + (_SLOWNESS_KEPT_S if isinstance(root.failure, RegistryTimeout) else _FAILURE_KEPT_S)

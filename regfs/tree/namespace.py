@@ -24,11 +24,9 @@ from regfs.errors import (
     AccessDenied,
     InvalidName,
     NotFound,
-    RateLimited,
     RegfsError,
-    RegistryTimeout,
-    RegistryUnavailable,
 )
+from regfs.images.answers import UNREACHABLE
 from regfs.images.image import Images
 from regfs.images.repositories import Repositories
 from regfs.images.repository import Repository
@@ -46,7 +44,6 @@ ESCAPE = "@"
 _VALID_S = 60.0
 _DOUBT_VALID_S = 5.0
 _CATALOG_TIMEOUT_S = 2.0
-_UNREACHABLE = (RegistryUnavailable, RegistryTimeout, RateLimited)
 
 
 class Names(Protocol):
@@ -121,7 +118,7 @@ class Namespace:
             return repository.tags(), None
         except (NotFound, AccessDenied) as refusal:
             return (), refusal
-        except _UNREACHABLE as failure:
+        except UNREACHABLE as failure:
             if self.names.repositories.is_known(self.registry, self.path):
                 raise  # its tags are what was asked for
             return (), failure
@@ -141,7 +138,7 @@ class Namespace:
         try:
             with patient(patience):
                 self.names.repositories.ask_for_catalog(self.registry)
-        except _UNREACHABLE:
+        except UNREACHABLE:
             if not enough and not self.names.repositories.leads_to_known(self.registry, ""):
                 raise
 
@@ -203,7 +200,7 @@ class Namespace:
             if not is_repository_component(name):
                 raise
             doubt = str(refusal)
-        except _UNREACHABLE:
+        except UNREACHABLE:
             # What was seen to lead to a repository does so without a network too.
             if not self._is_known_below(name):
                 raise

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from regfs.errors import NotFound, RegistryUnavailable
-from tests.support.client_rig import Rig, basic, repository_of, saw_no_secret
-from tests.support.fault_server import Action, Response, Seen, changed, close, raw, reply
+from tests.support.client_rig import PACE, Rig, basic, repository_of, saw_no_secret
+from tests.support.fault_server import Action, Response, Seen, changed, close, raw, reply, silence
 from tests.support.memory_registry import MemoryRegistry, error
 
 USER = ("user", "s3cret-word")
@@ -115,6 +115,20 @@ def test_a_404_to_a_stranger_is_no_enoent_while_the_root_is_down(rig: Rig, actio
         client.tags(repository_of(server))
     now[0] += 6.0
     assert client.tags(repository_of(server)) == ["v1"]
+
+
+def test_a_root_that_hangs_is_waited_for_once_a_minute(rig: Rig) -> None:
+    now = [0.0]
+    server = rig.server(registry_of(MemoryRegistry, tokens=False))
+    server.application.users = None  # type: ignore[attr-defined]
+    server.on("*", ROOT, silence)
+    client = rig.client(server, login=USER, pace=PACE._replace(idle_s=1.0), clock=lambda: now[0])
+    for _ in range(3):
+        assert client.tags(repository_of(server)) == ["v1"]
+        now[0] += 25.0
+    assert len(server.paths(" /v2/$")) == 1
+    client.tags(repository_of(server))
+    assert len(server.paths(" /v2/$")) == 2
 
 
 def test_a_challenge_is_a_hint_that_ends(rig: Rig) -> None:

@@ -25,6 +25,18 @@ def test_a_broken_hosts_toml_is_eio_told_by_its_line_and_costs_its_registry_alon
     faulty.recovers(faulty.path(MOTD, server=server))
 
 
+def test_what_is_cached_is_served_while_hosts_toml_is_broken(faulty: FaultyMount) -> None:
+    server = faulty.new_server()
+    faulty.push_app(server=server)
+    assert faulty.reads(faulty.path(MOTD, server=server))
+    faulty.hosts_toml(server.address, "[host.")
+    faulty.remount()
+    asked = len(server.seen)
+    assert faulty.reads(faulty.path(MOTD, server=server))
+    assert os.listdir(faulty.path("app", server=server)) == ["1"]
+    assert len(server.seen) == asked
+
+
 def test_a_rule_of_registries_conf_that_makes_no_sense_costs_its_registry_alone(faulty: FaultyMount) -> None:
     server = faulty.new_server()
     faulty.push_app(server=server)
