@@ -39,7 +39,7 @@ class Rig:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.stats = Stats()
-        self._servers: list[FaultServer] = []
+        self.servers: list[FaultServer] = []
         self._clients: list[RegistryClient] = []
 
     def server(
@@ -52,7 +52,7 @@ class Rig:
     ) -> FaultServer:
         """Return a server, on a free port unless *port* is given."""
         server = FaultServer(application, host=host, port=port, tls=tls)
-        self._servers.append(server)
+        self.servers.append(server)
         return server
 
     def client(
@@ -109,7 +109,7 @@ class Rig:
         """Take everything down."""
         for client in self._clients:
             client.close()
-        for server in self._servers:
+        for server in self.servers:
             server.stop()
 
 
