@@ -32,6 +32,7 @@ from regfs.errors import InvalidOption, MountFailure, OutOfThreads, RegfsError
 from regfs.launch import Report
 from regfs.logs import LogPlace, log_place, start_logging
 from regfs.model.platform import host_platform
+from regfs.mount.in_use import directories_in_use
 from regfs.mount.kernel_mount import MountOptions
 from regfs.mount.mountpoint import on_one_line
 from regfs.reachability import failure_to_reach
@@ -53,6 +54,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal
 
 class Session(Protocol):
     """What both drivers offer: see mount/kernel_session.py."""
+
+    @property
+    def device(self) -> str: ...
 
     def mount(self, mountpoint: str, options: MountOptions) -> None: ...
 
@@ -105,26 +109,30 @@ def describe(config: Config, rooms: Rooms, place: LogPlace) -> SelfDescription:
 
 def make_session(config: Config, rooms: Rooms, described: SelfDescription) -> Session:
     """Return a session of the driver that *described* names. Raises MountFailure where it cannot run here."""
-    tree = rooms.tree(config, {self_description.FILE: described.text})
+    session: Session
+    texts = {self_description.FILE: described.text}
+    tree = rooms.tree(config, texts, lambda: directories_in_use(session.device))
     if described.driver == "kernel":
         from regfs.mount.kernel_session import KernelSession
 
-        return KernelSession(
+        session = KernelSession(
             tree,
             rooms.stats,
             errors=rooms.journal.record,
             timeout_s=config.timeout_s,
             passthrough=config.passthrough,
         )
+        return session
     from regfs.mount.fusepy_session import FusepySession
 
-    return FusepySession(
+    session = FusepySession(
         tree,
         rooms.stats,
         errors=rooms.journal.record,
         timeout_s=config.timeout_s,
         valid_s=min(config.tag_ttl_s, _FUSEPY_VALID_S),
     )
+    return session
 
 
 def mount_options(config: Config) -> MountOptions:

@@ -41,7 +41,15 @@ class Journal:
 
     def record(self, what: str, error: RegfsError) -> None:
         """Note that *what* (an operation and its object) failed with *error*; log it unless it was just logged."""
-        text = _one_line(f"{what}: {type(error).__name__}: {error}")
+        self._stats.count("errors")
+        self._keep(f"{what}: {type(error).__name__}: {error}", logging.WARNING)
+
+    def note(self, text: str) -> None:
+        """Note what is no failure, but may surprise; log it unless it was just logged."""
+        self._keep(text, logging.INFO)
+
+    def _keep(self, text: str, level: int) -> None:
+        text = _one_line(text)
         now = time.time()
         with self._lock:
             failure = self._failures.pop(text, None) or Failure(text, now, 0.0, 0)
@@ -50,9 +58,8 @@ class Journal:
             self._failures[text] = failure
             while len(self._failures) > _KEPT:
                 self._failures.popitem(last=False)
-        self._stats.count("errors")
         if is_new:
-            log.warning("%s", text)
+            log.log(level, "%s", text)
 
     def text(self) -> str:
         """Return one line for each failure, the oldest first: last time, how often, what."""

@@ -33,6 +33,7 @@ from regfs.store.single_flight import Flights
 from regfs.store.work_locks import LOCKS, WorkLocks
 from regfs.tree.control import ControlDirectory
 from regfs.tree.inode_numbers import InodeNumbers
+from regfs.tree.inside import Inside, UsedDirectories
 from regfs.tree.root import Root
 from regfs.tree.tree import Tree
 from regfs.tree.usage import CacheUsage
@@ -62,8 +63,17 @@ class Rooms:
     note: str | None
     _temporary: tempfile.TemporaryDirectory[str] | None
 
-    def tree(self, config: Config, texts_of_daemon: Mapping[str, Callable[[], str]]) -> Tree:
-        """Return the tree that a mount shows; *texts_of_daemon* are files of `.regfs/` that the daemon writes."""
+    def tree(
+        self,
+        config: Config,
+        texts_of_daemon: Mapping[str, Callable[[], str]],
+        used_directories: UsedDirectories,
+    ) -> Tree:
+        """Return the tree that a mount shows.
+
+        *texts_of_daemon* are files of `.regfs/` that the daemon writes; *used_directories* tells where in the mount
+        processes are.
+        """
         texts = {
             "version": lambda: f"regfs {VERSION}\n",
             "stats.json": lambda: json.dumps(self.stats.snapshot(), indent=1) + "\n",
@@ -75,7 +85,8 @@ class Rooms:
         numbers = ImageNumbers(self.cache / "inode-numbers.sqlite")
         inode_numbers = InodeNumbers(numbers.number, only_32_bits=config.inode32)
         usage = CacheUsage(self.cache, lambda wait_s: self.layers.budget.standing(wait_s=wait_s))
-        return Tree(root, numbers=inode_numbers, open_content=self.contents.open, cache=usage)
+        inside = Inside(used_directories, self.journal.note)
+        return Tree(root, numbers=inode_numbers, open_content=self.contents.open, cache=usage, inside=inside)
 
     def _fetching(self) -> str:
         """Return what is being fetched and unpacked now, for `regfs status`."""

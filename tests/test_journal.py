@@ -39,3 +39,15 @@ def test_a_failure_is_one_line_whatever_the_registry_said_and_files_are_called(
     assert "\n" not in caplog.messages[0]
     assert len(journal.text().splitlines()) == 1
     assert "\x1b" not in journal.text()
+
+
+def test_what_may_surprise_is_told_beside_the_failures_and_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    stats = Stats()
+    journal = Journal(stats)
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            journal.note("the tag app:1 moved")
+    [line] = journal.text().splitlines()
+    assert line.endswith("x2 the tag app:1 moved")
+    assert [(record.levelno, record.message) for record in caplog.records] == [(logging.INFO, "the tag app:1 moved")]
+    assert stats.value("errors") == 0

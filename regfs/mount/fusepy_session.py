@@ -10,7 +10,7 @@ request that begins to wait passes the turn to another thread, so that a slow re
 
 What the path API of libfuse 2 cannot do, and the README says: one timeout holds for all names and attributes; look-ups
 in one directory wait for each other in the kernel; a process keeps to the image that it is in only while it has a file
-of it open (see paths.py).
+of it open (see paths.py), or works, is rooted or has mounts in it (see tree/inside.py).
 
 Thread rule: `serve` in any one thread, `stop` and `unmount` in any other.
 """
@@ -96,6 +96,11 @@ class FusepySession:
             raise MountFailure(helper_complaint(complaint[0] or "libfuse does not say why it cannot mount", mountpoint))
         mounted = mountpoints.topmost(self._mountpoint)
         self._device = mounted.device if mounted is not None else ""
+
+    @property
+    def device(self) -> str:
+        """The "major:minor" of the mount; empty before it is made."""
+        return self._device
 
     def serve(self, on_ready: Callable[[], None] | None = None) -> None:
         """Answer requests until the mount is gone; then close all that was open.

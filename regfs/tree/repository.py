@@ -6,15 +6,15 @@
     └── sha256:…/           any manifest by digest; opens, though it is not listed
 
 A tag's directory is the same node whatever the tag points to; what is below it has the digest in its key, and is valid
-for as long as the answer about the tag. So whoever is inside an image stays in it when the tag moves, and who comes
-anew sees the new one. Any thread.
+for as long as the answer about the tag. So a process that is inside an image stays in it when the tag moves, and later
+look-ups find the new image: once nothing is inside the old one any more (inside.py). Any thread.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from regfs.errors import BadManifest, InvalidName, NotFound
@@ -23,6 +23,7 @@ from regfs.images.image import Images
 from regfs.images.repository import Repository
 from regfs.model.attributes import Attributes
 from regfs.model.digest import REGISTERED, Digest
+from regfs.model.names import RepositoryName
 from regfs.tree.image import ImageDirectory
 from regfs.tree.node import FOREVER, Child, Found, directory_attributes
 
@@ -37,6 +38,8 @@ class TagDirectory:
     repository: Repository
     tag: str
     images: Images
+    resolve: Callable[[], Resolved] | None = field(default=None, compare=False)
+    """What says which image is shown, where it is not the repository: see inside.py."""
 
     def attributes(self) -> Attributes:
         """Return a directory's attributes."""
@@ -55,35 +58,46 @@ class TagDirectory:
         """Return the parts of the image that the tag points to now."""
         return self._of_image(lambda resolved: self._image(resolved).children())
 
-    def xattrs(self) -> dict[bytes, bytes]:
+    def xattrs(self, shown: Digest | None = None) -> dict[bytes, bytes]:
         """Return what the tag pointed to when the registry was last asked, and when that was; asks nothing.
 
-        A tool that copies or lists attributes asks each tag of a listing for them, which may cost no request.
+        *shown*: the image that is shown instead. `path` leads from the root of the mount to the image by digest. A tool
+        that copies or lists attributes asks each tag of a listing for them, which may cost no request.
         """
+        told = {}
         record = self.repository.last_known(self.tag)
-        if record is None:
-            return {}
-        told = {b"user.regfs.digest": str(record.digest).encode()}
-        if record.checked:  # else it is known and doubted
+        if record is not None and record.checked:  # else it is known and doubted
             checked = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.checked))
             told[b"user.regfs.checked"] = checked.encode()
+        digest = shown or (record.digest if record is not None else None)
+        if digest is not None:
+            told[b"user.regfs.digest"] = str(digest).encode()
+            told[b"user.regfs.path"] = path_by_digest(self.repository.name, digest).encode()
         return told
 
     def _of_image(self, ask: Callable[[Resolved], T]) -> T:
         """Return what *ask* tells of the image that the tag points to now."""
-        resolved = self.repository.resolve(self.tag)
+        resolved = self._resolved()
         try:
             return ask(resolved)
         except NotFound:
             # The answer was some seconds old, and the registry may have dropped that image since: the tag moved.
-            again = self.repository.resolve(self.tag)
+            again = self._resolved()
             if again.digest == resolved.digest:
                 raise
             return ask(again)
 
+    def _resolved(self) -> Resolved:
+        return self.repository.resolve(self.tag) if self.resolve is None else self.resolve()
+
     def _image(self, resolved: Resolved) -> ImageDirectory:
         pinned = self.images.pinned(self.repository, resolved.digest, resolved.media_type)
         return ImageDirectory(f"{self.key}@{resolved.digest}", pinned)
+
+
+def path_by_digest(repository: RepositoryName, digest: Digest) -> str:
+    """Return the path, from the root of a mount, to the image *digest* of *repository*; what it means never changes."""
+    return f"{repository.registry}/{repository.path}/{digest}"
 
 
 def manifest_directory(key: str, repository: Repository, digest: Digest, images: Images) -> Found:

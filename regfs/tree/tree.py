@@ -24,6 +24,7 @@ from regfs.model.node_id import KEY_MASK, LAYER_SHIFT, PLACE_SHIFT, ROOT, TABLE_
 from regfs.store.content import Content, OpenContent, Packed
 from regfs.tree.control import LiveFile
 from regfs.tree.inode_numbers import InodeNumbers
+from regfs.tree.inside import Inside
 from regfs.tree.listings import INODE, InventedListing, Listing, RowListing
 from regfs.tree.node import FOREVER, Child, Directory, File, Link, Node, RowsDirectory, next_node, node_of
 from regfs.tree.node import OpenFile as OpenFile
@@ -60,9 +61,16 @@ class Tree:
     """All that a mount shows. Every call may raise any RegfsError, and waits as the thread's patience allows."""
 
     def __init__(
-        self, root: Root, *, numbers: InodeNumbers, open_content: Callable[[Content], OpenContent], cache: CacheUsage
+        self,
+        root: Root,
+        *,
+        numbers: InodeNumbers,
+        open_content: Callable[[Content], OpenContent],
+        cache: CacheUsage,
+        inside: Inside,
     ) -> None:
         self._numbers = numbers
+        self._inside = inside
         self._open_content = open_content
         self._cache = cache
         self._lock = threading.Lock()
@@ -81,7 +89,7 @@ class Tree:
             key, attributes = rows.lookup(rows.root if at == TABLE_ROOT else at, name)
             inode = INODE.pack(key + shown.raised_by[key >> LAYER_SHIFT])
             return Found(shown.base | key, inode + attributes, FOREVER)
-        found = self._directory(parent).lookup(os.fsdecode(name))
+        found = self._inside.lookup(parent, self._directory(parent), name)
         changing = None if found.valid_s == FOREVER else name
         if isinstance(found.node, RowsDirectory):
             return self._admit_table(found.node, parent, changing, found.valid_s)
@@ -126,7 +134,7 @@ class Tree:
         """Return the entries of the directory *node*. Raises NotADirectory."""
         shown = self._shown_at(node >> PLACE_SHIFT)
         if shown is None:
-            return InventedListing(self._directory(node).children(), self._listed_inode)
+            return InventedListing(self._inside.children(node, self._directory(node)), self._listed_inode)
         rows = shown.table()
         return RowListing(rows, shown.key(rows, node), base=shown.base, raised_by=shown.raised_by)
 
@@ -182,7 +190,7 @@ class Tree:
         shown = self._shown_at(node >> PLACE_SHIFT)
         if shown is None:
             invented = self._keep(node).node
-            return invented.xattrs() if isinstance(invented, TagDirectory) else _NO_XATTRS
+            return self._inside.xattrs(node, invented) if isinstance(invented, TagDirectory) else _NO_XATTRS
         if node == shown.root and shown.rows is None:
             return _NO_XATTRS
         rows = shown.table()
@@ -217,8 +225,10 @@ class Tree:
             if kept is None or node == ROOT:
                 return
             kept.lookups -= count
-            if kept.lookups <= 0:
-                del self._kept[node]
+            if kept.lookups > 0:
+                return
+            del self._kept[node]
+        self._inside.forget(node, kept.parent, kept.changing)
 
     def changing_entries(self) -> list[tuple[int, bytes]]:
         """Return directory and name of every look-up whose answer holds for a time, as far as it was not given back."""

@@ -94,7 +94,7 @@ def test_a_directory_with_strange_characters_can_be_mounted_on(
 ) -> None:
     from tests.mount.serving import Serving
 
-    serving = Serving(driver, tmp_path / "a b,c\\d", words)
+    serving = Serving(driver, tmp_path / "a b,c\\d\re", words)
     try:
         assert (serving.path / "stable/file").read_bytes() == b"hello\n"
         assert serving.is_mounted()

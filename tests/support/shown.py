@@ -31,6 +31,7 @@ from regfs.store.references import References
 from regfs.store.single_flight import Flights
 from regfs.tree.control import ControlDirectory
 from regfs.tree.inode_numbers import InodeNumbers
+from regfs.tree.inside import Inside, UsedDirectories
 from regfs.tree.root import Root
 from regfs.tree.tree import ROOT, Found, Tree
 from regfs.tree.usage import CacheUsage
@@ -54,11 +55,13 @@ class Shown:
         store: type[LayerStore] = LayerStore,
         hub_url: str = "",
         inode32: bool = False,
+        used_directories: UsedDirectories = tuple,
     ) -> None:
         """Errors clear at once, unless *refused_s* says for how long wrong layers are remembered.
 
         *stall_s* is how long a pass or a merge may stand still; *store* may be one whose disk misbehaves.
-        *hub_url* takes the place of Docker Hub's API, and lets it be asked.
+        *hub_url* takes the place of Docker Hub's API, and lets it be asked. *used_directories* tells where in
+        the mount processes are.
         """
         self.stats = Stats()
         self.journal = Journal(self.stats)
@@ -88,7 +91,13 @@ class Shown:
         root = Root(default_registry, control, self.repositories, self.images)
         self.numbers = ImageNumbers(directory / "inode-numbers.sqlite")
         inode_numbers = InodeNumbers(self.numbers.number, only_32_bits=inode32)
-        self.tree = Tree(root, numbers=inode_numbers, open_content=self.contents.open, cache=CacheUsage(directory))
+        self.tree = Tree(
+            root,
+            numbers=inode_numbers,
+            open_content=self.contents.open,
+            cache=CacheUsage(directory),
+            inside=Inside(used_directories, self.journal.note, held_s=0.0),
+        )
 
     def find(self, path: str | bytes) -> Found:
         """Return the node at *path*, looked up component by component."""

@@ -1,0 +1,123 @@
+"""Which directories of a mount something works in, is rooted in or is mounted on or from, as far as /proc tells.
+
+    /proc/PID/mountinfo      mounts whose mount point lies in ours, and bind mounts of a part of it, in every namespace
+    /proc/PID/cwd, root      working and root directories
+
+Asked only when a tag has moved, is refused or is gone: the kernel takes such mounts and directories away together with
+the name that they are below (tree/inside.py). Only /proc is read, which asks our own file system nothing: the daemon
+would wait for itself. Not seen: what an ordinary user's daemon may not look at (processes of others, who are inside
+only with --allow-other), processes of other PID namespaces, a thread that has left its process's directories or mount
+namespace, and a namespace in which no process is. Used by daemon.py. Thread rule: any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from typing import NamedTuple
+
+log = logging.getLogger(__name__)
+
+_DEADLINE_S = 2.0
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+_DELETED_ROOT = b"//deleted"
+_DELETED_LINK = b" (deleted)"
+
+
+class _Line(NamedTuple):
+    """One line of mountinfo, paths unquoted. *shown* is the directory of the file system that is mounted."""
+
+    number: bytes
+    parent: bytes
+    device: bytes
+    shown: bytes
+    mountpoint: bytes
+
+
+def directories_in_use(device: str) -> frozenset[str] | None:
+    """Return the directories of the file system *device* ("major:minor") that are in use, as absolute paths in it.
+
+    None where /proc could not be read to its end within two seconds. Costs some 20 us a process.
+    """
+    return _Scan(os.fsencode(device)).run() if device else frozenset()
+
+
+class _Scan:
+    def __init__(self, device: bytes) -> None:
+        self._device = device
+        self._used: set[bytes] = set()
+        # By mount namespace: where our file system is mounted in it, and which directory of it is shown there.
+        self._mounts: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        self._seen: set[tuple[bytes, bytes]] = set()
+        self._links: list[tuple[bytes, bytes]] = []
+
+    def run(self) -> frozenset[str] | None:
+        end = time.monotonic() + _DEADLINE_S
+        for entry in os.listdir(b"/proc") if os.path.isdir("/proc") else ():
+            if not entry.isdigit():
+                continue
+            if time.monotonic() > end:
+                log.warning("not all processes could be looked at within %g s", _DEADLINE_S)
+                return None
+            try:
+                self._look_at(b"/proc/" + entry)
+            except OSError:
+                continue  # it has ended, or is none that we may look at
+        for namespace, link in self._links:
+            for mountpoint, shown in self._mounts.get(namespace, ()):
+                below = _below(link, mountpoint)
+                if below is not None:
+                    self._used.add(_join(shown, below))
+        return frozenset(map(os.fsdecode, self._used))
+
+    def _look_at(self, process: bytes) -> None:
+        namespace, root = os.readlink(process + b"/ns/mnt"), os.readlink(process + b"/root")
+        if (namespace, root) not in self._seen:
+            self._seen.add((namespace, root))
+            with open(process + b"/mountinfo", "rb") as file:
+                self._read_mounts(namespace, root, file.read())
+        for link in {root, os.readlink(process + b"/cwd")}:
+            if not link.endswith(_DELETED_LINK):  # what the kernel has dropped already
+                self._links.append((namespace, link))
+
+    def _read_mounts(self, namespace: bytes, root: bytes, mountinfo: bytes) -> None:
+        if b" " + self._device + b" " not in mountinfo:
+            return
+        # Not splitlines: mountinfo quotes a line feed in a path, but no carriage return.
+        lines = [_parsed(line) for line in mountinfo.rstrip(b"\n").split(b"\n")]
+        ours = {line.number: line for line in lines if line.device == self._device}
+        for line in ours.values():
+            if not line.shown.endswith(_DELETED_ROOT):
+                self._used.add(line.shown)
+            # A mount point is told from the root directory of the process, a link from that of its namespace.
+            self._mounts.setdefault(namespace, []).append((_join(root, line.mountpoint), line.shown))
+        for line in lines:
+            above = ours.get(line.parent)
+            if above is not None and line.number != line.parent:
+                below = _below(line.mountpoint, above.mountpoint)
+                if below is not None and not line.mountpoint.endswith(_DELETED_ROOT):
+                    self._used.add(_join(above.shown, below))
+
+
+def _parsed(line: bytes) -> _Line:
+    number, parent, device, shown, mountpoint = line.split(b" ", 5)[:5]
+    return _Line(number, parent, device, _unquoted(shown), _unquoted(mountpoint))
+
+
+def _unquoted(field: bytes) -> bytes:
+    return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field) if b"\\" in field else field
+
+
+def _below(path: bytes, directory: bytes) -> bytes | None:
+    """Return *path* from *directory* on, empty for *directory* itself; None where it is not below."""
+    prefix = directory.rstrip(b"/")
+    if path.rstrip(b"/") == prefix:
+        return b""
+    return path[len(prefix) + 1 :] if path.startswith(prefix + b"/") else None
+
+
+def _join(directory: bytes, below: bytes) -> bytes:
+    below = below.strip(b"/")
+    return directory.rstrip(b"/") + b"/" + below if below else directory

@@ -1,0 +1,200 @@
+"""What names that may change mean while something is inside them: a tag that moves takes nothing away.
+
+When the kernel looks a name up once more and is told another node or an error, it drops the name, and with it all
+mounts below it in every mount namespace and the working directories there (fuse_dentry_revalidate, d_invalidate). So:
+
+    a tag has moved, is refused or is gone    its directory shows the image that it showed, whole, while a process works
+                                              or is rooted below it, or something is mounted there
+    a name above it is refused or is gone     it means what it meant, likewise
+
+Such an answer holds for a second. Once nothing is inside any more, the next look-up tells how things are. An open file
+or directory is no reason: its node goes on without its name. A process that comes in between the look and the answer
+loses its mounts; that moment lasts some milliseconds. Where a new image is to be had at once, its path by digest
+shows it, and that path never moves.
+
+Used by tree.py. Thread rule: any thread. The lock is held while it is decided whether a tag may move, which reads /proc
+but asks no registry, and only by threads that may wait.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Collection
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+
+from regfs.errors import Interrupted, MustWait, OutOfThreads, RegfsError
+from regfs.images.answers import Resolved
+from regfs.model.digest import Digest
+from regfs.patience import current
+from regfs.tree.node import FOREVER, Child, Directory, Found, Node
+from regfs.tree.repository import TagDirectory
+
+UsedDirectories = Callable[[], Collection[str] | None]
+"""Returns the directories that are in use, as absolute paths in the mount; None where that cannot be told."""
+
+_HELD_VALID_S = 1.0
+_MOST_VERDICTS = 1024
+# With these, the kernel keeps the name (EINTR since Linux 6.13, ENOMEM always), or the request is asked once more.
+_NO_ANSWERS = (MustWait, Interrupted, OutOfThreads)
+
+
+@dataclass(slots=True)
+class _Shown:
+    """The image that a tag's directory shows. *newer*: what the tag names now, while the directory keeps the old one.
+
+    *told*: what the journal has heard of it.
+    """
+
+    resolved: Resolved
+    is_held: bool = False
+    newer: Digest | None = None
+    told: str = ""
+
+
+class Inside:
+    """What the kernel was told about names that may change. Directories are named by their node ids."""
+
+    def __init__(
+        self,
+        used_directories: UsedDirectories,
+        note: Callable[[str], None],
+        *,
+        held_s: float = _HELD_VALID_S,
+    ) -> None:
+        """*note* hears, once each, that a tag has moved and something is still in the image that it named.
+
+        *held_s*: for how long the kernel may believe what is told for the sake of those inside.
+        """
+        self._used_directories = used_directories
+        self._note = note
+        self._held_s = held_s
+        self._deciding = threading.Lock()
+        self._answered: dict[int, dict[bytes, Node]] = {}
+        self._shown: dict[int, _Shown] = {}
+        self._used_until: dict[str, float] = {}
+
+    def lookup(self, parent: int, directory: Directory, name: bytes) -> Found:
+        """Return what *name* in *directory*, whose node is *parent*, is to mean for the kernel."""
+        text = os.fsdecode(name)
+        before = self._answered.get(parent, {}).get(name)
+        try:
+            found = self._through_here(parent, directory).lookup(text)
+        except _NO_ANSWERS:
+            raise
+        except RegfsError:
+            if before is None:
+                raise
+            if not self._is_used(_path(directory, text)):
+                self._answered.get(parent, {}).pop(name, None)
+                raise
+            return Found(before, self._held_s)
+        # Where a tag is gone or refused, its name may still be that of a repository, and is taken for one.
+        is_no_tag_now = isinstance(before, TagDirectory) and not isinstance(found.node, TagDirectory)
+        if before is not None and is_no_tag_now and self._is_used(_path(directory, text)):
+            return Found(before, self._held_s)
+        if found.valid_s != FOREVER:
+            self._answered.setdefault(parent, {})[name] = found.node
+        return found
+
+    def children(self, node: int, directory: Directory) -> list[Child]:
+        """Return what *directory*, whose node is *node*, lists."""
+        return self._through_here(node, directory).children()
+
+    def xattrs(self, node: int, directory: TagDirectory) -> dict[bytes, bytes]:
+        """Return what *directory* shows, and what it does not show yet; asks nothing."""
+        shown = self._shown.get(node)
+        if shown is None or not shown.is_held:
+            return directory.xattrs()
+        told = directory.xattrs(shown.resolved.digest)
+        if shown.newer is not None:
+            told[b"user.regfs.newer"] = str(shown.newer).encode()
+        return told
+
+    def forget(self, node: int, parent: int, name: bytes | None) -> None:
+        """Drop what is remembered of *node*, which the kernel has let go together with all that is below it."""
+        self._shown.pop(node, None)
+        self._answered.pop(node, None)
+        if name is not None and parent in self._answered:
+            self._answered[parent].pop(name, None)
+
+    def _through_here(self, node: int, directory: Directory) -> Directory:
+        """Return *directory*; a tag's asks here which image it is to show."""
+        if isinstance(directory, TagDirectory):
+            return replace(directory, resolve=partial(self._resolve, node, directory))
+        return directory
+
+    def _resolve(self, node: int, tag: TagDirectory) -> Resolved:
+        """Return the image that *tag* is to show: the one that it names, unless the one that it showed is in use."""
+        shown = self._shown.get(node)
+        try:
+            resolved = tag.repository.resolve(tag.tag)
+        except _NO_ANSWERS:
+            raise
+        except RegfsError as error:
+            if shown is None:
+                raise
+            return self._decide(node, tag, error)
+        if shown is None:
+            self._shown[node] = _Shown(resolved)
+        elif shown.resolved.digest == resolved.digest:
+            shown.resolved, shown.is_held, shown.newer = resolved, False, None
+        else:
+            return self._decide(node, tag, resolved)
+        return resolved
+
+    def _decide(self, node: int, tag: TagDirectory, now: Resolved | RegfsError) -> Resolved:
+        """Return the image that was shown if it is in use; else that of *now*, or raise it."""
+        below = f"{_path(tag)}/"
+        if not current().may_wait and not self._was_just_used(below):
+            raise MustWait(f"it is to be looked up whether something is inside {below}")
+        with self._deciding if current().may_wait else nullcontext():
+            shown = self._shown.get(node)
+            if isinstance(now, Resolved) and shown is not None and shown.resolved.digest == now.digest:
+                return now  # another thread has decided meanwhile
+            if shown is not None and self._is_used(below):
+                self._hold(shown, tag, now)
+                return shown.resolved._replace(expires=time.monotonic() + self._held_s)
+            if isinstance(now, RegfsError):
+                self._shown.pop(node, None)
+                raise now
+            self._shown[node] = _Shown(now)
+            return now
+
+    def _hold(self, shown: _Shown, tag: TagDirectory, now: Resolved | RegfsError) -> None:
+        shown.is_held = True
+        shown.newer = None if isinstance(now, RegfsError) else now.digest
+        what = f"is not to be had ({type(now).__name__})" if isinstance(now, RegfsError) else f"moved to {now.digest}"
+        if shown.told != what:
+            shown.told = what
+            old = shown.resolved.digest
+            self._note(f"the tag {tag.repository.name}:{tag.tag} {what}; {old} is still in use below {_path(tag)}")
+
+    def _is_used(self, path: str) -> bool:
+        """Tell whether something is in *path* or below it; only below it, where it ends with a slash.
+
+        Raises MustWait where /proc would have to be read by a thread that may not wait.
+        """
+        if self._was_just_used(path):
+            return True
+        if not current().may_wait:
+            raise MustWait(f"it is to be looked up whether something is inside {path}")
+        used = self._used_directories()
+        below = path.rstrip("/") + "/"
+        is_used = used is None or any(one == path or one.startswith(below) for one in used)
+        if is_used:
+            if len(self._used_until) >= _MOST_VERDICTS:
+                self._used_until.clear()
+            self._used_until[path] = time.monotonic() + self._held_s
+        return is_used
+
+    def _was_just_used(self, path: str) -> bool:
+        return self._used_until.get(path, 0.0) > time.monotonic()
+
+
+def _path(directory: Directory, name: str = "") -> str:
+    """Return the path in the mount of an invented *directory*, or of *name* in it: its key, but for the slashes."""
+    return "/" + f"{directory.key}/{name}".strip("/")
