@@ -34,7 +34,7 @@ from regfs.errors import (
     RegistryTimeout,
     RegistryUnavailable,
 )
-from regfs.model.names import RepositoryName
+from regfs.model.names import RepositoryName, canonical_registry
 from regfs.registry.challenge import Challenge, parse_challenges
 from regfs.registry.credentials import Credential, Credentials
 from regfs.registry.demand import Demand, readable_scopes
@@ -191,7 +191,7 @@ class Login:
     @property
     def remedy(self) -> str:
         """What to tell the user after the verdict: a registry says 401 for what is missing and for what is secret."""
-        host = self._endpoint.namespace or self._endpoint.host
+        host = canonical_registry(self._endpoint.host)
         if self._credential is None:
             faults = "".join(f"; {fault}" for fault in self._authenticator.credentials.faults)
             return f"; it does not exist, or needs a login (docker login {host}){faults}"
@@ -287,14 +287,20 @@ class Login:
 
     def _find_credential(self) -> Credential | None:
         credentials = self._authenticator.credentials
-        if self._upstream_repository is not None:
-            return credentials.for_repository(self._upstream_repository)
+        if self._own_repository is not None:
+            return credentials.for_repository(self._own_repository)
         return credentials.for_host(self._endpoint.host)
 
     @property
-    def _upstream_repository(self) -> RepositoryName | None:
-        """The repository whose registry is asked; None for a mirror, which is shown its own credentials alone."""
-        return self._repository if self._endpoint.upstream else None
+    def _own_repository(self) -> RepositoryName | None:
+        """The repository, where the registry itself is asked; None where another host is, by whatever file.
+
+        That host is shown its own credentials alone, be it a mirror or what hosts.toml and registries.conf put in the
+        registry's place.
+        """
+        if self._repository is None or canonical_registry(self._endpoint.host) != self._repository.registry:
+            return None
+        return self._repository
 
     def _credential_changed(self) -> bool:
         """Tell whether the credential is another one by now: a login was renewed, a helper has a new password.
@@ -304,7 +310,7 @@ class Login:
         if self._renewed or self._credential is None:
             return False
         self._renewed = True
-        repository = self._upstream_repository
+        repository = self._own_repository
         self._authenticator.credentials.forget(self._endpoint.host if repository is None else repository.registry)
         return self._find_credential() != self._credential
 

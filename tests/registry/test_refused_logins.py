@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import AccessDenied, ProtocolViolation
+from regfs.model.names import RepositoryName
 from regfs.registry.client import RegistryClient
 from tests.support.client_rig import Rig, basic, repository_of
 from tests.support.fault_server import Action, Connection, FaultServer, changed, reply
@@ -178,15 +179,12 @@ def test_a_new_login_of_a_helper_opens_what_its_old_one_did_not(rig: Rig) -> Non
     assert client.tags(repository_of(server)) == ["v1"]
 
 
-def test_a_secret_that_is_over_is_asked_for_under_the_name_of_the_registry(rig: Rig) -> None:
+def test_a_secret_that_is_over_is_asked_for_under_the_name_of_the_host(rig: Rig) -> None:
     registry = registry_of(tokens=False, users={"user": "S1"})
     server = rig.server(registry)
-    helper = Helper(rig.directory)
-    helper.gives("S1")
-    client = rig.client(server, environment=helper.environment)
+    helper, client = with_helper(rig, server)
     rig.hosts_toml("registry.example", f'server = "{server.url}"')
-    rig.write_config({"credHelpers": {"registry.example": "case"}})
-    repository = type(repository_of(server))("registry.example", "demo/app")
+    repository = RepositoryName("registry.example", "demo/app")
     client.tags(repository)
     registry.users = {"user": "S2"}
     helper.gives("S2")

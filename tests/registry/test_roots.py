@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from regfs.errors import NotFound, RegistryUnavailable
+from regfs.errors import AccessDenied, NotFound, RegistryUnavailable
+from regfs.model.names import RepositoryName
 from tests.support.client_rig import PACE, Rig, basic, repository_of, saw_no_secret
 from tests.support.fault_server import Action, Response, Seen, changed, close, raw, reply, silence
 from tests.support.memory_registry import MemoryRegistry, error
@@ -150,6 +151,18 @@ def test_the_root_is_asked_as_a_stranger_and_a_mirror_gets_its_own_login(rig: Ri
     assert saw_no_secret(mirror, USER[1], basic(*USER))
     assert mirror.paths(" /v2/$") == []
     assert server.headers("authorization", " /v2/$") == [None]
+
+
+def test_a_host_in_the_place_of_a_registry_does_not_get_the_registrys_login(rig: Rig) -> None:
+    server = rig.server(registry_of(MemoryRegistry, tokens=False))
+    client = rig.client(server, logins={"registry.example": USER})
+    rig.hosts_toml("registry.example", f'server = "{server.url}"')
+    repository = RepositoryName("registry.example", "demo/app")
+    with pytest.raises(AccessDenied, match=f"docker login {server.address}"):
+        client.tags(repository)
+    assert saw_no_secret(server, USER[1], basic(*USER))
+    rig.write_logins({server.address: USER})
+    assert client.tags(repository) == ["v1"]
 
 
 def test_a_mirror_below_a_path_is_asked_for_its_challenge_at_the_root(rig: Rig) -> None:
