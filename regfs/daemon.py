@@ -49,6 +49,8 @@ USAGE = 2
 _FUSEPY_VALID_S = 1.0
 # What can wait comes after the first questions, which nothing shall slow down.
 _LATER_S = 2.0
+# What was not used for so long is closed.
+_UNUSED_S = 300.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -199,12 +201,14 @@ class _Serving:
         self._environment = environment
         self._failure: MountFailure | OutOfThreads | None = None
         self._stops = 0
+        self._ended = threading.Event()
 
     def run(self, on_ready: Callable[[], None], report: Report) -> None:
         """Serve until the session ends; signals are handled here."""
         threading.Thread(target=self._serve, args=(on_ready,), name="regfs-session", daemon=True).start()
         while (event := self._events.wait()) != _Events.END:
             self._handle(event)
+        self._ended.set()
         self._notify("STOPPING=1")
         if self._failure is not None:
             report.failed(FAILED, str(self._failure))
@@ -241,6 +245,8 @@ class _Serving:
         if failure is not None:
             self._rooms.journal.record("the default registry", failure)
         building.clean_up(self._rooms)
+        while not self._ended.wait(_UNUSED_S):
+            self._rooms.layers.tables.close_unused()
 
     def _handle(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):

@@ -85,8 +85,14 @@ class Rooms:
         numbers = ImageNumbers(self.cache / "inode-numbers.sqlite")
         inode_numbers = InodeNumbers(numbers.number, only_32_bits=config.inode32)
         usage = CacheUsage(self.cache, lambda wait_s: self.layers.budget.standing(wait_s=wait_s))
-        inside = Inside(used_directories, self.journal.note)
-        return Tree(root, numbers=inode_numbers, open_content=self.contents.open, cache=usage, inside=inside)
+        return Tree(
+            root,
+            numbers=inode_numbers,
+            open_content=self.contents.open,
+            cache=usage,
+            inside=Inside(used_directories, self.journal.note),
+            tables=self.layers.tables,
+        )
 
     def _fetching(self) -> str:
         """Return what is being fetched and unpacked now, for `regfs status`."""
@@ -115,6 +121,7 @@ class Rooms:
             self.layers.settle()
         except CacheFailure as failure:
             log.warning("%s", failure)
+        self.layers.close()
         if self._temporary is not None:
             self._temporary.cleanup()
 

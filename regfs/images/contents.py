@@ -27,12 +27,13 @@ from regfs.rootfs.rootfs import Rootfs
 from regfs.rootfs.row_tree import RowTree
 from regfs.rootfs.single_layer import LayerTree
 from regfs.stats import Stats
-from regfs.store.content import Content, OpenContent
+from regfs.store.content import Content, Nothing, OpenContent
 from regfs.store.layer_index import LayerIndex
 from regfs.store.layer_store import LayerStore
 from regfs.store.locks import touch
 from regfs.store.merged_index import MergedIndex
 from regfs.store.single_flight import Flights, Landed
+from regfs.store.sums import is_as_written
 from regfs.store.work_locks import LOCKS, WorkLocks
 
 log = logging.getLogger(__name__)
@@ -93,43 +94,75 @@ class Contents:
     def open(self, content: Content) -> OpenContent:
         """Return the opened *content* of a file of a tree that was given out.
 
-        Where its file is gone (somebody deleted it, or it was damaged and dropped), the layers in use that miss files
-        are passed again first: waits for that, and raises what it brings. Raises CacheFailure where that does not help.
+        Where its file is gone (somebody deleted it, or it was damaged and dropped), its layer is passed again first:
+        waits for that, and raises what it brings. Raises CacheFailure where that does not help.
         """
         try:
             return self._store.open_content(content)
         except CacheDamaged as failure:
+            layer = None if isinstance(content, Nothing) else content.layer
+            index = self._indexes.get(layer) if layer is not None else None
+            blob = self._blobs.get(index) if index is not None else None
+            if blob is None:
+                raise
             log.warning("%s", failure)
-        for blob in list(self._blobs.values()):
-            if not self._store.is_whole(blob.diff_id):
-                # The open index stays the right one: the rows of a layer are a function of its bytes.
-                self._flights.run(blob.key, partial(self._pass, blob), streams=True)
+        if not self._store.is_whole(blob.diff_id):
+            # The index in use stays the right one: the rows of a layer are a function of its bytes.
+            self._flights.run(blob.key, partial(self._pass, blob), streams=True)
         return self._store.open_content(content)
 
     # Layers.
 
     def _index(self, blob: LayerBlob) -> LayerIndex:
-        index = self._indexes.get(blob.diff_id) or self._open_index(blob)
+        index = self._checked_index(blob)
         with _named(blob.origin):
             return index or self._flights.run(blob.key, lambda: self._pass(blob), streams=True)
 
-    def _open_index(self, blob: LayerBlob) -> LayerIndex | None:
+    def _find_index(self, blob: LayerBlob) -> LayerIndex | None:
+        """Return the index of a layer that is here; it is opened when it is first asked."""
+        index = self._indexes.get(blob.diff_id)
+        if index is None:
+            try:
+                index = self._store.index(blob.diff_id, make_again=partial(self._pass_again, blob))
+            except NotFound:
+                return None
+            index = self._indexes.setdefault(blob.diff_id, index)
+            self._blobs[index] = blob
+        return index
+
+    def _checked_index(self, blob: LayerBlob) -> LayerIndex | None:
+        """Return the same, opened; None where its file is gone or damaged. Raises CacheFailure."""
+        index = self._find_index(blob)
+        if index is None or not self._store.is_passed(blob.diff_id):
+            return None
         try:
-            index = self._store.open_index(blob.diff_id)
+            index.open_now()
         except NotFound:
             return None
         except CacheDamaged as failure:  # any other failure says nothing about the file, and is the caller's
-            log.warning("%s; the layer is passed again", failure)
+            self._drop_damaged(blob, failure)
+            return None
+        return index
+
+    def _pass_again(self, blob: LayerBlob, failure: CacheFailure) -> None:
+        """Bring back the layer of an index that is in use: its file was deleted, or proved damaged."""
+        if isinstance(failure, CacheDamaged):
+            self._drop_damaged(blob, failure)
+        if not self._store.is_passed(blob.diff_id):
+            log.warning("%s; the layer is fetched again", failure)
+            with _named(blob.origin):
+                self._flights.run(blob.key, partial(self._pass, blob), streams=True)
+
+    def _drop_damaged(self, blob: LayerBlob, failure: CacheDamaged) -> None:
+        path = self._store.index_path(blob.diff_id)
+        if not is_as_written(self._store.root, path):  # else another thread or daemon has put the right one there
+            log.warning("%s; the layer is dropped", failure)
             with suppress(CacheFailure):
                 self._store.drop(blob.diff_id)
-            return None
-        index = self._indexes.setdefault(blob.diff_id, index)
-        self._blobs[index] = blob
-        return index
 
     def _pass(self, blob: LayerBlob, niceness: int = 0) -> LayerIndex:
         self._passes.run(blob, niceness)
-        index = self._open_index(blob)
+        index = self._find_index(blob)
         if index is None:
             raise CacheFailure(f"layer {blob.diff_id} vanished from the cache while it was opened")
         return index
@@ -138,24 +171,40 @@ class Contents:
 
     def _open_merged(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs | None:
         """Return the merged image if its table and all its layers are here."""
-        indexes = []
-        for blob in blobs:
-            index = self._indexes.get(blob.diff_id) or self._open_index(blob)
-            if index is None:
-                return None
-            indexes.append(index)
         path = self._merges.path(chain)
+        indexes = [index for blob in blobs if (index := self._find_index(blob)) is not None]
+        if len(indexes) < len(blobs):
+            return None
         try:
-            merged = MergedIndex.open(path)
+            use = self._store.uses.announce(path)
+            make_again = partial(self._merge_again, chain, blobs)
+            merged = MergedIndex(path, tables=self._store.tables, use=use, make_again=make_again)
+            merged.open_now()
         except NotFound:
             return None
         except CacheDamaged as failure:
-            log.warning("%s; the image is merged again", failure)
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+            self._drop_damaged_table(path, failure)
             return None
         touch(path)
-        return self._merged.setdefault(chain, Rootfs(merged, indexes, diff_ids=[blob.diff_id for blob in blobs]))
+        diff_ids = [blob.diff_id for blob in blobs]
+        return self._merged.setdefault(chain, Rootfs(merged, indexes, diff_ids=diff_ids, tables=self._store.tables))
+
+    def _merge_again(self, chain: Digest, blobs: Sequence[LayerBlob], failure: CacheFailure) -> None:
+        """Bring back the merged table of an image that is in use: its file was deleted, or proved damaged."""
+        path = self._merges.path(chain)
+        if isinstance(failure, CacheDamaged):
+            self._drop_damaged_table(path, failure)
+        if not path.exists():
+            log.warning("%s; the image is merged again", failure)
+            layers = tuple(blob.key for blob in blobs)
+            flight = ("rootfs", chain, layers)
+            self._flights.run(flight, lambda: self._merge(chain, blobs), streams=True, parts=layers)
+
+    def _drop_damaged_table(self, path: Path, failure: CacheDamaged) -> None:
+        if not is_as_written(self._store.root, path):
+            log.warning("%s; it is made again", failure)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def _merge(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs:
         held = self._pass_all(blobs)  # while they are in use, no layer is evicted
@@ -176,7 +225,7 @@ class Contents:
         under_way: set[Future[Landed[LayerIndex]]] = set()
         # The biggest first: it decides when all are done.
         for blob in sorted(blobs, key=lambda blob: -blob.descriptor.size):
-            index = self._indexes.get(blob.diff_id) or self._open_index(blob)
+            index = self._checked_index(blob)
             if index is None:
                 missing.append(blob)
             else:

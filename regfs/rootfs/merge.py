@@ -52,17 +52,17 @@ def merge(layers: Sequence[LayerIndex], destination: Path) -> None:
         with closing(WorkingTree(row_of)) as tree:
             for number, index in enumerate(layers):
                 LayerApplication(tree, number, index=index).run()
-            _write(tree, destination)
+            _write(tree, destination, row_counts=[index.last_row() + 1 for index in layers])
     except sqlite3.Error as error:
         raise CacheFailure(f"merging into {destination}: {error}") from error
 
 
-def _write(tree: WorkingTree, destination: Path) -> None:
+def _write(tree: WorkingTree, destination: Path, *, row_counts: Sequence[int]) -> None:
     """Write the finished tree in the order of readers, with the link counts that it has."""
     writer = MergedIndexWriter(destination)
     try:
         tree.write(writer.path)
         root = with_nlink(tree.root_attributes, 2 + tree.count_subdirectories(ROOT))
-        writer.finish(tree.root_node, root)
+        writer.finish(tree.root_node, root, row_counts=row_counts)
     finally:
         writer.abandon()

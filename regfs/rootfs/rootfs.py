@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import accumulate
 
 from regfs.errors import IsADirectory, NotADirectory, NotASymlink, NotFound
@@ -18,35 +17,38 @@ from regfs.model.attributes import is_directory, mode_of, size_of
 from regfs.model.digest import Digest
 from regfs.model.layer_entry import Row, unpack_xattrs
 from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK, node_key
-from regfs.rootfs.known_names import KnownNames
+from regfs.rootfs.directory_cache import DirectoryCache
 from regfs.store.content import Content, Packed, content_of
 from regfs.store.layer_index import LayerIndex
 from regfs.store.merged_index import MergedDirectory, MergedIndex
-
-_DIRECTORIES_KEPT = 4096
+from regfs.store.open_tables import OpenTables
 
 
 class Rootfs:
     """The merged tree of an image; see RowTree for what each method promises."""
 
-    def __init__(self, merged: MergedIndex, layers: Sequence[LayerIndex], *, diff_ids: Sequence[Digest]) -> None:
-        """Show *merged*, which was made of *layers* (base first), whose diff ids are *diff_ids*."""
+    def __init__(
+        self, merged: MergedIndex, layers: Sequence[LayerIndex], *, diff_ids: Sequence[Digest], tables: OpenTables
+    ) -> None:
+        """Show *merged*, which was made of *layers* (base first), whose diff ids are *diff_ids*.
+
+        *tables* bounds what is remembered of it, as it bounds which tables are open.
+        """
         self._merged = merged
         self._layers = layers
         self._diff_ids = diff_ids
         self.root = merged.root
         # Listing a directory asks six times about it and its parent; nothing in a merged table ever changes.
-        self._known = lru_cache(_DIRECTORIES_KEPT)(merged.directory)
-        self._names = KnownNames(self._known, merged.children)
+        self._cache = DirectoryCache(merged, tables)
 
     def first_rows(self) -> dict[int, int]:
         """Return how many rows are before those of each layer; what the merge invented comes last."""
-        counts = [layer.last_row() + 1 for layer in self._layers]
+        counts = self._merged.row_counts()
         return dict(enumerate(accumulate(counts[:-1], initial=0))) | {INVENTED_LAYER: sum(counts)}
 
     def lookup(self, node: int, name: bytes) -> tuple[int, bytes]:
         """Return node and attributes of the entry *name*. Raises NotFound, NotADirectory."""
-        names = self._names.of(node)
+        names = self._cache.names(node)
         found = self._merged.lookup(node, name) if names is None else names.get(name)
         if found is None:
             self._directory(node)
@@ -55,7 +57,7 @@ class Rootfs:
 
     def attributes(self, node: int) -> bytes:
         """Return the attributes of *node*."""
-        directory = self._known(node)
+        directory = self._cache.directory(node)
         if directory is not None:
             return directory.attributes
         return self._merged.link(node) or self._row(node).attributes
@@ -111,7 +113,7 @@ class Rootfs:
         ]
 
     def _directory(self, node: int) -> MergedDirectory:
-        directory = self._known(node)
+        directory = self._cache.directory(node)
         if directory is None:
             raise NotADirectory(f"node {node:#x} is no directory")
         return directory

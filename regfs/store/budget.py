@@ -9,9 +9,11 @@ first, in one piece:
     a merged table
     a blob
 
-What is in use by any process stays (locks.py), so that a layer that is open never loses a file that it may still be
-asked for; merged tables and blobs could be read on after their unlink, but then they would only be made again. Beside
-the limit, a twentieth of the disk stays free, whoever fills it.
+What is in use by any process stays (uses.py), so that an image that is open never loses a file that it may still be
+asked for. In use are the images that a process works with: those of which a file or directory is open, and those that
+it visited last. What the kernel merely remembers is not: else a limit could not hold for a mount that visits thousands
+of images. What was evicted is fetched again when it is asked for. Beside the limit, a twentieth of the disk stays
+free, whoever fills it.
 
 Used by the other modules of the store, daemons and verbs. Thread rule: any thread; any number of processes.
 """
@@ -24,7 +26,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +36,7 @@ from regfs.store.inventory import INDEX, MERGED, CachedFile, Inventory, take_inv
 from regfs.store.locks import changing, claimed
 from regfs.store.sums import SUFFIX as SUMS
 from regfs.store.sums import load_sums
+from regfs.store.uses import LivingUses
 from regfs.threads import start_thread
 
 log = logging.getLogger(__name__)
@@ -61,7 +64,7 @@ class Standing(NamedTuple):
 
 
 class _Unit(NamedTuple):
-    """What is evicted together: *guard* is the file that whoever uses it has locked, and that goes first."""
+    """What is evicted together: *guard* is the file that its uses name (uses.py), and that goes first."""
 
     guard: CachedFile
     others: tuple[CachedFile, ...] = ()
@@ -69,10 +72,14 @@ class _Unit(NamedTuple):
 
 
 class Budget:
-    """The budget of the cache at *root*. *limit* in bytes; 0: as little as possible; None: the default."""
+    """The budget of the cache at *root*. *limit* in bytes; 0: as little as possible; None: the default.
 
-    def __init__(self, root: Path, *, limit: int | None = None) -> None:
+    *let_go* is called where all that is left is in use: it gives up what this process used lately.
+    """
+
+    def __init__(self, root: Path, *, limit: int | None = None, let_go: Callable[[], object] = lambda: None) -> None:
         self._root = root
+        self._let_go = let_go
         self.limit = limit
         self._lock = threading.Lock()
         self._allowed = 0
@@ -168,9 +175,13 @@ class Budget:
                 self._evict(found.size, unused_for_ns=_LATELY_NS)
                 room = self._room(take_inventory(self._root))
             # Other writers may take what was freed for this one: then once more, as long as something goes.
+            has_let_go = False
             while room < size:
                 if not self._evict(size - room + min(_SLACK, self._limit(found) // 16)):
-                    raise CacheFull(self._full(size))
+                    if has_let_go:
+                        raise CacheFull(self._full(size))
+                    self._let_go()
+                    has_let_go = True
                 room = self._room(take_inventory(self._root))
         step = _STEP if self.limit == 0 else max(room // 4, min(_STEP, self._limit(found) // _STEPS))
         return max(size, min(room, step))
@@ -209,6 +220,7 @@ class Budget:
         """Free *wanted* bytes or what can be freed, and what nobody owns; return the bytes freed. Raises OSError."""
         freed = 0
         now_ns = time.time_ns()
+        uses = LivingUses(self._root)
         with changing(self._root):
             found = take_inventory(self._root)
             freed += sum(map(_remove_dead, found.under_way))
@@ -221,13 +233,14 @@ class Budget:
                     break
                 if 0 <= now_ns - unit.guard.used_ns < unused_for_ns:
                     continue
-                with claimed(unit.guard.path) as is_ours:
+                with uses.claimed(unit.guard.path) as is_ours:
                     if not is_ours:
                         continue
-                    freed += sum(map(_remove, (unit.guard, *unit.others)))
-                    counts.subtract(unit.objects)
-                    gone = (found.objects[name] for name in unit.objects if not counts[name] and name in found.objects)
-                    freed += sum(map(_remove, gone))
+                    freed += _remove(unit.guard)  # whoever looks from here on does not find it
+                freed += sum(map(_remove, unit.others))
+                counts.subtract(unit.objects)
+                gone = (found.objects[name] for name in unit.objects if not counts[name] and name in found.objects)
+                freed += sum(map(_remove, gone))
         self._note(found.size - freed)
         if freed:
             log.info("%d bytes of the cache were freed", freed)

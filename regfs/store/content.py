@@ -9,11 +9,11 @@ Thread rule: an OpenContent may be read by any thread at once (pread keeps no po
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import NamedTuple
 
 from regfs.errors import CacheFailure
 from regfs.model.digest import Digest
+from regfs.store.packs import Pack
 
 
 class Nothing(NamedTuple):
@@ -31,10 +31,11 @@ class Packed(NamedTuple):
 
 
 class Object(NamedTuple):
-    """A file of its own, named by the hexadecimal sha256 of its bytes."""
+    """A file of its own, named by the hexadecimal sha256 of its bytes. *layer* is one that it is a file of."""
 
     sha256: str
     size: int
+    layer: Digest | None = None
 
 
 Content = Nothing | Packed | Object
@@ -46,29 +47,13 @@ def content_of(layer: Digest, content: int | bytes | None, size: int) -> Content
         return Nothing()
     if isinstance(content, int):
         return Packed(layer, content, size)
-    return Object(content.hex(), size)
-
-
-class Pack:
-    """An open pack, closed when nobody refers to it any more: whoever reads from it, or whoever will."""
-
-    __slots__ = ("fd", "size")
-
-    def __init__(self, path: Path) -> None:
-        """Raises OSError."""
-        self.fd = -1
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.size = os.fstat(self.fd).st_size
-
-    def __del__(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
+    return Object(content.hex(), size, layer)
 
 
 class OpenContent:
     """The bytes `[start, start + size)` of an open file."""
 
-    __slots__ = ("_fd", "_pack", "_start", "size")
+    __slots__ = ("_fd", "_pack", "_start", "keeps", "size")
 
     keep_cache = True  # these bytes never change, and who has read them may keep them
 
@@ -78,6 +63,8 @@ class OpenContent:
         self._start = start
         self._pack = pack
         self.size = size
+        # What must not be let go while the file is open: the tree that it is in, whose layers are in use then.
+        self.keeps: object = None
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return exactly *size* bytes from *offset*, fewer only where the file ends. Raises CacheFailure."""
@@ -113,7 +100,7 @@ class OpenContent:
         self.size = 0
         if self._pack is None and fd >= 0:
             os.close(fd)
-        self._pack = None
+        self._pack = self.keeps = None
 
     def _pread(self, offset: int, size: int) -> bytes:
         try:

@@ -56,6 +56,16 @@ def read_failure(path: Path, error: sqlite3.Error | MemoryError) -> CacheFailure
     return kind(f"{path}: {error}")
 
 
+def is_exhausted(failure: CacheFailure) -> bool:
+    """Tell whether the process was out of descriptors or memory: then it may help to close something."""
+    cause = failure.__cause__
+    if isinstance(cause, OSError):
+        return cause.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+    # SQLite says no more than that it cannot open a file; that the file is there was looked at before.
+    code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN) & _PRIMARY_CODE
+    return isinstance(cause, MemoryError) or (isinstance(cause, sqlite3.Error) and code == sqlite3.SQLITE_CANTOPEN)
+
+
 def table_failure(path: Path, error: sqlite3.Error) -> CacheFailure:
     """Return the same for an error of a table that is being written."""
     is_full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL

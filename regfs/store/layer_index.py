@@ -7,26 +7,22 @@ Row 0 is the layer's root. For a hard link (inode != row) the last four columns 
 inode's. A row with parent -1 has no name any more and is there as the inode of links. model/layer_entry.py tells what
 the columns mean. Used by the pass (writer), by rootfs/ and the layers' own trees (reader).
 
-Thread rule: a LayerIndex may be used by any thread, one connection behind a lock (3 us a look-up, most of it SQLite's,
-so that a connection for each thread would cost more memory than it saves time). A writer is used by one thread after
-the other.
+Thread rule: a LayerIndex may be used by any thread (table.py). A writer is used by one thread after the other.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
-from weakref import finalize
 
 from regfs.errors import NotFound
 from regfs.model.attributes import with_nlink
 from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row
-from regfs.store.failures import read_failure, table_failure
-from regfs.store.locks import Hold
-from regfs.store.table import check_header, open_table
+from regfs.store.failures import table_failure
+from regfs.store.open_tables import OpenTables
+from regfs.store.table import MakeAgain, Table, check_header
+from regfs.store.uses import Use
 
 __all__ = ["ROOT_ROW", "EntryFlag", "LayerIndex", "LayerIndexWriter", "Row"]
 
@@ -54,47 +50,36 @@ ORDER BY row LIMIT ?
 _CONTENTS = "SELECT content, attributes FROM entries WHERE content IS NOT NULL"
 _INSERT = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _BATCH = 1000
+_CACHE_SIZE = 2000 << 10
 _DEEPEST = 2048  # components of a path of PATH_MAX bytes
 _NEAR = 64
 _Stored = tuple[int, int, bytes, int, int, bytes, int | bytes | None, bytes | None, bytes | None]
 
 
-class LayerIndex:
+class LayerIndex(Table):
     """Reads the index of one layer. Every method answers from disk or memory and never waits; any thread."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, hold: Hold) -> None:
-        self._connection = connection
-        # One for all questions: to make a cursor takes a fifth of the time that a question takes.
-        self._cursor = connection.cursor()
-        # A connection of Python's sqlite3 is part of a circle (its cache of statements): left to the garbage collector,
-        # a table that nobody uses any more would stay open for hours. Not by __del__: while that runs, a weak reference
-        # still gives the object out, and a connection that is used while it is closed is a crash.
-        finalize(self, connection.close).atexit = False
-        self._path = path
-        self._hold = hold
-        self._lock = threading.Lock()
+    def __init__(
+        self,
+        path: Path,
+        *,
+        tables: OpenTables | None = None,
+        use: Use | None = None,
+        make_again: MakeAgain | None = None,
+    ) -> None:
+        """Read the index at *path*, which is opened when it is first asked; see Table."""
+        super().__init__(path, _check, cache_size=_CACHE_SIZE, tables=tables, use=use, make_again=make_again)
 
     @classmethod
     def open(cls, path: Path) -> LayerIndex:
-        """Return the index at *path*; its layer stays in the cache until it is closed or nobody refers to it any more.
+        """Return the index at *path*, which nothing keeps from eviction.
 
         Raises NotFound where there is no such file, CacheDamaged where it is not an index of this version (torn by a
         crash, or another release's), CacheFailure where it cannot be opened now.
         """
-        hold = Hold(path)
-        connection, _ = open_table(path, _check)
-        return cls(connection, path, hold)
-
-    def close(self) -> None:
-        """Close the file; nothing may be asked afterwards."""
-        with self._lock:
-            self._connection.close()
-        self._hold.release()
-
-    @property
-    def path(self) -> Path:
-        """Where the file is."""
-        return self._path
+        index = cls(path)
+        index.open_now()
+        return index
 
     def lookup(self, parent: int, name: bytes) -> Row | None:
         """Return the entry *name* of the directory row *parent*, or None."""
@@ -104,7 +89,7 @@ class LayerIndex:
         """Return the row of that number. Raises NotFound."""
         found = self._one(_BY_ROW, (row,))
         if found is None:
-            raise NotFound(f"{self._path}: no row {row}")
+            raise NotFound(f"{self.path}: no row {row}")
         return found
 
     def inode(self, row: Row) -> Row:
@@ -115,7 +100,7 @@ class LayerIndex:
         """Return attributes and content of the row of that number: what opening a file wants. Raises NotFound."""
         found = self._query(_STORED, (row,))
         if not found:
-            raise NotFound(f"{self._path}: no row {row}")
+            raise NotFound(f"{self.path}: no row {row}")
         inode, attributes, content = found[0]
         return (attributes, content) if inode == row else self.stored(inode)
 
@@ -163,19 +148,6 @@ class LayerIndex:
         """Return how many rows there are."""
         return int(self._query("SELECT count(*) FROM entries", ())[0][0])
 
-    def _batches(self, sql: str) -> Iterator[Any]:
-        with self._lock:
-            cursor = self._connection.execute(sql)
-        while True:
-            with self._lock:
-                try:
-                    batch = cursor.fetchmany(_BATCH)
-                except (sqlite3.Error, MemoryError) as error:
-                    raise read_failure(self._path, error) from error
-            if not batch:
-                return
-            yield from batch
-
     def _one(self, sql: str, values: tuple[int | bytes, ...]) -> Row | None:
         rows = self._query(sql, values)
         if not rows:
@@ -194,14 +166,6 @@ class LayerIndex:
             else:
                 complete.append(Row._make(found))
         return complete
-
-    # Rows come from SQLite untyped: each caller says what its statement selects.
-    def _query(self, sql: str, values: tuple[int | bytes, ...]) -> list[Any]:
-        with self._lock:
-            try:
-                return self._cursor.execute(sql, values).fetchall()
-            except (sqlite3.Error, MemoryError) as error:
-                raise read_failure(self._path, error) from error
 
 
 class LayerIndexWriter:
@@ -289,6 +253,5 @@ def _stored(row: Row) -> Row:
 def _check(connection: sqlite3.Connection, size: int) -> None:
     """Raise ValueError or sqlite3.Error unless this is an index of ours, of *size* bytes, with a root."""
     check_header(connection, size, application_id=APPLICATION_ID, version=VERSION)
-    connection.execute("PRAGMA cache_size = -2000")
     if connection.execute("SELECT count(*) FROM entries WHERE row = 0").fetchone()[0] != 1:
         raise ValueError("it has no root")

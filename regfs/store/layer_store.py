@@ -3,46 +3,47 @@
     layers/<diff id>.index  layers/<diff id>.pack     one layer; where the index is, the layer is whole
     layers/<diff id>.sums                              what its files were when they were written (sums.py)
     objects/<hh>/<hex>                                 a file of 256 KiB or more by its sha256, shared by all layers
-    young/<token>                                      what may not be on the disk yet
-    passes/<token>…                                    a pass under way (layer_writer.py)
+    young/<token>                                      what may not be on the disk yet (young.py)
+    uses/<token>                                       what a process uses (uses.py)
+    passes/<token>…                                    a pass under way (pass_directories.py)
 
-**Visible first, durable after.** Syncing a gigabyte takes seconds, which nobody shall wait for; but a file that was
-renamed before its bytes were on the disk may be empty after a power cut, or full of zeros. So before the renames a
-young marker with the boot's id and all the names goes to the disk (one small fsync). Later settle() syncs the whole
-file system once and removes the markers that were there before it. A crash of ours in between loses nothing: the
-kernel has the bytes. After a crash of the machine recover() finds markers of another boot, looks at each object they
-name, and removes layers that they name.
+A layer is visible first and durable after: young.py says how that survives a crash. What is opened is closed again when
+the process has too much open (open_tables.py), and opened when it is asked.
 
 Used by the images room. Thread rule: any thread; several daemons may share the directory.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
+import errno
 import logging
 import os
-import secrets
-import shutil
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 from weakref import finalize
 
-from regfs.errors import CacheDamaged, CacheFailure, InvalidName, OutOfThreads
+from regfs.errors import CacheDamaged
 from regfs.model.digest import Digest
 from regfs.store.budget import Budget
-from regfs.store.content import Content, Nothing, OpenContent, Pack, Packed, empty
+from regfs.store.content import Content, Nothing, OpenContent, Packed, empty
 from regfs.store.failures import cache_failure, failures_of
 from regfs.store.layer_index import LayerIndex
 from regfs.store.layer_writer import LayerWriter
 from regfs.store.locks import changing, touch
+from regfs.store.open_tables import OpenTables
+from regfs.store.packs import Packs
+from regfs.store.pass_directories import pass_directory, sweep_passes
 from regfs.store.sums import SUFFIX as SUMS
 from regfs.store.sums import format_sums, load_sums, sha256_of
-from regfs.threads import start_thread
+from regfs.store.table import MakeAgain
+from regfs.store.uses import Uses, sweep_uses
+from regfs.store.young import YoungLayers
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -53,20 +54,24 @@ def boot_id() -> str:
 
 
 class LayerStore:
-    """The layers below *root*. *boot* is this boot's id; *limit* the most that the cache may hold (budget.py)."""
+    """The layers below *root*. *boot* is this boot's id; *limit* the most that the cache may hold (budget.py).
 
-    def __init__(self, root: Path, *, boot: str = "", limit: int | None = None) -> None:
+    *tables* bounds what the process has open: one for all stores and trees of it.
+    """
+
+    def __init__(
+        self, root: Path, *, boot: str = "", limit: int | None = None, tables: OpenTables | None = None
+    ) -> None:
         self.root = root
-        self.budget = Budget(root, limit=limit)
+        self.tables = tables or OpenTables()
+        self.budget = Budget(root, limit=limit, let_go=self.tables.close_idle)
         self.boot = boot or boot_id()
         self._layers = root / "layers"
         self._objects = root / "objects"
-        self._young = root / "young"
+        self._young = YoungLayers(root / "young", boot=self.boot)
         self._passes = root / "passes"
-        self._lock = threading.Lock()
-        self._packs: dict[Digest, Pack] = {}
-        self._settling = False
-        self._settle_again = False
+        self.uses = Uses(root)
+        self._packs = Packs(self.pack_path, self.tables)
 
     def index_path(self, diff_id: Digest) -> Path:
         """Return where the layer's index is, whether it is there or not."""
@@ -87,15 +92,23 @@ class LayerStore:
         """Tell whether the layer is here."""
         return self.index_path(diff_id).exists()
 
-    def open_index(self, diff_id: Digest) -> LayerIndex:
-        """Return the layer's index; as long as it is there, so are the layer's files.
+    def index(self, diff_id: Digest, *, make_again: MakeAgain | None = None) -> LayerIndex:
+        """Return the layer's index, opened when it is first asked; no file of the layer is evicted while it is there.
 
-        Raises NotFound, CacheFailure (drop and pass again).
+        *make_again* brings the layer back where somebody deleted it all the same (see Table). Raises NotFound,
+        CacheFailure.
         """
-        index = LayerIndex.open(self.index_path(diff_id))
-        touch(self.index_path(diff_id))
+        path = self.index_path(diff_id)
+        index = LayerIndex(path, tables=self.tables, use=self.uses.announce(path), make_again=make_again)
+        touch(path)
         # The pack may be evicted after its index is gone; an open one would keep its room on the disk taken.
-        finalize(index, self._packs.pop, diff_id, None)
+        finalize(index, self._packs.drop, diff_id).atexit = False
+        return index
+
+    def open_index(self, diff_id: Digest) -> LayerIndex:
+        """Return the same, opened. Raises CacheDamaged too: drop the layer and pass it again."""
+        index = self.index(diff_id)
+        index.open_now()
         return index
 
     def is_whole(self, diff_id: Digest) -> bool:
@@ -117,14 +130,15 @@ class LayerStore:
         if isinstance(content, Nothing):
             return empty()
         if isinstance(content, Packed):
-            pack = self._pack(content.layer)
+            pack = self._packs.find(content.layer) or self._opened(
+                self.pack_path(content.layer), lambda _: self._packs.open(content.layer)
+            )
             if content.offset + content.size > pack.size:
                 self.drop(content.layer)
                 raise CacheDamaged(f"{self.pack_path(content.layer)}: cut off after {pack.size} bytes")
             return OpenContent(pack.fd, content.size, start=content.offset, pack=pack)
         path = self.object_path(content.sha256)
-        with _damaged_if_gone(path):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = self._opened(path, _open_to_read)
         size = os.fstat(fd).st_size
         if size != content.size:
             os.close(fd)
@@ -138,14 +152,15 @@ class LayerStore:
 
         Its objects may be other layers' too: the budget removes those that nobody needs. Raises CacheFailure.
         """
-        self._packs.pop(diff_id, None)
+        self._packs.drop(diff_id)
         with changing(self.root), failures_of(self.index_path(diff_id)):
             for path in (self.index_path(diff_id), self.pack_path(diff_id), self._sums_path(diff_id)):
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the packs that were read from; who is reading goes on."""
+        """Let go of the packs that were read from, and of what is in use; files that are being read stay open."""
         self._packs.clear()
+        self.uses.close()
 
     @contextmanager
     def begin_layer(self, size: int = 0) -> Iterator[LayerWriter]:
@@ -154,7 +169,7 @@ class LayerStore:
         *size* is what it will take at least. Raises CacheFailure, at once where there is not that much room.
         """
         self.budget.reserve(size)
-        with self._pass_directory() as directory:
+        with pass_directory(self._passes) as directory:
             writer = LayerWriter(directory, object_path=self.object_path, reserve=self.budget.reserve)
             try:
                 yield writer
@@ -164,15 +179,7 @@ class LayerStore:
     def publish(self, writer: LayerWriter, diff_id: Digest) -> None:
         """Make the layer visible, its digests having been found right. Raises CacheFailure; then it is not visible."""
         writer.finish()
-        marker = self._young / secrets.token_hex(8)
-        names = {"boot": self.boot, "layer": str(diff_id), "objects": sorted(writer.objects)}
-        with failures_of(marker):
-            self._young.mkdir(parents=True, exist_ok=True)
-            # Under another name first: a recover() of another process removes what it finds torn.
-            written = writer.index.with_suffix(".marker")
-            _write_durably(written, json.dumps(names).encode())
-            written.rename(marker)
-            _sync_directory(self._young)
+        self._young.mark(diff_id, writer.objects, beside=writer.index.with_suffix(".marker"))
         sums = self._write_sums(writer, diff_id)
         with changing(self.root):
             for name, path in writer.objects.items():
@@ -191,46 +198,6 @@ class LayerStore:
             path.write_bytes(format_sums(sums))
         return path
 
-    def settle(self) -> None:
-        """Wait until all that is visible now is on the disk, and remove its markers. Takes as long as the disk does.
-
-        A marker is written when all bytes of its layer are, so that a sync after it covers them. Raises CacheFailure.
-        """
-        with failures_of(self._young):
-            markers = _files_in(self._young)
-            if markers:
-                _sync_file_system(self._young)
-            for marker in markers:
-                marker.unlink(missing_ok=True)
-
-    def settle_soon(self) -> None:
-        """Let a thread settle; one at a time, and once more for what became visible meanwhile.
-
-        A verb that ends before it has settled calls settle() itself.
-        """
-        with self._lock:
-            self._settle_again = True
-            if self._settling:
-                return
-            try:
-                start_thread(self._settle_while_asked, name="settle")
-            except OutOfThreads as shortage:
-                log.warning("what was cached lately may not survive a power cut: %s", shortage)
-            else:
-                self._settling = True
-
-    def _settle_while_asked(self) -> None:
-        while True:
-            with self._lock:
-                if not self._settle_again:
-                    self._settling = False
-                    return
-                self._settle_again = False
-            try:
-                self.settle()
-            except CacheFailure as failure:
-                log.warning("what was cached lately may not survive a power cut: %s", failure)
-
     def recover(self) -> None:
         """Remove what a crash of the machine may have torn, before anything of the cache is used.
 
@@ -238,27 +205,9 @@ class LayerStore:
         CacheFailure where the directory cannot be used.
         """
         with failures_of(self.root):
-            for marker in _files_in(self._young):
-                self._recover_marker(marker)
+            self._young.recover(self._drop_torn)
 
-    def sweep(self) -> None:
-        """Remove what dead passes left; living ones, of any daemon, are not touched. Raises CacheFailure."""
-        with failures_of(self._passes):
-            for directory in self._passes.iterdir() if self._passes.is_dir() else ():
-                self._sweep(directory.name.removesuffix(".lock"))
-
-    def _recover_marker(self, marker: Path) -> None:
-        try:
-            names = json.loads(marker.read_bytes())
-            boot, layer, objects = names["boot"], Digest.parse(names["layer"]), [str(name) for name in names["objects"]]
-        except FileNotFoundError:
-            return
-        except (ValueError, KeyError, TypeError, InvalidName):
-            # The marker itself is torn: the renames came after its fsync, so that there were none.
-            marker.unlink(missing_ok=True)
-            return
-        if boot == self.boot:
-            return
+    def _drop_torn(self, layer: Digest, objects: list[str]) -> None:
         for name in objects:
             path = self.object_path(name)
             if path.exists() and sha256_of(path) != name:
@@ -267,55 +216,30 @@ class LayerStore:
         if self.is_passed(layer):
             log.info("layer %s may have been torn by a crash and will be passed again", layer)
         self.drop(layer)
-        marker.unlink(missing_ok=True)
 
-    def _pack(self, diff_id: Digest) -> Pack:
-        pack = self._packs.get(diff_id)
-        if pack is None:
-            with _damaged_if_gone(self.pack_path(diff_id)):
-                # Two threads may open it at once: both packs are good, and one of them stays.
-                pack = self._packs.setdefault(diff_id, Pack(self.pack_path(diff_id)))
-        return pack
+    def settle(self) -> None:
+        """Wait until all that is visible now is on the disk; takes as long as the disk does. Raises CacheFailure."""
+        self._young.settle()
 
-    @contextmanager
-    def _pass_directory(self) -> Iterator[Path]:
-        """Give a directory that sweep() lets alone while this process lives, and remove it at the end."""
-        token = secrets.token_hex(8)
-        lock_path, directory = self._passes / f"{token}.lock", self._passes / token
-        with failures_of(directory):
-            self._passes.mkdir(parents=True, exist_ok=True)
-            lock = _lock_new(lock_path)
-            try:
-                directory.mkdir()
-            except OSError:
-                os.close(lock)
-                raise
-        try:
-            yield directory
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
-            lock_path.unlink(missing_ok=True)
-            os.close(lock)
+    def settle_soon(self) -> None:
+        """Let a thread do that."""
+        self._young.settle_soon()
 
-    def _sweep(self, token: str) -> None:
-        """Remove what the pass left, unless it lives: then its lock is held."""
-        lock_path = self._passes / f"{token}.lock"
+    def sweep(self) -> None:
+        """Remove what dead processes left; what living ones, of any daemon, own is not touched. Raises CacheFailure."""
+        with failures_of(self._passes):
+            sweep_uses(self.root)
+            sweep_passes(self._passes)
+
+    def _opened(self, path: Path, open_file: Callable[[Path], T]) -> T:
+        """Return what *open_file* returns for *path*; where descriptors run out, idle tables give theirs back first."""
         try:
-            lock = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            # The lock is made before the directory and removed after it: nobody owns this.
-            shutil.rmtree(self._passes / token, ignore_errors=True)
-            return
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        else:
-            log.info("removing what an interrupted pass left in %s", self._passes / token)
-            shutil.rmtree(self._passes / token, ignore_errors=True)
-            lock_path.unlink(missing_ok=True)
-        finally:
-            os.close(lock)
+            return open_file(path)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self.tables.close_idle()
+        with _damaged_if_gone(path):
+            return open_file(path)
 
 
 @contextmanager
@@ -329,22 +253,12 @@ def _damaged_if_gone(path: Path) -> Iterator[None]:
         raise cache_failure(path, error) from error
 
 
+def _open_to_read(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 def _name_of(diff_id: Digest) -> str:
     return diff_id.encoded if diff_id.algorithm == "sha256" else f"{diff_id.algorithm}-{diff_id.encoded}"
-
-
-def _lock_new(path: Path) -> int:
-    """Return the descriptor of a new, locked file."""
-    # A sweep may come between the making and the locking, and take the file for a dead pass's: then once more.
-    while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            if os.stat(path).st_ino == os.fstat(lock).st_ino:
-                return lock
-        except FileNotFoundError:
-            pass
-        os.close(lock)
 
 
 def _rename(source: Path, destination: Path) -> None:
@@ -354,38 +268,3 @@ def _rename(source: Path, destination: Path) -> None:
         except FileNotFoundError:
             destination.parent.mkdir(parents=True, exist_ok=True)
             source.rename(destination)
-
-
-def _files_in(directory: Path) -> list[Path]:
-    return [path for path in directory.iterdir() if path.is_file()] if directory.is_dir() else []
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    """Write a new file so that its bytes are on the disk."""
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    """Let the names in a directory be on the disk."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _sync_file_system(path: Path) -> None:
-    """Flush the file system that *path* is on: syncfs(2), which Python has no name for."""
-    import ctypes  # a tenth of a process's start; only the daemon's settling thread needs it
-
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.syncfs(fd) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-    finally:
-        os.close(fd)

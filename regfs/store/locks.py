@@ -1,9 +1,10 @@
-"""Who uses what in the cache: locks between processes, all of them gone with their owner, however that ends.
+"""Locks between the processes that share a cache, all of them gone with their owner, however that ends.
 
-    a table in use       a shared flock(2) on the table's own file, by whoever has it open (Hold)
-    a table to be evicted an exclusive one, which fails while anybody has it open (claimed)
-    what is being changed an exclusive one on the cache's root directory (changing): objects are shared by layers, so
-                         that a layer may not become visible while another one's objects are looked through and removed
+    a file being written   a shared flock(2) on the temporary file (lock_new); one that is not locked may be removed
+    what is being changed  an exclusive one on the cache's root directory (changing): objects are shared by layers, so a
+                           layer may not become visible while another one's objects are looked through and removed
+
+What is in use is told by uses.py.
 
 Used by the other modules of the store. Thread rule: any thread; each lock has a descriptor of its own, so that two
 threads of one process keep each other out like two processes.
@@ -18,46 +19,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from regfs.errors import NotFound
-from regfs.store.failures import cache_failure, failures_of
+from regfs.store.failures import failures_of
 
 log = logging.getLogger(__name__)
 
 
-class Hold:
-    """Keeps the table at *path*, and the files that belong to it, from eviction for as long as this object lives."""
-
-    __slots__ = ("_fd",)
-
-    def __init__(self, path: Path) -> None:
-        """Raises NotFound where there is no such file, or where it is just being removed; CacheFailure. Never waits."""
-        self._fd = -1
-        try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            _lock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except (FileNotFoundError, BlockingIOError):
-            self.release()
-            raise NotFound(f"{path}: it is not in the cache") from None
-        except OSError as error:
-            raise cache_failure(path, error) from error
-        # Whoever evicts locks first and unlinks then: with our lock on a file that has a name, it keeps the name.
-        if os.fstat(self._fd).st_nlink == 0:
-            self.release()
-            raise NotFound(f"{path}: it is not in the cache any more")
-
-    def release(self) -> None:
-        """Let the table go; doing it twice does no harm."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __del__(self) -> None:
-        self.release()
-
-
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Tell whether nobody uses the file at *path*; then nobody will while the block runs. False where it is gone."""
+    """Tell whether no process writes the file at *path*, a temporary one. False where it is gone."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -91,10 +60,7 @@ def changing(root: Path) -> Iterator[None]:
 
 
 def lock_new(fd: int) -> None:
-    """Mark the file that this process is writing as not left behind: see claimed().
-
-    Shared, like a Hold: as soon as the file has its name, others may open it, though its writer has not let go yet.
-    """
+    """Mark the file that this process is writing as not left behind: see claimed()."""
     _lock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 

@@ -4,13 +4,14 @@
     directories(node INTEGER PRIMARY KEY, parent, first, count, attributes BLOB(80))
     links(node INTEGER PRIMARY KEY, attributes BLOB(80))
     meta(key TEXT PRIMARY KEY, value INTEGER)                                          root
+    layers(number INTEGER PRIMARY KEY, rows)                                           rows of each layer's index
 
 The key of a node has the deciding layer and a row of its index in it (model/node_id.py). The entries of one directory
 have ids `[first, first + count)` in the order of their names, so that a position in a listing is an id. *links* holds
 the attributes of inodes whose link count in the merged tree is not the one in their layer. A file is written once under
 a temporary name, flushed, renamed, and immutable from then on. Written by rootfs/merge.py, read by rootfs/rootfs.py.
 
-Thread rule: a MergedIndex may be used by any thread (one connection behind a lock); a writer belongs to one thread.
+Thread rule: a MergedIndex may be used by any thread (table.py); a writer belongs to one thread.
 """
 
 from __future__ import annotations
@@ -18,20 +19,21 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-import threading
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
-from weakref import finalize
+from typing import NamedTuple
 
-from regfs.store.failures import cache_failure, read_failure, table_failure
-from regfs.store.locks import Hold, lock_new
+from regfs.store.failures import cache_failure, table_failure
+from regfs.store.locks import lock_new
+from regfs.store.open_tables import OpenTables
 from regfs.store.sums import SUFFIX as SUMS
 from regfs.store.sums import format_sums, sha256_of
-from regfs.store.table import check_header, open_table
+from regfs.store.table import FAILURES, MakeAgain, Table, check_header
+from regfs.store.uses import Use
 
 APPLICATION_ID = 0x7267666D  # "rgfm"
-VERSION = 2
+VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE entries (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL, node INTEGER NOT NULL,
@@ -40,11 +42,15 @@ CREATE TABLE directories (node INTEGER PRIMARY KEY, parent INTEGER NOT NULL, fir
     count INTEGER NOT NULL, attributes BLOB NOT NULL);
 CREATE TABLE links (node INTEGER PRIMARY KEY, attributes BLOB NOT NULL);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE layers (number INTEGER PRIMARY KEY, rows INTEGER NOT NULL);
 """
 _LOOKUP = "SELECT node, attributes FROM entries WHERE parent = ? AND name = ?"
 _CHILDREN = "SELECT name, node, attributes FROM entries WHERE id >= ? AND id < ? ORDER BY id"
 _DIRECTORY = "SELECT parent, first, count, attributes FROM directories WHERE node = ?"
+_ROOT = "SELECT value FROM meta WHERE key = 'root'"
 _LINK = "SELECT attributes FROM links WHERE node = ?"
+
+_CACHE_SIZE = 4000 << 10
 
 
 class MergedDirectory(NamedTuple):
@@ -56,46 +62,49 @@ class MergedDirectory(NamedTuple):
     attributes: bytes
 
 
-class MergedIndex:
+class MergedIndex(Table):
     """Reads a merged table. Every method answers from disk or memory, never waits, and may raise CacheFailure."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, *, root: int, hold: Hold) -> None:
-        self._connection = connection
-        # One for all questions: to make a cursor takes a fifth of the time that a question takes.
-        self._cursor = connection.cursor()
-        # A connection of Python's sqlite3 is part of a circle (its cache of statements): left to the garbage collector,
-        # a table that nobody uses any more would stay open for hours. Not by __del__: while that runs, a weak reference
-        # still gives the object out, and a connection that is used while it is closed is a crash.
-        finalize(self, connection.close).atexit = False
-        self._path = path
-        self._hold = hold
-        self._lock = threading.Lock()
-        self.root = root
+    def __init__(
+        self,
+        path: Path,
+        *,
+        tables: OpenTables | None = None,
+        use: Use | None = None,
+        make_again: MakeAgain | None = None,
+    ) -> None:
+        """Read the table at *path*, which is opened when it is first asked; see Table."""
+        super().__init__(path, _check, cache_size=_CACHE_SIZE, tables=tables, use=use, make_again=make_again)
 
     @classmethod
     def open(cls, path: Path) -> MergedIndex:
-        """Return the merged table at *path*.
+        """Return the merged table at *path*, which nothing keeps from eviction.
 
         Raises NotFound where there is no such file, CacheDamaged where it is not a whole table of this version (torn
         by a crash, or another release's), CacheFailure where it cannot be opened now.
         """
-        hold = Hold(path)
-        connection, root = open_table(path, _checked_root)
-        return cls(connection, path, root=root, hold=hold)
+        merged = cls(path)
+        merged.open_now()
+        return merged
 
-    def close(self) -> None:
-        """Close the file; nothing may be asked afterwards."""
-        with self._lock:
-            self._connection.close()
-        self._hold.release()
+    @property
+    def root(self) -> int:
+        """The root's key."""
+        return int(self._query(_ROOT)[0][0])
+
+    def row_counts(self) -> list[int]:
+        """Return how many rows the index of each layer has, base first; the layers themselves need not be open."""
+        return [row[0] for row in self._query("SELECT rows FROM layers ORDER BY number")]
 
     def lookup(self, directory: int, name: bytes) -> tuple[int, bytes] | None:
         """Return node and attributes of the entry *name* of *directory*, or None."""
+        found: tuple[int, bytes] | None
         try:
             with self._lock:
-                found: tuple[int, bytes] | None = self._cursor.execute(_LOOKUP, (directory, name)).fetchone()
-        except (sqlite3.Error, MemoryError) as error:
-            raise read_failure(self._path, error) from error
+                self.recent = True
+                found = self._cursor.execute(_LOOKUP, (directory, name)).fetchone()
+        except FAILURES as error:
+            found = self._ask_again(lambda cursor: cursor.execute(_LOOKUP, (directory, name)).fetchone(), error)
         return found
 
     def directory(self, node: int) -> MergedDirectory | None:
@@ -112,14 +121,6 @@ class MergedIndex:
         """Return the attributes of an inode whose link count is not the one in its layer, or None."""
         found = self._query(_LINK, (node,))
         return found[0][0] if found else None
-
-    # Rows come from SQLite untyped: each caller says what its statement selects.
-    def _query(self, sql: str, values: tuple[int | bytes, ...]) -> list[Any]:
-        try:
-            with self._lock:
-                return self._cursor.execute(sql, values).fetchall()
-        except (sqlite3.Error, MemoryError) as error:
-            raise read_failure(self._path, error) from error
 
 
 class MergedIndexWriter:
@@ -147,8 +148,10 @@ class MergedIndexWriter:
             self.abandon()
             raise table_failure(destination, error) from error
 
-    def finish(self, root: int, attributes: bytes) -> None:
+    def finish(self, root: int, attributes: bytes, *, row_counts: Sequence[int] = ()) -> None:
         """Write the directories, flush the file and give it its name. *attributes* are the root directory's.
+
+        *row_counts* are the numbers of rows that the layers' indexes have.
 
         Its sums come after it: a table without them is made again, sums without a table would be taken for leftovers.
         """
@@ -161,6 +164,7 @@ class MergedIndexWriter:
                 connection.execute(_GROUPS)
                 connection.execute(_DIRECTORIES, (root, root, attributes))
                 connection.execute("INSERT INTO meta VALUES ('root', ?)", (root,))
+                connection.executemany("INSERT INTO layers VALUES (?, ?)", enumerate(row_counts))
                 connection.execute("COMMIT")
             _flush(self.path)
             name = f"{self._destination.parent.name}/{self._destination.name}"
@@ -212,11 +216,8 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _checked_root(connection: sqlite3.Connection, size: int) -> int:
-    """Return the root's key. Raises ValueError or sqlite3.Error unless this is a table of ours, of *size* bytes."""
+def _check(connection: sqlite3.Connection, size: int) -> None:
+    """Raise ValueError or sqlite3.Error unless this is a table of ours, of *size* bytes, with a root."""
     check_header(connection, size, application_id=APPLICATION_ID, version=VERSION)
-    connection.execute("PRAGMA cache_size = -4000")
-    found = connection.execute("SELECT value FROM meta WHERE key = 'root'").fetchone()
-    if found is None:
+    if connection.execute(_ROOT).fetchone() is None:
         raise ValueError("it has no root")
-    return int(found[0])

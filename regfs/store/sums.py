@@ -15,6 +15,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from regfs.store.failures import cache_failure
+
 SUFFIX = ".sums"
 _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 _READ = 1 << 20
@@ -36,6 +38,20 @@ def load_sums(path: Path) -> dict[str, str]:
     if not sums:
         raise ValueError(f"{path} is empty")
     return sums
+
+
+def is_as_written(root: Path, path: Path) -> bool:
+    """Tell whether the index or merged table at *path*, below the cache's *root*, has the sum that it was written with.
+
+    Reads it whole. Raises CacheFailure where it cannot be read now; False where it or its sums are gone.
+    """
+    try:
+        sums = load_sums(path.with_suffix(SUFFIX))
+        return sums.get(path.relative_to(root).as_posix()) == sha256_of(path)
+    except (FileNotFoundError, ValueError):
+        return False
+    except OSError as error:
+        raise cache_failure(path, error) from error
 
 
 def sha256_of(path: Path) -> str:

@@ -3,7 +3,8 @@
 A table at two places has two sets of node ids, because a directory may have one name in the kernel; the inode numbers
 agree. A place keeps its number from the first look-up of its directory to the forget() that gives the last one back.
 No number is used again before all LAST_PLACE were, so that a node id means one thing for the life of a mount, and what
-a kernel asks about a place that it let go is stale and never another table's. Used by tree.py.
+a kernel asks about a place that it let go is stale and never another table's. The table itself is there while it is in
+use, and comes back when it is asked: a kernel remembers thousands of places for weeks. Used by tree.py.
 Thread rule: any thread; the lock guards the two dicts, and nothing is asked under it.
 """
 
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from regfs.errors import BadContent, NotFound, StaleNode
 from regfs.model.node_id import KEY_MASK, LAST_PLACE, LAYER_SHIFT, PLACE_SHIFT, TABLE_ROOT
 from regfs.rootfs.row_tree import RowTree
+from regfs.store.open_tables import OpenTables
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.listings import INODE
 from regfs.tree.node import RowsDirectory
@@ -23,10 +25,20 @@ from regfs.tree.node import RowsDirectory
 class ShownTable:
     """One table at one place."""
 
-    __slots__ = ("_inode", "_numbers", "base", "changing", "directory", "lookups", "parent", "raised_by", "rows")
+    __slots__ = (
+        "__weakref__", "_inode", "_numbers", "_root_attributes", "_tables", "base", "changing", "directory", "lookups",
+        "parent", "raised_by", "recent", "rows",
+    )  # fmt: skip
 
     def __init__(
-        self, directory: RowsDirectory, *, number: int, inode: int, parent: int, numbers: InodeNumbers
+        self,
+        directory: RowsDirectory,
+        *,
+        number: int,
+        inode: int,
+        parent: int,
+        numbers: InodeNumbers,
+        tables: OpenTables,
     ) -> None:
         self.directory = directory
         self.base = number << PLACE_SHIFT
@@ -34,10 +46,14 @@ class ShownTable:
         self.changing: bytes | None = None
         self.lookups = 0
         self.rows: RowTree | None = None
+        """The table, while it is in use; `table()` brings it back."""
+        self.recent = False
         self.raised_by: Mapping[int, int] = {}
         """By layer: inode number less key. It is there with the table, and stays."""
         self._numbers = numbers
+        self._tables = tables
         self._inode = INODE.pack(inode)
+        self._root_attributes: bytes | None = None
 
     @property
     def root(self) -> int:
@@ -45,7 +61,8 @@ class ShownTable:
         return self.base | TABLE_ROOT
 
     def table(self) -> RowTree:
-        """Return the table, waiting for it the first time. Raises what making it raises, but never NotFound."""
+        """Return the table, waiting for it where it is not there. Raises what making it raises, but never NotFound."""
+        self.recent = True
         rows = self.rows
         if rows is None:
             try:
@@ -57,13 +74,23 @@ class ShownTable:
             self._keep(rows)
         return rows
 
-    def table_at_once(self) -> RowTree | None:
-        """Return the table where it is on this machine already."""
-        if self.rows is None:
+    def close_if_idle(self) -> bool:
+        """Let go of the table. A thread that works with it, and what is open in it, goes on with it."""
+        self.rows = None
+        return True
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the table was there once: then the attributes of its directory are the real ones."""
+        return self._root_attributes is not None
+
+    def root_at_once(self) -> bytes | None:
+        """Return the attributes of the directory where they are known, or the table is on this machine already."""
+        if self._root_attributes is None:
             rows = self.directory.rows_at_once()
             if rows is not None:
                 self._keep(rows)
-        return self.rows
+        return self._root_attributes
 
     def key(self, rows: RowTree, node: int) -> int:
         """Return the key in *rows* of a node of this place."""
@@ -81,14 +108,18 @@ class ShownTable:
     def _keep(self, rows: RowTree) -> None:
         if not self.raised_by:
             self.raised_by = self._numbers.of_layers(self.directory.identity, rows.first_rows())
+            self._root_attributes = rows.attributes(rows.root)
         self.rows = rows
+        self._tables.add(self, trees=1)
 
 
 class ShownTables:
     """All places, by number and by the key of their directory."""
 
-    def __init__(self, numbers: InodeNumbers, *, last_place: int = LAST_PLACE) -> None:
+    def __init__(self, numbers: InodeNumbers, tables: OpenTables, *, last_place: int = LAST_PLACE) -> None:
+        """*tables* bounds how many of them are in use."""
         self._numbers = numbers
+        self._tables = tables
         self._last_place = last_place
         self._lock = threading.Lock()
         self._by_key: dict[str, ShownTable] = {}
@@ -113,7 +144,9 @@ class ShownTables:
             shown = self._by_key.get(directory.key)
             if shown is None:
                 number = self._free_number()
-                shown = ShownTable(directory, number=number, inode=inode, parent=parent, numbers=self._numbers)
+                shown = ShownTable(
+                    directory, number=number, inode=inode, parent=parent, numbers=self._numbers, tables=self._tables
+                )
                 self._by_key[directory.key] = self.by_number[number] = shown
             shown.changing = changing
             shown.lookups += 1

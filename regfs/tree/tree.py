@@ -22,6 +22,7 @@ from regfs.model.attributes import Attributes
 from regfs.model.names import NAME_MAX
 from regfs.model.node_id import KEY_MASK, LAYER_SHIFT, PLACE_SHIFT, ROOT, TABLE_ROOT
 from regfs.store.content import Content, OpenContent, Packed
+from regfs.store.open_tables import OpenTables
 from regfs.tree.control import LiveFile
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.inside import Inside
@@ -68,14 +69,16 @@ class Tree:
         open_content: Callable[[Content], OpenContent],
         cache: CacheUsage,
         inside: Inside,
+        tables: OpenTables,
     ) -> None:
+        """*tables* bounds which images are in use, and which tables are open."""
         self._numbers = numbers
         self._inside = inside
         self._open_content = open_content
         self._cache = cache
         self._lock = threading.Lock()
         self._kept: dict[int, _Kept] = {ROOT: _Kept(root, ROOT, None, 1)}
-        self._tables = ShownTables(numbers)
+        self._tables = ShownTables(numbers, tables)
         self._shown_at = self._tables.by_number.get
 
     def lookup(self, parent: int, name: bytes) -> Found:
@@ -84,6 +87,7 @@ class Tree:
             raise NameTooLong(f"a name of {len(name)} bytes; {NAME_MAX} are allowed")
         shown = self._shown_at(parent >> PLACE_SHIFT)
         if shown is not None:
+            shown.recent = True
             rows = shown.rows or shown.table()
             at = parent & KEY_MASK
             key, attributes = rows.lookup(rows.root if at == TABLE_ROOT else at, name)
@@ -115,9 +119,9 @@ class Tree:
         shown = self._shown_at(node >> PLACE_SHIFT)
         if shown is None or node != shown.root:
             return False
-        was_there = shown.rows is not None
+        was_known = shown.is_known
         shown.table()
-        return not was_there
+        return not was_known
 
     def parent(self, node: int) -> int:
         """Return the directory that *node* was found in; the root is its own parent."""
@@ -154,7 +158,9 @@ class Tree:
         shown = self._shown_at(node >> PLACE_SHIFT)
         if shown is not None:
             rows = shown.table()
-            return self._open_content(rows.content(shown.key(rows, node)))
+            content = self._open_content(rows.content(shown.key(rows, node)))
+            content.keeps = rows  # while a file is open, its image is in use
+            return content
         file = self._keep(node).node
         if not isinstance(file, File):
             raise IsADirectory(f"{file.key} is not a file")
@@ -167,9 +173,10 @@ class Tree:
         what is no table's. They may be hidden in this one, and nobody may have looked them up. Does not wait.
         """
         shown = self._shown_at(node >> PLACE_SHIFT)
-        if shown is None or shown.rows is None:
+        rows = None if shown is None else shown.rows
+        if shown is None or rows is None:
             return []
-        following = shown.rows.following(node & KEY_MASK, limit)
+        following = rows.following(node & KEY_MASK, limit)
         if not following:
             return []
         layer, start, _ = following[0][1]
@@ -191,7 +198,7 @@ class Tree:
         if shown is None:
             invented = self._keep(node).node
             return self._inside.xattrs(node, invented) if isinstance(invented, TagDirectory) else _NO_XATTRS
-        if node == shown.root and shown.rows is None:
+        if node == shown.root and not shown.is_known:
             return _NO_XATTRS
         rows = shown.table()
         return rows.xattrs(shown.key(rows, node))
@@ -205,12 +212,12 @@ class Tree:
         if shown is None:
             kept = self._kept.get(node)
             return f"node {node:#x}" if kept is None else kept.node.key or "/"
-        directory = shown.directory.key
-        if node == shown.root or shown.rows is None:
+        directory, rows = shown.directory.key, shown.rows
+        if node == shown.root or rows is None:
             return directory
         key = node & KEY_MASK
         try:
-            return f"{directory}/{os.fsdecode(shown.rows.path(key))}".rstrip("/")
+            return f"{directory}/{os.fsdecode(rows.path(key))}".rstrip("/")
         except Exception as error:  # a failure is being told: this must not take its place
             log.debug("the name of node %#x of %s", key, directory, exc_info=error)
             return f"{directory}, node {key:#x}"
@@ -298,8 +305,8 @@ class Tree:
 
 
 def _table_root(shown: ShownTable) -> Found:
-    rows = shown.table_at_once()
-    if rows is None:
+    attributes = shown.root_at_once()
+    if attributes is None:
         placeholder = shown.packed_root(shown.directory.attributes().pack())
         return Found(shown.root, placeholder, _PLACEHOLDER_VALID_S)
-    return Found(shown.root, shown.packed_root(rows.attributes(rows.root)), FOREVER)
+    return Found(shown.root, shown.packed_root(attributes), FOREVER)

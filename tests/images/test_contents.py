@@ -81,13 +81,23 @@ def test_descriptors_that_run_out_are_no_damaged_cache_and_drop_no_layer(served:
     assert served.show().read("app/1/rootfs/top") == b"top"
     kept = sorted(path.name for path in served.cache.glob("*/*.*"))
     asked, shown = len(served.server.seen), served.show()
-    door = shown.find("app/1/rootfs").node
+    shown.names("app/1/layers")
     with no_descriptor_left(), pytest.raises(CacheFailure, match="Too many open files"):
-        shown.tree.open(shown.tree.lookup(door, b"top").node)
+        shown.find("app/1/rootfs/top")
     assert sorted(path.name for path in served.cache.glob("*/*.*")) == kept
     assert shown.read("app/1/rootfs/top") == b"top"
     assert shown.stats.value("layers.passes") == shown.stats.value("images.merges") == 0
     assert len(served.server.seen) == asked
+
+
+def test_with_descriptors_used_up_tables_that_are_idle_make_room(served: Served) -> None:
+    served.push("app", "1", image_of(BASE, TOP))
+    shown = served.show()
+    assert shown.read("app/1/layers/0/tree/d/base") == b"base"
+    assert shown.names("app/1/rootfs") == ["d", "top"]
+    with no_descriptor_left():
+        assert shown.read("app/1/rootfs/top") == b"top"
+        assert shown.read("app/1/rootfs/d/base") == b"base"
 
 
 def test_a_merged_table_that_is_gone_is_made_again_without_a_pass(served: Served) -> None:

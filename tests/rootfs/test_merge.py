@@ -16,6 +16,7 @@ from regfs.rootfs.rootfs import Rootfs
 from regfs.store.content import Nothing, Object, Packed
 from regfs.store.layer_index import LayerIndex
 from regfs.store.merged_index import MergedIndex
+from regfs.store.open_tables import OpenTables
 from tests.support.images import (
     MTIME_NS,
     BuiltLayer,
@@ -472,7 +473,8 @@ def test_trees_are_opened_again_without_a_merge(tmp_path: Path) -> None:
     layers = [LayerIndex.open(index.path) for index in image.indexes]
     with pytest.raises(NotFound):
         MergedIndex.open(tmp_path / "other")
-    rootfs = Rootfs(MergedIndex.open(tmp_path / "merged"), layers, diff_ids=[built("a").diff_id, built("b").diff_id])
+    diff_ids = [built("a").diff_id, built("b").diff_id]
+    rootfs = Rootfs(MergedIndex.open(tmp_path / "merged"), layers, diff_ids=diff_ids, tables=OpenTables())
     assert [name for name, _, _ in rootfs.children(rootfs.root, 0, 9)] == sorted(before)[1:]
 
 

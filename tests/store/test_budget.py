@@ -22,6 +22,7 @@ from regfs.store.inventory import take_inventory
 from regfs.store.layer_store import LayerStore
 from regfs.store.locks import changing
 from regfs.store.merged_index import MergedIndex, MergedIndexWriter
+from regfs.store.uses import Uses
 from tests.support.caches import MIB, keep_layer, size_of, tmpfs, used_before
 from tests.support.descriptors import open_files
 from tests.support.mounted import REPOSITORY_ROOT
@@ -183,10 +184,12 @@ def test_a_layer_that_is_open_keeps_all_its_files(tmp_path: Path) -> None:
     assert not store.is_passed(layer)
 
 
-def test_a_merged_table_that_is_open_stays(tmp_path: Path) -> None:
-    merged = MergedIndex.open(kept_merged(tmp_path))
+def test_a_merged_table_that_is_in_use_stays(tmp_path: Path) -> None:
+    path = kept_merged(tmp_path)
+    uses = Uses(tmp_path)
+    merged = MergedIndex(path, use=uses.announce(path))
     Budget(tmp_path).trim(0)
-    assert (tmp_path / "images/chain.merged").exists()
+    assert merged.root == 0
     merged.close()
     Budget(tmp_path).trim(0)
     assert size_of(tmp_path) == 0

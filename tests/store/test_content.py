@@ -22,7 +22,7 @@ def test_a_rows_content_tells_where_its_bytes_are() -> None:
     assert content_of(LAYER, None, 0) == Nothing()
     assert content_of(LAYER, 12, 0) == Nothing()
     assert content_of(LAYER, 12, 3) == Packed(LAYER, 12, 3)
-    assert content_of(LAYER, b"\xab" * 32, 3) == Object("ab" * 32, 3)
+    assert content_of(LAYER, b"\xab" * 32, 3) == Object("ab" * 32, 3, LAYER)
 
 
 def test_a_packed_file_reads_as_its_own_range_only(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from regfs.model.digest import Digest
 from regfs.store.content import Nothing, Object, Packed
 from regfs.store.layer_index import Row
 from regfs.store.layer_store import LayerStore
+from regfs.store.young import YoungLayers
 
 LAYER = Digest.of(b"a layer")
 BIG = b"big" * 50_000
@@ -107,11 +108,11 @@ def test_a_layer_is_young_until_it_is_settled(tmp_path: Path) -> None:
     assert store.is_passed(LAYER)
 
 
-class SlowDisk(LayerStore):
+class SlowDisk(YoungLayers):
     """Settles for as long as *go* is not set, and counts how many do at once."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
+    def __init__(self, young: Path) -> None:
+        super().__init__(young, boot="now")
         self.go = threading.Event()
         self.begun = threading.Semaphore(0)
         self.threads: list[int] = []
@@ -124,8 +125,8 @@ class SlowDisk(LayerStore):
 
 
 def test_many_layers_do_not_make_many_threads_that_sync_the_disk(tmp_path: Path) -> None:
-    store = SlowDisk(tmp_path)
-    keep(store)
+    keep(LayerStore(tmp_path))
+    store = SlowDisk(tmp_path / "young")
     store.settle_soon()
     assert store.begun.acquire(timeout=60)
     for _ in range(20):

@@ -126,10 +126,13 @@ def test_any_thread_may_ask(path: Path) -> None:
     assert set(found) == {(LEAF, FILE)}
 
 
-def test_a_closed_table_answers_no_more(path: Path) -> None:
+def test_a_closed_table_is_opened_again_by_a_question_while_its_file_is_there(path: Path) -> None:
     index = MergedIndex.open(path)
     index.close()
-    with pytest.raises(CacheFailure):
+    assert index.lookup(ROOT, b"sub") is not None
+    index.close()
+    path.unlink()
+    with pytest.raises(CacheFailure, match="not in the cache"):  # and never that there is no such name
         index.lookup(ROOT, b"sub")
 
 

@@ -27,6 +27,7 @@ from regfs.stats import Stats
 from regfs.store.blobs import BlobStore
 from regfs.store.image_numbers import ImageNumbers
 from regfs.store.layer_store import LayerStore
+from regfs.store.open_tables import OpenTables
 from regfs.store.references import References
 from regfs.store.single_flight import Flights
 from regfs.tree.control import ControlDirectory
@@ -56,6 +57,8 @@ class Shown:
         hub_url: str = "",
         inode32: bool = False,
         used_directories: UsedDirectories = tuple,
+        tables: OpenTables | None = None,
+        limit: int | None = None,
     ) -> None:
         """Errors clear at once, unless *refused_s* says for how long wrong layers are remembered.
 
@@ -67,7 +70,8 @@ class Shown:
         self.journal = Journal(self.stats)
         self.cache = directory
         flights = Flights()
-        self._store = store(directory)
+        self._store = store(directory, tables=tables, limit=limit)
+        self.tables = self._store.tables
         hub = {"hub_url": hub_url} if hub_url else {}
         retry = RetryPolicy(base_s=0.01, breaker_s=0.0)
         self._client = RegistryClient(
@@ -97,6 +101,7 @@ class Shown:
             open_content=self.contents.open,
             cache=CacheUsage(directory),
             inside=Inside(used_directories, self.journal.note, held_s=0.0),
+            tables=self._store.tables,
         )
 
     def find(self, path: str | bytes) -> Found:

@@ -16,6 +16,7 @@ from regfs.rootfs.single_layer import LayerTree
 from regfs.store.layer_index import LayerIndex
 from regfs.store.layer_store import LayerStore
 from regfs.store.merged_index import MergedIndex
+from regfs.store.open_tables import OpenTables
 from tests.support.images import BuiltLayer
 from tests.support.snapshot import Entry
 
@@ -37,7 +38,9 @@ class MergedImage:
         self.indexes = [passed(self.store, layer) for layer in layers]
         merge(self.indexes, directory / "merged")
         self.merged = MergedIndex.open(directory / "merged")
-        self.rootfs = Rootfs(self.merged, self.indexes, diff_ids=[layer.diff_id for layer in layers])
+        self.rootfs = Rootfs(
+            self.merged, self.indexes, diff_ids=[layer.diff_id for layer in layers], tables=OpenTables()
+        )
 
     def snapshot(self) -> dict[bytes, Entry]:
         return snapshot_of(self.rootfs, self.store)

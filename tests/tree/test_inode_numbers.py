@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from regfs.errors import NotADirectory, StaleNode
 from regfs.model.node_id import LAST_PLACE, PLACE_SHIFT, ROOT
+from regfs.store.open_tables import OpenTables
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.node import RowsDirectory, next_node, node_of
 from regfs.tree.shown_tables import ShownTables
@@ -163,7 +164,7 @@ def door(key: str) -> RowsDirectory:
 
 
 def test_a_node_id_that_was_let_go_never_means_another_table() -> None:
-    tables = ShownTables(InodeNumbers(lambda _: 1))
+    tables = ShownTables(InodeNumbers(lambda _: 1), OpenTables())
     let_go = set()
     for number in range(1000):
         shown = tables.admit(door(str(number % 3)), ROOT, None)
@@ -176,7 +177,7 @@ def test_a_node_id_that_was_let_go_never_means_another_table() -> None:
 
 
 def test_a_thousand_tables_at_once_have_places_of_their_own_and_keep_them() -> None:
-    tables = ShownTables(InodeNumbers(lambda _: 1))
+    tables = ShownTables(InodeNumbers(lambda _: 1), OpenTables())
     shown = [tables.admit(door(str(number)), ROOT, None) for number in range(1000)]
     assert len({each.root for each in shown}) == 1000
     assert [tables.admit(door(str(number)), ROOT, None) for number in range(1000)] == shown
@@ -184,7 +185,7 @@ def test_a_thousand_tables_at_once_have_places_of_their_own_and_keep_them() -> N
 
 
 def test_when_all_numbers_of_places_were_used_those_in_use_are_left_alone() -> None:
-    tables = ShownTables(InodeNumbers(lambda _: 1), last_place=4)
+    tables = ShownTables(InodeNumbers(lambda _: 1), OpenTables(), last_place=4)
     stays = tables.admit(door("stays"), ROOT, None)
     for number in range(20):
         shown = tables.admit(door(str(number)), ROOT, None)

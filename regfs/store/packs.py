@@ -1,0 +1,67 @@
+"""The packs that are read from: each is open once, and closed when others need its place or its readers are gone.
+
+Thread rule: any thread; two may open a pack at once, and both are right.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from regfs.model.digest import Digest
+from regfs.store.open_tables import OpenTables
+
+
+class Pack:
+    """An open pack. It is closed when nothing refers to it any more: neither Packs nor a file that is open in it."""
+
+    __slots__ = ("__weakref__", "_let_go", "fd", "recent", "size")
+
+    def __init__(self, path: Path, let_go: Callable[[], object] = lambda: None) -> None:
+        """Raises OSError. *let_go* drops the reference that Packs has."""
+        self.fd = -1
+        self.recent = True
+        self._let_go = let_go
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self.fd).st_size
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+    def close_if_idle(self) -> bool:
+        """Let it be closed as soon as no file is open in it."""
+        self._let_go()
+        return True
+
+
+class Packs:
+    """The packs of layers; *path_of* tells where one is."""
+
+    def __init__(self, path_of: Callable[[Digest], Path], tables: OpenTables) -> None:
+        self._path_of = path_of
+        self._tables = tables
+        self._open: dict[Digest, Pack] = {}
+
+    def find(self, layer: Digest) -> Pack | None:
+        """Return the pack of *layer* if it is open."""
+        pack = self._open.get(layer)
+        if pack is not None:
+            pack.recent = True
+        return pack
+
+    def open(self, layer: Digest) -> Pack:
+        """Return the pack of *layer*, opened. Raises OSError."""
+        packs = self._open
+        pack = packs.setdefault(layer, Pack(self._path_of(layer), lambda: packs.pop(layer, None)))
+        self._tables.add(pack, descriptors=1)
+        return pack
+
+    def drop(self, layer: Digest) -> None:
+        """Let go of the pack of *layer*, if it is open: its file is removed, and an open one keeps its room taken."""
+        self._open.pop(layer, None)
+
+    def clear(self) -> None:
+        """Let go of all."""
+        self._open.clear()
