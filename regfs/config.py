@@ -26,6 +26,7 @@ _SIZE_RE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?b?)", re.ASCII | re
 _SECONDS = {"ms": 0.001, "s": 1, "": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _DURATION_RE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|min|m|h|d|)", re.ASCII)
 _MAX_SIZE = 1 << 62
+_SMALL = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,16 @@ def parse_size(text: str) -> int:
     size = int(float(found[1]) * 1024 ** _UNITS[found[2].lower()])
     if size > _MAX_SIZE:
         raise InvalidOption(f"{text!r} is more than any disk holds")
+    return size
+
+
+def parse_cache_size(text: str) -> int:
+    """Return the size that *text* means. Raises InvalidOption, also for a small number without a unit: `10` is 10 GiB
+    to those who write it, and a cache of ten bytes can hold nothing. 0 stands for as little as possible.
+    """
+    size = parse_size(text)
+    if 0 < size < _SMALL and text.strip().isdigit():
+        raise InvalidOption(f"{text!r} without a unit is {text.strip()} bytes; did you mean {text.strip()}G?")
     return size
 
 
@@ -187,7 +198,7 @@ OPTIONS: tuple[Option, ...] = (
            lambda config, text: replace(config, cache_dir=parse_path(text))),
     Option("cache-size", CACHE, "SIZE",
            "the most that the cache may hold (default: 10GiB, or half of the free disk if that is less)",
-           lambda config, text: replace(config, cache_size=parse_size(text))),
+           lambda config, text: replace(config, cache_size=parse_cache_size(text))),
     Option("log-file", LOGGING, "FILE",
            "append the log to this file (default: syslog in the background, stderr with -f)",
            lambda config, text: replace(config, log_file=parse_path(text))),

@@ -1,17 +1,25 @@
-"""`regfs cache du|prune|verify` and `regfs prefetch`, as a user runs them, beside mounts that use the same cache."""
+"""`regfs cache du|ls|rm|prune|verify`, as a user runs them, beside mounts that use the same cache."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from regfs.cache_verbs import _matching
+from regfs.errors import NotFound
+from regfs.images.cached import CachedImage
+from regfs.model.digest import Digest
+from regfs.progress import in_units
 from tests.conftest import MountRegfs
-from tests.support.images import BuiltImage, directory, file, image_of, layer
+from tests.support.hello import host_architecture
+from tests.support.images import BuiltImage, directory, file, image_of, index_of, layer
 from tests.support.mounted import environment_for, regfs_command
 from tests.support.push import Pusher
 from tests.support.registry import DockerRegistry
@@ -90,13 +98,164 @@ def test_du_tells_each_kind(regfs: Regfs, prefetched: str, cache: Path) -> None:
         "blobs": 2, "objects": 1, "layers": 2, "images": 1, "under_way": 0,
     }  # fmt: skip
     assert kinds["objects"]["bytes"] >= len(BIG)
-    lines = regfs("cache", "du").stdout.splitlines()
-    assert lines[0] == str(cache)
-    assert lines[-1].split() == ["total", str(sum(found["bytes"] for found in kinds.values()))]
 
 
-def test_du_of_no_cache_is_nothing(regfs: Regfs) -> None:
-    assert regfs("cache", "du").stdout.splitlines()[-1].split() == ["total", "0"]
+def test_du_tells_limit_room_and_images_in_units_for_people_and_exactly_for_programs(
+    regfs: Regfs, prefetched: str, cache: Path
+) -> None:
+    told = json.loads(regfs("cache", "du", "--json", "--cache-size", "100M").stdout)
+    assert (told["path"], told["exists"], told["images"]) == (str(cache), True, 1)
+    assert told["bytes"] == sum(found["bytes"] for found in told["kinds"].values())
+    assert (told["limit_bytes"], told["free_bytes"]) == (100 << 20, (100 << 20) - told["bytes"])
+    first, *lines = regfs("cache", "du", "--cache-size", "100M").stdout.splitlines()
+    assert first == str(cache)
+    rows = {line.split()[0]: line for line in lines}
+    assert rows["total"].split()[1:] == in_units(told["bytes"]).split()
+    assert rows["limit"].split()[1:] == ["100", "MiB"]
+    assert rows["in"].split()[1] == "1"
+
+
+@pytest.mark.parametrize("words", [("du",), ("ls",), ("prune",), ("verify",)])
+def test_a_cache_directory_that_is_not_there_is_told(regfs: Regfs, cache: Path, words: tuple[str, ...]) -> None:
+    done = regfs("cache", *words)
+    assert (done.returncode, done.stderr) == (
+        0,
+        f"regfs: there is no cache at {cache} yet; --cache-dir names another\n",
+    )
+    assert not cache.exists()
+
+
+def listed(regfs: Regfs) -> dict[str, dict[str, Any]]:
+    """Return what `cache ls` tells of each image, by its first name."""
+    return {each["names"][0]: each for each in json.loads(regfs("cache", "ls", "--json").stdout)}
+
+
+@pytest.fixture(scope="module")
+def pair(docker_registry: DockerRegistry) -> dict[str, BuiltImage]:
+    """Two images that share their base, by name."""
+    push = Pusher(docker_registry.url)
+    base = layer(file("base", os.urandom(500_000)))
+    built = [image_of(base, layer(file("own", os.urandom(300_000)))) for _ in range(2)]
+    images = [push.image("cache/pair", str(number), image) for number, image in enumerate(built)]
+    return {f"{docker_registry.address}/cache/pair:{number}": image for number, image in enumerate(images)}
+
+
+def test_ls_tells_names_sizes_layers_and_what_each_image_has_alone(regfs: Regfs, pair: dict[str, BuiltImage]) -> None:
+    before_ns = time.time_ns()
+    assert regfs("prefetch", *pair).returncode == 0
+    found = listed(regfs)
+    assert set(found) == set(pair)
+    for name, image in pair.items():
+        told = found[name]
+        assert (told["digest"], told["layers"], told["layers_here"]) == (str(image.digest), 2, 2)
+        assert told["platform"] == "linux/amd64"
+        assert 800_000 < told["bytes"] < 1_000_000
+        assert 300_000 < told["unique_bytes"] < 450_000
+        assert before_ns / 10**9 - 1 < told["used"] <= time.time() + 1
+    text = regfs("cache", "ls").stdout.splitlines()
+    assert text[0].split() == ["DIGEST", "SIZE", "UNIQUE", "LAYERS", "USED", "IMAGE"]
+    assert {line.split()[0]: line.rpartition("  ")[2] for line in text[1:]} == {
+        image.digest.encoded[:12]: name for name, image in pair.items()
+    }
+
+
+def test_ls_does_not_count_as_a_use(regfs: Regfs, prefetched: str, cache: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*/*") if path.is_file()}
+    assert len(listed(regfs)) == 1
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_ls_tells_an_image_by_its_tags_through_an_index_and_by_digest_without_one(
+    regfs: Regfs, docker_registry: DockerRegistry, pair: dict[str, BuiltImage]
+) -> None:
+    push = Pusher(docker_registry.url)
+    first, second = pair.values()
+    here = {"os": "linux", "architecture": host_architecture()}
+    index = index_of(first.descriptor(platform=here))
+    push.manifest("cache/pair", "multi", index, "application/vnd.oci.image.index.v1+json")
+    repository = f"{docker_registry.address}/cache/pair"
+    assert regfs("prefetch", f"{repository}:multi", f"{repository}@{second.digest}").returncode == 0
+    assert {each["digest"]: each["names"] for each in json.loads(regfs("cache", "ls", "--json").stdout)} == {
+        str(first.digest): [f"{repository}:multi"],
+        str(second.digest): [f"{repository}@{second.digest}"],
+    }
+
+
+def test_ls_tells_how_many_layers_are_left_of_an_evicted_image(regfs: Regfs, prefetched: str, cache: Path) -> None:
+    for path in cache.glob("images/*"):
+        path.unlink()
+    for path in sorted(cache.glob("layers/*.index"))[:1]:
+        path.unlink()
+    (told,) = listed(regfs).values()
+    assert (told["layers"], told["layers_here"]) == (2, 1)
+
+
+def test_rm_evicts_what_only_that_image_needs(
+    regfs: Regfs, pair: dict[str, BuiltImage], mount_regfs: MountRegfs, cache: Path
+) -> None:
+    (gone, image), (stays, _) = pair.items()
+    assert regfs("prefetch", *pair).returncode == 0
+    unique = listed(regfs)[gone]["unique_bytes"]
+    would = regfs("cache", "rm", "--dry-run", gone)
+    assert (would.returncode, would.stdout) == (0, f"{gone}: {in_units(unique)} would be freed\n")
+    assert set(listed(regfs)) == set(pair)
+    done = regfs("cache", "rm", image.digest.encoded[:12])
+    assert (done.returncode, done.stdout) == (0, f"{gone}: {in_units(unique)} freed\n")
+    assert set(listed(regfs)) == {stays}
+    registry, _, name = stays.partition("/")
+    mount = mount_regfs("--offline", "--default-registry", registry, cache=cache)
+    assert sorted(os.listdir(mount.path / name.replace(":", "/") / "rootfs")) == ["base", "own"]
+    assert regfs("cache", "verify").returncode == 0
+
+
+def test_an_image_is_meant_by_its_name_or_by_a_digest_that_leads_to_it() -> None:
+    def cached(name: str, manifest: Digest, index: Digest) -> CachedImage:
+        return CachedImage(manifest, (name,), frozenset({manifest, index}), "", 1, 1, 0, 0, 0, frozenset())
+
+    digests = [Digest.of(bytes([number])) for number in range(4)]
+    images = [cached("docker.io/library/debian:12", *digests[:2]), cached("ghcr.io/owner/app:v1", *digests[2:])]
+    for text, found in {
+        "debian:12": 0,
+        "ghcr.io/owner/app:v1": 1,
+        str(digests[0]): 0,
+        str(digests[3]): 1,
+        digests[3].encoded[:12]: 1,
+        f"debian@{digests[1]}": 0,
+    }.items():
+        assert _matching(text, images, "docker.io") == [images[found]]
+    for text in ("debian", "owner/app:v1", digests[0].encoded[:11], str(Digest.of(b"none"))):
+        with pytest.raises(NotFound):
+            _matching(text, images, "docker.io")
+
+
+def test_rm_takes_a_path_in_a_mount_and_tells_what_that_mount_still_uses(
+    regfs: Regfs, image: BuiltImage, mount_regfs: MountRegfs, cache: Path, docker_registry: DockerRegistry
+) -> None:
+    mount = mount_regfs("--default-registry", docker_registry.address, cache=cache)
+    with (mount.path / "cache/verbs/1/rootfs/etc/small").open("rb") as opened:
+        done = regfs("cache", "rm", str(mount.path / "cache/verbs/1"))
+        assert (done.returncode, "parts stay, for a mount uses them" in done.stdout) == (1, True)
+        assert opened.read() == SMALL
+    assert (mount.path / "cache/verbs/1/rootfs/big").read_bytes() == BIG
+
+
+def test_rm_of_what_is_not_here_removes_nothing(regfs: Regfs, prefetched: str) -> None:
+    before = usage(regfs)
+    done = regfs("cache", "rm", prefetched, "debian:12")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == "regfs: debian:12 is not in the cache; regfs cache ls shows what is\n"
+    assert usage(regfs) == before
+
+
+def test_prune_tells_what_would_go_and_leaves_it(regfs: Regfs, prefetched: str, cache: Path) -> None:
+    before = json.loads(regfs("cache", "du", "--json").stdout)
+    *lines, last = regfs("cache", "prune", "--all", "--dry-run").stdout.splitlines()
+    assert last == f"{in_units(before['bytes'])} would be freed, 0 B would be left"
+    assert {cache / line.split()[-1] for line in lines} == {
+        *cache.glob("blobs/*/*/*"), *cache.glob("layers/*.index"), *cache.glob("images/*.merged"),
+    }  # fmt: skip
+    assert json.loads(regfs("cache", "du", "--json").stdout) == before
+    assert regfs("cache", "prune", "--all").stdout == f"{in_units(before['bytes'])} freed, 0 B left\n"
 
 
 def test_prune_goes_down_to_what_is_asked_for(regfs: Regfs, prefetched: str) -> None:
@@ -207,7 +366,18 @@ def test_an_image_that_is_more_than_the_cache_may_hold_says_so(
 
 @pytest.mark.parametrize(
     "words",
-    [("du", "--all"), ("verify", "--to", "1"), ("prune", "--dry-run"), ("prune", "--all", "--to", "1"), ("burn",), ()],
+    [
+        ("du", "--all"),
+        ("verify", "--to", "1"),
+        ("prune", "--all", "--to", "1"),
+        ("burn",),
+        (),
+        ("du", "image"),
+        ("ls", "--dry-run"),
+        ("rm",),
+        ("prune", "--json"),
+        ("prune", "--to", "10"),
+    ],
 )
 def test_words_that_mean_nothing_are_refused(regfs: Regfs, words: tuple[str, ...]) -> None:
     done = regfs("cache", *words)

@@ -49,6 +49,16 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         parse_size(text)
 
 
+def test_a_cache_of_a_few_bytes_was_meant_to_have_a_unit() -> None:
+    """`--cache-size 10` was ten bytes, and every `ls` of a rootfs ENOSPC."""
+    for text in ("10", "1", "67108863"):
+        with pytest.raises(InvalidOption, match=f"did you mean {text}G"):
+            configured("cache-size", text)
+    assert [configured("cache-size", text).cache_size for text in ("0", "10k", "67108864", "10G")] == [
+        0, 10 << 10, 64 << 20, 10 << 30,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("30", 30), ("30s", 30), ("250ms", 0.25), ("5m", 300), ("5min", 300), ("1.5h", 5400), ("0", 0)],

@@ -14,7 +14,8 @@ ROWS: list[set[str]] = [
     {"__main__"},
     {"cli"},
     {"daemon"},
-    {"cache_verbs", "refresh", "verbs"},
+    {"cache_verbs", "refresh"},
+    {"verbs"},
     {"status"},
     {
         "arguments",

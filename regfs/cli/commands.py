@@ -51,7 +51,7 @@ def umount_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
 
 
 def cache_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """`regfs cache [OPTIONS] du|prune|verify`."""
+    """`regfs cache [OPTIONS] du|ls|rm|prune|verify`."""
     from regfs import cache_verbs
 
     parser = verb_parser("cache", "Look after the cache; mounts may use it meanwhile.")
@@ -59,7 +59,7 @@ def cache_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     given = parse_verb(parser, arguments, headings=("cache",))
     if given is None:
         return 0
-    return cache_verbs.run(given, verb_config(given, environment), say=tell, on_terminal=sys.stdout.isatty())
+    return cache_verbs.run(given, verb_config(given, environment), say=tell, warn=warn)
 
 
 def status_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -157,7 +157,7 @@ VERBS: dict[str, Verb] = {
     "refresh": Verb("[MOUNTPOINT…]", "let mounts ask for tags and listings again", refresh_verb),
     "prefetch": Verb("IMAGE…", "fetch images into the cache", prefetch_verb),
     "unpack": Verb("IMAGE [DIR]", "write the files of an image into a directory", unpack_verb),
-    "cache": Verb("du|prune|verify", "look after the cache", cache_verb),
+    "cache": Verb("du|ls|rm|prune|verify", "look after the cache", cache_verb),
     "mount": Verb("", "", mount_verb),
     "help": Verb("[VERB]", "show this, or how a verb is used", help_verb),
     "version": Verb("", "show versions", version_verb),

@@ -3,11 +3,7 @@
 Whoever writes asks first (`reserve`). Between two looks at the disk a writer may take what the last look allowed him, a
 quarter of the room that there was: so the limit also holds, to a megabyte or two, while some passes and some daemons
 write at once, each of which sees what the others wrote only when it looks again. What was used longest ago is evicted
-first, in one piece:
-
-    a layer         its index, its pack, and the objects that no other layer needs
-    a merged table
-    a blob
+first (eviction.py).
 
 What is in use by any process stays (uses.py), so that an image that is open never loses a file that it may still be
 asked for. In use are the images that a process works with: those of which a file or directory is open, and those that
@@ -25,18 +21,14 @@ import math
 import os
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from regfs.errors import CacheFailure, CacheFull, OutOfThreads
+from regfs.store.eviction import evict
 from regfs.store.failures import failures_of
-from regfs.store.inventory import INDEX, MERGED, CachedFile, Inventory, take_inventory
-from regfs.store.locks import changing, claimed
-from regfs.store.sums import SUFFIX as SUMS
-from regfs.store.sums import load_sums
-from regfs.store.uses import LivingUses
+from regfs.store.inventory import Inventory, take_inventory
 from regfs.threads import start_thread
 
 log = logging.getLogger(__name__)
@@ -61,14 +53,6 @@ class Standing(NamedTuple):
     used: int
     limit: int
     free: int
-
-
-class _Unit(NamedTuple):
-    """What is evicted together: *guard* is the file that its uses name (uses.py), and that goes first."""
-
-    guard: CachedFile
-    others: tuple[CachedFile, ...] = ()
-    objects: tuple[str, ...] = ()
 
 
 class Budget:
@@ -214,85 +198,10 @@ class Budget:
             " use; let --cache-size allow more"
         )
 
-    # Evicting.
-
     def _evict(self, wanted: int, *, unused_for_ns: int = 0) -> int:
         """Free *wanted* bytes or what can be freed, and what nobody owns; return the bytes freed. Raises OSError."""
-        freed = 0
-        now_ns = time.time_ns()
-        uses = LivingUses(self._root)
-        with changing(self._root):
-            found = take_inventory(self._root)
-            freed += sum(map(_remove_dead, found.under_way))
-            layers = {stem: files for stem, files in found.layers.items() if INDEX in files}
-            needed = {stem: _objects_of(files) for stem, files in layers.items()}
-            counts = Counter(name for names in needed.values() for name in names)
-            freed += sum(map(_remove, _owned_by_nobody(found, counts)))
-            for unit in sorted(_units(found, needed), key=lambda unit: unit.guard.used_ns):
-                if freed >= wanted:
-                    break
-                if 0 <= now_ns - unit.guard.used_ns < unused_for_ns:
-                    continue
-                with uses.claimed(unit.guard.path) as is_ours:
-                    if not is_ours:
-                        continue
-                    freed += _remove(unit.guard)  # whoever looks from here on does not find it
-                freed += sum(map(_remove, unit.others))
-                counts.subtract(unit.objects)
-                gone = (found.objects[name] for name in unit.objects if not counts[name] and name in found.objects)
-                freed += sum(map(_remove, gone))
-        self._note(found.size - freed)
-        if freed:
-            log.info("%d bytes of the cache were freed", freed)
-        return freed
-
-
-def _units(found: Inventory, needed: dict[str, tuple[str, ...]]) -> Iterator[_Unit]:
-    for file in found.blobs:
-        yield _Unit(file)
-    for files in found.images.values():
-        if MERGED in files:
-            yield _Unit(files[MERGED], _all_but(files, MERGED))
-    for stem, objects in needed.items():
-        files = found.layers[stem]
-        yield _Unit(files[INDEX], _all_but(files, INDEX), objects)
-
-
-def _all_but(files: dict[str, CachedFile], suffix: str) -> tuple[CachedFile, ...]:
-    return tuple(file for other, file in files.items() if other != suffix)
-
-
-def _objects_of(files: dict[str, CachedFile]) -> tuple[str, ...]:
-    """Return the objects that a layer needs. Without its sums nobody knows them: then its files are passed again."""
-    try:
-        sums = load_sums(files[SUMS].path)
-    except (KeyError, OSError, ValueError):
-        return ()
-    return tuple(name.rpartition("/")[2] for name in sums if name.startswith("objects/"))
-
-
-def _owned_by_nobody(found: Inventory, counts: Counter[str]) -> Iterator[CachedFile]:
-    """Yield what an eviction or a publication that was killed half-way left."""
-    for tables, main in ((found.layers, INDEX), (found.images, MERGED)):
-        for files in tables.values():
-            if main not in files:
-                yield from files.values()
-    for name, file in found.objects.items():
-        if not counts[name]:
-            yield file
-
-
-def _remove_dead(file: CachedFile) -> int:
-    """Remove a temporary file of this room, unless its writer lives; passes are swept by the layer store."""
-    if not file.path.name.startswith("."):
-        return 0
-    with claimed(file.path) as is_ours:
-        return _remove(file) if is_ours else 0
-
-
-def _remove(file: CachedFile) -> int:
-    try:
-        file.path.unlink()
-    except FileNotFoundError:
-        return 0
-    return file.size
+        evicted = evict(self._root, wanted=wanted, unused_for_ns=unused_for_ns)
+        self._note(evicted.left)
+        if evicted.freed:
+            log.info("%d bytes of the cache were freed", evicted.freed)
+        return evicted.freed

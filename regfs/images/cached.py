@@ -1,0 +1,185 @@
+"""The images that a cache holds: found by the names that were looked up, their documents, and the layers that are here.
+
+    references.sqlite → manifests and indexes among the blobs → configs → diff ids → layers and merged tables
+
+Nothing here changes when anything was used last, and no registry is asked. Used by the verbs of the cache.
+Thread rule: a function; files may come and go while it runs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from regfs.errors import BadContent, TooLarge, Unsupported
+from regfs.images.contents import chain_id
+from regfs.model.digest import Digest
+from regfs.model.manifest import ImageConfig, Index, Manifest, parse_config, parse_manifest
+from regfs.store.blobs import BlobStore
+from regfs.store.eviction import Unit, units_of
+from regfs.store.failures import failures_of
+from regfs.store.inventory import Inventory, take_inventory
+from regfs.store.layer_store import LayerStore
+from regfs.store.named_digests import NamedDigest, named_digests
+
+_UNREADABLE = (BadContent, TooLarge, Unsupported)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedImage:
+    """An image or artifact of which something is here. Sizes are bytes on the disk; *used_ns* since 1970.
+
+    *names* are full references, and *digests* its manifest's and those of the indexes that lead to it. *unique_size* is
+    what goes with it: no other image needs it. *guards* are the files that eviction.py knows its parts by.
+    """
+
+    digest: Digest
+    names: tuple[str, ...]
+    digests: frozenset[Digest]
+    platform: str
+    layers: int
+    layers_here: int
+    size: int
+    unique_size: int
+    used_ns: int
+    guards: frozenset[Path]
+
+
+@dataclass(slots=True)
+class _Found:
+    """A manifest among the blobs, with what it names."""
+
+    manifest: Manifest
+    config: ImageConfig | None
+    names: dict[str, None] = field(default_factory=dict)
+    digests: set[Digest] = field(default_factory=set)
+
+
+def cached_images(root: Path) -> list[CachedImage]:
+    """Return the images that are in the cache at *root*, the one that was used last first. Raises CacheFailure."""
+    with failures_of(root):
+        inventory = take_inventory(root)
+        found = _manifests(root)
+        return sorted(_weighed(root, inventory, found), key=lambda image: -image.used_ns)
+
+
+def _manifests(root: Path) -> dict[Digest, _Found]:
+    """Return the manifests that names lead to, as far as they are here."""
+    blobs = BlobStore(root / "blobs")
+    found: dict[Digest, _Found] = {}
+    named = list(named_digests(root / "references.sqlite"))
+    with_tag = {(each.repository, each.digest) for each in named if each.tag is not None}
+    for each in named:
+        if each.tag is None and (each.repository, each.digest) in with_tag:
+            continue
+        for digest, manifest in _readable(blobs, each.digest):
+            image = found.get(digest)
+            if image is None:
+                image = found[digest] = _Found(manifest, _config(blobs, manifest))
+            image.names[_name(each)] = None
+            image.digests |= {digest, each.digest}
+    for image in found.values():
+        _drop_names_by_digest(image)
+    return found
+
+
+def _name(named: NamedDigest) -> str:
+    return f"{named.repository}:{named.tag}" if named.tag is not None else f"{named.repository}@{named.digest}"
+
+
+def _drop_names_by_digest(image: _Found) -> None:
+    """Leave out `repository@sha256:…` where a tag of that repository leads to the image too."""
+    tagged = {name.rpartition(":")[0] for name in image.names if "@" not in name}
+    image.names = {name: None for name in image.names if name.partition("@")[0] not in tagged or "@" not in name}
+
+
+def _readable(blobs: BlobStore, digest: Digest) -> Iterator[tuple[Digest, Manifest]]:
+    """Yield the manifest *digest*, or those of the index *digest* that are here."""
+    document = _document(blobs, digest)
+    if isinstance(document, Manifest):
+        yield digest, document
+    elif isinstance(document, Index):
+        for entry in document.manifests:
+            below = _document(blobs, entry.digest)
+            if isinstance(below, Manifest):
+                yield entry.digest, below
+
+
+def _document(blobs: BlobStore, digest: Digest) -> Manifest | Index | None:
+    content = _content(blobs, digest)
+    try:
+        return None if content is None else parse_manifest(content, content_type="")
+    except _UNREADABLE:
+        return None
+
+
+def _config(blobs: BlobStore, manifest: Manifest) -> ImageConfig | None:
+    content = _content(blobs, manifest.config.digest) if manifest.is_image else None
+    try:
+        return None if content is None else parse_config(content)
+    except _UNREADABLE:
+        return None
+
+
+def _content(blobs: BlobStore, digest: Digest) -> bytes | None:
+    """Return a small blob's bytes if they are here and right. Not BlobStore.load: looking is no use of it."""
+    try:
+        content = blobs.path(digest).read_bytes()
+        return content if digest.matches(content) else None
+    except (OSError, Unsupported):
+        return None
+
+
+def _weighed(root: Path, inventory: Inventory, found: Mapping[Digest, _Found]) -> Iterator[CachedImage]:
+    units = {unit.guard.path: unit for unit in units_of(inventory)}
+    guards = {digest: _guards(root, digest, image, units) for digest, image in found.items()}
+    owners = Counter(path for paths in guards.values() for path in paths)
+    needed_by: dict[str, set[Path]] = defaultdict(set)
+    for path, unit in units.items():
+        for name in unit.objects:
+            needed_by[name].add(path)
+    for digest, image in found.items():
+        own = {path for path in guards[digest] if owners[path] == 1}
+        objects = {name for path in guards[digest] for name in units[path].objects if name in inventory.objects}
+        yield CachedImage(
+            digest,
+            tuple(sorted(image.names)),
+            frozenset(image.digests),
+            str(image.config.platform) if image.config is not None else "",
+            len(image.manifest.layers),
+            _layers_here(root, image, guards[digest]),
+            sum(units[path].size for path in guards[digest]) + _size(inventory, objects),
+            sum(units[path].size for path in own)
+            + _size(inventory, [name for name in objects if needed_by[name] <= own]),
+            max(units[path].guard.used_ns for path in guards[digest]),
+            frozenset(guards[digest]),
+        )
+
+
+def _guards(root: Path, digest: Digest, image: _Found, units: Mapping[Path, Unit]) -> set[Path]:
+    """Return the files that the parts of *image* which are here are known by."""
+    blobs, layers = BlobStore(root / "blobs"), LayerStore(root)
+    digests = [*image.digests, digest, image.manifest.config.digest, *(each.digest for each in image.manifest.layers)]
+    paths = {blobs.path(each) for each in digests}
+    if image.config is not None:
+        diff_ids = image.config.diff_ids
+        paths |= {layers.index_path(diff_id) for diff_id in diff_ids}
+        paths.add(root / "images" / f"{chain_id(diff_ids).encoded}.merged")
+    return {path for path in paths if path in units}
+
+
+def _layers_here(root: Path, image: _Found, guards: set[Path]) -> int:
+    """Return how many layers can be read without a registry: passed, or as the blobs that they were sent as."""
+    blobs, layers = BlobStore(root / "blobs"), LayerStore(root)
+    diff_ids: Sequence[Digest | None] = image.config.diff_ids if image.config is not None else ()
+    diff_ids = [*diff_ids, *[None] * len(image.manifest.layers)]
+    return sum(
+        blobs.path(layer.digest) in guards or (diff_id is not None and layers.index_path(diff_id) in guards)
+        for layer, diff_id in zip(image.manifest.layers, diff_ids, strict=False)
+    )
+
+
+def _size(inventory: Inventory, names: Sequence[str] | set[str]) -> int:
+    return sum(inventory.objects[name].size for name in names)

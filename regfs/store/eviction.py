@@ -1,0 +1,157 @@
+"""Evicting from the cache: what goes together, in which order, and what stays because a process uses it.
+
+    a layer         its index, its pack, and the objects that no other layer needs
+    a merged table
+    a blob
+
+Used by the budget, which makes room, and by the verbs of the cache, which evict what they are told to or only say what
+would go. Thread rule: any thread; any number of processes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from regfs.store.inventory import INDEX, MERGED, CachedFile, Inventory, take_inventory
+from regfs.store.locks import changing, claimed
+from regfs.store.sums import SUFFIX as SUMS
+from regfs.store.sums import load_sums
+from regfs.store.uses import LivingUses
+
+
+class Unit(NamedTuple):
+    """What is evicted together: *guard* is the file that its uses name (uses.py), and that goes first.
+
+    *objects* are names in objects/, which other layers may need too; they are not in *size*.
+    """
+
+    guard: CachedFile
+    others: tuple[CachedFile, ...] = ()
+    objects: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The bytes on the disk of the guard and the others."""
+        return self.guard.size + sum(file.size for file in self.others)
+
+
+class Evicted(NamedTuple):
+    """What an eviction did: the units that went with the bytes that each freed, and the guards that are in use.
+
+    *freed* are all bytes, with what nobody owned; *left* those that are still held.
+    """
+
+    freed: int
+    left: int
+    units: tuple[tuple[Path, int], ...]
+    in_use: tuple[Path, ...]
+
+
+def units_of(found: Inventory) -> list[Unit]:
+    """Return what can be evicted of *found*."""
+    units = [Unit(file) for file in found.blobs]
+    for files in found.images.values():
+        if MERGED in files:
+            units.append(Unit(files[MERGED], _all_but(files, MERGED)))
+    for files in found.layers.values():
+        if INDEX in files:
+            units.append(Unit(files[INDEX], _all_but(files, INDEX), _objects_of(files)))
+    return units
+
+
+def everything(_unit: Unit) -> bool:
+    """Choose each unit."""
+    return True
+
+
+def evict(
+    root: Path,
+    *,
+    wanted: float = math.inf,
+    keep: int = 0,
+    chosen: Callable[[Unit], bool] = everything,
+    unused_for_ns: int = 0,
+    only_say: bool = False,
+) -> Evicted:
+    """Evict *chosen* units of the cache at *root*, those used longest ago first, and what nobody owns.
+
+    Stops when *wanted* bytes are freed, or no more than *keep* are held. What is in use stays, and what was used within
+    *unused_for_ns*. *only_say* changes nothing and returns what would go. Raises OSError, CacheFailure.
+    """
+    remove = _size if only_say else _remove
+    freed, went, in_use = 0, [], []
+    now_ns, uses = time.time_ns(), LivingUses(root)
+    with changing(root):
+        found = take_inventory(root)
+        units = units_of(found)
+        counts = Counter(name for unit in units for name in unit.objects)
+        freed += sum(_remove_dead(file, remove) for file in found.under_way)
+        freed += sum(map(remove, _owned_by_nobody(found, counts)))
+        wanted = min(wanted, found.size - keep)
+        for unit in sorted(filter(chosen, units), key=lambda unit: unit.guard.used_ns):
+            if freed >= wanted:
+                break
+            if 0 <= now_ns - unit.guard.used_ns < unused_for_ns:
+                continue
+            with uses.claimed(unit.guard.path) as is_ours:
+                if not is_ours:
+                    in_use.append(unit.guard.path)
+                    continue
+                size = remove(unit.guard)  # a process that looks from here on does not find it
+            size += sum(map(remove, unit.others))
+            counts.subtract(unit.objects)
+            size += sum(
+                remove(found.objects[name]) for name in unit.objects if not counts[name] and name in found.objects
+            )
+            freed += size
+            went.append((unit.guard.path, size))
+    return Evicted(freed, found.size - freed, tuple(went), tuple(in_use))
+
+
+def _all_but(files: dict[str, CachedFile], suffix: str) -> tuple[CachedFile, ...]:
+    return tuple(file for other, file in files.items() if other != suffix)
+
+
+def _objects_of(files: dict[str, CachedFile]) -> tuple[str, ...]:
+    """Return the objects that a layer needs. Without its sums nobody knows them: then its files are passed again."""
+    try:
+        sums = load_sums(files[SUMS].path)
+    except (KeyError, OSError, ValueError):
+        return ()
+    return tuple(name.rpartition("/")[2] for name in sums if name.startswith("objects/"))
+
+
+def _owned_by_nobody(found: Inventory, counts: Counter[str]) -> Iterator[CachedFile]:
+    """Yield what an eviction or a publication that was killed half-way left."""
+    for tables, main in ((found.layers, INDEX), (found.images, MERGED)):
+        for files in tables.values():
+            if main not in files:
+                yield from files.values()
+    for name, file in found.objects.items():
+        if not counts[name]:
+            yield file
+
+
+def _remove_dead(file: CachedFile, remove: Callable[[CachedFile], int]) -> int:
+    """Remove a temporary file of this room, unless its writer lives; passes are swept by the layer store."""
+    if not file.path.name.startswith("."):
+        return 0
+    with claimed(file.path) as is_ours:
+        return remove(file) if is_ours else 0
+
+
+def _remove(file: CachedFile) -> int:
+    try:
+        file.path.unlink()
+    except FileNotFoundError:
+        return 0
+    return file.size
+
+
+def _size(file: CachedFile) -> int:
+    return file.size
