@@ -20,7 +20,6 @@ ROWS: list[set[str]] = [
     {
         "arguments",
         "checks",
-        "inquiry",
         "launch",
         "logs",
         "mount_words",
@@ -30,6 +29,7 @@ ROWS: list[set[str]] = [
         "self_description",
         "unpack",
     },
+    {"inquiry"},
     {"config", "mount"},
     {"tree"},
     {"images"},

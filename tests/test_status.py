@@ -135,6 +135,18 @@ def test_asking_a_daemon_that_hangs_every_minute_leaves_one_process_behind(mount
     assert wait_for_exit([int(pid) for pid in left]) == []
 
 
+def test_a_mount_on_one_that_hangs_is_refused_with_the_remedy(mounted: Mounted, tmp_path: Path) -> None:
+    path, descriptor = hanging_mount(tmp_path / "hangs")
+    try:
+        done = mounted.run(*regfs_command(), "--offline", path, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"regfs: {path} is a mount that does not answer (hangs); regfs umount --force {path}\n"
+        assert mounted.run(*regfs_command(), "umount", "--force", path).returncode == 0
+    finally:
+        subprocess.run(["umount", "-l", "-f", str(path)], check=False)
+        os.close(descriptor)
+
+
 def name_of(pid: str) -> str:
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
