@@ -156,9 +156,10 @@ def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | 
         hub=HubListing(lambda name: registry.hub_namespace(name).repositories, flights) if config.hub_listing else None,
     )
     stall_s = max(config.timeout_s, _LEAST_STALL_S)
-    contents = Contents(layers, cache / "images", flights=flights, stats=stats, stall_s=stall_s)
+    journal = Journal(stats)
+    contents = Contents(layers, cache / "images", flights=flights, stats=stats, stall_s=stall_s, note=journal.note)
     images = Images(contents, config.platform or host_platform())
-    return Rooms(stats, Journal(stats), layers, registry, contents, repositories, images, cache, note, temporary)
+    return Rooms(stats, journal, layers, registry, contents, repositories, images, cache, note, temporary)
 
 
 def _client(config: Config, environment: Mapping[str, str], *, stats: Stats, mountpoint: Path | None) -> RegistryClient:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -55,17 +55,18 @@ class Contents:
         stats: Stats,
         refused_s: float = 5.0,
         stall_s: float = STALL_S,
+        note: Callable[[str], None] = log.warning,
     ) -> None:
         """*images* is the directory of the merged tables.
 
         A layer that proved wrong is tried again after *refused_s* seconds only, and not for every name below it. A pass
-        or merge without progress for *stall_s* seconds is ended.
+        or merge without progress for *stall_s* seconds is ended. *note* hears what users should know.
         """
         self._store = store
         self._flights = flights
         self._stall_s = stall_s
         locks = WorkLocks(store.root / LOCKS)
-        self._passes = Passes(store, locks, stats=stats, refused_s=refused_s, stall_s=stall_s)
+        self._passes = Passes(store, locks, stats=stats, note=note, refused_s=refused_s, stall_s=stall_s)
         self._merges = Merges(store, images, locks, stats=stats, stall_s=stall_s)
         self._indexes: WeakValueDictionary[Digest, LayerIndex] = WeakValueDictionary()
         # Where the layers in use came from.

@@ -96,9 +96,9 @@ class Teller:
         self._numbers = numbers
         threading.Thread(target=self._tell_now_and_then, name="teller", daemon=True).start()
 
-    def done(self) -> None:
-        """Tell that all is done."""
-        _tell(**self._numbers(), done=True)
+    def done(self, remark: str = "") -> None:
+        """Tell that all is done, and what was odd."""
+        _tell(**self._numbers(), remark=remark, done=True)
 
     def failed(self, error: RegfsError) -> None:
         """Tell why it could not be done."""

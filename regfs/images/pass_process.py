@@ -2,8 +2,8 @@
 
     python -m regfs.images.pass_process '{"root": …, "boot": …, "limit": …, "digest": …, …}'
     stdin    the layer's bytes, as the registry gives them
-    stdout   {"received": 1, "inflated": 1, "entries": 1, "effort": 1} now and then; at last that with "done": true,
-             or {"error": "BadLayer", "message": "…"}
+    stdout   {"received": 1, "inflated": 1, "entries": 1, "effort": 1} now and then; at last that with "done": true and
+             a "remark", or {"error": "BadLayer", "message": "…"}
 
 It knows no registry and no credentials. If its parent dies, its input ends too early, and it leaves nothing behind.
 Started by passing.py alone; imports little, because it shall start fast.
@@ -45,7 +45,7 @@ def main(argument: str) -> int:
         with store.begin_layer(layer.size) as writer:
             run_pass(_chunks(), layer=layer, sink=writer, progress=progress)
             store.publish(writer, layer.diff_id)
-            teller.done()
+            teller.done(progress.remark)
     except RegfsError as error:
         teller.failed(error)
         return 1

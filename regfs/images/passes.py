@@ -63,9 +63,22 @@ class Passing(NamedTuple):
 class Passes:
     """The passes into one *store*. None of them may stand still for *stall_s* seconds."""
 
-    def __init__(self, store: LayerStore, locks: WorkLocks, *, stats: Stats, refused_s: float, stall_s: float) -> None:
-        """A layer that proved wrong is tried again after *refused_s* seconds only, and not for every name below it."""
+    def __init__(
+        self,
+        store: LayerStore,
+        locks: WorkLocks,
+        *,
+        stats: Stats,
+        note: Callable[[str], None],
+        refused_s: float,
+        stall_s: float,
+    ) -> None:
+        """A layer that proved wrong is tried again after *refused_s* seconds only, and not for every name below it.
+
+        *note* hears what is odd about a layer that was read all the same.
+        """
         self._store = store
+        self._note = note
         self._stats = stats
         self._work = SharedWork(locks, at_once=workers(), stall_s=stall_s)
         self._lock = threading.Lock()
@@ -145,6 +158,8 @@ class Passes:
             niceness=niceness,
             stall_s=self._work.stall_s,
         )
+        if progress.remark:
+            self._note(f"{blob.origin}: layer {descriptor.digest}: {progress.remark}")
 
     def _show(self, blob: LayerBlob, progress: Progress) -> None:
         passing = Passing(blob.origin, blob.descriptor.digest, blob.descriptor.size, progress)

@@ -89,6 +89,7 @@ def _pass_in_process(
         progress.inflated = told.get("inflated", progress.inflated)
         progress.entries = told.get("entries", progress.entries)
         progress.effort = told.get("effort", progress.effort)
+        progress.remark = told.get("remark", "")
         report(progress)
 
     argument = {

@@ -51,16 +51,18 @@ class LayerToPass:
 class Progress:
     """How far a pass is. Each number is written by one thread and may be read by any.
 
-    *effort* stands for what another process does beyond the bytes: any number that only grows.
+    *effort* stands for what another process does beyond the bytes: any number that only grows. *remark* is what is odd
+    about the archive and was read all the same, "" for nothing; it is there when the pass is over.
     """
 
-    __slots__ = ("effort", "entries", "inflated", "received")
+    __slots__ = ("effort", "entries", "inflated", "received", "remark")
 
     def __init__(self) -> None:
         self.received = 0
         self.inflated = 0
         self.entries = 0
         self.effort = 0
+        self.remark = ""
 
     def numbers(self) -> dict[str, int]:
         """Return the numbers by their names."""
@@ -189,6 +191,7 @@ def read_layer(blocks: Iterator[bytes], sink: LayerSink, progress: Progress) -> 
         tree.add(entry, contents.put(entry))
         progress.entries += 1
     tree.finish()
+    progress.remark = reader.remark
     feed.drain()
 
 

@@ -21,18 +21,14 @@ import stat
 from array import array
 
 from regfs.errors import BadLayer, TooLarge
-from regfs.layers.paths import NAME_MAX, PATH_MAX, components_of
+from regfs.layers.paths import PATH_MAX, components_of
 from regfs.layers.sink import RowSink
 from regfs.layers.tar import HARD_LINK, TarEntry
 from regfs.layers.walk import Walk
 from regfs.model.attributes import Attributes
 from regfs.model.layer_entry import NOWHERE, ROOT_ROW, EntryFlag, Row, pack_xattrs
-
-_PREFIX = b".wh."
-_META_PREFIX = b".wh..wh."
-_OPAQUE_NAME = b".wh..wh..opq"
-# Taken away from a directory's names they would mean the directory itself or its parent.
-_BAD_WHITEOUTS = frozenset({_PREFIX, _PREFIX + b".", _PREFIX + b".."})
+from regfs.model.names import NAME_MAX
+from regfs.model.whiteout import AUFS_PREFIX, OPAQUE_MARKER, hidden_name, mark_of, marker_of
 
 # A row's state: what it is (0: gone) ...
 _DIRECTORY, _SYMLINK, _FILE = 1, 2, 3
@@ -90,7 +86,7 @@ class LayerTree:
         if not name:
             self._describe_root(entry)
             return
-        mark = _mark_of(name)
+        mark = mark_of(name, in_root=parent == ROOT_ROW)
         if mark:
             self._add_whiteout(entry, parent, name, mark=mark, content=content)
         elif entry.kind == stat.S_IFDIR:
@@ -153,16 +149,25 @@ class LayerTree:
     def _add_whiteout(
         self, entry: TarEntry, parent: int, name: bytes, *, mark: int, content: int | bytes | None
     ) -> None:
-        """Add a whiteout as it is stored; of what type it is means nothing."""
+        """Add a whiteout as it is stored; of what type it is means nothing.
+
+        Unpackers make no file for it, so that a directory of that name, made for what is in it, stays.
+        """
+        found = self._child(parent, name)
+        is_there = found is not None and self._states[found] & _KIND == _DIRECTORY
         if entry.kind == stat.S_IFDIR:
             self._add_directory(entry, parent, name, mark=mark)
+        elif found is not None and is_there:
+            self._rows.add(Row(found, parent, name, found, mark, _IMPLIED, None, None, None))
         else:
             plain = entry._replace(kind=stat.S_IFREG) if entry.kind == HARD_LINK else entry
             self._add_file(plain, parent, name, mark=mark, content=content)
+        if found is not None and is_there:
+            self._states[found] |= _WHITEOUT
         if mark == EntryFlag.OPAQUE_MARKER:
             self._states[parent] |= _OPAQUE
         elif mark == EntryFlag.WHITEOUT:
-            hidden = self._child(parent, name[len(_PREFIX) :])
+            hidden = self._child(parent, hidden_name(name))
             if hidden is not None and self._states[hidden] & _KIND == _DIRECTORY:
                 self._states[hidden] |= _OPAQUE
 
@@ -207,7 +212,7 @@ class LayerTree:
                 row = walk.expand(self._target(child), row)
             elif state & _WHITEOUT:
                 self._remove(child, name)
-                row = self._imply(row, name)
+                row = self._imply(row, name, mark=mark_of(name, in_root=row == ROOT_ROW))
             else:
                 raise BadLayer(f"{self._path(row, name)!r} is no directory")
         return row
@@ -240,11 +245,14 @@ class LayerTree:
                 raise BadLayer(f"a hard link to {path[:200]!r}, which is below no directory")
         return self._child(row, last), self._path(row, last)
 
-    def _imply(self, parent: int, name: bytes) -> int:
-        mark = _mark_of(name)
+    def _imply(self, parent: int, name: bytes, *, mark: int = 0) -> int:
+        """Add a directory that no entry describes; *mark* is that of the marker that it takes the place of."""
         state = _DIRECTORY | self._whited_out(parent, name) | (_WHITEOUT if mark else 0)
         row = self._new_row(parent, name, state)
-        self._rows.add(Row(row, parent, name, row, EntryFlag.IMPLIED | mark, _IMPLIED, None, None, None))
+        flags = mark or EntryFlag.IMPLIED
+        if not mark and parent == ROOT_ROW and name.startswith(AUFS_PREFIX) and name != OPAQUE_MARKER:
+            flags |= EntryFlag.AUFS  # the only names that begin with `.wh.` which mean something to what is below them
+        self._rows.add(Row(row, parent, name, row, flags, _IMPLIED, None, None, None))
         return row
 
     def _child(self, parent: int, name: bytes) -> int | None:
@@ -253,7 +261,8 @@ class LayerTree:
 
     def _whited_out(self, parent: int, name: bytes) -> int:
         """Return _OPAQUE for a new directory whose name this layer whites out: that means the lower layers' one."""
-        return 0 if self._child(parent, _PREFIX + name) is None else _OPAQUE
+        marker = self._child(parent, marker_of(name))
+        return 0 if marker is None or not self._states[marker] & _WHITEOUT else _OPAQUE
 
     def _new_row(self, parent: int, name: bytes, state: int) -> int:
         row = len(self._states)
@@ -314,19 +323,6 @@ class LayerTree:
 def _is_plain(name: bytes) -> bool:
     """Tell whether a path's last component is the entry's name as it stands."""
     return name not in (b"", b".", b"..") and len(name) <= NAME_MAX
-
-
-def _mark_of(name: bytes) -> int:
-    """Return the flag of a whiteout's name, 0 for any other. Raises BadLayer for whiteouts of no name."""
-    if not name.startswith(_PREFIX):
-        return 0
-    if name == _OPAQUE_NAME:
-        return EntryFlag.OPAQUE_MARKER
-    if name.startswith(_META_PREFIX):
-        return EntryFlag.AUFS
-    if name in _BAD_WHITEOUTS:
-        raise BadLayer("a whiteout that names nothing")
-    return EntryFlag.WHITEOUT
 
 
 def _attributes(entry: TarEntry) -> bytes:

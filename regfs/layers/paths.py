@@ -7,8 +7,9 @@ before it looks at the file system. Pure.
 from __future__ import annotations
 
 from regfs.errors import BadLayer
+from regfs.model.names import NAME_MAX
+from regfs.model.whiteout import is_too_long
 
-NAME_MAX = 255
 PATH_MAX = 4096
 
 
@@ -19,9 +20,14 @@ def components_of(path: bytes) -> list[bytes]:
     components = path.split(b"/")
     if b"" in components or b"." in components or b".." in components:
         components = _cleaned(components)
-    if len(path) > NAME_MAX and any(len(component) > NAME_MAX for component in components):
-        raise BadLayer(f"a name of more than {NAME_MAX} bytes: {path[:60]!r}…")
+    if len(path) > NAME_MAX and any(len(component) > NAME_MAX for component in components) and _is_too_long(components):
+        raise BadLayer(f"a name of more than {NAME_MAX} bytes: {max(components, key=len)[:300]!r}")
     return components
+
+
+def _is_too_long(components: list[bytes]) -> bool:
+    *directories, last = components
+    return is_too_long(last) or any(len(component) > NAME_MAX for component in directories)
 
 
 def _cleaned(components: list[bytes]) -> list[bytes]:

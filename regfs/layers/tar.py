@@ -2,8 +2,9 @@
 
 v7, ustar, star, GNU (long names and links, base-256 numbers, sparse files) and PAX (global headers too). Python's
 tarfile is too slow for this (it keeps all members and decodes their names) and lets pass what Go's reader, the one that
-container engines trust, refuses. Types that are no file (volume labels and the like) are passed over. An archive may
-end without its two blocks of zeros; what follows them is not looked at.
+container engines trust, refuses. Labels of volumes are passed over. Types that nobody knows are regular files where
+they have data, as for POSIX and GNU tar (containerd and umoci refuse the layer), and are counted. An archive may end
+without its two blocks of zeros; what follows them is not looked at.
 
 Names are bytes, as stored. Used by ingest.py; one thread.
 """
@@ -45,6 +46,8 @@ _KINDS = {
     b"D": stat.S_IFDIR,  # GNU incremental: followed by a list of names
     b"6": stat.S_IFIFO,
 }
+# GNU tar's label of a volume, the rest of a file that begins on another volume, and its old way to tell long names.
+_NO_FILES = frozenset((b"V", b"M", b"N"))
 # Their size field may be set and means nothing: some writers put a link's target's size there.
 _WITHOUT_CONTENT = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
 
@@ -77,6 +80,8 @@ class TarReader:
         self._padding = 0
         self._global: Records = {}
         self._global_size = 0
+        self._unknown = 0
+        self._first_unknown = ""
 
     def __iter__(self) -> Iterator[TarEntry]:
         """Yield the entries; content that is not taken before the next is passed over. Raises BadLayer, TooLarge."""
@@ -98,8 +103,12 @@ class TarReader:
                 if header is None:
                     raise BadLayer("the archive ends between an extended header and its entry")
             if header.type not in _KINDS:
-                self._left, self._padding = header.size, -header.size % BLOCK
-                continue
+                if header.type not in _NO_FILES:
+                    self._note_unknown(header.type, name or records.get(b"path") or header.name)
+                if header.type in _NO_FILES or not header.size:
+                    self._left, self._padding = header.size, -header.size % BLOCK
+                    continue
+                header = header._replace(type=b"0")
             yield self._entry(header, records, name, link)
 
     def content(self) -> Iterator[memoryview]:
@@ -144,6 +153,20 @@ class TarReader:
         payload = self._feed.take(header.size)
         self._feed.skip(-header.size % BLOCK)
         return payload
+
+    def _note_unknown(self, kind: bytes, path: bytes) -> None:
+        self._unknown += 1
+        self._first_unknown = self._first_unknown or f"{path[:300]!r} of type {kind!r}"
+
+    @property
+    def remark(self) -> str:
+        """What is odd about the archive so far and was read all the same, "" for nothing."""
+        if not self._unknown:
+            return ""
+        return (
+            f"{self._unknown} tar entries of a type that nobody knows, the first of them {self._first_unknown};"
+            " those with data are shown as regular files, those without are left out"
+        )
 
     def _add_global(self, payload: bytes) -> None:
         """Take records that hold for all entries to come."""

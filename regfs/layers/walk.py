@@ -6,8 +6,8 @@ It has so many links and so many steps at most, as paths of Linux have. Used by 
 from __future__ import annotations
 
 from regfs.errors import BadLayer
-from regfs.layers.paths import NAME_MAX
 from regfs.model.layer_entry import ROOT_ROW
+from regfs.model.names import NAME_MAX
 
 MAX_EXPANSIONS = 255
 MAX_STEPS = 8192

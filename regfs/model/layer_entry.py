@@ -26,11 +26,11 @@ class EntryFlag(IntFlag):
     OPAQUE = 2
     """A directory that hides what lower layers have in it."""
     WHITEOUT = 4
-    """`.wh.name`, named as it is stored: hides *name* of lower layers."""
+    """`.wh.name`, named as it is stored: hides *name* of lower layers. If it is a directory, what is in it is shown."""
     OPAQUE_MARKER = 8
     """`.wh..wh..opq` as it is stored; its directory is OPAQUE."""
     AUFS = 16
-    """Another `.wh..wh.*`: book-keeping of AUFS, that no merge shows."""
+    """Another `.wh..wh.*` in the root: book-keeping of AUFS, that no merge shows, with all below it."""
     LINK_BELOW = 32
     """A hard link to a path (in *target*) that this layer does not have; the merge looks in the lower ones."""
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from regfs.errors import NoSuchXattr, NotFound
 from regfs.model.node_id import is_entry
+from regfs.model.whiteout import is_too_long
 from regfs.mount import kernel_abi as abi
 from regfs.mount.ahead import Ahead
 from regfs.mount.handles import Handles
@@ -306,6 +307,8 @@ class Requests:
 def _name(body: bytes) -> bytes:
     """Return the name before the zero byte that *body* ends with."""
     if not 2 <= len(body) <= _NAME_MAX + 1 or body[-1]:
+        if body[2:] and not body[-1] and not is_too_long(body[:-1]):
+            return body[:-1]
         raise Refused(errno.ENAMETOOLONG if len(body) > 2 else errno.EIO)
     return body[:-1]
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from regfs.errors import NameTooLong
+from regfs.model.whiteout import is_too_long
 
 NAME_MAX = 255
 ROOT = 1
@@ -164,7 +165,7 @@ class Paths:
         return place
 
     def _look_up(self, parent: Place, name: bytes, path: bytes) -> Place:
-        if len(name) > NAME_MAX:
+        if len(name) > NAME_MAX and is_too_long(name):
             raise NameTooLong(f"a name of {len(name)} bytes; {NAME_MAX} are allowed")
         found = self._tree.lookup(parent.node, name)
         before = self._young.get(path) or self._old.get(path)

@@ -22,8 +22,8 @@ from regfs.errors import BadLayer
 from regfs.model.attributes import mode_of
 from regfs.model.layer_entry import NOWHERE, ROOT_ROW, EntryFlag, Row
 from regfs.model.node_id import LAYER_SHIFT, ROW_MASK, node_key
+from regfs.model.whiteout import OPAQUE_MARKER, hidden_name, marker_of
 from regfs.rootfs.fresh_entries import FreshEntries
-from regfs.rootfs.whiteout import OPAQUE_MARKER, hidden_name, marker_of
 from regfs.rootfs.working_tree import EXPLICIT, IMPLIED_DIRECTORY, LINKED, ROOT, Name, WorkingTree, implied_below
 from regfs.store.layer_index import LayerIndex
 
@@ -31,7 +31,7 @@ _UNSEEN, _FRESH, _PLACED = 0, 1, 2
 # Plain numbers: each operation on an IntFlag takes longer than all the rest of an entry's turn in run().
 _WHITEOUT, _OPAQUE_MARKER, _OPAQUE = int(EntryFlag.WHITEOUT), int(EntryFlag.OPAQUE_MARKER), int(EntryFlag.OPAQUE)
 _IMPLIED, _LINK_BELOW, _AUFS = int(EntryFlag.IMPLIED), int(EntryFlag.LINK_BELOW), int(EntryFlag.AUFS)
-_MARKERS = _WHITEOUT | _OPAQUE_MARKER | _AUFS
+_MARKERS = _WHITEOUT | _OPAQUE_MARKER
 _REMARKABLE = ~_OPAQUE
 _ONE_NAME = (1).to_bytes(4, "little")
 _NLINK = slice(56, 60)
@@ -195,11 +195,11 @@ class LayerApplication:
     def _place(self, row: int) -> int | None:
         """Return the directory that the directory *row* stands for, making what is missing on the way.
 
-        None for what lies below a marker, which no merge shows.
+        None for what lies in AUFS's book-keeping, which no merge shows.
         """
         place, chain = self._nearest(row)
         for entry in chain:
-            if entry.flags & _MARKERS:
+            if entry.flags & _AUFS:
                 self._set_placed(row)
                 return None
             place = self._enter(place, entry)
@@ -217,7 +217,7 @@ class LayerApplication:
         place, chain = self._nearest(row)
         leads_through_links = bool(self._grafted)
         for entry in chain:
-            found = None if entry.flags & _MARKERS else self._tree.lookup(place, entry.name)
+            found = None if entry.flags & _AUFS else self._tree.lookup(place, entry.name)
             if found is None:
                 return None
             if found.directory is not None:
@@ -243,7 +243,8 @@ class LayerApplication:
     def _enter(self, place: int, entry: Row) -> int:
         """Return the directory that an implied *entry* in *place* stands for, made if need be."""
         row, parent, name = entry.row, entry.parent, entry.name
-        if self._state[parent] == _FRESH and self._state[row] == _UNSEEN:
+        is_own = self._state[row] == _UNSEEN and not entry.flags & _MARKERS  # a marker's attributes are no directory's
+        if self._state[parent] == _FRESH and is_own:
             key = self._base | row
             self._state[row] = _FRESH
             attributes = self._attributes_below(place, key)
@@ -256,7 +257,7 @@ class LayerApplication:
         if found is None:
             return self._make(place, name, entry)
         if found.directory is not None:
-            if not found.flags & EXPLICIT and self._state[row] == _UNSEEN:
+            if not found.flags & EXPLICIT and is_own:
                 self._tree.put_directory(place, name, found._replace(node=self._base | row))
             self._note_placed(entry, found.directory)
             return found.directory
@@ -282,7 +283,7 @@ class LayerApplication:
     def _make(self, place: int, name: bytes, entry: Row | None) -> int:
         """Make an implied directory for *entry*, or one that only a symbolic link's text asks for."""
         self._prepare(place, None if entry is None else entry.parent)
-        if entry is not None and self._state[entry.row] == _UNSEEN:
+        if entry is not None and self._state[entry.row] == _UNSEEN and not entry.flags & _MARKERS:
             key = self._base | entry.row
         else:
             key = self._tree.invent()

@@ -21,6 +21,7 @@ from regfs.errors import IsADirectory, NameTooLong, NotADirectory, NotASymlink, 
 from regfs.model.attributes import Attributes
 from regfs.model.names import NAME_MAX
 from regfs.model.node_id import KEY_MASK, LAYER_SHIFT, PLACE_SHIFT, ROOT, TABLE_ROOT
+from regfs.model.whiteout import is_too_long
 from regfs.store.content import Content, OpenContent, Packed
 from regfs.store.open_tables import OpenTables
 from regfs.tree.control import LiveFile
@@ -83,7 +84,7 @@ class Tree:
 
     def lookup(self, parent: int, name: bytes) -> Found:
         """Return the entry *name* of the directory *parent*. Counts as one look-up of what it returns."""
-        if len(name) > NAME_MAX:
+        if len(name) > NAME_MAX and is_too_long(name):
             raise NameTooLong(f"a name of {len(name)} bytes; {NAME_MAX} are allowed")
         shown = self._shown_at(parent >> PLACE_SHIFT)
         if shown is not None:

@@ -141,6 +141,18 @@ def test_a_pass_under_way_is_told_and_then_no_more(served: Served) -> None:
     assert shown.contents.passing() == []
 
 
+@pytest.mark.parametrize("size", [0, 2_000_000], ids=["passed here", "passed by a process"])
+def test_an_entry_of_an_unknown_type_is_shown_and_noted_in_errors_once(served: Served, size: int) -> None:
+    odd = layer(file("odd/u", b"data", type=b"Q"), file("odd/v", type=b"Q"), file("big", os.urandom(size)))
+    served.push("app", "1", image_of(BASE, odd))
+    shown = served.show()
+    assert shown.names("app/1/rootfs/odd") == ["u"]
+    assert shown.read("app/1/rootfs/odd/u") == b"data"
+    (noted,) = shown.journal.text().splitlines()
+    assert f"layer {odd.digest}: 2 tar entries of a type that nobody knows, the first of them b'odd/u'" in noted
+    assert shown.stats.value("errors") == 0
+
+
 def test_after_a_failed_pass_the_next_one_may_be_right(served: Served) -> None:
     built = served.push("app", "1", image_of(BASE))
     served.registry.repository("app").blobs[str(BASE.digest)] = bytes(len(BASE.blob))

@@ -191,11 +191,27 @@ def test_a_ustar_prefix_is_put_in_front_and_gnu_has_none() -> None:
     assert names_of(ustar + gnu) == [b"dir/sub/name", b"name"]
 
 
-def test_contiguous_files_are_files_and_unknown_types_are_passed_over() -> None:
+def test_contiguous_files_are_files_and_labels_of_volumes_are_passed_over() -> None:
     contiguous = header(b"c", kind=b"7", size=b"00000000003\0") + padded(b"abc")
     volume = header(b"v", kind=b"V")
-    unknown = header(b"u", kind=b"Q", size=b"00000001000\0") + bytes(512) * 1
-    assert names_of(volume + contiguous + unknown + tar_of(file("f"))) == [b"c", b"f"]
+    assert names_of(volume + contiguous + tar_of(file("f"))) == [b"c", b"f"]
+
+
+def test_an_entry_of_a_type_that_nobody_knows_is_a_file_where_it_has_data_and_is_told() -> None:
+    unknown = file("u", b"data", type=b"Q"), file("v", b"", type=b"R"), file("w", b"more", type=b"Q")
+    reader = TarReader(ByteFeed(iter([tar_of(*unknown, file("f"))])))
+    found = [(entry.path, entry.kind, reader.whole_content()) for entry in reader]
+    assert found == [(b"u", stat.S_IFREG, b"data"), (b"w", stat.S_IFREG, b"more"), (b"f", stat.S_IFREG, b"")]
+    assert reader.remark.startswith("3 tar entries of a type that nobody knows, the first of them b'u' of type b'Q'")
+    known = TarReader(ByteFeed(iter([tar_of(file("f"))])))
+    assert list(known)
+    assert known.remark == ""
+
+
+def test_gnu_tar_takes_an_unknown_type_for_a_file_too(tmp_path: Path) -> None:
+    (tmp_path / "archive").write_bytes(tar_of(file("u", b"data", type=b"Q")))
+    done = subprocess.run(["tar", "-xf", "archive"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (tmp_path / "u").read_bytes() == b"data", done.stderr
 
 
 def test_links_and_devices_have_no_content_whatever_their_size_says() -> None:

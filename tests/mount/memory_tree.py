@@ -36,6 +36,7 @@ BIG = bytes(range(256)) * 4 * 1024 * 3  # 3 MiB
 SCRIPT = b"#!/bin/sh\necho hello from the mount\n"
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 STRANGE_NAMES = [b"plain", b"\xff\xfe bytes", "k\u00e4se".encode(), b"new\nline", b"a" * 255, b" ", b"\x01", b"-rf"]
+LONG_WHITEOUT = b".wh." + b"a" * 255
 MANY = 10_000
 
 # What each name in /errors raises, whatever is asked of it.
@@ -342,7 +343,7 @@ class SuiteTree(MemoryTree):
         self.add(top, b"fifo", Entry(stat.S_IFIFO | 0o600))
         self.add(top, b"socket", Entry(stat.S_IFSOCK | 0o600))
         whited = self.directory(top, b"whiteouts")
-        for name in (b".wh.gone", b".wh..wh..opq"):
+        for name in (b".wh.gone", b".wh..wh..opq", LONG_WHITEOUT):
             self.file(whited, name, b"")
         names = self.directory(top, b"names")
         for name in STRANGE_NAMES:

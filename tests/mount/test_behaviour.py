@@ -80,8 +80,10 @@ def test_devices_cannot_be_opened_without_being_asked_for(mounted: Path) -> None
 
 
 def test_whiteout_names_are_ordinary_names_here(mounted: Path) -> None:
-    assert sorted(os.listdir(mounted / "stable/whiteouts")) == [".wh..wh..opq", ".wh.gone"]
-    assert (mounted / "stable/whiteouts/.wh.gone").read_bytes() == b""
+    assert sorted(os.listdir(mounted / "stable/whiteouts")) == [".wh..wh..opq", ".wh." + "a" * 255, ".wh.gone"]
+    for name in os.listdir(mounted / "stable/whiteouts"):  # the longest is longer than a file's may be
+        assert (mounted / "stable/whiteouts" / name).read_bytes() == b""
+    assert errno_of(lambda: os.stat(mounted / "stable/whiteouts" / (".wh." + "a" * 256))) == errno.ENAMETOOLONG
 
 
 def test_extended_attributes_come_byte_by_byte(mounted: Path) -> None:
@@ -253,4 +255,4 @@ def test_statfs_tells_the_room_of_the_cache(mounted: Path) -> None:
 def test_find_sees_everything(mounted: Path) -> None:
     done = subprocess.run(["find", mounted / "stable"], capture_output=True, timeout=TIMEOUT_S, check=True)
     found = done.stdout.split(b"\n" + os.fsencode(mounted))
-    assert len(found) == 1 + len(os.listdir(mounted / "stable")) + 2 + len(STRANGE_NAMES) + MANY
+    assert len(found) == 1 + len(os.listdir(mounted / "stable")) + 3 + len(STRANGE_NAMES) + MANY

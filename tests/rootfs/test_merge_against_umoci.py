@@ -36,7 +36,7 @@ from tests.support.umoci import as_umoci_would, needs_umoci, unpacked
 
 EXAMPLES = int(os.environ.get("REGFS_EXAMPLES", "0"))
 
-names = st.sampled_from(["a", "b", "c"])
+names = st.sampled_from(["a", "b", "c", "a", "b", "c", ".wh.a"])
 paths = st.lists(names, min_size=1, max_size=3).map("/".join)
 modes = st.sampled_from([0o755, 0o644, 0o4711, 0o2750, 0o1777, 0])
 owners = st.sampled_from([0, 1, 1000, 3_000_000])
@@ -165,3 +165,39 @@ def disagreement(ours: dict[bytes, Entry] | str, theirs: dict[bytes, Entry] | st
             return []
         return [f"refused by us alone: {ours}"]
     return differences(as_umoci_would(ours, theirs), theirs)
+
+
+LONG = "n" * 255
+LOWER = [directory("etc"), file("etc/a", b"a"), file(LONG), file(f"{LONG[:252]}"), file("z")]
+
+
+@needs_umoci
+@pytest.mark.parametrize(
+    "upper",
+    [
+        [whiteout(LONG)],
+        [whiteout(LONG[:252]), whiteout(LONG)],
+        [directory(f".wh.{LONG}")],
+        [file(".wh.etc/x", b"x")],
+        [directory(".wh.etc", mode=0o700, xattrs={"user.x": b"1"}), file(".wh.etc/x", b"x")],
+        [file(".wh.etc/x", b"x"), directory(".wh.etc", mode=0o700)],
+        [whiteout("etc"), file(".wh.etc/x", b"x")],
+        [file(".wh.etc/x", b"x"), whiteout("etc")],
+        [file(".wh.etc/x", b"x"), file("etc/new")],
+        [file("etc/.wh..wh..opq/x", b"x")],
+        [file(".wh..wh..opq/x", b"x")],
+        [file("etc/.wh..wh.foo/x")],
+        [directory("etc/.wh..wh.foo"), file("etc/.wh..wh.foo/x")],
+        [directory("etc/.wh.a/b/c"), file("etc/.wh.a/b/.wh.q/f", b"1")],
+        [file(".wh.etc/x", b"x"), hardlink("h", ".wh.etc/x")],
+        [whiteout(".wh.etc/x")],
+        [file(".wh./x"), file(".wh../y")],
+    ],
+)
+def test_names_that_only_look_like_whiteouts_and_long_ones_come_out_as_umoci_unpacks_them(
+    tmp_path: Path, upper: list[TarEntry]
+) -> None:
+    built = [layer(*LOWER, compression="none"), layer(*upper, compression="none")]
+    theirs = unpacked(tmp_path, image_of(*built))
+    assert not isinstance(theirs, str)
+    assert disagreement(merged(tmp_path / "cache", built), theirs) == []

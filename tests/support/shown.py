@@ -79,7 +79,13 @@ class Shown:
         )
         images = directory / "images"
         self.contents = Contents(
-            self._store, images, flights=flights, stats=self.stats, refused_s=refused_s, stall_s=stall_s
+            self._store,
+            images,
+            flights=flights,
+            stats=self.stats,
+            refused_s=refused_s,
+            stall_s=stall_s,
+            note=self.journal.note,
         )
         self.repositories = Repositories(
             self._client,

@@ -138,3 +138,12 @@ def test_a_layer_that_no_step_is_named_for_has_no_empty_created_by(served: Serve
     assert "created_by" not in shown.names("app/1/layers/000")
     with pytest.raises(NotFound):
         shown.find("app/1/layers/000/created_by")
+
+
+def test_a_whiteout_that_is_longer_than_a_name_may_be_can_be_looked_at(served: Served) -> None:
+    name = "n" * 255
+    served.push("app", "1", image_of(layer(file(name), file("a")), layer(whiteout(name))))
+    shown = served.show()
+    assert shown.names("app/1/rootfs") == ["a"]
+    assert shown.names("app/1/layers/1/tree") == [f".wh.{name}"]
+    assert shown.read(f"app/1/layers/1/tree/.wh.{name}") == b""

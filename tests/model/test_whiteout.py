@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from regfs.errors import BadLayer
-from regfs.rootfs.whiteout import hidden_name, marker_of
+from regfs.model.whiteout import hidden_name, marker_of
 
 
 @pytest.mark.parametrize("name", [b"name", b"...", b"\xff", b".wh.twice"])
