@@ -14,7 +14,7 @@ ROWS: list[set[str]] = [
     {"__main__"},
     {"cli"},
     {"daemon"},
-    {"cache_verbs", "refresh"},
+    {"cache_verbs", "image_path", "refresh"},
     {"verbs"},
     {"status"},
     {

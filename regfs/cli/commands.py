@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from regfs.arguments import add_format, mount_parser, verb_parser
 from regfs.cli.exit_codes import FAILED, exit_code
-from regfs.cli.image_commands import prefetch_verb, unpack_verb
+from regfs.cli.image_commands import path_verb, prefetch_verb, unpack_verb
 from regfs.cli.output import tell, warn
 from regfs.cli.verb_arguments import parse_verb, verb_config
 from regfs.config import suggestion
@@ -156,6 +156,7 @@ VERBS: dict[str, Verb] = {
     "status": Verb("[MOUNTPOINT…]", "what the mounts are doing", status_verb),
     "refresh": Verb("[MOUNTPOINT…]", "let mounts ask for tags and listings again", refresh_verb),
     "prefetch": Verb("IMAGE…", "fetch images into the cache", prefetch_verb),
+    "path": Verb("IMAGE", "where in a mount an image stays, whatever becomes of its tag", path_verb),
     "unpack": Verb("IMAGE [DIR]", "write the files of an image into a directory", unpack_verb),
     "cache": Verb("du|ls|rm|prune|verify", "look after the cache", cache_verb),
     "mount": Verb("", "", mount_verb),

@@ -1,4 +1,4 @@
-"""The verbs that take images: `regfs unpack` and `regfs prefetch`. verbs.py does the work.
+"""The verbs that take images: `regfs unpack`, `path` and `prefetch`. verbs.py and image_path.py do the work.
 
 Used by commands.py. What a verb needs is imported when it runs.
 """
@@ -40,6 +40,25 @@ def unpack_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
         warn(note)
     tell(done.result)
     return 0 if done.is_complete else FAILED
+
+
+def path_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """`regfs path [--mount DIR] IMAGE`."""
+    del environment
+    parser = verb_parser(
+        "path",
+        "Print the path of an image in a mount by its digest. What is there never changes, unlike what a tag names: so "
+        "it is the path for what runs long.",
+    )
+    parser.add_argument("image", metavar="IMAGE", help=_IMAGE_HELP)
+    parser.add_argument("--mount", metavar="DIR", help="the mount to look in, where there are several")
+    given = parse_verb(parser, arguments)
+    if given is None:
+        return 0
+    from regfs.image_path import image_path
+
+    tell(str(image_path(given.image, given.mount)))
+    return 0
 
 
 def prefetch_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
