@@ -39,8 +39,10 @@ _MODERN = ", ".join(
 )
 # Without the OCI types some registries answer 404, with */* alone others convert to schema 1.
 ACCEPT = f"{_MODERN}, {media_types.DOCKER_SCHEMA1_SIGNED}, {media_types.DOCKER_SCHEMA1}, */*;q=0.1"
-# How statuses of a HEAD are worth a GET: servers that know no HEAD there, or break over it (Nexus says 404).
-_HEAD_SAYS_LITTLE = frozenset({400, 403, 404, 405, 406, 410, 500, 501})
+# Refusals of a HEAD that a GET may not meet: servers that know no HEAD there, or break over it, and proxies that fetch
+# a manifest by GET only and say 404 before (Nexus).
+_HEAD_SAYS_LITTLE = frozenset({400, 401, 403, 404, 405, 406, 410, 500, 501})
+_HEAD_REFUSED_S = 600.0
 _RECENT_BYTES = 2 * DOCUMENT_LIMIT
 
 
@@ -68,7 +70,9 @@ class Documents:
         self._recent: TTLCache[tuple[RepositoryName, Digest], FetchedManifest] = TTLCache(
             _RECENT_BYTES, 30.0, getsizeof=lambda document: len(document.content)
         )
-        self._head_is_wrong: TTLCache[str, bool] = TTLCache(1024, 3600.0)
+        # Where a HEAD was refused and a GET answered. The opposite is not remembered: that both refuse one tag says
+        # nothing about the next.
+        self._head_is_refused: TTLCache[str, bool] = TTLCache(1024, _HEAD_REFUSED_S)
 
     def resolve(self, repository: RepositoryName, tag: str) -> Descriptor:
         """Return what *tag* names now. See RegistryClient.resolve."""
@@ -97,35 +101,22 @@ class Documents:
         )
 
     def _resolve(self, endpoint: Endpoint, repository: RepositoryName, tag: str, *, what: str) -> Descriptor:
-        """Ask by HEAD, which costs no quota; by GET where the answer to HEAD says too little."""
+        """Ask by HEAD, which costs no quota; by GET where HEAD is refused or says too little: GET has the last word."""
         with self._lock:
-            # Docker Hub's HEAD is right, and a GET there costs quota.
-            head_is_wrong = self._head_is_wrong.get(endpoint.base, False if endpoint.host == HUB_HOST else None)
-        if head_is_wrong is not True:
+            is_refused = endpoint.base in self._head_is_refused
+        if not is_refused:
             answer = self._ask(endpoint, repository, tag, method="HEAD", what=what)
             answer.close()
             if answer.status == 200 and (described := _described(answer)) is not None:
                 return described
-            if answer.status == 404 and head_is_wrong is False:
-                raise NotFound(f"{what}: {endpoint.host} has no such tag")
+            if answer.status == 404 and endpoint.host == HUB_HOST:
+                raise NotFound(f"{what}: {endpoint.host} has no such tag")  # known to be right, and a GET costs quota
             expected(answer, 200, *_HEAD_SAYS_LITTLE, what=what)
-            return self._resolve_by_get(endpoint, repository, tag, failed=answer.status != 200, what=what)
-        return self._resolve_by_get(endpoint, repository, tag, failed=True, what=what)
-
-    def _resolve_by_get(
-        self, endpoint: Endpoint, repository: RepositoryName, tag: str, *, failed: bool, what: str
-    ) -> Descriptor:
-        """Return what *tag* names by GET, and remember whether HEAD, which *failed* or said too little, was right."""
-        try:
-            document = self._get(endpoint, repository, tag, what=what)
-        except NotFound:
-            # Both agree: from now on this host's HEAD is believed when it says 404, and no quota is spent on it.
-            with self._lock:
-                self._head_is_wrong.setdefault(endpoint.base, False)
-            raise
+            is_refused = answer.status != 200
+        document = self._get(endpoint, repository, tag, what=what)
         with self._lock:
-            if failed:
-                self._head_is_wrong[endpoint.base] = True
+            if is_refused:
+                self._head_is_refused[endpoint.base] = True
             if len(document.content) <= _RECENT_BYTES:
                 self._recent[repository, document.digest] = document
         return document.descriptor

@@ -220,13 +220,15 @@ def test_f34_a_head_that_fails_does_not_hide_a_tag(faulty: FaultyMount) -> None:
     def check(_name: str, status: int) -> None:
         app = App(faulty)
         app.server.on("HEAD", "/manifests/", reply(status))
+        # That HEAD and GET agree about this one must not make HEAD right about the next.
+        assert faulty.fails(app.path("none"), os.stat) == "ENOENT"
         assert app.is_right()
         assert app.documents("1").count("HEAD") == 1, "a registry whose HEAD is wrong was asked so again"
         assert faulty.fails(app.path("no-such-tag"), os.stat) == "ENOENT"
         app.server.heal()
         assert app.is_right()
 
-    all_at_once(check, {str(status): status for status in (400, 403, 404, 405, 406, 500, 501)})
+    all_at_once(check, {str(status): status for status in (400, 401, 403, 404, 405, 406, 410, 500, 501)})
     assert faulty.errors() == ""
 
 
