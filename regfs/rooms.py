@@ -126,6 +126,8 @@ class Rooms:
             self._temporary.cleanup()
 
 
+# With a shorter --timeout an operation gives up, but what was asked goes on for the next one that wants the answer.
+_LEAST_S = 60.0
 CACHE_PATH_MAX = 400
 """Bytes of the cache directory's path. SQLite's limit is 512 with all that it puts after a name; ours have 78."""
 
@@ -142,7 +144,7 @@ def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | 
         layers.recover()
     except CacheFailure as failure:
         log.warning("%s", failure)
-    flights = Flights()
+    flights = Flights(max(config.timeout_s, _LEAST_S))
     registry = OnDemand(lambda: _client(config, environment, stats=stats, mountpoint=mountpoint))
     if config.insecure_registries:
         registry.client()  # what is no name of a registry is to be told at the start
@@ -167,6 +169,7 @@ def _client(config: Config, environment: Mapping[str, str], *, stats: Stats, mou
     from regfs.registry.client import RegistryClient
     from regfs.registry.credentials import Credentials
     from regfs.registry.hosts import Hosts
+    from regfs.registry.sockets import Pace
 
     return RegistryClient(
         Hosts.of_machine(environment, insecure=config.insecure_registries),
@@ -174,6 +177,7 @@ def _client(config: Config, environment: Mapping[str, str], *, stats: Stats, mou
         stats,
         offline=config.offline,
         authorities=system_authorities(environment),
+        pace=Pace(longest_s=max(config.timeout_s, _LEAST_S)),
     )
 
 

@@ -29,6 +29,7 @@ from regfs.registry.hosts import Endpoint
 from regfs.registry.message import Answer
 from regfs.registry.ranges import WrongBody, body_range, is_encoded, range_header
 from regfs.registry.retry import RetryPolicy
+from regfs.registry.sockets import Slow
 from regfs.stats import Stats
 
 log = logging.getLogger(__name__)
@@ -155,8 +156,8 @@ class Blobs:
             except (RegistryUnavailable, RegistryTimeout, WrongBody) as error:
                 # What broke off in the transport names its host alone; who reads the error wants to know the blob.
                 named = error if wanted.what in str(error) else type(error)(f"{wanted.what}: {error}")
-                if not is_answered and offset == start:
-                    raise named from error.__cause__  # nothing broke off: it was asked for as often as makes sense
+                if offset == start and (not is_answered or isinstance(error, Slow)):
+                    raise named from error.__cause__  # nothing broke off: it was asked for as long as makes sense
                 wait_s = failures.wait_s(named, offset)
                 self._stats.count("registry.retries")
                 log.info("%s; going on at byte %d in %.1f s", named, offset, wait_s)
@@ -232,7 +233,8 @@ class _Failures:
     def wait_s(self, error: RegfsError, offset: int) -> float:
         """Return how long to wait before going on at *offset*; raises *error* where that is pointless."""
         now = time.monotonic()
-        if offset - self._offset >= _PROGRESS_BYTES or (self._count and now - self._last >= _PROGRESS_S):
+        received = offset - self._offset
+        if received >= _PROGRESS_BYTES or (self._count and received and now - self._last >= _PROGRESS_S):
             self._count = 0
         self._offset, self._last = offset, now
         self._count += 1

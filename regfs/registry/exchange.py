@@ -95,7 +95,7 @@ class Exchange:
             self._health.admit(host)
             attempt += 1
             try:
-                answer = self._carrier().send(request)
+                answer = self._carrier().send(request, is_again=attempt > 1)
                 if not self._is_transient(answer):
                     if request.body_limit is not None and answer.status == 200:
                         answer.read(request.body_limit, what=what)
@@ -158,7 +158,9 @@ class Exchange:
         error, is_for_a_mirror = failure.error, _is_for_a_mirror(request)
         attempts = (self._retry.beside_others() if is_for_a_mirror else self._retry).attempts
         may_wait_s = patience.current().remaining_s(self._retry.throttle_s)
-        hopeless = isinstance(error, ConnectFailed) or (isinstance(error, Slow) and (is_for_a_mirror or attempt > 1))
+        hopeless = isinstance(error, ConnectFailed) or (
+            isinstance(error, Slow) and (is_for_a_mirror or attempt > 1 or _had_all_its_time(error, request))
+        )
         is_last = hopeless or attempt >= attempts or failure.wait_s > self._retry.throttle_s
         if is_last and failure.is_down:
             self._health.failed(host, error)
@@ -201,6 +203,11 @@ def _is_down(error: RegfsError, request: Request) -> bool:
     if isinstance(error, TransferCut):
         return False
     return not isinstance(error, Slow) or isinstance(error, ConnectTimeout) or _is_for_a_mirror(request)
+
+
+def _had_all_its_time(error: Slow, request: Request) -> bool:
+    """Tell whether the first try already lasted as long as the user allows."""
+    return request.bulk and not isinstance(error, ConnectTimeout)
 
 
 def _is_for_a_mirror(request: Request) -> bool:

@@ -5,14 +5,16 @@ late. Here every wait is cut into slices: between two slices the deadline is loo
 time the answer may take to begin, and how many bytes came for the time waited.
 
 Used by connecting.py, which makes them, and transport.py. Thread rule: a socket is used by one thread at a time;
-`headers_due` is per thread.
+`beginning_due` is per thread.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +27,7 @@ from regfs.errors import ProtocolViolation, RegistryTimeout, RegistryUnavailable
 log = logging.getLogger(__name__)
 
 SLICE_S = 0.25
+_PROBES = 3
 _due = threading.local()
 
 
@@ -55,19 +58,28 @@ class TlsFailed(ProtocolViolation):
 class Pace(NamedTuple):
     """How slow a peer may be: seconds to connect, to begin its answer, between two bytes, and bytes per second.
 
-    The rate is judged over *window_s* of waiting; time that the reader spends elsewhere does not count.
+    *answer_s* is for the first try at something small, which may have met one server of many that hangs; *longest_s*,
+    the time that the user allows (--timeout), for every other. A registry that scans a blob, spools it or builds an
+    image first begins late, and would begin again at each further try. That the peer is still there is the kernel's
+    business: it probes a silent connection, and gives it up after *vanished_s*. The rate is judged over *window_s* of
+    waiting; time that the reader spends elsewhere does not count.
     """
 
     connect_s: float = 10.0
     answer_s: float = 30.0
+    longest_s: float = 300.0
+    vanished_s: float = 30.0
     idle_s: float = 30.0
     rate: int = 1024
     window_s: float = 30.0
 
 
 @contextmanager
-def headers_due(within_s: float) -> Iterator[None]:
-    """Let reads of this thread fail with Slow once *within_s* passed: until an answer's headers are read."""
+def beginning_due(within_s: float) -> Iterator[None]:
+    """Let reads of this thread fail with Slow once *within_s* passed: until headers or the first bytes of a body come.
+
+    Within that time the connection may be as silent and as slow as it likes.
+    """
     _due.at = time.monotonic() + within_s
     try:
         yield
@@ -100,17 +112,23 @@ class _Meter:
     def receive(self, receive: Callable[[], int], set_timeout: Callable[[float], None]) -> int:
         """Return what *receive* returns, waiting in slices. Raises Slow, RegistryTimeout, Interrupted."""
         began = time.monotonic()
+        is_beginning = getattr(_due, "at", None) is not None
         while True:
             set_timeout(wait_at_most(min(SLICE_S, self._pace.idle_s)))
             try:
                 count = receive()
-            except TimeoutError:
+            except TimeoutError as error:
+                if error.errno == errno.ETIMEDOUT:  # the kernel's word; a slice that is over has no errno
+                    break
                 silent_s = time.monotonic() - began
-                if silent_s >= self._pace.idle_s:
+                if silent_s >= self._pace.idle_s and not is_beginning:
                     raise Slow(f"the connection was silent for {silent_s:.0f} s") from None
                 continue
-            self._judge(time.monotonic() - began, count)
+            if not is_beginning:
+                self._judge(time.monotonic() - began, count)
             return count
+        # Not within the handler: an error that has a TimeoutError as its context would be taken for a slow answer.
+        raise ConnectionResetError(errno.ETIMEDOUT, "the other side has vanished")
 
     def _judge(self, waited_s: float, count: int) -> None:
         self._waited_s += waited_s
@@ -132,6 +150,8 @@ class WatchedSocket(socket.socket):
         """Return a watched socket that takes *connected* over."""
         watched = cls(connected.family, connected.type, connected.proto, fileno=connected.detach())
         watched.meter = _Meter(pace)
+        for option, value in _probing(pace.vanished_s):
+            watched.setsockopt(*option, value)
         # For the TLS handshake, which the socket module bounds as a whole; reads have a timeout of their own.
         watched.settimeout(wait_at_most(pace.connect_s))
         return watched
@@ -139,6 +159,17 @@ class WatchedSocket(socket.socket):
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         read = super().recv_into
         return self.meter.receive(lambda: read(buffer, nbytes, flags), self.settimeout)
+
+
+def _probing(vanished_s: float) -> Iterator[tuple[tuple[int, int], int]]:
+    """Yield the options that let the kernel notice within *vanished_s* that the peer is gone. Source: tcp(7)."""
+    yield (socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1
+    if sys.platform == "linux":
+        probe_s = max(1, int(vanished_s / (_PROBES + 2)))
+        yield (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), max(1, int(vanished_s) - _PROBES * probe_s)
+        yield (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL), probe_s
+        yield (socket.IPPROTO_TCP, socket.TCP_KEEPCNT), _PROBES
+        yield (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT), int(vanished_s * 1000)
 
 
 def tls_context_for(context: ssl.SSLContext, pace: Pace) -> ssl.SSLContext:

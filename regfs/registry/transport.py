@@ -51,7 +51,7 @@ from regfs.registry.sockets import (
     Slow,
     TlsFailed,
     TransferCut,
-    headers_due,
+    beginning_due,
     tls_context_for,
 )
 from regfs.stats import Stats
@@ -90,8 +90,10 @@ class Transport:
         self._lock = threading.Lock()
         self._adapters: dict[Tls, _Adapter] = {}
 
-    def send(self, request: Request) -> Answer:
+    def send(self, request: Request, *, is_again: bool = False) -> Answer:
         """Return the answer to *request*, its body unread; blocks on the network.
+
+        *is_again*: it was sent before, without an answer that counts; then it is waited for as long as the user allows.
 
         Raises:
             RegistryUnavailable: no connection, or it broke. NotTls where the port does not speak TLS.
@@ -101,11 +103,12 @@ class Transport:
         """
         slot = self._slots.take(str(request.origin), bulk=request.bulk)
         try:
+            begins_within_s = self._begins_within_s(request, is_again=is_again)
             try:
-                response = self._exchange(request)
+                response = self._exchange(request, begins_within_s)
             except StaleConnection:
-                response = self._exchange(request)
-            return self._answer(request, response, slot.give_back)
+                response = self._exchange(request, begins_within_s)
+            return self._answer(request, response, slot.give_back, begins_within_s)
         except BaseException:  # an interrupted wait as well, or the host would have a slot less for ever
             slot.give_back()
             raise
@@ -117,7 +120,13 @@ class Transport:
         for adapter in adapters:
             adapter.close()
 
-    def _exchange(self, request: Request) -> HTTPResponse:
+    def _begins_within_s(self, request: Request, *, is_again: bool) -> float:
+        if request.answer_within_s is not None:
+            return request.answer_within_s
+        pace = self._pace
+        return pace.longest_s if request.bulk or is_again else min(pace.answer_s, pace.longest_s)
+
+    def _exchange(self, request: Request, begins_within_s: float) -> HTTPResponse:
         prepared = requests.PreparedRequest()
         # Only the host for requests and urllib3, which rewrite a path and its query (escapes, slashes, brackets), so
         # that the signature of a signed URL does not match. The connection sends the target: see _pool_classes.
@@ -138,7 +147,7 @@ class Transport:
         adapter = self._adapter(request.tls)
         _sent.reused, _sent.target = False, request.target
         try:
-            with headers_due(request.answer_within_s or self._pace.answer_s):
+            with beginning_due(begins_within_s):
                 response = adapter.send(
                     prepared, stream=True, timeout=(self._pace.connect_s, SLICE_S), proxies=_proxies(request)
                 )
@@ -158,7 +167,7 @@ class Transport:
         raw: HTTPResponse = response.raw
         return raw
 
-    def _answer(self, request: Request, raw: HTTPResponse, give_back: _Release) -> Answer:
+    def _answer(self, request: Request, raw: HTTPResponse, give_back: _Release, begins_within_s: float) -> Answer:
         def close() -> None:
             raw.close()  # a connection with unread bytes is of no use to anybody
             raw.release_conn()
@@ -170,19 +179,22 @@ class Transport:
         except ProtocolViolation:
             close()
             raise
-        chunks = self._chunks(request, raw, close)
+        chunks = self._chunks(request, raw, close, begins_within_s)
         if request.method == "HEAD":
             # There is no body; reading its end gives the connection back.
             for _chunk in chunks:
                 pass
         return Answer(request, raw.status, headers=headers, content_length=length, chunks=chunks, close=close)
 
-    def _chunks(self, request: Request, raw: HTTPResponse, close: _Release) -> Iterator[bytes]:
+    def _chunks(self, request: Request, raw: HTTPResponse, close: _Release, begins_within_s: float) -> Iterator[bytes]:
         finished = False
         try:
-            while chunk := raw.read1(_CHUNK, decode_content=False):
+            with beginning_due(begins_within_s):
+                chunk = raw.read1(_CHUNK, decode_content=False)
+            while chunk:
                 self._stats.count("registry.bytes", len(chunk))
                 yield chunk
+                chunk = raw.read1(_CHUNK, decode_content=False)
             finished = True
         except RegistryTimeout as error:
             raise type(error)(f"{request.origin}: {error}") from error
