@@ -15,11 +15,11 @@ from pathlib import Path
 from regfs.arguments import add_format
 from regfs.config import Config, parse_cache_size
 from regfs.errors import InvalidOption, NotFound
-from regfs.images.cached import CachedImage, cached_images
+from regfs.images.cached import CachedImage, cached_images, unnamed_size
 from regfs.mount.mountpoint import mounts
 from regfs.progress import in_units, in_words
 from regfs.store.budget import Standing
-from regfs.store.eviction import evict
+from regfs.store.eviction import Unit, evict
 from regfs.store.failures import failures_of
 from regfs.store.inventory import take_inventory
 from regfs.store.layer_store import LayerStore
@@ -34,6 +34,7 @@ BAD_CONTENT = 6
 WORDS = ("du", "ls", "rm", "prune", "verify")
 _LOOK_S = 60.0
 _SHORT = 12
+_WORTH_A_LINE = 1 << 20
 _HEX = re.compile(rf"(?:sha256:)?([0-9a-f]{{{_SHORT},64}})")
 _HELP = (
     "du: how much the cache holds; ls: which images; rm IMAGE…: evict what those images alone need; prune: evict what "
@@ -141,7 +142,13 @@ def _listing(root: Path, *, as_json: bool) -> list[str]:
         sizes = in_units(image.size), in_units(image.unique_size)
         rows.append((image.digest.encoded[:_SHORT], *sizes, layers, used, ", ".join(_shown_names(image))))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    return ["  ".join([*(cell.ljust(w) for cell, w in zip(row[:5], widths, strict=True)), row[5]]) for row in rows]
+    lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row[:5], widths, strict=True)), row[5]]) for row in rows]
+    unnamed = unnamed_size(root, images)
+    if unnamed >= _WORTH_A_LINE:
+        lines.append(
+            f"{in_units(unnamed)} more belong to no image that is known by name; regfs cache prune removes them"
+        )
+    return lines
 
 
 def _shown_names(image: CachedImage) -> list[str]:
@@ -173,12 +180,21 @@ def _remove(asked: Sequence[str], config: Config, *, only_say: bool, say: Say) -
     wanted = {image.digest for found in going.values() for image in found}
     staying = frozenset[Path]().union(*(image.guards for image in images if image.digest not in wanted))
     chosen = frozenset[Path]().union(*(image.guards for image in images if image.digest in wanted)) - staying
+    blobs = root / "blobs"
     with failures_of(root):
-        evicted = evict(root, chosen=lambda unit: unit.guard.path in chosen, only_say=only_say)
-    names = ", ".join(name for image in images if image.digest in wanted for name in _shown_names(image)[:1])
-    in_use = f"; {len(evicted.in_use)} parts stay, for a mount uses them: regfs umount" if evicted.in_use else ""
-    say(f"{names}: {in_units(evicted.freed)} {'would be freed' if only_say else 'freed'}{in_use}")
-    return FAILED if evicted.in_use else 0
+        parts = evict(root, chosen=_among({path for path in chosen if blobs not in path.parents}), only_say=only_say)
+        freed = parts.freed
+        if not parts.in_use:  # else its documents stay as well: they are what shows that the rest is here
+            freed += evict(root, chosen=_among(chosen), only_say=only_say).freed - (parts.freed if only_say else 0)
+    others = sorted({name for image in images if image.digest in wanted for name in _shown_names(image)} - set(asked))
+    also = f" (also {', '.join(others)})" if others else ""
+    in_use = f"; {len(parts.in_use)} parts stay, for a mount uses them: regfs umount" if parts.in_use else ""
+    say(f"{', '.join(asked)}{also}: {in_units(freed)} {'would be freed' if only_say else 'freed'}{in_use}")
+    return FAILED if parts.in_use else 0
+
+
+def _among(paths: Collection[Path]) -> Callable[[Unit], bool]:
+    return lambda unit: unit.guard.path in paths
 
 
 def _matching(text: str, images: Collection[CachedImage], default_registry: str) -> list[CachedImage]:

@@ -181,6 +181,15 @@ def test_ls_tells_an_image_by_its_tags_through_an_index_and_by_digest_without_on
     }
 
 
+def test_ls_tells_what_belongs_to_no_image_that_it_knows(
+    regfs: Regfs, pair: dict[str, BuiltImage], cache: Path
+) -> None:
+    assert regfs("prefetch", *pair).returncode == 0
+    assert "belong to no image" not in regfs("cache", "ls").stdout
+    (cache / "layers/0123.index").write_bytes(bytes(3 << 20))
+    assert regfs("cache", "ls").stdout.splitlines()[-1].startswith("3.0 MiB more belong to no image")
+
+
 def test_ls_tells_how_many_layers_are_left_of_an_evicted_image(regfs: Regfs, prefetched: str, cache: Path) -> None:
     for path in cache.glob("images/*"):
         path.unlink()
@@ -200,7 +209,8 @@ def test_rm_evicts_what_only_that_image_needs(
     assert (would.returncode, would.stdout) == (0, f"{gone}: {in_units(unique)} would be freed\n")
     assert set(listed(regfs)) == set(pair)
     done = regfs("cache", "rm", image.digest.encoded[:12])
-    assert (done.returncode, done.stdout) == (0, f"{gone}: {in_units(unique)} freed\n")
+    digits = image.digest.encoded[:12]
+    assert (done.returncode, done.stdout) == (0, f"{digits} (also {gone}): {in_units(unique)} freed\n")
     assert set(listed(regfs)) == {stays}
     registry, _, name = stays.partition("/")
     mount = mount_regfs("--offline", "--default-registry", registry, cache=cache)
@@ -236,6 +246,7 @@ def test_rm_takes_a_path_in_a_mount_and_tells_what_that_mount_still_uses(
         done = regfs("cache", "rm", str(mount.path / "cache/verbs/1"))
         assert (done.returncode, "parts stay, for a mount uses them" in done.stdout) == (1, True)
         assert opened.read() == SMALL
+        assert len(listed(regfs)) == 1  # what is left has kept its name
     assert (mount.path / "cache/verbs/1/rootfs/big").read_bytes() == BIG
 
 

@@ -65,6 +65,16 @@ def cached_images(root: Path) -> list[CachedImage]:
         return sorted(_weighed(root, inventory, found), key=lambda image: -image.used_ns)
 
 
+def unnamed_size(root: Path, images: Sequence[CachedImage]) -> int:
+    """Return the bytes in the cache at *root* that none of *images* needs. Raises CacheFailure."""
+    with failures_of(root):
+        inventory = take_inventory(root)
+    guards = {path for image in images for path in image.guards}
+    held = [unit for unit in units_of(inventory) if unit.guard.path in guards]
+    objects = {name for unit in held for name in unit.objects if name in inventory.objects}
+    return max(0, inventory.size - sum(unit.size for unit in held) - _size(inventory, objects))
+
+
 def _manifests(root: Path) -> dict[Digest, _Found]:
     """Return the manifests that names lead to, as far as they are here."""
     blobs = BlobStore(root / "blobs")
