@@ -4,7 +4,8 @@ RegfsError
 ├── InvalidName             a name that no grammar allows; it cannot exist
 │   └── NameTooLong         a component over 255 bytes
 ├── NotFound                a definite answer of the registry, the archive or the tree: there is no such thing
-│   └── PlatformMissing     an index has no image for the platform that is wanted
+│   ├── PlatformMissing     an index has no image for the platform that is wanted
+│   └── ManifestMissing     an index names a manifest that the registry does not have
 ├── AccessDenied            401 or 403 after a right attempt
 ├── RateLimited             429, and waiting would outlast the caller's patience
 ├── RegistryTimeout         the deadline passed before the registry answered
@@ -55,6 +56,10 @@ class NotFound(RegfsError):
 
 class PlatformMissing(NotFound):
     """An index has no image for the platform that is wanted; the message names both sides."""
+
+
+class ManifestMissing(NotFound):
+    """An index of the registry names a manifest that the registry does not have."""
 
 
 class AccessDenied(RegfsError):

@@ -16,7 +16,7 @@ from typing import Generic, NamedTuple, TypeVar, overload
 
 from cachetools import LRUCache
 
-from regfs.errors import BadContent, BadManifest, NotFound, TooLarge, Unsupported
+from regfs.errors import BadContent, BadManifest, ManifestMissing, NotFound, TooLarge, Unsupported
 from regfs.images.answers import Document
 from regfs.images.contents import Contents
 from regfs.images.passes import LayerBlob
@@ -24,7 +24,7 @@ from regfs.images.repository import Repository
 from regfs.model.digest import Digest
 from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor, ImageConfig, Index, Manifest, entry_names, parse_config, parse_manifest
-from regfs.model.media_types import MANIFEST_TYPES
+from regfs.model.media_types import MANIFEST_TYPES, is_tar_layer, layer_compression
 from regfs.model.names import RepositoryName
 from regfs.model.platform import Platform, choose
 from regfs.rootfs.row_tree import RowTree
@@ -162,6 +162,8 @@ class Image:
     @_Part
     def document(self) -> Document:
         """The exact bytes of the index or manifest that the digest names."""
+        if self._announced:
+            return self._named(self.digest, self._announced)
         return self.repository.document(self.digest, self._media_type)
 
     @_Part
@@ -204,11 +206,7 @@ class Image:
     def manifest_document(self) -> Document:
         """The exact bytes of that manifest."""
         chosen = self.manifest_descriptor
-        return (
-            self.document
-            if chosen.digest == self.digest
-            else self.repository.document(chosen.digest, chosen.media_type)
-        )
+        return self.document if chosen.digest == self.digest else self._named(chosen.digest, chosen.media_type)
 
     @_Part
     def manifest(self) -> Manifest:
@@ -238,11 +236,16 @@ class Image:
 
     @_Part
     def layers(self) -> tuple[ImageLayer, ...]:
-        """The layers, base first. Raises BadManifest where manifest and config disagree about them."""
+        """The layers of files, base first. Raises BadManifest where manifest and config disagree about them.
+
+        Something else among the layers (a WebAssembly module) may have no diff id in the config; the others are shown.
+        """
         descriptors, diff_ids = self.manifest.layers, self.config.diff_ids
         if len(descriptors) != len(diff_ids):
+            descriptors = tuple(layer for layer in descriptors if is_tar_layer(layer.media_type))
+        if len(descriptors) != len(diff_ids):
             raise BadManifest(
-                f"{self}: {len(descriptors)} layers in the manifest, {len(diff_ids)} diff ids in the config"
+                f"{self}: {len(self.manifest.layers)} layers in the manifest, {len(diff_ids)} diff ids in the config"
             )
         created_by = self.config.created_by()
         if len(created_by) != len(descriptors):  # hand-made configs; better no word than the wrong layer's
@@ -254,6 +257,8 @@ class Image:
 
         Raises what the layers bring: BadLayer, DigestMismatch, Unsupported, CacheFailure, and what a network brings.
         """
+        for descriptor in self.manifest.layers:
+            layer_compression(descriptor.media_type)  # Unsupported, before anything is fetched
         return self._contents.rootfs([self._blob(layer) for layer in self.layers])
 
     def layer_tree(self, layer: ImageLayer) -> RowTree:
@@ -289,7 +294,16 @@ class Image:
 
     def _entry(self, entry: Descriptor) -> Manifest | Index:
         """Return what an entry of an index is."""
-        return _parse(self.repository.document(entry.digest, entry.media_type), entry.media_type)
+        return _parse(self._named(entry.digest, entry.media_type), entry.media_type)
+
+    def _named(self, digest: Digest, media_type: str) -> Document:
+        """Return the document that an index names so. Raises ManifestMissing where the registry lacks it."""
+        try:
+            return self.repository.document(digest, media_type)
+        except NotFound as missing:
+            raise ManifestMissing(
+                f"{self}: an index names the manifest {digest}, which the registry does not have (any more): {missing}"
+            ) from missing
 
 
 def _parse(document: Document, announced: str = "") -> Manifest | Index:

@@ -20,6 +20,7 @@ from regfs.errors import (
     InvalidName,
     InvalidOption,
     IsADirectory,
+    ManifestMissing,
     MountFailure,
     MustWait,
     NameTooLong,
@@ -86,7 +87,7 @@ _ORDINARY_ANSWERS = (
     NotASymlink,
 )
 
-_TO_BE_EXPLAINED = (PlatformMissing,)
+_TO_BE_EXPLAINED = (PlatformMissing, ManifestMissing)
 
 
 def errno_of(error: RegfsError) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from errno import EOPNOTSUPP, errorcode
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.support.fault_server import changed
 from tests.support.faulty_mount import FaultyMount
 from tests.support.hello import host_architecture
 from tests.support.images import file, image_of, index_of, layer
-from tests.support.memory_registry import INDEX, MANIFEST
+from tests.support.memory_registry import INDEX, MANIFEST, described
 
 HERE = {"os": "linux", "architecture": host_architecture()}
 MOTD = "app/1/rootfs/motd"
@@ -104,3 +105,31 @@ def test_a_config_of_an_old_type_that_is_no_images_is_an_error_and_its_bytes_are
     assert faulty.path("app/page/config.json").read_bytes() == content
     assert faulty.fails(faulty.path("app/page/rootfs"), os.listdir) == "EIO"
     assert faulty.fails(faulty.path("app/page/layers"), os.listdir) == "EIO"
+
+
+def test_an_index_whose_manifest_was_deleted_is_without_a_rootfs_and_the_reason_is_told(faulty: FaultyMount) -> None:
+    app = faulty.push_app()
+    faulty.registry.add_manifest("app", index_of(app.descriptor(platform=HERE)), tag="index", media_type=INDEX)
+    del faulty.registry.repository("app").manifests[str(app.digest)]
+    directory = faulty.path("app/index")
+    assert {"digest", "index.json", "manifests"} <= set(os.listdir(directory))
+    for name in ("rootfs", f"manifests/linux-{HERE['architecture']}/rootfs"):
+        assert faulty.fails(directory / name, os.stat) == "ENOENT"
+    told = [line for line in faulty.errors().splitlines() if "ManifestMissing" in line]
+    assert len(told) >= 2
+    assert all(str(app.digest) in line and "index names" in line for line in told)
+
+
+def test_of_an_image_with_a_layer_that_is_no_archive_the_other_layers_are_shown(faulty: FaultyMount) -> None:
+    built = image_of(layer(file("motd", b"hello")), architecture=HERE["architecture"])
+    faulty.push("app", "plain", built)
+    module = faulty.registry.add_blob("app", b"\0asm", media_type="application/vnd.wasm.content.layer.v1+wasm")
+    manifest = json.loads(built.manifest)
+    manifest["layers"].insert(0, described(module))
+    faulty.registry.add_manifest("app", json.dumps(manifest).encode(), tag="wasm", media_type=MANIFEST)
+    directory = faulty.path("app/wasm")
+    (number,) = os.listdir(directory / "layers")
+    assert (directory / "layers" / number / "tree/motd").read_bytes() == b"hello"
+    assert (directory / f"blobs/{module.digest}").read_bytes() == b"\0asm"
+    assert faulty.fails(directory / "rootfs", os.listdir) == errorcode[EOPNOTSUPP]
+    assert "vnd.wasm" in faulty.errors()
