@@ -118,6 +118,8 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
     flush = None
     fsync = None
     fsyncdir = None
+    # There is nothing to destroy, and libfuse would ask in a thread that serves no requests.
+    destroy = None
 
     def __init__(self, tree: Tree) -> None:
         self.on_ready: Callable[[], None] | None = None

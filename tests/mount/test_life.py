@@ -27,6 +27,7 @@ def test_the_session_ends_when_somebody_unmounts(serve: ServeSuite, driver: str)
     serving = serve(driver)
     subprocess.run(["umount", serving.path], timeout=TIMEOUT_S, check=True)
     assert serving.process.wait(TIMEOUT_S) == 0
+    assert "Traceback" not in serving.log.read_text()
 
 
 def test_a_busy_mount_says_so(serve: ServeSuite, driver: str) -> None:
