@@ -148,6 +148,8 @@ BACKING_ID = struct.Struct("<I")
 # A dirent and an entry with it. "8s" of the 88 bytes of attributes takes the first eight: the inode number.
 DIRENT = struct.Struct("<8sQII")
 PLUS_HEAD = struct.Struct("<QQQQII88s8sQII")
+NODE = struct.Struct("<Q")
+NAME_LENGTH = struct.Struct("<I")
 NAME_PADDING = tuple(bytes(-size % 8) for size in range(8))
 # Where the four type bits of the mode are in 88 bytes of attributes: `attributes[TYPE_AT] >> 4`.
 TYPE_AT = 61

@@ -7,6 +7,7 @@ one may make the next part ready (ahead.py).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from regfs.mount import kernel_abi as abi
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _DOTS = 2
 _DIRENT_SIZE = 24
 _PLUS_SIZE = 152
+_LENGTH_AT = 144
 # What one name takes on average, padded: asks the listing for about as many entries as will fit, not for all it has.
 _USUAL_NAME = 16
 
@@ -30,6 +32,16 @@ class Part(NamedTuple):
     answer: bytes
     behind: int
     directories: list[int]
+
+
+def looked_up(answer: bytes) -> Iterator[int]:
+    """Yield the nodes of the entries in an answer to READDIRPLUS: each counts as one look-up."""
+    at = 0
+    while at < len(answer):
+        (node,), (length,) = abi.NODE.unpack_from(answer, at), abi.NAME_LENGTH.unpack_from(answer, at + _LENGTH_AT)
+        if node:
+            yield node
+        at += _PLUS_SIZE + length + len(abi.NAME_PADDING[length & 7])
 
 
 class OpenDirectory:
@@ -69,7 +81,8 @@ class OpenDirectory:
     def read_plus(self, offset: int, size: int) -> Part:
         """Return the entries as `read` does, each with its node, attributes and validity, as READDIRPLUS wants them.
 
-        An entry of node 0 is one that must be looked up first: the kernel takes its name and type alone.
+        An entry of node 0 is one that must be looked up first: the kernel takes its name and type alone. Each other
+        one counts as a look-up.
         """
         part, self._ready = self._ready, None
         if part is None or part[:2] != (offset, size):
@@ -96,18 +109,21 @@ class OpenDirectory:
         for name, node, attributes, valid_s in self._listing.entries(start, max(1, left // (_PLUS_SIZE + _USUAL_NAME))):
             position += 1
             length = len(name)
+            padding = paddings[length & 7]
+            left -= _PLUS_SIZE + length + len(padding)
+            if left < 0:
+                position -= 1
+                break
+            if valid_s and not node:
+                _, node, attributes, valid_s = self._listing.at_once(position - _DOTS - 1)
             if valid_s != known_s:
                 known_s, (whole, nanoseconds) = valid_s, abi.valid_for(valid_s)
             entry = (
                 pack(
                     node, 0, whole, whole, nanoseconds, nanoseconds, attributes,
                     attributes, position, length, attributes[abi.TYPE_AT] >> 4,
-                ) + name + paddings[length & 7]
+                ) + name + padding
             )  # fmt: skip
-            left -= len(entry)
-            if left < 0:
-                position -= 1
-                break
             answer.append(entry)
             if attributes[abi.TYPE_AT] >> 4 == abi.DT_DIRECTORY:
                 directories.append(node)

@@ -9,8 +9,8 @@ can be asked again with patience. Thread rule: any thread may call anything.
 What is answered ENOSYS, and why: FLUSH, FSYNC, LSEEK, POLL, GETLK …: the kernel then does the right thing for a
 read-only file by itself and never asks again; STATX: it asks GETATTR instead, and all that STATX has more is a birth
 time, which images have not. OPENDIR is answered although kernels can do without: that would save a third of a walk's
-questions, but who opens a rootfs to archive it must have its real attributes by then, and an error that comes as late
-as READDIR is taken for the directory's end by C libraries (ENOENT).
+questions, but a program that opens a rootfs to archive it, a moment after it was listed, must get its real attributes,
+and C libraries take an error that comes as late as READDIR for the end of the directory (ENOENT).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from regfs.mount import kernel_abi as abi
 from regfs.mount.ahead import Ahead
 from regfs.mount.handles import Handles
 from regfs.mount.kernel_abi import Opcode
-from regfs.mount.kernel_directory import OpenDirectory
+from regfs.mount.kernel_directory import OpenDirectory, looked_up
 from regfs.mount.kernel_passthrough import CACHED, OpenNodes
 from regfs.mount.known_file import KnownFile
 from regfs.patience import current
@@ -172,8 +172,7 @@ class Requests:
 
     def open_directory(self, node: int, _body: bytes) -> bytes:
         """OPENDIR. Below a digest the kernel keeps the listing for ever."""
-        if self._tree.enter(node):
-            self._notices.invalidate_attributes(node)  # who lists a rootfs has its real attributes then, as with chdir
+        self._enter(node)
         flags, ready = 0, None
         if is_entry(node):
             flags = abi.FOPEN_CACHE_DIR | abi.FOPEN_KEEP_CACHE
@@ -235,12 +234,9 @@ class Requests:
         if mask & _WRITE:
             raise Refused(errno.EROFS)
         if mask & _EXECUTE:
+            self._enter(node)  # chdir and chroot come here
             mode = int.from_bytes(self._tree.attributes(node).attributes[60:64], "little")
-            if stat.S_ISDIR(mode):
-                # chdir and chroot come here: what this directory really is, its table tells, and not what stood for it
-                if self._tree.enter(node):
-                    self._notices.invalidate_attributes(node)
-            elif not mode & 0o111:
+            if not stat.S_ISDIR(mode) and not mode & 0o111:
                 raise Refused(errno.EACCES)
         return _DONE
 
@@ -258,12 +254,20 @@ class Requests:
             found = abi.ENTRY_HEAD.unpack_from(answer)[0]
             if found:
                 self._tree.forget(found, 1)
+        elif opcode == Opcode.READDIRPLUS:
+            for found in looked_up(answer):
+                self._tree.forget(found, 1)
 
     def close(self) -> None:
         """Close what is still open; after the last request."""
         for file in self._files.take_all():
             file.close()
         self._directories.take_all()
+
+    def _enter(self, node: int) -> None:
+        """Let the kernel forget what a listing told of the directory *node* before its table was there."""
+        if self._tree.enter(node):
+            self._notices.invalidate_attributes(node)
 
     def _follow(self, node: int) -> None:
         """Guess what is opened after *node*; if *node* itself was guessed a moment ago, it is read already."""

@@ -15,15 +15,16 @@ import ctypes
 import errno
 import logging
 import os
-import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from regfs.errors import MountFailure, NoSuchXattr, ReadOnly, RegfsError
 from regfs.mount.errnos import errno_of, is_failure
 from regfs.mount.handles import Handles
 from regfs.mount.paths import Paths, Place
+from regfs.mount.stat_fields import fill_stat, inode_and_mode
 from regfs.patience import Patience, current
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ libfuse: ctypes.CDLL = fuse._libfuse
 ErrorCallback = Callable[[str, RegfsError], None]
 
 _ENCODING = "latin-1"
-_ATTRIBUTES = struct.Struct("<QQQqqqIIIIIIIIII")
 _INTERRUPT_POLL_S = 0.1
 _PAGE = 1000
 _MOST_REMEMBERED = 5000
@@ -136,10 +136,9 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
             self.on_ready()
 
     def access(self, path: str, mask: int) -> int:
-        """Let everybody in whom the kernel lets in; who goes into a rootfs (chdir, chroot) waits until it is there."""
-        name = path.encode(_ENCODING)
-        if mask & os.X_OK and self.tree.enter(self.paths.find(name).node):
-            self.paths.drop(name)
+        """Let everybody in whom the kernel lets in; chdir and chroot come here."""
+        if mask & os.X_OK:
+            self._enter(path.encode(_ENCODING))
         return 0
 
     def open(self, path: str, fi: fuse.fuse_file_info) -> int:
@@ -175,7 +174,7 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
     def opendir(self, path: str) -> int:
         """Open a directory and return its handle."""
         name = path.encode(_ENCODING)
-        place = self.paths.find(name)
+        place = self._enter(name)
         return self.directories.add(OpenedDirectory(self.tree.listing(place.node), place, name))
 
     def releasedir(self, path: str | None, fh: int) -> int:
@@ -218,6 +217,14 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
 
     chmod = chown = create = link = mkdir = mknod = removexattr = rename = rmdir = setxattr = _refuse
     symlink = truncate = unlink = utimens = write = _refuse
+
+    def _enter(self, path: bytes) -> Place:
+        """Return the place of *path*, with its real attributes where a listing told what stands for them."""
+        place = self.paths.find(path)
+        if self.tree.enter(place.node):
+            self.paths.drop(path)
+            place = self.paths.find(path)
+        return place
 
     def _is_as_before(self, path: bytes, place: Place) -> bool:
         """Tell whether the last open of *path* met the same inode: then the kernel's pages of it are right."""
@@ -268,14 +275,14 @@ class Adapter(fuse.FUSE):  # type: ignore[misc]
 
     def getattr(self, path: bytes, buf: object) -> int:
         """Fill in the attributes of *path*."""
-        _fill(buf.contents, self.operations.paths.find(path).attributes)  # type: ignore[attr-defined]
+        fill_stat(buf.contents, self.operations.paths.find(path).attributes)  # type: ignore[attr-defined]
         return 0
 
     def fgetattr(self, path: bytes | None, buf: object, fip: object) -> int:
         """Fill in the attributes of an open file: those that it had when it was opened."""
         del path
         attributes = self.operations.files.get(fip.contents.fh).place.attributes  # type: ignore[attr-defined]
-        _fill(buf.contents, attributes)  # type: ignore[attr-defined]
+        fill_stat(buf.contents, attributes)  # type: ignore[attr-defined]
         return 0
 
     def read(self, path: bytes | None, buf: object, size: int, offset: int, fip: object) -> int:
@@ -305,15 +312,18 @@ class Adapter(fuse.FUSE):  # type: ignore[misc]
 
     def _entries(self, opened: OpenedDirectory) -> Iterator[tuple[bytes, int, int]]:
         tree, paths = self.operations.tree, self.operations.paths
-        yield b".", *_inode_and_mode(opened.place.attributes)
-        yield b"..", *_inode_and_mode(tree.attributes(tree.parent(opened.place.node)).attributes)
+        yield b".", *inode_and_mode(opened.place.attributes)
+        yield b"..", *inode_and_mode(tree.attributes(tree.parent(opened.place.node)).attributes)
         prefix = opened.path.rstrip(b"/") + b"/"
         start = 0
         while entries := opened.listing.entries(start, _PAGE):
-            for entry in entries:
+            for position, entry in enumerate(entries, start):
                 if entry.node and start < _MOST_REMEMBERED:
                     paths.remember(opened.place, prefix + entry.name, entry)
-                yield entry.name, *_inode_and_mode(entry.attributes)
+                elif entry.valid_s and not entry.node:
+                    at_once = partial(opened.listing.at_once, position)
+                    paths.remember_for_a_moment(opened.place, prefix + entry.name, at_once)
+                yield entry.name, *inode_and_mode(entry.attributes)
             start += len(entries)
 
     def _callback(self, method: Callable[..., int]) -> Callable[..., int]:
@@ -353,20 +363,3 @@ class Adapter(fuse.FUSE):  # type: ignore[misc]
                     continue
         name = os.fsdecode(path) if isinstance(path, bytes) else ""
         return f"{method.__name__} {name}".strip()
-
-
-def _fill(stat: fuse.c_stat, attributes: bytes) -> None:
-    (
-        stat.st_ino, stat.st_size, stat.st_blocks, atime, mtime, ctime, atime_ns, mtime_ns, ctime_ns,
-        stat.st_mode, stat.st_nlink, stat.st_uid, stat.st_gid, stat.st_rdev, stat.st_blksize, _,
-    ) = _ATTRIBUTES.unpack(attributes)  # fmt: skip
-    for field, seconds, nanoseconds in (
-        (stat.st_atimespec, atime, atime_ns),
-        (stat.st_mtimespec, mtime, mtime_ns),
-        (stat.st_ctimespec, ctime, ctime_ns),
-    ):
-        field.tv_sec, field.tv_nsec = seconds, nanoseconds
-
-
-def _inode_and_mode(attributes: bytes) -> tuple[int, int]:
-    return int.from_bytes(attributes[:8], "little"), int.from_bytes(attributes[60:64], "little")

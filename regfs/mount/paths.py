@@ -134,6 +134,17 @@ class Paths:
         if math.isinf(found.valid_s) and path not in self._young:
             self._keep(path, Place(found, directory.anchor, directory))
 
+    def remember_for_a_moment(self, directory: Place, path: bytes, look_up: Callable[[], Found]) -> None:
+        """Take what *look_up*, which counts as one look-up, tells of the entry at *path*, unless that is known.
+
+        It stands for attributes that take long to get, and makes `ls -l` quick; who asks later waits for them.
+        """
+        known = self._young.get(path) or self._old.get(path)
+        if known is None or not (known.anchor is None or self._holds(known.anchor)):
+            found = look_up()
+            anchor = Anchor(self._clock() + found.valid_s, directory.anchor)
+            self._keep(path, Place(found, anchor, directory, gone=self._gone))
+
     def drop(self, path: bytes) -> None:
         """Forget what *path* led to: its attributes have changed."""
         with self._lock:

@@ -86,7 +86,8 @@ class ImageDirectory:
         """Return the parts that this image has: those that a look-up finds, without an error."""
         children = children_of(self.key, self._modes())
         if "layers" in (child.name for child in children):
-            children.append(Child("rootfs", ROWS_MODE, _rootfs_identity(self.image), is_table=True))
+            table = _rootfs(self, f"{self.key}/rootfs")
+            children.append(Child("rootfs", ROWS_MODE, table.key, table))
         return children
 
     def _modes(self) -> dict[str, int]:
@@ -203,13 +204,9 @@ def _layers(directory: ImageDirectory, key: str) -> Node:
     return LayersDirectory(key, directory.pinned)
 
 
-def _rootfs(directory: ImageDirectory, key: str) -> Node:
+def _rootfs(directory: ImageDirectory, key: str) -> RowsDirectory:
     pinned = directory.pinned
-    return RowsDirectory(key, _rootfs_identity(_image_of(directory)), lambda: pinned.image.rootfs())
-
-
-def _rootfs_identity(image: Image) -> str:
-    return str(image.manifest_descriptor.digest)
+    return RowsDirectory(key, str(_image_of(directory).manifest_descriptor.digest), lambda: pinned.image.rootfs())
 
 
 def _image_of(directory: ImageDirectory) -> Image:

@@ -78,8 +78,7 @@ class LayerDirectory:
         """Return one of the facts of the layer, its blob or its tree."""
         key = f"{self.key}/{name}"
         if name == "tree":
-            pinned, layer = self.pinned, self.layer
-            return Found(RowsDirectory(key, str(layer.diff_id), lambda: pinned.image.layer_tree(layer)), FOREVER)
+            return Found(self._tree(), FOREVER)
         if name == "blob":
             return Found(Link(key, f"../../blobs/{self.layer.descriptor.digest}".encode()), FOREVER)
         facts = self._facts()
@@ -89,8 +88,13 @@ class LayerDirectory:
 
     def children(self) -> list[Child]:
         """Return what lookup() knows."""
-        tree = Child("tree", ROWS_MODE, str(self.layer.diff_id), is_table=True)
+        table = self._tree()
+        tree = Child("tree", ROWS_MODE, table.key, table)
         return [*children_of(self.key, dict.fromkeys(self._facts(), FILE_MODE) | {"blob": LINK_MODE}), tree]
+
+    def _tree(self) -> RowsDirectory:
+        pinned, layer = self.pinned, self.layer
+        return RowsDirectory(f"{self.key}/tree", str(layer.diff_id), lambda: pinned.image.layer_tree(layer))
 
     def _facts(self) -> dict[str, str]:
         descriptor = self.layer.descriptor

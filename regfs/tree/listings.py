@@ -14,10 +14,15 @@ from regfs.tree.node import FOREVER, Child
 
 INODE = struct.Struct("<Q")
 """What struct fuse_attr begins with; the 80 bytes of model/attributes.py follow."""
+PLACEHOLDER_VALID_S = 1.0
+"""For how long the kernel may believe what a listing says of a directory whose table is not there yet."""
 
 
 class Listed(NamedTuple):
-    """An entry of a directory. With *node* 0 only type and inode number are known, and a look-up tells the rest."""
+    """An entry of a directory. With *node* 0 only type and inode number are known, and a look-up tells the rest.
+
+    With *node* 0 and a time for which it holds, Listing.at_once() can tell the rest.
+    """
 
     name: bytes
     node: int
@@ -30,6 +35,12 @@ class Listing(Protocol):
 
     def entries(self, start: int, limit: int) -> list[Listed]:
         """Return at most *limit* entries from position *start* on; none where the directory ends."""
+
+    def at_once(self, position: int) -> Listed:
+        """Return the entry at *position* as a look-up that does not wait finds it, and count that as a look-up.
+
+        For entries of which entries() says so. What stands for attributes that are not known yet holds for a moment.
+        """
 
 
 class RowListing:
@@ -51,19 +62,31 @@ class RowListing:
             for name, key, attributes in self._rows.children(self._key, start, limit)
         ]
 
+    def at_once(self, position: int) -> Listed:
+        """Return the entry at *position*, of which all is known in any case."""
+        return self.entries(position, 1)[0]
+
 
 class InventedListing:
     """The entries of an invented directory, as they were when it was opened."""
 
-    def __init__(self, children: list[Child], inode_of: Callable[[Child], int]) -> None:
-        """*inode_of* tells the inode number that a look-up of a child will find."""
+    def __init__(
+        self, children: list[Child], *, inode_of: Callable[[Child], int], table_at_once: Callable[[Child], Listed]
+    ) -> None:
+        """*inode_of* tells the inode number that a look-up of a child will find; *table_at_once* does at_once()."""
         self._children = children
         self._inode_of = inode_of
+        self._table_at_once = table_at_once
 
     def entries(self, start: int, limit: int) -> list[Listed]:
         """Return the children from position *start* on; each is to be looked up."""
         return [self._listed(child) for child in self._children[start : start + limit]]
 
+    def at_once(self, position: int) -> Listed:
+        """Return the child at *position*, the directory of a table, with its node."""
+        return self._table_at_once(self._children[position])
+
     def _listed(self, child: Child) -> Listed:
         inode = INODE.pack(self._inode_of(child))
-        return Listed(os.fsencode(child.name), 0, inode + Attributes(child.mode).pack(), 0.0)
+        valid_s = 0.0 if child.table is None else PLACEHOLDER_VALID_S
+        return Listed(os.fsencode(child.name), 0, inode + Attributes(child.mode).pack(), valid_s)

@@ -47,12 +47,15 @@ class OpenFile(Protocol):
 
 
 class Child(NamedTuple):
-    """A name in a listing, the mode of what it names, and the key that a look-up will find; of a table its identity."""
+    """A name in a listing, the mode of what it names, and the key that a look-up will find.
+
+    *table* is there where that is the directory of a table: its attributes are told before the table is there.
+    """
 
     name: str
     mode: int
-    identity: str
-    is_table: bool = False
+    key: str
+    table: RowsDirectory | None = None
 
 
 class Found(NamedTuple):
@@ -113,12 +116,12 @@ class RowsDirectory:
     identity: str
     rows: Callable[[], RowTree]
 
-    def attributes(self) -> Attributes:
-        """Return what is known before the table is there: `ls -l` beside a rootfs/ is no reason to fetch it."""
+    def placeholder(self) -> Attributes:
+        """Return what is told before the table is there: `ls -l` beside a rootfs/ is no reason to fetch it."""
         return Attributes(ROWS_MODE, 4096, 2)
 
     def rows_at_once(self) -> RowTree | None:
-        """Return the table if it is on this machine already; what stands in its way is told to who goes in."""
+        """Return the table if it is on this machine already; a look-up tells what stands in its way."""
         try:
             with patient(NO_PATIENCE):
                 return self.rows()
@@ -126,7 +129,8 @@ class RowsDirectory:
             return None
 
 
-Node = Directory | File | Link | RowsDirectory
+Invented = Directory | File | Link
+Node = Invented | RowsDirectory
 
 
 class OpenBytes:

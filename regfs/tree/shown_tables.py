@@ -26,8 +26,8 @@ class ShownTable:
     """One table at one place."""
 
     __slots__ = (
-        "__weakref__", "_inode", "_numbers", "_root_attributes", "_tables", "base", "changing", "directory", "lookups",
-        "parent", "raised_by", "recent", "rows",
+        "__weakref__", "_attributes", "_inode", "_numbers", "_tables", "base", "changing", "directory",
+        "has_placeholder", "lookups", "parent", "raised_by", "recent", "rows",
     )  # fmt: skip
 
     def __init__(
@@ -48,12 +48,14 @@ class ShownTable:
         self.rows: RowTree | None = None
         """The table, while it is in use; `table()` brings it back."""
         self.recent = False
+        self.has_placeholder = False
+        """Whether a listing told what stands for the attributes, and nothing has told the real ones since."""
         self.raised_by: Mapping[int, int] = {}
         """By layer: inode number less key. It is there with the table, and stays."""
         self._numbers = numbers
         self._tables = tables
         self._inode = INODE.pack(inode)
-        self._root_attributes: bytes | None = None
+        self._attributes = b""
 
     @property
     def root(self) -> int:
@@ -79,18 +81,26 @@ class ShownTable:
         self.rows = None
         return True
 
-    @property
-    def is_known(self) -> bool:
-        """Whether the table was there once: then the attributes of its directory are the real ones."""
-        return self._root_attributes is not None
+    def attributes(self) -> bytes:
+        """Return struct fuse_attr of the directory that the table is shown as; waits and raises as table() does.
 
-    def root_at_once(self) -> bytes | None:
-        """Return the attributes of the directory where they are known, or the table is on this machine already."""
-        if self._root_attributes is None:
+        Once they are known they stay: a look-up that fails later makes the kernel drop the directory, and all mounts
+        below it.
+        """
+        if not self._attributes:
+            self.table()
+        self.has_placeholder = False
+        return self._attributes
+
+    def attributes_at_once(self) -> bytes:
+        """Return the same, or what stands for them until the table is there. Does not wait."""
+        if not self._attributes:
             rows = self.directory.rows_at_once()
-            if rows is not None:
-                self._keep(rows)
-        return self._root_attributes
+            if rows is None:
+                self.has_placeholder = True
+                return self._inode + self.directory.placeholder().pack()
+            self._keep(rows)
+        return self._attributes
 
     def key(self, rows: RowTree, node: int) -> int:
         """Return the key in *rows* of a node of this place."""
@@ -101,14 +111,11 @@ class ShownTable:
         """Return struct fuse_attr of an entry of the table."""
         return INODE.pack(key + self.raised_by[key >> LAYER_SHIFT]) + attributes
 
-    def packed_root(self, attributes: bytes) -> bytes:
-        """Return struct fuse_attr of the directory that the table is shown as."""
-        return self._inode + attributes
-
     def _keep(self, rows: RowTree) -> None:
         if not self.raised_by:
             self.raised_by = self._numbers.of_layers(self.directory.identity, rows.first_rows())
-            self._root_attributes = rows.attributes(rows.root)
+        if not self._attributes:
+            self._attributes = self._inode + rows.attributes(rows.root)
         self.rows = rows
         self._tables.add(self, trees=1)
 

@@ -15,6 +15,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from regfs.errors import IsADirectory, NameTooLong, NotADirectory, NotASymlink, StaleNode
@@ -27,8 +28,8 @@ from regfs.store.open_tables import OpenTables
 from regfs.tree.control import LiveFile
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.inside import Inside
-from regfs.tree.listings import INODE, InventedListing, Listing, RowListing
-from regfs.tree.node import FOREVER, Child, Directory, File, Link, Node, RowsDirectory, next_node, node_of
+from regfs.tree.listings import INODE, PLACEHOLDER_VALID_S, InventedListing, Listed, Listing, RowListing
+from regfs.tree.node import FOREVER, Child, Directory, File, Invented, Link, RowsDirectory, next_node, node_of
 from regfs.tree.node import OpenFile as OpenFile
 from regfs.tree.repository import TagDirectory
 from regfs.tree.root import Root
@@ -37,8 +38,6 @@ from regfs.tree.usage import CacheUsage, Usage
 
 log = logging.getLogger(__name__)
 
-# For how long the kernel may believe the attributes of a directory whose table is not there yet.
-_PLACEHOLDER_VALID_S = 1.0
 _NODE_VALID_S = 60.0
 _NO_XATTRS: Mapping[bytes, bytes] = {}
 
@@ -53,7 +52,7 @@ class Found(NamedTuple):
 
 @dataclass(slots=True)
 class _Kept:
-    node: Node
+    node: Invented
     parent: int
     changing: bytes | None
     lookups: int = 0
@@ -98,7 +97,7 @@ class Tree:
         changing = None if found.valid_s == FOREVER else name
         if isinstance(found.node, RowsDirectory):
             return self._admit_table(found.node, parent, changing, found.valid_s)
-        return self._admit(found.node, parent, changing, found.node.attributes(), found.valid_s)
+        return self._admit(found.node, parent, changing, found.valid_s)
 
     def attributes(self, node: int) -> Found:
         """Return the attributes of *node*."""
@@ -109,20 +108,20 @@ class Tree:
             return Found(node, self._packed(node, kept.node.attributes()), valid_s)
         key = node & KEY_MASK
         if key == TABLE_ROOT:
-            return _table_root(shown)
+            return Found(node, shown.attributes(), FOREVER)
         return Found(node, shown.packed(key, shown.table().attributes(key)), FOREVER)
 
     def enter(self, node: int) -> bool:
-        """Make ready for somebody who goes into the directory *node* (chdir, chroot), waiting for its table.
+        """Wait for the real attributes of the directory *node*, where a listing told what stands for them.
 
-        Return whether the attributes of *node* became other ones by that.
+        Return whether one did, so that the kernel is to forget those: chdir, chroot and opendir come a moment after a
+        listing, and a program that goes in to copy all of it asks for the attributes then.
         """
         shown = self._shown_at(node >> PLACE_SHIFT)
-        if shown is None or node != shown.root:
+        if shown is None or not shown.has_placeholder or node != shown.root:
             return False
-        was_known = shown.is_known
-        shown.table()
-        return not was_known
+        shown.attributes()
+        return True
 
     def parent(self, node: int) -> int:
         """Return the directory that *node* was found in; the root is its own parent."""
@@ -139,7 +138,8 @@ class Tree:
         """Return the entries of the directory *node*. Raises NotADirectory."""
         shown = self._shown_at(node >> PLACE_SHIFT)
         if shown is None:
-            return InventedListing(self._inside.children(node, self._directory(node)), self._listed_inode)
+            children = self._inside.children(node, self._directory(node))
+            return InventedListing(children, inode_of=self._inode_of, table_at_once=partial(self._at_once, node))
         rows = shown.table()
         return RowListing(rows, shown.key(rows, node), base=shown.base, raised_by=shown.raised_by)
 
@@ -199,8 +199,8 @@ class Tree:
         if shown is None:
             invented = self._keep(node).node
             return self._inside.xattrs(node, invented) if isinstance(invented, TagDirectory) else _NO_XATTRS
-        if node == shown.root and not shown.is_known:
-            return _NO_XATTRS
+        if shown.has_placeholder and node == shown.root:
+            return _NO_XATTRS  # `ls -l` asks for them too
         rows = shown.table()
         return rows.xattrs(shown.key(rows, node))
 
@@ -263,8 +263,9 @@ class Tree:
             raise NotADirectory(f"{directory.key} is not a directory")
         return directory
 
-    def _admit(self, node: Node, parent: int, changing: bytes | None, attributes: Attributes, valid_s: float) -> Found:
+    def _admit(self, node: Invented, parent: int, changing: bytes | None, valid_s: float) -> Found:
         """Give *node* its id, or find the one that it has. *changing*: its name, where that may mean another."""
+        attributes = node.attributes()
         with self._lock:
             number = self._number_of(node.key)
             kept = self._kept.get(number)
@@ -284,30 +285,28 @@ class Tree:
             number = next_node(number)
         return number
 
-    def _listed_inode(self, child: Child) -> int:
+    def _inode_of(self, child: Child) -> int:
         """Return the inode number that a look-up of *child* will find."""
-        if child.is_table:
-            return self._numbers.of_table(child.identity)
-        return self._numbers.of_invented(self._number_of(child.identity))
+        if child.table is not None:
+            return self._numbers.of_table(child.table.identity)
+        return self._numbers.of_invented(self._number_of(child.key))
 
     def _packed(self, node: int, attributes: Attributes) -> bytes:
         """Return struct fuse_attr of the invented node *node*."""
         return INODE.pack(self._numbers.of_invented(node)) + attributes.pack()
 
     def _admit_table(self, directory: RowsDirectory, parent: int, changing: bytes | None, valid_s: float) -> Found:
-        """Give the table behind *directory* its place, or find the one that it has."""
+        """Give the table behind *directory* its place, or find the one that it has; waits for the table."""
         shown = self._tables.admit(directory, parent, changing)
         try:
-            found = _table_root(shown)
+            return Found(shown.root, shown.attributes(), valid_s)
         except BaseException:
             self._tables.forget(shown.root, 1)  # a look-up that gets no answer is not given back
             raise
-        return found._replace(valid_s=min(found.valid_s, valid_s))
 
-
-def _table_root(shown: ShownTable) -> Found:
-    attributes = shown.root_at_once()
-    if attributes is None:
-        placeholder = shown.packed_root(shown.directory.attributes().pack())
-        return Found(shown.root, placeholder, _PLACEHOLDER_VALID_S)
-    return Found(shown.root, shown.packed_root(attributes), FOREVER)
+    def _at_once(self, parent: int, child: Child) -> Listed:
+        """Do the same for a listing of *parent*, which does not wait."""
+        assert child.table is not None
+        name = os.fsencode(child.name)
+        shown = self._tables.admit(child.table, parent, name)
+        return Listed(name, shown.root, shown.attributes_at_once(), PLACEHOLDER_VALID_S)

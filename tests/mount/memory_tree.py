@@ -143,6 +143,9 @@ class MemoryListing:
     def entries(self, start: int, limit: int) -> list[Listed]:
         return self._entries[start : start + limit]
 
+    def at_once(self, position: int) -> Listed:
+        return self._entries[position]
+
 
 class MemoryTree:
     """Entries by number; numbers from RECORDED to INVENTED are recorded nodes."""
@@ -262,7 +265,7 @@ class MemoryTree:
     def _listed(self, name: bytes, number: int) -> Listed:
         entry = self.nodes[number]
         recorded = is_entry(number)
-        return Listed(name, number if recorded else 0, entry.packed(number), entry.valid_s)
+        return Listed(name, number if recorded else 0, entry.packed(number), entry.valid_s if recorded else 0.0)
 
 
 class SlowFile(MemoryFile):

@@ -21,7 +21,7 @@ from regfs.mount.kernel_requests import Requests
 from regfs.mount.kernel_session import KernelSession
 from regfs.patience import NO_PATIENCE, patient
 from regfs.stats import Stats
-from tests.mount.memory_tree import BIG, MANY, ROOT, MemoryFile, SuiteTree
+from tests.mount.memory_tree import BIG, MANY, ROOT, Listed, MemoryFile, SuiteTree
 from tests.support.no_threads import no_threads
 
 TIMEOUT_S = 100.0
@@ -373,6 +373,44 @@ def test_an_answer_that_nobody_took_is_taken_back() -> None:
     ):
         requests.undo(opcode, node, requests.methods[opcode](node, body) or b"")
     assert (len(requests._files), len(requests._directories), tree.lookups[live]) == (0, 0, 0)
+
+
+class ColdTree(SuiteTree):
+    """The root has one entry, of which a listing tells what stands for its attributes; at_once() is a look-up."""
+
+    def listing(self, node: int) -> ColdTree:  # type: ignore[override]
+        return self
+
+    def entries(self, start: int, limit: int) -> list[Listed]:
+        return [Listed(b"rootfs", 0, self.attributes(self.live).attributes, 1.0)][start : start + limit]
+
+    def at_once(self, position: int) -> Listed:
+        assert position == 0
+        self.lookups[self.live] = self.lookups.get(self.live, 0) + 1
+        return self.entries(0, 1)[0]._replace(node=self.live)
+
+
+def read_cold(tree: ColdTree, opcode: Opcode, offset: int, size: int) -> tuple[Requests, bytes]:
+    """Return what a listing of the root answers, and who answered."""
+    requests = Requests(tree, Silence())
+    handle = struct.unpack("<QIi", requests.methods[Opcode.OPENDIR](ROOT, bytes(8)) or b"")[0]
+    return requests, requests.methods[opcode](ROOT, read_body(handle, offset, size)) or b""
+
+
+def test_an_entry_that_a_listing_tells_at_once_has_a_node_counts_as_a_look_up_and_holds_a_second() -> None:
+    tree = ColdTree()
+    requests, answer = read_cold(tree, Opcode.READDIRPLUS, 2, 4096)
+    assert struct.unpack_from("<QQQQII", answer) == (tree.live, 0, 1, 1, 0, 0)
+    assert tree.lookups[tree.live] == 1
+    requests.undo(Opcode.READDIRPLUS, ROOT, answer)
+    assert tree.lookups[tree.live] == 0
+
+
+@pytest.mark.parametrize(("opcode", "size"), [(Opcode.READDIRPLUS, 152), (Opcode.READDIR, 4096)])
+def test_an_entry_that_the_kernel_is_not_told_counts_as_no_look_up(opcode: Opcode, size: int) -> None:
+    tree = ColdTree()
+    read_cold(tree, opcode, 2, size)
+    assert tree.lookups == {}
 
 
 def test_going_into_a_directory_makes_it_ready_and_its_attributes_stale() -> None:

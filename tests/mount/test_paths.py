@@ -154,6 +154,25 @@ def test_what_a_listing_told_moves_with_its_tag(tree: Names, clock: Clock) -> No
     assert paths.find(b"/repository/tag/file").node == 40
 
 
+def test_what_a_listing_tells_for_a_moment_is_looked_up_after_it(tree: Names, clock: Clock) -> None:
+    paths = Paths(tree, clock=clock)
+    told: list[int] = []
+
+    def look_up() -> Answer:
+        told.append(30)
+        return tree.lookup(20, b"file")._replace(attributes=b"for a moment", valid_s=1.0)
+
+    directory = paths.find(b"/repository/tag")
+    for _ in range(2):  # what is known is not looked up again
+        paths.remember_for_a_moment(directory, b"/repository/tag/file", look_up)
+    clock.now_s = 0.9
+    assert paths.find(b"/repository/tag/file").attributes == b"for a moment"
+    clock.now_s = 1.1
+    assert paths.find(b"/repository/tag/file").attributes == b"30"
+    paths.remember_for_a_moment(directory, b"/repository/tag/file", look_up)
+    assert (told, paths.find(b"/repository/tag/file").attributes) == ([30], b"30")
+
+
 def test_what_may_change_is_not_taken_from_a_listing(tree: Names) -> None:
     paths = Paths(tree)
     paths.remember(paths.find(b"/repository"), b"/repository/tag", Answer(99, b"99", 60.0))

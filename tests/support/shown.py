@@ -33,6 +33,7 @@ from regfs.store.single_flight import Flights
 from regfs.tree.control import ControlDirectory
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.inside import Inside, UsedDirectories
+from regfs.tree.listings import Listed
 from regfs.tree.root import Root
 from regfs.tree.tree import ROOT, Found, Tree
 from regfs.tree.usage import CacheUsage
@@ -130,6 +131,12 @@ class Shown:
         """Return what `ls` would show of *path*."""
         listed = self.tree.listing(self.find(path).node).entries(0, 1 << 30)
         return [entry.name.decode("utf-8", "surrogateescape") for entry in listed]
+
+    def listed(self, path: str | bytes, name: bytes) -> Listed:
+        """Return what a listing of *path* tells of *name* at once, as READDIRPLUS does; counts as a look-up."""
+        listing = self.tree.listing(self.find(path).node)
+        names = [entry.name for entry in listing.entries(0, 1 << 20)]
+        return listing.at_once(names.index(name))
 
     def read(self, path: str | bytes) -> bytes:
         """Return the bytes of the file at *path*."""

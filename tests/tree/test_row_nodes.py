@@ -110,10 +110,8 @@ def test_a_look_up_that_fails_is_not_counted(served: Served) -> None:
         with pytest.raises((NotFound, InvalidName)):
             shown.tree.lookup(tag, name)
     assert set(shown.tree._kept) == kept
-    door = shown.tree.lookup(tag, b"rootfs").node
     with pytest.raises(BadContent):
-        shown.tree.lookup(door, b"top")
-    shown.tree.forget(door, 1)
+        shown.tree.lookup(tag, b"rootfs")
     assert shown.tree._tables.all() == []
 
 
@@ -179,11 +177,16 @@ def test_f57_a_table_that_cannot_be_made_is_not_a_missing_name(served: Served) -
     lost = str(built.layers[1].digest)
     content = served.registry.repository("app").blobs.pop(lost)
     shown = served.show(tag_ttl_s=0.0)
-    rootfs = shown.find("app/1/rootfs").node
+    tag = shown.find("app/1").node
     with pytest.raises(BadContent, match=lost):
-        shown.tree.lookup(rootfs, b"top")
+        shown.tree.lookup(tag, b"rootfs")
+    assert "rootfs" in shown.names("app/1")
+    rootfs = shown.listed("app/1", b"rootfs").node
+    for ask in (shown.tree.attributes, shown.tree.listing, shown.tree.enter):
+        with pytest.raises(BadContent, match=lost):
+            ask(rootfs)
     with pytest.raises(BadContent):
-        shown.tree.listing(rootfs)
+        shown.tree.lookup(rootfs, b"top")
     assert shown.read(b"app/1/layers/0/tree/d/" + ANY_BYTES) == b"content"
     served.registry.repository("app").blobs[lost] = content
     assert shown.read("app/1/rootfs/top") == b"content"
@@ -241,19 +244,19 @@ def test_f59_who_is_interrupted_leaves_and_the_pass_goes_on_for_the_others(serve
     gate = Gate()
     served.server.on("GET", f"blobs/{built.layers[0].digest}", gate)
     shown = served.show()
-    rootfs = shown.find("app/1/rootfs").node
+    tag = shown.find("app/1").node
     mine, told, got = Patience(60), [], []
 
     def interrupted() -> None:
         with patient(mine):
             try:
-                shown.tree.lookup(rootfs, b"top")
+                shown.tree.lookup(tag, b"rootfs")
             except Interrupted as error:
                 told.append(error)
 
     def stays() -> None:
         with patient(Patience(60)):
-            got.append(shown.tree.lookup(rootfs, b"top").node)
+            got.append(shown.tree.lookup(tag, b"rootfs").node)
 
     first = threading.Thread(target=interrupted)
     first.start()
@@ -358,12 +361,12 @@ def test_a_failure_of_the_registry_is_told_to_each_who_waited(served: Served) ->
     served.push("app", "1", image())
     served.server.on("GET", "blobs/", reply(404))
     shown = served.show()
-    rootfs = shown.find("app/1/rootfs").node
+    tag = shown.find("app/1").node
     errors: list[RegfsError] = []
 
     def work() -> None:
         try:
-            shown.tree.listing(rootfs)
+            shown.tree.lookup(tag, b"rootfs")
         except RegfsError as error:
             errors.append(error)
 
