@@ -4,6 +4,8 @@ RegfsError
 ├── InvalidName             a name that no grammar allows; it cannot exist
 │   └── NameTooLong         a component over 255 bytes
 ├── NotFound                a definite answer of the registry, the archive or the tree: there is no such thing
+│   ├── RepositoryUnknown   the registry says in the specification's words that it has no such repository
+│   ├── DigestUnresolved    a short digest that is not the beginning of exactly one known digest
 │   ├── PlatformMissing     an index has no image for the platform that is wanted
 │   └── ManifestMissing     an index names a manifest that the registry does not have
 ├── AccessDenied            401 or 403 after a right attempt
@@ -52,6 +54,17 @@ class NameTooLong(InvalidName):
 
 class NotFound(RegfsError):
     """The registry, the archive or the tree definitely has no such thing."""
+
+
+class RepositoryUnknown(NotFound):
+    """The registry says that it has no such repository, by an error document and not just by a status.
+
+    A 404 alone comes from proxies, static file servers and registries without that part of the API as well.
+    """
+
+
+class DigestUnresolved(NotFound):
+    """A short digest that is not the beginning of exactly one known digest."""
 
 
 class PlatformMissing(NotFound):

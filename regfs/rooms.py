@@ -81,7 +81,9 @@ class Rooms:
             "fetching.json": self._fetching,
             **texts_of_daemon,
         }
-        root = Root(config.default_registry, ControlDirectory(texts), self.repositories, self.images)
+        root = Root(
+            config.default_registry, ControlDirectory(texts), self.repositories, self.images, config.insecure_registries
+        )
         numbers = ImageNumbers(self.cache / "inode-numbers.sqlite")
         inode_numbers = InodeNumbers(numbers.number, only_32_bits=config.inode32)
         usage = CacheUsage(self.cache, lambda wait_s: self.layers.budget.standing(wait_s=wait_s))

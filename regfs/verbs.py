@@ -23,6 +23,7 @@ from regfs.mount import mountpoint as mountpoints
 from regfs.progress import Count, Step, showing
 from regfs.rooms import Rooms
 from regfs.store.blobs import BlobStore
+from regfs.tree.namespace import ESCAPE
 from regfs.unpack import Unpacker, prepare_directory, total_size
 
 Say = Callable[[str], None]
@@ -117,12 +118,15 @@ def read_reference(text: str, default_registry: str, mounts: Sequence[mountpoint
             return parse_reference(text, default_registry=default_registry)
     if inside is None:
         raise InvalidOption(f"{text} is neither an image nor in a mount of regfs")
-    *repository, last = inside.path.removesuffix("/rootfs").split("/")
-    if not repository:
+    names = inside.path.removesuffix("/rootfs").split("/")
+    *repository, last = [name for name in names if name != ESCAPE]
+    is_pasted = (":" in last or "@" in last[1:]) and not _DIGEST_RE.fullmatch(last)
+    if not repository and not is_pasted:
         raise InvalidOption(f"{text} is no image: a repository and a tag are needed")
-    is_pasted = ":" in last or "@" in last  # it names its own tag or digest
-    separator = "@" if _DIGEST_RE.fullmatch(last) else "/" if is_pasted else ":"
     source = points[inside.mountpoint].source
+    if is_pasted:  # it names its own tag or digest
+        return parse_reference("/".join([*repository, last]), default_registry=source)
+    separator = "" if last.startswith("@") else "@" if _DIGEST_RE.fullmatch(last) else ":"
     return parse_reference(f"{'/'.join(repository)}{separator}{last}", default_registry=source)
 
 
@@ -143,8 +147,11 @@ def _image(
 def _find(reference: Reference, rooms: Rooms) -> Image:
     """Return the image that *reference* names. Blocks on the network where a tag is to be resolved."""
     repository = rooms.repositories.repository(reference.repository)
-    if reference.digest is not None:
-        return rooms.images.image(repository, reference.digest)
+    digest = reference.digest
+    if digest is None and reference.short_digest is not None:
+        digest = repository.digest_beginning(reference.short_digest)
+    if digest is not None:
+        return rooms.images.image(repository, digest)
     assert reference.tag is not None
     resolved = repository.resolve(reference.tag)
     return rooms.images.image(repository, resolved.digest, resolved.media_type)

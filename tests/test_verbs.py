@@ -26,6 +26,13 @@ MOUNTS = [Mounted("/", "8:1", "ext4", "/dev/root"), Mounted("/mnt/reg", "0:50", 
         (f"/mnt/reg/owner/app/{DIGEST}", f"ghcr.io/owner/app@{DIGEST}"),
         ("/mnt/reg/owner/app:v1", "ghcr.io/owner/app:v1"),
         (f"/mnt/reg/owner/app@{DIGEST}", f"ghcr.io/owner/app@{DIGEST}"),
+        (f"/mnt/reg/owner/app/@sha256-{'0' * 64}/rootfs", f"ghcr.io/owner/app@{DIGEST}"),
+        ("/mnt/reg/owner/app/@440129be81b2", "ghcr.io/owner/app@440129be81b2"),
+        ("/mnt/reg/app:v1/rootfs", "ghcr.io/app:v1"),
+        ("/mnt/reg/docker.io/debian:12", "docker.io/library/debian:12"),
+        ("/mnt/reg/docker.io/debian/12", "docker.io/library/debian:12"),
+        ("/mnt/reg/localhost+5000/app/v1", "localhost:5000/app:v1"),
+        ("/mnt/reg/owner/app/@/v1/2", "ghcr.io/owner/app/v1:2"),
     ],
 )
 def test_an_image_is_named_by_reference_or_by_its_path_in_a_mount(text: str, reference: str) -> None:

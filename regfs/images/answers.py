@@ -45,12 +45,26 @@ class FetchedDocument(Protocol):
     def digest(self) -> Digest: ...
 
 
+class FirstPage(Protocol):
+    """The names on the first page of a list, and whether these are all."""
+
+    @property
+    def names(self) -> list[str]: ...
+
+    @property
+    def is_all(self) -> bool: ...
+
+
 class Registry(Protocol):
     """What this room asks of the registry client (registry/client.py). All of it blocks on the network."""
 
     def tags(self, repository: RepositoryName) -> list[str]: ...
 
     def repositories(self, registry: str) -> list[str]: ...
+
+    def first_tags(self, repository: RepositoryName) -> FirstPage: ...
+
+    def repositories_after(self, registry: str, name: str) -> FirstPage: ...
 
     def resolve(self, repository: RepositoryName, tag: str) -> Descriptor: ...
 

@@ -36,6 +36,11 @@ class HubListing:
             known = self._known.get(namespace)
         return known if known is not None else self._flights.run(("hub", namespace), lambda: self._fetch(namespace))
 
+    def has(self, path: str) -> bool:
+        """Tell whether *path* was in a list that was fetched lately; asks nothing."""
+        with self._lock:
+            return path in self._known.get(path.partition("/")[0], ())
+
     def refresh(self) -> None:
         """Ask again for what is wanted from now on."""
         with self._lock:

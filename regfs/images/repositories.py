@@ -14,6 +14,7 @@ from cachetools import LRUCache, TTLCache
 
 from regfs.errors import AccessDenied, BadContent, NotFound, RegistryTimeout, Unsupported
 from regfs.images.answers import NAMES_KEPT, STALE_TTL_S, UNREACHABLE, Registry, is_fresh
+from regfs.images.existence import Existence
 from regfs.images.hub_listing import HubListing
 from regfs.images.repository import Repository
 from regfs.images.sources import Sources
@@ -48,6 +49,7 @@ class Repositories:
         self._sources = Sources(
             registry=registry, blobs=blobs, references=references, flights=flights, stats=stats, tag_ttl_s=tag_ttl_s
         )
+        self.existence = Existence(self._sources, self.repository)
         self._lock = threading.Lock()
         self._repositories: LRUCache[RepositoryName, Repository] = LRUCache(NAMES_KEPT)
         # Those that are remembered, and those that a directory of the tree still holds.
@@ -76,6 +78,7 @@ class Repositories:
             repositories = list(self._living)
         for repository in repositories:
             repository.refresh()
+        self.existence.refresh()
         if self.hub is not None:
             self.hub.refresh()
 
@@ -116,7 +119,9 @@ class Repositories:
             log.info("%s does not list its repositories: %s", registry, refusal)
             with self._lock:
                 self._unlistable[registry] = True
+            self.existence.no_catalog(registry)
         except UNREACHABLE as failure:
+            self.existence.no_catalog(registry)
             with self._lock:
                 # One that takes a minute and more will do so the next time.
                 (self._unlistable if isinstance(failure, RegistryTimeout) else self._unreachable)[registry] = True

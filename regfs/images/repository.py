@@ -19,6 +19,7 @@ from cachetools import LRUCache, TTLCache
 from regfs.errors import BadContent, DigestMismatch, NotFound, RegistryTimeout, TooLarge
 from regfs.images.answers import NAMES_KEPT, STALE_TTL_S, UNREACHABLE, Document, Listed, Resolved, is_fresh
 from regfs.images.fetching import file_chunks, has_digest, size_of, twice_if_wrong
+from regfs.images.short_digests import digest_beginning
 from regfs.images.sources import Sources
 from regfs.model.digest import Digest
 from regfs.model.document import DOCUMENT_LIMIT
@@ -67,6 +68,11 @@ class Repository:
             return max(0.0, listed.expires - time.monotonic())
         return self.resolve(tag).valid_s
 
+    def is_listed(self, tag: str) -> bool | None:
+        """Tell whether the last listing has *tag*; None where none is fresh. No network."""
+        listed = self._known_listing()
+        return None if listed is None else tag in listed.members
+
     def last_known(self, tag: str) -> TagRecord | None:
         """Return what *tag* pointed to when the registry was last asked, and when that was; no network."""
         return self._sources.references.tag(self.name, tag)
@@ -110,6 +116,17 @@ class Repository:
                 known.clear()
         self._listed = None
 
+    @property
+    def refreshes(self) -> int:
+        """How often refresh() was called: for learn_tags()."""
+        return self._refreshes
+
+    def learn_tags(self, names: list[str], refreshes: int) -> None:
+        """Keep *names*, all tags, which an answer to another question had; *refreshes* as of before it was asked."""
+        if self._refreshes == refreshes:  # else the answer is from before what the refresh is for
+            self._sources.references.keep_listing(self.name.registry, self.name.path, names)
+            self._remember_listing(tuple(names), self._sources.tag_ttl_s)
+
     def document(self, digest: Digest, media_type: str = "") -> Document:
         """Return a manifest or index by digest, from the store or the registry.
 
@@ -127,6 +144,12 @@ class Repository:
         self._raise_missing(str(digest))
         document = self._sources.flights.run(("manifest", self.name, digest), lambda: self._fetch_document(digest))
         return document._replace(media_type=known_type or document.media_type)
+
+    def digest_beginning(self, short: str) -> Digest:
+        """Return the one known digest whose hex digits begin with *short*; no network. Raises DigestUnresolved."""
+        return digest_beginning(
+            short, self.name, self._sources.references, lambda digest: self._load(digest, at_most=DOCUMENT_LIMIT)
+        )
 
     def small_blob(self, descriptor: Descriptor, *, at_most: int) -> bytes:
         """Return a blob that is read as a whole (a config), from the store or the registry, verified.

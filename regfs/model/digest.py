@@ -17,6 +17,7 @@ from regfs.errors import InvalidName, Unsupported
 _GRAMMAR = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):([a-zA-Z0-9=_-]+)", re.ASCII)
 _HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128, "blake3": 64}
 _HEX = re.compile(r"[a-f0-9]+", re.ASCII)
+_SHORT = re.compile(r"[a-f0-9]{12,63}", re.ASCII)
 REGISTERED = frozenset(_HEX_LENGTHS)
 """The algorithms that have a meaning: `app:v1` has the form of a digest too."""
 _VERIFIABLE = {"sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
@@ -57,6 +58,18 @@ class Digest:
         return cls(algorithm, encoded)
 
     @classmethod
+    def parse_name(cls, text: str) -> Digest:
+        """Return the digest that the file name *text* spells: `sha256:<hex>`, or `sha256-<hex>` without a colon.
+
+        Only registered algorithms: `app:v1` has the form of a digest too, and is a reference. Raises InvalidName.
+        """
+        algorithm, dash, encoded = text.partition("-")
+        digest = cls(algorithm, encoded) if dash and algorithm in REGISTERED else cls.parse(text)
+        if digest.algorithm not in REGISTERED:
+            raise InvalidName(f"{text[:300]!r} is no digest of a known algorithm")
+        return digest
+
+    @classmethod
     def of(cls, content: bytes) -> Digest:
         """Return the sha256 digest of *content*."""
         return cls("sha256", hashlib.sha256(content).hexdigest())
@@ -76,3 +89,8 @@ class Digest:
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.encoded}"
+
+
+def is_short_digest(text: str) -> bool:
+    """Tell whether *text* may be the beginning of a digest's hex digits, long enough to be meant as one."""
+    return _SHORT.fullmatch(text) is not None

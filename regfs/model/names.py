@@ -11,11 +11,15 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from regfs.errors import InvalidName, NameTooLong
-from regfs.model.digest import Digest
+from regfs.model.digest import Digest, is_short_digest
 
 DOCKER_HUB = "docker.io"
+DEFAULT_TAG = "latest"
+OFFICIAL = "library"
+"""The namespace of Docker Hub's official images: `debian` is `library/debian` there."""
 _HUB_ALIASES = frozenset({"index.docker.io", "registry-1.docker.io"})
 NAME_MAX = 255
 
@@ -54,6 +58,17 @@ def is_registry(name: str) -> bool:
     """
     looks_like_a_host = name == "localhost" or "." in name or ":" in name or name != name.lower()
     return looks_like_a_host and _is_host(name)
+
+
+def registry_named(name: str) -> str | None:
+    """Return the canonical name of the registry that *name* is as a path's first component, None where it is none.
+
+    A port may be written `host+5000`: a `+` is in no host name, and a path with a colon cannot be given to
+    `podman -v`, to overlay's lowerdir= or in PYTHONPATH.
+    """
+    host, plus, port = name.partition("+")
+    spelled = f"{host}:{port}" if plus else name
+    return canonical_registry(spelled) if is_registry(spelled) else None
 
 
 def canonical_registry(host: str) -> str:
@@ -106,6 +121,22 @@ class RepositoryName:
         return f"{self.registry}/{self.path}"
 
 
+class Version(NamedTuple):
+    """What stands behind a repository in a reference. The digest decides where there is a tag too.
+
+    A short digest is 12 or more of its first hex digits; which one it is depends on what is known of the repository.
+    """
+
+    tag: str | None
+    digest: Digest | None = None
+    short_digest: str | None = None
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag is not None else ""
+        digest = self.digest or self.short_digest
+        return tag if digest is None else f"{tag}@{digest}"
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """A repository and, in it, a tag or a digest (the digest decides where both are given)."""
@@ -113,29 +144,49 @@ class Reference:
     repository: RepositoryName
     tag: str | None
     digest: Digest | None
+    short_digest: str | None = None
 
     def __post_init__(self) -> None:
         if self.tag is not None and not is_tag(self.tag):
             raise InvalidName(f"{self.tag[:300]!r} is not a tag")
 
     def __str__(self) -> str:
-        tag = f":{self.tag}" if self.tag is not None else ""
-        digest = f"@{self.digest}" if self.digest is not None else ""
-        return f"{self.repository}{tag}{digest}"
+        return f"{self.repository}{Version(self.tag, self.digest, self.short_digest)}"
+
+
+def repository_at(registry: str, path: str) -> RepositoryName:
+    """Return the repository that *path* is in the canonical *registry*, as Docker reads it. Raises InvalidName."""
+    is_official = registry == DOCKER_HUB and "/" not in path
+    return RepositoryName(registry, f"{OFFICIAL}/{path}" if is_official else path)
 
 
 def parse_repository(text: str, *, default_registry: str = DOCKER_HUB) -> RepositoryName:
     """Return the repository that *text* names: `debian`, `ghcr.io/owner/app`. Raises InvalidName."""
     first, slash, rest = text.partition("/")
-    if slash and is_registry(first):
-        registry, path = canonical_registry(first), rest
-    else:
-        registry, path = canonical_registry(default_registry), text
-    if registry == DOCKER_HUB and not slash and _IDENTIFIER_RE.fullmatch(path):
-        raise InvalidName(f"{path!r} is an image's identifier; write library/{path[:8]}… for a repository of that name")
-    if registry == DOCKER_HUB and "/" not in path:
-        path = f"library/{path}"
-    return RepositoryName(registry, path)
+    registry = registry_named(first) if slash else None
+    if registry is not None:
+        return repository_at(registry, rest)
+    registry = canonical_registry(default_registry)
+    if registry == DOCKER_HUB and _IDENTIFIER_RE.fullmatch(text):
+        raise InvalidName(f"{text!r} is an image's identifier; write library/{text[:8]}… for a repository of that name")
+    return repository_at(registry, text)
+
+
+def parse_version(text: str) -> tuple[str, Version]:
+    """Return what the last component of a reference has: a name, and the tag and digest behind it.
+
+    `debian:12`, `debian@sha256:<hex>`, `debian@sha256-<hex>`, `debian@440129be81b2`. Raises InvalidName.
+    """
+    rest, at, digest_text = text.partition("@")
+    name, colon, tag = rest.partition(":")
+    if colon and not is_tag(tag):
+        raise InvalidName(f"{tag[:300]!r} is not a tag")
+    kept_tag = tag if colon else None
+    if not at:
+        return name, Version(kept_tag)
+    if is_short_digest(digest_text):
+        return name, Version(kept_tag, short_digest=digest_text)
+    return name, Version(kept_tag, Digest.parse_name(digest_text))
 
 
 def parse_reference(text: str, *, default_registry: str = DOCKER_HUB) -> Reference:
@@ -143,12 +194,8 @@ def parse_reference(text: str, *, default_registry: str = DOCKER_HUB) -> Referen
 
     Raises InvalidName.
     """
-    rest = text.removeprefix("docker://")
-    rest, at, digest_text = rest.partition("@")
-    digest = Digest.parse(digest_text) if at else None
-    head, slash, last = rest.rpartition("/")
-    name, colon, tag = last.partition(":")
+    head, slash, last = text.removeprefix("docker://").rpartition("/")
+    name, (tag, digest, short_digest) = parse_version(last)
     repository = parse_repository(f"{head}{slash}{name}", default_registry=default_registry)
-    if colon:
-        return Reference(repository, tag, digest)
-    return Reference(repository, None if digest else "latest", digest)
+    is_latest = tag is None and digest is None and short_digest is None
+    return Reference(repository, DEFAULT_TAG if is_latest else tag, digest, short_digest)

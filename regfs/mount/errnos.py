@@ -16,6 +16,7 @@ from regfs.errors import (
     BadHandle,
     CacheFailure,
     CacheFull,
+    DigestUnresolved,
     Interrupted,
     InvalidName,
     InvalidOption,
@@ -87,7 +88,7 @@ _ORDINARY_ANSWERS = (
     NotASymlink,
 )
 
-_TO_BE_EXPLAINED = (PlatformMissing, ManifestMissing)
+_TO_BE_EXPLAINED = (DigestUnresolved, ManifestMissing, PlatformMissing)
 
 
 def errno_of(error: RegfsError) -> int:

@@ -23,7 +23,7 @@ from regfs.registry.documents import Documents, FetchedManifest
 from regfs.registry.exchange import Exchange
 from regfs.registry.hosts import Hosts
 from regfs.registry.hub import HUB_URL, Hub, Namespace
-from regfs.registry.listing import Listing
+from regfs.registry.listing import FirstPage, Listing
 from regfs.registry.referrers import Referrers
 from regfs.registry.retry import RetryPolicy
 from regfs.registry.roots import Roots
@@ -115,6 +115,20 @@ class RegistryClient:
         its repositories.
         """
         return self._listing.repositories(registry)
+
+    def first_tags(self, repository: RepositoryName) -> FirstPage:
+        """Return the first tags of *repository* and whether they are all: the cheapest proof that it is there.
+
+        RepositoryUnknown is the registry's own word that it is not; any other error says nothing about it.
+        """
+        return self._listing.first_tags(repository)
+
+    def repositories_after(self, registry: str, name: str) -> FirstPage:
+        """Return the first repositories of *registry* that come after *name*, one or more, and whether they are all.
+
+        Some registries pass over where to begin; then what comes is not after *name*. Raises as repositories() does.
+        """
+        return self._listing.repositories_after(registry, name)
 
     def hub_namespace(self, namespace: str) -> Namespace:
         """Return the repositories in *namespace* of Docker Hub, which its registry does not list.

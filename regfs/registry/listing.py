@@ -10,7 +10,8 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from regfs.errors import NotFound, ProtocolViolation, TooLarge
 from regfs.model.names import RepositoryName, is_attachment_tag, is_repository_component, is_tag
@@ -31,6 +32,13 @@ _CATALOG_SCOPE = ("registry:catalog:*",)
 Ask = Callable[[str], Answer]
 
 
+class FirstPage(NamedTuple):
+    """The names on the first page of a list, and whether these are all."""
+
+    names: list[str]
+    is_all: bool
+
+
 class Listing:
     """Fetches lists, page after page."""
 
@@ -49,15 +57,44 @@ class Listing:
         tags = self._calls.first_of(repository.registry, "resolve", ask)
         return [tag for tag in tags if not is_attachment_tag(tag)]
 
+    def first_tags(self, repository: RepositoryName) -> FirstPage:
+        """Return the first tags of *repository*. See RegistryClient.first_tags."""
+        what = f"the tags of {repository}"
+        call = Call.pull(repository, "tags/list?n=1", what=what)
+        found, is_last = self._calls.first_of(
+            repository.registry, "resolve", lambda endpoint: self._first(endpoint, call, key="tags")
+        )
+        tags = _valid(found, is_tag, what=what)
+        # One tag and no link: that may be the page that was asked for, of a registry that gives no links.
+        return FirstPage([tag for tag in tags if not is_attachment_tag(tag)], is_last and len(found) != 1)
+
     def repositories(self, registry: str) -> list[str]:
         """Return the repositories of *registry*. See RegistryClient.repositories."""
         what = f"the repositories of {registry}"
-        # Only the registry itself: a mirror lists what it mirrors, of whatever registry.
+        found = self._all(self._itself(registry, what), _catalog_call("_catalog", what), key="repositories")
+        return _valid(found, _is_repository_path, what=what)
+
+    def repositories_after(self, registry: str, name: str) -> FirstPage:
+        """Return the first repositories after *name*. See RegistryClient.repositories_after."""
+        what = f"the repositories of {registry}"
+        call = _catalog_call(f"_catalog?n=1&last={quote(name, safe='')}", what)
+        found, is_last = self._first(self._itself(registry, what), call, key="repositories")
+        return FirstPage(_valid(found, _is_repository_path, what=what), is_last)
+
+    def _itself(self, registry: str, what: str) -> Endpoint:
+        """Return the registry's own host: a mirror lists what it mirrors, of whatever registry. Raises NotFound."""
         upstream = [one for one in self._calls.endpoints(registry, "resolve") if one.upstream]
         if not upstream:
             raise NotFound(f"{what}: none of its hosts is the registry itself")
-        found = self._all(upstream[-1], Call("_catalog", what, _CATALOG_SCOPE, None), key="repositories")
-        return _valid(found, _is_repository_path, what=what)
+        return upstream[-1]
+
+    def _first(self, endpoint: Endpoint, call: Call, *, key: str) -> tuple[list[object], bool]:
+        """Return what the first page has, and whether there is no other."""
+        call = replace(call, headers={"Accept": "application/json"}, body_limit=_PAGE_BYTES)
+        answer = self._calls.send(endpoint, call)
+        with expected(answer, 200, what=call.what):
+            found = entries(document_of(answer, what=call.what), key, what=call.what)
+            return found, next_page(answer.url, answer.headers.all("Link")) is None
 
     def _all(self, endpoint: Endpoint, call: Call, *, key: str) -> list[object]:
         call = replace(call, headers={"Accept": "application/json"}, body_limit=_PAGE_BYTES)
@@ -74,6 +111,10 @@ class Listing:
             # The tag that a page began after was deleted meanwhile (zot); from the start it works.
             log.info("%s; starting again", error)
             return pages(ask, call.path, parse, what=call.what)
+
+
+def _catalog_call(path: str, what: str) -> Call:
+    return Call(path, what, _CATALOG_SCOPE, None)
 
 
 class PageGone(ProtocolViolation):

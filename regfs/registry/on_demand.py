@@ -16,6 +16,7 @@ from regfs.model.names import RepositoryName
 
 if TYPE_CHECKING:
     from regfs.registry.client import FetchedManifest, Namespace, RegistryClient
+    from regfs.registry.listing import FirstPage
 
 
 class OnDemand:
@@ -45,6 +46,14 @@ class OnDemand:
     def repositories(self, registry: str) -> list[str]:
         """Return the repositories of *registry*. Blocks on the network."""
         return self.client().repositories(registry)
+
+    def first_tags(self, repository: RepositoryName) -> FirstPage:
+        """Return the first tags of *repository*. Blocks on the network."""
+        return self.client().first_tags(repository)
+
+    def repositories_after(self, registry: str, name: str) -> FirstPage:
+        """Return the first repositories of *registry* after *name*. Blocks on the network."""
+        return self.client().repositories_after(registry, name)
 
     def hub_namespace(self, name: str) -> Namespace:
         """Return what Docker Hub lists of the namespace *name*. Blocks on the network."""

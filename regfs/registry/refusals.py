@@ -19,6 +19,7 @@ from regfs.errors import (
     RegfsError,
     RegistryTimeout,
     RegistryUnavailable,
+    RepositoryUnknown,
     Unsupported,
 )
 from regfs.registry.message import Answer, Request
@@ -28,6 +29,8 @@ BODY_LIMIT = 64 * 1024
 _TEXT_LIMIT = 300
 _TAGS = re.compile(r"<[^>]*>")
 # ECR throttles with 400 (go-containerregistry#750), and so do AWS's load balancers in front of others.
+# By these codes a registry says that it has no such repository: the specification's, and Harbor's.
+_UNKNOWN_REPOSITORY = frozenset({"NAME_UNKNOWN", "NAME_INVALID", "NOT_FOUND"})
 _THROTTLING = re.compile(r"ThrottlingException|TOOMANYREQUESTS|Rate exceeded", re.ASCII)
 
 
@@ -50,10 +53,12 @@ def error_text(answer: Answer) -> str:
 def refusal(answer: Answer, *, what: str) -> RegfsError:
     """Return the error that *answer* means for *what*; closes it."""
     host, status = answer.request.origin, answer.status
-    said = _said(error_text(answer), answer.request)
+    text = error_text(answer)
+    said = _said(text, answer.request)
     reason = f"{host} answers {status}" + (f": {said}" if said else "")
     if status in (404, 410):
-        return NotFound(f"{what}: {reason}")
+        kind = RepositoryUnknown if _code(text) in _UNKNOWN_REPOSITORY else NotFound
+        return kind(f"{what}: {reason}")
     if status in (401, 403):
         return AccessDenied(f"{what}: {reason}{answer.remedy}")
     if status == 407:
@@ -76,6 +81,15 @@ def _said(text: str, request: Request) -> str:
     said = without_secrets(said, request)  # before it is cut: half a secret would not be found
     printable = "".join(letter if letter.isprintable() else " " for letter in said[: 4 * _TEXT_LIMIT])
     return " ".join(printable.split())[:_TEXT_LIMIT]
+
+
+def _code(text: str) -> str:
+    """Return the code of the first error in a document as the specification has it; empty where it is none."""
+    try:
+        code = json.loads(text)["errors"][0]["code"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return ""
+    return code if isinstance(code, str) else ""
 
 
 def _from_document(document: Any) -> str:

@@ -170,6 +170,22 @@ class References:
             (repository.registry, repository.path, str(digest), media_type),
         )
 
+    def has_manifests(self, repository: RepositoryName) -> bool:
+        """Tell whether *repository* has ever shown a manifest."""
+        found = self._query(
+            "SELECT 1 FROM manifests WHERE registry=? AND path=? LIMIT 1", (repository.registry, repository.path)
+        )
+        return bool(found)
+
+    def digests(self, repository: RepositoryName) -> list[str]:
+        """Return the digests that the tags of *repository* pointed to, and those of the manifests that it has shown."""
+        rows = self._query(
+            "SELECT digest FROM manifests WHERE registry=? AND path=?"
+            " UNION SELECT digest FROM tags WHERE registry=? AND path=?",
+            (repository.registry, repository.path) * 2,
+        )
+        return [row[0] for row in rows]
+
     def catalog(self, registry: str) -> ListRecord | None:
         """Return when the registry's repositories were last listed; the names themselves are not read."""
         rows = self._query("SELECT checked FROM catalogs WHERE registry=?", (registry,))
@@ -215,12 +231,18 @@ class References:
         """Tell whether *path* is a repository that was visited or listed."""
         return any(self._query(statement, (registry, path)) for statement in _ONE_IN)
 
+    def is_in_catalog(self, registry: str, path: str) -> bool:
+        """Tell whether *path* was in the last complete list of the registry's repositories."""
+        return bool(self._query("SELECT 1 FROM catalog WHERE registry=? AND path=?", (registry, path)))
+
     def leads_to_known(self, registry: str, path: str) -> bool:
         """Tell whether *path* is such a repository, or begins the path of one; with '' whether there is any."""
+        return bool(path and self.is_known(registry, path)) or self.has_known_below(registry, path)
+
+    def has_known_below(self, registry: str, path: str) -> bool:
+        """Tell whether *path* begins the path of a longer one that was visited or listed."""
         prefix = f"{path}/" if path else ""
-        return bool(path and self.is_known(registry, path)) or any(
-            self._query(statement, (registry, prefix, prefix + _LAST, 1)) for statement in _PATHS_IN.values()
-        )
+        return any(self._query(statement, (registry, prefix, prefix + _LAST, 1)) for statement in _PATHS_IN.values())
 
     def last_visit(self, repository: RepositoryName) -> float | None:
         """Return when a tag of *repository* was resolved last (seconds since 1970); None where it never was."""

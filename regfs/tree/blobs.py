@@ -4,8 +4,9 @@
     ├── sha256:8a1e25ce7c4f75e372e9884f8f7b1bedcfe4a7a7d452eb4b0a1c7477c9a90345      the config
     └── sha256:…                                                                     each layer
 
-Sizes come from the descriptors, so that a listing fetches nothing; a blob is fetched when it is opened, verified as a
-whole, and then read from the cache. Any thread.
+`sha256-…` opens too: a colon in a path is in the way of many programs. Sizes come from the descriptors, so that a
+listing fetches nothing; a blob is fetched when it is opened, verified as a whole, and then read from the cache. Any
+thread.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class BlobsDirectory:
     def lookup(self, name: str) -> Found:
         """Return the blob of that digest, if the image names it."""
         image = self.pinned.image
-        descriptor = image.blobs.get(name)
+        descriptor = image.blobs.get(name) or image.blobs.get(name.replace("-", ":", 1))
         if descriptor is None:
             raise NotFound(f"{image} names no blob {name[:300]!r}")
         return Found(BlobFile(f"{self.key}/{name}", image.repository, descriptor), FOREVER)

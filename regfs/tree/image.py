@@ -124,7 +124,8 @@ class ManifestsDirectory:
         """Return the entry of that platform or digest."""
         image = self.pinned.image
         index = _index_of(image)
-        entry = image.entries.get(name) or next((e for e in index.manifests if str(e.digest) == name), None)
+        spelled = (name, name.replace("-", ":", 1))  # a digest without a colon too
+        entry = image.entries.get(name) or next((e for e in index.manifests if str(e.digest) in spelled), None)
         if entry is None:
             raise NotFound(f"the index {image} has no entry {name[:300]!r}")
         pinned = self.pinned.images.pinned(image.repository, entry.digest, announced=entry.media_type)

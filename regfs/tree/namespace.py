@@ -8,9 +8,11 @@
         ├── debian:12/              a pasted reference opens, though it is not listed
         └── debian@sha256:…/
 
-Registries do not tell namespaces from repositories, and most cannot be listed, so a name is whatever it turns out to
-be when it is used: a tag if the repository so far has that tag, else a further component. Names that neither grammar
-allows do not exist, and no request is made for them. Any thread.
+A name is a tag if the repository so far has that tag, else a further component. Whether that leads anywhere,
+images/existence.py tells as far as the registry does; a name of which nobody can say it opens. Below `@` every name
+opens unasked. On Docker Hub `debian/` is both library/debian and the namespace debian, whose repositories are beside
+the tags. Names that neither grammar allows do not exist, and no request is made for them, nor for those that programs
+try everywhere (probes.py). Any thread.
 """
 
 from __future__ import annotations
@@ -24,19 +26,31 @@ from regfs.errors import (
     AccessDenied,
     InvalidName,
     NotFound,
+    Offline,
     RegfsError,
+    RegistryTimeout,
 )
 from regfs.images.answers import UNREACHABLE
+from regfs.images.existence import Said, Verdict
 from regfs.images.image import Images
 from regfs.images.repositories import Repositories
 from regfs.images.repository import Repository
 from regfs.model.attributes import Attributes
-from regfs.model.digest import Digest
-from regfs.model.names import DOCKER_HUB, RepositoryName, is_repository_component, is_tag
+from regfs.model.names import (
+    DOCKER_HUB,
+    OFFICIAL,
+    RepositoryName,
+    Version,
+    is_repository_component,
+    is_tag,
+    parse_version,
+    repository_at,
+)
 from regfs.patience import Patience, current, patient
 from regfs.tree import image
 from regfs.tree.node import DIRECTORY_MODE, FOREVER, Child, Found, children_of, directory_attributes
-from regfs.tree.repository import TagDirectory, manifest_directory, parse_digest
+from regfs.tree.probes import is_probed
+from regfs.tree.repository import manifest_named, version_directory
 
 log = logging.getLogger(__name__)
 
@@ -76,19 +90,21 @@ class Namespace:
         return directory_attributes()
 
     def lookup(self, name: str) -> Found:
-        """Return the tag, the manifest or the further component that *name* is, asking whether it is a tag.
+        """Return the tag, the manifest or the further component that *name* is, asking the registry as far as needed.
 
         Raises NotFound, AccessDenied, and what a network brings.
         """
-        if name == ESCAPE and self.path and not self.tags_hidden:
+        if name == ESCAPE and not self.tags_hidden:
             return Found(replace(self, key=f"{self.key}/{ESCAPE}", tags_hidden=True), FOREVER)
         if self.doubt is not None and name in image.NAMES:
             raise AccessDenied(self.doubt)
         repository = None if self.tags_hidden else self._repository()
-        if digest := parse_digest(name):
-            return self._manifest(name, digest)
+        if version := manifest_named(name):
+            return self._manifest(name, version)
         if ":" in name or "@" in name:
             return self._reference(name)
+        if not self.path and is_probed(name) and not self._is_known_below(name):
+            raise NotFound(f"{name[:300]!r} is a name that programs try, and no repository that was seen")
         if repository is not None and is_tag(name):
             return self._tag_or_component(repository, name)
         return self._component(name)
@@ -103,6 +119,7 @@ class Namespace:
         below = self._known_below() | self._below(self._listed_by_the_hub())
         if refusal is not None and not below:
             raise refusal
+        self.names.repositories.existence.shown(self.registry, self.path, refusal)
         return children_of(self.key, dict.fromkeys(sorted({*tags, *below}), DIRECTORY_MODE))
 
     def known_children(self) -> list[Child]:
@@ -119,7 +136,7 @@ class Namespace:
         except (NotFound, AccessDenied) as refusal:
             return (), refusal
         except UNREACHABLE as failure:
-            if self.names.repositories.is_known(self.registry, self.path):
+            if self.names.repositories.is_known(self.registry, repository.name.path):
                 raise  # its tags are what was asked for
             return (), failure
 
@@ -138,7 +155,9 @@ class Namespace:
         try:
             with patient(patience):
                 self.names.repositories.ask_for_catalog(self.registry)
-        except UNREACHABLE:
+        except UNREACHABLE as failure:
+            if isinstance(failure, RegistryTimeout):
+                self.names.repositories.existence.no_catalog(self.registry)
             if not enough and not self.names.repositories.leads_to_known(self.registry, ""):
                 raise
 
@@ -155,47 +174,39 @@ class Namespace:
         return {name[len(prefix) :].partition("/")[0] for name in repositories if name.startswith(prefix)}
 
     def _repository(self) -> Repository | None:
-        """Return the repository that this may be; None for a registry and for the Hub's namespaces."""
-        if not self.path or (self.registry == DOCKER_HUB and "/" not in self.path):
+        """Return the repository that this may be; None for a registry and for Docker Hub's `library`."""
+        if not self.path or (self.registry, self.path) == (DOCKER_HUB, OFFICIAL):
             return None
-        return self.names.repositories.repository(RepositoryName(self.registry, self.path))
+        return self.names.repositories.repository(repository_at(self.registry, self.path))
 
-    def _manifest(self, name: str, digest: Digest) -> Found:
+    def _manifest(self, name: str, version: Version) -> Found:
         repository = self._repository()
         if repository is None:
-            raise NotFound(f"{self.key} is no repository, so it has no manifest {name}")
-        return manifest_directory(f"{self.key}/{name}", repository, digest, self.names.images)
+            raise NotFound(f"{self.key or self.registry} is no repository, so it has no manifest {name}")
+        return version_directory(f"{self.key}/{name}", repository, version, self.names.images)
 
     def _reference(self, name: str) -> Found:
         """Return what `repository:tag` or `repository@digest` below this path means."""
-        component, at, digest_text = name.partition("@")
-        component, colon, tag = component.partition(":")
-        if not is_repository_component(component) or (colon and not is_tag(tag)):
+        component, version = parse_version(name)
+        if not is_repository_component(component):
             raise NotFound(f"{name[:300]!r} is no reference")
         below = Namespace(f"{self.key}/{component}", self.registry, _join(self.path, component), self.names)
         repository = below._repository()
         if repository is None:
             raise NotFound(f"{below.key} is a namespace; a repository is needed before a tag or a digest")
-        if at:
-            digest = parse_digest(digest_text)
-            if digest is None:
-                raise NotFound(f"{digest_text[:300]!r} is no digest")
-            return manifest_directory(f"{self.key}/{name}", repository, digest, self.names.images)
-        return self._tag(repository, tag, key=f"{self.key}/{name}")
-
-    def _tag(self, repository: Repository, tag: str, *, key: str) -> Found:
-        """Return the directory of *tag*. A listing that names it is proof enough; else the registry is asked."""
-        return Found(TagDirectory(key, repository, tag, self.names.images), repository.tag_valid_s(tag))
+        return version_directory(f"{self.key}/{name}", repository, version, self.names.images)
 
     def _tag_or_component(self, repository: Repository, name: str) -> Found:
-        if self._just_led_below(repository, name):
+        no_repository = self.names.repositories.existence.is_no_repository(repository.name)
+        if no_repository or self._just_led_below(repository, name) or self._is_listed_below(repository, name):
             return self._component(name)
         doubt = None
         try:
-            return self._tag(repository, name, key=f"{self.key}/{name}")
+            return version_directory(f"{self.key}/{name}", repository, Version(name), self.names.images)
         except NotFound:
             if not is_repository_component(name):
                 raise
+            self.names.repositories.existence.answered(self.registry)
         except AccessDenied as refusal:
             if not is_repository_component(name):
                 raise
@@ -204,44 +215,56 @@ class Namespace:
             # What was seen to lead to a repository does so without a network too.
             if not self._is_known_below(name):
                 raise
-            return self._component(name)
-        # Where the repository is there and has no such tag, only a repository below makes the name a directory.
-        if doubt is None and repository.exists() and not self._has_below(name):
-            raise NotFound(f"{repository.name} has neither a tag nor a repository {name[:300]!r}")
-        return self._component(name, doubt=doubt)
+        return self._component(name, in_repository=doubt is None and self._is_there(repository), doubt=doubt)
 
-    def _component(self, name: str, *, doubt: str | None = None) -> Found:
+    def _component(self, name: str, *, in_repository: bool = False, doubt: str | None = None) -> Found:
+        """Return the directory of a further component. Raises NotFound where it certainly leads nowhere."""
         if not is_repository_component(name):
             raise InvalidName(f"{name[:300]!r} is neither a repository's component nor a tag")
-        below = Namespace(f"{self.key}/{name}", self.registry, _join(self.path, name), self.names, doubt=doubt)
+        path = _join(self.path, name)
+        verdict = self._verdict(path, in_repository=in_repository)
+        if verdict is Verdict.MISSING and doubt is None:
+            what = "neither a tag nor a repository" if in_repository else "no repository, and nothing below,"
+            raise NotFound(f"{_join(self.registry, self.path)} has {what} {name[:300]!r}")
+        is_sure = doubt is None and verdict in (Verdict.REPOSITORY, Verdict.NAMESPACE)
         # A tag of that name may be pushed at any time, and would win; and after a login there is no doubt.
-        return Found(below, min(_VALID_S if doubt is None else _DOUBT_VALID_S, self.names.repositories.tag_ttl_s))
+        valid_s = min(_VALID_S if is_sure else _DOUBT_VALID_S, self.names.repositories.tag_ttl_s)
+        return Found(Namespace(f"{self.key}/{name}", self.registry, path, self.names, doubt=doubt), valid_s)
+
+    def _verdict(self, path: str, *, in_repository: bool) -> Verdict:
+        if self.tags_hidden:
+            return Verdict.UNSAID
+        hub = self.names.repositories.hub
+        if hub is not None and self.registry == DOCKER_HUB and hub.has(path):
+            return Verdict.REPOSITORY
+        return self.names.repositories.existence.of(self.registry, path, in_repository=in_repository)
+
+    def _is_there(self, repository: Repository) -> bool:
+        """Tell whether the registry shows the tags of *repository*: then it would show what is below it as well."""
+        try:
+            return self.names.repositories.existence.said(repository.name) is Said.THERE
+        except Offline:
+            return False
 
     def _just_led_below(self, repository: Repository, name: str) -> bool:
-        """Tell whether somebody came through here to the repository *name* a moment ago: then no tag was in the way."""
+        """Tell whether a tag of the repository *name* was resolved a moment ago: then no tag of ours was in the way."""
         if not is_repository_component(name) or repository.was_just_visited():
             return False
         below = self.names.repositories.repository(RepositoryName(self.registry, _join(self.path, name)))
         return below.was_just_visited()
 
-    def _has_below(self, name: str) -> bool:
-        """Tell whether *name* is a repository or leads to one: known, there when asked, or in the catalog."""
-        if self._is_known_below(name):
-            return True
-        if self.registry != DOCKER_HUB and self._is_repository(_join(self.path, name)):
-            return True
-        self._ask_for_catalog(enough=True)
-        return self._is_known_below(name)
+    def _is_listed_below(self, repository: Repository, name: str) -> bool:
+        """Tell whether *name* is known below and no tag of *repository*: entries of a listing are looked up unasked."""
+        is_tag = repository.is_listed(name)
+        if is_tag is None:
+            is_tag = not self.names.repositories.existence.has_no_list(repository.name)
+        return not is_tag and self._is_known_below(name)
 
     def _is_known_below(self, name: str) -> bool:
+        hub = self.names.repositories.hub
+        if hub is not None and self.registry == DOCKER_HUB and hub.has(_join(self.path, name)):
+            return True
         return self.names.repositories.leads_to_known(self.registry, _join(self.path, name))
-
-    def _is_repository(self, path: str) -> bool:
-        """Tell whether the registry shows that repository. Many refuse what does not exist: that is no."""
-        try:
-            return self.names.repositories.repository(RepositoryName(self.registry, path)).exists()
-        except AccessDenied:
-            return False
 
 
 def _join(path: str, component: str) -> str:

@@ -3,7 +3,9 @@
     library/debian/
     ├── 12/                 a tag: what it points to now, see image.py
     ├── bookworm/
-    └── sha256:…/           any manifest by digest; opens, though it is not listed
+    ├── sha256:…/           any manifest by digest; opens, though it is not listed
+    ├── @sha256-…/          the same without a colon, which -v, lowerdir= and PYTHONPATH cannot have in a path
+    └── @440129be81b2/      the same by 12 or more digits of its digest, where regfs knows exactly one
 
 A tag's directory is the same node whatever the tag points to; what is below it has the digest in its key, and is valid
 for as long as the answer about the tag. So a process that is inside an image stays in it when the tag moves, and later
@@ -22,8 +24,8 @@ from regfs.images.answers import Resolved
 from regfs.images.image import Images
 from regfs.images.repository import Repository
 from regfs.model.attributes import Attributes
-from regfs.model.digest import REGISTERED, Digest
-from regfs.model.names import RepositoryName
+from regfs.model.digest import Digest
+from regfs.model.names import DEFAULT_TAG, RepositoryName, Version, parse_version
 from regfs.tree.image import ImageDirectory
 from regfs.tree.node import FOREVER, Child, Found, directory_attributes
 
@@ -100,6 +102,21 @@ def path_by_digest(repository: RepositoryName, digest: Digest) -> str:
     return f"{repository.registry}/{repository.path}/{digest}"
 
 
+def version_directory(key: str, repository: Repository, version: Version, images: Images) -> Found:
+    """Return the directory of what *version* names in *repository*; the digest decides where there is one.
+
+    Asks whether the repository has it. Raises NotFound, DigestUnresolved and what a network brings.
+    """
+    digest = version.digest
+    if digest is None and version.short_digest is not None:
+        digest = repository.digest_beginning(version.short_digest)
+    if digest is not None:
+        return manifest_directory(key, repository, digest, images)
+    tag = version.tag or DEFAULT_TAG
+    # A listing that names the tag is proof enough; else the registry is asked.
+    return Found(TagDirectory(key, repository, tag, images), repository.tag_valid_s(tag))
+
+
 def manifest_directory(key: str, repository: Repository, digest: Digest, images: Images) -> Found:
     """Return the directory of a manifest by digest; asks whether the repository has it, and reads it."""
     pinned = images.pinned(repository, digest)
@@ -108,10 +125,14 @@ def manifest_directory(key: str, repository: Repository, digest: Digest, images:
     return Found(ImageDirectory(key, pinned), FOREVER)
 
 
-def parse_digest(name: str) -> Digest | None:
-    """Return the digest that *name* spells, None where it is none: `app:v1` has a digest's form, but is a reference."""
+def manifest_named(name: str) -> Version | None:
+    """Return the digest that *name* spells in a repository, None where it is a tag or a reference (`app:v1`)."""
+    if name.startswith("@"):
+        try:
+            return parse_version(name)[1]
+        except InvalidName:
+            return None
     try:
-        digest = Digest.parse(name)
+        return Version(None, Digest.parse_name(name)) if ":" in name else None
     except InvalidName:
         return None
-    return digest if digest.algorithm in REGISTERED else None

@@ -3,44 +3,48 @@
     /
     ├── .regfs/                  see control.py
     ├── docker.io/  ghcr.io/  localhost:5000/
-    └── library/                 a namespace of the default registry
+    ├── library/                 a namespace of the default registry
+    └── debian/ debian:12/ …     a repository of it, a pasted reference; open, though they are not listed
 
-A first component is a registry if Docker's rule takes it for a host. Any thread.
+A first component is a registry if Docker's rule takes it for a host. Docker sees what follows: in `registry:5000/app`
+that is a host, in `debian:12` it is a tag. Here the name comes alone, so that `name:number` without a dot is
+
+    a registry    where that is one which the user has named (the default, --insecure-registry) or has visited
+    a tag         where the number is below 1024: no registry of a network without a domain is there
+    a tag         where the default registry has it; else a registry
+
+Any thread.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regfs.errors import MustWait, NotFound, RegfsError
+from regfs.errors import Interrupted, MustWait, NotFound, RegfsError
 from regfs.images.image import Images
 from regfs.images.repositories import Repositories
 from regfs.model.attributes import Attributes
-from regfs.model.names import canonical_registry, is_registry
+from regfs.model.names import is_registry, registry_named
 from regfs.patience import Patience, current, patient
 from regfs.tree.control import ControlDirectory
 from regfs.tree.namespace import Namespace
 from regfs.tree.node import DIRECTORY_MODE, FOREVER, Child, Found, directory_attributes
+from regfs.tree.probes import is_bare_word, is_probed
 
 CONTROL = ".regfs"
 _ROOT_TIMEOUT_S = 2.0
-
-# Desktops and crawlers probe every root for such files, and Docker's rule takes a name with a dot for a host. None of
-# these endings is a top-level domain, so no registry is lost.
-_FILE_ENDINGS = frozenset(
-    {"bak", "cfg", "conf", "db", "desktop", "dll", "exe", "htm", "html", "inf", "ini", "jpg", "json", "lnk", "lock",
-     "log", "png", "tmp", "toml", "txt", "xml", "yaml", "yml"}
-)  # fmt: skip
+_FIRST_PORT_OF_REGISTRIES = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """The root directory."""
+    """The root directory. *named*: the registries that the user has named beside the default one."""
 
     default_registry: str
     control: ControlDirectory
     repositories: Repositories
     images: Images
+    named: frozenset[str] = frozenset()
     key: str = "/"
 
     def attributes(self) -> Attributes:
@@ -48,15 +52,15 @@ class Root:
         return directory_attributes()
 
     def lookup(self, name: str) -> Found:
-        """Return a registry, a namespace of the default registry, or `.regfs`; asks nothing."""
+        """Return a registry, a name of the default registry, or `.regfs`; a registry is not asked for itself."""
         if name == CONTROL:
             return Found(self.control, FOREVER)
-        if not is_registry(name):
+        registry = registry_named(name)
+        if registry is None:
             return self._default().lookup(name)
-        if ":" not in name and name.lower().rpartition(".")[2] in _FILE_ENDINGS:
-            raise NotFound(f"{name!r} looks like a file, not like a registry")
-        registry = canonical_registry(name)
-        return Found(Namespace(name, registry, "", self), FOREVER)
+        if is_probed(name) or (is_bare_word(name) and not self._is_known(registry)):
+            raise NotFound(f"{name!r} is a name that programs try, not a registry")
+        return self._tag(name, registry) or Found(Namespace(name, registry, "", self), FOREVER)
 
     def children(self) -> list[Child]:
         """Return the known registries and the default registry's namespaces.
@@ -70,10 +74,28 @@ class Root:
         # A first component that a host could have is taken for a host: such a repository is below its registry alone.
         return shown + [child for child in self._default_children() if not is_registry(child.name)]
 
-    def _default_children(self) -> list[Child]:
-        default, patience = self._default(), current()
+    def _tag(self, name: str, registry: str) -> Found | None:
+        """Return the tag of the default registry that *name* means, None where it is the registry *registry*."""
+        host, colon, port = name.partition(":")
+        if not colon or "." in host or host == "localhost" or name.startswith("[") or self._is_known(registry):
+            return None
+        if int(port) < _FIRST_PORT_OF_REGISTRIES:
+            return self._default().lookup(name)
         try:
-            with patient(Patience(_ROOT_TIMEOUT_S) if patience.may_wait else patience):
+            with patient(_at_most(_ROOT_TIMEOUT_S)):
+                return self._default().lookup(name)
+        except (MustWait, Interrupted):
+            raise
+        except RegfsError:  # missing, refused, not to be had: then the user means the other thing
+            return None
+
+    def _is_known(self, registry: str) -> bool:
+        return registry in {self.default_registry, *self.named} or registry in self.repositories.known_registries()
+
+    def _default_children(self) -> list[Child]:
+        default = self._default()
+        try:
+            with patient(_at_most(_ROOT_TIMEOUT_S)):
                 return default.children()
         except MustWait:
             raise
@@ -82,3 +104,8 @@ class Root:
 
     def _default(self) -> Namespace:
         return Namespace("", self.default_registry, "", self)
+
+
+def _at_most(seconds: float) -> Patience:
+    patience = current()
+    return Patience(seconds) if patience.may_wait else patience

@@ -18,6 +18,8 @@ from regfs.model.names import (
     is_tag,
     parse_reference,
     parse_repository,
+    registry_named,
+    repository_at,
 )
 
 HEX = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -105,6 +107,53 @@ def test_docker_hub_has_one_name(name: str) -> None:
 )
 def test_a_repository_is_found_as_docker_finds_it(text: str, registry: str, path: str) -> None:
     assert parse_repository(text) == RepositoryName(registry, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("debian", "docker.io/library/debian:latest"),
+        ("debian:12", "docker.io/library/debian:12"),
+        (f"debian@sha256:{HEX}", f"docker.io/library/debian@sha256:{HEX}"),
+        (f"debian:12@sha256:{HEX}", f"docker.io/library/debian:12@sha256:{HEX}"),
+        ("docker.io/debian", "docker.io/library/debian:latest"),
+        ("docker.io/library/debian:12", "docker.io/library/debian:12"),
+        ("index.docker.io/debian:12", "docker.io/library/debian:12"),
+        ("bitnami/redis:7", "docker.io/bitnami/redis:7"),
+        ("localhost:5000/app:v1", "localhost:5000/app:v1"),
+        ("registry:5000/app:v1", "registry:5000/app:v1"),
+        ("ghcr.io/org/app:tag", "ghcr.io/org/app:tag"),
+        # without a colon
+        (f"debian@sha256-{HEX}", f"docker.io/library/debian@sha256:{HEX}"),
+        ("localhost+5000/app:v1", "localhost:5000/app:v1"),
+        ("debian@440129be81b2", "docker.io/library/debian@440129be81b2"),
+    ],
+)
+def test_a_pasted_reference_means_what_docker_takes_it_for(text: str, meant: str) -> None:
+    assert str(parse_reference(text)) == meant
+
+
+@pytest.mark.parametrize(
+    "text", ["debian@440129be81b", "debian@sha256-440129be81b2", "debian@v1-0", "localhost+/app", "a+b/app", "app+1"]
+)
+def test_what_is_no_short_digest_and_no_port_is_an_invalid_name(text: str) -> None:
+    with pytest.raises(InvalidName):
+        parse_reference(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "registry"),
+    [("ghcr.io", "ghcr.io"), ("Index.Docker.io", "docker.io"), ("localhost+5000", "localhost:5000"),
+     ("registry+5000", "registry:5000"), ("debian", None), ("lost+found", None), ("a+b+1", None), ("host+0", None)],
+)  # fmt: skip
+def test_a_port_may_be_spelled_without_a_colon(name: str, registry: str | None) -> None:
+    assert registry_named(name) == registry
+
+
+def test_one_name_of_docker_hub_is_an_official_image_and_of_another_registry_a_repository() -> None:
+    assert repository_at("docker.io", "debian").path == "library/debian"
+    assert repository_at("docker.io", "owner/app").path == "owner/app"
+    assert repository_at("ghcr.io", "debian").path == "debian"
 
 
 def test_the_default_registry_takes_names_without_one_as_they_are() -> None:

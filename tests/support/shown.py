@@ -60,6 +60,8 @@ class Shown:
         used_directories: UsedDirectories = tuple,
         tables: OpenTables | None = None,
         limit: int | None = None,
+        hosts: Hosts | None = None,
+        named: frozenset[str] = frozenset(),
     ) -> None:
         """Errors clear at once, unless *refused_s* says for how long wrong layers are remembered.
 
@@ -76,7 +78,12 @@ class Shown:
         hub = {"hub_url": hub_url} if hub_url else {}
         retry = RetryPolicy(base_s=0.01, breaker_s=0.0)
         self._client = RegistryClient(
-            Hosts(), Credentials({"HOME": "/nonexistent"}), self.stats, offline=offline, retry=retry, **hub
+            hosts or Hosts(),
+            Credentials({"HOME": "/nonexistent"}),
+            self.stats,
+            offline=offline,
+            retry=retry,
+            **hub,
         )
         images = directory / "images"
         self.contents = Contents(
@@ -99,7 +106,7 @@ class Shown:
         )
         self.images = Images(self.contents, platform)
         control = ControlDirectory({"version": lambda: "0\n", "errors": self.journal.text})
-        root = Root(default_registry, control, self.repositories, self.images)
+        root = Root(default_registry, control, self.repositories, self.images, named)
         self.numbers = ImageNumbers(directory / "inode-numbers.sqlite")
         inode_numbers = InodeNumbers(self.numbers.number, only_32_bits=inode32)
         self.tree = Tree(

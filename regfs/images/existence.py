@@ -1,0 +1,318 @@
+"""Which names lead somewhere: what a look-up of a repository or a namespace answers.
+
+The specification has no question for it, and registries tell no namespaces. So the cheapest question there is is asked
+(the first page of tags/list), and what the answer means depends on the registry:
+
+    tags/list of PATH       in a repository that is there    elsewhere, with a catalog     elsewhere, without one
+    ---------------------   ------------------------------   ---------------------------   ------------------------
+    200                     a repository                     a repository                  a repository
+    "no such repository"    missing, unless the catalog      missing, unless the catalog   unsaid
+                            has something below it           has something below it
+    401, 403                as "no such repository":         unsaid                        unsaid
+                            Hub and GHCR refuse what
+                            they lack
+    anything else           unsaid                           unsaid                        unsaid
+
+"Unsaid" names open: what is below them tells more, and a failure is told there. Nothing is asked for
+
+- what regfs has listed or visited within the tag TTL, so that `ls -l` of a listing costs no request an entry
+- a namespace that something known is below: visited once, or in the catalog of any age
+
+Per registry: docker-registry, zot and others with a catalog give an answer for every name. A pull-through cache has a
+catalog too, of what it has cached; it is told by a repository of Docker Hub that it answers for and does not list, and
+then the catalog is not asked. Docker Hub has two levels and no catalog: `NAME` is library/NAME or a namespace, which
+cannot be asked for; below a namespace the registry's "no" is final. GHCR and Harbor (for ordinary users) have no
+catalog: a namespace stays unsaid, since a repository may be anywhere below it. A registry that lists nothing (pulls
+only) leaves all unsaid. Only the registry's own "no", an error document with its code, makes a name missing.
+
+Used by repositories.py and the tree. Thread rule: any thread; the lock guards the memory, nothing is asked under it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from enum import Enum
+
+from cachetools import TTLCache
+
+from regfs.errors import (
+    AccessDenied,
+    BadContent,
+    NotFound,
+    Offline,
+    RegfsError,
+    RegistryTimeout,
+    RepositoryUnknown,
+    TooLarge,
+    Unsupported,
+)
+from regfs.images.answers import STALE_TTL_S, UNREACHABLE, is_fresh
+from regfs.images.catalog_below import SAYS_NOTHING, CatalogBelow
+from regfs.images.repository import Repository
+from regfs.images.sources import Sources
+from regfs.model.names import DOCKER_HUB, OFFICIAL, RepositoryName, repository_at
+from regfs.patience import Patience, current, patient
+
+log = logging.getLogger(__name__)
+
+_KEPT = 16 * 1024
+# A name that was missing may be pushed at any time; asking twice within this time is a script or a shell.
+_MISSING_TTL_S = 2.0
+# What a registry cannot answer it cannot answer for a while; a login changes a refusal, and is waited for.
+_UNSAID_TTL_S = 10.0
+_UNLISTED_TTL_S = 60.0
+# For how long a look-up waits for an answer before it goes on without one.
+_ANSWER_S = 5.0
+_CATALOG_ANSWER_S = 2.0
+
+
+class Said(Enum):
+    """What a registry says of one repository."""
+
+    THERE = "there"
+    MISSING = "missing"
+    REFUSED = "refused"
+    NOTHING = "nothing"
+
+
+class Verdict(Enum):
+    """What a look-up of a name is answered by."""
+
+    REPOSITORY = "repository"
+    NAMESPACE = "namespace"
+    MISSING = "missing"
+    UNSAID = "unsaid"
+
+
+class Existence:
+    """Answers whether names lead somewhere, and remembers it for 2 s up to the tag TTL."""
+
+    def __init__(self, sources: Sources, repository: Callable[[RepositoryName], Repository]) -> None:
+        """*repository* gives the object of a name, which learns the tags that came with an answer."""
+        self._sources = sources
+        self._repository = repository
+        self._catalog = CatalogBelow(sources.registry)
+        self._lock = threading.Lock()
+        ttl_s = sources.tag_ttl_s
+        self._there: TTLCache[RepositoryName, bool] = TTLCache(_KEPT, ttl_s)
+        self._missing: TTLCache[RepositoryName, bool] = TTLCache(_KEPT, min(_MISSING_TTL_S, ttl_s))
+        self._unsaid: TTLCache[RepositoryName, Said] = TTLCache(_KEPT, min(_UNSAID_TTL_S, ttl_s))
+        # Paths that the catalog had nothing below, or something; names that are no repository but lead to one.
+        self._below: TTLCache[tuple[str, str], bool] = TTLCache(_KEPT, ttl_s)
+        self._nothing_below: TTLCache[tuple[str, str], bool] = TTLCache(_KEPT, min(_MISSING_TTL_S, ttl_s))
+        self._shown: TTLCache[tuple[str, str], bool] = TTLCache(_KEPT, ttl_s)
+        self._namespaces: TTLCache[RepositoryName, bool] = TTLCache(_KEPT, ttl_s)
+        # Registries: that fail for now; that answer again; that answer, but not for lists; that have no catalog.
+        self._silent: TTLCache[str, bool] = TTLCache(_KEPT, STALE_TTL_S)
+        self._answered: TTLCache[str, bool] = TTLCache(_KEPT, STALE_TTL_S)
+        self._listless: TTLCache[str, bool] = TTLCache(_KEPT, _UNLISTED_TTL_S)
+        self._unlisted: TTLCache[str, bool] = TTLCache(_KEPT, max(ttl_s, _UNLISTED_TTL_S))
+
+    def of(self, registry: str, path: str, *, in_repository: bool) -> Verdict:
+        """Return what *path* in *registry* is, see the table above. *in_repository*: what it is in is one, and there.
+
+        Blocks on the network, for 10 s at most; raises Offline where nothing is known and nothing may be asked.
+        """
+        if (registry, path) == (DOCKER_HUB, OFFICIAL) or self._leads_below(registry, path):
+            return Verdict.NAMESPACE
+        name = repository_at(registry, path)
+        said = self.said(name)
+        if said is Said.THERE:
+            return Verdict.REPOSITORY
+        # What was deleted goes on from the cache below the digests that were seen.
+        if said is Said.NOTHING or self._sources.references.has_manifests(name):
+            return Verdict.UNSAID
+        if registry == DOCKER_HUB:
+            is_final = in_repository or (said is Said.MISSING and "/" in path)
+            return Verdict.MISSING if is_final else Verdict.UNSAID
+        if said is Said.REFUSED and not in_repository:
+            return Verdict.UNSAID
+        below = self._has_below(registry, path)
+        if below:
+            with self._lock:
+                self._namespaces[name] = True
+            return Verdict.NAMESPACE
+        return Verdict.MISSING if below is False or in_repository else Verdict.UNSAID
+
+    def said(self, name: RepositoryName) -> Said:
+        """Return what the registry says of the repository *name*: asked once, and waited for some seconds.
+
+        Raises Offline where it is not known and may not be asked.
+        """
+        known = self._remembered(name)
+        if known is not None:
+            return known
+        if self._is_shown(name):
+            return Said.THERE
+        try:
+            with patient(_at_most(_ANSWER_S)):
+                return self._sources.flights.run(("exists", name), lambda: self._ask(name))
+        except Offline:
+            if self._sources.references.is_known(name.registry, name.path):
+                return Said.THERE
+            raise
+        except RegistryTimeout:  # it may still answer, and then that counts; meanwhile no other name waits for it
+            self._failed(name.registry)
+            return Said.NOTHING
+
+    def is_no_repository(self, name: RepositoryName) -> bool:
+        """Tell whether the registry said a moment ago that it has no repository *name*: no tag need be asked for.
+
+        Docker Hub says it by a refusal, which is the same for tags/list and for manifests there.
+        """
+        with self._lock:
+            is_refused = name.registry == DOCKER_HUB and self._unsaid.get(name) is Said.REFUSED
+            return is_refused or name in self._namespaces or name in self._missing
+
+    def has_no_list(self, name: RepositoryName) -> bool:
+        """Tell whether tags/list of *name* was refused a moment ago, or is of no repository."""
+        with self._lock:
+            is_refused = self._unsaid.get(name) is Said.REFUSED
+            return is_refused or name in self._namespaces or name in self._missing
+
+    def answered(self, registry: str) -> None:
+        """Take *registry*, which has just answered something, for one that does not fail any more."""
+        with self._lock:
+            if self._silent.pop(registry, None):
+                self._answered[registry] = True
+
+    def no_catalog(self, registry: str) -> None:
+        """Ask no catalog of *registry* for a while: it was refused, failed, or took too long for a look-up."""
+        with self._lock:
+            self._unlisted[registry] = True
+
+    def shown(self, registry: str, path: str, refusal: RegfsError | None) -> None:
+        """Take the known repositories in *path* for there: a listing shows them now, and each is looked up next.
+
+        *refusal* is what the tags of *path* itself were answered with, where they were.
+        """
+        with self._lock:
+            self._shown[registry, path] = True
+            if isinstance(refusal, RepositoryUnknown):
+                self._namespaces[repository_at(registry, path)] = True
+            elif isinstance(refusal, AccessDenied):
+                self._unsaid[repository_at(registry, path)] = Said.REFUSED
+
+    def refresh(self) -> None:
+        """Forget all answers."""
+        with self._lock:
+            for memory in (self._there, self._missing, self._unsaid, self._namespaces):
+                memory.clear()
+            for paths in (self._below, self._nothing_below, self._shown):
+                paths.clear()
+            for registries in (self._silent, self._answered, self._listless, self._unlisted):
+                registries.clear()
+
+    def _remembered(self, name: RepositoryName) -> Said | None:
+        with self._lock:
+            if name in self._there:
+                return Said.THERE
+            if name in self._missing:
+                return Said.MISSING
+            if name.registry in self._silent or name.registry in self._listless:
+                return Said.NOTHING
+            return self._unsaid.get(name)
+
+    def _is_shown(self, name: RepositoryName) -> bool:
+        """Tell whether a tag, a listing or the catalog said within the tag TTL that the repository is there."""
+        with self._lock:
+            is_listed = (name.registry, name.path.rpartition("/")[0]) in self._shown
+        if is_listed and self._sources.references.is_known(name.registry, name.path):
+            return True
+        references, ttl_s = self._sources.references, self._sources.tag_ttl_s
+        visited = references.last_visit(name)
+        if visited is not None and 0 <= time.time() - visited < ttl_s:
+            return True
+        if is_fresh(references.catalog(name.registry), ttl_s) and references.is_in_catalog(name.registry, name.path):
+            return True
+        return is_fresh(references.listing(name.registry, name.path), ttl_s)
+
+    def _ask(self, name: RepositoryName) -> Said:
+        """Ask the registry; runs in a flight."""
+        known = self._remembered(name)  # a flight may have landed since the caller looked
+        if known is not None:
+            return known
+        repository = self._repository(name)
+        refreshes = repository.refreshes
+        try:
+            page = self._sources.registry.first_tags(name)
+        except RepositoryUnknown:
+            return self._remember(name, Said.MISSING)
+        except AccessDenied:
+            return self._remember(name, Said.REFUSED)
+        except (NotFound, Unsupported, BadContent, TooLarge) as failure:
+            log.info("whether %s exists is not known: %s", name, failure)
+            return self._remember(name, Said.NOTHING)
+        except Offline:
+            raise
+        except UNREACHABLE as failure:
+            log.info("whether %s exists is not known: %s", name, failure)
+            self._failed(name.registry)
+            return Said.NOTHING
+        if page.is_all:
+            repository.learn_tags(page.names, refreshes)
+        return self._remember(name, Said.THERE)
+
+    def _failed(self, registry: str) -> None:
+        with self._lock:
+            (self._listless if registry in self._answered else self._silent)[registry] = True
+
+    def _remember(self, name: RepositoryName, said: Said) -> Said:
+        with self._lock:
+            self._there.pop(name, None)
+            if said is Said.THERE:
+                self._there[name] = True
+            elif said is Said.MISSING:
+                self._missing[name] = True
+            else:
+                self._unsaid[name] = said
+        return said
+
+    # What is below a path.
+
+    def _leads_below(self, registry: str, path: str) -> bool:
+        with self._lock:
+            if (registry, path) in self._below:
+                return True
+        return self._sources.references.has_known_below(registry, path)
+
+    def _has_below(self, registry: str, path: str) -> bool | None:
+        """Tell whether the catalog has repositories below *path*; None where the registry has no catalog to go by."""
+        key = registry, path
+        with self._lock:
+            if key in self._nothing_below:
+                return False
+            if registry in self._unlisted or registry in self._silent:
+                return None
+        try:
+            with patient(_at_most(_CATALOG_ANSWER_S)):
+                return self._sources.flights.run(("below", registry, path), lambda: self._ask_below(registry, path))
+        except RegistryTimeout:  # one that takes long will do so the next time
+            self.no_catalog(registry)
+            return None
+
+    def _ask_below(self, registry: str, path: str) -> bool | None:
+        """Ask the catalog; runs in a flight."""
+        with self._lock:
+            if (registry, path) in self._nothing_below or (registry, path) in self._below:
+                return (registry, path) in self._below
+        try:
+            found = self._catalog.has(registry, path)
+        except SAYS_NOTHING as failure:
+            log.info("%s does not tell what is below %s: %s", registry, path, failure)
+            self.no_catalog(registry)
+            return None
+        with self._lock:
+            (self._below if found else self._nothing_below)[registry, path] = True
+        return found
+
+
+def _at_most(seconds: float) -> Patience:
+    """Return the thread's patience, or one of *seconds* where it would wait longer."""
+    patience = current()
+    if not patience.may_wait or (patience.deadline is not None and patience.remaining_s(seconds) < seconds):
+        return patience
+    return Patience(seconds)

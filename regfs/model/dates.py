@@ -1,0 +1,43 @@
+"""Dates in configs: RFC 3339 text to nanoseconds since 1970, whatever builders write.
+
+Source: image-spec, config.md, "created"; RFC 3339, section 5.6. Used by images/image.py. Pure; any thread.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_DATE = re.compile(
+    r"(\d{4,6})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:[.,](\d+))?\s*(?:([Zz])|([+-])(\d\d):?(\d\d))?", re.ASCII
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# The latest time that 63 bits of nanoseconds hold, in the year 2262; file systems and databases end there or later.
+LATEST_NS = (1 << 63) - 1
+_S = 1_000_000_000
+
+
+def date_ns(text: str) -> int:
+    """Return the time *text* in nanoseconds since 1970; 0 where it is no date, or one before 1970.
+
+    Go's zero time, the year 1, is what many builders write for "not known". Later than LATEST_NS is LATEST_NS. A date
+    without a zone is one of UTC.
+    """
+    match = _DATE.fullmatch(text.strip())
+    if match is None:
+        return 0
+    year = int(match[1])
+    if year >= 10_000:
+        return LATEST_NS
+    try:
+        day = datetime(year, int(match[2]), int(match[3]), int(match[4]), int(match[5]), tzinfo=UTC)
+        zone = timedelta(hours=int(match[10] or 0), minutes=int(match[11] or 0))
+        since = day - _EPOCH - (-zone if match[9] == "-" else zone)
+    except (ValueError, OverflowError):
+        return 0
+    second = int(match[6])
+    if second > 60:
+        return 0
+    seconds = since.days * 86_400 + since.seconds + second  # a leap second is the next one's first
+    fraction = int((match[7] or "")[:9].ljust(9, "0"))
+    return min(max(seconds * _S + fraction, 0), LATEST_NS)
