@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
-from regfs.errors import RegistryTimeout, RegistryUnavailable, TooLarge
+from regfs.errors import ProtocolViolation, RegistryTimeout, RegistryUnavailable, TooLarge
 from regfs.registry.hosts import Tls
 
 # The default trust: the system's authorities, no client certificate.
@@ -96,6 +96,20 @@ class Headers:
     def get(self, name: str) -> str | None:
         """Return the value of the first field called *name*, None where there is none."""
         return next(iter(self.all(name)), None)
+
+
+def content_length(headers: Headers, request: Request) -> int | None:
+    """Return the body's promised length. Raises ProtocolViolation where it is no number, or not one number.
+
+    urllib3 reads such a body until the connection closes and calls that success.
+    """
+    values = set(headers.all("Content-Length"))
+    if not values:
+        return None
+    value = values.pop()
+    if values or not (value.isascii() and value.isdigit()) or headers.get("Transfer-Encoding") is not None:
+        raise ProtocolViolation(f"{request.origin}: the answer's Content-Length makes no sense")
+    return int(value[:20])
 
 
 class Answer:

@@ -31,7 +31,6 @@ from urllib3.response import HTTPResponse
 from regfs import patience
 from regfs.errors import (
     AccessDenied,
-    BadConfiguration,
     ProtocolViolation,
     RegfsError,
     RegistryTimeout,
@@ -41,19 +40,11 @@ from regfs.registry.addresses import is_loopback
 from regfs.registry.certificates import Authorities
 from regfs.registry.connecting import Connector
 from regfs.registry.hosts import Tls
-from regfs.registry.message import Answer, Headers, Request
+from regfs.registry.message import Answer, Headers, Request, content_length
 from regfs.registry.redaction import without_secrets
 from regfs.registry.slots import HostSlots
-from regfs.registry.sockets import (
-    SLICE_S,
-    NotTls,
-    Pace,
-    Slow,
-    TlsFailed,
-    TransferCut,
-    beginning_due,
-    tls_context_for,
-)
+from regfs.registry.sockets import SLICE_S, NotTls, Pace, Slow, TlsFailed, TransferCut, beginning_due
+from regfs.registry.tls import tls_context, tls_failure
 from regfs.stats import Stats
 
 log = logging.getLogger(__name__)
@@ -62,8 +53,6 @@ log = logging.getLogger(__name__)
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)
 
 _CHUNK = 256 * 1024
-# What OpenSSL says when the port answers a TLS greeting in plain text.
-_PLAIN_TEXT = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"})
 # A garbled page may stand where an error text is expected; this much of it is enough.
 _TEXT_LIMIT = 200
 
@@ -175,7 +164,7 @@ class Transport:
 
         headers = Headers(list(raw.headers.iteritems()))
         try:
-            length = _content_length(headers, request)
+            length = content_length(headers, request)
         except ProtocolViolation:
             close()
             raise
@@ -218,20 +207,6 @@ class Transport:
             if adapter is None:
                 adapter = self._adapters[tls] = _Adapter(tls, self._authorities, self._connector, self._pace)
             return adapter
-
-
-def _content_length(headers: Headers, request: Request) -> int | None:
-    """Return the body's promised length. Raises ProtocolViolation where it is no number, or not one number.
-
-    urllib3 reads such a body until the connection closes and calls that success.
-    """
-    values = set(headers.all("Content-Length"))
-    if not values:
-        return None
-    value = values.pop()
-    if values or not (value.isascii() and value.isdigit()) or headers.get("Transfer-Encoding") is not None:
-        raise ProtocolViolation(f"{request.origin}: the answer's Content-Length makes no sense")
-    return int(value[:20])
 
 
 def _place(request: Request) -> str:
@@ -277,7 +252,7 @@ def _converted(error: Exception, request: Request, *, reused: bool) -> RegfsErro
     """Return regfs's error for what requests, urllib3, http.client, ssl or the socket raised."""
     root, origin = _root(error), request.origin
     if isinstance(root, ssl.SSLError):
-        return _converted_tls(root, request)
+        return tls_failure(root, request)
     if "Tunnel connection failed: 407" in str(root):
         return AccessDenied(f"{origin}: the proxy wants credentials; name them in https_proxy")
     if isinstance(root, TimeoutError):
@@ -293,53 +268,12 @@ def _converted(error: Exception, request: Request, *, reused: bool) -> RegfsErro
     return RegistryUnavailable(f"{origin}: {_reason(root, request)}")
 
 
-def _converted_tls(error: ssl.SSLError, request: Request) -> RegfsError:
-    origin = request.origin
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return TlsFailed(
-            f"{origin}: its certificate is not trusted: {error.verify_message}; "
-            f"put its authority into /etc/docker/certs.d/{origin}/ca.crt, or name the host with --insecure-registry"
-        )
-    if error.reason in _PLAIN_TEXT:
-        return NotTls(f"{origin}: it does not speak TLS; name it with --insecure-registry if it is meant to be plain")
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return RegistryUnavailable(f"{origin}: the connection was closed in the middle of TLS")
-    if "CERTIFICATE_REQUIRED" in (error.reason or "") or "HANDSHAKE_FAILURE" in (error.reason or ""):
-        return TlsFailed(f"{origin}: TLS failed ({error.reason}); it may want a client certificate")
-    return TlsFailed(f"{origin}: TLS failed ({error.reason or 'unknown reason'})")
-
-
-def _context(tls: Tls, authorities: Authorities, pace: Pace) -> ssl.SSLContext:
-    """Return what TLS trusts and shows for *tls*: the system's authorities and the host's own."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    _use(authorities.file or authorities.directory, lambda: context.load_verify_locations(*authorities))
-    for file in tls.ca_files:
-        _use(file, functools.partial(context.load_verify_locations, file))
-    if tls.client_pair is not None:
-        certificate, key = tls.client_pair
-        what = f"{certificate} with the key {key}" if key else certificate
-        _use(what, functools.partial(context.load_cert_chain, certificate, key))
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return tls_context_for(context, pace)
-
-
-def _use(what: str | None, load: Callable[[], object]) -> None:
-    """Load certificates. Raises BadConfiguration, which says that it is *what* cannot be used."""
-    try:
-        load()
-    except (OSError, ValueError) as error:  # SSLError is an OSError
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise BadConfiguration(f"{what} cannot be used for TLS: {reason}; mend it or take it away") from error
-
-
 class _Adapter(HTTPAdapter):
     """requests' pool with watched sockets and one trust: what one host is trusted with does not reach another."""
 
     def __init__(self, tls: Tls, authorities: Authorities, connector: Connector, pace: Pace) -> None:
         # Made when a connection needs it: loading the system's authorities takes 20 ms.
-        self._tls_context = functools.cache(lambda: _context(tls, authorities, pace))
+        self._tls_context = functools.cache(lambda: tls_context(tls, authorities, pace))
         self._pool_classes = _pool_classes(connector)
         super().__init__(pool_connections=32, pool_maxsize=16, max_retries=0)
 
