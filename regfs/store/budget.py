@@ -28,7 +28,7 @@ from typing import NamedTuple
 from regfs.errors import CacheFailure, CacheFull, OutOfThreads
 from regfs.store.eviction import evict
 from regfs.store.failures import failures_of
-from regfs.store.inventory import Inventory, take_inventory
+from regfs.store.inventory import used_by
 from regfs.threads import start_thread
 
 log = logging.getLogger(__name__)
@@ -92,15 +92,15 @@ class Budget:
         with failures_of(self._root):
             if not self._root.is_dir():
                 return 0
-            found = take_inventory(self._root)
-            most = self._limit(found) if to is None else to
-            return self._evict(found.size - most)
+            used = used_by(self._root)
+            most = self._limit(used) if to is None else to
+            return self._evict(used - most)
 
     def effective_limit(self) -> int:
         """Return the limit in bytes, the default worked out for this disk. Raises CacheFailure."""
         with failures_of(self._root):
             self._root.mkdir(parents=True, exist_ok=True)
-            return self._limit(take_inventory(self._root))
+            return self._limit(used_by(self._root))
 
     def standing(self, *, wait_s: float = 0.0) -> Standing | None:
         """Return how full the cache was some seconds ago; None where no look at the disk has ended yet.
@@ -133,9 +133,9 @@ class Budget:
     def _look_at_size(self) -> None:
         try:
             with failures_of(self._root):
-                found = take_inventory(self._root)
-                self._limit(found)
-                self._note(found.size)
+                used = used_by(self._root)
+                self._limit(used)
+                self._note(used)
         except CacheFailure as failure:
             log.debug("how full the cache is cannot be told: %s", failure)
         finally:
@@ -150,29 +150,29 @@ class Budget:
         """Return how much may be written before the next look: *size* or more. Raises CacheFailure."""
         with failures_of(self._root):
             self._root.mkdir(parents=True, exist_ok=True)
-            found = take_inventory(self._root)
-            room = self._room(found)
-            self._note(found.size + size)
-            if room + found.size < size:
+            used = used_by(self._root)
+            room = self._room(used)
+            self._note(used + size)
+            if room + used < size:
                 raise CacheFull(self._full(size))
             if self.limit == 0:
-                self._evict(found.size, unused_for_ns=_LATELY_NS)
-                room = self._room(take_inventory(self._root))
+                self._evict(used, unused_for_ns=_LATELY_NS)
+                room = self._room(used_by(self._root))
             # Other writers may take what was freed for this one: then once more, as long as something goes.
             has_let_go = False
             while room < size:
-                if not self._evict(size - room + min(_SLACK, self._limit(found) // 16)):
+                if not self._evict(size - room + min(_SLACK, self._limit(used) // 16)):
                     if has_let_go:
                         raise CacheFull(self._full(size))
                     self._let_go()
                     has_let_go = True
-                room = self._room(take_inventory(self._root))
-        step = _STEP if self.limit == 0 else max(room // 4, min(_STEP, self._limit(found) // _STEPS))
+                room = self._room(used_by(self._root))
+        step = _STEP if self.limit == 0 else max(room // 4, min(_STEP, self._limit(used) // _STEPS))
         return max(size, min(room, step))
 
-    def _room(self, found: Inventory) -> int:
+    def _room(self, used: int) -> int:
         by_disk = self._room_on_disk()
-        return by_disk if self.limit == 0 else min(by_disk, self._limit(found) - found.size)
+        return by_disk if self.limit == 0 else min(by_disk, self._limit(used) - used)
 
     def _room_on_disk(self) -> int:
         disk = os.statvfs(self._root)
@@ -180,11 +180,11 @@ class Budget:
             return 0
         return (disk.f_bavail - disk.f_blocks // _STAYS_FREE) * disk.f_frsize
 
-    def _limit(self, found: Inventory) -> int:
+    def _limit(self, used: int) -> int:
         if self.limit is None:
             # What the cache has counts as free: else it would shrink at each start.
             disk = os.statvfs(self._root)
-            self.limit = min(DEFAULT_LIMIT, max(1, (disk.f_bavail * disk.f_frsize + found.size) // 2))
+            self.limit = min(DEFAULT_LIMIT, max(1, (disk.f_bavail * disk.f_frsize + used) // 2))
         return self.limit
 
     def _full(self, size: int) -> str:

@@ -139,7 +139,7 @@ def _owned_by_nobody(found: Inventory, counts: Counter[str]) -> Iterator[CachedF
 
 def _remove_dead(file: CachedFile, remove: Callable[[CachedFile], int]) -> int:
     """Remove a temporary file of this room, unless its writer lives; passes are swept by the layer store."""
-    if not file.path.name.startswith("."):
+    if not file.is_temporary:
         return 0
     with claimed(file.path) as is_ours:
         return remove(file) if is_ours else 0

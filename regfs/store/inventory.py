@@ -13,6 +13,7 @@ the verbs. Thread rule: a value; files may come and go while it is made.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,11 +26,35 @@ _BLOCK = 512
 
 
 class CachedFile(NamedTuple):
-    """A file of the cache: bytes on the disk, and when it was used last (nanoseconds since 1970)."""
+    """A file of the cache: bytes on the disk, and when it was used last (nanoseconds since 1970).
 
-    path: Path
+    A cache has some hundred thousand: directories are one string for all of their files, and paths are made when asked.
+    """
+
+    directory: str
+    name: str
     size: int
     used_ns: int
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(self.directory, self.name)
+
+    @property
+    def stem(self) -> str:
+        """The name without its suffix."""
+        return os.path.splitext(self.name)[0]
+
+    @property
+    def suffix(self) -> str:
+        """The last dot of the name, and what follows."""
+        return os.path.splitext(self.name)[1]
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether it is being written, or was when its writer died."""
+        return self.name.startswith(".")
 
 
 @dataclass(slots=True)
@@ -66,31 +91,47 @@ def take_inventory(root: Path) -> Inventory:
     # A pass gives objects that are there already a second name: their bytes are counted where they have the first.
     found.under_way.extend(_files(root / PASSES, links=1))
     for file in _files(root / BLOBS):
-        (found.under_way if file.path.name.startswith(".") else found.blobs).append(file)
+        (found.under_way if file.is_temporary else found.blobs).append(file)
     for file in _files(root / OBJECTS):
-        found.objects[file.path.name] = file
+        found.objects[file.name] = file
     for directory, tables in ((LAYERS, found.layers), (IMAGES, found.images)):
         for file in _files(root / directory):
-            if file.path.name.startswith("."):
+            if file.is_temporary:
                 found.under_way.append(file)
             else:
-                tables.setdefault(file.path.stem, {})[file.path.suffix] = file
+                tables.setdefault(file.stem, {})[sys.intern(file.suffix)] = file
     return found
+
+
+def used_by(root: Path) -> int:
+    """Return the bytes on the disk of all that is in the cache at *root*. Keeps nothing in memory. Raises OSError."""
+    size = sum(status.st_blocks for _, _, status in _walk(root / PASSES) if status.st_nlink <= 1)
+    for directory in (BLOBS, OBJECTS, LAYERS, IMAGES):
+        size += sum(status.st_blocks for _, _, status in _walk(root / directory))
+    return size * _BLOCK
 
 
 def _files(directory: Path, *, links: int = 1 << 30) -> Iterator[CachedFile]:
     """Yield the files below *directory* that have at most that many names."""
+    for where, name, status in _walk(directory):
+        if status.st_nlink <= links:
+            yield CachedFile(where, name, status.st_blocks * _BLOCK, status.st_mtime_ns)
+
+
+def _walk(directory: Path | str) -> Iterator[tuple[str, str, os.stat_result]]:
+    """Yield directory, name and status of each file below *directory*."""
+    where, below = os.fspath(directory), []
     try:
-        entries = list(os.scandir(directory))
+        with os.scandir(where) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(entry.name)
+                    continue
+                try:
+                    yield where, entry.name, entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
     except (FileNotFoundError, NotADirectoryError):
         return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(Path(entry.path), links=links)
-            continue
-        try:
-            status = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-        if status.st_nlink <= links:
-            yield CachedFile(Path(entry.path), status.st_blocks * _BLOCK, status.st_mtime_ns)
+    for name in below:
+        yield from _walk(os.path.join(where, name))

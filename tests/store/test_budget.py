@@ -18,7 +18,7 @@ from regfs.model.digest import Digest
 from regfs.store.blobs import BlobStore
 from regfs.store.budget import Budget
 from regfs.store.content import Object, Packed
-from regfs.store.inventory import take_inventory
+from regfs.store.inventory import take_inventory, used_by
 from regfs.store.layer_store import LayerStore
 from regfs.store.locks import changing
 from regfs.store.merged_index import MergedIndex, MergedIndexWriter
@@ -483,7 +483,7 @@ def test_how_full_the_cache_is_is_known_without_a_walk_at_each_question(
 ) -> None:
     store = LayerStore(tmp_path, limit=100 * MIB)
     walks = []
-    monkeypatch.setattr("regfs.store.budget.take_inventory", lambda root: (walks.append(root), take_inventory(root))[1])
+    monkeypatch.setattr("regfs.store.budget.used_by", lambda root: (walks.append(root), used_by(root))[1])
     budget = store.budget
     first = budget.standing(wait_s=60)
     assert first is not None
@@ -503,7 +503,7 @@ def test_how_full_the_cache_is_is_known_without_a_walk_at_each_question(
 
 def test_how_full_the_cache_is_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = threading.Event()
-    monkeypatch.setattr("regfs.store.budget.take_inventory", lambda root: (slow.wait(60), take_inventory(root))[1])
+    monkeypatch.setattr("regfs.store.budget.used_by", lambda root: (slow.wait(60), used_by(root))[1])
     budget = Budget(tmp_path, limit=MIB)
     assert budget.standing() is None
     slow.set()

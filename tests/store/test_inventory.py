@@ -1,0 +1,39 @@
+"""What is in a cache, and what it takes: in little memory, however many files there are."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+from regfs.store.inventory import take_inventory, used_by
+from regfs.store.layer_store import LayerStore
+from tests.support.caches import keep_layer
+
+
+def test_the_sum_is_that_of_the_parts(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    assert used_by(tmp_path / "none") == used_by(tmp_path) == 0
+    keep_layer(store, "one", objects=[b"1" * 300_000])
+    keep_layer(store, "other", objects=[b"1" * 300_000, b"2" * 300_000])
+    with store.begin_layer() as writer:
+        file = writer.begin_object()
+        file.write(memoryview(b"1" * 300_000))
+        file.finish()  # a second name of what is there: its bytes are counted once
+        found = take_inventory(tmp_path)
+        assert used_by(tmp_path) == found.size >= 600_000
+    assert found.counts() == {"blobs": 0, "objects": 2, "layers": 2, "images": 0, "under way": 3}
+    assert all(file.path.is_file() for files in found.layers.values() for file in files.values())
+
+
+def test_to_look_how_much_there_is_takes_no_memory_for_each_file(tmp_path: Path) -> None:
+    directory = tmp_path / "blobs/sha256/00"
+    directory.mkdir(parents=True)
+    for number in range(3000):
+        (directory / f"{number:064}").touch()
+    tracemalloc.start()
+    try:
+        used_by(tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 50_000
