@@ -49,7 +49,8 @@ def image_path(image: str, mount: str | None) -> Path:
     reference = read_reference(image, mounted.source, [mounted])
     repository = reference.repository
     directory = Path(mounted.mountpoint, repository.registry, repository.path)
-    digest = reference.digest or _digest_of_tag(directory / (reference.tag or "latest"), image)
+    short = reference.short_digest
+    digest = reference.digest or _digest_of(directory / (f"@{short}" if short else reference.tag or "latest"), image)
     path = Path(mounted.mountpoint, path_by_digest(repository, digest))
     try:
         os.stat(path)
@@ -77,7 +78,7 @@ def _listed(mounts: Sequence[mountpoints.Mounted]) -> str:
     return ", ".join(mountpoints.on_one_line(mounted.mountpoint) for mounted in mounts)
 
 
-def _digest_of_tag(directory: Path, image: str) -> Digest:
+def _digest_of(directory: Path, image: str) -> Digest:
     try:
         shown = (directory / "digest").read_text().strip()
     except OSError as error:

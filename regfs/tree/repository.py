@@ -98,8 +98,13 @@ class TagDirectory:
 
 
 def path_by_digest(repository: RepositoryName, digest: Digest) -> str:
-    """Return the path, from the root of a mount, to the image *digest* of *repository*; what it means never changes."""
-    return f"{repository.registry}/{repository.path}/{digest}"
+    """Return the path, from the root of a mount, to the image *digest* of *repository*; what it means never changes.
+
+    It has no colon, but for IPv6 addresses: `podman -v`, overlay's lowerdir= and PYTHONPATH cannot have one in a path.
+    """
+    host, colon, port = repository.registry.rpartition(":")
+    registry = f"{host}+{port}" if colon and port.isdigit() else repository.registry
+    return f"{registry}/{repository.path}/@{digest.algorithm}-{digest.encoded}"
 
 
 def version_directory(key: str, repository: Repository, version: Version, images: Images) -> Found:

@@ -190,7 +190,7 @@ def test_while_an_old_image_is_in_use_the_newer_one_is_told_and_opens_by_digest(
     assert os.getxattr(tag.path, "user.regfs.newer") == str(new.digest).encode()
     below_digest = tag.mount.path / os.fsdecode(os.getxattr(tag.path, "user.regfs.path"))
     assert (below_digest / "rootfs/version").read_text() == "one"
-    assert (below_digest.with_name(str(new.digest)) / "rootfs/version").read_text() == "two"
+    assert (below_digest.with_name(f"@sha256-{new.digest.encoded}") / "rootfs/version").read_text() == "two"
     assert shell.sees() == f"{tag.rootfs}\none"
     becomes(tag.outcome, "two")
     assert "user.regfs.newer" not in os.listxattr(tag.path)

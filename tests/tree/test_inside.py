@@ -153,7 +153,7 @@ def test_the_newer_digest_is_told_beside_the_one_that_is_shown(served: Served) -
     told = shown.tree.xattrs(tag)
     assert told[b"user.regfs.digest"] == str(old.digest).encode()
     assert told[b"user.regfs.newer"] == str(new.digest).encode()
-    assert told[b"user.regfs.path"].endswith(f"/team/app/{old.digest}".encode())
+    assert told[b"user.regfs.path"].endswith(f"/team/app/@sha256-{old.digest.encoded}".encode())
     users.used = ()
     shown.read("team/app/1/digest")
     told = shown.tree.xattrs(tag)
