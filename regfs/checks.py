@@ -6,8 +6,10 @@ mount/mountpoint.py does the work; here are the checks that save the user a ridd
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from regfs.errors import MountFailure
@@ -80,8 +82,11 @@ def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
     if mounted.kind != FILE_SYSTEM_TYPE:
         raise MountFailure(f"{point} is a mount of another kind ({mounted.kind}, {mounted.source}); umount {point}")
     gone = f"{mounted.source} is no longer mounted on {mountpoints.on_one_line(point)}"
-    if by_force and mountpoints.abort(mounted.device, point) and mountpoints.topmost(point) != mounted:
-        return gone  # one of the ways to end a connection takes the mount away with it
+    if by_force:
+        if not mountpoints.abort(mounted.device, point):
+            _kill_daemon(mounted.device)
+        if mountpoints.topmost(point) != mounted:
+            return gone  # one of the ways to end a connection takes the mount away with it
     try:
         mountpoints.unmount(point, lazily=lazily or by_force)
     except MountFailure as failure:
@@ -92,6 +97,24 @@ def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
             f"{point} is in use{_by(holders)}; regfs umount --lazy {point} takes it away all the same"
         ) from None
     return gone
+
+
+def _kill_daemon(device: str) -> None:
+    """Kill the daemon of the FUSE connection *device*: without the control file system only its end ends that.
+
+    It is found by its descriptor (fdinfo of /dev/fuse, from Linux 6.14 on), and held by another, so that no process
+    that has its id by now is meant.
+    """
+    connection = f"fuse_connection:\t{device.partition(':')[2]}\n"
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            process = os.pidfd_open(int(pid))
+            try:
+                fds = [fd for fd in os.listdir(f"/proc/{pid}/fd") if os.readlink(f"/proc/{pid}/fd/{fd}") == FUSE_DEVICE]
+                if any(connection in Path(f"/proc/{pid}/fdinfo/{fd}").read_text() for fd in fds):
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+            finally:
+                os.close(process)
 
 
 def holding(point: str) -> Iterator[str]:

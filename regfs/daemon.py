@@ -35,7 +35,6 @@ from regfs.model.platform import host_platform
 from regfs.mount.in_use import directories_in_use
 from regfs.mount.kernel_mount import MountOptions
 from regfs.mount.mountpoint import on_one_line
-from regfs.reachability import failure_to_reach
 from regfs.rooms import Rooms
 from regfs.self_description import SelfDescription
 from regfs.threads import start_thread
@@ -241,10 +240,12 @@ class _Serving:
     def _do_later(self) -> None:
         gc.enable()  # what cli.py turned off for the start and the first answers
         self._rooms.load_client()
+        building.clean_up(self._rooms)
+        from regfs.reachability import failure_to_reach
+
         failure = failure_to_reach(self._config, self._environment)
         if failure is not None:
             self._rooms.journal.record("the default registry", failure)
-        building.clean_up(self._rooms)
         while not self._ended.wait(_UNUSED_S):
             self._rooms.layers.tables.close_unused()
 

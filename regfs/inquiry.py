@@ -142,7 +142,7 @@ def _read_and_exit(mounted: Mounted, names: Sequence[str], pipe: int) -> NoRetur
         for standard in (0, 1, 2):
             os.dup2(null, standard)
         with suppress(OSError):
-            Path("/proc/self/comm").write_text(_name(mounted))
+            os.write(os.open("/proc/self/comm", os.O_WRONLY), _name(mounted).encode())
         said: dict[str, object] = {}
         try:
             said["texts"] = _texts(mounted.mountpoint, names)

@@ -13,7 +13,6 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from regfs.config import Config
 from regfs.errors import OutOfThreads, RegfsError, RegistryUnavailable
@@ -88,6 +87,8 @@ def failure_to_reach(
 
 def _try(endpoint: Endpoint, on_resolved: Callable[[], object]) -> RegfsError | None:
     """Return why *endpoint* takes no connection, None where it does."""
+    from urllib.parse import urlsplit  # with the hosts, in a process that has time
+
     where = urlsplit(endpoint.base)
     host = where.hostname or ""
     ports = [where.port] if where.port else [80] if where.scheme == "http" else [443]

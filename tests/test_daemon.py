@@ -18,6 +18,7 @@ from tests.conftest import MountRegfs
 from tests.support.mounted import (
     REPOSITORY_ROOT,
     Mounted,
+    as_user,
     environment_for,
     mountinfo,
     mounts_at,
@@ -225,10 +226,18 @@ def test_a_lazy_umount_leaves_who_is_inside_in_peace(mounted: Mounted) -> None:
     assert wait_for_exit(pids) == []
 
 
-def test_umount_by_force_lets_processes_go_that_a_hanging_daemon_holds(mounted: Mounted) -> None:
-    pids = mounted.processes()
+def stopped(mount: Mounted) -> list[int]:
+    """Let the daemon of *mount* hang, and return its processes."""
+    pids = mount.processes()
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: all(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T" for pid in pids))
+    assert pids
+    return pids
+
+
+def test_umount_by_force_lets_processes_go_that_a_hanging_daemon_holds(mounted: Mounted) -> None:
+    pids = stopped(mounted)
     try:
         with subprocess.Popen(["stat", str(mounted.path / "library")], stderr=subprocess.PIPE) as inside:
             done = mounted.run(*regfs_command(), "umount", "--force", mounted.path, check=False)
@@ -238,6 +247,23 @@ def test_umount_by_force_lets_processes_go_that_a_hanging_daemon_holds(mounted: 
             os.kill(pid, signal.SIGCONT)
     assert (done.returncode, done.stdout) == (0, f"docker.io is no longer mounted on {mounted.path}\n")
     assert (mounts_at(mounted.path), inside.returncode) == ([], 1)
+    assert wait_for_exit(pids) == []
+
+
+def test_an_ordinary_user_ends_a_mount_that_hangs_too(ordinary_user: int | None, mount_regfs: MountRegfs) -> None:
+    """The control file system of FUSE is not mounted everywhere, and umount2(2) is for root."""
+    mount = mount_regfs("--offline", uid=ordinary_user)
+    pids = stopped(mount)
+    try:
+        command = [*as_user(ordinary_user), "stat", str(mount.path / "library")]
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as inside:
+            done = mount.run(*regfs_command(), "umount", "--force", mount.path, check=False)
+            _, said = inside.communicate(timeout=60)
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+    assert (done.returncode, mounts_at(mount.path), inside.returncode) == (0, [], 1), said
     assert wait_for_exit(pids) == []
 
 

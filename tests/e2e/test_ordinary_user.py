@@ -37,7 +37,7 @@ def test_the_owner_reads_files_of_other_users_in_an_image(mount: Mounted) -> Non
 def test_a_user_namespace_lets_the_owner_change_root(mount: Mounted) -> None:
     if mount.run("unshare", "-r", "true", check=False).returncode != 0:
         missing("this system forbids user namespaces")
-    done = mount.run("unshare", "-r", "chroot", mount.path / "library/hello-world/latest/rootfs", "/hello")
+    done = mount.run("unshare", "-rR", mount.path / "library/hello-world/latest/rootfs", "/hello")
     assert done.stdout.encode() == MESSAGE
 
 
