@@ -46,6 +46,14 @@ ONLY_IMPORTER = {
     "fuse": {"mount/operations.py"},
 }
 
+# Who touches os.environ, and for what. Settings are read by the first alone.
+ENVIRONMENT_USERS = {
+    "cli/main.py": "the settings, and a PATH where there is none",
+    "images/own_process.py": "what a worker needs to start",
+    "mount/kernel_mount.py": "what fusermount3 is started with",
+    "mount/operations.py": "fusepy is told the name of its library by it",
+}
+
 
 def modules() -> list[Path]:
     """Return every module of the package."""
@@ -106,6 +114,13 @@ def test_only_one_module_prints(module: Path) -> None:
     calls = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Call)]
     printing = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
     assert not printing or relative(module) == "cli/output.py", f"{relative(module)} prints in {printing}"
+
+
+@pytest.mark.parametrize("module", modules(), ids=relative)
+def test_the_environment_is_read_where_it_is_said_to_be(module: Path) -> None:
+    names = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Attribute)]
+    found = [node.lineno for node in names if node.attr in ("environ", "getenv", "putenv")]
+    assert not found or relative(module) in ENVIRONMENT_USERS, f"{relative(module)} uses os.environ in {found}"
 
 
 def needed_modules(module: Path) -> set[str]:

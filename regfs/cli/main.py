@@ -6,6 +6,9 @@
 
 Exit codes are in exit_codes.py; mount.regfs has those of mount(8): 1 usage or permission, 32 mount failure.
 
+Settings of the environment are read here and passed down. Other modules use os.environ for what a process they start,
+or a library, takes from there (tests/test_layering.py lists them).
+
 Nothing heavy is imported before it is known to be needed: `regfs --version` is 30 ms, most of it Python's own.
 """
 
