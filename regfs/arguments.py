@@ -1,4 +1,4 @@
-"""What the command line takes: parsers for mounting, for mount(8), and for the verbs. cli.py acts on what they return.
+"""What the command line takes: parsers for mounting, for mount(8), and for the verbs. cli/ acts on what they return.
 
 The options themselves are config.OPTIONS; here they get their headings. Pure; nothing prints or exits.
 """

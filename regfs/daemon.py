@@ -1,6 +1,6 @@
 """The daemon: builds the rooms, mounts, serves until it is told to stop or somebody unmounts, and cleans up.
 
-Used by cli.py, in a child process (launch.py) or in the foreground. The main thread waits for signals; the session has
+Used by cli/, in a child process (launch.py) or in the foreground. The main thread waits for signals; the session has
 threads of its own, begun here, after the fork. Nothing here asks a registry, prints or exits.
 
     SIGTERM SIGINT   unmount; where somebody is inside, out of sight, and serve him until he leaves. Twice: end now
@@ -238,7 +238,7 @@ class _Serving:
             log.warning("the cache is not tidied up: %s", error)  # the next mount does it
 
     def _do_later(self) -> None:
-        gc.enable()  # what cli.py turned off for the start and the first answers
+        gc.enable()  # what the command line turned off for the start and the first answers
         self._rooms.load_client()
         building.clean_up(self._rooms)
         from regfs.reachability import failure_to_reach

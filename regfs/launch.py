@@ -7,7 +7,7 @@
     ends with its code                       then stdout and stderr to /dev/null, and serves
 
 A child whose parent is gone before that word (Ctrl-C) stops, so that no orphan mounts anything. "Ready" is said when
-paths answer, not when mount(2) came back: a first `ls` cannot be too early. Used by cli.py. Nothing here prints.
+paths answer, not when mount(2) came back: a first `ls` cannot be too early. Used by cli/. Nothing here prints.
 """
 
 from __future__ import annotations

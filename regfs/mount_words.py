@@ -1,6 +1,6 @@
 """The words of `-o`: what mount(8), fstab and systemd put there, sorted into ours, the kernel's and noise.
 
-cli.py calls it for `regfs -o`, and for mount.regfs. What mount(8) and mount.fuse(8) pass was found by trying: `rw`
+cli/ calls it for `regfs -o`, and for mount.regfs. What mount(8) and mount.fuse(8) pass was found by trying: `rw`
 always comes, `dev,suid` come unasked, `_netdev,nofail,user` reach mount.regfs. Pure; any thread.
 """
 

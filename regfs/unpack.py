@@ -5,7 +5,7 @@ links, modification times to the nanosecond. An ordinary user gets what tar(1) w
 under his umask, no devices. Nothing is written outside the directory: every name is made relative to the descriptor of
 its directory, and no symbolic link is followed on the way. Long runs of zeros become holes.
 
-Used by cli.py. One thread; blocks on the disk alone, the image being in the cache.
+Used by `regfs unpack`. One thread; blocks on the disk alone, the image being in the cache.
 """
 
 from __future__ import annotations
