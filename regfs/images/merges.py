@@ -37,7 +37,7 @@ class Merges:
         destination = self.path(chain)
         is_ours = self._work.run(
             f"image-{chain.encoded[:48]}",
-            lambda tell: self._merge(destination, diff_ids, tell),
+            lambda tell: self._store.with_room(lambda: self._merge(destination, diff_ids, tell)),
             is_done=destination.exists,
         )
         if is_ours:

@@ -7,14 +7,14 @@ any thread; run() belongs to a flight.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from cachetools import TTLCache
 
-from regfs.errors import BadContent, CacheFull
+from regfs.errors import BadContent
 from regfs.images.fetching import twice_if_wrong
 from regfs.images.own_process import workers
 from regfs.images.shared_work import SharedWork, Tell
@@ -28,8 +28,6 @@ from regfs.store.work_locks import Standing, WorkLocks
 
 if TYPE_CHECKING:
     from regfs.images.passing import Progress
-
-log = logging.getLogger(__name__)
 
 LayerKey = tuple[str, Digest, Digest, int]
 
@@ -110,7 +108,7 @@ class Passes:
         try:
             is_ours = self._work.run(
                 _name_of(blob.key),
-                lambda tell: self._with_room(lambda: twice_if_wrong(lambda: self._pass_once(blob, niceness, tell))),
+                lambda tell: self._store.with_room(partial(self._pass_here, blob, niceness, tell)),
                 is_done=lambda: self._store.is_whole(blob.diff_id),
                 follow=follow,
             )
@@ -126,18 +124,8 @@ class Passes:
             self._stats.count("layers.bytes", blob.descriptor.size)
             self._store.settle_soon()
 
-    def _with_room(self, write: Callable[[], None]) -> None:
-        """Call *write*; where the cache is full, once more after the images that were visited last are given up.
-
-        A big layer is written by a process of its own, to which they are in use.
-        """
-        try:
-            write()
-        except CacheFull as full:
-            if not self._store.tables.close_idle():
-                raise
-            log.info("%s; images that were visited last are given up", full)
-            write()
+    def _pass_here(self, blob: LayerBlob, niceness: int, tell: Tell) -> None:
+        twice_if_wrong(lambda: self._pass_once(blob, niceness, tell))
 
     def _pass_once(self, blob: LayerBlob, niceness: int, tell: Tell) -> None:
         from regfs.images.passing import LayerToPass, Progress, pass_layer

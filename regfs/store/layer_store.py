@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import finalize
 
-from regfs.errors import CacheDamaged
+from regfs.errors import CacheDamaged, CacheFailure, CacheFull
 from regfs.model.digest import Digest
 from regfs.store.budget import Budget
 from regfs.store.content import Content, Nothing, OpenContent, Packed, empty
-from regfs.store.failures import cache_failure, failures_of
+from regfs.store.failures import cache_failure, failures_of, is_exhausted
 from regfs.store.layer_index import LayerIndex
 from regfs.store.layer_writer import LayerWriter
 from regfs.store.locks import changing, touch
@@ -146,6 +146,19 @@ class LayerStore:
                 path.unlink(missing_ok=True)
             raise CacheDamaged(f"{path}: {size} bytes, not {content.size}")
         return OpenContent(fd, content.size)
+
+    def with_room(self, write: Callable[[], None]) -> None:
+        """Call *write*; where the cache is full or descriptors run out, once more after what is idle is given up.
+
+        A big layer is written by a process of its own, to which the images that were visited last are in use.
+        """
+        try:
+            write()
+        except CacheFailure as failure:
+            if not (isinstance(failure, CacheFull) or is_exhausted(failure)) or not self.tables.close_idle():
+                raise
+            log.info("%s; what is idle is given up", failure)
+            write()
 
     def drop(self, diff_id: Digest) -> None:
         """Remove a layer that proved unreadable; whoever has it open goes on.

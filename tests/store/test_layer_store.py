@@ -17,9 +17,10 @@ from regfs.errors import CacheFailure, NotFound
 from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
 from regfs.store.content import Nothing, Object, Packed
-from regfs.store.layer_index import Row
+from regfs.store.layer_index import LayerIndex, Row
 from regfs.store.layer_store import LayerStore
 from regfs.store.young import YoungLayers
+from tests.support.descriptors import no_descriptor_left
 
 LAYER = Digest.of(b"a layer")
 BIG = b"big" * 50_000
@@ -210,3 +211,35 @@ def test_a_lock_of_another_process_keeps_its_pass(tmp_path: Path) -> None:
         assert sorted(os.listdir(tmp_path / "passes")) == ["other", "other.lock"]
     LayerStore(tmp_path).sweep()
     assert os.listdir(tmp_path / "passes") == []
+
+
+def test_what_is_idle_is_given_up_where_descriptors_run_out(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    keep(store)
+    index, before = store.open_index(LAYER), store.tables.descriptors
+    tries = []
+
+    def write() -> None:
+        tries.append(store.tables.descriptors)
+        if len(tries) == 1:
+            with no_descriptor_left():
+                LayerIndex.open(store.index_path(LAYER))
+
+    store.with_room(write)
+    assert (before, tries) == (1, [1, 0])
+    assert index.row(0) == ROOT
+
+
+def test_a_failure_that_no_room_would_help_is_raised_at_once(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    keep(store)
+    index, tries = store.open_index(LAYER), []
+
+    def write() -> None:
+        tries.append(1)
+        raise CacheFailure("the disk says no")
+
+    with pytest.raises(CacheFailure, match="says no"):
+        store.with_room(write)
+    assert len(tries) == 1
+    assert index.row(0) == ROOT
