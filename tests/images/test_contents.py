@@ -114,9 +114,10 @@ def test_a_merged_table_that_is_gone_is_made_again_without_a_pass(served: Served
 def test_without_patience_nothing_is_passed(served: Served) -> None:
     served.push("app", "1", image_of(BASE))
     shown = served.show()
-    door = shown.find("app/1/rootfs").node
+    shown.names("app/1/layers")
+    image = shown.find("app/1").node
     with patient(NO_PATIENCE), pytest.raises(MustWait):
-        shown.tree.listing(door)
+        shown.tree.lookup(image, b"rootfs")
     assert served.server.paths(f"blobs/{BASE.digest}") == []
 
 
