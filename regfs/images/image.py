@@ -21,9 +21,19 @@ from regfs.images.answers import Document
 from regfs.images.contents import Contents
 from regfs.images.passes import LayerBlob
 from regfs.images.repository import Repository
+from regfs.model.dates import date_ns
 from regfs.model.digest import Digest
 from regfs.model.document import DOCUMENT_LIMIT
-from regfs.model.manifest import Descriptor, ImageConfig, Index, Manifest, entry_names, parse_config, parse_manifest
+from regfs.model.manifest import (
+    Descriptor,
+    History,
+    ImageConfig,
+    Index,
+    Manifest,
+    entry_names,
+    parse_config,
+    parse_manifest,
+)
 from regfs.model.media_types import MANIFEST_TYPES, is_tar_layer, layer_compression
 from regfs.model.names import RepositoryName
 from regfs.model.platform import Platform, choose
@@ -40,12 +50,16 @@ _MAX_DEPTH = 8
 
 
 class ImageLayer(NamedTuple):
-    """Layer *number* of an image (0 is the base): its descriptor, the digest of its tar, and what made it."""
+    """Layer *number* of an image (0 is the base): its descriptor, the digest of its tar, what made it, and when.
+
+    *created_ns* is in nanoseconds since 1970, 0 where it is not known.
+    """
 
     number: int
     descriptor: Descriptor
     diff_id: Digest
     created_by: str
+    created_ns: int
 
 
 class Images:
@@ -93,6 +107,11 @@ class PinnedImage(NamedTuple):
     digest: Digest
     media_type: str
     announced: str
+
+    @property
+    def created_ns(self) -> int:
+        """When the image was made, in nanoseconds since 1970; 0 while its config is not known. Nothing is asked."""
+        return self.repository.created_ns(self.digest)
 
     @property
     def image(self) -> Image:
@@ -232,7 +251,9 @@ class Image:
         """The image's config. Raises Unsupported where the manifest is an artifact's."""
         if not self.manifest.is_image:
             raise Unsupported(f"{self}: its config is {self.manifest.config.media_type!r}, not an image's")
-        return parse_config(self.config_content)
+        config = parse_config(self.config_content)
+        self.repository.keep_created({self.digest, self.manifest_descriptor.digest}, date_ns(config.created))
+        return config
 
     @_Part
     def layers(self) -> tuple[ImageLayer, ...]:
@@ -247,10 +268,14 @@ class Image:
             raise BadManifest(
                 f"{self}: {len(self.manifest.layers)} layers in the manifest, {len(diff_ids)} diff ids in the config"
             )
-        created_by = self.config.created_by()
-        if len(created_by) != len(descriptors):  # hand-made configs; better no word than the wrong layer's
-            created_by = ("",) * len(descriptors)
-        return tuple(map(ImageLayer, range(len(descriptors)), descriptors, diff_ids, created_by))
+        steps = self.config.layer_steps()
+        if len(steps) != len(descriptors):  # hand-made configs; better no word than the wrong layer's
+            steps = (History(),) * len(descriptors)
+        created = date_ns(self.config.created)
+        return tuple(
+            ImageLayer(number, descriptor, diff_id, step.created_by, date_ns(step.created) or created)
+            for number, (descriptor, diff_id, step) in enumerate(zip(descriptors, diff_ids, steps, strict=True))
+        )
 
     def rootfs(self) -> RowTree:
         """Return all layers merged, passing those that were never passed; waits until that is done.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
 from cachetools import LRUCache, TTLCache
@@ -84,6 +84,18 @@ class Repository:
         except NotFound:
             return False
         return True
+
+    def tag_created_ns(self, tag: str) -> int:
+        """Return when the image was made that *tag* pointed to last, as created_ns() does."""
+        return self._sources.references.tag_created(self.name, tag)
+
+    def created_ns(self, digest: Digest) -> int:
+        """Return when the image *digest* was made, in nanoseconds since 1970; 0 where it is not known. No network."""
+        return self._sources.references.created(digest)
+
+    def keep_created(self, digests: Iterable[Digest], created_ns: int) -> None:
+        """Remember when the image that *digests* name was made, by its config."""
+        self._sources.references.keep_created(digests, created_ns)
 
     def was_just_visited(self) -> bool:
         """Tell whether a tag was resolved here within the TTL, in this mount or another; no network."""

@@ -96,6 +96,7 @@ class History(NamedTuple):
 
     created_by: str = ""
     empty_layer: bool = False
+    created: str = ""
 
 
 class ImageConfig(NamedTuple):
@@ -106,9 +107,9 @@ class ImageConfig(NamedTuple):
     platform: Platform
     created: str = ""
 
-    def created_by(self) -> tuple[str, ...]:
-        """Return the command that made each layer, base first; as many as there are steps with a layer."""
-        return tuple(step.created_by for step in self.history if not step.empty_layer)
+    def layer_steps(self) -> tuple[History, ...]:
+        """Return the step that made each layer, base first; as many as there are steps with a layer."""
+        return tuple(step for step in self.history if not step.empty_layer)
 
 
 def parse_manifest(
@@ -154,7 +155,7 @@ def parse_config(content: bytes, *, limit: int = DOCUMENT_LIMIT) -> ImageConfig:
             rootfs.fail("type", "is not 'layers'")
         diff_ids = tuple(_digest(text, rootfs, "diff_ids") for text in rootfs.texts("diff_ids", limit=MAX_LAYERS))
         history = tuple(
-            History(step.text("created_by"), step.boolean("empty_layer"))
+            History(step.text("created_by"), step.boolean("empty_layer"), step.text("created"))
             for step in document.children("history", limit=_MAX_HISTORY)
         )
         platform = _platform(document) or Platform(UNKNOWN, UNKNOWN)

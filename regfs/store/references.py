@@ -6,6 +6,7 @@
                                                                       the listing that it was last in
     catalogs(registry → listing, checked)                             the number of the last complete listing
     manifests(registry, path, digest → media_type)                    that this repository has shown this manifest
+    created(digest → ns)                                              when the image was made, by its config
 
 A look-up that is answered from here costs some ten microseconds however many names there are: a catalog may have
 100,000 repositories, so it is never read as a whole to find one of them.
@@ -47,6 +48,7 @@ CREATE TABLE IF NOT EXISTS catalogs (
 CREATE TABLE IF NOT EXISTS manifests (
     registry TEXT, path TEXT, digest TEXT, media_type TEXT NOT NULL,
     PRIMARY KEY (registry, path, digest)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS created (digest TEXT PRIMARY KEY, ns INTEGER NOT NULL) WITHOUT ROWID;
 """
 # Where repositories are known from.
 _TABLES = ("tags", "lists", "catalog")
@@ -169,6 +171,24 @@ class References:
             "INSERT OR REPLACE INTO manifests VALUES (?, ?, ?, ?)",
             (repository.registry, repository.path, str(digest), media_type),
         )
+
+    def created(self, digest: Digest) -> int:
+        """Return when the image *digest* was made, in nanoseconds since 1970; 0 where it is not known."""
+        rows = self._query("SELECT ns FROM created WHERE digest=?", (str(digest),))
+        return _whole(rows)
+
+    def tag_created(self, repository: RepositoryName, tag: str) -> int:
+        """Return the same for the image that *tag* pointed to last."""
+        rows = self._query(
+            "SELECT ns FROM tags JOIN created USING (digest) WHERE registry=? AND path=? AND tag=?",
+            (repository.registry, repository.path, tag),
+        )
+        return _whole(rows)
+
+    def keep_created(self, digests: Iterable[Digest], created_ns: int) -> None:
+        """Remember when the image that *digests* name was made; what a digest names never changes."""
+        for digest in digests:
+            self._change("INSERT OR IGNORE INTO created VALUES (?, ?)", (str(digest), created_ns))
 
     def has_manifests(self, repository: RepositoryName) -> bool:
         """Tell whether *repository* has ever shown a manifest."""
@@ -309,3 +329,7 @@ class References:
         """Log it, loudly only once: on a full disk or a read-only one it is so at every look-up."""
         log.log(logging.DEBUG if what in self._told else logging.WARNING, "%s: %s", what, error)
         self._told.add(what)
+
+
+def _whole(rows: list[tuple[Any, ...]]) -> int:
+    return rows[0][0] if rows and isinstance(rows[0][0], int) else 0

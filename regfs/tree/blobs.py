@@ -21,11 +21,11 @@ from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.store.content import OpenContent
-from regfs.tree.node import FILE_MODE, FOREVER, Child, Found, OpenFile, children_of, directory_attributes
+from regfs.tree.node import FILE_MODE, FOREVER, Child, Dated, Found, OpenFile, children_of, directory_attributes
 
 
 @dataclass(frozen=True, slots=True)
-class BlobsDirectory:
+class BlobsDirectory(Dated):
     """The directory of an image's blobs."""
 
     key: str
@@ -33,7 +33,7 @@ class BlobsDirectory:
 
     def attributes(self) -> Attributes:
         """Return a directory's attributes."""
-        return directory_attributes()
+        return directory_attributes(self.pinned.created_ns)
 
     def lookup(self, name: str) -> Found:
         """Return the blob of that digest, if the image names it."""
@@ -41,7 +41,7 @@ class BlobsDirectory:
         descriptor = image.blobs.get(name) or image.blobs.get(name.replace("-", ":", 1))
         if descriptor is None:
             raise NotFound(f"{image} names no blob {name[:300]!r}")
-        return Found(BlobFile(f"{self.key}/{name}", image.repository, descriptor), FOREVER)
+        return Found(BlobFile(f"{self.key}/{name}", image.repository, descriptor, self.pinned), FOREVER)
 
     def children(self) -> list[Child]:
         """Return the digests of config and layers."""
@@ -49,12 +49,13 @@ class BlobsDirectory:
 
 
 @dataclass(frozen=True, slots=True)
-class BlobFile:
+class BlobFile(Dated):
     """One blob."""
 
     key: str
     repository: Repository
     descriptor: Descriptor
+    pinned: PinnedImage
 
     @property
     def digest(self) -> Digest:
@@ -63,7 +64,7 @@ class BlobFile:
 
     def attributes(self) -> Attributes:
         """Return the file's attributes, its size from the descriptor."""
-        return Attributes(FILE_MODE, self.descriptor.size)
+        return Attributes(FILE_MODE, self.descriptor.size, mtime_ns=self.pinned.created_ns)
 
     def open(self) -> OpenFile:
         """Return the blob, once it is fetched and verified; blocks on the network until then."""

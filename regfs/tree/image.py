@@ -20,9 +20,10 @@ wrong. Any thread.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from regfs.errors import BadContent, BadManifest, NotFound, TooLarge, Unsupported
+from regfs.errors import BadContent, BadManifest, NotFound, RegfsError, TooLarge, Unsupported
 from regfs.images.image import Image, PinnedImage
 from regfs.model.attributes import Attributes
 from regfs.model.manifest import Descriptor, Index, Manifest
@@ -35,6 +36,7 @@ from regfs.tree.node import (
     FOREVER,
     ROWS_MODE,
     Child,
+    Dated,
     FetchedFile,
     Found,
     Node,
@@ -60,7 +62,7 @@ NAMES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class ImageDirectory:
+class ImageDirectory(Dated):
     """The directory of an image."""
 
     key: str
@@ -72,8 +74,8 @@ class ImageDirectory:
         return self.pinned.image
 
     def attributes(self) -> Attributes:
-        """Return a directory's attributes."""
-        return directory_attributes()
+        """Return a directory's attributes, with the date at which the image was made where it is known."""
+        return directory_attributes(self.pinned.created_ns)
 
     def lookup(self, name: str) -> Found:
         """Return one of the parts. Blocks on the network for the documents that decide it, for no content."""
@@ -110,7 +112,7 @@ class ImageDirectory:
 
 
 @dataclass(frozen=True, slots=True)
-class ManifestsDirectory:
+class ManifestsDirectory(Dated):
     """`manifests/`: the entries of an index, by platform or by digest."""
 
     key: str
@@ -118,7 +120,7 @@ class ManifestsDirectory:
 
     def attributes(self) -> Attributes:
         """Return a directory's attributes."""
-        return directory_attributes()
+        return directory_attributes(self.pinned.created_ns)
 
     def lookup(self, name: str) -> Found:
         """Return the entry of that platform or digest."""
@@ -148,8 +150,17 @@ def _raw_name(image: Image) -> str:
     return "index.json" if image.document.media_type in INDEX_TYPES else "manifest.json"
 
 
+def _date(directory: ImageDirectory) -> Callable[[], int]:
+    pinned = directory.pinned
+    return lambda: pinned.created_ns
+
+
+def _text(directory: ImageDirectory, key: str, text: str) -> Node:
+    return text_file(key, text, _date(directory))
+
+
 def _digest(directory: ImageDirectory, key: str) -> Node:
-    return text_file(key, str(directory.pinned.digest))
+    return _text(directory, key, str(directory.pinned.digest))
 
 
 def _index(directory: ImageDirectory, key: str) -> Node:
@@ -164,7 +175,7 @@ def _is_raw(image: Image, name: str) -> bool:
 
 def _document(directory: ImageDirectory, key: str) -> Node:
     pinned = directory.pinned
-    return FetchedFile(key, len(pinned.image.document.content), lambda: pinned.image.document.content)
+    return FetchedFile(key, len(pinned.image.document.content), lambda: pinned.image.document.content, _date(directory))
 
 
 def _manifests(directory: ImageDirectory, key: str) -> Node:
@@ -178,20 +189,28 @@ def _manifest(directory: ImageDirectory, key: str) -> Node:
         return _document(directory, key)
     # Not the size in the index: an index with a wrong one is met, and the digest is what counts.
     size = len(pinned.image.manifest_document.content)
-    return FetchedFile(key, size, lambda: pinned.image.manifest_document.content)
+    return FetchedFile(key, size, lambda: pinned.image.manifest_document.content, _date(directory))
 
 
 def _manifest_digest(directory: ImageDirectory, key: str) -> Node:
-    return text_file(key, str(directory.image.manifest_descriptor.digest))
+    return _text(directory, key, str(directory.image.manifest_descriptor.digest))
 
 
 def _note(name: str) -> Callable[[ImageDirectory, str], Node]:
-    return lambda directory, key: text_file(key, text_of(name, directory.pinned).removesuffix("\n"))
+    return lambda directory, key: _text(directory, key, text_of(name, directory.pinned).removesuffix("\n"))
 
 
 def _config(directory: ImageDirectory, key: str) -> Node:
     pinned = directory.pinned
-    return FetchedFile(key, pinned.image.manifest.config.size, lambda: pinned.image.config_content)
+    return FetchedFile(key, pinned.image.manifest.config.size, lambda: _read_config(pinned.image), _date(directory))
+
+
+def _read_config(image: Image) -> bytes:
+    content = image.config_content
+    if image.manifest.is_image:
+        with suppress(RegfsError):  # a config that cannot be understood has exact bytes all the same
+            image.config  # noqa: B018 (its date is known from here on)
+    return content
 
 
 def _blobs(directory: ImageDirectory, key: str) -> Node:

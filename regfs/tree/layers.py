@@ -25,6 +25,7 @@ from regfs.tree.node import (
     LINK_MODE,
     ROWS_MODE,
     Child,
+    Dated,
     Found,
     Link,
     RowsDirectory,
@@ -37,7 +38,7 @@ _DIGITS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class LayersDirectory:
+class LayersDirectory(Dated):
     """The directory of an image's layers."""
 
     key: str
@@ -45,7 +46,7 @@ class LayersDirectory:
 
     def attributes(self) -> Attributes:
         """Return a directory's attributes."""
-        return directory_attributes()
+        return directory_attributes(self.pinned.created_ns)
 
     def lookup(self, name: str) -> Found:
         """Return the layer of that number, written as it is listed or without leading zeros."""
@@ -63,7 +64,7 @@ class LayersDirectory:
 
 
 @dataclass(frozen=True, slots=True)
-class LayerDirectory:
+class LayerDirectory(Dated):
     """The directory of one layer."""
 
     key: str
@@ -72,7 +73,7 @@ class LayerDirectory:
 
     def attributes(self) -> Attributes:
         """Return a directory's attributes."""
-        return directory_attributes()
+        return directory_attributes(self.layer.created_ns)
 
     def lookup(self, name: str) -> Found:
         """Return one of the facts of the layer, its blob or its tree."""
@@ -80,11 +81,11 @@ class LayerDirectory:
         if name == "tree":
             return Found(self._tree(), FOREVER)
         if name == "blob":
-            return Found(Link(key, f"../../blobs/{self.layer.descriptor.digest}".encode()), FOREVER)
+            return Found(Link(key, f"../../blobs/{self.layer.descriptor.digest}".encode(), self._date), FOREVER)
         facts = self._facts()
         if name not in facts:
             raise NotFound(f"a layer has no {name[:300]!r}; it has {', '.join(facts)}, blob and tree")
-        return Found(text_file(key, facts[name]), FOREVER)
+        return Found(text_file(key, facts[name], self._date), FOREVER)
 
     def children(self) -> list[Child]:
         """Return what lookup() knows."""
@@ -95,6 +96,9 @@ class LayerDirectory:
     def _tree(self) -> RowsDirectory:
         pinned, layer = self.pinned, self.layer
         return RowsDirectory(f"{self.key}/tree", str(layer.diff_id), lambda: pinned.image.layer_tree(layer))
+
+    def _date(self) -> int:
+        return self.layer.created_ns
 
     def _facts(self) -> dict[str, str]:
         descriptor = self.layer.descriptor

@@ -29,6 +29,15 @@ ROWS_MODE = stat.S_IFDIR | 0o755
 LINK_MODE = stat.S_IFLNK | 0o777
 
 
+class Dated:
+    """A node with the date of an image. Its time is 0, that is 1970, until the image's config is known.
+
+    Not the time of the mount: that would change with each mount, and `ls -t` would show first what was never opened.
+    """
+
+    __slots__ = ()
+
+
 class OpenFile(Protocol):
     """An open file. Any thread may read it; `close` is called once."""
 
@@ -94,15 +103,16 @@ class File(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class Link(Dated):
     """A symbolic link."""
 
     key: str
     target: bytes
+    created_ns: Callable[[], int]
 
     def attributes(self) -> Attributes:
         """Return the link's attributes."""
-        return Attributes(LINK_MODE, len(self.target))
+        return Attributes(LINK_MODE, len(self.target), mtime_ns=self.created_ns())
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +161,16 @@ class OpenBytes:
 
 
 @dataclass(frozen=True, slots=True)
-class BytesFile:
-    """A small file of known bytes: `digest`, `diff_id`, `media_type` …"""
+class BytesFile(Dated):
+    """A small file of known bytes: `digest`, `diff_id`, `media_type` … *created_ns* tells its date."""
 
     key: str
     content: bytes
+    created_ns: Callable[[], int]
 
     def attributes(self) -> Attributes:
         """Return the file's attributes."""
-        return Attributes(FILE_MODE, len(self.content))
+        return Attributes(FILE_MODE, len(self.content), mtime_ns=self.created_ns())
 
     def open(self) -> OpenFile:
         """Return the bytes."""
@@ -167,16 +178,17 @@ class BytesFile:
 
 
 @dataclass(frozen=True, slots=True)
-class FetchedFile:
+class FetchedFile(Dated):
     """A file of known size whose bytes are read when it is opened: manifest.json, config.json."""
 
     key: str
     size: int
     read: Callable[[], bytes]
+    created_ns: Callable[[], int]
 
     def attributes(self) -> Attributes:
         """Return the file's attributes."""
-        return Attributes(FILE_MODE, self.size)
+        return Attributes(FILE_MODE, self.size, mtime_ns=self.created_ns())
 
     def open(self) -> OpenFile:
         """Return the bytes; may block on the network. Raises DigestMismatch where they are not as many as was said."""
@@ -191,14 +203,14 @@ def children_of(key: str, modes: Mapping[str, int]) -> list[Child]:
     return [Child(name, mode, f"{key}/{name}") for name, mode in modes.items()]
 
 
-def text_file(key: str, text: str) -> BytesFile:
+def text_file(key: str, text: str, created_ns: Callable[[], int]) -> BytesFile:
     """Return a file of one line."""
-    return BytesFile(key, f"{text}\n".encode("utf-8", "surrogateescape"))
+    return BytesFile(key, f"{text}\n".encode("utf-8", "surrogateescape"), created_ns)
 
 
-def directory_attributes() -> Attributes:
+def directory_attributes(created_ns: int = 0) -> Attributes:
     """Return the attributes of an invented directory."""
-    return Attributes(DIRECTORY_MODE, 0, 2)
+    return Attributes(DIRECTORY_MODE, 0, 2, mtime_ns=created_ns)
 
 
 def node_of(key: str) -> int:

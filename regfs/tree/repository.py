@@ -27,14 +27,17 @@ from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
 from regfs.model.names import DEFAULT_TAG, RepositoryName, Version, parse_version
 from regfs.tree.image import ImageDirectory
-from regfs.tree.node import FOREVER, Child, Found, directory_attributes
+from regfs.tree.node import FOREVER, Child, Dated, Found, directory_attributes
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class TagDirectory:
-    """The directory of a tag. Looking at it asks nothing; looking into it resolves the tag."""
+class TagDirectory(Dated):
+    """The directory of a tag. Looking at it asks nothing; looking into it resolves the tag.
+
+    Its date is that of the image that it pointed to last, where that image's config is known.
+    """
 
     key: str
     repository: Repository
@@ -45,7 +48,7 @@ class TagDirectory:
 
     def attributes(self) -> Attributes:
         """Return a directory's attributes."""
-        return directory_attributes()
+        return directory_attributes(self.repository.tag_created_ns(self.tag))
 
     def lookup(self, name: str) -> Found:
         """Return a part of the image that the tag points to now."""

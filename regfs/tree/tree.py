@@ -29,7 +29,7 @@ from regfs.tree.control import LiveFile
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.inside import Inside
 from regfs.tree.listings import INODE, PLACEHOLDER_VALID_S, InventedListing, Listed, Listing, RowListing
-from regfs.tree.node import FOREVER, Child, Directory, File, Invented, Link, RowsDirectory, next_node, node_of
+from regfs.tree.node import FOREVER, Child, Dated, Directory, File, Invented, Link, RowsDirectory, next_node, node_of
 from regfs.tree.node import OpenFile as OpenFile
 from regfs.tree.repository import TagDirectory
 from regfs.tree.root import Root
@@ -39,6 +39,8 @@ from regfs.tree.usage import CacheUsage, Usage
 log = logging.getLogger(__name__)
 
 _NODE_VALID_S = 60.0
+# A date comes with an image's config, which another request may bring at any time.
+_UNDATED_VALID_S = 2.0
 _NO_XATTRS: Mapping[bytes, bytes] = {}
 
 
@@ -103,9 +105,10 @@ class Tree:
         """Return the attributes of *node*."""
         shown = self._shown_at(node >> PLACE_SHIFT)
         if shown is None:
-            kept = self._keep(node)
-            valid_s = 0.0 if isinstance(kept.node, LiveFile) else _NODE_VALID_S
-            return Found(node, self._packed(node, kept.node.attributes()), valid_s)
+            invented = self._keep(node).node
+            attributes = invented.attributes()
+            valid_s = min(_NODE_VALID_S, _attributes_valid_s(invented, attributes))
+            return Found(node, self._packed(node, attributes), valid_s)
         key = node & KEY_MASK
         if key == TABLE_ROOT:
             return Found(node, shown.attributes(), FOREVER)
@@ -276,7 +279,7 @@ class Tree:
             kept.node = node
             kept.changing = changing
             kept.lookups += 1
-        return Found(number, self._packed(number, attributes), valid_s)
+        return Found(number, self._packed(number, attributes), min(valid_s, _attributes_valid_s(node, attributes)))
 
     def _number_of(self, key: str) -> int:
         """Return the id of the invented node *key*: its hash, or the next one that no other node has."""
@@ -310,3 +313,10 @@ class Tree:
         name = os.fsencode(child.name)
         shown = self._tables.admit(child.table, parent, name)
         return Listed(name, shown.root, shown.attributes_at_once(), PLACEHOLDER_VALID_S)
+
+
+def _attributes_valid_s(node: Invented, attributes: Attributes) -> float:
+    """Return for how many seconds the kernel may believe the attributes of *node*."""
+    if isinstance(node, LiveFile):
+        return 0.0
+    return _UNDATED_VALID_S if attributes.mtime_ns == 0 and isinstance(node, Dated) else FOREVER

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MountRegfs
-from tests.e2e.conftest import Demo, needs_root
+from tests.e2e.conftest import Demo, becomes, needs_root
 from tests.support.mounted import Mounted
 from tests.support.proxy import ReverseProxy
 
@@ -101,3 +101,12 @@ def test_a_short_digest_that_is_not_known_says_so(mount_regfs: MountRegfs, demo:
     with pytest.raises(FileNotFoundError):
         os.stat(mount.path / "demo/real/@000000000000")
     assert "no known digest" in mount.errors()
+
+
+def test_a_tag_has_its_image_s_date_once_its_config_was_read(mount_regfs: MountRegfs, demo: Demo, driver: str) -> None:
+    made_s = 1_600_000_000  # what every image of the demo says
+    tag = mount_regfs("--default-registry", demo.address, "--driver", driver).path / "demo/real/v2"
+    assert tag.stat().st_mtime == 0
+    assert (tag / "config.json").read_bytes()
+    for path in (tag, tag / "config.json", tag / "manifest.json", tag / "layers/001", tag / "layers/001/digest"):
+        becomes(lambda path=path: path.stat().st_mtime, made_s)  # type: ignore[misc]

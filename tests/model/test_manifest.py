@@ -475,7 +475,7 @@ def test_a_config_is_read() -> None:
     found = parse_config(json.dumps(document).encode())
     assert found.diff_ids == (Digest("sha256", HEX),)
     assert found.history == (History("ADD x"), History("ENV y", True), History())
-    assert found.created_by() == ("ADD x", "")
+    assert [step.created_by for step in found.layer_steps()] == ["ADD x", ""]
     assert (found.platform, found.created) == (Platform("linux", "arm64", "v8"), "2026-01-01T00:00:00Z")
 
 
