@@ -21,7 +21,7 @@ How a read() gets its bytes, for `library/debian/12/rootfs/etc/os-release`:
    layer's index. So opening it is one row's look-up, and nothing had to be remembered in between.
 2. `tree` takes the row's content: small files are a span of the layer's pack, those of 256 KiB and more are objects,
    files of their own. `store` opens it; `mount` answers from there, or hands the object to the kernel (passthrough).
-3. Where the layer has not been seen before, the first look-up below `rootfs` started its pass: `registry` receives the
+3. Where the layer has not been seen before, the look-up of `rootfs` itself started its pass: `registry` receives the
    blob, `layers` inflates and parses it, `store` writes objects, pack and index; the digest of the blob and of the tar
    are compared at the end, and only then do names get their content. Layers of one image pass side by side; who waits
    meanwhile waits under a deadline (`patience`) and on one download, however many they are.
