@@ -204,7 +204,11 @@ class _Serving:
 
     def run(self, on_ready: Callable[[], None], report: Report) -> None:
         """Serve until the session ends; signals are handled here."""
-        threading.Thread(target=self._serve, args=(on_ready,), name="regfs-session", daemon=True).start()
+        try:
+            start_thread(self._serve, on_ready, name="regfs-session")
+        except OutOfThreads as failure:
+            self._failure = failure
+            self._stop_now()
         while (event := self._events.wait()) != _Events.END:
             self._handle(event)
         self._ended.set()

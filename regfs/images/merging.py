@@ -78,6 +78,7 @@ def main(argument: str) -> int:
     told = json.loads(argument)
     teller = Teller()
     try:
+        teller.begin()
         merge_files([Path(path) for path in told["layers"]], Path(told["destination"]))
     except RegfsError as error:
         teller.failed(error)

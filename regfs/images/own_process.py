@@ -10,7 +10,6 @@ import json
 import math
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from regfs import errors
 from regfs.errors import RegfsError
+from regfs.threads import start_thread
 
 # Enough to find libraries and to write messages; whatever secrets are in the daemon's environment stay there.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR")
@@ -94,7 +94,10 @@ class Teller:
 
     def __init__(self, numbers: Callable[[], Mapping[str, int]] = dict) -> None:
         self._numbers = numbers
-        threading.Thread(target=self._tell_now_and_then, name="teller", daemon=True).start()
+
+    def begin(self) -> None:
+        """Tell the numbers now and then, from now on. Raises OutOfThreads."""
+        start_thread(self._tell_now_and_then, name="teller")
 
     def done(self, remark: str = "") -> None:
         """Tell that all is done, and what was odd."""

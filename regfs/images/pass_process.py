@@ -42,6 +42,7 @@ def main(argument: str) -> int:
     progress = Progress()
     teller = Teller(progress.numbers)
     try:
+        teller.begin()
         with store.begin_layer(layer.size) as writer:
             run_pass(_chunks(), layer=layer, sink=writer, progress=progress)
             store.publish(writer, layer.diff_id)

@@ -23,6 +23,7 @@ from regfs.layers.layer_tree import LayerTree
 from regfs.layers.sink import LayerSink, ObjectSink
 from regfs.layers.tar import TarEntry, TarReader
 from regfs.model.digest import Digest
+from regfs.threads import start_thread
 
 OBJECT_SIZE = 1 << 18
 """Files from this size on are objects; smaller ones go into the pack.
@@ -104,10 +105,10 @@ class _Pass:
         self._read_error: BaseException | None = None
 
     def run(self, chunks: Iterable[bytes], report: Callable[[Progress], None]) -> None:
-        threads = [threading.Thread(target=step, daemon=True) for step in (self._inflate, self._read)]
-        for thread in threads:
-            thread.start()
+        threads: list[threading.Thread] = []
         try:
+            for step in (self._inflate, self._read):
+                threads.append(start_thread(step, name="pass of a layer"))
             self._receive(chunks, report)
         finally:
             self._chunks.put(b"")

@@ -14,9 +14,9 @@ import errno
 import logging
 import os
 import queue
-import threading
 
 from regfs.mount import kernel_abi as abi
+from regfs.threads import start_thread
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +34,9 @@ class KernelNotices:
         """Whether the kernel can look a name up again without taking it from those who are inside (Linux 6.2)."""
 
     def connect(self, descriptor: int) -> None:
-        """Write to *descriptor* from now on, which stays its owner's."""
+        """Write to *descriptor* from now on, which stays its owner's. Raises OutOfThreads."""
         self._descriptor = descriptor
-        threading.Thread(target=self._write_later, name="regfs-notices", daemon=True).start()
+        start_thread(self._write_later, name="regfs-notices")
 
     def close(self) -> None:
         """Write no more; before the descriptor is closed."""

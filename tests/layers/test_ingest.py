@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from regfs.errors import BadLayer, CacheFailure, DigestMismatch, RegistryUnavailable, TooLarge, Unsupported
+from regfs.errors import (
+    BadLayer,
+    CacheFailure,
+    DigestMismatch,
+    OutOfThreads,
+    RegistryUnavailable,
+    TooLarge,
+    Unsupported,
+)
 from regfs.images.passing import LayerToPass, Progress, pass_here
 from regfs.layers.ingest import MAX_HOLES, OBJECT_SIZE
 from regfs.layers.sink import LayerSink
@@ -20,6 +28,7 @@ from regfs.model.digest import Digest
 from regfs.store.layer_store import LayerStore
 from tests.layers.passed import Passed, ignore, in_chunks, left_behind, passed, passed_tar, to_pass
 from tests.support.images import BuiltLayer, directory, file, layer, layer_of_tar, tar_of
+from tests.support.no_threads import no_threads
 
 WRONG = Digest.of(b"something else")
 SMALL, BIG = os.urandom(10_000), os.urandom(300_000)
@@ -43,6 +52,13 @@ def test_a_layer_is_passed(tmp_path: Path, compression: str, chunk: int) -> None
     assert (found.progress.received, found.progress.inflated, found.progress.entries) == (
         len(built.blob), len(built.tar), 4
     )  # fmt: skip
+
+
+def test_a_pass_for_which_no_thread_can_be_started_leaves_nothing_and_can_be_repeated(tmp_path: Path) -> None:
+    with no_threads(), pytest.raises(OutOfThreads):
+        try_to_pass(tmp_path, LAYER)
+    assert left_behind(tmp_path) == []
+    try_to_pass(tmp_path, LAYER)
 
 
 def test_big_files_are_objects_named_by_their_content_and_small_ones_are_packed(tmp_path: Path) -> None:
