@@ -141,7 +141,8 @@ def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | 
     """
     cache, temporary, note = _usable_cache(config.cache_dir)
     stats = Stats()
-    layers = LayerStore(cache, limit=config.cache_size)
+    journal = Journal(stats)
+    layers = LayerStore(cache, limit=config.cache_size, note=journal.note)
     try:
         layers.recover()
     except CacheFailure as failure:
@@ -160,7 +161,6 @@ def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | 
         hub=HubListing(lambda name: registry.hub_namespace(name).repositories, flights) if config.hub_listing else None,
     )
     stall_s = max(config.timeout_s, _LEAST_STALL_S)
-    journal = Journal(stats)
     contents = Contents(layers, cache / "images", flights=flights, stats=stats, stall_s=stall_s, note=journal.note)
     images = Images(contents, config.platform or host_platform())
     return Rooms(stats, journal, layers, registry, contents, repositories, images, cache, note, temporary)

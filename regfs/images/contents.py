@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 # More than there are workers wait for a turn, so that the next one begins at once.
 _LAYERS_AT_ONCE = 8
 _LOOK_S = 1.0
+# A layer that others evict in the moment before it is opened is passed once more.
+_ATTEMPTS = 2
 
 
 class Contents:
@@ -162,11 +164,12 @@ class Contents:
                 self._store.drop(blob.diff_id)
 
     def _pass(self, blob: LayerBlob, niceness: int = 0) -> LayerIndex:
-        self._passes.run(blob, niceness)
-        index = self._find_index(blob)
-        if index is None:
-            raise CacheFailure(f"layer {blob.diff_id} vanished from the cache while it was opened")
-        return index
+        for _ in range(_ATTEMPTS):
+            self._passes.run(blob, niceness)
+            index = self._find_index(blob)
+            if index is not None:
+                return index
+        raise CacheFailure(f"layer {blob.diff_id} vanished from the cache while it was opened")
 
     # Images.
 

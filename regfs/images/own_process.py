@@ -99,9 +99,9 @@ class Teller:
         """Tell the numbers now and then, from now on. Raises OutOfThreads."""
         start_thread(self._tell_now_and_then, name="teller")
 
-    def done(self, remark: str = "") -> None:
-        """Tell that all is done, and what was odd."""
-        _tell(**self._numbers(), remark=remark, done=True)
+    def done(self, **words: str) -> None:
+        """Tell that all is done, and what there is to be said about it."""
+        _tell(**self._numbers(), **words, done=True)
 
     def failed(self, error: RegfsError) -> None:
         """Tell why it could not be done."""

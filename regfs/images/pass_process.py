@@ -2,8 +2,8 @@
 
     python -m regfs.images.pass_process '{"root": …, "boot": …, "limit": …, "digest": …, …}'
     stdin    the layer's bytes, as the registry gives them
-    stdout   {"received": 1, "inflated": 1, "entries": 1, "effort": 1} now and then; at last that with "done": true and
-             a "remark", or {"error": "BadLayer", "message": "…"}
+    stdout   {"received": 1, "inflated": 1, "entries": 1, "effort": 1} now and then; at last that with "done": true,
+             "remark" and "exceeded", or {"error": "BadLayer", "message": "…"}
 
 It knows no registry and no credentials. If its parent dies, its input ends too early, and it leaves nothing behind.
 Started by passing.py alone; imports little, because it shall start fast.
@@ -38,7 +38,7 @@ def main(argument: str) -> int:
     layer = LayerToPass(
         Digest.parse(told["digest"]), Digest.parse(told["diff_id"]), size=told["size"], media_type=told["media_type"]
     )
-    store = LayerStore(Path(told["root"]), boot=told["boot"], limit=told["limit"])
+    store = LayerStore(Path(told["root"]), boot=told["boot"], limit=told["limit"], note=_log_nothing)
     progress = Progress()
     teller = Teller(progress.numbers)
     try:
@@ -46,11 +46,15 @@ def main(argument: str) -> int:
         with store.begin_layer(layer.size) as writer:
             run_pass(_chunks(), layer=layer, sink=writer, progress=progress)
             store.publish(writer, layer.diff_id)
-            teller.done(progress.remark)
+            teller.done(remark=progress.remark, exceeded=store.budget.exceeded)
     except RegfsError as error:
         teller.failed(error)
         return 1
     return 0
+
+
+def _log_nothing(_: str) -> None:
+    """The parent hears of it with the verdict."""
 
 
 def _chunks() -> Iterator[bytes]:

@@ -90,6 +90,8 @@ def _pass_in_process(
         progress.entries = told.get("entries", progress.entries)
         progress.effort = told.get("effort", progress.effort)
         progress.remark = told.get("remark", "")
+        if told.get("exceeded"):
+            store.budget.watch_excess(told["exceeded"])
         report(progress)
 
     argument = {
@@ -103,6 +105,7 @@ def _pass_in_process(
         "niceness": niceness,
     }
     worker = None
+    store.budget.reserve(layer.size)  # what this process only remembers can go; the worker knows nothing of that
     try:
         with started(
             "regfs.images.pass_process", argument,

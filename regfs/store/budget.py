@@ -7,9 +7,9 @@ first (eviction.py).
 
 What is in use by any process stays (uses.py), so that an image that is open never loses a file that it may still be
 asked for. In use are the images that a process works with: those of which a file or directory is open, and those that
-it visited last. What the kernel merely remembers is not: else a limit could not hold for a mount that visits thousands
-of images. What was evicted is fetched again when it is asked for. Beside the limit, a twentieth of the disk stays
-free, whoever fills it.
+it visited last; together they may exceed the limit (excess.py). What the kernel merely remembers is not: else a limit
+could not hold for a mount that visits thousands of images. What was evicted is fetched again when it is asked for.
+Beside the limit, a twentieth of the disk stays free, whoever fills it.
 
 Used by the other modules of the store, daemons and verbs. Thread rule: any thread; any number of processes.
 """
@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 from regfs.errors import CacheFailure, CacheFull, OutOfThreads
 from regfs.store.eviction import evict
+from regfs.store.excess import LATELY_S, Excess
 from regfs.store.failures import failures_of
 from regfs.store.inventory import used_by
 from regfs.threads import start_thread
@@ -42,7 +43,10 @@ _STEPS = 64
 # Once something must go, this much more goes, so that not every write finds the cache full again.
 _SLACK = 256 << 20
 # With the limit 0 all goes that nobody has open and nobody used lately: what was just passed is not open yet.
-_LATELY_NS = 60 * 10**9
+_LATELY_NS = int(LATELY_S * 1e9)
+# Beyond the limit, no writer looks more often than after this part of it.
+_EXCESS_STEPS = 16
+_LEAST_STEP = 1 << 20
 # How old a look may be that `df` and `regfs status` are answered by.
 _FRESH_S = 10.0
 
@@ -58,10 +62,22 @@ class Standing(NamedTuple):
 class Budget:
     """The budget of the cache at *root*. *limit* in bytes; 0: as little as possible; None: the default.
 
-    *let_go* is called where all that is left is in use: it gives up what this process used lately.
+    *let_go* is called where all that is left is in use: it gives up what this process used lately. Where nothing can go
+    all the same, the limit is exceeded (excess.py): `exceeded` says so then, and *note* hears it once.
     """
 
-    def __init__(self, root: Path, *, limit: int | None = None, let_go: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        limit: int | None = None,
+        let_go: Callable[[], object] = lambda: None,
+        note: Callable[[str], None] = log.warning,
+        lately_s: float = LATELY_S,
+    ) -> None:
+        self.exceeded = ""
+        self._note_text = note
+        self._excess = Excess(self._shrink, lately_s=lately_s)
         self._root = root
         self._let_go = let_go
         self.limit = limit
@@ -75,7 +91,7 @@ class Budget:
     def reserve(self, size: int) -> None:
         """Ask for room for *size* more bytes, evicting what has to go. Cheap, but for a look at the disk now and then.
 
-        Raises CacheFull where there is not that much room, whatever goes; the message names the remedy.
+        Raises CacheFull where the disk has not that much room, whatever goes; the message names the remedy.
         """
         with self._lock:
             self._seen_bytes += size
@@ -153,7 +169,7 @@ class Budget:
             used = used_by(self._root)
             room = self._room(used)
             self._note(used + size)
-            if room + used < size:
+            if self._room_on_disk() + used < size:
                 raise CacheFull(self._full(size))
             if self.limit == 0:
                 self._evict(used, unused_for_ns=_LATELY_NS)
@@ -163,12 +179,36 @@ class Budget:
             while room < size:
                 if not self._evict(size - room + min(_SLACK, self._limit(used) // 16)):
                     if has_let_go:
-                        raise CacheFull(self._full(size))
+                        return self._exceed(size)
                     self._let_go()
                     has_let_go = True
                 room = self._room(used_by(self._root))
         step = _STEP if self.limit == 0 else max(room // 4, min(_STEP, self._limit(used) // _STEPS))
         return max(size, min(room, step))
+
+    def _exceed(self, size: int) -> int:
+        """Return how much may be written beyond the limit, all being in use. Raises CacheFull if the disk is full."""
+        room = self._room_on_disk()
+        if room < size:
+            raise CacheFull(self._full(size))
+        self.exceeded = (
+            f"{self._root}: the cache holds more than its limit of {self.limit} bytes, for all of it is in use; what is"
+            " not used any more goes after a while; --cache-size allows more"
+        )
+        self.watch_excess(self.exceeded)
+        return max(size, min(room // 4, max(_LEAST_STEP, (self.limit or 0) // _EXCESS_STEPS)))
+
+    def watch_excess(self, text: str) -> None:
+        """Let the cache shrink to its limit once that can be; *text* tells why it is exceeded, here or by a worker."""
+        if self._excess.watch():
+            self._note_text(text)
+
+    def _shrink(self) -> bool:
+        self._let_go()
+        with failures_of(self._root):
+            used = used_by(self._root)
+            excess = used - self._limit(used)
+            return excess <= 0 or self._evict(excess, unused_for_ns=int(self._excess.lately_s * 1e9)) >= excess
 
     def _room(self, used: int) -> int:
         by_disk = self._room_on_disk()
@@ -188,14 +228,9 @@ class Budget:
         return self.limit
 
     def _full(self, size: int) -> str:
-        if self._room_on_disk() < size:
-            return (
-                f"{self._root}: no room for {size} bytes more: a twentieth of the disk stays free, and nothing more can"
-                " be evicted; make room there, or let --cache-dir name another disk"
-            )
         return (
-            f"{self._root}: no room for {size} bytes more: the cache may hold {self.limit} bytes, and the rest is in"
-            " use; let --cache-size allow more"
+            f"{self._root}: no room for {size} bytes more: a twentieth of the disk stays free, and nothing more can be"
+            " evicted; make room there, or let --cache-dir name another disk"
         )
 
     def _evict(self, wanted: int, *, unused_for_ns: int = 0) -> int:

@@ -60,11 +60,17 @@ class LayerStore:
     """
 
     def __init__(
-        self, root: Path, *, boot: str = "", limit: int | None = None, tables: OpenTables | None = None
+        self,
+        root: Path,
+        *,
+        boot: str = "",
+        limit: int | None = None,
+        tables: OpenTables | None = None,
+        note: Callable[[str], None] = log.warning,
     ) -> None:
         self.root = root
         self.tables = tables or OpenTables()
-        self.budget = Budget(root, limit=limit, let_go=self.tables.close_idle)
+        self.budget = Budget(root, limit=limit, let_go=self.tables.close_idle, note=note)
         self.boot = boot or boot_id()
         self._layers = root / "layers"
         self._objects = root / "objects"

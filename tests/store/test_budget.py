@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.errors import CacheFailure, NotFound
+from regfs.errors import CacheFailure, CacheFull, NotFound
 from regfs.model.digest import Digest
 from regfs.store.blobs import BlobStore
 from regfs.store.budget import Budget
@@ -105,27 +105,51 @@ def test_an_object_of_two_layers_goes_with_the_second(tmp_path: Path) -> None:
     assert size_of(tmp_path) == 0
 
 
-def test_what_does_not_fit_is_refused_before_it_is_fetched_and_evicts_nothing(tmp_path: Path) -> None:
+def test_what_the_disk_has_no_room_for_is_refused_before_it_is_fetched_and_evicts_nothing(tmp_path: Path) -> None:
     store = LayerStore(tmp_path, limit=4 * MIB)
     layer = keep_layer(store, "layer", objects=[big(1)])
     blobs = BlobStore(tmp_path / "blobs", reserve=store.budget.reserve)
+    huge = os.statvfs(tmp_path).f_blocks * os.statvfs(tmp_path).f_frsize
 
     def chunks() -> Iterator[bytes]:
         pytest.fail("it was fetched")
         yield b""
 
-    with pytest.raises(CacheFailure, match=r"--cache-size"):
-        blobs.receive(Digest.of(b"huge"), 5 * MIB, chunks())
-    with pytest.raises(CacheFailure, match=r"--cache-size"), store.begin_layer(5 * MIB):
+    with pytest.raises(CacheFull, match=r"--cache-dir"):
+        blobs.receive(Digest.of(b"huge"), huge, chunks())
+    with pytest.raises(CacheFull, match=r"--cache-dir"), store.begin_layer(huge):
         pytest.fail("it was begun")
     assert store.is_whole(layer)
 
 
-def test_a_layer_that_proves_too_big_leaves_nothing(tmp_path: Path) -> None:
+def test_a_layer_bigger_than_the_limit_is_taken_and_told_once(tmp_path: Path) -> None:
+    notes: list[str] = []
+    store = LayerStore(tmp_path, limit=4 * MIB, note=notes.append)
+    small = keep_layer(store, "small", objects=[big(8)])
+    layer = keep_layer(store, "layer", objects=[big(number) for number in range(7)])
+    assert store.is_whole(layer)
+    assert not store.is_passed(small)
+    (note,) = notes
+    assert str(tmp_path) in note
+    assert f"limit of {4 * MIB} bytes" in note
+    assert "--cache-size" in note
+
+
+def test_what_exceeds_the_limit_goes_once_it_was_not_used_for_a_while(tmp_path: Path) -> None:
+    is_told = threading.Event()
     store = LayerStore(tmp_path, limit=4 * MIB)
-    with pytest.raises(CacheFailure, match=rf"{tmp_path}.*{4 * MIB} bytes.*--cache-size"):
-        keep_layer(store, "layer", objects=[big(number) for number in range(5)])
-    assert size_of(tmp_path) == 0
+    budget = Budget(tmp_path, limit=4 * MIB, note=lambda _: is_told.set(), lately_s=0.2)
+    layer = keep_layer(store, "layer", objects=[big(number) for number in range(7)])
+    index = store.open_index(layer)
+    budget.reserve(MIB)
+    assert is_told.is_set()
+    time.sleep(0.3)  # so long it was not touched; what is open stays all the same
+    assert store.is_whole(layer)
+    index.close()
+    end = time.monotonic() + 60
+    while store.is_passed(layer) or size_of(tmp_path) > 4 * MIB:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_blob_of_the_size_of_the_limit_takes_the_place_of_all_others(tmp_path: Path) -> None:
@@ -202,14 +226,16 @@ def test_a_merged_table_opens_though_its_writer_has_not_let_go(tmp_path: Path) -
     writer.abandon()
 
 
-def test_with_everything_in_use_nothing_more_is_taken(tmp_path: Path) -> None:
+def test_with_everything_in_use_more_is_taken_while_the_disk_has_room(tmp_path: Path) -> None:
     store = LayerStore(tmp_path, limit=4 * MIB)
     layer = keep_layer(store, "layer", objects=[big(1), big(2)])
     index = store.open_index(layer)
-    with pytest.raises(CacheFailure, match="in use; let --cache-size allow more"):
-        keep_layer(store, "more", objects=[big(3), big(4)])
+    more = keep_layer(store, "more", objects=[big(3), big(4)])
+    assert store.is_whole(layer)
+    assert store.is_whole(more)
     index.close()
-    keep_layer(store, "more", objects=[big(3), big(4)])
+    keep_layer(store, "other", objects=[big(5), big(6)])
+    assert size_of(tmp_path) <= 5 * MIB
 
 
 HOLDING = """
