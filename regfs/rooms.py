@@ -151,6 +151,7 @@ def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | 
     registry = OnDemand(lambda: _client(config, environment, stats=stats, mountpoint=mountpoint))
     if config.insecure_registries:
         registry.client()  # what is no name of a registry is to be told at the start
+    journal = Journal(stats)
     repositories = Repositories(
         registry,
         blobs=BlobStore(cache / "blobs", reserve=layers.budget.reserve),
@@ -159,6 +160,7 @@ def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | 
         stats=stats,
         tag_ttl_s=config.tag_ttl_s,
         hub=HubListing(lambda name: registry.hub_namespace(name).repositories, flights) if config.hub_listing else None,
+        note=journal.note,
     )
     stall_s = max(config.timeout_s, _LEAST_STALL_S)
     contents = Contents(layers, cache / "images", flights=flights, stats=stats, stall_s=stall_s, note=journal.note)

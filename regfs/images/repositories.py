@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from weakref import WeakSet
 
 from cachetools import LRUCache, TTLCache
 
-from regfs.errors import AccessDenied, BadContent, NotFound, RegistryTimeout, Unsupported
+from regfs.errors import AccessDenied, BadContent, NotFound, Offline, RegistryTimeout, Unsupported
 from regfs.images.answers import NAMES_KEPT, STALE_TTL_S, UNREACHABLE, Registry, is_fresh
 from regfs.images.existence import Existence
 from regfs.images.hub_listing import HubListing
@@ -30,7 +31,8 @@ log = logging.getLogger(__name__)
 class Repositories:
     """All repositories of one mount, and what they share.
 
-    *tag_ttl_s*: for how long an answer about a tag or a listing is taken as it is.
+    *tag_ttl_s*: for how long an answer about a tag or a listing is taken as it is. *note* is told in a sentence why a
+    registry's repositories are not listed: a listing shows what is known then, and has no errno to say so.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class Repositories:
         stats: Stats,
         tag_ttl_s: float,
         hub: HubListing | None = None,
+        note: Callable[[str], None] = log.info,
     ) -> None:
         self.hub = hub
+        self._note = note
         self.tag_ttl_s = tag_ttl_s
         self._sources = Sources(
             registry=registry, blobs=blobs, references=references, flights=flights, stats=stats, tag_ttl_s=tag_ttl_s
@@ -116,12 +120,14 @@ class Repositories:
             names = self._sources.registry.repositories(registry)
         except (AccessDenied, NotFound, Unsupported, BadContent) as refusal:
             # Refused, not known, or a web page: it says nothing about repositories, which open by their names.
-            log.info("%s does not list its repositories: %s", registry, refusal)
+            self._note(f"{registry} does not list its repositories, so that ls shows what was visited: {refusal}")
             with self._lock:
                 self._unlistable[registry] = True
             self.existence.no_catalog(registry)
         except UNREACHABLE as failure:
             self.existence.no_catalog(registry)
+            if not isinstance(failure, Offline):
+                self._note(f"{registry} cannot list its repositories, so that ls shows what is known: {failure}")
             with self._lock:
                 # One that takes a minute and more will do so the next time.
                 (self._unlistable if isinstance(failure, RegistryTimeout) else self._unreachable)[registry] = True

@@ -103,6 +103,7 @@ class Shown:
             stats=self.stats,
             tag_ttl_s=tag_ttl_s,
             hub=HubListing(lambda name: self._client.hub_namespace(name).repositories, flights) if hub_url else None,
+            note=self.journal.note,
         )
         self.images = Images(self.contents, platform)
         control = ControlDirectory({"version": lambda: "0\n", "errors": self.journal.text})
