@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.errors import AccessDenied, NotFound, RegfsError
+from regfs.errors import AccessDenied, NotFound, RegfsError, RepositoryUnknown
 from regfs.model.digest import Digest
 from regfs.model.manifest import Manifest, parse_manifest
 from regfs.model.names import RepositoryName
@@ -186,3 +186,16 @@ def test_a_pull_through_cache_is_one_hosts_toml_away(plain: Side, tmp_path: Path
         assert isinstance(manifest, Manifest)
         assert b"".join(client.blob(repository, manifest.layers[0])) == LAYER
         assert client.tags(repository) == ["v1"]
+
+
+def test_it_tells_by_first_pages_what_is_there(plain: Side) -> None:
+    plain.push("first/app", "v1")
+    plain.push("first/app", "v2")
+    plain.push("first-more/app", "v1")
+    registry = plain.registry.address
+    assert plain.client.first_tags(plain.repository("first/app")).names
+    for missing in ("first", "first/nope", "nope"):
+        with pytest.raises(RepositoryUnknown):
+            plain.client.first_tags(plain.repository(missing))
+    assert plain.client.repositories_after(registry, "first/").names == ["first/app"]
+    assert not any(name.startswith("nope/") for name in plain.client.repositories_after(registry, "nope/").names)

@@ -14,6 +14,8 @@ from tests.support.fault_server import Action, FaultServer, Response, Seen, chan
 from tests.support.hub import HubLike, hub_at
 from tests.support.images import BuiltImage, file, image_of, layer
 from tests.support.memory_registry import MemoryRegistry
+from tests.support.push import Pusher
+from tests.support.registry import DockerRegistry
 from tests.support.served import Served
 from tests.support.shown import Shown
 
@@ -206,6 +208,20 @@ def test_the_catalog_of_a_pull_through_cache_hides_no_name(served: Served, cache
     shown = served.show()
     assert shown.read("bitnami/redis/7/rootfs/hello") == b"hi"
     assert shown.read("library/alpine/7/rootfs/hello") == b"hi"
+
+
+def test_a_real_pull_through_cache_hides_no_name(
+    docker_registry: DockerRegistry, pusher: Pusher, tmp_path: Path
+) -> None:
+    for name in ("library/hello-world", "behind/app"):
+        pusher.image(name, "7", IMAGE)
+    (tmp_path / "proxy").mkdir()
+    with (
+        DockerRegistry(tmp_path / "proxy", proxy_of=docker_registry.url) as cache,
+        Shown(tmp_path / "cache", default_registry=cache.address) as shown,
+    ):
+        assert shown.read("behind/app/7/rootfs/hello") == b"hi"
+        assert is_there(shown, "nope")  # which it cannot tell
 
 
 def test_below_the_escape_every_name_opens_unasked(org: Served) -> None:
