@@ -197,6 +197,8 @@ class Namespace:
         return version_directory(f"{self.key}/{name}", repository, version, self.names.images)
 
     def _tag_or_component(self, repository: Repository, name: str) -> Found:
+        if repository.is_listed(name):  # the look-ups that follow a listing of tags ask not even the disk
+            return version_directory(f"{self.key}/{name}", repository, Version(name), self.names.images)
         no_repository = self.names.repositories.existence.is_no_repository(repository.name)
         if no_repository or self._just_led_below(repository, name) or self._is_listed_below(repository, name):
             return self._component(name)
