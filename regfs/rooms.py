@@ -151,7 +151,6 @@ def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | 
     registry = OnDemand(lambda: _client(config, environment, stats=stats, mountpoint=mountpoint))
     if config.insecure_registries:
         registry.client()  # what is no name of a registry is to be told at the start
-    journal = Journal(stats)
     repositories = Repositories(
         registry,
         blobs=BlobStore(cache / "blobs", reserve=layers.budget.reserve),

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regfs.errors import CacheFailure, CacheFull, OutOfThreads
-from regfs.store.eviction import evict
+from regfs.store.eviction import Unit, everything, evict
 from regfs.store.excess import LATELY_S, Excess
 from regfs.store.failures import failures_of
-from regfs.store.inventory import used_by
+from regfs.store.inventory import BLOBS, used_by
 from regfs.threads import start_thread
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ _LATELY_NS = int(LATELY_S * 1e9)
 # Beyond the limit, no writer looks more often than after this part of it.
 _EXCESS_STEPS = 16
 _LEAST_STEP = 1 << 20
+# Manifests and configs are smaller, but for few; to evict them makes no room.
+_DOCUMENT = 64 << 10
 # How old a look may be that `df` and `regfs status` are answered by.
 _FRESH_S = 10.0
 
@@ -177,7 +179,8 @@ class Budget:
             # Other writers may take what was freed for this one: then once more, as long as something goes.
             has_let_go = False
             while room < size:
-                if not self._evict(size - room + min(_SLACK, self._limit(used) // 16)):
+                wanted = size - room + min(_SLACK, self._limit(used) // 16)
+                if not self._evict(wanted, chosen=self._is_worth_evicting):
                     if has_let_go:
                         return self._exceed(size)
                     self._let_go()
@@ -233,9 +236,14 @@ class Budget:
             " evicted; make room there, or let --cache-dir name another disk"
         )
 
-    def _evict(self, wanted: int, *, unused_for_ns: int = 0) -> int:
+    def _is_worth_evicting(self, unit: Unit) -> bool:
+        """Tell whether *unit* is no document that was used lately: of an image that is just being unpacked, perhaps."""
+        is_document = unit.size < _DOCUMENT and unit.guard.path.is_relative_to(self._root / BLOBS)
+        return not (is_document and 0 <= time.time_ns() - unit.guard.used_ns < _LATELY_NS)
+
+    def _evict(self, wanted: int, *, unused_for_ns: int = 0, chosen: Callable[[Unit], bool] = everything) -> int:
         """Free *wanted* bytes or what can be freed, and what nobody owns; return the bytes freed. Raises OSError."""
-        evicted = evict(self._root, wanted=wanted, unused_for_ns=unused_for_ns)
+        evicted = evict(self._root, wanted=wanted, chosen=chosen, unused_for_ns=unused_for_ns)
         self._note(evicted.left)
         if evicted.freed:
             log.info("%d bytes of the cache were freed", evicted.freed)

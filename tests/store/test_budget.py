@@ -135,6 +135,16 @@ def test_a_layer_bigger_than_the_limit_is_taken_and_told_once(tmp_path: Path) ->
     assert "--cache-size" in note
 
 
+def test_the_documents_of_an_image_outlive_the_passing_of_its_layers(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path, limit=4 * MIB)
+    config = b"{}"
+    blobs = BlobStore(tmp_path / "blobs", reserve=store.budget.reserve)
+    blobs.receive(Digest.of(config), len(config), [config])
+    layer = keep_layer(store, "layer", objects=[big(number) for number in range(7)])
+    assert store.is_whole(layer)
+    assert blobs.load(Digest.of(config)) == config
+
+
 def test_what_exceeds_the_limit_goes_once_it_was_not_used_for_a_while(tmp_path: Path) -> None:
     is_told = threading.Event()
     store = LayerStore(tmp_path, limit=4 * MIB)
