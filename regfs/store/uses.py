@@ -161,7 +161,10 @@ class LivingUses:
         found: dict[str, tuple[int, int, int]] = {}
         with os.scandir(self._root / DIRECTORY) as entries:
             for entry in entries:
-                status = entry.stat(follow_symlinks=False)
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # its process has just ended
+                    continue
                 found[entry.name] = status.st_ino, status.st_size, status.st_mtime_ns
         for name in self._names.keys() - found.keys():
             del self._names[name]
@@ -180,7 +183,10 @@ def sweep_uses(root: Path) -> None:
 
 def _names_in(path: Path) -> frozenset[str]:
     """Return what the process of the file at *path* uses; nothing, and the file is removed, where it is dead."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return frozenset()
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

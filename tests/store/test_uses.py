@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -141,3 +143,24 @@ def test_a_file_is_either_kept_for_its_user_or_gone_before_it_is_used(tmp_path: 
         evictor.join(60)
     assert set(outcomes) <= {"gone", "kept"}
     assert "kept" in outcomes
+
+
+@pytest.mark.parametrize("is_seen", [False, True])
+def test_a_process_that_ends_while_it_is_looked_at_stops_no_eviction(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, is_seen: bool
+) -> None:
+    uses, scandir = Uses(tmp_path), os.scandir
+    uses.announce(table)
+
+    @contextmanager
+    def ending(path: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with scandir(path) as entries:
+            found = list(entries)
+        assert len(found) == 1
+        if is_seen:
+            found[0].stat(follow_symlinks=False)  # which the entry remembers
+        uses.close()
+        yield iter(found)
+
+    monkeypatch.setattr("regfs.store.uses.os.scandir", ending)
+    assert is_free(tmp_path, table)
