@@ -6,6 +6,7 @@
     young/<token>                                      what may not be on the disk yet (young.py)
     uses/<token>                                       what a process uses (uses.py)
     passes/<token>…                                    a pass under way (pass_directories.py)
+    locks/<name>                                       which pass or merge a process is at, and how far (work_locks.py)
 
 A layer is visible first and durable after: young.py says how that survives a crash. What is opened is closed again when
 the process has too much open (open_tables.py), and opened when it is asked.
