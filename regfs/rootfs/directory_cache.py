@@ -41,6 +41,8 @@ class DirectoryTable(Protocol):
 class DirectoryCache:
     """What was asked of *table*; *tables* is the bound. Methods raise what the table's do."""
 
+    __slots__ = ("__weakref__", "_asked", "_count", "_directories", "_known", "_table", "_tables", "recent")
+
     def __init__(self, table: DirectoryTable, tables: OpenTables) -> None:
         self.recent = False
         self._table = table
