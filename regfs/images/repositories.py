@@ -75,7 +75,13 @@ class Repositories:
 
         The cache is told, and with it the other daemons that share it. Nothing is asked now.
         """
+        # A thread that keeps an answer on the disk sees afterwards whether a refresh has begun; a thread that reads one
+        # from the disk, before it is expired there, keeps it in memory. So the memory is cleared before and after.
+        self._refresh_memory()
         self._sources.references.expire_all()
+        self._refresh_memory()
+
+    def _refresh_memory(self) -> None:
         with self._lock:
             self._unlistable.clear()
             self._unreachable.clear()

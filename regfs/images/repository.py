@@ -9,16 +9,14 @@ Used by images/image.py and the tree. Thread rule: any thread; each question is 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
-from cachetools import LRUCache, TTLCache
-
 from regfs.errors import BadContent, DigestMismatch, NotFound, RegistryTimeout, TooLarge
-from regfs.images.answers import NAMES_KEPT, STALE_TTL_S, UNREACHABLE, Document, Listed, Resolved, is_fresh
+from regfs.images.answers import STALE_TTL_S, UNREACHABLE, Document, Listed, Resolved, is_fresh
 from regfs.images.fetching import file_chunks, has_digest, size_of, twice_if_wrong
+from regfs.images.remembered import Remembered
 from regfs.images.short_digests import digest_beginning
 from regfs.images.sources import Sources
 from regfs.model.digest import Digest
@@ -31,8 +29,6 @@ from regfs.store.references import TagRecord
 
 log = logging.getLogger(__name__)
 
-_NEGATIVE_TTL_S = 10.0
-
 
 class Repository:
     """One repository. Made by Repositories.repository()."""
@@ -40,12 +36,7 @@ class Repository:
     def __init__(self, name: RepositoryName, sources: Sources) -> None:
         self.name = name
         self._sources = sources
-        self._lock = threading.Lock()
-        self._resolved: LRUCache[str, Resolved] = LRUCache(NAMES_KEPT)
-        self._missing: TTLCache[str, str] = TTLCache(NAMES_KEPT, min(_NEGATIVE_TTL_S, sources.tag_ttl_s))
-        self._lacking: TTLCache[Digest, bool] = TTLCache(NAMES_KEPT, _NEGATIVE_TTL_S)  # manifests, says the registry
-        self._listed: Listed | None = None
-        self._refreshes = 0
+        self._remembered = Remembered(sources.tag_ttl_s)
 
     def tags(self) -> tuple[str, ...]:
         """Return the tags: one listing, whatever their number. Blocks on the network where it is older than the TTL.
@@ -54,7 +45,7 @@ class Repository:
         """
         listed = self._known_listing()
         if listed is None:
-            self._raise_missing("")
+            self._remembered.raise_missing("")
             listed = self._sources.flights.run(("tags", self.name), self._fetch_tags)
         return listed.names
 
@@ -107,14 +98,15 @@ class Repository:
 
         Raises NotFound, AccessDenied; with the registry unreachable the last known answer serves, or that is raised.
         """
-        with self._lock:
-            resolved = self._resolved.get(tag)
-        if resolved and resolved.valid_s > 0:
+        resolved = self._remembered.resolved(tag)
+        if resolved is not None:
             return resolved
+        refreshes = self.refreshes
         record = self._sources.references.tag(self.name, tag)
         if record and is_fresh(record, self._sources.tag_ttl_s):
-            return self._remember(tag, record, self._sources.tag_ttl_s - (time.time() - record.checked))
-        self._raise_missing(tag)
+            left_s = self._sources.tag_ttl_s - (time.time() - record.checked)
+            return self._remembered.keep_resolved(tag, record, left_s, refreshes)
+        self._remembered.raise_missing(tag)
         try:
             return self._sources.flights.run(("tag", self.name, tag), lambda: self._fetch_tag(tag))
         except RegistryTimeout as reason:  # the caller's time is over, while the registry is still being asked
@@ -122,22 +114,20 @@ class Repository:
 
     def refresh(self) -> None:
         """Take no answer about tags for fresh that came before now; those of the disk are the caller's."""
-        with self._lock:
-            self._refreshes += 1
-            for known in (self._resolved, self._missing, self._lacking):
-                known.clear()
-        self._listed = None
+        self._remembered.refresh()
 
     @property
     def refreshes(self) -> int:
         """How often refresh() was called: for learn_tags()."""
-        return self._refreshes
+        return self._remembered.refreshes
 
-    def learn_tags(self, names: list[str], refreshes: int) -> None:
-        """Keep *names*, all tags, which an answer to another question had; *refreshes* as of before it was asked."""
-        if self._refreshes == refreshes:  # else the answer is from before what the refresh is for
-            self._sources.references.keep_listing(self.name.registry, self.name.path, names)
-            self._remember_listing(tuple(names), self._sources.tag_ttl_s)
+    def learn_tags(self, names: list[str], refreshes: int) -> Listed:
+        """Keep *names*, all tags, as the registry listed them. *refreshes* is the count from before it was asked."""
+        references = self._sources.references
+        references.keep_listing(self.name.registry, self.name.path, names)
+        if self.refreshes != refreshes:  # the registry may have been asked before what the refresh is for
+            references.expire_listing(self.name.registry, self.name.path)
+        return self._remembered.keep_listed(tuple(names), self._sources.tag_ttl_s, refreshes)
 
     def document(self, digest: Digest, media_type: str = "") -> Document:
         """Return a manifest or index by digest, from the store or the registry.
@@ -153,7 +143,7 @@ class Repository:
         if content is not None:
             self._sources.stats.count("cache.hits")
             return Document(digest, content, known_type)
-        self._raise_missing(str(digest))
+        self._remembered.raise_missing(str(digest))
         document = self._sources.flights.run(("manifest", self.name, digest), lambda: self._fetch_document(digest))
         return document._replace(media_type=known_type or document.media_type)
 
@@ -208,36 +198,29 @@ class Repository:
         return None if size is None or size > at_most else self._sources.blobs.load(digest)
 
     def _known_listing(self) -> Listed | None:
-        listed = self._listed
-        if listed is not None and time.monotonic() < listed.expires:
+        listed = self._remembered.listed()
+        if listed is not None:
             return listed
+        refreshes = self.refreshes
         record = self._sources.references.listing(self.name.registry, self.name.path)
         if record is None or not is_fresh(record, self._sources.tag_ttl_s):
             return None
-        return self._remember_listing(record.names, self._sources.tag_ttl_s - (time.time() - record.checked))
-
-    def _remember_listing(self, names: tuple[str, ...], valid_s: float) -> Listed:
-        expires = time.monotonic() + min(valid_s, self._sources.tag_ttl_s)
-        listed = self._listed = Listed(names, frozenset(names), expires)
-        return listed
+        valid_s = self._sources.tag_ttl_s - (time.time() - record.checked)
+        return self._remembered.keep_listed(record.names, valid_s, refreshes)
 
     # What runs inside a flight.
 
     def _fetch_tags(self) -> Listed:
-        references, refreshes = self._sources.references, self._refreshes
+        references, refreshes = self._sources.references, self.refreshes
         try:
             names = self._sources.registry.tags(self.name)
         except NotFound as missing:
             references.drop_listing(self.name.registry, self.name.path)
-            self._note_missing("", missing)
+            self._remembered.note_missing("", missing)
             raise
         except UNREACHABLE as reason:
             return self._last_known_tags(reason)
-        references.keep_listing(self.name.registry, self.name.path, names)
-        if self._refreshes != refreshes:  # the registry may have been asked before what the refresh is for
-            references.expire_listing(self.name.registry, self.name.path)
-            return self._remember_listing(tuple(names), 0.0)
-        return self._remember_listing(tuple(names), self._sources.tag_ttl_s)
+        return self.learn_tags(names, refreshes)
 
     def _last_known_tags(self, reason: Exception) -> Listed:
         listing = self._sources.references.listing(self.name.registry, self.name.path)
@@ -246,32 +229,30 @@ class Repository:
             raise reason
         log.info("%s: the last known tags are listed: %s", self.name, reason)
         self._sources.stats.count("registry.stale_answers")
-        return self._remember_listing(names, STALE_TTL_S)
+        return self._remembered.keep_listed(names, STALE_TTL_S, self.refreshes)
 
     def _fetch_tag(self, tag: str) -> Resolved:
-        references, refreshes = self._sources.references, self._refreshes
+        references, refreshes = self._sources.references, self.refreshes
         try:
             descriptor = self._confirmed(tag, self._sources.registry.resolve(self.name, tag))
         except NotFound as missing:
             references.drop_tag(self.name, tag)
-            with self._lock:
-                self._resolved.pop(tag, None)
-            self._note_missing(tag, missing)
+            self._remembered.drop_resolved(tag)
+            self._remembered.note_missing(tag, missing)
             self._doubt_listing(tag)
             raise
         except UNREACHABLE as reason:
             return self._last_known(tag, reason)
-        is_fresh_now = self._refreshes == refreshes  # else it may have been asked before what the refresh is for
-        checked = time.time() if is_fresh_now else 0.0
-        record = TagRecord(descriptor.digest, descriptor.media_type, descriptor.size, checked)
+        record = TagRecord(descriptor.digest, descriptor.media_type, descriptor.size, time.time())
         references.keep_tag(self.name, tag, record)
-        return self._remember(tag, record, self._sources.tag_ttl_s if is_fresh_now else 0.0)
+        if self.refreshes != refreshes:  # the registry may have been asked before what the refresh is for
+            references.keep_tag(self.name, tag, record._replace(checked=0.0))
+        return self._remembered.keep_resolved(tag, record, self._sources.tag_ttl_s, refreshes)
 
     def _confirmed(self, tag: str, said: Descriptor) -> Descriptor:
         """Return what *tag* names: by its bytes, where the registry lacks what it *said* (a HEAD that is wrong)."""
-        with self._lock:
-            if said.digest not in self._lacking:
-                return said
+        if not self._remembered.lacks(said.digest):
+            return said
         fetched = self._sources.registry.manifest(self.name, tag)
         return Descriptor(fetched.content_type, fetched.digest, len(fetched.content))
 
@@ -281,27 +262,20 @@ class Repository:
             raise reason
         log.info("%s:%s is shown as it was last known: %s", self.name, tag, reason)
         self._sources.stats.count("registry.stale_answers")
-        return self._remember(tag, record, STALE_TTL_S)
+        return self._remembered.keep_resolved(tag, record, STALE_TTL_S, self.refreshes)
 
     def _doubt_listing(self, tag: str) -> None:
         """Ask for the listing again, should it name *tag*, which the registry says it does not have."""
         listed = self._known_listing()
         if listed is not None and tag in listed.members:
-            self._listed = None
+            self._remembered.drop_listed()
             self._sources.references.expire_listing(self.name.registry, self.name.path)
-
-    def _remember(self, tag: str, record: TagRecord, valid_s: float) -> Resolved:
-        expires = time.monotonic() + min(valid_s, self._sources.tag_ttl_s)
-        resolved = Resolved(record.digest, record.media_type, record.size, expires)
-        with self._lock:
-            self._resolved[tag] = resolved
-        return resolved
 
     def _fetch_document(self, digest: Digest) -> Document:
         try:
             fetched = self._sources.registry.manifest(self.name, digest)
         except NotFound as missing:
-            self._note_missing(str(digest), missing)
+            self._remembered.note_missing(str(digest), missing)
             self._doubt_tags(digest)
             raise
         self._sources.blobs.keep(fetched.digest, fetched.content)
@@ -311,10 +285,7 @@ class Repository:
 
     def _doubt_tags(self, digest: Digest) -> None:
         """Resolve the tags again that were thought to point to *digest*, which the registry says it does not have."""
-        with self._lock:
-            self._lacking[digest] = True
-            for tag in [tag for tag, resolved in self._resolved.items() if resolved.digest == digest]:
-                del self._resolved[tag]
+        self._remembered.note_lacking(digest)
         self._sources.references.expire_tags(self.name, digest)
 
     def _fetch_small_blob(self, descriptor: Descriptor) -> bytes:
@@ -337,15 +308,3 @@ class Repository:
         except NotFound as missing:
             # The name that was looked up is there: a manifest says so. What is missing are its bytes.
             raise BadContent(f"the registry lacks what a manifest of it names: {missing}") from missing
-
-    # Names that are known to be missing: asked again only after some seconds, so that a probe is one request.
-
-    def _note_missing(self, name: str, error: NotFound) -> None:
-        with self._lock:
-            self._missing[name] = str(error)
-
-    def _raise_missing(self, name: str) -> None:
-        with self._lock:
-            reason = self._missing.get(name)
-        if reason is not None:
-            raise NotFound(reason)

@@ -3,7 +3,8 @@
     STORE         at once, by the thread that answers requests: bytes into the page cache of a node that nobody reads
     INVAL_INODE   at once: attributes of a node; the kernel waits for nobody for that
     INVAL_ENTRY   soon, by a thread of its own: the kernel may have to wait for a lock whose owner waits for an answer
-                  of ours, so no thread that answers requests may write one
+                  of ours, so no thread that answers requests may write one; and again after a second: an answer that
+                  was decided before the first notice and written after it would undo it
 
 Thread rule: any thread. Source: the kernel's fs/fuse/dev.c (fuse_notify) for what each of them locks.
 """
@@ -14,6 +15,8 @@ import errno
 import logging
 import os
 import queue
+import time
+from collections.abc import Callable, Iterable
 
 from regfs.mount import kernel_abi as abi
 from regfs.threads import start_thread
@@ -22,6 +25,12 @@ log = logging.getLogger(__name__)
 
 # The kernel does not know the node or the name (any more): then it has nothing to forget. Or the connection is gone.
 _NOTHING_TO_FORGET = (errno.ENOENT, *abi.GONE)
+# An answer is written within milliseconds after it was decided, unless the machine stands still.
+_AGAIN_S = 1.0
+
+
+Entries = Callable[[], Iterable[tuple[int, bytes]]]
+"""Returns the names that are to be looked up again: the node of their directory, and the name in it."""
 
 
 class KernelNotices:
@@ -29,7 +38,7 @@ class KernelNotices:
 
     def __init__(self) -> None:
         self._descriptor = -1
-        self._later: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._later: queue.SimpleQueue[Entries | None] = queue.SimpleQueue()
         self.expires_entries = False
         """Whether the kernel can look a name up again without taking it from those who are inside (Linux 6.2)."""
 
@@ -63,14 +72,28 @@ class KernelNotices:
         except OSError as error:
             log.debug("NOTIFY_INVAL_INODE: %s", error.strerror)
 
-    def expire_entry(self, parent: int, name: bytes) -> None:
-        """Let the kernel look *name* in *parent* up again, soon; who is inside stays there. Never blocks."""
-        self._later.put(abi.pack_expire_entry(parent, name))
+    def expire_entries(self, entries: Entries) -> None:
+        """Let the kernel look these names up again, soon. Processes inside stay there. Never blocks."""
+        self._later.put(entries)
 
     def _write_later(self) -> None:
-        while (notice := self._later.get()) is not None:
+        again: tuple[float, Entries] | None = None
+        while True:
             try:
-                os.write(self._descriptor, notice)
+                entries = self._later.get(timeout=None if again is None else max(0.0, again[0] - time.monotonic()))
+                if entries is None:
+                    return
+                again = time.monotonic() + _AGAIN_S, entries
+            except queue.Empty:
+                if again is None:
+                    continue
+                entries, again = again[1], None
+            self._write(entries)
+
+    def _write(self, entries: Entries) -> None:
+        for parent, name in entries():
+            try:
+                os.write(self._descriptor, abi.pack_expire_entry(parent, name))
             except OSError as error:
                 if error.errno not in _NOTHING_TO_FORGET:
                     log.warning("a notice was refused: %s", error.strerror)

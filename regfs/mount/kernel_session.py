@@ -175,8 +175,7 @@ class KernelSession:
         there they hold until their time is over.
         """
         if self._notices.expires_entries:
-            for parent, name in self._tree.changing_entries():
-                self._notices.expire_entry(parent, name)
+            self._notices.expire_entries(self._tree.changing_entries)
 
     def _stop_by_force(self) -> None:
         """End a session whose mount is busy; where its connection cannot be aborted, by serving it no more."""

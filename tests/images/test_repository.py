@@ -41,7 +41,7 @@ def test_answers_about_tags_are_bounded_in_memory_and_known_beyond_it(served: Se
     for number in range(1030):
         app.resolve(f"t{number}")
     asked = len(served.server.seen)
-    assert len(app._resolved) <= 1024
+    assert len(app._remembered._resolved) <= 1024
     assert app.resolve("t0").digest == IMAGE.digest
     assert len(served.server.seen) == asked
 
@@ -105,6 +105,30 @@ def test_what_was_asked_before_a_refresh_and_answered_after_it_is_asked_for_agai
             else:
                 assert app.tags() == ("1",)
         assert len(answers) == 2, name
+
+
+@pytest.mark.parametrize("question", ["tag", "listing"])
+def test_what_was_read_from_the_cache_before_a_refresh_is_asked_for_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    push(served, "1")
+    before = served.show().repositories.repository(RepositoryName(served.server.address, "app"))
+    assert (before.tags(), before.resolve("1").digest) == (("1",), IMAGE.digest)
+    repositories = served.show(tag_ttl_s=3600.0).repositories
+    app = repositories.repository(RepositoryName(served.server.address, "app"))
+    read = getattr(References, question)
+
+    def read_before_a_refresh(*arguments: object) -> object:
+        record = read(*arguments)
+        monkeypatch.undo()
+        repositories.refresh()
+        return record
+
+    monkeypatch.setattr(References, question, read_before_a_refresh)
+    asked = len(served.server.paths("app"))
+    for _ in range(2):
+        assert app.resolve("1").digest == IMAGE.digest if question == "tag" else app.tags() == ("1",)
+    assert len(served.server.paths("app")) == asked + 1
 
 
 def test_two_mounts_on_one_cache_ask_once_for_a_tag(served: Served) -> None:

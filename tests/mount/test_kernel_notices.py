@@ -1,0 +1,27 @@
+"""What the kernel is told unasked, read from the other end of a pipe."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from regfs.mount import kernel_abi as abi
+from regfs.mount import kernel_notices
+from regfs.mount.kernel_notices import KernelNotices
+
+
+def test_a_name_that_was_answered_while_a_refresh_was_told_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_notices, "_AGAIN_S", 0.01)
+    known = iter([[(1, b"one")], [(1, b"two")]])
+    reader, writer = os.pipe()
+    notices = KernelNotices()
+    notices.connect(writer)
+    try:
+        notices.expire_entries(lambda: next(known))
+        assert os.read(reader, 1 << 16) == abi.pack_expire_entry(1, b"one")
+        assert os.read(reader, 1 << 16) == abi.pack_expire_entry(1, b"two")
+    finally:
+        notices.close()
+        os.close(reader)
+        os.close(writer)
