@@ -186,7 +186,14 @@ class Repository:
         """Yield the blob's raw bytes as they come, from the store where it is there; the caller verifies them."""
         path = self._sources.blobs.path(descriptor.digest)
         if size_of(path) == descriptor.size:
-            if has_digest(path, descriptor.digest):
+            try:
+                is_right = has_digest(path, descriptor.digest)
+            except OSError as error:  # evicted meanwhile, or one I/O error: it says nothing about the bytes
+                log.warning(
+                    "the cached copy of %s cannot be read (%s); it is fetched", descriptor.digest, error.strerror
+                )
+                return self._chunks(descriptor)
+            if is_right:
                 return file_chunks(path)
             log.warning("the cached copy of %s is damaged and was dropped", descriptor.digest)
             self._sources.blobs.drop(descriptor.digest)

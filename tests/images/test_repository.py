@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 
 import pytest
 
 from regfs.errors import BadContent, MustWait, NotFound, RegistryTimeout, RegistryUnavailable
+from regfs.images import repository
 from regfs.images.repositories import Repositories
 from regfs.images.repository import Repository
 from regfs.model import media_types
@@ -264,3 +267,19 @@ def test_a_repository_that_a_refused_one_hides_behind_is_not_said_to_exist(
     repositories.ask_for_catalog(served.server.address)
     assert repositories.components_below(served.server.address, "") == {"app"}
     assert len(served.server.paths("_catalog")) == 1
+
+
+def test_a_cached_blob_that_cannot_be_read_once_is_fetched_and_stays(
+    served: Served, app: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(served, "1")
+    layer_descriptor = Descriptor(
+        "application/vnd.oci.image.layer.v1.tar+gzip", IMAGE.layers[0].digest, len(IMAGE.layers[0].blob)
+    )
+    path = app.blob_file(layer_descriptor)
+
+    def fails(*_arguments: object) -> bool:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(repository, "has_digest", fails)
+    assert b"".join(app.blob_chunks(descriptor)) == path.read_bytes() == built.blob
