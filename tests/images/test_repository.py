@@ -273,10 +273,9 @@ def test_a_cached_blob_that_cannot_be_read_once_is_fetched_and_stays(
     served: Served, app: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(served, "1")
-    layer_descriptor = Descriptor(
-        "application/vnd.oci.image.layer.v1.tar+gzip", IMAGE.layers[0].digest, len(IMAGE.layers[0].blob)
-    )
-    path = app.blob_file(layer_descriptor)
+    built = IMAGE.layers[0]
+    descriptor = Descriptor(built.media_type, built.digest, len(built.blob))
+    path = app.blob_file(descriptor)
 
     def fails(*_arguments: object) -> bool:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
