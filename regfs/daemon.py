@@ -101,6 +101,7 @@ def describe(config: Config, rooms: Rooms, place: LogPlace) -> SelfDescription:
         driver = "kernel" if sys.platform == "linux" else "fusepy"
     return SelfDescription(
         driver=driver,
+        names_valid_s=min(config.tag_ttl_s, _FUSEPY_VALID_S) if driver == "fusepy" else 0.0,
         platform=str(config.platform or host_platform()),
         log="stderr" if place.kind == "stderr" else place.name,
         cache=rooms.cache,
@@ -131,7 +132,7 @@ def make_session(config: Config, rooms: Rooms, described: SelfDescription) -> Se
         rooms.stats,
         errors=rooms.journal.record,
         timeout_s=config.timeout_s,
-        valid_s=min(config.tag_ttl_s, _FUSEPY_VALID_S),
+        valid_s=described.names_valid_s,
     )
     return session
 

@@ -1,4 +1,4 @@
-"""`regfs refresh`: lets daemons ask for tags and listings again, and waits until they have begun to.
+"""`regfs refresh`: lets daemons ask for tags and listings again, and waits until each look-up sees the new ones.
 
 A daemon is told by SIGHUP. Its process id is its own word in `.regfs/daemon.json`, and a process id may have become
 another process's by the time the signal is sent: so the process is held by a descriptor (pidfd_open(2)) and its daemon
@@ -24,6 +24,7 @@ from regfs.status import ALIVE, OF_ANOTHER_USER, choose, state_of
 
 _DONE_WITHIN_S = 10.0
 _LOOK_EVERY_S = 0.05
+_LAST_NAMES_S = 5.0  # longer than any daemon lets the kernel trust a name by itself
 
 
 class Refreshed(NamedTuple):
@@ -108,7 +109,7 @@ def _signal(daemons: Sequence[_Daemon]) -> None:
 
 
 def _wait(daemons: Sequence[_Daemon]) -> None:
-    """Wait until the *daemons* have refreshed, as they say."""
+    """Wait until the *daemons* have refreshed, as they say, and the kernel trusts no name from before."""
     end = time.monotonic() + _DONE_WITHIN_S
     waiting = list(daemons)
     while waiting and time.monotonic() < end:
@@ -119,6 +120,8 @@ def _wait(daemons: Sequence[_Daemon]) -> None:
         daemon.failure = RegistryTimeout(
             f"{daemon.mounted.mountpoint}: its daemon was told, and has not refreshed within {_DONE_WITHIN_S:g} s"
         )
+    done = [cast(float, daemon.said.get("names_valid_s", 0)) for daemon in daemons if daemon.failure is None]
+    time.sleep(min(max(done, default=0), _LAST_NAMES_S))
 
 
 def _is_done(daemon: _Daemon, answer: Answer) -> bool:

@@ -31,6 +31,8 @@ def pid_namespace() -> str:
 class SelfDescription:
     """One daemon. *log* is where the log goes; *standing* tells how full the cache is.
 
+    *names_valid_s* is for how long the kernel goes on trusting names after a refresh: fusepy cannot take them back.
+
     A reader is never kept waiting: *standing* is None until a first look at the disk has ended.
     """
 
@@ -39,6 +41,7 @@ class SelfDescription:
     log: str
     cache: Path
     standing: Callable[[], Standing | None]
+    names_valid_s: float = 0.0
     started: float = field(default_factory=time.time)
     refreshes_begun: int = 0
     refreshes_done: int = 0
@@ -57,6 +60,7 @@ class SelfDescription:
             "platform": self.platform,
             "log": self.log,
             "cache": cache,
+            "names_valid_s": self.names_valid_s,
             "refreshes_begun": self.refreshes_begun,
             "refreshes_done": self.refreshes_done,
         }
