@@ -23,7 +23,7 @@ from regfs.errors import (
 )
 from regfs.model.digest import Digest
 from regfs.mount import mountpoint as mountpoints
-from regfs.status import choose
+from regfs.status import KIND, choose
 from regfs.tree.repository import path_by_digest
 from regfs.verbs import read_reference
 
@@ -46,7 +46,8 @@ def image_path(image: str, mount: str | None) -> Path:
     InvalidName, InvalidOption, MountFailure, and what the mount says of the image.
     """
     mounted = _mount_for(image, mount)
-    reference = read_reference(image, mounted.source, [mounted])
+    places = [place for place in mountpoints.mounts() if place.device == mounted.device]  # its bind mounts too
+    reference = read_reference(image, mounted.source, places)
     repository = reference.repository
     directory = Path(mounted.mountpoint, repository.registry, repository.path)
     short = reference.short_digest
@@ -62,11 +63,10 @@ def image_path(image: str, mount: str | None) -> Path:
 def _mount_for(image: str, mount: str | None) -> mountpoints.Mounted:
     if mount is not None:
         return choose([mount])[0]
-    there = choose([])
-    around = mountpoints.inside(image, {mounted.mountpoint: mounted for mounted in there})
+    around = mountpoints.inside(image, {place.mountpoint for place in mountpoints.mounts() if place.kind == KIND})
     if around is not None:
         return choose([around.mountpoint])[0]
-    own = [mounted for mounted in there if mounted.user_id in (None, os.geteuid())]
+    own = [mounted for mounted in choose([]) if mounted.user_id in (None, os.geteuid())]
     if not own:
         raise MountFailure("no regfs of yours is mounted; regfs MOUNTPOINT mounts one")
     if len(own) > 1:

@@ -128,16 +128,28 @@ def find(wanted: Sequence[str]) -> list[Status]:
 
 
 def choose(wanted: Sequence[str]) -> list[mountpoints.Mounted]:
-    """Return the mounts of regfs on, or around, the paths *wanted*, or all. Asks no mount; raises MountFailure."""
+    """Return the mounts of regfs on, or around, the paths *wanted*, or all. Asks no mount; raises MountFailure.
+
+    A bind mount of one is the same mount once more: not listed, and where it shows a part (a rootfs in a container)
+    the whole mount is meant, for only that has `.regfs`.
+    """
     there = {mounted.mountpoint: mounted for mounted in mountpoints.mounts() if mounted.kind == KIND}
+    whole: dict[str, mountpoints.Mounted] = {}
+    for mounted in there.values():
+        if mounted.is_whole:
+            whole.setdefault(mounted.device, mounted)
     if not wanted:
-        return list(there.values())
+        return list(whole.values())
     chosen = {}
     for path in wanted:
         inside = mountpoints.inside(path, there)
         if inside is None:
             raise MountFailure(f"no regfs is mounted on {os.path.abspath(path)}")
-        chosen[inside.mountpoint] = there[inside.mountpoint]
+        mounted = there[inside.mountpoint]
+        if not mounted.is_whole and mounted.device not in whole:
+            raise MountFailure(f"{inside.mountpoint} shows a part of a regfs, which is mounted nowhere here as a whole")
+        found = mounted if mounted.is_whole else whole[mounted.device]
+        chosen[found.mountpoint] = found
     return list(chosen.values())
 
 

@@ -112,13 +112,14 @@ def read_reference(text: str, default_registry: str, mounts: Sequence[mountpoint
     """
     points = {mounted.mountpoint: mounted for mounted in mounts if mounted.kind == "fuse.regfs"}
     inside = mountpoints.inside(text, points)
-    if not text.startswith(("/", "./", "../")):
+    if text not in (".", "..") and not text.startswith(("/", "./", "../")):
         here = mountpoints.inside(".", points)
         if inside is None or (here is not None and here.mountpoint == inside.mountpoint):
             return parse_reference(text, default_registry=default_registry)
     if inside is None:
         raise InvalidOption(f"{text} is neither an image nor in a mount of regfs")
-    names = inside.path.removesuffix("/rootfs").split("/")
+    shown = points[inside.mountpoint].root.strip("/")  # of a bind mount: where in the mount it leads
+    names = "/".join(filter(None, [shown, inside.path])).removesuffix("/rootfs").split("/")
     *repository, last = [name for name in names if name != ESCAPE]
     is_pasted = (":" in last or "@" in last[1:]) and not _DIGEST_RE.fullmatch(last)
     if not repository and not is_pasted:

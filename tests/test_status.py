@@ -43,6 +43,25 @@ def test_without_an_argument_all_mounts_are_shown(mounted: Mounted) -> None:
     assert done.stdout.startswith(f"{mounted.path}: docker.io, alive")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a mount namespace")
+def test_a_bind_mount_of_a_part_of_a_mount_is_no_broken_mount(mounted: Mounted, tmp_path: Path) -> None:
+    """`regfs status` once ended with 1, "it has no .regfs/version", as soon as a rootfs was bound somewhere."""
+    part, again = tmp_path / "part", tmp_path / "again"
+    for bound in (part, again):
+        bound.mkdir()
+    bind = f"mount --bind {mounted.path}/library {part}; mount --bind {mounted.path} {again}; "
+    regfs = " ".join(regfs_command())
+    for command in ("status", f"status {part}"):
+        done = mounted.run(*alone_with(mounted), "sh", "-c", f"{bind}exec {regfs} {command}")
+        heads = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
+        assert heads == [f"{mounted.path}: docker.io, alive, regfs {VERSION}"], command
+    done = mounted.run(*alone_with(mounted), "sh", "-c", f"{bind}exec {regfs} refresh")
+    assert done.stdout == f"{mounted.path}: tags and listings will be asked for again\n"
+    hidden = f"{bind}umount --lazy {again}; umount --lazy {mounted.path}; exec {regfs} status {part}"
+    done = mounted.run(*alone_with(mounted), "sh", "-c", hidden, check=False)
+    assert (done.returncode, f"{part} shows a part of a regfs" in done.stderr) == (1, True)
+
+
 def test_programs_get_json(mounted: Mounted) -> None:
     (told,) = json.loads(mounted.run(*regfs_command(), "status", "--format", "json", mounted.path).stdout)
     assert (told["mountpoint"], told["state"], told["fetching"]) == (str(mounted.path), "alive", [])

@@ -39,6 +39,15 @@ def test_an_image_is_named_by_reference_or_by_its_path_in_a_mount(text: str, ref
     assert str(read_reference(text, "docker.io", MOUNTS)) == reference
 
 
+@pytest.mark.parametrize("text", ["/srv/app", "/srv/app/rootfs", "/srv/root"])
+def test_a_bind_mount_of_an_image_is_that_image(text: str) -> None:
+    bound = [
+        Mounted("/srv/app", "0:50", "fuse.regfs", "ghcr.io", root="/owner/app/v1"),
+        Mounted("/srv/root", "0:50", "fuse.regfs", "ghcr.io", root="/owner/app/v1/rootfs"),
+    ]
+    assert str(read_reference(text, "docker.io", [*MOUNTS, *bound])) == "ghcr.io/owner/app:v1"
+
+
 @pytest.mark.parametrize("text", ["/home/ann/debian", "./debian", "/mnt/reg", "/mnt/reg/owner"])
 def test_a_path_elsewhere_is_no_image(text: str) -> None:
     with pytest.raises(InvalidOption):

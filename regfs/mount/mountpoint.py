@@ -40,7 +40,8 @@ _DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
 class Mounted(NamedTuple):
     """One line of /proc/self/mountinfo. *device* is "major:minor", the minor being the FUSE connection's number.
 
-    *user_id* is the user who mounted a FUSE file system; None where that is not told, or for another kind.
+    *user_id* is the user who mounted a FUSE file system; None where that is not told, or for another kind. *root* is
+    the directory of the file system that is shown there: "/", or what a bind mount of a part shows.
     """
 
     mountpoint: str
@@ -48,6 +49,12 @@ class Mounted(NamedTuple):
     kind: str
     source: str
     user_id: int | None = None
+    root: str = "/"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the file system is shown: `.regfs` is there then."""
+        return self.root == "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,7 @@ def mounts() -> list[Mounted]:
                 _text(kind_source[0]),
                 _text(kind_source[1]),
                 int(user[1]) if user is not None else None,
+                _text(fields[3]),
             )
         )
     return found

@@ -87,6 +87,17 @@ def test_the_only_mount_need_not_be_named(mount: Mounted) -> None:
     assert Path(done.stdout.strip()).is_relative_to(mount.path)
 
 
+@needs_root
+def test_a_bind_mount_of_an_image_leads_to_its_path(mount: Mounted, tmp_path: Path) -> None:
+    (bound := tmp_path / "bound").mkdir()
+    command = f"mount --bind {mount.path}/demo/real/v2/rootfs {bound}; cd {bound}; "
+    regfs = shlex.join([*mount.regfs, "path"])
+    own_namespace = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+    for place in (bound, ".", f"--mount {mount.path} {bound}"):
+        done = mount.run(*own_namespace, f"{command}exec {regfs} {place}")
+        assert Path(done.stdout.strip()) == path_of(mount, "demo/real:v2")
+
+
 def test_the_path_is_that_of_the_newest_image_also_while_an_older_one_is_in_use(
     mount_regfs: MountRegfs, served: Served
 ) -> None:
