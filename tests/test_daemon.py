@@ -109,17 +109,19 @@ def start(mount: Mounted) -> subprocess.CompletedProcess[str]:
         mount.unmount()
 
 
+@pytest.mark.timing
 def test_a_registry_that_is_not_there_is_told_at_mount_and_in_errors(mount_regfs: MountRegfs, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-    mount = Mounted(tmp_path, options=["--default-registry", address])
-    done = mount.run(*mount.command)
-    try:
-        assert done.stdout == f"{address} is mounted at {mount.path}\n"
-        assert done.stderr == f"regfs: note: {address} does not answer: Connection refused\n"
-        wait_until(lambda: "Connection refused" in mount.errors())
-    finally:
-        mount.unmount()
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))  # keeps the port from others, and refuses connections
+        address = f"127.0.0.1:{unheard.getsockname()[1]}"
+        mount = Mounted(tmp_path, options=["--default-registry", address])
+        done = mount.run(*mount.command)
+        try:
+            assert done.stdout == f"{address} is mounted at {mount.path}\n"
+            assert done.stderr == f"regfs: note: {address} does not answer: Connection refused\n"
+            wait_until(lambda: "Connection refused" in mount.errors())
+        finally:
+            mount.unmount()
 
 
 def test_a_name_that_cannot_be_resolved_is_told_at_mount(tmp_path: Path, needs_fuse: None) -> None:

@@ -5,6 +5,7 @@ Reads the database beside the daemons that write it, and creates none. Thread ru
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -36,7 +37,7 @@ def named_digests(path: Path) -> Iterator[NamedDigest]:
     if not path.exists():
         return
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
+        with closing(sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro", uri=True)) as database:
             rows = database.execute(_ALL).fetchall()
     except sqlite3.Error as error:
         raise cache_failure(path, OSError(0, str(error))) from error
