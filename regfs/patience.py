@@ -29,14 +29,16 @@ class Patience:
     """May wait until *deadline* (monotonic seconds; None: for ever), unless cancelled before.
 
     `may_wait` False means that any wait at all raises MustWait. `stalled_since` (monotonic seconds) is for work that
-    moves much content: when it made progress last. Others that wait for it go by that.
+    moves much content: when it made progress last. Others that wait for it go by that. `active_since` is when the
+    thread began to work by itself: such work sees no deadline. None while it waits here, and so sees one.
     """
 
-    __slots__ = ("_changed", "cancelled", "deadline", "may_wait", "stalled_since", "timeout_s")
+    __slots__ = ("_changed", "active_since", "cancelled", "deadline", "may_wait", "stalled_since", "timeout_s")
 
     def __init__(self, timeout_s: float | None = None, *, may_wait: bool = True) -> None:
         self.timeout_s = timeout_s
         self.stalled_since = time.monotonic()
+        self.active_since: float | None = self.stalled_since
         self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self.may_wait = may_wait
         self.cancelled = False
@@ -115,7 +117,11 @@ class Patience:
 
     def _pause(self, seconds: float) -> None:
         """Wait up to *seconds* for a change; may return early. For a driver that must look for interrupts itself."""
-        self._changed.wait(seconds)
+        self.active_since = None
+        try:
+            self._changed.wait(seconds)
+        finally:
+            self.active_since = time.monotonic()
 
     def _wake(self, _future: Future[T]) -> None:
         with self._changed:

@@ -81,6 +81,14 @@ class Opcode(IntEnum):
     COPY_FILE_RANGE_64 = 53
 
 
+def name_of(opcode: int) -> str:
+    """Return what a request is called in messages."""
+    try:
+        return Opcode(opcode).name
+    except ValueError:
+        return f"request {opcode}"
+
+
 WRITING = frozenset({
     Opcode.SETATTR, Opcode.SYMLINK, Opcode.MKNOD, Opcode.MKDIR, Opcode.UNLINK, Opcode.RMDIR, Opcode.RENAME,
     Opcode.LINK, Opcode.WRITE, Opcode.SETXATTR, Opcode.REMOVEXATTR, Opcode.CREATE, Opcode.FALLOCATE, Opcode.RENAME2,

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 Answer = Callable[[int, int, int, bytes], None]
 """Called with opcode, unique, node and body."""
+_Request = tuple[int, int, int, bytes]
 
 # Requests are small, for nothing is ever written; a longer buffer lets one BATCH_FORGET name more nodes.
 _BUFFER_SIZE = 64 * 1024
@@ -47,16 +48,24 @@ class RequestLoop:
         self._answer = answer
         self._go_ahead = go_ahead
         self._bug = bug
-        self._postponed: deque[tuple[int, int, int, bytes]] = deque()
+        self._postponed: deque[_Request] = deque()
+        self.doing: _Request | object | None = None
+        """The request that is being answered, or a mark of its own for each piece of other work; None in between."""
+        self.has_successor = False
+        """Whether another thread reads by now: then run() returns once it has done what it is at."""
 
-    def run(self) -> None:
-        """Read and have answered until the connection ends."""
+    def another(self) -> RequestLoop:
+        """Return a loop that may take the place of this one: run() it in another thread, and set `has_successor`."""
+        return RequestLoop(self._descriptor, answer=self._answer, go_ahead=self._go_ahead, bug=self._bug)
+
+    def run(self) -> bool:
+        """Read and have answered. Return True when the connection has ended, False when a successor reads from it."""
         buffer = bytearray(_BUFFER_SIZE)
         buffers, view = [buffer], memoryview(buffer)
         unpack, readv, descriptor, postponed = abi.IN_HEADER.unpack_from, os.readv, self._descriptor, self._postponed
         lookout = Lookout(descriptor)
         is_asked, found = lookout.is_asked, lookout.found
-        while True:
+        while not self.has_successor:
             if not is_asked():
                 if not self._use_idleness():
                     lookout.wait()
@@ -80,22 +89,30 @@ class RequestLoop:
             if opcode in _CLOSING and len(postponed) < _MOST_POSTPONED:
                 postponed.append(request)
             else:
-                self._have_answered(*request)
+                self._have_answered(request)
         lookout.close()
+        while self._postponed:
+            self._have_answered(self._postponed.popleft())
+        return not self.has_successor
 
     def _use_idleness(self) -> bool:
         """Do one thing that nobody waits for; tell whether there was one."""
         if self._postponed:
-            self._have_answered(*self._postponed.popleft())
+            self._have_answered(self._postponed.popleft())
             return True
+        self.doing = object()
         try:
             return self._go_ahead()
         except Exception:  # a guess that goes wrong may not end the service of what is asked
             self._bug(0, 0)
             return True
+        finally:
+            self.doing = None
 
-    def _have_answered(self, opcode: int, unique: int, node: int, body: bytes) -> None:
+    def _have_answered(self, request: _Request) -> None:
+        self.doing = request
         try:
-            self._answer(opcode, unique, node, body)
+            self._answer(*request)
         except Exception:  # nothing that one request does may end the service of all others
-            self._bug(opcode, node)
+            self._bug(request[0], request[2])
+        self.doing = None

@@ -6,12 +6,12 @@ thread of the pool, with a deadline, and registered so that INTERRUPT finds it; 
 registry cost the others nothing.
 
     serve()            in the caller's thread: starts the threads below, waits for the end. Signals are handled there
-    regfs-requests     reads (kernel_loop.py), answers inline, hands over
-    regfs-waiting      any number, only while requests wait
-    regfs-notices      tells the kernel what it shall forget (kernel_notices.py)
+    regfs-requests     reads (kernel_loop.py), answers inline, hands over; another takes its place if the cache's disk
+                       hangs below it (loop_watch.py)
+    regfs-waiting      any number, only while requests wait (kernel_waiting.py)
+    regfs-notices      tells the kernel what it must forget (kernel_notices.py)
 
-Whoever takes a waiting request out of `_waiting` answers it, nobody else: the pool's thread when the work is done, the
-reading thread when an INTERRUPT names it. An answer that the kernel does not take (or that came too late) is undone.
+An answer that the kernel does not take (or that came too late) is undone.
 
 One process with one reading thread is what wins. Four clients that look 50,000 names up, two busy cores, best of
 three: 21 us a look-up; with a second thread on a cloned descriptor (FUSE_DEV_IOC_CLONE) 26 us, for the threads pass
@@ -42,9 +42,10 @@ from regfs.mount.kernel_agreement import READ_AHEAD, agree
 from regfs.mount.kernel_loop import RequestLoop
 from regfs.mount.kernel_mount import MountOptions, mount
 from regfs.mount.kernel_notices import KernelNotices
-from regfs.mount.kernel_requests import Method, Refused, Requests
-from regfs.mount.waiting import WaitingThreads
-from regfs.patience import NO_PATIENCE, Patience, patient
+from regfs.mount.kernel_requests import Refused, Requests
+from regfs.mount.kernel_waiting import WaitingRequests
+from regfs.mount.loop_watch import LoopWatch
+from regfs.patience import NO_PATIENCE, patient
 from regfs.stats import Stats
 from regfs.threads import start_thread
 
@@ -59,6 +60,7 @@ _END_GRACE_S = 5.0
 # How long another thread may keep Python's lock when a request has come. With the usual 5 ms and one busy thread beside
 # it a look-up takes 180 us, with this 80 us (40 us with no other thread, all on two busy cores).
 _SWITCH_INTERVAL_S = 0.0001
+_ANSWERED_BY_NOTHING = (Opcode.FORGET, Opcode.BATCH_FORGET)
 _ALREADY_INTERRUPTED = (errno.ENOENT, *abi.GONE)
 
 
@@ -89,8 +91,8 @@ class KernelSession:
         self._notices = KernelNotices()
         self._requests = Requests(tree, self._notices)
         self._methods = self._requests.methods
-        self._pool = WaitingThreads(most=most_waiting)
-        self._waiting: dict[int, Patience] = {}
+        self._waiting = WaitingRequests(self, timeout_s=timeout_s, most=most_waiting)
+        self._loops = LoopWatch(self._waiting, timeout_s=timeout_s)
         self._descriptor = -1
         self._own: mountpoints.OwnMount | None = None
         self._settled = threading.Event()
@@ -126,16 +128,16 @@ class KernelSession:
         """
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._notices.connect(self._descriptor)
-        start_thread(self._read_requests, name="regfs-requests")
+        loop = RequestLoop(self._descriptor, answer=self._answer_inline, go_ahead=self._go_ahead, bug=self._note_bug)
+        self._loops.start(loop, self._read_requests)
         self._settled.wait()
         if self._failure is None and not self._ended.is_set():
             mountpoints.set_read_ahead(self.device, READ_AHEAD)
             if on_ready is not None:
                 on_ready()
-        self._ended.wait()
+        self._loops.watch(self._ended)
         self._notices.close()
-        for patience in list(self._waiting.values()):
-            patience.cancel()
+        self._waiting.cancel()
         self._requests.close()
         # A thread that still comes back from the network must not write into whatever gets this number next.
         descriptor, self._descriptor = self._descriptor, -1
@@ -157,8 +159,7 @@ class KernelSession:
         Returns before `serve` does. A mount that is gone already is no error. Takes no lock of the session, so that a
         signal's handler may call it in the very thread that serves; any other thread may too.
         """
-        for patience in list(self._waiting.values()):
-            patience.cancel()
+        self._waiting.cancel()
         try:
             self.unmount()
         except MountFailure as error:
@@ -194,11 +195,11 @@ class KernelSession:
 
     # Requests
 
-    def _read_requests(self) -> None:
-        loop = RequestLoop(self._descriptor, answer=self._answer_inline, go_ahead=self._go_ahead, bug=self._note_bug)
+    def _read_requests(self, loop: RequestLoop) -> None:
         with patient(NO_PATIENCE):
-            loop.run()
-        self._end()
+            ended = loop.run()
+        if ended:
+            self._end()
 
     def _go_ahead(self) -> bool:
         """Make ready what may be asked next, now that nothing is asked; tell whether there was something."""
@@ -211,7 +212,7 @@ class KernelSession:
     def _note_bug(self, opcode: int, node: int) -> None:
         """Count and log the error that is being handled."""
         self._stats.count("bugs")
-        what = f"{_name_of(opcode)} of node {node:#x}" if opcode else "making ready what may be asked next"
+        what = f"{abi.name_of(opcode)} of node {node:#x}" if opcode else "making ready what may be asked next"
         log.exception("%s", what)
 
     def _answer_inline(self, opcode: int, unique: int, node: int, body: bytes) -> None:
@@ -220,43 +221,20 @@ class KernelSession:
             self._answer_session(opcode, unique, body)
             return
         try:
+            if self._loops.is_stuck and opcode not in _ANSWERED_BY_NOTHING:
+                raise MustWait("a thread hangs in the cache's disk, and this one may hang there, too")
             answer = method(node, body)
         except MustWait:
-            self._hand_over(method, opcode, unique, node, body)
+            self._stats.count("mount.waits")
+            self._waiting.hand_over(method, opcode, unique, node, body)
         except Exception as error:
-            self._answer_error(unique, self._errno_of(error, opcode, node, body))
+            self.answer_error(unique, self.errno_of(error, opcode, node, body))
         else:
             if answer is not None:
-                self._answer(opcode, unique, node, answer)
+                self.answer(opcode, unique, node, answer)
 
-    def _hand_over(self, method: Method, opcode: int, unique: int, node: int, body: bytes) -> None:
-        self._stats.count("mount.waits")
-        patience = Patience(self._timeout_s)
-        self._waiting[unique] = patience
-        try:
-            self._pool.submit(lambda: self._answer_patiently(method, opcode, unique, node, body, patience))
-        except OutOfThreads as error:
-            del self._waiting[unique]
-            self._answer_error(unique, self._errno_of(error, opcode, node, body))
-
-    def _answer_patiently(
-        self, method: Method, opcode: int, unique: int, node: int, body: bytes, patience: Patience
-    ) -> None:
-        answer, number = b"", 0
-        try:
-            with patient(patience):
-                answer = method(node, body) or b""
-        except Exception as error:
-            number = self._errno_of(error, opcode, node, body)
-        if self._waiting.pop(unique, None) is None:
-            if not number:
-                self._requests.undo(opcode, node, answer)
-        elif number:
-            self._answer_error(unique, number)
-        else:
-            self._answer(opcode, unique, node, answer)
-
-    def _answer(self, opcode: int, unique: int, node: int, body: bytes) -> None:
+    def answer(self, opcode: int, unique: int, node: int, body: bytes) -> None:
+        """Write an answer to the kernel; one that it does not take is undone."""
         try:
             if len(body) <= abi.PAGE_SIZE:
                 os.write(self._descriptor, abi.OUT_HEADER.pack(16 + len(body), 0, unique) + body)
@@ -266,17 +244,26 @@ class KernelSession:
             self._requests.undo(opcode, node, body)
             if error.errno not in _ALREADY_INTERRUPTED:
                 self._stats.count("bugs")
-                log.exception("the answer to %s was refused", _name_of(opcode))
-                self._answer_error(unique, errno.EIO)
+                log.exception("the answer to %s was refused", abi.name_of(opcode))
+                self.answer_error(unique, errno.EIO)
 
-    def _answer_error(self, unique: int, number: int) -> None:
+    def answer_error(self, unique: int, number: int) -> None:
+        """Write an errno to the kernel."""
         try:
             os.write(self._descriptor, abi.pack_error(unique, number))
         except OSError as error:
             if error.errno not in _ALREADY_INTERRUPTED:
                 log.exception("the answer with an errno was refused")
 
-    def _errno_of(self, error: Exception, opcode: int, node: int, body: bytes) -> int:
+    def tell(self, what: str, error: RegfsError) -> None:
+        """Tell of a failure."""
+        self._errors(what, error)
+
+    def drop(self, opcode: int, node: int, answer: bytes) -> None:
+        """Undo an answer that came too late."""
+        self._requests.undo(opcode, node, answer)
+
+    def errno_of(self, error: Exception, opcode: int, node: int, body: bytes) -> int:
         """Return the errno that tells *error*, after telling everybody else who must know."""
         if isinstance(error, Refused):
             return error.errno
@@ -295,7 +282,7 @@ class KernelSession:
         name = self._tree.name_of(node)
         if opcode == Opcode.LOOKUP:
             name = f"{name.rstrip('/')}/{os.fsdecode(body[:-1])}"
-        return f"{_name_of(opcode)} {name}"
+        return f"{abi.name_of(opcode)} {name}"
 
     def _answer_session(self, opcode: int, unique: int, body: bytes) -> None:
         """Answer what concerns the session and not the tree."""
@@ -305,20 +292,17 @@ class KernelSession:
             elif opcode == Opcode.INIT:
                 self._negotiate(unique, abi.parse_init(body))
             elif opcode == Opcode.DESTROY:
-                self._answer_error(unique, 0)
+                self.answer_error(unique, 0)
             else:
-                self._answer_error(unique, errno.ENOSYS)
+                self.answer_error(unique, errno.ENOSYS)
         except struct.error:
-            log.exception("a malformed %s", _name_of(opcode))
-            self._answer_error(unique, errno.EIO)
+            log.exception("a malformed %s", abi.name_of(opcode))
+            self.answer_error(unique, errno.EIO)
 
     def _interrupt(self, target: int) -> None:
         """Let the request *target* end at once with EINTR; one that is not waiting here has been answered already."""
-        patience = self._waiting.pop(target, None)
-        if patience is not None:
-            patience.cancel()
+        if self._waiting.interrupt(target):
             self._stats.count("mount.interrupts")
-            self._answer_error(target, errno.EINTR)
 
     def _negotiate(self, unique: int, offer: abi.Offer) -> None:
         """Answer INIT; a kernel of a later major version hears ours and asks again."""
@@ -326,20 +310,13 @@ class KernelSession:
             agreement = agree(offer, passthrough=self._passthrough, checks_permissions=self._checks_permissions)
         except MountFailure as error:
             self._failure = error
-            self._answer_error(unique, errno.EPROTO)
+            self.answer_error(unique, errno.EPROTO)
             self._end()
             return
         self._notices.expires_entries = bool(agreement.flags & abi.HAS_EXPIRE_ONLY)
         if agreement.flags & abi.PASSTHROUGH:
             self._requests.open_nodes.allow_passthrough(self._descriptor)
-        self._answer(Opcode.INIT, unique, 0, agreement.answer)
+        self.answer(Opcode.INIT, unique, 0, agreement.answer)
         if agreement.is_final:
             log.info("FUSE %d.%d, flags %#x of %#x", offer.major, offer.minor, agreement.flags, offer.flags)
             self._settled.set()
-
-
-def _name_of(opcode: int) -> str:
-    try:
-        return Opcode(opcode).name
-    except ValueError:
-        return f"request {opcode}"

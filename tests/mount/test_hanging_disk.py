@@ -1,0 +1,83 @@
+"""A disk of the cache that hangs: a thread that reads from it cannot be ended, and all requests are answered anyway."""
+
+from __future__ import annotations
+
+import errno
+import struct
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from regfs.errors import WorkStalled
+from regfs.mount import loop_watch
+from regfs.mount.kernel_abi import Opcode
+from tests.mount.memory_tree import ROOT, Found, SuiteTree
+from tests.mount.test_kernel_session import TIMEOUT_S, Kernel
+
+
+class HangingTree(SuiteTree):
+    """A tree in which some names lie on a disk that hangs until `answers` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = threading.Event()
+        self.hanging = threading.Semaphore(0)
+
+    def lookup(self, parent: int, name: bytes) -> Found:
+        if name.startswith(b"on-the-disk"):
+            self.hanging.release()
+            self.answers.wait(TIMEOUT_S)
+            name = b"stable"
+        return super().lookup(parent, name)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
+    """A session whose tree has such names, and which waits for a second."""
+    monkeypatch.setattr(loop_watch, "_LOOK_S", 0.05)
+    asking = Kernel(tree=HangingTree(), timeout_s=1.0)
+    asking.init()
+    yield asking
+    asking.tree.answers.set()  # type: ignore[attr-defined]
+    asking.close()
+
+
+def look_up(disk: Kernel, name: bytes) -> int:
+    """Send a look-up that will hang, and return once it does."""
+    unique = disk.send(Opcode.LOOKUP, ROOT, name + b"\0")
+    assert disk.tree.hanging.acquire(timeout=TIMEOUT_S)  # type: ignore[attr-defined]
+    return unique
+
+
+def test_requests_are_answered_while_one_hangs_in_the_disk(disk: Kernel) -> None:
+    hanging = look_up(disk, b"on-the-disk")
+    for _ in range(20):
+        assert struct.unpack_from("<Q", disk.ask(Opcode.LOOKUP, ROOT, b"stable\0"))[0]
+    unique, number, _ = disk.answer()
+    assert (unique, number) == (hanging, errno.ETIMEDOUT)
+    while not disk.failures:  # it is told after it is answered
+        disk.ask(Opcode.LOOKUP, ROOT, b"stable\0")
+    told = [(what, type(error)) for what, error in disk.failures]
+    assert told == [("LOOKUP of node 0x1, name 'on-the-disk'", WorkStalled)]
+
+
+def test_every_request_that_hangs_in_the_disk_is_answered_at_its_deadline(disk: Kernel) -> None:
+    hanging = {look_up(disk, b"on-the-disk-%d" % number) for number in range(8)}
+    answered = [disk.answer() for _ in hanging]
+    assert {unique for unique, _, _ in answered} == hanging
+    assert {number for _, number, _ in answered} == {errno.ETIMEDOUT}
+
+
+def test_once_the_disk_answers_again_everything_is_as_before(disk: Kernel) -> None:
+    hanging = look_up(disk, b"on-the-disk")
+    assert disk.answer()[:2] == (hanging, errno.ETIMEDOUT)
+    disk.tree.answers.set()  # type: ignore[attr-defined]
+    assert disk.answer()[0] == hanging  # which a kernel refuses, for it was answered
+    while disk.session._loops.is_stuck:
+        disk.ask(Opcode.LOOKUP, ROOT, b"stable\0")
+    before = disk.stats.value("mount.waits")
+    for _ in range(20):
+        disk.ask(Opcode.LOOKUP, ROOT, b"stable\0")
+    assert disk.stats.value("mount.waits") == before
+    assert "bugs" not in {name for name, value in disk.stats.snapshot().items() if value}
