@@ -20,10 +20,11 @@ The specification has no question for it, and registries tell no namespaces. So 
 
 Per registry: docker-registry, zot and others with a catalog give an answer for every name. A pull-through cache has a
 catalog too, of what it has cached; it is told by a repository of Docker Hub that it answers for and does not list, and
-then the catalog is not asked. Docker Hub has two levels and no catalog: `NAME` is library/NAME or a namespace, which
-cannot be asked for; below a namespace the registry's "no" is final. GHCR and Harbor (for ordinary users) have no
-catalog: a namespace stays unsaid, since a repository may be anywhere below it. A registry that lists nothing (pulls
-only) leaves all unsaid. Only the registry's own "no", an error document with its code, makes a name missing.
+then the catalog is not asked; nor where it is empty (Quay's for all without a login), or lacks a repository that was
+visited. Docker Hub has two levels and no catalog: `NAME` is library/NAME or a namespace, which cannot be asked for;
+below a namespace the registry's "no" is final. GHCR and Harbor (for ordinary users) have no catalog: a namespace stays
+unsaid, since a repository may be anywhere below it. A registry that lists nothing (pulls only) leaves all unsaid.
+Only the registry's own "no", an error document with its code, makes a name missing.
 
 Used by repositories.py and the tree. Thread rule: any thread; the lock guards the memory, nothing is asked under it.
 """
@@ -94,7 +95,7 @@ class Existence:
         """*repository* gives the object of a name, which learns the tags that came with an answer."""
         self._sources = sources
         self._repository = repository
-        self._catalog = CatalogBelow(sources.registry)
+        self._catalog = CatalogBelow(sources.registry, sources.references.last_visited)
         self._lock = threading.Lock()
         ttl_s = sources.tag_ttl_s
         self._there: TTLCache[RepositoryName, bool] = TTLCache(_KEPT, ttl_s)
@@ -198,6 +199,7 @@ class Existence:
 
     def refresh(self) -> None:
         """Forget all answers."""
+        self._catalog.refresh()
         with self._lock:
             for memory in (self._there, self._missing, self._unsaid, self._namespaces):
                 memory.clear()

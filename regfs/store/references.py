@@ -271,6 +271,11 @@ class References:
         )
         return rows[0][0] if rows and isinstance(rows[0][0], float) else None
 
+    def last_visited(self, registry: str) -> str | None:
+        """Return the repository of *registry* in which a tag was resolved last; None where that never was."""
+        rows = self._query("SELECT path FROM tags WHERE registry=? ORDER BY checked DESC LIMIT 1", (registry,))
+        return rows[0][0] if rows else None
+
     def known_registries(self) -> list[str]:
         """Return the registries of which anything is known."""
         rows = self._query(

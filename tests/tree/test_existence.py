@@ -184,6 +184,40 @@ def test_a_catalog_that_passes_over_where_to_begin_is_read_to_its_end(org: Serve
         assert not is_there(shown, "zzz")
 
 
+@pytest.mark.parametrize("listed", ["[]", "null"])
+def test_an_empty_catalog_hides_no_repository(org: Served, listed: str) -> None:
+    """Some registries answer those who may not list with an empty list: org/app was missing there."""
+    org.server.on("GET", "_catalog", reply(200, f'{{"repositories": {listed}}}', {"Content-Type": "application/json"}))
+    shown = org.show()
+    assert shown.read("org/app/v1/rootfs/hello") == b"hi"
+    assert is_there(shown, "org/deep/er/still/v1")
+    assert not is_there(shown, "org/app/nope.no")
+
+
+def test_a_catalog_that_lacks_what_was_visited_hides_no_repository(org: Served) -> None:
+    """Some registries list the public repositories alone, whatever the user may read."""
+    public = reply(200, '{"repositories": ["one"]}', {"Content-Type": "application/json"})
+    org.server.on("GET", "_catalog", public)
+    shown = org.show(tag_ttl_s=0.0)
+    assert not is_there(shown, "nope")
+    assert shown.read("@/org/app/v1/rootfs/hello") == b"hi"
+    shown.repositories.refresh()  # else the catalog is compared again after a minute
+    assert is_there(shown, "nope")  # which this registry cannot tell
+    assert is_there(shown, "another/app")
+
+
+def test_a_name_is_missing_where_the_catalog_has_what_was_visited(org: Served) -> None:
+    """Also where names sort close to that repository, and where it was deleted since."""
+    for name in ("org/apo/x", "org/apo1", "org/app/x", "org/ap"):
+        org.push(name, "v1", IMAGE)
+    shown = org.show(tag_ttl_s=0.0)
+    assert shown.read("org/app/v1/rootfs/hello") == b"hi"
+    assert not is_there(shown, "nope")
+    del org.registry.repositories["org/app"]
+    shown.repositories.refresh()
+    assert not is_there(shown, "nope")
+
+
 class PullThrough(MemoryRegistry):
     """A pull-through cache of Docker Hub: it answers for all that there is there, and lists what it has cached."""
 
@@ -313,6 +347,7 @@ def test_on_docker_hub_nothing_is_below_a_repository(shown: Shown) -> None:
 
 def test_a_deleted_repository_of_which_content_is_cached_opens_by_digest(served: Served) -> None:
     built: BuiltImage = served.push("app", "1", IMAGE)
+    served.push("other", "1", IMAGE)  # an empty catalog would say nothing
     assert served.show().read(f"app/{built.digest}/rootfs/hello") == b"hi"
     served.registry.repositories.pop("app")
     shown = served.show(tag_ttl_s=0.0)
