@@ -35,6 +35,8 @@ from regfs.threads import start_thread
 log = logging.getLogger(__name__)
 
 DEFAULT_LIMIT = 10 << 30
+# A file system that tells no size may have this many bytes.
+_UNTOLD_ROOM = 1 << 50
 # Of the disk, in bytes and in inodes.
 _STAYS_FREE = 20
 # No writer looks more often than after this many bytes, or this part of the limit if that is less.
@@ -221,13 +223,16 @@ class Budget:
         disk = os.statvfs(self._root)
         if disk.f_files and disk.f_favail < disk.f_files // _STAYS_FREE:
             return 0
+        if not disk.f_blocks:  # a network file system that does not tell its size; where it is full, writing fails
+            return _UNTOLD_ROOM
         return (disk.f_bavail - disk.f_blocks // _STAYS_FREE) * disk.f_frsize
 
     def _limit(self, used: int) -> int:
         if self.limit is None:
             # What the cache has counts as free: else it would shrink at each start.
             disk = os.statvfs(self._root)
-            self.limit = min(DEFAULT_LIMIT, max(1, (disk.f_bavail * disk.f_frsize + used) // 2))
+            room = disk.f_bavail * disk.f_frsize if disk.f_blocks else _UNTOLD_ROOM
+            self.limit = min(DEFAULT_LIMIT, max(1, (room + used) // 2))
         return self.limit
 
     def _full(self, size: int) -> str:

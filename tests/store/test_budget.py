@@ -503,6 +503,16 @@ def test_an_unexpected_end_of_the_disk_names_path_and_remedy(tmp_path: Path) -> 
         assert size_of(disk) == 0
 
 
+@needs_root
+@pytest.mark.parametrize("limit", [None, 0, 4 * MIB])
+def test_a_file_system_that_tells_no_size_has_room(tmp_path: Path, limit: int | None) -> None:
+    with tmpfs(tmp_path / "disk", "size=0,nr_inodes=0") as disk:
+        assert os.statvfs(disk).f_blocks == 0
+        store = LayerStore(disk, limit=limit)
+        assert store.is_whole(keep_layer(store, "layer", objects=[big(1)]))
+        store.close()
+
+
 def test_a_layer_that_is_gone_is_not_found(tmp_path: Path) -> None:
     store = LayerStore(tmp_path)
     layer = keep_layer(store, "layer")
