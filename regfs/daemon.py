@@ -113,7 +113,7 @@ def make_session(config: Config, rooms: Rooms, described: SelfDescription) -> Se
     """Return a session of the driver that *described* names. Raises MountFailure where it cannot run here."""
     session: Session
     texts = {self_description.FILE: described.text}
-    tree = rooms.tree(config, texts, lambda: directories_in_use(session.device))
+    tree = rooms.tree(config, texts, lambda: directories_in_use(session.device, overlays=described.driver == "fusepy"))
     if described.driver == "kernel":
         from regfs.mount.kernel_session import KernelSession
 

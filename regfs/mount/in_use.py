@@ -1,13 +1,14 @@
 """Which directories of a mount something works in, is rooted in or is mounted on or from, as far as /proc tells.
 
     /proc/PID/mountinfo      mounts whose mount point lies in ours, and bind mounts of a part of it, in every namespace
+                             and for fusepy the lower directories of overlays, as `podman run --rootfs DIR:O` mounts them
     /proc/PID/cwd, root      working and root directories
 
 Asked only when a tag has moved, is refused or is gone: the kernel takes such mounts and directories away together with
 the name that they are below (tree/inside.py). Only /proc is read, which asks our own file system nothing: the daemon
 would wait for itself. Not seen: what an ordinary user's daemon may not look at (processes of others, who are inside
 only with --allow-other), processes of other PID namespaces, a thread that has left its process's directories or mount
-namespace, and a namespace in which no process is. Used by daemon.py. Thread rule: any thread.
+namespace, a namespace in which no process is, and lower directories that were named by a relative path. Used by daemon.py. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ _DEADLINE_S = 2.0
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _DELETED_ROOT = b"//deleted"
 _DELETED_LINK = b" (deleted)"
+_OVERLAY = re.compile(rb" - overlay [^ ]* (.*)")
+_LOWER = re.compile(rb"(?:^|,)lowerdir\+?=([^,]*)")
+_BETWEEN = re.compile(rb"(?<!\\):")  # a colon in a path has a backslash before it
 
 
 class _Line(NamedTuple):
@@ -36,17 +40,20 @@ class _Line(NamedTuple):
     mountpoint: bytes
 
 
-def directories_in_use(device: str) -> frozenset[str] | None:
+def directories_in_use(device: str, *, overlays: bool = False) -> frozenset[str] | None:
     """Return the directories of the file system *device* ("major:minor") that are in use, as absolute paths in it.
 
-    None where /proc could not be read to its end within two seconds. Costs some 20 us a process.
+    With *overlays* also those that overlays lie on: the kernel driver's inodes stay for them when a tag moves, but
+    fusepy's are paths, so that a running container would see its files change. None where /proc could not be read to its end within two seconds. Costs some 20 us a process.
     """
-    return _Scan(os.fsencode(device)).run() if device else frozenset()
+    return _Scan(os.fsencode(device), overlays).run() if device else frozenset()
 
 
 class _Scan:
-    def __init__(self, device: bytes) -> None:
+    def __init__(self, device: bytes, overlays: bool) -> None:
         self._device = device
+        self._overlays = overlays
+        self._lower: set[bytes] = set()
         self._used: set[bytes] = set()
         # By mount namespace: where our file system is mounted in it, and which directory of it is shown there.
         self._mounts: dict[bytes, list[tuple[bytes, bytes]]] = {}
@@ -70,6 +77,10 @@ class _Scan:
                 below = _below(link, mountpoint)
                 if below is not None:
                     self._used.add(_join(shown, below))
+        # A container's overlay was mounted from another namespace, and its paths are of that: which one is not told.
+        for mountpoint, shown in {pair for pairs in self._mounts.values() for pair in pairs} if self._lower else ():
+            found = (_below(lower, mountpoint) for lower in self._lower)
+            self._used |= {_join(shown, below) for below in found if below is not None}
         return frozenset(map(os.fsdecode, self._used))
 
     def _look_at(self, process: bytes) -> None:
@@ -83,6 +94,8 @@ class _Scan:
                 self._links.append((namespace, link))
 
     def _read_mounts(self, namespace: bytes, root: bytes, mountinfo: bytes) -> None:
+        if self._overlays:
+            self._lower |= _lower_directories(mountinfo)
         if b" " + self._device + b" " not in mountinfo:
             return
         # Not splitlines: mountinfo quotes a line feed in a path, but no carriage return.
@@ -99,6 +112,14 @@ class _Scan:
                 below = _below(line.mountpoint, above.mountpoint)
                 if below is not None and not line.mountpoint.endswith(_DELETED_ROOT):
                     self._used.add(_join(above.shown, below))
+
+
+def _lower_directories(mountinfo: bytes) -> set[bytes]:
+    """Return the absolute paths of the lower directories of the overlays, as the programs that mounted them gave them."""
+    options = _OVERLAY.findall(mountinfo)
+    lists = [_unquoted(lower) for each in options for lower in _LOWER.findall(each)]
+    paths = {path.replace(b"\\:", b":") for each in lists for path in _BETWEEN.split(each)}
+    return {path for path in paths if path.startswith(b"/")}
 
 
 def _parsed(line: bytes) -> _Line:

@@ -74,6 +74,14 @@ def rooted(rootfs: Path) -> Running:
     return Running(sys.executable, "-c", _ROOTED, rootfs)
 
 
+def overlaid(rootfs: Path, writable: Path) -> Running:
+    """A container as `podman run --rootfs DIR:O` makes it: an overlay on the image, which alone is to be seen in it."""
+    lies = f"mount -t tmpfs none {writable}; cd {writable}; mkdir upper work root"
+    overlay = f"mount -t overlay none -o lowerdir={rootfs},upperdir=upper,workdir=work root; cd root"
+    look = "echo new > data/written; echo ready; read -r _; echo $(cat version data/in-image) $(ls data)"
+    return Running(*_PRIVATE, "sh", "-ec", f"{lies}; {overlay}; {look}")
+
+
 @pytest.fixture
 def start() -> Iterator[Callable[[Running], Running]]:
     """Return a function that ends the process that it is given, at the end of the test at the latest."""
@@ -159,6 +167,18 @@ def test_mounts_and_directories_below_a_tag_survive_when(
     tag.is_looked_at_until_held()
     assert container.sees() == "one in-volume"
     becomes(tag.outcome, afterwards)
+
+
+@needs_root
+def test_a_container_with_an_overlay_on_a_tag_sees_its_files_stay(tag: Tag, start: Start, tmp_path: Path) -> None:
+    """With fusepy, a running container saw its files become those of the newer image."""
+    (writable := tmp_path / "writable").mkdir()
+    container = start(overlaid(tag.rootfs, writable))
+    tag.served.push("team/app", "v1", image("two"))
+    for _ in range(3):
+        assert os.listdir(tag.rootfs / "data") == ["in-image"]
+    assert container.sees() == "oneone in-image written"
+    becomes(tag.version, "two")
 
 
 @needs_root

@@ -45,8 +45,8 @@ def in_shell(script: str) -> list[str]:
     return ["sh", "-ec", f"{script}\necho ready\nread -r _ || :"]
 
 
-def used(path: Path) -> set[str]:
-    found = directories_in_use(mountpoints.OwnMount.at(str(path)).device)
+def used(path: Path, *, overlays: bool = False) -> set[str]:
+    found = directories_in_use(mountpoints.OwnMount.at(str(path)).device, overlays=overlays)
     assert found is not None
     return set(found)
 
@@ -95,6 +95,19 @@ def test_a_mount_of_a_bind_mount_of_the_whole_file_system_is_in_use(mounted: Pat
     script = f"mount --bind '{mounted}' {place}; mount -t tmpfs none {place}/app/v1/rootfs/etc; cd /"
     with running([*_PRIVATE, *in_shell(script)]):
         assert used(mounted) == {"/", "/app/v1/rootfs/etc"}
+
+
+@pytest.mark.parametrize("name", ["v1", "v1:2", "v1 2"])
+def test_what_an_overlay_lies_on_is_in_use_where_it_is_asked_for(mounted: Path, tmp_path: Path, name: str) -> None:
+    lower, below, place = mounted / "app" / name, tmp_path / "below", tmp_path / "place"
+    for directory in (lower, below, place):
+        directory.mkdir(exist_ok=True)
+    escaped = "".join(f"\\{letter}" if letter in ":\\" else letter for letter in str(lower))
+    # As in a container: the overlay alone is to be seen, and not the file system that it lies on.
+    script = f"mount -t overlay none -o 'lowerdir={escaped}:{below}' {place}; umount -l '{mounted}'; cd /"
+    with running([*_PRIVATE, *in_shell(script)]):
+        assert used(mounted) == {"/"}
+        assert used(mounted, overlays=True) == {"/", f"/app/{name}"}
 
 
 def test_a_working_directory_in_another_mount_namespace_is_in_use(mounted: Path, tmp_path: Path) -> None:
