@@ -1,14 +1,15 @@
 """Which directories of a mount something works in, is rooted in or is mounted on or from, as far as /proc tells.
 
     /proc/PID/mountinfo      mounts whose mount point lies in ours, and bind mounts of a part of it, in every namespace
-                             and for fusepy the lower directories of overlays, as `podman run --rootfs DIR:O` mounts them
+                             and for fusepy the lower directories of overlays (`podman run --rootfs DIR:O`)
     /proc/PID/cwd, root      working and root directories
 
 Asked only when a tag has moved, is refused or is gone: the kernel takes such mounts and directories away together with
 the name that they are below (tree/inside.py). Only /proc is read, which asks our own file system nothing: the daemon
 would wait for itself. Not seen: what an ordinary user's daemon may not look at (processes of others, who are inside
 only with --allow-other), processes of other PID namespaces, a thread that has left its process's directories or mount
-namespace, a namespace in which no process is, and lower directories that were named by a relative path. Used by daemon.py. Thread rule: any thread.
+namespace, a namespace in which no process is, and lower directories that were named by a relative path.
+Used by daemon.py. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def directories_in_use(device: str, *, overlays: bool = False) -> frozenset[str]
     """Return the directories of the file system *device* ("major:minor") that are in use, as absolute paths in it.
 
     With *overlays* also those that overlays lie on: the kernel driver's inodes stay for them when a tag moves, but
-    fusepy's are paths, so that a running container would see its files change. None where /proc could not be read to its end within two seconds. Costs some 20 us a process.
+    fusepy's are paths, so that a running container would see its files change.
+    None where /proc could not be read to its end within two seconds. Costs some 20 us a process.
     """
     return _Scan(os.fsencode(device), overlays).run() if device else frozenset()
 
@@ -115,7 +117,7 @@ class _Scan:
 
 
 def _lower_directories(mountinfo: bytes) -> set[bytes]:
-    """Return the absolute paths of the lower directories of the overlays, as the programs that mounted them gave them."""
+    """Return the absolute paths of the lower directories of the overlays, as the programs that mount gave them."""
     options = _OVERLAY.findall(mountinfo)
     lists = [_unquoted(lower) for each in options for lower in _LOWER.findall(each)]
     paths = {path.replace(b"\\:", b":") for each in lists for path in _BETWEEN.split(each)}
