@@ -172,6 +172,7 @@ def _client(config: Config, environment: Mapping[str, str], *, stats: Stats, mou
     from regfs.registry.client import RegistryClient
     from regfs.registry.credentials import Credentials
     from regfs.registry.hosts import Hosts
+    from regfs.registry.retry import RetryPolicy
     from regfs.registry.sockets import Pace
 
     return RegistryClient(
@@ -181,6 +182,7 @@ def _client(config: Config, environment: Mapping[str, str], *, stats: Stats, mou
         offline=config.offline,
         authorities=system_authorities(environment),
         pace=Pace(longest_s=max(config.timeout_s, _LEAST_S)),
+        retry=RetryPolicy(tells_next_attempt=mountpoint is not None),  # a verb has ended by then
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,10 @@ from regfs.mount.mountpoint import inside
 from regfs.refresh import _Daemon, _signal
 from regfs.self_description import FILE, pid_namespace
 from tests.conftest import MountRegfs
+from tests.support.client_rig import ALONE
+from tests.support.fault_server import FaultServer
 from tests.support.images import file, image_of, layer
+from tests.support.memory_registry import MemoryRegistry
 from tests.support.mounted import Mounted, alone_with, as_user, regfs_command, wait_for_exit
 from tests.support.push import Pusher
 from tests.support.registry import DockerRegistry
@@ -44,6 +48,24 @@ def test_a_push_is_seen_right_after_a_refresh(
     assert os.listdir(repository / "2/rootfs") == ["new"]  # the kernel remembered that it is not there
     assert os.listdir(repository / "1/rootfs") == ["new"]
     assert sorted(os.listdir(repository)) == ["1", "2"]
+
+
+@pytest.mark.parametrize("driver", ["kernel", "fusepy"])
+def test_a_registry_that_is_back_answers_right_after_a_refresh(mount_regfs: MountRegfs, driver: str) -> None:
+    application = MemoryRegistry()
+    application.add_image("demo/app", "v1")
+    with FaultServer(application, host=ALONE) as server:
+        address = server.address
+        mount = mount_regfs("--driver", driver, "--default-registry", address)
+        server.stop()
+        for path in ("demo/app", "demo", "other/app/v1"):
+            with pytest.raises(OSError) as caught:
+                os.listdir(mount.path / path)
+            assert caught.value.errno == errno.EHOSTUNREACH
+    with FaultServer(application, host=ALONE, port=int(address.rpartition(":")[2])):
+        mount.run(*regfs_command(), "refresh", mount.path)
+        assert os.listdir(mount.path / "demo/app") == ["v1"]
+        assert os.listdir(mount.path / "demo") == ["app"]
 
 
 def test_a_path_in_a_mount_refreshes_the_mount(mounted: Mounted) -> None:

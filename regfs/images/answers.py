@@ -56,7 +56,7 @@ class FirstPage(Protocol):
 
 
 class Registry(Protocol):
-    """What this room asks of the registry client (registry/client.py). All of it blocks on the network."""
+    """What this room asks of the registry client (client.py). All of it but forget_failures blocks on the network."""
 
     def tags(self, repository: RepositoryName) -> list[str]: ...
 
@@ -71,6 +71,8 @@ class Registry(Protocol):
     def manifest(self, repository: RepositoryName, reference: str | Digest) -> FetchedDocument: ...
 
     def blob(self, repository: RepositoryName, descriptor: Descriptor) -> Iterator[bytes]: ...
+
+    def forget_failures(self) -> None: ...
 
 
 class Resolved(NamedTuple):

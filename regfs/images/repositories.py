@@ -71,10 +71,13 @@ class Repositories:
             return repository
 
     def refresh(self) -> None:
-        """Let every tag and listing be asked for anew when it is next wanted; where that fails, what is known serves.
+        """Let every tag and listing be asked for again when it is next wanted; where that fails, what is known serves.
 
-        The cache is told, and with it the other daemons that share it. Nothing is asked now.
+        Hosts that failed a moment ago are asked again too. The cache is told, and with it the other daemons that share
+        it. Nothing is asked now.
         """
+        # First the hosts: a look-up between these steps would else remember that the registry does not answer.
+        self._sources.registry.forget_failures()
         # A thread that keeps an answer on the disk sees afterwards whether a refresh has begun; a thread that reads one
         # from the disk, before it is expired there, keeps it in memory. So the memory is cleared before and after.
         self._refresh_memory()

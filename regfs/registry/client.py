@@ -94,10 +94,10 @@ class RegistryClient:
         self._exchange = Exchange(
             stats, make_transport=make_transport, retry=retry, private_redirects=private_redirects, clock=clock
         )
-        token_servers = TokenServers(self._exchange, stats, clock=clock, denial_s=denial_s)
-        roots = Roots(self._exchange, clock=clock)
-        authenticator = Authenticator(credentials, token_servers, roots, clock=clock)
-        calls = Calls(hosts, roots, authenticator, self._exchange, offline=offline)
+        self._token_servers = TokenServers(self._exchange, stats, clock=clock, denial_s=denial_s)
+        self._roots = Roots(self._exchange, clock=clock)
+        authenticator = Authenticator(credentials, self._token_servers, self._roots, clock=clock)
+        calls = Calls(hosts, self._roots, authenticator, self._exchange, offline=offline)
         self._documents = Documents(calls)
         self._blobs = Blobs(calls, stats, retry=retry)
         self._listing = Listing(calls)
@@ -162,6 +162,14 @@ class RegistryClient:
     def referrers(self, repository: RepositoryName, digest: Digest) -> list[Descriptor]:
         """Return the manifests whose subject is *digest*, as the registry tells: claims, like every listing."""
         return self._referrers.of(repository, digest)
+
+    def forget_failures(self) -> None:
+        """Let every host that failed or refused a moment ago be asked again; asks nothing itself.
+
+        A host that asked to be left alone for a time (429, Retry-After) still is.
+        """
+        for part in (self._exchange, self._roots, self._token_servers):
+            part.forget_failures()
 
     def close(self) -> None:
         """Close idle connections and stop credential helpers; transfers go on."""

@@ -123,6 +123,10 @@ class Exchange:
             self._health.failed(place, error)
             raise
 
+    def forget_failures(self) -> None:
+        """Let every host that was down a moment ago be asked again."""
+        self._health.forget_failures()
+
     def close(self) -> None:
         """Close the idle connections."""
         with self._lock:

@@ -34,6 +34,11 @@ class OnDemand:
                 self._client = self._client or self._make()
         return self._client
 
+    def forget_failures(self) -> None:
+        """Let every host that failed a moment ago be asked again."""
+        if self._client is not None:
+            self._client.forget_failures()
+
     def close(self) -> None:
         """Close the client, if there is one."""
         if self._client is not None:

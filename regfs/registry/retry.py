@@ -30,7 +30,7 @@ class RetryPolicy(NamedTuple):
     """How often and how long: *attempts* in all, the wait doubling from *base_s* to *cap_s*.
 
     A throttling host is waited for at most *throttle_s*, a failed one is not asked again for *breaker_s*, and no
-    Retry-After is believed for longer than *clock_s*.
+    Retry-After is believed for longer than *clock_s*. *tells_next_attempt* is for a process that lives until then.
     """
 
     attempts: int = 5
@@ -39,6 +39,7 @@ class RetryPolicy(NamedTuple):
     throttle_s: float = 15.0
     breaker_s: float = 5.0
     clock_s: float = 600.0
+    tells_next_attempt: bool = True
 
     def beside_others(self) -> RetryPolicy:
         """Return the policy for a mirror: where there is somebody else to ask, nobody waits for a host that fails."""
@@ -72,7 +73,8 @@ class HostHealth:
         self._clock = clock
         self._lock = threading.Lock()
         self._not_before: dict[str, float] = {}
-        self._failures: TTLCache[str, str] = TTLCache(_HOSTS_LIMIT, policy.breaker_s, timer=clock)
+        # Why a host failed, and when by the clock.
+        self._failures: TTLCache[str, tuple[str, float]] = TTLCache(_HOSTS_LIMIT, policy.breaker_s, timer=clock)
 
     def admit(self, host: str) -> None:
         """Return when *host* may be asked, after a short wait where one is due.
@@ -81,9 +83,11 @@ class HostHealth:
         """
         with self._lock:
             failure = self._failures.get(host)
-            wait_s = self._not_before.get(host, -math.inf) - self._clock()
+            now = self._clock()
+            wait_s = self._not_before.get(host, -math.inf) - now
         if failure is not None:
-            raise RegistryUnavailable(f"{failure} (a moment ago; it is asked again soon)")
+            reason, failed = failure
+            raise RegistryUnavailable(f"{reason}{self._when(now - failed)}")
         if wait_s > 0:
             self.wait_out(host, wait_s)
 
@@ -105,9 +109,20 @@ class HostHealth:
     def failed(self, host: str, error: RegfsError) -> None:
         """Remember that *host* is down, for a moment."""
         with self._lock:
-            self._failures[host] = str(error)
+            self._failures[host] = str(error), self._clock()
 
     def answered(self, host: str) -> None:
         """Forget that *host* was down."""
         with self._lock:
             self._failures.pop(host, None)
+
+    def forget_failures(self) -> None:
+        """Let every host that was down be asked again; one that asked to be left alone for a time still is."""
+        with self._lock:
+            self._failures.clear()
+
+    def _when(self, passed_s: float) -> str:
+        if not self._policy.tells_next_attempt:
+            return ""
+        left_s = max(1, math.ceil(self._policy.breaker_s - passed_s))
+        return f" (failed {passed_s:.0f} s ago; next attempt in {left_s} s)"

@@ -96,6 +96,12 @@ class Roots:
         with self._lock:
             self._said.pop(base, None)
 
+    def forget_failures(self) -> None:
+        """Let every root be asked again that failed, or did not answer, the last time."""
+        with self._lock:
+            for base in [base for base, root in self._said.items() if root.failure is not None or root.is_silent]:
+                self._said.pop(base, None)
+
     def said(self, endpoint: Endpoint, base: str) -> Root:
         """Return what the root of the API at *base* said in the last minutes; it is asked if it said nothing.
 

@@ -140,6 +140,11 @@ class TokenServers:
         with self._lock:
             return request.key in self._denials
 
+    def forget_failures(self) -> None:
+        """Let every token be asked for again that was denied a moment ago."""
+        with self._lock:
+            self._denials.clear()
+
     def forget(self, request: TokenRequest, authorization: str) -> None:
         """Drop the token of *request*, if it still is the one that was sent as *authorization*."""
         with self._lock:

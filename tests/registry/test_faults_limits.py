@@ -97,9 +97,44 @@ def test_f28_503_for_ever_is_unavailable_and_the_host_is_left_alone_for_a_moment
     with pytest.raises(RegistryUnavailable, match="maintenance"):
         tags(client, server)
     for _ in range(5):
-        with pytest.raises(RegistryUnavailable, match="a moment ago"):
+        with pytest.raises(RegistryUnavailable, match=r"failed \d+ s ago; next attempt in \d+ s"):
             tags(client, server)
     assert len(server.paths()) == RETRY.attempts
+
+
+def test_a_host_that_is_back_is_asked_at_once_when_its_failures_are_forgotten(rig: Rig) -> None:
+    server = rig.server(registry())
+    server.on("GET", "/v2/", reply(503))
+    client = rig.client(server)
+    with pytest.raises(RegistryUnavailable):
+        tags(client, server)
+    server.heal()
+    with pytest.raises(RegistryUnavailable, match="next attempt in"):
+        tags(client, server)
+    client.forget_failures()
+    assert tags(client, server) == ["v1"]
+
+
+def test_a_verb_does_not_speak_of_a_next_attempt(rig: Rig) -> None:
+    server = rig.server(registry())
+    server.on("GET", "/v2/", reply(503))
+    client = rig.client(server, retry=RETRY._replace(tells_next_attempt=False))
+    for _ in range(2):
+        with pytest.raises(RegistryUnavailable) as caught:
+            tags(client, server)
+        assert "next attempt" not in str(caught.value)
+    assert len(server.paths()) == RETRY.attempts
+
+
+def test_forgotten_failures_do_not_disturb_a_host_that_asked_to_be_left_alone(rig: Rig) -> None:
+    server = rig.server(registry())
+    server.on("GET", "/tags/", reply(429, "slow down", {"Retry-After": "3600"}))
+    client = rig.client(server)
+    for _ in range(2):
+        with pytest.raises(RateLimited):
+            tags(client, server)
+        client.forget_failures()
+    assert len(server.paths()) == 1
 
 
 @pytest.mark.parametrize("status", [408, 499, 500])
