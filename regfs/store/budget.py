@@ -85,6 +85,7 @@ class Budget:
         self._root = root
         self._let_go = let_go
         self.limit = limit
+        self._is_default = limit is None
         self._lock = threading.Lock()
         self._allowed = 0
         self._seen_bytes = 0
@@ -228,12 +229,13 @@ class Budget:
         return (disk.f_bavail - disk.f_blocks // _STAYS_FREE) * disk.f_frsize
 
     def _limit(self, used: int) -> int:
-        if self.limit is None:
-            # What the cache has counts as free: else it would shrink at each start.
+        if self._is_default and self.limit != DEFAULT_LIMIT:
+            # What the cache has counts as free: else it would shrink at each start. The limit grows with the room on
+            # the disk: one that was full at the start would else leave next to nothing for as long as the mount lives.
             disk = os.statvfs(self._root)
             room = disk.f_bavail * disk.f_frsize if disk.f_blocks else _UNTOLD_ROOM
-            self.limit = min(DEFAULT_LIMIT, max(1, (room + used) // 2))
-        return self.limit
+            self.limit = max(self.limit or 1, min(DEFAULT_LIMIT, (room + used) // 2))
+        return self.limit or 0
 
     def _full(self, size: int) -> str:
         return (

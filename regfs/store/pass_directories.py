@@ -36,6 +36,7 @@ def pass_directory(passes: Path) -> Iterator[Path]:
         try:
             directory.mkdir()
         except OSError:
+            lock_path.unlink(missing_ok=True)
             os.close(lock)
             raise
     try:

@@ -22,6 +22,7 @@ from regfs.store.inventory import take_inventory, used_by
 from regfs.store.layer_store import LayerStore
 from regfs.store.locks import changing
 from regfs.store.merged_index import MergedIndex, MergedIndexWriter
+from regfs.store.pass_directories import pass_directory
 from regfs.store.uses import Uses
 from tests.support.caches import MIB, keep_layer, size_of, tmpfs, used_before
 from tests.support.descriptors import open_files
@@ -198,6 +199,18 @@ def test_the_default_does_not_shrink_because_the_cache_is_full(tmp_path: Path) -
         after = Budget(disk).effective_limit()
         assert 90 * MIB < before <= 100 * MIB
         assert abs(after - before) < MIB
+
+
+@needs_root
+def test_a_disk_that_was_full_at_the_start_leaves_the_cache_no_limit_of_one_byte_for_good(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "disk", "size=20m") as disk:
+        filler, room = disk / "filler", os.statvfs(disk)
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize)
+        budget = Budget(disk)
+        assert budget.effective_limit() < MIB
+        filler.unlink()
+        assert budget.effective_limit() > 9 * MIB
 
 
 def test_the_default_is_never_more_than_ten_gibibytes(tmp_path: Path) -> None:
@@ -457,6 +470,14 @@ def test_a_twentieth_of_the_disk_stays_free(tmp_path: Path) -> None:
         (disk / "of somebody else").write_bytes(bytes(19 * MIB + MIB // 2 - size_of(disk)))
         keep_layer(LayerStore(disk), "more", objects=[big(7, MIB)])
         assert not store.is_passed(layers[-1])
+
+
+@needs_root
+def test_a_pass_for_which_the_disk_has_no_inode_leaves_none_behind(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "disk", "size=1m,nr_inodes=3") as disk:  # its root, `passes`, and one
+        with pytest.raises(CacheFull), pass_directory(disk / "passes"):
+            pass
+        assert os.listdir(disk / "passes") == []
 
 
 @needs_root
