@@ -6,6 +6,7 @@ Used by repository.py and contents.py. Thread rule: any thread.
 from __future__ import annotations
 
 import logging
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -33,9 +34,10 @@ def twice_if_wrong(fetch: Callable[[], T]) -> T:
 def size_of(path: Path) -> int | None:
     """Return the size of the file, None where there is none."""
     try:
-        return path.stat().st_size
+        status = path.stat()
     except OSError:
         return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def has_digest(path: Path, digest: Digest) -> bool:

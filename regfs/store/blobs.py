@@ -17,6 +17,7 @@ from pathlib import Path
 
 from regfs.errors import CacheFailure, DigestMismatch
 from regfs.model.digest import Digest
+from regfs.store.cached_files import put, read_file, take_away
 from regfs.store.failures import cache_failure
 from regfs.store.locks import lock_new, touch
 
@@ -43,7 +44,7 @@ class BlobStore:
         Hashed again at each load: a document decides what everything below it means, and hashing it costs nothing.
         """
         try:
-            content = self.path(digest).read_bytes()
+            content = read_file(self.path(digest))
         except OSError:
             return None
         if digest.matches(content):
@@ -79,7 +80,7 @@ class BlobStore:
                 # A full disk is found out before the first byte, and other writers see at once what this one will take.
                 os.posix_fallocate(temporary.fileno(), 0, size)
             self._write(temporary, digest, size, chunks)
-            os.replace(temporary.name, path)
+            put(temporary.name, path)
         except OSError as error:
             raise cache_failure(path, error) from error
         finally:
@@ -91,7 +92,7 @@ class BlobStore:
     def drop(self, digest: Digest) -> None:
         """Forget the blob; who has it open goes on."""
         try:
-            self.path(digest).unlink(missing_ok=True)
+            take_away(self.path(digest))
         except OSError as error:
             log.warning("%s cannot be dropped: %s", digest, error)
 

@@ -28,6 +28,7 @@ from weakref import finalize
 from regfs.errors import CacheDamaged, CacheFailure, CacheFull
 from regfs.model.digest import Digest
 from regfs.store.budget import Budget
+from regfs.store.cached_files import open_file, put, take_away
 from regfs.store.content import Content, Nothing, OpenContent, Packed, empty
 from regfs.store.failures import cache_failure, failures_of, is_exhausted
 from regfs.store.layer_index import LayerIndex
@@ -126,7 +127,7 @@ class LayerStore:
             return False
         except OSError as error:  # out of descriptors, an I/O error: no reason to fetch a layer
             raise cache_failure(self._sums_path(diff_id), error) from error
-        return all((self.root / name).exists() for name in sums)
+        return all((self.root / name).is_file() for name in sums)
 
     def open_content(self, content: Content) -> OpenContent:
         """Return the opened *content*.
@@ -145,7 +146,7 @@ class LayerStore:
                 raise CacheDamaged(f"{self.pack_path(content.layer)}: cut off after {pack.size} bytes")
             return OpenContent(pack.fd, content.size, start=content.offset, pack=pack)
         path = self.object_path(content.sha256)
-        fd = self._opened(path, _open_to_read)
+        fd = self._opened(path, open_file)
         size = os.fstat(fd).st_size
         if size != content.size:
             os.close(fd)
@@ -175,7 +176,7 @@ class LayerStore:
         self._packs.drop(diff_id)
         with changing(self.root), failures_of(self.index_path(diff_id)):
             for path in (self.index_path(diff_id), self.pack_path(diff_id), self._sums_path(diff_id)):
-                path.unlink(missing_ok=True)
+                take_away(path)
 
     def close(self) -> None:
         """Let go of the packs that were read from, and of what is in use; files that are being read stay open."""
@@ -251,15 +252,15 @@ class LayerStore:
             sweep_uses(self.root)
             sweep_passes(self._passes)
 
-    def _opened(self, path: Path, open_file: Callable[[Path], T]) -> T:
-        """Return what *open_file* returns for *path*; where descriptors run out, idle tables give theirs back first."""
+    def _opened(self, path: Path, open_it: Callable[[Path], T]) -> T:
+        """Return what *open_it* returns for *path*; where descriptors run out, idle tables give theirs back first."""
         try:
-            return open_file(path)
+            return open_it(path)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self.tables.close_idle()
         with _damaged_if_gone(path):
-            return open_file(path)
+            return open_it(path)
 
 
 @contextmanager
@@ -273,10 +274,6 @@ def _damaged_if_gone(path: Path) -> Iterator[None]:
         raise cache_failure(path, error) from error
 
 
-def _open_to_read(path: Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-
 def _name_of(diff_id: Digest) -> str:
     return diff_id.encoded if diff_id.algorithm == "sha256" else f"{diff_id.algorithm}-{diff_id.encoded}"
 
@@ -284,7 +281,7 @@ def _name_of(diff_id: Digest) -> str:
 def _rename(source: Path, destination: Path) -> None:
     with failures_of(destination):
         try:
-            source.rename(destination)
+            put(source, destination)
         except FileNotFoundError:
             destination.parent.mkdir(parents=True, exist_ok=True)
-            source.rename(destination)
+            put(source, destination)

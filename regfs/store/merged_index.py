@@ -24,6 +24,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from regfs.store.cached_files import put, take_away
 from regfs.store.failures import cache_failure, table_failure
 from regfs.store.locks import lock_new
 from regfs.store.open_tables import OpenTables
@@ -169,7 +170,8 @@ class MergedIndexWriter:
             _flush(self.path)
             name = f"{self._destination.parent.name}/{self._destination.name}"
             content = format_sums({name: sha256_of(self.path)})
-            self.path.rename(self._destination)
+            put(self.path, self._destination)
+            take_away(sums)
             sums.write_bytes(content)
             _flush(sums)
             _flush(self._destination.parent)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from regfs.model.digest import Digest
+from regfs.store.cached_files import open_file
 from regfs.store.open_tables import OpenTables
 
 
@@ -23,7 +24,7 @@ class Pack:
         self.fd = -1
         self.recent = True
         self._let_go = let_go
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.fd = open_file(path)
         self.size = os.fstat(self.fd).st_size
 
     def __del__(self) -> None:

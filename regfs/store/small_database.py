@@ -7,8 +7,12 @@ image_numbers.py. Thread rule: a connection that is returned may be used by any 
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
+
+from regfs.store.cached_files import open_file
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +27,8 @@ def open_database(path: Path, schema: str, *, loss: str) -> sqlite3.Connection:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            os.close(open_file(path))  # SQLite would wait for ever for the first byte of a FIFO
         try:
             return _connect(path, schema)
         except sqlite3.OperationalError:  # locked, no room, no permission: the file itself is right

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from regfs.store.cached_files import open_file, read_file
 from regfs.store.failures import cache_failure
 
 SUFFIX = ".sums"
@@ -30,7 +31,7 @@ def format_sums(sums: Mapping[str, str]) -> bytes:
 def load_sums(path: Path) -> dict[str, str]:
     """Return the sha256 of each file by its name below the cache's root. Raises OSError; ValueError if it is torn."""
     sums = {}
-    for line in path.read_text("ascii").splitlines():
+    for line in read_file(path).decode("ascii").splitlines():
         found = _LINE.fullmatch(line)
         if found is None:
             raise ValueError(f"{path} is not a list of sums")
@@ -57,7 +58,7 @@ def is_as_written(root: Path, path: Path) -> bool:
 def sha256_of(path: Path) -> str:
     """Return the hexadecimal sha256 of a file: a second for each gigabyte. Raises OSError."""
     digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
+    with open(open_file(path), "rb", buffering=0) as file:
         while chunk := file.read(_READ):
             digest.update(chunk)
     return digest.hexdigest()

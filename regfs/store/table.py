@@ -19,6 +19,7 @@ from urllib.parse import quote
 from weakref import finalize
 
 from regfs.errors import CacheDamaged, CacheFailure, NotFound
+from regfs.store.cached_files import open_file
 from regfs.store.failures import cache_failure, is_exhausted, read_failure
 from regfs.store.open_tables import OpenTables
 from regfs.store.uses import Use
@@ -221,7 +222,7 @@ def _connected(path: Path, check: Check) -> tuple[sqlite3.Connection, int]:
     """Return a connection to the table at *path* and the file's size. Raises NotFound, CacheDamaged, CacheFailure."""
     # SQLite tells no errno. Opened first by hand, a file that is missing and a process without descriptors differ.
     try:
-        probe = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        probe = open_file(path)
     except FileNotFoundError:
         raise NotFound(f"{path}: it is not in the cache") from None
     except OSError as error:

@@ -8,9 +8,9 @@
 What is named there stays, with all that belongs to it (the pack and the objects of a layer). A file whose lock is not
 held was left by a dead process and is removed.
 
-A process writes its line first and then looks whether the file is still there; who evicts reads the lines and removes
-the file. So that neither can fall between the other's two steps, the first takes the lock of the directory `uses`
-shared, the second alone: for microseconds, and for one file at a time.
+A process writes its line first and then looks whether the file is still there; one that evicts reads the lines and
+removes the file. So that neither can fall between the other's two steps, the first takes the lock of the directory
+`uses` shared, the second alone: for microseconds, and for one file at a time.
 Used by layer_store.py and contents.py (Uses), and by the budget (LivingUses). Thread rule: any thread; a Use may be
 ended by the garbage collector at any instant, so that ending one takes no lock.
 """
@@ -44,7 +44,7 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class Use:
-    """Keeps a file from eviction while this object lives. Made by Uses.announce()."""
+    """Keeps a file from eviction while this object lives. Made by Uses.announce() and hold()."""
 
     __slots__ = ("_number", "_uses")
 
@@ -76,6 +76,15 @@ class Uses:
 
     def announce(self, path: Path) -> Use:
         """Return a Use of the file at *path*, 10 us. Raises NotFound where there is none; CacheFailure."""
+        use = self.hold(path)
+        # Its line is there: whoever evicts from now on leaves the file, and whoever did before has removed it.
+        if not path.exists():
+            use.release()
+            raise NotFound(f"{path}: it is not in the cache")
+        return use
+
+    def hold(self, path: Path) -> Use:
+        """Return a Use of the file at *path*, which may still have to be made. Raises CacheFailure."""
         name = path.relative_to(self._root).as_posix()
         with self._lock:
             use = Use(self, next(self._numbers))
@@ -87,10 +96,6 @@ class Uses:
                     raise cache_failure(self._path, error) from error
                 # What is evicted too early there is fetched again when it is missed.
                 log.debug("%s: what is used cannot be announced: %s", self._path, error)
-        # Its line is there: whoever evicts from now on leaves the file, and whoever did before has removed it.
-        if not path.exists():
-            use.release()
-            raise NotFound(f"{path}: it is not in the cache")
         return use
 
     def end(self, number: int) -> None:
@@ -184,7 +189,7 @@ def sweep_uses(root: Path) -> None:
 def _names_in(path: Path) -> frozenset[str]:
     """Return what the process of the file at *path* uses; nothing, and the file is removed, where it is dead."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return frozenset()
     try:

@@ -12,14 +12,16 @@ until its mount is made anew. Used by `regfs cache verify`. Thread rule: one thr
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from regfs.errors import InvalidName, RegfsError
+from regfs.errors import InvalidName, RegfsError, Unsupported
 from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
+from regfs.store.cached_files import open_file, take_away
 from regfs.store.failures import failures_of
 from regfs.store.inventory import INDEX, MERGED, PACK, CachedFile, take_inventory
 from regfs.store.layer_index import LayerIndex
@@ -74,7 +76,8 @@ def _checked(
         reason = _unless_gone(wrong)
         if reason is not None and drop:
             for file in files:
-                file.path.unlink(missing_ok=True)
+                with failures_of(file.path):
+                    take_away(file.path)
     if reason is not None:
         yield Problem(files[0].path, reason)
 
@@ -84,6 +87,10 @@ def _unless_gone(wrong: Callable[[], str | None]) -> str | None:
         return wrong()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):  # that says nothing about the file
+            raise
+        return f"cannot be read: {error.strerror}"
 
 
 # Each of these returns what is wrong, and raises FileNotFoundError where the file itself is gone.
@@ -92,10 +99,10 @@ def _unless_gone(wrong: Callable[[], str | None]) -> str | None:
 def _wrong_blob(path: Path) -> str | None:
     try:
         digest = Digest.parse(f"{path.parent.parent.name}:{path.name}")
-    except InvalidName as error:
+        hasher = digest.hasher()
+    except (InvalidName, Unsupported) as error:
         return f"its name is no digest: {error}"
-    hasher = digest.hasher()
-    with path.open("rb", buffering=0) as file:
+    with open(open_file(path), "rb", buffering=0) as file:
         while chunk := file.read(_READ):
             hasher.update(chunk)
     return None if hasher.hexdigest() == digest.encoded else f"damaged: its {digest.algorithm} is {hasher.hexdigest()}"
@@ -125,7 +132,7 @@ def _wrong_layer(root: Path, index_path: Path) -> str | None:
     pack_path = index_path.with_suffix(PACK)
     try:
         sums = load_sums(index_path.with_suffix(SUMS))
-        missing = [name for name in sums if not (root / name).exists()]
+        missing = [name for name in sums if not (root / name).is_file()]
         if missing:
             return f"incomplete: {missing[0]} is missing"
         for path in (index_path, pack_path):

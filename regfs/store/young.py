@@ -21,6 +21,7 @@ from pathlib import Path
 
 from regfs.errors import CacheFailure, InvalidName, OutOfThreads
 from regfs.model.digest import Digest
+from regfs.store.cached_files import read_file
 from regfs.store.failures import failures_of
 from regfs.threads import start_thread
 
@@ -97,7 +98,7 @@ class YoungLayers:
 
     def _recover_marker(self, marker: Path, drop_torn: DropTorn) -> None:
         try:
-            names = json.loads(marker.read_bytes())
+            names = json.loads(read_file(marker))
             boot, layer, objects = names["boot"], Digest.parse(names["layer"]), [str(name) for name in names["objects"]]
         except FileNotFoundError:
             return

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import regfs.store.verify
 from regfs.model.digest import Digest
 from regfs.store.blobs import BlobStore
+from regfs.store.cached_files import open_file
 from regfs.store.layer_store import LayerStore
 from regfs.store.merged_index import MergedIndexWriter
 from regfs.store.verify import verify
@@ -51,6 +55,33 @@ PLACES: dict[str, Callable[[Path], Path]] = {
     "merged": lambda root: root / "images/chain.merged",
     "merged sums": lambda root: root / "images/chain.sums",
 }
+
+
+def test_a_file_that_cannot_be_read_is_told_and_the_others_are_looked_through(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = PLACES["blob"](cache)
+    flip(PLACES["merged"](cache))
+
+    def open_as_a_bad_disk(path: Path) -> int:
+        if path == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return open_file(path)
+
+    monkeypatch.setattr(regfs.store.verify, "open_file", open_as_a_bad_disk)
+    found = {problem.path: problem.reason for problem in verify(cache, drop=True)}
+    assert found[bad] == "cannot be read: Input/output error"
+    assert len(found) == 2
+    assert not bad.exists()
+
+
+def test_a_file_of_no_digests_name_is_told(cache: Path) -> None:
+    stray = cache / "blobs/md5/d4/d41d8cd98f00b204e9800998ecf8427e"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"")
+    (problem,) = verify(cache, drop=True)
+    assert problem.path == stray
+    assert not stray.exists()
 
 
 def flip(path: Path) -> None:

@@ -55,3 +55,14 @@ def tmpfs(at: Path, options: str) -> Iterator[Path]:
         yield at
     finally:
         subprocess.run(["umount", "-l", str(at)], check=True)
+
+
+def full_directory(path: Path) -> None:
+    """Make a directory with something in it."""
+    (path / "below").mkdir(parents=True)
+    (path / "below/file").write_bytes(b"x")
+
+
+def link_to_itself(path: Path) -> None:
+    """Make a symbolic link that leads nowhere."""
+    path.symlink_to(path)

@@ -1,0 +1,66 @@
+"""Files of the cache, opened and taken away whatever stands in their place.
+
+Only regular files are ever written there. A directory, a FIFO, a socket or a link to itself came from elsewhere (a
+repaired file system, a backup that went wrong, a user): it counts as no file, and gives way to one that is fetched.
+An open never waits, as that of a FIFO does until it has a writer.
+
+Used by the other modules of the store. Thread rule: any thread; every open file belongs to its caller.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import stat
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+# A symbolic link that leads to itself; a socket.
+_NO_FILE = (errno.ELOOP, errno.ENXIO)
+
+
+def open_file(path: Path) -> int:
+    """Return a descriptor of the regular file at *path*, to read it.
+
+    Anything else that has the name is taken away, and FileNotFoundError raised as where there is nothing. Raises
+    OSError.
+    """
+    try:
+        fd = os.open(path, _FLAGS)
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+    else:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
+    log.warning("%s is no file and is taken away", path)
+    take_away(path)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a small file. Raises OSError as open_file() does."""
+    with open(open_file(path), "rb") as file:
+        return file.read()
+
+
+def take_away(path: Path) -> None:
+    """Remove what is at *path*, a directory with all that is in it; nothing where there is nothing. Raises OSError."""
+    try:
+        path.unlink(missing_ok=True)
+    except IsADirectoryError:
+        shutil.rmtree(path)
+
+
+def put(source: Path | str, destination: Path) -> None:
+    """Rename *source* to *destination*, also over a directory that stands there. Raises OSError."""
+    try:
+        os.rename(source, destination)
+    except IsADirectoryError:
+        take_away(destination)
+        os.rename(source, destination)
