@@ -27,6 +27,7 @@ from regfs.rootfs.rootfs import Rootfs
 from regfs.rootfs.row_tree import RowTree
 from regfs.rootfs.single_layer import LayerTree
 from regfs.stats import Stats
+from regfs.store.cached_files import take_away
 from regfs.store.content import Content, Nothing, OpenContent
 from regfs.store.layer_index import LayerIndex
 from regfs.store.layer_store import LayerStore
@@ -164,11 +165,16 @@ class Contents:
                 self._store.drop(blob.diff_id)
 
     def _pass(self, blob: LayerBlob, niceness: int = 0) -> LayerIndex:
-        for _ in range(_ATTEMPTS):
-            self._passes.run(blob, niceness)
-            index = self._find_index(blob)
-            if index is not None:
-                return index
+        # In use before it is there: where all else is in use, another daemon that needs room would evict it at once.
+        held = self._store.uses.hold(self._store.index_path(blob.diff_id))
+        try:
+            for _ in range(_ATTEMPTS):
+                self._passes.run(blob, niceness)
+                index = self._find_index(blob)
+                if index is not None:
+                    return index
+        finally:
+            held.release()
         raise CacheFailure(f"layer {blob.diff_id} vanished from the cache while it was opened")
 
     # Images.
@@ -208,12 +214,16 @@ class Contents:
         if not is_as_written(self._store.root, path):
             log.warning("%s; it is made again", failure)
             with suppress(OSError):
-                path.unlink(missing_ok=True)
+                take_away(path)
 
     def _merge(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs:
         held = self._pass_all(blobs)  # while they are in use, no layer is evicted
-        self._merges.run(chain, [blob.diff_id for blob in blobs])
-        rootfs = self._open_merged(chain, blobs)
+        table = self._store.uses.hold(self._merges.path(chain))
+        try:
+            self._merges.run(chain, [blob.diff_id for blob in blobs])
+            rootfs = self._open_merged(chain, blobs)
+        finally:
+            table.release()
         del held
         if rootfs is None:
             raise CacheFailure(f"the merged table of {blobs[-1].origin if blobs else chain} vanished from the cache")

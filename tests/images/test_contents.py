@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from regfs.errors import BadContent, CacheFailure, MustWait, RegfsError, Unsupported
 from regfs.images.contents import chain_id
+from regfs.images.merges import Merges
+from regfs.images.passes import Passes
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
 from regfs.patience import NO_PATIENCE, patient
+from regfs.store.budget import Budget
+from tests.support.caches import full_directory, link_to_itself
 from tests.support.descriptors import no_descriptor_left
 from tests.support.fault_server import Connection, silence
 from tests.support.images import BuiltLayer, compressed, directory, file, image_of, layer, tar_of
@@ -74,6 +80,22 @@ def test_a_torn_table_is_made_again(served: Served, pattern: str) -> None:
     shown = served.show()
     assert shown.read("app/1/rootfs/top") == b"top"
     assert shown.read("app/1/layers/0/tree/d/base") == b"base"
+
+
+@pytest.mark.parametrize("make", [full_directory, os.mkfifo, link_to_itself])
+def test_what_is_no_file_in_the_cache_gives_way_to_what_is_fetched_again(
+    make: Callable[[Path], object], served: Served
+) -> None:
+    big = os.urandom(300_000)
+    image = served.push("app", "1", image_of(BASE, layer(file("big", big), file("top", b"top"))))
+    doors = ["app/1/rootfs/big", "app/1/rootfs/top", "app/1/rootfs/d/base", f"app/1/blobs/{image.layers[0].digest}"]
+    right = [big, b"top", b"base", image.layers[0].blob]
+    assert [served.show().read(door) for door in doors] == right
+    for path in [path for path in served.cache.rglob("*") if path.is_file() and path.parent.name != "uses"]:
+        path.unlink()
+        make(path)
+    assert [served.show().read(door) for door in doors] == right
+    assert all(path.is_file() for path in served.cache.glob("objects/*/*"))
 
 
 def test_descriptors_that_run_out_are_no_damaged_cache_and_drop_no_layer(served: Served) -> None:
@@ -183,6 +205,25 @@ def test_a_layer_that_fails_is_told_while_another_is_still_coming(served: Served
     finally:
         go.set()
     assert shown.names("app/1/layers/0/tree") == ["d"]
+
+
+def test_a_layer_and_a_table_that_another_daemon_would_evict_at_once_are_kept_for_those_who_wait_for_them(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def and_then_evict(run: Callable[..., None]) -> Callable[..., None]:
+        def run_and_evict(*arguments: object) -> None:
+            run(*arguments)
+            Budget(served.cache).trim(0)
+
+        return run_and_evict
+
+    monkeypatch.setattr(Passes, "run", and_then_evict(Passes.run))
+    monkeypatch.setattr(Merges, "run", and_then_evict(Merges.run))
+    served.push("app", "1", image_of(BASE, TOP))
+    shown = served.show()
+    assert shown.read("app/1/rootfs/top") == b"top"
+    assert shown.stats.value("layers.passes") == 2
+    assert shown.stats.value("images.merges") == 1
 
 
 def test_a_cache_that_was_deleted_under_open_directories_is_made_again(served: Served) -> None:
