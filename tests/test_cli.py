@@ -97,7 +97,7 @@ def test_a_word_like_a_verb_is_answered_with_the_right_one(arguments: list[str],
 
 
 def test_a_directory_that_is_called_like_a_verb_can_be_given_with_a_dot(tmp_path: Path) -> None:
-    for name in ("./ls", "./statsu", "mnt", "localhost"):
+    for name in ("./ls", "./statsu", "mnt", "./localhost", "sub/mnt"):
         done = regfs(name, directory=tmp_path)
         assert (done.returncode, done.stderr.count("does not exist; create it: mkdir")) == (1, 1), name
 
@@ -140,7 +140,8 @@ def test_a_hangup_does_not_end_a_verb(tmp_path: Path) -> None:
         (["--tag-ttl", "soon", "/mnt"], "tag-ttl: 'soon' is not a duration"),
         ([], "a mount point is needed"),
         (["a", "b", "c"], "too many words"),
-        (["http://registry", "/mnt"], "default-registry"),
+        (["http://registry", "/mnt"], "leave out http://"),
+        (["prefetch", "--platform", "amd64/linux", "a"], "did you mean linux/amd64?"),
         (["unpack", "--platfrom", "x", "image"], "did you mean --platform?"),
         (["umount"], "MOUNTPOINT"),
         (["umount", "a", "b"], "one word too many"),
@@ -148,6 +149,39 @@ def test_a_hangup_does_not_end_a_verb(tmp_path: Path) -> None:
 )
 def test_what_is_not_understood_is_named(arguments: list[str], said: str) -> None:
     assert said in refusal(*arguments)
+
+
+@pytest.mark.parametrize("source", ["debian:12", "debian", "library/debian", "ghcr.io/owner/app:1", "app@sha256:00"])
+def test_an_image_is_not_mounted_as_a_registry_of_that_name(source: str) -> None:
+    said = refusal(source, "/mnt/x")
+    assert said.startswith(f"{source} is an image: mount a registry (regfs /mnt/x), then look into /mnt/x/{source}")
+
+
+@pytest.mark.parametrize("verb", ["unpack", "prefetch"])
+def test_a_url_as_image_is_answered_with_leave_out_http(verb: str, tmp_path: Path) -> None:
+    done = regfs(verb, "http://registry:5000/demo/app:1", directory=tmp_path)
+    assert (done.returncode, "leave out http://" in done.stderr) == (2, True)
+    assert list(tmp_path.glob("rootfs")) == []
+
+
+@pytest.mark.parametrize("source", ["docker.io", "https://ghcr.io/", "registry:5000", "127.0.0.1:80", "localhost:443"])
+def test_a_registry_is_a_source(source: str, tmp_path: Path) -> None:
+    done = regfs(source, tmp_path / "missing", directory=tmp_path)
+    assert "does not exist; create it" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("/mnt/zz", "/mnt/reg"), ("./zz", "ghcr.io"), ("../zz", "/mnt")])
+def test_a_path_as_source_asks_whether_the_words_were_swapped(words: tuple[str, str]) -> None:
+    assert refusal(*words) == f"SOURCE {words[0]!r} is no registry; did you swap SOURCE and MOUNTPOINT?"
+
+
+def test_a_registry_or_an_image_alone_lacks_a_mount_point(tmp_path: Path) -> None:
+    for word in ("127.0.0.1:5000", "docker.io", "localhost"):
+        assert refusal(word).startswith(f"MOUNTPOINT is missing: regfs {word} DIR")
+    for word in ("debian:12", "ghcr.io/owner/app"):
+        assert refusal(word).startswith(f"MOUNTPOINT is missing: regfs DIR, then look into DIR/{word}")
+    (tmp_path / "docker.io").touch()
+    assert regfs("docker.io", directory=tmp_path).stderr.endswith("docker.io is not a directory\n")
 
 
 def test_options_may_stand_before_between_and_after(tmp_path: Path) -> None:

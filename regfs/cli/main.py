@@ -27,6 +27,7 @@ from regfs.cli.exit_codes import FAILED, USAGE, exit_code
 from regfs.cli.guesses import refuse_verb_like
 from regfs.cli.mounting import mount, mount_config, run_mount_helper, with_source
 from regfs.cli.output import open_standard_streams, tell, warn
+from regfs.cli.sources import refuse_missing_mountpoint
 from regfs.errors import InvalidOption, RegfsError
 
 FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -75,7 +76,11 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         )
     config = mount_config(given, environment)
     *source, mountpoint = given.paths
-    return mount(with_source(config, source[0]) if source else config, mountpoint, environment)
+    if source:
+        config = with_source(config, source[0], mountpoint)
+    else:
+        refuse_missing_mountpoint(mountpoint)
+    return mount(config, mountpoint, environment)
 
 
 def guarded(command: Callable[[], int]) -> int:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from regfs.arguments import mount_helper_parser
 from regfs.cli.guesses import FILLERS
 from regfs.cli.output import tell, warn
+from regfs.cli.sources import registry_of_source
 from regfs.config import OPTIONS, Config, default_cache_dir, with_options
 from regfs.errors import RegfsError
 
@@ -23,7 +24,7 @@ def run_mount_helper(arguments: Sequence[str], environment: Mapping[str, str]) -
     """Run `mount.regfs` as mount(8) calls it and return the exit code of `regfs`. Raises RegfsError."""
     parser = mount_helper_parser()
     given = parser.parse_intermixed_args(list(arguments))
-    config = with_source(default_config(environment), given.source)
+    config = with_source(default_config(environment), given.source, given.mountpoint)
     config = _with_words(config, given.words, sloppy=given.sloppy)
     return 0 if given.fake else mount(config, given.mountpoint, environment)
 
@@ -106,12 +107,15 @@ def _with_words(config: Config, words: Sequence[str], *, sloppy: bool) -> Config
     return config
 
 
-def with_source(config: Config, source: str) -> Config:
-    """Return *config* with SOURCE as its default registry; fstab's usual fillers mean the usual one."""
+def with_source(config: Config, source: str, mountpoint: str) -> Config:
+    """Return *config* with SOURCE as its default registry; fstab's usual fillers mean the usual one.
+
+    Raises InvalidOption where SOURCE is an image or a path, with what to type instead.
+    """
     if source in FILLERS:
         return config
     by_name = {option.name: option for option in OPTIONS}
-    return with_options(config, [(by_name["default-registry"], source.removeprefix("https://").rstrip("/"))])
+    return with_options(config, [(by_name["default-registry"], registry_of_source(source, mountpoint))])
 
 
 def _say(code: int, message: str) -> None:

@@ -194,6 +194,9 @@ def parse_reference(text: str, *, default_registry: str = DOCKER_HUB) -> Referen
 
     Raises InvalidName.
     """
+    for scheme in ("http://", "https://"):
+        if text.startswith(scheme):
+            raise InvalidName(f"{text[:300]} is no image: leave out {scheme}")
     head, slash, last = text.removeprefix("docker://").rpartition("/")
     name, (tag, digest, short_digest) = parse_version(last)
     repository = parse_repository(f"{head}{slash}{name}", default_registry=default_registry)

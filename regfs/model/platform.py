@@ -111,7 +111,7 @@ def parse_platform(text: str) -> Platform:
     if system is None or len(rest) > 2 or not all(_PART_RE.fullmatch(part) for part in rest):
         raise InvalidOption(f"{text[:100]!r} is not a platform: OS/ARCHITECTURE[/VARIANT] is needed, as in linux/arm64")
     name, version = system[1].lower(), system[2] or ""
-    if _is_architecture(name) and len(rest) < 2:
+    if _is_architecture(name) and len(rest) < 2 and "".join(rest).lower() not in _KNOWN_SYSTEMS:
         return Platform(host_platform().os, name, "".join(rest)).normal()
     if not rest:
         if name not in _KNOWN_SYSTEMS:
@@ -121,6 +121,8 @@ def parse_platform(text: str) -> Platform:
             )
         host = host_platform()
         return Platform(name, host.architecture, host.variant, version).normal()
+    if rest[0].lower() in _KNOWN_SYSTEMS and _is_architecture(name):
+        raise InvalidOption(f"{text[:100]!r} begins with an architecture; did you mean {rest[0].lower()}/{name}?")
     wanted = Platform(name, rest[0], rest[1] if len(rest) == 2 else "", version).normal()
     if wanted.os not in _KNOWN_SYSTEMS:
         raise InvalidOption(f"{first[:100]!r} is no operating system{_near(wanted.os, _KNOWN_SYSTEMS)}")

@@ -1,0 +1,63 @@
+"""SOURCE and MOUNTPOINT of `regfs [SOURCE] MOUNTPOINT`: an image, a swap or a missing word is told as such.
+
+Used by main.py and mounting.py. Docker's rule decides what a registry is; a registry whose name looks like an image's
+is named by --default-registry. Pure, but for one look whether a directory of that name is there.
+"""
+
+from __future__ import annotations
+
+import os
+
+from regfs.errors import InvalidOption
+from regfs.model.names import is_registry
+
+# As in tree/root.py: `debian:12` is a tag, `registry:5000` a registry.
+_FIRST_PORT_OF_REGISTRIES = 1024
+
+
+def refuse_missing_mountpoint(word: str) -> None:
+    """Raise InvalidOption where *word*, the only one given, is a registry or an image and no directory is there."""
+    if not (_is_source(word) or _is_image(word)) or _is_there(word):
+        return
+    remedy = f"regfs {word} DIR" if _is_source(word) else f"regfs DIR, then look into DIR/{word}"
+    raise InvalidOption(f"MOUNTPOINT is missing: {remedy} (for a mount point of that name: mkdir {word})")
+
+
+def registry_of_source(source: str, mountpoint: str) -> str:
+    """Return what SOURCE names as a registry, without `https://`. Raises InvalidOption, with the remedy."""
+    name = source.removeprefix("https://").rstrip("/")
+    if _is_source(name):
+        return name
+    if source.startswith("http://"):
+        raise InvalidOption(f"SOURCE {source!r}: leave out http://; --insecure-registry HOST allows plain http")
+    if not name or name.startswith((".", "/", "~")):
+        raise InvalidOption(f"SOURCE {source!r} is no registry; did you swap SOURCE and MOUNTPOINT?")
+    registry = f"; for a registry of that name: --default-registry {name}" if "/" not in name else ""
+    raise InvalidOption(
+        f"{name} is an image: mount a registry (regfs {mountpoint}), then look into "
+        f"{os.path.join(mountpoint, name)}{registry}"
+    )
+
+
+def _is_source(name: str) -> bool:
+    """Tell whether *name* is a registry for sure: a host with a dot, a high port or capitals, or localhost."""
+    host, _, port = name.rpartition(":")
+    is_short = port.isdecimal() and not any(mark in host for mark in ".[") and host != "localhost"
+    return is_registry(name) and not (is_short and int(port) < _FIRST_PORT_OF_REGISTRIES)
+
+
+def _is_image(word: str) -> bool:
+    """Tell whether *word* is hardly meant for a directory: it has a registry in front, or a tag or digest behind."""
+    first, slash, rest = word.partition("/")
+    if not first or first in (".", ".."):
+        return False
+    return ":" in word.rpartition("/")[2] or bool(slash and rest and is_registry(first))
+
+
+def _is_there(path: str) -> bool:
+    """Tell whether *path* is there, by its parent alone: a dead mount on it counts, and one that hangs is not asked."""
+    parent, name = os.path.split(path.rstrip("/"))
+    try:
+        return name in os.listdir(parent or ".")
+    except OSError:
+        return False
