@@ -221,16 +221,12 @@ def with_options(config: Config, options: Iterable[tuple[Option, str]]) -> Confi
     return config
 
 
-def default_cache_dir(environment: Mapping[str, str], *, is_root: bool) -> Path:
-    """Return $XDG_CACHE_HOME/regfs or ~/.cache/regfs; /var/cache/regfs for root, and where HOME says nothing.
-
-    mount(8) and systemd start us with an empty HOME, where `~/.cache` would land in `/`.
-    """
+def default_cache_dir(environment: Mapping[str, str], *, home: str, is_root: bool) -> Path:
+    """Return $XDG_CACHE_HOME/regfs or ~/.cache/regfs; /var/cache/regfs for root, and where *home* is empty."""
     configured = environment.get("XDG_CACHE_HOME", "")
     if configured.startswith("/"):
         return Path(configured) / "regfs"
-    home = environment.get("HOME", "")
-    if is_root or not home.startswith("/"):
+    if is_root or not home:
         return SITE_CACHE
     return Path(home) / ".cache" / "regfs"
 

@@ -123,8 +123,8 @@ def _handler(place: LogPlace, environment: Mapping[str, str]) -> tuple[logging.H
 
 def _own_file_handler(file: Path) -> tuple[logging.Handler, str | None]:
     """Return a handler for *file*, and a note the first time; that it cannot be written stops no mount."""
-    is_new = not file.exists()
     try:
+        is_new = not file.exists()
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handler = BoundedFileHandler(file)
     except OSError:

@@ -133,19 +133,21 @@ def test_relative_paths_count_from_here(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("environment", "is_root", "expected"),
+    ("home", "xdg_cache_home", "is_root", "expected"),
     [
-        ({"HOME": "/home/ann"}, False, Path("/home/ann/.cache/regfs")),
-        ({"HOME": "/home/ann", "XDG_CACHE_HOME": "/big/cache"}, False, Path("/big/cache/regfs")),
-        ({"HOME": "/home/ann", "XDG_CACHE_HOME": "relative"}, False, Path("/home/ann/.cache/regfs")),
-        ({"HOME": "/root"}, True, SITE_CACHE),
-        ({"HOME": "/root", "XDG_CACHE_HOME": "/big/cache"}, True, Path("/big/cache/regfs")),
-        ({"HOME": ""}, False, SITE_CACHE),
-        ({}, False, SITE_CACHE),
+        ("/home/ann", None, False, Path("/home/ann/.cache/regfs")),
+        ("/home/ann", "/big/cache", False, Path("/big/cache/regfs")),
+        ("/home/ann", "relative", False, Path("/home/ann/.cache/regfs")),
+        ("/root", None, True, SITE_CACHE),
+        ("/root", "/big/cache", True, Path("/big/cache/regfs")),
+        ("", None, False, SITE_CACHE),
     ],
 )
-def test_the_cache_is_where_the_user_keeps_caches(environment: dict[str, str], is_root: bool, expected: Path) -> None:
-    assert default_cache_dir(environment, is_root=is_root) == expected
+def test_the_cache_is_where_the_user_keeps_caches(
+    home: str, xdg_cache_home: str | None, is_root: bool, expected: Path
+) -> None:
+    environment = {} if xdg_cache_home is None else {"XDG_CACHE_HOME": xdg_cache_home}
+    assert default_cache_dir(environment, home=home, is_root=is_root) == expected
 
 
 def test_letting_others_in_lets_the_kernel_check_permissions() -> None:

@@ -29,6 +29,7 @@ from regfs.cli.mounting import mount, mount_config, run_mount_helper, with_sourc
 from regfs.cli.output import open_standard_streams, tell, warn
 from regfs.cli.sources import refuse_missing_mountpoint
 from regfs.errors import InvalidOption, RegfsError
+from regfs.user import home_directory
 
 FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MOUNT_FAILURE = 32
@@ -85,8 +86,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
 def guarded(command: Callable[[], int]) -> int:
     """Run *command*; turn errors into a line on stderr and an exit code."""
-    if not os.environ.get("PATH"):
-        os.environ["PATH"] = FALLBACK_PATH  # systemd and mount(8) may leave it empty, and programs are to be found
+    _mend_environment()
     try:
         return command()
     except RegfsError as error:
@@ -96,6 +96,16 @@ def guarded(command: Callable[[], int]) -> int:
         return 130
     except BrokenPipeError:
         return FAILED  # the reader of our output has enough of it
+
+
+def _mend_environment() -> None:
+    """Set what mount(8) and systemd leave out or set wrongly, for us (`~`) and for programs that we start."""
+    if not os.environ.get("PATH"):
+        os.environ["PATH"] = FALLBACK_PATH
+    if home := home_directory(os.environ):
+        os.environ["HOME"] = home
+    else:
+        os.environ.pop("HOME", None)
 
 
 def _leave(code: int) -> NoReturn:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,8 +15,9 @@ from regfs.arguments import mount_helper_parser
 from regfs.cli.guesses import FILLERS
 from regfs.cli.output import tell, warn
 from regfs.cli.sources import registry_of_source
-from regfs.config import OPTIONS, Config, default_cache_dir, with_options
+from regfs.config import OPTIONS, SITE_CACHE, Config, default_cache_dir, with_options
 from regfs.errors import RegfsError
+from regfs.user import home_directory, is_root_of_machine, may_write
 
 
 def run_mount_helper(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -78,7 +78,12 @@ class _TerminalReport:
 
 
 def default_config(environment: Mapping[str, str]) -> Config:
-    return Config(cache_dir=default_cache_dir(environment, is_root=os.geteuid() == 0))
+    """Return what holds where nothing is asked for.
+
+    A root who cannot write to /var (a user namespace's, a read-only system's) has a cache in the home.
+    """
+    is_root = is_root_of_machine() and may_write(SITE_CACHE)
+    return Config(cache_dir=default_cache_dir(environment, home=home_directory(environment), is_root=is_root))
 
 
 def mount_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Config:

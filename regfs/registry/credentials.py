@@ -13,8 +13,8 @@ Used by auth.py alone. Sources, the first that has something for the registry wi
     ~/.dockercfg                            before Docker 1.7
 
 The order is that of containers-auth.json(5), and it has a reason: what is below /run is of this boot, a login in a home
-may be years old. What the environment names goes before what is found. Without HOME (systemd, mount(8)) the home is
-that of the password database.
+may be years old. What the environment names goes before what is found. The home is what
+user.py says: HOME where it is the user's own.
 
 Inside one: the host's credential helper, the general one, then `auths`. Files are looked at again whenever they
 change, so that `docker login` works without a remount. Nothing is ever written.
@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pwd
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +34,7 @@ from regfs.model.names import DOCKER_HUB, RepositoryName, canonical_registry
 from regfs.registry.credential import Credential
 from regfs.registry.credential_files import CredentialFile, CredentialSource, parse_source
 from regfs.registry.credential_helpers import CredentialHelpers
+from regfs.user import configuration_directory, home_directory
 
 log = logging.getLogger(__name__)
 
@@ -150,27 +150,19 @@ def _paths(environment: Mapping[str, str], uid: int, run: Path) -> Iterator[Path
     if only := environment.get("REGISTRY_AUTH_FILE"):
         yield Path(only)
         return
-    docker, home = environment.get("DOCKER_CONFIG"), environment.get("HOME") or _home_of(uid)
+    docker, home = environment.get("DOCKER_CONFIG"), home_directory(environment, uid)
     if docker:
         yield Path(docker, "config.json")
     if runtime := environment.get("XDG_RUNTIME_DIR"):
         yield Path(runtime, "containers", "auth.json")
     yield run / f"user/{uid}/containers/auth.json"
     yield run / f"containers/{uid}/auth.json"
-    if configuration := environment.get("XDG_CONFIG_HOME") or (home and f"{home}/.config"):
-        yield Path(configuration, "containers", "auth.json")
+    if configuration := configuration_directory(environment, uid):
+        yield configuration / "containers" / "auth.json"
     if home and not docker:
         yield Path(home, ".docker", "config.json")
     if home:
         yield Path(home, ".dockercfg")
-
-
-def _home_of(uid: int) -> str:
-    """Return the home of the user *uid* by the password database, empty where it has none."""
-    try:
-        return pwd.getpwuid(uid).pw_dir
-    except KeyError:
-        return ""
 
 
 def _server(registry: str) -> str:

@@ -26,6 +26,7 @@ from regfs.registry.addresses import is_loopback
 from regfs.registry.certificates import NO_CERTIFICATES, Certificates, certificates_in
 from regfs.registry.configuration import FILE_LIMIT
 from regfs.registry.registries_conf import Location, RegistriesConf, Rule, registries_files
+from regfs.user import configuration_directory
 
 if TYPE_CHECKING:
     from regfs.registry.hosts_toml import HostsFile, HostTable
@@ -275,6 +276,5 @@ def _split_port(host: str) -> tuple[str, str, str]:
 
 
 def _user_directories(environment: Mapping[str, str], name: str) -> tuple[Path, ...]:
-    home = environment.get("HOME")
-    configuration = environment.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else "")
-    return (Path(configuration, name),) if configuration else ()
+    configuration = configuration_directory(environment)
+    return () if configuration is None else (configuration / name,)

@@ -24,6 +24,7 @@ from typing import NamedTuple, NoReturn
 from regfs.errors import BadConfiguration, InvalidName
 from regfs.model.names import canonical_registry
 from regfs.registry.configuration import FILE_LIMIT, ConfigurationFile, parse_toml
+from regfs.user import configuration_directory
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +70,8 @@ def registries_files(environment: Mapping[str, str]) -> tuple[tuple[Path, ...], 
     if only := environment.get("CONTAINERS_REGISTRIES_CONF"):
         return (Path(only),), ()
     system = Path("/etc/containers")
-    home = environment.get("HOME")
-    configuration = environment.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else "")
-    places = (system, Path(configuration, "containers")) if configuration else (system,)
+    configuration = configuration_directory(environment)
+    places = (system,) if configuration is None else (system, configuration / "containers")
     files = tuple(place / "registries.conf" for place in reversed(places))
     return files, tuple(place / "registries.conf.d" for place in places)
 
@@ -215,8 +215,18 @@ def _present(files: Iterable[Path], directories: Iterable[Path]) -> list[Path]:
     """Return the files to read, in order; what we may not look at is passed over."""
     found = [path for path in files if _is_file(path)][:1]
     for directory in directories:
-        found += sorted(path for path in directory.glob("*.conf") if _is_file(path))
+        found += [path for path in _listed(directory) if path.name.endswith(".conf") and _is_file(path)]
     return found
+
+
+def _listed(directory: Path) -> list[Path]:
+    """Return what is in *directory*, sorted by name; nothing where it is not there or may not be looked at."""
+    try:
+        return sorted(directory.iterdir())
+    except OSError as error:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            log.debug("%s cannot be looked at: %s", directory, error)
+        return []
 
 
 def _is_file(path: Path) -> bool:
