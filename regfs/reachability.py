@@ -25,6 +25,8 @@ _CONNECT_S = 5.0
 _MOST_ADDRESSES = 4
 # A mount that is ready is not held up by a slow resolver for longer.
 _RESOLVING_S = 0.2
+# A host refuses at once; one that takes no connection is not waited for.
+_REFUSING_S = 0.05
 _PROXIES = ("https_proxy", "http_proxy", "all_proxy")
 
 
@@ -35,6 +37,7 @@ class Attempt:
         self._config = config
         self._environment = environment
         self._may_be_told = threading.Event()
+        self._ended = threading.Event()
         self._failure: RegfsError | None = None
 
     def start(self) -> None:
@@ -42,21 +45,26 @@ class Attempt:
         try:
             start_thread(self._run, name="regfs-reachability")
         except OutOfThreads:
-            self._may_be_told.set()
+            self._end()
 
     def failure(self) -> RegfsError | None:
         """Return why the registry is known not to be reachable; None where it is, or where that takes longer.
 
-        Waits for a moment where the name is still being resolved, and never for a connection.
+        Waits for a moment where the name is still being resolved, and a shorter one for a refusal.
         """
         self._may_be_told.wait(_RESOLVING_S)
+        self._ended.wait(_REFUSING_S)
         return self._failure
 
     def _run(self) -> None:
         try:
             self._failure = failure_to_reach(self._config, self._environment, on_resolved=self._may_be_told.set)
         finally:
-            self._may_be_told.set()
+            self._end()
+
+    def _end(self) -> None:
+        self._may_be_told.set()
+        self._ended.set()
 
 
 def failure_to_reach(
