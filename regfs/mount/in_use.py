@@ -117,7 +117,7 @@ class _Scan:
 
 
 def _lower_directories(mountinfo: bytes) -> set[bytes]:
-    """Return the absolute paths of the lower directories of the overlays, as the programs that mount gave them."""
+    """Return the absolute paths of the lower directories of the overlays, as given when they were mounted."""
     options = _OVERLAY.findall(mountinfo)
     lists = [_unquoted(lower) for each in options for lower in _LOWER.findall(each)]
     paths = {path.replace(b"\\:", b":") for each in lists for path in _BETWEEN.split(each)}
