@@ -33,16 +33,31 @@ class Patience:
     thread began to work by itself: such work sees no deadline. None while it waits here, and so sees one.
     """
 
-    __slots__ = ("_changed", "active_since", "cancelled", "deadline", "may_wait", "stalled_since", "timeout_s")
+    __slots__ = (
+        "_changed",
+        "active_since",
+        "cancelled",
+        "deadline",
+        "is_users",
+        "may_wait",
+        "stalled_since",
+        "timeout_s",
+    )
 
-    def __init__(self, timeout_s: float | None = None, *, may_wait: bool = True) -> None:
+    def __init__(self, timeout_s: float | None = None, *, may_wait: bool = True, is_users: bool = False) -> None:
+        """*is_users*: the time is that of --timeout, which a message may name."""
         self.timeout_s = timeout_s
+        self.is_users = is_users
         self.stalled_since = time.monotonic()
         self.active_since: float | None = self.stalled_since
         self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self.may_wait = may_wait
         self.cancelled = False
         self._changed = threading.Condition(threading.Lock())
+
+    @property
+    def _option(self) -> str:
+        return " (--timeout)" if self.is_users else ""
 
     def cancel(self) -> None:
         """Let every present and future wait under this patience end with Interrupted."""
@@ -63,7 +78,7 @@ class Patience:
             return at_most_s
         left_s = self.deadline - time.monotonic()
         if left_s <= 0:
-            raise RegistryTimeout("the deadline of the request passed")
+            raise RegistryTimeout(f"no answer within {self.timeout_s:g} s{self._option}")
         return min(left_s, at_most_s)
 
     def sleep(self, seconds: float) -> None:
@@ -112,7 +127,7 @@ class Patience:
             raise Interrupted("the request was interrupted")
         left_s = max(self.deadline, stalled_since() + self.timeout_s) - time.monotonic()
         if left_s <= 0:
-            raise RegistryTimeout(f"no progress for {self.timeout_s:g} s")
+            raise RegistryTimeout(f"no progress for {self.timeout_s:g} s{self._option}")
         return min(left_s, max(self.timeout_s, _LOOK_S))
 
     def _pause(self, seconds: float) -> None:

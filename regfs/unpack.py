@@ -63,17 +63,36 @@ class _Directory:
     children: Iterator[tuple[bytes, int, bytes]]
 
 
+def check_directory(directory: Path) -> None:
+    """Raise InvalidOption where *directory* is there and not empty, or can clearly not be made; makes nothing."""
+    try:
+        if os.path.lexists(directory):
+            _insist_on_empty(directory)
+            return
+        above = next(parent for parent in directory.parents if parent.exists())
+    except OSError as error:
+        raise InvalidOption(f"{directory} cannot be made: {error.strerror}") from None
+    if not above.is_dir():
+        raise InvalidOption(f"{directory} cannot be made: {os.strerror(errno.ENOTDIR)}")
+    if not os.access(above, os.W_OK | os.X_OK, effective_ids=True):
+        raise InvalidOption(f"{directory} cannot be made: {above} is not writable")
+
+
 def prepare_directory(directory: Path) -> None:
     """Make *directory*, or take it where it is empty. Raises InvalidOption where something is in it."""
     try:
         directory.mkdir(mode=0o700, parents=True)
     except FileExistsError:
-        if not directory.is_dir():
-            raise InvalidOption(f"{directory} is there already, and is no directory") from None
-        if any(directory.iterdir()):
-            raise InvalidOption(f"{directory} is not empty; name a new directory") from None
+        _insist_on_empty(directory)
     except OSError as error:
         raise InvalidOption(f"{directory} cannot be made: {error.strerror}") from None
+
+
+def _insist_on_empty(directory: Path) -> None:
+    if not directory.is_dir():
+        raise InvalidOption(f"{directory} is there already, and is no directory")
+    if any(directory.iterdir()):
+        raise InvalidOption(f"{directory} is not empty; name a new directory")
 
 
 def total_size(rows: RowTree) -> int:

@@ -20,11 +20,13 @@ from regfs.images.image import Image
 from regfs.model.digest import Digest
 from regfs.model.names import Reference, parse_reference
 from regfs.mount import mountpoint as mountpoints
+from regfs.patience import Patience, patient
 from regfs.progress import Count, Step, showing
 from regfs.rooms import Rooms
+from regfs.rootfs.row_tree import RowTree
 from regfs.store.blobs import BlobStore
 from regfs.tree.namespace import ESCAPE
-from regfs.unpack import Unpacker, prepare_directory, total_size
+from regfs.unpack import Unpacker, check_directory, prepare_directory, total_size
 
 Say = Callable[[str], None]
 _DIGEST_RE = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
@@ -39,17 +41,28 @@ class Done:
     is_complete: bool = True
 
 
-def unpack(reference_text: str, directory: Path, *, config: Config, environment: Mapping[str, str], say: Say) -> Done:
-    """Write all layers of an image, merged, into *directory*. Blocks on the network; raises RegfsErrors."""
+def unpack(
+    reference_text: str, directory: Path, *, config: Config, environment: Mapping[str, str], say: Say, warn: Say
+) -> Done:
+    """Write all layers of an image, merged, into *directory*. Blocks on the network; raises RegfsErrors.
+
+    *directory* is made when there is something to write. Where writing ends before its time, by an error or by Ctrl-C,
+    *warn* hears that the directory is incomplete.
+    """
     reference = read_reference(reference_text, config.default_registry, mountpoints.mounts())
-    prepare_directory(directory)
+    check_directory(directory)
     with _image(reference, config=config, environment=environment, say=say) as (rooms, image):
         with showing(lambda: _layer_steps(rooms), say=say, environment=environment):
-            rows = image.rootfs()
+            rows = _rootfs(image, config)
         written, total = Count(), total_size(rows)
+        prepare_directory(directory)
         unpacker = Unpacker(rows, rooms.contents.open, as_root=os.geteuid() == 0, on_bytes=written.add)
-        with showing(lambda: [Step("writing files", written.size, total)], say=say, environment=environment):
-            summary = unpacker.into(directory)
+        try:
+            with showing(lambda: [Step("writing files", written.size, total)], say=say, environment=environment):
+                summary = unpacker.into(directory)
+        except BaseException:
+            warn(f"{directory} is incomplete: remove it before you try again")
+            raise
     notes = summary.notes()
     if summary.failures:
         notes.append(f"{len(summary.failures)} entries could not be written as the image has them:")
@@ -86,9 +99,9 @@ def _prefetch_one(text: str, rooms: Rooms, *, config: Config, environment: Mappi
     before = rooms.stats.value("registry.bytes")
     try:
         reference = read_reference(text, config.default_registry, mountpoints.mounts())
-        image = _find(reference, rooms)
+        image = _find(reference, rooms, config)
         with showing(lambda: _layer_steps(rooms), say=say, environment=environment):
-            image.rootfs()
+            _rootfs(image, config)
         _insist_on_copies(image, rooms)
     except RegfsError as failure:
         return Prefetched(text, failure=failure)
@@ -140,13 +153,24 @@ def _image(
     if rooms.note:
         say(rooms.note)
     try:
-        yield rooms, _find(reference, rooms)
+        yield rooms, _find(reference, rooms, config)
     finally:
         rooms.close()
 
 
-def _find(reference: Reference, rooms: Rooms) -> Image:
-    """Return the image that *reference* names. Blocks on the network where a tag is to be resolved."""
+def _find(reference: Reference, rooms: Rooms, config: Config) -> Image:
+    """Return the image that *reference* names, its manifest and config read. Blocks on the network for --timeout."""
+    with patient(Patience(config.timeout_s, is_users=True)):
+        return _resolved(reference, rooms)
+
+
+def _rootfs(image: Image, config: Config) -> RowTree:
+    """Return the merged layers of *image*. Waits for --timeout, and longer while its layers make progress."""
+    with patient(Patience(config.timeout_s, is_users=True)):
+        return image.rootfs()
+
+
+def _resolved(reference: Reference, rooms: Rooms) -> Image:
     repository = rooms.repositories.repository(reference.repository)
     digest = reference.digest
     if digest is None and reference.short_digest is not None:

@@ -35,7 +35,8 @@ def unpack_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
 
     config = verb_config(given, environment)
     say = _say_nothing if given.quiet else warn
-    done = verbs.unpack(given.image, Path(given.directory).absolute(), config=config, environment=environment, say=say)
+    directory = Path(given.directory).absolute()
+    done = verbs.unpack(given.image, directory, config=config, environment=environment, say=say, warn=warn)
     for note in done.notes:
         warn(note)
     tell(done.result)
@@ -95,7 +96,8 @@ def prefetch_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> i
         if given.json:
             tell(_prefetched_json(each, code))
         elif each.failure is not None:
-            warn(f"{each.asked}: {each.failure}" if len(images) > 1 else str(each.failure))
+            is_named = len(images) == 1 or each.asked in str(each.failure)
+            warn(str(each.failure) if is_named else f"{each.asked}: {each.failure}")
         else:
             tell(each.name)
     return worst
@@ -121,7 +123,9 @@ def _lines_of(path: str) -> list[str]:
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidOption(f"--file {path}: {getattr(error, 'strerror', None) or 'it is no text'}") from None
+        if isinstance(error, UnicodeDecodeError):
+            raise InvalidOption(f"{path} is not a text file") from None
+        raise InvalidOption(f"--file {path}: {error.strerror}") from None
     return [line for raw in text.splitlines() if (line := raw.partition("#")[0].strip())]
 
 

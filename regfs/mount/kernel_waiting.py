@@ -69,7 +69,7 @@ class WaitingRequests:
 
     def hand_over(self, method: Method, opcode: int, unique: int, node: int, body: bytes) -> None:
         """Ask *method* in a thread that may wait, and answer."""
-        request = self._waiting[unique] = _Waiting(opcode, node, body, Patience(self._timeout_s))
+        request = self._waiting[unique] = _Waiting(opcode, node, body, Patience(self._timeout_s, is_users=True))
         try:
             self._pool.submit(lambda: self._answer_patiently(method, unique, request))
         except OutOfThreads as error:

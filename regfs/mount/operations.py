@@ -82,7 +82,7 @@ class RequestPatience(Patience):
     __slots__ = ("_on_wait", "_timeout_s", "has_waited")
 
     def __init__(self, timeout_s: float, on_wait: Callable[[RequestPatience], None]) -> None:
-        super().__init__(timeout_s)
+        super().__init__(timeout_s, is_users=True)
         self.has_waited = False
         self._timeout_s = timeout_s
         self._on_wait = on_wait

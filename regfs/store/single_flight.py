@@ -22,6 +22,8 @@ from regfs.patience import Patience, current, patient
 from regfs.threads import start_thread
 
 T = TypeVar("T")
+# How a repository and what is asked for in it are written as one reference, by the first word of the key.
+_JOINED_BY = {"tag": ":", "manifest": "@", "blob": "@", "small": "@"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,8 +69,8 @@ class Flights:
             stalled = partial(self.stalled_since, (key, *parts)) if streams else None
             landed = current().wait_for(flight, stalled_since=stalled)
         except RegistryTimeout as timeout:
-            # The computation goes on, so that nobody but the one who waited knows what for.
-            raise RegistryTimeout(f"{timeout} (waiting for {_words(key)})") from timeout
+            # The computation goes on, so that only the thread that waited knows what for.
+            raise RegistryTimeout(f"{_what(key)}: {timeout}") from timeout
         return landed.result()
 
     def begin(self, key: Hashable, compute: Callable[[], T], *, streams: bool = False) -> Future[Landed[T]]:
@@ -111,9 +113,14 @@ def _outcome(compute: Callable[[], T], patience: Patience) -> Landed[T]:
         return Landed(None, error)
 
 
-def _words(key: Hashable) -> str:
-    """Return *key* for people, without the parts that are keys themselves."""
-    return " ".join(str(part) for part in key if not isinstance(part, tuple)) if isinstance(key, tuple) else str(key)
+def _what(key: Hashable) -> str:
+    """Return *key* for people, without the parts that are keys themselves: `tag ghcr.io/owner/app:1`."""
+    if not isinstance(key, tuple):
+        return str(key)
+    kind, *rest = (str(part) for part in key if not isinstance(part, tuple))
+    if kind in _JOINED_BY and len(rest) > 1:
+        return f"{kind} {rest[0]}{_JOINED_BY[kind]}{rest[1]}"
+    return " ".join([kind, *rest])
 
 
 def _copy_of(error: BaseException) -> BaseException:

@@ -36,7 +36,7 @@ class SpentPatience(Patience):
     """Begins a wait, and has no time left for it."""
 
     def wait_for(self, future: Future[T], *, stalled_since: Callable[[], float] | None = None) -> T:
-        raise RegistryTimeout("the deadline of the request passed")
+        raise RegistryTimeout("no answer within 1 s")
 
 
 def test_many_who_ask_at_once_share_one_computation() -> None:
@@ -98,12 +98,12 @@ def test_the_computation_outlives_whoever_began_it() -> None:
 
 
 def test_who_runs_out_of_time_is_told_what_was_waited_for() -> None:
-    with patient(SpentPatience()), pytest.raises(RegistryTimeout, match=r"deadline.*tag example/app v1"):
+    with patient(SpentPatience()), pytest.raises(RegistryTimeout, match=r"^tag example/app:v1: "):
         Flights().run(("tag", "example/app", "v1"), current)
 
 
 def test_who_has_run_out_of_time_before_is_told_what_he_asked_for() -> None:
-    with patient(Patience(0.0)), pytest.raises(RegistryTimeout, match=r"deadline.*tag example/app v1"):
+    with patient(Patience(0.0)), pytest.raises(RegistryTimeout, match=r"^tag example/app:v1: "):
         Flights().run(("tag", "example/app", "v1"), lambda: 1)
 
 
@@ -124,7 +124,7 @@ def test_content_that_does_not_come_costs_who_waits_for_it_the_deadline() -> Non
         return flights.run("key", receive, streams=True)
 
     # On a machine that stands still the deadline may have passed before anything was begun.
-    told = r"(no progress for 0.2 s|deadline).* \(waiting for key"
+    told = r"key: no (progress for|answer within) 0.2 s"
     with patient(Patience(0.2)), pytest.raises(RegistryTimeout, match=told):
         join()
     threading.Timer(0.05, go.set).start()
@@ -139,7 +139,7 @@ def test_parts_that_do_not_come_cost_who_waits_for_the_whole_the_deadline() -> N
         parts = [flights.begin(part, lambda: b"".join(current().watch(trickle(go))), streams=True) for part in "ab"]
         return b"".join(part.result().result() for part in parts)
 
-    with patient(Patience(0.2)), pytest.raises(RegistryTimeout, match="waiting for whole"):
+    with patient(Patience(0.2)), pytest.raises(RegistryTimeout, match="whole: no "):
         flights.run("whole", whole, streams=True, parts=["a", "b"])
     go.set()
 

@@ -1,0 +1,114 @@
+"""`regfs unpack` that does not get to its end: what it leaves, and what it says of that."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from regfs import verbs
+from regfs.config import Config
+from regfs.unpack import Unpacker
+from tests.support.fault_server import FaultServer, reply, silence
+from tests.support.hello import host_architecture
+from tests.support.images import file, image_of, layer
+from tests.support.memory_registry import MemoryRegistry
+from tests.support.mounted import environment_for, regfs_command
+
+
+@pytest.fixture
+def server() -> Iterator[FaultServer]:
+    """A registry with demo/app:1, which has two files of a megabyte."""
+    application = MemoryRegistry()
+    contents = layer(file("first", os.urandom(1 << 20)), file("second", os.urandom(1 << 20)))
+    image = image_of(contents, architecture=host_architecture())
+    for content in image.blobs().values():
+        application.add_blob("demo/app", content)
+    application.add_manifest("demo/app", image.manifest, tag="1", media_type=image.media_type)
+    with FaultServer(application) as served:
+        yield served
+
+
+def command(server: FaultServer, *words: str) -> list[str]:
+    return [*regfs_command(), "unpack", "--cache-dir", "cache", f"{server.address}/demo/app:1", *words]
+
+
+def unpack(server: FaultServer, directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(server, *words), env=environment_for(directory), cwd=directory, capture_output=True, text=True,
+        timeout=100, check=False,
+    )  # fmt: skip
+
+
+def test_an_image_that_cannot_be_had_leaves_no_empty_directory(server: FaultServer, tmp_path: Path) -> None:
+    server.on("GET", "/manifests/", reply(404))
+    server.on("HEAD", "/manifests/", reply(404))
+    assert unpack(server, tmp_path, "out/below").returncode == 3
+    server.stop()
+    assert unpack(server, tmp_path, "out/below").returncode == 5
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_told_before_anything_is_fetched(
+    server: FaultServer, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    for name, said in {"file": "no directory", "file/out": "cannot be made", "full": "is not empty"}.items():
+        done = unpack(server, tmp_path, name)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert server.paths() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small tmpfs")
+def test_a_full_disk_says_that_what_was_written_is_incomplete(server: FaultServer, tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "small", tmp_path / "small"], check=True)
+    try:
+        done = unpack(server, tmp_path, "-q", "small/out")
+        assert done.returncode == 1
+        assert f"{tmp_path}/small/out is incomplete: remove it before you try again" in done.stderr
+    finally:
+        subprocess.run(["umount", tmp_path / "small"], check=True)
+
+
+def test_an_interrupt_while_writing_says_that_what_was_written_is_incomplete(
+    server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Unpacker, "_copy", interrupted)
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        verbs.unpack(
+            f"{server.address}/demo/app:1", tmp_path / "out", config=Config(cache_dir=tmp_path / "cache"),
+            environment=environment_for(tmp_path), say=lambda _: None, warn=said.append,
+        )  # fmt: skip
+    assert said == [f"{tmp_path}/out is incomplete: remove it before you try again"]
+
+
+def test_an_interrupt_while_fetching_leaves_nothing_behind(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        image = f"127.0.0.1:{silent.getsockname()[1]}/no/image"
+        words = [*regfs_command(), "unpack", "--cache-dir", "cache", image, "out"]
+        with subprocess.Popen(words, env=environment_for(tmp_path), cwd=tmp_path) as verb:
+            connection, _ = silent.accept()  # the verb is at work
+            verb.send_signal(signal.SIGINT)
+            assert verb.wait(timeout=100) == 130
+            connection.close()
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_timeout_of_a_verb_holds_for_a_registry_that_says_nothing(server: FaultServer, tmp_path: Path) -> None:
+    server.on("*", "/v2/", silence)
+    done = unpack(server, tmp_path, "--timeout", "1s")
+    assert done.returncode == 5
+    assert re.search(rf"tag {server.address}/demo/app:1: no answer within 1 s \(--timeout\)", done.stderr)
