@@ -46,7 +46,7 @@ clean: ## remove the virtual environment and everything that was generated
 # The environment is made again when the Python that it was made with is gone. fusepy comes as source alone: older pips
 # want setuptools and wheel for that.
 $(VENV)/bin/python:
-	@.ci/install-packages run
+	@.ci/install-packages run $(filter test bench,$(MAKECMDGOALS))
 	python=$$(.ci/find-python) && rm -rf $(VENV) && "$$python" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet setuptools wheel
 

@@ -31,9 +31,11 @@ def prepare(point: str) -> list[str]:
         notes.append(f"removed the dead mount that a crashed regfs left on {point}")
     mountpoints.check(point)
     check_device()
-    if os.geteuid() != 0 and not _may_mount():
+    if os.geteuid() != 0 and not mountpoints.may_mount():
         mountpoints.helper("to mount")
         _check_ownership(point)
+        if not os.path.exists(mountpoints.MTAB):
+            notes.append(mountpoints.MTAB_REMEDY)
     if _has_entries(point):
         notes.append(f"{point} is not empty; what is in it is hidden until it is unmounted")
     return notes
@@ -73,7 +75,8 @@ def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
     """Unmount the regfs on *path*, alive or dead, and return what to tell the user.
 
     *by_force* ends its connection first, so that a daemon that hangs holds up no process any longer.
-    Raises MountFailure where something else or nothing is mounted there, or a process uses it, which it names.
+    Raises MountFailure where something else or nothing is mounted there, or a process uses it, which it names;
+    AccessDenied for a mount of another user.
     """
     point = mountpoints.resolved(path)
     mounted = mountpoints.mounted_at(point)
@@ -81,6 +84,8 @@ def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
         raise MountFailure(f"nothing is mounted on {point}")
     if mounted.kind != FILE_SYSTEM_TYPE:
         raise MountFailure(f"{point} is a mount of another kind ({mounted.kind}, {mounted.source}); umount {point}")
+    mountpoints.check_may_unmount(mounted)
+    _leave(point)
     gone = f"{mounted.source} is no longer mounted on {mountpoints.on_one_line(point)}"
     if by_force:
         if not mountpoints.abort(mounted.device, point):
@@ -90,6 +95,10 @@ def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
     try:
         mountpoints.unmount(point, lazily=lazily or by_force)
     except MountFailure as failure:
+        if by_force:
+            raise MountFailure(
+                f"{failure}; its daemon has been cut off, and what is left is a dead mount: as root, umount -l {point}"
+            ) from None
         holders = list(holding(point))
         if "busy" not in str(failure).lower() or lazily:
             raise
@@ -97,6 +106,13 @@ def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
             f"{point} is in use{_by(holders)}; regfs umount --lazy {point} takes it away all the same"
         ) from None
     return gone
+
+
+def _leave(point: str) -> None:
+    """Leave the directory *point*, where this process works in it or below: it would keep the mount busy itself."""
+    here = os.readlink("/proc/self/cwd")
+    if here == point or here.startswith(f"{point}/"):
+        os.chdir("/")
 
 
 def _kill_daemon(device: str) -> None:
@@ -131,14 +147,6 @@ def _by(holders: list[str]) -> str:
         return ""
     more = f" and {len(holders) - _MOST_HOLDERS} more" if len(holders) > _MOST_HOLDERS else ""
     return f" by {', '.join(holders[:_MOST_HOLDERS])}{more}"
-
-
-def _may_mount() -> bool:
-    """Tell whether this process may try mount(2) itself: CAP_SYS_ADMIN, as in a user namespace of one's own."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) >> 21 & 1)
-    return False
 
 
 def _check_ownership(point: str) -> None:

@@ -161,4 +161,6 @@ def helper_complaint(complaint: str, mountpoint: str) -> str:
             "fstype=@{fuse_types} options=(nosuid,nodev) options in (ro,rw,noatime,dirsync,nodiratime,noexec,sync) "
             f"-> {mountpoint}, and umount {mountpoint},"
         )
+    if "mount failed: Operation not permitted" in complaint:
+        return f"{complaint}; {mountpoints.CONTAINER_REMEDY}"
     return complaint

@@ -20,10 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from regfs.errors import MountFailure
+from regfs.errors import AccessDenied, MountFailure
 
 log = logging.getLogger(__name__)
 
+MTAB = "/etc/mtab"
+MTAB_REMEDY = f"{MTAB} is missing, without which fusermount3 unmounts nothing; as root: ln -s /proc/self/mounts {MTAB}"
+CONTAINER_REMEDY = (
+    "CAP_SYS_ADMIN is missing; in a container: --cap-add SYS_ADMIN --device /dev/fuse "
+    "[--security-opt apparmor=unconfined]"
+)
 FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HELPER_TIMEOUT_S = 30.0
 _HELPERS = ("fusermount3", "fusermount")
@@ -214,10 +220,35 @@ def unmount(mountpoint: str, *, lazily: bool = False) -> None:
         return
     if number != errno.EPERM:
         raise MountFailure(f"cannot unmount {mountpoint}: {_reason(number)}")
+    _check_helper()
     call = [helper("to unmount"), "-u", *(["-z"] if lazily else []), "--", mountpoint]
     done = subprocess.run(call, capture_output=True, text=True, errors="replace", timeout=HELPER_TIMEOUT_S, check=False)
     if done.returncode != 0:
         raise MountFailure(f"cannot unmount {mountpoint}: {done.stderr.strip() or f'{call[0]} failed'}")
+
+
+def check_may_unmount(mounted: Mounted) -> None:
+    """Raise an error with the remedy where this process can unmount *mounted* in no way, whatever state that is in.
+
+    To be asked before its daemon is ended: a dead mount that stays helps no one. Raises AccessDenied for a mount of
+    another user, otherwise MountFailure.
+    """
+    if may_mount():
+        return
+    point = on_one_line(mounted.mountpoint)
+    if os.geteuid() == 0:
+        raise MountFailure(f"cannot unmount {point}: {CONTAINER_REMEDY}")
+    if mounted.user_id not in (None, os.getuid()):
+        raise AccessDenied(f"{point}: it is a mount of another user (uid {mounted.user_id})")
+    _check_helper()
+
+
+def may_mount() -> bool:
+    """Tell whether this process may try mount(2) itself: CAP_SYS_ADMIN, as in a user namespace of one's own."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> 21 & 1)
+    return False
 
 
 def abort(device: str, mountpoint: str | None = None) -> bool:
@@ -254,6 +285,12 @@ def helper(purpose: str) -> str:
         f"fusermount3 is not installed (needed {purpose} because you are not root): "
         "apt install fuse3 / dnf install fuse3 / apk add fuse3 / pacman -S fuse3"
     )
+
+
+def _check_helper() -> None:
+    helper("to unmount")
+    if not os.path.exists(MTAB):
+        raise MountFailure(MTAB_REMEDY)
 
 
 def _umount2(mountpoint: str, flags: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -38,6 +39,18 @@ def test_a_user_namespace_lets_the_owner_change_root(mount: Mounted) -> None:
     if mount.run("unshare", "-r", "true", check=False).returncode != 0:
         missing("this system forbids user namespaces")
     done = mount.run("unshare", "-rR", mount.path / "library/hello-world/latest/rootfs", "/hello")
+    assert done.stdout.encode() == MESSAGE
+
+
+def test_the_demo_needs_no_program_that_only_root_has_in_the_path(mount: Mounted) -> None:
+    """`make run`: unshare: failed to execute chroot: No such file or directory."""
+    if mount.run("unshare", "-r", "true", check=False).returncode != 0:
+        missing("this system forbids user namespaces")
+    program = (
+        "import subprocess, sys; from pathlib import Path; from tests.support.demo import change_root; "
+        "subprocess.run(change_root(Path(sys.argv[1])), check=True, env={'PATH': '/usr/local/bin:/usr/bin:/bin'})"
+    )
+    done = mount.run(sys.executable, "-c", program, mount.path / "library/hello-world/latest/rootfs")
     assert done.stdout.encode() == MESSAGE
 
 

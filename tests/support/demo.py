@@ -68,8 +68,11 @@ def some_registry(directory: Path, wanted: str | None) -> Iterator[str]:
 
 
 def change_root(rootfs: Path) -> list[str | Path]:
-    """Return the command that runs /hello in *rootfs*: an ordinary user needs a user namespace for it."""
-    return [*(["unshare", "-r"] if os.getuid() else []), "chroot", rootfs, "/hello"]
+    """Return the command that runs /hello in *rootfs*: an ordinary user needs a user namespace for it.
+
+    chroot(8) is in /usr/sbin, which is not in the PATH of Debian's ordinary users; unshare(1) changes root itself.
+    """
+    return [*(["unshare", "-rR"] if os.getuid() else ["chroot"]), rootfs, "/hello"]
 
 
 def tour(regfs: str, mountpoint: Path, directory: Path, registry: str) -> int:
