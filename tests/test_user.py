@@ -100,6 +100,18 @@ def test_a_mount_with_the_home_of_root_needs_nothing_of_roots(alice: Alice) -> N
     assert (alice.home / ".cache/regfs/references.sqlite").exists()
 
 
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_authorities_that_are_named_in_a_closed_home_are_no_traceback(alice: Alice, variable: str) -> None:
+    """`sudo --preserve-env` hands the variable on; what cannot be read is told when a certificate is to be verified."""
+    path = str(alice.closed / "ca.pem")
+    program = (
+        f"from regfs.registry.certificates import system_authorities; "
+        f"print(*system_authorities({{{variable!r}: {path!r}}}))"
+    )
+    done = alice.run([sys.executable, "-c", program], home=None)
+    assert path in done.stdout.split(), done.stderr
+
+
 def test_uid_0_of_a_user_namespace_keeps_its_cache_in_the_home(alice: Alice) -> None:
     """`podman unshare regfs …`: Permission denied: '/var/cache/regfs/regfs.log'."""
     assert alice.home_found(str(alice.closed), IN_A_USER_NAMESPACE) == str(alice.home)

@@ -94,10 +94,10 @@ def system_authorities(environment: Mapping[str, str]) -> Authorities:
         return _by_name(Authorities(file or None, directory or None))
     for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         if path := environment.get(variable):
-            return Authorities(None, path) if Path(path).is_dir() else _by_name(Authorities(path, None))
+            return Authorities(None, path) if os.path.isdir(path) else _by_name(Authorities(path, None))
     built_in = ssl.get_default_verify_paths()
     candidates = (built_in.openssl_cafile, *_BUNDLES)
-    found = next((path for path in candidates if Path(path).is_file()), None)
+    found = next((path for path in candidates if os.path.isfile(path)), None)
     if found is not None:
         return _by_name(Authorities(found, None))
     hashed = Path(built_in.openssl_capath)
