@@ -29,11 +29,12 @@ def home_directory(environment: Mapping[str, str], uid: int | None = None) -> st
 
 
 def configuration_directory(environment: Mapping[str, str], uid: int | None = None) -> Path | None:
-    """Return $XDG_CONFIG_HOME or ~/.config, None where there is no home. An empty variable counts as unset.
+    """Return $XDG_CONFIG_HOME or ~/.config, None where there is no home.
 
-    Source: XDG Base Directory Specification.
+    An empty or relative variable counts as unset. Source: XDG Base Directory Specification.
     """
-    if configured := environment.get("XDG_CONFIG_HOME"):
+    configured = environment.get("XDG_CONFIG_HOME", "")
+    if configured.startswith("/"):
         return Path(configured)
     home = home_directory(environment, uid)
     return Path(home, ".config") if home else None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.user import home_directory, is_root_of_machine, may_write
+from regfs.user import configuration_directory, home_directory, is_root_of_machine, may_write
 from tests.conftest import missing
 from tests.support.mounted import as_user, environment_for, regfs_command
 
@@ -144,3 +144,9 @@ def test_files_can_be_made_in_what_is_not_there_yet_as_the_nearest_directory_say
     (tmp_path / "file").touch(mode=0o600)
     assert may_write(tmp_path / "var/cache/regfs")
     assert not may_write(tmp_path / "file/regfs")
+
+
+@pytest.mark.parametrize("configured", ["", "relative"])
+def test_a_configuration_directory_that_is_not_absolute_counts_as_unset(configured: str) -> None:
+    environment = {"HOME": "/not/there/yet", "XDG_CONFIG_HOME": configured}
+    assert configuration_directory(environment) == Path("/not/there/yet/.config")
