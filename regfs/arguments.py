@@ -20,6 +20,10 @@ class Parser(argparse.ArgumentParser):
     """Raises InvalidOption instead of printing and exiting."""
 
     def error(self, message: str) -> NoReturn:
+        _, is_found, names = message.partition("the following arguments are required: ")
+        if is_found:  # intermixed parsing counts those among them that may be left out
+            optional = [action.metavar for action in self._actions if action.nargs in ("*", "?")]
+            message = f"required: {', '.join(name for name in names.split(', ') if name not in optional)}"
         raise InvalidOption(message)
 
 

@@ -42,6 +42,10 @@ _HELP = (
 )
 
 
+# Kinds of files that people would take for something else.
+_KINDS = {"images": "merged tables"}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Let *parser* read the words of `regfs cache`."""
     parser.add_argument("what", choices=WORDS, metavar="|".join(WORDS), help=_HELP)
@@ -116,11 +120,11 @@ def _usage(config: Config, *, as_json: bool) -> str:
             "kinds": kinds,
         }
         return json.dumps(told, indent=1)
-    rows = [(kind, str(counts[kind]), in_units(size)) for kind, size in sizes.items()]
+    rows = [(_KINDS.get(kind, kind), str(counts[kind]), in_units(size)) for kind, size in sizes.items()]
     rows.append(("total", "", in_units(found.size)))
     rows += _limit_rows(standing)
-    rows.append(("in", str(images), "images: regfs cache ls"))
-    return "\n".join([str(root), *(f"{kind:<10}{count:>8}  {size:>12}".rstrip() for kind, count, size in rows)])
+    rows.append(("images", str(images), "(list them: regfs cache ls)"))
+    return "\n".join([str(root), *(f"{kind:<14}{count:>8}  {size:>12}".rstrip() for kind, count, size in rows)])
 
 
 def _limit_rows(standing: Standing | None) -> list[tuple[str, str, str]]:
@@ -188,8 +192,10 @@ def _remove(asked: Sequence[str], config: Config, *, only_say: bool, say: Say) -
             freed += evict(root, chosen=_among(chosen), only_say=only_say).freed - (parts.freed if only_say else 0)
     others = sorted({name for image in images if image.digest in wanted for name in _shown_names(image)} - set(asked))
     also = f" (also {', '.join(others)})" if others else ""
-    in_use = f"; {len(parts.in_use)} parts stay, for a mount uses them: regfs umount" if parts.in_use else ""
-    say(f"{', '.join(asked)}{also}: {in_units(freed)} {'would be freed' if only_say else 'freed'}{in_use}")
+    size = in_units(freed) if freed else "nothing"
+    told = f"{', '.join(asked)}{also}: {size} {'would be freed' if only_say else 'freed'}"
+    count = len(parts.in_use)
+    say(f"{told}: {count} part{' is' if count == 1 else 's are'} in use by a mount (regfs umount)" if count else told)
     return FAILED if parts.in_use else 0
 
 

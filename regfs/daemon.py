@@ -77,6 +77,10 @@ def serve(config: Config, point: str, *, environment: Mapping[str, str], report:
     place = log_place(config.log_file, cache=config.cache_dir, foreground=config.foreground)
     try:
         note = start_logging(logging.DEBUG if config.debug else config.log_level, place, environment=environment)
+    except MountFailure as failure:  # there is no log to tell it to
+        report.failed(FAILED, str(failure))
+        return
+    try:
         report.doing("building")
         rooms = building.build(config, environment, mountpoint=Path(point))
         described = describe(config, rooms, place)

@@ -163,7 +163,9 @@ def _file_handler(file: Path) -> logging.Handler:
     try:
         handler = logging.handlers.WatchedFileHandler(file, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise MountFailure(f"the log file {file} cannot be written: {error.strerror}; --log-file") from None
+        raise MountFailure(
+            f"the log file {file} cannot be written: {error.strerror}; choose another with --log-file"
+        ) from None
     handler.setFormatter(logging.Formatter(_FILE_FORMAT))
     return handler
 

@@ -82,9 +82,17 @@ def _lines(steps: Callable[[], list[Step]], ended: threading.Event, say: Callabl
 def _bars(steps: Callable[[], list[Step]], ended: threading.Event, say: Callable[[str], None]) -> None:
     del say
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
+    class Speed(ProgressColumn):
+        """In the units of the size beside it; rich's own column has MB/s."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{in_units(speed)}/s", style="progress.data.speed")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), Speed())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
         tasks: dict[str, TaskID] = {}
         while True:

@@ -209,6 +209,7 @@ def _usable_cache(wanted: Path) -> tuple[Path, tempfile.TemporaryDirectory[str] 
             pass
     except OSError as error:
         temporary = tempfile.TemporaryDirectory(prefix="regfs-")
-        note = f"the cache directory {wanted} cannot be used ({error.strerror}); what is fetched is kept until the end"
-        return Path(temporary.name), temporary, f"{note} only. --cache-dir names another"
+        remedy = f"using {temporary.name}, which is deleted at the end; choose another with --cache-dir"
+        note = f"the cache directory {wanted} cannot be used ({error.strerror}): {remedy}"
+        return Path(temporary.name), temporary, note
     return wanted, None, None

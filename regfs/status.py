@@ -28,6 +28,8 @@ _SHOWN = {
     "errors": "failures",
     "bugs": "bugs",
 }
+# What `.regfs/errors` says more of.
+_TOLD = frozenset({"errors", "bugs"})
 _REMEDIES = {DEAD: "regfs umount takes it away", HANGS: "regfs umount --force ends it"}
 _DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
 
@@ -81,11 +83,18 @@ class Status:
             )
             yield f"  cache: {self._cache_line()}"
             yield f"  log: {mountpoints.on_one_line(str(self.daemon.get('log')))}"
-        for name, text in _SHOWN.items():
-            value = self.counters.get(name, 0)
-            yield f"  {text}: {in_units(value) if name.endswith('.bytes') else f'{value:g}'}"
+        yield from self._counter_lines()
         for step in self.steps():
             yield f"  {step.text}: {in_units(step.done)} of {in_units(step.total)}"
+
+    def _counter_lines(self) -> Iterator[str]:
+        directory = mountpoints.on_one_line(self.mountpoint)
+        for name, text in _SHOWN.items():
+            value = self.counters.get(name, 0)
+            if name == "bugs" and not value:
+                continue  # a word that only worries, where there is none
+            where = f" (see {directory}/.regfs/errors)" if name in _TOLD and value else ""
+            yield f"  {text}: {in_units(value) if name.endswith('.bytes') else f'{value:g}'}{where}"
 
     def steps(self) -> list[Step]:
         """Return what is being fetched."""

@@ -112,7 +112,7 @@ def test_du_tells_limit_room_and_images_in_units_for_people_and_exactly_for_prog
     rows = {line.split()[0]: line for line in lines}
     assert rows["total"].split()[1:] == in_units(told["bytes"]).split()
     assert rows["limit"].split()[1:] == ["100", "MiB"]
-    assert rows["in"].split()[1] == "1"
+    assert rows["images"].split() == "images 1 (list them: regfs cache ls)".split()
 
 
 @pytest.mark.parametrize("words", [("du",), ("ls",), ("prune",), ("verify",)])
@@ -244,7 +244,7 @@ def test_rm_takes_a_path_in_a_mount_and_tells_what_that_mount_still_uses(
     mount = mount_regfs("--default-registry", docker_registry.address, cache=cache)
     with (mount.path / "cache/verbs/1/rootfs/etc/small").open("rb") as opened:
         done = regfs("cache", "rm", str(mount.path / "cache/verbs/1"))
-        assert (done.returncode, "parts stay, for a mount uses them" in done.stdout) == (1, True)
+        assert (done.returncode, "in use by a mount (regfs umount)" in done.stdout) == (1, True)
         assert opened.read() == SMALL
         assert len(listed(regfs)) == 1  # what is left has kept its name
     assert (mount.path / "cache/verbs/1/rootfs/big").read_bytes() == BIG

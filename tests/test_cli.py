@@ -67,6 +67,26 @@ def test_help_of_a_verb_is_that_verbs_help(tmp_path: Path) -> None:
     assert regfs("help", "cache", directory=tmp_path).stdout == regfs("cache", "--help", directory=tmp_path).stdout
 
 
+@pytest.mark.parametrize("words", [("help", "cache", "du"), ("cache", "help"), ("cache", "help", "du")])
+def test_help_of_a_word_of_cache_is_the_help_of_cache(words: tuple[str, ...], tmp_path: Path) -> None:
+    assert regfs(*words, directory=tmp_path).stdout == regfs("cache", "--help", directory=tmp_path).stdout
+
+
+def test_cache_alone_says_which_word_is_missing(tmp_path: Path) -> None:
+    done = regfs("cache", directory=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "regfs: required: du|ls|rm|prune|verify\n")
+
+
+def test_a_log_file_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    for more in ((), ("-f",)):
+        done = regfs("--offline", "--log-file", "/nowhere/log", "m", *more, directory=tmp_path)
+        assert done.stderr == (
+            "regfs: the log file /nowhere/log cannot be written: No such file or directory; choose another with "
+            "--log-file\n"
+        )
+
+
 def test_version_is_a_verb_too(tmp_path: Path) -> None:
     assert regfs("version", directory=tmp_path).stdout == regfs("--version", directory=tmp_path).stdout
 

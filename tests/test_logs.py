@@ -57,7 +57,7 @@ def test_names_that_are_no_text_do_not_stop_the_log(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    with pytest.raises(MountFailure, match="No such file or directory; --log-file"):
+    with pytest.raises(MountFailure, match="No such file or directory; choose another with --log-file"):
         start_logging(logging.INFO, LogPlace("file", str(tmp_path / "no/log")), environment={})
 
 

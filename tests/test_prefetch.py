@@ -110,7 +110,7 @@ def test_what_was_not_kept_was_not_prefetched(prefetch: Prefetch, names: list[st
     done = prefetch(names[0], cache=tmp_path / "file/cache")
     assert (done.returncode, done.stdout) == (1, "")
     assert "cannot be used (Not a directory)" in done.stderr
-    assert "--cache-dir names another" in done.stderr
+    assert "choose another with --cache-dir" in done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory that even root cannot fill")

@@ -56,7 +56,8 @@ def cache_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
     parser = verb_parser("cache", "Look after the cache; mounts may use it meanwhile.")
     cache_verbs.add_arguments(parser)
-    given = parse_verb(parser, arguments, headings=("cache",))
+    asks_for_help = arguments[:1] == ["help"]
+    given = parse_verb(parser, ["--help"] if asks_for_help else arguments, headings=("cache",))
     if given is None:
         return 0
     return cache_verbs.run(given, verb_config(given, environment), say=tell, warn=warn)
@@ -127,9 +128,10 @@ def mount_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
 
 def help_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """`regfs help [VERB]`."""
+    """`regfs help [VERB [WORD]]`: `regfs help cache du` is the help of `cache`, which has that of its words."""
     parser = verb_parser("help", "Show all options and verbs, or how one verb is used.")
     parser.add_argument("verb", metavar="VERB", nargs="?")
+    parser.add_argument("word", metavar="WORD", nargs="?")
     given = parse_verb(parser, arguments)
     if given is None:
         return 0

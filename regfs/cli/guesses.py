@@ -20,6 +20,7 @@ _IN_A_MOUNT = "an image is a directory of a mount: {word} MOUNTPOINT/REPOSITORY/
 _REMEDIES = {
     "did you mean regfs status (the mounts), regfs cache ls (the cached images), or ls MOUNTPOINT?": "ls list dir",
     "did you mean regfs status?": "ps top info mounts",
+    "did you mean journalctl -t regfs? regfs status says where the log of a mount is": "logs log journal",
     "did you mean regfs cache ls?": "images image",
     "did you mean regfs cache du (the cache), or du MOUNTPOINT/REPOSITORY/TAG/rootfs?": "du df",
     "did you mean regfs cache prune?": "prune gc clean clear",

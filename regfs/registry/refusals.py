@@ -58,7 +58,9 @@ def refusal(answer: Answer, *, what: str) -> RegfsError:
     reason = f"{host} answers {status}" + (f": {said}" if said else "")
     if status in (404, 410):
         kind = RepositoryUnknown if _code(text) in _UNKNOWN_REPOSITORY else NotFound
-        return kind(f"{what}: {reason}")
+        # What a registry is asked for mostly begins with its name, which need not be told twice.
+        short = " ".join(filter(None, [str(status), said])) if what.startswith(f"{host}/") else reason
+        return kind(f"{what}: not found ({short})")
     if status in (401, 403):
         return AccessDenied(f"{what}: {reason}{answer.remedy}")
     if status == 407:
