@@ -21,6 +21,7 @@ from regfs.images.contents import Contents
 from regfs.images.hub_listing import HubListing
 from regfs.images.image import Images
 from regfs.images.repositories import Repositories
+from regfs.images.running import let_stopped_ones_go_on
 from regfs.journal import Journal
 from regfs.model.platform import host_platform
 from regfs.registry.on_demand import OnDemand
@@ -118,6 +119,7 @@ class Rooms:
 
     def close(self) -> None:
         """Let what is cached reach the disk, and close what is open."""
+        let_stopped_ones_go_on()
         self.registry.close()
         try:
             self.layers.settle()

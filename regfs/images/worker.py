@@ -28,6 +28,7 @@ from typing import Any
 
 from regfs.errors import CacheFailure, OutOfThreads, WorkStalled
 from regfs.images.own_process import error_of, process_environment
+from regfs.images.running import running
 from regfs.threads import no_process, start_thread
 
 log = logging.getLogger(__name__)
@@ -194,7 +195,8 @@ def started(
         process.communicate()
         raise
     try:
-        yield worker
+        with running(process):
+            yield worker
     finally:
         worker.end()
 
