@@ -17,7 +17,7 @@ from regfs.config import Config, parse_cache_size
 from regfs.errors import InvalidOption, NotFound
 from regfs.images.cached import CachedImage, cached_images, unnamed_size
 from regfs.mount.mountpoint import mounts
-from regfs.progress import in_units, in_words
+from regfs.progress import in_words
 from regfs.store.budget import Standing
 from regfs.store.eviction import Unit, evict
 from regfs.store.failures import failures_of
@@ -25,6 +25,7 @@ from regfs.store.inventory import take_inventory
 from regfs.store.layer_store import LayerStore
 from regfs.store.verify import verify
 from regfs.store.work_locks import LOCKS, WorkLocks
+from regfs.units import in_units
 from regfs.verbs import read_reference
 
 Say = Callable[[str], None]

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from regfs.units import in_units
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -19,7 +21,6 @@ _BAR_EVERY_S = 0.1
 # Without a terminal: what is done within the first seconds needs no line, and a log shows life after that.
 _FIRST_LINE_S = 2.0
 _LINE_EVERY_S = 5.0
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +46,6 @@ def showing(
     finally:
         ended.set()
         thread.join()
-
-
-def in_units(size: float) -> str:
-    """Return *size* bytes for people: 1.5 GiB."""
-    for unit in _UNITS:
-        if size < 1024 or unit == _UNITS[-1]:
-            break
-        size /= 1024
-    return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
 
 
 def in_words(seconds: float) -> str:

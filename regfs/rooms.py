@@ -155,7 +155,9 @@ def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | 
         registry.client()  # what is no name of a registry is to be told at the start
     repositories = Repositories(
         registry,
-        blobs=BlobStore(cache / "blobs", reserve=layers.budget.reserve),
+        blobs=BlobStore(
+            cache / "blobs", reserve=layers.budget.reserve, reserve_document=layers.budget.reserve_document
+        ),
         references=References(cache / "references.sqlite"),
         flights=flights,
         stats=stats,

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from regfs.errors import MountFailure
 from regfs.inquiry import Answer, ask
 from regfs.mount import mountpoint as mountpoints
-from regfs.progress import Step, in_units, in_words, showing
+from regfs.progress import Step, in_words, showing
 from regfs.self_description import FILE as DAEMON
+from regfs.units import in_units
 
 KIND = "fuse.regfs"
 ALIVE, DEAD, HANGS, OF_ANOTHER_USER, FAILS = "alive", "dead", "does not answer", "of another user", "fails"

@@ -37,7 +37,7 @@ ROWS: list[set[str]] = [
     {"layers", "registry", "store"},
     {"model"},
     {"journal"},
-    {"descriptors", "stats", "patience", "threads", "user"},
+    {"descriptors", "stats", "patience", "threads", "units", "user"},
     {"errors", "version"},
 ]
 ONLY_IMPORTER = {

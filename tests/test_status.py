@@ -18,8 +18,9 @@ from regfs.mount import kernel_abi as abi
 from regfs.mount.kernel_agreement import agree
 from regfs.mount.kernel_mount import MountOptions, mount
 from regfs.mount.mountpoint import mounts
-from regfs.progress import in_units, in_words
+from regfs.progress import in_words
 from regfs.status import Status
+from regfs.units import in_units
 from regfs.version import VERSION
 from tests.conftest import MountRegfs
 from tests.support.mounted import Mounted, alone_with, regfs_command, wait_for_exit

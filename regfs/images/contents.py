@@ -244,6 +244,8 @@ class Contents:
                 missing.append(blob)
             else:
                 indexes.append(index)
+        # All are needed at once. Unpacked they are larger still, but how much is not known before.
+        self._store.budget.require(sum({blob.diff_id: blob.descriptor.size for blob in missing}.values()))
         niceness = beside_the_first([blob.descriptor.size for blob in missing])
         for number, blob in enumerate(missing):
             if len(under_way) >= _LAYERS_AT_ONCE:

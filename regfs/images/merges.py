@@ -49,7 +49,7 @@ class Merges:
         merge_layers(
             [self._store.index_path(diff_id) for diff_id in diff_ids],
             destination,
-            reserve=self._store.budget.reserve,
+            reserve=self._store.budget.reserve_table,
             report=lambda effort: tell(Standing(effort=effort)),
             stall_s=self._work.stall_s,
         )

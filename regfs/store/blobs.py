@@ -27,11 +27,18 @@ _WORTH_RESERVING = 1 << 20
 
 
 class BlobStore:
-    """The blobs below *root*. *reserve* is the budget's: it makes room, or raises CacheFailure."""
+    """The blobs below *root*. *reserve* and *reserve_document*, the budget's, make room or raise CacheFailure."""
 
-    def __init__(self, root: Path, *, reserve: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        reserve: Callable[[int], None] = lambda _: None,
+        reserve_document: Callable[[int], None] | None = None,
+    ) -> None:
         self._root = root
         self._reserve = reserve
+        self._reserve_document = reserve_document or reserve
         self._told = False
 
     def path(self, digest: Digest) -> Path:
@@ -73,7 +80,8 @@ class BlobStore:
         raises.
         """
         path = self.path(digest)
-        self._reserve(size)
+        reserve = self._reserve if size >= _WORTH_RESERVING else self._reserve_document
+        reserve(size)
         temporary = self._temporary(path)
         try:
             if size >= _WORTH_RESERVING:

@@ -9,7 +9,9 @@ What is in use by any process stays (uses.py), so that an image that is open nev
 asked for. In use are the images that a process works with: those of which a file or directory is open, and those that
 it visited last; together they may exceed the limit (excess.py). What the kernel merely remembers is not: else a limit
 could not hold for a mount that visits thousands of images. What was evicted is fetched again when it is asked for.
-Beside the limit, a twentieth of the disk stays free, whoever fills it.
+Beside the limit, a twentieth of the disk stays free, whoever fills it; documents and merged tables may take four fifths
+of that, for without them nothing of an image can be shown. Where the disk has not enough room whatever is evicted,
+nothing is evicted: an image that is cached stays readable on a full disk.
 
 Used by the other modules of the store, daemons and verbs. Thread rule: any thread; any number of processes.
 """
@@ -31,6 +33,7 @@ from regfs.store.excess import LATELY_S, Excess
 from regfs.store.failures import failures_of
 from regfs.store.inventory import BLOBS, used_by
 from regfs.threads import start_thread
+from regfs.units import in_units
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,8 @@ DEFAULT_LIMIT = 10 << 30
 _UNTOLD_ROOM = 1 << 50
 # Of the disk, in bytes and in inodes.
 _STAYS_FREE = 20
+# The same, for documents and merged tables.
+_STAYS_FREE_OF_SMALL = 100
 # No writer looks more often than after this many bytes, or this part of the limit if that is less.
 _STEP = 16 << 20
 _STEPS = 64
@@ -96,14 +101,39 @@ class Budget:
     def reserve(self, size: int) -> None:
         """Ask for room for *size* more bytes, evicting what has to go. Cheap, but for a look at the disk now and then.
 
-        Raises CacheFull where the disk has not that much room, whatever goes; the message names the remedy.
+        Raises CacheFull where the disk has not that much room, whatever goes: then nothing went. The message names the
+        remedy.
         """
+        self._reserve(size, stays_free=_STAYS_FREE)
+
+    def reserve_table(self, size: int) -> None:
+        """Do the same for a merged table, which may take room that stays free otherwise."""
+        self._reserve(size, stays_free=_STAYS_FREE_OF_SMALL)
+
+    def reserve_document(self, size: int) -> None:
+        """Do the same for a document. Where the disk is full, no layer goes for it: a document is served unkept."""
+        with failures_of(self._root):
+            self._root.mkdir(parents=True, exist_ok=True)
+            if self._room_on_disk(_STAYS_FREE_OF_SMALL) < size:
+                raise CacheFull(self._full(size, _STAYS_FREE_OF_SMALL))
+        self._reserve(size, stays_free=_STAYS_FREE_OF_SMALL)
+
+    def require(self, size: int) -> None:
+        """Raise CacheFull where the disk has not room for *size* bytes, whatever would be evicted; evict nothing.
+
+        For what is written in parts that are of no use alone: the layers of an image.
+        """
+        with failures_of(self._root):
+            self._root.mkdir(parents=True, exist_ok=True)
+            self._require(size, _STAYS_FREE, counts_written=True)
+
+    def _reserve(self, size: int, *, stays_free: int) -> None:
         with self._lock:
             self._seen_bytes += size
             self._allowed -= size
             if self._allowed < 0:
                 self._allowed = 0
-                self._allowed = self._look(size) - size
+                self._allowed = self._look(size, stays_free) - size
 
     def trim(self, to: int | None = None) -> int:
         """Evict until at most *to* bytes (the limit) are held, and remove what crashes left; return the bytes freed.
@@ -167,41 +197,62 @@ class Budget:
         self._seen_bytes, self._seen_at = size, time.monotonic()
         self._has_seen.set()
 
-    def _look(self, size: int) -> int:
+    def _require(self, size: int, stays_free: int, *, counts_written: bool = False) -> None:
+        """Raise CacheFull where the disk has not room for *size* bytes, whatever would be evicted. Raises OSError.
+
+        *counts_written*: what processes are writing now may be a part of *size*.
+        """
+
+        def could_fit() -> bool:
+            room = self._room_on_disk(stays_free)
+            if room >= size:
+                return True
+            could = evict(self._root, chosen=self._is_worth_evicting, only_say=True)
+            return room + could.freed + (could.being_written if counts_written else 0) >= size
+
+        if not could_fit():
+            self._let_go()  # what is closed by that opens again when it is asked
+            if not could_fit():
+                raise CacheFull(self._full(size, stays_free))
+
+    def _look(self, size: int, stays_free: int) -> int:
         """Return how much may be written before the next look: *size* or more. Raises CacheFailure."""
         with failures_of(self._root):
             self._root.mkdir(parents=True, exist_ok=True)
+            self._require(size, stays_free)
             used = used_by(self._root)
-            room = self._room(used)
+            room = self._room(used, stays_free)
             self._note(used + size)
-            if self._room_on_disk() + used < size:
-                raise CacheFull(self._full(size))
             if self.limit == 0:
                 self._evict(used, unused_for_ns=_LATELY_NS)
-                room = self._room(used_by(self._root))
+                room = self._room(used_by(self._root), stays_free)
             # Other writers may take what was freed for this one: then once more, as long as something goes.
             has_let_go = False
             while room < size:
                 wanted = size - room + min(_SLACK, self._limit(used) // 16)
                 if not self._evict(wanted, chosen=self._is_worth_evicting):
                     if has_let_go:
-                        return self._exceed(size)
+                        return self._exceed(size, stays_free)
                     self._let_go()
                     has_let_go = True
-                room = self._room(used_by(self._root))
+                room = self._room(used_by(self._root), stays_free)
+        if stays_free != _STAYS_FREE:  # the next writer may be one to whom that room does not belong
+            return size
         step = _STEP if self.limit == 0 else max(room // 4, min(_STEP, self._limit(used) // _STEPS))
         return max(size, min(room, step))
 
-    def _exceed(self, size: int) -> int:
+    def _exceed(self, size: int, stays_free: int) -> int:
         """Return how much may be written beyond the limit, all being in use. Raises CacheFull if the disk is full."""
-        room = self._room_on_disk()
+        room = self._room_on_disk(stays_free)
         if room < size:
-            raise CacheFull(self._full(size))
+            raise CacheFull(self._full(size, stays_free))
         self.exceeded = (
-            f"{self._root}: the cache holds more than its limit of {self.limit} bytes, for all of it is in use; what is"
-            " not used any more goes after a while; --cache-size allows more"
+            f"{self._root}: {in_units(used_by(self._root) + size)} in use, limit {in_units(self.limit or 0)}; the cache"
+            " shrinks to its limit when less is in use; --cache-size allows more"
         )
         self.watch_excess(self.exceeded)
+        if stays_free != _STAYS_FREE:
+            return size
         return max(size, min(room // 4, max(_LEAST_STEP, (self.limit or 0) // _EXCESS_STEPS)))
 
     def watch_excess(self, text: str) -> None:
@@ -216,17 +267,17 @@ class Budget:
             excess = used - self._limit(used)
             return excess <= 0 or self._evict(excess, unused_for_ns=int(self._excess.lately_s * 1e9)) >= excess
 
-    def _room(self, used: int) -> int:
-        by_disk = self._room_on_disk()
+    def _room(self, used: int, stays_free: int) -> int:
+        by_disk = self._room_on_disk(stays_free)
         return by_disk if self.limit == 0 else min(by_disk, self._limit(used) - used)
 
-    def _room_on_disk(self) -> int:
+    def _room_on_disk(self, stays_free: int = _STAYS_FREE) -> int:
         disk = os.statvfs(self._root)
-        if disk.f_files and disk.f_favail < disk.f_files // _STAYS_FREE:
+        if disk.f_files and disk.f_favail < disk.f_files // stays_free:
             return 0
         if not disk.f_blocks:  # a network file system that does not tell its size; where it is full, writing fails
             return _UNTOLD_ROOM
-        return (disk.f_bavail - disk.f_blocks // _STAYS_FREE) * disk.f_frsize
+        return (disk.f_bavail - disk.f_blocks // stays_free) * disk.f_frsize
 
     def _limit(self, used: int) -> int:
         if self._is_default and self.limit != DEFAULT_LIMIT:
@@ -237,10 +288,12 @@ class Budget:
             self.limit = max(self.limit or 1, min(DEFAULT_LIMIT, (room + used) // 2))
         return self.limit or 0
 
-    def _full(self, size: int) -> str:
+    def _full(self, size: int, stays_free: int) -> str:
+        room = max(0, self._room_on_disk(stays_free))
         return (
-            f"{self._root}: no room for {size} bytes more: a twentieth of the disk stays free, and nothing more can be"
-            " evicted; make room there, or let --cache-dir name another disk"
+            f"needs {in_units(size)}; the disk of {self._root} has {in_units(room)} to spare"
+            f" ({100 // stays_free} % is kept free), also if the cache gives up what it can: make room there, or choose"
+            " another disk with --cache-dir"
         )
 
     def _is_worth_evicting(self, unit: Unit) -> bool:

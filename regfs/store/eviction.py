@@ -43,11 +43,13 @@ class Unit(NamedTuple):
 class Evicted(NamedTuple):
     """What an eviction did: the units that went with the bytes that each freed, and the guards that are in use.
 
-    *freed* are all bytes, with what nobody owned; *left* those that are still held.
+    *freed* are all bytes, with what nobody owned; *left* those that are still held; *being_written* those among them
+    that processes which live are writing.
     """
 
     freed: int
     left: int
+    being_written: int
     units: tuple[tuple[Path, int], ...]
     in_use: tuple[Path, ...]
 
@@ -91,6 +93,7 @@ def evict(
         units = units_of(found)
         counts = Counter(name for unit in units for name in unit.objects)
         freed += sum(_remove_dead(file, remove) for file in found.under_way)
+        being_written = sum(file.size for file in found.under_way) - freed
         freed += sum(map(remove, _owned_by_nobody(found, counts)))
         wanted = min(wanted, found.size - keep)
         for unit in sorted(filter(chosen, units), key=lambda unit: unit.guard.used_ns):
@@ -110,7 +113,7 @@ def evict(
             )
             freed += size
             went.append((unit.guard.path, size))
-    return Evicted(freed, found.size - freed, tuple(went), tuple(in_use))
+    return Evicted(freed, found.size - freed, being_written, tuple(went), tuple(in_use))
 
 
 def _all_but(files: dict[str, CachedFile], suffix: str) -> tuple[CachedFile, ...]:

@@ -7,11 +7,12 @@ import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from regfs.errors import BadContent, CacheFailure, MustWait, RegfsError, Unsupported
+from regfs.errors import BadContent, CacheFailure, CacheFull, MustWait, RegfsError, Unsupported
 from regfs.images.contents import chain_id
 from regfs.images.merges import Merges
 from regfs.images.passes import Passes
@@ -19,7 +20,7 @@ from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
 from regfs.patience import NO_PATIENCE, patient
 from regfs.store.budget import Budget
-from tests.support.caches import full_directory, link_to_itself
+from tests.support.caches import MIB, full_directory, link_to_itself, tmpfs
 from tests.support.descriptors import no_descriptor_left
 from tests.support.fault_server import Connection, silence
 from tests.support.images import BuiltLayer, compressed, directory, file, image_of, layer, tar_of
@@ -174,6 +175,26 @@ def test_an_entry_of_an_unknown_type_is_shown_and_noted_in_errors_once(served: S
     (noted,) = shown.journal.text().splitlines()
     assert f"layer {odd.digest}: 2 tar entries of a type that nobody knows, the first of them b'odd/u'" in noted
     assert shown.stats.value("errors") == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a tmpfs")
+def test_on_a_full_disk_an_image_that_does_not_fit_leaves_the_cached_one_readable(tmp_path: Path) -> None:
+    cached, fits_alone, too_large = (layer(file("x", os.urandom(size * MIB))) for size in (4, 2, 12))
+    with tmpfs(tmp_path / "disk", "size=30m") as disk, closing(Served(disk / "cache")) as served:
+        served.push("app", "1", image_of(cached))
+        served.push("big", "1", image_of(fits_alone, too_large))
+        shown = served.show()
+        content = shown.read("app/1/rootfs/x")
+        (disk / "of another program").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
+        for _ in range(2):
+            with pytest.raises(CacheFull, match=r"needs 14.0 MiB"):
+                shown.read("big/1/rootfs/x")
+            assert shown.read("app/1/rootfs/x") == content
+        assert len(served.server.paths(f"blobs/{cached.digest}")) == 1
+        assert not served.server.paths(f"blobs/{fits_alone.digest}")
+        assert shown.stats.value("images.merges") == 1
+        (disk / "of another program").unlink()
+        assert shown.names("big/1/rootfs") == ["x"]
 
 
 def test_after_a_failed_pass_the_next_one_may_be_right(served: Served) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,7 @@ def test_a_layer_bigger_than_the_limit_is_taken_and_told_once(tmp_path: Path) ->
     assert not store.is_passed(small)
     (note,) = notes
     assert str(tmp_path) in note
-    assert f"limit of {4 * MIB} bytes" in note
+    assert "in use, limit 4.0 MiB" in note
     assert "--cache-size" in note
 
 
@@ -464,12 +465,65 @@ def test_a_twentieth_of_the_disk_stays_free(tmp_path: Path) -> None:
         assert os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize >= MIB
         assert store.is_whole(layers[-1])
         index = store.open_index(layers[-1])
-        with pytest.raises(CacheFailure, match=r"twentieth of the disk.*--cache-dir"):
+        with pytest.raises(CacheFull, match=r"needs .* MiB; the disk of .* has .* to spare \(5 % .*--cache-dir"):
             keep_layer(LayerStore(disk), "more", objects=[big(7, 17 * MIB)])
         index.close()
         (disk / "of somebody else").write_bytes(bytes(19 * MIB + MIB // 2 - size_of(disk)))
         keep_layer(LayerStore(disk), "more", objects=[big(7, MIB)])
         assert not store.is_passed(layers[-1])
+
+
+@contextmanager
+def full_disk(at: Path, options: str) -> Iterator[tuple[Path, LayerStore, Digest, Path]]:
+    """Yield a disk that something else has filled, a store on it, and the layer and the merged table in it."""
+    with tmpfs(at, options) as disk:
+        layer = keep_layer(LayerStore(disk), "layer", objects=[big(1, 4 * MIB)])
+        table = kept_merged(disk)
+        (disk / "of another program").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
+        yield disk, LayerStore(disk, limit=100 * MIB), layer, table
+
+
+@needs_root
+def test_an_image_that_cannot_fit_evicts_nothing_of_the_one_that_is_cached(tmp_path: Path) -> None:
+    with full_disk(tmp_path / "disk", "size=40m") as (_, store, layer, table):
+        held = store.open_index(layer)
+        for ask in (store.budget.reserve, store.budget.require, store.budget.reserve_table):
+            with pytest.raises(CacheFull):
+                ask(6 * MIB)
+            assert table.exists()
+            assert store.is_whole(layer)
+        held.close()
+        with pytest.raises(CacheFull):
+            store.budget.reserve(6 * MIB)
+        assert table.exists()
+        assert store.is_whole(layer)
+        store.budget.reserve(MIB)  # what can be had is had
+        assert not store.is_whole(layer)
+
+
+@needs_root
+def test_a_document_that_a_full_disk_does_not_take_evicts_no_layer(tmp_path: Path) -> None:
+    with full_disk(tmp_path / "disk", "size=40m") as (disk, store, layer, table):
+        blobs = BlobStore(disk / "blobs", reserve=store.budget.reserve, reserve_document=store.budget.reserve_document)
+        blobs.keep(Digest.of(b"document"), b"document")
+        assert blobs.load(Digest.of(b"document")) is None
+        assert table.exists()
+        assert store.is_whole(layer)
+
+
+@needs_root
+def test_a_merged_table_may_take_of_the_twentieth_that_stays_free(tmp_path: Path) -> None:
+    with full_disk(tmp_path / "disk", "size=100m") as (disk, store, layer, _):
+        os.truncate(disk / "of another program", (disk / "of another program").stat().st_size - 3 * MIB)
+        store.budget.reserve_table(MIB)
+        store.budget.reserve_document(MIB // 2)
+        assert store.is_whole(layer)
+        held = store.open_index(layer)
+        with pytest.raises(CacheFull):
+            store.budget.reserve(MIB)
+        with pytest.raises(CacheFull):
+            store.budget.reserve_table(3 * MIB)
+        held.close()
 
 
 @needs_root
