@@ -63,7 +63,9 @@ def run(given: argparse.Namespace, config: Config, *, say: Say, warn: Say) -> in
     """Do what the words ask for, and return the exit code. Raises InvalidOption, NotFound, CacheFailure."""
     _refuse_strangers(given)
     root = config.cache_dir
-    if not root.is_dir():
+    with failures_of(root):
+        is_there = root.is_dir()
+    if not is_there:
         warn(f"there is no cache at {root} yet; --cache-dir names another")
     if given.what == "du":
         say(_usage(config, as_json=given.format == "json"))
@@ -74,7 +76,7 @@ def run(given: argparse.Namespace, config: Config, *, say: Say, warn: Say) -> in
         return 0
     if given.what == "rm":
         return _remove(given.images, config, only_say=given.dry_run, say=say)
-    if not root.is_dir():
+    if not is_there:
         return 0
     if given.what == "prune":
         return _prune(given, config, say)

@@ -112,6 +112,15 @@ def test_authorities_that_are_named_in_a_closed_home_are_no_traceback(alice: Ali
     assert path in done.stdout.split(), done.stderr
 
 
+@pytest.mark.parametrize("word", ["du", "ls", "prune", "verify"])
+def test_a_cache_that_the_user_may_not_reach_is_told_in_one_line(alice: Alice, word: str) -> None:
+    """PermissionError: '/root/.cache/regfs', where XDG_CACHE_HOME or --cache-dir names it."""
+    cache = alice.closed / ".cache/regfs"
+    done = alice.run([*regfs_command(), "cache", word, "--cache-dir", str(cache)], home=None)
+    reason = "Permission denied; --cache-dir names another directory"
+    assert (done.returncode, done.stderr) == (1, f"regfs: {cache}: {reason}\n")
+
+
 def test_uid_0_of_a_user_namespace_keeps_its_cache_in_the_home(alice: Alice) -> None:
     """`podman unshare regfs …`: Permission denied: '/var/cache/regfs/regfs.log'."""
     assert alice.home_found(str(alice.closed), IN_A_USER_NAMESPACE) == str(alice.home)
