@@ -104,6 +104,21 @@ def test_programs_get_a_line_for_each_image(prefetch: Prefetch, names: list[str]
     }  # fmt: skip
 
 
+def test_a_list_that_is_no_text_is_named(prefetch: Prefetch, tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes(b"\xff\xfe")
+    done = prefetch("--file", "list")
+    assert (done.returncode, done.stderr) == (2, "regfs: list is not a text file\n")
+
+
+def test_an_image_that_is_missing_is_named_once(prefetch: Prefetch, names: list[str]) -> None:
+    missing = without_digest(names[0]).rpartition(":")[0] + ":none"
+    done = prefetch(missing, missing)
+    assert done.returncode == 3
+    for line in done.stderr.splitlines():
+        assert line.startswith(f"regfs: {missing}: not found (404 MANIFEST_UNKNOWN")
+        assert line.count(missing.partition("/")[0]) == 1
+
+
 def test_what_was_not_kept_was_not_prefetched(prefetch: Prefetch, names: list[str], tmp_path: Path) -> None:
     """It once ended with 0, having fetched everything into a directory that went at the end."""
     (tmp_path / "file").touch()
