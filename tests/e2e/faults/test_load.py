@@ -163,7 +163,7 @@ def test_f26_429_for_ever_costs_who_asks_their_deadline_and_nobody_else_anything
     faulty.mount("--timeout", "3s")
     registry = Registry(faulty)
     registry.is_wrong(reply(429, "slow down", {"Retry-After": "4"}))
-    registry.costs_the_deadline("app/new/rootfs", os.listdir, f"tag {registry.server.address}/app new")
+    registry.costs_the_deadline("app/new/rootfs", os.listdir, f"tag {registry.server.address}/app:new")
     assert registry.is_asked_every(4.0)
     assert faulty.neighbour_lives()
     registry.recovers()
@@ -225,7 +225,7 @@ def test_f28_a_server_error_for_ever_costs_who_asks_their_deadline(faulty: Fault
     faulty.mount("--timeout", "3s")
     registry = Registry(faulty)
     registry.is_wrong(reply(503, headers={"Retry-After": "4"}), pattern="/app/")
-    registry.costs_the_deadline("app/new/rootfs", os.listdir, f"tag {registry.server.address}/app new")
+    registry.costs_the_deadline("app/new/rootfs", os.listdir, f"tag {registry.server.address}/app:new")
     assert registry.is_asked_every(4.0)
     registry.recovers()
 
