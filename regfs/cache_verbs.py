@@ -133,7 +133,7 @@ def _usage(config: Config, *, as_json: bool) -> str:
 def _limit_rows(standing: Standing | None) -> list[tuple[str, str, str]]:
     if standing is None:
         return []
-    limit = in_units(standing.limit) if standing.limit else "none"
+    limit = in_units(standing.limit) if standing.limit else "0: in use only"
     return [("limit", "", limit), ("free", "", in_units(standing.free))]
 
 

@@ -197,7 +197,7 @@ OPTIONS: tuple[Option, ...] = (
            "where fetched content is kept (default: ~/.cache/regfs, for root /var/cache/regfs)",
            lambda config, text: replace(config, cache_dir=parse_path(text))),
     Option("cache-size", CACHE, "SIZE",
-           "the most that the cache may hold (default: 10GiB, or half of the free disk if that is less)",
+           "the most that the cache may hold (default: 10GiB, or half of the free disk if less; 0: what is in use)",
            lambda config, text: replace(config, cache_size=parse_cache_size(text))),
     Option("log-file", LOGGING, "FILE",
            "append the log to this file (default: syslog in the background, stderr with -f)",

@@ -30,7 +30,7 @@ from regfs.config import Config
 from regfs.descriptors import raise_descriptor_limit
 from regfs.errors import InvalidOption, MountFailure, OutOfThreads, RegfsError
 from regfs.launch import Report
-from regfs.logs import LogPlace, log_place, start_logging
+from regfs.logs import LogPlace, log_place, name_of_log, start_logging
 from regfs.model.platform import host_platform
 from regfs.mount.in_use import directories_in_use
 from regfs.mount.kernel_mount import MountOptions
@@ -107,7 +107,7 @@ def describe(config: Config, rooms: Rooms, place: LogPlace) -> SelfDescription:
         driver=driver,
         names_valid_s=min(config.tag_ttl_s, _FUSEPY_VALID_S) if driver == "fusepy" else 0.0,
         platform=str(config.platform or host_platform()),
-        log="stderr" if place.kind == "stderr" else place.name,
+        log=name_of_log(place),
         cache=rooms.cache,
         standing=rooms.layers.budget.standing,
     )

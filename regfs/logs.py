@@ -104,6 +104,13 @@ def start_logging(level: int, place: LogPlace, *, environment: Mapping[str, str]
     return note
 
 
+def name_of_log(place: LogPlace) -> str:
+    """Return how `status` and daemon.json name the log that start_logging() began at *place*; "none": nowhere."""
+    if place.kind == "own" and not any(isinstance(each, BoundedFileHandler) for each in logging.getLogger().handlers):
+        return "none"
+    return "stderr" if place.kind == "stderr" else place.name
+
+
 def _handler(place: LogPlace, environment: Mapping[str, str]) -> tuple[logging.Handler, str | None]:
     if place.kind == "own":
         return _own_file_handler(Path(place.name))

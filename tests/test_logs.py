@@ -11,7 +11,7 @@ import pytest
 
 from regfs import logs
 from regfs.errors import MountFailure
-from regfs.logs import JournalFormatter, LogPlace, Sparse, log_place, start_logging
+from regfs.logs import JournalFormatter, LogPlace, Sparse, log_place, name_of_log, start_logging
 
 log = logging.getLogger("regfs.test")
 
@@ -83,6 +83,7 @@ def test_without_a_syslog_the_log_is_in_the_cache_which_is_told_once(no_syslog: 
     place = log_place(None, cache=cache, foreground=False)
     assert place == ("own", str(cache / "regfs.log"))
     assert start_logging(logging.INFO, place, environment={}) == f"there is no syslog here: the log is in {place.name}"
+    assert name_of_log(place) == place.name
     log.info("first")
     assert start_logging(logging.INFO, place, environment={}) is None
     log.info("second")
@@ -93,6 +94,7 @@ def test_without_a_syslog_and_a_cache_there_is_no_log_and_a_mount_all_the_same(n
     (tmp_path / "file").touch()
     place = log_place(None, cache=tmp_path / "file", foreground=False)
     assert start_logging(logging.INFO, place, environment={}) == "there is no syslog here: --log-file FILE keeps a log"
+    assert name_of_log(place) == "none"  # `status` names no file that is not there
     log.info("nowhere")
 
 
