@@ -30,6 +30,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from regfs.errors import NotFound
+from regfs.store.cached_files import take_away
 from regfs.store.failures import cache_failure
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,8 @@ class Uses:
             os.write(self._fd, f"+{number} {name}\n".encode())
 
     def _begin(self) -> None:
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        take_away(self._path)  # a link there would lead the lines into another file
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             if self._fd < 0:

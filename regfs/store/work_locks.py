@@ -11,6 +11,7 @@ Used by images/shared_work.py. Thread rule: any thread; two threads of one proce
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -117,9 +118,14 @@ class WorkLocks:
         """Return the descriptor of the file, made and locked. Raises BlockingIOError, OSError."""
         while True:
             try:
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             except FileNotFoundError:
                 self._directory.mkdir(parents=True, exist_ok=True)
+                continue
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                path.unlink(missing_ok=True)  # a link, which would lead what is written into another file
                 continue
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -76,6 +76,22 @@ def test_a_cache_that_was_deleted_is_announced_in_again(tmp_path: Path, table: P
     assert is_free(tmp_path, table)
 
 
+def test_a_link_in_the_place_of_the_file_leads_no_line_into_another_file(tmp_path: Path, table: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    uses = Uses(tmp_path)
+    first = uses.announce(table)
+    (file,) = (tmp_path / "uses").iterdir()
+    file.unlink()
+    file.symlink_to(victim)
+    second = uses.announce(table)
+    assert victim.read_bytes() == b"precious"
+    assert not file.is_symlink()
+    assert not is_free(tmp_path, table)
+    del first, second
+    assert is_free(tmp_path, table)
+
+
 def test_a_line_that_is_half_written_ends_no_other_use(tmp_path: Path, table: Path) -> None:
     uses = Uses(tmp_path)
     use = uses.announce(table)

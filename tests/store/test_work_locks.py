@@ -104,6 +104,19 @@ def test_without_a_directory_to_be_written_everybody_may_work(tmp_path: Path) ->
     assert list(locks.standings("work", stalled_after_s=60.0)) == []
 
 
+def test_a_link_in_the_place_of_a_lock_gives_way(locks: WorkLocks, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    with locks.claim("work") as work:
+        assert work is not None
+    directory = next(path for path in tmp_path.iterdir() if path.is_dir())
+    (directory / "work").symlink_to(victim)
+    with locks.claim("work") as work:
+        assert work is not None
+        assert not (directory / "work").is_symlink()
+    assert victim.read_bytes() == b"precious"
+
+
 def test_a_lock_whose_file_was_deleted_is_no_lock_any_more(locks: WorkLocks, tmp_path: Path) -> None:
     with locks.claim("work"):
         (tmp_path / "locks" / "work").unlink()
