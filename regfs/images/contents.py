@@ -98,7 +98,7 @@ class Contents:
     def open(self, content: Content) -> OpenContent:
         """Return the opened *content* of a file of a tree that was given out.
 
-        Where its file is gone (somebody deleted it, or it was damaged and dropped), its layer is passed again first:
+        Where its file is gone (deleted by hand, or damaged and dropped), its layer is passed again first:
         waits for that, and raises what it brings. Raises CacheFailure where that does not help.
         """
         try:
@@ -262,7 +262,7 @@ class Contents:
         """Wait for one flight at least, add what has landed to *indexes*, and return those that are still under way.
 
         Raises WorkStalled where none of them makes progress: a thread that sleeps in the kernel cannot be ended, and
-        shall not hold one of each image.
+        must not hold one of each image.
         """
         keys = [blob.key for blob in missing]
         done: set[Future[Landed[LayerIndex]]] = set()

@@ -89,7 +89,7 @@ class Teller:
     """Tells the parent process, by lines of JSON on stdout, how its worker goes; worker.py reads them.
 
     *numbers* are what the work counts. CPU time is told beside them, in steps that the telling alone takes very long to
-    reach: a worker that stands still shall not seem to move.
+    reach: a worker that stands still must not seem to move.
     """
 
     def __init__(self, numbers: Callable[[], Mapping[str, int]] = dict) -> None:

@@ -117,7 +117,7 @@ class Repositories:
         Blocks on the network where the catalog is older than the tag TTL. A catalog that is refused (Docker Hub,
         GHCR) or cannot be reached leaves what is known.
         """
-        if registry == DOCKER_HUB:  # it grants nobody the scope to list it (registry:catalog:*)
+        if registry == DOCKER_HUB:  # it grants no client the scope to list it (registry:catalog:*)
             return
         with self._lock:
             is_asked = registry not in self._unlistable and registry not in self._unreachable

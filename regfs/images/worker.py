@@ -138,7 +138,7 @@ class Worker:
             for line in lines:
                 self._take(json.loads(line))
             if self._is_over:
-                return  # nobody needs to wait for the process to be gone
+                return  # no thread needs to wait for the end of the process
             self._end_if_stalled()
 
     @property

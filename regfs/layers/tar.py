@@ -2,7 +2,7 @@
 
 v7, ustar, star, GNU (long names and links, base-256 numbers, sparse files) and PAX (global headers too). Python's
 tarfile is too slow for this (it keeps all members and decodes their names) and lets pass what Go's reader, the one that
-container engines trust, refuses. Labels of volumes are passed over. Types that nobody knows are regular files where
+container engines trust, refuses. Labels of volumes are passed over. Unknown types are regular files where
 they have data, as for POSIX and GNU tar (containerd and umoci refuse the layer), and are counted. An archive may end
 without its two blocks of zeros; what follows them is not looked at.
 
@@ -164,7 +164,7 @@ class TarReader:
         if not self._unknown:
             return ""
         return (
-            f"{self._unknown} tar entries of a type that nobody knows, the first of them {self._first_unknown};"
+            f"{self._unknown} tar entries of an unknown type, the first of them {self._first_unknown};"
             " those with data are shown as regular files, those without are left out"
         )
 

@@ -64,7 +64,7 @@ def layer_compression(media_type: str) -> Compression:
 def is_config(media_type: str, *, manifest_type: str) -> bool:
     """Tell whether a config of *media_type* in a manifest of *manifest_type* is an image's.
 
-    In an OCI manifest an old type of Docker's is the type of somebody's artifact.
+    In an OCI manifest an old type of Docker's may be the type of an artifact.
     """
     if media_type in CONFIG_TYPES:
         return True

@@ -77,7 +77,7 @@ class OwnMount:
         return cls(path, mounted.device if mounted is not None else "")
 
     def is_there(self) -> bool:
-        """Tell whether it is the topmost at its place, and not one that somebody else has made there since."""
+        """Tell whether it is the topmost at its place, and not a later one at the same place."""
         there = topmost(self.path)
         return there is not None and there.device == self.device
 

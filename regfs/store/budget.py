@@ -9,8 +9,8 @@ What is in use by any process stays (uses.py), so that an image that is open nev
 asked for. In use are the images that a process works with: those of which a file or directory is open, and those that
 it visited last; together they may exceed the limit (excess.py). What the kernel merely remembers is not: else a limit
 could not hold for a mount that visits thousands of images. What was evicted is fetched again when it is asked for.
-Beside the limit, a twentieth of the disk stays free, whoever fills it; documents and merged tables may take four fifths
-of that, for without them nothing of an image can be shown. Where the disk has not enough room whatever is evicted,
+A twentieth of the disk stays free, too, whatever fills it. Documents and merged tables may take four fifths of that,
+for without them nothing of an image can be shown. Where the disk has not enough room whatever is evicted,
 nothing is evicted: an image that is cached stays readable on a full disk.
 
 Used by the other modules of the store, daemons and verbs. Thread rule: any thread; any number of processes.

@@ -43,7 +43,7 @@ class Unit(NamedTuple):
 class Evicted(NamedTuple):
     """What an eviction did: the units that went with the bytes that each freed, and the guards that are in use.
 
-    *freed* are all bytes, with what nobody owned; *left* those that are still held; *being_written* those among them
+    *freed* are all bytes, with what had no owner; *left* those that are still held; *being_written* those among them
     that processes which live are writing.
     """
 
@@ -80,7 +80,7 @@ def evict(
     unused_for_ns: int = 0,
     only_say: bool = False,
 ) -> Evicted:
-    """Evict *chosen* units of the cache at *root*, those used longest ago first, and what nobody owns.
+    """Evict *chosen* units of the cache at *root*, those used longest ago first, and what has no owner.
 
     Stops when *wanted* bytes are freed, or no more than *keep* are held. What is in use stays, and what was used within
     *unused_for_ns*. *only_say* changes nothing and returns what would go. Raises OSError, CacheFailure.
@@ -121,7 +121,7 @@ def _all_but(files: dict[str, CachedFile], suffix: str) -> tuple[CachedFile, ...
 
 
 def _objects_of(files: dict[str, CachedFile]) -> tuple[str, ...]:
-    """Return the objects that a layer needs. Without its sums nobody knows them: then its files are passed again."""
+    """Return the objects that a layer needs. Without its sums they are not known: its files are then fetched again."""
     try:
         sums = load_sums(files[SUMS].path)
     except (KeyError, OSError, ValueError):

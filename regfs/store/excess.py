@@ -39,7 +39,7 @@ class Excess:
                 return False
             try:
                 start_thread(self._shrink_in_time, name="regfs-cache-shrink")
-            except OutOfThreads as shortage:  # whoever writes next sees it again
+            except OutOfThreads as shortage:  # the next writer sees it again
                 log.debug("the cache is not watched: %s", shortage)
             else:
                 self._is_watched = True

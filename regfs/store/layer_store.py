@@ -103,7 +103,7 @@ class LayerStore:
     def index(self, diff_id: Digest, *, make_again: MakeAgain | None = None) -> LayerIndex:
         """Return the layer's index, opened when it is first asked; no file of the layer is evicted while it is there.
 
-        *make_again* brings the layer back where somebody deleted it all the same (see Table). Raises NotFound,
+        *make_again* brings the layer back where it was deleted all the same (see Table). Raises NotFound,
         CacheFailure.
         """
         path = self.index_path(diff_id)

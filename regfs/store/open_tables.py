@@ -94,7 +94,7 @@ class OpenTables:
                 self._close_next(spared=entry)
 
     def close_unused(self) -> None:
-        """Close what was not used since this was called last: for a daemon that nobody asks any more."""
+        """Close what was not used since this was called last: for a daemon that gets no requests any more."""
         with self._lock:
             self._take_ended_out()
             for _ in range(len(self._entries)):

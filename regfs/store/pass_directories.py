@@ -59,7 +59,7 @@ def _sweep(passes: Path, token: str) -> None:
     try:
         lock = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        # The lock is made before the directory and removed after it: nobody owns this.
+        # The lock is made before the directory and removed after it: this has no owner.
         shutil.rmtree(passes / token, ignore_errors=True)
         return
     try:

@@ -169,7 +169,7 @@ class Table:
         try:
             self.open_now()
         except (NotFound, CacheDamaged) as failure:
-            # Whoever asks has the tree of it: that a name is not there may never follow from a file that is gone.
+            # The caller has a tree of it: a file that is gone must never become the answer that a name is not there.
             lost = failure if isinstance(failure, CacheDamaged) else CacheFailure(str(failure))
             if self._make_again is None:
                 raise lost from failure

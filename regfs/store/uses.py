@@ -78,7 +78,7 @@ class Uses:
     def announce(self, path: Path) -> Use:
         """Return a Use of the file at *path*, 10 us. Raises NotFound where there is none; CacheFailure."""
         use = self.hold(path)
-        # Its line is there: whoever evicts from now on leaves the file, and whoever did before has removed it.
+        # Its line is there: an evictor that looks from now on leaves the file, one that looked before has removed it.
         if not path.exists():
             use.release()
             raise NotFound(f"{path}: it is not in the cache")
@@ -199,7 +199,7 @@ def _names_in(path: Path) -> frozenset[str]:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return _living_in(os.pread(fd, os.fstat(fd).st_size, 0))
-        except OSError as error:  # a file system without locks: nobody knows whether its process lives
+        except OSError as error:  # a file system without locks does not tell whether its process lives
             log.debug("%s: %s", path, error)
             return frozenset()
         path.unlink(missing_ok=True)

@@ -9,10 +9,10 @@
         └── debian@sha256:…/
 
 A name is a tag if the repository so far has that tag, else a further component. Whether that leads anywhere,
-images/existence.py tells as far as the registry does; a name of which nobody can say it opens. Below `@` every name
-opens unasked. On Docker Hub `debian/` is both library/debian and the namespace debian, whose repositories are beside
-the tags. Names that neither grammar allows do not exist, and no request is made for them, nor for those that programs
-try everywhere (probes.py). Any thread.
+images/existence.py tells as far as the registry does; where the registry cannot say it, the name opens. Below `@` every
+name opens unasked. On Docker Hub `debian/` is both library/debian and the namespace debian, whose repositories are
+beside the tags. Names that neither grammar allows do not exist, and no request is made for them, nor for those that
+programs try everywhere (probes.py). Any thread.
 """
 
 from __future__ import annotations

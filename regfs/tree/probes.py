@@ -42,6 +42,6 @@ def is_probed(name: str) -> bool:
 def is_bare_word(name: str) -> bool:
     """Tell whether *name* is a host by Docker's rule for its upper-case letters alone: `HEAD`, `Makefile`, `LICENSE`.
 
-    Hosts are written so by nobody; programs try such names everywhere.
+    No host is written so; programs try such names everywhere.
     """
     return "." not in name and ":" not in name and name != name.lower()

@@ -173,7 +173,7 @@ def test_an_entry_of_an_unknown_type_is_shown_and_noted_in_errors_once(served: S
     assert shown.names("app/1/rootfs/odd") == ["u"]
     assert shown.read("app/1/rootfs/odd/u") == b"data"
     (noted,) = shown.journal.text().splitlines()
-    assert f"layer {odd.digest}: 2 tar entries of a type that nobody knows, the first of them b'odd/u'" in noted
+    assert f"layer {odd.digest}: 2 tar entries of an unknown type, the first of them b'odd/u'" in noted
     assert shown.stats.value("errors") == 0
 
 

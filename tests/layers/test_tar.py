@@ -202,7 +202,7 @@ def test_an_entry_of_a_type_that_nobody_knows_is_a_file_where_it_has_data_and_is
     reader = TarReader(ByteFeed(iter([tar_of(*unknown, file("f"))])))
     found = [(entry.path, entry.kind, reader.whole_content()) for entry in reader]
     assert found == [(b"u", stat.S_IFREG, b"data"), (b"w", stat.S_IFREG, b"more"), (b"f", stat.S_IFREG, b"")]
-    assert reader.remark.startswith("3 tar entries of a type that nobody knows, the first of them b'u' of type b'Q'")
+    assert reader.remark.startswith("3 tar entries of an unknown type, the first of them b'u' of type b'Q'")
     known = TarReader(ByteFeed(iter([tar_of(file("f"))])))
     assert list(known)
     assert known.remark == ""
