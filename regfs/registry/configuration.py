@@ -1,15 +1,22 @@
 """Configuration files in TOML, which others wrote for other programs: each complaint names the file and the line.
 
-Used by hosts_toml.py and registries_conf.py. Pure; any thread.
+Used by hosts.py, hosts_toml.py and registries_conf.py. Thread rule: any thread.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+import threading
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from regfs.errors import BadConfiguration
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FILE_LIMIT = 1024 * 1024
 _REMEDY = "mend the file or take it away"
@@ -40,6 +47,39 @@ class ConfigurationFile(NamedTuple):
                 break
             end, line = start + len(word), text.count("\n", 0, start) + 1
         return line
+
+
+class LastGood(Generic[T]):
+    """The last good reading of each file, which stays in use while the file makes no sense: it is being edited."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readings: dict[Path, T] = {}
+
+    def read(self, path: Path, parse: Callable[[], T]) -> T:
+        """Return what *parse* makes of the file, else the last good reading; raises BadConfiguration without one."""
+        try:
+            reading = parse()
+        except BadConfiguration as error:
+            with self._lock:
+                last = self._readings.get(path)
+            if last is None:
+                raise
+            log.warning("%s; its last good content stays in use", error)
+            return last
+        with self._lock:
+            self._readings[path] = reading
+        return reading
+
+    def forget(self, path: Path) -> None:
+        """Drop the reading of a file that is gone."""
+        with self._lock:
+            self._readings.pop(path, None)
+
+    def keep(self, present: Collection[Path]) -> None:
+        """Drop the readings of all files but those *present*."""
+        with self._lock:
+            self._readings = {path: reading for path, reading in self._readings.items() if path in present}
 
 
 def parse_toml(content: bytes, path: Path) -> tuple[ConfigurationFile, dict[str, Any]]:

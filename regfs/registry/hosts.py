@@ -24,7 +24,7 @@ from regfs.errors import AccessDenied, BadConfiguration, InvalidOption
 from regfs.model.names import DOCKER_HUB
 from regfs.registry.addresses import is_loopback
 from regfs.registry.certificates import NO_CERTIFICATES, Certificates, certificates_in
-from regfs.registry.configuration import FILE_LIMIT
+from regfs.registry.configuration import FILE_LIMIT, LastGood
 from regfs.registry.registries_conf import Location, RegistriesConf, Rule, registries_files
 from regfs.user import configuration_directory
 
@@ -102,7 +102,7 @@ class Hosts:
         self._registries = RegistriesConf(*registries_files)
         self._lock = threading.Lock()
         self._recent: TTLCache[str, tuple[Endpoint, ...]] = TTLCache(1024, _LOOKED_AT_AGAIN_S, timer=clock)
-        self._last_good: dict[Path, HostsFile] = {}
+        self._last_good: LastGood[HostsFile] = LastGood()
 
     @classmethod
     def of_machine(cls, environment: Mapping[str, str], *, insecure: Collection[str] = ()) -> Hosts:
@@ -176,27 +176,15 @@ class Hosts:
             with path.open("rb") as file:
                 content = file.read(FILE_LIMIT + 1)
         except FileNotFoundError:
-            with self._lock:
-                self._last_good.pop(path, None)
+            self._last_good.forget(path)
             return None
         except OSError as error:
             raise BadConfiguration(
                 f"{path}, which tells where {registry} is, cannot be read: {error.strerror}"
             ) from error
-        try:
-            from regfs.registry.hosts_toml import parse_hosts  # with a reader of TOML, which most machines do without
+        from regfs.registry.hosts_toml import parse_hosts  # with a reader of TOML, which most machines do without
 
-            parsed = parse_hosts(content, path=path)
-        except BadConfiguration as error:
-            with self._lock:
-                last = self._last_good.get(path)
-            if last is None:
-                raise
-            log.warning("%s; its last good content stays in use", error)
-            return last
-        with self._lock:
-            self._last_good[path] = parsed
-        return parsed
+        return self._last_good.read(path, lambda: parse_hosts(content, path=path))
 
     def _upstream(
         self, registry: str, certificates: Certificates = NO_CERTIFICATES, *, path: str = "", insecure: bool = False

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from regfs.errors import BadConfiguration, InvalidName
 from regfs.model.names import canonical_registry
-from regfs.registry.configuration import FILE_LIMIT, ConfigurationFile, parse_toml
+from regfs.registry.configuration import FILE_LIMIT, ConfigurationFile, LastGood, parse_toml
 from regfs.user import configuration_directory
 
 log = logging.getLogger(__name__)
@@ -85,8 +85,7 @@ class RegistriesConf:
     def __init__(self, files: Sequence[Path], directories: Sequence[Path]) -> None:
         self._files = tuple(files)
         self._directories = tuple(directories)
-        self._lock = threading.Lock()
-        self._last_good: dict[Path, tuple[Rule, ...]] = {}
+        self._last_good: LastGood[tuple[Rule, ...]] = LastGood()
 
     def rule(self, registry: str) -> Rule | None:
         """Return the most special rule about *registry*, None where there is none; a later file's replaces an equal.
@@ -96,10 +95,9 @@ class RegistriesConf:
         """
         rules: dict[str, Rule] = {}
         present = _present(self._files, self._directories)
-        with self._lock:
-            self._last_good = {path: rules for path, rules in self._last_good.items() if path in present}
+        self._last_good.keep(present)
         for path in present:
-            for rule in self._rules(path):
+            for rule in self._last_good.read(path, partial(_rules, path)):
                 rules[rule.prefix] = rule
         covering = [rule for rule in rules.values() if rule.covers(registry)]
         best = max(covering, key=lambda rule: (not rule.prefix.startswith("*"), len(rule.prefix)), default=None)
@@ -107,19 +105,9 @@ class RegistriesConf:
             raise BadConfiguration(best.fault)
         return best
 
-    def _rules(self, path: Path) -> tuple[Rule, ...]:
-        try:
-            rules = parse_registries(_read(path), path=path)
-        except BadConfiguration as error:
-            with self._lock:
-                last = self._last_good.get(path)
-            if last is None:
-                raise
-            log.warning("%s; its last good content stays in use", error)
-            return last
-        with self._lock:
-            self._last_good[path] = rules
-        return rules
+
+def _rules(path: Path) -> tuple[Rule, ...]:
+    return parse_registries(_read(path), path=path)
 
 
 def parse_registries(content: bytes, *, path: Path) -> tuple[Rule, ...]:
