@@ -97,7 +97,7 @@ class ImageNumbers:
                 number = int(self._database.execute(_LONGEST_UNUSED).fetchone()[0])
                 self._database.execute(_REPLACE, (name, now, number))
             self._database.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # whatever it is, an open transaction would lock the file for all other processes
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             raise

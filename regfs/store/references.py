@@ -310,7 +310,7 @@ class References:
         self._database.execute("BEGIN IMMEDIATE")
         try:
             yield
-        except BaseException:
+        except BaseException:  # whatever it is, an open transaction would lock the file for all other processes
             self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
