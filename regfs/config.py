@@ -1,6 +1,6 @@
 """Config: what the user asked for, as one frozen value; and the table of options that it is made from.
 
-cli/ turns arguments and -o words into a Config with `with_options`; daemon.py reads it. The same table makes
+cli/ turns arguments and -o words into a Config with `with_options`; serve.py reads it. The same table makes
 `--help`, so that an option exists once. Nothing here reads the environment: it comes in as a mapping.
 Pure; any thread.
 """

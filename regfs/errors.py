@@ -9,7 +9,7 @@ RegfsError
 │   ├── PlatformMissing     an index has no image for the platform that is wanted
 │   └── ManifestMissing     an index names a manifest that the registry does not have
 ├── AccessDenied            401 or 403 after a right attempt
-├── RateLimited             429, and waiting would outlast the caller's patience
+├── RateLimited             429, and waiting would outlast the caller's deadline
 ├── RegistryTimeout         the deadline passed before the registry answered
 ├── RegistryUnavailable     no connection: DNS, refused, no route, 5xx after the retries
 │   └── Offline             regfs was told not to ask (--offline)
@@ -32,7 +32,7 @@ RegfsError
 ├── MountFailure            the mount could not be made; the message names the remedy
 ├── BadConfiguration        a file that tells how registries are asked (hosts.toml, registries.conf, a certificate)
 ├── InvalidOption           an option or argument that regfs does not understand
-└── MustWait                internal: the answer is not in memory or on disk, and the caller may not wait
+└── WouldBlock                internal: the answer is not in memory or on disk, and the caller may not wait
 
 Messages name the object, the reason and, where there is one, the remedy; they never hold a secret.
 """
@@ -187,5 +187,5 @@ class InvalidOption(RegfsError):
     """A command line, -o word or setting that regfs does not understand."""
 
 
-class MustWait(RegfsError):
-    """The answer is neither in memory nor on disk, and the caller's patience forbids to wait for it."""
+class WouldBlock(RegfsError):
+    """The answer is neither in memory nor on disk, and the caller's deadline forbids to wait for it."""

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from regfs.cache_verbs import _matching
 from regfs.errors import NotFound
 from regfs.images.cached import CachedImage
 from regfs.model.digest import Digest
-from regfs.units import in_units
+from regfs.telemetry.units import in_units
+from regfs.verbs.cache import _matching
 from tests.conftest import MountRegfs
 from tests.support.hello import host_architecture
 from tests.support.images import BuiltImage, directory, file, image_of, index_of, layer

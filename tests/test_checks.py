@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from regfs import checks
 from regfs.errors import MountFailure
+from regfs.mount import checks
 from tests.conftest import MountRegfs
 from tests.support.mounted import Mounted, as_user, environment_for, mounts_at, regfs_command
 
@@ -36,7 +36,7 @@ def test_a_device_that_is_closed_to_the_user_is_told_with_its_mode(
         os.chmod(made, 0o755)
         device = Path(made, "fuse")
         device.touch(mode=0o600)
-        program = f"from regfs import checks; checks.FUSE_DEVICE = {str(device)!r}; checks.check_device()"
+        program = f"from regfs.mount import checks; checks.FUSE_DEVICE = {str(device)!r}; checks.check_device()"
         done = subprocess.run(
             [*as_user(ordinary_user), sys.executable, "-c", program],
             env=environment_for(tmp_path), capture_output=True, text=True, check=False,

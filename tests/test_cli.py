@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from regfs import __version__
 from regfs.cli.commands import VERBS
 from regfs.cli.guesses import verb_like_words
 from regfs.cli.main import guarded, run
 from regfs.config import OPTIONS
 from regfs.errors import InvalidOption, NotFound
-from regfs.version import VERSION
 from tests.support.mounted import environment_for, mounts_at, regfs_command
 
 MOUNT_HELPER = [sys.executable, "-c", "from regfs.cli import mount_main; mount_main()"]
@@ -41,7 +41,7 @@ def refusal(*arguments: str) -> str:
 def test_version_names_what_it_would_run_with(tmp_path: Path) -> None:
     done = regfs("--version", directory=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[0] == f"regfs {VERSION}"
+    assert done.stdout.splitlines()[0] == f"regfs {__version__}"
     assert {line.partition(":")[0] for line in done.stdout.splitlines()[1:]} >= {"Python", "kernel", "driver"}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.version import VERSION
+from regfs import __version__
 from tests.conftest import MountRegfs
 from tests.support.mounted import (
     REPOSITORY_ROOT,
@@ -75,7 +75,7 @@ def mounted(request: pytest.FixtureRequest, mount_regfs: MountRegfs) -> Mounted:
 
 
 def test_a_mount_answers_when_the_command_comes_back(mounted: Mounted) -> None:
-    assert (mounted.path / ".regfs/version").read_text() == f"regfs {VERSION}\n"
+    assert (mounted.path / ".regfs/version").read_text() == f"regfs {__version__}\n"
     assert mounts_at(mounted.path) == ["fuse.regfs"]
 
 
@@ -329,7 +329,7 @@ def test_systemd_is_told_when_it_is_ready_and_when_it_stops(
 def test_a_log_on_the_journal_has_priorities(foreground: Callable[..., Foreground], tmp_path: Path) -> None:
     regfs = foreground()
     regfs.process.terminate()
-    assert "INFO regfs.daemon: unmounted, the end" in regfs.end()[1]
+    assert "INFO regfs.daemon.serve: unmounted, the end" in regfs.end()[1]
 
 
 def test_usr1_writes_counters_and_stacks_into_the_log(mounted: Mounted) -> None:

@@ -11,7 +11,7 @@ from tests.support.mounted import REPOSITORY_ROOT
 
 RAISED = """
 import resource, sys
-from regfs.descriptors import raise_descriptor_limit
+from regfs.process.descriptors import raise_descriptor_limit
 soft, hard = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 print(raise_descriptor_limit(2048), *resource.getrlimit(resource.RLIMIT_NOFILE))

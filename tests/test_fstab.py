@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.version import VERSION
+from regfs import __version__
 from tests.conftest import missing
 from tests.support.mounted import REPOSITORY_ROOT, environment_for, processes_naming, wait_for_exit
 
@@ -66,7 +66,7 @@ def test_the_line_of_the_readme_mounts(tmp_path: Path, needs_fuse: None, kind: s
         cwd=tmp_path, env=environment_for(tmp_path), capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert f"docker.io is mounted at {tmp_path}/mnt\nregfs {VERSION}\n" in done.stdout
+    assert f"docker.io is mounted at {tmp_path}/mnt\nregfs {__version__}\n" in done.stdout
     (shown,) = (line for line in done.stdout.splitlines() if " - " in line)
     before, _, after = shown.partition(" - ")
     assert {"ro", "nosuid", "nodev"} <= set(before.split()[5].split(","))

@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from regfs.errors import AccessDenied, NotFound
-from regfs.journal import Journal
-from regfs.stats import Stats
+from regfs.telemetry.journal import Journal
+from regfs.telemetry.stats import Stats
 
 
 def test_a_failure_is_logged_once_and_then_counted(caplog: pytest.LogCaptureFixture) -> None:

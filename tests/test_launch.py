@@ -17,7 +17,7 @@ from tests.support.mounted import REPOSITORY_ROOT
 # Each program forks as the command line does; it runs in a process of its own, because pytest has threads.
 PROGRAM = """
 import os, signal, sys, threading, time
-from regfs import launch
+from regfs.daemon import launch
 def serve(report):
 {body}
 outcome = launch.in_background(serve, log_name="the log", timeout_s={timeout_s})

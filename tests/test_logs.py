@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from regfs import logs
+from regfs.daemon import logs
+from regfs.daemon.logs import JournalFormatter, LogPlace, Sparse, log_place, name_of_log, start_logging
 from regfs.errors import MountFailure
-from regfs.logs import JournalFormatter, LogPlace, Sparse, log_place, name_of_log, start_logging
 
 log = logging.getLogger("regfs.test")
 

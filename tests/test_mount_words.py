@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from regfs.cli.mount_options import complaint, parse_words, split_words
 from regfs.config import Config
 from regfs.errors import InvalidOption
-from regfs.mount_words import complaint, parse_words, split_words
 
 
 def applied(text: str) -> Config:

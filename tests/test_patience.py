@@ -10,32 +10,32 @@ from concurrent.futures import Future
 
 import pytest
 
-from regfs.errors import Interrupted, MustWait, NotFound, RegistryTimeout
-from regfs.patience import NO_PATIENCE, Patience, current, patient
+from regfs.errors import Interrupted, NotFound, RegistryTimeout, WouldBlock
+from regfs.waiting.deadline import NON_BLOCKING, Deadline, current, under
 
 
 def test_without_patience_nothing_waits() -> None:
-    with pytest.raises(MustWait):
-        NO_PATIENCE.wait_for(Future())
+    with pytest.raises(WouldBlock):
+        NON_BLOCKING.wait_for(Future())
 
 
 def test_an_answer_that_is_there_needs_no_patience() -> None:
     future: Future[int] = Future()
     future.set_result(7)
-    assert NO_PATIENCE.wait_for(future) == 7
+    assert NON_BLOCKING.wait_for(future) == 7
 
 
 def test_a_passed_deadline_is_a_timeout() -> None:
     with pytest.raises(RegistryTimeout):
-        Patience(-1.0).remaining_s(5.0)
+        Deadline(-1.0).remaining_s(5.0)
 
 
 def test_a_wait_ends_with_its_deadline() -> None:
     with pytest.raises(RegistryTimeout):
-        Patience(0.01).wait_for(Future())
+        Deadline(0.01).wait_for(Future())
 
 
-class Passing(Patience):
+class Passing(Deadline):
     """Has a deadline that passes when a wait has begun, and never before it."""
 
     def _pause(self, seconds: float) -> None:
@@ -58,63 +58,63 @@ def test_a_wait_for_content_ends_once_nothing_has_come_for_as_long_as_it_may_tak
 
 
 def test_a_wait_for_content_is_cancelled_like_any_other() -> None:
-    patience = Patience(60.0)
-    threading.Timer(0.01, patience.cancel).start()
+    deadline = Deadline(60.0)
+    threading.Timer(0.01, deadline.cancel).start()
     with pytest.raises(Interrupted):
-        patience.wait_for(Future(), stalled_since=lambda: math.inf)
+        deadline.wait_for(Future(), stalled_since=lambda: math.inf)
 
 
 def test_content_that_is_watched_makes_progress_when_a_chunk_is_asked_for_and_when_it_comes() -> None:
-    patience = Patience()
-    long_ago = patience.stalled_since = time.monotonic() - 3600
+    deadline = Deadline()
+    long_ago = deadline.stalled_since = time.monotonic() - 3600
     seen: list[bool] = []
 
     def chunks() -> Iterator[bytes]:
-        seen.append(patience.stalled_since > long_ago)
-        patience.stalled_since = long_ago
+        seen.append(deadline.stalled_since > long_ago)
+        deadline.stalled_since = long_ago
         yield b"a"
 
-    for _chunk in patience.watch(chunks()):
-        seen.append(patience.stalled_since > long_ago)
-        patience.stalled_since = long_ago
+    for _chunk in deadline.watch(chunks()):
+        seen.append(deadline.stalled_since > long_ago)
+        deadline.stalled_since = long_ago
         break
     assert seen == [True, True]
-    assert patience.stalled_since == long_ago
+    assert deadline.stalled_since == long_ago
 
 
 def test_cancelling_wakes_whoever_waits() -> None:
-    patience = Patience()
+    deadline = Deadline()
     future: Future[int] = Future()
-    threading.Timer(0.01, patience.cancel).start()
+    threading.Timer(0.01, deadline.cancel).start()
     with pytest.raises(Interrupted):
-        patience.wait_for(future)
+        deadline.wait_for(future)
 
 
 def test_cancelling_ends_a_sleep() -> None:
-    patience = Patience()
-    threading.Timer(0.01, patience.cancel).start()
+    deadline = Deadline()
+    threading.Timer(0.01, deadline.cancel).start()
     with pytest.raises(Interrupted):
-        patience.sleep(3600)
+        deadline.sleep(3600)
 
 
 def test_the_error_of_the_work_reaches_who_waits() -> None:
     future: Future[int] = Future()
     threading.Timer(0.01, future.set_exception, [NotFound("gone")]).start()
     with pytest.raises(NotFound, match="gone"):
-        Patience(60.0).wait_for(future)
+        Deadline(60.0).wait_for(future)
 
 
 def test_the_former_patience_comes_back() -> None:
     before = current()
-    with patient(NO_PATIENCE):
-        assert current() is NO_PATIENCE
+    with under(NON_BLOCKING):
+        assert current() is NON_BLOCKING
     assert current() is before
 
 
 def test_a_patience_is_of_its_thread_alone() -> None:
     seen = []
-    with patient(NO_PATIENCE):
+    with under(NON_BLOCKING):
         thread = threading.Thread(target=lambda: seen.append(current()))
         thread.start()
         thread.join()
-    assert seen[0] is not NO_PATIENCE
+    assert seen[0] is not NON_BLOCKING

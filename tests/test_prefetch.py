@@ -12,7 +12,7 @@ import pytest
 
 from regfs.cli.exit_codes import exit_code
 from regfs.errors import RegfsError
-from regfs.progress import Step, showing
+from regfs.verbs.progress import Step, showing
 from tests.support.images import file, image_of, layer
 from tests.support.mounted import environment_for, regfs_command
 from tests.support.push import Pusher
@@ -148,8 +148,8 @@ def test_an_artifact_is_no_image_and_has_a_code_of_its_own(prefetch: Prefetch, d
 
 
 def test_a_log_without_a_terminal_shows_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("regfs.progress._FIRST_LINE_S", 0.01)
-    monkeypatch.setattr("regfs.progress._LINE_EVERY_S", 0.01)
+    monkeypatch.setattr("regfs.verbs.progress._FIRST_LINE_S", 0.01)
+    monkeypatch.setattr("regfs.verbs.progress._LINE_EVERY_S", 0.01)
     said: list[str] = []
     with showing(lambda: [Step("layer abc", 1 << 20, 4 << 20)], say=said.append, environment={"CI": "true"}):
         while len(said) < 3:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from regfs.daemon.self_description import FILE, pid_namespace
 from regfs.errors import MountFailure
 from regfs.mount.mountpoint import Mounted as MountEntry
 from regfs.mount.mountpoint import inside
-from regfs.refresh import _Daemon, _signal
-from regfs.self_description import FILE, pid_namespace
+from regfs.verbs.refresh import _Daemon, _signal
 from tests.conftest import MountRegfs
 from tests.support.client_rig import ALONE
 from tests.support.fault_server import FaultServer

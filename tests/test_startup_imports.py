@@ -23,23 +23,26 @@ def loaded_by(module: str, late: list[str]) -> list[str]:
     return found.stdout.split()
 
 
-@pytest.mark.parametrize("module", ["regfs.cli", "regfs.daemon"])
+@pytest.mark.parametrize("module", ["regfs.cli", "regfs.daemon.serve"])
 def test_starting_loads_no_library_before_it_is_needed(module: str) -> None:
     assert loaded_by(module, LATE) == [], f"{module} loads them when it is imported"
 
 
 def test_a_client_reads_no_toml_where_there_is_none() -> None:
-    assert loaded_by("regfs.registry.client", ["requests", "tomllib", "regfs.registry.hosts_toml"]) == []
+    assert loaded_by("regfs.registry.client", ["requests", "tomllib", "regfs.registry.hosts.hosts_toml"]) == []
 
 
 @pytest.mark.parametrize(
     ("module", "others"),
     [
         (
-            "regfs.images.pass_process",
-            ["requests", "regfs.registry", "regfs.mount", "regfs.rootfs", "regfs.images.passing"],
+            "regfs.images.workers.ingest_main",
+            ["requests", "regfs.registry", "regfs.mount", "regfs.rootfs", "regfs.images.workers.ingest"],
         ),
-        ("regfs.images.merging", ["requests", "regfs.registry", "regfs.mount", "regfs.layers", "regfs.images.passing"]),
+        (
+            "regfs.images.workers.merge",
+            ["requests", "regfs.registry", "regfs.mount", "regfs.layers", "regfs.images.workers.ingest"],
+        ),
     ],
 )
 def test_a_process_of_our_own_loads_its_work_alone(module: str, others: list[str]) -> None:

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import regfs
-from regfs.stats import COUNTERS, Stats
+from regfs.telemetry.stats import COUNTERS, Stats
 
 
 def test_counters_grow_and_gauges_are_set() -> None:

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from regfs import __version__
 from regfs.model.platform import host_platform
-from regfs.mount import kernel_abi as abi
-from regfs.mount.kernel_agreement import agree
-from regfs.mount.kernel_mount import MountOptions, mount
+from regfs.mount.kernel import abi
+from regfs.mount.kernel.mount import MountOptions, mount
+from regfs.mount.kernel.negotiation import agree
 from regfs.mount.mountpoint import mounts
-from regfs.progress import in_words
-from regfs.status import Status
-from regfs.units import in_units
-from regfs.version import VERSION
+from regfs.telemetry.units import in_units
+from regfs.verbs.progress import in_words
+from regfs.verbs.status import Status
 from tests.conftest import MountRegfs
 from tests.support.mounted import Mounted, alone_with, regfs_command, wait_for_exit
 
@@ -35,7 +35,7 @@ def mounted(mount_regfs: MountRegfs) -> Mounted:
 
 def test_a_live_mount_tells_its_version_and_source(mounted: Mounted) -> None:
     done = mounted.run(*regfs_command(), "status", mounted.path)
-    assert done.stdout.splitlines()[0] == f"{mounted.path}: docker.io, alive, regfs {VERSION}"
+    assert done.stdout.splitlines()[0] == f"{mounted.path}: docker.io, alive, regfs {__version__}"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a mount namespace")
@@ -55,7 +55,7 @@ def test_a_bind_mount_of_a_part_of_a_mount_is_no_broken_mount(mounted: Mounted, 
     for command in ("status", f"status {part}"):
         done = mounted.run(*alone_with(mounted), "sh", "-c", f"{bind}exec {regfs} {command}")
         heads = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
-        assert heads == [f"{mounted.path}: docker.io, alive, regfs {VERSION}"], command
+        assert heads == [f"{mounted.path}: docker.io, alive, regfs {__version__}"], command
     done = mounted.run(*alone_with(mounted), "sh", "-c", f"{bind}exec {regfs} refresh")
     assert done.stdout == f"{mounted.path}: tags and listings will be asked for again\n"
     hidden = f"{bind}umount --lazy {again}; umount --lazy {mounted.path}; exec {regfs} status {part}"
@@ -136,7 +136,7 @@ def test_status_of_daemons_that_hang_takes_no_longer_than_of_one(mount_regfs: Mo
             os.close(descriptor)
     states = [line.partition(": ")[2] for line in done.stdout.splitlines() if not line.startswith(" ")]
     late = "does not answer, regfs umount --force ends it"
-    alive = f"docker.io, alive, regfs {VERSION}"
+    alive = f"docker.io, alive, regfs {__version__}"
     assert (done.returncode, states) == (1, [f"docker.io, {late}", alive, alive, *[f"hangs, {late}"] * 4])
     assert took_s < 5 * 4  # five seconds for each that hangs would be 25
 

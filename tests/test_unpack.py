@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import BadLayer, InvalidOption
+from regfs.export.unpack import Summary, Unpacker, prepare_directory, total_size
 from regfs.model.attributes import Attributes, device_number
 from regfs.store.content import Content, Nothing, OpenContent, Packed
-from regfs.unpack import Summary, Unpacker, prepare_directory, total_size
 
 MTIME_NS = 1_500_000_000_123_456_789
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="sets owners")
@@ -28,7 +28,7 @@ class Node:
 
 
 class Rows:
-    """A RowTree of dicts, with entries in the order they were added."""
+    """A FileTree of dicts, with entries in the order they were added."""
 
     root = 0
 

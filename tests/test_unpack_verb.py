@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from regfs import verbs
 from regfs.config import Config
-from regfs.unpack import Unpacker
+from regfs.export.unpack import Unpacker
+from regfs.verbs import images as verbs
 from tests.support.fault_server import FaultServer, reply, silence
 from tests.support.hello import host_architecture
 from tests.support.images import file, image_of, layer

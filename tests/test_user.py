@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.user import configuration_directory, home_directory, is_root_of_machine, may_write
+from regfs.process.user import configuration_directory, home_directory, is_root_of_machine, may_write
 from tests.conftest import missing
 from tests.support.mounted import as_user, environment_for, regfs_command
 
@@ -51,7 +51,7 @@ class Alice:
 
     def home_found(self, home: str | None, prefix: tuple[str, ...] = ()) -> str:
         """Return what regfs takes for her home, where HOME is *home*."""
-        program = "import os; from regfs.user import home_directory; print(home_directory(os.environ))"
+        program = "import os; from regfs.process.user import home_directory; print(home_directory(os.environ))"
         done = self.run([sys.executable, "-c", program], home=home, prefix=prefix)
         assert done.returncode == 0, done.stderr
         return done.stdout.rstrip("\n")
@@ -105,7 +105,7 @@ def test_authorities_that_are_named_in_a_closed_home_are_no_traceback(alice: Ali
     """`sudo --preserve-env` hands the variable on; what cannot be read is told when a certificate is to be verified."""
     path = str(alice.closed / "ca.pem")
     program = (
-        f"from regfs.registry.certificates import system_authorities; "
+        f"from regfs.registry.hosts.certificates import system_authorities; "
         f"print(*system_authorities({{{variable!r}: {path!r}}}))"
     )
     done = alice.run([sys.executable, "-c", program], home=None)
@@ -137,7 +137,7 @@ def test_uid_0_of_a_user_namespace_keeps_its_cache_in_the_home(alice: Alice) -> 
 
 
 def test_a_namespaces_root_is_not_the_machines(alice: Alice) -> None:
-    program = "from regfs.user import is_root_of_machine; print(is_root_of_machine())"
+    program = "from regfs.process.user import is_root_of_machine; print(is_root_of_machine())"
     done = alice.run([sys.executable, "-c", program], home=None, prefix=IN_A_USER_NAMESPACE)
     assert done.stdout == "False\n", done.stderr
 

@@ -1,4 +1,4 @@
-"""The verbs: what each takes, and what it prints. verbs.py, cache_verbs.py, status.py and checks.py do the work.
+"""The verbs: what each takes, and what it prints. The modules of verbs/ do the work.
 
 Used by main.py. What a verb needs is imported when it runs: `regfs --help` and `regfs status` load no HTTP client.
 """
@@ -11,14 +11,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from regfs.arguments import add_format, mount_parser, verb_parser
+from regfs import __version__
+from regfs.cli.arguments import add_format, mount_parser, verb_parser
 from regfs.cli.exit_codes import FAILED, exit_code
 from regfs.cli.image_commands import path_verb, prefetch_verb, unpack_verb
 from regfs.cli.output import tell, warn
-from regfs.cli.verb_arguments import parse_verb, verb_config
+from regfs.cli.verb_arguments import parse_verb
 from regfs.config import suggestion
 from regfs.errors import InvalidOption, MountFailure
-from regfs.version import VERSION
 
 
 class Verb(NamedTuple):
@@ -44,7 +44,7 @@ def umount_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
     given = parse_verb(parser, arguments)
     if given is None:
         return 0
-    from regfs import checks
+    from regfs.mount import checks
 
     tell(checks.umount(given.mountpoint, lazily=given.lazy, by_force=given.force))
     return 0
@@ -52,15 +52,9 @@ def umount_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
 
 def cache_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """`regfs cache [OPTIONS] du|ls|rm|prune|verify`."""
-    from regfs import cache_verbs
+    from regfs.cli.cache_command import run
 
-    parser = verb_parser("cache", "Look after the cache; mounts may use it meanwhile.")
-    cache_verbs.add_arguments(parser)
-    asks_for_help = arguments[:1] == ["help"]
-    given = parse_verb(parser, ["--help"] if asks_for_help else arguments, headings=("cache",))
-    if given is None:
-        return 0
-    return cache_verbs.run(given, verb_config(given, environment), say=tell, warn=warn)
+    return run(arguments, environment)
 
 
 def status_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -75,7 +69,7 @@ def status_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
     given = parse_verb(parser, arguments)
     if given is None:
         return 0
-    from regfs import status
+    from regfs.verbs import status
 
     found = status.find(given.mountpoints)
     if given.format == "json":
@@ -105,7 +99,7 @@ def refresh_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> in
     if given is None:
         return 0
     from regfs.mount.mountpoint import on_one_line
-    from regfs.refresh import refresh
+    from regfs.verbs.refresh import refresh
 
     refreshed = refresh(given.mountpoints)
     if not refreshed:
@@ -193,7 +187,7 @@ def version() -> str:
         "libfuse 2": "found" if _has_libfuse() else "not found; only --driver fusepy needs it",
         "isal": "found" if find_spec("isal") else "not found: gzip at a quarter of the speed",
     }
-    return "\n".join([f"regfs {VERSION}", *(f"{name}: {value}" for name, value in parts.items())])
+    return "\n".join([f"regfs {__version__}", *(f"{name}: {value}" for name, value in parts.items())])
 
 
 def _has_libfuse() -> bool:

@@ -1,4 +1,4 @@
-"""The verbs that take images: `regfs unpack`, `path` and `prefetch`. verbs.py and image_path.py do the work.
+"""The verbs that take images: `regfs unpack`, `path` and `prefetch`. verbs/images.py and verbs/path.py do the work.
 
 Used by commands.py. What a verb needs is imported when it runs.
 """
@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regfs.arguments import verb_parser
+from regfs.cli.arguments import verb_parser
 from regfs.cli.exit_codes import FAILED, exit_code
 from regfs.cli.output import tell, warn
 from regfs.cli.verb_arguments import parse_verb, verb_config
 from regfs.errors import InvalidOption
 
 if TYPE_CHECKING:
-    from regfs.verbs import Prefetched
+    from regfs.verbs.images import Prefetched
 
 _IMAGE_HELP = "[registry/]repository[:tag][@digest], or its path in a mount"
 
@@ -31,7 +31,7 @@ def unpack_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
     given = parse_verb(parser, arguments, headings=("registry", "cache"))
     if given is None:
         return 0
-    from regfs import verbs
+    from regfs.verbs import images as verbs
 
     config = verb_config(given, environment)
     say = _say_nothing if given.quiet else warn
@@ -56,7 +56,7 @@ def path_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     given = parse_verb(parser, arguments)
     if given is None:
         return 0
-    from regfs.image_path import image_path
+    from regfs.verbs.path import image_path
 
     tell(str(image_path(given.image, given.mount)))
     return 0
@@ -83,7 +83,7 @@ def prefetch_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> i
     given = parse_verb(parser, arguments, headings=("registry", "cache"))
     if given is None:
         return 0
-    from regfs import verbs
+    from regfs.verbs import images as verbs
 
     images = [*given.images, *(_lines_of(given.file) if given.file is not None else ())]
     if not images:

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
-from regfs.arguments import MOUNT_USAGE, mount_parser, refuse_unknown
+from regfs.cli.arguments import MOUNT_USAGE, mount_parser, refuse_unknown
 from regfs.cli.commands import ALIASES, VERBS, mount_help, verb_named, version
 from regfs.cli.exit_codes import FAILED, USAGE, exit_code
 from regfs.cli.guesses import refuse_verb_like
@@ -29,7 +29,7 @@ from regfs.cli.mounting import mount, mount_config, run_mount_helper, with_sourc
 from regfs.cli.output import open_standard_streams, tell, warn
 from regfs.cli.sources import refuse_missing_mountpoint
 from regfs.errors import InvalidOption, RegfsError
-from regfs.user import home_directory
+from regfs.process.user import home_directory
 
 FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MOUNT_FAILURE = 32

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from regfs.arguments import mount_helper_parser
+from regfs.cli.arguments import mount_helper_parser
 from regfs.cli.guesses import FILLERS
 from regfs.cli.output import tell, warn
 from regfs.cli.sources import registry_of_source
 from regfs.config import OPTIONS, SITE_CACHE, Config, default_cache_dir, with_options
 from regfs.errors import RegfsError
-from regfs.user import home_directory, is_root_of_machine, may_write
+from regfs.process.user import home_directory, is_root_of_machine, may_write
 
 
 def run_mount_helper(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -32,10 +32,12 @@ def run_mount_helper(arguments: Sequence[str], environment: Mapping[str, str]) -
 def mount(config: Config, mountpoint: str, environment: Mapping[str, str]) -> int:
     """Check, mount and serve; a background mount's parent returns as soon as it answers. Raises MountFailure."""
     gc.disable()  # looking for garbage among what a start loads takes a twentieth of it; the daemon turns it on again
-    from regfs import checks, daemon, launch
-    from regfs.logs import log_place
+    from regfs.daemon import launch
+    from regfs.daemon import serve as daemon
+    from regfs.daemon.logs import log_place
+    from regfs.daemon.reachability import Attempt
+    from regfs.mount import checks
     from regfs.mount.mountpoint import resolved
-    from regfs.reachability import Attempt
 
     daemon.mount_options(config)
     point = resolved(mountpoint)
@@ -100,7 +102,7 @@ def mount_config(given: argparse.Namespace, environment: Mapping[str, str]) -> C
 
 
 def _with_words(config: Config, words: Sequence[str], *, sloppy: bool) -> Config:
-    from regfs.mount_words import complaint, parse_words
+    from regfs.cli.mount_options import complaint, parse_words
 
     for text in words:
         parsed = parse_words(text)

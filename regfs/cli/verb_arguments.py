@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 
-from regfs.arguments import Parser, add_common, refuse_unknown
+from regfs.cli.arguments import Parser, add_common, refuse_unknown
 from regfs.cli.mounting import default_config
 from regfs.cli.output import tell
 from regfs.config import Config, with_options
@@ -29,7 +29,7 @@ def verb_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Co
     """Return the Config of a verb, and let its log go to stderr: warnings, or everything with -d."""
     import logging
 
-    from regfs.logs import log_place, start_logging
+    from regfs.daemon.logs import log_place, start_logging
 
     config = with_options(default_config(environment), given.given)
     place = log_place(None, cache=config.cache_dir, foreground=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from regfs.errors import BadContent, TooLarge, Unsupported
-from regfs.images.contents import chain_id
+from regfs.images.layer_cache import chain_id
 from regfs.model.digest import Digest
 from regfs.model.manifest import ImageConfig, Index, Manifest, parse_config, parse_manifest
 from regfs.store.blobs import BlobStore

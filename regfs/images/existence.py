@@ -55,7 +55,7 @@ from regfs.images.catalog_below import SAYS_NOTHING, CatalogBelow
 from regfs.images.repository import Repository
 from regfs.images.sources import Sources
 from regfs.model.names import DOCKER_HUB, OFFICIAL, RepositoryName, repository_at
-from regfs.patience import Patience, current, patient
+from regfs.waiting.deadline import Deadline, current, under
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class Existence:
         if self._is_shown(name):
             return Said.THERE
         try:
-            with patient(_at_most(_ANSWER_S)):
+            with under(_at_most(_ANSWER_S)):
                 return self._sources.flights.run(("exists", name), lambda: self._ask(name))
         except Offline:
             if self._sources.references.is_known(name.registry, name.path):
@@ -290,7 +290,7 @@ class Existence:
             if registry in self._unlisted or registry in self._silent:
                 return None
         try:
-            with patient(_at_most(_CATALOG_ANSWER_S)):
+            with under(_at_most(_CATALOG_ANSWER_S)):
                 return self._sources.flights.run(("below", registry, path), lambda: self._ask_below(registry, path))
         except RegistryTimeout:  # one that takes long will do so the next time
             self.no_catalog(registry)
@@ -312,9 +312,9 @@ class Existence:
         return found
 
 
-def _at_most(seconds: float) -> Patience:
-    """Return the thread's patience, or one of *seconds* where it would wait longer."""
-    patience = current()
-    if not patience.may_wait or (patience.deadline is not None and patience.remaining_s(seconds) < seconds):
-        return patience
-    return Patience(seconds)
+def _at_most(seconds: float) -> Deadline:
+    """Return the thread's deadline, or one of *seconds* where it would wait longer."""
+    deadline = current()
+    if not deadline.may_wait or (deadline.end_s is not None and deadline.remaining_s(seconds) < seconds):
+        return deadline
+    return Deadline(seconds)

@@ -1,6 +1,6 @@
 """Fetching what must be right: a second try where bytes were wrong, and files that are looked at before they are used.
 
-Used by repository.py and contents.py. Thread rule: any thread.
+Used by repository.py and layer_cache.py. Thread rule: any thread.
 """
 
 from __future__ import annotations

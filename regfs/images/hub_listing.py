@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 
 from cachetools import TTLCache
 
-from regfs.errors import Interrupted, MustWait, RegfsError
-from regfs.store.single_flight import Flights
+from regfs.errors import Interrupted, RegfsError, WouldBlock
+from regfs.waiting.flights import Flights
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class HubListing:
     def _fetch(self, namespace: str) -> tuple[str, ...]:
         try:
             names = tuple(self._ask(namespace))
-        except (MustWait, Interrupted):
+        except (WouldBlock, Interrupted):
             raise
         except RegfsError as failure:
             log.info("Docker Hub does not list %s: %s", namespace, failure)

@@ -1,7 +1,7 @@
 """Images: from a manifest's digest to its layers and its merged root file system.
 
 An Image is immutable, as all that its digest names; each of its parts is asked for when it is first needed and then
-kept. An index is an image too, for the platform that was asked for. What the layers hold is contents.py's. Images are
+kept. An index is an image too, for the platform that was asked for. layer_cache.py has what the layers hold. Images are
 as big as their documents, so Images keeps some of them; whoever keeps one for long has a PinnedImage, which is small.
 Used by the tree and the verbs of the command line. Thread rule: any thread; two that compute the same part get the
 same value, and the network is asked once (the repository's flights).
@@ -18,7 +18,7 @@ from cachetools import LRUCache
 
 from regfs.errors import BadContent, BadManifest, ManifestMissing, NotFound, TooLarge, Unsupported
 from regfs.images.answers import Document
-from regfs.images.contents import Contents
+from regfs.images.layer_cache import LayerCache
 from regfs.images.passes import LayerBlob
 from regfs.images.repository import Repository
 from regfs.model.dates import date_ns
@@ -37,7 +37,7 @@ from regfs.model.manifest import (
 from regfs.model.media_types import MANIFEST_TYPES, is_tar_layer, layer_compression
 from regfs.model.names import RepositoryName
 from regfs.model.platform import Platform, choose
-from regfs.rootfs.row_tree import RowTree
+from regfs.rootfs.file_tree import FileTree
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class ImageLayer(NamedTuple):
 class Images:
     """The images that were touched lately; *platform* is the one that indexes are read for."""
 
-    def __init__(self, contents: Contents, platform: Platform) -> None:
+    def __init__(self, contents: LayerCache, platform: Platform) -> None:
         self._contents = contents
         self._platform = platform
         self._lock = threading.Lock()
@@ -161,7 +161,7 @@ class Image:
         media_type: str,
         announced: str,
         platform: Platform,
-        contents: Contents,
+        contents: LayerCache,
     ) -> None:
         self.repository = repository
         self.digest = digest
@@ -277,7 +277,7 @@ class Image:
             for number, (descriptor, diff_id, step) in enumerate(zip(descriptors, diff_ids, steps, strict=True))
         )
 
-    def rootfs(self) -> RowTree:
+    def rootfs(self) -> FileTree:
         """Return all layers merged, passing those that were never passed; waits until that is done.
 
         Raises what the layers bring: BadLayer, DigestMismatch, Unsupported, CacheFailure, and what a network brings.
@@ -286,7 +286,7 @@ class Image:
             layer_compression(descriptor.media_type)  # Unsupported, before anything is fetched
         return self._contents.rootfs([self._blob(layer) for layer in self.layers])
 
-    def layer_tree(self, layer: ImageLayer) -> RowTree:
+    def layer_tree(self, layer: ImageLayer) -> FileTree:
         """Return the files of one layer alone, whiteouts as they are stored. Waits and raises as rootfs() does."""
         return self._contents.layer_tree(self._blob(layer))
 

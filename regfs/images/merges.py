@@ -1,6 +1,6 @@
 """The merged tables of images: each made once, however many threads, daemons and verbs want it.
 
-Used by contents.py. Thread rule: any thread; run() belongs to a flight.
+Used by layer_cache.py. Thread rule: any thread; run() belongs to a flight.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from regfs.images.own_process import workers
 from regfs.images.shared_work import SharedWork, Tell
+from regfs.images.workers.own_process import workers
 from regfs.model.digest import Digest
-from regfs.stats import Stats
 from regfs.store.layer_store import LayerStore
 from regfs.store.work_locks import Standing, WorkLocks
+from regfs.telemetry.stats import Stats
 
 
 class Merges:
@@ -44,7 +44,7 @@ class Merges:
             self._stats.count("images.merges")
 
     def _merge(self, destination: Path, diff_ids: Sequence[Digest], tell: Tell) -> None:
-        from regfs.images.merging import merge_layers  # loaded now: a mount of known images never needs it
+        from regfs.images.workers.merge import merge_layers  # loaded now: a mount of known images never needs it
 
         merge_layers(
             [self._store.index_path(diff_id) for diff_id in diff_ids],

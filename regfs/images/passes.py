@@ -1,8 +1,8 @@
 """The passes over layers: which are under way, which may begin, and which were refused lately.
 
 One layer is fetched and unpacked once, however many threads, daemons and verbs that share the cache want it
-(shared_work.py); those that wait for another process see its progress as their own. Used by contents.py. Thread rule:
-any thread; run() belongs to a flight.
+(shared_work.py); those that wait for another process see its progress as their own. Used by layer_cache.py. Thread
+rule: any thread; run() belongs to a flight.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from cachetools import TTLCache
 
 from regfs.errors import BadContent
 from regfs.images.fetching import twice_if_wrong
-from regfs.images.own_process import workers
 from regfs.images.shared_work import SharedWork, Tell
+from regfs.images.workers.own_process import workers
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.media_types import layer_compression
-from regfs.patience import current
-from regfs.stats import Stats
 from regfs.store.layer_store import LayerStore
 from regfs.store.work_locks import Standing, WorkLocks
+from regfs.telemetry.stats import Stats
+from regfs.waiting.deadline import current
 
 if TYPE_CHECKING:
-    from regfs.images.passing import Progress
+    from regfs.images.workers.ingest import Progress
 
 LayerKey = tuple[str, Digest, Digest, int]
 
@@ -91,11 +91,11 @@ class Passes:
     def run(self, blob: LayerBlob, niceness: int = 0) -> None:
         """See to it that the layer is in the store, whole.
 
-        Raises what a pass raises (passing.py), Unsupported before anything is fetched, WorkStalled, and what a network
-        brings.
+        Raises what an ingest raises (workers/ingest.py), Unsupported before anything is fetched, WorkStalled, and the
+        errors of the network.
         """
         # Loaded now, with all that reads archives: a mount of known images never needs it.
-        from regfs.images.passing import Progress
+        from regfs.images.workers.ingest import Progress
 
         layer_compression(blob.descriptor.media_type)
         self._raise_if_refused(blob)
@@ -128,7 +128,7 @@ class Passes:
         twice_if_wrong(lambda: self._pass_once(blob, niceness, tell))
 
     def _pass_once(self, blob: LayerBlob, niceness: int, tell: Tell) -> None:
-        from regfs.images.passing import LayerToPass, Progress, pass_layer
+        from regfs.images.workers.ingest import LayerToPass, Progress, pass_layer
 
         descriptor, progress = blob.descriptor, Progress()
         layer = LayerToPass(descriptor.digest, blob.diff_id, size=descriptor.size, media_type=descriptor.media_type)

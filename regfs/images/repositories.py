@@ -1,7 +1,7 @@
 """All repositories of one mount, and what they share; which of them a registry has.
 
 A registry that can be enumerated is (_catalog); one that refuses that, as Docker Hub and GHCR do, shows what is known:
-visited or listed before. Used by rooms.py, which makes it, and the tree. Thread rule: any thread.
+visited or listed before. Used by app.py, which makes it, and the tree. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from regfs.images.hub_listing import HubListing
 from regfs.images.repository import Repository
 from regfs.images.sources import Sources
 from regfs.model.names import DOCKER_HUB, RepositoryName
-from regfs.stats import Stats
 from regfs.store.blobs import BlobStore
 from regfs.store.references import References
-from regfs.store.single_flight import Flights
+from regfs.telemetry.stats import Stats
+from regfs.waiting.flights import Flights
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor
 from regfs.model.media_types import OCTET_STREAM
 from regfs.model.names import RepositoryName
-from regfs.patience import current
 from regfs.store.references import TagRecord
+from regfs.waiting.deadline import current
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,9 @@
 
 A piece of work has a name. The thread that has its lock (store/work_locks.py) does it in one of a few turns; all others
 follow how far it is, in whatever process it runs, and take it over when it ends without a result. Progress is what a
-deadline goes by: of the flight (patience.py), and of those that wait for a turn.
+deadline goes by: of the flight (deadline.py), and of those that wait for a turn.
 
-Used by passes.py and merges.py. Thread rule: any thread; run() belongs to a flight, whose patience it keeps informed.
+Used by passes.py and merges.py. Thread rule: any thread; run() belongs to a flight, whose deadline it keeps informed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from regfs.errors import WorkStalled
-from regfs.patience import Patience, current
 from regfs.store.work_locks import Claim, Standing, WorkLocks
+from regfs.waiting.deadline import Deadline, current
 
 STALL_S = 300.0
 """How long a pass or a merge may stand still where nothing else is said: as long as a request may wait."""
@@ -36,7 +36,7 @@ class SharedWork:
         self._locks = locks
         self._turns = threading.Semaphore(at_once)
         self._lock = threading.Lock()
-        self._working: set[Patience] = set()
+        self._working: set[Deadline] = set()
 
     def run(
         self, name: str, work: Callable[[Tell], None], *, is_done: Callable[[], bool], follow: Tell | None = None
@@ -85,7 +85,7 @@ class SharedWork:
             self._turns.release()
 
 
-def _teller(claim: Claim | None, patience: Patience, follow: Tell | None = None) -> Tell:
+def _teller(claim: Claim | None, deadline: Deadline, follow: Tell | None = None) -> Tell:
     """Return what notes progress: only where the standing is another than the last time."""
     last: Standing | None = None
 
@@ -94,7 +94,7 @@ def _teller(claim: Claim | None, patience: Patience, follow: Tell | None = None)
         if standing == last:
             return
         last = standing
-        patience.moved()
+        deadline.moved()
         if claim is not None:
             claim.tell(standing)
         if follow is not None:

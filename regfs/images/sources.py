@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from regfs.images.answers import Registry
-from regfs.stats import Stats
 from regfs.store.blobs import BlobStore
 from regfs.store.references import References
-from regfs.store.single_flight import Flights
+from regfs.telemetry.stats import Stats
+from regfs.waiting.flights import Flights
 
 
 class Sources(NamedTuple):

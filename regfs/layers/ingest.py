@@ -5,7 +5,7 @@ the interpreter's lock, so that two cores are kept busy by one pass. Nothing tha
 shown before run_pass has returned: only then were the digest (of the bytes as received), the size and the diff id (of
 the archive) found right.
 
-Used by images/passing.py, in a process of its own for big layers. Thread rule: a pass belongs to its caller's thread.
+Used by workers/ingest.py, in a process of its own for big layers. Thread rule: a pass belongs to its caller's thread.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from queue import Queue
 
 from regfs.errors import BadContent, DigestMismatch, TooLarge
+from regfs.layers.archive_rows import ArchiveRows
 from regfs.layers.compression import check_media_type, decompressed
 from regfs.layers.feed import ByteFeed
-from regfs.layers.layer_tree import LayerTree
 from regfs.layers.sink import LayerSink, ObjectSink
 from regfs.layers.tar import TarEntry, TarReader
 from regfs.model.digest import Digest
-from regfs.threads import start_thread
+from regfs.process.threads import start_thread
 
 OBJECT_SIZE = 1 << 18
 """Files from this size on are objects; smaller ones go into the pack.
@@ -186,7 +186,7 @@ def read_layer(blocks: Iterator[bytes], sink: LayerSink, progress: Progress) -> 
     """Put the archive that *blocks* are into *sink*, and take the blocks to their end. Raises BadLayer, TooLarge."""
     feed = ByteFeed(blocks)
     reader = TarReader(feed)
-    tree = LayerTree(sink.rows)
+    tree = ArchiveRows(sink.rows)
     contents = _Contents(reader, sink)
     for entry in reader:
         tree.add(entry, contents.put(entry))

@@ -1,6 +1,6 @@
 """A walk along a path of a layer: the components to come, symbolic links' targets put in front of them.
 
-It has so many links and so many steps at most, as paths of Linux have. Used by layer_tree.py; one thread.
+It has so many links and so many steps at most, as paths of Linux have. Used by archive_rows.py; one thread.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One row of a layer: what the pass over a layer finds, its index stores and the merge reads.
 
-A row is one name in one layer, after the archive's own order has been played through (layers/layer_tree.py): whoever
+A row is one name in one layer, after the archive's own order has been played through (archive_rows.py): whoever
 reads rows needs no tar semantics any more. Pure; any thread.
 """
 

@@ -23,7 +23,6 @@ from regfs.errors import (
     IsADirectory,
     ManifestMissing,
     MountFailure,
-    MustWait,
     NameTooLong,
     NoSuchXattr,
     NotADirectory,
@@ -40,6 +39,7 @@ from regfs.errors import (
     TooLarge,
     Unsupported,
     WorkStalled,
+    WouldBlock,
 )
 
 ERRNOS: Mapping[type[RegfsError], int] = {
@@ -69,11 +69,11 @@ ERRNOS: Mapping[type[RegfsError], int] = {
     StaleNode: errno.ESTALE,
     CacheFull: errno.ENOSPC,  # of a file system that is read only, but whose user can make room
     # The last four never reach the kernel when all is well: the cache costs speed and not answers, mounting and
-    # options are over before the first request, and MustWait sends the request to the pool.
+    # options are over before the first request, and WouldBlock sends the request to the pool.
     CacheFailure: errno.EIO,
     MountFailure: errno.EIO,
     InvalidOption: errno.EINVAL,
-    MustWait: errno.EIO,
+    WouldBlock: errno.EIO,
 }
 
 _ORDINARY_ANSWERS = (
@@ -82,7 +82,7 @@ _ORDINARY_ANSWERS = (
     NoSuchXattr,
     ReadOnly,
     Interrupted,
-    MustWait,
+    WouldBlock,
     NotADirectory,
     IsADirectory,
     NotASymlink,

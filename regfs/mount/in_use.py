@@ -9,7 +9,7 @@ the name that they are below (tree/inside.py). Only /proc is read, which asks ou
 would wait for itself. Not seen: what an ordinary user's daemon may not look at (processes of others, who are inside
 only with --allow-other), processes of other PID namespaces, a thread that has left its process's directories or mount
 namespace, a namespace in which no process is, and lower directories that were named by a relative path.
-Used by daemon.py. Thread rule: any thread.
+Used by serve.py. Thread rule: any thread.
 """
 
 from __future__ import annotations

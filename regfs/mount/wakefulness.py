@@ -1,4 +1,4 @@
-"""Keeping idle cores awake while requests come thick and fast. Used by lookout.py. One thread at a time.
+"""Keeping idle cores awake while requests come thick and fast. Used by busy_poll.py. One thread at a time.
 
 A program that walks a tree sleeps while it waits for each answer, and its core with it. To wake a core from a deep
 sleep takes longer than to answer: on a virtual machine, where it is halted, up to 300 us (a first `find` over 40,269

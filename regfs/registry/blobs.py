@@ -18,19 +18,19 @@ from typing import NamedTuple
 
 from cachetools import TTLCache
 
-from regfs import patience
 from regfs.errors import DigestMismatch, ProtocolViolation, RegfsError, RegistryTimeout, RegistryUnavailable
 from regfs.model.digest import Digest
 from regfs.model.manifest import EMPTY, Descriptor
 from regfs.model.names import RepositoryName
 from regfs.registry.calls import MIRROR_FAILURES, Call, Calls, expected, is_foreign, verdict
-from regfs.registry.encoded import identity_body
-from regfs.registry.hosts import Endpoint
-from regfs.registry.message import Answer
-from regfs.registry.ranges import WrongBody, body_range, is_encoded, range_header
-from regfs.registry.retry import RetryPolicy
-from regfs.registry.sockets import Slow
-from regfs.stats import Stats
+from regfs.registry.hosts.endpoints import Endpoint
+from regfs.registry.http.encoded import identity_body
+from regfs.registry.http.message import Answer
+from regfs.registry.http.ranges import WrongBody, body_range, is_encoded, range_header
+from regfs.registry.http.retry import RetryPolicy
+from regfs.registry.http.sockets import Slow
+from regfs.telemetry.stats import Stats
+from regfs.waiting import deadline
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class Blobs:
                 wait_s = failures.wait_s(named, offset)
                 self._stats.count("registry.retries")
                 log.info("%s; going on at byte %d in %.1f s", named, offset, wait_s)
-                patience.current().sleep(wait_s)
+                deadline.current().sleep(wait_s)
 
     def _part(self, answer: Answer, wanted: _Wanted, start: int, stop: int) -> Generator[bytes, None, None]:
         """Give the bytes from *start* on, *stop* at most, that *answer* has."""
@@ -239,7 +239,7 @@ class _Failures:
         self._offset, self._last = offset, now
         self._count += 1
         self._wrong_bodies += isinstance(error, WrongBody)
-        patience.current().remaining_s(0.0)
+        deadline.current().remaining_s(0.0)
         if self._count >= self._retry.attempts or self._wrong_bodies > 1:
             raise error
         return self._retry.wait_s(self._count)

@@ -25,12 +25,12 @@ from regfs.errors import (
     Unsupported,
 )
 from regfs.model.names import RepositoryName
-from regfs.registry.auth import REFUSALS, Authenticator
-from regfs.registry.exchange import Exchange
-from regfs.registry.hosts import Endpoint, Hosts
-from regfs.registry.message import Answer, Origin, Request
-from regfs.registry.refusals import refusal
-from regfs.registry.roots import Roots
+from regfs.registry.auth.login import REFUSALS, Authenticator
+from regfs.registry.auth.roots import Roots
+from regfs.registry.hosts.endpoints import Endpoint, Hosts
+from regfs.registry.http.error_answers import refusal
+from regfs.registry.http.exchange import Exchange
+from regfs.registry.http.message import Answer, Origin, Request
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
 """The registry client: what the rest of regfs asks registries.
 
-Built by daemon.py, used by images. The verbs are in modules of their own: documents.py, blobs.py, listing.py,
+Built by serve.py, used by images. The verbs are in modules of their own: documents.py, blobs.py, listing.py,
 referrers.py. Below them calls.py finds address and credentials, exchange.py retries and redirects, transport.py
-sends. Thread rule: a RegistryClient is shared by all threads; every call runs under the calling thread's patience.
+sends. Thread rule: a RegistryClient is shared by all threads; every call runs under the calling thread's deadline.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from regfs import __version__
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
-from regfs.registry.auth import Authenticator
+from regfs.registry.auth.login import Authenticator
+from regfs.registry.auth.roots import Roots
+from regfs.registry.auth.tokens import TokenServers
 from regfs.registry.blobs import Blobs
 from regfs.registry.calls import Calls
-from regfs.registry.certificates import Authorities, system_authorities
-from regfs.registry.credentials import Credentials
+from regfs.registry.credentials.lookup import Credentials
 from regfs.registry.documents import Documents, FetchedManifest
-from regfs.registry.exchange import Exchange
-from regfs.registry.hosts import Hosts
-from regfs.registry.hub import HUB_URL, Hub, Namespace
+from regfs.registry.hosts.certificates import Authorities, system_authorities
+from regfs.registry.hosts.endpoints import Hosts
+from regfs.registry.http.exchange import Exchange
+from regfs.registry.http.retry import RetryPolicy
+from regfs.registry.http.slots import HostSlots
+from regfs.registry.http.sockets import Pace
+from regfs.registry.hub import HUB_URL, Hub, HubRepositories
 from regfs.registry.listing import FirstPage, Listing
 from regfs.registry.referrers import Referrers
-from regfs.registry.retry import RetryPolicy
-from regfs.registry.roots import Roots
-from regfs.registry.slots import HostSlots
-from regfs.registry.sockets import Pace
-from regfs.registry.tokens import TokenServers
-from regfs.stats import Stats
-from regfs.version import VERSION
+from regfs.telemetry.stats import Stats
 
 if TYPE_CHECKING:
-    from regfs.registry.transport import Transport
+    from regfs.registry.http.transport import Transport
 
-__all__ = ["FetchedManifest", "Namespace", "RegistryClient"]
+__all__ = ["FetchedManifest", "HubRepositories", "RegistryClient"]
 
 _DENIAL_S = 5.0
 
@@ -47,9 +47,9 @@ class RegistryClient:
     *offline* refuses whatever would need the network. *authorities* are those that every host may be signed
     by, the system's unless given. *pace* and *retry* say how slow a registry may be and how often
     it is asked again. *private_redirects* lets a registry on the internet send us to private addresses, where some
-    keep their storage. Every method blocks on the network, for as long as the thread's patience allows, and raises
+    keep their storage. Every method blocks on the network, for as long as the thread's deadline allows, and raises
 
-        MustWait, Interrupted     by the thread's patience
+        WouldBlock, Interrupted     by the thread's deadline
         Offline                   in offline mode
         NotFound                  a host with the last word says so
         AccessDenied              after an attempt with the credentials that there are
@@ -72,7 +72,7 @@ class RegistryClient:
         retry: RetryPolicy | None = None,
         slots: HostSlots | None = None,
         private_redirects: bool = False,
-        user_agent: str = f"regfs/{VERSION}",
+        user_agent: str = f"regfs/{__version__}",
         hub_url: str = HUB_URL,
         clock: Callable[[], float] = time.monotonic,
         denial_s: float = _DENIAL_S,
@@ -80,7 +80,7 @@ class RegistryClient:
         retry = retry or RetryPolicy()
 
         def make_transport() -> Transport:
-            from regfs.registry.transport import Transport  # costs 90 ms, which a mount need not wait for
+            from regfs.registry.http.transport import Transport  # costs 90 ms, which a mount need not wait for
 
             return Transport(
                 stats,
@@ -130,7 +130,7 @@ class RegistryClient:
         """
         return self._listing.repositories_after(registry, name)
 
-    def hub_namespace(self, namespace: str) -> Namespace:
+    def hub_namespace(self, namespace: str) -> HubRepositories:
         """Return the repositories in *namespace* of Docker Hub, which its registry does not list.
 
         Asks another host than the registry, with limits of its own, and without credentials: for those who opted in.

@@ -22,8 +22,8 @@ from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
 from regfs.registry.calls import Call, Calls, expected
-from regfs.registry.hosts import HUB_HOST, Endpoint
-from regfs.registry.message import Answer
+from regfs.registry.hosts.endpoints import HUB_HOST, Endpoint
+from regfs.registry.http.message import Answer
 
 log = logging.getLogger(__name__)
 

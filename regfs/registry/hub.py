@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from regfs.errors import AccessDenied, Offline, ProtocolViolation
 from regfs.model.names import is_repository_component
-from regfs.registry.exchange import Exchange
-from regfs.registry.links import page_of
+from regfs.registry.http.error_answers import refusal
+from regfs.registry.http.exchange import Exchange
+from regfs.registry.http.links import page_of
+from regfs.registry.http.message import Request
 from regfs.registry.listing import document_of, entries
-from regfs.registry.message import Request
-from regfs.registry.refusals import refusal
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ _PAGES = 1000
 _PAGE_BYTES = 4 * 1024 * 1024
 
 
-class Namespace(NamedTuple):
+class HubRepositories(NamedTuple):
     """The paths of a namespace's repositories, `library/debian`, sorted; not *is_complete* where Hub held back some."""
 
     repositories: tuple[str, ...]
@@ -41,13 +41,13 @@ class Hub:
         self._offline = offline
         self._url = url
 
-    def namespace(self, namespace: str) -> Namespace:
+    def namespace(self, namespace: str) -> HubRepositories:
         """Return the repositories in *namespace*. See RegistryClient.hub_namespace."""
         what = f"the repositories of docker.io/{namespace}"
         if self._offline:
             raise Offline(f"{what}: Docker Hub would have to be asked, and regfs runs with --offline")
         if not is_repository_component(namespace):
-            return Namespace((), is_complete=True)
+            return HubRepositories((), is_complete=True)
         found: set[str] = set()
         seen: set[str] = set()
         path: str | None = f"/v2/namespaces/{namespace}/repositories?page_size={_PAGE_ENTRIES}"
@@ -61,9 +61,9 @@ class Hub:
                 if len(seen) == 1:
                     raise
                 log.info("%s; the list ends after %d", error, len(found))
-                return Namespace(_paths(namespace, found), is_complete=False)
+                return HubRepositories(_paths(namespace, found), is_complete=False)
             found |= names
-        return Namespace(_paths(namespace, found), is_complete=True)
+        return HubRepositories(_paths(namespace, found), is_complete=True)
 
     def _page(self, path: str, *, what: str) -> tuple[set[str], str | None]:
         """Return the names on the page at *path*, and the path of the next."""

@@ -16,9 +16,9 @@ from urllib.parse import quote
 from regfs.errors import NotFound, ProtocolViolation, TooLarge
 from regfs.model.names import RepositoryName, is_attachment_tag, is_repository_component, is_tag
 from regfs.registry.calls import Call, Calls, expected
-from regfs.registry.hosts import Endpoint
-from regfs.registry.links import next_page
-from regfs.registry.message import Answer
+from regfs.registry.hosts.endpoints import Endpoint
+from regfs.registry.http.links import next_page
+from regfs.registry.http.message import Answer
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """The registry client, made when a registry is asked for the first time.
 
 Loading it takes a third of a daemon's start, and a mount that has cached what is asked for never needs it. Built by
-rooms.py, used by images like the client itself. Thread rule: any thread; the first one makes the client, others wait.
+app.py, used by images like the client itself. Thread rule: any thread; the first one makes the client, others wait.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
 
 if TYPE_CHECKING:
-    from regfs.registry.client import FetchedManifest, Namespace, RegistryClient
+    from regfs.registry.client import FetchedManifest, HubRepositories, RegistryClient
     from regfs.registry.listing import FirstPage
 
 
@@ -60,7 +60,7 @@ class OnDemand:
         """Return the first repositories of *registry* after *name*. Blocks on the network."""
         return self.client().repositories_after(registry, name)
 
-    def hub_namespace(self, name: str) -> Namespace:
+    def hub_namespace(self, name: str) -> HubRepositories:
         """Return what Docker Hub lists of the namespace *name*. Blocks on the network."""
         return self.client().hub_namespace(name)
 

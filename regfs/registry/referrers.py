@@ -21,11 +21,11 @@ from regfs.model.manifest import Descriptor, Index, parse_manifest
 from regfs.model.names import RepositoryName
 from regfs.registry.calls import Call, Calls, expected
 from regfs.registry.documents import DOCUMENT_LIMIT, Documents
-from regfs.registry.hosts import Endpoint
-from regfs.registry.links import next_page
-from regfs.registry.message import Answer
-from regfs.registry.redirects import REDIRECTS
-from regfs.registry.refusals import error_text
+from regfs.registry.hosts.endpoints import Endpoint
+from regfs.registry.http.error_answers import error_text
+from regfs.registry.http.links import next_page
+from regfs.registry.http.message import Answer
+from regfs.registry.http.redirects import REDIRECTS
 
 log = logging.getLogger(__name__)
 

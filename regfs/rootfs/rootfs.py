@@ -1,4 +1,4 @@
-"""Rootfs: all layers of an image merged, as a RowTree.
+"""Rootfs: all layers of an image merged, as a FileTree.
 
     rootfs/etc/os-release      names, nodes and directories from the merged table; what a row holds beyond its
                                attributes (targets, xattrs, contents) from the index of the layer that decides
@@ -25,7 +25,7 @@ from regfs.store.open_tables import OpenTables
 
 
 class Rootfs:
-    """The merged tree of an image; see RowTree for what each method promises."""
+    """The merged tree of an image; see FileTree for what each method promises."""
 
     def __init__(
         self, merged: MergedIndex, layers: Sequence[LayerIndex], *, diff_ids: Sequence[Digest], tables: OpenTables

@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regfs.errors import CacheFailure, CacheFull, OutOfThreads
+from regfs.process.threads import start_thread
 from regfs.store.eviction import Unit, everything, evict
 from regfs.store.excess import LATELY_S, Excess
 from regfs.store.failures import failures_of
 from regfs.store.inventory import BLOBS, used_by
-from regfs.threads import start_thread
-from regfs.units import in_units
+from regfs.telemetry.units import in_units
 
 log = logging.getLogger(__name__)
 

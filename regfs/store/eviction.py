@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from regfs.store.checksums import SUFFIX as SUMS
+from regfs.store.checksums import load_sums
 from regfs.store.inventory import INDEX, MERGED, CachedFile, Inventory, take_inventory
 from regfs.store.locks import changing, claimed
-from regfs.store.sums import SUFFIX as SUMS
-from regfs.store.sums import load_sums
 from regfs.store.uses import LivingUses
 
 

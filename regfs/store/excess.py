@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from regfs.errors import CacheFailure, OutOfThreads
-from regfs.threads import start_thread
+from regfs.process.threads import start_thread
 
 log = logging.getLogger(__name__)
 

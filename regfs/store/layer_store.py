@@ -1,7 +1,7 @@
 """The layers that were passed: their indexes, packs and objects.
 
     layers/<diff id>.index  layers/<diff id>.pack     one layer; where the index is, the layer is whole
-    layers/<diff id>.sums                              what its files were when they were written (sums.py)
+    layers/<diff id>.sums                              what its files were when they were written (checksums.py)
     objects/<hh>/<hex>                                 a file of 256 KiB or more by its sha256, shared by all layers
     young/<token>                                      what may not be on the disk yet (young.py)
     uses/<token>                                       what a process uses (uses.py)
@@ -29,6 +29,8 @@ from regfs.errors import CacheDamaged, CacheFailure, CacheFull
 from regfs.model.digest import Digest
 from regfs.store.budget import Budget
 from regfs.store.cached_files import open_file, put, take_away
+from regfs.store.checksums import SUFFIX as SUMS
+from regfs.store.checksums import format_sums, load_sums, sha256_of
 from regfs.store.content import Content, Nothing, OpenContent, Packed, empty
 from regfs.store.failures import cache_failure, failures_of, is_exhausted
 from regfs.store.layer_index import LayerIndex
@@ -37,8 +39,6 @@ from regfs.store.locks import changing, touch
 from regfs.store.open_tables import OpenTables
 from regfs.store.packs import Packs
 from regfs.store.pass_directories import pass_directory, sweep_passes
-from regfs.store.sums import SUFFIX as SUMS
-from regfs.store.sums import format_sums, load_sums, sha256_of
 from regfs.store.table import MakeAgain
 from regfs.store.uses import Uses, sweep_uses
 from regfs.store.young import YoungLayers

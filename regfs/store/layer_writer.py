@@ -18,7 +18,7 @@ from pathlib import Path
 
 from regfs.store.failures import failures_of
 from regfs.store.layer_index import LayerIndexWriter
-from regfs.store.write_behind import WriteBehind
+from regfs.store.uncached_writes import UncachedWrites
 
 _PACK_BUFFER = 1 << 20
 # Zeros are left out of the file where there are so many that a hole is worth a seek.
@@ -37,7 +37,7 @@ class LayerWriter:
         self._directory = directory
         self._object_path = object_path
         self._reserve = reserve
-        self._output = WriteBehind()
+        self._output = UncachedWrites()
         self._pack_sum = hashlib.sha256()
         self._begun = 0
         self._packed: list[bytes] = []
@@ -117,7 +117,7 @@ class ObjectWriter:
         self,
         path: Path,
         *,
-        output: WriteBehind,
+        output: UncachedWrites,
         finished: Callable[[Path, str], None],
         reserve: Callable[[int], None],
     ) -> None:

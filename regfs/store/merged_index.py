@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regfs.store.cached_files import put, take_away
+from regfs.store.checksums import SUFFIX as SUMS
+from regfs.store.checksums import format_sums, sha256_of
 from regfs.store.failures import cache_failure, table_failure
 from regfs.store.locks import lock_new
 from regfs.store.open_tables import OpenTables
-from regfs.store.sums import SUFFIX as SUMS
-from regfs.store.sums import format_sums, sha256_of
 from regfs.store.table import FAILURES, MakeAgain, Table, check_header
 from regfs.store.uses import Use
 

@@ -11,7 +11,7 @@ held was left by a dead process and is removed.
 A process writes its line first and then looks whether the file is still there; one that evicts reads the lines and
 removes the file. So that neither can fall between the other's two steps, the first takes the lock of the directory
 `uses` shared, the second alone: for microseconds, and for one file at a time.
-Used by layer_store.py and contents.py (Uses), and by the budget (LivingUses). Thread rule: any thread; a Use may be
+Used by layer_store.py and layer_cache.py (Uses), and by the budget (LivingUses). Thread rule: any thread; a Use may be
 ended by the garbage collector at any instant, so that ending one takes no lock.
 """
 

@@ -22,13 +22,13 @@ from regfs.errors import InvalidName, RegfsError, Unsupported
 from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
 from regfs.store.cached_files import open_file, take_away
+from regfs.store.checksums import SUFFIX as SUMS
+from regfs.store.checksums import load_sums, sha256_of
 from regfs.store.failures import failures_of
 from regfs.store.inventory import INDEX, MERGED, PACK, CachedFile, take_inventory
 from regfs.store.layer_index import LayerIndex
 from regfs.store.locks import changing
 from regfs.store.merged_index import MergedIndex
-from regfs.store.sums import SUFFIX as SUMS
-from regfs.store.sums import load_sums, sha256_of
 
 _READ = 1 << 20
 

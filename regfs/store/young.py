@@ -21,9 +21,9 @@ from pathlib import Path
 
 from regfs.errors import CacheFailure, InvalidName, OutOfThreads
 from regfs.model.digest import Digest
+from regfs.process.threads import start_thread
 from regfs.store.cached_files import read_file
 from regfs.store.failures import failures_of
-from regfs.threads import start_thread
 
 log = logging.getLogger(__name__)
 

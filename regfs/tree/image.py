@@ -40,7 +40,7 @@ from regfs.tree.node import (
     FetchedFile,
     Found,
     Node,
-    RowsDirectory,
+    TableDirectory,
     children_of,
     directory_attributes,
     text_file,
@@ -224,9 +224,9 @@ def _layers(directory: ImageDirectory, key: str) -> Node:
     return LayersDirectory(key, directory.pinned)
 
 
-def _rootfs(directory: ImageDirectory, key: str) -> RowsDirectory:
+def _rootfs(directory: ImageDirectory, key: str) -> TableDirectory:
     pinned = directory.pinned
-    return RowsDirectory(key, str(_image_of(directory).manifest_descriptor.digest), lambda: pinned.image.rootfs())
+    return TableDirectory(key, str(_image_of(directory).manifest_descriptor.digest), lambda: pinned.image.rootfs())
 
 
 def _image_of(directory: ImageDirectory) -> Image:

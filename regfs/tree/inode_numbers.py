@@ -46,7 +46,7 @@ class InodeNumbers:
         return self._upper(identity) | _TABLE_ROOT
 
     def of_layers(self, identity: str, first_rows: Mapping[int, int]) -> dict[int, int]:
-        """Return, for each layer of a table, what its keys must be raised by to be inode numbers; see RowTree."""
+        """Return, for each layer of a table, what its keys must be raised by to be inode numbers; see FileTree."""
         first = self._upper(identity) + _FIRST_ROW
         return {layer: first + before - (layer << LAYER_SHIFT) for layer, before in first_rows.items()}
 

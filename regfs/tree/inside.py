@@ -26,12 +26,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
-from regfs.errors import Interrupted, MustWait, OutOfThreads, RegfsError
+from regfs.errors import Interrupted, OutOfThreads, RegfsError, WouldBlock
 from regfs.images.answers import Resolved
 from regfs.model.digest import Digest
-from regfs.patience import current
 from regfs.tree.node import FOREVER, Child, Directory, Found, Node
 from regfs.tree.repository import TagDirectory
+from regfs.waiting.deadline import current
 
 UsedDirectories = Callable[[], Collection[str] | None]
 """Returns the directories that are in use, as absolute paths in the mount; None where that cannot be told."""
@@ -39,7 +39,7 @@ UsedDirectories = Callable[[], Collection[str] | None]
 _HELD_VALID_S = 1.0
 _MOST_VERDICTS = 1024
 # With these, the kernel keeps the name (EINTR since Linux 6.13, ENOMEM always), or the request is asked once more.
-_NO_ANSWERS = (MustWait, Interrupted, OutOfThreads)
+_NO_ANSWERS = (WouldBlock, Interrupted, OutOfThreads)
 
 
 @dataclass(slots=True)
@@ -150,7 +150,7 @@ class Inside:
         """Return the image that was shown if it is in use; else that of *now*, or raise it."""
         below = f"{_path(tag)}/"
         if not current().may_wait and not self._was_just_used(below):
-            raise MustWait(f"it is to be looked up whether something is inside {below}")
+            raise WouldBlock(f"it is to be looked up whether something is inside {below}")
         with self._deciding if current().may_wait else nullcontext():
             shown = self._shown.get(node)
             if isinstance(now, Resolved) and shown is not None and shown.resolved.digest == now.digest:
@@ -176,12 +176,12 @@ class Inside:
     def _is_used(self, path: str) -> bool:
         """Tell whether something is in *path* or below it; only below it, where it ends with a slash.
 
-        Raises MustWait where /proc would have to be read by a thread that may not wait.
+        Raises WouldBlock where /proc would have to be read by a thread that may not wait.
         """
         if self._was_just_used(path):
             return True
         if not current().may_wait:
-            raise MustWait(f"it is to be looked up whether something is inside {path}")
+            raise WouldBlock(f"it is to be looked up whether something is inside {path}")
         used = self._used_directories()
         below = path.rstrip("/") + "/"
         is_used = used is None or any(one == path or one.startswith(below) for one in used)

@@ -28,7 +28,7 @@ from regfs.tree.node import (
     Dated,
     Found,
     Link,
-    RowsDirectory,
+    TableDirectory,
     children_of,
     directory_attributes,
     text_file,
@@ -93,9 +93,9 @@ class LayerDirectory(Dated):
         tree = Child("tree", ROWS_MODE, table.key, table)
         return [*children_of(self.key, dict.fromkeys(self._facts(), FILE_MODE) | {"blob": LINK_MODE}), tree]
 
-    def _tree(self) -> RowsDirectory:
+    def _tree(self) -> TableDirectory:
         pinned, layer = self.pinned, self.layer
-        return RowsDirectory(f"{self.key}/tree", str(layer.diff_id), lambda: pinned.image.layer_tree(layer))
+        return TableDirectory(f"{self.key}/tree", str(layer.diff_id), lambda: pinned.image.layer_tree(layer))
 
     def _date(self) -> int:
         return self.layer.created_ns

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from regfs.model.attributes import Attributes
 from regfs.model.node_id import LAYER_SHIFT
-from regfs.rootfs.row_tree import RowTree
+from regfs.rootfs.file_tree import FileTree
 from regfs.tree.node import FOREVER, Child
 
 INODE = struct.Struct("<Q")
@@ -46,7 +46,7 @@ class Listing(Protocol):
 class RowListing:
     """The entries of the directory *key* of a table, which never change."""
 
-    def __init__(self, rows: RowTree, key: int, *, base: int, raised_by: Mapping[int, int]) -> None:
+    def __init__(self, rows: FileTree, key: int, *, base: int, raised_by: Mapping[int, int]) -> None:
         """Node ids are keys with *base* in them, inode numbers keys plus *raised_by*. Raises NotADirectory."""
         rows.count(key)
         self._rows = rows

@@ -46,11 +46,11 @@ from regfs.model.names import (
     parse_version,
     repository_at,
 )
-from regfs.patience import Patience, current, patient
 from regfs.tree import image
 from regfs.tree.node import DIRECTORY_MODE, FOREVER, Child, Found, children_of, directory_attributes
 from regfs.tree.probes import is_probed
 from regfs.tree.repository import manifest_named, version_directory
+from regfs.waiting.deadline import Deadline, current, under
 
 log = logging.getLogger(__name__)
 
@@ -149,11 +149,11 @@ class Namespace:
         A catalog is more than some registries can manage, and adds only names that open anyway: with *enough* to show
         without it, it is not waited for long. Raises what it failed with where nothing is known.
         """
-        patience = current()
-        if enough and patience.may_wait:
-            patience = Patience(_CATALOG_TIMEOUT_S)
+        deadline = current()
+        if enough and deadline.may_wait:
+            deadline = Deadline(_CATALOG_TIMEOUT_S)
         try:
-            with patient(patience):
+            with under(deadline):
                 self.names.repositories.ask_for_catalog(self.registry)
         except UNREACHABLE as failure:
             if isinstance(failure, RegistryTimeout):

@@ -1,7 +1,7 @@
 """The kinds of nodes that the tree is made of, and the simple ones.
 
 Invented nodes (registries, tags, `digest`, `blobs/` …) are objects of the classes of this package, one kind a file.
-Recorded nodes (all that is in a rootfs/ or a layer's tree/) are rows of a table and never objects: a RowsDirectory is
+Recorded nodes (all that is in a rootfs/ or a layer's tree/) are rows of a table and never objects: a TableDirectory is
 the door between the two. A node's *key* is its identity: equal keys are the same node, and its node id is made of it;
 what lies below a digest has the digest in its key, so that a moved tag is another node.
 Used by tree.py. Thread rule: nodes are immutable; any thread.
@@ -18,8 +18,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from regfs.errors import DigestMismatch, RegfsError
 from regfs.model.attributes import Attributes
 from regfs.model.node_id import HASH_BITS, INVENTED
-from regfs.patience import NO_PATIENCE, patient
-from regfs.rootfs.row_tree import RowTree
+from regfs.rootfs.file_tree import FileTree
+from regfs.waiting.deadline import NON_BLOCKING, under
 
 FOREVER = float("inf")
 
@@ -64,7 +64,7 @@ class Child(NamedTuple):
     name: str
     mode: int
     key: str
-    table: RowsDirectory | None = None
+    table: TableDirectory | None = None
 
 
 class Found(NamedTuple):
@@ -116,7 +116,7 @@ class Link(Dated):
 
 
 @dataclass(frozen=True, slots=True)
-class RowsDirectory:
+class TableDirectory:
     """A directory that is a table: rootfs/ or layers/N/tree/. *rows* may pass layers and merge them, and waits for it.
 
     *identity* is a function of the image or layer alone: the table's inode numbers belong to it.
@@ -124,23 +124,23 @@ class RowsDirectory:
 
     key: str
     identity: str
-    rows: Callable[[], RowTree]
+    rows: Callable[[], FileTree]
 
     def placeholder(self) -> Attributes:
         """Return what is told before the table is there: `ls -l` beside a rootfs/ is no reason to fetch it."""
         return Attributes(ROWS_MODE, 4096, 2)
 
-    def rows_at_once(self) -> RowTree | None:
+    def rows_at_once(self) -> FileTree | None:
         """Return the table if it is on this machine already; a look-up tells what stands in its way."""
         try:
-            with patient(NO_PATIENCE):
+            with under(NON_BLOCKING):
                 return self.rows()
         except RegfsError:
             return None
 
 
 Invented = Directory | File | Link
-Node = Invented | RowsDirectory
+Node = Invented | TableDirectory
 
 
 class OpenBytes:

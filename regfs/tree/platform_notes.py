@@ -11,7 +11,7 @@ from __future__ import annotations
 from regfs.errors import NotFound, PlatformMissing, RegfsError
 from regfs.images.image import Image, PinnedImage
 from regfs.model.platform import Platform, is_image_entry, runs
-from regfs.patience import NO_PATIENCE, patient
+from regfs.waiting.deadline import NON_BLOCKING, under
 
 MISSING = "PLATFORM-MISSING.txt"
 DIFFERS = "PLATFORM-DIFFERS.txt"
@@ -22,7 +22,7 @@ def listed_note(pinned: PinnedImage) -> str | None:
     if missing_text(pinned.image) is not None:
         return MISSING
     try:
-        with patient(NO_PATIENCE):
+        with under(NON_BLOCKING):
             return None if differs_text(pinned) is None else DIFFERS
     except RegfsError:
         return None

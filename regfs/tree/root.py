@@ -20,16 +20,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regfs.errors import Interrupted, MustWait, NotFound, RegfsError
+from regfs.errors import Interrupted, NotFound, RegfsError, WouldBlock
 from regfs.images.image import Images
 from regfs.images.repositories import Repositories
 from regfs.model.attributes import Attributes
 from regfs.model.names import is_registry, registry_named
-from regfs.patience import Patience, current, patient
 from regfs.tree.control import ControlDirectory
 from regfs.tree.namespace import Namespace
 from regfs.tree.node import DIRECTORY_MODE, FOREVER, Child, Found, directory_attributes
 from regfs.tree.probes import is_bare_word, is_probed
+from regfs.waiting.deadline import Deadline, current, under
 
 CONTROL = ".regfs"
 _ROOT_TIMEOUT_S = 2.0
@@ -82,9 +82,9 @@ class Root:
         if int(port) < _FIRST_PORT_OF_REGISTRIES:
             return self._default().lookup(name)
         try:
-            with patient(_at_most(_ROOT_TIMEOUT_S)):
+            with under(_at_most(_ROOT_TIMEOUT_S)):
                 return self._default().lookup(name)
-        except (MustWait, Interrupted):
+        except (WouldBlock, Interrupted):
             raise
         except RegfsError:  # missing, refused, not to be had: then the user means the other thing
             return None
@@ -95,9 +95,9 @@ class Root:
     def _default_children(self) -> list[Child]:
         default = self._default()
         try:
-            with patient(_at_most(_ROOT_TIMEOUT_S)):
+            with under(_at_most(_ROOT_TIMEOUT_S)):
                 return default.children()
-        except MustWait:
+        except WouldBlock:
             raise
         except RegfsError:
             return default.known_children()
@@ -106,6 +106,6 @@ class Root:
         return Namespace("", self.default_registry, "", self)
 
 
-def _at_most(seconds: float) -> Patience:
-    patience = current()
-    return Patience(seconds) if patience.may_wait else patience
+def _at_most(seconds: float) -> Deadline:
+    deadline = current()
+    return Deadline(seconds) if deadline.may_wait else deadline

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 
 from regfs.errors import BadContent, NotFound, StaleNode
 from regfs.model.node_id import KEY_MASK, LAST_PLACE, LAYER_SHIFT, PLACE_SHIFT, TABLE_ROOT
-from regfs.rootfs.row_tree import RowTree
+from regfs.rootfs.file_tree import FileTree
 from regfs.store.open_tables import OpenTables
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.listings import INODE
-from regfs.tree.node import RowsDirectory
+from regfs.tree.node import TableDirectory
 
 
 class ShownTable:
@@ -32,7 +32,7 @@ class ShownTable:
 
     def __init__(
         self,
-        directory: RowsDirectory,
+        directory: TableDirectory,
         *,
         number: int,
         inode: int,
@@ -45,7 +45,7 @@ class ShownTable:
         self.parent = parent
         self.changing: bytes | None = None
         self.lookups = 0
-        self.rows: RowTree | None = None
+        self.rows: FileTree | None = None
         """The table, while it is in use; `table()` brings it back."""
         self.recent = False
         self.has_placeholder = False
@@ -62,7 +62,7 @@ class ShownTable:
         """The node of the directory that the table is shown as."""
         return self.base | TABLE_ROOT
 
-    def table(self) -> RowTree:
+    def table(self) -> FileTree:
         """Return the table, waiting for it where it is not there. Raises what making it raises, but never NotFound."""
         self.recent = True
         rows = self.rows
@@ -102,7 +102,7 @@ class ShownTable:
             self._keep(rows)
         return self._attributes
 
-    def key(self, rows: RowTree, node: int) -> int:
+    def key(self, rows: FileTree, node: int) -> int:
         """Return the key in *rows* of a node of this place."""
         key = node & KEY_MASK
         return rows.root if key == TABLE_ROOT else key
@@ -111,7 +111,7 @@ class ShownTable:
         """Return struct fuse_attr of an entry of the table."""
         return INODE.pack(key + self.raised_by[key >> LAYER_SHIFT]) + attributes
 
-    def _keep(self, rows: RowTree) -> None:
+    def _keep(self, rows: FileTree) -> None:
         if not self.raised_by:
             self.raised_by = self._numbers.of_layers(self.directory.identity, rows.first_rows())
         if not self._attributes:
@@ -141,7 +141,7 @@ class ShownTables:
         except KeyError:
             raise StaleNode(f"node {node:#x} was let go") from None
 
-    def admit(self, directory: RowsDirectory, parent: int, changing: bytes | None) -> ShownTable:
+    def admit(self, directory: TableDirectory, parent: int, changing: bytes | None) -> ShownTable:
         """Return the place of *directory*, found in *parent*, and count one look-up of it.
 
         *changing* is its name, where that may come to mean another.

@@ -29,7 +29,7 @@ from regfs.tree.control import LiveFile
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.inside import Inside
 from regfs.tree.listings import INODE, PLACEHOLDER_VALID_S, InventedListing, Listed, Listing, RowListing
-from regfs.tree.node import FOREVER, Child, Dated, Directory, File, Invented, Link, RowsDirectory, next_node, node_of
+from regfs.tree.node import FOREVER, Child, Dated, Directory, File, Invented, Link, TableDirectory, next_node, node_of
 from regfs.tree.node import OpenFile as OpenFile
 from regfs.tree.repository import TagDirectory
 from regfs.tree.root import Root
@@ -61,7 +61,7 @@ class _Kept:
 
 
 class Tree:
-    """All that a mount shows. Every call may raise any RegfsError, and waits as the thread's patience allows."""
+    """All that a mount shows. Every call may raise any RegfsError, and waits as the thread's deadline allows."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Tree:
             return Found(shown.base | key, inode + attributes, FOREVER)
         found = self._inside.lookup(parent, self._directory(parent), name)
         changing = None if found.valid_s == FOREVER else name
-        if isinstance(found.node, RowsDirectory):
+        if isinstance(found.node, TableDirectory):
             return self._admit_table(found.node, parent, changing, found.valid_s)
         return self._admit(found.node, parent, changing, found.valid_s)
 
@@ -249,7 +249,7 @@ class Tree:
         return [(each.parent, each.changing) for each in held if each.changing is not None]
 
     def usage(self) -> Usage:
-        """Return the room there is for the cache; no network. Raises MustWait."""
+        """Return the room there is for the cache; no network. Raises WouldBlock."""
         return self._cache.now()
 
     # Invented nodes, and the directories that tables are shown as.
@@ -298,7 +298,7 @@ class Tree:
         """Return struct fuse_attr of the invented node *node*."""
         return INODE.pack(self._numbers.of_invented(node)) + attributes.pack()
 
-    def _admit_table(self, directory: RowsDirectory, parent: int, changing: bytes | None, valid_s: float) -> Found:
+    def _admit_table(self, directory: TableDirectory, parent: int, changing: bytes | None, valid_s: float) -> Found:
         """Give the table behind *directory* its place, or find the one that it has; waits for the table."""
         shown = self._tables.admit(directory, parent, changing)
         try:

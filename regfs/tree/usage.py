@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from regfs.patience import current
 from regfs.store.budget import Standing
+from regfs.waiting.deadline import current
 
 # For how long the first question waits until it is known how much the cache holds.
 _WAIT_S = 0.5
@@ -42,7 +42,7 @@ class CacheUsage:
     def now(self) -> Usage:
         """Return the limit and what is used of it; the whole disk's where there is no limit, or it is not known yet.
 
-        Raises MustWait the first time, where the thread may not wait.
+        Raises WouldBlock the first time, where the thread may not wait.
         """
         try:
             room = os.statvfs(self._cache)

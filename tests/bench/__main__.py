@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from regfs.version import VERSION
+from regfs import __version__
 from tests.bench.images import BenchImages, bench_directory
 from tests.bench.measure import Row
 from tests.bench.workloads import WORKLOADS, Bench
@@ -104,7 +104,9 @@ def main() -> int:
         sys.exit("the bench drops page caches and changes root: run it as root")
     drivers = DRIVERS if arguments.driver == "both" else (arguments.driver,)
     rows: list[Row] = []
-    print(f"regfs {VERSION}, Python {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} cores")
+    print(
+        f"regfs {__version__}, Python {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} cores"
+    )
     with BenchImages(bench_directory()) as images, tempfile.TemporaryDirectory(prefix="regfs-bench-") as scratch:
         bench = Bench(images, drivers, Path(scratch))
         try:

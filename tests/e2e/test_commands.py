@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.version import VERSION
+from regfs import __version__
 from tests.e2e.conftest import Demo, becomes, needs_root
 from tests.support.hello import MESSAGE
 from tests.support.mounted import environment_for, regfs_command
@@ -57,7 +57,7 @@ def test_the_root_lists_the_default_registry_and_its_namespaces(reg: Path, demo:
 
 def test_the_control_directory_is_hidden_and_opens(reg: Path) -> None:
     assert ".regfs" not in run("ls", reg).split()
-    assert VERSION in (reg / ".regfs/version").read_text()
+    assert __version__ in (reg / ".regfs/version").read_text()
     assert isinstance(json.loads((reg / ".regfs/stats.json").read_text()), dict)
     assert isinstance((reg / ".regfs/errors").read_text(), str)
 

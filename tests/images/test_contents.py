@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from regfs.errors import BadContent, CacheFailure, CacheFull, MustWait, RegfsError, Unsupported
-from regfs.images.contents import chain_id
+from regfs.errors import BadContent, CacheFailure, CacheFull, RegfsError, Unsupported, WouldBlock
+from regfs.images.layer_cache import chain_id
 from regfs.images.merges import Merges
 from regfs.images.passes import Passes
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
-from regfs.patience import NO_PATIENCE, patient
 from regfs.store.budget import Budget
+from regfs.waiting.deadline import NON_BLOCKING, under
 from tests.support.caches import MIB, full_directory, link_to_itself, tmpfs
 from tests.support.descriptors import no_descriptor_left
 from tests.support.fault_server import Connection, silence
@@ -55,7 +55,7 @@ def test_the_next_mount_asks_for_nothing_and_merges_nothing(served: Served) -> N
     assert served.show().read(f"app/{built.digest}/rootfs/top") == b"top"
     asked = len(served.server.seen)
     shown = served.show()
-    with patient(NO_PATIENCE):
+    with under(NON_BLOCKING):
         repository = shown.repositories.repository(RepositoryName(served.server.address, "app"))
         rootfs = shown.images.image(repository, built.digest).rootfs()
     assert [name for name, _, _ in rootfs.children(rootfs.root, 0, 10)] == [b"d", b"top"]
@@ -139,7 +139,7 @@ def test_without_patience_nothing_is_passed(served: Served) -> None:
     shown = served.show()
     shown.names("app/1/layers")
     image = shown.find("app/1").node
-    with patient(NO_PATIENCE), pytest.raises(MustWait):
+    with under(NON_BLOCKING), pytest.raises(WouldBlock):
         shown.tree.lookup(image, b"rootfs")
     assert served.server.paths(f"blobs/{BASE.digest}") == []
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from regfs.images import own_process
-from regfs.images.own_process import MOST_WORKERS, usable_cpus, workers
+from regfs.images.workers import own_process
+from regfs.images.workers.own_process import MOST_WORKERS, usable_cpus, workers
 
 
 def test_a_process_that_may_use_one_cpu_of_many_has_not_as_many_workers_as_the_machine_has_cpus() -> None:

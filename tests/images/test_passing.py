@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import BadLayer, CacheFailure, DigestMismatch, RegistryUnavailable
-from regfs.images.own_process import beside_the_first
-from regfs.images.passing import SMALL_LAYER, Progress, pass_layer
+from regfs.images.workers.ingest import SMALL_LAYER, Progress, pass_layer
+from regfs.images.workers.own_process import beside_the_first
 from regfs.model.digest import Digest
 from regfs.store.layer_store import LayerStore
 from tests.layers.passed import Passed, ignore, in_chunks, left_behind, to_pass

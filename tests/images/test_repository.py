@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from regfs.errors import BadContent, MustWait, NotFound, RegistryTimeout, RegistryUnavailable
+from regfs.errors import BadContent, NotFound, RegistryTimeout, RegistryUnavailable, WouldBlock
 from regfs.images import repository
 from regfs.images.repositories import Repositories
 from regfs.images.repository import Repository
@@ -16,8 +16,8 @@ from regfs.model import media_types
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
-from regfs.patience import NO_PATIENCE, Patience, patient
 from regfs.store.references import References
+from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
 from tests.support.fault_server import changed, reply, silence
 from tests.support.images import BuiltImage, file, image_of, layer
 from tests.support.served import Served
@@ -161,9 +161,9 @@ def test_f18_a_registry_that_hangs_leaves_the_last_known_tag_when_the_time_is_ov
     push(served, "1", "2")
     assert app.resolve("1").digest == IMAGE.digest
     served.server.on("*", "manifests", silence)
-    with patient(Patience(0.2)):
+    with under(Deadline(0.2)):
         assert app.resolve("1").digest == IMAGE.digest
-    with patient(Patience(0.2)), pytest.raises(RegistryTimeout):
+    with under(Deadline(0.2)), pytest.raises(RegistryTimeout):
         app.resolve("2")
 
 
@@ -171,10 +171,10 @@ def test_without_patience_only_what_is_known_is_answered(served: Served) -> None
     push(served, "1", "2")
     app = served.show().repositories.repository(RepositoryName(served.server.address, "app"))
     app.resolve("1")
-    with patient(NO_PATIENCE):
+    with under(NON_BLOCKING):
         assert app.resolve("1").digest == IMAGE.digest
         for ask in (lambda: app.resolve("2"), app.tags, app.exists, lambda: app.tag_valid_s("2")):
-            with pytest.raises(MustWait):
+            with pytest.raises(WouldBlock):
                 ask()
 
 

@@ -15,12 +15,12 @@ from typing import ClassVar
 import pytest
 
 from regfs.errors import RegfsError, RegistryTimeout, WorkStalled
-from regfs.images.merging import SMALL_INDEXES, merge_layers
-from regfs.images.passing import pass_layer
+from regfs.images.workers.ingest import pass_layer
+from regfs.images.workers.merge import SMALL_INDEXES, merge_layers
 from regfs.mount.errnos import errno_of
-from regfs.patience import Patience, patient
 from regfs.store.layer_store import LayerStore
 from regfs.store.layer_writer import LayerWriter
+from regfs.waiting.deadline import Deadline, under
 from tests.layers.passed import Passed, in_chunks, left_behind, to_pass
 from tests.support.fault_server import Connection
 from tests.support.images import directory, file, image_of, layer, layer_of_tar, tar_of
@@ -103,7 +103,7 @@ def test_a_merge_that_hangs_is_ended_and_leaves_nothing(tmp_path: Path) -> None:
 def test_who_waits_for_a_stopped_process_gets_etimedout_and_the_next_request_starts_afresh(served: Served) -> None:
     served.push("app", "1", image_of(BIG))
     impatient = served.show(stall_s=0.3)
-    with stopping_each_new_process(), patient(Patience(60.0)), pytest.raises(WorkStalled) as raised:
+    with stopping_each_new_process(), under(Deadline(60.0)), pytest.raises(WorkStalled) as raised:
         impatient.names("app/1/rootfs")
     assert errno_of(raised.value) == errno.ETIMEDOUT
     assert str(BIG.digest) in str(raised.value)
@@ -114,7 +114,7 @@ def test_who_waits_for_a_stopped_process_gets_etimedout_and_the_next_request_sta
 def test_a_request_does_not_wait_for_a_stopped_process_beyond_its_own_deadline(served: Served) -> None:
     served.push("app", "1", image_of(BIG))
     shown = served.show()
-    deadline = patient(Patience(0.3))
+    deadline = under(Deadline(0.3))
     with (
         stopping_each_new_process() as stopped,
         deadline,
@@ -150,7 +150,7 @@ def test_a_disk_that_hangs_costs_each_request_its_deadline_and_only_some_threads
 
     before = flights()
     for number in range(images):
-        with patient(Patience(0.1)), pytest.raises(RegfsError) as raised:
+        with under(Deadline(0.1)), pytest.raises(RegfsError) as raised:
             shown.names(f"app/{number}/rootfs")
         assert errno_of(raised.value) == errno.ETIMEDOUT
     end_s = time.monotonic() + 60

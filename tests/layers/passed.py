@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from regfs.images.passing import LayerToPass, Progress, pass_here
+from regfs.images.workers.ingest import LayerToPass, Progress, pass_here
 from regfs.model.attributes import Attributes
 from regfs.model.layer_entry import EntryFlag, Row, unpack_xattrs
 from regfs.store.content import content_of

@@ -21,7 +21,7 @@ from regfs.errors import (
     TooLarge,
     Unsupported,
 )
-from regfs.images.passing import LayerToPass, Progress, pass_here
+from regfs.images.workers.ingest import LayerToPass, Progress, pass_here
 from regfs.layers.ingest import MAX_HOLES, OBJECT_SIZE
 from regfs.layers.sink import LayerSink
 from regfs.model.digest import Digest

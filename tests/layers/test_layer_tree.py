@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import BadLayer
+from regfs.layers.archive_rows import ArchiveRows
 from regfs.layers.feed import ByteFeed
-from regfs.layers.layer_tree import LayerTree
 from regfs.layers.tar import HARD_LINK, TarReader
 from regfs.model.attributes import Attributes
 from regfs.model.layer_entry import NOWHERE, EntryFlag, Row, unpack_xattrs
@@ -369,7 +369,7 @@ def test_a_hard_link_costs_the_same_among_many_directories_as_among_few(target: 
         made = [directory(f"d{number:06}") for number in range(directories)]
         links = [hardlink(f"{last}/l{number}", target.format(last=last)) for number in range(20)]
         reader = TarReader(ByteFeed(iter([tar_of(*made, file(f"{last}/f", b"x"), *links)])))
-        tree = LayerTree(NoRows())
+        tree = ArchiveRows(NoRows())
         links_of_it = []
         for entry in reader:
             if entry.kind == HARD_LINK:

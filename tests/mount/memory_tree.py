@@ -28,7 +28,7 @@ from typing import NamedTuple
 from regfs import errors
 from regfs.model.attributes import Attributes, device_number
 from regfs.model.node_id import INVENTED, PLACE_SHIFT, ROOT, is_entry
-from regfs.patience import current
+from regfs.waiting.deadline import current
 
 RECORDED = 1 << PLACE_SHIFT
 MTIME_NS = 1_600_000_000_123_456_789
@@ -387,7 +387,7 @@ class SuiteTree(MemoryTree):
 
 
 def wait_until(arrived: threading.Event) -> None:
-    """Wait for *arrived* as whatever waits for the network does: with the patience of the thread."""
+    """Wait for *arrived* as whatever waits for the network does: with the deadline of the thread."""
     if arrived.is_set():
         return
     current().remaining_s(0.0)

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from regfs.errors import RegfsError
 from regfs.mount import mountpoint as mountpoints
-from regfs.stats import Stats
+from regfs.telemetry.stats import Stats
 from tests.mount.memory_tree import SuiteTree
 
 TIMEOUT_S = 100.0
@@ -30,14 +30,14 @@ CAP_SYS_ADMIN = 21
 
 def kernel_session(tree: Any, errors: Callable[[str, RegfsError], None]) -> Any:
     """Return a session of the kernel driver."""
-    from regfs.mount.kernel_session import KernelSession
+    from regfs.mount.kernel.session import KernelSession
 
     return KernelSession(tree, Stats(), errors=errors)
 
 
 def fusepy_session(tree: Any, errors: Callable[[str, RegfsError], None]) -> Any:
     """Return a session of the fusepy driver."""
-    from regfs.mount.fusepy_session import FusepySession
+    from regfs.mount.fusepy.session import FusepySession
 
     return FusepySession(tree, Stats(), errors=errors)
 
@@ -105,7 +105,7 @@ _SIGNALS = {signal.SIGTERM, signal.SIGHUP}
 
 def main() -> None:
     """Serve until SIGTERM or umount."""
-    from regfs.mount.kernel_mount import MountOptions
+    from regfs.mount.kernel.mount import MountOptions
 
     driver, *words = sys.argv[1:]
     mountpoint = next(word for word in words if word.startswith("/"))

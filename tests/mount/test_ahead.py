@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regfs.errors import CacheFailure
-from regfs.mount.kernel_directory import OpenDirectory
-from regfs.mount.kernel_requests import Requests
-from regfs.patience import NO_PATIENCE, patient
+from regfs.mount.kernel.directory import OpenDirectory
+from regfs.mount.kernel.requests import Requests
+from regfs.waiting.deadline import NON_BLOCKING, under
 from tests.mount.memory_tree import ROOT, Entry, MemoryFile, MemoryTree
 
 FILES = 40
@@ -68,7 +68,7 @@ class Reader:
         self.requests = Requests(self.tree, self.cache)  # type: ignore[arg-type]
 
     def open(self, node: int) -> int:
-        with patient(NO_PATIENCE):
+        with under(NON_BLOCKING):
             answer = self.requests.open(node, bytes(8))
         return int(struct.unpack_from("<Q", answer)[0])
 
@@ -86,7 +86,7 @@ class Reader:
 
     def rest(self) -> None:
         """Let the daemon do what it does while nothing is asked."""
-        with patient(NO_PATIENCE):
+        with under(NON_BLOCKING):
             while self.requests.ahead.step():
                 pass
 
@@ -238,7 +238,7 @@ def test_a_directory_that_is_read_from_elsewhere_gets_what_is_there() -> None:
 def test_a_directory_is_read_ahead_only_while_it_is_open() -> None:
     reader = Reader()
     node = reader.tree.directory_node
-    with patient(NO_PATIENCE):
+    with under(NON_BLOCKING):
         handle = struct.unpack_from("<Q", reader.requests.open_directory(node, bytes(8)))[0]
         assert not reader.requests.ahead.step()
         reader.requests.read_directory_plus(node, struct.pack("<QQIIQII", handle, 0, 1000, 0, 0, 0, 0))
@@ -267,7 +267,7 @@ class Walk:
     def list(self, node: int) -> list[bytes]:
         """Return the names in the directory *node*, and rest after each answer."""
         names, answer = [], None
-        with patient(NO_PATIENCE):
+        with under(NON_BLOCKING):
             handle = struct.unpack_from("<Q", self.requests.open_directory(node, bytes(8)))[0]
             offset = 0
             while answer != b"":

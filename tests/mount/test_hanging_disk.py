@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from regfs.errors import WorkStalled
-from regfs.mount import loop_watch
-from regfs.mount.kernel_abi import Opcode
+from regfs.mount.kernel import loop_watch
+from regfs.mount.kernel.abi import Opcode
 from tests.mount.memory_tree import ROOT, Found, SuiteTree
 from tests.mount.test_kernel_session import TIMEOUT_S, Kernel
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.mount import kernel_abi as abi
+from regfs.mount.kernel import abi
 
 HEADER = Path("/usr/include/linux/fuse.h")
 ATTRIBUTES = bytes(range(88))

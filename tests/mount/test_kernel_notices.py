@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from regfs.mount import kernel_abi as abi
-from regfs.mount import kernel_notices
-from regfs.mount.kernel_notices import KernelNotices
+from regfs.mount.kernel import abi
+from regfs.mount.kernel import notifications as kernel_notices
+from regfs.mount.kernel.notifications import KernelNotices
 
 
 def test_a_name_that_was_answered_while_a_refresh_was_told_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:

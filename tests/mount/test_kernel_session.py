@@ -15,12 +15,12 @@ from collections.abc import Iterator
 import pytest
 
 from regfs.errors import MountFailure, OutOfThreads, RegfsError
-from regfs.mount import kernel_abi as abi
-from regfs.mount.kernel_abi import Opcode
-from regfs.mount.kernel_requests import Requests
-from regfs.mount.kernel_session import KernelSession
-from regfs.patience import NO_PATIENCE, patient
-from regfs.stats import Stats
+from regfs.mount.kernel import abi
+from regfs.mount.kernel.abi import Opcode
+from regfs.mount.kernel.requests import Requests
+from regfs.mount.kernel.session import KernelSession
+from regfs.telemetry.stats import Stats
+from regfs.waiting.deadline import NON_BLOCKING, under
 from tests.mount.memory_tree import BIG, MANY, ROOT, Listed, MemoryFile, SuiteTree
 from tests.support.no_threads import no_threads
 
@@ -469,7 +469,7 @@ class CountingTree(SuiteTree):
 
 
 def opened(requests: Requests, node: int) -> bytes:
-    with patient(NO_PATIENCE):
+    with under(NON_BLOCKING):
         return (requests.methods[Opcode.OPEN](node, bytes(8)) or b"")[:8]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.mount.lookout import Lookout
+from regfs.mount.busy_poll import BusyPoll
 from regfs.mount.wakefulness import Wakefulness
 
 BURST = 200
@@ -20,7 +20,7 @@ class Questions:
 
     def __init__(self, wakefulness: Wakefulness) -> None:
         self._read, self._write = os.pipe()
-        self.lookout = Lookout(self._read, sleep_ms=1, wakefulness=wakefulness)
+        self.lookout = BusyPoll(self._read, sleep_ms=1, wakefulness=wakefulness)
 
     def ask(self) -> None:
         """Let one question come, and be found."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from regfs.errors import NameTooLong, NotFound
-from regfs.mount.paths import Paths
+from regfs.mount.fusepy.paths import Paths
 
 
 class Answer(NamedTuple):

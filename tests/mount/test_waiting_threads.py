@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from regfs.errors import OutOfThreads
-from regfs.mount.waiting import WaitingThreads
+from regfs.mount.kernel.thread_pool import WaitingThreads
 from tests.support.no_threads import no_threads
 
 TIMEOUT_S = 100.0

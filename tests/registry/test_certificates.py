@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import ProtocolViolation
-from regfs.registry.certificates import Authorities, system_authorities
+from regfs.registry.hosts.certificates import Authorities, system_authorities
 from tests.support.client_rig import Rig, repository_of
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.registry import Certificates, make_certificates

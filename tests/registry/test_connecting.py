@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from regfs.errors import Interrupted, RegistryTimeout, RegistryUnavailable
-from regfs.patience import Patience, patient
-from regfs.registry.connecting import ADDRESSES_LIMIT, Address, Connector, interleaved
-from regfs.registry.sockets import ConnectFailed, ConnectTimeout, Pace
+from regfs.registry.http.connecting import ADDRESSES_LIMIT, Address, Connector, interleaved
+from regfs.registry.http.sockets import ConnectFailed, ConnectTimeout, Pace
+from regfs.waiting.deadline import Deadline, under
 from tests.support.client_rig import Rig, repository_of
 from tests.support.memory_registry import MemoryRegistry
 
@@ -124,7 +124,7 @@ def test_an_address_that_lost_is_tried_last_for_a_while(
             connect(self, address)
 
     names("127.0.0.8", "127.0.0.9")
-    monkeypatch.setattr("regfs.registry.connecting.socket.socket", Noted)
+    monkeypatch.setattr("regfs.registry.http.connecting.socket.socket", Noted)
     now = [0.0]
     connector = Connector(HOUR, clock=lambda: now[0])
     for _ in range(3):
@@ -159,7 +159,7 @@ def test_a_family_that_this_machine_does_not_have_does_not_matter(
         return real(family, *more)
 
     real = socket.socket
-    monkeypatch.setattr("regfs.registry.connecting.socket.socket", without_ipv6)
+    monkeypatch.setattr("regfs.registry.http.connecting.socket.socket", without_ipv6)
     names("2001:db8::1", "127.0.0.9")
     assert peer(Connector(HOUR), good.port) == "127.0.0.9"
 
@@ -186,7 +186,7 @@ def test_the_errors_of_all_addresses_are_told(names: Names, good: Listening, sil
 def test_a_name_with_hundreds_of_addresses_opens_few_sockets(names: Names, good: Listening, silent: Silent) -> None:
     names(*["127.0.0.8"] * 300)
     before = descriptors()
-    with patient(Patience(0.1)), pytest.raises(RegistryTimeout):
+    with under(Deadline(0.1)), pytest.raises(RegistryTimeout):
         Connector(HOUR).connect(NAME, good.port)
     assert descriptors() == before
     names(*(f"127.0.1.{number}" for number in range(100)), "127.0.0.9")
@@ -199,11 +199,11 @@ def test_a_name_with_hundreds_of_addresses_opens_few_sockets(names: Names, good:
 def test_the_callers_deadline_and_interruption_end_a_race(names: Names, good: Listening, silent: Silent) -> None:
     names("127.0.0.8", "127.0.0.8")
     connector, before = Connector(HOUR), descriptors()
-    with patient(Patience(0.1)), pytest.raises(RegistryTimeout):
+    with under(Deadline(0.1)), pytest.raises(RegistryTimeout):
         connector.connect(NAME, good.port)
-    patience = Patience()
-    threading.Timer(0.1, patience.cancel).start()
-    with patient(patience), pytest.raises(Interrupted):
+    deadline = Deadline()
+    threading.Timer(0.1, deadline.cancel).start()
+    with under(deadline), pytest.raises(Interrupted):
         connector.connect(NAME, good.port)
     assert descriptors() == before
 
@@ -220,7 +220,7 @@ def test_a_resolver_that_hangs_costs_one_thread_and_the_callers_deadline(monkeyp
     connector = Connector(HOUR)
 
     def give_up(_number: int) -> str:
-        with patient(Patience(0.2)), pytest.raises(RegistryTimeout):
+        with under(Deadline(0.2)), pytest.raises(RegistryTimeout):
             connector.connect(NAME, 1)
         return "gave up"
 

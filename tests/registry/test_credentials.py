@@ -19,13 +19,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regfs.errors import Interrupted, InvalidName, MustWait, OutOfThreads
+from regfs.errors import Interrupted, InvalidName, OutOfThreads, WouldBlock
 from regfs.model.names import RepositoryName
-from regfs.patience import NO_PATIENCE, Patience, patient
-from regfs.registry.credential import Credential
-from regfs.registry.credential_files import normal_key, parse_source
-from regfs.registry.credential_helpers import CredentialHelpers
-from regfs.registry.credentials import Credentials
+from regfs.registry.credentials.credential import Credential
+from regfs.registry.credentials.files import normal_key, parse_source
+from regfs.registry.credentials.helpers import CredentialHelpers
+from regfs.registry.credentials.lookup import Credentials
+from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
 from tests.support.no_threads import no_threads
 
 SECRET = "s3cr3t-do-not-show"
@@ -623,10 +623,10 @@ def test_who_may_not_wait_does_not_wait_for_a_helper(user: User, tmp_path: Path)
     user.helper("slow", f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; {answer('u', 'p')}")
     user.helper("quick", answer("u", "q"))
     credentials = user.credentials()
-    with patient(NO_PATIENCE), pytest.raises(MustWait):
+    with under(NON_BLOCKING), pytest.raises(WouldBlock):
         credentials.for_host("ghcr.io")
     assert password(credentials, "quay.io") == "q"
-    with patient(NO_PATIENCE):
+    with under(NON_BLOCKING):
         assert password(credentials, "quay.io") == "q"
     (tmp_path / "go").touch()
     assert password(credentials, "ghcr.io") == "p"
@@ -636,9 +636,9 @@ def test_who_may_not_wait_does_not_wait_for_a_helper(user: User, tmp_path: Path)
 def test_who_waits_for_a_helper_can_be_interrupted(user: User, tmp_path: Path) -> None:
     user.docker(credsStore="slow")
     user.helper("slow", f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; {answer('u', 'p')}")
-    patience = Patience()
-    threading.Timer(0.1, patience.cancel).start()
-    with patient(patience), pytest.raises(Interrupted):
+    deadline = Deadline()
+    threading.Timer(0.1, deadline.cancel).start()
+    with under(deadline), pytest.raises(Interrupted):
         user.credentials().for_host("ghcr.io")
     (tmp_path / "go").touch()
 

@@ -16,9 +16,9 @@ from regfs.model.digest import Digest
 from regfs.model.manifest import Manifest, parse_manifest
 from regfs.model.names import RepositoryName
 from regfs.registry.client import RegistryClient
-from regfs.registry.credentials import Credentials
-from regfs.registry.hosts import Hosts
-from regfs.stats import Stats
+from regfs.registry.credentials.lookup import Credentials
+from regfs.registry.hosts.endpoints import Hosts
+from regfs.telemetry.stats import Stats
 from tests.support.auth_service import TokenServer
 from tests.support.memory_registry import MANIFEST
 from tests.support.push import Pusher

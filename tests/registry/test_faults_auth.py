@@ -11,11 +11,11 @@ import pytest
 
 from regfs.errors import AccessDenied, RegfsError, RegistryTimeout
 from regfs.model.digest import Digest
-from regfs.patience import Patience, patient
-from regfs.registry.challenge import Challenge
-from regfs.registry.credentials import Credential
-from regfs.registry.hosts import Tls
-from regfs.registry.tokens import TokenRequest, _use_s
+from regfs.registry.auth.challenge import Challenge
+from regfs.registry.auth.tokens import TokenRequest, _use_s
+from regfs.registry.credentials.lookup import Credential
+from regfs.registry.hosts.endpoints import Tls
+from regfs.waiting.deadline import Deadline, under
 from tests.support.client_rig import Rig, basic, repository_of, saw_no_secret
 from tests.support.fault_server import Action, Connection, FaultServer, Response, changed, reply, silence
 from tests.support.memory_registry import MemoryRegistry, error
@@ -444,7 +444,7 @@ def test_who_waits_for_a_token_outlasts_the_one_who_fetches_it(rig: Rig) -> None
     client = rig.client(server, login=USER)
 
     def hurried() -> str:
-        with patient(Patience(0.5)):
+        with under(Deadline(0.5)):
             try:
                 client.tags(repository_of(server))
             except RegistryTimeout:

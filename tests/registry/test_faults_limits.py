@@ -8,9 +8,9 @@ import time
 import pytest
 
 from regfs.errors import BadContent, NotFound, RateLimited, RegistryTimeout, RegistryUnavailable
-from regfs.patience import Patience, patient
 from regfs.registry.client import RegistryClient
-from regfs.registry.retry import RetryPolicy, retry_after_s
+from regfs.registry.http.retry import RetryPolicy, retry_after_s
+from regfs.waiting.deadline import Deadline, under
 from tests.support.client_rig import RETRY, Rig, repository_of
 from tests.support.fault_server import FaultServer, changed, reply
 from tests.support.memory_registry import MemoryRegistry
@@ -69,7 +69,7 @@ def test_f26_429_for_ever_is_given_up(rig: Rig) -> None:
 def test_f26_a_wait_that_outlasts_the_callers_deadline_is_not_begun(rig: Rig) -> None:
     server = rig.server(registry())
     server.on("GET", "/tags/", reply(429, "slow down", {"Retry-After": "60"}))
-    with patient(Patience(30)), pytest.raises(RateLimited):
+    with under(Deadline(30)), pytest.raises(RateLimited):
         tags(rig.client(server, retry=RetryPolicy(throttle_s=3600)), server)
 
 
@@ -178,7 +178,7 @@ def test_f28_a_503_that_asks_to_wait_longer_than_we_can_ends_at_once(rig: Rig) -
 def test_f28_retries_end_with_the_callers_deadline(rig: Rig) -> None:
     server = rig.server(registry())
     server.on("GET", "/v2/", reply(503))
-    with patient(Patience(0.2)), pytest.raises((RegistryUnavailable, RegistryTimeout)):
+    with under(Deadline(0.2)), pytest.raises((RegistryUnavailable, RegistryTimeout)):
         tags(rig.client(server, retry=RetryPolicy(attempts=1000, base_s=0.05, cap_s=0.05)), server)
     assert len(server.paths()) < 20
 

@@ -17,22 +17,22 @@ from regfs.errors import (
     BadConfiguration,
     BadContent,
     Interrupted,
-    MustWait,
     Offline,
     ProtocolViolation,
     RegfsError,
     RegistryTimeout,
     RegistryUnavailable,
+    WouldBlock,
 )
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
-from regfs.patience import NO_PATIENCE, Patience, patient
 from regfs.registry.client import RegistryClient
-from regfs.registry.credentials import Credentials
-from regfs.registry.hosts import Hosts, Tls
-from regfs.registry.message import Origin, Request
-from regfs.registry.redirects import redirected, resolved
-from regfs.registry.sockets import Pace
+from regfs.registry.credentials.lookup import Credentials
+from regfs.registry.hosts.endpoints import Hosts, Tls
+from regfs.registry.http.message import Origin, Request
+from regfs.registry.http.redirects import redirected, resolved
+from regfs.registry.http.sockets import Pace
+from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
 from tests.support.client_rig import (
     ALONE,
     IMPATIENT,
@@ -336,7 +336,7 @@ def test_f18_a_registry_that_hangs_is_given_up(rig: Rig, action: object) -> None
 def test_f18_the_callers_deadline_ends_a_wait_of_any_kind(rig: Rig, action: object) -> None:
     server, _blob = with_blob(rig)
     server.on("GET", "/tags/", action)  # type: ignore[arg-type]
-    with patient(Patience(0.3)), pytest.raises(RegistryTimeout):
+    with under(Deadline(0.3)), pytest.raises(RegistryTimeout):
         rig.client(server, pace=Pace()).tags(repository_of(server))
 
 
@@ -344,7 +344,7 @@ def test_f18_a_deadline_does_not_let_others_take_the_host_for_dead(rig: Rig) -> 
     server, _blob = with_blob(rig)
     server.on("GET", "/tags/", silence, times=1)
     client = rig.client(server)
-    with patient(Patience(0.2)), pytest.raises(RegistryTimeout):
+    with under(Deadline(0.2)), pytest.raises(RegistryTimeout):
         client.tags(repository_of(server))
     assert client.tags(repository_of(server)) == ["v1"]
 
@@ -380,24 +380,24 @@ def test_f18_a_body_that_stops_in_the_middle_of_a_blob_is_resumed(rig: Rig) -> N
 
 def test_interruption_ends_a_read_that_waits(rig: Rig) -> None:
     server, _blob = with_blob(rig)
-    patience = Patience(60)
+    deadline = Deadline(60)
 
     def interrupt(connection: Connection) -> bool:
-        patience.cancel()
+        deadline.cancel()
         return silence(connection)
 
     server.on("GET", "/tags/", interrupt)
-    with patient(patience), pytest.raises(Interrupted):
+    with under(deadline), pytest.raises(Interrupted):
         rig.client(server).tags(repository_of(server))
 
 
 def test_who_may_not_wait_sends_nothing(rig: Rig) -> None:
     server, blob = with_blob(rig)
     client = rig.client(server, login=USER)
-    with patient(NO_PATIENCE):
-        with pytest.raises(MustWait):
+    with under(NON_BLOCKING):
+        with pytest.raises(WouldBlock):
             client.resolve(repository_of(server), "v1")
-        with pytest.raises(MustWait):
+        with pytest.raises(WouldBlock):
             fetched(client, server, blob)
     assert server.connections == 0
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regfs.errors import BadConfiguration, InvalidOption
-from regfs.registry.certificates import Authorities, certificates_in, system_authorities
-from regfs.registry.hosts import (
+from regfs.registry.hosts.certificates import Authorities, certificates_in, system_authorities
+from regfs.registry.hosts.endpoints import (
     ALL_CAPABILITIES,
     Endpoint,
     Hosts,
@@ -21,7 +21,7 @@ from regfs.registry.hosts import (
     certificate_directories,
     hosts_directories,
 )
-from regfs.registry.hosts_toml import parse_hosts
+from regfs.registry.hosts.hosts_toml import parse_hosts
 
 
 class Machine:

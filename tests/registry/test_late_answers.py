@@ -12,7 +12,7 @@ import pytest
 
 from regfs.errors import RegistryTimeout, RegistryUnavailable
 from regfs.model.manifest import Descriptor
-from regfs.registry.sockets import Pace, WatchedSocket
+from regfs.registry.http.sockets import Pace, WatchedSocket
 from tests.support.client_rig import Rig, repository_of
 from tests.support.fault_server import Action, Connection, FaultServer, silence
 from tests.support.memory_registry import MemoryRegistry
@@ -107,14 +107,14 @@ def test_a_silent_connection_is_probed_by_the_kernel() -> None:
 # Runs in a network of its own, whose only wire is cut once the request has arrived.
 VANISHING = """
     import socket, subprocess, threading
-    from regfs.patience import Patience, patient
-    from regfs.registry.hosts import Tls
-    from regfs.registry.certificates import system_authorities
-    from regfs.registry.message import Request
-    from regfs.registry.slots import HostSlots
-    from regfs.registry.sockets import Pace
-    from regfs.registry.transport import Transport
-    from regfs.stats import Stats
+    from regfs.waiting.deadline import Deadline, under
+    from regfs.registry.hosts.endpoints import Tls
+    from regfs.registry.hosts.certificates import system_authorities
+    from regfs.registry.http.message import Request
+    from regfs.registry.http.slots import HostSlots
+    from regfs.registry.http.sockets import Pace
+    from regfs.registry.http.transport import Transport
+    from regfs.telemetry.stats import Stats
 
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -131,7 +131,7 @@ VANISHING = """
         pace=Pace(vanished_s=2.0, answer_s=500.0, longest_s=500.0),
     )
     url = "http://127.0.0.1:%d/v2/" % listener.getsockname()[1]
-    with patient(Patience(500.0)):
+    with under(Deadline(500.0)):
         try:
             transport.send(Request("GET", url))
         except Exception as error:

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regfs.errors import ProtocolViolation
-from regfs.registry.links import next_page, page_of
-from regfs.registry.message import Answer, Headers, Request
-from regfs.registry.ranges import body_range, range_header
+from regfs.registry.http.links import next_page, page_of
+from regfs.registry.http.message import Answer, Headers, Request
+from regfs.registry.http.ranges import body_range, range_header
 from tests.support.growth import assert_linear
 
 URL = "https://registry.example/v2/a/tags/list?n=1"

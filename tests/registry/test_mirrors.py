@@ -6,7 +6,7 @@ import pytest
 
 from regfs.errors import AccessDenied, DigestMismatch, NotFound, RegistryUnavailable
 from regfs.model.manifest import Descriptor
-from regfs.registry.retry import RetryPolicy
+from regfs.registry.http.retry import RetryPolicy
 from tests.support.client_rig import ALONE, LESS_IMPATIENT, Rig, basic, repository_of, saw_no_secret
 from tests.support.fault_server import Action, FaultServer, close, cut, reply, reset, silence
 from tests.support.memory_registry import MemoryRegistry

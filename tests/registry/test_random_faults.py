@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from regfs.errors import RegfsError
-from regfs.patience import Patience, patient
-from regfs.registry.retry import RetryPolicy
+from regfs.registry.http.retry import RetryPolicy
+from regfs.waiting.deadline import Deadline, under
 from tests.support.client_rig import PACE, Rig, repository_of
 from tests.support.fault_server import Action, Connection, Response, close, reply, reset
 from tests.support.memory_registry import MemoryRegistry
@@ -71,7 +71,7 @@ def test_every_answer_is_right_or_an_error(rig: Rig, seed: int) -> None:
     def ask(number: int) -> str:
         start = (number * 997) % 200_000
         try:
-            with patient(Patience(100)):
+            with under(Deadline(100)):
                 match number % 5:
                     case 0:
                         # A list has no digest: a flipped bit in a name cannot be noticed.

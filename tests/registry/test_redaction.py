@@ -6,8 +6,8 @@ import base64
 
 import pytest
 
-from regfs.registry.message import Request
-from regfs.registry.redaction import without_secrets
+from regfs.registry.http.message import Request
+from regfs.registry.http.redaction import without_secrets
 
 BASIC = base64.b64encode(b"robot:sEcret-1").decode()
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regfs.errors import AccessDenied, BadConfiguration
-from regfs.registry.hosts import ALL_CAPABILITIES, Endpoint, Hosts
-from regfs.registry.registries_conf import RegistriesConf, parse_registries, registries_files
+from regfs.registry.hosts.endpoints import ALL_CAPABILITIES, Endpoint, Hosts
+from regfs.registry.hosts.registries_conf import RegistriesConf, parse_registries, registries_files
 
 
 class Machine:

@@ -10,7 +10,7 @@ import pytest
 from regfs.errors import RegfsError
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
-from regfs.registry.message import Request
+from regfs.registry.http.message import Request
 from tests.support.client_rig import IMPATIENT, RETRY, Rig, basic, repository_of, saw_no_secret
 from tests.support.fault_server import Action, Connection, Response, changed, close, raw, reply, reset, silence
 from tests.support.memory_registry import MemoryRegistry

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from regfs.errors import Interrupted, MustWait, RegistryTimeout
-from regfs.patience import NO_PATIENCE, Patience, patient
-from regfs.registry.slots import HostSlots, Slots
+from regfs.errors import Interrupted, RegistryTimeout, WouldBlock
+from regfs.registry.http.slots import HostSlots, Slots
+from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
 
 
 def test_a_slot_that_is_given_back_twice_is_free_once() -> None:
@@ -17,7 +17,7 @@ def test_a_slot_that_is_given_back_twice_is_free_once() -> None:
     slot.give_back()
     slot.give_back()
     slots.take()
-    with patient(Patience(0.01)), pytest.raises(RegistryTimeout):
+    with under(Deadline(0.01)), pytest.raises(RegistryTimeout):
         slots.take()
 
 
@@ -25,10 +25,10 @@ def test_who_gives_up_leaves_the_queue_to_the_next() -> None:
     slots = Slots(1)
     held = slots.take()
     for _ in range(3):
-        with patient(Patience(0.01)), pytest.raises(RegistryTimeout):
+        with under(Deadline(0.01)), pytest.raises(RegistryTimeout):
             slots.take()
     held.give_back()
-    with patient(Patience(60)):
+    with under(Deadline(60)):
         slots.take().give_back()
 
 
@@ -51,20 +51,20 @@ def test_a_waiting_thread_gets_the_slot_that_is_given_back() -> None:
 def test_a_cancelled_thread_stops_waiting() -> None:
     slots = Slots(1)
     slots.take()
-    patience = Patience()
-    threading.Timer(0.02, patience.cancel).start()
-    with patient(patience), pytest.raises(Interrupted):
+    deadline = Deadline()
+    threading.Timer(0.02, deadline.cancel).start()
+    with under(deadline), pytest.raises(Interrupted):
         slots.take()
 
 
 def test_who_may_not_wait_gets_no_slot_at_all() -> None:
-    with patient(NO_PATIENCE), pytest.raises(MustWait):
+    with under(NON_BLOCKING), pytest.raises(WouldBlock):
         HostSlots(documents=1, transfers=1).take("host", bulk=False)
 
 
 def test_transfers_do_not_take_the_slots_of_documents_nor_hosts_each_others() -> None:
     slots = HostSlots(documents=1, transfers=1)
-    with patient(Patience(60)):
+    with under(Deadline(60)):
         taken = [slots.take(host, bulk=bulk) for host in ("a", "b") for bulk in (False, True)]
     assert len(taken) == 4
 
@@ -96,7 +96,7 @@ def test_hosts_that_nobody_asks_any_more_are_forgotten_and_busy_ones_are_not() -
     held = slots.take("busy", bulk=False)
     for number in range(3000):
         slots.take(f"host{number}", bulk=False).give_back()
-    with patient(Patience(0.01)), pytest.raises(RegistryTimeout):
+    with under(Deadline(0.01)), pytest.raises(RegistryTimeout):
         slots.take("busy", bulk=False)
     held.give_back()
     slots.take("busy", bulk=False)

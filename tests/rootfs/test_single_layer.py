@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import IsADirectory, NotADirectory, NotASymlink, NotFound
-from regfs.rootfs.single_layer import LayerTree
+from regfs.rootfs.layer_tree import LayerTree
 from regfs.store.content import Nothing
 from tests.support.images import TarEntry, directory, file, hardlink, layer, opaque, symlink, whiteout
 from tests.support.snapshot import Entry

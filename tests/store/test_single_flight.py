@@ -12,15 +12,15 @@ from typing import TypeVar
 
 import pytest
 
-from regfs.errors import Interrupted, MustWait, OutOfThreads, RegistryTimeout, RegistryUnavailable
-from regfs.patience import NO_PATIENCE, Patience, current, patient
-from regfs.store.single_flight import Flights
+from regfs.errors import Interrupted, OutOfThreads, RegistryTimeout, RegistryUnavailable, WouldBlock
+from regfs.waiting.deadline import NON_BLOCKING, Deadline, current, under
+from regfs.waiting.flights import Flights
 from tests.support.no_threads import no_threads
 
 T = TypeVar("T")
 
 
-class AnnouncedPatience(Patience):
+class AnnouncedDeadline(Deadline):
     """Tells that somebody begins to wait."""
 
     def __init__(self, waiting: threading.Semaphore) -> None:
@@ -32,7 +32,7 @@ class AnnouncedPatience(Patience):
         return super().wait_for(future, stalled_since=stalled_since)
 
 
-class SpentPatience(Patience):
+class SpentDeadline(Deadline):
     """Begins a wait, and has no time left for it."""
 
     def wait_for(self, future: Future[T], *, stalled_since: Callable[[], float] | None = None) -> T:
@@ -49,7 +49,7 @@ def test_many_who_ask_at_once_share_one_computation() -> None:
         return 42
 
     def ask() -> None:
-        with patient(AnnouncedPatience(waiting)):
+        with under(AnnouncedDeadline(waiting)):
             results.append(flights.run("key", compute))
 
     threads = [threading.Thread(target=ask) for _ in range(20)]
@@ -63,7 +63,7 @@ def test_many_who_ask_at_once_share_one_computation() -> None:
 
 def test_without_patience_no_computation_is_begun() -> None:
     calls: list[int] = []
-    with patient(NO_PATIENCE), pytest.raises(MustWait):
+    with under(NON_BLOCKING), pytest.raises(WouldBlock):
         Flights().run("key", lambda: calls.append(1))
     assert not calls
 
@@ -87,9 +87,9 @@ def test_the_computation_outlives_whoever_began_it() -> None:
         done.set()
         return "landed"
 
-    impatient = Patience()
+    impatient = Deadline()
     impatient.cancel()
-    with patient(Patience()) as begun:
+    with under(Deadline()) as begun:
         threading.Timer(0.01, begun.cancel).start()
         with pytest.raises(Interrupted):
             flights.run("key", compute)
@@ -98,12 +98,12 @@ def test_the_computation_outlives_whoever_began_it() -> None:
 
 
 def test_who_runs_out_of_time_is_told_what_was_waited_for() -> None:
-    with patient(SpentPatience()), pytest.raises(RegistryTimeout, match=r"^tag example/app:v1: "):
+    with under(SpentDeadline()), pytest.raises(RegistryTimeout, match=r"^tag example/app:v1: "):
         Flights().run(("tag", "example/app", "v1"), current)
 
 
 def test_who_has_run_out_of_time_before_is_told_what_he_asked_for() -> None:
-    with patient(Patience(0.0)), pytest.raises(RegistryTimeout, match=r"^tag example/app:v1: "):
+    with under(Deadline(0.0)), pytest.raises(RegistryTimeout, match=r"^tag example/app:v1: "):
         Flights().run(("tag", "example/app", "v1"), lambda: 1)
 
 
@@ -125,10 +125,10 @@ def test_content_that_does_not_come_costs_who_waits_for_it_the_deadline() -> Non
 
     # On a machine that stands still the deadline may have passed before anything was begun.
     told = r"key: no (progress for|answer within) 0.2 s"
-    with patient(Patience(0.2)), pytest.raises(RegistryTimeout, match=told):
+    with under(Deadline(0.2)), pytest.raises(RegistryTimeout, match=told):
         join()
     threading.Timer(0.05, go.set).start()
-    with patient(Patience(60.0)):
+    with under(Deadline(60.0)):
         assert join() == b"firstsecond"
 
 
@@ -139,13 +139,13 @@ def test_parts_that_do_not_come_cost_who_waits_for_the_whole_the_deadline() -> N
         parts = [flights.begin(part, lambda: b"".join(current().watch(trickle(go))), streams=True) for part in "ab"]
         return b"".join(part.result().result() for part in parts)
 
-    with patient(Patience(0.2)), pytest.raises(RegistryTimeout, match="whole: no "):
+    with under(Deadline(0.2)), pytest.raises(RegistryTimeout, match="whole: no "):
         flights.run("whole", whole, streams=True, parts=["a", "b"])
     go.set()
 
 
 def test_a_flight_has_a_patience_of_its_own() -> None:
-    with patient(Patience(5.0)) as mine:
+    with under(Deadline(5.0)) as mine:
         assert Flights(timeout_s=1.0).run("key", current) is not mine
 
 
@@ -162,7 +162,7 @@ def test_an_error_that_many_wait_for_does_not_collect_their_frames() -> None:
         raise RegistryUnavailable("down")
 
     def ask() -> None:
-        with patient(AnnouncedPatience(waiting)):
+        with under(AnnouncedDeadline(waiting)):
             try:
                 flights.run("key", fail)
             except RegistryUnavailable as error:

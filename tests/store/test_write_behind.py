@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.store.write_behind import WriteBehind
+from regfs.store.uncached_writes import UncachedWrites
 
 PIECES = [bytes([number]) * size for number, size in enumerate((1, 4096, 70_000, 0, 3, 1 << 20))]
 
@@ -32,7 +32,7 @@ def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("kept", [0, 5000, 1 << 30])
 def test_all_pieces_are_in_the_file_in_order(directory: Path, kept: int) -> None:
-    output = WriteBehind(kept=kept)
+    output = UncachedWrites(kept=kept)
     path = directory / "file"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     for piece in PIECES:
@@ -42,7 +42,7 @@ def test_all_pieces_are_in_the_file_in_order(directory: Path, kept: int) -> None
 
 
 def test_what_was_skipped_is_a_hole(directory: Path) -> None:
-    output = WriteBehind(kept=0)
+    output = UncachedWrites(kept=0)
     path = directory / "file"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     output.write(fd, memoryview(b"before"))
@@ -57,5 +57,5 @@ def test_what_the_disk_refuses_is_an_error(directory: Path) -> None:
     path.touch()
     fd = os.open(path, os.O_RDONLY)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        WriteBehind(kept=0).write(fd, memoryview(b"bytes"))
+        UncachedWrites(kept=0).write(fd, memoryview(b"bytes"))
     os.close(fd)

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from regfs.model.names import RepositoryName
 from regfs.registry.client import RegistryClient
-from regfs.registry.credentials import Credentials
-from regfs.registry.hosts import Hosts
-from regfs.registry.retry import RetryPolicy
-from regfs.registry.sockets import Pace
-from regfs.stats import Stats
+from regfs.registry.credentials.lookup import Credentials
+from regfs.registry.hosts.endpoints import Hosts
+from regfs.registry.http.retry import RetryPolicy
+from regfs.registry.http.sockets import Pace
+from regfs.telemetry.stats import Stats
 from tests.support.fault_server import Application, FaultServer
 
 # Where a server that comes back finds its port free: no client's connection, of whatever test, begins there.

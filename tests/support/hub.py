@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from regfs.registry.hosts import Hosts
+from regfs.registry.hosts.endpoints import Hosts
 from tests.support.fault_server import Response, Seen
 from tests.support.images import BuiltImage
 from tests.support.memory_registry import MemoryRegistry, error

@@ -11,25 +11,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from regfs.images.contents import Contents
 from regfs.images.hub_listing import HubListing
 from regfs.images.image import Images
+from regfs.images.layer_cache import LayerCache
 from regfs.images.repositories import Repositories
-from regfs.journal import Journal
 from regfs.model.attributes import Attributes
 from regfs.model.names import DOCKER_HUB
 from regfs.model.platform import Platform
 from regfs.registry.client import RegistryClient
-from regfs.registry.credentials import Credentials
-from regfs.registry.hosts import Hosts
-from regfs.registry.retry import RetryPolicy
-from regfs.stats import Stats
+from regfs.registry.credentials.lookup import Credentials
+from regfs.registry.hosts.endpoints import Hosts
+from regfs.registry.http.retry import RetryPolicy
 from regfs.store.blobs import BlobStore
 from regfs.store.image_numbers import ImageNumbers
 from regfs.store.layer_store import LayerStore
 from regfs.store.open_tables import OpenTables
 from regfs.store.references import References
-from regfs.store.single_flight import Flights
+from regfs.telemetry.journal import Journal
+from regfs.telemetry.stats import Stats
 from regfs.tree.control import ControlDirectory
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.inside import Inside, UsedDirectories
@@ -37,6 +36,7 @@ from regfs.tree.listings import Listed
 from regfs.tree.root import Root
 from regfs.tree.tree import ROOT, Found, Tree
 from regfs.tree.usage import CacheUsage
+from regfs.waiting.flights import Flights
 
 AMD64 = Platform("linux", "amd64")
 
@@ -86,7 +86,7 @@ class Shown:
             **hub,
         )
         images = directory / "images"
-        self.contents = Contents(
+        self.contents = LayerCache(
             self._store,
             images,
             flights=flights,

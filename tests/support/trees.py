@@ -9,10 +9,10 @@ from pathlib import Path
 
 from regfs.layers.ingest import Progress, read_layer
 from regfs.model.attributes import Attributes
+from regfs.rootfs.file_tree import FileTree
+from regfs.rootfs.layer_tree import LayerTree
 from regfs.rootfs.merge import merge
 from regfs.rootfs.rootfs import Rootfs
-from regfs.rootfs.row_tree import RowTree
-from regfs.rootfs.single_layer import LayerTree
 from regfs.store.layer_index import LayerIndex
 from regfs.store.layer_store import LayerStore
 from regfs.store.merged_index import MergedIndex
@@ -58,7 +58,7 @@ def layer_tree(directory: Path, layer: BuiltLayer) -> tuple[LayerTree, LayerStor
     return LayerTree(passed(store, layer), diff_id=layer.diff_id), store
 
 
-def snapshot_of(tree: RowTree, store: LayerStore) -> dict[bytes, Entry]:
+def snapshot_of(tree: FileTree, store: LayerStore) -> dict[bytes, Entry]:
     """Return every entry of *tree* (and the root as b'.') by its path, each look-up checked against the listing."""
     entries: dict[bytes, Entry] = {}
     first_names: dict[int, bytes] = {}
@@ -73,7 +73,7 @@ def snapshot_of(tree: RowTree, store: LayerStore) -> dict[bytes, Entry]:
     return entries
 
 
-def _children(tree: RowTree, node: int) -> list[tuple[bytes, int, bytes]]:
+def _children(tree: FileTree, node: int) -> list[tuple[bytes, int, bytes]]:
     count = tree.count(node)
     children: list[tuple[bytes, int, bytes]] = []
     while len(children) < count:
@@ -92,7 +92,7 @@ def _children(tree: RowTree, node: int) -> list[tuple[bytes, int, bytes]]:
 
 
 def _entry(
-    tree: RowTree, store: LayerStore, node: int, path: bytes, packed: bytes, first_names: dict[int, bytes]
+    tree: FileTree, store: LayerStore, node: int, path: bytes, packed: bytes, first_names: dict[int, bytes]
 ) -> Entry:
     attributes = Attributes.unpack(packed)
     mode = attributes.mode
@@ -114,7 +114,7 @@ def _entry(
     )
 
 
-def _sha256(tree: RowTree, store: LayerStore, node: int, size: int) -> str:
+def _sha256(tree: FileTree, store: LayerStore, node: int, size: int) -> str:
     opened = store.open_content(tree.content(node))
     content = opened.read_at(0, size + 1)
     opened.close()

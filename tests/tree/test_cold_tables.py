@@ -6,9 +6,9 @@ import stat
 
 import pytest
 
-from regfs.errors import AccessDenied, BadContent, MustWait, RegfsError, RegistryUnavailable
+from regfs.errors import AccessDenied, BadContent, RegfsError, RegistryUnavailable, WouldBlock
 from regfs.model.attributes import Attributes
-from regfs.patience import NO_PATIENCE, patient
+from regfs.waiting.deadline import NON_BLOCKING, under
 from tests.support.fault_server import Action, reply, reset
 from tests.support.images import BuiltImage, directory, file, image_of, layer
 from tests.support.served import Served
@@ -41,11 +41,11 @@ def test_a_look_up_waits_for_the_real_attributes(served: Served, place: str) -> 
     shown = served.show()
     parent = shown.find(place).node
     shown.names(place)
-    with patient(NO_PATIENCE), pytest.raises(MustWait):
+    with under(NON_BLOCKING), pytest.raises(WouldBlock):
         shown.tree.lookup(parent, PLACES[place])
     assert shown.tree._tables.all() == []
     assert is_real(shown.tree.lookup(parent, PLACES[place]).attributes)
-    with patient(NO_PATIENCE):
+    with under(NON_BLOCKING):
         assert is_real(shown.tree.lookup(parent, PLACES[place]).attributes)
 
 
@@ -54,7 +54,7 @@ def test_a_listing_asks_for_no_layer_and_what_it_tells_holds_for_a_moment(served
     served.push("app", "1", image())
     shown = served.show()
     shown.names(place)
-    with patient(NO_PATIENCE):
+    with under(NON_BLOCKING):
         listed = shown.listed(place, PLACES[place])
     assert fetched(served) == []
     assert not is_real(listed.attributes)
@@ -79,7 +79,7 @@ def test_a_program_that_goes_in_after_a_listing_waits_and_the_kernel_is_to_forge
     served.push("app", "1", image())
     shown = served.show()
     node = shown.listed("app/1", b"rootfs").node
-    with patient(NO_PATIENCE), pytest.raises(MustWait):
+    with under(NON_BLOCKING), pytest.raises(WouldBlock):
         shown.tree.enter(node)
     assert shown.tree.enter(node)
     assert not shown.tree.enter(node)
@@ -91,7 +91,7 @@ def test_a_listing_of_a_known_image_tells_the_real_attributes(served: Served) ->
     served.show().find("app/1/rootfs")
     shown = served.show()
     shown.names("app/1")
-    with patient(NO_PATIENCE):
+    with under(NON_BLOCKING):
         listed = shown.listed("app/1", b"rootfs")
     assert is_real(listed.attributes)
     assert not shown.tree.enter(listed.node)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from regfs.errors import NotFound, ReadOnly
-from regfs.patience import NO_PATIENCE, patient
 from regfs.tree.control import ControlDirectory, LiveFile
+from regfs.waiting.deadline import NON_BLOCKING, under
 from tests.support.served import Served
 
 
 def test_the_directory_and_its_files_answer_without_patience_and_without_a_request(served: Served) -> None:
     shown = served.show()
-    with patient(NO_PATIENCE):
+    with under(NON_BLOCKING):
         assert shown.names(".regfs") == ["version", "errors"]
         assert shown.read(".regfs/version") == b"0\n"
         assert shown.read(".regfs/errors") == b""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import AccessDenied, NotFound, Offline, RegfsError
-from regfs.patience import Patience, patient
+from regfs.waiting.deadline import Deadline, under
 from tests.support.fault_server import Action, FaultServer, Response, Seen, changed, reply, silence
 from tests.support.hub import HubLike, hub_at
 from tests.support.images import BuiltImage, file, image_of, layer
@@ -161,7 +161,7 @@ def test_a_list_that_hangs_delays_a_look_up_by_some_seconds_and_only_once(
     monkeypatch.setattr("regfs.images.existence._ANSWER_S", 0.3)
     org.server.on("GET", "/tags/list|_catalog", silence)
     shown = org.show()
-    with patient(Patience(30)):
+    with under(Deadline(30)):
         assert shown.read("org/app/v1/rootfs/hello") == b"hi"
         assert is_there(shown, "nope")
     assert len(org.server.paths("tags/list")) == 1

@@ -12,7 +12,7 @@ from regfs.errors import NotADirectory, StaleNode
 from regfs.model.node_id import LAST_PLACE, PLACE_SHIFT, ROOT
 from regfs.store.open_tables import OpenTables
 from regfs.tree.inode_numbers import InodeNumbers
-from regfs.tree.node import RowsDirectory, next_node, node_of
+from regfs.tree.node import TableDirectory, next_node, node_of
 from regfs.tree.shown_tables import ShownTables
 from tests.support.images import BuiltImage, directory, file, hardlink, image_of, index_of, layer
 from tests.support.memory_registry import INDEX
@@ -156,11 +156,11 @@ def test_invented_nodes_have_numbers_that_no_table_has(key: str) -> None:
         assert wide.of_invented(each) & LOWER_HALF == narrow.of_invented(each) > 1
 
 
-def door(key: str) -> RowsDirectory:
+def door(key: str) -> TableDirectory:
     def rows() -> None:
         raise AssertionError("nobody looks into it")
 
-    return RowsDirectory(key, key, rows)  # type: ignore[arg-type]
+    return TableDirectory(key, key, rows)  # type: ignore[arg-type]
 
 
 def test_a_node_id_that_was_let_go_never_means_another_table() -> None:

@@ -6,10 +6,10 @@ from collections.abc import Collection
 
 import pytest
 
-from regfs.errors import AccessDenied, MustWait, NotFound
+from regfs.errors import AccessDenied, NotFound, WouldBlock
 from regfs.model.names import RepositoryName
-from regfs.patience import NO_PATIENCE, patient
 from regfs.tree.node import FOREVER
+from regfs.waiting.deadline import NON_BLOCKING, under
 from tests.support.fault_server import reply
 from tests.support.images import BuiltImage, file, image_of, layer
 from tests.support.served import Served
@@ -138,7 +138,7 @@ def test_without_patience_it_is_not_looked_for_who_is_inside(served: Served) -> 
     shown.repositories.refresh()
     repository = shown.repositories.repository(RepositoryName(served.server.address, "team/app"))
     assert repository.resolve("1").digest != old.digest
-    with patient(NO_PATIENCE), pytest.raises(MustWait):
+    with under(NON_BLOCKING), pytest.raises(WouldBlock):
         shown.tree.lookup(tag, b"digest")
     assert users.asked == 0
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import regfs
-from regfs.errors import MustWait
-from regfs.patience import NO_PATIENCE, patient
+from regfs.errors import WouldBlock
 from regfs.store.inventory import take_inventory
 from regfs.store.open_tables import OpenTables
+from regfs.waiting.deadline import NON_BLOCKING, under
 from tests.support.descriptors import open_files
 from tests.support.images import BuiltLayer, file, image_of, layer
 from tests.support.served import Served
@@ -125,7 +125,7 @@ def test_an_image_of_which_a_file_is_open_is_not_evicted(served: Served) -> None
     for number in range(1, 6):
         assert shown.read(f"app/{number}/rootfs/f0") == fill(number) * MIB
     passes = shown.stats.value("layers.passes")
-    with patient(NO_PATIENCE):  # it is all here
+    with under(NON_BLOCKING):  # it is all here
         assert shown.read("app/0/rootfs/own-0-0") == b""
         assert opened.read_at(0, 9) == fill(0) * 9
     opened.close()
@@ -154,7 +154,7 @@ def test_tables_that_somebody_deleted_while_they_were_closed_are_made_again(serv
     let_all_go(shown)
     for name in ("layers", "images", "objects"):
         shutil.rmtree(served.cache / name, ignore_errors=True)
-    with patient(NO_PATIENCE), pytest.raises(MustWait):
+    with under(NON_BLOCKING), pytest.raises(WouldBlock):
         shown.tree.lookup(node, b"f2")
     assert shown.tree.lookup(node, b"f1") == before
     assert shown.read("app/0/rootfs/f2") == fill(0) * 20

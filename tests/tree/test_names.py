@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from regfs.errors import AccessDenied, InvalidName, MustWait, NotFound, RegistryUnavailable
-from regfs.patience import NO_PATIENCE, Patience, patient
+from regfs.errors import AccessDenied, InvalidName, NotFound, RegistryUnavailable, WouldBlock
 from regfs.tree.tree import ROOT
+from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
 from tests.support.fault_server import reply, silence
 from tests.support.images import file, image_of, index_of, layer
 from tests.support.proxy import Answer, ReverseProxy
@@ -145,7 +145,7 @@ def test_a_failing_registry_is_never_a_missing_file(show: Show, requests: Revers
 def test_what_must_be_asked_is_not_asked_without_patience(show: Show, requests: ReverseProxy) -> None:
     shown = show()
     for name in (b"debian", b"debian:12"):
-        with patient(NO_PATIENCE), pytest.raises(MustWait):
+        with under(NON_BLOCKING), pytest.raises(WouldBlock):
             shown.tree.lookup(ROOT, name)
     assert not requests.seen
 
@@ -188,7 +188,7 @@ def test_a_catalog_that_hangs_costs_no_listing_of_tags_and_no_missing_name(serve
     served.push("app/nested", "1", built)
     served.server.on("GET", "_catalog", silence)
     shown = served.show()
-    with patient(Patience(20)):
+    with under(Deadline(20)):
         assert shown.read("app/nested/1/digest")
         assert shown.names("app") == ["1", "nested"]
         with pytest.raises(NotFound):
@@ -231,7 +231,7 @@ def test_a_repository_that_looks_like_a_host_is_not_listed_where_its_name_is_a_r
 
 def test_the_root_lists_what_is_known_without_patience_and_waits_for_nobody_on_docker_hub(served: Served) -> None:
     shown = Shown(served.cache)
-    with patient(NO_PATIENCE):
+    with under(NON_BLOCKING):
         assert shown.names() == [".regfs", "docker.io"]
 
 

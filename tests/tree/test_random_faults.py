@@ -12,8 +12,8 @@ import threading
 import pytest
 
 from regfs.errors import InvalidName, NotFound, RegfsError
-from regfs.patience import Patience, patient
 from regfs.tree.tree import ROOT
+from regfs.waiting.deadline import Deadline, under
 from tests.support.fault_server import Action, Connection, Response, changed, close, cut, reply, reset
 from tests.support.images import BuiltImage, file, image_of, index_of, layer
 from tests.support.memory_registry import INDEX
@@ -76,7 +76,7 @@ class Reader:
         for _ in range(STEPS):
             held: list[int] = []
             try:
-                with patient(Patience(20)):
+                with under(Deadline(20)):
                     self._step(held)
             except (NotFound, InvalidName) as error:
                 self.wrong.append(f"missing: {error!r}")

@@ -21,8 +21,8 @@ from regfs.errors import (
     StaleNode,
 )
 from regfs.model.digest import Digest
-from regfs.patience import NO_PATIENCE, Patience, patient
 from regfs.tree.tree import ROOT
+from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
 from tests.support.fault_server import Connection, reply
 from tests.support.images import BuiltImage, directory, file, image_of, index_of, layer, symlink
 from tests.support.memory_registry import INDEX
@@ -245,17 +245,17 @@ def test_f59_who_is_interrupted_leaves_and_the_pass_goes_on_for_the_others(serve
     served.server.on("GET", f"blobs/{built.layers[0].digest}", gate)
     shown = served.show()
     tag = shown.find("app/1").node
-    mine, told, got = Patience(60), [], []
+    mine, told, got = Deadline(60), [], []
 
     def interrupted() -> None:
-        with patient(mine):
+        with under(mine):
             try:
                 shown.tree.lookup(tag, b"rootfs")
             except Interrupted as error:
                 told.append(error)
 
     def stays() -> None:
-        with patient(Patience(60)):
+        with under(Deadline(60)):
             got.append(shown.tree.lookup(tag, b"rootfs").node)
 
     first = threading.Thread(target=interrupted)
@@ -336,7 +336,7 @@ def test_without_patience_nothing_below_the_tree_asks_the_network(served: Served
     @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
     @given(PATHS)
     def walk(path: list[bytes]) -> None:
-        with patient(NO_PATIENCE):
+        with under(NON_BLOCKING):
             try:
                 visit(shown, path)
             except RegfsError:
@@ -351,7 +351,7 @@ def test_what_is_warm_answers_without_patience(served: Served) -> None:
     shown = served.show()
     Walker(shown).walk(b"app")
     asked = len(served.server.seen)
-    with patient(NO_PATIENCE):
+    with under(NON_BLOCKING):
         assert Walker(shown).walk(b"app") > 20
         assert shown.names()
     assert len(served.server.seen) == asked

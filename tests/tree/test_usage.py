@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from regfs.errors import MustWait
-from regfs.patience import NO_PATIENCE, patient
+from regfs.errors import WouldBlock
 from regfs.store.budget import Standing
 from regfs.tree.usage import CacheUsage, Usage
+from regfs.waiting.deadline import NON_BLOCKING, under
 
 GIB = 1 << 30
 
@@ -47,7 +47,7 @@ def test_only_the_first_question_waits_and_not_in_a_thread_that_may_not(tmp_path
         return Standing(1, GIB, GIB) if wait_s else None
 
     usage = CacheUsage(tmp_path, standing)
-    with patient(NO_PATIENCE), pytest.raises(MustWait):
+    with under(NON_BLOCKING), pytest.raises(WouldBlock):
         usage.now()
     assert waited == [0.0]
     assert usage.now().total_bytes == GIB

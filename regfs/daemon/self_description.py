@@ -1,0 +1,67 @@
+"""What a daemon says of itself in `.regfs/daemon.json`: who it is, what it runs with, how full its cache is.
+
+Written by serve.py, read by `regfs status` and `regfs refresh` (inquiry.py). The form is a contract: keys are added,
+never changed, for a daemon may be months older than the verb that reads it. Thread rule: any thread reads; one counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from regfs.store.budget import Standing
+
+FILE = "daemon.json"
+_PID_NAMESPACE = "/proc/self/ns/pid"
+
+
+def pid_namespace() -> str:
+    """Return the name of the namespace in which this process's ids are numbers: `pid:[4026531836]`; '' if unknown."""
+    try:
+        return os.readlink(_PID_NAMESPACE)
+    except OSError:
+        return ""
+
+
+@dataclass(slots=True)
+class SelfDescription:
+    """One daemon. *log* is where the log goes; *standing* tells how full the cache is.
+
+    *names_valid_s* is for how long the kernel goes on trusting names after a refresh: fusepy cannot take them back.
+
+    A reader is never kept waiting: *standing* is None until a first look at the disk has ended.
+    """
+
+    driver: str
+    platform: str
+    log: str
+    cache: Path
+    standing: Callable[[], Standing | None]
+    names_valid_s: float = 0.0
+    started: float = field(default_factory=time.time)
+    refreshes_begun: int = 0
+    refreshes_done: int = 0
+
+    def text(self) -> str:
+        """Return the content of daemon.json."""
+        standing = self.standing()
+        cache: dict[str, object] = {"path": str(self.cache)}
+        if standing is not None:
+            cache |= {"used_bytes": standing.used, "limit_bytes": standing.limit, "free_bytes": standing.free}
+        said = {
+            "pid": os.getpid(),
+            "pid_namespace": pid_namespace(),
+            "started": self.started,
+            "driver": self.driver,
+            "platform": self.platform,
+            "log": self.log,
+            "cache": cache,
+            "names_valid_s": self.names_valid_s,
+            "refreshes_begun": self.refreshes_begun,
+            "refreshes_done": self.refreshes_done,
+        }
+        return json.dumps(said, indent=1) + "\n"

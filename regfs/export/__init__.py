@@ -1,0 +1,1 @@
+"""An image written elsewhere: into a directory."""

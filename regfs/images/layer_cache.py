@@ -1,0 +1,293 @@
+"""What layers hold: passed once, indexed on disk, merged once; opened in milliseconds from then on.
+
+A layer that was never passed is downloaded, verified and taken apart (passes.py); its index is named by its diff id,
+so that images share it. The merged table of an image is named by the chain id of its layers. Both are immutable files:
+whoever has one open goes on when it is dropped from the cache.
+Used by image.py. Thread rule: any thread; one pass for each layer and one merge for each image, however many wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from regfs.errors import CacheDamaged, CacheFailure, NotFound, RegistryTimeout, WorkStalled
+from regfs.images.merges import Merges
+from regfs.images.passes import LayerBlob, Passes, Passing
+from regfs.images.shared_work import STALL_S
+from regfs.images.workers.own_process import beside_the_first
+from regfs.model.digest import Digest
+from regfs.rootfs.file_tree import FileTree
+from regfs.rootfs.layer_tree import LayerTree
+from regfs.rootfs.rootfs import Rootfs
+from regfs.store.cached_files import take_away
+from regfs.store.checksums import is_as_written
+from regfs.store.content import Content, Nothing, OpenContent
+from regfs.store.layer_index import LayerIndex
+from regfs.store.layer_store import LayerStore
+from regfs.store.locks import touch
+from regfs.store.merged_index import MergedIndex
+from regfs.store.work_locks import LOCKS, WorkLocks
+from regfs.telemetry.stats import Stats
+from regfs.waiting.flights import Flights, Landed
+
+log = logging.getLogger(__name__)
+
+# More than there are workers wait for a turn, so that the next one begins at once.
+_LAYERS_AT_ONCE = 8
+_LOOK_S = 1.0
+# A layer that others evict in the moment before it is opened is passed once more.
+_ATTEMPTS = 2
+
+
+class LayerCache:
+    """The layers and merged images of one cache."""
+
+    def __init__(
+        self,
+        store: LayerStore,
+        images: Path,
+        *,
+        flights: Flights,
+        stats: Stats,
+        refused_s: float = 5.0,
+        stall_s: float = STALL_S,
+        note: Callable[[str], None] = log.warning,
+    ) -> None:
+        """*images* is the directory of the merged tables.
+
+        A layer that proved wrong is tried again after *refused_s* seconds only, and not for every name below it. A pass
+        or merge without progress for *stall_s* seconds is ended. *note* hears what users should know.
+        """
+        self._store = store
+        self._flights = flights
+        self._stall_s = stall_s
+        locks = WorkLocks(store.root / LOCKS)
+        self._passes = Passes(store, locks, stats=stats, note=note, refused_s=refused_s, stall_s=stall_s)
+        self._merges = Merges(store, images, locks, stats=stats, stall_s=stall_s)
+        self._indexes: WeakValueDictionary[Digest, LayerIndex] = WeakValueDictionary()
+        # Where the layers in use came from.
+        self._blobs: WeakKeyDictionary[LayerIndex, LayerBlob] = WeakKeyDictionary()
+        self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()
+
+    def passing(self) -> list[Passing]:
+        """Return the passes that are under way."""
+        return self._passes.under_way()
+
+    def layer_tree(self, blob: LayerBlob) -> FileTree:
+        """Return the files of one layer alone. Waits for its pass; raises what that brings."""
+        return LayerTree(self._index(blob), diff_id=blob.diff_id)
+
+    def rootfs(self, blobs: Sequence[LayerBlob]) -> FileTree:
+        """Return all layers merged. Waits for their passes and the merge; raises what these bring."""
+        chain = chain_id([blob.diff_id for blob in blobs])
+        known = self._merged.get(chain) or self._open_merged(chain, blobs)
+        layers = tuple(blob.key for blob in blobs)
+        origin = blobs[-1].origin if blobs else str(chain)
+        with _named(origin):
+            return known or self._flights.run(
+                ("rootfs", chain, layers), lambda: self._merge(chain, blobs), streams=True, parts=layers
+            )
+
+    def open(self, content: Content) -> OpenContent:
+        """Return the opened *content* of a file of a tree that was given out.
+
+        Where its file is gone (deleted by hand, or damaged and dropped), its layer is passed again first:
+        waits for that, and raises what it brings. Raises CacheFailure where that does not help.
+        """
+        try:
+            return self._store.open_content(content)
+        except CacheDamaged as failure:
+            layer = None if isinstance(content, Nothing) else content.layer
+            index = self._indexes.get(layer) if layer is not None else None
+            blob = self._blobs.get(index) if index is not None else None
+            if blob is None:
+                raise
+            log.warning("%s", failure)
+        if not self._store.is_whole(blob.diff_id):
+            # The index in use stays the right one: the rows of a layer are a function of its bytes.
+            self._flights.run(blob.key, partial(self._pass, blob), streams=True)
+        return self._store.open_content(content)
+
+    # Layers.
+
+    def _index(self, blob: LayerBlob) -> LayerIndex:
+        index = self._checked_index(blob)
+        with _named(blob.origin):
+            return index or self._flights.run(blob.key, lambda: self._pass(blob), streams=True)
+
+    def _find_index(self, blob: LayerBlob) -> LayerIndex | None:
+        """Return the index of a layer that is here; it is opened when it is first asked."""
+        index = self._indexes.get(blob.diff_id)
+        if index is None:
+            try:
+                index = self._store.index(blob.diff_id, make_again=partial(self._pass_again, blob))
+            except NotFound:
+                return None
+            index = self._indexes.setdefault(blob.diff_id, index)
+            self._blobs[index] = blob
+        return index
+
+    def _checked_index(self, blob: LayerBlob) -> LayerIndex | None:
+        """Return the same, opened; None where its file is gone or damaged. Raises CacheFailure."""
+        index = self._find_index(blob)
+        if index is None or not self._store.is_passed(blob.diff_id):
+            return None
+        try:
+            index.open_now()
+        except NotFound:
+            return None
+        except CacheDamaged as failure:  # any other failure says nothing about the file, and is the caller's
+            self._drop_damaged(blob, failure)
+            return None
+        return index
+
+    def _pass_again(self, blob: LayerBlob, failure: CacheFailure) -> None:
+        """Bring back the layer of an index that is in use: its file was deleted, or proved damaged."""
+        if isinstance(failure, CacheDamaged):
+            self._drop_damaged(blob, failure)
+        if not self._store.is_passed(blob.diff_id):
+            log.warning("%s; the layer is fetched again", failure)
+            with _named(blob.origin):
+                self._flights.run(blob.key, partial(self._pass, blob), streams=True)
+
+    def _drop_damaged(self, blob: LayerBlob, failure: CacheDamaged) -> None:
+        path = self._store.index_path(blob.diff_id)
+        if not is_as_written(self._store.root, path):  # else another thread or daemon has put the right one there
+            log.warning("%s; the layer is dropped", failure)
+            with suppress(CacheFailure):
+                self._store.drop(blob.diff_id)
+
+    def _pass(self, blob: LayerBlob, niceness: int = 0) -> LayerIndex:
+        # In use before it is there: where all else is in use, another daemon that needs room would evict it at once.
+        held = self._store.uses.hold(self._store.index_path(blob.diff_id))
+        try:
+            for _ in range(_ATTEMPTS):
+                self._passes.run(blob, niceness)
+                index = self._find_index(blob)
+                if index is not None:
+                    return index
+        finally:
+            held.release()
+        raise CacheFailure(f"layer {blob.diff_id} vanished from the cache while it was opened")
+
+    # Images.
+
+    def _open_merged(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs | None:
+        """Return the merged image if its table and all its layers are here."""
+        path = self._merges.path(chain)
+        indexes = [index for blob in blobs if (index := self._find_index(blob)) is not None]
+        if len(indexes) < len(blobs):
+            return None
+        try:
+            use = self._store.uses.announce(path)
+            make_again = partial(self._merge_again, chain, blobs)
+            merged = MergedIndex(path, tables=self._store.tables, use=use, make_again=make_again)
+            merged.open_now()
+        except NotFound:
+            return None
+        except CacheDamaged as failure:
+            self._drop_damaged_table(path, failure)
+            return None
+        touch(path)
+        diff_ids = [blob.diff_id for blob in blobs]
+        return self._merged.setdefault(chain, Rootfs(merged, indexes, diff_ids=diff_ids, tables=self._store.tables))
+
+    def _merge_again(self, chain: Digest, blobs: Sequence[LayerBlob], failure: CacheFailure) -> None:
+        """Bring back the merged table of an image that is in use: its file was deleted, or proved damaged."""
+        path = self._merges.path(chain)
+        if isinstance(failure, CacheDamaged):
+            self._drop_damaged_table(path, failure)
+        if not path.exists():
+            log.warning("%s; the image is merged again", failure)
+            layers = tuple(blob.key for blob in blobs)
+            flight = ("rootfs", chain, layers)
+            self._flights.run(flight, lambda: self._merge(chain, blobs), streams=True, parts=layers)
+
+    def _drop_damaged_table(self, path: Path, failure: CacheDamaged) -> None:
+        if not is_as_written(self._store.root, path):
+            log.warning("%s; it is made again", failure)
+            with suppress(OSError):
+                take_away(path)
+
+    def _merge(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs:
+        held = self._pass_all(blobs)  # while they are in use, no layer is evicted
+        table = self._store.uses.hold(self._merges.path(chain))
+        try:
+            self._merges.run(chain, [blob.diff_id for blob in blobs])
+            rootfs = self._open_merged(chain, blobs)
+        finally:
+            table.release()
+        del held
+        if rootfs is None:
+            raise CacheFailure(f"the merged table of {blobs[-1].origin if blobs else chain} vanished from the cache")
+        return rootfs
+
+    def _pass_all(self, blobs: Sequence[LayerBlob]) -> list[LayerIndex]:
+        """Return the indexes of all layers, passing those that were never passed, several at a time.
+
+        The first error is raised at once; passes that are under way go on by themselves, for whoever asks next.
+        """
+        indexes: list[LayerIndex] = []
+        missing: list[LayerBlob] = []
+        under_way: set[Future[Landed[LayerIndex]]] = set()
+        # The biggest first: it decides when all are done.
+        for blob in sorted(blobs, key=lambda blob: -blob.descriptor.size):
+            index = self._checked_index(blob)
+            if index is None:
+                missing.append(blob)
+            else:
+                indexes.append(index)
+        # All are needed at once. Unpacked they are larger still, but how much is not known before.
+        self._store.budget.require(sum({blob.diff_id: blob.descriptor.size for blob in missing}.values()))
+        niceness = beside_the_first([blob.descriptor.size for blob in missing])
+        for number, blob in enumerate(missing):
+            if len(under_way) >= _LAYERS_AT_ONCE:
+                under_way = self._landed(under_way, indexes, missing)
+            passing = partial(self._pass, blob, niceness if number else 0)
+            under_way.add(self._flights.begin(blob.key, passing, streams=True))
+        while under_way:
+            under_way = self._landed(under_way, indexes, missing)
+        return indexes
+
+    def _landed(
+        self, under_way: set[Future[Landed[LayerIndex]]], indexes: list[LayerIndex], missing: Sequence[LayerBlob]
+    ) -> set[Future[Landed[LayerIndex]]]:
+        """Wait for one flight at least, add what has landed to *indexes*, and return those that are still under way.
+
+        Raises WorkStalled where none of them makes progress: a thread that sleeps in the kernel cannot be ended, and
+        must not hold one of each image.
+        """
+        keys = [blob.key for blob in missing]
+        done: set[Future[Landed[LayerIndex]]] = set()
+        while not done:
+            done, under_way = wait(under_way, _LOOK_S, return_when=FIRST_COMPLETED)
+            if not done and time.monotonic() - self._flights.stalled_since(keys) > 2 * self._stall_s:
+                raise WorkStalled(f"{missing[0].origin}: no layer makes progress; does the disk of the cache answer?")
+        indexes.extend(future.result().result() for future in done)
+        return under_way
+
+
+@contextmanager
+def _named(origin: str) -> Iterator[None]:
+    """Let a wait that was too long say for which registry and repository it was: a flight knows digests alone."""
+    try:
+        yield
+    except (RegistryTimeout, WorkStalled) as timeout:
+        raise type(timeout)(f"{origin}: {timeout}") from timeout
+
+
+def chain_id(diff_ids: Sequence[Digest]) -> Digest:
+    """Return the identity of layers on top of each other. Source: image-spec, config.md, "Layer ChainID"."""
+    if not diff_ids:
+        return Digest.of(b"")
+    chain = diff_ids[0]
+    for diff_id in diff_ids[1:]:
+        chain = Digest.of(f"{chain} {diff_id}".encode())
+    return chain

@@ -1,0 +1,1 @@
+"""Worker processes: the ingest of big layers and the merge of big images."""

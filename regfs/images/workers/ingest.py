@@ -1,0 +1,128 @@
+"""Passing a layer: where layers/ (which reads one) and store/ (which keeps one) meet.
+
+A small layer is passed in the calling thread. A big one is passed by a process of its own (ingest_main.py), which
+gets the compressed bytes through a pipe: the daemon's interpreter stays free to answer the kernel, while connections
+and credentials stay in the daemon. Used by passes.py. Thread rule: any thread; a pass belongs to its caller.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from regfs.errors import CacheFailure
+from regfs.images.shared_work import STALL_S
+from regfs.images.workers.worker import Told, started
+from regfs.layers.ingest import LayerToPass, Progress, run_pass
+from regfs.store.layer_store import LayerStore
+
+__all__ = ["LayerToPass", "Progress", "pass_here", "pass_layer"]
+
+log = logging.getLogger(__name__)
+
+SMALL_LAYER = 1 << 20
+"""Layers below this many compressed bytes are passed in the calling thread: a process costs some 80 ms."""
+
+
+def _nothing(_: Progress) -> None:
+    pass
+
+
+def pass_layer(
+    chunks: Iterable[bytes],
+    *,
+    layer: LayerToPass,
+    store: LayerStore,
+    progress: Progress | None = None,
+    report: Callable[[Progress], None] = _nothing,
+    niceness: int = 0,
+    stall_s: float = STALL_S,
+) -> None:
+    """Put the layer that *chunks* are into *store*; it is visible there when this returns, and not at all if it raises.
+
+    It is on the disk only after store.settle(). *report* is called after each chunk, and when the process tells of
+    progress, in any thread. *niceness*, as nice(2) has it, is that of its process; *stall_s* is how long that may stand
+    still with chunks before it. Blocks for as long as *chunks* does, and raises what it raises.
+
+    Raises:
+        DigestMismatch, BadLayer, TooLarge, Unsupported: as run_pass (layers/ingest.py).
+        CacheFailure: the cache cannot take it, or the process that passed it was killed.
+        WorkStalled: the process stood still, and was ended.
+    """
+    progress = progress or Progress()
+    if layer.size < SMALL_LAYER:
+        pass_here(chunks, layer=layer, store=store, progress=progress, report=report)
+    else:
+        _pass_in_process(
+            chunks, layer, store=store, progress=progress, report=report, niceness=niceness, stall_s=stall_s
+        )
+
+
+def pass_here(
+    chunks: Iterable[bytes],
+    *,
+    layer: LayerToPass,
+    store: LayerStore,
+    progress: Progress,
+    report: Callable[[Progress], None],
+) -> None:
+    """Do what pass_layer does in the calling thread; *report* is called after each chunk and now and then."""
+    with store.begin_layer(layer.size) as writer:
+        run_pass(chunks, layer=layer, sink=writer, progress=progress, report=report)
+        store.publish(writer, layer.diff_id)
+
+
+def _pass_in_process(
+    chunks: Iterable[bytes],
+    layer: LayerToPass,
+    *,
+    store: LayerStore,
+    progress: Progress,
+    report: Callable[[Progress], None],
+    niceness: int,
+    stall_s: float,
+) -> None:
+    def hear(told: Told) -> None:
+        progress.received = told.get("received", progress.received)
+        progress.inflated = told.get("inflated", progress.inflated)
+        progress.entries = told.get("entries", progress.entries)
+        progress.effort = told.get("effort", progress.effort)
+        progress.remark = told.get("remark", "")
+        if told.get("exceeded"):
+            store.budget.watch_excess(told["exceeded"])
+        report(progress)
+
+    argument = {
+        "root": os.fspath(store.root),
+        "boot": store.boot,
+        "limit": store.budget.limit,
+        "digest": str(layer.digest),
+        "diff_id": str(layer.diff_id),
+        "size": layer.size,
+        "media_type": layer.media_type,
+        "niceness": niceness,
+    }
+    worker = None
+    store.budget.reserve(layer.size)  # what this process only remembers can go; the worker knows nothing of that
+    try:
+        with started(
+            "regfs.images.workers.ingest_main", argument,
+            what=str(layer.digest), has_input=True, stall_s=stall_s, on_told=hear,
+        ) as worker:  # fmt: skip
+            with suppress(BrokenPipeError):  # it has seen enough, and tells why
+                for chunk in chunks:
+                    worker.feed(chunk)
+                    report(progress)
+            worker.verdict()
+    finally:
+        if worker is not None and worker.was_killed:
+            _sweep(store)
+
+
+def _sweep(store: LayerStore) -> None:
+    try:
+        store.sweep()
+    except CacheFailure as failure:
+        log.warning("%s", failure)

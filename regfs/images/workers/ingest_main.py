@@ -1,0 +1,66 @@
+"""The process that passes one big layer: compressed bytes come in, and lines of JSON tell how it goes.
+
+    python -m regfs.images.workers.ingest_main '{"root": …, "boot": …, "limit": …, "digest": …, …}'
+    stdin    the layer's bytes, as the registry gives them
+    stdout   {"received": 1, "inflated": 1, "entries": 1, "effort": 1} now and then; at last that with "done": true,
+             "remark" and "exceeded", or {"error": "BadLayer", "message": "…"}
+
+It knows no registry and no credentials. If its parent dies, its input ends too early, and it leaves nothing behind.
+Started by workers/ingest.py alone; imports little, because it shall start fast.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from regfs.errors import RegfsError
+from regfs.images.workers.own_process import Teller, be_nice
+from regfs.layers.ingest import LayerToPass, Progress, run_pass
+from regfs.model.digest import Digest
+from regfs.store.layer_store import LayerStore
+
+_CHUNK = 1 << 18
+# Three threads hand each other blocks that take a millisecond each; five, Python's default, would be lost at each turn.
+_SWITCH_INTERVAL_S = 0.0005
+
+
+def main(argument: str) -> int:
+    """Pass the layer that *argument* describes; return the exit status."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    told = json.loads(argument)
+    be_nice(told["niceness"])
+    layer = LayerToPass(
+        Digest.parse(told["digest"]), Digest.parse(told["diff_id"]), size=told["size"], media_type=told["media_type"]
+    )
+    store = LayerStore(Path(told["root"]), boot=told["boot"], limit=told["limit"], note=_log_nothing)
+    progress = Progress()
+    teller = Teller(progress.numbers)
+    try:
+        teller.begin()
+        with store.begin_layer(layer.size) as writer:
+            run_pass(_chunks(), layer=layer, sink=writer, progress=progress)
+            store.publish(writer, layer.diff_id)
+            teller.done(remark=progress.remark, exceeded=store.budget.exceeded)
+    except RegfsError as error:
+        teller.failed(error)
+        return 1
+    return 0
+
+
+def _log_nothing(_: str) -> None:
+    """The parent hears of it with the verdict."""
+
+
+def _chunks() -> Iterator[bytes]:
+    while chunk := os.read(0, _CHUNK):
+        yield chunk
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,91 @@
+"""Merging an image, in a process of its own where it is big: a merge keeps an interpreter busy from start to end.
+
+    python -m regfs.images.workers.merge '{"layers": ["….index", …], "destination": "….merged"}'
+    stdout   {"effort": 3} now and then, at last {"done": true} or {"error": "BadLayer", "message": "…"}
+
+Used by merges.py. Thread rule: any thread; a merge belongs to its caller.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from regfs.errors import RegfsError
+from regfs.images.shared_work import STALL_S
+from regfs.images.workers.own_process import Teller
+from regfs.images.workers.worker import started
+from regfs.rootfs.merge import merge_files
+from regfs.store.failures import cache_failure
+from regfs.store.locks import claimed
+
+SMALL_INDEXES = 2 << 20
+"""Indexes below this many bytes, about ten thousand entries, are merged here in a tenth of a second: what a process
+costs."""
+
+
+def merge_layers(
+    layers: Sequence[Path],
+    destination: Path,
+    *,
+    reserve: Callable[[int], None],
+    report: Callable[[int], None] = lambda _: None,
+    stall_s: float = STALL_S,
+) -> None:
+    """Write the merged table of the layer indexes *layers* (base first) to *destination*; *reserve* is the budget's.
+
+    Takes about 8 us an entry. *report* hears, in any thread, of a number that grows while a process works at it, which
+    may stand still for *stall_s* seconds. Raises BadLayer where an unpacker would refuse the image; TooLarge;
+    CacheFailure; WorkStalled.
+    """
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        size = sum(path.stat().st_size for path in layers)
+    except OSError as error:
+        raise cache_failure(destination, error) from error
+    reserve(size)  # it takes about as much as they do
+    if size < SMALL_INDEXES:
+        merge_files(layers, destination)
+        return
+    argument = {"layers": [os.fspath(path) for path in layers], "destination": os.fspath(destination)}
+    worker = None
+    try:
+        with started(
+            "regfs.images.workers.merge", argument,
+            what=f"merging {destination.name}", has_input=False, stall_s=stall_s,
+            on_told=lambda told: report(told.get("effort", 0)),
+        ) as worker:  # fmt: skip
+            worker.verdict()
+    finally:
+        if worker is not None and worker.was_killed:
+            _remove_what_is_left(destination.parent)
+
+
+def _remove_what_is_left(directory: Path) -> None:
+    """Remove the temporary files of merges that were killed; those of living ones are locked."""
+    for path in directory.glob(".*"):
+        with claimed(path) as is_left, suppress(OSError):
+            if is_left:
+                path.unlink()
+
+
+def main(argument: str) -> int:
+    """Merge what *argument* describes; return the exit status."""
+    told = json.loads(argument)
+    teller = Teller()
+    try:
+        teller.begin()
+        merge_files([Path(path) for path in told["layers"]], Path(told["destination"]))
+    except RegfsError as error:
+        teller.failed(error)
+        return 1
+    teller.done()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

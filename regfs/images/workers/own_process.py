@@ -1,0 +1,131 @@
+"""Processes of our own that do heavy work: how many, what they are started with, how nice they are, what they tell.
+
+Used by passes.py, merges.py and worker.py, and by the processes themselves; needs nothing but the error tree. Thread
+rule: any thread.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from regfs import errors
+from regfs.errors import RegfsError
+from regfs.process.threads import start_thread
+
+# Enough to find libraries and to write messages; whatever secrets are in the daemon's environment stay there.
+_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR")
+# glibc would give each block of a megabyte back to the kernel and take a fresh one, page fault by page fault: 3 s of
+# system time for a gigabyte. Other C libraries ignore these.
+_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
+
+_TELL_EVERY_S = 0.2
+_EFFORT_S = 0.25
+
+# Each step of niceness is a fifth less of a core that others want too. Source: sched(7), "The nice value".
+_STEP = 1.25
+_NICEST = 10
+# Each session is a group whose niceness counts among groups. Source: sched(7), "The autogroup feature".
+_AUTOGROUP = Path("/proc/self/autogroup")
+
+MOST_WORKERS = 4
+"""A pass takes up to two cores and tens of megabytes of memory, and few registries send faster than four inflate."""
+# The CPU time that a container may use. Source: Documentation/admin-guide/cgroup-v2.rst, "cpu.max".
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+
+
+def usable_cpus() -> int:
+    """Return how many CPUs this process may use: by its affinity, and by the quota of its cgroup (version 2)."""
+    cpus = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError, StopIteration):
+        own = next(line for line in _OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))
+        within = Path(own.removeprefix("0::/"))
+        for group in (within, *within.parents):
+            cpus = min(cpus, _quota(_CGROUPS / group / "cpu.max", cpus))
+    return cpus
+
+
+def _quota(path: Path, cpus: int) -> int:
+    """Return how many CPUs the file allows, *cpus* where there is none or no limit is set."""
+    try:
+        quota, period = path.read_text().split()
+    except OSError:
+        return cpus
+    return cpus if quota == "max" else max(1, math.ceil(int(quota) / int(period)))
+
+
+def workers() -> int:
+    """Return how many passes may run at once. Never one alone: while one waits for its registry, another works."""
+    return min(MOST_WORKERS, max(2, usable_cpus()))
+
+
+def beside_the_first(sizes: Sequence[int]) -> int:
+    """Return how nice passes of layers of *sizes* bytes shall be to that of the first, the biggest.
+
+    It cannot use all cores by itself. With equal shares it would be alone in the end, and a core would be idle: so the
+    others take as much less as they are smaller, all of them together, and it ends when they do.
+    """
+    others = sum(sizes[1:])
+    return 0 if not others else min(_NICEST, max(0, round(math.log(sizes[0] / others, _STEP))))
+
+
+def be_nice(niceness: int) -> None:
+    """Let this process, which leads a session of its own, take less of the cores where others want them."""
+    if niceness:
+        # Not allowed here, no such feature, or somebody else has changed one a moment ago: then the shares are equal.
+        with suppress(OSError):
+            os.nice(niceness)
+            _AUTOGROUP.write_text(str(niceness))
+
+
+class Teller:
+    """Tells the parent process, by lines of JSON on stdout, how its worker goes; worker.py reads them.
+
+    *numbers* are what the work counts. CPU time is told beside them, in steps that the telling alone takes very long to
+    reach: a worker that stands still must not seem to move.
+    """
+
+    def __init__(self, numbers: Callable[[], Mapping[str, int]] = dict) -> None:
+        self._numbers = numbers
+
+    def begin(self) -> None:
+        """Tell the numbers now and then, from now on. Raises OutOfThreads."""
+        start_thread(self._tell_now_and_then, name="teller")
+
+    def done(self, **words: str) -> None:
+        """Tell that all is done, and what there is to be said about it."""
+        _tell(**self._numbers(), **words, done=True)
+
+    def failed(self, error: RegfsError) -> None:
+        """Tell why it could not be done."""
+        _tell(error=type(error).__name__, message=str(error))
+
+    def _tell_now_and_then(self) -> None:
+        while True:
+            time.sleep(_TELL_EVERY_S)
+            _tell(**self._numbers(), effort=int(time.process_time() / _EFFORT_S))
+
+
+def _tell(**words: object) -> None:
+    os.write(1, json.dumps(words).encode() + b"\n")
+
+
+def error_of(told: Mapping[str, str]) -> RegfsError:
+    """Return the error that a process told of: its class of the error tree, by name, and its message."""
+    kind: type[RegfsError] = getattr(errors, told["error"])
+    return kind(told["message"])
+
+
+def process_environment() -> dict[str, str]:
+    """Return what a process of ours needs to find its modules, and nothing of the user's."""
+    environment = _ALLOCATOR | {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    environment["PYTHONSAFEPATH"] = "1"  # or -m would import what lies in the working directory before all else
+    return environment

@@ -1,0 +1,218 @@
+"""A worker: a process of ours that does one piece of heavy work, tells how it goes, and is ended where it stands still.
+
+    stdin    what it works on, where that comes from here
+    stdout   lines of JSON (own_process.py): {"effort": 3, "received": 1, …} now and then; at last {"done": true, …}, or
+             {"error": "BadLayer", "message": "…"}
+
+Bytes, entries and CPU time are progress. A worker without any for *stall_s* seconds, while it has something to do, is
+killed: it may be stopped, or its disk hangs. One that does not even end then (it sleeps in the kernel) is left behind,
+and some of these are the most that there may be.
+
+Used by workers/ingest.py and workers/merge.py. Thread rule: a worker belongs to the thread that started it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from regfs.errors import CacheFailure, OutOfThreads, WorkStalled
+from regfs.images.workers.own_process import error_of, process_environment
+from regfs.images.workers.running import running
+from regfs.process.threads import no_process, start_thread
+
+log = logging.getLogger(__name__)
+
+Told = Mapping[str, Any]
+
+_LOOK_S = 1.0
+_END_S = 10.0
+_KILL_S = 5.0
+_MOST_LEFT_BEHIND = 8
+_READ = 1 << 16
+_PIPE_SIZE = 1 << 20
+
+_lock = threading.Lock()
+_left_behind: list[subprocess.Popen[bytes]] = []
+
+
+class Worker:
+    """A worker that runs. *what* it works on is for messages; made by started()."""
+
+    def __init__(self, process: subprocess.Popen[bytes], what: str, *, stall_s: float, on_told: Callable[[Told], None]):
+        self._process = process
+        self._what = what
+        self._stall_s = stall_s
+        self._on_told = on_told
+        self._last: Told | None = None
+        self._moved_s = time.monotonic()
+        self._busy_since_s: float | None = None if process.stdin is not None else self._moved_s
+        self._is_stalled = False
+        self._writable = select.poll()
+        if process.stdin is not None:
+            self._stdin_fd = process.stdin.fileno()
+            os.set_blocking(self._stdin_fd, False)
+            with suppress(OSError):  # the user has many pipes; it only saves switches
+                fcntl.fcntl(self._stdin_fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+            self._writable.register(self._stdin_fd, select.POLLOUT)
+        self._thread = start_thread(self._read, name="worker's reader")
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether it could not clean up by itself, once it was ended."""
+        return self._process.returncode is None or self._process.returncode < 0
+
+    def feed(self, chunk: bytes) -> None:
+        """Write *chunk* to its input. Raises BrokenPipeError where it has ended; verdict() tells why."""
+        self._busy_since_s = time.monotonic()
+        view = memoryview(chunk)
+        while view:
+            try:
+                view = view[os.write(self._stdin_fd, view) :]
+            except BlockingIOError:
+                self._writable.poll(_LOOK_S * 1000)
+                if self._is_stalled:  # and perhaps asleep in the kernel, its end of the pipe still open
+                    raise BrokenPipeError from None
+        self._busy_since_s = None  # it may wait for the next one, which is no fault of its own
+
+    def verdict(self) -> Told:
+        """End its input, wait for what came of it and return its last words; raise the error that they are."""
+        self._busy_since_s = time.monotonic()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._thread.join()
+        last: Told = self._last or {}
+        if last.get("done"):
+            return last
+        if "error" in last:
+            raise error_of(last)
+        if self._is_stalled:
+            raise WorkStalled(f"{self._what}: its worker made no progress for {self._stall_s:g} s and was ended")
+        code = self._process.wait()
+        if code < 0:
+            raise CacheFailure(f"{self._what}: its worker was killed (signal {-code})")
+        assert self._process.stderr is not None
+        complaint = self._process.stderr.read().decode(errors="replace").strip()
+        raise RuntimeError(f"{self._what}: its worker failed: {complaint[-2000:]}")
+
+    def end(self) -> None:
+        """See to it that it ends, by force where it does not."""
+        process = self._process
+        if process.stdin is not None:
+            process.stdin.close()
+        if not _ends(process, 0.0 if self._is_stalled else _END_S):
+            process.kill()
+            if not _ends(process, _KILL_S):
+                log.error("%s: process %d does not end: the disk of the cache hangs", self._what, process.pid)
+                with _lock:
+                    _left_behind.append(process)
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        fd = self._process.stdout.fileno()
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        rest = b""
+        look_s = min(_LOOK_S, self._stall_s / 4)
+        while not self._is_stalled:
+            if not poll.poll(look_s * 1000):
+                self._end_if_stalled()
+                continue
+            read = os.read(fd, _READ)
+            if not read:
+                return
+            *lines, rest = (rest + read).split(b"\n")
+            for line in lines:
+                self._take(json.loads(line))
+            if self._is_over:
+                return  # no thread needs to wait for the end of the process
+            self._end_if_stalled()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._last is not None and (bool(self._last.get("done")) or "error" in self._last)
+
+    def _take(self, told: Told) -> None:
+        if self._is_over:
+            return  # the thread that tells now and then was a moment late
+        if told != self._last:
+            self._last = told
+            self._moved_s = time.monotonic()
+            self._on_told(told)
+
+    def _end_if_stalled(self) -> None:
+        busy_since_s = self._busy_since_s
+        if busy_since_s is None or time.monotonic() - max(busy_since_s, self._moved_s) <= self._stall_s:
+            return
+        log.warning("%s: its worker, process %d, stands still and is ended", self._what, self._process.pid)
+        self._is_stalled = True
+        self._process.kill()
+
+
+@contextmanager
+def started(
+    module: str,
+    argument: Mapping[str, object],
+    *,
+    what: str,
+    has_input: bool,
+    stall_s: float,
+    on_told: Callable[[Told], None],
+) -> Iterator[Worker]:
+    """Run the worker `python -m module argument`; at the end of the block it is gone.
+
+    *on_told* hears each line that is another than the last, in a thread of the worker's. Raises CacheFailure where it
+    cannot be started, WorkStalled where earlier ones hang in the kernel.
+    """
+    _reap()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, json.dumps(argument)],
+            stdin=subprocess.PIPE if has_input else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            bufsize=0, env=process_environment(),
+            start_new_session=True,  # Ctrl-C is for us; our end of the pipe tells the process
+        )  # fmt: skip
+    except OSError as error:
+        shortage = no_process(error, what)
+        raise shortage or CacheFailure(f"{what}: no process could be started: {error.strerror}") from error
+    try:
+        worker = Worker(process, what, stall_s=stall_s, on_told=on_told)
+    except OutOfThreads:
+        process.kill()
+        process.communicate()
+        raise
+    try:
+        with running(process):
+            yield worker
+    finally:
+        worker.end()
+
+
+def _reap() -> None:
+    """Collect what has ended of the processes that were left behind. Raises WorkStalled where many have not."""
+    with _lock:
+        _left_behind[:] = [process for process in _left_behind if process.poll() is None]
+        count = len(_left_behind)
+    if count >= _MOST_LEFT_BEHIND:
+        raise WorkStalled(f"{count} workers that were ended hang in the kernel: the disk of the cache does not answer")
+
+
+def _ends(process: subprocess.Popen[bytes], within_s: float) -> bool:
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The driver on /dev/fuse: regfs's own session with the kernel, without libfuse."""

@@ -1,0 +1,144 @@
+"""Directory answers: a listing, cut into what the kernel's buffer holds. Used by kernel/requests.py.
+
+The offset of an entry is its position: 1 after `.`, 2 after `..`, 3 after the first of the listing, so that seekdir,
+telldir and a server that takes over work without any memory. One object per open directory; any thread may read, and
+one may make the next part ready (prefetch.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from regfs.mount.kernel import abi
+
+if TYPE_CHECKING:
+    from regfs.tree.listings import Listing
+    from regfs.tree.tree import Tree
+
+_DOTS = 2
+_DIRENT_SIZE = 24
+_PLUS_SIZE = 152
+_LENGTH_AT = 144
+# What one name takes on average, padded: asks the listing for about as many entries as will fit, not for all it has.
+_USUAL_NAME = 16
+
+
+class Part(NamedTuple):
+    """The answer to a READDIRPLUS from *offset* of *size* bytes; it ends *behind*, and has these directories in it."""
+
+    offset: int
+    size: int
+    answer: bytes
+    behind: int
+    directories: list[int]
+
+
+def looked_up(answer: bytes) -> Iterator[int]:
+    """Yield the nodes of the entries in an answer to READDIRPLUS: each counts as one look-up."""
+    at = 0
+    while at < len(answer):
+        (node,), (length,) = abi.NODE.unpack_from(answer, at), abi.NAME_LENGTH.unpack_from(answer, at + _LENGTH_AT)
+        if node:
+            yield node
+        at += _PLUS_SIZE + length + len(abi.NAME_PADDING[length & 7])
+
+
+class OpenDirectory:
+    """One open directory: its listing and the two entries that every directory has."""
+
+    __slots__ = ("_last", "_listing", "_node", "_ready", "_tree")
+
+    def __init__(self, tree: Tree, node: int, listing: Listing, ready: Part | None = None) -> None:
+        """*ready* is the first part, if that was made before."""
+        self._tree = tree
+        self._node = node
+        self._listing = listing
+        self._ready = ready
+        self._last: Part | None = None
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return the entries from position *offset* on that fit into *size* bytes, for READDIR; none at the end.
+
+        Raises what the listing raises.
+        """
+        answer = self._dots(offset, size, plus=False)
+        left = size - sum(map(len, answer))
+        start = max(0, offset - _DOTS)
+        pack = abi.DIRENT.pack
+        paddings = abi.NAME_PADDING
+        position = start + _DOTS
+        for name, _, attributes, _ in self._listing.entries(start, max(1, left // (_DIRENT_SIZE + _USUAL_NAME))):
+            position += 1
+            length = len(name)
+            entry = pack(attributes[:8], position, length, attributes[abi.TYPE_AT] >> 4) + name + paddings[length & 7]
+            left -= len(entry)
+            if left < 0:
+                break
+            answer.append(entry)
+        return b"".join(answer)
+
+    def read_plus(self, offset: int, size: int) -> Part:
+        """Return the entries as `read` does, each with its node, attributes and validity, as READDIRPLUS wants them.
+
+        An entry of node 0 is one that must be looked up first: the kernel takes its name and type alone. Each other
+        one counts as a look-up.
+        """
+        part, self._ready = self._ready, None
+        if part is None or part[:2] != (offset, size):
+            part = self.part(offset, size)
+        self._last = part
+        return part
+
+    def make_ready(self) -> None:
+        """Make the part that `read_plus` will probably be asked for next. Raises what the listing raises."""
+        last, self._last = self._last, None
+        if last is not None and last.answer:
+            self._ready = self.part(last.behind, last.size)
+
+    def part(self, offset: int, size: int) -> Part:
+        """Return what READDIRPLUS is answered. Raises what the listing raises."""
+        answer = self._dots(offset, size, plus=True)
+        directories: list[int] = []
+        left = size - sum(map(len, answer))
+        start = max(0, offset - _DOTS)
+        pack = abi.PLUS_HEAD.pack
+        paddings = abi.NAME_PADDING
+        known_s, (whole, nanoseconds) = float("inf"), abi.FOR_EVER
+        position = start + _DOTS
+        for name, node, attributes, valid_s in self._listing.entries(start, max(1, left // (_PLUS_SIZE + _USUAL_NAME))):
+            position += 1
+            length = len(name)
+            padding = paddings[length & 7]
+            left -= _PLUS_SIZE + length + len(padding)
+            if left < 0:
+                position -= 1
+                break
+            if valid_s and not node:
+                _, node, attributes, valid_s = self._listing.at_once(position - _DOTS - 1)
+            if valid_s != known_s:
+                known_s, (whole, nanoseconds) = valid_s, abi.valid_for(valid_s)
+            entry = (
+                pack(
+                    node, 0, whole, whole, nanoseconds, nanoseconds, attributes,
+                    attributes, position, length, attributes[abi.TYPE_AT] >> 4,
+                ) + name + padding
+            )  # fmt: skip
+            answer.append(entry)
+            if attributes[abi.TYPE_AT] >> 4 == abi.DT_DIRECTORY:
+                directories.append(node)
+        return Part(offset, size, b"".join(answer), position, directories)
+
+    def _dots(self, offset: int, size: int, *, plus: bool) -> list[bytes]:
+        """Return `.` and `..` where *offset* is before them; the kernel makes no nodes of them, so node 0 is right."""
+        if offset >= _DOTS:
+            return []
+        own = self._tree.attributes(self._node).attributes
+        above = self._tree.attributes(self._tree.parent(self._node)).attributes
+        entries = []
+        for position, name, attributes in ((1, b".", own), (2, b"..", above)):
+            if position > offset:
+                head = bytes(_PLUS_SIZE - _DIRENT_SIZE) if plus else b""
+                dirent = abi.DIRENT.pack(attributes, position, len(name), abi.DT_DIRECTORY)
+                entries.append(head + dirent + name + abi.NAME_PADDING[len(name)])
+        return entries if sum(map(len, entries)) <= size else entries[:1]

@@ -1,0 +1,118 @@
+"""The loop that every request of the kernel goes through: read, have it answered, look for the next.
+
+    a request is there          it is answered, or handed over to who may wait (kernel/session.py)
+    ... that closes something   its answer is postponed: the kernel lets nobody wait for it, but the next request would
+    none is there               what was postponed; then what may be asked next is made ready; then sleep (busy_poll.py)
+
+Used by kernel/session.py. One thread, the one that reads requests.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections import deque
+from collections.abc import Callable
+
+from regfs.mount.busy_poll import BusyPoll
+from regfs.mount.kernel import abi
+from regfs.mount.kernel.abi import Opcode
+
+log = logging.getLogger(__name__)
+
+Answer = Callable[[int, int, int, bytes], None]
+"""Called with opcode, unique, node and body."""
+_Request = tuple[int, int, int, bytes]
+
+# Requests are small, for nothing is ever written; a longer buffer lets one BATCH_FORGET name more nodes.
+_BUFFER_SIZE = 64 * 1024
+_TRY_AGAIN = (errno.EINTR, errno.ENOENT, errno.EAGAIN)
+# Each open and close would cost the next open a quarter of its time. Not without bound: what is closed late keeps
+# descriptors, and memory in the kernel.
+_CLOSING = (int(Opcode.RELEASE), int(Opcode.RELEASEDIR))
+_MOST_POSTPONED = 32
+
+
+class RequestLoop:
+    """Reads the requests of the connection *descriptor*.
+
+    *answer* answers one. *go_ahead* makes something ready that may be asked next, and tells whether there was
+    something. What either raises goes to *bug*, with the opcode (0 for *go_ahead*) and the node, and ends nothing.
+    """
+
+    def __init__(
+        self, descriptor: int, *, answer: Answer, go_ahead: Callable[[], bool], bug: Callable[[int, int], None]
+    ) -> None:
+        self._descriptor = descriptor
+        self._answer = answer
+        self._go_ahead = go_ahead
+        self._bug = bug
+        self._postponed: deque[_Request] = deque()
+        self.doing: _Request | object | None = None
+        """The request that is being answered, or a mark of its own for each piece of other work; None in between."""
+        self.has_successor = False
+        """Whether another thread reads by now: then run() returns once it has done what it is at."""
+
+    def another(self) -> RequestLoop:
+        """Return a loop that may take the place of this one: run() it in another thread, and set `has_successor`."""
+        return RequestLoop(self._descriptor, answer=self._answer, go_ahead=self._go_ahead, bug=self._bug)
+
+    def run(self) -> bool:
+        """Read and have answered. Return True when the connection has ended, False when a successor reads from it."""
+        buffer = bytearray(_BUFFER_SIZE)
+        buffers, view = [buffer], memoryview(buffer)
+        unpack, readv, descriptor, postponed = abi.IN_HEADER.unpack_from, os.readv, self._descriptor, self._postponed
+        lookout = BusyPoll(descriptor)
+        is_asked, found = lookout.is_asked, lookout.found
+        while not self.has_successor:
+            if not is_asked():
+                if not self._use_idleness():
+                    lookout.wait()
+                continue
+            try:
+                size = readv(descriptor, buffers)
+            except OSError as error:
+                if error.errno in _TRY_AGAIN:
+                    continue
+                if error.errno not in abi.GONE:
+                    log.exception("the connection cannot be read")
+                break
+            if size == 0:
+                break
+            found()
+            if size < abi.IN_HEADER.size:
+                log.error("a request of %d bytes", size)
+                continue
+            _, opcode, unique, node, _, _, _, _, _ = unpack(buffer)
+            request = opcode, unique, node, bytes(view[40:size])
+            if opcode in _CLOSING and len(postponed) < _MOST_POSTPONED:
+                postponed.append(request)
+            else:
+                self._have_answered(request)
+        lookout.close()
+        while self._postponed:
+            self._have_answered(self._postponed.popleft())
+        return not self.has_successor
+
+    def _use_idleness(self) -> bool:
+        """Do one thing that nobody waits for; tell whether there was one."""
+        if self._postponed:
+            self._have_answered(self._postponed.popleft())
+            return True
+        self.doing = object()
+        try:
+            return self._go_ahead()
+        except Exception:  # a guess that goes wrong may not end the service of what is asked
+            self._bug(0, 0)
+            return True
+        finally:
+            self.doing = None
+
+    def _have_answered(self, request: _Request) -> None:
+        self.doing = request
+        try:
+            self._answer(*request)
+        except Exception:  # nothing that one request does may end the service of all others
+            self._bug(request[0], request[2])
+        self.doing = None

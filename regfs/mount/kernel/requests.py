@@ -1,0 +1,325 @@
+"""What each request of the kernel means for the tree: opcode -> method. Knows no descriptor of the connection.
+
+A method takes (node, body) and returns the body of the answer, or None where the kernel waits for none. It raises
+RegfsError where the tree does, Refused where the protocol wants an errno that is nobody's failure, and struct.error
+where the request is malformed; kernel/session.py turns all of these into answers. What the tree has not on disk or in
+memory raises WouldBlock when the thread has no deadline, before anything is opened or counted, so that the same request
+can be asked again with deadline. Thread rule: any thread may call anything.
+
+What is answered ENOSYS, and why: FLUSH, FSYNC, LSEEK, POLL, GETLK …: the kernel then does the right thing for a
+read-only file by itself and never asks again; STATX: it asks GETATTR instead, and all that STATX has more is a birth
+time, which images have not. OPENDIR is answered although kernels can do without: that would save a third of a walk's
+questions, but a program that opens a rootfs to archive it, a moment after it was listed, must get its real attributes,
+and C libraries take an error that comes as late as READDIR for the end of the directory (ENOENT).
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import stat
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from regfs.errors import NoSuchXattr, NotFound
+from regfs.model.node_id import is_entry
+from regfs.model.whiteout import is_too_long
+from regfs.mount.handles import Handles
+from regfs.mount.kernel import abi
+from regfs.mount.kernel.abi import Opcode
+from regfs.mount.kernel.directory import OpenDirectory, looked_up
+from regfs.mount.kernel.page_cache import PageCachedFile
+from regfs.mount.kernel.passthrough import CACHED, OpenNodes
+from regfs.mount.kernel.prefetch import Prefetcher
+from regfs.waiting.deadline import current
+
+if TYPE_CHECKING:
+    from regfs.tree.tree import OpenFile, Tree
+
+Method = Callable[[int, bytes], bytes | None]
+
+_NAME_MAX = 255
+_EXECUTE = 1
+_WRITE = 2
+_XATTR_NAME_AT = 8
+_DONE = b""
+# Most files that lie in packs are smaller than this. More would make an open cost what a read costs.
+_STORED_AT_ONCE = 64 * 1024
+_MOST_STORED = 1 << 16
+_NO_SUCH_NAME_FOR_EVER = abi.pack_entry(0, b"", math.inf)
+
+
+class Refused(Exception):
+    """The protocol's answer is an errno, and nothing went wrong."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(os.strerror(number))
+        self.errno = number
+
+
+class Notices(Protocol):
+    """What may be told to the kernel unasked."""
+
+    def store(self, node: int, offset: int, content: bytes) -> bool:
+        """Put *content* into the page cache at once; only while no READ of *node* can be under way.
+
+        Return whether the kernel took it.
+        """
+
+    def invalidate_attributes(self, node: int) -> None:
+        """Let the kernel forget the attributes of *node*, before this returns."""
+
+
+class Requests:
+    """Answers requests from *tree*; *notices* goes to the kernel of the same connection."""
+
+    def __init__(self, tree: Tree, notices: Notices) -> None:
+        self._tree = tree
+        self._lookup = tree.lookup
+        self._notices = notices
+        # Whose first bytes the kernel has been given, and whether these were all.
+        self._stored: dict[int, bool] = {}
+        self._files: Handles[OpenFile] = Handles()
+        self._directories: Handles[OpenDirectory] = Handles()
+        self.open_nodes = OpenNodes()
+        self.ahead = Prefetcher(tree, self._make_ready)
+        self.methods: Mapping[int, Method] = {
+            Opcode.LOOKUP: self.lookup,
+            Opcode.FORGET: self.forget,
+            Opcode.BATCH_FORGET: self.batch_forget,
+            Opcode.GETATTR: self.attributes,
+            Opcode.READLINK: self.read_link,
+            Opcode.OPEN: self.open,
+            Opcode.READ: self.read,
+            Opcode.RELEASE: self.release,
+            Opcode.OPENDIR: self.open_directory,
+            Opcode.READDIR: self.read_directory,
+            Opcode.READDIRPLUS: self.read_directory_plus,
+            Opcode.RELEASEDIR: self.release_directory,
+            Opcode.GETXATTR: self.xattr,
+            Opcode.LISTXATTR: self.xattr_names,
+            Opcode.STATFS: self.usage,
+            Opcode.ACCESS: self.access,
+            **dict.fromkeys(abi.WRITING, self.write),
+        }
+
+    def lookup(self, node: int, body: bytes) -> bytes:
+        """LOOKUP: name, zero byte. A missing name is cached, for ever, only where nothing can ever appear."""
+        try:
+            found, attributes, valid_s = self._lookup(node, _name(body))
+        except NotFound:
+            if is_entry(node):
+                return _NO_SUCH_NAME_FOR_EVER
+            raise
+        return abi.pack_entry(found, attributes, valid_s)
+
+    def forget(self, node: int, body: bytes) -> None:
+        """FORGET: u64 count."""
+        self._tree.forget(node, abi.FORGET_IN.unpack_from(body)[0])
+        self.ahead.clear()
+
+    def batch_forget(self, _node: int, body: bytes) -> None:
+        """BATCH_FORGET: u32 number, u32 zero, (u64 node, u64 count) that often."""
+        number, _ = abi.BATCH_FORGET_IN.unpack_from(body)
+        for node, count in abi.FORGET_ONE.iter_unpack(body[8 : 8 + 16 * number]):
+            self._tree.forget(node, count)
+        self.ahead.clear()
+
+    def attributes(self, node: int, _body: bytes) -> bytes:
+        """GETATTR."""
+        _, attributes, valid_s = self._tree.attributes(node)
+        return abi.pack_attributes(attributes, valid_s)
+
+    def read_link(self, node: int, _body: bytes) -> bytes:
+        """READLINK."""
+        return self._tree.read_link(node)
+
+    def open(self, node: int, body: bytes) -> bytes:
+        """OPEN: u32 flags, u32 more flags.
+
+        The kernel reads the file itself where it can (passthrough). Otherwise the first bytes of a small file are put
+        into its page cache before it hears that the file is open, so that it need not ask for them; and one that it
+        has whole is open without the tree.
+        """
+        flags, _ = abi.OPEN_IN.unpack_from(body)
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            raise Refused(errno.EROFS)
+        self._follow(node)
+        file = PageCachedFile(self._tree, node) if self._stored.get(node) else self._tree.open(node)
+        if not file.keep_cache:
+            return abi.OPEN_OUT.pack(self._files.add(file), abi.FOPEN_NOFLUSH | abi.FOPEN_DIRECT_IO, 0)
+        backing_id, alone = self.open_nodes.opened(node, file.backing_fd)
+        handle = self._files.add(file)
+        if backing_id != CACHED:
+            return abi.OPEN_OUT.pack(handle, abi.FOPEN_NOFLUSH | abi.FOPEN_PASSTHROUGH, backing_id)
+        if alone and node not in self._stored:
+            self._store_at_once(node, file)
+        return abi.OPEN_OUT.pack(handle, abi.FOPEN_NOFLUSH | abi.FOPEN_KEEP_CACHE, 0)
+
+    def read(self, _node: int, body: bytes) -> bytes:
+        """READ: u64 handle, u64 offset, u32 size, more that is of no use here."""
+        handle, offset, size = abi.READ_IN.unpack_from(body)
+        return self._files.get(handle).read_at(offset, size)
+
+    def release(self, node: int, body: bytes) -> bytes:
+        """RELEASE: u64 handle, more that is of no use here."""
+        file = self._files.take(abi.RELEASE_IN.unpack_from(body)[0])
+        if file.keep_cache:
+            self.open_nodes.released(node)
+        file.close()
+        return _DONE
+
+    def open_directory(self, node: int, _body: bytes) -> bytes:
+        """OPENDIR. Below a digest the kernel keeps the listing for ever."""
+        self._enter(node)
+        flags, ready = 0, None
+        if is_entry(node):
+            flags = abi.FOPEN_CACHE_DIR | abi.FOPEN_KEEP_CACHE
+            if not current().may_wait:
+                ready = self.ahead.entered(node)
+        directory = OpenDirectory(self._tree, node, self._tree.listing(node), ready)
+        return abi.OPEN_OUT.pack(self._directories.add(directory), flags, 0)
+
+    def read_directory(self, _node: int, body: bytes) -> bytes:
+        """READDIR: u64 handle, u64 offset, u32 size, …"""
+        handle, offset, size = abi.READ_IN.unpack_from(body)
+        return self._directories.get(handle).read(offset, size)
+
+    def read_directory_plus(self, node: int, body: bytes) -> bytes:
+        """READDIRPLUS: as READDIR."""
+        handle, offset, size = abi.READ_IN.unpack_from(body)
+        directory = self._directories.get(handle)
+        part = directory.read_plus(offset, size)
+        if is_entry(node) and not current().may_wait:
+            self.ahead.listed(directory, part)
+        return part.answer
+
+    def release_directory(self, _node: int, body: bytes) -> bytes:
+        """RELEASEDIR: as RELEASE."""
+        directory = self._directories.take(abi.RELEASE_IN.unpack_from(body)[0])
+        if not current().may_wait:
+            self.ahead.closed(directory)
+        return _DONE
+
+    def xattr(self, node: int, body: bytes) -> bytes:
+        """GETXATTR: u32 size, u32 zero, name, zero byte. Size 0 asks how long the value is."""
+        size, _ = abi.XATTR_IN.unpack_from(body)
+        name = _name(body[_XATTR_NAME_AT:])
+        value = self._tree.xattrs(node).get(name)
+        if value is None:
+            raise NoSuchXattr(os.fsdecode(name))
+        return _sized(value, size)
+
+    def xattr_names(self, node: int, body: bytes) -> bytes:
+        """LISTXATTR: u32 size, u32 zero."""
+        size, _ = abi.XATTR_IN.unpack_from(body)
+        return _sized(b"".join(name + b"\0" for name in self._tree.xattrs(node)), size)
+
+    def usage(self, _node: int, _body: bytes) -> bytes:
+        """STATFS: what the cache may hold and still has, in pages; files likewise."""
+        usage = self._tree.usage()
+        page = abi.PAGE_SIZE
+        free, available = usage.free_bytes // page, usage.available_bytes // page
+        return abi.STATFS_OUT.pack(
+            usage.total_bytes // page, free, available, usage.total_files, usage.free_files, page, 255, page, 0
+        )
+
+    def access(self, node: int, body: bytes) -> bytes:
+        """ACCESS: u32 mask, u32 zero. Comes where the kernel does not check modes: the owner may read everything.
+
+        access(2) with X_OK must still tell programs from other files, or `test -x` and $PATH searches find anything.
+        """
+        mask, _ = abi.ACCESS_IN.unpack_from(body)
+        if mask & _WRITE:
+            raise Refused(errno.EROFS)
+        if mask & _EXECUTE:
+            self._enter(node)  # chdir and chroot come here
+            mode = int.from_bytes(self._tree.attributes(node).attributes[60:64], "little")
+            if not stat.S_ISDIR(mode) and not mode & 0o111:
+                raise Refused(errno.EACCES)
+        return _DONE
+
+    def write(self, _node: int, _body: bytes) -> bytes:
+        """Whatever would change something."""
+        raise Refused(errno.EROFS)
+
+    def undo(self, opcode: int, node: int, answer: bytes) -> None:
+        """Take back what *answer* gave out, because the kernel did not take it: the request was interrupted."""
+        if opcode == Opcode.OPEN:
+            self.release(node, answer)
+        elif opcode == Opcode.OPENDIR:
+            self.release_directory(node, answer)
+        elif opcode == Opcode.LOOKUP:
+            found = abi.ENTRY_HEAD.unpack_from(answer)[0]
+            if found:
+                self._tree.forget(found, 1)
+        elif opcode == Opcode.READDIRPLUS:
+            for found in looked_up(answer):
+                self._tree.forget(found, 1)
+
+    def close(self) -> None:
+        """Close what is still open; after the last request."""
+        for file in self._files.take_all():
+            file.close()
+        self._directories.take_all()
+
+    def _enter(self, node: int) -> None:
+        """Let the kernel forget what a listing told of the directory *node* before its table was there."""
+        if self._tree.enter(node):
+            self._notices.invalidate_attributes(node)
+
+    def _follow(self, node: int) -> None:
+        """Guess what is opened after *node*; if *node* itself was guessed a moment ago, it is read already."""
+        if is_entry(node) and not current().may_wait:
+            content = self.ahead.opened(node, is_known=node in self._stored)
+            if content is not None:
+                self._make_ready(node, content)
+
+    def _make_ready(self, node: int, content: bytes) -> bool:
+        """Put all bytes of the file *node* into the page cache before it is opened; tell whether the kernel has them.
+
+        It has not where nobody has looked the file up yet.
+        """
+        if node not in self._stored:
+            self.open_nodes.while_open(node, 0, lambda: self._store(node, content))
+        return node in self._stored
+
+    def _store_at_once(self, node: int, file: OpenFile) -> None:
+        """Put the first bytes of *file* into the page cache, if they are here and nobody else has the node open.
+
+        The kernel locks the pages for it. With a READ of the same node under way, those would be locked until that
+        READ is answered, by this very thread: hence only before the answer to the first open of a node, when no READ
+        can be. Not from the pool either: a wait for the network is longer than what this saves.
+        """
+        if current().may_wait:
+            return
+        try:
+            content = file.read_at(0, _STORED_AT_ONCE)
+        except Exception:  # WouldBlock, or whatever the READ that comes now meets too, which is where it is told
+            return
+        self.open_nodes.while_open(node, 1, lambda: self._store(node, content))
+
+    def _store(self, node: int, content: bytes) -> None:
+        if content and not self._notices.store(node, 0, content):
+            return
+        if len(self._stored) >= _MOST_STORED:
+            self._stored.clear()
+        self._stored[node] = len(content) < _STORED_AT_ONCE and is_entry(node)
+
+
+def _name(body: bytes) -> bytes:
+    """Return the name before the zero byte that *body* ends with."""
+    if not 2 <= len(body) <= _NAME_MAX + 1 or body[-1]:
+        if body[2:] and not body[-1] and not is_too_long(body[:-1]):
+            return body[:-1]
+        raise Refused(errno.ENAMETOOLONG if len(body) > 2 else errno.EIO)
+    return body[:-1]
+
+
+def _sized(value: bytes, size: int) -> bytes:
+    if size == 0:
+        return abi.XATTR_OUT.pack(len(value), 0)
+    if len(value) > size:
+        raise Refused(errno.ERANGE)
+    return value

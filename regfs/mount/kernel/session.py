@@ -1,0 +1,322 @@
+"""regfs's own session on /dev/fuse: mount, negotiate, read requests, answer them, notify. No libfuse.
+
+One thread reads and answers. It asks the tree with no deadline at all, so that it never waits for the network: what
+memory or disk can tell goes back at once. A request that would have to wait raises WouldBlock and is asked again in a
+thread of the pool, with a deadline, and registered so that INTERRUPT finds it; hundreds of readers that wait for a dead
+registry cost the others nothing.
+
+    serve()            in the caller's thread: starts the threads below, waits for the end. Signals are handled there
+    regfs-requests     reads (kernel/loop.py), answers inline, hands over; another takes its place if the cache's disk
+                       hangs below it (loop_watch.py)
+    regfs-waiting      any number, only while requests wait (waiting_requests.py)
+    regfs-notices      tells the kernel what it must forget (notifications.py)
+
+An answer that the kernel does not take (or that came too late) is undone.
+
+One process with one reading thread is what wins. Four clients that look 50,000 names up, two busy cores, best of
+three: 21 us a look-up; with a second thread on a cloned descriptor (FUSE_DEV_IOC_CLONE) 26 us, for the threads pass
+Python's lock to and fro; with a second process 26 us, for the clients need the other core. On more cores a process may
+pay, but then what is open would have to be known to all of them.
+
+Daemons call `mount`, fork if they want to, then `serve`; nothing is started before. Source: the kernel's
+Documentation/filesystems/fuse/, and include/uapi/linux/fuse.h for the bytes (abi.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import struct
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from regfs.errors import Interrupted, MountFailure, OutOfThreads, RegfsError, WouldBlock
+from regfs.mount import mountpoint as mountpoints
+from regfs.mount.errnos import errno_of, is_failure
+from regfs.mount.kernel import abi
+from regfs.mount.kernel.abi import Opcode
+from regfs.mount.kernel.loop import RequestLoop
+from regfs.mount.kernel.loop_watch import LoopWatch
+from regfs.mount.kernel.mount import MountOptions, mount
+from regfs.mount.kernel.negotiation import READ_AHEAD, agree
+from regfs.mount.kernel.notifications import KernelNotices
+from regfs.mount.kernel.requests import Refused, Requests
+from regfs.mount.kernel.waiting_requests import WaitingRequests
+from regfs.process.threads import start_thread
+from regfs.telemetry.stats import Stats
+from regfs.waiting.deadline import NON_BLOCKING, under
+
+if TYPE_CHECKING:
+    from regfs.tree.tree import Tree
+
+log = logging.getLogger(__name__)
+
+ErrorCallback = Callable[[str, RegfsError], None]
+
+_END_GRACE_S = 5.0
+# How long another thread may keep Python's lock when a request has come. With the usual 5 ms and one busy thread beside
+# it a look-up takes 180 us, with this 80 us (40 us with no other thread, all on two busy cores).
+_SWITCH_INTERVAL_S = 0.0001
+_ANSWERED_BY_NOTHING = (Opcode.FORGET, Opcode.BATCH_FORGET)
+_ALREADY_INTERRUPTED = (errno.ENOENT, *abi.GONE)
+
+
+def log_failure(what: str, error: RegfsError) -> None:
+    """Log *error*, where nobody keeps a journal of them."""
+    log.warning("%s: %s", what, error)
+
+
+class KernelSession:
+    """One mount of *tree*. *errors* hears of each failure once; *timeout_s* is how long a request may wait."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        stats: Stats,
+        *,
+        errors: ErrorCallback = log_failure,
+        timeout_s: float = 300.0,
+        passthrough: bool = True,
+        most_waiting: int = 512,
+    ) -> None:
+        self._tree = tree
+        self._stats = stats
+        self._errors = errors
+        self._timeout_s = timeout_s
+        self._passthrough = passthrough
+        self._checks_permissions = False
+        self._notices = KernelNotices()
+        self._requests = Requests(tree, self._notices)
+        self._methods = self._requests.methods
+        self._waiting = WaitingRequests(self, timeout_s=timeout_s, most=most_waiting)
+        self._loops = LoopWatch(self._waiting, timeout_s=timeout_s)
+        self._descriptor = -1
+        self._own: mountpoints.OwnMount | None = None
+        self._settled = threading.Event()
+        self._ended = threading.Event()
+        self._failure: MountFailure | None = None
+
+    # The life of a session
+
+    def mount(self, mountpoint: str, options: MountOptions) -> None:
+        """Mount on *mountpoint*. Whoever looks into it waits until `serve` answers. Raises MountFailure."""
+        mountpoints.check(mountpoint)
+        path = mountpoints.resolved(mountpoint)
+        self._descriptor = mount(path, options)
+        self._checks_permissions = options.checks_permissions
+        self._own = mountpoints.OwnMount.at(path)
+
+    @property
+    def device(self) -> str:
+        """The "major:minor" of the mount; empty before it is made."""
+        return "" if self._own is None else self._own.device
+
+    def adopt(self, descriptor: int, *, checks_permissions: bool = False) -> None:
+        """Serve *descriptor*, a connection that somebody else has made, and that is ours now."""
+        os.set_inheritable(descriptor, False)
+        self._descriptor = descriptor
+        self._checks_permissions = checks_permissions
+
+    def serve(self, on_ready: Callable[[], None] | None = None) -> None:
+        """Answer requests until the mount is gone or `stop` is called; then close all that was open.
+
+        *on_ready* is called in this thread when the kernel has accepted the session: from then on paths answer.
+        Raises MountFailure where kernel and regfs cannot agree on a protocol, and OutOfThreads.
+        """
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        self._notices.connect(self._descriptor)
+        loop = RequestLoop(self._descriptor, answer=self._answer_inline, go_ahead=self._go_ahead, bug=self._note_bug)
+        self._loops.start(loop, self._read_requests)
+        self._settled.wait()
+        if self._failure is None and not self._ended.is_set():
+            mountpoints.set_read_ahead(self.device, READ_AHEAD)
+            if on_ready is not None:
+                on_ready()
+        self._loops.watch(self._ended)
+        self._notices.close()
+        self._waiting.cancel()
+        self._requests.close()
+        # A thread that still comes back from the network must not write into whatever gets this number next.
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
+        if self._failure is not None:
+            raise self._failure
+
+    def unmount(self, *, lazily: bool = False) -> None:
+        """Unmount; `serve` returns once the last user is gone. Raises MountFailure, where it is busy for example.
+
+        A mount that somebody else has made at the same place since, after ours was detached, is left alone.
+        """
+        if self._own is not None:
+            self._own.unmount(lazily=lazily)
+
+    def stop(self) -> None:
+        """End the session: unmount, out of sight at once where it is busy; users that stay get ENOTCONN.
+
+        Returns before `serve` does. A mount that is gone already is no error. Takes no lock of the session, so that a
+        signal's handler may call it in the very thread that serves; any other thread may too.
+        """
+        self._waiting.cancel()
+        try:
+            self.unmount()
+        except MountFailure as error:
+            log.info("%s", error)
+            try:
+                start_thread(self._stop_by_force, name="regfs-stop")
+            except OutOfThreads:
+                self._stop_by_force()
+
+    def refresh(self) -> None:
+        """Let the kernel look up again, soon, whatever may have changed; who is inside stays there. Never blocks.
+
+        Kernels before 6.2 could only forget such names at once, the working directories of those inside among them;
+        there they hold until their time is over.
+        """
+        if self._notices.expires_entries:
+            self._notices.expire_entries(self._tree.changing_entries)
+
+    def _stop_by_force(self) -> None:
+        """End a session whose mount is busy; where its connection cannot be aborted, by serving it no more."""
+        aborted = self._own is not None and self._own.abort()
+        try:
+            self.unmount(lazily=True)
+        except MountFailure as error:
+            log.info("%s", error)
+        if aborted:
+            self._ended.wait(_END_GRACE_S)
+        self._end()
+
+    def _end(self) -> None:
+        self._ended.set()
+        self._settled.set()
+
+    # Requests
+
+    def _read_requests(self, loop: RequestLoop) -> None:
+        with under(NON_BLOCKING):
+            ended = loop.run()
+        if ended:
+            self._end()
+
+    def _go_ahead(self) -> bool:
+        """Make ready what may be asked next, now that nothing is asked; tell whether there was something."""
+        try:
+            return self._requests.ahead.step()
+        except RegfsError as error:
+            log.debug("not ready before it is asked for: %s", error)  # who asks for it is told
+            return True
+
+    def _note_bug(self, opcode: int, node: int) -> None:
+        """Count and log the error that is being handled."""
+        self._stats.count("bugs")
+        what = f"{abi.name_of(opcode)} of node {node:#x}" if opcode else "making ready what may be asked next"
+        log.exception("%s", what)
+
+    def _answer_inline(self, opcode: int, unique: int, node: int, body: bytes) -> None:
+        method = self._methods.get(opcode)
+        if method is None:
+            self._answer_session(opcode, unique, body)
+            return
+        try:
+            if self._loops.is_stuck and opcode not in _ANSWERED_BY_NOTHING:
+                raise WouldBlock("a thread hangs in the cache's disk, and this one may hang there, too")
+            answer = method(node, body)
+        except WouldBlock:
+            self._stats.count("mount.waits")
+            self._waiting.hand_over(method, opcode, unique, node, body)
+        except Exception as error:
+            self.answer_error(unique, self.errno_of(error, opcode, node, body))
+        else:
+            if answer is not None:
+                self.answer(opcode, unique, node, answer)
+
+    def answer(self, opcode: int, unique: int, node: int, body: bytes) -> None:
+        """Write an answer to the kernel; one that it does not take is undone."""
+        try:
+            if len(body) <= abi.PAGE_SIZE:
+                os.write(self._descriptor, abi.OUT_HEADER.pack(16 + len(body), 0, unique) + body)
+            else:
+                os.writev(self._descriptor, (abi.OUT_HEADER.pack(16 + len(body), 0, unique), body))
+        except OSError as error:
+            self._requests.undo(opcode, node, body)
+            if error.errno not in _ALREADY_INTERRUPTED:
+                self._stats.count("bugs")
+                log.exception("the answer to %s was refused", abi.name_of(opcode))
+                self.answer_error(unique, errno.EIO)
+
+    def answer_error(self, unique: int, number: int) -> None:
+        """Write an errno to the kernel."""
+        try:
+            os.write(self._descriptor, abi.pack_error(unique, number))
+        except OSError as error:
+            if error.errno not in _ALREADY_INTERRUPTED:
+                log.exception("the answer with an errno was refused")
+
+    def tell(self, what: str, error: RegfsError) -> None:
+        """Tell of a failure."""
+        self._errors(what, error)
+
+    def drop(self, opcode: int, node: int, answer: bytes) -> None:
+        """Undo an answer that came too late."""
+        self._requests.undo(opcode, node, answer)
+
+    def errno_of(self, error: Exception, opcode: int, node: int, body: bytes) -> int:
+        """Return the errno that tells *error*, after telling everybody else who must know."""
+        if isinstance(error, Refused):
+            return error.errno
+        if isinstance(error, Interrupted):
+            return errno.EINTR
+        if isinstance(error, RegfsError):
+            if is_failure(error):
+                self._errors(self._what(opcode, node, body), error)
+            return errno_of(error)
+        self._stats.count("bugs")
+        log.error("%s", self._what(opcode, node, body), exc_info=error)
+        return errno.EIO
+
+    def _what(self, opcode: int, node: int, body: bytes) -> str:
+        """Return what was asked for, for people: `LOOKUP /library/debian/latest`."""
+        name = self._tree.name_of(node)
+        if opcode == Opcode.LOOKUP:
+            name = f"{name.rstrip('/')}/{os.fsdecode(body[:-1])}"
+        return f"{abi.name_of(opcode)} {name}"
+
+    def _answer_session(self, opcode: int, unique: int, body: bytes) -> None:
+        """Answer what concerns the session and not the tree."""
+        try:
+            if opcode == Opcode.INTERRUPT:
+                self._interrupt(abi.INTERRUPT_IN.unpack_from(body)[0])
+            elif opcode == Opcode.INIT:
+                self._negotiate(unique, abi.parse_init(body))
+            elif opcode == Opcode.DESTROY:
+                self.answer_error(unique, 0)
+            else:
+                self.answer_error(unique, errno.ENOSYS)
+        except struct.error:
+            log.exception("a malformed %s", abi.name_of(opcode))
+            self.answer_error(unique, errno.EIO)
+
+    def _interrupt(self, target: int) -> None:
+        """Let the request *target* end at once with EINTR; one that is not waiting here has been answered already."""
+        if self._waiting.interrupt(target):
+            self._stats.count("mount.interrupts")
+
+    def _negotiate(self, unique: int, offer: abi.Offer) -> None:
+        """Answer INIT; a kernel of a later major version hears ours and asks again."""
+        try:
+            agreement = agree(offer, passthrough=self._passthrough, checks_permissions=self._checks_permissions)
+        except MountFailure as error:
+            self._failure = error
+            self.answer_error(unique, errno.EPROTO)
+            self._end()
+            return
+        self._notices.expires_entries = bool(agreement.flags & abi.HAS_EXPIRE_ONLY)
+        if agreement.flags & abi.PASSTHROUGH:
+            self._requests.open_nodes.allow_passthrough(self._descriptor)
+        self.answer(Opcode.INIT, unique, 0, agreement.answer)
+        if agreement.is_final:
+            log.info("FUSE %d.%d, flags %#x of %#x", offer.major, offer.minor, agreement.flags, offer.flags)
+            self._settled.set()

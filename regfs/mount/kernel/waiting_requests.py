@@ -1,0 +1,124 @@
+"""Requests whose answer takes time: they run in threads of their own, can be interrupted, and are answered in any case.
+
+    hand_over()      a request that must wait (for the registry, for a layer) runs in the pool, with a deadline
+    interrupt()      the kernel says that its caller was interrupted: EINTR at once
+    end_stuck()      local work that has waited for nothing we know of, and taken longer than the deadline: ETIMEDOUT.
+                     The cache's disk hangs then (a dead NFS server, a broken device). The thread cannot be ended; it
+                     stays in the kernel until the disk answers, and what it brings then is dropped.
+
+The thread that takes a request out of `_waiting` answers it: the pool's when the work is done, or one of the other two.
+Used by kernel/session.py. Thread rule: any thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from typing import Protocol
+
+from regfs.errors import OutOfThreads, RegfsError, WorkStalled
+from regfs.mount.kernel.abi import Opcode, name_of
+from regfs.mount.kernel.requests import Method
+from regfs.mount.kernel.thread_pool import WaitingThreads
+from regfs.waiting.deadline import Deadline, under
+
+
+class Answers(Protocol):
+    """What becomes of a request: kernel/session.py writes it to the kernel."""
+
+    def answer(self, opcode: int, unique: int, node: int, body: bytes) -> None: ...
+
+    def answer_error(self, unique: int, number: int) -> None: ...
+
+    def errno_of(self, error: Exception, opcode: int, node: int, body: bytes) -> int: ...
+
+    def tell(self, what: str, error: RegfsError) -> None: ...
+
+    def drop(self, opcode: int, node: int, answer: bytes) -> None: ...
+
+
+class _Waiting:
+    """A request in the pool."""
+
+    __slots__ = ("body", "deadline", "node", "opcode")
+
+    def __init__(self, opcode: int, node: int, body: bytes, deadline: Deadline) -> None:
+        self.opcode = opcode
+        self.node = node
+        self.body = body
+        self.deadline = deadline
+
+
+class WaitingRequests:
+    """The requests that wait; each has *timeout_s* seconds, and at most *most* have a thread at once."""
+
+    def __init__(self, answers: Answers, *, timeout_s: float, most: int) -> None:
+        self._answers = answers
+        self._timeout_s = timeout_s
+        self._pool = WaitingThreads(most=most)
+        self._waiting: dict[int, _Waiting] = {}
+
+    def __contains__(self, unique: int) -> bool:
+        return unique in self._waiting
+
+    @property
+    def threads(self) -> int:
+        """How many threads there are."""
+        return self._pool.running
+
+    def hand_over(self, method: Method, opcode: int, unique: int, node: int, body: bytes) -> None:
+        """Ask *method* in a thread that may wait, and answer."""
+        request = self._waiting[unique] = _Waiting(opcode, node, body, Deadline(self._timeout_s, is_users=True))
+        try:
+            self._pool.submit(lambda: self._answer_patiently(method, unique, request))
+        except OutOfThreads as error:
+            del self._waiting[unique]
+            self._answers.answer_error(unique, self._answers.errno_of(error, opcode, node, body))
+
+    def interrupt(self, unique: int) -> bool:
+        """Answer EINTR; tell whether the request was waiting: else it has been answered already."""
+        request = self._waiting.pop(unique, None)
+        if request is None:
+            return False
+        request.deadline.cancel()
+        self._answers.answer_error(unique, errno.EINTR)
+        return True
+
+    def cancel(self) -> None:
+        """Let all requests end with EINTR. Takes no lock, so that a signal's handler may call it."""
+        for request in list(self._waiting.values()):
+            request.deadline.cancel()
+
+    def end_stuck(self) -> None:
+        """Answer the requests that local work has held up for longer than the deadline."""
+        begun_before = time.monotonic() - self._timeout_s
+        for unique, request in list(self._waiting.items()):
+            active_since = request.deadline.active_since
+            if active_since is None or active_since > begun_before or self._waiting.pop(unique, None) is None:
+                continue
+            request.deadline.cancel()
+            self.answer_stuck(unique, request.opcode, request.node, request.body)
+
+    def answer_stuck(self, unique: int, opcode: int, node: int, body: bytes) -> None:
+        """Answer a request that local work holds up."""
+        # The answer goes first, and the node is told by its number: to log, or to read its path, may need the disk.
+        self._answers.answer_error(unique, errno.ETIMEDOUT)
+        name = f", name {os.fsdecode(body[:-1])!r}" if opcode == Opcode.LOOKUP else ""
+        stalled = WorkStalled(f"the disk of the cache has not answered for {self._timeout_s:g} s")
+        self._answers.tell(f"{name_of(opcode)} of node {node:#x}{name}", stalled)
+
+    def _answer_patiently(self, method: Method, unique: int, request: _Waiting) -> None:
+        answer, number = b"", 0
+        try:
+            with under(request.deadline):
+                answer = method(request.node, request.body) or b""
+        except Exception as error:
+            number = self._answers.errno_of(error, request.opcode, request.node, request.body)
+        if self._waiting.pop(unique, None) is None:
+            if not number:
+                self._answers.drop(request.opcode, request.node, answer)
+        elif number:
+            self._answers.answer_error(unique, number)
+        else:
+            self._answers.answer(request.opcode, unique, request.node, answer)

@@ -1,0 +1,1 @@
+"""Logging in: what a registry demands, and the tokens that it accepts."""

@@ -1,0 +1,185 @@
+"""The root of a registry's API, `/v2/`: where it is, and what it says to a stranger.
+
+Its answer settles two questions: whether the address speaks TLS, and what the registry demands.
+Source: distribution-spec, "Determining Support". Used by calls.py. Thread rule: shared by all threads; of those that
+want the same root, one asks and the others wait under their own deadline.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from cachetools import LRUCache, TLRUCache
+
+from regfs.errors import (
+    BadConfiguration,
+    Interrupted,
+    RateLimited,
+    RegfsError,
+    RegistryTimeout,
+    RegistryUnavailable,
+    WouldBlock,
+)
+from regfs.registry.hosts.endpoints import Endpoint
+from regfs.registry.http.error_answers import refusal
+from regfs.registry.http.exchange import Exchange
+from regfs.registry.http.message import Request
+from regfs.registry.http.redirects import REDIRECTS
+from regfs.registry.http.sockets import ConnectFailed, ConnectTimeout, NotTls, TlsFailed
+from regfs.waiting import deadline
+
+log = logging.getLogger(__name__)
+
+_KEPT = 1024
+# A root that says nothing must not hold up the request that waits for its word.
+_ANSWERS_WITHIN_S = 10.0
+_ANSWER_KEPT_S = 300.0
+# A failure is kept just long enough that one walk of a tree does not repeat it for each name.
+_FAILURE_KEPT_S = 5.0
+_SLOWNESS_KEPT_S = 60.0
+# Where the host cannot be talked to, the request that waits for its root's word would fail in the same way.
+_UNREACHABLE = (ConnectFailed, ConnectTimeout, TlsFailed, BadConfiguration)
+
+
+class Root(NamedTuple):
+    """What a root said: its WWW-Authenticate headers where it answered 401, or why that was no registry's answer."""
+
+    challenges: tuple[str, ...] = ()
+    failure: RegfsError | None = None
+    has_answered: bool = True
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the root did not get to say what it demands; the next time it may."""
+        is_passing = isinstance(self.failure, RegistryUnavailable | RegistryTimeout | RateLimited)
+        return is_passing or not self.has_answered
+
+
+class Roots:
+    """Asks the roots of APIs, always without credentials, and remembers for minutes what they said."""
+
+    def __init__(self, exchange: Exchange, *, clock: Callable[[], float]) -> None:
+        self._exchange = exchange
+        self._lock = threading.Lock()
+        self._bases: LRUCache[str, str] = LRUCache(_KEPT)
+        self._said: TLRUCache[str, Root] = TLRUCache(_KEPT, _expiry, timer=clock)
+        self._flights: dict[str, Future[Root | None]] = {}
+
+    def base(self, endpoint: Endpoint) -> str:
+        """Return the URL of *endpoint*'s API, its scheme settled before any credential is sent over it.
+
+        Where plain http is allowed as a fall-back, https is tried first; what is decided once stays. Blocks on the
+        network; raises what Exchange.probe raises.
+        """
+        if endpoint.plain_http != "fallback":
+            return endpoint.base
+        with self._lock:
+            known = self._bases.get(endpoint.base)
+        if known is not None:
+            return known
+        base = self._settled(endpoint)
+        with self._lock:
+            return self._bases.setdefault(endpoint.base, base)
+
+    def known(self, base: str) -> Root | None:
+        """Return what the root of the API at *base* said in the last minutes, None where it was not asked."""
+        with self._lock:
+            return self._said.get(base)
+
+    def forget(self, base: str) -> None:
+        """Let the root of the API at *base* be asked again: what it demanded cannot be met, and it may be mended."""
+        with self._lock:
+            self._said.pop(base, None)
+
+    def forget_failures(self) -> None:
+        """Let every root be asked again that failed, or did not answer, the last time."""
+        with self._lock:
+            for base in [base for base, root in self._said.items() if root.failure is not None or root.is_silent]:
+                self._said.pop(base, None)
+
+    def said(self, endpoint: Endpoint, base: str) -> Root:
+        """Return what the root of the API at *base* said in the last minutes; it is asked if it said nothing.
+
+        A root that fails while the host can be reached is a Root with a failure: the rest of the API may work. Raises
+        WouldBlock, Interrupted, RegistryTimeout where the caller's own deadline passes, and what _UNREACHABLE has.
+        """
+        while True:
+            with self._lock:
+                known = self._said.get(base)
+                if known is not None:
+                    return known
+                flight = self._flights.get(base)
+                is_mine = flight is None
+                if flight is None:
+                    flight = self._flights[base] = Future()
+            if is_mine:
+                return self._lead(endpoint, base, flight)
+            root = deadline.current().wait_for(flight)
+            if root is not None:
+                return root
+            # The thread that asked lost its deadline or did not get through: the next turn asks.
+
+    def ask(self, endpoint: Endpoint, base: str) -> Root:
+        """Ask the root of the API at *base* now, once, and return what it says. Raises what Exchange.probe raises."""
+        request = Request(
+            "GET", _root_of(base), headers=endpoint.headers, tls=endpoint.tls, answer_within_s=_ANSWERS_WITHIN_S
+        )
+        with self._exchange.probe(request) as answer:
+            challenges = tuple(answer.headers.all("WWW-Authenticate")) if answer.status == 401 else ()
+            # A redirect is an answer too (registry.k8s.io); what its target demands is not this registry's demand.
+            failure = None if answer.status in (200, 401, *REDIRECTS) else refusal(answer, what=request.url)
+            answer.discard()
+        root = Root(challenges, failure)
+        with self._lock:
+            self._said[base] = root
+        return root
+
+    def _lead(self, endpoint: Endpoint, base: str, flight: Future[Root | None]) -> Root:
+        """Ask for all that wait for *flight*, and leave no flight behind, whatever happens."""
+        root: Root | None = None
+        try:
+            root = self.ask(endpoint, base)
+        except (Interrupted, WouldBlock, *_UNREACHABLE):
+            raise
+        except RegfsError as error:
+            deadline.current().remaining_s(0.0)  # where the caller's own deadline was the reason, that is the error
+            root = Root(failure=error, has_answered=False)
+            log.info("%s/ does not say what it demands: %s", base, error)
+        finally:
+            with self._lock:
+                if root is not None:
+                    self._said[base] = root
+                del self._flights[base]
+            flight.set_result(root)
+        return root
+
+    def _settled(self, endpoint: Endpoint) -> str:
+        secure = f"https://{endpoint.base.partition('://')[2]}"
+        plain = f"http://{endpoint.base.partition('://')[2]}"
+        try:
+            self.ask(endpoint, secure)
+        except NotTls:
+            return plain
+        except ConnectFailed:
+            # Nothing listens there: then http on the same port fails too, but on the default port it may not.
+            self.ask(endpoint, plain)
+            return plain
+        return secure
+
+
+def _root_of(base: str) -> str:
+    """Return the URL of the API's root: a mirror's *base* may have a path of its own below `/v2`."""
+    path = urlsplit(base).path
+    below = path.removeprefix("/v2/")
+    return f"{base}/" if below == path else f"{base.removesuffix(below)}"
+
+
+def _expiry(_base: str, root: Root, now: float) -> float:
+    if not root.is_silent:
+        return now + _ANSWER_KEPT_S
+    return now + (_SLOWNESS_KEPT_S if isinstance(root.failure, RegistryTimeout) else _FAILURE_KEPT_S)

@@ -1,0 +1,326 @@
+"""Tokens: asked from the server that a challenge names, kept until shortly before they end.
+
+The token server's address is the registry's word, and a credential goes there: hence the rules in `_realm`. Sources:
+distribution, docs/content/spec/auth/token.md (GET), oauth.md (POST). Used by login.py. Thread rule: TokenServers is
+shared by all threads; of those that need the same token, one fetches it and the others wait under their own deadline.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from cachetools import LRUCache, TLRUCache, TTLCache
+
+from regfs.errors import AccessDenied, Interrupted, ProtocolViolation, RegistryTimeout, TooLarge, WouldBlock
+from regfs.registry.auth.challenge import Challenge
+from regfs.registry.credentials.lookup import Credential
+from regfs.registry.hosts.addresses import is_internal
+from regfs.registry.hosts.endpoints import Tls
+from regfs.registry.http.error_answers import BODY_LIMIT, refusal
+from regfs.registry.http.exchange import Exchange
+from regfs.registry.http.message import Answer, Origin, Request
+from regfs.registry.http.redirects import resolved
+from regfs.telemetry.stats import Stats
+from regfs.waiting import deadline
+
+log = logging.getLogger(__name__)
+
+CLIENT_ID = "regfs"
+_LIFETIME_S = 60.0  # what a token lives where its server does not say, and at least (token.md)
+_LIFETIME_LIMIT_S = 24 * 3600.0
+_KEPT = 4096
+# How token servers say that they know no OAuth2 POST: GCR 404, JFrog 401, ACR 400, others 405 (containerd).
+_NO_OAUTH = frozenset({400, 401, 404, 405, 501})
+
+
+class TokenRefused(AccessDenied):
+    """The token server was asked and gave no token to the credential that it was shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """Everything that a token depends on; no token is used for another request."""
+
+    base: str
+    realm: str
+    service: str
+    scopes: tuple[str, ...]
+    credential: Credential | None = field(repr=False)
+    tls: Tls = field(compare=False)
+
+    @classmethod
+    def of(
+        cls, challenge: Challenge, *, base: str, tls: Tls, scopes: tuple[str, ...], credential: Credential | None
+    ) -> TokenRequest:
+        """Return the request that answers *challenge* of the registry at *base*.
+
+        Raises AccessDenied where a credential should go to a place that it must not go to.
+        """
+        realm = _realm(challenge.get("realm"), base)
+        there, here = Origin.of(realm), Origin.of(base)
+        # Another host gets the registry's authorities to be checked with, but no client certificate and no leniency.
+        trust = tls if there.host == here.host else Tls(ca_files=tls.ca_files)
+        return cls(base, realm, challenge.get("service"), scopes, credential, trust)
+
+    @property
+    def key(self) -> TokenRequest:
+        """The same for requests that differ only in the order of scopes."""
+        return TokenRequest(self.base, self.realm, self.service, tuple(sorted(self.scopes)), self.credential, self.tls)
+
+    @property
+    def server(self) -> str:
+        """The token server's host, for messages."""
+        return str(Origin.of(self.realm))
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token and for how many seconds from now it is used."""
+
+    value: str = field(repr=False)
+    use_s: float
+
+
+class TokenServers:
+    """Fetches tokens, each once, and keeps them."""
+
+    def __init__(self, exchange: Exchange, stats: Stats, *, clock: Callable[[], float], denial_s: float) -> None:
+        self._exchange = exchange
+        self._stats = stats
+        self._lock = threading.Lock()
+        self._tokens: TLRUCache[TokenRequest, Token] = TLRUCache(
+            _KEPT, lambda _key, token, now: float(now + token.use_s), timer=clock
+        )
+        # A denial is kept for seconds, so that a tree walk does not become a storm on the token server.
+        self._denials: TTLCache[TokenRequest, str] = TTLCache(_KEPT, denial_s, timer=clock)
+        self._flights: dict[TokenRequest, Future[Token | BaseException]] = {}
+        self._announced: LRUCache[tuple[str, str], bool] = LRUCache(_KEPT)
+        self._refresh_tokens: LRUCache[tuple[str, Credential], str] = LRUCache(_KEPT)
+
+    def token(self, request: TokenRequest) -> tuple[str, bool]:
+        """Return a token for *request*, and whether it was fetched for this call; may block on the network.
+
+        Raises AccessDenied where the token server refuses, and what Exchange.ask raises.
+        """
+        key = request.key
+        while True:
+            with self._lock:
+                token = self._tokens.get(key)
+                if token is not None:
+                    return token.value, False
+                if (denial := self._denials.get(key)) is not None:
+                    raise TokenRefused(denial)
+                flight = self._flights.get(key)
+                mine = flight is None
+                if flight is None:
+                    flight = self._flights[key] = Future()
+            if mine:
+                return self._lead(request, flight).value, True
+            outcome = deadline.current().wait_for(flight)
+            if isinstance(outcome, Token):
+                return outcome.value, True
+            if not isinstance(outcome, Interrupted | RegistryTimeout | WouldBlock):
+                raise copy.copy(outcome)
+            # The thread that fetched it ran out of deadline, and that is no reason for us to: the next turn fetches.
+
+    def has_denied(self, request: TokenRequest) -> bool:
+        """Tell whether a token for *request* was denied a moment ago, so that `token` would not ask for one."""
+        with self._lock:
+            return request.key in self._denials
+
+    def forget_failures(self) -> None:
+        """Let every token be asked for again that was denied a moment ago."""
+        with self._lock:
+            self._denials.clear()
+
+    def forget(self, request: TokenRequest, authorization: str) -> None:
+        """Drop the token of *request*, if it still is the one that was sent as *authorization*."""
+        with self._lock:
+            token = self._tokens.get(request.key)
+            if token is not None and authorization == f"Bearer {token.value}":
+                del self._tokens[request.key]
+
+    def _lead(self, request: TokenRequest, flight: Future[Token | BaseException]) -> Token:
+        key = request.key
+        try:
+            token = self._fetch(request)
+        except BaseException as error:
+            with self._lock:
+                if isinstance(error, AccessDenied):
+                    self._denials[key] = str(error)
+                del self._flights[key]
+            flight.set_result(error)
+            raise
+        with self._lock:
+            self._tokens[key] = token
+            del self._flights[key]
+        flight.set_result(token)
+        return token
+
+    def _fetch(self, request: TokenRequest) -> Token:
+        """Ask the token server: by OAuth2 where the credential is an identity token, else, and after it, by GET."""
+        credential = request.credential
+        if credential is not None and credential.identity_token is not None:
+            answer = self._post(request, credential)
+            if answer.status != 200 and self._forget_refreshed(request, credential):
+                answer.discard()
+                answer = self._post(request, credential)
+            if answer.status == 200:
+                return self._granted(request, answer)
+            if answer.status not in _NO_OAUTH:
+                raise self._denied(request, answer)
+            answer.discard()
+        answer = self._get(request)
+        if answer.status != 200:
+            raise self._denied(request, answer)
+        return self._granted(request, answer)
+
+    def _get(self, request: TokenRequest) -> Answer:
+        query = [("service", request.service)] if request.service else []
+        query += [("scope", scope) for scope in request.scopes]
+        query.append(("client_id", CLIENT_ID))
+        headers = {}
+        if request.credential is not None:
+            headers["Authorization"] = basic_authorization(request.credential)
+            if request.credential.username:
+                query.append(("account", request.credential.username))
+        return self._ask(Request("GET", _with_query(request.realm, query), headers=headers, tls=request.tls), request)
+
+    def _post(self, request: TokenRequest, credential: Credential) -> Answer:
+        with self._lock:
+            newer = self._refresh_tokens.get((request.realm, credential))
+        form = {
+            "grant_type": "refresh_token",
+            "refresh_token": newer or credential.identity_token or "",
+            "service": request.service,
+            "client_id": CLIENT_ID,
+            "scope": " ".join(request.scopes),
+        }
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        body = urlencode(form).encode("ascii")
+        return self._ask(Request("POST", request.realm, headers=headers, body=body, tls=request.tls), request)
+
+    def _forget_refreshed(self, request: TokenRequest, credential: Credential) -> bool:
+        """Drop the refresh token that replaced the user's own, and tell whether there was one: it may be over."""
+        with self._lock:
+            return self._refresh_tokens.pop((request.realm, credential), None) is not None
+
+    def _ask(self, message: Request, request: TokenRequest) -> Answer:
+        self._stats.count("registry.token_requests")
+        self._announce(request)
+        try:
+            return self._exchange.ask(replace(message, body_limit=BODY_LIMIT), what=f"a token of {request.server}")
+        except TooLarge as error:
+            raise AccessDenied(f"token server {request.server} answers without a token: {error}") from error
+
+    def _announce(self, request: TokenRequest) -> None:
+        """Log which server gets a registry's credentials, once: the registry chose it, not the user."""
+        registry = str(Origin.of(request.base))
+        with self._lock:
+            is_new = (registry, request.server) not in self._announced
+            self._announced[registry, request.server] = True
+        if is_new:
+            log.info("%s takes its tokens from %s", registry, request.server)
+
+    def _denied(self, request: TokenRequest, answer: Answer) -> TokenRefused:
+        who = "anonymous access"
+        if request.credential is not None:
+            who = f"the credentials from {request.credential.source}; renew the login or log out"
+        return TokenRefused(f"{refusal(answer, what=f'token server {request.server}')}; it refuses {who}")
+
+    def _granted(self, request: TokenRequest, answer: Answer) -> Token:
+        """Return the token in the server's *answer*. Raises AccessDenied where there is none."""
+        try:
+            document = json.loads(answer.read(BODY_LIMIT, what="its answer"))
+        except (ValueError, RecursionError):
+            document = None
+        fields = document if isinstance(document, dict) else {}
+        value = fields.get("access_token") or fields.get("token")
+        if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
+            raise AccessDenied(f"token server {request.server} answers without a token")
+        refreshed = fields.get("refresh_token")
+        if request.credential is not None and isinstance(refreshed, str) and refreshed:
+            # Kept in memory, for this server only; the user's files are never written.
+            with self._lock:
+                self._refresh_tokens[request.realm, request.credential] = refreshed
+        return Token(value, _use_s(fields))
+
+
+def basic_authorization(credential: Credential) -> str:
+    """Return the Basic authorization of *credential*, in UTF-8 (requests would use Latin-1, or fail)."""
+    secret = credential.password or credential.identity_token or ""
+    pair = f"{credential.username}:{secret}".encode("utf-8", "surrogateescape")
+    return f"Basic {base64.b64encode(pair).decode('ascii')}"
+
+
+def _realm(realm: str, base: str) -> str:
+    """Return the URL of the token server that a registry at *base* names. Raises AccessDenied.
+
+    It must be https (http only where the registry itself is asked so), and no private or link-local address unless
+    that is where the registry is: otherwise a registry could send a password to whom it likes (go-containerregistry,
+    bearer.go).
+    """
+    here = Origin.of(base)
+    try:
+        url = resolved(f"{base}/", realm)
+    except ProtocolViolation:
+        raise AccessDenied(f"{here}: its challenge names no usable token server") from None
+    there = Origin.of(url)
+    if there.scheme == "http" and here.scheme == "https":
+        raise AccessDenied(f"{here}: its token server {there} is not asked over plain http")
+    if is_internal(there.host) and there.host != here.host and not is_internal(here.host):
+        raise AccessDenied(f"{here}: its token server {there} has a private address")
+    return url
+
+
+def _with_query(url: str, query: list[tuple[str, str]]) -> str:
+    """Return *url* with *query* after the query that it has already."""
+    parts = urlsplit(url)
+    own = parse_qsl(parts.query, keep_blank_values=True)
+    return urlunsplit(parts._replace(query=urlencode([*own, *query]), fragment=""))
+
+
+def _use_s(fields: dict[str, Any]) -> float:
+    """Return how long from now a token is used: a little less than it lives.
+
+    Clocks differ: a time of issue counts only where it lies between now and a lifetime ago.
+    """
+    lifetime_s = _number(fields.get("expires_in"))
+    lifetime_s = min(max(lifetime_s, _LIFETIME_S), _LIFETIME_LIMIT_S)
+    age_s = time.time() - _timestamp(fields.get("issued_at"))
+    if 0 < age_s < lifetime_s:
+        lifetime_s = max(lifetime_s - age_s, _LIFETIME_S)
+    return lifetime_s - min(30.0, lifetime_s / 10)
+
+
+def _number(value: object) -> float:
+    """Return *value* as a number, 0 where it is none."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return float(value[:12])
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0.0
+    try:
+        number = float(value)
+    except OverflowError:
+        return _LIFETIME_LIMIT_S
+    return 0.0 if math.isnan(number) else number
+
+
+def _timestamp(value: object) -> float:
+    """Return the seconds since 1970 of an RFC 3339 time, infinity where *value* is none."""
+    try:
+        return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else math.inf
+    except (ValueError, OverflowError):
+        return math.inf

@@ -1,0 +1,1 @@
+"""User names, passwords and tokens: the files and helper programs that keep them."""

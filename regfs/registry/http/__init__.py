@@ -1,0 +1,1 @@
+"""Requests and answers: connections, retries, redirects, limits. Knows no registry API."""

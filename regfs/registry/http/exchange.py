@@ -1,0 +1,219 @@
+"""A request until there is an answer that means something: retried, slowed down, redirected.
+
+calls.py (adds authentication) and auth/login.py (asks token servers) call it. Below it is transport.py,
+made when the first request is sent. Thread rule: an Exchange is shared by all threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from regfs.errors import (
+    Interrupted,
+    ProtocolViolation,
+    RateLimited,
+    RegfsError,
+    RegistryTimeout,
+    RegistryUnavailable,
+    WouldBlock,
+)
+from regfs.registry.http.error_answers import is_throttling, refusal
+from regfs.registry.http.message import Answer, Request
+from regfs.registry.http.redirects import MAX_HOPS, REDIRECTS, redirected
+from regfs.registry.http.retry import DOWN, TRANSIENT, HostHealth, RetryPolicy, retry_after_s
+from regfs.registry.http.sockets import ConnectFailed, ConnectTimeout, NotTls, Slow, TransferCut
+from regfs.telemetry.stats import Stats
+from regfs.waiting import deadline
+
+if TYPE_CHECKING:
+    from regfs.registry.http.transport import Transport
+
+log = logging.getLogger(__name__)
+
+_WARNINGS = 256
+_WARNING_LIMIT = 1000
+
+
+class _Failure(NamedTuple):
+    """One attempt's end: what to raise, how long to wait before another, whether the whole host seems down."""
+
+    error: RegfsError
+    wait_s: float
+    is_down: bool
+
+
+class Exchange:
+    """Sends requests, as often and to as many places as it takes."""
+
+    def __init__(
+        self,
+        stats: Stats,
+        *,
+        make_transport: Callable[[], Transport],
+        retry: RetryPolicy,
+        private_redirects: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self._stats = stats
+        self._make_transport = make_transport
+        self._retry = retry
+        self._private_redirects = private_redirects
+        self._health = HostHealth(retry, clock)
+        self._lock = threading.Lock()
+        self._transport: Transport | None = None
+        self._warnings: set[tuple[str, str]] = set()
+
+    def ask(self, request: Request, *, what: str) -> Answer:
+        """Return the final answer to *request*, which may come from another host; blocks on the network.
+
+        A POST is not redirected: its body is a secret. *what* names the object in messages. Raises
+        RegistryUnavailable, RegistryTimeout, RateLimited, ProtocolViolation, TooLarge, AccessDenied (a proxy),
+        WouldBlock, Interrupted; a status that only the caller can judge comes back as an answer.
+        """
+        first = request.origin
+        for _hop in range(MAX_HOPS + 1):
+            answer = self.once(request, what=what)
+            if answer.status not in REDIRECTS or request.method == "POST":
+                return answer
+            answer.discard()
+            self._stats.count("registry.redirects")
+            location = answer.headers.get("Location")
+            target = redirected(request, location, first=first, to_private=self._private_redirects)
+            if request.stays and target.origin != first:
+                return answer
+            request = target
+        raise ProtocolViolation(f"{what}: {first} redirects more than {MAX_HOPS} times")
+
+    def once(self, request: Request, *, what: str) -> Answer:
+        """Return the answer of the one URL of *request*, after retries. Raises as `ask` does."""
+        host = str(request.origin)
+        attempt = 0
+        while True:
+            self._health.admit(host)
+            attempt += 1
+            try:
+                answer = self._carrier().send(request, is_again=attempt > 1)
+                if not self._is_transient(answer):
+                    if request.body_limit is not None and answer.status == 200:
+                        answer.read(request.body_limit, what=what)
+                    self._answered(host, answer)
+                    return answer
+                failure = self._transient(host, answer, attempt, what=what)
+            except (Interrupted, WouldBlock):
+                raise
+            except (RegistryUnavailable, RegistryTimeout) as error:
+                failure = _Failure(error, self._retry.wait_s(attempt), is_down=_is_down(error, request))
+            self._again(host, failure, attempt, request)
+
+    def probe(self, request: Request) -> Answer:
+        """Return the answer to *request*, which finds out whether its scheme is spoken: sent once, without redirects.
+
+        Raises as Transport.send does; NotTls and ConnectFailed say that another scheme may be.
+        """
+        place = f"{request.origin.scheme}://{request.origin}"
+        self._health.admit(place)
+        try:
+            return self._carrier().send(request)
+        except NotTls:
+            raise
+        except (ConnectFailed, Slow) as error:
+            self._health.failed(place, error)
+            raise
+
+    def forget_failures(self) -> None:
+        """Let every host that was down a moment ago be asked again."""
+        self._health.forget_failures()
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        with self._lock:
+            transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+    def _carrier(self) -> Transport:
+        deadline.current().remaining_s(0.0)
+        with self._lock:
+            if self._transport is None:
+                self._transport = self._make_transport()
+            return self._transport
+
+    def _is_transient(self, answer: Answer) -> bool:
+        """Tell whether the same request may succeed a little later."""
+        if answer.request.method == "HEAD" and answer.status == 500:
+            return False  # a registry whose HEAD is broken; a GET, which follows, tells more than another HEAD
+        return answer.status in TRANSIENT or (answer.status == 400 and is_throttling(answer))
+
+    def _transient(self, host: str, answer: Answer, attempt: int, *, what: str) -> _Failure:
+        """Return what *answer* means if nothing better comes."""
+        asked_s = retry_after_s(answer.headers.get("Retry-After"))
+        wait_s = self._retry.wait_s(attempt) if asked_s is None else asked_s
+        error = refusal(answer, what=what)
+        if isinstance(error, RateLimited):
+            self._rate(host, answer)
+            self._health.throttled(host, wait_s)
+        return _Failure(error, wait_s, is_down=answer.status in DOWN)
+
+    def _again(self, host: str, failure: _Failure, attempt: int, request: Request) -> None:
+        """Wait before the next attempt. Raises the failure's error where there is none, or no time for it."""
+        error, is_for_a_mirror = failure.error, _is_for_a_mirror(request)
+        attempts = (self._retry.beside_others() if is_for_a_mirror else self._retry).attempts
+        may_wait_s = deadline.current().remaining_s(self._retry.throttle_s)
+        hopeless = isinstance(error, ConnectFailed) or (
+            isinstance(error, Slow) and (is_for_a_mirror or attempt > 1 or _had_all_its_time(error, request))
+        )
+        is_last = hopeless or attempt >= attempts or failure.wait_s > self._retry.throttle_s
+        if is_last and failure.is_down:
+            self._health.failed(host, error)
+        if is_last or failure.wait_s > may_wait_s:
+            raise error
+        self._stats.count("registry.retries")
+        log.info("%s; asking again in %.1f s", error, failure.wait_s)
+        deadline.current().sleep(failure.wait_s)
+
+    def _answered(self, host: str, answer: Answer) -> None:
+        self._health.answered(host)
+        self._rate(host, answer)
+        for warning in answer.headers.all("Warning")[:4]:
+            self._warn(host, warning)
+
+    def _rate(self, host: str, answer: Answer) -> None:
+        """Keep what the registry says of the requests that are left (Docker Hub: `76;w=21600`)."""
+        remaining = (answer.headers.get("ratelimit-remaining") or "").partition(";")[0].strip()
+        if remaining.isascii() and remaining.isdigit():
+            self._stats.gauge(f"registry.ratelimit_remaining.{host}", float(remaining[:12]))
+
+    def _warn(self, host: str, warning: str) -> None:
+        """Log what a registry has to say to its users, each text once. Source: distribution-spec, "Warnings"."""
+        code, _space, text = warning[:_WARNING_LIMIT].partition(" - ")
+        if code.strip() != "299":
+            return
+        with self._lock:
+            is_new = (host, text) not in self._warnings and len(self._warnings) < _WARNINGS
+            if is_new:
+                self._warnings.add((host, text))
+        if is_new:
+            log.warning("%s says: %r", host, text)
+
+
+def _is_down(error: RegfsError, request: Request) -> bool:
+    """Tell whether *error* says something about the host, not only about the one object that was asked for.
+
+    A slow answer may be a long list; of a mirror it is taken for a sign, because there is somebody else to ask.
+    """
+    if isinstance(error, TransferCut):
+        return False
+    return not isinstance(error, Slow) or isinstance(error, ConnectTimeout) or _is_for_a_mirror(request)
+
+
+def _had_all_its_time(error: Slow, request: Request) -> bool:
+    """Tell whether the first try already lasted as long as the user allows."""
+    return request.bulk and not isinstance(error, ConnectTimeout)
+
+
+def _is_for_a_mirror(request: Request) -> bool:
+    """Tell whether *request* goes to a mirror: then it is in a hurry."""
+    return request.answer_within_s is not None

@@ -1,0 +1,39 @@
+"""How many requests one host gets at a time.
+
+Documents and transfers have slots of their own, so that eight layers in transfer do not hold up a look-up. A slot is
+held until its answer is read or closed. Used by transport.py. Thread rule: shared by all threads; a waiting thread
+is patient, and is served in the order of arrival.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from regfs.waiting import deadline
+from regfs.waiting.semaphore import Slot, Slots
+
+_HOSTS_LIMIT = 1024
+
+
+class HostSlots:
+    """The slots of every host that was asked, made when first needed."""
+
+    def __init__(self, *, documents: int, transfers: int) -> None:
+        self._counts = {False: documents, True: transfers}
+        self._lock = threading.Lock()
+        self._slots: dict[tuple[str, bool], Slots] = {}
+
+    def take(self, host: str, *, bulk: bool) -> Slot:
+        """Return a slot of *host*: one for transfers where *bulk*. Raises WouldBlock, Interrupted, RegistryTimeout."""
+        deadline.current().remaining_s(0.0)
+        with self._lock:
+            slots = self._slots.get((host, bulk))
+            if slots is None:
+                self._forget_idle()
+                slots = self._slots[host, bulk] = Slots(self._counts[bulk])
+        return slots.take()
+
+    def _forget_idle(self) -> None:
+        """Keep the table small where redirects lead to ever new hosts."""
+        if len(self._slots) >= _HOSTS_LIMIT:
+            self._slots = {key: slots for key, slots in self._slots.items() if not slots.is_idle}

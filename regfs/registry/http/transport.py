@@ -1,0 +1,340 @@
+"""One HTTP request to one URL: the only module that knows requests and urllib3.
+
+They serve as a connection pool and nothing else. What they add is unsafe towards registries, and is therefore not
+used: redirects (credentials and custom headers go along), retries (Retry-After is honoured for hours), netrc (replaces
+a token), cookies, transparent decompression (breaks digests), certifi instead of the system's trust store. Importing
+this module costs 90 ms, so that client.py imports it at the first request.
+
+Thread rule: a Transport is shared by all threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import logging
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_environ_proxies
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.response import HTTPResponse
+
+from regfs.errors import (
+    AccessDenied,
+    ProtocolViolation,
+    RegfsError,
+    RegistryTimeout,
+    RegistryUnavailable,
+)
+from regfs.registry.hosts.addresses import is_loopback
+from regfs.registry.hosts.certificates import Authorities
+from regfs.registry.hosts.endpoints import Tls
+from regfs.registry.http.connecting import Connector
+from regfs.registry.http.message import Answer, Headers, Request, content_length
+from regfs.registry.http.redaction import without_secrets
+from regfs.registry.http.slots import HostSlots
+from regfs.registry.http.sockets import SLICE_S, NotTls, Pace, Slow, TlsFailed, TransferCut, beginning_due
+from regfs.registry.http.tls import tls_context, tls_failure
+from regfs.telemetry.stats import Stats
+from regfs.waiting import deadline
+
+log = logging.getLogger(__name__)
+
+# Their log lines hold full URLs, and the query of a signed URL is a secret.
+logging.getLogger("urllib3").setLevel(logging.CRITICAL)
+
+_CHUNK = 256 * 1024
+# A garbled page may stand where an error text is expected; this much of it is enough.
+_TEXT_LIMIT = 200
+
+_sent = threading.local()
+_Release = Callable[[], None]
+
+
+class StaleConnection(RegistryUnavailable):
+    """A kept connection turned out to be closed before any byte of an answer: nothing was tried yet."""
+
+
+class Transport:
+    """Sends requests over pooled connections, each host's within its slots, all under the thread's deadline."""
+
+    def __init__(
+        self, stats: Stats, *, user_agent: str, authorities: Authorities, pace: Pace, slots: HostSlots
+    ) -> None:
+        self._stats = stats
+        self._authorities = authorities
+        self._user_agent = user_agent
+        self._pace = pace
+        self._slots = slots
+        self._connector = Connector(pace)
+        self._lock = threading.Lock()
+        self._adapters: dict[Tls, _Adapter] = {}
+
+    def send(self, request: Request, *, is_again: bool = False) -> Answer:
+        """Return the answer to *request*, its body unread; blocks on the network.
+
+        *is_again*: it was sent before, without an answer that counts; then it is waited for as long as the user allows.
+
+        Raises:
+            RegistryUnavailable: no connection, or it broke. NotTls where the port does not speak TLS.
+            RegistryTimeout: the registry or the caller's deadline.
+            ProtocolViolation: an answer that is not HTTP, an untrusted certificate.
+            AccessDenied: the proxy wants credentials. Also WouldBlock, Interrupted.
+        """
+        slot = self._slots.take(str(request.origin), bulk=request.bulk)
+        try:
+            begins_within_s = self._begins_within_s(request, is_again=is_again)
+            try:
+                response = self._exchange(request, begins_within_s)
+            except StaleConnection:
+                response = self._exchange(request, begins_within_s)
+            return self._answer(request, response, slot.give_back, begins_within_s)
+        except BaseException:  # an interrupted wait as well, or the host would have a slot less for ever
+            slot.give_back()
+            raise
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        with self._lock:
+            adapters, self._adapters = list(self._adapters.values()), {}
+        for adapter in adapters:
+            adapter.close()
+
+    def _begins_within_s(self, request: Request, *, is_again: bool) -> float:
+        if request.answer_within_s is not None:
+            return request.answer_within_s
+        pace = self._pace
+        return pace.longest_s if request.bulk or is_again else min(pace.answer_s, pace.longest_s)
+
+    def _exchange(self, request: Request, begins_within_s: float) -> HTTPResponse:
+        prepared = requests.PreparedRequest()
+        # Only the host for requests and urllib3, which rewrite a path and its query (escapes, slashes, brackets), so
+        # that the signature of a signed URL does not match. The connection sends the target: see _pool_classes.
+        prepared.method, prepared.url, prepared.body = request.method, _place(request), request.body
+        prepared.headers = CaseInsensitiveDict(
+            {
+                "Host": str(request.origin),
+                "User-Agent": self._user_agent,
+                "Accept-Encoding": "identity",
+                **request.headers,
+            }
+        )
+        if request.body is not None:
+            prepared.headers["Content-Length"] = str(len(request.body))
+        prepared.prepare_cookies({})
+        self._stats.count("registry.requests")
+        log.debug("%s %s", request.method, request.url.partition("?")[0])
+        adapter = self._adapter(request.tls)
+        _sent.reused, _sent.target = False, request.target
+        try:
+            with beginning_due(begins_within_s):
+                response = adapter.send(
+                    prepared, stream=True, timeout=(self._pace.connect_s, SLICE_S), proxies=_proxies(request)
+                )
+        except RegistryTimeout as error:
+            self._stats.count("registry.errors")
+            raise type(error)(f"{request.origin}: {error}") from error
+        except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+            deadline.current().remaining_s(0.0)  # where the caller's own deadline was the reason, that is the error
+            converted = _converted(error, request, reused=_sent.reused)
+            if not isinstance(converted, NotTls):
+                self._stats.count("registry.errors")
+            if isinstance(converted, TlsFailed):
+                self._forget(request.tls)
+            raise converted from _cause(error)
+        except ValueError as error:
+            raise ProtocolViolation(f"{request.origin}: not a URL that can be asked") from error
+        raw: HTTPResponse = response.raw
+        return raw
+
+    def _answer(self, request: Request, raw: HTTPResponse, give_back: _Release, begins_within_s: float) -> Answer:
+        def close() -> None:
+            raw.close()  # a connection with unread bytes is of no use to anybody
+            raw.release_conn()
+            give_back()
+
+        headers = Headers(list(raw.headers.iteritems()))
+        try:
+            length = content_length(headers, request)
+        except ProtocolViolation:
+            close()
+            raise
+        chunks = self._chunks(request, raw, close, begins_within_s)
+        if request.method == "HEAD":
+            # There is no body; reading its end gives the connection back.
+            for _chunk in chunks:
+                pass
+        return Answer(request, raw.status, headers=headers, content_length=length, chunks=chunks, close=close)
+
+    def _chunks(self, request: Request, raw: HTTPResponse, close: _Release, begins_within_s: float) -> Iterator[bytes]:
+        finished = False
+        try:
+            with beginning_due(begins_within_s):
+                chunk = raw.read1(_CHUNK, decode_content=False)
+            while chunk:
+                self._stats.count("registry.bytes", len(chunk))
+                yield chunk
+                chunk = raw.read1(_CHUNK, decode_content=False)
+            finished = True
+        except RegistryTimeout as error:
+            raise type(error)(f"{request.origin}: {error}") from error
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+            self._stats.count("registry.errors")
+            reason = _reason(_root(error), request)
+            raise TransferCut(f"{request.origin}: the transfer broke off: {reason}") from _cause(error)
+        finally:
+            if not finished:
+                raw.close()
+            close()
+
+    def _forget(self, tls: Tls) -> None:
+        """Read the files of *tls* anew for the next request: certificates are renewed under a mount."""
+        with self._lock:
+            self._adapters.pop(tls, None)
+
+    def _adapter(self, tls: Tls) -> _Adapter:
+        with self._lock:
+            adapter = self._adapters.get(tls)
+            if adapter is None:
+                adapter = self._adapters[tls] = _Adapter(tls, self._authorities, self._connector, self._pace)
+            return adapter
+
+
+def _place(request: Request) -> str:
+    """Return the URL of the host's root: all that requests and urllib3 need to know of the address."""
+    return f"{request.origin.scheme}://{request.origin}/"
+
+
+def _proxies(request: Request) -> dict[str, str]:
+    """Return the proxies that the environment names for *request*; loopback is asked directly."""
+    return {} if is_loopback(request.origin.host) else get_environ_proxies(_place(request))
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return *error* and what it wraps, from the outside in."""
+    chain: list[BaseException] = []
+    while error not in chain:
+        chain.append(error)
+        inner = [getattr(error, "reason", None), *error.args, error.__cause__, error.__context__]
+        error = next((one for one in inner if isinstance(one, BaseException)), error)
+    return chain
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return the innermost exception that says what happened: the wrappers' texts hold the URL with its query."""
+    telling = [one for one in _chain(error) if isinstance(one, OSError | http.client.HTTPException)]
+    own = [one for one in telling if not isinstance(one, requests.RequestException)]
+    return own[-1] if own else _chain(error)[-1]
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """Return the root of *error*, None where its text quotes the server, who may have repeated our request."""
+    root = _root(error)
+    return root if isinstance(root, OSError) else None
+
+
+def _reason(error: BaseException, request: Request) -> str:
+    """Return what *error* says, fit for one line of a log, and without what *request* alone should know."""
+    text = without_secrets(str(getattr(error, "strerror", None) or error or type(error).__name__), request)
+    return "".join(letter if letter.isprintable() else " " for letter in text[:_TEXT_LIMIT])
+
+
+def _converted(error: Exception, request: Request, *, reused: bool) -> RegfsError:
+    """Return regfs's error for what requests, urllib3, http.client, ssl or the socket raised."""
+    root, origin = _root(error), request.origin
+    if isinstance(root, ssl.SSLError):
+        return tls_failure(root, request)
+    if "Tunnel connection failed: 407" in str(root):
+        return AccessDenied(f"{origin}: the proxy wants credentials; name them in https_proxy")
+    if isinstance(root, TimeoutError):
+        return Slow(f"{origin}: no answer in time")
+    if isinstance(root, http.client.RemoteDisconnected | ConnectionError):
+        if reused:
+            return StaleConnection(f"{origin}: a kept connection was closed")
+        return RegistryUnavailable(f"{origin}: the connection was closed before the answer: {_reason(root, request)}")
+    if isinstance(root, http.client.HTTPException | urllib3.exceptions.InvalidHeader):
+        return ProtocolViolation(f"{origin}: the answer is not HTTP: {_reason(root, request)}")
+    if isinstance(root, urllib3.exceptions.LocationValueError | requests.exceptions.InvalidURL):
+        return ProtocolViolation(f"{origin}: not a URL that can be asked")
+    return RegistryUnavailable(f"{origin}: {_reason(root, request)}")
+
+
+class _Adapter(HTTPAdapter):
+    """requests' pool with watched sockets and one trust: what one host is trusted with does not reach another."""
+
+    def __init__(self, tls: Tls, authorities: Authorities, connector: Connector, pace: Pace) -> None:
+        # Made when a connection needs it: loading the system's authorities takes 20 ms.
+        self._tls_context = functools.cache(lambda: tls_context(tls, authorities, pace))
+        self._pool_classes = _pool_classes(connector)
+        super().__init__(pool_connections=32, pool_maxsize=16, max_retries=0)
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
+        super().init_poolmanager(connections, maxsize, block, **pool_kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._pool_classes
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        pool = super().proxy_manager_for(proxy, **proxy_kwargs)
+        pool.pool_classes_by_scheme = self._pool_classes
+        return pool
+
+    def build_connection_pool_key_attributes(  # type: ignore[override]
+        self,
+        request: requests.PreparedRequest,
+        verify: Any,  # noqa: ARG002 - the context decides
+        cert: Any = None,  # noqa: ARG002
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        parts = urlsplit(str(request.url))
+        host = {"scheme": parts.scheme, "host": parts.hostname, "port": parts.port}
+        return host, {"ssl_context": self._tls_context()} if parts.scheme == "https" else {}
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Leave it to the context; requests would add certifi's authorities."""
+
+
+def _pool_classes(connector: Connector) -> dict[str, type[HTTPConnectionPool]]:
+    """Return urllib3's pools, whose connections are watched and know whether they were used before."""
+
+    class Watched(HTTPConnection):
+        _answered = False
+
+        def _new_conn(self) -> Any:
+            self._answered = _sent.reused = False
+            return connector.connect(self._dns_host, self.port or self.default_port)
+
+        def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+            """Begin the request. *url* is the host's root: `/`, or with scheme and host for a proxy."""
+            _sent.reused = self._answered
+            super().putrequest(method, url.removesuffix("/") + _sent.target, *args, **kwargs)
+
+        def _encode_request(self, request: str) -> bytes:
+            return request.encode("latin-1")  # as a Location was decoded
+
+        def getresponse(self) -> HTTPResponse:  # type: ignore[override]
+            response = super().getresponse()
+            self._answered = True
+            return response
+
+    class WatchedTls(Watched, HTTPSConnection):
+        default_port = HTTPSConnection.default_port  # type: ignore[misc]
+
+        def connect(self) -> None:
+            super().connect()
+            # Else urllib3 warns on stderr: whoever named a host with --insecure-registry or skip_verify knows.
+            self.is_verified = True
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Watched
+
+    class TlsPool(HTTPSConnectionPool):
+        ConnectionCls = WatchedTls
+
+    return {"http": PlainPool, "https": TlsPool}

@@ -1,0 +1,63 @@
+"""FileTree: a tree whose nodes are rows of layer indexes; what the tree room shows as rootfs/ and layers/N/tree.
+
+Thread rule: every implementation answers from disk or memory, never waits, and may be used by any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from regfs.store.content import Content, Packed
+
+
+class FileTree(Protocol):
+    """A directory tree that never changes.
+
+    Nodes are the keys of model/node_id.py, attributes the 80 bytes of model/attributes.py. A node that did not come
+    from this tree is a bug of the caller; NotFound then. Every method may raise CacheFailure.
+    """
+
+    @property
+    def root(self) -> int:
+        """The root directory's node."""
+
+    def first_rows(self) -> Mapping[int, int]:
+        """Return, for each layer number that a node may have, how many rows the layers before it have.
+
+        That number and the row in a node tell nodes of the tree apart with 32 bits, whatever else was merged.
+        """
+
+    def lookup(self, node: int, name: bytes) -> tuple[int, bytes]:
+        """Return node and attributes of the entry *name*. Raises NotFound, NotADirectory."""
+
+    def attributes(self, node: int) -> bytes:
+        """Return the attributes of *node*."""
+
+    def parent(self, node: int) -> int:
+        """Return the directory that the directory *node* is in; the root's is itself. Raises NotADirectory."""
+
+    def path(self, node: int) -> bytes:
+        """Return a path from the root to *node*, for messages: a hard link has others too. Raises NotFound."""
+
+    def count(self, node: int) -> int:
+        """Return how many entries the directory *node* has. Raises NotADirectory."""
+
+    def children(self, node: int, start: int, limit: int) -> list[tuple[bytes, int, bytes]]:
+        """Return (name, node, attributes) of at most *limit* entries from position *start*, by name."""
+
+    def target(self, node: int) -> bytes:
+        """Return the text of a symbolic link. Raises NotASymlink."""
+
+    def xattrs(self, node: int) -> dict[bytes, bytes]:
+        """Return the extended attributes of *node*."""
+
+    def content(self, node: int) -> Content:
+        """Return where the bytes of the file *node* are; Nothing for a device or a link. Raises IsADirectory."""
+
+    def following(self, node: int, limit: int) -> list[tuple[int, Packed]]:
+        """Return at most *limit* packed files that come soon after the file *node* in its layer.
+
+        "After" is meant as in the layer's archive, which has its entries in the order of somebody's walk: mostly that
+        in which the next one reads them. Files that the image does not show may be among them.
+        """

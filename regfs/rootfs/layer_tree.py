@@ -1,0 +1,126 @@
+"""LayerTree: one layer's files alone, as a FileTree.
+
+    layers/2/tree/etc/.wh.motd      whiteouts are entries like others, as they are stored
+
+A hard link to a file of a lower layer has nothing to show but where it leads: it is a symbolic link to that path,
+relative to its directory. (What plays an archive through into rows is archive_rows.py.) Used by the images room.
+Thread rule: any thread.
+"""
+
+from __future__ import annotations
+
+import stat
+
+from regfs.errors import IsADirectory, NotADirectory, NotASymlink, NotFound
+from regfs.model.attributes import Attributes, is_directory, mode_of, size_of
+from regfs.model.digest import Digest
+from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row, unpack_xattrs
+from regfs.store.content import Content, Nothing, Packed, content_of
+from regfs.store.layer_index import LayerIndex
+
+
+class LayerTree:
+    """The tree of one layer; see FileTree for what each method promises. A node is a row."""
+
+    def __init__(self, index: LayerIndex, *, diff_id: Digest) -> None:
+        self._index = index
+        self._diff_id = diff_id
+        self._listing: tuple[int, list[Row]] = (-1, [])
+        self.root = ROOT_ROW
+
+    def first_rows(self) -> dict[int, int]:
+        """Return that of the one layer there is."""
+        return {0: 0}
+
+    def lookup(self, node: int, name: bytes) -> tuple[int, bytes]:
+        """Return node and attributes of the entry *name*. Raises NotFound, NotADirectory."""
+        found = self._index.lookup(node, name) if name else None
+        if found is None:
+            self._directory(node)
+            raise NotFound(f"{name.decode(errors='backslashreplace')}: no such entry")
+        return self._shown(found)
+
+    def attributes(self, node: int) -> bytes:
+        """Return the attributes of *node*."""
+        return self._shown(self._index.row(node))[1]
+
+    def parent(self, node: int) -> int:
+        """Return the directory that the directory *node* is in. Raises NotADirectory."""
+        return self._directory(node).parent
+
+    def path(self, node: int) -> bytes:
+        """Return a path from the root to *node*. Raises NotFound."""
+        return self._index.path_of(node)
+
+    def count(self, node: int) -> int:
+        """Return how many entries the directory *node* has. Raises NotADirectory."""
+        return len(self._rows(node))
+
+    def children(self, node: int, start: int, limit: int) -> list[tuple[bytes, int, bytes]]:
+        """Return (name, node, attributes) of at most *limit* entries from position *start*, by name."""
+        return [(row.name, *self._shown(row)) for row in self._rows(node)[start : start + limit]]
+
+    def target(self, node: int) -> bytes:
+        """Return the text of a symbolic link, or where a hard link to a lower layer leads. Raises NotASymlink."""
+        row = self._index.row(node)
+        if self._leads_below(row):
+            return self._way_to(row)
+        if not stat.S_ISLNK(mode_of(row.attributes)):
+            raise NotASymlink(f"row {node} is no symbolic link")
+        return row.target or b""
+
+    def xattrs(self, node: int) -> dict[bytes, bytes]:
+        """Return the extended attributes of *node*."""
+        return unpack_xattrs(self._index.row(node).xattrs)
+
+    def content(self, node: int) -> Content:
+        """Return where the bytes of the file *node* are; Nothing for a device or a link. Raises IsADirectory."""
+        row = self._index.row(node)
+        if self._leads_below(row):
+            return Nothing()
+        if is_directory(row.attributes):
+            raise IsADirectory(f"row {node} is a directory")
+        return content_of(self._diff_id, row.content, size_of(row.attributes))
+
+    def following(self, node: int, limit: int) -> list[tuple[int, Packed]]:
+        """Return at most *limit* packed files that come soon after *node*."""
+        return [
+            (row, Packed(self._diff_id, offset, size_of(attributes)))
+            for row, attributes, offset in self._index.following(node, limit)
+        ]
+
+    def _directory(self, node: int) -> Row:
+        row = self._index.row(node)
+        if self._leads_below(row) or not is_directory(row.attributes):
+            raise NotADirectory(f"row {node} is no directory")
+        return row
+
+    def _rows(self, node: int) -> list[Row]:
+        """Return the entries of the directory *node*; the last listing is kept, because a reader asks it in parts."""
+        kept, rows = self._listing
+        if kept != node:
+            self._directory(node)
+            rows = self._index.children(node)
+            self._listing = node, rows
+        return rows
+
+    def _shown(self, row: Row) -> tuple[int, bytes]:
+        """Return node and attributes of *row*: the inode's node, unless the inode is in a lower layer."""
+        if not self._leads_below(row):
+            return row.inode, row.attributes
+        own = Attributes.unpack(row.attributes)
+        shown = own._replace(mode=stat.S_IFLNK | 0o777, size=len(self._way_to(row)), nlink=1, rdev=0)
+        return row.row, shown.pack()
+
+    def _leads_below(self, row: Row) -> bool:
+        inode = row if row.inode == row.row else self._index.row(row.inode)
+        return bool(inode.flags & EntryFlag.LINK_BELOW)
+
+    def _way_to(self, row: Row) -> bytes:
+        """Return the path of a lower layer's file, as seen from the directory of *row*."""
+        ups = 0
+        parent = row.parent
+        while parent > ROOT_ROW:
+            ups += 1
+            parent = self._index.row(parent).parent
+        return b"../" * ups + (row.target or b"").lstrip(b"/")

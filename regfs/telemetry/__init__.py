@@ -1,0 +1,1 @@
+"""What was counted, what failed, and units for people."""

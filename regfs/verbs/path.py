@@ -1,0 +1,94 @@
+"""`regfs path`: the path below a mount at which an image stays, whatever becomes of its tag.
+
+The mount itself resolves the tag, so that its mirrors, credentials and cache count, offline too. Used by the command
+line. Blocks as any look at the mount does, for --timeout of the mount at most.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from regfs.errors import (
+    AccessDenied,
+    InvalidOption,
+    MountFailure,
+    NotFound,
+    RateLimited,
+    RegfsError,
+    RegistryTimeout,
+    RegistryUnavailable,
+)
+from regfs.model.digest import Digest
+from regfs.mount import mountpoint as mountpoints
+from regfs.tree.repository import path_by_digest
+from regfs.verbs.images import read_reference
+from regfs.verbs.status import KIND, choose
+
+_NEWER = "user.regfs.newer"
+_ERRORS: dict[int | None, type[RegfsError]] = {
+    errno.ENOENT: NotFound,
+    errno.EACCES: AccessDenied,
+    errno.EBUSY: RateLimited,
+    errno.ETIMEDOUT: RegistryTimeout,
+    errno.EHOSTUNREACH: RegistryUnavailable,
+    errno.ENOTCONN: MountFailure,
+}
+
+
+def image_path(image: str, mount: str | None) -> Path:
+    """Return the directory by digest of *image*, a reference or a path, in the mount on or around the path *mount*.
+
+    Without *mount*, in the mount that the path *image* leads to, or in the only one of this user. The image is the one
+    that the tag names now, also where the tag's directory still shows another because that is in use. Raises
+    InvalidName, InvalidOption, MountFailure, and what the mount says of the image.
+    """
+    mounted = _mount_for(image, mount)
+    places = [place for place in mountpoints.mounts() if place.device == mounted.device]  # its bind mounts too
+    reference = read_reference(image, mounted.source, places)
+    repository = reference.repository
+    directory = Path(mounted.mountpoint, repository.registry, repository.path)
+    short = reference.short_digest
+    digest = reference.digest or _digest_of(directory / (f"@{short}" if short else reference.tag or "latest"), image)
+    path = Path(mounted.mountpoint, path_by_digest(repository, digest))
+    try:
+        os.stat(path)
+    except OSError as error:
+        raise _told_by_the_mount(error, image, mounted.mountpoint) from error
+    return path
+
+
+def _mount_for(image: str, mount: str | None) -> mountpoints.Mounted:
+    if mount is not None:
+        return choose([mount])[0]
+    around = mountpoints.inside(image, {place.mountpoint for place in mountpoints.mounts() if place.kind == KIND})
+    if around is not None:
+        return choose([around.mountpoint])[0]
+    own = [mounted for mounted in choose([]) if mounted.user_id in (None, os.geteuid())]
+    if not own:
+        raise MountFailure("no regfs of yours is mounted; regfs MOUNTPOINT mounts one")
+    if len(own) > 1:
+        raise InvalidOption(f"--mount is needed, for there are several mounts: {_listed(own)}")
+    return own[0]
+
+
+def _listed(mounts: Sequence[mountpoints.Mounted]) -> str:
+    return ", ".join(mountpoints.on_one_line(mounted.mountpoint) for mounted in mounts)
+
+
+def _digest_of(directory: Path, image: str) -> Digest:
+    try:
+        shown = (directory / "digest").read_text().strip()
+    except OSError as error:
+        raise _told_by_the_mount(error, image, str(directory)) from error
+    try:
+        return Digest.parse(os.getxattr(directory, _NEWER).decode())
+    except OSError:
+        return Digest.parse(shown)  # nothing newer waits
+
+
+def _told_by_the_mount(error: OSError, image: str, where: str) -> RegfsError:
+    kind = _ERRORS.get(error.errno, RegfsError)
+    return kind(f"{image}: {error.strerror} ({mountpoints.on_one_line(where)}); .regfs/errors of the mount may say why")

@@ -1,0 +1,217 @@
+"""`regfs status`: what mounts are doing, as they say themselves in `.regfs/`; the command line prints it.
+
+A mount whose daemon is dead or hangs is told as such within some seconds (inquiry.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from regfs.daemon.self_description import FILE as DAEMON
+from regfs.errors import MountFailure
+from regfs.mount import mountpoint as mountpoints
+from regfs.mount.inquiry import Answer, ask
+from regfs.telemetry.units import in_units
+from regfs.verbs.progress import Step, in_words, showing
+
+KIND = "fuse.regfs"
+ALIVE, DEAD, HANGS, OF_ANOTHER_USER, FAILS = "alive", "dead", "does not answer", "of another user", "fails"
+_LOOK_EVERY_S = 0.2
+_SHOWN = {
+    "registry.requests": "requests to registries",
+    "registry.bytes": "bytes from registries",
+    "layers.passes": "layers unpacked",
+    "errors": "failures",
+    "bugs": "bugs",
+}
+# What `.regfs/errors` says more of.
+_TOLD = frozenset({"errors", "bugs"})
+_REMEDIES = {DEAD: "regfs umount takes it away", HANGS: "regfs umount --force ends it"}
+_DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What one mount says of itself. *state* is one of the words above; *reason* completes FAILS."""
+
+    mountpoint: str
+    source: str
+    state: str
+    reason: str = ""
+    version: str = ""
+    daemon: Mapping[str, object] = field(default_factory=dict)
+    counters: Mapping[str, float] = field(default_factory=dict)
+    fetching: Sequence[Mapping[str, object]] = ()
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing is known to be wrong: a mount of another user, which is closed to us, may be as it likes."""
+        return self.state in (ALIVE, OF_ANOTHER_USER)
+
+    def as_json(self) -> dict[str, object]:
+        """Return the contract for programs: numbers in bytes, counts and seconds; null for what is not known."""
+        return {
+            "mountpoint": self.mountpoint,
+            "source": self.source,
+            "state": self.state,
+            "reason": self.reason,
+            "version": self.version,
+            "pid": self.daemon.get("pid"),
+            "uptime_s": self._uptime_s(),
+            "driver": self.daemon.get("driver"),
+            "platform": self.daemon.get("platform"),
+            "log": self.daemon.get("log"),
+            "cache": {key: self._cache.get(key) for key in ("path", "used_bytes", "limit_bytes", "free_bytes")},
+            "counters": dict(self.counters),
+            "fetching": [dict(each) for each in self.fetching],
+        }
+
+    def lines(self) -> Iterator[str]:
+        """Yield what people read; it may change from release to release."""
+        said = [self.reason or self.state, self.version, _REMEDIES.get(self.state, "")]
+        yield f"{mountpoints.on_one_line(self.mountpoint)}: {self.source}, {', '.join(filter(None, said))}"
+        if self.state != ALIVE:
+            return
+        if self.daemon:
+            yield (
+                f"  pid {self.daemon.get('pid')}, up {in_words(self._uptime_s() or 0)}, "
+                f"driver {self.daemon.get('driver')}, platform {self.daemon.get('platform')}"
+            )
+            yield f"  cache: {self._cache_line()}"
+            yield f"  log: {mountpoints.on_one_line(str(self.daemon.get('log')))}"
+        yield from self._counter_lines()
+        for step in self.steps():
+            yield f"  {step.text}: {in_units(step.done)} of {in_units(step.total)}"
+
+    def _counter_lines(self) -> Iterator[str]:
+        directory = mountpoints.on_one_line(self.mountpoint)
+        for name, text in _SHOWN.items():
+            value = self.counters.get(name, 0)
+            if name == "bugs" and not value:
+                continue  # a word that only worries, where there is none
+            where = f" (see {directory}/.regfs/errors)" if name in _TOLD and value else ""
+            yield f"  {text}: {in_units(value) if name.endswith('.bytes') else f'{value:g}'}{where}"
+
+    def steps(self) -> list[Step]:
+        """Return what is being fetched."""
+        return [
+            Step(f"{each['origin']} {str(each['digest'])[:19]}", _number(each["received"]), _number(each["size"]))
+            for each in self.fetching
+        ]
+
+    @property
+    def _cache(self) -> Mapping[str, object]:
+        cache = self.daemon.get("cache")
+        return cache if isinstance(cache, dict) else {}
+
+    def _cache_line(self) -> str:
+        path, used = mountpoints.on_one_line(str(self._cache.get("path"))), self._cache.get("used_bytes")
+        if used is None:
+            return path
+        limit = _number(self._cache.get("limit_bytes"))
+        of = f" of {in_units(limit)}" if limit else ", as little as possible"
+        return f"{path}, {in_units(_number(used))}{of}"
+
+    def _uptime_s(self) -> float | None:
+        started = self.daemon.get("started")
+        return max(0.0, round(time.time() - started, 1)) if isinstance(started, int | float) else None
+
+
+def find(wanted: Sequence[str]) -> list[Status]:
+    """Return the status of the mounts on *wanted*, or of all mounts of regfs. Raises MountFailure for what is none.
+
+    Takes some seconds at most, whatever state the daemons are in.
+    """
+    chosen = choose(wanted)
+    found = read(chosen)
+    unsure = [status for status in found if status.state == ALIVE and "used_bytes" not in status._cache]
+    if unsure:
+        time.sleep(_LOOK_EVERY_S)  # a daemon looks at its cache when it is asked for the first time
+        again = {status.mountpoint: status for status in read([m for m in chosen if _is_among(m, unsure)])}
+        found = [again.get(status.mountpoint, status) for status in found]
+    return found
+
+
+def choose(wanted: Sequence[str]) -> list[mountpoints.Mounted]:
+    """Return the mounts of regfs on, or around, the paths *wanted*, or all. Asks no mount; raises MountFailure.
+
+    A bind mount of one is the same mount once more: not listed, and where it shows a part (a rootfs in a container)
+    the whole mount is meant, for only that has `.regfs`.
+    """
+    there = {mounted.mountpoint: mounted for mounted in mountpoints.mounts() if mounted.kind == KIND}
+    whole: dict[str, mountpoints.Mounted] = {}
+    for mounted in there.values():
+        if mounted.is_whole:
+            whole.setdefault(mounted.device, mounted)
+    if not wanted:
+        return list(whole.values())
+    chosen = {}
+    for path in wanted:
+        inside = mountpoints.inside(path, there)
+        if inside is None:
+            raise MountFailure(f"no regfs is mounted on {os.path.abspath(path)}")
+        mounted = there[inside.mountpoint]
+        if not mounted.is_whole and mounted.device not in whole:
+            raise MountFailure(f"{inside.mountpoint} shows a part of a regfs, which is mounted nowhere here as a whole")
+        found = mounted if mounted.is_whole else whole[mounted.device]
+        chosen[found.mountpoint] = found
+    return list(chosen.values())
+
+
+def read(chosen: Sequence[mountpoints.Mounted]) -> list[Status]:
+    """Return what the daemons of the mounts *chosen* tell, within seconds whatever state they are in."""
+    answers = ask(chosen, ("version", DAEMON, "stats.json", "fetching.json"))
+    return [_status(mounted, answer) for mounted, answer in zip(chosen, answers, strict=True)]
+
+
+def _status(mounted: mountpoints.Mounted, answer: Answer) -> Status:
+    state, reason = state_of(answer)
+    if state != ALIVE:
+        return Status(mounted.mountpoint, mounted.source, state, reason)
+    return Status(
+        mounted.mountpoint,
+        mounted.source,
+        ALIVE,
+        version=answer.texts["version"].strip(),
+        daemon=json.loads(answer.texts.get(DAEMON, "{}")),
+        counters=json.loads(answer.texts.get("stats.json", "{}")),
+        fetching=json.loads(answer.texts.get("fetching.json", "[]")),
+    )
+
+
+def state_of(answer: Answer) -> tuple[str, str]:
+    """Return the state that *answer* shows, and for FAILS the reason."""
+    if answer.is_late:
+        return HANGS, ""
+    if answer.errno in _DEAD:
+        return DEAD, ""
+    if answer.errno in (errno.EACCES, errno.EPERM):
+        return OF_ANOTHER_USER, ""
+    if answer.errno or "version" not in answer.texts:
+        return FAILS, os.strerror(answer.errno) if answer.errno else "it has no .regfs/version"
+    return ALIVE, ""
+
+
+def watch(status: Status, *, say: Callable[[str], None], environment: Mapping[str, str]) -> None:
+    """Show bars until the mount of *status* fetches nothing any more. Ctrl-C ends it too."""
+    import threading
+
+    pause = threading.Event()
+    latest = [status]
+    with showing(lambda: latest[0].steps(), say=say, environment=environment):
+        while latest[0].fetching:
+            pause.wait(_LOOK_EVERY_S)
+            latest[0] = find([status.mountpoint])[0]
+
+
+def _is_among(mounted: mountpoints.Mounted, found: Sequence[Status]) -> bool:
+    return any(status.mountpoint == mounted.mountpoint for status in found)
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,1 @@
+"""Waiting: deadlines, single flights, semaphores."""

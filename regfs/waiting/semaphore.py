@@ -1,0 +1,69 @@
+"""A counting semaphore whose waiting ends with the thread's deadline.
+
+Used by registry/http/slots.py. Thread rule: shared by all threads; waiting threads are served in the order of arrival.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future
+
+from regfs.waiting import deadline
+
+
+class Slot:
+    """The right to one request; `give_back` may be called more than once."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots: Slots | None = slots
+
+    def give_back(self) -> None:
+        """Let the next one go."""
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            slots.release()
+
+
+class Slots:
+    """A counting semaphore whose waiting ends with the thread's deadline."""
+
+    def __init__(self, count: int) -> None:
+        self._lock = threading.Lock()
+        self._count = self._free = count
+        self._queue: deque[Future[None]] = deque()
+
+    def take(self) -> Slot:
+        """Return a slot as soon as there is one. Raises WouldBlock, Interrupted, RegistryTimeout."""
+        with self._lock:
+            if self._free > 0:
+                self._free -= 1
+                return Slot(self)
+            turn: Future[None] = Future()
+            self._queue.append(turn)
+        try:
+            deadline.current().wait_for(turn)
+        except BaseException:
+            # The turn may have come in the moment we gave up: then it is passed on.
+            with self._lock:
+                came = turn.done()
+                if not came:
+                    self._queue.remove(turn)
+            if came:
+                self.release()
+            raise
+        return Slot(self)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody has a slot."""
+        return self._free == self._count
+
+    def release(self) -> None:
+        """Pass a slot to the one who has waited longest, or keep it free."""
+        with self._lock:
+            turn = self._queue.popleft() if self._queue else None
+            if turn is None:
+                self._free += 1
+                return
+            turn.set_result(None)
