@@ -22,7 +22,6 @@ from regfs.images.hub_listing import HubListing
 from regfs.images.image import Images
 from regfs.images.layer_cache import LayerCache
 from regfs.images.repositories import Repositories
-from regfs.images.workers.running import let_stopped_ones_go_on
 from regfs.model.platform import host_platform
 from regfs.registry.on_demand import OnDemand
 from regfs.store.blobs import BlobStore
@@ -119,7 +118,6 @@ class App:
 
     def close(self) -> None:
         """Let what is cached reach the disk, and close what is open."""
-        let_stopped_ones_go_on()
         self.registry.close()
         try:
             self.layers.settle()

@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.support.fault_server import Connection, FaultServer
 from tests.support.images import file, image_of, layer_of_tar, tar_of
 from tests.support.memory_registry import MemoryRegistry
-from tests.support.mounted import Mounted
+from tests.support.mounted import Mounted, wait_for_exit
 
 BIG = layer_of_tar(tar_of(file("big", os.urandom(5_000_000))), compression="none")
 
@@ -33,19 +36,56 @@ def worker_of(mount: Mounted) -> int:
     return processes[1]
 
 
-def test_a_worker_that_is_stopped_does_not_outlive_its_mount(needs_fuse: None, tmp_path: Path) -> None:
+def has_ended(process: int) -> bool:
+    """Tell whether *process* is gone, or a zombie that an idle reaper leaves."""
+    try:
+        return Path("/proc", str(process), "cmdline").read_bytes() == b""
+    except FileNotFoundError:
+        return True
+
+
+@pytest.fixture
+def server() -> Iterator[FaultServer]:
+    """A registry with app:1, which sends half of its layer."""
     registry, image = MemoryRegistry(), image_of(BIG)
     for content in image.blobs().values():
         registry.add_blob("app", content)
     registry.add_manifest("app", image.manifest, tag="1", media_type=image.media_type)
-    with FaultServer(registry) as server:
-        server.on("GET", str(BIG.digest), half)
-        with Mounted(tmp_path, options=["--default-registry", server.address]) as mount:
-            reader = subprocess.Popen(["ls", mount.path / "app/1/rootfs/"], stderr=subprocess.DEVNULL)
-            worker = worker_of(mount)
-            os.kill(worker, signal.SIGSTOP)
-            reader.kill()
-            reader.wait(60)
-        # leaving has insisted that the daemon and its worker are gone
-        assert not Path("/proc", str(worker)).exists() or Path("/proc", str(worker), "cmdline").read_bytes() == b""
+    with FaultServer(registry) as served:
+        served.on("GET", str(BIG.digest), half)
+        yield served
+
+
+def stopped_worker(mount: Mounted) -> int:
+    """Return a worker of *mount* that is stopped in the middle of its layer."""
+    reader = subprocess.Popen(["ls", mount.path / "app/1/rootfs/"], stderr=subprocess.DEVNULL)
+    try:
+        worker = worker_of(mount)
+        end = time.monotonic() + 60
+        while not list(mount.cache.glob("passes/*/*")):  # it has told the kernel by then what to do at our end
+            assert time.monotonic() < end, "the worker writes nothing"
+            time.sleep(0.02)
+        os.kill(worker, signal.SIGSTOP)
+    finally:
+        reader.kill()
+    reader.wait(60)
+    return worker
+
+
+def test_a_worker_that_is_stopped_does_not_outlive_its_mount(
+    needs_fuse: None, server: FaultServer, tmp_path: Path
+) -> None:
+    with Mounted(tmp_path, options=["--default-registry", server.address]) as mount:
+        worker = stopped_worker(mount)
+    # leaving has insisted that the daemon and its worker are gone
+    assert has_ended(worker)
     assert os.listdir(mount.cache / "passes") == []
+
+
+def test_a_worker_that_is_stopped_does_not_outlive_a_daemon_that_is_killed(
+    needs_fuse: None, server: FaultServer, tmp_path: Path
+) -> None:
+    with Mounted(tmp_path, options=["--default-registry", server.address]) as mount:
+        worker = stopped_worker(mount)
+        os.kill(mount.processes()[0], signal.SIGKILL)
+        assert wait_for_exit([worker]) == []

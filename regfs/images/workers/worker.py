@@ -8,7 +8,8 @@ Bytes, entries and CPU time are progress. A worker without any for *stall_s* sec
 killed: it may be stopped, or its disk hangs. One that does not even end then (it sleeps in the kernel) is left behind,
 and some of these are the most that there may be.
 
-Used by workers/ingest.py and workers/merge.py. Thread rule: a worker belongs to the thread that started it.
+Used by workers/ingest.py and workers/merge.py. Thread rule: a worker belongs to the thread that started it, and ends
+before that thread does: the end of that thread is what the kernel takes for the end of its parent (own_process.py).
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from typing import Any
 
 from regfs.errors import CacheFailure, OutOfThreads, WorkStalled
 from regfs.images.workers.own_process import error_of, process_environment
-from regfs.images.workers.running import running
 from regfs.process.threads import no_process, start_thread
 
 log = logging.getLogger(__name__)
@@ -195,8 +195,7 @@ def started(
         process.communicate()
         raise
     try:
-        with running(process):
-            yield worker
+        yield worker
     finally:
         worker.end()
 
