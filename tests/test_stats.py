@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import regfs
-from regfs.telemetry.stats import COUNTERS, Stats
+from regfs.telemetry.stats import COUNTERS, MOST_GAUGES, Stats
 
 
 def test_counters_grow_and_gauges_are_set() -> None:
@@ -31,3 +31,15 @@ def test_every_counter_is_there_before_anything_happened() -> None:
     assert len(counted) > 10
     assert sorted(counted - set(COUNTERS)) == [], "add these to COUNTERS in regfs/stats.py"
     assert Stats().snapshot() == dict.fromkeys(COUNTERS, 0)
+
+
+def test_a_gauge_for_each_of_many_hosts_does_not_fill_the_memory() -> None:
+    stats = Stats()
+    stats.gauge("registry.ratelimit_remaining.often", 1)
+    for number in range(MOST_GAUGES * 3):
+        stats.gauge(f"registry.ratelimit_remaining.host{number}", number)
+        stats.gauge("registry.ratelimit_remaining.often", 2)
+    assert len(stats.snapshot()) == len(COUNTERS) + MOST_GAUGES
+    assert stats.value("registry.ratelimit_remaining.often") == 2
+    assert stats.value(f"registry.ratelimit_remaining.host{MOST_GAUGES * 3 - 1}") == MOST_GAUGES * 3 - 1
+    assert stats.value("registry.ratelimit_remaining.host0") == 0

@@ -9,7 +9,7 @@ Thread rule: one lock, held for an addition; any thread may count and read.
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict
 
 COUNTERS = (
     "bugs",
@@ -29,14 +29,17 @@ COUNTERS = (
     "registry.token_requests",
 )
 
+MOST_GAUGES = 200
+"""Some gauges have a host in their name, and a mirror file or a crawler may name any number of hosts."""
+
 
 class Stats:
-    """Counts events by name; gauges are set, counters only grow."""
+    """Counts events by name; gauges are set, counters only grow. The 200 gauges that were set last are kept."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
-        self._gauges: dict[str, float] = {}
+        self._gauges: OrderedDict[str, float] = OrderedDict()
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add *amount* to the counter *name*."""
@@ -47,6 +50,9 @@ class Stats:
         """Remember *value* as the present state of *name*."""
         with self._lock:
             self._gauges[name] = value
+            self._gauges.move_to_end(name)
+            while len(self._gauges) > MOST_GAUGES:
+                self._gauges.popitem(last=False)
 
     def value(self, name: str) -> float:
         """Return a counter or gauge; 0 where nothing was counted yet."""
