@@ -4,7 +4,8 @@
     regfs VERB …                             see commands.py
     mount.regfs SOURCE MOUNTPOINT [-fnsv] [-o WORDS]     what mount(8) calls: another language, -f means fake there
 
-Exit codes are in exit_codes.py; mount.regfs has those of mount(8): 1 usage or permission, 32 mount failure.
+Exit codes are in exit_codes.py; mount.regfs has those of mount(8): 1 usage or permission, 32 mount failure. A command
+that a signal ends has 128 plus its number, as in a shell.
 
 Settings of the environment are read here and passed down. Other modules use os.environ for what a process they start,
 or a library, takes from there (tests/test_layering.py lists them).
@@ -23,7 +24,7 @@ from typing import NoReturn
 
 from regfs.cli.arguments import MOUNT_USAGE, mount_parser, refuse_unknown
 from regfs.cli.commands import ALIASES, VERBS, mount_help, verb_named, version
-from regfs.cli.exit_codes import FAILED, USAGE, exit_code
+from regfs.cli.exit_codes import USAGE, exit_code
 from regfs.cli.guesses import refuse_verb_like
 from regfs.cli.mounting import mount, mount_config, run_mount_helper, with_source
 from regfs.cli.output import open_standard_streams, tell, warn
@@ -37,12 +38,19 @@ MOUNT_FAILURE = 32
 _UNMOUNTING = re.compile(r"-u|-uz|-zu|--umount|--unmount")
 
 
+class Terminated(BaseException):
+    """SIGTERM came while a verb ran. Like KeyboardInterrupt, no handler of ordinary errors catches it."""
+
+
 def main() -> NoReturn:
     """Run `regfs` and exit."""
     open_standard_streams()
     if verb_named("".join(sys.argv[1:2])) is not None:
         # `pkill -HUP regfs` is meant for mounts, and a verb goes on when its terminal is closed.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # As Ctrl-C does, it lets a verb say what it leaves behind.
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _end)
     _leave(guarded(lambda: run(sys.argv[1:], os.environ)))
 
 
@@ -93,9 +101,16 @@ def guarded(command: Callable[[], int]) -> int:
         warn(str(error))
         return exit_code(error)
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
+    except Terminated:
+        return 128 + signal.SIGTERM
     except BrokenPipeError:
-        return FAILED  # the reader of our output has enough of it
+        return 128 + signal.SIGPIPE  # the reader of our output has enough of it
+
+
+def _end(_signal: int, _frame: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends it to the process and to its group
+    raise Terminated
 
 
 def _mend_environment() -> None:
