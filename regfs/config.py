@@ -127,9 +127,15 @@ def parse_registry(text: str) -> str:
 
 def parse_path(text: str) -> Path:
     """Return an absolute path; relative ones count from the present directory. Raises InvalidOption."""
-    if not text:
-        raise InvalidOption("an empty path is no path")
+    not_empty(text)
     return Path(text).expanduser().absolute() if text.startswith("~") else Path(text).absolute()
+
+
+def not_empty(path: str) -> str:
+    """Return *path*. Raises InvalidOption where it is empty, as an unset `$DIR` is: never the working directory."""
+    if not path:
+        raise InvalidOption("an empty path is no path")
+    return path
 
 
 def parse_driver(text: str) -> str:

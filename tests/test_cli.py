@@ -136,6 +136,78 @@ def test_what_other_tools_unmount_with_unmounts(words: list[str], tmp_path: Path
     assert (done.returncode, done.stderr) == (1, f"regfs: nothing is mounted on {tmp_path}\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_prefetch_that_a_signal_ends_has_the_code_of_the_signal(number: signal.Signals, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        image = f"127.0.0.1:{silent.getsockname()[1]}/no/image"
+        command = [*regfs_command(), "prefetch", "--cache-dir", "cache", image]
+        with subprocess.Popen(command, env=environment_for(tmp_path), cwd=tmp_path) as verb:
+            connection, _ = silent.accept()  # the verb is at work
+            verb.send_signal(number)
+            assert verb.wait(timeout=100) == 128 + number
+            connection.close()
+
+
+def test_a_prefetch_that_is_started_with_sigterm_ignored_goes_on(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        image = f"127.0.0.1:{silent.getsockname()[1]}/no/image"
+        command = [*regfs_command(), "prefetch", "--cache-dir", "cache", image]
+        words = ["sh", "-c", 'trap "" TERM; exec "$@"', "sh", *command]
+        with subprocess.Popen(words, env=environment_for(tmp_path), cwd=tmp_path, stderr=subprocess.DEVNULL) as verb:
+            connection, _ = silent.accept()  # the verb is at work
+            verb.send_signal(signal.SIGTERM)
+            connection.close()
+            silent.close()
+            assert verb.wait(timeout=100) == 5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["umount", ""],
+        ["umount", "--lazy", ""],
+        ["status", ""],
+        ["refresh", "/mnt", ""],
+        ["path", "--mount", "", "app:1"],
+        ["unpack", "app:1", ""],
+        ["prefetch", "--file", ""],
+        ["cache", "--cache-dir", "", "du"],
+        ["--log-file", "", "/mnt"],
+        ["-o", "cache_dir=", "/mnt"],
+        ["", ""],
+        ["docker.io", ""],
+        [""],
+    ],
+    ids=str,
+)
+def test_an_empty_path_is_not_the_working_directory(words: list[str]) -> None:
+    """`regfs umount "$DIR"` with DIR unset once looked for a mount on the working directory."""
+    assert "an empty path is no path" in refusal(*words)
+
+
+def test_the_mount_helper_takes_no_empty_path(tmp_path: Path) -> None:
+    done = regfs("docker.io", "", "-f", directory=tmp_path, command=MOUNT_HELPER)
+    assert (done.returncode, done.stderr) == (1, "regfs: an empty path is no path\n")
+
+
+@pytest.mark.parametrize("verb", ["unpack", "prefetch"])
+def test_an_empty_name_is_no_image(verb: str, tmp_path: Path) -> None:
+    done = regfs(verb, "", directory=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "regfs: an empty name is no image\n")
+
+
+@pytest.mark.parametrize("words", ["help", "help umount", "--help", "version", "--version", "cache ls --help"])
+def test_a_reader_that_has_enough_ends_a_verb_quietly_like_any_program_in_a_pipe(words: str, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*regfs_command(), *words.split()], env=environment_for(tmp_path), stdout=writer, stderr=subprocess.PIPE,
+        timeout=100, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_a_hangup_does_not_end_a_verb(tmp_path: Path) -> None:
     """`pkill -HUP regfs` once ended a prefetch in the middle of a layer, and so did the end of the terminal."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -240,7 +312,8 @@ def test_umount_leaves_other_peoples_mounts_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(InvalidOption("x"), 2), (NotFound("x"), 3), (KeyboardInterrupt(), 130), (BrokenPipeError(), 1)]
+    ("error", "code"),
+    [(InvalidOption("x"), 2), (NotFound("x"), 3), (KeyboardInterrupt(), 130), (BrokenPipeError(), 141)],
 )
 def test_the_exit_code_tells_what_kind_of_failure_it_was(error: BaseException, code: int) -> None:
     def fail() -> int:

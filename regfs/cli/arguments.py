@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from regfs.config import OPTIONS, Option, suggestion
+from regfs.config import OPTIONS, Option, not_empty, suggestion
 from regfs.errors import InvalidOption
 
 MOUNT_USAGE = "regfs [OPTIONS] [SOURCE] MOUNTPOINT"
@@ -71,7 +71,7 @@ def mount_helper_parser() -> Parser:
     """Return the parser of `mount.regfs`, as mount(8) calls it. Source: mount(8), "External helpers"."""
     parser = Parser(prog="mount.regfs", add_help=False, allow_abbrev=False)
     parser.add_argument("source")
-    parser.add_argument("mountpoint")
+    parser.add_argument("mountpoint", type=not_empty)
     parser.add_argument("-f", dest="fake", action="store_true")
     parser.add_argument("-s", dest="sloppy", action="store_true")
     for ignored in ("-n", "-v", "-r", "-w"):

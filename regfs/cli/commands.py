@@ -17,7 +17,7 @@ from regfs.cli.exit_codes import FAILED, exit_code
 from regfs.cli.image_commands import path_verb, prefetch_verb, unpack_verb
 from regfs.cli.output import tell, warn
 from regfs.cli.verb_arguments import parse_verb
-from regfs.config import suggestion
+from regfs.config import not_empty, suggestion
 from regfs.errors import InvalidOption, MountFailure
 
 
@@ -40,7 +40,7 @@ def umount_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
         "-f", "--force", action="store_true", help="also where it hangs: processes inside get errors from now on"
     )
     parser.add_argument("-u", dest="unmount", action="store_true", help=argparse.SUPPRESS)  # as fusermount has it
-    parser.add_argument("mountpoint", metavar="MOUNTPOINT")
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", type=not_empty)
     given = parse_verb(parser, arguments)
     if given is None:
         return 0
@@ -64,7 +64,7 @@ def status_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
         "Show what mounts are doing: all, or those named. On a terminal with live bars. Ends with 1 where a mount is "
         "dead or does not answer within five seconds; mounts of other users are no failure.",
     )
-    parser.add_argument("mountpoints", metavar="MOUNTPOINT", nargs="*")
+    parser.add_argument("mountpoints", metavar="MOUNTPOINT", nargs="*", type=not_empty)
     add_format(parser)
     given = parse_verb(parser, arguments)
     if given is None:
@@ -94,7 +94,7 @@ def refresh_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> in
         "Let mounts ask for tags and listings again, whatever --tag-ttl says: all of your own, or those named. Returns "
         "when they have begun to. Ends with 4 where a mount is another user's, with 1 or 5 where it does not answer.",
     )
-    parser.add_argument("mountpoints", metavar="MOUNTPOINT", nargs="*")
+    parser.add_argument("mountpoints", metavar="MOUNTPOINT", nargs="*", type=not_empty)
     given = parse_verb(parser, arguments)
     if given is None:
         return 0

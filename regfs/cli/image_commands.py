@@ -14,6 +14,7 @@ from regfs.cli.arguments import verb_parser
 from regfs.cli.exit_codes import FAILED, exit_code
 from regfs.cli.output import tell, warn
 from regfs.cli.verb_arguments import parse_verb, verb_config
+from regfs.config import not_empty
 from regfs.errors import InvalidOption
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def unpack_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
     parser = verb_parser("unpack", "Write all layers of an image, merged, into DIR (./rootfs), which must be empty.")
     parser.add_argument("image", metavar="IMAGE", help=_IMAGE_HELP)
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
-    parser.add_argument("directory", metavar="DIR", nargs="?", default="rootfs")
+    parser.add_argument("directory", metavar="DIR", nargs="?", default="rootfs", type=not_empty)
     given = parse_verb(parser, arguments, headings=("registry", "cache"))
     if given is None:
         return 0
@@ -52,7 +53,7 @@ def path_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         "it is the path for what runs long.",
     )
     parser.add_argument("image", metavar="IMAGE", help=_IMAGE_HELP)
-    parser.add_argument("--mount", metavar="DIR", help="the mount to look in, where there are several")
+    parser.add_argument("--mount", metavar="DIR", type=not_empty, help="the mount to look in, where there are several")
     given = parse_verb(parser, arguments)
     if given is None:
         return 0
@@ -71,7 +72,10 @@ def prefetch_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> i
     )
     parser.add_argument("images", metavar="IMAGE", nargs="*", help=_IMAGE_HELP)
     parser.add_argument(
-        "--file", metavar="LIST", help="read images from LIST too, one a line, comments after #; - is stdin"
+        "--file",
+        metavar="LIST",
+        type=not_empty,
+        help="read images from LIST too, one a line, comments after #; - is stdin",
     )
     parser.add_argument(
         "--json",

@@ -29,6 +29,7 @@ from regfs.cli.guesses import refuse_verb_like
 from regfs.cli.mounting import mount, mount_config, run_mount_helper, with_source
 from regfs.cli.output import open_standard_streams, tell, warn
 from regfs.cli.sources import refuse_missing_mountpoint
+from regfs.config import not_empty
 from regfs.errors import InvalidOption, RegfsError
 from regfs.process.user import home_directory
 
@@ -85,6 +86,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         )
     config = mount_config(given, environment)
     *source, mountpoint = given.paths
+    not_empty(mountpoint)
     if source:
         config = with_source(config, source[0], mountpoint)
     else:

@@ -194,6 +194,8 @@ def parse_reference(text: str, *, default_registry: str = DOCKER_HUB) -> Referen
 
     Raises InvalidName.
     """
+    if not text:
+        raise InvalidName("an empty name is no image")
     for scheme in ("http://", "https://"):
         if text.startswith(scheme):
             raise InvalidName(f"{text[:300]} is no image: leave out {scheme}")
