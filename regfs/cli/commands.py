@@ -44,9 +44,9 @@ def umount_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
     given = parse_verb(parser, arguments)
     if given is None:
         return 0
-    from regfs.mount import checks
+    from regfs.verbs.umount import umount
 
-    tell(checks.umount(given.mountpoint, lazily=given.lazy, by_force=given.force))
+    tell(umount(given.mountpoint, lazily=given.lazy, by_force=given.force))
     return 0
 
 

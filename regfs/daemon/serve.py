@@ -34,8 +34,8 @@ from regfs.daemon.self_description import SelfDescription
 from regfs.errors import InvalidOption, MountFailure, OutOfThreads, RegfsError
 from regfs.model.platform import host_platform
 from regfs.mount.in_use import directories_in_use
-from regfs.mount.kernel.mount import MountOptions
 from regfs.mount.mountpoint import on_one_line
+from regfs.mount.options import MountOptions
 from regfs.process.descriptors import raise_descriptor_limit
 from regfs.process.threads import start_thread
 

@@ -24,6 +24,8 @@ from regfs.errors import AccessDenied, MountFailure
 
 log = logging.getLogger(__name__)
 
+FILE_SYSTEM_TYPE = "fuse.regfs"
+"""The type of our mounts in /proc/mounts, whichever driver made them."""
 MTAB = "/etc/mtab"
 MTAB_REMEDY = f"{MTAB} is missing, without which fusermount3 unmounts nothing; as root: ln -s /proc/self/mounts {MTAB}"
 CONTAINER_REMEDY = (
@@ -56,6 +58,11 @@ class Mounted(NamedTuple):
     source: str
     user_id: int | None = None
     root: str = "/"
+
+    @property
+    def is_regfs(self) -> bool:
+        """Whether a regfs made it, with whichever driver."""
+        return self.kind == FILE_SYSTEM_TYPE
 
     @property
     def is_whole(self) -> bool:
@@ -202,7 +209,7 @@ def detach_dead(mountpoint: str) -> bool:
     removed = False
     while is_dead(mountpoint):
         there = mounted_at(mountpoint)
-        if there is None or there.kind != "fuse.regfs":
+        if there is None or not there.is_regfs:
             break
         unmount(mountpoint, lazily=True)
         removed = True

@@ -25,7 +25,7 @@ from regfs.model.digest import Digest
 from regfs.mount import mountpoint as mountpoints
 from regfs.tree.repository import path_by_digest
 from regfs.verbs.images import read_reference
-from regfs.verbs.status import KIND, choose
+from regfs.verbs.status import choose
 
 _NEWER = "user.regfs.newer"
 _ERRORS: dict[int | None, type[RegfsError]] = {
@@ -63,7 +63,8 @@ def image_path(image: str, mount: str | None) -> Path:
 def _mount_for(image: str, mount: str | None) -> mountpoints.Mounted:
     if mount is not None:
         return choose([mount])[0]
-    around = mountpoints.inside(image, {place.mountpoint for place in mountpoints.mounts() if place.kind == KIND})
+    points = {each.mountpoint for each in mountpoints.mounts() if each.is_regfs}
+    around = mountpoints.inside(image, points)
     if around is not None:
         return choose([around.mountpoint])[0]
     own = [mounted for mounted in choose([]) if mounted.user_id in (None, os.geteuid())]

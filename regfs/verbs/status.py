@@ -19,7 +19,6 @@ from regfs.mount.inquiry import Answer, ask
 from regfs.telemetry.units import in_units
 from regfs.verbs.progress import Step, in_words, showing
 
-KIND = "fuse.regfs"
 ALIVE, DEAD, HANGS, OF_ANOTHER_USER, FAILS = "alive", "dead", "does not answer", "of another user", "fails"
 _LOOK_EVERY_S = 0.2
 _SHOWN = {
@@ -143,7 +142,7 @@ def choose(wanted: Sequence[str]) -> list[mountpoints.Mounted]:
     A bind mount of one is the same mount once more: not listed, and where it shows a part (a rootfs in a container)
     the whole mount is meant, for only that has `.regfs`.
     """
-    there = {mounted.mountpoint: mounted for mounted in mountpoints.mounts() if mounted.kind == KIND}
+    there = {mounted.mountpoint: mounted for mounted in mountpoints.mounts() if mounted.is_regfs}
     whole: dict[str, mountpoints.Mounted] = {}
     for mounted in there.values():
         if mounted.is_whole:

@@ -105,7 +105,7 @@ _SIGNALS = {signal.SIGTERM, signal.SIGHUP}
 
 def main() -> None:
     """Serve until SIGTERM or umount."""
-    from regfs.mount.kernel.mount import MountOptions
+    from regfs.mount.options import MountOptions
 
     driver, *words = sys.argv[1:]
     mountpoint = next(word for word in words if word.startswith("/"))

@@ -13,7 +13,7 @@ import pytest
 
 from regfs.errors import MountFailure
 from regfs.mount import mountpoint as mountpoints
-from regfs.mount.kernel.mount import MountOptions
+from regfs.mount.options import MountOptions
 from tests.mount.conftest import ServeSuite
 from tests.mount.memory_tree import BIG
 from tests.mount.serving import Serving

@@ -40,11 +40,12 @@ from regfs.mount.kernel import abi
 from regfs.mount.kernel.abi import Opcode
 from regfs.mount.kernel.loop import RequestLoop
 from regfs.mount.kernel.loop_watch import LoopWatch
-from regfs.mount.kernel.mount import MountOptions, mount
+from regfs.mount.kernel.mount import mount
 from regfs.mount.kernel.negotiation import READ_AHEAD, agree
 from regfs.mount.kernel.notifications import KernelNotices
 from regfs.mount.kernel.requests import Refused, Requests
 from regfs.mount.kernel.waiting_requests import WaitingRequests
+from regfs.mount.options import MountOptions
 from regfs.process.threads import start_thread
 from regfs.telemetry.stats import Stats
 from regfs.waiting.deadline import NON_BLOCKING, under

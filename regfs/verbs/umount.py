@@ -1,0 +1,118 @@
+"""`regfs umount`: unmount a regfs, alive or dead; where it is in use, name the processes that use it.
+
+mount/mountpoint.py unmounts; here are the order of the steps and the messages. Used by cli/. Any thread; blocks on
+umount(2) and on fusermount3, and only with `by_force` not on a daemon that hangs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from regfs.errors import MountFailure
+from regfs.mount import mountpoint as mountpoints
+from regfs.mount.device import DEVICE
+
+_MOST_HOLDERS = 5
+
+
+def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
+    """Unmount the regfs on *path*, alive or dead, and return what to tell the user.
+
+    *by_force* ends its connection first, so that a daemon that hangs holds up no process any longer.
+    Raises MountFailure where something else or nothing is mounted there, or a process uses it, which it names;
+    AccessDenied for a mount of another user.
+    """
+    point = mountpoints.resolved(path)
+    mounted = mountpoints.mounted_at(point)
+    if mounted is None:
+        raise MountFailure(f"nothing is mounted on {point}")
+    if not mounted.is_regfs:
+        raise MountFailure(f"{point} is a mount of another kind ({mounted.kind}, {mounted.source}); umount {point}")
+    mountpoints.check_may_unmount(mounted)
+    _leave(point)
+    gone = f"{mounted.source} is no longer mounted on {mountpoints.on_one_line(point)}"
+    if by_force:
+        if not mountpoints.abort(mounted.device, point):
+            _kill_daemon(mounted.device)
+        if mountpoints.topmost(point) != mounted:
+            return gone  # one of the ways to end a connection takes the mount away with it
+    try:
+        mountpoints.unmount(point, lazily=lazily or by_force)
+    except MountFailure as failure:
+        if by_force:
+            raise MountFailure(
+                f"{failure}; its daemon has been cut off, and what is left is a dead mount: as root, umount -l {point}"
+            ) from None
+        holders = list(holding(point))
+        if "busy" not in str(failure).lower() or lazily:
+            raise
+        raise MountFailure(
+            f"{point} is in use{_by(holders)}; regfs umount --lazy {point} takes it away all the same"
+        ) from None
+    return gone
+
+
+def _leave(point: str) -> None:
+    """Leave the directory *point*, where this process works in it or below: it would keep the mount busy itself."""
+    here = os.readlink("/proc/self/cwd")
+    if here == point or here.startswith(f"{point}/"):
+        os.chdir("/")
+
+
+def _kill_daemon(device: str) -> None:
+    """Kill the daemon of the FUSE connection *device*: without the control file system only its end ends that.
+
+    It is found by its descriptor (fdinfo of /dev/fuse, from Linux 6.14 on), and held by another, so that no process
+    that has its id by now is meant.
+    """
+    connection = f"fuse_connection:\t{device.partition(':')[2]}\n"
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            process = os.pidfd_open(int(pid))
+            try:
+                fds = [fd for fd in os.listdir(f"/proc/{pid}/fd") if os.readlink(f"/proc/{pid}/fd/{fd}") == DEVICE]
+                if any(connection in Path(f"/proc/{pid}/fdinfo/{fd}").read_text() for fd in fds):
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+            finally:
+                os.close(process)
+
+
+def holding(point: str) -> Iterator[str]:
+    """Yield `name (pid 12, working directory)` of each visible process that holds something below *point*."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        for what, link in _links(pid):
+            if link == point or link.startswith(f"{point}/"):
+                yield f"{_name(pid)} (pid {pid}, {what})"
+                break
+
+
+def _by(holders: list[str]) -> str:
+    if not holders:
+        return ""
+    more = f" and {len(holders) - _MOST_HOLDERS} more" if len(holders) > _MOST_HOLDERS else ""
+    return f" by {', '.join(holders[:_MOST_HOLDERS])}{more}"
+
+
+def _links(pid: str) -> Iterator[tuple[str, str]]:
+    """Yield what a process holds, by reading links alone: following one could wait for a dead daemon."""
+    named = [("working directory", "cwd"), ("root", "root"), ("program", "exe")]
+    try:
+        named += [("open file", f"fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:
+        pass  # another user's process, or gone by now
+    for what, name in named:
+        try:
+            yield what, os.readlink(f"/proc/{pid}/{name}")
+        except OSError:
+            continue  # as above
+
+
+def _name(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    except OSError:
+        return "a process"
