@@ -28,6 +28,7 @@ from regfs.layers.walk import Walk
 from regfs.model.attributes import Attributes
 from regfs.model.layer_entry import NOWHERE, ROOT_ROW, EntryFlag, Row, pack_xattrs
 from regfs.model.names import NAME_MAX
+from regfs.model.node_id import MAX_ROWS
 from regfs.model.whiteout import AUFS_PREFIX, OPAQUE_MARKER, hidden_name, mark_of, marker_of
 
 # A row's state: what it is (0: gone) ...
@@ -35,9 +36,6 @@ _DIRECTORY, _SYMLINK, _FILE = 1, 2, 3
 _KIND = 3
 # ... and what finish() has to tell of it.
 _OPAQUE, _ORPHAN, _WHITEOUT = 4, 8, 16
-
-MAX_ROWS = 1 << 22
-"""How many rows a layer may have, implied directories and names that were taken over included."""
 
 _DIRECTORY_SIZE = 4096
 _IMPLIED = Attributes(stat.S_IFDIR | 0o755, size=_DIRECTORY_SIZE, nlink=2).pack()

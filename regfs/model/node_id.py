@@ -1,29 +1,40 @@
-"""Node ids: the numbers by which the kernel names what a mount shows (FUSE's nodeid), and what their bits mean.
+"""Node ids: the 64-bit numbers by which the kernel names what a mount shows (FUSE's nodeid), bit by bit.
 
-    1                                            the mount's root
-    1 << 63 | hash (52 bits)                     an invented node: a registry, a tag, `digest`, `layers/` …
-    place (27 bits) << 36 | key (36 bits)        an entry of a table (rootfs/, layers/N/tree/) at one place
+    1                              the mount's root
+    1 << 63 | hash (52 bits)       an invented node: a registry, a tag, `digest`, `layers/` …; the hash is of its key
+    slot << 42 | key               an entry of a table (rootfs/, layers/N/tree/)
 
-    key = layer (12 bits) << 24 | row (24 bits)      the layer that decides, base first, and the row in its index
+    bit 63        0 for a table's entry, 1 for an invented node
+    bits 42–62    slot (21 bits): the directory that the table is shown as; 0 is none. Slots are used again
+    bits 34–41    view (8 bits): 0; which tree a row is from, where a table shows more than one
+    bits 22–33    layer (12 bits): the layer that decides, base first; INVENTED_LAYER for directories of the merge
+    bits 0–21     row (22 bits): the row in that layer's index
 
-The key of layer INVENTED_LAYER belongs to directories that the merge invented, and TABLE_ROOT to the directory that a
-table is shown as, whichever row that is. st_ino is another number: tree/inode_numbers.py. Pure.
+The lower 42 bits are the *key*, which a FileTree knows its entries by, and which a merged table stores; all ones,
+TABLE_ROOT, is the directory that a table is shown as, whichever row that is. A slot that is used again has another
+*generation* (entry_out's), so that a kernel which still holds an inode of the earlier one, for an open file, does not
+take the new one for it. st_ino is another number: tree/inode_numbers.py. Pure.
 """
 
 from __future__ import annotations
+
+import hashlib
 
 ROOT = 1
 INVENTED = 1 << 63
 HASH_BITS = 52
 
-PLACE_SHIFT = 36
-KEY_MASK = (1 << PLACE_SHIFT) - 1
-LAST_PLACE = (INVENTED >> PLACE_SHIFT) - 1
+ROW_BITS, LAYER_BITS, VIEW_BITS = 22, 12, 8
+LAYER_SHIFT = ROW_BITS
+SLOT_SHIFT = ROW_BITS + LAYER_BITS + VIEW_BITS
+KEY_MASK = (1 << SLOT_SHIFT) - 1
+LAST_SLOT = (INVENTED >> SLOT_SHIFT) - 1
 
-LAYER_SHIFT = 24
-ROW_MASK = (1 << LAYER_SHIFT) - 1
-INVENTED_LAYER = 4095
-LAST_ROW = ROW_MASK - 1
+MAX_ROWS = 1 << ROW_BITS
+"""How many rows a layer may have, implied directories and names that were taken over included."""
+ROW_MASK = MAX_ROWS - 1
+INVENTED_LAYER = (1 << LAYER_BITS) - 1
+LAST_INVENTED_ROW = ROW_MASK - 1
 TABLE_ROOT = KEY_MASK
 
 
@@ -35,3 +46,19 @@ def node_key(layer: int, row: int) -> int:
 def is_entry(node: int) -> bool:
     """Tell whether *node* is an entry of a table or the directory it is shown as: what is in it never changes."""
     return ROOT < node < INVENTED
+
+
+def invented_node(key: str) -> int:
+    """Return the id of the invented node *key*, unless another node has it: then next_invented()."""
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return _invented(int.from_bytes(digest, "little"))
+
+
+def next_invented(node: int) -> int:
+    """Return the id that comes after *node* where two keys have the same hash."""
+    return _invented(node + 1)
+
+
+def _invented(number: int) -> int:
+    # One bit of the lower 32 is always set: programs that look at these alone must not read 0, which is no inode.
+    return INVENTED | 1 << 31 | number & (1 << HASH_BITS) - 1

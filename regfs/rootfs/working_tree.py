@@ -26,7 +26,7 @@ from regfs.errors import BadLayer, TooLarge
 from regfs.model.attributes import Attributes, mode_of, with_nlink
 from regfs.model.layer_entry import EntryFlag, Row
 from regfs.model.names import NAME_MAX
-from regfs.model.node_id import INVENTED_LAYER, LAST_ROW, node_key
+from regfs.model.node_id import INVENTED_LAYER, LAST_INVENTED_ROW, node_key
 
 ROOT = 0
 EXPLICIT = 1
@@ -136,8 +136,8 @@ class WorkingTree:
     def invent(self) -> int:
         """Return the key of a node that no layer has. Raises TooLarge."""
         self._invented += 1
-        if self._invented > LAST_ROW:
-            raise TooLarge(f"the image has more than {LAST_ROW} directories that no layer describes")
+        if self._invented > LAST_INVENTED_ROW:
+            raise TooLarge(f"the image has more than {LAST_INVENTED_ROW} directories that no layer describes")
         return node_key(INVENTED_LAYER, self._invented)
 
     def lookup(self, directory: int, name: bytes) -> Name | None:

@@ -34,7 +34,7 @@ from regfs.store.table import FAILURES, MakeAgain, Table, check_header
 from regfs.store.uses import Use
 
 APPLICATION_ID = 0x7267666D  # "rgfm"
-VERSION = 3
+VERSION = 4
 
 _SCHEMA = """
 CREATE TABLE entries (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL, node INTEGER NOT NULL,

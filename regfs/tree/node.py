@@ -9,7 +9,6 @@ Used by tree.py. Thread rule: nodes are immutable; any thread.
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from regfs.errors import DigestMismatch, RegfsError
 from regfs.model.attributes import Attributes
-from regfs.model.node_id import HASH_BITS, INVENTED
 from regfs.rootfs.file_tree import FileTree
 from regfs.waiting.deadline import NON_BLOCKING, under
 
@@ -211,19 +209,3 @@ def text_file(key: str, text: str, created_ns: Callable[[], int]) -> BytesFile:
 def directory_attributes(created_ns: int = 0) -> Attributes:
     """Return the attributes of an invented directory."""
     return Attributes(DIRECTORY_MODE, 0, 2, mtime_ns=created_ns)
-
-
-def node_of(key: str) -> int:
-    """Return the id of the invented node *key* (model/node_id.py), unless another node has it: then next_node()."""
-    digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    return _invented(int.from_bytes(digest, "little"))
-
-
-def next_node(node: int) -> int:
-    """Return the id that comes after *node* where two keys have the same hash."""
-    return _invented(node + 1)
-
-
-def _invented(number: int) -> int:
-    # One bit of the lower 32 is always set: programs that look at these alone must not read 0, which is no inode.
-    return INVENTED | 1 << 31 | number & (1 << HASH_BITS) - 1

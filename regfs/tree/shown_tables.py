@@ -2,7 +2,7 @@
 
 A table at two places has two sets of node ids, because a directory may have one name in the kernel; the inode numbers
 agree. A place keeps its number from the first look-up of its directory to the forget() that gives the last one back.
-No number is used again before all LAST_PLACE were, so that a node id means one thing for the life of a mount, and what
+No number is used again before all LAST_SLOT were, so that a node id means one thing for the life of a mount, and what
 a kernel asks about a place that it let go is stale and never another table's. The table itself is there while it is in
 use, and comes back when it is asked: a kernel remembers thousands of places for weeks. Used by tree.py.
 Thread rule: any thread; the lock guards the two dicts, and nothing is asked under it.
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping
 
 from regfs.errors import BadContent, NotFound, StaleNode
-from regfs.model.node_id import KEY_MASK, LAST_PLACE, LAYER_SHIFT, PLACE_SHIFT, TABLE_ROOT
+from regfs.model.node_id import KEY_MASK, LAST_SLOT, LAYER_SHIFT, SLOT_SHIFT, TABLE_ROOT
 from regfs.rootfs.file_tree import FileTree
 from regfs.store.open_tables import OpenTables
 from regfs.tree.inode_numbers import InodeNumbers
@@ -41,7 +41,7 @@ class ShownTable:
         tables: OpenTables,
     ) -> None:
         self.directory = directory
-        self.base = number << PLACE_SHIFT
+        self.base = number << SLOT_SHIFT
         self.parent = parent
         self.changing: bytes | None = None
         self.lookups = 0
@@ -123,11 +123,11 @@ class ShownTable:
 class ShownTables:
     """All places, by number and by the key of their directory."""
 
-    def __init__(self, numbers: InodeNumbers, tables: OpenTables, *, last_place: int = LAST_PLACE) -> None:
+    def __init__(self, numbers: InodeNumbers, tables: OpenTables, *, last_slot: int = LAST_SLOT) -> None:
         """*tables* bounds how many of them are in use."""
         self._numbers = numbers
         self._tables = tables
-        self._last_place = last_place
+        self._last_place = last_slot
         self._lock = threading.Lock()
         self._by_key: dict[str, ShownTable] = {}
         self._next = 1
@@ -137,7 +137,7 @@ class ShownTables:
     def of(self, node: int) -> ShownTable:
         """Return the place that *node* belongs to. Raises StaleNode."""
         try:
-            return self.by_number[node >> PLACE_SHIFT]
+            return self.by_number[node >> SLOT_SHIFT]
         except KeyError:
             raise StaleNode(f"node {node:#x} was let go") from None
 
@@ -167,12 +167,12 @@ class ShownTables:
         if node & KEY_MASK != TABLE_ROOT:
             return
         with self._lock:
-            shown = self.by_number.get(node >> PLACE_SHIFT)
+            shown = self.by_number.get(node >> SLOT_SHIFT)
             if shown is None:
                 return
             shown.lookups -= count
             if shown.lookups <= 0:
-                del self.by_number[node >> PLACE_SHIFT], self._by_key[shown.directory.key]
+                del self.by_number[node >> SLOT_SHIFT], self._by_key[shown.directory.key]
 
     def all(self) -> list[ShownTable]:
         """Return all places there are now."""

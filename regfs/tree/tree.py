@@ -21,7 +21,7 @@ from typing import NamedTuple
 from regfs.errors import IsADirectory, NameTooLong, NotADirectory, NotASymlink, StaleNode
 from regfs.model.attributes import Attributes
 from regfs.model.names import NAME_MAX
-from regfs.model.node_id import KEY_MASK, LAYER_SHIFT, PLACE_SHIFT, ROOT, TABLE_ROOT
+from regfs.model.node_id import KEY_MASK, LAYER_SHIFT, ROOT, SLOT_SHIFT, TABLE_ROOT, invented_node, next_invented
 from regfs.model.whiteout import is_too_long
 from regfs.store.content import Content, OpenContent, Packed
 from regfs.store.open_tables import OpenTables
@@ -29,7 +29,7 @@ from regfs.tree.control import LiveFile
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.inside import Inside
 from regfs.tree.listings import INODE, PLACEHOLDER_VALID_S, InventedListing, Listed, Listing, RowListing
-from regfs.tree.node import FOREVER, Child, Dated, Directory, File, Invented, Link, TableDirectory, next_node, node_of
+from regfs.tree.node import FOREVER, Child, Dated, Directory, File, Invented, Link, TableDirectory
 from regfs.tree.node import OpenFile as OpenFile
 from regfs.tree.repository import TagDirectory
 from regfs.tree.root import Root
@@ -87,7 +87,7 @@ class Tree:
         """Return the entry *name* of the directory *parent*. Counts as one look-up of what it returns."""
         if len(name) > NAME_MAX and is_too_long(name):
             raise NameTooLong(f"a name of {len(name)} bytes; {NAME_MAX} are allowed")
-        shown = self._shown_at(parent >> PLACE_SHIFT)
+        shown = self._shown_at(parent >> SLOT_SHIFT)
         if shown is not None:
             shown.recent = True
             rows = shown.rows or shown.table()
@@ -103,7 +103,7 @@ class Tree:
 
     def attributes(self, node: int) -> Found:
         """Return the attributes of *node*."""
-        shown = self._shown_at(node >> PLACE_SHIFT)
+        shown = self._shown_at(node >> SLOT_SHIFT)
         if shown is None:
             invented = self._keep(node).node
             attributes = invented.attributes()
@@ -120,7 +120,7 @@ class Tree:
         Return whether one did, so that the kernel is to forget those: chdir, chroot and opendir come a moment after a
         listing, and a program that goes in to copy all of it asks for the attributes then.
         """
-        shown = self._shown_at(node >> PLACE_SHIFT)
+        shown = self._shown_at(node >> SLOT_SHIFT)
         if shown is None or not shown.has_placeholder or node != shown.root:
             return False
         shown.attributes()
@@ -128,7 +128,7 @@ class Tree:
 
     def parent(self, node: int) -> int:
         """Return the directory that *node* was found in; the root is its own parent."""
-        shown = self._shown_at(node >> PLACE_SHIFT)
+        shown = self._shown_at(node >> SLOT_SHIFT)
         if shown is None:
             return self._keep(node).parent
         if node == shown.root:
@@ -139,7 +139,7 @@ class Tree:
 
     def listing(self, node: int) -> Listing:
         """Return the entries of the directory *node*. Raises NotADirectory."""
-        shown = self._shown_at(node >> PLACE_SHIFT)
+        shown = self._shown_at(node >> SLOT_SHIFT)
         if shown is None:
             children = self._inside.children(node, self._directory(node))
             return InventedListing(children, inode_of=self._inode_of, table_at_once=partial(self._at_once, node))
@@ -148,7 +148,7 @@ class Tree:
 
     def read_link(self, node: int) -> bytes:
         """Return the target of the symbolic link *node*. Raises NotASymlink."""
-        shown = self._shown_at(node >> PLACE_SHIFT)
+        shown = self._shown_at(node >> SLOT_SHIFT)
         if shown is not None:
             rows = shown.table()
             return rows.target(shown.key(rows, node))
@@ -159,7 +159,7 @@ class Tree:
 
     def open(self, node: int) -> OpenFile:
         """Open the regular file *node*; may block on the network. Raises IsADirectory."""
-        shown = self._shown_at(node >> PLACE_SHIFT)
+        shown = self._shown_at(node >> SLOT_SHIFT)
         if shown is not None:
             rows = shown.table()
             content = self._open_content(rows.content(shown.key(rows, node)))
@@ -176,7 +176,7 @@ class Tree:
         At most *limit* files, and as many bytes as *buffer* holds, which they are read into with one read; none for
         what is no table's. They may be hidden in this one, and nobody may have looked them up. Does not wait.
         """
-        shown = self._shown_at(node >> PLACE_SHIFT)
+        shown = self._shown_at(node >> SLOT_SHIFT)
         rows = None if shown is None else shown.rows
         if shown is None or rows is None:
             return []
@@ -198,7 +198,7 @@ class Tree:
 
     def xattrs(self, node: int) -> Mapping[bytes, bytes]:
         """Return the extended attributes of *node*."""
-        shown = self._shown_at(node >> PLACE_SHIFT)
+        shown = self._shown_at(node >> SLOT_SHIFT)
         if shown is None:
             invented = self._keep(node).node
             return self._inside.xattrs(node, invented) if isinstance(invented, TagDirectory) else _NO_XATTRS
@@ -212,7 +212,7 @@ class Tree:
 
         Nothing is kept for this: the names of a table's entries are read from it. Does not wait.
         """
-        shown = self._shown_at(node >> PLACE_SHIFT)
+        shown = self._shown_at(node >> SLOT_SHIFT)
         if shown is None:
             kept = self._kept.get(node)
             return f"node {node:#x}" if kept is None else kept.node.key or "/"
@@ -228,7 +228,7 @@ class Tree:
 
     def forget(self, node: int, count: int) -> None:
         """Give back *count* look-ups of *node*; entries of tables need not be given back."""
-        if self._shown_at(node >> PLACE_SHIFT) is not None:
+        if self._shown_at(node >> SLOT_SHIFT) is not None:
             self._tables.forget(node, count)
             return
         with self._lock:
@@ -283,9 +283,9 @@ class Tree:
 
     def _number_of(self, key: str) -> int:
         """Return the id of the invented node *key*: its hash, or the next one that no other node has."""
-        number = node_of(key)
+        number = invented_node(key)
         while (kept := self._kept.get(number)) is not None and kept.node.key != key:
-            number = next_node(number)
+            number = next_invented(number)
         return number
 
     def _inode_of(self, child: Child) -> int:

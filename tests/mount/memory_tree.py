@@ -27,10 +27,10 @@ from typing import NamedTuple
 
 from regfs import errors
 from regfs.model.attributes import Attributes, device_number
-from regfs.model.node_id import INVENTED, PLACE_SHIFT, ROOT, is_entry
+from regfs.model.node_id import INVENTED, ROOT, SLOT_SHIFT, is_entry
 from regfs.waiting.deadline import current
 
-RECORDED = 1 << PLACE_SHIFT
+RECORDED = 1 << SLOT_SHIFT
 MTIME_NS = 1_600_000_000_123_456_789
 BIG = bytes(range(256)) * 4 * 1024 * 3  # 3 MiB
 SCRIPT = b"#!/bin/sh\necho hello from the mount\n"

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from regfs.errors import NotADirectory, StaleNode
-from regfs.model.node_id import LAST_PLACE, PLACE_SHIFT, ROOT
+from regfs.model.node_id import LAST_SLOT, LAYER_SHIFT, ROOT, SLOT_SHIFT, invented_node, next_invented
 from regfs.store.open_tables import OpenTables
 from regfs.tree.inode_numbers import InodeNumbers
-from regfs.tree.node import TableDirectory, next_node, node_of
+from regfs.tree.node import TableDirectory
 from regfs.tree.shown_tables import ShownTables
 from tests.support.images import BuiltImage, directory, file, hardlink, image_of, index_of, layer
 from tests.support.memory_registry import INDEX
@@ -140,8 +140,10 @@ def test_rows_of_any_layers_have_numbers_of_their_own(first: list[int], rows: li
     before = {layer: sum(first[:layer]) for layer in range(len(first))}
     for table in ("x", "y"):
         raised_by = numbers.of_layers(table, before)
-        keys = {(layer << 24 | row % count) for layer, count in enumerate(first) for row in (*rows, 0, count - 1)}
-        made = {key + raised_by[key >> 24] for key in keys} | {numbers.of_table(table)}
+        keys = {
+            (layer << LAYER_SHIFT | row % count) for layer, count in enumerate(first) for row in (*rows, 0, count - 1)
+        }
+        made = {key + raised_by[key >> LAYER_SHIFT] for key in keys} | {numbers.of_table(table)}
         assert len({number & LOWER_HALF for number in made}) == len(keys) + 1
         assert all(1 < number < 1 << (32 if only_32_bits else 52) for number in made)
 
@@ -149,9 +151,9 @@ def test_rows_of_any_layers_have_numbers_of_their_own(first: list[int], rows: li
 @given(st.text())
 def test_invented_nodes_have_numbers_that_no_table_has(key: str) -> None:
     wide, narrow = InodeNumbers(lambda _: 1), InodeNumbers(lambda _: 1, only_32_bits=True)
-    node = node_of(key)
-    assert next_node(node) != node
-    for each in (node, next_node(node)):
+    node = invented_node(key)
+    assert next_invented(node) != node
+    for each in (node, next_invented(node)):
         assert 1 << 52 <= wide.of_invented(each) < 1 << 53
         assert wide.of_invented(each) & LOWER_HALF == narrow.of_invented(each) > 1
 
@@ -185,12 +187,12 @@ def test_a_thousand_tables_at_once_have_places_of_their_own_and_keep_them() -> N
 
 
 def test_when_all_numbers_of_places_were_used_those_in_use_are_left_alone() -> None:
-    tables = ShownTables(InodeNumbers(lambda _: 1), OpenTables(), last_place=4)
+    tables = ShownTables(InodeNumbers(lambda _: 1), OpenTables(), last_slot=4)
     stays = tables.admit(door("stays"), ROOT, None)
     for number in range(20):
         shown = tables.admit(door(str(number)), ROOT, None)
-        assert 1 <= shown.root >> PLACE_SHIFT <= 4
+        assert 1 <= shown.root >> SLOT_SHIFT <= 4
         assert shown.root != stays.root
         tables.forget(shown.root, 1)
     assert tables.of(stays.root) is stays
-    assert LAST_PLACE > 1 << 26
+    assert LAST_SLOT > 1 << 20
