@@ -1,4 +1,4 @@
-"""A tree in memory with everything that a driver can meet. It implements what regfs.tree.tree.Tree offers to drivers.
+"""A file system in memory (mount/filesystem.py) with everything that a driver can meet.
 
 /stable     as below a digest: recorded nodes, valid for ever
 /moving     as at a registry: valid for no time at all
@@ -23,11 +23,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from regfs import errors
 from regfs.model.attributes import Attributes, device_number
 from regfs.model.node_id import INVENTED, ROOT, SLOT_SHIFT, is_entry
+from regfs.tree.listings import Listed
+from regfs.tree.tree import Found
+from regfs.tree.usage import Usage
 from regfs.waiting.deadline import current
 
 RECORDED = 1 << SLOT_SHIFT
@@ -58,29 +60,6 @@ FAILURES: dict[str, tuple[type[errors.RegfsError], int]] = {
     "interrupted": (errors.Interrupted, errno.EINTR),
     "cache-failure": (errors.CacheFailure, errno.EIO),
 }
-
-
-class Found(NamedTuple):
-    """See regfs.tree.tree, as for the next two."""
-
-    node: int
-    attributes: bytes
-    valid_s: float
-
-
-class Listed(NamedTuple):
-    name: bytes
-    node: int
-    attributes: bytes
-    valid_s: float
-
-
-class Usage(NamedTuple):
-    total_bytes: int
-    free_bytes: int
-    available_bytes: int
-    total_files: int
-    free_files: int
 
 
 @dataclass
@@ -252,6 +231,9 @@ class MemoryTree:
     def forget(self, node: int, count: int) -> None:
         if node in self.lookups:
             self.lookups[node] -= count
+
+    def changing_entries(self) -> list[tuple[int, bytes]]:
+        return []
 
     def usage(self) -> Usage:
         return Usage(total_bytes=1 << 40, free_bytes=1 << 39, available_bytes=1 << 38, total_files=1000, free_files=500)

@@ -121,7 +121,7 @@ def main() -> None:
     session.serve(lambda: print("READY", flush=True))
 
 
-def heed_signals(session) -> None:
+def heed_signals(session: Any) -> None:
     """Stop *session* on SIGTERM; let it refresh on SIGHUP."""
     while True:
         if signal.sigwait(_SIGNALS) == signal.SIGTERM:

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regfs.errors import CacheFailure
+from regfs.model.node_id import ROOT
 from regfs.mount.kernel.directory import OpenDirectory
 from regfs.mount.kernel.requests import Requests
 from regfs.waiting.deadline import NON_BLOCKING, under
-from tests.mount.memory_tree import ROOT, Entry, MemoryFile, MemoryTree
+from tests.mount.memory_tree import Entry, MemoryFile, MemoryListing, MemoryTree
 
 FILES = 40
 
@@ -25,8 +26,13 @@ class Archive(MemoryTree):
         self.directory_node = self.keep(Entry(stat.S_IFDIR | 0o755, nlink=2), recorded=True)
         self.files = [self.file(self.directory_node, b"%02d" % number, b"%02d" % number) for number in range(FILES)]
         self.opened: list[int] = []
+        self.listed: list[int] = []
         self.read_behind: list[int] = []
         self.is_torn = False
+
+    def listing(self, node: int) -> MemoryListing:
+        self.listed.append(node)
+        return super().listing(node)
 
     def open(self, node: int) -> MemoryFile:
         self.opened.append(node)
@@ -65,7 +71,7 @@ class Reader:
         self.tree = Archive()
         self.files = self.tree.files
         self.cache = PageCache(self.files if known is None else known)
-        self.requests = Requests(self.tree, self.cache)  # type: ignore[arg-type]
+        self.requests = Requests(self.tree, self.cache)
 
     def open(self, node: int) -> int:
         with under(NON_BLOCKING):
@@ -220,16 +226,13 @@ def parts(directory: OpenDirectory, sizes: list[int], *, rests: bool) -> list[by
 @given(st.lists(st.integers(200, 3000), max_size=30))
 def test_the_part_of_a_directory_that_was_made_ready_is_the_one_that_is_asked_for(sizes: list[int]) -> None:
     tree = Archive()
-    prompt, ready = (
-        OpenDirectory(tree, tree.directory_node, tree.listing(tree.directory_node))
-        for _ in range(2)  # type: ignore[arg-type]
-    )
+    prompt, ready = (OpenDirectory(tree, tree.directory_node, tree.listing(tree.directory_node)) for _ in range(2))
     assert parts(prompt, sizes, rests=False) == parts(ready, sizes, rests=True)
 
 
 def test_a_directory_that_is_read_from_elsewhere_gets_what_is_there() -> None:
     tree = Archive()
-    directory = OpenDirectory(tree, tree.directory_node, tree.listing(tree.directory_node))  # type: ignore[arg-type]
+    directory = OpenDirectory(tree, tree.directory_node, tree.listing(tree.directory_node))
     start = directory.read_plus(0, 1000)
     directory.make_ready()
     assert directory.read_plus(0, 1000) == start
@@ -253,10 +256,8 @@ class Walk:
 
     def __init__(self) -> None:
         self.tree = Archive()
-        self.listed: list[int] = []
-        listing = self.tree.listing
-        self.tree.listing = lambda node: (self.listed.append(node), listing(node))[1]  # type: ignore[method-assign]
-        self.requests = Requests(self.tree, PageCache([]))  # type: ignore[arg-type]
+        self.listed = self.tree.listed
+        self.requests = Requests(self.tree, PageCache([]))
         top = self.top = self.tree.keep(Entry(stat.S_IFDIR | 0o755, nlink=2), recorded=True)
         a = self.tree.directory(top, b"a")
         self.nodes = {b"a": a, b"b": self.tree.directory(a, b"b"), b"c": self.tree.directory(a, b"c")}

@@ -8,7 +8,7 @@ import mmap
 import os
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -132,7 +132,7 @@ class Dirent(ctypes.Structure):
     ]
 
 
-def walked(directory: Path, position: int | None = None):
+def walked(directory: Path, position: int | None = None) -> Iterator[tuple[bytes, int, int]]:
     """Yield (name, inode, position after it) with readdir(3), beginning at *position* with seekdir(3)."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.opendir.restype = ctypes.c_void_p

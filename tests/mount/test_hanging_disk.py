@@ -10,9 +10,11 @@ from collections.abc import Iterator
 import pytest
 
 from regfs.errors import WorkStalled
+from regfs.model.node_id import ROOT
 from regfs.mount.kernel import loop_watch
 from regfs.mount.kernel.abi import Opcode
-from tests.mount.memory_tree import ROOT, Found, SuiteTree
+from regfs.tree.tree import Found
+from tests.mount.memory_tree import SuiteTree
 from tests.mount.test_kernel_session import TIMEOUT_S, Kernel
 
 

@@ -84,7 +84,7 @@ def test_a_bind_mount_of_a_part_and_what_is_mounted_on_it_are_in_use(mounted: Pa
 
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 def test_a_sandbox_of_bubblewrap_is_in_use(mounted: Path) -> None:
-    sandbox = ["bwrap", "--ro-bind", "/", "/", "--bind", mounted / "app/v1/rootfs", "/mnt", "--tmpfs", "/mnt/etc"]
+    sandbox = ["bwrap", "--ro-bind", "/", "/", "--bind", str(mounted / "app/v1/rootfs"), "/mnt", "--tmpfs", "/mnt/etc"]
     with running([*sandbox, *in_shell("cd /mnt")]):
         assert used(mounted) == {"/", "/app/v1/rootfs", "/app/v1/rootfs/etc"}
 

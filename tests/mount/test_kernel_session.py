@@ -15,13 +15,15 @@ from collections.abc import Iterator
 import pytest
 
 from regfs.errors import MountFailure, OutOfThreads, RegfsError
+from regfs.model.node_id import ROOT
 from regfs.mount.kernel import abi
 from regfs.mount.kernel.abi import Opcode
 from regfs.mount.kernel.requests import Requests
 from regfs.mount.kernel.session import KernelSession
 from regfs.telemetry.stats import Stats
+from regfs.tree.listings import Listed
 from regfs.waiting.deadline import NON_BLOCKING, under
-from tests.mount.memory_tree import BIG, MANY, ROOT, Listed, MemoryFile, SuiteTree
+from tests.mount.memory_tree import BIG, MANY, MemoryFile, SuiteTree
 from tests.support.no_threads import no_threads
 
 TIMEOUT_S = 100.0

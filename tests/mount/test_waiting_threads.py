@@ -67,7 +67,12 @@ def test_a_job_that_gets_no_thread_is_refused_and_leaves_nothing_behind() -> Non
 
 def test_a_job_that_gets_no_thread_waits_for_one_that_runs() -> None:
     threads, begun, go_on, done = WaitingThreads(), threading.Event(), threading.Event(), threading.Event()
-    threads.submit(lambda: [begun.set(), go_on.wait(TIMEOUT_S)])
+
+    def job() -> None:
+        begun.set()
+        go_on.wait(TIMEOUT_S)
+
+    threads.submit(job)
     assert begun.wait(TIMEOUT_S)
     with no_threads():
         threads.submit(done.set)

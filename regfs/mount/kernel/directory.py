@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from regfs.mount.kernel import abi
 
 if TYPE_CHECKING:
+    from regfs.mount.filesystem import FileSystem
     from regfs.tree.listings import Listing
-    from regfs.tree.tree import Tree
 
 _DOTS = 2
 _DIRENT_SIZE = 24
@@ -49,7 +49,7 @@ class OpenDirectory:
 
     __slots__ = ("_last", "_listing", "_node", "_ready", "_tree")
 
-    def __init__(self, tree: Tree, node: int, listing: Listing, ready: Part | None = None) -> None:
+    def __init__(self, tree: FileSystem, node: int, listing: Listing, ready: Part | None = None) -> None:
         """*ready* is the first part, if that was made before."""
         self._tree = tree
         self._node = node

@@ -10,7 +10,8 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from regfs.tree.tree import OpenFile, Tree
+    from regfs.mount.filesystem import FileSystem
+    from regfs.tree.node import OpenFile
 
 
 class PageCachedFile:
@@ -20,7 +21,7 @@ class PageCachedFile:
 
     keep_cache = True
 
-    def __init__(self, tree: Tree, node: int) -> None:
+    def __init__(self, tree: FileSystem, node: int) -> None:
         self._tree = tree
         self._node = node
         self._file: OpenFile | None = None

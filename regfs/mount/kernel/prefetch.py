@@ -26,7 +26,7 @@ from regfs.model.node_id import LAYER_SHIFT
 from regfs.mount.kernel.directory import OpenDirectory, Part
 
 if TYPE_CHECKING:
-    from regfs.tree.tree import Tree
+    from regfs.mount.filesystem import FileSystem
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Prefetcher:
     that file already.
     """
 
-    def __init__(self, tree: Tree, make_ready: Callable[[int, bytes], bool]) -> None:
+    def __init__(self, tree: FileSystem, make_ready: Callable[[int, bytes], bool]) -> None:
         self._tree = tree
         self._make_ready = make_ready
         self._directory: OpenDirectory | None = None

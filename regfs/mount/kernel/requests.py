@@ -35,7 +35,8 @@ from regfs.mount.kernel.prefetch import Prefetcher
 from regfs.waiting.deadline import current
 
 if TYPE_CHECKING:
-    from regfs.tree.tree import OpenFile, Tree
+    from regfs.mount.filesystem import FileSystem
+    from regfs.tree.node import OpenFile
 
 Method = Callable[[int, bytes], bytes | None]
 
@@ -74,7 +75,7 @@ class Notices(Protocol):
 class Requests:
     """Answers requests from *tree*; *notices* goes to the kernel of the same connection."""
 
-    def __init__(self, tree: Tree, notices: Notices) -> None:
+    def __init__(self, tree: FileSystem, notices: Notices) -> None:
         self._tree = tree
         self._lookup = tree.lookup
         self._notices = notices

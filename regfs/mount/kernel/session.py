@@ -51,7 +51,7 @@ from regfs.telemetry.stats import Stats
 from regfs.waiting.deadline import NON_BLOCKING, under
 
 if TYPE_CHECKING:
-    from regfs.tree.tree import Tree
+    from regfs.mount.filesystem import FileSystem
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class KernelSession:
 
     def __init__(
         self,
-        tree: Tree,
+        tree: FileSystem,
         stats: Stats,
         *,
         errors: ErrorCallback = log_failure,

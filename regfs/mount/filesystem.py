@@ -1,0 +1,71 @@
+"""What both drivers ask of the file system that they show: its nodes by number, and never by path.
+
+regfs.tree.tree.Tree is the one that daemons show; tests have another in memory. A node is a number of
+model/node_id.py. All attributes are struct fuse_attr, 88 bytes (abi.py). Every call may raise any RegfsError, and waits
+for the network as the thread's deadline allows: under NON_BLOCKING it raises WouldBlock before it has changed anything,
+so that the same question can be asked again in a thread that may wait. Any thread may ask anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from regfs.tree.listings import Listing
+    from regfs.tree.node import OpenFile
+    from regfs.tree.tree import Found, Tree
+    from regfs.tree.usage import Usage
+
+
+class FileSystem(Protocol):
+    """Nodes with look-up, attributes, listing and open. What is below an image's digest never changes."""
+
+    def lookup(self, parent: int, name: bytes) -> Found:
+        """Return the entry *name* of the directory *parent*, and count one look-up of it. Raises NotFound."""
+
+    def forget(self, node: int, count: int) -> None:
+        """Take back *count* look-ups of *node*; entries of tables need not be given back."""
+
+    def attributes(self, node: int) -> Found:
+        """Return the attributes of *node*, and for how many seconds they hold."""
+
+    def enter(self, node: int) -> bool:
+        """Load the real attributes of the directory *node*; tell whether a listing has given others before."""
+
+    def parent(self, node: int) -> int:
+        """Return the directory that *node* was found in; the root is its own parent."""
+
+    def listing(self, node: int) -> Listing:
+        """Return the entries of the directory *node*. Raises NotADirectory."""
+
+    def read_link(self, node: int) -> bytes:
+        """Return the target of the symbolic link *node*. Raises NotASymlink."""
+
+    def open(self, node: int) -> OpenFile:
+        """Open the regular file *node*. Raises IsADirectory."""
+
+    def read_following(self, node: int, limit: int, buffer: bytearray) -> list[tuple[int, bytes]]:
+        """Return nodes and bytes of at most *limit* small files that follow *node* in its layer. Does not wait.
+
+        All bytes are read into *buffer* with one read. None for what is no entry of a table.
+        """
+
+    def xattrs(self, node: int) -> Mapping[bytes, bytes]:
+        """Return the extended attributes of *node*."""
+
+    def name_of(self, node: int) -> str:
+        """Return the path of *node* for messages, or its number. Never raises, never waits."""
+
+    def changing_entries(self) -> list[tuple[int, bytes]]:
+        """Return directory and name of each look-up that is not given back and whose answer may change."""
+
+    def usage(self) -> Usage:
+        """Return what statfs(2) tells of the cache."""
+
+
+if TYPE_CHECKING:
+
+    def _assert_tree(tree: Tree) -> FileSystem:
+        """Let mypy check that the tree of the daemon is a file system."""
+        return tree
