@@ -16,6 +16,7 @@ from regfs.cli.output import tell, warn
 from regfs.cli.verb_arguments import parse_verb, verb_config
 from regfs.config import not_empty
 from regfs.errors import InvalidOption
+from regfs.telemetry.userinfo import reference_without_userinfo, without_userinfo
 
 if TYPE_CHECKING:
     from regfs.verbs.images import Prefetched
@@ -111,11 +112,11 @@ def _prefetched_json(each: Prefetched, code: int) -> str:
     import json
 
     told = {
-        "image": each.asked,
+        "image": reference_without_userinfo(each.asked) or without_userinfo(each.asked),
         "name": each.name or None,
         "state": "cached" if each.failure is None else "failed",
         "exit_code": code,
-        "error": None if each.failure is None else str(each.failure),
+        "error": None if each.failure is None else without_userinfo(str(each.failure)),
         "layers": each.layers,
         "received_bytes": each.received_bytes,
     }

@@ -7,6 +7,7 @@ import os
 import sys
 
 from regfs.errors import RegfsError
+from regfs.telemetry.userinfo import without_userinfo
 
 
 def open_standard_streams() -> None:
@@ -45,11 +46,11 @@ def tell(text: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Print *message* on stderr, as regfs's own words.
+    """Print *message* on stderr, as regfs's own words; passwords that were typed with a reference are hidden.
 
     A terminal that was closed is no reason to end a verb that goes on without it.
     """
     try:
-        print(f"regfs: {message}", file=sys.stderr, flush=True)
+        print(f"regfs: {without_userinfo(message)}", file=sys.stderr, flush=True)
     except OSError:
         pass

@@ -10,6 +10,7 @@ import os
 
 from regfs.errors import InvalidOption
 from regfs.model.names import is_registry
+from regfs.telemetry.userinfo import reference_without_userinfo
 
 # As in tree/root.py: `debian:12` is a tag, `registry:5000` a registry.
 _FIRST_PORT_OF_REGISTRIES = 1024
@@ -30,6 +31,8 @@ def registry_of_source(source: str, mountpoint: str) -> str:
         return name
     if source.startswith("http://"):
         raise InvalidOption(f"SOURCE {source!r}: leave out http://; --insecure-registry HOST allows plain http")
+    if (shown := reference_without_userinfo(source)) is not None:
+        raise InvalidOption(f"SOURCE {shown!r}: leave out the user name and the password; podman login stores them")
     if not name or name.startswith((".", "/", "~")):
         raise InvalidOption(f"SOURCE {source!r} is no registry; did you swap SOURCE and MOUNTPOINT?")
     registry = f"; for a registry of that name: --default-registry {name}" if "/" not in name else ""

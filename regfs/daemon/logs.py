@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from regfs.errors import MountFailure
+from regfs.telemetry.userinfo import without_userinfo
 
 _SYSLOG = "/dev/log"
 _OWN_FILE = "regfs.log"
@@ -52,7 +53,15 @@ class Sparse(logging.Filter):
             return times < _OFTEN
 
 
-class JournalFormatter(logging.Formatter):
+class PlainFormatter(logging.Formatter):
+    """Hides the passwords that users have typed with a reference."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of *record*."""
+        return without_userinfo(super().format(record))
+
+
+class JournalFormatter(PlainFormatter):
     """Puts the priority before each line, as systemd's journal reads it. Source: sd-daemon(3)."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -61,7 +70,7 @@ class JournalFormatter(logging.Formatter):
         return "\n".join(prefix + line for line in super().format(record).splitlines())
 
 
-class EncodableFormatter(logging.Formatter):
+class EncodableFormatter(PlainFormatter):
     """Escapes what has no UTF-8, such as the bytes of a path: the handler for syslog would drop the message."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -119,7 +128,7 @@ def _handler(place: LogPlace, environment: Mapping[str, str]) -> tuple[logging.H
     if place.kind == "stderr":
         terminal = logging.StreamHandler(sys.stderr)
         is_journal = _is_journal(environment)
-        terminal.setFormatter(JournalFormatter("%(message)s") if is_journal else logging.Formatter(_FILE_FORMAT))
+        terminal.setFormatter(JournalFormatter("%(message)s") if is_journal else PlainFormatter(_FILE_FORMAT))
         return terminal, None
     # It connects whenever it has to, so that a syslog that is started again is found.
     syslog = logging.handlers.SysLogHandler(_SYSLOG, facility="daemon")
@@ -136,7 +145,7 @@ def _own_file_handler(file: Path) -> tuple[logging.Handler, str | None]:
         handler = BoundedFileHandler(file)
     except OSError:
         return logging.NullHandler(), "there is no syslog here: --log-file FILE keeps a log"
-    handler.setFormatter(logging.Formatter(_FILE_FORMAT))
+    handler.setFormatter(PlainFormatter(_FILE_FORMAT))
     return handler, f"there is no syslog here: the log is in {file}" if is_new else None
 
 
@@ -173,7 +182,7 @@ def _file_handler(file: Path) -> logging.Handler:
         raise MountFailure(
             f"the log file {file} cannot be written: {error.strerror}; choose another with --log-file"
         ) from None
-    handler.setFormatter(logging.Formatter(_FILE_FORMAT))
+    handler.setFormatter(PlainFormatter(_FILE_FORMAT))
     return handler
 
 

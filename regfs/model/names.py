@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from regfs.errors import InvalidName, NameTooLong
 from regfs.model.digest import Digest, is_short_digest
+from regfs.telemetry.userinfo import reference_without_userinfo
 
 DOCKER_HUB = "docker.io"
 DEFAULT_TAG = "latest"
@@ -74,9 +75,20 @@ def registry_named(name: str) -> str | None:
 def canonical_registry(host: str) -> str:
     """Return the one name under which *host* is known. Raises InvalidName where it is no host."""
     if not _is_host(host):
+        _refuse_userinfo(host)
         raise InvalidName(f"{host[:300]!r} is not a registry: a host name with an optional port is needed")
     lower = host.lower()
     return DOCKER_HUB if lower in _HUB_ALIASES else lower
+
+
+def _refuse_userinfo(text: str) -> None:
+    """Raise InvalidName where *text* has a user name or a password, which no other message may repeat."""
+    shown = reference_without_userinfo(text)
+    if shown is not None:
+        raise InvalidName(
+            f"{shown[:300]!r} has a user name or a password: leave them out; regfs uses those of podman login and "
+            "docker login"
+        )
 
 
 def _is_host(name: str) -> bool:
@@ -177,6 +189,7 @@ def parse_version(text: str) -> tuple[str, Version]:
 
     `debian:12`, `debian@sha256:<hex>`, `debian@sha256-<hex>`, `debian@440129be81b2`. Raises InvalidName.
     """
+    _refuse_userinfo(text)
     rest, at, digest_text = text.partition("@")
     name, colon, tag = rest.partition(":")
     if colon and not is_tag(tag):
@@ -196,6 +209,7 @@ def parse_reference(text: str, *, default_registry: str = DOCKER_HUB) -> Referen
     """
     if not text:
         raise InvalidName("an empty name is no image")
+    _refuse_userinfo(text)
     for scheme in ("http://", "https://"):
         if text.startswith(scheme):
             raise InvalidName(f"{text[:300]} is no image: leave out {scheme}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from regfs.errors import RegfsError
 from regfs.telemetry.stats import Stats
+from regfs.telemetry.userinfo import without_userinfo
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Journal:
         self._keep(text, logging.INFO)
 
     def _keep(self, text: str, level: int) -> None:
-        text = _one_line(text)
+        text = _one_line(without_userinfo(text))
         now = time.time()
         with self._lock:
             failure = self._failures.pop(text, None) or Failure(text, now, 0.0, 0)

@@ -1,0 +1,42 @@
+"""Takes user names and passwords out of what users typed, before a message repeats it.
+
+    bob:secret@registry.example/app          ***@registry.example/app
+    https://bob:secret@registry.example      https://***@registry.example
+    debian:12@sha256:4401…                   stays: what follows the last @ is a digest
+
+A reference has no place for them (RFC 3986 section 3.2.1 calls them userinfo), but they are pasted with URLs; and
+messages end in logs, in `.regfs/errors` and in the output of CI. Used where text leaves regfs: the terminal, the log,
+the journal; and by model/names.py. Pure; any thread.
+"""
+
+from __future__ import annotations
+
+import re
+
+HIDDEN = "***"
+
+_DIGEST = r"(?:(?:sha[0-9]+|blake3)[:-]|[0-9a-f]+(?![\w.:/-]))"
+_HOST = r"(?:[\w\[][\w:\]-]*[./:]|localhost)"
+# The host of an image has no @, so that the last one which no digest follows ends the password.
+_WITH_PASSWORD = re.compile(rf"(?<![^\s/'\"(=,])[^\s/:@'\"(=,]*:(?!//|[0-9]{{1,5}}/)\S*@(?!{_DIGEST})(?={_HOST})")
+_IN_URL = re.compile(rf"(?<=://)[^\s/@]+@(?={_HOST})")
+# A whole reference: a password in it may have blanks, and a token may stand without a colon.
+_OF_REFERENCE = re.compile(
+    rf"((?:docker|https?)://)?(?:[^/:@]*:(?!//|[0-9]{{1,5}}/).*|[^/:@]+)@(?!{_DIGEST})(?={_HOST})", re.DOTALL
+)
+_IS_NAME_AND_VERSION = re.compile(r"[^/:@]+@[^/]*")
+
+
+def without_userinfo(text: str) -> str:
+    """Return *text*, a message, in which the user names and passwords of pasted references are hidden."""
+    if "@" not in text:
+        return text
+    return _IN_URL.sub(f"{HIDDEN}@", _WITH_PASSWORD.sub(f"{HIDDEN}@", text))
+
+
+def reference_without_userinfo(text: str) -> str | None:
+    """Return the reference *text* with its user name and password hidden; None where it has none."""
+    if "@" not in text or _IS_NAME_AND_VERSION.fullmatch(text):
+        return None
+    found = _OF_REFERENCE.match(text)
+    return None if found is None else f"{found[1] or ''}{HIDDEN}@{text[found.end() :]}"
