@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from regfs.errors import BadContent, BadManifest, NotFound, RegfsError, TooLarge, Unsupported
 from regfs.images.image import Image, PinnedImage
@@ -34,7 +35,7 @@ from regfs.tree.node import (
     DIRECTORY_MODE,
     FILE_MODE,
     FOREVER,
-    ROWS_MODE,
+    TABLE_MODE,
     Child,
     Dated,
     FetchedFile,
@@ -45,20 +46,27 @@ from regfs.tree.node import (
     directory_attributes,
     text_file,
 )
+from regfs.tree.parts import Part, listed
 from regfs.tree.platform_notes import DIFFERS, MISSING, listed_note, text_of
-
-_OF_ANY = {"digest": FILE_MODE}
-_OF_AN_INDEX = {"index.json": FILE_MODE, "manifests": DIRECTORY_MODE}
-_OF_A_MANIFEST = {"config.json": FILE_MODE, "blobs": DIRECTORY_MODE}
-_OF_AN_IMAGE = {"layers": DIRECTORY_MODE}
 
 # In the types of layers that hold files, whatever their format: `.image.layer.v1.tar+encrypted`, `.image.rootfs.erofs`.
 _WORDS_OF_LAYERS = (".image.layer.", ".image.rootfs.", "tar")
 
-NAMES = frozenset(
-    {*_OF_ANY, *_OF_AN_INDEX, "manifest-digest", "manifest.json", *_OF_A_MANIFEST, *_OF_AN_IMAGE, "rootfs"}
-)
-"""All names that an image's directory may have."""
+
+class Has(NamedTuple):
+    """What an image has, as far as its documents can be had and read: what a listing goes by."""
+
+    raw: str = ""
+    """The name of a document that regfs does not read; there is nothing else then."""
+    is_index: bool = False
+    manifest_bytes: bool = False
+    manifest: Manifest | None = None
+    note: str | None = None
+
+    @property
+    def files(self) -> bool:
+        """Whether there is a rootfs."""
+        return self.manifest is not None and _has_files(self.manifest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,36 +87,14 @@ class ImageDirectory(Dated):
 
     def lookup(self, name: str) -> Found:
         """Return one of the parts. Blocks on the network for the documents that decide it, for no content."""
-        make = _PARTS.get(name)
-        if make is None:
+        part = _BY_NAME.get(name)
+        if part is None:
             raise NotFound(f"an image has no {name[:300]!r}; it has {', '.join(sorted(NAMES))}")
-        return Found(make(self, f"{self.key}/{name}"), FOREVER)
+        return Found(part.make(self, f"{self.key}/{name}"), FOREVER)
 
     def children(self) -> list[Child]:
         """Return the parts that this image has: those that a look-up finds, without an error."""
-        children = children_of(self.key, self._modes())
-        if "layers" in (child.name for child in children):
-            table = _rootfs(self, f"{self.key}/rootfs")
-            children.append(Child("rootfs", ROWS_MODE, table.key, table))
-        return children
-
-    def _modes(self) -> dict[str, int]:
-        image = self.image
-        if not image.is_readable:
-            return _OF_ANY | {_raw_name(image): FILE_MODE}
-        modes = _OF_ANY | (_OF_AN_INDEX if image.index is not None else {})
-        if (note := listed_note(self.pinned)) is not None:
-            modes |= {note: FILE_MODE}
-        try:
-            content = image.manifest_document.content
-        except (NotFound, BadManifest):
-            return modes
-        modes |= dict.fromkeys(("manifest-digest", "manifest.json"), FILE_MODE) if content else {}
-        try:
-            manifest = image.manifest
-        except (BadContent, TooLarge, Unsupported):
-            return modes
-        return modes | _OF_A_MANIFEST | (_OF_AN_IMAGE if _has_files(manifest) else {})
+        return listed(_PARTS, self, self.key, _has(self.pinned))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +122,21 @@ class ManifestsDirectory(Dated):
     def children(self) -> list[Child]:
         """Return the entries' names."""
         return children_of(self.key, dict.fromkeys(self.pinned.image.entries, DIRECTORY_MODE))
+
+
+def _has(pinned: PinnedImage) -> Has:
+    """Return what there is of the image; blocks on the network for its documents."""
+    image = pinned.image
+    if not image.is_readable:
+        return Has(raw=_raw_name(image))
+    has = Has(is_index=image.index is not None, note=listed_note(pinned))
+    try:
+        has = has._replace(manifest_bytes=bool(image.manifest_document.content))
+    except (NotFound, BadManifest):  # bytes that are not what their digest says are a failure, not an image without
+        return has
+    with suppress(BadContent, TooLarge, Unsupported):
+        has = has._replace(manifest=image.manifest)
+    return has
 
 
 def _index_of(image: Image) -> Index:
@@ -249,16 +250,19 @@ def _may_be_files(layer: Descriptor) -> bool:
     return is_tar_layer(layer.media_type) or any(word in layer.media_type for word in _WORDS_OF_LAYERS)
 
 
-_PARTS: dict[str, Callable[[ImageDirectory, str], Node]] = {
-    "digest": _digest,
-    "index.json": _index,
-    "manifests": _manifests,
-    "manifest-digest": _manifest_digest,
-    "manifest.json": _manifest,
-    MISSING: _note(MISSING),
-    DIFFERS: _note(DIFFERS),
-    "config.json": _config,
-    "blobs": _blobs,
-    "layers": _layers,
-    "rootfs": _rootfs,
-}
+_PARTS: tuple[Part[ImageDirectory, Has], ...] = (
+    Part("digest", FILE_MODE, lambda _: True, _digest),
+    Part("index.json", FILE_MODE, lambda has: has.is_index or has.raw == "index.json", _index),
+    Part("manifests", DIRECTORY_MODE, lambda has: has.is_index, _manifests),
+    Part(MISSING, FILE_MODE, lambda has: has.note == MISSING, _note(MISSING)),
+    Part(DIFFERS, FILE_MODE, lambda has: has.note == DIFFERS, _note(DIFFERS)),
+    Part("manifest-digest", FILE_MODE, lambda has: has.manifest_bytes, _manifest_digest),
+    Part("manifest.json", FILE_MODE, lambda has: has.manifest_bytes or has.raw == "manifest.json", _manifest),
+    Part("config.json", FILE_MODE, lambda has: has.manifest is not None, _config),
+    Part("blobs", DIRECTORY_MODE, lambda has: has.manifest is not None, _blobs),
+    Part("layers", DIRECTORY_MODE, lambda has: has.files, _layers),
+    Part("rootfs", TABLE_MODE, lambda has: has.files, _rootfs),
+)
+_BY_NAME = {part.name: part for part in _PARTS}
+NAMES = frozenset(_BY_NAME)
+"""All names that an image's directory may have."""

@@ -13,6 +13,7 @@ opens too. Any thread.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from regfs.errors import NotFound
@@ -23,16 +24,18 @@ from regfs.tree.node import (
     FILE_MODE,
     FOREVER,
     LINK_MODE,
-    ROWS_MODE,
+    TABLE_MODE,
     Child,
     Dated,
     Found,
     Link,
+    Node,
     TableDirectory,
     children_of,
     directory_attributes,
     text_file,
 )
+from regfs.tree.parts import Part, listed
 
 _DIGITS = 3
 
@@ -76,39 +79,51 @@ class LayerDirectory(Dated):
         return directory_attributes(self.layer.created_ns)
 
     def lookup(self, name: str) -> Found:
-        """Return one of the facts of the layer, its blob or its tree."""
-        key = f"{self.key}/{name}"
-        if name == "tree":
-            return Found(self._tree(), FOREVER)
-        if name == "blob":
-            return Found(Link(key, f"../../blobs/{self.layer.descriptor.digest}".encode(), self._date), FOREVER)
-        facts = self._facts()
-        if name not in facts:
-            raise NotFound(f"a layer has no {name[:300]!r}; it has {', '.join(facts)}, blob and tree")
-        return Found(text_file(key, facts[name], self._date), FOREVER)
+        """Return one of the parts; no network."""
+        part = _BY_NAME.get(name)
+        if part is None:
+            raise NotFound(f"a layer has no {name[:300]!r}; it has {', '.join(_BY_NAME)}")
+        return Found(part.make(self, f"{self.key}/{name}"), FOREVER)
 
     def children(self) -> list[Child]:
-        """Return what lookup() knows."""
-        table = self._tree()
-        tree = Child("tree", ROWS_MODE, table.key, table)
-        return [*children_of(self.key, dict.fromkeys(self._facts(), FILE_MODE) | {"blob": LINK_MODE}), tree]
+        """Return the parts that a look-up finds."""
+        return listed(_PARTS, self, self.key, self.layer)
 
-    def _tree(self) -> TableDirectory:
-        pinned, layer = self.pinned, self.layer
-        return TableDirectory(f"{self.key}/tree", str(layer.diff_id), lambda: pinned.image.layer_tree(layer))
-
-    def _date(self) -> int:
+    def date(self) -> int:
+        """Return when the layer was made, in nanoseconds since 1970; 0 where that is not known."""
         return self.layer.created_ns
 
-    def _facts(self) -> dict[str, str]:
-        descriptor = self.layer.descriptor
-        facts = {
-            "digest": str(descriptor.digest),
-            "diff_id": str(self.layer.diff_id),
-            "media_type": descriptor.media_type,
-            "size": str(descriptor.size),
-        }
-        return facts | ({"created_by": self.layer.created_by} if self.layer.created_by else {})
+
+def _text(line: Callable[[ImageLayer], str]) -> Callable[[LayerDirectory, str], Node]:
+    """Return what makes the file whose only line is what *line* says of a layer."""
+    return lambda directory, key: text_file(key, line(directory.layer), directory.date)
+
+
+def _created_by(directory: LayerDirectory, key: str) -> Node:
+    if not directory.layer.created_by:
+        raise NotFound(f"the config names no step that made layer {directory.layer.number}")
+    return text_file(key, directory.layer.created_by, directory.date)
+
+
+def _blob(directory: LayerDirectory, key: str) -> Node:
+    return Link(key, f"../../blobs/{directory.layer.descriptor.digest}".encode(), directory.date)
+
+
+def _tree(directory: LayerDirectory, key: str) -> Node:
+    pinned, layer = directory.pinned, directory.layer
+    return TableDirectory(key, str(layer.diff_id), lambda: pinned.image.layer_tree(layer))
+
+
+_PARTS: tuple[Part[LayerDirectory, ImageLayer], ...] = (
+    Part("digest", FILE_MODE, lambda _: True, _text(lambda layer: str(layer.descriptor.digest))),
+    Part("diff_id", FILE_MODE, lambda _: True, _text(lambda layer: str(layer.diff_id))),
+    Part("media_type", FILE_MODE, lambda _: True, _text(lambda layer: layer.descriptor.media_type)),
+    Part("size", FILE_MODE, lambda _: True, _text(lambda layer: str(layer.descriptor.size))),
+    Part("created_by", FILE_MODE, lambda layer: bool(layer.created_by), _created_by),
+    Part("blob", LINK_MODE, lambda _: True, _blob),
+    Part("tree", TABLE_MODE, lambda _: True, _tree),
+)
+_BY_NAME = {part.name: part for part in _PARTS}
 
 
 def _listed_name(layer: ImageLayer, count: int) -> str:

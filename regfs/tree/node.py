@@ -23,7 +23,7 @@ FOREVER = float("inf")
 
 DIRECTORY_MODE = stat.S_IFDIR | 0o555
 FILE_MODE = stat.S_IFREG | 0o444
-ROWS_MODE = stat.S_IFDIR | 0o755
+TABLE_MODE = stat.S_IFDIR | 0o755
 LINK_MODE = stat.S_IFLNK | 0o777
 
 
@@ -126,7 +126,7 @@ class TableDirectory:
 
     def placeholder(self) -> Attributes:
         """Return what is told before the table is there: `ls -l` beside a rootfs/ is no reason to fetch it."""
-        return Attributes(ROWS_MODE, 4096, 2)
+        return Attributes(TABLE_MODE, 4096, 2)
 
     def rows_at_once(self) -> FileTree | None:
         """Return the table if it is on this machine already; a look-up tells what stands in its way."""

@@ -1,0 +1,41 @@
+"""Tables of the names that a directory has: one row says what a name is, when it is there, and how its node is made.
+
+A listing and a look-up both go by the same rows, so that they cannot disagree. Used by image.py and layers.py.
+Thread rule: values; any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from regfs.tree.node import TABLE_MODE, Child, Node, TableDirectory
+
+Owner = TypeVar("Owner")
+Facts = TypeVar("Facts")
+
+
+@dataclass(frozen=True, slots=True)
+class Part(Generic[Owner, Facts]):
+    """The name *name* in a directory of the class Owner.
+
+    *is_listed* decides by what is known of the directory; *make* returns the node, given directory and key, and raises
+    NotFound where the directory has no such part. *mode* is what a listing tells of it.
+    """
+
+    name: str
+    mode: int
+    is_listed: Callable[[Facts], bool]
+    make: Callable[[Owner, str], Node]
+
+
+def listed(parts: Iterable[Part[Owner, Facts]], owner: Owner, key: str, facts: Facts) -> list[Child]:
+    """Return the children of *owner*, whose key is *key*: the parts that *facts* says it has, in the table's order."""
+    return [_child(part, owner, f"{key}/{part.name}") for part in parts if part.is_listed(facts)]
+
+
+def _child(part: Part[Owner, Facts], owner: Owner, key: str) -> Child:
+    # Only the directory of a table is made for a listing: its attributes are told before the table is there.
+    table = part.make(owner, key) if part.mode == TABLE_MODE else None
+    return Child(part.name, part.mode, key, table if isinstance(table, TableDirectory) else None)
