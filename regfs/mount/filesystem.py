@@ -12,22 +12,23 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from regfs.tree.entry import FoundEntry
     from regfs.tree.listings import Listing
     from regfs.tree.node import OpenFile
-    from regfs.tree.tree import Found, Tree
+    from regfs.tree.tree import Tree
     from regfs.tree.usage import Usage
 
 
 class FileSystem(Protocol):
     """Nodes with look-up, attributes, listing and open. What is below an image's digest never changes."""
 
-    def lookup(self, parent: int, name: bytes) -> Found:
+    def lookup(self, parent: int, name: bytes) -> FoundEntry:
         """Return the entry *name* of the directory *parent*, and count one look-up of it. Raises NotFound."""
 
     def forget(self, node: int, count: int) -> None:
         """Take back *count* look-ups of *node*; entries of tables need not be given back."""
 
-    def attributes(self, node: int) -> Found:
+    def attributes(self, node: int) -> FoundEntry:
         """Return the attributes of *node*, and for how many seconds they hold."""
 
     def enter(self, node: int) -> bool:

@@ -115,24 +115,25 @@ class Link(Dated):
 
 @dataclass(frozen=True, slots=True)
 class TableDirectory:
-    """A directory that is a table: rootfs/ or layers/N/tree/. *rows* may pass layers and merge them, and waits for it.
+    """A directory that is a table: rootfs/ or layers/N/tree/.
 
-    *identity* is a function of the image or layer alone: the table's inode numbers belong to it.
+    *load* returns the table; where the cache does not have it, it downloads the layers, unpacks and merges them, and
+    waits for that. *identity* is a function of the image or layer alone: the table's inode numbers belong to it.
     """
 
     key: str
     identity: str
-    rows: Callable[[], FileTree]
+    load: Callable[[], FileTree]
 
     def placeholder(self) -> Attributes:
-        """Return what is told before the table is there: `ls -l` beside a rootfs/ is no reason to fetch it."""
+        """Return what is told before the table is there: `ls -l` beside a rootfs/ is no reason to download it."""
         return Attributes(TABLE_MODE, 4096, 2)
 
-    def rows_at_once(self) -> FileTree | None:
-        """Return the table if it is on this machine already; a look-up tells what stands in its way."""
+    def load_at_once(self) -> FileTree | None:
+        """Return the table if it is in the cache. Does not wait; a look-up tells why it is not to be had."""
         try:
             with under(NON_BLOCKING):
-                return self.rows()
+                return self.load()
         except RegfsError:
             return None
 

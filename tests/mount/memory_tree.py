@@ -27,8 +27,7 @@ from dataclasses import dataclass, field
 from regfs import errors
 from regfs.model.attributes import Attributes, device_number
 from regfs.model.node_id import INVENTED, ROOT, SLOT_SHIFT, is_entry
-from regfs.tree.listings import Listed
-from regfs.tree.tree import Found
+from regfs.tree.entry import FoundEntry, ListedEntry
 from regfs.tree.usage import Usage
 from regfs.waiting.deadline import current
 
@@ -116,13 +115,13 @@ class MemoryFile:
 class MemoryListing:
     """An open directory of a MemoryTree."""
 
-    def __init__(self, entries: list[Listed]) -> None:
+    def __init__(self, entries: list[ListedEntry]) -> None:
         self._entries = entries
 
-    def entries(self, start: int, limit: int) -> list[Listed]:
+    def entries(self, start: int, limit: int) -> list[ListedEntry]:
         return self._entries[start : start + limit]
 
-    def at_once(self, position: int) -> Listed:
+    def at_once(self, position: int) -> ListedEntry:
         return self._entries[position]
 
 
@@ -132,7 +131,7 @@ class MemoryTree:
     def __init__(self) -> None:
         self.nodes: dict[int, Entry] = {ROOT: Entry(stat.S_IFDIR | 0o755, nlink=2)}
         self.lookups: dict[int, int] = {}
-        self._listings: dict[int, list[Listed]] = {}
+        self._listings: dict[int, list[ListedEntry]] = {}
 
     # Building
 
@@ -165,7 +164,7 @@ class MemoryTree:
 
     # What drivers ask
 
-    def lookup(self, parent: int, name: bytes) -> Found:
+    def lookup(self, parent: int, name: bytes) -> FoundEntry:
         directory = self._entry(parent)
         if not stat.S_ISDIR(directory.mode):
             raise errors.NotADirectory("no directory")
@@ -177,11 +176,11 @@ class MemoryTree:
             entry.wait()
         if not is_entry(number):
             self.lookups[number] = self.lookups.get(number, 0) + 1
-        return Found(number, entry.packed(number), entry.valid_s)
+        return FoundEntry(number, entry.packed(number), entry.valid_s)
 
-    def attributes(self, node: int) -> Found:
+    def attributes(self, node: int) -> FoundEntry:
         entry = self._entry(node)
-        return Found(node, entry.packed(node), entry.valid_s)
+        return FoundEntry(node, entry.packed(node), entry.valid_s)
 
     def enter(self, node: int) -> bool:
         return False
@@ -244,10 +243,10 @@ class MemoryTree:
         except KeyError:
             raise errors.StaleNode(f"{node:#x}") from None
 
-    def _listed(self, name: bytes, number: int) -> Listed:
+    def _listed(self, name: bytes, number: int) -> ListedEntry:
         entry = self.nodes[number]
         recorded = is_entry(number)
-        return Listed(name, number if recorded else 0, entry.packed(number), entry.valid_s if recorded else 0.0)
+        return ListedEntry(name, number if recorded else 0, entry.packed(number), entry.valid_s if recorded else 0.0)
 
 
 class SlowFile(MemoryFile):
@@ -287,12 +286,12 @@ class SuiteTree(MemoryTree):
         self.file(number, b"later", text)
         return number
 
-    def lookup(self, parent: int, name: bytes) -> Found:
+    def lookup(self, parent: int, name: bytes) -> FoundEntry:
         self.asked[os.fsdecode(name)] += 1
         if parent == ROOT and name == b"move":
             self._images.reverse()
         if parent == ROOT and name == b"tag":
-            return Found(self._images[0], self._entry(self._images[0]).packed(self._images[0]), 0.0)
+            return FoundEntry(self._images[0], self._entry(self._images[0]).packed(self._images[0]), 0.0)
         return super().lookup(parent, name)
 
     def changing_entries(self) -> list[tuple[int, bytes]]:

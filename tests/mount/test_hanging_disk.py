@@ -13,7 +13,7 @@ from regfs.errors import WorkStalled
 from regfs.model.node_id import ROOT
 from regfs.mount.kernel import loop_watch
 from regfs.mount.kernel.abi import Opcode
-from regfs.tree.tree import Found
+from regfs.tree.entry import FoundEntry
 from tests.mount.memory_tree import SuiteTree
 from tests.mount.test_kernel_session import TIMEOUT_S, Kernel
 
@@ -26,7 +26,7 @@ class HangingTree(SuiteTree):
         self.answers = threading.Event()
         self.hanging = threading.Semaphore(0)
 
-    def lookup(self, parent: int, name: bytes) -> Found:
+    def lookup(self, parent: int, name: bytes) -> FoundEntry:
         if name.startswith(b"on-the-disk"):
             self.hanging.release()
             self.answers.wait(TIMEOUT_S)

@@ -21,7 +21,7 @@ from regfs.mount.kernel.abi import Opcode
 from regfs.mount.kernel.requests import Requests
 from regfs.mount.kernel.session import KernelSession
 from regfs.telemetry.stats import Stats
-from regfs.tree.listings import Listed
+from regfs.tree.entry import ListedEntry
 from regfs.waiting.deadline import NON_BLOCKING, under
 from tests.mount.memory_tree import BIG, MANY, MemoryFile, SuiteTree
 from tests.support.no_threads import no_threads
@@ -394,10 +394,10 @@ class ColdTree(SuiteTree):
     def listing(self, node: int) -> ColdTree:  # type: ignore[override]
         return self
 
-    def entries(self, start: int, limit: int) -> list[Listed]:
-        return [Listed(b"rootfs", 0, self.attributes(self.live).attributes, 1.0)][start : start + limit]
+    def entries(self, start: int, limit: int) -> list[ListedEntry]:
+        return [ListedEntry(b"rootfs", 0, self.attributes(self.live).attributes, 1.0)][start : start + limit]
 
-    def at_once(self, position: int) -> Listed:
+    def at_once(self, position: int) -> ListedEntry:
         assert position == 0
         self.lookups[self.live] = self.lookups.get(self.live, 0) + 1
         return self.entries(0, 1)[0]._replace(node=self.live)

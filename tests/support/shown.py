@@ -17,6 +17,7 @@ from regfs.images.layer_cache import LayerCache
 from regfs.images.repositories import Repositories
 from regfs.model.attributes import Attributes
 from regfs.model.names import DOCKER_HUB
+from regfs.model.node_id import ROOT
 from regfs.model.platform import Platform
 from regfs.registry.client import RegistryClient
 from regfs.registry.credentials.lookup import Credentials
@@ -30,11 +31,11 @@ from regfs.store.references import References
 from regfs.telemetry.journal import Journal
 from regfs.telemetry.stats import Stats
 from regfs.tree.control import ControlDirectory
+from regfs.tree.entry import FoundEntry, ListedEntry
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.inside import Inside, UsedDirectories
-from regfs.tree.listings import Listed
 from regfs.tree.root import Root
-from regfs.tree.tree import ROOT, Found, Tree
+from regfs.tree.tree import Tree
 from regfs.tree.usage import CacheUsage
 from regfs.waiting.flights import Flights
 
@@ -119,7 +120,7 @@ class Shown:
             tables=self._store.tables,
         )
 
-    def find(self, path: str | bytes) -> Found:
+    def find(self, path: str | bytes) -> FoundEntry:
         """Return the node at *path*, looked up component by component."""
         found = self.tree.attributes(ROOT)
         for name in (path.encode() if isinstance(path, str) else path).split(b"/"):
@@ -140,7 +141,7 @@ class Shown:
         listed = self.tree.listing(self.find(path).node).entries(0, 1 << 30)
         return [entry.name.decode("utf-8", "surrogateescape") for entry in listed]
 
-    def listed(self, path: str | bytes, name: bytes) -> Listed:
+    def listed(self, path: str | bytes, name: bytes) -> ListedEntry:
         """Return what a listing of *path* tells of *name* at once, as READDIRPLUS does; counts as a look-up."""
         listing = self.tree.listing(self.find(path).node)
         names = [entry.name for entry in listing.entries(0, 1 << 20)]

@@ -43,7 +43,7 @@ def test_a_look_up_waits_for_the_real_attributes(served: Served, place: str) -> 
     shown.names(place)
     with under(NON_BLOCKING), pytest.raises(WouldBlock):
         shown.tree.lookup(parent, PLACES[place])
-    assert shown.tree._tables.all() == []
+    assert shown.tree._slots.all() == []
     assert is_real(shown.tree.lookup(parent, PLACES[place]).attributes)
     with under(NON_BLOCKING):
         assert is_real(shown.tree.lookup(parent, PLACES[place]).attributes)
@@ -106,7 +106,7 @@ def test_look_ups_and_listings_are_both_counted(served: Served) -> None:
     shown.tree.forget(node, 2)
     assert is_real(shown.tree.attributes(node).attributes)
     shown.tree.forget(node, 1)
-    assert shown.tree._tables.all() == []
+    assert shown.tree._slots.all() == []
 
 
 FAULTS: list[tuple[Action, type[RegfsError]]] = [
@@ -136,8 +136,8 @@ def test_a_rootfs_that_cannot_be_made_fails_by_its_name_and_is_listed_all_the_sa
 def test_the_attributes_of_a_rootfs_that_was_there_stay_while_it_is_held(served: Served, shown_once: Shown) -> None:
     node = shown_once.find("app/1/rootfs").node
     served.server.on("GET", "", reply(403))
-    for kept in shown_once.tree._tables.all():
-        kept.rows = None
+    for kept in shown_once.tree._slots.all():
+        kept.tree = None
     for path in served.cache.rglob("*.merged"):
         path.unlink()
     assert is_real(shown_once.tree.attributes(node).attributes)

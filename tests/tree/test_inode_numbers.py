@@ -8,12 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regfs.errors import NotADirectory, StaleNode
-from regfs.model.node_id import LAST_SLOT, LAYER_SHIFT, ROOT, SLOT_SHIFT, invented_node, next_invented
-from regfs.store.open_tables import OpenTables
+from regfs.errors import NotADirectory
+from regfs.model.node_id import LAYER_SHIFT, ROOT, invented_node, next_invented
 from regfs.tree.inode_numbers import InodeNumbers
-from regfs.tree.node import TableDirectory
-from regfs.tree.shown_tables import ShownTables
 from tests.support.images import BuiltImage, directory, file, hardlink, image_of, index_of, layer
 from tests.support.memory_registry import INDEX
 from tests.support.served import Served
@@ -156,43 +153,3 @@ def test_invented_nodes_have_numbers_that_no_table_has(key: str) -> None:
     for each in (node, next_invented(node)):
         assert 1 << 52 <= wide.of_invented(each) < 1 << 53
         assert wide.of_invented(each) & LOWER_HALF == narrow.of_invented(each) > 1
-
-
-def door(key: str) -> TableDirectory:
-    def rows() -> None:
-        raise AssertionError("nobody looks into it")
-
-    return TableDirectory(key, key, rows)  # type: ignore[arg-type]
-
-
-def test_a_node_id_that_was_let_go_never_means_another_table() -> None:
-    tables = ShownTables(InodeNumbers(lambda _: 1), OpenTables())
-    let_go = set()
-    for number in range(1000):
-        shown = tables.admit(door(str(number % 3)), ROOT, None)
-        assert shown.root not in let_go
-        assert tables.of(shown.root) is shown
-        let_go.add(shown.root)
-        tables.forget(shown.root, 1)
-        with pytest.raises(StaleNode):
-            tables.of(shown.root)
-
-
-def test_a_thousand_tables_at_once_have_places_of_their_own_and_keep_them() -> None:
-    tables = ShownTables(InodeNumbers(lambda _: 1), OpenTables())
-    shown = [tables.admit(door(str(number)), ROOT, None) for number in range(1000)]
-    assert len({each.root for each in shown}) == 1000
-    assert [tables.admit(door(str(number)), ROOT, None) for number in range(1000)] == shown
-    assert tables.admit(door("7"), ROOT, None).lookups == 3
-
-
-def test_when_all_numbers_of_places_were_used_those_in_use_are_left_alone() -> None:
-    tables = ShownTables(InodeNumbers(lambda _: 1), OpenTables(), last_slot=4)
-    stays = tables.admit(door("stays"), ROOT, None)
-    for number in range(20):
-        shown = tables.admit(door(str(number)), ROOT, None)
-        assert 1 <= shown.root >> SLOT_SHIFT <= 4
-        assert shown.root != stays.root
-        tables.forget(shown.root, 1)
-    assert tables.of(stays.root) is stays
-    assert LAST_SLOT > 1 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from regfs.errors import AccessDenied, InvalidName, NotFound, RegistryUnavailable, WouldBlock
-from regfs.tree.tree import ROOT
+from regfs.model.node_id import ROOT
 from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
 from tests.support.fault_server import reply, silence
 from tests.support.images import file, image_of, index_of, layer

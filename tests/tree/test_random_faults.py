@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from regfs.errors import InvalidName, NotFound, RegfsError
-from regfs.tree.tree import ROOT
+from regfs.model.node_id import ROOT
 from regfs.waiting.deadline import Deadline, under
 from tests.support.fault_server import Action, Connection, Response, changed, close, cut, reply, reset
 from tests.support.images import BuiltImage, file, image_of, index_of, layer
@@ -125,7 +125,7 @@ def test_under_random_faults_each_answer_is_right_or_an_error(served: Served, se
         reader.join()
     assert [wrong for reader in readers for wrong in reader.wrong] == []
     assert sum(reader.right for reader in readers) > 0
-    assert list(shown.tree._kept) == [ROOT]
-    assert shown.tree._tables.all() == []
+    assert list(shown.tree._invented._kept) == [ROOT]
+    assert shown.tree._slots.all() == []
     served.server.behave()
     assert shown.read("app/1/rootfs/one") == b"version 9"

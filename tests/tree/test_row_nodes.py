@@ -21,7 +21,7 @@ from regfs.errors import (
     StaleNode,
 )
 from regfs.model.digest import Digest
-from regfs.tree.tree import ROOT
+from regfs.model.node_id import ROOT
 from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
 from tests.support.fault_server import Connection, reply
 from tests.support.images import BuiltImage, directory, file, image_of, index_of, layer, symlink
@@ -80,11 +80,11 @@ def test_after_all_is_forgotten_nothing_is_kept(served: Served) -> None:
     shown = served.show()
     walker = Walker(shown)
     assert walker.walk(b"app") > 50
-    assert len(shown.tree._tables.all()) > 4
+    assert len(shown.tree._slots.all()) > 4
     assert open_tables(served.cache)
     walker.forget()
-    assert list(shown.tree._kept) == [ROOT]
-    assert shown.tree._tables.all() == []
+    assert list(shown.tree._invented._kept) == [ROOT]
+    assert shown.tree._slots.all() == []
     assert open_tables(served.cache) == []
 
 
@@ -95,8 +95,8 @@ def test_moves_of_a_tag_leave_nothing_behind(served: Served) -> None:
         walker = Walker(shown)
         walker.walk(b"app/1")
         walker.forget()
-    assert list(shown.tree._kept) == [ROOT]
-    assert shown.tree._tables.all() == []
+    assert list(shown.tree._invented._kept) == [ROOT]
+    assert shown.tree._slots.all() == []
     assert open_tables(served.cache) == []
 
 
@@ -105,14 +105,14 @@ def test_a_look_up_that_fails_is_not_counted(served: Served) -> None:
     del served.registry.repository("app").blobs[str(Digest.of(built.config))]
     shown = served.show()
     tag = shown.find("app/1").node
-    kept = set(shown.tree._kept)
+    kept = set(shown.tree._invented._kept)
     for name in (b"nothing", b"index.json", ANY_BYTES):
         with pytest.raises((NotFound, InvalidName)):
             shown.tree.lookup(tag, name)
-    assert set(shown.tree._kept) == kept
+    assert set(shown.tree._invented._kept) == kept
     with pytest.raises(BadContent):
         shown.tree.lookup(tag, b"rootfs")
-    assert shown.tree._tables.all() == []
+    assert shown.tree._slots.all() == []
 
 
 def test_a_forgotten_node_is_stale_and_not_another_one(served: Served) -> None:
@@ -133,7 +133,7 @@ def test_many_images_cost_little_memory_each(served: Served) -> None:
     shown = served.show()
     for number in range(150):
         shown.read(f"app/t{number}/manifest.json")
-    images = shown.tree._kept[ROOT].node.images  # type: ignore[union-attr]
+    images = shown.tree._invented._kept[ROOT].node.images  # type: ignore[union-attr]
     assert len(images._images) <= 128
     assert shown.read("app/t0/manifest.json")
 

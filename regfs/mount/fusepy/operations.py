@@ -30,7 +30,8 @@ from regfs.waiting.deadline import Deadline, current
 if TYPE_CHECKING:
     from regfs.telemetry.stats import Stats
     from regfs.tree.listings import Listing
-    from regfs.tree.tree import OpenFile, Tree
+    from regfs.tree.node import OpenFile
+    from regfs.tree.tree import Tree
 
 LIBRARY = "libfuse.so.2"
 # fusepy looks for its library with ldconfig, 12 ms, unless it is told the name; musl has no ldconfig at all.

@@ -29,7 +29,7 @@ ROOT = 1
 
 
 class Found(Protocol):
-    """What a tree answers to a look-up; tree.Found is one."""
+    """What a tree answers to a look-up; FoundEntry of tree/entry.py is one."""
 
     @property
     def node(self) -> int: ...

@@ -194,12 +194,12 @@ def valid_for(seconds: float) -> tuple[int, int]:
     return whole, int((seconds - whole) * 1e9)
 
 
-def pack_entry(node: int, attributes: bytes, valid_s: float) -> bytes:
+def pack_entry(node: int, attributes: bytes, valid_s: float, generation: int = 0) -> bytes:
     """Return the answer to LOOKUP; *node* 0 and empty attributes mean: there is no such name, and that is so."""
-    if valid_s == math.inf:
+    if valid_s == math.inf and not generation:
         return node.to_bytes(8, "little") + _ENTRY_FOR_EVER + (attributes or NO_ATTRIBUTES)
     whole, nanoseconds = valid_for(valid_s)
-    return ENTRY_HEAD.pack(node, 0, whole, whole, nanoseconds, nanoseconds) + (attributes or NO_ATTRIBUTES)
+    return ENTRY_HEAD.pack(node, generation, whole, whole, nanoseconds, nanoseconds) + (attributes or NO_ATTRIBUTES)
 
 
 def pack_attributes(attributes: bytes, valid_s: float) -> bytes:

@@ -68,7 +68,7 @@ class OpenDirectory:
         pack = abi.DIRENT.pack
         paddings = abi.NAME_PADDING
         position = start + _DOTS
-        for name, _, attributes, _ in self._listing.entries(start, max(1, left // (_DIRENT_SIZE + _USUAL_NAME))):
+        for name, _, attributes, _, _ in self._listing.entries(start, max(1, left // (_DIRENT_SIZE + _USUAL_NAME))):
             position += 1
             length = len(name)
             entry = pack(attributes[:8], position, length, attributes[abi.TYPE_AT] >> 4) + name + paddings[length & 7]
@@ -106,7 +106,8 @@ class OpenDirectory:
         paddings = abi.NAME_PADDING
         known_s, (whole, nanoseconds) = float("inf"), abi.FOR_EVER
         position = start + _DOTS
-        for name, node, attributes, valid_s in self._listing.entries(start, max(1, left // (_PLUS_SIZE + _USUAL_NAME))):
+        entries = self._listing.entries(start, max(1, left // (_PLUS_SIZE + _USUAL_NAME)))
+        for name, node, attributes, valid_s, generation in entries:
             position += 1
             length = len(name)
             padding = paddings[length & 7]
@@ -115,12 +116,12 @@ class OpenDirectory:
                 position -= 1
                 break
             if valid_s and not node:
-                _, node, attributes, valid_s = self._listing.at_once(position - _DOTS - 1)
+                _, node, attributes, valid_s, generation = self._listing.at_once(position - _DOTS - 1)
             if valid_s != known_s:
                 known_s, (whole, nanoseconds) = valid_s, abi.valid_for(valid_s)
             entry = (
                 pack(
-                    node, 0, whole, whole, nanoseconds, nanoseconds, attributes,
+                    node, generation, whole, whole, nanoseconds, nanoseconds, attributes,
                     attributes, position, length, attributes[abi.TYPE_AT] >> 4,
                 ) + name + padding
             )  # fmt: skip

@@ -108,12 +108,12 @@ class Requests:
     def lookup(self, node: int, body: bytes) -> bytes:
         """LOOKUP: name, zero byte. A missing name is cached, for ever, only where nothing can ever appear."""
         try:
-            found, attributes, valid_s = self._lookup(node, _name(body))
+            entry = self._lookup(node, _name(body))
         except NotFound:
             if is_entry(node):
                 return _NO_SUCH_NAME_FOR_EVER
             raise
-        return abi.pack_entry(found, attributes, valid_s)
+        return abi.pack_entry(*entry)
 
     def forget(self, node: int, body: bytes) -> None:
         """FORGET: u64 count."""
@@ -129,7 +129,7 @@ class Requests:
 
     def attributes(self, node: int, _body: bytes) -> bytes:
         """GETATTR."""
-        _, attributes, valid_s = self._tree.attributes(node)
+        _, attributes, valid_s, _ = self._tree.attributes(node)
         return abi.pack_attributes(attributes, valid_s)
 
     def read_link(self, node: int, _body: bytes) -> bytes:

@@ -1,0 +1,31 @@
+"""What the tree answers to a look-up and in a listing. Used by both drivers. Values; any thread."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+INODE = struct.Struct("<Q")
+"""What struct fuse_attr begins with; the 80 bytes of model/attributes.py follow."""
+
+
+class FoundEntry(NamedTuple):
+    """A node: its id, struct fuse_attr (88 bytes), for how many seconds both hold, and the id's generation."""
+
+    node: int
+    attributes: bytes
+    valid_s: float
+    generation: int = 0
+
+
+class ListedEntry(NamedTuple):
+    """An entry of a listing. With *node* 0 only type and inode number are known, and a look-up tells the rest.
+
+    With *node* 0 and a time for which it holds, Listing.at_once() can tell the rest.
+    """
+
+    name: bytes
+    node: int
+    attributes: bytes
+    valid_s: float
+    generation: int = 0

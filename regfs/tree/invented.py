@@ -1,0 +1,191 @@
+"""The invented nodes that the kernel knows: registries, tags, `digest`, `blobs/` … Used by tree.py.
+
+A node is kept from the look-up that finds it to the forget() that gives it back. Its id is the hash of its key
+(model/node_id.py), or the next one where two keys have the same hash. A look-up that finds the directory of a table
+gives it a slot (table_slots.py). Thread rule: any thread; the lock guards the nodes, and nothing waits under it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from regfs.errors import IsADirectory, NotADirectory, NotASymlink, StaleNode
+from regfs.model.attributes import Attributes
+from regfs.model.node_id import ROOT, invented_node, next_invented
+from regfs.tree.control import LiveFile
+from regfs.tree.entry import INODE, FoundEntry, ListedEntry
+from regfs.tree.inode_numbers import InodeNumbers
+from regfs.tree.inside import Inside
+from regfs.tree.listings import PLACEHOLDER_VALID_S, InventedListing
+from regfs.tree.node import FOREVER, Child, Dated, Directory, File, Invented, Link, OpenFile, TableDirectory
+from regfs.tree.repository import TagDirectory
+from regfs.tree.root import Root
+from regfs.tree.table_slots import TableSlots
+
+_ATTRIBUTES_VALID_S = 60.0
+# An image's date comes with its config, which another request may fetch at any time.
+_UNDATED_VALID_S = 2.0
+_NO_XATTRS: Mapping[bytes, bytes] = {}
+
+
+@dataclass(slots=True)
+class Kept:
+    """A node that the kernel knows: where it was found, its name there if that may change, how many look-ups found it.
+
+    *found_in* is the node id of the directory.
+    """
+
+    node: Invented
+    found_in: int
+    changing: bytes | None
+    lookups: int = 0
+
+
+class InventedNodes:
+    """The nodes by their ids. *slots* takes the directories of tables that a look-up finds."""
+
+    def __init__(self, root: Root, *, numbers: InodeNumbers, inside: Inside, slots: TableSlots) -> None:
+        self._numbers = numbers
+        self._inside = inside
+        self._slots = slots
+        self._lock = threading.Lock()
+        self._kept: dict[int, Kept] = {ROOT: Kept(root, ROOT, None, 1)}
+
+    def lookup(self, parent: int, name: bytes) -> FoundEntry:
+        """See Tree.lookup."""
+        found = self._inside.lookup(parent, self._directory(parent), name)
+        changing = None if found.valid_s == FOREVER else name
+        if isinstance(found.node, TableDirectory):
+            return self._slots.entry(found.node, parent, changing, found.valid_s)
+        return self._admit(found.node, parent, changing, found.valid_s)
+
+    def attributes(self, node: int) -> FoundEntry:
+        """See Tree.attributes."""
+        invented = self._node(node)
+        attributes = invented.attributes()
+        valid_s = min(_ATTRIBUTES_VALID_S, _valid_s(invented, attributes))
+        return FoundEntry(node, self._packed(node, attributes), valid_s)
+
+    def enter(self, _node: int) -> bool:
+        """See Tree.enter: what a listing tells of an invented node is right."""
+        return False
+
+    def parent(self, node: int) -> int:
+        """See Tree.parent."""
+        return self._keep(node).found_in
+
+    def listing(self, node: int) -> InventedListing:
+        """See Tree.listing."""
+        children = self._inside.children(node, self._directory(node))
+        return InventedListing(children, inode_of=self._inode_of, table_at_once=partial(self._table_at_once, node))
+
+    def read_link(self, node: int) -> bytes:
+        """See Tree.read_link."""
+        link = self._node(node)
+        if not isinstance(link, Link):
+            raise NotASymlink(f"{link.key} is no symbolic link")
+        return link.target
+
+    def open(self, node: int) -> OpenFile:
+        """See Tree.open."""
+        file = self._node(node)
+        if not isinstance(file, File):
+            raise IsADirectory(f"{file.key} is not a file")
+        return file.open()
+
+    def read_following(self, _node: int, _limit: int, _buffer: bytearray) -> list[tuple[int, bytes]]:
+        """See Tree.read_following: invented files have no order."""
+        return []
+
+    def xattrs(self, node: int) -> Mapping[bytes, bytes]:
+        """See Tree.xattrs: tags have some."""
+        invented = self._node(node)
+        return self._inside.xattrs(node, invented) if isinstance(invented, TagDirectory) else _NO_XATTRS
+
+    def name_of(self, node: int) -> str:
+        """See Tree.name_of."""
+        kept = self._kept.get(node)
+        return f"node {node:#x}" if kept is None else kept.node.key or "/"
+
+    def forget(self, node: int, count: int) -> None:
+        """See Tree.forget. The root stays."""
+        with self._lock:
+            kept = self._kept.get(node)
+            if kept is None or node == ROOT:
+                return
+            kept.lookups -= count
+            if kept.lookups > 0:
+                return
+            del self._kept[node]
+        self._inside.forget(node, kept.found_in, kept.changing)
+
+    def all(self) -> list[Kept]:
+        """Return all nodes that are kept now."""
+        with self._lock:
+            return list(self._kept.values())
+
+    def _keep(self, node: int) -> Kept:
+        try:
+            return self._kept[node]
+        except KeyError:
+            raise StaleNode(f"node {node:#x} was forgotten") from None
+
+    def _node(self, node: int) -> Invented:
+        return self._keep(node).node
+
+    def _directory(self, node: int) -> Directory:
+        directory = self._node(node)
+        if not isinstance(directory, Directory):
+            raise NotADirectory(f"{directory.key} is not a directory")
+        return directory
+
+    def _admit(self, node: Invented, found_in: int, changing: bytes | None, valid_s: float) -> FoundEntry:
+        """Give *node* its id, or find the one that it has, and count one look-up. *changing*: see Kept."""
+        attributes = node.attributes()
+        with self._lock:
+            number = self._number_of(node.key)
+            kept = self._kept.get(number)
+            if kept is None:
+                kept = self._kept[number] = Kept(node, found_in, changing)
+            # The same directory may have become something else meanwhile: a tag was pushed where a namespace was, or
+            # a refusal was lifted. A program that holds the old node must see the new one.
+            kept.node = node
+            kept.changing = changing
+            kept.lookups += 1
+        return FoundEntry(number, self._packed(number, attributes), min(valid_s, _valid_s(node, attributes)))
+
+    def _number_of(self, key: str) -> int:
+        """Return the id of the invented node *key*: its hash, or the next one that no other node has."""
+        number = invented_node(key)
+        while (kept := self._kept.get(number)) is not None and kept.node.key != key:
+            number = next_invented(number)
+        return number
+
+    def _inode_of(self, child: Child) -> int:
+        """Return the inode number that a look-up of *child* will find."""
+        if child.table is not None:
+            return self._numbers.of_table(child.table.identity)
+        return self._numbers.of_invented(self._number_of(child.key))
+
+    def _packed(self, node: int, attributes: Attributes) -> bytes:
+        """Return struct fuse_attr of the node *node*."""
+        return INODE.pack(self._numbers.of_invented(node)) + attributes.pack()
+
+    def _table_at_once(self, node: int, child: Child) -> ListedEntry:
+        """Return the entry of the table *child* in the directory *node* without a wait, and count it as a look-up."""
+        assert child.table is not None
+        name = os.fsencode(child.name)
+        slot = self._slots.admit(child.table, node, name)
+        attributes = slot.root_attributes_at_once()
+        return ListedEntry(name, slot.root, attributes, PLACEHOLDER_VALID_S, slot.generation)
+
+
+def _valid_s(node: Invented, attributes: Attributes) -> float:
+    """Return for how many seconds the kernel may believe the attributes of *node*."""
+    if isinstance(node, LiveFile):
+        return 0.0
+    return _UNDATED_VALID_S if attributes.mtime_ns == 0 and isinstance(node, Dated) else FOREVER

@@ -1,0 +1,291 @@
+"""The tables that a mount shows, rootfs/ and layers/N/tree/: a slot for each directory that one is shown as.
+
+A table that is shown as two directories has two slots and two sets of node ids, because a directory may have one name
+in the kernel; the inode numbers agree. A slot keeps its number from the first look-up of its directory to the forget()
+that gives the last one back. No number is used again before all LAST_SLOT were, and then with the next generation, so
+that a request about a slot that the kernel has forgotten is stale and never about another table. Slots are small, for a
+kernel remembers thousands of directories for weeks; open tables are few (store/open_tables.py) and come back on demand.
+
+The only place of the tree where layers are downloaded is TableSlot.load(). Used by tree.py and invented.py.
+Thread rule: any thread; the lock guards the two dicts, and no table is loaded under it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+
+from regfs.errors import BadContent, CacheFailure, NotFound
+from regfs.model.node_id import KEY_MASK, LAST_SLOT, LAYER_SHIFT, SLOT_SHIFT, TABLE_ROOT
+from regfs.rootfs.file_tree import FileTree
+from regfs.store.content import Content, OpenContent, Packed
+from regfs.store.open_tables import OpenTables
+from regfs.tree.entry import INODE, FoundEntry
+from regfs.tree.inode_numbers import InodeNumbers
+from regfs.tree.listings import TableListing
+from regfs.tree.node import FOREVER, TableDirectory
+
+log = logging.getLogger(__name__)
+
+OpenContentOf = Callable[[Content], OpenContent]
+_NO_XATTRS: Mapping[bytes, bytes] = {}
+
+
+class TableSlot:
+    """One table as one directory: answers for all node ids that have its number."""
+
+    __slots__ = (
+        "__weakref__", "_attributes", "_inode", "_slots", "base", "changing", "directory", "found_in", "generation",
+        "has_placeholder", "inode_offsets", "lookups", "recent", "tree",
+    )  # fmt: skip
+
+    def __init__(
+        self, slots: TableSlots, directory: TableDirectory, *, number: int, generation: int, inode: int, found_in: int
+    ) -> None:
+        self.directory = directory
+        self.base = number << SLOT_SHIFT
+        self.generation = generation
+        self.found_in = found_in
+        """The node of the directory above."""
+        self.changing: bytes | None = None
+        """The name in *found_in*, where that may come to mean another node."""
+        self.lookups = 0
+        self.tree: FileTree | None = None
+        """The table, while it is in use; load() brings it back."""
+        self.recent = False
+        self.has_placeholder = False
+        """Whether a listing gave the kernel made-up attributes, and nothing has given it the real ones since."""
+        self.inode_offsets: Mapping[int, int] = {}
+        """By layer: inode number less key. Known once the table was loaded, and kept."""
+        self._slots = slots
+        self._inode = INODE.pack(inode)
+        self._attributes = b""
+
+    @property
+    def root(self) -> int:
+        """The node of the directory that the table is shown as."""
+        return self.base | TABLE_ROOT
+
+    def load(self) -> FileTree:
+        """Return the table. May download and unpack every layer of the image first: gigabytes, and minutes.
+
+        Raises what that brings, but never NotFound.
+        """
+        self.recent = True
+        tree = self.tree
+        if tree is None:
+            try:
+                tree = self.directory.load()
+            except NotFound as missing:
+                # The registry lacks a layer. The kernel would believe for ever that the name does not exist for which a
+                # program looked in this directory.
+                raise BadContent(f"{self.directory.key} cannot be made: {missing}") from missing
+            self._keep(tree)
+        return tree
+
+    def close_if_idle(self) -> bool:
+        """Let the table be closed. A thread that works with it keeps it until it is done, and so do open files."""
+        self.tree = None
+        return True
+
+    def lookup(self, parent: int, name: bytes) -> FoundEntry:
+        """See Tree.lookup; entries of a table are not counted."""
+        self.recent = True
+        tree = self.tree or self.load()
+        at = parent & KEY_MASK
+        key, attributes = tree.lookup(tree.root if at == TABLE_ROOT else at, name)
+        inode = INODE.pack(key + self.inode_offsets[key >> LAYER_SHIFT])
+        return FoundEntry(self.base | key, inode + attributes, FOREVER, self.generation)
+
+    def attributes(self, node: int) -> FoundEntry:
+        """See Tree.attributes."""
+        key = node & KEY_MASK
+        if key == TABLE_ROOT:
+            return FoundEntry(node, self.root_attributes(), FOREVER, self.generation)
+        attributes = self.load().attributes(key)
+        inode = INODE.pack(key + self.inode_offsets[key >> LAYER_SHIFT])
+        return FoundEntry(node, inode + attributes, FOREVER, self.generation)
+
+    def root_attributes(self) -> bytes:
+        """Return struct fuse_attr of the directory that the table is shown as; waits and raises as load() does.
+
+        They are kept: a look-up that fails later would make the kernel drop the directory, and all mounts below it.
+        """
+        if not self._attributes:
+            self.load()
+        self.has_placeholder = False
+        return self._attributes
+
+    def root_attributes_at_once(self) -> bytes:
+        """Return the same, or made-up ones until the table is there. Does not wait."""
+        if not self._attributes:
+            tree = self.directory.load_at_once()
+            if tree is None:
+                self.has_placeholder = True
+                return self._inode + self.directory.placeholder().pack()
+            self._keep(tree)
+        return self._attributes
+
+    def enter(self, node: int) -> bool:
+        """See Tree.enter."""
+        if not self.has_placeholder or node != self.root:
+            return False
+        self.root_attributes()
+        return True
+
+    def parent(self, node: int) -> int:
+        """See Tree.parent."""
+        if node == self.root:
+            return self.found_in
+        tree = self.load()
+        above = tree.parent(node & KEY_MASK)
+        return self.root if above == tree.root else self.base | above
+
+    def listing(self, node: int) -> TableListing:
+        """See Tree.listing."""
+        tree = self.load()
+        return TableListing(
+            tree, _key(tree, node), base=self.base, generation=self.generation, inode_offsets=self.inode_offsets
+        )
+
+    def read_link(self, node: int) -> bytes:
+        """See Tree.read_link."""
+        tree = self.load()
+        return tree.target(_key(tree, node))
+
+    def open(self, node: int) -> OpenContent:
+        """See Tree.open."""
+        tree = self.load()
+        content = self._slots.open_content(tree.content(_key(tree, node)))
+        content.keeps = tree  # while a file is open, its image is in use
+        return content
+
+    def read_following(self, node: int, limit: int, buffer: bytearray) -> list[tuple[int, bytes]]:
+        """See Tree.read_following."""
+        following = [] if self.tree is None else self.tree.following(node & KEY_MASK, limit)
+        if not following:
+            return []
+        layer, start, _ = following[0][1]
+        end = start + len(buffer)
+        near = [(key, at.offset - start, at.size) for key, at in following if at.offset + at.size <= end]
+        if not near:
+            return []
+        content = self._slots.open_content(Packed(layer, start, near[-1][1] + near[-1][2]))
+        try:
+            content.read_into(buffer)
+        finally:
+            content.close()
+        view = memoryview(buffer)
+        return [(self.base | key, bytes(view[begin : begin + length])) for key, begin, length in near]
+
+    def xattrs(self, node: int) -> Mapping[bytes, bytes]:
+        """See Tree.xattrs."""
+        if self.has_placeholder and node == self.root:
+            return _NO_XATTRS  # `ls -l` beside a rootfs/ asks for them: no reason to download it
+        tree = self.load()
+        return tree.xattrs(_key(tree, node))
+
+    def name_of(self, node: int) -> str:
+        """See Tree.name_of. The names of entries are read from the table, so that none need be kept."""
+        directory, tree = self.directory.key, self.tree
+        if node == self.root or tree is None:
+            return directory
+        key = node & KEY_MASK
+        try:
+            return f"{directory}/{os.fsdecode(tree.path(key))}".rstrip("/")
+        except Exception as error:  # the caller reports a failure: this one must not take its place
+            log.debug("the name of node %#x of %s", key, directory, exc_info=error)
+            return f"{directory}, node {key:#x}"
+
+    def _keep(self, tree: FileTree) -> None:
+        if not self.inode_offsets:
+            self.inode_offsets = self._slots.numbers.of_layers(self.directory.identity, tree.first_rows())
+        if not self._attributes:
+            self._attributes = self._inode + tree.attributes(tree.root)
+        self.tree = tree
+        self._slots.tables.add(self, trees=1)
+
+
+class TableSlots:
+    """All slots, by number and by the key of their directory."""
+
+    def __init__(
+        self, numbers: InodeNumbers, tables: OpenTables, open_content: OpenContentOf, *, last_slot: int = LAST_SLOT
+    ) -> None:
+        """*tables* bounds how many tables are in use; *open_content* opens what a table says of a file's bytes."""
+        self.numbers = numbers
+        self.tables = tables
+        self.open_content = open_content
+        self.by_number: dict[int, TableSlot] = {}
+        """For readers; slots are added and removed here alone."""
+        self._last_slot = last_slot
+        self._lock = threading.Lock()
+        self._by_key: dict[str, TableSlot] = {}
+        self._next = 1
+        self._generation = 0
+
+    def admit(self, directory: TableDirectory, found_in: int, changing: bytes | None) -> TableSlot:
+        """Return the slot of *directory*, found in the node *found_in*, and count one look-up of it.
+
+        *changing* is its name, where that may come to mean another. No network. Raises CacheFailure.
+        """
+        inode = self.numbers.of_table(directory.identity)
+        with self._lock:
+            slot = self._by_key.get(directory.key)
+            if slot is None:
+                number = self._free_number()
+                slot = TableSlot(
+                    self, directory, number=number, generation=self._generation, inode=inode, found_in=found_in
+                )
+                self._by_key[directory.key] = self.by_number[number] = slot
+            slot.changing = changing
+            slot.lookups += 1
+            return slot
+
+    def entry(self, directory: TableDirectory, found_in: int, changing: bytes | None, valid_s: float) -> FoundEntry:
+        """Return the entry of *directory* as a look-up finds it, and count that; loads the table."""
+        slot = self.admit(directory, found_in, changing)
+        try:
+            return FoundEntry(slot.root, slot.root_attributes(), valid_s, slot.generation)
+        except BaseException:
+            self.forget(slot.root, 1)  # the kernel gives back no look-up that failed
+            raise
+
+    def forget(self, node: int, count: int) -> None:
+        """Take back *count* look-ups of *node*; those of entries are not counted.
+
+        The kernel forgets a directory after all that is below it, so the last look-up frees the slot.
+        """
+        if node & KEY_MASK != TABLE_ROOT:
+            return
+        with self._lock:
+            slot = self.by_number.get(node >> SLOT_SHIFT)
+            if slot is None:
+                return
+            slot.lookups -= count
+            if slot.lookups <= 0:
+                del self.by_number[node >> SLOT_SHIFT], self._by_key[slot.directory.key]
+
+    def all(self) -> list[TableSlot]:
+        """Return all slots there are now."""
+        with self._lock:
+            return list(self.by_number.values())
+
+    def _free_number(self) -> int:
+        if len(self.by_number) >= self._last_slot:
+            raise CacheFailure(f"the kernel holds {self._last_slot} directories of tables; no more can be shown")
+        while True:
+            number = self._next
+            if number > self._last_slot:
+                number, self._generation = 1, self._generation + 1
+            self._next = number + 1
+            if number not in self.by_number:
+                return number
+
+
+def _key(tree: FileTree, node: int) -> int:
+    """Return the key in *tree* of the node id *node*."""
+    key = node & KEY_MASK
+    return tree.root if key == TABLE_ROOT else key
