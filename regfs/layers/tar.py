@@ -198,7 +198,7 @@ class TarReader:
         if not -_MAX_TIME_NS < mtime_ns < _MAX_TIME_NS:
             raise BadLayer(f"{path[:100]!r}: {mtime_ns // _S} is no time")
         if not 0 <= uid <= _MAX_ID or not 0 <= gid <= _MAX_ID:
-            uid, gid = _owner(uid), _owner(gid)
+            uid, gid = owner_of(uid), owner_of(gid)
         size, extents = self._begin_content(header, records, size)
         rdev = _device(header) if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0
         return TarEntry(
@@ -230,8 +230,11 @@ def _signed(digits: bytes) -> int:
     return -decimal(digits[1:]) if digits.startswith(b"-") else decimal(digits)
 
 
-def _owner(value: int) -> int:
-    """Return a user or group as Linux takes it: old writers stored nobody as -2; -1 means to change nothing."""
+def owner_of(value: int) -> int:
+    """Return a user or group as Linux takes it: old writers stored nobody as -2; -1 means to change nothing.
+
+    Raises BadLayer.
+    """
     if value == -1:
         return 0
     if not -(1 << 31) <= value <= _MAX_ID:

@@ -1,6 +1,7 @@
-"""Dates in configs: RFC 3339 text to nanoseconds since 1970, whatever builders write.
+"""Dates in configs and tables of contents: RFC 3339 text to nanoseconds since 1970, whatever builders write.
 
-Source: image-spec, config.md, "created"; RFC 3339, section 5.6. Used by images/image.py. Pure; any thread.
+Source: image-spec, config.md, "created"; RFC 3339, section 5.6. Used by images/image.py and layers/formats. Pure; any
+thread.
 """
 
 from __future__ import annotations
@@ -23,9 +24,17 @@ def date_ns(text: str) -> int:
     Go's zero time, the year 1, is what many builders write for "not known". Later than LATEST_NS is LATEST_NS. A date
     without a zone is one of UTC.
     """
+    return min(max(exact_date_ns(text) or 0, 0), LATEST_NS)
+
+
+def exact_date_ns(text: str) -> int | None:
+    """Return the time *text* in nanoseconds since 1970, negative before it; None where it is no date.
+
+    A year of five digits or more is LATEST_NS. A date without a zone is one of UTC.
+    """
     match = _DATE.fullmatch(text.strip())
     if match is None:
-        return 0
+        return None
     year = int(match[1])
     if year >= 10_000:
         return LATEST_NS
@@ -34,10 +43,10 @@ def date_ns(text: str) -> int:
         zone = timedelta(hours=int(match[10] or 0), minutes=int(match[11] or 0))
         since = day - _EPOCH - (-zone if match[9] == "-" else zone)
     except (ValueError, OverflowError):
-        return 0
+        return None
     second = int(match[6])
     if second > 60:
-        return 0
+        return None
     seconds = since.days * 86_400 + since.seconds + second  # a leap second is the next one's first
     fraction = int((match[7] or "")[:9].ljust(9, "0"))
-    return min(max(seconds * _S + fraction, 0), LATEST_NS)
+    return seconds * _S + fraction

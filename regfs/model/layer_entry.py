@@ -56,10 +56,13 @@ class Row(NamedTuple):
 
 
 def pack_xattrs(xattrs: Mapping[bytes, bytes]) -> bytes | None:
-    """Return *xattrs* as an index keeps them: `<HI` (sizes of name and value), name, value, repeated; None if empty."""
+    """Return *xattrs* as an index keeps them: `<HI` (sizes of name and value), name, value, repeated; None if empty.
+
+    In the order of their names: sources of one layer may have them in different orders.
+    """
     if not xattrs:
         return None
-    return b"".join(_XATTR.pack(len(name), len(value)) + name + value for name, value in xattrs.items())
+    return b"".join(_XATTR.pack(len(name), len(value)) + name + value for name, value in sorted(xattrs.items()))
 
 
 def unpack_xattrs(packed: bytes | None) -> dict[bytes, bytes]:

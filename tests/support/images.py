@@ -182,6 +182,7 @@ class BuiltLayer:
     tar: bytes
     blob: bytes
     media_type: str
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def diff_id(self) -> Digest:
@@ -193,7 +194,8 @@ class BuiltLayer:
 
     def descriptor(self) -> dict[str, object]:
         """Return the entry of the manifest's layers."""
-        return {"mediaType": self.media_type, "digest": str(self.digest), "size": len(self.blob)}
+        annotations = {"annotations": dict(self.annotations)} if self.annotations else {}
+        return {"mediaType": self.media_type, "digest": str(self.digest), "size": len(self.blob), **annotations}
 
 
 def compressed(content: bytes, compression: str) -> bytes:

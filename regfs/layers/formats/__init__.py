@@ -1,0 +1,12 @@
+"""Layer formats that bring a table of contents: all names in a small part of the blob, files by range.
+
+    format.py         what a format is: Chunk, Table, Format
+    recognise.py      which format a layer has, by an ordered table
+    estargz.py        eStargz and its forerunner stargz
+    zstd_chunked.py   zstd:chunked
+    toc_json.py       the JSON that both keep their table in, read one entry at a time
+    toc.py            its entries as tar entries and chunks
+    member.py         the chunks of one compressed member, unpacked and verified
+
+A further format is one more file, and one more line in recognise.py.
+"""

@@ -1,0 +1,85 @@
+"""What a layer format with a table of contents is, to those that index layers and read files.
+
+A format reads the table of a layer (names, attributes, where each file's bytes are) and unpacks stretches of it. Both
+are verified: the table against a digest in the manifest, each chunk against a digest in the table. Used by images/ and
+the formats. Pure but for Format.table, which reads from a ByteSource; any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from regfs.layers.source import ByteSource
+from regfs.layers.tar import TarEntry
+from regfs.model.digest import Digest
+from regfs.model.manifest import Descriptor
+
+MAX_MEMBER = 32 << 20
+"""Bytes that one compressed member may have up to the end of a chunk in it: they are unpacked in memory.
+
+stargz cuts at 4 MiB, podman at some 64 KiB on average. A layer with a greater one is read whole."""
+
+
+class Chunk(NamedTuple):
+    """One stretch of a file, which is fetched, verified and kept as a whole.
+
+    *offset*, *size*: where it is in the file. *at*, *stored*: the range of the blob that has it, beginning with a
+    compressed member and reaching at least to that member's end. *inner*: how many bytes that member has before it.
+    *digest*: of the *size* bytes; None for a hole, whose bytes are zeros and are stored nowhere.
+    """
+
+    offset: int
+    size: int
+    at: int
+    stored: int
+    inner: int
+    digest: Digest | None
+
+
+class Table(Protocol):
+    """The table of contents of one layer, verified."""
+
+    def entries(self) -> Iterator[tuple[TarEntry, tuple[Chunk, ...]]]:
+        """Yield what the archive has, in its order, without the format's own files.
+
+        The chunks of a file are in order and cover it. A file of some size without chunks is one whose part of the
+        table is wrong: only that file cannot be read; *remark* says why.
+        Raises BadLayer where the table is wrong as a whole, Unsupported where it cannot stand for the archive.
+        """
+
+    @property
+    def remark(self) -> str:
+        """What is wrong with single files, "" for nothing; complete when entries() has ended."""
+
+
+FindTable = Callable[[Digest], ByteSource | None]
+"""Finds the blob that has the table of the layer of that digest, where the layer does not hold it itself."""
+
+
+class Format(Protocol):
+    """One format of layers."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+
+    def recognises(self, descriptor: Descriptor) -> bool:
+        """Tell whether a layer is of this format, and its manifest authenticates its table. No request."""
+
+    def table(self, descriptor: Descriptor, source: ByteSource, find_table: FindTable, /) -> Table:
+        """Return the table of a layer, in few small reads of *source*.
+
+        Raises DigestMismatch and BadLayer where it is wrong, TooLarge, Unsupported where the layer has to be read
+        whole, and what *source* raises.
+        """
+
+    def read(self, chunks: Sequence[Chunk], stored: bytes) -> dict[Chunk, bytes]:
+        """Return the bytes of *chunks*, which have the same *at*; *stored* is that range of the blob.
+
+        Those whose bytes are not what their digests say are left out.
+        """
+
+
+def found_nowhere(_: Digest) -> None:
+    """Find no table outside the layer: a FindTable for callers that have no registry to ask."""

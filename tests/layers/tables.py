@@ -1,0 +1,106 @@
+"""What a table of contents tells of a layer, in the words of tests; and the same of the archive, to compare with."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from regfs.layers.archive_rows import ArchiveRows
+from regfs.layers.feed import ByteFeed
+from regfs.layers.formats.format import Chunk, FindTable, Format, found_nowhere
+from regfs.layers.formats.recognise import recognise
+from regfs.layers.tar import TarEntry, TarReader
+from regfs.model.attributes import with_nlink
+from regfs.model.layer_entry import Row
+from tests.support.images import BuiltLayer
+from tests.support.lazy_layers import MemorySource, descriptor_of
+
+Rows = dict[int, Row]
+
+
+class MemoryRows:
+    """Keeps the rows of a layer, without where their content is."""
+
+    def __init__(self) -> None:
+        self.rows: Rows = {}
+
+    def add(self, row: Row) -> None:
+        self.rows[row.row] = row._replace(content=None)
+
+    def remove(self, rows: Iterable[int]) -> None:
+        for row in rows:
+            del self.rows[row]
+
+    def rename(self, rows: Iterable[tuple[int, int, bytes]]) -> None:
+        for row, parent, name in rows:
+            self.rows[row] = self.rows[row]._replace(parent=parent, name=name)
+
+    def add_flags(self, rows: Iterable[int], flags: int) -> None:
+        for row in rows:
+            self.rows[row] = self.rows[row]._replace(flags=self.rows[row].flags | flags)
+
+    def set_nlinks(self, nlinks: Iterable[tuple[int, int]]) -> None:
+        for row, nlink in nlinks:
+            self.rows[row] = self.rows[row]._replace(attributes=with_nlink(self.rows[row].attributes, nlink))
+
+
+def _rows(entries: Iterable[TarEntry]) -> Rows:
+    rows = MemoryRows()
+    archive = ArchiveRows(rows)
+    for entry in entries:
+        archive.add(entry, None)
+    archive.finish()
+    return rows.rows
+
+
+def rows_of_tar(tar: bytes) -> Rows:
+    """Return the rows that the pass over a whole archive makes."""
+    return _rows(TarReader(ByteFeed(iter([tar] if tar else []))))
+
+
+@dataclass
+class Listed:
+    """A layer's table, read through a source that counts."""
+
+    built: BuiltLayer
+    find_table: FindTable = found_nowhere
+    source: MemorySource = field(init=False)
+    format: Format = field(init=False)
+
+    def __post_init__(self) -> None:
+        descriptor = descriptor_of(self.built)
+        found = recognise(descriptor)
+        assert found is not None, descriptor
+        self.format, self.source = found, MemorySource(self.built.blob)
+        self.table = found.table(descriptor, self.source, self.find_table)
+        self.table_reads = list(self.source.reads)
+        self.entries = list(self.table.entries())
+
+    def rows(self) -> Rows:
+        return _rows(entry for entry, _ in self.entries)
+
+    def paths(self) -> list[bytes]:
+        return [entry.path for entry, _ in self.entries]
+
+    def chunks(self, path: bytes) -> tuple[Chunk, ...]:
+        return next(chunks for entry, chunks in self.entries if entry.path == path)
+
+    def read(self, chunk: Chunk) -> bytes | None:
+        """Return the bytes of *chunk*, None where they are wrong."""
+        if chunk.digest is None:
+            return bytes(chunk.size)
+        stored = self.source.read_at(chunk.at, chunk.stored)
+        return self.format.read([chunk], stored).get(chunk)
+
+    def content(self, path: bytes) -> bytes | None:
+        """Return the content of a file, None where it cannot be read."""
+        entry, chunks = next(found for found in self.entries if found[0].path == path)
+        parts = [self.read(chunk) for chunk in chunks]
+        whole = b"".join(part for part in parts if part is not None)
+        return whole if len(whole) == entry.size else None
+
+    def contents(self) -> Iterator[tuple[bytes, bytes | None]]:
+        for entry, _ in self.entries:
+            if entry.kind == stat.S_IFREG:
+                yield entry.path, self.content(entry.path)

@@ -1,0 +1,124 @@
+"""The JSON of a table of contents: read one entry at a time, strictly, whatever the blocks that it comes in."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regfs.errors import BadLayer
+from regfs.layers.formats.toc_json import MAX_ELEMENT, entries_of
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
+objects = st.dictionaries(st.text(), values, max_size=4)
+
+
+def blocks(text: str | bytes, size: int = 7) -> Iterator[bytes]:
+    content = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    return (content[at : at + size] for at in range(0, len(content), size))
+
+
+def read(text: str | bytes, size: int = 7) -> list[dict[str, object]]:
+    return list(entries_of(blocks(text, size)))
+
+
+@given(
+    st.lists(objects, max_size=4),
+    st.dictionaries(st.text(), values, max_size=3),
+    st.integers(1, 200),
+    st.booleans(),
+    st.sampled_from([None, 1, "\t"]),
+    st.booleans(),
+)
+def test_any_table_is_read_as_the_standard_library_reads_it(
+    entries: list[dict[str, object]],
+    others: dict[str, object],
+    size: int,
+    first: bool,
+    indent: str | int | None,
+    ascii_only: bool,
+) -> None:
+    others = {key: value for key, value in others.items() if key not in ("version", "entries")}
+    table = {"entries": entries, **others, "version": 1} if first else {"version": 1, **others, "entries": entries}
+    assert read(json.dumps(table, indent=indent, ensure_ascii=ascii_only), size) == entries
+
+
+def test_go_writes_null_for_no_entries() -> None:
+    assert read('{"version":1,"entries":null}') == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "null",
+        '{"version":1}',
+        '{"entries":[]}',
+        '{"version":2,"entries":[]}',
+        '{"version":"1","entries":[]}',
+        '{"version":1,"entries":{}}',
+        '{"version":1,"entries":[1]}',
+        '{"version":1,"entries":[{}',
+        '{"version":1,"entries":[{}]',
+        '{"version":1,"entries":[{}],}',
+        '{"version":1,"entries":[{},]}',
+        '{"version":1,"entries":[{}]}x',
+        '{"version":1,"entries":[{}]}{}',
+        '{"version":1,"entries":[],"entries":[{}]}',
+        '{"version":1,"version":1,"entries":[]}',
+        '{"version":1,"entries":[{"name":"a","name":"b"}]}',
+        '{"version":1,"entries":[{"size":NaN}]}',
+        '{"version":1,"entries":[{"size":1e999}]}',
+        '{"version":1,"entries":[{"size":' + "9" * 5000 + "}]}",
+        '{"version":1,"entries":[{"a":' + "[" * 100_000 + "]" * 100_000 + "}]}",
+        '{1:1,"version":1,"entries":[]}',
+        '{version:1,"entries":[]}',
+        '{"version":1 "entries":[]}',
+        '\ufeff{"version":1,"entries":[]}',
+        b'{"version":1,"entries":[{"name":"\xff"}]}',
+        b'{"version":1,"entries":[]}\xc3',
+        '{"version":1,"entries":[{"name":"' + "a" * (2 * MAX_ELEMENT) + '"}]}',
+    ],
+    ids=lambda text: repr(text[:60]),
+)
+def test_what_is_no_table_is_refused(text: str | bytes) -> None:
+    with pytest.raises(BadLayer, match="the table of contents cannot be read"):
+        read(text, 1 << 16)
+
+
+@given(st.binary(max_size=60), st.integers(1, 20))
+def test_any_bytes_are_a_table_or_an_error_of_ours(content: bytes, size: int) -> None:
+    try:
+        read(content, size)
+        read(b'{"version":1,"entries":[' + content, size)
+    except BadLayer:
+        pass
+
+
+def test_a_big_table_is_read_in_little_memory() -> None:
+    """200 MB of it; as objects it would be five times as much."""
+    entry = json.dumps({"name": "a" * 100, "type": "reg", "chunkDigest": "sha256:" + "0" * 64}).encode() + b",\n"
+    block = entry * 1000
+    count = 200_000_000 // len(block)
+
+    def table() -> Iterator[bytes]:
+        yield b'{"version":1,"entries":['
+        for _ in range(count):
+            yield block
+        yield b'{"name":"last"}]}'
+
+    tracemalloc.start()
+    try:
+        found = sum(1 for _ in entries_of(table()))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == count * 1000 + 1
+    assert peak < 8 << 20
