@@ -1,8 +1,13 @@
 """One mount of the suite's tree in a process of its own: a test must never wait for a mount that it serves itself.
 
 `python -m tests.mount.serving DRIVER [WORD...] MOUNTPOINT [WORD...]`: says READY on standard output; SIGTERM stops it,
-and SIGHUP refreshes, as with the daemon. Words: allow_other,
-without_sys_admin (as an ordinary user has it, who needs the helper program).
+and SIGHUP refreshes, as with the daemon. Words:
+
+    allow_other
+    without_sys_admin   as an ordinary user has it, who needs the helper program
+    hanging             the tree of hanging_tree.py; what hangs is looked for often
+    timeout=SECONDS     how long a request may take
+
 DRIVERS is the seam: driver -> function that makes a session of mount(), serve(on_ready), unmount() and stop().
 """
 
@@ -28,21 +33,21 @@ TIMEOUT_S = 100.0
 CAP_SYS_ADMIN = 21
 
 
-def kernel_session(tree: Any, errors: Callable[[str, RegfsError], None]) -> Any:
+def kernel_session(tree: Any, errors: Callable[[str, RegfsError], None], timeout_s: float) -> Any:
     """Return a session of the kernel driver."""
     from regfs.mount.kernel.session import KernelSession
 
-    return KernelSession(tree, Stats(), errors=errors)
+    return KernelSession(tree, Stats(), errors=errors, timeout_s=timeout_s)
 
 
-def fusepy_session(tree: Any, errors: Callable[[str, RegfsError], None]) -> Any:
+def fusepy_session(tree: Any, errors: Callable[[str, RegfsError], None], timeout_s: float) -> Any:
     """Return a session of the fusepy driver."""
     from regfs.mount.fusepy.session import FusepySession
 
-    return FusepySession(tree, Stats(), errors=errors)
+    return FusepySession(tree, Stats(), errors=errors, timeout_s=timeout_s)
 
 
-DRIVERS: dict[str, Callable[[Any, Callable[[str, RegfsError], None]], Any]] = {
+DRIVERS: dict[str, Callable[[Any, Callable[[str, RegfsError], None], float], Any]] = {
     "kernel": kernel_session,
     "fusepy": fusepy_session,
 }
@@ -112,13 +117,26 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO)
     if "without_sys_admin" in words:
         drop_sys_admin()
-    session = DRIVERS[driver](SuiteTree(), lambda what, error: print(f"{what}: {error}", file=sys.stderr))
+    timeout_s = next((float(word.partition("=")[2]) for word in words if word.startswith("timeout=")), 300.0)
+    tree = look_for_hangs_often() if "hanging" in words else SuiteTree()
+    session = DRIVERS[driver](tree, lambda what, error: print(f"{what}: {error}", file=sys.stderr), timeout_s)
     # Blocked in every thread and taken by one: a handler would run in the main thread, which serve() keeps waiting, and
     # which a signal that the kernel gives to another thread does not wake.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     session.mount(mountpoint, MountOptions("docker.io", allow_other="allow_other" in words))
     threading.Thread(target=heed_signals, args=(session,), daemon=True).start()
     session.serve(lambda: print("READY", flush=True))
+
+
+def look_for_hangs_often() -> SuiteTree:
+    """Return a tree in which requests hang; the sessions of this process will soon see that they do."""
+    from regfs.mount.fusepy import hang_watch, session
+    from regfs.mount.kernel import loop_watch
+    from tests.mount.hanging_tree import HangingTree
+
+    loop_watch._LOOK_S = hang_watch._LOOK_S = 0.1
+    session._END_GRACE_S = 0.5
+    return HangingTree()
 
 
 def heed_signals(session: Any) -> None:

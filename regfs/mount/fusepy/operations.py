@@ -15,17 +15,18 @@ import ctypes
 import errno
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from regfs.errors import MountFailure, NoSuchXattr, ReadOnly, RegfsError
 from regfs.mount.errnos import errno_of, is_failure
+from regfs.mount.fusepy.own_threads import OwnThreads
 from regfs.mount.fusepy.paths import Paths, Place
+from regfs.mount.fusepy.request_deadline import RequestDeadline
 from regfs.mount.fusepy.stat_fields import fill_stat, inode_and_mode
 from regfs.mount.handles import Handles
-from regfs.waiting.deadline import Deadline, current
+from regfs.waiting.deadline import current
 
 if TYPE_CHECKING:
     from regfs.telemetry.stats import Stats
@@ -50,7 +51,6 @@ libfuse: ctypes.CDLL = fuse._libfuse
 ErrorCallback = Callable[[str, RegfsError], None]
 
 _ENCODING = "latin-1"
-_INTERRUPT_POLL_S = 0.1
 _PAGE = 1000
 _MOST_REMEMBERED = 5000
 _MOST_KEPT = 50_000
@@ -72,39 +72,6 @@ class OpenedDirectory(NamedTuple):
     listing: Listing
     place: Place
     path: bytes
-
-
-class RequestDeadline(Deadline):
-    """The deadline of a serving thread: renewed for each request, since making one would cost as much as answering.
-
-    It says when the request begins to wait, and ends when the kernel interrupts it.
-    """
-
-    __slots__ = ("_on_wait", "_timeout_s", "has_waited")
-
-    def __init__(self, timeout_s: float, on_wait: Callable[[RequestDeadline], None]) -> None:
-        super().__init__(timeout_s, is_users=True)
-        self.has_waited = False
-        self._timeout_s = timeout_s
-        self._on_wait = on_wait
-
-    def renew(self) -> None:
-        """Begin another request."""
-        self.end_s = time.monotonic() + self._timeout_s
-        self.cancelled = False
-        self.has_waited = False
-
-    def remaining_s(self, at_most_s: float) -> float:
-        if not self.has_waited:
-            self.has_waited = True
-            self._on_wait(self)
-        return super().remaining_s(at_most_s)
-
-    def _pause(self, seconds: float) -> None:
-        # libfuse 2 tells of an interrupt only the thread that serves the request, and only when asked.
-        super()._pause(min(seconds, _INTERRUPT_POLL_S))
-        if libfuse.fuse_interrupted():
-            self.cancelled = True
 
 
 class TreeOperations(fuse.Operations):  # type: ignore[misc]
@@ -248,8 +215,12 @@ class Adapter(fuse.FUSE):  # type: ignore[misc]
         *,
         errors: ErrorCallback,
         end: Callable[[RequestDeadline], None],
+        own_threads: OwnThreads,
     ) -> None:
-        """*end* hears of each request that has waited; the threads that serve have a RequestDeadline."""
+        """*end* hears of each request that has waited; the threads that serve have a RequestDeadline.
+
+        *own_threads* run what may need the disk while that hangs.
+        """
         # Not fusepy's own __init__, which would mount and not come back.
         self.operations = operations
         self.raw_fi = True
@@ -258,6 +229,8 @@ class Adapter(fuse.FUSE):  # type: ignore[misc]
         self._stats = stats
         self._errors = errors
         self._end = end
+        self._own_threads = own_threads
+        own_threads.undo = {"open": self.release, "opendir": self.releasedir}
 
     def table(self) -> fuse.fuse_operations:
         """Return libfuse's table of callbacks: each runs the method of that name through `_answer`."""
@@ -337,8 +310,10 @@ class Adapter(fuse.FUSE):  # type: ignore[misc]
         """Run one request under its deadline; return its result, or the negative errno of what it raised."""
         deadline = current()
         assert isinstance(deadline, RequestDeadline)
-        deadline.renew()
+        deadline.renew(arguments[0])
         try:
+            if self._own_threads.is_needed:
+                return self._own_threads.run(method, arguments, path=self._path_of(arguments)) or 0
             return method(*arguments) or 0
         except RegfsError as error:
             if is_failure(error):
@@ -354,6 +329,9 @@ class Adapter(fuse.FUSE):  # type: ignore[misc]
                 self._end(deadline)
 
     def _object_of(self, method: Callable[..., int], arguments: Sequence[object]) -> str:
+        return f"{method.__name__} {os.fsdecode(self._path_of(arguments))}".strip()
+
+    def _path_of(self, arguments: Sequence[object]) -> bytes:
         path = arguments[0] if arguments else None
         if path is None and arguments:
             handle = getattr(getattr(arguments[-1], "contents", None), "fh", 0)
@@ -362,5 +340,4 @@ class Adapter(fuse.FUSE):  # type: ignore[misc]
                     path = handles.get(handle).path
                 except RegfsError:
                     continue
-        name = os.fsdecode(path) if isinstance(path, bytes) else ""
-        return f"{method.__name__} {name}".strip()
+        return path if isinstance(path, bytes) else b""

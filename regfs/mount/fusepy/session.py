@@ -4,9 +4,9 @@ Used by serve.py. libfuse's own loop would make threads that Python meets for th
 thread state for every request, threading.local lost), so the loop is written here, over libfuse's functions to receive
 and process one request.
 
-One thread at a time receives, and goes on doing so while it can answer from memory or disk: handing requests around
-between threads costs more than it brings under Python's lock (look-ups 62 us with one thread, 120 us with three). A
-request that begins to wait passes the turn to another thread, so that a slow registry holds up only who waits for it.
+    serve()       in the caller's thread: starts the threads below, watches them (hang_watch.py), waits for the end
+    regfs-fusepy  one at a time receives, and answers by itself (serving_threads.py)
+    regfs-disk    only while the disk of the cache hangs: what may need it (own_threads.py)
 
 What the path API of libfuse 2 cannot do, and the README says: one timeout holds for all names and attributes; look-ups
 in one directory wait for each other in the kernel; a process keeps to the image that it is in only while it has a file
@@ -18,12 +18,9 @@ Thread rule: `serve` in any one thread, `stop` and `unmount` in any other.
 from __future__ import annotations
 
 import ctypes
-import errno
 import logging
 import os
-import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -31,10 +28,13 @@ from typing import TYPE_CHECKING
 from regfs.errors import MountFailure, OutOfThreads
 from regfs.mount import mountpoint as mountpoints
 from regfs.mount.busy_poll import BusyPoll
-from regfs.mount.fusepy.operations import Adapter, ErrorCallback, RequestDeadline, TreeOperations, libfuse
+from regfs.mount.fusepy.hang_watch import HangWatch
+from regfs.mount.fusepy.operations import Adapter, ErrorCallback, TreeOperations, libfuse
+from regfs.mount.fusepy.own_threads import OwnThreads
+from regfs.mount.fusepy.request_deadline import RequestDeadline
+from regfs.mount.fusepy.serving_threads import INTERRUPT_SIGNAL, Channel, ServingThreads
 from regfs.mount.kernel.mount import MountOptions, helper_complaint
 from regfs.process.threads import start_thread
-from regfs.waiting.deadline import under
 
 if TYPE_CHECKING:
     from regfs.telemetry.stats import Stats
@@ -42,12 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_INTERRUPT_SIGNAL = signal.SIGRTMIN + 3
-_MOST_THREADS = 256
-_MOST_IDLE = 4
-# A signal does not end the sleep of a Python thread: who receives looks by itself whether the session is over.
-_LOOK_AT_END_MS = 1000
-_WAKE_EVERY_S = 0.05
+# How long to wait in the end for threads that hang in the disk of the cache.
+_END_GRACE_S = 5.0
 
 
 class FusepySession:
@@ -65,14 +61,19 @@ class FusepySession:
         """*valid_s* is how long the kernel may trust any name and its attributes."""
         self._timeout_s = timeout_s
         self._valid_s = valid_s
-        self._turns = _Turns()
+        self._own_threads = OwnThreads(timeout_s=timeout_s)
+        self._threads = ServingThreads(self._own_threads)
+        self._watch = HangWatch(self._threads, self._own_threads, timeout_s=timeout_s, errors=errors)
         self._waiting: set[RequestDeadline] = set()
         self._operations = TreeOperations(tree)
-        self._adapter = Adapter(self._operations, stats, errors=errors, end=self._waiting.discard)
+        self._adapter = Adapter(
+            self._operations, stats, errors=errors, end=self._waiting.discard, own_threads=self._own_threads
+        )
         self._table = self._adapter.table()
         self._mountpoint = ""
         self._device = ""
         self._handle: int | None = None
+        self._descriptor = -1
         self._lookout: BusyPoll | None = None
         self._point = ctypes.c_void_p()
 
@@ -105,18 +106,15 @@ class FusepySession:
     def serve(self, on_ready: Callable[[], None] | None = None) -> None:
         """Answer requests until the mount is gone; then close all that was open.
 
-        *on_ready* is called when the kernel has accepted the session: from then on paths answer.
+        *on_ready* is called, in a thread that serves, when the kernel has accepted the session: from then on paths
+        answer. Raises OutOfThreads. Threads that hang in the disk of the cache are left behind.
         """
         handle = ctypes.c_void_p(self._handle)
         self._operations.on_ready = on_ready
-        try:
-            self._turns.run(lambda: self._channel(handle), at_end=self._cancel_waiting)
-        finally:
-            if self._lookout is not None:
-                self._lookout.close()
-            libfuse.fuse_teardown(handle, self._point)
-            for opened in self._operations.files.take_all():
-                opened.file.close()
+        self._threads.start(lambda: self._channel(handle))
+        self._watch.watch()
+        self._cancel_waiting()
+        self._close(handle, are_all_back=self._threads.join(_END_GRACE_S))
 
     def unmount(self, *, lazily: bool = False) -> None:
         """Unmount; `serve` returns once the last user is gone. Raises MountFailure, where it is busy for example."""
@@ -138,147 +136,42 @@ class FusepySession:
             # The control file system is not mounted, and we may not do it by umount2 either: the connection ends when
             # its descriptor is closed, at the end of `serve`.
             libfuse.fuse_session_exit(ctypes.c_void_p(libfuse.fuse_get_session(ctypes.c_void_p(self._handle))))
-            self._turns.end()
+            self._threads.end()
         mounted = mountpoints.topmost(self._mountpoint)
         if mounted is not None and mounted.device == self._device:
             self.unmount(lazily=True)
 
-    def _channel(self, handle: ctypes.c_void_p) -> tuple[_Channel, RequestDeadline]:
-        channel = _Channel(handle, self._lookout)
-        self._lookout = channel.lookout
-        return channel, RequestDeadline(self._timeout_s, self._on_wait)
+    def _close(self, handle: ctypes.c_void_p, *, are_all_back: bool) -> None:
+        if self._lookout is not None:
+            self._lookout.close()
+        if are_all_back:
+            libfuse.fuse_teardown(handle, self._point)
+        elif self._descriptor >= 0:
+            # A thread that still comes back needs what libfuse would free, and writes its answer to this number.
+            with open(os.devnull, "r+b", buffering=0) as nothing:
+                os.dup2(nothing.fileno(), self._descriptor, inheritable=False)
+        # To close a file may need the disk, too.
+        try:
+            start_thread(self._close_files, name="regfs-closing").join(_END_GRACE_S)
+        except OutOfThreads:
+            self._close_files()
+
+    def _close_files(self) -> None:
+        for opened in self._operations.files.take_all():
+            opened.file.close()
+
+    def _channel(self, handle: ctypes.c_void_p) -> tuple[Channel, RequestDeadline]:
+        channel = Channel(handle, self._lookout)
+        self._lookout, self._descriptor = channel.lookout, channel.descriptor
+        return channel, RequestDeadline(self._timeout_s, self._on_wait, libfuse.fuse_interrupted)
 
     def _on_wait(self, deadline: RequestDeadline) -> None:
         self._waiting.add(deadline)
-        self._turns.pass_on()
+        self._threads.pass_on()
 
     def _cancel_waiting(self) -> None:
         for deadline in list(self._waiting):
             deadline.cancel()
-
-
-class _Channel:
-    """One thread's way to the kernel: a buffer, and libfuse's functions to receive a request and to process it.
-
-    *lookout* is that of the other threads, if there are any: one of them at a time waits for requests.
-    """
-
-    def __init__(self, handle: ctypes.c_void_p, lookout: BusyPoll | None) -> None:
-        self._session = ctypes.c_void_p(libfuse.fuse_get_session(handle))
-        self._channel = ctypes.c_void_p(libfuse.fuse_session_next_chan(self._session, None))
-        self._size = libfuse.fuse_chan_bufsize(self._channel)
-        self._buffer = ctypes.create_string_buffer(self._size)
-        self.lookout = lookout or BusyPoll(libfuse.fuse_chan_fd(self._channel), sleep_ms=_LOOK_AT_END_MS)
-
-    def receive(self) -> int:
-        """Wait for a request and return its size; 0 when the mount is gone."""
-        while True:
-            channel = ctypes.c_void_p(self._channel.value)
-            got: int = libfuse.fuse_chan_recv(ctypes.byref(channel), self._buffer, ctypes.c_size_t(self._size))
-            if got > 0:
-                self.lookout.found()
-                return got
-            if got == -errno.EAGAIN and not libfuse.fuse_session_exited(self._session):
-                self.lookout.wait()
-                continue
-            if got not in (-errno.EINTR, -errno.EAGAIN) or libfuse.fuse_session_exited(self._session):
-                return 0
-
-    def process(self, size: int) -> None:
-        """Let libfuse call back for the request in the buffer."""
-        libfuse.fuse_session_process(self._session, self._buffer, ctypes.c_size_t(size), self._channel)
-
-
-_Open = Callable[[], tuple[_Channel, RequestDeadline]]
-
-
-class _Turns:
-    """Threads that serve one after the other: who has the turn receives, until a request of his begins to wait."""
-
-    def __init__(self) -> None:
-        self._turn = threading.Lock()
-        self._lock = threading.Lock()
-        self._mine = threading.local()
-        self._threads: set[threading.Thread] = set()
-        self._idle = 0
-        self._holder = 0
-        self._ended = threading.Event()
-        self._open: _Open | None = None
-
-    def run(self, open_channel: _Open, *, at_end: Callable[[], None]) -> None:
-        """Serve in this thread and as many more as are needed, until the mount is gone and all have come back."""
-        self._open = open_channel
-        self._serve()
-        at_end()
-        while True:
-            with self._lock:
-                thread = next(iter(self._threads), None)
-            if thread is None:
-                return
-            thread.join()
-
-    def pass_on(self) -> None:
-        """Let another thread receive: the request of this one is about to wait.
-
-        Raises OutOfThreads where there is no other and none can be started; this one then goes on receiving.
-        """
-        if not getattr(self._mine, "has_turn", False):
-            return
-        with self._lock:
-            if not self._idle and not self._ended.is_set() and len(self._threads) < _MOST_THREADS:
-                try:
-                    # Under the lock: a thread is in the set before it takes itself out.
-                    self._threads.add(start_thread(self._serve_more, name="regfs-fusepy"))
-                except OutOfThreads:
-                    if not self._threads - {threading.current_thread()}:
-                        raise
-        self._mine.has_turn = False
-        self._turn.release()
-
-    def end(self) -> None:
-        """Take who receives out of his read(2), again and again until it has come about; the session must be exited."""
-        while not self._ended.wait(_WAKE_EVERY_S):
-            try:
-                signal.pthread_kill(self._holder, _INTERRUPT_SIGNAL)
-            except ProcessLookupError:
-                return
-
-    def _serve_more(self) -> None:
-        try:
-            self._serve()
-        finally:
-            with self._lock:
-                self._threads.discard(threading.current_thread())
-
-    def _serve(self) -> None:
-        assert self._open is not None
-        channel, deadline = self._open()
-        with under(deadline):
-            while self._wait_for_turn():
-                while self._mine.has_turn:
-                    size = channel.receive()
-                    if not size:
-                        self._ended.set()
-                        self._turn.release()
-                        return
-                    channel.process(size)
-
-    def _wait_for_turn(self) -> bool:
-        """Return True with the turn; False when the mount is gone, or enough threads are waiting without this one."""
-        with self._lock:
-            is_spare = self._idle >= _MOST_IDLE and threading.current_thread() in self._threads
-            if self._ended.is_set() or is_spare:
-                return False
-            self._idle += 1
-        self._turn.acquire()
-        with self._lock:
-            self._idle -= 1
-        if self._ended.is_set():
-            self._turn.release()
-            return False
-        self._mine.has_turn = True
-        self._holder = threading.get_ident()
-        return True
 
 
 def _words(options: MountOptions, valid_s: float) -> list[str]:
@@ -289,7 +182,7 @@ def _words(options: MountOptions, valid_s: float) -> list[str]:
     words += ["default_permissions"] if options.checks_permissions else []
     words += [f"max_read={options.max_read}"] if options.max_read else []
     words += [f"fsname={source}", "subtype=regfs", "nonempty", "use_ino"]
-    words += ["intr", f"intr_signal={_INTERRUPT_SIGNAL}"]
+    words += ["intr", f"intr_signal={INTERRUPT_SIGNAL}"]
     return words + [f"{name}_timeout={valid_s:g}" for name in ("entry", "attr", "negative")]
 
 
