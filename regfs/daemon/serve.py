@@ -50,6 +50,8 @@ _FUSEPY_VALID_S = 1.0
 _LATER_S = 2.0
 # What was not used for so long is closed.
 _UNUSED_S = 300.0
+# What a busy disk may need in the end to write what was fetched last.
+_CLOSING_S = 30.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -220,8 +222,21 @@ class _Serving:
         self._notify("STOPPING=1")
         if self._failure is not None:
             report.failed(FAILED, str(self._failure))
-        self._rooms.close()
+        self._close_rooms()
         log.info("unmounted, the end")
+
+    def _close_rooms(self) -> None:
+        """Close what is open; a disk of the cache that hangs may not keep this process alive."""
+        try:
+            closing = start_thread(self._rooms.close, name="regfs-closing")
+        except OutOfThreads:
+            self._rooms.close()
+            return
+        closing.join(_CLOSING_S)
+        if closing.is_alive():
+            log.warning(
+                "the disk of the cache has not answered for %g s: what was fetched last is not kept", _CLOSING_S
+            )
 
     def _serve(self, on_ready: Callable[[], None]) -> None:
         try:
