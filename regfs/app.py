@@ -33,7 +33,7 @@ from regfs.telemetry.journal import Journal
 from regfs.telemetry.stats import Stats
 from regfs.tree.control import ControlDirectory
 from regfs.tree.inode_numbers import InodeNumbers
-from regfs.tree.inside import Inside, UsedDirectories
+from regfs.tree.names_in_use import NamesInUse, UsedDirectories
 from regfs.tree.root import Root
 from regfs.tree.tree import Tree
 from regfs.tree.usage import CacheUsage
@@ -92,7 +92,7 @@ class App:
             numbers=inode_numbers,
             open_content=self.contents.open,
             cache=usage,
-            inside=Inside(used_directories, self.journal.note),
+            names=NamesInUse(used_directories, self.journal.note),
             tables=self.layers.tables,
         )
 

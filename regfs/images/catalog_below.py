@@ -2,83 +2,173 @@
 
 The catalog is no part of the specification, and registries differ: some refuse it to all but administrators, others
 answer everybody else with an empty list, or with the public half; some pass over where to begin; and a pull-through
-cache lists what it has cached and answers for much more. So a catalog that is empty, or that lacks a repository which
-is there, makes no name missing.
+cache lists what it has cached and answers for much more. Docker's API says itself that a client can learn from it that
+a repository is there, never that it is not. So it decides about namespaces alone, of which no registry says anything
+else; and a catalog that is empty, or that lacks a repository which is there, makes no name missing.
+A page that reaches beyond a path tells all that is below it, which answers the next questions there for some seconds.
 Used by existence.py. Thread rule: any thread; the lock guards the memory, nothing is asked under it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from typing import NamedTuple
 
 from cachetools import TTLCache
 
-from regfs.errors import AccessDenied, BadContent, NotFound, TooLarge, Unsupported
-from regfs.images.answers import UNREACHABLE, Registry
+from regfs.errors import AccessDenied, BadContent, NotFound, RepositoryUnknown, TooLarge, Unsupported
+from regfs.images.answers import UNREACHABLE, Registry, is_fresh
 from regfs.model.names import RepositoryName
+from regfs.store.references import References
 
 _REGISTRIES_KEPT = 1024
+_PATHS_KEPT = 1024
+_NAMES_KEPT = 100
+# A cache whose upstream is away for a moment answers like a registry that is none.
 _IS_CACHE_TTL_S = 3600.0
 # A repository that was visited may be one that the catalog lacks: it is compared with the last one visited.
 _COMPARED_TTL_S = 60.0
-# A repository of Docker Hub that every pull-through cache of it answers for.
-_OF_THE_HUB = "library/hello-world"
+# For how long the catalog is believed about names of which it was not asked: a namespace may be pushed at any time,
+# but seldom below a repository.
+_BESIDE_TTL_S = 2.0
+_IN_REPOSITORY_TTL_S = 10.0
+# Repositories of Docker Hub that every pull-through cache of it answers for; the first may be one that it has cached.
+_OF_THE_HUB = ("library/hello-world", "library/hylang")
 SAYS_NOTHING = (AccessDenied, NotFound, Unsupported, BadContent, TooLarge, *UNREACHABLE)
 """What a question to a catalog fails with where that says nothing about repositories."""
 
 
-class CatalogBelow:
-    """Asks catalogs what is below a path. *visited* returns the repository of a registry that was visited last."""
+class _Below(NamedTuple):
+    """Repositories below a path, and whether they are all, as the catalog had them at *asked* (monotonic seconds)."""
 
-    def __init__(self, registry: Registry, visited: Callable[[str], str | None]) -> None:
+    names: frozenset[str]
+    is_all: bool
+    asked: float
+
+    def has(self, path: str) -> bool | None:
+        """Tell whether something is below *path*, which is that path or a name there; None where it is not known."""
+        prefix = f"{path}/"
+        return any(name.startswith(prefix) for name in self.names) or (False if self.is_all else None)
+
+
+class CatalogBelow:
+    """Asks catalogs what is below a path."""
+
+    def __init__(self, registry: Registry, references: References, *, ttl_s: float) -> None:
+        """*references* knows what was visited and listed. No answer is taken for fresh after *ttl_s* seconds."""
         self._registry = registry
-        self._visited = visited
+        self._references = references
+        self._ttl_s = ttl_s
         self._lock = threading.Lock()
+        self._below: TTLCache[tuple[str, str], _Below] = TTLCache(_PATHS_KEPT, min(_COMPARED_TTL_S, ttl_s))
+        self._refreshes = 0
+        # Registries: whose catalog has names; that are, or lack, what the methods below say.
+        self._has_names: TTLCache[str, bool] = TTLCache(_REGISTRIES_KEPT, _COMPARED_TTL_S)
         self._compared: TTLCache[str, bool] = TTLCache(_REGISTRIES_KEPT, _COMPARED_TTL_S)
-        self._is_cache: TTLCache[str, bool] = TTLCache(_REGISTRIES_KEPT, _IS_CACHE_TTL_S)
+        self._is_cache: TTLCache[str, bool] = TTLCache(_REGISTRIES_KEPT, _COMPARED_TTL_S)
 
     def has(self, registry: str, path: str) -> bool:
         """Tell whether *registry* lists a repository below *path*. Blocks on the network.
 
         Raises one of SAYS_NOTHING where its catalog cannot tell, Unsupported where it is known to lack repositories.
         """
-        found = self._found_below(registry, path)
+        found = self._known(registry, path, _BESIDE_TTL_S)
+        if found is None:
+            found = bool(self._ask(registry, path).names)
         if not found and self._is_of_a_cache(registry):
             raise Unsupported(f"{registry} lists what it has cached")
         if not found and self._lacks_what_is_there(registry):
             raise Unsupported(f"{registry} lists some of its repositories, or none")
         return found
 
-    def refresh(self) -> None:
-        """Forget what the catalogs lack: other repositories are there now, or other credentials."""
-        with self._lock:
-            self._compared.clear()
+    def has_in_repository(self, registry: str, path: str) -> bool:
+        """Tell it of a *path* in a repository, by one question for all names there. Blocks on the network.
 
-    def _found_below(self, registry: str, path: str) -> bool:
-        prefix = f"{path}/"
+        Raises one of SAYS_NOTHING where the catalog cannot tell. False says no more than that it lists nothing.
+        """
+        repository = path.rpartition("/")[0]
+        found = self._known(registry, path, _IN_REPOSITORY_TTL_S)
+        if found is None and self._was_listed(registry, repository, _IN_REPOSITORY_TTL_S):
+            return self._references.has_known_below(registry, path)
+        if found is None and not self._has_many(registry, repository):
+            found = self._ask(registry, repository).has(path)
+        return bool(self._ask(registry, path).names) if found is None else found
+
+    def refresh(self) -> None:
+        """Forget what the catalogs have and lack: other repositories are there now, or other credentials."""
+        with self._lock:
+            self._refreshes += 1
+            for memory in (self._has_names, self._compared, self._is_cache):
+                memory.clear()
+            self._below.clear()
+
+    def _known(self, registry: str, path: str, ttl_s: float) -> bool | None:
+        """Tell whether something is below *path*, by what the catalog said within *ttl_s* of it or of what it is in."""
+        asked_after, above = time.monotonic() - ttl_s, path
+        while above:
+            with self._lock:
+                below = self._below.get((registry, above))
+            found = None if below is None or below.asked < asked_after else below.has(path)
+            if found is not None:
+                return found
+            above = above.rpartition("/")[0]
+        return None
+
+    def _has_many(self, registry: str, path: str) -> bool:
+        """Tell whether a page does not reach beyond what is below *path*: then each name there is a question."""
+        with self._lock:
+            below = self._below.get((registry, path))
+        return below is not None and not below.is_all
+
+    def _was_listed(self, registry: str, repository: str, ttl_s: float) -> bool:
+        """Tell whether all repositories were listed within *ttl_s*, with *repository* among them."""
+        record = self._references.catalog(registry)
+        return is_fresh(record, min(ttl_s, self._ttl_s)) and self._references.is_in_catalog(registry, repository)
+
+    def _ask(self, registry: str, path: str) -> _Below:
+        """Ask for the repositories below *path*: those of one page, or all where that page does not begin there."""
+        refreshes, prefix, asked = self._refreshes, f"{path}/", time.monotonic()
         page = self._registry.repositories_after(registry, prefix)
-        if any(name.startswith(prefix) for name in page.names):
-            return True
-        if page.names and min(page.names) > prefix:
-            return False
-        if page.is_all and len(page.names) != 1:
-            return False
-        # Where to begin was passed over: all names are needed.
-        return any(name.startswith(prefix) for name in self._registry.repositories(registry))
+        names, is_all = page.names, page.is_all or any(_is_beyond(name, prefix) for name in page.names)
+        if page.names and min(page.names) <= prefix and not page.is_all:  # where to begin was passed over
+            names, is_all = self._registry.repositories(registry), True
+        below = _Below(frozenset(name for name in names if name.startswith(prefix)), is_all, asked)
+        with self._lock:
+            if names:
+                self._has_names[registry] = True
+            if self._refreshes == refreshes:
+                kept = below if len(below.names) <= _NAMES_KEPT else _Below(frozenset(), is_all=False, asked=asked)
+                self._below[registry, path] = kept
+        return below
 
     def _is_of_a_cache(self, registry: str) -> bool:
         """Tell whether the catalog is that of a pull-through cache: what it does not have may be there all the same."""
         with self._lock:
             known = self._is_cache.get(registry)
         if known is None:
+            known = self._references.is_cache(registry, ttl_s=_IS_CACHE_TTL_S)
+        if known is None:
             known = self._answers_for_the_hub(registry)
-            with self._lock:
-                self._is_cache[registry] = known
+        with self._lock:
+            self._is_cache[registry] = known
         return known
 
     def _answers_for_the_hub(self, registry: str) -> bool:
-        return self._is_there(registry, _OF_THE_HUB) and not self._is_listed(registry, _OF_THE_HUB)
+        """Ask whether *registry* answers for what it does not list, and let all mounts know where it says so or not."""
+        is_cache = False
+        try:
+            for path in _OF_THE_HUB:
+                self._registry.first_tags(RepositoryName(registry, path))
+                is_cache = is_cache or not self._is_listed(registry, path)
+                if is_cache:
+                    break
+        except RepositoryUnknown:
+            pass
+        except SAYS_NOTHING:
+            return False
+        self._references.keep_is_cache(registry, is_cache=is_cache)
+        return is_cache
 
     def _lacks_what_is_there(self, registry: str) -> bool:
         """Tell whether the catalog is empty, or lacks the repository that was visited last, which is there still."""
@@ -91,12 +181,14 @@ class CatalogBelow:
         return known
 
     def _compare(self, registry: str) -> bool:
-        visited = self._visited(registry)
+        visited = self._references.last_visited(registry)
         if visited is not None and self._is_listed(registry, visited):
             return False
         if visited is not None and self._is_there(registry, visited):
             return True
-        return not self._registry.repositories_after(registry, "").names
+        with self._lock:
+            has_names = registry in self._has_names
+        return not has_names and not self._registry.repositories_after(registry, "").names
 
     def _is_there(self, registry: str, path: str) -> bool:
         try:
@@ -106,9 +198,18 @@ class CatalogBelow:
         return True
 
     def _is_listed(self, registry: str, path: str) -> bool:
+        if self._was_listed(registry, path, self._ttl_s):
+            return True
         before = f"{path[:-1]}{chr(ord(path[-1]) - 1)}~"  # no name has a tilde, or sorts between this and *path*
         page = self._registry.repositories_after(registry, before)
         if path in page.names:
             return True
         passed_over = bool(page.names) and min(page.names) < before
         return passed_over and path in self._registry.repositories(registry)
+
+
+def _is_beyond(name: str, prefix: str) -> bool:
+    """Tell whether *name* comes after all that begin with *prefix*, whether `/` sorts first, as components do, or as a
+    byte: then `a-b` is before `a/b`.
+    """
+    return name > f"{prefix}~"  # no name has a tilde

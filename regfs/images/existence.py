@@ -1,7 +1,7 @@
 """Which names lead somewhere: what a look-up of a repository or a namespace answers.
 
 The specification has no question for it, and registries tell no namespaces. So the cheapest question there is is asked
-(the first page of tags/list), and what the answer means depends on the registry:
+(a page of tags/list), and what the answer means depends on the registry:
 
     tags/list of PATH       in a repository that is there    elsewhere, with a catalog     elsewhere, without one
     ---------------------   ------------------------------   ---------------------------   ------------------------
@@ -13,7 +13,23 @@ The specification has no question for it, and registries tell no namespaces. So 
                             they lack
     anything else           unsaid                           unsaid                        unsaid
 
-"Unsaid" names open: what is below them tells more, and a failure is told there. Nothing is asked for
+"Unsaid" names open: what is below them tells more, and a failure is told there. What the first look-up of a missing
+name costs (those that follow ask nothing for 2 s, for the tag 10 s):
+
+    a repository                        1   tags/list
+    a tag                               2   GET of the manifest; tags/list of the repository that may be nested in this
+                                            one under that name: no question covers both
+    a tag of NAMESPACE/NAME on the Hub  1   HEAD of the manifest, which is right there; nothing can be nested in it
+    at a registry with a catalog       +1   the catalog, which alone tells namespaces. One page is for all names in a
+                                            repository (10 s) or a namespace (2 s); a whole catalog that is not older
+                                            than 10 s will do in a repository
+                                       +1   one request an hour and registry, kept for all mounts: whether it is a
+                                            pull-through cache. Only where the catalog has nothing outside a repository
+                                       +1   one request a minute: whether the catalog has what was visited last
+    where the catalog is refused       +1   one request a minute
+
+The catalog does not replace tags/list: what it lacks may be there. Nor does a list of tags replace the GET: some
+registries fetch what is asked for and list what they have. Nothing is asked for
 
 - what regfs has listed or visited within the tag TTL, so that `ls -l` of a listing costs no request an entry
 - a namespace that something known is below: visited once, or in the catalog of any age
@@ -95,9 +111,9 @@ class Existence:
         """*repository* gives the object of a name, which learns the tags that came with an answer."""
         self._sources = sources
         self._repository = repository
-        self._catalog = CatalogBelow(sources.registry, sources.references.last_visited)
-        self._lock = threading.Lock()
         ttl_s = sources.tag_ttl_s
+        self._catalog = CatalogBelow(sources.registry, sources.references, ttl_s=ttl_s)
+        self._lock = threading.Lock()
         self._there: TTLCache[RepositoryName, bool] = TTLCache(_KEPT, ttl_s)
         self._missing: TTLCache[RepositoryName, bool] = TTLCache(_KEPT, min(_MISSING_TTL_S, ttl_s))
         self._unsaid: TTLCache[RepositoryName, Said] = TTLCache(_KEPT, min(_UNSAID_TTL_S, ttl_s))
@@ -119,6 +135,8 @@ class Existence:
         """
         if (registry, path) == (DOCKER_HUB, OFFICIAL) or self._leads_below(registry, path):
             return Verdict.NAMESPACE
+        if registry == DOCKER_HUB and in_repository and path.count("/") > 1:
+            return Verdict.MISSING  # its repositories have two components, so that nothing is below one that has both
         name = repository_at(registry, path)
         said = self.said(name)
         if said is Said.THERE:
@@ -131,7 +149,7 @@ class Existence:
             return Verdict.MISSING if is_final else Verdict.UNSAID
         if said is Said.REFUSED and not in_repository:
             return Verdict.UNSAID
-        below = self._has_below(registry, path)
+        below = self._has_below(registry, path, in_repository=in_repository)
         if below:
             with self._lock:
                 self._namespaces[name] = True
@@ -281,34 +299,42 @@ class Existence:
                 return True
         return self._sources.references.has_known_below(registry, path)
 
-    def _has_below(self, registry: str, path: str) -> bool | None:
+    def _has_below(self, registry: str, path: str, *, in_repository: bool) -> bool | None:
         """Tell whether the catalog has repositories below *path*; None where the registry has no catalog to go by."""
-        key = registry, path
+        key = registry, path, in_repository
+
+        def ask() -> bool | None:
+            return self._ask_below(registry, path, in_repository=in_repository)
+
         with self._lock:
-            if key in self._nothing_below:
+            if (registry, path) in self._nothing_below:
                 return False
             if registry in self._unlisted or registry in self._silent:
                 return None
         try:
             with under(_at_most(_CATALOG_ANSWER_S)):
-                return self._sources.flights.run(("below", registry, path), lambda: self._ask_below(registry, path))
+                return self._sources.flights.run(("below", *key), ask)
         except RegistryTimeout:  # one that takes long will do so the next time
             self.no_catalog(registry)
             return None
 
-    def _ask_below(self, registry: str, path: str) -> bool | None:
+    def _ask_below(self, registry: str, path: str, *, in_repository: bool) -> bool | None:
         """Ask the catalog; runs in a flight."""
         with self._lock:
             if (registry, path) in self._nothing_below or (registry, path) in self._below:
                 return (registry, path) in self._below
         try:
-            found = self._catalog.has(registry, path)
+            has = self._catalog.has_in_repository if in_repository else self._catalog.has
+            found = has(registry, path)
         except SAYS_NOTHING as failure:
             log.info("%s does not tell what is below %s: %s", registry, path, failure)
             self.no_catalog(registry)
             return None
         with self._lock:
-            (self._below if found else self._nothing_below)[registry, path] = True
+            if found:
+                self._below[registry, path] = True
+            elif not in_repository:  # there the catalog was not compared with what is there
+                self._nothing_below[registry, path] = True
         return found
 
 

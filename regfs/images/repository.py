@@ -57,7 +57,7 @@ class Repository:
         listed = self._known_listing()
         if listed is not None and tag in listed.members:
             return max(0.0, listed.expires - time.monotonic())
-        return self.resolve(tag).valid_s
+        return self._resolve(tag, may_be_missing=True).valid_s
 
     def is_listed(self, tag: str) -> bool | None:
         """Tell whether the last listing has *tag*; None where none is fresh. No network."""
@@ -98,6 +98,10 @@ class Repository:
 
         Raises NotFound, AccessDenied; with the registry unreachable the last known answer serves, or that is raised.
         """
+        return self._resolve(tag, may_be_missing=False)
+
+    def _resolve(self, tag: str, *, may_be_missing: bool) -> Resolved:
+        """Do the same. Where a tag *may_be_missing* that was never seen and never listed, it is asked for by GET."""
         resolved = self._remembered.resolved(tag)
         if resolved is not None:
             return resolved
@@ -108,7 +112,10 @@ class Repository:
             return self._remembered.keep_resolved(tag, record, left_s, refreshes)
         self._remembered.raise_missing(tag)
         try:
-            return self._sources.flights.run(("tag", self.name, tag), lambda: self._fetch_tag(tag))
+            may_be_missing = may_be_missing and record is None and not self._was_listed(tag)
+            return self._sources.flights.run(
+                ("tag", self.name, tag), lambda: self._fetch_tag(tag, may_be_missing=may_be_missing)
+            )
         except RegistryTimeout as reason:  # the caller's time is over, while the registry is still being asked
             return self._last_known(tag, reason)
 
@@ -215,6 +222,10 @@ class Repository:
         valid_s = self._sources.tag_ttl_s - (time.time() - record.checked)
         return self._remembered.keep_listed(record.names, valid_s, refreshes)
 
+    def _was_listed(self, tag: str) -> bool:
+        listing = self._sources.references.listing(self.name.registry, self.name.path)
+        return listing is not None and tag in listing.names
+
     # What runs inside a flight.
 
     def _fetch_tags(self) -> Listed:
@@ -238,10 +249,11 @@ class Repository:
         self._sources.stats.count("registry.stale_answers")
         return self._remembered.keep_listed(names, STALE_TTL_S, self.refreshes)
 
-    def _fetch_tag(self, tag: str) -> Resolved:
+    def _fetch_tag(self, tag: str, *, may_be_missing: bool) -> Resolved:
         references, refreshes = self._sources.references, self.refreshes
         try:
-            descriptor = self._confirmed(tag, self._sources.registry.resolve(self.name, tag))
+            said = self._sources.registry.resolve(self.name, tag, may_be_missing=may_be_missing)
+            descriptor = self._confirmed(tag, said)
         except NotFound as missing:
             references.drop_tag(self.name, tag)
             self._remembered.drop_resolved(tag)

@@ -5,11 +5,11 @@
     /proc/PID/cwd, root      working and root directories
 
 Asked only when a tag has moved, is refused or is gone: the kernel takes such mounts and directories away together with
-the name that they are below (tree/inside.py). Only /proc is read, which asks our own file system nothing: the daemon
-would wait for itself. Not seen: what an ordinary user's daemon may not look at (processes of others, who are inside
-only with --allow-other), processes of other PID namespaces, a thread that has left its process's directories or mount
-namespace, a namespace in which no process is, and lower directories that were named by a relative path.
-Used by serve.py. Thread rule: any thread.
+the name that they are below (tree/names_in_use.py). Only /proc is read, which asks our own file system nothing: the
+daemon would wait for itself. Not seen: what an ordinary user's daemon may not look at (processes of others, who are
+inside only with --allow-other), processes of other PID namespaces, a thread that has left its process's directories or
+mount namespace, a namespace in which no process is, and lower directories that were named by a relative path. Used by
+serve.py. Thread rule: any thread.
 """
 
 from __future__ import annotations

@@ -140,14 +140,14 @@ def resolved(mountpoint: str) -> str:
     return os.path.join(os.path.realpath(parent), name)
 
 
-class Inside(NamedTuple):
+class NamesInUse(NamedTuple):
     """A path as a place in a mount: its mount point, and the path below that, '' for the mount point itself."""
 
     mountpoint: str
     path: str
 
 
-def inside(path: str, mountpoints: Collection[str]) -> Inside | None:
+def inside(path: str, mountpoints: Collection[str]) -> NamesInUse | None:
     """Return which of *mountpoints* *path* is or lies in, symbolic links followed on the way there; None for none.
 
     Nothing behind a mount point is looked at: its daemon may hang.
@@ -158,7 +158,7 @@ def inside(path: str, mountpoints: Collection[str]) -> Inside | None:
         while rest:
             walked = os.path.join(walked, rest.pop(0))
             if walked in mountpoints:
-                return Inside(walked, "/".join(rest))
+                return NamesInUse(walked, "/".join(rest))
             try:
                 target = os.readlink(walked)
             except OSError:

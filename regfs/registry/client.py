@@ -137,9 +137,13 @@ class RegistryClient:
         """
         return self._hub.namespace(namespace)
 
-    def resolve(self, repository: RepositoryName, tag: str) -> Descriptor:
-        """Return the descriptor of what *tag* names now: by HEAD, which costs no quota, where the registry can."""
-        return self._documents.resolve(repository, tag)
+    def resolve(self, repository: RepositoryName, tag: str, *, may_be_missing: bool = False) -> Descriptor:
+        """Return the descriptor of what *tag* names now: by HEAD, which costs no quota, where the registry can.
+
+        A tag that *may_be_missing* is asked for by GET at once, but not on Docker Hub: only a GET is believed when it
+        says that a tag is not there.
+        """
+        return self._documents.resolve(repository, tag, may_be_missing=may_be_missing)
 
     def manifest(self, repository: RepositoryName, reference: str | Digest) -> FetchedManifest:
         """Return the exact bytes of a manifest or index; their digest is verified, or computed for a tag.

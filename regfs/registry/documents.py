@@ -16,7 +16,15 @@ from dataclasses import dataclass, field, replace
 
 from cachetools import TTLCache
 
-from regfs.errors import DigestMismatch, InvalidName, NotFound, ProtocolViolation, Unsupported
+from regfs.errors import (
+    BadContent,
+    DigestMismatch,
+    InvalidName,
+    NotFound,
+    ProtocolViolation,
+    TooLarge,
+    Unsupported,
+)
 from regfs.model import media_types
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
@@ -74,12 +82,14 @@ class Documents:
         # nothing about the next.
         self._head_is_refused: TTLCache[str, bool] = TTLCache(1024, _HEAD_REFUSED_S)
 
-    def resolve(self, repository: RepositoryName, tag: str) -> Descriptor:
+    def resolve(self, repository: RepositoryName, tag: str, *, may_be_missing: bool = False) -> Descriptor:
         """Return what *tag* names now. See RegistryClient.resolve."""
         what = f"{repository}:{tag}"
-        return self._calls.first_of(
-            repository.registry, "resolve", lambda endpoint: self._resolve(endpoint, repository, tag, what=what)
-        )
+
+        def ask(endpoint: Endpoint) -> Descriptor:
+            return self._resolve(endpoint, repository, tag, may_be_missing=may_be_missing, what=what)
+
+        return self._calls.first_of(repository.registry, "resolve", ask)
 
     def fetch(self, repository: RepositoryName, reference: str | Digest) -> FetchedManifest:
         """Return the document that *reference* names. See RegistryClient.manifest."""
@@ -100,8 +110,19 @@ class Documents:
             lambda endpoint: self._get_verified(endpoint, repository, reference, what=what),
         )
 
-    def _resolve(self, endpoint: Endpoint, repository: RepositoryName, tag: str, *, what: str) -> Descriptor:
-        """Ask by HEAD, which costs no quota; by GET where HEAD is refused or says too little: GET has the last word."""
+    def _resolve(
+        self, endpoint: Endpoint, repository: RepositoryName, tag: str, *, may_be_missing: bool, what: str
+    ) -> Descriptor:
+        """Ask by HEAD, which costs no quota; by GET where HEAD is refused or says too little: GET has the last word.
+
+        Where the tag *may_be_missing* GET is asked at once: after a HEAD that says 404 it would be asked anyway, and a
+        tag that is there all the same is mostly looked into next. Not on Docker Hub, where each GET counts as a pull.
+        """
+        if may_be_missing and endpoint.host != HUB_HOST:
+            try:
+                return self._get_and_keep(endpoint, repository, tag, what=what, as_named=True).descriptor
+            except (TooLarge, BadContent) as failure:
+                log.info("%s; asking by HEAD what the tag names", failure)
         with self._lock:
             is_refused = endpoint.base in self._head_is_refused
         if not is_refused:
@@ -113,13 +134,21 @@ class Documents:
                 raise NotFound(f"{what}: {endpoint.host} has no such tag")  # known to be right, and a GET costs quota
             expected(answer, 200, *_HEAD_SAYS_LITTLE, what=what)
             is_refused = answer.status != 200
-        document = self._get(endpoint, repository, tag, what=what)
-        with self._lock:
-            if is_refused:
+        document = self._get_and_keep(endpoint, repository, tag, what=what)
+        if is_refused:
+            with self._lock:
                 self._head_is_refused[endpoint.base] = True
+        return document.descriptor
+
+    def _get_and_keep(
+        self, endpoint: Endpoint, repository: RepositoryName, tag: str, *, what: str, as_named: bool = False
+    ) -> FetchedManifest:
+        """Return the document that *tag* names, and keep it for the question by digest that follows."""
+        document = self._get(endpoint, repository, tag, what=what, as_named=as_named)
+        with self._lock:
             if len(document.content) <= _RECENT_BYTES:
                 self._recent[repository, document.digest] = document
-        return document.descriptor
+        return document
 
     def _get_verified(
         self, endpoint: Endpoint, repository: RepositoryName, digest: Digest, *, what: str
@@ -132,8 +161,15 @@ class Documents:
             return self._get(endpoint, repository, digest, what=what)
 
     def _get(
-        self, endpoint: Endpoint, repository: RepositoryName, reference: str | Digest, *, what: str
+        self,
+        endpoint: Endpoint,
+        repository: RepositoryName,
+        reference: str | Digest,
+        *,
+        what: str,
+        as_named: bool = False,
     ) -> FetchedManifest:
+        """Return the document that *reference* names. *as_named*: DigestMismatch where a header has another digest."""
         answer = self._ask(endpoint, repository, reference, method="GET", what=what)
         if answer.content_type in media_types.SCHEMA1_TYPES:
             # Very old servers misread a list of types and convert: asked without the old types, they may not.
@@ -142,7 +178,7 @@ class Documents:
             spare.close()
         with expected(answer, 200, what=what):
             content = answer.read(DOCUMENT_LIMIT, what=what)
-        return _verified(answer, content, reference, what=what)
+        return _verified(answer, content, reference, what=what, as_named=as_named)
 
     def _ask(
         self,
@@ -175,7 +211,7 @@ def _described(answer: Answer) -> Descriptor | None:
     return Descriptor(media_type, digest, answer.content_length)
 
 
-def _verified(answer: Answer, content: bytes, reference: str | Digest, *, what: str) -> FetchedManifest:
+def _verified(answer: Answer, content: bytes, reference: str | Digest, *, what: str, as_named: bool) -> FetchedManifest:
     """Return *content* under its own digest. Raises DigestMismatch, ProtocolViolation (a web page)."""
     content_type = answer.content_type
     if isinstance(reference, Digest):
@@ -195,7 +231,10 @@ def _verified(answer: Answer, content: bytes, reference: str | Digest, *, what: 
     digest = Digest.of(content)
     said = answer.headers.get("Docker-Content-Digest")
     if said is not None and said != str(digest):
-        log.warning("%s: %s names %.100r, the bytes are %s", what, answer.request.origin, said, digest)
+        differs = f"{what}: {answer.request.origin} names {said[:100]!r}, the bytes are {digest}"
+        if as_named:
+            raise DigestMismatch(differs)
+        log.warning("%s", differs)
     return FetchedManifest(content, content_type, digest)
 
 

@@ -1,7 +1,8 @@
 """Lists: the tags of a repository, the repositories of a registry. All pages, or an error: never half a list.
 
 Used by client.py. Sources: distribution-spec, "Listing Tags"; Docker's registry API, "Listing Repositories". No page
-size is asked for: some registries refuse one that is too large, others ignore it. Thread rule: shared by all threads.
+size is asked for: some registries refuse one that is too large, others ignore it. Only a first page has one, that no
+registry refuses. Thread rule: shared by all threads.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 _PAGE_BYTES = 16 * 1024 * 1024
 _PAGES = 10_000
 _ENTRIES = 1_000_000
+# Most repositories have fewer tags, and most registries fewer repositories beside a name.
+_FIRST_PAGE = 100
 # Pages that overlap are met, and empty ones; many in a row are a circle that names its pages anew.
 _BARREN_PAGES = 8
 _CATALOG_SCOPE = ("registry:catalog:*",)
@@ -60,13 +63,12 @@ class Listing:
     def first_tags(self, repository: RepositoryName) -> FirstPage:
         """Return the first tags of *repository*. See RegistryClient.first_tags."""
         what = f"the tags of {repository}"
-        call = Call.pull(repository, "tags/list?n=1", what=what)
+        call = Call.pull(repository, f"tags/list?n={_FIRST_PAGE}", what=what)
         found, is_last = self._calls.first_of(
             repository.registry, "resolve", lambda endpoint: self._first(endpoint, call, key="tags")
         )
         tags = _valid(found, is_tag, what=what)
-        # One tag and no link: that may be the page that was asked for, of a registry that gives no links.
-        return FirstPage([tag for tag in tags if not is_attachment_tag(tag)], is_last and len(found) != 1)
+        return FirstPage([tag for tag in tags if not is_attachment_tag(tag)], is_last)
 
     def repositories(self, registry: str) -> list[str]:
         """Return the repositories of *registry*. See RegistryClient.repositories."""
@@ -77,7 +79,7 @@ class Listing:
     def repositories_after(self, registry: str, name: str) -> FirstPage:
         """Return the first repositories after *name*. See RegistryClient.repositories_after."""
         what = f"the repositories of {registry}"
-        call = _catalog_call(f"_catalog?n=1&last={quote(name, safe='')}", what)
+        call = _catalog_call(f"_catalog?n={_FIRST_PAGE}&last={quote(name, safe='')}", what)
         found, is_last = self._first(self._itself(registry, what), call, key="repositories")
         return FirstPage(_valid(found, _is_repository_path, what=what), is_last)
 
@@ -94,7 +96,9 @@ class Listing:
         answer = self._calls.send(endpoint, call)
         with expected(answer, 200, what=call.what):
             found = entries(document_of(answer, what=call.what), key, what=call.what)
-            return found, next_page(answer.url, answer.headers.all("Link")) is None
+            # As many as were asked for and no link: that may be a page, of a registry that gives no links.
+            is_last = next_page(answer.url, answer.headers.all("Link")) is None and len(found) != _FIRST_PAGE
+            return found, is_last
 
     def _all(self, endpoint: Endpoint, call: Call, *, key: str) -> list[object]:
         call = replace(call, headers={"Accept": "application/json"}, body_limit=_PAGE_BYTES)

@@ -64,9 +64,9 @@ class OnDemand:
         """Return what Docker Hub lists of the namespace *name*. Blocks on the network."""
         return self.client().hub_namespace(name)
 
-    def resolve(self, repository: RepositoryName, tag: str) -> Descriptor:
+    def resolve(self, repository: RepositoryName, tag: str, *, may_be_missing: bool = False) -> Descriptor:
         """Return what *tag* points to. Blocks on the network."""
-        return self.client().resolve(repository, tag)
+        return self.client().resolve(repository, tag, may_be_missing=may_be_missing)
 
     def manifest(self, repository: RepositoryName, reference: str | Digest) -> FetchedManifest:
         """Return the manifest or index that *reference* names. Blocks on the network."""

@@ -8,7 +8,7 @@ more than *trees* images.
     table       1 descriptor, and the pages that SQLite keeps of it     table.py
     pack        1 descriptor                                            packs.py
     directories names and attributes as Python objects                  rootfs/directory_cache.py
-    tree        an image's, or a layer's alone: it keeps its layers     tree/shown_tables.py
+    tree        an image's, or a layer's alone: it keeps its layers     tree/table_slots.py
                 in the cache (uses.py) while it is there
 
 Which one goes is decided by second chance (CLOCK): each use sets a flag, which costs a look-up nothing else; an entry

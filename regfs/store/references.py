@@ -7,6 +7,7 @@
     catalogs(registry → listing, checked)                             the number of the last complete listing
     manifests(registry, path, digest → media_type)                    that this repository has shown this manifest
     created(digest → ns)                                              when the image was made, by its config
+    caches(registry → is_cache, checked)                              whether it is a pull-through cache
 
 A look-up that is answered from here costs some ten microseconds however many names there are: a catalog may have
 100,000 repositories, so it is never read as a whole to find one of them.
@@ -49,6 +50,8 @@ CREATE TABLE IF NOT EXISTS manifests (
     registry TEXT, path TEXT, digest TEXT, media_type TEXT NOT NULL,
     PRIMARY KEY (registry, path, digest)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS created (digest TEXT PRIMARY KEY, ns INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS caches (
+    registry TEXT PRIMARY KEY, is_cache INTEGER NOT NULL, checked REAL NOT NULL) WITHOUT ROWID;
 """
 # Where repositories are known from.
 _TABLES = ("tags", "lists", "catalog")
@@ -117,10 +120,8 @@ class References:
 
     def known_tags(self, repository: RepositoryName) -> list[str]:
         """Return the tags of *repository* that were resolved at some time."""
-        rows = self._query(
-            "SELECT tag FROM tags WHERE registry=? AND path=? ORDER BY tag", (repository.registry, repository.path)
-        )
-        return [row[0] for row in rows]
+        named = (repository.registry, repository.path)
+        return [row[0] for row in self._query("SELECT tag FROM tags WHERE registry=? AND path=? ORDER BY tag", named)]
 
     def listing(self, registry: str, path: str) -> ListRecord | None:
         """Return the last listing of a repository's tags."""
@@ -174,8 +175,7 @@ class References:
 
     def created(self, digest: Digest) -> int:
         """Return when the image *digest* was made, in nanoseconds since 1970; 0 where it is not known."""
-        rows = self._query("SELECT ns FROM created WHERE digest=?", (str(digest),))
-        return _whole(rows)
+        return _whole(self._query("SELECT ns FROM created WHERE digest=?", (str(digest),)))
 
     def tag_created(self, repository: RepositoryName, tag: str) -> int:
         """Return the same for the image that *tag* pointed to last."""
@@ -275,6 +275,15 @@ class References:
         """Return the repository of *registry* in which a tag was resolved last; None where that never was."""
         rows = self._query("SELECT path FROM tags WHERE registry=? ORDER BY checked DESC LIMIT 1", (registry,))
         return rows[0][0] if rows else None
+
+    def is_cache(self, registry: str, *, ttl_s: float) -> bool | None:
+        """Tell whether *registry* is a pull-through cache; None where that is not known since *ttl_s* seconds."""
+        rows = self._query("SELECT is_cache, checked FROM caches WHERE registry=?", (registry,))
+        return bool(rows[0][0]) if rows and 0 <= time.time() - rows[0][1] < ttl_s else None
+
+    def keep_is_cache(self, registry: str, *, is_cache: bool) -> None:
+        """Remember whether *registry* is a pull-through cache."""
+        self._change("INSERT OR REPLACE INTO caches VALUES (?, ?, ?)", (registry, is_cache, time.time()))
 
     def known_registries(self) -> list[str]:
         """Return the registries of which anything is known."""

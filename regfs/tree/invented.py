@@ -19,12 +19,12 @@ from regfs.model.node_id import ROOT, invented_node, next_invented
 from regfs.tree.control import LiveFile
 from regfs.tree.entry import INODE, FoundEntry, ListedEntry
 from regfs.tree.inode_numbers import InodeNumbers
-from regfs.tree.inside import Inside
 from regfs.tree.listings import PLACEHOLDER_VALID_S, InventedListing
+from regfs.tree.names_in_use import NamesInUse
 from regfs.tree.node import FOREVER, Child, Dated, Directory, File, Invented, Link, OpenFile, TableDirectory
-from regfs.tree.repository import TagDirectory
 from regfs.tree.root import Root
 from regfs.tree.table_slots import TableSlots
+from regfs.tree.tag import TagDirectory
 
 _ATTRIBUTES_VALID_S = 60.0
 # An image's date comes with its config, which another request may fetch at any time.
@@ -48,16 +48,16 @@ class Kept:
 class InventedNodes:
     """The nodes by their ids. *slots* takes the directories of tables that a look-up finds."""
 
-    def __init__(self, root: Root, *, numbers: InodeNumbers, inside: Inside, slots: TableSlots) -> None:
+    def __init__(self, root: Root, *, numbers: InodeNumbers, names: NamesInUse, slots: TableSlots) -> None:
         self._numbers = numbers
-        self._inside = inside
+        self._names = names
         self._slots = slots
         self._lock = threading.Lock()
         self._kept: dict[int, Kept] = {ROOT: Kept(root, ROOT, None, 1)}
 
     def lookup(self, parent: int, name: bytes) -> FoundEntry:
         """See Tree.lookup."""
-        found = self._inside.lookup(parent, self._directory(parent), name)
+        found = self._names.lookup(parent, self._directory(parent), name)
         changing = None if found.valid_s == FOREVER else name
         if isinstance(found.node, TableDirectory):
             return self._slots.entry(found.node, parent, changing, found.valid_s)
@@ -80,7 +80,7 @@ class InventedNodes:
 
     def listing(self, node: int) -> InventedListing:
         """See Tree.listing."""
-        children = self._inside.children(node, self._directory(node))
+        children = self._names.children(node, self._directory(node))
         return InventedListing(children, inode_of=self._inode_of, table_at_once=partial(self._table_at_once, node))
 
     def read_link(self, node: int) -> bytes:
@@ -104,7 +104,7 @@ class InventedNodes:
     def xattrs(self, node: int) -> Mapping[bytes, bytes]:
         """See Tree.xattrs: tags have some."""
         invented = self._node(node)
-        return self._inside.xattrs(node, invented) if isinstance(invented, TagDirectory) else _NO_XATTRS
+        return self._names.xattrs(node, invented) if isinstance(invented, TagDirectory) else _NO_XATTRS
 
     def name_of(self, node: int) -> str:
         """See Tree.name_of."""
@@ -121,12 +121,25 @@ class InventedNodes:
             if kept.lookups > 0:
                 return
             del self._kept[node]
-        self._inside.forget(node, kept.found_in, kept.changing)
+        self._names.forget(node, kept.found_in, kept.changing)
 
-    def all(self) -> list[Kept]:
-        """Return all nodes that are kept now."""
+    def all(self) -> dict[int, Kept]:
+        """Return all nodes that are kept now, by their ids."""
         with self._lock:
-            return list(self._kept.values())
+            return dict(self._kept)
+
+    def restore(self, node: int, kept: Kept) -> None:
+        """Keep *kept* under the id *node*."""
+        with self._lock:
+            self._kept[node] = kept
+
+    def tag_above(self, node: int) -> str:
+        """Return the key of the tag's directory that *node* is or is below; '' where there is none."""
+        while (kept := self._kept.get(node)) is not None and node != ROOT:
+            if isinstance(kept.node, TagDirectory):
+                return kept.node.key
+            node = kept.found_in
+        return ""
 
     def _keep(self, node: int) -> Kept:
         try:

@@ -12,7 +12,7 @@ A name is a tag if the repository so far has that tag, else a further component.
 images/existence.py tells as far as the registry does; where the registry cannot say it, the name opens. Below `@` every
 name opens unasked. On Docker Hub `debian/` is both library/debian and the namespace debian, whose repositories are
 beside the tags. Names that neither grammar allows do not exist, and no request is made for them, nor for those that
-programs try everywhere (probes.py). Any thread.
+programs try everywhere (probed_names.py). Any thread.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ from regfs.model.names import (
     repository_at,
 )
 from regfs.tree import image
-from regfs.tree.node import DIRECTORY_MODE, FOREVER, Child, Found, children_of, directory_attributes
-from regfs.tree.probes import is_probed
-from regfs.tree.repository import manifest_named, version_directory
+from regfs.tree.node import DIRECTORY_MODE, FOREVER, Child, Found, Node, children_of, directory_attributes
+from regfs.tree.probed_names import is_probed
+from regfs.tree.tag import TagDirectory, manifest_named, version_directory
 from regfs.waiting.deadline import Deadline, current, under
 
 log = logging.getLogger(__name__)
@@ -108,6 +108,25 @@ class Namespace:
         if repository is not None and is_tag(name):
             return self._tag_or_component(repository, name)
         return self._component(name)
+
+    def locate(self, name: str) -> Node:
+        """Return what a look-up of *name* found that was no tag. No registry is asked whether it still is."""
+        if name == ESCAPE and not self.tags_hidden:
+            return replace(self, key=f"{self.key}/{ESCAPE}", tags_hidden=True)
+        if version := manifest_named(name):
+            return self._manifest(name, version).node
+        if ":" in name or "@" in name:
+            return self._reference(name).node
+        return Namespace(f"{self.key}/{name}", self.registry, _join(self.path, name), self.names)
+
+    def locate_tag(self, name: str) -> TagDirectory:
+        """Return the directory of the tag *name*, or of `repository:tag`. No registry is asked. Raises NotFound."""
+        component, version = parse_version(name) if ":" in name else ("", Version(name))
+        path = _join(self.path, component) if component else self.path
+        repository = Namespace(self.key, self.registry, path, self.names)._repository()
+        if repository is None or version.tag is None:
+            raise NotFound(f"{self.key}/{name} is no tag")
+        return TagDirectory(f"{self.key}/{name}", repository, version.tag, self.names.images)
 
     def children(self) -> list[Child]:
         """Return tags and the components of known repositories: two answers of the registry, however many there are.

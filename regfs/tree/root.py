@@ -18,17 +18,19 @@ Any thread.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from regfs.errors import Interrupted, NotFound, RegfsError, WouldBlock
 from regfs.images.image import Images
 from regfs.images.repositories import Repositories
 from regfs.model.attributes import Attributes
+from regfs.model.digest import Digest
 from regfs.model.names import is_registry, registry_named
 from regfs.tree.control import ControlDirectory
 from regfs.tree.namespace import Namespace
-from regfs.tree.node import DIRECTORY_MODE, FOREVER, Child, Found, directory_attributes
-from regfs.tree.probes import is_bare_word, is_probed
+from regfs.tree.node import DIRECTORY_MODE, FOREVER, Child, Directory, Found, Node, directory_attributes
+from regfs.tree.probed_names import is_bare_word, is_probed
 from regfs.waiting.deadline import Deadline, current, under
 
 CONTROL = ".regfs"
@@ -73,6 +75,45 @@ class Root:
         shown += [Child(name, DIRECTORY_MODE, name) for name in registries]
         # A first component that a host could have is taken for a host: such a repository is below its registry alone.
         return shown + [child for child in self._default_children() if not is_registry(child.name)]
+
+    def locate(self, key: str, tag: str = "") -> Node:
+        """Return the node of that key, which a look-up has found before. No registry is asked whether it still exists.
+
+        *tag* is the key of the tag's directory that it is, or is below; '' where there is none. Reads the documents of
+        the image that it is part of, and blocks on the network for those that the cache has lost. Raises NotFound.
+
+            /library/debian  ghcr.io/org/@/app         names; those of the default registry begin with `/`
+            /library/debian/12                         with *tag* the same, the directory of a tag
+            /library/debian/12@sha256:…/layers/000     with *tag* `/library/debian/12`, a part of what it pointed to
+            /library/debian/sha256:…/layers/000        a part of a manifest by digest
+        """
+        if key == self.key:
+            return self
+        if key.partition("/")[0] == CONTROL:
+            return self._below(self.control, key.split("/")[1:])
+        names = (tag or key).split("/")
+        registry = registry_named(names[0]) if names[0] else self.default_registry
+        if registry is None:
+            raise NotFound(f"{key} is no key of a node")
+        directory: Node = Namespace(names[0], registry, "", self)
+        if not tag:
+            return self._below(directory, names[1:])
+        directory = self._below(directory, names[1:-1])
+        if not isinstance(directory, Namespace):
+            raise NotFound(f"{tag} is no key of a tag")
+        found = directory.locate_tag(names[-1])
+        digest, *parts = key.removeprefix(tag).removeprefix("@").split("/")
+        return self._below(found.image(Digest.parse(digest)), parts) if digest else found
+
+    def _below(self, directory: Node, names: Sequence[str]) -> Node:
+        for name in names:
+            if isinstance(directory, Namespace):
+                directory = directory.locate(name)
+            elif isinstance(directory, Directory):
+                directory = directory.lookup(name).node
+            else:
+                raise NotFound(f"nothing is below {directory.key}")
+        return directory
 
     def _tag(self, name: str, registry: str) -> Found | None:
         """Return the tag of the default registry that *name* means, None where it is the registry *registry*."""

@@ -26,6 +26,7 @@ from regfs.tree.entry import INODE, FoundEntry
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.listings import TableListing
 from regfs.tree.node import FOREVER, TableDirectory
+from regfs.tree.snapshot import KeptNode
 
 log = logging.getLogger(__name__)
 
@@ -272,6 +273,28 @@ class TableSlots:
         """Return all slots there are now."""
         with self._lock:
             return list(self.by_number.values())
+
+    def restore(self, kept: KeptNode, directory: TableDirectory, changing: bytes | None) -> None:
+        """Give *directory* the slot that *kept* says."""
+        inode = self.numbers.of_table(directory.identity)
+        number = kept.node >> SLOT_SHIFT
+        slot = TableSlot(
+            self, directory, number=number, generation=kept.generation, inode=inode, found_in=kept.found_in
+        )
+        slot.changing, slot.lookups = changing, kept.lookups
+        slot.has_placeholder = True  # a listing may have given the kernel made-up attributes
+        with self._lock:
+            self._by_key[directory.key] = self.by_number[number] = slot
+
+    def next_free(self) -> tuple[int, int]:
+        """Return the number of the slot that is tried next, and the generation of slots."""
+        with self._lock:
+            return self._next, self._generation
+
+    def restore_next(self, number: int, generation: int) -> None:
+        """Go on with the slot *number*, so that ids which the kernel was told earlier are not given again at once."""
+        with self._lock:
+            self._next, self._generation = number, generation
 
     def _free_number(self) -> int:
         if len(self.by_number) >= self._last_slot:

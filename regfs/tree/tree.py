@@ -8,24 +8,30 @@ The number of the slot in a node id (model/node_id.py) tells the halves apart. T
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from regfs.errors import NameTooLong
+from regfs.errors import NameTooLong, RegfsError
 from regfs.model.names import NAME_MAX
-from regfs.model.node_id import SLOT_SHIFT
+from regfs.model.node_id import ROOT, SLOT_SHIFT
 from regfs.model.whiteout import is_too_long
 from regfs.store.content import Content, OpenContent
 from regfs.store.open_tables import OpenTables
 from regfs.tree.entry import FoundEntry
 from regfs.tree.inode_numbers import InodeNumbers
-from regfs.tree.inside import Inside
 from regfs.tree.invented import InventedNodes, Kept
 from regfs.tree.listings import Listing
-from regfs.tree.node import OpenFile
+from regfs.tree.names_in_use import NamesInUse
+from regfs.tree.node import Node, OpenFile, TableDirectory
 from regfs.tree.root import Root
+from regfs.tree.snapshot import KeptNode, Snapshot
 from regfs.tree.table_slots import TableSlot, TableSlots
 from regfs.tree.usage import CacheUsage, Usage
+from regfs.waiting.deadline import NON_BLOCKING, under
+
+log = logging.getLogger(__name__)
 
 
 class Nodes(Protocol):
@@ -62,13 +68,15 @@ class Tree:
         numbers: InodeNumbers,
         open_content: Callable[[Content], OpenContent],
         cache: CacheUsage,
-        inside: Inside,
+        names: NamesInUse,
         tables: OpenTables,
     ) -> None:
         """*tables* bounds which images are in use, and which tables are open."""
+        self._root = root
+        self._names = names
         self._cache = cache
         self._slots = TableSlots(numbers, tables, open_content)
-        self._invented = InventedNodes(root, numbers=numbers, inside=inside, slots=self._slots)
+        self._invented = InventedNodes(root, numbers=numbers, names=names, slots=self._slots)
         self._by_slot: Mapping[int, Nodes] = self._slots.by_number
 
     def lookup(self, parent: int, name: bytes) -> FoundEntry:
@@ -136,12 +144,50 @@ class Tree:
 
     def changing_entries(self) -> list[tuple[int, bytes]]:
         """Return directory and name of each look-up that is not given back and whose answer may change."""
-        kept: list[Kept | TableSlot] = [*self._invented.all(), *self._slots.all()]
+        kept: list[Kept | TableSlot] = [*self._invented.all().values(), *self._slots.all()]
         return [(each.found_in, each.changing) for each in kept if each.changing is not None]
 
     def usage(self) -> Usage:
         """Return what statfs(2) tells of the cache; no network. Raises WouldBlock."""
         return self._cache.now()
+
+    def snapshot(self) -> Snapshot:
+        """Return what the kernel was told, for a tree in another process. No request may be answered meanwhile."""
+        nodes = [self._kept(node, kept, kept.node.key) for node, kept in self._invented.all().items() if node != ROOT]
+        nodes += [self._kept(slot.root, slot, slot.directory.key, slot.generation) for slot in self._slots.all()]
+        return Snapshot(tuple(nodes), self._names.snapshot(), *self._slots.next_free())
+
+    def restore(self, snapshot: Snapshot) -> list[str]:
+        """Know the nodes of *snapshot* by their ids. Before the first request; no network.
+
+        Return the keys of those that are lost, because the cache has not all that they are found by: the kernel is told
+        that they are stale, and looks their names up again.
+        """
+        lost = []
+        for kept in snapshot.nodes:
+            try:
+                with under(NON_BLOCKING):
+                    self._restore(kept, self._root.locate(kept.key, kept.tag))
+            except RegfsError as error:
+                log.warning("%s cannot be taken over: %s", kept.key, error)
+                lost.append(kept.key)
+        self._names.restore(snapshot.images)
+        self._slots.restore_next(snapshot.next_slot, snapshot.generation)
+        return lost
+
+    def _kept(self, node: int, kept: Kept | TableSlot, key: str, generation: int = 0) -> KeptNode:
+        name = None if kept.changing is None else os.fsdecode(kept.changing)
+        tag = self._invented.tag_above(kept.found_in if isinstance(kept, TableSlot) else node)
+        return KeptNode(node, generation, key, tag, kept.found_in, name, kept.lookups)
+
+    def _restore(self, kept: KeptNode, node: Node) -> None:
+        name = None if kept.changing is None else os.fsencode(kept.changing)
+        if isinstance(node, TableDirectory):
+            self._slots.restore(kept, node, name)
+        else:
+            self._invented.restore(kept.node, Kept(node, kept.found_in, name, kept.lookups))
+        if name is not None:
+            self._names.answered(kept.found_in, name, node)
 
     def _nodes(self, node: int) -> Nodes:
         return self._by_slot.get(node >> SLOT_SHIFT, self._invented)

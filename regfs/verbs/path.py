@@ -23,7 +23,7 @@ from regfs.errors import (
 )
 from regfs.model.digest import Digest
 from regfs.mount import mountpoint as mountpoints
-from regfs.tree.repository import path_by_digest
+from regfs.tree.tag import path_by_digest
 from regfs.verbs.images import read_reference
 from regfs.verbs.status import choose
 

@@ -95,8 +95,8 @@ def test_what_was_asked_before_a_refresh_and_answered_after_it_is_asked_for_agai
     for name in ("resolve", "tags"):
         ask, answers = getattr(registry, name), []
 
-        def asked(*arguments: object, ask: object = ask, answers: list[object] = answers) -> object:
-            answers.append(ask(*arguments))  # type: ignore[operator]
+        def asked(*arguments: object, ask: object = ask, answers: list[object] = answers, **options: object) -> object:
+            answers.append(ask(*arguments, **options))  # type: ignore[operator]
             if len(answers) == 1:
                 repositories.refresh()
             return answers[-1]

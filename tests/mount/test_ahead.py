@@ -1,4 +1,4 @@
-"""What is made ready before it is asked: files that follow in an archive, and the next part of a directory."""
+"""Prefetching: files that follow in a layer, and the next part of a directory, before they are asked for."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from regfs.errors import CacheFailure
 from regfs.model.node_id import ROOT
 from regfs.mount.kernel.directory import OpenDirectory
+from regfs.mount.kernel.notifications import Notifications
+from regfs.mount.kernel.prefetch import DirectoryPrefetch, FilePrefetch
 from regfs.mount.kernel.requests import Requests
-from regfs.waiting.deadline import NON_BLOCKING, under
+from regfs.mount.kernel.state import SessionState
 from tests.mount.memory_tree import Entry, MemoryFile, MemoryListing, MemoryTree
 
 FILES = 40
@@ -45,10 +47,11 @@ class Archive(MemoryTree):
         return super().read_following(node, limit, buffer)
 
 
-class PageCache:
+class KernelPages(Notifications):
     """What the kernel keeps of the files that it knows."""
 
     def __init__(self, known: list[int]) -> None:
+        super().__init__()
         self.known = set(known)
         self.pages: dict[int, bytes] = {}
         self.stored: list[int] = []
@@ -61,7 +64,7 @@ class PageCache:
         return node in self.known
 
     def invalidate_attributes(self, node: int) -> None:
-        raise AssertionError("nobody went into a door")
+        raise AssertionError("no listing gave other attributes")
 
 
 class Reader:
@@ -70,13 +73,13 @@ class Reader:
     def __init__(self, known: list[int] | None = None) -> None:
         self.tree = Archive()
         self.files = self.tree.files
-        self.cache = PageCache(self.files if known is None else known)
-        self.requests = Requests(self.tree, self.cache)
+        self.cache = KernelPages(self.files if known is None else known)
+        self.state = SessionState(self.tree, self.cache)
+        self.prefetch = FilePrefetch(self.tree, self.state.page_cache)
+        self.requests = Requests(self.tree, self.state, file_prefetch=self.prefetch)
 
     def open(self, node: int) -> int:
-        with under(NON_BLOCKING):
-            answer = self.requests.open(node, bytes(8))
-        return int(struct.unpack_from("<Q", answer)[0])
+        return int(struct.unpack_from("<Q", self.requests.open(node, bytes(8)))[0])
 
     def release(self, node: int, handle: int) -> None:
         self.requests.release(node, struct.pack("<QIIQ", handle, 0, 0, 0))
@@ -92,9 +95,8 @@ class Reader:
 
     def rest(self) -> None:
         """Let the daemon do what it does while nothing is asked."""
-        with under(NON_BLOCKING):
-            while self.requests.ahead.step():
-                pass
+        while self.prefetch.step():
+            pass
 
 
 def test_what_follows_two_files_of_an_archive_is_in_the_page_cache_before_it_is_opened() -> None:
@@ -132,12 +134,12 @@ def test_a_file_that_the_kernel_does_not_know_yet_is_kept_until_it_is_opened() -
     assert reader.tree.opened == reader.files[:2]
 
 
-def test_nothing_is_stored_in_a_file_that_somebody_has_open() -> None:
-    """A READ of it may hold its pages, until it is answered by the very thread that stores."""
-    reader = Reader()
-    handle = reader.open(reader.files[4])
+def test_nothing_is_stored_in_a_file_that_is_open() -> None:
+    """A READ of it may hold its pages until it is answered by the very thread that stores."""
+    reader = Reader(known=[])
+    handle = reader.open(reader.files[4])  # its bytes are stored now, and the kernel does not take them
+    reader.cache.known = set(reader.files)
     reader.cache.stored.clear()
-    reader.requests._stored.clear()
     for node in reader.files[:2]:
         reader.read(node)
     reader.rest()
@@ -169,7 +171,7 @@ def test_wrong_guesses_do_not_pile_up_where_nothing_is_ever_idle() -> None:
     for at in range(0, 3900, 100):
         reader.read(many[at])
         reader.read(many[at + 1])
-    assert len(reader.requests.ahead._read) < 100
+    assert len(reader.prefetch._read) < 100
 
 
 def test_who_reads_for_the_second_time_is_not_helped() -> None:
@@ -207,48 +209,73 @@ def test_bytes_are_right_in_whatever_order_files_are_opened(order: list[tuple[in
     assert all(reader.cache.pages[node] == reader.tree.nodes[node].content for node in reader.cache.pages)
 
 
-def parts(directory: OpenDirectory, sizes: list[int], *, rests: bool) -> list[bytes]:
-    """Return the answers to READDIRPLUS of these sizes, one after the other."""
+def parts(prefetch: DirectoryPrefetch | None, sizes: list[int]) -> list[bytes]:
+    """Return the answers to READDIRPLUS of these sizes, one after the other, with *prefetch* at work in between."""
+    tree = Archive()
+    node = tree.directory_node
+    requests = requests_of(tree, prefetch)
+    handle = struct.unpack_from("<Q", requests.open_directory(node, bytes(8)))[0]
     answers, offset = [], 0
     for size in sizes:
-        answer = directory.read_plus(offset, size).answer
+        answer = requests.read_directory_plus(node, read_body(handle, offset, size))
         answers.append(answer)
         position = 0
         while position < len(answer):
             offset, length = struct.unpack_from("<QI", answer, position + 136)
             position += 152 + (length + 7 & ~7)
-        if rests:
-            directory.make_ready()
+        if prefetch is not None:
+            prefetch.step()
     return answers
+
+
+def requests_of(tree: MemoryTree, prefetch: DirectoryPrefetch | None) -> Requests:
+    state = SessionState(tree, Notifications())
+    return Requests(tree, state) if prefetch is None else Requests(tree, state, directory_prefetch=prefetch)
+
+
+def read_body(handle: int, offset: int, size: int) -> bytes:
+    return struct.pack("<QQIIQII", handle, offset, size, 0, 0, 0, 0)
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(200, 3000), max_size=30))
-def test_the_part_of_a_directory_that_was_made_ready_is_the_one_that_is_asked_for(sizes: list[int]) -> None:
+def test_the_part_of_a_directory_that_was_prefetched_is_the_one_that_is_asked_for(sizes: list[int]) -> None:
+    assert parts(DirectoryPrefetch(Archive()), sizes) == parts(None, sizes)
+
+
+def test_a_part_that_was_prefetched_is_not_made_again() -> None:
     tree = Archive()
-    prompt, ready = (OpenDirectory(tree, tree.directory_node, tree.listing(tree.directory_node)) for _ in range(2))
-    assert parts(prompt, sizes, rests=False) == parts(ready, sizes, rests=True)
+    node, prefetch = tree.directory_node, DirectoryPrefetch(tree)
+    directory = OpenDirectory(tree, node, tree.listing(node))
+    prefetch.entered(node)
+    first = directory.read_plus(0, 1000)
+    prefetch.listed(directory, first)
+    assert prefetch.step()
+    assert prefetch.take(node, first.behind, 1000) == directory.read_plus(first.behind, 1000)
+    assert prefetch.take(node, first.behind, 1000) is None
 
 
 def test_a_directory_that_is_read_from_elsewhere_gets_what_is_there() -> None:
     tree = Archive()
-    directory = OpenDirectory(tree, tree.directory_node, tree.listing(tree.directory_node))
-    start = directory.read_plus(0, 1000)
-    directory.make_ready()
-    assert directory.read_plus(0, 1000) == start
+    node, prefetch = tree.directory_node, DirectoryPrefetch(tree)
+    requests = requests_of(tree, prefetch)
+    handle = struct.unpack_from("<Q", requests.open_directory(node, bytes(8)))[0]
+    start = requests.read_directory_plus(node, read_body(handle, 0, 1000))
+    assert prefetch.step()
+    assert requests.read_directory_plus(node, read_body(handle, 0, 1000)) == start
 
 
-def test_a_directory_is_read_ahead_only_while_it_is_open() -> None:
-    reader = Reader()
-    node = reader.tree.directory_node
-    with under(NON_BLOCKING):
-        handle = struct.unpack_from("<Q", reader.requests.open_directory(node, bytes(8)))[0]
-        assert not reader.requests.ahead.step()
-        reader.requests.read_directory_plus(node, struct.pack("<QQIIQII", handle, 0, 1000, 0, 0, 0, 0))
-        assert reader.requests.ahead.step()
-        reader.requests.read_directory_plus(node, struct.pack("<QQIIQII", handle, 5, 1000, 0, 0, 0, 0))
-        reader.requests.release_directory(node, struct.pack("<QIIQ", handle, 0, 0, 0))
-        assert not reader.requests.ahead.step()
+def test_a_directory_is_prefetched_only_while_it_is_open() -> None:
+    tree = Archive()
+    node, prefetch = tree.directory_node, DirectoryPrefetch(tree)
+    requests = requests_of(tree, prefetch)
+    handle = struct.unpack_from("<Q", requests.open_directory(node, bytes(8)))[0]
+    assert not prefetch.step()
+    requests.read_directory_plus(node, read_body(handle, 0, 1000))
+    assert prefetch.step()
+    requests.read_directory_plus(node, read_body(handle, 5, 1000))
+    requests.release_directory(node, struct.pack("<QIIQ", handle, 0, 0, 0))
+    assert not prefetch.step()
 
 
 class Walk:
@@ -257,7 +284,9 @@ class Walk:
     def __init__(self) -> None:
         self.tree = Archive()
         self.listed = self.tree.listed
-        self.requests = Requests(self.tree, PageCache([]))
+        self.prefetch = DirectoryPrefetch(self.tree)
+        state = SessionState(self.tree, Notifications())
+        self.requests = Requests(self.tree, state, directory_prefetch=self.prefetch)
         top = self.top = self.tree.keep(Entry(stat.S_IFDIR | 0o755, nlink=2), recorded=True)
         a = self.tree.directory(top, b"a")
         self.nodes = {b"a": a, b"b": self.tree.directory(a, b"b"), b"c": self.tree.directory(a, b"c")}
@@ -268,18 +297,16 @@ class Walk:
     def list(self, node: int) -> list[bytes]:
         """Return the names in the directory *node*, and rest after each answer."""
         names, answer = [], None
-        with under(NON_BLOCKING):
-            handle = struct.unpack_from("<Q", self.requests.open_directory(node, bytes(8)))[0]
-            offset = 0
-            while answer != b"":
-                body = struct.pack("<QQIIQII", handle, offset, 4096, 0, 0, 0, 0)
-                answer = left = self.requests.read_directory_plus(node, body)
-                while left:
-                    offset, length = struct.unpack_from("<QI", left, 136)
-                    names.append(left[152 : 152 + length])
-                    left = left[152 + (length + 7 & ~7) :]
-                while self.requests.ahead.step():
-                    pass
+        handle = struct.unpack_from("<Q", self.requests.open_directory(node, bytes(8)))[0]
+        offset = 0
+        while answer != b"":
+            answer = left = self.requests.read_directory_plus(node, read_body(handle, offset, 4096))
+            while left:
+                offset, length = struct.unpack_from("<QI", left, 136)
+                names.append(left[152 : 152 + length])
+                left = left[152 + (length + 7 & ~7) :]
+            while self.prefetch.step():
+                pass
         return names
 
     def listed_ahead(self, node: int) -> bool:

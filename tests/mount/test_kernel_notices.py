@@ -8,14 +8,14 @@ import pytest
 
 from regfs.mount.kernel import abi
 from regfs.mount.kernel import notifications as kernel_notices
-from regfs.mount.kernel.notifications import KernelNotices
+from regfs.mount.kernel.notifications import Notifications
 
 
 def test_a_name_that_was_answered_while_a_refresh_was_told_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_notices, "_AGAIN_S", 0.01)
     known = iter([[(1, b"one")], [(1, b"two")]])
     reader, writer = os.pipe()
-    notices = KernelNotices()
+    notices = Notifications()
     notices.connect(writer)
     try:
         notices.expire_entries(lambda: next(known))

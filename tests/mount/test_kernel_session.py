@@ -18,11 +18,13 @@ from regfs.errors import MountFailure, OutOfThreads, RegfsError
 from regfs.model.node_id import ROOT
 from regfs.mount.kernel import abi
 from regfs.mount.kernel.abi import Opcode
+from regfs.mount.kernel.notifications import Notifications
+from regfs.mount.kernel.prefetch import FilePrefetch
 from regfs.mount.kernel.requests import Requests
 from regfs.mount.kernel.session import KernelSession
+from regfs.mount.kernel.state import SessionState
 from regfs.telemetry.stats import Stats
 from regfs.tree.entry import ListedEntry
-from regfs.waiting.deadline import NON_BLOCKING, under
 from tests.mount.memory_tree import BIG, MANY, MemoryFile, SuiteTree
 from tests.support.no_threads import no_threads
 
@@ -358,15 +360,15 @@ def test_the_last_file_is_closed_when_the_connection_ends() -> None:
     asking.init()
     asking.ask(Opcode.OPEN, asking.node(b"stable", b"file"), bytes(8))
     asking.close()
-    assert len(asking.session._requests._files) == 0
+    assert len(asking.session._state.files) == 0
 
 
 def read_body(handle: int, offset: int, size: int) -> bytes:
     return struct.pack("<QQIIQII", handle, offset, size, 0, 0, 0, 0)
 
 
-class Silence:
-    """A kernel that hears no notices."""
+class Silence(Notifications):
+    """A kernel that takes all notifications."""
 
     def store(self, node: int, offset: int, content: bytes) -> bool:
         return True
@@ -377,7 +379,8 @@ class Silence:
 
 def test_an_answer_that_nobody_took_is_taken_back() -> None:
     tree = SuiteTree()
-    requests = Requests(tree, Silence())
+    state = SessionState(tree, Silence())
+    requests = Requests(tree, state)
     live = tree.live
     for opcode, node, body in (
         (Opcode.OPEN, live, bytes(8)),
@@ -385,7 +388,7 @@ def test_an_answer_that_nobody_took_is_taken_back() -> None:
         (Opcode.LOOKUP, ROOT, b"live\0"),
     ):
         requests.undo(opcode, node, requests.methods[opcode](node, body) or b"")
-    assert (len(requests._files), len(requests._directories), tree.lookups[live]) == (0, 0, 0)
+    assert (len(state.files), len(state.directories), tree.lookups[live]) == (0, 0, 0)
 
 
 class ColdTree(SuiteTree):
@@ -405,7 +408,7 @@ class ColdTree(SuiteTree):
 
 def read_cold(tree: ColdTree, opcode: Opcode, offset: int, size: int) -> tuple[Requests, bytes]:
     """Return what a listing of the root answers, and who answered."""
-    requests = Requests(tree, Silence())
+    requests = Requests(tree, SessionState(tree, Silence()))
     handle = struct.unpack("<QIi", requests.methods[Opcode.OPENDIR](ROOT, bytes(8)) or b"")[0]
     return requests, requests.methods[opcode](ROOT, read_body(handle, offset, size)) or b""
 
@@ -437,7 +440,8 @@ def test_going_into_a_directory_makes_it_ready_and_its_attributes_stale() -> Non
         def invalidate_attributes(self, node: int) -> None:
             self.stale.append(node)
 
-    requests = Requests(Door(), Heard())
+    tree = Door()
+    requests = Requests(tree, SessionState(tree, Heard()))
     requests.access(ROOT, struct.pack("<II", os.R_OK, 0))
     assert Heard.stale == []
     requests.access(ROOT, struct.pack("<II", os.X_OK, 0))
@@ -470,14 +474,19 @@ class CountingTree(SuiteTree):
         return self.lookup(self.lookup(ROOT, b"stable").node, name).node
 
 
+def storing_requests(tree: SuiteTree) -> Requests:
+    """Return what the reading thread answers with, which stores the first bytes of a file when it is opened."""
+    state = SessionState(tree, Silence())
+    return Requests(tree, state, file_prefetch=FilePrefetch(tree, state.page_cache))
+
+
 def opened(requests: Requests, node: int) -> bytes:
-    with under(NON_BLOCKING):
-        return (requests.methods[Opcode.OPEN](node, bytes(8)) or b"")[:8]
+    return (requests.methods[Opcode.OPEN](node, bytes(8)) or b"")[:8]
 
 
 def test_a_small_file_that_the_kernel_has_is_open_again_without_the_tree() -> None:
     tree = CountingTree()
-    requests = Requests(tree, Silence())
+    requests = storing_requests(tree)
     node = tree.stable_node(b"file")
     first, second = opened(requests, node), opened(requests, node)
     assert tree.opens == [node]
@@ -488,7 +497,7 @@ def test_a_small_file_that_the_kernel_has_is_open_again_without_the_tree() -> No
 
 def test_a_small_file_whose_pages_the_kernel_has_dropped_is_read_from_the_tree() -> None:
     tree = CountingTree()
-    requests = Requests(tree, Silence())
+    requests = storing_requests(tree)
     node = tree.stable_node(b"file")
     opened(requests, node)
     handle = struct.unpack("<Q", opened(requests, node))[0]
@@ -500,7 +509,7 @@ def test_a_small_file_whose_pages_the_kernel_has_dropped_is_read_from_the_tree()
 @pytest.mark.parametrize("name", [b"big", b"backed"])
 def test_a_file_that_the_kernel_has_in_part_is_opened_in_the_tree(name: bytes) -> None:
     tree = CountingTree()
-    requests = Requests(tree, Silence())
+    requests = storing_requests(tree)
     node = tree.stable_node(name)
     for _ in range(2):
         opened(requests, node)

@@ -27,7 +27,7 @@ def serving(rig: Rig, *, page_size: int = 1000) -> FaultServer:
 def test_tags_that_come_at_once_are_all(rig: Rig) -> None:
     server = serving(rig)
     assert rig.client(server).first_tags(repository_of(server)) == (TAGS, True)
-    assert server.paths() == ["GET /v2/demo/app/tags/list?n=1"]
+    assert server.paths() == ["GET /v2/demo/app/tags/list?n=100"]
 
 
 @pytest.mark.parametrize("page_size", [1, 3])
@@ -37,9 +37,14 @@ def test_a_page_of_tags_is_one_request(rig: Rig, page_size: int) -> None:
     assert len(server.paths()) == 1
 
 
-def test_one_tag_without_a_link_may_be_a_page(rig: Rig) -> None:
-    server = serving(rig)
-    assert rig.client(server).first_tags(repository_of(server, "zoo")) == (["v1"], False)
+@pytest.mark.parametrize(("count", "is_all"), [(1, True), (99, True), (100, False), (101, True)])
+def test_as_many_tags_as_were_asked_for_without_a_link_may_be_a_page(rig: Rig, count: int, is_all: bool) -> None:
+    """Some registries give pages without links, others all tags whatever is asked for."""
+    application = MemoryRegistry()
+    for number in range(count):
+        application.add_image("demo/app", f"v{number}")
+    server = rig.server(application)
+    assert rig.client(server).first_tags(repository_of(server)).is_all is is_all
 
 
 @pytest.mark.parametrize("code", ["NAME_UNKNOWN", "NOT_FOUND", "NAME_INVALID"])
@@ -76,7 +81,7 @@ def test_repositories_after_a_name_are_one_request(rig: Rig) -> None:
     client = rig.client(server)
     assert client.repositories_after(server.address, "demo/") == (["demo/app"], False)
     assert client.repositories_after(server.address, "zoo/") == ([], True)
-    assert server.paths() == ["GET /v2/_catalog?n=1&last=demo%2F", "GET /v2/_catalog?n=1&last=zoo%2F"]
+    assert server.paths() == ["GET /v2/_catalog?n=100&last=demo%2F", "GET /v2/_catalog?n=100&last=zoo%2F"]
 
 
 @pytest.mark.parametrize("name", ["demo", "demo/app"])
@@ -91,3 +96,16 @@ def test_a_mirror_does_not_say_what_the_registry_has(rig: Rig, name: str) -> Non
     else:
         assert client.first_tags(wanted).names == TAGS
     assert mirror.paths("/tags/")
+
+
+def test_a_tag_that_may_be_missing_is_one_get_and_on_docker_hub_one_head(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GET counts as a pull on Docker Hub, whose HEAD is right; elsewhere a 404 to a HEAD is asked again by GET."""
+    server, hub = serving(rig), serving(rig)
+    monkeypatch.setattr("regfs.registry.documents.HUB_HOST", hub.address)
+    for asked in (server, hub):
+        with pytest.raises(NotFound):
+            rig.client(asked).resolve(repository_of(asked), "nope", may_be_missing=True)
+    assert server.paths() == ["GET /v2/demo/app/manifests/nope"]
+    assert hub.paths() == ["HEAD /v2/demo/app/manifests/nope"]

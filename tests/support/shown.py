@@ -33,7 +33,7 @@ from regfs.telemetry.stats import Stats
 from regfs.tree.control import ControlDirectory
 from regfs.tree.entry import FoundEntry, ListedEntry
 from regfs.tree.inode_numbers import InodeNumbers
-from regfs.tree.inside import Inside, UsedDirectories
+from regfs.tree.names_in_use import NamesInUse, UsedDirectories
 from regfs.tree.root import Root
 from regfs.tree.tree import Tree
 from regfs.tree.usage import CacheUsage
@@ -116,7 +116,7 @@ class Shown:
             numbers=inode_numbers,
             open_content=self.contents.open,
             cache=CacheUsage(directory),
-            inside=Inside(used_directories, self.journal.note, held_s=0.0),
+            names=NamesInUse(used_directories, self.journal.note, held_s=0.0),
             tables=self._store.tables,
         )
 

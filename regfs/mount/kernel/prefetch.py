@@ -1,158 +1,220 @@
-"""What a walk asks next, made ready before it is asked. Used by kernel/requests.py and kernel/session.py.
+"""Prefetching what a walk will ask for next: parts of directories, and the bytes of small files.
 
-Who reads a tree asks for one thing at a time, and works on it before it asks for the next. So the daemon guesses:
+A program that reads a tree asks for one thing, works on it, and asks for the next. The daemon uses the time in between:
 
-    a part of a directory was read            the next part is made, while nothing is asked
-    a directory was entered that was read     somebody walks: the first part of the next directory is made, in the order
-    in the one before                         of a walk that goes down first, while nothing is asked
-    two files of a layer were opened that     those behind them are read, sixteen at once; and while nothing is asked,
-    come soon after each other in it          their bytes are put into the kernel's page cache
+    a part of a directory was read            the next part of it is made while no request is there
+    a directory was entered whose parent was  the program walks: the first part of the directory that comes next, in
+    read                                      depth-first order, is made while no request is there
+    two files of a layer were opened that     the small files that follow them are read, 16 with one read(2); their
+    lie close together in it                  bytes go into the kernel's page cache while no request is there
 
-An archive has its entries in the order of somebody's walk: of 35,391 files of an image of three layers that tar(1)
-opened, 95% were among the eight that come next. To read many at once takes a third of the time that it takes one by
-one, so that this pays even where nothing is ever idle.
+A layer's entries are in the order in which some program once walked them: of 35,391 files that tar(1) opened in an
+image of three layers, 95% were among the eight entries after the one before. Reading 16 files at once takes a third of
+the time of 16 reads, so this pays even if requests never pause.
 
-Thread rule: the thread that reads requests, and no other.
+Used by requests.py, which tells the prefetchers what is asked, and by session.py, which lets them work between two
+requests (`step`). A thread of the pool, which answers what takes time, has NoPrefetch instead. Thread rule: the thread
+that reads requests, and no other.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from regfs.errors import RegfsError
-from regfs.model.node_id import LAYER_SHIFT
+from regfs.model.node_id import LAYER_SHIFT, is_entry
 from regfs.mount.kernel.directory import OpenDirectory, Part
+from regfs.mount.kernel.page_cache import PageCache
 
 if TYPE_CHECKING:
     from regfs.mount.filesystem import FileSystem
+    from regfs.tree.node import OpenFile
 
 log = logging.getLogger(__name__)
 
-# Two files with at most so many entries between them are read in order.
-_NEAR = 64
-_AT_ONCE = 16
-_SIZE_AT_ONCE = 128 * 1024
-_MOST_READ = 64
 _MOST_PARTS = 32
 _MOST_TO_ENTER = 1 << 14
+# Two files with at most this many entries between them are read in order.
+_NEAR = 64
+_FILES_AT_ONCE = 16
+_BYTES_AT_ONCE = 128 * 1024
+_MOST_READ = 64
 _MOST_REMEMBERED = 1024
 
 
-class Prefetcher:
-    """Guesses from what was asked.
+class NoPrefetch:
+    """Prefetches nothing: for threads whose requests wait for the network anyway."""
 
-    *make_ready* gives a file and all its bytes to the kernel before it is opened, and tells whether the kernel knows
-    that file already.
-    """
+    def entered(self, node: int) -> None:
+        """See DirectoryPrefetch, as for the next three."""
 
-    def __init__(self, tree: FileSystem, make_ready: Callable[[int, bytes], bool]) -> None:
+    def take(self, _node: int, _offset: int, _size: int) -> Part | None:
+        return None
+
+    def listed(self, directory: OpenDirectory, part: Part) -> None: ...
+
+    def left(self, node: int) -> None: ...
+
+    def opening(self, node: int) -> None:
+        """See FilePrefetch, as for the next one."""
+
+    def opened(self, node: int, file: OpenFile) -> None: ...
+
+    def clear(self) -> None: ...
+
+
+NO_PREFETCH = NoPrefetch()
+
+
+class DirectoryPrefetch:
+    """Makes answers to READDIRPLUS before they are asked for. Only for directories of tables, which never change."""
+
+    def __init__(self, tree: FileSystem) -> None:
         self._tree = tree
-        self._make_ready = make_ready
-        self._directory: OpenDirectory | None = None
-        # Directories that a walk comes to, the next one last; first parts that were made; and how long a part is, while
-        # there is one to be made: one for each that is read.
+        # The part that was read last, if the next one is not made yet.
+        self._last: tuple[OpenDirectory, Part] | None = None
+        # By directory: the next part of one that is open, and the first part of one that is not open yet.
+        self._next: dict[int, Part] = {}
+        self._first: dict[int, Part] = {}
+        # The directories that a walk will enter, the next one last; the size of a part, once for each part that is
+        # read, so that a walk is never more than one directory behind.
         self._to_enter: dict[int, None] = {}
-        self._parts: dict[int, Part] = {}
         self._size = 0
         self._is_walk = False
-        # Files that were read, in the order of the guess; those of them that the kernel does not know yet; and those
-        # that it has and nobody has opened since.
-        self._read: dict[int, bytes] = {}
-        self._early: dict[int, bytes] = {}
-        self._ready: set[int] = set()
-        # By archive: the file that was opened last, and the last one that was read.
-        self._opened: dict[int, int] = {}
-        self._guessed: dict[int, int] = {}
-        # One for all reads: to get fresh memory from the kernel takes longer than to read what is put into it.
-        self._buffer = bytearray(_SIZE_AT_ONCE)
 
-    def entered(self, node: int) -> Part | None:
-        """Note that the directory *node* of a table is opened; return its first part, where that was made."""
-        self._is_walk = node in self._to_enter or node in self._parts
+    def entered(self, node: int) -> None:
+        """Note that the directory *node* is opened."""
+        first = self._first.pop(node, None)
+        self._is_walk = first is not None or node in self._to_enter
         self._size = 0
-        self._to_enter.pop(node, None)
-        if not self._is_walk:
+        if first is not None:
+            self._keep(self._next, node, first)
+        if self._is_walk:
+            self._to_enter.pop(node, None)
+        else:
             self._to_enter.clear()
-            self._parts.clear()
-        return self._parts.pop(node, None)
+            self._first.clear()
+
+    def take(self, node: int, offset: int, size: int) -> Part | None:
+        """Return the part of *node* from *offset* on of *size* bytes, if it was made."""
+        part = self._next.pop(node, None)
+        return part if part is not None and part[:2] == (offset, size) else None
 
     def listed(self, directory: OpenDirectory, part: Part) -> None:
-        """Note that *part* of *directory*, which never changes, was read."""
-        self._directory = directory
+        """Note that *part* of *directory* was read."""
+        self._last = directory, part
         self._size = part.size
         if len(self._to_enter) > _MOST_TO_ENTER:
             self._to_enter.clear()
         for node in reversed(part.directories):
             self._to_enter[node] = None
 
-    def closed(self, directory: OpenDirectory) -> None:
-        """Note that nobody reads *directory* any more."""
-        if self._directory is directory:
-            self._directory = None
-
-    def opened(self, node: int, *, is_known: bool) -> bytes | None:
-        """Note that the file *node* of a table is opened, and whether the kernel has its bytes already.
-
-        Return all its bytes where they were read, and the kernel has not got them yet.
-        """
-        if is_known and node not in self._ready:
-            return None  # it is read for the second time, and so is what follows
-        self._ready.discard(node)
-        archive = node >> LAYER_SHIFT  # below is the row: the order of its files
-        before = self._opened.get(archive, node)
-        self._opened[archive] = node
-        if not 0 < node - before <= _NEAR:
-            self._guessed.pop(archive, None)
-        elif self._guessed.get(archive, 0) <= node:
-            self._guess(node)
-        content = self._read.pop(node, None)
-        return self._early.pop(node, None) if content is None else content
+    def left(self, node: int) -> None:
+        """Note that the directory *node* is closed."""
+        if self._last is not None and self._last[0].node == node:
+            self._last = None
+        self._next.pop(node, None)
 
     def clear(self) -> None:
-        """Drop all that was made: the kernel lets nodes go, and their numbers may come to mean something else."""
-        for made in (self._to_enter, self._parts, self._read, self._early, self._ready, self._opened, self._guessed):
-            made.clear()
+        """Drop all that was made: the kernel forgets nodes, and their numbers may come to mean something else."""
+        self._next.clear()
+        self._first.clear()
+        self._to_enter.clear()
 
     def step(self) -> bool:
-        """Make one thing ready, in some ten microseconds; tell whether there was one. May raise any RegfsError."""
-        if self._directory is not None:
-            directory, self._directory = self._directory, None
-            directory.make_ready()
+        """Make one part, in some ten microseconds; return whether there was one to make. May raise any RegfsError."""
+        if self._last is not None:
+            (directory, part), self._last = self._last, None
+            if part.answer:
+                self._keep(self._next, directory.node, directory.read_plus(part.behind, part.size))
         elif self._is_walk and self._size and self._to_enter:
-            self._list_next()
-        elif self._read:
-            node = next(iter(self._read))
-            content = self._read.pop(node)
-            if self._make_ready(node, content):
-                self._ready.add(node)
-            else:
-                self._early[node] = content
+            node, _ = self._to_enter.popitem()
+            size, self._size = self._size, 0
+            directory = OpenDirectory(self._tree, node, self._tree.listing(node))
+            self._keep(self._first, node, directory.read_plus(0, size))
         else:
             return False
         return True
 
-    def _list_next(self) -> None:
-        node, _ = self._to_enter.popitem()
-        size, self._size = self._size, 0
-        if len(self._parts) >= _MOST_PARTS:
-            self._parts.clear()
-        self._parts[node] = OpenDirectory(self._tree, node, self._tree.listing(node)).part(0, size)
+    @staticmethod
+    def _keep(parts: dict[int, Part], node: int, part: Part) -> None:
+        if len(parts) >= _MOST_PARTS:
+            parts.clear()
+        parts[node] = part
 
-    def _guess(self, node: int) -> None:
-        try:
-            following = self._tree.read_following(node, _AT_ONCE, self._buffer)
-        except RegfsError as error:
-            log.debug("nothing is read behind node %#x: %s", node, error)  # who asks for it is told
+
+class FilePrefetch:
+    """Reads the small files that follow those that are opened, and puts their bytes into *page_cache*."""
+
+    def __init__(self, tree: FileSystem, page_cache: PageCache) -> None:
+        self._tree = tree
+        self._page_cache = page_cache
+        # Bytes of files that were read, in the order of the layer; of those that the kernel did not take, because it
+        # has not looked the file up yet; and the files that it took and that were not opened since.
+        self._read: dict[int, bytes] = {}
+        self._not_taken: dict[int, bytes] = {}
+        self._taken: set[int] = set()
+        # By layer: the file that was opened last, and the last one that was read.
+        self._last_opened: dict[int, int] = {}
+        self._last_read: dict[int, int] = {}
+        # One buffer for all reads: to get fresh memory from the kernel takes longer than to read into it.
+        self._buffer = bytearray(_BYTES_AT_ONCE)
+
+    def opening(self, node: int) -> None:
+        """Note that *node* will be opened: read the files that follow it, and store its own bytes if they were read."""
+        if not is_entry(node):
             return
-        if len(self._read) > _MOST_READ:  # where nothing is ever idle, wrong guesses would pile up
+        if node in self._page_cache and node not in self._taken:
+            return  # stored when it was opened before: so were the files that follow it
+        self._taken.discard(node)
+        layer = node >> LAYER_SHIFT  # the bits below are the row: the order of its files
+        before = self._last_opened.get(layer, node)
+        self._last_opened[layer] = node
+        if not 0 < node - before <= _NEAR:
+            self._last_read.pop(layer, None)
+        elif self._last_read.get(layer, 0) <= node:
+            self._read_following(node)
+        content = self._read.pop(node, None)
+        if content is None:
+            content = self._not_taken.pop(node, None)
+        if content is not None:
+            self._page_cache.store_before_open(node, content)
+
+    def opened(self, node: int, file: OpenFile) -> None:
+        """Store the first bytes of *file*, the only open one of *node*, before its OPEN is answered."""
+        self._page_cache.store_at_open(node, file)
+
+    def clear(self) -> None:
+        """Drop all that was read, for the reason of DirectoryPrefetch.clear."""
+        for made in (self._read, self._not_taken, self._taken, self._last_opened, self._last_read):
+            made.clear()
+
+    def step(self) -> bool:
+        """Store one file that was read; return whether there was one."""
+        if not self._read:
+            return False
+        node = next(iter(self._read))
+        content = self._read.pop(node)
+        if self._page_cache.store_before_open(node, content):
+            self._taken.add(node)
+        else:
+            self._not_taken[node] = content
+        return True
+
+    def _read_following(self, node: int) -> None:
+        try:
+            following = self._tree.read_following(node, _FILES_AT_ONCE, self._buffer)
+        except RegfsError as error:
+            log.debug("nothing is read after node %#x: %s", node, error)  # a READ of it meets and reports the failure
+            return
+        if len(self._read) > _MOST_READ:  # if requests never pause, wrong guesses would pile up
             self._read.clear()
         if following:
-            self._guessed[node >> LAYER_SHIFT] = following[-1][0]
+            self._last_read[node >> LAYER_SHIFT] = following[-1][0]
             self._read.update(following)
-        if len(self._early) > _MOST_READ:
-            self._early.clear()
-        for remembered in (self._ready, self._opened, self._guessed):
+        if len(self._not_taken) > _MOST_READ:
+            self._not_taken.clear()
+        for remembered in (self._taken, self._last_opened, self._last_read):
             if len(remembered) > _MOST_REMEMBERED:
                 remembered.clear()

@@ -20,23 +20,20 @@ import math
 import os
 import stat
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from regfs.errors import NoSuchXattr, NotFound
 from regfs.model.node_id import is_entry
 from regfs.model.whiteout import is_too_long
-from regfs.mount.handles import Handles
 from regfs.mount.kernel import abi
 from regfs.mount.kernel.abi import Opcode
 from regfs.mount.kernel.directory import OpenDirectory, looked_up
-from regfs.mount.kernel.page_cache import PageCachedFile
-from regfs.mount.kernel.passthrough import CACHED, OpenNodes
-from regfs.mount.kernel.prefetch import Prefetcher
-from regfs.waiting.deadline import current
+from regfs.mount.kernel.passthrough import CACHED
+from regfs.mount.kernel.prefetch import NO_PREFETCH, DirectoryPrefetch, FilePrefetch, NoPrefetch
+from regfs.mount.kernel.state import SessionState
 
 if TYPE_CHECKING:
     from regfs.mount.filesystem import FileSystem
-    from regfs.tree.node import OpenFile
 
 Method = Callable[[int, bytes], bytes | None]
 
@@ -45,9 +42,6 @@ _EXECUTE = 1
 _WRITE = 2
 _XATTR_NAME_AT = 8
 _DONE = b""
-# Most files that lie in packs are smaller than this. More would make an open cost what a read costs.
-_STORED_AT_ONCE = 64 * 1024
-_MOST_STORED = 1 << 16
 _NO_SUCH_NAME_FOR_EVER = abi.pack_entry(0, b"", math.inf)
 
 
@@ -59,32 +53,26 @@ class Refused(Exception):
         self.errno = number
 
 
-class Notices(Protocol):
-    """What may be told to the kernel unasked."""
-
-    def store(self, node: int, offset: int, content: bytes) -> bool:
-        """Put *content* into the page cache at once; only while no READ of *node* can be under way.
-
-        Return whether the kernel took it.
-        """
-
-    def invalidate_attributes(self, node: int) -> None:
-        """Let the kernel forget the attributes of *node*, before this returns."""
-
-
 class Requests:
-    """Answers requests from *tree*; *notices* goes to the kernel of the same connection."""
+    """Answers requests from *tree*. With prefetchers, which learn what is asked, it is for the reading thread alone."""
 
-    def __init__(self, tree: FileSystem, notices: Notices) -> None:
+    def __init__(
+        self,
+        tree: FileSystem,
+        state: SessionState,
+        *,
+        directory_prefetch: DirectoryPrefetch | NoPrefetch = NO_PREFETCH,
+        file_prefetch: FilePrefetch | NoPrefetch = NO_PREFETCH,
+    ) -> None:
         self._tree = tree
         self._lookup = tree.lookup
-        self._notices = notices
-        # Whose first bytes the kernel has been given, and whether these were all.
-        self._stored: dict[int, bool] = {}
-        self._files: Handles[OpenFile] = Handles()
-        self._directories: Handles[OpenDirectory] = Handles()
-        self.open_nodes = OpenNodes()
-        self.ahead = Prefetcher(tree, self._make_ready)
+        self._notifications = state.notifications
+        self._page_cache = state.page_cache
+        self._open_nodes = state.open_nodes
+        self._files = state.files
+        self._directories = state.directories
+        self._directory_prefetch = directory_prefetch
+        self._file_prefetch = file_prefetch
         self.methods: Mapping[int, Method] = {
             Opcode.LOOKUP: self.lookup,
             Opcode.FORGET: self.forget,
@@ -118,14 +106,16 @@ class Requests:
     def forget(self, node: int, body: bytes) -> None:
         """FORGET: u64 count."""
         self._tree.forget(node, abi.FORGET_IN.unpack_from(body)[0])
-        self.ahead.clear()
+        self._directory_prefetch.clear()
+        self._file_prefetch.clear()
 
     def batch_forget(self, _node: int, body: bytes) -> None:
         """BATCH_FORGET: u32 number, u32 zero, (u64 node, u64 count) that often."""
         number, _ = abi.BATCH_FORGET_IN.unpack_from(body)
         for node, count in abi.FORGET_ONE.iter_unpack(body[8 : 8 + 16 * number]):
             self._tree.forget(node, count)
-        self.ahead.clear()
+        self._directory_prefetch.clear()
+        self._file_prefetch.clear()
 
     def attributes(self, node: int, _body: bytes) -> bytes:
         """GETATTR."""
@@ -146,16 +136,16 @@ class Requests:
         flags, _ = abi.OPEN_IN.unpack_from(body)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             raise Refused(errno.EROFS)
-        self._follow(node)
-        file = PageCachedFile(self._tree, node) if self._stored.get(node) else self._tree.open(node)
+        self._file_prefetch.opening(node)
+        file = self._page_cache.open(node)
         if not file.keep_cache:
             return abi.OPEN_OUT.pack(self._files.add(file), abi.FOPEN_NOFLUSH | abi.FOPEN_DIRECT_IO, 0)
-        backing_id, alone = self.open_nodes.opened(node, file.backing_fd)
+        backing_id, alone = self._open_nodes.opened(node, file.backing_fd)
         handle = self._files.add(file)
         if backing_id != CACHED:
             return abi.OPEN_OUT.pack(handle, abi.FOPEN_NOFLUSH | abi.FOPEN_PASSTHROUGH, backing_id)
-        if alone and node not in self._stored:
-            self._store_at_once(node, file)
+        if alone:
+            self._file_prefetch.opened(node, file)
         return abi.OPEN_OUT.pack(handle, abi.FOPEN_NOFLUSH | abi.FOPEN_KEEP_CACHE, 0)
 
     def read(self, _node: int, body: bytes) -> bytes:
@@ -167,19 +157,18 @@ class Requests:
         """RELEASE: u64 handle, more that is of no use here."""
         file = self._files.take(abi.RELEASE_IN.unpack_from(body)[0])
         if file.keep_cache:
-            self.open_nodes.released(node)
+            self._open_nodes.released(node)
         file.close()
         return _DONE
 
     def open_directory(self, node: int, _body: bytes) -> bytes:
         """OPENDIR. Below a digest the kernel keeps the listing for ever."""
         self._enter(node)
-        flags, ready = 0, None
+        flags = 0
         if is_entry(node):
             flags = abi.FOPEN_CACHE_DIR | abi.FOPEN_KEEP_CACHE
-            if not current().may_wait:
-                ready = self.ahead.entered(node)
-        directory = OpenDirectory(self._tree, node, self._tree.listing(node), ready)
+            self._directory_prefetch.entered(node)
+        directory = OpenDirectory(self._tree, node, self._tree.listing(node))
         return abi.OPEN_OUT.pack(self._directories.add(directory), flags, 0)
 
     def read_directory(self, _node: int, body: bytes) -> bytes:
@@ -191,16 +180,15 @@ class Requests:
         """READDIRPLUS: as READDIR."""
         handle, offset, size = abi.READ_IN.unpack_from(body)
         directory = self._directories.get(handle)
-        part = directory.read_plus(offset, size)
-        if is_entry(node) and not current().may_wait:
-            self.ahead.listed(directory, part)
+        part = self._directory_prefetch.take(node, offset, size) or directory.read_plus(offset, size)
+        if is_entry(node):
+            self._directory_prefetch.listed(directory, part)
         return part.answer
 
-    def release_directory(self, _node: int, body: bytes) -> bytes:
+    def release_directory(self, node: int, body: bytes) -> bytes:
         """RELEASEDIR: as RELEASE."""
-        directory = self._directories.take(abi.RELEASE_IN.unpack_from(body)[0])
-        if not current().may_wait:
-            self.ahead.closed(directory)
+        self._directories.take(abi.RELEASE_IN.unpack_from(body)[0])
+        self._directory_prefetch.left(node)
         return _DONE
 
     def xattr(self, node: int, body: bytes) -> bytes:
@@ -259,54 +247,10 @@ class Requests:
             for found in looked_up(answer):
                 self._tree.forget(found, 1)
 
-    def close(self) -> None:
-        """Close what is still open; after the last request."""
-        for file in self._files.take_all():
-            file.close()
-        self._directories.take_all()
-
     def _enter(self, node: int) -> None:
         """Let the kernel forget what a listing told of the directory *node* before its table was there."""
         if self._tree.enter(node):
-            self._notices.invalidate_attributes(node)
-
-    def _follow(self, node: int) -> None:
-        """Guess what is opened after *node*; if *node* itself was guessed a moment ago, it is read already."""
-        if is_entry(node) and not current().may_wait:
-            content = self.ahead.opened(node, is_known=node in self._stored)
-            if content is not None:
-                self._make_ready(node, content)
-
-    def _make_ready(self, node: int, content: bytes) -> bool:
-        """Put all bytes of the file *node* into the page cache before it is opened; tell whether the kernel has them.
-
-        It has not where nobody has looked the file up yet.
-        """
-        if node not in self._stored:
-            self.open_nodes.while_open(node, 0, lambda: self._store(node, content))
-        return node in self._stored
-
-    def _store_at_once(self, node: int, file: OpenFile) -> None:
-        """Put the first bytes of *file* into the page cache, if they are here and nobody else has the node open.
-
-        The kernel locks the pages for it. With a READ of the same node under way, those would be locked until that
-        READ is answered, by this very thread: hence only before the answer to the first open of a node, when no READ
-        can be. Not from the pool either: a wait for the network is longer than what this saves.
-        """
-        if current().may_wait:
-            return
-        try:
-            content = file.read_at(0, _STORED_AT_ONCE)
-        except Exception:  # WouldBlock, or whatever the READ that comes now meets too, which is where it is told
-            return
-        self.open_nodes.while_open(node, 1, lambda: self._store(node, content))
-
-    def _store(self, node: int, content: bytes) -> None:
-        if content and not self._notices.store(node, 0, content):
-            return
-        if len(self._stored) >= _MOST_STORED:
-            self._stored.clear()
-        self._stored[node] = len(content) < _STORED_AT_ONCE and is_entry(node)
+            self._notifications.invalidate_attributes(node)
 
 
 def _name(body: bytes) -> bytes:

@@ -42,8 +42,10 @@ from regfs.mount.kernel.loop import RequestLoop
 from regfs.mount.kernel.loop_watch import LoopWatch
 from regfs.mount.kernel.mount import mount
 from regfs.mount.kernel.negotiation import READ_AHEAD, agree
-from regfs.mount.kernel.notifications import KernelNotices
+from regfs.mount.kernel.notifications import Notifications
+from regfs.mount.kernel.prefetch import DirectoryPrefetch, FilePrefetch
 from regfs.mount.kernel.requests import Refused, Requests
+from regfs.mount.kernel.state import SessionState
 from regfs.mount.kernel.waiting_requests import WaitingRequests
 from regfs.mount.options import MountOptions
 from regfs.process.threads import start_thread
@@ -89,9 +91,14 @@ class KernelSession:
         self._timeout_s = timeout_s
         self._passthrough = passthrough
         self._checks_permissions = False
-        self._notices = KernelNotices()
-        self._requests = Requests(tree, self._notices)
-        self._methods = self._requests.methods
+        self._notifications = Notifications()
+        self._state = SessionState(tree, self._notifications)
+        self._directory_prefetch = DirectoryPrefetch(tree)
+        self._file_prefetch = FilePrefetch(tree, self._state.page_cache)
+        self._methods = Requests(
+            tree, self._state, directory_prefetch=self._directory_prefetch, file_prefetch=self._file_prefetch
+        ).methods
+        self._requests_that_wait = Requests(tree, self._state)
         self._waiting = WaitingRequests(self, timeout_s=timeout_s, most=most_waiting)
         self._loops = LoopWatch(self._waiting, timeout_s=timeout_s)
         self._descriptor = -1
@@ -128,7 +135,7 @@ class KernelSession:
         Raises MountFailure where kernel and regfs cannot agree on a protocol, and OutOfThreads.
         """
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        self._notices.connect(self._descriptor)
+        self._notifications.connect(self._descriptor)
         loop = RequestLoop(self._descriptor, answer=self._answer_inline, go_ahead=self._go_ahead, bug=self._note_bug)
         self._loops.start(loop, self._read_requests)
         self._settled.wait()
@@ -137,9 +144,9 @@ class KernelSession:
             if on_ready is not None:
                 on_ready()
         self._loops.watch(self._ended)
-        self._notices.close()
+        self._notifications.close()
         self._waiting.cancel()
-        self._requests.close()
+        self._state.close()
         # A thread that still comes back from the network must not write into whatever gets this number next.
         descriptor, self._descriptor = self._descriptor, -1
         os.close(descriptor)
@@ -176,8 +183,8 @@ class KernelSession:
         Kernels before 6.2 could only forget such names at once, the working directories of those inside among them;
         there they hold until their time is over.
         """
-        if self._notices.expires_entries:
-            self._notices.expire_entries(self._tree.changing_entries)
+        if self._notifications.expires_entries:
+            self._notifications.expire_entries(self._tree.changing_entries)
 
     def _stop_by_force(self) -> None:
         """End a session whose mount is busy; where its connection cannot be aborted, by serving it no more."""
@@ -203,11 +210,13 @@ class KernelSession:
             self._end()
 
     def _go_ahead(self) -> bool:
-        """Make ready what may be asked next, now that nothing is asked; tell whether there was something."""
+        """Prefetch something while no request is there; return whether there was something to prefetch."""
+        if self._loops.is_stuck:
+            return False  # this thread may hang in the cache's disk, too
         try:
-            return self._requests.ahead.step()
+            return self._directory_prefetch.step() or self._file_prefetch.step()
         except RegfsError as error:
-            log.debug("not ready before it is asked for: %s", error)  # who asks for it is told
+            log.debug("prefetch failed: %s", error)  # the request for it meets and reports the failure
             return True
 
     def _note_bug(self, opcode: int, node: int) -> None:
@@ -227,7 +236,7 @@ class KernelSession:
             answer = method(node, body)
         except WouldBlock:
             self._stats.count("mount.waits")
-            self._waiting.hand_over(method, opcode, unique, node, body)
+            self._waiting.hand_over(self._requests_that_wait.methods[opcode], opcode, unique, node, body)
         except Exception as error:
             self.answer_error(unique, self.errno_of(error, opcode, node, body))
         else:
@@ -242,7 +251,7 @@ class KernelSession:
             else:
                 os.writev(self._descriptor, (abi.OUT_HEADER.pack(16 + len(body), 0, unique), body))
         except OSError as error:
-            self._requests.undo(opcode, node, body)
+            self._requests_that_wait.undo(opcode, node, body)
             if error.errno not in _ALREADY_INTERRUPTED:
                 self._stats.count("bugs")
                 log.exception("the answer to %s was refused", abi.name_of(opcode))
@@ -262,7 +271,7 @@ class KernelSession:
 
     def drop(self, opcode: int, node: int, answer: bytes) -> None:
         """Undo an answer that came too late."""
-        self._requests.undo(opcode, node, answer)
+        self._requests_that_wait.undo(opcode, node, answer)
 
     def errno_of(self, error: Exception, opcode: int, node: int, body: bytes) -> int:
         """Return the errno that tells *error*, after telling everybody else who must know."""
@@ -314,9 +323,9 @@ class KernelSession:
             self.answer_error(unique, errno.EPROTO)
             self._end()
             return
-        self._notices.expires_entries = bool(agreement.flags & abi.HAS_EXPIRE_ONLY)
+        self._notifications.expires_entries = bool(agreement.flags & abi.HAS_EXPIRE_ONLY)
         if agreement.flags & abi.PASSTHROUGH:
-            self._requests.open_nodes.allow_passthrough(self._descriptor)
+            self._state.open_nodes.allow_passthrough(self._descriptor)
         self.answer(Opcode.INIT, unique, 0, agreement.answer)
         if agreement.is_final:
             log.info("FUSE %d.%d, flags %#x of %#x", offer.major, offer.minor, agreement.flags, offer.flags)

@@ -1,4 +1,4 @@
-"""What names that may change mean while something is inside them: a tag that moves takes nothing away.
+"""What happens to a process inside a tag that moves: nothing. Names that may change keep their meaning while in use.
 
 When the kernel looks a name up once more and is told another node or an error, it drops the name, and with it all
 mounts below it in every mount namespace and the working directories there (fuse_dentry_revalidate, d_invalidate). So:
@@ -7,13 +7,13 @@ mounts below it in every mount namespace and the working directories there (fuse
                                               or is rooted below it, or something is mounted there
     a name above it is refused or is gone     it means what it meant, likewise
 
-Such an answer holds for a second. Once nothing is inside any more, the next look-up tells how things are. An open file
-or directory is no reason: its node goes on without its name. A process that comes in between the look and the answer
-loses its mounts; that moment lasts some milliseconds. Where a new image is to be had at once, its path by digest
-shows it, and that path never moves.
+Such an answer holds for a second; when nothing is in use below the name any more, the next look-up tells how things
+are. An open file or directory does not count: its node stays valid without its name. A process that enters between the
+check and the answer loses its mounts; that takes some milliseconds. The path by digest of an image never moves, and
+shows a new image at once.
 
-Used by tree.py. Thread rule: any thread. The lock is held while it is decided whether a tag may move, which reads /proc
-but asks no registry, and only by threads that may wait.
+Used by invented.py. Thread rule: any thread. The lock is held while it is decided whether a tag may move, which reads
+/proc but asks no registry, and only by threads that may wait.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from regfs.errors import Interrupted, OutOfThreads, RegfsError, WouldBlock
 from regfs.images.answers import Resolved
 from regfs.model.digest import Digest
 from regfs.tree.node import FOREVER, Child, Directory, Found, Node
-from regfs.tree.repository import TagDirectory
+from regfs.tree.snapshot import TagImage
+from regfs.tree.tag import TagDirectory
 from regfs.waiting.deadline import current
 
 UsedDirectories = Callable[[], Collection[str] | None]
 """Returns the directories that are in use, as absolute paths in the mount; None where that cannot be told."""
 
 _HELD_VALID_S = 1.0
-_MOST_VERDICTS = 1024
+_MOST_PATHS = 1024
 # With these, the kernel keeps the name (EINTR since Linux 6.13, ENOMEM always), or the request is asked once more.
 _NO_ANSWERS = (WouldBlock, Interrupted, OutOfThreads)
 
@@ -46,16 +47,16 @@ _NO_ANSWERS = (WouldBlock, Interrupted, OutOfThreads)
 class _Shown:
     """The image that a tag's directory shows. *newer*: what the tag names now, while the directory keeps the old one.
 
-    *told*: what the journal has heard of it.
+    *noted*: what the journal was told last.
     """
 
     resolved: Resolved
     is_held: bool = False
     newer: Digest | None = None
-    told: str = ""
+    noted: str = ""
 
 
-class Inside:
+class NamesInUse:
     """What the kernel was told about names that may change. Directories are named by their node ids."""
 
     def __init__(
@@ -65,9 +66,9 @@ class Inside:
         *,
         held_s: float = _HELD_VALID_S,
     ) -> None:
-        """*note* hears, once each, that a tag has moved and something is still in the image that it named.
+        """*note* is called once for each image that stays in use after its tag has moved.
 
-        *held_s*: for how long the kernel may believe what is told for the sake of those inside.
+        *held_s*: for how long the kernel may believe an answer that is kept for the sake of a process.
         """
         self._used_directories = used_directories
         self._note = note
@@ -82,7 +83,7 @@ class Inside:
         text = os.fsdecode(name)
         before = self._answered.get(parent, {}).get(name)
         try:
-            found = self._through_here(parent, directory).lookup(text)
+            found = self._with_image(parent, directory).lookup(text)
         except _NO_ANSWERS:
             raise
         except RegfsError:
@@ -97,31 +98,47 @@ class Inside:
         if before is not None and is_no_tag_now and self._is_used(_path(directory, text)):
             return Found(before, self._held_s)
         if found.valid_s != FOREVER:
-            self._answered.setdefault(parent, {})[name] = found.node
+            self.answered(parent, name, found.node)
         return found
+
+    def answered(self, parent: int, name: bytes, node: Node) -> None:
+        """Remember that the kernel was told *node* for *name* in *parent*, and for a time only."""
+        self._answered.setdefault(parent, {})[name] = node
 
     def children(self, node: int, directory: Directory) -> list[Child]:
         """Return what *directory*, whose node is *node*, lists."""
-        return self._through_here(node, directory).children()
+        return self._with_image(node, directory).children()
 
     def xattrs(self, node: int, directory: TagDirectory) -> dict[bytes, bytes]:
-        """Return what *directory* shows, and what it does not show yet; asks nothing."""
+        """Return which image *directory* shows, and which newer one it does not show yet; asks nothing."""
         shown = self._shown.get(node)
         if shown is None or not shown.is_held:
             return directory.xattrs()
-        told = directory.xattrs(shown.resolved.digest)
+        xattrs = directory.xattrs(shown.resolved.digest)
         if shown.newer is not None:
-            told[b"user.regfs.newer"] = str(shown.newer).encode()
-        return told
+            xattrs[b"user.regfs.newer"] = str(shown.newer).encode()
+        return xattrs
 
     def forget(self, node: int, parent: int, name: bytes | None) -> None:
-        """Drop what is remembered of *node*, which the kernel has let go together with all that is below it."""
+        """Drop what is remembered of *node*, which the kernel has forgotten together with all that is below it."""
         self._shown.pop(node, None)
         self._answered.pop(node, None)
         if name is not None and parent in self._answered:
             self._answered[parent].pop(name, None)
 
-    def _through_here(self, node: int, directory: Directory) -> Directory:
+    def snapshot(self) -> tuple[TagImage, ...]:
+        """Return which image each tag's directory shows."""
+        return tuple(
+            TagImage(node, str(shown.resolved.digest), shown.resolved.media_type, shown.resolved.size)
+            for node, shown in list(self._shown.items())
+        )
+
+    def restore(self, images: tuple[TagImage, ...]) -> None:
+        """Take over what another process showed; what the tags name now is asked at the next look."""
+        for node, digest, media_type, size in images:
+            self._shown[node] = _Shown(Resolved(Digest.parse(digest), media_type, size, expires=0.0))
+
+    def _with_image(self, node: int, directory: Directory) -> Directory:
         """Return *directory*; a tag's asks here which image it is to show."""
         if isinstance(directory, TagDirectory):
             return replace(directory, resolve=partial(self._resolve, node, directory))
@@ -150,7 +167,7 @@ class Inside:
         """Return the image that was shown if it is in use; else that of *now*, or raise it."""
         below = f"{_path(tag)}/"
         if not current().may_wait and not self._was_just_used(below):
-            raise WouldBlock(f"it is to be looked up whether something is inside {below}")
+            raise WouldBlock(f"whether a process is below {below} must be looked up in /proc")
         with self._deciding if current().may_wait else nullcontext():
             shown = self._shown.get(node)
             if isinstance(now, Resolved) and shown is not None and shown.resolved.digest == now.digest:
@@ -168,25 +185,25 @@ class Inside:
         shown.is_held = True
         shown.newer = None if isinstance(now, RegfsError) else now.digest
         what = f"is not to be had ({type(now).__name__})" if isinstance(now, RegfsError) else f"moved to {now.digest}"
-        if shown.told != what:
-            shown.told = what
+        if shown.noted != what:
+            shown.noted = what
             old = shown.resolved.digest
             self._note(f"the tag {tag.repository.name}:{tag.tag} {what}; {old} is still in use below {_path(tag)}")
 
     def _is_used(self, path: str) -> bool:
-        """Tell whether something is in *path* or below it; only below it, where it ends with a slash.
+        """Tell whether a process works in *path* or below it; only below it, where it ends with a slash.
 
         Raises WouldBlock where /proc would have to be read by a thread that may not wait.
         """
         if self._was_just_used(path):
             return True
         if not current().may_wait:
-            raise WouldBlock(f"it is to be looked up whether something is inside {path}")
+            raise WouldBlock(f"whether a process is in {path} must be looked up in /proc")
         used = self._used_directories()
         below = path.rstrip("/") + "/"
         is_used = used is None or any(one == path or one.startswith(below) for one in used)
         if is_used:
-            if len(self._used_until) >= _MOST_VERDICTS:
+            if len(self._used_until) >= _MOST_PATHS:
                 self._used_until.clear()
             self._used_until[path] = time.monotonic() + self._held_s
         return is_used

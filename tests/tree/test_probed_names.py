@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from regfs.errors import InvalidName, NotFound
-from regfs.tree.probes import is_probed
+from regfs.tree.probed_names import is_probed
 from tests.support.images import file, image_of, layer
 from tests.support.served import Served
 

@@ -9,7 +9,7 @@
 
 A tag's directory is the same node whatever the tag points to; what is below it has the digest in its key, and is valid
 for as long as the answer about the tag. So a process that is inside an image stays in it when the tag moves, and later
-look-ups find the new image: once nothing is inside the old one any more (inside.py). Any thread.
+look-ups find the new image: once nothing is inside the old one any more (names_in_use.py). Any thread.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class TagDirectory(Dated):
     tag: str
     images: Images
     resolve: Callable[[], Resolved] | None = field(default=None, compare=False)
-    """What says which image is shown, where it is not the repository: see inside.py."""
+    """What says which image is shown, where it is not the repository: see names_in_use.py."""
 
     def attributes(self) -> Attributes:
         """Return a directory's attributes."""
@@ -62,6 +62,10 @@ class TagDirectory(Dated):
     def children(self) -> list[Child]:
         """Return the parts of the image that the tag points to now."""
         return self._of_image(lambda resolved: self._image(resolved).children())
+
+    def image(self, digest: Digest) -> ImageDirectory:
+        """Return the directory of an image that the tag has pointed to: its parts are keyed by both. Asks nothing."""
+        return ImageDirectory(f"{self.key}@{digest}", self.images.pinned(self.repository, digest))
 
     def xattrs(self, shown: Digest | None = None) -> dict[bytes, bytes]:
         """Return what the tag pointed to when the registry was last asked, and when that was; asks nothing.
