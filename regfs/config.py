@@ -49,6 +49,7 @@ class Config:
     default_permissions: bool = False
     passthrough: bool = True
     inode32: bool = False
+    low_latency: bool = False
     kernel_words: tuple[str, ...] = ()
     fsname: str | None = None
     foreground: bool = False
@@ -179,6 +180,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("no-passthrough", MOUNT, "",
            "let regfs serve cached large files itself, so that an overlay over an overlay over a rootfs can be mounted",
            lambda config, _: replace(config, passthrough=False)),
+    Option("low-latency", MOUNT, "",
+           "let no core of the machine sleep deeply during bursts of requests: costs power (root only)",
+           lambda config, _: replace(config, low_latency=True)),
     Option("inode32", MOUNT, "",
            "show inode numbers below 2^32, for 32-bit programs; images then share numbers",
            lambda config, _: replace(config, inode32=True)),

@@ -129,6 +129,7 @@ def make_session(config: Config, rooms: App, described: SelfDescription) -> Sess
             errors=rooms.journal.record,
             timeout_s=config.timeout_s,
             passthrough=config.passthrough,
+            low_latency=config.low_latency,
         )
         return session
     from regfs.mount.fusepy.session import FusepySession

@@ -1,10 +1,10 @@
-"""Waiting for the kernel's requests: look again for a moment before sleeping. Used by both drivers.
+"""Busy polling: look for the next request for 200 us before sleeping. Used by both drivers.
 
-A program that walks a tree asks its next question within microseconds of the last answer. A server that has gone to
-sleep by then must be woken, on a virtual machine from a halted core: that took ten times as long as the answer itself
-(2.0 s for the second `find` over 40,269 entries on two virtual cores, 0.4 s with this). So after each answer it looks
-for 200 us whether there is more, letting whoever wants the core have it in between, and only then sleeps. Where
-requests come thick and fast, the cores of those who ask are kept awake too (wakefulness.py).
+A program that walks a tree sends its next request within microseconds of the last answer. A daemon that sleeps by then
+must be woken, on a virtual machine from a halted core, which took ten times as long as the answer itself: the second
+`find` over 40,269 entries took 2.0 s on two virtual cores, 0.4 s with this. So after each answer the daemon polls for
+200 us, yields the core to any other thread in between, and only then sleeps. The price is 200 us of one core's time
+after the last request of each burst. With --low-latency the cores of the clients are kept awake too (cpu_latency.py).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import os
 import select
 import time
 
-from regfs.mount.wakefulness import Wakefulness
+from regfs.mount.cpu_latency import CpuLatencyLimit
 
-_LOOK_NS = 200_000
+_POLL_NS = 200_000
 # So many requests in so short a time are a burst, which is over when nothing has come for a moment.
 _BURST = 32
 _BURST_NS = 50_000_000
@@ -25,52 +25,57 @@ _BURST_OVER_MS = 5
 class BusyPoll:
     """What to do between two attempts to read a request. One thread at a time.
 
-    while not is_asked():  wait()
+    while not is_ready():  wait()
     once it was read:      found()
 
-    Who reads at once instead of asking whether there is something must wait() after an attempt in vain; but to raise
-    and catch an error takes Python three microseconds, to ask half of one.
+    A driver that reads without asking calls wait() when there was nothing to read. To ask takes Python half a
+    microsecond; to raise and catch the error of such an attempt takes three.
     """
 
-    def __init__(self, descriptor: int, *, sleep_ms: int | None = None, wakefulness: Wakefulness | None = None) -> None:
-        """Watch *descriptor*, the connection, which is made non-blocking: answers are taken at once in any case.
+    def __init__(
+        self, descriptor: int, *, sleep_ms: int | None = None, latency_limit: CpuLatencyLimit | None = None
+    ) -> None:
+        """Watch *descriptor*, the connection, and make it non-blocking.
 
-        *sleep_ms*: for how long to sleep at most, where something else is to be looked at now and then.
+        wait() sleeps for *sleep_ms* at most. *latency_limit* is held during bursts; None: cores sleep as they like.
         """
         os.set_blocking(descriptor, False)
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
         self._sleep_ms = sleep_ms
         self._end_ns = 0
-        self._wakefulness = wakefulness or Wakefulness()
+        self._latency_limit = latency_limit
         self._found = 0
         self._begun_ns = 0
 
-    def is_asked(self) -> bool:
-        """Tell whether there is a request to be read, or the end of the connection. Never waits."""
+    def is_ready(self) -> bool:
+        """Return whether a request can be read, or the end of the connection. Never waits."""
         return bool(self._poll.poll(0))
 
     def wait(self) -> None:
-        """Let others have the core for a moment; sleep, once nothing has come for a while, until something does."""
+        """Yield the core; once nothing has come for 200 us, sleep until something does."""
         now_ns = time.monotonic_ns()
         if not self._end_ns:
-            self._end_ns = now_ns + _LOOK_NS
+            self._end_ns = now_ns + _POLL_NS
         if now_ns < self._end_ns:
             os.sched_yield()
-        elif not self._wakefulness.is_held:
+        elif self._latency_limit is None or not self._latency_limit.is_held:
             self._poll.poll(self._sleep_ms)
         elif not self._poll.poll(_BURST_OVER_MS):
-            self._wakefulness.release()
+            self._latency_limit.release()
 
     def found(self) -> None:
-        """Begin to look anew after the next answer."""
+        """Poll for another 200 us after the next answer; count the request for the burst."""
         self._end_ns = 0
+        if self._latency_limit is None:
+            return
         self._found += 1
         if self._found == _BURST:
             self._found, begun_ns, self._begun_ns = 0, self._begun_ns, time.monotonic_ns()
             if self._begun_ns - begun_ns < _BURST_NS:
-                self._wakefulness.hold()
+                self._latency_limit.hold()
 
     def close(self) -> None:
-        """Let cores sleep; nothing is waited for any more."""
-        self._wakefulness.release()
+        """Let cores sleep: no request is waited for any more."""
+        if self._latency_limit is not None:
+            self._latency_limit.release()

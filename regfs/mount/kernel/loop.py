@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 
 from regfs.mount.busy_poll import BusyPoll
+from regfs.mount.cpu_latency import CpuLatencyLimit
 from regfs.mount.kernel import abi
 from regfs.mount.kernel.abi import Opcode
 
@@ -37,16 +38,24 @@ _MOST_POSTPONED = 32
 class RequestLoop:
     """Reads the requests of the connection *descriptor*.
 
-    *answer* answers one. *go_ahead* makes something ready that may be asked next, and tells whether there was
-    something. What either raises goes to *bug*, with the opcode (0 for *go_ahead*) and the node, and ends nothing.
+    *answer* answers one. *prefetch* does one piece of work that no request waits for, and returns whether there was
+    one. After an exception of either *bug* is called, with the opcode (0 for *prefetch*) and the node, and the loop
+    goes on. *low_latency* keeps idle cores awake during bursts of requests.
     """
 
     def __init__(
-        self, descriptor: int, *, answer: Answer, go_ahead: Callable[[], bool], bug: Callable[[int, int], None]
+        self,
+        descriptor: int,
+        *,
+        answer: Answer,
+        prefetch: Callable[[], bool],
+        bug: Callable[[int, int], None],
+        low_latency: bool = False,
     ) -> None:
         self._descriptor = descriptor
+        self._low_latency = low_latency
         self._answer = answer
-        self._go_ahead = go_ahead
+        self._prefetch = prefetch
         self._bug = bug
         self._postponed: deque[_Request] = deque()
         self.doing: _Request | object | None = None
@@ -56,19 +65,25 @@ class RequestLoop:
 
     def another(self) -> RequestLoop:
         """Return a loop that may take the place of this one: run() it in another thread, and set `has_successor`."""
-        return RequestLoop(self._descriptor, answer=self._answer, go_ahead=self._go_ahead, bug=self._bug)
+        return RequestLoop(
+            self._descriptor,
+            answer=self._answer,
+            prefetch=self._prefetch,
+            bug=self._bug,
+            low_latency=self._low_latency,
+        )
 
     def run(self) -> bool:
         """Read and have answered. Return True when the connection has ended, False when a successor reads from it."""
         buffer = bytearray(_BUFFER_SIZE)
         buffers, view = [buffer], memoryview(buffer)
         unpack, readv, descriptor, postponed = abi.IN_HEADER.unpack_from, os.readv, self._descriptor, self._postponed
-        lookout = BusyPoll(descriptor)
-        is_asked, found = lookout.is_asked, lookout.found
+        poll = BusyPoll(descriptor, latency_limit=CpuLatencyLimit() if self._low_latency else None)
+        is_ready, found = poll.is_ready, poll.found
         while not self.has_successor:
-            if not is_asked():
+            if not is_ready():
                 if not self._use_idleness():
-                    lookout.wait()
+                    poll.wait()
                 continue
             try:
                 size = readv(descriptor, buffers)
@@ -90,7 +105,7 @@ class RequestLoop:
                 postponed.append(request)
             else:
                 self._have_answered(request)
-        lookout.close()
+        poll.close()
         while self._postponed:
             self._have_answered(self._postponed.popleft())
         return not self.has_successor
@@ -102,7 +117,7 @@ class RequestLoop:
             return True
         self.doing = object()
         try:
-            return self._go_ahead()
+            return self._prefetch()
         except Exception:  # a guess that goes wrong may not end the service of what is asked
             self._bug(0, 0)
             return True

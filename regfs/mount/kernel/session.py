@@ -83,6 +83,7 @@ class KernelSession:
         errors: ErrorCallback = log_failure,
         timeout_s: float = 300.0,
         passthrough: bool = True,
+        low_latency: bool = False,
         most_waiting: int = 512,
     ) -> None:
         self._tree = tree
@@ -90,6 +91,7 @@ class KernelSession:
         self._errors = errors
         self._timeout_s = timeout_s
         self._passthrough = passthrough
+        self._low_latency = low_latency
         self._checks_permissions = False
         self._notifications = Notifications()
         self._state = SessionState(tree, self._notifications)
@@ -136,7 +138,13 @@ class KernelSession:
         """
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._notifications.connect(self._descriptor)
-        loop = RequestLoop(self._descriptor, answer=self._answer_inline, go_ahead=self._go_ahead, bug=self._note_bug)
+        loop = RequestLoop(
+            self._descriptor,
+            answer=self._answer_inline,
+            prefetch=self._prefetch,
+            bug=self._note_bug,
+            low_latency=self._low_latency,
+        )
         self._loops.start(loop, self._read_requests)
         self._settled.wait()
         if self._failure is None and not self._ended.is_set():
@@ -209,7 +217,7 @@ class KernelSession:
         if ended:
             self._end()
 
-    def _go_ahead(self) -> bool:
+    def _prefetch(self) -> bool:
         """Prefetch something while no request is there; return whether there was something to prefetch."""
         if self._loops.is_stuck:
             return False  # this thread may hang in the cache's disk, too
@@ -222,7 +230,7 @@ class KernelSession:
     def _note_bug(self, opcode: int, node: int) -> None:
         """Count and log the error that is being handled."""
         self._stats.count("bugs")
-        what = f"{abi.name_of(opcode)} of node {node:#x}" if opcode else "making ready what may be asked next"
+        what = f"{abi.name_of(opcode)} of node {node:#x}" if opcode else "prefetching"
         log.exception("%s", what)
 
     def _answer_inline(self, opcode: int, unique: int, node: int, body: bytes) -> None:

@@ -1,10 +1,11 @@
-"""Keeping idle cores awake while requests come thick and fast. Used by busy_poll.py. One thread at a time.
+"""--low-latency: keeping idle cores awake during bursts of requests. Used by busy_poll.py. One thread at a time.
 
 A program that walks a tree sleeps while it waits for each answer, and its core with it. To wake a core from a deep
-sleep takes longer than to answer: on a virtual machine, where it is halted, up to 300 us (a first `find` over 40,269
-entries took 3.3 to 7.7 s, with cores kept awake 0.8 to 1.3 s; the second 0.5 to 1.8 s and 0.2 to 0.3 s). While the
-device below is open, the kernel lets no core sleep deeper than the number that was written there says. It costs power,
-so that it is held for bursts alone. Root may open it; for others nothing changes.
+sleep takes longer than to answer: on a virtual machine of two cores, where an idle core is halted, up to 300 us. The
+first `find` over 40,269 entries took 3.3 to 7.7 s there, with the cores kept awake 0.8 to 1.3 s; the second one 0.5 to
+1.8 s and 0.2 to 0.3 s. While /dev/cpu_dma_latency is open, the kernel lets no core of the machine sleep deeper than the
+number written there says. That costs power, and time of a virtual machine's neighbours: so it is held for bursts only,
+and only if the user asks for it. Root may open the device.
 
 Source: the kernel's Documentation/admin-guide/pm/cpuidle.rst, "Power Management Quality of Service for CPUs".
 """
@@ -21,14 +22,14 @@ log = logging.getLogger(__name__)
 _DEVICE = Path("/dev/cpu_dma_latency")
 _DRIVER = Path("/sys/devices/system/cpu/cpuidle/current_driver")
 _LATENCY_US = struct.Struct("=i")
-# Shallow sleeps (C1) are left to real cores. A halted virtual core claims to be up in 1 us, so that it must not halt.
+# Real cores may still use their shallowest sleep (C1). A halted virtual core claims to wake in 1 us and does not.
 _SHALLOW_US = 5
 _NONE_US = 0
 _VIRTUAL = "haltpoll"
 
 
-class Wakefulness:
-    """Asks for short wake-ups, from hold() to release()."""
+class CpuLatencyLimit:
+    """Limits how long a core of the machine may take to wake, from hold() to release()."""
 
     def __init__(self, *, device: Path = _DEVICE, driver: Path = _DRIVER) -> None:
         self._device = device
@@ -38,11 +39,11 @@ class Wakefulness:
 
     @property
     def is_held(self) -> bool:
-        """Whether cores are kept awake now."""
+        """Whether the limit holds now."""
         return self._fd >= 0
 
     def hold(self) -> None:
-        """Keep cores awake from now on, where that is possible."""
+        """Limit the latency from now on; where that is not possible, warn once and change nothing."""
         if self._fd >= 0 or not self._is_possible:
             return
         try:
@@ -50,12 +51,12 @@ class Wakefulness:
             self._fd = os.open(self._device, os.O_WRONLY | os.O_CLOEXEC)
             os.write(self._fd, _LATENCY_US.pack(latency_us))
         except OSError as error:
-            log.debug("cores sleep as they like: %s: %s", self._device, error.strerror)
+            log.warning("--low-latency has no effect: %s: %s", error.filename or self._device, error.strerror)
             self.release()
             self._is_possible = False
 
     def release(self) -> None:
-        """Let cores sleep again."""
+        """Let cores sleep again as the kernel likes."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
