@@ -16,7 +16,8 @@ from pathlib import Path
 from regfs.errors import BadContent, TooLarge, Unsupported
 from regfs.images.layer_cache import chain_id
 from regfs.model.digest import Digest
-from regfs.model.manifest import ImageConfig, Index, Manifest, parse_config, parse_manifest
+from regfs.model.image_config import ImageConfig, parse_config
+from regfs.model.manifest import Index, Manifest, parse_manifest
 from regfs.store.blobs import BlobStore
 from regfs.store.eviction import Unit, units_of
 from regfs.store.failures import failures_of

@@ -18,7 +18,6 @@ import struct
 from typing import NamedTuple
 
 _PACKED = struct.Struct("<QQqqqIIIIIIIIII")
-PACKED_SIZE = _PACKED.size
 _MODE = struct.Struct("<I")
 _NLINK_AT = 56
 _MODE_AT = 52

@@ -1,9 +1,9 @@
-"""JSON from strangers: documents that are read strictly or not at all.
+"""Strict JSON: documents of registries and other programs are read exactly or refused.
 
 What Python's json lets pass and other programs read differently is refused here, because two readers that disagree
 about one document are an attack (CVE-2021-41190): other encodings than UTF-8, duplicate keys, keys that differ from
-ours in case only (Go matches them), NaN and infinities, booleans where numbers are asked for. Used by manifest.py and
-by whoever reads an answer of a registry or a file of credentials. Pure; any thread.
+ours in case only (Go matches them), NaN and infinities, booleans where numbers are asked for. Used for manifests and
+configs, answers of a registry and files of credentials. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, NoReturn
 
-from regfs.errors import BadContent, BadManifest, TooLarge
+from regfs.errors import BadContent, BadManifest, InvalidName, TooLarge, Unsupported
+from regfs.model.digest import Digest
 
 DOCUMENT_LIMIT = 4 * 1024 * 1024
 _MAX_SIZE = 2**63 - 1
@@ -93,6 +95,13 @@ class Fields(NamedTuple):
         inner = self.child(key)
         return {} if inner is None else {printable(name): inner.text(name) for name in inner.values}
 
+    def as_digest(self, text: str, key: str) -> Digest:
+        """Return the digest that *text*, found at *key*, spells."""
+        try:
+            return Digest.parse(text)
+        except InvalidName as reason:
+            raise self.error(f"{self.where}{key}: {reason}") from None
+
     def refuse_variants(self, keys: Collection[str]) -> None:
         """Fail where a key differs from one of *keys* in case only: Go would read it as that key, we would not."""
         folded = {key.casefold(): key for key in keys}
@@ -127,6 +136,15 @@ def parse_document(content: bytes, *, error: type[BadContent] = BadManifest, lim
     if not isinstance(document, dict):
         raise error("the document is not a JSON object")
     return Fields(document, "", error)
+
+
+@contextmanager
+def naming(content: bytes) -> Iterator[None]:
+    """Let the errors of the block begin with the digest of the document *content*, which they are about."""
+    try:
+        yield
+    except (BadContent, TooLarge, Unsupported) as error:
+        raise type(error)(f"{Digest.of(content)}: {error}") from error
 
 
 def printable(text: str) -> str:

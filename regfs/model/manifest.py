@@ -1,8 +1,8 @@
-"""Manifests, indexes and image configs: from bytes to values. No JSON leaves this module.
+"""Manifests and indexes: from bytes to values. No JSON leaves this module.
 
-Bytes are shown as they came (manifest.json is the registry's document, never ours); what is parsed here feeds the
-derived views. A document that two programs could read differently is BadManifest. Sources: image-spec, manifest.md,
-image-index.md, descriptor.md, config.md. Pure; any thread.
+The tree shows documents as the exact bytes that came; all else goes by what is parsed here. A document that two
+programs could read differently is BadManifest. Used by images/ and registry/. Sources: image-spec, manifest.md,
+image-index.md, descriptor.md. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ import binascii
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from regfs.errors import BadContent, BadManifest, InvalidName, TooLarge, Unsupported
+from regfs.errors import BadContent, BadManifest, TooLarge, Unsupported
 from regfs.model import media_types
 from regfs.model.digest import Digest
-from regfs.model.document import DOCUMENT_LIMIT, Fields, parse_document
+from regfs.model.document import DOCUMENT_LIMIT, Fields, naming, parse_document
 from regfs.model.names import NAME_MAX
 from regfs.model.platform import UNKNOWN, Platform, is_image_entry
 
@@ -28,16 +26,13 @@ log = logging.getLogger(__name__)
 
 MAX_LAYERS = 4096
 MAX_ENTRIES = 10_000
-_MAX_URLS = 64
 _MAX_FEATURES = 64
-_MAX_HISTORY = 65_536
 _DOCUMENT_KEYS = (
     "schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "fsLayers", "blobs", "subject",
 )  # fmt: skip
 _MANIFEST_KEYS = ("config", "layers", "fsLayers", "blobs")
-_DESCRIPTOR_KEYS = ("mediaType", "digest", "size", "urls", "data", "platform", "artifactType", "annotations")
-_PLATFORM_KEYS = ("os", "architecture", "variant", "os.version", "os.features")
-_CONFIG_KEYS = ("rootfs", "history", "created", *_PLATFORM_KEYS)
+_DESCRIPTOR_KEYS = ("mediaType", "digest", "size", "data", "platform", "artifactType", "annotations")
+PLATFORM_KEYS = ("os", "architecture", "variant", "os.version", "os.features")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*", re.ASCII)
 
 
@@ -51,7 +46,6 @@ class Descriptor:
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False, kw_only=True)
     platform: Platform | None = field(default=None, kw_only=True)
     artifact_type: str | None = field(default=None, kw_only=True)
-    urls: tuple[str, ...] = field(default=(), kw_only=True)
     content: bytes | None = field(default=None, kw_only=True, repr=False)
 
 
@@ -81,35 +75,13 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A list of manifests. *invalid* tells why entries were left out: one bad entry must not cost the others."""
+    """A list of manifests, without the entries that cannot be read: one bad entry must not cost the others."""
 
     media_type: str
     manifests: tuple[Descriptor, ...]
     subject: Descriptor | None = None
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     artifact_type: str | None = None
-    invalid: tuple[str, ...] = ()
-
-
-class History(NamedTuple):
-    """One step of the image's build; *empty_layer* steps have no layer."""
-
-    created_by: str = ""
-    empty_layer: bool = False
-    created: str = ""
-
-
-class ImageConfig(NamedTuple):
-    """What regfs uses of an image's config. Nothing here is checked against the manifest's layers."""
-
-    diff_ids: tuple[Digest, ...]
-    history: tuple[History, ...]
-    platform: Platform
-    created: str = ""
-
-    def layer_steps(self) -> tuple[History, ...]:
-        """Return the step that made each layer, base first; as many as there are steps with a layer."""
-        return tuple(step for step in self.history if not step.empty_layer)
 
 
 def parse_manifest(
@@ -128,7 +100,7 @@ def parse_manifest(
         TooLarge: over *limit* bytes, MAX_LAYERS layers or MAX_ENTRIES entries.
     Source: image-spec, manifest.md and image-index.md; CVE-2021-41190.
     """
-    with _naming(content):
+    with naming(content):
         document = parse_document(content, limit=limit)
         document.refuse_variants(_DOCUMENT_KEYS)
         media_type = _type_of(document, media_types.without_parameters(content_type))
@@ -139,27 +111,6 @@ def parse_manifest(
         if media_type == media_types.OCI_ARTIFACT:
             return _manifest(document, media_type, layers="blobs")
         return _manifest(document, media_type, layers="layers")
-
-
-def parse_config(content: bytes, *, limit: int = DOCUMENT_LIMIT) -> ImageConfig:
-    """Return what the image config *content* says. Without `rootfs` there are no diff ids: for the caller to judge.
-
-    Raises BadManifest, and TooLarge over *limit* bytes. Source: image-spec, config.md.
-    """
-    with _naming(content):
-        document = parse_document(content, limit=limit)
-        document.refuse_variants(_CONFIG_KEYS)
-        rootfs = document.child("rootfs") or Fields({}, "rootfs.")
-        rootfs.refuse_variants(("type", "diff_ids"))
-        if rootfs.text("type", "layers") != "layers":
-            rootfs.fail("type", "is not 'layers'")
-        diff_ids = tuple(_digest(text, rootfs, "diff_ids") for text in rootfs.texts("diff_ids", limit=MAX_LAYERS))
-        history = tuple(
-            History(step.text("created_by"), step.boolean("empty_layer"), step.text("created"))
-            for step in document.children("history", limit=_MAX_HISTORY)
-        )
-        platform = _platform(document) or Platform(UNKNOWN, UNKNOWN)
-        return ImageConfig(diff_ids, history, platform, document.text("created"))
 
 
 def entry_names(index: Index) -> dict[str, Descriptor]:
@@ -257,7 +208,6 @@ def _index(document: Fields, media_type: str) -> Index:
         _subject(document),
         document.mapping("annotations"),
         document.text("artifactType") or None,
-        tuple(invalid),
     )
 
 
@@ -274,22 +224,22 @@ def _subject(document: Fields) -> Descriptor | None:
 
 def _descriptor(fields: Fields) -> Descriptor:
     fields.refuse_variants(_DESCRIPTOR_KEYS)
-    digest, size = _digest(fields.text("digest"), fields, "digest"), fields.size("size")
+    digest, size = fields.as_digest(fields.text("digest"), "digest"), fields.size("size")
     platform = fields.child("platform")
     return Descriptor(
         fields.text("mediaType"),
         digest,
         size,
         annotations=fields.mapping("annotations"),
-        platform=None if platform is None else _platform(platform),
+        platform=None if platform is None else platform_in(platform),
         artifact_type=fields.text("artifactType") or None,
-        urls=fields.texts("urls", limit=_MAX_URLS),
         content=_embedded(fields.values.get("data"), digest, size),
     )
 
 
-def _platform(fields: Fields) -> Platform | None:
-    fields.refuse_variants(_PLATFORM_KEYS)
+def platform_in(fields: Fields) -> Platform | None:
+    """Return the platform that the fields of an index's entry or of a config name; None where they name none."""
+    fields.refuse_variants(PLATFORM_KEYS)
     system, architecture = fields.text("os"), fields.text("architecture")
     if not system and not architecture:
         return None
@@ -316,13 +266,6 @@ def _embedded(encoded: object, digest: Digest, size: int) -> bytes | None:
     return content if right else None
 
 
-def _digest(text: str, fields: Fields, key: str) -> Digest:
-    try:
-        return Digest.parse(text)
-    except InvalidName as error:
-        raise fields.error(f"{fields.where}{key}: {error}") from None
-
-
 def _platform_name(entry: Descriptor, *, with_version: bool) -> str:
     """Return `linux-arm64-v8`, empty where the entry is no image or its platform makes no safe name."""
     platform = entry.platform
@@ -333,12 +276,3 @@ def _platform_name(entry: Descriptor, *, with_version: bool) -> str:
         parts.append(platform.os_version)
     name = "-".join(part for part in parts if part)
     return name if len(name) <= NAME_MAX and _SAFE_NAME.fullmatch(name) else ""
-
-
-@contextmanager
-def _naming(content: bytes) -> Iterator[None]:
-    """Let the errors of the block begin with the digest of the document that they are about."""
-    try:
-        yield
-    except (BadContent, TooLarge, Unsupported) as error:
-        raise type(error)(f"{Digest.of(content)}: {error}") from error

@@ -47,7 +47,6 @@ _LAYERS: dict[str, Compression] = {
     "application/vnd.docker.image.rootfs.foreign.diff.tar": "none",
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "gzip",
 }
-_FOREIGN_MARKS = (".layer.nondistributable.", ".rootfs.foreign.")
 
 
 def layer_compression(media_type: str) -> Compression:
@@ -81,11 +80,6 @@ def is_other_kind(announced: str, found: str) -> bool:
 def is_tar_layer(media_type: str) -> bool:
     """Tell whether a layer of *media_type* is a tar, compressed or not."""
     return media_type in _LAYERS
-
-
-def is_foreign(media_type: str) -> bool:
-    """Tell whether blobs of *media_type* may be kept elsewhere than in the registry (image-spec, layer.md)."""
-    return any(mark in media_type for mark in _FOREIGN_MARKS)
 
 
 def without_parameters(content_type: str) -> str:

@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from regfs.errors import NameTooLong
+from regfs.model.names import NAME_MAX
+from regfs.model.node_id import ROOT
 from regfs.model.whiteout import is_too_long
-
-NAME_MAX = 255
-ROOT = 1
 
 
 class Found(Protocol):

@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from regfs.errors import NoSuchXattr, NotFound
+from regfs.model.names import NAME_MAX
 from regfs.model.node_id import is_entry
 from regfs.model.whiteout import is_too_long
 from regfs.mount.kernel import abi
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 Method = Callable[[int, bytes], bytes | None]
 
-_NAME_MAX = 255
 _EXECUTE = 1
 _WRITE = 2
 _XATTR_NAME_AT = 8
@@ -211,7 +211,7 @@ class Requests:
         page = abi.PAGE_SIZE
         free, available = usage.free_bytes // page, usage.available_bytes // page
         return abi.STATFS_OUT.pack(
-            usage.total_bytes // page, free, available, usage.total_files, usage.free_files, page, 255, page, 0
+            usage.total_bytes // page, free, available, usage.total_files, usage.free_files, page, NAME_MAX, page, 0
         )
 
     def access(self, node: int, body: bytes) -> bytes:
@@ -255,7 +255,7 @@ class Requests:
 
 def _name(body: bytes) -> bytes:
     """Return the name before the zero byte that *body* ends with."""
-    if not 2 <= len(body) <= _NAME_MAX + 1 or body[-1]:
+    if not 2 <= len(body) <= NAME_MAX + 1 or body[-1]:
         if body[2:] and not body[-1] and not is_too_long(body[:-1]):
             return body[:-1]
         raise Refused(errno.ENAMETOOLONG if len(body) > 2 else errno.EIO)
