@@ -23,7 +23,7 @@ from regfs.images.image import Images
 from regfs.images.layer_cache import LayerCache
 from regfs.images.repositories import Repositories
 from regfs.model.platform import host_platform
-from regfs.registry.on_demand import OnDemand
+from regfs.registry.client import RegistryClient
 from regfs.store.blobs import BlobStore
 from regfs.store.image_numbers import ImageNumbers
 from regfs.store.layer_store import LayerStore
@@ -40,7 +40,7 @@ from regfs.tree.usage import CacheUsage
 from regfs.waiting.flights import Flights
 
 if TYPE_CHECKING:
-    from regfs.registry.client import RegistryClient
+    from regfs.registry.parts import Parts
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class App:
     stats: Stats
     journal: Journal
     layers: LayerStore
-    registry: OnDemand
+    registry: RegistryClient
     contents: LayerCache
     repositories: Repositories
     images: Images
@@ -112,9 +112,9 @@ class App:
 
     def load_client(self) -> None:
         """Load what the first request to a registry needs: 150 ms that no start should wait for."""
-        import regfs.registry.http.transport  # noqa: F401 (the client itself imports it when it sends)
+        import regfs.registry.http.transport  # noqa: F401 (the client imports it for its first request)
 
-        self.registry.client()
+        self.registry.load()
 
     def close(self) -> None:
         """Let what is cached reach the disk, and close what is open."""
@@ -148,9 +148,9 @@ def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | 
     except CacheFailure as failure:
         log.warning("%s", failure)
     flights = Flights(max(config.timeout_s, _LEAST_S))
-    registry = OnDemand(lambda: _client(config, environment, stats=stats, mountpoint=mountpoint))
+    registry = RegistryClient(lambda: _parts(config, environment, stats=stats, mountpoint=mountpoint))
     if config.insecure_registries:
-        registry.client()  # what is no name of a registry is to be told at the start
+        registry.load()  # what is no name of a registry is to be told at the start
     repositories = Repositories(
         registry,
         blobs=BlobStore(
@@ -160,7 +160,7 @@ def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | 
         flights=flights,
         stats=stats,
         tag_ttl_s=config.tag_ttl_s,
-        hub=HubListing(lambda name: registry.hub_namespace(name).repositories, flights) if config.hub_listing else None,
+        hub=HubListing(lambda name: registry.hub.namespace(name).repositories, flights) if config.hub_listing else None,
         note=journal.note,
     )
     stall_s = max(config.timeout_s, _LEAST_STALL_S)
@@ -169,15 +169,15 @@ def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | 
     return App(stats, journal, layers, registry, contents, repositories, images, cache, note, temporary)
 
 
-def _client(config: Config, environment: Mapping[str, str], *, stats: Stats, mountpoint: Path | None) -> RegistryClient:
-    from regfs.registry.client import RegistryClient
+def _parts(config: Config, environment: Mapping[str, str], *, stats: Stats, mountpoint: Path | None) -> Parts:
     from regfs.registry.credentials.lookup import Credentials
     from regfs.registry.hosts.certificates import system_authorities
     from regfs.registry.hosts.endpoints import Hosts
-    from regfs.registry.http.retry import RetryPolicy
+    from regfs.registry.http.retry_policy import RetryPolicy
     from regfs.registry.http.sockets import Pace
+    from regfs.registry.parts import Parts
 
-    return RegistryClient(
+    return Parts(
         Hosts.of_machine(environment, insecure=config.insecure_registries),
         Credentials(environment, mountpoint=mountpoint),
         stats,

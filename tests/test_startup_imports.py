@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-LATE = ["requests", "urllib3", "rich", "fuse", "regfs.registry.client", "regfs.layers.ingest"]
+LATE = ["requests", "urllib3", "rich", "fuse", "regfs.registry.parts", "regfs.layers.ingest"]
 PROBE = "import sys, {module}; print(*sorted(name for name in {late} if name in sys.modules))"
 
 
@@ -29,7 +29,7 @@ def test_starting_loads_no_library_before_it_is_needed(module: str) -> None:
 
 
 def test_a_client_reads_no_toml_where_there_is_none() -> None:
-    assert loaded_by("regfs.registry.client", ["requests", "tomllib", "regfs.registry.hosts.hosts_toml"]) == []
+    assert loaded_by("regfs.registry.parts", ["requests", "tomllib", "regfs.registry.hosts.hosts_toml"]) == []
 
 
 @pytest.mark.parametrize(

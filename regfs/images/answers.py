@@ -1,19 +1,16 @@
-"""What a repository is asked for, and what its answers look like.
+"""What a repository answers, and how long an answer holds.
 
-Used by repositories.py and repository.py, which ask, and by whoever works with the answers. Thread rule: values; any
+Used by repositories.py and repository.py, which make these values, and by their callers. Thread rule: values; any
 thread.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from regfs.errors import BadConfiguration, RateLimited, RegistryTimeout, RegistryUnavailable
 from regfs.model.digest import Digest
-from regfs.model.manifest import Descriptor
-from regfs.model.names import RepositoryName
 from regfs.store.references import ListRecord, TagRecord
 
 UNREACHABLE = (RegistryUnavailable, RegistryTimeout, RateLimited, BadConfiguration)
@@ -30,49 +27,6 @@ def is_fresh(record: ListRecord | TagRecord | None, ttl_s: float) -> bool:
     """Tell whether *record* is younger than *ttl_s*; none at all is not."""
     # A clock that was set back makes a record seem to come from the future: such a record is not fresh either.
     return record is not None and 0 <= time.time() - record.checked < ttl_s
-
-
-class FetchedDocument(Protocol):
-    """A manifest or index as it came, verified: exact bytes, their media type and digest."""
-
-    @property
-    def content(self) -> bytes: ...
-
-    @property
-    def content_type(self) -> str: ...
-
-    @property
-    def digest(self) -> Digest: ...
-
-
-class FirstPage(Protocol):
-    """The names on the first page of a list, and whether these are all."""
-
-    @property
-    def names(self) -> list[str]: ...
-
-    @property
-    def is_all(self) -> bool: ...
-
-
-class Registry(Protocol):
-    """What this room asks of the registry client (client.py). All of it but forget_failures blocks on the network."""
-
-    def tags(self, repository: RepositoryName) -> list[str]: ...
-
-    def repositories(self, registry: str) -> list[str]: ...
-
-    def first_tags(self, repository: RepositoryName) -> FirstPage: ...
-
-    def repositories_after(self, registry: str, name: str) -> FirstPage: ...
-
-    def resolve(self, repository: RepositoryName, tag: str, *, may_be_missing: bool = False) -> Descriptor: ...
-
-    def manifest(self, repository: RepositoryName, reference: str | Digest) -> FetchedDocument: ...
-
-    def blob(self, repository: RepositoryName, descriptor: Descriptor) -> Iterator[bytes]: ...
-
-    def forget_failures(self) -> None: ...
 
 
 class Resolved(NamedTuple):

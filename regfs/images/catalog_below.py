@@ -18,8 +18,9 @@ from typing import NamedTuple
 from cachetools import TTLCache
 
 from regfs.errors import AccessDenied, BadContent, NotFound, RepositoryUnknown, TooLarge, Unsupported
-from regfs.images.answers import UNREACHABLE, Registry, is_fresh
+from regfs.images.answers import UNREACHABLE, is_fresh
 from regfs.model.names import RepositoryName
+from regfs.registry.client import RegistryClient
 from regfs.store.references import References
 
 _REGISTRIES_KEPT = 1024
@@ -55,7 +56,7 @@ class _Below(NamedTuple):
 class CatalogBelow:
     """Asks catalogs what is below a path."""
 
-    def __init__(self, registry: Registry, references: References, *, ttl_s: float) -> None:
+    def __init__(self, registry: RegistryClient, references: References, *, ttl_s: float) -> None:
         """*references* knows what was visited and listed. No answer is taken for fresh after *ttl_s* seconds."""
         self._registry = registry
         self._references = references
@@ -129,10 +130,10 @@ class CatalogBelow:
     def _ask(self, registry: str, path: str) -> _Below:
         """Ask for the repositories below *path*: those of one page, or all where that page does not begin there."""
         refreshes, prefix, asked = self._refreshes, f"{path}/", time.monotonic()
-        page = self._registry.repositories_after(registry, prefix)
+        page = self._registry.listing.repositories_after(registry, prefix)
         names, is_all = page.names, page.is_all or any(_is_beyond(name, prefix) for name in page.names)
         if page.names and min(page.names) <= prefix and not page.is_all:  # where to begin was passed over
-            names, is_all = self._registry.repositories(registry), True
+            names, is_all = self._registry.listing.repositories(registry), True
         below = _Below(frozenset(name for name in names if name.startswith(prefix)), is_all, asked)
         with self._lock:
             if names:
@@ -159,7 +160,7 @@ class CatalogBelow:
         is_cache = False
         try:
             for path in _OF_THE_HUB:
-                self._registry.first_tags(RepositoryName(registry, path))
+                self._registry.listing.first_tags(RepositoryName(registry, path))
                 is_cache = is_cache or not self._is_listed(registry, path)
                 if is_cache:
                     break
@@ -188,11 +189,11 @@ class CatalogBelow:
             return True
         with self._lock:
             has_names = registry in self._has_names
-        return not has_names and not self._registry.repositories_after(registry, "").names
+        return not has_names and not self._registry.listing.repositories_after(registry, "").names
 
     def _is_there(self, registry: str, path: str) -> bool:
         try:
-            self._registry.first_tags(RepositoryName(registry, path))
+            self._registry.listing.first_tags(RepositoryName(registry, path))
         except SAYS_NOTHING:
             return False
         return True
@@ -201,11 +202,11 @@ class CatalogBelow:
         if self._was_listed(registry, path, self._ttl_s):
             return True
         before = f"{path[:-1]}{chr(ord(path[-1]) - 1)}~"  # no name has a tilde, or sorts between this and *path*
-        page = self._registry.repositories_after(registry, before)
+        page = self._registry.listing.repositories_after(registry, before)
         if path in page.names:
             return True
         passed_over = bool(page.names) and min(page.names) < before
-        return passed_over and path in self._registry.repositories(registry)
+        return passed_over and path in self._registry.listing.repositories(registry)
 
 
 def _is_beyond(name: str, prefix: str) -> bool:

@@ -258,7 +258,7 @@ class Existence:
         repository = self._repository(name)
         refreshes = repository.refreshes
         try:
-            page = self._sources.registry.first_tags(name)
+            page = self._sources.registry.listing.first_tags(name)
         except RepositoryUnknown:
             return self._remember(name, Said.MISSING)
         except AccessDenied:

@@ -14,12 +14,13 @@ from weakref import WeakSet
 from cachetools import LRUCache, TTLCache
 
 from regfs.errors import AccessDenied, BadContent, NotFound, Offline, RegistryTimeout, Unsupported
-from regfs.images.answers import NAMES_KEPT, STALE_TTL_S, UNREACHABLE, Registry, is_fresh
+from regfs.images.answers import NAMES_KEPT, STALE_TTL_S, UNREACHABLE, is_fresh
 from regfs.images.existence import Existence
 from regfs.images.hub_listing import HubListing
 from regfs.images.repository import Repository
 from regfs.images.sources import Sources
 from regfs.model.names import DOCKER_HUB, RepositoryName
+from regfs.registry.client import RegistryClient
 from regfs.store.blobs import BlobStore
 from regfs.store.references import References
 from regfs.telemetry.stats import Stats
@@ -37,7 +38,7 @@ class Repositories:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: RegistryClient,
         *,
         blobs: BlobStore,
         references: References,
@@ -126,7 +127,7 @@ class Repositories:
 
     def _fetch_catalog(self, registry: str) -> None:
         try:
-            names = self._sources.registry.repositories(registry)
+            names = self._sources.registry.listing.repositories(registry)
         except (AccessDenied, NotFound, Unsupported, BadContent) as refusal:
             # Refused, not known, or a web page: it says nothing about repositories, which open by their names.
             self._note(f"{registry} does not list its repositories, so that ls shows what was visited: {refusal}")

@@ -24,8 +24,8 @@ from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor
 from regfs.model.media_types import OCTET_STREAM
 from regfs.model.names import RepositoryName
+from regfs.model.verification import verified
 from regfs.store.references import TagRecord
-from regfs.waiting.deadline import current
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +190,11 @@ class Repository:
         return self._sources.flights.run(key, lambda: self._fetch_blob(descriptor), streams=True)
 
     def blob_chunks(self, descriptor: Descriptor) -> Iterator[bytes]:
-        """Yield the blob's raw bytes as they come, from the store where it is there; the caller verifies them."""
+        """Yield the blob's raw bytes as they come, verified, from the store if it is there.
+
+        Raises DigestMismatch before the last chunk of wrong bytes, BadContent where the registry has none, and what a
+        network brings.
+        """
         path = self._sources.blobs.path(descriptor.digest)
         if size_of(path) == descriptor.size:
             try:
@@ -201,7 +205,7 @@ class Repository:
                 )
                 return self._chunks(descriptor)
             if is_right:
-                return file_chunks(path)
+                return iter(verified(file_chunks(path), descriptor.digest, descriptor.size))
             log.warning("the cached copy of %s is damaged and was dropped", descriptor.digest)
             self._sources.blobs.drop(descriptor.digest)
         return self._chunks(descriptor)
@@ -231,7 +235,7 @@ class Repository:
     def _fetch_tags(self) -> Listed:
         references, refreshes = self._sources.references, self.refreshes
         try:
-            names = self._sources.registry.tags(self.name)
+            names = self._sources.registry.listing.tags(self.name)
         except NotFound as missing:
             references.drop_listing(self.name.registry, self.name.path)
             self._remembered.note_missing("", missing)
@@ -252,7 +256,7 @@ class Repository:
     def _fetch_tag(self, tag: str, *, may_be_missing: bool) -> Resolved:
         references, refreshes = self._sources.references, self.refreshes
         try:
-            said = self._sources.registry.resolve(self.name, tag, may_be_missing=may_be_missing)
+            said = self._sources.registry.manifests.resolve(self.name, tag, may_be_missing=may_be_missing)
             descriptor = self._confirmed(tag, said)
         except NotFound as missing:
             references.drop_tag(self.name, tag)
@@ -272,7 +276,7 @@ class Repository:
         """Return what *tag* names: by its bytes, where the registry lacks what it *said* (a HEAD that is wrong)."""
         if not self._remembered.lacks(said.digest):
             return said
-        fetched = self._sources.registry.manifest(self.name, tag)
+        fetched = self._sources.registry.manifests.fetch(self.name, tag)
         return Descriptor(fetched.content_type, fetched.digest, len(fetched.content))
 
     def _last_known(self, tag: str, reason: Exception) -> Resolved:
@@ -292,7 +296,7 @@ class Repository:
 
     def _fetch_document(self, digest: Digest) -> Document:
         try:
-            fetched = self._sources.registry.manifest(self.name, digest)
+            fetched = self._sources.registry.manifests.fetch(self.name, digest)
         except NotFound as missing:
             self._remembered.note_missing(str(digest), missing)
             self._doubt_tags(digest)
@@ -312,18 +316,26 @@ class Repository:
 
     def _receive_small_blob(self, descriptor: Descriptor) -> bytes:
         content = b"".join(self._chunks(descriptor))
-        if len(content) != descriptor.size or not descriptor.digest.matches(content):
-            raise DigestMismatch(f"{self.name}@{descriptor.digest}: the registry sent other bytes ({len(content)})")
         self._sources.blobs.keep(descriptor.digest, content)
         return content
 
     def _fetch_blob(self, descriptor: Descriptor) -> Path:
-        receive, watch = self._sources.blobs.receive, current().watch
-        return twice_if_wrong(lambda: receive(descriptor.digest, descriptor.size, watch(self._chunks(descriptor))))
+        return twice_if_wrong(lambda: self._receive_blob(descriptor))
+
+    def _receive_blob(self, descriptor: Descriptor) -> Path:
+        chunks = self._sources.registry.blobs.stream(self.name, descriptor)
+        try:
+            return self._sources.blobs.receive(descriptor.digest, descriptor.size, chunks)
+        except NotFound as missing:
+            raise _lacking(missing) from missing
 
     def _chunks(self, descriptor: Descriptor) -> Generator[bytes, None, None]:
         try:
-            yield from self._sources.registry.blob(self.name, descriptor)
+            yield from self._sources.registry.blobs.stream(self.name, descriptor)
         except NotFound as missing:
-            # The name that was looked up is there: a manifest says so. What is missing are its bytes.
-            raise BadContent(f"the registry lacks what a manifest of it names: {missing}") from missing
+            raise _lacking(missing) from missing
+
+
+def _lacking(missing: NotFound) -> BadContent:
+    """Return the error for a blob that is *missing*: the name that was looked up is there, its bytes are not."""
+    return BadContent(f"the registry lacks what a manifest of it names: {missing}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from regfs.images.answers import Registry
+from regfs.registry.client import RegistryClient
 from regfs.store.blobs import BlobStore
 from regfs.store.references import References
 from regfs.telemetry.stats import Stats
@@ -17,7 +17,7 @@ from regfs.waiting.flights import Flights
 class Sources(NamedTuple):
     """*tag_ttl_s*: for how long an answer about a tag or a listing is taken as it is."""
 
-    registry: Registry
+    registry: RegistryClient
     blobs: BlobStore
     references: References
     flights: Flights

@@ -1,9 +1,9 @@
-"""The pass over a layer: receive and hash | inflate and hash | read the archive and put away what is in it.
+"""The pass over a layer: receive | inflate and hash | read the archive and put away what is in it.
 
 Three threads with short queues between them: the caller's receives, two work. Each hash, inflation and write leaves
 the interpreter's lock, so that two cores are kept busy by one pass. Nothing that a pass puts into its sink may be
-shown before run_pass has returned: only then were the digest (of the bytes as received), the size and the diff id (of
-the archive) found right.
+shown before run_pass has returned: only then were the size and the diff id (of the archive) found right. The digest of
+the compressed bytes is checked where they come from (model/verification.py): the last of wrong ones never arrives.
 
 Used by workers/ingest.py, in a process of its own for big layers. Thread rule: a pass belongs to its caller's thread.
 """
@@ -78,13 +78,13 @@ def run_pass(
     progress: Progress,
     report: Callable[[Progress], None] = lambda _: None,
 ) -> None:
-    """Put the layer that *chunks* are into *sink*, and return once it is known to be the right one.
+    """Put the layer that *chunks*, verified ones, are into *sink*, and return once it is known to be the right one.
 
     *report* is called after each chunk, and now and then after the last, in this thread. Blocks for as long as *chunks*
     does, and raises what it raises.
 
     Raises:
-        DigestMismatch: size, digest or diff id are others than *layer* says.
+        DigestMismatch: size or diff id are others than *layer* says.
         BadLayer, TooLarge, Unsupported: the bytes are the right ones, and no layer that can be shown.
         CacheFailure: the sink could not take it.
     """
@@ -99,7 +99,6 @@ class _Pass:
         self._progress = progress
         self._chunks: Queue[bytes] = Queue(_QUEUED_CHUNKS)
         self._blocks: Queue[bytes] = Queue(_QUEUED_BLOCKS)
-        self._digest = layer.digest.hasher()
         self._diff_id = layer.diff_id.hasher()
         self._inflate_error: BaseException | None = None
         self._read_error: BaseException | None = None
@@ -127,7 +126,6 @@ class _Pass:
             if progress.received > self._layer.size:
                 raise DigestMismatch(f"{self._layer.digest}: more bytes came than the {self._layer.size} it has")
             self._chunks.put(chunk)
-            self._digest.update(chunk)
             # Bad bytes may come of a bad transfer: to tell, all must be received. For other errors nothing more counts.
             if not all(isinstance(error, BadContent | None) for error in (self._inflate_error, self._read_error)):
                 return
@@ -161,8 +159,6 @@ class _Pass:
                 raise error
         if self._progress.received != layer.size:
             raise DigestMismatch(f"{layer.digest}: {self._progress.received} bytes came, not {layer.size}")
-        if self._digest.hexdigest() != layer.digest.encoded:
-            raise DigestMismatch(f"{layer.digest}: the bytes that came have {self._digest.hexdigest()}")
         if self._inflate_error is None and self._diff_id.hexdigest() != layer.diff_id.encoded:
             raise DigestMismatch(
                 f"{layer.digest}: its archive has {self._diff_id.hexdigest()}, the image's config says {layer.diff_id}"

@@ -1,9 +1,8 @@
-"""Blobs: whole, resumed where a transfer breaks off, or one range of them.
+"""Blobs: whole and verified, resumed where a transfer breaks off, or one range of them.
 
-Used by client.py. What comes from a mirror is hashed here, so that one that serves wrong bytes is not asked for that
-blob again; the caller verifies every blob in any case. Sources: distribution-spec, "Pulling blobs"; containers/image,
-body_reader.go (when a resumed transfer has made progress); stargz-snapshotter, resolver.go (signed URLs).
-Thread rule: shared by all threads; an iterator belongs to one.
+A mirror that helped to serve wrong bytes is not asked for that blob again for some minutes. Used by images. Sources:
+distribution-spec, "Pulling blobs"; containers/image, body_reader.go (when a resumed transfer has made progress);
+stargz-snapshotter, resolver.go (signed URLs). Thread rule: shared by all threads; an iterator belongs to one.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 from typing import NamedTuple
@@ -22,12 +21,13 @@ from regfs.errors import DigestMismatch, ProtocolViolation, RegfsError, Registry
 from regfs.model.digest import Digest
 from regfs.model.manifest import EMPTY, Descriptor
 from regfs.model.names import RepositoryName
-from regfs.registry.calls import MIRROR_FAILURES, Call, Calls, expected, is_foreign, verdict
+from regfs.model.verification import Verification, VerifiedChunks, verified
+from regfs.registry.endpoint_calls import MIRROR_FAILURES, Call, EndpointCalls, crossed_origin, expected, verdict
 from regfs.registry.hosts.endpoints import Endpoint
-from regfs.registry.http.encoded import identity_body
-from regfs.registry.http.message import Answer
+from regfs.registry.http.content_encoding import identity_body
+from regfs.registry.http.messages import Answer
 from regfs.registry.http.ranges import WrongBody, body_range, is_encoded, range_header
-from regfs.registry.http.retry import RetryPolicy
+from regfs.registry.http.retry_policy import RetryPolicy
 from regfs.registry.http.sockets import Slow
 from regfs.telemetry.stats import Stats
 from regfs.waiting import deadline
@@ -64,7 +64,7 @@ class _Wanted(NamedTuple):
 class Blobs:
     """Fetches blobs."""
 
-    def __init__(self, calls: Calls, stats: Stats, *, retry: RetryPolicy) -> None:
+    def __init__(self, calls: EndpointCalls, stats: Stats, *, retry: RetryPolicy) -> None:
         self._calls = calls
         self._stats = stats
         self._retry = retry
@@ -73,14 +73,39 @@ class Blobs:
         self._locations: TTLCache[tuple[str, RepositoryName, Digest], str] = TTLCache(1024, _LOCATION_KEPT_S)
         self._distrusted: TTLCache[tuple[str, Digest], bool] = TTLCache(4096, _DISTRUST_S)
 
-    def stream(self, repository: RepositoryName, descriptor: Descriptor) -> Iterator[bytes]:
-        """Give exactly the blob's bytes in order, or raise. See RegistryClient.blob."""
-        known = _known(descriptor)
+    def stream(self, repository: RepositoryName, descriptor: Descriptor) -> VerifiedChunks:
+        """Return the chunks of the blob, exactly `descriptor.size` bytes with the right digest.
+
+        A transfer that breaks off is resumed. Nothing is asked before the first chunk is. Iterating raises what
+        RegistryClient says; DigestMismatch comes before the last chunk. Unsupported: a digest that cannot be verified.
+        """
+        return VerifiedChunks(self._stream(_Wanted(repository, descriptor)))
+
+    def range(self, repository: RepositoryName, descriptor: Descriptor, start: int, stop: int) -> bytes:
+        """Return exactly the bytes `[start, stop)` of a blob. Not verified: the caller has a digest of this range.
+
+        Raises what RegistryClient says.
+        """
+        if not 0 <= start <= stop <= descriptor.size:
+            raise ValueError(f"{descriptor.digest}: no range [{start}, {stop}) in {descriptor.size} bytes")
+        known = b"" if start == stop else _known(descriptor)
         if known is not None:
-            yield from filter(None, [known])
-            return
+            return known[start:stop] if known else b""
         wanted = _Wanted(repository, descriptor)
-        hasher = descriptor.digest.hasher()
+
+        def read(endpoint: Endpoint) -> bytes:
+            with closing(self._resumed(endpoint, wanted, start, stop)) as chunks:
+                return b"".join(chunks)
+
+        return self._calls.first_of(repository.registry, "pull", read)
+
+    def _stream(self, wanted: _Wanted) -> Generator[bytes, None, None]:
+        known = _known(wanted.descriptor)
+        if known is not None:
+            yield from verified(filter(None, [known]), wanted.digest, wanted.size, what=wanted.what)
+            return
+        verification = Verification(wanted.digest, wanted.size, what=wanted.what)
+        wrong: DigestMismatch | None = None
         mirrors: list[Endpoint] = []
         failures: list[str] = []
         offset = 0
@@ -89,11 +114,11 @@ class Blobs:
             if not endpoint.upstream:
                 mirrors.append(endpoint)
             try:
-                with closing(self._resumed(endpoint, wanted, offset, descriptor.size)) as chunks:
+                with closing(self._resumed(endpoint, wanted, offset, wanted.size)) as chunks:
                     for chunk in chunks:
                         offset += len(chunk)
-                        if mirrors:
-                            hasher.update(chunk)
+                        if (wrong := verification.wrong_after(chunk)) is not None:
+                            break
                         yield chunk
                 break
             except MIRROR_FAILURES as error:
@@ -103,25 +128,9 @@ class Blobs:
                     raise final from error
                 log.info("mirror %s: %s", endpoint.host, error)
                 failures.append(f"mirror {endpoint.host}: {error}")
-        if mirrors and hasher.hexdigest() != descriptor.digest.encoded:
-            raise self._distrust(mirrors, wanted)
-
-    def range(self, repository: RepositoryName, descriptor: Descriptor, *, start: int, stop: int) -> bytes:
-        """Return the bytes `[start, stop)` of the blob. See RegistryClient.blob_range."""
-        if not 0 <= start <= stop <= descriptor.size:
-            raise ValueError(f"{descriptor.digest}: no range [{start}, {stop}) in {descriptor.size} bytes")
-        if start == stop:
-            return b""
-        known = _known(descriptor)
-        if known is not None:
-            return known[start:stop]
-        wanted = _Wanted(repository, descriptor)
-
-        def read(endpoint: Endpoint) -> bytes:
-            with closing(self._resumed(endpoint, wanted, start, stop)) as chunks:
-                return b"".join(chunks)
-
-        return self._calls.first_of(repository.registry, "pull", read)
+        wrong = wrong or verification.wrong_at_end()
+        if wrong is not None:
+            raise self._distrust(mirrors, wanted) if mirrors else wrong
 
     def _endpoints(self, wanted: _Wanted) -> list[Endpoint]:
         """Return where to ask: a mirror that had wrong bytes for this blob is left out, if there is another."""
@@ -139,85 +148,68 @@ class Blobs:
         )
 
     def _resumed(self, endpoint: Endpoint, wanted: _Wanted, start: int, stop: int) -> Generator[bytes, None, None]:
-        """Give the bytes `[start, stop)` from one endpoint, going on where a transfer broke off."""
+        """Yield the bytes `[start, stop)` from one endpoint; where a transfer breaks off, ask for the rest."""
         retry = self._retry if endpoint.upstream else self._retry.beside_others()
         offset, failures = start, _Failures(retry)
         while offset < stop:
             is_answered = False
             try:
-                with self._open(endpoint, wanted, offset, stop) as answer:
+                with self._answer(endpoint, wanted, offset, stop) as answer:
                     is_answered = True
-                    with closing(self._part(answer, wanted, offset, stop)) as chunks:
+                    with closing(_part(answer, wanted, offset, stop)) as chunks:
                         for chunk in chunks:
                             offset += len(chunk)
                             yield chunk
                 if offset < stop:
                     raise RegistryUnavailable(f"{wanted.what}: the transfer ended after {offset} of {stop} bytes")
             except (RegistryUnavailable, RegistryTimeout, WrongBody) as error:
-                # What broke off in the transport names its host alone; who reads the error wants to know the blob.
+                # The transport's errors name the host alone; whoever reads this one needs the blob.
                 named = error if wanted.what in str(error) else type(error)(f"{wanted.what}: {error}")
                 if offset == start and (not is_answered or isinstance(error, Slow)):
-                    raise named from error.__cause__  # nothing broke off: it was asked for as long as makes sense
+                    raise named from error.__cause__  # nothing broke off: every attempt that makes sense was made
                 wait_s = failures.wait_s(named, offset)
                 self._stats.count("registry.retries")
                 log.info("%s; going on at byte %d in %.1f s", named, offset, wait_s)
                 deadline.current().sleep(wait_s)
 
-    def _part(self, answer: Answer, wanted: _Wanted, start: int, stop: int) -> Generator[bytes, None, None]:
-        """Give the bytes from *start* on, *stop* at most, that *answer* has."""
-        first, last = body_range(answer, start=start, stop=stop, size=wanted.size, what=wanted.what)
-        if answer.status == 200 and is_encoded(answer):
-            chunks = identity_body(answer, wanted.descriptor, what=wanted.what)
-        else:
-            chunks = _exactly(answer.chunks(), last - first, what=wanted.what)
-        yield from _window(chunks, start - first, stop - first)
+    def _answer(self, endpoint: Endpoint, wanted: _Wanted, start: int, stop: int) -> Answer:
+        """Return the answer, 200 or 206, to a request for `[start, stop)`.
 
-    def _open(self, endpoint: Endpoint, wanted: _Wanted, start: int, stop: int) -> Answer:
-        """Return the answer, 200 or 206, to a request for `[start, stop)`."""
-        if start == 0 and stop == wanted.size:
-            return expected(self._located(endpoint, wanted, {}), 200, 206, what=wanted.what)
-        ranged = {"Range": range_header(start, stop)}
-        answer = expected(self._located(endpoint, wanted, ranged), 200, 206, 416, what=wanted.what)
-        if answer.status != 416:
-            return answer
-        # The range lies inside the blob, so the server is wrong; the whole blob may still be had.
-        answer.discard()
-        return expected(self._located(endpoint, wanted, {}), 200, what=wanted.what)
-
-    def _located(self, endpoint: Endpoint, wanted: _Wanted, headers: dict[str, str]) -> Answer:
-        """Return the answer of the registry, or of the storage that it redirected to a moment ago."""
+        The storage that the registry redirected to a moment ago is asked first. Its URL is signed for a limited time;
+        the registry may also have kept one for too long. So a refusal by the storage is followed by a fresh redirect.
+        """
         key = (endpoint.base, wanted.repository, wanted.digest)
         with self._lock:
             location = self._locations.get(key)
-        bulk = "Range" not in headers
-        if location is not None:
-            answer = self._calls.elsewhere(location, headers=headers, bulk=bulk, what=wanted.what)
-            if answer.status not in _SIGNED_URL_REFUSED:
-                return answer
-            answer.discard()
-            with self._lock:
-                self._locations.pop(key, None)
-        answer, is_elsewhere = self._ask(endpoint, wanted, headers, bulk=bulk)
+        call = _call(wanted, start, stop)
+        redirects = 0
+        while True:
+            if location is not None:
+                answer, is_elsewhere = self._calls.elsewhere(location, call), True
+            else:
+                answer, redirects = self._calls.send(endpoint, call), redirects + 1
+                is_elsewhere = crossed_origin(answer, self._calls.base(endpoint))
+            if answer.status == 416 and call.headers:
+                # The range lies inside the blob, so the server is wrong; it may still send the whole blob.
+                answer.discard()
+                call, redirects = _call(wanted, 0, wanted.size), 0
+            elif is_elsewhere and answer.status in _SIGNED_URL_REFUSED and redirects < 2:
+                answer.discard()
+                location = None
+                with self._lock:
+                    self._locations.pop(key, None)
+            else:
+                break
         if is_elsewhere and answer.status in _SIGNED_URL_REFUSED:
-            # A signature that was too old when it came out of the registry's cache; a fresh one may do, once.
-            answer.discard()
-            answer, is_elsewhere = self._ask(endpoint, wanted, headers, bulk=bulk)
-            if is_elsewhere and answer.status in _SIGNED_URL_REFUSED:
-                answer.close()
-                raise ProtocolViolation(
-                    f"{wanted.what}: the storage {answer.request.origin} that {endpoint.host} redirects to "
-                    f"answers {answer.status}"
-                )
+            answer.close()
+            raise ProtocolViolation(
+                f"{wanted.what}: the storage {answer.request.origin} that {endpoint.host} redirects to "
+                f"answers {answer.status}"
+            )
         if is_elsewhere and answer.status in (200, 206):
             with self._lock:
                 self._locations[key] = answer.url
-        return answer
-
-    def _ask(self, endpoint: Endpoint, wanted: _Wanted, headers: dict[str, str], *, bulk: bool) -> tuple[Answer, bool]:
-        """Return the answer to a request to the registry, and whether it came from somewhere else."""
-        call = Call.pull(wanted.repository, f"blobs/{wanted.digest}", what=wanted.what)
-        answer = self._calls.send(endpoint, replace(call, headers=headers, bulk=bulk))
-        return answer, is_foreign(answer, self._calls.base(endpoint))
+        return expected(answer, 200, 206, what=wanted.what)
 
 
 class _Failures:
@@ -254,23 +246,28 @@ def _known(descriptor: Descriptor) -> bytes | None:
     return b"" if descriptor.size == 0 else None
 
 
-def _exactly(chunks: Iterator[bytes], size: int, *, what: str) -> Iterator[bytes]:
-    """Give *chunks*, raising DigestMismatch once they have more than *size* bytes."""
-    left = size
-    for chunk in chunks:
-        if len(chunk) > left:
-            raise DigestMismatch(f"{what}: the body goes on after the {size} bytes that it should have")
-        left -= len(chunk)
-        yield chunk
+def _call(wanted: _Wanted, start: int, stop: int) -> Call:
+    call = Call.pull(wanted.repository, f"blobs/{wanted.digest}", what=wanted.what)
+    if start == 0 and stop == wanted.size:
+        return replace(call, bulk=True)
+    return replace(call, headers={"Range": range_header(start, stop)})
 
 
-def _window(chunks: Iterator[bytes], start: int, stop: int) -> Generator[bytes, None, None]:
-    """Give the bytes `[start, stop)` of what *chunks* make up; what follows is read only if it is nearly nothing."""
-    position = 0
+def _part(answer: Answer, wanted: _Wanted, start: int, stop: int) -> Generator[bytes, None, None]:
+    """Yield the bytes from *start* on, *stop* at most, that *answer* has.
+
+    What its body has after *stop* is read only as far as it came with the last chunk.
+    """
+    first, last = body_range(answer, start=start, stop=stop, size=wanted.size, what=wanted.what)
+    chunks = answer.chunks()
+    if answer.status == 200 and is_encoded(answer):
+        chunks = identity_body(answer, wanted.descriptor, what=wanted.what)
+    position = first
     for chunk in chunks:
-        first, last = max(start - position, 0), min(stop - position, len(chunk))
-        position += len(chunk)
-        if first < last:
-            yield chunk[first:last]
+        here, position = position, position + len(chunk)
+        if position > last:
+            raise DigestMismatch(f"{wanted.what}: the body goes on after the {last - first} bytes that it should have")
+        if here < stop and position > start:
+            yield chunk[max(start - here, 0) : stop - here]
         if position > stop:
             return

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from regfs.errors import AccessDenied, Offline, ProtocolViolation
 from regfs.model.names import is_repository_component
 from regfs.registry.http.error_answers import refusal
-from regfs.registry.http.exchange import Exchange
 from regfs.registry.http.links import page_of
-from regfs.registry.http.message import Request
+from regfs.registry.http.messages import Request
+from regfs.registry.http.retrying import RetryingSender
 from regfs.registry.listing import document_of, entries
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ class HubRepositories(NamedTuple):
 class Hub:
     """Asks Docker Hub's API."""
 
-    def __init__(self, exchange: Exchange, *, offline: bool, url: str) -> None:
-        self._exchange = exchange
+    def __init__(self, sender: RetryingSender, *, offline: bool, url: str) -> None:
+        self._sender = sender
         self._offline = offline
         self._url = url
 
@@ -68,7 +68,7 @@ class Hub:
     def _page(self, path: str, *, what: str) -> tuple[set[str], str | None]:
         """Return the names on the page at *path*, and the path of the next."""
         request = Request("GET", f"{self._url}{path}", headers={"Accept": "application/json"}, body_limit=_PAGE_BYTES)
-        answer = self._exchange.ask(request, what=what)
+        answer = self._sender.send(request, what=what)
         if answer.status != 200:
             raise refusal(answer, what=what)
         document: Any = document_of(answer, what=what)

@@ -16,10 +16,10 @@ from urllib.parse import quote
 
 from regfs.errors import NotFound, ProtocolViolation, TooLarge
 from regfs.model.names import RepositoryName, is_attachment_tag, is_repository_component, is_tag
-from regfs.registry.calls import Call, Calls, expected
+from regfs.registry.endpoint_calls import Call, EndpointCalls, expected
 from regfs.registry.hosts.endpoints import Endpoint
 from regfs.registry.http.links import next_page
-from regfs.registry.http.message import Answer
+from regfs.registry.http.messages import Answer
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class FirstPage(NamedTuple):
 class Listing:
     """Fetches lists, page after page."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: EndpointCalls) -> None:
         self._calls = calls
 
     def tags(self, repository: RepositoryName) -> list[str]:

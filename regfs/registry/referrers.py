@@ -11,21 +11,23 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import replace
+from functools import partial
 
 from cachetools import TTLCache
 
 from regfs.errors import BadContent, NotFound, ProtocolViolation, RegfsError
 from regfs.model import media_types
 from regfs.model.digest import Digest
+from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor, Index, parse_manifest
 from regfs.model.names import RepositoryName
-from regfs.registry.calls import Call, Calls, expected
-from regfs.registry.documents import DOCUMENT_LIMIT, Documents
+from regfs.registry.endpoint_calls import Call, EndpointCalls, expected
 from regfs.registry.hosts.endpoints import Endpoint
 from regfs.registry.http.error_answers import error_text
 from regfs.registry.http.links import next_page
-from regfs.registry.http.message import Answer
+from regfs.registry.http.messages import Answer
 from regfs.registry.http.redirects import REDIRECTS
+from regfs.registry.manifests import Manifests
 
 log = logging.getLogger(__name__)
 
@@ -35,25 +37,23 @@ _KNOWN_FOR_S = 3600.0
 
 
 class NoReferrersApi(RegfsError):
-    """Internal to this room: the endpoint does not know the referrers API."""
+    """Internal to this package: the endpoint does not know the referrers API."""
 
 
 class Referrers:
     """Fetches lists of referrers."""
 
-    def __init__(self, calls: Calls, documents: Documents) -> None:
+    def __init__(self, calls: EndpointCalls, manifests: Manifests) -> None:
         self._calls = calls
-        self._documents = documents
+        self._manifests = manifests
         self._lock = threading.Lock()
         self._without_api: TTLCache[str, bool] = TTLCache(1024, _KNOWN_FOR_S)
 
     def of(self, repository: RepositoryName, digest: Digest) -> list[Descriptor]:
-        """Return what refers to *digest*. See RegistryClient.referrers."""
-        return self._calls.first_of(
-            repository.registry, "referrers", lambda endpoint: self._of(endpoint, repository, digest)
-        )
+        """Return the manifests whose subject is *digest*, as the registry lists them: not verified, like every list."""
+        return self._calls.first_of(repository.registry, "referrers", partial(self._of, repository, digest))
 
-    def _of(self, endpoint: Endpoint, repository: RepositoryName, digest: Digest) -> list[Descriptor]:
+    def _of(self, repository: RepositoryName, digest: Digest, endpoint: Endpoint) -> list[Descriptor]:
         with self._lock:
             without_api = endpoint.base in self._without_api
         if not without_api:
@@ -101,7 +101,7 @@ class Referrers:
         """Return what the tag that stands for the referrers lists; no tag, no referrers."""
         tag = f"{digest.algorithm[:32]}-{digest.encoded[:64]}"
         try:
-            document = self._documents.fetch(repository, tag)
+            document = self._manifests.fetch(repository, tag)
         except NotFound:
             return []
         index = parse_manifest(document.content, content_type=document.content_type)

@@ -2,7 +2,8 @@
 
     blobs/<algorithm>/<first two digits>/<encoded>
 
-A file under that name has been verified: it is written beside its place, hashed, and renamed. Used by the images room.
+A file under that name has the right bytes: only VerifiedChunks, and documents that were verified, are written, beside
+their place, and renamed. Used by images.
 Thread rule: any thread; two that write the same blob write the same bytes.
 """
 
@@ -15,11 +16,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from regfs.errors import CacheFailure, DigestMismatch
+from regfs.errors import CacheFailure
 from regfs.model.digest import Digest
+from regfs.model.verification import VerifiedChunks
 from regfs.store.cached_files import put, read_file, take_away
 from regfs.store.failures import cache_failure
 from regfs.store.locks import lock_new, touch
+from regfs.waiting.deadline import current
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ class BlobStore:
     def keep(self, digest: Digest, content: bytes) -> None:
         """Keep *content*, which the caller has verified. A cache that cannot be written costs speed, no answer."""
         try:
-            self.receive(digest, len(content), [content])
+            self._put(digest, len(content), [content])
         except CacheFailure as failure:
             log.log(logging.DEBUG if self._told else logging.WARNING, "%s; it is served all the same", failure)
             self._told = True
@@ -73,12 +76,15 @@ class BlobStore:
         """Note that the blob was used, so that others are evicted first."""
         touch(self.path(digest))
 
-    def receive(self, digest: Digest, size: int, chunks: Iterable[bytes]) -> Path:
-        """Write *chunks* to the blob's place and return it, once size and digest are found right.
+    def receive(self, digest: Digest, size: int, chunks: VerifiedChunks) -> Path:
+        """Write *chunks*, which are verified against *digest* and *size*, to the blob's place and return it.
 
-        Blocks for as long as *chunks* does. Raises DigestMismatch (nothing is kept), CacheFailure, and what *chunks*
-        raises.
+        Blocks for as long as *chunks* does, and notes progress on the thread's deadline with each. Raises what *chunks*
+        raises (nothing is kept then), and CacheFailure.
         """
+        return self._put(digest, size, current().watch(iter(chunks)))
+
+    def _put(self, digest: Digest, size: int, chunks: Iterable[bytes]) -> Path:
         path = self.path(digest)
         reserve = self._reserve if size >= _WORTH_RESERVING else self._reserve_document
         reserve(size)
@@ -87,7 +93,7 @@ class BlobStore:
             if size >= _WORTH_RESERVING:
                 # A full disk is found out before the first byte, and other writers see at once what this one will take.
                 os.posix_fallocate(temporary.fileno(), 0, size)
-            self._write(temporary, digest, size, chunks)
+            _write(temporary, chunks)
             put(temporary.name, path)
         except OSError as error:
             raise cache_failure(path, error) from error
@@ -113,24 +119,10 @@ class BlobStore:
             raise cache_failure(path.parent, error) from error
         return temporary
 
-    @staticmethod
-    def _write(
-        temporary: tempfile._TemporaryFileWrapper[bytes], digest: Digest, size: int, chunks: Iterable[bytes]
-    ) -> None:
-        hasher = digest.hasher()
-        received = 0
-        for chunk in chunks:
-            received += len(chunk)
-            if received > size:
-                break
-            hasher.update(chunk)
-            temporary.write(chunk)
-        if received != size:
-            raise DigestMismatch(f"{digest}: {received} bytes or more came instead of {size}")
-        if hasher.hexdigest() != digest.encoded:
-            raise DigestMismatch(
-                f"{digest}: the bytes that came have the digest {digest.algorithm}:{hasher.hexdigest()}"
-            )
-        temporary.flush()
-        os.fchmod(temporary.fileno(), 0o444)
-        os.fsync(temporary.fileno())
+
+def _write(temporary: tempfile._TemporaryFileWrapper[bytes], chunks: Iterable[bytes]) -> None:
+    for chunk in chunks:
+        temporary.write(chunk)
+    temporary.flush()
+    os.fchmod(temporary.fileno(), 0o444)
+    os.fsync(temporary.fileno())

@@ -16,6 +16,7 @@ from regfs.errors import BadLayer, CacheFailure, DigestMismatch, RegistryUnavail
 from regfs.images.workers.ingest import SMALL_LAYER, Progress, pass_layer
 from regfs.images.workers.own_process import beside_the_first
 from regfs.model.digest import Digest
+from regfs.model.verification import verified
 from regfs.store.layer_store import LayerStore
 from tests.layers.passed import Passed, ignore, in_chunks, left_behind, to_pass
 from tests.support.images import BuiltLayer, directory, file, layer_of_tar, tar_of
@@ -93,11 +94,21 @@ def test_a_small_layer_is_passed_without_one(tmp_path: Path) -> None:
     assert LayerStore(tmp_path).is_passed(built.diff_id)
 
 
-@pytest.mark.parametrize("changed", [{"digest": Digest.of(b"x")}, {"diff_id": Digest.of(b"x")}, {"size": 10_000_000}])
+@pytest.mark.parametrize("changed", [{"diff_id": Digest.of(b"x")}, {"size": 10_000_000}])
 def test_the_processs_verdict_is_raised(tmp_path: Path, changed: dict[str, object]) -> None:
     layer = replace(to_pass(BUILT), **changed)  # type: ignore[arg-type]
     with pytest.raises(DigestMismatch, match=str(layer.digest)):
         pass_layer(in_chunks(BUILT.blob), layer=layer, store=LayerStore(tmp_path))
+    assert left_behind(tmp_path) == []
+
+
+def test_wrong_bytes_end_the_process_and_leave_nothing(tmp_path: Path) -> None:
+    before, layer = children(), to_pass(BUILT)
+    with pytest.raises(DigestMismatch, match="the bytes that came"):
+        pass_layer(
+            verified(in_chunks(BUILT.blob), Digest.of(b"x"), layer.size), layer=layer, store=LayerStore(tmp_path)
+        )
+    assert children() == before
     assert left_behind(tmp_path) == []
 
 

@@ -25,6 +25,7 @@ from regfs.images.workers.ingest import LayerToPass, Progress, pass_here
 from regfs.layers.ingest import MAX_HOLES, OBJECT_SIZE
 from regfs.layers.sink import LayerSink
 from regfs.model.digest import Digest
+from regfs.model.verification import verified
 from regfs.store.layer_store import LayerStore
 from tests.layers.passed import Passed, ignore, in_chunks, left_behind, passed, passed_tar, to_pass
 from tests.support.images import BuiltLayer, directory, file, layer, layer_of_tar, tar_of
@@ -36,8 +37,9 @@ LAYER = layer(directory("d"), file("d/small", SMALL), file("d/big", BIG), file("
 
 
 def try_to_pass(root: Path, built: BuiltLayer, *, layer: LayerToPass | None = None, blob: bytes | None = None) -> None:
-    chunks = in_chunks(built.blob if blob is None else blob)
-    pass_here(chunks, layer=layer or to_pass(built), store=LayerStore(root), progress=Progress(), report=ignore)
+    wanted = layer or to_pass(built)
+    chunks = verified(in_chunks(built.blob if blob is None else blob), wanted.digest, wanted.size)
+    pass_here(chunks, layer=wanted, store=LayerStore(root), progress=Progress(), report=ignore)
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
@@ -106,7 +108,7 @@ def test_a_transfer_that_ends_early_is_not_told_as_a_broken_layer(tmp_path: Path
 
 
 def test_a_transfer_that_goes_on_is_stopped(tmp_path: Path) -> None:
-    with pytest.raises(DigestMismatch, match="more bytes"):
+    with pytest.raises(DigestMismatch, match="or more came"):
         try_to_pass(tmp_path, LAYER, blob=LAYER.blob + b"x")
     assert left_behind(tmp_path) == []
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import ProtocolViolation
-from regfs.registry.hosts.certificates import Authorities, system_authorities
+from regfs.registry.hosts.certificates import system_authorities
+from regfs.registry.http.trust import Authorities
 from tests.support.client_rig import Rig, repository_of
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.registry import Certificates, make_certificates
@@ -77,7 +78,7 @@ def tags_of(rig: Rig) -> Callable[[Certificates, Authorities], list[str]]:
         registry = MemoryRegistry()
         registry.add_image("demo/app", "v1")
         server = rig.server(registry, tls=tls_of(certificates))
-        return rig.client(server, authorities=authorities).tags(repository_of(server))
+        return rig.client(server, authorities=authorities).listing.tags(repository_of(server))
 
     return tags
 

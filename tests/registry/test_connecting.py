@@ -239,7 +239,7 @@ def test_a_registry_with_a_dead_address_opens(rig: Rig, names: Names) -> None:
         names("127.0.0.8", "127.0.0.9")
         client = rig.client(server, pace=HOUR)
         rig.hosts_toml(server.address, f'server = "http://{NAME}:{port}"')
-        assert client.tags(repository_of(server)) == ["v1"]
+        assert client.listing.tags(repository_of(server)) == ["v1"]
     finally:
         dead.close()
 

@@ -20,6 +20,7 @@ from regfs.registry.credentials.lookup import Credentials
 from regfs.registry.hosts.endpoints import Hosts
 from regfs.telemetry.stats import Stats
 from tests.support.auth_service import TokenServer
+from tests.support.client_rig import client_of
 from tests.support.memory_registry import MANIFEST
 from tests.support.push import Pusher
 from tests.support.registry import DockerRegistry, basic_authentication, make_certificates
@@ -63,7 +64,7 @@ class Side:
         return Digest.parse(self.pusher.manifest(path, tag, json.dumps(document).encode(), MANIFEST))
 
 
-def client_of(
+def client_in(
     directory: Path, address: str, stats: Stats, *, login: bool = False, certificates: Path | None = None
 ) -> RegistryClient:
     """Return a client with the home directory *directory*."""
@@ -73,13 +74,13 @@ def client_of(
         json.dumps({"auths": {address: {"auth": pair}} if login else {}})
     )
     hosts = Hosts(certificate_directories=[certificates] if certificates else [])
-    return RegistryClient(hosts, Credentials({"HOME": str(directory)}), stats)
+    return client_of(hosts, Credentials({"HOME": str(directory)}), stats)
 
 
 @pytest.fixture
 def plain(docker_registry: DockerRegistry, tmp_path: Path) -> Iterator[Side]:
     stats = Stats()
-    client = client_of(tmp_path, docker_registry.address, stats)
+    client = client_in(tmp_path, docker_registry.address, stats)
     yield Side(docker_registry, Pusher(docker_registry.url), client, stats)
     client.close()
 
@@ -88,34 +89,34 @@ def check_pull(side: Side, path: str = "demo/app") -> None:
     """Pull everything of an image in every way."""
     digest = side.push(path)
     repository = side.repository(path)
-    assert side.client.tags(repository) == ["v1"]
-    assert side.client.resolve(repository, "v1").digest == digest
-    document = side.client.manifest(repository, digest)
+    assert side.client.listing.tags(repository) == ["v1"]
+    assert side.client.manifests.resolve(repository, "v1").digest == digest
+    document = side.client.manifests.fetch(repository, digest)
     manifest = parse_manifest(document.content, content_type=document.content_type)
     assert isinstance(manifest, Manifest)
     (layer,) = manifest.layers
-    assert b"".join(side.client.blob(repository, layer)) == LAYER
-    assert side.client.blob_range(repository, layer, 1_000_000, 1_000_100) == LAYER[1_000_000:1_000_100]
-    assert side.client.referrers(repository, digest) == []
+    assert b"".join(side.client.blobs.stream(repository, layer)) == LAYER
+    assert side.client.blobs.range(repository, layer, 1_000_000, 1_000_100) == LAYER[1_000_000:1_000_100]
+    assert side.client.referrers.of(repository, digest) == []
     with pytest.raises(NotFound):
-        side.client.resolve(repository, "none")
+        side.client.manifests.resolve(repository, "none")
 
 
 def test_an_open_registry(plain: Side) -> None:
     check_pull(plain, "registry-client/open")
-    assert "registry-client/open" in plain.client.repositories(plain.registry.address)
+    assert "registry-client/open" in plain.client.listing.repositories(plain.registry.address)
     with pytest.raises(NotFound):
-        plain.client.tags(plain.repository("registry-client/none"))
+        plain.client.listing.tags(plain.repository("registry-client/none"))
 
 
 def test_more_tags_than_a_page_are_listed(plain: Side) -> None:
     path = "registry-client/tags"
     plain.push(path, "v1")
-    content = plain.client.manifest(plain.repository(path), "v1").content
+    content = plain.client.manifests.fetch(plain.repository(path), "v1").content
     names = [f"t{number:03}" for number in range(120)]
     for name in names:
         plain.pusher.manifest(path, name, content, MANIFEST)
-    assert plain.client.tags(plain.repository(path)) == [*names, "v1"]
+    assert plain.client.listing.tags(plain.repository(path)) == [*names, "v1"]
 
 
 def test_a_registry_with_htpasswd(tmp_path: Path) -> None:
@@ -125,13 +126,13 @@ def test_a_registry_with_htpasswd(tmp_path: Path) -> None:
             Side(
                 registry,
                 Pusher(registry.url, user=USER),
-                client_of(tmp_path, registry.address, stats, login=True),
+                client_in(tmp_path, registry.address, stats, login=True),
                 stats,
             )
         )
-        stranger = client_of(tmp_path, registry.address, stats)
+        stranger = client_in(tmp_path, registry.address, stats)
         with pytest.raises(AccessDenied, match="docker login"):
-            stranger.tags(RepositoryName(registry.address, "demo/app"))
+            stranger.listing.tags(RepositoryName(registry.address, "demo/app"))
 
 
 def test_a_registry_with_tokens_for_some_and_for_all(tmp_path: Path) -> None:
@@ -141,13 +142,13 @@ def test_a_registry_with_tokens_for_some_and_for_all(tmp_path: Path) -> None:
     ):
         stats = Stats()
         push = tokens.issue(USER[0], [f"repository:demo/{name}:pull,push" for name in ("app", "public")])
-        client = client_of(tmp_path, registry.address, stats, login=True)
+        client = client_in(tmp_path, registry.address, stats, login=True)
         check_pull(Side(registry, Pusher(registry.url, token=push), client, stats))
         assert stats.value("registry.token_requests") == 1
-        stranger = Side(registry, Pusher(registry.url, token=push), client_of(tmp_path, registry.address, stats), stats)
+        stranger = Side(registry, Pusher(registry.url, token=push), client_in(tmp_path, registry.address, stats), stats)
         check_pull(stranger, "demo/public")
         with pytest.raises(AccessDenied):
-            stranger.client.tags(stranger.repository("demo/app"))
+            stranger.client.listing.tags(stranger.repository("demo/app"))
 
 
 def test_a_registry_with_tls_and_client_certificates(tmp_path: Path) -> None:
@@ -161,12 +162,12 @@ def test_a_registry_with_tls_and_client_certificates(tmp_path: Path) -> None:
             (certificates.client_key, "client.key"),
         ):
             (directory / name).write_bytes(source.read_bytes())
-        client = client_of(tmp_path, registry.address, Stats(), certificates=tmp_path / "certs.d")
+        client = client_in(tmp_path, registry.address, Stats(), certificates=tmp_path / "certs.d")
         with pytest.raises(NotFound):
-            client.tags(RepositoryName(registry.address, "demo/app"))
-        stranger = client_of(tmp_path, registry.address, Stats())
+            client.listing.tags(RepositoryName(registry.address, "demo/app"))
+        stranger = client_in(tmp_path, registry.address, Stats())
         with pytest.raises(RegfsError, match="not trusted"):
-            stranger.tags(RepositoryName(registry.address, "demo/app"))
+            stranger.listing.tags(RepositoryName(registry.address, "demo/app"))
 
 
 def test_a_pull_through_cache_is_one_hosts_toml_away(plain: Side, tmp_path: Path) -> None:
@@ -178,14 +179,14 @@ def test_a_pull_through_cache_is_one_hosts_toml_away(plain: Side, tmp_path: Path
         # The registry itself is out of reach: what comes, comes through the cache.
         toml.write_text(f'server = "http://127.0.0.1:1"\n[host."{mirror.url}"]\n')
         hosts = Hosts(hosts_directories=[tmp_path / "hosts"])
-        client = RegistryClient(hosts, Credentials({"HOME": "/nonexistent"}), Stats())
+        client = client_of(hosts, Credentials({"HOME": "/nonexistent"}), Stats())
         repository = plain.repository("registry-client/mirrored")
-        assert client.resolve(repository, "v1").digest == digest
-        document = client.manifest(repository, digest)
+        assert client.manifests.resolve(repository, "v1").digest == digest
+        document = client.manifests.fetch(repository, digest)
         manifest = parse_manifest(document.content, content_type=document.content_type)
         assert isinstance(manifest, Manifest)
-        assert b"".join(client.blob(repository, manifest.layers[0])) == LAYER
-        assert client.tags(repository) == ["v1"]
+        assert b"".join(client.blobs.stream(repository, manifest.layers[0])) == LAYER
+        assert client.listing.tags(repository) == ["v1"]
 
 
 def test_it_tells_by_first_pages_what_is_there(plain: Side) -> None:
@@ -193,9 +194,12 @@ def test_it_tells_by_first_pages_what_is_there(plain: Side) -> None:
     plain.push("first/app", "v2")
     plain.push("first-more/app", "v1")
     registry = plain.registry.address
-    assert plain.client.first_tags(plain.repository("first/app")).names
+    assert plain.client.listing.first_tags(plain.repository("first/app")).names
     for missing in ("first", "first/nope", "nope"):
         with pytest.raises(RepositoryUnknown):
-            plain.client.first_tags(plain.repository(missing))
-    assert plain.client.repositories_after(registry, "first/").names == ["first/app"]
-    assert not any(name.startswith("nope/") for name in plain.client.repositories_after(registry, "nope/").names)
+            plain.client.listing.first_tags(plain.repository(missing))
+    after = plain.client.listing.repositories_after(registry, "first/").names
+    assert [name for name in after if name.startswith("first/")] == ["first/app"]
+    assert not any(
+        name.startswith("nope/") for name in plain.client.listing.repositories_after(registry, "nope/").names
+    )

@@ -14,7 +14,7 @@ from regfs.model.digest import Digest
 from regfs.registry.auth.challenge import Challenge
 from regfs.registry.auth.tokens import TokenRequest, _use_s
 from regfs.registry.credentials.lookup import Credential
-from regfs.registry.hosts.endpoints import Tls
+from regfs.registry.http.trust import Tls
 from regfs.waiting.deadline import Deadline, under
 from tests.support.client_rig import Rig, basic, repository_of, saw_no_secret
 from tests.support.fault_server import Action, Connection, FaultServer, Response, changed, reply, silence
@@ -42,7 +42,7 @@ def test_f1_401_for_ever_is_denied_after_one_token(rig: Rig) -> None:
     server = rig.server(token_registry())
     server.on("GET", "^/v2/", changed(lambda _right: bearer(server)))
     with pytest.raises(AccessDenied):
-        rig.client(server, login=USER).tags(repository_of(server))
+        rig.client(server, login=USER).listing.tags(repository_of(server))
     assert len(server.paths("/v2/")) == 2
     assert len(server.paths("/token")) == 1
 
@@ -57,7 +57,7 @@ def test_f2_a_token_server_without_a_token_is_a_denial(rig: Rig, body: bytes) ->
     server = rig.server(token_registry())
     server.on("GET", "^/token", reply(200, body))
     with pytest.raises(AccessDenied):
-        rig.client(server, login=USER).tags(repository_of(server))
+        rig.client(server, login=USER).listing.tags(repository_of(server))
     assert server.headers("authorization", "/v2/") == [None]
 
 
@@ -74,7 +74,7 @@ def test_f3_a_token_without_lifetime_is_fetched_once_for_several_requests(rig: R
     server = rig.server(registry)
     client = rig.client(server, login=USER)
     for _ in range(5):
-        client.tags(repository_of(server))
+        client.listing.tags(repository_of(server))
     assert len(server.paths("/token")) == 1
     assert len(server.paths("/v2/")) == 6
 
@@ -84,9 +84,9 @@ def test_a_token_that_ends_is_fetched_again_before_it_does(rig: Rig) -> None:
     now = [0.0]
     server = rig.server(registry)
     client = rig.client(server, login=USER, clock=lambda: now[0])
-    client.tags(repository_of(server))
+    client.listing.tags(repository_of(server))
     now[0] += 280.0
-    client.tags(repository_of(server))
+    client.listing.tags(repository_of(server))
     assert len(server.paths("/token")) == 2
     assert len(server.paths("/v2/")) == 3
 
@@ -104,9 +104,9 @@ def test_f4_a_token_that_is_revoked_in_a_transfer_is_replaced_and_the_transfer_r
         return response is None
 
     client = rig.client(server, login=USER)
-    client.tags(repository_of(server))
+    client.listing.tags(repository_of(server))
     server.on("GET", "/blobs/", cut_and_revoke, times=1)  # type: ignore[arg-type]
-    assert b"".join(client.blob(repository_of(server), blob)) == content
+    assert b"".join(client.blobs.stream(repository_of(server), blob)) == content
     ranges = server.headers("range", "/blobs/")
     assert ranges[0] is None
     assert set(ranges[1:]) == {"bytes=300000-1023999"}
@@ -128,7 +128,7 @@ def test_f5_a_realm_that_is_no_web_address_is_refused(rig: Rig, realm: str) -> N
     server = rig.server(token_registry())
     server.on("GET", "^/v2/", changed(lambda _right: bearer(server, realm=realm)))
     with pytest.raises(AccessDenied):
-        rig.client(server, login=USER).tags(repository_of(server))
+        rig.client(server, login=USER).listing.tags(repository_of(server))
     assert saw_no_secret(server, USER[1])
 
 
@@ -150,7 +150,7 @@ def test_f5_a_relative_realm_and_a_realm_on_another_host_are_asked(rig: Rig) -> 
     registry = token_registry(realm=f"{token_server.url}/token")
     registry.granted = tokens.granted
     server = rig.server(registry)
-    assert rig.client(server, login=USER).tags(repository_of(server)) == ["v1"]
+    assert rig.client(server, login=USER).listing.tags(repository_of(server)) == ["v1"]
     assert token_server.headers("authorization") == [basic(*USER)]
 
 
@@ -160,9 +160,9 @@ def test_f5_a_registry_that_mends_its_challenge_opens_again(rig: Rig, realm: str
     server.on("GET", "^/v2/", changed(lambda _right: bearer(server, realm=realm)))
     client = rig.client(server, login=USER)
     with pytest.raises(RegfsError):
-        client.tags(repository_of(server))
+        client.listing.tags(repository_of(server))
     server.heal()
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
 
 
 def test_f5_a_denial_that_is_remembered_costs_no_request(rig: Rig) -> None:
@@ -171,7 +171,7 @@ def test_f5_a_denial_that_is_remembered_costs_no_request(rig: Rig) -> None:
     client = rig.client(server, login=USER)
     for _ in range(5):
         with pytest.raises(AccessDenied):
-            client.tags(repository_of(server))
+            client.listing.tags(repository_of(server))
     assert (len(server.paths("/v2/")), len(server.paths("/token"))) == (2, 1)
 
 
@@ -185,7 +185,7 @@ def test_f6_a_redirect_of_the_token_server_carries_no_password(rig: Rig) -> None
     server.on(
         "GET", "^/token", reply(307, headers={"Location": f"{elsewhere.url}/token?scope=repository:demo/app:pull"})
     )
-    assert rig.client(server, login=USER).tags(repository_of(server)) == ["v1"]
+    assert rig.client(server, login=USER).listing.tags(repository_of(server)) == ["v1"]
     assert elsewhere.paths("/token")
     assert saw_no_secret(elsewhere, USER[1], basic(*USER).split()[1])
 
@@ -201,7 +201,7 @@ def test_f6_a_redirect_of_the_token_server_carries_no_password(rig: Rig) -> None
 def test_f7_the_right_challenge_is_picked_among_many(rig: Rig, header: str) -> None:
     server = rig.server(token_registry())
     server.on("GET", "^/v2/", changed(lambda _right: error(401, "X").with_header("WWW-Authenticate", header)), times=1)
-    assert rig.client(server, login=USER).tags(repository_of(server)) == ["v1"]
+    assert rig.client(server, login=USER).listing.tags(repository_of(server)) == ["v1"]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_f7_a_challenge_of_junk_is_a_denial(rig: Rig, header: str) -> None:
     server = rig.server(token_registry())
     server.on("GET", "^/v2/", changed(lambda _right: error(401, "X").with_header("WWW-Authenticate", header)))
     with pytest.raises(AccessDenied):
-        rig.client(server, login=USER).tags(repository_of(server))
+        rig.client(server, login=USER).listing.tags(repository_of(server))
 
 
 def test_f8_insufficient_scope_is_widened_once(rig: Rig) -> None:
@@ -222,11 +222,11 @@ def test_f8_insufficient_scope_is_widened_once(rig: Rig) -> None:
         return bearer(server, f',error="insufficient_scope",scope="{next(scopes)}"')
 
     client = rig.client(server, login=USER)
-    client.tags(repository_of(server))
+    client.listing.tags(repository_of(server))
     before = len(server.paths("/v2/"))
     server.on("GET", "^/v2/", changed(more))
     with pytest.raises(AccessDenied):
-        client.tags(repository_of(server))
+        client.listing.tags(repository_of(server))
     assert len(server.paths("/v2/")) - before <= 3
     assert len(server.paths("/token")) <= 3
 
@@ -235,10 +235,10 @@ def test_f8_a_scope_that_is_named_as_missing_is_asked_for_first(rig: Rig) -> Non
     registry = token_registry()
     server = rig.server(registry)
     client = rig.client(server, login=USER)
-    client.tags(repository_of(server))
+    client.listing.tags(repository_of(server))
     extra = ',error="insufficient_scope",scope="repository:other:pull,push"'
     server.on("GET", "^/v2/", changed(lambda _right: bearer(server, extra)), times=1)
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
     assert "scope=repository%3Aother%3Apull&scope=repository%3Ademo%2Fapp%3Apull" in server.paths("/token")[-1]
 
 
@@ -248,7 +248,7 @@ def test_f9_a_helper_that_fails_lets_a_public_pull_through(rig: Rig) -> None:
     server = rig.server(registry)
     client = rig.client(server)
     rig.write_config({"credHelpers": {server.address: "is-not-there"}})
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
     assert server.headers("authorization", "/token") == [None]
 
 
@@ -259,7 +259,7 @@ def test_f10_fifty_threads_that_meet_a_401_fetch_one_token(rig: Rig) -> None:
 
     def list_tags(_number: int) -> list[str]:
         together.wait()
-        return client.tags(repository_of(server))
+        return client.listing.tags(repository_of(server))
 
     with ThreadPoolExecutor(50) as pool:
         assert list(pool.map(list_tags, range(50))) == [["v1"]] * 50
@@ -269,11 +269,11 @@ def test_f10_fifty_threads_that_meet_a_401_fetch_one_token(rig: Rig) -> None:
 def test_f11_a_config_that_is_half_written_keeps_the_last_login(rig: Rig) -> None:
     server = rig.server(token_registry())
     client = rig.client(server, login=USER)
-    client.tags(repository_of(server))
+    client.listing.tags(repository_of(server))
     (rig.directory / ".docker" / "config.json").write_text('{"auths": {"')
-    client.manifest(repository_of(server), "v1")
+    client.manifests.fetch(repository_of(server), "v1")
     server.application.revoke()  # type: ignore[attr-defined]
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
 
 
 def test_a_new_login_is_used_without_a_restart(rig: Rig) -> None:
@@ -281,9 +281,9 @@ def test_a_new_login_is_used_without_a_restart(rig: Rig) -> None:
     server.application.add_image("demo/app", "v1")  # type: ignore[attr-defined]
     client = rig.client(server, login=("user", "old"), denial_s=0.0)
     with pytest.raises(AccessDenied):
-        client.tags(repository_of(server))
+        client.listing.tags(repository_of(server))
     rig.write_logins({server.address: ("user", "new")})
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
 
 
 def test_f12_403_of_a_web_page_is_a_denial_with_its_text(rig: Rig) -> None:
@@ -291,7 +291,7 @@ def test_f12_403_of_a_web_page_is_a_denial_with_its_text(rig: Rig) -> None:
     page = "<html><b>Blocked</b>\x1b[31m by policy</html>"
     server.on("GET", "^/v2/", reply(403, page, {"Content-Type": "text/html"}))
     with pytest.raises(AccessDenied, match=r"Blocked .* by policy") as caught:
-        rig.client(server, login=USER).tags(repository_of(server))
+        rig.client(server, login=USER).listing.tags(repository_of(server))
     assert "\x1b" not in str(caught.value)
 
 
@@ -299,7 +299,7 @@ def test_f12_407_is_the_proxys_refusal_and_shows_no_registry_password(rig: Rig) 
     server = rig.server(token_registry())
     server.on("*", ".", reply(407, headers={"Proxy-Authenticate": "Basic", "WWW-Authenticate": "Basic"}))
     with pytest.raises(AccessDenied, match="proxy"):
-        rig.client(server, login=USER).tags(repository_of(server))
+        rig.client(server, login=USER).listing.tags(repository_of(server))
     assert saw_no_secret(server, USER[1])
 
 
@@ -308,8 +308,8 @@ def test_basic_is_sent_in_utf8_only_after_it_was_asked_for(rig: Rig) -> None:
     server = rig.server(MemoryRegistry(users=dict([login])))
     server.application.add_image("demo/app", "v1")  # type: ignore[attr-defined]
     client = rig.client(server, login=login)
-    assert client.tags(repository_of(server)) == ["v1"]
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
     assert server.headers("authorization") == [None, basic(*login), basic(*login)]
 
 
@@ -318,7 +318,7 @@ def test_basic_is_tried_once_where_the_token_server_fails_and_both_were_offered(
     server.application.add_image("demo/app", "v1")  # type: ignore[attr-defined]
     both = error(401, "X").with_header("WWW-Authenticate", 'Basic realm="x", Bearer realm="/no-token"')
     server.on("GET", "^/v2/", changed(lambda _right: both), times=1)
-    assert rig.client(server, login=USER).tags(repository_of(server)) == ["v1"]
+    assert rig.client(server, login=USER).listing.tags(repository_of(server)) == ["v1"]
 
 
 def test_a_401_without_a_challenge_takes_that_of_the_base_url(rig: Rig) -> None:
@@ -326,7 +326,7 @@ def test_a_401_without_a_challenge_takes_that_of_the_base_url(rig: Rig) -> None:
     registry.public = True
     server = rig.server(registry)
     server.on("GET", "/tags/", reply(401), times=1)
-    assert rig.client(server).tags(repository_of(server)) == ["v1"]
+    assert rig.client(server).listing.tags(repository_of(server)) == ["v1"]
 
 
 def test_an_identity_token_goes_by_post_and_is_replaced_in_memory(rig: Rig) -> None:
@@ -337,9 +337,9 @@ def test_an_identity_token_goes_by_post_and_is_replaced_in_memory(rig: Rig) -> N
     client = rig.client(server)
     rig.write_config({"auths": {server.address: {"identitytoken": "identity"}}})
     before = (rig.directory / ".docker" / "config.json").read_bytes()
-    client.tags(repository_of(server))
+    client.listing.tags(repository_of(server))
     registry.revoke()
-    client.tags(repository_of(server))
+    client.listing.tags(repository_of(server))
     posts = [seen.body.decode() for seen in server.seen if seen.method == "POST"]
     assert ["refresh_token=identity" in posts[0], "refresh_token=newer" in posts[1]] == [True, True]
     assert (rig.directory / ".docker" / "config.json").read_bytes() == before
@@ -352,7 +352,7 @@ def test_a_token_server_without_post_is_asked_by_get(rig: Rig, status: int) -> N
     client = rig.client(server)
     pair = base64.b64encode(":".join(USER).encode()).decode()
     rig.write_config({"auths": {server.address: {"auth": pair, "identitytoken": "identity"}}})
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
     assert [path.split("?")[0] for path in server.paths("/token")] == ["POST /token", "GET /token"]
 
 
@@ -361,8 +361,8 @@ def test_a_token_is_not_used_for_another_repository(rig: Rig) -> None:
     registry.add_image("other/app", "v2")
     server = rig.server(registry)
     client = rig.client(server, login=USER)
-    client.tags(repository_of(server))
-    client.tags(repository_of(server, "other/app"))
+    client.listing.tags(repository_of(server))
+    client.listing.tags(repository_of(server, "other/app"))
     used = server.headers("authorization", "/v2/")
     assert len(server.paths("/token")) == 2
     assert used[-1] != used[1]
@@ -374,7 +374,7 @@ def test_a_registry_token_is_shown_as_it_is(rig: Rig) -> None:
     server = rig.server(registry)
     client = rig.client(server)
     rig.write_config({"auths": {server.address: {"registrytoken": "ready-made"}}})
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
     assert not server.paths("/token")
 
 
@@ -382,7 +382,7 @@ def test_no_error_message_has_a_secret(rig: Rig) -> None:
     server = rig.server(token_registry())
     server.on("GET", "^/token", reply(401, json.dumps({"details": "no such user"})))
     with pytest.raises(RegfsError) as caught:
-        rig.client(server, login=USER).manifest(repository_of(server), Digest.of(b"x"))
+        rig.client(server, login=USER).manifests.fetch(repository_of(server), Digest.of(b"x"))
     chain, texts = caught.value, []
     while chain is not None:
         texts.append(f"{chain!r} {chain}")
@@ -410,8 +410,8 @@ def test_a_registry_with_a_token_server_for_each_repository_is_understood(rig: R
     server.on("GET", "/other/", demand("/token?for=other"))
     server.on("GET", "^/token.*for=demo.*other", reply(200, '{"token":"useless"}'))
     for _ in range(2):
-        assert client.tags(repository_of(server)) == ["v1"]
-        assert client.tags(repository_of(server, "other/app")) == ["v2"]
+        assert client.listing.tags(repository_of(server)) == ["v1"]
+        assert client.listing.tags(repository_of(server, "other/app")) == ["v2"]
     assert len(server.paths("/v2/")) == 6
 
 
@@ -424,11 +424,11 @@ def test_a_helper_is_not_run_for_every_refusal(rig: Rig, monkeypatch: pytest.Mon
     helper.chmod(0o755)
     client = rig.client(server, environment={"PATH": f"{rig.directory}:/usr/bin:/bin"})
     rig.write_config({"credHelpers": {server.address: "counting"}})
-    client.tags(repository_of(server))
+    client.listing.tags(repository_of(server))
     server.on("GET", "/tags/", reply(403))
     for _ in range(5):
         with pytest.raises(AccessDenied):
-            client.tags(repository_of(server))
+            client.listing.tags(repository_of(server))
     assert len(runs.read_text().split()) <= 2
 
 
@@ -446,7 +446,7 @@ def test_who_waits_for_a_token_outlasts_the_one_who_fetches_it(rig: Rig) -> None
     def hurried() -> str:
         with under(Deadline(0.5)):
             try:
-                client.tags(repository_of(server))
+                client.listing.tags(repository_of(server))
             except RegistryTimeout:
                 return "gave up"
         return "listed"
@@ -454,7 +454,7 @@ def test_who_waits_for_a_token_outlasts_the_one_who_fetches_it(rig: Rig) -> None
     with ThreadPoolExecutor(1) as pool:
         outcome = pool.submit(hurried)
         asked.wait(60)
-        assert client.tags(repository_of(server)) == ["v1"]
+        assert client.listing.tags(repository_of(server)) == ["v1"]
         assert outcome.result(60) == "gave up"
 
 
@@ -466,7 +466,7 @@ def test_a_denial_is_told_to_all_who_wait_for_the_token(rig: Rig) -> None:
     def denied(_number: int) -> bool:
         together.wait()
         with pytest.raises(AccessDenied, match=r"config\.json"):
-            client.tags(repository_of(server))
+            client.listing.tags(repository_of(server))
         return True
 
     with ThreadPoolExecutor(10) as pool:

@@ -33,7 +33,7 @@ def serving(rig: Rig, content: bytes = CONTENT, **more: object) -> tuple[FaultSe
 
 def fetched(client: RegistryClient, server: FaultServer, blob: Descriptor) -> bytes:
     """Return the blob as a careful caller gets it. Raises DigestMismatch."""
-    content = b"".join(client.blob(repository_of(server), blob))
+    content = b"".join(client.blobs.stream(repository_of(server), blob))
     assert len(content) == blob.size, "the client gave a wrong number of bytes without an error"
     if not blob.digest.matches(content):
         raise DigestMismatch("wrong bytes")
@@ -69,7 +69,7 @@ def test_f47_a_range_that_is_cut_is_completed(rig: Rig, action: Action) -> None:
     server, blob = serving(rig)
     server.on("GET", "/blobs/", cut(300), times=1)
     server.on("GET", "/blobs/", action, times=1)
-    assert rig.client(server).blob_range(repository_of(server), blob, 500_000, 501_000) == CONTENT[500_000:501_000]
+    assert rig.client(server).blobs.range(repository_of(server), blob, 500_000, 501_000) == CONTENT[500_000:501_000]
 
 
 def test_f48_a_cut_at_the_same_byte_each_time_is_given_up(rig: Rig) -> None:
@@ -129,7 +129,7 @@ def test_f50_a_body_that_is_too_long_is_refused(rig: Rig, action: Action) -> Non
     server.on("GET", "/blobs/", action)
     received: list[bytes] = []
     with pytest.raises(BadContent):
-        received.extend(rig.client(server).blob(repository_of(server), blob))
+        received.extend(rig.client(server).blobs.stream(repository_of(server), blob))
     assert sum(map(len, received)) <= SIZE
 
 
@@ -141,8 +141,8 @@ def test_f51_a_range_that_is_ignored_gives_the_right_bytes(rig: Rig) -> None:
     server, blob = serving(rig)
     server.on("GET", "/blobs/", changed(whole))
     client = rig.client(server)
-    assert client.blob_range(repository_of(server), blob, 1000, 2000) == CONTENT[1000:2000]
-    assert client.blob_range(repository_of(server), blob, SIZE - 1, SIZE) == CONTENT[-1:]
+    assert client.blobs.range(repository_of(server), blob, 1000, 2000) == CONTENT[1000:2000]
+    assert client.blobs.range(repository_of(server), blob, SIZE - 1, SIZE) == CONTENT[-1:]
 
 
 def test_f51_a_resumption_that_starts_over_is_not_appended(rig: Rig) -> None:
@@ -180,7 +180,7 @@ def test_f52_a_part_that_is_not_what_was_asked_for_is_refused(rig: Rig, action: 
     server, blob = serving(rig)
     server.on("GET", "/blobs/", action)
     with pytest.raises(BadContent):
-        rig.client(server).blob_range(repository_of(server), blob, 1000, 2000)
+        rig.client(server).blobs.range(repository_of(server), blob, 1000, 2000)
     assert len(server.paths("/blobs/")) == 2
 
 
@@ -188,7 +188,7 @@ def test_f52_a_part_that_is_not_what_was_asked_for_is_refused(rig: Rig, action: 
 def test_f52_a_wrong_part_is_asked_for_once_more(rig: Rig, action: Action) -> None:
     server, blob = serving(rig)
     server.on("GET", "/blobs/", action, times=1)
-    assert rig.client(server).blob_range(repository_of(server), blob, 1000, 2000) == CONTENT[1000:2000]
+    assert rig.client(server).blobs.range(repository_of(server), blob, 1000, 2000) == CONTENT[1000:2000]
 
 
 RIGHT_PARTS = {
@@ -203,13 +203,13 @@ RIGHT_PARTS = {
 def test_f52_what_is_legal_or_harmless_is_taken(rig: Rig, action: Action) -> None:
     server, blob = serving(rig)
     server.on("GET", "/blobs/", action, times=1)
-    assert rig.client(server).blob_range(repository_of(server), blob, 1000, 2000) == CONTENT[1000:2000]
+    assert rig.client(server).blobs.range(repository_of(server), blob, 1000, 2000) == CONTENT[1000:2000]
 
 
 def test_f53_416_at_the_end_is_not_provoked(rig: Rig) -> None:
     server, blob = serving(rig)
     client = rig.client(server)
-    assert client.blob_range(repository_of(server), blob, SIZE, SIZE) == b""
+    assert client.blobs.range(repository_of(server), blob, SIZE, SIZE) == b""
     assert fetched(client, server, blob) == CONTENT
     assert server.headers("range", "/blobs/") == [None]
 
@@ -219,7 +219,7 @@ def test_f53_416_inside_a_blob_makes_us_take_the_whole(rig: Rig, content_range: 
     server, blob = serving(rig)
     refused = Response(416, (("Content-Range", content_range),))
     server.on("GET", "/blobs/", changed(lambda right: refused if right.status == 206 else right))
-    assert rig.client(server).blob_range(repository_of(server), blob, 1000, 2000) == CONTENT[1000:2000]
+    assert rig.client(server).blobs.range(repository_of(server), blob, 1000, 2000) == CONTENT[1000:2000]
 
 
 def test_f53_416_for_all_is_an_error(rig: Rig) -> None:
@@ -227,7 +227,7 @@ def test_f53_416_for_all_is_an_error(rig: Rig) -> None:
     server.on("GET", "/blobs/", reply(416, headers={"Content-Range": "bytes */1"}))
     client = rig.client(server)
     with pytest.raises(ProtocolViolation):
-        client.blob_range(repository_of(server), blob, 1000, 2000)
+        client.blobs.range(repository_of(server), blob, 1000, 2000)
     with pytest.raises(ProtocolViolation):
         fetched(client, server, blob)
     assert len(server.paths("/blobs/")) <= 4
@@ -264,7 +264,7 @@ def test_f54_content_encoding_never_changes_the_bytes(rig: Rig, blob: bytes, act
 def test_f54_a_range_with_content_encoding_is_raw(rig: Rig) -> None:
     server, blob = serving(rig, LAYER)
     server.on("GET", "/blobs/", changed(lambda right: right.with_header("Content-Encoding", "gzip")))
-    assert rig.client(server).blob_range(repository_of(server), blob, 100, 200) == LAYER[100:200]
+    assert rig.client(server).blobs.range(repository_of(server), blob, 100, 200) == LAYER[100:200]
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_b10_ranges_reuse_where_a_redirect_led(rig: Rig) -> None:
     server, blob = redirecting(rig, storage)
     client = rig.client(server, login=USER)
     for start in range(0, 5000, 1000):
-        assert client.blob_range(repository_of(server), blob, start, start + 10) == CONTENT[start : start + 10]
+        assert client.blobs.range(repository_of(server), blob, start, start + 10) == CONTENT[start : start + 10]
     assert len(server.paths("/blobs/")) == 1
     assert len(storage.paths()) == 5
 
@@ -337,9 +337,9 @@ def test_f55_a_signed_url_that_expired_is_resolved_again(rig: Rig, refusal: Resp
     storage = rig.server(SignedStorage(refusal), host="127.0.0.2")
     server, blob = redirecting(rig, storage)
     client = rig.client(server, login=USER)
-    assert client.blob_range(repository_of(server), blob, 0, 10) == CONTENT[:10]
+    assert client.blobs.range(repository_of(server), blob, 0, 10) == CONTENT[:10]
     storage.application.valid = "another"  # type: ignore[attr-defined]
-    assert client.blob_range(repository_of(server), blob, 10, 20) == CONTENT[10:20]
+    assert client.blobs.range(repository_of(server), blob, 10, 20) == CONTENT[10:20]
     assert saw_no_secret(storage, USER[1], basic(*USER))
 
 
@@ -372,7 +372,7 @@ def test_f57_a_blob_that_is_not_there_is_not_found(rig: Rig) -> None:
     with pytest.raises(NotFound):
         fetched(client, server, absent)
     with pytest.raises(NotFound):
-        client.blob_range(repository_of(server), absent, 0, 5)
+        client.blobs.range(repository_of(server), absent, 0, 5)
     assert fetched(client, server, blob) == CONTENT
 
 
@@ -399,12 +399,12 @@ def test_known_bytes_need_no_request(rig: Rig) -> None:
     empty_object = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(b"{}"), 2)
     embedded = Descriptor("text/plain", Digest.of(b"text"), 4, content=b"text")
     nothing = Descriptor("text/plain", Digest.of(b""), 0)
-    assert [b"".join(client.blob(repository, one)) for one in (empty_object, embedded, nothing)] == [
+    assert [b"".join(client.blobs.stream(repository, one)) for one in (empty_object, embedded, nothing)] == [
         b"{}",
         b"text",
         b"",
     ]
-    assert client.blob_range(repository, embedded, 1, 3) == b"ex"
+    assert client.blobs.range(repository, embedded, 1, 3) == b"ex"
     assert server.paths() == []
 
 
@@ -412,7 +412,7 @@ def test_a_reader_that_stops_gives_its_slot_and_connection_back(rig: Rig) -> Non
     server, blob = serving(rig, CONTENT * 10)
     client = rig.client(server)
     for _ in range(20):
-        chunks = client.blob(repository_of(server), blob)
-        next(chunks)
-        chunks.close()  # type: ignore[attr-defined]
+        chunks = client.blobs.stream(repository_of(server), blob)
+        next(iter(chunks))
+        chunks.close()
     assert fetched(client, server, blob) == CONTENT * 10

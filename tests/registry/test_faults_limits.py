@@ -9,7 +9,7 @@ import pytest
 
 from regfs.errors import BadContent, NotFound, RateLimited, RegistryTimeout, RegistryUnavailable
 from regfs.registry.client import RegistryClient
-from regfs.registry.http.retry import RetryPolicy, retry_after_s
+from regfs.registry.http.retry_policy import RetryPolicy, retry_after_s
 from regfs.waiting.deadline import Deadline, under
 from tests.support.client_rig import RETRY, Rig, repository_of
 from tests.support.fault_server import FaultServer, changed, reply
@@ -25,7 +25,7 @@ def registry() -> MemoryRegistry:
 
 
 def tags(client: RegistryClient, server: FaultServer) -> list[str]:
-    return client.tags(repository_of(server))
+    return client.listing.tags(repository_of(server))
 
 
 def test_f25_429_is_waited_out_and_succeeds(rig: Rig) -> None:
@@ -46,7 +46,7 @@ def test_f26_a_long_retry_after_fails_at_once_and_keeps_others_off(rig: Rig, aft
         with pytest.raises(RateLimited):
             tags(client, server)
     with pytest.raises(RateLimited):
-        client.resolve(repository_of(server), "v1")
+        client.manifests.resolve(repository_of(server), "v1")
     assert len(server.paths()) == 1
 
 
@@ -144,7 +144,7 @@ def test_f28_an_error_for_one_object_does_not_keep_us_from_the_others(rig: Rig, 
     client = rig.client(server)
     with pytest.raises(RegistryUnavailable):
         tags(client, server)
-    assert client.resolve(repository_of(server), "v1")
+    assert client.manifests.resolve(repository_of(server), "v1")
 
 
 def test_f28_503_is_never_not_found_for_any_call(rig: Rig) -> None:
@@ -155,13 +155,13 @@ def test_f28_503_is_never_not_found_for_any_call(rig: Rig) -> None:
     blob = application.add_blob("demo/app", b"x" * 10)
     repository = repository_of(server)
     for call in (
-        lambda: client.tags(repository),
-        lambda: client.resolve(repository, "v1"),
-        lambda: client.manifest(repository, "v1"),
-        lambda: list(client.blob(repository, blob)),
-        lambda: client.blob_range(repository, blob, 0, 5),
-        lambda: client.referrers(repository, blob.digest),
-        lambda: client.repositories(server.address),
+        lambda: client.listing.tags(repository),
+        lambda: client.manifests.resolve(repository, "v1"),
+        lambda: client.manifests.fetch(repository, "v1"),
+        lambda: list(client.blobs.stream(repository, blob)),
+        lambda: client.blobs.range(repository, blob, 0, 5),
+        lambda: client.referrers.of(repository, blob.digest),
+        lambda: client.listing.repositories(server.address),
     ):
         with pytest.raises(RegistryUnavailable):
             call()
@@ -216,13 +216,13 @@ def test_f30_a_web_page_with_200_is_an_error_for_every_call(rig: Rig, call: str)
     server.on("*", "/v2/", reply(200, PAGE, {"Content-Type": "text/html"}))
     client, repository = rig.client(server), repository_of(server)
     calls = {
-        "tags": lambda: client.tags(repository),
-        "resolve": lambda: client.resolve(repository, "v1"),
-        "manifest": lambda: client.manifest(repository, "v1"),
-        "digest": lambda: client.manifest(repository, digest),
-        "blob": lambda: list(client.blob(repository, blob)),
-        "range": lambda: client.blob_range(repository, blob, 5, 10),
-        "catalog": lambda: client.repositories(server.address),
+        "tags": lambda: client.listing.tags(repository),
+        "resolve": lambda: client.manifests.resolve(repository, "v1"),
+        "manifest": lambda: client.manifests.fetch(repository, "v1"),
+        "digest": lambda: client.manifests.fetch(repository, digest),
+        "blob": lambda: list(client.blobs.stream(repository, blob)),
+        "range": lambda: client.blobs.range(repository, blob, 5, 10),
+        "catalog": lambda: client.listing.repositories(server.address),
     }
     with pytest.raises(BadContent):
         calls[call]()
@@ -234,24 +234,24 @@ def test_f30_a_web_page_from_a_mirror_makes_us_ask_the_registry(rig: Rig) -> Non
     mirror.on("*", ".", reply(200, PAGE, {"Content-Type": "text/html"}))
     client, repository = rig.client(server, mirrors=[mirror]), repository_of(server)
     blob = application.add_blob("demo/app", CONTENT)
-    assert client.tags(repository) == ["v1"]
-    assert client.manifest(repository, client.resolve(repository, "v1").digest).content
-    assert b"".join(client.blob(repository, blob)) == CONTENT
-    assert client.blob_range(repository, blob, 4, 8) == CONTENT[4:8]
+    assert client.listing.tags(repository) == ["v1"]
+    assert client.manifests.fetch(repository, client.manifests.resolve(repository, "v1").digest).content
+    assert b"".join(client.blobs.stream(repository, blob)) == CONTENT
+    assert client.blobs.range(repository, blob, 4, 8) == CONTENT[4:8]
 
 
 def test_what_is_left_of_the_quota_is_shown(rig: Rig) -> None:
     server = rig.server(registry())
     quota = changed(lambda right: right.with_header("RateLimit-Remaining", "76;w=21600"))
     server.on("HEAD", "/manifests/", quota)
-    rig.client(server).resolve(repository_of(server), "v1")
+    rig.client(server).manifests.resolve(repository_of(server), "v1")
     assert rig.stats.value(f"registry.ratelimit_remaining.{server.address}") == 76
 
 
 def test_a_404_is_an_answer_and_not_asked_again(rig: Rig) -> None:
     server = rig.server(registry())
     with pytest.raises(NotFound):
-        rig.client(server).tags(repository_of(server, "demo/none"))
+        rig.client(server).listing.tags(repository_of(server, "demo/none"))
     assert len(server.paths()) == 1
 
 
@@ -262,7 +262,7 @@ def test_a_warning_of_the_registry_is_logged_once_and_changes_nothing(
     server.on("GET", ".", changed(lambda right: right.with_header("Warning", '299 - "this registry moves in May"')))
     server.on("HEAD", ".", changed(lambda right: right.with_header("Warning", "110 - stale")))
     client = rig.client(server)
-    client.resolve(repository_of(server), "v1")
+    client.manifests.resolve(repository_of(server), "v1")
     assert tags(client, server) == tags(client, server) == ["v1"]
     assert caplog.text.count("moves in May") == 1
     assert "stale" not in caplog.text

@@ -35,7 +35,7 @@ def serving(rig: Rig, *, page_size: int = 3, **more: object) -> FaultServer:
 
 
 def tags(rig: Rig, server: FaultServer, **more: object) -> list[str]:
-    return rig.client(server, **more).tags(repository_of(server))  # type: ignore[arg-type]
+    return rig.client(server, **more).listing.tags(repository_of(server))  # type: ignore[arg-type]
 
 
 def with_link(link: str | None) -> Action:
@@ -246,13 +246,13 @@ def test_f65_a_catalog_that_is_refused_is_an_error_of_its_kind_and_the_rest_work
     server.on("GET", "_catalog", reply(status))
     client = rig.client(server)
     with pytest.raises(kind):
-        client.repositories(server.address)
-    assert client.tags(repository_of(server)) == TAGS
+        client.listing.repositories(server.address)
+    assert client.listing.tags(repository_of(server)) == TAGS
 
 
 def test_f65_an_empty_catalog_is_empty(rig: Rig) -> None:
     server = rig.server(MemoryRegistry())
-    assert rig.client(server).repositories(server.address) == []
+    assert rig.client(server).listing.repositories(server.address) == []
 
 
 def test_a_catalog_is_read_with_its_own_scope_and_only_valid_names_count(rig: Rig) -> None:
@@ -261,18 +261,18 @@ def test_a_catalog_is_read_with_its_own_scope_and_only_valid_names_count(rig: Ri
     for name in ("a", "b/c", "z__z/y"):
         application.repository(name)  # type: ignore[attr-defined]
     application.repositories.update({"../etc": None, "UPPER": None, "": None})  # type: ignore[attr-defined]
-    assert rig.client(server, login=USER).repositories(server.address) == ["a", "b/c", "demo/app", "z__z/y"]
+    assert rig.client(server, login=USER).listing.repositories(server.address) == ["a", "b/c", "demo/app", "z__z/y"]
     assert "scope=registry%3Acatalog%3A%2A" in server.paths("/token")[0]
 
 
 def test_f66_a_tag_that_is_deleted_is_not_found_and_its_manifest_stays(rig: Rig) -> None:
     server = serving(rig)
     client, repository = rig.client(server), repository_of(server)
-    descriptor = client.resolve(repository, "v1")
+    descriptor = client.manifests.resolve(repository, "v1")
     del server.application.repository("demo/app").tags["v1"]  # type: ignore[attr-defined]
     with pytest.raises(NotFound):
-        client.resolve(repository, "v1")
-    assert client.manifest(repository, descriptor.digest).digest == descriptor.digest
+        client.manifests.resolve(repository, "v1")
+    assert client.manifests.fetch(repository, descriptor.digest).digest == descriptor.digest
 
 
 def test_f67_a_tag_with_two_truths_gives_one_at_a_time(rig: Rig) -> None:
@@ -291,8 +291,8 @@ def test_f67_a_tag_with_two_truths_gives_one_at_a_time(rig: Rig) -> None:
     client, repository = rig.client(server), repository_of(server)
     seen = set()
     for _ in range(4):
-        descriptor = client.resolve(repository, "v1")
-        document = client.manifest(repository, descriptor.digest)
+        descriptor = client.manifests.resolve(repository, "v1")
+        document = client.manifests.fetch(repository, descriptor.digest)
         assert descriptor.digest.matches(document.content)
         seen.add(descriptor.digest)
     assert len(seen) == 2
@@ -317,7 +317,7 @@ def with_referrers(rig: Rig) -> tuple[FaultServer, Digest]:
 
 
 def kinds(rig: Rig, server: FaultServer, digest: Digest) -> list[str | None]:
-    return [one.artifact_type for one in rig.client(server).referrers(repository_of(server), digest)]
+    return [one.artifact_type for one in rig.client(server).referrers.of(repository_of(server), digest)]
 
 
 def test_referrers_come_from_the_api_where_there_is_one(rig: Rig) -> None:
@@ -359,7 +359,7 @@ def test_f68_a_registry_without_the_api_is_asked_for_the_tag_and_remembered(rig:
     server.on("GET", "/referrers/", action)
     client, repository = rig.client(server), repository_of(server)
     for _ in range(2):
-        assert [one.artifact_type for one in client.referrers(repository, digest)] == ["a/tag"]
+        assert [one.artifact_type for one in client.referrers.of(repository, digest)] == ["a/tag"]
     assert len(server.paths("/referrers/")) == 1
 
 
@@ -390,4 +390,4 @@ def test_f68_a_server_error_is_an_error_not_nothing(rig: Rig, status: int) -> No
 def test_f68_a_repository_that_is_not_there_is_not_found(rig: Rig) -> None:
     server, digest = with_referrers(rig)
     with pytest.raises(NotFound):
-        rig.client(server).referrers(repository_of(server, "demo/none"), digest)
+        rig.client(server).referrers.of(repository_of(server, "demo/none"), digest)

@@ -15,8 +15,8 @@ import pytest
 from regfs.errors import BadContent, DigestMismatch, InvalidName, NotFound, TooLarge, Unsupported
 from regfs.model import media_types
 from regfs.model.digest import Digest
+from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor
-from regfs.registry.documents import DOCUMENT_LIMIT
 from tests.support.client_rig import RETRY, Rig, repository_of
 from tests.support.fault_server import FaultServer, Flood, Response, changed, cut, raw, reply, reset
 from tests.support.memory_registry import MANIFEST, MemoryRegistry
@@ -37,14 +37,14 @@ def test_f31_bytes_with_another_digest_are_asked_for_once_more_and_refused(rig: 
     server, _application, digest = serving(rig)
     server.on("GET", "/manifests/", reply(200, OTHER, {"Content-Type": MANIFEST}))
     with pytest.raises(DigestMismatch, match=str(Digest.of(OTHER))):
-        rig.client(server).manifest(repository_of(server), digest)
+        rig.client(server).manifests.fetch(repository_of(server), digest)
     assert len(server.paths()) == 2
 
 
 def test_f31_the_second_answer_may_be_right(rig: Rig) -> None:
     server, application, digest = serving(rig)
     server.on("GET", "/manifests/", reply(200, OTHER, {"Content-Type": MANIFEST}), times=1)
-    document = rig.client(server).manifest(repository_of(server), digest)
+    document = rig.client(server).manifests.fetch(repository_of(server), digest)
     assert (document.content, document.digest) == (content_of(application, digest), digest)
 
 
@@ -52,7 +52,7 @@ def test_f31_another_mirror_may_be_right(rig: Rig) -> None:
     server, application, digest = serving(rig)
     mirror = rig.server()
     mirror.on("GET", "/manifests/", reply(200, OTHER, {"Content-Type": MANIFEST}))
-    document = rig.client(server, mirrors=[mirror]).manifest(repository_of(server), digest)
+    document = rig.client(server, mirrors=[mirror]).manifests.fetch(repository_of(server), digest)
     assert document.content == content_of(application, digest)
 
 
@@ -71,7 +71,7 @@ def test_f31_another_mirror_may_be_right(rig: Rig) -> None:
 def test_f32_the_digest_of_a_document_is_that_of_its_bytes_whatever_the_header_says(rig: Rig, said: str) -> None:
     server, application, digest = serving(rig)
     server.on("GET", "/manifests/", changed(lambda right: right.with_header("Docker-Content-Digest", said)))
-    document = rig.client(server).manifest(repository_of(server), "v1")
+    document = rig.client(server).manifests.fetch(repository_of(server), "v1")
     assert (document.digest, document.content) == (digest, content_of(application, digest))
 
 
@@ -81,10 +81,10 @@ def test_f33_a_head_that_lies_gives_no_document_under_its_digest(rig: Rig) -> No
     server.on("HEAD", "/manifests/", changed(lambda right: right.with_header("Docker-Content-Digest", str(liar))))
     server.on("GET", str(liar), reply(200, OTHER, {"Content-Type": MANIFEST}))
     client = rig.client(server)
-    assert client.resolve(repository_of(server), "v1").digest == liar
+    assert client.manifests.resolve(repository_of(server), "v1").digest == liar
     with pytest.raises(DigestMismatch):
-        client.manifest(repository_of(server), liar)
-    assert client.manifest(repository_of(server), digest).digest == digest
+        client.manifests.fetch(repository_of(server), liar)
+    assert client.manifests.fetch(repository_of(server), digest).digest == digest
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 406, 410, 500, 501])
@@ -92,9 +92,9 @@ def test_f34_a_head_that_fails_does_not_hide_a_tag(rig: Rig, status: int) -> Non
     server, _application, digest = serving(rig)
     server.on("HEAD", "/manifests/", reply(status))
     client = rig.client(server)
-    descriptor = client.resolve(repository_of(server), "v1")
+    descriptor = client.manifests.resolve(repository_of(server), "v1")
     assert descriptor.digest == digest
-    assert client.manifest(repository_of(server), digest).descriptor == descriptor
+    assert client.manifests.fetch(repository_of(server), digest).descriptor == descriptor
     assert len(server.paths("GET /v2/demo/app/manifests")) == 1, "the quota was spent twice for one document"
 
 
@@ -103,7 +103,7 @@ def test_f34_a_tag_is_not_there_when_a_get_says_so(rig: Rig) -> None:
     client = rig.client(server)
     for _ in range(2):
         with pytest.raises(NotFound):
-            client.resolve(repository_of(server), "none")
+            client.manifests.resolve(repository_of(server), "none")
     assert [path.split()[0] for path in server.paths()] == ["HEAD", "GET", "HEAD", "GET"]
 
 
@@ -112,8 +112,8 @@ def test_f34_a_proxy_that_says_404_to_the_head_of_what_it_has_not_fetched_yet_hi
     server.on("HEAD", "/manifests/v1", reply(404))
     client = rig.client(server)
     with pytest.raises(NotFound):
-        client.resolve(repository_of(server), "none")
-    assert client.resolve(repository_of(server), "v1").digest == digest
+        client.manifests.resolve(repository_of(server), "none")
+    assert client.manifests.resolve(repository_of(server), "v1").digest == digest
 
 
 def test_f34_a_registry_whose_head_is_wrong_is_asked_by_get_from_then_on(rig: Rig) -> None:
@@ -121,8 +121,8 @@ def test_f34_a_registry_whose_head_is_wrong_is_asked_by_get_from_then_on(rig: Ri
     application.add_image("demo/app", "v2", b"another layer")
     server.on("HEAD", "/manifests/", reply(404))
     client = rig.client(server)
-    client.resolve(repository_of(server), "v1")
-    client.resolve(repository_of(server), "v2")
+    client.manifests.resolve(repository_of(server), "v1")
+    client.manifests.resolve(repository_of(server), "v2")
     assert [path.split()[0] for path in server.paths()] == ["HEAD", "GET", "GET"]
 
 
@@ -142,13 +142,13 @@ INCOMPLETE = {
 def test_f35_a_head_that_says_too_little_is_followed_by_a_get(rig: Rig, action: object) -> None:
     server, application, digest = serving(rig)
     server.on("HEAD", "/manifests/", action)  # type: ignore[arg-type]
-    descriptor = rig.client(server).resolve(repository_of(server), "v1")
+    descriptor = rig.client(server).manifests.resolve(repository_of(server), "v1")
     assert descriptor == Descriptor(MANIFEST, digest, len(content_of(application, digest)))
 
 
 def test_a_tag_costs_one_head(rig: Rig) -> None:
     server, application, digest = serving(rig)
-    descriptor = rig.client(server).resolve(repository_of(server), "v1")
+    descriptor = rig.client(server).manifests.resolve(repository_of(server), "v1")
     assert descriptor == Descriptor(MANIFEST, digest, len(content_of(application, digest)))
     assert server.paths() == ["HEAD /v2/demo/app/manifests/v1"]
 
@@ -156,8 +156,8 @@ def test_a_tag_costs_one_head(rig: Rig) -> None:
 def test_every_type_of_manifest_is_accepted(rig: Rig) -> None:
     server, _application, digest = serving(rig)
     client = rig.client(server)
-    client.resolve(repository_of(server), "v1")
-    client.manifest(repository_of(server), digest)
+    client.manifests.resolve(repository_of(server), "v1")
+    client.manifests.fetch(repository_of(server), digest)
     head, get = server.headers("accept")
     assert head == get
     assert set(media_types.DOCUMENT_TYPES) <= set(str(get).split(", "))
@@ -169,7 +169,7 @@ def test_f36_a_manifest_without_end_is_refused_after_its_limit(rig: Rig, referen
     flood = Flood(b"HTTP/1.1 200 OK\r\nContent-Type: " + MANIFEST.encode() + b"\r\n\r\n{")
     server.on("GET", "/manifests/", flood)
     with pytest.raises(TooLarge):
-        rig.client(server).manifest(repository_of(server), digest if reference == "digest" else reference)
+        rig.client(server).manifests.fetch(repository_of(server), digest if reference == "digest" else reference)
     assert flood.sent < 8 * DOCUMENT_LIMIT
 
 
@@ -178,7 +178,7 @@ def test_f36_a_manifest_that_announces_too_much_is_not_read(rig: Rig) -> None:
     flood = Flood(b"HTTP/1.1 200 OK\r\nContent-Length: 5000000000\r\n\r\n{")
     server.on("GET", "/manifests/", flood)
     with pytest.raises(TooLarge, match="5000000000"):
-        rig.client(server).manifest(repository_of(server), "v1")
+        rig.client(server).manifests.fetch(repository_of(server), "v1")
 
 
 STRANGE = {
@@ -197,8 +197,8 @@ def test_f37_f38_a_document_that_nobody_can_read_is_still_given_as_bytes(rig: Ri
     server, application, _digest = serving(rig)
     digest = application.add_manifest("demo/app", content, tag="strange")
     client = rig.client(server)
-    assert client.manifest(repository_of(server), "strange").content == content
-    assert client.manifest(repository_of(server), digest).content == content
+    assert client.manifests.fetch(repository_of(server), "strange").content == content
+    assert client.manifests.fetch(repository_of(server), digest).content == content
 
 
 def signed_schema1() -> tuple[bytes, bytes]:
@@ -225,10 +225,10 @@ def test_f39_a_signed_schema1_manifest_is_shown_under_the_digest_of_its_payload(
     repository.manifests[str(digest)] = (signed, media_types.DOCKER_SCHEMA1_SIGNED)
     repository.tags["old"] = str(digest)
     client = rig.client(server)
-    by_tag, by_digest = (client.manifest(repository_of(server), reference) for reference in ("old", digest))
+    by_tag, by_digest = (client.manifests.fetch(repository_of(server), reference) for reference in ("old", digest))
     assert (by_tag.content, by_tag.digest, by_tag.content_type) == (payload, digest, media_types.DOCKER_SCHEMA1)
     assert by_digest == by_tag
-    assert client.resolve(repository_of(server), "old") == by_tag.descriptor
+    assert client.manifests.resolve(repository_of(server), "old") == by_tag.descriptor
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_f39_a_schema1_manifest_with_signatures_of_junk_is_given_as_it_came(rig:
     server, application, _digest = serving(rig)
     content = json.dumps({"fsLayers": [], "signatures": [{"protected": protected}]}).encode()
     application.add_manifest("demo/app", content, tag="junk", media_type=media_types.DOCKER_SCHEMA1_SIGNED)
-    assert rig.client(server).manifest(repository_of(server), "junk").content == content
+    assert rig.client(server).manifests.fetch(repository_of(server), "junk").content == content
 
 
 def test_a_registry_that_converts_for_old_clients_is_asked_without_the_old_types(rig: Rig) -> None:
@@ -247,7 +247,7 @@ def test_a_registry_that_converts_for_old_clients_is_asked_without_the_old_types
     signed, _payload = signed_schema1()
     old = Response(200, (("Content-Type", media_types.DOCKER_SCHEMA1_SIGNED),), signed)
     server.on("GET", "/manifests/", changed(lambda _right: old), times=1)
-    assert rig.client(server).manifest(repository_of(server), "v1").content == content_of(application, digest)
+    assert rig.client(server).manifests.fetch(repository_of(server), "v1").content == content_of(application, digest)
     assert "prettyjws" not in str(server.headers("accept")[-1])
 
 
@@ -264,9 +264,9 @@ def test_f41_what_cannot_be_verified_is_not_asked_for(rig: Rig, text: str) -> No
     server, _application, _digest = serving(rig)
     digest = Digest.parse(text)
     with pytest.raises(Unsupported):
-        rig.client(server).manifest(repository_of(server), digest)
+        rig.client(server).manifests.fetch(repository_of(server), digest)
     with pytest.raises(Unsupported):
-        list(rig.client(server).blob(repository_of(server), Descriptor("x", digest, 5)))
+        list(rig.client(server).blobs.stream(repository_of(server), Descriptor("x", digest, 5)))
     assert server.paths() == []
 
 
@@ -274,13 +274,13 @@ def test_a_sha512_document_is_verified(rig: Rig) -> None:
     server, application, _digest = serving(rig)
     digest = Digest("sha512", hashlib.sha512(OTHER).hexdigest())
     application.repository("demo/app").manifests[str(digest)] = (OTHER, MANIFEST)
-    assert rig.client(server).manifest(repository_of(server), digest).content == OTHER
+    assert rig.client(server).manifests.fetch(repository_of(server), digest).content == OTHER
 
 
 def test_f42_embedded_content_that_was_wrong_is_fetched(rig: Rig) -> None:
     server, application, _digest = serving(rig)
     blob = application.add_blob("demo/app", b"text")  # the model gives no content where `data` did not verify
-    assert b"".join(rig.client(server).blob(repository_of(server), blob)) == b"text"
+    assert b"".join(rig.client(server).blobs.stream(repository_of(server), blob)) == b"text"
 
 
 def test_f44_the_urls_of_a_descriptor_are_never_asked(rig: Rig) -> None:
@@ -289,7 +289,7 @@ def test_f44_the_urls_of_a_descriptor_are_never_asked(rig: Rig) -> None:
     urls = tuple(f"{elsewhere.url}/{number}" for number in range(50))
     foreign = Descriptor("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", Digest.of(b"x"), 1, urls=urls)
     with pytest.raises(NotFound):
-        list(rig.client(server).blob(repository_of(server), foreign))
+        list(rig.client(server).blobs.stream(repository_of(server), foreign))
     assert elsewhere.connections == 0
 
 
@@ -297,14 +297,14 @@ def test_f44_the_urls_of_a_descriptor_are_never_asked(rig: Rig) -> None:
 def test_a_manifest_that_is_cut_is_asked_for_again(rig: Rig, action: object) -> None:
     server, application, digest = serving(rig)
     server.on("GET", "/manifests/", action, times=2)  # type: ignore[arg-type]
-    assert rig.client(server).manifest(repository_of(server), digest).content == content_of(application, digest)
+    assert rig.client(server).manifests.fetch(repository_of(server), digest).content == content_of(application, digest)
 
 
 def test_a_manifest_that_is_cut_for_ever_is_given_up(rig: Rig) -> None:
     server, _application, digest = serving(rig)
     server.on("GET", "/manifests/", raw(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"))
     with pytest.raises(BadContent):
-        rig.client(server).manifest(repository_of(server), digest)
+        rig.client(server).manifests.fetch(repository_of(server), digest)
     assert len(server.paths()) <= RETRY.attempts
 
 
@@ -316,8 +316,8 @@ def test_a_document_that_is_compressed_for_the_transport_is_understood(rig: Rig)
 
     server.on("GET", ".", changed(compress))
     client = rig.client(server)
-    assert client.manifest(repository_of(server), digest).content == content_of(application, digest)
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.manifests.fetch(repository_of(server), digest).content == content_of(application, digest)
+    assert client.listing.tags(repository_of(server)) == ["v1"]
 
 
 @pytest.mark.parametrize(
@@ -327,4 +327,4 @@ def test_a_compressed_document_that_is_wrong_is_refused(rig: Rig, body: bytes) -
     server, _application, digest = serving(rig)
     server.on("GET", ".", reply(200, body, {"Content-Encoding": "gzip"}))
     with pytest.raises((BadContent, TooLarge)):
-        rig.client(server).manifest(repository_of(server), digest)
+        rig.client(server).manifests.fetch(repository_of(server), digest)

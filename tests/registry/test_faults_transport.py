@@ -28,10 +28,11 @@ from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
 from regfs.registry.client import RegistryClient
 from regfs.registry.credentials.lookup import Credentials
-from regfs.registry.hosts.endpoints import Hosts, Tls
-from regfs.registry.http.message import Origin, Request
+from regfs.registry.hosts.endpoints import Hosts
+from regfs.registry.http.messages import Origin, Request
 from regfs.registry.http.redirects import redirected, resolved
 from regfs.registry.http.sockets import Pace
+from regfs.registry.http.trust import Tls
 from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
 from tests.support.client_rig import (
     ALONE,
@@ -41,6 +42,7 @@ from tests.support.client_rig import (
     RETRY,
     Rig,
     basic,
+    client_of,
     repository_of,
     saw_no_secret,
 )
@@ -90,7 +92,7 @@ def with_blob(rig: Rig, **more: object) -> tuple[FaultServer, Descriptor]:
 
 
 def fetched(client: RegistryClient, server: FaultServer, blob: Descriptor) -> bytes:
-    return b"".join(client.blob(repository_of(server), blob))
+    return b"".join(client.blobs.stream(repository_of(server), blob))
 
 
 def test_f13_a_redirect_to_another_host_carries_no_authorization(rig: Rig) -> None:
@@ -114,8 +116,8 @@ def test_f13_cookies_are_never_sent(rig: Rig) -> None:
     server, _blob = with_blob(rig)
     server.on("GET", "/tags/", changed(lambda right: right.with_header("Set-Cookie", "a=b; Path=/")))
     client = rig.client(server)
-    client.tags(repository_of(server))
-    client.tags(repository_of(server))
+    client.listing.tags(repository_of(server))
+    client.listing.tags(repository_of(server))
     assert saw_no_secret(server)
 
 
@@ -125,7 +127,7 @@ def test_f13_netrc_is_not_read(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Non
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
     server, _blob = with_blob(rig)
-    rig.client(server).tags(repository_of(server))
+    rig.client(server).listing.tags(repository_of(server))
     assert saw_no_secret(server)
 
 
@@ -146,22 +148,16 @@ def test_f14_the_same_host_with_another_port_gets_no_credentials(rig: Rig) -> No
 def test_f14_a_public_registry_redirects_neither_to_http_nor_inside(location: str) -> None:
     request = Request("GET", "https://registry.example.com/v2/a/blobs/b", headers={"Authorization": "Bearer x"})
     with pytest.raises(ProtocolViolation):
-        redirected(request, location, first=request.origin, to_private=False)
-
-
-def test_f14_private_storage_may_be_allowed() -> None:
-    request = Request("GET", "https://registry.example.com/v2/a/blobs/b", headers={"Authorization": "Bearer x"})
-    followed = redirected(request, "https://10.1.2.3/x?sig=1", first=request.origin, to_private=True)
-    assert (followed.url, dict(followed.headers)) == ("https://10.1.2.3/x?sig=1", {})
+        redirected(request, location, first=request.origin)
 
 
 def test_a_redirect_on_the_same_origin_keeps_authorization_until_another_host_was_visited() -> None:
     tls = Tls(ca_files=("/ca.crt",))
     request = Request("GET", "https://a.example/v2/", headers={"Authorization": "x", "Range": "bytes=0-1"}, tls=tls)
     first = Origin.of(request.url)
-    same = redirected(request, "/v2/other", first=first, to_private=False)
-    away = redirected(same, "https://b.example/", first=first, to_private=False)
-    back = redirected(away, "https://a.example/v2/", first=first, to_private=False)
+    same = redirected(request, "/v2/other", first=first)
+    away = redirected(same, "https://b.example/", first=first)
+    back = redirected(away, "https://a.example/v2/", first=first)
     assert [dict(one.headers) for one in (same, away, back)] == [
         {"Authorization": "x", "Range": "bytes=0-1"},
         {"Range": "bytes=0-1"},
@@ -218,7 +214,7 @@ def test_the_target_of_a_redirect_arrives_byte_for_byte_through_a_proxy(
     location = "http://storage.test//k%2b/[x]|?"
     server.on("GET", "/blobs/", reply(307, headers={"Location": location}))
     proxy.on("GET", ".", reply(200, CONTENT))
-    assert fetched(rig.client(server, private_redirects=True), server, blob) == CONTENT
+    assert fetched(rig.client(server), server, blob) == CONTENT
     assert proxy.paths() == [f"GET {location}"]
     assert proxy.headers("host") == ["storage.test"]
 
@@ -297,9 +293,9 @@ def test_f16_the_body_of_a_redirect_is_not_read(rig: Rig) -> None:
 def test_f17_a_kept_connection_that_is_reset_is_replaced_silently(rig: Rig) -> None:
     server, _blob = with_blob(rig)
     client = rig.client(server, retry=type(RETRY)(attempts=1))
-    client.tags(repository_of(server))
+    client.listing.tags(repository_of(server))
     server.on("GET", "/tags/", reset(), times=1)
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
     assert rig.stats.value("registry.retries") == 0
 
 
@@ -307,9 +303,9 @@ def test_connections_are_kept(rig: Rig) -> None:
     server, blob = with_blob(rig)
     client = rig.client(server)
     for start in range(0, 50_000, 10_000):
-        client.tags(repository_of(server))
-        client.resolve(repository_of(server), "v1")
-        client.blob_range(repository_of(server), blob, start, start + 5000)
+        client.listing.tags(repository_of(server))
+        client.manifests.resolve(repository_of(server), "v1")
+        client.blobs.range(repository_of(server), blob, start, start + 5000)
     fetched(client, server, blob)
     assert server.connections == 1
 
@@ -329,7 +325,7 @@ def test_f18_a_registry_that_hangs_is_given_up(rig: Rig, action: object) -> None
     server, _blob = with_blob(rig)
     server.on("GET", "/tags/", action)  # type: ignore[arg-type]
     with pytest.raises(RegistryTimeout):
-        rig.client(server, pace=IMPATIENT).tags(repository_of(server))
+        rig.client(server, pace=IMPATIENT).listing.tags(repository_of(server))
 
 
 @pytest.mark.parametrize("action", HANGING.values(), ids=HANGING)
@@ -337,7 +333,7 @@ def test_f18_the_callers_deadline_ends_a_wait_of_any_kind(rig: Rig, action: obje
     server, _blob = with_blob(rig)
     server.on("GET", "/tags/", action)  # type: ignore[arg-type]
     with under(Deadline(0.3)), pytest.raises(RegistryTimeout):
-        rig.client(server, pace=Pace()).tags(repository_of(server))
+        rig.client(server, pace=Pace()).listing.tags(repository_of(server))
 
 
 def test_f18_a_deadline_does_not_let_others_take_the_host_for_dead(rig: Rig) -> None:
@@ -345,15 +341,15 @@ def test_f18_a_deadline_does_not_let_others_take_the_host_for_dead(rig: Rig) -> 
     server.on("GET", "/tags/", silence, times=1)
     client = rig.client(server)
     with under(Deadline(0.2)), pytest.raises(RegistryTimeout):
-        client.tags(repository_of(server))
-    assert client.tags(repository_of(server)) == ["v1"]
+        client.listing.tags(repository_of(server))
+    assert client.listing.tags(repository_of(server)) == ["v1"]
 
 
 def test_f18_a_stalled_tls_greeting_and_a_full_backlog_are_given_up(rig: Rig) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         rig.hosts_toml(address, f'server = "https://{address}"')
-        client = RegistryClient(
+        client = client_of(
             Hosts(hosts_directories=[rig.directory / "hosts"]),
             STRANGER,
             rig.stats,
@@ -361,7 +357,7 @@ def test_f18_a_stalled_tls_greeting_and_a_full_backlog_are_given_up(rig: Rig) ->
             retry=RETRY,
         )
         with pytest.raises(RegistryTimeout):
-            client.tags(RepositoryName(address, "demo/app"))
+            client.listing.tags(RepositoryName(address, "demo/app"))
 
 
 def test_f18_a_body_that_stops_in_the_middle_of_a_blob_is_resumed(rig: Rig) -> None:
@@ -388,7 +384,7 @@ def test_interruption_ends_a_read_that_waits(rig: Rig) -> None:
 
     server.on("GET", "/tags/", interrupt)
     with under(deadline), pytest.raises(Interrupted):
-        rig.client(server).tags(repository_of(server))
+        rig.client(server).listing.tags(repository_of(server))
 
 
 def test_who_may_not_wait_sends_nothing(rig: Rig) -> None:
@@ -396,7 +392,7 @@ def test_who_may_not_wait_sends_nothing(rig: Rig) -> None:
     client = rig.client(server, login=USER)
     with under(NON_BLOCKING):
         with pytest.raises(WouldBlock):
-            client.resolve(repository_of(server), "v1")
+            client.manifests.resolve(repository_of(server), "v1")
         with pytest.raises(WouldBlock):
             fetched(client, server, blob)
     assert server.connections == 0
@@ -406,7 +402,7 @@ def test_offline_sends_nothing(rig: Rig) -> None:
     server, blob = with_blob(rig)
     client = rig.client(server, offline=True)
     with pytest.raises(Offline, match="--offline"):
-        client.tags(repository_of(server))
+        client.listing.tags(repository_of(server))
     with pytest.raises(Offline):
         fetched(client, server, blob)
     assert server.connections == 0
@@ -428,7 +424,7 @@ def test_f19_an_answer_that_is_not_http_is_no_answer(rig: Rig, content: bytes) -
     server, _blob = with_blob(rig)
     server.on("GET", "/tags/", raw(content))
     with pytest.raises(BadContent):
-        rig.client(server).tags(repository_of(server))
+        rig.client(server).listing.tags(repository_of(server))
 
 
 LENGTHS = {
@@ -448,7 +444,7 @@ def test_f20_a_content_length_without_sense_is_refused(rig: Rig, length: str) ->
     server, _blob = with_blob(rig)
     server.on("GET", "/tags/", raw(b"HTTP/1.1 200 OK\r\n" + length.encode("latin-1") + b'\r\n{"tags":["v1"]}'))
     with pytest.raises(BadContent):
-        rig.client(server).tags(repository_of(server))
+        rig.client(server).listing.tags(repository_of(server))
 
 
 def test_f21_bytes_after_a_body_are_not_the_next_answer(rig: Rig) -> None:
@@ -461,7 +457,7 @@ def test_f21_bytes_after_a_body_are_not_the_next_answer(rig: Rig) -> None:
 
     server.on("GET", "/tags/", answer_twice, times=1)
     client = rig.client(server)
-    assert [client.tags(repository_of(server)) for _ in range(3)] == [["v1"]] * 3
+    assert [client.listing.tags(repository_of(server)) for _ in range(3)] == [["v1"]] * 3
 
 
 @pytest.fixture(scope="module")
@@ -486,8 +482,8 @@ def trusting(certificates: Certificates, *, client: bool = False) -> str:
 def test_tls_with_an_authority_of_its_own_and_a_client_certificate_works(rig: Rig, certificates: Certificates) -> None:
     server = rig.server(registry(), tls=tls_of(certificates, clients=True))
     client = rig.client(server, options=trusting(certificates, client=True))
-    assert client.tags(repository_of(server)) == ["v1"]
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
     assert server.connections == 1
 
 
@@ -495,16 +491,16 @@ def test_tls_with_an_authority_of_its_own_and_a_client_certificate_works(rig: Ri
 def test_a_certificate_that_the_user_does_without_is_not_checked(rig: Rig, certificates: Certificates) -> None:
     server = rig.server(registry(), host="127.0.0.2", tls=tls_of(certificates))
     rig.hosts_toml(server.address, f'[host."{server.url}"]\nskip_verify = true\n')
-    client = RegistryClient(
+    client = client_of(
         Hosts(hosts_directories=[rig.directory / "hosts"]),
         STRANGER,
         rig.stats,
         retry=RETRY,
         pace=PACE,
     )
-    assert client.tags(repository_of(server)) == ["v1"]
-    insecure = RegistryClient(Hosts(insecure=[server.address]), STRANGER, rig.stats, retry=RETRY, pace=PACE)
-    assert insecure.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
+    insecure = client_of(Hosts(insecure=[server.address]), STRANGER, rig.stats, retry=RETRY, pace=PACE)
+    assert insecure.listing.tags(repository_of(server)) == ["v1"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
@@ -518,11 +514,11 @@ def test_a_certificate_file_that_is_none_is_told_by_its_name(
     good = trusting(certificates) if what == "client" else ""
     client = rig.client(server, options=f'{good}\n{what} = "{broken}"')
     with pytest.raises(BadConfiguration, match=f"{broken}.* cannot be used for TLS"):
-        client.tags(repository_of(server))
+        client.listing.tags(repository_of(server))
     assert server.connections == 0
     broken.write_bytes(certificates.authority.read_bytes())
     if what == "ca":
-        assert client.tags(repository_of(server)) == ["v1"]
+        assert client.listing.tags(repository_of(server)) == ["v1"]
 
 
 def test_a_certificate_that_is_renewed_on_disk_is_used_without_a_remount(
@@ -535,22 +531,22 @@ def test_a_certificate_that_is_renewed_on_disk_is_used_without_a_remount(
     server = rig.server(registry(), tls=tls_of(certificates))
     client = rig.client(server, options=f'ca = "{authority}"')
     with pytest.raises(ProtocolViolation, match="not trusted"):
-        client.tags(repository_of(server))
+        client.listing.tags(repository_of(server))
     authority.write_bytes(certificates.authority.read_bytes())
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
 
 
 def test_f22_an_unknown_authority_is_not_trusted(rig: Rig, certificates: Certificates) -> None:
     server = rig.server(registry(), tls=tls_of(certificates))
     with pytest.raises(ProtocolViolation, match="certificate is not trusted"):
-        rig.client(server, login=USER).tags(repository_of(server))
+        rig.client(server, login=USER).listing.tags(repository_of(server))
     assert (server.connections, server.paths()) == (1, [])
 
 
 def test_f22_a_certificate_for_another_host_is_not_trusted(rig: Rig, certificates: Certificates) -> None:
     server = rig.server(registry(), host="127.0.0.2", tls=tls_of(certificates))
     with pytest.raises(ProtocolViolation, match="not trusted"):
-        rig.client(server, login=USER, options=trusting(certificates)).tags(repository_of(server))
+        rig.client(server, login=USER, options=trusting(certificates)).listing.tags(repository_of(server))
     assert (server.connections, server.paths()) == (1, [])
 
 
@@ -558,7 +554,7 @@ def test_f22_an_expired_certificate_is_not_trusted(rig: Rig, certificates: Certi
     expired = _expired(certificates, tmp_path)
     server = rig.server(registry(), tls=tls_of(expired))
     with pytest.raises(ProtocolViolation, match="expired"):
-        rig.client(server, login=USER, options=trusting(certificates)).tags(repository_of(server))
+        rig.client(server, login=USER, options=trusting(certificates)).listing.tags(repository_of(server))
     assert (server.connections, server.paths()) == (1, [])
 
 
@@ -583,7 +579,7 @@ def _expired(certificates: Certificates, directory: Path) -> Certificates:
 def test_f22_a_registry_that_demands_a_client_certificate_is_an_error(rig: Rig, certificates: Certificates) -> None:
     server = rig.server(registry(), tls=tls_of(certificates, clients=True))
     with pytest.raises(RegfsError, match=r"client certificate|closed"):
-        rig.client(server, options=trusting(certificates)).tags(repository_of(server))
+        rig.client(server, options=trusting(certificates)).listing.tags(repository_of(server))
     assert server.paths() == []
 
 
@@ -602,22 +598,22 @@ def test_f22_what_a_registry_is_trusted_with_is_not_for_the_host_it_redirects_to
 
 def loopback_client(rig: Rig) -> RegistryClient:
     """Return a client that knows nothing but what loopback is."""
-    return RegistryClient(Hosts(), Credentials({"HOME": str(rig.directory)}), rig.stats, retry=RETRY, pace=PACE)
+    return client_of(Hosts(), Credentials({"HOME": str(rig.directory)}), rig.stats, retry=RETRY, pace=PACE)
 
 
 def test_loopback_is_asked_by_http_where_it_speaks_no_tls_and_before_any_secret_is_sent(rig: Rig) -> None:
     server = rig.server(registry(users=dict([USER])))
     rig.write_logins({server.address: USER})
     client = loopback_client(rig)
-    assert client.tags(repository_of(server)) == ["v1"]
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
     assert server.headers("authorization") == [None, basic(*USER), basic(*USER)]
 
 
 def test_loopback_with_tls_is_never_asked_by_http(rig: Rig, certificates: Certificates) -> None:
     server = rig.server(registry(), tls=tls_of(certificates))
     with pytest.raises(ProtocolViolation, match="not trusted"):
-        loopback_client(rig).tags(repository_of(server))
+        loopback_client(rig).listing.tags(repository_of(server))
     assert server.paths() == []
 
 
@@ -625,33 +621,33 @@ def test_loopback_where_nothing_listens_is_unavailable_and_may_come_back(rig: Ri
     server = rig.server(registry(), host=ALONE)
     server.stop()
     now = [0.0]
-    client = RegistryClient(Hosts(), STRANGER, rig.stats, retry=RETRY, pace=PACE, clock=lambda: now[0])
+    client = client_of(Hosts(), STRANGER, rig.stats, retry=RETRY, pace=PACE, clock=lambda: now[0])
     for _ in range(2):
         with pytest.raises(RegistryUnavailable, match="refused"):
-            client.tags(repository_of(server))
+            client.listing.tags(repository_of(server))
     now[0] = 100.0
     rig.server(server.application, host=ALONE, port=int(server.address.rpartition(":")[2]))
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
 
 
 def test_loopback_that_is_back_is_asked_at_once_when_its_failures_are_forgotten(rig: Rig) -> None:
     server = rig.server(registry(), host=ALONE)
     server.stop()
-    client = RegistryClient(Hosts(), STRANGER, rig.stats, retry=RETRY, pace=PACE, clock=lambda: 0.0)
+    client = client_of(Hosts(), STRANGER, rig.stats, retry=RETRY, pace=PACE, clock=lambda: 0.0)
     with pytest.raises(RegistryUnavailable, match="refused"):
-        client.tags(repository_of(server))
+        client.listing.tags(repository_of(server))
     rig.server(server.application, host=ALONE, port=int(server.address.rpartition(":")[2]))
     client.forget_failures()
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
 
 
 def test_f23_a_name_that_cannot_be_resolved_is_unavailable_and_asked_again_later(rig: Rig) -> None:
     repository = RepositoryName("no-such-registry.invalid", "demo/app")
     client = loopback_client(rig)
     with pytest.raises(RegistryUnavailable, match="cannot be resolved"):
-        client.tags(repository)
+        client.listing.tags(repository)
     with pytest.raises(RegistryUnavailable, match=r"failed \d+ s ago; next attempt in \d+ s"):
-        client.tags(repository)
+        client.listing.tags(repository)
     assert rig.stats.value("registry.retries") == 0
 
 
@@ -659,7 +655,7 @@ def test_f23_a_refused_connection_is_unavailable_at_once(rig: Rig) -> None:
     server, _blob = with_blob(rig)
     server.stop()
     with pytest.raises(RegistryUnavailable, match="refused"):
-        rig.client(server).tags(repository_of(server))
+        rig.client(server).listing.tags(repository_of(server))
     assert rig.stats.value("registry.retries") == 0
 
 
@@ -670,8 +666,8 @@ def test_f24_a_success_of_another_kind_is_none(rig: Rig, status: int, what: str)
     server.on("*", f"/{what}/", reply(status))
     client = rig.client(server)
     calls = {
-        "tags": lambda: client.tags(repository_of(server)),
-        "manifests": lambda: client.manifest(repository_of(server), "v1"),
+        "tags": lambda: client.listing.tags(repository_of(server)),
+        "manifests": lambda: client.manifests.fetch(repository_of(server), "v1"),
         "blobs": lambda: fetched(client, server, blob),
     }
     with pytest.raises((BadContent, RegistryUnavailable)):
@@ -681,13 +677,13 @@ def test_f24_a_success_of_another_kind_is_none(rig: Rig, status: int, what: str)
 def test_f24_100_continue_before_an_answer_is_skipped(rig: Rig) -> None:
     server, _blob = with_blob(rig)
     server.on("GET", "/tags/", raw(b"HTTP/1.1 100 Continue\r\n\r\n" + TAGS))
-    assert rig.client(server).tags(repository_of(server)) == ["v1"]
+    assert rig.client(server).listing.tags(repository_of(server)) == ["v1"]
 
 
 def test_a_connection_that_is_closed_before_any_answer_is_tried_again(rig: Rig) -> None:
     server, _blob = with_blob(rig)
     server.on("GET", "/tags/", close, times=2)
-    assert rig.client(server).tags(repository_of(server)) == ["v1"]
+    assert rig.client(server).listing.tags(repository_of(server)) == ["v1"]
 
 
 def test_a_host_gets_no_more_requests_at_once_than_it_has_slots(rig: Rig) -> None:
@@ -705,7 +701,7 @@ def test_a_host_gets_no_more_requests_at_once_than_it_has_slots(rig: Rig) -> Non
 
     server.on("GET", "/tags/", counted)
     client = rig.client(server)
-    threads = [threading.Thread(target=client.tags, args=(repository_of(server),)) for _ in range(24)]
+    threads = [threading.Thread(target=client.listing.tags, args=(repository_of(server),)) for _ in range(24)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -717,7 +713,7 @@ def test_a_proxy_of_the_environment_is_not_used_for_loopback(rig: Rig, monkeypat
     proxy = rig.server()
     monkeypatch.setenv("http_proxy", proxy.url)
     server, _blob = with_blob(rig)
-    assert rig.client(server).tags(repository_of(server)) == ["v1"]
+    assert rig.client(server).listing.tags(repository_of(server)) == ["v1"]
     assert proxy.paths() == []
 
 
@@ -726,13 +722,13 @@ def test_a_proxy_of_the_environment_is_asked_for_all_else(rig: Rig, monkeypatch:
     proxy.on("GET", "registry.invalid", raw(TAGS))
     monkeypatch.setenv("http_proxy", proxy.url)
     rig.hosts_toml("registry.invalid", 'server = "http://registry.invalid"')
-    client = RegistryClient(
+    client = client_of(
         Hosts(hosts_directories=[rig.directory / "hosts"]),
         STRANGER,
         rig.stats,
         retry=RETRY,
     )
-    assert client.tags(RepositoryName("registry.invalid", "demo/app")) == ["v1"]
+    assert client.listing.tags(RepositoryName("registry.invalid", "demo/app")) == ["v1"]
     assert proxy.paths() == ["GET http://registry.invalid/v2/demo/app/tags/list"]
 
 
@@ -740,6 +736,6 @@ def test_a_proxy_that_wants_credentials_is_named(rig: Rig, monkeypatch: pytest.M
     proxy = rig.server()
     proxy.on("CONNECT", ".", reply(407))
     monkeypatch.setenv("https_proxy", proxy.url)
-    client = RegistryClient(Hosts(), STRANGER, rig.stats, retry=RETRY)
+    client = client_of(Hosts(), STRANGER, rig.stats, retry=RETRY)
     with pytest.raises(AccessDenied, match="https_proxy"):
-        client.tags(RepositoryName("registry.invalid", "demo/app"))
+        client.listing.tags(RepositoryName("registry.invalid", "demo/app"))

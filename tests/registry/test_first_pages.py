@@ -26,14 +26,14 @@ def serving(rig: Rig, *, page_size: int = 1000) -> FaultServer:
 
 def test_tags_that_come_at_once_are_all(rig: Rig) -> None:
     server = serving(rig)
-    assert rig.client(server).first_tags(repository_of(server)) == (TAGS, True)
+    assert rig.client(server).listing.first_tags(repository_of(server)) == (TAGS, True)
     assert server.paths() == ["GET /v2/demo/app/tags/list?n=100"]
 
 
 @pytest.mark.parametrize("page_size", [1, 3])
 def test_a_page_of_tags_is_one_request(rig: Rig, page_size: int) -> None:
     server = serving(rig, page_size=page_size)
-    assert rig.client(server).first_tags(repository_of(server)) == (TAGS[:page_size], False)
+    assert rig.client(server).listing.first_tags(repository_of(server)) == (TAGS[:page_size], False)
     assert len(server.paths()) == 1
 
 
@@ -44,7 +44,7 @@ def test_as_many_tags_as_were_asked_for_without_a_link_may_be_a_page(rig: Rig, c
     for number in range(count):
         application.add_image("demo/app", f"v{number}")
     server = rig.server(application)
-    assert rig.client(server).first_tags(repository_of(server)).is_all is is_all
+    assert rig.client(server).listing.first_tags(repository_of(server)).is_all is is_all
 
 
 @pytest.mark.parametrize("code", ["NAME_UNKNOWN", "NOT_FOUND", "NAME_INVALID"])
@@ -52,7 +52,7 @@ def test_an_error_document_says_that_there_is_no_such_repository(rig: Rig, code:
     server = serving(rig)
     server.on("GET", "/tags/", lambda connection: connection.answer(error(404, code)))
     with pytest.raises(RepositoryUnknown):
-        rig.client(server).first_tags(repository_of(server))
+        rig.client(server).listing.first_tags(repository_of(server))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_404_without_that_says_nothing_about_the_repository(rig: Rig, body: st
     server = serving(rig)
     server.on("GET", "/tags/", reply(404, body))
     with pytest.raises(NotFound) as missing:
-        rig.client(server).first_tags(repository_of(server))
+        rig.client(server).listing.first_tags(repository_of(server))
     assert not isinstance(missing.value, RepositoryUnknown)
 
 
@@ -73,14 +73,14 @@ def test_a_page_of_a_web_server_is_no_list(rig: Rig) -> None:
     server = serving(rig)
     server.on("GET", "/tags/", reply(200, "<html>", {"Content-Type": "text/html"}))
     with pytest.raises(ProtocolViolation):
-        rig.client(server).first_tags(repository_of(server))
+        rig.client(server).listing.first_tags(repository_of(server))
 
 
 def test_repositories_after_a_name_are_one_request(rig: Rig) -> None:
     server = serving(rig, page_size=1)
     client = rig.client(server)
-    assert client.repositories_after(server.address, "demo/") == (["demo/app"], False)
-    assert client.repositories_after(server.address, "zoo/") == ([], True)
+    assert client.listing.repositories_after(server.address, "demo/") == (["demo/app"], False)
+    assert client.listing.repositories_after(server.address, "zoo/") == ([], True)
     assert server.paths() == ["GET /v2/_catalog?n=100&last=demo%2F", "GET /v2/_catalog?n=100&last=zoo%2F"]
 
 
@@ -92,9 +92,9 @@ def test_a_mirror_does_not_say_what_the_registry_has(rig: Rig, name: str) -> Non
     wanted = RepositoryName(server.address, name)
     if name == "demo":
         with pytest.raises(RepositoryUnknown):
-            client.first_tags(wanted)
+            client.listing.first_tags(wanted)
     else:
-        assert client.first_tags(wanted).names == TAGS
+        assert client.listing.first_tags(wanted).names == TAGS
     assert mirror.paths("/tags/")
 
 
@@ -103,9 +103,9 @@ def test_a_tag_that_may_be_missing_is_one_get_and_on_docker_hub_one_head(
 ) -> None:
     """A GET counts as a pull on Docker Hub, whose HEAD is right; elsewhere a 404 to a HEAD is asked again by GET."""
     server, hub = serving(rig), serving(rig)
-    monkeypatch.setattr("regfs.registry.documents.HUB_HOST", hub.address)
+    monkeypatch.setattr("regfs.registry.manifests.HUB_HOST", hub.address)
     for asked in (server, hub):
         with pytest.raises(NotFound):
-            rig.client(asked).resolve(repository_of(asked), "nope", may_be_missing=True)
+            rig.client(asked).manifests.resolve(repository_of(asked), "nope", may_be_missing=True)
     assert server.paths() == ["GET /v2/demo/app/manifests/nope"]
     assert hub.paths() == ["HEAD /v2/demo/app/manifests/nope"]

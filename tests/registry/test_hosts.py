@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regfs.errors import BadConfiguration, InvalidOption
-from regfs.registry.hosts.certificates import Authorities, certificates_in, system_authorities
+from regfs.registry.hosts.certificates import certificates_in, system_authorities
 from regfs.registry.hosts.endpoints import (
     ALL_CAPABILITIES,
     Endpoint,
@@ -22,6 +22,7 @@ from regfs.registry.hosts.endpoints import (
     hosts_directories,
 )
 from regfs.registry.hosts.hosts_toml import parse_hosts
+from regfs.registry.http.trust import Authorities
 
 
 class Machine:

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from regfs.errors import BadContent, NotFound, Offline, RegistryUnavailable
-from regfs.registry.client import Namespace, RegistryClient
+from regfs.registry.client import RegistryClient
+from regfs.registry.hub import HubRepositories
 from tests.support.client_rig import Rig, saw_no_secret
 from tests.support.fault_server import Action, FaultServer, reply
 
@@ -27,7 +28,9 @@ def hub(rig: Rig, *actions: Action) -> tuple[FaultServer, RegistryClient]:
 def test_all_pages_of_a_namespace_are_listed_without_credentials(rig: Rig) -> None:
     following = "https://hub.docker.com/v2/namespaces/grafana/repositories?page=2&page_size=100"
     server, client = hub(rig, page(["loki", "grafana"], following), page(["tempo", "loki"]))
-    assert client.hub_namespace("grafana") == Namespace(("grafana/grafana", "grafana/loki", "grafana/tempo"), True)
+    assert client.hub.namespace("grafana") == HubRepositories(
+        ("grafana/grafana", "grafana/loki", "grafana/tempo"), True
+    )
     assert server.paths() == [
         "GET /v2/namespaces/grafana/repositories?page_size=100",
         "GET /v2/namespaces/grafana/repositories?page=2&page_size=100",
@@ -38,18 +41,18 @@ def test_all_pages_of_a_namespace_are_listed_without_credentials(rig: Rig) -> No
 def test_the_cap_for_strangers_makes_the_list_incomplete_and_says_so(rig: Rig) -> None:
     following = "/v2/namespaces/grafana/repositories?page=2"
     _server, client = hub(rig, page(["loki"], following), reply(403, '{"message":"log in to see more"}'))
-    assert client.hub_namespace("grafana") == Namespace(("grafana/loki",), False)
+    assert client.hub.namespace("grafana") == HubRepositories(("grafana/loki",), False)
 
 
 def test_names_that_are_none_are_left_out(rig: Rig) -> None:
     _server, client = hub(rig, page(["ok", "../x", "UPPER", None, 7, "a/b", ""]))
-    assert client.hub_namespace("grafana").repositories == ("grafana/ok",)
+    assert client.hub.namespace("grafana").repositories == ("grafana/ok",)
 
 
 @pytest.mark.parametrize("namespace", ["../x", "UPPER", "a/b", "a?b", ""])
 def test_a_namespace_that_cannot_exist_is_not_asked_for(rig: Rig, namespace: str) -> None:
     server, client = hub(rig)
-    assert client.hub_namespace(namespace) == Namespace((), True)
+    assert client.hub.namespace(namespace) == HubRepositories((), True)
     assert server.connections == 0
 
 
@@ -66,18 +69,18 @@ def test_a_namespace_that_cannot_exist_is_not_asked_for(rig: Rig, namespace: str
 def test_an_answer_without_a_list_is_an_error(rig: Rig, action: Action, kind: type[Exception]) -> None:
     _server, client = hub(rig, action)
     with pytest.raises(kind):
-        client.hub_namespace("grafana")
+        client.hub.namespace("grafana")
 
 
 def test_a_hub_that_is_down_is_unavailable(rig: Rig) -> None:
     server, client = hub(rig)
     server.on("GET", ".", reply(503))
     with pytest.raises(RegistryUnavailable):
-        client.hub_namespace("grafana")
+        client.hub.namespace("grafana")
 
 
 def test_offline_asks_nobody(rig: Rig) -> None:
     server = rig.server()
     with pytest.raises(Offline):
-        rig.client(rig.server(), hub_url=server.url, offline=True).hub_namespace("grafana")
+        rig.client(rig.server(), hub_url=server.url, offline=True).hub.namespace("grafana")
     assert server.connections == 0

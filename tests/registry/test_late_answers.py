@@ -51,7 +51,7 @@ def serving(rig: Rig) -> tuple[FaultServer, Descriptor]:
 def test_a_blob_that_begins_late_is_waited_for_at_the_first_try(rig: Rig, headers_first: bool) -> None:
     server, blob = serving(rig)
     server.on("GET", "/blobs/", late(headers_first=headers_first))
-    assert b"".join(rig.client(server, pace=PACE).blob(repository_of(server), blob)) == CONTENT
+    assert b"".join(rig.client(server, pace=PACE).blobs.stream(repository_of(server), blob)) == CONTENT
     assert len(server.paths("/blobs/")) == 1
 
 
@@ -61,22 +61,22 @@ def test_a_document_that_begins_late_is_asked_for_once_more_and_waited_for(rig: 
     server.on("GET", "/tags/", late(headers_first=headers_first))
     server.on("HEAD", "/manifests/", late(headers_first=False))
     client = rig.client(server, pace=PACE)
-    assert client.tags(repository_of(server)) == ["v1"]
-    assert client.resolve(repository_of(server), "v1").size > 0
+    assert client.listing.tags(repository_of(server)) == ["v1"]
+    assert client.manifests.resolve(repository_of(server), "v1").size > 0
     assert [len(server.paths(kind)) for kind in ("/tags/", "HEAD")] == [2, 2]
 
 
 def test_a_document_of_one_server_of_many_that_hangs_comes_from_another_soon(rig: Rig) -> None:
     server, _blob = serving(rig)
     server.on("GET", "/tags/", silence, times=1)
-    assert rig.client(server, pace=PACE).tags(repository_of(server)) == ["v1"]
+    assert rig.client(server, pace=PACE).listing.tags(repository_of(server)) == ["v1"]
 
 
 def test_a_blob_that_never_begins_is_given_up_after_the_time_that_the_user_allows(rig: Rig) -> None:
     server, blob = serving(rig)
     server.on("GET", "/blobs/", silence)
     with pytest.raises(RegistryTimeout):
-        list(rig.client(server, pace=PACE._replace(longest_s=0.5)).blob(repository_of(server), blob))
+        list(rig.client(server, pace=PACE._replace(longest_s=0.5)).blobs.stream(repository_of(server), blob))
     assert len(server.paths("/blobs/")) == 1
 
 
@@ -90,7 +90,7 @@ def test_a_blob_that_stops_again_and_again_at_the_same_byte_is_given_up(rig: Rig
 
     server.on("GET", "/blobs/", stall)
     with pytest.raises(RegistryTimeout):
-        list(rig.client(server, pace=PACE._replace(longest_s=0.5)).blob(repository_of(server), blob))
+        list(rig.client(server, pace=PACE._replace(longest_s=0.5)).blobs.stream(repository_of(server), blob))
 
 
 def test_a_silent_connection_is_probed_by_the_kernel() -> None:
@@ -108,10 +108,10 @@ def test_a_silent_connection_is_probed_by_the_kernel() -> None:
 VANISHING = """
     import socket, subprocess, threading
     from regfs.waiting.deadline import Deadline, under
-    from regfs.registry.hosts.endpoints import Tls
+    from regfs.registry.http.trust import Tls
     from regfs.registry.hosts.certificates import system_authorities
-    from regfs.registry.http.message import Request
-    from regfs.registry.http.slots import HostSlots
+    from regfs.registry.http.messages import Request
+    from regfs.registry.http.host_slots import HostSlots
     from regfs.registry.http.sockets import Pace
     from regfs.registry.http.transport import Transport
     from regfs.telemetry.stats import Stats

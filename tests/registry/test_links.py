@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from regfs.errors import ProtocolViolation
 from regfs.registry.http.links import next_page, page_of
-from regfs.registry.http.message import Answer, Headers, Request
+from regfs.registry.http.messages import Answer, Headers, Request
 from regfs.registry.http.ranges import body_range, range_header
 from tests.support.growth import assert_linear
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from regfs.errors import RegfsError
-from regfs.registry.http.retry import RetryPolicy
+from regfs.registry.http.retry_policy import RetryPolicy
 from regfs.waiting.deadline import Deadline, under
 from tests.support.client_rig import PACE, Rig, repository_of
 from tests.support.fault_server import Action, Connection, Response, close, reply, reset
@@ -75,17 +75,17 @@ def test_every_answer_is_right_or_an_error(rig: Rig, seed: int) -> None:
                 match number % 5:
                     case 0:
                         # A list has no digest: a flipped bit in a name cannot be noticed.
-                        client.tags(repository)
+                        client.listing.tags(repository)
                     case 1:
                         digest = digests[number % 6]
-                        assert client.manifest(repository, digest).content == documents[str(digest)][0]
+                        assert client.manifests.fetch(repository, digest).content == documents[str(digest)][0]
                     case 2:
-                        chunks = b"".join(client.blob(repository, blob))
+                        chunks = b"".join(client.blobs.stream(repository, blob))
                         assert len(chunks) == blob.size
                     case 3:
-                        assert len(client.blob_range(repository, blob, start, start + 1000)) == 1000
+                        assert len(client.blobs.range(repository, blob, start, start + 1000)) == 1000
                     case _:
-                        client.resolve(repository, f"v{number % 6}")
+                        client.manifests.resolve(repository, f"v{number % 6}")
         except RegfsError as error:
             return type(error).__name__
         return "right"

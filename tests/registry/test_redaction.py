@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from regfs.registry.http.message import Request
+from regfs.registry.http.messages import Request
 from regfs.registry.http.redaction import without_secrets
 
 BASIC = base64.b64encode(b"robot:sEcret-1").decode()

@@ -78,9 +78,9 @@ def test_a_token_that_the_registry_forgot_is_replaced_whatever_it_answers(
     server = rig.server(registry)
     server.on("*", "^/v2/", instead_of_401(status))
     client = rig.client(server, login=login)
-    client.tags(repository_of(server))
+    client.listing.tags(repository_of(server))
     registry.revoke()
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
     assert len(server.paths("/token")) == 2
 
 
@@ -89,18 +89,18 @@ def test_a_request_that_is_really_bad_is_not_sent_twice_each_time(rig: Rig, stat
     now = [0.0]
     server = rig.server(registry_of(tokens=True))
     client = rig.client(server, login=USER, clock=lambda: now[0])
-    client.tags(repository_of(server))
+    client.listing.tags(repository_of(server))
     server.on("*", "/tags/", reply(status))
     for _ in range(5):
         with pytest.raises(ProtocolViolation if status == 400 else AccessDenied):
-            client.tags(repository_of(server))
+            client.listing.tags(repository_of(server))
     assert len(server.paths("/tags/")) == 1 + 2 + 4
     assert len(server.paths("/token")) == 2
     now[0] += 31.0
     server.heal()
     server.application.revoke()  # type: ignore[attr-defined]
     server.on("*", "^/v2/", instead_of_401(status))
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
 
 
 @pytest.mark.parametrize("status", [400, 403])
@@ -108,7 +108,7 @@ def test_a_token_that_was_fetched_for_this_request_is_not_replaced(rig: Rig, sta
     server = rig.server(registry_of(tokens=True))
     server.on("*", "/tags/", reply(status))
     with pytest.raises(ProtocolViolation if status == 400 else AccessDenied):
-        rig.client(server, login=USER).tags(repository_of(server))
+        rig.client(server, login=USER).listing.tags(repository_of(server))
     assert (len(server.paths("/tags/")), len(server.paths("/token"))) == (1, 1)
 
 
@@ -117,7 +117,7 @@ def test_a_bad_request_without_any_authorization_is_sent_once(rig: Rig, status: 
     server = rig.server(registry_of(tokens=True))
     server.on("*", "/tags/", reply(status))
     with pytest.raises(ProtocolViolation if status == 400 else AccessDenied):
-        rig.client(server).tags(repository_of(server))
+        rig.client(server).listing.tags(repository_of(server))
     assert server.paths() == ["GET /v2/demo/app/tags/list"]
 
 
@@ -128,9 +128,9 @@ def test_a_refresh_token_that_is_over_gives_way_to_the_users_own(rig: Rig) -> No
     server = rig.server(registry)
     client = rig.client(server)
     rig.write_config({"auths": {server.address: {"identitytoken": "identity"}}})
-    client.tags(repository_of(server))
+    client.listing.tags(repository_of(server))
     registry.revoke()
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
     posts = [seen.body.decode() for seen in server.seen if seen.method == "POST"]
     assert ["short-lived" in post for post in posts] == [False, True, False]
 
@@ -145,11 +145,11 @@ def test_a_helper_whose_secret_is_over_is_run_again(rig: Rig, who: str, status: 
     server = rig.server(registry)
     server.on("*", "^/token" if who == "token server" else "^/v2/", instead_of_401(status))
     helper, client = with_helper(rig, server)
-    client.tags(repository_of(server))
+    client.listing.tags(repository_of(server))
     registry.users = {"user": "S2"}
     registry.revoke()
     helper.gives("S2")
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
     assert helper.runs == 2
 
 
@@ -162,7 +162,7 @@ def test_a_helper_that_gives_the_same_again_is_denied_and_not_remembered_for_lon
     helper, client = with_helper(rig, server, clock=lambda: now[0], denial_s=5.0)
     for _ in range(3):
         with pytest.raises(AccessDenied, match=r"token server .* refuses the credentials from docker-credential-case"):
-            client.tags(repository_of(server))
+            client.listing.tags(repository_of(server))
     assert (helper.runs, len(server.paths("/token"))) == (2, 1)
     assert server.headers("authorization", "/token") == [basic("user", "S1")]
 
@@ -173,10 +173,10 @@ def test_a_new_login_of_a_helper_opens_what_its_old_one_did_not(rig: Rig) -> Non
     now = [0.0]
     helper, client = with_helper(rig, server, clock=lambda: now[0])
     with pytest.raises(AccessDenied):
-        client.tags(repository_of(server))
+        client.listing.tags(repository_of(server))
     helper.gives("S2")
     (rig.directory / ".docker" / "config.json").write_text(json.dumps({"credHelpers": {server.address: "case"}}) + " ")
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
 
 
 def test_a_secret_that_is_over_is_asked_for_under_the_name_of_the_host(rig: Rig) -> None:
@@ -185,15 +185,15 @@ def test_a_secret_that_is_over_is_asked_for_under_the_name_of_the_host(rig: Rig)
     helper, client = with_helper(rig, server)
     rig.hosts_toml("registry.example", f'server = "{server.url}"')
     repository = RepositoryName("registry.example", "demo/app")
-    client.tags(repository)
+    client.listing.tags(repository)
     registry.users = {"user": "S2"}
     helper.gives("S2")
-    assert client.tags(repository) == ["v1"]
+    assert client.listing.tags(repository) == ["v1"]
 
 
 def test_basic_that_is_refused_with_400_and_comes_from_a_file_is_sent_once(rig: Rig) -> None:
     server = rig.server(registry_of(tokens=False))
     server.on("*", "/tags/", changed(lambda _right: error(400, "DENIED")))
     with pytest.raises(ProtocolViolation):
-        rig.client(server, login=USER).tags(repository_of(server))
+        rig.client(server, login=USER).listing.tags(repository_of(server))
     assert len(server.paths("/tags/")) == 1

@@ -38,8 +38,8 @@ def registry_of(kind: type[MemoryRegistry], *, tokens: bool) -> MemoryRegistry:
 def test_a_registry_that_says_404_to_strangers_opens_with_a_login(rig: Rig, tokens: bool) -> None:
     server = rig.server(registry_of(Hiding, tokens=tokens))
     client = rig.client(server, login=USER)
-    assert client.tags(repository_of(server)) == ["v1"]
-    assert client.resolve(repository_of(server), "v1").size > 0
+    assert client.listing.tags(repository_of(server)) == ["v1"]
+    assert client.manifests.resolve(repository_of(server), "v1").size > 0
     assert server.paths(" /v2/$") == ["GET /v2/"]
     assert None not in server.headers("authorization", "/v2/demo")
 
@@ -47,8 +47,8 @@ def test_a_registry_that_says_404_to_strangers_opens_with_a_login(rig: Rig, toke
 @pytest.mark.parametrize("tokens", [False, True], ids=["basic", "bearer"])
 def test_a_registry_that_lists_less_to_strangers_lists_all_with_a_login(rig: Rig, tokens: bool) -> None:
     server = rig.server(registry_of(Hiding, tokens=tokens))
-    assert rig.client(server).repositories(server.address) == ["public/tool"]
-    assert rig.client(server, login=USER).repositories(server.address) == ["demo/app", "public/tool"]
+    assert rig.client(server).listing.repositories(server.address) == ["public/tool"]
+    assert rig.client(server, login=USER).listing.repositories(server.address) == ["demo/app", "public/tool"]
 
 
 @pytest.mark.parametrize("kind", [MemoryRegistry, Hiding])
@@ -59,7 +59,7 @@ def test_a_stranger_sends_no_request_more(rig: Rig, kind: type[MemoryRegistry]) 
     client = rig.client(server, login=None, logins={"registry.example.com": USER})
     for _ in range(3):
         try:
-            client.tags(repository_of(server))
+            client.listing.tags(repository_of(server))
         except NotFound:
             pass
     assert server.paths(" /v2/$") == []
@@ -73,7 +73,7 @@ def test_fifty_threads_with_a_login_ask_the_root_once(rig: Rig) -> None:
 
     def list_tags(_number: int) -> list[str]:
         together.wait()
-        return client.tags(repository_of(server))
+        return client.listing.tags(repository_of(server))
 
     with ThreadPoolExecutor(50) as pool:
         assert list(pool.map(list_tags, range(50))) == [["v1"]] * 50
@@ -101,7 +101,7 @@ def test_a_root_that_says_nothing_useful_keeps_nothing_closed(rig: Rig, action: 
     server.on("*", ROOT, action)
     client = rig.client(server, login=USER)
     for _ in range(2):
-        assert client.tags(repository_of(server)) == ["v1"]
+        assert client.listing.tags(repository_of(server)) == ["v1"]
     assert len(server.paths(" /v2/$")) == 1
     assert len(server.paths("/tags/")) == 3
 
@@ -113,9 +113,9 @@ def test_a_404_to_a_stranger_is_no_enoent_while_the_root_is_down(rig: Rig, actio
     server.on("*", ROOT, action, times=1)
     client = rig.client(server, login=USER, clock=lambda: now[0])
     with pytest.raises(RegistryUnavailable, match=r"404 to a stranger.*config\.json.*cannot be offered"):
-        client.tags(repository_of(server))
+        client.listing.tags(repository_of(server))
     now[0] += 6.0
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
 
 
 def test_a_root_that_hangs_is_waited_for_once_a_minute(rig: Rig) -> None:
@@ -125,10 +125,10 @@ def test_a_root_that_hangs_is_waited_for_once_a_minute(rig: Rig) -> None:
     server.on("*", ROOT, silence)
     client = rig.client(server, login=USER, pace=PACE._replace(idle_s=1.0), clock=lambda: now[0])
     for _ in range(3):
-        assert client.tags(repository_of(server)) == ["v1"]
+        assert client.listing.tags(repository_of(server)) == ["v1"]
         now[0] += 25.0
     assert len(server.paths(" /v2/$")) == 1
-    client.tags(repository_of(server))
+    client.listing.tags(repository_of(server))
     assert len(server.paths(" /v2/$")) == 2
 
 
@@ -136,10 +136,10 @@ def test_a_challenge_is_a_hint_that_ends(rig: Rig) -> None:
     now = [0.0]
     server = rig.server(registry_of(Hiding, tokens=False))
     client = rig.client(server, login=USER, clock=lambda: now[0])
-    client.tags(repository_of(server))
+    client.listing.tags(repository_of(server))
     server.application.tokens = True  # type: ignore[attr-defined]
     now[0] += 3601.0
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
     assert server.paths(" /v2/$") == ["GET /v2/"] * 2
 
 
@@ -147,7 +147,7 @@ def test_the_root_is_asked_as_a_stranger_and_a_mirror_gets_its_own_login(rig: Ri
     server = rig.server(registry_of(Hiding, tokens=False), host="127.0.0.2")
     mirror = rig.server(registry_of(Hiding, tokens=False))
     client = rig.client(server, login=USER, mirrors=[mirror])
-    assert client.tags(repository_of(server)) == ["v1"]
+    assert client.listing.tags(repository_of(server)) == ["v1"]
     assert saw_no_secret(mirror, USER[1], basic(*USER))
     assert mirror.paths(" /v2/$") == []
     assert server.headers("authorization", " /v2/$") == [None]
@@ -159,17 +159,17 @@ def test_a_host_in_the_place_of_a_registry_does_not_get_the_registrys_login(rig:
     rig.hosts_toml("registry.example", f'server = "{server.url}"')
     repository = RepositoryName("registry.example", "demo/app")
     with pytest.raises(AccessDenied, match=f"docker login {server.address}"):
-        client.tags(repository)
+        client.listing.tags(repository)
     assert saw_no_secret(server, USER[1], basic(*USER))
     rig.write_logins({server.address: USER})
-    assert client.tags(repository) == ["v1"]
+    assert client.listing.tags(repository) == ["v1"]
 
 
 def test_a_mirror_below_a_path_is_asked_for_its_challenge_at_the_root(rig: Rig) -> None:
     server, mirror = rig.server(), rig.server(registry_of(Hiding, tokens=False))
     client = rig.client(server, logins={mirror.address: USER})
     rig.hosts_toml(server.address, f'server = "{server.url}"\n[host."{mirror.url}/v2/demo"]\noverride_path = true')
-    assert client.tags(repository_of(server, "app")) == ["v1"]
+    assert client.listing.tags(repository_of(server, "app")) == ["v1"]
     assert mirror.paths()[0] == "GET /v2/"
 
 
@@ -179,7 +179,7 @@ def test_the_target_of_a_redirect_sees_no_login(rig: Rig) -> None:
     server, storage = rig.server(registry), rig.server(host="127.0.0.2")
     storage.on("GET", ".", reply(200, b"content"))
     server.on("GET", "/blobs/", reply(307, headers={"Location": f"{storage.url}/x"}))
-    assert b"".join(rig.client(server, login=USER).blob(repository_of(server), blob)) == b"content"
+    assert b"".join(rig.client(server, login=USER).blobs.stream(repository_of(server), blob)) == b"content"
     assert storage.paths() == ["GET /x"]
     assert saw_no_secret(storage, USER[1], basic(*USER))
 
@@ -190,5 +190,5 @@ def test_a_scope_of_another_name_is_asked_for_though_the_first_request_had_a_tok
         "WWW-Authenticate", 'Bearer realm="/token",service="registry.test",scope="repository:hub/demo/app:pull,push"'
     )
     server.on("GET", "/tags/", changed(lambda _right: other), times=1)
-    assert rig.client(server, login=USER).tags(repository_of(server)) == ["v1"]
+    assert rig.client(server, login=USER).listing.tags(repository_of(server)) == ["v1"]
     assert "scope=repository%3Ahub%2Fdemo%2Fapp%3Apull&" in server.paths("/token")[-1]

@@ -10,7 +10,7 @@ import pytest
 from regfs.errors import RegfsError
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
-from regfs.registry.http.message import Request
+from regfs.registry.http.messages import Request
 from tests.support.client_rig import IMPATIENT, RETRY, Rig, basic, repository_of, saw_no_secret
 from tests.support.fault_server import Action, Connection, Response, changed, close, raw, reply, reset, silence
 from tests.support.memory_registry import MemoryRegistry
@@ -86,11 +86,11 @@ def test_no_secret_is_written_or_told_to_strangers(
     repository = repository_of(server)
     written = []
     for call in (
-        lambda: client.tags(repository),
-        lambda: client.resolve(repository, "v1"),
-        lambda: client.manifest(repository, Digest.of(b"other")),
-        lambda: list(client.blob(repository, blob)),
-        lambda: client.blob_range(repository, Descriptor("x", blob.digest, 7), 1, 3),
+        lambda: client.listing.tags(repository),
+        lambda: client.manifests.resolve(repository, "v1"),
+        lambda: client.manifests.fetch(repository, Digest.of(b"other")),
+        lambda: list(client.blobs.stream(repository, blob)),
+        lambda: client.blobs.range(repository, Descriptor("x", blob.digest, 7), 1, 3),
     ):
         try:
             written.append(repr(call()))

@@ -48,16 +48,16 @@ def guarded(kind: type[Cache[Any, Any]], owner: Any, name: str, unlocked: list[s
 def use_all(client: RegistryClient, rig: Rig, registry: MemoryRegistry, *, path: str = "demo/app") -> None:
     repository = repository_of(rig.servers[0], path)
     blob = registry.add_blob(path, b"content of a blob")
-    document = client.resolve(repository, "v1")
-    client.manifest(repository, document.digest)
-    client.tags(repository)
-    client.referrers(repository, document.digest)
-    assert b"".join(client.blob(repository, blob)) == b"content of a blob"
-    client.blob_range(repository, blob, 1, 5)
+    document = client.manifests.resolve(repository, "v1")
+    client.manifests.fetch(repository, document.digest)
+    client.listing.tags(repository)
+    client.referrers.of(repository, document.digest)
+    assert b"".join(client.blobs.stream(repository, blob)) == b"content of a blob"
+    client.blobs.range(repository, blob, 1, 5)
     with contextlib.suppress(RegfsError):
-        client.repositories(repository.registry)
+        client.listing.repositories(repository.registry)
     with contextlib.suppress(RegfsError):
-        client.resolve(repository, "missing")
+        client.manifests.resolve(repository, "missing")
 
 
 def test_a_table_that_threads_share_is_never_touched_without_its_lock(rig: Rig) -> None:
@@ -79,5 +79,5 @@ def test_a_table_that_threads_share_is_never_touched_without_its_lock(rig: Rig) 
     use_all(client, rig, registry, path="other/app")
     server.on("GET", "/tags/", reply(400))
     with contextlib.suppress(RegfsError):
-        client.tags(repository_of(server))
+        client.listing.tags(repository_of(server))
     assert unlocked == []

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from regfs.errors import Interrupted, RegistryTimeout, WouldBlock
-from regfs.registry.http.slots import HostSlots, Slots
+from regfs.registry.http.host_slots import HostSlots, Slots
 from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
 
 

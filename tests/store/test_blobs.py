@@ -10,6 +10,7 @@ import pytest
 
 from regfs.errors import CacheFailure, DigestMismatch, RegistryUnavailable
 from regfs.model.digest import Digest
+from regfs.model.verification import VerifiedChunks, verified
 from regfs.store.blobs import BlobStore
 from tests.support.caches import tmpfs
 
@@ -21,9 +22,13 @@ def files(root: Path) -> list[Path]:
     return [path for path in root.rglob("*") if path.is_file()]
 
 
+def right(*chunks: bytes) -> VerifiedChunks:
+    return verified(chunks, DIGEST, len(CONTENT))
+
+
 def test_what_is_received_is_found_under_its_digest(tmp_path: Path) -> None:
     store = BlobStore(tmp_path)
-    path = store.receive(DIGEST, len(CONTENT), [CONTENT[:100], CONTENT[100:]])
+    path = store.receive(DIGEST, len(CONTENT), right(CONTENT[:100], CONTENT[100:]))
     assert path.read_bytes() == CONTENT
     assert path == tmp_path / "sha256" / DIGEST.encoded[:2] / DIGEST.encoded
     assert store.load(DIGEST) == CONTENT
@@ -36,7 +41,7 @@ def test_what_is_received_is_found_under_its_digest(tmp_path: Path) -> None:
 )
 def test_wrong_bytes_leave_nothing_behind(tmp_path: Path, wrong: bytes) -> None:
     with pytest.raises(DigestMismatch, match=DIGEST.encoded):
-        BlobStore(tmp_path).receive(DIGEST, len(CONTENT), [wrong])
+        BlobStore(tmp_path).receive(DIGEST, len(CONTENT), right(wrong))
     assert files(tmp_path) == []
 
 
@@ -46,7 +51,7 @@ def test_a_download_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
         raise RegistryUnavailable("cut")
 
     with pytest.raises(RegistryUnavailable):
-        BlobStore(tmp_path).receive(DIGEST, len(CONTENT), chunks())
+        BlobStore(tmp_path).receive(DIGEST, len(CONTENT), verified(chunks(), DIGEST, len(CONTENT)))
     assert files(tmp_path) == []
 
 
@@ -60,13 +65,13 @@ def test_an_endless_body_is_cut_off_at_the_size(tmp_path: Path) -> None:
             yield b"x" * 1000
 
     with pytest.raises(DigestMismatch):
-        BlobStore(tmp_path).receive(DIGEST, 5000, endless())
-    assert taken == 6
+        BlobStore(tmp_path).receive(DIGEST, 5000, verified(endless(), DIGEST, 5000))
+    assert taken == 5
 
 
 def test_a_rotten_copy_is_dropped_not_served(tmp_path: Path) -> None:
     store = BlobStore(tmp_path)
-    path = store.receive(DIGEST, len(CONTENT), [CONTENT])
+    path = store.receive(DIGEST, len(CONTENT), right(CONTENT))
     path.chmod(0o644)
     path.write_bytes(CONTENT[:-1] + b"?")
     assert store.load(DIGEST) is None
@@ -76,7 +81,7 @@ def test_a_rotten_copy_is_dropped_not_served(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_a_cache_failure(tmp_path: Path) -> None:
     (tmp_path / "sha256").write_text("in the way")
     with pytest.raises(CacheFailure, match="sha256"):
-        BlobStore(tmp_path).receive(DIGEST, len(CONTENT), [CONTENT])
+        BlobStore(tmp_path).receive(DIGEST, len(CONTENT), right(CONTENT))
 
 
 def test_keeping_in_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
@@ -86,7 +91,7 @@ def test_keeping_in_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -
 
 def test_who_has_a_dropped_blob_open_goes_on(tmp_path: Path) -> None:
     store = BlobStore(tmp_path)
-    fd = os.open(store.receive(DIGEST, len(CONTENT), [CONTENT]), os.O_RDONLY)
+    fd = os.open(store.receive(DIGEST, len(CONTENT), right(CONTENT)), os.O_RDONLY)
     store.drop(DIGEST)
     assert os.read(fd, len(CONTENT)) == CONTENT
     os.close(fd)
@@ -99,6 +104,6 @@ def test_what_a_full_disk_does_not_take_is_a_cache_failure_and_costs_documents_n
         room = os.statvfs(disk)
         (disk / "filler").write_bytes(bytes(room.f_bavail * room.f_frsize))
         with pytest.raises(CacheFailure, match=r"No space left on device.*--cache-dir"):
-            store.receive(DIGEST, len(CONTENT), [CONTENT])
+            store.receive(DIGEST, len(CONTENT), right(CONTENT))
         store.keep(Digest.of(b"document"), b"document")
         assert files(disk) == [disk / "filler"]

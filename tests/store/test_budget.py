@@ -16,6 +16,7 @@ import pytest
 
 from regfs.errors import CacheFailure, CacheFull, NotFound
 from regfs.model.digest import Digest
+from regfs.model.verification import VerifiedChunks, verified
 from regfs.store.blobs import BlobStore
 from regfs.store.budget import Budget
 from regfs.store.content import Object, Packed
@@ -30,6 +31,10 @@ from tests.support.descriptors import open_files
 from tests.support.mounted import REPOSITORY_ROOT
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a tmpfs")
+
+
+def whole(content: bytes) -> VerifiedChunks:
+    return verified([content], Digest.of(content), len(content))
 
 
 def big(fill: int, size: int = MIB) -> bytes:
@@ -83,7 +88,7 @@ def test_blobs_and_merged_tables_go_by_their_use_too(tmp_path: Path) -> None:
     blobs, budget = BlobStore(tmp_path / "blobs"), Budget(tmp_path)
     content = big(1)
     for fill in range(3):
-        blobs.receive(Digest.of(big(fill)), MIB, [big(fill)])
+        blobs.receive(Digest.of(big(fill)), MIB, whole(big(fill)))
         used_before(blobs.path(Digest.of(big(fill))), 100 - fill)
     merged = kept_merged(tmp_path)
     used_before(merged, 1000)
@@ -118,7 +123,7 @@ def test_what_the_disk_has_no_room_for_is_refused_before_it_is_fetched_and_evict
         yield b""
 
     with pytest.raises(CacheFull, match=r"--cache-dir"):
-        blobs.receive(Digest.of(b"huge"), huge, chunks())
+        blobs.receive(Digest.of(b"huge"), huge, verified(chunks(), Digest.of(b"huge"), huge))
     with pytest.raises(CacheFull, match=r"--cache-dir"), store.begin_layer(huge):
         pytest.fail("it was begun")
     assert store.is_whole(layer)
@@ -141,7 +146,7 @@ def test_the_documents_of_an_image_outlive_the_passing_of_its_layers(tmp_path: P
     store = LayerStore(tmp_path, limit=4 * MIB)
     config = b"{}"
     blobs = BlobStore(tmp_path / "blobs", reserve=store.budget.reserve)
-    blobs.receive(Digest.of(config), len(config), [config])
+    blobs.receive(Digest.of(config), len(config), whole(config))
     layer = keep_layer(store, "layer", objects=[big(number) for number in range(7)])
     assert store.is_whole(layer)
     assert blobs.load(Digest.of(config)) == config
@@ -168,7 +173,8 @@ def test_a_blob_of_the_size_of_the_limit_takes_the_place_of_all_others(tmp_path:
     store = LayerStore(tmp_path, limit=4 * MIB)
     keep_layer(store, "layer", objects=[big(1)])
     content = big(9, 4 * MIB)
-    BlobStore(tmp_path / "blobs", reserve=store.budget.reserve).receive(Digest.of(content), len(content), [content])
+    blobs = BlobStore(tmp_path / "blobs", reserve=store.budget.reserve)
+    blobs.receive(Digest.of(content), len(content), whole(content))
     assert size_of(tmp_path) == 4 * MIB
 
 
@@ -397,7 +403,7 @@ def test_temporary_files_of_the_dead_go_and_those_of_the_living_stay(tmp_path: P
         yield content[100:]
 
     writer = MergedIndexWriter(tmp_path / "images/chain.merged")
-    path = blobs.receive(Digest.of(content), len(content), chunks())
+    path = blobs.receive(Digest.of(content), len(content), verified(chunks(), Digest.of(content), len(content)))
     writer.finish(0, b"a" * 80)
     writer.abandon()
     assert path.read_bytes() == content

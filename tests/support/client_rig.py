@@ -18,8 +18,9 @@ from regfs.model.names import RepositoryName
 from regfs.registry.client import RegistryClient
 from regfs.registry.credentials.lookup import Credentials
 from regfs.registry.hosts.endpoints import Hosts
-from regfs.registry.http.retry import RetryPolicy
+from regfs.registry.http.retry_policy import RetryPolicy
 from regfs.registry.http.sockets import Pace
+from regfs.registry.parts import Parts
 from regfs.telemetry.stats import Stats
 from tests.support.fault_server import Application, FaultServer
 
@@ -77,13 +78,13 @@ class Rig:
         if login is not None:
             known[server.address] = login
         self.write_logins(known)
-        client = RegistryClient(
+        client = client_of(
             Hosts(hosts_directories=[self.directory / "hosts"]),
             Credentials({"HOME": str(self.directory), **(environment or {})}),
             self.stats,
             retry=retry,
             pace=pace,
-            **more,  # type: ignore[arg-type]
+            **more,
         )
         self._clients.append(client)
         return client
@@ -111,6 +112,12 @@ class Rig:
             client.close()
         for server in self.servers:
             server.stop()
+
+
+def client_of(hosts: Hosts, credentials: Credentials, stats: Stats, **options: object) -> RegistryClient:
+    """Return a client whose parts are made already, with the *options* of Parts."""
+    parts = Parts(hosts, credentials, stats, **options)  # type: ignore[arg-type]
+    return RegistryClient(lambda: parts)
 
 
 def repository_of(server: FaultServer, path: str = "demo/app") -> RepositoryName:

@@ -22,7 +22,8 @@ from regfs.model.platform import Platform
 from regfs.registry.client import RegistryClient
 from regfs.registry.credentials.lookup import Credentials
 from regfs.registry.hosts.endpoints import Hosts
-from regfs.registry.http.retry import RetryPolicy
+from regfs.registry.http.retry_policy import RetryPolicy
+from regfs.registry.parts import Parts
 from regfs.store.blobs import BlobStore
 from regfs.store.image_numbers import ImageNumbers
 from regfs.store.layer_store import LayerStore
@@ -78,13 +79,9 @@ class Shown:
         self.tables = self._store.tables
         hub = {"hub_url": hub_url} if hub_url else {}
         retry = RetryPolicy(base_s=0.01, breaker_s=0.0)
+        credentials = Credentials({"HOME": "/nonexistent"})
         self._client = RegistryClient(
-            hosts or Hosts(),
-            Credentials({"HOME": "/nonexistent"}),
-            self.stats,
-            offline=offline,
-            retry=retry,
-            **hub,
+            lambda: Parts(hosts or Hosts(), credentials, self.stats, offline=offline, retry=retry, **hub)
         )
         images = directory / "images"
         self.contents = LayerCache(
@@ -103,7 +100,7 @@ class Shown:
             flights=flights,
             stats=self.stats,
             tag_ttl_s=tag_ttl_s,
-            hub=HubListing(lambda name: self._client.hub_namespace(name).repositories, flights) if hub_url else None,
+            hub=HubListing(lambda name: self._client.hub.namespace(name).repositories, flights) if hub_url else None,
             note=self.journal.note,
         )
         self.images = Images(self.contents, platform)

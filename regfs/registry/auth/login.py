@@ -1,30 +1,22 @@
-"""Authentication: what a registry wants to see before it answers, and where that comes from.
+"""How a 401 (403, or 400) is handled: one request's authorization, from the first attempt to the verdict.
 
-A registry's challenge says what it wants and from which token server. With a credential for the host the root of the
-API is asked for its challenge first, because a registry may answer 404, or a shorter list, to strangers; without one a
-request goes out as it is, and a challenge may come back. What was learnt is a hint that is kept for an hour, so that
-the next request brings its token at once. One Login goes through one request:
+    login = Login(authenticator, endpoint, …)
+    send with login.header(); on one of REFUSALS: if login.refused(answer): send again, else the answer is the verdict
 
-    login = authenticator.login(endpoint, …)
-    send with login.header(); on one of REFUSALS: if login.refused(answer): send again, else that is the verdict
+1. With a credential for the host, the root of the API is asked for its challenge first, because a registry may answer
+   404, or a shorter list, to anonymous requests. Without one the request goes out as it is.
+2. A 401 brings a challenge (challenge.py); it says whether the registry wants a token or a password, and for which
+   scopes (demand.py). A token is fetched (tokens.py), and the request is sent again.
+3. A kept token that is refused is fetched once more, and so is the secret of a credential helper. A token that was
+   fetched for this very request is not: another one would be refused too.
 
 Rules: a credential goes to its registry and to the token server that this registry names, never over plain http unless
-the registry itself is plain; a token is kept per registry, token server, service, scopes and credential. A kept token
-that is refused is fetched once more, and so is the secret of a helper that the registry or the token server refuses;
-what was fetched for this very request is not, because a second one would fare no better. However many threads need
-one token, one of them fetches it. Sources: distribution, docs/content/spec/auth/{token,oauth,scope}.md.
-
-Used by calls.py. Thread rule: an Authenticator is shared by all threads, a Login belongs to one.
+the registry itself is plain; a token is kept per registry, token server, service, scopes and credential.
+Sources: distribution, docs/content/spec/auth/{token,oauth,scope}.md. Used by endpoint_calls.py. Thread rule: a Login
+belongs to one thread.
 """
 
 from __future__ import annotations
-
-import logging
-import threading
-import time
-from collections.abc import Callable, Iterable
-
-from cachetools import TTLCache
 
 from regfs.errors import (
     AccessDenied,
@@ -35,92 +27,16 @@ from regfs.errors import (
     RegistryUnavailable,
 )
 from regfs.model.names import RepositoryName, canonical_registry
-from regfs.registry.auth.challenge import Challenge, parse_challenges
+from regfs.registry.auth.authenticator import Authenticator
+from regfs.registry.auth.challenge import Challenge
 from regfs.registry.auth.demand import Demand, readable_scopes
-from regfs.registry.auth.roots import Roots
-from regfs.registry.auth.tokens import TokenRefused, TokenRequest, TokenServers, basic_authorization
-from regfs.registry.credentials.lookup import Credential, Credentials
+from regfs.registry.auth.tokens import TokenRefused, TokenRequest, basic_authorization
+from regfs.registry.credentials.credential import Credential
 from regfs.registry.hosts.endpoints import Endpoint
-from regfs.registry.http.message import Answer
+from regfs.registry.http.messages import Answer
 
-log = logging.getLogger(__name__)
-
-# Statuses that may mean that the authorization is over. ECR Public says 400 of a token that has expired.
+# Statuses that may mean that the authorization has expired. ECR Public says 400 of a token that has.
 REFUSALS = frozenset({400, 401, 403})
-_REMEMBERED = 4096
-_HINT_S = 3600.0
-_IN_VAIN_S = 30.0
-
-
-class Authenticator:
-    """Knows what each registry demanded, and answers it."""
-
-    def __init__(
-        self,
-        credentials: Credentials,
-        token_servers: TokenServers,
-        roots: Roots,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.credentials = credentials
-        self.token_servers = token_servers
-        self.roots = roots
-        self._lock = threading.Lock()
-        # By base URL and scopes: Artifactory has a token server for each of its repositories. Without scopes: the last
-        # one of the registry, for a first attempt.
-        self._demands: TTLCache[tuple[str, tuple[str, ...]], Demand] = TTLCache(_REMEMBERED, _HINT_S, timer=clock)
-        self._scopes: TTLCache[tuple[str, tuple[str, ...]], tuple[str, ...]] = TTLCache(
-            _REMEMBERED, _HINT_S, timer=clock
-        )
-        self._in_vain: TTLCache[tuple[str, tuple[str, ...]], bool] = TTLCache(_REMEMBERED, _IN_VAIN_S, timer=clock)
-
-    def login(
-        self, endpoint: Endpoint, *, base: str, repository: RepositoryName | None, scopes: tuple[str, ...]
-    ) -> Login:
-        """Return the dealings of one request with authentication. *base* is the URL of the API that is asked."""
-        return Login(self, endpoint, base=base, repository=repository, scopes=scopes)
-
-    def demand(self, base: str, asked: tuple[str, ...]) -> Demand | None:
-        """Return what the registry at *base* demanded last for *asked*, or for anything."""
-        with self._lock:
-            return self._demands.get((base, asked)) or self._demands.get((base, ()))
-
-    def learn(self, base: str, asked: tuple[str, ...], challenges: Iterable[str]) -> Demand | None:
-        """Remember what WWW-Authenticate headers of the registry at *base* demand for *asked*; return it."""
-        demand = Demand.of(parse_challenges(challenges))
-        if demand is not None:
-            with self._lock:
-                self._demands[base, asked] = self._demands[base, ()] = demand
-        return demand
-
-    def unlearn(self, base: str, asked: tuple[str, ...], demand: Demand) -> None:
-        """Forget *demand*, which cannot be met: the registry at *base* may have mended it and says it again."""
-        with self._lock:
-            for key in ((base, asked), (base, ())):
-                if self._demands.get(key) == demand:
-                    del self._demands[key]
-        self.roots.forget(base)
-
-    def may_renew(self, base: str, asked: tuple[str, ...]) -> bool:
-        """Tell whether a new token may help where a kept one was refused: not soon after one that did not."""
-        with self._lock:
-            return (base, asked) not in self._in_vain
-
-    def renewed_in_vain(self, base: str, asked: tuple[str, ...]) -> None:
-        """Remember that a new token for *asked* was refused like the one before: the request is at fault."""
-        with self._lock:
-            self._in_vain[base, asked] = True
-
-    def scopes(self, base: str, asked: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the scopes that are known to be needed where *asked* should do."""
-        with self._lock:
-            return self._scopes.get((base, asked), asked)
-
-    def widen(self, base: str, asked: tuple[str, ...], scopes: tuple[str, ...]) -> None:
-        """Remember that *asked* needs *scopes*."""
-        with self._lock:
-            self._scopes[base, asked] = scopes
 
 
 class Login:
@@ -156,7 +72,7 @@ class Login:
         """Return the Authorization to send, None for none.
 
         May block on a credential helper, on the root of the API and on a token server. Raises AccessDenied, and what
-        Exchange.ask raises.
+        RetryingSender.send raises.
         """
         self._demand = self._authenticator.demand(self._base, self._asked) or self._demand_of_root()
         self._token = None

@@ -26,12 +26,12 @@ from cachetools import LRUCache, TLRUCache, TTLCache
 from regfs.errors import AccessDenied, Interrupted, ProtocolViolation, RegistryTimeout, TooLarge, WouldBlock
 from regfs.registry.auth.challenge import Challenge
 from regfs.registry.credentials.lookup import Credential
-from regfs.registry.hosts.addresses import is_internal
-from regfs.registry.hosts.endpoints import Tls
+from regfs.registry.http.addresses import is_internal
 from regfs.registry.http.error_answers import BODY_LIMIT, refusal
-from regfs.registry.http.exchange import Exchange
-from regfs.registry.http.message import Answer, Origin, Request
+from regfs.registry.http.messages import Answer, Origin, Request
 from regfs.registry.http.redirects import resolved
+from regfs.registry.http.retrying import RetryingSender
+from regfs.registry.http.trust import Tls
 from regfs.telemetry.stats import Stats
 from regfs.waiting import deadline
 
@@ -96,8 +96,8 @@ class Token:
 class TokenServers:
     """Fetches tokens, each once, and keeps them."""
 
-    def __init__(self, exchange: Exchange, stats: Stats, *, clock: Callable[[], float], denial_s: float) -> None:
-        self._exchange = exchange
+    def __init__(self, sender: RetryingSender, stats: Stats, *, clock: Callable[[], float], denial_s: float) -> None:
+        self._sender = sender
         self._stats = stats
         self._lock = threading.Lock()
         self._tokens: TLRUCache[TokenRequest, Token] = TLRUCache(
@@ -112,7 +112,7 @@ class TokenServers:
     def token(self, request: TokenRequest) -> tuple[str, bool]:
         """Return a token for *request*, and whether it was fetched for this call; may block on the network.
 
-        Raises AccessDenied where the token server refuses, and what Exchange.ask raises.
+        Raises AccessDenied where the token server refuses, and what RetryingSender.send raises.
         """
         key = request.key
         while True:
@@ -221,7 +221,7 @@ class TokenServers:
         self._stats.count("registry.token_requests")
         self._announce(request)
         try:
-            return self._exchange.ask(replace(message, body_limit=BODY_LIMIT), what=f"a token of {request.server}")
+            return self._sender.send(replace(message, body_limit=BODY_LIMIT), what=f"a token of {request.server}")
         except TooLarge as error:
             raise AccessDenied(f"token server {request.server} answers without a token: {error}") from error
 

@@ -16,7 +16,7 @@ The order is that of containers-auth.json(5), and it has a reason: what is below
 may be years old. What the environment names goes before what is found. The home is what
 user.py says: HOME where it is the user's own.
 
-NamesInUse one: the host's credential helper, the general one, then `auths`. Files are looked at again whenever they
+Within one source: the host's credential helper, the general one, then `auths`. Files are looked at again whenever they
 change, so that `docker login` works without a remount. Nothing is ever written.
 
 Thread rule: any thread. A helper runs in a thread of its own; who needs its answer waits under his own deadline.

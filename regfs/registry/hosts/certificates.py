@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from regfs.registry.http.trust import Authorities
+
 log = logging.getLogger(__name__)
 
 # Debian and Alpine, Fedora and RHEL, SUSE, old RHEL, FreeBSD.
@@ -44,13 +46,6 @@ class Certificates(NamedTuple):
 
 
 NO_CERTIFICATES = Certificates()
-
-
-class Authorities(NamedTuple):
-    """The authorities that every host may be signed by: a file, a directory of hashed names, or both."""
-
-    file: str | None
-    directory: str | None
 
 
 def certificates_in(directory: Path) -> Certificates:

@@ -1,6 +1,6 @@
 """Hosts: at which addresses a registry is asked, in which order, and what each of them is trusted with.
 
-Used by the client and by message.py. An Endpoint is a mirror or the registry itself; where the answers come from is
+Used by the client and by messages.py. An Endpoint is a mirror or the registry itself; where the answers come from is
 settled by containerd's hosts.toml directories or else podman's registries.conf, by Docker's and podman's certificate
 directories, and by --insecure-registry.
 Sources: containerd, docs/hosts.md; containers-certs.d(5); Docker, "Verify repository client with certificates".
@@ -16,17 +16,18 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from cachetools import TTLCache
 
 from regfs.errors import AccessDenied, BadConfiguration, InvalidOption
 from regfs.model.names import DOCKER_HUB
 from regfs.process.user import configuration_directory
-from regfs.registry.hosts.addresses import is_loopback
 from regfs.registry.hosts.certificates import NO_CERTIFICATES, Certificates, certificates_in
-from regfs.registry.hosts.configuration import FILE_LIMIT, LastGood
 from regfs.registry.hosts.registries_conf import Location, RegistriesConf, Rule, registries_files
+from regfs.registry.hosts.toml_files import FILE_LIMIT, LastGood
+from regfs.registry.http.addresses import is_loopback
+from regfs.registry.http.trust import Tls
 
 if TYPE_CHECKING:
     from regfs.registry.hosts.hosts_toml import HostsFile, HostTable
@@ -37,14 +38,6 @@ HUB_HOST = "registry-1.docker.io"
 ALL_CAPABILITIES = frozenset({"pull", "resolve", "referrers"})
 PlainHttp = Literal["never", "always", "fallback"]
 _LOOKED_AT_AGAIN_S = 5.0
-
-
-class Tls(NamedTuple):
-    """What one host is trusted with: authorities beside the system's, our certificate for it, whether to verify."""
-
-    ca_files: tuple[str, ...] = ()
-    client_pair: tuple[str, str | None] | None = None
-    verify: bool = True
 
 
 @dataclass(frozen=True, slots=True)

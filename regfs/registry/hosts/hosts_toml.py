@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from regfs.errors import InvalidName
 from regfs.model.names import canonical_registry
 from regfs.registry.hosts.certificates import Certificates
-from regfs.registry.hosts.configuration import ConfigurationFile, parse_toml
+from regfs.registry.hosts.toml_files import ConfigurationFile, parse_toml
 
 log = logging.getLogger(__name__)
 

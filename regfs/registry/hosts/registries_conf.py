@@ -24,7 +24,7 @@ from typing import NamedTuple, NoReturn
 from regfs.errors import BadConfiguration, InvalidName
 from regfs.model.names import canonical_registry
 from regfs.process.user import configuration_directory
-from regfs.registry.hosts.configuration import FILE_LIMIT, ConfigurationFile, LastGood, parse_toml
+from regfs.registry.hosts.toml_files import FILE_LIMIT, ConfigurationFile, LastGood, parse_toml
 
 log = logging.getLogger(__name__)
 

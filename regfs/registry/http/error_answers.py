@@ -22,7 +22,7 @@ from regfs.errors import (
     RepositoryUnknown,
     Unsupported,
 )
-from regfs.registry.http.message import Answer, Request
+from regfs.registry.http.messages import Answer, Request
 from regfs.registry.http.redaction import without_secrets
 
 BODY_LIMIT = 64 * 1024

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from regfs.errors import ProtocolViolation
-from regfs.registry.http.message import Answer
+from regfs.registry.http.messages import Answer
 
 _CONTENT_RANGE = re.compile(r"bytes[ \t]+([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.ASCII | re.IGNORECASE)
 

@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Callable, Iterator
 from urllib.parse import unquote_plus, urlsplit
 
-from regfs.registry.http.message import Request
+from regfs.registry.http.messages import Request
 
 _REDACTED = "***"
 # Shorter ones would be found in the middle of words.

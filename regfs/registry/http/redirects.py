@@ -3,7 +3,7 @@
 Rules: at most ten hops; never from https to http; never from a registry on the internet to a private address; no
 credential, custom header, cookie, client certificate or private authority crosses an origin. Sources: distribution-
 spec, "Pulling blobs" (Authorization must not be forwarded); go-containerregistry, fetcher.go (private addresses).
-Used by exchange.py. Pure; any thread.
+Used by retrying.py. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from dataclasses import replace
 from urllib.parse import urljoin
 
 from regfs.errors import ProtocolViolation
-from regfs.registry.hosts.addresses import is_internal
-from regfs.registry.http.message import SYSTEM_TRUST, Origin, Request
+from regfs.registry.http.addresses import is_internal
+from regfs.registry.http.messages import Origin, Request
+from regfs.registry.http.trust import SYSTEM_TRUST
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MAX_HOPS = 10
@@ -28,10 +29,9 @@ _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})
 _TRAVELS = frozenset({"accept", "range"})
 
 
-def redirected(request: Request, location: str | None, *, first: Origin, to_private: bool) -> Request:
+def redirected(request: Request, location: str | None, *, first: Origin) -> Request:
     """Return the request that *location* asks for after *request*, without what only *first* may see.
 
-    *to_private* lets a registry on the internet redirect to private addresses, where an object store may be.
     Raises ProtocolViolation.
     """
     here = request.origin
@@ -39,7 +39,7 @@ def redirected(request: Request, location: str | None, *, first: Origin, to_priv
     there = Origin.of(url)
     if here.scheme == "https" and there.scheme == "http":
         raise ProtocolViolation(f"{here}: redirects from https to http ({there})")
-    if is_internal(there.host) and not is_internal(first.host) and not to_private:
+    if is_internal(there.host) and not is_internal(first.host):
         raise ProtocolViolation(f"{here}: redirects to the private address {there}")
     if there == here == first:
         return replace(request, url=url)

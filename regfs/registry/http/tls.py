@@ -10,10 +10,9 @@ import ssl
 from collections.abc import Callable
 
 from regfs.errors import BadConfiguration, RegfsError, RegistryUnavailable
-from regfs.registry.hosts.certificates import Authorities
-from regfs.registry.hosts.endpoints import Tls
-from regfs.registry.http.message import Request
+from regfs.registry.http.messages import Request
 from regfs.registry.http.sockets import NotTls, Pace, TlsFailed, tls_context_for
+from regfs.registry.http.trust import Authorities, Tls
 
 # What OpenSSL says when the port answers a TLS greeting in plain text.
 _PLAIN_TEXT = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"})

@@ -16,6 +16,7 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,15 +36,14 @@ from regfs.errors import (
     RegistryTimeout,
     RegistryUnavailable,
 )
-from regfs.registry.hosts.addresses import is_loopback
-from regfs.registry.hosts.certificates import Authorities
-from regfs.registry.hosts.endpoints import Tls
+from regfs.registry.http.addresses import is_loopback
 from regfs.registry.http.connecting import Connector
-from regfs.registry.http.message import Answer, Headers, Request, content_length
+from regfs.registry.http.host_slots import HostSlots
+from regfs.registry.http.messages import Answer, Headers, Request, content_length
 from regfs.registry.http.redaction import without_secrets
-from regfs.registry.http.slots import HostSlots
 from regfs.registry.http.sockets import SLICE_S, NotTls, Pace, Slow, TlsFailed, TransferCut, beginning_due
 from regfs.registry.http.tls import tls_context, tls_failure
+from regfs.registry.http.trust import Authorities, Tls
 from regfs.telemetry.stats import Stats
 from regfs.waiting import deadline
 
@@ -93,11 +93,18 @@ class Transport:
         slot = self._slots.take(str(request.origin), bulk=request.bulk)
         try:
             begins_within_s = self._begins_within_s(request, is_again=is_again)
-            try:
-                response = self._exchange(request, begins_within_s)
-            except StaleConnection:
-                response = self._exchange(request, begins_within_s)
-            return self._answer(request, response, slot.give_back, begins_within_s)
+            prepared = self._prepared(request)
+            for is_kept_connection in (True, False):
+                try:
+                    with self._converted_errors(request), beginning_due(begins_within_s):
+                        response = self._adapter(request.tls).send(
+                            prepared, stream=True, timeout=(self._pace.connect_s, SLICE_S), proxies=_proxies(request)
+                        )
+                    break
+                except StaleConnection:
+                    if not is_kept_connection:
+                        raise
+            return self._answer(request, response.raw, slot.give_back, begins_within_s)
         except BaseException:  # an interrupted wait as well, or the host would have a slot less for ever
             slot.give_back()
             raise
@@ -115,10 +122,13 @@ class Transport:
         pace = self._pace
         return pace.longest_s if request.bulk or is_again else min(pace.answer_s, pace.longest_s)
 
-    def _exchange(self, request: Request, begins_within_s: float) -> HTTPResponse:
+    def _prepared(self, request: Request) -> requests.PreparedRequest:
+        """Return *request* for the requests library, which learns nothing of the target: it would rewrite it.
+
+        requests and urllib3 change a path and its query (escapes, slashes, brackets), so that the signature of a signed
+        URL does not match. So they get the root of the host, and the connection sends the target: see _pool_classes.
+        """
         prepared = requests.PreparedRequest()
-        # Only the host for requests and urllib3, which rewrite a path and its query (escapes, slashes, brackets), so
-        # that the signature of a signed URL does not match. The connection sends the target: see _pool_classes.
         prepared.method, prepared.url, prepared.body = request.method, _place(request), request.body
         prepared.headers = CaseInsensitiveDict(
             {
@@ -131,15 +141,16 @@ class Transport:
         if request.body is not None:
             prepared.headers["Content-Length"] = str(len(request.body))
         prepared.prepare_cookies({})
+        return prepared
+
+    @contextmanager
+    def _converted_errors(self, request: Request) -> Iterator[None]:
+        """Count one attempt at *request* in the block, and raise what goes wrong in it as an error of ours."""
         self._stats.count("registry.requests")
         log.debug("%s %s", request.method, request.url.partition("?")[0])
-        adapter = self._adapter(request.tls)
         _sent.reused, _sent.target = False, request.target
         try:
-            with beginning_due(begins_within_s):
-                response = adapter.send(
-                    prepared, stream=True, timeout=(self._pace.connect_s, SLICE_S), proxies=_proxies(request)
-                )
+            yield
         except RegistryTimeout as error:
             self._stats.count("registry.errors")
             raise type(error)(f"{request.origin}: {error}") from error
@@ -153,8 +164,6 @@ class Transport:
             raise converted from _cause(error)
         except ValueError as error:
             raise ProtocolViolation(f"{request.origin}: not a URL that can be asked") from error
-        raw: HTTPResponse = response.raw
-        return raw
 
     def _answer(self, request: Request, raw: HTTPResponse, give_back: _Release, begins_within_s: float) -> Answer:
         def close() -> None:

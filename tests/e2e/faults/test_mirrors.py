@@ -42,7 +42,7 @@ class Mirrored:
         user, password = faulty.log_in(server=self.server)
         self.registry.users = {user: password}
         mirrored = MemoryRegistry()
-        mirrored.repositories = copy.deepcopy(self.registry.repositories)
+        mirrored.listing.repositories = copy.deepcopy(self.registry.repositories)
         self.mirror = faulty.other_server(mirrored)
         self.motd = faulty.path(MOTD, server=self.server)
         self._faulty = faulty

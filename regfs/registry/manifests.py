@@ -1,8 +1,8 @@
-"""Manifests and indexes: a tag to a descriptor, a reference to the exact bytes.
+"""Manifests and indexes: from a tag to its descriptor, from a reference to the exact bytes.
 
-Used by client.py. The name of a document is the digest that we computed; what a registry says in
-Docker-Content-Digest only serves to notice that a tag has not moved. Sources: distribution-spec, "Pulling manifests";
-containerd, resolver.go. Thread rule: shared by all threads.
+A manifest's digest is computed from its bytes. What a registry says in Docker-Content-Digest is used only to see
+whether a tag has moved. Sources: distribution-spec, "Pulling manifests"; containerd, resolver.go. Used by images.
+Thread rule: shared by all threads.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import logging
 import threading
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from cachetools import TTLCache
 
@@ -27,15 +28,15 @@ from regfs.errors import (
 )
 from regfs.model import media_types
 from regfs.model.digest import Digest
+from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
-from regfs.registry.calls import Call, Calls, expected
+from regfs.registry.endpoint_calls import Call, EndpointCalls, expected
 from regfs.registry.hosts.endpoints import HUB_HOST, Endpoint
-from regfs.registry.http.message import Answer
+from regfs.registry.http.messages import Answer
 
 log = logging.getLogger(__name__)
 
-DOCUMENT_LIMIT = 4 * 1024 * 1024
 _MODERN = ", ".join(
     (
         media_types.OCI_INDEX,
@@ -56,7 +57,7 @@ _RECENT_BYTES = 2 * DOCUMENT_LIMIT
 
 @dataclass(frozen=True, slots=True)
 class FetchedManifest:
-    """A document as the registry gave it, and the digest that it was verified to have."""
+    """A manifest or index: its exact bytes, the Content-Type of the answer, and the digest that the bytes have."""
 
     content: bytes = field(repr=False)
     content_type: str
@@ -68,13 +69,13 @@ class FetchedManifest:
         return Descriptor(self.content_type, self.digest, len(self.content))
 
 
-class Documents:
-    """Fetches documents, verified."""
+class Manifests:
+    """Fetches manifests and indexes, and verifies them."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: EndpointCalls) -> None:
         self._calls = calls
         self._lock = threading.Lock()
-        # What a look-up of a tag had to fetch is asked for by digest right after it.
+        # Where HEAD is refused, resolving a tag fetches its manifest, which is asked for by digest right afterwards.
         self._recent: TTLCache[tuple[RepositoryName, Digest], FetchedManifest] = TTLCache(
             _RECENT_BYTES, 30.0, getsizeof=lambda document: len(document.content)
         )
@@ -83,50 +84,47 @@ class Documents:
         self._head_is_refused: TTLCache[str, bool] = TTLCache(1024, _HEAD_REFUSED_S)
 
     def resolve(self, repository: RepositoryName, tag: str, *, may_be_missing: bool = False) -> Descriptor:
-        """Return what *tag* names now. See RegistryClient.resolve."""
-        what = f"{repository}:{tag}"
+        """Return the descriptor of the manifest that *tag* points to now: by HEAD, which costs no quota, if possible.
 
-        def ask(endpoint: Endpoint) -> Descriptor:
-            return self._resolve(endpoint, repository, tag, may_be_missing=may_be_missing, what=what)
-
+        A tag that *may_be_missing* is asked for by GET at once, but not on Docker Hub: only a GET is believed when it
+        says that a tag is not there. Raises what RegistryClient says; NotFound also where the repository is missing.
+        """
+        ask = partial(self._resolve, repository, tag, may_be_missing)
         return self._calls.first_of(repository.registry, "resolve", ask)
 
     def fetch(self, repository: RepositoryName, reference: str | Digest) -> FetchedManifest:
-        """Return the document that *reference* names. See RegistryClient.manifest."""
+        """Return the manifest or index that *reference*, a tag or a digest, names.
+
+        Its bytes are exact. Their digest is verified where *reference* is one, and computed where it is a tag. A signed
+        schema 1 manifest comes without its signatures, because its digest is over the rest. Wrong bytes are asked for
+        once more. Raises what RegistryClient says.
+        """
         if not isinstance(reference, Digest):
-            what = f"{repository}:{reference}"
-            return self._calls.first_of(
-                repository.registry, "resolve", lambda endpoint: self._get(endpoint, repository, reference, what=what)
-            )
+            return self._calls.first_of(repository.registry, "resolve", partial(self._get, repository, reference))
         with self._lock:
             recent = self._recent.get((repository, reference))
         if recent is not None:
             return recent
-        what = f"{repository}@{reference}"
-        reference.hasher()  # what cannot be verified is not worth a request
-        return self._calls.first_of(
-            repository.registry,
-            "pull",
-            lambda endpoint: self._get_verified(endpoint, repository, reference, what=what),
-        )
+        reference.hasher()  # raises Unsupported: bytes that cannot be verified are not worth a request
+        return self._calls.first_of(repository.registry, "pull", partial(self._get, repository, reference))
 
-    def _resolve(
-        self, endpoint: Endpoint, repository: RepositoryName, tag: str, *, may_be_missing: bool, what: str
-    ) -> Descriptor:
-        """Ask by HEAD, which costs no quota; by GET where HEAD is refused or says too little: GET has the last word.
+    def _resolve(self, repository: RepositoryName, tag: str, may_be_missing: bool, endpoint: Endpoint) -> Descriptor:
+        """Ask by HEAD, which costs no quota; by GET where HEAD is refused or says too little: GET decides.
 
-        Where the tag *may_be_missing* GET is asked at once: after a HEAD that says 404 it would be asked anyway, and a
-        tag that is there all the same is mostly looked into next. Not on Docker Hub, where each GET counts as a pull.
+        If the tag *may_be_missing*, GET comes first: after a HEAD that says 404 it would be sent anyway, and the
+        manifest of a tag that is there is mostly read next. Not on Docker Hub, where each GET counts as a pull.
         """
         if may_be_missing and endpoint.host != HUB_HOST:
             try:
-                return self._get_and_keep(endpoint, repository, tag, what=what, as_named=True).descriptor
+                return self._keep(repository, self._get(repository, tag, endpoint, as_named=True))
             except (TooLarge, BadContent) as failure:
                 log.info("%s; asking by HEAD what the tag names", failure)
         with self._lock:
             is_refused = endpoint.base in self._head_is_refused
         if not is_refused:
-            answer = self._ask(endpoint, repository, tag, method="HEAD", what=what)
+            call = _call(repository, tag, method="HEAD")
+            what = call.what
+            answer = self._calls.send(endpoint, call)
             answer.close()
             if answer.status == 200 and (described := _described(answer)) is not None:
                 return described
@@ -134,66 +132,46 @@ class Documents:
                 raise NotFound(f"{what}: {endpoint.host} has no such tag")  # known to be right, and a GET costs quota
             expected(answer, 200, *_HEAD_SAYS_LITTLE, what=what)
             is_refused = answer.status != 200
-        document = self._get_and_keep(endpoint, repository, tag, what=what)
+        descriptor = self._keep(repository, self._get(repository, tag, endpoint))
         if is_refused:
             with self._lock:
                 self._head_is_refused[endpoint.base] = True
-        return document.descriptor
+        return descriptor
 
-    def _get_and_keep(
-        self, endpoint: Endpoint, repository: RepositoryName, tag: str, *, what: str, as_named: bool = False
-    ) -> FetchedManifest:
-        """Return the document that *tag* names, and keep it for the question by digest that follows."""
-        document = self._get(endpoint, repository, tag, what=what, as_named=as_named)
+    def _keep(self, repository: RepositoryName, document: FetchedManifest) -> Descriptor:
+        """Keep *document*, which a tag named, for the request by digest that follows; return its descriptor."""
         with self._lock:
             if len(document.content) <= _RECENT_BYTES:
                 self._recent[repository, document.digest] = document
-        return document
-
-    def _get_verified(
-        self, endpoint: Endpoint, repository: RepositoryName, digest: Digest, *, what: str
-    ) -> FetchedManifest:
-        """Return the document with *digest*; bytes that have another are asked for once more."""
-        try:
-            return self._get(endpoint, repository, digest, what=what)
-        except DigestMismatch as error:
-            log.warning("%s; asking once more", error)
-            return self._get(endpoint, repository, digest, what=what)
+        return document.descriptor
 
     def _get(
-        self,
-        endpoint: Endpoint,
-        repository: RepositoryName,
-        reference: str | Digest,
-        *,
-        what: str,
-        as_named: bool = False,
+        self, repository: RepositoryName, reference: str | Digest, endpoint: Endpoint, *, as_named: bool = False
     ) -> FetchedManifest:
         """Return the document that *reference* names. *as_named*: DigestMismatch where a header has another digest."""
-        answer = self._ask(endpoint, repository, reference, method="GET", what=what)
-        if answer.content_type in media_types.SCHEMA1_TYPES:
-            # Very old servers misread a list of types and convert: asked without the old types, they may not.
-            modern = self._ask(endpoint, repository, reference, method="GET", what=what, accept=_MODERN)
-            answer, spare = (modern, answer) if modern.status == 200 else (answer, modern)
-            spare.close()
-        with expected(answer, 200, what=what):
-            content = answer.read(DOCUMENT_LIMIT, what=what)
-        return _verified(answer, content, reference, what=what, as_named=as_named)
+        call = _call(repository, reference)
+        for is_again in (False, True):
+            answer = self._calls.send(endpoint, call)
+            if answer.content_type in media_types.SCHEMA1_TYPES:
+                # Very old servers misread a list of types and convert: asked without the old types, they may not.
+                modern = self._calls.send(endpoint, replace(call, headers={"Accept": _MODERN}))
+                answer, spare = (modern, answer) if modern.status == 200 else (answer, modern)
+                spare.close()
+            with expected(answer, 200, what=call.what):
+                content = answer.read(DOCUMENT_LIMIT, what=call.what)
+            try:
+                return _verified(answer, content, reference, what=call.what, as_named=as_named)
+            except DigestMismatch as error:  # a proxy on the way may have corrupted it
+                if is_again or as_named:
+                    raise
+                log.warning("%s; asking once more", error)
+        raise AssertionError("unreachable")
 
-    def _ask(
-        self,
-        endpoint: Endpoint,
-        repository: RepositoryName,
-        reference: str | Digest,
-        *,
-        method: str,
-        what: str,
-        accept: str = ACCEPT,
-    ) -> Answer:
-        call = Call.pull(repository, f"manifests/{reference}", what=what)
-        return self._calls.send(
-            endpoint, replace(call, method=method, headers={"Accept": accept}, body_limit=DOCUMENT_LIMIT)
-        )
+
+def _call(repository: RepositoryName, reference: str | Digest, *, method: str = "GET") -> Call:
+    what = f"{repository}{'@' if isinstance(reference, Digest) else ':'}{reference}"
+    call = Call.pull(repository, f"manifests/{reference}", what=what)
+    return replace(call, method=method, headers={"Accept": ACCEPT}, body_limit=DOCUMENT_LIMIT)
 
 
 def _described(answer: Answer) -> Descriptor | None:

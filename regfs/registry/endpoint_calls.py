@@ -1,6 +1,6 @@
-"""Calls to a registry's API: the endpoint's address and headers, authentication, and mirrors in their order.
+"""Calls to a registry's API: which endpoint is asked, at which address, with which headers and authorization.
 
-Used by client.py and the modules of its verbs (documents, blobs, listing, referrers). Thread rule: shared by all.
+Used by manifests.py, blobs.py, listing.py and referrers.py. Thread rule: shared by all threads.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from regfs.errors import (
     Unsupported,
 )
 from regfs.model.names import RepositoryName
-from regfs.registry.auth.login import REFUSALS, Authenticator
-from regfs.registry.auth.roots import Roots
+from regfs.registry.auth.api_roots import ApiRoots
+from regfs.registry.auth.authenticator import Authenticator
+from regfs.registry.auth.login import REFUSALS, Login
 from regfs.registry.hosts.endpoints import Endpoint, Hosts
 from regfs.registry.http.error_answers import refusal
-from regfs.registry.http.exchange import Exchange
-from regfs.registry.http.message import Answer, Origin, Request
+from regfs.registry.http.messages import Answer, Origin, Request
+from regfs.registry.http.retrying import RetryingSender
 
 log = logging.getLogger(__name__)
 
@@ -74,16 +75,16 @@ class Call:
         return cls(f"{repository.path}/{path}", what, (f"repository:{repository.path}:pull",), repository)
 
 
-class Calls:
-    """Sends what the client asks to the right address with the right credentials."""
+class EndpointCalls:
+    """Sends calls to the endpoints of registries, with the right credentials."""
 
     def __init__(
-        self, hosts: Hosts, roots: Roots, authenticator: Authenticator, exchange: Exchange, *, offline: bool
+        self, hosts: Hosts, roots: ApiRoots, authenticator: Authenticator, sender: RetryingSender, *, offline: bool
     ) -> None:
         self._hosts = hosts
         self._roots = roots
         self._authenticator = authenticator
-        self._exchange = exchange
+        self._sender = sender
         self._offline = offline
 
     def endpoints(self, registry: str, capability: str) -> list[Endpoint]:
@@ -118,20 +119,20 @@ class Calls:
         """Return the answer of *endpoint* to *call*; blocks on the network.
 
         Any status comes back that is no redirect, not transient, and no 401 that authentication settles. Raises
-        Offline, AccessDenied, and what Exchange.ask raises.
+        Offline, AccessDenied, and what RetryingSender.send raises.
         """
         if self._offline:
             raise Offline(f"{call.what}: {endpoint.host} would have to be asked, and regfs runs with --offline")
         base = self._roots.base(endpoint)
         url = _url(endpoint, base, call.path)
-        login = self._authenticator.login(endpoint, base=base, repository=call.repository, scopes=call.scopes)
+        login = Login(self._authenticator, endpoint, base=base, repository=call.repository, scopes=call.scopes)
         while True:
             headers = {**endpoint.headers, **call.headers}
             authorization = login.header()
             if authorization is not None:
                 headers["Authorization"] = authorization
-            answer = self._exchange.ask(_request(endpoint, call, url, headers), what=call.what)
-            if is_foreign(answer, url):
+            answer = self._sender.send(_request(endpoint, call, url, headers), what=call.what)
+            if crossed_origin(answer, url):
                 return answer
             if answer.status in (404, 410) and login.doubt:
                 answer.close()
@@ -144,12 +145,13 @@ class Calls:
             answer.discard()
 
     def base(self, endpoint: Endpoint) -> str:
-        """Return the URL of *endpoint*'s API. Blocks on the network where its scheme is not known. See Roots.base."""
+        """Return the URL of *endpoint*'s API. Blocks on the network if its scheme is not known. See ApiRoots.base."""
         return self._roots.base(endpoint)
 
-    def elsewhere(self, url: str, *, headers: Mapping[str, str], bulk: bool, what: str) -> Answer:
-        """Return the answer of *url*, where a redirect led before: asked as a stranger, without credentials."""
-        return self._exchange.ask(Request("GET", url, headers=headers, bulk=bulk), what=what)
+    def elsewhere(self, url: str, call: Call) -> Answer:
+        """Return the answer of *url*, where a redirect of *call* led before, asked without credentials."""
+        request = Request("GET", url, headers=call.headers, bulk=call.bulk)
+        return self._sender.send(request, what=call.what)
 
 
 def _request(endpoint: Endpoint, call: Call, url: str, headers: Mapping[str, str]) -> Request:
@@ -175,8 +177,8 @@ def _url(endpoint: Endpoint, base: str, path: str) -> str:
     return f"{url}{'&' if query else '?'}ns={quote(endpoint.namespace, safe=':')}"
 
 
-def is_foreign(answer: Answer, url: str) -> bool:
-    """Tell whether *answer* came from another origin than *url*: a storage or CDN, whose refusals are not ours."""
+def crossed_origin(answer: Answer, url: str) -> bool:
+    """Tell whether *answer* came from another origin than *url*: a storage or CDN, which knows no login of ours."""
     return answer.request.origin != Origin.of(url)
 
 

@@ -1,8 +1,8 @@
 """The root of a registry's API, `/v2/`: where it is, and what it says to a stranger.
 
 Its answer settles two questions: whether the address speaks TLS, and what the registry demands.
-Source: distribution-spec, "Determining Support". Used by calls.py. Thread rule: shared by all threads; of those that
-want the same root, one asks and the others wait under their own deadline.
+Source: distribution-spec, "Determining Support". Used by endpoint_calls.py and login.py. Thread rule: shared by all
+threads; of those that want the same root, one asks and the others wait under their own deadline.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from regfs.errors import (
 )
 from regfs.registry.hosts.endpoints import Endpoint
 from regfs.registry.http.error_answers import refusal
-from regfs.registry.http.exchange import Exchange
-from regfs.registry.http.message import Request
+from regfs.registry.http.messages import Request
 from regfs.registry.http.redirects import REDIRECTS
+from regfs.registry.http.retrying import RetryingSender
 from regfs.registry.http.sockets import ConnectFailed, ConnectTimeout, NotTls, TlsFailed
 from regfs.waiting import deadline
 
@@ -60,11 +60,11 @@ class Root(NamedTuple):
         return is_passing or not self.has_answered
 
 
-class Roots:
+class ApiRoots:
     """Asks the roots of APIs, always without credentials, and remembers for minutes what they said."""
 
-    def __init__(self, exchange: Exchange, *, clock: Callable[[], float]) -> None:
-        self._exchange = exchange
+    def __init__(self, sender: RetryingSender, *, clock: Callable[[], float]) -> None:
+        self._sender = sender
         self._lock = threading.Lock()
         self._bases: LRUCache[str, str] = LRUCache(_KEPT)
         self._said: TLRUCache[str, Root] = TLRUCache(_KEPT, _expiry, timer=clock)
@@ -74,7 +74,7 @@ class Roots:
         """Return the URL of *endpoint*'s API, its scheme settled before any credential is sent over it.
 
         Where plain http is allowed as a fall-back, https is tried first; what is decided once stays. Blocks on the
-        network; raises what Exchange.probe raises.
+        network; raises what RetryingSender.probe raises.
         """
         if endpoint.plain_http != "fallback":
             return endpoint.base
@@ -125,11 +125,11 @@ class Roots:
             # The thread that asked lost its deadline or did not get through: the next turn asks.
 
     def ask(self, endpoint: Endpoint, base: str) -> Root:
-        """Ask the root of the API at *base* now, once, and return what it says. Raises what Exchange.probe raises."""
+        """Ask the root of the API at *base* now, once, and return what it says. Raises as RetryingSender.probe does."""
         request = Request(
             "GET", _root_of(base), headers=endpoint.headers, tls=endpoint.tls, answer_within_s=_ANSWERS_WITHIN_S
         )
-        with self._exchange.probe(request) as answer:
+        with self._sender.probe(request) as answer:
             challenges = tuple(answer.headers.all("WWW-Authenticate")) if answer.status == 401 else ()
             # A redirect is an answer too (registry.k8s.io); what its target demands is not this registry's demand.
             failure = None if answer.status in (200, 401, *REDIRECTS) else refusal(answer, what=request.url)

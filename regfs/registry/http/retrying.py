@@ -1,7 +1,7 @@
-"""A request until there is an answer that means something: retried, slowed down, redirected.
+"""Sends a request until its answer can be used: retries, waits for throttling hosts, follows redirects.
 
-calls.py (adds authentication) and auth/login.py (asks token servers) call it. Below it is transport.py,
-made when the first request is sent. Thread rule: an Exchange is shared by all threads.
+Used by endpoint_calls.py, auth/ and hub.py. Below it is transport.py, which is made for the first request. Thread rule:
+shared by all threads.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
+
+from cachetools import LRUCache
 
 from regfs.errors import (
     Interrupted,
@@ -21,9 +23,10 @@ from regfs.errors import (
     WouldBlock,
 )
 from regfs.registry.http.error_answers import is_throttling, refusal
-from regfs.registry.http.message import Answer, Request
+from regfs.registry.http.host_health import HostHealth
+from regfs.registry.http.messages import Answer, Request
 from regfs.registry.http.redirects import MAX_HOPS, REDIRECTS, redirected
-from regfs.registry.http.retry import DOWN, TRANSIENT, HostHealth, RetryPolicy, retry_after_s
+from regfs.registry.http.retry_policy import DOWN, TRANSIENT, RetryPolicy, retry_after_s
 from regfs.registry.http.sockets import ConnectFailed, ConnectTimeout, NotTls, Slow, TransferCut
 from regfs.telemetry.stats import Stats
 from regfs.waiting import deadline
@@ -38,15 +41,15 @@ _WARNING_LIMIT = 1000
 
 
 class _Failure(NamedTuple):
-    """One attempt's end: what to raise, how long to wait before another, whether the whole host seems down."""
+    """A failed attempt: what to raise, how long to wait before the next one, whether the whole host seems down."""
 
     error: RegfsError
     wait_s: float
     is_down: bool
 
 
-class Exchange:
-    """Sends requests, as often and to as many places as it takes."""
+class RetryingSender:
+    """Sends requests, with retries and redirects."""
 
     def __init__(
         self,
@@ -54,41 +57,39 @@ class Exchange:
         *,
         make_transport: Callable[[], Transport],
         retry: RetryPolicy,
-        private_redirects: bool,
         clock: Callable[[], float],
     ) -> None:
         self._stats = stats
         self._make_transport = make_transport
         self._retry = retry
-        self._private_redirects = private_redirects
         self._health = HostHealth(retry, clock)
         self._lock = threading.Lock()
         self._transport: Transport | None = None
-        self._warnings: set[tuple[str, str]] = set()
+        self._warnings: LRUCache[tuple[str, str], bool] = LRUCache(_WARNINGS)
 
-    def ask(self, request: Request, *, what: str) -> Answer:
+    def send(self, request: Request, *, what: str) -> Answer:
         """Return the final answer to *request*, which may come from another host; blocks on the network.
 
         A POST is not redirected: its body is a secret. *what* names the object in messages. Raises
         RegistryUnavailable, RegistryTimeout, RateLimited, ProtocolViolation, TooLarge, AccessDenied (a proxy),
-        WouldBlock, Interrupted; a status that only the caller can judge comes back as an answer.
+        WouldBlock, Interrupted. An answer may have any other status, which the caller judges.
         """
         first = request.origin
         for _hop in range(MAX_HOPS + 1):
-            answer = self.once(request, what=what)
+            answer = self._send_to_one_url(request, what=what)
             if answer.status not in REDIRECTS or request.method == "POST":
                 return answer
             answer.discard()
             self._stats.count("registry.redirects")
             location = answer.headers.get("Location")
-            target = redirected(request, location, first=first, to_private=self._private_redirects)
+            target = redirected(request, location, first=first)
             if request.stays and target.origin != first:
                 return answer
             request = target
         raise ProtocolViolation(f"{what}: {first} redirects more than {MAX_HOPS} times")
 
-    def once(self, request: Request, *, what: str) -> Answer:
-        """Return the answer of the one URL of *request*, after retries. Raises as `ask` does."""
+    def _send_to_one_url(self, request: Request, *, what: str) -> Answer:
+        """Return the answer of the one URL of *request*, after retries. Raises what send() raises."""
         host = str(request.origin)
         attempt = 0
         while True:
@@ -109,9 +110,9 @@ class Exchange:
             self._again(host, failure, attempt, request)
 
     def probe(self, request: Request) -> Answer:
-        """Return the answer to *request*, which finds out whether its scheme is spoken: sent once, without redirects.
+        """Return the answer to *request*, sent once, without redirects, to learn whether the host speaks its scheme.
 
-        Raises as Transport.send does; NotTls and ConnectFailed say that another scheme may be.
+        Raises what Transport.send raises; after NotTls and ConnectFailed another scheme may work.
         """
         place = f"{request.origin.scheme}://{request.origin}"
         self._health.admit(place)
@@ -124,7 +125,7 @@ class Exchange:
             raise
 
     def forget_failures(self) -> None:
-        """Let every host that was down a moment ago be asked again."""
+        """Allow requests to every host that was down a moment ago."""
         self._health.forget_failures()
 
     def close(self) -> None:
@@ -144,11 +145,11 @@ class Exchange:
     def _is_transient(self, answer: Answer) -> bool:
         """Tell whether the same request may succeed a little later."""
         if answer.request.method == "HEAD" and answer.status == 500:
-            return False  # a registry whose HEAD is broken; a GET, which follows, tells more than another HEAD
+            return False  # this registry's HEAD is broken; the GET that follows tells more than another HEAD
         return answer.status in TRANSIENT or (answer.status == 400 and is_throttling(answer))
 
     def _transient(self, host: str, answer: Answer, attempt: int, *, what: str) -> _Failure:
-        """Return what *answer* means if nothing better comes."""
+        """Return the failure that *answer*, a transient one, means if no attempt succeeds."""
         asked_s = retry_after_s(answer.headers.get("Retry-After"))
         wait_s = self._retry.wait_s(attempt) if asked_s is None else asked_s
         error = refusal(answer, what=what)
@@ -158,7 +159,7 @@ class Exchange:
         return _Failure(error, wait_s, is_down=answer.status in DOWN)
 
     def _again(self, host: str, failure: _Failure, attempt: int, request: Request) -> None:
-        """Wait before the next attempt. Raises the failure's error where there is none, or no time for it."""
+        """Wait before the next attempt. Raises the failure's error if there is none left, or no time for it."""
         error, is_for_a_mirror = failure.error, _is_for_a_mirror(request)
         attempts = (self._retry.beside_others() if is_for_a_mirror else self._retry).attempts
         may_wait_s = deadline.current().remaining_s(self._retry.throttle_s)
@@ -181,28 +182,27 @@ class Exchange:
             self._warn(host, warning)
 
     def _rate(self, host: str, answer: Answer) -> None:
-        """Keep what the registry says of the requests that are left (Docker Hub: `76;w=21600`)."""
+        """Note how many requests the registry says are left (Docker Hub: `76;w=21600`)."""
         remaining = (answer.headers.get("ratelimit-remaining") or "").partition(";")[0].strip()
         if remaining.isascii() and remaining.isdigit():
             self._stats.gauge(f"registry.ratelimit_remaining.{host}", float(remaining[:12]))
 
     def _warn(self, host: str, warning: str) -> None:
-        """Log what a registry has to say to its users, each text once. Source: distribution-spec, "Warnings"."""
+        """Log a registry's warning to its users, each text once. Source: distribution-spec, "Warnings"."""
         code, _space, text = warning[:_WARNING_LIMIT].partition(" - ")
         if code.strip() != "299":
             return
         with self._lock:
-            is_new = (host, text) not in self._warnings and len(self._warnings) < _WARNINGS
-            if is_new:
-                self._warnings.add((host, text))
+            is_new = (host, text) not in self._warnings
+            self._warnings[host, text] = True
         if is_new:
             log.warning("%s says: %r", host, text)
 
 
 def _is_down(error: RegfsError, request: Request) -> bool:
-    """Tell whether *error* says something about the host, not only about the one object that was asked for.
+    """Tell whether *error* is about the host, not only about the one object that was asked for.
 
-    A slow answer may be a long list; of a mirror it is taken for a sign, because there is somebody else to ask.
+    A slow answer may be a long list. A slow mirror counts as down, because another endpoint can be asked.
     """
     if isinstance(error, TransferCut):
         return False
@@ -210,10 +210,10 @@ def _is_down(error: RegfsError, request: Request) -> bool:
 
 
 def _had_all_its_time(error: Slow, request: Request) -> bool:
-    """Tell whether the first try already lasted as long as the user allows."""
+    """Tell whether the first attempt already took as long as the user allows."""
     return request.bulk and not isinstance(error, ConnectTimeout)
 
 
 def _is_for_a_mirror(request: Request) -> bool:
-    """Tell whether *request* goes to a mirror: then it is in a hurry."""
+    """Tell whether *request* goes to a mirror: then its answer must begin soon."""
     return request.answer_within_s is not None

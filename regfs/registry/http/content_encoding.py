@@ -14,7 +14,7 @@ from typing import IO
 
 from regfs.errors import DigestMismatch
 from regfs.model.manifest import Descriptor
-from regfs.registry.http.message import Answer
+from regfs.registry.http.messages import Answer
 
 _CHUNK = 256 * 1024
 _IN_MEMORY = 1024 * 1024

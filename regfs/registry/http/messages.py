@@ -15,10 +15,8 @@ from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 from regfs.errors import ProtocolViolation, RegistryTimeout, RegistryUnavailable, TooLarge
-from regfs.registry.hosts.endpoints import Tls
+from regfs.registry.http.trust import SYSTEM_TRUST, Tls
 
-# The default trust: the system's authorities, no client certificate.
-SYSTEM_TRUST = Tls()
 _TARGET = re.compile(r"[^:/?#]+://[^/?#]*([^#]*)")
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
 # A body of up to this size is read to its end, so that the connection can be used again; a larger one is cut off.
@@ -130,7 +128,7 @@ class Answer:
         self.headers = headers
         self.content_length = content_length
         self.error_body: bytes | None = None  # kept by error_answers.py: an error text is looked at more than once
-        self.remedy = ""  # set by calls.py on a 401 or 403: what the user can do
+        self.remedy = ""  # set by endpoint_calls.py on a 401 or 403: what the user can do
         self._body: bytes | None = None
         self._chunks = chunks
         self._close = close

@@ -1,0 +1,76 @@
+"""Bytes that are checked against their digest and size while they pass.
+
+Whatever keeps bytes under a digest takes VerifiedChunks, so that mypy refuses bytes that nothing has checked. The last
+chunk of wrong bytes is never given: a caller that is interrupted, or dies, at any moment has either the right bytes or
+too few. Used by registry/, store/blobs.py and images/. Thread rule: belongs to one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+
+from regfs.errors import DigestMismatch
+from regfs.model.digest import Digest
+
+
+class VerifiedChunks:
+    """The chunks of one blob: iterating raises DigestMismatch before the last one if they are wrong.
+
+    Made by verified(), and by Blobs.stream, whose generator calls a Verification itself. Can be iterated once.
+    """
+
+    def __init__(self, chunks: Generator[bytes, None, None]) -> None:
+        self._chunks = chunks
+
+    def __iter__(self) -> Generator[bytes, None, None]:
+        return self._chunks
+
+    def close(self) -> None:
+        """End the transfer; what is left of the blob is not read."""
+        self._chunks.close()
+
+
+class Verification:
+    """Checks the chunks of one blob; *what* names it in messages."""
+
+    def __init__(self, digest: Digest, size: int, *, what: str = "") -> None:
+        """Raises Unsupported where Python cannot verify the digest's algorithm."""
+        self._digest = digest
+        self._size = size
+        self._what = what or str(digest)
+        self._hasher = digest.hasher()
+        self._received = 0
+
+    def wrong_after(self, chunk: bytes) -> DigestMismatch | None:
+        """Return what is wrong, with *chunk* as the next one and before it is passed on; None if nothing is."""
+        self._received += len(chunk)
+        if self._received > self._size:
+            return DigestMismatch(f"{self._what}: {self._received} bytes or more came instead of {self._size}")
+        self._hasher.update(chunk)
+        return self._wrong_digest() if self._received == self._size else None
+
+    def wrong_at_end(self) -> DigestMismatch | None:
+        """Return what is wrong if there are no more chunks."""
+        if self._received < self._size:
+            return DigestMismatch(f"{self._what}: {self._received} bytes came instead of {self._size}")
+        return self._wrong_digest()
+
+    def _wrong_digest(self) -> DigestMismatch | None:
+        found = self._hasher.hexdigest()
+        if found == self._digest.encoded:
+            return None
+        return DigestMismatch(f"{self._what}: the bytes that came have the digest {self._digest.algorithm}:{found}")
+
+
+def verified(chunks: Iterable[bytes], digest: Digest, size: int, *, what: str = "") -> VerifiedChunks:
+    """Yield *chunks*, but not the last one if they have another size or digest: then raise DigestMismatch."""
+    return VerifiedChunks(_checked(chunks, Verification(digest, size, what=what)))
+
+
+def _checked(chunks: Iterable[bytes], verification: Verification) -> Generator[bytes, None, None]:
+    for chunk in chunks:
+        if (wrong := verification.wrong_after(chunk)) is not None:
+            raise wrong
+        yield chunk
+    if (wrong := verification.wrong_at_end()) is not None:
+        raise wrong

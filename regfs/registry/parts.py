@@ -1,0 +1,99 @@
+"""Builds the parts of the registry client from hosts, credentials and settings.
+
+    manifests  blobs  listing  referrers      what is asked
+    endpoint_calls                            at which address, with which authorization; mirrors in their order
+    auth/authenticator                        what each registry demands
+    http/retrying                             retries and redirects
+    http/transport                            one HTTP request to one URL
+
+Used by app.py (through client.py) and tests. Thread rule: the parts are shared by all threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from regfs import __version__
+from regfs.registry.auth.api_roots import ApiRoots
+from regfs.registry.auth.authenticator import Authenticator
+from regfs.registry.auth.tokens import TokenServers
+from regfs.registry.blobs import Blobs
+from regfs.registry.credentials.lookup import Credentials
+from regfs.registry.endpoint_calls import EndpointCalls
+from regfs.registry.hosts.certificates import system_authorities
+from regfs.registry.hosts.endpoints import Hosts
+from regfs.registry.http.host_slots import HostSlots
+from regfs.registry.http.retry_policy import RetryPolicy
+from regfs.registry.http.retrying import RetryingSender
+from regfs.registry.http.sockets import Pace
+from regfs.registry.http.trust import Authorities
+from regfs.registry.hub import HUB_URL, Hub
+from regfs.registry.listing import Listing
+from regfs.registry.manifests import Manifests
+from regfs.registry.referrers import Referrers
+from regfs.telemetry.stats import Stats
+
+if TYPE_CHECKING:
+    from regfs.registry.http.transport import Transport
+
+_DENIAL_S = 5.0
+
+
+class Parts:
+    """The parts of one client, and what they share.
+
+    *offline* refuses every request. *authorities* may sign the certificate of every host; the system's unless given.
+    *pace* and *retry* say how slow a registry may be and how often it is asked again. A token that was denied is asked
+    for again after *denial_s*.
+    """
+
+    def __init__(
+        self,
+        hosts: Hosts,
+        credentials: Credentials,
+        stats: Stats,
+        *,
+        offline: bool = False,
+        authorities: Authorities | None = None,
+        pace: Pace | None = None,
+        retry: RetryPolicy | None = None,
+        hub_url: str = HUB_URL,
+        clock: Callable[[], float] = time.monotonic,
+        denial_s: float = _DENIAL_S,
+    ) -> None:
+        retry = retry or RetryPolicy()
+
+        def make_transport() -> Transport:
+            from regfs.registry.http.transport import Transport  # costs 90 ms, which a mount need not wait for
+
+            return Transport(
+                stats,
+                user_agent=f"regfs/{__version__}",
+                authorities=authorities or system_authorities({}),
+                pace=pace or Pace(),
+                slots=HostSlots(documents=8, transfers=6),
+            )
+
+        self._credentials = credentials
+        self._sender = RetryingSender(stats, make_transport=make_transport, retry=retry, clock=clock)
+        self._token_servers = TokenServers(self._sender, stats, clock=clock, denial_s=denial_s)
+        self._roots = ApiRoots(self._sender, clock=clock)
+        authenticator = Authenticator(credentials, self._token_servers, self._roots, clock=clock)
+        calls = EndpointCalls(hosts, self._roots, authenticator, self._sender, offline=offline)
+        self.manifests = Manifests(calls)
+        self.blobs = Blobs(calls, stats, retry=retry)
+        self.listing = Listing(calls)
+        self.referrers = Referrers(calls, self.manifests)
+        self.hub = Hub(self._sender, offline=offline, url=hub_url)
+
+    def forget_failures(self) -> None:
+        """Allow requests to every host that failed or refused a moment ago. See RegistryClient.forget_failures."""
+        for part in (self._sender, self._roots, self._token_servers):
+            part.forget_failures()
+
+    def close(self) -> None:
+        """Close idle connections and stop credential helpers; transfers go on."""
+        self._credentials.close()
+        self._sender.close()
