@@ -37,7 +37,7 @@ ENVIRONMENT_USERS = {
     "cli/main.py": "the settings, and a PATH where there is none",
     "images/workers/own_process.py": "what a worker needs to start",
     "mount/kernel/mount.py": "what fusermount3 is started with",
-    "mount/fusepy/operations.py": "fusepy is told the name of its library by it",
+    "daemon/process_settings.py": "fusepy is told the name of its library by it",
 }
 
 

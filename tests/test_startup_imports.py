@@ -47,3 +47,10 @@ def test_a_client_reads_no_toml_where_there_is_none() -> None:
 )
 def test_a_process_of_our_own_loads_its_work_alone(module: str, others: list[str]) -> None:
     assert loaded_by(module, others) == []
+
+
+def test_the_package_itself_loads_nothing_but_itself() -> None:
+    """`import regfs` costs a program that uses the library some milliseconds, whatever it needs of it later."""
+    probe = "import sys; before = set(sys.modules); import regfs; print(*sorted(set(sys.modules) - before))"
+    found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["regfs"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from regfs.errors import BadLayer, InvalidOption
 from regfs.export.unpack import Summary, Unpacker, prepare_directory, total_size
 from regfs.model.attributes import Attributes, device_number
+from regfs.process.umask import current_umask
 from regfs.store.content import Content, Nothing, OpenContent, Packed
 
 MTIME_NS = 1_500_000_000_123_456_789
@@ -83,8 +85,23 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "rootfs"
 
 
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def unpack(rows: Rows, directory: Path, *, as_root: bool = False) -> Summary:
-    unpacker = Unpacker(rows, rows.open_content, as_root=as_root, on_bytes=lambda _: None)  # type: ignore[arg-type]
+    unpacker = Unpacker(
+        rows,  # type: ignore[arg-type]
+        rows.open_content,
+        as_root=as_root,
+        umask=current_umask(),
+        on_bytes=lambda _: None,
+    )
     return unpacker.into(directory)
 
 
@@ -174,12 +191,8 @@ def test_an_ordinary_user_gets_what_tar_leaves(rows: Rows, directory: Path) -> N
     rows.add(b"fifo", stat.S_IFIFO, 0o600)
     closed = rows.add(b"closed", stat.S_IFDIR, 0o500)
     rows.add(b"inside", content=b"x", parent=closed)
-    before = os.umask(0o027)
-    try:
+    with umask(0o027):
         summary = unpack(rows, directory)
-        assert os.umask(0o027) == 0o027
-    finally:
-        os.umask(before)
     status = (directory / "suid").stat()
     assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o750, os.geteuid())
     assert stat.S_ISFIFO((directory / "fifo").stat().st_mode)
@@ -187,6 +200,30 @@ def test_an_ordinary_user_gets_what_tar_leaves(rows: Rows, directory: Path) -> N
     assert not (directory / "null").exists()
     assert (summary.devices_left_out, summary.xattrs_left_out, summary.failures) == (1, 1, [])
     assert [note.split(" ")[0] for note in summary.notes()] == ["1", "1"]
+
+
+def test_a_umask_that_closes_directories_to_their_owner_stops_nothing(rows: Rows, directory: Path) -> None:
+    inner = rows.add(b"inner", stat.S_IFDIR, 0o755, parent=rows.add(b"outer", stat.S_IFDIR, 0o755))
+    rows.add(b"file", mode=0o644, content=b"x", parent=inner)
+    with umask(0o777):
+        assert unpack(rows, directory).failures == []
+    assert stat.S_IMODE((directory / "outer").lstat().st_mode) == 0
+    assert os.geteuid() != 0 or (directory / "outer/inner/file").read_bytes() == b"x"
+
+
+def test_unpacking_leaves_the_umask_of_the_process_alone(rows: Rows, directory: Path) -> None:
+    seen = set()
+    with umask(0o027):
+        rows.add(b"file", content=b"x")
+        unpacker = Unpacker(
+            rows,  # type: ignore[arg-type]
+            rows.open_content,
+            as_root=False,
+            umask=0o027,
+            on_bytes=lambda _: seen.add(current_umask()),
+        )
+        unpacker.into(directory)
+    assert seen == {0o027}
 
 
 @needs_root

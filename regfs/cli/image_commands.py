@@ -16,6 +16,7 @@ from regfs.cli.output import tell, warn
 from regfs.cli.verb_arguments import parse_verb, verb_config
 from regfs.config import not_empty
 from regfs.errors import InvalidOption
+from regfs.process.descriptors import raise_descriptor_limit
 from regfs.telemetry.userinfo import reference_without_userinfo, without_userinfo
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def unpack_verb(arguments: Sequence[str], environment: Mapping[str, str]) -> int
     from regfs.verbs import images as verbs
 
     config = verb_config(given, environment)
+    raise_descriptor_limit()  # unpacking holds one for each level of the tree
     say = _say_nothing if given.quiet else warn
     directory = Path(given.directory).absolute()
     done = verbs.unpack(given.image, directory, config=config, environment=environment, say=say, warn=warn)

@@ -109,6 +109,8 @@ def start_logging(level: int, place: LogPlace, *, environment: Mapping[str, str]
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
+    # Its lines hold whole URLs, and the query of a signed URL is a secret.
+    logging.getLogger("urllib3").setLevel(logging.CRITICAL)
     logging.raiseExceptions = False  # a full disk must not become an answer to the kernel
     return note
 

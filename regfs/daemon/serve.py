@@ -30,13 +30,13 @@ from regfs.config import Config
 from regfs.daemon import self_description
 from regfs.daemon.launch import Report
 from regfs.daemon.logs import LogPlace, log_place, name_of_log, start_logging
+from regfs.daemon.process_settings import set_up_process
 from regfs.daemon.self_description import SelfDescription
 from regfs.errors import InvalidOption, MountFailure, OutOfThreads, RegfsError
 from regfs.model.platform import host_platform
 from regfs.mount.in_use import directories_in_use
 from regfs.mount.mountpoint import on_one_line
 from regfs.mount.options import MountOptions
-from regfs.process.descriptors import raise_descriptor_limit
 from regfs.process.threads import start_thread
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Session(Protocol):
 
 def serve(config: Config, point: str, *, environment: Mapping[str, str], report: Report) -> None:
     """Mount on *point* and serve until the end; *report* hears how the start went."""
-    raise_descriptor_limit()  # files that are open in the mount have a descriptor each
+    set_up_process(_driver(config))
     events = _Events()
     place = log_place(config.log_file, cache=config.cache_dir, foreground=config.foreground)
     try:
@@ -100,11 +100,15 @@ def serve(config: Config, point: str, *, environment: Mapping[str, str], report:
     _Serving(config, session, rooms, described, events, environment).run(lambda: report.ready(message), report)
 
 
+def _driver(config: Config) -> str:
+    if config.driver == "auto":
+        return "kernel" if sys.platform == "linux" else "fusepy"
+    return config.driver
+
+
 def describe(config: Config, rooms: App, place: LogPlace) -> SelfDescription:
     """Return what this daemon says of itself."""
-    driver = config.driver
-    if driver == "auto":
-        driver = "kernel" if sys.platform == "linux" else "fusepy"
+    driver = _driver(config)
     return SelfDescription(
         driver=driver,
         names_valid_s=min(config.tag_ttl_s, _FUSEPY_VALID_S) if driver == "fusepy" else 0.0,

@@ -20,7 +20,6 @@ from pathlib import Path
 
 from regfs.errors import BadLayer, CacheFailure, InvalidOption
 from regfs.model.attributes import Attributes
-from regfs.process.descriptors import raise_descriptor_limit
 from regfs.rootfs.file_tree import FileTree
 from regfs.store.content import Content, OpenContent
 
@@ -111,7 +110,11 @@ def total_size(rows: FileTree) -> int:
 
 
 class Unpacker:
-    """Unpacks one tree. *as_root*: whether owners and devices are made; *on_bytes* hears of each chunk written."""
+    """Unpacks one tree.
+
+    *as_root*: whether owners and devices are made. *umask*: the permissions that an ordinary user's files lack.
+    *on_bytes* is called with the size of each chunk that was written.
+    """
 
     def __init__(
         self,
@@ -119,32 +122,29 @@ class Unpacker:
         open_content: Callable[[Content], OpenContent],
         *,
         as_root: bool,
+        umask: int,
         on_bytes: Callable[[int], None],
     ) -> None:
         self._rows = rows
         self._open_content = open_content
         self._as_root = as_root
         self._on_bytes = on_bytes
-        self._umask = 0
+        self._umask = umask
         self._links: dict[int, bytes] = {}
         self._root = -1
         self.summary = Summary()
 
     def into(self, directory: Path) -> Summary:
-        """Write everything into *directory*, which is there and empty.
+        """Write everything into *directory*, which is there and empty. Holds a descriptor for each level of the tree.
 
         Entries that cannot be written are in the summary. Raises CacheFailure where going on makes no sense (a full
         disk, a cached file that cannot be read), BadLayer for a name that no directory can have.
         """
-        raise_descriptor_limit()  # one is open for each directory on the way down
-        self._umask = os.umask(0)
         try:
             self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
             self._fill(self._root)
         except OSError as error:
             raise CacheFailure(f"{directory} cannot be written: {error.strerror}") from error
-        finally:
-            os.umask(self._umask)
         return self.summary
 
     def _fill(self, root: int) -> None:
@@ -189,6 +189,8 @@ class Unpacker:
 
     def _enter(self, above: _Directory, name: bytes, node: int, attributes: Attributes) -> _Directory:
         os.mkdir(name, 0o700, dir_fd=above.descriptor)
+        if self._umask & 0o700:
+            os.chmod(name, 0o700, dir_fd=above.descriptor)  # the process's umask has closed it to ourselves
         descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above.descriptor)
         path = _join(above.path, name)
         return _Directory(descriptor, path, node, attributes, _children(self._rows, node))

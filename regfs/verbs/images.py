@@ -22,6 +22,7 @@ from regfs.images.image import Image
 from regfs.model.digest import Digest
 from regfs.model.names import Reference, parse_reference
 from regfs.mount import mountpoint as mountpoints
+from regfs.process.umask import current_umask
 from regfs.rootfs.file_tree import FileTree
 from regfs.store.blobs import BlobStore
 from regfs.tree.namespace import ESCAPE
@@ -56,7 +57,9 @@ def unpack(
             rows = _rootfs(image, config)
         written, total = Count(), total_size(rows)
         prepare_directory(directory)
-        unpacker = Unpacker(rows, rooms.contents.open, as_root=os.geteuid() == 0, on_bytes=written.add)
+        unpacker = Unpacker(
+            rows, rooms.contents.open, as_root=os.geteuid() == 0, umask=current_umask(), on_bytes=written.add
+        )
         try:
             with showing(lambda: [Step("writing files", written.size, total)], say=say, environment=environment):
                 summary = unpacker.into(directory)

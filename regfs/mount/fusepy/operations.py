@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from regfs.errors import MountFailure, NoSuchXattr, ReadOnly, RegfsError
 from regfs.mount.errnos import errno_of, is_failure
+from regfs.mount.fusepy import LIBRARY
 from regfs.mount.fusepy.own_threads import OwnThreads
 from regfs.mount.fusepy.paths import Paths, Place
 from regfs.mount.fusepy.request_deadline import RequestDeadline
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from regfs.tree.node import OpenFile
     from regfs.tree.tree import Tree
 
-LIBRARY = "libfuse.so.2"
-# fusepy looks for its library with ldconfig, 12 ms, unless it is told the name; musl has no ldconfig at all.
-os.environ.setdefault("FUSE_LIBRARY_PATH", LIBRARY)
 try:
     import fuse
 except OSError as error:

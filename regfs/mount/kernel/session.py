@@ -28,7 +28,6 @@ import errno
 import logging
 import os
 import struct
-import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -60,9 +59,6 @@ log = logging.getLogger(__name__)
 ErrorCallback = Callable[[str, RegfsError], None]
 
 _END_GRACE_S = 5.0
-# How long another thread may keep Python's lock when a request has come. With the usual 5 ms and one busy thread beside
-# it a look-up takes 180 us, with this 80 us (40 us with no other thread, all on two busy cores).
-_SWITCH_INTERVAL_S = 0.0001
 _ANSWERED_BY_NOTHING = (Opcode.FORGET, Opcode.BATCH_FORGET)
 _ALREADY_INTERRUPTED = (errno.ENOENT, *abi.GONE)
 
@@ -136,7 +132,6 @@ class KernelSession:
         *on_ready* is called in this thread when the kernel has accepted the session: from then on paths answer.
         Raises MountFailure where kernel and regfs cannot agree on a protocol, and OutOfThreads.
         """
-        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._notifications.connect(self._descriptor)
         loop = RequestLoop(
             self._descriptor,

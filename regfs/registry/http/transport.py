@@ -49,9 +49,6 @@ from regfs.waiting import deadline
 
 log = logging.getLogger(__name__)
 
-# Their log lines hold full URLs, and the query of a signed URL is a secret.
-logging.getLogger("urllib3").setLevel(logging.CRITICAL)
-
 _CHUNK = 256 * 1024
 # A garbled page may stand where an error text is expected; this much of it is enough.
 _TEXT_LIMIT = 200
