@@ -34,11 +34,14 @@ from regfs.registry.listing import Listing
 from regfs.registry.manifests import Manifests
 from regfs.registry.referrers import Referrers
 from regfs.telemetry.stats import Stats
+from regfs.waiting.flights import Flights
 
 if TYPE_CHECKING:
     from regfs.registry.http.transport import Transport
 
 _DENIAL_S = 5.0
+# A caller with a short deadline gives up; the token or root that it waited for is fetched for the next one.
+_LEAST_S = 60.0
 
 
 class Parts:
@@ -63,7 +66,7 @@ class Parts:
         clock: Callable[[], float] = time.monotonic,
         denial_s: float = _DENIAL_S,
     ) -> None:
-        retry = retry or RetryPolicy()
+        retry, pace = retry or RetryPolicy(), pace or Pace()
 
         def make_transport() -> Transport:
             from regfs.registry.http.transport import Transport  # costs 90 ms, which a mount need not wait for
@@ -72,14 +75,15 @@ class Parts:
                 stats,
                 user_agent=f"regfs/{__version__}",
                 authorities=authorities or system_authorities({}),
-                pace=pace or Pace(),
+                pace=pace,
                 slots=HostSlots(documents=8, transfers=6),
             )
 
         self._credentials = credentials
         self._sender = RetryingSender(stats, make_transport=make_transport, retry=retry, clock=clock)
-        self._token_servers = TokenServers(self._sender, stats, clock=clock, denial_s=denial_s)
-        self._roots = ApiRoots(self._sender, clock=clock)
+        flights = Flights(max(pace.longest_s, _LEAST_S))
+        self._token_servers = TokenServers(self._sender, flights, stats, clock=clock, denial_s=denial_s)
+        self._roots = ApiRoots(self._sender, flights, clock=clock)
         authenticator = Authenticator(credentials, self._token_servers, self._roots, clock=clock)
         calls = EndpointCalls(hosts, self._roots, authenticator, self._sender, offline=offline)
         self.manifests = Manifests(calls)

@@ -3,7 +3,8 @@
 A flight runs in a thread of its own, under a deadline of its own: the one who began it may be killed or run out of
 time, and the others still get their answer. Nothing is remembered here: when a flight has landed, its result lives
 where the computation put it (memory, disk), and an error is told to all who waited and then forgotten.
-Used by the images room. Thread rule: the lock guards the table of flights, never a computation.
+Used by images/ and registry/ (tokens, roots, credential helpers, host names). Thread rule: the lock guards the table of
+flights, never a computation.
 """
 
 from __future__ import annotations

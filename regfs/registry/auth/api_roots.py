@@ -1,8 +1,8 @@
-"""The root of a registry's API, `/v2/`: where it is, and what it says to a stranger.
+"""The root of a registry's API, `/v2/`: its URL, and what it answers to a request without credentials.
 
 Its answer settles two questions: whether the address speaks TLS, and what the registry demands.
 Source: distribution-spec, "Determining Support". Used by endpoint_calls.py and login.py. Thread rule: shared by all
-threads; of those that want the same root, one asks and the others wait under their own deadline.
+threads; a root is asked once, however many threads wait for its answer (waiting/flights.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -32,6 +32,7 @@ from regfs.registry.http.redirects import REDIRECTS
 from regfs.registry.http.retrying import RetryingSender
 from regfs.registry.http.sockets import ConnectFailed, ConnectTimeout, NotTls, TlsFailed
 from regfs.waiting import deadline
+from regfs.waiting.flights import Flights
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ _ANSWER_KEPT_S = 300.0
 _FAILURE_KEPT_S = 5.0
 _SLOWNESS_KEPT_S = 60.0
 # Where the host cannot be talked to, the request that waits for its root's word would fail in the same way.
-_UNREACHABLE = (ConnectFailed, ConnectTimeout, TlsFailed, BadConfiguration)
+_HOST_FAILURES = (ConnectFailed, ConnectTimeout, TlsFailed, BadConfiguration)
 
 
 class Root(NamedTuple):
@@ -63,12 +64,12 @@ class Root(NamedTuple):
 class ApiRoots:
     """Asks the roots of APIs, always without credentials, and remembers for minutes what they said."""
 
-    def __init__(self, sender: RetryingSender, *, clock: Callable[[], float]) -> None:
+    def __init__(self, sender: RetryingSender, flights: Flights, *, clock: Callable[[], float]) -> None:
         self._sender = sender
+        self._flights = flights
         self._lock = threading.Lock()
         self._bases: LRUCache[str, str] = LRUCache(_KEPT)
         self._said: TLRUCache[str, Root] = TLRUCache(_KEPT, _expiry, timer=clock)
-        self._flights: dict[str, Future[Root | None]] = {}
 
     def base(self, endpoint: Endpoint) -> str:
         """Return the URL of *endpoint*'s API, its scheme settled before any credential is sent over it.
@@ -106,23 +107,10 @@ class ApiRoots:
         """Return what the root of the API at *base* said in the last minutes; it is asked if it said nothing.
 
         A root that fails while the host can be reached is a Root with a failure: the rest of the API may work. Raises
-        WouldBlock, Interrupted, RegistryTimeout where the caller's own deadline passes, and what _UNREACHABLE has.
+        WouldBlock, Interrupted, RegistryTimeout where the caller's own deadline passes, and _HOST_FAILURES.
         """
-        while True:
-            with self._lock:
-                known = self._said.get(base)
-                if known is not None:
-                    return known
-                flight = self._flights.get(base)
-                is_mine = flight is None
-                if flight is None:
-                    flight = self._flights[base] = Future()
-            if is_mine:
-                return self._lead(endpoint, base, flight)
-            root = deadline.current().wait_for(flight)
-            if root is not None:
-                return root
-            # The thread that asked lost its deadline or did not get through: the next turn asks.
+        known = self.known(base)
+        return known or self._flights.run(("root", base), partial(self._ask_or_fail, endpoint, base))
 
     def ask(self, endpoint: Endpoint, base: str) -> Root:
         """Ask the root of the API at *base* now, once, and return what it says. Raises as RetryingSender.probe does."""
@@ -139,23 +127,21 @@ class ApiRoots:
             self._said[base] = root
         return root
 
-    def _lead(self, endpoint: Endpoint, base: str, flight: Future[Root | None]) -> Root:
-        """Ask for all that wait for *flight*, and leave no flight behind, whatever happens."""
-        root: Root | None = None
+    def _ask_or_fail(self, endpoint: Endpoint, base: str) -> Root:
+        """Return what the root says, or a Root with the failure."""
+        known = self.known(base)
+        if known is not None:  # a flight landed between the look at the roots and the start of this one
+            return known
         try:
-            root = self.ask(endpoint, base)
-        except (Interrupted, WouldBlock, *_UNREACHABLE):
+            return self.ask(endpoint, base)
+        except (Interrupted, WouldBlock, *_HOST_FAILURES):
             raise
         except RegfsError as error:
-            deadline.current().remaining_s(0.0)  # where the caller's own deadline was the reason, that is the error
+            deadline.current().remaining_s(0.0)  # where the flight's own deadline was the reason, that is the error
             root = Root(failure=error, has_answered=False)
             log.info("%s/ does not say what it demands: %s", base, error)
-        finally:
-            with self._lock:
-                if root is not None:
-                    self._said[base] = root
-                del self._flights[base]
-            flight.set_result(root)
+        with self._lock:
+            self._said[base] = root
         return root
 
     def _settled(self, endpoint: Endpoint) -> str:

@@ -1,21 +1,19 @@
-"""Tokens: asked from the server that a challenge names, kept until shortly before they end.
+"""Tokens: fetched from the server that a challenge names, kept until shortly before they expire.
 
-The token server's address is the registry's word, and a credential goes there: hence the rules in `_realm`. Sources:
-distribution, docs/content/spec/auth/token.md (GET), oauth.md (POST). Used by login.py. Thread rule: TokenServers is
-shared by all threads; of those that need the same token, one fetches it and the others wait under their own deadline.
+The registry chooses the token server, and a credential goes there: hence the rules in `_realm`. Sources: distribution,
+docs/content/spec/auth/token.md (GET), oauth.md (POST). Used by login.py. Thread rule: TokenServers is shared by all
+threads; a token is fetched once, however many threads need it (waiting/flights.py).
 """
 
 from __future__ import annotations
 
 import base64
-import copy
 import json
 import logging
 import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -23,7 +21,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from cachetools import LRUCache, TLRUCache, TTLCache
 
-from regfs.errors import AccessDenied, Interrupted, ProtocolViolation, RegistryTimeout, TooLarge, WouldBlock
+from regfs.errors import AccessDenied, ProtocolViolation, TooLarge
 from regfs.registry.auth.challenge import Challenge
 from regfs.registry.credentials.lookup import Credential
 from regfs.registry.http.addresses import is_internal
@@ -33,7 +31,7 @@ from regfs.registry.http.redirects import resolved
 from regfs.registry.http.retrying import RetryingSender
 from regfs.registry.http.trust import Tls
 from regfs.telemetry.stats import Stats
-from regfs.waiting import deadline
+from regfs.waiting.flights import Flights
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +94,11 @@ class Token:
 class TokenServers:
     """Fetches tokens, each once, and keeps them."""
 
-    def __init__(self, sender: RetryingSender, stats: Stats, *, clock: Callable[[], float], denial_s: float) -> None:
+    def __init__(
+        self, sender: RetryingSender, flights: Flights, stats: Stats, *, clock: Callable[[], float], denial_s: float
+    ) -> None:
         self._sender = sender
+        self._flights = flights
         self._stats = stats
         self._lock = threading.Lock()
         self._tokens: TLRUCache[TokenRequest, Token] = TLRUCache(
@@ -105,35 +106,23 @@ class TokenServers:
         )
         # A denial is kept for seconds, so that a tree walk does not become a storm on the token server.
         self._denials: TTLCache[TokenRequest, str] = TTLCache(_KEPT, denial_s, timer=clock)
-        self._flights: dict[TokenRequest, Future[Token | BaseException]] = {}
         self._announced: LRUCache[tuple[str, str], bool] = LRUCache(_KEPT)
         self._refresh_tokens: LRUCache[tuple[str, Credential], str] = LRUCache(_KEPT)
 
     def token(self, request: TokenRequest) -> tuple[str, bool]:
-        """Return a token for *request*, and whether it was fetched for this call; may block on the network.
+        """Return a token for *request*, and whether it was fetched just now; may block on the network.
 
-        Raises AccessDenied where the token server refuses, and what RetryingSender.send raises.
+        Raises AccessDenied if the token server refuses, and what RetryingSender.send raises.
         """
-        key = request.key
-        while True:
-            with self._lock:
-                token = self._tokens.get(key)
-                if token is not None:
-                    return token.value, False
-                if (denial := self._denials.get(key)) is not None:
-                    raise TokenRefused(denial)
-                flight = self._flights.get(key)
-                mine = flight is None
-                if flight is None:
-                    flight = self._flights[key] = Future()
-            if mine:
-                return self._lead(request, flight).value, True
-            outcome = deadline.current().wait_for(flight)
-            if isinstance(outcome, Token):
-                return outcome.value, True
-            if not isinstance(outcome, Interrupted | RegistryTimeout | WouldBlock):
-                raise copy.copy(outcome)
-            # The thread that fetched it ran out of deadline, and that is no reason for us to: the next turn fetches.
+        with self._lock:
+            token = self._tokens.get(request.key)
+            denial = self._denials.get(request.key)
+        if token is not None:
+            return token.value, False
+        if denial is not None:
+            raise TokenRefused(denial)
+        key = "token of", request.server, (request.key,)
+        return self._flights.run(key, lambda: self._fetch_and_keep(request)).value, True
 
     def has_denied(self, request: TokenRequest) -> bool:
         """Tell whether a token for *request* was denied a moment ago, so that `token` would not ask for one."""
@@ -152,21 +141,19 @@ class TokenServers:
             if token is not None and authorization == f"Bearer {token.value}":
                 del self._tokens[request.key]
 
-    def _lead(self, request: TokenRequest, flight: Future[Token | BaseException]) -> Token:
-        key = request.key
+    def _fetch_and_keep(self, request: TokenRequest) -> Token:
+        with self._lock:
+            token = self._tokens.get(request.key)
+        if token is not None:  # a flight landed between the look at the tokens and the start of this one
+            return token
         try:
             token = self._fetch(request)
-        except BaseException as error:
+        except AccessDenied as denial:
             with self._lock:
-                if isinstance(error, AccessDenied):
-                    self._denials[key] = str(error)
-                del self._flights[key]
-            flight.set_result(error)
+                self._denials[request.key] = str(denial)
             raise
         with self._lock:
-            self._tokens[key] = token
-            del self._flights[key]
-        flight.set_result(token)
+            self._tokens[request.key] = token
         return token
 
     def _fetch(self, request: TokenRequest) -> Token:

@@ -19,16 +19,15 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from cachetools import TLRUCache, TTLCache
 
-from regfs.errors import OutOfThreads
-from regfs.process.threads import no_process, start_thread
+from regfs.process.threads import no_process
 from regfs.registry.credentials.credential import Credential
-from regfs.waiting.deadline import current
+from regfs.waiting.flights import Flights
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,9 @@ class CredentialHelpers:
         self._lock = threading.Lock()
         self._forgotten: TTLCache[str, bool] = TTLCache(1024, _FORGOTTEN_AGAIN_S, timer=clock)
         self._answers: TLRUCache[_Key, Credential | None] = TLRUCache(1024, _expiry, timer=clock)
-        self._flights: dict[_Key, Future[Credential | None]] = {}
+        self._flights = Flights()
+        # Counts what was forgotten: a helper that ran before brings what was good before the login.
+        self._generation = 0
         self._running: set[subprocess.Popen[bytes]] = set()
         self._closed = False
 
@@ -82,12 +83,9 @@ class CredentialHelpers:
         with self._lock:
             if key in self._answers:
                 return self._answers[key]
-            flight = self._flights.get(key)
-            if flight is None:
-                flight = Future()
-                start_thread(self._fly, key, flight, name="regfs-helper")
-                self._flights[key] = flight
-        return current().wait_for(flight)
+            generation = self._generation
+        flight = "credential helper", helper, server, (generation,)
+        return self._flights.run(flight, partial(self._ask_and_keep, key, generation))
 
     def forget(self, server: str) -> None:
         """Ask again for *server* the next time; at most once in some seconds."""
@@ -95,15 +93,15 @@ class CredentialHelpers:
             if server in self._forgotten:
                 return
             self._forgotten[server] = True
-            for known in (self._answers, self._flights):
-                for key in [key for key in known if key.server == server]:
-                    del known[key]
+            self._generation += 1
+            for key in [key for key in self._answers if key.server == server]:
+                del self._answers[key]
 
     def forget_all(self) -> None:
         """Ask again for every server the next time: the user has logged in or out."""
         with self._lock:
+            self._generation += 1
             self._answers.clear()
-            self._flights.clear()
 
     def close(self) -> None:
         """Stop the helpers that run: a mount that has ended leaves no process behind."""
@@ -113,29 +111,22 @@ class CredentialHelpers:
         for process in running:
             _kill(process)
 
-    def _fly(self, key: _Key, flight: Future[Credential | None]) -> None:
+    def _ask_and_keep(self, key: _Key, generation: int) -> Credential | None:
+        """Return what the helper has, None if it is broken. Raises OutOfThreads, which is not remembered."""
+        with self._lock:
+            if key in self._answers:  # a flight landed between the look at the answers and the start of this one
+                return self._answers[key]
         credential: Credential | None = None
-        shortage: OutOfThreads | None = None
         try:
             credential = self._ask(key)
-        except OutOfThreads as error:
-            shortage = error
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             log.warning(
                 "docker-credential-%.100s is of no use for %s, going on without: %s", key.helper, key.server, error
             )
-        finally:
-            with self._lock:
-                # A flight that was forgotten meanwhile may bring what was good before the login: only those that wait
-                # for it get that. A shortage says nothing about credentials, and is not remembered either.
-                if self._flights.get(key) is flight:
-                    del self._flights[key]
-                    if shortage is None:
-                        self._answers[key] = credential
-            if shortage is None:
-                flight.set_result(credential)
-            else:
-                flight.set_exception(shortage)
+        with self._lock:
+            if self._generation == generation:
+                self._answers[key] = credential
+        return credential
 
     def _ask(self, key: _Key) -> Credential | None:
         """Run the helper. Raises OutOfThreads, OSError and ValueError, with messages that hold nothing it printed."""

@@ -16,13 +16,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
+from functools import partial
 from typing import Any
 
 from cachetools import TTLCache
 
-from regfs.process.threads import start_thread
 from regfs.registry.http.sockets import SLICE_S, ConnectFailed, ConnectTimeout, Pace, WatchedSocket, wait_at_most
+from regfs.waiting.flights import Flights
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Connector:
         self._pace = pace
         self._lock = threading.Lock()
         self._slow: TTLCache[Any, bool] = TTLCache(_SLOW_LIMIT, _SLOW_KEPT_S, timer=clock)
-        self._resolutions: dict[tuple[str, int], Future[list[Address]]] = {}
+        self._flights = Flights()
 
     def connect(self, host: str, port: int) -> WatchedSocket:
         """Return a connection to the first address of *host* that accepts one; blocks on the network.
@@ -80,22 +81,16 @@ class Connector:
     def _resolve(self, host: str, port: int) -> list[Address]:
         """Return the addresses of *host*, in the system's order of preference (RFC 6724).
 
-        The system's resolver knows no deadline, so that a thread waits for it: one for each name, however many ask.
+        The system's resolver knows no deadline. So it runs in a flight, one for each name, which this thread waits for.
         """
         wait_at_most(0.0)
-        key = (host, port)
-        with self._lock:
-            resolution = self._resolutions.get(key)
-            if resolution is None:
-                resolution = Future()
-                start_thread(self._look_up, key, resolution, name=f"resolve {host}")
-                self._resolutions[key] = resolution
+        resolution = self._flights.begin(("resolve", host, port), partial(_addresses, host, port))
         end = time.monotonic() + _RESOLVED_WITHIN_S
         while not wait([resolution], wait_at_most(SLICE_S)).done:
             if time.monotonic() >= end:
                 raise ConnectTimeout(f"the name {host} was not resolved within {_RESOLVED_WITHIN_S:g} s")
         try:
-            return resolution.result()
+            return resolution.result().result()
         except socket.gaierror as error:
             raise ConnectFailed(f"the name {host} cannot be resolved: {error.strerror}") from error
         except UnicodeError as error:
@@ -103,20 +98,9 @@ class Connector:
         except OSError as error:
             raise ConnectFailed(f"the name {host} cannot be resolved: {error.strerror or error}") from error
 
-    def _look_up(self, key: tuple[str, int], resolution: Future[list[Address]]) -> None:
-        addresses: list[Address] = []
-        failure: Exception | None = None
-        try:
-            addresses = list(socket.getaddrinfo(*key, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
-            failure = error
-        finally:
-            with self._lock:
-                del self._resolutions[key]
-            if failure is None:
-                resolution.set_result(addresses)
-            else:
-                resolution.set_exception(failure)
+
+def _addresses(host: str, port: int) -> list[Address]:
+    return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
 
 
 class _Race:
