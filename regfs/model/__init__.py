@@ -1,1 +1,15 @@
-"""Values of the field: digests, names, manifests, platforms, attributes. Parse and print; no I/O."""
+"""Values of the field, parsed from bytes and text; only names and digests are written again. No I/O. In reading order:
+
+digest.py          sha256:…
+names.py           registries, repositories, tags, references: what Docker's grammar allows
+media_types.py     which documents and layers OCI and Docker have
+document.py        strict JSON
+manifest.py        manifests, indexes, descriptors
+image_config.py    the config of an image
+platform.py        linux/arm64/v8: what runs where, and which entry of an index is chosen
+dates.py           RFC 3339
+attributes.py      struct fuse_attr
+layer_entry.py     one row of a layer's index
+whiteout.py        which names hide others
+node_id.py         the 64 bits of a node id
+"""

@@ -1,4 +1,4 @@
-"""File attributes, packed as the kernel wants them.
+"""File attributes in the layout of the kernel's struct fuse_attr.
 
 The layout is struct fuse_attr of the kernel's include/uapi/linux/fuse.h without its first field, the inode number,
 which depends on the mount while everything else is a property of the image. 80 bytes, little-endian:
@@ -26,7 +26,7 @@ _S = 1_000_000_000
 
 
 class Attributes(NamedTuple):
-    """What stat(2) tells of one entry, but for its inode number. *rdev* is Linux's 32-bit device number."""
+    """What stat(2) returns for one entry, without its inode number. *rdev* is Linux's 32-bit device number."""
 
     mode: int
     size: int = 0
@@ -46,7 +46,7 @@ class Attributes(NamedTuple):
 
     @classmethod
     def unpack(cls, packed: bytes) -> Attributes:
-        """Return what *packed* (80 bytes) says."""
+        """Return the attributes in *packed* (80 bytes)."""
         size, _, _, seconds, _, _, nanoseconds, _, mode, nlink, uid, gid, rdev, _, _ = _PACKED.unpack(packed)
         return cls(mode, size, nlink, uid, gid, rdev, seconds * _S + nanoseconds)
 

@@ -1,4 +1,4 @@
-"""Dates in configs and tables of contents: RFC 3339 text to nanoseconds since 1970, whatever builders write.
+"""Dates in configs and tables of contents: RFC 3339 text to nanoseconds since 1970, as builders write them.
 
 Source: image-spec, config.md, "created"; RFC 3339, section 5.6. Used by images/image.py and layers/formats. Pure; any
 thread.

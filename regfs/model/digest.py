@@ -1,7 +1,7 @@
-"""Digests: the names of bytes.
+"""Digests: sha256:… and its kin.
 
 A digest is of the bytes as stored (a compressed layer, a manifest); a diff id is the digest of a layer's tar. Both are
-this type. A Digest that exists is well-formed, so that it may stand in a URL or a file name without another look.
+this type. A Digest is well-formed, so that it is safe in a URL or a file name.
 Source: image-spec, descriptor.md, "Digests". Pure; any thread.
 """
 
@@ -19,12 +19,12 @@ _HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128, "blake3": 64}
 _HEX = re.compile(r"[a-f0-9]+", re.ASCII)
 _SHORT = re.compile(r"[a-f0-9]{12,63}", re.ASCII)
 REGISTERED = frozenset(_HEX_LENGTHS)
-"""The algorithms that have a meaning: `app:v1` has the form of a digest too."""
+"""The algorithms of digests; `app:v1` has the form of one too, and is a reference."""
 _VERIFIABLE = {"sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
 
 
 class Hasher(Protocol):
-    """What hashlib's objects are."""
+    """A hash object of hashlib."""
 
     def update(self, chunk: bytes | bytearray | memoryview, /) -> None: ...
 
@@ -35,7 +35,7 @@ class Hasher(Protocol):
 class Digest:
     """An algorithm and its encoded value, `sha256:<64 lower-case hex digits>`.
 
-    Raises InvalidName where the grammar, or the length and alphabet of a registered algorithm, are not kept.
+    Raises InvalidName for another grammar, or the wrong length or alphabet for a registered algorithm.
     """
 
     algorithm: str
@@ -92,5 +92,5 @@ class Digest:
 
 
 def is_short_digest(text: str) -> bool:
-    """Tell whether *text* may be the beginning of a digest's hex digits, long enough to be meant as one."""
+    """Tell whether *text* is 12 to 63 hex digits: the beginning of a digest."""
     return _SHORT.fullmatch(text) is not None

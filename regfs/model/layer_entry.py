@@ -1,7 +1,7 @@
-"""One row of a layer: what the pass over a layer finds, its index stores and the merge reads.
+"""One row of a layer's index: what ingest writes, the index stores and the merge reads.
 
-A row is one name in one layer, after the archive's own order has been played through (archive_rows.py): whoever
-reads rows needs no tar semantics any more. Pure; any thread.
+A row is one name in one layer, after all members of the archive were applied in order (archive_rows.py), so that
+readers of rows need not know tar. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ _XATTR = struct.Struct("<HI")
 
 ROOT_ROW = 0
 NOWHERE = -1
-"""The parent of a row that has no name any more, but is still the inode of a hard link."""
+"""The parent of a row whose name was replaced later in the archive, and which is still the inode of a hard link."""
 
 
 class EntryFlag(IntFlag):
-    """What the merge must know of a row beyond its attributes."""
+    """What the merge needs of a row beyond its attributes."""
 
     IMPLIED = 1
-    """A directory that no tar entry describes: 0755, root's, of 1970."""
+    """A directory that no tar entry describes: mode 0755, owned by root, dated 1970."""
     OPAQUE = 2
-    """A directory that hides what lower layers have in it."""
+    """A directory that hides the entries that lower layers have in it."""
     WHITEOUT = 4
-    """`.wh.name`, named as it is stored: hides *name* of lower layers. If it is a directory, what is in it is shown."""
+    """`.wh.name`, as it is stored: hides *name* of lower layers. If it is a directory, its entries are shown."""
     OPAQUE_MARKER = 8
     """`.wh..wh..opq` as it is stored; its directory is OPAQUE."""
     AUFS = 16
-    """Another `.wh..wh.*` in the root: book-keeping of AUFS, that no merge shows, with all below it."""
+    """Another `.wh..wh.*` in the root: book-keeping of AUFS. The merge leaves it out, with all below it."""
     LINK_BELOW = 32
-    """A hard link to a path (in *target*) that this layer does not have; the merge looks in the lower ones."""
+    """A hard link to a path (in *target*) that this layer does not have; the merge looks for it in lower ones."""
 
 
 class Row(NamedTuple):
     """One name of a layer.
 
-    *inode* is the own row or, for a hard link, the row that it is a link to; attributes, content, target and xattrs
-    are always the inode's. *attributes* are model/attributes.py's 80 bytes, with nlink as this layer alone has it.
-    *content* is None (no bytes), an offset into the layer's pack, or the 32 bytes sha256 of an object.
-    *target* is a symbolic link's text, or the path below of a LINK_BELOW.
+    *inode* is this row or, for a hard link, the row that it links to; attributes, content, target and xattrs are always
+    those of the inode. *attributes* are model/attributes.py's 80 bytes, with nlink as this layer alone has it.
+    *content* is None (no bytes), an offset into the layer's pack, or the 32 bytes sha256 of an object. *target* is a
+    symbolic link's text, or the path below of a LINK_BELOW.
     """
 
     row: int

@@ -1,7 +1,7 @@
-"""Media types: which documents and blobs regfs knows, by the names that OCI and Docker give them.
+"""The media types of OCI and Docker: indexes, manifests, configs, layers.
 
-Unknown types are never an error by themselves (image-spec, manifest.md): they are shown as bytes, and only views that
-would have to understand them are refused. Pure; any thread.
+An unknown type is no error (image-spec, manifest.md): blobs of it are shown as bytes. Only rootfs/ and layers/N/tree/
+need layers of known types. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 SCHEMA1_TYPES = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
 CONFIG_TYPES = frozenset({OCI_CONFIG, DOCKER_CONFIG})
-# What Docker 1.10 pushed as the type of an image's config (distribution#1621, moby#22378, moby#30083). An image of
-# those days still has it, and every client takes it for an image. Source: moby, distribution/registry.go.
+# What Docker 1.10 pushed as the type of an image's config (distribution#1621, moby#22378, moby#30083). Old images still
+# have it, and every client takes them for images. Source: moby, distribution/registry.go.
 _OLD_CONFIG_TYPES = frozenset({"", OCTET_STREAM, "application/json", "text/html"})
 _MANIFEST_KINDS = MANIFEST_TYPES | SCHEMA1_TYPES | {OCI_ARTIFACT}
 DOCUMENT_TYPES = INDEX_TYPES | _MANIFEST_KINDS
@@ -50,7 +50,7 @@ _LAYERS: dict[str, Compression] = {
 
 
 def layer_compression(media_type: str) -> Compression:
-    """Return how a layer of *media_type* claims to be compressed; its bytes have the last word.
+    """Return the compression that *media_type* names; the bytes of a layer may have another.
 
     Raises Unsupported where that type is no tar layer (an encrypted one, a file system image, an artifact's blob).
     """

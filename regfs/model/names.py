@@ -1,6 +1,6 @@
 """Names: registries, repositories, tags, references.
 
-A RepositoryName that exists is valid, so that it may stand in a URL. Sources: distribution-spec, "Pulling manifests"
+A RepositoryName is valid, so that it is safe in a URL. Sources: distribution-spec, "Pulling manifests"
 (repository and tag grammar); distribution/reference, normalize.go and regexp.go (which first component is a host).
 All patterns are ASCII and used with fullmatch: `$` would accept a trailing newline, `\\w` any Unicode letter.
 Pure; any thread.
@@ -48,7 +48,7 @@ def is_tag(name: str) -> bool:
 
 
 def is_attachment_tag(tag: str) -> bool:
-    """Tell whether *tag* is one of those that signatures, attestations and referrers are kept under."""
+    """Tell whether *tag* names signatures, attestations or referrers of another manifest."""
     return _ATTACHMENT_RE.fullmatch(tag) is not None
 
 
@@ -134,7 +134,7 @@ class RepositoryName:
 
 
 class Version(NamedTuple):
-    """What stands behind a repository in a reference. The digest decides where there is a tag too.
+    """What follows the repository in a reference. The digest decides where there is a tag too.
 
     A short digest is 12 or more of its first hex digits; which one it is depends on what is known of the repository.
     """
@@ -185,7 +185,7 @@ def parse_repository(text: str, *, default_registry: str = DOCKER_HUB) -> Reposi
 
 
 def parse_version(text: str) -> tuple[str, Version]:
-    """Return what the last component of a reference has: a name, and the tag and digest behind it.
+    """Split the last component of a reference into a name, and the tag and digest that follow it.
 
     `debian:12`, `debian@sha256:<hex>`, `debian@sha256-<hex>`, `debian@440129be81b2`. Raises InvalidName.
     """

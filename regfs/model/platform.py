@@ -1,4 +1,4 @@
-"""Platforms: what an image runs on, and which entry of an index serves the platform that is wanted.
+"""Platforms: what an image runs on, and which entry of an index is chosen.
 
 Used by manifest.py (descriptors carry platforms) and by images (the choice). Source: image-spec, image-index.md;
 containerd's platforms package, database.go and compare.go (normal forms, and what runs what). Pure, but for
@@ -32,8 +32,8 @@ _ARCHITECTURES = {
     "armv6l": ("arm", "v6"),
     "armv5tel": ("arm", "v5"),
 }
-# What Go names, and with it every image: GOOS and GOARCH of its internal/platform (go tool dist list -json has those
-# that its present release builds for). A name that is not here is a mistyped one.
+# Images use the names of Go: GOOS and GOARCH of its internal/platform (go tool dist list -json has those of its present
+# release). Any other name is a typing mistake.
 _KNOWN_ARCHITECTURES = frozenset(
     {"386", "amd64", "amd64p32", "arm", "arm64", "arm64be", "armbe", "loong64", "mips", "mips64", "mips64le",
      "mips64p32", "mips64p32le", "mipsle", "ppc", "ppc64", "ppc64le", "riscv", "riscv64", "s390", "s390x", "sparc",
@@ -59,11 +59,11 @@ class Platform(NamedTuple):
 
     @property
     def is_known(self) -> bool:
-        """Whether both parts say something: attestations are entries for `unknown/unknown`."""
+        """Whether both parts are known: attestations are entries for `unknown/unknown`."""
         return all(part not in ("", UNKNOWN) for part in (self.os, self.architecture))
 
     def normal(self) -> Platform:
-        """Return the one spelling that all spellings of this platform have: x86_64 is amd64, arm64/v8 is arm64."""
+        """Return the normal form of this platform: x86_64 is amd64, arm64/v8 is arm64."""
         system, architecture, variant = self.os.lower(), self.architecture.lower(), self.variant.lower()
         if system == "macos":
             system = "darwin"
@@ -83,7 +83,7 @@ class Platform(NamedTuple):
 
 
 class Choosable(Protocol):
-    """What the choice looks at; a manifest.Descriptor is one."""
+    """What choose() needs of an entry; manifest.Descriptor has it."""
 
     @property
     def media_type(self) -> str: ...
@@ -104,7 +104,7 @@ Entry = TypeVar("Entry", bound=Choosable)
 def parse_platform(text: str) -> Platform:
     """Return the platform that *text* spells: `linux/arm64/v8`, `arm64`, `windows(10.0.17763)/amd64`.
 
-    What is left out is the host's. Raises InvalidOption, also where no image can be for what *text* names.
+    Parts that are left out are those of the host. Raises InvalidOption, also for names that no image can have.
     """
     first, *rest = text.split("/")
     system = _SYSTEM_RE.fullmatch(first)
@@ -133,13 +133,13 @@ def parse_platform(text: str) -> Platform:
 
 
 def host_platform() -> Platform:
-    """Return the platform of the machine we run on; asks the kernel (uname)."""
+    """Return the platform of this machine, by uname(2)."""
     kernel = os.uname()
     return Platform(kernel.sysname.lower(), kernel.machine).normal()
 
 
 def is_attestation(entry: Choosable) -> bool:
-    """Tell whether an index's entry is about another entry: BuildKit's attestations, and whatever else says so.
+    """Tell whether an index's entry is about another entry, as BuildKit's attestations are.
 
     Source: BuildKit, docs/attestations/attestation-storage.md.
     """
@@ -149,8 +149,8 @@ def is_attestation(entry: Choosable) -> bool:
 def is_image_entry(entry: Choosable) -> bool:
     """Tell whether an index's entry is an ordinary image (or an index of them) that any runtime may choose.
 
-    Attestations are not, artifacts are not (SOCI's indexes stand beside images with a platform), and neither are
-    images that need features of their runtime (nydus marks its own with os.features).
+    Not attestations, not artifacts (SOCI's indexes have a platform as images do), and not images that need features
+    of their runtime (nydus marks its own with os.features).
     """
     if is_attestation(entry) or (entry.artifact_type and entry.artifact_type not in CONFIG_TYPES):
         return False
@@ -164,11 +164,11 @@ def is_image_entry(entry: Choosable) -> bool:
 def choose(
     entries: Sequence[Entry], wanted: Platform, *, platform_of: Callable[[Entry], Platform | None] | None = None
 ) -> Entry:
-    """Return the entry of an index that serves *wanted* best: the same platform, then what it can also run.
+    """Return the entry of an index that suits *wanted* best: the same platform, then one that it can also run.
 
-    Of equal entries the first wins (image-index.md). Entries that name no platform come last: *platform_of* tells
-    what their config says, and may ask the network; without it the first one is taken. A nested index that names no
-    platform is the last resort, for the caller to choose in again.
+    Of equal entries the first wins (image-index.md). Entries without a platform come last: *platform_of* returns that
+    of their config, and may block on the network; without it the first one is taken. A nested index without a platform
+    is taken last; the caller chooses in it again.
 
     Raises PlatformMissing, naming the platforms there are; and what *platform_of* raises.
     """
@@ -194,7 +194,7 @@ def choose(
 
 
 def runs(wanted: Platform, there: Platform) -> bool:
-    """Tell whether a machine of the platform *wanted* runs programs for *there*; what says nothing counts as yes."""
+    """Tell whether a machine of the platform *wanted* runs programs for *there*; yes where *there* is unknown."""
     if not there.is_known:
         return True
     normal = there.normal()

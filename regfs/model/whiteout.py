@@ -1,9 +1,9 @@
-"""Whiteouts: which names are markers, and what a marker in a layer hides.
+"""Whiteouts: which names in a layer are markers, and which names they hide.
 
-A marker is told by the last component of an entry's path alone: a directory `.wh.etc` that is only on the way to
-another entry is a directory like any other, for containerd and umoci as for us. A marker is never made as a file, so
-that its name may be longer than Linux allows, as long as the hidden one is not.
-Source: image-spec, layer.md, "Whiteouts". Used by the pass and the merge. Pure; any thread.
+Only the last component of an entry's path makes it a marker: a directory `.wh.etc` on the way to another entry is a
+directory like any other, for containerd and umoci too. No file is ever made of a marker, so that its name may be longer
+than Linux allows, as long as the hidden one is not.
+Source: image-spec, layer.md, "Whiteouts". Used by layers/ and rootfs/. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from regfs.model.names import NAME_MAX
 PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
 AUFS_PREFIX = b".wh..wh."
-"""What AUFS keeps for itself in a layer's root, but for the opaque marker."""
+"""Book-keeping of AUFS in the root of a layer; the opaque marker begins so too."""
 _NO_NAMES = frozenset({b"", b".", b".."})
 
 
@@ -27,7 +27,7 @@ def marker_of(name: bytes) -> bytes:
 def hidden_name(marker: bytes) -> bytes:
     """Return the name that the whiteout *marker* (`.wh.name`) hides.
 
-    Raises BadLayer for `.wh.`, `.wh..` and `.wh...`, with which a careless unpacker removes the directory around it.
+    Raises BadLayer for `.wh.`, `.wh..` and `.wh...`: a careless unpacker removes the directory or its parent for them.
     """
     name = marker.removeprefix(PREFIX)
     if name in _NO_NAMES:
@@ -51,5 +51,5 @@ def mark_of(name: bytes, *, in_root: bool) -> int:
 
 
 def is_too_long(name: bytes) -> bool:
-    """Tell whether no file can have the last component *name* of a path, and no file that it hides."""
+    """Tell whether *name*, the last component of a path, is too long for a file, and for a file that it hides."""
     return len(name) > NAME_MAX and len(name.removeprefix(PREFIX)) > NAME_MAX

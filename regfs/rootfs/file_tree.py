@@ -1,4 +1,4 @@
-"""FileTree: a tree whose nodes are rows of layer indexes; what the tree room shows as rootfs/ and layers/N/tree.
+"""FileTree: what tree/ asks of a table, which it shows as rootfs/ or layers/N/tree/. Rootfs and LayerTree are two.
 
 Thread rule: every implementation answers from disk or memory, never waits, and may be used by any thread.
 """

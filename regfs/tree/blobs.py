@@ -4,9 +4,9 @@
     ├── sha256:8a1e25ce7c4f75e372e9884f8f7b1bedcfe4a7a7d452eb4b0a1c7477c9a90345      the config
     └── sha256:…                                                                     each layer
 
-`sha256-…` opens too: a colon in a path is in the way of many programs. Sizes come from the descriptors, so that a
-listing fetches nothing; a blob is fetched when it is opened, verified as a whole, and then read from the cache. Any
-thread.
+`sha256-…` opens too: many programs cannot have a colon in a path. Sizes come from the descriptors, so that a listing
+fetches nothing; a blob is fetched and verified as a whole when it is opened, and then read from the cache. Used by
+image.py. Any thread.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class BlobFile(Dated):
 
     @property
     def digest(self) -> Digest:
-        """What it is named."""
+        """The blob's digest."""
         return self.descriptor.digest
 
     def attributes(self) -> Attributes:
@@ -78,7 +78,7 @@ class BlobFile(Dated):
 
     def _open_file(self) -> int:
         path = self.repository.blob_file(self.descriptor)
-        if not path.exists():  # evicted a moment ago: once more
+        if not path.exists():  # evicted a moment ago: fetch it once more
             path = self.repository.blob_file(self.descriptor)
         try:
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -7,7 +7,8 @@
     ├── fetching.json  the layers that are being received and unpacked now (`regfs status` reads it)
     └── errors         what failed lately and why, one line each
 
-The texts are made when somebody looks; no network, no lock of another room. Any thread.
+Each text is made when its file is looked at; no network, and no lock of another package is held. Used by root.py. Any
+thread.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ KEY = ".regfs"
 
 @dataclass(frozen=True, slots=True)
 class ControlDirectory:
-    """The directory; *texts* makes the content of each file when it is asked."""
+    """The directory; *texts* has a function for each file, which makes its content."""
 
     texts: Mapping[str, Callable[[], str]]
     key: str = KEY
@@ -47,10 +48,10 @@ class ControlDirectory:
 
 
 class LiveFile:
-    """A file whose text is made anew when it is looked at.
+    """A file whose text is made each time it is looked at.
 
-    The kernel asks for the size first and then reads that many bytes; so an open gives the text whose size was told
-    last, and a reader never sees half of one text and half of another.
+    The kernel asks for the size first and then reads that many bytes. So open() gives the text whose size was returned
+    last, and a reader never gets parts of two texts.
     """
 
     def __init__(self, key: str, make: Callable[[], str]) -> None:

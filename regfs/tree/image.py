@@ -10,11 +10,11 @@
     ├── blobs/  layers/
     └── rootfs/          all layers merged
 
-What a platform or an artifact does not have is not listed: an index without the wanted platform has `digest`,
-`index.json` and `manifests/`, and a note that says so (platform_notes.py). An artifact has no `layers/` and no
-`rootfs/`, and neither has what calls itself an image but has no layer of files (a cosign signature). Of a document that
-regfs does not read (schema 1, a broken one) there are `digest` and its exact bytes, and the other names tell what is
-wrong. Any thread.
+Parts that an image does not have are not listed. An index without the wanted platform has `digest`, `index.json`,
+`manifests/`, and a note that says so (platform_notes.py). An artifact has no `layers/` and no `rootfs/`; neither has a
+manifest with an image's config and no layer of files (a cosign signature). A document that regfs cannot read (schema 1,
+a broken one) has `digest` and its exact bytes; a look-up of another part fails and says why. _PARTS at the end of this
+file has one row for each part. Used by tag.py. Any thread.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ _WORDS_OF_LAYERS = (".image.layer.", ".image.rootfs.", "tar")
 
 
 class Has(NamedTuple):
-    """What an image has, as far as its documents can be had and read: what a listing goes by."""
+    """What an image has, as far as its documents are there and can be read. A listing goes by it."""
 
     raw: str = ""
-    """The name of a document that regfs does not read; there is nothing else then."""
+    """The name of a document that regfs cannot read; the image has nothing else then."""
     is_index: bool = False
     manifest_bytes: bool = False
     manifest: Manifest | None = None
@@ -86,14 +86,14 @@ class ImageDirectory(Dated):
         return directory_attributes(self.pinned.created_ns)
 
     def lookup(self, name: str) -> Found:
-        """Return one of the parts. Blocks on the network for the documents that decide it, for no content."""
+        """Return one of the parts. May block on the network for manifest and index, never for content."""
         part = _BY_NAME.get(name)
         if part is None:
             raise NotFound(f"an image has no {name[:300]!r}; it has {', '.join(sorted(NAMES))}")
         return Found(part.make(self, f"{self.key}/{name}"), FOREVER)
 
     def children(self) -> list[Child]:
-        """Return the parts that this image has: those that a look-up finds, without an error."""
+        """Return the parts that this image has. May block on the network for manifest and index."""
         return listed(_PARTS, self, self.key, _has(self.pinned))
 
 
@@ -188,7 +188,7 @@ def _manifest(directory: ImageDirectory, key: str) -> Node:
     pinned = directory.pinned
     if _is_raw(pinned.image, "manifest.json"):
         return _document(directory, key)
-    # Not the size in the index: an index with a wrong one is met, and the digest is what counts.
+    # Not the size in the index: some are wrong, and the digest is what counts.
     size = len(pinned.image.manifest_document.content)
     return FetchedFile(key, size, lambda: pinned.image.manifest_document.content, _date(directory))
 
@@ -209,8 +209,8 @@ def _config(directory: ImageDirectory, key: str) -> Node:
 def _read_config(image: Image) -> bytes:
     content = image.config_content
     if image.manifest.is_image:
-        with suppress(RegfsError):  # a config that cannot be understood has exact bytes all the same
-            image.config  # noqa: B018 (its date is known from here on)
+        with suppress(RegfsError):  # a config that cannot be parsed still has its exact bytes
+            image.config  # noqa: B018 (parsing it keeps its date)
     return content
 
 
@@ -239,9 +239,9 @@ def _image_of(directory: ImageDirectory) -> Image:
 
 
 def _has_files(manifest: Manifest) -> bool:
-    """Tell whether *manifest* is an image of which a layer is one of files, if only of a format that is not read.
+    """Tell whether *manifest* is an image with a layer of files, be it of a format that regfs cannot read.
 
-    A signature by cosign has an image's config, and layers that are JSON documents.
+    A signature by cosign has the config of an image, and layers that are JSON documents.
     """
     return manifest.is_image and (not manifest.layers or any(_may_be_files(layer) for layer in manifest.layers))
 

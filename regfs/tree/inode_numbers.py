@@ -1,17 +1,16 @@
-"""Inode numbers (st_ino, d_ino), and why they are no node ids: programs drop bits of them, and compare them.
+"""Where st_ino and d_ino come from. They are not node ids, because programs drop bits of them and compare them.
 
     1                                           the mount's root
     table (20 bits) << 32 | 16                  the directory that a table is shown as: rootfs/, layers/N/tree/
     table (20 bits) << 32 | 17 + row            its entries, the rows of all layers counted through
     1 << 52 | hash (52 bits)                    an invented node: the hash in its node id
 
-cpio's newc format keeps the lower 32 bits, JavaScript has 53, bsdtar some 63, and all of them take files of equal
-numbers for links of one file; so do GNU diff and tar, of any two files below one mount. A table's number is kept in the
-cache (store/image_numbers.py), so that an image has the same numbers wherever and whenever it is shown.
+cpio's newc format keeps the lower 32 bits, JavaScript 53, bsdtar 63. Each takes two files with equal numbers for hard
+links of one file; GNU diff and tar do so for any two files below one mount. The cache keeps the number of each table
+(store/image_numbers.py), so that an image has the same numbers wherever and whenever it is shown.
 
-Programs of 32 bits fail with EOVERFLOW where a number has more bits. For them the upper half can be left out; then
-numbers tell files of one image apart, and no longer those of two.
-Used by tree.py and listings.py. Thread rule: any thread.
+A 32-bit program fails with EOVERFLOW where a number has more bits. --inode32 leaves out the upper half: numbers are
+then unique within an image, and no longer across images. Used by invented.py and table_slots.py. Any thread.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _INVENTED = 1 << HASH_BITS
 
 
 class InodeNumbers:
-    """What numbers are made of: *number_of* gives a table's number in the cache."""
+    """Computes inode numbers; *number_of* returns the number that the cache keeps for a table."""
 
     def __init__(self, number_of: Callable[[str], int], *, only_32_bits: bool = False) -> None:
         self._number_of = number_of
@@ -46,7 +45,7 @@ class InodeNumbers:
         return self._upper(identity) | _TABLE_ROOT
 
     def of_layers(self, identity: str, first_rows: Mapping[int, int]) -> dict[int, int]:
-        """Return, for each layer of a table, what its keys must be raised by to be inode numbers; see FileTree."""
+        """Return, for each layer of a table, inode number less key; *first_rows* is FileTree.first_rows()."""
         first = self._upper(identity) + _FIRST_ROW
         return {layer: first + before - (layer << LAYER_SHIFT) for layer, before in first_rows.items()}
 

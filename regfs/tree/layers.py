@@ -7,8 +7,8 @@
     │   └── tree/                                                 its files alone, whiteouts as they are stored
     └── 001/
 
-Numbers are listed with leading zeros, so that `layers/*` is in the order of the layers; the number alone (`0`, `12`)
-opens too. Any thread.
+Numbers are listed with leading zeros, so that `layers/*` is in the order of the layers; the plain number (`0`, `12`)
+opens too. _PARTS has one row for each part of a layer. Used by image.py. Any thread.
 """
 
 from __future__ import annotations

@@ -23,9 +23,10 @@ class Listing(Protocol):
         """Return at most *limit* entries from position *start* on; none where the directory ends."""
 
     def at_once(self, position: int) -> ListedEntry:
-        """Return the entry at *position* as a look-up that does not wait finds it, and count that as a look-up.
+        """Return the entry at *position* as a look-up would, without a wait, and count one look-up of it.
 
-        For entries of which entries() says so. What stands for attributes that are not known yet holds for a moment.
+        Only for entries with node 0 and a validity. The attributes of a table that is not loaded are made up, and hold
+        for PLACEHOLDER_VALID_S.
         """
 
 
@@ -52,7 +53,7 @@ class TableListing:
         ]
 
     def at_once(self, position: int) -> ListedEntry:
-        """Return the entry at *position*, of which all is known in any case."""
+        """Return the entry at *position*: entries() has all of it too."""
         return self.entries(position, 1)[0]
 
 
@@ -62,7 +63,7 @@ class InventedListing:
     def __init__(
         self, children: list[Child], *, inode_of: Callable[[Child], int], table_at_once: Callable[[Child], ListedEntry]
     ) -> None:
-        """*inode_of* tells the inode number that a look-up of a child will find; *table_at_once* does at_once()."""
+        """*inode_of* returns the inode number that a look-up of a child finds; *table_at_once* does at_once()."""
         self._children = children
         self._inode_of = inode_of
         self._table_at_once = table_at_once

@@ -8,11 +8,12 @@
         ├── debian:12/              a pasted reference opens, though it is not listed
         └── debian@sha256:…/
 
-A name is a tag if the repository so far has that tag, else a further component. Whether that leads anywhere,
-images/existence.py tells as far as the registry does; where the registry cannot say it, the name opens. Below `@` every
-name opens unasked. On Docker Hub `debian/` is both library/debian and the namespace debian, whose repositories are
-beside the tags. Names that neither grammar allows do not exist, and no request is made for them, nor for those that
-programs try everywhere (probed_names.py). Any thread.
+When a name means a tag and when a repository: it is a tag if the path so far is a repository with that tag, else one
+more component of a path. images/existence.py asks the registry whether that component leads to a repository; where the
+registry cannot say, the name opens. Below `@` every name is a component, and none is asked for. On Docker Hub `debian/`
+is both library/debian and the namespace debian, whose repositories are beside the tags. A name that is no tag and no
+component by grammar does not exist, without a request; nor does one that programs try everywhere (probed_names.py).
+Used by root.py. Any thread.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ _CATALOG_TIMEOUT_S = 2.0
 
 
 class Names(Protocol):
-    """What the directories of names share."""
+    """What all these directories share."""
 
     @property
     def repositories(self) -> Repositories: ...
@@ -72,10 +73,10 @@ class Names(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """The directory of *path* in *registry*; '' is the registry itself. *key* is where it is in the tree.
+    """The directory of *path* in *registry*; '' is the registry itself. *key* is its path in the mount.
 
-    *doubt* is the refusal that was met when it was asked whether this is a tag: the name may still be a namespace or
-    a repository (Docker Hub and GHCR refuse what does not exist), so the refusal counts only once nothing else is.
+    *doubt* is the refusal that the registry gave when asked for a tag of this name. Docker Hub and GHCR refuse what
+    does not exist, so the name may still be a namespace or a repository; the refusal is raised for parts of an image.
     """
 
     key: str
@@ -90,7 +91,7 @@ class Namespace:
         return directory_attributes()
 
     def lookup(self, name: str) -> Found:
-        """Return the tag, the manifest or the further component that *name* is, asking the registry as far as needed.
+        """Return the tag, the manifest or the next component that *name* is, asking the registry as far as needed.
 
         Raises NotFound, AccessDenied, and what a network brings.
         """
@@ -129,7 +130,7 @@ class Namespace:
         return TagDirectory(f"{self.key}/{name}", repository, version.tag, self.names.images)
 
     def children(self) -> list[Child]:
-        """Return tags and the components of known repositories: two answers of the registry, however many there are.
+        """Return the tags, and the next components of known repositories; costs two requests at most, and pages.
 
         Raises NotFound where the registry has neither such a repository nor anything below it.
         """
@@ -146,7 +147,7 @@ class Namespace:
         return children_of(self.key, dict.fromkeys(sorted(self._known_below()), DIRECTORY_MODE))
 
     def _tags(self) -> tuple[tuple[str, ...], RegfsError | None]:
-        """Return the tags, or why there are none: which says little where names below show that this is a namespace."""
+        """Return the tags, or the reason for none. With names below, that is no error: this is then a namespace."""
         repository = None if self.tags_hidden else self._repository()
         if repository is None:
             return (), None
@@ -156,17 +157,17 @@ class Namespace:
             return (), refusal
         except UNREACHABLE as failure:
             if self.names.repositories.is_known(self.registry, repository.name.path):
-                raise  # its tags are what was asked for
+                raise  # this is a repository, whose tags are wanted
             return (), failure
 
     def _known_below(self) -> set[str]:
         return self.names.repositories.components_below(self.registry, self.path)
 
     def _ask_for_catalog(self, *, enough: bool) -> None:
-        """Let the repositories that the registry lists be known.
+        """Ask the registry for its repositories, unless they were asked for lately.
 
-        A catalog is more than some registries can manage, and adds only names that open anyway: with *enough* to show
-        without it, it is not waited for long. Raises what it failed with where nothing is known.
+        Some registries cannot deliver a catalog in time, and it adds only names that open anyway: with *enough* to show
+        without it, the wait is short. Raises the failure where nothing is known of the registry.
         """
         deadline = current()
         if enough and deadline.may_wait:
@@ -216,7 +217,7 @@ class Namespace:
         return version_directory(f"{self.key}/{name}", repository, version, self.names.images)
 
     def _tag_or_component(self, repository: Repository, name: str) -> Found:
-        if repository.is_listed(name):  # the look-ups that follow a listing of tags ask not even the disk
+        if repository.is_listed(name):  # look-ups after a listing of tags need not even the disk
             return version_directory(f"{self.key}/{name}", repository, Version(name), self.names.images)
         no_repository = self.names.repositories.existence.is_no_repository(repository.name)
         if no_repository or self._just_led_below(repository, name) or self._is_listed_below(repository, name):
@@ -233,13 +234,13 @@ class Namespace:
                 raise
             doubt = str(refusal)
         except UNREACHABLE:
-            # What was seen to lead to a repository does so without a network too.
+            # Without a network, a name that has led to a repository before still does.
             if not self._is_known_below(name):
                 raise
         return self._component(name, in_repository=doubt is None and self._is_there(repository), doubt=doubt)
 
     def _component(self, name: str, *, in_repository: bool = False, doubt: str | None = None) -> Found:
-        """Return the directory of a further component. Raises NotFound where it certainly leads nowhere."""
+        """Return the directory of the next component. Raises NotFound where the registry says that nothing is there."""
         if not is_repository_component(name):
             raise InvalidName(f"{name[:300]!r} is neither a repository's component nor a tag")
         path = _join(self.path, name)
@@ -248,7 +249,7 @@ class Namespace:
             what = "neither a tag nor a repository" if in_repository else "no repository, and nothing below,"
             raise NotFound(f"{_join(self.registry, self.path)} has {what} {name[:300]!r}")
         is_sure = doubt is None and verdict in (Verdict.REPOSITORY, Verdict.NAMESPACE)
-        # A tag of that name may be pushed at any time, and would win; and after a login there is no doubt.
+        # A tag of that name may be pushed at any time, and wins then; and a login may end the doubt.
         valid_s = min(_VALID_S if is_sure else _DOUBT_VALID_S, self.names.repositories.tag_ttl_s)
         return Found(Namespace(f"{self.key}/{name}", self.registry, path, self.names, doubt=doubt), valid_s)
 
@@ -261,21 +262,21 @@ class Namespace:
         return self.names.repositories.existence.of(self.registry, path, in_repository=in_repository)
 
     def _is_there(self, repository: Repository) -> bool:
-        """Tell whether the registry shows the tags of *repository*: then it would show what is below it as well."""
+        """Tell whether the registry lists the tags of *repository*: then it shows repositories below it as well."""
         try:
             return self.names.repositories.existence.said(repository.name) is Said.THERE
         except Offline:
             return False
 
     def _just_led_below(self, repository: Repository, name: str) -> bool:
-        """Tell whether a tag of the repository *name* was resolved a moment ago: then no tag of ours was in the way."""
+        """Tell whether a tag of the repository *name* was resolved a moment ago: then *name* was no tag."""
         if not is_repository_component(name) or repository.was_just_visited():
             return False
         below = self.names.repositories.repository(RepositoryName(self.registry, _join(self.path, name)))
         return below.was_just_visited()
 
     def _is_listed_below(self, repository: Repository, name: str) -> bool:
-        """Tell whether *name* is known below and no tag of *repository*: entries of a listing are looked up unasked."""
+        """Tell whether *name* is known to lead below and to be no tag of *repository*: no request is needed then."""
         is_tag = repository.is_listed(name)
         if is_tag is None:
             is_tag = not self.names.repositories.existence.has_no_list(repository.name)

@@ -1,10 +1,10 @@
-"""The kinds of nodes that the tree is made of, and the simple ones.
+"""The kinds of nodes, and the simple ones.
 
 Invented nodes (registries, tags, `digest`, `blobs/` …) are objects of the classes of this package, one kind a file.
-Recorded nodes (all that is in a rootfs/ or a layer's tree/) are rows of a table and never objects: a TableDirectory is
-the door between the two. A node's *key* is its identity: equal keys are the same node, and its node id is made of it;
-what lies below a digest has the digest in its key, so that a moved tag is another node.
-Used by tree.py. Thread rule: nodes are immutable; any thread.
+Entries of a rootfs/ or a layer's tree/ are rows of a table and never objects; a TableDirectory is the directory that a
+table is shown as. The *key* of a node is its path in the mount, with the digest behind a tag (`app/1@sha256:…/rootfs`).
+It is the node's identity: equal keys are one node, and the node id is a hash of it.
+Used by all of this package. Thread rule: nodes are immutable; any thread.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ LINK_MODE = stat.S_IFLNK | 0o777
 
 
 class Dated:
-    """A node with the date of an image. Its time is 0, that is 1970, until the image's config is known.
+    """A node with the date of an image: 0, which is 1970, until the image's config is known.
 
-    Not the time of the mount: that would change with each mount, and `ls -t` would show first what was never opened.
+    Not the time of the mount: it would change with each mount, and `ls -t` would list first what was never opened.
     """
 
     __slots__ = ()
@@ -50,13 +50,13 @@ class OpenFile(Protocol):
         """Return a descriptor of an ordinary file that holds exactly these bytes, where there is one."""
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close the file."""
 
 
 class Child(NamedTuple):
-    """A name in a listing, the mode of what it names, and the key that a look-up will find.
+    """A name in a listing, the mode of its node, and the key of the node that a look-up finds.
 
-    *table* is there where that is the directory of a table: its attributes are told before the table is there.
+    *table* is set where that node is the directory of a table.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Child(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The node that a name means, and for how many seconds it does."""
+    """The node that a name means in an invented directory, and for how many seconds it does."""
 
     node: Node
     valid_s: float
@@ -90,7 +90,7 @@ class Directory(Protocol):
 
 @runtime_checkable
 class File(Protocol):
-    """An invented file. attributes() tells the size; both may block on the network."""
+    """An invented file. attributes() has the size; both methods may block on the network."""
 
     @property
     def key(self) -> str: ...
@@ -126,11 +126,11 @@ class TableDirectory:
     load: Callable[[], FileTree]
 
     def placeholder(self) -> Attributes:
-        """Return what is told before the table is there: `ls -l` beside a rootfs/ is no reason to download it."""
+        """Return made-up attributes, for a listing: `ls -l` beside a rootfs/ is no reason to download it."""
         return Attributes(TABLE_MODE, 4096, 2)
 
     def load_at_once(self) -> FileTree | None:
-        """Return the table if it is in the cache. Does not wait; a look-up tells why it is not to be had."""
+        """Return the table if it is in the cache; None if not, or on a failure: a look-up reports that. Does not wait."""
         try:
             with under(NON_BLOCKING):
                 return self.load()
@@ -161,7 +161,7 @@ class OpenBytes:
 
 @dataclass(frozen=True, slots=True)
 class BytesFile(Dated):
-    """A small file of known bytes: `digest`, `diff_id`, `media_type` … *created_ns* tells its date."""
+    """A small file of known bytes: `digest`, `diff_id`, `media_type` … *created_ns* returns its date."""
 
     key: str
     content: bytes
@@ -190,7 +190,7 @@ class FetchedFile(Dated):
         return Attributes(FILE_MODE, self.size, mtime_ns=self.created_ns())
 
     def open(self) -> OpenFile:
-        """Return the bytes; may block on the network. Raises DigestMismatch where they are not as many as was said."""
+        """Return the bytes; may block on the network. Raises DigestMismatch unless they are *size* bytes."""
         content = self.read()
         if len(content) != self.size:
             raise DigestMismatch(f"{self.key} has {len(content)} bytes, its descriptor says {self.size}")

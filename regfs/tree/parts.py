@@ -1,6 +1,6 @@
-"""Tables of the names that a directory has: one row says what a name is, when it is there, and how its node is made.
+"""Tables of the parts of a directory: one row says a part's name, when it is listed, and how its node is made.
 
-A listing and a look-up both go by the same rows, so that they cannot disagree. Used by image.py and layers.py.
+Listing and look-up go by the same rows, so that they cannot disagree. Used by image.py and layers.py.
 Thread rule: values; any thread.
 """
 
@@ -20,8 +20,8 @@ Facts = TypeVar("Facts")
 class Part(Generic[Owner, Facts]):
     """The name *name* in a directory of the class Owner.
 
-    *is_listed* decides by what is known of the directory; *make* returns the node, given directory and key, and raises
-    NotFound where the directory has no such part. *mode* is what a listing tells of it.
+    *is_listed* decides by what is known of the directory. *make* returns the node, given directory and key, and raises
+    NotFound where the directory has no such part. *mode* is the mode in a listing.
     """
 
     name: str
@@ -31,11 +31,11 @@ class Part(Generic[Owner, Facts]):
 
 
 def listed(parts: Iterable[Part[Owner, Facts]], owner: Owner, key: str, facts: Facts) -> list[Child]:
-    """Return the children of *owner*, whose key is *key*: the parts that *facts* says it has, in the table's order."""
+    """Return the children of *owner*, whose key is *key*: the parts that *facts* says are listed, in order."""
     return [_child(part, owner, f"{key}/{part.name}") for part in parts if part.is_listed(facts)]
 
 
 def _child(part: Part[Owner, Facts], owner: Owner, key: str) -> Child:
-    # Only the directory of a table is made for a listing: its attributes are told before the table is there.
+    # A listing may give the kernel the attributes of a table's directory, so it needs that node, and no other.
     table = part.make(owner, key) if part.mode == TABLE_MODE else None
     return Child(part.name, part.mode, key, table if isinstance(table, TableDirectory) else None)

@@ -1,4 +1,4 @@
-"""What an image's directory tells about platforms, where the mount's own is not there: two files of a few lines.
+"""The notes in an image's directory that explain a missing or another platform.
 
     PLATFORM-MISSING.txt    an index has no image for the platform: why there is no rootfs/, and what there is
     PLATFORM-DIFFERS.txt    a tag names one image only, for another platform: why its programs do not run here
@@ -18,7 +18,7 @@ DIFFERS = "PLATFORM-DIFFERS.txt"
 
 
 def listed_note(pinned: PinnedImage) -> str | None:
-    """Return the note that a listing shows. The platform of a single image is told once its config is here."""
+    """Return the note that a listing shows. That of a single image needs its config, which is not fetched for it."""
     if missing_text(pinned.image) is not None:
         return MISSING
     try:
@@ -41,11 +41,11 @@ def missing_text(image: Image) -> str | None:
     if not image.is_readable or image.index is None:
         return None
     try:
-        image.manifest_descriptor  # noqa: B018 (whether it can be chosen is the question)
+        image.manifest_descriptor  # noqa: B018 (raises PlatformMissing)
     except PlatformMissing:
         pass
     except RegfsError:
-        return None  # another failure, which the parts of the image tell
+        return None  # another failure: a look-up of the parts reports it
     else:
         return None
     there = {

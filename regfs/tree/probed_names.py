@@ -1,7 +1,7 @@
 """Names that programs try in every directory: shells, git, editors, build tools, file managers.
 
 Docker's rule takes most of them for a host (`README.md`, `Makefile`), and the rest could be a repository
-(`node_modules`). Asking for them would send a DNS query or a request to a stranger at each prompt, so they do not
+(`node_modules`). Each prompt of a shell would send DNS queries and requests for them to foreign servers, so they do not
 exist at the root of a mount and directly in a registry. Used by root.py and namespace.py. Pure; any thread.
 """
 

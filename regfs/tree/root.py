@@ -7,13 +7,13 @@
     └── debian/ debian:12/ …     a repository of it, a pasted reference; open, though they are not listed
 
 A first component is a registry if Docker's rule takes it for a host. Docker sees what follows: in `registry:5000/app`
-that is a host, in `debian:12` it is a tag. Here the name comes alone, so that `name:number` without a dot is
+that is a host, in `debian:12` it is a tag. The kernel looks up one name at a time, so that `name:number` without a dot is
 
-    a registry    where that is one which the user has named (the default, --insecure-registry) or has visited
-    a tag         where the number is below 1024: no registry of a network without a domain is there
+    a registry    where the user has named it (the default, --insecure-registry) or visited it
+    a tag         where the number is below 1024: no registry in a local network uses such a port
     a tag         where the default registry has it; else a registry
 
-Any thread.
+Used by tree.py. Any thread.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FIRST_PORT_OF_REGISTRIES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """The root directory. *named*: the registries that the user has named beside the default one."""
+    """The root directory. *named*: registries in the user's configuration beside the default one."""
 
     default_registry: str
     control: ControlDirectory
@@ -67,8 +67,8 @@ class Root:
     def children(self) -> list[Child]:
         """Return the known registries and the default registry's namespaces.
 
-        Blocks for the default registry's catalog where it has one; a registry that fails leaves what is known of it,
-        for a mount's root is looked at by everybody, and must not depend on anybody.
+        Waits a moment for the default registry's catalog where it has one. Of a registry that fails, the known names are
+        returned: many programs look at the root of a mount, and none may depend on a registry.
         """
         registries = sorted({self.default_registry, *self.repositories.known_registries()})
         shown = [Child(CONTROL, DIRECTORY_MODE, self.control.key)]
@@ -127,7 +127,7 @@ class Root:
                 return self._default().lookup(name)
         except (WouldBlock, Interrupted):
             raise
-        except RegfsError:  # missing, refused, not to be had: then the user means the other thing
+        except RegfsError:  # no such tag, or none that can be asked for: the user means the registry
             return None
 
     def _is_known(self, registry: str) -> bool:

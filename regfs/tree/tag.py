@@ -7,9 +7,9 @@
     ├── @sha256-…/          the same without a colon, which -v, lowerdir= and PYTHONPATH cannot have in a path
     └── @440129be81b2/      the same by 12 or more digits of its digest, where regfs knows exactly one
 
-A tag's directory is the same node whatever the tag points to; what is below it has the digest in its key, and is valid
-for as long as the answer about the tag. So a process that is inside an image stays in it when the tag moves, and later
-look-ups find the new image: once nothing is inside the old one any more (names_in_use.py). Any thread.
+The directory of a tag stays the same node when the tag moves. The nodes below have the digest in their keys, and are
+valid as long as the answer about the tag: a process inside an image stays in that image, and later look-ups find the
+new one, once no process is inside the old one (names_in_use.py). Used by namespace.py. Any thread.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class TagDirectory(Dated):
-    """The directory of a tag. Looking at it asks nothing; looking into it resolves the tag.
+    """The directory of a tag. stat(2) asks nothing; look-up and listing resolve the tag.
 
-    Its date is that of the image that it pointed to last, where that image's config is known.
+    Its date is that of the image that it pointed to last, where the config of that is known.
     """
 
     key: str
@@ -44,7 +44,7 @@ class TagDirectory(Dated):
     tag: str
     images: Images
     resolve: Callable[[], Resolved] | None = field(default=None, compare=False)
-    """What says which image is shown, where it is not the repository: see names_in_use.py."""
+    """Returns the image to show; None asks the repository. names_in_use.py sets it."""
 
     def attributes(self) -> Attributes:
         """Return a directory's attributes."""
@@ -73,24 +73,24 @@ class TagDirectory(Dated):
         *shown*: the image that is shown instead. `path` leads from the root of the mount to the image by digest. A tool
         that copies or lists attributes asks each tag of a listing for them, which may cost no request.
         """
-        told = {}
+        xattrs = {}
         record = self.repository.last_known(self.tag)
-        if record is not None and record.checked:  # else it is known and doubted
+        if record is not None and record.checked:  # 0: the answer is kept, and in doubt
             checked = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.checked))
-            told[b"user.regfs.checked"] = checked.encode()
+            xattrs[b"user.regfs.checked"] = checked.encode()
         digest = shown or (record.digest if record is not None else None)
         if digest is not None:
-            told[b"user.regfs.digest"] = str(digest).encode()
-            told[b"user.regfs.path"] = path_by_digest(self.repository.name, digest).encode()
-        return told
+            xattrs[b"user.regfs.digest"] = str(digest).encode()
+            xattrs[b"user.regfs.path"] = path_by_digest(self.repository.name, digest).encode()
+        return xattrs
 
     def _of_image(self, ask: Callable[[Resolved], T]) -> T:
-        """Return what *ask* tells of the image that the tag points to now."""
+        """Return what *ask* returns for the image that the tag points to now."""
         resolved = self._resolved()
         try:
             return ask(resolved)
         except NotFound:
-            # The answer was some seconds old, and the registry may have dropped that image since: the tag moved.
+            # The answer was some seconds old: the tag may have moved, and the registry have dropped the old image.
             again = self._resolved()
             if again.digest == resolved.digest:
                 raise
