@@ -58,6 +58,6 @@ class FileTree(Protocol):
     def following(self, node: int, limit: int) -> list[tuple[int, Packed]]:
         """Return at most *limit* packed files that come soon after the file *node* in its layer.
 
-        "After" is meant as in the layer's archive, which has its entries in the order of somebody's walk: mostly that
-        in which the next one reads them. Files that the image does not show may be among them.
+        The order is that of the layer's archive, which was written by a walk: a program that reads all files mostly
+        reads them in the same order. Files that the image does not show may be among them.
         """

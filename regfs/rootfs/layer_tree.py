@@ -10,11 +10,13 @@ Thread rule: any thread.
 from __future__ import annotations
 
 import stat
+from typing import TYPE_CHECKING
 
 from regfs.errors import IsADirectory, NotADirectory, NotASymlink, NotFound
 from regfs.model.attributes import Attributes, is_directory, mode_of, size_of
 from regfs.model.digest import Digest
 from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row, unpack_xattrs
+from regfs.rootfs.file_tree import FileTree
 from regfs.store.content import Content, Nothing, Packed, content_of
 from regfs.store.layer_index import LayerIndex
 
@@ -124,3 +126,10 @@ class LayerTree:
             ups += 1
             parent = self._index.row(parent).parent
         return b"../" * ups + (row.target or b"").lstrip(b"/")
+
+
+if TYPE_CHECKING:
+
+    def _assert_file_tree(tree: LayerTree) -> FileTree:
+        """Let mypy check that it is one."""
+        return tree

@@ -11,6 +11,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from regfs.errors import IsADirectory, NotADirectory, NotASymlink, NotFound
 from regfs.model.attributes import is_directory, mode_of, size_of
@@ -18,6 +19,7 @@ from regfs.model.digest import Digest
 from regfs.model.layer_entry import Row, unpack_xattrs
 from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK, node_key
 from regfs.rootfs.directory_cache import DirectoryCache
+from regfs.rootfs.file_tree import FileTree
 from regfs.store.content import Content, Packed, content_of
 from regfs.store.layer_index import LayerIndex
 from regfs.store.merged_index import MergedDirectory, MergedIndex
@@ -131,3 +133,10 @@ class Rootfs:
 def _is_invented(node: int) -> bool:
     """Tell whether *node* is a directory that no layer has a row for."""
     return node >> LAYER_SHIFT == INVENTED_LAYER
+
+
+if TYPE_CHECKING:
+
+    def _assert_file_tree(tree: Rootfs) -> FileTree:
+        """Let mypy check that it is one."""
+        return tree

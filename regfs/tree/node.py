@@ -130,7 +130,7 @@ class TableDirectory:
         return Attributes(TABLE_MODE, 4096, 2)
 
     def load_at_once(self) -> FileTree | None:
-        """Return the table if it is in the cache; None if not, or on a failure: a look-up reports that. Does not wait."""
+        """Return the table if it is in the cache; None if not, or on a failure, which a look-up reports. No waiting."""
         try:
             with under(NON_BLOCKING):
                 return self.load()

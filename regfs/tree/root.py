@@ -7,7 +7,7 @@
     └── debian/ debian:12/ …     a repository of it, a pasted reference; open, though they are not listed
 
 A first component is a registry if Docker's rule takes it for a host. Docker sees what follows: in `registry:5000/app`
-that is a host, in `debian:12` it is a tag. The kernel looks up one name at a time, so that `name:number` without a dot is
+that is a host, in `debian:12` it is a tag. The kernel looks up single names, so that `name:number` without a dot is
 
     a registry    where the user has named it (the default, --insecure-registry) or visited it
     a tag         where the number is below 1024: no registry in a local network uses such a port
@@ -67,7 +67,7 @@ class Root:
     def children(self) -> list[Child]:
         """Return the known registries and the default registry's namespaces.
 
-        Waits a moment for the default registry's catalog where it has one. Of a registry that fails, the known names are
+        Waits a moment for the default registry's catalog where it has one. When the registry fails, known names are
         returned: many programs look at the root of a mount, and none may depend on a registry.
         """
         registries = sorted({self.default_registry, *self.repositories.known_registries()})
