@@ -9,7 +9,9 @@ import pytest
 from regfs.errors import CacheFailure, StaleNode
 from regfs.model.node_id import LAST_SLOT, ROOT, SLOT_SHIFT
 from regfs.mount.kernel.abi import Opcode
+from regfs.mount.kernel.notifications import Notifications
 from regfs.mount.kernel.requests import Requests
+from regfs.mount.kernel.state import SessionState
 from regfs.rootfs.file_tree import FileTree
 from regfs.store.content import Content, OpenContent
 from regfs.store.open_tables import OpenTables
@@ -83,15 +85,6 @@ def test_more_tables_at_once_than_there_are_slots_fail_instead_of_waiting_for_ev
     assert slots.admit(table("third"), ROOT, None).root == admitted[0].root
 
 
-class NoNotices:
-    """A kernel that takes no notice."""
-
-    def store(self, node: int, offset: int, content: bytes) -> bool:
-        return False
-
-    def invalidate_attributes(self, node: int) -> None: ...
-
-
 def generation_told(requests: Requests, parent: int, name: bytes) -> int:
     """Return the generation in the answer to LOOKUP, and check that READDIRPLUS gives the same."""
     answer = requests.methods[Opcode.LOOKUP](parent, name + b"\0")
@@ -112,7 +105,7 @@ def test_the_kernel_is_told_another_generation_of_a_node_id_that_means_another_t
         served.push("app", str(number), image_of(layer(file("f", b"%d" % number))))
     shown: Shown = served.show()
     shown.tree._slots._last_slot = 1
-    requests = Requests(shown.tree, NoNotices())
+    requests = Requests(shown.tree, SessionState(shown.tree, Notifications()))
     nodes, generations = set(), []
     for number in range(3):
         found = shown.find(f"app/{number}/rootfs")
