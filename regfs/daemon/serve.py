@@ -144,6 +144,7 @@ def make_session(config: Config, rooms: App, described: SelfDescription) -> Sess
         errors=rooms.journal.record,
         timeout_s=config.timeout_s,
         valid_s=described.names_valid_s,
+        low_latency=config.low_latency,
     )
     return session
 

@@ -31,7 +31,6 @@ class MountOptions:
     allow_dev: bool = False
     noexec: bool = False
     default_permissions: bool = False
-    max_read: int = 0
 
     @property
     def checks_permissions(self) -> bool:
@@ -52,7 +51,7 @@ class MountOptions:
         return ",".join(words + self._common_words())
 
     def helper_words(self) -> str:
-        """Return the option string of fusermount3: only words that every version takes (new ones refuse noatime)."""
+        """Return the option string of fusermount3, and of libfuse: words that every version takes (new: no noatime)."""
         words = ["ro", "suid" if self.allow_suid else "nosuid", "dev" if self.allow_dev else "nodev"]
         words += ["noexec"] if self.noexec else []
         source = self.source.replace("\\", "\\\\").replace(",", "\\,")
@@ -60,8 +59,7 @@ class MountOptions:
 
     def _common_words(self) -> list[str]:
         words = ["allow_other"] if self.allow_other else []
-        words += ["default_permissions"] if self.checks_permissions else []
-        return words + ([f"max_read={self.max_read}"] if self.max_read else [])
+        return words + (["default_permissions"] if self.checks_permissions else [])
 
 
 def helper_complaint(complaint: str, mountpoint: str) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import threading
 
-from tests.mount.memory_tree import ROOT, Entry, MemoryFile, SuiteTree
+from regfs.model.node_id import ROOT
+from tests.mount.memory_tree import Entry, MemoryFile, SuiteTree
 
 DIRECTORIES = 40
 

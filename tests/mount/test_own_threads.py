@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -23,20 +24,20 @@ class Disk:
         self.answers = threading.Event()
         self.closed = threading.Semaphore(0)
 
-    def read(self, path: bytes, buf: object, size: int) -> int:
+    def read(self, path: bytes, buf: Any, size: int) -> int:
         assert path == b"/.regfs/version" or self.answers.wait(TIMEOUT_S)
-        ctypes.memmove(buf, b"late", size)  # type: ignore[call-overload]
+        ctypes.memmove(buf, b"late", size)
         return size
 
-    def open(self, path: bytes, fip: object) -> int:
+    def open(self, path: bytes, fip: Any) -> int:
         assert path
         assert self.answers.wait(TIMEOUT_S)
-        fip.contents.value = 7  # type: ignore[attr-defined]
+        fip.contents.value = 7
         return 0
 
-    def release(self, path: bytes | None, fip: object) -> int:
+    def release(self, path: bytes | None, fip: Any) -> int:
         assert path is None
-        assert fip.contents.value == 7  # type: ignore[attr-defined]
+        assert fip.contents.value == 7
         self.closed.release()
         return 0
 

@@ -5,18 +5,12 @@ from __future__ import annotations
 import gc
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import pytest
 
 from regfs.errors import NameTooLong, NotFound
 from regfs.mount.fusepy.paths import Paths
-
-
-class Answer(NamedTuple):
-    node: int
-    attributes: bytes
-    valid_s: float
+from regfs.tree.entry import FoundEntry, ListedEntry
 
 
 @dataclass
@@ -27,16 +21,16 @@ class Names:
     lookups: list[bytes] = field(default_factory=list)
     known: dict[int, int] = field(default_factory=dict)
 
-    def lookup(self, parent: int, name: bytes) -> Answer:
+    def lookup(self, parent: int, name: bytes) -> FoundEntry:
         self.lookups.append(name)
         if (parent, name) not in self.names:
             raise NotFound(repr(name))
         node, valid_s = self.names[parent, name]
         self.known[node] = self.known.get(node, 0) + 1
-        return Answer(node, b"%d" % node, valid_s)
+        return FoundEntry(node, b"%d" % node, valid_s)
 
-    def attributes(self, node: int) -> Answer:
-        return Answer(node, b"%d" % node, math.inf)
+    def attributes(self, node: int) -> FoundEntry:
+        return FoundEntry(node, b"%d" % node, math.inf)
 
     def forget(self, node: int, count: int) -> None:
         self.known[node] -= count
@@ -141,14 +135,14 @@ def test_an_open_file_does_not_hold_its_own_name(tree: Names, clock: Clock) -> N
 def test_what_a_listing_tells_need_not_be_looked_up(tree: Names) -> None:
     paths = Paths(tree)
     directory = paths.find(b"/repository/tag")
-    paths.remember(directory, b"/repository/tag/file", Answer(30, b"30", math.inf))
+    paths.remember(directory, b"/repository/tag/file", FoundEntry(30, b"30", math.inf))
     assert paths.find(b"/repository/tag/file").node == 30
     assert b"file" not in tree.lookups
 
 
 def test_what_a_listing_told_moves_with_its_tag(tree: Names, clock: Clock) -> None:
     paths = Paths(tree, clock=clock)
-    paths.remember(paths.find(b"/repository/tag"), b"/repository/tag/file", Answer(30, b"30", math.inf))
+    paths.remember(paths.find(b"/repository/tag"), b"/repository/tag/file", FoundEntry(30, b"30", math.inf))
     tree.names[10, b"tag"] = (21, 60.0)
     clock.now_s = 61
     assert paths.find(b"/repository/tag/file").node == 40
@@ -158,9 +152,10 @@ def test_what_a_listing_tells_for_a_moment_is_looked_up_after_it(tree: Names, cl
     paths = Paths(tree, clock=clock)
     told: list[int] = []
 
-    def look_up() -> Answer:
+    def look_up() -> ListedEntry:
         told.append(30)
-        return tree.lookup(20, b"file")._replace(attributes=b"for a moment", valid_s=1.0)
+        tree.lookup(20, b"file")
+        return ListedEntry(b"file", 30, b"for a moment", 1.0)
 
     directory = paths.find(b"/repository/tag")
     for _ in range(2):  # what is known is not looked up again
@@ -175,7 +170,7 @@ def test_what_a_listing_tells_for_a_moment_is_looked_up_after_it(tree: Names, cl
 
 def test_what_may_change_is_not_taken_from_a_listing(tree: Names) -> None:
     paths = Paths(tree)
-    paths.remember(paths.find(b"/repository"), b"/repository/tag", Answer(99, b"99", 60.0))
+    paths.remember(paths.find(b"/repository"), b"/repository/tag", FoundEntry(99, b"99", 60.0))
     assert paths.find(b"/repository/tag").node == 20
 
 

@@ -30,10 +30,10 @@ from regfs.mount.handles import Handles
 from regfs.waiting.deadline import current
 
 if TYPE_CHECKING:
+    from regfs.mount.filesystem import FileSystem
     from regfs.telemetry.stats import Stats
     from regfs.tree.listings import Listing
     from regfs.tree.node import OpenFile
-    from regfs.tree.tree import Tree
 
 try:
     import fuse
@@ -87,7 +87,7 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
     # There is nothing to destroy, and libfuse would ask in a thread that serves no requests.
     destroy = None
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: FileSystem) -> None:
         self.on_ready: Callable[[], None] | None = None
         self.tree = tree
         self.paths = Paths(tree)

@@ -19,33 +19,25 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from cachetools import LRUCache
 
 from regfs.errors import NameTooLong
 from regfs.model.names import NAME_MAX
 from regfs.model.node_id import ROOT
 from regfs.model.whiteout import is_too_long
 
-
-class Found(Protocol):
-    """What a tree answers to a look-up; FoundEntry of tree/entry.py is one."""
-
-    @property
-    def node(self) -> int: ...
-
-    @property
-    def attributes(self) -> bytes: ...
-
-    @property
-    def valid_s(self) -> float: ...
+if TYPE_CHECKING:
+    from regfs.tree.entry import FoundEntry, ListedEntry
 
 
 class Lookups(Protocol):
-    """The part of the tree that is asked here."""
+    """The part of a FileSystem that is asked here."""
 
-    def lookup(self, parent: int, name: bytes) -> Found: ...
+    def lookup(self, parent: int, name: bytes) -> FoundEntry: ...
 
-    def attributes(self, node: int) -> Found: ...
+    def attributes(self, node: int) -> FoundEntry: ...
 
     def forget(self, node: int, count: int) -> None: ...
 
@@ -70,7 +62,7 @@ class Place:
 
     def __init__(
         self,
-        found: Found,
+        found: FoundEntry | ListedEntry,
         anchor: Anchor | None,
         above: Place | None,
         *,
@@ -101,18 +93,27 @@ class Paths:
     def __init__(self, tree: Lookups, *, clock: Callable[[], float] = time.monotonic, most: int = 60_000) -> None:
         self._tree = tree
         self._clock = clock
-        self._most = max(1, most // 2)
         self._lock = threading.Lock()
-        self._young: dict[bytes, Place] = {}
-        self._old: dict[bytes, Place] = {}
+        self._places: LRUCache[bytes, Place] = LRUCache(most)
         self._gone: deque[int] = deque()
 
     def find(self, path: bytes) -> Place:
         """Return the place of *path* (absolute, without `.` or `..`). May block; raises what the tree raises."""
-        place = self._young.get(path)
-        if place is not None and (place.anchor is None or self._holds(place.anchor)):
-            return place
-        return self._walk(path)
+        missing: list[bytes] = []
+        prefix = path
+        while (place := self._valid(prefix)) is None:
+            if prefix == b"/":
+                found = self._tree.attributes(ROOT)
+                place = self._keep(b"/", Place(found, self._anchor(found, None, None), None))
+                break
+            above, _, name = prefix.rpartition(b"/")
+            missing.append(name)
+            prefix = above or b"/"
+        while missing:
+            name = missing.pop()
+            prefix = prefix + name if prefix == b"/" else prefix + b"/" + name
+            place = self._look_up(place, name, prefix)
+        return place
 
     def hold(self, place: Place) -> None:
         """Keep the anchor of *place* from moving until `release`: something below it is open."""
@@ -128,18 +129,17 @@ class Paths:
             with self._lock:
                 anchor.uses -= 1
 
-    def remember(self, directory: Place, path: bytes, found: Found) -> None:
+    def remember(self, directory: Place, path: bytes, found: FoundEntry | ListedEntry) -> None:
         """Take what a listing of *directory* told of the entry at *path*, unless it may change or is known."""
-        if math.isinf(found.valid_s) and path not in self._young:
+        if math.isinf(found.valid_s) and self._known(path) is None:
             self._keep(path, Place(found, directory.anchor, directory))
 
-    def remember_for_a_moment(self, directory: Place, path: bytes, look_up: Callable[[], Found]) -> None:
+    def remember_for_a_moment(self, directory: Place, path: bytes, look_up: Callable[[], ListedEntry]) -> None:
         """Take what *look_up*, which counts as one look-up, tells of the entry at *path*, unless that is known.
 
         It stands for attributes that take long to get, and makes `ls -l` quick; who asks later waits for them.
         """
-        known = self._young.get(path) or self._old.get(path)
-        if known is None or not (known.anchor is None or self._holds(known.anchor)):
+        if self._valid(path) is None:
             found = look_up()
             anchor = Anchor(self._clock() + found.valid_s, directory.anchor)
             self._keep(path, Place(found, anchor, directory, gone=self._gone))
@@ -147,42 +147,23 @@ class Paths:
     def drop(self, path: bytes) -> None:
         """Forget what *path* led to: its attributes have changed."""
         with self._lock:
-            self._young.pop(path, None)
-            self._old.pop(path, None)
+            self._places.pop(path, None)
 
     def expire(self) -> None:
         """Trust no name any more that may change its meaning; below what is open, they hold as before."""
         with self._lock:
-            for place in (*self._young.values(), *self._old.values()):
+            for place in self._places.values():
                 if place.anchor is not None:
                     place.anchor.expires = -math.inf
-
-    def _walk(self, path: bytes) -> Place:
-        missing: list[bytes] = []
-        prefix = path
-        while (place := self._known(prefix)) is None:
-            if prefix == b"/":
-                found = self._tree.attributes(ROOT)
-                place = self._keep(b"/", Place(found, self._anchor(found, None, None), None))
-                break
-            above, _, name = prefix.rpartition(b"/")
-            missing.append(name)
-            prefix = above or b"/"
-        while missing:
-            name = missing.pop()
-            prefix = prefix + name if prefix == b"/" else prefix + b"/" + name
-            place = self._look_up(place, name, prefix)
-        return place
 
     def _look_up(self, parent: Place, name: bytes, path: bytes) -> Place:
         if len(name) > NAME_MAX and is_too_long(name):
             raise NameTooLong(f"a name of {len(name)} bytes; {NAME_MAX} are allowed")
         found = self._tree.lookup(parent.node, name)
-        before = self._young.get(path) or self._old.get(path)
-        anchor = self._anchor(found, parent.anchor, before)
+        anchor = self._anchor(found, parent.anchor, self._known(path))
         return self._keep(path, Place(found, anchor, parent, gone=self._gone))
 
-    def _anchor(self, found: Found, above: Anchor | None, before: Place | None) -> Anchor | None:
+    def _anchor(self, found: FoundEntry | ListedEntry, above: Anchor | None, before: Place | None) -> Anchor | None:
         """Return what a newly found place hangs on; a name that still means the same keeps its anchor, renewed."""
         if math.isinf(found.valid_s):
             return above
@@ -194,24 +175,17 @@ class Paths:
         return Anchor(expires, above)
 
     def _known(self, path: bytes) -> Place | None:
-        place = self._young.get(path)
-        if place is None:
-            place = self._old.get(path)
-            if place is None:
-                return None
-            with self._lock:
-                if self._old.pop(path, None) is not None:
-                    self._young.setdefault(path, place)
-        if place.anchor is None or self._holds(place.anchor):
-            return place
-        return None
+        with self._lock:
+            return self._places.get(path)
+
+    def _valid(self, path: bytes) -> Place | None:
+        """Return where *path* led to, if that still holds."""
+        place = self._known(path)
+        return place if place is None or place.anchor is None or self._holds(place.anchor) else None
 
     def _keep(self, path: bytes, place: Place) -> Place:
         with self._lock:
-            self._old.pop(path, None)
-            if len(self._young) >= self._most:
-                self._old, self._young = self._young, {}
-            self._young[path] = place
+            self._places[path] = place
         self._forget_gone()
         return place
 

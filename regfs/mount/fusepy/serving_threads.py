@@ -23,6 +23,7 @@ from contextlib import suppress
 
 from regfs.errors import OutOfThreads
 from regfs.mount.busy_poll import BusyPoll
+from regfs.mount.cpu_latency import CpuLatencyLimit
 from regfs.mount.fusepy.operations import libfuse
 from regfs.mount.fusepy.own_threads import OwnThreads
 from regfs.mount.fusepy.request_deadline import RequestDeadline
@@ -49,16 +50,18 @@ _WITHOUT_ANSWER = (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT)
 class Channel:
     """One thread's way to the kernel: a buffer, and libfuse's functions to receive a request and to process it.
 
-    *lookout* is that of the other threads, if there are any: one of them at a time waits for requests.
+    *poll* is that of the other threads, if there are any: one of them at a time waits for requests.
     """
 
-    def __init__(self, handle: ctypes.c_void_p, lookout: BusyPoll | None) -> None:
+    def __init__(self, handle: ctypes.c_void_p, poll: BusyPoll | None, *, low_latency: bool) -> None:
         self._session = ctypes.c_void_p(libfuse.fuse_get_session(handle))
         self._channel = ctypes.c_void_p(libfuse.fuse_session_next_chan(self._session, None))
         self._size = libfuse.fuse_chan_bufsize(self._channel)
         self._buffer = ctypes.create_string_buffer(self._size)
         self.descriptor: int = libfuse.fuse_chan_fd(self._channel)
-        self.lookout = lookout or BusyPoll(self.descriptor, sleep_ms=_LOOK_AT_END_MS)
+        self.poll = poll or BusyPoll(
+            self.descriptor, sleep_ms=_LOOK_AT_END_MS, latency_limit=CpuLatencyLimit() if low_latency else None
+        )
 
     def receive(self) -> int:
         """Wait for a request and return its size; 0 when the mount is gone."""
@@ -66,10 +69,10 @@ class Channel:
             channel = ctypes.c_void_p(self._channel.value)
             got: int = libfuse.fuse_chan_recv(ctypes.byref(channel), self._buffer, ctypes.c_size_t(self._size))
             if got > 0:
-                self.lookout.found()
+                self.poll.found()
                 return got
             if got == -errno.EAGAIN and not libfuse.fuse_session_exited(self._session):
-                self.lookout.wait()
+                self.poll.wait()
                 continue
             if got not in (-errno.EINTR, -errno.EAGAIN) or libfuse.fuse_session_exited(self._session):
                 return 0

@@ -33,12 +33,12 @@ from regfs.mount.fusepy.operations import Adapter, ErrorCallback, TreeOperations
 from regfs.mount.fusepy.own_threads import OwnThreads
 from regfs.mount.fusepy.request_deadline import RequestDeadline
 from regfs.mount.fusepy.serving_threads import INTERRUPT_SIGNAL, Channel, ServingThreads
-from regfs.mount.kernel.mount import MountOptions, helper_complaint
+from regfs.mount.options import MountOptions, helper_complaint
 from regfs.process.threads import start_thread
 
 if TYPE_CHECKING:
+    from regfs.mount.filesystem import FileSystem
     from regfs.telemetry.stats import Stats
-    from regfs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
 
@@ -51,16 +51,18 @@ class FusepySession:
 
     def __init__(
         self,
-        tree: Tree,
+        tree: FileSystem,
         stats: Stats,
         *,
         errors: ErrorCallback,
         timeout_s: float = 300.0,
         valid_s: float = 1.0,
+        low_latency: bool = False,
     ) -> None:
         """*valid_s* is how long the kernel may trust any name and its attributes."""
         self._timeout_s = timeout_s
         self._valid_s = valid_s
+        self._low_latency = low_latency
         self._own_threads = OwnThreads(timeout_s=timeout_s)
         self._threads = ServingThreads(self._own_threads)
         self._watch = HangWatch(self._threads, self._own_threads, timeout_s=timeout_s, errors=errors)
@@ -74,7 +76,7 @@ class FusepySession:
         self._device = ""
         self._handle: int | None = None
         self._descriptor = -1
-        self._lookout: BusyPoll | None = None
+        self._poll: BusyPoll | None = None
         self._point = ctypes.c_void_p()
 
     def mount(self, mountpoint: str, options: MountOptions) -> None:
@@ -142,8 +144,8 @@ class FusepySession:
             self.unmount(lazily=True)
 
     def _close(self, handle: ctypes.c_void_p, *, are_all_back: bool) -> None:
-        if self._lookout is not None:
-            self._lookout.close()
+        if self._poll is not None:
+            self._poll.close()
         if are_all_back:
             libfuse.fuse_teardown(handle, self._point)
         elif self._descriptor >= 0:
@@ -161,8 +163,8 @@ class FusepySession:
             opened.file.close()
 
     def _channel(self, handle: ctypes.c_void_p) -> tuple[Channel, RequestDeadline]:
-        channel = Channel(handle, self._lookout)
-        self._lookout, self._descriptor = channel.lookout, channel.descriptor
+        channel = Channel(handle, self._poll, low_latency=self._low_latency)
+        self._poll, self._descriptor = channel.poll, channel.descriptor
         return channel, RequestDeadline(self._timeout_s, self._on_wait, libfuse.fuse_interrupted)
 
     def _on_wait(self, deadline: RequestDeadline) -> None:
@@ -175,14 +177,7 @@ class FusepySession:
 
 
 def _words(options: MountOptions, valid_s: float) -> list[str]:
-    source = options.source.replace("\\", "\\\\").replace(",", "\\,")
-    words = ["ro", "suid" if options.allow_suid else "nosuid", "dev" if options.allow_dev else "nodev"]
-    words += ["noexec"] if options.noexec else []
-    words += ["allow_other"] if options.allow_other else []
-    words += ["default_permissions"] if options.checks_permissions else []
-    words += [f"max_read={options.max_read}"] if options.max_read else []
-    words += [f"fsname={source}", "subtype=regfs", "nonempty", "use_ino"]
-    words += ["intr", f"intr_signal={INTERRUPT_SIGNAL}"]
+    words = [options.helper_words(), "nonempty", "use_ino", "intr", f"intr_signal={INTERRUPT_SIGNAL}"]
     return words + [f"{name}_timeout={valid_s:g}" for name in ("entry", "attr", "negative")]
 
 

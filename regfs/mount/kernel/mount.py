@@ -17,8 +17,7 @@ import subprocess
 from regfs.errors import MountFailure
 from regfs.mount import mountpoint as mountpoints
 from regfs.mount.device import open_device
-from regfs.mount.options import MountOptions as MountOptions
-from regfs.mount.options import helper_complaint as helper_complaint
+from regfs.mount.options import MountOptions, helper_complaint
 
 _MSG_CMSG_CLOEXEC = 0x40000000
 
