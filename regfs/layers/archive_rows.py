@@ -24,11 +24,11 @@ from regfs.errors import BadLayer, TooLarge
 from regfs.layers.paths import PATH_MAX, components_of
 from regfs.layers.sink import RowSink
 from regfs.layers.tar import HARD_LINK, TarEntry
-from regfs.layers.walk import Walk
 from regfs.model.attributes import Attributes
 from regfs.model.layer_entry import NOWHERE, ROOT_ROW, EntryFlag, Row, pack_xattrs
 from regfs.model.names import NAME_MAX
 from regfs.model.node_id import MAX_ROWS
+from regfs.model.path_walk import PathWalk
 from regfs.model.whiteout import AUFS_PREFIX, OPAQUE_MARKER, hidden_name, mark_of, marker_of
 
 # A row's state: what it is (0: gone) ...
@@ -194,7 +194,7 @@ class ArchiveRows:
 
     def _directory(self, components: list[bytes]) -> int:
         """Return the row of the directory at *components*, implying what is missing. Raises BadLayer."""
-        walk = Walk(components)
+        walk = PathWalk(components)
         row = ROOT_ROW
         while (name := walk.next()) is not None:
             if name == b"..":
@@ -207,7 +207,7 @@ class ArchiveRows:
             if state & _KIND == _DIRECTORY:
                 row = child
             elif state & _KIND == _SYMLINK:
-                row = walk.expand(self._target(child), row)
+                row = walk.follow(self._target(child), row, root=ROOT_ROW)
             elif state & _WHITEOUT:
                 self._remove(child, name)
                 row = self._imply(row, name, mark=mark_of(name, in_root=row == ROOT_ROW))
@@ -224,7 +224,7 @@ class ArchiveRows:
         if not components:
             raise BadLayer("a hard link to the root")
         last = components.pop()
-        walk = Walk(components)
+        walk = PathWalk(components)
         row = ROOT_ROW
         while (name := walk.next()) is not None:
             if name == b"..":
@@ -236,7 +236,7 @@ class ArchiveRows:
                 return None, b"/".join(rest)
             kind = self._states[child] & _KIND
             if kind == _SYMLINK:
-                row = walk.expand(self._target(child), row)
+                row = walk.follow(self._target(child), row, root=ROOT_ROW)
             elif kind == _DIRECTORY:
                 row = child
             else:

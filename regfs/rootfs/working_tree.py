@@ -1,7 +1,7 @@
-"""The tree that the merge builds, layer after layer: what an unpacker's directory would look like so far.
+"""The tree that the merge builds, layer after layer: what a directory would hold into which the layers were unpacked.
 
-It lives in an unnamed SQLite database, which spills to a deleted temporary file when it outgrows its page cache, so
-that a million entries cost no memory:
+It is an unnamed SQLite database, which spills to a deleted temporary file when it outgrows its page cache, so that a
+million entries cost no memory (apply.py shows its rows before and after a layer):
 
     names(parent, name, node, attributes, layer, directory, flags)       one row a name, PRIMARY KEY (parent, name)
     directories(id INTEGER PRIMARY KEY, parent, node, attributes)        attributes only where the node's row has others
@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from regfs.errors import BadLayer, TooLarge
+from regfs.errors import TooLarge
 from regfs.model.attributes import Attributes, mode_of, with_nlink
 from regfs.model.layer_entry import EntryFlag, Row
-from regfs.model.names import NAME_MAX
 from regfs.model.node_id import INVENTED_LAYER, LAST_INVENTED_ROW, node_key
+from regfs.model.path_walk import PathWalk
 
 ROOT = 0
 EXPLICIT = 1
@@ -34,8 +34,6 @@ EXPLICIT = 1
 LINKED = 2
 """A name that may have others beside it: its inode's names are to be counted in the end."""
 IMPLIED_DIRECTORY = Attributes(stat.S_IFDIR | 0o755, size=4096, nlink=2).pack()
-MAX_LINKS = 255
-"""How many symbolic links one path may lead through, as for umoci and containerd."""
 
 _SCHEMA = f"""
 CREATE TABLE names (parent INTEGER NOT NULL, name BLOB NOT NULL, node INTEGER NOT NULL, attributes BLOB NOT NULL,
@@ -116,7 +114,7 @@ class WorkingTree:
     """A tree of names, changed in the order of the layers' entries."""
 
     def __init__(self, row_of: Callable[[int], Row]) -> None:
-        """Begin with an empty root. *row_of* gives the row that a node is the key of."""
+        """Begin with an empty root. *row_of* returns the row of a node."""
         self._row_of = row_of
         self._invented = 0
         self.root_node = node_key(INVENTED_LAYER, 0)
@@ -130,7 +128,7 @@ class WorkingTree:
         self._connection.execute("INSERT INTO directories VALUES (?, ?, ?, NULL)", (ROOT, _NOWHERE, self.root_node))
 
     def close(self) -> None:
-        """Forget everything."""
+        """Close the database, which deletes it."""
         self._connection.close()
 
     def invent(self) -> int:
@@ -151,7 +149,7 @@ class WorkingTree:
         return ROOT if directory == ROOT or found is None else found[0]
 
     def set_root(self, node: int, attributes: bytes, *, explicit: bool) -> None:
-        """Let the root be what the row *node* says, unless that is implied and a lower layer describes the root."""
+        """Give the root the attributes of row *node*, unless that is implied and a lower layer describes the root."""
         if self._root_is_explicit and not explicit:
             return
         self._root_is_explicit = explicit
@@ -159,7 +157,7 @@ class WorkingTree:
         self._connection.execute("UPDATE directories SET node = ? WHERE id = ?", (node, ROOT))
 
     def put(self, directory: int, name: bytes, entry: Name) -> None:
-        """Write *entry* in the place of whatever has that name, which is no directory that goes away."""
+        """Write *entry*, replacing the entry of that name if there is one; that must not be a directory."""
         self._connection.execute(_PUT, (directory, name, *entry))
 
     def put_directory(self, directory: int, name: bytes, entry: Name) -> None:
@@ -195,7 +193,7 @@ class WorkingTree:
 
     @contextmanager
     def reading(self, layer: Path) -> Iterator[None]:
-        """Have the index file of a layer at hand for copy_entries."""
+        """Attach the index file *layer* for copy_entries()."""
         uri = f"file:{quote(os.fsencode(layer))}?mode=ro&immutable=1"
         self._connection.execute("ATTACH DATABASE ? AS layer", (uri,))
         self._connection.execute("BEGIN")
@@ -205,13 +203,13 @@ class WorkingTree:
         self._connection.execute("DETACH DATABASE layer")
 
     def copy_no_entries_of(self, row: int) -> None:
-        """Leave the entries of the layer's directory *row* out of what copy_entries copies from now on."""
+        """Let copy_entries() leave out the entries of the layer's directory *row* from now on."""
         self._connection.execute("INSERT OR IGNORE INTO not_copied VALUES (?)", (row,))
 
     def copy_entries(self, layer: int, after: int, last: int) -> None:
-        """Copy the plain entries among the rows after *after* up to *last* of the layer at hand, which has that number.
+        """Copy the plain entries among the rows *after* < row <= *last* of the attached index, which is *layer*'s.
 
-        Names that the tree has already are those of entries that had to be looked at.
+        Names that the tree has already are left as they are: their entries were applied one by one.
         """
         self._connection.execute(_COPY, {"base": node_key(layer, 0), "layer": layer, "after": after, "last": last})
 
@@ -258,34 +256,23 @@ class WorkingTree:
         or Linux has no such names.
         Source: the rules of securejoin (github.com/cyphar/filepath-securejoin), which umoci resolves with.
         """
-        todo = path.split(b"/")[::-1]
+        walk = PathWalk(path.split(b"/"))
         at = ROOT if path.startswith(b"/") else directory
         missing: list[bytes] = []
-        links = 0
-        while todo:
-            name = todo.pop()
-            if name in (b"", b"."):
-                continue
+        while (name := walk.next()) is not None:
             if name == b"..":
                 if missing:
                     missing.pop()
                 else:
                     at = self.parent(at)
                 continue
-            if len(name) > NAME_MAX:
-                raise BadLayer(f"a symbolic link leads to a name of more than {NAME_MAX} bytes")
             found = None if missing else self.lookup(at, name)
             if found is None or not (found.directory is not None or stat.S_ISLNK(mode_of(found.attributes))):
                 missing.append(name)
             elif found.directory is not None:
                 at = found.directory
             else:
-                links += 1
-                if links > MAX_LINKS:
-                    raise BadLayer(f"more than {MAX_LINKS} symbolic links, one leading to the other")
-                target = self.read_link(found.node)
-                at = ROOT if target.startswith(b"/") else at
-                todo.extend(target.split(b"/")[::-1])
+                at = walk.follow(self.read_link(found.node), at, root=ROOT)
         return at, missing
 
     def write(self, destination: Path) -> None:
