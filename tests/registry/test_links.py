@@ -104,7 +104,7 @@ def test_no_target_leads_to_another_host(target: str) -> None:
     ("begin", "repeated"),
     [("", "<"), ("", "<a>;"), ("", '<a>; x="'), ("<a>", "; a=b"), ("", "a,"), ('<a>; x="', "\\\\"), ("<a>", " ;")],
 )
-def test_a_long_header_is_read_in_time_that_grows_with_it_alone(begin: str, repeated: str) -> None:
+def test_a_long_header_costs_work_in_proportion_to_its_length(begin: str, repeated: str) -> None:
     def read(count: int) -> None:
         with suppress(ProtocolViolation):
             next_page(URL, [begin + repeated * count])

@@ -1,1 +1,7 @@
-"""User names, passwords and tokens: the files and helper programs that keep them."""
+"""Credentials: user names, passwords and tokens, from files and helpers.
+
+lookup.py      which credential goes to which registry, and the order of the sources
+files.py       Docker's config.json, containers' auth.json, the old ~/.dockercfg
+helpers.py     programs docker-credential-NAME
+credential.py  one credential
+"""

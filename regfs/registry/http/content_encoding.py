@@ -1,7 +1,7 @@
-"""Bodies that a server compressed for the transport, though we asked it not to, or that it only says it did.
+"""Bodies with a Content-Encoding, though the request asked for none.
 
-A layer is often gzip itself, so that neither the header nor the first bytes tell whether one must decompress: only
-the digest does. Such a body goes to an unnamed temporary file, is checked as it came, and decompressed once where
+A layer is often gzip itself, so neither the header nor the first bytes tell whether the body must be decompressed:
+only the digest does. Such a body goes to an unnamed temporary file. It is checked as it came, and decompressed once if
 that fails. Rare, hence simple. Used by blobs.py; belongs to the thread that reads.
 """
 
@@ -14,6 +14,7 @@ from typing import IO
 
 from regfs.errors import DigestMismatch
 from regfs.model.manifest import Descriptor
+from regfs.model.verification import verified
 from regfs.registry.http.messages import Answer
 
 _CHUNK = 256 * 1024
@@ -23,9 +24,9 @@ _OVERHEAD = 64 * 1024
 
 
 def identity_body(answer: Answer, descriptor: Descriptor, *, what: str) -> Iterator[bytes]:
-    """Give the bytes of *descriptor*, verified, out of the encoded body of *answer*.
+    """Yield the bytes of *descriptor*, verified, out of the encoded body of *answer*.
 
-    Raises DigestMismatch where neither the bytes as they came nor what is in them has the digest.
+    Raises DigestMismatch if neither the body nor its decompressed content has the digest.
     """
     limit = descriptor.size + descriptor.size // 100 + _OVERHEAD
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as raw, tempfile.SpooledTemporaryFile(_IN_MEMORY) as decoded:
@@ -49,7 +50,7 @@ def _keep(chunks: Iterator[bytes], file: IO[bytes], limit: int, *, what: str) ->
 
 
 def _decompressed(raw: IO[bytes], *, what: str) -> Iterator[bytes]:
-    """Give the content of the gzip or zlib stream *raw*, in bounded pieces."""
+    """Yield the content of the gzip or zlib stream *raw*, in bounded pieces."""
     inflater = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)
     try:
         for chunk in _chunks(raw):
@@ -62,12 +63,12 @@ def _decompressed(raw: IO[bytes], *, what: str) -> Iterator[bytes]:
 
 
 def _has_digest(file: IO[bytes], descriptor: Descriptor) -> bool:
-    hasher = descriptor.digest.hasher()
-    size = 0
-    for chunk in _chunks(file):
-        hasher.update(chunk)
-        size += len(chunk)
-    return size == descriptor.size and hasher.hexdigest() == descriptor.digest.encoded
+    try:
+        for _chunk in verified(_chunks(file), descriptor.digest, descriptor.size):
+            pass
+    except DigestMismatch:
+        return False
+    return True
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:
