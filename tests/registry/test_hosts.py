@@ -342,6 +342,14 @@ def test_a_file_that_may_not_be_read_is_an_error_of_ours(machine: Machine) -> No
         machine.endpoints("reg.example")
 
 
+def test_a_pipe_in_place_of_a_hosts_toml_does_not_block(machine: Machine) -> None:
+    path = machine.containerd / "reg.example" / "hosts.toml"
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with pytest.raises(BadConfiguration, match="not a regular file"):
+        machine.endpoints("reg.example")
+
+
 # Certificates.
 
 

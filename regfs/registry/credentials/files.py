@@ -11,7 +11,6 @@ import base64
 import json
 import logging
 import os
-import stat
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import NamedTuple
 
 from regfs.errors import InvalidName
 from regfs.model.names import canonical_registry
+from regfs.process.regular_files import read_regular_file
 from regfs.registry.credentials.credential import Credential
 
 log = logging.getLogger(__name__)
@@ -195,11 +195,7 @@ def _texts(value: object) -> dict[str, str]:
 
 
 def _read(path: Path) -> bytes:
-    """Return the file's bytes; a pipe or device, which could block or never end, is a ValueError."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("it is not a regular file")
-        content = file.read(_FILE_LIMIT + 1)
+    content = read_regular_file(path, _FILE_LIMIT)
     if len(content) > _FILE_LIMIT:
         raise ValueError(f"it has more than {_FILE_LIMIT} bytes")
     return content

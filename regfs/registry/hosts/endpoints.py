@@ -22,6 +22,7 @@ from cachetools import TTLCache
 
 from regfs.errors import AccessDenied, BadConfiguration, InvalidOption
 from regfs.model.names import DOCKER_HUB
+from regfs.process.regular_files import read_regular_file
 from regfs.process.user import configuration_directory
 from regfs.registry.hosts.certificates import NO_CERTIFICATES, Certificates, certificates_in
 from regfs.registry.hosts.registries_conf import Location, RegistriesConf, Rule, registries_files
@@ -166,8 +167,7 @@ class Hosts:
     def _load(self, path: Path, registry: str) -> HostsFile | None:
         """Return what *path* says, None where it is not there; the last good reading while it cannot be understood."""
         try:
-            with path.open("rb") as file:
-                content = file.read(FILE_LIMIT + 1)
+            content = read_regular_file(path, FILE_LIMIT)
         except FileNotFoundError:
             self._last_good.forget(path)
             return None

@@ -1,6 +1,6 @@
-"""registries.conf: podman's file that tells where a registry is, which mirrors it has, and whether it is allowed.
+"""registries.conf: podman's file with the locations of registries, their mirrors, and the blocked ones.
 
-Used by endpoints.py alone. An example, /etc/containers/registries.conf.d/hub.conf:
+Used by endpoints.py. An example, /etc/containers/registries.conf.d/hub.conf:
 
     [[registry]]
     prefix = "docker.io"
@@ -19,16 +19,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from regfs.errors import BadConfiguration, InvalidName
 from regfs.model.names import canonical_registry
+from regfs.process.regular_files import read_regular_file
 from regfs.process.user import configuration_directory
-from regfs.registry.hosts.toml_files import FILE_LIMIT, ConfigurationFile, LastGood, parse_toml
+from regfs.registry.hosts.toml_files import FILE_LIMIT, LastGood, TomlTable, parse_toml
 
 log = logging.getLogger(__name__)
 
-_HEADER, _MIRROR_HEADER = "[[registry]]", "[[registry.mirror]]"
 _PATH = re.compile(r"(?:/[a-z0-9._-]+)*", re.ASCII)
 _WHEN = ("all", "digest-only", "tag-only")
 
@@ -112,91 +112,63 @@ def _rules(path: Path) -> tuple[Rule, ...]:
 
 def parse_registries(content: bytes, *, path: Path) -> tuple[Rule, ...]:
     """Return the rules of a registries.conf; *path* is the file's, for messages. Raises BadConfiguration."""
-    file, document = parse_toml(content, path)
-    tables = _tables(document.get("registry", []), file, "registry")
-    rules = [_Table(table, file, (_HEADER,) * number).rule() for number, table in enumerate(tables, 1)]
+    tables = parse_toml(content, path).tables("registry", "[[registry]]")
+    rules = [_rule(table) for table in tables]
     return tuple(rule for rule in rules if rule is not None)
 
 
-class _Table(NamedTuple):
-    """A table of the file; *words* are the headers that stand in the file up to its keys."""
-
-    values: Mapping[str, object]
-    file: ConfigurationFile
-    words: tuple[str, ...]
-
-    def rule(self) -> Rule | None:
-        location = self._text("location")
-        prefix = self._text("prefix") or location
-        if not prefix:
-            self._fail("a registry has neither prefix nor location")
-        if "/" in prefix:
-            self._prefix(prefix.partition("/")[0])
-            log.warning("%s: the rule for %.200r is left out: it is about a part of a registry", self.file.path, prefix)
-            return None
-        try:
-            return self._rule(self._prefix(prefix), prefix, location)
-        except BadConfiguration as error:
-            return Rule(self._prefix(prefix), None, (), insecure=False, blocked=False, fault=str(error))
-
-    def _rule(self, covered: str, prefix: str, location: str) -> Rule:
-        by_digest_only = self._boolean("mirror-by-digest-only")
-        mirrors = _tables(self.values.get("mirror", []), self.file, "mirror")
+def _rule(table: TomlTable) -> Rule | None:
+    """Return the rule of a `[[registry]]`, None where it is about a part of a registry."""
+    location = table.text("location")
+    prefix = table.text("prefix") or location
+    if not prefix:
+        table.fail("a registry has neither prefix nor location")
+    if "/" in prefix:
+        _covered(table, prefix.partition("/")[0])
+        log.warning("%s: the rule for %.200r is left out: it is about a part of a registry", table.file.path, prefix)
+        return None
+    covered = _covered(table, prefix)
+    try:
+        by_digest_only = table.boolean("mirror-by-digest-only")
         return Rule(
             covered,
-            None if location in ("", prefix) else self._location(location),
+            None if location in ("", prefix) else _location(table, location),
             tuple(
-                _Table(table, self.file, (*self.words, *(_MIRROR_HEADER,) * number)).mirror(digest_only=by_digest_only)
-                for number, table in enumerate(mirrors, 1)
+                _mirror(mirror, digest_only=by_digest_only) for mirror in table.tables("mirror", "[[registry.mirror]]")
             ),
-            self._boolean("insecure"),
-            self._boolean("blocked"),
+            table.boolean("insecure"),
+            table.boolean("blocked"),
         )
-
-    def mirror(self, *, digest_only: bool) -> Location:
-        when = self._text("pull-from-mirror") or "all"
-        if when not in _WHEN:
-            self._fail(f"pull-from-mirror is none of {', '.join(_WHEN)}", "pull-from-mirror")
-        place = self._location(self._text("location"))
-        return Location(place.host, place.path, self._boolean("insecure"), digest_only or when == "digest-only")
-
-    def _prefix(self, prefix: str) -> str:
-        wildcard, rest = ("*.", prefix[2:]) if prefix.startswith("*.") else ("", prefix)
-        return f"{wildcard}{self._host(rest)}"
-
-    def _location(self, text: str) -> Location:
-        host, slash, path = text.partition("/")
-        path = f"{slash}{path}".rstrip("/")
-        if not _PATH.fullmatch(path) or ".." in path:
-            self._fail(f"location {text[:200]!r} is no place of repositories", text)
-        return Location(self._host(host), path)
-
-    def _host(self, text: str) -> str:
-        try:
-            return canonical_registry(text)
-        except InvalidName as error:
-            self._fail(str(error), text)
-
-    def _text(self, key: str) -> str:
-        value = self.values.get(key, "")
-        if not isinstance(value, str):
-            self._fail(f"{key} is not a string", key)
-        return value
-
-    def _boolean(self, key: str) -> bool:
-        value = self.values.get(key, False)
-        if not isinstance(value, bool):
-            self._fail(f"{key} is neither true nor false", key)
-        return value
-
-    def _fail(self, reason: str, *words: str) -> NoReturn:
-        self.file.fail(reason, *self.words, *words)
+    except BadConfiguration as error:
+        return Rule(covered, None, (), insecure=False, blocked=False, fault=str(error))
 
 
-def _tables(value: object, file: ConfigurationFile, key: str) -> list[Mapping[str, object]]:
-    if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
-        file.fail(f"{key} is not a list of tables", key)
-    return value
+def _mirror(table: TomlTable, *, digest_only: bool) -> Location:
+    when = table.text("pull-from-mirror") or "all"
+    if when not in _WHEN:
+        table.fail(f"pull-from-mirror is none of {', '.join(_WHEN)}", "pull-from-mirror")
+    place = _location(table, table.text("location"))
+    return Location(place.host, place.path, table.boolean("insecure"), digest_only or when == "digest-only")
+
+
+def _covered(table: TomlTable, prefix: str) -> str:
+    wildcard, rest = ("*.", prefix[2:]) if prefix.startswith("*.") else ("", prefix)
+    return f"{wildcard}{_host(table, rest)}"
+
+
+def _location(table: TomlTable, text: str) -> Location:
+    host, slash, path = text.partition("/")
+    path = f"{slash}{path}".rstrip("/")
+    if not _PATH.fullmatch(path) or ".." in path:
+        table.fail(f"location {text[:200]!r} is no place of repositories", text)
+    return Location(_host(table, host), path)
+
+
+def _host(table: TomlTable, text: str) -> str:
+    try:
+        return canonical_registry(text)
+    except InvalidName as error:
+        table.fail(str(error), text)
 
 
 def _present(files: Iterable[Path], directories: Iterable[Path]) -> list[Path]:
@@ -227,7 +199,6 @@ def _is_file(path: Path) -> bool:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(FILE_LIMIT + 1)
+        return read_regular_file(path, FILE_LIMIT)
     except OSError as error:
         raise BadConfiguration(f"{path} cannot be read: {error.strerror}") from error

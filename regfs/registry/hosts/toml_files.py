@@ -1,4 +1,4 @@
-"""Configuration files in TOML, which others wrote for other programs: each complaint names the file and the line.
+"""TOML files that users wrote for other programs: typed access, and messages that name the file and the line.
 
 Used by endpoints.py, hosts_toml.py and registries_conf.py. Thread rule: any thread.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
+from typing import Generic, NamedTuple, NoReturn, TypeVar
 
 from regfs.errors import BadConfiguration
 
@@ -26,7 +26,7 @@ _TOML_PLACE = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document
 
 
 class ConfigurationFile(NamedTuple):
-    """A file's path and text, for what has to be said about it."""
+    """A file's path and text, for messages about it."""
 
     path: Path
     text: str
@@ -49,8 +49,64 @@ class ConfigurationFile(NamedTuple):
         return line
 
 
+class TomlTable(NamedTuple):
+    """A table of a file. *words* stand in the file before its keys: messages find the line by them.
+
+    Every method raises BadConfiguration where the value at *key* has another type.
+    """
+
+    values: Mapping[str, object]
+    file: ConfigurationFile
+    words: tuple[str, ...] = ()
+
+    def boolean(self, key: str) -> bool:
+        """Return the boolean at *key*, False where there is none."""
+        value = self.values.get(key, False)
+        if not isinstance(value, bool):
+            self.fail(f"{key} is neither true nor false", key)
+        return value
+
+    def text(self, key: str) -> str:
+        """Return the string at *key*, empty where there is none."""
+        value = self.values.get(key, "")
+        if not isinstance(value, str):
+            self.fail(f"{key} is not a string", key)
+        return value
+
+    def strings(self, key: str) -> list[str]:
+        """Return the list of strings at *key*, or the one string there; empty where there is none."""
+        return self.strings_in(self.values.get(key, []), key)
+
+    def strings_in(self, value: object, key: str) -> list[str]:
+        """Return *value*, which stands at *key*, as a list of strings."""
+        strings = [value] if isinstance(value, str) else value
+        if not isinstance(strings, list) or not all(isinstance(string, str) for string in strings):
+            self.fail(f"{key} is neither a string nor a list of strings", key)
+        return strings
+
+    def table(self, key: str) -> TomlTable:
+        """Return the table at *key*, empty where there is none; *key* is not among its words."""
+        value = self.values.get(key, {})
+        if not isinstance(value, dict):
+            self.fail(f"{key[:200]!r} is not a table", key)
+        return self._replace(values=value)
+
+    def tables(self, key: str, header: str) -> list[TomlTable]:
+        """Return the tables of the array at *key*, each of which *header* begins."""
+        value = self.values.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+            self.fail(f"{key} is not a list of tables", key)
+        return [
+            TomlTable(table, self.file, (*self.words, *(header,) * number)) for number, table in enumerate(value, 1)
+        ]
+
+    def fail(self, reason: str, *words: str) -> NoReturn:
+        """Raise BadConfiguration; the last of *words* is where the fault is."""
+        self.file.fail(reason, *self.words, *(word for word in words if word not in self.words))
+
+
 class LastGood(Generic[T]):
-    """The last good reading of each file, which stays in use while the file makes no sense: it is being edited."""
+    """The last good reading of each file. It stays in use while the file makes no sense: it is being edited."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -82,8 +138,8 @@ class LastGood(Generic[T]):
             self._readings = {path: reading for path, reading in self._readings.items() if path in present}
 
 
-def parse_toml(content: bytes, path: Path) -> tuple[ConfigurationFile, dict[str, Any]]:
-    """Return the file at *path*, which has *content*, and the document in it. Raises BadConfiguration."""
+def parse_toml(content: bytes, path: Path) -> TomlTable:
+    """Return the document in the file at *path*, which has *content*. Raises BadConfiguration."""
     import tomllib  # here, because most machines have no such file
 
     if len(content) > FILE_LIMIT:
@@ -94,7 +150,7 @@ def parse_toml(content: bytes, path: Path) -> tuple[ConfigurationFile, dict[str,
         line = content.count(b"\n", 0, error.start) + 1
         raise BadConfiguration(f"{path}, line {line}: it is not UTF-8; {_REMEDY}") from None
     try:
-        return ConfigurationFile(path, text), tomllib.loads(text)
+        return TomlTable(tomllib.loads(text), ConfigurationFile(path, text))
     except RecursionError:
         raise BadConfiguration(f"{path} is nested too deeply; {_REMEDY}") from None
     except ValueError as error:  # TOMLDecodeError, and what it lets through
