@@ -23,12 +23,12 @@ from regfs.images.passes import LayerBlob
 from regfs.images.repository import Repository
 from regfs.model.dates import date_ns
 from regfs.model.digest import Digest
-from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.image_config import History, ImageConfig, parse_config
 from regfs.model.manifest import Descriptor, Index, Manifest, entry_names, parse_manifest
 from regfs.model.media_types import MANIFEST_TYPES, is_tar_layer, layer_compression
 from regfs.model.names import RepositoryName
 from regfs.model.platform import Platform, choose
+from regfs.model.strict_json import DOCUMENT_LIMIT
 from regfs.rootfs.file_tree import FileTree
 
 log = logging.getLogger(__name__)

@@ -20,10 +20,10 @@ from regfs.images.remembered import Remembered
 from regfs.images.short_digests import digest_beginning
 from regfs.images.sources import Sources
 from regfs.model.digest import Digest
-from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor
 from regfs.model.media_types import OCTET_STREAM
 from regfs.model.names import RepositoryName
+from regfs.model.strict_json import DOCUMENT_LIMIT
 from regfs.model.verification import verified
 from regfs.store.references import TagRecord
 

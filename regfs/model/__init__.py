@@ -3,7 +3,7 @@
 digest.py          sha256:…
 names.py           registries, repositories, tags, references: what Docker's grammar allows
 media_types.py     which documents and layers OCI and Docker have
-document.py        strict JSON
+strict_json.py     JSON that every program reads alike, or none
 manifest.py        manifests, indexes, descriptors
 image_config.py    the config of an image
 platform.py        linux/arm64/v8: what runs where, and which entry of an index is chosen

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from regfs.model.digest import Digest
-from regfs.model.document import DOCUMENT_LIMIT, Fields, naming, parse_document
 from regfs.model.manifest import MAX_LAYERS, PLATFORM_KEYS, platform_in
 from regfs.model.platform import UNKNOWN, Platform
+from regfs.model.strict_json import DOCUMENT_LIMIT, Fields, naming, parse_document
 
 _MAX_HISTORY = 65_536
 _KEYS = ("rootfs", "history", "created", *PLATFORM_KEYS)

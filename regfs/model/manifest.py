@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from regfs.errors import BadContent, BadManifest, TooLarge, Unsupported
 from regfs.model import media_types
 from regfs.model.digest import Digest
-from regfs.model.document import DOCUMENT_LIMIT, Fields, naming, parse_document
 from regfs.model.names import NAME_MAX
 from regfs.model.platform import UNKNOWN, Platform, is_image_entry
+from regfs.model.strict_json import DOCUMENT_LIMIT, Fields, naming, parse_document
 
 log = logging.getLogger(__name__)
 

@@ -28,9 +28,9 @@ from regfs.errors import (
 )
 from regfs.model import media_types
 from regfs.model.digest import Digest
-from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
+from regfs.model.strict_json import DOCUMENT_LIMIT
 from regfs.registry.endpoint_calls import Call, EndpointCalls, expected
 from regfs.registry.hosts.endpoints import HUB_HOST, Endpoint
 from regfs.registry.http.messages import Answer

@@ -18,9 +18,9 @@ from cachetools import TTLCache
 from regfs.errors import BadContent, NotFound, ProtocolViolation, RegfsError
 from regfs.model import media_types
 from regfs.model.digest import Digest
-from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor, Index, parse_manifest
 from regfs.model.names import RepositoryName
+from regfs.model.strict_json import DOCUMENT_LIMIT
 from regfs.registry.endpoint_calls import Call, EndpointCalls, expected
 from regfs.registry.hosts.endpoints import Endpoint
 from regfs.registry.http.error_answers import error_text

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from regfs.errors import BadManifest, RegfsError, TooLarge, Unsupported
 from regfs.model import media_types
 from regfs.model.digest import Digest
-from regfs.model.document import parse_document
 from regfs.model.image_config import History, parse_config
 from regfs.model.manifest import (
     EMPTY,
@@ -24,6 +23,7 @@ from regfs.model.manifest import (
     parse_manifest,
 )
 from regfs.model.platform import Platform
+from regfs.model.strict_json import parse_document
 
 TAR_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 HEX = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -236,7 +236,7 @@ def test_what_is_neither_is_no_manifest(document: object) -> None:
         parsed(document)
 
 
-# What is not read alike by everybody, or cannot be read at all.
+# What two programs read differently, or none can read.
 
 
 @pytest.mark.parametrize(

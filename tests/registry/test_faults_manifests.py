@@ -15,8 +15,8 @@ import pytest
 from regfs.errors import BadContent, DigestMismatch, InvalidName, NotFound, TooLarge, Unsupported
 from regfs.model import media_types
 from regfs.model.digest import Digest
-from regfs.model.document import DOCUMENT_LIMIT
 from regfs.model.manifest import Descriptor
+from regfs.model.strict_json import DOCUMENT_LIMIT
 from tests.support.client_rig import RETRY, Rig, repository_of
 from tests.support.fault_server import FaultServer, Flood, Response, changed, cut, raw, reply, reset
 from tests.support.memory_registry import MANIFEST, MemoryRegistry

@@ -246,7 +246,7 @@ def test_f49_a_flipped_bit_is_an_error_and_nothing_of_it_is_kept(
 
 
 @pytest.mark.parametrize("place", ["rootfs", "layers/0/tree", "blobs/"])
-def test_f49_one_wrong_transfer_is_made_once_more_and_nobody_sees_it(
+def test_f49_one_wrong_transfer_is_made_once_more_and_no_reader_sees_it(
     served: Served, app: BuiltImage, place: str
 ) -> None:
     digest = str(app.layers[0].digest)

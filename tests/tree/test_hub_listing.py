@@ -51,7 +51,7 @@ def test_an_api_that_refuses_leaves_what_is_known(hub: FaultServer, registry: Fa
         assert shown.names("grafana") == ["loki"]
 
 
-def test_nobody_asks_the_api_who_has_not_opted_in(hub: FaultServer, registry: FaultServer, tmp_path: Path) -> None:
+def test_the_api_is_not_asked_without_the_option(hub: FaultServer, registry: FaultServer, tmp_path: Path) -> None:
     with Shown(tmp_path / "cache", hosts=hub_at(tmp_path, registry.url)) as shown:
         with pytest.raises(AccessDenied, match="library/grafana"):
             shown.names("grafana")

@@ -1,4 +1,4 @@
-"""What many images cost that a kernel remembers: no descriptor, no room in the cache, and hardly any memory each."""
+"""What an image costs that the kernel remembers: no descriptor, no space in the cache, and hardly any memory."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_visiting_images_opens_no_more_tables_than_the_bound_however_many_there_
     assert (shown.stats.value("layers.passes"), shown.stats.value("images.merges")) == (120, 20)
 
 
-def test_an_image_has_the_same_nodes_and_numbers_after_its_table_was_let_go(served: Served) -> None:
+def test_an_image_has_the_same_nodes_and_numbers_after_its_table_was_closed(served: Served) -> None:
     push_images(served, 6)
     shown = served.show(tables=OpenTables(trees=2, descriptors=4))
     paths = [f"app/{number}/rootfs/f{own}" for number in range(6) for own in range(3)]
@@ -108,7 +108,7 @@ def test_walking_large_images_one_after_the_other_gives_the_memory_of_the_first_
     assert grown < MIB  # of Python's objects; 600 KiB an image before they were bounded
 
 
-def test_what_the_kernel_merely_remembers_does_not_keep_its_room_in_the_cache(served: Served) -> None:
+def test_what_the_kernel_merely_remembers_does_not_keep_its_space_in_the_cache(served: Served) -> None:
     push_images(served, 12, count=1, size=MIB)
     shown = served.show(limit=4 * MIB)
     for number in range(12):
@@ -145,7 +145,7 @@ def let_all_go(shown: Shown) -> None:
     shown.tables.close_idle()
 
 
-def test_tables_that_somebody_deleted_while_they_were_closed_are_made_again(served: Served) -> None:
+def test_tables_that_were_deleted_while_they_were_closed_are_made_again(served: Served) -> None:
     push_images(served, 1)
     shown = served.show()
     node = shown.find("app/0/rootfs").node

@@ -19,7 +19,7 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 @pytest.mark.parametrize("name", [".git", ".Trash-0", "-x", "UPPER case", "a/b"[:1] + "..b", "ü", "x" * 300])
-def test_a_name_that_no_grammar_allows_does_not_exist_and_asks_nobody(
+def test_a_name_that_no_grammar_allows_does_not_exist_and_costs_no_request(
     show: Show, requests: ReverseProxy, name: str
 ) -> None:
     with pytest.raises((NotFound, InvalidName)):
@@ -229,7 +229,7 @@ def test_a_repository_that_looks_like_a_host_is_not_listed_where_its_name_is_a_r
     assert shown.names(f"{served.server.address}/my.app") == ["1"]
 
 
-def test_the_root_lists_what_is_known_without_patience_and_waits_for_nobody_on_docker_hub(served: Served) -> None:
+def test_the_root_lists_what_is_known_without_a_wait_and_asks_docker_hub_nothing(served: Served) -> None:
     shown = Shown(served.cache)
     with under(NON_BLOCKING):
         assert shown.names() == [".regfs", "docker.io"]

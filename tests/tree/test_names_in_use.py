@@ -128,7 +128,7 @@ def test_nothing_is_looked_for_while_no_tag_has_moved(served: Served) -> None:
     assert users.asked == 0
 
 
-def test_without_patience_it_is_not_looked_for_who_is_inside(served: Served) -> None:
+def test_a_thread_that_may_not_wait_does_not_look_for_processes_inside(served: Served) -> None:
     users = Users(INSIDE)
     old = served.push("team/app", "1", image("old"))
     shown = served.show(tag_ttl_s=60.0, used_directories=users)

@@ -53,12 +53,12 @@ class Misbehaving:
         with self._lock:
             fault = self._random.choice(FAULTS) if self._random.random() < 0.5 else None
         if "/sha256:" not in connection.seen.path and fault is FAULTS[-1]:
-            fault = None  # nobody can tell that these are not the bytes that the tag names
+            fault = None  # no client can tell that these are not the bytes that the tag names
         return connection.answer(connection.right()) if fault is None else fault(connection)
 
 
 class Reader:
-    """Reads two files below one door again and again, as a process does that has gone into a rootfs."""
+    """Reads two files below one rootfs again and again, as a process does that has its root there."""
 
     def __init__(self, shown: Shown, seed: int) -> None:
         self._tree = shown.tree
@@ -82,7 +82,7 @@ class Reader:
                 self.wrong.append(f"missing: {error!r}")
             except RegfsError:
                 pass
-            except Exception as error:  # whatever it is, it is a bug and is told
+            except Exception as error:  # any other exception is a bug, which the test reports
                 self.wrong.append(repr(error))
             finally:
                 for node in reversed(held):

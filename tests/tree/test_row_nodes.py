@@ -1,4 +1,4 @@
-"""Nodes: what is kept for them and for how long, what they cost, and who waits for them."""
+"""Nodes: what is kept for them and for how long, what they cost, and which readers wait for them."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_f57_a_table_that_cannot_be_made_is_not_a_missing_name(served: Served) -
     assert shown.read("app/1/rootfs/top") == b"content"
 
 
-def test_the_way_up_leads_through_the_door(served: Served) -> None:
+def test_the_parent_of_a_root_directory_is_the_directory_that_its_table_was_found_in(served: Served) -> None:
     served.push("app", "1", image())
     shown = served.show()
     tag, rootfs = shown.find("app/1").node, shown.find("app/1/rootfs").node
@@ -239,7 +239,7 @@ class Gate:
         return connection.answer(connection.right())
 
 
-def test_f59_who_is_interrupted_leaves_and_the_pass_goes_on_for_the_others(served: Served) -> None:
+def test_f59_an_interrupted_reader_leaves_and_the_download_goes_on_for_the_others(served: Served) -> None:
     built = served.push("app", "1", image())
     gate = Gate()
     served.server.on("GET", f"blobs/{built.layers[0].digest}", gate)
@@ -272,7 +272,7 @@ def test_f59_who_is_interrupted_leaves_and_the_pass_goes_on_for_the_others(serve
     assert len(served.server.paths(f"GET.*{built.layers[0].digest}")) == 1
 
 
-def test_a_slow_registry_blocks_only_who_waits_for_it(served: Served) -> None:
+def test_a_slow_registry_blocks_only_readers_that_wait_for_it(served: Served) -> None:
     slow, quick = served.push("app", "slow", image(b"slow")), served.push("app", "quick", image(b"quick"))
     gate = Gate()
     served.server.on("GET", f"manifests/{slow.digest}", gate)
@@ -287,7 +287,7 @@ def test_a_slow_registry_blocks_only_who_waits_for_it(served: Served) -> None:
     assert not waiter.is_alive()
 
 
-def test_two_daemons_that_pass_the_same_layers_at_once_both_serve_them(served: Served) -> None:
+def test_two_daemons_that_ingest_the_same_layers_at_once_both_serve_them(served: Served) -> None:
     big = os.urandom(300_000)
     served.push("app", "1", image_of(layer(file("big", big)), layer(file("small", b"s"))))
     daemons = [served.show(), served.show()]
@@ -325,7 +325,7 @@ def visit(shown: Shown, path: list[bytes]) -> None:
                 answer.close()
 
 
-def test_without_patience_nothing_below_the_tree_asks_the_network(served: Served) -> None:
+def test_a_thread_that_may_not_wait_sends_no_request_from_any_layer_below_the_tree(served: Served) -> None:
     built = served.push("app", "warm", image())
     served.push("other", "1", image(b"other"))
     served.document("app", "1", index_of(built.descriptor(**AMD64)), INDEX)
@@ -346,7 +346,7 @@ def test_without_patience_nothing_below_the_tree_asks_the_network(served: Served
     walk()
 
 
-def test_what_is_warm_answers_without_patience(served: Served) -> None:
+def test_what_is_cached_is_answered_in_a_thread_that_may_not_wait(served: Served) -> None:
     served.push("app", "1", image())
     shown = served.show()
     Walker(shown).walk(b"app")
@@ -357,7 +357,7 @@ def test_what_is_warm_answers_without_patience(served: Served) -> None:
     assert len(served.server.seen) == asked
 
 
-def test_a_failure_of_the_registry_is_told_to_each_who_waited(served: Served) -> None:
+def test_every_reader_that_waited_gets_the_failure_of_the_registry(served: Served) -> None:
     served.push("app", "1", image())
     served.server.on("GET", "blobs/", reply(404))
     shown = served.show()

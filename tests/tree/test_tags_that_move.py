@@ -1,4 +1,4 @@
-"""Tags move, registries come and go: who is inside an image stays in it, and what was seen once can be seen again."""
+"""Tags move, registries come and go: a process stays in its image, and what was seen once can be seen again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read(shown: Shown, node: int) -> bytes:
         opened.close()
 
 
-def test_who_is_in_an_image_stays_there_when_its_tag_moves(served: Served) -> None:
+def test_a_process_in_an_image_stays_there_when_its_tag_moves(served: Served) -> None:
     served.push("app", "1", image("old"))
     shown = served.show(tag_ttl_s=0.0)
     directory = shown.find("app/1/rootfs").node
@@ -72,7 +72,7 @@ def test_what_lies_below_a_moved_tag_is_valid_no_longer_than_the_tag_s_answer(se
     assert shown.find("app/1/rootfs/file").valid_s == float("inf")
 
 
-def test_f66_a_deleted_tag_is_gone_from_look_ups_and_listings_and_stays_for_who_is_in_it(served: Served) -> None:
+def test_f66_a_deleted_tag_is_gone_from_look_ups_and_listings_and_stays_for_a_process_in_it(served: Served) -> None:
     served.push("app", "1", image("old"))
     served.push("app", "2", image("other"))
     shown = served.show(tag_ttl_s=0.0)
@@ -151,7 +151,7 @@ def test_f70_a_registry_that_is_down_at_the_mount_leaves_what_an_earlier_mount_s
         shown.read("app/2/digest")
 
 
-def test_offline_asks_nobody_and_serves_what_is_here(served: Served) -> None:
+def test_offline_asks_no_server_and_serves_what_is_cached(served: Served) -> None:
     seen = served.push("app", "1", image("seen"))
     served.push("app", "2", image("not seen"))
     online = served.show()
@@ -178,7 +178,7 @@ def test_f26_a_refusal_is_not_answered_from_memory(served: Served) -> None:
         shown.read("app/1/digest")
 
 
-def test_a_refusal_that_is_lifted_is_lifted_for_who_holds_the_directory(served: Served) -> None:
+def test_a_refusal_that_is_lifted_is_lifted_for_a_process_that_holds_the_directory(served: Served) -> None:
     registry, served.server.application = served.server.application, Always(403)
     shown = served.show(tag_ttl_s=0.0)
     held = shown.find("team/app").node

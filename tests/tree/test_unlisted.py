@@ -52,7 +52,7 @@ def test_a_default_registry_that_refuses_connections_is_told(served: Served) -> 
         assert "cannot list its repositories" in shown.read(".regfs/errors").decode()
 
 
-def test_what_nobody_may_ask_offline_is_no_failure(served: Served) -> None:
+def test_what_cannot_be_asked_offline_is_no_failure(served: Served) -> None:
     shown = served.show(offline=True)
     assert shown.names() == [".regfs", served.server.address]
     assert shown.read(".regfs/errors") == b""

@@ -3,7 +3,7 @@
 A table of a million files is 300 MB of text and would be 1.5 GB as Python's objects, in a daemon that promises 150 MB.
 Here one entry is in memory at a time, decoded by the C scanner of the standard library: nothing but a window of the
 text is kept. (ijson, a streaming parser, was measured: its C backend takes twice as long.)
-As strict as model/document.py. Pure; one thread.
+As strict as model/strict_json.py. Pure; one thread.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
 from regfs.errors import BadLayer
-from regfs.model.document import STRICT, printable
+from regfs.model.strict_json import STRICT, printable
 
 MAX_ELEMENT = 4 << 20
 """Characters of one entry; with all its extended attributes none has a tenth of it."""
