@@ -17,7 +17,7 @@ from regfs import __version__
 from regfs.model.platform import host_platform
 from regfs.mount.kernel import abi
 from regfs.mount.kernel.mount import mount
-from regfs.mount.kernel.negotiation import agree
+from regfs.mount.kernel.negotiation import negotiate
 from regfs.mount.mountpoint import mounts
 from regfs.mount.options import MountOptions
 from regfs.telemetry.units import in_units
@@ -189,10 +189,10 @@ def hanging_mount(path: Path) -> tuple[Path, int]:
                 return
             _, opcode, unique, *_ = abi.IN_HEADER.unpack_from(buffer)
             if opcode == abi.Opcode.INIT:
-                answer = agree(
+                answer = negotiate(
                     abi.parse_init(bytes(buffer[40:size])), passthrough=False, checks_permissions=False
                 ).answer
-                os.write(descriptor, abi.pack_answer(unique, answer))
+                os.write(descriptor, abi.OUT_HEADER.pack(16 + len(answer), 0, unique) + answer)
 
     threading.Thread(target=serve, daemon=True).start()
     return path, descriptor

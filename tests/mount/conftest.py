@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mount.asking_kernel import Kernel
 from tests.mount.serving import DRIVERS, Serving
 
 
@@ -66,3 +67,20 @@ def needs_kernel_driver() -> None:
     """Skip where the kernel driver cannot mount."""
     if reason := why_not("kernel"):
         pytest.skip(reason)
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    """A session that has been accepted already."""
+    asking = Kernel()
+    asking.init()
+    yield asking
+    asking.close()
+
+
+@pytest.fixture
+def new_kernel() -> Iterator[Kernel]:
+    """A session before INIT."""
+    asking = Kernel()
+    yield asking
+    asking.close()

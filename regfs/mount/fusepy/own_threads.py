@@ -19,7 +19,7 @@ from typing import Any
 
 from regfs.errors import Interrupted, RegistryTimeout, WorkStalled
 from regfs.mount.fusepy.private_arguments import PrivateArguments
-from regfs.mount.kernel.thread_pool import WaitingThreads
+from regfs.mount.kernel.thread_pool import ThreadPool
 from regfs.process.threads import start_thread
 from regfs.waiting.deadline import Deadline, current, under
 
@@ -48,7 +48,7 @@ class OwnThreads:
         self._free = {True: most_for_disk, False: MOST_FOR_MEMORY}
         self._lock = threading.Lock()
         self._abandoned = 0
-        self._closing = WaitingThreads(most=1)
+        self._closing = ThreadPool(most=1)
 
     @property
     def abandoned(self) -> int:

@@ -1,7 +1,7 @@
 """The kernel's FUSE protocol in bytes: numbers, structs, packing and unpacking. No I/O.
 
 Source: the kernel's include/uapi/linux/fuse.h, protocol 7.31 (Linux 5.4) to 7.45; names are its names without FUSE_.
-All is little-endian, as on every machine that regfs runs on. Used by the kernel_* modules. Pure; any thread.
+All is little-endian, as on every machine that regfs runs on. Used by all modules here. Pure; any thread.
 
     request   in_header 40 (u32 len, opcode; u64 unique, nodeid; u32 uid, gid, pid; u16 total_extlen, padding) + body
     answer    out_header 16 (u32 len; i32 error, negative errno; u64 unique) + body, nothing where there is an error
@@ -126,7 +126,6 @@ IOC_BACKING_CLOSE = 0x4004E502
 GONE = (errno.ENODEV, errno.ECONNABORTED, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.EPIPE)
 """How reading and writing fail once there is no connection any more."""
 
-MIN_READ_BUFFER = 8192
 PAGE_SIZE = 4096
 
 IN_HEADER = struct.Struct("<IIQQIIIHH")
@@ -170,20 +169,6 @@ _ENTRY_FOR_EVER = ENTRY_HEAD.pack(0, 0, FOR_EVER[0], FOR_EVER[0], 0, 0)[8:]
 _ATTRIBUTES_FOR_EVER = ATTRIBUTES_HEAD.pack(*FOR_EVER, 0)
 
 
-class InHeader(NamedTuple):
-    """The head of a request."""
-
-    length: int
-    opcode: int
-    unique: int
-    node: int
-    uid: int
-    gid: int
-    pid: int
-    extension_size: int
-    padding: int
-
-
 def valid_for(seconds: float) -> tuple[int, int]:
     """Return *seconds* (inf: for ever; negative counts as 0) as whole seconds and nanoseconds."""
     if seconds == math.inf:
@@ -207,11 +192,6 @@ def pack_attributes(attributes: bytes, valid_s: float) -> bytes:
     if valid_s == math.inf:
         return _ATTRIBUTES_FOR_EVER + attributes
     return ATTRIBUTES_HEAD.pack(*valid_for(valid_s), 0) + attributes
-
-
-def pack_answer(unique: int, body: bytes) -> bytes:
-    """Return an answer with its head."""
-    return OUT_HEADER.pack(16 + len(body), 0, unique) + body
 
 
 def pack_error(unique: int, number: int) -> bytes:

@@ -27,7 +27,7 @@ _MOST_READ_AHEADS = 1024
 _MOST_PAGES = 256
 
 
-class Agreement(NamedTuple):
+class Negotiated(NamedTuple):
     """The flags that hold, and the answer to INIT. Not final where the kernel has to ask again in our version."""
 
     flags: int
@@ -35,7 +35,7 @@ class Agreement(NamedTuple):
     is_final: bool
 
 
-def agree(offer: abi.Offer, *, passthrough: bool, checks_permissions: bool) -> Agreement:
+def negotiate(offer: abi.Offer, *, passthrough: bool, checks_permissions: bool) -> Negotiated:
     """Return what comes of *offer*; MountFailure where the kernel is too old.
 
     *checks_permissions*: the mount has default_permissions. Mapped owners need it, for only the kernel can map them: it
@@ -46,7 +46,7 @@ def agree(offer: abi.Offer, *, passthrough: bool, checks_permissions: bool) -> A
     with it and 22 without (`ls -f`, which wants no attributes: 8 and 15; cold, on two busy cores).
     """
     if offer.major > abi.MAJOR:
-        return Agreement(0, _answer(abi.MINOR, 0, offer.max_readahead), is_final=False)
+        return Negotiated(0, _answer(abi.MINOR, 0, offer.max_readahead), is_final=False)
     if offer.major < abi.MAJOR or offer.minor < abi.OLDEST_MINOR:
         raise MountFailure(
             f"the kernel speaks FUSE {offer.major}.{offer.minor}; {abi.MAJOR}.{abi.OLDEST_MINOR} is needed: "
@@ -58,7 +58,7 @@ def agree(offer: abi.Offer, *, passthrough: bool, checks_permissions: bool) -> A
     if not checks_permissions or not flags & abi.INIT_EXT:
         flags &= ~abi.ALLOW_IDMAP
     answer = _answer(min(abi.MINOR, offer.minor), flags, min(offer.max_readahead, READ_AHEAD))
-    return Agreement(flags, answer, is_final=True)
+    return Negotiated(flags, answer, is_final=True)
 
 
 def _answer(minor: int, flags: int, max_readahead: int) -> bytes:

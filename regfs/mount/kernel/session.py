@@ -40,7 +40,7 @@ from regfs.mount.kernel.abi import Opcode
 from regfs.mount.kernel.loop import RequestLoop
 from regfs.mount.kernel.loop_watch import LoopWatch
 from regfs.mount.kernel.mount import mount
-from regfs.mount.kernel.negotiation import READ_AHEAD, agree
+from regfs.mount.kernel.negotiation import READ_AHEAD, negotiate
 from regfs.mount.kernel.notifications import Notifications
 from regfs.mount.kernel.prefetch import DirectoryPrefetch, FilePrefetch
 from regfs.mount.kernel.requests import Refused, Requests
@@ -111,8 +111,7 @@ class KernelSession:
         """Mount on *mountpoint*. Whoever looks into it waits until `serve` answers. Raises MountFailure."""
         mountpoints.check(mountpoint)
         path = mountpoints.resolved(mountpoint)
-        self._descriptor = mount(path, options)
-        self._checks_permissions = options.checks_permissions
+        self.adopt(mount(path, options), checks_permissions=options.checks_permissions)
         self._own = mountpoints.OwnMount.at(path)
 
     @property
@@ -121,7 +120,7 @@ class KernelSession:
         return "" if self._own is None else self._own.device
 
     def adopt(self, descriptor: int, *, checks_permissions: bool = False) -> None:
-        """Serve *descriptor*, a connection that somebody else has made, and that is ours now."""
+        """Take *descriptor*, a new connection on /dev/fuse, to `serve` it: this session closes it in the end."""
         os.set_inheritable(descriptor, False)
         self._descriptor = descriptor
         self._checks_permissions = checks_permissions
@@ -320,16 +319,16 @@ class KernelSession:
     def _negotiate(self, unique: int, offer: abi.Offer) -> None:
         """Answer INIT; a kernel of a later major version hears ours and asks again."""
         try:
-            agreement = agree(offer, passthrough=self._passthrough, checks_permissions=self._checks_permissions)
+            negotiated = negotiate(offer, passthrough=self._passthrough, checks_permissions=self._checks_permissions)
         except MountFailure as error:
             self._failure = error
             self.answer_error(unique, errno.EPROTO)
             self._end()
             return
-        self._notifications.expires_entries = bool(agreement.flags & abi.HAS_EXPIRE_ONLY)
-        if agreement.flags & abi.PASSTHROUGH:
+        self._notifications.expires_entries = bool(negotiated.flags & abi.HAS_EXPIRE_ONLY)
+        if negotiated.flags & abi.PASSTHROUGH:
             self._state.open_nodes.allow_passthrough(self._descriptor)
-        self.answer(Opcode.INIT, unique, 0, agreement.answer)
-        if agreement.is_final:
-            log.info("FUSE %d.%d, flags %#x of %#x", offer.major, offer.minor, agreement.flags, offer.flags)
+        self.answer(Opcode.INIT, unique, 0, negotiated.answer)
+        if negotiated.is_final:
+            log.info("FUSE %d.%d, flags %#x of %#x", offer.major, offer.minor, negotiated.flags, offer.flags)
             self._settled.set()

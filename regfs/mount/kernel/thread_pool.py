@@ -18,7 +18,7 @@ from regfs.process.threads import start_thread
 log = logging.getLogger(__name__)
 
 
-class WaitingThreads:
+class ThreadPool:
     """Runs jobs, each in a thread of its own up to *most* at once; further ones wait for the first that is free."""
 
     def __init__(self, *, most: int = 512, idle_s: float = 10.0) -> None:

@@ -20,7 +20,7 @@ from typing import Protocol
 from regfs.errors import OutOfThreads, RegfsError, WorkStalled
 from regfs.mount.kernel.abi import Opcode, name_of
 from regfs.mount.kernel.requests import Method
-from regfs.mount.kernel.thread_pool import WaitingThreads
+from regfs.mount.kernel.thread_pool import ThreadPool
 from regfs.waiting.deadline import Deadline, under
 
 
@@ -56,7 +56,7 @@ class WaitingRequests:
     def __init__(self, answers: Answers, *, timeout_s: float, most: int) -> None:
         self._answers = answers
         self._timeout_s = timeout_s
-        self._pool = WaitingThreads(most=most)
+        self._pool = ThreadPool(most=most)
         self._waiting: dict[int, _Waiting] = {}
 
     def __contains__(self, unique: int) -> bool:
@@ -71,7 +71,7 @@ class WaitingRequests:
         """Ask *method* in a thread that may wait, and answer."""
         request = self._waiting[unique] = _Waiting(opcode, node, body, Deadline(self._timeout_s, is_users=True))
         try:
-            self._pool.submit(lambda: self._answer_patiently(method, unique, request))
+            self._pool.submit(lambda: self._answer_in_pool(method, unique, request))
         except OutOfThreads as error:
             del self._waiting[unique]
             self._answers.answer_error(unique, self._answers.errno_of(error, opcode, node, body))
@@ -108,7 +108,7 @@ class WaitingRequests:
         stalled = WorkStalled(f"the disk of the cache has not answered for {self._timeout_s:g} s")
         self._answers.tell(f"{name_of(opcode)} of node {node:#x}{name}", stalled)
 
-    def _answer_patiently(self, method: Method, unique: int, request: _Waiting) -> None:
+    def _answer_in_pool(self, method: Method, unique: int, request: _Waiting) -> None:
         answer, number = b"", 0
         try:
             with under(request.deadline):

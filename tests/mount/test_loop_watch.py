@@ -14,8 +14,8 @@ from regfs.model.node_id import ROOT
 from regfs.mount.kernel import loop_watch
 from regfs.mount.kernel.abi import Opcode
 from regfs.tree.entry import FoundEntry
+from tests.mount.asking_kernel import TIMEOUT_S, Kernel
 from tests.mount.memory_tree import SuiteTree
-from tests.mount.test_kernel_session import TIMEOUT_S, Kernel
 
 
 class HangingTree(SuiteTree):

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from regfs.errors import OutOfThreads
-from regfs.mount.kernel.thread_pool import WaitingThreads
+from regfs.mount.kernel.thread_pool import ThreadPool
 from tests.support.no_threads import no_threads
 
 TIMEOUT_S = 100.0
@@ -21,14 +21,14 @@ def test_jobs_that_wait_for_each_other_all_run() -> None:
         together.wait(TIMEOUT_S)
         done.release()
 
-    threads = WaitingThreads()
+    threads = ThreadPool()
     for _ in range(50):
         threads.submit(job)
     assert all(done.acquire(timeout=TIMEOUT_S) for _ in range(50))
 
 
 def test_jobs_over_the_most_wait_for_a_thread() -> None:
-    threads = WaitingThreads(most=2)
+    threads = ThreadPool(most=2)
     done = threading.Semaphore(0)
     for _ in range(100):
         threads.submit(lambda: done.release())
@@ -37,7 +37,7 @@ def test_jobs_over_the_most_wait_for_a_thread() -> None:
 
 
 def test_a_thread_that_has_nothing_to_do_ends() -> None:
-    threads = WaitingThreads(idle_s=0.0)
+    threads = ThreadPool(idle_s=0.0)
     ran = []
     threads.submit(lambda: ran.append(threading.current_thread()))
     while not ran:
@@ -47,7 +47,7 @@ def test_a_thread_that_has_nothing_to_do_ends() -> None:
 
 
 def test_a_job_that_raises_does_not_take_its_thread_along() -> None:
-    threads = WaitingThreads(most=1)
+    threads = ThreadPool(most=1)
     done = threading.Event()
     threads.submit(lambda: [][0])
     threads.submit(done.set)
@@ -55,7 +55,7 @@ def test_a_job_that_raises_does_not_take_its_thread_along() -> None:
 
 
 def test_a_job_that_gets_no_thread_is_refused_and_leaves_nothing_behind() -> None:
-    threads, done = WaitingThreads(most=1), threading.Event()
+    threads, done = ThreadPool(most=1), threading.Event()
     refused: list[None] = []
     with no_threads(), pytest.raises(OutOfThreads):
         threads.submit(lambda: refused.append(None))
@@ -66,7 +66,7 @@ def test_a_job_that_gets_no_thread_is_refused_and_leaves_nothing_behind() -> Non
 
 
 def test_a_job_that_gets_no_thread_waits_for_one_that_runs() -> None:
-    threads, begun, go_on, done = WaitingThreads(), threading.Event(), threading.Event(), threading.Event()
+    threads, begun, go_on, done = ThreadPool(), threading.Event(), threading.Event(), threading.Event()
 
     def job() -> None:
         begun.set()

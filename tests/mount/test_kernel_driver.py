@@ -1,4 +1,4 @@
-"""What only the kernel driver can do, and the ways in which it can mount."""
+"""What only the kernel driver can do, by real mounts, and the ways in which it can mount."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from typing import Any
 
 import pytest
 
-from regfs.errors import MountFailure
 from regfs.mount import mountpoint as mountpoints
-from regfs.mount.options import MountOptions
 from tests.mount.conftest import ServeSuite
 from tests.mount.memory_tree import BIG
 from tests.mount.serving import Serving
@@ -116,41 +114,6 @@ def test_in_a_user_namespace_no_helper_is_needed(serve: ServeSuite, tmp_path: Pa
         [*inside, "cat", serving.path / "stable/file"], capture_output=True, check=True, timeout=TIMEOUT_S
     )
     assert done.stdout == b"hello\n"
-
-
-def test_a_missing_mount_point_is_told_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(MountFailure, match=r"does not exist; create it: mkdir .*/none"):
-        mountpoints.check(str(tmp_path / "none"))
-
-
-def test_a_file_is_no_mount_point(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(MountFailure, match="not a directory"):
-        mountpoints.check(str(tmp_path / "file"))
-
-
-def test_unmounting_what_is_not_mounted_says_so(tmp_path: Path) -> None:
-    with pytest.raises(MountFailure, match="nothing is mounted there"):
-        mountpoints.unmount(str(tmp_path))
-
-
-def test_a_mount_is_found_through_a_link_to_it(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path)
-    assert mountpoints.resolved(str(tmp_path / "link")) == str(tmp_path)
-
-
-def test_the_safe_options_are_the_usual_ones() -> None:
-    words = MountOptions("docker.io").helper_words().split(",")
-    assert words == ["ro", "nosuid", "nodev", "fsname=docker.io", "subtype=regfs"]
-
-
-def test_sharing_a_mount_turns_the_kernels_permission_checks_on() -> None:
-    words = MountOptions("docker.io", allow_other=True).kernel_words(5)
-    assert words == f"fd=5,rootmode=40000,user_id={os.getuid()},group_id={os.getgid()},allow_other,default_permissions"
-
-
-def test_a_comma_in_the_source_stays_in_it() -> None:
-    assert "fsname=a\\,b\\\\c" in MountOptions("a,b\\c", allow_suid=True, allow_dev=True, noexec=True).helper_words()
 
 
 def test_a_session_leaves_a_mount_alone_that_another_has_made_at_its_place(serve: ServeSuite, tmp_path: Path) -> None:

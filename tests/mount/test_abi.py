@@ -33,10 +33,6 @@ def test_opcodes_are_those_of_the_header_on_this_machine() -> None:
     assert len(set(theirs) & set(ours)) > 40
 
 
-def test_an_answer_tells_its_length_and_the_request() -> None:
-    assert abi.pack_answer(0x1122, b"abc") == bytes.fromhex("13000000 00000000 2211000000000000") + b"abc"
-
-
 def test_an_error_is_negative_and_has_no_body() -> None:
     assert abi.pack_error(7, 2) == bytes.fromhex("10000000 feffffff 0700000000000000")
 
