@@ -6,7 +6,7 @@
     bench/small:v1               4,000 files of 4 KiB in 40 directories
     bench/million:v1             a million files in 1,000 directories
 
-An image of somebody else's takes the place of bench/science: BENCH_REGISTRY=host:port BENCH_IMAGE=repository:tag.
+Another image takes the place of bench/science with BENCH_REGISTRY=host:port BENCH_IMAGE=repository:tag.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,7 +51,7 @@ def bench_directory() -> Path:
 
 
 class BenchImages:
-    """A registry on loopback that has each image from the moment that somebody asks for it."""
+    """A registry on loopback; an image is made and pushed when it is first asked for."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -97,7 +97,7 @@ class BenchImages:
             hashing = _Hashing(stream)
             write(hashing)  # type: ignore[arg-type]
         media_type = "application/vnd.oci.image.layer.v1.tar+gzip"
-        layer = StreamedLayer(b"", compressed.getvalue(), media_type, Digest.parse(hashing.digest()))
+        layer = StreamedLayer(b"", compressed.getvalue(), media_type, tar_digest=Digest.parse(hashing.digest()))
         self._push(name, image_of(layer, architecture=host_architecture()))
 
     def _make_science(self, name: str) -> None:
@@ -119,7 +119,7 @@ class BenchImages:
 class StreamedLayer(BuiltLayer):
     """A layer whose tar was never in memory, only its digest is known."""
 
-    tar_digest: Digest
+    tar_digest: Digest = field(kw_only=True)
 
     @property
     def diff_id(self) -> Digest:

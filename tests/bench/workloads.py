@@ -22,7 +22,7 @@ from tests.support.mounted import Mounted, mounts_at
 MIB = 1 << 20
 IMPORT = ["python3", "-c", "import numpy"]
 CLIENTS, READS_EACH = 4, 4000
-# What takes seconds at most is done so often, by everybody.
+# How often regfs and each peer do what takes at most seconds.
 TIMES = 3
 LEAST = f"least of {TIMES}"
 
@@ -94,6 +94,21 @@ class Bench:
             shutil.rmtree(directory, ignore_errors=True)
 
 
+def _mount_and_run(mount: Mounted, *command: str | Path) -> float:
+    """Return the seconds from the start of regfs to the end of *command*."""
+
+    def work() -> None:
+        mount.mount()
+        run(command)
+
+    return timed(work)
+
+
+def _fetch_and_run(fetch: Callable[[], Path], *command: str) -> float:
+    """Return the seconds that a peer takes to fetch an image and run *command* in it."""
+    return timed(lambda: run(["chroot", fetch(), *command]))
+
+
 def hello(bench: Bench) -> list[Row]:
     """hello-world, from process start to its output in a chroot, nothing cached"""
     registry, image = bench.images.registry.address, bench.images.hello()
@@ -101,13 +116,12 @@ def hello(bench: Bench) -> list[Row]:
     for _ in range(TIMES):
         for driver in bench.drivers:
             mount = bench.mounted(driver, registry)
-            chroot = ["chroot", bench.path(mount, image) / "rootfs", "/hello"]
-            keep_least(row.values, driver, timed(lambda m=mount, c=chroot: (m.mount(), run(c))))  # type: ignore[misc]
+            rootfs = bench.path(mount, image) / "rootfs"
+            keep_least(row.values, driver, _mount_and_run(mount, "chroot", rootfs, "/hello"))
             mount.unmount()
         for peer in bench.peers():
             with bench.fetched(peer, registry, image) as fetch:
-                seconds = timed(lambda f=fetch: run(["chroot", f(), "/hello"]))  # type: ignore[misc]
-                keep_least(row.values, peer.name, seconds)
+                keep_least(row.values, peer.name, _fetch_and_run(fetch, "/hello"))
     row.note = f"an empty cache and a fresh mount each; {LEAST}"
     return [row]
 
@@ -117,21 +131,21 @@ def cold(bench: Bench) -> list[Row]:
     registry, image = bench.images.science()
     row = Row("cold mount to chroot python3 -c 'import numpy'", "s", goal=3.5)
     memory = Row("  resident memory of all regfs processes meanwhile", "MB", goal=250)
-    # The registry shall have the image in memory: it is another machine as a rule, whose disk is nobody's here.
+    # Brings the image into the page cache: usually the registry is another machine, whose disk is not measured here.
     bench.on_disk(registry, image)
     for driver in bench.drivers:
         mount = bench.mounted(driver, registry)
-        os.sync()  # what was written before this column is no work of this one
+        os.sync()  # so that what was written before does not count here
         with memory_of(mount.processes) as peak:
-            chroot = ["chroot", bench.path(mount, image) / "rootfs", *IMPORT]
-            row.values[driver] = timed(lambda m=mount, c=chroot: (m.mount(), run(c)))  # type: ignore[misc]
+            rootfs = bench.path(mount, image) / "rootfs"
+            row.values[driver] = _mount_and_run(mount, "chroot", rootfs, *IMPORT)
         memory.values[driver] = peak.rss / 1e6
         mount.unmount()
         shutil.rmtree(mount.cache, ignore_errors=True)
     for peer in bench.peers():
         os.sync()
         with bench.fetched(peer, registry, image) as fetch:
-            row.values[peer.name] = timed(lambda f=fetch: run(["chroot", f(), *IMPORT]))  # type: ignore[misc]
+            row.values[peer.name] = _fetch_and_run(fetch, *IMPORT)
     row.note = "an empty cache and a fresh mount; goal for fusepy: 5 s, 300 MB"
     return [row, memory]
 
@@ -148,13 +162,13 @@ def find(bench: Bench) -> list[Row]:
             with bench.mounted(driver, registry, cache=bench.warm_cache(driver, registry, image)) as mount:
                 rootfs = bench.path(mount, image) / "rootfs"
                 os.listdir(rootfs)
-                keep_least(first.values, driver, timed(lambda r=rootfs: _find(r)))  # type: ignore[misc]
-                keep_least(again.values, driver, timed(lambda r=rootfs: _find(r)))  # type: ignore[misc]
+                keep_least(first.values, driver, _time_of_find(rootfs))
+                keep_least(again.values, driver, _time_of_find(rootfs))
                 entries = _find(rootfs)
             each.values[driver] = first.values[driver] / entries * 1e6
         drop_page_cache()
-        keep_least(first.values, "ext4", timed(lambda: _find(native)))
-        keep_least(again.values, "ext4", timed(lambda: _find(native)))
+        keep_least(first.values, "ext4", _time_of_find(native))
+        keep_least(again.values, "ext4", _time_of_find(native))
     first.note = f"a fresh mount each, of ext4: page cache dropped before; {LEAST}"
     return [first, again, each]
 
@@ -163,6 +177,10 @@ def _find(root: Path) -> int:
     """Return how many entries find(1) prints a size for."""
     done = subprocess.run(["find", root, "-printf", "%s\n"], capture_output=True, check=True)
     return done.stdout.count(b"\n")
+
+
+def _time_of_find(root: Path) -> float:
+    return timed(lambda: _find(root))
 
 
 def remount(bench: Bench) -> list[Row]:
@@ -175,8 +193,7 @@ def remount(bench: Bench) -> list[Row]:
         best = []
         for _ in range(3):
             mount = bench.mounted(driver, registry, cache=cache)
-            ls = ["ls", bench.path(mount, image) / "rootfs"]
-            best.append(timed(lambda m=mount, c=ls: (m.mount(), run(c))))  # type: ignore[misc]
+            best.append(_mount_and_run(mount, "ls", bench.path(mount, image) / "rootfs"))
             idle.values[driver] = rss_of(mount.processes()) / 1e6
             mount.unmount()
         row.values[driver] = min(best)
@@ -203,11 +220,13 @@ def _read_speed(path: Path) -> float:
     for _ in range(3):
         with open(path, "rb", buffering=0) as file:  # open, so that what opening costs is not measured
             drop_page_cache()
-            seconds = timed(
-                lambda f=file: run(["dd", f"if=/proc/{os.getpid()}/fd/{f.fileno()}", "of=/dev/null", "bs=1M"])
-            )  # type: ignore[misc]
+            seconds = _time_of_copy(f"/proc/{os.getpid()}/fd/{file.fileno()}")
         speeds.append(path.stat().st_size / seconds / 1e6)
     return max(speeds)
+
+
+def _time_of_copy(source: str) -> float:
+    return timed(lambda: run(["dd", f"if={source}", "of=/dev/null", "bs=1M"]))
 
 
 def archive(bench: Bench) -> list[Row]:
@@ -301,10 +320,9 @@ def million(bench: Bench) -> list[Row]:
     for driver in bench.drivers:
         mount = bench.mounted(driver, registry)
         with memory_of(mount.processes) as peak:
-            ls = ["ls", bench.path(mount, image) / "rootfs"]
-            index.values[driver] = timed(lambda m=mount, c=ls: (m.mount(), run(c)))  # type: ignore[misc]
+            index.values[driver] = _mount_and_run(mount, "ls", bench.path(mount, image) / "rootfs")
         peak_memory.values[driver] = peak.rss / 1e6
-        walk.values[driver] = timed(lambda m=mount: _find(bench.path(m, image) / "rootfs"))  # type: ignore[misc]
+        walk.values[driver] = _time_of_find(bench.path(mount, image) / "rootfs")
         memory.values[driver] = rss_of(mount.processes()) / 1e6
         mount.unmount()
         shutil.rmtree(mount.cache, ignore_errors=True)

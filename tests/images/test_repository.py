@@ -192,7 +192,7 @@ def test_a_list_that_was_never_seen_and_cannot_be_had_is_a_failure_and_no_empty_
     served.server.on("GET", "tags/list", reply(503))
     with pytest.raises(RegistryUnavailable):
         app.tags()
-    served.server.behave()
+    served.server.heal()
     assert app.tags() == ("1",)
 
 

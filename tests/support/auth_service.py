@@ -41,7 +41,7 @@ class SigningKey:
         """Return a JSON Web Token (RS256) of *claims* that carries its certificate."""
         header = {"typ": "JWT", "alg": "RS256", "x5c": self._chain}
         text = ".".join(_base64url(json.dumps(part).encode()) for part in (header, claims))
-        command = ["openssl", "dgst", "-sha256", "-sign", self.key]
+        command = ["openssl", "dgst", "-sha256", "-sign", str(self.key)]
         signature = subprocess.run(command, input=text.encode(), check=True, capture_output=True).stdout
         return f"{text}.{_base64url(signature)}"
 

@@ -155,11 +155,6 @@ class FaultServer:
             self._rules.append(Rule(method, re.compile(pattern), action, times, after))
 
     def heal(self) -> None:
-        """Forget all rules."""
-        with self._lock:
-            self._rules.clear()
-
-    def behave(self) -> None:
         """Forget all rules: from now on nothing is wrong."""
         with self._lock:
             self._rules.clear()

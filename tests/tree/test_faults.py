@@ -87,7 +87,7 @@ def test_f30_a_web_page_is_an_error_and_clears(
     served.server.on(method, pattern, WEB_PAGE)
     fails(served, path, BadContent)
     assert str(Digest.of(PAGE)) not in blobs_in(served.cache)
-    served.server.behave()
+    served.server.heal()
     assert look_at(served, path)
 
 
@@ -341,7 +341,7 @@ def test_f64_half_a_list_is_an_error_and_is_not_remembered(served: Served, app: 
     with pytest.raises(RegfsError):
         look_at(served, "app")
     assert served.show().read("well/1/rootfs/file") == b"well"
-    served.server.behave()
+    served.server.heal()
     assert look_at(served, "app") == ["1", *(f"t{number}" for number in range(9))]
 
 
@@ -424,5 +424,5 @@ def test_a_fault_that_passes_leaves_no_trace(
 ) -> None:
     served.server.on("*", "/app/", action)
     fails(served, path, error)
-    served.server.behave()
+    served.server.heal()
     assert look_at(served, path)

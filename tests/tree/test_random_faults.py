@@ -127,5 +127,5 @@ def test_under_random_faults_each_answer_is_right_or_an_error(served: Served, se
     assert sum(reader.right for reader in readers) > 0
     assert list(shown.tree._invented._kept) == [ROOT]
     assert shown.tree._slots.all() == []
-    served.server.behave()
+    served.server.heal()
     assert shown.read("app/1/rootfs/one") == b"version 9"
