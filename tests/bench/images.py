@@ -115,7 +115,7 @@ class BenchImages:
         self.registry.stop()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamedLayer(BuiltLayer):
     """A layer whose tar was never in memory, only its digest is known."""
 
