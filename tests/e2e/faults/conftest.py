@@ -1,4 +1,11 @@
-"""A mount by either driver, of registries that misbehave by rule: see tests/support/faulty_mount.py."""
+"""A mount of registries that misbehave by rule (see tests/support/faulty_mount.py), and which driver makes it.
+
+A fault is tested in three places. tests/registry has every variant, at the client. tests/tree has what becomes of it
+without a kernel. Here it is tested once for each errno and each promise, through a real mount: what only programs and
+the kernel see. Below the drivers it is the same code, so that most of these tests mount with the kernel driver alone;
+`by_both_drivers` marks those in which a driver has a part: threads that wait, interrupted readers, open files and
+directories, sizes, page cache, and one test for each errno.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +14,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import DRIVERS
 from tests.support.faulty_mount import FaultyMount
 from tests.support.registry import Certificates, make_certificates
 
 MOTD = "app/1/rootfs/motd"  # of an app that was pushed
+by_both_drivers = pytest.mark.parametrize("driver", DRIVERS)
+
+
+@pytest.fixture
+def driver() -> str:
+    """The driver of the mount, unless the test is marked `by_both_drivers`."""
+    return "kernel"
 
 
 @pytest.fixture

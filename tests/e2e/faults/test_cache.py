@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import becomes, needs_root
+from tests.e2e.faults.conftest import MOTD, by_both_drivers
 from tests.support.cache import assert_cache_is_clean, blobs_in
 from tests.support.caches import tmpfs
 from tests.support.fault_server import Connection
@@ -20,7 +21,6 @@ from tests.support.faulty_mount import FaultyMount
 from tests.support.images import BuiltImage
 from tests.support.mounted import regfs_command, wait_for_exit
 
-MOTD = "app/1/rootfs/motd"
 DISK = "size=2m"
 
 
@@ -44,6 +44,7 @@ def fill(disk: Path) -> Path:
     return filler
 
 
+@by_both_drivers
 @needs_root
 def test_f60_an_image_that_the_disk_has_no_room_for_is_an_error_and_smaller_ones_are_fine(
     small_disk: Path, faulty: FaultyMount

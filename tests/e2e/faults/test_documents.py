@@ -16,6 +16,7 @@ import pytest
 
 from regfs.model import media_types
 from regfs.model.digest import Digest
+from tests.e2e.faults.conftest import by_both_drivers
 from tests.registry.test_faults_manifests import signed_schema1
 from tests.support.cache import blobs_in
 from tests.support.fault_server import reply
@@ -148,6 +149,7 @@ def test_f40_an_index_that_is_too_deep_is_an_error_and_not_walked_to_its_end(fau
     assert faulty.path("app/depth-3/rootfs/etc/hosts").read_bytes() == b"127.0.0.1 localhost\n"
 
 
+@by_both_drivers
 def test_f40_an_index_of_ten_thousand_images_is_listed_and_none_of_them_is_asked_for(faulty: FaultyMount) -> None:
     app = faulty.push_app()
     entries = [{"mediaType": MANIFEST, "digest": str(Digest.of(b"%d" % n)), "size": 9} for n in range(9_999)]
@@ -234,6 +236,7 @@ def test_f42_bytes_in_a_descriptor_that_are_wrong_are_not_served(faulty: FaultyM
     assert len(faulty.server.paths(f"/blobs/{config}")) == 1
 
 
+@by_both_drivers
 def test_f43_a_blob_of_another_size_than_its_descriptor_says_is_an_error_and_never_a_short_file(
     faulty: FaultyMount,
 ) -> None:

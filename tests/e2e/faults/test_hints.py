@@ -14,6 +14,7 @@ import pytest
 
 from regfs.model import media_types
 from regfs.model.digest import Digest
+from tests.e2e.faults.conftest import MOTD
 from tests.support.fault_server import changed
 from tests.support.faulty_mount import FaultyMount
 from tests.support.hello import host_architecture
@@ -21,7 +22,6 @@ from tests.support.images import file, image_of, index_of, layer
 from tests.support.memory_registry import INDEX, MANIFEST, described
 
 HERE = {"os": "linux", "architecture": host_architecture()}
-MOTD = "app/1/rootfs/motd"
 
 
 @pytest.mark.parametrize("said", ["application/octet-stream", "text/html", media_types.DOCKER_MANIFEST, INDEX])

@@ -14,12 +14,12 @@ import threading
 
 from regfs.model.digest import Digest
 from tests.e2e.conftest import becomes
+from tests.e2e.faults.conftest import MOTD, by_both_drivers
 from tests.support.fault_server import Action, FaultServer, Response, changed, cut, reply, reset
 from tests.support.faulty_mount import FaultyMount, all_at_once
 from tests.support.images import BuiltImage, file, image_of, layer
 from tests.support.memory_registry import INDEX, MemoryRegistry, error
 
-MOTD = "app/1/rootfs/motd"
 TAGS = ["1", *(f"t{number}" for number in range(9))]
 
 
@@ -260,6 +260,7 @@ def version(name: str) -> BuiltImage:
     return image_of(layer(file("one", name.encode()), file("two", name.encode()), file(f"only-in-{name}")))
 
 
+@by_both_drivers
 def test_f66_a_tag_that_is_deleted_is_gone_for_who_comes_and_stays_for_who_is_inside(faulty: FaultyMount) -> None:
     faulty.push("app", "1", version("old"))
     faulty.push("app", "2", version("other"))
@@ -290,6 +291,7 @@ def read_in(directory: int, name: str) -> bytes:
         os.close(descriptor)
 
 
+@by_both_drivers
 def test_f66_a_tag_that_moves_leaves_who_is_inside_in_an_image_that_is_whole(faulty: FaultyMount) -> None:
     faulty.push("app", "1", version("old"))
     rootfs = faulty.path("app/1/rootfs")
@@ -309,6 +311,7 @@ def test_f66_a_tag_that_moves_leaves_who_is_inside_in_an_image_that_is_whole(fau
     assert (rootfs / "one").stat().st_ino != number
 
 
+@by_both_drivers
 def test_f67_a_tag_with_two_truths_gives_each_of_them_whole_and_with_its_own_inodes(faulty: FaultyMount) -> None:
     names = {str(faulty.push("app", "1", version(name)).digest): name.encode() for name in ("first", "second")}
     chance, lock = random.Random(67), threading.Lock()

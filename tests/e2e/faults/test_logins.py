@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.faults.conftest import MOTD
+from tests.e2e.faults.conftest import MOTD, by_both_drivers
 from tests.support.fault_server import Connection, FaultServer, Response, Seen, changed, reply
 from tests.support.faulty_mount import FaultyMount
 from tests.support.memory_registry import MemoryRegistry, error
@@ -76,6 +76,7 @@ def test_f9_a_helper_that_works_opens_what_is_private(faulty: FaultyMount) -> No
     assert set(server.headers("authorization", "/token")) == {f"Basic {encoded}"}
 
 
+@by_both_drivers
 def test_f9_a_helper_that_hangs_costs_its_registry_a_deadline_and_others_nothing(faulty: FaultyMount) -> None:
     server, other = guarded(faulty), guarded(faulty)
     environment = with_helpers(faulty, {"hanging": "exec sleep 600"})
@@ -90,6 +91,7 @@ def test_f9_a_helper_that_hangs_costs_its_registry_a_deadline_and_others_nothing
     assert tokens_fetched(server) == 0
 
 
+@by_both_drivers
 def test_f10_fifty_readers_that_meet_a_401_fetch_one_token(faulty: FaultyMount) -> None:
     registry = MemoryRegistry(tokens=True)
     server = faulty.new_server(registry)

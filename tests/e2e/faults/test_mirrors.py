@@ -10,9 +10,8 @@ import os
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.conftest import becomes
+from tests.e2e.faults.conftest import MOTD
 from tests.support.fault_server import (
     Action,
     Connection,
@@ -28,8 +27,6 @@ from tests.support.fault_server import (
 from tests.support.faulty_mount import FaultyMount, all_at_once
 from tests.support.images import BuiltImage
 from tests.support.memory_registry import MemoryRegistry
-
-MOTD = "app/1/rootfs/motd"
 
 
 class Mirrored:
@@ -101,7 +98,6 @@ def test_f69_a_mirror_that_is_down_costs_one_attempt_and_not_one_for_each_file(f
     assert faulty.errors() == ""
 
 
-@pytest.mark.parametrize("driver", ["kernel"])  # it takes ten seconds, and no driver has a part in it
 def test_f69_a_mirror_that_is_silent_costs_its_time_once(faulty: FaultyMount) -> None:
     faulty.mount("--timeout", "120s")
     mirrored = Mirrored(faulty)

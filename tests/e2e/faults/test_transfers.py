@@ -21,6 +21,7 @@ import pytest
 
 from regfs.model.digest import Digest
 from tests.e2e.conftest import becomes
+from tests.e2e.faults.conftest import by_both_drivers
 from tests.support.cache import blobs_in, files_in
 from tests.support.caches import size_of
 from tests.support.fault_server import (
@@ -182,6 +183,7 @@ def flipped(position: int) -> Action:
     return changed(flip)
 
 
+@by_both_drivers
 def test_f49_a_flipped_bit_is_an_error_for_who_copies_and_nothing_of_it_is_kept(
     faulty: FaultyMount, tmp_path: Path
 ) -> None:
@@ -483,6 +485,7 @@ def test_f57_a_blob_that_is_missing_is_an_error_for_its_bytes_and_its_name_stays
     assert app.blob.read_bytes() == content
 
 
+@by_both_drivers
 def test_f58_an_empty_answer_is_no_empty_file(faulty: FaultyMount) -> None:
     app = App(faulty)
     app.on(reply(200, b"", {"Content-Type": "application/octet-stream"}))
@@ -516,6 +519,7 @@ def reader_of(path: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(["cat", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+@by_both_drivers
 @pytest.mark.parametrize(
     ("place", "end"), [("rootfs", signal.SIGKILL), ("blobs", signal.SIGINT)], ids=["SIGKILL", "SIGINT"]
 )

@@ -15,7 +15,7 @@ import pytest
 
 from regfs.model.digest import Digest
 from tests.e2e.conftest import becomes
-from tests.e2e.faults.conftest import MOTD
+from tests.e2e.faults.conftest import MOTD, by_both_drivers
 from tests.support.fault_server import Action, Connection, FaultServer, drip, raw, reply, reset, silence
 from tests.support.faulty_mount import FaultyMount, all_at_once
 
@@ -51,6 +51,7 @@ HANGING: dict[str, Action] = {
 }
 
 
+@by_both_drivers
 def test_f18_a_registry_that_hangs_costs_its_reader_a_deadline_and_others_nothing(faulty: FaultyMount) -> None:
     servers = {what: with_app(faulty) for what in HANGING}
     faulty.mount("--timeout", "3s")
@@ -74,6 +75,7 @@ def test_f18_a_registry_that_hangs_costs_its_reader_a_deadline_and_others_nothin
         assert faulty.reads(faulty.path(MOTD, server=server))
 
 
+@by_both_drivers
 def test_f18_content_that_stops_in_the_middle_costs_its_reader_a_deadline(faulty: FaultyMount) -> None:
     server = faulty.new_server()
     blob = faulty.push_app(server=server).layers[0].digest
