@@ -16,7 +16,7 @@ from regfs.export.unpack import Summary, Unpacker, prepare_directory, total_size
 from regfs.model.attributes import Attributes, device_number
 from regfs.model.digest import Digest
 from regfs.process.umask import current_umask
-from regfs.store.content import Content, Nothing, OpenContent, Packed
+from regfs.store.content import Content, Nothing, OpenContent, Span
 
 LAYER = Digest.of(b"a layer")
 MTIME_NS = 1_500_000_000_123_456_789
@@ -73,7 +73,7 @@ class MemoryFileTree:
     def count(self, node: int) -> int:
         return len(self.nodes[node].children)
 
-    def following(self, node: int, limit: int) -> list[tuple[int, Packed]]:
+    def following(self, node: int, limit: int) -> list[tuple[int, Span]]:
         return []
 
     def attributes(self, node: int) -> bytes:
@@ -90,10 +90,10 @@ class MemoryFileTree:
         return self.nodes[node].xattrs
 
     def content(self, node: int) -> Content:
-        return Packed(LAYER, node, len(self.nodes[node].content)) if self.nodes[node].content else Nothing()
+        return Span(LAYER, node, len(self.nodes[node].content)) if self.nodes[node].content else Nothing()
 
     def open_content(self, content: Content) -> OpenContent:
-        assert isinstance(content, Packed)
+        assert isinstance(content, Span)
         fd = os.memfd_create("content")
         os.write(fd, self.nodes[content.offset].content)
         return OpenContent(fd, content.size)

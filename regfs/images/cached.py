@@ -8,7 +8,7 @@ Thread rule: a function; files may come and go while it runs.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,8 +72,7 @@ def unnamed_size(root: Path, images: Sequence[CachedImage]) -> int:
         inventory = take_inventory(root)
     guards = {path for image in images for path in image.guards}
     held = [unit for unit in units_of(inventory) if unit.guard.path in guards]
-    objects = {name for unit in held for name in unit.objects if name in inventory.objects}
-    return max(0, inventory.size - sum(unit.size for unit in held) - _size(inventory, objects))
+    return max(0, inventory.size - sum(unit.size for unit in held))
 
 
 def _manifests(root: Path) -> dict[Digest, _Found]:
@@ -147,13 +146,8 @@ def _weighed(root: Path, inventory: Inventory, found: Mapping[Digest, _Found]) -
     units = {unit.guard.path: unit for unit in units_of(inventory)}
     guards = {digest: _guards(root, digest, image, units) for digest, image in found.items()}
     owners = Counter(path for paths in guards.values() for path in paths)
-    needed_by: dict[str, set[Path]] = defaultdict(set)
-    for path, unit in units.items():
-        for name in unit.objects:
-            needed_by[name].add(path)
     for digest, image in found.items():
         own = {path for path in guards[digest] if owners[path] == 1}
-        objects = {name for path in guards[digest] for name in units[path].objects if name in inventory.objects}
         yield CachedImage(
             digest,
             tuple(sorted(image.names)),
@@ -161,9 +155,8 @@ def _weighed(root: Path, inventory: Inventory, found: Mapping[Digest, _Found]) -
             str(image.config.platform) if image.config is not None else "",
             len(image.manifest.layers),
             _layers_here(root, image, guards[digest]),
-            sum(units[path].size for path in guards[digest]) + _size(inventory, objects),
-            sum(units[path].size for path in own)
-            + _size(inventory, [name for name in objects if needed_by[name] <= own]),
+            sum(units[path].size for path in guards[digest]),
+            sum(units[path].size for path in own),
             max(units[path].guard.used_ns for path in guards[digest]),
             frozenset(guards[digest]),
         )
@@ -187,10 +180,6 @@ def _layers_here(root: Path, image: _Found, guards: set[Path]) -> int:
     diff_ids: Sequence[Digest | None] = image.config.diff_ids if image.config is not None else ()
     diff_ids = [*diff_ids, *[None] * len(image.manifest.layers)]
     return sum(
-        blobs.path(layer.digest) in guards or (diff_id is not None and layers.index_path(diff_id) in guards)
+        blobs.path(layer.digest) in guards or (diff_id is not None and layers.is_passed(diff_id))
         for layer, diff_id in zip(image.manifest.layers, diff_ids, strict=False)
     )
-
-
-def _size(inventory: Inventory, names: Sequence[str] | set[str]) -> int:
-    return sum(inventory.objects[name].size for name in names)

@@ -1,8 +1,9 @@
-"""What layers hold: passed once, indexed on disk, merged once; opened in milliseconds from then on.
+"""What layers hold: ingested once, indexed on disk, merged once; opened in milliseconds from then on.
 
-A layer that was never passed is downloaded, verified and taken apart (passes.py); its index is named by its diff id,
-so that images share it. The merged table of an image is named by the chain id of its layers. Both are immutable files:
-whoever has one open goes on when it is dropped from the cache.
+Names and bytes are two things: `index(blob)` gives a layer's names, `open(content)` the bytes of one file. Merging
+wants indexes alone. A plain layer that was never ingested is downloaded, verified and taken apart for its index
+(passes.py), which is named by its diff id, so that images share it. The merged table of an image is named by the chain
+id of its layers. All are immutable files: what has one open goes on when it is dropped from the cache.
 Used by image.py. Thread rule: any thread; one pass for each layer and one merge for each image, however many wait.
 """
 
@@ -82,7 +83,7 @@ class LayerCache:
 
     def layer_tree(self, blob: LayerBlob) -> FileTree:
         """Return the files of one layer alone. Waits for its pass; raises what that brings."""
-        return LayerTree(self._index(blob), diff_id=blob.diff_id)
+        return LayerTree(self.index(blob), diff_id=blob.diff_id)
 
     def rootfs(self, blobs: Sequence[LayerBlob]) -> FileTree:
         """Return all layers merged. Waits for their passes and the merge; raises what these bring."""
@@ -117,7 +118,8 @@ class LayerCache:
 
     # Layers.
 
-    def _index(self, blob: LayerBlob) -> LayerIndex:
+    def index(self, blob: LayerBlob) -> LayerIndex:
+        """Return the names of a layer. Waits for its ingest where they are not here; raises what that brings."""
         index = self._checked_index(blob)
         with _named(blob.origin):
             return index or self._flights.run(blob.key, lambda: self._pass(blob), streams=True)
@@ -158,8 +160,7 @@ class LayerCache:
                 self._flights.run(blob.key, partial(self._pass, blob), streams=True)
 
     def _drop_damaged(self, blob: LayerBlob, failure: CacheDamaged) -> None:
-        path = self._store.index_path(blob.diff_id)
-        if not is_as_written(self._store.root, path):  # else another thread or daemon has put the right one there
+        if not self._store.has_sound_index(blob.diff_id):  # else another thread or daemon has put the right one there
             log.warning("%s; the layer is dropped", failure)
             with suppress(CacheFailure):
                 self._store.drop(blob.diff_id)

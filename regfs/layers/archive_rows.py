@@ -57,7 +57,7 @@ class ArchiveRows:
         self._last_directory: tuple[bytes, int] | None = None
         rows.add(Row(ROOT_ROW, ROOT_ROW, b"", ROOT_ROW, EntryFlag.IMPLIED, _IMPLIED, None, None, None))
 
-    def add(self, entry: TarEntry, content: int | bytes | None) -> None:
+    def add(self, entry: TarEntry, content: int | None) -> None:
         """Play one entry, whose bytes are at *content* (see model/layer_entry.py). Raises BadLayer."""
         try:
             self._add(entry, content)
@@ -79,7 +79,7 @@ class ArchiveRows:
                 subdirectories[parent] = subdirectories.get(parent, 0) + 1
         rows.set_nlinks((row, 2 + count) for row, count in subdirectories.items())
 
-    def _add(self, entry: TarEntry, content: int | bytes | None) -> None:
+    def _add(self, entry: TarEntry, content: int | None) -> None:
         parent, name = self._place(entry.path)
         if not name:
             self._describe_root(entry)
@@ -124,7 +124,7 @@ class ArchiveRows:
             row = self._new_row(parent, name, state | self._whited_out(parent, name))
         self._rows.add(_row(row, parent, name, entry, attributes=_attributes(entry), flags=mark))
 
-    def _add_file(self, entry: TarEntry, parent: int, name: bytes, *, mark: int, content: int | bytes | None) -> None:
+    def _add_file(self, entry: TarEntry, parent: int, name: bytes, *, mark: int, content: int | None) -> None:
         """Add anything but a directory or a hard link."""
         self._remove_if_there(parent, name)
         target = None
@@ -144,9 +144,7 @@ class ArchiveRows:
             _row(row, parent, name, entry, attributes=attributes, flags=mark, content=content, target=target)
         )
 
-    def _add_whiteout(
-        self, entry: TarEntry, parent: int, name: bytes, *, mark: int, content: int | bytes | None
-    ) -> None:
+    def _add_whiteout(self, entry: TarEntry, parent: int, name: bytes, *, mark: int, content: int | None) -> None:
         """Add a whiteout as it is stored; of what type it is means nothing.
 
         Unpackers make no file for it, so that a directory of that name, made for what is in it, stays.
@@ -340,7 +338,7 @@ def _row(
     *,
     attributes: bytes,
     flags: int = 0,
-    content: int | bytes | None = None,
+    content: int | None = None,
     target: bytes | None = None,
 ) -> Row:
     xattrs = pack_xattrs(entry.xattrs) if entry.xattrs else None

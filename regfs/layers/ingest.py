@@ -20,16 +20,11 @@ from regfs.errors import BadContent, DigestMismatch, TooLarge
 from regfs.layers.archive_rows import ArchiveRows
 from regfs.layers.compression import check_media_type, decompressed
 from regfs.layers.feed import ByteFeed
-from regfs.layers.sink import LayerSink, ObjectSink
+from regfs.layers.sink import LayerSink
 from regfs.layers.tar import TarEntry, TarReader
 from regfs.model.digest import Digest
 from regfs.process.threads import start_thread
 
-OBJECT_SIZE = 1 << 18
-"""Files from this size on are objects; smaller ones go into the pack.
-
-An object is shared by all layers and can be passed through, and costs the pass some 0.3 ms. From 64 KiB on there would
-be four times as many, for a seventh more of the bytes."""
 MAX_HOLES = 64 << 30
 """How many bytes of holes the sparse files of one layer may have: each is hashed as the zero that it is."""
 
@@ -180,45 +175,45 @@ def _drain(queue: Queue[bytes]) -> None:
 
 def read_layer(blocks: Iterator[bytes], sink: LayerSink, progress: Progress) -> None:
     """Put the archive that *blocks* are into *sink*, and take the blocks to their end. Raises BadLayer, TooLarge."""
-    feed = ByteFeed(blocks)
+    feed = ByteFeed(_written(blocks, sink))
     reader = TarReader(feed)
     tree = ArchiveRows(sink.rows)
-    contents = _Contents(reader, sink)
+    sparse_files = _SparseFiles(reader, sink)
     for entry in reader:
-        tree.add(entry, contents.put(entry))
+        if entry.extents is not None:
+            content: int | None = sparse_files.put(entry)
+        else:
+            content = feed.offset if entry.kind == stat.S_IFREG and entry.size else None
+        tree.add(entry, content)
         progress.entries += 1
     tree.finish()
     progress.remark = reader.remark
     feed.drain()
 
 
-class _Contents:
-    """Puts files' contents into a sink."""
+def _written(blocks: Iterator[bytes], sink: LayerSink) -> Iterator[bytes]:
+    for block in blocks:
+        sink.write(block)
+        yield block
+
+
+class _SparseFiles:
+    """Expands the sparse files of an archive into a sink."""
 
     def __init__(self, reader: TarReader, sink: LayerSink) -> None:
         self._reader = reader
         self._sink = sink
         self._holes = 0
 
-    def put(self, entry: TarEntry) -> int | bytes | None:
-        """Put the content of *entry* away, and return where: None, an offset in the pack, or an object's sha256."""
-        if entry.kind != stat.S_IFREG or not entry.size:
-            return None
-        if entry.extents is not None:
-            return self._put_sparse(entry)
-        if entry.size < OBJECT_SIZE:
-            return self._sink.pack(self._reader.whole_content())
-        file = self._sink.begin_object()
-        for view in self._reader.content():
-            file.write(view)
-        return file.finish()
-
-    def _put_sparse(self, entry: TarEntry) -> int | bytes:
+    def put(self, entry: TarEntry) -> int | None:
+        """Put away what *entry*, whose extents are to be read, expands to; return the content of its row."""
         extents = entry.extents or []
         self._holes += entry.size - sum(length for _, length in extents)
         if self._holes > MAX_HOLES:
             raise TooLarge(f"{entry.path[:200]!r}: the sparse files of this layer have {self._holes} bytes of holes")
-        file: ObjectSink = _SmallFile() if entry.size < OBJECT_SIZE else self._sink.begin_object()
+        if not entry.size:
+            return None
+        file = self._sink.begin_expanded()
         stored = self._reader.content()
         view = memoryview(b"")
         at = 0
@@ -232,20 +227,4 @@ class _Contents:
         file.skip(entry.size - at)
         for _ in stored:
             pass
-        return self._sink.pack(file.finish()) if isinstance(file, _SmallFile) else file.finish()
-
-
-class _SmallFile:
-    """The whole content of a sparse file that is to be packed; finish() returns it."""
-
-    def __init__(self) -> None:
-        self._content = bytearray()
-
-    def write(self, view: memoryview) -> None:
-        self._content += view
-
-    def skip(self, size: int) -> None:
-        self._content += bytes(size)
-
-    def finish(self) -> bytes:
-        return bytes(self._content)
+        return file.finish()

@@ -1,6 +1,6 @@
-"""Where a pass puts what it finds: the seam between layers/ and whoever keeps it (store/layer_writer.py).
+"""Where an ingest puts what it finds: the seam between layers/ and store/layer_writer.py, which keeps it.
 
-One thread calls a sink. Its methods may raise CacheFailure; what was put is visible to nobody before the pass is over
+One thread calls a sink. Its methods may raise CacheFailure; what was put becomes visible when the ingest is over
 and both digests were found right.
 """
 
@@ -26,8 +26,8 @@ class RowSink(Protocol):
     def set_nlinks(self, nlinks: Iterable[tuple[int, int]]) -> None: ...
 
 
-class ObjectSink(Protocol):
-    """Takes the content of one big file."""
+class ExpandedSink(Protocol):
+    """Takes the content of one sparse file."""
 
     def write(self, view: memoryview) -> None:
         """Take the next bytes; *view* is not kept."""
@@ -35,8 +35,8 @@ class ObjectSink(Protocol):
     def skip(self, size: int) -> None:
         """Take *size* zero bytes."""
 
-    def finish(self) -> bytes:
-        """Return the sha256 (32 bytes) of all that was taken."""
+    def finish(self) -> int:
+        """Return what the content of its row is."""
 
 
 class LayerSink(Protocol):
@@ -45,7 +45,8 @@ class LayerSink(Protocol):
     @property
     def rows(self) -> RowSink: ...
 
-    def pack(self, content: bytes) -> int:
-        """Take the content of a small file; return its offset in the layer's pack."""
+    def write(self, block: bytes) -> None:
+        """Take the next bytes of the tar stream, all of which the layer's data file begins with."""
 
-    def begin_object(self) -> ObjectSink: ...
+    def begin_expanded(self) -> ExpandedSink:
+        """Begin the content of a sparse file, of which the tar stream has the extents alone."""

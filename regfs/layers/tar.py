@@ -116,11 +116,6 @@ class TarReader:
         size, self._left = self._left, 0
         return self._feed.spans(size)
 
-    def whole_content(self) -> bytes:
-        """Return what is stored of the entry, which the caller has found small. Raises BadLayer."""
-        size, self._left = self._left, 0
-        return self._feed.take(size)
-
     def _next_header(self) -> Header | None:
         """Return the next header, None at the archive's end."""
         feed = self._feed

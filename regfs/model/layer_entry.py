@@ -40,8 +40,8 @@ class Row(NamedTuple):
 
     *inode* is this row or, for a hard link, the row that it links to; attributes, content, target and xattrs are always
     those of the inode. *attributes* are model/attributes.py's 80 bytes, with nlink as this layer alone has it.
-    *content* is None (no bytes), an offset into the layer's pack, or the 32 bytes sha256 of an object. *target* is a
-    symbolic link's text, or the path below of a LINK_BELOW.
+    *content* is None (no bytes) or an offset in the layer's data file, a multiple of 512. *target* is a symbolic
+    link's text, or the path below of a LINK_BELOW.
     """
 
     row: int
@@ -50,7 +50,7 @@ class Row(NamedTuple):
     inode: int
     flags: int
     attributes: bytes
-    content: int | bytes | None
+    content: int | None
     target: bytes | None
     xattrs: bytes | None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from regfs.store.content import Content, Packed
+from regfs.store.content import Content, Span
 
 
 class FileTree(Protocol):
@@ -55,8 +55,8 @@ class FileTree(Protocol):
     def content(self, node: int) -> Content:
         """Return where the bytes of the file *node* are; Nothing for a device or a link. Raises IsADirectory."""
 
-    def following(self, node: int, limit: int) -> list[tuple[int, Packed]]:
-        """Return at most *limit* packed files that come soon after the file *node* in its layer.
+    def following(self, node: int, limit: int) -> list[tuple[int, Span]]:
+        """Return at most *limit* files that come soon after the file *node* in its layer.
 
         The order is that of the layer's archive, which was written by a walk: a program that reads all files mostly
         reads them in the same order. Files that the image does not show may be among them.

@@ -17,7 +17,7 @@ from regfs.model.attributes import Attributes, is_directory, mode_of, size_of
 from regfs.model.digest import Digest
 from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row, unpack_xattrs
 from regfs.rootfs.file_tree import FileTree
-from regfs.store.content import Content, Nothing, Packed, content_of
+from regfs.store.content import Content, Nothing, Span, content_of
 from regfs.store.layer_index import LayerIndex
 
 
@@ -84,10 +84,10 @@ class LayerTree:
             raise IsADirectory(f"row {node} is a directory")
         return content_of(self._diff_id, row.content, size_of(row.attributes))
 
-    def following(self, node: int, limit: int) -> list[tuple[int, Packed]]:
-        """Return at most *limit* packed files that come soon after *node*."""
+    def following(self, node: int, limit: int) -> list[tuple[int, Span]]:
+        """Return at most *limit* files that come soon after *node*."""
         return [
-            (row, Packed(self._diff_id, offset, size_of(attributes)))
+            (row, Span(self._diff_id, offset, size_of(attributes)))
             for row, attributes, offset in self._index.following(node, limit)
         ]
 

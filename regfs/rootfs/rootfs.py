@@ -20,7 +20,7 @@ from regfs.model.layer_entry import Row, unpack_xattrs
 from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK, node_key
 from regfs.rootfs.directory_cache import DirectoryCache
 from regfs.rootfs.file_tree import FileTree
-from regfs.store.content import Content, Packed, content_of
+from regfs.store.content import Content, Span, content_of
 from regfs.store.layer_index import LayerIndex
 from regfs.store.merged_index import MergedDirectory, MergedIndex
 from regfs.store.open_tables import OpenTables
@@ -106,11 +106,11 @@ class Rootfs:
             raise IsADirectory(f"node {node:#x} is a directory")
         return content_of(self._diff_ids[node >> LAYER_SHIFT], content, size_of(attributes))
 
-    def following(self, node: int, limit: int) -> list[tuple[int, Packed]]:
-        """Return at most *limit* packed files that come soon after *node* in its layer."""
+    def following(self, node: int, limit: int) -> list[tuple[int, Span]]:
+        """Return at most *limit* files that come soon after *node* in its layer."""
         layer = node >> LAYER_SHIFT
         return [
-            (node_key(layer, row), Packed(self._diff_ids[layer], offset, size_of(attributes)))
+            (node_key(layer, row), Span(self._diff_ids[layer], offset, size_of(attributes)))
             for row, attributes, offset in self._layer(node).following(node & ROW_MASK, limit)
         ]
 

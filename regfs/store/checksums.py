@@ -1,11 +1,11 @@
-"""The sums of a layer or a merged table: which files belong to it, and what they were when they were written.
+"""The sums of an index or a merged table: what it was when it was written.
 
     layers/<diff id>.sums  images/<chain id>.sums        lines of sha256sum(1), names relative to the cache's root:
     <64 hexadecimal digits>  layers/<diff id>.index
-    <64 hexadecimal digits>  objects/<hh>/<hex>
 
-So `cd CACHE && sha256sum -c layers/….sums` checks a layer without regfs. Written before the index gets its name. The
-budget reads which objects a layer needs; verify.py whether the files are still what they were. Pure but for its files.
+So `cd CACHE && sha256sum -c layers/….sums` checks one without regfs; a layer's data file is checked by its name
+(data_writer.py). Written before the index gets its name. Used by verify.py, and where a table proves damaged. Pure but
+for its files.
 """
 
 from __future__ import annotations

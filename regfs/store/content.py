@@ -1,7 +1,8 @@
 """Where the bytes of a regular file are, and reading them.
 
-A Content is a value that a merged tree gives out; `LayerStore.open_content` (store/layer_store.py) opens it. Objects
-are files of their own, named by their sha256; what is smaller lies in its layer's pack, one file after the other.
+A Content is a value that a merged tree gives out; `LayerStore.open_content` (store/layer_store.py) opens it. Every file
+is a span of its layer's data file; a big one may have a copy of its own beside that, which the kernel reads by itself
+(promotion.py).
 
 Thread rule: an OpenContent may be read by any thread at once (pread keeps no position).
 """
@@ -9,59 +10,49 @@ Thread rule: an OpenContent may be read by any thread at once (pread keeps no po
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from regfs.errors import CacheFailure
 from regfs.model.digest import Digest
-from regfs.store.packs import Pack
+
+BLOCK = 512
+"""Every span begins at a multiple of this, so that the kernel's EROFS can take a data file as a device."""
 
 
 class Nothing(NamedTuple):
-    """An empty file. (These three are made at each open, and a tuple is made in a third of a dataclass's time.)"""
+    """An empty file. (These two are made at each open, and a tuple is made in a third of a dataclass's time.)"""
 
     size: int = 0
 
 
-class Packed(NamedTuple):
-    """*size* bytes at *offset* of the pack of the layer with that diff id."""
+class Span(NamedTuple):
+    """*size* bytes at *offset* of the data file of the layer with that diff id."""
 
     layer: Digest
     offset: int
     size: int
 
 
-class Object(NamedTuple):
-    """A file of its own, named by the hexadecimal sha256 of its bytes. *layer* is one that it is a file of."""
-
-    sha256: str
-    size: int
-    layer: Digest | None = None
+Content = Nothing | Span
 
 
-Content = Nothing | Packed | Object
-
-
-def content_of(layer: Digest, content: int | bytes | None, size: int) -> Content:
+def content_of(layer: Digest, content: int | None, size: int) -> Content:
     """Return where a row's bytes are: *content* as a layer's index keeps it, *size* from the row's attributes."""
-    if content is None or size == 0:
-        return Nothing()
-    if isinstance(content, int):
-        return Packed(layer, content, size)
-    return Object(content.hex(), size, layer)
+    return Nothing() if content is None or size == 0 else Span(layer, content, size)
 
 
 class OpenContent:
     """The bytes `[start, start + size)` of an open file."""
 
-    __slots__ = ("_fd", "_pack", "_start", "keeps", "size")
+    __slots__ = ("_fd", "_shared", "_start", "keeps", "size")
 
     keep_cache = True  # these bytes never change, and who has read them may keep them
 
-    def __init__(self, fd: int, size: int, *, start: int = 0, pack: Pack | None = None) -> None:
-        """Read from *fd*, which close() closes unless it is that of *pack*."""
+    def __init__(self, fd: int, size: int, *, start: int = 0, shared: object = None) -> None:
+        """Read from *fd*, which close() closes unless it is that of *shared*, an object that closes it."""
         self._fd = fd
         self._start = start
-        self._pack = pack
+        self._shared = shared
         self.size = size
         # What must not be let go while the file is open: the tree that it is in, whose layers are in use then.
         self.keeps: object = None
@@ -91,22 +82,60 @@ class OpenContent:
             raise CacheFailure(f"the cached file ends at byte {length}, not at {self.size}")
 
     def backing_fd(self) -> int | None:
-        """Return a descriptor of a file that holds exactly these bytes, valid until close(); None for packed ones."""
-        return self._fd if self._pack is None and self._fd >= 0 else None
+        """Return a descriptor of a file that holds exactly these bytes, valid until close(); None for a span."""
+        return self._fd if self._shared is None and self._fd >= 0 else None
 
     def close(self) -> None:
         """Let go of the file; closing twice does no harm."""
         fd, self._fd = self._fd, -1
         self.size = 0
-        if self._pack is None and fd >= 0:
+        if self._shared is None and fd >= 0:
             os.close(fd)
-        self._pack = self.keeps = None
+        self._shared = self.keeps = None
 
     def _pread(self, offset: int, size: int) -> bytes:
         try:
             return os.pread(self._fd, size, self._start + offset)
         except OSError as error:
             raise CacheFailure(f"the cached file cannot be read: {error.strerror}") from error
+
+
+class Reading(Protocol):
+    """Hears of reads of a big file: promotion.py."""
+
+    def backing_wanted(self, span: Span) -> None: ...
+
+    def read_on(self, span: Span) -> None: ...
+
+
+class OpenBigContent(OpenContent):
+    """A big span that may be promoted: *reading* hears that the kernel could read it by itself, and that it is read."""
+
+    __slots__ = ("_has_told", "_reading", "_span", "_through")
+
+    _MUCH = 1 << 20
+
+    def __init__(self, fd: int, span: Span, *, shared: object, reading: Reading) -> None:
+        super().__init__(fd, span.size, start=span.offset, shared=shared)
+        self._span = span
+        self._reading = reading
+        self._through = 0
+        self._has_told = True
+
+    def backing_fd(self) -> int | None:
+        """Return None; whoever asks could make use of a file of its own."""
+        self._reading.backing_wanted(self._span)
+        self._has_told = False
+        return None
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return bytes as OpenContent does; one that is read on from its beginning is worth promoting."""
+        if not self._has_told and offset <= self._through:
+            self._through = max(self._through, offset + size)
+            if self._through > self._MUCH:
+                self._has_told = True
+                self._reading.read_on(self._span)
+        return super().read_at(offset, size)
 
 
 def empty() -> OpenContent:

@@ -1,8 +1,8 @@
 """What is in the cache: its files by kind, with the room that they take on the disk.
 
     blobs       blobs/<algorithm>/<hh>/<hex>                    manifests, configs, layers as they were sent
-    objects     objects/<hh>/<hex>                              big files of layers
-    layers      layers/<diff id>.index .pack .sums              tables and small files of layers
+    objects     objects/<boot id>/<diff id>/<offset>-<size>     copies of big files of layers (promotion.py)
+    layers      layers/<diff id>.index .tar .sums               tables and data files of layers
     images      images/<chain id>.merged .sums                  merged tables
     under way   passes/**, and files whose name begins with a dot  what is being written, or was left by a crash
 
@@ -21,7 +21,9 @@ from typing import NamedTuple
 
 KINDS = ("blobs", "objects", "layers", "images", "under way")
 BLOBS, OBJECTS, LAYERS, IMAGES, PASSES = "blobs", "objects", "layers", "images", "passes"
-INDEX, PACK, MERGED = ".index", ".pack", ".merged"
+INDEX, DATA, MERGED = ".index", ".tar", ".merged"
+OLD_PACK = ".pack"
+"""What an older release kept beside an index of its own in place of a data file."""
 _BLOCK = 512
 
 
@@ -62,7 +64,7 @@ class Inventory:
     """The files of a cache. Layers and images by the stem of their files' names, and then by suffix."""
 
     blobs: list[CachedFile] = field(default_factory=list)
-    objects: dict[str, CachedFile] = field(default_factory=dict)
+    objects: list[CachedFile] = field(default_factory=list)
     layers: dict[str, dict[str, CachedFile]] = field(default_factory=dict)
     images: dict[str, dict[str, CachedFile]] = field(default_factory=dict)
     under_way: list[CachedFile] = field(default_factory=list)
@@ -76,8 +78,12 @@ class Inventory:
         """Return the bytes on the disk of each kind."""
         layers = [file for files in self.layers.values() for file in files.values()]
         images = [file for files in self.images.values() for file in files.values()]
-        of_kinds = (self.blobs, self.objects.values(), layers, images, self.under_way)
+        of_kinds = (self.blobs, self.objects, layers, images, self.under_way)
         return {kind: sum(file.size for file in files) for kind, files in zip(KINDS, of_kinds, strict=True)}
+
+    def promoted(self, layer: str) -> list[CachedFile]:
+        """Return the copies of big files of the layer that is called *layer*."""
+        return [file for file in self.objects if os.path.basename(file.directory) == layer]
 
     @property
     def size(self) -> int:
@@ -88,12 +94,10 @@ class Inventory:
 def take_inventory(root: Path) -> Inventory:
     """Return what is in the cache at *root*; nothing where there is none. Raises OSError."""
     found = Inventory()
-    # A pass gives objects that are there already a second name: their bytes are counted where they have the first.
-    found.under_way.extend(_files(root / PASSES, links=1))
-    for file in _files(root / BLOBS):
-        (found.under_way if file.is_temporary else found.blobs).append(file)
-    for file in _files(root / OBJECTS):
-        found.objects[file.name] = file
+    found.under_way.extend(_files(root / PASSES))
+    for directory, files in ((BLOBS, found.blobs), (OBJECTS, found.objects)):
+        for file in _files(root / directory):
+            (found.under_way if file.is_temporary else files).append(file)
     for directory, tables in ((LAYERS, found.layers), (IMAGES, found.images)):
         for file in _files(root / directory):
             if file.is_temporary:
@@ -105,17 +109,14 @@ def take_inventory(root: Path) -> Inventory:
 
 def used_by(root: Path) -> int:
     """Return the bytes on the disk of all that is in the cache at *root*. Keeps nothing in memory. Raises OSError."""
-    size = sum(status.st_blocks for _, _, status in _walk(root / PASSES) if status.st_nlink <= 1)
-    for directory in (BLOBS, OBJECTS, LAYERS, IMAGES):
-        size += sum(status.st_blocks for _, _, status in _walk(root / directory))
-    return size * _BLOCK
+    kinds = (BLOBS, OBJECTS, LAYERS, IMAGES, PASSES)
+    return sum(status.st_blocks for kind in kinds for _, _, status in _walk(root / kind)) * _BLOCK
 
 
-def _files(directory: Path, *, links: int = 1 << 30) -> Iterator[CachedFile]:
-    """Yield the files below *directory* that have at most that many names."""
+def _files(directory: Path) -> Iterator[CachedFile]:
+    """Yield the files below *directory*."""
     for where, name, status in _walk(directory):
-        if status.st_nlink <= links:
-            yield CachedFile(where, name, status.st_blocks * _BLOCK, status.st_mtime_ns)
+        yield CachedFile(where, name, status.st_blocks * _BLOCK, status.st_mtime_ns)
 
 
 def _walk(directory: Path | str) -> Iterator[tuple[str, str, os.stat_result]]:

@@ -1,11 +1,18 @@
 """The index of one layer: an SQLite table, written once by the pass and immutable from then on.
 
-    entries(row INTEGER PRIMARY KEY, parent, name BLOB, inode, flags, attributes BLOB(80), content, target, xattrs)
-    UNIQUE (parent, name)
+    entries(row INTEGER PRIMARY KEY, parent, name BLOB, inode, flags, attributes BLOB(80), content INTEGER,
+            target BLOB, xattrs BLOB)                                                        UNIQUE (parent, name)
+    chunks(row, file_offset, size, blob_offset, blob_size, inner_offset, digest BLOB)  PRIMARY KEY (row, file_offset)
+    meta(key TEXT PRIMARY KEY, value)      source, tar_size, expanded_size, expanded_sha256 (data_writer.py)
 
 Row 0 is the layer's root. For a hard link (inode != row) the last four columns are NULL in the file; readers get the
-inode's. A row with parent -1 has no name any more and is there as the inode of links. model/layer_entry.py tells what
-the columns mean. Used by the pass (writer), by rootfs/ and the layers' own trees (reader).
+inode's. A row with parent -1 has no name any more and is there as the inode of links. *content* is an offset in the
+layer's data file, a multiple of 512. model/layer_entry.py tells what the other columns mean.
+
+*source* says where the names came from: "tar" for the tar stream itself, which has no chunks. With a table of contents
+the bytes `[file_offset, file_offset + size)` of a file are those from *inner_offset* on of what the range
+`[blob_offset, blob_offset + blob_size)` of the layer's blob decompresses to, and have *digest*.
+Used by the ingest (writer), by rootfs/ and the layers' own trees (reader).
 
 Thread rule: a LayerIndex may be used by any thread (table.py). A writer is used by one thread after the other.
 """
@@ -19,6 +26,7 @@ from pathlib import Path
 from regfs.errors import NotFound
 from regfs.model.attributes import with_nlink
 from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row
+from regfs.store.data_writer import DataLayout
 from regfs.store.failures import table_failure
 from regfs.store.open_tables import OpenTables
 from regfs.store.table import MakeAgain, Table, check_header
@@ -27,11 +35,15 @@ from regfs.store.uses import Use
 __all__ = ["ROOT_ROW", "EntryFlag", "LayerIndex", "LayerIndexWriter", "Row"]
 
 APPLICATION_ID = 0x72676669  # "rgfi"
-VERSION = 1
+VERSION = 2
 _COLUMNS = "row, parent, name, inode, flags, attributes, content, target, xattrs"
 _SCHEMA = """
 CREATE TABLE entries (row INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL, inode INTEGER NOT NULL,
-    flags INTEGER NOT NULL, attributes BLOB, content, target BLOB, xattrs BLOB)
+    flags INTEGER NOT NULL, attributes BLOB, content INTEGER, target BLOB, xattrs BLOB);
+CREATE TABLE chunks (row INTEGER NOT NULL, file_offset INTEGER NOT NULL, size INTEGER NOT NULL,
+    blob_offset INTEGER NOT NULL, blob_size INTEGER NOT NULL, inner_offset INTEGER NOT NULL, digest BLOB NOT NULL,
+    PRIMARY KEY (row, file_offset)) WITHOUT ROWID;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 """
 # The lint rule on SQL built from strings looks at these lines; only the constant above is put in.
 _LOOKUP = f"SELECT {_COLUMNS} FROM entries WHERE parent = ? AND name = ?"  # noqa: S608
@@ -44,16 +56,17 @@ ORDER BY row
 """
 _STORED = "SELECT inode, attributes, content FROM entries WHERE row = ?"
 _FOLLOWING = """
-SELECT row, attributes, content FROM entries WHERE row > ? AND row <= ? AND typeof(content) = 'integer'
+SELECT row, attributes, content FROM entries WHERE row > ? AND row <= ? AND content IS NOT NULL
 ORDER BY row LIMIT ?
 """
 _CONTENTS = "SELECT content, attributes FROM entries WHERE content IS NOT NULL"
+_META = "SELECT value FROM meta WHERE key = ?"
 _INSERT = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_LAYOUT = DataLayout._fields
 _BATCH = 1000
 _CACHE_SIZE = 2000 << 10
 _DEEPEST = 2048  # components of a path of PATH_MAX bytes
 _NEAR = 64
-_Stored = tuple[int, int, bytes, int, int, bytes, int | bytes | None, bytes | None, bytes | None]
 
 
 class LayerIndex(Table):
@@ -96,7 +109,7 @@ class LayerIndex(Table):
         """Return the row that *row* is a hard link to, or *row* itself. Raises NotFound."""
         return row if row.inode == row.row else self.row(row.inode)
 
-    def stored(self, row: int) -> tuple[bytes, int | bytes | None]:
+    def stored(self, row: int) -> tuple[bytes, int | None]:
         """Return attributes and content of the row of that number: what opening a file wants. Raises NotFound."""
         found = self._query(_STORED, (row,))
         if not found:
@@ -105,7 +118,7 @@ class LayerIndex(Table):
         return (attributes, content) if inode == row else self.stored(inode)
 
     def following(self, row: int, limit: int) -> list[tuple[int, bytes, int]]:
-        """Return (row, attributes, offset in the pack) of the packed files that come soon after *row* in the archive.
+        """Return (row, attributes, offset in the data file) of the files that come soon after *row* in the archive.
 
         At most *limit*, by row.
         """
@@ -136,9 +149,14 @@ class LayerIndex(Table):
         """
         return self._batches(_OUTLINE)
 
-    def contents(self) -> Iterator[tuple[int | bytes, bytes]]:
-        """Yield content (an offset in the pack or an object's sha256) and attributes of each file that has bytes."""
+    def contents(self) -> Iterator[tuple[int, bytes]]:
+        """Yield content (an offset in the data file) and attributes of each file that has bytes."""
         return self._batches(_CONTENTS)
+
+    def layout(self) -> DataLayout:
+        """Return what the layer's data file holds, and where the index came from."""
+        source, tar_size, expanded_size, expanded_sha256 = (self._query(_META, (key,))[0][0] for key in _LAYOUT)
+        return DataLayout(source, tar_size, expanded_size, expanded_sha256)
 
     def last_row(self) -> int:
         """Return the highest number that a row has."""
@@ -155,9 +173,7 @@ class LayerIndex(Table):
         found = rows[0]
         return self._complete(rows)[0] if found[3] != found[0] else Row._make(found)
 
-    def _complete(
-        self, rows: Sequence[tuple[int, int, bytes, int, int, bytes, int | bytes | None, bytes, bytes]]
-    ) -> list[Row]:
+    def _complete(self, rows: Sequence[tuple[int, int, bytes, int, int, bytes, int | None, bytes, bytes]]) -> list[Row]:
         """Return *rows* with the hard links' missing columns filled in from their inodes."""
         complete = []
         for found in rows:
@@ -182,7 +198,8 @@ class LayerIndexWriter:
                            f"application_id = {APPLICATION_ID}", f"user_version = {VERSION}"):  # fmt: skip
                 self._connection.execute(f"PRAGMA {pragma}")
             self._connection.execute("BEGIN")
-            self._connection.execute(_SCHEMA)
+            for statement in _SCHEMA.split(";"):
+                self._connection.execute(statement)
             self._connection.create_function("with_nlink", 2, with_nlink, deterministic=True)
         except sqlite3.Error as error:
             raise table_failure(path, error) from error
@@ -214,10 +231,15 @@ class LayerIndexWriter:
             ((nlink, row) for row, nlink in nlinks),
         )
 
-    def finish(self) -> None:
-        """Make the file whole and close it. It is not flushed to the disk yet."""
+    def place_expanded(self, offset: int) -> None:
+        """Let the expanded files begin at *offset* of the data file: until now their contents are -1 - offset."""
+        self._change("UPDATE entries SET content = ? - 1 - content WHERE content < 0", [(offset,)])
+
+    def finish(self, layout: DataLayout) -> None:
+        """Make the file whole and close it; its data file is as *layout* says. It is not flushed to the disk yet."""
         self._flush()
         try:
+            self._connection.executemany("INSERT INTO meta VALUES (?, ?)", zip(_LAYOUT, layout, strict=True))
             self._connection.execute("CREATE UNIQUE INDEX entries_by_name ON entries (parent, name)")
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -255,3 +277,5 @@ def _check(connection: sqlite3.Connection, size: int) -> None:
     check_header(connection, size, application_id=APPLICATION_ID, version=VERSION)
     if connection.execute("SELECT count(*) FROM entries WHERE row = 0").fetchone()[0] != 1:
         raise ValueError("it has no root")
+    if connection.execute("SELECT count(*) FROM meta").fetchone()[0] < len(_LAYOUT):
+        raise ValueError("it does not say what its data file holds")

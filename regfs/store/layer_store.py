@@ -1,12 +1,15 @@
-"""The layers that were passed: their indexes, packs and objects.
+"""The layers that were ingested: their indexes and data files.
 
-    layers/<diff id>.index  layers/<diff id>.pack     one layer; where the index is, the layer is whole
-    layers/<diff id>.sums                              what its files were when they were written (checksums.py)
-    objects/<hh>/<hex>                                 a file of 256 KiB or more by its sha256, shared by all layers
+    layers/<diff id>.index  layers/<diff id>.tar       one layer; where the index is, the layer is whole
+    layers/<diff id>.sums                              what its index was when it was written (checksums.py)
+    objects/<boot id>/<diff id>/<offset>-<size>        a big file for the kernel to read by itself (promotion.py)
     young/<token>                                      what may not be on the disk yet (young.py)
     uses/<token>                                       what a process uses (uses.py)
-    passes/<token>…                                    a pass under way (pass_directories.py)
-    locks/<name>                                       which pass or merge a process is at, and how far (work_locks.py)
+    passes/<token>…                                    an ingest under way (pass_directories.py)
+    locks/<name>                                       which ingest or merge a process is at (work_locks.py)
+
+The data file is the layer's tar stream, so that its sha256 is its name; data_writer.py has its layout. Where an image
+has the same file in several layers, it is there several times.
 
 A layer is visible first and durable after: young.py says how that survives a crash. What is opened is closed again when
 the process has too much open (open_tables.py), and opened when it is asked.
@@ -18,29 +21,32 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 from weakref import finalize
 
-from regfs.errors import CacheDamaged, CacheFailure, CacheFull
+from regfs.errors import CacheDamaged, CacheFailure, CacheFull, NotFound
 from regfs.model.digest import Digest
 from regfs.store.budget import Budget
-from regfs.store.cached_files import open_file, put, take_away
+from regfs.store.cached_files import put, take_away
 from regfs.store.checksums import SUFFIX as SUMS
-from regfs.store.checksums import format_sums, load_sums, sha256_of
-from regfs.store.content import Content, Nothing, OpenContent, Packed, empty
+from regfs.store.checksums import format_sums, is_as_written, sha256_of
+from regfs.store.content import Content, Nothing, OpenBigContent, OpenContent, empty
+from regfs.store.data_files import DataFile, DataFiles
 from regfs.store.failures import cache_failure, failures_of, is_exhausted
+from regfs.store.inventory import DATA, OLD_PACK
 from regfs.store.layer_index import LayerIndex
+from regfs.store.layer_names import name_of
 from regfs.store.layer_writer import LayerWriter
 from regfs.store.locks import changing, touch
 from regfs.store.open_tables import OpenTables
-from regfs.store.packs import Packs
 from regfs.store.pass_directories import pass_directory, sweep_passes
+from regfs.store.promotion import BIG, Promotion
 from regfs.store.table import MakeAgain
 from regfs.store.uses import Uses, sweep_uses
+from regfs.store.verify import wrong_layer
 from regfs.store.young import YoungLayers
 
 log = logging.getLogger(__name__)
@@ -75,30 +81,28 @@ class LayerStore:
         self.budget = Budget(root, limit=limit, let_go=self.tables.close_idle, note=note)
         self.boot = boot or boot_id()
         self._layers = root / "layers"
-        self._objects = root / "objects"
         self._young = YoungLayers(root / "young", boot=self.boot)
         self._passes = root / "passes"
         self.uses = Uses(root)
-        self._packs = Packs(self.pack_path, self.tables)
+        self._data_files = DataFiles(self.data_path, self.tables)
+        self.promotion = Promotion(
+            root / "objects", boot=self.boot, budget=self.budget, name_of=name_of, data_file=self._data_file
+        )
 
     def index_path(self, diff_id: Digest) -> Path:
         """Return where the layer's index is, whether it is there or not."""
-        return self._layers / f"{_name_of(diff_id)}.index"
+        return self._layers / f"{name_of(diff_id)}.index"
 
-    def pack_path(self, diff_id: Digest) -> Path:
-        """Return where the layer's pack is, whether it is there or not."""
-        return self._layers / f"{_name_of(diff_id)}.pack"
+    def data_path(self, diff_id: Digest) -> Path:
+        """Return where the layer's data file is, whether it is there or not."""
+        return self._layers / f"{name_of(diff_id)}{DATA}"
 
     def _sums_path(self, diff_id: Digest) -> Path:
-        return self._layers / f"{_name_of(diff_id)}{SUMS}"
-
-    def object_path(self, sha256: str) -> Path:
-        """Return where the object is, whether it is there or not."""
-        return self._objects / sha256[:2] / sha256
+        return self._layers / f"{name_of(diff_id)}{SUMS}"
 
     def is_passed(self, diff_id: Digest) -> bool:
-        """Tell whether the layer is here."""
-        return self.index_path(diff_id).exists()
+        """Tell whether the layer is here. One of an older release has no data file."""
+        return self.index_path(diff_id).exists() and self.data_path(diff_id).exists()
 
     def index(self, diff_id: Digest, *, make_again: MakeAgain | None = None) -> LayerIndex:
         """Return the layer's index, opened when it is first asked; no file of the layer is evicted while it is there.
@@ -109,8 +113,8 @@ class LayerStore:
         path = self.index_path(diff_id)
         index = LayerIndex(path, tables=self.tables, use=self.uses.announce(path), make_again=make_again)
         touch(path)
-        # The pack may be evicted after its index is gone; an open one would keep its room on the disk taken.
-        finalize(index, self._packs.drop, diff_id).atexit = False
+        # The data file may be evicted after its index is gone; an open one would keep its room on the disk taken.
+        finalize(index, self._data_files.drop, diff_id).atexit = False
         return index
 
     def open_index(self, diff_id: Digest) -> LayerIndex:
@@ -120,40 +124,48 @@ class LayerStore:
         return index
 
     def is_whole(self, diff_id: Digest) -> bool:
-        """Tell whether all files of the layer are here. Raises CacheFailure where that cannot be found out now."""
+        """Tell whether all of the layer is here, in this version. Raises CacheFailure where that cannot be told now."""
         try:
-            sums = load_sums(self._sums_path(diff_id))
-        except (FileNotFoundError, NotADirectoryError, ValueError):
+            with closing(LayerIndex.open(self.index_path(diff_id))) as index:
+                return self.data_path(diff_id).stat().st_size == index.layout().size
+        except (NotFound, CacheDamaged, FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:  # out of descriptors, an I/O error: no reason to fetch a layer
-            raise cache_failure(self._sums_path(diff_id), error) from error
-        return all((self.root / name).is_file() for name in sums)
+            raise cache_failure(self.data_path(diff_id), error) from error
+
+    def has_sound_index(self, diff_id: Digest) -> bool:
+        """Tell whether the layer's index is one of this version, and as it was written. Raises CacheFailure."""
+        path = self.index_path(diff_id)
+        try:
+            LayerIndex.open(path).close()
+        except (NotFound, CacheDamaged):
+            return False
+        return is_as_written(self.root, path)
 
     def open_content(self, content: Content) -> OpenContent:
         """Return the opened *content*.
 
-        Raises CacheDamaged where its file is gone, or has another size than it should have: such a file is dropped.
+        Raises CacheDamaged where its file is gone, or has another size than it should have: such a layer is dropped.
         Raises CacheFailure where it cannot be opened now.
         """
         if isinstance(content, Nothing):
             return empty()
-        if isinstance(content, Packed):
-            pack = self._packs.find(content.layer) or self._opened(
-                self.pack_path(content.layer), lambda _: self._packs.open(content.layer)
-            )
-            if content.offset + content.size > pack.size:
-                self.drop(content.layer)
-                raise CacheDamaged(f"{self.pack_path(content.layer)}: cut off after {pack.size} bytes")
-            return OpenContent(pack.fd, content.size, start=content.offset, pack=pack)
-        path = self.object_path(content.sha256)
-        fd = self._opened(path, open_file)
-        size = os.fstat(fd).st_size
-        if size != content.size:
-            os.close(fd)
-            with failures_of(path):
-                path.unlink(missing_ok=True)
-            raise CacheDamaged(f"{path}: {size} bytes, not {content.size}")
-        return OpenContent(fd, content.size)
+        is_big = content.size >= BIG
+        if is_big and (fd := self.promotion.open(content)) is not None:
+            return OpenContent(fd, content.size)
+        file = self._data_file(content.layer)
+        if content.offset + content.size > file.size:
+            self.drop(content.layer)
+            raise CacheDamaged(f"{self.data_path(content.layer)}: cut off after {file.size} bytes")
+        if is_big:
+            return OpenBigContent(file.fd, content, shared=file, reading=self.promotion)
+        return OpenContent(file.fd, content.size, start=content.offset, shared=file)
+
+    def _data_file(self, layer: Digest) -> DataFile:
+        """Return the data file of *layer*, opened. Raises CacheDamaged where it is gone; CacheFailure."""
+        return self._data_files.find(layer) or self._opened(
+            self.data_path(layer), lambda _: self._data_files.open(layer)
+        )
 
     def with_room(self, write: Callable[[], None]) -> None:
         """Call *write*; where the cache is full or descriptors run out, once more after what is idle is given up.
@@ -169,18 +181,16 @@ class LayerStore:
             write()
 
     def drop(self, diff_id: Digest) -> None:
-        """Remove a layer that proved unreadable; whoever has it open goes on.
-
-        Its objects may be other layers' too: the budget removes those that nobody needs. Raises CacheFailure.
-        """
-        self._packs.drop(diff_id)
+        """Remove a layer that proved unreadable; what is open of it can be read on. Raises CacheFailure."""
+        self._data_files.drop(diff_id)
         with changing(self.root), failures_of(self.index_path(diff_id)):
-            for path in (self.index_path(diff_id), self.pack_path(diff_id), self._sums_path(diff_id)):
+            for path in (self.index_path(diff_id), self.data_path(diff_id), self._sums_path(diff_id)):
                 take_away(path)
+            self.promotion.drop(diff_id)
 
     def close(self) -> None:
-        """Let go of the packs that were read from, and of what is in use; files that are being read stay open."""
-        self._packs.clear()
+        """Let go of the data files that were read from, and of what is in use; what is being read stays open."""
+        self._data_files.clear()
         self.uses.close()
 
     @contextmanager
@@ -191,7 +201,7 @@ class LayerStore:
         """
         self.budget.reserve(size)
         with pass_directory(self._passes) as directory:
-            writer = LayerWriter(directory, object_path=self.object_path, reserve=self.budget.reserve)
+            writer = LayerWriter(directory, reserve=self.budget.reserve)
             try:
                 yield writer
             finally:
@@ -200,23 +210,23 @@ class LayerStore:
     def publish(self, writer: LayerWriter, diff_id: Digest) -> None:
         """Make the layer visible, its digests having been found right. Raises CacheFailure; then it is not visible."""
         writer.finish()
-        self._young.mark(diff_id, writer.objects, beside=writer.index.with_suffix(".marker"))
+        self._young.mark(diff_id, beside=writer.index.with_suffix(".marker"))
         sums = self._write_sums(writer, diff_id)
         with changing(self.root):
-            for name, path in writer.objects.items():
-                _rename(path, self.object_path(name))
-            _rename(writer.pack_file, self.pack_path(diff_id))
+            _rename(writer.data_file, self.data_path(diff_id))
             _rename(sums, self._sums_path(diff_id))
             # The index comes last: where it is, all that it names is.
             _rename(writer.index, self.index_path(diff_id))
+            with suppress(OSError):  # what an older release kept of the layer
+                self.index_path(diff_id).with_suffix(OLD_PACK).unlink(missing_ok=True)
+        # One that was open belongs to a file that has no name any more.
+        self._data_files.drop(diff_id)
 
     def _write_sums(self, writer: LayerWriter, diff_id: Digest) -> Path:
-        sums = {self.object_path(name).relative_to(self.root).as_posix(): name for name in writer.objects}
         path = writer.index.with_suffix(SUMS)
         with failures_of(path):
-            sums[self.pack_path(diff_id).relative_to(self.root).as_posix()] = writer.pack_sha256
-            sums[self.index_path(diff_id).relative_to(self.root).as_posix()] = sha256_of(writer.index)
-            path.write_bytes(format_sums(sums))
+            name = self.index_path(diff_id).relative_to(self.root).as_posix()
+            path.write_bytes(format_sums({name: sha256_of(writer.index)}))
         return path
 
     def recover(self) -> None:
@@ -226,16 +236,18 @@ class LayerStore:
         CacheFailure where the directory cannot be used.
         """
         with failures_of(self.root):
+            self.promotion.sweep()
             self._young.recover(self._drop_torn)
 
-    def _drop_torn(self, layer: Digest, objects: list[str]) -> None:
-        for name in objects:
-            path = self.object_path(name)
-            if path.exists() and sha256_of(path) != name:
-                log.warning("%s was torn by a crash and is removed", path)
-                path.unlink(missing_ok=True)
-        if self.is_passed(layer):
-            log.info("layer %s may have been torn by a crash and will be passed again", layer)
+    def _drop_torn(self, layer: Digest) -> None:
+        try:
+            reason = wrong_layer(self.root, self.index_path(layer))
+        except FileNotFoundError:
+            reason = None  # what else there is of it has no owner
+        else:
+            if reason is None:
+                return
+            log.warning("layer %s was torn by a crash and will be fetched again: %s", layer, reason)
         self.drop(layer)
 
     def settle(self) -> None:
@@ -272,10 +284,6 @@ def _damaged_if_gone(path: Path) -> Iterator[None]:
         raise CacheDamaged(f"{path}: it is gone from the cache") from error
     except OSError as error:
         raise cache_failure(path, error) from error
-
-
-def _name_of(diff_id: Digest) -> str:
-    return diff_id.encoded if diff_id.algorithm == "sha256" else f"{diff_id.algorithm}-{diff_id.encoded}"
 
 
 def _rename(source: Path, destination: Path) -> None:

@@ -1,182 +1,79 @@
-"""Takes one layer from the pass: its index, its pack, its objects, in a directory of their own until they are right.
+"""Takes one layer from its ingest: its index and its data file, in a directory of their own until they are right.
 
-    passes/<token>.lock          locked by the living pass
+    passes/<token>.lock          locked by the living ingest
     passes/<token>/index         the index
-    passes/<token>/pack          small files, one after the other
-    passes/<token>/o<number>     a big file, until its name, its sha256, is known
+    passes/<token>/data          the data file
+    passes/<token>/data.expanded the contents of sparse files, until they are put behind the tar stream
 
 Nothing there is synced; layer_store.py says how it becomes visible and durable. One thread after the other.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
+from regfs.store.data_writer import DataWriter, ExpandedFiles
 from regfs.store.failures import failures_of
 from regfs.store.layer_index import LayerIndexWriter
-from regfs.store.uncached_writes import UncachedWrites
 
-_PACK_BUFFER = 1 << 20
-# Zeros are left out of the file where there are so many that a hole is worth a seek.
-_HOLE = 1 << 16
-_ZEROS = bytes(_HOLE)
 # Of the disk, for what is not counted in bytes of content.
 _BLOCK = 4096
-_SUMS_LINE = 150
+
+TAR = "tar"
+"""The source of an index that was made from the tar stream itself."""
 
 
 class LayerWriter:
     """Writes below *directory*, which exists and is empty. Every method may raise CacheFailure."""
 
-    def __init__(self, directory: Path, *, object_path: Callable[[str], Path], reserve: Callable[[int], None]) -> None:
-        """*object_path* tells where an object of that name is in the cache; *reserve* is the budget's."""
-        self._directory = directory
-        self._object_path = object_path
+    def __init__(self, directory: Path, *, reserve: Callable[[int], None]) -> None:
+        """*reserve* is the budget's."""
         self._reserve = reserve
-        self._output = UncachedWrites()
-        self._pack_sum = hashlib.sha256()
-        self._begun = 0
-        self._packed: list[bytes] = []
-        self._packed_size = 0
-        self._pack_end = 0
-        self.objects: dict[str, Path] = {}
         self.index = directory / "index"
-        self.pack_file = directory / "pack"
-        with failures_of(self.pack_file):
-            self._pack_fd = os.open(self.pack_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self.data_file = directory / "data"
+        self._data = DataWriter(self.data_file, reserve=reserve)
         self.rows = LayerIndexWriter(self.index)
 
-    def pack(self, content: bytes) -> int:
-        """Take the content of a small file; return its offset in the pack."""
-        offset = self._pack_end
-        self._packed.append(content)
-        self._packed_size += len(content)
-        self._pack_end += len(content)
-        if self._packed_size >= _PACK_BUFFER:
-            self._write_pack()
-        return offset
+    def write(self, block: bytes) -> None:
+        """Take the next bytes of the layer's tar stream."""
+        self._data.write(block)
 
-    def begin_object(self) -> ObjectWriter:
-        """Begin a big file."""
-        self._begun += 1
-        path = self._directory / f"o{self._begun}"
-        self._reserve(_BLOCK)  # the last one is not filled
-        return ObjectWriter(path, output=self._output, finished=self._keep_object, reserve=self._reserve)
+    def begin_expanded(self) -> ExpandedFile:
+        """Begin the content of a sparse file, of which the tar stream has the extents alone."""
+        return ExpandedFile(self._data.expanded())
 
     def finish(self) -> None:
-        """Make index and pack whole; nothing may be put afterwards."""
-        self._write_pack()
-        self.rows.finish()
+        """Make index and data file whole; nothing may be put afterwards."""
+        layout = self._data.finish(TAR)
+        if layout.expanded_size:
+            self.rows.place_expanded(layout.expanded_offset)
+        self.rows.finish(layout)
         with failures_of(self.index):
-            self._reserve(self.index.stat().st_size + len(self.objects) * _SUMS_LINE + _BLOCK)
-
-    @property
-    def pack_sha256(self) -> str:
-        """The hexadecimal sha256 of the pack, once it is whole."""
-        return self._pack_sum.hexdigest()
+            self._reserve(self.index.stat().st_size + _BLOCK)
 
     def close(self) -> None:
         """Close what is open. What was not published is removed by the one who made the directory."""
         self.rows.abandon()
-        if self._pack_fd >= 0:
-            os.close(self._pack_fd)
-            self._pack_fd = -1
-
-    def _keep_object(self, path: Path, name: str) -> None:
-        if name in self.objects:
-            path.unlink()
-            return
-        self.objects[name] = path
-        there = self._object_path(name)
-        # What the cache has already takes the place of what was written, under a second name of its own: it may be
-        # evicted before this layer is published, and comes back then. Where that cannot be, ours stays.
-        with suppress(OSError):
-            if there.stat().st_size == path.stat().st_size:
-                second = path.with_suffix(".there")
-                second.hardlink_to(there)
-                second.rename(path)
-
-    def _write_pack(self) -> None:
-        content = b"".join(self._packed)
-        self._reserve(len(content))
-        self._pack_sum.update(content)
-        with failures_of(self.pack_file):
-            self._output.write(self._pack_fd, memoryview(content))
-        self._packed = []
-        self._packed_size = 0
+        self._data.close()
 
 
-class ObjectWriter:
-    """Writes and hashes one big file at *path*, with holes where its zeros are."""
+class ExpandedFile:
+    """One sparse file among *files*."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        output: UncachedWrites,
-        finished: Callable[[Path, str], None],
-        reserve: Callable[[int], None],
-    ) -> None:
-        self._path = path
-        self._output = output
-        self._finished = finished
-        self._reserve = reserve
-        self._sha256 = hashlib.sha256()
-        self._size = 0
-        self._ends_in_hole = False
-        with failures_of(path):
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-
-    def __del__(self) -> None:
-        # A pass that failed half-way through a file drops it without a word.
-        if getattr(self, "_fd", -1) >= 0:
-            os.close(self._fd)
+    def __init__(self, files: ExpandedFiles) -> None:
+        self._files = files
+        self._start = files.size
 
     def write(self, view: memoryview) -> None:
-        """Take the next bytes. Raises CacheFailure."""
-        self._sha256.update(view)
-        self._size += len(view)
-        with failures_of(self._path):
-            self._ends_in_hole = _is_zeros(view)
-            if self._ends_in_hole:
-                os.lseek(self._fd, len(view), os.SEEK_CUR)
-            else:
-                self._reserve(len(view))
-                self._output.write(self._fd, view)
+        """Take the next bytes; *view* is not kept. Raises CacheFailure."""
+        self._files.write(view)
 
     def skip(self, size: int) -> None:
-        """Take *size* zero bytes. Raises CacheFailure."""
-        if size <= 0:
-            return
-        self._size += size
-        self._ends_in_hole = True
-        with failures_of(self._path):
-            os.lseek(self._fd, size, os.SEEK_CUR)
-        while size:
-            step = min(size, _HOLE)
-            self._sha256.update(_ZEROS[:step])
-            size -= step
+        """Take *size* zero bytes."""
+        self._files.skip(size)
 
-    def finish(self) -> bytes:
-        """Close the file and return its sha256. Raises CacheFailure."""
-        with failures_of(self._path):
-            if self._ends_in_hole:
-                os.ftruncate(self._fd, self._size)
-            fd, self._fd = self._fd, -1
-            os.close(fd)
-            self._finished(self._path, self._sha256.hexdigest())
-        return self._sha256.digest()
-
-
-def _is_zeros(view: memoryview) -> bool:
-    """Tell whether *view* is worth a hole. Nearly all views are not: their first or last byte says so."""
-    return (
-        len(view) >= _HOLE
-        and not view[0]
-        and not view[-1]
-        and all(view[at : at + _HOLE].tobytes() == _ZEROS[: len(view) - at] for at in range(0, len(view), _HOLE))
-    )
+    def finish(self) -> int:
+        """Return what the row's content is until finish(): -1 - its offset among the expanded files."""
+        self._files.end_file()
+        return -1 - self._start

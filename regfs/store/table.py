@@ -111,7 +111,7 @@ class Table:
             self._use.release()
 
     # Rows come from SQLite untyped: each caller says what its statement selects.
-    def _query(self, sql: str, values: tuple[int | bytes, ...] = ()) -> list[Any]:
+    def _query(self, sql: str, values: tuple[int | bytes | str, ...] = ()) -> list[Any]:
         try:
             with self._lock:
                 self.recent = True

@@ -2,15 +2,17 @@
 
 A layer of a gigabyte is written whole, and little of it is read soon. In the page cache it would throw out what others
 use, and where a virtual machine takes its memory from the host page by page (fresh pages of the page cache: 4 us each,
-5 s for 1.2 GB), it would be the dearest part of the pass. RWF_DONTCACHE (Linux 6.14, pwritev2(2)) begins to write at
-once and lets go of the pages when they are on the disk; the writer does not wait for that.
+5 s for 1.2 GB), it would be the dearest part of the ingest. O_DIRECT writes from memory that begins and ends at pages;
+RWF_DONTCACHE (Linux 6.14, pwritev2(2)) takes any, begins to write at once and lets go of the pages when they are on the
+disk. Where neither is known, writes go through the page cache.
 
-Used by layer_writer.py. One thread.
+Used by data_writer.py. One thread.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 
 RWF_DONTCACHE = 0x80
@@ -19,31 +21,57 @@ RWF_DONTCACHE = 0x80
 KEPT = 32 << 20
 """So many bytes of a layer stay in memory: a small image will be run as soon as it is here."""
 
-_HERE = -1  # at the file's own position
+_ALIGNED = 4096
 _CANNOT = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 class UncachedWrites:
-    """Writes the files of one layer; the first *kept* bytes of them go through the page cache as usual."""
+    """Writes to the file *fd*; its bytes below *kept* go through the page cache as usual."""
 
-    def __init__(self, *, kept: int = KEPT) -> None:
+    def __init__(self, fd: int, *, kept: int = KEPT) -> None:
+        self._fd = fd
         self._kept = kept
+        self._flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+        self._is_direct = False
+        self._may_be_direct = self._may_be_uncached = True
 
-    def write(self, fd: int, view: memoryview) -> None:
-        """Write all of *view* at the position of *fd*. Raises OSError."""
+    def write(self, view: memoryview, offset: int, *, is_aligned: bool = False) -> None:
+        """Write all of *view* at *offset*. *is_aligned*: it begins at a page of memory. Raises OSError."""
         while view:
-            written = os.write(fd, view) if self._kept > 0 else self._write_past(fd, view)
-            self._kept -= written
+            written = self._write(view, offset, is_aligned)
+            is_aligned = is_aligned and not written % _ALIGNED
+            offset += written
             view = view[written:]
 
-    def _write_past(self, fd: int, view: memoryview) -> int:
-        try:
-            return os.pwritev(fd, [view], _HERE, RWF_DONTCACHE)
-        except (AttributeError, NotImplementedError):
-            pass  # a C library without pwritev2(2), musl for example
-        except OSError as error:
-            # An older kernel, or a file system that has no such writes (tmpfs, overlayfs).
-            if error.errno not in _CANNOT:
-                raise
-        self._kept = 1 << 62
-        return os.write(fd, view)
+    def _write(self, view: memoryview, offset: int, is_aligned: bool) -> int:
+        if offset < self._kept:
+            return os.pwrite(self._fd, view[: self._kept - offset], offset)
+        if self._may_be_direct and is_aligned and not offset % _ALIGNED and len(view) >= _ALIGNED:
+            try:
+                self._set_direct(True)
+                return os.pwrite(self._fd, view[: len(view) & -_ALIGNED], offset)
+            except OSError as error:  # a file system without it, or with larger blocks
+                if error.errno not in _CANNOT:
+                    raise
+            self._may_be_direct = False
+        self._set_direct(False)
+        return self._write_past(view, offset)
+
+    def _write_past(self, view: memoryview, offset: int) -> int:
+        if self._may_be_uncached:
+            try:
+                return os.pwritev(self._fd, [view], offset, RWF_DONTCACHE)
+            except (AttributeError, NotImplementedError):
+                pass  # a C library without pwritev2(2), musl for example
+            except OSError as error:
+                # An older kernel, or a file system that has no such writes (tmpfs, overlayfs).
+                if error.errno not in _CANNOT:
+                    raise
+            self._may_be_uncached = False
+        return os.pwrite(self._fd, view, offset)
+
+    def _set_direct(self, is_direct: bool) -> None:
+        if is_direct != self._is_direct:
+            flags = self._flags | os.O_DIRECT if is_direct else self._flags
+            fcntl.fcntl(self._fd, fcntl.F_SETFL, flags)
+            self._is_direct = is_direct

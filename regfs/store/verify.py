@@ -1,8 +1,8 @@
 """Looks through a cache for rot: every file against its name or its sums. What is wrong is dropped, and fetched again.
 
     blobs     the digest that they are named by
-    objects   the sha256 that they are named by
-    layers    their sums; every file of theirs is there, and where the index says, with the size that it says
+    layers    the sum of the index; the data file's diff id, which it is named by, and where the index says files are
+    objects   the bytes of the data file that they are copies of
     images    their sums
 
 Takes a second for each gigabyte. Daemons may work meanwhile: what seems wrong is looked at again while nothing is
@@ -13,20 +13,26 @@ until its mount is made anew. Used by `regfs cache verify`. Thread rule: one thr
 from __future__ import annotations
 
 import errno
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
+from io import FileIO
 from pathlib import Path
 
 from regfs.errors import InvalidName, RegfsError, Unsupported
-from regfs.model.attributes import Attributes
-from regfs.model.digest import Digest
+from regfs.model.attributes import size_of
+from regfs.model.digest import Digest, Hasher
 from regfs.store.cached_files import open_file, take_away
 from regfs.store.checksums import SUFFIX as SUMS
 from regfs.store.checksums import load_sums, sha256_of
+from regfs.store.content import BLOCK
+from regfs.store.data_writer import DataLayout
 from regfs.store.failures import failures_of
-from regfs.store.inventory import INDEX, MERGED, PACK, CachedFile, take_inventory
+from regfs.store.inventory import DATA, INDEX, LAYERS, MERGED, CachedFile, take_inventory
 from regfs.store.layer_index import LayerIndex
+from regfs.store.layer_names import diff_id_of
 from regfs.store.locks import changing
 from regfs.store.merged_index import MergedIndex
 
@@ -50,11 +56,12 @@ def verify(root: Path, *, drop: bool) -> Iterator[Problem]:
         found = take_inventory(root)
         for blob in found.blobs:
             yield from _checked(root, [blob], partial(_wrong_blob, blob.path), drop=drop)
-        for each in found.objects.values():
-            yield from _checked(root, [each], partial(_wrong_object, each.path), drop=drop)
-        # Layers after the objects: one that lost an object by that is to be passed again.
         for files in _led_by(INDEX, found.layers):
-            yield from _checked(root, files, partial(_wrong_layer, root, files[0].path), drop=drop)
+            copies = found.promoted(files[0].stem)
+            yield from _checked(root, [*files, *copies], partial(wrong_layer, root, files[0].path), drop=drop)
+        # Copies after the layers: those of a layer that was wrong went with it.
+        for each in found.objects:
+            yield from _checked(root, [each], partial(_wrong_copy, root, each.path), drop=drop)
         for files in _led_by(MERGED, found.images):
             yield from _checked(root, files, partial(_wrong_image, root, files[0].path), drop=drop)
 
@@ -108,9 +115,32 @@ def _wrong_blob(path: Path) -> str | None:
     return None if hasher.hexdigest() == digest.encoded else f"damaged: its {digest.algorithm} is {hasher.hexdigest()}"
 
 
-def _wrong_object(path: Path) -> str | None:
-    found = sha256_of(path)
-    return None if found == path.name else f"damaged: its sha256 is {found}"
+def _wrong_copy(root: Path, path: Path) -> str | None:
+    offset, _, size = path.name.partition("-")
+    if not (offset.isdigit() and size.isdigit()):
+        return "its name is none of a copy"
+    data_path = root / LAYERS / f"{path.parent.name}{DATA}"
+    with ExitStack() as stack:
+        copy = stack.enter_context(open(open_file(path), "rb", buffering=0))
+        try:
+            data = stack.enter_context(open(open_file(data_path), "rb", buffering=0))
+        except FileNotFoundError:
+            return "without its layer"
+        data.seek(int(offset))
+        left = int(size)
+        while left:
+            content = _read_exactly(data, min(_READ, left))
+            if not content or content != _read_exactly(copy, len(content)):
+                return f"damaged: it is not what lies in {data_path.name} at byte {offset}"
+            left -= len(content)
+        return "damaged: it is too long" if copy.read(1) else None
+
+
+def _read_exactly(file: FileIO, size: int) -> bytes:
+    content = b""
+    while len(content) < size and (more := file.read(size - len(content))):
+        content += more
+    return content
 
 
 def _wrong_image(root: Path, path: Path) -> str | None:
@@ -127,21 +157,25 @@ def _wrong_image(root: Path, path: Path) -> str | None:
     return reason
 
 
-def _wrong_layer(root: Path, index_path: Path) -> str | None:
+def wrong_layer(root: Path, index_path: Path) -> str | None:
+    """Return what is wrong with a layer, None for nothing. Reads all of it: a second for each gigabyte.
+
+    Raises FileNotFoundError where there is no index, OSError.
+    """
     index_path.stat()
-    pack_path = index_path.with_suffix(PACK)
     try:
-        sums = load_sums(index_path.with_suffix(SUMS))
-        missing = [name for name in sums if not (root / name).is_file()]
-        if missing:
-            return f"incomplete: {missing[0]} is missing"
-        for path in (index_path, pack_path):
-            if (reason := _wrong_sum(root, path, sums)) is not None:
-                return reason
-        return _wrong_content(root, index_path, sums)
+        if (reason := _wrong_sum(root, index_path, load_sums(index_path.with_suffix(SUMS)))) is not None:
+            return reason
     except FileNotFoundError:
         return "without its sums"
-    except (ValueError, RegfsError) as error:
+    except ValueError as error:
+        return str(error)
+    try:
+        with closing(LayerIndex.open(index_path)) as index:
+            return _wrong_data(index_path.with_suffix(DATA), index.layout()) or _wrong_contents(index)
+    except FileNotFoundError:
+        return "incomplete: its data file is missing"
+    except RegfsError as error:
         return str(error)
 
 
@@ -150,20 +184,39 @@ def _wrong_sum(root: Path, path: Path, sums: dict[str, str]) -> str | None:
     return None if sha256_of(path) == sums.get(name) else f"damaged: {name} has another sum than it was written with"
 
 
-def _wrong_content(root: Path, index_path: Path, sums: dict[str, str]) -> str | None:
-    """Return what the index says about files that is not so."""
-    pack_size = index_path.with_suffix(PACK).stat().st_size
-    index = LayerIndex.open(index_path)
+def _wrong_data(path: Path, layout: DataLayout) -> str | None:
+    """Return what is wrong with a data file: its tar stream, what was expanded, or its size."""
     try:
-        for content, attributes in index.contents():
-            size = Attributes.unpack(attributes).size
-            if isinstance(content, int):
-                if content + size > pack_size:
-                    return f"wrong: bytes {content} to {content + size} of a pack of {pack_size}"
-                continue
-            name = f"objects/{content.hex()[:2]}/{content.hex()}"
-            if name not in sums or (root / name).stat().st_size != size:
-                return f"wrong: no {name} of {size} bytes"
-    finally:
-        index.close()
+        diff_id = diff_id_of(path.stem)
+    except (InvalidName, Unsupported) as error:
+        return f"its name is no digest: {error}"
+    with open(open_file(path), "rb", buffering=0) as file:
+        size = file.seek(0, 2)
+        if size != layout.size:
+            return f"damaged: {path.name} has {size} bytes, not {layout.size}"
+        found = _digest_of(file, 0, layout.tar_size, diff_id.hasher())
+        if found != diff_id.encoded:
+            return f"damaged: the {diff_id.algorithm} of the tar stream in {path.name} is {found}"
+        found = _digest_of(file, layout.expanded_offset, layout.expanded_size, hashlib.sha256())
+        if layout.expanded_size and found != layout.expanded_sha256:
+            return f"damaged: the sha256 of the sparse files in {path.name} is {found}"
+    return None
+
+
+def _digest_of(file: FileIO, offset: int, size: int, hasher: Hasher) -> str:
+    """Return the hexadecimal digest of *size* bytes from *offset*."""
+    file.seek(offset)
+    while size and (content := file.read(min(_READ, size))):
+        hasher.update(content)
+        size -= len(content)
+    return hasher.hexdigest()
+
+
+def _wrong_contents(index: LayerIndex) -> str | None:
+    """Return what the index says about files that is not so."""
+    end = index.layout().size
+    for offset, attributes in index.contents():
+        size = size_of(attributes)
+        if offset < 0 or offset % BLOCK or offset + size > end:
+            return f"wrong: a file of {size} bytes at byte {offset} of a data file of {end}"
     return None

@@ -1,6 +1,6 @@
 """What may not be on the disk yet: markers that name layers, for the case that the machine crashes.
 
-    young/<token>      {"boot": <boot id>, "layer": <diff id>, "objects": [<sha256>, ...]}
+    young/<token>      {"boot": <boot id>, "layer": <diff id>}
 
 Syncing a gigabyte takes seconds, which no reader must wait for; but a file that was renamed before its bytes were on
 the disk may be empty after a power cut, or full of zeros. So a marker goes to the disk before the renames (one small
@@ -16,7 +16,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 from regfs.errors import CacheFailure, InvalidName, OutOfThreads
@@ -27,7 +27,7 @@ from regfs.store.failures import failures_of
 
 log = logging.getLogger(__name__)
 
-DropTorn = Callable[[Digest, list[str]], None]
+DropTorn = Callable[[Digest], None]
 
 
 class YoungLayers:
@@ -40,10 +40,10 @@ class YoungLayers:
         self._settling = False
         self._settle_again = False
 
-    def mark(self, layer: Digest, objects: Collection[str], *, beside: Path) -> None:
-        """Put a marker on the disk; *beside* is a path that the pass owns. Raises CacheFailure."""
+    def mark(self, layer: Digest, *, beside: Path) -> None:
+        """Put a marker on the disk; *beside* is a path that the ingest owns. Raises CacheFailure."""
         marker = self._young / secrets.token_hex(8)
-        names = {"boot": self._boot, "layer": str(layer), "objects": sorted(objects)}
+        names = {"boot": self._boot, "layer": str(layer)}
         with failures_of(marker):
             self._young.mkdir(parents=True, exist_ok=True)
             # Under another name first: a recover() of another process removes what it finds torn.
@@ -99,7 +99,7 @@ class YoungLayers:
     def _recover_marker(self, marker: Path, drop_torn: DropTorn) -> None:
         try:
             names = json.loads(read_file(marker))
-            boot, layer, objects = names["boot"], Digest.parse(names["layer"]), [str(name) for name in names["objects"]]
+            boot, layer = names["boot"], Digest.parse(names["layer"])
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError, InvalidName):
@@ -108,7 +108,7 @@ class YoungLayers:
             return
         if boot == self._boot:
             return
-        drop_torn(layer, objects)
+        drop_torn(layer)
         marker.unlink(missing_ok=True)
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from regfs.errors import BadContent, CacheFailure, NotFound
 from regfs.model.node_id import KEY_MASK, LAST_SLOT, LAYER_SHIFT, SLOT_SHIFT, TABLE_ROOT
 from regfs.rootfs.file_tree import FileTree
-from regfs.store.content import Content, OpenContent, Packed
+from regfs.store.content import Content, OpenContent, Span
 from regfs.store.open_tables import OpenTables
 from regfs.tree.entry import INODE, FoundEntry
 from regfs.tree.inode_numbers import InodeNumbers
@@ -165,15 +165,16 @@ class TableSlot:
 
     def read_following(self, node: int, limit: int, buffer: bytearray) -> list[tuple[int, bytes]]:
         """See Tree.read_following."""
-        following = [] if self.tree is None else self.tree.following(node & KEY_MASK, limit)
+        found = [] if self.tree is None else self.tree.following(node & KEY_MASK, limit)
+        following = [(key, at) for key, at in found if at.size <= len(buffer)]
         if not following:
             return []
         layer, start, _ = following[0][1]
         end = start + len(buffer)
-        near = [(key, at.offset - start, at.size) for key, at in following if at.offset + at.size <= end]
+        near = [(key, at.offset - start, at.size) for key, at in following if start <= at.offset <= end - at.size]
         if not near:
             return []
-        content = self._slots.open_content(Packed(layer, start, near[-1][1] + near[-1][2]))
+        content = self._slots.open_content(Span(layer, start, near[-1][1] + near[-1][2]))
         try:
             content.read_into(buffer)
         finally:

@@ -96,7 +96,7 @@ def test_what_is_no_file_in_the_cache_gives_way_to_what_is_fetched_again(
         path.unlink()
         make(path)
     assert [served.show().read(door) for door in doors] == right
-    assert all(path.is_file() for path in served.cache.glob("objects/*/*"))
+    assert all(path.is_file() for path in served.cache.glob("layers/*.tar"))
 
 
 def test_descriptors_that_run_out_are_no_damaged_cache_and_drop_no_layer(served: Served) -> None:

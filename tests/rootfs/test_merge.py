@@ -13,7 +13,7 @@ from regfs.model.attributes import Attributes
 from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT
 from regfs.rootfs.merge import merge, merge_files
 from regfs.rootfs.rootfs import Rootfs
-from regfs.store.content import Nothing, Object, Packed
+from regfs.store.content import Nothing, Span
 from regfs.store.layer_index import LayerIndex
 from regfs.store.merged_index import MergedIndex
 from regfs.store.open_tables import OpenTables
@@ -414,8 +414,8 @@ def test_contents_are_where_the_deciding_layer_put_them(stack: Stack) -> None:
     image = stack([file("empty"), file("small", b"s")], [file("big", b"b" * (1 << 18)), device("c", 1, 3)])
     contents = {name: image.rootfs.content(node_of(image, name)) for name in (b"empty", b"small", b"big", b"c")}
     assert isinstance(contents[b"empty"], Nothing)
-    assert isinstance(contents[b"small"], Packed)
-    assert isinstance(contents[b"big"], Object)
+    assert isinstance(contents[b"small"], Span)
+    assert isinstance(contents[b"big"], Span)
     assert isinstance(contents[b"c"], Nothing)
 
 

@@ -19,7 +19,8 @@ from regfs.model.digest import Digest
 from regfs.model.verification import VerifiedChunks, verified
 from regfs.store.blobs import BlobStore
 from regfs.store.budget import Budget
-from regfs.store.content import Object, Packed
+from regfs.store.content import Span
+from regfs.store.eviction import evict
 from regfs.store.inventory import take_inventory, used_by
 from regfs.store.layer_store import LayerStore
 from regfs.store.locks import changing
@@ -67,7 +68,7 @@ def test_the_limit_holds_and_what_was_used_longest_ago_goes(tmp_path: Path) -> N
     store = LayerStore(tmp_path, limit=4 * MIB)
     layers = []
     for number in range(8):
-        layers.append(keep_layer(store, f"layer {number}", objects=[big(number)]))
+        layers.append(keep_layer(store, f"layer {number}", files=[big(number)]))
         used_before(store.index_path(layers[-1]), 100 - number)  # clocks of file systems tick every 4 ms
         assert size_of(tmp_path) <= 4 * MIB
     assert names_of(store, layers) == [5, 6, 7]
@@ -76,7 +77,7 @@ def test_the_limit_holds_and_what_was_used_longest_ago_goes(tmp_path: Path) -> N
 
 def test_what_was_opened_lately_outlives_what_was_written_later(tmp_path: Path) -> None:
     store = LayerStore(tmp_path, limit=100 * MIB)
-    layers = [keep_layer(store, f"layer {number}", objects=[big(number)]) for number in range(4)]
+    layers = [keep_layer(store, f"layer {number}", files=[big(number)]) for number in range(4)]
     for number, layer in enumerate(layers):
         used_before(store.index_path(layer), 100 - number)
     store.open_index(layers[1])
@@ -99,22 +100,42 @@ def test_blobs_and_merged_tables_go_by_their_use_too(tmp_path: Path) -> None:
     assert not merged.with_suffix(".sums").exists()
 
 
-def test_an_object_of_two_layers_goes_with_the_second(tmp_path: Path) -> None:
+def test_promoted_files_go_before_anything_else(tmp_path: Path) -> None:
     store = LayerStore(tmp_path)
-    old = keep_layer(store, "old", objects=[big(1), big(2)])
-    used_before(store.index_path(old), 10)
-    new = keep_layer(store, "new", objects=[big(2), big(3)])
-    store.budget.trim(2 * MIB + MIB // 2)
-    assert not store.is_passed(old)
-    assert store.is_whole(new)
-    assert len(take_inventory(tmp_path).objects) == 2
-    store.budget.trim(0)
+    layers = [keep_layer(store, name, files=[big(number)]) for number, name in enumerate(("old", "new"))]
+    used_before(store.index_path(layers[0]), 1000)
+    promoted = [Span(layer, 1024, MIB) for layer in layers]
+    assert [store.promotion.promote(span) for span in promoted] == [True, True]
+    store.budget.trim(4 * MIB)
+    assert names_of(store, layers) == [0, 1]
+    assert len(take_inventory(tmp_path).objects) == 1
+    store.budget.trim(2 * MIB)
+    assert names_of(store, layers) == [1]
+    assert take_inventory(tmp_path).objects == []
+
+
+def test_nothing_is_evicted_for_a_promotion(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path, limit=3 * MIB)
+    layer = keep_layer(store, "layer", files=[big(1)])
+    assert not store.promotion.promote(Span(layer, 1024, MIB))
+    assert store.is_whole(layer)
+    assert take_inventory(tmp_path).objects == []
+
+
+def test_what_is_promoted_of_a_layer_goes_with_it(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    layer = keep_layer(store, "layer", files=[big(1)])
+    store.promotion.promote(Span(layer, 1024, MIB))
+    index = os.fspath(store.index_path(layer))
+    evicted = evict(tmp_path, chosen=lambda unit: os.fspath(unit.guard.path) == index, only_say=True)
+    assert evicted.left == 0
+    assert evict(tmp_path, chosen=lambda unit: os.fspath(unit.guard.path) == index) == evicted
     assert size_of(tmp_path) == 0
 
 
 def test_what_the_disk_has_no_room_for_is_refused_before_it_is_fetched_and_evicts_nothing(tmp_path: Path) -> None:
     store = LayerStore(tmp_path, limit=4 * MIB)
-    layer = keep_layer(store, "layer", objects=[big(1)])
+    layer = keep_layer(store, "layer", files=[big(1)])
     blobs = BlobStore(tmp_path / "blobs", reserve=store.budget.reserve)
     huge = os.statvfs(tmp_path).f_blocks * os.statvfs(tmp_path).f_frsize
 
@@ -132,8 +153,8 @@ def test_what_the_disk_has_no_room_for_is_refused_before_it_is_fetched_and_evict
 def test_a_layer_bigger_than_the_limit_is_taken_and_told_once(tmp_path: Path) -> None:
     notes: list[str] = []
     store = LayerStore(tmp_path, limit=4 * MIB, note=notes.append)
-    small = keep_layer(store, "small", objects=[big(8)])
-    layer = keep_layer(store, "layer", objects=[big(number) for number in range(7)])
+    small = keep_layer(store, "small", files=[big(8)])
+    layer = keep_layer(store, "layer", files=[big(number) for number in range(7)])
     assert store.is_whole(layer)
     assert not store.is_passed(small)
     (note,) = notes
@@ -147,7 +168,7 @@ def test_the_documents_of_an_image_outlive_the_passing_of_its_layers(tmp_path: P
     config = b"{}"
     blobs = BlobStore(tmp_path / "blobs", reserve=store.budget.reserve)
     blobs.receive(Digest.of(config), len(config), whole(config))
-    layer = keep_layer(store, "layer", objects=[big(number) for number in range(7)])
+    layer = keep_layer(store, "layer", files=[big(number) for number in range(7)])
     assert store.is_whole(layer)
     assert blobs.load(Digest.of(config)) == config
 
@@ -156,7 +177,7 @@ def test_what_exceeds_the_limit_goes_once_it_was_not_used_for_a_while(tmp_path: 
     is_told = threading.Event()
     store = LayerStore(tmp_path, limit=4 * MIB)
     budget = Budget(tmp_path, limit=4 * MIB, note=lambda _: is_told.set(), lately_s=0.2)
-    layer = keep_layer(store, "layer", objects=[big(number) for number in range(7)])
+    layer = keep_layer(store, "layer", files=[big(number) for number in range(7)])
     index = store.open_index(layer)
     budget.reserve(MIB)
     assert is_told.is_set()
@@ -171,7 +192,7 @@ def test_what_exceeds_the_limit_goes_once_it_was_not_used_for_a_while(tmp_path: 
 
 def test_a_blob_of_the_size_of_the_limit_takes_the_place_of_all_others(tmp_path: Path) -> None:
     store = LayerStore(tmp_path, limit=4 * MIB)
-    keep_layer(store, "layer", objects=[big(1)])
+    keep_layer(store, "layer", files=[big(1)])
     content = big(9, 4 * MIB)
     blobs = BlobStore(tmp_path / "blobs", reserve=store.budget.reserve)
     blobs.receive(Digest.of(content), len(content), whole(content))
@@ -180,7 +201,7 @@ def test_a_blob_of_the_size_of_the_limit_takes_the_place_of_all_others(tmp_path:
 
 def test_a_limit_of_nothing_keeps_what_is_open_or_was_used_lately(tmp_path: Path) -> None:
     store = LayerStore(tmp_path, limit=0)
-    layers = [keep_layer(store, f"layer {number}", objects=[big(number)]) for number in range(3)]
+    layers = [keep_layer(store, f"layer {number}", files=[big(number)]) for number in range(3)]
     for layer in layers[:2]:
         used_before(store.index_path(layer), 1000)
     index = store.open_index(layers[0])
@@ -193,7 +214,7 @@ def test_a_limit_of_nothing_keeps_what_is_open_or_was_used_lately(tmp_path: Path
 
 
 def test_a_lowered_limit_holds_after_the_next_start(tmp_path: Path) -> None:
-    keep_layer(LayerStore(tmp_path), "layer", objects=[big(1), big(2)])
+    keep_layer(LayerStore(tmp_path), "layer", files=[big(1), big(2)])
     LayerStore(tmp_path, limit=MIB).budget.trim()
     assert size_of(tmp_path) == 0
 
@@ -202,7 +223,7 @@ def test_a_lowered_limit_holds_after_the_next_start(tmp_path: Path) -> None:
 def test_the_default_does_not_shrink_because_the_cache_is_full(tmp_path: Path) -> None:
     with tmpfs(tmp_path / "disk", "size=200m") as disk:  # where nobody else writes meanwhile
         before = Budget(disk).effective_limit()
-        keep_layer(LayerStore(disk), "layer", objects=[big(1, 64 * MIB)])
+        keep_layer(LayerStore(disk), "layer", files=[big(1, 64 * MIB)])
         after = Budget(disk).effective_limit()
         assert 90 * MIB < before <= 100 * MIB
         assert abs(after - before) < MIB
@@ -229,7 +250,7 @@ def test_the_default_is_never_more_than_ten_gibibytes(tmp_path: Path) -> None:
 
 def test_a_layer_that_is_open_keeps_all_its_files(tmp_path: Path) -> None:
     store = LayerStore(tmp_path)
-    layer = keep_layer(store, "layer", objects=[big(1)])
+    layer = keep_layer(store, "layer", files=[big(1)])
     index = store.open_index(layer)
     assert store.budget.trim(0) == 0
     assert store.is_whole(layer)
@@ -258,13 +279,13 @@ def test_a_merged_table_opens_though_its_writer_has_not_let_go(tmp_path: Path) -
 
 def test_with_everything_in_use_more_is_taken_while_the_disk_has_room(tmp_path: Path) -> None:
     store = LayerStore(tmp_path, limit=4 * MIB)
-    layer = keep_layer(store, "layer", objects=[big(1), big(2)])
+    layer = keep_layer(store, "layer", files=[big(1), big(2)])
     index = store.open_index(layer)
-    more = keep_layer(store, "more", objects=[big(3), big(4)])
+    more = keep_layer(store, "more", files=[big(3), big(4)])
     assert store.is_whole(layer)
     assert store.is_whole(more)
     index.close()
-    keep_layer(store, "other", objects=[big(5), big(6)])
+    keep_layer(store, "other", files=[big(5), big(6)])
     assert size_of(tmp_path) <= 5 * MIB
 
 
@@ -281,7 +302,7 @@ sys.stdin.read()
 
 def test_another_process_keeps_what_it_has_open_until_it_dies(tmp_path: Path) -> None:
     store = LayerStore(tmp_path)
-    layer = keep_layer(store, "layer", objects=[big(1)])
+    layer = keep_layer(store, "layer", files=[big(1)])
     with run_python(HOLDING, tmp_path, str(layer)) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"open\n"
@@ -294,49 +315,25 @@ def test_another_process_keeps_what_it_has_open_until_it_dies(tmp_path: Path) ->
 
 def test_a_file_that_is_being_read_is_read_to_its_end(tmp_path: Path) -> None:
     store = LayerStore(tmp_path)
-    layer = keep_layer(store, "layer", objects=[big(1)])
-    (name,) = take_inventory(tmp_path).objects
-    contents = [store.open_content(Packed(layer, 0, 5)), store.open_content(Object(name, MIB))]
+    layer = keep_layer(store, "layer", files=[big(1)])
+    store.promotion.promote(Span(layer, 1024, MIB))
+    contents = [store.open_content(Span(layer, 512, 5)), store.open_content(Span(layer, 1024, MIB))]
+    assert contents[1].backing_fd() is not None
     store.budget.trim(0)
     assert size_of(tmp_path) == 0
     assert contents[0].read_at(0, 5) == b"small"
     assert contents[1].read_at(0, MIB) == big(1)
 
 
-def test_an_evicted_pack_is_let_go_with_its_index(tmp_path: Path) -> None:
+def test_an_evicted_data_file_is_let_go_with_its_index(tmp_path: Path) -> None:
     store = LayerStore(tmp_path)
     layer = keep_layer(store, "layer")
     index = store.open_index(layer)
-    store.open_content(Packed(layer, 0, 5)).close()
-    pack = os.fspath(store.pack_path(layer))
-    assert pack in open_files()
+    store.open_content(Span(layer, 512, 5)).close()
+    data = os.fspath(store.data_path(layer))
+    assert data in open_files()
     del index
-    assert pack not in open_files()
-
-
-def test_an_object_that_a_pass_met_comes_back_when_it_was_evicted_meanwhile(tmp_path: Path) -> None:
-    store = LayerStore(tmp_path)
-    keep_layer(store, "old", objects=[big(1)])
-    with store.begin_layer() as writer:
-        writer.rows.add(LayerStore(tmp_path).open_index(Digest.of(b"old")).row(0))
-        file = writer.begin_object()
-        file.write(memoryview(big(1)))
-        name = file.finish().hex()
-        store.budget.trim(0)
-        assert not store.object_path(name).exists()
-        store.publish(writer, Digest.of(b"new"))
-    assert store.is_whole(Digest.of(b"new"))
-    assert store.open_content(Object(name, MIB)).read_at(0, MIB) == big(1)
-
-
-def test_what_two_layers_share_is_counted_once_while_it_is_passed_again(tmp_path: Path) -> None:
-    store = LayerStore(tmp_path)
-    keep_layer(store, "old", objects=[big(1)])
-    with store.begin_layer() as writer:
-        file = writer.begin_object()
-        file.write(memoryview(big(1)))
-        file.finish()
-        assert size_of(tmp_path) < MIB + MIB // 4
+    assert data not in open_files()
 
 
 # Crashes and leftovers.
@@ -360,7 +357,7 @@ os.unlink, os.rename = counted(os.unlink), counted(os.rename)
 if sys.argv[2] == "evict":
     store.budget.trim(0)
 else:
-    keep_layer(store, "new", objects=[b"1" * 100_000, b"2" * 100_000])
+    keep_layer(store, "new", files=[b"1" * 100_000, b"2" * 100_000])
 """
 
 
@@ -369,17 +366,18 @@ def test_a_death_at_any_step_leaves_whole_layers_and_nothing_that_stays(tmp_path
     for step in range(100):
         root = tmp_path / str(step)
         store = LayerStore(root)
-        for name in ("one", "two"):
-            keep_layer(store, name, objects=[b"1" * 100_000, name.encode() * 50_000])
+        files = [b"1" * 100_000, b"2" * 100_000]
+        layers = [keep_layer(store, name, files=files) for name in ("one", "two")]
+        layers.append(Digest.of(b"".join(each + bytes(-len(each) % 512) for each in (b"new", b"small", *files))))
         with run_python(KILLED, root, what, str(step)) as killed:
             code = killed.wait()
-        for layer in map(Digest.of, (b"one", b"two", b"new")):
+        for layer in layers:
             assert not store.is_passed(layer) or store.is_whole(layer)
         store.recover()
         store.sweep()
-        for name in ("one", "two", "new"):
-            keep_layer(store, name, objects=[b"1" * 100_000, b"2" * 100_000])
-            assert store.is_whole(Digest.of(name.encode()))
+        for name, layer in zip(("one", "two", "new"), layers, strict=True):
+            assert keep_layer(store, name, files=files) == layer
+            assert store.is_whole(layer)
         store.budget.trim(0)
         assert size_of(root) == 0
         if code == 0:
@@ -411,17 +409,18 @@ def test_temporary_files_of_the_dead_go_and_those_of_the_living_stay(tmp_path: P
     assert not any(path.exists() for path in dead)
 
 
-def test_objects_without_a_layer_go(tmp_path: Path) -> None:
+def test_promoted_files_without_a_layer_go(tmp_path: Path) -> None:
     store = LayerStore(tmp_path)
-    layer = keep_layer(store, "layer", objects=[big(1)])
-    store.drop(layer)
-    assert store.budget.trim() >= MIB
+    layer = keep_layer(store, "layer", files=[big(1)])
+    store.promotion.promote(Span(layer, 1024, MIB))
+    store.index_path(layer).unlink()
+    assert store.budget.trim() >= 2 * MIB
     assert size_of(tmp_path) == 0
 
 
 def test_a_clock_that_was_set_back_stops_no_eviction(tmp_path: Path) -> None:
     store = LayerStore(tmp_path, limit=0)
-    layer = keep_layer(store, "layer", objects=[big(1)])
+    layer = keep_layer(store, "layer", files=[big(1)])
     used_before(store.index_path(layer), -(10**6))
     LayerStore(tmp_path, limit=0).budget.reserve(1)
     assert not store.is_passed(layer)
@@ -435,7 +434,7 @@ from tests.support.caches import keep_layer
 store = LayerStore(Path(sys.argv[1]), limit=int(sys.argv[2]))
 sys.stdin.readline()
 for number in range(20):
-    keep_layer(store, f"{os.getpid()} {number}", objects=[os.urandom(1 << 20) for _ in range(3)])
+    keep_layer(store, f"{os.getpid()} {number}", files=[os.urandom(1 << 20) for _ in range(3)])
 """
 
 
@@ -467,23 +466,24 @@ def test_two_processes_that_write_at_once_hold_the_limit_together(tmp_path: Path
 def test_a_twentieth_of_the_disk_stays_free(tmp_path: Path) -> None:
     with tmpfs(tmp_path / "disk", "size=20m") as disk:
         store = LayerStore(disk, limit=100 * MIB)
-        layers = [keep_layer(store, f"layer {number}", objects=[big(number, 4 * MIB)]) for number in range(6)]
+        layers = [keep_layer(store, f"layer {number}", files=[big(number, 4 * MIB)]) for number in range(6)]
         assert os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize >= MIB
         assert store.is_whole(layers[-1])
         index = store.open_index(layers[-1])
         with pytest.raises(CacheFull, match=r"needs .* MiB; the disk of .* has .* to spare \(5 % .*--cache-dir"):
-            keep_layer(LayerStore(disk), "more", objects=[big(7, 17 * MIB)])
+            keep_layer(LayerStore(disk), "more", files=[big(7, 17 * MIB)])
         index.close()
         (disk / "of somebody else").write_bytes(bytes(19 * MIB + MIB // 2 - size_of(disk)))
-        keep_layer(LayerStore(disk), "more", objects=[big(7, MIB)])
-        assert not store.is_passed(layers[-1])
+        kept = names_of(store, layers)
+        keep_layer(LayerStore(disk), "more", files=[big(7, MIB)])
+        assert len(names_of(store, layers)) < len(kept)
 
 
 @contextmanager
 def full_disk(at: Path, options: str) -> Iterator[tuple[Path, LayerStore, Digest, Path]]:
     """Yield a disk that something else has filled, a store on it, and the layer and the merged table in it."""
     with tmpfs(at, options) as disk:
-        layer = keep_layer(LayerStore(disk), "layer", objects=[big(1, 4 * MIB)])
+        layer = keep_layer(LayerStore(disk), "layer", files=[big(1, 4 * MIB)])
         table = kept_merged(disk)
         (disk / "of another program").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
         yield disk, LayerStore(disk, limit=100 * MIB), layer, table
@@ -545,7 +545,7 @@ def test_a_disk_without_inodes_is_full(tmp_path: Path) -> None:
     with tmpfs(tmp_path / "disk", "size=100m,nr_inodes=120") as disk:
         store = LayerStore(disk, limit=100 * MIB)
         for number in range(30):
-            layer = keep_layer(LayerStore(disk, limit=100 * MIB), f"layer {number}", objects=[big(number, 100_000)])
+            layer = keep_layer(LayerStore(disk, limit=100 * MIB), f"layer {number}", files=[big(number, 100_000)])
         assert store.is_whole(layer)
 
 
@@ -555,10 +555,10 @@ def test_a_read_only_cache_is_read_and_documents_are_served_unkept(
 ) -> None:
     with tmpfs(tmp_path / "disk", "size=20m") as disk:
         store = LayerStore(disk)
-        layer = keep_layer(store, "layer", objects=[big(1)])
+        layer = keep_layer(store, "layer", files=[big(1)])
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         assert store.open_index(layer).lookup(0, b"file1") is not None
-        assert store.open_content(Packed(layer, 0, 5)).read_at(0, 5) == b"small"
+        assert store.open_content(Span(layer, 512, 5)).read_at(0, 5) == b"small"
         blobs = BlobStore(disk / "blobs", reserve=store.budget.reserve)
         for _ in range(3):
             blobs.keep(Digest.of(b"document"), b"document")
@@ -573,14 +573,13 @@ def test_a_read_only_cache_is_read_and_documents_are_served_unkept(
 @needs_root
 def test_an_unexpected_end_of_the_disk_names_path_and_remedy(tmp_path: Path) -> None:
     # The budget has just looked; then somebody else takes all that there was.
-    with tmpfs(tmp_path / "disk", "size=8m") as disk:
+    with tmpfs(tmp_path / "disk", "size=16m") as disk:
         store = LayerStore(disk)
         with store.begin_layer() as writer:
-            file = writer.begin_object()
+            store.budget.reserve(1)
             (disk / "filler").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
             with pytest.raises(CacheFailure, match=rf"{disk}.*No space left on device.*--cache-dir"):
-                file.write(memoryview(big(1, 100_000)))
-            del file
+                writer.write(big(1))
         assert size_of(disk) == 0
 
 
@@ -590,7 +589,7 @@ def test_a_file_system_that_tells_no_size_has_room(tmp_path: Path, limit: int | 
     with tmpfs(tmp_path / "disk", "size=0,nr_inodes=0") as disk:
         assert os.statvfs(disk).f_blocks == 0
         store = LayerStore(disk, limit=limit)
-        assert store.is_whole(keep_layer(store, "layer", objects=[big(1)]))
+        assert store.is_whole(keep_layer(store, "layer", files=[big(1)]))
         store.close()
 
 
@@ -618,7 +617,7 @@ def test_how_full_the_cache_is_is_known_without_a_walk_at_each_question(
     assert 0 < first.free <= 100 * MIB
     assert [budget.standing() for _ in range(1000)] == [first] * 1000
     assert len(walks) == 1
-    keep_layer(store, "layer", objects=[big(1)])
+    keep_layer(store, "layer", files=[big(1)])
     after = budget.standing()
     assert after is not None
     assert after.used >= MIB
@@ -640,7 +639,7 @@ def test_how_full_the_cache_is_is_not_waited_for(tmp_path: Path, monkeypatch: py
 def test_what_other_daemons_wrote_is_seen_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     budget = Budget(tmp_path, limit=100 * MIB)
     assert budget.standing(wait_s=60) is not None
-    keep_layer(LayerStore(tmp_path), "of another daemon", objects=[big(1)])
+    keep_layer(LayerStore(tmp_path), "of another daemon", files=[big(1)])
     monkeypatch.setattr("regfs.store.budget._FRESH_S", 0.0)
     end = time.monotonic() + 60
     while (found := budget.standing()) is None or found.used < MIB:

@@ -9,7 +9,8 @@ import pytest
 
 from regfs.errors import CacheFailure
 from regfs.model.digest import Digest
-from regfs.store.content import Nothing, Object, OpenContent, Pack, Packed, content_of, empty
+from regfs.store.content import Nothing, OpenContent, Span, content_of, empty
+from regfs.store.data_files import DataFile
 
 LAYER = Digest.of(b"layer")
 
@@ -21,23 +22,22 @@ def opened(path: Path) -> int:
 def test_a_rows_content_tells_where_its_bytes_are() -> None:
     assert content_of(LAYER, None, 0) == Nothing()
     assert content_of(LAYER, 12, 0) == Nothing()
-    assert content_of(LAYER, 12, 3) == Packed(LAYER, 12, 3)
-    assert content_of(LAYER, b"\xab" * 32, 3) == Object("ab" * 32, 3, LAYER)
+    assert content_of(LAYER, 512, 3) == Span(LAYER, 512, 3)
 
 
-def test_a_packed_file_reads_as_its_own_range_only(tmp_path: Path) -> None:
-    (tmp_path / "pack").write_bytes(b"aaabbbccc")
-    pack = Pack(tmp_path / "pack")
-    content = OpenContent(pack.fd, 3, start=3, pack=pack)
+def test_a_span_reads_as_its_own_range_only(tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(b"aaabbbccc")
+    data = DataFile(tmp_path / "data")
+    content = OpenContent(data.fd, 3, start=3, shared=data)
     assert content.read_at(0, 100) == b"bbb"
     assert content.read_at(1, 1) == b"b"
     assert content.read_at(3, 5) == b""
     assert content.backing_fd() is None
     content.close()
-    assert os.pread(pack.fd, 3, 0) == b"aaa"
+    assert os.pread(data.fd, 3, 0) == b"aaa"
 
 
-def test_an_object_gives_its_descriptor_until_it_is_closed(tmp_path: Path) -> None:
+def test_a_file_of_its_own_gives_its_descriptor_until_it_is_closed(tmp_path: Path) -> None:
     (tmp_path / "object").write_bytes(b"content")
     content = OpenContent(opened(tmp_path / "object"), 7)
     fd = content.backing_fd()

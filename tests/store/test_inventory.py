@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from pathlib import Path
 
+from regfs.store.content import Span
 from regfs.store.inventory import take_inventory, used_by
 from regfs.store.layer_store import LayerStore
 from tests.support.caches import keep_layer
@@ -13,15 +14,15 @@ from tests.support.caches import keep_layer
 def test_the_sum_is_that_of_the_parts(tmp_path: Path) -> None:
     store = LayerStore(tmp_path)
     assert used_by(tmp_path / "none") == used_by(tmp_path) == 0
-    keep_layer(store, "one", objects=[b"1" * 300_000])
-    keep_layer(store, "other", objects=[b"1" * 300_000, b"2" * 300_000])
+    keep_layer(store, "one", files=[b"1" * 300_000])
+    layer = keep_layer(store, "other", files=[b"1" * 300_000, b"2" * 300_000])
+    store.promotion.promote(Span(layer, 1024, 300_000))
     with store.begin_layer() as writer:
-        file = writer.begin_object()
-        file.write(memoryview(b"1" * 300_000))
-        file.finish()  # a second name of what is there: its bytes are counted once
+        writer.write(b"1" * (2 << 20))
         found = take_inventory(tmp_path)
-        assert used_by(tmp_path) == found.size >= 600_000
-    assert found.counts() == {"blobs": 0, "objects": 2, "layers": 2, "images": 0, "under way": 3}
+        assert used_by(tmp_path) == found.size >= 1_200_000 + (2 << 20)
+    assert found.counts() == {"blobs": 0, "objects": 1, "layers": 2, "images": 0, "under way": 3}
+    assert [file.name for file in found.promoted(layer.encoded)] == ["1024-300000"]
     assert all(file.path.is_file() for files in found.layers.values() for file in files.values())
 
 

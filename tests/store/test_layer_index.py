@@ -10,6 +10,7 @@ import pytest
 
 from regfs.errors import CacheFailure, NotFound
 from regfs.model.attributes import Attributes
+from regfs.store.data_writer import DataLayout
 from regfs.store.layer_index import EntryFlag, LayerIndex, LayerIndexWriter, Row
 
 DIRECTORY = Attributes(0o40755, size=4096, nlink=2).pack()
@@ -21,11 +22,14 @@ def row(number: int, parent: int, name: bytes, **columns: object) -> Row:
     return plain._replace(**columns)  # type: ignore[arg-type]
 
 
+LAYOUT = DataLayout("tar", 1000, 512, "ab" * 32)
+
+
 def written(path: Path, *rows: Row) -> LayerIndex:
     writer = LayerIndexWriter(path)
     for each in rows:
         writer.add(each)
-    writer.finish()
+    writer.finish(LAYOUT)
     return LayerIndex.open(path)
 
 
@@ -33,7 +37,7 @@ ROOT = Row(0, 0, b"", 0, EntryFlag.IMPLIED, DIRECTORY, None, None, None)
 
 
 def test_rows_are_found_by_name_number_and_parent(tmp_path: Path) -> None:
-    second, first = row(1, 0, b"\xff"), row(2, 0, b"a", xattrs=b"x", target=b"t", content=b"h" * 32)
+    second, first = row(1, 0, b"\xff"), row(2, 0, b"a", xattrs=b"x", target=b"t", content=512)
     index = written(tmp_path / "index", ROOT, second, first)
     assert index.lookup(0, b"a") == first
     assert index.lookup(0, b"b") is None
@@ -67,14 +71,14 @@ def test_a_hard_link_has_what_its_inode_has(tmp_path: Path) -> None:
     assert list(index.by_directory())[1] == found == index.children(0)[1]
 
 
-def test_the_packed_files_that_follow_a_row_are_told_in_the_order_of_the_archive(tmp_path: Path) -> None:
+def test_the_files_that_follow_a_row_are_told_in_the_order_of_the_archive(tmp_path: Path) -> None:
     index = written(
         tmp_path / "index",
         ROOT,
         row(1, 0, b"z"),
         row(2, 0, b"directory", attributes=DIRECTORY, content=None),
         row(3, 2, b"y", content=20),
-        row(4, 0, b"object", content=b"h" * 32),
+        row(4, 0, b"device", content=None),
         row(5, 2, b"x", content=30),
         row(6, 0, b"linked", inode=1),
         row(7, 0, b"w", content=40),
@@ -101,7 +105,7 @@ def test_rows_can_be_changed_before_the_index_is_finished(tmp_path: Path) -> Non
     writer.add_flags([3], EntryFlag.OPAQUE)
     writer.set_nlinks([(3, 9)])
     writer.add(row(4, 0, b"other", content=99))
-    writer.finish()
+    writer.finish(LAYOUT)
     index = LayerIndex.open(tmp_path / "index")
     assert [each.name for each in index.by_directory()] == [b"d", b"other"]
     assert index.row(3).flags == EntryFlag.IMPLIED | EntryFlag.OPAQUE
@@ -145,3 +149,24 @@ def test_many_threads_may_ask_one_index(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(look_up_all, range(8)))
+
+
+def test_an_index_says_what_its_data_file_holds(tmp_path: Path) -> None:
+    layout = written(tmp_path / "index", ROOT).layout()
+    assert layout == LAYOUT
+    assert (layout.expanded_offset, layout.size) == (1024, 1536)
+
+
+def test_expanded_files_get_their_place_when_the_tar_has_ended(tmp_path: Path) -> None:
+    writer = LayerIndexWriter(tmp_path / "index")
+    for each in (
+        ROOT,
+        row(1, 0, b"plain", content=512),
+        row(2, 0, b"first", content=-1),
+        row(3, 0, b"next", content=-513),
+    ):
+        writer.add(each)
+    writer.place_expanded(LAYOUT.expanded_offset)
+    writer.finish(LAYOUT)
+    index = LayerIndex.open(tmp_path / "index")
+    assert [index.row(number).content for number in (1, 2, 3)] == [512, 1024, 1536]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
+import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,27 +16,24 @@ import pytest
 from regfs.errors import CacheFailure, NotFound
 from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
-from regfs.store.content import Nothing, Object, Packed
+from regfs.store.content import Nothing, Span
 from regfs.store.layer_index import LayerIndex, Row
 from regfs.store.layer_store import LayerStore
 from regfs.store.young import YoungLayers
 from tests.support.descriptors import no_descriptor_left
 
-LAYER = Digest.of(b"a layer")
 BIG = b"big" * 50_000
-BIG_NAME = hashlib.sha256(BIG).hexdigest()
 ROOT = Row(0, 0, b"", 0, 1, Attributes(0o40755).pack(), None, None, None)
+STREAM = b"small".ljust(512, b"\0") + BIG + bytes(-len(BIG) % 512)
+LAYER, OTHER = Digest.of(STREAM), Digest.of(STREAM + b"other")
 
 
-def keep(store: LayerStore, *, layer: Digest = LAYER) -> None:
+def keep(store: LayerStore, *, other: bytes = b"") -> None:
     with store.begin_layer() as writer:
         writer.rows.add(ROOT)
-        assert writer.pack(b"small") == 0
-        assert writer.pack(b"file") == 5
-        big = writer.begin_object()
-        big.write(memoryview(BIG))
-        assert big.finish().hex() == BIG_NAME
-        store.publish(writer, layer)
+        writer.write(STREAM)
+        writer.write(other)
+        store.publish(writer, Digest.of(STREAM + other))
 
 
 @contextmanager
@@ -57,8 +54,8 @@ def test_a_published_layer_is_found_and_read(tmp_path: Path) -> None:
         keep(store)
         assert store.is_passed(LAYER)
         assert store.open_index(LAYER).row(0) == ROOT
-        assert store.open_content(Packed(LAYER, 5, 4)).read_at(0, 10) == b"file"
-        assert store.open_content(Object(BIG_NAME, len(BIG))).read_at(149_990, 100) == BIG[-10:]
+        assert store.open_content(Span(LAYER, 0, 5)).read_at(0, 10) == b"small"
+        assert store.open_content(Span(LAYER, 512, len(BIG))).read_at(149_990, 100) == BIG[-10:]
         assert store.open_content(Nothing()).read_at(0, 10) == b""
     assert os.listdir(tmp_path / "passes") == []
 
@@ -67,17 +64,15 @@ def test_what_is_gone_or_cut_is_a_cache_failure(tmp_path: Path) -> None:
     with opened(LayerStore(tmp_path)) as store:
         keep(store)
         with pytest.raises(CacheFailure):
-            store.open_content(Object("0" * 64, 1))
-        with pytest.raises(CacheFailure):
-            store.open_content(Object(BIG_NAME, 5))
-        with pytest.raises(CacheFailure):
-            store.open_content(Packed(Digest.of(b""), 0, 1))
+            store.open_content(Span(Digest.of(b""), 0, 1))
+        with pytest.raises(CacheFailure, match="cut off"):
+            store.open_content(Span(LAYER, len(STREAM), 1))
 
 
 def test_a_dropped_layer_can_still_be_read_by_who_has_it_open(tmp_path: Path) -> None:
     with opened(LayerStore(tmp_path)) as store:
         keep(store)
-        content, index = store.open_content(Packed(LAYER, 0, 5)), store.open_index(LAYER)
+        content, index = store.open_content(Span(LAYER, 0, 5)), store.open_index(LAYER)
         store.drop(LAYER)
         assert not store.is_passed(LAYER)
         assert content.read_at(0, 5) == b"small"
@@ -93,8 +88,8 @@ def test_layers_of_other_digest_algorithms_have_names_of_their_own(tmp_path: Pat
 def test_what_was_not_published_is_removed(tmp_path: Path) -> None:
     store = LayerStore(tmp_path)
     with store.begin_layer() as writer:
-        writer.begin_object().write(memoryview(BIG))
-        writer.pack(b"small")
+        writer.begin_expanded().write(memoryview(BIG))
+        writer.write(b"small")
     assert files_of(tmp_path) == []
 
 
@@ -102,7 +97,7 @@ def test_a_layer_is_young_until_it_is_settled(tmp_path: Path) -> None:
     store = LayerStore(tmp_path)
     keep(store)
     (marker,) = (tmp_path / "young").iterdir()
-    assert json.loads(marker.read_text()) == {"boot": store.boot, "layer": str(LAYER), "objects": [BIG_NAME]}
+    assert json.loads(marker.read_text()) == {"boot": store.boot, "layer": str(LAYER)}
     store.settle()
     store.settle()
     assert list((tmp_path / "young").iterdir()) == []
@@ -148,32 +143,59 @@ def test_a_young_layer_survives_a_crash_of_the_daemon(tmp_path: Path) -> None:
     store = LayerStore(tmp_path, boot="this")
     store.recover()
     assert store.is_passed(LAYER)
-    assert store.object_path(BIG_NAME).exists()
 
 
-def test_a_young_layer_is_passed_again_after_a_crash_of_the_machine(tmp_path: Path) -> None:
+TEARS: dict[str, Callable[[LayerStore], object]] = {
+    "empty data": lambda store: os.truncate(store.data_path(LAYER), 0),
+    "zeros for data": lambda store: store.data_path(LAYER).write_bytes(bytes(len(STREAM))),
+    "no data": lambda store: store.data_path(LAYER).unlink(),
+    "an empty index": lambda store: os.truncate(store.index_path(LAYER), 0),
+    "no index": lambda store: store.index_path(LAYER).unlink(),
+}
+
+
+@pytest.mark.parametrize("tear", TEARS)
+def test_what_a_crash_of_the_machine_tore_is_removed_and_what_is_whole_stays(tmp_path: Path, tear: str) -> None:
     keep(LayerStore(tmp_path, boot="before"))
-    keep(LayerStore(tmp_path, boot="now"), layer=Digest.of(b"another"))
+    keep(LayerStore(tmp_path, boot="before"), other=b"other")
+    TEARS[tear](LayerStore(tmp_path))
     store = LayerStore(tmp_path, boot="now")
     store.recover()
     assert not store.is_passed(LAYER)
-    assert not store.pack_path(LAYER).exists()
-    assert store.is_passed(Digest.of(b"another"))
-    # It is whole, and another layer may need it.
-    assert store.object_path(BIG_NAME).exists()
-    assert len(list((tmp_path / "young").iterdir())) == 1
+    assert sorted(path.stem for path in (tmp_path / "layers").iterdir()) == [OTHER.encoded] * 3
+    assert store.is_whole(OTHER)
+    assert list((tmp_path / "young").iterdir()) == []
 
 
-@pytest.mark.parametrize("torn", [b"", bytes(len(BIG))])
-def test_a_torn_object_is_removed_after_a_crash_of_the_machine(tmp_path: Path, torn: bytes) -> None:
-    keep(LayerStore(tmp_path, boot="before"))
-    store = LayerStore(tmp_path, boot="now")
-    store.object_path(BIG_NAME).write_bytes(torn)
-    store.recover()
-    assert files_of(tmp_path) == []
+def test_layers_of_an_older_release_are_not_here_and_give_their_room_back(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    keep(store)
+    keep(store, other=b"other")
+    for path in (tmp_path / "layers").glob(f"{LAYER.encoded}.tar"):
+        path.rename(path.with_suffix(".pack"))
+    with closing(sqlite3.connect(store.index_path(LAYER))) as index:
+        index.execute("PRAGMA user_version = 1")
+    old = tmp_path / "objects/ab" / ("ab" * 32)
+    old.parent.mkdir(parents=True)
+    old.write_bytes(BIG)
+    assert not store.is_passed(LAYER)
+    assert not store.is_whole(LAYER)
+    LayerStore(tmp_path).recover()
+    assert not old.exists()
+    assert store.budget.trim() >= len(BIG)
+    assert sorted(path.stem for path in (tmp_path / "layers").iterdir()) == [OTHER.encoded] * 3
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"boot": "x", "layer": "nonsense", "objects": []}'])
+def test_a_layer_of_an_older_release_is_replaced_whole(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    keep(store)
+    store.data_path(LAYER).rename(store.index_path(LAYER).with_suffix(".pack"))
+    keep(store)
+    assert store.is_whole(LAYER)
+    assert sorted(path.suffix for path in (tmp_path / "layers").iterdir()) == [".index", ".sums", ".tar"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"boot": "x", "layer": "nonsense"}'])
 def test_a_torn_marker_is_removed(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "young").mkdir()
     (tmp_path / "young" / "marker").write_bytes(content)

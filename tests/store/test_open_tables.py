@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import CacheDamaged, CacheFailure
+from regfs.store.data_files import DataFiles
 from regfs.store.layer_store import LayerStore
 from regfs.store.merged_index import MergedIndex, MergedIndexWriter
 from regfs.store.open_tables import OpenTables
-from regfs.store.packs import Packs
 from tests.support.caches import keep_layer
 from tests.support.descriptors import open_files
 
@@ -124,7 +124,7 @@ def test_tables_that_threads_take_from_each_other_answer_right_all_the_same(tmp_
 def test_a_table_is_not_closed_while_its_rows_are_being_read(tmp_path: Path) -> None:
     tables = OpenTables(descriptors=1)
     store = LayerStore(tmp_path, tables=tables)
-    index = store.open_index(keep_layer(store, "one", objects=[b"1" * 100_000]))
+    index = store.open_index(keep_layer(store, "one", files=[b"1" * 100_000]))
     rows = index.by_directory()
     first = next(rows)
     store.open_index(keep_layer(store, "other")).row(0)
@@ -173,20 +173,20 @@ def test_a_table_that_proves_damaged_when_it_is_read_is_made_again(tmp_path: Pat
 def test_a_pack_is_closed_when_others_need_its_place_and_its_readers_have_gone(tmp_path: Path) -> None:
     store = LayerStore(tmp_path, tables=OpenTables(descriptors=2))
     layers = [keep_layer(store, f"layer {number}") for number in range(4)]
-    packs = Packs(store.pack_path, store.tables)
-    reader = packs.open(layers[0])
+    files = DataFiles(store.data_path, store.tables)
+    reader = files.open(layers[0])
     for layer in layers[1:]:
-        packs.open(layer)
-    assert packs.find(layers[0]) is None
-    opened = [name for name in open_files() if name.endswith(".pack") and name.startswith(str(tmp_path))]
+        files.open(layer)
+    assert files.find(layers[0]) is None
+    opened = [name for name in open_files() if name.endswith(".tar") and name.startswith(str(tmp_path))]
     assert len(opened) == 3
-    assert reader.size == 5
+    assert reader.size == 1024
     del reader
-    assert os_pack(tmp_path, layers[0].encoded) not in open_files()
+    assert data_path(tmp_path, layers[0].encoded) not in open_files()
 
 
-def os_pack(root: Path, name: str) -> str:
-    return str(root / "layers" / f"{name}.pack")
+def data_path(root: Path, name: str) -> str:
+    return str(root / "layers" / f"{name}.tar")
 
 
 def test_the_garbage_collector_may_end_an_entry_at_any_instant() -> None:

@@ -14,13 +14,17 @@ import regfs.store.verify
 from regfs.model.digest import Digest
 from regfs.store.blobs import BlobStore
 from regfs.store.cached_files import open_file
+from regfs.store.content import Span
 from regfs.store.layer_store import LayerStore
 from regfs.store.merged_index import MergedIndexWriter
 from regfs.store.verify import verify
 from tests.support.caches import file_row, keep_layer
 
-LAYER, OTHER = Digest.of(b"layer"), Digest.of(b"other")
-BIG = b"big" * 50_000
+BIG = b"big" * 400_000
+DATA = b"layer".ljust(512, b"\0") + b"small" * 1000 + bytes(120) + BIG + bytes(-len(BIG) % 512)
+OTHER_DATA = b"other".ljust(512, b"\0") + b"other" * 1000 + bytes(120)
+LAYER, OTHER = Digest.of(DATA), Digest.of(OTHER_DATA)
+PROMOTED = Span(LAYER, 512 + 5120, len(BIG))
 DOCUMENT = b'{"a": "document"}' * 100
 
 
@@ -33,8 +37,10 @@ def cache(tmp_path: Path) -> Path:
 
 def keep_everything(root: Path) -> None:
     store = LayerStore(root)
-    keep_layer(store, "layer", objects=[BIG], packed=b"small" * 1000)
-    keep_layer(store, "other", packed=b"other" * 1000)
+    layer = keep_layer(store, "layer", files=[BIG], small=b"small" * 1000)
+    keep_layer(store, "other", small=b"other" * 1000)
+    assert layer == LAYER
+    assert store.promotion.promote(PROMOTED)
     writer = MergedIndexWriter(root / "images" / "chain.merged")
     writer.finish(0, b"a" * 80)
     writer.abandon()
@@ -48,8 +54,8 @@ def only(root: Path, pattern: str) -> Path:
 
 PLACES: dict[str, Callable[[Path], Path]] = {
     "blob": lambda root: only(root, "blobs/sha256/*/*"),
-    "object": lambda root: only(root, "objects/*/*"),
-    "pack": lambda root: root / f"layers/{LAYER.encoded}.pack",
+    "promoted": lambda root: only(root, "objects/*/*/*"),
+    "data": lambda root: root / f"layers/{LAYER.encoded}.tar",
     "index": lambda root: root / f"layers/{LAYER.encoded}.index",
     "layer sums": lambda root: root / f"layers/{LAYER.encoded}.sums",
     "merged": lambda root: root / "images/chain.merged",
@@ -126,30 +132,34 @@ def test_damage_anywhere_is_found_and_what_is_kept_again_is_right(cache: Path, p
     assert list(verify(cache, drop=True)) == []
 
 
-@pytest.mark.parametrize("place", ["object", "pack", "layer sums", "merged sums"])
+@pytest.mark.parametrize("place", ["data", "layer sums", "merged sums"])
 def test_what_is_missing_is_found(cache: Path, place: str) -> None:
     PLACES[place](cache).unlink()
     assert len(list(verify(cache, drop=True))) == 1
     assert LayerStore(cache).is_passed(LAYER) == (place == "merged sums")
 
 
-def test_a_damaged_object_takes_its_layers_with_it(cache: Path) -> None:
-    flip(PLACES["object"](cache))
-    object_problem, layer_problem = verify(cache, drop=True)
-    assert "its sha256 is" in str(object_problem)
-    assert "is missing" in str(layer_problem)
-    assert not LayerStore(cache).is_passed(LAYER)
+def test_a_damaged_copy_goes_alone_and_that_of_a_damaged_layer_with_it(cache: Path) -> None:
+    flip(PLACES["promoted"](cache))
+    (problem,) = verify(cache, drop=True)
+    assert "is not what lies in" in str(problem)
+    assert LayerStore(cache).is_whole(LAYER)
+    assert LayerStore(cache).promotion.promote(PROMOTED)
+    flip(PLACES["data"](cache))
+    (problem,) = verify(cache, drop=True)
+    assert "of the tar stream" in str(problem)
+    assert list(cache.glob("objects/*/*/*")) == []
 
 
 def test_an_index_that_points_beside_its_files_is_found(cache: Path) -> None:
     store = LayerStore(cache)
-    for name, content in (("beyond", 3), ("nowhere", b"\x00" * 32)):
+    for number, offset in enumerate((1024, 3, -512)):
         with store.begin_layer() as writer:
             writer.rows.add(file_row(0, 0, 0))
-            writer.rows.add(file_row(1, 10, content))
-            writer.pack(b"ten bytes.")
-            store.publish(writer, Digest.of(name.encode()))
-    assert sorted(problem.reason.split(":")[0] for problem in verify(cache, drop=True)) == ["wrong", "wrong"]
+            writer.rows.add(file_row(1, 10, offset))
+            writer.write(b"%d" % number * 1024)
+            store.publish(writer, Digest.of(b"%d" % number * 1024))
+    assert [problem.reason.split(":")[0] for problem in verify(cache, drop=True)] == ["wrong"] * 3
 
 
 def test_a_file_that_has_no_digests_name_is_found(cache: Path) -> None:
@@ -167,6 +177,6 @@ def test_sums_are_what_sha256sum_reads(cache: Path) -> None:
 def test_what_a_reader_has_open_when_it_is_dropped_is_read_on(cache: Path) -> None:
     store = LayerStore(cache)
     index = store.open_index(LAYER)
-    flip(PLACES["pack"](cache))
+    flip(PLACES["data"](cache))
     assert list(verify(cache, drop=True)) != []
     assert index.lookup(0, b"file1") is not None

@@ -10,11 +10,13 @@ from regfs.store.work_locks import LOCKS, WorkLocks
 
 
 def assert_cache_is_clean(cache: Path) -> None:
-    """Assert that every blob and object is what its name says, and that nothing half-made is left."""
+    """Assert that every blob and copy of a file is what its name says, and that nothing half-made is left."""
     for path in files_in(cache / "blobs"):
         assert hashlib.new(path.parent.parent.name, path.read_bytes()).hexdigest() == path.name, path
     for path in files_in(cache / "objects"):
-        assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name, path
+        offset, size = map(int, path.name.split("-"))
+        data = (cache / "layers" / f"{path.parent.name}.tar").read_bytes()
+        assert path.read_bytes() == data[offset : offset + size], path
     assert files_in(cache / "passes") == []
     WorkLocks(cache / LOCKS).sweep()  # a daemon that ends while it passes a layer leaves its lock's file
     assert files_in(cache / LOCKS) == []

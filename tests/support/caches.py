@@ -17,21 +17,25 @@ from regfs.store.layer_store import LayerStore
 MIB = 1 << 20
 
 
-def file_row(number: int, size: int, content: int | bytes) -> Row:
+def file_row(number: int, size: int, content: int) -> Row:
     attributes = Attributes(0o100644, size).pack()
     return Row(number, 0, f"file{number}".encode(), number, 0, attributes, content, None, None)
 
 
-def keep_layer(store: LayerStore, name: str, *, objects: Sequence[bytes] = (), packed: bytes = b"small") -> Digest:
-    """Publish the layer that is called *name*, with these big files and one small one; return its diff id."""
-    diff_id = Digest.of(name.encode())
+def keep_layer(store: LayerStore, name: str, *, files: Sequence[bytes] = (), small: bytes = b"small") -> Digest:
+    """Publish a layer that has *name* in it, a small file, and these; return its diff id.
+
+    What stands for its tar stream is each of them from a multiple of 512 on.
+    """
+    stream = bytearray()
     with store.begin_layer() as writer:
         writer.rows.add(Row(0, 0, b"", 0, 1, Attributes(0o40755).pack(), None, None, None))
-        writer.rows.add(file_row(1, len(packed), writer.pack(packed)))
-        for number, content in enumerate(objects, 2):
-            file = writer.begin_object()
-            file.write(memoryview(content))
-            writer.rows.add(file_row(number, len(content), file.finish()))
+        for number, content in enumerate([name.encode(), small, *files]):
+            if number:
+                writer.rows.add(file_row(number, len(content), len(stream)))
+            stream += content + bytes(-len(content) % 512)
+        writer.write(bytes(stream))
+        diff_id = Digest.of(bytes(stream))
         store.publish(writer, diff_id)
     return diff_id
 

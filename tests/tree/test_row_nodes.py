@@ -391,11 +391,15 @@ def test_files_that_follow_in_the_archive_are_read_together(served: Served) -> N
     first = shown.find(f"{rootfs}/00").node
     following = dict(shown.tree.read_following(first, 8, bytearray(1 << 17)))
     # The second layer's 02 is what the image shows; the base's is read in vain.
+    assert [nodes[node] for node in following if node in nodes] == ["01", "03", "04", "05"]
+    # A big file is passed over, and what is behind it comes with the next read.
+    fifth = shown.find(f"{rootfs}/05").node
+    following |= dict(shown.tree.read_following(fifth, 4, bytearray(1 << 17)))
     assert [nodes[node] for node in following if node in nodes] == ["01", "03", "04", "05", "06", "07", "08"]
     for node, content in following.items():
         if node in nodes:
             assert content == shown.read(f"{rootfs}/{nodes[node]}")
-    assert [content for _, content in shown.tree.read_following(first, 8, bytearray(32))] == [
+    assert [content for _, content in shown.tree.read_following(first, 8, bytearray(1100))] == [
         b"01 of the base",
         b"02 of the base",
     ]

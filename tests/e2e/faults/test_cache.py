@@ -152,13 +152,13 @@ def test_f60_damaged_documents_and_layers_are_fetched_again_before_anything_is_m
     assert faulty.errors() == ""
 
 
-@pytest.mark.parametrize(("pattern", "size"), [("objects/*/*", 400_000), ("layers/*.pack", 0)], ids=["object", "pack"])
-def test_f60_a_file_of_the_cache_that_lost_its_end_is_made_again(faulty: FaultyMount, pattern: str, size: int) -> None:
+@pytest.mark.parametrize("size", [400_000, 0], ids=["big files", "small files"])
+def test_f60_a_file_of_the_cache_that_lost_its_end_is_made_again(faulty: FaultyMount, size: int) -> None:
     image = faulty.push_app(random_bytes=size)
     assert faulty.reads(faulty.path(MOTD))
-    (damaged,) = faulty.cache.glob(pattern)
+    (damaged,) = faulty.cache.glob("layers/*.tar")
     damaged.chmod(0o644)
-    shorten(damaged)
+    os.truncate(damaged, 1000)  # a tar's own end is zeros, which no file needs
     faulty.remount()
     assert faulty.reads(faulty.path(MOTD))
     assert len(faulty.server.paths(f"GET .*{image.layers[0].digest}")) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from regfs.store.uncached_writes import UncachedWrites
 
-PIECES = [bytes([number]) * size for number, size in enumerate((1, 4096, 70_000, 0, 3, 1 << 20))]
+PIECES = [bytes([number]) * size for number, size in enumerate((4096, 8192 + 1, 70_000, 0, 3, 1 << 20))]
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -31,23 +32,28 @@ def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("kept", [0, 5000, 1 << 30])
-def test_all_pieces_are_in_the_file_in_order(directory: Path, kept: int) -> None:
-    output = UncachedWrites(kept=kept)
+@pytest.mark.parametrize("is_aligned", [False, True])
+def test_all_pieces_are_in_the_file_where_they_belong(directory: Path, kept: int, is_aligned: bool) -> None:
     path = directory / "file"
+    memory = mmap.mmap(-1, 2 << 20)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    output = UncachedWrites(fd, kept=kept)
+    offset = 0
     for piece in PIECES:
-        output.write(fd, memoryview(piece))
+        memory[: len(piece)] = piece
+        view = memoryview(memory)[: len(piece)] if is_aligned else memoryview(piece)
+        output.write(view, offset, is_aligned=is_aligned)
+        offset += len(piece)
     os.close(fd)
     assert path.read_bytes() == b"".join(PIECES)
 
 
 def test_what_was_skipped_is_a_hole(directory: Path) -> None:
-    output = UncachedWrites(kept=0)
     path = directory / "file"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
-    output.write(fd, memoryview(b"before"))
-    os.lseek(fd, 1 << 20, os.SEEK_CUR)
-    output.write(fd, memoryview(b"after"))
+    output = UncachedWrites(fd, kept=0)
+    output.write(memoryview(b"before"), 0)
+    output.write(memoryview(b"after"), 6 + (1 << 20))
     os.close(fd)
     assert path.read_bytes() == b"before" + bytes(1 << 20) + b"after"
 
@@ -57,5 +63,5 @@ def test_what_the_disk_refuses_is_an_error(directory: Path) -> None:
     path.touch()
     fd = os.open(path, os.O_RDONLY)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        UncachedWrites(kept=0).write(fd, memoryview(b"bytes"))
+        UncachedWrites(fd, kept=0).write(memoryview(b"bytes"), 0)
     os.close(fd)
