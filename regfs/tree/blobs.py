@@ -21,19 +21,13 @@ from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.store.content import OpenContent
-from regfs.tree.node import FILE_MODE, FOREVER, Child, Dated, Found, OpenFile, children_of, directory_attributes
+from regfs.tree.node import FILE_MODE, FOREVER, Child, Dated, Found, OpenFile, children_of
+from regfs.tree.parts import DirectoryOfImage
 
 
 @dataclass(frozen=True, slots=True)
-class BlobsDirectory(Dated):
+class BlobsDirectory(DirectoryOfImage):
     """The directory of an image's blobs."""
-
-    key: str
-    pinned: PinnedImage
-
-    def attributes(self) -> Attributes:
-        """Return a directory's attributes."""
-        return directory_attributes(self.pinned.created_ns)
 
     def lookup(self, name: str) -> Found:
         """Return the blob of that digest, if the image names it."""

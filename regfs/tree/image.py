@@ -26,7 +26,6 @@ from typing import NamedTuple
 
 from regfs.errors import BadContent, BadManifest, NotFound, RegfsError, TooLarge, Unsupported
 from regfs.images.image import Image, PinnedImage
-from regfs.model.attributes import Attributes
 from regfs.model.manifest import Descriptor, Index, Manifest
 from regfs.model.media_types import INDEX_TYPES, is_tar_layer
 from regfs.tree.blobs import BlobsDirectory
@@ -37,16 +36,14 @@ from regfs.tree.node import (
     FOREVER,
     TABLE_MODE,
     Child,
-    Dated,
     FetchedFile,
     Found,
     Node,
     TableDirectory,
     children_of,
-    directory_attributes,
     text_file,
 )
-from regfs.tree.parts import Part, listed
+from regfs.tree.parts import DirectoryOfImage, Part, listed
 from regfs.tree.platform_notes import DIFFERS, MISSING, listed_note, text_of
 
 # In the types of layers that hold files, whatever their format: `.image.layer.v1.tar+encrypted`, `.image.rootfs.erofs`.
@@ -70,20 +67,13 @@ class Has(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class ImageDirectory(Dated):
+class ImageDirectory(DirectoryOfImage):
     """The directory of an image."""
-
-    key: str
-    pinned: PinnedImage
 
     @property
     def image(self) -> Image:
         """The image that is shown."""
         return self.pinned.image
-
-    def attributes(self) -> Attributes:
-        """Return a directory's attributes, with the date at which the image was made where it is known."""
-        return directory_attributes(self.pinned.created_ns)
 
     def lookup(self, name: str) -> Found:
         """Return one of the parts. May block on the network for manifest and index, never for content."""
@@ -98,15 +88,8 @@ class ImageDirectory(Dated):
 
 
 @dataclass(frozen=True, slots=True)
-class ManifestsDirectory(Dated):
+class ManifestsDirectory(DirectoryOfImage):
     """`manifests/`: the entries of an index, by platform or by digest."""
-
-    key: str
-    pinned: PinnedImage
-
-    def attributes(self) -> Attributes:
-        """Return a directory's attributes."""
-        return directory_attributes(self.pinned.created_ns)
 
     def lookup(self, name: str) -> Found:
         """Return the entry of that platform or digest."""

@@ -35,21 +35,14 @@ from regfs.tree.node import (
     directory_attributes,
     text_file,
 )
-from regfs.tree.parts import Part, listed
+from regfs.tree.parts import DirectoryOfImage, Part, listed
 
 _DIGITS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class LayersDirectory(Dated):
+class LayersDirectory(DirectoryOfImage):
     """The directory of an image's layers."""
-
-    key: str
-    pinned: PinnedImage
-
-    def attributes(self) -> Attributes:
-        """Return a directory's attributes."""
-        return directory_attributes(self.pinned.created_ns)
 
     def lookup(self, name: str) -> Found:
         """Return the layer of that number, written as it is listed or without leading zeros."""

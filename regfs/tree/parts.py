@@ -1,6 +1,6 @@
 """Tables of the parts of a directory: one row says a part's name, when it is listed, and how its node is made.
 
-Listing and look-up go by the same rows, so that they cannot disagree. Used by image.py and layers.py.
+Listing and look-up go by the same rows, so that they cannot disagree. Used by image.py, layers.py and blobs.py.
 Thread rule: values; any thread.
 """
 
@@ -10,10 +10,24 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from regfs.tree.node import TABLE_MODE, Child, Node, TableDirectory
+from regfs.images.image import PinnedImage
+from regfs.model.attributes import Attributes
+from regfs.tree.node import TABLE_MODE, Child, Dated, Node, TableDirectory, directory_attributes
 
 Owner = TypeVar("Owner")
 Facts = TypeVar("Facts")
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryOfImage(Dated):
+    """What all directories of an image have: their key, the image, and its date."""
+
+    key: str
+    pinned: PinnedImage
+
+    def attributes(self) -> Attributes:
+        """Return a directory's attributes, with the date at which the image was made where it is known."""
+        return directory_attributes(self.pinned.created_ns)
 
 
 @dataclass(frozen=True, slots=True)
