@@ -116,7 +116,7 @@ def needed_modules(module: Path) -> set[str]:
 
 
 def test_no_import_goes_in_a_circle() -> None:
-    """NamesInUse a room too: two modules that need each other are one."""
+    """Within a package too: two modules that need each other are one."""
     needs = {relative(module): needed_modules(module) for module in modules()}
     while free := [module for module, needed in needs.items() if not needed & needs.keys()]:
         for module in free:

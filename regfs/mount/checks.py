@@ -36,7 +36,7 @@ def prepare(point: str) -> list[str]:
 
 
 def _refuse_hanging(point: str) -> None:
-    """Raise MountFailure where the daemon of a mount on *point* hangs: all that follows would wait for it."""
+    """Raise MountFailure if the daemon of a mount on *point* hangs: all other checks would wait for it."""
     there = mountpoints.topmost(point)
     if there is None or not there.is_regfs:
         return
@@ -47,7 +47,7 @@ def _refuse_hanging(point: str) -> None:
 
 
 def _check_ownership(point: str) -> None:
-    """Refuse what fusermount3 would: a directory that the user cannot write to, or a sticky one of somebody else."""
+    """Refuse what fusermount3 refuses: a directory that the user cannot write to, or a sticky one of another user."""
     status = os.stat(point)
     sticky_of_another = status.st_mode & stat.S_ISVTX and status.st_uid != os.geteuid()
     if sticky_of_another or not os.access(point, os.W_OK, effective_ids=True):

@@ -3,9 +3,11 @@
 A program that walks a tree sleeps while it waits for each answer, and its core with it. To wake a core from a deep
 sleep takes longer than to answer: on a virtual machine of two cores, where an idle core is halted, up to 300 us. The
 first `find` over 40,269 entries took 3.3 to 7.7 s there, with the cores kept awake 0.8 to 1.3 s; the second one 0.5 to
-1.8 s and 0.2 to 0.3 s. While /dev/cpu_dma_latency is open, the kernel lets no core of the machine sleep deeper than the
-number written there says. That costs power, and time of a virtual machine's neighbours: so it is held for bursts only,
-and only if the user asks for it. Root may open the device.
+1.8 s and 0.2 to 0.3 s. On cores that other programs keep busy there is no gain.
+
+While /dev/cpu_dma_latency is open, the kernel lets no core of the machine sleep deeper than the number written there
+says. That costs power, and time of a virtual machine's neighbours: so it is held for bursts only, and only if the user
+asks for it. Root may open the device.
 
 Source: the kernel's Documentation/admin-guide/pm/cpuidle.rst, "Power Management Quality of Service for CPUs".
 """

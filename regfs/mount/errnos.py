@@ -1,7 +1,7 @@
-"""THE table: error class -> errno. The only place in regfs that knows errnos for errors; both drivers use it.
+"""The table from error class to errno: the only one in regfs. Both drivers use it.
 
-A class without a row of its own has its parent's (InvalidName: ENOENT, so every future kind of it too). Whatever is
-not a RegfsError is a bug: the drivers answer EIO, log the traceback and count `bugs`. Pure; any thread.
+A class without a row has its parent's (InvalidName: ENOENT, and so every kind of it). An exception that is no
+RegfsError is a bug: the drivers answer EIO, log the traceback and count `bugs`. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def errno_of(error: RegfsError) -> int:
 
 
 def is_failure(error: RegfsError) -> bool:
-    """Tell whether *error* belongs into the log and `.regfs/errors`; asking for what is not there is no failure.
+    """Return whether *error* belongs in the log and in `.regfs/errors`.
 
-    It is one where the user cannot know why it is not there.
+    A request for a name that does not exist is no failure, unless the user cannot know why it does not.
     """
     return not isinstance(error, _ORDINARY_ANSWERS) or isinstance(error, _TO_BE_EXPLAINED)

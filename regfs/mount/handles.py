@@ -1,6 +1,6 @@
-"""File handles: the number that the kernel holds -> what is open behind it. Used by both drivers.
+"""File handles: the numbers by which the kernel names what is open. Used by both drivers.
 
-Numbers are never given out twice, so that a late request cannot reach a stranger's file. Thread rule: any thread may
+No number is given out twice, so that a late request cannot reach another file. Thread rule: any thread may
 call anything; single dict operations and `itertools.count` are atomic, so there is no lock.
 """
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Handles(Generic[T]):
-    """What is open, by number. Numbers start at 1: a 0 in a request is always somebody's mistake."""
+    """What is open, by number. Numbers start at 1, so that a 0 in a request is always a mistake."""
 
     def __init__(self) -> None:
         self._open: dict[int, T] = {}
@@ -32,14 +32,14 @@ class Handles(Generic[T]):
         return number
 
     def get(self, number: int) -> T:
-        """Return what is open as *number*; BadHandle."""
+        """Return what is open as *number*. Raises BadHandle."""
         try:
             return self._open[number]
         except KeyError:
             raise BadHandle(f"handle {number} is not open") from None
 
     def take(self, number: int) -> T:
-        """Return what was open as *number*, which is no longer valid then; closing it is the caller's. BadHandle."""
+        """Return what was open as *number*, and forget the number. The caller closes it. Raises BadHandle."""
         try:
             return self._open.pop(number)
         except KeyError:

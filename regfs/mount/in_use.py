@@ -1,15 +1,15 @@
-"""Which directories of a mount something works in, is rooted in or is mounted on or from, as far as /proc tells.
+"""Directories of a mount that are in use, as far as /proc tells: working and root directories, and mounts below.
 
     /proc/PID/mountinfo      mounts whose mount point lies in ours, and bind mounts of a part of it, in every namespace
                              and for fusepy the lower directories of overlays (`podman run --rootfs DIR:O`)
     /proc/PID/cwd, root      working and root directories
 
-Asked only when a tag has moved, is refused or is gone: the kernel takes such mounts and directories away together with
-the name that they are below (tree/names_in_use.py). Only /proc is read, which asks our own file system nothing: the
-daemon would wait for itself. Not seen: what an ordinary user's daemon may not look at (processes of others, who are
-inside only with --allow-other), processes of other PID namespaces, a thread that has left its process's directories or
-mount namespace, a namespace in which no process is, and lower directories that were named by a relative path. Used by
-serve.py. Thread rule: any thread.
+Needed only when a tag has moved, is refused or is gone: the kernel drops such mounts and directories together with the
+name above them (tree/names_in_use.py). Only /proc is read, since a request to our own file system would wait for
+itself. Not seen: processes that an ordinary user's daemon may not look at (of other users, possible only with
+--allow-other), processes of other PID namespaces, a thread that has left its process's directories or mount namespace,
+a namespace without processes, and lower directories that were named by a relative path. Used by daemon/serve.py. Any
+thread.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _Scan:
             try:
                 self._look_at(b"/proc/" + entry)
             except OSError:
-                continue  # it has ended, or is none that we may look at
+                continue  # it has ended, or we may not look at it
         for namespace, link in self._links:
             for mountpoint, shown in self._mounts.get(namespace, ()):
                 below = _below(link, mountpoint)

@@ -1,10 +1,10 @@
-"""Asks daemons what they say of themselves in `.regfs/` of their mounts, and waits for none of them longer than wanted.
+"""Reading `.regfs/` of mounts without ever waiting for a daemon that hangs.
 
-A read(2) from a FUSE mount whose daemon hangs cannot be given up: the kernel lets not even SIGKILL end a process once
-the daemon has taken its request. So each mount is read by a child process of its own, which is left behind where it
-hangs, and which holds nothing of ours (a pipe that it kept open would keep `regfs status | cat` from ending). It bears
-the mount's device as its name: while one that was left behind is there, the mount is not asked by another, so that
-monitoring every minute does not fill the process table.
+A read(2) from a FUSE mount whose daemon hangs cannot be given up: once the daemon has read the request, not even
+SIGKILL ends the process. So a child process reads each mount. A child that hangs is left behind; it keeps no
+descriptor of ours, or its end of a pipe would keep `regfs status | cat` from ending. Its name is the mount's device:
+while a child of that name exists no other one is started for the mount, so that monitoring every minute does not fill
+the process table.
 
 Used by the verbs. Thread rule: any thread; the child runs no other thread's code.
 """
@@ -32,7 +32,7 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one mount said: the texts of the files that it has, or *errno*, or *is_late*."""
+    """What one mount answered: the texts of its files, or *errno*, or nothing in time (*is_late*)."""
 
     texts: Mapping[str, str] = field(default_factory=dict)
     errno: int = 0

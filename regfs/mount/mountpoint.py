@@ -1,8 +1,7 @@
-"""Mount points as the system sees them: what is mounted where, is it alive, and how it is taken away.
+"""Mount points: what is mounted where, whether its daemon has died, and how it is unmounted.
 
-Used by the kernel driver, the daemon and `regfs umount`; both drivers' mounts are seen and removed alike. Nothing here
-asks a live regfs anything: a stat of one's own mount from the process that serves it would wait for itself.
-Any thread; blocks only on umount(2) and on the helper program.
+Used by both drivers, the daemon, and the verbs. Nothing here sends a request to a live regfs: the daemon that stats its
+own mount would wait for itself. Any thread; blocks only on umount(2) and on fusermount3.
 """
 
 from __future__ import annotations
@@ -48,8 +47,8 @@ _DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
 class Mounted(NamedTuple):
     """One line of /proc/self/mountinfo. *device* is "major:minor", the minor being the FUSE connection's number.
 
-    *user_id* is the user who mounted a FUSE file system; None where that is not told, or for another kind. *root* is
-    the directory of the file system that is shown there: "/", or what a bind mount of a part shows.
+    *user_id* is the user who mounted a FUSE file system; None for other kinds. *root* is the directory of the file
+    system that is mounted there: "/", or another one for a bind mount of a part.
     """
 
     mountpoint: str
@@ -72,30 +71,30 @@ class Mounted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OwnMount:
-    """The mount that a session has made: where, and its *device* ("major:minor"), which tells it from all others."""
+    """The mount that a session has made. Its *device* ("major:minor") tells it from a later mount at the same path."""
 
     path: str
     device: str
 
     @classmethod
     def at(cls, path: str) -> OwnMount:
-        """Return the mount that was just made on *path*, which `resolved` has returned."""
+        """Return the mount that was just made on *path*, a result of `resolved`."""
         mounted = topmost(path)
         return cls(path, mounted.device if mounted is not None else "")
 
     def is_there(self) -> bool:
-        """Tell whether it is the topmost at its place, and not a later one at the same place."""
+        """Return whether it is there, and the topmost mount on its path."""
         there = topmost(self.path)
         return there is not None and there.device == self.device
 
     def unmount(self, *, lazily: bool = False) -> None:
-        """Unmount it, as `unmount` does. Raises MountFailure, also where another mount is at its place."""
+        """Unmount it, as `unmount` does. Raises MountFailure, also if another mount is on top of it."""
         if not self.is_there():
             raise MountFailure(f"nothing of ours is mounted on {self.path}")
         unmount(self.path, lazily=lazily)
 
     def abort(self) -> bool:
-        """End its connection at once, as `abort` does; tell whether that could be done."""
+        """End its connection at once, as `abort` does; return whether that was possible."""
         return abort(self.device, self.path if self.is_there() else None)
 
 
@@ -125,12 +124,12 @@ def mounted_at(mountpoint: str) -> Mounted | None:
 
 
 def topmost(path: str) -> Mounted | None:
-    """Return what is mounted on *path*, which `resolved` has returned; asks nothing that is mounted."""
+    """Return what is mounted on *path*, a result of `resolved`; sends no request to any mount."""
     return next((entry for entry in reversed(mounts()) if entry.mountpoint == path), None)
 
 
 def resolved(mountpoint: str) -> str:
-    """Return the absolute path without links, as mountinfo has it; nothing that is mounted there is asked."""
+    """Return the absolute path without links, as mountinfo has it; sends no request to what is mounted there."""
     path = os.path.abspath(mountpoint)
     if topmost(path) is not None:
         return path
@@ -140,17 +139,17 @@ def resolved(mountpoint: str) -> str:
     return os.path.join(os.path.realpath(parent), name)
 
 
-class NamesInUse(NamedTuple):
-    """A path as a place in a mount: its mount point, and the path below that, '' for the mount point itself."""
+class MountedPath(NamedTuple):
+    """A path in a mount: the mount point, and the path below it, '' for the mount point itself."""
 
     mountpoint: str
     path: str
 
 
-def inside(path: str, mountpoints: Collection[str]) -> NamesInUse | None:
-    """Return which of *mountpoints* *path* is or lies in, symbolic links followed on the way there; None for none.
+def inside(path: str, mountpoints: Collection[str]) -> MountedPath | None:
+    """Return which of *mountpoints* has *path* in it, following symbolic links up to there; None for none of them.
 
-    Nothing behind a mount point is looked at: its daemon may hang.
+    Nothing below a mount point is looked at: its daemon may hang.
     """
     path = os.path.abspath(path)
     for _ in range(_MOST_LINKS):
@@ -158,7 +157,7 @@ def inside(path: str, mountpoints: Collection[str]) -> NamesInUse | None:
         while rest:
             walked = os.path.join(walked, rest.pop(0))
             if walked in mountpoints:
-                return NamesInUse(walked, "/".join(rest))
+                return MountedPath(walked, "/".join(rest))
             try:
                 target = os.readlink(walked)
             except OSError:
@@ -171,12 +170,12 @@ def inside(path: str, mountpoints: Collection[str]) -> NamesInUse | None:
 
 
 def on_one_line(path: str) -> str:
-    """Return *path* for a line of text: what would end the line, or drive a terminal, is escaped."""
+    """Return *path* for a line of text, with control characters escaped."""
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", path)
 
 
 def is_dead(mountpoint: str) -> bool:
-    """Tell whether a FUSE server died and left its mount here. Must not be asked by the server of a live mount."""
+    """Return whether the FUSE daemon of the mount here has died. The daemon of a live mount must not ask this."""
     try:
         os.statvfs(mountpoint)  # unlike stat, never answered from what the kernel remembers of the root
     except OSError as error:
@@ -185,7 +184,7 @@ def is_dead(mountpoint: str) -> bool:
 
 
 def check(mountpoint: str) -> None:
-    """Raise MountFailure, with the remedy, where nothing can be mounted on *mountpoint*; a dead mount fails too."""
+    """Raise MountFailure, with the remedy, if nothing can be mounted on *mountpoint*, as on a dead mount."""
     try:
         mode = os.stat(mountpoint).st_mode
     except FileNotFoundError:
@@ -202,9 +201,9 @@ def check(mountpoint: str) -> None:
 
 
 def detach_dead(mountpoint: str) -> bool:
-    """Take away the dead regfs mounts that crashed servers left on *mountpoint*; tell whether there was one.
+    """Unmount the dead regfs mounts that crashed daemons left on *mountpoint*; return whether there was one.
 
-    Raises MountFailure where one is there and cannot be removed.
+    Raises MountFailure if one cannot be unmounted.
     """
     removed = False
     while is_dead(mountpoint):
@@ -217,9 +216,9 @@ def detach_dead(mountpoint: str) -> bool:
 
 
 def unmount(mountpoint: str, *, lazily: bool = False) -> None:
-    """Unmount *mountpoint*: umount2(2), or the helper where that is not permitted.
+    """Unmount *mountpoint* with umount2(2), or with fusermount3 if that is not permitted. Raises MountFailure.
 
-    *lazily* takes a busy mount out of sight at once; who is inside keeps being served. Raises MountFailure.
+    *lazily* detaches a busy mount at once; processes inside keep being served.
     """
     flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazily else 0)
     number = _umount2(mountpoint, flags)
@@ -235,10 +234,10 @@ def unmount(mountpoint: str, *, lazily: bool = False) -> None:
 
 
 def check_may_unmount(mounted: Mounted) -> None:
-    """Raise an error with the remedy where this process can unmount *mounted* in no way, whatever state that is in.
+    """Raise an error with the remedy if this process has no way to unmount *mounted*, dead or alive.
 
-    To be asked before its daemon is ended: a dead mount that stays helps no one. Raises AccessDenied for a mount of
-    another user, otherwise MountFailure.
+    Call it before ending the daemon: otherwise a dead mount would stay. Raises AccessDenied for a mount of another
+    user, otherwise MountFailure.
     """
     if may_mount():
         return
@@ -251,7 +250,7 @@ def check_may_unmount(mounted: Mounted) -> None:
 
 
 def may_mount() -> bool:
-    """Tell whether this process may try mount(2) itself: CAP_SYS_ADMIN, as in a user namespace of one's own."""
+    """Return whether this process may call mount(2): it has CAP_SYS_ADMIN, perhaps in its own user namespace."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) >> 21 & 1)
@@ -259,9 +258,9 @@ def may_mount() -> bool:
 
 
 def abort(device: str, mountpoint: str | None = None) -> bool:
-    """End the FUSE connection *device* ("major:minor") at once, whoever uses it; tell whether that could be done.
+    """End the FUSE connection *device* ("major:minor") at once, even while it is in use; return whether that worked.
 
-    With *mountpoint*, which is detached, umount2's MNT_FORCE is the way where the control file system is not mounted.
+    If the FUSE control file system is not mounted, *mountpoint* is unmounted with MNT_FORCE and MNT_DETACH instead.
     """
     control = Path("/sys/fs/fuse/connections", device.partition(":")[2], "abort")
     try:
@@ -272,7 +271,7 @@ def abort(device: str, mountpoint: str | None = None) -> bool:
 
 
 def set_read_ahead(device: str, size: int) -> None:
-    """Let the kernel read *size* bytes of the file system *device* ahead instead of 128 KiB; only root may set it."""
+    """Let the kernel read *size* bytes ahead in the file system *device* instead of 128 KiB; only root may set it."""
     if not device:
         return
     try:
@@ -307,7 +306,7 @@ def _umount2(mountpoint: str, flags: int) -> int:
 
 def _reason(number: int) -> str:
     if number == errno.EBUSY:
-        return "it is busy (somebody's working directory or open file is in it)"
+        return "it is busy (a working directory or an open file of a process is in it)"
     if number == errno.EINVAL:
         return "nothing is mounted there"
     return os.strerror(number)

@@ -16,7 +16,7 @@ def attempt(mount: Mounted) -> subprocess.CompletedProcess[str]:
     return mount.run(*mount.command[len(as_user(mount.uid)) :], check=False)
 
 
-def test_a_directory_of_somebody_else_is_refused_before_anything_is_tried(
+def test_a_directory_of_another_user_is_refused_before_anything_is_tried(
     ordinary_user: int | None, tmp_path: Path
 ) -> None:
     mount = Mounted(tmp_path, options=["--offline"], uid=ordinary_user)

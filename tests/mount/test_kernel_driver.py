@@ -77,7 +77,7 @@ def test_the_kernel_reads_a_file_itself_that_lies_on_disk(serve: ServeSuite) -> 
     assert counters(path)["reads of backed"] == []
 
 
-def test_who_is_inside_a_tag_that_moves_keeps_the_old_image_and_others_see_the_new(serve: ServeSuite) -> None:
+def test_a_process_inside_a_tag_that_moves_keeps_the_old_image_and_others_see_the_new(serve: ServeSuite) -> None:
     path = serve("kernel").path
     inside = os.open(path / "tag", os.O_RDONLY | os.O_DIRECTORY)
     os.stat(path / "move")

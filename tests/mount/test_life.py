@@ -1,4 +1,4 @@
-"""The life of a mount: how it ends, cleanly or not, and what a moving tag does to those who are inside."""
+"""The life of a mount: how it ends, cleanly or not, and what a moving tag does to processes inside."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_sigterm_unmounts(serve: ServeSuite, driver: str) -> None:
     assert not serving.is_mounted()
 
 
-def test_the_session_ends_when_somebody_unmounts(serve: ServeSuite, driver: str) -> None:
+def test_the_session_ends_with_an_unmount_from_outside(serve: ServeSuite, driver: str) -> None:
     serving = serve(driver)
     subprocess.run(["umount", serving.path], timeout=TIMEOUT_S, check=True)
     assert serving.process.wait(TIMEOUT_S) == 0
@@ -36,7 +36,7 @@ def test_a_busy_mount_says_so(serve: ServeSuite, driver: str) -> None:
         mountpoints.unmount(str(serving.path))
 
 
-def test_a_busy_mount_taken_away_lazily_serves_who_is_inside(serve: ServeSuite, driver: str) -> None:
+def test_a_busy_mount_that_was_detached_serves_processes_inside(serve: ServeSuite, driver: str) -> None:
     serving = serve(driver)
     with (serving.path / "stable/big").open("rb") as file:
         mountpoints.unmount(str(serving.path), lazily=True)
@@ -75,7 +75,7 @@ def test_a_live_mount_is_not_mounted_over(serve: ServeSuite, driver: str) -> Non
     assert not mountpoints.detach_dead(str(serving.path))
 
 
-def test_who_has_a_file_open_keeps_the_image_that_it_came_from(serve: ServeSuite, driver: str) -> None:
+def test_an_open_file_keeps_the_image_that_it_came_from(serve: ServeSuite, driver: str) -> None:
     tag = serve(driver).path / "tag"
     assert (tag / "file").read_bytes() == b"old" * 1000
     with (tag / "file").open("rb") as file:

@@ -19,7 +19,7 @@ TIMEOUT_S = 100
 
 @pytest.fixture(params=DRIVERS)
 def driver(request: pytest.FixtureRequest) -> str:
-    """Each driver in turn, as root: who has mounted makes no difference to what hangs."""
+    """Each driver in turn, as root: what hangs does not depend on the user who mounted."""
     name: str = request.param
     if reason := why_not(name):
         pytest.skip(reason)
@@ -70,9 +70,7 @@ def test_once_the_disk_answers_again_everything_can_be_read(serve: ServeSuite, d
     assert "Traceback" not in serving.log.read_text()
 
 
-def test_who_read_on_a_disk_that_hung_for_less_than_the_deadline_gets_the_content(
-    serve: ServeSuite, driver: str
-) -> None:
+def test_a_read_on_a_disk_that_hung_for_less_than_the_deadline_gets_the_content(serve: ServeSuite, driver: str) -> None:
     serving = serve(driver, words=("hanging", "timeout=1000"))
     readers = [reader(serving.path / f"hanging/{number}/read") for number in range(8)]
     serving.expect("HANGING", times=len(readers))

@@ -24,7 +24,7 @@ def test_a_small_file_is_in_the_page_cache_before_it_is_open(kernel: Kernel) -> 
     assert kernel.answer()[0] == sent
 
 
-def test_bytes_are_stored_only_for_the_first_who_opens_a_node(kernel: Kernel) -> None:
+def test_bytes_are_stored_only_for_the_first_open_of_a_node(kernel: Kernel) -> None:
     """The kernel locks the pages for it, and a READ by another reader may hold that lock until we answer it."""
     node = kernel.node(b"stable", b"file")
     kernel.ask(Opcode.OPEN, node, bytes(8))

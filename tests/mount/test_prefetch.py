@@ -149,7 +149,7 @@ def test_nothing_is_stored_in_a_file_that_is_open() -> None:
 
 
 def test_what_was_read_is_dropped_when_the_kernel_lets_nodes_go() -> None:
-    """A table's number may be given to another one when nobody is inside any more."""
+    """The slot of a table that is not in use any more may be given to another one."""
     reader = Reader(known=[])
     for node in reader.files[:2]:
         reader.read(node)
@@ -174,7 +174,7 @@ def test_wrong_guesses_do_not_pile_up_where_nothing_is_ever_idle() -> None:
     assert len(reader.prefetch._read) < 100
 
 
-def test_who_reads_for_the_second_time_is_not_helped() -> None:
+def test_files_that_are_read_for_the_second_time_are_not_prefetched() -> None:
     reader = Reader()
     for _ in range(2):
         for node in reader.files:
@@ -239,7 +239,7 @@ def read_body(handle: int, offset: int, size: int) -> bytes:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(200, 3000), max_size=30))
-def test_the_part_of_a_directory_that_was_prefetched_is_the_one_that_is_asked_for(sizes: list[int]) -> None:
+def test_a_part_that_was_prefetched_is_the_one_that_is_asked_for(sizes: list[int]) -> None:
     assert parts(DirectoryPrefetch(Archive()), sizes) == parts(None, sizes)
 
 
@@ -279,7 +279,7 @@ def test_a_directory_is_prefetched_only_while_it_is_open() -> None:
 
 
 class Walk:
-    """Lists directories as the kernel does for somebody who walks a tree of them: a/b, a/c, d, each with a file."""
+    """Lists directories as the kernel does for a walk of a tree: a/b, a/c, d, each with a file."""
 
     def __init__(self) -> None:
         self.tree = Archive()
@@ -317,14 +317,14 @@ class Walk:
 def test_the_next_directory_of_a_walk_is_listed_before_it_is_entered() -> None:
     walk = Walk()
     assert walk.list(walk.top) == [b".", b"..", b"a", b"d"]
-    assert not walk.listed_ahead(walk.nodes[b"a"])  # nobody walks yet
+    assert not walk.listed_ahead(walk.nodes[b"a"])  # no walk yet
     assert walk.list(walk.nodes[b"a"]) == [b".", b"..", b"b", b"c", b"a-file"]
     for name in (b"b", b"c", b"d"):
         assert walk.listed_ahead(walk.nodes[name])
         assert walk.list(walk.nodes[name]) == [b".", b"..", name + b"-file"]
 
 
-def test_who_lists_here_and_there_does_not_walk() -> None:
+def test_listing_here_and_there_is_no_walk() -> None:
     walk = Walk()
     for node in (walk.top, walk.tree.directory_node, walk.nodes[b"a"], walk.top):
         walk.list(node)

@@ -104,7 +104,7 @@ def test_access_answers_what_the_kernel_does_not_check_itself(
     assert kernel.error(Opcode.ACCESS, kernel.node(b"stable", name), struct.pack("<II", mask, 0)) == number
 
 
-def test_an_answer_that_nobody_took_is_taken_back() -> None:
+def test_an_answer_that_the_kernel_refuses_is_taken_back() -> None:
     tree = SuiteTree()
     state = SessionState(tree, Silence())
     requests = Requests(tree, state)
@@ -134,7 +134,7 @@ class ColdTree(SuiteTree):
 
 
 def read_cold(tree: ColdTree, opcode: Opcode, offset: int, size: int) -> tuple[Requests, bytes]:
-    """Return what a listing of the root answers, and who answered."""
+    """Return the requests object, and its answer to a listing of the root."""
     requests = Requests(tree, SessionState(tree, Silence()))
     handle = struct.unpack("<QIi", requests.methods[Opcode.OPENDIR](ROOT, bytes(8)) or b"")[0]
     return requests, requests.methods[opcode](ROOT, read_body(handle, offset, size)) or b""
@@ -157,7 +157,7 @@ def test_an_entry_that_the_kernel_is_not_told_counts_as_no_look_up(opcode: Opcod
 
 
 def test_going_into_a_directory_makes_it_ready_and_its_attributes_stale() -> None:
-    class Door(SuiteTree):
+    class Placeholder(SuiteTree):
         def enter(self, node: int) -> bool:
             return True
 
@@ -167,7 +167,7 @@ def test_going_into_a_directory_makes_it_ready_and_its_attributes_stale() -> Non
         def invalidate_attributes(self, node: int) -> None:
             self.stale.append(node)
 
-    tree = Door()
+    tree = Placeholder()
     requests = Requests(tree, SessionState(tree, Heard()))
     requests.access(ROOT, struct.pack("<II", os.R_OK, 0))
     assert Heard.stale == []

@@ -1,4 +1,4 @@
-"""Requests that wait: they end when they are told to, and hold up nobody else. The same with both drivers."""
+"""Requests that wait: they can be interrupted, and hold up no other. The same with both drivers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_what_was_waited_for_is_right_in_the_end(serve: ServeSuite, driver: str)
     assert waiting.communicate(timeout=TIMEOUT_S) == (b"late\n", b"")
 
 
-def test_a_mount_stops_while_somebody_waits(serve: ServeSuite, driver: str) -> None:
+def test_a_mount_stops_while_a_request_waits(serve: ServeSuite, driver: str) -> None:
     serving = serve(driver)
     waiting = reader(serving.path / "slow/read-1")
     serving.expect("WAITING")

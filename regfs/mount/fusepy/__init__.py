@@ -1,4 +1,15 @@
-"""The driver on libfuse 2 by fusepy, for machines on which the kernel driver cannot run."""
+"""The driver on libfuse 2, by the fusepy library. In reading order:
+
+session            one mount, from its start to its end
+operations         the callbacks: fusepy's operations -> tree
+paths              libfuse's paths -> nodes of the tree, remembered while they hold
+stat_fields        attributes as the C structure that libfuse wants
+serving_threads    the threads that receive requests and answer them
+request_deadline   the deadline of the request that a thread answers
+hang_watch         finds threads that the cache's disk holds up
+own_threads        callbacks in other threads meanwhile
+private_arguments  copies of libfuse's structures for these
+"""
 
 LIBRARY = "libfuse.so.2"
 """The library that fusepy loads when it is imported; FUSE_LIBRARY_PATH in the environment names another."""

@@ -1,8 +1,8 @@
-"""A watch over the threads that serve: if the cache's disk hangs below one, others take its place.
+"""A watch on the threads that serve: if the cache's disk hangs below one, another takes its place.
 
-A disk that hangs (a dead NFS server, a broken device) keeps a thread in one read, and if it is the one that receives,
-no request is received any more. So the watch looks every few seconds whether a thread is still at the same request.
-Then another thread receives, what may need the disk is done in threads of their own until the disk answers
+A disk that hangs (a dead NFS server, a broken device) keeps a thread in one read(2); if it is the thread that receives,
+no further request is received. So the watch checks every few seconds whether a thread is still at the same request. If
+so, another thread receives, callbacks that may need the disk run in threads of their own until the disk answers
 (own_threads.py), and the request that hangs is answered with ETIMEDOUT at its deadline.
 
 Used by session.py. Thread rule: watch() in the thread that serves the session.
@@ -25,7 +25,7 @@ _LOOK_S = 5.0
 
 
 class HangWatch:
-    """Watches *threads*. A request that hangs is answered after *timeout_s*; *errors* hears of it."""
+    """Watches *threads*. It answers a request that hangs after *timeout_s*, and calls *errors*."""
 
     def __init__(
         self,
@@ -43,11 +43,11 @@ class HangWatch:
         self._since = 0.0
 
     def watch(self) -> None:
-        """Look now and then until the mount is gone."""
+        """Check every few seconds until the mount is gone."""
         while not self._threads.ended.wait(min(_LOOK_S, self._timeout_s)):
             try:
                 self._look()
-            except OutOfThreads as error:  # those that there are go on; the next look tries again
+            except OutOfThreads as error:  # the others go on; the next check tries again
                 log.warning("%s", error)
 
     def _look(self) -> None:
@@ -65,7 +65,7 @@ class HangWatch:
             if doing is seen and active_since is not None:
                 hanging.append((serving, now - max(since, active_since)))
         for serving, worked_s in hanging:
-            # One that has waited, and so does not receive, may have much to do now.
+            # A thread that has waited does not receive, and may have much work now: it gets all of its time.
             if serving.has_turn or worked_s > self._timeout_s:
                 serving.note_hang(self._seen[serving][0])
         is_hanging = any(serving.hangs for serving, _ in hanging) or self._own_threads.abandoned > 0

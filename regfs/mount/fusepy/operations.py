@@ -1,10 +1,10 @@
-"""The fusepy driver: fusepy's path API over the tree, wherever libfuse 2 runs. The only importer of fuse.
+"""libfuse's callbacks: the operations of fusepy's path API, answered by the tree. The only importer of fuse.
 
 Used by fusepy/session.py. Paths come in as str: fusepy decodes them with Latin-1 here, so that one character is one
 byte and names in any bytes come through unchanged.
 
 fusepy takes care of libfuse's structures and callbacks; fusepy/session.py starts and ends it. Errors are answered
-here, for fusepy turns whatever it does not know into EINVAL, which reads as the user's mistake.
+here: fusepy turns an exception that it does not know into EINVAL, which blames the program that asks.
 
 Thread rule: requests run in the threads of the session; everything here is shared by them.
 """
@@ -96,13 +96,13 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
         self._opened_before: dict[bytes, bytes] = {}
 
     def init(self, path: str) -> None:
-        """Say that the mount is there: whatever is asked from now on is answered."""
+        """Call on_ready: from now on requests are answered."""
         del path
         if self.on_ready is not None:
             self.on_ready()
 
     def access(self, path: str, mask: int) -> int:
-        """Let everybody in whom the kernel lets in; chdir and chroot come here."""
+        """Allow everything: the kernel has checked permissions already. chdir and chroot come here."""
         if mask & os.X_OK:
             self._enter(path.encode(_ENCODING))
         return 0
@@ -116,7 +116,7 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
         self.paths.hold(place)
         try:
             opened = self.tree.open(place.node)
-        except BaseException:  # whatever it is, who gets no file holds no place
+        except BaseException:  # a file that is not open must not hold its place
             self.paths.release(place)
             raise
         fi.fh = self.files.add(Opened(opened, place, name, opened.backing_fd()))
@@ -185,7 +185,7 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
     symlink = truncate = unlink = utimens = write = _refuse
 
     def _enter(self, path: bytes) -> Place:
-        """Return the place of *path*, with its real attributes where a listing told what stands for them."""
+        """Return the place of *path*, with real attributes in place of the placeholders of a listing."""
         place = self.paths.find(path)
         if self.tree.enter(place.node):
             self.paths.drop(path)
@@ -193,7 +193,7 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
         return place
 
     def _is_as_before(self, path: bytes, place: Place) -> bool:
-        """Tell whether the last open of *path* met the same inode: then the kernel's pages of it are right."""
+        """Return whether the last open of *path* found the same inode, so that the kernel's pages are right."""
         inode = place.attributes[:8]
         if self._opened_before.get(path) == inode:
             return True
@@ -204,7 +204,7 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
 
 
 class Adapter(fuse.FUSE):  # type: ignore[misc]
-    """fusepy's adapter between libfuse's structures and the operations, with the busiest of its methods made short."""
+    """fusepy's adapter between libfuse's structures and the operations, with its busiest methods replaced."""
 
     def __init__(
         self,

@@ -1,9 +1,9 @@
-"""Callbacks in threads of their own, while the disk of the cache hangs: libfuse's threads come back at the deadline.
+"""Callbacks in threads of their own while the disk of the cache hangs, so that serving threads end at the deadline.
 
-A thread that hangs in the disk cannot be ended. If it is one of those that serve, it holds locks of libfuse, and soon
-there are none left to serve. So while the disk hangs (hang_watch.py), a serving thread has another do what may need the
-disk, and answers ETIMEDOUT at the deadline; the other stays in the kernel until the disk answers, and what it brings
-then is dropped. There is a limit of such threads; beyond it the answer is ETIMEDOUT at once.
+A thread that hangs in the disk cannot be ended. A serving thread would hold locks of libfuse meanwhile, and soon none
+would be left. So while the disk hangs (hang_watch.py), a serving thread starts another one for each callback that may
+need the disk, and answers ETIMEDOUT at the deadline. The other thread stays in the kernel until the disk answers; its
+result is dropped. The number of such threads is limited; beyond it the answer is ETIMEDOUT at once.
 
 Used by operations.py and hang_watch.py. Thread rule: run() in the threads that serve; the rest in any.
 """
@@ -37,13 +37,13 @@ _CONTROL = b"/.regfs"
 
 
 class OwnThreads:
-    """Runs callbacks; each has *timeout_s* seconds of local work, and what it waits for has a deadline by itself."""
+    """Runs callbacks, each for at most *timeout_s* seconds of local work; waits for the network are not counted."""
 
     def __init__(self, *, timeout_s: float, most_for_disk: int = MOST_FOR_DISK) -> None:
         self.is_needed = False
-        """Whether the disk hangs, so that nothing that may need it is to run in a thread that serves."""
+        """Whether the disk hangs, so that no serving thread may touch it."""
         self.undo: dict[str, Method] = {}
-        """What closes again what a method of that name opened too late."""
+        """By the name of a method: what closes the result that came too late."""
         self._timeout_s = timeout_s
         self._free = {True: most_for_disk, False: MOST_FOR_MEMORY}
         self._lock = threading.Lock()
@@ -52,7 +52,7 @@ class OwnThreads:
 
     @property
     def abandoned(self) -> int:
-        """How many threads still work on what has been answered."""
+        """How many threads still work on a request that is answered already."""
         return self._abandoned
 
     def run(self, method: Method, arguments: Sequence[Any], *, path: bytes) -> int:
@@ -79,7 +79,7 @@ class OwnThreads:
         return result if job.arguments.commit() else -errno.ENOMEM
 
     def note_abandoned(self, change: int) -> None:
-        """Count the threads that work on what has been answered."""
+        """Count the threads that work on requests that are answered already."""
         with self._lock:
             self._abandoned += change
 
@@ -88,13 +88,13 @@ class OwnThreads:
         try:
             job = _Job(self, method, PrivateArguments(arguments), Deadline(self._timeout_s, is_users=True))
             start_thread(job.run, lambda: self._give_place(needs_disk), name="regfs-disk")
-        except BaseException:  # whatever it is, no thread has the place
+        except BaseException:  # no thread was started: give its place back
             self._give_place(needs_disk)
             raise
         return job
 
     def _close_later(self, method: Method, arguments: PrivateArguments) -> None:
-        """Run *method* as soon as those before it have come back; nobody waits for what is closed."""
+        """Run *method* after those before it: no program waits for a close."""
 
         def close() -> None:
             method(*arguments.given)
@@ -125,12 +125,12 @@ class _Job:
         self._is_abandoned = False
 
     def run(self, end: Callable[[], None]) -> None:
-        """Run it, then *end*; drop what it brings where nobody waits for it any more."""
+        """Run it, then *end*; drop the result if the request was abandoned."""
         result, failure = 0, None
         try:
             with under(self._deadline):
                 result = self._method(*self.arguments.given)
-        except BaseException as error:  # it is raised again in the thread that answers
+        except BaseException as error:  # raised again in the thread that answers
             failure = error
         end()
         with self._lock:
@@ -146,12 +146,12 @@ class _Job:
             undo(None, self.arguments.given[-1])
 
     def working_since(self) -> float:
-        """Return since when local work goes on; now, where it waits for something that has a deadline."""
+        """Return since when local work goes on; the present time while it waits under a deadline."""
         since = self._deadline.active_since
         return time.monotonic() if since is None else since
 
     def abandon(self) -> bool:
-        """Let what it brings be dropped; False where it is there."""
+        """Drop the result when it comes; return False if it is there already."""
         with self._lock:
             if self.result.done():
                 return False

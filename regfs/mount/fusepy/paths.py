@@ -1,14 +1,13 @@
 """Paths to nodes, for the fusepy driver: libfuse 2 asks by path, the tree answers by node.
 
-A path is walked from its nearest known ancestor, one look-up a component, and what was found is remembered for as
-long as the tree says it is valid (Found.valid_s): for ever below a digest, seconds at a tag. A path below a tag is
-only as valid as the tag, and so every remembered path knows the nearest name above it that may change: its *anchor*.
+A path is walked from its nearest known ancestor, one look-up for each component. The result is remembered for as long
+as the tree says that it is valid (valid_s): for ever below a digest, seconds at a tag. A path below a tag is only as
+valid as the tag, so each remembered path knows the nearest name above it that may change: its *anchor*.
 
-While a file or directory below an anchor is open, the anchor holds: whoever reads an image when its tag moves goes on
-in that image, and the kernel, which knows libfuse's nodes by path, never mixes the pages of two images in one inode.
+While a file or directory below an anchor is open, the anchor holds: a process that reads an image while its tag moves
+stays in that image, and the kernel, which knows libfuse's nodes by path, never mixes pages of two images in one inode.
 
-Thread rule: any thread. Remembered places are read without a lock and replaced under one; a tree's answer is never
-waited for with the lock held.
+Used by operations.py. Thread rule: any thread. The lock is never held while the tree is asked.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Lookups(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Anchor:
-    """A name that may change its meaning: until when it is trusted, what is open below it, the anchor above it."""
+    """A name that may change its meaning: when it expires, how much is open below it, and the anchor above it."""
 
     expires: float
     above: Anchor | None
@@ -52,10 +51,10 @@ class Anchor:
 
 
 class Place:
-    """What a path leads to: a node, its 88 bytes of attributes, and the anchor that its meaning hangs on.
+    """What a path leads to: a node, its 88 bytes of attributes, and the anchor that it depends on.
 
-    A place keeps the places above it alive, and the tree is told to forget its look-up when the last one who knew the
-    place is gone: so a request, an open file or a remembered path below it has a node that still exists.
+    A place refers to the place above it, and gives its look-up back to the tree when nothing refers to it any more: so
+    a request, an open file or a remembered path never has a node that the tree has dropped.
     """
 
     __slots__ = ("_gone", "above", "anchor", "attributes", "moves", "node")
@@ -68,7 +67,7 @@ class Place:
         *,
         gone: deque[int] | None = None,
     ) -> None:
-        """*gone* takes the node in the end, where the tree counted a look-up of it."""
+        """*gone* takes the node in the end, if the tree counted a look-up of it."""
         self.node = found.node
         self.attributes = found.attributes
         self.anchor = anchor
@@ -77,18 +76,18 @@ class Place:
         self._gone = gone
 
     def __del__(self) -> None:
-        # Not the tree's forget() itself: the garbage collector may call this while the tree holds its lock.
+        # Not tree.forget(): the garbage collector may call this while the tree holds its lock.
         if self._gone is not None:
             self._gone.append(self.node)
 
     @property
     def directory_anchor(self) -> Anchor | None:
-        """The anchor above the place: what is open stays open when its own name moves, names beside it must not."""
+        """The anchor that an open file holds: its own name may move, the directory it is in must not."""
         return self.anchor.above if self.moves and self.anchor is not None else self.anchor
 
 
 class Paths:
-    """Walks paths and remembers where they led: at most *most* of them, those not used lately forgotten first."""
+    """Walks paths and remembers where at most *most* of them led, those used last."""
 
     def __init__(self, tree: Lookups, *, clock: Callable[[], float] = time.monotonic, most: int = 60_000) -> None:
         self._tree = tree
@@ -116,7 +115,7 @@ class Paths:
         return place
 
     def hold(self, place: Place) -> None:
-        """Keep the anchor of *place* from moving until `release`: something below it is open."""
+        """Keep the anchor of *place* from moving until `release`, since something below it is open."""
         anchor = place.directory_anchor
         if anchor is not None:
             with self._lock:
@@ -130,14 +129,15 @@ class Paths:
                 anchor.uses -= 1
 
     def remember(self, directory: Place, path: bytes, found: FoundEntry | ListedEntry) -> None:
-        """Take what a listing of *directory* told of the entry at *path*, unless it may change or is known."""
+        """Remember the entry at *path* as a listing of *directory* has it, unless it may change or is known."""
         if math.isinf(found.valid_s) and self._known(path) is None:
             self._keep(path, Place(found, directory.anchor, directory))
 
     def remember_for_a_moment(self, directory: Place, path: bytes, look_up: Callable[[], ListedEntry]) -> None:
-        """Take what *look_up*, which counts as one look-up, tells of the entry at *path*, unless that is known.
+        """Remember what *look_up* returns for the entry at *path*, unless it is known. It counts as one look-up.
 
-        It stands for attributes that take long to get, and makes `ls -l` quick; who asks later waits for them.
+        The attributes are placeholders for some that take long to get, so that `ls -l` is quick; a later request waits
+        for the real ones.
         """
         if self._valid(path) is None:
             found = look_up()
@@ -145,12 +145,12 @@ class Paths:
             self._keep(path, Place(found, anchor, directory, gone=self._gone))
 
     def drop(self, path: bytes) -> None:
-        """Forget what *path* led to: its attributes have changed."""
+        """Forget where *path* led: its attributes have changed."""
         with self._lock:
             self._places.pop(path, None)
 
     def expire(self) -> None:
-        """Trust no name any more that may change its meaning; below what is open, they hold as before."""
+        """Let all names expire that may change their meaning, except those with something open below."""
         with self._lock:
             for place in self._places.values():
                 if place.anchor is not None:
@@ -164,7 +164,7 @@ class Paths:
         return self._keep(path, Place(found, anchor, parent, gone=self._gone))
 
     def _anchor(self, found: FoundEntry | ListedEntry, above: Anchor | None, before: Place | None) -> Anchor | None:
-        """Return what a newly found place hangs on; a name that still means the same keeps its anchor, renewed."""
+        """Return the anchor of a newly found place; a name with the same meaning as before keeps its own, renewed."""
         if math.isinf(found.valid_s):
             return above
         expires = self._clock() + found.valid_s
@@ -179,7 +179,7 @@ class Paths:
             return self._places.get(path)
 
     def _valid(self, path: bytes) -> Place | None:
-        """Return where *path* led to, if that still holds."""
+        """Return where *path* led, if that still holds."""
         place = self._known(path)
         return place if place is None or place.anchor is None or self._holds(place.anchor) else None
 

@@ -1,7 +1,7 @@
 """Copies of libfuse's structures for a callback that may come back late. Used by own_threads.py.
 
-libfuse frees its structures when it has answered. A callback that works on in another thread then may not write into
-them: it gets copies, and what it has written goes into libfuse's own while libfuse still waits.
+libfuse frees its structures after its answer. A callback that still works in another thread must not write into them:
+it gets copies, which are written back only while libfuse waits.
 
 Thread rule: made and committed in the thread that libfuse has called; the callback uses `given` in another.
 """
@@ -29,7 +29,7 @@ class PrivateArguments:
         self.given = [self._private(arguments, position) for position in range(len(arguments))]
 
     def commit(self) -> bool:
-        """Write into libfuse's structures what the callback wrote; False where a listing has no room."""
+        """Write into libfuse's structures what the callback wrote; return False if a listing has no room."""
         for target, copy in self._copies:
             ctypes.memmove(target, ctypes.addressof(copy), ctypes.sizeof(copy))
         return all(self._filler is not None and self._filler(*entry) == 0 for entry in self._filled)

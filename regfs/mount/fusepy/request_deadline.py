@@ -14,9 +14,9 @@ _INTERRUPT_POLL_S = 0.1
 
 
 class RequestDeadline(Deadline):
-    """The deadline of a serving thread: renewed for each request, since making one would cost as much as answering.
+    """The deadline of a serving thread, renewed for each request: to make a new one costs as much as an answer.
 
-    It says when the request begins to wait, and ends when the kernel interrupts it.
+    It calls *on_wait* when the request begins to wait, and ends when the kernel interrupts the request.
     """
 
     __slots__ = ("_is_interrupted", "_on_wait", "_timeout_s", "has_waited", "path")
@@ -24,7 +24,7 @@ class RequestDeadline(Deadline):
     def __init__(
         self, timeout_s: float, on_wait: Callable[[RequestDeadline], None], is_interrupted: Callable[[], int]
     ) -> None:
-        """*is_interrupted* tells whether the kernel has interrupted the request of this thread."""
+        """*is_interrupted* returns whether the kernel has interrupted the request of this thread."""
         super().__init__(timeout_s, is_users=True)
         self.has_waited = False
         self.path: object = b""
@@ -33,7 +33,7 @@ class RequestDeadline(Deadline):
         self._is_interrupted = is_interrupted
 
     def renew(self, path: object) -> None:
-        """Begin another request, for *path*; None where it comes by handle."""
+        """Begin another request, for *path*; None for a request by handle."""
         self.path = path
         self.end_s = time.monotonic() + self._timeout_s
         self.cancelled = False
@@ -46,7 +46,7 @@ class RequestDeadline(Deadline):
         return super().remaining_s(at_most_s)
 
     def _pause(self, seconds: float) -> None:
-        # libfuse 2 tells of an interrupt only the thread that serves the request, and only when asked.
+        # libfuse 2 reports an interrupt only to the thread that serves the request, and only on a call.
         super()._pause(min(seconds, _INTERRUPT_POLL_S))
         if self._is_interrupted():
             self.cancelled = True

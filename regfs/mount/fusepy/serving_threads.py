@@ -1,8 +1,8 @@
 """The threads of a mount through libfuse 2: one at a time receives a request, and each answers what it received.
 
-Handing requests around between threads costs more than it brings under Python's lock (look-ups 62 us with one thread,
-120 us with three). So the thread that has the turn goes on receiving while it can answer from memory or disk. When a
-request begins to wait, another thread gets the turn; so does one when the disk of the cache hangs (hang_watch.py).
+Under Python's lock, several threads that receive are slower than one (look-ups 62 us with one thread, 120 us with
+three). So the thread that has the turn goes on receiving while it can answer from memory or disk. When its request
+begins to wait, or when the disk of the cache hangs below it (hang_watch.py), another thread gets the turn.
 
 Used by session.py and hang_watch.py. Thread rule: start() and join() in the thread that serves the session, pass_on()
 in the threads started here, the rest in any.
@@ -39,7 +39,7 @@ _MOST_THREADS = 256
 # While the disk hangs: those that hang in it, those that wait for another thread's work (own_threads.py), and some.
 _MOST_WHILE_IT_HANGS = 2 * _MOST_THREADS
 _MOST_IDLE = 4
-# A signal does not end the sleep of a Python thread: who receives looks by itself whether the session is over.
+# A signal does not end poll(2) in a Python thread: the one that receives checks for the end of the session by itself.
 _LOOK_AT_END_MS = 1000
 _WAKE_EVERY_S = 0.05
 _OPCODE_AND_UNIQUE = struct.Struct("=4xIQ")
@@ -93,7 +93,7 @@ class Channel:
 
 
 class ServingThread:
-    """One thread that serves: its way to the kernel, its deadline, and what it does."""
+    """One thread that serves: its channel, its deadline, and the request that it answers."""
 
     __slots__ = ("_answered", "_hanging", "channel", "deadline", "doing", "has_turn", "ident")
 
@@ -103,7 +103,7 @@ class ServingThread:
         self.ident = threading.get_ident()
         self.has_turn = False
         self.doing: object | None = None
-        """A mark of its own for each request that is being answered; None in between."""
+        """A new object for each request that is being answered; None in between."""
         self._hanging: object = None
         self._answered: object = None
 
@@ -113,13 +113,13 @@ class ServingThread:
         return self._hanging is not None and self._hanging is self.doing
 
     def note_hang(self, doing: object) -> None:
-        """Take note that the request marked *doing* hangs."""
+        """Note that the request marked *doing* hangs."""
         self._hanging = doing
 
     def answer(self, number: int) -> str:
-        """Answer the request, which hangs, past libfuse; return its name for people, nothing if it ended by itself.
+        """Answer the request, which hangs, past libfuse; return its name for messages, '' if it ended by itself.
 
-        libfuse's own answer, when it comes, is refused by the kernel, and libfuse undoes what it has done for it.
+        The kernel refuses libfuse's own answer when it comes, and libfuse undoes it.
         """
         doing = self.doing
         opcode, unique = self.channel.request()
@@ -137,10 +137,10 @@ _Open = Callable[[], tuple[Channel, RequestDeadline]]
 
 
 class ServingThreads:
-    """Threads that serve one after the other: the one with the turn receives, until its request begins to wait."""
+    """Threads that take turns: the one with the turn receives, until its request begins to wait."""
 
     def __init__(self, own_threads: OwnThreads) -> None:
-        """*own_threads* tells whether the disk hangs."""
+        """*own_threads* knows whether the disk hangs."""
         self.ended = threading.Event()
         """Set when the mount is gone."""
         self._own_threads = own_threads
@@ -159,7 +159,7 @@ class ServingThreads:
             self._add_thread()
 
     def join(self, grace_s: float) -> bool:
-        """Wait up to *grace_s* until all threads have come back; False if some have not."""
+        """Wait for at most *grace_s* until all threads have ended; return False if some have not."""
         end = time.monotonic() + grace_s
         while True:
             with self._lock:
@@ -176,9 +176,9 @@ class ServingThreads:
             return list(self._serving)
 
     def pass_on(self) -> None:
-        """Let another thread receive: the request of this one is about to wait.
+        """Let another thread receive, since the request of this one is about to wait.
 
-        Raises OutOfThreads where there is no other and none can be started; this one then goes on receiving.
+        Raises OutOfThreads if there is no other and none can be started; this one then goes on receiving.
         """
         serving: ServingThread | None = getattr(self._mine, "serving", None)
         if serving is not None and serving.has_turn:
@@ -193,13 +193,13 @@ class ServingThreads:
                 self._turn.release()
 
     def ensure_receiver(self) -> None:
-        """Start a thread where all that there are hang or wait. Raises OutOfThreads."""
+        """Start a thread if all others hang or wait. Raises OutOfThreads."""
         with self._lock:
             if not self._idle and not any(serving.has_turn for serving in self._serving):
                 self._ensure_another(None)
 
     def end(self) -> None:
-        """Wake the thread that receives, again and again until it has ended the session, which must be exited."""
+        """Wake the thread that receives until it ends, after fuse_session_exit()."""
         while not self.ended.wait(_WAKE_EVERY_S):
             for serving in self.all():
                 if serving.has_turn:
@@ -230,7 +230,7 @@ class ServingThreads:
             with under(deadline):
                 self._serve(serving)
         except BaseException:
-            # A bug: the session ends, for this thread may be the only one, and a mount that answers nothing is worse.
+            # A bug. End the session: this thread may be the only one, and a mount that answers nothing is worse.
             log.exception("a thread that serves has ended")
             self.ended.set()
         finally:
@@ -255,7 +255,7 @@ class ServingThreads:
                 serving.doing = None
 
     def _is_done_carefully(self, serving: ServingThread) -> bool:
-        """Tell whether the request needs libfuse no more; libfuse may block this thread in those it gets."""
+        """Return whether the request is done without libfuse, which may block this thread in all others."""
         opcode, _ = serving.channel.request()
         if opcode not in _WITHOUT_ANSWER:
             return False
@@ -277,7 +277,7 @@ class ServingThreads:
                 self._turn.release()
 
     def _wait_for_turn(self, serving: ServingThread) -> bool:
-        """Return True with the turn; False when the mount is gone, or enough threads are waiting without this one."""
+        """Return True with the turn, False if the mount is gone or enough other threads wait for it."""
         with self._lock:
             if self.ended.is_set() or self._idle >= _MOST_IDLE:
                 return False

@@ -1,7 +1,7 @@
-"""One mount through libfuse 2: its start, its threads and its end. KernelSession's twin for wherever that cannot run.
+"""One mount through libfuse 2, from its start to its end. It has the methods of KernelSession.
 
-Used by serve.py. libfuse's own loop would make threads that Python meets for the first time in each callback (a new
-thread state for every request, threading.local lost), so the loop is written here, over libfuse's functions to receive
+Used by daemon/serve.py. The threads of libfuse's own loop are unknown to Python: each callback would get a new thread
+state and lose threading.local. So the loop is written here (serving_threads.py), over libfuse's functions that receive
 and process one request.
 
     serve()       in the caller's thread: starts the threads below, watches them (hang_watch.py), waits for the end
@@ -47,7 +47,7 @@ _END_GRACE_S = 5.0
 
 
 class FusepySession:
-    """One mount of *tree*. *errors* hears of each failure; *timeout_s* is how long a request may wait."""
+    """One mount of *tree*. *errors* is called for each failure; *timeout_s* is how long a request may wait."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class FusepySession:
         self._point = ctypes.c_void_p()
 
     def mount(self, mountpoint: str, options: MountOptions) -> None:
-        """Mount on *mountpoint*. Whoever looks into it waits until `serve` answers. Raises MountFailure."""
+        """Mount on *mountpoint*. Requests wait until `serve` answers them. Raises MountFailure."""
         mountpoints.check(mountpoint)
         self._mountpoint = mountpoints.resolved(mountpoint)
         words = [b"regfs", b"-f", b"-o", os.fsencode(",".join(_words(options, self._valid_s)))]
@@ -119,15 +119,15 @@ class FusepySession:
         self._close(handle, are_all_back=self._threads.join(_END_GRACE_S))
 
     def unmount(self, *, lazily: bool = False) -> None:
-        """Unmount; `serve` returns once the last user is gone. Raises MountFailure, where it is busy for example."""
+        """Unmount; `serve` returns once no process uses the mount. Raises MountFailure, if it is busy for example."""
         mountpoints.unmount(self._mountpoint, lazily=lazily)
 
     def refresh(self) -> None:
-        """Look up again whatever may have changed; the kernel asks for it as soon as *valid_s* is over."""
+        """Look up again all names that may have changed; the kernel asks for them when *valid_s* is over."""
         self._operations.paths.expire()
 
     def stop(self) -> None:
-        """End the session: unmount, out of sight at once where it is busy; users that stay get ENOTCONN."""
+        """End the session: unmount; if the mount is busy, detach it, and processes inside get ENOTCONN."""
         self._cancel_waiting()
         try:
             self.unmount()
@@ -135,8 +135,8 @@ class FusepySession:
         except MountFailure as failure:
             log.info("%s", failure)
         if not (self._device and mountpoints.abort(self._device, self._mountpoint)):
-            # The control file system is not mounted, and we may not do it by umount2 either: the connection ends when
-            # its descriptor is closed, at the end of `serve`.
+            # The FUSE control file system is not mounted, and umount2 is not permitted: the connection ends when its
+            # descriptor is closed, at the end of `serve`.
             libfuse.fuse_session_exit(ctypes.c_void_p(libfuse.fuse_get_session(ctypes.c_void_p(self._handle))))
             self._threads.end()
         mounted = mountpoints.topmost(self._mountpoint)
@@ -183,7 +183,7 @@ def _words(options: MountOptions, valid_s: float) -> list[str]:
 
 @contextmanager
 def _captured_stderr() -> Iterator[list[str]]:
-    """Collect what C code and the programs it starts write to stderr; it is in the yielded list after the block."""
+    """Collect in the yielded list what C code and its child processes write to stderr during the block."""
     said: list[str] = []
     with tempfile.TemporaryFile() as file:
         kept = os.dup(2)

@@ -5,7 +5,7 @@ All is little-endian, as on every machine that regfs runs on. Used by all module
 
     request   in_header 40 (u32 len, opcode; u64 unique, nodeid; u32 uid, gid, pid; u16 total_extlen, padding) + body
     answer    out_header 16 (u32 len; i32 error, negative errno; u64 unique) + body, nothing where there is an error
-    notice    out_header with unique 0 and the code of the notice in place of error, + body
+    notification  out_header with unique 0 and the code of the notification in place of error, + body
     entry     entry_out 40 (u64 nodeid, generation, entry_valid, attr_valid; u32 their nanoseconds) + attributes 88
     direntry  dirent 24 (u64 ino, off; u32 namelen, type) + name, padded with zeros to 8 bytes
     plus      entry 128 + direntry
@@ -26,7 +26,7 @@ ROOT = 1
 
 
 class Opcode(IntEnum):
-    """What the kernel may ask."""
+    """The requests of the kernel."""
 
     LOOKUP = 1
     FORGET = 2
@@ -82,7 +82,7 @@ class Opcode(IntEnum):
 
 
 def name_of(opcode: int) -> str:
-    """Return what a request is called in messages."""
+    """Return the name of a request, for messages."""
     try:
         return Opcode(opcode).name
     except ValueError:
@@ -100,10 +100,10 @@ ASYNC_READ = 1 << 0  # several reads of one file may be under way
 DO_READDIRPLUS = 1 << 13
 PARALLEL_DIROPS = 1 << 18
 ABORT_ERROR = 1 << 21  # a read of an aborted connection says ECONNABORTED instead of ENODEV
-MAX_PAGES = 1 << 22  # init_out.max_pages is meant
+MAX_PAGES = 1 << 22  # init_out.max_pages holds
 CACHE_SYMLINKS = 1 << 23
-INIT_EXT = 1 << 30  # flags2 is meant
-HAS_EXPIRE_ONLY = 1 << 35  # a notice about an entry may let it expire instead of cutting it off
+INIT_EXT = 1 << 30  # flags2 holds
+HAS_EXPIRE_ONLY = 1 << 35  # INVAL_ENTRY may let a name expire instead of dropping it
 PASSTHROUGH = 1 << 37
 ALLOW_IDMAP = 1 << 40  # a mount may be cloned with mapped owners; an error without default_permissions (Linux 6.12)
 
@@ -114,7 +114,7 @@ FOPEN_CACHE_DIR = 1 << 3
 FOPEN_NOFLUSH = 1 << 5
 FOPEN_PASSTHROUGH = 1 << 7
 
-# Notices: out_header.error where unique is 0
+# Notifications: out_header.error where unique is 0
 NOTIFY_INVAL_INODE = 2
 NOTIFY_INVAL_ENTRY = 3
 NOTIFY_STORE = 4
@@ -124,7 +124,7 @@ IOC_BACKING_OPEN = 0x4010E501
 IOC_BACKING_CLOSE = 0x4004E502
 
 GONE = (errno.ENODEV, errno.ECONNABORTED, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.EPIPE)
-"""How reading and writing fail once there is no connection any more."""
+"""The errnos of reads and writes after the end of the connection."""
 
 PAGE_SIZE = 4096
 
@@ -163,7 +163,7 @@ TYPE_AT = 61
 DT_DIRECTORY = 4
 NO_ATTRIBUTES = bytes(88)
 
-# The kernel turns whatever is more than a few hundred million years into its own "never".
+# The kernel takes more than a few hundred million years for "never".
 FOR_EVER = (1 << 62, 0)
 _ENTRY_FOR_EVER = ENTRY_HEAD.pack(0, 0, FOR_EVER[0], FOR_EVER[0], 0, 0)[8:]
 _ATTRIBUTES_FOR_EVER = ATTRIBUTES_HEAD.pack(*FOR_EVER, 0)
@@ -195,21 +195,21 @@ def pack_attributes(attributes: bytes, valid_s: float) -> bytes:
 
 
 def pack_error(unique: int, number: int) -> bytes:
-    """Return the answer "errno *number*" (positive; 0: it is done)."""
+    """Return the answer with the errno *number*, which is positive; 0 means success without a body."""
     return OUT_HEADER.pack(16, -number, unique)
 
 
 def pack_expire_entry(parent: int, name: bytes) -> bytes:
-    """Return the notice that *name* in *parent* must be looked up again; who is inside keeps its place.
+    """Return the notification that *name* in *parent* must be looked up again. Processes below it stay there.
 
-    Only where HAS_EXPIRE_ONLY was negotiated: to older kernels it says that there is no such name any more.
+    Only if HAS_EXPIRE_ONLY was negotiated: an older kernel would drop the name and all below it.
     """
     body = INVAL_ENTRY_OUT.pack(parent, len(name), EXPIRE_ONLY) + name + b"\0"
     return OUT_HEADER.pack(16 + len(body), NOTIFY_INVAL_ENTRY, 0) + body
 
 
 def pack_inval_inode(node: int, offset: int, size: int) -> bytes:
-    """Return the notice that attributes and bytes [offset, offset + size) of *node* are stale.
+    """Return the notification that attributes and bytes [offset, offset + size) of *node* are stale.
 
     Size 0 means to the end of the file; offset -1 means the attributes alone.
     """
@@ -217,12 +217,12 @@ def pack_inval_inode(node: int, offset: int, size: int) -> bytes:
 
 
 def pack_store_head(node: int, offset: int, size: int) -> bytes:
-    """Return the head of the notice "these *size* bytes are at *offset* of *node*"; the bytes follow it."""
+    """Return the head of the notification "these *size* bytes are at *offset* of *node*"; the bytes follow."""
     return OUT_HEADER.pack(40 + size, NOTIFY_STORE, 0) + STORE_OUT.pack(node, offset, size, 0)
 
 
 class Offer(NamedTuple):
-    """What the kernel offers in INIT."""
+    """The kernel's INIT: its version, its read-ahead, and the flags that it offers."""
 
     major: int
     minor: int
@@ -241,7 +241,7 @@ def parse_init(body: bytes) -> Offer:
 def pack_init(
     minor: int, flags: int, *, max_readahead: int, max_background: int, max_pages: int, stack_depth: int
 ) -> bytes:
-    """Return the answer to INIT, 64 bytes. Writes are never wanted, so max_write is the least that there is."""
+    """Return the answer to INIT, 64 bytes. There are no writes, so max_write is the least possible."""
     return INIT_OUT.pack(
         MAJOR, minor, max_readahead, flags & 0xFFFFFFFF, max_background, max_background * 3 // 4, PAGE_SIZE, 1,
         max_pages, 0, flags >> 32, stack_depth, 0,

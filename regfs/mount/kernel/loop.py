@@ -1,10 +1,10 @@
-"""The loop that every request of the kernel goes through: read, have it answered, look for the next.
+"""The loop that reads every request of the kernel and has it answered.
 
-    a request is there          it is answered, or handed over to who may wait (kernel/session.py)
-    ... that closes something   its answer is postponed: the kernel lets nobody wait for it, but the next request would
-    none is there               what was postponed; then what may be asked next is made ready; then sleep (busy_poll.py)
+    a request is there     it is answered, or handed over to the pool (session.py)
+    it closes something    its answer is postponed: no program waits for it, but the next request would
+    no request is there    postponed requests are answered; then something is prefetched; then busy_poll.py waits
 
-Used by kernel/session.py. One thread, the one that reads requests.
+Used by session.py. Thread rule: run() in the thread that reads requests.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ Answer = Callable[[int, int, int, bytes], None]
 """Called with opcode, unique, node and body."""
 _Request = tuple[int, int, int, bytes]
 
-# Requests are small, for nothing is ever written; a longer buffer lets one BATCH_FORGET name more nodes.
+# Requests are small, since nothing is written; in a longer buffer one BATCH_FORGET names more nodes.
 _BUFFER_SIZE = 64 * 1024
 _TRY_AGAIN = (errno.EINTR, errno.ENOENT, errno.EAGAIN)
-# Each open and close would cost the next open a quarter of its time. Not without bound: what is closed late keeps
-# descriptors, and memory in the kernel.
+# Answered at once, a RELEASE costs the next OPEN a quarter of its time. Bounded: until then descriptors stay open.
 _CLOSING = (int(Opcode.RELEASE), int(Opcode.RELEASEDIR))
 _MOST_POSTPONED = 32
 
@@ -59,12 +58,12 @@ class RequestLoop:
         self._bug = bug
         self._postponed: deque[_Request] = deque()
         self.doing: _Request | object | None = None
-        """The request that is being answered, or a mark of its own for each piece of other work; None in between."""
+        """The request that is being answered, or a new object for each piece of other work; None in between."""
         self.has_successor = False
-        """Whether another thread reads by now: then run() returns once it has done what it is at."""
+        """Whether another thread reads requests: then run() returns as soon as it has done its present work."""
 
     def another(self) -> RequestLoop:
-        """Return a loop that may take the place of this one: run() it in another thread, and set `has_successor`."""
+        """Return a loop to take the place of this one: run() it in another thread, and set `has_successor` here."""
         return RequestLoop(
             self._descriptor,
             answer=self._answer,
@@ -74,7 +73,7 @@ class RequestLoop:
         )
 
     def run(self) -> bool:
-        """Read and have answered. Return True when the connection has ended, False when a successor reads from it."""
+        """Read requests and have them answered. Return True at the end of the connection, False for a successor."""
         buffer = bytearray(_BUFFER_SIZE)
         buffers, view = [buffer], memoryview(buffer)
         unpack, readv, descriptor, postponed = abi.IN_HEADER.unpack_from, os.readv, self._descriptor, self._postponed
@@ -82,7 +81,7 @@ class RequestLoop:
         is_ready, found = poll.is_ready, poll.found
         while not self.has_successor:
             if not is_ready():
-                if not self._use_idleness():
+                if not self._work_while_idle():
                     poll.wait()
                 continue
             try:
@@ -110,15 +109,15 @@ class RequestLoop:
             self._have_answered(self._postponed.popleft())
         return not self.has_successor
 
-    def _use_idleness(self) -> bool:
-        """Do one thing that nobody waits for; tell whether there was one."""
+    def _work_while_idle(self) -> bool:
+        """Do one piece of work that no program waits for; return whether there was one."""
         if self._postponed:
             self._have_answered(self._postponed.popleft())
             return True
         self.doing = object()
         try:
             return self._prefetch()
-        except Exception:  # a guess that goes wrong may not end the service of what is asked
+        except Exception:  # a failed prefetch must not stop the request loop
             self._bug(0, 0)
             return True
         finally:
@@ -128,6 +127,6 @@ class RequestLoop:
         self.doing = request
         try:
             self._answer(*request)
-        except Exception:  # nothing that one request does may end the service of all others
+        except Exception:  # one request must not stop the loop for all others
             self._bug(request[0], request[2])
         self.doing = None

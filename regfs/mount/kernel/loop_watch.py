@@ -1,10 +1,10 @@
-"""A watch over the thread that reads requests: if the cache's disk hangs below it, another thread takes its place.
+"""A watch on the thread that reads requests: if the cache's disk hangs below it, another thread takes its place.
 
 The reading thread answers from memory and disk. A disk that hangs (a dead NFS server, a broken device) keeps it in one
-read, and no request of anybody would be read any more. So the watch looks every few seconds whether it is still at the
-same request; then it starts another reading thread, which asks the disk nothing by itself: it hands every request to
-the pool until the first one comes back. The request that hangs is answered with ETIMEDOUT at its deadline.
-Used by kernel/session.py. Thread rule: start() and watch() in the thread that serves.
+read(2), and no further request would be read. So the watch checks every few seconds whether the thread is still at the
+same request. If so it starts another reading thread, which does not touch the disk: it hands every request over to the
+pool until the first thread comes back. The request that hangs is answered with ETIMEDOUT at its deadline.
+Used by session.py. Thread rule: start() and watch() in the thread that serves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from regfs.process.threads import start_thread
 log = logging.getLogger(__name__)
 
 _LOOK_S = 5.0
-# One hangs as a rule: those after it ask the disk nothing.
+# As a rule one hangs: its successors do not touch the disk.
 _MOST_STUCK = 4
 
 
@@ -38,11 +38,11 @@ class _Stuck:
 
 
 class LoopWatch:
-    """Watches the loop that was started last. A request that hangs is answered after *timeout_s*."""
+    """Watches the loop that was started last. It answers a request that hangs after *timeout_s*."""
 
     def __init__(self, waiting: WaitingRequests, *, timeout_s: float) -> None:
         self.is_stuck = False
-        """Whether a thread hangs, so that no other may ask the disk before it answers requests."""
+        """Whether a thread hangs, so that its successor must not touch the disk."""
         self._waiting = waiting
         self._timeout_s = timeout_s
         self._stuck: list[_Stuck] = []
@@ -51,12 +51,12 @@ class LoopWatch:
         self._seen: object = None
 
     def start(self, loop: RequestLoop, run: Callable[[RequestLoop], None]) -> None:
-        """Let a thread *run* the *loop*, which is watched from now on. Raises OutOfThreads."""
+        """Start a thread that calls *run* with *loop*, and watch that loop from now on. Raises OutOfThreads."""
         start_thread(lambda: run(loop), name="regfs-requests")
         self._loop, self._run = loop, run
 
     def watch(self, ended: threading.Event) -> None:
-        """Look now and then until *ended* is set."""
+        """Check every few seconds until *ended* is set."""
         while not ended.wait(min(_LOOK_S, self._timeout_s)):
             self._waiting.end_stuck()
             self._look_at_stuck()

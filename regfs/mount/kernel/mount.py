@@ -1,8 +1,8 @@
-"""Mounting without libfuse: /dev/fuse and mount(2), or the helper program for ordinary users.
+"""Mounting without libfuse: /dev/fuse and mount(2), or fusermount3 for ordinary users.
 
-Used by kernel/session.py. mount(2) is tried first whatever the user is: in a user namespace it works without being
-root, and so without any helper (user_namespaces(7), FUSE since Linux 4.18). Descriptors are close-on-exec: a child
-that inherits one keeps a dead mount hanging. Blocks on no network. Any thread.
+Used by session.py. mount(2) is tried first, for ordinary users too: in a user namespace it works without root and
+without fusermount3 (user_namespaces(7), FUSE since Linux 4.18). Descriptors are close-on-exec: if a child inherited one
+a dead mount would hang. Never waits for the network. Any thread.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _MSG_CMSG_CLOEXEC = 0x40000000
 
 
 def mount(mountpoint: str, options: MountOptions) -> int:
-    """Mount on *mountpoint* and return the descriptor on which the kernel will ask. Raises MountFailure."""
+    """Mount on *mountpoint* and return the descriptor of the connection. Raises MountFailure."""
     descriptor = open_device()
     try:
         number = _mount2(mountpoint, options, descriptor)
-    except BaseException:  # whatever it is, a descriptor that nobody serves must not stay open
+    except BaseException:  # a descriptor that is not served must not stay open: the mount would hang
         os.close(descriptor)
         raise
     if number == 0:
@@ -47,7 +47,7 @@ def _mount2(mountpoint: str, options: MountOptions, descriptor: int) -> int:
 
 
 def _mount_with_helper(mountpoint: str, options: MountOptions) -> int:
-    """Let fusermount3 mount; it sends the descriptor back over the socket that _FUSE_COMMFD names."""
+    """Mount with fusermount3, which sends the descriptor over the socket that _FUSE_COMMFD names."""
     program = mountpoints.helper("to mount")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours, theirs:

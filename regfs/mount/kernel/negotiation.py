@@ -1,4 +1,4 @@
-"""What regfs and the kernel agree on before the first request: version and flags. Used by kernel/session.py. Pure."""
+"""INIT: the version and the flags of a session. Used by session.py. Pure."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _WANTED = (
     | abi.PASSTHROUGH
     | abi.ALLOW_IDMAP
 )
-# The kernel lets no more than this many read-aheads wait for answers, over all files: with its usual 12, twelve pages
-# of a dead registry would stop the read-ahead of everybody else.
+# The kernel sends at most so many read-aheads before answers come, over all files: with its default of 12, twelve pages
+# of a dead registry would stop the read-ahead of all other files.
 _MOST_READ_AHEADS = 1024
 _MOST_PAGES = 256
 
 
 class Negotiated(NamedTuple):
-    """The flags that hold, and the answer to INIT. Not final where the kernel has to ask again in our version."""
+    """The flags that hold, and the answer to INIT; not final if the kernel must send another INIT in our version."""
 
     flags: int
     answer: bytes
@@ -36,13 +36,13 @@ class Negotiated(NamedTuple):
 
 
 def negotiate(offer: abi.Offer, *, passthrough: bool, checks_permissions: bool) -> Negotiated:
-    """Return what comes of *offer*; MountFailure where the kernel is too old.
+    """Return the answer to *offer*. Raises MountFailure if the kernel is too old.
 
-    *checks_permissions*: the mount has default_permissions. Mapped owners need it, for only the kernel can map them: it
-    then sends no caller's ids that mean anything, and nothing here looks at them.
+    *checks_permissions*: the mount has default_permissions, without which the kernel refuses mapped owners: it alone
+    can map them, and the ids of callers that it sends mean nothing then. Nothing here looks at them.
 
-    READDIRPLUS_AUTO is not wanted: with it the kernel asks for the entries of a big directory without attributes from
-    the second answer on, and then looks each of them up. `find -printf %s` over 10,000 entries takes 47 us an entry
+    READDIRPLUS_AUTO is not asked for: with it the kernel reads a big directory without attributes from the second
+    answer on, and then looks each entry up. `find -printf %s` over 10,000 entries takes 47 us an entry
     with it and 22 without (`ls -f`, which wants no attributes: 8 and 15; cold, on two busy cores).
     """
     if offer.major > abi.MAJOR:

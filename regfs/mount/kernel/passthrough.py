@@ -1,10 +1,9 @@
-"""Files whose reads the kernel does itself: FUSE passthrough (Linux 6.9, needs CAP_SYS_ADMIN). Used by kernel_requests.
+"""Passthrough: files that the kernel reads itself (Linux 6.9, needs CAP_SYS_ADMIN). Used by requests.py, page_cache.py.
 
-While a node is open, every further open of it must go the way of the first: the same backing id for passthrough, or
-none at all; anything else is EIO in the kernel (fs/fuse/iomode.c; measured). So each open node is counted here, and its
-way is forgotten with its last release. Releases reach us after the kernel let go, never before, so that what is counted
-here is at least what the kernel has open. Thread rule: one lock, held for an ioctl or a notice that does not block; any
-thread.
+While a node is open, each further open must have the same backing id as the first, or none like it; otherwise the
+kernel answers EIO (fs/fuse/iomode.c; measured). So the opens of each node are counted here, and its backing id is given
+back with the last release. A RELEASE is sent after the kernel has closed the file, so the count is never too low.
+Thread rule: any thread; one lock, held for an ioctl or a notification, neither of which blocks.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from regfs.mount.kernel import abi
 log = logging.getLogger(__name__)
 
 CACHED = 0
-# No CAP_SYS_ADMIN; the cache is on a stacked file system; the kernel has no passthrough.
+# No CAP_SYS_ADMIN; the cache is on a stacked file system; a kernel without passthrough.
 _FOR_GOOD = (errno.EPERM, errno.ELOOP, errno.EOPNOTSUPP, errno.ENOTTY)
 
 
 class OpenNodes:
-    """The nodes that are open, and the backing id of each; CACHED where the kernel asks for the bytes."""
+    """The nodes that are open, with the backing id of each; CACHED for those that the kernel reads through us."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -39,9 +38,9 @@ class OpenNodes:
         self._allowed = True
 
     def opened(self, node: int, backing_fd: Callable[[], int | None]) -> tuple[int, bool]:
-        """Count one more open of *node*; return its backing id or CACHED, and whether it is the only open one.
+        """Count one more open of *node*; return its backing id or CACHED, and whether this is its only open.
 
-        *backing_fd* is asked only where the way is still free, and only where passthrough is possible.
+        *backing_fd* is called for the first open, if passthrough is possible.
         """
         with self._lock:
             entry = self._open.get(node)
@@ -57,14 +56,14 @@ class OpenNodes:
             return number, True
 
     def while_open(self, node: int, times: int, do: Callable[[], None]) -> None:
-        """Call *do* if *node* is open that many times now, and let nobody else open it before that is done."""
+        """Call *do* if *node* is open that many times now; further opens wait until it returns."""
         with self._lock:
             entry = self._open.get(node)
             if times == (0 if entry is None else entry[1]):
                 do()
 
     def released(self, node: int) -> None:
-        """Count one open of *node* less; with the last one its backing file is given back."""
+        """Count one open of *node* less; give its backing id back with the last one."""
         with self._lock:
             entry = self._open.get(node)
             if entry is None:
@@ -90,7 +89,7 @@ class OpenNodes:
         try:
             _ioctl(self._device, abi.IOC_BACKING_CLOSE, abi.BACKING_ID.pack(number))
         except OSError as error:
-            log.warning("backing file %d could not be given back: %s", number, error.strerror)
+            log.warning("backing id %d could not be given back: %s", number, error.strerror)
 
 
 def _ioctl(device: int, request: int, argument: bytes) -> int:

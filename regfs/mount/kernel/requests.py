@@ -1,16 +1,16 @@
-"""What each request of the kernel means for the tree: opcode -> method. Knows no descriptor of the connection.
+"""What each request of the kernel is answered: opcode -> method of the tree. Nothing here reads or writes /dev/fuse.
 
-A method takes (node, body) and returns the body of the answer, or None where the kernel waits for none. It raises
-RegfsError where the tree does, Refused where the protocol wants an errno that is nobody's failure, and struct.error
-where the request is malformed; kernel/session.py turns all of these into answers. What the tree has not on disk or in
-memory raises WouldBlock when the thread has no deadline, before anything is opened or counted, so that the same request
-can be asked again with deadline. Thread rule: any thread may call anything.
+A method takes the node and the body of a request and returns the body of the answer, or None if the kernel expects
+none. It raises what the tree raises (RegfsError), Refused for an errno that is no failure, and struct.error for a
+malformed request; session.py turns these into answers. Under NON_BLOCKING it raises WouldBlock if it would have to
+wait, before anything is opened or counted, so that the pool can answer the same request. Used by session.py. Thread
+rule: any thread, but an object with prefetchers is for the thread that reads requests.
 
-What is answered ENOSYS, and why: FLUSH, FSYNC, LSEEK, POLL, GETLK …: the kernel then does the right thing for a
-read-only file by itself and never asks again; STATX: it asks GETATTR instead, and all that STATX has more is a birth
-time, which images have not. OPENDIR is answered although kernels can do without: that would save a third of a walk's
-questions, but a program that opens a rootfs to archive it, a moment after it was listed, must get its real attributes,
-and C libraries take an error that comes as late as READDIR for the end of the directory (ENOENT).
+Answered with ENOSYS: FLUSH, FSYNC, LSEEK, POLL, GETLK and others, after which the kernel itself does the right thing
+for a read-only file and does not ask again; STATX, after which it asks GETATTR: STATX adds the birth time alone, which
+images do not have. OPENDIR is answered, although without it a walk would send a third fewer requests: a program that
+archives a rootfs opens it a moment after it was listed, and must get its real attributes; and C libraries take an error
+as late as READDIR for the end of the directory if it is ENOENT.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _NO_SUCH_NAME_FOR_EVER = abi.pack_entry(0, b"", math.inf)
 
 
 class Refused(Exception):
-    """The protocol's answer is an errno, and nothing went wrong."""
+    """The answer is an errno, and no failure."""
 
     def __init__(self, number: int) -> None:
         super().__init__(os.strerror(number))
@@ -54,7 +54,7 @@ class Refused(Exception):
 
 
 class Requests:
-    """Answers requests from *tree*. With prefetchers, which learn what is asked, it is for the reading thread alone."""
+    """Answers requests from *tree*; the prefetchers learn of opens and listings. *state* may be shared with others."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Requests:
         }
 
     def lookup(self, node: int, body: bytes) -> bytes:
-        """LOOKUP: name, zero byte. A missing name is cached, for ever, only where nothing can ever appear."""
+        """LOOKUP: name, zero byte. The kernel caches a missing name only below a digest, where none can appear."""
         try:
             entry = self._lookup(node, _name(body))
         except NotFound:
@@ -129,9 +129,8 @@ class Requests:
     def open(self, node: int, body: bytes) -> bytes:
         """OPEN: u32 flags, u32 more flags.
 
-        The kernel reads the file itself where it can (passthrough). Otherwise the first bytes of a small file are put
-        into its page cache before it hears that the file is open, so that it need not ask for them; and one that it
-        has whole is open without the tree.
+        The kernel reads the file itself where it can (passthrough). Otherwise the first bytes go into its page cache
+        before the answer, so that a small file needs no READ (page_cache.py).
         """
         flags, _ = abi.OPEN_IN.unpack_from(body)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
@@ -149,12 +148,12 @@ class Requests:
         return abi.OPEN_OUT.pack(handle, abi.FOPEN_NOFLUSH | abi.FOPEN_KEEP_CACHE, 0)
 
     def read(self, _node: int, body: bytes) -> bytes:
-        """READ: u64 handle, u64 offset, u32 size, more that is of no use here."""
+        """READ: u64 handle, u64 offset, u32 size, and fields that are not used here."""
         handle, offset, size = abi.READ_IN.unpack_from(body)
         return self._files.get(handle).read_at(offset, size)
 
     def release(self, node: int, body: bytes) -> bytes:
-        """RELEASE: u64 handle, more that is of no use here."""
+        """RELEASE: u64 handle, and fields that are not used here."""
         file = self._files.take(abi.RELEASE_IN.unpack_from(body)[0])
         if file.keep_cache:
             self._open_nodes.released(node)
@@ -206,7 +205,7 @@ class Requests:
         return _sized(b"".join(name + b"\0" for name in self._tree.xattrs(node)), size)
 
     def usage(self, _node: int, _body: bytes) -> bytes:
-        """STATFS: what the cache may hold and still has, in pages; files likewise."""
+        """STATFS: the limit of the cache and the room left in it, in pages; files of its disk."""
         usage = self._tree.usage()
         page = abi.PAGE_SIZE
         free, available = usage.free_bytes // page, usage.available_bytes // page
@@ -215,9 +214,9 @@ class Requests:
         )
 
     def access(self, node: int, body: bytes) -> bytes:
-        """ACCESS: u32 mask, u32 zero. Comes where the kernel does not check modes: the owner may read everything.
+        """ACCESS: u32 mask, u32 zero. Sent only if the kernel does not check modes: the owner may read everything.
 
-        access(2) with X_OK must still tell programs from other files, or `test -x` and $PATH searches find anything.
+        X_OK must still tell programs from other files, for `test -x` and searches in $PATH.
         """
         mask, _ = abi.ACCESS_IN.unpack_from(body)
         if mask & _WRITE:
@@ -230,11 +229,11 @@ class Requests:
         return _DONE
 
     def write(self, _node: int, _body: bytes) -> bytes:
-        """Whatever would change something."""
+        """Refuse a request that would change something."""
         raise Refused(errno.EROFS)
 
     def undo(self, opcode: int, node: int, answer: bytes) -> None:
-        """Take back what *answer* gave out, because the kernel did not take it: the request was interrupted."""
+        """Take back the handle or look-ups in *answer*: the kernel refused it, since the request was interrupted."""
         if opcode == Opcode.OPEN:
             self.release(node, answer)
         elif opcode == Opcode.OPENDIR:
@@ -248,7 +247,7 @@ class Requests:
                 self._tree.forget(found, 1)
 
     def _enter(self, node: int) -> None:
-        """Let the kernel forget what a listing told of the directory *node* before its table was there."""
+        """Let the kernel drop the attributes that a listing gave of the directory *node* before its table was there."""
         if self._tree.enter(node):
             self._notifications.invalidate_attributes(node)
 

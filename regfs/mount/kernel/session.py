@@ -1,24 +1,23 @@
 """regfs's own session on /dev/fuse: mount, negotiate, read requests, answer them, notify. No libfuse.
 
-One thread reads and answers. It asks the tree with no deadline at all, so that it never waits for the network: what
-memory or disk can tell goes back at once. A request that would have to wait raises WouldBlock and is asked again in a
-thread of the pool, with a deadline, and registered so that INTERRUPT finds it; hundreds of readers that wait for a dead
-registry cost the others nothing.
+One thread reads requests. It answers from memory and disk under NON_BLOCKING, so that it never waits for the network.
+A request that would have to wait raises WouldBlock; then a thread of the pool answers it, under a deadline and where
+INTERRUPT finds it. Hundreds of readers that wait for a dead registry cost other requests nothing.
 
-    serve()            in the caller's thread: starts the threads below, waits for the end. Signals are handled there
-    regfs-requests     reads (kernel/loop.py), answers inline, hands over; another takes its place if the cache's disk
-                       hangs below it (loop_watch.py)
-    regfs-waiting      any number, only while requests wait (waiting_requests.py)
-    regfs-notices      tells the kernel what it must forget (notifications.py)
+    serve()            in the caller's thread: starts the threads below, waits for the end
+    regfs-requests     reads and answers (loop.py); another takes its place if the cache's disk hangs below it
+                       (loop_watch.py)
+    regfs-waiting      as many as requests wait (waiting_requests.py)
+    regfs-notices      tells the kernel which names have expired (notifications.py)
 
-An answer that the kernel does not take (or that came too late) is undone.
+An answer that the kernel refuses, or that comes too late, is undone.
 
-One process with one reading thread is what wins. Four clients that look 50,000 names up, two busy cores, best of
-three: 21 us a look-up; with a second thread on a cloned descriptor (FUSE_DEV_IOC_CLONE) 26 us, for the threads pass
-Python's lock to and fro; with a second process 26 us, for the clients need the other core. On more cores a process may
-pay, but then what is open would have to be known to all of them.
+One process with one reading thread is the fastest. Four clients that look up 50,000 names, two busy cores, best of
+three: 21 us a look-up. A second thread on a cloned descriptor (FUSE_DEV_IOC_CLONE): 26 us, since the two threads pass
+Python's lock to and fro. A second process: 26 us, since the clients need the other core. With more cores it may pay,
+but then all processes would have to share what is open.
 
-Daemons call `mount`, fork if they want to, then `serve`; nothing is started before. Source: the kernel's
+Daemons call `mount`, fork if they want to, then `serve`; no thread is started before. Source: the kernel's
 Documentation/filesystems/fuse/, and include/uapi/linux/fuse.h for the bytes (abi.py).
 """
 
@@ -64,12 +63,12 @@ _ALREADY_INTERRUPTED = (errno.ENOENT, *abi.GONE)
 
 
 def log_failure(what: str, error: RegfsError) -> None:
-    """Log *error*, where nobody keeps a journal of them."""
+    """Log *error*: the default for sessions without a journal of errors."""
     log.warning("%s: %s", what, error)
 
 
 class KernelSession:
-    """One mount of *tree*. *errors* hears of each failure once; *timeout_s* is how long a request may wait."""
+    """One mount of *tree*. *errors* is called once for each failure; *timeout_s* is how long a request may wait."""
 
     def __init__(
         self,
@@ -108,7 +107,7 @@ class KernelSession:
     # The life of a session
 
     def mount(self, mountpoint: str, options: MountOptions) -> None:
-        """Mount on *mountpoint*. Whoever looks into it waits until `serve` answers. Raises MountFailure."""
+        """Mount on *mountpoint*. Requests wait until `serve` answers them. Raises MountFailure."""
         mountpoints.check(mountpoint)
         path = mountpoints.resolved(mountpoint)
         self.adopt(mount(path, options), checks_permissions=options.checks_permissions)
@@ -149,25 +148,25 @@ class KernelSession:
         self._notifications.close()
         self._waiting.cancel()
         self._state.close()
-        # A thread that still comes back from the network must not write into whatever gets this number next.
+        # A thread that comes back from the network later must not write to another file with this number.
         descriptor, self._descriptor = self._descriptor, -1
         os.close(descriptor)
         if self._failure is not None:
             raise self._failure
 
     def unmount(self, *, lazily: bool = False) -> None:
-        """Unmount; `serve` returns once the last user is gone. Raises MountFailure, where it is busy for example.
+        """Unmount; `serve` returns once no process uses the mount. Raises MountFailure, if it is busy for example.
 
-        A mount that somebody else has made at the same place since, after ours was detached, is left alone.
+        If ours was detached and another mount is on the same path since, that one is left alone.
         """
         if self._own is not None:
             self._own.unmount(lazily=lazily)
 
     def stop(self) -> None:
-        """End the session: unmount, out of sight at once where it is busy; users that stay get ENOTCONN.
+        """End the session: unmount; if the mount is busy, detach it, and processes inside get ENOTCONN.
 
-        Returns before `serve` does. A mount that is gone already is no error. Takes no lock of the session, so that a
-        signal's handler may call it in the very thread that serves; any other thread may too.
+        Returns before `serve` does. No error if nothing is mounted any more. Takes no lock of the session, so that a
+        signal handler may call it in the thread that serves; any other thread may too.
         """
         self._waiting.cancel()
         try:
@@ -180,16 +179,16 @@ class KernelSession:
                 self._stop_by_force()
 
     def refresh(self) -> None:
-        """Let the kernel look up again, soon, whatever may have changed; who is inside stays there. Never blocks.
+        """Let the kernel look up again, soon, all names that may have changed. Never blocks.
 
-        Kernels before 6.2 could only forget such names at once, the working directories of those inside among them;
-        there they hold until their time is over.
+        Processes below such a name stay there. Kernels before 6.2 could only drop names at once, together with working
+        directories below them; on those, names hold until their time is over.
         """
         if self._notifications.expires_entries:
             self._notifications.expire_entries(self._tree.changing_entries)
 
     def _stop_by_force(self) -> None:
-        """End a session whose mount is busy; where its connection cannot be aborted, by serving it no more."""
+        """End a session whose mount is busy: abort its connection, or, if that is impossible, stop serving it."""
         aborted = self._own is not None and self._own.abort()
         try:
             self.unmount(lazily=True)
@@ -246,7 +245,7 @@ class KernelSession:
                 self.answer(opcode, unique, node, answer)
 
     def answer(self, opcode: int, unique: int, node: int, body: bytes) -> None:
-        """Write an answer to the kernel; one that it does not take is undone."""
+        """Write an answer to the kernel; undo it if the kernel refuses it."""
         try:
             if len(body) <= abi.PAGE_SIZE:
                 os.write(self._descriptor, abi.OUT_HEADER.pack(16 + len(body), 0, unique) + body)
@@ -268,7 +267,7 @@ class KernelSession:
                 log.exception("the answer with an errno was refused")
 
     def tell(self, what: str, error: RegfsError) -> None:
-        """Tell of a failure."""
+        """Report a failure."""
         self._errors(what, error)
 
     def drop(self, opcode: int, node: int, answer: bytes) -> None:
@@ -276,7 +275,7 @@ class KernelSession:
         self._requests_that_wait.undo(opcode, node, answer)
 
     def errno_of(self, error: Exception, opcode: int, node: int, body: bytes) -> int:
-        """Return the errno that tells *error*, after telling everybody else who must know."""
+        """Return the errno for *error*, after reporting a failure, or logging and counting a bug."""
         if isinstance(error, Refused):
             return error.errno
         if isinstance(error, Interrupted):
@@ -290,14 +289,14 @@ class KernelSession:
         return errno.EIO
 
     def _what(self, opcode: int, node: int, body: bytes) -> str:
-        """Return what was asked for, for people: `LOOKUP /library/debian/latest`."""
+        """Return what the request asks for, for messages: `LOOKUP /library/debian/latest`."""
         name = self._tree.name_of(node)
         if opcode == Opcode.LOOKUP:
             name = f"{name.rstrip('/')}/{os.fsdecode(body[:-1])}"
         return f"{abi.name_of(opcode)} {name}"
 
     def _answer_session(self, opcode: int, unique: int, body: bytes) -> None:
-        """Answer what concerns the session and not the tree."""
+        """Answer a request about the session and not the tree; ENOSYS to an unknown one."""
         try:
             if opcode == Opcode.INTERRUPT:
                 self._interrupt(abi.INTERRUPT_IN.unpack_from(body)[0])
@@ -312,12 +311,12 @@ class KernelSession:
             self.answer_error(unique, errno.EIO)
 
     def _interrupt(self, target: int) -> None:
-        """Let the request *target* end at once with EINTR; one that is not waiting here has been answered already."""
+        """Answer the request *target* with EINTR at once, unless it is answered already."""
         if self._waiting.interrupt(target):
             self._stats.count("mount.interrupts")
 
     def _negotiate(self, unique: int, offer: abi.Offer) -> None:
-        """Answer INIT; a kernel of a later major version hears ours and asks again."""
+        """Answer INIT; a kernel of a later major version then sends another one with ours."""
         try:
             negotiated = negotiate(offer, passthrough=self._passthrough, checks_permissions=self._checks_permissions)
         except MountFailure as error:

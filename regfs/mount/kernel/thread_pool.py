@@ -1,8 +1,8 @@
 """Threads for requests that wait for the network: started when they are needed, gone when they are not.
 
-Used by kernel/session.py. Not concurrent.futures: a ThreadPoolExecutor keeps each thread that it ever started, so that
-one minute of a dead registry would leave 512 idle threads and their stacks for the life of the mount. Any thread may
-call anything.
+Used by waiting_requests.py and fusepy/own_threads.py. Not concurrent.futures: a ThreadPoolExecutor keeps each thread
+that it ever started, so that one minute of a dead registry would leave 512 idle threads and their stacks for the life
+of the mount. Any thread may call anything.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class ThreadPool:
-    """Runs jobs, each in a thread of its own up to *most* at once; further ones wait for the first that is free."""
+    """Runs jobs, each in a thread of its own, at most *most* at once; further jobs wait for a free thread."""
 
     def __init__(self, *, most: int = 512, idle_s: float = 10.0) -> None:
         self._most = most
@@ -31,19 +31,19 @@ class ThreadPool:
 
     @property
     def running(self) -> int:
-        """Return how many threads there are."""
+        """Return the number of threads."""
         return self._running
 
     def submit(self, job: Callable[[], None]) -> None:
         """Run *job* soon in another thread. It must raise nothing.
 
-        Where no thread can be started, a job waits for one of those that run; with none, this raises OutOfThreads and
-        the job is dropped.
+        If no thread can be started the job waits for one that runs; if none runs, this raises OutOfThreads and the job
+        is dropped.
         """
         with self._changed:
             self._jobs.append(job)
-            # A thread that was notified but has not run yet counts as idle, and its job is still in the queue: so the
-            # comparison is right at every instant at which the lock is free.
+            # A thread that was notified but does not run yet counts as idle, and its job is still in the queue: so the
+            # comparison is right whenever the lock is free.
             if len(self._jobs) <= self._idle or self._running >= self._most:
                 self._changed.notify()
                 return
@@ -64,11 +64,11 @@ class ThreadPool:
                 return
             try:
                 job()
-            except Exception:  # a thread that dies of one job would take the place of the next
+            except Exception:  # if the thread died here, `_running` would count it for ever
                 log.exception("a request ended without an answer")
 
     def _next(self) -> Callable[[], None] | None:
-        """Return the next job; None when none came for a while, and this thread is to end."""
+        """Return the next job; None if none came for a while, so that this thread ends."""
         with self._changed:
             if not self._jobs:
                 self._idle += 1

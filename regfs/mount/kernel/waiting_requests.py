@@ -1,13 +1,13 @@
-"""Requests whose answer takes time: they run in threads of their own, can be interrupted, and are answered in any case.
+"""Requests that wait: answered in the pool under a deadline, and in any case, even when they are interrupted or hang.
 
-    hand_over()      a request that must wait (for the registry, for a layer) runs in the pool, with a deadline
-    interrupt()      the kernel says that its caller was interrupted: EINTR at once
-    end_stuck()      local work that has waited for nothing we know of, and taken longer than the deadline: ETIMEDOUT.
-                     The cache's disk hangs then (a dead NFS server, a broken device). The thread cannot be ended; it
-                     stays in the kernel until the disk answers, and what it brings then is dropped.
+    hand_over()      a request that must wait (for the registry, for a layer) is answered by a thread of the pool
+    interrupt()      the kernel's INTERRUPT: EINTR at once
+    end_stuck()      a request that waits for nothing known and has taken longer than its deadline: ETIMEDOUT. The
+                     cache's disk hangs then (a dead NFS server, a broken device). Its thread cannot be ended; it stays
+                     in the kernel until the disk answers, and its answer is dropped then.
 
-The thread that takes a request out of `_waiting` answers it: the pool's when the work is done, or one of the other two.
-Used by kernel/session.py. Thread rule: any thread.
+The thread that takes a request out of `_waiting` answers it, so that each is answered once. Used by session.py and
+loop_watch.py. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from regfs.waiting.deadline import Deadline, under
 
 
 class Answers(Protocol):
-    """What becomes of a request: kernel/session.py writes it to the kernel."""
+    """Where answers and failures go: KernelSession."""
 
     def answer(self, opcode: int, unique: int, node: int, body: bytes) -> None: ...
 
@@ -51,7 +51,7 @@ class _Waiting:
 
 
 class WaitingRequests:
-    """The requests that wait; each has *timeout_s* seconds, and at most *most* have a thread at once."""
+    """The requests that wait, each for *timeout_s* seconds; at most *most* of them have a thread at once."""
 
     def __init__(self, answers: Answers, *, timeout_s: float, most: int) -> None:
         self._answers = answers
@@ -68,7 +68,7 @@ class WaitingRequests:
         return self._pool.running
 
     def hand_over(self, method: Method, opcode: int, unique: int, node: int, body: bytes) -> None:
-        """Ask *method* in a thread that may wait, and answer."""
+        """Answer the request with *method* in a thread of the pool."""
         request = self._waiting[unique] = _Waiting(opcode, node, body, Deadline(self._timeout_s, is_users=True))
         try:
             self._pool.submit(lambda: self._answer_in_pool(method, unique, request))
@@ -77,7 +77,7 @@ class WaitingRequests:
             self._answers.answer_error(unique, self._answers.errno_of(error, opcode, node, body))
 
     def interrupt(self, unique: int) -> bool:
-        """Answer EINTR; tell whether the request was waiting: else it has been answered already."""
+        """Answer the request with EINTR; return False if it is answered already."""
         request = self._waiting.pop(unique, None)
         if request is None:
             return False
@@ -86,12 +86,12 @@ class WaitingRequests:
         return True
 
     def cancel(self) -> None:
-        """Let all requests end with EINTR. Takes no lock, so that a signal's handler may call it."""
+        """Let all requests end with EINTR. Takes no lock, so that a signal handler may call it."""
         for request in list(self._waiting.values()):
             request.deadline.cancel()
 
     def end_stuck(self) -> None:
-        """Answer the requests that local work has held up for longer than the deadline."""
+        """Answer the requests that the disk has held up for longer than the deadline."""
         begun_before = time.monotonic() - self._timeout_s
         for unique, request in list(self._waiting.items()):
             active_since = request.deadline.active_since
@@ -101,8 +101,8 @@ class WaitingRequests:
             self.answer_stuck(unique, request.opcode, request.node, request.body)
 
     def answer_stuck(self, unique: int, opcode: int, node: int, body: bytes) -> None:
-        """Answer a request that local work holds up."""
-        # The answer goes first, and the node is told by its number: to log, or to read its path, may need the disk.
+        """Answer a request that the disk holds up with ETIMEDOUT, and report that."""
+        # The answer goes first, and the report has the node's number: to log, or to read its path, may need the disk.
         self._answers.answer_error(unique, errno.ETIMEDOUT)
         name = f", name {os.fsdecode(body[:-1])!r}" if opcode == Opcode.LOOKUP else ""
         stalled = WorkStalled(f"the disk of the cache has not answered for {self._timeout_s:g} s")
