@@ -13,7 +13,7 @@ import time
 
 from cachetools import LRUCache, TTLCache
 
-from regfs.errors import NotFound
+from regfs.errors import RegfsError
 from regfs.images.answers import NAMES_KEPT, Listed, Resolved
 from regfs.model.digest import Digest
 from regfs.store.references import TagRecord
@@ -31,7 +31,7 @@ class Remembered:
         self._refreshes = 0
         self._listed: Listed | None = None
         self._resolved: LRUCache[str, Resolved] = LRUCache(NAMES_KEPT)
-        self._missing: TTLCache[str, str] = TTLCache(NAMES_KEPT, min(_NEGATIVE_TTL_S, ttl_s))
+        self._missing: TTLCache[str, tuple[type[RegfsError], str]] = TTLCache(NAMES_KEPT, min(_NEGATIVE_TTL_S, ttl_s))
         self._lacking: TTLCache[Digest, bool] = TTLCache(NAMES_KEPT, _NEGATIVE_TTL_S)
 
     @property
@@ -91,17 +91,18 @@ class Remembered:
 
     # What is missing. It is asked for again after some seconds, so that a probe is one request.
 
-    def note_missing(self, name: str, reason: NotFound) -> None:
+    def note_missing(self, name: str, reason: RegfsError) -> None:
         """Keep that the registry has no *name*: a tag, a digest, or '' for the repository."""
         with self._lock:
-            self._missing[name] = str(reason)
+            self._missing[name] = (type(reason), str(reason))
 
     def raise_missing(self, name: str) -> None:
-        """Raise NotFound where *name* was missing some seconds ago."""
+        """Raise the error again that *name* was found missing with some seconds ago, NotFound in most cases."""
         with self._lock:
-            reason = self._missing.get(name)
-        if reason is not None:
-            raise NotFound(reason)
+            missing = self._missing.get(name)
+        if missing is not None:
+            kind, reason = missing
+            raise kind(reason)
 
     def note_lacking(self, digest: Digest) -> None:
         """Keep that the registry has no manifest *digest*, and drop every answer that a tag points to it."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from regfs.errors import BadContent, DigestMismatch, NotFound, RegistryTimeout, TooLarge
-from regfs.images.answers import STALE_TTL_S, UNREACHABLE, Document, Listed, Resolved, is_fresh
+from regfs.errors import BadContent, DigestMismatch, NotFound, ProtocolViolation, RegfsError, RegistryTimeout, TooLarge
+from regfs.images.answers import STALE_TTL_S, UNREACHABLE, Document, FetchedDocument, Listed, Resolved, is_fresh
 from regfs.images.fetching import file_chunks, has_digest, size_of, twice_if_wrong
 from regfs.images.remembered import Remembered
 from regfs.images.short_digests import digest_beginning
@@ -28,6 +29,8 @@ from regfs.model.verification import verified
 from regfs.store.references import TagRecord
 
 log = logging.getLogger(__name__)
+
+_JUST_NAMED_S = 60.0
 
 
 class Repository:
@@ -298,13 +301,33 @@ class Repository:
         try:
             fetched = self._sources.registry.manifests.fetch(self.name, digest)
         except NotFound as missing:
-            self._remembered.note_missing(str(digest), missing)
-            self._doubt_tags(digest)
-            raise
+            fetched = self._fetch_by_tag(digest, missing)
         self._sources.blobs.keep(fetched.digest, fetched.content)
         # The type is a hint of this answer: model/manifest.py asks it only where the bytes leave a choice.
         self._sources.references.keep_manifest(self.name, fetched.digest, fetched.content_type or OCTET_STREAM)
         return Document(fetched.digest, fetched.content, fetched.content_type)
+
+    def _fetch_by_tag(self, digest: Digest, missing: NotFound) -> FetchedDocument:
+        """Return the document *digest* by a tag that pointed to it a moment ago: some registries have it there alone.
+
+        Raises *missing* where no tag points to it (any more), ProtocolViolation where other bytes are under the tag.
+        """
+        since = time.time() - max(self._sources.tag_ttl_s, _JUST_NAMED_S)
+        tag = self._sources.references.tag_pointing_to(self.name, digest, since=since)
+        fetched: FetchedDocument | None = None
+        failure: RegfsError = missing
+        if tag is not None:
+            with suppress(NotFound):
+                fetched = self._sources.registry.manifest(self.name, tag)
+        if fetched is not None and fetched.digest == digest:
+            return fetched
+        if fetched is not None:  # the name that was looked up is there, so that this is no NotFound
+            failure = ProtocolViolation(
+                f"{self.name}:{tag}: the registry named {digest}, which it does not have; the tag has {fetched.digest}"
+            )
+        self._remembered.note_missing(str(digest), failure)
+        self._doubt_tags(digest)
+        raise failure from missing
 
     def _doubt_tags(self, digest: Digest) -> None:
         """Resolve the tags again that were thought to point to *digest*, which the registry says it does not have."""

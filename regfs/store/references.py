@@ -149,6 +149,15 @@ class References:
             (repository.registry, repository.path, str(digest)),
         )
 
+    def tag_pointing_to(self, repository: RepositoryName, digest: Digest, *, since: float) -> str | None:
+        """Return a tag that pointed to *digest* at *since* (seconds since 1970) or later; None where there is none."""
+        rows = self._query(
+            "SELECT tag FROM tags WHERE registry=? AND path=? AND digest=? AND checked>=?"
+            " ORDER BY checked DESC LIMIT 1",
+            (repository.registry, repository.path, str(digest), since),
+        )
+        return rows[0][0] if rows else None
+
     def expire_all(self) -> None:
         """Do the same to all tags, listings and catalogs."""
         for statement in ("UPDATE tags SET checked=0", "UPDATE lists SET checked=0", "UPDATE catalogs SET checked=0"):
@@ -324,7 +333,7 @@ class References:
             raise
         self._database.execute("COMMIT")
 
-    def _query(self, statement: str, arguments: tuple[str | int, ...]) -> list[tuple[Any, ...]]:
+    def _query(self, statement: str, arguments: tuple[str | int | float, ...]) -> list[tuple[Any, ...]]:
         with self._lock:
             try:
                 return self._database.execute(statement, arguments).fetchall()

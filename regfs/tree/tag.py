@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from regfs.errors import BadManifest, InvalidName, NotFound
+from regfs.errors import BadManifest, InvalidName, NotFound, ProtocolViolation
 from regfs.images.answers import Resolved
 from regfs.images.image import Images
 from regfs.images.repository import Repository
@@ -89,7 +89,7 @@ class TagDirectory(Dated):
         resolved = self._resolved()
         try:
             return ask(resolved)
-        except NotFound:
+        except (NotFound, ProtocolViolation):  # the registry has no such manifest, or another one under the tag
             # The answer was some seconds old: the tag may have moved, and the registry have dropped the old image.
             again = self._resolved()
             if again.digest == resolved.digest:

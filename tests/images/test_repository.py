@@ -16,6 +16,7 @@ from regfs.model import media_types
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
+from regfs.mount.errnos import errno_of
 from regfs.store.references import References
 from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
 from tests.support.fault_server import changed, reply, silence
@@ -282,3 +283,61 @@ def test_a_cached_blob_that_cannot_be_read_once_is_fetched_and_stays(
 
     monkeypatch.setattr(repository, "has_digest", fails)
     assert b"".join(app.blob_chunks(descriptor)) == path.read_bytes() == built.blob
+
+
+@pytest.mark.parametrize("tag_ttl_s", [0.0, 60.0])
+def test_a_manifest_that_the_registry_has_under_its_tag_alone_is_shown(served: Served, tag_ttl_s: float) -> None:
+    """A registry that answers HEAD of a tag, and 404 to GET by the digest that it named, once gave ENOENT."""
+    push(served, "1")
+    served.server.on("GET", "/manifests/sha256", reply(404))
+    shown = served.show(tag_ttl_s=tag_ttl_s)
+    assert shown.read("app/1/manifest.json") == IMAGE.manifest
+    assert shown.read("app/1/rootfs/file") == b"content"
+    assert served.server.paths("GET /v2/app/manifests/1") == ["GET /v2/app/manifests/1"]
+
+
+def test_a_tag_that_the_registry_names_by_a_digest_that_it_lacks_is_there_but_has_bad_content(served: Served) -> None:
+    push(served, "1")
+    wrong = str(Digest.of(b"no manifest"))
+    served.server.on(
+        "HEAD", "/manifests/1", changed(lambda right: right.with_header("Docker-Content-Digest", wrong)), times=1
+    )
+    shown = served.show(tag_ttl_s=60.0)
+    app = shown.repositories.repository(RepositoryName(served.server.address, "app"))
+    resolved = app.resolve("1")
+    for _ in range(3):  # also while it is remembered
+        with pytest.raises(BadContent, match=f"app:1: the registry named {wrong}, which it does not have") as caught:
+            app.document(resolved.digest, resolved.media_type)
+        assert errno_of(caught.value) == errno.EIO
+    assert shown.read("app/1/manifest.json") == IMAGE.manifest  # the tag was asked for again
+
+
+def test_a_digest_that_no_tag_points_to_and_the_registry_lacks_is_not_there(served: Served) -> None:
+    push(served, "1")
+    shown = served.show(tag_ttl_s=60.0)
+    shown.read("app/1/manifest.json")
+    with pytest.raises(NotFound):
+        shown.find(f"app/{Digest.of(b'no manifest')}/manifest.json")
+
+
+def test_a_tag_that_was_deleted_between_two_requests_is_not_there(served: Served) -> None:
+    push(served, "1")
+    shown = served.show(tag_ttl_s=60.0)
+    app = shown.repositories.repository(RepositoryName(served.server.address, "app"))
+    resolved = app.resolve("1")
+    served.server.on("*", "/manifests/", reply(404))
+    with pytest.raises(NotFound):
+        app.document(resolved.digest, resolved.media_type)
+
+
+def test_a_request_that_hangs_once_does_not_keep_a_short_timeout_from_the_next_answer(served: Served) -> None:
+    push(served, "1")
+    served.server.on("HEAD", "/manifests/1", silence, times=1)
+    app = served.show().repositories.repository(RepositoryName(served.server.address, "app"))
+    with under(Deadline(0.5, is_users=True)), pytest.raises(RegistryTimeout):
+        app.resolve("1")
+    later = Deadline(100.0, is_users=True)
+    later.timeout_s = 0.5  # what is looked at; it may wait for longer, as a busy machine needs
+    with under(later):
+        assert app.resolve("1").digest == IMAGE.digest
+    assert served.server.paths("manifests/1") == ["HEAD /v2/app/manifests/1"] * 2
