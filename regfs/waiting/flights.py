@@ -12,13 +12,15 @@ from __future__ import annotations
 import copy
 import math
 import threading
+import time
 from collections.abc import Callable, Collection, Hashable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from regfs.errors import RegistryTimeout
+from regfs.errors import OutOfThreads, RegistryTimeout
 from regfs.process.threads import start_thread
 from regfs.waiting.deadline import Deadline, current, under
 
@@ -43,18 +45,31 @@ class Landed(Generic[T]):
         return self.value  # type: ignore[return-value]  # the flight's value, where there is no error
 
 
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """What callers wait for, and the deadlines of the threads that compute it; the first one with a value lands it."""
+
+    future: Future[Landed[Any]]
+    attempts: list[Deadline]
+    is_landed: bool = False
+
+
 class Flights:
     """The computations that are under way, by key.
 
     *timeout_s* bounds the requests of one flight; work that moves much content is bounded by its progress instead, and
     so are those that wait for it (`Deadline.moved`).
+
+    With a --timeout that is shorter, a request that hangs would keep all callers from an answer until it ends. So a
+    caller that finds a flight which has lasted longer than its own --timeout has the same computed once more beside
+    it. The time that this takes doubles, so that there are few attempts, and a slow registry can still answer one.
     """
 
     def __init__(self, timeout_s: float = 60.0) -> None:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         # One table for results of all types: a key names what it computes, so its future has the type of its caller.
-        self._flights: dict[Hashable, tuple[Future[Landed[Any]], Deadline]] = {}
+        self._flights: dict[Hashable, _Flight] = {}
 
     def run(
         self, key: Hashable, compute: Callable[[], T], *, streams: bool = False, parts: Collection[Hashable] = ()
@@ -81,29 +96,48 @@ class Flights:
         """
         current().remaining_s(0.0)
         with self._lock:
-            future, deadline = self._flights.get(key, (None, None))
-            if future is None or deadline is None:
-                future, deadline = Future(), Deadline(None if streams else self._timeout_s)
-                # Started under the lock: a flight in the table always has a thread that will land it.
-                start_thread(self._fly, key, compute, future, deadline, name=f"flight {key}"[:60])
-                self._flights[key] = future, deadline
-        return future
+            flight = self._flights.get(key)
+            if flight is None:
+                flight = _Flight(Future(), [])
+                self._attempt(flight, key, compute, timeout_s=None if streams else self._timeout_s)
+                self._flights[key] = flight
+            elif not streams and _hangs(flight):
+                with suppress(OutOfThreads):  # the attempts that there are go on
+                    self._attempt(flight, key, compute, timeout_s=self._timeout_s)
+        return flight.future
+
+    def _attempt(self, flight: _Flight, key: Hashable, compute: Callable[[], T], *, timeout_s: float | None) -> None:
+        """Start a thread that computes for *flight*. Raises OutOfThreads.
+
+        Under the lock: a flight in the table always has a thread that will land it.
+        """
+        deadline = Deadline(timeout_s)
+        start_thread(self._fly, key, compute, flight, deadline, name=f"flight {key}"[:60])
+        flight.attempts.append(deadline)
 
     def stalled_since(self, keys: Collection[Hashable]) -> float:
         """Return when one of the flights of *keys* made progress last (monotonic seconds); infinity if all landed."""
         with self._lock:
-            deadlines = [self._flights[key][1] for key in keys if key in self._flights]
+            deadlines = [each for key in keys if key in self._flights for each in self._flights[key].attempts]
         return max((deadline.stalled_since for deadline in deadlines), default=math.inf)
 
-    def _fly(self, key: Hashable, compute: Callable[[], T], future: Future[Landed[T]], deadline: Deadline) -> None:
+    def _fly(self, key: Hashable, compute: Callable[[], T], flight: _Flight, deadline: Deadline) -> None:
         landed = _outcome(compute, deadline)
         # Before the result is told: who asks from here on finds it where compute() put it.
         with self._lock:
-            del self._flights[key]
-        future.set_result(landed)
+            flight.attempts.remove(deadline)
+            others = list(flight.attempts)
+            is_result = not flight.is_landed and (landed.error is None or not others)
+            if is_result:
+                flight.is_landed = True
+                del self._flights[key]
+        if is_result:
+            flight.future.set_result(landed)
+            for other in others:
+                other.cancel()  # its answer is the older one, and nothing waits for it
         # An error holds the frames that it came through, this one among them: a frame that holds the error makes a
         # circle, and some fifty objects would wait for the garbage collector at each failure.
-        del landed, future
+        del landed, flight
 
 
 def _outcome(compute: Callable[[], T], deadline: Deadline) -> Landed[T]:
@@ -112,6 +146,14 @@ def _outcome(compute: Callable[[], T], deadline: Deadline) -> Landed[T]:
             return Landed(compute(), None)
     except BaseException as error:  # whatever it is, it belongs to those who wait
         return Landed(None, error)
+
+
+def _hangs(flight: _Flight) -> bool:
+    """Tell whether the newest attempt has lasted so long that the calling thread should not rely on it."""
+    caller = current()
+    if not caller.is_users or caller.timeout_s is None:
+        return False
+    return time.monotonic() - flight.attempts[-1].stalled_since > caller.timeout_s * 2.0 ** (len(flight.attempts) - 1)
 
 
 def _what(key: Hashable) -> str:

@@ -214,3 +214,112 @@ def test_a_flight_that_cannot_start_does_not_keep_the_next_ones_waiting() -> Non
     with no_threads(), pytest.raises(OutOfThreads):
         flights.run("key", lambda: 1)
     assert flights.run("key", lambda: 2) == 2
+
+
+def late(timeout_s: float = 0.0) -> Deadline:
+    """Return the deadline of a caller for whose --timeout of *timeout_s* any flight has lasted too long; it waits."""
+    deadline = Deadline(100.0, is_users=True)
+    deadline.timeout_s = timeout_s
+    return deadline
+
+
+def test_a_request_that_hangs_does_not_keep_later_callers_from_an_answer() -> None:
+    """With --timeout 2s one request that was never answered made a tag ETIMEDOUT for 30 s."""
+    flights, hangs, ended = Flights(), threading.Event(), threading.Event()
+    answers = iter(["late", "in time"])
+
+    def compute() -> str:
+        answer = next(answers)
+        if answer == "late":
+            hangs.set()
+            try:
+                current().sleep(1000.0)
+            finally:
+                ended.set()
+        return answer
+
+    first = flights.begin("key", compute)
+    assert hangs.wait(100)
+    with under(late()):
+        assert flights.run("key", compute) == "in time"
+    assert first.result(100).result() == "in time"  # those who wait for the first attempt have it too
+    assert ended.wait(100)  # and that is given up
+    assert flights._flights == {}
+
+
+def test_a_slow_answer_that_comes_first_after_all_is_the_answer_of_all() -> None:
+    flights, began, go = Flights(), threading.Semaphore(0), threading.Event()
+    answers = iter(["slow", "slower"])
+
+    def compute() -> str:
+        answer = next(answers)
+        began.release()
+        if answer == "slow":
+            assert go.wait(100)
+        else:
+            current().sleep(1000.0)
+        return answer
+
+    first = flights.begin("key", compute)
+    with under(late()):
+        second = flights.begin("key", compute)
+    assert began.acquire(timeout=100)
+    assert began.acquire(timeout=100)
+    go.set()
+    assert (first.result(100).result(), second.result(100).result()) == ("slow", "slow")
+
+
+def test_an_attempt_that_fails_leaves_the_answer_to_the_other() -> None:
+    flights, began, go = Flights(), threading.Event(), threading.Event()
+    answers = iter(["slow", "fails"])
+
+    def compute() -> str:
+        answer = next(answers)
+        if answer == "fails":
+            raise RegistryUnavailable("no route")
+        began.set()
+        assert go.wait(100)
+        return answer
+
+    first = flights.begin("key", compute)
+    assert began.wait(100)
+    with under(late()):
+        second = flights.begin("key", compute)
+    while len(flights._flights["key"].attempts) == 2:  # until the other has failed
+        pass
+    go.set()
+    assert (first.result(100).result(), second.result(100).result()) == ("slow", "slow")
+
+
+def test_a_registry_that_never_answers_is_asked_by_few_attempts_however_many_callers_come() -> None:
+    """Each attempt gets twice the time of the one before: six of them in the first minute of --timeout 1s."""
+    flights = Flights()
+    future = flights.begin("key", lambda: current().sleep(1000.0))
+    attempts = flights._flights["key"].attempts
+    for _ in range(61):
+        for attempt in attempts:
+            attempt.stalled_since -= 1.0  # a second passes
+        with under(late(1.0)):
+            flights.begin("key", lambda: current().sleep(1000.0))
+    assert 5 <= len(attempts) <= 6
+    for attempt in list(attempts):
+        attempt.cancel()
+    with pytest.raises(Interrupted):
+        future.result(100).result()
+
+
+def test_only_the_time_that_the_user_allows_makes_another_attempt() -> None:
+    """Some callers wait two seconds for what may be missing: a registry that takes three is no reason to ask again."""
+    flights, calls = Flights(), []
+
+    def compute() -> None:
+        calls.append(1)
+        current().sleep(1000.0)
+
+    flights.begin("key", compute)
+    for deadline in (Deadline(1e-9), Deadline(), Deadline(100.0, is_users=True)):
+        deadline.end_s = None
+        with under(deadline):
+            flights.begin("key", compute)
+    (attempt,) = flights._flights["key"].attempts
+    attempt.cancel()
