@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from regfs.errors import BadContent, DigestMismatch, NotFound, ProtocolViolation, RegfsError, RegistryTimeout, TooLarge
-from regfs.images.answers import STALE_TTL_S, UNREACHABLE, Document, FetchedDocument, Listed, Resolved, is_fresh
+from regfs.images.answers import STALE_TTL_S, UNREACHABLE, Document, Listed, Resolved, is_fresh
 from regfs.images.fetching import file_chunks, has_digest, size_of, twice_if_wrong
 from regfs.images.remembered import Remembered
 from regfs.images.short_digests import digest_beginning
@@ -26,6 +26,7 @@ from regfs.model.media_types import OCTET_STREAM
 from regfs.model.names import RepositoryName
 from regfs.model.strict_json import DOCUMENT_LIMIT
 from regfs.model.verification import verified
+from regfs.registry.manifests import FetchedManifest
 from regfs.store.references import TagRecord
 
 log = logging.getLogger(__name__)
@@ -307,18 +308,18 @@ class Repository:
         self._sources.references.keep_manifest(self.name, fetched.digest, fetched.content_type or OCTET_STREAM)
         return Document(fetched.digest, fetched.content, fetched.content_type)
 
-    def _fetch_by_tag(self, digest: Digest, missing: NotFound) -> FetchedDocument:
+    def _fetch_by_tag(self, digest: Digest, missing: NotFound) -> FetchedManifest:
         """Return the document *digest* by a tag that pointed to it a moment ago: some registries have it there alone.
 
         Raises *missing* where no tag points to it (any more), ProtocolViolation where other bytes are under the tag.
         """
         since = time.time() - max(self._sources.tag_ttl_s, _JUST_NAMED_S)
         tag = self._sources.references.tag_pointing_to(self.name, digest, since=since)
-        fetched: FetchedDocument | None = None
+        fetched: FetchedManifest | None = None
         failure: RegfsError = missing
         if tag is not None:
             with suppress(NotFound):
-                fetched = self._sources.registry.manifest(self.name, tag)
+                fetched = self._sources.registry.manifests.fetch(self.name, tag)
         if fetched is not None and fetched.digest == digest:
             return fetched
         if fetched is not None:  # the name that was looked up is there, so that this is no NotFound

@@ -15,7 +15,7 @@ import pytest
 from regfs.errors import BadContent, DigestMismatch, InvalidName, NotFound, TooLarge, Unsupported
 from regfs.model import media_types
 from regfs.model.digest import Digest
-from regfs.model.manifest import Descriptor
+from regfs.model.manifest import Descriptor, Manifest, parse_manifest
 from regfs.model.strict_json import DOCUMENT_LIMIT
 from tests.support.client_rig import RETRY, Rig, repository_of
 from tests.support.fault_server import FaultServer, Flood, Response, changed, cut, raw, reply, reset
@@ -286,8 +286,18 @@ def test_f42_embedded_content_that_was_wrong_is_fetched(rig: Rig) -> None:
 def test_f44_the_urls_of_a_descriptor_are_never_asked(rig: Rig) -> None:
     server, _application, _digest = serving(rig)
     elsewhere = rig.server()
-    urls = tuple(f"{elsewhere.url}/{number}" for number in range(50))
-    foreign = Descriptor("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", Digest.of(b"x"), 1, urls=urls)
+    layer = {
+        "mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        "digest": str(Digest.of(b"x")),
+        "size": 1,
+        "urls": [f"{elsewhere.url}/{number}" for number in range(50)],
+    }
+    config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": str(Digest.of(b"c")), "size": 1}
+    manifest = parse_manifest(
+        json.dumps({"schemaVersion": 2, "config": config, "layers": [layer]}).encode(), content_type=MANIFEST
+    )
+    assert isinstance(manifest, Manifest)
+    (foreign,) = manifest.layers
     with pytest.raises(NotFound):
         list(rig.client(server).blobs.stream(repository_of(server), foreign))
     assert elsewhere.connections == 0
