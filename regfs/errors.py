@@ -16,6 +16,7 @@ RegfsError
 ├── BadContent              bytes or protocol are wrong
 │   ├── DigestMismatch      bytes that are not what their digest or size says
 │   ├── ProtocolViolation   an answer that the protocol does not allow, or a certificate that is not trusted
+│   │   └── RangesRefused   a server that gives whole blobs only, where a part was asked for
 │   ├── BadManifest         a manifest, index or config that is none
 │   └── BadLayer            a layer that is no archive, or that no unpacker would accept
 ├── TooLarge                over a limit that regfs sets to stay bounded
@@ -105,6 +106,10 @@ class DigestMismatch(BadContent):
 
 class ProtocolViolation(BadContent):
     """An answer that the protocol does not allow, or a certificate that is not trusted."""
+
+
+class RangesRefused(ProtocolViolation):
+    """A server that gives whole blobs only, where a part was asked for."""
 
 
 class BadManifest(BadContent):

@@ -17,7 +17,14 @@ from typing import NamedTuple
 
 from cachetools import TTLCache
 
-from regfs.errors import DigestMismatch, ProtocolViolation, RegfsError, RegistryTimeout, RegistryUnavailable
+from regfs.errors import (
+    DigestMismatch,
+    ProtocolViolation,
+    RangesRefused,
+    RegfsError,
+    RegistryTimeout,
+    RegistryUnavailable,
+)
 from regfs.model.digest import Digest
 from regfs.model.manifest import EMPTY, Descriptor
 from regfs.model.names import RepositoryName
@@ -47,6 +54,7 @@ class _Wanted(NamedTuple):
 
     repository: RepositoryName
     descriptor: Descriptor
+    parts_only: bool = False
 
     @property
     def digest(self) -> Digest:
@@ -81,9 +89,13 @@ class Blobs:
         """
         return VerifiedChunks(self._stream(_Wanted(repository, descriptor)))
 
-    def range(self, repository: RepositoryName, descriptor: Descriptor, start: int, stop: int) -> bytes:
+    def range(
+        self, repository: RepositoryName, descriptor: Descriptor, start: int, stop: int, *, parts_only: bool = False
+    ) -> bytes:
         """Return exactly the bytes `[start, stop)` of a blob. Not verified: the caller has a digest of this range.
 
+        Where a server gives whole blobs only, all is received that comes before *stop*; with *parts_only*
+        RangesRefused is raised instead.
         Raises what RegistryClient says.
         """
         if not 0 <= start <= stop <= descriptor.size:
@@ -91,7 +103,7 @@ class Blobs:
         known = b"" if start == stop else _known(descriptor)
         if known is not None:
             return known[start:stop] if known else b""
-        wanted = _Wanted(repository, descriptor)
+        wanted = _Wanted(repository, descriptor, parts_only)
 
         def read(endpoint: Endpoint) -> bytes:
             with closing(self._resumed(endpoint, wanted, start, stop)) as chunks:
@@ -189,6 +201,12 @@ class Blobs:
             else:
                 answer, redirects = self._calls.send(endpoint, call), redirects + 1
                 is_elsewhere = crossed_origin(answer, self._calls.base(endpoint))
+            if wanted.parts_only and call.headers and _gives_no_parts(answer, is_elsewhere=is_elsewhere):
+                answer.close()
+                raise RangesRefused(
+                    f"{wanted.what}: {answer.request.origin} gives whole blobs only: it answers {answer.status} to a"
+                    " request for a part"
+                )
             if answer.status == 416 and call.headers:
                 # The range lies inside the blob, so the server is wrong; it may still send the whole blob.
                 answer.discard()
@@ -235,6 +253,17 @@ class _Failures:
         if self._count >= self._retry.attempts or self._wrong_bodies > 1:
             raise error
         return self._retry.wait_s(self._count)
+
+
+def _gives_no_parts(answer: Answer, *, is_elsewhere: bool) -> bool:
+    """Tell whether *answer*, to a request for a part of a blob, says that there are no parts to be had.
+
+    Some say so by 400 or 501; a storage's 400 may be about the signature of its URL. A part may also come under 200,
+    with the header that a 206 has.
+    """
+    if answer.status == 200:
+        return not answer.headers.all("Content-Range")
+    return answer.status in (416, 501) or (answer.status == 400 and not is_elsewhere)
 
 
 def _known(descriptor: Descriptor) -> bytes | None:

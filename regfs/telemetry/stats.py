@@ -14,6 +14,11 @@ from collections import Counter, OrderedDict
 COUNTERS = (
     "bugs",
     "cache.hits",
+    "chunks.bytes",
+    "chunks.kept",
+    "chunks.refused_ranges",
+    "chunks.requests",
+    "chunks.whole_layers",
     "errors",
     "images.merges",
     "layers.bytes",

@@ -102,7 +102,7 @@ class Deadline:
                     self._pause(self._wait_s(stalled_since))
         return future.result()
 
-    def watch(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def watch(self, chunks: Iterator[bytes]) -> Generator[bytes, None, None]:
         """Give *chunks*, from whatever thread; that one was asked for, and that it came, is progress."""
         try:
             while True:

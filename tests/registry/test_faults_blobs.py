@@ -12,7 +12,7 @@ import zlib
 
 import pytest
 
-from regfs.errors import BadContent, DigestMismatch, NotFound, ProtocolViolation, RegistryUnavailable
+from regfs.errors import BadContent, DigestMismatch, NotFound, ProtocolViolation, RangesRefused, RegistryUnavailable
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.registry.client import RegistryClient
@@ -143,6 +143,28 @@ def test_f51_a_range_that_is_ignored_gives_the_right_bytes(rig: Rig) -> None:
     client = rig.client(server)
     assert client.blobs.range(repository_of(server), blob, 1000, 2000) == CONTENT[1000:2000]
     assert client.blobs.range(repository_of(server), blob, SIZE - 1, SIZE) == CONTENT[-1:]
+
+
+@pytest.mark.parametrize(
+    "action",
+    [changed(whole), reply(416), reply(400), reply(501), reply(416, headers={"Content-Range": "bytes */1"})],
+    ids=["200", "416", "400", "501", "416 with a size"],
+)
+def test_f51_who_wants_parts_only_hears_that_there_are_none(rig: Rig, action: Action) -> None:
+    """Else each part of a layer would cost as much as the layer."""
+    server, blob = serving(rig)
+    server.on("GET", "/blobs/", action)
+    client = rig.client(server)
+    with pytest.raises(RangesRefused, match="whole blobs only"):
+        client.blob_range(repository_of(server), blob, 1000, 2000, parts_only=True)
+    assert len(server.paths("/blobs/")) == 1
+
+
+def test_f51_a_part_under_200_is_a_part(rig: Rig) -> None:
+    server, blob = serving(rig)
+    server.on("GET", "/blobs/", reply(200, CONTENT[1000:2000], {"Content-Range": f"bytes 1000-1999/{SIZE}"}))
+    part = rig.client(server).blob_range(repository_of(server), blob, 1000, 2000, parts_only=True)
+    assert part == CONTENT[1000:2000]
 
 
 def test_f51_a_resumption_that_starts_over_is_not_appended(rig: Rig) -> None:

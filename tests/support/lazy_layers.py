@@ -64,7 +64,7 @@ def descriptor_of(built: BuiltLayer) -> Descriptor:
 
 
 def _gzip(content: bytes) -> bytes:
-    return gzip.compress(content, mtime=0)
+    return gzip.compress(content, 1, mtime=0)
 
 
 def _date(mtime_ns: int, *, fraction: bool) -> str:
@@ -116,8 +116,8 @@ class _Members:
     """A blob of gzip members, and the tar that is in them."""
 
     def __init__(self, *, least: int, compress: Callable[[bytes], bytes]) -> None:
-        self.blob = b""
-        self.tar = b""
+        self.blob = bytearray()
+        self.tar = bytearray()
         self._least = least
         self._compress = compress
         self._open = b""
@@ -204,11 +204,11 @@ def estargz_and_table(
     listed = _stargz_entries([file(LANDMARK, b"\x0f", mtime_ns=0, mode=0), *entries], members, chunk_size)
     text = _json(listed, change, indent="\t") if table is None else table
     packed = packed_table(text)
-    tar = members.tar
+    tar, blob = bytes(members.tar), bytes(members.blob)
     if kind == "external":
-        blob, tar = members.blob + _gzip(bytes(2 * BLOCK)), tar + bytes(2 * BLOCK)
+        blob, tar = blob + _gzip(bytes(2 * BLOCK)), tar + bytes(2 * BLOCK)
     else:
-        blob, tar = members.blob + packed, tar + gzip.decompress(packed)
+        blob, tar = blob + packed, tar + gzip.decompress(packed)
     blob += footer(len(members.blob), kind)
     return BuiltLayer(tar, blob, f"{OCI}.layer.v1.tar+gzip", {TOC_DIGEST: _sha256(text)}), packed
 
@@ -284,7 +284,7 @@ def zstd_chunked(
     packed = zstd.compress(text)
     at = len(members.blob) + 8
     numbers = [at, len(packed), len(text), 1]
-    blob = members.blob + _skippable(packed)
+    blob = bytes(members.blob) + _skippable(packed)
     if generation == "2023":
         split = zstd.compress(b'{"type":2,"payload":"","position":0}\n')
         numbers += [len(blob) + 8, len(split), 37]
@@ -300,7 +300,7 @@ def zstd_chunked(
         annotations[TOC_DIGEST] = _sha256(text)
     if generation == "2023":
         annotations[f"{prefix}.zstd-chunked.tarsplit-position"] = ":".join(map(str, numbers[4:]))
-    return BuiltLayer(members.tar, blob, f"{OCI}.layer.v1.tar+zstd", annotations)
+    return BuiltLayer(bytes(members.tar), blob, f"{OCI}.layer.v1.tar+zstd", annotations)
 
 
 def with_annotations(built: BuiltLayer, **changed: str) -> BuiltLayer:

@@ -1,0 +1,291 @@
+"""Fetching chunks: only what is read, in few requests, each once; never a byte that is not verified."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from regfs.errors import DigestMismatch, RangesRefused, RegistryUnavailable, WouldBlock
+from regfs.images.chunk_fetching import MAX_GAP, MAX_RANGE, ChunkFetcher, LayerBytes
+from regfs.store.chunks import PartialData, StoredChunk, write_map
+from regfs.telemetry.stats import Stats
+from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
+from regfs.waiting.flights import Flights
+from tests.layers.tables import Listed
+from tests.support.images import BuiltLayer, file
+from tests.support.lazy_layers import estargz, zstd_chunked
+
+BOOT = "11111111-1111-1111-1111-111111111111"
+
+
+class Table:
+    """The chunks of a layer, laid out one file behind the other."""
+
+    def __init__(self, listed: Listed) -> None:
+        self.chunks: list[StoredChunk] = []
+        self.places: dict[bytes, int] = {}
+        self.size = 0
+        for entry, chunks in listed.entries:
+            self.places[entry.path] = self.size
+            for chunk in chunks:
+                assert chunk.digest is not None
+                self.chunks.append(
+                    StoredChunk(len(self.chunks), self.size + chunk.offset, *chunk[1:5], digest=chunk.digest)
+                )
+            self.size += entry.size + -entry.size % 512
+
+    def chunks_between(self, start: int, stop: int) -> list[StoredChunk]:
+        return [chunk for chunk in self.chunks if chunk.start < stop and start < chunk.stop]
+
+    def chunks_by_place(self) -> Iterator[StoredChunk]:
+        return iter(sorted(self.chunks, key=lambda chunk: (chunk.at, chunk.inner)))
+
+
+class Layer:
+    """A layer on a registry that gives parts, in a cache that has nothing of it yet."""
+
+    def __init__(self, directory: Path, built: BuiltLayer, *, served: bytes | None = None) -> None:
+        listed = Listed(built)
+        self.table = Table(listed)
+        self.blob = built.blob if served is None else served
+        self.parts: list[tuple[int, int]] = []
+        self.wholes = 0
+        self.before_part: Callable[[], None] = lambda: None
+        write_map(directory / "map", len(self.table.chunks), boot=BOOT)
+        with (directory / "data").open("wb") as data:
+            data.truncate(self.table.size)
+        self._data = directory / "data"
+        self.stats = Stats()
+        self.fetcher = ChunkFetcher(
+            "layer",
+            table=self.table,
+            data=PartialData(self._data, directory / "map", boot=BOOT, reserve=lambda _: None),
+            source=LayerBytes("the layer", self._part, self._whole, listed.format.read),
+            flights=Flights(),
+            stats=self.stats,
+        )
+
+    def _part(self, start: int, stop: int) -> bytes:
+        self.parts.append((start, stop))
+        self.before_part()
+        return self.blob[start:stop]
+
+    def _whole(self) -> Iterator[bytes]:
+        self.wholes += 1
+        return (self.blob[at : at + 1000] for at in range(0, len(self.blob), 1000))
+
+    def read(self, path: bytes, offset: int = 0, size: int = 1 << 30) -> bytes:
+        """Return bytes of a file as a reader gets them."""
+        entry = next(chunk for chunk in self.table.chunks if chunk.start >= self.table.places[path])
+        start = self.table.places[path] + offset
+        stop = min(start + size, entry.start + FILES[path])
+        self.fetcher.ensure(start, stop)
+        with self._data.open("rb") as data:
+            data.seek(start)
+            return data.read(stop - start)
+
+
+CONTENTS = {f"f{number:03}".encode(): os.urandom(3000) for number in range(100)}
+CONTENTS[b"big"] = os.urandom(1_200_000)
+FILES = {name: len(content) for name, content in CONTENTS.items()}
+ENTRIES = [file(name, content) for name, content in CONTENTS.items()]
+SMALL = [entry for entry in ENTRIES if entry.name != b"big"]
+
+
+@pytest.fixture(params=["estargz", "inner", "zstd"])
+def layer(request: pytest.FixtureRequest, tmp_path: Path) -> Layer:
+    built = {
+        "estargz": lambda: estargz(*ENTRIES, chunk_size=60_000),
+        "inner": lambda: estargz(*ENTRIES, chunk_size=60_000, least_member=100_000),
+        "zstd": lambda: zstd_chunked(*ENTRIES, chunk_size=60_000),
+    }[request.param]()
+    return Layer(tmp_path, built)
+
+
+def test_a_read_fetches_its_chunk_alone_and_the_next_one_nothing(layer: Layer) -> None:
+    assert layer.read(b"big", 500_000, 100) == CONTENTS[b"big"][500_000:500_100]
+    [(start, stop)] = layer.parts
+    assert stop - start < 200_000
+    assert layer.read(b"big", 500_050, 10) == CONTENTS[b"big"][500_050:500_060]
+    assert len(layer.parts) == 1
+
+
+def test_reading_in_order_takes_less_than_one_request_for_ten_chunks(layer: Layer) -> None:
+    for at in range(0, 1_200_000, 60_000):
+        assert layer.read(b"big", at, 60_000) == CONTENTS[b"big"][at : at + 60_000]
+    assert len(layer.parts) <= 5
+
+
+def test_small_files_in_the_order_of_the_archive_take_few_requests(layer: Layer) -> None:
+    for name in sorted(CONTENTS)[1:]:
+        assert layer.read(name) == CONTENTS[name]
+    assert len(layer.parts) <= 10
+
+
+def test_files_here_and_there_are_fetched_alone(tmp_path: Path) -> None:
+    layer = Layer(tmp_path, estargz(*[replace(entry, content=os.urandom(100_000)) for entry in SMALL]))
+    for number in (5, 70, 30, 50, 10):
+        start = layer.table.places[b"f%03d" % number]
+        layer.fetcher.ensure(start, start + 100_000)
+    assert len(layer.parts) == 5
+    assert sum(stop - start for start, stop in layer.parts) < 5 * 102_000
+
+
+def test_what_is_wanted_at_once_is_one_range_unless_it_is_far_apart(tmp_path: Path) -> None:
+    layer = Layer(tmp_path, zstd_chunked(*SMALL))
+    layer.fetcher.ensure(0, layer.table.size)
+    assert len(layer.parts) == 1
+
+
+def test_a_range_is_no_longer_than_what_may_be_in_memory(tmp_path: Path) -> None:
+    layer = Layer(tmp_path, zstd_chunked(file("a", os.urandom(9_000_000)), chunk_size=1 << 20))
+    layer.fetcher.ensure(0, layer.table.size)
+    assert len(layer.parts) == 2
+    assert max(stop - start for start, stop in layer.parts) <= MAX_RANGE
+
+
+def test_what_lies_between_two_chunks_is_fetched_only_where_it_is_little(tmp_path: Path) -> None:
+    files = [file("a", os.urandom(1000)), file("gap", os.urandom(2 * MAX_GAP)), file("b", os.urandom(1000))]
+    layer = Layer(tmp_path, estargz(*files))
+    layer.fetcher.ensure(layer.table.places[b"gap"], layer.table.places[b"b"])
+    layer.parts.clear()
+    layer.fetcher.ensure(0, layer.table.size)
+    assert len(layer.parts) == 2
+
+
+def test_many_readers_of_a_chunk_are_one_request(layer: Layer) -> None:
+    everyone = threading.Barrier(8)
+    found: list[bytes] = []
+
+    def read() -> None:
+        everyone.wait(30)
+        found.append(layer.read(b"big", 5, 10))
+
+    started = threading.Event()
+
+    def hold() -> None:
+        started.set()
+        everyone.wait(30)  # the first seven came to the barrier; the eighth is here, in its request
+
+    threads = [threading.Thread(target=read) for _ in range(7)]
+    for thread in threads:
+        thread.start()
+    layer.before_part = hold
+    first = layer.read(b"big", 5, 10)
+    for thread in threads:
+        thread.join(30)
+    assert found == [first] * 7
+    assert len(layer.parts) == 1
+
+
+def test_a_reader_that_may_not_wait_is_told_so_and_asks_for_nothing(layer: Layer) -> None:
+    with under(NON_BLOCKING), pytest.raises(WouldBlock):
+        layer.read(b"big", 0, 10)
+    assert layer.parts == []
+    layer.read(b"big", 0, 10)
+    with under(NON_BLOCKING):
+        assert layer.read(b"big", 0, 10) == CONTENTS[b"big"][:10]
+
+
+def test_a_wrong_chunk_is_fetched_twice_and_not_given_out(tmp_path: Path) -> None:
+    built = estargz(file("a", b"a" * 3000), file("b", os.urandom(300_000)), file("c", b"c" * 3000))
+    chunk = Table(Listed(built)).chunks[1]
+    wrong = bytearray(built.blob)
+    wrong[chunk.at + 2000] ^= 1
+    layer = Layer(tmp_path, built, served=bytes(wrong))
+    for _ in range(3):
+        with pytest.raises(DigestMismatch, match="is not what the table of contents says"):
+            layer.fetcher.ensure(chunk.start, chunk.stop)
+    assert len(layer.parts) == 2
+    layer.fetcher.ensure(0, 3000)
+    layer.fetcher.ensure(layer.table.places[b"c"], layer.table.size)
+
+
+def test_a_chunk_that_was_wrong_once_is_read_when_it_comes_right(layer: Layer) -> None:
+    right = layer.blob
+    layer.blob = bytes(len(right))
+
+    def heal() -> None:
+        if len(layer.parts) == 2:
+            layer.blob = right
+
+    layer.before_part = heal
+    assert layer.read(b"big", 0, 10) == CONTENTS[b"big"][:10]
+
+
+def test_where_no_parts_are_given_the_layer_is_read_whole_and_once(layer: Layer) -> None:
+    def refuse() -> None:
+        raise RangesRefused("whole blobs only")
+
+    layer.before_part = refuse
+    for name in CONTENTS:
+        assert layer.read(name) == CONTENTS[name]
+    assert (len(layer.parts), layer.wholes) == (1, 1)
+    assert layer.stats.value("chunks.whole_layers") == 1
+
+
+def test_a_layer_read_whole_is_not_read_again_for_what_was_wrong_in_it(tmp_path: Path) -> None:
+    built = estargz(file("a", b"a" * 3000), file("b", os.urandom(3000)), file("c", b"c" * 3000))
+    chunk = Table(Listed(built)).chunks[1]
+    wrong = bytearray(built.blob)
+    wrong[chunk.at + 2000] ^= 1
+    layer = Layer(tmp_path, built, served=bytes(wrong))
+
+    def refuse() -> None:
+        raise RangesRefused("whole blobs only")
+
+    layer.before_part = refuse
+    for _ in range(3):
+        with pytest.raises(DigestMismatch):
+            layer.fetcher.ensure(chunk.start, chunk.stop)
+    layer.fetcher.ensure(0, 3000)
+    layer.fetcher.ensure(layer.table.places[b"c"], layer.table.size)
+    assert layer.wholes == 1
+
+
+def test_a_registry_that_cannot_be_reached_is_asked_again_by_the_next_reader(layer: Layer) -> None:
+    def fail() -> None:
+        if len(layer.parts) == 1:
+            raise RegistryUnavailable("no route")
+
+    layer.before_part = fail
+    with pytest.raises(RegistryUnavailable):
+        layer.read(b"big", 0, 10)
+    assert layer.read(b"big", 0, 10) == CONTENTS[b"big"][:10]
+
+
+def test_a_reader_whose_time_is_up_leaves_the_fetch_to_others(layer: Layer) -> None:
+    going_on = threading.Event()
+    layer.before_part = lambda: going_on.wait(30) and None
+    impatient = Deadline(30)
+    waiter = threading.Timer(0.05, impatient.cancel)
+    waiter.start()
+    with under(impatient), pytest.raises(Exception, match="interrupted"):
+        layer.read(b"big", 0, 10)
+    going_on.set()
+    assert layer.read(b"big", 0, 10) == CONTENTS[b"big"][:10]
+    assert len(layer.parts) == 1
+
+
+def test_random_reads_by_many_give_the_right_bytes(layer: Layer) -> None:
+    wrong: list[tuple[int, int]] = []
+
+    def read(seed: int) -> None:
+        for step in range(30):
+            at = (seed * 7919 + step * 104_729) % 1_100_000
+            if layer.read(b"big", at, 100_000) != CONTENTS[b"big"][at : at + 100_000]:
+                wrong.append((seed, at))
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert wrong == []
+    fetched = sum(stop - start for start, stop in layer.parts)
+    assert fetched < 2 * len(layer.blob)

@@ -1,0 +1,96 @@
+"""The map of a layer's chunks: what is marked is there, whatever was killed or crashed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from regfs.errors import CacheDamaged, CacheFull
+from regfs.model.digest import Digest
+from regfs.store.chunks import ChunkMap, PartialData, StoredChunk, write_map
+
+BOOT, NEXT_BOOT = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
+CONTENTS = [os.urandom(700), os.urandom(300)]
+CHUNKS = [
+    StoredChunk(0, 0, 700, 0, 10, 0, Digest.of(CONTENTS[0])),
+    StoredChunk(1, 1024, 300, 10, 10, 0, Digest.of(CONTENTS[1])),
+]
+
+
+def opened(directory: Path, boot: str = BOOT) -> PartialData:
+    return PartialData(directory / "data", directory / "map", boot=boot, reserve=lambda _: None)
+
+
+@pytest.fixture
+def layer(tmp_path: Path) -> Path:
+    """The directory of a layer none of whose chunks is here."""
+    write_map(tmp_path / "map", len(CHUNKS), boot=BOOT)
+    with (tmp_path / "data").open("wb") as data:
+        data.truncate(1324)
+    return tmp_path
+
+
+def test_a_chunk_is_missing_until_it_is_kept(layer: Path) -> None:
+    data = opened(layer)
+    assert data.missing(CHUNKS) == CHUNKS
+    data.keep(CHUNKS[1], CONTENTS[1])
+    assert data.missing(CHUNKS) == CHUNKS[:1]
+    assert not data.map.is_complete()
+    data.keep(CHUNKS[0], CONTENTS[0])
+    assert data.missing(CHUNKS) == []
+    assert data.map.is_complete()
+    assert (layer / "data").read_bytes() == CONTENTS[0].ljust(1024, b"\0") + CONTENTS[1]
+
+
+def test_other_processes_see_what_is_kept(layer: Path) -> None:
+    first, second = opened(layer), opened(layer)
+    first.keep(CHUNKS[0], CONTENTS[0])
+    assert second.missing(CHUNKS) == CHUNKS[1:]
+
+
+def test_after_a_boot_chunks_are_hashed_before_they_are_believed(layer: Path) -> None:
+    for chunk, content in zip(CHUNKS, CONTENTS, strict=True):
+        opened(layer).keep(chunk, content)
+    with (layer / "data").open("r+b") as data:  # what a crash can do: the map is on the disk, the bytes are not
+        data.seek(CHUNKS[0].start)
+        data.write(bytes(700))
+    again = opened(layer, NEXT_BOOT)
+    assert not again.map.is_complete()
+    assert again.missing(CHUNKS) == CHUNKS[:1]
+    assert again.map.is_here(1)
+    assert not again.map.is_doubted(0)
+    again.keep(CHUNKS[0], CONTENTS[0])
+    assert opened(layer, NEXT_BOOT).missing(CHUNKS) == []
+
+
+def test_what_was_kept_in_this_boot_is_not_doubted_by_another_daemon_of_it(layer: Path) -> None:
+    old = opened(layer)
+    old.keep(CHUNKS[0], CONTENTS[0])
+    now = opened(layer, NEXT_BOOT)
+    now.keep(CHUNKS[1], CONTENTS[1])
+    assert opened(layer, NEXT_BOOT).map.is_here(1)
+
+
+def test_nothing_is_marked_that_finds_no_room(layer: Path) -> None:
+    def full(size: int) -> None:
+        raise CacheFull(str(size))
+
+    data = PartialData(layer / "data", layer / "map", boot=BOOT, reserve=full)
+    with pytest.raises(CacheFull):
+        data.keep(CHUNKS[0], CONTENTS[0])
+    assert data.missing(CHUNKS) == CHUNKS
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"x" * 64, b"rgfc" + bytes(60), b"rgfc\1\0\0\0\7" + bytes(55)])
+def test_a_torn_map_is_damaged(layer: Path, content: bytes) -> None:
+    (layer / "map").write_bytes(content)
+    with pytest.raises(CacheDamaged):
+        ChunkMap(layer / "map", boot=BOOT)
+
+
+def test_a_map_that_is_gone_is_not_found(layer: Path) -> None:
+    (layer / "map").unlink()
+    with pytest.raises(Exception, match="No such file"):
+        opened(layer)
