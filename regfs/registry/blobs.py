@@ -175,7 +175,7 @@ class Blobs:
                 if offset < stop:
                     raise RegistryUnavailable(f"{wanted.what}: the transfer ended after {offset} of {stop} bytes")
             except (RegistryUnavailable, RegistryTimeout, WrongBody) as error:
-                # The transport's errors name the host alone; whoever reads this one needs the blob.
+                # The transport's errors name the host alone; a reader of this one needs the blob.
                 named = error if wanted.what in str(error) else type(error)(f"{wanted.what}: {error}")
                 if offset == start and (not is_answered or isinstance(error, Slow)):
                     raise named from error.__cause__  # nothing broke off: every attempt that makes sense was made
@@ -231,7 +231,7 @@ class Blobs:
 
 
 class _Failures:
-    """Counts the failures of one transfer; progress makes up for them."""
+    """Counts the failures of one transfer; progress resets the count."""
 
     def __init__(self, retry: RetryPolicy) -> None:
         self._retry = retry
@@ -241,7 +241,7 @@ class _Failures:
         self._last = time.monotonic()
 
     def wait_s(self, error: RegfsError, offset: int) -> float:
-        """Return how long to wait before going on at *offset*; raises *error* where that is pointless."""
+        """Return how long to wait before going on at *offset*; raises *error* if there were too many failures."""
         now = time.monotonic()
         received = offset - self._offset
         if received >= _PROGRESS_BYTES or (self._count and received and now - self._last >= _PROGRESS_S):

@@ -53,10 +53,10 @@ MIRROR_FAILURES = (
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What is asked of a registry, whichever of its endpoints answers.
+    """A request to a registry's API, before one of its endpoints is chosen.
 
-    *path* is below `/v2/`, with its query; one that begins with a slash, out of an answer, is the host's. *what* names
-    the object in messages. *bulk*, *body_limit* and *stays* are those of Request.
+    *path* is below `/v2/`, with its query; a path that begins with a slash (from an answer) is below the host. *what*
+    names the object in messages. *bulk*, *body_limit* and *stays* are those of Request.
     """
 
     path: str
@@ -71,7 +71,7 @@ class Call:
 
     @classmethod
     def pull(cls, repository: RepositoryName, path: str, *, what: str) -> Call:
-        """Return the call for *path* in *repository*, with the scope of all that regfs does there: reading."""
+        """Return the call for *path* in *repository*, with the scope to read it."""
         return cls(f"{repository.path}/{path}", what, (f"repository:{repository.path}:pull",), repository)
 
 
@@ -88,7 +88,7 @@ class EndpointCalls:
         self._offline = offline
 
     def endpoints(self, registry: str, capability: str) -> list[Endpoint]:
-        """Return where *registry* may be asked for what *capability* names, in order; never nothing."""
+        """Return the endpoints of *registry* that have *capability*, in order; at least one."""
         endpoints = self._hosts.endpoints(registry)
         able = [endpoint for endpoint in endpoints if capability in endpoint.capabilities]
         if not able:
@@ -96,10 +96,10 @@ class EndpointCalls:
         return able
 
     def first_of(self, registry: str, capability: str, ask: Callable[[Endpoint], T]) -> T:
-        """Return what *ask* returns for the first endpoint that answers; the last one's error is the verdict.
+        """Return what *ask* returns for the first endpoint that answers; if none does, raise the last one's error.
 
-        A mirror's failure, whatever it is, only means that the next one is asked. A registry without upstream
-        (hosts.toml can say so) is as unavailable as its mirrors.
+        Any failure of a mirror only means that the next endpoint is asked. A registry without upstream (hosts.toml can
+        say so) is as unavailable as its mirrors.
         """
         failures: list[str] = []
         endpoints = self.endpoints(registry, capability)
@@ -118,7 +118,7 @@ class EndpointCalls:
     def send(self, endpoint: Endpoint, call: Call) -> Answer:
         """Return the answer of *endpoint* to *call*; blocks on the network.
 
-        Any status comes back that is no redirect, not transient, and no 401 that authentication settles. Raises
+        An answer may have any status but a redirect, a transient error, and a 401 that authentication settles. Raises
         Offline, AccessDenied, and what RetryingSender.send raises.
         """
         if self._offline:
@@ -185,7 +185,7 @@ def crossed_origin(answer: Answer, url: str) -> bool:
 def verdict(error: RegfsError, endpoint: Endpoint, failures: list[str]) -> RegfsError:
     """Return the error to raise when all endpoints failed: upstream's own, with what the mirrors said.
 
-    Where the last endpoint is a mirror, its "not found" proves nothing.
+    If the last endpoint is a mirror, its "not found" proves nothing.
     """
     text = "; ".join([str(error), *failures])
     if not endpoint.upstream and isinstance(error, NotFound):

@@ -1,8 +1,9 @@
-"""Docker Hub's own API, which lists the repositories of a namespace: its registry lists nothing to anybody.
+"""Docker Hub's own API, which lists the repositories of a namespace: Docker Hub's registry lists none.
 
-Another host than the registry, with limits of its own; asked without credentials, and only where the user wants it.
-Source: Docker Hub API, "List repositories in a namespace". Since August 2026 it refuses strangers past the first
-thousand (harbor#23819), so that a list may be incomplete, and says so. Used by client.py. Thread rule: shared by all.
+It is another host than the registry, with limits of its own; asked without credentials, and only if the user wants it.
+Source: Docker Hub API, "List repositories in a namespace". Since August 2026 it refuses anonymous requests past the
+first thousand (harbor#23819), so a list may be incomplete, and says so. Used by images. Thread rule: shared by all
+threads.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Hub:
         self._url = url
 
     def namespace(self, namespace: str) -> HubRepositories:
-        """Return the repositories in *namespace*. See RegistryClient.hub_namespace."""
+        """Return the repositories in *namespace*. Raises what RegistryClient says."""
         what = f"the repositories of docker.io/{namespace}"
         if self._offline:
             raise Offline(f"{what}: Docker Hub would have to be asked, and regfs runs with --offline")

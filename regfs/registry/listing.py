@@ -1,6 +1,6 @@
 """Lists: the tags of a repository, the repositories of a registry. All pages, or an error: never half a list.
 
-Used by client.py. Sources: distribution-spec, "Listing Tags"; Docker's registry API, "Listing Repositories". No page
+Used by images. Sources: distribution-spec, "Listing Tags"; Docker's registry API, "Listing Repositories". No page
 size is asked for: some registries refuse one that is too large, others ignore it. Only a first page has one, that no
 registry refuses. Thread rule: shared by all threads.
 """
@@ -28,7 +28,7 @@ _PAGES = 10_000
 _ENTRIES = 1_000_000
 # Most repositories have fewer tags, and most registries fewer repositories beside a name.
 _FIRST_PAGE = 100
-# Pages that overlap are met, and empty ones; many in a row are a circle that names its pages anew.
+# Some registries send pages that overlap, and empty ones; many in a row are a circle under new names.
 _BARREN_PAGES = 8
 _CATALOG_SCOPE = ("registry:catalog:*",)
 
@@ -49,7 +49,7 @@ class Listing:
         self._calls = calls
 
     def tags(self, repository: RepositoryName) -> list[str]:
-        """Return the tags of *repository*. See RegistryClient.tags."""
+        """Return all tags of *repository*, sorted: valid ones, without those of signatures and the like."""
 
         what = f"the tags of {repository}"
         call = Call.pull(repository, "tags/list", what=what)
@@ -61,7 +61,10 @@ class Listing:
         return [tag for tag in tags if not is_attachment_tag(tag)]
 
     def first_tags(self, repository: RepositoryName) -> FirstPage:
-        """Return the first tags of *repository*. See RegistryClient.first_tags."""
+        """Return the first tags of *repository* and whether they are all: the cheapest proof that it exists.
+
+        RepositoryUnknown means that the registry says it does not exist; any other error says nothing about it.
+        """
         what = f"the tags of {repository}"
         call = Call.pull(repository, f"tags/list?n={_FIRST_PAGE}", what=what)
         found, is_last = self._calls.first_of(
@@ -71,20 +74,27 @@ class Listing:
         return FirstPage([tag for tag in tags if not is_attachment_tag(tag)], is_last)
 
     def repositories(self, registry: str) -> list[str]:
-        """Return the repositories of *registry*. See RegistryClient.repositories."""
+        """Return the paths of all repositories that *registry* lists, sorted.
+
+        Raises NotFound, AccessDenied, Unsupported or ProtocolViolation if it cannot be listed, which says nothing about
+        its repositories.
+        """
         what = f"the repositories of {registry}"
         found = self._all(self._itself(registry, what), _catalog_call("_catalog", what), key="repositories")
         return _valid(found, _is_repository_path, what=what)
 
     def repositories_after(self, registry: str, name: str) -> FirstPage:
-        """Return the first repositories after *name*. See RegistryClient.repositories_after."""
+        """Return the first repositories of *registry* after *name*, one or more, and whether they are all.
+
+        Some registries ignore *name*; then the first repositories are not after it. Raises what repositories() raises.
+        """
         what = f"the repositories of {registry}"
         call = _catalog_call(f"_catalog?n={_FIRST_PAGE}&last={quote(name, safe='')}", what)
         found, is_last = self._first(self._itself(registry, what), call, key="repositories")
         return FirstPage(_valid(found, _is_repository_path, what=what), is_last)
 
     def _itself(self, registry: str, what: str) -> Endpoint:
-        """Return the registry's own host: a mirror lists what it mirrors, of whatever registry. Raises NotFound."""
+        """Return the registry's own host: a mirror lists what it mirrors, of all its registries. Raises NotFound."""
         upstream = [one for one in self._calls.endpoints(registry, "resolve") if one.upstream]
         if not upstream:
             raise NotFound(f"{what}: none of its hosts is the registry itself")

@@ -1,8 +1,8 @@
-"""Referrers: what refers to a manifest (signatures, attestations, SBOMs), by the API or by the tag that stands for it.
+"""Referrers: what refers to a manifest (signatures, attestations, SBOMs), by the API or the fallback tag.
 
-Used by client.py. Registries without the API answer nearly anything: 400 (Quay), 401 without a challenge (Harbor),
-405, 406 (go-containerregistry#1962), a redirect to a web page or a page itself with 200 (GHCR). All of that means "ask
-the tag"; 5xx does not: then nobody knows. Source: distribution-spec, "Listing Referrers", "Referrers Tag Schema".
+Registries without the API answer nearly anything: 400 (Quay), 401 without a challenge (Harbor), 405, 406
+(go-containerregistry#1962), a redirect to a web page or a page itself with 200 (GHCR). All of that means "ask the tag";
+5xx does not: it says nothing about the API. Source: distribution-spec, "Listing Referrers", "Referrers Tag Schema".
 Thread rule: shared by all threads.
 """
 
@@ -98,7 +98,7 @@ class Referrers:
         expected(answer, 200, what=what)
 
     def _by_tag(self, repository: RepositoryName, digest: Digest) -> list[Descriptor]:
-        """Return what the tag that stands for the referrers lists; no tag, no referrers."""
+        """Return what the fallback tag lists; without the tag there are no referrers."""
         tag = f"{digest.algorithm[:32]}-{digest.encoded[:64]}"
         try:
             document = self._manifests.fetch(repository, tag)

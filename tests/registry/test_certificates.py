@@ -94,12 +94,12 @@ def test_a_directory_that_has_every_authority_by_its_name_is_trusted_instead_of_
     assert tags_of(certificates, trust.by_name) == tags_of(others, trust.by_name) == ["v1"]
 
 
-def test_who_is_in_neither_is_not_trusted(tmp_path: Path, trust: Trust, tags_of: Tags) -> None:
+def test_a_certificate_in_neither_is_not_trusted(tmp_path: Path, trust: Trust, tags_of: Tags) -> None:
     trust.hash_names()
-    (tmp_path / "stranger").mkdir()
-    stranger = make_certificates(tmp_path / "stranger")
+    (tmp_path / "anonymous").mkdir()
+    anonymous = make_certificates(tmp_path / "anonymous")
     with pytest.raises(ProtocolViolation, match="not trusted"):
-        tags_of(stranger, trust.authorities())
+        tags_of(anonymous, trust.authorities())
 
 
 def test_a_bundle_found_through_a_link_is_looked_for_where_it_is(tmp_path: Path, trust: Trust) -> None:
@@ -161,7 +161,7 @@ def test_a_bundle_with_more_than_plain_certificates_is_loaded_whole(trust: Trust
 
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777])
 def test_a_directory_that_others_may_write_to_is_not_trusted_for_its_names(trust: Trust, mode: int) -> None:
-    """Whoever may put a file there could name an authority after the two were compared."""
+    """A user who may write there could add an authority after the two were compared."""
     trust.hash_names()
     trust.directory.chmod(mode)
     assert trust.authorities() == trust.by_bundle

@@ -1,4 +1,4 @@
-"""WWW-Authenticate and scopes: foreign text that is parsed, whatever it is."""
+"""WWW-Authenticate and scopes: text that other programs wrote is parsed, and nothing in it raises another error."""
 
 from __future__ import annotations
 

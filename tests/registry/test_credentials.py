@@ -1,4 +1,4 @@
-"""Credentials: who gets which secret, and who never does."""
+"""Credentials: which host gets which secret, and which never does."""
 
 from __future__ import annotations
 
@@ -618,7 +618,7 @@ def test_what_a_helper_says_that_ran_before_a_login_is_not_remembered(user: User
     assert helpers.credential("slow", server="ghcr.io") == Credential("u", "new", source="docker-credential-slow")
 
 
-def test_who_may_not_wait_does_not_wait_for_a_helper(user: User, tmp_path: Path) -> None:
+def test_a_thread_that_may_not_wait_does_not_wait_for_a_helper(user: User, tmp_path: Path) -> None:
     user.docker(credsStore="slow", credHelpers={"quay.io": "quick"})
     user.helper("slow", f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; {answer('u', 'p')}")
     user.helper("quick", answer("u", "q"))
@@ -633,7 +633,7 @@ def test_who_may_not_wait_does_not_wait_for_a_helper(user: User, tmp_path: Path)
     assert len(user.helper_calls()) == 2
 
 
-def test_who_waits_for_a_helper_can_be_interrupted(user: User, tmp_path: Path) -> None:
+def test_a_thread_that_waits_for_a_helper_can_be_interrupted(user: User, tmp_path: Path) -> None:
     user.docker(credsStore="slow")
     user.helper("slow", f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; {answer('u', 'p')}")
     deadline = Deadline()
@@ -643,7 +643,7 @@ def test_who_waits_for_a_helper_can_be_interrupted(user: User, tmp_path: Path) -
     (tmp_path / "go").touch()
 
 
-# Whatever is in the files.
+# Any content of the files.
 
 _JSONX = 0
 _KEYS = st.sampled_from(

@@ -130,9 +130,9 @@ def test_a_registry_with_htpasswd(tmp_path: Path) -> None:
                 stats,
             )
         )
-        stranger = client_in(tmp_path, registry.address, stats)
+        anonymous = client_in(tmp_path, registry.address, stats)
         with pytest.raises(AccessDenied, match="docker login"):
-            stranger.listing.tags(RepositoryName(registry.address, "demo/app"))
+            anonymous.listing.tags(RepositoryName(registry.address, "demo/app"))
 
 
 def test_a_registry_with_tokens_for_some_and_for_all(tmp_path: Path) -> None:
@@ -145,10 +145,11 @@ def test_a_registry_with_tokens_for_some_and_for_all(tmp_path: Path) -> None:
         client = client_in(tmp_path, registry.address, stats, login=True)
         check_pull(Side(registry, Pusher(registry.url, token=push), client, stats))
         assert stats.value("registry.token_requests") == 1
-        stranger = Side(registry, Pusher(registry.url, token=push), client_in(tmp_path, registry.address, stats), stats)
-        check_pull(stranger, "demo/public")
+        pusher = Pusher(registry.url, token=push)
+        anonymous = Side(registry, pusher, client_in(tmp_path, registry.address, stats), stats)
+        check_pull(anonymous, "demo/public")
         with pytest.raises(AccessDenied):
-            stranger.client.listing.tags(stranger.repository("demo/app"))
+            anonymous.client.listing.tags(anonymous.repository("demo/app"))
 
 
 def test_a_registry_with_tls_and_client_certificates(tmp_path: Path) -> None:
@@ -165,9 +166,9 @@ def test_a_registry_with_tls_and_client_certificates(tmp_path: Path) -> None:
         client = client_in(tmp_path, registry.address, Stats(), certificates=tmp_path / "certs.d")
         with pytest.raises(NotFound):
             client.listing.tags(RepositoryName(registry.address, "demo/app"))
-        stranger = client_in(tmp_path, registry.address, Stats())
+        anonymous = client_in(tmp_path, registry.address, Stats())
         with pytest.raises(RegfsError, match="not trusted"):
-            stranger.listing.tags(RepositoryName(registry.address, "demo/app"))
+            anonymous.listing.tags(RepositoryName(registry.address, "demo/app"))
 
 
 def test_a_pull_through_cache_is_one_hosts_toml_away(plain: Side, tmp_path: Path) -> None:

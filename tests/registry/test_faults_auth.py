@@ -432,7 +432,7 @@ def test_a_helper_is_not_run_for_every_refusal(rig: Rig, monkeypatch: pytest.Mon
     assert len(runs.read_text().split()) <= 2
 
 
-def test_who_waits_for_a_token_outlasts_the_one_who_fetches_it(rig: Rig) -> None:
+def test_a_thread_that_waits_for_a_token_outlasts_the_one_that_began_to_fetch_it(rig: Rig) -> None:
     server = rig.server(token_registry())
     asked = threading.Event()
 
@@ -458,7 +458,7 @@ def test_who_waits_for_a_token_outlasts_the_one_who_fetches_it(rig: Rig) -> None
         assert outcome.result(60) == "gave up"
 
 
-def test_a_denial_is_told_to_all_who_wait_for_the_token(rig: Rig) -> None:
+def test_a_denial_is_raised_in_all_threads_that_wait_for_the_token(rig: Rig) -> None:
     server = rig.server(token_registry())
     client = rig.client(server, login=("user", "wrong"))
     together = threading.Barrier(10)

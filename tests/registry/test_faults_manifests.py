@@ -193,7 +193,7 @@ STRANGE = {
 
 
 @pytest.mark.parametrize("content", STRANGE.values(), ids=STRANGE)
-def test_f37_f38_a_document_that_nobody_can_read_is_still_given_as_bytes(rig: Rig, content: bytes) -> None:
+def test_f37_f38_a_document_that_cannot_be_parsed_is_returned_as_bytes(rig: Rig, content: bytes) -> None:
     server, application, _digest = serving(rig)
     digest = application.add_manifest("demo/app", content, tag="strange")
     client = rig.client(server)

@@ -68,7 +68,7 @@ TAGS = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15
 
 
 class Storage:
-    """The object store that a registry redirects to: it refuses whoever shows credentials, as S3 does."""
+    """The object store that a registry redirects to: it refuses requests with credentials, as S3 does."""
 
     def respond(self, seen: object) -> Response:
         headers = seen.headers  # type: ignore[attr-defined]
@@ -387,7 +387,7 @@ def test_interruption_ends_a_read_that_waits(rig: Rig) -> None:
         rig.client(server).listing.tags(repository_of(server))
 
 
-def test_who_may_not_wait_sends_nothing(rig: Rig) -> None:
+def test_a_thread_that_may_not_wait_sends_nothing(rig: Rig) -> None:
     server, blob = with_blob(rig)
     client = rig.client(server, login=USER)
     with under(NON_BLOCKING):

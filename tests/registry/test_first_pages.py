@@ -39,7 +39,7 @@ def test_a_page_of_tags_is_one_request(rig: Rig, page_size: int) -> None:
 
 @pytest.mark.parametrize(("count", "is_all"), [(1, True), (99, True), (100, False), (101, True)])
 def test_as_many_tags_as_were_asked_for_without_a_link_may_be_a_page(rig: Rig, count: int, is_all: bool) -> None:
-    """Some registries give pages without links, others all tags whatever is asked for."""
+    """Some registries give pages without links, others all tags however many are requested."""
     application = MemoryRegistry()
     for number in range(count):
         application.add_image("demo/app", f"v{number}")
@@ -86,7 +86,7 @@ def test_repositories_after_a_name_are_one_request(rig: Rig) -> None:
 
 @pytest.mark.parametrize("name", ["demo", "demo/app"])
 def test_a_mirror_does_not_say_what_the_registry_has(rig: Rig, name: str) -> None:
-    """What a mirror lacks the registry may have: its "no" is not the last word."""
+    """The registry may have what a mirror lacks, so a mirror's "no" proves nothing."""
     mirror, server = rig.server(MemoryRegistry()), serving(rig)
     client = rig.client(server, mirrors=[mirror])
     wanted = RepositoryName(server.address, name)

@@ -441,7 +441,7 @@ def test_without_a_word_the_system_is_trusted() -> None:
     assert Path(found.file or found.directory or "").exists()
 
 
-# Whatever is in the files.
+# Any content of the files.
 
 _VALUES = st.sampled_from(
     [

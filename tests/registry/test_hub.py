@@ -1,4 +1,4 @@
-"""Docker Hub's own listing: pages, its cap for strangers, and no credentials."""
+"""Docker Hub's own listing: pages, its cap for anonymous requests, and no credentials."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_all_pages_of_a_namespace_are_listed_without_credentials(rig: Rig) -> No
     assert saw_no_secret(server, "s3cret")
 
 
-def test_the_cap_for_strangers_makes_the_list_incomplete_and_says_so(rig: Rig) -> None:
+def test_the_cap_for_anonymous_requests_makes_the_list_incomplete_and_says_so(rig: Rig) -> None:
     following = "/v2/namespaces/grafana/repositories?page=2"
     _server, client = hub(rig, page(["loki"], following), reply(403, '{"message":"log in to see more"}'))
     assert client.hub.namespace("grafana") == HubRepositories(("grafana/loki",), False)
@@ -79,7 +79,7 @@ def test_a_hub_that_is_down_is_unavailable(rig: Rig) -> None:
         client.hub.namespace("grafana")
 
 
-def test_offline_asks_nobody(rig: Rig) -> None:
+def test_offline_sends_no_request(rig: Rig) -> None:
     server = rig.server()
     with pytest.raises(Offline):
         rig.client(rig.server(), hub_url=server.url, offline=True).hub.namespace("grafana")

@@ -1,4 +1,4 @@
-"""The Link header and Content-Range: foreign text that is parsed, whatever it is."""
+"""The Link header and Content-Range: any text of another program is parsed, or is a ProtocolViolation."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_f69_a_dead_mirror_costs_one_attempt_not_one_for_each_file(rig: Rig) -> 
     [(reply(503), 2), (reply(500), 2), (reset(), 2), (silence, 1)],
     ids=["503", "500", "reset", "silence"],
 )
-def test_f69_nobody_waits_long_for_a_mirror_while_the_registry_can_be_asked(
+def test_f69_no_request_waits_long_for_a_mirror_while_the_registry_can_be_asked(
     rig: Rig, action: Action, attempts: int
 ) -> None:
     server, mirror, blob = pair(rig)

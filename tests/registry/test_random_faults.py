@@ -1,4 +1,4 @@
-"""Random faults: whatever goes wrong, an answer is right or a RegfsError, and everything is given back."""
+"""Random faults: each answer is right or a RegfsError, and every slot and connection is given back."""
 
 from __future__ import annotations
 

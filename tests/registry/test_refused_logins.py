@@ -69,7 +69,7 @@ def with_helper(rig: Rig, server: FaultServer, **options: object) -> tuple[Helpe
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
-@pytest.mark.parametrize("login", [USER, None], ids=["login", "stranger"])
+@pytest.mark.parametrize("login", [USER, None], ids=["login", "anonymous"])
 def test_a_token_that_the_registry_forgot_is_replaced_whatever_it_answers(
     rig: Rig, status: int, login: tuple[str, str] | None
 ) -> None:
@@ -139,11 +139,11 @@ def test_a_refresh_token_that_is_over_gives_way_to_the_users_own(rig: Rig) -> No
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
-@pytest.mark.parametrize("who", ["registry", "token server"])
-def test_a_helper_whose_secret_is_over_is_run_again(rig: Rig, who: str, status: int) -> None:
-    registry = registry_of(tokens=who == "token server", users={"user": "S1"})
+@pytest.mark.parametrize("refusing", ["registry", "token server"])
+def test_a_helper_whose_secret_has_expired_is_run_again(rig: Rig, refusing: str, status: int) -> None:
+    registry = registry_of(tokens=refusing == "token server", users={"user": "S1"})
     server = rig.server(registry)
-    server.on("*", "^/token" if who == "token server" else "^/v2/", instead_of_401(status))
+    server.on("*", "^/token" if refusing == "token server" else "^/v2/", instead_of_401(status))
     helper, client = with_helper(rig, server)
     client.listing.tags(repository_of(server))
     registry.users = {"user": "S2"}

@@ -1,4 +1,4 @@
-"""Secrets stay where they belong: none in logs, messages, representations or statistics, none with strangers."""
+"""Secrets stay where they belong: none in logs, messages, representations or statistics, none at another host."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("action", FAULTS.values(), ids=FAULTS)
 @pytest.mark.parametrize("where", ["registry", "storage", "tokens"])
-def test_no_secret_is_written_or_told_to_strangers(
+def test_no_secret_is_logged_or_sent_to_another_host(
     rig: Rig, caplog: pytest.LogCaptureFixture, where: str, action: Action | None
 ) -> None:
     caplog.set_level(logging.DEBUG)

@@ -24,7 +24,7 @@ from regfs.registry.parts import Parts
 from regfs.telemetry.stats import Stats
 from tests.support.fault_server import Application, FaultServer
 
-# Where a server that comes back finds its port free: no client's connection, of whatever test, begins there.
+# Where a server that comes back finds its port free: no client's connection of any test begins there.
 ALONE = "127.0.0.3"
 RETRY = RetryPolicy(attempts=4, base_s=0.001, cap_s=0.01, throttle_s=1.5, breaker_s=60.0)
 PACE = Pace(connect_s=30.0, answer_s=30.0, longest_s=30.0, idle_s=30.0)

@@ -37,18 +37,18 @@ from regfs.waiting.flights import Flights
 log = logging.getLogger(__name__)
 
 _KEPT = 1024
-# A root that says nothing must not hold up the request that waits for its word.
+# A root that does not answer must not hold up the request that waits for it.
 _ANSWERS_WITHIN_S = 10.0
 _ANSWER_KEPT_S = 300.0
 # A failure is kept just long enough that one walk of a tree does not repeat it for each name.
 _FAILURE_KEPT_S = 5.0
 _SLOWNESS_KEPT_S = 60.0
-# Where the host cannot be talked to, the request that waits for its root's word would fail in the same way.
+# The host cannot be reached or trusted: the request that waits for its root would fail in the same way.
 _HOST_FAILURES = (ConnectFailed, ConnectTimeout, TlsFailed, BadConfiguration)
 
 
 class Root(NamedTuple):
-    """What a root said: its WWW-Authenticate headers where it answered 401, or why that was no registry's answer."""
+    """A root's answer: the WWW-Authenticate headers of a 401, or the failure."""
 
     challenges: tuple[str, ...] = ()
     failure: RegfsError | None = None
@@ -56,13 +56,13 @@ class Root(NamedTuple):
 
     @property
     def is_silent(self) -> bool:
-        """Whether the root did not get to say what it demands; the next time it may."""
+        """Whether the root did not say what it demands, for a reason that will pass."""
         is_passing = isinstance(self.failure, RegistryUnavailable | RegistryTimeout | RateLimited)
         return is_passing or not self.has_answered
 
 
 class ApiRoots:
-    """Asks the roots of APIs, always without credentials, and remembers for minutes what they said."""
+    """Asks the roots of APIs, always without credentials, and remembers their answers for minutes."""
 
     def __init__(self, sender: RetryingSender, flights: Flights, *, clock: Callable[[], float]) -> None:
         self._sender = sender
@@ -72,10 +72,10 @@ class ApiRoots:
         self._said: TLRUCache[str, Root] = TLRUCache(_KEPT, _expiry, timer=clock)
 
     def base(self, endpoint: Endpoint) -> str:
-        """Return the URL of *endpoint*'s API, its scheme settled before any credential is sent over it.
+        """Return the URL of *endpoint*'s API. Its scheme is settled before any credential is sent.
 
-        Where plain http is allowed as a fall-back, https is tried first; what is decided once stays. Blocks on the
-        network; raises what RetryingSender.probe raises.
+        If plain http is allowed as a fallback, https is tried first; the decision stays. Blocks on the network; raises
+        what RetryingSender.probe raises.
         """
         if endpoint.plain_http != "fallback":
             return endpoint.base
@@ -88,25 +88,25 @@ class ApiRoots:
             return self._bases.setdefault(endpoint.base, base)
 
     def known(self, base: str) -> Root | None:
-        """Return what the root of the API at *base* said in the last minutes, None where it was not asked."""
+        """Return what the root of the API at *base* said in the last minutes, None if it was not asked."""
         with self._lock:
             return self._said.get(base)
 
     def forget(self, base: str) -> None:
-        """Let the root of the API at *base* be asked again: what it demanded cannot be met, and it may be mended."""
+        """Ask the root of the API at *base* again the next time: what it demanded could not be met."""
         with self._lock:
             self._said.pop(base, None)
 
     def forget_failures(self) -> None:
-        """Let every root be asked again that failed, or did not answer, the last time."""
+        """Ask every root again that failed, or did not answer, the last time."""
         with self._lock:
             for base in [base for base, root in self._said.items() if root.failure is not None or root.is_silent]:
                 self._said.pop(base, None)
 
     def said(self, endpoint: Endpoint, base: str) -> Root:
-        """Return what the root of the API at *base* said in the last minutes; it is asked if it said nothing.
+        """Return what the root of the API at *base* said in the last minutes; asks it if it was not asked.
 
-        A root that fails while the host can be reached is a Root with a failure: the rest of the API may work. Raises
+        A failure of a host that can be reached is a Root with a failure: the rest of the API may work. Raises
         WouldBlock, Interrupted, RegistryTimeout where the caller's own deadline passes, and _HOST_FAILURES.
         """
         known = self.known(base)
@@ -119,7 +119,7 @@ class ApiRoots:
         )
         with self._sender.probe(request) as answer:
             challenges = tuple(answer.headers.all("WWW-Authenticate")) if answer.status == 401 else ()
-            # A redirect is an answer too (registry.k8s.io); what its target demands is not this registry's demand.
+            # A redirect is an answer too (registry.k8s.io); its target's demand is not this registry's.
             failure = None if answer.status in (200, 401, *REDIRECTS) else refusal(answer, what=request.url)
             answer.discard()
         root = Root(challenges, failure)

@@ -38,8 +38,8 @@ class Authenticator:
         self.token_servers = token_servers
         self.roots = roots
         self._lock = threading.Lock()
-        # By base URL and scopes: Artifactory has a token server for each of its repositories. Without scopes: the last
-        # one of the registry, for a first attempt.
+        # By base URL and scopes: Artifactory has a token server for each of its repositories. Without scopes: the
+        # registry's last demand, for a first attempt.
         self._demands: TTLCache[tuple[str, tuple[str, ...]], Demand] = TTLCache(_REMEMBERED, _HINT_S, timer=clock)
         self._scopes: TTLCache[tuple[str, tuple[str, ...]], tuple[str, ...]] = TTLCache(
             _REMEMBERED, _HINT_S, timer=clock
@@ -68,17 +68,17 @@ class Authenticator:
         self.roots.forget(base)
 
     def may_renew(self, base: str, asked: tuple[str, ...]) -> bool:
-        """Tell whether a new token may help where a kept one was refused: not soon after one that did not."""
+        """Tell whether a new token may help after a kept one was refused: not soon after a new one did not."""
         with self._lock:
             return (base, asked) not in self._in_vain
 
     def renewed_in_vain(self, base: str, asked: tuple[str, ...]) -> None:
-        """Remember that a new token for *asked* was refused like the one before: the request is at fault."""
+        """Remember that a new token for *asked* was refused like the kept one: the request is at fault."""
         with self._lock:
             self._in_vain[base, asked] = True
 
     def scopes(self, base: str, asked: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the scopes that are known to be needed where *asked* should do."""
+        """Return the scopes to request for *asked*: more than those if the registry wanted more."""
         with self._lock:
             return self._scopes.get((base, asked), asked)
 

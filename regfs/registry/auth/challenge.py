@@ -1,7 +1,7 @@
-"""WWW-Authenticate: what a registry asks for before it answers.
+"""The WWW-Authenticate header: the challenges of a 401.
 
-Several challenges may stand in one header and in several, in any order, with values quoted or not, with commas and
-escapes inside the quotes. Junk is skipped, never an error: the header is a stranger's. Source: RFC 9110, section
+There may be several challenges in one header, and several headers, in any order, with values quoted or not, with commas
+and escapes inside the quotes. Junk is skipped, never an error: the registry wrote it. Source: RFC 9110, section
 11.6.1; distribution, docs/content/spec/auth/token.md. Used by auth/login.py. Pure; any thread.
 """
 
@@ -49,7 +49,7 @@ def _parse(text: str) -> list[Challenge]:
         if parameter := _PARAMETER.match(text, position):
             value = _value(text, parameter.end())
             if value is None:
-                return challenges  # a quote that never ends: what follows means nothing
+                return challenges  # a quote that never ends: the rest cannot be parsed
             position = value[1]
             parameters.setdefault(parameter.group(1).lower(), value[0])
         elif scheme := _SCHEME.match(text, position):

@@ -69,7 +69,7 @@ class Login:
         self._renewed = False
 
     def header(self) -> str | None:
-        """Return the Authorization to send, None for none.
+        """Return the Authorization header to send, None for none.
 
         May block on a credential helper, on the root of the API and on a token server. Raises AccessDenied, and what
         RetryingSender.send raises.
@@ -82,7 +82,7 @@ class Login:
     def refused(self, answer: Answer) -> bool:
         """Tell whether the request should be sent again with a new header(), now that *answer* is a refusal.
 
-        A 401 says what is demanded. A 400 or 403 says it of what was sent, if of anything: a kept token may be over.
+        A 401 says what is demanded. A 400 or 403 may mean that the token which was sent has expired.
         """
         if answer.status != 401:
             return self._sent is not None and (self._token_is_over(answer.status) or self._credential_changed())
@@ -98,15 +98,15 @@ class Login:
 
     @property
     def doubt(self) -> str:
-        """Why a 404 does not count, empty where it does: there is a credential, and nothing says how to show it."""
+        """Why a 404 proves nothing, empty if it does: there is a credential, and no challenge that asks for it."""
         if self._silence is None or self._sent is not None or self._credential is None:
             return ""
         source = self._credential.source
-        return f" to a stranger, and the credentials from {source} cannot be offered: {self._silence}"
+        return f" to an anonymous request, and the credentials from {source} cannot be sent: {self._silence}"
 
     @property
     def remedy(self) -> str:
-        """What to tell the user after the verdict: a registry says 401 for what is missing and for what is secret."""
+        """The remedy for messages: a registry answers 401 for names that are missing and for those that are private."""
         host = canonical_registry(self._endpoint.host)
         if self._credential is None:
             faults = "".join(f"; {fault}" for fault in self._authenticator.credentials.faults)
@@ -114,7 +114,7 @@ class Login:
         return f"; the credentials from {self._credential.source} do not open it: renew the login, or log out of {host}"
 
     def _demand_of_root(self) -> Demand | None:
-        """Return what the API's root demands; it is asked only where there is a credential to offer."""
+        """Return what the API's root demands; it is asked only if there is a credential to send."""
         roots = self._authenticator.roots
         root = roots.known(self._base)
         if root is None or root.is_silent:
@@ -126,7 +126,7 @@ class Login:
         return self._authenticator.learn(self._base, (), root.challenges) if root.challenges else None
 
     def _learned(self, answer: Answer) -> Demand | None:
-        """Return what a 401 demands; where it says nothing, the root of the API may (gcr.io)."""
+        """Return what a 401 demands; if it names no challenge, ask the root of the API (gcr.io)."""
         authenticator = self._authenticator
         demand = authenticator.learn(self._base, self._asked, answer.headers.all("WWW-Authenticate"))
         if demand is None and self._sent is None:
@@ -135,7 +135,7 @@ class Login:
         return demand
 
     def _begin(self, demand: Demand | None) -> bool:
-        """Tell whether the demand that a request without authorization met can be answered."""
+        """Tell whether *demand*, the answer to a request without authorization, can be met."""
         if demand is None or self._fresh:
             return False
         self._fresh = True
@@ -145,8 +145,8 @@ class Login:
     def _token_is_over(self, status: int) -> bool:
         """Drop the token that was refused, and tell whether to fetch another one: once, and only for a kept one.
 
-        A 400 or 403 may mean the request as well. A new token that changes nothing shows that, and for a while no
-        other one is fetched for such an answer: a request that is really bad is not sent twice each time.
+        A 400 or 403 may be about the request instead. If a new token changes nothing, no other one is fetched for such
+        an answer for a while, so that a bad request is not sent twice each time.
         """
         if self._token is None or self._sent is None:
             return False
@@ -162,7 +162,7 @@ class Login:
         return True
 
     def _authorization(self, demand: Demand) -> str | None:
-        """Return the Authorization that meets *demand*; a helper whose secret the token server refuses is run again."""
+        """Return the Authorization that meets *demand*. If the token server refuses a helper's secret, run it again."""
         self._credential = self._find_credential()
         try:
             return self._shown(demand)
@@ -209,20 +209,16 @@ class Login:
 
     @property
     def _own_repository(self) -> RepositoryName | None:
-        """The repository, where the registry itself is asked; None where another host is, by whatever file.
+        """The repository if its registry is asked; None if another host is: a mirror, or the one that a file names.
 
-        That host is shown its own credentials alone, be it a mirror or what hosts.toml and registries.conf put in the
-        registry's place.
+        Such a host gets its own credentials, never the registry's.
         """
         if self._repository is None or canonical_registry(self._endpoint.host) != self._repository.registry:
             return None
         return self._repository
 
     def _credential_changed(self) -> bool:
-        """Tell whether the credential is another one by now: a login was renewed, a helper has a new password.
-
-        A helper that gives the same secret again is not believed: it would be refused again.
-        """
+        """Tell whether there is another credential by now: a login was renewed, a helper has a new password."""
         if self._renewed or self._credential is None:
             return False
         self._renewed = True
@@ -231,7 +227,7 @@ class Login:
         return self._find_credential() != self._credential
 
     def _add_scopes(self, challenge: Challenge | None) -> None:
-        """Ask for what the registry names beside what we know to need, but never for the right to write."""
+        """Add the scopes that the registry names to those that we know to need, without the right to write."""
         if challenge is None:
             return
         named = readable_scopes(challenge.get("scope"))

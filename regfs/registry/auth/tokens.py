@@ -36,10 +36,10 @@ from regfs.waiting.flights import Flights
 log = logging.getLogger(__name__)
 
 CLIENT_ID = "regfs"
-_LIFETIME_S = 60.0  # what a token lives where its server does not say, and at least (token.md)
+_LIFETIME_S = 60.0  # the least lifetime of a token, and the default (token.md)
 _LIFETIME_LIMIT_S = 24 * 3600.0
 _KEPT = 4096
-# How token servers say that they know no OAuth2 POST: GCR 404, JFrog 401, ACR 400, others 405 (containerd).
+# The statuses of token servers that know no OAuth2 POST: GCR 404, JFrog 401, ACR 400, others 405 (containerd).
 _NO_OAUTH = frozenset({400, 401, 404, 405, 501})
 
 
@@ -49,7 +49,7 @@ class TokenRefused(AccessDenied):
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """Everything that a token depends on; no token is used for another request."""
+    """Everything that a token depends on; a token is used for no other request."""
 
     base: str
     realm: str
@@ -64,7 +64,7 @@ class TokenRequest:
     ) -> TokenRequest:
         """Return the request that answers *challenge* of the registry at *base*.
 
-        Raises AccessDenied where a credential should go to a place that it must not go to.
+        Raises AccessDenied if the credential would go to a server that must not have it.
         """
         realm = _realm(challenge.get("realm"), base)
         there, here = Origin.of(realm), Origin.of(base)
@@ -74,7 +74,7 @@ class TokenRequest:
 
     @property
     def key(self) -> TokenRequest:
-        """The same for requests that differ only in the order of scopes."""
+        """This request with its scopes sorted: the order of scopes makes no difference."""
         return TokenRequest(self.base, self.realm, self.service, tuple(sorted(self.scopes)), self.credential, self.tls)
 
     @property
@@ -125,17 +125,17 @@ class TokenServers:
         return self._flights.run(key, lambda: self._fetch_and_keep(request)).value, True
 
     def has_denied(self, request: TokenRequest) -> bool:
-        """Tell whether a token for *request* was denied a moment ago, so that `token` would not ask for one."""
+        """Tell whether a token for *request* was denied a moment ago: then token() sends no request."""
         with self._lock:
             return request.key in self._denials
 
     def forget_failures(self) -> None:
-        """Let every token be asked for again that was denied a moment ago."""
+        """Forget the denials, so that every token may be requested again."""
         with self._lock:
             self._denials.clear()
 
     def forget(self, request: TokenRequest, authorization: str) -> None:
-        """Drop the token of *request*, if it still is the one that was sent as *authorization*."""
+        """Drop the token of *request* if it is still the one that was sent as *authorization*."""
         with self._lock:
             token = self._tokens.get(request.key)
             if token is not None and authorization == f"Bearer {token.value}":
@@ -157,7 +157,7 @@ class TokenServers:
         return token
 
     def _fetch(self, request: TokenRequest) -> Token:
-        """Ask the token server: by OAuth2 where the credential is an identity token, else, and after it, by GET."""
+        """Ask the token server: by OAuth2 for an identity token; by GET otherwise, or if it knows no OAuth2."""
         credential = request.credential
         if credential is not None and credential.identity_token is not None:
             answer = self._post(request, credential)
@@ -200,7 +200,7 @@ class TokenServers:
         return self._ask(Request("POST", request.realm, headers=headers, body=body, tls=request.tls), request)
 
     def _forget_refreshed(self, request: TokenRequest, credential: Credential) -> bool:
-        """Drop the refresh token that replaced the user's own, and tell whether there was one: it may be over."""
+        """Drop the refresh token that replaced the user's own, and tell whether there was one: it may have expired."""
         with self._lock:
             return self._refresh_tokens.pop((request.realm, credential), None) is not None
 
@@ -222,10 +222,10 @@ class TokenServers:
             log.info("%s takes its tokens from %s", registry, request.server)
 
     def _denied(self, request: TokenRequest, answer: Answer) -> TokenRefused:
-        who = "anonymous access"
+        refused = "anonymous access"
         if request.credential is not None:
-            who = f"the credentials from {request.credential.source}; renew the login or log out"
-        return TokenRefused(f"{refusal(answer, what=f'token server {request.server}')}; it refuses {who}")
+            refused = f"the credentials from {request.credential.source}; renew the login or log out"
+        return TokenRefused(f"{refusal(answer, what=f'token server {request.server}')}; it refuses {refused}")
 
     def _granted(self, request: TokenRequest, answer: Answer) -> Token:
         """Return the token in the server's *answer*. Raises AccessDenied where there is none."""
@@ -255,9 +255,9 @@ def basic_authorization(credential: Credential) -> str:
 def _realm(realm: str, base: str) -> str:
     """Return the URL of the token server that a registry at *base* names. Raises AccessDenied.
 
-    It must be https (http only where the registry itself is asked so), and no private or link-local address unless
-    that is where the registry is: otherwise a registry could send a password to whom it likes (go-containerregistry,
-    bearer.go).
+    It must be https (http only if the registry itself is asked by http). It must not be a private or link-local address
+    unless the registry has one: otherwise a registry could have a password sent to any machine that only we can reach
+    (go-containerregistry, bearer.go).
     """
     here = Origin.of(base)
     try:
@@ -280,9 +280,9 @@ def _with_query(url: str, query: list[tuple[str, str]]) -> str:
 
 
 def _use_s(fields: dict[str, Any]) -> float:
-    """Return how long from now a token is used: a little less than it lives.
+    """Return for how many seconds from now a token is used: a little less than its lifetime.
 
-    Clocks differ: a time of issue counts only where it lies between now and a lifetime ago.
+    Clocks differ: `issued_at` counts only if it lies between now and one lifetime ago.
     """
     lifetime_s = _number(fields.get("expires_in"))
     lifetime_s = min(max(lifetime_s, _LIFETIME_S), _LIFETIME_LIMIT_S)

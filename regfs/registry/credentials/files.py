@@ -1,7 +1,7 @@
 """Files of credentials: Docker's config.json, containers' auth.json, the old ~/.dockercfg.
 
-Used by lookup.py alone. The files are the user's own and are read kindly: one bad entry costs that entry, and a
-file caught in the middle of a rewrite costs nothing, the last good reading stays. Sources: docker/cli
+Used by lookup.py. A bad entry costs that entry alone. While a file is being rewritten, its last good reading stays in
+use. Sources: docker/cli
 config/configfile/file.go; containers-auth.json(5); containers/image pkg/docker/config. Thread rule: any thread.
 """
 
@@ -60,14 +60,14 @@ class CredentialFile:
 
     @property
     def fault(self) -> str:
-        """What keeps the file from being read, empty where nothing does: its logins may be missed."""
+        """Why the file cannot be read, empty if it can: its logins may be missed."""
         with self._lock:
             return self._fault
 
     def current(self) -> CredentialSource | None:
-        """Return what the file says now, None where there is none or where it never could be read.
+        """Return the file's present content, None if there is no file or it could never be read.
 
-        A file that cannot be parsed (a login is being written) keeps its last good reading, and is warned about once.
+        A file that cannot be parsed (a login is being written) keeps its last good reading; one warning is logged.
         """
         try:
             found = os.stat(self._path)
@@ -100,10 +100,10 @@ class CredentialFile:
 
 
 def parse_source(content: bytes, *, name: str, legacy: bool = False) -> CredentialSource:
-    """Return what *content* says; *name* is the file's, *legacy* means that it is all `auths`.
+    """Return the logins and helpers in *content*; *name* is the file's. In a *legacy* file the whole object is `auths`.
 
-    Entries that make no sense are left out with a warning that does not quote them. Raises ValueError where the whole
-    is not a JSON object.
+    Entries that make no sense are left out with a warning that does not quote them. Raises ValueError if the content is
+    not a JSON object.
     """
     try:
         document = json.loads(content.decode("utf-8-sig"))
@@ -114,7 +114,7 @@ def parse_source(content: bytes, *, name: str, legacy: bool = False) -> Credenti
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON (line {error.lineno}: {error.msg})") from None
     if not isinstance(document, dict):
-        raise ValueError("it is not a JSON object")  # noqa: TRY004 - one kind of error for whatever is wrong with it
+        raise ValueError("it is not a JSON object")  # noqa: TRY004 - one kind of error for any fault
     auths = document if legacy and "auths" not in document else document.get("auths")
     exact = _entries(auths, name)
     helpers = _texts(document.get("credHelpers"))

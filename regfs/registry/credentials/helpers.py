@@ -2,8 +2,9 @@
 
 Used by credentials/lookup.py alone. The protocol: argument `get`, the server on standard input, and on standard output
 `{"ServerURL": …, "Username": …, "Secret": …}`, or a message and a status other than 0. A helper that is missing,
-hangs or talks nonsense never stands in the way of a public image: it is warned about, and we go on anonymously.
-Source: docker/docker-credential-helpers, client/client.go. Thread rule: any thread; one run at a time for one key.
+hangs or prints nonsense does not keep a public image from being read: a warning is logged, and the request goes out
+without credentials. Source: docker/docker-credential-helpers, client/client.go. Thread rule: any thread; one run at a
+time for one server.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _OUTPUT_LIMIT = 64 * 1024
 _NOT_FOUND = b"credentials not found in native keychain"
 _KEPT_S = 300.0
 _NOTHING_KEPT_S = 60.0
-# Whoever is refused asks to forget; a registry that refuses everything must not start a program for every request.
+# A refusal drops the answer; a registry that refuses everything must not start a program for every request.
 _FORGOTTEN_AGAIN_S = 10.0
 _POLL_S = 0.2
 
@@ -47,7 +48,7 @@ class _Key(NamedTuple):
 
 
 class CredentialHelpers:
-    """Asks helpers, each once however many wait, and remembers their answers for minutes.
+    """Runs helpers, one for all threads that wait for the same answer, and remembers the answers for minutes.
 
     *environment* is what they run with: PATH finds them. *mountpoint* is our own, where none of them may live.
     """
@@ -73,11 +74,11 @@ class CredentialHelpers:
         self._closed = False
 
     def credential(self, helper: str, *, server: str) -> Credential | None:
-        """Return what `docker-credential-`*helper* has for *server*; None where it has nothing, or is broken.
+        """Return what `docker-credential-`*helper* has for *server*; None if it has nothing, or is broken.
 
-        A remembered answer is given at once; else the helper runs, at most timeout_s long, and the caller waits under
-        its deadline (WouldBlock, Interrupted, RegistryTimeout), which does not stop the helper. Raises OutOfThreads if
-        thread or helper could not be started.
+        A remembered answer is returned at once. Otherwise the helper runs for at most timeout_s seconds, and the caller
+        waits for as long as its deadline allows (WouldBlock, Interrupted, RegistryTimeout); the helper goes on. Raises
+        OutOfThreads if thread or helper could not be started.
         """
         key = _Key(helper, server)
         with self._lock:
@@ -189,7 +190,7 @@ class CredentialHelpers:
         return program
 
     def _is_outside(self, directory: str) -> bool:
-        """Tell whether *directory* may be searched: absolute, and not below our own mount, where we'd wait for us."""
+        """Tell whether *directory* may be searched: absolute, and not in our own mount, where we would wait for us."""
         path = Path(directory)
         return path.is_absolute() and (self._mountpoint is None or not path.is_relative_to(self._mountpoint))
 
@@ -204,7 +205,7 @@ def _give(process: subprocess.Popen[bytes], request: bytes) -> None:
             process.stdin.write(request)
             process.stdin.close()
         except BrokenPipeError:
-            pass  # It needed no question; its answer counts.
+            pass  # it did not read the question; its answer counts
 
 
 def _collect(process: subprocess.Popen[bytes], deadline: float) -> bytes:
@@ -234,11 +235,11 @@ def _collect(process: subprocess.Popen[bytes], deadline: float) -> bytes:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the group of *process*, unless it has ended by itself: then what it left behind may go on."""
+    """Kill the process group of *process*, unless it has ended by itself: then its children may go on."""
     if process.poll() is not None:
         return
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
-        pass  # It has ended by itself.
+        pass  # it has ended by itself
     process.wait()

@@ -1,6 +1,6 @@
 """Credentials: which user name, password or token goes to which registry.
 
-Used by auth/login.py alone. Sources, the first that has something for the registry wins (logged, without the secret):
+Used by auth/. The sources; the first that has something for the registry wins (logged, without the secret):
 
     $DOCKER_AUTH_CONFIG                     JSON in the environment
     $REGISTRY_AUTH_FILE                     where set, nothing below is read
@@ -12,14 +12,15 @@ Used by auth/login.py alone. Sources, the first that has something for the regis
     ~/.docker/config.json                   unless $DOCKER_CONFIG is set
     ~/.dockercfg                            before Docker 1.7
 
-The order is that of containers-auth.json(5), and it has a reason: what is below /run is of this boot, a login in a home
-may be years old. What the environment names goes before what is found. The home is what
-user.py says: HOME where it is the user's own.
+The order is that of containers-auth.json(5): a file below /run is of this boot, a login in a home directory may be
+years old. Files that the environment names go first. The home directory is that of process/user.py: HOME if it is the
+user's own.
 
 Within one source: the host's credential helper, the general one, then `auths`. Files are looked at again whenever they
 change, so that `docker login` works without a remount. Nothing is ever written.
 
-Thread rule: any thread. A helper runs in a thread of its own; who needs its answer waits under his own deadline.
+Thread rule: any thread. A helper runs in a thread of its own; each thread that needs its answer waits under its own
+deadline.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ __all__ = ["Credential", "Credentials"]
 class Credentials:
     """Finds credentials in the places that *environment* names.
 
-    *mountpoint* is our own: files and helpers below it are never touched, because we would wait for ourselves.
-    *run* is where the system keeps what lasts until the next boot.
+    *mountpoint* is our own: files and helpers below it are never opened, because we would wait for ourselves.
+    *run* is the system's directory for files that last until the next boot.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Credentials:
     def for_repository(self, repository: RepositoryName) -> Credential | None:
         """Return the credential for *repository*: that of its longest path prefix by whole segments; None: anonymous.
 
-        May wait for a credential helper: raises WouldBlock, Interrupted and RegistryTimeout as deadline has it.
+        May wait for a credential helper: raises WouldBlock, Interrupted and RegistryTimeout.
         Source: containers-auth.json(5).
         """
         segments = [repository.registry, *repository.path.split("/")]
@@ -88,11 +89,11 @@ class Credentials:
 
     @property
     def faults(self) -> list[str]:
-        """What keeps files from being read, so that a login in them is missed."""
+        """Why files cannot be read: logins in them are missed."""
         return [file.fault for file in self._files if file.fault]
 
     def forget(self, registry: str) -> None:
-        """Let helpers be asked again for *registry*: it has refused what they said, or said nothing to."""
+        """Ask helpers again for *registry* the next time: it refused their answer."""
         self._helpers.forget(_server(canonical_registry(registry)))
 
     def close(self) -> None:
@@ -100,7 +101,7 @@ class Credentials:
         self._helpers.close()
 
     def _find(self, keys: Sequence[str]) -> Credential | None:
-        """Return what the first source has for *keys*, the most special first; the last one is the host."""
+        """Return what the first source has for *keys*, the most specific first; the last one is the host."""
         for source in self._sources():
             credential = self._find_in(source, keys)
             if credential is not None:
@@ -117,7 +118,7 @@ class Credentials:
         return source.credential_for(keys)
 
     def _sources(self) -> list[CredentialSource]:
-        """Return what the places say now, in order. A changed file may mean that a helper has something new, too."""
+        """Return the present content of the sources, in order. A file that changed may mean a new login in a helper."""
         now = {file: file.current() for file in self._files}
         with self._lock:
             changed = any(self._known.get(file, source) is not source for file, source in now.items())

@@ -49,7 +49,7 @@ NO_CERTIFICATES = Certificates()
 
 
 def certificates_in(directory: Path) -> Certificates:
-    """Return the certificates in *directory*; none where it is not there or we may not look."""
+    """Return the certificates in *directory*; none if it does not exist or may not be read."""
     try:
         names = sorted(os.listdir(directory))
     except OSError as error:
@@ -79,7 +79,7 @@ def _pair(certificate: Path) -> tuple[str, str | None] | None:
 
 
 def system_authorities(environment: Mapping[str, str]) -> Authorities:
-    """Return what the system trusts: what *environment* names, what OpenSSL was built for, or certifi's list.
+    """Return the authorities that *environment* names, else the system's, else certifi's list.
 
     SSL_CERT_FILE and SSL_CERT_DIR are OpenSSL's variables; REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE are what users of
     requests and curl set already.
@@ -104,9 +104,9 @@ def system_authorities(environment: Mapping[str, str]) -> Authorities:
 
 
 def _by_name(authorities: Authorities) -> Authorities:
-    """Return *authorities* without their file where its directory has the very same ones by their hashed names.
+    """Return *authorities* without their file if its directory has the same ones by their hashed names.
 
-    OpenSSL takes 40 ms to load the usual list. In a directory it looks for those that it needs, when it needs them.
+    OpenSSL takes 40 ms to load the usual list from a file. In a directory it looks up those that it needs.
     """
     if authorities.file is None:
         return authorities
@@ -132,7 +132,7 @@ def _is_closed_to_others(directory: str) -> bool:
 def _is_hashed(bundle: bytes, directory: str) -> bool:
     """Tell whether OpenSSL finds in *directory* the certificates of *bundle*, all of them and no other. Raises OSError.
 
-    Somebody may have edited one of the two, or have named a file with a part of the system's list.
+    One of the two may have been edited, or a file named that has a part of the system's list.
     """
     blocks = _PEM.findall(bundle)
     if not blocks or len(blocks) != bundle.count(b"-----BEGIN"):
@@ -151,5 +151,5 @@ def _is_hashed(bundle: bytes, directory: str) -> bool:
 
 
 def _of_pem(kind: bytes, text: bytes) -> tuple[bytes, bytes]:
-    """Return what a block says, however its lines are broken."""
+    """Return the content of a block without its line breaks."""
     return kind, text.translate(None, b"\r\n ")

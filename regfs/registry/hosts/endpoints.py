@@ -1,10 +1,10 @@
-"""Hosts: at which addresses a registry is asked, in which order, and what each of them is trusted with.
+"""The endpoints of a registry: at which addresses it is asked, in which order, with which certificates.
 
-Used by the client and by messages.py. An Endpoint is a mirror or the registry itself; where the answers come from is
-settled by containerd's hosts.toml directories or else podman's registries.conf, by Docker's and podman's certificate
-directories, and by --insecure-registry.
+Used by endpoint_calls.py and auth/. An Endpoint is a mirror or the registry itself. They come from containerd's
+hosts.toml directories or else podman's registries.conf, from Docker's and podman's certificate directories, and from
+--insecure-registry.
 Sources: containerd, docs/hosts.md; containers-certs.d(5); Docker, "Verify repository client with certificates".
-Thread rule: any thread. Nothing here touches the network; files are looked at again after some seconds.
+Thread rule: any thread; no network. Files are read again after some seconds.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ _LOOKED_AT_AGAIN_S = 5.0
 class Endpoint:
     """One address of a registry.
 
-    *base* is `https://host[:port]/v2`; where *plain_http* is `fallback`, https is tried first and the same address
-    by http where it does not speak TLS. *upstream* endpoints have the last word: a mirror's 404 means nothing.
-    *namespace* is the registry's name for the query `ns=`, None where the host is that registry. *insecure* means that
-    the user allowed to do without TLS or its checks.
+    *base* is `https://host[:port]/v2`. With *plain_http* `fallback`, https is tried first, and http if the address does
+    not speak TLS. Only the 404 of an *upstream* endpoint counts: a mirror's means nothing. *namespace* is the name of
+    the registry for the query `ns=`, None if the host is that registry. *insecure*: the user allowed plain http, or TLS
+    without checks.
     """
 
     base: str
@@ -76,8 +76,8 @@ def certificate_directories(environment: Mapping[str, str]) -> tuple[Path, ...]:
 class Hosts:
     """Tells the endpoints of registries.
 
-    *insecure* are registries (`host[:port]`, or networks such as 10.0.0.0/8) that may be asked without TLS, and whose
-    certificates are not checked. Loopback may be asked without TLS too, but not with a wrong certificate.
+    *insecure* are registries (`host[:port]`, or networks such as 10.0.0.0/8) that may be asked by plain http, and whose
+    certificates are not checked. Loopback may be asked by plain http too, but its certificates are checked.
     """
 
     def __init__(
@@ -111,8 +111,8 @@ class Hosts:
     def endpoints(self, registry: str) -> tuple[Endpoint, ...]:
         """Return the endpoints of *registry* (a canonical name) in the order of trial: mirrors, then the registry.
 
-        Raises BadConfiguration where its hosts.toml cannot be understood and never could: going past a mirror that an
-        administrator prescribes would be worse than not going. Raises AccessDenied where registries.conf blocks it.
+        Raises BadConfiguration if its hosts.toml could never be parsed: to go past a mirror that an administrator
+        prescribes would be worse than to fail. Raises AccessDenied if registries.conf blocks the registry.
         """
         with self._lock:
             known = self._recent.get(registry)
@@ -151,7 +151,7 @@ class Hosts:
         return self._upstream(place.host, certificates, path=place.path, insecure=rule.insecure)
 
     def _directory(self, registry: str) -> Path | None:
-        """Return the directory that containerd would read for *registry*, None where there is none."""
+        """Return the directory that containerd would read for *registry*, None if there is none."""
         host, colon, port = _split_port(registry)
         names = [f"{host}_{port}_", registry] if colon else [registry]
         for name in (*names, "_default"):
@@ -165,7 +165,7 @@ class Hosts:
         return None
 
     def _load(self, path: Path, registry: str) -> HostsFile | None:
-        """Return what *path* says, None where it is not there; the last good reading while it cannot be understood."""
+        """Return the content of *path*, None if there is no file; the last good reading while it cannot be parsed."""
         try:
             content = read_regular_file(path, FILE_LIMIT)
         except FileNotFoundError:
@@ -196,7 +196,7 @@ class Hosts:
         )
 
     def _told(self, table: HostTable, registry: str, *, upstream: bool) -> Endpoint:
-        """Return the endpoint that a table of hosts.toml describes; it decides about TLS by its scheme."""
+        """Return the endpoint of a table of hosts.toml; the scheme in its URL decides about TLS."""
         host = _api_host(table.host)
         insecure = self._is_insecure(host) or table.skip_verify
         return Endpoint(
@@ -243,7 +243,7 @@ def _networks(names: Collection[str]) -> list[ipaddress.IPv4Network | ipaddress.
 
 
 def _plain_http(host: str, *, insecure: bool) -> PlainHttp:
-    """Return whether *host* may be asked without TLS: only loopback may unasked (containerd, registry.go)."""
+    """Return whether *host* may be asked by plain http: loopback, or if *insecure* (containerd, registry.go)."""
     name, _, port = _split_port(host)
     if port == "443" or not (insecure or is_loopback(name)):
         return "never"

@@ -34,7 +34,7 @@ _WHEN = ("all", "digest-only", "tag-only")
 
 
 class Location(NamedTuple):
-    """A place of a registry: its host, and the path (`/hub`, or empty) that repositories are below there."""
+    """A location of a registry: a host, and the path (`/hub`, or empty) below which its repositories are."""
 
     host: str
     path: str
@@ -43,9 +43,9 @@ class Location(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What is said of the registries that *prefix* names. *location* None: where it says itself.
+    """The rule for the registries that *prefix* names. *location* None: the registry's own name.
 
-    *fault* tells what makes the rest of the rule no rule.
+    *fault*: why the rest of the rule cannot be used, None if it can.
     """
 
     prefix: str
@@ -63,7 +63,7 @@ class Rule(NamedTuple):
 
 
 def registries_files(environment: Mapping[str, str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Return the files of which the first that is there counts, and the directories of `*.conf` that come after it.
+    """Return the files of which the first that exists counts, and the directories of `*.conf` that come after it.
 
     CONTAINERS_REGISTRIES_CONF names the one file that counts.
     """
@@ -88,10 +88,10 @@ class RegistriesConf:
         self._last_good: LastGood[tuple[Rule, ...]] = LastGood()
 
     def rule(self, registry: str) -> Rule | None:
-        """Return the most special rule about *registry*, None where there is none; a later file's replaces an equal.
+        """Return the most specific rule about *registry*, None if there is none; a later file's replaces an equal one.
 
-        Raises BadConfiguration where a file never could be read, for a rule that blocks may be in it, and where the
-        rule itself makes no sense; other registries do not suffer from that.
+        Raises BadConfiguration if a file could never be read, because it may have a rule that blocks, and if the rule
+        itself makes no sense; other registries are not affected by that.
         """
         rules: dict[str, Rule] = {}
         present = _present(self._files, self._directories)
@@ -172,7 +172,7 @@ def _host(table: TomlTable, text: str) -> str:
 
 
 def _present(files: Iterable[Path], directories: Iterable[Path]) -> list[Path]:
-    """Return the files to read, in order; what we may not look at is passed over."""
+    """Return the files to read, in order, without those that may not be read."""
     found = [path for path in files if _is_file(path)][:1]
     for directory in directories:
         found += [path for path in _listed(directory) if path.name.endswith(".conf") and _is_file(path)]
@@ -180,7 +180,7 @@ def _present(files: Iterable[Path], directories: Iterable[Path]) -> list[Path]:
 
 
 def _listed(directory: Path) -> list[Path]:
-    """Return what is in *directory*, sorted by name; nothing where it is not there or may not be looked at."""
+    """Return the paths in *directory*, sorted by name; none if it does not exist or may not be read."""
     try:
         return sorted(directory.iterdir())
     except OSError as error:

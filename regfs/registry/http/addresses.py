@@ -1,8 +1,8 @@
-"""Which hosts are inside: loopback, link-local and private addresses that are written out.
+"""Tells internal hosts from public ones: loopback, link-local and private addresses in URLs.
 
 A registry on the internet must not send regfs, or a credential, to a machine that only regfs can reach. Names are not
-resolved for this: the rule is about URLs that a foreign server hands out. Used by redirects.py, auth/login.py and
-transport.py. Pure; any thread.
+resolved for this: the rule is about URLs that another server sends. Used by redirects.py, auth/tokens.py, transport.py
+and hosts/endpoints.py. Pure; any thread.
 """
 
 from __future__ import annotations

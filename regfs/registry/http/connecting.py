@@ -3,7 +3,7 @@
 Addresses are tried in turns of their families, each 250 ms after the one before it or as soon as that one has failed;
 the first that connects wins, and the others are closed. An address that failed or lost a race is tried last for some
 minutes. Source: RFC 8305 (Happy Eyeballs), sections 4 and 5. Used by transport.py. Thread rule: shared by all threads;
-each races in its own thread, under its own deadline.
+each connection is raced for in its caller's thread, under its deadline.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from regfs.waiting.flights import Flights
 log = logging.getLogger(__name__)
 
 STAGGER_S = 0.25
-# A name may have hundreds of addresses; so many sockets are open at once for one connection, at most.
+# A name may have hundreds of addresses; one connection opens at most so many sockets.
 ADDRESSES_LIMIT = 16
 _SLOW_KEPT_S = 300.0
 _SLOW_LIMIT = 1024

@@ -1,8 +1,7 @@
-"""What an error answer means: a status and a body that may be JSON, text, a web page or nothing.
+"""From an error answer to an error: a status, and a body that may be JSON, text, a web page or empty.
 
-Used wherever an answer is not the one that was hoped for. Sources: distribution-spec, "Error Codes"; the registries
-that answer otherwise are named where they are met. Pure but for reading at most 64 KiB of the body; never raises for
-what the body says.
+Used by all of registry/. Sources: distribution-spec, "Error Codes"; registries that deviate are named at the place.
+Reads at most 64 KiB of the body, and raises for nothing in it. Any thread.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from regfs.registry.http.redaction import without_secrets
 BODY_LIMIT = 64 * 1024
 _TEXT_LIMIT = 300
 _TAGS = re.compile(r"<[^>]*>")
-# ECR throttles with 400 (go-containerregistry#750), and so do AWS's load balancers in front of others.
-# By these codes a registry says that it has no such repository: the specification's, and Harbor's.
+# The codes of a repository that does not exist: the specification's, and Harbor's.
 _UNKNOWN_REPOSITORY = frozenset({"NAME_UNKNOWN", "NAME_INVALID", "NOT_FOUND"})
+# ECR throttles with 400 (go-containerregistry#750), and so do AWS's load balancers in front of others.
 _THROTTLING = re.compile(r"ThrottlingException|TOOMANYREQUESTS|Rate exceeded", re.ASCII)
 
 
@@ -40,7 +39,7 @@ def is_throttling(answer: Answer) -> bool:
 
 
 def error_text(answer: Answer) -> str:
-    """Return the beginning of the error body, read once and kept with the answer; empty where it cannot be read."""
+    """Return the beginning of the error body, read once and kept with the answer; empty if it cannot be read."""
     if answer.error_body is None:
         try:
             answer.error_body = answer.read_some(BODY_LIMIT)
@@ -58,7 +57,7 @@ def refusal(answer: Answer, *, what: str) -> RegfsError:
     reason = f"{host} answers {status}" + (f": {said}" if said else "")
     if status in (404, 410):
         kind = RepositoryUnknown if _code(text) in _UNKNOWN_REPOSITORY else NotFound
-        # What a registry is asked for mostly begins with its name, which need not be told twice.
+        # *what* mostly begins with the registry's name, which need not be said twice.
         short = " ".join(filter(None, [str(status), said])) if what.startswith(f"{host}/") else reason
         return kind(f"{what}: not found ({short})")
     if status in (401, 403):
@@ -75,7 +74,7 @@ def refusal(answer: Answer, *, what: str) -> RegfsError:
 
 
 def _said(text: str, request: Request) -> str:
-    """Return one printable line of what an error body says, without what *request* alone should know."""
+    """Return one printable line of the error body *text*, without the secrets of *request*."""
     try:
         said = _from_document(json.loads(text))
     except (ValueError, RecursionError):
@@ -86,7 +85,7 @@ def _said(text: str, request: Request) -> str:
 
 
 def _code(text: str) -> str:
-    """Return the code of the first error in a document as the specification has it; empty where it is none."""
+    """Return the code of the first error in an error document of the specification; empty if there is none."""
     try:
         code = json.loads(text)["errors"][0]["code"]
     except (ValueError, RecursionError, LookupError, TypeError):

@@ -1,8 +1,8 @@
-"""How many requests one host gets at a time.
+"""Limits how many requests one host gets at a time.
 
-Documents and transfers have slots of their own, so that eight layers in transfer do not hold up a look-up. A slot is
-held until its answer is read or closed. Used by transport.py. Thread rule: shared by all threads; a waiting thread
-is patient, and is served in the order of arrival.
+Documents and transfers have separate slots, so that eight layers in transfer do not hold up a look-up. A slot is
+held until its answer is read or closed. Used by transport.py. Thread rule: shared by all threads; a thread waits under
+its deadline, and threads are served in the order of arrival.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _HOSTS_LIMIT = 1024
 
 
 class HostSlots:
-    """The slots of every host that was asked, made when first needed."""
+    """The slots of every host that was asked, made for its first request."""
 
     def __init__(self, *, documents: int, transfers: int) -> None:
         self._counts = {False: documents, True: transfers}
@@ -34,6 +34,6 @@ class HostSlots:
         return slots.take()
 
     def _forget_idle(self) -> None:
-        """Keep the table small where redirects lead to ever new hosts."""
+        """Keep the table small: redirects may lead to ever more hosts."""
         if len(self._slots) >= _HOSTS_LIMIT:
             self._slots = {key: slots for key, slots in self._slots.items() if not slots.is_idle}

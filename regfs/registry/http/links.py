@@ -1,7 +1,7 @@
 """The Link header: where the next page is.
 
-Half a list must never pass for a whole one, so that a header is followed in every spelling that has one meaning, and is
-an error otherwise. Dialects: several links in one header or in several headers, rel quoted or not, or missing, other
+Half a list must never look like a whole one. So a header is followed in every spelling with one meaning, and is an
+error otherwise. Dialects: several links in one header or in several headers, rel quoted or not, or missing, other
 parameters before it, no angle brackets (Quay), relative and absolute targets, an internal host behind a TLS proxy.
 Source: RFC 8288; distribution-spec, "Listing Tags". Used by listing.py, referrers.py and hub.py. Pure; any thread.
 """
@@ -34,7 +34,7 @@ class _Link(NamedTuple):
 def next_page(url: str, values: Iterable[str]) -> str | None:
     """Return path and query of the page after *url*, None where that was the last one. *values*: of Link headers.
 
-    Raises ProtocolViolation where there is a header that has no meaning, or more than one, and as page_of() does.
+    Raises ProtocolViolation if a header has no meaning, or more than one, and what page_of() raises.
     """
     links: list[_Link] = []
     is_readable = True
@@ -43,7 +43,7 @@ def next_page(url: str, values: Iterable[str]) -> str | None:
             links += list(_links(value))
         except ValueError:
             is_readable = False
-    # The only link that a list needs is the one to its next page: a single one that says nothing else is that.
+    # The only link that a list needs is the one to its next page, so a single link without a relation is that.
     targets = [link.target for link in links if link.relations is not None and "next" in link.relations]
     targets = targets or [link.target for link in links if link.relations is None]
     pages = {page_of(url, target) for target in targets}
@@ -83,9 +83,9 @@ def _relations(value: str, position: int) -> tuple[list[str] | None, int]:
 def page_of(url: str, target: str) -> str:
     """Return path and query of *target*, a reference that the page at *url* gives to the next one.
 
-    Only path and query count: the host stays ours, so that no link leads a token to another one, and a registry that
-    names an internal host behind its proxy still works. Raises ProtocolViolation where the address makes no sense:
-    the list would be cut off there.
+    Only path and query count; the host stays. So no link sends a token to another host, and a registry that names an
+    internal host behind its proxy still works. Raises ProtocolViolation if the address makes no sense: the list would
+    end there.
     """
     try:
         if len(target) > _TARGET_LIMIT or _UNSAFE.search(target):

@@ -1,7 +1,7 @@
-"""What goes to a registry and what comes back: requests and answers, without the library that carries them.
+"""Requests and answers, independent of the HTTP library.
 
-Used by every module of this room; transport.py makes the answers. A Request is a value. An Answer belongs to the
-thread that sent its request, holds a connection, and must be closed (or read to its end).
+Used by all of registry/; transport.py makes the answers. A Request is a value. An Answer belongs to the thread that
+sent its request, holds a connection, and must be closed (or read to its end).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _WORTH_DRAINING = 4096
 
 
 class Origin(NamedTuple):
-    """Scheme, host and port: the border that no credential crosses."""
+    """Scheme, host and port. No credential is sent to another origin."""
 
     scheme: str
     host: str
@@ -48,9 +48,9 @@ class Origin(NamedTuple):
 class Request:
     """One HTTP request to one URL, which is sent as it stands.
 
-    *bulk* marks a transfer that may take long. With *body_limit* the body of a 200, at most so many bytes, is read
-    along with the answer, so that one that is cut is asked for again; without, it stays on the wire. A redirect that
-    leaves the origin is followed unless *stays*.
+    *bulk* marks a transfer that may take long. With *body_limit*, the body of a 200 (at most so many bytes) is read
+    together with the answer, so that a body that is cut is retried; without it, the body stays on the wire. A redirect
+    to another origin is followed unless *stays*. The answer of a mirror must begin within *answer_within_s*.
     """
 
     method: str
@@ -97,7 +97,7 @@ class Headers:
 
 
 def content_length(headers: Headers, request: Request) -> int | None:
-    """Return the body's promised length. Raises ProtocolViolation where it is no number, or not one number.
+    """Return the body's promised length. Raises ProtocolViolation if it is no number, or more than one.
 
     urllib3 reads such a body until the connection closes and calls that success.
     """
@@ -127,7 +127,7 @@ class Answer:
         self.status = status
         self.headers = headers
         self.content_length = content_length
-        self.error_body: bytes | None = None  # kept by error_answers.py: an error text is looked at more than once
+        self.error_body: bytes | None = None  # kept by error_answers.py, which reads the text more than once
         self.remedy = ""  # set by endpoint_calls.py on a 401 or 403: what the user can do
         self._body: bytes | None = None
         self._chunks = chunks
@@ -145,16 +145,16 @@ class Answer:
         return media_type if _MEDIA_TYPE.fullmatch(media_type) else ""
 
     def chunks(self) -> Iterator[bytes]:
-        """Give the body's raw bytes as they arrive; the connection goes back to the pool at its end.
+        """Yield the body's raw bytes as they arrive; the connection goes back to the pool at its end.
 
-        Raises RegistryUnavailable where the connection breaks before the end that the headers promised.
+        Raises RegistryUnavailable if the connection breaks before the end that the headers promised.
         """
         return self._chunks
 
     def read(self, limit: int, *, what: str) -> bytes:
-        """Return the whole body, read once. Raises TooLarge where it is over *limit* bytes; *what* names it then.
+        """Return the whole body, read once. Raises TooLarge if it has more than *limit* bytes; *what* names it.
 
-        For documents: a server that compresses them, though we ask it not to, is understood.
+        For documents: a gzip body is decompressed, though the request asked for none.
         """
         if self._body is not None:
             return self._body
@@ -186,7 +186,7 @@ class Answer:
         return content
 
     def read_some(self, limit: int) -> bytes:
-        """Return up to *limit* bytes of the body and close: for texts that are only shown."""
+        """Return up to *limit* bytes of the body and close: for error texts."""
         received = bytearray()
         for chunk in self._chunks:
             received += chunk
@@ -202,7 +202,7 @@ class Answer:
                 for _chunk in self._chunks:
                     pass
             except (RegistryUnavailable, RegistryTimeout):
-                pass  # nobody misses what is thrown away
+                pass  # the body is not needed
         self.close()
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""Content-Range, and what an answer to a ranged request really contains.
+"""Range and Content-Range, and which bytes an answer to a range request really has.
 
 A range is half-open here, `[start, stop)`; HTTP's inclusive form exists in this module only. Source: RFC 9110,
-section 14; the table of deviations met in the wild: multipart answers to single ranges (CloudFront), 200 with a
+section 14. Deviations of real servers: multipart answers to single ranges (CloudFront), 200 with a
 Content-Range, totals that are not the blob's size. Used by blobs.py. Pure; any thread.
 """
 
@@ -16,7 +16,7 @@ _CONTENT_RANGE = re.compile(r"bytes[ \t]+([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19
 
 
 class WrongBody(ProtocolViolation):
-    """A body that cannot be the bytes that were asked for; a second answer may be better."""
+    """A body that cannot be the bytes that were requested; a second answer may be right."""
 
 
 def range_header(start: int, stop: int | None) -> str:
@@ -27,8 +27,8 @@ def range_header(start: int, stop: int | None) -> str:
 def body_range(answer: Answer, *, start: int, stop: int, size: int, what: str) -> tuple[int, int]:
     """Return which bytes `[first, last)` of the blob the body of *answer*, 200 or 206, has.
 
-    *start* and *stop* were asked for, of a blob of *size* bytes. The whole blob comes where ranges are ignored; fewer
-    bytes than asked for are legal. Raises WrongBody where the answer contradicts itself or the question.
+    `[start, stop)` was requested, of a blob of *size* bytes. A server that ignores ranges sends the whole blob; fewer
+    bytes than requested are legal. Raises WrongBody if the answer contradicts itself or the request.
     """
     content_range = answer.headers.all("Content-Range")
     if answer.status == 200 and not content_range:

@@ -1,4 +1,4 @@
-"""Taking secrets out of what servers say: some repeat the request in their error, and that goes to logs and users.
+"""Takes secrets out of servers' texts: some repeat the request in their error, which goes to logs and users.
 
 Used by error_answers.py. Pure; any thread.
 """
@@ -13,18 +13,18 @@ from urllib.parse import unquote_plus, urlsplit
 from regfs.registry.http.messages import Request
 
 _REDACTED = "***"
-# Shorter ones would be found in the middle of words.
+# A shorter secret would be found in the middle of words.
 _SHORTEST = 4
 _PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "user-agent", "range", "content-type"})
 _SECRET_FIELDS = frozenset({"password", "refresh_token", "access_token"})
-# Of the questions that we make ourselves. Any other query is a server's own, whose address may be signed.
+# Of the queries that we write ourselves. Any other one is the server's, and its URL may be signed.
 _PLAIN_QUERIES = frozenset(
     {"service", "scope", "account", "client_id", "n", "last", "ns", "artifactType", "page", "page_size"}
 )
 
 
 def without_secrets(text: str, request: Request) -> str:
-    """Return *text*, in which nothing is left that only *request* and its server should know."""
+    """Return *text* with every secret of *request* replaced."""
     secrets = {secret for secret in _secrets_of(request) if len(secret) >= _SHORTEST}
     for secret in sorted(secrets, key=len, reverse=True):  # one may be the beginning of another
         text = text.replace(secret, _REDACTED)
@@ -45,7 +45,7 @@ def _secrets_of(request: Request) -> Iterator[str]:
 
 
 def _values(form: str, is_secret: Callable[[str], bool]) -> Iterator[str]:
-    """Yield the secret values of a form or query, as they stand there and as they are meant."""
+    """Yield the secret values of a form or query, encoded and decoded."""
     for field in form.split("&"):
         name, _, value = field.partition("=")
         if is_secret(name):

@@ -1,4 +1,4 @@
-"""Redirects, followed by hand: where a registry may send us, and what goes along.
+"""Redirects: where a registry may send us, and which headers go along.
 
 Rules: at most ten hops; never from https to http; never from a registry on the internet to a private address; no
 credential, custom header, cookie, client certificate or private authority crosses an origin. Sources: distribution-
@@ -20,17 +20,17 @@ from regfs.registry.http.trust import SYSTEM_TRUST
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MAX_HOPS = 10
 _LOCATION_LIMIT = 16 * 1024
-# What would end the request line or a field of it. Other bytes, of whatever encoding, were read as Latin-1.
+# Characters that would end the request line or a field of it. Other bytes, of any encoding, were read as Latin-1.
 _UNSENDABLE = re.compile(r"[^\x21-\x7e\x80-\xff]")
 _REFERENCE = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(\?[^#]*)?")
-# One host, which requests, urllib3 and the proxy on the way cannot read in two ways.
+# A host that requests, urllib3 and a proxy read in the same way.
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
-# What the answer depends on and no host can misuse.
+# Headers that the answer depends on and no host can misuse.
 _TRAVELS = frozenset({"accept", "range"})
 
 
 def redirected(request: Request, location: str | None, *, first: Origin) -> Request:
-    """Return the request that *location* asks for after *request*, without what only *first* may see.
+    """Return the request that *location* asks for after *request*, without the headers and trust of *first* alone.
 
     Raises ProtocolViolation.
     """
@@ -50,7 +50,7 @@ def redirected(request: Request, location: str | None, *, first: Origin) -> Requ
 def resolved(base: str, location: str | None) -> str:
     """Return the http or https URL that *location* means at *base*. Raises ProtocolViolation.
 
-    Path and query stay as they are, letter by letter: a storage checks the signature of exactly those bytes. Only a
+    Path and query stay as they are, byte by byte: a storage checks a signature over exactly these bytes. Only a
     relative path is merged with the base's. Source: RFC 3986, section 5 and appendix B.
     """
     where = Origin.of(base)

@@ -8,7 +8,7 @@ import time
 from typing import NamedTuple
 
 TRANSIENT = frozenset({408, 429, 499, 500, 502, 503, 504, 522})
-# Those that say that the host is down, not that this one answer fails: other objects of it may well be had.
+# Of these, the ones that mean the host is down. After the others its other objects may still be available.
 DOWN = frozenset({502, 503, 504, 522})
 _ATTEMPTS_BESIDE_OTHERS = 2
 
@@ -16,8 +16,9 @@ _ATTEMPTS_BESIDE_OTHERS = 2
 class RetryPolicy(NamedTuple):
     """How often and how long: *attempts* in all, the wait doubling from *base_s* to *cap_s*.
 
-    A throttling host is waited for at most *throttle_s*, a failed one is not asked again for *breaker_s*, and no
-    Retry-After is believed for longer than *clock_s*. *tells_next_attempt* is for a process that lives until then.
+    A request waits for a throttling host for at most *throttle_s*; a failed host gets no request for *breaker_s*; a
+    longer Retry-After than *clock_s* counts as that. With *tells_next_attempt*, messages say when a failed host will be
+    asked again: for a process that lives until then.
     """
 
     attempts: int = 5
@@ -29,17 +30,17 @@ class RetryPolicy(NamedTuple):
     tells_next_attempt: bool = True
 
     def beside_others(self) -> RetryPolicy:
-        """Return the policy for a mirror: where there is somebody else to ask, nobody waits for a host that fails."""
+        """Return the policy for a mirror: fewer attempts, because another endpoint can be asked."""
         return self._replace(attempts=min(self.attempts, _ATTEMPTS_BESIDE_OTHERS))
 
     def wait_s(self, attempt: int) -> float:
-        """Return how long to wait after failure number *attempt* (1, 2, …): with jitter, so that clients spread."""
+        """Return how long to wait after failure number *attempt* (1, 2, …), with jitter, so that clients spread."""
         full_s = min(self.cap_s, self.base_s * 2.0 ** (attempt - 1))
         return full_s * (0.5 + random.random() / 2)  # noqa: S311
 
 
 def retry_after_s(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks to wait; None where it says nothing that makes sense."""
+    """Return the seconds that a Retry-After header asks to wait; None if there is none that makes sense."""
     if value is None:
         return None
     value = value.strip()

@@ -1,8 +1,8 @@
-"""Sockets that ask the thread's deadline each time before they wait.
+"""Sockets that keep the thread's deadline.
 
-Timeouts of the socket module count from one byte to the next, so that a server which drips one byte a second is never
-late. Here every wait is cut into slices: between two slices the deadline is looked at, cancellation, the
-time the answer may take to begin, and how many bytes came for the time waited.
+Timeouts of the socket module count from one byte to the next, so a server that sends one byte a second is never late.
+Here every wait is cut into slices. Between two slices these are checked: the deadline, cancellation, the time within
+which the answer must begin, and the rate of bytes.
 
 Used by connecting.py, which makes them, and transport.py. Thread rule: a socket is used by one thread at a time;
 `beginning_due` is per thread.
@@ -36,11 +36,11 @@ class Slow(RegistryTimeout):
 
 
 class ConnectTimeout(Slow):
-    """The other side did not even take the connection in time."""
+    """The other side did not accept the connection in time."""
 
 
 class ConnectFailed(RegistryUnavailable):
-    """No connection came about (DNS, refused, no route): asking again at once is useless."""
+    """No connection could be made (DNS, refused, no route): an immediate retry is useless."""
 
 
 class TransferCut(RegistryUnavailable):
@@ -52,16 +52,16 @@ class NotTls(ConnectFailed):
 
 
 class TlsFailed(ProtocolViolation):
-    """TLS was spoken, and one side does not trust or understand the other."""
+    """The TLS handshake failed: one side does not trust or understand the other."""
 
 
 class Pace(NamedTuple):
     """How slow a peer may be: seconds to connect, to begin its answer, between two bytes, and bytes per second.
 
-    *answer_s* is for the first try at something small, which may have met one server of many that hangs; *longest_s*,
-    the time that the user allows (--timeout), for every other. A registry that scans a blob, spools it or builds an
-    image first begins late, and would begin again at each further try. That the peer is still there is the kernel's
-    business: it probes a silent connection, and gives it up after *vanished_s*. The rate is judged over *window_s* of
+    *answer_s* is for the first attempt at a small answer: it may have reached one server of many, which hangs.
+    *longest_s*, the time that the user allows (--timeout), is for all others: a registry that scans a blob, spools it,
+    or builds an image begins late, and would begin again at each retry. The kernel finds out whether the peer is still
+    there: it probes a silent connection, and gives it up after *vanished_s*. The rate is measured over *window_s* of
     waiting; time that the reader spends elsewhere does not count.
     """
 
@@ -76,9 +76,9 @@ class Pace(NamedTuple):
 
 @contextmanager
 def beginning_due(within_s: float) -> Iterator[None]:
-    """Let reads of this thread fail with Slow once *within_s* passed: until headers or the first bytes of a body come.
+    """Let this thread's reads in the block fail with Slow once *within_s* have passed.
 
-    Within that time the connection may be as silent and as slow as it likes.
+    For the time until the headers or the first bytes of a body come: idle time and rate are not checked in it.
     """
     _due.at = time.monotonic() + within_s
     try:
@@ -100,7 +100,7 @@ def wait_at_most(seconds: float) -> float:
 
 
 class _Meter:
-    """Judges one connection: how long it is silent, and how much it brings while somebody waits for it."""
+    """Measures one connection: how long it is silent, and how many bytes come per second of waiting."""
 
     __slots__ = ("_bytes", "_pace", "_waited_s")
 
@@ -141,7 +141,7 @@ class _Meter:
 
 
 class WatchedSocket(socket.socket):
-    """A connected TCP socket whose reads are patient."""
+    """A connected TCP socket whose reads keep the thread's deadline and the Pace."""
 
     meter: _Meter
 
@@ -162,7 +162,7 @@ class WatchedSocket(socket.socket):
 
 
 def _probing(vanished_s: float) -> Iterator[tuple[tuple[int, int], int]]:
-    """Yield the options that let the kernel notice within *vanished_s* that the peer is gone. Source: tcp(7)."""
+    """Yield the options by which the kernel notices within *vanished_s* that the peer is gone. Source: tcp(7)."""
     yield (socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1
     if sys.platform == "linux":
         probe_s = max(1, int(vanished_s / (_PROBES + 2)))

@@ -1,4 +1,4 @@
-"""TLS with one host: what is trusted and shown, and what a failure means.
+"""TLS with one host: contexts for a Tls value, and what a failure means.
 
 Used by transport.py. Thread rule: a context is shared by all connections that have the same trust.
 """
@@ -19,9 +19,9 @@ _PLAIN_TEXT = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_F
 
 
 def tls_context(tls: Tls, authorities: Authorities, pace: Pace) -> ssl.SSLContext:
-    """Return what TLS trusts and shows for *tls*: the system's authorities and the host's own.
+    """Return the context that trusts the system's *authorities* and those of *tls*, and has its client certificate.
 
-    Raises BadConfiguration where a file of them cannot be used.
+    Raises BadConfiguration if a file of them cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     _use(authorities.file or authorities.directory, lambda: context.load_verify_locations(*authorities))

@@ -1,9 +1,9 @@
 """One HTTP request to one URL: the only module that knows requests and urllib3.
 
-They serve as a connection pool and nothing else. What they add is unsafe towards registries, and is therefore not
-used: redirects (credentials and custom headers go along), retries (Retry-After is honoured for hours), netrc (replaces
-a token), cookies, transparent decompression (breaks digests), certifi instead of the system's trust store. Importing
-this module costs 90 ms, so that client.py imports it at the first request.
+They serve as a connection pool and nothing else. Their other features are unsafe with registries and are switched off:
+redirects (credentials and custom headers go along), retries (Retry-After is honoured for hours), netrc (replaces a
+token), cookies, transparent decompression (breaks digests), certifi instead of the system's trust store. Importing this
+module costs 90 ms, so parts.py imports it at the first request.
 
 Thread rule: a Transport is shared by all threads.
 """
@@ -58,7 +58,7 @@ _Release = Callable[[], None]
 
 
 class StaleConnection(RegistryUnavailable):
-    """A kept connection turned out to be closed before any byte of an answer: nothing was tried yet."""
+    """A kept connection was closed by the server before the request: sending it again is no retry."""
 
 
 class Transport:
@@ -79,7 +79,7 @@ class Transport:
     def send(self, request: Request, *, is_again: bool = False) -> Answer:
         """Return the answer to *request*, its body unread; blocks on the network.
 
-        *is_again*: it was sent before, without an answer that counts; then it is waited for as long as the user allows.
+        *is_again*: an earlier attempt had no usable answer. Then the answer may take as long as the user allows.
 
         Raises:
             RegistryUnavailable: no connection, or it broke. NotTls where the port does not speak TLS.
@@ -164,7 +164,7 @@ class Transport:
 
     def _answer(self, request: Request, raw: HTTPResponse, give_back: _Release, begins_within_s: float) -> Answer:
         def close() -> None:
-            raw.close()  # a connection with unread bytes is of no use to anybody
+            raw.close()  # a connection with unread bytes cannot be used again
             raw.release_conn()
             give_back()
 
@@ -203,7 +203,7 @@ class Transport:
             close()
 
     def _forget(self, tls: Tls) -> None:
-        """Read the files of *tls* anew for the next request: certificates are renewed under a mount."""
+        """Read the files of *tls* again for the next request: certificates may be renewed while regfs runs."""
         with self._lock:
             self._adapters.pop(tls, None)
 
@@ -226,7 +226,7 @@ def _proxies(request: Request) -> dict[str, str]:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """Return *error* and what it wraps, from the outside in."""
+    """Return *error* and the exceptions that it wraps, the outermost first."""
     chain: list[BaseException] = []
     while error not in chain:
         chain.append(error)
@@ -236,20 +236,20 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _root(error: BaseException) -> BaseException:
-    """Return the innermost exception that says what happened: the wrappers' texts hold the URL with its query."""
+    """Return the innermost exception that says what happened: the texts of its wrappers have the URL with its query."""
     telling = [one for one in _chain(error) if isinstance(one, OSError | http.client.HTTPException)]
     own = [one for one in telling if not isinstance(one, requests.RequestException)]
     return own[-1] if own else _chain(error)[-1]
 
 
 def _cause(error: BaseException) -> BaseException | None:
-    """Return the root of *error*, None where its text quotes the server, who may have repeated our request."""
+    """Return the root of *error*, None if its text quotes the server, which may have repeated our request."""
     root = _root(error)
     return root if isinstance(root, OSError) else None
 
 
 def _reason(error: BaseException, request: Request) -> str:
-    """Return what *error* says, fit for one line of a log, and without what *request* alone should know."""
+    """Return the text of *error* as one printable line, without the secrets of *request*."""
     text = without_secrets(str(getattr(error, "strerror", None) or error or type(error).__name__), request)
     return "".join(letter if letter.isprintable() else " " for letter in text[:_TEXT_LIMIT])
 
@@ -275,7 +275,7 @@ def _converted(error: Exception, request: Request, *, reused: bool) -> RegfsErro
 
 
 class _Adapter(HTTPAdapter):
-    """requests' pool with watched sockets and one trust: what one host is trusted with does not reach another."""
+    """requests' pool with watched sockets, for one Tls: hosts that are trusted differently share no pool."""
 
     def __init__(self, tls: Tls, authorities: Authorities, connector: Connector, pace: Pace) -> None:
         # Made when a connection needs it: loading the system's authorities takes 20 ms.
@@ -334,7 +334,7 @@ def _pool_classes(connector: Connector) -> dict[str, type[HTTPConnectionPool]]:
 
         def connect(self) -> None:
             super().connect()
-            # Else urllib3 warns on stderr: whoever named a host with --insecure-registry or skip_verify knows.
+            # Otherwise urllib3 warns on stderr; a user of --insecure-registry or skip_verify knows it already.
             self.is_verified = True
 
     class PlainPool(HTTPConnectionPool):

@@ -161,7 +161,7 @@ def test_what_is_hidden_is_not_missing_while_nobody_says_how_to_log_in(faulty: F
     registry.users = dict([faulty.log_in(server=server)])
     server.on("*", "^/v2/$", reply(500))
     assert faulty.fails(faulty.path(MOTD, server=server), Path.read_bytes) == "EHOSTUNREACH"
-    assert "cannot be offered" in faulty.errors()
+    assert "cannot be sent" in faulty.errors()
     faulty.heal()
     faulty.recovers(faulty.path(MOTD, server=server))
 

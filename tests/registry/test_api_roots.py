@@ -18,7 +18,7 @@ ROOT = "^/v2/$"
 
 
 class Hiding(MemoryRegistry):
-    """Challenges at the root alone: to strangers everything else is 404, and the catalog has what is public."""
+    """Challenges at the root alone: without a login everything else is 404, and the catalog has what is public."""
 
     def _refused(self, seen: Seen, name: str, kind: str) -> Response | None:
         refused = super()._refused(seen, name, kind)
@@ -35,7 +35,7 @@ def registry_of(kind: type[MemoryRegistry], *, tokens: bool) -> MemoryRegistry:
 
 
 @pytest.mark.parametrize("tokens", [False, True], ids=["basic", "bearer"])
-def test_a_registry_that_says_404_to_strangers_opens_with_a_login(rig: Rig, tokens: bool) -> None:
+def test_a_registry_that_says_404_to_anonymous_requests_opens_with_a_login(rig: Rig, tokens: bool) -> None:
     server = rig.server(registry_of(Hiding, tokens=tokens))
     client = rig.client(server, login=USER)
     assert client.listing.tags(repository_of(server)) == ["v1"]
@@ -45,14 +45,14 @@ def test_a_registry_that_says_404_to_strangers_opens_with_a_login(rig: Rig, toke
 
 
 @pytest.mark.parametrize("tokens", [False, True], ids=["basic", "bearer"])
-def test_a_registry_that_lists_less_to_strangers_lists_all_with_a_login(rig: Rig, tokens: bool) -> None:
+def test_a_registry_that_lists_less_to_anonymous_requests_lists_all_with_a_login(rig: Rig, tokens: bool) -> None:
     server = rig.server(registry_of(Hiding, tokens=tokens))
     assert rig.client(server).listing.repositories(server.address) == ["public/tool"]
     assert rig.client(server, login=USER).listing.repositories(server.address) == ["demo/app", "public/tool"]
 
 
 @pytest.mark.parametrize("kind", [MemoryRegistry, Hiding])
-def test_a_stranger_sends_no_request_more(rig: Rig, kind: type[MemoryRegistry]) -> None:
+def test_without_a_login_the_root_is_not_asked(rig: Rig, kind: type[MemoryRegistry]) -> None:
     registry = registry_of(kind, tokens=True)
     registry.public = True
     server = rig.server(registry)
@@ -107,12 +107,12 @@ def test_a_root_that_says_nothing_useful_keeps_nothing_closed(rig: Rig, action: 
 
 
 @pytest.mark.parametrize("action", [reply(500), close, reply(503)], ids=["500", "close", "503"])
-def test_a_404_to_a_stranger_is_no_enoent_while_the_root_is_down(rig: Rig, action: Action) -> None:
+def test_a_404_to_an_anonymous_request_is_no_enoent_while_the_root_is_down(rig: Rig, action: Action) -> None:
     now = [0.0]
     server = rig.server(registry_of(Hiding, tokens=False))
     server.on("*", ROOT, action, times=1)
     client = rig.client(server, login=USER, clock=lambda: now[0])
-    with pytest.raises(RegistryUnavailable, match=r"404 to a stranger.*config\.json.*cannot be offered"):
+    with pytest.raises(RegistryUnavailable, match=r"404 to an anonymous request.*config\.json.*cannot be sent"):
         client.listing.tags(repository_of(server))
     now[0] += 6.0
     assert client.listing.tags(repository_of(server)) == ["v1"]
@@ -143,7 +143,7 @@ def test_a_challenge_is_a_hint_that_ends(rig: Rig) -> None:
     assert server.paths(" /v2/$") == ["GET /v2/"] * 2
 
 
-def test_the_root_is_asked_as_a_stranger_and_a_mirror_gets_its_own_login(rig: Rig) -> None:
+def test_the_root_is_asked_without_credentials_and_a_mirror_gets_its_own_login(rig: Rig) -> None:
     server = rig.server(registry_of(Hiding, tokens=False), host="127.0.0.2")
     mirror = rig.server(registry_of(Hiding, tokens=False))
     client = rig.client(server, login=USER, mirrors=[mirror])

@@ -1,4 +1,4 @@
-"""Slots: how many requests a host gets at once, and who waits how."""
+"""Slots: how many requests a host gets at once, and how the others wait."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_slot_that_is_given_back_twice_is_free_once() -> None:
         slots.take()
 
 
-def test_who_gives_up_leaves_the_queue_to_the_next() -> None:
+def test_a_thread_that_gives_up_leaves_the_queue_to_the_next() -> None:
     slots = Slots(1)
     held = slots.take()
     for _ in range(3):
@@ -57,7 +57,7 @@ def test_a_cancelled_thread_stops_waiting() -> None:
         slots.take()
 
 
-def test_who_may_not_wait_gets_no_slot_at_all() -> None:
+def test_a_thread_that_may_not_wait_gets_no_slot() -> None:
     with under(NON_BLOCKING), pytest.raises(WouldBlock):
         HostSlots(documents=1, transfers=1).take("host", bulk=False)
 
@@ -91,7 +91,7 @@ def test_many_threads_never_have_more_slots_than_there_are() -> None:
     assert most[0] <= 3
 
 
-def test_hosts_that_nobody_asks_any_more_are_forgotten_and_busy_ones_are_not() -> None:
+def test_idle_hosts_are_forgotten_and_busy_ones_are_not() -> None:
     slots = HostSlots(documents=1, transfers=1)
     held = slots.take("busy", bulk=False)
     for number in range(3000):
