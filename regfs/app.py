@@ -1,7 +1,9 @@
-"""Builds what is below the drivers, once, from a Config: store, registry client, images, tree.
+"""The composition root: builds everything below the drivers from a Config, once, in the order in which it is used.
 
-Used by serve.py and the verbs of the command line. Everything else receives what it needs. Nothing here asks a
-registry: regfs mounts and starts without a network.
+    Config → registry client → images → tree        the daemon adds a session, and the verbs use what they need
+
+Used by the daemon, by the verbs and by tests; every other module is handed what it needs. Nothing here asks a registry,
+so that regfs mounts and starts without a network.
 """
 
 from __future__ import annotations
@@ -11,16 +13,16 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from regfs import __version__
 from regfs.config import Config
 from regfs.errors import CacheFailure, InvalidOption
 from regfs.images.hub_listing import HubListing
 from regfs.images.image import Images
-from regfs.images.layer_cache import LayerCache
+from regfs.images.layer_cache import REFUSED_S, LayerCache
 from regfs.images.repositories import Repositories
 from regfs.model.platform import host_platform
 from regfs.registry.client import RegistryClient
@@ -33,88 +35,91 @@ from regfs.telemetry.journal import Journal
 from regfs.telemetry.stats import Stats
 from regfs.tree.control import ControlDirectory
 from regfs.tree.inode_numbers import InodeNumbers
-from regfs.tree.names_in_use import NamesInUse, UsedDirectories
+from regfs.tree.names_in_use import HELD_S, NamesInUse, UsedDirectories
 from regfs.tree.root import Root
 from regfs.tree.tree import Tree
 from regfs.tree.usage import CacheUsage
 from regfs.waiting.flights import Flights
 
 if TYPE_CHECKING:
+    from regfs.registry.hosts.endpoints import Hosts
+    from regfs.registry.http.retry_policy import RetryPolicy
     from regfs.registry.parts import Parts
+    from regfs.store.open_tables import OpenTables
 
 log = logging.getLogger(__name__)
 
-# A short --timeout is for registries; a slow disk may take longer to take a layer's last bytes.
-_LEAST_STALL_S = 60.0
+# A shorter --timeout ends the wait of one operation. The request goes on for the next operation that needs its answer,
+# and a slow disk may take longer than that for the last bytes of a layer.
+_LEAST_S = 60.0
+CACHE_PATH_MAX = 400
+"""Bytes of the cache directory's path. SQLite's limit is 512 with all that it puts after a name; ours have 78."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """What a daemon tells the tree about its mount. A verb has no mount: nothing is in use.
+
+    *texts* are the files of `.regfs/` that the daemon writes, by name. *used_directories* returns the directories of
+    the mount that processes are in. Both are called when somebody looks, never while the app is built.
+    """
+
+    point: Path | None = None
+    texts: Mapping[str, Callable[[], str]] = field(default_factory=dict)
+    used_directories: UsedDirectories = tuple
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Substitutes:
+    """What tests put in the place of the machine's own; None or empty stands for what a daemon uses.
+
+    *hub_url* takes the place of Docker Hub's API. *layer_store* makes the store, for example on a disk that hangs.
+    A layer that proved wrong is tried again after *refused_s*. A layer or merge without progress for *stall_s* is
+    ended. *held_s* says for how long the kernel may believe an answer that is kept for the sake of a process.
+    """
+
+    hosts: Hosts | None = None
+    retry: RetryPolicy | None = None
+    hub_url: str = ""
+    layer_store: type[LayerStore] = LayerStore
+    tables: OpenTables | None = None
+    refused_s: float = REFUSED_S
+    stall_s: float | None = None
+    held_s: float = HELD_S
 
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """What one process works with. *note* is for the user: the cache could not be used as asked."""
+    """What one process works with. *note* tells the user that the cache directory could not be used as asked."""
 
+    config: Config
     stats: Stats
     journal: Journal
     layers: LayerStore
     registry: RegistryClient
-    contents: LayerCache
+    layer_cache: LayerCache
     repositories: Repositories
     images: Images
+    tree: Tree
     cache: Path
     note: str | None
+    _image_numbers: ImageNumbers
     _temporary: tempfile.TemporaryDirectory[str] | None
-
-    def tree(
-        self,
-        config: Config,
-        texts_of_daemon: Mapping[str, Callable[[], str]],
-        used_directories: UsedDirectories,
-    ) -> Tree:
-        """Return the tree that a mount shows.
-
-        *texts_of_daemon* are files of `.regfs/` that the daemon writes; *used_directories* tells where in the mount
-        processes are.
-        """
-        texts = {
-            "version": lambda: f"regfs {__version__}\n",
-            "stats.json": lambda: json.dumps(self.stats.snapshot(), indent=1) + "\n",
-            "errors": self.journal.text,
-            "fetching.json": self._fetching,
-            **texts_of_daemon,
-        }
-        root = Root(
-            config.default_registry, ControlDirectory(texts), self.repositories, self.images, config.insecure_registries
-        )
-        numbers = ImageNumbers(self.cache / "inode-numbers.sqlite")
-        inode_numbers = InodeNumbers(numbers.number, only_32_bits=config.inode32)
-        usage = CacheUsage(self.cache, lambda wait_s: self.layers.budget.standing(wait_s=wait_s))
-        return Tree(
-            root,
-            numbers=inode_numbers,
-            open_content=self.contents.open,
-            cache=usage,
-            names=NamesInUse(used_directories, self.journal.note),
-            tables=self.layers.tables,
-        )
-
-    def _fetching(self) -> str:
-        """Return what is being fetched and unpacked now, for `regfs status`."""
-        passes = [
-            {
-                "origin": each.origin,
-                "digest": str(each.digest),
-                "size": each.size,
-                "received": each.progress.received,
-                "entries": each.progress.entries,
-            }
-            for each in self.contents.passing()
-        ]
-        return json.dumps(passes, indent=1) + "\n"
 
     def load_client(self) -> None:
         """Load what the first request to a registry needs: 150 ms that no start should wait for."""
         import regfs.registry.http.transport  # noqa: F401 (the client imports it for its first request)
 
         self.registry.load()
+
+    def clean_up(self) -> None:
+        """Remove the remains of interrupted work from the cache, and what is over its limit. Blocks on the disk."""
+        try:
+            self.layers.sweep()
+            WorkLocks(self.cache / LOCKS).sweep()
+            self.layers.budget.trim()
+        except CacheFailure as failure:
+            log.warning("%s", failure)
 
     def close(self) -> None:
         """Let what is cached reach the disk, and close what is open."""
@@ -124,78 +129,163 @@ class App:
         except CacheFailure as failure:
             log.warning("%s", failure)
         self.layers.close()
+        self._image_numbers.close()
         if self._temporary is not None:
             self._temporary.cleanup()
 
 
-# With a shorter --timeout an operation gives up, but what was asked goes on for the next one that wants the answer.
-_LEAST_S = 60.0
-CACHE_PATH_MAX = 400
-"""Bytes of the cache directory's path. SQLite's limit is 512 with all that it puts after a name; ours have 78."""
+_NO_MOUNT = Mount()
+_NO_SUBSTITUTES = Substitutes()
 
 
-def build(config: Config, environment: Mapping[str, str], *, mountpoint: Path | None = None) -> App:
-    """Return the rooms for *config*. A cache directory that cannot be used is replaced by one that goes with us.
+def build(
+    config: Config,
+    environment: Mapping[str, str],
+    *,
+    mount: Mount = _NO_MOUNT,
+    substitutes: Substitutes = _NO_SUBSTITUTES,
+) -> App:
+    """Return the app for *config*. Where the cache directory cannot be used, a temporary one takes its place.
 
-    Raises InvalidOption where its path is too long for SQLite.
+    Raises InvalidOption where the path of the cache directory is too long for SQLite.
     """
     cache, temporary, note = _usable_cache(config.cache_dir)
     stats = Stats()
-    journal = Journal(stats)
-    layers = LayerStore(cache, limit=config.cache_size, note=journal.note)
+    shared = _Shared(
+        config=config,
+        cache=cache,
+        stats=stats,
+        journal=Journal(stats),
+        flights=Flights(max(config.timeout_s, _LEAST_S)),
+        substitutes=substitutes,
+    )
+    layers = _layer_store(shared)
+    registry = RegistryClient(lambda: _client_parts(shared, environment, mount))
+    if config.insecure_registries:
+        registry.load()  # a name that is no registry is reported at the start
+    repositories = _repositories(shared, registry, layers)
+    layer_cache = _layer_cache(shared, layers)
+    images = Images(layer_cache, config.platform or host_platform())
+    image_numbers = ImageNumbers(cache / "inode-numbers.sqlite")
+    root = Root(
+        config.default_registry,
+        ControlDirectory({**_control_texts(shared, layer_cache), **mount.texts}),
+        repositories,
+        images,
+        config.insecure_registries,
+    )
+    tree = Tree(
+        root,
+        numbers=InodeNumbers(image_numbers.number, only_32_bits=config.inode32),
+        open_content=layer_cache.open,
+        cache=CacheUsage(cache, lambda wait_s: layers.budget.standing(wait_s=wait_s)),
+        names=NamesInUse(mount.used_directories, shared.journal.note, held_s=substitutes.held_s),
+        tables=layers.tables,
+    )
+    return App(
+        config, stats, shared.journal, layers, registry, layer_cache, repositories, images, tree, cache, note,
+        image_numbers, temporary,
+    )  # fmt: skip
+
+
+class _Shared(NamedTuple):
+    """What the parts of one app share."""
+
+    config: Config
+    cache: Path
+    stats: Stats
+    journal: Journal
+    flights: Flights
+    substitutes: Substitutes
+
+
+def _layer_store(shared: _Shared) -> LayerStore:
+    layers = shared.substitutes.layer_store(
+        shared.cache, limit=shared.config.cache_size, tables=shared.substitutes.tables, note=shared.journal.note
+    )
     try:
         layers.recover()
     except CacheFailure as failure:
         log.warning("%s", failure)
-    flights = Flights(max(config.timeout_s, _LEAST_S))
-    registry = RegistryClient(lambda: _parts(config, environment, stats=stats, mountpoint=mountpoint))
-    if config.insecure_registries:
-        registry.load()  # what is no name of a registry is to be told at the start
-    repositories = Repositories(
+    return layers
+
+
+def _repositories(shared: _Shared, registry: RegistryClient, layers: LayerStore) -> Repositories:
+    hub = None
+    if shared.config.hub_listing:
+        hub = HubListing(lambda name: registry.hub.namespace(name).repositories, shared.flights)
+    budget = layers.budget
+    return Repositories(
         registry,
-        blobs=BlobStore(
-            cache / "blobs", reserve=layers.budget.reserve, reserve_document=layers.budget.reserve_document
-        ),
-        references=References(cache / "references.sqlite"),
-        flights=flights,
-        stats=stats,
-        tag_ttl_s=config.tag_ttl_s,
-        hub=HubListing(lambda name: registry.hub.namespace(name).repositories, flights) if config.hub_listing else None,
-        note=journal.note,
+        blobs=BlobStore(shared.cache / "blobs", reserve=budget.reserve, reserve_document=budget.reserve_document),
+        references=References(shared.cache / "references.sqlite"),
+        flights=shared.flights,
+        stats=shared.stats,
+        tag_ttl_s=shared.config.tag_ttl_s,
+        hub=hub,
+        note=shared.journal.note,
     )
-    stall_s = max(config.timeout_s, _LEAST_STALL_S)
-    contents = LayerCache(layers, cache / "images", flights=flights, stats=stats, stall_s=stall_s, note=journal.note)
-    images = Images(contents, config.platform or host_platform())
-    return App(stats, journal, layers, registry, contents, repositories, images, cache, note, temporary)
 
 
-def _parts(config: Config, environment: Mapping[str, str], *, stats: Stats, mountpoint: Path | None) -> Parts:
+def _layer_cache(shared: _Shared, layers: LayerStore) -> LayerCache:
+    stall_s = shared.substitutes.stall_s
+    return LayerCache(
+        layers,
+        shared.cache / "images",
+        flights=shared.flights,
+        stats=shared.stats,
+        refused_s=shared.substitutes.refused_s,
+        stall_s=max(shared.config.timeout_s, _LEAST_S) if stall_s is None else stall_s,
+        note=shared.journal.note,
+    )
+
+
+def _client_parts(shared: _Shared, environment: Mapping[str, str], mount: Mount) -> Parts:
     from regfs.registry.credentials.lookup import Credentials
     from regfs.registry.hosts.certificates import system_authorities
     from regfs.registry.hosts.endpoints import Hosts
     from regfs.registry.http.retry_policy import RetryPolicy
     from regfs.registry.http.sockets import Pace
+    from regfs.registry.hub import HUB_URL
     from regfs.registry.parts import Parts
 
+    config, substitutes = shared.config, shared.substitutes
     return Parts(
-        Hosts.of_machine(environment, insecure=config.insecure_registries),
-        Credentials(environment, mountpoint=mountpoint),
-        stats,
+        substitutes.hosts or Hosts.of_machine(environment, insecure=config.insecure_registries),
+        Credentials(environment, mountpoint=mount.point),
+        shared.stats,
         offline=config.offline,
         authorities=system_authorities(environment),
         pace=Pace(longest_s=max(config.timeout_s, _LEAST_S)),
-        retry=RetryPolicy(tells_next_attempt=mountpoint is not None),  # a verb has ended by then
+        # A verb has ended before a host that failed is asked again.
+        retry=substitutes.retry or RetryPolicy(tells_next_attempt=mount.point is not None),
+        hub_url=substitutes.hub_url or HUB_URL,
     )
 
 
-def clean_up(rooms: App) -> None:
-    """Remove what interrupted passes left in the cache, and what is too much of it. Takes as long as the disk does."""
-    try:
-        rooms.layers.sweep()
-        WorkLocks(rooms.cache / LOCKS).sweep()
-        rooms.layers.budget.trim()
-    except CacheFailure as failure:
-        log.warning("%s", failure)
+def _control_texts(shared: _Shared, layer_cache: LayerCache) -> dict[str, Callable[[], str]]:
+    """Return the files of `.regfs/` that every tree has, by name."""
+    return {
+        "version": lambda: f"regfs {__version__}\n",
+        "stats.json": lambda: json.dumps(shared.stats.snapshot(), indent=1) + "\n",
+        "errors": shared.journal.text,
+        "fetching.json": lambda: _fetching(layer_cache),
+    }
+
+
+def _fetching(layer_cache: LayerCache) -> str:
+    """Return the layers that are being fetched and unpacked now, as JSON, for `regfs status`."""
+    layers = [
+        {
+            "origin": each.origin,
+            "digest": str(each.digest),
+            "size": each.size,
+            "received": each.progress.received,
+            "entries": each.progress.entries,
+        }
+        for each in layer_cache.passing()
+    ]
+    return json.dumps(layers, indent=1) + "\n"
 
 
 def _usable_cache(wanted: Path) -> tuple[Path, tempfile.TemporaryDirectory[str] | None, str | None]:

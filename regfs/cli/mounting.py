@@ -33,24 +33,25 @@ def mount(config: Config, mountpoint: str, environment: Mapping[str, str]) -> in
     """Check, mount and serve; a background mount's parent returns as soon as it answers. Raises MountFailure."""
     gc.disable()  # looking for garbage among what a start loads takes a twentieth of it; the daemon turns it on again
     from regfs.daemon import launch
-    from regfs.daemon import serve as daemon
     from regfs.daemon.logs import log_place
     from regfs.daemon.reachability import Attempt
+    from regfs.daemon.serve import serve
+    from regfs.daemon.session import mount_options
     from regfs.mount import checks
     from regfs.mount.mountpoint import resolved
 
-    daemon.mount_options(config)
+    mount_options(config)
     point = resolved(mountpoint)
     for note in checks.prepare(point):
         if not config.is_quiet:
             warn(note)
     if config.foreground:
         report = _TerminalReport()
-        daemon.serve(config, point, environment=environment, report=report)
+        serve(config, point, environment=environment, report=report)
         return report.code
     attempt = Attempt(config, environment)
     outcome = launch.in_background(
-        lambda report: daemon.serve(config, point, environment=environment, report=report),
+        lambda report: serve(config, point, environment=environment, report=report),
         log_name=log_place(config.log_file, cache=config.cache_dir, foreground=False).name,
         meanwhile=lambda: None if config.is_quiet else attempt.start(),
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,27 +28,22 @@ def pid_namespace() -> str:
 
 @dataclass(slots=True)
 class SelfDescription:
-    """One daemon. *log* is where the log goes; *standing* tells how full the cache is.
+    """One daemon. *log* is where the log goes.
 
-    *names_valid_s* is for how long the kernel goes on trusting names after a refresh: fusepy cannot take them back.
-
-    A reader is never kept waiting: *standing* is None until a first look at the disk has ended.
+    *names_valid_s* says for how long the kernel trusts names after a refresh: fusepy cannot take them back.
     """
 
     driver: str
     platform: str
     log: str
-    cache: Path
-    standing: Callable[[], Standing | None]
     names_valid_s: float = 0.0
     started: float = field(default_factory=time.time)
     refreshes_begun: int = 0
     refreshes_done: int = 0
 
-    def text(self) -> str:
-        """Return the content of daemon.json."""
-        standing = self.standing()
-        cache: dict[str, object] = {"path": str(self.cache)}
+    def text(self, cache_directory: Path, standing: Standing | None) -> str:
+        """Return the content of daemon.json. *standing* says how full the cache is; None until that was measured."""
+        cache: dict[str, object] = {"path": str(cache_directory)}
         if standing is not None:
             cache |= {"used_bytes": standing.used, "limit_bytes": standing.limit, "free_bytes": standing.free}
         said = {

@@ -1,4 +1,4 @@
-"""The daemon: builds the rooms, mounts, serves until it is told to stop or somebody unmounts, and cleans up.
+"""The daemon: builds the app, adds a session, mounts, and serves until a signal or an unmount ends it.
 
 Used by cli/, in a child process (launch.py) or in the foreground. The main thread waits for signals; the session has
 threads of its own, begun here, after the fork. Nothing here asks a registry, prints or exits.
@@ -21,31 +21,22 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Protocol
 
-from regfs import app as building
 from regfs.app import App
 from regfs.config import Config
-from regfs.daemon import self_description
 from regfs.daemon.launch import Report
-from regfs.daemon.logs import LogPlace, log_place, name_of_log, start_logging
+from regfs.daemon.logs import log_place, name_of_log, start_logging
 from regfs.daemon.process_settings import set_up_process
 from regfs.daemon.self_description import SelfDescription
+from regfs.daemon.session import Session, build_session, driver_of, mount_options
 from regfs.errors import InvalidOption, MountFailure, OutOfThreads, RegfsError
-from regfs.model.platform import host_platform
-from regfs.mount.in_use import directories_in_use
 from regfs.mount.mountpoint import on_one_line
-from regfs.mount.options import MountOptions
 from regfs.process.threads import start_thread
 
 log = logging.getLogger(__name__)
 
 FAILED = 1
 USAGE = 2
-# libfuse 2 has one timeout for all names, and a tag's is added to it: short, but long enough that a program which
-# starts in an image does not have each directory of its path looked up again and again.
-_FUSEPY_VALID_S = 1.0
 # What can wait comes after the first questions, which nothing shall slow down.
 _LATER_S = 2.0
 # What was not used for so long is closed.
@@ -55,26 +46,9 @@ _CLOSING_S = 30.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-class Session(Protocol):
-    """What both drivers offer: see kernel/session.py."""
-
-    @property
-    def device(self) -> str: ...
-
-    def mount(self, mountpoint: str, options: MountOptions) -> None: ...
-
-    def serve(self, on_ready: Callable[[], None] | None = None) -> None: ...
-
-    def unmount(self, *, lazily: bool = False) -> None: ...
-
-    def refresh(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-
 def serve(config: Config, point: str, *, environment: Mapping[str, str], report: Report) -> None:
     """Mount on *point* and serve until the end; *report* hears how the start went."""
-    set_up_process(_driver(config))
+    set_up_process(driver_of(config))
     events = _Events()
     place = log_place(config.log_file, cache=config.cache_dir, foreground=config.foreground)
     try:
@@ -83,10 +57,8 @@ def serve(config: Config, point: str, *, environment: Mapping[str, str], report:
         report.failed(FAILED, str(failure))
         return
     try:
-        report.doing("building")
-        rooms = building.build(config, environment, mountpoint=Path(point))
-        described = describe(config, rooms, place)
-        session = make_session(config, rooms, described)
+        report.doing("opening the cache")
+        app, session, described = build_session(config, point, environment=environment, log_name=name_of_log(place))
         report.doing(f"mounting on {point}")
         session.mount(point, mount_options(config))
     except RegfsError as error:
@@ -94,74 +66,10 @@ def serve(config: Config, point: str, *, environment: Mapping[str, str], report:
         report.failed(USAGE if isinstance(error, InvalidOption) else FAILED, str(error))
         return
     # That the cache cannot be used is a warning, which -q does not silence.
-    notes = [text for text in (rooms.note, None if config.is_quiet else note) if text]
+    notes = [text for text in (app.note, None if config.is_quiet else note) if text]
     first = "" if config.is_quiet else f"{config.source} is mounted at {on_one_line(point)}"
     message = "\n".join([first, *(f"note: {text}" for text in notes)])
-    _Serving(config, session, rooms, described, events, environment).run(lambda: report.ready(message), report)
-
-
-def _driver(config: Config) -> str:
-    if config.driver == "auto":
-        return "kernel" if sys.platform == "linux" else "fusepy"
-    return config.driver
-
-
-def describe(config: Config, rooms: App, place: LogPlace) -> SelfDescription:
-    """Return what this daemon says of itself."""
-    driver = _driver(config)
-    return SelfDescription(
-        driver=driver,
-        names_valid_s=min(config.tag_ttl_s, _FUSEPY_VALID_S) if driver == "fusepy" else 0.0,
-        platform=str(config.platform or host_platform()),
-        log=name_of_log(place),
-        cache=rooms.cache,
-        standing=rooms.layers.budget.standing,
-    )
-
-
-def make_session(config: Config, rooms: App, described: SelfDescription) -> Session:
-    """Return a session of the driver that *described* names. Raises MountFailure where it cannot run here."""
-    session: Session
-    texts = {self_description.FILE: described.text}
-    tree = rooms.tree(config, texts, lambda: directories_in_use(session.device, overlays=described.driver == "fusepy"))
-    if described.driver == "kernel":
-        from regfs.mount.kernel.session import KernelSession
-
-        session = KernelSession(
-            tree,
-            rooms.stats,
-            errors=rooms.journal.record,
-            timeout_s=config.timeout_s,
-            passthrough=config.passthrough,
-            low_latency=config.low_latency,
-        )
-        return session
-    from regfs.mount.fusepy.session import FusepySession
-
-    session = FusepySession(
-        tree,
-        rooms.stats,
-        errors=rooms.journal.record,
-        timeout_s=config.timeout_s,
-        valid_s=described.names_valid_s,
-        low_latency=config.low_latency,
-    )
-    return session
-
-
-def mount_options(config: Config) -> MountOptions:
-    """Return how to mount. Raises InvalidOption where only root may ask for it."""
-    for asked, word in ((config.allow_suid, "allow_suid"), (config.allow_dev, "allow_dev")):
-        if asked and os.geteuid() != 0:
-            raise InvalidOption(f"{word}: only root may mount so")
-    return MountOptions(
-        source=config.source,
-        allow_other=config.allow_other,
-        allow_suid=config.allow_suid,
-        allow_dev=config.allow_dev,
-        noexec="noexec" in config.kernel_words,
-        default_permissions=config.default_permissions,
-    )
+    _Serving(session, app, described, events, environment).run(lambda: report.ready(message), report)
 
 
 class _Events:
@@ -198,16 +106,14 @@ class _Serving:
 
     def __init__(
         self,
-        config: Config,
         session: Session,
-        rooms: App,
+        app: App,
         described: SelfDescription,
         events: _Events,
         environment: Mapping[str, str],
     ) -> None:
-        self._config = config
         self._session = session
-        self._rooms = rooms
+        self._app = app
         self._described = described
         self._events = events
         self._environment = environment
@@ -228,15 +134,15 @@ class _Serving:
         self._notify("STOPPING=1")
         if self._failure is not None:
             report.failed(FAILED, str(self._failure))
-        self._close_rooms()
+        self._close_app()
         log.info("unmounted, the end")
 
-    def _close_rooms(self) -> None:
+    def _close_app(self) -> None:
         """Close what is open; a disk of the cache that hangs may not keep this process alive."""
         try:
-            closing = start_thread(self._rooms.close, name="regfs-closing")
+            closing = start_thread(self._app.close, name="regfs-closing")
         except OutOfThreads:
-            self._rooms.close()
+            self._app.close()
             return
         closing.join(_CLOSING_S)
         if closing.is_alive():
@@ -269,15 +175,15 @@ class _Serving:
 
     def _do_later(self) -> None:
         gc.enable()  # what the command line turned off for the start and the first answers
-        self._rooms.load_client()
-        building.clean_up(self._rooms)
+        self._app.load_client()
+        self._app.clean_up()
         from regfs.daemon.reachability import failure_to_reach
 
-        failure = failure_to_reach(self._config, self._environment)
+        failure = failure_to_reach(self._app.config, self._environment)
         if failure is not None:
-            self._rooms.journal.record("the default registry", failure)
+            self._app.journal.record("the default registry", failure)
         while not self._ended.wait(_UNUSED_S):
-            self._rooms.layers.tables.close_unused()
+            self._app.layers.tables.close_unused()
 
     def _handle(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
@@ -300,7 +206,7 @@ class _Serving:
 
     def _refresh(self) -> None:
         self._described.refreshes_begun += 1
-        self._rooms.repositories.refresh()
+        self._app.repositories.refresh()
         self._session.refresh()
         self._described.refreshes_done += 1
         log.info("tags and listings are asked for anew")
@@ -323,7 +229,7 @@ class _Serving:
             self._events.end()
 
     def _log_state(self) -> None:
-        log.info("counters: %s", ", ".join(f"{name} {value:g}" for name, value in self._rooms.stats.snapshot().items()))
+        log.info("counters: %s", ", ".join(f"{name} {value:g}" for name, value in self._app.stats.snapshot().items()))
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         for ident, frame in sys._current_frames().items():
             log.info("thread %s:\n%s", names.get(ident, ident), "".join(traceback.format_stack(frame)))

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 # More than there are workers wait for a turn, so that the next one begins at once.
 _LAYERS_AT_ONCE = 8
 _LOOK_S = 1.0
+REFUSED_S = 5.0
 # A layer that others evict in the moment before it is opened is passed once more.
 _ATTEMPTS = 2
 
@@ -57,7 +58,7 @@ class LayerCache:
         *,
         flights: Flights,
         stats: Stats,
-        refused_s: float = 5.0,
+        refused_s: float = REFUSED_S,
         stall_s: float = STALL_S,
         note: Callable[[str], None] = log.warning,
     ) -> None:

@@ -37,7 +37,7 @@ from regfs.waiting.deadline import current
 UsedDirectories = Callable[[], Collection[str] | None]
 """Returns the directories that are in use, as absolute paths in the mount; None where that cannot be told."""
 
-_HELD_VALID_S = 1.0
+HELD_S = 1.0
 _MOST_PATHS = 1024
 # With these, the kernel keeps the name (EINTR since Linux 6.13, ENOMEM always), or the request is asked once more.
 _NO_ANSWERS = (WouldBlock, Interrupted, OutOfThreads)
@@ -64,7 +64,7 @@ class NamesInUse:
         used_directories: UsedDirectories,
         note: Callable[[str], None],
         *,
-        held_s: float = _HELD_VALID_S,
+        held_s: float = HELD_S,
     ) -> None:
         """*note* is called once for each image that stays in use after its tag has moved.
 

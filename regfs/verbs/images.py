@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from regfs import app as building
-from regfs.app import App
+from regfs.app import App, build
 from regfs.config import Config
 from regfs.errors import CacheFailure, InvalidOption, RegfsError
 from regfs.export.unpack import Unpacker, check_directory, prepare_directory, total_size
@@ -52,13 +51,13 @@ def unpack(
     """
     reference = read_reference(reference_text, config.default_registry, mountpoints.mounts())
     check_directory(directory)
-    with _image(reference, config=config, environment=environment, say=say) as (rooms, image):
-        with showing(lambda: _layer_steps(rooms), say=say, environment=environment):
+    with _image(reference, config=config, environment=environment, say=say) as (app, image):
+        with showing(lambda: _layer_steps(app), say=say, environment=environment):
             rows = _rootfs(image, config)
         written, total = Count(), total_size(rows)
         prepare_directory(directory)
         unpacker = Unpacker(
-            rows, rooms.contents.open, as_root=os.geteuid() == 0, umask=current_umask(), on_bytes=written.add
+            rows, app.layer_cache.open, as_root=os.geteuid() == 0, umask=current_umask(), on_bytes=written.add
         )
         try:
             with showing(lambda: [Step("writing files", written.size, total)], say=say, environment=environment):
@@ -88,34 +87,34 @@ def prefetch(asked: Sequence[str], *, config: Config, environment: Mapping[str, 
 
     Blocks on the network. Raises CacheFailure where the cache directory cannot be used: nothing would be kept.
     """
-    rooms = building.build(config, environment)
+    app = build(config, environment)
     try:
-        if rooms.note:
-            raise CacheFailure(f"{config.cache_dir} cannot keep anything: {rooms.note}")
+        if app.note:
+            raise CacheFailure(f"{config.cache_dir} cannot keep anything: {app.note}")
         for text in asked:
-            yield _prefetch_one(text, rooms, config=config, environment=environment, say=say)
+            yield _prefetch_one(text, app, config=config, environment=environment, say=say)
     finally:
-        rooms.close()
+        app.close()
 
 
-def _prefetch_one(text: str, rooms: App, *, config: Config, environment: Mapping[str, str], say: Say) -> Prefetched:
-    before = rooms.stats.value("registry.bytes")
+def _prefetch_one(text: str, app: App, *, config: Config, environment: Mapping[str, str], say: Say) -> Prefetched:
+    before = app.stats.value("registry.bytes")
     try:
         reference = read_reference(text, config.default_registry, mountpoints.mounts())
-        image = _find(reference, rooms, config)
-        with showing(lambda: _layer_steps(rooms), say=say, environment=environment):
+        image = _find(reference, app, config)
+        with showing(lambda: _layer_steps(app), say=say, environment=environment):
             _rootfs(image, config)
-        _insist_on_copies(image, rooms)
+        _insist_on_copies(image, app)
     except RegfsError as failure:
         return Prefetched(text, failure=failure)
-    received = int(rooms.stats.value("registry.bytes") - before)
+    received = int(app.stats.value("registry.bytes") - before)
     return Prefetched(text, _full_name(reference, image), len(image.layers), received)
 
 
-def _insist_on_copies(image: Image, rooms: App) -> None:
+def _insist_on_copies(image: Image, app: App) -> None:
     """Raise CacheFailure where a document of *image* was served and not kept, as a full disk makes it."""
     for digest in {image.digest, image.manifest_document.digest, image.manifest.config.digest}:
-        path = BlobStore(rooms.cache / "blobs").path(digest)
+        path = BlobStore(app.cache / "blobs").path(digest)
         if not path.exists():
             raise CacheFailure(f"{path} could not be kept; is there room on its disk? --cache-dir names another")
 
@@ -151,20 +150,20 @@ def read_reference(text: str, default_registry: str, mounts: Sequence[mountpoint
 def _image(
     reference: Reference, *, config: Config, environment: Mapping[str, str], say: Say
 ) -> Iterator[tuple[App, Image]]:
-    """Build the rooms, and find the image that *reference* names."""
-    rooms = building.build(config, environment)
-    if rooms.note:
-        say(rooms.note)
+    """Build the app, and find the image that *reference* names."""
+    app = build(config, environment)
+    if app.note:
+        say(app.note)
     try:
-        yield rooms, _find(reference, rooms, config)
+        yield app, _find(reference, app, config)
     finally:
-        rooms.close()
+        app.close()
 
 
-def _find(reference: Reference, rooms: App, config: Config) -> Image:
+def _find(reference: Reference, app: App, config: Config) -> Image:
     """Return the image that *reference* names, its manifest and config read. Blocks on the network for --timeout."""
     with under(Deadline(config.timeout_s, is_users=True)):
-        return _resolved(reference, rooms)
+        return _resolved(reference, app)
 
 
 def _rootfs(image: Image, config: Config) -> FileTree:
@@ -173,23 +172,23 @@ def _rootfs(image: Image, config: Config) -> FileTree:
         return image.rootfs()
 
 
-def _resolved(reference: Reference, rooms: App) -> Image:
-    repository = rooms.repositories.repository(reference.repository)
+def _resolved(reference: Reference, app: App) -> Image:
+    repository = app.repositories.repository(reference.repository)
     digest = reference.digest
     if digest is None and reference.short_digest is not None:
         digest = repository.digest_beginning(reference.short_digest)
     if digest is not None:
-        return rooms.images.image(repository, digest)
+        return app.images.image(repository, digest)
     assert reference.tag is not None
     resolved = repository.resolve(reference.tag)
-    return rooms.images.image(repository, resolved.digest, resolved.media_type)
+    return app.images.image(repository, resolved.digest, resolved.media_type)
 
 
-def _layer_steps(rooms: App) -> list[Step]:
+def _layer_steps(app: App) -> list[Step]:
     """Return a step for each layer that is being fetched, named by the beginning of its digest."""
     return [
         Step(f"layer {_short(passing.digest)}", passing.progress.received, passing.size)
-        for passing in rooms.contents.passing()
+        for passing in app.layer_cache.passing()
     ]
 
 

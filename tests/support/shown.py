@@ -11,34 +11,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from regfs.images.hub_listing import HubListing
-from regfs.images.image import Images
-from regfs.images.layer_cache import LayerCache
-from regfs.images.repositories import Repositories
+from regfs import app
+from regfs.app import Mount, Substitutes
+from regfs.config import Config
 from regfs.model.attributes import Attributes
 from regfs.model.names import DOCKER_HUB
 from regfs.model.node_id import ROOT
 from regfs.model.platform import Platform
-from regfs.registry.client import RegistryClient
-from regfs.registry.credentials.lookup import Credentials
 from regfs.registry.hosts.endpoints import Hosts
 from regfs.registry.http.retry_policy import RetryPolicy
-from regfs.registry.parts import Parts
-from regfs.store.blobs import BlobStore
-from regfs.store.image_numbers import ImageNumbers
 from regfs.store.layer_store import LayerStore
 from regfs.store.open_tables import OpenTables
-from regfs.store.references import References
-from regfs.telemetry.journal import Journal
-from regfs.telemetry.stats import Stats
-from regfs.tree.control import ControlDirectory
 from regfs.tree.entry import FoundEntry, ListedEntry
-from regfs.tree.inode_numbers import InodeNumbers
-from regfs.tree.names_in_use import NamesInUse, UsedDirectories
-from regfs.tree.root import Root
-from regfs.tree.tree import Tree
-from regfs.tree.usage import CacheUsage
-from regfs.waiting.flights import Flights
+from regfs.tree.names_in_use import UsedDirectories
 
 AMD64 = Platform("linux", "amd64")
 
@@ -71,51 +56,38 @@ class Shown:
         *hub_url* takes the place of Docker Hub's API, and lets it be asked. *used_directories* tells where in
         the mount processes are.
         """
-        self.stats = Stats()
-        self.journal = Journal(self.stats)
-        self.cache = directory
-        flights = Flights()
-        self._store = store(directory, tables=tables, limit=limit)
-        self.tables = self._store.tables
-        hub = {"hub_url": hub_url} if hub_url else {}
-        retry = RetryPolicy(base_s=0.01, breaker_s=0.0)
-        credentials = Credentials({"HOME": "/nonexistent"})
-        self._client = RegistryClient(
-            lambda: Parts(hosts or Hosts(), credentials, self.stats, offline=offline, retry=retry, **hub)
+        config = Config(
+            default_registry=default_registry,
+            insecure_registries=named,
+            platform=platform,
+            tag_ttl_s=tag_ttl_s,
+            hub_listing=bool(hub_url),
+            offline=offline,
+            cache_dir=directory,
+            cache_size=limit,
+            inode32=inode32,
         )
-        images = directory / "images"
-        self.contents = LayerCache(
-            self._store,
-            images,
-            flights=flights,
-            stats=self.stats,
+        substitutes = Substitutes(
+            hosts=hosts or Hosts(),
+            retry=RetryPolicy(base_s=0.01, breaker_s=0.0),
+            hub_url=hub_url,
+            layer_store=store,
+            tables=tables,
             refused_s=refused_s,
             stall_s=stall_s,
-            note=self.journal.note,
+            held_s=0.0,
         )
-        self.repositories = Repositories(
-            self._client,
-            blobs=BlobStore(directory / "blobs"),
-            references=References(directory / "references.sqlite"),
-            flights=flights,
-            stats=self.stats,
-            tag_ttl_s=tag_ttl_s,
-            hub=HubListing(lambda name: self._client.hub.namespace(name).repositories, flights) if hub_url else None,
-            note=self.journal.note,
+        self.app = app.build(
+            config, {"HOME": "/nonexistent"}, mount=Mount(used_directories=used_directories), substitutes=substitutes
         )
-        self.images = Images(self.contents, platform)
-        control = ControlDirectory({"version": lambda: "0\n", "errors": self.journal.text})
-        root = Root(default_registry, control, self.repositories, self.images, named)
-        self.numbers = ImageNumbers(directory / "inode-numbers.sqlite")
-        inode_numbers = InodeNumbers(self.numbers.number, only_32_bits=inode32)
-        self.tree = Tree(
-            root,
-            numbers=inode_numbers,
-            open_content=self.contents.open,
-            cache=CacheUsage(directory),
-            names=NamesInUse(used_directories, self.journal.note, held_s=0.0),
-            tables=self._store.tables,
-        )
+        self.tree = self.app.tree
+        self.stats = self.app.stats
+        self.journal = self.app.journal
+        self.repositories = self.app.repositories
+        self.images = self.app.images
+        self.contents = self.app.layer_cache
+        self.tables = self.app.layers.tables
+        self.cache = self.app.cache
 
     def find(self, path: str | bytes) -> FoundEntry:
         """Return the node at *path*, looked up component by component."""
@@ -162,7 +134,4 @@ class Shown:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        self._client.close()
-        self.numbers.close()
-        self._store.settle()
-        self._store.close()
+        self.app.close()

@@ -1,0 +1,109 @@
+"""Builds what a daemon serves: the app, and a session of the driver that shows its tree to the kernel.
+
+Used by serve.py. The command line asks mount_options() first, so that a refused option is reported before a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from regfs.app import App, Mount, build
+from regfs.config import Config
+from regfs.daemon import self_description
+from regfs.daemon.self_description import SelfDescription
+from regfs.errors import InvalidOption
+from regfs.model.platform import host_platform
+from regfs.mount.in_use import directories_in_use
+from regfs.mount.options import MountOptions
+
+# libfuse 2 has one timeout for all names, and a tag's is added to it: short, but long enough that a program which
+# starts in an image does not have each directory of its path looked up again and again.
+_FUSEPY_VALID_S = 1.0
+
+
+class Session(Protocol):
+    """What both drivers offer: see kernel/session.py."""
+
+    @property
+    def device(self) -> str: ...
+
+    def mount(self, mountpoint: str, options: MountOptions) -> None: ...
+
+    def serve(self, on_ready: Callable[[], None] | None = None) -> None: ...
+
+    def unmount(self, *, lazily: bool = False) -> None: ...
+
+    def refresh(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def driver_of(config: Config) -> str:
+    """Return the driver that *config* asks for: "kernel" or "fusepy"."""
+    if config.driver == "auto":
+        return "kernel" if sys.platform == "linux" else "fusepy"
+    return config.driver
+
+
+def build_session(
+    config: Config, point: str, *, environment: Mapping[str, str], log_name: str
+) -> tuple[App, Session, SelfDescription]:
+    """Return the app, a session that is not mounted yet, and what `.regfs/daemon.json` says.
+
+    Raises MountFailure where the driver cannot run here, InvalidOption as app.build() does.
+    """
+    driver = driver_of(config)
+    described = SelfDescription(
+        driver=driver,
+        names_valid_s=min(config.tag_ttl_s, _FUSEPY_VALID_S) if driver == "fusepy" else 0.0,
+        platform=str(config.platform or host_platform()),
+        log=log_name,
+    )
+    app: App
+    session: Session
+    # The tree calls these two while it is mounted, when both the app and the session are there.
+    mount = Mount(
+        point=Path(point),
+        texts={self_description.FILE: lambda: described.text(app.cache, app.layers.budget.standing())},
+        used_directories=lambda: directories_in_use(session.device, overlays=driver == "fusepy"),
+    )
+    app = build(config, environment, mount=mount)
+    session = _session(app, driver, valid_s=described.names_valid_s)
+    return app, session, described
+
+
+def _session(app: App, driver: str, *, valid_s: float) -> Session:
+    config = app.config
+    if driver == "kernel":
+        from regfs.mount.kernel.session import KernelSession
+
+        return KernelSession(
+            app.tree,
+            app.stats,
+            errors=app.journal.record,
+            timeout_s=config.timeout_s,
+            passthrough=config.passthrough,
+            low_latency=config.low_latency,
+        )
+    from regfs.mount.fusepy.session import FusepySession
+
+    return FusepySession(app.tree, app.stats, errors=app.journal.record, timeout_s=config.timeout_s, valid_s=valid_s)
+
+
+def mount_options(config: Config) -> MountOptions:
+    """Return how to mount. Raises InvalidOption where only root may ask for it."""
+    for asked, word in ((config.allow_suid, "allow_suid"), (config.allow_dev, "allow_dev")):
+        if asked and os.geteuid() != 0:
+            raise InvalidOption(f"{word}: only root may mount so")
+    return MountOptions(
+        source=config.source,
+        allow_other=config.allow_other,
+        allow_suid=config.allow_suid,
+        allow_dev=config.allow_dev,
+        noexec="noexec" in config.kernel_words,
+        default_permissions=config.default_permissions,
+    )
