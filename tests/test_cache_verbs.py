@@ -16,7 +16,7 @@ from regfs.errors import NotFound
 from regfs.images.cached import CachedImage
 from regfs.model.digest import Digest
 from regfs.telemetry.units import in_units
-from regfs.verbs.cache import _matching
+from regfs.verbs.cache import images_named
 from tests.conftest import MountRegfs
 from tests.support.hello import host_architecture
 from tests.support.images import BuiltImage, directory, file, image_of, index_of, layer
@@ -232,10 +232,10 @@ def test_an_image_is_meant_by_its_name_or_by_a_digest_that_leads_to_it() -> None
         digests[3].encoded[:12]: 1,
         f"debian@{digests[1]}": 0,
     }.items():
-        assert _matching(text, images, "docker.io") == [images[found]]
+        assert images_named(text, images, "docker.io") == [images[found]]
     for text in ("debian", "owner/app:v1", digests[0].encoded[:11], str(Digest.of(b"none"))):
         with pytest.raises(NotFound):
-            _matching(text, images, "docker.io")
+            images_named(text, images, "docker.io")
 
 
 def test_rm_takes_a_path_in_a_mount_and_tells_what_that_mount_still_uses(

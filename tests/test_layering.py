@@ -99,7 +99,7 @@ def test_a_library_has_one_importer(module: Path) -> None:
 def test_only_one_module_prints(module: Path) -> None:
     calls = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Call)]
     printing = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
-    assert not printing or relative(module) == "cli/output.py", f"{relative(module)} prints in {printing}"
+    assert not printing or relative(module) == "cli/terminal.py", f"{relative(module)} prints in {printing}"
 
 
 @pytest.mark.parametrize("module", modules(), ids=relative)

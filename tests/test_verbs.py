@@ -8,7 +8,7 @@ import pytest
 
 from regfs.errors import InvalidName, InvalidOption
 from regfs.mount.mountpoint import Mounted
-from regfs.verbs.images import read_reference
+from regfs.verbs.image_argument import read_reference
 
 DIGEST = "sha256:" + "0" * 64
 MOUNTS = [Mounted("/", "8:1", "ext4", "/dev/root"), Mounted("/mnt/reg", "0:50", "fuse.regfs", "ghcr.io")]

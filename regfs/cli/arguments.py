@@ -13,6 +13,7 @@ from regfs.config import OPTIONS, Option, not_empty, suggestion
 from regfs.errors import InvalidOption
 
 MOUNT_USAGE = "regfs [OPTIONS] [SOURCE] MOUNTPOINT"
+IMAGE_HELP = "[registry/]repository[:tag][@digest], or its path in a mount"
 _HEADINGS = {"mount": "mounting", "registry": "registries", "cache": "cache", "logging": "log"}
 
 
@@ -86,8 +87,8 @@ def verb_parser(verb: str, description: str) -> Parser:
     return Parser(prog=f"regfs {verb}", description=description, allow_abbrev=False, add_help=False)
 
 
-def add_common(parser: Parser, headings: Sequence[str]) -> None:
-    """Add what every verb takes, and the options of *headings*."""
+def add_common(parser: Parser, headings: Sequence[str] = ()) -> Parser:
+    """Add the options of *headings*, and those that every verb has, to *parser*; return it."""
     for heading in headings:
         group = parser.add_argument_group(_HEADINGS[heading])
         for option in OPTIONS:
@@ -95,6 +96,7 @@ def add_common(parser: Parser, headings: Sequence[str]) -> None:
                 _add(group, option)
     parser.add_argument("-d", "--debug", action="store_true", help="log everything to stderr")
     parser.add_argument("-h", "--help", action="store_true", help="show this")
+    return parser
 
 
 def add_format(parser: argparse._ActionsContainer) -> None:

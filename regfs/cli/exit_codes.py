@@ -1,6 +1,6 @@
 """The exit codes of the verbs: one for each kind of error. mount.regfs has those of mount(8), see main.py.
 
-0 done   1 failed   2 wrong usage   3 not found   4 denied   5 try again later   6 bad content   7 not supported
+A command that a signal ends has 128 plus its number. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,18 @@ from regfs.errors import (
     Unsupported,
 )
 
-FAILED, USAGE = 1, 2
+FAILED, USAGE, BAD_CONTENT = 1, 2, 6
+MEANINGS = {
+    0: "done",
+    1: "failed",
+    2: "wrong usage",
+    3: "not found",
+    4: "denied",
+    5: "try later",
+    6: "bad content",
+    7: "not supported",
+}
+"""What each exit code means, for the manual page."""
 _CODES: tuple[tuple[type[RegfsError], int], ...] = (
     (InvalidOption, USAGE),
     (InvalidName, USAGE),
@@ -30,7 +41,7 @@ _CODES: tuple[tuple[type[RegfsError], int], ...] = (
     (RateLimited, 5),
     (RegistryTimeout, 5),
     (RegistryUnavailable, 5),
-    (BadContent, 6),
+    (BadContent, BAD_CONTENT),
     (Unsupported, 7),
     (TooLarge, 7),
 )

@@ -1,7 +1,7 @@
 """The entry points: find out what is asked for, run it, turn errors into a line and an exit code, end the process.
 
     regfs [OPTIONS] [SOURCE] MOUNTPOINT      mount; what mount.fuse(8) calls too
-    regfs VERB …                             see commands.py
+    regfs VERB …                             see verbs/
     mount.regfs SOURCE MOUNTPOINT [-fnsv] [-o WORDS]     what mount(8) calls: another language, -f means fake there
 
 Exit codes are in exit_codes.py; mount.regfs has those of mount(8): 1 usage or permission, 32 mount failure. A command
@@ -23,12 +23,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from regfs.cli.arguments import MOUNT_USAGE, mount_parser, refuse_unknown
-from regfs.cli.commands import ALIASES, VERBS, mount_help, verb_named, version
+from regfs.cli.configuration import mount_config, with_source
 from regfs.cli.exit_codes import USAGE, exit_code
-from regfs.cli.guesses import refuse_verb_like
-from regfs.cli.mounting import mount, mount_config, run_mount_helper, with_source
-from regfs.cli.output import open_standard_streams, tell, warn
-from regfs.cli.sources import refuse_missing_mountpoint
+from regfs.cli.help_text import mount_help, version
+from regfs.cli.mistaken_verbs import refuse_verb_like
+from regfs.cli.mount_command import mount, run_mount_helper
+from regfs.cli.source_argument import refuse_missing_mountpoint
+from regfs.cli.terminal import open_standard_streams, tell, warn
+from regfs.cli.verbs import ALIASES, VERBS, run_verb, verb_named
 from regfs.config import not_empty
 from regfs.errors import InvalidOption, RegfsError
 from regfs.process.user import home_directory
@@ -66,10 +68,10 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run `regfs` with *arguments* and return the exit code. Raises RegfsError."""
     first = arguments[0] if arguments else ""
     if _UNMOUNTING.fullmatch(first):
-        return VERBS["umount"].run(["--lazy"] * ("z" in first) + list(arguments[1:]), environment)
+        return run_verb("umount", ["--lazy"] * ("z" in first) + list(arguments[1:]), environment)
     verb = verb_named(first)
     if verb is not None:
-        return verb.run(arguments[1:], environment)
+        return run_verb(verb, arguments[1:], environment)
     parser = mount_parser()
     given, unknown = parser.parse_known_intermixed_args(list(arguments))
     refuse_verb_like(given.paths, [*VERBS, *ALIASES])

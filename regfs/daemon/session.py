@@ -91,7 +91,14 @@ def _session(app: App, driver: str, *, valid_s: float) -> Session:
         )
     from regfs.mount.fusepy.session import FusepySession
 
-    return FusepySession(app.tree, app.stats, errors=app.journal.record, timeout_s=config.timeout_s, valid_s=valid_s)
+    return FusepySession(
+        app.tree,
+        app.stats,
+        errors=app.journal.record,
+        timeout_s=config.timeout_s,
+        valid_s=valid_s,
+        low_latency=config.low_latency,
+    )
 
 
 def mount_options(config: Config) -> MountOptions:

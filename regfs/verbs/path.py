@@ -24,7 +24,7 @@ from regfs.errors import (
 from regfs.model.digest import Digest
 from regfs.mount import mountpoint as mountpoints
 from regfs.tree.tag import path_by_digest
-from regfs.verbs.images import read_reference
+from regfs.verbs.image_argument import read_reference
 from regfs.verbs.status import choose
 
 _NEWER = "user.regfs.newer"

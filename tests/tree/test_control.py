@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from regfs import __version__
 from regfs.errors import NotFound, ReadOnly
 from regfs.tree.control import ControlDirectory, LiveFile
 from regfs.waiting.deadline import NON_BLOCKING, under
@@ -13,8 +14,8 @@ from tests.support.served import Served
 def test_the_directory_and_its_files_answer_without_patience_and_without_a_request(served: Served) -> None:
     shown = served.show()
     with under(NON_BLOCKING):
-        assert shown.names(".regfs") == ["version", "errors"]
-        assert shown.read(".regfs/version") == b"0\n"
+        assert shown.names(".regfs") == ["version", "stats.json", "errors", "fetching.json"]
+        assert shown.read(".regfs/version") == f"regfs {__version__}\n".encode()
         assert shown.read(".regfs/errors") == b""
     assert served.server.seen == []
 
@@ -26,7 +27,7 @@ def test_a_failure_is_told_in_errors(served: Served) -> None:
 
 
 def test_what_it_does_not_have_is_named_with_what_it_has(served: Served) -> None:
-    with pytest.raises(NotFound, match="version, errors"):
+    with pytest.raises(NotFound, match=r"version, stats\.json, errors, fetching\.json"):
         served.show().find(".regfs/x")
 
 

@@ -1,23 +1,19 @@
-"""Mounting: `regfs [OPTIONS] [SOURCE] MOUNTPOINT`, and `mount.regfs` as mount(8) calls it.
+"""`regfs [OPTIONS] [SOURCE] MOUNTPOINT`, and `mount.regfs` as mount(8) calls it: check, mount, report the start.
 
-Used by main.py. Arguments become a Config here; the daemon and the start protocol do the rest.
+Used by main.py. daemon/ does the rest: launch.py goes to the background, serve.py serves.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 from regfs.cli.arguments import mount_helper_parser
-from regfs.cli.guesses import FILLERS
-from regfs.cli.output import tell, warn
-from regfs.cli.sources import registry_of_source
-from regfs.config import OPTIONS, SITE_CACHE, Config, default_cache_dir, with_options
+from regfs.cli.configuration import default_config, with_source, with_words
+from regfs.cli.terminal import tell, warn
+from regfs.config import Config
 from regfs.errors import RegfsError
-from regfs.process.user import home_directory, is_root_of_machine, may_write
 
 
 def run_mount_helper(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -25,7 +21,7 @@ def run_mount_helper(arguments: Sequence[str], environment: Mapping[str, str]) -
     parser = mount_helper_parser()
     given = parser.parse_intermixed_args(list(arguments))
     config = with_source(default_config(environment), given.source, given.mountpoint)
-    config = _with_words(config, given.words, sloppy=given.sloppy)
+    config = with_words(config, given.words, sloppy=given.sloppy)
     return 0 if given.fake else mount(config, given.mountpoint, environment)
 
 
@@ -78,52 +74,6 @@ class _TerminalReport:
     def failed(self, code: int, message: str) -> None:
         self.code = code
         _say(code, message)
-
-
-def default_config(environment: Mapping[str, str]) -> Config:
-    """Return what holds where nothing is asked for.
-
-    A root who cannot write to /var (a user namespace's, a read-only system's) has a cache in the home.
-    """
-    is_root = is_root_of_machine() and may_write(SITE_CACHE)
-    return Config(cache_dir=default_cache_dir(environment, home=home_directory(environment), is_root=is_root))
-
-
-def mount_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Config:
-    import logging
-
-    config = _with_words(default_config(environment), given.words, sloppy=False)
-    return replace(
-        with_options(config, given.given),
-        foreground=given.foreground or given.debug,
-        debug=given.debug,
-        log_level=logging.WARNING if given.quiet else logging.INFO,
-        is_quiet=given.quiet,
-    )
-
-
-def _with_words(config: Config, words: Sequence[str], *, sloppy: bool) -> Config:
-    from regfs.cli.mount_options import complaint, parse_words
-
-    for text in words:
-        parsed = parse_words(text)
-        for word in parsed.unknown:
-            if not sloppy:
-                raise complaint(word)
-            warn(f"{complaint(word)}; it is ignored")
-        config = parsed.applied_to(config)
-    return config
-
-
-def with_source(config: Config, source: str, mountpoint: str) -> Config:
-    """Return *config* with SOURCE as its default registry; fstab's usual fillers mean the usual one.
-
-    Raises InvalidOption where SOURCE is an image or a path, with what to type instead.
-    """
-    if source in FILLERS:
-        return config
-    by_name = {option.name: option for option in OPTIONS}
-    return with_options(config, [(by_name["default-registry"], registry_of_source(source, mountpoint))])
 
 
 def _say(code: int, message: str) -> None:

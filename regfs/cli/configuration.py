@@ -1,0 +1,73 @@
+"""Arguments become a Config: the defaults of this machine and user, then `-o` words, then options.
+
+Used by mount_command.py, main.py and the verbs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from regfs.cli.mistaken_verbs import FILLERS
+from regfs.cli.source_argument import registry_of_source
+from regfs.cli.terminal import warn
+from regfs.config import OPTIONS, SITE_CACHE, Config, default_cache_dir, with_options
+from regfs.process.user import home_directory, is_root_of_machine, may_write
+
+
+def default_config(environment: Mapping[str, str]) -> Config:
+    """Return the Config without any option.
+
+    A root who cannot write to /var (a user namespace's, a read-only system's) has a cache in the home.
+    """
+    is_root = is_root_of_machine() and may_write(SITE_CACHE)
+    return Config(cache_dir=default_cache_dir(environment, home=home_directory(environment), is_root=is_root))
+
+
+def mount_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Config:
+    """Return the Config of `regfs [OPTIONS] MOUNTPOINT`. Raises InvalidOption."""
+    config = with_words(default_config(environment), given.words, sloppy=False)
+    return replace(
+        with_options(config, given.given),
+        foreground=given.foreground or given.debug,
+        debug=given.debug,
+        log_level=logging.WARNING if given.quiet else logging.INFO,
+        is_quiet=given.quiet,
+    )
+
+
+def verb_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Config:
+    """Return the Config of a verb, and let its log go to stderr: errors, or everything with -d."""
+    from regfs.daemon.logs import log_place, start_logging
+
+    config = with_options(default_config(environment), given.given)
+    place = log_place(None, cache=config.cache_dir, foreground=True)
+    start_logging(logging.DEBUG if given.debug else logging.ERROR, place, environment=environment)
+    return config
+
+
+def with_words(config: Config, words: Sequence[str], *, sloppy: bool) -> Config:
+    """Return *config* with the words of `-o`. An unknown one raises InvalidOption, or is ignored where *sloppy*."""
+    from regfs.cli.mount_options import complaint, parse_words
+
+    for text in words:
+        parsed = parse_words(text)
+        for word in parsed.unknown:
+            if not sloppy:
+                raise complaint(word)
+            warn(f"{complaint(word)}; it is ignored")
+        config = parsed.applied_to(config)
+    return config
+
+
+def with_source(config: Config, source: str, mountpoint: str) -> Config:
+    """Return *config* with SOURCE as its default registry; fstab's usual fillers mean the usual one.
+
+    Raises InvalidOption where SOURCE is an image or a path, with what to type instead.
+    """
+    if source in FILLERS:
+        return config
+    by_name = {option.name: option for option in OPTIONS}
+    return with_options(config, [(by_name["default-registry"], registry_of_source(source, mountpoint))])

@@ -1,0 +1,72 @@
+"""The verbs of the command line: one module for each, with its arguments and what it prints.
+
+A module has `parser()`, which returns the parser of its arguments, and `run(given, environment)`, which returns the
+exit code. The work is done by the modules of regfs/verbs/, which have the same names. Used by cli/main.py.
+
+A module is loaded when its verb is used, and loads its work when it runs: `regfs --help` and `regfs status` load no
+HTTP client.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import NamedTuple, Protocol, cast
+
+from regfs.cli.arguments import Parser, refuse_unknown
+from regfs.cli.terminal import tell
+
+
+class Verb(NamedTuple):
+    """What `regfs --help` says about a verb: how it is called, and what it does. Without a summary it is not shown."""
+
+    usage: str
+    summary: str
+
+
+class Module(Protocol):
+    """What each module of this package has. *run* raises RegfsErrors."""
+
+    def parser(self) -> Parser: ...
+
+    def run(self, given: argparse.Namespace, environment: Mapping[str, str]) -> int: ...
+
+
+VERBS: dict[str, Verb] = {
+    "umount": Verb("[-l|-f] MOUNTPOINT", "unmount, alive or dead"),
+    "status": Verb("[MOUNTPOINT…]", "what the mounts are doing"),
+    "refresh": Verb("[MOUNTPOINT…]", "let mounts ask for tags and listings again"),
+    "prefetch": Verb("IMAGE…", "fetch images into the cache"),
+    "path": Verb("IMAGE", "the path of an image by its digest, which never changes"),
+    "unpack": Verb("IMAGE [DIR]", "write the files of an image into a directory"),
+    "cache": Verb("du|ls|rm|prune|verify", "look after the cache"),
+    "mount": Verb("", ""),
+    "help": Verb("[VERB]", "show this, or how a verb is used"),
+    "version": Verb("", "show versions"),
+}
+ALIASES = {"unmount": "umount"}
+
+
+def verb_named(word: str) -> str | None:
+    """Return the name of the verb *word*, which may be an alias; None where it is no verb."""
+    name = ALIASES.get(word, word)
+    return name if name in VERBS else None
+
+
+def load_verb(name: str) -> Module:
+    """Return the module of the verb *name*."""
+    return cast(Module, import_module(f"{__name__}.{name}"))
+
+
+def run_verb(name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run the verb *name* with *arguments* and return the exit code. Raises RegfsErrors."""
+    verb = load_verb(name)
+    parser = verb.parser()
+    asks_cache_for_help = name == "cache" and arguments[:1] == ["help"]
+    if {"-h", "--help"} & set(arguments) or asks_cache_for_help:
+        tell(parser.format_help().rstrip())
+        return 0
+    given, unknown = parser.parse_known_intermixed_args(list(arguments))
+    refuse_unknown(unknown, parser)
+    return verb.run(given, environment)

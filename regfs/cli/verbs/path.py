@@ -1,0 +1,31 @@
+"""`regfs path [--mount DIR] IMAGE`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, verb_parser
+from regfs.cli.terminal import tell
+from regfs.config import not_empty
+
+
+def parser() -> Parser:
+    """Return the parser of its arguments."""
+    made = verb_parser(
+        "path",
+        "Print the path of an image in a mount by its digest. What is there never changes, unlike what a tag names: so "
+        "it is the path for what runs long.",
+    )
+    made.add_argument("image", metavar="IMAGE", help=IMAGE_HELP)
+    made.add_argument("--mount", metavar="DIR", type=not_empty, help="the mount to look in, where there are several")
+    return add_common(made)
+
+
+def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Print the path."""
+    del environment
+    from regfs.verbs.path import image_path
+
+    tell(str(image_path(given.image, given.mount)))
+    return 0

@@ -1,0 +1,91 @@
+"""`regfs prefetch [OPTIONS] IMAGE…`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, verb_parser
+from regfs.cli.configuration import verb_config
+from regfs.cli.exit_codes import exit_code
+from regfs.cli.terminal import say_nothing, tell, warn
+from regfs.config import not_empty
+from regfs.errors import InvalidOption
+from regfs.telemetry.userinfo import reference_without_userinfo, without_userinfo
+
+if TYPE_CHECKING:
+    from regfs.verbs.prefetch import Prefetched
+
+
+def parser() -> Parser:
+    """Return the parser of its arguments."""
+    made = verb_parser(
+        "prefetch",
+        "Fetch all layers of images into the cache, for mounts to come. One that fails does not keep the others from "
+        "coming; the exit code is the highest of all.",
+    )
+    made.add_argument("images", metavar="IMAGE", nargs="*", help=IMAGE_HELP)
+    made.add_argument(
+        "--file",
+        metavar="LIST",
+        type=not_empty,
+        help="read images from LIST too, one a line, comments after #; - is stdin",
+    )
+    made.add_argument(
+        "--json",
+        action="store_true",
+        help='a line for each image: {"image", "name", "state": "cached" or "failed", "exit_code", "error", "layers", '
+        '"received_bytes"}; keeps its form from release to release',
+    )
+    made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    return add_common(made, headings=("registry", "cache"))
+
+
+def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Prefetch, and print a line for each image; return the highest exit code of all."""
+    from regfs.verbs.prefetch import prefetch
+
+    images = [*given.images, *(_lines_of(given.file) if given.file is not None else ())]
+    if not images:
+        raise InvalidOption(f"no image is named: {parser().format_usage().strip()}")
+    worst = 0
+    say = say_nothing if given.quiet else warn
+    for each in prefetch(images, config=verb_config(given, environment), environment=environment, say=say):
+        code = 0 if each.failure is None else exit_code(each.failure)
+        worst = max(worst, code)
+        if given.json:
+            tell(_as_json(each, code))
+        elif each.failure is not None:
+            is_named = len(images) == 1 or each.asked in str(each.failure)
+            warn(str(each.failure) if is_named else f"{each.asked}: {each.failure}")
+        else:
+            tell(each.name)
+    return worst
+
+
+def _as_json(each: Prefetched, code: int) -> str:
+    fields = {
+        "image": reference_without_userinfo(each.asked) or without_userinfo(each.asked),
+        "name": each.name or None,
+        "state": "cached" if each.failure is None else "failed",
+        "exit_code": code,
+        "error": None if each.failure is None else without_userinfo(str(each.failure)),
+        "layers": each.layers,
+        "received_bytes": each.received_bytes,
+    }
+    return json.dumps(fields)
+
+
+def _lines_of(path: str) -> list[str]:
+    """Return the images in the list *path*, `-` being stdin, without comments. Raises InvalidOption."""
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text()
+    except UnicodeDecodeError:
+        raise InvalidOption(f"{path} is not a text file") from None
+    except OSError as error:
+        raise InvalidOption(f"--file {path}: {error.strerror}") from None
+    return [line for raw in text.splitlines() if (line := raw.partition("#")[0].strip())]

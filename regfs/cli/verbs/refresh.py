@@ -1,0 +1,40 @@
+"""`regfs refresh [MOUNTPOINT…]`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from regfs.cli.arguments import Parser, add_common, verb_parser
+from regfs.cli.exit_codes import exit_code
+from regfs.cli.terminal import tell, warn
+from regfs.config import not_empty
+from regfs.errors import MountFailure
+
+
+def parser() -> Parser:
+    """Return the parser of its arguments."""
+    made = verb_parser(
+        "refresh",
+        "Let mounts ask for tags and listings again, whatever --tag-ttl says: all of your own, or those named. Returns "
+        "when they have begun to. Ends with 4 where a mount is another user's, with 1 or 5 where it does not answer.",
+    )
+    made.add_argument("mountpoints", metavar="MOUNTPOINT", nargs="*", type=not_empty)
+    return add_common(made)
+
+
+def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Refresh, and say for each mount how it went; return the highest exit code of all."""
+    del environment
+    from regfs.mount.mountpoint import on_one_line
+    from regfs.verbs.refresh import refresh
+
+    refreshed = refresh(given.mountpoints)
+    if not refreshed:
+        raise MountFailure("no regfs of yours is mounted")
+    for each in refreshed:
+        if each.failure is None:
+            tell(f"{on_one_line(each.mountpoint)}: tags and listings will be asked for again")
+        else:
+            warn(str(each.failure))
+    return max(0 if each.failure is None else exit_code(each.failure) for each in refreshed)

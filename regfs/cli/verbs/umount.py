@@ -1,0 +1,33 @@
+"""`regfs umount [-l|-f] MOUNTPOINT`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from regfs.cli.arguments import Parser, add_common, verb_parser
+from regfs.cli.terminal import tell
+from regfs.config import not_empty
+
+
+def parser() -> Parser:
+    """Return the parser of its arguments."""
+    made = verb_parser("umount", "Unmount a regfs, alive or dead.")
+    made.add_argument(
+        "-l", "-z", "--lazy", action="store_true", help="also where it is in use: processes inside keep what they see"
+    )
+    made.add_argument(
+        "-f", "--force", action="store_true", help="also where it hangs: processes inside get errors from now on"
+    )
+    made.add_argument("-u", dest="unmount", action="store_true", help=argparse.SUPPRESS)  # as fusermount has it
+    made.add_argument("mountpoint", metavar="MOUNTPOINT", type=not_empty)
+    return add_common(made)
+
+
+def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Unmount, and say what is gone."""
+    del environment
+    from regfs.verbs.umount import umount
+
+    tell(umount(given.mountpoint, lazily=given.lazy, by_force=given.force))
+    return 0

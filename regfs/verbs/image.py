@@ -1,0 +1,54 @@
+"""Finds the image that a verb works on, and its merged files; says what is fetched meanwhile, and its full name.
+
+A verb works in its own process on the same cache as the mounts: what a mount has fetched is not fetched again.
+Used by unpack.py and prefetch.py.
+"""
+
+from __future__ import annotations
+
+from regfs.app import App
+from regfs.images.image import Image
+from regfs.model.names import Reference
+from regfs.rootfs.file_tree import FileTree
+from regfs.verbs.progress import Step
+from regfs.waiting.deadline import Deadline, under
+
+_SHOWN_DIGITS = 12
+
+
+def find_image(reference: Reference, app: App) -> Image:
+    """Return the image that *reference* names, with manifest and config. Blocks on the network for --timeout."""
+    with under(Deadline(app.config.timeout_s, is_users=True)):
+        return _resolved(reference, app)
+
+
+def merged_files(image: Image, app: App) -> FileTree:
+    """Return the merged layers of *image*. Waits for --timeout, and longer while the layers make progress."""
+    with under(Deadline(app.config.timeout_s, is_users=True)):
+        return image.rootfs()
+
+
+def layer_steps(app: App) -> list[Step]:
+    """Return a step for each layer that is being fetched, named by the beginning of its digest."""
+    return [
+        Step(f"layer {each.digest.encoded[:_SHOWN_DIGITS]}", each.progress.received, each.size)
+        for each in app.layer_cache.passing()
+    ]
+
+
+def full_name(reference: Reference, image: Image) -> str:
+    """Return `registry/repository:tag@digest`, with the digest that *image* has."""
+    tag = f":{reference.tag}" if reference.tag is not None else ""
+    return f"{reference.repository}{tag}@{image.digest}"
+
+
+def _resolved(reference: Reference, app: App) -> Image:
+    repository = app.repositories.repository(reference.repository)
+    digest = reference.digest
+    if digest is None and reference.short_digest is not None:
+        digest = repository.digest_beginning(reference.short_digest)
+    if digest is not None:
+        return app.images.image(repository, digest)
+    assert reference.tag is not None
+    resolved = repository.resolve(reference.tag)
+    return app.images.image(repository, resolved.digest, resolved.media_type)

@@ -1,0 +1,40 @@
+"""IMAGE on the command line: a reference, or the path of an image in a mount. Used by the verbs. Any thread."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from regfs.errors import InvalidOption
+from regfs.model.names import Reference, parse_reference
+from regfs.mount import mountpoint as mountpoints
+from regfs.tree.namespace import ESCAPE
+
+_DIGEST_RE = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
+
+
+def read_reference(text: str, default_registry: str, mounts: Sequence[mountpoints.Mounted]) -> Reference:
+    """Return the image that *text* names: a reference, or a path in a mount (`/mnt/reg/library/debian/12/rootfs`).
+
+    A relative path that leads through a mount point is a path, as the shell completes it. Raises InvalidName,
+    InvalidOption.
+    """
+    points = {mounted.mountpoint: mounted for mounted in mounts if mounted.is_regfs}
+    inside = mountpoints.inside(text, points)
+    if text not in (".", "..") and not text.startswith(("/", "./", "../")):
+        here = mountpoints.inside(".", points)
+        if inside is None or (here is not None and here.mountpoint == inside.mountpoint):
+            return parse_reference(text, default_registry=default_registry)
+    if inside is None:
+        raise InvalidOption(f"{text} is neither an image nor in a mount of regfs")
+    shown = points[inside.mountpoint].root.strip("/")  # of a bind mount: where in the mount it leads
+    names = "/".join(filter(None, [shown, inside.path])).removesuffix("/rootfs").split("/")
+    *repository, last = [name for name in names if name != ESCAPE]
+    is_pasted = (":" in last or "@" in last[1:]) and not _DIGEST_RE.fullmatch(last)
+    if not repository and not is_pasted:
+        raise InvalidOption(f"{text} is no image: a repository and a tag are needed")
+    source = points[inside.mountpoint].source
+    if is_pasted:  # it names its own tag or digest
+        return parse_reference("/".join([*repository, last]), default_registry=source)
+    separator = "" if last.startswith("@") else "@" if _DIGEST_RE.fullmatch(last) else ":"
+    return parse_reference(f"{'/'.join(repository)}{separator}{last}", default_registry=source)
