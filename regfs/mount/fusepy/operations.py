@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from regfs.errors import MountFailure, NoSuchXattr, ReadOnly, RegfsError
+from regfs.model.names import NAME_MAX
 from regfs.mount.errnos import errno_of, is_failure
 from regfs.mount.fusepy import LIBRARY
 from regfs.mount.fusepy.own_threads import OwnThreads
@@ -175,7 +176,7 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
             "f_files": usage.total_files,
             "f_ffree": usage.free_files,
             "f_favail": usage.free_files,
-            "f_namemax": 255,
+            "f_namemax": NAME_MAX,
         }
 
     def _refuse(self, path: str, *_arguments: object) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from regfs.mount.kernel.abi import mode_of
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -27,4 +29,4 @@ def fill_stat(stat: Any, attributes: bytes) -> None:
 
 def inode_and_mode(attributes: bytes) -> tuple[int, int]:
     """Return st_ino and st_mode."""
-    return int.from_bytes(attributes[:8], "little"), int.from_bytes(attributes[60:64], "little")
+    return int.from_bytes(attributes[:8], "little"), mode_of(attributes)

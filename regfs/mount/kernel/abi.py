@@ -169,6 +169,11 @@ _ENTRY_FOR_EVER = ENTRY_HEAD.pack(0, 0, FOR_EVER[0], FOR_EVER[0], 0, 0)[8:]
 _ATTRIBUTES_FOR_EVER = ATTRIBUTES_HEAD.pack(*FOR_EVER, 0)
 
 
+def mode_of(attributes: bytes) -> int:
+    """Return st_mode of 88 bytes of attributes."""
+    return int.from_bytes(attributes[60:64], "little")
+
+
 def valid_for(seconds: float) -> tuple[int, int]:
     """Return *seconds* (inf: for ever; negative counts as 0) as whole seconds and nanoseconds."""
     if seconds == math.inf:

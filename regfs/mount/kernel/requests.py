@@ -223,7 +223,7 @@ class Requests:
             raise Refused(errno.EROFS)
         if mask & _EXECUTE:
             self._enter(node)  # chdir and chroot come here
-            mode = int.from_bytes(self._tree.attributes(node).attributes[60:64], "little")
+            mode = abi.mode_of(self._tree.attributes(node).attributes)
             if not stat.S_ISDIR(mode) and not mode & 0o111:
                 raise Refused(errno.EACCES)
         return _DONE
