@@ -73,8 +73,11 @@ class ChunkMap:
             try:
                 self._bytes = mmap.mmap(fd, 0)
                 fcntl.flock(fd, fcntl.LOCK_EX)
-                self._check(path)
-                self._doubt(boot)
+                try:
+                    self._check(path)
+                    self._doubt(boot)
+                finally:
+                    fcntl.flock(fd, fcntl.LOCK_UN)  # a mapping keeps the open file, and would keep the lock
             except ValueError as error:  # an empty file
                 raise CacheDamaged(f"{path}: {error}") from error
             finally:
