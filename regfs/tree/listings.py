@@ -47,8 +47,12 @@ class TableListing:
     def entries(self, start: int, limit: int) -> list[ListedEntry]:
         """Return the entries from position *start* on; they hold for ever."""
         base, generation, offsets, pack = self._base, self._generation, self._inode_offsets, INODE.pack
+        new = tuple.__new__  # NamedTuple's own constructor would be a call more for each entry
         return [
-            ListedEntry(name, base | key, pack(key + offsets[key >> LAYER_SHIFT]) + attributes, FOREVER, generation)
+            new(
+                ListedEntry,
+                (name, base | key, pack(key + offsets[key >> LAYER_SHIFT]) + attributes, FOREVER, generation),
+            )
             for name, key, attributes in self._tree.children(self._key, start, limit)
         ]
 

@@ -31,6 +31,8 @@ from regfs.tree.snapshot import KeptNode
 log = logging.getLogger(__name__)
 
 OpenContentOf = Callable[[Content], OpenContent]
+_new = tuple.__new__
+_pack_inode = INODE.pack
 _NO_XATTRS: Mapping[bytes, bytes] = {}
 
 
@@ -97,8 +99,9 @@ class TableSlot:
         tree = self.tree or self.load()
         at = parent & KEY_MASK
         key, attributes = tree.lookup(tree.root if at == TABLE_ROOT else at, name)
-        inode = INODE.pack(key + self.inode_offsets[key >> LAYER_SHIFT])
-        return FoundEntry(self.base | key, inode + attributes, FOREVER, self.generation)
+        inode = _pack_inode(key + self.inode_offsets[key >> LAYER_SHIFT])
+        # tuple.__new__: NamedTuple's own constructor is a call more, and look-ups are the most frequent requests.
+        return _new(FoundEntry, (self.base | key, inode + attributes, FOREVER, self.generation))
 
     def attributes(self, node: int) -> FoundEntry:
         """See Tree.attributes."""
