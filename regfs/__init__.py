@@ -1,36 +1,56 @@
 """regfs shows OCI and Docker registries as directories.
 
-App, and which way imports go: always down, and never between rooms of one row (tests/test_layering.py).
+Packages, from the top. Imports point down, and never between two packages of one row (tests/test_layering.py):
 
-    cli          arguments and environment to a Config; the only printing and exiting
-    verbs        what the verbs of the command line do
-    daemon       the life of a mount: start, log, signals, end
-    app | export the composition root: builds all below from a Config | an image written into a directory
-    mount        two drivers that know FUSE: kernel/ (our own session on /dev/fuse) and fusepy/; config beside it
-    tree         what the mount looks like: nodes with look-up, children, attributes, open. No FUSE, no HTTP
-    images       repositories and images: where registry, store, layers and rootfs meet; workers/ for heavy work
-    rootfs       the union of an image's layers as one table
-    layers | registry | store
-                 files inside one blob | HTTP | local copies. They do not know each other: functions are passed in
-    model        values: digests, names, manifests, platforms, attributes. Parse and print, no I/O
-    telemetry | waiting
-                 what was counted and what failed | deadlines and single flights
-    process      this process: its user, threads and descriptors
-    errors       the tree of errors
+    cli           arguments and environment become a Config or a verb; the only package that prints and exits
+    verbs         the work of the verbs, without parsing or printing
+    daemon        the life of a mount: start, log, signals, end
+    app | export  the composition root: Config → client → images → tree | an image written into a directory
+    mount         two drivers that know FUSE: kernel/ (our own, on /dev/fuse) and fusepy/; config.py stands beside it
+    tree          what the mount looks like: look-up, attributes, listing, open; no FUSE, no HTTP
+    images        repositories and images: where registry, store, layers and rootfs meet; workers/ for heavy work
+    rootfs        the merge of an image's layers into one table
+    layers | registry | store     the files inside one blob | HTTP | copies on disk; functions are handed in
+    model         values: digest, name, manifest, platform, attributes, node id; parsing and rendering, no I/O
+    telemetry | waiting           counters, failures | deadlines, single flights
+    process       this process: user, threads, descriptors
+    errors        the error classes
 
-How a read() gets its bytes, for `library/debian/12/rootfs/etc/os-release`:
+The way of a read(), for library/debian/12/rootfs/etc/os-release:
 
-1. The kernel has resolved the path one name at a time. Each answer was a node id: image, deciding layer, row in that
-   layer's index. So opening it is one row's look-up, and nothing had to be remembered in between.
-2. `tree` takes the row's content: small files are a span of the layer's pack, those of 256 KiB and more are objects,
-   files of their own. `store` opens it; `mount` answers from there, or hands the object to the kernel (passthrough).
-3. Where the layer has not been seen before, the look-up of `rootfs` itself started its pass: `registry` receives the
-   blob, `layers` inflates and parses it, `store` writes objects, pack and index; the digest of the blob and of the tar
-   are compared at the end, and only then do names get their content. Layers of one image pass side by side; who waits
-   meanwhile waits under a deadline (`waiting`) and on one download, however many they are.
-4. `rootfs` has merged the layers' indexes into one table by then; the next mount opens that and asks nobody.
+    read(2)
+      │ LOOKUP of one name after the other; each answer is a node id      mount/kernel/requests.py
+      ├─ library, debian, 12    invented directories                      tree/namespace.py, tree/tag.py
+      ├─ rootfs                 may download the image, by a deadline     tree/image.py, waiting/deadline.py
+      │   ├─ layers             each fetched once, in parallel            images/layer_cache.py, images/passes.py
+      │   │   ├─ blob           mirrors, tokens, retries                  registry/blobs.py
+      │   │   ├─ inflate, tar   in a worker process                       images/workers/, layers/ingest.py
+      │   │   └─ index, data    visible when both digests are verified    store/layer_writer.py
+      │   └─ merge              all indexes become one table              images/merges.py, rootfs/merge.py
+      ├─ etc, os-release        rows of that table                        rootfs/rootfs.py, store/merged_index.py
+      │ OPEN: the row names a span of its layer's data file               store/content.py
+      └ READ from that file; big files by the kernel alone (passthrough)  mount/kernel/passthrough.py
 
-Errors of every package are subclasses of RegfsError; mount/errnos.py alone turns them into errnos.
+One name for one thing:
+
+    image           a manifest for one platform, with its config and layers; an index names several
+    layer           one blob of an image; its digest is of the blob, its diff id of the tar inside
+    ingest, pass    fetching, inflating, parsing and storing one layer, in one go
+    index           the table of the files in one layer
+    merged table    the table of the files in all layers of an image: what rootfs/ shows
+    row             one file in a table; its number is part of the node id
+    data file       the bytes of all files of one layer; a file is a span of it
+    promotion       the copy of a big file out of the data file, for passthrough
+    node id         what FUSE calls a nodeid: an invented node, or table, layer and row (model/node_id.py)
+    slot            the part of a node id that stands for one table
+    deadline        how long one operation may wait; it belongs to the thread. NON_BLOCKING: not at all
+    flight          one computation that several threads wait for
+    worker          a process of our own for one pass or one merge
+    driver          what speaks FUSE: kernel or fusepy; a session is one mount of it
+    journal         the failures of a mount, shown in .regfs/errors
+
+Errors of all packages are RegfsErrors (errors.py); mount/errnos.py alone turns them into errnos, and cli/exit_codes.py
+into exit codes.
 """
 
 # Written here because importlib.metadata costs 35 ms at start.

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.machine import can_and_cannot
 from tests.support.mounted import REPOSITORY_ROOT, Mounted, as_user
 from tests.support.registry import DockerRegistry, is_installed
 from tests.support.served import Served
@@ -26,6 +27,12 @@ settings.register_profile(
     derandomize=os.environ.get("CI") == "true",
 )
 settings.load_profile("regfs")
+
+
+def pytest_report_header() -> list[str]:
+    """Say what this machine can test, and what it cannot: those tests are skipped."""
+    can, cannot = can_and_cannot()
+    return [f"tested here: {', '.join(can) or 'nothing'}", f"not tested here: {', '.join(cannot) or 'nothing'}"]
 
 
 def missing(what: str) -> None:

@@ -5,6 +5,7 @@ The manual page is made from the parsers; what it and README.md say beside that 
 
 from __future__ import annotations
 
+import ast
 import errno
 import re
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import regfs
 from regfs.cli import exit_codes, manual_page
 from regfs.cli.arguments import mount_parser
 from regfs.cli.verbs import VERBS, load_verb, verb_named
@@ -131,3 +133,19 @@ def test_the_page_is_roff_that_a_formatter_takes() -> None:
     formatted = subprocess.run(formatter, input=PAGE, capture_output=True, text=True, check=True)
     assert formatted.stderr == ""
     assert "--allow-other" in formatted.stdout
+
+
+def test_the_overview_names_every_package_and_only_modules_that_are_there() -> None:
+    overview = regfs.__doc__ or ""
+    listed = overview.partition("Packages")[2].partition("The way of a read()")[0]
+    packages = {path.parent.name for path in (ROOT / "regfs").glob("*/__init__.py")}
+    assert packages <= set(re.findall(r"\b[a-z]+\b", listed))
+    named = re.findall(r"\b[a-z]+/[a-z_/]+\.py", overview)
+    assert [name for name in named if not (ROOT / "regfs" / name).is_file() and not (ROOT / name).is_file()] == []
+
+
+@pytest.mark.parametrize("package", sorted((ROOT / "regfs").rglob("__init__.py")), ids=lambda path: path.parent.name)
+def test_modules_that_a_package_lists_are_there(package: Path) -> None:
+    text = ast.get_docstring(ast.parse(package.read_text())) or ""
+    listed = re.findall(r"^- ([a-z_]+\.py):", text, re.MULTILINE)
+    assert [name for name in listed if not (package.parent / name).is_file()] == []

@@ -27,13 +27,14 @@ def version() -> str:
         "Python": machine.python_version(),
         "kernel": f"{os.uname().sysname} {os.uname().release}",
         "driver": "kernel (/dev/fuse)" if sys.platform == "linux" else "fusepy",
-        "libfuse 2": "found" if _has_libfuse() else "not found; only --driver fusepy needs it",
+        "libfuse 2": "found" if has_libfuse() else "not found; only --driver fusepy needs it",
         "isal": "found" if find_spec("isal") else "not found: gzip at a quarter of the speed",
     }
     return "\n".join([f"regfs {__version__}", *(f"{name}: {value}" for name, value in parts.items())])
 
 
-def _has_libfuse() -> bool:
+def has_libfuse() -> bool:
+    """Tell whether libfuse 2 can be loaded, which only the fusepy driver needs."""
     import ctypes
 
     from regfs.mount.fusepy import LIBRARY
