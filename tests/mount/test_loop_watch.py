@@ -13,6 +13,9 @@ from regfs.errors import WorkStalled
 from regfs.model.node_id import ROOT
 from regfs.mount.kernel import loop_watch
 from regfs.mount.kernel.abi import Opcode
+from regfs.mount.kernel.directory import OpenDirectory
+from regfs.mount.kernel.session import KernelSession
+from regfs.telemetry.stats import Stats
 from regfs.tree.entry import FoundEntry
 from tests.mount.asking_kernel import TIMEOUT_S, Kernel
 from tests.mount.memory_tree import SuiteTree
@@ -34,48 +37,55 @@ class HangingTree(SuiteTree):
         return super().lookup(parent, name)
 
 
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
+class Disk(Kernel):
     """A session whose tree has such names, and which waits for a second."""
+
+    def __init__(self) -> None:
+        self.hanging_tree = HangingTree()
+        super().__init__(tree=self.hanging_tree, timeout_s=1.0)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     monkeypatch.setattr(loop_watch, "_LOOK_S", 0.05)
-    asking = Kernel(tree=HangingTree(), timeout_s=1.0)
+    asking = Disk()
     asking.init()
     yield asking
-    asking.tree.answers.set()  # type: ignore[attr-defined]
+    asking.hanging_tree.answers.set()
     asking.close()
 
 
-def look_up(disk: Kernel, name: bytes) -> int:
+def look_up(disk: Disk, name: bytes) -> int:
     """Send a look-up that will hang, and return once it does."""
     unique = disk.send(Opcode.LOOKUP, ROOT, name + b"\0")
-    assert disk.tree.hanging.acquire(timeout=TIMEOUT_S)  # type: ignore[attr-defined]
+    assert disk.hanging_tree.hanging.acquire(timeout=TIMEOUT_S)
     return unique
 
 
-def test_requests_are_answered_while_one_hangs_in_the_disk(disk: Kernel) -> None:
+def test_requests_are_answered_while_one_hangs_in_the_disk(disk: Disk) -> None:
     hanging = look_up(disk, b"on-the-disk")
     for _ in range(20):
         assert struct.unpack_from("<Q", disk.ask(Opcode.LOOKUP, ROOT, b"stable\0"))[0]
     unique, number, _ = disk.answer()
     assert (unique, number) == (hanging, errno.ETIMEDOUT)
-    while not disk.failures:  # it is told after it is answered
+    while not disk.failures:  # it is reported after it is answered
         disk.ask(Opcode.LOOKUP, ROOT, b"stable\0")
     told = [(what, type(error)) for what, error in disk.failures]
     assert told == [("LOOKUP of node 0x1, name 'on-the-disk'", WorkStalled)]
 
 
-def test_every_request_that_hangs_in_the_disk_is_answered_at_its_deadline(disk: Kernel) -> None:
+def test_every_request_that_hangs_in_the_disk_is_answered_at_its_deadline(disk: Disk) -> None:
     hanging = {look_up(disk, b"on-the-disk-%d" % number) for number in range(8)}
     answered = [disk.answer() for _ in hanging]
     assert {unique for unique, _, _ in answered} == hanging
     assert {number for _, number, _ in answered} == {errno.ETIMEDOUT}
 
 
-def test_once_the_disk_answers_again_everything_is_as_before(disk: Kernel) -> None:
+def test_once_the_disk_answers_again_everything_is_as_before(disk: Disk) -> None:
     hanging = look_up(disk, b"on-the-disk")
     assert disk.answer()[:2] == (hanging, errno.ETIMEDOUT)
-    disk.tree.answers.set()  # type: ignore[attr-defined]
-    assert disk.answer()[0] == hanging  # which a kernel refuses, for it was answered
+    disk.hanging_tree.answers.set()
+    assert disk.answer()[0] == hanging  # a kernel refuses it, since it was answered
     while disk.session._loops.is_stuck:
         disk.ask(Opcode.LOOKUP, ROOT, b"stable\0")
     before = disk.stats.value("mount.waits")
@@ -83,3 +93,16 @@ def test_once_the_disk_answers_again_everything_is_as_before(disk: Kernel) -> No
         disk.ask(Opcode.LOOKUP, ROOT, b"stable\0")
     assert disk.stats.value("mount.waits") == before
     assert "bugs" not in {name for name, value in disk.stats.snapshot().items() if value}
+
+
+def test_nothing_is_prefetched_while_the_disk_hangs() -> None:
+    """The thread that took the place of the one that hangs would hang in the disk as well."""
+    tree = SuiteTree()
+    session = KernelSession(tree, Stats())
+    node = tree.lookup(tree.lookup(ROOT, b"stable").node, b"many").node
+    directory = OpenDirectory(tree, node, tree.listing(node))
+    session._directory_prefetch.listed(directory, directory.read_plus(0, 4096))
+    session._loops.is_stuck = True
+    assert not session._prefetch()
+    session._loops.is_stuck = False
+    assert session._prefetch()

@@ -16,7 +16,7 @@ from regfs.mount.kernel.requests import Requests
 from regfs.mount.kernel.state import SessionState
 from regfs.tree.entry import ListedEntry
 from tests.mount.asking_kernel import FOR_EVER, Kernel, Silence, read_body
-from tests.mount.memory_tree import BIG, MANY, SuiteTree
+from tests.mount.memory_tree import BIG, MANY, MemoryListing, SuiteTree
 
 
 @pytest.mark.parametrize("opcode", sorted(abi.WRITING))
@@ -118,19 +118,24 @@ def test_an_answer_that_the_kernel_refuses_is_taken_back() -> None:
     assert (len(state.files), len(state.directories), tree.lookups[live]) == (0, 0, 0)
 
 
-class ColdTree(SuiteTree):
-    """The root has one entry, of which a listing tells what stands for its attributes; at_once() is a look-up."""
+class ColdListing(MemoryListing):
+    """One entry, of which a listing has placeholders for attributes; at_once() counts as a look-up."""
 
-    def listing(self, node: int) -> ColdTree:  # type: ignore[override]
-        return self
-
-    def entries(self, start: int, limit: int) -> list[ListedEntry]:
-        return [ListedEntry(b"rootfs", 0, self.attributes(self.live).attributes, 1.0)][start : start + limit]
+    def __init__(self, tree: ColdTree) -> None:
+        super().__init__([ListedEntry(b"rootfs", 0, tree.attributes(tree.live).attributes, 1.0)])
+        self._tree = tree
 
     def at_once(self, position: int) -> ListedEntry:
         assert position == 0
-        self.lookups[self.live] = self.lookups.get(self.live, 0) + 1
-        return self.entries(0, 1)[0]._replace(node=self.live)
+        self._tree.lookups[self._tree.live] = self._tree.lookups.get(self._tree.live, 0) + 1
+        return super().at_once(0)._replace(node=self._tree.live)
+
+
+class ColdTree(SuiteTree):
+    """Each directory has one entry, the directory of a table that is not there yet."""
+
+    def listing(self, node: int) -> ColdListing:
+        return ColdListing(self)
 
 
 def read_cold(tree: ColdTree, opcode: Opcode, offset: int, size: int) -> tuple[Requests, bytes]:
