@@ -114,13 +114,9 @@ class TokenServers:
 
         Raises AccessDenied if the token server refuses, and what RetryingSender.send raises.
         """
-        with self._lock:
-            token = self._tokens.get(request.key)
-            denial = self._denials.get(request.key)
+        token = self._kept(request)
         if token is not None:
             return token.value, False
-        if denial is not None:
-            raise TokenRefused(denial)
         key = "token of", request.server, (request.key,)
         return self._flights.run(key, lambda: self._fetch_and_keep(request)).value, True
 
@@ -141,9 +137,17 @@ class TokenServers:
             if token is not None and authorization == f"Bearer {token.value}":
                 del self._tokens[request.key]
 
-    def _fetch_and_keep(self, request: TokenRequest) -> Token:
+    def _kept(self, request: TokenRequest) -> Token | None:
+        """Return the token that is kept for *request*, None for none. Raises TokenRefused if it was denied just now."""
         with self._lock:
             token = self._tokens.get(request.key)
+            denial = self._denials.get(request.key)
+        if token is None and denial is not None:
+            raise TokenRefused(denial)
+        return token
+
+    def _fetch_and_keep(self, request: TokenRequest) -> Token:
+        token = self._kept(request)
         if token is not None:  # a flight landed between the look at the tokens and the start of this one
             return token
         try:
