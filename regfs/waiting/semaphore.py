@@ -1,6 +1,6 @@
 """A counting semaphore whose waiting ends with the thread's deadline.
 
-Used by registry/http/slots.py. Thread rule: shared by all threads; waiting threads are served in the order of arrival.
+Used by registry/http/host_slots.py. Thread rule: shared by all threads; waiting threads are served in the order of arrival.
 """
 
 from __future__ import annotations
