@@ -17,7 +17,7 @@ from regfs.registry.credentials.lookup import Credential
 from regfs.registry.http.trust import Tls
 from regfs.waiting.deadline import Deadline, under
 from tests.support.client_rig import Rig, basic, repository_of, saw_no_secret
-from tests.support.fault_server import Action, Connection, FaultServer, Response, changed, reply, silence
+from tests.support.fault_server import Action, Connection, FaultServer, Flood, Response, changed, reply, silence
 from tests.support.memory_registry import MemoryRegistry, error
 
 SCOPED = "/token?scope=repository:demo/app:pull"
@@ -50,14 +50,24 @@ def test_f1_401_for_ever_is_denied_after_one_token(rig: Rig) -> None:
 @pytest.mark.parametrize(
     "body",
     [b"{}", b"<html>login</html>", b'{"token":"' + b"x" * 10_000_000 + b'"}', b"[", b'{"token":null}', b'{"token":7}',
-     b'{"token":"a b"}', b'{"token":"a\\r\\nX: y"}', b"[" * 60_000],
-    ids=["empty", "html", "10MB", "cut", "null", "number", "space", "newline", "deep"],
+     b'{"token":"a b"}', b'{"token":"a\\r\\nX: y"}', b"[" * 60_000, b""],
+    ids=["empty", "html", "10MB", "cut", "null", "number", "space", "newline", "deep", "nothing"],
 )  # fmt: skip
 def test_f2_a_token_server_without_a_token_is_a_denial(rig: Rig, body: bytes) -> None:
     server = rig.server(token_registry())
     server.on("GET", "^/token", reply(200, body))
     with pytest.raises(AccessDenied):
         rig.client(server, login=USER).listing.tags(repository_of(server))
+    assert server.headers("authorization", "/v2/") == [None]
+
+
+def test_f2_a_token_server_that_sends_without_end_is_read_for_a_moment(rig: Rig) -> None:
+    server = rig.server(token_registry())
+    flood = Flood(b'HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n{"token":"')
+    server.on("GET", "^/token", flood)
+    with pytest.raises(AccessDenied):
+        rig.client(server, login=USER).listing.tags(repository_of(server))
+    assert flood.sent < 32 * 1024 * 1024
     assert server.headers("authorization", "/v2/") == [None]
 
 

@@ -10,13 +10,11 @@ import json
 import os
 from errno import EOPNOTSUPP, errorcode
 
-import pytest
-
 from regfs.model import media_types
 from regfs.model.digest import Digest
 from tests.e2e.faults.conftest import MOTD
-from tests.support.fault_server import changed
-from tests.support.faulty_mount import FaultyMount
+from tests.support.fault_server import FaultServer, changed
+from tests.support.faulty_mount import FaultyMount, all_at_once
 from tests.support.hello import host_architecture
 from tests.support.images import file, image_of, index_of, layer
 from tests.support.memory_registry import INDEX, MANIFEST, described
@@ -24,38 +22,47 @@ from tests.support.memory_registry import INDEX, MANIFEST, described
 HERE = {"os": "linux", "architecture": host_architecture()}
 
 
-@pytest.mark.parametrize("said", ["application/octet-stream", "text/html", media_types.DOCKER_MANIFEST, INDEX])
-def test_a_manifest_that_came_once_with_a_wrong_content_type_opens_then_and_later(
-    faulty: FaultyMount, said: str
-) -> None:
-    by_tag, by_digest = faulty.push_app(), faulty.push_app("other")
-    wrong = changed(lambda right: right.with_header("Content-Type", said))
-    faulty.server.on("*", "/manifests/", wrong, times=4)
-    paths = [MOTD, f"other/{by_digest.digest}/rootfs/motd"]
-    for _ in range(2):
-        assert faulty.reads(faulty.path(MOTD))
-        assert faulty.path(paths[1]).read_bytes() == faulty.path("other/1/rootfs/motd").read_bytes()
-        assert faulty.path(f"app/{by_tag.digest}/manifest.json").read_bytes() == by_tag.manifest
-        faulty.heal()
-        faulty.remount()
+SAID = ["application/octet-stream", "text/html", media_types.DOCKER_MANIFEST, INDEX]
+
+
+def test_a_manifest_that_came_once_with_a_wrong_content_type_opens_then_and_later(faulty: FaultyMount) -> None:
+    servers = {said: faulty.new_server() for said in SAID}
+    by_tag = {said: faulty.push_app(server=server) for said, server in servers.items()}
+    by_digest = {said: faulty.push_app("other", server=server) for said, server in servers.items()}
+    for said, server in servers.items():
+        wrong = changed(lambda right, said=said: right.with_header("Content-Type", said))  # type: ignore[misc]
+        server.on("*", "/manifests/", wrong, times=4)
+
+    def check(said: str, server: FaultServer) -> None:
+        assert faulty.reads(faulty.path(MOTD, server=server))
+        other = faulty.path(f"other/{by_digest[said].digest}/rootfs/motd", server=server)
+        assert other.read_bytes() == faulty.path("other/1/rootfs/motd", server=server).read_bytes()
+        manifest = faulty.path(f"app/{by_tag[said].digest}/manifest.json", server=server)
+        assert manifest.read_bytes() == by_tag[said].manifest
+
+    faulty.mount()
+    all_at_once(check, servers)
+    faulty.heal()
+    faulty.remount()
+    all_at_once(check, servers)
     assert faulty.errors() == ""
 
 
-@pytest.mark.parametrize("docker", [True, False])
 def test_an_index_that_calls_a_manifest_by_the_other_vendors_type_or_gives_it_a_wrong_size_opens(
-    faulty: FaultyMount, docker: bool
+    faulty: FaultyMount,
 ) -> None:
-    built = image_of(layer(file("motd", b"hello")), architecture=HERE["architecture"], docker=docker)
-    app = faulty.push("app", "a", built)
-    entry = app.descriptor(platform=HERE)
-    other = MANIFEST if docker else media_types.DOCKER_MANIFEST
-    for tag, change in (("type", {"mediaType": other}), ("size", {"size": 10}), ("none", {"mediaType": ""})):
-        faulty.registry.add_manifest("app", index_of(entry | change, docker=docker), tag=tag, media_type=INDEX)
-        directory = faulty.path(f"app/{tag}")
-        assert (directory / "rootfs/motd").read_bytes() == b"hello"
-        assert (directory / "manifest.json").read_bytes() == app.manifest
-        assert os.stat(directory / "manifest.json").st_size == len(app.manifest)
-        assert (directory / f"manifests/linux-{HERE['architecture']}/rootfs/motd").read_bytes() == b"hello"
+    for name, docker in (("docker", True), ("oci", False)):
+        built = image_of(layer(file("motd", b"hello")), architecture=HERE["architecture"], docker=docker)
+        app = faulty.push(name, "a", built)
+        entry = app.descriptor(platform=HERE)
+        other = MANIFEST if docker else media_types.DOCKER_MANIFEST
+        for tag, change in (("type", {"mediaType": other}), ("size", {"size": 10}), ("none", {"mediaType": ""})):
+            faulty.registry.add_manifest(name, index_of(entry | change, docker=docker), tag=tag, media_type=INDEX)
+            directory = faulty.path(f"{name}/{tag}")
+            assert (directory / "rootfs/motd").read_bytes() == b"hello"
+            assert (directory / "manifest.json").read_bytes() == app.manifest
+            assert os.stat(directory / "manifest.json").st_size == len(app.manifest)
+            assert (directory / f"manifests/linux-{HERE['architecture']}/rootfs/motd").read_bytes() == b"hello"
     assert faulty.errors() == ""
 
 
@@ -70,16 +77,16 @@ def test_a_manifest_that_an_index_calls_an_index_is_an_error_under_that_name_alo
     assert (faulty.path(f"app/{app.digest}") / "rootfs/etc/hosts").read_bytes() == b"127.0.0.1 localhost\n"
 
 
-@pytest.mark.parametrize("config_type", ["application/octet-stream", "text/html", "application/json", "", None])
-def test_an_image_that_docker_pushed_in_2016_has_a_rootfs(faulty: FaultyMount, config_type: str | None) -> None:
+def test_an_image_that_docker_pushed_in_2016_has_a_rootfs(faulty: FaultyMount) -> None:
     built = image_of(layer(file("motd", b"hello")), architecture=HERE["architecture"], docker=True)
     faulty.push("app", "new", built)
     manifest = json.loads(built.manifest)
-    manifest["config"]["mediaType"] = config_type
-    content = json.dumps(manifest).encode()
-    faulty.registry.add_manifest("app", content, tag="old", media_type=media_types.DOCKER_MANIFEST)
-    assert {"layers", "rootfs"} < set(os.listdir(faulty.path("app/old")))
-    assert faulty.path("app/old/rootfs/motd").read_bytes() == b"hello"
+    for number, config_type in enumerate(("application/octet-stream", "text/html", "application/json", "", None)):
+        manifest["config"]["mediaType"] = config_type
+        content = json.dumps(manifest).encode()
+        faulty.registry.add_manifest("app", content, tag=f"old{number}", media_type=media_types.DOCKER_MANIFEST)
+        assert {"layers", "rootfs"} < set(os.listdir(faulty.path(f"app/old{number}")))
+        assert faulty.path(f"app/old{number}/rootfs/motd").read_bytes() == b"hello"
 
 
 def test_a_chart_in_a_docker_manifest_and_an_old_config_type_in_an_oci_one_are_no_images(faulty: FaultyMount) -> None:

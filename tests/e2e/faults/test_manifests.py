@@ -1,4 +1,4 @@
-"""Manifests with wrong bytes, digests and headers, seen by the user of a mount: F31 to F36 of the fault catalogue.
+"""Manifests with wrong bytes, digests and headers, seen by the user of a mount: F31, F32, F34 and F36 of the catalogue.
 
 The variants of a fault run at once, each with a registry of its own.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from regfs.model.digest import Digest
 from tests.support.cache import blobs_in
-from tests.support.fault_server import Action, Connection, FaultServer, Flood, Response, changed, reply
+from tests.support.fault_server import Action, FaultServer, Response, changed, reply
 from tests.support.faulty_mount import FaultyMount, all_at_once
 from tests.support.hello import host_architecture
 from tests.support.images import file, image_of, index_of, layer
@@ -81,14 +81,6 @@ def test_f31_a_manifest_with_other_bytes_is_an_error_and_not_one_of_them_is_kept
     assert app.is_right()
 
 
-def test_f31_wrong_bytes_that_come_once_are_asked_for_again_and_nobody_sees_them(faulty: FaultyMount) -> None:
-    app = App(faulty)
-    app.server.on("GET", f"app/manifests/{app.digest}", changed(flip), times=1)
-    assert app.is_right()
-    assert app.documents(app.digest) == ["GET", "GET"]
-    assert faulty.errors() == ""
-
-
 def test_f31_a_wrong_manifest_of_an_index_leaves_the_index_and_its_other_images(faulty: FaultyMount) -> None:
     app = App(faulty)
     other = faulty.push("app", "other", image_of(layer(file("other")), architecture="mips"), server=app.server)
@@ -105,17 +97,6 @@ def test_f31_a_wrong_manifest_of_an_index_leaves_the_index_and_its_other_images(
     assert app.path("index/manifest.json").read_bytes() == app.image.manifest
 
 
-def test_f31_wrong_bytes_of_a_mirror_make_us_ask_the_registry(faulty: FaultyMount) -> None:
-    image = faulty.push_app()
-    mirror = faulty.other_server(faulty.registry)
-    mirror.on("GET", "/manifests/", changed(flip))
-    faulty.hosts_toml(faulty.server.address, f'server = "{faulty.server.url}"\n[host."{mirror.url}"]')
-    assert faulty.reads(faulty.path("app/1/rootfs/motd"))
-    assert faulty.path("app/1/manifest.json").read_bytes() == image.manifest
-    assert len(mirror.paths("GET .*/manifests/")) >= 1
-    assert faulty.errors() == ""
-
-
 def put(server: FaultServer, tag: str, content: bytes, media_type: str = MANIFEST) -> str:
     """Put any document into the registry as app:*tag*, and return its digest."""
     registry = server.application
@@ -130,28 +111,9 @@ def saying(digest: str) -> Action:
 
 SAID = {
     "another": NOWHERE,
-    "no algorithm": "0" * 64,
     "too short": "sha256:short",
-    "another algorithm": "sha512:" + "a" * 128,
-    "an unknown one": "blake3:" + "b" * 64,
     "a path": "sha256:../../etc/passwd",
-    "empty": "",
 }
-
-
-def test_f32_the_digest_of_a_tag_is_that_of_the_bytes_whatever_the_header_of_a_get_says(faulty: FaultyMount) -> None:
-    faulty.mount(*PATIENT)
-
-    def check(_name: str, said: str) -> None:
-        app = App(faulty)
-        app.server.on("HEAD", "app/manifests/1", reply(405))
-        app.server.on("GET", "app/manifests/1", saying(said))
-        assert app.is_right()
-        assert app.server.paths("0{16}|a{16}|b{16}|passwd|short") == []
-        assert f"{app.server.address} names" in faulty.mounted.log.read_text()
-
-    all_at_once(check, SAID)
-    assert faulty.errors() == ""
 
 
 def test_f32_a_head_that_names_what_does_not_exist_does_not_make_the_tag_a_missing_one(faulty: FaultyMount) -> None:
@@ -162,56 +124,11 @@ def test_f32_a_head_that_names_what_does_not_exist_does_not_make_the_tag_a_missi
         app.server.on("*", "app/manifests/1", saying(said))
         assert app.manifest.read_bytes() == app.image.manifest
         assert faulty.reads(app.motd)
-        assert app.server.paths("passwd|short|bbbb") == []
+        assert app.server.paths("passwd|short") == []
         assert {said}.isdisjoint(blobs_in(faulty.cache))
 
     all_at_once(check, SAID)
     assert faulty.errors() == ""
-
-
-def test_f33_a_tag_that_moves_at_each_question_shows_one_image_or_the_other_and_never_a_mixed_one(
-    faulty: FaultyMount,
-) -> None:
-    server = faulty.new_server()
-    versions: dict[bytes, bytes] = {}
-
-    def publish() -> None:
-        content = b"version %d" % len(versions)
-        image = image_of(layer(file("version", content)), architecture=host_architecture())
-        versions[faulty.push("app", "1", image, server=server).manifest] = content
-
-    def move(connection: Connection) -> bool:
-        response = connection.right()
-        publish()
-        return connection.answer(response)
-
-    publish()
-    server.on("HEAD", "app/manifests/1", move)
-    for _ in range(5):
-        manifest = faulty.path("app/1/manifest.json", server=server).read_bytes()
-        pinned = faulty.path(f"app/{Digest.of(manifest)}", server=server)
-        assert (pinned / "manifest.json").read_bytes() == manifest
-        assert (pinned / "rootfs/version").read_bytes() == versions[manifest]
-        assert faulty.path("app/1/rootfs/version", server=server).read_bytes() in versions.values()
-    server.heal()
-    last = list(versions)[-1]
-    assert faulty.path("app/1/digest", server=server).read_text() == f"{Digest.of(last)}\n"
-    assert faulty.path("app/1/rootfs/version", server=server).read_bytes() == versions[last]
-    assert faulty.errors() == ""
-
-
-def test_f33_the_name_of_one_image_never_has_the_bytes_of_another(faulty: FaultyMount) -> None:
-    app = App(faulty)
-    other = faulty.push("app", "other", image_of(layer(file("other"))), server=app.server)
-    liar = {"Content-Type": MANIFEST, "Docker-Content-Digest": app.digest}
-    app.server.on("GET", f"app/manifests/({app.digest}|1$)", reply(200, other.manifest, liar))
-    assert app.fails(app.manifest, Path.read_bytes) == "EIO"
-    assert app.fails(app.rootfs, os.listdir) == "EIO"
-    assert app.fails(app.path(f"{app.digest}/manifest.json"), Path.read_bytes) == "EIO"
-    assert app.path("other/manifest.json").read_bytes() == other.manifest
-    assert not app.is_cached()
-    app.server.heal()
-    assert app.is_right()
 
 
 def test_f34_a_head_that_fails_does_not_hide_a_tag(faulty: FaultyMount) -> None:
@@ -228,62 +145,8 @@ def test_f34_a_head_that_fails_does_not_hide_a_tag(faulty: FaultyMount) -> None:
         app.server.heal()
         assert app.is_right()
 
-    all_at_once(check, {str(status): status for status in (400, 401, 403, 404, 405, 406, 410, 500, 501)})
+    all_at_once(check, {str(status): status for status in (401, 404, 500)})
     assert faulty.errors() == ""
-
-
-def without(header: str, value: str | None = None) -> Action:
-    """Answer what is right, but for that header."""
-    return changed(lambda right: right.with_header(header, value))
-
-
-INCOMPLETE = {
-    "no digest": without("Docker-Content-Digest"),
-    "strange digest": without("Docker-Content-Digest", "deadbeef"),
-    "digest that cannot be verified": without("Docker-Content-Digest", "blake3:" + "a" * 64),
-    "digest that is a path": without("Docker-Content-Digest", "sha256:../../../etc"),
-    "length 0": without("Content-Length", "0"),
-    "no length": without("Transfer-Encoding", "chunked"),
-    "no type": without("Content-Type"),
-    "useless type": without("Content-Type", "application/json"),
-}
-
-
-def test_f35_a_head_that_says_too_little_makes_no_empty_file(faulty: FaultyMount) -> None:
-    faulty.mount(*PATIENT)
-
-    def check(_name: str, action: Action) -> None:
-        app = App(faulty)
-        app.server.on("HEAD", "/manifests/", action)
-        assert app.is_right()
-        assert "GET" in app.documents("1")
-
-    all_at_once(check, INCOMPLETE)
-    assert faulty.errors() == ""
-
-
-def without_end(*, head: bytes = b"") -> Flood:
-    return Flood(b"HTTP/1.1 200 OK\r\nContent-Type: " + MANIFEST.encode() + b"\r\n" + head + b"\r\n{")
-
-
-def test_f36_a_manifest_without_end_is_too_large_and_is_not_read(faulty: FaultyMount) -> None:
-    faulty.mount(*PATIENT)
-
-    def check(name: str, flood: Flood) -> None:
-        app = App(faulty)
-        if "tag" in name:
-            app.server.on("HEAD", "/manifests/", reply(405))
-        app.server.on("GET", "/manifests/", flood)
-        assert app.fails(app.manifest, Path.read_bytes) == "EFBIG"
-        assert app.fails(app.rootfs, os.listdir) == "EFBIG"
-        assert flood.sent < 64 * 1024 * 1024
-        assert not app.is_cached()
-        app.server.heal()
-        assert app.is_right()
-
-    floods = {"without length": b"", "five gigabytes": b"Content-Length: 5000000000\r\n"}
-    variants = {f"{name}, by {how}": without_end(head=head) for name, head in floods.items() for how in ("tag", "")}
-    all_at_once(check, variants)
 
 
 BOMBS = {

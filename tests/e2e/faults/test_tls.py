@@ -4,38 +4,14 @@ from __future__ import annotations
 
 import os
 import ssl
-import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.faults.conftest import MOTD
-from tests.support.fault_server import FaultServer, changed, reply
+from tests.support.fault_server import FaultServer, changed
 from tests.support.faulty_mount import FaultyMount
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.registry import Certificates
 from tests.support.served_tls import tls_of
-
-
-@pytest.fixture(scope="session")
-def expired(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    """TLS with a certificate of the same authority that ended long ago."""
-    directory = tmp_path_factory.mktemp("expired")
-    (directory / "index.txt").touch()
-    (directory / "ca.cnf").write_text(
-        f"[ca]\ndefault_ca=d\n[d]\ndatabase={directory}/index.txt\nnew_certs_dir={directory}\ndefault_md=sha256\n"
-        "policy=p\nrand_serial=yes\nx509_extensions=e\n[p]\ncommonName=supplied\n[e]\nsubjectAltName=IP:127.0.0.1\n"
-    )
-    authority, made = certificates.authority, directory / "expired.crt"
-    subprocess.run(
-        ["openssl", "ca", "-batch", "-config", directory / "ca.cnf", "-cert", authority, "-keyfile",
-         authority.with_name("ca.key"), "-in", authority.with_name("server.csr"), "-out", made, "-notext",
-         "-startdate", "20200101000000Z", "-enddate", "20200201000000Z"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(made, certificates.server_key)
-    return context
 
 
 def logged_in(faulty: FaultyMount, tls: ssl.SSLContext, *, host: str = "127.0.0.1") -> FaultServer:
@@ -68,20 +44,6 @@ def test_f22_an_unknown_authority_is_not_trusted_until_it_is_known(
     faulty.recovers(faulty.path(MOTD, server=server))
 
 
-def test_f22_a_certificate_for_another_host_is_not_trusted(faulty: FaultyMount, certificates: Certificates) -> None:
-    server = logged_in(faulty, tls_of(certificates), host="127.0.0.2")
-    faulty.hosts_toml(server.address, f'server = "{server.url}"\nca = "{certificates.authority}"')
-    is_not_trusted(faulty, server, "not trusted")
-
-
-def test_f22_an_expired_certificate_is_not_trusted(
-    faulty: FaultyMount, certificates: Certificates, expired: ssl.SSLContext
-) -> None:
-    server = logged_in(faulty, expired)
-    faulty.hosts_toml(server.address, f'server = "{server.url}"\nca = "{certificates.authority}"')
-    is_not_trusted(faulty, server, "expired")
-
-
 def test_f22_a_registry_that_demands_a_client_certificate_is_an_error_until_it_gets_one(
     faulty: FaultyMount, certificates: Certificates
 ) -> None:
@@ -93,22 +55,6 @@ def test_f22_a_registry_that_demands_a_client_certificate_is_an_error_until_it_g
     assert server.address in faulty.errors()
     pair = f'client = [["{certificates.client_certificate}", "{certificates.client_key}"]]'
     faulty.hosts_toml(server.address, trusted + pair)
-    faulty.recovers(faulty.path(MOTD, server=server))
-
-
-def test_f22_what_a_registry_is_trusted_with_is_not_for_the_host_it_redirects_to(
-    faulty: FaultyMount, certificates: Certificates
-) -> None:
-    server = logged_in(faulty, tls_of(certificates))
-    faulty.hosts_toml(server.address, f'server = "{server.url}"\nca = "{certificates.authority}"')
-    storage = faulty.other_server(tls=tls_of(certificates))
-    moved = reply(307, headers={"Location": f"{storage.url}/blob"})
-    server.on("GET", "/blobs/", lambda connection: connection.answer(connection.right())
-              if connection.right().status == 401 else moved(connection))  # fmt: skip
-    assert faulty.fails(faulty.path(MOTD, server=server), Path.read_bytes) == "EIO"
-    assert storage.paths() == []
-    assert storage.address in faulty.errors()
-    server.heal()
     faulty.recovers(faulty.path(MOTD, server=server))
 
 
