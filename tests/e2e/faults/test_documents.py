@@ -281,10 +281,6 @@ def test_f44_addresses_in_a_descriptor_are_not_asked(faulty: FaultyMount) -> Non
         assert faulty.fails(faulty.path(f"app/{tag}/rootfs"), os.listdir) == "EIO"
         assert faulty.fails(faulty.path(f"app/{tag}/blobs/{lost.digest}"), Path.read_bytes) == "EIO"
         assert faulty.path(f"app/{tag}/config.json").read_bytes() == app.config
-    manifest["layers"][0]["urls"] = urls * 10
-    document = json.dumps(manifest).encode()
-    put(faulty, "many", document)
-    only_its_bytes_are_there(faulty, "many", document, errno="EFBIG", raw="manifest.json")
     assert inside.connections == 0
     assert str(lost.digest) in faulty.errors()
     assert str(lost.digest) not in blobs_in(faulty.cache)
