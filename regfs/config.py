@@ -1,7 +1,7 @@
 """Config: what the user asked for, as one frozen value; and the table of options that it is made from.
 
-cli/ turns arguments and -o words into a Config with `with_options`; serve.py reads it. The same table makes
-`--help`, so that an option exists once. Nothing here reads the environment: it comes in as a mapping.
+cli/ turns arguments and -o words into a Config with `with_options`. `--help` and the manual page are made from the
+same table. Nothing here reads the environment: it comes in as a mapping.
 Pure; any thread.
 """
 
@@ -50,18 +50,13 @@ class Config:
     passthrough: bool = True
     inode32: bool = False
     low_latency: bool = False
-    kernel_words: tuple[str, ...] = ()
+    noexec: bool = False
     fsname: str | None = None
     foreground: bool = False
     debug: bool = False
     log_file: Path | None = None
     log_level: int = logging.INFO
     is_quiet: bool = False
-
-    @property
-    def checks_permissions(self) -> bool:
-        """Whether the kernel compares modes and owners: always where other users may come in."""
-        return self.allow_other or self.default_permissions
 
     @property
     def source(self) -> str:
@@ -101,8 +96,9 @@ def parse_size(text: str) -> int:
 
 
 def parse_cache_size(text: str) -> int:
-    """Return the size that *text* means. Raises InvalidOption, also for a small number without a unit: `10` is 10 GiB
-    to those who write it, and a cache of ten bytes can hold nothing. 0 stands for as little as possible.
+    """Return the size that *text* means; 0 stands for as little as possible. Raises InvalidOption.
+
+    A small number without a unit is refused: a user who writes `10` means 10 GiB, and ten bytes hold nothing.
     """
     size = parse_size(text)
     if 0 < size < _SMALL and text.strip().isdigit():

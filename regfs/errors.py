@@ -1,4 +1,4 @@
-"""The errors of regfs: one tree, raised by every room, turned into errnos by mount/errnos.py alone.
+"""The errors of regfs: one tree, raised by every package, turned into errnos by mount/errnos.py alone.
 
 RegfsError
 ├── InvalidName             a name that no grammar allows; it cannot exist
@@ -23,17 +23,17 @@ RegfsError
 ├── Unsupported             schema 1, an unknown digest algorithm or layer type
 ├── Interrupted             the caller gave up (a signal, FUSE_INTERRUPT)
 ├── OutOfThreads            the system lets regfs start no further thread or process
-├── ReadOnly                somebody tried to write
-├── WorkStalled             local work (a process of ours, a disk) made no progress for its deadline, and was ended
+├── ReadOnly                an attempt to write
+├── WorkStalled             local work (a worker process, a disk) made no progress within its deadline, and was ended
 ├── NotADirectory · IsADirectory · NotASymlink · NoSuchXattr · BadHandle
-├── StaleNode               a node that is no longer known; its name is to be looked up again
-├── CacheFailure            the cache directory cannot be used; costs speed, never answers
+├── StaleNode               a node that is no longer known; its name must be looked up again
+├── CacheFailure            the cache directory cannot be used; this costs speed, never answers
 │   ├── CacheDamaged        a cached file failed the check of its content; it is removed and made again
 │   └── CacheFull           there is no room for what has to be there as a file before it can be read
 ├── MountFailure            the mount could not be made; the message names the remedy
-├── BadConfiguration        a file that tells how registries are asked (hosts.toml, registries.conf, a certificate)
+├── BadConfiguration        a broken file about how to ask registries (hosts.toml, registries.conf, a certificate)
 ├── InvalidOption           an option or argument that regfs does not understand
-└── WouldBlock                internal: the answer is not in memory or on disk, and the caller may not wait
+└── WouldBlock              internal: the answer is not in memory or on disk, and the caller may not wait
 
 Messages name the object, the reason and, where there is one, the remedy; they never hold a secret.
 """
@@ -46,7 +46,7 @@ class RegfsError(Exception):
 
 
 class InvalidName(RegfsError):
-    """A name that no grammar allows, and that therefore cannot exist."""
+    """A name that no grammar allows: it cannot exist."""
 
 
 class NameTooLong(InvalidName):
@@ -129,7 +129,7 @@ class Unsupported(RegfsError):
 
 
 class Interrupted(RegfsError):
-    """Whoever waited for this has given up."""
+    """The caller has given up: a signal, or FUSE_INTERRUPT."""
 
 
 class OutOfThreads(RegfsError):
@@ -141,7 +141,7 @@ class ReadOnly(RegfsError):
 
 
 class WorkStalled(RegfsError):
-    """Local work, of a process of ours or on the cache's disk, made no progress within its deadline."""
+    """Local work, in a worker process or on the cache's disk, made no progress within its deadline."""
 
 
 class NotADirectory(RegfsError):
@@ -165,7 +165,7 @@ class BadHandle(RegfsError):
 
 
 class StaleNode(RegfsError):
-    """A node that is no longer known, because whoever held it had let it go."""
+    """A node that is no longer known: the kernel has forgotten it."""
 
 
 class CacheFailure(RegfsError):
@@ -173,7 +173,7 @@ class CacheFailure(RegfsError):
 
 
 class CacheDamaged(CacheFailure):
-    """A cached file whose content is not what it should be: it is to be removed, and made again."""
+    """A cached file with wrong content; it is removed and made again."""
 
 
 class CacheFull(CacheFailure):
@@ -181,11 +181,11 @@ class CacheFull(CacheFailure):
 
 
 class MountFailure(RegfsError):
-    """The mount could not be made, or not be taken away."""
+    """The mount could not be made or removed."""
 
 
 class BadConfiguration(RegfsError):
-    """A file that tells how a registry is asked cannot be understood; the message names it, and the line."""
+    """A file about how to ask a registry cannot be understood; the message names file and line."""
 
 
 class InvalidOption(RegfsError):
@@ -193,4 +193,4 @@ class InvalidOption(RegfsError):
 
 
 class WouldBlock(RegfsError):
-    """The answer is neither in memory nor on disk, and the caller's deadline forbids to wait for it."""
+    """The answer is neither in memory nor on disk, and the caller's deadline forbids waiting."""

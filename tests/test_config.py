@@ -148,8 +148,3 @@ def test_the_cache_is_where_the_user_keeps_caches(
 ) -> None:
     environment = {} if xdg_cache_home is None else {"XDG_CACHE_HOME": xdg_cache_home}
     assert default_cache_dir(environment, home=home, is_root=is_root) == expected
-
-
-def test_letting_others_in_lets_the_kernel_check_permissions() -> None:
-    assert not Config().checks_permissions
-    assert Config(allow_other=True).checks_permissions

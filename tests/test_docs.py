@@ -53,7 +53,7 @@ def regfs_calls(text: str) -> Iterator[str]:
     code = "\n".join(fenced or indented for fenced, indented in blocks)
     code += "\n".join(re.findall(r"`([^`\n]+)`", text))
     for line in code.splitlines():
-        for call in re.findall(r"(?:^|[;(' ])regfs ([^#;|)'`]*)", line):
+        for call in re.findall(r"(?:^|[;(' ])regfs ([^;|)'`]*)", re.sub(r"(^|\s)#.*", "", line)):
             yield call.strip()
 
 
@@ -82,7 +82,7 @@ def test_every_verb_stands_in_readme_and_page(verb: str) -> None:
 
 def test_verbs_that_readme_tells_are_there() -> None:
     words = [call.split()[0] for call in regfs_calls(README) if call]
-    verbs = [word for word in words if re.fullmatch(r"[a-z]+", word) and word != "has"]
+    verbs = [word for word in words if re.fullmatch(r"[a-z]+", word)]
     assert len(verbs) > 5
     assert [word for word in verbs if verb_named(word) is None] == []
 

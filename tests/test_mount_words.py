@@ -58,8 +58,9 @@ def test_set_id_programs_and_devices_need_words_of_their_own() -> None:
     assert (config.allow_suid, config.allow_dev) == (True, True)
 
 
-def test_words_for_the_kernel_are_kept_once() -> None:
-    assert applied("noexec,noatime,noexec").kernel_words == ("noexec", "noatime")
+def test_noexec_is_passed_on_and_exec_changes_nothing() -> None:
+    assert applied("noexec,noatime,noexec").noexec
+    assert not applied("exec,noatime,dirsync").noexec
 
 
 def test_fsname_is_what_mount_shows() -> None:

@@ -1,4 +1,4 @@
-"""What the command line takes: parsers for mounting, for mount(8), and for the verbs. cli/ acts on what they return.
+"""The parsers of the command line: for mounting, for mount(8), and what the parsers of all verbs share.
 
 The options themselves are config.OPTIONS; here they get their headings. Pure; nothing prints or exits.
 """
@@ -56,7 +56,7 @@ def mount_parser() -> Parser:
 
 
 def _add(group: argparse._ActionsContainer, option: Option) -> None:
-    """Add *option*; what is given is collected, in order, as (option, text)."""
+    """Add *option*. Given options are collected in order, as (option, text)."""
     if option.is_flag:
         group.add_argument(
             f"--{option.name}", dest="given", action="append_const", const=(option, ""), default=[], help=option.help
@@ -100,7 +100,7 @@ def add_common(parser: Parser, headings: Sequence[str] = ()) -> Parser:
 
 
 def add_format(parser: argparse._ActionsContainer) -> None:
-    """Add the choice between words for people and JSON, under both names that other tools have for it."""
+    """Add the choice between text and JSON, under both names that other tools use."""
     parser.add_argument(
         "--format", choices=("text", "json"), default="text", help="json keeps its form from release to release"
     )
@@ -108,7 +108,7 @@ def add_format(parser: argparse._ActionsContainer) -> None:
 
 
 def refuse_unknown(unknown: Sequence[str], parser: argparse.ArgumentParser) -> None:
-    """Raise InvalidOption for what *parser* left over, with the nearest option that there is."""
+    """Raise InvalidOption for words that *parser* did not take, with the nearest known option."""
     if unknown:
         word = unknown[0].partition("=")[0]
         known = [text for action in parser._actions for text in action.option_strings]

@@ -1,16 +1,16 @@
-"""The entry points: find out what is asked for, run it, turn errors into a line and an exit code, end the process.
+"""The entry points: run what the command line asks for, turn errors into a line and an exit code, end the process.
 
-    regfs [OPTIONS] [SOURCE] MOUNTPOINT      mount; what mount.fuse(8) calls too
+    regfs [OPTIONS] [SOURCE] MOUNTPOINT      mount; mount.fuse(8) calls this too
     regfs VERB …                             see verbs/
-    mount.regfs SOURCE MOUNTPOINT [-fnsv] [-o WORDS]     what mount(8) calls: another language, -f means fake there
+    mount.regfs SOURCE MOUNTPOINT [-fnsv] [-o WORDS]     what mount(8) calls; there, -f means fake
 
 Exit codes are in exit_codes.py; mount.regfs has those of mount(8): 1 usage or permission, 32 mount failure. A command
 that a signal ends has 128 plus its number, as in a shell.
 
-Settings of the environment are read here and passed down. Other modules use os.environ for what a process they start,
-or a library, takes from there (tests/test_layering.py lists them).
+Settings in the environment are read here and passed down. Other modules use os.environ only for what a library or a
+program that they start reads there (tests/test_layering.py lists them).
 
-Nothing heavy is imported before it is known to be needed: `regfs --version` is 30 ms, most of it Python's own.
+Nothing heavy is imported before it is needed: `regfs --version` takes 30 ms, most of it for Python itself.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ from regfs.cli.terminal import open_standard_streams, tell, warn
 from regfs.cli.verbs import ALIASES, VERBS, run_verb, verb_named
 from regfs.config import not_empty
 from regfs.errors import InvalidOption, RegfsError
-from regfs.process.user import home_directory
+from regfs.process.user import FALLBACK_PATH, home_directory
 
-FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MOUNT_FAILURE = 32
 # What fusermount(1) and other tools unmount with.
 _UNMOUNTING = re.compile(r"-u|-uz|-zu|--umount|--unmount")
@@ -51,7 +50,7 @@ def main() -> NoReturn:
     if verb_named("".join(sys.argv[1:2])) is not None:
         # `pkill -HUP regfs` is meant for mounts, and a verb goes on when its terminal is closed.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        # As Ctrl-C does, it lets a verb say what it leaves behind.
+        # Like Ctrl-C, SIGTERM lets a verb say what it leaves behind.
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, _end)
     _leave(guarded(lambda: run(sys.argv[1:], os.environ)))
@@ -109,7 +108,7 @@ def guarded(command: Callable[[], int]) -> int:
     except Terminated:
         return 128 + signal.SIGTERM
     except BrokenPipeError:
-        return 128 + signal.SIGPIPE  # the reader of our output has enough of it
+        return 128 + signal.SIGPIPE  # the reader of our output has closed the pipe
 
 
 def _end(_signal: int, _frame: object) -> NoReturn:
@@ -118,7 +117,7 @@ def _end(_signal: int, _frame: object) -> NoReturn:
 
 
 def _mend_environment() -> None:
-    """Set what mount(8) and systemd leave out or set wrongly, for us (`~`) and for programs that we start."""
+    """Set PATH and HOME where mount(8) or systemd leave them out or set them wrongly: we and our children use them."""
     if not os.environ.get("PATH"):
         os.environ["PATH"] = FALLBACK_PATH
     if home := home_directory(os.environ):
@@ -133,5 +132,5 @@ def _leave(code: int) -> NoReturn:
         try:
             stream.flush()
         except OSError:
-            pass  # its reader has gone
+            pass  # the reader has closed it
     os._exit(code)

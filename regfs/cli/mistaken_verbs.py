@@ -1,7 +1,7 @@
-"""First words that are no verb but like one: `regfs ls M` must not mount a registry named `ls` on M.
+"""First words that are no verb but look like one: `regfs ls M` must not mount a registry named `ls` on M.
 
-Used by main.py. A registry's name has a dot, a colon or is `localhost`; what has none of them, and is a verb of other
-tools or nearly one of ours, is a mistake. Pure, but for one look whether a directory of that name is there.
+The name of a registry has a dot or a colon, or is `localhost`. Another word that is a verb of other tools, or nearly
+one of regfs, is a mistake. Used by main.py. Only asks the disk whether a directory of that name exists.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Collection, Iterator, Sequence
 
 from regfs.errors import InvalidOption
 
-# fstab(5) wants a first field also where there is nothing to say.
+# fstab(5) needs a first field even if there is nothing to say.
 FILLERS = frozenset({"none", "regfs", "registry", "-"})
 _NEAR = 0.76  # "unmout" is near "umount"; "mnt", a name that many mount points have, is not near "mount"
 
 _IN_A_MOUNT = "an image is a directory of a mount: {word} MOUNTPOINT/REPOSITORY/TAG/rootfs/…"
-# What other tools call it, by what to type instead.
+# What to type instead, and the words that other tools have for it.
 _REMEDIES = {
     "did you mean regfs status (the mounts), regfs cache ls (the cached images), or ls MOUNTPOINT?": "ls list dir",
     "did you mean regfs status?": "ps top info mounts",
@@ -44,9 +44,9 @@ _REMEDIES = {
 
 
 def refuse_verb_like(paths: Sequence[str], verbs: Collection[str]) -> None:
-    """Raise InvalidOption, naming the right command, where the first of *paths* is meant for a verb.
+    """Raise InvalidOption, which names the right command, where the first of *paths* is meant as a verb.
 
-    *paths* are the words of `regfs [SOURCE] MOUNTPOINT`. `./ls` is a directory, whatever its name.
+    *paths* are the words of `regfs [SOURCE] MOUNTPOINT`. `./ls` is always a directory.
     """
     if not paths or paths[0] in FILLERS or paths[0] == "localhost" or set(paths[0]) & set(".:/"):
         return
@@ -64,7 +64,7 @@ def refuse_verb_like(paths: Sequence[str], verbs: Collection[str]) -> None:
 
 
 def verb_like_words() -> Iterator[str]:
-    """Yield every word of other tools that is answered."""
+    """Yield every word of other tools that gets an answer."""
     for words in _REMEDIES.values():
         yield from words.split()
 

@@ -26,8 +26,8 @@ def run_mount_helper(arguments: Sequence[str], environment: Mapping[str, str]) -
 
 
 def mount(config: Config, mountpoint: str, environment: Mapping[str, str]) -> int:
-    """Check, mount and serve; a background mount's parent returns as soon as it answers. Raises MountFailure."""
-    gc.disable()  # looking for garbage among what a start loads takes a twentieth of it; the daemon turns it on again
+    """Check, mount and serve. The parent of a background mount returns when that answers. Raises MountFailure."""
+    gc.disable()  # collecting takes a twentieth of a start; daemon/serve.py turns it on again
     from regfs.daemon import launch
     from regfs.daemon.logs import log_place
     from regfs.daemon.reachability import Attempt
@@ -60,7 +60,7 @@ def mount(config: Config, mountpoint: str, environment: Mapping[str, str]) -> in
 
 
 class _TerminalReport:
-    """Tells a start in the foreground to the terminal."""
+    """Reports a start in the foreground to the terminal."""
 
     def __init__(self) -> None:
         self.code = 0
@@ -77,7 +77,7 @@ class _TerminalReport:
 
 
 def _say(code: int, message: str) -> None:
-    """Tell how a start went. It went so whether or not anything reads it."""
+    """Print how a start went. A closed terminal does not change that."""
     if code:
         warn(message)
     elif message:

@@ -1,6 +1,6 @@
-"""The words of `-o`: what mount(8), fstab and systemd put there, sorted into ours, the kernel's and noise.
+"""The words of `-o`: what mount(8), fstab and systemd put there, sorted into options of regfs, noexec and noise.
 
-cli/ calls it for `regfs -o`, and for mount.regfs. What mount(8) and mount.fuse(8) pass was found by trying: `rw`
+Used for `regfs -o` and for mount.regfs. What mount(8) and mount.fuse(8) pass was found by trying: `rw`
 always comes, `dev,suid` come unasked, `_netdev,nofail,user` reach mount.regfs. Pure; any thread.
 """
 
@@ -19,30 +19,28 @@ _SWALLOWED = frozenset(
     [
         "rw", "ro", "defaults", "auto", "noauto", "user", "users", "nouser", "owner", "group", "_netdev",
         "nofail", "exec", "async", "sync", "relatime", "norelatime", "strictatime", "nostrictatime", "diratime",
-        "nodiratime", "lazytime", "nolazytime", "atime", "nonempty", "noforget", "auto_cache", "kernel_cache",
-        "big_writes", "suid", "dev", "nosuid", "nodev", "loud", "silent", "mand", "nomand", "iversion",
+        "noatime", "nodiratime", "dirsync", "lazytime", "nolazytime", "atime", "nonempty", "noforget", "auto_cache",
+        "kernel_cache", "big_writes", "suid", "dev", "nosuid", "nodev", "loud", "silent", "mand", "nomand", "iversion",
         "noiversion", "use_ino", "readdir_ino",
     ]
 )  # fmt: skip
 _SWALLOWED_SETTINGS = frozenset(
     ["entry_timeout", "attr_timeout", "negative_timeout", "max_read", "max_readahead", "subtype", "comment"]
 )
-_FOR_THE_KERNEL = frozenset({"noexec", "noatime", "dirsync"})
 
 
 class Words(NamedTuple):
-    """The words of one `-o`: options of ours, flags for the kernel, fsname, and words that nobody knows."""
+    """The words of one `-o`: options of regfs, noexec, fsname, and unknown words."""
 
     options: tuple[tuple[Option, str], ...]
-    kernel_words: tuple[str, ...]
+    noexec: bool
     fsname: str | None
     unknown: tuple[str, ...]
 
     def applied_to(self, config: Config) -> Config:
         """Return *config* with these words in it. Raises InvalidOption where a value makes no sense."""
         config = with_options(config, self.options)
-        kernel_words = tuple(dict.fromkeys(config.kernel_words + self.kernel_words))
-        return replace(config, kernel_words=kernel_words, fsname=self.fsname or config.fsname)
+        return replace(config, noexec=self.noexec or config.noexec, fsname=self.fsname or config.fsname)
 
 
 def split_words(text: str) -> Iterator[str]:
@@ -67,24 +65,24 @@ def split_words(text: str) -> Iterator[str]:
 def parse_words(text: str) -> Words:
     """Return what the words of *text* ask for. Raises InvalidOption where a known word lacks its value, or has one."""
     options: list[tuple[Option, str]] = []
-    kernel_words, unknown, fsname = [], [], None
+    noexec, unknown, fsname = False, [], None
     for word in filter(None, split_words(text)):
         name, equals, value = word.partition("=")
         option = option_named(name)
         if option is not None:
             _check_value(option, has_value=bool(equals))
             options.append((option, value))
-        elif name in _FOR_THE_KERNEL:
-            kernel_words.append(name)
+        elif word == "noexec":
+            noexec = True
         elif name == "fsname":
             fsname = value
         elif not _is_noise(name, has_value=bool(equals)):
             unknown.append(word)
-    return Words(tuple(options), tuple(kernel_words), fsname, tuple(unknown))
+    return Words(tuple(options), noexec, fsname, tuple(unknown))
 
 
 def complaint(word: str) -> InvalidOption:
-    """Return the error about a word that nobody knows, with the known word nearest to it."""
+    """Return the error about an unknown word, with the known word nearest to it."""
     name = word.partition("=")[0]
     known = [option.word for option in OPTIONS]
     return InvalidOption(f"-o {name}: regfs knows no such option{suggestion(name.replace('-', '_'), known)}")

@@ -1,7 +1,7 @@
-"""SOURCE and MOUNTPOINT of `regfs [SOURCE] MOUNTPOINT`: an image, a swap or a missing word is told as such.
+"""SOURCE and MOUNTPOINT of `regfs [SOURCE] MOUNTPOINT`: an image, swapped words or a missing one get a clear message.
 
-Used by main.py and mounting.py. Docker's rule decides what a registry is; a registry whose name looks like an image's
-is named by --default-registry. Pure, but for one look whether a directory of that name is there.
+Docker's rule decides what a registry is; --default-registry names one that looks like an image. Used by main.py and
+configuration.py. Only asks the disk whether a directory of that name exists.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _is_source(name: str) -> bool:
 
 
 def _is_image(word: str) -> bool:
-    """Tell whether *word* is hardly meant for a directory: it has a registry in front, or a tag or digest behind."""
+    """Tell whether *word* is hardly meant as a directory: it begins with a registry, or ends with a tag or digest."""
     first, slash, rest = word.partition("/")
     if not first or first in (".", ".."):
         return False
@@ -58,7 +58,7 @@ def _is_image(word: str) -> bool:
 
 
 def _is_there(path: str) -> bool:
-    """Tell whether *path* is there, by its parent alone: a dead mount on it counts, and one that hangs is not asked."""
+    """Tell whether *path* exists, by listing its parent: a dead mount on it counts, and a hanging one is not asked."""
     parent, name = os.path.split(path.rstrip("/"))
     try:
         return name in os.listdir(parent or ".")

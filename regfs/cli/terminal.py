@@ -11,9 +11,9 @@ from regfs.telemetry.userinfo import without_userinfo
 
 
 def open_standard_streams() -> None:
-    """Give the process the standard streams that it was started without (`>&-`), before anything else is opened.
+    """Open the standard streams that the process was started without (`>&-`), before anything else is opened.
 
-    Otherwise the first files of the cache or the mount get the descriptors 0 to 2, and what prints writes into them.
+    Otherwise the first files of the cache or the mount would get the descriptors 0 to 2, and prints would go into them.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -29,7 +29,7 @@ def open_standard_streams() -> None:
 
 
 def tell(text: str) -> None:
-    """Print the result *text* on stdout. Names of files leave as the bytes that they are, where the encoding can.
+    """Print the result *text* on stdout. File names are written as their bytes, where the encoding can.
 
     Raises BrokenPipeError where the reader has gone, RegfsError where nothing can be written (a full disk).
     """
@@ -46,9 +46,9 @@ def tell(text: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Print *message* on stderr, as regfs's own words; passwords that were typed with a reference are hidden.
+    """Print *message* on stderr, after `regfs: `. Passwords that were typed with a reference are hidden.
 
-    A terminal that was closed is no reason to end a verb that goes on without it.
+    A closed terminal does not end a verb: it goes on without.
     """
     try:
         print(f"regfs: {without_userinfo(message)}", file=sys.stderr, flush=True)

@@ -1,1 +1,10 @@
-"""The life of a mount: start, log, signals, end; and what it says of itself."""
+"""The life of a mount: start, log, signals, end.
+
+- launch.py: goes to the background, and reports to the parent how the start went
+- serve.py: mounts, waits for signals, ends
+- session.py: builds the app and a session of the driver
+- process_settings.py: what a daemon sets for its whole process
+- logs.py: where the log goes
+- reachability.py: whether the default registry takes a connection
+- self_description.py: `.regfs/daemon.json`
+"""

@@ -1,4 +1,4 @@
-"""The start protocol: go to the background first, and tell the user how the mount went all the same.
+"""The start protocol: the daemon goes to the background first, and its parent still reports how the mount went.
 
     parent                                   child
     fork while there is one thread           setsid, stdin from /dev/null
@@ -6,8 +6,9 @@
     prints the child's message,              {"state": "ready", "message": …} or {"state": "failed", "code": …, …}
     ends with its code                       then stdout and stderr to /dev/null, and serves
 
-A child whose parent is gone before that word (Ctrl-C) stops, so that no orphan mounts anything. "Ready" is said when
-paths answer, not when mount(2) came back: a first `ls` cannot be too early. Used by cli/. Nothing here prints.
+A child whose parent ends before that word (Ctrl-C) stops, so that no orphan mounts anything. The child says "ready"
+when paths answer, not when mount(2) returns, so that the first `ls` cannot come too early. Used by cli/. Nothing here
+prints.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ _KILL_AFTER_S = 5.0
 
 
 class Report(Protocol):
-    """Who is told how a start goes; one of `ready` and `failed` is called once."""
+    """Receives how a start goes; one of `ready` and `failed` is called, once."""
 
     def doing(self, what: str) -> None:
-        """Say what is being done, for the message about a start that does not come to an end."""
+        """Note the present step, which the message about a start without an end names."""
 
     def ready(self, message: str) -> None:
-        """Say that the mount answers."""
+        """Report that the mount answers."""
 
     def failed(self, code: int, message: str) -> None:
-        """Say that there will be no mount, and why."""
+        """Report that there will be no mount, and why."""
 
 
 class Outcome(NamedTuple):
@@ -74,7 +75,7 @@ class PipeReport:
         with self._lock:
             if self.has_told:
                 return
-            # Before it is written: the parent may be gone the moment it has read the word, and is right to be.
+            # Set before the write: the parent may end as soon as it has read the word, and _watch_parent must know.
             self.has_told = is_last
             try:
                 os.write(self.descriptor, json.dumps(word).encode() + b"\n")
@@ -89,11 +90,11 @@ def in_background(
     timeout_s: float = START_TIMEOUT_S,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> Outcome:
-    """Run *serve* in a child process, and return when the child has said how its start went.
+    """Run *serve* in a child process, and return when the child has reported how its start went.
 
-    Returns twice: in the parent with what to print, in the child when *serve* is over. *log_name* tells the user where
-    to look when the child dies without a word; *meanwhile* is called in the parent, which has nothing else to do. To be
-    called while the process has one thread.
+    Returns twice: in the parent with what to print, in the child when *serve* has returned. *log_name* is named to the
+    user when the child dies without a report. *meanwhile* is called in the parent while it waits. Call this while the
+    process has one thread: fork(2) copies only one.
     """
     words, tell = os.pipe()
     parent_lives, parent_end = os.pipe()
@@ -124,10 +125,10 @@ def _child(serve: Callable[[Report], None], report: PipeReport, parent_lives: in
 
 
 def _watch_parent(parent_lives: int, report: PipeReport) -> None:
-    os.read(parent_lives, 1)  # nothing is ever written: this is the parent's end
+    os.read(parent_lives, 1)  # returns when the parent has ended: nothing is ever written
     os.close(parent_lives)
     if not report.has_told:
-        # To the main thread: a signal for the whole process may be given to another, and would not wake it.
+        # To the main thread: another thread may get a signal for the process, which would not wake the main thread.
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 

@@ -1,8 +1,8 @@
 """Where the log goes: syslog in the background, stderr in the foreground, or a file that the user names.
 
-Where no syslog runs (containers) it goes to a file in the cache directory, which is bounded: two MiB, the older half of
-which is dropped. A file is opened again when it was renamed (logrotate needs no signal). A message that comes too often
-is counted instead: a log must not fill a disk. Used by serve.py and the command line. Thread rule: logging's own.
+Without syslog (in containers) it goes to a file in the cache directory, of at most two MiB; the older half is dropped.
+A file that was renamed is opened again, so that logrotate needs no signal. A message that comes too often is counted
+instead, so that a log never fills a disk. Used by serve.py and the command line. Thread rule: logging's own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _JOURNAL_LEVELS = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, loggin
 
 
 class Sparse(logging.Filter):
-    """Lets 20 messages of one kind (one line of the source) through in a minute, and tells how many it held back."""
+    """Lets 20 messages of one kind (one line of the source) through in a minute, and says how many it dropped."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Sparse(logging.Filter):
 
 
 class PlainFormatter(logging.Formatter):
-    """Hides the passwords that users have typed with a reference."""
+    """Hides passwords that users typed with a reference."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the text of *record*."""
@@ -79,7 +79,7 @@ class EncodableFormatter(PlainFormatter):
 
 
 class LogPlace(NamedTuple):
-    """Where the log goes, and what users call that. `own` is a file that regfs has chosen."""
+    """Where the log goes, and its name for users. `own` is a file that regfs has chosen."""
 
     kind: Literal["stderr", "syslog", "file", "own"]
     name: str
@@ -97,7 +97,7 @@ def log_place(file: Path | None, *, cache: Path, foreground: bool) -> LogPlace:
 
 
 def start_logging(level: int, place: LogPlace, *, environment: Mapping[str, str]) -> str | None:
-    """Let the root logger write to *place*; return a note for the user who does not know that place yet.
+    """Let the root logger write to *place*; return a note where the user cannot know that place.
 
     Raises MountFailure where the file that the user named cannot be written.
     """
@@ -132,7 +132,7 @@ def _handler(place: LogPlace, environment: Mapping[str, str]) -> tuple[logging.H
         is_journal = _is_journal(environment)
         terminal.setFormatter(JournalFormatter("%(message)s") if is_journal else PlainFormatter(_FILE_FORMAT))
         return terminal, None
-    # It connects whenever it has to, so that a syslog that is started again is found.
+    # The handler connects again by itself when syslog was restarted.
     syslog = logging.handlers.SysLogHandler(_SYSLOG, facility="daemon")
     syslog.ident = f"regfs[{os.getpid()}]: "
     syslog.setFormatter(EncodableFormatter("%(name)s: %(message)s"))
@@ -140,7 +140,7 @@ def _handler(place: LogPlace, environment: Mapping[str, str]) -> tuple[logging.H
 
 
 def _own_file_handler(file: Path) -> tuple[logging.Handler, str | None]:
-    """Return a handler for *file*, and a note the first time; that it cannot be written stops no mount."""
+    """Return a handler for *file*, and a note the first time. A file that cannot be written stops no mount."""
     try:
         is_new = not file.exists()
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

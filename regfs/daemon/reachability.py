@@ -1,8 +1,8 @@
-"""Whether a registry can be reached at all: its name is resolved and a connection opened, no request is sent.
+"""Whether the default registry takes a connection: resolves its name and connects, without sending a request.
 
-A mount starts without a network, and asks nothing before something is looked up. So a mistyped registry would show as
-an empty directory. The process that waits for the daemon's start tries the default registry meanwhile, and says what
-it knows by then (Attempt); the daemon tries it again later, for `.regfs/errors`.
+A mount starts without a network and asks nothing before the first look-up, so that a mistyped registry would look like
+an empty directory. The parent that waits for the daemon's start tries the registry meanwhile (Attempt) and reports what
+it knows by then. The daemon tries again later, for `.regfs/errors`.
 
 Used by the command line and serve.py. Thread rule: an Attempt has a thread of its own.
 """
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 _CONNECT_S = 5.0
 _MOST_ADDRESSES = 4
-# A mount that is ready is not held up by a slow resolver for longer.
+# How long a slow resolver may hold up the report of a mount that is ready.
 _RESOLVING_S = 0.2
-# A host refuses at once; one that takes no connection is not waited for.
+# A host refuses within this time, or it does not answer at all.
 _REFUSING_S = 0.05
 _PROXIES = ("https_proxy", "http_proxy", "all_proxy")
 
@@ -41,7 +41,7 @@ class Attempt:
         self._failure: RegfsError | None = None
 
     def start(self) -> None:
-        """Begin; where no thread is to be had nothing will be known."""
+        """Begin. Where no thread can be started, failure() returns None."""
         try:
             start_thread(self._run, name="regfs-reachability")
         except OutOfThreads:

@@ -1,7 +1,8 @@
-"""What a daemon says of itself in `.regfs/daemon.json`: who it is, what it runs with, how full its cache is.
+"""`.regfs/daemon.json`: the process id, driver, platform, log and cache of a daemon, and how often it has refreshed.
 
-Written by serve.py, read by `regfs status` and `regfs refresh` (inquiry.py). The form is a contract: keys are added,
-never changed, for a daemon may be months older than the verb that reads it. Thread rule: any thread reads; one counts.
+Written by serve.py, read by `regfs status` and `regfs refresh` (mount/inquiry.py). The form is a contract: keys are
+added, never changed, because a daemon may be months older than the verb that reads it. Thread rule: any thread reads;
+one counts.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """The daemon: builds the app, adds a session, mounts, and serves until a signal or an unmount ends it.
 
-Used by cli/, in a child process (launch.py) or in the foreground. The main thread waits for signals; the session has
-threads of its own, begun here, after the fork. Nothing here asks a registry, prints or exits.
+Used by cli/, in a child process (launch.py) or in the foreground. The main thread waits for signals. The threads of
+the session start here, after the fork, because threads do not survive one. Nothing here asks a registry, prints or
+exits.
 
-    SIGTERM SIGINT   unmount; where somebody is inside, out of sight, and serve him until he leaves. Twice: end now
-    SIGHUP           tags and listings are asked for anew when they are next wanted. Files of credentials, hosts and
-                     logs are looked at again by themselves
-    SIGUSR1          counters and the stacks of all threads to the log
-    SIGUSR2          the debug log on and off
+    SIGTERM SIGINT   unmount; while the mount is in use, detach it and serve until it is free. The second one: end now
+    SIGHUP           ask for tags and listings again when they are next needed. Changed files of credentials and hosts,
+                     and a renamed log file, need no signal
+    SIGUSR1          write counters and the stacks of all threads to the log
+    SIGUSR2          switch the debug log on or off
 """
 
 from __future__ import annotations
@@ -37,23 +38,23 @@ log = logging.getLogger(__name__)
 
 FAILED = 1
 USAGE = 2
-# What can wait comes after the first questions, which nothing shall slow down.
+# Work that can wait starts so long after the mount, so that it slows down no first request.
 _LATER_S = 2.0
-# What was not used for so long is closed.
+# Tables that were not used for so long are closed.
 _UNUSED_S = 300.0
-# What a busy disk may need in the end to write what was fetched last.
+# How long a busy disk may take at the end to write what was fetched last.
 _CLOSING_S = 30.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def serve(config: Config, point: str, *, environment: Mapping[str, str], report: Report) -> None:
-    """Mount on *point* and serve until the end; *report* hears how the start went."""
+    """Mount on *point* and serve until the end; *report* is told how the start went."""
     set_up_process(driver_of(config))
     events = _Events()
     place = log_place(config.log_file, cache=config.cache_dir, foreground=config.foreground)
     try:
         note = start_logging(logging.DEBUG if config.debug else config.log_level, place, environment=environment)
-    except MountFailure as failure:  # there is no log to tell it to
+    except MountFailure as failure:  # there is no log to write it to
         report.failed(FAILED, str(failure))
         return
     try:
@@ -62,7 +63,7 @@ def serve(config: Config, point: str, *, environment: Mapping[str, str], report:
         report.doing(f"mounting on {point}")
         session.mount(point, mount_options(config))
     except RegfsError as error:
-        log.error("%s", error)  # noqa: TRY400 (the user's or the system's doing: the words say all)
+        log.error("%s", error)  # noqa: TRY400 (no bug: the message says all)
         report.failed(USAGE if isinstance(error, InvalidOption) else FAILED, str(error))
         return
     # That the cache cannot be used is a warning, which -q does not silence.
@@ -73,10 +74,10 @@ def serve(config: Config, point: str, *, environment: Mapping[str, str], report:
 
 
 class _Events:
-    """Signals, and the end of the session, for the main thread to wait for.
+    """Signals, and the end of the session, as events that the main thread waits for.
 
-    The kernel gives a signal to any thread, and Python runs its handler in the main thread alone, whenever that wakes
-    up. So C code writes the signal's number into a pipe at once (set_wakeup_fd), and the main thread reads the pipe.
+    The kernel may deliver a signal to any thread, but Python runs handlers in the main thread only, when that wakes up.
+    So C code writes the number of the signal into a pipe at once (set_wakeup_fd), and the main thread reads the pipe.
     """
 
     END = 0
@@ -98,7 +99,7 @@ class _Events:
 
 
 def _heard(number: int, frame: object) -> None:
-    """Do nothing: that there is a handler is what makes C code write to the pipe."""
+    """Do nothing: C code writes to the pipe only for signals that have a handler."""
 
 
 class _Serving:
@@ -138,7 +139,7 @@ class _Serving:
         log.info("unmounted, the end")
 
     def _close_app(self) -> None:
-        """Close what is open; a disk of the cache that hangs may not keep this process alive."""
+        """Close what is open. A hanging disk of the cache must not keep this process alive."""
         try:
             closing = start_thread(self._app.close, name="regfs-closing")
         except OutOfThreads:
@@ -154,12 +155,12 @@ class _Serving:
         try:
             self._session.serve(lambda: self._started(on_ready))
         except (MountFailure, OutOfThreads) as failure:
-            log.error("%s", failure)  # noqa: TRY400 (the words say all)
+            log.error("%s", failure)  # noqa: TRY400 (the message says all)
             self._failure = failure
         except BaseException:
-            # A bug: the mount is left as it is, dead, for an empty directory would look like deleted files.
-            log.exception("the session ended by a bug")
-            self._failure = MountFailure("the session ended by a bug; the log has the details")
+            # A bug. Leave the dead mount in place: an empty directory would look like deleted files to rsync.
+            log.exception("a bug has ended the session")
+            self._failure = MountFailure("a bug has ended the session; the log has the details")
         finally:
             self._events.end()
 
@@ -174,7 +175,7 @@ class _Serving:
             log.warning("the cache is not tidied up: %s", error)  # the next mount does it
 
     def _do_later(self) -> None:
-        gc.enable()  # what the command line turned off for the start and the first answers
+        gc.enable()  # cli/mount_command.py turned it off for the start
         self._app.load_client()
         self._app.clean_up()
         from regfs.daemon.reachability import failure_to_reach
@@ -189,7 +190,7 @@ class _Serving:
         if number in (signal.SIGTERM, signal.SIGINT):
             self._stops += 1
             self._notify("STOPPING=1")
-            # In a thread: umount(2) may wait for an answer, and a second signal must be heard.
+            # In a thread: umount(2) may wait for an answer of ours, and a second signal must get through.
             target = self._stop if self._stops == 1 else self._stop_now
             try:
                 start_thread(target, name="regfs-stop")
@@ -209,13 +210,13 @@ class _Serving:
         self._app.repositories.refresh()
         self._session.refresh()
         self._described.refreshes_done += 1
-        log.info("tags and listings are asked for anew")
+        log.info("tags and listings will be asked for again")
 
     def _stop(self) -> None:
         try:
             self._session.unmount()
         except MountFailure as failure:
-            log.info("%s; detached, and served until nobody is inside any more", failure)
+            log.info("%s; detached, and served until it is no longer in use", failure)
             try:
                 self._session.unmount(lazily=True)
             except MountFailure as second:
@@ -243,4 +244,4 @@ class _Serving:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
                 connection.sendto(text.encode(), "\0" + address[1:] if address[0] == "@" else address)
         except OSError as error:
-            log.debug("systemd is not told: %s", error)
+            log.debug("systemd could not be notified: %s", error)

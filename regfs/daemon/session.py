@@ -111,6 +111,6 @@ def mount_options(config: Config) -> MountOptions:
         allow_other=config.allow_other,
         allow_suid=config.allow_suid,
         allow_dev=config.allow_dev,
-        noexec="noexec" in config.kernel_words,
+        noexec=config.noexec,
         default_permissions=config.default_permissions,
     )

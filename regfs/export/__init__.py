@@ -1,1 +1,4 @@
-"""An image written elsewhere: into a directory."""
+"""An image in another form.
+
+- unpack.py: its merged files in a directory
+"""

@@ -1,9 +1,9 @@
-"""Writes an image's merged files into a directory, as an unpacker would: `regfs unpack`.
+"""Writes the merged files of an image into a directory, as an unpacker would: `regfs unpack`.
 
-As root everything is as the image has it: owners, modes with their set-id bits, devices, extended attributes, hard
-links, modification times to the nanosecond. An ordinary user gets what tar(1) would leave him: files of his own, modes
-under his umask, no devices. Nothing is written outside the directory: every name is made relative to the descriptor of
-its directory, and no symbolic link is followed on the way. Long runs of zeros become holes.
+As root, everything is as in the image: owners, modes with set-id bits, devices, extended attributes, hard links,
+modification times to the nanosecond. An ordinary user gets what tar(1) makes: files of their own, modes under the
+umask, no devices. Nothing is written outside the directory: every name is made relative to the descriptor of
+its directory, and no symbolic link is followed. Long runs of zeros become holes.
 
 Used by `regfs unpack`. One thread; blocks on the disk alone, the image being in the cache.
 """
@@ -42,7 +42,7 @@ class Summary:
     failures: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """Return what an ordinary user should know that he did not get."""
+        """Return what an ordinary user did not get."""
         notes = []
         if self.devices_left_out:
             notes.append(f"{self.devices_left_out} device files were left out: only root can make them")
@@ -53,7 +53,7 @@ class Summary:
 
 @dataclass(slots=True)
 class _Directory:
-    """A directory that is being filled: its descriptor, its path for messages and links, what is still to come."""
+    """A directory that is being filled: its descriptor, its path for messages and links, the entries still to write."""
 
     descriptor: int
     path: bytes
@@ -148,7 +148,7 @@ class Unpacker:
         return self.summary
 
     def _fill(self, root: int) -> None:
-        """Walk the tree depth first; a directory gets its mode and time when all that is in it is written."""
+        """Walk the tree depth first. A directory gets its mode and time after its content."""
         rows = self._rows
         top = Attributes.unpack(rows.attributes(rows.root))
         stack = [_Directory(root, b"", rows.root, top, _children(rows, rows.root))]
@@ -167,7 +167,7 @@ class Unpacker:
                 os.close(unfinished.descriptor)
 
     def _add(self, directory: _Directory, stack: list[_Directory], name: bytes, node: int, packed: bytes) -> None:
-        """Write one entry of *directory*; a directory is opened, and goes onto *stack* to be filled next."""
+        """Write one entry of *directory*. A directory is opened and pushed onto *stack*, to be filled next."""
         if not name or b"/" in name or b"\0" in name or name in (b".", b".."):
             raise BadLayer(f"{os.fsdecode(directory.path)}: {name!r} is no name")
         attributes = Attributes.unpack(packed)
@@ -179,7 +179,7 @@ class Unpacker:
 
     @contextmanager
     def _noting(self, path: bytes) -> Iterator[None]:
-        """Take an error about one entry down and go on; a full disk ends the whole."""
+        """Note an error about one entry and go on; a full disk ends the whole."""
         try:
             yield
         except OSError as error:
@@ -222,7 +222,7 @@ class Unpacker:
         first = self._links.get(node)
         if first is None:
             return False
-        # The directories on the way are ours, closed to others until they are full: no link can be among them.
+        # The directories on the way are ours, and closed to others until they are full: none can be a symbolic link.
         os.link(first, name, src_dir_fd=self._root, dst_dir_fd=directory.descriptor, follow_symlinks=False)
         return True
 
@@ -267,7 +267,7 @@ class Unpacker:
         os.utime(descriptor, ns=(attributes.mtime_ns, attributes.mtime_ns))
 
     def _set_by_name(self, directory: _Directory, name: bytes, node: int, attributes: Attributes) -> None:
-        """The same for what cannot be opened: links and special files."""
+        """Do the same for entries that cannot be opened: links and special files."""
         if self._as_root:
             os.chown(name, attributes.uid, attributes.gid, dir_fd=directory.descriptor, follow_symlinks=False)
         if not stat.S_ISLNK(attributes.mode):

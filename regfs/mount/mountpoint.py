@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regfs.errors import AccessDenied, MountFailure
+from regfs.process.user import FALLBACK_PATH
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,6 @@ CONTAINER_REMEDY = (
     "CAP_SYS_ADMIN is missing; in a container: --cap-add SYS_ADMIN --device /dev/fuse "
     "[--security-opt apparmor=unconfined]"
 )
-FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HELPER_TIMEOUT_S = 30.0
 _HELPERS = ("fusermount3", "fusermount")
 _MOST_LINKS = 40  # as path_resolution(7)

@@ -1,4 +1,4 @@
-"""How many files this process may have open. Used at the start of a daemon and by whatever holds many files at once.
+"""How many files this process may have open. Raised by a daemon and by `regfs unpack`, which hold many at once.
 
 Thread rule: any thread; the limit is the process's.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import resource
 
-# More helps no mount, and every program that we start inherits it: some close each number up to the limit one by one.
+# More does not help, and programs that we start inherit the limit: some close every number up to it, one by one.
 _ENOUGH = 1 << 16
 
 
 def raise_descriptor_limit(enough: int = _ENOUGH) -> int:
-    """Raise the soft RLIMIT_NOFILE towards the hard one, to at most *enough*; return the limit that holds then.
+    """Raise the soft RLIMIT_NOFILE towards the hard one, to at most *enough*; return the limit that holds now.
 
     A shell's or systemd's soft limit is 1,024, for the sake of programs that use select(2).
     """
@@ -22,6 +22,6 @@ def raise_descriptor_limit(enough: int = _ENOUGH) -> int:
         return soft
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError):  # a sandbox may forbid it; the tables that are open stay within a bound of their own
+    except (OSError, ValueError):  # a sandbox may forbid it; open tables have a bound of their own
         return soft
     return wanted

@@ -1,7 +1,7 @@
 """Starting a thread or a process where the system may refuse one: pids.max of a control group, ulimit -u, memory.
 
-Python tells it by a bare RuntimeError, which would be taken for a bug; here it is an OutOfThreads, whose waiters get an
-answer, and the next attempt may succeed. Used by every package that waits in threads of its own. Any thread.
+Python raises a bare RuntimeError then, which would count as a bug. Here it becomes an OutOfThreads: the waiting request
+is answered, and the next attempt may succeed. Used by every package that starts threads. Any thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def start_thread(target: Callable[..., object], *arguments: object, name: str) -
 
 
 def no_process(error: OSError, program: str) -> OutOfThreads | None:
-    """Return the OutOfThreads that *error* of fork(2) is for *program*; None where it says something else."""
+    """Return *error* of fork(2) for *program* as an OutOfThreads; None where the error is another one."""
     if error.errno not in (errno.EAGAIN, errno.ENOMEM):
         return None
     return OutOfThreads(f"no process could be started for {program}: {_REMEDY}")

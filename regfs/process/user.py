@@ -1,7 +1,7 @@
-"""The user that this process runs for: where the home is, and whether uid 0 is root of the machine.
+"""The user of this process: where the home and the programs are, and whether uid 0 is root of the machine.
 
-HOME cannot be taken as it is. mount(8) with `user` drops it and mount.fuse3 sets it to /root, systemd leaves it out,
-and `setpriv` and `sudo --preserve-env` hand on another user's. In a user namespace (`unshare -r`, `podman unshare`) an
+HOME cannot be trusted: mount(8) with `user` drops it, mount.fuse3 sets it to /root, systemd leaves it out, and
+`setpriv` and `sudo --preserve-env` keep that of another user. In a user namespace (`unshare -r`, `podman unshare`) an
 ordinary user is uid 0. Used by the command line, and by registry/ for the user's files of configuration and
 credentials. Asks the file system and the password database. Any thread.
 """
@@ -13,6 +13,8 @@ import pwd
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs are looked for, where the environment has no PATH."""
 _UID_MAP = "/proc/self/uid_map"
 _ALL_IDS = (0, 0, 0xFFFFFFFF)
 

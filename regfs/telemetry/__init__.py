@@ -1,1 +1,7 @@
-"""What was counted, what failed, and units for people."""
+"""What was counted, what failed, and text for people.
+
+- stats.py: counters and gauges
+- journal.py: recent failures, for `.regfs/errors`
+- userinfo.py: hides passwords in messages
+- units.py: sizes for people
+"""

@@ -1,7 +1,7 @@
-"""What went wrong lately: every failure that a user of the mount met, logged once and shown in `.regfs/errors`.
+"""The recent failures of a mount: each is logged once and shown in `.regfs/errors`.
 
-The drivers record what they answer with an errno. The same failure again within a minute is counted, not logged again,
-so that a crawler over a dead registry cannot fill a disk. Thread rule: one lock; any thread.
+The drivers record every failure that they answer with an errno. The same failure within a minute is counted and not
+logged again, so that a crawler over a dead registry cannot fill a disk. Thread rule: one lock; any thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _QUIET_S = 60.0
 
 @dataclass(slots=True)
 class Failure:
-    """One kind of failure: when it was first and last met (seconds since 1970), how often, and its text."""
+    """One kind of failure: its text, its first and last time (seconds since 1970), and how often."""
 
     text: str
     first: float
@@ -46,7 +46,7 @@ class Journal:
         self._keep(f"{what}: {type(error).__name__}: {error}", logging.WARNING)
 
     def note(self, text: str) -> None:
-        """Note what is no failure, but may surprise; log it unless it was just logged."""
+        """Note an event that is no failure but may surprise; log it unless it was just logged."""
         self._keep(text, logging.INFO)
 
     def _keep(self, text: str, level: int) -> None:

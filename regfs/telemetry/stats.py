@@ -1,8 +1,8 @@
 """Counters and gauges of one mount, handed down from the composition root: no globals.
 
 Every claim about laziness is a counter here, and tests assert on counters, never on time. Names are dotted words,
-`registry.requests`, `registry.bytes`, `cache.hits`, `layers.passes`, `bugs`; the room that counts is the first word.
-The counters that there are stand in COUNTERS, so that all of them can be read, as 0, before anything happened.
+`registry.requests`, `registry.bytes`, `cache.hits`, `layers.passes`, `bugs`; the first word is the package that counts.
+All counters stand in COUNTERS, so that each can be read, as 0, before its first event.
 Thread rule: one lock, held for an addition; any thread may count and read.
 """
 
@@ -35,7 +35,7 @@ COUNTERS = (
 )
 
 MOST_GAUGES = 200
-"""Some gauges have a host in their name, and a mirror file or a crawler may name any number of hosts."""
+"""The bound on gauges: some have a host in their name, and a mirror file or a crawler may name any number."""
 
 
 class Stats:
@@ -52,7 +52,7 @@ class Stats:
             self._counters[name] += amount
 
     def gauge(self, name: str, value: float) -> None:
-        """Remember *value* as the present state of *name*."""
+        """Set the gauge *name* to *value*."""
         with self._lock:
             self._gauges[name] = value
             self._gauges.move_to_end(name)

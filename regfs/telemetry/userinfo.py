@@ -4,9 +4,9 @@
     https://bob:secret@registry.example      https://***@registry.example
     debian:12@sha256:4401…                   stays: what follows the last @ is a digest
 
-A reference has no place for them (RFC 3986 section 3.2.1 calls them userinfo), but they are pasted with URLs; and
-messages end in logs, in `.regfs/errors` and in the output of CI. Used where text leaves regfs: the terminal, the log,
-the journal; and by model/names.py. Pure; any thread.
+A reference has no place for them (RFC 3986 section 3.2.1 calls them userinfo), but users paste them with URLs, and
+messages end up in logs, in `.regfs/errors` and in the output of CI. Used where text leaves regfs: the terminal, the
+log, the journal; and by model/names.py. Pure; any thread.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`regfs path`: the path below a mount at which an image stays, whatever becomes of its tag.
+"""`regfs path`: the path of an image in a mount by its digest, which stays when the tag moves.
 
-The mount itself resolves the tag, so that its mirrors, credentials and cache count, offline too. Used by the command
-line. Blocks as any look at the mount does, for --timeout of the mount at most.
+The mount itself resolves the tag, with its mirrors, credentials and cache, offline too. Blocks like any look-up in the
+mount: for the --timeout of the mount at most.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _digest_of(directory: Path, image: str) -> Digest:
     try:
         return Digest.parse(os.getxattr(directory, _NEWER).decode())
     except OSError:
-        return Digest.parse(shown)  # nothing newer waits
+        return Digest.parse(shown)  # the tag's directory shows what the tag names
 
 
 def _told_by_the_mount(error: OSError, image: str, where: str) -> RegfsError:

@@ -1,6 +1,6 @@
-"""Progress of the verbs that take long: bars on a terminal, otherwise a line every few seconds. Only on stderr.
+"""Progress of long verbs: bars on a terminal, otherwise a line every few seconds. Only on stderr.
 
-Used by the verbs. A thread of its own asks how far the work is; the threads that work only count.
+Used by the verbs. A separate thread asks how far the work is; the working threads only count.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _BAR_EVERY_S = 0.1
-# Without a terminal: what is done within the first seconds needs no line, and a log shows life after that.
+# Without a terminal: work of less than two seconds needs no line.
 _FIRST_LINE_S = 2.0
 _LINE_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that goes on: how many bytes of how many are done (0: not known yet)."""
+    """One transfer: the bytes that are done, of how many (0: not known yet)."""
 
     text: str
     done: int
@@ -78,7 +78,7 @@ def _bars(steps: Callable[[], list[Step]], ended: threading.Event, say: Callable
     from rich.text import Text
 
     class Speed(ProgressColumn):
-        """In the units of the size beside it; rich's own column has MB/s."""
+        """The speed, in the same units as the size beside it; the column of rich has MB/s."""
 
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
@@ -103,7 +103,7 @@ def _update(bars: Progress, tasks: dict[str, TaskID], steps: list[Step]) -> None
 
 
 class Count:
-    """A number of bytes that one thread adds to and others look at."""
+    """A number of bytes that one thread adds to and others read."""
 
     def __init__(self) -> None:
         self.size = 0

@@ -1,8 +1,8 @@
 """`regfs refresh`: lets daemons ask for tags and listings again, and waits until each look-up sees the new ones.
 
-A daemon is told by SIGHUP. Its process id is its own word in `.regfs/daemon.json`, and a process id may have become
-another process's by the time the signal is sent: so the process is held by a descriptor (pidfd_open(2)) and its daemon
-asked a second time. If it still says the same id then, the descriptor is the daemon's.
+A daemon is told by SIGHUP. `.regfs/daemon.json` has its process id, which may belong to another process by the time the
+signal is sent. So the process is held by a descriptor (pidfd_open(2)), and the daemon is asked a second time: if it
+still answers with the same id, the descriptor is that of the daemon.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LAST_NAMES_S = 5.0  # longer than any daemon lets the kernel trust a name by it
 
 
 class Refreshed(NamedTuple):
-    """What became of one mount: *failure* is None where its tags and listings are asked for again from now on."""
+    """How it went with one mount: *failure* is None where its tags and listings will be asked for again."""
 
     mountpoint: str
     failure: RegfsError | None
@@ -36,7 +36,7 @@ class Refreshed(NamedTuple):
 
 @dataclass(slots=True)
 class _Daemon:
-    """The daemon of one mount, what it said, and a descriptor of its process (-1: none is to be had)."""
+    """The daemon of one mount, what it said, and a descriptor of its process (-1: there is none)."""
 
     mounted: Mounted
     said: Mapping[str, object]
@@ -71,7 +71,7 @@ def _ask(chosen: Sequence[Mounted]) -> list[Answer]:
 
 
 def _failure(mounted: Mounted, answer: Answer) -> RegfsError | None:
-    """Return why the daemon that gave *answer* cannot be told, as far as that is known before it is tried."""
+    """Return why the daemon that gave *answer* cannot be refreshed, as far as that is known beforehand."""
     point = mounted.mountpoint
     state, reason = state_of(answer)
     if state == OF_ANOTHER_USER:
@@ -90,9 +90,9 @@ def _of_another_user(mounted: Mounted) -> RegfsError:
 
 
 def _signal(daemons: Sequence[_Daemon]) -> None:
-    """Send SIGHUP to the *daemons* that are still those that said their process ids."""
+    """Send SIGHUP to those of *daemons* that still run under the process id that they gave."""
     for daemon in daemons:
-        with suppress(OSError):  # it has just ended: then it does not answer again either
+        with suppress(OSError):  # it has just ended, and will not answer again
             daemon.process = os.pidfd_open(cast(int, daemon.said["pid"]))
     for daemon, answer in zip(daemons, _ask([daemon.mounted for daemon in daemons]), strict=True):
         now = _said(answer)
@@ -109,7 +109,7 @@ def _signal(daemons: Sequence[_Daemon]) -> None:
 
 
 def _wait(daemons: Sequence[_Daemon]) -> None:
-    """Wait until the *daemons* have refreshed, as they say, and the kernel trusts no name from before."""
+    """Wait until the *daemons* have refreshed and the kernel trusts no older name."""
     end = time.monotonic() + _DONE_WITHIN_S
     waiting = list(daemons)
     while waiting and time.monotonic() < end:
@@ -118,7 +118,7 @@ def _wait(daemons: Sequence[_Daemon]) -> None:
         time.sleep(_LOOK_EVERY_S if waiting else 0)
     for daemon in waiting:
         daemon.failure = RegistryTimeout(
-            f"{daemon.mounted.mountpoint}: its daemon was told, and has not refreshed within {_DONE_WITHIN_S:g} s"
+            f"{daemon.mounted.mountpoint}: its daemon got the signal, and has not refreshed within {_DONE_WITHIN_S:g} s"
         )
     done = [cast(float, daemon.said.get("names_valid_s", 0)) for daemon in daemons if daemon.failure is None]
     time.sleep(min(max(done, default=0), _LAST_NAMES_S))

@@ -1,6 +1,6 @@
-"""`regfs status`: what mounts are doing, as they say themselves in `.regfs/`; the command line prints it.
+"""`regfs status`: what mounts are doing, read from their `.regfs/`; the command line prints it.
 
-A mount whose daemon is dead or hangs is told as such within some seconds (inquiry.py).
+A daemon that is dead or hangs is reported as such within some seconds (mount/inquiry.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SHOWN = {
     "errors": "failures",
     "bugs": "bugs",
 }
-# What `.regfs/errors` says more of.
+# `.regfs/errors` has the details of these.
 _TOLD = frozenset({"errors", "bugs"})
 _REMEDIES = {DEAD: "regfs umount takes it away", HANGS: "regfs umount --force ends it"}
 _DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
@@ -36,7 +36,7 @@ _DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What one mount says of itself. *state* is one of the words above; *reason* completes FAILS."""
+    """The state of one mount, and what its daemon says. *state* is one of the words above; *reason* completes FAILS."""
 
     mountpoint: str
     source: str
@@ -49,7 +49,7 @@ class Status:
 
     @property
     def is_well(self) -> bool:
-        """Whether nothing is known to be wrong: a mount of another user, which is closed to us, may be as it likes."""
+        """Whether nothing is known to be wrong. A mount of another user, closed to us, is no failure."""
         return self.state in (ALIVE, OF_ANOTHER_USER)
 
     def as_json(self) -> dict[str, object]:
@@ -92,7 +92,7 @@ class Status:
         for name, text in _SHOWN.items():
             value = self.counters.get(name, 0)
             if name == "bugs" and not value:
-                continue  # a word that only worries, where there is none
+                continue  # the word alone would worry
             where = f" (see {directory}/.regfs/errors)" if name in _TOLD and value else ""
             yield f"  {text}: {in_units(value) if name.endswith('.bytes') else f'{value:g}'}{where}"
 
@@ -124,7 +124,7 @@ class Status:
 def find(wanted: Sequence[str]) -> list[Status]:
     """Return the status of the mounts on *wanted*, or of all mounts of regfs. Raises MountFailure for what is none.
 
-    Takes some seconds at most, whatever state the daemons are in.
+    Takes some seconds at most, also where a daemon hangs.
     """
     chosen = choose(wanted)
     found = read(chosen)
@@ -163,7 +163,7 @@ def choose(wanted: Sequence[str]) -> list[mountpoints.Mounted]:
 
 
 def read(chosen: Sequence[mountpoints.Mounted]) -> list[Status]:
-    """Return what the daemons of the mounts *chosen* tell, within seconds whatever state they are in."""
+    """Return the state of the mounts *chosen*. Takes some seconds at most, also where a daemon hangs."""
     answers = ask(chosen, ("version", DAEMON, "stats.json", "fetching.json"))
     return [_status(mounted, answer) for mounted, answer in zip(chosen, answers, strict=True)]
 

@@ -1,7 +1,7 @@
 """`regfs umount`: unmount a regfs, alive or dead; where it is in use, name the processes that use it.
 
-mount/mountpoint.py unmounts; here are the order of the steps and the messages. Used by cli/. Any thread; blocks on
-umount(2) and on fusermount3, and only with `by_force` not on a daemon that hangs.
+mount/mountpoint.py unmounts; this module has the order of the steps and the messages. Any thread. Blocks on umount(2)
+and fusermount3; a daemon that hangs blocks it too, unless *by_force*.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MOST_HOLDERS = 5
 def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
     """Unmount the regfs on *path*, alive or dead, and return what to tell the user.
 
-    *by_force* ends its connection first, so that a daemon that hangs holds up no process any longer.
+    *by_force* aborts the FUSE connection first, so that a daemon that hangs holds up no process any longer.
     Raises MountFailure where something else or nothing is mounted there, or a process uses it, which it names;
     AccessDenied for a mount of another user.
     """
@@ -39,7 +39,7 @@ def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
         if not mountpoints.abort(mounted.device, point):
             _kill_daemon(mounted.device)
         if mountpoints.topmost(point) != mounted:
-            return gone  # one of the ways to end a connection takes the mount away with it
+            return gone  # killing the daemon removed the mount as well
     try:
         mountpoints.unmount(point, lazily=lazily or by_force)
     except MountFailure as failure:
@@ -57,17 +57,17 @@ def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
 
 
 def _leave(point: str) -> None:
-    """Leave the directory *point*, where this process works in it or below: it would keep the mount busy itself."""
+    """Change to / where the working directory is in the mount at *point*: this process would keep it busy itself."""
     here = os.readlink("/proc/self/cwd")
     if here == point or here.startswith(f"{point}/"):
         os.chdir("/")
 
 
 def _kill_daemon(device: str) -> None:
-    """Kill the daemon of the FUSE connection *device*: without the control file system only its end ends that.
+    """Kill the daemon of the FUSE connection *device*. Without the fuse control file system, only this ends it.
 
-    It is found by its descriptor (fdinfo of /dev/fuse, from Linux 6.14 on), and held by another, so that no process
-    that has its id by now is meant.
+    The daemon is found by its descriptor (fdinfo of /dev/fuse, since Linux 6.14). It is killed through a pidfd, so that
+    no other process is hit that has got its id meanwhile.
     """
     connection = f"fuse_connection:\t{device.partition(':')[2]}\n"
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -98,7 +98,7 @@ def _by(holders: list[str]) -> str:
 
 
 def _links(pid: str) -> Iterator[tuple[str, str]]:
-    """Yield what a process holds, by reading links alone: following one could wait for a dead daemon."""
+    """Yield what a process holds. Links are read and never followed: following one could wait for a hanging daemon."""
     named = [("working directory", "cwd"), ("root", "root"), ("program", "exe")]
     try:
         named += [("open file", f"fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
