@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from regfs import __version__
 from regfs.config import Config
 from regfs.errors import CacheFailure, InvalidOption
-from regfs.images.hub_listing import HubListing
 from regfs.images.image import Images
 from regfs.images.layer_cache import REFUSED_S, LayerCache
 from regfs.images.repositories import Repositories
@@ -211,18 +210,15 @@ def _layer_store(shared: _Shared) -> LayerStore:
 
 
 def _repositories(shared: _Shared, registry: RegistryClient, layers: LayerStore) -> Repositories:
-    hub = None
-    if shared.config.hub_listing:
-        hub = HubListing(lambda name: registry.hub.namespace(name).repositories, shared.flights)
     budget = layers.budget
     return Repositories(
         registry,
-        blobs=BlobStore(shared.cache / "blobs", reserve=budget.reserve, reserve_document=budget.reserve_document),
+        store=BlobStore(shared.cache / "blobs", reserve=budget.reserve, reserve_document=budget.reserve_document),
         references=References(shared.cache / "references.sqlite"),
         flights=shared.flights,
         stats=shared.stats,
         tag_ttl_s=shared.config.tag_ttl_s,
-        hub=hub,
+        hub_listing=shared.config.hub_listing,
         note=shared.journal.note,
     )
 

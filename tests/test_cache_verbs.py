@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from regfs.errors import NotFound
-from regfs.images.cached import CachedImage
+from regfs.images.cached_images import CachedImage
 from regfs.model.digest import Digest
 from regfs.telemetry.units import in_units
 from regfs.verbs.cache import images_named

@@ -17,7 +17,7 @@ from typing import Generic, NamedTuple, TypeVar, overload
 from cachetools import LRUCache
 
 from regfs.errors import BadContent, BadManifest, ManifestMissing, NotFound, TooLarge, Unsupported
-from regfs.images.answers import Document
+from regfs.images.answers.manifests import Document
 from regfs.images.layer_cache import LayerCache
 from regfs.images.passes import LayerBlob
 from regfs.images.repository import Repository
@@ -103,7 +103,7 @@ class PinnedImage(NamedTuple):
     @property
     def created_ns(self) -> int:
         """When the image was made, in nanoseconds since 1970; 0 while its config is not known. Nothing is asked."""
-        return self.repository.created_ns(self.digest)
+        return self.repository.manifests.created_ns(self.digest)
 
     @property
     def image(self) -> Image:
@@ -175,7 +175,7 @@ class Image:
         """The exact bytes of the index or manifest that the digest names."""
         if self._announced:
             return self._named(self.digest, self._announced)
-        return self.repository.document(self.digest, self._media_type)
+        return self.repository.manifests.document(self.digest, self._media_type)
 
     @_Part
     def _outcome(self) -> Manifest | Index | BadContent | TooLarge | Unsupported:
@@ -236,7 +236,7 @@ class Image:
     @_Part
     def config_content(self) -> bytes:
         """The exact bytes of the config."""
-        return self.repository.small_blob(self.manifest.config, at_most=DOCUMENT_LIMIT)
+        return self.repository.blobs.small(self.manifest.config, at_most=DOCUMENT_LIMIT)
 
     @_Part
     def config(self) -> ImageConfig:
@@ -244,7 +244,7 @@ class Image:
         if not self.manifest.is_image:
             raise Unsupported(f"{self}: its config is {self.manifest.config.media_type!r}, not an image's")
         config = parse_config(self.config_content)
-        self.repository.keep_created({self.digest, self.manifest_descriptor.digest}, date_ns(config.created))
+        self.repository.manifests.keep_created({self.digest, self.manifest_descriptor.digest}, date_ns(config.created))
         return config
 
     @_Part
@@ -284,7 +284,7 @@ class Image:
 
     def _blob(self, layer: ImageLayer) -> LayerBlob:
         repository, descriptor = self.repository, layer.descriptor
-        return LayerBlob(descriptor, layer.diff_id, str(repository.name), lambda: repository.blob_chunks(descriptor))
+        return LayerBlob(descriptor, layer.diff_id, str(repository.name), lambda: repository.blobs.chunks(descriptor))
 
     def _choose(self, index: Index) -> Descriptor:
         for _ in range(_MAX_DEPTH):
@@ -303,7 +303,7 @@ class Image:
             parsed = self._entry(entry)
             if isinstance(parsed, Index) or not parsed.is_image:
                 return None
-            return parse_config(self.repository.small_blob(parsed.config, at_most=DOCUMENT_LIMIT)).platform
+            return parse_config(self.repository.blobs.small(parsed.config, at_most=DOCUMENT_LIMIT)).platform
         except (NotFound, *_UNREADABLE) as error:
             # One bad entry must not cost the others.
             log.info("%s: the entry %s is passed over: %s", self, entry.digest, error)
@@ -316,7 +316,7 @@ class Image:
     def _named(self, digest: Digest, media_type: str) -> Document:
         """Return the document that an index names so. Raises ManifestMissing where the registry lacks it."""
         try:
-            return self.repository.document(digest, media_type)
+            return self.repository.manifests.document(digest, media_type)
         except NotFound as missing:
             raise ManifestMissing(
                 f"{self}: an index names the manifest {digest}, which the registry does not have (any more): {missing}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cachetools import TTLCache
 
 from regfs.errors import BadContent
-from regfs.images.fetching import twice_if_wrong
+from regfs.images.answers.blobs import twice_if_wrong
 from regfs.images.shared_work import SharedWork, Tell
 from regfs.images.workers.own_process import workers
 from regfs.model.digest import Digest

@@ -9,19 +9,25 @@ threads.
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any, NamedTuple
 
-from regfs.errors import AccessDenied, Offline, ProtocolViolation
+from cachetools import TTLCache
+
+from regfs.errors import AccessDenied, Interrupted, Offline, ProtocolViolation, RegfsError, WouldBlock
 from regfs.model.names import is_repository_component
 from regfs.registry.http.error_answers import refusal
 from regfs.registry.http.links import page_of
 from regfs.registry.http.messages import Request
 from regfs.registry.http.retrying import RetryingSender
 from regfs.registry.listing import document_of, entries
+from regfs.waiting.flights import Flights
 
 log = logging.getLogger(__name__)
 
 HUB_URL = "https://hub.docker.com"
+_TTL_S = 300.0
+_NAMESPACES_KEPT = 256
 _PAGE_ENTRIES = 100
 _PAGES = 1000
 _PAGE_BYTES = 4 * 1024 * 1024
@@ -35,15 +41,49 @@ class HubRepositories(NamedTuple):
 
 
 class Hub:
-    """Asks Docker Hub's API."""
+    """Asks Docker Hub's API, and remembers its lists for five minutes."""
 
-    def __init__(self, sender: RetryingSender, *, offline: bool, url: str) -> None:
+    def __init__(self, sender: RetryingSender, flights: Flights, *, offline: bool, url: str) -> None:
         self._sender = sender
+        self._flights = flights
+        self._lock = threading.Lock()
+        self._listed: TTLCache[str, tuple[str, ...]] = TTLCache(_NAMESPACES_KEPT, _TTL_S)
         self._offline = offline
         self._url = url
 
+    def repositories(self, namespace: str) -> tuple[str, ...]:
+        """Return the paths of the repositories in *namespace*; none where the Hub does not tell. May block.
+
+        A failure only means that what is known is listed: the name of a repository opens without a list.
+        """
+        with self._lock:
+            listed = self._listed.get(namespace)
+        return self._flights.run(("hub", namespace), lambda: self._list(namespace)) if listed is None else listed
+
+    def has_listed(self, path: str) -> bool:
+        """Tell whether *path* was in a list that is not older than five minutes; asks nothing."""
+        with self._lock:
+            return path in self._listed.get(path.partition("/")[0], ())
+
+    def forget_failures(self) -> None:
+        """Forget the lists, of which a failure makes an empty one."""
+        with self._lock:
+            self._listed.clear()
+
+    def _list(self, namespace: str) -> tuple[str, ...]:
+        try:
+            names = self.namespace(namespace).repositories
+        except (WouldBlock, Interrupted):
+            raise
+        except RegfsError as failure:
+            log.info("Docker Hub does not list %s: %s", namespace, failure)
+            names = ()
+        with self._lock:
+            self._listed[namespace] = names
+        return names
+
     def namespace(self, namespace: str) -> HubRepositories:
-        """Return the repositories in *namespace*. Raises what RegistryClient says."""
+        """Return the repositories in *namespace*, asked for now. Raises what RegistryClient says."""
         what = f"the repositories of docker.io/{namespace}"
         if self._offline:
             raise Offline(f"{what}: Docker Hub would have to be asked, and regfs runs with --offline")

@@ -90,11 +90,11 @@ class Parts:
         self.blobs = Blobs(calls, stats, retry=retry)
         self.listing = Listing(calls)
         self.referrers = Referrers(calls, self.manifests)
-        self.hub = Hub(self._sender, offline=offline, url=hub_url)
+        self.hub = Hub(self._sender, flights, offline=offline, url=hub_url)
 
     def forget_failures(self) -> None:
         """Allow requests to every host that failed or refused a moment ago. See RegistryClient.forget_failures."""
-        for part in (self._sender, self._roots, self._token_servers):
+        for part in (self._sender, self._roots, self._token_servers, self.hub):
             part.forget_failures()
 
     def close(self) -> None:

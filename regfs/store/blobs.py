@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from regfs.errors import CacheFailure
 from regfs.model.digest import Digest
 from regfs.model.verification import VerifiedChunks
-from regfs.store.cached_files import put, read_file, take_away
+from regfs.store.cached_files import file_chunks, put, read_file, take_away
 from regfs.store.failures import cache_failure
 from regfs.store.locks import lock_new, touch
 from regfs.waiting.deadline import current
@@ -48,11 +49,23 @@ class BlobStore:
         """Return where the blob is kept, whether it is there or not."""
         return self._root / digest.algorithm / digest.encoded[:2] / digest.encoded
 
-    def load(self, digest: Digest) -> bytes | None:
+    def size(self, digest: Digest) -> int | None:
+        """Return the size of the blob's file, None where there is none."""
+        try:
+            status = self.path(digest).stat()
+        except OSError:
+            return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def load(self, digest: Digest, *, at_most: int) -> bytes | None:
         """Return the bytes of a small blob (a manifest or config), or None where there are none that are right.
 
-        Hashed again at each load: a document decides what everything below it means, and hashing it costs nothing.
+        None also for a blob of more than *at_most* bytes. Hashed again at each load: a document decides what everything
+        below it means, and hashing it costs nothing.
         """
+        size = self.size(digest)
+        if size is None or size > at_most:
+            return None
         try:
             content = read_file(self.path(digest))
         except OSError:
@@ -63,6 +76,17 @@ class BlobStore:
         log.warning("the cached copy of %s is damaged and was dropped", digest)
         self.drop(digest)
         return None
+
+    def is_right(self, digest: Digest) -> bool:
+        """Tell whether the bytes of the blob's file have *digest*: a second for each gigabyte. Raises OSError."""
+        hasher = digest.hasher()
+        for chunk in self.chunks(digest):
+            hasher.update(chunk)
+        return hasher.hexdigest() == digest.encoded
+
+    def chunks(self, digest: Digest) -> Iterator[bytes]:
+        """Yield the bytes of the blob's file. Raises OSError."""
+        return file_chunks(self.path(digest))
 
     def keep(self, digest: Digest, content: bytes) -> None:
         """Keep *content*, which the caller has verified. A cache that cannot be written costs speed, no answer."""

@@ -14,10 +14,12 @@ import logging
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+_CHUNK_SIZE = 1 << 20
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 # A symbolic link that leads to itself; a socket.
 _NO_FILE = (errno.ELOOP, errno.ENXIO)
@@ -47,6 +49,13 @@ def read_file(path: Path) -> bytes:
     """Return the bytes of a small file. Raises OSError as open_file() does."""
     with open(open_file(path), "rb") as file:
         return file.read()
+
+
+def file_chunks(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file, a mebibyte at a time. Raises OSError as open_file() does."""
+    with open(open_file(path), "rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK_SIZE):
+            yield chunk
 
 
 def take_away(path: Path) -> None:

@@ -84,6 +84,15 @@ class ListRecord(NamedTuple):
     checked: float
 
 
+def left_s(checked: float | None, ttl_s: float) -> float:
+    """Return for how many seconds more an answer of *checked* (seconds since 1970) holds; 0 where it does not.
+
+    One that seems to come from the future, after the clock was set back, does not hold either.
+    """
+    age_s = -1.0 if checked is None else time.time() - checked
+    return max(0.0, ttl_s - age_s) if age_s >= 0 else 0.0
+
+
 class References:
     """The references that were looked up, in a small database at *path*; shared by all mounts of one cache."""
 
@@ -132,7 +141,7 @@ class References:
             log.warning("the remembered listing of %s/%s is of no use: %s", registry, path, error)
             return None
 
-    def keep_listing(self, registry: str, path: str, names: list[str]) -> None:
+    def keep_listing(self, registry: str, path: str, names: Sequence[str]) -> None:
         """Remember a complete listing."""
         self._change(
             "INSERT OR REPLACE INTO lists VALUES (?, ?, ?, ?)", (registry, path, json.dumps(names), time.time())
@@ -288,7 +297,7 @@ class References:
     def is_cache(self, registry: str, *, ttl_s: float) -> bool | None:
         """Tell whether *registry* is a pull-through cache; None where that is not known since *ttl_s* seconds."""
         rows = self._query("SELECT is_cache, checked FROM caches WHERE registry=?", (registry,))
-        return bool(rows[0][0]) if rows and 0 <= time.time() - rows[0][1] < ttl_s else None
+        return bool(rows[0][0]) if rows and left_s(rows[0][1], ttl_s) > 0 else None
 
     def keep_is_cache(self, registry: str, *, is_cache: bool) -> None:
         """Remember whether *registry* is a pull-through cache."""

@@ -71,9 +71,9 @@ class BlobFile(Dated):
         return content
 
     def _open_file(self) -> int:
-        path = self.repository.blob_file(self.descriptor)
+        path = self.repository.blobs.file(self.descriptor)
         if not path.exists():  # evicted a moment ago: fetch it once more
-            path = self.repository.blob_file(self.descriptor)
+            path = self.repository.blobs.file(self.descriptor)
         try:
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from regfs.errors import Interrupted, OutOfThreads, RegfsError, WouldBlock
-from regfs.images.answers import Resolved
+from regfs.images.answers.tags import Resolved
 from regfs.model.digest import Digest
 from regfs.tree.node import FOREVER, Child, Directory, Found, Node
 from regfs.tree.snapshot import TagImage
@@ -136,7 +136,7 @@ class NamesInUse:
     def restore(self, images: tuple[TagImage, ...]) -> None:
         """Take over what another process showed; what the tags name now is asked at the next look."""
         for node, digest, media_type, size in images:
-            self._shown[node] = _Shown(Resolved(Digest.parse(digest), media_type, size, expires=0.0))
+            self._shown[node] = _Shown(Resolved(Digest.parse(digest), media_type, size, expires_s=0.0))
 
     def _with_image(self, node: int, directory: Directory) -> Directory:
         """Return *directory*; a tag's asks here which image it is to show."""
@@ -148,7 +148,7 @@ class NamesInUse:
         """Return the image that *tag* is to show: the one that it names, unless the one that it showed is in use."""
         shown = self._shown.get(node)
         try:
-            resolved = tag.repository.resolve(tag.tag)
+            resolved = tag.repository.tags.resolve(tag.tag)
         except _NO_ANSWERS:
             raise
         except RegfsError as error:
@@ -174,7 +174,7 @@ class NamesInUse:
                 return now  # another thread has decided meanwhile
             if shown is not None and self._is_used(below):
                 self._hold(shown, tag, now)
-                return shown.resolved._replace(expires=time.monotonic() + self._held_s)
+                return shown.resolved._replace(expires_s=time.monotonic() + self._held_s)
             if isinstance(now, RegfsError):
                 self._shown.pop(node, None)
                 raise now

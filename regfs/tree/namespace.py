@@ -31,8 +31,8 @@ from regfs.errors import (
     RegfsError,
     RegistryTimeout,
 )
-from regfs.images.answers import UNREACHABLE
-from regfs.images.existence import Said, Verdict
+from regfs.images.answers.existence import Said, Verdict
+from regfs.images.answers.remembered import UNREACHABLE
 from regfs.images.image import Images
 from regfs.images.repositories import Repositories
 from regfs.images.repository import Repository
@@ -152,7 +152,7 @@ class Namespace:
         if repository is None:
             return (), None
         try:
-            return repository.tags(), None
+            return repository.tags.names(), None
         except (NotFound, AccessDenied) as refusal:
             return (), refusal
         except UNREACHABLE as failure:
@@ -217,7 +217,7 @@ class Namespace:
         return version_directory(f"{self.key}/{name}", repository, version, self.names.images)
 
     def _tag_or_component(self, repository: Repository, name: str) -> Found:
-        if repository.is_listed(name):  # look-ups after a listing of tags need not even the disk
+        if repository.tags.is_listed(name):  # look-ups after a listing of tags need not even the disk
             return version_directory(f"{self.key}/{name}", repository, Version(name), self.names.images)
         no_repository = self.names.repositories.existence.is_no_repository(repository.name)
         if no_repository or self._just_led_below(repository, name) or self._is_listed_below(repository, name):
@@ -257,7 +257,7 @@ class Namespace:
         if self.tags_hidden:
             return Verdict.UNSAID
         hub = self.names.repositories.hub
-        if hub is not None and self.registry == DOCKER_HUB and hub.has(path):
+        if hub is not None and self.registry == DOCKER_HUB and hub.has_listed(path):
             return Verdict.REPOSITORY
         return self.names.repositories.existence.of(self.registry, path, in_repository=in_repository)
 
@@ -270,21 +270,21 @@ class Namespace:
 
     def _just_led_below(self, repository: Repository, name: str) -> bool:
         """Tell whether a tag of the repository *name* was resolved a moment ago: then *name* was no tag."""
-        if not is_repository_component(name) or repository.was_just_visited():
+        if not is_repository_component(name) or repository.tags.was_just_visited():
             return False
         below = self.names.repositories.repository(RepositoryName(self.registry, _join(self.path, name)))
-        return below.was_just_visited()
+        return below.tags.was_just_visited()
 
     def _is_listed_below(self, repository: Repository, name: str) -> bool:
         """Tell whether *name* is known to lead below and to be no tag of *repository*: no request is needed then."""
-        is_tag = repository.is_listed(name)
+        is_tag = repository.tags.is_listed(name)
         if is_tag is None:
             is_tag = not self.names.repositories.existence.has_no_list(repository.name)
         return not is_tag and self._is_known_below(name)
 
     def _is_known_below(self, name: str) -> bool:
         hub = self.names.repositories.hub
-        if hub is not None and self.registry == DOCKER_HUB and hub.has(_join(self.path, name)):
+        if hub is not None and self.registry == DOCKER_HUB and hub.has_listed(_join(self.path, name)):
             return True
         return self.names.repositories.leads_to_known(self.registry, _join(self.path, name))
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from regfs.errors import BadManifest, InvalidName, NotFound, ProtocolViolation
-from regfs.images.answers import Resolved
+from regfs.images.answers.tags import Resolved
 from regfs.images.image import Images
 from regfs.images.repository import Repository
 from regfs.model.attributes import Attributes
@@ -48,7 +48,7 @@ class TagDirectory(Dated):
 
     def attributes(self) -> Attributes:
         """Return a directory's attributes."""
-        return directory_attributes(self.repository.tag_created_ns(self.tag))
+        return directory_attributes(self.repository.tags.created_ns(self.tag))
 
     def lookup(self, name: str) -> Found:
         """Return a part of the image that the tag points to now."""
@@ -74,7 +74,7 @@ class TagDirectory(Dated):
         that copies or lists attributes asks each tag of a listing for them, which may cost no request.
         """
         xattrs = {}
-        record = self.repository.last_known(self.tag)
+        record = self.repository.tags.last_known(self.tag)
         if record is not None and record.checked:  # 0: the answer is kept, and in doubt
             checked = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.checked))
             xattrs[b"user.regfs.checked"] = checked.encode()
@@ -97,7 +97,7 @@ class TagDirectory(Dated):
             return ask(again)
 
     def _resolved(self) -> Resolved:
-        return self.repository.resolve(self.tag) if self.resolve is None else self.resolve()
+        return self.repository.tags.resolve(self.tag) if self.resolve is None else self.resolve()
 
     def _image(self, resolved: Resolved) -> ImageDirectory:
         pinned = self.images.pinned(self.repository, resolved.digest, resolved.media_type)
@@ -121,12 +121,12 @@ def version_directory(key: str, repository: Repository, version: Version, images
     """
     digest = version.digest
     if digest is None and version.short_digest is not None:
-        digest = repository.digest_beginning(version.short_digest)
+        digest = repository.manifests.digest_beginning(version.short_digest)
     if digest is not None:
         return manifest_directory(key, repository, digest, images)
     tag = version.tag or DEFAULT_TAG
     # A listing that names the tag is proof enough; else the registry is asked.
-    return Found(TagDirectory(key, repository, tag, images), repository.tag_valid_s(tag))
+    return Found(TagDirectory(key, repository, tag, images), repository.tags.valid_s(tag))
 
 
 def manifest_directory(key: str, repository: Repository, digest: Digest, images: Images) -> Found:

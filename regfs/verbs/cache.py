@@ -13,7 +13,7 @@ from pathlib import Path
 
 from regfs.config import Config
 from regfs.errors import NotFound
-from regfs.images.cached import CachedImage, cached_images, unnamed_size
+from regfs.images.cached_images import CachedImage, cached_images, unnamed_size
 from regfs.mount.mountpoint import mounts
 from regfs.store.budget import Standing
 from regfs.store.eviction import Evicted, Unit, evict

@@ -46,9 +46,9 @@ def _resolved(reference: Reference, app: App) -> Image:
     repository = app.repositories.repository(reference.repository)
     digest = reference.digest
     if digest is None and reference.short_digest is not None:
-        digest = repository.digest_beginning(reference.short_digest)
+        digest = repository.manifests.digest_beginning(reference.short_digest)
     if digest is not None:
         return app.images.image(repository, digest)
     assert reference.tag is not None
-    resolved = repository.resolve(reference.tag)
+    resolved = repository.tags.resolve(reference.tag)
     return app.images.image(repository, resolved.digest, resolved.media_type)

@@ -66,7 +66,7 @@ def test_a_part_of_one_image_does_not_wait_for_another_image(served: Served, app
 
 def test_a_broken_document_is_parsed_once_and_told_anew_each_time(served: Served, app: Repository) -> None:
     digest = served.document("app", "1", b'{"schemaVersion":2,"config":NaN}', MANIFEST)
-    image = served.show().images.image(app, app.resolve("1").digest)
+    image = served.show().images.image(app, app.tags.resolve("1").digest)
     assert not image.is_readable
     errors = []
     for _ in range(2):

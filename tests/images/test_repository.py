@@ -1,4 +1,4 @@
-"""Repositories: what is asked, how often, and what is remembered when nobody answers."""
+"""Repositories: what is asked, how often, and what is shown when no registry responds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import threading
 import pytest
 
 from regfs.errors import BadContent, NotFound, RegistryTimeout, RegistryUnavailable, WouldBlock
-from regfs.images import repository
 from regfs.images.repositories import Repositories
 from regfs.images.repository import Repository
 from regfs.model import media_types
@@ -17,6 +16,7 @@ from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
 from regfs.mount.errnos import errno_of
+from regfs.store.blobs import BlobStore
 from regfs.store.references import References
 from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
 from tests.support.fault_server import changed, reply, silence
@@ -37,17 +37,6 @@ def test_a_thousand_names_that_nobody_has_are_not_remembered_for_ever(
     for number in range(3000):
         repositories.repository(RepositoryName(served.server.address, f"made-up-{number}"))
     assert len(repositories._repositories) <= 1024
-
-
-def test_answers_about_tags_are_bounded_in_memory_and_known_beyond_it(served: Served) -> None:
-    push(served, *(f"t{number}" for number in range(1030)))
-    app = served.show(tag_ttl_s=3600.0).repositories.repository(RepositoryName(served.server.address, "app"))
-    for number in range(1030):
-        app.resolve(f"t{number}")
-    asked = len(served.server.seen)
-    assert len(app._remembered._resolved) <= 1024
-    assert app.resolve("t0").digest == IMAGE.digest
-    assert len(served.server.seen) == asked
 
 
 @pytest.mark.parametrize("remembered", ["text/html", media_types.OCI_INDEX, media_types.DOCKER_SCHEMA1_SIGNED, ""])
@@ -77,12 +66,12 @@ def test_after_a_refresh_everything_is_asked_for_once_more(served: Served) -> No
     names += [RepositoryName(served.server.address, f"other{number}") for number in range(1030)]
     held = [repositories.repository(name) for name in names]  # more than are remembered
     for _ in range(2):
-        assert (held[0].tags(), held[0].resolve("1").digest) == (("1",), IMAGE.digest)
+        assert (held[0].tags.names(), held[0].tags.resolve("1").digest) == (("1",), IMAGE.digest)
     asked = [path for path in served.server.paths("app") if "/v2/app/" in path]
     repositories.refresh()
-    assert held[0].last_known("1") is not None
+    assert held[0].tags.last_known("1") is not None
     for _ in range(2):
-        assert (held[0].tags(), held[0].resolve("1").digest) == (("1",), IMAGE.digest)
+        assert (held[0].tags.names(), held[0].tags.resolve("1").digest) == (("1",), IMAGE.digest)
     assert [path for path in served.server.paths("app") if "/v2/app/" in path] == asked * 2
 
 
@@ -92,7 +81,7 @@ def test_what_was_asked_before_a_refresh_and_answered_after_it_is_asked_for_agai
     push(served, "1")
     repositories = served.show(tag_ttl_s=3600.0).repositories
     app = repositories.repository(RepositoryName(served.server.address, "app"))
-    registry = app._sources.registry
+    registry = repositories._registry
     for part, name in ((registry.manifests, "resolve"), (registry.listing, "tags")):
         ask, answers = getattr(part, name), []
 
@@ -105,9 +94,9 @@ def test_what_was_asked_before_a_refresh_and_answered_after_it_is_asked_for_agai
         monkeypatch.setattr(part, name, asked)
         for _ in range(3):
             if name == "resolve":
-                assert app.resolve("1").digest == IMAGE.digest
+                assert app.tags.resolve("1").digest == IMAGE.digest
             else:
-                assert app.tags() == ("1",)
+                assert app.tags.names() == ("1",)
         assert len(answers) == 2, name
 
 
@@ -117,7 +106,7 @@ def test_what_was_read_from_the_cache_before_a_refresh_is_asked_for_again(
 ) -> None:
     push(served, "1")
     before = served.show().repositories.repository(RepositoryName(served.server.address, "app"))
-    assert (before.tags(), before.resolve("1").digest) == (("1",), IMAGE.digest)
+    assert (before.tags.names(), before.tags.resolve("1").digest) == (("1",), IMAGE.digest)
     repositories = served.show(tag_ttl_s=3600.0).repositories
     app = repositories.repository(RepositoryName(served.server.address, "app"))
     read = getattr(References, question)
@@ -131,7 +120,7 @@ def test_what_was_read_from_the_cache_before_a_refresh_is_asked_for_again(
     monkeypatch.setattr(References, question, read_before_a_refresh)
     asked = len(served.server.paths("app"))
     for _ in range(2):
-        assert app.resolve("1").digest == IMAGE.digest if question == "tag" else app.tags() == ("1",)
+        assert app.tags.resolve("1").digest == IMAGE.digest if question == "tag" else app.tags.names() == ("1",)
     assert len(served.server.paths("app")) == asked + 1
 
 
@@ -139,7 +128,7 @@ def test_two_mounts_on_one_cache_ask_once_for_a_tag(served: Served) -> None:
     push(served, "1")
     for _ in range(2):
         app = served.show().repositories.repository(RepositoryName(served.server.address, "app"))
-        assert app.resolve("1").digest == IMAGE.digest
+        assert app.tags.resolve("1").digest == IMAGE.digest
     assert served.server.paths("manifests/1") == ["HEAD /v2/app/manifests/1"]
 
 
@@ -147,7 +136,7 @@ def test_a_hundred_who_ask_for_a_tag_at_once_are_one_request(served: Served) -> 
     push(served, "1")
     app = served.show().repositories.repository(RepositoryName(served.server.address, "app"))
     digests: list[Digest] = []
-    threads = [threading.Thread(target=lambda: digests.append(app.resolve("1").digest)) for _ in range(100)]
+    threads = [threading.Thread(target=lambda: digests.append(app.tags.resolve("1").digest)) for _ in range(100)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -160,30 +149,30 @@ def test_f18_a_registry_that_hangs_leaves_the_last_known_tag_when_the_time_is_ov
     served: Served, app: Repository
 ) -> None:
     push(served, "1", "2")
-    assert app.resolve("1").digest == IMAGE.digest
+    assert app.tags.resolve("1").digest == IMAGE.digest
     served.server.on("*", "manifests", silence)
     with under(Deadline(0.2)):
-        assert app.resolve("1").digest == IMAGE.digest
+        assert app.tags.resolve("1").digest == IMAGE.digest
     with under(Deadline(0.2)), pytest.raises(RegistryTimeout):
-        app.resolve("2")
+        app.tags.resolve("2")
 
 
 def test_without_patience_only_what_is_known_is_answered(served: Served) -> None:
     push(served, "1", "2")
     app = served.show().repositories.repository(RepositoryName(served.server.address, "app"))
-    app.resolve("1")
+    app.tags.resolve("1")
     with under(NON_BLOCKING):
-        assert app.resolve("1").digest == IMAGE.digest
-        for ask in (lambda: app.resolve("2"), app.tags, app.exists, lambda: app.tag_valid_s("2")):
+        assert app.tags.resolve("1").digest == IMAGE.digest
+        for ask in (lambda: app.tags.resolve("2"), app.tags.names, lambda: app.tags.valid_s("2")):
             with pytest.raises(WouldBlock):
                 ask()
 
 
 def test_tags_that_were_visited_are_listed_when_the_list_was_never_seen(served: Served, app: Repository) -> None:
     push(served, "1", "2")
-    app.resolve("2")
+    app.tags.resolve("2")
     served.server.on("GET", "tags/list", reply(503))
-    assert app.tags() == ("2",)
+    assert app.tags.names() == ("2",)
 
 
 def test_a_list_that_was_never_seen_and_cannot_be_had_is_a_failure_and_no_empty_list(
@@ -192,27 +181,27 @@ def test_a_list_that_was_never_seen_and_cannot_be_had_is_a_failure_and_no_empty_
     push(served, "1")
     served.server.on("GET", "tags/list", reply(503))
     with pytest.raises(RegistryUnavailable):
-        app.tags()
+        app.tags.names()
     served.server.heal()
-    assert app.tags() == ("1",)
+    assert app.tags.names() == ("1",)
 
 
 def test_a_repository_that_is_gone_takes_its_list_along(served: Served, app: Repository) -> None:
     push(served, "1")
-    assert app.tags() == ("1",)
+    assert app.tags.names() == ("1",)
     served.registry.repositories.pop("app")
     with pytest.raises(NotFound):
-        app.tags()
+        app.tags.names()
     served.server.on("GET", "tags/list", reply(503))
     with pytest.raises(RegistryUnavailable):
-        app.tags()
+        app.tags.names()
 
 
 def test_a_document_is_fetched_once_and_found_in_the_cache_by_the_next_mount(served: Served, app: Repository) -> None:
     push(served, "1")
-    assert app.document(IMAGE.digest).content == IMAGE.manifest
+    assert app.manifests.document(IMAGE.digest).content == IMAGE.manifest
     again = served.show().repositories.repository(app.name)
-    assert again.document(IMAGE.digest).content == IMAGE.manifest
+    assert again.manifests.document(IMAGE.digest).content == IMAGE.manifest
     assert len(served.server.paths(f"manifests/{IMAGE.digest}")) == 1
 
 
@@ -222,16 +211,16 @@ def test_what_named_a_document_says_its_type_whether_it_comes_from_the_registry_
     push(served, "1")
     served.registry.repository("app").manifests[str(IMAGE.digest)] = (IMAGE.manifest, "text/plain")
     for _ in ("fetched", "cached"):
-        assert app.document(IMAGE.digest, IMAGE.media_type).media_type == IMAGE.media_type
+        assert app.manifests.document(IMAGE.digest, IMAGE.media_type).media_type == IMAGE.media_type
 
 
 def test_a_document_of_another_repository_is_asked_for_again(served: Served, app: Repository) -> None:
     push(served, "1")
     push(served, "1", repository="other", image=image_of(layer(file("other"))))
-    app.document(IMAGE.digest)
+    app.manifests.document(IMAGE.digest)
     other = served.show().repositories.repository(RepositoryName(served.server.address, "other"))
     with pytest.raises(NotFound):
-        other.document(IMAGE.digest)
+        other.manifests.document(IMAGE.digest)
 
 
 def test_one_blob_named_with_two_sizes_at_once_is_served_to_none_with_the_other_s(
@@ -245,7 +234,7 @@ def test_one_blob_named_with_two_sizes_at_once_is_served_to_none_with_the_other_
 
     def ask(descriptor: Descriptor) -> None:
         try:
-            outcomes[descriptor.size] = app.blob_file(descriptor).stat().st_size
+            outcomes[descriptor.size] = app.blobs.file(descriptor).stat().st_size
         except BadContent:
             outcomes[descriptor.size] = BadContent
 
@@ -264,7 +253,7 @@ def test_a_repository_that_a_refused_one_hides_behind_is_not_said_to_exist(
     push(served, "1")
     repositories.ask_for_catalog(served.server.address)
     assert repositories.components_below(served.server.address, "") == set()
-    repositories.repository(RepositoryName(served.server.address, "app")).resolve("1")
+    repositories.repository(RepositoryName(served.server.address, "app")).tags.resolve("1")
     repositories.ask_for_catalog(served.server.address)
     assert repositories.components_below(served.server.address, "") == {"app"}
     assert len(served.server.paths("_catalog")) == 1
@@ -276,13 +265,13 @@ def test_a_cached_blob_that_cannot_be_read_once_is_fetched_and_stays(
     push(served, "1")
     built = IMAGE.layers[0]
     descriptor = Descriptor(built.media_type, built.digest, len(built.blob))
-    path = app.blob_file(descriptor)
+    path = app.blobs.file(descriptor)
 
     def fails(*_arguments: object) -> bool:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(repository, "has_digest", fails)
-    assert b"".join(app.blob_chunks(descriptor)) == path.read_bytes() == built.blob
+    monkeypatch.setattr(BlobStore, "is_right", fails)
+    assert b"".join(app.blobs.chunks(descriptor)) == path.read_bytes() == built.blob
 
 
 @pytest.mark.parametrize("tag_ttl_s", [0.0, 60.0])
@@ -304,10 +293,10 @@ def test_a_tag_that_the_registry_names_by_a_digest_that_it_lacks_is_there_but_ha
     )
     shown = served.show(tag_ttl_s=60.0)
     app = shown.repositories.repository(RepositoryName(served.server.address, "app"))
-    resolved = app.resolve("1")
+    resolved = app.tags.resolve("1")
     for _ in range(3):  # also while it is remembered
         with pytest.raises(BadContent, match=f"app:1: the registry named {wrong}, which it does not have") as caught:
-            app.document(resolved.digest, resolved.media_type)
+            app.manifests.document(resolved.digest, resolved.media_type)
         assert errno_of(caught.value) == errno.EIO
     assert shown.read("app/1/manifest.json") == IMAGE.manifest  # the tag was asked for again
 
@@ -324,10 +313,10 @@ def test_a_tag_that_was_deleted_between_two_requests_is_not_there(served: Served
     push(served, "1")
     shown = served.show(tag_ttl_s=60.0)
     app = shown.repositories.repository(RepositoryName(served.server.address, "app"))
-    resolved = app.resolve("1")
+    resolved = app.tags.resolve("1")
     served.server.on("*", "/manifests/", reply(404))
     with pytest.raises(NotFound):
-        app.document(resolved.digest, resolved.media_type)
+        app.manifests.document(resolved.digest, resolved.media_type)
 
 
 def test_a_request_that_hangs_once_does_not_keep_a_short_timeout_from_the_next_answer(served: Served) -> None:
@@ -335,9 +324,9 @@ def test_a_request_that_hangs_once_does_not_keep_a_short_timeout_from_the_next_a
     served.server.on("HEAD", "/manifests/1", silence, times=1)
     app = served.show().repositories.repository(RepositoryName(served.server.address, "app"))
     with under(Deadline(0.5, is_users=True)), pytest.raises(RegistryTimeout):
-        app.resolve("1")
+        app.tags.resolve("1")
     later = Deadline(100.0, is_users=True)
     later.timeout_s = 0.5  # what is looked at; it may wait for longer, as a busy machine needs
     with under(later):
-        assert app.resolve("1").digest == IMAGE.digest
+        assert app.tags.resolve("1").digest == IMAGE.digest
     assert served.server.paths("manifests/1") == ["HEAD /v2/app/manifests/1"] * 2

@@ -146,7 +146,7 @@ def test_only_the_registrys_own_no_makes_a_name_missing(org: Served, status: int
 def test_a_list_that_hangs_delays_a_look_up_by_some_seconds_and_only_once(
     org: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("regfs.images.existence._ANSWER_S", 0.3)
+    monkeypatch.setattr("regfs.images.answers.existence._ANSWER_S", 0.3)
     org.server.on("GET", "/tags/list|_catalog", silence)
     shown = org.show()
     with under(Deadline(30)):

@@ -137,7 +137,7 @@ def test_a_thread_that_may_not_wait_does_not_look_for_processes_inside(served: S
     served.push("team/app", "1", image("new"))
     shown.repositories.refresh()
     repository = shown.repositories.repository(RepositoryName(served.server.address, "team/app"))
-    assert repository.resolve("1").digest != old.digest
+    assert repository.tags.resolve("1").digest != old.digest
     with under(NON_BLOCKING), pytest.raises(WouldBlock):
         shown.tree.lookup(tag, b"digest")
     assert users.asked == 0

@@ -172,7 +172,7 @@ def test_a_short_digest_that_two_digests_begin_with_is_neither(served: Served) -
     # Twelve equal digits cannot be made in a test: two are, and the store is asked below the tree.
     repository = shown.repositories.repository(shown_name(served))
     with pytest.raises(DigestUnresolved, match="several digests"):
-        repository.digest_beginning(twins[0].digest.encoded[:2])
+        repository.manifests.digest_beginning(twins[0].digest.encoded[:2])
 
 
 def same_beginning() -> tuple[BuiltImage, BuiltImage]:

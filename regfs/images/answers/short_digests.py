@@ -2,7 +2,7 @@
 
 Known are the digests that its tags pointed to, the manifests that it has shown, and the entries of the indexes among
 them. No network, so that the same short digest is an error rather than another image where less is known.
-Used by repository.py. Thread rule: any thread.
+Used by manifests.py. Thread rule: any thread.
 """
 
 from __future__ import annotations

@@ -42,18 +42,14 @@ below a namespace the registry's "no" is final. GHCR and Harbor (for ordinary us
 unsaid, since a repository may be anywhere below it. A registry that lists nothing (pulls only) leaves all unsaid.
 Only the registry's own "no", an error document with its code, makes a name missing.
 
-Used by repositories.py and the tree. Thread rule: any thread; the lock guards the memory, nothing is asked under it.
+Used by repositories.py and the tree. Thread rule: any thread.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable
 from enum import Enum
-
-from cachetools import TTLCache
 
 from regfs.errors import (
     AccessDenied,
@@ -66,16 +62,17 @@ from regfs.errors import (
     TooLarge,
     Unsupported,
 )
-from regfs.images.answers import STALE_TTL_S, UNREACHABLE, is_fresh
-from regfs.images.catalog_below import SAYS_NOTHING, CatalogBelow
-from regfs.images.repository import Repository
-from regfs.images.sources import Sources
+from regfs.images.answers.catalog_below import SAYS_NOTHING, CatalogBelow
+from regfs.images.answers.remembered import STALE_TTL_S, UNREACHABLE, Refreshes, Remembered
+from regfs.images.answers.tags import Tags
 from regfs.model.names import DOCKER_HUB, OFFICIAL, RepositoryName, repository_at
+from regfs.registry.client import RegistryClient
+from regfs.store.references import References, left_s
 from regfs.waiting.deadline import Deadline, current, under
+from regfs.waiting.flights import Flights
 
 log = logging.getLogger(__name__)
 
-_KEPT = 16 * 1024
 # A name that was missing may be pushed at any time; asking twice within this time is a script or a shell.
 _MISSING_TTL_S = 2.0
 # What a registry cannot answer it cannot answer for a while; a login changes a refusal, and is waited for.
@@ -95,6 +92,9 @@ class Said(Enum):
     NOTHING = "nothing"
 
 
+_TTL_S = {Said.MISSING: _MISSING_TTL_S, Said.REFUSED: _UNSAID_TTL_S, Said.NOTHING: _UNSAID_TTL_S}
+
+
 class Verdict(Enum):
     """What a look-up of a name is answered by."""
 
@@ -107,26 +107,33 @@ class Verdict(Enum):
 class Existence:
     """Answers whether names lead somewhere, and remembers it for 2 s up to the tag TTL."""
 
-    def __init__(self, sources: Sources, repository: Callable[[RepositoryName], Repository]) -> None:
-        """*repository* gives the object of a name, which learns the tags that came with an answer."""
-        self._sources = sources
-        self._repository = repository
-        ttl_s = sources.tag_ttl_s
-        self._catalog = CatalogBelow(sources.registry, sources.references, ttl_s=ttl_s)
-        self._lock = threading.Lock()
-        self._there: TTLCache[RepositoryName, bool] = TTLCache(_KEPT, ttl_s)
-        self._missing: TTLCache[RepositoryName, bool] = TTLCache(_KEPT, min(_MISSING_TTL_S, ttl_s))
-        self._unsaid: TTLCache[RepositoryName, Said] = TTLCache(_KEPT, min(_UNSAID_TTL_S, ttl_s))
-        # Paths that the catalog had nothing below, or something; names that are no repository but lead to one.
-        self._below: TTLCache[tuple[str, str], bool] = TTLCache(_KEPT, ttl_s)
-        self._nothing_below: TTLCache[tuple[str, str], bool] = TTLCache(_KEPT, min(_MISSING_TTL_S, ttl_s))
-        self._shown: TTLCache[tuple[str, str], bool] = TTLCache(_KEPT, ttl_s)
-        self._namespaces: TTLCache[RepositoryName, bool] = TTLCache(_KEPT, ttl_s)
+    def __init__(
+        self,
+        registry: RegistryClient,
+        references: References,
+        tags_of: Callable[[RepositoryName], Tags],
+        *,
+        flights: Flights,
+        refreshes: Refreshes,
+        ttl_s: float,
+    ) -> None:
+        """*tags_of* returns the tags of a repository, which learn the names that came with an answer."""
+        self._registry = registry
+        self._references = references
+        self._tags_of = tags_of
+        self._flights = flights
+        self._ttl_s = ttl_s
+        self._catalog = CatalogBelow(registry, references, refreshes=refreshes, ttl_s=ttl_s)
+        self._said: Remembered[RepositoryName, Said] = Remembered(refreshes, ttl_s=ttl_s)
+        # Whether the catalog had something below a path; names that are no repository but lead to one.
+        self._below: Remembered[tuple[str, str], bool] = Remembered(refreshes, ttl_s=ttl_s)
+        self._shown: Remembered[tuple[str, str], bool] = Remembered(refreshes, ttl_s=ttl_s)
+        self._namespaces: Remembered[RepositoryName, bool] = Remembered(refreshes, ttl_s=ttl_s)
         # Registries: that fail for now; that answer again; that answer, but not for lists; that have no catalog.
-        self._silent: TTLCache[str, bool] = TTLCache(_KEPT, STALE_TTL_S)
-        self._answered: TTLCache[str, bool] = TTLCache(_KEPT, STALE_TTL_S)
-        self._listless: TTLCache[str, bool] = TTLCache(_KEPT, _UNLISTED_TTL_S)
-        self._unlisted: TTLCache[str, bool] = TTLCache(_KEPT, max(ttl_s, _UNLISTED_TTL_S))
+        self._silent: Remembered[str, bool] = Remembered(refreshes, ttl_s=STALE_TTL_S)
+        self._answered: Remembered[str, bool] = Remembered(refreshes, ttl_s=STALE_TTL_S)
+        self._listless: Remembered[str, bool] = Remembered(refreshes, ttl_s=_UNLISTED_TTL_S)
+        self._unlisted: Remembered[str, bool] = Remembered(refreshes, ttl_s=max(ttl_s, _UNLISTED_TTL_S))
 
     def of(self, registry: str, path: str, *, in_repository: bool) -> Verdict:
         """Return what *path* in *registry* is, see the table above. *in_repository*: what it is in is one, and there.
@@ -142,7 +149,7 @@ class Existence:
         if said is Said.THERE:
             return Verdict.REPOSITORY
         # What was deleted goes on from the cache below the digests that were seen.
-        if said is Said.NOTHING or self._sources.references.has_manifests(name):
+        if said is Said.NOTHING or self._references.has_manifests(name):
             return Verdict.UNSAID
         if registry == DOCKER_HUB:
             is_final = in_repository or (said is Said.MISSING and "/" in path)
@@ -151,8 +158,7 @@ class Existence:
             return Verdict.UNSAID
         below = self._has_below(registry, path, in_repository=in_repository)
         if below:
-            with self._lock:
-                self._namespaces[name] = True
+            self._namespaces.keep(name, True)
             return Verdict.NAMESPACE
         return Verdict.MISSING if below is False or in_repository else Verdict.UNSAID
 
@@ -168,9 +174,9 @@ class Existence:
             return Said.THERE
         try:
             with under(_at_most(_ANSWER_S)):
-                return self._sources.flights.run(("exists", name), lambda: self._ask(name))
+                return self._flights.run(("exists", name), lambda: self._ask(name))
         except Offline:
-            if self._sources.references.is_known(name.registry, name.path):
+            if self._references.is_known(name.registry, name.path):
                 return Said.THERE
             raise
         except RegistryTimeout:  # it may still answer, and then that counts; meanwhile no other name waits for it
@@ -182,83 +188,63 @@ class Existence:
 
         Docker Hub says it by a refusal, which is the same for tags/list and for manifests there.
         """
-        with self._lock:
-            is_refused = name.registry == DOCKER_HUB and self._unsaid.get(name) is Said.REFUSED
-            return is_refused or name in self._namespaces or name in self._missing
+        said = self._said.get(name)
+        is_refused = name.registry == DOCKER_HUB and said is Said.REFUSED
+        return is_refused or said is Said.MISSING or name in self._namespaces
 
     def has_no_list(self, name: RepositoryName) -> bool:
         """Tell whether tags/list of *name* was refused a moment ago, or is of no repository."""
-        with self._lock:
-            is_refused = self._unsaid.get(name) is Said.REFUSED
-            return is_refused or name in self._namespaces or name in self._missing
+        return self._said.get(name) in (Said.REFUSED, Said.MISSING) or name in self._namespaces
 
     def answered(self, registry: str) -> None:
         """Take *registry*, which has just answered something, for one that does not fail any more."""
-        with self._lock:
-            if self._silent.pop(registry, None):
-                self._answered[registry] = True
+        if self._silent.drop(registry):
+            self._answered.keep(registry, True)
 
     def no_catalog(self, registry: str) -> None:
         """Ask no catalog of *registry* for a while: it was refused, failed, or took too long for a look-up."""
-        with self._lock:
-            self._unlisted[registry] = True
+        self._unlisted.keep(registry, True)
 
     def shown(self, registry: str, path: str, refusal: RegfsError | None) -> None:
         """Take the known repositories in *path* for there: a listing shows them now, and each is looked up next.
 
         *refusal* is what the tags of *path* itself were answered with, where they were.
         """
-        with self._lock:
-            self._shown[registry, path] = True
-            if isinstance(refusal, RepositoryUnknown):
-                self._namespaces[repository_at(registry, path)] = True
-            elif isinstance(refusal, AccessDenied):
-                self._unsaid[repository_at(registry, path)] = Said.REFUSED
-
-    def refresh(self) -> None:
-        """Forget all answers."""
-        self._catalog.refresh()
-        with self._lock:
-            for memory in (self._there, self._missing, self._unsaid, self._namespaces):
-                memory.clear()
-            for paths in (self._below, self._nothing_below, self._shown):
-                paths.clear()
-            for registries in (self._silent, self._answered, self._listless, self._unlisted):
-                registries.clear()
+        self._shown.keep((registry, path), True)
+        if isinstance(refusal, RepositoryUnknown):
+            self._namespaces.keep(repository_at(registry, path), True)
+        elif isinstance(refusal, AccessDenied):
+            self._remember(repository_at(registry, path), Said.REFUSED)
 
     def _remembered(self, name: RepositoryName) -> Said | None:
-        with self._lock:
-            if name in self._there:
-                return Said.THERE
-            if name in self._missing:
-                return Said.MISSING
-            if name.registry in self._silent or name.registry in self._listless:
-                return Said.NOTHING
-            return self._unsaid.get(name)
+        said = self._said.get(name)
+        if said in (Said.THERE, Said.MISSING):
+            return said
+        return Said.NOTHING if name.registry in self._silent or name.registry in self._listless else said
 
     def _is_shown(self, name: RepositoryName) -> bool:
         """Tell whether a tag, a listing or the catalog said within the tag TTL that the repository is there."""
-        with self._lock:
-            is_listed = (name.registry, name.path.rpartition("/")[0]) in self._shown
-        if is_listed and self._sources.references.is_known(name.registry, name.path):
+        is_listed = (name.registry, name.path.rpartition("/")[0]) in self._shown
+        if is_listed and self._references.is_known(name.registry, name.path):
             return True
-        references, ttl_s = self._sources.references, self._sources.tag_ttl_s
-        visited = references.last_visit(name)
-        if visited is not None and 0 <= time.time() - visited < ttl_s:
+        if left_s(self._references.last_visit(name), self._ttl_s) > 0:
             return True
-        if is_fresh(references.catalog(name.registry), ttl_s) and references.is_in_catalog(name.registry, name.path):
+        catalog = self._references.catalog(name.registry)
+        is_fresh = catalog is not None and left_s(catalog.checked, self._ttl_s) > 0
+        if is_fresh and self._references.is_in_catalog(name.registry, name.path):
             return True
-        return is_fresh(references.listing(name.registry, name.path), ttl_s)
+        listing = self._references.listing(name.registry, name.path)
+        return listing is not None and left_s(listing.checked, self._ttl_s) > 0
 
     def _ask(self, name: RepositoryName) -> Said:
         """Ask the registry; runs in a flight."""
         known = self._remembered(name)  # a flight may have landed since the caller looked
         if known is not None:
             return known
-        repository = self._repository(name)
-        refreshes = repository.refreshes
+        tags = self._tags_of(name)
+        asked_at = tags.refreshes
         try:
-            page = self._sources.registry.listing.first_tags(name)
+            page = self._registry.listing.first_tags(name)
         except RepositoryUnknown:
             return self._remember(name, Said.MISSING)
         except AccessDenied:
@@ -273,31 +259,19 @@ class Existence:
             self._failed(name.registry)
             return Said.NOTHING
         if page.is_all:
-            repository.learn_tags(page.names, refreshes)
+            tags.learn(page.names, asked_at)
         return self._remember(name, Said.THERE)
 
     def _failed(self, registry: str) -> None:
-        with self._lock:
-            (self._listless if registry in self._answered else self._silent)[registry] = True
+        (self._listless if registry in self._answered else self._silent).keep(registry, True)
 
     def _remember(self, name: RepositoryName, said: Said) -> Said:
-        with self._lock:
-            self._there.pop(name, None)
-            if said is Said.THERE:
-                self._there[name] = True
-            elif said is Said.MISSING:
-                self._missing[name] = True
-            else:
-                self._unsaid[name] = said
-        return said
+        return self._said.keep(name, said, for_s=_TTL_S.get(said)).value
 
     # What is below a path.
 
     def _leads_below(self, registry: str, path: str) -> bool:
-        with self._lock:
-            if (registry, path) in self._below:
-                return True
-        return self._sources.references.has_known_below(registry, path)
+        return bool(self._below.get((registry, path))) or self._references.has_known_below(registry, path)
 
     def _has_below(self, registry: str, path: str, *, in_repository: bool) -> bool | None:
         """Tell whether the catalog has repositories below *path*; None where the registry has no catalog to go by."""
@@ -306,23 +280,22 @@ class Existence:
         def ask() -> bool | None:
             return self._ask_below(registry, path, in_repository=in_repository)
 
-        with self._lock:
-            if (registry, path) in self._nothing_below:
-                return False
-            if registry in self._unlisted or registry in self._silent:
-                return None
+        if self._below.get((registry, path)) is False:
+            return False
+        if registry in self._unlisted or registry in self._silent:
+            return None
         try:
             with under(_at_most(_CATALOG_ANSWER_S)):
-                return self._sources.flights.run(("below", *key), ask)
+                return self._flights.run(("below", *key), ask)
         except RegistryTimeout:  # one that takes long will do so the next time
             self.no_catalog(registry)
             return None
 
     def _ask_below(self, registry: str, path: str, *, in_repository: bool) -> bool | None:
         """Ask the catalog; runs in a flight."""
-        with self._lock:
-            if (registry, path) in self._nothing_below or (registry, path) in self._below:
-                return (registry, path) in self._below
+        known = self._below.get((registry, path))
+        if known is not None:
+            return known
         try:
             has = self._catalog.has_in_repository if in_repository else self._catalog.has
             found = has(registry, path)
@@ -330,11 +303,10 @@ class Existence:
             log.info("%s does not tell what is below %s: %s", registry, path, failure)
             self.no_catalog(registry)
             return None
-        with self._lock:
-            if found:
-                self._below[registry, path] = True
-            elif not in_repository:  # there the catalog was not compared with what is there
-                self._nothing_below[registry, path] = True
+        if found:
+            self._below.keep((registry, path), True)
+        elif not in_repository:  # there the catalog was not compared with what is there
+            self._below.keep((registry, path), False, for_s=_MISSING_TTL_S)
         return found
 
 

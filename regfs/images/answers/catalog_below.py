@@ -6,24 +6,20 @@ cache lists what it has cached and answers for much more. Docker's API says itse
 a repository is there, never that it is not. So it decides about namespaces alone, of which no registry says anything
 else; and a catalog that is empty, or that lacks a repository which is there, makes no name missing.
 A page that reaches beyond a path tells all that is below it, which answers the next questions there for some seconds.
-Used by existence.py. Thread rule: any thread; the lock guards the memory, nothing is asked under it.
+Used by existence.py. Thread rule: any thread.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import NamedTuple
 
-from cachetools import TTLCache
-
 from regfs.errors import AccessDenied, BadContent, NotFound, RepositoryUnknown, TooLarge, Unsupported
-from regfs.images.answers import UNREACHABLE, is_fresh
+from regfs.images.answers.remembered import UNREACHABLE, Refreshes, Remembered
 from regfs.model.names import RepositoryName
 from regfs.registry.client import RegistryClient
-from regfs.store.references import References
+from regfs.store.references import References, left_s
 
-_REGISTRIES_KEPT = 1024
 _PATHS_KEPT = 1024
 _NAMES_KEPT = 100
 # A cache whose upstream is away for a moment answers like a registry that is none.
@@ -56,18 +52,19 @@ class _Below(NamedTuple):
 class CatalogBelow:
     """Asks catalogs what is below a path."""
 
-    def __init__(self, registry: RegistryClient, references: References, *, ttl_s: float) -> None:
+    def __init__(self, registry: RegistryClient, references: References, *, refreshes: Refreshes, ttl_s: float) -> None:
         """*references* knows what was visited and listed. No answer is taken for fresh after *ttl_s* seconds."""
         self._registry = registry
         self._references = references
+        self._refreshes = refreshes
         self._ttl_s = ttl_s
-        self._lock = threading.Lock()
-        self._below: TTLCache[tuple[str, str], _Below] = TTLCache(_PATHS_KEPT, min(_COMPARED_TTL_S, ttl_s))
-        self._refreshes = 0
+        self._below: Remembered[tuple[str, str], _Below] = Remembered(
+            refreshes, ttl_s=min(_COMPARED_TTL_S, ttl_s), most=_PATHS_KEPT
+        )
         # Registries: whose catalog has names; that are, or lack, what the methods below say.
-        self._has_names: TTLCache[str, bool] = TTLCache(_REGISTRIES_KEPT, _COMPARED_TTL_S)
-        self._compared: TTLCache[str, bool] = TTLCache(_REGISTRIES_KEPT, _COMPARED_TTL_S)
-        self._is_cache: TTLCache[str, bool] = TTLCache(_REGISTRIES_KEPT, _COMPARED_TTL_S)
+        self._has_names: Remembered[str, bool] = Remembered(refreshes, ttl_s=_COMPARED_TTL_S)
+        self._compared: Remembered[str, bool] = Remembered(refreshes, ttl_s=_COMPARED_TTL_S)
+        self._is_cache: Remembered[str, bool] = Remembered(refreshes, ttl_s=_COMPARED_TTL_S)
 
     def has(self, registry: str, path: str) -> bool:
         """Tell whether *registry* lists a repository below *path*. Blocks on the network.
@@ -96,20 +93,11 @@ class CatalogBelow:
             found = self._ask(registry, repository).has(path)
         return bool(self._ask(registry, path).names) if found is None else found
 
-    def refresh(self) -> None:
-        """Forget what the catalogs have and lack: other repositories are there now, or other credentials."""
-        with self._lock:
-            self._refreshes += 1
-            for memory in (self._has_names, self._compared, self._is_cache):
-                memory.clear()
-            self._below.clear()
-
     def _known(self, registry: str, path: str, ttl_s: float) -> bool | None:
         """Tell whether something is below *path*, by what the catalog said within *ttl_s* of it or of what it is in."""
         asked_after, above = time.monotonic() - ttl_s, path
         while above:
-            with self._lock:
-                below = self._below.get((registry, above))
+            below = self._below.get((registry, above))
             found = None if below is None or below.asked < asked_after else below.has(path)
             if found is not None:
                 return found
@@ -118,42 +106,38 @@ class CatalogBelow:
 
     def _has_many(self, registry: str, path: str) -> bool:
         """Tell whether a page does not reach beyond what is below *path*: then each name there is a question."""
-        with self._lock:
-            below = self._below.get((registry, path))
+        below = self._below.get((registry, path))
         return below is not None and not below.is_all
 
     def _was_listed(self, registry: str, repository: str, ttl_s: float) -> bool:
         """Tell whether all repositories were listed within *ttl_s*, with *repository* among them."""
         record = self._references.catalog(registry)
-        return is_fresh(record, min(ttl_s, self._ttl_s)) and self._references.is_in_catalog(registry, repository)
+        if record is None or left_s(record.checked, min(ttl_s, self._ttl_s)) <= 0:
+            return False
+        return self._references.is_in_catalog(registry, repository)
 
     def _ask(self, registry: str, path: str) -> _Below:
         """Ask for the repositories below *path*: those of one page, or all where that page does not begin there."""
-        refreshes, prefix, asked = self._refreshes, f"{path}/", time.monotonic()
+        asked_at, prefix, asked = self._refreshes.count, f"{path}/", time.monotonic()
         page = self._registry.listing.repositories_after(registry, prefix)
         names, is_all = page.names, page.is_all or any(_is_beyond(name, prefix) for name in page.names)
         if page.names and min(page.names) <= prefix and not page.is_all:  # where to begin was passed over
             names, is_all = self._registry.listing.repositories(registry), True
         below = _Below(frozenset(name for name in names if name.startswith(prefix)), is_all, asked)
-        with self._lock:
-            if names:
-                self._has_names[registry] = True
-            if self._refreshes == refreshes:
-                kept = below if len(below.names) <= _NAMES_KEPT else _Below(frozenset(), is_all=False, asked=asked)
-                self._below[registry, path] = kept
+        if names:
+            self._has_names.keep(registry, True)
+        kept = below if len(below.names) <= _NAMES_KEPT else _Below(frozenset(), is_all=False, asked=asked)
+        self._below.keep((registry, path), kept, asked_at=asked_at)
         return below
 
     def _is_of_a_cache(self, registry: str) -> bool:
         """Tell whether the catalog is that of a pull-through cache: what it does not have may be there all the same."""
-        with self._lock:
-            known = self._is_cache.get(registry)
+        known = self._is_cache.get(registry)
         if known is None:
             known = self._references.is_cache(registry, ttl_s=_IS_CACHE_TTL_S)
         if known is None:
             known = self._answers_for_the_hub(registry)
-        with self._lock:
-            self._is_cache[registry] = known
-        return known
+        return self._is_cache.keep(registry, known).value
 
     def _answers_for_the_hub(self, registry: str) -> bool:
         """Ask whether *registry* answers for what it does not list, and let all mounts know where it says so or not."""
@@ -173,13 +157,8 @@ class CatalogBelow:
 
     def _lacks_what_is_there(self, registry: str) -> bool:
         """Tell whether the catalog is empty, or lacks the repository that was visited last, which is there still."""
-        with self._lock:
-            known = self._compared.get(registry)
-        if known is None:
-            known = self._compare(registry)
-            with self._lock:
-                self._compared[registry] = known
-        return known
+        known = self._compared.get(registry)
+        return self._compared.keep(registry, self._compare(registry)).value if known is None else known
 
     def _compare(self, registry: str) -> bool:
         visited = self._references.last_visited(registry)
@@ -187,9 +166,7 @@ class CatalogBelow:
             return False
         if visited is not None and self._is_there(registry, visited):
             return True
-        with self._lock:
-            has_names = registry in self._has_names
-        return not has_names and not self._registry.listing.repositories_after(registry, "").names
+        return registry not in self._has_names and not self._registry.listing.repositories_after(registry, "").names
 
     def _is_there(self, registry: str, path: str) -> bool:
         try:

@@ -1,0 +1,10 @@
+"""What registries answered, and for how long an answer holds.
+
+remembered      an answer in memory: its lifetime, and the refresh that ends all lifetimes
+tags            the tags of a repository, and what each points to; when a tag is asked again
+manifests       manifests and indexes by digest
+short_digests   `@440129be81b2` for a whole digest
+blobs           layers and configs, from the cache or the registry
+existence       which names are repositories or namespaces
+catalog_below   what a registry's catalog says of that
+"""

@@ -1,0 +1,115 @@
+"""The blobs of one repository: layers and configs, from the cache where they are there, else from the registry.
+
+Every byte is verified (model/verification.py) before it is returned or kept. Used by repository.py and passes.py.
+Thread rule: any thread; each blob is fetched by one flight.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from regfs.errors import BadContent, DigestMismatch, NotFound, TooLarge
+from regfs.model.manifest import Descriptor
+from regfs.model.names import RepositoryName
+from regfs.model.verification import verified
+from regfs.registry.client import RegistryClient
+from regfs.store.blobs import BlobStore
+from regfs.waiting.flights import Flights
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def twice_if_wrong(fetch: Callable[[], T]) -> T:
+    """Return what *fetch* returns; call it once more where its bytes were wrong.
+
+    A proxy or a mirror may have corrupted them; the client does not ask that mirror again.
+    """
+    try:
+        return fetch()
+    except DigestMismatch as mismatch:
+        log.warning("%s; fetched once more", mismatch)
+        return fetch()
+
+
+class Blobs:
+    """The blobs of the repository *name*; *store* keeps them for all repositories."""
+
+    def __init__(self, name: RepositoryName, *, registry: RegistryClient, store: BlobStore, flights: Flights) -> None:
+        self._name = name
+        self._registry = registry
+        self._store = store
+        self._flights = flights
+
+    def small(self, descriptor: Descriptor, *, at_most: int) -> bytes:
+        """Return a blob that is read as a whole (a config), from the store or the registry, verified.
+
+        Raises TooLarge above *at_most* bytes, NotFound, DigestMismatch, and what a network brings.
+        """
+        if descriptor.content is not None:
+            return descriptor.content
+        if descriptor.size > at_most:
+            raise TooLarge(f"{self._name}@{descriptor.digest} has {descriptor.size} bytes; at most {at_most} are read")
+        content = self._store.load(descriptor.digest, at_most=at_most)
+        if content is None:
+            key = ("small", self._name, descriptor.digest, descriptor.size)
+            return self._flights.run(key, lambda: twice_if_wrong(lambda: self._receive_small(descriptor)))
+        if len(content) != descriptor.size:
+            raise DigestMismatch(f"{descriptor.digest} has {len(content)} bytes, its descriptor says {descriptor.size}")
+        return content
+
+    def file(self, descriptor: Descriptor) -> Path:
+        """Return the path of a file that holds the verified blob, fetching it whole where it is not there.
+
+        Raises BadContent where the registry has none, DigestMismatch, CacheFailure, and what a network brings.
+        """
+        if self._store.size(descriptor.digest) == descriptor.size:
+            self._store.touch(descriptor.digest)
+            return self._store.path(descriptor.digest)
+        key = ("blob", self._name, descriptor.digest, descriptor.size)
+        return self._flights.run(key, lambda: twice_if_wrong(lambda: self._receive(descriptor)), streams=True)
+
+    def chunks(self, descriptor: Descriptor) -> Iterator[bytes]:
+        """Yield the blob's raw bytes as they come, verified, from the store if it is there.
+
+        Raises DigestMismatch before the last chunk of wrong bytes, BadContent where the registry has none, and what a
+        network brings.
+        """
+        digest = descriptor.digest
+        if self._store.size(digest) == descriptor.size:
+            try:
+                if self._store.is_right(digest):
+                    return iter(verified(self._store.chunks(digest), digest, descriptor.size))
+            except OSError as error:  # evicted meanwhile, or one I/O error: it says nothing about the bytes
+                log.warning("the cached copy of %s cannot be read (%s); it is fetched", digest, error.strerror)
+            else:
+                log.warning("the cached copy of %s is damaged and was dropped", digest)
+                self._store.drop(digest)
+        return self._fetched_chunks(descriptor)
+
+    def _receive_small(self, descriptor: Descriptor) -> bytes:
+        content = b"".join(self._fetched_chunks(descriptor))
+        self._store.keep(descriptor.digest, content)
+        return content
+
+    def _receive(self, descriptor: Descriptor) -> Path:
+        chunks = self._registry.blobs.stream(self._name, descriptor)
+        try:
+            return self._store.receive(descriptor.digest, descriptor.size, chunks)
+        except NotFound as missing:
+            raise _lacking(missing) from missing
+
+    def _fetched_chunks(self, descriptor: Descriptor) -> Generator[bytes, None, None]:
+        try:
+            yield from self._registry.blobs.stream(self._name, descriptor)
+        except NotFound as missing:
+            raise _lacking(missing) from missing
+
+
+def _lacking(missing: NotFound) -> BadContent:
+    """Return the error for a blob that is *missing*: the name that was looked up is there, its bytes are not."""
+    return BadContent(f"the registry lacks what a manifest of it names: {missing}")
