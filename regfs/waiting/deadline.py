@@ -1,12 +1,13 @@
-"""How long the current thread may wait, and who may call it back.
+"""How long the current thread may wait, and how its wait is interrupted.
 
-Every request that reaches regfs runs under a Deadline: the drivers set it, and whatever would wait (the registry's
-transport, a flight that somebody else started) asks it. That one mechanism gives deadlines, interruption, and the
-rule that what memory or disk can answer is answered at once: a driver first asks with NON_BLOCKING, and on WouldBlock
-hands the same request to its pool with a deadline.
+Every request that reaches regfs runs under a Deadline. The drivers set it; code that is about to wait (for a socket, or
+for a flight that another thread started) asks it. Deadlines, interruption and immediate answers are this one mechanism:
+a driver first runs a request with NON_BLOCKING, and where that raises WouldBlock, runs it again in its pool with a
+deadline.
 
-Thread rule: `current()` is per thread; a Deadline itself may be shared and cancelled from any thread. Work that others
-wait for too (a flight) runs in a thread of its own under its own deadline, so that it survives the one who began it.
+Thread rule: `current()` is per thread; a Deadline may be shared, and cancelled from any thread. Work that several
+threads wait for (a flight) runs in a thread of its own under its own deadline, so that it survives the thread that
+started it.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ _LOOK_S = 0.05
 
 
 class Deadline:
-    """May wait until *deadline* (monotonic seconds; None: for ever), unless cancelled before.
+    """Allows waits for *timeout_s* seconds from now (None: without an end), until it is cancelled.
 
-    `may_wait` False means that any wait at all raises WouldBlock. `stalled_since` (monotonic seconds) is for work that
-    moves much content: when it made progress last. Others that wait for it go by that. `active_since` is when the
-    thread began to work by itself: such work sees no deadline. None while it waits here, and so sees one.
+    With `may_wait` False every wait raises WouldBlock. `stalled_since` (monotonic seconds) is when work that moves much
+    content last made progress; threads that wait for it measure their own time from then. `active_since` is when the
+    thread last stopped waiting, None while it waits: work that does not wait cannot be ended by a deadline.
     """
 
     __slots__ = (
@@ -60,7 +61,7 @@ class Deadline:
         return " (--timeout)" if self.is_users else ""
 
     def cancel(self) -> None:
-        """Let every present and future wait under this deadline end with Interrupted."""
+        """End every present and future wait under this deadline with Interrupted."""
         with self._changed:
             self.cancelled = True
             self._changed.notify_all()
@@ -89,10 +90,10 @@ class Deadline:
                 self._pause(self.remaining_s(left_s))
 
     def wait_for(self, future: Future[T], *, stalled_since: Callable[[], float] | None = None) -> T:
-        """Return the future's result (or raise its error) as soon as it is there; the future goes on if we give up.
+        """Return the future's result (or raise its error) as soon as it is there.
 
-        *stalled_since* is for work that moves much content: the deadline then counts from its last progress, for a big
-        layer on a slow line is no reason to fail.
+        The work behind the future goes on where this wait ends early. With *stalled_since*, for work that moves much
+        content, the time counts from the last progress: a big layer on a slow line is no reason to fail.
         """
         if not future.done():
             self.remaining_s(0.0)
@@ -103,7 +104,7 @@ class Deadline:
         return future.result()
 
     def watch(self, chunks: Iterator[bytes]) -> Generator[bytes, None, None]:
-        """Give *chunks*, from whatever thread; that one was asked for, and that it came, is progress."""
+        """Yield *chunks*, and note progress whenever one is asked for and whenever it has come. For any thread."""
         try:
             while True:
                 self.moved()
@@ -131,7 +132,7 @@ class Deadline:
         return min(left_s, max(self.timeout_s, _LOOK_S))
 
     def _pause(self, seconds: float) -> None:
-        """Wait up to *seconds* for a change; may return early. For a driver that must look for interrupts itself."""
+        """Wait up to *seconds* for a change; may return early. A driver overrides it to look for interrupts."""
         self.active_since = None
         try:
             self._changed.wait(seconds)
@@ -149,14 +150,14 @@ _local = threading.local()
 
 
 def current() -> Deadline:
-    """Return the deadline of this thread: endless where nobody set one (the command line)."""
+    """Return the deadline of this thread; one without an end where none was set (the command line)."""
     deadline: Deadline = getattr(_local, "deadline", _ENDLESS)
     return deadline
 
 
 @contextmanager
 def under(deadline: Deadline) -> Iterator[Deadline]:
-    """Run the block under *deadline*; the thread's former one comes back after it."""
+    """Run the block under *deadline*; then restore the thread's former one."""
     before = current()
     _local.deadline = deadline
     try:

@@ -1,8 +1,8 @@
-"""Each thing is computed once, however many ask for it at the same time.
+"""Each thing is computed once, however many threads ask for it at the same time.
 
-A flight runs in a thread of its own, under a deadline of its own: the one who began it may be killed or run out of
-time, and the others still get their answer. Nothing is remembered here: when a flight has landed, its result lives
-where the computation put it (memory, disk), and an error is told to all who waited and then forgotten.
+A flight runs in a thread of its own, under a deadline of its own: the thread that started it may be interrupted or run
+out of time, and the others still get their answer. No result is remembered here: the computation keeps it (in memory or
+on the disk), and an error is raised in every thread that waited, and then forgotten.
 Used by images/ and registry/ (tokens, roots, credential helpers, host names). Thread rule: the lock guards the table of
 flights, never a computation.
 """
@@ -31,7 +31,7 @@ _JOINED_BY = {"tag": ":", "manifest": "@", "blob": "@", "small": "@"}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Landed(Generic[T]):
-    """What came of a flight: a value or an error."""
+    """The result of a flight: a value or an error."""
 
     value: T | None
     error: BaseException | None
@@ -39,8 +39,8 @@ class Landed(Generic[T]):
     def result(self) -> T:
         """Return the value, or raise the error."""
         if self.error is not None:
-            # A copy for each who waited: a raise adds the frames that it passes to its exception, so that one object
-            # raised by a thousand threads would hold the frames of all of them.
+            # A copy for each thread that waited: a raise adds the frames that it passes to its exception, so that one
+            # object raised by a thousand threads would hold the frames of all of them.
             raise _copy_of(self.error)
         return self.value  # type: ignore[return-value]  # the flight's value, where there is no error
 
@@ -85,7 +85,7 @@ class Flights:
             stalled = partial(self.stalled_since, (key, *parts)) if streams else None
             landed = current().wait_for(flight, stalled_since=stalled)
         except RegistryTimeout as timeout:
-            # The computation goes on, so that only the thread that waited knows what for.
+            # The computation goes on, so only the thread that waited can say what it waited for.
             raise RegistryTimeout(f"{_what(key)}: {timeout}") from timeout
         return landed.result()
 
@@ -123,7 +123,7 @@ class Flights:
 
     def _fly(self, key: Hashable, compute: Callable[[], T], flight: _Flight, deadline: Deadline) -> None:
         landed = _outcome(compute, deadline)
-        # Before the result is told: who asks from here on finds it where compute() put it.
+        # Before the result is set: a thread that asks from now on finds it where compute() put it.
         with self._lock:
             flight.attempts.remove(deadline)
             others = list(flight.attempts)
@@ -144,7 +144,7 @@ def _outcome(compute: Callable[[], T], deadline: Deadline) -> Landed[T]:
     try:
         with under(deadline):
             return Landed(compute(), None)
-    except BaseException as error:  # whatever it is, it belongs to those who wait
+    except BaseException as error:  # of whatever kind, it belongs to the threads that wait
         return Landed(None, error)
 
 
@@ -169,7 +169,7 @@ def _what(key: Hashable) -> str:
 def _copy_of(error: BaseException) -> BaseException:
     try:
         own = copy.copy(error)
-    except Exception:  # whatever a foreign class does when it is copied; then all share it
+    except Exception:  # a foreign class may refuse to be copied; then all threads share it
         return error
     own.__cause__ = error.__cause__
     return own.with_traceback(error.__traceback__)

@@ -1,6 +1,7 @@
 """A counting semaphore whose waiting ends with the thread's deadline.
 
-Used by registry/http/host_slots.py. Thread rule: shared by all threads; waiting threads are served in the order of arrival.
+Used by registry/http/host_slots.py for the requests to one host. Thread rule: shared by all threads; they are served in
+the order in which they came.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class Slot:
         self._slots: Slots | None = slots
 
     def give_back(self) -> None:
-        """Let the next one go."""
+        """Give the slot to the thread that has waited longest."""
         slots, self._slots = self._slots, None
         if slots is not None:
             slots.release()
@@ -44,7 +45,7 @@ class Slots:
         try:
             deadline.current().wait_for(turn)
         except BaseException:
-            # The turn may have come in the moment we gave up: then it is passed on.
+            # The slot may have come in the moment this thread gave up: then the next one gets it.
             with self._lock:
                 came = turn.done()
                 if not came:
@@ -56,11 +57,11 @@ class Slots:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody has a slot."""
+        """Whether no slot is taken."""
         return self._free == self._count
 
     def release(self) -> None:
-        """Pass a slot to the one who has waited longest, or keep it free."""
+        """Give a slot to the thread that has waited longest, or keep it free."""
         with self._lock:
             turn = self._queue.popleft() if self._queue else None
             if turn is None:
