@@ -35,6 +35,7 @@ from regfs.store.checksums import SUFFIX as SUMS
 from regfs.store.checksums import format_sums, is_as_written, sha256_of
 from regfs.store.content import Content, Nothing, OpenBigContent, OpenContent, empty
 from regfs.store.data_files import DataFile, DataFiles
+from regfs.store.directories import clear_places
 from regfs.store.failures import cache_failure, failures_of, is_exhausted
 from regfs.store.inventory import DATA, OLD_PACK
 from regfs.store.layer_index import LayerIndex
@@ -77,6 +78,7 @@ class LayerStore:
         note: Callable[[str], None] = log.warning,
     ) -> None:
         self.root = root
+        self._note = note
         self.tables = tables or OpenTables()
         self.budget = Budget(root, limit=limit, let_go=self.tables.close_idle, note=note)
         self.boot = boot or boot_id()
@@ -230,12 +232,13 @@ class LayerStore:
         return path
 
     def recover(self) -> None:
-        """Remove what a crash of the machine may have torn, before anything of the cache is used.
+        """Remove what a crash of the machine may have torn, and clear the places of the cache's directories.
 
-        Costs a look at an empty directory; after a crash, the reading of what had just been written. Raises
-        CacheFailure where the directory cannot be used.
+        Called before anything of the cache is used. Costs a look at each directory; after a crash, the reading of what
+        had just been written. Raises CacheFailure where the directory cannot be used.
         """
         with failures_of(self.root):
+            clear_places(self.root, self._note)
             self.promotion.sweep()
             self._young.recover(self._drop_torn)
 
