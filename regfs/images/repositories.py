@@ -118,19 +118,19 @@ class Repositories:
 
     def known_registries(self) -> list[str]:
         """Return the registries of which something was seen; no network."""
-        return self._references.known_registries()
+        return self._references.repositories.known_registries()
 
     def components_below(self, registry: str, path: str) -> set[str]:
         """Return the next components of the repositories below *path* that were seen or listed; no network."""
-        return self._references.components_below(registry, path)
+        return self._references.repositories.components_below(registry, path)
 
     def is_known(self, registry: str, path: str) -> bool:
         """Tell whether *path* is a repository that was seen or listed; no network."""
-        return self._references.is_known(registry, path)
+        return self._references.repositories.is_known(registry, path)
 
     def leads_to_known(self, registry: str, path: str) -> bool:
         """Tell whether *path* is such a repository, or begins the path of one ('': any at all); no network."""
-        return self._references.leads_to_known(registry, path)
+        return self._references.repositories.leads_to_known(registry, path)
 
     def ask_for_catalog(self, registry: str) -> None:
         """Let what is known be what the registry's catalog has, where there is one, and what was seen beside it.
@@ -142,8 +142,7 @@ class Repositories:
             return
         if registry in self._unlistable or registry in self._unreachable:
             return
-        catalog = self._references.catalog(registry)
-        if catalog is None or left_s(catalog.checked, self.tag_ttl_s) <= 0:
+        if left_s(self._references.repositories.catalog_checked(registry), self.tag_ttl_s) <= 0:
             self._flights.run(("catalog", registry), lambda: self._fetch_catalog(registry))
 
     def _fetch_catalog(self, registry: str) -> None:
@@ -163,4 +162,4 @@ class Repositories:
             if not self.leads_to_known(registry, ""):
                 raise
         else:
-            self._references.keep_catalog(registry, names)
+            self._references.repositories.keep_catalog(registry, names)

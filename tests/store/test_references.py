@@ -40,30 +40,30 @@ def test_what_was_visited_or_listed_is_known(tmp_path: Path) -> None:
     references = References(tmp_path / "names")
     references.keep_tag(DEBIAN, "12", RECORD)
     references.keep_listing("docker.io", "library/alpine", ["3.20"])
-    references.keep_catalog("localhost:5000", ["demo/app", "demo/web"])
-    assert references.components_below("docker.io", "") == {"library"}
-    assert references.components_below("docker.io", "library") == {"alpine", "debian"}
-    assert references.components_below("localhost:5000", "demo") == {"app", "web"}
-    assert references.known_registries() == ["docker.io", "localhost:5000"]
+    references.repositories.keep_catalog("localhost:5000", ["demo/app", "demo/web"])
+    assert references.repositories.components_below("docker.io", "") == {"library"}
+    assert references.repositories.components_below("docker.io", "library") == {"alpine", "debian"}
+    assert references.repositories.components_below("localhost:5000", "demo") == {"app", "web"}
+    assert references.repositories.known_registries() == ["docker.io", "localhost:5000"]
 
 
 @pytest.mark.parametrize("count", [1000, 20_000])
 def test_a_look_up_beside_a_catalog_costs_the_same_however_many_names_it_has(tmp_path: Path, count: int) -> None:
     references = References(tmp_path / "names")
-    references.keep_catalog("reg", [f"team{number % 50}/project{number}/image" for number in range(count)])
+    references.repositories.keep_catalog("reg", [f"team{number % 50}/project{number}/image" for number in range(count)])
     steps = 0
 
     def count_steps() -> None:
         nonlocal steps
         steps += 1
 
-    references._database.set_progress_handler(count_steps, 1)
-    assert references.leads_to_known("reg", "team7")
-    assert references.leads_to_known("reg", "team7/project7")
-    assert references.is_known("reg", "team7/project7/image")
-    assert not references.leads_to_known("reg", "team")
-    assert not references.leads_to_known("reg", "team7/project8")
-    assert references.catalog("reg") is not None
+    references._database.connection.set_progress_handler(count_steps, 1)
+    assert references.repositories.leads_to_known("reg", "team7")
+    assert references.repositories.leads_to_known("reg", "team7/project7")
+    assert references.repositories.is_known("reg", "team7/project7/image")
+    assert not references.repositories.leads_to_known("reg", "team")
+    assert not references.repositories.leads_to_known("reg", "team7/project8")
+    assert references.repositories.catalog_checked("reg") is not None
     assert steps < 1000  # of SQLite's machine
 
 
@@ -71,26 +71,26 @@ def test_what_is_below_a_path_are_the_next_components_of_all_that_is_known(tmp_p
     references = References(tmp_path / "names")
     names = [f"team/project{number}/image" for number in range(2000)]
     names += ["team", "team-a/x", "team.b", "team0", "team0/y", "teams/z", "t\u00e9am/q", "zz"]
-    references.keep_catalog("reg", names)
-    assert references.components_below("reg", "") == {name.partition("/")[0] for name in names}
-    assert references.components_below("reg", "team") == {f"project{number}" for number in range(2000)}
-    assert references.components_below("reg", "team/project7") == {"image"}
-    assert references.components_below("reg", "team/project7/image") == set()
-    assert references.components_below("other", "") == set()
+    references.repositories.keep_catalog("reg", names)
+    assert references.repositories.components_below("reg", "") == {name.partition("/")[0] for name in names}
+    assert references.repositories.components_below("reg", "team") == {f"project{number}" for number in range(2000)}
+    assert references.repositories.components_below("reg", "team/project7") == {"image"}
+    assert references.repositories.components_below("reg", "team/project7/image") == set()
+    assert references.repositories.components_below("other", "") == set()
 
 
 def test_a_catalog_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     one, other = References(tmp_path / "names"), References(tmp_path / "names")
-    one.keep_catalog("reg", [f"a{number}" for number in range(1200)])
-    one.keep_catalog("elsewhere", ["kept"])
-    other.keep_catalog("reg", ["a7", "b", "zz"])
+    one.repositories.keep_catalog("reg", [f"a{number}" for number in range(1200)])
+    one.repositories.keep_catalog("elsewhere", ["kept"])
+    other.repositories.keep_catalog("reg", ["a7", "b", "zz"])
     for references in (one, other):
-        assert references.components_below("reg", "") == {"a7", "b", "zz"}
-        assert references.components_below("elsewhere", "") == {"kept"}
+        assert references.repositories.components_below("reg", "") == {"a7", "b", "zz"}
+        assert references.repositories.components_below("elsewhere", "") == {"kept"}
     one.expire_all()
-    assert other.catalog("reg") == ListRecord((), 0)
-    other.keep_catalog("reg", [])
-    assert not one.leads_to_known("reg", "")
+    assert other.repositories.catalog_checked("reg") == 0
+    other.repositories.keep_catalog("reg", [])
+    assert not one.repositories.leads_to_known("reg", "")
 
 
 def test_two_daemons_that_list_a_catalog_at_once_lose_no_name(tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_two_daemons_that_list_a_catalog_at_once_lose_no_name(tmp_path: Path) ->
     daemons = [References(tmp_path / "names") for _ in range(3)]
     with ThreadPoolExecutor(3) as pool:
         for _ in range(3):
-            list(pool.map(lambda daemon: daemon.keep_catalog("reg", names), daemons))
-    assert daemons[0].components_below("reg", "") == set(names)
+            list(pool.map(lambda daemon: daemon.repositories.keep_catalog("reg", names), daemons))
+    assert daemons[0].repositories.components_below("reg", "") == set(names)
 
 
 def test_a_manifest_is_known_only_where_it_was_shown(tmp_path: Path) -> None:

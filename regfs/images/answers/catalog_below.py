@@ -88,7 +88,7 @@ class CatalogBelow:
         repository = path.rpartition("/")[0]
         found = self._known(registry, path, _IN_REPOSITORY_TTL_S)
         if found is None and self._was_listed(registry, repository, _IN_REPOSITORY_TTL_S):
-            return self._references.has_known_below(registry, path)
+            return self._references.repositories.has_known_below(registry, path)
         if found is None and not self._has_many(registry, repository):
             found = self._ask(registry, repository).has(path)
         return bool(self._ask(registry, path).names) if found is None else found
@@ -111,10 +111,9 @@ class CatalogBelow:
 
     def _was_listed(self, registry: str, repository: str, ttl_s: float) -> bool:
         """Tell whether all repositories were listed within *ttl_s*, with *repository* among them."""
-        record = self._references.catalog(registry)
-        if record is None or left_s(record.checked, min(ttl_s, self._ttl_s)) <= 0:
-            return False
-        return self._references.is_in_catalog(registry, repository)
+        known = self._references.repositories
+        is_fresh = left_s(known.catalog_checked(registry), min(ttl_s, self._ttl_s)) > 0
+        return is_fresh and known.is_in_catalog(registry, repository)
 
     def _ask(self, registry: str, path: str) -> _Below:
         """Ask for the repositories below *path*: those of one page, or all where that page does not begin there."""
@@ -134,7 +133,7 @@ class CatalogBelow:
         """Tell whether the catalog is that of a pull-through cache: what it does not have may be there all the same."""
         known = self._is_cache.get(registry)
         if known is None:
-            known = self._references.is_cache(registry, ttl_s=_IS_CACHE_TTL_S)
+            known = self._references.repositories.is_cache(registry, ttl_s=_IS_CACHE_TTL_S)
         if known is None:
             known = self._answers_for_the_hub(registry)
         return self._is_cache.keep(registry, known).value
@@ -152,7 +151,7 @@ class CatalogBelow:
             pass
         except SAYS_NOTHING:
             return False
-        self._references.keep_is_cache(registry, is_cache=is_cache)
+        self._references.repositories.keep_is_cache(registry, is_cache=is_cache)
         return is_cache
 
     def _lacks_what_is_there(self, registry: str) -> bool:
@@ -161,7 +160,7 @@ class CatalogBelow:
         return self._compared.keep(registry, self._compare(registry)).value if known is None else known
 
     def _compare(self, registry: str) -> bool:
-        visited = self._references.last_visited(registry)
+        visited = self._references.repositories.last_visited(registry)
         if visited is not None and self._is_listed(registry, visited):
             return False
         if visited is not None and self._is_there(registry, visited):

@@ -176,7 +176,7 @@ class Existence:
             with under(_at_most(_ANSWER_S)):
                 return self._flights.run(("exists", name), lambda: self._ask(name))
         except Offline:
-            if self._references.is_known(name.registry, name.path):
+            if self._references.repositories.is_known(name.registry, name.path):
                 return Said.THERE
             raise
         except RegistryTimeout:  # it may still answer, and then that counts; meanwhile no other name waits for it
@@ -225,13 +225,13 @@ class Existence:
     def _is_shown(self, name: RepositoryName) -> bool:
         """Tell whether a tag, a listing or the catalog said within the tag TTL that the repository is there."""
         is_listed = (name.registry, name.path.rpartition("/")[0]) in self._shown
-        if is_listed and self._references.is_known(name.registry, name.path):
+        if is_listed and self._references.repositories.is_known(name.registry, name.path):
             return True
         if left_s(self._references.last_visit(name), self._ttl_s) > 0:
             return True
-        catalog = self._references.catalog(name.registry)
-        is_fresh = catalog is not None and left_s(catalog.checked, self._ttl_s) > 0
-        if is_fresh and self._references.is_in_catalog(name.registry, name.path):
+        known = self._references.repositories
+        is_fresh = left_s(known.catalog_checked(name.registry), self._ttl_s) > 0
+        if is_fresh and known.is_in_catalog(name.registry, name.path):
             return True
         listing = self._references.listing(name.registry, name.path)
         return listing is not None and left_s(listing.checked, self._ttl_s) > 0
@@ -271,7 +271,7 @@ class Existence:
     # What is below a path.
 
     def _leads_below(self, registry: str, path: str) -> bool:
-        return bool(self._below.get((registry, path))) or self._references.has_known_below(registry, path)
+        return bool(self._below.get((registry, path))) or self._references.repositories.has_known_below(registry, path)
 
     def _has_below(self, registry: str, path: str, *, in_repository: bool) -> bool | None:
         """Tell whether the catalog has repositories below *path*; None where the registry has no catalog to go by."""
