@@ -29,6 +29,7 @@ RegfsError
 ├── StaleNode               a node that is no longer known; its name must be looked up again
 ├── CacheFailure            the cache directory cannot be used; this costs speed, never answers
 │   ├── CacheDamaged        a cached file failed the check of its content; it is removed and made again
+│   ├── WorkerKilled        a signal ended a worker process: the kernel's OOM killer, most often
 │   └── CacheFull           there is no room for what has to be there as a file before it can be read
 ├── MountFailure            the mount could not be made; the message names the remedy
 ├── BadConfiguration        a broken file about how to ask registries (hosts.toml, registries.conf, a certificate)
@@ -174,6 +175,10 @@ class CacheFailure(RegfsError):
 
 class CacheDamaged(CacheFailure):
     """A cached file with wrong content; it is removed and made again."""
+
+
+class WorkerKilled(CacheFailure):
+    """A signal ended a worker process before it was done; the kernel sends one where memory runs out."""
 
 
 class CacheFull(CacheFailure):

@@ -72,7 +72,7 @@ class LayerCache:
         self._stall_s = stall_s
         locks = WorkLocks(store.root / LOCKS)
         self._passes = Passes(store, locks, stats=stats, note=note, refused_s=refused_s, stall_s=stall_s)
-        self._merges = Merges(store, images, locks, stats=stats, stall_s=stall_s)
+        self._merges = Merges(store, images, locks, stats=stats, stall_s=stall_s, note=note)
         self._indexes: WeakValueDictionary[Digest, LayerIndex] = WeakValueDictionary()
         # Where the layers in use came from.
         self._blobs: WeakKeyDictionary[LayerIndex, LayerBlob] = WeakKeyDictionary()

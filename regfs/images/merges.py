@@ -5,7 +5,7 @@ Used by layer_cache.py. Thread rule: any thread; run() belongs to a flight.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from regfs.images.shared_work import SharedWork, Tell
@@ -19,10 +19,21 @@ from regfs.telemetry.stats import Stats
 class Merges:
     """The merges of one cache, whose merged tables are in *images*. None may stand still for *stall_s* seconds."""
 
-    def __init__(self, store: LayerStore, images: Path, locks: WorkLocks, *, stats: Stats, stall_s: float) -> None:
+    def __init__(
+        self,
+        store: LayerStore,
+        images: Path,
+        locks: WorkLocks,
+        *,
+        stats: Stats,
+        stall_s: float,
+        note: Callable[[str], None],
+    ) -> None:
+        """*note* gets a sentence about a worker that was killed."""
         self._store = store
         self._images = images
         self._stats = stats
+        self._note = note
         self._work = SharedWork(locks, at_once=workers(), stall_s=stall_s)
 
     def path(self, chain: Digest) -> Path:
@@ -44,12 +55,17 @@ class Merges:
             self._stats.count("images.merges")
 
     def _merge(self, destination: Path, diff_ids: Sequence[Digest], tell: Tell) -> None:
-        from regfs.images.workers.merge import merge_layers  # loaded now: a mount of known images never needs it
+        # Loaded now: a mount of known images never needs them.
+        from regfs.images.workers.merge import merge_layers
+        from regfs.images.workers.worker import twice_if_killed
 
-        merge_layers(
-            [self._store.index_path(diff_id) for diff_id in diff_ids],
-            destination,
-            reserve=self._store.budget.reserve_table,
-            report=lambda effort: tell(Standing(effort=effort)),
-            stall_s=self._work.stall_s,
-        )
+        def merge_once() -> None:
+            merge_layers(
+                [self._store.index_path(diff_id) for diff_id in diff_ids],
+                destination,
+                reserve=self._store.budget.reserve_table,
+                report=lambda effort: tell(Standing(effort=effort)),
+                stall_s=self._work.stall_s,
+            )
+
+        twice_if_killed(merge_once, self._note)

@@ -73,7 +73,7 @@ class Passes:
     ) -> None:
         """A layer that proved wrong is tried again after *refused_s* seconds only, and not for every name below it.
 
-        *note* hears what is odd about a layer that was read all the same.
+        *note* gets a sentence about what is odd in a layer that was read all the same, and about a killed worker.
         """
         self._store = store
         self._note = note
@@ -125,7 +125,12 @@ class Passes:
             self._store.settle_soon()
 
     def _pass_here(self, blob: LayerBlob, niceness: int, tell: Tell) -> None:
-        twice_if_wrong(lambda: self._pass_once(blob, niceness, tell))
+        from regfs.images.workers.worker import twice_if_killed
+
+        def pass_once() -> None:
+            self._pass_once(blob, niceness, tell)
+
+        twice_if_wrong(lambda: twice_if_killed(pass_once, self._note))
 
     def _pass_once(self, blob: LayerBlob, niceness: int, tell: Tell) -> None:
         from regfs.images.workers.ingest import LayerToPass, Progress, pass_layer

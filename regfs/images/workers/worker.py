@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from regfs.errors import CacheFailure, OutOfThreads, WorkStalled
+from regfs.errors import CacheFailure, OutOfThreads, WorkerKilled, WorkStalled
 from regfs.images.workers.own_process import error_of, process_environment
 from regfs.process.threads import no_process, start_thread
 
@@ -44,6 +44,18 @@ _PIPE_SIZE = 1 << 20
 
 _lock = threading.Lock()
 _left_behind: list[subprocess.Popen[bytes]] = []
+
+
+def twice_if_killed(work: Callable[[], None], note: Callable[[str], None]) -> None:
+    """Do *work*, which a worker does; do it once more where a signal ended that worker, and tell *note*.
+
+    Where memory runs out for a moment, the kernel kills the process that takes most of it.
+    """
+    try:
+        work()
+    except WorkerKilled as killed:
+        note(f"{killed}; it is done once more. Is there enough memory?")
+        work()
 
 
 class Worker:
@@ -100,7 +112,7 @@ class Worker:
             raise WorkStalled(f"{self._what}: its worker made no progress for {self._stall_s:g} s and was ended")
         code = self._process.wait()
         if code < 0:
-            raise CacheFailure(f"{self._what}: its worker was killed (signal {-code})")
+            raise WorkerKilled(f"{self._what}: its worker was killed (signal {-code})")
         assert self._process.stderr is not None
         complaint = self._process.stderr.read().decode(errors="replace").strip()
         raise RuntimeError(f"{self._what}: its worker failed: {complaint[-2000:]}")
