@@ -1,4 +1,4 @@
-"""What tests of every room may ask for: registries, mounts of the real command, an ordinary user."""
+"""What the tests of every package may use: registries, mounts of the real command, an ordinary user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports point down: a room knows what is below it, and rooms in one row are strangers."""
+"""Imports point down: a package knows those below it, and packages in one row do not know each other."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ONLY_IMPORTER = {
     "fuse": {"mount/fusepy/operations.py"},
 }
 
-# Who touches os.environ, and for what. Settings are read by the first alone.
+# Which modules use os.environ, and for what. Settings are read by the first alone.
 ENVIRONMENT_USERS = {
     "cli/main.py": "the settings, and a PATH where there is none",
     "images/workers/own_process.py": "what a worker needs to start",
@@ -63,29 +63,29 @@ def imported_names(module: Path) -> set[str]:
     return names
 
 
-def room_of(name: str) -> str:
+def package_of(name: str) -> str:
     return name.removesuffix(".py").replace("/", ".").split(".")[0]
 
 
-def row_of(room: str) -> int:
+def row_of(package: str) -> int:
     for number, row in enumerate(ROWS):
-        if room in row:
+        if package in row:
             return number
-    raise AssertionError(f"{room} has no place in the architecture; give it one in ROWS")
+    raise AssertionError(f"{package} has no place in the architecture; give it one in ROWS")
 
 
 @pytest.mark.parametrize("module", modules(), ids=relative)
 def test_imports_point_down(module: Path) -> None:
     if relative(module) == "__init__.py":
         return
-    room = room_of(relative(module))
+    package = package_of(relative(module))
     for name in imported_names(module):
         if not name.startswith("regfs.") or name == "regfs.__version__":
             continue
-        other = room_of(name.removeprefix("regfs."))
-        if other == room:
+        other = package_of(name.removeprefix("regfs."))
+        if other == package:
             continue
-        assert row_of(other) > row_of(room), f"{relative(module)} imports {name}, which is not below it"
+        assert row_of(other) > row_of(package), f"{relative(module)} imports {name}, which is not below it"
 
 
 @pytest.mark.parametrize("module", modules(), ids=relative)

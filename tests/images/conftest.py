@@ -1,4 +1,4 @@
-"""The rooms below the tree, over a registry in memory that can be made to fail."""
+"""The packages below the tree, over a registry in memory that can be made to fail."""
 
 from __future__ import annotations
 
