@@ -11,7 +11,8 @@ import sys
 
 import pytest
 
-LATE = ["requests", "urllib3", "rich", "fuse", "regfs.registry.parts", "regfs.layers.ingest"]
+LIBRARIES = ["requests", "urllib3", "ssl", "rich", "fuse"]
+LATE = [*LIBRARIES, "regfs.registry.parts", "regfs.registry.manifests", "regfs.layers.ingest"]
 PROBE = "import sys, {module}; print(*sorted(name for name in {late} if name in sys.modules))"
 
 
