@@ -1,6 +1,6 @@
 """Options of a mount, as both drivers take them: the flags and words for mount(2) and for fusermount3.
 
-Used by daemon/serve.py, which makes them from a Config, and by both drivers. Any thread.
+Used by daemon/session.py, which makes them from a Config, and by both drivers. Any thread.
 """
 
 from __future__ import annotations

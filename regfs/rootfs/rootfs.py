@@ -3,7 +3,7 @@
     rootfs/etc/os-release      names, nodes and directories from the merged table; what a row holds beyond its
                                attributes (targets, xattrs, contents) from the index of the layer that decides
 
-Used by the images room. Thread rule: any thread.
+Used by images/. Thread rule: any thread.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ has the same file in several layers, it is there several times.
 A layer is visible first and durable after: young.py says how that survives a crash. What is opened is closed again when
 the process has too much open (open_tables.py), and opened when it is asked.
 
-Used by the images room. Thread rule: any thread; several daemons may share the directory.
+Used by images/. Thread rule: any thread; several daemons may share the directory.
 """
 
 from __future__ import annotations
