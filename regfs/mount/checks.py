@@ -1,7 +1,7 @@
 """Checks before a mount: each failure names the object, the reason and the remedy.
 
-Used by cli/mount_command.py before it starts a daemon, so that the user reads the message of the real obstacle and not what
-mount(2) or fusermount3 make of it. Any thread.
+Used by cli/mount_command.py before it starts a daemon, so that the user reads the message of the real obstacle and not
+what mount(2) or fusermount3 make of it. Any thread.
 """
 
 from __future__ import annotations
