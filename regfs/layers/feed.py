@@ -1,7 +1,7 @@
 """A stream of blocks, taken in pieces of any size: what the tar reader reads from.
 
-Content goes through as views of the blocks that the decompressor made; only what spans two blocks, or is wanted as
-bytes, is copied. Used by tar.py and ingest.py; one thread.
+Content goes through as views of the blocks; only what is wanted as bytes is copied. A block is not looked at any more
+when the next has been asked for. Used by tar.py, plain_entries.py and ingest.py; one thread.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from regfs.errors import BadLayer
 class ByteFeed:
     """Takes bytes from *blocks* (none of which is empty) in order."""
 
-    __slots__ = ("_at", "_block", "_blocks", "_passed")
+    __slots__ = ("_blocks", "_passed", "at", "block")
 
-    def __init__(self, blocks: Iterator[bytes]) -> None:
+    def __init__(self, blocks: Iterator[bytes | memoryview]) -> None:
         self._blocks = blocks
-        self._block = b""
-        self._at = 0
+        self.block = memoryview(b"")
+        self.at = 0
         self._passed = 0
 
     @property
     def offset(self) -> int:
         """How many bytes were taken so far."""
-        return self._passed + self._at
+        return self._passed + self.at
 
     def take(self, size: int) -> bytes:
         """Return the next *size* bytes, which the caller has bounded. Raises BadLayer where the stream ends before."""
-        at = self._at
-        if at + size <= len(self._block):
-            self._at = at + size
-            return self._block[at : at + size]
+        at = self.at
+        if at + size <= len(self.block):
+            self.at = at + size
+            return bytes(self.block[at : at + size])
         return b"".join(self.spans(size))
 
     def take_or_end(self, size: int) -> bytes:
         """Return the next *size* bytes, or fewer where the stream ends."""
-        if self._at + size <= len(self._block):
+        if self.at + size <= len(self.block):
             return self.take(size)
         parts = []
         while size and self._more():
-            part = self._block[self._at : self._at + size]
-            self._at += len(part)
+            part = bytes(self.block[self.at : self.at + size])
+            self.at += len(part)
             size -= len(part)
             parts.append(part)
         return b"".join(parts)
@@ -52,15 +52,15 @@ class ByteFeed:
         while size:
             if not self._more():
                 raise BadLayer(f"the archive ends in the middle of an entry, at byte {self.offset}")
-            view = memoryview(self._block)[self._at : self._at + size]
-            self._at += len(view)
+            view = self.block[self.at : self.at + size]
+            self.at += len(view)
             size -= len(view)
             yield view
 
     def skip(self, size: int) -> None:
         """Pass over the next *size* bytes. Raises BadLayer where the stream ends before."""
-        if self._at + size <= len(self._block):
-            self._at += size
+        if self.at + size <= len(self.block):
+            self.at += size
             return
         for _ in self.spans(size):
             pass
@@ -68,14 +68,14 @@ class ByteFeed:
     def drain(self) -> None:
         """Take all that is left."""
         while self._more():
-            self._at = len(self._block)
+            self.at = len(self.block)
 
     def _more(self) -> bool:
         """Tell whether there is another byte, fetching the next block where this one is used up."""
-        while self._at >= len(self._block):
-            self._passed += len(self._block)
-            self._at = 0
-            self._block = next(self._blocks, b"")
-            if not self._block:
+        while self.at >= len(self.block):
+            self._passed += len(self.block)
+            self.at = 0
+            self.block = memoryview(next(self._blocks, b""))
+            if not self.block:
                 return False
         return True

@@ -1,7 +1,8 @@
-"""The pass over a layer: receive | inflate and hash | read the archive and put away what is in it.
+"""The ingest of a layer: receive | inflate | hash | read the archive, and write it.
 
-Three threads with short queues between them: the caller's receives, two work. Each hash, inflation and write leaves
-the interpreter's lock, so that two cores are kept busy by one pass. Nothing that a pass puts into its sink may be
+The caller's thread receives; one inflates into a ring of blocks (ring.py), and two read these where they are: one
+hashes, one reads the archive and hands the block to be written. Hashing, inflating and writing leave the interpreter's
+lock, so that one ingest keeps two cores busy. Nothing that an ingest puts into its sink may be
 shown before run_pass has returned: only then were the size and the diff id (of the archive) found right. The digest of
 the compressed bytes is checked where they come from (model/verification.py): the last of wrong ones never arrives.
 
@@ -18,8 +19,11 @@ from queue import Queue
 
 from regfs.errors import BadContent, DigestMismatch, TooLarge
 from regfs.layers.archive_rows import ArchiveRows
-from regfs.layers.compression import check_media_type, decompressed
+from regfs.layers.archive_stream import open_archive
+from regfs.layers.compression import check_media_type
 from regfs.layers.feed import ByteFeed
+from regfs.layers.plain_entries import PlainEntries
+from regfs.layers.ring import Ring, private_memory
 from regfs.layers.sink import LayerSink
 from regfs.layers.tar import TarEntry, TarReader
 from regfs.model.digest import Digest
@@ -28,10 +32,12 @@ from regfs.process.threads import start_thread
 MAX_HOLES = 64 << 30
 """How many bytes of holes the sparse files of one layer may have: each is hashed as the zero that it is."""
 
-_BLOCK_SIZE = 1 << 20
 _QUEUED_CHUNKS = 8
-_QUEUED_BLOCKS = 4
+# Fewer and larger blocks mean fewer turns of the interpreter's lock; a small layer is ingested in the daemon's memory.
+_BLOCKS, _BLOCK_SIZE, _SMALL_BLOCK_SIZE = 4, 4 << 20, 1 << 18
+_SMALL = 1 << 20
 _LOOK_S = 0.5
+_HASH, _READ = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,8 @@ class _Pass:
         self._sink = sink
         self._progress = progress
         self._chunks: Queue[bytes] = Queue(_QUEUED_CHUNKS)
-        self._blocks: Queue[bytes] = Queue(_QUEUED_BLOCKS)
+        block_size = _BLOCK_SIZE if layer.size >= _SMALL else _SMALL_BLOCK_SIZE
+        self._tar = Ring(private_memory(_BLOCKS * block_size), block_size, readers=2)
         self._diff_id = layer.diff_id.hasher()
         self._inflate_error: BaseException | None = None
         self._read_error: BaseException | None = None
@@ -101,7 +108,7 @@ class _Pass:
     def run(self, chunks: Iterable[bytes], report: Callable[[Progress], None]) -> None:
         threads: list[threading.Thread] = []
         try:
-            for step in (self._inflate, self._read):
+            for step in (self._inflate, self._hash, self._read):
                 threads.append(start_thread(step, name="pass of a layer"))
             self._receive(chunks, report)
         finally:
@@ -127,23 +134,33 @@ class _Pass:
             report(progress)
 
     def _inflate(self) -> None:
+        tar = self._tar
         try:
-            for block in decompressed(_taken(self._chunks), block_size=_BLOCK_SIZE):
-                self._blocks.put(block)
-                self._diff_id.update(block)
-                self._progress.inflated += len(block)
-        except BaseException as error:  # it belongs to the thread that started the pass
+            archive = open_archive(_taken(self._chunks))
+            size = 1
+            while size:
+                number, block = tar.begin()
+                size = 0
+                try:
+                    size = archive.readinto(block)
+                finally:
+                    tar.give(number, size)
+                self._progress.inflated += size
+        except BaseException as error:  # it belongs to the thread that started the ingest
             self._inflate_error = error
-        self._blocks.put(b"")
+        tar.end()
         _drain(self._chunks)
 
+    def _hash(self) -> None:
+        for block in self._tar.blocks(_HASH):
+            self._diff_id.update(block)
+
     def _read(self) -> None:
-        blocks = _taken(self._blocks)
         try:
-            read_layer(blocks, self._sink, self._progress)
-        except BaseException as error:  # it belongs to the thread that started the pass
+            read_layer(self._tar.blocks(_READ), self._sink, self._progress)
+        except BaseException as error:  # it belongs to the thread that started the ingest
             self._read_error = error
-        _drain(self._blocks)
+        self._tar.drain(_READ)
 
     def _raise_what_is_wrong(self) -> None:
         """Raise the error that explains most: what follows from a wrong transfer is not told as a broken layer."""
@@ -173,13 +190,18 @@ def _drain(queue: Queue[bytes]) -> None:
         pass
 
 
-def read_layer(blocks: Iterator[bytes], sink: LayerSink, progress: Progress) -> None:
+def read_layer(blocks: Iterator[memoryview], sink: LayerSink, progress: Progress) -> None:
     """Put the archive that *blocks* are into *sink*, and take the blocks to their end. Raises BadLayer, TooLarge."""
     feed = ByteFeed(_written(blocks, sink))
     reader = TarReader(feed)
     tree = ArchiveRows(sink.rows)
+    plain = PlainEntries(feed, reader, tree)
     sparse_files = _SparseFiles(reader, sink)
-    for entry in reader:
+    while True:
+        progress.entries += plain.read()
+        entry = reader.next_entry()
+        if entry is None:
+            break
         if entry.extents is not None:
             content: int | None = sparse_files.put(entry)
         else:
@@ -191,7 +213,7 @@ def read_layer(blocks: Iterator[bytes], sink: LayerSink, progress: Progress) -> 
     feed.drain()
 
 
-def _written(blocks: Iterator[bytes], sink: LayerSink) -> Iterator[bytes]:
+def _written(blocks: Iterator[memoryview], sink: LayerSink) -> Iterator[memoryview]:
     for block in blocks:
         sink.write(block)
         yield block

@@ -45,7 +45,7 @@ class LayerSink(Protocol):
     @property
     def rows(self) -> RowSink: ...
 
-    def write(self, block: bytes) -> None:
+    def write(self, block: bytes | memoryview) -> None:
         """Take the next bytes of the tar stream, all of which the layer's data file begins with."""
 
     def begin_expanded(self) -> ExpandedSink:

@@ -84,7 +84,34 @@ class TarReader:
         self._first_unknown = ""
 
     def __iter__(self) -> Iterator[TarEntry]:
-        """Yield the entries; content that is not taken before the next is passed over. Raises BadLayer, TooLarge."""
+        """Yield the entries, as next_entry() returns them."""
+        while (entry := self.next_entry()) is not None:
+            yield entry
+
+    @property
+    def is_at_plain_header(self) -> bool:
+        """Pass over what is left of the last entry; tell whether a header follows in this block of the feed.
+
+        False too where the headers of an archive mean something else than they say (global PAX records).
+        """
+        if self._global:
+            return False
+        rest = self._left + self._padding
+        if self._feed.at + rest >= len(self._feed.block):
+            return False
+        self._feed.at += rest
+        self._left = self._padding = 0
+        return True
+
+    def skip_later(self, size: int) -> None:
+        """Let the next entry begin after the content of *size* bytes that comes now."""
+        self._left, self._padding = size, -size % BLOCK
+
+    def next_entry(self) -> TarEntry | None:
+        """Return the next entry, None at the end; content that was not taken is passed over.
+
+        Raises BadLayer, TooLarge.
+        """
         while (header := self._next_header()) is not None:
             records: Records = self._global
             name = link = None
@@ -109,7 +136,8 @@ class TarReader:
                     self._left, self._padding = header.size, -header.size % BLOCK
                     continue
                 header = header._replace(type=b"0")
-            yield self._entry(header, records, name, link)
+            return self._entry(header, records, name, link)
+        return None
 
     def content(self) -> Iterator[memoryview]:
         """Yield what is stored of the entry, in views that are valid until the next. Raises BadLayer."""

@@ -18,6 +18,7 @@ import struct
 from typing import NamedTuple
 
 _PACKED = struct.Struct("<QQqqqIIIIIIIIII")
+_SIZES = struct.Struct("<QQ")
 _MODE = struct.Struct("<I")
 _NLINK_AT = 56
 _MODE_AT = 52
@@ -49,6 +50,11 @@ class Attributes(NamedTuple):
         """Return the attributes in *packed* (80 bytes)."""
         size, _, _, seconds, _, _, nanoseconds, _, mode, nlink, uid, gid, rdev, _, _ = _PACKED.unpack(packed)
         return cls(mode, size, nlink, uid, gid, rdev, seconds * _S + nanoseconds)
+
+
+def with_size(packed: bytes, size: int) -> bytes:
+    """Return *packed* with another size."""
+    return _SIZES.pack(size, (size + 511) >> 9) + packed[_SIZES.size :]
 
 
 def with_nlink(packed: bytes, nlink: int) -> bytes:

@@ -22,8 +22,6 @@ from regfs.store.uncached_writes import UncachedWrites
 
 _HOLE = 1 << 16
 _ZEROS = bytes(_HOLE)
-# Less than this is collected before it is written: some decompressors give small pieces.
-_PIECE = 1 << 20
 _COPY = 4 << 20
 
 
@@ -56,19 +54,22 @@ class DataWriter:
         self.path = path
         self._reserve = reserve
         self._size = 0
-        self._pieces: list[bytes | memoryview] = []
-        self._pieces_size = 0
         self._expanded: ExpandedFiles | None = None
         with failures_of(path):
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         self._output = UncachedWrites(self._fd)
 
-    def write(self, block: bytes) -> None:
-        """Take the next bytes of the tar stream."""
-        self._pieces.append(block)
-        self._pieces_size += len(block)
-        if self._pieces_size >= _PIECE:
-            self._flush()
+    def write(self, block: bytes | memoryview) -> None:
+        """Take the next bytes of the tar stream, of which it keeps nothing when it returns.
+
+        Blocks that begin at a page of memory and are pages long, all but the last, can go past the page cache.
+        """
+        view = memoryview(block)
+        with failures_of(self.path):
+            for start, stop in _runs_of_data(view):
+                self._reserve(stop - start)
+                self._output.write(view[start:stop], self._size + start)
+        self._size += len(view)
 
     def expanded(self) -> ExpandedFiles:
         """Return what takes the contents of sparse files."""
@@ -78,7 +79,6 @@ class DataWriter:
 
     def finish(self, source: str) -> DataLayout:
         """Make the file whole and return its layout."""
-        self._flush()
         layout = DataLayout(source, self._size)
         with failures_of(self.path):
             if self._expanded is not None:
@@ -94,15 +94,6 @@ class DataWriter:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def _flush(self) -> None:
-        pieces, self._pieces, self._pieces_size = self._pieces, [], 0
-        view = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        with failures_of(self.path):
-            for start, stop in _runs_of_data(view):
-                self._reserve(stop - start)
-                self._output.write(view[start:stop], self._size + start)
-        self._size += len(view)
 
 
 class ExpandedFiles:

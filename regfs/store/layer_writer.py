@@ -35,7 +35,7 @@ class LayerWriter:
         self._data = DataWriter(self.data_file, reserve=reserve)
         self.rows = LayerIndexWriter(self.index)
 
-    def write(self, block: bytes) -> None:
+    def write(self, block: bytes | memoryview) -> None:
         """Take the next bytes of the layer's tar stream."""
         self._data.write(block)
 

@@ -35,22 +35,21 @@ class UncachedWrites:
         self._is_direct = False
         self._may_be_direct = self._may_be_uncached = True
 
-    def write(self, view: memoryview, offset: int, *, is_aligned: bool = False) -> None:
-        """Write all of *view* at *offset*. *is_aligned*: it begins at a page of memory. Raises OSError."""
+    def write(self, view: memoryview, offset: int) -> None:
+        """Write all of *view* at *offset*. Raises OSError."""
         while view:
-            written = self._write(view, offset, is_aligned)
-            is_aligned = is_aligned and not written % _ALIGNED
+            written = self._write(view, offset)
             offset += written
             view = view[written:]
 
-    def _write(self, view: memoryview, offset: int, is_aligned: bool) -> int:
+    def _write(self, view: memoryview, offset: int) -> int:
         if offset < self._kept:
             return os.pwrite(self._fd, view[: self._kept - offset], offset)
-        if self._may_be_direct and is_aligned and not offset % _ALIGNED and len(view) >= _ALIGNED:
+        if self._may_be_direct and not offset % _ALIGNED and len(view) >= _ALIGNED:
             try:
                 self._set_direct(True)
                 return os.pwrite(self._fd, view[: len(view) & -_ALIGNED], offset)
-            except OSError as error:  # a file system without it, or with larger blocks
+            except OSError as error:  # memory or a file system that is not made for it
                 if error.errno not in _CANNOT:
                     raise
             self._may_be_direct = False

@@ -42,7 +42,7 @@ def test_all_pieces_are_in_the_file_where_they_belong(directory: Path, kept: int
     for piece in PIECES:
         memory[: len(piece)] = piece
         view = memoryview(memory)[: len(piece)] if is_aligned else memoryview(piece)
-        output.write(view, offset, is_aligned=is_aligned)
+        output.write(view, offset)
         offset += len(piece)
     os.close(fd)
     assert path.read_bytes() == b"".join(PIECES)
