@@ -30,7 +30,7 @@ test: $(VENV)/.test-ready ## run all tests (seven minutes on two cores, half of 
 check: $(VENV)/.test-ready ## lint, formatting, types, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict regfs
+	$(BIN)/mypy --strict regfs tests/support tests/bench tests/e2e
 	$(BIN)/python -m pytest -q tests/test_layering.py
 
 bench: $(VENV)/.test-ready ## measure against what one would use instead; builds its image the first time

@@ -98,7 +98,7 @@ def mount_regfs(needs_fuse: None, tmp_path: Path) -> Iterator[MountRegfs]:
 
 @pytest.fixture(scope="session")
 def ordinary_user(needs_fuse: None) -> int | None:
-    """The uid of a user without privileges who can run regfs and open /dev/fuse; None: the tests run as one."""
+    """The uid of a user without privileges, able to run regfs and open /dev/fuse; None: the tests run as one."""
     if os.getuid() != 0:
         return None
     if os.stat("/dev/fuse").st_mode & 0o006 != 0o006:

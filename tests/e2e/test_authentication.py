@@ -1,4 +1,4 @@
-"""Registries that ask who is there, and registries that send elsewhere for their blobs."""
+"""Registries that want a login, and registries that redirect to another host for their blobs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def hello_in(mount: Mounted, repository: str) -> bytes:
     return (mount.path / repository / "latest/rootfs/hello").read_bytes()
 
 
-def test_anybody_pulls_what_is_public(mount_regfs: MountRegfs, guarded: DockerRegistry) -> None:
+def test_what_is_public_is_pulled_without_a_login(mount_regfs: MountRegfs, guarded: DockerRegistry) -> None:
     mount = mount_regfs("--default-registry", guarded.address)
     assert hello_in(mount, "public/hello") == hello_program()
 

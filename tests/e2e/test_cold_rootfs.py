@@ -125,7 +125,7 @@ def test_a_rootfs_whose_layers_are_refused_fails_by_name_and_its_tag_is_listed(
     becomes(lambda: os.path.isdir(tag / "rootfs") and real(tag / "rootfs"), REAL)
 
 
-def test_who_waits_for_a_cold_rootfs_can_be_interrupted_and_lists_meanwhile(
+def test_a_reader_of_a_cold_rootfs_can_be_interrupted_and_listings_go_on_meanwhile(
     tag: Path, proxy: ReverseProxy, built: BuiltImage, driver: str
 ) -> None:
     arrived, released = threading.Event(), threading.Event()

@@ -140,7 +140,7 @@ def test_a_tag_wins_over_a_repository_of_its_name_which_the_escape_reaches(reg: 
 
 def test_rootfs_is_what_umoci_unpacks(reg: Path, unpacked_snapshot: dict[bytes, Entry]) -> None:
     rootfs = reg / "demo/real/v2/rootfs"
-    os.listdir(rootfs)  # until somebody goes in, rootfs itself has no time: `ls -l` beside it fetches nothing
+    os.listdir(rootfs)  # until it is entered, rootfs itself has no time: `ls -l` beside it fetches nothing
     becomes(lambda: rootfs.stat().st_mtime_ns != 0, True)  # libfuse remembers that for a second
     assert differences(snapshot(rootfs), unpacked_snapshot) == []
 
@@ -210,7 +210,8 @@ def test_writers_are_told_that_it_is_read_only(reg: Path, command: list[str]) ->
 def test_df_shows_the_cache_and_its_limit(reg: Path) -> None:
     cache = json.loads(run(*regfs_command(), "status", "--json", reg))[0]["cache"]
     size, used = map(int, run("df", "--block-size=1", "--output=size,used", reg).splitlines()[1].split())
-    assert (size, used) == (cache["limit_bytes"] // 4096 * 4096, pytest.approx(cache["used_bytes"], abs=16 << 20))
+    assert size == cache["limit_bytes"] // 4096 * 4096
+    assert used == pytest.approx(cache["used_bytes"], abs=16 << 20)
 
 
 def test_what_is_not_there_is_not_there(reg: Path) -> None:
@@ -224,6 +225,6 @@ def test_what_is_not_there_is_not_there(reg: Path) -> None:
 
 
 def test_unpack_leaves_what_umoci_leaves(demo: Demo, unpacked_snapshot: dict[bytes, Entry], tmp_path: Path) -> None:
-    command = [*regfs_command(), "unpack", "--cache-dir", tmp_path / "cache", f"{demo.address}/demo/real:v2"]
+    command = [*regfs_command(), "unpack", "--cache-dir", str(tmp_path / "cache"), f"{demo.address}/demo/real:v2"]
     subprocess.run(command, check=True, cwd=tmp_path, env=environment_for(tmp_path), capture_output=True)
     assert differences(snapshot(tmp_path / "rootfs"), unpacked_snapshot) == []

@@ -49,7 +49,7 @@ def test_the_path_of_a_tag_is_that_of_its_attribute(mount: Mounted) -> None:
 
 
 def test_the_same_image_has_one_path_however_it_is_named(mount: Mounted, demo: Demo) -> None:
-    names = [
+    names: list[str | Path] = [
         f"{demo.address}/demo/real:v2",
         f"demo/real@{demo.real.digest}",
         f"demo/real@{demo.real.digest.encoded[:12]}",
@@ -105,7 +105,7 @@ def test_the_path_is_that_of_the_newest_image_also_while_an_older_one_is_in_use(
     mount = mount_regfs("--tag-ttl", "0s", "--default-registry", served.server.address)
     tag = mount.path / "team/app/v1"
     old = path_of(mount, "team/app:v1")
-    stay = ["sh", "-c", 'cd "$0" && echo && read -r _', tag / "rootfs"]
+    stay = ["sh", "-c", 'cd "$0" && echo && read -r _', str(tag / "rootfs")]
     with subprocess.Popen(stay, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
         assert shell.stdout is not None
         assert shell.stdout.readline() == b"\n"

@@ -1,7 +1,7 @@
 """The command as pip installs it, run where the source is not: what a user has.
 
-The other tests run `python -m regfs` and say where this tree is. Here nobody says it: neither to the command nor to the
-processes that it starts for big layers and big images.
+The other tests run `python -m regfs` and say where this tree is. Here neither the command is told, nor the processes
+that it starts for big layers and big images.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def install_plainly(here: Path) -> Path:
         "-m",
         "pip",
         "--python",
-        python,
+        str(python),
         "install",
         "--no-deps",
         "--no-build-isolation",
@@ -115,7 +115,7 @@ def test_it_unpacks_and_what_it_prefetched_is_there_without_a_network(
     mount_regfs: MountRegfs, program: list[str], demo: Demo, big: None
 ) -> None:
     mount = mount_regfs("--default-registry", demo.address, "--offline", program=program)
-    options = ["--cache-dir", mount.cache, "--default-registry", demo.address]
+    options = ["--cache-dir", str(mount.cache), "--default-registry", demo.address]
     mount.run(*program, "prefetch", *options, f"{_IMAGE}:1")
     assert_shows_the_image(mount)
     mount.run(*program, "unpack", *options, f"{_IMAGE}:1")
@@ -127,20 +127,20 @@ def test_it_unpacks_and_what_it_prefetched_is_there_without_a_network(
 def test_nothing_that_lies_in_the_working_directory_is_run(
     tmp_path: Path, program: list[str], demo: Demo, big: None
 ) -> None:
-    """`regfs unpack` is run wherever somebody has files, and those may come from anybody."""
+    """`regfs unpack` runs in any directory, and the files there may be of any origin."""
     for name in ("json.py", "regfs.py", "signal.py", "sitecustomize.py"):
         (tmp_path / name).write_text("raise SystemExit('this was never installed')\n")
     environment = environment_for(tmp_path)
     del environment["PYTHONPATH"]
-    command = [*program, "unpack", "--cache-dir", tmp_path / "cache", f"{demo.address}/{_IMAGE}:1"]
+    command = [*program, "unpack", "--cache-dir", str(tmp_path / "cache"), f"{demo.address}/{_IMAGE}:1"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "rootfs/big").read_bytes() == _CONTENT
 
 
 @pytest.fixture
-def who_runs_this_python(ordinary_user: int | None) -> int | None:
-    """An ordinary user who can start sys.executable too, which setpriv did for him with rights that were root's."""
+def user_of_this_python(ordinary_user: int | None) -> int | None:
+    """An ordinary user who may start sys.executable too: setpriv starts it with root's rights."""
     program = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
     if subprocess.run([*as_user(ordinary_user), sys.executable, "-c", program], cwd="/", check=False).returncode != 0:
         pytest.skip(f"an ordinary user cannot run {sys.executable}: it lies below a directory that is closed to others")
@@ -148,7 +148,7 @@ def who_runs_this_python(ordinary_user: int | None) -> int | None:
 
 
 def test_an_ordinary_user_runs_it(
-    mount_regfs: MountRegfs, who_runs_this_python: int | None, program: list[str], demo: Demo, big: None
+    mount_regfs: MountRegfs, user_of_this_python: int | None, program: list[str], demo: Demo, big: None
 ) -> None:
-    mount = mount_regfs("--default-registry", demo.address, program=program, uid=who_runs_this_python)
+    mount = mount_regfs("--default-registry", demo.address, program=program, uid=user_of_this_python)
     assert_shows_the_image(mount)

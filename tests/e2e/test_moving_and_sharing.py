@@ -1,4 +1,4 @@
-"""Tags that move while somebody is inside, and mounts that share a cache."""
+"""Tags that move while their image is in use, and mounts that share a cache."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def moving(mount_regfs: MountRegfs, demo: Demo, driver: str) -> Mounted:
     return mount_regfs("--driver", driver, "--tag-ttl", "0s", "--default-registry", demo.address)
 
 
-def test_a_moved_tag_shows_the_new_image_to_who_comes_anew(moving: Mounted, demo: Demo, driver: str) -> None:
+def test_a_moved_tag_shows_the_new_image_to_new_lookups(moving: Mounted, demo: Demo, driver: str) -> None:
     image = moving.path / "moving" / driver / "latest"
     assert (image / "rootfs/version").read_text() == "one"
     push_version(demo, f"moving/{driver}", "two")
     becomes((image / "rootfs/version").read_text, "two")
 
 
-def test_who_is_inside_an_image_when_its_tag_moves_keeps_it_whole(moving: Mounted, demo: Demo, driver: str) -> None:
+def test_an_image_in_use_stays_whole_when_its_tag_moves(moving: Mounted, demo: Demo, driver: str) -> None:
     image = moving.path / "moving" / driver / "latest"
     inside = os.open(image / "rootfs", os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -71,7 +71,7 @@ def test_a_tag_is_trusted_for_its_time(mount_regfs: MountRegfs, demo: Demo, prox
     assert proxy.seen == []
 
 
-def test_hup_lets_tags_and_listings_be_asked_for_anew(mount_regfs: MountRegfs, demo: Demo, driver: str) -> None:
+def test_hup_lets_tags_and_listings_be_asked_for_again(mount_regfs: MountRegfs, demo: Demo, driver: str) -> None:
     name = f"moving/refreshed-{driver}"
     push_version(demo, name, "one")
     mount = mount_regfs("--driver", driver, "--tag-ttl", "1h", "--default-registry", demo.address)

@@ -59,11 +59,12 @@ def test_a_mount_whose_paths_have_any_bytes_works_and_all_verbs_know_it(
         shown = regfs("status", point, home=tmp_path).stdout
         assert shown.splitlines()[0].startswith(b"%s/mcaf\xe9 \xff two\\x0alines\\x0d a%%2Fb" % os.fsencode(tmp_path))
         assert b"Traceback" not in regfs("status", home=tmp_path).stderr
-        for verb in (
+        verbs: tuple[list[str | bytes], ...] = (
             ["refresh", point],
             ["cache", "du", "--cache-dir", cache],
             ["cache", "verify", "--cache-dir", cache],
-        ):
+        )
+        for verb in verbs:
             done = regfs(*verb, home=tmp_path)
             assert (verb[0], done.returncode, done.stderr) == (verb[0], 0, b"")
     finally:

@@ -96,10 +96,13 @@ class Load:
             forget(self._mount.path)
 
     def _clients(self) -> Iterator[subprocess.Popen[bytes]]:
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        yield subprocess.Popen(["find", self._rootfs, "-printf", "%s"], **quiet)
-        yield subprocess.Popen(["sh", "-c", 'tar -C "$1" -cf - . | cat', "sh", self._rootfs], **quiet)
-        yield subprocess.Popen(["ls", "-lR", self._mount.path / "library/hello-world/latest"], **quiet)
+        commands = (
+            ["find", str(self._rootfs), "-printf", "%s"],
+            ["sh", "-c", 'tar -C "$1" -cf - . | cat', "sh", str(self._rootfs)],
+            ["ls", "-lR", str(self._mount.path / "library/hello-world/latest")],
+        )
+        for command in commands:
+            yield subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @pytest.mark.timeout(int(SOAK_S) + 300)

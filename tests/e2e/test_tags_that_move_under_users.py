@@ -1,4 +1,4 @@
-"""What runs in a tag's rootfs goes on, whatever becomes of the tag; when it has ended, the tag shows what it names."""
+"""What runs in a tag's rootfs goes on when the tag moves or goes; after it has ended, the tag shows its new image."""
 
 from __future__ import annotations
 

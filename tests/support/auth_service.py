@@ -1,4 +1,4 @@
-"""A token server for docker-registry: it issues signed tokens by the GET and the POST flow, and writes down who asked.
+"""A token server for docker-registry: it issues signed tokens by the GET and the POST flow, and writes down requests.
 
 Source: distribution's "Token Authentication Specification" and "Token Scope Documentation". The key, its certificate
 and the signatures are made by the openssl command, so that the tests need no cryptography package.
@@ -47,7 +47,7 @@ class SigningKey:
 
 
 class TokenServer(RecordingServer):
-    """Gives out tokens at /token: to anybody who pulls what is in *public*, and for all else to *users*."""
+    """Gives out tokens at /token: without a login to pull what is in *public*, for all else to *users*."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class TokenServer(RecordingServer):
         send(exchange, Answer(200, {"Content-Type": "application/json"}, json.dumps(answer).encode()))
 
     def issue(self, user: str | None, scopes: list[str]) -> str:
-        """Return a token for those of *scopes* that *user* (None: anybody) may have."""
+        """Return a token for those of *scopes* that *user* (None: no login) may have."""
         now = int(time.time())
         claims: dict[str, object] = {"iss": ISSUER, "sub": user or "", "aud": SERVICE}
         claims |= {"iat": now, "nbf": now - 10, "exp": now + self._lifetime_s, "jti": f"{now}-{len(self.seen)}"}

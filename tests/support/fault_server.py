@@ -120,7 +120,7 @@ class Nothing:
 class FaultServer:
     """Serves *application* on *host*, at a free port unless *port* is given, with TLS where *tls* is.
 
-    Once it has stopped, nobody else gets its port while the object lives, but another FaultServer that is told to.
+    The port stays reserved while the object lives: once it has stopped, only a FaultServer with that *port* gets it.
     """
 
     def __init__(

@@ -166,7 +166,7 @@ class FaultyMount:
         path.write_text(document if isinstance(document, str) else json.dumps(document))
 
     def hosts_toml(self, registry: str, text: str) -> None:
-        """Write the hosts.toml of *registry* in the home of whoever mounts."""
+        """Write the hosts.toml of *registry* in the home of the user that mounts."""
         path = self.home / ".config" / "containerd" / "certs.d" / registry / "hosts.toml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -176,7 +176,7 @@ class FaultyMount:
     def mount(self, *options: str, environment: Mapping[str, str] | None = None) -> Mounted:
         """Mount: a minute for an operation unless *options* say otherwise, and no tag is trusted for long.
 
-        A deadline of seconds is for what shall miss it: a busy machine stands still for as long.
+        Give a deadline of seconds only where it is to be missed: a busy machine alone may stand still for as long.
         """
         made = self._made(options, environment)
         try:
@@ -245,9 +245,9 @@ class FaultyMount:
         return name
 
     def patiently(self, do: Callable[[], T]) -> T:
-        """Return what *do* returns, which waits for nobody who is slow on purpose.
+        """Return what *do* returns; it is repeated while it misses the deadline of operations, for up to a minute.
 
-        Where operations have a deadline of seconds, a busy machine alone may miss it: then *do* is done again.
+        For requests that no server delays: where the deadline is some seconds, a busy machine alone may miss it.
         """
         end = time.monotonic() + _PATIENCE_S
         while True:

@@ -1,5 +1,13 @@
 """A registry in memory that does everything right, and its token server: the application behind a FaultServer.
 
+Tests have three registries to choose from:
+
+    MemoryRegistry behind a FaultServer   for faults: any byte of any answer may be wrong, each test has its own server
+                                          in a millisecond, and what was asked is known
+    DockerRegistry (registry.py)          for compatibility: Debian's docker-registry, one for each process of tests;
+                                          skopeo and umoci work with it, and its answers are not of our making
+    ReverseProxy (proxy.py)               where answers of a DockerRegistry are to be counted, delayed or replaced whole
+
 Sources: distribution-spec; distribution, docs/content/spec/auth. Threads: any may ask; tests fill it before.
 """
 

@@ -13,7 +13,7 @@ _MORE_THAN_THERE_IS = 1 << 46
 def no_threads() -> Iterator[None]:
     """Let every start of a thread in this process fail: its stack would be larger than the address space.
 
-    The limits themselves do not bind root, who runs most tests.
+    The limits themselves do not bind root, and most tests run as root.
     """
     before = threading.stack_size(_MORE_THAN_THERE_IS)
     try:

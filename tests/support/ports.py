@@ -1,11 +1,11 @@
-"""Ports that stay one's own while nobody listens on them.
+"""Ports that stay reserved while no server listens on them.
 
-    port = Reserved("127.0.0.1")        port.number is free for one's own servers, one after the other
+    port = Reserved("127.0.0.1")        port.number is free for the test's servers, one after the other
 
 A server that stops frees its port, and with three processes of tests the next one that binds port 0 may get it: then
-whoever expects "connection refused" meets a stranger, and the server cannot come back. A socket that is bound and does
-not listen keeps the port: connections are refused, and whoever binds that port by its number, with SO_REUSEADDR as all
-servers do, may listen there.
+a test that expects "connection refused" meets another test's server, and its own cannot come back. A socket that is
+bound and does not listen keeps the port: connections are refused, and a server that binds it by its number, with
+SO_REUSEADDR as all servers do, may listen there.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 ReverseProxy forwards to a registry and records; a test sets `answer` to cut, corrupt, refuse or redirect. BlobHost is
 the other host that registries redirect blobs to: it serves the registry's storage and takes no credentials, as object
-stores do. Threads: each connection has its own; `seen` may be read at any time.
+stores do. memory_registry.py says when to take which of the registries for tests. Threads: each connection has its
+own; `seen` may be read at any time.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Answer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128  # with the usual five, who comes sixth waits for a second
+    request_queue_size = 128  # with the usual five, the sixth connection waits for a second
 
 
 class RecordingServer:
@@ -140,7 +141,7 @@ class ReverseProxy(RecordingServer):
 
 
 class BlobHost(RecordingServer):
-    """Serves blobs from a registry's *storage* directory at /DIGEST, with ranges; refuses whoever sends credentials."""
+    """Serves blobs from a registry's *storage* directory at /DIGEST, with ranges; refuses requests with credentials."""
 
     def __init__(self, storage: Path, *, host: str = "127.0.0.2") -> None:
         self._storage = storage

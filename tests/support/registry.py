@@ -3,6 +3,8 @@
     with DockerRegistry(tmp_path) as registry:
         Pusher(registry.url).blob("demo/hello", layer)
 
+memory_registry.py says when to take which of the registries for tests.
+
 `authentication` is docker-registry's own `auth` section: `basic_authentication(…)` makes one, and so does
 `TokenServer.registry_configuration()`.
 """
@@ -43,7 +45,7 @@ def make_certificates(directory: Path, *, host: str = "127.0.0.1") -> Certificat
     def openssl(*arguments: str | Path) -> None:
         subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=directory)
 
-    new_key = ["-newkey", "rsa:2048", "-nodes"]
+    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     openssl(
         "req", "-x509", *new_key, "-days", "2", "-subj", "/CN=test authority", "-keyout", "ca.key", "-out", "ca.crt"
     )

@@ -50,7 +50,7 @@ class Served:
         self.server.stop()
         for thread in threading.enumerate():
             if thread.name.startswith("flight "):
-                thread.join(60)  # what nobody waits for any more goes on by itself
+                thread.join(60)  # work goes on after its last reader has gone
         for shown in self._shown:
             shown.__exit__(None, None, None)
         assert_cache_is_clean(self.cache)

@@ -14,7 +14,7 @@ from tests.support.memory_registry import MemoryRegistry, blob_response
 
 @dataclass
 class Storage:
-    """The object store that a registry redirects to: it refuses whoever shows credentials, as S3 does."""
+    """The object store that a registry redirects to: it refuses requests with credentials, as S3 does."""
 
     registry: MemoryRegistry
     repository: str = "app"

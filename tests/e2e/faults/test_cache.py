@@ -77,7 +77,7 @@ def config_of(image: BuiltImage) -> str:
 
 
 @needs_root
-def test_f60_a_disk_that_somebody_fills_costs_documents_nothing_and_layers_only_while_it_is_full(
+def test_f60_a_disk_that_fills_up_costs_documents_nothing_and_layers_only_while_it_is_full(
     small_disk: Path, faulty: FaultyMount
 ) -> None:
     known = faulty.push_app("known")

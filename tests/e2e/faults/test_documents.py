@@ -160,7 +160,7 @@ def test_f40_an_index_of_ten_thousand_images_is_listed_and_none_of_them_is_asked
     assert faulty.path("app/many/rootfs/etc/hosts").read_bytes() == b"127.0.0.1 localhost\n"
 
 
-def test_f40_an_index_of_more_entries_than_anybody_needs_is_too_large(faulty: FaultyMount) -> None:
+def test_f40_an_index_of_30_000_entries_is_too_large(faulty: FaultyMount) -> None:
     faulty.push_app()
     entries = [{"digest": str(Digest.of(b"%d" % n)), "size": 9} for n in range(30_000)]
     document = index_of(*entries)

@@ -84,7 +84,7 @@ def without_end(*, new_names: bool) -> Action:
 
 
 def test_f61_a_list_of_a_million_tags_is_too_large_in_bounded_memory(faulty: FaultyMount) -> None:
-    faulty.mount("--timeout", "200s")
+    faulty.mount("--timeout", "200s")  # `close` looks at the memory of its processes
     server = paged(faulty)
     server.on("GET", "/tags/", without_end(new_names=True))
     is_refused(faulty, server, "EFBIG")
@@ -132,7 +132,7 @@ def version(name: str) -> BuiltImage:
 
 
 @by_both_drivers
-def test_f66_a_tag_that_is_deleted_is_gone_for_who_comes_and_stays_for_who_is_inside(faulty: FaultyMount) -> None:
+def test_f66_a_tag_that_is_deleted_is_gone_for_new_lookups_and_stays_for_open_files(faulty: FaultyMount) -> None:
     faulty.push("app", "1", version("old"))
     faulty.push("app", "2", version("other"))
     tag = faulty.path("app/1")
@@ -163,14 +163,14 @@ def read_in(directory: int, name: str) -> bytes:
 
 
 @by_both_drivers
-def test_f66_a_tag_that_moves_leaves_who_is_inside_in_an_image_that_is_whole(faulty: FaultyMount) -> None:
+def test_f66_a_tag_that_moves_leaves_open_files_and_directories_in_one_whole_image(faulty: FaultyMount) -> None:
     faulty.push("app", "1", version("old"))
     rootfs = faulty.path("app/1/rootfs")
     inside = os.open(rootfs, os.O_RDONLY | os.O_DIRECTORY)
     with open(rootfs / "one", "rb", buffering=0) as opened:
         number = os.fstat(opened.fileno()).st_ino
         faulty.push("app", "1", version("new"))
-        if faulty.driver == "kernel":  # libfuse has one node for a path: who comes waits until the old one is closed
+        if faulty.driver == "kernel":  # libfuse has one node for a path: the new image waits for the old one
             assert (rootfs / "one").read_bytes() == b"new"
             assert read_in(inside, "two") == b"old"
         assert opened.read() == b"old"

@@ -102,7 +102,7 @@ def test_f26_a_quota_that_is_used_up_is_told_at_once_and_costs_nothing_that_was_
         assert registry.reads("new")
 
 
-def test_f26_429_for_ever_costs_who_asks_their_deadline_and_nobody_else_anything(faulty: FaultyMount) -> None:
+def test_f26_429_for_ever_costs_each_request_its_deadline_and_other_registries_nothing(faulty: FaultyMount) -> None:
     faulty.mount("--timeout", "3s")
     registry = Registry(faulty)
     registry.is_wrong(reply(429, "slow down", {"Retry-After": "4"}))

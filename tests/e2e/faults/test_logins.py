@@ -151,7 +151,7 @@ def test_what_a_registry_hides_from_strangers_is_there_with_a_login(faulty: Faul
     assert faulty.errors() == ""
 
 
-def test_what_is_hidden_is_not_missing_while_nobody_says_how_to_log_in(faulty: FaultyMount) -> None:
+def test_what_is_hidden_is_not_missing_while_the_way_to_log_in_is_unknown(faulty: FaultyMount) -> None:
     registry = Hiding(users={})
     server = faulty.new_server(registry)
     faulty.push_app(server=server)

@@ -153,9 +153,7 @@ def flipped(position: int) -> Action:
 
 
 @by_both_drivers
-def test_f49_a_flipped_bit_is_an_error_for_who_copies_and_nothing_of_it_is_kept(
-    faulty: FaultyMount, tmp_path: Path
-) -> None:
+def test_f49_a_flipped_bit_is_an_error_for_cp_and_nothing_of_it_is_kept(faulty: FaultyMount, tmp_path: Path) -> None:
     faulty.mount()
 
     def check(name: str, position: int) -> None:
@@ -357,7 +355,7 @@ def test_f59_a_reader_that_is_killed_in_mid_download_costs_the_other_nothing(
     assert faulty.errors() == ""
 
 
-def test_f59_a_download_that_nobody_waits_for_any_more_ends_once_and_is_kept(faulty: FaultyMount) -> None:
+def test_f59_a_download_whose_readers_have_all_gone_ends_once_and_is_kept(faulty: FaultyMount) -> None:
     faulty.mount("--timeout", "60s")
     app, gate = App(faulty), Gate()
     app.on(gate)
