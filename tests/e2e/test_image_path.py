@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import MountRegfs
 from tests.e2e.conftest import Demo, needs_root
 from tests.support.images import file, image_of, layer
-from tests.support.mounted import Mounted
+from tests.support.mounted import Mounted, alone_with
 from tests.support.served import Served
 
 
@@ -79,11 +79,7 @@ def test_of_several_mounts_one_is_to_be_named(mount: Mounted, mount_regfs: Mount
 
 @needs_root
 def test_the_only_mount_need_not_be_named(mount: Mounted) -> None:
-    # Others may test on this machine: their mounts are not there in a mount namespace of our own.
-    mounts = "$(awk '$3 == \"fuse.regfs\" { print $2 }' /proc/mounts)"
-    alone = f"for m in {mounts}; do [ $m = {mount.path} ] || umount -l $m; done 2>/dev/null"
-    command = f"{alone}; exec {shlex.join([*mount.regfs, 'path', 'demo/real:v2'])}"
-    done = mount.run("unshare", "--mount", "--propagation", "private", "sh", "-c", command)
+    done = mount.run(*alone_with(mount), *mount.regfs, "path", "demo/real:v2")
     assert Path(done.stdout.strip()).is_relative_to(mount.path)
 
 

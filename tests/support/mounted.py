@@ -92,18 +92,22 @@ def with_descendants(pids: Sequence[int]) -> list[int]:
     return found
 
 
-# A mount namespace without the mounts of others: looking into those would keep others from unmounting them.
-_ALONE = """
-for other in $(findmnt --raw --noheadings --output TARGET --types fuse.regfs); do
-  [ "$other" = "$0" ] || umount --lazy "$other"
-done
-exec "$@"
+# A mount namespace without the mounts of other tests: looking into those would keep others from unmounting them. Their
+# paths may have any bytes, which mountinfo writes as octal numbers.
+_ALONE = r"""
+import os, re, subprocess, sys
+for line in open("/proc/self/mountinfo", "rb").read().split(b"\n"):
+    path = re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), b"".join(line.split(b" ")[4:5]))
+    if b" - fuse.regfs " in line and path != os.fsencode(sys.argv[1]):
+        subprocess.run(["umount", "--lazy", path], check=True)
+os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 
 def alone_with(mount: Mounted) -> list[str]:
     """Return the prefix that runs a command, as root, where *mount* is the only regfs there is."""
-    return ["unshare", "--mount", "sh", "-c", _ALONE, str(mount.path)]
+    private = ["unshare", "--mount", "--propagation", "private"]
+    return [*private, sys.executable, "-S", "-c", _ALONE, str(mount.path)]
 
 
 def wait_for_exit(pids: Sequence[int], timeout_s: float = _PATIENCE_S) -> list[int]:
