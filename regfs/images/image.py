@@ -2,7 +2,7 @@
 
 An Image is immutable, as all that its digest names; each of its parts is asked for when it is first needed and then
 kept. An index is an image too, for the platform that was asked for. layer_cache.py has what the layers hold. Images are
-as big as their documents, so Images keeps some of them; whoever keeps one for long has a PinnedImage, which is small.
+as big as their documents, so Images keeps some of them; a PinnedImage is small and may be kept for long.
 Used by the tree and the verbs of the command line. Thread rule: any thread; two that compute the same part get the
 same value, and the network is asked once (the repository's flights).
 """
@@ -34,7 +34,7 @@ from regfs.rootfs.file_tree import FileTree
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-# What is wrong with a document itself, whoever reads it again.
+# These say that the document itself is wrong: reading it again would not help.
 _UNREADABLE = (BadContent, TooLarge, Unsupported)
 _IMAGES_KEPT = 128
 # An index may hold indexes (image-spec, image-index.md); one that goes deeper than this is made to harm.
@@ -87,12 +87,12 @@ class Images:
     def pinned(
         self, repository: Repository, digest: Digest, media_type: str = "", *, announced: str = ""
     ) -> PinnedImage:
-        """Return the same in a form that may be kept; nothing is asked."""
+        """Return the image as a value that may be kept; nothing is asked."""
         return PinnedImage(self, repository, digest, media_type, announced)
 
 
 class PinnedImage(NamedTuple):
-    """An image by digest, without its documents: for nodes, of which the kernel keeps as many as it likes."""
+    """An image by digest, without its documents: for nodes, of which the kernel keeps any number."""
 
     images: Images
     repository: Repository
@@ -115,7 +115,7 @@ class _Part(Generic[T]):
     """A property that is computed once: two threads may compute the same value, and none waits for the other.
 
     Not functools.cached_property: before Python 3.12 that holds one lock for the parts of all images while it computes,
-    so that a slow registry would block whoever looks at another.
+    so that a slow registry would block the readers of all others.
     """
 
     def __init__(self, compute: Callable[[Image], T]) -> None:
@@ -328,5 +328,5 @@ def _parse(document: Document, announced: str = "") -> Manifest | Index:
 
 
 def _again(error: BadContent | TooLarge | Unsupported) -> BadContent | TooLarge | Unsupported:
-    """Return the same error without the frames that it came through, which hold the document many times over."""
+    """Return the same error without its traceback, whose frames hold the document many times over."""
     return type(error)(str(error))

@@ -1,4 +1,4 @@
-"""The merged tables of images: each made once, however many threads, daemons and verbs want it.
+"""Merging: the layers of an image become one table, once for all threads and processes of a cache.
 
 Used by layer_cache.py. Thread rule: any thread; run() belongs to a flight.
 """
@@ -41,7 +41,7 @@ class Merges:
         return self._images / f"{chain.encoded}.merged"
 
     def run(self, chain: Digest, diff_ids: Sequence[Digest]) -> None:
-        """See to it that the merged table of *chain* is there; the layers *diff_ids* are, and stay while this runs.
+        """Make the merged table of *chain*, unless it exists. The layers *diff_ids* exist, and stay while this runs.
 
         Raises BadLayer where an unpacker would refuse the image; TooLarge; CacheFailure; WorkStalled.
         """

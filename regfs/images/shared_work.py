@@ -1,8 +1,8 @@
-"""Passes and merges: each is done once, however many threads, daemons and verbs want it, and none waits without end.
+"""Work that is done once for all processes of a cache: passes over layers, and merges of images.
 
-A piece of work has a name. The thread that has its lock (store/work_locks.py) does it in one of a few turns; all others
-follow how far it is, in whatever process it runs, and take it over when it ends without a result. Progress is what a
-deadline goes by: of the flight (deadline.py), and of those that wait for a turn.
+A piece of work has a name. The thread that holds its lock (store/work_locks.py) does it, in one of a few turns. Other
+threads, of this process or another, watch its progress, and take it over where it ends without a result. Deadlines are
+measured from the last progress: that of a flight (waiting/deadline.py), and those of threads that wait for a turn.
 
 Used by passes.py and merges.py. Thread rule: any thread; run() belongs to a flight, whose deadline it keeps informed.
 """
@@ -19,17 +19,17 @@ from regfs.store.work_locks import Claim, Standing, WorkLocks
 from regfs.waiting.deadline import Deadline, current
 
 STALL_S = 300.0
-"""How long a pass or a merge may stand still where nothing else is said: as long as a request may wait."""
-# A holder in another process without progress is given up sooner than a request gives up its wait.
+"""How long a pass or a merge may make no progress, by default: as long as a request may wait."""
+# Less than a request waits: so a holder in another process that hangs is replaced before requests time out.
 _FOREIGN_STALL_S = 30.0
 _LOOK_S = 0.5
 
 Tell = Callable[[Standing], None]
-"""What the work calls to say how far it is."""
+"""The work calls it with its progress."""
 
 
 class SharedWork:
-    """Work of one kind: *at_once* pieces at a time here, none of which may stand still for *stall_s* seconds."""
+    """Work of one kind: *at_once* pieces at a time, each of which must make progress within *stall_s* seconds."""
 
     def __init__(self, locks: WorkLocks, *, at_once: int, stall_s: float) -> None:
         self.stall_s = stall_s
@@ -41,10 +41,10 @@ class SharedWork:
     def run(
         self, name: str, work: Callable[[Tell], None], *, is_done: Callable[[], bool], follow: Tell | None = None
     ) -> bool:
-        """Have the work *name* done: by *work* in this thread, or by another that is at it; tell whether it was here.
+        """Do *work* in this thread, unless another thread or process does the work *name*; tell whether this one did.
 
-        *is_done* tells whether its result is there; *follow* hears how far another process is. Raises what *work*
-        raises, WorkStalled where no turn comes because nothing moves.
+        *is_done* tells whether its result exists; *follow* is called with the progress of another process. Raises what
+        *work* raises, and WorkStalled where no turn comes because no other work makes progress.
         """
         while True:
             with self._turn(name), self._locks.claim(name) as claim:
@@ -57,7 +57,7 @@ class SharedWork:
                 return False
 
     def _follow(self, name: str, is_done: Callable[[], bool], told: Tell) -> bool:
-        """Wait until the one that does the work has let go of it, and tell whether it is done."""
+        """Wait until the thread that does the work has released its lock, and tell whether the work is done."""
         for standing in self._locks.standings(name, stalled_after_s=min(_FOREIGN_STALL_S, self.stall_s / 2)):
             told(standing)
             if is_done():
@@ -86,7 +86,7 @@ class SharedWork:
 
 
 def _teller(claim: Claim | None, deadline: Deadline, follow: Tell | None = None) -> Tell:
-    """Return what notes progress: only where the standing is another than the last time."""
+    """Return a function that notes progress, but only where it differs from the last time."""
     last: Standing | None = None
 
     def tell(standing: Standing) -> None:

@@ -1,7 +1,7 @@
 """The entries of a layer that need no look-up, because the layer itself made their directory: written many at once.
 
-SQLite copies the plain ones by itself, from the layer's index; implied directories have no row there that says all, and
-are kept here until then. Used by apply.py; one thread.
+SQLite copies the plain ones from the layer's index by itself. The row of an implied directory does not say all, so its
+entry is kept here until then. Used by layer_directories.py and apply.py; one thread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from regfs.rootfs.working_tree import WorkingTree
 class FreshEntries:
     """What waits to be written into *tree* of the layer of that number.
 
-    *seen* is the last row that the merge has come to; *names* and *directories* are rows of the tree's tables.
+    *seen* is the last row that was applied; *names* and *directories* are rows of the tree's tables.
     """
 
     __slots__ = ("_copied", "_layer", "_tree", "directories", "names", "seen")

@@ -3,7 +3,7 @@
     layers/2/tree/etc/.wh.motd      whiteouts are entries like others, as they are stored
 
 A hard link to a file of a lower layer has nothing to show but where it leads: it is a symbolic link to that path,
-relative to its directory. (What plays an archive through into rows is archive_rows.py.) Used by images/.
+relative to its directory. Used by images/.
 Thread rule: any thread.
 """
 

@@ -1,9 +1,9 @@
 """The merge: the layers of an image become one table (store/merged_index.py).
 
-Layers are applied one after the other to a working tree, entry by entry in the order of their archives, so that what
-comes out is what unpacking them would leave; the finished tree is then written in the order that readers want. Memory
+Layers are applied one after the other to a working tree, entry by entry in the order of their archives, so that the
+result is what unpacking them would leave; the finished tree is then written in the order that readers want. Memory
 holds the caches of the SQLite files (70 MB), a byte for each row of one layer, and 200 bytes for each directory of that
-layer that lower layers have too. Used by images/, which runs merge_files() in a process of its own for large
+layer that lower layers have too. Used by images/workers, which runs merge_files() in a process of its own for large
 images: the merge keeps the interpreter busy. Pure but for its files; a merge belongs to one thread.
 """
 

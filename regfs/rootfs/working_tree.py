@@ -27,6 +27,7 @@ from regfs.model.attributes import Attributes, mode_of, with_nlink
 from regfs.model.layer_entry import EntryFlag, Row
 from regfs.model.node_id import INVENTED_LAYER, LAST_INVENTED_ROW, node_key
 from regfs.model.path_walk import PathWalk
+from regfs.store.small_database import read_only_uri
 
 ROOT = 0
 EXPLICIT = 1
@@ -194,8 +195,7 @@ class WorkingTree:
     @contextmanager
     def reading(self, layer: Path) -> Iterator[None]:
         """Attach the index file *layer* for copy_entries()."""
-        uri = f"file:{quote(os.fsencode(layer))}?mode=ro&immutable=1"
-        self._connection.execute("ATTACH DATABASE ? AS layer", (uri,))
+        self._connection.execute("ATTACH DATABASE ? AS layer", (read_only_uri(layer, immutable=True),))
         self._connection.execute("BEGIN")
         yield
         self._connection.execute("DELETE FROM not_copied")

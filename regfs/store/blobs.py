@@ -20,7 +20,7 @@ from pathlib import Path
 from regfs.errors import CacheFailure
 from regfs.model.digest import Digest
 from regfs.model.verification import VerifiedChunks
-from regfs.store.cached_files import file_chunks, put, read_file, take_away
+from regfs.store.cached_files import file_chunks, hash_file, put, read_file, take_away
 from regfs.store.failures import cache_failure
 from regfs.store.locks import lock_new, touch
 from regfs.waiting.deadline import current
@@ -79,10 +79,7 @@ class BlobStore:
 
     def is_right(self, digest: Digest) -> bool:
         """Tell whether the bytes of the blob's file have *digest*: a second for each gigabyte. Raises OSError."""
-        hasher = digest.hasher()
-        for chunk in self.chunks(digest):
-            hasher.update(chunk)
-        return hasher.hexdigest() == digest.encoded
+        return hash_file(self.path(digest), digest.hasher()) == digest.encoded
 
     def chunks(self, digest: Digest) -> Iterator[bytes]:
         """Yield the bytes of the blob's file. Raises OSError."""
@@ -128,7 +125,7 @@ class BlobStore:
         return path
 
     def drop(self, digest: Digest) -> None:
-        """Forget the blob; who has it open goes on."""
+        """Remove the blob. Readers that have it open are not disturbed."""
         try:
             take_away(self.path(digest))
         except OSError as error:

@@ -1,9 +1,9 @@
 """The budget of the cache: how much it may hold, and what goes when it is full.
 
-Whoever writes asks first (`reserve`). Between two looks at the disk a writer may take what the last look allowed him, a
-quarter of the room that there was: so the limit also holds, to a megabyte or two, while some passes and some daemons
-write at once, each of which sees what the others wrote only when it looks again. What was used longest ago is evicted
-first (eviction.py).
+A writer calls `reserve` first. The budget does not look at the disk each time: after a look, writers may take a quarter
+of the room that was found. So the limit holds, to a megabyte or two, also while several passes and daemons write at
+once, each of which sees what the others wrote only at its next look. What was used longest ago is evicted first
+(eviction.py).
 
 What is in use by any process stays (uses.py), so that an image that is open never loses a file that it may still be
 asked for. In use are the images that a process works with: those of which a file or directory is open, and those that
@@ -49,7 +49,7 @@ _STEP = 16 << 20
 _STEPS = 64
 # Once something must go, this much more goes, so that not every write finds the cache full again.
 _SLACK = 256 << 20
-# With the limit 0 all goes that nobody has open and nobody used lately: what was just passed is not open yet.
+# With the limit 0 all goes that is neither open nor used lately: a layer that was just fetched is not open yet.
 _LATELY_NS = int(LATELY_S * 1e9)
 # Beyond the limit, no writer looks more often than after this part of it.
 _EXCESS_STEPS = 16
@@ -302,7 +302,7 @@ class Budget:
         return not (is_document and 0 <= time.time_ns() - unit.guard.used_ns < _LATELY_NS)
 
     def _evict(self, wanted: int, *, unused_for_ns: int = 0, chosen: Callable[[Unit], bool] = everything) -> int:
-        """Free *wanted* bytes or what can be freed, and what nobody owns; return the bytes freed. Raises OSError."""
+        """Free *wanted* bytes if that can be, and files without owner; return the bytes freed. Raises OSError."""
         evicted = evict(self._root, wanted=wanted, chosen=chosen, unused_for_ns=unused_for_ns)
         self._note(evicted.left)
         if evicted.freed:

@@ -1,4 +1,4 @@
-"""Files of the cache, opened and taken away whatever stands in their place.
+"""Opening, reading, hashing and removing files of the cache, whatever else has their name.
 
 Only regular files are ever written there. A directory, a FIFO, a socket or a link to itself came from elsewhere (a
 repaired file system, a backup that went wrong, a user): it counts as no file, and gives way to one that is fetched.
@@ -16,6 +16,8 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+
+from regfs.model.digest import Hasher
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,13 @@ def file_chunks(path: Path) -> Iterator[bytes]:
     with open(open_file(path), "rb", buffering=0) as file:
         while chunk := file.read(_CHUNK_SIZE):
             yield chunk
+
+
+def hash_file(path: Path, hasher: Hasher) -> str:
+    """Return the hexadecimal digest of a file by *hasher*: a second for each gigabyte. Raises OSError."""
+    for chunk in file_chunks(path):
+        hasher.update(chunk)
+    return hasher.hexdigest()
 
 
 def take_away(path: Path) -> None:

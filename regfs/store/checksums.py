@@ -15,12 +15,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from regfs.store.cached_files import open_file, read_file
+from regfs.store.cached_files import hash_file, read_file
 from regfs.store.failures import cache_failure
 
 SUFFIX = ".sums"
 _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
-_READ = 1 << 20
 
 
 def format_sums(sums: Mapping[str, str]) -> bytes:
@@ -57,8 +56,4 @@ def is_as_written(root: Path, path: Path) -> bool:
 
 def sha256_of(path: Path) -> str:
     """Return the hexadecimal sha256 of a file: a second for each gigabyte. Raises OSError."""
-    digest = hashlib.sha256()
-    with open(open_file(path), "rb", buffering=0) as file:
-        while chunk := file.read(_READ):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return hash_file(path, hashlib.sha256())

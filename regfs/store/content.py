@@ -46,7 +46,7 @@ class OpenContent:
 
     __slots__ = ("_fd", "_shared", "_start", "keeps", "size")
 
-    keep_cache = True  # these bytes never change, and who has read them may keep them
+    keep_cache = True  # these bytes never change, so that the kernel may keep them
 
     def __init__(self, fd: int, size: int, *, start: int = 0, shared: object = None) -> None:
         """Read from *fd*, which close() closes unless it is that of *shared*, an object that closes it."""
@@ -123,7 +123,7 @@ class OpenBigContent(OpenContent):
         self._has_told = True
 
     def backing_fd(self) -> int | None:
-        """Return None; whoever asks could make use of a file of its own."""
+        """Return None: the content has no file of its own."""
         self._reading.backing_wanted(self._span)
         self._has_told = False
         return None

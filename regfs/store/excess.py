@@ -1,4 +1,4 @@
-"""More than the cache may hold: allowed while it is in use, told once, and gone some time after.
+"""What the cache holds beyond its limit: kept while it is in use, noted once, and evicted some time after.
 
 An image with a layer larger than the limit can be listed and read: what is in use may exceed the limit, as long as the
 disk has room. From then on a thread looks now and then whether what was not used for a while can go, until the limit

@@ -1,4 +1,7 @@
-"""What the disk refuses, in words that name the path and the remedy. Used by the other modules of the store."""
+"""Errors of the disk and of SQLite as errors of the cache that name the path and the remedy.
+
+Used by the other modules of the store. Pure.
+"""
 
 from __future__ import annotations
 

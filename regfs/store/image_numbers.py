@@ -66,7 +66,7 @@ class ImageNumbers:
                 try:
                     number = self._known[image] = self._stored(image)
                 except sqlite3.Error as error:
-                    # From now on it keeps this number here, whatever becomes of the file: st_ino must not change.
+                    # It keeps this number here also when the file can be written again: st_ino must not change.
                     log.warning("the inode numbers of %s are those of this process only: %s", image, error)
                     number = self._spare[image] = next(self._spare_numbers)
             return number

@@ -125,10 +125,10 @@ class MergedIndex(Table):
 
 
 class MergedIndexWriter:
-    """A merged table that is being made beside its place. Methods raise CacheFailure. One thread.
+    """Writes a merged table under a temporary name. Methods raise CacheFailure. One thread.
 
-    Whoever makes it opens *path* and fills entries (in the order that ids shall have: each directory's together, sorted
-    by name) and links, and closes it again before finish().
+    The caller opens *path*, fills entries (in the order of their ids: each directory's together, sorted by name) and
+    links, and closes it again before finish().
     """
 
     def __init__(self, destination: Path) -> None:

@@ -5,18 +5,17 @@ Reads the database beside the daemons that write it, and creates none. Thread ru
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
 from regfs.errors import InvalidName
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
 from regfs.store.failures import cache_failure
+from regfs.store.small_database import read_only_uri
 
 _ALL = """
 SELECT registry, path, tag, digest FROM tags
@@ -37,7 +36,7 @@ def named_digests(path: Path) -> Iterator[NamedDigest]:
     if not path.exists():
         return
     try:
-        with closing(sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro", uri=True)) as database:
+        with closing(sqlite3.connect(read_only_uri(path), uri=True)) as database:
             rows = database.execute(_ALL).fetchall()
     except sqlite3.Error as error:
         raise cache_failure(path, OSError(0, str(error))) from error
@@ -45,4 +44,4 @@ def named_digests(path: Path) -> Iterator[NamedDigest]:
         try:
             yield NamedDigest(RepositoryName(registry, repository), tag, Digest.parse(digest))
         except InvalidName:
-            continue  # a damaged row; look-ups pass over it too
+            continue  # a damaged row; look-ups skip it too

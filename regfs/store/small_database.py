@@ -1,7 +1,8 @@
-"""Small SQLite databases that the mounts of one cache share: opened, made again where damaged, else kept in memory.
+"""Opening SQLite files: the small databases that the mounts of one cache share, and files that are only read.
 
-What is in them can be asked or handed out again, so nothing waits for the disk. Used by references.py and
-image_numbers.py. Thread rule: a connection that is returned may be used by any thread, one at a time.
+A small database that is damaged is made again; one that cannot be opened is kept in memory: what is in it can be asked
+or handed out again, so that no look-up waits for the disk. Used by reference_database.py, image_numbers.py and
+table.py. Thread rule: a connection that is returned may be used by any thread, one at a time.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 from regfs.store.cached_files import open_file
 
@@ -18,6 +20,11 @@ log = logging.getLogger(__name__)
 
 # How long a write of another daemon is waited for; a look-up must not wait longer for what is only remembered.
 _LOCKED_S = 0.5
+
+
+def read_only_uri(path: Path, *, immutable: bool = False) -> str:
+    """Return the URI that SQLite opens the file at *path* by to read it; *immutable*: no process writes it any more."""
+    return f"file:{quote(os.fsencode(path))}?mode=ro" + ("&immutable=1" if immutable else "")
 
 
 def open_database(path: Path, schema: str, *, loss: str) -> sqlite3.Connection:
@@ -28,7 +35,7 @@ def open_database(path: Path, schema: str, *, loss: str) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
-            os.close(open_file(path))  # SQLite would wait for ever for the first byte of a FIFO
+            os.close(open_file(path))  # SQLite would wait without end for the first byte of a FIFO
         try:
             return _connect(path, schema)
         except sqlite3.OperationalError:  # locked, no room, no permission: the file itself is right

@@ -15,13 +15,13 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 from weakref import finalize
 
 from regfs.errors import CacheDamaged, CacheFailure, NotFound
 from regfs.store.cached_files import open_file
 from regfs.store.failures import cache_failure, is_exhausted, read_failure
 from regfs.store.open_tables import OpenTables
+from regfs.store.small_database import read_only_uri
 from regfs.store.uses import Use
 
 T = TypeVar("T")
@@ -229,7 +229,7 @@ def _connected(path: Path, check: Check) -> tuple[sqlite3.Connection, int]:
         raise cache_failure(path, error) from error
     size = os.fstat(probe).st_size
     os.close(probe)  # first: the last descriptor of the process may be needed below
-    uri = f"file:{quote(os.fsencode(path))}?mode=ro&immutable=1"
+    uri = read_only_uri(path, immutable=True)
     try:
         connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
     except (sqlite3.Error, MemoryError) as error:

@@ -1,11 +1,11 @@
-"""Who uses what in the cache: one locked file for each process, so that others evict nothing that is in use.
+"""What each process uses of the cache, in one locked file a process, so that others evict nothing that is in use.
 
     uses/<token>     locked (flock) by its process for as long as that lives, however it ends. Lines:
     +<number> layers/<diff id>.index
     +<number> images/<chain id>.merged
     -<number>                                that use has ended
 
-What is named there stays, with all that belongs to it (the pack and the objects of a layer). A file whose lock is not
+What is named there stays, with all that belongs to it (the data file of a layer). A file whose lock is not
 held was left by a dead process and is removed.
 
 A process writes its line first and then looks whether the file is still there; one that evicts reads the lines and

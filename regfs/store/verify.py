@@ -7,7 +7,7 @@
 
 Takes a second for each gigabyte. Daemons may work meanwhile: what seems wrong is looked at again while nothing is
 published or evicted. A daemon that has a damaged file open, or its bytes in the kernel's memory, goes on with them
-until its mount is made anew. Used by `regfs cache verify`. Thread rule: one thread.
+until it is mounted again. Used by `regfs cache verify`. Thread rule: one thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from regfs.errors import InvalidName, RegfsError, Unsupported
 from regfs.model.attributes import size_of
 from regfs.model.digest import Digest, Hasher
-from regfs.store.cached_files import open_file, take_away
+from regfs.store.cached_files import hash_file, open_file, take_away
 from regfs.store.checksums import SUFFIX as SUMS
 from regfs.store.checksums import load_sums, sha256_of
 from regfs.store.content import BLOCK
@@ -109,10 +109,8 @@ def _wrong_blob(path: Path) -> str | None:
         hasher = digest.hasher()
     except (InvalidName, Unsupported) as error:
         return f"its name is no digest: {error}"
-    with open(open_file(path), "rb", buffering=0) as file:
-        while chunk := file.read(_READ):
-            hasher.update(chunk)
-    return None if hasher.hexdigest() == digest.encoded else f"damaged: its {digest.algorithm} is {hasher.hexdigest()}"
+    found = hash_file(path, hasher)
+    return None if found == digest.encoded else f"damaged: its {digest.algorithm} is {found}"
 
 
 def _wrong_copy(root: Path, path: Path) -> str | None:

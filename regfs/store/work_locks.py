@@ -2,7 +2,7 @@
 
     locks/<name>     locked with flock(2) by the thread that does the work; its content is a Standing
 
-The kernel lets go of a lock when its process ends, however that ends: another one then takes the work over. A holder
+The kernel releases a lock when its process ends, however that ends: another process then takes the work over. A holder
 that makes no progress (a stopped process, a disk that hangs) loses its lock file, and others begin without it: what
 both make is the same, and takes its place by a rename. Files are removed by their holders, and after a kill by sweep().
 
@@ -69,7 +69,7 @@ class WorkLocks:
     def claim(self, name: str) -> Iterator[Claim | None]:
         """Give the right to do the work *name*, or None while another thread or process has it.
 
-        Without locks (a file system that has none, a full disk) everybody has the right: work is done twice then.
+        Without locks (a file system that has none, a full disk) every caller gets it: work may be done twice then.
         """
         path = self._directory / name
         try:
@@ -88,9 +88,9 @@ class WorkLocks:
                 os.close(fd)
 
     def standings(self, name: str, *, stalled_after_s: float) -> Iterator[Standing]:
-        """Yield how far the one that does the work *name* is, ten times a second, until it has let go.
+        """Yield the progress of the holder of *name*, ten times a second, until it has released the lock.
 
-        Where that has not changed for *stalled_after_s* its lock is taken away.
+        A holder without progress for *stalled_after_s* loses its lock.
         """
         path = self._directory / name
         last: tuple[int, Standing] | None = None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import regfs.store.verify
+import regfs.store.cached_files
 from regfs.model.digest import Digest
 from regfs.store.blobs import BlobStore
 from regfs.store.cached_files import open_file
@@ -74,7 +74,7 @@ def test_a_file_that_cannot_be_read_is_told_and_the_others_are_looked_through(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return open_file(path)
 
-    monkeypatch.setattr(regfs.store.verify, "open_file", open_as_a_bad_disk)
+    monkeypatch.setattr(regfs.store.cached_files, "open_file", open_as_a_bad_disk)
     found = {problem.path: problem.reason for problem in verify(cache, drop=True)}
     assert found[bad] == "cannot be read: Input/output error"
     assert len(found) == 2

@@ -1,7 +1,7 @@
 """What a registry's catalog says of the names below one path, by one cheap request, and how far it may be believed.
 
 The catalog is no part of the specification, and registries differ: some refuse it to all but administrators, others
-answer everybody else with an empty list, or with the public half; some pass over where to begin; and a pull-through
+answer all other users with an empty list, or with the public half; some ignore where to begin; and a pull-through
 cache lists what it has cached and answers for much more. Docker's API says itself that a client can learn from it that
 a repository is there, never that it is not. So it decides about namespaces alone, of which no registry says anything
 else; and a catalog that is empty, or that lacks a repository which is there, makes no name missing.
