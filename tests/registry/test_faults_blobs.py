@@ -156,14 +156,14 @@ def test_f51_who_wants_parts_only_hears_that_there_are_none(rig: Rig, action: Ac
     server.on("GET", "/blobs/", action)
     client = rig.client(server)
     with pytest.raises(RangesRefused, match="whole blobs only"):
-        client.blob_range(repository_of(server), blob, 1000, 2000, parts_only=True)
+        client.blobs.range(repository_of(server), blob, 1000, 2000, parts_only=True)
     assert len(server.paths("/blobs/")) == 1
 
 
 def test_f51_a_part_under_200_is_a_part(rig: Rig) -> None:
     server, blob = serving(rig)
     server.on("GET", "/blobs/", reply(200, CONTENT[1000:2000], {"Content-Range": f"bytes 1000-1999/{SIZE}"}))
-    part = rig.client(server).blob_range(repository_of(server), blob, 1000, 2000, parts_only=True)
+    part = rig.client(server).blobs.range(repository_of(server), blob, 1000, 2000, parts_only=True)
     assert part == CONTENT[1000:2000]
 
 
