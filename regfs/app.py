@@ -251,6 +251,7 @@ def _client_parts(shared: _Shared, environment: Mapping[str, str], mount: Mount)
         Credentials(environment, mountpoint=mount.point),
         shared.stats,
         offline=config.offline,
+        connections=config.connections,
         authorities=system_authorities(environment),
         pace=Pace(longest_s=max(config.timeout_s, _LEAST_S)),
         # A verb has ended before a host that failed is asked again.

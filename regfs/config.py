@@ -20,6 +20,8 @@ from regfs.model.platform import Platform, host_platform, parse_platform
 
 SITE_CACHE = Path("/var/cache/regfs")
 DRIVERS = ("auto", "kernel", "fusepy")
+MOST_CONNECTIONS = 6
+"""For transfers from one host, as registry/parts.py has it."""
 
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _SIZE_RE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?b?)", re.ASCII | re.IGNORECASE)
@@ -38,6 +40,7 @@ class Config:
     platform: Platform | None = None
     tag_ttl_s: float = 60.0
     timeout_s: float = 300.0
+    connections: int | None = None
     hub_listing: bool = False
     offline: bool = False
     cache_dir: Path = SITE_CACHE
@@ -142,6 +145,15 @@ def parse_driver(text: str) -> str:
     return text
 
 
+def parse_connections(text: str) -> int | None:
+    """Return how many connections *text* means, None for `auto`. Raises InvalidOption."""
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= MOST_CONNECTIONS):
+        raise InvalidOption(f"{text!r} is not a number of connections; write auto, or 1 to {MOST_CONNECTIONS}")
+    return int(text)
+
+
 def _parse_insecure(text: str) -> str:
     """Return a registry, or a network in which all are meant (10.0.0.0/8), as Docker has it."""
     if "/" not in text:
@@ -191,6 +203,9 @@ OPTIONS: tuple[Option, ...] = (
            lambda config, text: replace(config, tag_ttl_s=parse_duration(text))),
     Option("timeout", REGISTRY, "TIME", "the longest that one file operation waits for a registry (default: 5m)",
            lambda config, text: replace(config, timeout_s=parse_duration(text))),
+    Option("connections", REGISTRY, "auto|N",
+           "how many connections one big blob is fetched over, 1 to 6 (default: auto, as many as make it faster)",
+           lambda config, text: replace(config, connections=parse_connections(text))),
     Option("insecure-registry", REGISTRY, "HOST",
            "do not verify this registry's certificate, and use http where it has no https; may be repeated",
            lambda config, text: replace(

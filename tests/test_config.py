@@ -90,6 +90,7 @@ def test_every_option_changes_the_configuration() -> None:
         "platform": "linux/arm64",
         "tag-ttl": "1s",
         "timeout": "1s",
+        "connections": "1",
         "insecure-registry": "lab:5000",
         "cache-dir": "/elsewhere",
         "cache-size": "1G",
@@ -109,6 +110,13 @@ def test_insecure_registries_add_up_and_may_be_networks() -> None:
 
 def test_the_hubs_other_names_are_the_hub() -> None:
     assert configured("default-registry", "index.docker.io").default_registry == "docker.io"
+
+
+def test_connections_are_a_number_up_to_what_one_host_gets_or_as_many_as_help() -> None:
+    assert [configured("connections", text).connections for text in ("auto", "1", "6")] == [None, 1, 6]
+    for text in ("0", "7", "-1", "many", "", "1.5", "٣"):
+        with pytest.raises(InvalidOption, match="connections: "):
+            configured("connections", text)
 
 
 @pytest.mark.parametrize("text", ["https://ghcr.io", "ghcr.io/owner", "", "a b"])

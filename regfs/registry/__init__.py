@@ -6,6 +6,7 @@ In reading order, top down; imports point down:
     parts.py           builds them
     manifests.py       tags to descriptors, manifests and indexes
     blobs.py           blobs, verified while they stream; ranges
+    parallel.py        one big blob over several connections
     listing.py         tags of a repository, repositories of a registry
     referrers.py       what refers to a manifest
     hub.py             Docker Hub's own API, which lists a namespace

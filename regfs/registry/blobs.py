@@ -36,6 +36,7 @@ from regfs.registry.http.messages import Answer
 from regfs.registry.http.ranges import WrongBody, body_range, is_encoded, range_header
 from regfs.registry.http.retry_policy import RetryPolicy
 from regfs.registry.http.sockets import Slow
+from regfs.registry.parallel import BlobSource, ParallelTransfers
 from regfs.telemetry.stats import Stats
 from regfs.waiting import deadline
 
@@ -49,12 +50,16 @@ _PROGRESS_BYTES = 1024 * 1024
 _PROGRESS_S = 60.0
 
 
+_LocationKey = tuple[str, RepositoryName, Digest]
+
+
 class _Wanted(NamedTuple):
-    """One blob in one repository, and its name for messages."""
+    """One blob in one repository, and its name for messages. A part of it is a long transfer where *bulk*."""
 
     repository: RepositoryName
     descriptor: Descriptor
     parts_only: bool = False
+    bulk: bool = False
 
     @property
     def digest(self) -> Digest:
@@ -72,20 +77,22 @@ class _Wanted(NamedTuple):
 class Blobs:
     """Fetches blobs."""
 
-    def __init__(self, calls: EndpointCalls, stats: Stats, *, retry: RetryPolicy) -> None:
+    def __init__(self, calls: EndpointCalls, stats: Stats, *, retry: RetryPolicy, transfers: ParallelTransfers) -> None:
         self._calls = calls
         self._stats = stats
         self._retry = retry
+        self._transfers = transfers
         self._lock = threading.Lock()
         # Where a redirect led: a lazily read layer is hundreds of ranges, and one redirect serves them all.
-        self._locations: TTLCache[tuple[str, RepositoryName, Digest], str] = TTLCache(1024, _LOCATION_KEPT_S)
+        self._locations: TTLCache[_LocationKey, str] = TTLCache(1024, _LOCATION_KEPT_S)
         self._distrusted: TTLCache[tuple[str, Digest], bool] = TTLCache(4096, _DISTRUST_S)
 
     def stream(self, repository: RepositoryName, descriptor: Descriptor) -> VerifiedChunks:
         """Return the chunks of the blob, exactly `descriptor.size` bytes with the right digest.
 
-        A transfer that breaks off is resumed. Nothing is asked before the first chunk is. Iterating raises what
-        RegistryClient says; DigestMismatch comes before the last chunk. Unsupported: a digest that cannot be verified.
+        A transfer that breaks off is resumed; a big blob may come over several connections (parallel.py). Nothing is
+        asked before the first chunk is. Iterating raises what RegistryClient says; DigestMismatch comes before the last
+        chunk. Unsupported: a digest that cannot be verified.
         """
         return VerifiedChunks(self._stream(_Wanted(repository, descriptor)))
 
@@ -126,7 +133,7 @@ class Blobs:
             if not endpoint.upstream:
                 mirrors.append(endpoint)
             try:
-                with closing(self._resumed(endpoint, wanted, offset, wanted.size)) as chunks:
+                with closing(self._transfers.read(self._source(endpoint, wanted), offset)) as chunks:
                     for chunk in chunks:
                         offset += len(chunk)
                         if (wrong := verification.wrong_after(chunk)) is not None:
@@ -142,7 +149,19 @@ class Blobs:
                 failures.append(f"mirror {endpoint.host}: {error}")
         wrong = wrong or verification.wrong_at_end()
         if wrong is not None:
+            for endpoint in endpoints[:number]:
+                self._transfers.distrust(endpoint.base, wrong)
             raise self._distrust(mirrors, wanted) if mirrors else wrong
+
+    def _source(self, endpoint: Endpoint, wanted: _Wanted) -> BlobSource:
+        piece = wanted._replace(parts_only=True, bulk=True)
+        return BlobSource(
+            endpoint.base,
+            wanted.what,
+            wanted.size,
+            whole=lambda start: self._resumed(endpoint, wanted, start, wanted.size),
+            piece=lambda start, stop: self._resumed(endpoint, piece, start, stop),
+        )
 
     def _endpoints(self, wanted: _Wanted) -> list[Endpoint]:
         """Return where to ask: a mirror that had wrong bytes for this blob is left out, if there is another."""
@@ -213,9 +232,7 @@ class Blobs:
                 call, redirects = _call(wanted, 0, wanted.size), 0
             elif is_elsewhere and answer.status in _SIGNED_URL_REFUSED and redirects < 2:
                 answer.discard()
-                location = None
-                with self._lock:
-                    self._locations.pop(key, None)
+                location = self._location_after(key, location)
             else:
                 break
         if is_elsewhere and answer.status in _SIGNED_URL_REFUSED:
@@ -228,6 +245,14 @@ class Blobs:
             with self._lock:
                 self._locations[key] = answer.url
         return expected(answer, 200, 206, what=wanted.what)
+
+    def _location_after(self, key: _LocationKey, refused: str | None) -> str | None:
+        """Return where another thread was redirected since *refused* was kept; None: ask the registry."""
+        with self._lock:
+            known = self._locations.get(key)
+            if known == refused:
+                self._locations.pop(key, None)
+            return None if known == refused else known
 
 
 class _Failures:
@@ -279,7 +304,7 @@ def _call(wanted: _Wanted, start: int, stop: int) -> Call:
     call = Call.pull(wanted.repository, f"blobs/{wanted.digest}", what=wanted.what)
     if start == 0 and stop == wanted.size:
         return replace(call, bulk=True)
-    return replace(call, headers={"Range": range_header(start, stop)})
+    return replace(call, bulk=wanted.bulk, headers={"Range": range_header(start, stop)})
 
 
 def _part(answer: Answer, wanted: _Wanted, start: int, stop: int) -> Generator[bytes, None, None]:

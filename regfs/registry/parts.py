@@ -1,6 +1,7 @@
 """Builds the parts of the registry client from hosts, credentials and settings.
 
     manifests  blobs  listing  referrers      what is asked
+    parallel                                  a big blob over several connections
     endpoint_calls                            at which address, with which authorization; mirrors in their order
     auth/authenticator                        what each registry demands
     http/retrying                             retries and redirects
@@ -32,6 +33,7 @@ from regfs.registry.http.trust import Authorities
 from regfs.registry.hub import HUB_URL, Hub
 from regfs.registry.listing import Listing
 from regfs.registry.manifests import Manifests
+from regfs.registry.parallel import MAX_PIECE, ParallelTransfers
 from regfs.registry.referrers import Referrers
 from regfs.telemetry.stats import Stats
 from regfs.waiting.flights import Flights
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from regfs.registry.http.transport import Transport
 
 _DENIAL_S = 5.0
+_TRANSFERS = 6
 # A caller with a short deadline gives up; the token or root that it waited for is fetched for the next one.
 _LEAST_S = 60.0
 
@@ -49,7 +52,8 @@ class Parts:
 
     *offline* refuses every request. *authorities* may sign the certificate of every host; the system's unless given.
     *pace* and *retry* say how slow a registry may be and how often it is asked again. A token that was denied is asked
-    for again after *denial_s*.
+    for again after *denial_s*. A big blob comes over *connections*, as many as are of use unless given, in pieces of
+    at most *max_piece* bytes.
     """
 
     def __init__(
@@ -65,6 +69,8 @@ class Parts:
         hub_url: str = HUB_URL,
         clock: Callable[[], float] = time.monotonic,
         denial_s: float = _DENIAL_S,
+        connections: int | None = None,
+        max_piece: int = MAX_PIECE,
     ) -> None:
         retry, pace = retry or RetryPolicy(), pace or Pace()
 
@@ -76,7 +82,7 @@ class Parts:
                 user_agent=f"regfs/{__version__}",
                 authorities=authorities or system_authorities({}),
                 pace=pace,
-                slots=HostSlots(documents=8, transfers=6),
+                slots=HostSlots(documents=8, transfers=_TRANSFERS),
             )
 
         self._credentials = credentials
@@ -87,7 +93,8 @@ class Parts:
         authenticator = Authenticator(credentials, self._token_servers, self._roots, clock=clock)
         calls = EndpointCalls(hosts, self._roots, authenticator, self._sender, offline=offline)
         self.manifests = Manifests(calls)
-        self.blobs = Blobs(calls, stats, retry=retry)
+        transfers = ParallelTransfers(stats, most=_TRANSFERS, fixed=connections, max_piece=max_piece)
+        self.blobs = Blobs(calls, stats, retry=retry, transfers=transfers)
         self.listing = Listing(calls)
         self.referrers = Referrers(calls, self.manifests)
         self.hub = Hub(self._sender, flights, offline=offline, url=hub_url)

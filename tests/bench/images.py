@@ -4,6 +4,7 @@
     bench/science:v1             Debian with python3, numpy and pandas, three layers with deletions: minutes, once
     bench/big:v1                 one file of 1 GiB
     bench/small:v1               4,000 files of 4 KiB in 40 directories
+    bench/wire:v1                one file of 480 MB that no compression makes smaller, in a plain tar
     bench/million:v1             a million files in 1,000 directories
 
 Another image takes the place of bench/science with BENCH_REGISTRY=host:port BENCH_IMAGE=repository:tag.
@@ -33,7 +34,7 @@ from tests.support.push import Pusher
 from tests.support.registry import DockerRegistry
 
 PACKAGES = "ca-certificates,python3,python3-numpy,python3-pandas"
-BIG_SIZE = 1 << 30
+BIG_SIZE, WIRE_SIZE = 1 << 30, 480 << 20
 SMALL_FILES, SMALL_DIRECTORIES, SMALL_SIZE = 4000, 40, 4096
 MILLION_DIRECTORIES, MILLION_IN_EACH = 1000, 1000
 
@@ -74,6 +75,11 @@ class BenchImages:
 
     def small(self) -> str:
         return self._once("bench/small:v1", lambda name: self._push_stream(name, _write_small))
+
+    def wire(self) -> str:
+        return self._once(
+            "bench/wire:v1", lambda name: self._push(name, image_of(_wire_layer(), architecture=host_architecture()))
+        )
 
     def million(self) -> str:
         return self._once("bench/million:v1", lambda name: self._push_stream(name, _write_million))
@@ -172,6 +178,12 @@ def _package_source() -> list[str]:
     sites = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
     plain = [site for site in sites if site.rstrip("/").endswith("debian")]
     return plain[:1]
+
+
+def _wire_layer() -> BuiltLayer:
+    content = random.Random(4).randbytes(1 << 20) * (WIRE_SIZE >> 20)
+    tar = _entry("wire", WIRE_SIZE).tobuf() + content + bytes(1024)
+    return BuiltLayer(tar, tar, "application/vnd.oci.image.layer.v1.tar")
 
 
 def _entry(name: str, size: int) -> tarfile.TarInfo:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from tests.bench.images import BenchImages, small_names
 from tests.bench.measure import Row, drop_page_cache, keep_least, memory_of, rss_of, run, timed
 from tests.bench.peers import PEERS, Peer, SkopeoUmoci
 from tests.support.mounted import Mounted, mounts_at
+from tests.support.shaping_proxy import ShapingProxy
 
 MIB = 1 << 20
 IMPORT = ["python3", "-c", "import numpy"]
@@ -50,11 +51,11 @@ class Bench:
                 able.append(peer)
         return able
 
-    def mounted(self, driver: str, registry: str, *, cache: Path | None = None) -> Mounted:
+    def mounted(self, driver: str, registry: str, *, cache: Path | None = None, options: Sequence[str] = ()) -> Mounted:
         """Return a mount that is not mounted yet, with an empty cache of its own unless *cache* is given."""
         directory = Path(tempfile.mkdtemp(dir=self.scratch))
-        options = ["--driver", driver, "--default-registry", registry, "--cache-size", "40GiB"]
-        mount = Mounted(directory, options=options, cache=cache)
+        fixed = ["--driver", driver, "--default-registry", registry, "--cache-size", "40GiB"]
+        mount = Mounted(directory, options=[*fixed, *options], cache=cache)
         self._mounts.append(mount)
         return mount
 
@@ -148,6 +149,26 @@ def cold(bench: Bench) -> list[Row]:
             row.values[peer.name] = _fetch_and_run(fetch, *IMPORT)
     row.note = "an empty cache and a fresh mount; goal for fusepy: 5 s, 300 MB"
     return [row, memory]
+
+
+def connections(bench: Bench) -> list[Row]:
+    """a layer of 480 MB, cold, from a registry that gives 60 MB/s and 30 ms to each connection"""
+    registry, image = bench.images.registry.address, bench.images.wire()
+    one = Row("layer of 480 MB, 60 MB/s and 30 ms each connection: --connections 1", "s")
+    several = Row("  --connections auto", "s")
+    with ShapingProxy(registry, bytes_per_s=60e6, delay_s=0.03) as proxy:
+        for _ in range(TIMES):
+            for row, number in ((one, "1"), (several, "auto")):
+                for driver in bench.drivers:
+                    mount = bench.mounted(driver, proxy.address, options=["--connections", number])
+                    os.sync()
+                    rootfs = bench.path(mount, image) / "rootfs"
+                    keep_least(row.values, driver, _mount_and_run(mount, "ls", rootfs))
+                    mount.unmount()
+                    shutil.rmtree(mount.cache, ignore_errors=True)
+    several.goal = min(one.values.values()) / 3
+    several.note = f"goal: a third of one connection's; an empty cache and a fresh mount each; {LEAST}"
+    return [one, several]
 
 
 def find(bench: Bench) -> list[Row]:
@@ -367,5 +388,6 @@ def clients(bench: Bench) -> list[Row]:
 
 
 WORKLOADS: dict[str, Callable[[Bench], list[Row]]] = {
-    work.__name__: work for work in (hello, cold, find, remount, sequential, archive, lookups, million, clients)
+    work.__name__: work
+    for work in (hello, cold, connections, find, remount, sequential, archive, lookups, million, clients)
 }
