@@ -169,8 +169,14 @@ def _guards(root: Path, digest: Digest, image: _Found, units: Mapping[Path, Unit
     paths = {blobs.path(each) for each in digests}
     if image.config is not None:
         diff_ids = image.config.diff_ids
-        paths |= {layers.index_path(diff_id) for diff_id in diff_ids}
-        paths.add(root / "images" / f"{chain_id(diff_ids).encoded}.merged")
+        # Of a layer that is fetched chunk by chunk the index is named by the blob.
+        by_table = {layer.digest for layer in image.manifest.layers if layers.index_path(layer.digest) in units}
+        stored_as = [
+            layer.digest if layer.digest in by_table else diff_id
+            for layer, diff_id in zip(image.manifest.layers, diff_ids, strict=False)
+        ]
+        paths |= {layers.index_path(each) for each in [*diff_ids, *by_table]}
+        paths |= {root / "images" / f"{chain_id(ids).encoded}.merged" for ids in (diff_ids, stored_as)}
     return {path for path in paths if path in units}
 
 
@@ -180,6 +186,8 @@ def _layers_here(root: Path, image: _Found, guards: set[Path]) -> int:
     diff_ids: Sequence[Digest | None] = image.config.diff_ids if image.config is not None else ()
     diff_ids = [*diff_ids, *[None] * len(image.manifest.layers)]
     return sum(
-        blobs.path(layer.digest) in guards or (diff_id is not None and layers.is_passed(diff_id))
+        blobs.path(layer.digest) in guards
+        or (diff_id is not None and layers.is_passed(diff_id))
+        or layers.is_complete(layer.digest)
         for layer, diff_id in zip(image.manifest.layers, diff_ids, strict=False)
     )

@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar, overload
+from functools import partial
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
 
 from cachetools import LRUCache
 
@@ -30,6 +31,9 @@ from regfs.model.names import RepositoryName
 from regfs.model.platform import Platform, choose
 from regfs.model.strict_json import DOCUMENT_LIMIT
 from regfs.rootfs.file_tree import FileTree
+
+if TYPE_CHECKING:
+    from regfs.layers.formats.format import Format
 
 log = logging.getLogger(__name__)
 
@@ -278,13 +282,27 @@ class Image:
             layer_compression(descriptor.media_type)  # Unsupported, before anything is fetched
         return self._contents.rootfs([self._blob(layer) for layer in self.layers])
 
+    def complete(self) -> None:
+        """Fetch all that is missing of the layers of rootfs(), so that no registry is needed to read it.
+
+        Waits; raises what a network brings, and CacheFailure. A file whose bytes are wrong stays unreadable.
+        """
+        self._contents.complete([self._blob(layer) for layer in self.layers])
+
     def layer_tree(self, layer: ImageLayer) -> FileTree:
         """Return the files of one layer alone, whiteouts as they are stored. Waits and raises as rootfs() does."""
         return self._contents.layer_tree(self._blob(layer))
 
     def _blob(self, layer: ImageLayer) -> LayerBlob:
         repository, descriptor = self.repository, layer.descriptor
-        return LayerBlob(descriptor, layer.diff_id, str(repository.name), lambda: repository.blobs.chunks(descriptor))
+        return LayerBlob(
+            descriptor,
+            layer.diff_id,
+            str(repository.name),
+            lambda: repository.blobs.chunks(descriptor),
+            partial(repository.blobs.part, descriptor),
+            _table_format(descriptor),
+        )
 
     def _choose(self, index: Index) -> Descriptor:
         for _ in range(_MAX_DEPTH):
@@ -330,3 +348,13 @@ def _parse(document: Document, announced: str = "") -> Manifest | Index:
 def _again(error: BadContent | TooLarge | Unsupported) -> BadContent | TooLarge | Unsupported:
     """Return the same error without its traceback, whose frames hold the document many times over."""
     return type(error)(str(error))
+
+
+def _table_format(descriptor: Descriptor) -> Format | None:
+    """Return the format of the layer's table of contents, None where it has none."""
+    if not descriptor.annotations:
+        return None
+    # Loaded where a layer may have a table: what reads archives takes a while, and most images never need it.
+    from regfs.layers.formats.recognise import recognise
+
+    return recognise(descriptor)

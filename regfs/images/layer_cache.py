@@ -18,8 +18,20 @@ from functools import partial
 from pathlib import Path
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from regfs.errors import CacheDamaged, CacheFailure, NotFound, RegistryTimeout, WorkStalled
+from cachetools import TTLCache
+
+from regfs.errors import (
+    CacheDamaged,
+    CacheFailure,
+    NotFound,
+    RangesRefused,
+    RegistryTimeout,
+    TooLarge,
+    Unsupported,
+    WorkStalled,
+)
 from regfs.images.merges import Merges
+from regfs.images.partial_layers import PartialLayers
 from regfs.images.passes import LayerBlob, Passes, Passing
 from regfs.images.shared_work import STALL_S
 from regfs.images.workers.own_process import beside_the_first
@@ -44,6 +56,9 @@ log = logging.getLogger(__name__)
 _LAYERS_AT_ONCE = 8
 _LOOK_S = 1.0
 REFUSED_S = 5.0
+# How long a layer whose table of contents is of no use is read whole without another look at that.
+_WHOLE_S = 3600.0
+_MOST_REMEMBERED = 4096
 # A layer that others evict in the moment before it is opened is passed once more.
 _ATTEMPTS = 2
 
@@ -72,6 +87,9 @@ class LayerCache:
         self._stall_s = stall_s
         locks = WorkLocks(store.root / LOCKS)
         self._passes = Passes(store, locks, stats=stats, note=note, refused_s=refused_s, stall_s=stall_s)
+        self._note = note
+        self._chunks = PartialLayers(store, flights=flights, stats=stats, note=note)
+        self._needs_whole: TTLCache[Digest, bool] = TTLCache(_MOST_REMEMBERED, _WHOLE_S)
         self._merges = Merges(store, images, locks, stats=stats, stall_s=stall_s, note=note)
         self._indexes: WeakValueDictionary[Digest, LayerIndex] = WeakValueDictionary()
         # Where the layers in use came from.
@@ -84,11 +102,23 @@ class LayerCache:
 
     def layer_tree(self, blob: LayerBlob) -> FileTree:
         """Return the files of one layer alone. Waits for its pass; raises what that brings."""
-        return LayerTree(self.index(blob), diff_id=blob.diff_id)
+        blob = self._as_it_is_here(blob)
+        try:
+            return LayerTree(self.index(blob), diff_id=blob.stored_as)
+        except _NeedsWhole:
+            return LayerTree(self.index(blob.whole()), diff_id=blob.diff_id)
 
     def rootfs(self, blobs: Sequence[LayerBlob]) -> FileTree:
         """Return all layers merged. Waits for their passes and the merge; raises what these bring."""
-        chain = chain_id([blob.diff_id for blob in blobs])
+        for _ in blobs:
+            try:
+                return self._merged_tree([self._as_it_is_here(blob) for blob in blobs])
+            except _NeedsWhole as reason:
+                log.debug("%s", reason)
+        return self._merged_tree([self._as_it_is_here(blob) for blob in blobs])
+
+    def _merged_tree(self, blobs: Sequence[LayerBlob]) -> FileTree:
+        chain = chain_id([blob.stored_as for blob in blobs])
         known = self._merged.get(chain) or self._open_merged(chain, blobs)
         layers = tuple(blob.key for blob in blobs)
         origin = blobs[-1].origin if blobs else str(chain)
@@ -103,19 +133,33 @@ class LayerCache:
         Where its file is gone (deleted by hand, or damaged and dropped), its layer is passed again first:
         waits for that, and raises what it brings. Raises CacheFailure where that does not help.
         """
+        index = None if isinstance(content, Nothing) else self._indexes.get(content.layer)
+        blob = None if index is None else self._blobs.get(index)
         try:
-            return self._store.open_content(content)
+            return self._opened(content, index, blob)
         except CacheDamaged as failure:
-            layer = None if isinstance(content, Nothing) else content.layer
-            index = self._indexes.get(layer) if layer is not None else None
-            blob = self._blobs.get(index) if index is not None else None
             if blob is None:
                 raise
             log.warning("%s", failure)
-        if not self._store.is_whole(blob.diff_id):
+        if index is not None:
+            self._chunks.forget(index)
+        if not self._store.is_whole(blob.stored_as):
             # The index in use stays the right one: the rows of a layer are a function of its bytes.
             self._flights.run(blob.key, partial(self._pass, blob), streams=True)
-        return self._store.open_content(content)
+        return self._opened(content, index, blob)
+
+    def _opened(self, content: Content, index: LayerIndex | None, blob: LayerBlob | None) -> OpenContent:
+        if index is None or blob is None or blob.table_format is None or isinstance(content, Nothing):
+            return self._store.open_content(content)
+        return self._store.open_partial(content, self._chunks.fetcher(index, blob).ensure)
+
+    def complete(self, blobs: Sequence[LayerBlob]) -> None:
+        """Fetch what is missing of layers whose names are here, each in one go. Waits; raises what a network brings."""
+        for blob in map(self._as_it_is_here, blobs):
+            if blob.table_format is not None and not self._store.is_complete(blob.stored_as):
+                index = self.index(blob)
+                with _named(blob.origin):
+                    self._chunks.fetcher(index, blob).fetch_all()
 
     # Layers.
 
@@ -127,20 +171,20 @@ class LayerCache:
 
     def _find_index(self, blob: LayerBlob) -> LayerIndex | None:
         """Return the index of a layer that is here; it is opened when it is first asked."""
-        index = self._indexes.get(blob.diff_id)
+        index = self._indexes.get(blob.stored_as)
         if index is None:
             try:
-                index = self._store.index(blob.diff_id, make_again=partial(self._pass_again, blob))
+                index = self._store.index(blob.stored_as, make_again=partial(self._pass_again, blob))
             except NotFound:
                 return None
-            index = self._indexes.setdefault(blob.diff_id, index)
+            index = self._indexes.setdefault(blob.stored_as, index)
             self._blobs[index] = blob
         return index
 
     def _checked_index(self, blob: LayerBlob) -> LayerIndex | None:
         """Return the same, opened; None where its file is gone or damaged. Raises CacheFailure."""
         index = self._find_index(blob)
-        if index is None or not self._store.is_passed(blob.diff_id):
+        if index is None or not self._store.is_passed(blob.stored_as):
             return None
         try:
             index.open_now()
@@ -155,29 +199,48 @@ class LayerCache:
         """Bring back the layer of an index that is in use: its file was deleted, or proved damaged."""
         if isinstance(failure, CacheDamaged):
             self._drop_damaged(blob, failure)
-        if not self._store.is_passed(blob.diff_id):
+        if not self._store.is_passed(blob.stored_as):
             log.warning("%s; the layer is fetched again", failure)
             with _named(blob.origin):
                 self._flights.run(blob.key, partial(self._pass, blob), streams=True)
 
     def _drop_damaged(self, blob: LayerBlob, failure: CacheDamaged) -> None:
-        if not self._store.has_sound_index(blob.diff_id):  # else another thread or daemon has put the right one there
+        if not self._store.has_sound_index(blob.stored_as):  # else another thread or daemon has put the right one there
             log.warning("%s; the layer is dropped", failure)
             with suppress(CacheFailure):
-                self._store.drop(blob.diff_id)
+                self._store.drop(blob.stored_as)
 
     def _pass(self, blob: LayerBlob, niceness: int = 0) -> LayerIndex:
         # In use before it is there: where all else is in use, another daemon that needs room would evict it at once.
-        held = self._store.uses.hold(self._store.index_path(blob.diff_id))
+        held = self._store.uses.hold(self._store.index_path(blob.stored_as))
         try:
             for _ in range(_ATTEMPTS):
-                self._passes.run(blob, niceness)
+                self._ingest(blob, niceness)
                 index = self._find_index(blob)
                 if index is not None:
                     return index
         finally:
             held.release()
-        raise CacheFailure(f"layer {blob.diff_id} vanished from the cache while it was opened")
+        raise CacheFailure(f"layer {blob.stored_as} vanished from the cache while it was opened")
+
+    def _as_it_is_here(self, blob: LayerBlob) -> LayerBlob:
+        """Return *blob*, to be read whole where that is how it is here: because it was, or because it had to be."""
+        if blob.table_format is None or self._store.is_passed(blob.stored_as):
+            return blob
+        whole = blob.whole()
+        return whole if blob.stored_as in self._needs_whole or self._store.is_passed(whole.stored_as) else blob
+
+    def _ingest(self, blob: LayerBlob, niceness: int) -> None:
+        """See to it that the layer's index is in the store. Raises _NeedsWhole where its table is of no use."""
+        if blob.table_format is None or blob.part is None:
+            self._passes.run(blob, niceness)
+            return
+        try:
+            self._chunks.ingest(blob)
+        except (Unsupported, TooLarge, RangesRefused) as reason:
+            self._needs_whole[blob.stored_as] = True
+            self._note(f"{blob.origin}: layer {blob.descriptor.digest} is fetched whole: {reason}")
+            raise _NeedsWhole(str(reason)) from reason
 
     # Images.
 
@@ -198,7 +261,7 @@ class LayerCache:
             self._drop_damaged_table(path, failure)
             return None
         touch(path)
-        diff_ids = [blob.diff_id for blob in blobs]
+        diff_ids = [blob.stored_as for blob in blobs]
         return self._merged.setdefault(chain, Rootfs(merged, indexes, diff_ids=diff_ids, tables=self._store.tables))
 
     def _merge_again(self, chain: Digest, blobs: Sequence[LayerBlob], failure: CacheFailure) -> None:
@@ -222,7 +285,7 @@ class LayerCache:
         held = self._pass_all(blobs)  # while they are in use, no layer is evicted
         table = self._store.uses.hold(self._merges.path(chain))
         try:
-            self._merges.run(chain, [blob.diff_id for blob in blobs])
+            self._merges.run(chain, [blob.stored_as for blob in blobs])
             rootfs = self._open_merged(chain, blobs)
         finally:
             table.release()
@@ -247,7 +310,8 @@ class LayerCache:
             else:
                 indexes.append(index)
         # All are needed at once. Unpacked they are larger still, but how much is not known before.
-        self._store.budget.require(sum({blob.diff_id: blob.descriptor.size for blob in missing}.values()))
+        whole = {blob.stored_as: blob.descriptor.size for blob in missing if blob.table_format is None}
+        self._store.budget.require(sum(whole.values()))
         niceness = beside_the_first([blob.descriptor.size for blob in missing])
         for number, blob in enumerate(missing):
             if len(under_way) >= _LAYERS_AT_ONCE:
@@ -274,6 +338,10 @@ class LayerCache:
                 raise WorkStalled(f"{missing[0].origin}: no layer makes progress; does the disk of the cache answer?")
         indexes.extend(future.result().result() for future in done)
         return under_way
+
+
+class _NeedsWhole(Exception):
+    """The layer's table of contents is of no use, and the layer has to be read whole."""
 
 
 @contextmanager

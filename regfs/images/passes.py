@@ -28,17 +28,37 @@ from regfs.waiting.deadline import current
 
 if TYPE_CHECKING:
     from regfs.images.workers.ingest import Progress
+    from regfs.layers.formats.format import Format
 
 LayerKey = tuple[str, Digest, Digest, int]
 
 
 class LayerBlob(NamedTuple):
-    """A layer as an image names it. *chunks* yields its raw bytes from cache or registry; *origin* is for messages."""
+    """A layer as an image names it. *chunks* yields its raw bytes from cache or registry; *origin* is for messages.
+
+    *table_format* is that of its table of contents, where it has one and its names are read from that; *part* returns
+    the bytes `[start, stop)` of it then, or raises RangesRefused.
+    """
 
     descriptor: Descriptor
     diff_id: Digest
     origin: str
     chunks: Callable[[], Iterator[bytes]]
+    part: Callable[[int, int], bytes] | None = None
+    table_format: Format | None = None
+
+    @property
+    def stored_as(self) -> Digest:
+        """What the store knows the layer by: its diff id or, where the names are those of its table, the blob's digest.
+
+        A table may leave out the format's own files and parts of seconds, so that its rows are not those of the whole
+        layer; and its chunks are those of one blob, while many blobs may have one diff id.
+        """
+        return self.diff_id if self.table_format is None else self.descriptor.digest
+
+    def whole(self) -> LayerBlob:
+        """Return the same layer, to be read whole."""
+        return self._replace(table_format=None)
 
     @property
     def key(self) -> LayerKey:
@@ -46,7 +66,7 @@ class LayerBlob(NamedTuple):
 
         Not the diff id alone: another image may have the same files in a blob that is right, or say its right size.
         """
-        return "layer", self.diff_id, self.descriptor.digest, self.descriptor.size
+        return "layer", self.stored_as, self.descriptor.digest, self.descriptor.size
 
 
 class Passing(NamedTuple):

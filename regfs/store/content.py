@@ -10,6 +10,7 @@ Thread rule: an OpenContent may be read by any thread at once (pread keeps no po
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from regfs.errors import CacheFailure
@@ -136,6 +137,29 @@ class OpenBigContent(OpenContent):
                 self._has_told = True
                 self._reading.read_on(self._span)
         return super().read_at(offset, size)
+
+
+class OpenPartialContent(OpenContent):
+    """A span of a layer that is fetched chunk by chunk: *ensure* brings a range of the data file, and may wait."""
+
+    __slots__ = ("_ensure", "_span")
+
+    def __init__(self, fd: int, span: Span, *, shared: object, ensure: Callable[[int, int], None]) -> None:
+        super().__init__(fd, span.size, start=span.offset, shared=shared)
+        self._span = span
+        self._ensure = ensure
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return bytes as OpenContent does, fetched if they are not here. Raises what that brings, WouldBlock too."""
+        stop = min(offset + size, self._span.size)
+        if offset < stop:
+            self._ensure(self._span.offset + offset, self._span.offset + stop)
+        return super().read_at(offset, size)
+
+    def read_into(self, buffer: bytearray) -> None:
+        """Read as OpenContent does; see read_at."""
+        self._ensure(self._span.offset, self._span.offset + min(len(buffer), self._span.size))
+        super().read_into(buffer)
 
 
 def empty() -> OpenContent:

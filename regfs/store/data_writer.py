@@ -25,6 +25,10 @@ _ZEROS = bytes(_HOLE)
 _COPY = 4 << 20
 
 
+TAR = "tar"
+"""The source of an index that was made from the tar stream itself."""
+
+
 class DataLayout(NamedTuple):
     """What a data file holds: so many bytes of a tar stream, and behind it those of expanded files with their sha256.
 

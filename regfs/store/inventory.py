@@ -2,7 +2,7 @@
 
     blobs       blobs/<algorithm>/<hh>/<hex>                    manifests, configs, layers as they were sent
     objects     objects/<boot id>/<diff id>/<offset>-<size>     copies of big files of layers (promotion.py)
-    layers      layers/<diff id>.index .tar .sums               tables and data files of layers
+    layers      layers/<diff id>.index .tar .sums .chunks       tables and data files of layers
     images      images/<chain id>.merged .sums                  merged tables
     under way   passes/**, and files whose name begins with a dot  what is being written, or was left by a crash
 
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 KINDS = ("blobs", "objects", "layers", "images", "under way")
 BLOBS, OBJECTS, LAYERS, IMAGES, PASSES = "blobs", "objects", "layers", "images", "passes"
-INDEX, DATA, MERGED = ".index", ".tar", ".merged"
+INDEX, DATA, CHUNKS, MERGED = ".index", ".tar", ".chunks", ".merged"
 OLD_PACK = ".pack"
 """What an older release kept beside an index of its own in place of a data file."""
 _BLOCK = 512

@@ -2,16 +2,17 @@
 
     entries(row INTEGER PRIMARY KEY, parent, name BLOB, inode, flags, attributes BLOB(80), content INTEGER,
             target BLOB, xattrs BLOB)                                                        UNIQUE (parent, name)
-    chunks(row, file_offset, size, blob_offset, blob_size, inner_offset, digest BLOB)  PRIMARY KEY (row, file_offset)
+    chunks(start INTEGER PRIMARY KEY, number, size, blob_offset, blob_size, inner_offset, digest TEXT)     (chunks.py)
     meta(key TEXT PRIMARY KEY, value)      source, tar_size, expanded_size, expanded_sha256 (data_writer.py)
 
 Row 0 is the layer's root. For a hard link (inode != row) the last four columns are NULL in the file; readers get the
 inode's. A row with parent -1 has no name any more and is there as the inode of links. *content* is an offset in the
 layer's data file, a multiple of 512. model/layer_entry.py tells what the other columns mean.
 
-*source* says where the names came from: "tar" for the tar stream itself, which has no chunks. With a table of contents
-the bytes `[file_offset, file_offset + size)` of a file are those from *inner_offset* on of what the range
-`[blob_offset, blob_offset + blob_size)` of the layer's blob decompresses to, and have *digest*.
+*source* says where the names came from: "tar" for the tar stream itself, which has no chunks; else the name of a format
+with a table of contents. Then the data file has holes for what was not fetched, and the bytes `[start, start + size)`
+of it are those from *inner_offset* on of what the range `[blob_offset, blob_offset + blob_size)` of the layer's blob
+decompresses to, and have *digest*. A blob_size of 0 stands for bytes that the table tells wrongly.
 Used by the ingest (writer), by rootfs/ and the layers' own trees (reader).
 
 Thread rule: a LayerIndex may be used by any thread (table.py). A writer is used by one thread after the other.
@@ -25,7 +26,9 @@ from pathlib import Path
 
 from regfs.errors import NotFound
 from regfs.model.attributes import with_nlink
+from regfs.model.digest import Digest
 from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row
+from regfs.store.chunks import StoredChunk
 from regfs.store.data_writer import DataLayout
 from regfs.store.failures import table_failure
 from regfs.store.open_tables import OpenTables
@@ -40,9 +43,8 @@ _COLUMNS = "row, parent, name, inode, flags, attributes, content, target, xattrs
 _SCHEMA = """
 CREATE TABLE entries (row INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL, inode INTEGER NOT NULL,
     flags INTEGER NOT NULL, attributes BLOB, content INTEGER, target BLOB, xattrs BLOB);
-CREATE TABLE chunks (row INTEGER NOT NULL, file_offset INTEGER NOT NULL, size INTEGER NOT NULL,
-    blob_offset INTEGER NOT NULL, blob_size INTEGER NOT NULL, inner_offset INTEGER NOT NULL, digest BLOB NOT NULL,
-    PRIMARY KEY (row, file_offset)) WITHOUT ROWID;
+CREATE TABLE chunks (start INTEGER PRIMARY KEY, number INTEGER NOT NULL, size INTEGER NOT NULL,
+    blob_offset INTEGER NOT NULL, blob_size INTEGER NOT NULL, inner_offset INTEGER NOT NULL, digest TEXT NOT NULL);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 """
 # The lint rule on SQL built from strings looks at these lines; only the constant above is put in.
@@ -60,6 +62,13 @@ SELECT row, attributes, content FROM entries WHERE row > ? AND row <= ? AND cont
 ORDER BY row LIMIT ?
 """
 _CONTENTS = "SELECT content, attributes FROM entries WHERE content IS NOT NULL"
+_CHUNK_COLUMNS = "number, start, size, blob_offset, blob_size, inner_offset, digest"
+_CHUNKS_BETWEEN = f"""
+SELECT {_CHUNK_COLUMNS} FROM chunks
+WHERE start >= coalesce((SELECT max(start) FROM chunks WHERE start <= ?), 0) AND start < ? ORDER BY start
+"""  # noqa: S608
+_CHUNKS_BY_PLACE = f"SELECT {_CHUNK_COLUMNS} FROM chunks ORDER BY blob_offset, inner_offset"  # noqa: S608
+_INSERT_CHUNK = f"INSERT INTO chunks ({_CHUNK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 _META = "SELECT value FROM meta WHERE key = ?"
 _INSERT = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _LAYOUT = DataLayout._fields
@@ -158,6 +167,15 @@ class LayerIndex(Table):
         source, tar_size, expanded_size, expanded_sha256 = (self._query(_META, (key,))[0][0] for key in _LAYOUT)
         return DataLayout(source, tar_size, expanded_size, expanded_sha256)
 
+    def chunks_between(self, start: int, stop: int) -> list[StoredChunk]:
+        """Return the chunks that have bytes of `[start, stop)` of the data file, in order."""
+        found = map(_chunk, self._query(_CHUNKS_BETWEEN, (start, stop)))
+        return [chunk for chunk in found if chunk.stop > start]
+
+    def chunks_by_place(self) -> Iterator[StoredChunk]:
+        """Yield all chunks in the order of the blob."""
+        return map(_chunk, self._batches(_CHUNKS_BY_PLACE))
+
     def last_row(self) -> int:
         """Return the highest number that a row has."""
         return int(self._query("SELECT max(row) FROM entries", ())[0][0])
@@ -191,6 +209,7 @@ class LayerIndexWriter:
         """Begin an empty index at *path*, which must not exist."""
         self._path = path
         self._rows: list[Row] = []
+        self._chunks: list[tuple[int | str, ...]] = []
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             # Nobody sees the file before it is whole, so that neither journal nor flushes are of use.
@@ -208,6 +227,12 @@ class LayerIndexWriter:
         """Add *row*, or put it in the place of the row of that number; a hard link's inode columns are left out."""
         self._rows.append(row)
         if len(self._rows) >= _BATCH:
+            self._flush()
+
+    def add_chunk(self, chunk: StoredChunk) -> None:
+        """Add one chunk of the data file."""
+        self._chunks.append((*chunk[:6], str(chunk.digest)))
+        if len(self._chunks) >= _BATCH:
             self._flush()
 
     def remove(self, rows: Iterable[int]) -> None:
@@ -260,10 +285,16 @@ class LayerIndexWriter:
 
     def _flush(self) -> None:
         rows, self._rows = self._rows, []
+        chunks, self._chunks = self._chunks, []
         try:
             self._connection.executemany(_INSERT, map(_stored, rows))
+            self._connection.executemany(_INSERT_CHUNK, chunks)
         except sqlite3.Error as error:
             raise table_failure(self._path, error) from error
+
+
+def _chunk(columns: tuple[int, int, int, int, int, int, str]) -> StoredChunk:
+    return StoredChunk(*columns[:6], digest=Digest.parse(columns[6]))
 
 
 def _stored(row: Row) -> Row:

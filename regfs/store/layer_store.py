@@ -1,6 +1,7 @@
 """The layers that were ingested: their indexes and data files.
 
     layers/<diff id>.index  layers/<diff id>.tar       one layer; where the index is, the layer is whole
+    layers/<digest of the blob>.index .tar .chunks     one whose names are here and whose bytes are fetched (chunks.py)
     layers/<diff id>.sums                              what its index was when it was written (checksums.py)
     objects/<boot id>/<diff id>/<offset>-<size>        a big file for the kernel to read by itself (promotion.py)
     young/<token>                                      what may not be on the disk yet (young.py)
@@ -29,18 +30,20 @@ from weakref import finalize
 
 from regfs.errors import CacheDamaged, CacheFailure, CacheFull, NotFound
 from regfs.model.digest import Digest
+from regfs.store.boot import boot_id
 from regfs.store.budget import Budget
 from regfs.store.cached_files import put, take_away
 from regfs.store.checksums import SUFFIX as SUMS
 from regfs.store.checksums import format_sums, is_as_written, sha256_of
-from regfs.store.content import Content, Nothing, OpenBigContent, OpenContent, empty
+from regfs.store.chunks import ChunkMap, PartialData
+from regfs.store.content import Content, Nothing, OpenBigContent, OpenContent, OpenPartialContent, Span, empty
 from regfs.store.data_files import DataFile, DataFiles
 from regfs.store.directories import clear_places
 from regfs.store.failures import cache_failure, failures_of, is_exhausted
-from regfs.store.inventory import DATA, OLD_PACK
+from regfs.store.inventory import CHUNKS, DATA, OLD_PACK
 from regfs.store.layer_index import LayerIndex
 from regfs.store.layer_names import name_of
-from regfs.store.layer_writer import LayerWriter
+from regfs.store.layer_writer import LayerWriter, PartialLayerWriter
 from regfs.store.locks import changing, touch
 from regfs.store.open_tables import OpenTables
 from regfs.store.pass_directories import pass_directory, sweep_passes
@@ -53,13 +56,6 @@ from regfs.store.young import YoungLayers
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-
-def boot_id() -> str:
-    """Return what tells this boot of the machine from any other."""
-    return _BOOT_ID.read_text().strip()
 
 
 class LayerStore:
@@ -99,6 +95,10 @@ class LayerStore:
         """Return where the layer's data file is, whether it is there or not."""
         return self._layers / f"{name_of(diff_id)}{DATA}"
 
+    def map_path(self, layer: Digest) -> Path:
+        """Return where the map of the layer's chunks is, if its bytes are fetched one by one."""
+        return self._layers / f"{name_of(layer)}{CHUNKS}"
+
     def _sums_path(self, diff_id: Digest) -> Path:
         return self._layers / f"{name_of(diff_id)}{SUMS}"
 
@@ -135,6 +135,13 @@ class LayerStore:
         except OSError as error:  # out of descriptors, an I/O error: no reason to fetch a layer
             raise cache_failure(self.data_path(diff_id), error) from error
 
+    def is_complete(self, layer: Digest) -> bool:
+        """Tell whether every chunk of a layer that is fetched chunk by chunk is here."""
+        try:
+            return self.is_passed(layer) and ChunkMap(self.map_path(layer), boot=self.boot).is_complete()
+        except (OSError, CacheFailure):
+            return False
+
     def has_sound_index(self, diff_id: Digest) -> bool:
         """Tell whether the layer's index is one of this version, and as it was written. Raises CacheFailure."""
         path = self.index_path(diff_id)
@@ -163,6 +170,24 @@ class LayerStore:
             return OpenBigContent(file.fd, content, shared=file, reading=self.promotion)
         return OpenContent(file.fd, content.size, start=content.offset, shared=file)
 
+    def partial_data(self, layer: Digest) -> PartialData:
+        """Return what has and takes the bytes of a layer that is fetched chunk by chunk.
+
+        Raises CacheDamaged where it is gone or torn, CacheFailure.
+        """
+        path = self.map_path(layer)
+        return self._opened(
+            path, lambda _: PartialData(self.data_path(layer), path, boot=self.boot, reserve=self.budget.reserve)
+        )
+
+    def open_partial(self, span: Span, ensure: Callable[[int, int], None]) -> OpenContent:
+        """Return the opened *span* of a layer that is fetched chunk by chunk, by *ensure*. Raises as open_content()."""
+        file = self._data_file(span.layer)
+        if span.offset + span.size > file.size:
+            self.drop(span.layer)
+            raise CacheDamaged(f"{self.data_path(span.layer)}: cut off after {file.size} bytes")
+        return OpenPartialContent(file.fd, span, shared=file, ensure=ensure)
+
     def _data_file(self, layer: Digest) -> DataFile:
         """Return the data file of *layer*, opened. Raises CacheDamaged where it is gone; CacheFailure."""
         return self._data_files.find(layer) or self._opened(
@@ -186,7 +211,12 @@ class LayerStore:
         """Remove a layer that proved unreadable; what is open of it can be read on. Raises CacheFailure."""
         self._data_files.drop(diff_id)
         with changing(self.root), failures_of(self.index_path(diff_id)):
-            for path in (self.index_path(diff_id), self.data_path(diff_id), self._sums_path(diff_id)):
+            for path in (
+                self.index_path(diff_id),
+                self.data_path(diff_id),
+                self.map_path(diff_id),
+                self._sums_path(diff_id),
+            ):
                 take_away(path)
             self.promotion.drop(diff_id)
 
@@ -209,13 +239,28 @@ class LayerStore:
             finally:
                 writer.close()
 
-    def publish(self, writer: LayerWriter, diff_id: Digest) -> None:
+    @contextmanager
+    def begin_partial_layer(self, source: str) -> Iterator[PartialLayerWriter]:
+        """Give a writer for a layer whose names are known and whose bytes come later; see begin_layer().
+
+        *source* is what the index says of where its names came from.
+        """
+        with pass_directory(self._passes) as directory:
+            writer = PartialLayerWriter(directory, source=source, boot=self.boot, reserve=self.budget.reserve)
+            try:
+                yield writer
+            finally:
+                writer.close()
+
+    def publish(self, writer: LayerWriter | PartialLayerWriter, diff_id: Digest) -> None:
         """Make the layer visible, its digests having been found right. Raises CacheFailure; then it is not visible."""
         writer.finish()
         self._young.mark(diff_id, beside=writer.index.with_suffix(".marker"))
         sums = self._write_sums(writer, diff_id)
         with changing(self.root):
             _rename(writer.data_file, self.data_path(diff_id))
+            if isinstance(writer, PartialLayerWriter):
+                _rename(writer.map_file, self.map_path(diff_id))
             _rename(sums, self._sums_path(diff_id))
             # The index comes last: where it is, all that it names is.
             _rename(writer.index, self.index_path(diff_id))
@@ -224,7 +269,7 @@ class LayerStore:
         # One that was open belongs to a file that has no name any more.
         self._data_files.drop(diff_id)
 
-    def _write_sums(self, writer: LayerWriter, diff_id: Digest) -> Path:
+    def _write_sums(self, writer: LayerWriter | PartialLayerWriter, diff_id: Digest) -> Path:
         path = writer.index.with_suffix(SUMS)
         with failures_of(path):
             name = self.index_path(diff_id).relative_to(self.root).as_posix()

@@ -24,13 +24,15 @@ from pathlib import Path
 from regfs.errors import InvalidName, RegfsError, Unsupported
 from regfs.model.attributes import size_of
 from regfs.model.digest import Digest, Hasher
+from regfs.store.boot import boot_id
 from regfs.store.cached_files import hash_file, open_file, take_away
 from regfs.store.checksums import SUFFIX as SUMS
 from regfs.store.checksums import load_sums, sha256_of
+from regfs.store.chunks import ChunkMap
 from regfs.store.content import BLOCK
-from regfs.store.data_writer import DataLayout
+from regfs.store.data_writer import TAR, DataLayout
 from regfs.store.failures import failures_of
-from regfs.store.inventory import DATA, INDEX, LAYERS, MERGED, CachedFile, take_inventory
+from regfs.store.inventory import CHUNKS, DATA, INDEX, LAYERS, MERGED, CachedFile, take_inventory
 from regfs.store.layer_index import LayerIndex
 from regfs.store.layer_names import diff_id_of
 from regfs.store.locks import changing
@@ -170,7 +172,10 @@ def wrong_layer(root: Path, index_path: Path) -> str | None:
         return str(error)
     try:
         with closing(LayerIndex.open(index_path)) as index:
-            return _wrong_data(index_path.with_suffix(DATA), index.layout()) or _wrong_contents(index)
+            data = index_path.with_suffix(DATA)
+            if index.layout().source == TAR:
+                return _wrong_data(data, index.layout()) or _wrong_contents(index)
+            return _wrong_chunks(data, index) or _wrong_contents(index)
     except FileNotFoundError:
         return "incomplete: its data file is missing"
     except RegfsError as error:
@@ -198,6 +203,23 @@ def _wrong_data(path: Path, layout: DataLayout) -> str | None:
         found = _digest_of(file, layout.expanded_offset, layout.expanded_size, hashlib.sha256())
         if layout.expanded_size and found != layout.expanded_sha256:
             return f"damaged: the sha256 of the sparse files in {path.name} is {found}"
+    return None
+
+
+def _wrong_chunks(path: Path, index: LayerIndex) -> str | None:
+    """Return what is wrong with a data file that is fetched chunk by chunk: its size, or a chunk that is here."""
+    chunks = ChunkMap(path.with_suffix(CHUNKS), boot=boot_id())
+    with open(open_file(path), "rb", buffering=0) as file:
+        size = file.seek(0, 2)
+        if size != index.layout().size:
+            return f"damaged: {path.name} has {size} bytes, not {index.layout().size}"
+        for chunk in index.chunks_by_place():
+            if chunk.number >= chunks.count:
+                return f"damaged: {path.stem}{CHUNKS} has no place for chunk {chunk.number}"
+            if chunks.is_here(chunk.number):
+                file.seek(chunk.start)
+                if not chunk.digest.matches(_read_exactly(file, chunk.size)):
+                    return f"damaged: the chunk at byte {chunk.start} of {path.name} is not what its digest says"
     return None
 
 

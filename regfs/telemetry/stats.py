@@ -23,6 +23,7 @@ COUNTERS = (
     "images.merges",
     "layers.bytes",
     "layers.passes",
+    "layers.tables",
     "mount.interrupts",
     "mount.waits",
     "registry.bytes",

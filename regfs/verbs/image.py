@@ -28,6 +28,14 @@ def merged_files(image: Image, app: App) -> FileTree:
         return image.rootfs()
 
 
+def whole_files(image: Image, app: App) -> FileTree:
+    """Return the merged layers of *image*, all bytes of which are here. Waits as merged_files() does."""
+    files = merged_files(image, app)
+    with under(Deadline(app.config.timeout_s, is_users=True)):
+        image.complete()
+    return files
+
+
 def layer_steps(app: App) -> list[Step]:
     """Return a step for each layer that is being fetched, named by the beginning of its digest."""
     return [

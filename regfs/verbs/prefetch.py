@@ -12,7 +12,7 @@ from regfs.errors import CacheFailure, RegfsError
 from regfs.images.image import Image
 from regfs.mount.mountpoint import mounts
 from regfs.store.blobs import BlobStore
-from regfs.verbs.image import find_image, full_name, layer_steps, merged_files
+from regfs.verbs.image import find_image, full_name, layer_steps, whole_files
 from regfs.verbs.image_argument import read_reference
 from regfs.verbs.progress import showing
 
@@ -47,7 +47,7 @@ def _prefetch_one(text: str, app: App, *, environment: Mapping[str, str], say: S
         reference = read_reference(text, app.config.default_registry, mounts())
         image = find_image(reference, app)
         with showing(lambda: layer_steps(app), say=say, environment=environment):
-            merged_files(image, app)
+            whole_files(image, app)
         _insist_on_copies(image, app)
     except RegfsError as failure:
         return Prefetched(text, failure=failure)

@@ -13,7 +13,7 @@ from regfs.config import Config
 from regfs.export.unpack import Summary, Unpacker, check_directory, prepare_directory, total_size
 from regfs.mount.mountpoint import mounts
 from regfs.process.umask import current_umask
-from regfs.verbs.image import find_image, full_name, layer_steps, merged_files
+from regfs.verbs.image import find_image, full_name, layer_steps, whole_files
 from regfs.verbs.image_argument import read_reference
 from regfs.verbs.progress import Count, Step, showing
 
@@ -45,7 +45,7 @@ def unpack(
             say(app.note)
         image = find_image(reference, app)
         with showing(lambda: layer_steps(app), say=say, environment=environment):
-            files = merged_files(image, app)
+            files = whole_files(image, app)
         written, total = Count(), total_size(files)
         prepare_directory(directory)
         unpacker = Unpacker(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -90,6 +91,21 @@ class Blobs:
                 log.warning("the cached copy of %s is damaged and was dropped", digest)
                 self._store.drop(digest)
         return self._fetched_chunks(descriptor)
+
+    def part(self, descriptor: Descriptor, start: int, stop: int) -> bytes:
+        """Return the bytes `[start, stop)` of a blob, from the store if it is there; the caller verifies them.
+
+        Raises RangesRefused where the registry gives whole blobs only, BadContent where it has none, and what a network
+        brings.
+        """
+        if self._store.size(descriptor.digest) == descriptor.size:
+            with suppress(OSError), self._store.path(descriptor.digest).open("rb") as file:
+                file.seek(start)
+                return file.read(stop - start)
+        try:
+            return self._registry.blobs.range(self._name, descriptor, start, stop, parts_only=True)
+        except NotFound as missing:
+            raise _lacking(missing) from missing
 
     def _receive_small(self, descriptor: Descriptor) -> bytes:
         content = b"".join(self._fetched_chunks(descriptor))

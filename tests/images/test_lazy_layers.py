@@ -1,0 +1,253 @@
+"""Images with tables of contents: names cost the tables, files their chunks, and nothing unverified is shown."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from regfs.errors import BadContent, DigestMismatch, Offline, RegistryUnavailable
+from regfs.images.image import Image
+from regfs.model.names import RepositoryName
+from tests.layers.tables import Listed
+from tests.support.fault_server import Response, changed, reply
+from tests.support.images import BuiltLayer, directory, file, hardlink, image_of, symlink, whiteout
+from tests.support.lazy_layers import WRONG, Fields, estargz, with_annotations, zstd_chunked
+from tests.support.served import Served
+from tests.support.shown import Shown
+
+Build = Callable[..., BuiltLayer]
+BUILDERS: dict[str, Build] = {
+    "eStargz": partial(estargz, chunk_size=50_000),
+    "eStargz, inner offsets": partial(estargz, chunk_size=50_000, least_member=100_000),
+    "zstd:chunked": partial(zstd_chunked, chunk_size=50_000),
+    "zstd:chunked of stargz": partial(zstd_chunked, chunk_size=50_000, generation="stargz"),
+}
+BIG, OTHER, SPARSE = os.urandom(400_000), os.urandom(300_000), b"x" * 5000 + bytes(50_000) + b"y" * 5000
+BASE = (
+    directory("d", mode=0o1750),
+    file("d/big", BIG),
+    file("d/small", b"small"),
+    hardlink("link", "d/big"),
+    symlink("to", "d/small"),
+    file("other", OTHER),
+    file("gone", b"gone"),
+    file("sparse", SPARSE),
+    file("empty"),
+)
+TOP = (whiteout("gone"), file("d/small", b"of the top"), hardlink("below", "other"))
+
+
+@pytest.fixture(params=sorted(BUILDERS))
+def build(request: pytest.FixtureRequest) -> Build:
+    return BUILDERS[request.param]
+
+
+def pushed(served: Served, build: Build, **fields: object) -> list[BuiltLayer]:
+    layers = [build(*BASE, **fields), build(*TOP)]
+    served.push("app", "1", image_of(*layers))
+    return layers
+
+
+def image_in(shown: Shown) -> Image:
+    repository = shown.repositories.repository(RepositoryName(shown.app.config.default_registry, "app"))
+    return shown.images.image(repository, repository.tags.resolve("1").digest)
+
+
+def received(served: Served, built: BuiltLayer) -> int:
+    """Return how many bytes of the layer's blob the server sent, as its answers' ranges say."""
+    ranges = served.server.headers("range", f"/blobs/{built.digest}")
+    total = 0
+    for each in ranges:
+        match = re.fullmatch(r"bytes=(\d+)-(\d+)", each or "")
+        total += int(match[2]) + 1 - int(match[1]) if match else len(built.blob)
+    return total
+
+
+def test_names_cost_the_tables_alone(served: Served, build: Build) -> None:
+    layers = pushed(served, build)
+    shown = served.show()
+    assert shown.names("app/1/rootfs") == ["below", "d", "empty", "link", "other", "sparse", "to"]
+    assert shown.attributes("app/1/rootfs/d").mode & 0o7777 == 0o1750
+    assert shown.app.stats.value("layers.tables") == 2
+    assert shown.app.stats.value("layers.passes") == 0
+    assert shown.app.stats.value("chunks.requests") == 0
+    assert received(served, layers[0]) <= 1 << 16
+
+
+def test_a_file_costs_its_chunks_and_the_second_time_nothing(served: Served, build: Build) -> None:
+    pushed(served, build)
+    shown = served.show()
+    assert shown.read("app/1/rootfs/d/small") == b"of the top"
+    assert shown.app.stats.value("chunks.requests") == 1
+    assert shown.app.stats.value("chunks.bytes") < 100_000
+    requests = len(served.server.paths("/blobs/"))
+    assert shown.read("app/1/rootfs/d/small") == b"of the top"
+    assert len(served.server.paths("/blobs/")) == requests
+
+
+def test_every_file_is_what_the_archive_has(served: Served, build: Build) -> None:
+    pushed(served, build)
+    shown = served.show()
+    assert shown.read("app/1/rootfs/d/big") == shown.read("app/1/rootfs/link") == BIG
+    assert shown.read("app/1/rootfs/other") == shown.read("app/1/rootfs/below") == OTHER
+    assert shown.read("app/1/rootfs/sparse") == SPARSE
+    assert shown.read("app/1/rootfs/empty") == b""
+    assert shown.link("app/1/rootfs/to") == b"d/small"
+    assert shown.read("app/1/layers/000/tree/gone") == b"gone"
+    assert shown.app.stats.value("layers.passes") == 0
+
+
+def test_a_part_of_a_big_file_costs_a_part_of_it(served: Served, build: Build) -> None:
+    pushed(served, build)
+    shown = served.show()
+    opened = shown.tree.open(shown.find("app/1/rootfs/d/big").node)
+    assert opened.read_at(200_000, 10) == BIG[200_000:200_010]
+    assert opened.backing_fd() is None
+    opened.close()
+    assert shown.app.stats.value("chunks.bytes") < 150_000
+
+
+def test_what_was_read_is_there_for_the_next_daemon_and_without_a_network(served: Served, build: Build) -> None:
+    pushed(served, build)
+    assert served.show().read("app/1/rootfs/other") == OTHER
+    shown = served.show(offline=True)
+    assert shown.read("app/1/rootfs/other") == OTHER
+    assert "big" in shown.names("app/1/rootfs/d")
+    with pytest.raises(Offline):
+        shown.read("app/1/rootfs/d/big")
+
+
+def test_all_of_it_can_be_fetched_in_one_go(served: Served, build: Build) -> None:
+    layers = pushed(served, build)
+    shown = served.show()
+    shown.names("app/1/rootfs")
+    image_in(shown).complete()
+    assert shown.app.stats.value("chunks.whole_layers") == 2
+    assert served.show(offline=True).read("app/1/rootfs/d/big") == BIG
+    before = received(served, layers[0])
+    image_in(shown).complete()
+    assert received(served, layers[0]) == before
+
+
+def test_where_no_ranges_are_given_the_layer_is_read_whole(served: Served, build: Build) -> None:
+    layers = pushed(served, build)
+    for built in layers:
+        served.server.on(
+            "GET", f"/blobs/{built.digest}", changed(lambda _right, blob=built.blob: Response(200, (), blob))
+        )
+    shown = served.show()
+    assert shown.read("app/1/rootfs/d/big") == BIG
+    assert shown.read("app/1/rootfs/d/small") == b"of the top"
+    # The table of a layer that is smaller than a first read came with all of it.
+    assert shown.app.stats.value("layers.passes") + shown.app.stats.value("layers.tables") == 2
+    assert shown.app.stats.value("layers.passes") >= 1
+    assert len(served.server.paths(f"/blobs/{layers[0].digest}")) == 2
+    assert served.show(offline=True).read("app/1/rootfs/other") == OTHER
+
+
+@pytest.mark.parametrize("status", [416, 501, 400])
+def test_where_ranges_fail_later_the_layer_is_read_whole_and_once(served: Served, build: Build, status: int) -> None:
+    layers = pushed(served, build)
+    shown = served.show()
+    shown.names("app/1/rootfs")
+
+    def refuse(right: Response) -> Response:
+        return Response(status) if right.status == 206 else right
+
+    served.server.on("GET", f"/blobs/{layers[0].digest}", changed(refuse))
+    assert shown.read("app/1/rootfs/d/big") == BIG
+    assert shown.read("app/1/rootfs/other") == OTHER
+    assert shown.app.stats.value("chunks.whole_layers") == 1
+    assert shown.app.stats.value("layers.passes") == 0
+
+
+def test_a_table_with_a_wrong_digest_costs_the_image_and_is_told(served: Served, build: Build) -> None:
+    built = build(*BASE)
+    key = "toc_digest" if "toc" in str(built.annotations) else "manifest_checksum"
+    served.push("app", "1", image_of(with_annotations(built, **{key: WRONG})))
+    shown = served.show()
+    with pytest.raises(DigestMismatch, match="table of contents"):
+        shown.names("app/1/rootfs")
+
+
+def test_a_table_that_is_wrong_about_one_file_costs_that_file_alone(served: Served, build: Build) -> None:
+    def change(entries: list[Fields]) -> None:
+        next(entry for entry in entries if entry["name"] == "other").update(offset=1 << 40)
+
+    pushed(served, build, change=change)
+    shown = served.show()
+    with pytest.raises(BadContent):
+        shown.read("app/1/rootfs/other")
+    assert shown.read("app/1/rootfs/d/big") == BIG
+
+
+def test_a_wrong_chunk_costs_the_files_in_it_alone(served: Served, build: Build) -> None:
+    layers = pushed(served, build)
+    blob = bytearray(layers[0].blob)
+    chunk = Listed(layers[0]).chunks(b"d/big")[0]
+    blob[chunk.at + chunk.stored // 2] ^= 1
+
+    def wrong(right: Response) -> Response:
+        content_range = dict(right.headers).get("Content-Range", "")
+        match = re.match(r"bytes (\d+)-(\d+)/", content_range)
+        return Response(206, right.headers, bytes(blob[int(match[1]) : int(match[2]) + 1])) if match else right
+
+    served.server.on("GET", f"/blobs/{layers[0].digest}", changed(wrong))
+    shown = served.show()
+    with pytest.raises(DigestMismatch):
+        shown.read("app/1/rootfs/d/big")
+    assert shown.read("app/1/rootfs/other") == OTHER
+
+
+def test_a_table_that_cannot_tell_a_name_lets_the_layer_be_read_whole(served: Served) -> None:
+    def lose(entries: list[Fields]) -> None:
+        entries[-1]["name"] = "d/\ufffd"
+
+    served.push("app", "1", image_of(estargz(file("a", b"a"), file("d/b", b"b"), change=lose)))
+    shown = served.show()
+    assert shown.read("app/1/rootfs/d/b") == b"b"
+    assert shown.app.stats.value("layers.passes") == 1
+
+
+def test_without_its_annotation_a_layer_is_plain(served: Served, build: Build) -> None:
+    built = build(*BASE)
+    served.push("app", "1", image_of(BuiltLayer(built.tar, built.blob, built.media_type)))
+    shown = served.show()
+    assert shown.read("app/1/rootfs/d/big") == BIG
+    assert (shown.app.stats.value("layers.passes"), shown.app.stats.value("layers.tables")) == (1, 0)
+
+
+def test_two_images_of_one_archive_in_two_formats_are_two_layers_of_the_cache(served: Served) -> None:
+    """Their tables differ from the archive in the format's own files, and so do their rows."""
+    lazy = estargz(*BASE)
+    plain = BuiltLayer(lazy.tar, lazy.blob, lazy.media_type)
+    served.push("app", "lazy", image_of(lazy))
+    served.push("app", "plain", image_of(plain))
+    shown = served.show()
+    assert "stargz.index.json" not in shown.names("app/lazy/rootfs")
+    assert "stargz.index.json" in shown.names("app/plain/rootfs")
+    assert shown.read("app/lazy/rootfs/other") == shown.read("app/plain/rootfs/other") == OTHER
+
+
+def test_a_registry_that_is_away_fails_a_read_and_not_the_next_one(served: Served, build: Build) -> None:
+    layers = pushed(served, build)
+    shown = served.show()
+    shown.names("app/1/rootfs")
+    served.server.on("GET", f"/blobs/{layers[0].digest}", reply(503))
+    with pytest.raises(RegistryUnavailable):
+        shown.read("app/1/rootfs/other")
+    served.server.heal()
+    assert shown.read("app/1/rootfs/other") == OTHER
+
+
+def test_files_of_the_cache_that_are_gone_are_made_again(served: Served, build: Build) -> None:
+    pushed(served, build)
+    shown = served.show()
+    assert shown.read("app/1/rootfs/other") == OTHER
+    for path in (served.cache / "layers").iterdir():
+        path.unlink()
+    assert served.show().read("app/1/rootfs/other") == OTHER
