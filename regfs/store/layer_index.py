@@ -61,6 +61,10 @@ _FOLLOWING = """
 SELECT row, attributes, content FROM entries WHERE row > ? AND row <= ? AND content IS NOT NULL
 ORDER BY row LIMIT ?
 """
+_INODES = """
+SELECT row, content, target, xattrs FROM entries
+WHERE inode = row AND (content IS NOT NULL OR target IS NOT NULL OR xattrs IS NOT NULL)
+"""
 _CONTENTS = "SELECT content, attributes FROM entries WHERE content IS NOT NULL"
 _CHUNK_COLUMNS = "number, start, size, blob_offset, blob_size, inner_offset, digest"
 _CHUNKS_BETWEEN = f"""
@@ -157,6 +161,10 @@ class LayerIndex(Table):
         In the order of the archive, rows without a name included; the last is None for a hard link. For the merge.
         """
         return self._batches(_OUTLINE)
+
+    def inodes(self) -> Iterator[tuple[int, int | None, bytes | None, bytes | None]]:
+        """Yield (row, content, target, xattrs) of each inode that has one of them: one scan."""
+        return self._batches(_INODES)
 
     def contents(self) -> Iterator[tuple[int, bytes]]:
         """Yield content (an offset in the data file) and attributes of each file that has bytes."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +50,7 @@ _CHILDREN = "SELECT name, node, attributes FROM entries WHERE id >= ? AND id < ?
 _DIRECTORY = "SELECT parent, first, count, attributes FROM directories WHERE node = ?"
 _ROOT = "SELECT value FROM meta WHERE key = 'root'"
 _LINK = "SELECT attributes FROM links WHERE node = ?"
+_ENTRIES = "SELECT parent, name, node, attributes FROM entries ORDER BY id"
 
 _CACHE_SIZE = 4000 << 10
 
@@ -117,6 +118,10 @@ class MergedIndex(Table):
         """Return (name, node, attributes) of the entries with ids `[first, stop)`."""
         found: list[tuple[bytes, int, bytes]] = self._query(_CHILDREN, (first, stop))
         return found
+
+    def entries(self) -> Iterator[tuple[int, bytes, int, bytes]]:
+        """Yield (parent, name, node, attributes) of all entries, each directory's together and sorted by name."""
+        return self._batches(_ENTRIES)
 
     def link(self, node: int) -> bytes | None:
         """Return the attributes of an inode whose link count is not the one in its layer, or None."""

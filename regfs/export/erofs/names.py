@@ -1,0 +1,133 @@
+"""The names of an image for its EROFS image: the merged table, beside what the layers' indexes know of each inode.
+
+The layers' indexes are read once, into 12 bytes for each row and the text of their links; the merged table is read as
+often as it is asked. Used by image.py. One thread.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from regfs.errors import CacheDamaged, Unsupported
+from regfs.export.erofs import layout
+from regfs.export.erofs.xattrs import Xattrs
+from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK
+from regfs.store.layer_index import LayerIndex
+from regfs.store.merged_index import MergedIndex
+
+FIRST_DATA_DEVICE = 2
+"""The number of the device of the base layer; device 1 is the image itself."""
+_NOWHERE = -1
+_NO_BYTES = bytes(8)
+
+
+class Device(NamedTuple):
+    """A layer's data file: its name without suffix, and its size in bytes."""
+
+    name: str
+    size: int
+
+
+class Entry(NamedTuple):
+    """One name: *parent* and *node* are keys of model/node_id.py, *attributes* the 80 bytes of model/attributes.py.
+
+    A regular file that has bytes begins at *offset* of *device*. *target* is a symbolic link's text. *xattrs* is what
+    follows the inode (xattrs.py).
+    """
+
+    parent: int
+    name: bytes
+    node: int
+    attributes: bytes
+    device: int = 0
+    offset: int = 0
+    target: bytes = b""
+    xattrs: bytes = b""
+
+
+class Names:
+    """The names of the image that *merged* is the table of, made of *layers* (base first).
+
+    Raises Unsupported for what EROFS cannot hold, CacheFailure.
+    """
+
+    def __init__(self, merged: MergedIndex, layers: Sequence[LayerIndex]) -> None:
+        self._merged = merged
+        xattrs = Xattrs()
+        self._layers = [_Layer(index, xattrs) for index in layers]
+        self.shared_xattrs = xattrs.finish()
+        self._xattrs = xattrs
+        self.devices = [layer.device for layer in self._layers]
+
+    def root(self) -> Entry:
+        """Return the root directory; its name is empty, and its parent is itself."""
+        key = self._merged.root
+        directory = self._merged.directory(key)
+        if directory is None:
+            raise CacheDamaged(f"{self._merged.path}: its root is no directory")
+        return Entry(key, b"", key, directory.attributes, xattrs=self._body(key))
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield all names but the root, those of a directory together and sorted by their bytes."""
+        layers, body = self._layers, self._xattrs.body
+        for parent, name, node, attributes in self._merged.entries():
+            number = node >> LAYER_SHIFT
+            if number == INVENTED_LAYER:
+                yield Entry(parent, name, node, attributes)
+                continue
+            layer, row = layers[number], node & ROW_MASK
+            xattrs = body(layer.xattrs[row])
+            kind = attributes[53] >> 4
+            if kind == layout.REGULAR and attributes[:8] != _NO_BYTES:
+                offset = layer.checked_offset(row, attributes)
+                # Not by name: a named tuple's constructor takes twice as long for keywords.
+                yield Entry(parent, name, node, attributes, FIRST_DATA_DEVICE + number, offset, b"", xattrs)
+            elif kind == layout.LINK:
+                yield Entry(parent, name, node, attributes, 0, 0, layer.target(row), xattrs)
+            else:
+                yield Entry(parent, name, node, attributes, 0, 0, b"", xattrs)
+
+    def _body(self, node: int) -> bytes:
+        number = node >> LAYER_SHIFT
+        return b"" if number == INVENTED_LAYER else self._xattrs.body(self._layers[number].xattrs[node & ROW_MASK])
+
+
+class _Layer:
+    """What an image needs of the rows of a layer's index: where files' bytes and links' texts are, and xattrs."""
+
+    def __init__(self, index: LayerIndex, xattrs: Xattrs) -> None:
+        self._path = index.path
+        rows = index.last_row() + 1
+        self.device = Device(index.path.stem, index.layout().size)
+        if layout.blocks(self.device.size) >= layout.NO_BLOCK:
+            raise Unsupported(f"{index.path.stem}: a layer of {self.device.size} bytes; EROFS takes less than 2 TiB")
+        self.xattrs = array("I", bytes(4 * rows))
+        self._places = array("q", [_NOWHERE]) * rows
+        self._targets = bytearray()
+        for row, content, target, packed in index.inodes():
+            if content is not None:
+                self._places[row] = content
+            elif target is not None:
+                self._places[row] = len(self._targets)
+                self._targets += len(target).to_bytes(4, "little") + target
+            if packed is not None:
+                self.xattrs[row] = xattrs.add(packed)
+
+    def checked_offset(self, row: int, attributes: bytes) -> int:
+        """Return where the bytes of a regular file are. Raises CacheDamaged where that cannot be."""
+        offset, size = self._places[row], int.from_bytes(attributes[:8], "little")
+        if offset < 0 or offset % layout.BLOCK or offset + size > self.device.size:
+            raise CacheDamaged(f"{self._path}: row {row} has {size} bytes at byte {offset} of {self.device.size}")
+        if layout.blocks(size) > 1 << layout.MOST_CHUNK_BITS:
+            raise Unsupported(f"a file of {size} bytes; EROFS takes 1 TiB")
+        return offset
+
+    def target(self, row: int) -> bytes:
+        """Return the text of a symbolic link. Raises CacheDamaged where it has none."""
+        at = self._places[row]
+        if at < 0:
+            raise CacheDamaged(f"{self._path}: row {row} is a symbolic link without a target")
+        size = int.from_bytes(self._targets[at : at + 4], "little")
+        return bytes(self._targets[at + 4 : at + 4 + size])
