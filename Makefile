@@ -1,5 +1,6 @@
 # regfs: `make run` shows it, `make test` tests it; both install what they need on a fresh Debian.
 # Nothing is installed twice: Debian packages are looked up first, the virtual environment has stamp files.
+# Tests go to processes one by one, not by file, so that no process is left alone with the longest file.
 # What pip does for an installed program, compileall does here: with PYTHONDONTWRITEBYTECODE each start would compile.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -21,11 +22,11 @@ run: $(VENV)/.run-ready ## mount a registry, list it, read it, chroot into hello
 	@$(BIN)/python -m compileall -q regfs
 	@$(BIN)/python -m tests.support.demo $(REGISTRY)
 
-test: $(VENV)/.test-ready ## run all tests (seven minutes on two cores, half of them waiting)
+test: $(VENV)/.test-ready ## run all tests (some five minutes on two cores, half of them waiting)
 	@.ci/install-packages run test
 	@.ci/check-fuse
 	@$(BIN)/python -m compileall -q regfs
-	@PYTHON=$(BIN)/python .ci/run-tests -n $(WORKERS) --dist loadfile $(or $(TESTS),tests)
+	@PYTHON=$(BIN)/python .ci/run-tests -n $(WORKERS) --dist worksteal $(or $(TESTS),tests)
 
 check: $(VENV)/.test-ready ## lint, formatting, types, and the direction of imports
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import MountRegfs
+from tests.conftest import MountRegfs, missing
 from tests.e2e.conftest import Demo, becomes
 from tests.support.images import BuiltImage, directory, file, image_of, layer
 from tests.support.mounted import Mounted
@@ -83,6 +84,8 @@ def test_cp_and_rsync_of_a_cold_rootfs_copy_its_real_attributes(
     mount_regfs: MountRegfs, driver: str, demo: Demo, built: BuiltImage, tmp_path: Path
 ) -> None:
     for command in ("cp -a {rootfs} {copy}", "rsync -a {rootfs} {copy}.d && mv {copy}.d/rootfs {copy}"):
+        if shutil.which(command.split()[0]) is None:
+            missing(f"{command.split()[0]} is not installed")
         copy = tmp_path / command.split()[0]
         mount = mount_regfs("--driver", driver, "--default-registry", demo.address, cache=tmp_path / f"{copy}-cache")
         rootfs = mount.path / "cold/app/1/rootfs"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import MountRegfs
+from tests.conftest import MountRegfs, missing
 from tests.e2e.conftest import Demo
 from tests.support.images import BuiltImage, directory, file, hardlink, image_of, layer
 from tests.support.mounted import Mounted
@@ -80,7 +80,7 @@ def test_archives_that_keep_some_bits_of_inode_numbers_have_each_file_s_own_cont
         ("tar", "tar -cf - .", "tar -xf -"),
     ):
         if shutil.which(name) is None:
-            pytest.fail(f"{name} is not installed")
+            missing(f"{name} is not installed")
         unpacked = tmp_path / name
         unpacked.mkdir()
         subprocess.run(f"(cd {rootfs} && {write}) | (cd {unpacked} && {read})", shell=True, check=True)
