@@ -25,7 +25,7 @@ def passed(store: LayerStore, layer: BuiltLayer) -> LayerIndex:
     """Return the index of *layer* after it went through the pass into *store*."""
     if not store.is_passed(layer.diff_id):
         with store.begin_layer() as writer:
-            read_layer(iter([layer.tar]), writer, Progress())
+            read_layer(iter([memoryview(layer.tar)]), writer, Progress())
             store.publish(writer, layer.diff_id)
     return store.open_index(layer.diff_id)
 
