@@ -48,6 +48,13 @@ def test_any_table_is_read_as_the_standard_library_reads_it(
     assert read(json.dumps(table, indent=indent, ensure_ascii=ascii_only), size) == entries
 
 
+@pytest.mark.parametrize("number", ["-0.0", "1.5", "12e-3", "-1.25E+2"])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+def test_a_number_that_two_blocks_share_is_one_number(number: str, size: int) -> None:
+    table = f'{{"version":1,"entries":[{{"a":{number}}}],"b":{number}}}'
+    assert read(table, size) == [{"a": float(number)}]
+
+
 def test_go_writes_null_for_no_entries() -> None:
     assert read('{"version":1,"entries":null}') == []
 

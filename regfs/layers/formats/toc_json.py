@@ -20,6 +20,7 @@ MAX_ELEMENT = 4 << 20
 """Characters of one entry; with all its extended attributes none has a tenth of it."""
 VERSION = 1
 
+_NUMBER_GOES_ON = re.compile(r"[-+.0-9eE]*")
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -106,10 +107,11 @@ class _Text:
                     _refuse(printable(str(error))[:200])
                 self._extend()
                 continue
-            if end < len(self._text) or self._is_whole:
+            # A number may go on behind the window: "-0" and "-0." are read alike, and "-0.5" is another one.
+            if self._is_whole or not _NUMBER_GOES_ON.fullmatch(self._text, end):
                 self._at = end
                 return value
-            self._extend()  # a number may go on there
+            self._extend()
 
     def _peek(self) -> str:
         """Return the next character that is no space, "" at the end."""
