@@ -45,7 +45,7 @@ def _library() -> tuple[Callable[..., _Inflater], type[Exception]]:
     return cast("Callable[..., _Inflater]", isal_zlib.decompressobj), cast("type[Exception]", igzip_lib.IsalError)
 
 
-_decompressor, _ERROR = _library()
+_decompressor, ERROR = _library()
 
 
 def inflate(chunks: Iterable[bytes], *, block_size: int) -> Iterator[bytes]:
@@ -63,15 +63,15 @@ def inflate(chunks: Iterable[bytes], *, block_size: int) -> Iterator[bytes]:
                 if members and not view[at]:  # padding, of a tape for example
                     at += 1
                     continue
-                header_size = _header_size(view[at:])
-                if header_size is None:
+                size = header_size(view[at:])
+                if size is None:
                     held = bytes(view[at:])
                     break
-                if header_size == 0:
+                if size == 0:
                     if members:
                         return
                     raise BadLayer("this is no gzip: its first bytes are wrong")
-                at += header_size
+                at += size
                 inflater, bite_size = _decompressor(wbits=_GZIP_WBITS), _FIRST_BITE
                 _decompress(inflater, _PLAIN_HEADER, block_size)
                 continue
@@ -94,7 +94,14 @@ def inflate(chunks: Iterable[bytes], *, block_size: int) -> Iterator[bytes]:
         raise BadLayer("the gzip stream ends in the middle")
 
 
-def _header_size(view: memoryview) -> int | None:
+def raw_inflater(window: bytes = b"") -> _Inflater:
+    """Return a decompressor of a deflate stream without a header, in which *window* came before. Raises ERROR."""
+    if window:
+        return _decompressor(wbits=-zlib.MAX_WBITS, zdict=window)
+    return _decompressor(wbits=-zlib.MAX_WBITS)
+
+
+def header_size(view: memoryview) -> int | None:
     """Return the size of the member's header that *view* begins with, 0 if it is none, None if it goes on."""
     fixed = bytes(view[:_FIXED_HEADER])
     if not fixed.startswith(MAGIC_AND_METHOD[: len(fixed)]):
@@ -128,5 +135,5 @@ def _header_size(view: memoryview) -> int | None:
 def _decompress(inflater: _Inflater, bite: bytes | memoryview, block_size: int) -> bytes:
     try:
         return inflater.decompress(bite, block_size)
-    except _ERROR as error:
+    except ERROR as error:
         raise BadLayer(f"the gzip stream is broken: {error}") from error

@@ -75,6 +75,8 @@ class TarReader:
     """Reads the archive that *feed* gives."""
 
     def __init__(self, feed: ByteFeed) -> None:
+        self.records: Records = {}
+        """The PAX records that hold for the entry that came last."""
         self._feed = feed
         self._left = 0
         self._padding = 0
@@ -136,6 +138,7 @@ class TarReader:
                     self._left, self._padding = header.size, -header.size % BLOCK
                     continue
                 header = header._replace(type=b"0")
+            self.records = records
             return self._entry(header, records, name, link)
         return None
 
@@ -180,6 +183,11 @@ class TarReader:
     def _note_unknown(self, kind: bytes, path: bytes) -> None:
         self._unknown += 1
         self._first_unknown = self._first_unknown or f"{path[:300]!r} of type {kind!r}"
+
+    @property
+    def has_global_records(self) -> bool:
+        """Whether a header before the entry's own told something about it."""
+        return bool(self._global)
 
     @property
     def remark(self) -> str:

@@ -45,7 +45,7 @@ class MemoryRows:
             self.rows[row] = self.rows[row]._replace(attributes=with_nlink(self.rows[row].attributes, nlink))
 
 
-def _rows(entries: Iterable[TarEntry]) -> Rows:
+def rows_of(entries: Iterable[TarEntry]) -> Rows:
     rows = MemoryRows()
     archive = ArchiveRows(rows)
     for entry in entries:
@@ -56,7 +56,7 @@ def _rows(entries: Iterable[TarEntry]) -> Rows:
 
 def rows_of_tar(tar: bytes) -> Rows:
     """Return the rows that the pass over a whole archive makes."""
-    return _rows(TarReader(ByteFeed(iter([tar] if tar else []))))
+    return rows_of(TarReader(ByteFeed(iter([tar] if tar else []))))
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Listed:
         self.entries = list(self.table.entries())
 
     def rows(self) -> Rows:
-        return _rows(entry for entry, _ in self.entries)
+        return rows_of(entry for entry, _ in self.entries)
 
     def paths(self) -> list[bytes]:
         return [entry.path for entry, _ in self.entries]

@@ -6,6 +6,9 @@
     zstd_chunked.py   zstd:chunked
     toc_json.py       the JSON that both keep their table in, read one entry at a time
     toc.py            its entries as tar entries and chunks
+    soci.py           SOCI: gzip layers as they are, and a table beside them
+    ztoc.py           that table: names, and places where inflating can begin; ztoc_writer.py makes one
+    flatbuffer.py     the encoding that it has
     member.py         the chunks of one compressed member, unpacked and verified
 
 A further format is one more file, and one more line in recognise.py.
