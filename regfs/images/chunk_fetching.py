@@ -25,6 +25,7 @@ from cachetools import TTLCache
 from regfs.errors import DigestMismatch, OutOfThreads, RangesRefused
 from regfs.layers.formats.format import Chunk
 from regfs.store.chunks import PartialData, StoredChunk
+from regfs.store.content import Pieces
 from regfs.telemetry.stats import Stats
 from regfs.waiting.deadline import current
 from regfs.waiting.flights import Flights
@@ -109,16 +110,20 @@ class ChunkFetcher:
         self._readers: OrderedDict[int, int] = OrderedDict()
         self._wrong: TTLCache[int, bool] = TTLCache(4096, _REFUSED_S)
 
-    def ensure(self, start: int, stop: int) -> None:
-        """See to it that the bytes `[start, stop)` of the data file are here.
+    def touch(self) -> None:
+        """Note that the layer is used: its files stay open."""
+        self._data.recent = True
+
+    def ensure(self, start: int, stop: int) -> Pieces:
+        """See to it that the bytes `[start, stop)` of the data file are here; return what could not be written there.
 
         Waits as the caller's deadline allows (WouldBlock, Interrupted, RegistryTimeout). Raises DigestMismatch where
-        a chunk is not what the table says, CacheFailure where it cannot be kept, and what the network brings.
+        a chunk is not what the table says, CacheFailure, and what the network brings.
         """
         for _ in range(_ATTEMPTS):
-            missing = self._data.missing(self._table.chunks_between(start, stop))
+            missing, pieces = self._look(start, stop)
             if not missing:
-                return
+                return pieces
             current().remaining_s(0.0)
             self._raise_if_wrong(missing)
             if self._gives_parts:
@@ -127,9 +132,19 @@ class ChunkFetcher:
                 break
             else:
                 self.fetch_all()
-        missing = self._data.missing(self._table.chunks_between(start, stop))
+        missing, pieces = self._look(start, stop)
         if missing:
-            raise self._wrong_chunk(missing[0])
+            self._raise_if_wrong(missing)
+            raise self._data.failure or self._wrong_chunk(missing[0])
+        return pieces
+
+    def _look(self, start: int, stop: int) -> tuple[list[StoredChunk], Pieces]:
+        """Return the chunks of `[start, stop)` that are nowhere here, and the bytes of those in memory alone."""
+        missing = self._data.missing(self._table.chunks_between(start, stop))
+        if not missing:
+            return missing, ()
+        held = self._data.held(missing)
+        return [chunk for chunk in missing if chunk not in held], [(chunk.start, held[chunk]) for chunk in held]
 
     def fetch_all(self) -> None:
         """Fetch the whole layer, and keep every chunk that is missing."""
@@ -184,21 +199,24 @@ class ChunkFetcher:
                     return
                 if attempt:
                     log.warning("%s: %s; fetched once more", self._source.what, _words(missing[0]))
-                self._fetch_once(_Group(tuple(missing)))
-                missing = self._data.missing(missing)
+                right = self._fetch_once(_Group(tuple(missing)))
+                missing = [chunk for chunk in missing if chunk.number not in right]
             with self._lock:
                 self._wrong.update({chunk.number: True for chunk in missing})
         finally:
             self._landed(group)
 
-    def _fetch_once(self, group: _Group) -> None:
-        start = group.start
+    def _fetch_once(self, group: _Group) -> set[int]:
+        """Fetch the chunks of *group*; return the numbers of those that are right."""
+        start, right = group.start, set[int]()
         content = memoryview(self._source.part(start, group.stop))
         self._stats.count("chunks.requests")
         self._stats.count("chunks.bytes", len(content))
         for at, chunks in groupby(sorted(group.chunks, key=_place), key=lambda chunk: chunk.at):
             members = list(chunks)
-            self._keep(members, bytes(content[at - start :][: max(chunk.stored for chunk in members)]))
+            stored = bytes(content[at - start :][: max(chunk.stored for chunk in members)])
+            right |= self._keep(members, stored, self._data.keep_or_hold)
+        return right
 
     def _take_all(self) -> None:
         """Read the layer from its start to its end, and take the missing chunks out of it."""
@@ -209,19 +227,24 @@ class ChunkFetcher:
             for at, chunks in groupby(self._table.chunks_by_place(), key=lambda chunk: chunk.at):
                 members = self._data.missing(chunks)
                 if members:
-                    self._keep(members, window.take(at, max(chunk.stored for chunk in members)))
+                    self._keep(members, window.take(at, max(chunk.stored for chunk in members)), self._data.keep)
 
-    def _keep(self, members: Sequence[StoredChunk], stored: bytes) -> None:
-        by_chunk = {_chunk(member): member for member in members}
+    def _keep(
+        self, members: Sequence[StoredChunk], stored: bytes, keep: Callable[[StoredChunk, bytes], None]
+    ) -> set[int]:
+        by_chunk, right = {_chunk(member): member for member in members}, set[int]()
         for chunk, content in self._source.unpack(list(by_chunk), stored).items():
-            self._data.keep(by_chunk[chunk], content)
+            keep(by_chunk[chunk], content)
+            right.add(by_chunk[chunk].number)
             self._stats.count("chunks.kept")
+        return right
 
     def _ahead_of(self, start: int) -> int:
         """Return how many bytes a reader is to be ahead that goes on at *start*; 0 for one that is new there."""
         with self._lock:
             before = next((at for at in self._readers if at <= start <= at + _NEAR), None)
-            return 0 if before is None else min(max(FIRST_AHEAD, 2 * self._readers.pop(before)), MAX_AHEAD)
+            most = FIRST_AHEAD if self._data.failure else MAX_AHEAD  # what cannot be kept is held for a moment alone
+            return 0 if before is None else min(max(FIRST_AHEAD, 2 * self._readers.pop(before)), most)
 
     def _note_reader(self, stop: int, ahead: int) -> None:
         """Note that what a reader wants is fetched up to *stop*."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary, proxy
+from weakref import WeakKeyDictionary, proxy, ref
 
 from regfs.images.answers.blobs import twice_if_wrong
 from regfs.images.passes import LayerBlob
@@ -63,20 +64,29 @@ class PartialLayers:
 
         with self._lock:
             fetcher = self._fetchers.get(index)
-            if fetcher is None:
+            if fetcher is not None:
+                fetcher.touch()
+            else:
                 assert blob.table_format is not None
                 assert blob.part is not None
                 what = f"{blob.origin}@{blob.descriptor.digest}"
+                let_go = partial(self._let_go, ref(index))
                 fetcher = self._fetchers[index] = ChunkFetcher(
                     blob.stored_as,
                     # An open file keeps its tree, and that its indexes: one that is in use here would be so for ever.
                     table=proxy(index),
-                    data=self._store.partial_data(blob.stored_as),
+                    data=self._store.partial_data(blob.stored_as, let_go),
                     source=LayerBytes(what, blob.part, blob.chunks, blob.table_format.read),
                     flights=self._flights,
                     stats=self._stats,
                 )
         return fetcher
+
+    def _let_go(self, index: ref[LayerIndex]) -> None:
+        # Called by one that closes what is idle and holds a lock: no other may be waited for.
+        found = index()
+        if found is not None:
+            self._fetchers.pop(found, None)
 
     def forget(self, index: LayerIndex) -> None:
         """Let go of the files of a layer, which are gone or damaged."""

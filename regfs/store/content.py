@@ -10,7 +10,7 @@ Thread rule: an OpenContent may be read by any thread at once (pread keeps no po
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from regfs.errors import CacheFailure
@@ -139,27 +139,47 @@ class OpenBigContent(OpenContent):
         return super().read_at(offset, size)
 
 
+Pieces = Sequence[tuple[int, bytes]]
+"""Stretches of a data file that could not be written there: each with its offset."""
+
+
 class OpenPartialContent(OpenContent):
-    """A span of a layer that is fetched chunk by chunk: *ensure* brings a range of the data file, and may wait."""
+    """A span of a layer that is fetched chunk by chunk.
+
+    *ensure* brings a range of the data file, and may wait. It returns those pieces of it that are in memory alone.
+    """
 
     __slots__ = ("_ensure", "_span")
 
-    def __init__(self, fd: int, span: Span, *, shared: object, ensure: Callable[[int, int], None]) -> None:
+    def __init__(self, fd: int, span: Span, *, shared: object, ensure: Callable[[int, int], Pieces]) -> None:
         super().__init__(fd, span.size, start=span.offset, shared=shared)
         self._span = span
         self._ensure = ensure
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return bytes as OpenContent does, fetched if they are not here. Raises what that brings, WouldBlock too."""
-        stop = min(offset + size, self._span.size)
-        if offset < stop:
-            self._ensure(self._span.offset + offset, self._span.offset + stop)
-        return super().read_at(offset, size)
+        start, stop = self._span.offset + offset, self._span.offset + min(offset + size, self._span.size)
+        pieces = self._ensure(start, stop) if start < stop else ()
+        content = super().read_at(offset, size)
+        if not pieces:
+            return content
+        laid = bytearray(content)
+        _lay_over(laid, start, pieces)
+        return bytes(laid)
 
     def read_into(self, buffer: bytearray) -> None:
         """Read as OpenContent does; see read_at."""
-        self._ensure(self._span.offset, self._span.offset + min(len(buffer), self._span.size))
+        pieces = self._ensure(self._span.offset, self._span.offset + self.size)
         super().read_into(buffer)
+        _lay_over(memoryview(buffer)[: self.size], self._span.offset, pieces)
+
+
+def _lay_over(buffer: bytearray | memoryview, start: int, pieces: Pieces) -> None:
+    """Put *pieces* into *buffer*, which has the data file's bytes from *start* on."""
+    for at, content in pieces:
+        begin, end = max(at, start), min(at + len(content), start + len(buffer))
+        if begin < end:
+            buffer[begin - start : end - start] = content[begin - at : end - at]
 
 
 def empty() -> OpenContent:

@@ -36,7 +36,7 @@ from regfs.store.cached_files import put, take_away
 from regfs.store.checksums import SUFFIX as SUMS
 from regfs.store.checksums import format_sums, is_as_written, sha256_of
 from regfs.store.chunks import ChunkMap, PartialData
-from regfs.store.content import Content, Nothing, OpenBigContent, OpenContent, OpenPartialContent, Span, empty
+from regfs.store.content import Content, Nothing, OpenBigContent, OpenContent, OpenPartialContent, Pieces, Span, empty
 from regfs.store.data_files import DataFile, DataFiles
 from regfs.store.directories import clear_places
 from regfs.store.failures import cache_failure, failures_of, is_exhausted
@@ -49,6 +49,7 @@ from regfs.store.open_tables import OpenTables
 from regfs.store.pass_directories import pass_directory, sweep_passes
 from regfs.store.promotion import BIG, Promotion
 from regfs.store.table import MakeAgain
+from regfs.store.unkept_chunks import UnkeptChunks
 from regfs.store.uses import Uses, sweep_uses
 from regfs.store.verify import wrong_layer
 from regfs.store.young import YoungLayers
@@ -82,6 +83,7 @@ class LayerStore:
         self._young = YoungLayers(root / "young", boot=self.boot)
         self._passes = root / "passes"
         self.uses = Uses(root)
+        self._unkept = UnkeptChunks(note)
         self._data_files = DataFiles(self.data_path, self.tables)
         self.promotion = Promotion(
             root / "objects", boot=self.boot, budget=self.budget, name_of=name_of, data_file=self._data_file
@@ -170,17 +172,23 @@ class LayerStore:
             return OpenBigContent(file.fd, content, shared=file, reading=self.promotion)
         return OpenContent(file.fd, content.size, start=content.offset, shared=file)
 
-    def partial_data(self, layer: Digest) -> PartialData:
+    def partial_data(self, layer: Digest, let_go: Callable[[], object] = lambda: None) -> PartialData:
         """Return what has and takes the bytes of a layer that is fetched chunk by chunk.
 
+        *let_go* is called when others need its descriptors; it drops what refers to it, but for open files.
         Raises CacheDamaged where it is gone or torn, CacheFailure.
         """
-        path = self.map_path(layer)
-        return self._opened(
-            path, lambda _: PartialData(self.data_path(layer), path, boot=self.boot, reserve=self.budget.reserve)
+        path, reserve = self.map_path(layer), self.budget.reserve
+        data = self._opened(
+            path,
+            lambda _: PartialData(
+                self.data_path(layer), path, boot=self.boot, reserve=reserve, unkept=self._unkept, let_go=let_go
+            ),
         )
+        self.tables.add(data, descriptors=2)
+        return data
 
-    def open_partial(self, span: Span, ensure: Callable[[int, int], None]) -> OpenContent:
+    def open_partial(self, span: Span, ensure: Callable[[int, int], Pieces]) -> OpenContent:
         """Return the opened *span* of a layer that is fetched chunk by chunk, by *ensure*. Raises as open_content()."""
         file = self._data_file(span.layer)
         if span.offset + span.size > file.size:

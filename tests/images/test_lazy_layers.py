@@ -16,6 +16,7 @@ from tests.layers.tables import Listed
 from tests.support.fault_server import Response, changed, reply
 from tests.support.images import BuiltLayer, directory, file, hardlink, image_of, symlink, whiteout
 from tests.support.lazy_layers import WRONG, Fields, estargz, with_annotations, zstd_chunked
+from tests.support.read_only import needs_root, read_only
 from tests.support.served import Served
 from tests.support.shown import Shown
 
@@ -251,3 +252,21 @@ def test_files_of_the_cache_that_are_gone_are_made_again(served: Served, build: 
     for path in (served.cache / "layers").iterdir():
         path.unlink()
     assert served.show().read("app/1/rootfs/other") == OTHER
+
+
+@needs_root
+def test_on_a_disk_that_became_read_only_files_are_served_and_it_is_said_once(served: Served, build: Build) -> None:
+    pushed(served, build)
+    shown = served.show()
+    assert shown.read("app/1/rootfs/d/small") == b"of the top"
+    with read_only(served.cache / "layers"):
+        assert shown.read("app/1/rootfs/d/big") == BIG
+        assert shown.read("app/1/rootfs/other") == OTHER
+        fresh = served.show()
+        assert fresh.read("app/1/rootfs/d/small") == b"of the top"
+        assert fresh.read("app/1/rootfs/sparse") == SPARSE
+        assert fresh.stats.value("chunks.whole_layers") == 0
+        assert fresh.read(".regfs/errors").count(b"is not kept") == 1
+        requests = len(served.server.paths("/blobs/"))
+    assert shown.read("app/1/rootfs/other") == OTHER
+    assert len(served.server.paths("/blobs/")) == requests

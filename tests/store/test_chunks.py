@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from regfs.errors import CacheDamaged, CacheFull
+from regfs.errors import CacheDamaged, CacheFailure, CacheFull
 from regfs.model.digest import Digest
 from regfs.store.chunks import ChunkMap, PartialData, StoredChunk, write_map
+from regfs.store.unkept_chunks import UnkeptChunks
+from tests.support.read_only import needs_root, read_only
 
 BOOT, NEXT_BOOT = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
 CONTENTS = [os.urandom(700), os.urandom(300)]
@@ -94,3 +96,43 @@ def test_a_map_that_is_gone_is_not_found(layer: Path) -> None:
     (layer / "map").unlink()
     with pytest.raises(Exception, match="No such file"):
         opened(layer)
+
+
+def test_a_chunk_that_cannot_be_written_is_held_and_said_once(layer: Path) -> None:
+    def full(_: int) -> None:
+        raise CacheFull("the disk is full")
+
+    said: list[str] = []
+    unkept = UnkeptChunks(said.append)
+    data = PartialData(layer / "data", layer / "map", boot=BOOT, reserve=full, unkept=unkept)
+    for chunk, content in zip(CHUNKS, CONTENTS, strict=True):
+        data.keep_or_hold(chunk, content)
+    assert data.missing(CHUNKS) == CHUNKS
+    assert data.held(CHUNKS) == dict(zip(CHUNKS, CONTENTS, strict=True))
+    assert (layer / "data").read_bytes() == bytes(1324)
+    assert len(said) == 1
+    assert "the disk is full" in said[0]
+
+
+def test_no_more_is_held_than_the_bound_and_the_last_always() -> None:
+    unkept = UnkeptChunks(lambda _: None, most=1000)
+    for content in CONTENTS:
+        unkept.hold(Digest.of(content), content, CacheFull("full"))
+    big = os.urandom(5000)
+    assert unkept.find(CHUNKS[0].digest) == CONTENTS[0]
+    unkept.hold(Digest.of(big), big, CacheFull("full"))
+    assert unkept.find(CHUNKS[0].digest) is None
+    assert unkept.find(Digest.of(big)) == big
+
+
+@needs_root
+def test_a_layer_on_a_read_only_disk_gives_what_is_here_and_believes_no_other_boot(layer: Path) -> None:
+    opened(layer).keep(CHUNKS[0], CONTENTS[0])
+    with read_only(layer):
+        data = opened(layer)
+        assert data.missing(CHUNKS) == CHUNKS[1:]
+        with pytest.raises(CacheFailure, match="Read-only"):
+            data.keep(CHUNKS[1], CONTENTS[1])
+        after_boot = opened(layer, NEXT_BOOT)
+        assert not after_boot.map.is_here(0)
+        assert after_boot.missing(CHUNKS) == CHUNKS[1:]

@@ -1,0 +1,53 @@
+"""Chunks that are right and cannot be written: the disk is full, or the cache is read-only.
+
+They are held in memory just long enough for those that wait for them, so that such a cache costs speed and no answers.
+Used by chunks.py; one for all layers of a cache. Thread rule: any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from regfs.errors import CacheFailure
+from regfs.model.digest import Digest
+
+log = logging.getLogger(__name__)
+
+MOST = 32 << 20
+"""Bytes that are held. The chunk that came last is held whatever its size, which formats/format.py bounds."""
+_SILENCE_S = 3600.0
+
+
+class UnkeptChunks:
+    """The bytes of chunks by their digests, those that came last. *note* hears once why they are not on the disk."""
+
+    def __init__(self, note: Callable[[str], None] = log.warning, *, most: int = MOST) -> None:
+        self._note = note
+        self._most = most
+        self._lock = threading.Lock()
+        self._held: OrderedDict[Digest, bytes] = OrderedDict()
+        self._size = 0
+        self._silent_until_s = 0.0
+
+    def hold(self, digest: Digest, content: bytes, failure: CacheFailure) -> None:
+        """Hold *content*, which has that digest, as *failure* keeps it from the disk."""
+        now_s = time.monotonic()
+        with self._lock:
+            self._size += len(content) - len(self._held.pop(digest, b""))
+            self._held[digest] = content
+            while self._size > self._most and len(self._held) > 1:
+                self._size -= len(self._held.popitem(last=False)[1])
+            is_news = now_s >= self._silent_until_s
+            if is_news:
+                self._silent_until_s = now_s + _SILENCE_S
+        if is_news:
+            self._note(f"what is read of lazy layers is not kept, and is fetched again when it is next read: {failure}")
+
+    def find(self, digest: Digest) -> bytes | None:
+        """Return the bytes that have that digest, if they are held."""
+        with self._lock:
+            return self._held.get(digest)
