@@ -131,7 +131,7 @@ def test_what_was_not_kept_was_not_prefetched(prefetch: Prefetch, names: list[st
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory that even root cannot fill")
 def test_documents_that_were_not_kept_are_told(prefetch: Prefetch, names: list[str], tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache/blobs").touch()  # the cache can be written, blobs cannot
+    (tmp_path / "cache/blobs").symlink_to(tmp_path / "nowhere")  # the cache can be written, blobs cannot
     done = prefetch(names[0])
     assert (done.returncode, done.stdout) == (1, "")
     assert "blobs/sha256" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,14 @@ from tests.support.mounted import Mounted
 
 DEVICE = "/dev/cpu_dma_latency"
 BURSTS = 1000
+NUMBERS = count()
 
 
 def burst(mounted: Mounted) -> None:
-    """Let the daemon answer a hundred requests."""
-    for number in range(100):
+    """Let the daemon answer a hundred requests: the kernel remembers no name that it asks for the first time."""
+    for _ in range(100):
         with suppress(FileNotFoundError):
-            os.stat(mounted.path / f".regfs/none-{number}")
+            os.stat(mounted.path / f".regfs/none-{next(NUMBERS)}")
 
 
 def is_held(pid: int) -> bool:
