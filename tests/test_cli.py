@@ -107,7 +107,7 @@ def test_a_verb_of_another_tool_is_answered_and_never_mounts(word: str) -> None:
         (["statsu"], "did you mean regfs status?"),
         (["Prefech", "debian"], "did you mean regfs prefetch?"),
         (["--offline", "prefetch", "debian"], "options come after the verb: regfs prefetch"),
-        (["mount", "docker.io", "/mnt"], "regfs HOST MOUNTPOINT"),
+        (["mount", "docker.io", "/mnt"], "regfs docker.io /mnt mounts it"),
         (["mount"], "regfs MOUNTPOINT"),
         (["help", "prefech"], "did you mean prefetch?"),
     ],

@@ -18,16 +18,16 @@ _FIRST_PORT_OF_REGISTRIES = 1024
 
 def refuse_missing_mountpoint(word: str) -> None:
     """Raise InvalidOption where *word*, the only one given, is a registry or an image and no directory is there."""
-    if not (_is_source(word) or _is_image(word)) or _is_there(word):
+    if not (is_source(word) or _is_image(word)) or _is_there(word):
         return
-    remedy = f"regfs {word} DIR" if _is_source(word) else f"regfs DIR, then look into DIR/{word}"
+    remedy = f"regfs {word} DIR" if is_source(word) else f"regfs DIR, then look into DIR/{word}"
     raise InvalidOption(f"MOUNTPOINT is missing: {remedy} (for a mount point of that name: mkdir {word})")
 
 
 def registry_of_source(source: str, mountpoint: str) -> str:
     """Return what SOURCE names as a registry, without `https://`. Raises InvalidOption, with the remedy."""
     name = source.removeprefix("https://").rstrip("/")
-    if _is_source(name):
+    if is_source(name):
         return name
     if source.startswith("http://"):
         raise InvalidOption(f"SOURCE {source!r}: leave out http://; --insecure-registry HOST allows plain http")
@@ -42,7 +42,7 @@ def registry_of_source(source: str, mountpoint: str) -> str:
     )
 
 
-def _is_source(name: str) -> bool:
+def is_source(name: str) -> bool:
     """Tell whether *name* is a registry for sure: a host with a dot, a high port or capitals, or localhost."""
     host, _, port = name.rpartition(":")
     is_short = port.isdecimal() and not any(mark in host for mark in ".[") and host != "localhost"

@@ -31,6 +31,7 @@ from regfs.model.names import RepositoryName
 from regfs.model.platform import Platform, choose
 from regfs.model.strict_json import DOCUMENT_LIMIT
 from regfs.rootfs.file_tree import FileTree
+from regfs.rootfs.rootfs import Rootfs
 
 if TYPE_CHECKING:
     from regfs.layers.formats.format import Format
@@ -273,7 +274,7 @@ class Image:
             for number, (descriptor, diff_id, step) in enumerate(zip(descriptors, diff_ids, steps, strict=True))
         )
 
-    def rootfs(self) -> FileTree:
+    def rootfs(self) -> Rootfs:
         """Return all layers merged, passing those that were never passed; waits until that is done.
 
         Raises what the layers bring: BadLayer, DigestMismatch, Unsupported, CacheFailure, and what a network brings.

@@ -108,7 +108,7 @@ class LayerCache:
         except _NeedsWhole:
             return LayerTree(self.index(blob.whole()), diff_id=blob.diff_id)
 
-    def rootfs(self, blobs: Sequence[LayerBlob]) -> FileTree:
+    def rootfs(self, blobs: Sequence[LayerBlob]) -> Rootfs:
         """Return all layers merged. Waits for their passes and the merge; raises what these bring."""
         for _ in blobs:
             try:
@@ -117,7 +117,7 @@ class LayerCache:
                 log.debug("%s", reason)
         return self._merged_tree([self._as_it_is_here(blob) for blob in blobs])
 
-    def _merged_tree(self, blobs: Sequence[LayerBlob]) -> FileTree:
+    def _merged_tree(self, blobs: Sequence[LayerBlob]) -> Rootfs:
         chain = chain_id([blob.stored_as for blob in blobs])
         known = self._merged.get(chain) or self._open_merged(chain, blobs)
         layers = tuple(blob.key for blob in blobs)

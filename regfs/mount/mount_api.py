@@ -5,7 +5,7 @@ until it is complete: a process that is killed before it attaches its mount leav
 `/proc/self/fd/N`, so that exactly what was opened and checked is mounted. glibc has no names for these calls before
 2.36, and their numbers are the same on all architectures but alpha.
 
-Used by verbs/kernel_mount.py. Any thread; blocks on the disk alone.
+Used by export/erofs/mounting.py. Any thread; blocks on the disk alone.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 FILE_SYSTEM_TYPE = "fuse.regfs"
 """The type of our mounts in /proc/mounts, whichever driver made them."""
+KERNEL_MOUNT = "regfs#"
+"""What the source of a mount that the kernel serves begins with; the image's full name follows."""
 MTAB = "/etc/mtab"
 MTAB_REMEDY = f"{MTAB} is missing, without which fusermount3 unmounts nothing; as root: ln -s /proc/self/mounts {MTAB}"
 CONTAINER_REMEDY = (
@@ -62,6 +64,11 @@ class Mounted(NamedTuple):
     def is_regfs(self) -> bool:
         """Whether a regfs made it, with whichever driver."""
         return self.kind == FILE_SYSTEM_TYPE
+
+    @property
+    def is_kernel_mount(self) -> bool:
+        """Whether `regfs mount` made it, and the kernel serves it without a daemon."""
+        return self.kind in ("erofs", "overlay") and self.source.startswith(KERNEL_MOUNT)
 
     @property
     def is_whole(self) -> bool:

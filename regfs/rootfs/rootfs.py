@@ -34,24 +34,25 @@ class Rootfs:
     ) -> None:
         """Show *merged*, which was made of *layers* (base first), whose diff ids are *diff_ids*.
 
-        *tables* bounds what is remembered of it, as it bounds which tables are open.
+        *tables* bounds what is remembered of it, as it bounds which tables are open. What it is made of may be read
+        (export/erofs/), and is kept in the cache while this object is there.
         """
-        self._merged = merged
-        self._layers = layers
-        self._diff_ids = diff_ids
+        self.merged = merged
+        self.layers = layers
+        self.diff_ids = diff_ids
         self.root = merged.root
         # Listing a directory asks six times about it and its parent; nothing in a merged table ever changes.
         self._cache = DirectoryCache(merged, tables)
 
     def first_rows(self) -> dict[int, int]:
         """Return how many rows are before those of each layer; what the merge invented comes last."""
-        counts = self._merged.row_counts()
+        counts = self.merged.row_counts()
         return dict(enumerate(accumulate(counts[:-1], initial=0))) | {INVENTED_LAYER: sum(counts)}
 
     def lookup(self, node: int, name: bytes) -> tuple[int, bytes]:
         """Return node and attributes of the entry *name*. Raises NotFound, NotADirectory."""
         names = self._cache.names(node)
-        found = self._merged.lookup(node, name) if names is None else names.get(name)
+        found = self.merged.lookup(node, name) if names is None else names.get(name)
         if found is None:
             self._directory(node)
             raise NotFound(f"{name.decode(errors='backslashreplace')}: no such entry")
@@ -62,7 +63,7 @@ class Rootfs:
         directory = self._cache.directory(node)
         if directory is not None:
             return directory.attributes
-        return self._merged.link(node) or self._row(node).attributes
+        return self.merged.link(node) or self._row(node).attributes
 
     def parent(self, node: int) -> int:
         """Return the directory that the directory *node* is in. Raises NotADirectory."""
@@ -84,7 +85,7 @@ class Rootfs:
         if start >= directory.size:
             return []
         stop = directory.first + min(directory.size, start + limit)
-        return self._merged.children(directory.first + start, stop)
+        return self.merged.children(directory.first + start, stop)
 
     def target(self, node: int) -> bytes:
         """Return the text of a symbolic link. Raises NotASymlink."""
@@ -104,13 +105,13 @@ class Rootfs:
         attributes, content = self._layer(node).stored(node & ROW_MASK)
         if content is None and is_directory(attributes):
             raise IsADirectory(f"node {node:#x} is a directory")
-        return content_of(self._diff_ids[node >> LAYER_SHIFT], content, size_of(attributes))
+        return content_of(self.diff_ids[node >> LAYER_SHIFT], content, size_of(attributes))
 
     def following(self, node: int, limit: int) -> list[tuple[int, Span]]:
         """Return at most *limit* files that come soon after *node* in its layer."""
         layer = node >> LAYER_SHIFT
         return [
-            (node_key(layer, row), Span(self._diff_ids[layer], offset, size_of(attributes)))
+            (node_key(layer, row), Span(self.diff_ids[layer], offset, size_of(attributes)))
             for row, attributes, offset in self._layer(node).following(node & ROW_MASK, limit)
         ]
 
@@ -125,9 +126,9 @@ class Rootfs:
 
     def _layer(self, node: int) -> LayerIndex:
         layer = node >> LAYER_SHIFT
-        if layer >= len(self._layers):
-            raise NotFound(f"no node {node:#x}: the image has {len(self._layers)} layers")
-        return self._layers[layer]
+        if layer >= len(self.layers):
+            raise NotFound(f"no node {node:#x}: the image has {len(self.layers)} layers")
+        return self.layers[layer]
 
 
 def _is_invented(node: int) -> bool:

@@ -2,7 +2,7 @@
 
     a promoted file    first of all: its layer has its bytes too; what has it open keeps it (and its room) until then
     a layer            its index, its data file, and what is promoted of it
-    a merged table
+    a merged table     with its EROFS image
     a blob
 
 Layers of an older release, which have no data file, go in any case. Used by the budget, which makes room, and by the

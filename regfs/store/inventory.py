@@ -3,7 +3,7 @@
     blobs       blobs/<algorithm>/<hh>/<hex>                    manifests, configs, layers as they were sent
     objects     objects/<boot id>/<diff id>/<offset>-<size>     copies of big files of layers (promotion.py)
     layers      layers/<diff id>.index .tar .sums .chunks       tables and data files of layers
-    images      images/<chain id>.merged .sums                  merged tables
+    images      images/<chain id>.merged .sums .erofs           merged tables, and EROFS images of them
     under way   passes/**, and files whose name begins with a dot  what is being written, or was left by a crash
 
 Sizes are those of st_blocks, because the disk is what is limited. A walk takes some 3 us a file. Used by the budget and
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 KINDS = ("blobs", "objects", "layers", "images", "under way")
 BLOBS, OBJECTS, LAYERS, IMAGES, PASSES = "blobs", "objects", "layers", "images", "passes"
-INDEX, DATA, CHUNKS, MERGED = ".index", ".tar", ".chunks", ".merged"
+INDEX, DATA, CHUNKS, MERGED, EROFS = ".index", ".tar", ".chunks", ".merged", ".erofs"
 OLD_PACK = ".pack"
 """What an older release kept beside an index of its own in place of a data file."""
 _BLOCK = 512

@@ -6,7 +6,7 @@
     -<number>                                that use has ended
 
 What is named there stays, with all that belongs to it (the data file of a layer). A file whose lock is not
-held was left by a dead process and is removed.
+held was left by a dead process and is removed. What the kernel has mounted by itself stays too (kernel_mounts.py).
 
 A process writes its line first and then looks whether the file is still there; one that evicts reads the lines and
 removes the file. So that neither can fall between the other's two steps, the first takes the lock of the directory
@@ -32,6 +32,7 @@ from pathlib import Path
 from regfs.errors import NotFound
 from regfs.store.cached_files import take_away
 from regfs.store.failures import cache_failure
+from regfs.store.kernel_mounts import used_by_kernel_mounts
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +156,7 @@ class LivingUses:
         self._root = root
         self._seen: dict[str, tuple[int, int, int]] = {}
         self._names: dict[str, frozenset[str]] = {}
+        self._mounted: frozenset[str] | None = None
 
     @contextmanager
     def claimed(self, path: Path) -> Iterator[bool]:
@@ -162,7 +164,7 @@ class LivingUses:
         with _locked(self._root, fcntl.LOCK_EX):
             self._look()
             name = path.relative_to(self._root).as_posix()
-            yield not any(name in names for names in self._names.values())
+            yield not any(name in names for names in (self._mounted or (), *self._names.values()))
 
     def _look(self) -> None:
         found: dict[str, tuple[int, int, int]] = {}
@@ -173,6 +175,9 @@ class LivingUses:
                 except FileNotFoundError:  # its process has just ended
                     continue
                 found[entry.name] = status.st_ino, status.st_size, status.st_mtime_ns
+        if found != self._seen or self._mounted is None:
+            # A process that mounts an image uses it until then: one that has ended may have left a mount.
+            self._mounted = used_by_kernel_mounts(self._root)
         for name in self._names.keys() - found.keys():
             del self._names[name]
         for name in found:

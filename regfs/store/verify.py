@@ -3,7 +3,7 @@
     blobs     the digest that they are named by
     layers    the sum of the index; the data file's diff id, which it is named by, and where the index says files are
     objects   the bytes of the data file that they are copies of
-    images    their sums
+    images    the sums of merged tables and EROFS images
 
 Takes a second for each gigabyte. Daemons may work meanwhile: what seems wrong is looked at again while nothing is
 published or evicted. A daemon that has a damaged file open, or its bytes in the kernel's memory, goes on with them
@@ -32,7 +32,7 @@ from regfs.store.chunks import ChunkMap
 from regfs.store.content import BLOCK
 from regfs.store.data_writer import TAR, DataLayout
 from regfs.store.failures import failures_of
-from regfs.store.inventory import CHUNKS, DATA, INDEX, LAYERS, MERGED, CachedFile, take_inventory
+from regfs.store.inventory import CHUNKS, DATA, EROFS, INDEX, LAYERS, MERGED, CachedFile, take_inventory
 from regfs.store.layer_index import LayerIndex
 from regfs.store.layer_names import diff_id_of
 from regfs.store.locks import changing
@@ -66,6 +66,8 @@ def verify(root: Path, *, drop: bool) -> Iterator[Problem]:
             yield from _checked(root, [each], partial(_wrong_copy, root, each.path), drop=drop)
         for files in _led_by(MERGED, found.images):
             yield from _checked(root, files, partial(_wrong_image, root, files[0].path), drop=drop)
+        for erofs in (files[EROFS] for files in found.images.values() if EROFS in files):
+            yield from _checked(root, [erofs], partial(_wrong_erofs, root, erofs.path), drop=drop)
 
 
 def _led_by(suffix: str, tables: dict[str, dict[str, CachedFile]]) -> Iterator[list[CachedFile]]:
@@ -155,6 +157,16 @@ def _wrong_image(root: Path, path: Path) -> str | None:
     except (ValueError, RegfsError) as error:
         return str(error)
     return reason
+
+
+def _wrong_erofs(root: Path, path: Path) -> str | None:
+    path.stat()
+    try:
+        return _wrong_sum(root, path, load_sums(path.with_suffix(SUMS)))
+    except FileNotFoundError:
+        return "without its sums"
+    except ValueError as error:
+        return str(error)
 
 
 def wrong_layer(root: Path, index_path: Path) -> str | None:

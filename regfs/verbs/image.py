@@ -1,7 +1,7 @@
 """Finds the image that a verb works on, and its merged files; says what is fetched meanwhile, and its full name.
 
 A verb works in its own process on the same cache as the mounts: what a mount has fetched is not fetched again.
-Used by unpack.py and prefetch.py.
+Used by mount.py, unpack.py and prefetch.py.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from regfs.app import App
 from regfs.images.image import Image
 from regfs.model.names import Reference
-from regfs.rootfs.file_tree import FileTree
+from regfs.rootfs.rootfs import Rootfs
 from regfs.verbs.progress import Step
 from regfs.waiting.deadline import Deadline, under
 
@@ -22,13 +22,13 @@ def find_image(reference: Reference, app: App) -> Image:
         return _resolved(reference, app)
 
 
-def merged_files(image: Image, app: App) -> FileTree:
+def merged_files(image: Image, app: App) -> Rootfs:
     """Return the merged layers of *image*. Waits for --timeout, and longer while the layers make progress."""
     with under(Deadline(app.config.timeout_s, is_users=True)):
         return image.rootfs()
 
 
-def whole_files(image: Image, app: App) -> FileTree:
+def whole_files(image: Image, app: App) -> Rootfs:
     """Return the merged layers of *image*, all bytes of which are here. Waits as merged_files() does."""
     files = merged_files(image, app)
     with under(Deadline(app.config.timeout_s, is_users=True)):

@@ -46,6 +46,8 @@ class Status:
     daemon: Mapping[str, object] = field(default_factory=dict)
     counters: Mapping[str, float] = field(default_factory=dict)
     fetching: Sequence[Mapping[str, object]] = ()
+    by_kernel: str = ""
+    """For a mount without a daemon: "read-only" or "writable"."""
 
     @property
     def is_well(self) -> bool:
@@ -62,7 +64,7 @@ class Status:
             "version": self.version,
             "pid": self.daemon.get("pid"),
             "uptime_s": self._uptime_s(),
-            "driver": self.daemon.get("driver"),
+            "driver": "erofs" if self.by_kernel else self.daemon.get("driver"),
             "platform": self.daemon.get("platform"),
             "log": self.daemon.get("log"),
             "cache": {key: self._cache.get(key) for key in ("path", "used_bytes", "limit_bytes", "free_bytes")},
@@ -72,6 +74,9 @@ class Status:
 
     def lines(self) -> Iterator[str]:
         """Yield what people read; it may change from release to release."""
+        if self.by_kernel:
+            yield f"{mountpoints.on_one_line(self.mountpoint)}: {self.source}, served by the kernel, {self.by_kernel}"
+            return
         said = [self.reason or self.state, self.version, _REMEDIES.get(self.state, "")]
         yield f"{mountpoints.on_one_line(self.mountpoint)}: {self.source}, {', '.join(filter(None, said))}"
         if self.state != ALIVE:
@@ -126,7 +131,29 @@ def find(wanted: Sequence[str]) -> list[Status]:
 
     Takes some seconds at most, also where a daemon hangs.
     """
-    chosen = choose(wanted)
+    by_kernel = _kernel_mounts()
+    named = {point: mountpoints.inside(point, by_kernel) for point in wanted}
+    rest = [point for point in wanted if named[point] is None]
+    chosen = choose(rest) if rest or not wanted else []
+    served = by_kernel.values() if not wanted else [by_kernel[found.mountpoint] for found in named.values() if found]
+    return [*_by_daemons(chosen), *served]
+
+
+def _kernel_mounts() -> dict[str, Status]:
+    """Return the mounts that the kernel serves by itself, by their mount points: all that there is to say of them."""
+    return {
+        mounted.mountpoint: Status(
+            mounted.mountpoint,
+            mounted.source.removeprefix(mountpoints.KERNEL_MOUNT),
+            ALIVE,
+            by_kernel="read-only" if mounted.kind == "erofs" else "writable",
+        )
+        for mounted in mountpoints.mounts()
+        if mounted.is_kernel_mount
+    }
+
+
+def _by_daemons(chosen: Sequence[mountpoints.Mounted]) -> list[Status]:
     found = read(chosen)
     unsure = [status for status in found if status.state == ALIVE and "used_bytes" not in status._cache]
     if unsure:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from regfs.errors import MountFailure
+from regfs.errors import AccessDenied, MountFailure
 from regfs.mount import mountpoint as mountpoints
 from regfs.mount.device import DEVICE
 
@@ -30,6 +30,8 @@ def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
     mounted = mountpoints.mounted_at(point)
     if mounted is None:
         raise MountFailure(f"nothing is mounted on {point}")
+    if mounted.is_kernel_mount:
+        return _unmount_from_kernel(mounted, lazily=lazily or by_force)
     if not mounted.is_regfs:
         raise MountFailure(f"{point} is a mount of another kind ({mounted.kind}, {mounted.source}); umount {point}")
     mountpoints.check_may_unmount(mounted)
@@ -41,19 +43,38 @@ def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
         if mountpoints.topmost(point) != mounted:
             return gone  # killing the daemon removed the mount as well
     try:
-        mountpoints.unmount(point, lazily=lazily or by_force)
+        _unmount(point, lazily=lazily or by_force)
     except MountFailure as failure:
         if by_force:
             raise MountFailure(
                 f"{failure}; its daemon has been cut off, and what is left is a dead mount: as root, umount -l {point}"
             ) from None
-        holders = list(holding(point))
+        raise
+    return gone
+
+
+def _unmount_from_kernel(mounted: mountpoints.Mounted, *, lazily: bool) -> str:
+    """Unmount what the kernel serves by itself, which has no daemon to end."""
+    point = mounted.mountpoint
+    if not mountpoints.may_mount():
+        raise AccessDenied(f"{mountpoints.on_one_line(point)}: root has mounted it, and root alone may unmount it")
+    _leave(point)
+    _unmount(point, lazily=lazily)
+    image = mounted.source.removeprefix(mountpoints.KERNEL_MOUNT)
+    return f"{image} is no longer mounted on {mountpoints.on_one_line(point)}"
+
+
+def _unmount(point: str, *, lazily: bool) -> None:
+    """Unmount what is on *point*. Raises MountFailure, which names the processes that use it."""
+    try:
+        mountpoints.unmount(point, lazily=lazily)
+    except MountFailure as failure:
         if "busy" not in str(failure).lower() or lazily:
             raise
+        holders = list(holding(point))
         raise MountFailure(
             f"{point} is in use{_by(holders)}; regfs umount --lazy {point} takes it away all the same"
         ) from None
-    return gone
 
 
 def _leave(point: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from regfs.errors import BadLayer, CacheDamaged, Unsupported
-from regfs.export.erofs.image import device_names
+from regfs.store.kernel_mounts import layers_of
 from regfs.store.layer_index import LayerIndex
 from tests.rootfs.test_merge_against_umoci import images
 from tests.support.erofs import kernel_snapshot, mounted, needs_erofs, written
@@ -183,10 +183,10 @@ def test_the_same_image_has_the_same_bytes_wherever_it_is_written(tmp_path: Path
 def test_the_image_names_the_layers_that_are_its_devices(stack: Stack, tmp_path: Path) -> None:
     image = stack([file("a")], [file("b")])
     with written(image, tmp_path / "image").open("rb") as opened:
-        assert device_names(opened.fileno()) == [index.path.stem for index in image.indexes]
+        assert layers_of(opened.fileno()) == [index.path.stem for index in image.indexes]
     (tmp_path / "other").write_bytes(b"no image" * 1000)
     with (tmp_path / "other").open("rb") as opened:
-        assert device_names(opened.fileno()) == []
+        assert layers_of(opened.fileno()) == []
 
 
 @pytest.mark.skipif(shutil.which("fsck.erofs") is None, reason="erofs-utils are not installed")

@@ -39,9 +39,9 @@ VERBS: dict[str, Verb] = {
     "refresh": Verb("[MOUNTPOINT…]", "let mounts ask for tags and listings again"),
     "prefetch": Verb("IMAGE…", "fetch images into the cache"),
     "path": Verb("IMAGE", "the path of an image by its digest, which never changes"),
+    "mount": Verb("IMAGE DIR", "mount the files of an image, served by the kernel alone"),
     "unpack": Verb("IMAGE [DIR]", "write the files of an image into a directory"),
     "cache": Verb("du|ls|rm|prune|verify", "look after the cache"),
-    "mount": Verb("", ""),
     "help": Verb("[VERB]", "show this, or how a verb is used"),
     "version": Verb("", "show versions"),
 }

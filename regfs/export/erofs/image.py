@@ -52,20 +52,6 @@ def write_image(fd: int, names: Names) -> None:
         writer.write(blocks, inodes)
 
 
-def device_names(fd: int) -> list[str]:
-    """Return the names of the layers that are the devices of the image *fd*, base first; none where it is no image."""
-    head = os.pread(fd, layout.SUPERBLOCK.size, layout.SUPERBLOCK_AT)
-    if len(head) < layout.SUPERBLOCK.size:
-        return []
-    magic, *_, devices, first_slot, _, _, _, _ = layout.SUPERBLOCK.unpack(head)
-    if magic != layout.MAGIC or first_slot * layout.DEVICE_SLOT.size != layout.SLOTS_AT:
-        return []
-    slots = os.pread(fd, devices * layout.DEVICE_SLOT.size, layout.SLOTS_AT)
-    whole = len(slots) - len(slots) % layout.DEVICE_SLOT.size
-    tags = [tag for tag, _, _ in layout.DEVICE_SLOT.iter_unpack(slots[:whole])]
-    return [tag.rstrip(b"\0").decode(errors="replace") for tag in tags[1:]]
-
-
 class _Writer:
     def __init__(self, names: Names) -> None:
         self._names = names

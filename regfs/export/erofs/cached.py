@@ -1,0 +1,141 @@
+"""The EROFS image of a cached image, beside its merged table: written when it is first wanted, checked whenever it is.
+
+    images/<chain id>.erofs      the image
+    images/<chain id>.sums       a line for it, beside that of the merged table
+    images/.erofs-*              one that is being written, locked by its writer
+
+The kernel parses the file, so it must be as it was written: its sum is compared each time, by the descriptor that is
+mounted. That also finds one that a power cut has torn, which is written again; no write waits for the disk.
+
+Used by mounting.py. Thread rule: one thread; any number of processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from regfs.errors import CacheDamaged, CacheFailure
+from regfs.export.erofs.image import write_image
+from regfs.export.erofs.names import Names
+from regfs.rootfs.rootfs import Rootfs
+from regfs.store.cached_files import open_file, put
+from regfs.store.checksums import SUFFIX as SUMS
+from regfs.store.checksums import format_sums, load_sums
+from regfs.store.data_writer import TAR
+from regfs.store.failures import failures_of
+from regfs.store.inventory import EROFS
+from regfs.store.layer_store import LayerStore
+from regfs.store.locks import changing, lock_new, touch
+
+log = logging.getLogger(__name__)
+
+_READ = 1 << 20
+
+
+def open_erofs(rootfs: Rootfs, store: LayerStore) -> int:
+    """Return a descriptor of the EROFS image of *rootfs*, which is as it was written; writes it where it is not there.
+
+    Takes 10 us for each name to write one. *rootfs* keeps the image and its layers from eviction. Raises Unsupported
+    for names that EROFS cannot hold, CacheFailure.
+    """
+    path = rootfs.merged.path.with_suffix(EROFS)
+    fd = _open_sound(store.root, path)
+    if fd is not None:
+        touch(path)
+        return fd
+    with failures_of(path):
+        store.budget.reserve_table(rootfs.merged.path.stat().st_size)
+        return _written(store.root, path, Names(rootfs.merged, rootfs.layers))
+
+
+def open_data_files(rootfs: Rootfs, store: LayerStore) -> list[int]:
+    """Return descriptors of the data files of the layers of *rootfs*, base first, each as long as its index says.
+
+    The caller has fetched all of them. Raises CacheDamaged where one is missing, incomplete or too short; CacheFailure.
+    """
+    opened: list[int] = []
+    try:
+        for layer, index in zip(rootfs.diff_ids, rootfs.layers, strict=True):
+            path, layout = store.data_path(layer), index.layout()
+            # What is not there would be read as zeros.
+            if layout.source != TAR and not store.is_complete(layer):
+                raise CacheDamaged(f"{path}: bytes of it are missing, or not what the layer's table says")
+            with failures_of(path):
+                try:
+                    opened.append(open_file(path))
+                except FileNotFoundError as error:
+                    raise CacheDamaged(f"{path}: it is gone from the cache") from error
+                if (found := os.fstat(opened[-1]).st_size) != layout.size:
+                    raise CacheDamaged(f"{path} has {found} bytes, not {layout.size}")
+    except BaseException:
+        for fd in opened:
+            os.close(fd)
+        raise
+    return opened
+
+
+def _open_sound(root: Path, path: Path) -> int | None:
+    """Return a descriptor of the image at *path* if it has its sum; None where it has not, or is not there."""
+    try:
+        fd = open_file(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CacheFailure(f"{path}: {error.strerror}") from error
+    try:
+        expected = load_sums(path.with_suffix(SUMS)).get(path.relative_to(root).as_posix())
+        if expected == _sha256(fd):
+            return fd
+        log.warning("%s is not as it was written, and is written again", path)
+    except (OSError, ValueError) as error:
+        log.warning("%s is written again: %s", path, error)
+    os.close(fd)
+    return None
+
+
+def _written(root: Path, path: Path, names: Names) -> int:
+    """Write the image of *names* to *path* and return a descriptor to read it. Raises OSError."""
+    fd, temporary = tempfile.mkstemp(prefix=".erofs-", dir=path.parent)
+    try:
+        lock_new(fd)
+        write_image(fd, names)
+        os.fchmod(fd, 0o600)
+        sha256 = _sha256(fd)
+        # What is mounted is read by its own descriptor: EROFS takes no file that somebody may still write.
+        reading = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+        with changing(root):
+            put(temporary, path)
+            _add_sum(path.with_suffix(SUMS), path.relative_to(root).as_posix(), sha256)
+        return reading
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
+
+
+def _add_sum(sums_path: Path, name: str, sha256: str) -> None:
+    """Put a line into the sums of an image, whole or not at all; the image is there already."""
+    sums = load_sums(sums_path) | {name: sha256}
+    fd, temporary = tempfile.mkstemp(prefix=".sums-", dir=sums_path.parent)
+    with open(fd, "wb") as file:
+        file.write(format_sums(sums))
+        file.flush()
+        os.fchmod(fd, 0o644)
+        os.fsync(fd)
+    put(temporary, sums_path)
+
+
+def _sha256(fd: int) -> str:
+    """Return the hexadecimal sha256 of all that is in *fd*. Raises OSError."""
+    digest, at = hashlib.sha256(), 0
+    while content := os.pread(fd, _READ, at):
+        digest.update(content)
+        at += len(content)
+    return digest.hexdigest()

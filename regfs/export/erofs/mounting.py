@@ -1,0 +1,169 @@
+"""Mounts an EROFS image with the layers' data files as its devices, read-only or below a writable overlay.
+
+Everything is opened first, and mounted by descriptor: what was checked is what is mounted, whatever is renamed
+meanwhile. The mount is made whole before it gets its place, so that a process which is killed leaves none.
+
+Used by verbs/mount.py. One thread, whose process changes its working directory for a moment.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from regfs.errors import MountFailure
+from regfs.export.erofs.cached import open_data_files, open_erofs
+from regfs.mount.mount_api import NO_DEVICES, NO_SUID, READ_ONLY, VALUE_MAX, Refused, attach, make_mount
+from regfs.mount.mountpoint import CONTAINER_REMEDY, KERNEL_MOUNT, may_mount
+from regfs.rootfs.rootfs import Rootfs
+from regfs.store.inventory import IMAGES, LAYERS, PASSES
+from regfs.store.layer_store import LayerStore
+from regfs.store.pass_directories import pass_directory
+
+_NEEDED = (6, 12)
+_ALL_IDS = "0 0 4294967295"
+_NEEDS_FILES = "EROFS on files needs Linux 6.12 or newer, with CONFIG_EROFS_FS_BACKED_BY_FILE"
+_SAYS = {
+    errno.ENOTBLK: f"this kernel takes no files for EROFS: {_NEEDS_FILES}",
+    errno.ENODEV: "this kernel has no EROFS (CONFIG_EROFS_FS)",
+    errno.EPERM: "the kernel does not allow it: CAP_SYS_ADMIN in the first user namespace is needed",
+}
+
+
+def reason_against(cache: Path) -> str:
+    """Return why the kernel cannot serve images of *cache* to this process, "" where nothing is known against it."""
+    if not may_mount():
+        return CONTAINER_REMEDY if os.geteuid() == 0 else "only root may mount EROFS"
+    if Path("/proc/self/uid_map").read_text().split() != _ALL_IDS.split():
+        return "EROFS cannot be mounted in a user namespace"
+    release = os.uname().release
+    if tuple(int(part) for part in release.split("-")[0].split(".")[:2]) < _NEEDED:
+        return f"this is Linux {release}: {_NEEDS_FILES}"
+    for path in (cache, cache / IMAGES, cache / LAYERS):
+        if path.exists() and (reason := _others_may_write(path, path.stat())):
+            # The kernel trusts the image: who can write it could make the kernel read what they like.
+            return f"{reason}: the kernel mounts images of a cache that root alone may write"
+    return ""
+
+
+def mount_image(
+    rootfs: Rootfs,
+    store: LayerStore,
+    point: str,
+    *,
+    name: str,
+    allow_suid: bool = False,
+    allow_dev: bool = False,
+    upper: Path | None = None,
+    is_writable: bool = False,
+) -> None:
+    """Mount *rootfs*, all layers of which are in *store*, on the directory *point*; *name* is shown as the source.
+
+    With *is_writable* what is written goes to the directories `upper` and `work` below *upper*, which is made, or into
+    memory where that is None. Raises MountFailure, Unsupported for names that EROFS cannot hold, CacheFailure.
+    """
+    attributes = (0 if allow_suid else NO_SUID) | (0 if allow_dev else NO_DEVICES)
+    opened = [open_erofs(rootfs, store)]
+    try:
+        opened += open_data_files(rootfs, store)
+        _insist_on_root([rootfs.merged.path, *(store.data_path(layer) for layer in rootfs.diff_ids)], opened)
+        with _explained(point):
+            lower = _erofs(opened, store, name, attributes | READ_ONLY)
+            opened.append(lower)
+            if not is_writable:
+                attach(lower, point)
+                return
+            mount = _overlay(lower, upper, name, attributes, opened)
+            opened.append(mount)
+            attach(mount, point)
+    finally:
+        for fd in reversed(opened):
+            os.close(fd)
+
+
+def _erofs(opened: Sequence[int], store: LayerStore, name: str, attributes: int) -> int:
+    """Return a mount of the image `opened[0]`, which is its own first device; the others follow."""
+    devices = [("device", f"/proc/self/fd/{fd}") for fd in opened]
+    with pass_directory(store.root / PASSES) as directory, _source(directory, name, opened[0]) as source:
+        return make_mount("erofs", [("source", source), *devices], attributes=attributes)
+
+
+@contextmanager
+def _source(directory: Path, name: str, fd: int) -> Iterator[str]:
+    """Give a relative path that leads to *fd* and says what is mounted: `df` and mount(8) show it as the source."""
+    shown = _shown(name)
+    path = directory / shown
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(f"/proc/self/fd/{fd}")
+    before = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    try:
+        os.chdir(directory)
+        yield shown
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
+def _shown(name: str) -> str:
+    shown = f"{KERNEL_MOUNT}{name}"
+    return shown if len(shown.encode()) <= VALUE_MAX else f"{KERNEL_MOUNT}{name.rpartition('@')[2]}"
+
+
+def _overlay(lower: int, upper: Path | None, name: str, attributes: int, opened: list[int]) -> int:
+    """Return an overlay over the mount *lower*; a temporary file system for it is added to *opened*."""
+    if upper is None:
+        opened.append(make_mount("tmpfs", [("source", _shown(name)), ("mode", "0700")], attributes=attributes))
+        upper = Path(f"/proc/self/fd/{opened[-1]}")
+    else:
+        upper.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (upper / "work").mkdir(mode=0o700, exist_ok=True)
+    if not (upper / "upper").exists():
+        (upper / "upper").mkdir(mode=0o700)
+        _copy_attributes(lower, upper / "upper")
+    options = [
+        ("source", _shown(name)),
+        ("lowerdir+", f"/proc/self/fd/{lower}"),
+        ("upperdir", os.fspath(upper / "upper")),
+        ("workdir", os.fspath(upper / "work")),
+    ]
+    return make_mount("overlay", options, attributes=attributes)
+
+
+def _copy_attributes(source: int, directory: Path) -> None:
+    """Give *directory* what the root directory of the mount *source* has: an overlay shows those of its upper one."""
+    root = Path(f"/proc/self/fd/{source}/.")
+    status = root.stat()
+    os.chown(directory, status.st_uid, status.st_gid)
+    os.chmod(directory, stat.S_IMODE(status.st_mode))
+    for xattr in os.listxattr(root):
+        os.setxattr(directory, xattr, os.getxattr(root, xattr))
+    os.utime(directory, ns=(status.st_mtime_ns, status.st_mtime_ns))
+
+
+def _insist_on_root(paths: Sequence[Path], opened: Sequence[int]) -> None:
+    """Raise MountFailure where others than root may write what is mounted."""
+    for path, fd in zip(paths, opened, strict=True):
+        if reason := _others_may_write(path, os.fstat(fd)):
+            raise MountFailure(f"{reason}: the kernel mounts images of a cache that root alone may write")
+
+
+def _others_may_write(path: Path, status: os.stat_result) -> str:
+    if status.st_uid != 0:
+        return f"{path} belongs to uid {status.st_uid}"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"others than root may write {path} (mode {stat.S_IMODE(status.st_mode):04o})"
+    return ""
+
+
+@contextmanager
+def _explained(point: str) -> Iterator[None]:
+    try:
+        yield
+    except Refused as error:
+        raise MountFailure(f"cannot mount on {point}: {_SAYS.get(error.errno or 0, error.strerror)}") from None
+    except OSError as error:
+        raise MountFailure(f"cannot mount on {point}: {error.filename or ''} {error.strerror}".strip()) from error

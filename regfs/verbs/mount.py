@@ -1,0 +1,86 @@
+"""`regfs mount`: finds an image, fetches what is missing of it, and mounts its merged files without a daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from regfs.app import App, build
+from regfs.config import Config
+from regfs.errors import CacheDamaged, CacheFailure, MountFailure, Unsupported
+from regfs.export.erofs.mounting import mount_image
+from regfs.mount import mountpoint as mountpoints
+from regfs.rootfs.rootfs import Rootfs
+from regfs.store.content import Span
+from regfs.store.data_writer import TAR
+from regfs.verbs.image import find_image, full_name, layer_steps, whole_files
+from regfs.verbs.image_argument import read_reference
+from regfs.verbs.progress import showing
+from regfs.waiting.deadline import Deadline, under
+
+Say = Callable[[str], None]
+_INSTEAD = "regfs mount --fuse mounts it by FUSE"
+
+
+@dataclass(frozen=True, slots=True)
+class Writable:
+    """What is written to the mount goes below the directory *upper*, or into memory where that is None."""
+
+    upper: Path | None = None
+
+
+def mount(
+    image_text: str,
+    directory: str,
+    *,
+    config: Config,
+    environment: Mapping[str, str],
+    writable: Writable | None,
+    say: Say,
+) -> str:
+    """Mount the image that *image_text* names on *directory*, and return its full name.
+
+    Blocks on the network until all of it is here; *say* is told the progress. Raises MountFailure and other
+    RegfsErrors.
+    """
+    point = check_point(directory)
+    reference = read_reference(image_text, config.default_registry, mountpoints.mounts())
+    with closing(build(config, environment)) as app:
+        if app.note:
+            raise CacheFailure(f"{config.cache_dir} cannot keep anything: {app.note}")
+        image = find_image(reference, app)
+        name = full_name(reference, image)
+        with showing(lambda: layer_steps(app), say=say, environment=environment):
+            files = whole_files(image, app)
+            _fetch_damaged(files, app)
+        try:
+            app.layers.sweep()  # of mounts that were killed
+            mount_image(
+                files, app.layers, point, name=name, allow_suid=config.allow_suid, allow_dev=config.allow_dev,
+                is_writable=writable is not None, upper=writable.upper if writable else None,
+            )  # fmt: skip
+        except (Unsupported, CacheDamaged) as reason:
+            raise type(reason)(f"{image}: {reason}; {_INSTEAD}") from reason
+    return name
+
+
+def _fetch_damaged(files: Rootfs, app: App) -> None:
+    """Fetch layers again whose data file is gone or too short."""
+    for layer, index in zip(files.diff_ids, files.layers, strict=True):
+        layout = index.layout()
+        if layout.source == TAR:
+            with under(Deadline(app.config.timeout_s, is_users=True)):
+                app.layer_cache.open(Span(layer, 0, layout.size)).close()
+
+
+def check_point(directory: str) -> str:
+    """Return the path of the mount point. Raises MountFailure where nothing can be mounted, or a regfs is, on it."""
+    point = mountpoints.resolved(directory)
+    mountpoints.check(point)
+    there = mountpoints.topmost(point)
+    if there is not None and there.is_kernel_mount:
+        image = there.source.removeprefix(mountpoints.KERNEL_MOUNT)
+        raise MountFailure(f"{point} is already a mount ({image}); regfs umount {point}")
+    return point
