@@ -11,13 +11,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
 
 from cachetools import LRUCache
 
-from regfs.errors import BadContent, BadManifest, ManifestMissing, NotFound, TooLarge, Unsupported
+from regfs.errors import (
+    BadContent,
+    BadManifest,
+    InvalidName,
+    ManifestMissing,
+    NotFound,
+    RegistryUnavailable,
+    TooLarge,
+    Unsupported,
+)
 from regfs.images.answers.manifests import Document
 from regfs.images.layer_cache import LayerCache
 from regfs.images.passes import LayerBlob
@@ -26,7 +35,7 @@ from regfs.model.dates import date_ns
 from regfs.model.digest import Digest
 from regfs.model.image_config import History, ImageConfig, parse_config
 from regfs.model.manifest import Descriptor, Index, Manifest, entry_names, parse_manifest
-from regfs.model.media_types import MANIFEST_TYPES, is_tar_layer, layer_compression
+from regfs.model.media_types import MANIFEST_TYPES, OCI_MANIFEST, is_tar_layer, layer_compression
 from regfs.model.names import RepositoryName
 from regfs.model.platform import Platform, choose
 from regfs.model.strict_json import DOCUMENT_LIMIT
@@ -35,6 +44,7 @@ from regfs.rootfs.rootfs import Rootfs
 
 if TYPE_CHECKING:
     from regfs.layers.formats.format import Format
+    from regfs.layers.formats.soci import Soci
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +52,8 @@ T = TypeVar("T")
 # These say that the document itself is wrong: reading it again would not help.
 _UNREADABLE = (BadContent, TooLarge, Unsupported)
 _IMAGES_KEPT = 128
+INDEX_DIGEST = "com.amazon.soci.index-digest"
+"""A manifest's annotation: the digest of the image's SOCI index (layers/formats/soci.py)."""
 # An index may hold indexes (image-spec, image-index.md); one that goes deeper than this is made to harm.
 _MAX_DEPTH = 8
 
@@ -302,8 +314,32 @@ class Image:
             str(repository.name),
             lambda: repository.blobs.chunks(descriptor),
             partial(repository.blobs.part, descriptor),
-            _table_format(descriptor),
+            _table_format(descriptor) or self._soci(descriptor),
         )
+
+    def _soci(self, descriptor: Descriptor) -> Soci | None:
+        """Return the zTOC of a layer, where the manifest names a SOCI index that has one."""
+        if INDEX_DIGEST not in self.manifest.annotations or descriptor.digest not in self._ztocs:
+            return None
+        from regfs.layers.formats.soci import Soci
+        from regfs.layers.formats.ztoc import MAX_ZTOC
+
+        ztoc = self._ztocs[descriptor.digest]
+        return Soci(partial(self.repository.blobs.small, ztoc, at_most=MAX_ZTOC))
+
+    @_Part
+    def _ztocs(self) -> Mapping[Digest, Descriptor]:
+        """The zTOCs of the image's layers, by the digests of these; none where its SOCI index is not to be had."""
+        from regfs.layers.formats.soci import ztocs_of
+
+        try:
+            digest = Digest.parse(self.manifest.annotations[INDEX_DIGEST])
+            parsed = _parse(self.repository.manifests.document(digest, OCI_MANIFEST))
+        except (NotFound, InvalidName, RegistryUnavailable, *_UNREADABLE) as error:
+            # It would have saved bytes; the layers can be read without it.
+            log.warning("%s: its SOCI index is of no use: %s", self, error)
+            return {}
+        return ztocs_of(parsed) if isinstance(parsed, Manifest) else {}
 
     def _choose(self, index: Index) -> Descriptor:
         for _ in range(_MAX_DEPTH):

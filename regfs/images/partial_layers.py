@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, proxy, ref
 
 from regfs.images.answers.blobs import twice_if_wrong
 from regfs.images.passes import LayerBlob
+from regfs.store.content import Pieces, Span
 from regfs.store.layer_index import LayerIndex
 from regfs.store.layer_store import LayerStore
 from regfs.telemetry.stats import Stats
@@ -43,16 +45,24 @@ class PartialLayers:
         the table is wrong; CacheFailure, and what a network brings.
         """
         # Loaded now, with all that reads archives: a mount of known images never needs it.
-        from regfs.images.table_ingest import ingest_table
+        from regfs.images.table_ingest import ingest_table, ingest_ztoc
+        from regfs.layers.formats.soci import Soci
 
         table_format, part = blob.table_format, blob.part
         assert table_format is not None
         assert part is not None
-        remark = twice_if_wrong(
-            lambda: ingest_table(
-                blob.descriptor, layer=blob.stored_as, table_format=table_format, part=part, store=self._store
+        if isinstance(table_format, Soci):
+            remark = ingest_ztoc(blob.descriptor, table_format, layer=blob.stored_as, store=self._store)
+        else:
+            ingest = partial(
+                ingest_table,
+                blob.descriptor,
+                layer=blob.stored_as,
+                table_format=table_format,
+                part=part,
+                store=self._store,
             )
-        )
+            remark = twice_if_wrong(ingest)
         if remark:
             self._note(f"{blob.origin}: layer {blob.descriptor.digest}: {remark}")
         self._stats.count("layers.tables")
@@ -61,6 +71,8 @@ class PartialLayers:
     def fetcher(self, index: LayerIndex, blob: LayerBlob) -> ChunkFetcher:
         """Return what fetches the bytes of the layer whose names *index* has. Raises CacheDamaged, CacheFailure."""
         from regfs.images.chunk_fetching import ChunkFetcher, LayerBytes
+        from regfs.images.soci_spans import unpack_spans
+        from regfs.layers.formats.soci import Soci
 
         with self._lock:
             fetcher = self._fetchers.get(index)
@@ -70,13 +82,16 @@ class PartialLayers:
                 assert blob.table_format is not None
                 assert blob.part is not None
                 what = f"{blob.origin}@{blob.descriptor.digest}"
+                # An open file keeps its tree, and that its indexes: one that is in use here would be so for ever.
+                table = proxy(index)
+                table_format = blob.table_format
+                unpack = partial(unpack_spans, table) if isinstance(table_format, Soci) else table_format.read
                 let_go = partial(self._let_go, ref(index))
                 fetcher = self._fetchers[index] = ChunkFetcher(
                     blob.stored_as,
-                    # An open file keeps its tree, and that its indexes: one that is in use here would be so for ever.
-                    table=proxy(index),
+                    table=table,
                     data=self._store.partial_data(blob.stored_as, let_go),
-                    source=LayerBytes(what, blob.part, blob.chunks, blob.table_format.read),
+                    source=LayerBytes(what, blob.part, blob.chunks, unpack),
                     flights=self._flights,
                     stats=self._stats,
                 )
@@ -87,6 +102,23 @@ class PartialLayers:
         found = index()
         if found is not None:
             self._fetchers.pop(found, None)
+
+    def ensure(self, index: LayerIndex, blob: LayerBlob, span: Span) -> Callable[[int, int], Pieces]:
+        """Return what brings a range of the data file, in which *span* is a file. Raises as fetcher() does."""
+        from regfs.layers.formats.soci import Soci
+
+        fetcher = self.fetcher(index, blob)
+        if not isinstance(blob.table_format, Soci):
+            return fetcher.ensure
+        from regfs.images.soci_spans import HeaderCheck
+
+        def read(start: int, stop: int) -> bytes:
+            opened = self._store.open_partial(Span(span.layer, start, stop - start), fetcher.ensure)
+            with closing(opened):
+                return opened.read_at(0, stop - start)
+
+        what = f"{blob.origin}: layer {blob.descriptor.digest}"
+        return HeaderCheck(span.offset, proxy(index), read, fetcher.ensure, what=what, note=self._note).ensure
 
     def forget(self, index: LayerIndex) -> None:
         """Let go of the files of a layer, which are gone or damaged."""

@@ -29,6 +29,7 @@ from regfs.waiting.deadline import current
 if TYPE_CHECKING:
     from regfs.images.workers.ingest import Progress
     from regfs.layers.formats.format import Format
+    from regfs.layers.formats.soci import Soci
 
 LayerKey = tuple[str, Digest, Digest, int]
 
@@ -45,7 +46,7 @@ class LayerBlob(NamedTuple):
     origin: str
     chunks: Callable[[], Iterator[bytes]]
     part: Callable[[int, int], bytes] | None = None
-    table_format: Format | None = None
+    table_format: Format | Soci | None = None
 
     @property
     def stored_as(self) -> Digest:

@@ -5,11 +5,14 @@ Used by layer_cache.py. Thread rule: any thread; blocks on the network for the t
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from regfs.errors import BadLayer, Unsupported
 from regfs.layers.archive_rows import ArchiveRows
 from regfs.layers.formats.format import Chunk, Format, found_nowhere
+from regfs.layers.formats.soci import Soci, fingerprint, read_ztoc
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.store.layer_store import LayerStore
@@ -44,6 +47,37 @@ def ingest_table(
         rows.finish()
         store.publish(writer, layer)
     return table.remark
+
+
+def ingest_ztoc(descriptor: Descriptor, soci: Soci, *, layer: Digest, store: LayerStore) -> str:
+    """Put the names of a gzip layer that has a zTOC into *store*, as ingest_table() does.
+
+    The data file is the layer's tar stream, and a chunk of it a span. A zTOC that is wrong is Unsupported.
+    """
+    ztoc = read_ztoc(descriptor, soci.load())
+    wrong = 0
+    with store.begin_partial_layer(soci.name) as writer:
+        writer.begin_archive(ztoc.archive_size)
+        for span in ztoc.spans:
+            writer.add_chunk(span.start, span.size, at=span.at, stored=span.stored, inner=0, digest=span.digest)
+            writer.rows.add_restart(span.at, span.bits, zlib.compress(span.window, 1))
+        rows = ArchiveRows(writer.rows)
+        headers: list[tuple[int, int, bytes]] = []
+        try:
+            for entry, place in ztoc.entries():
+                content = place.start if place is not None and entry.size else None
+                if entry.size and place is not None:
+                    headers.append((place.start, place.header, fingerprint(entry)))
+                elif entry.size:
+                    wrong += 1
+                    content = _placed(writer, entry.size, (), nothing=descriptor.digest)
+                rows.add(entry, content)
+        except BadLayer as error:
+            raise Unsupported(f"its zTOC is of no use: {error}") from None
+        rows.finish()
+        writer.rows.add_headers(headers)
+        store.publish(writer, layer)
+    return f"the zTOC is wrong about where {wrong} files are, which cannot be read" if wrong else ""
 
 
 def _placed(writer: PartialLayerWriter, size: int, chunks: tuple[Chunk, ...], *, nothing: Digest) -> int:

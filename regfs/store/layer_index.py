@@ -3,6 +3,8 @@
     entries(row INTEGER PRIMARY KEY, parent, name BLOB, inode, flags, attributes BLOB(80), content INTEGER,
             target BLOB, xattrs BLOB)                                                        UNIQUE (parent, name)
     chunks(start INTEGER PRIMARY KEY, number, size, blob_offset, blob_size, inner_offset, digest TEXT)     (chunks.py)
+    restarts(blob_offset INTEGER PRIMARY KEY, bits, window BLOB)      of a SOCI layer: see layers/formats/ztoc.py
+    headers(start INTEGER PRIMARY KEY, header, fingerprint BLOB)     of a SOCI layer: what a file's tar header says
     meta(key TEXT PRIMARY KEY, value)      source, tar_size, expanded_size, expanded_sha256 (data_writer.py)
 
 Row 0 is the layer's root. For a hard link (inode != row) the last four columns are NULL in the file; readers get the
@@ -45,6 +47,8 @@ CREATE TABLE entries (row INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLO
     flags INTEGER NOT NULL, attributes BLOB, content INTEGER, target BLOB, xattrs BLOB);
 CREATE TABLE chunks (start INTEGER PRIMARY KEY, number INTEGER NOT NULL, size INTEGER NOT NULL,
     blob_offset INTEGER NOT NULL, blob_size INTEGER NOT NULL, inner_offset INTEGER NOT NULL, digest TEXT NOT NULL);
+CREATE TABLE restarts (blob_offset INTEGER PRIMARY KEY, bits INTEGER NOT NULL, window BLOB NOT NULL);
+CREATE TABLE headers (start INTEGER PRIMARY KEY, header INTEGER NOT NULL, fingerprint BLOB NOT NULL);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 """
 # The lint rule on SQL built from strings looks at these lines; only the constant above is put in.
@@ -184,6 +188,16 @@ class LayerIndex(Table):
         """Yield all chunks in the order of the blob."""
         return map(_chunk, self._batches(_CHUNKS_BY_PLACE))
 
+    def restart(self, blob_offset: int) -> tuple[int, bytes] | None:
+        """Return bits and compressed window with which the chunk at *blob_offset* of the blob is inflated."""
+        found = self._query("SELECT bits, window FROM restarts WHERE blob_offset = ?", (blob_offset,))
+        return found[0] if found else None
+
+    def headers(self, start: int) -> tuple[int, bytes] | None:
+        """Return where the tar headers of the file at *start* of the data file begin, and their fingerprint."""
+        found = self._query("SELECT header, fingerprint FROM headers WHERE start = ?", (start,))
+        return found[0] if found else None
+
     def last_row(self) -> int:
         """Return the highest number that a row has."""
         return int(self._query("SELECT max(row) FROM entries", ())[0][0])
@@ -242,6 +256,14 @@ class LayerIndexWriter:
         self._chunks.append((*chunk[:6], str(chunk.digest)))
         if len(self._chunks) >= _BATCH:
             self._flush()
+
+    def add_restart(self, blob_offset: int, bits: int, window: bytes) -> None:
+        """Add what the chunk at *blob_offset* is inflated with; *window* is compressed."""
+        self._change("INSERT INTO restarts VALUES (?, ?, ?)", [(blob_offset, bits, window)])
+
+    def add_headers(self, found: Iterable[tuple[int, int, bytes]]) -> None:
+        """Add of files: where they are, where their headers begin, and the fingerprint of these."""
+        self._change("INSERT INTO headers VALUES (?, ?, ?)", found)
 
     def remove(self, rows: Iterable[int]) -> None:
         """Remove the rows of these numbers."""

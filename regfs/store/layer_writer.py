@@ -98,6 +98,10 @@ class PartialLayerWriter:
         self.map_file = directory / "chunks"
         self.rows = LayerIndexWriter(self.index)
 
+    def begin_archive(self, size: int) -> None:
+        """Let the data file begin with the tar stream itself, of *size* bytes."""
+        self.begin_file(size)
+
     def begin_file(self, size: int) -> int:
         """Give a file of *size* bytes its place in the data file; return the content of its row."""
         start = self._size

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from regfs.errors import BadLayer, DigestMismatch, Unsupported
 from regfs.layers.checkpoints import CheckpointedGzip
 from regfs.layers.formats.soci import check_headers, fingerprint, read_ztoc, unpacked
-from regfs.layers.formats.ztoc import Ztoc
+from regfs.layers.formats.ztoc import Span, Ztoc
 from regfs.layers.formats.ztoc_writer import write_ztoc
 from regfs.model.digest import Digest
 from tests.layers.passed import in_chunks
@@ -50,7 +50,12 @@ def read(built: SociLayer) -> Ztoc:
 def archive_of(built: SociLayer) -> bytes:
     """Return what the spans inflate to, one after the other."""
     blob = built.layer.blob
-    return b"".join(unpacked(span, blob[span.at : span.at + span.stored]) for span in read(built).spans)
+    return b"".join(inflated(span, blob) for span in read(built).spans)
+
+
+def inflated(span: Span, blob: bytes) -> bytes:
+    stored = blob[span.at : span.at + span.stored]
+    return unpacked(stored, digest=span.digest, bits=span.bits, window=span.window, size=span.size)
 
 
 both_writers = pytest.mark.parametrize("build", [soci, made], ids=["after the schema", "of regfs"])
@@ -110,7 +115,7 @@ def test_a_span_goes_on_in_the_next_member(size: int) -> None:
     spans = spans_of([tuple(point) for point in stream.checkpoints], len(blob))  # type: ignore[misc]
     assert [Digest.of(blob[start:end]).encoded for start, end in spans] == stream.span_digests
     ztoc = flat_ztoc(stream, len(blob), len(tar))
-    assert b"".join(unpacked(span, blob[span.at : span.at + span.stored]) for span in ztoc.spans) == tar
+    assert b"".join(inflated(span, blob) for span in ztoc.spans) == tar
 
 
 def flat_ztoc(stream: CheckpointedGzip, blob_size: int, archive_size: int) -> Ztoc:
@@ -211,9 +216,9 @@ def test_a_span_with_another_digest_gives_no_bytes() -> None:
     built = broken(wrong_digest)
     right, wrong, *_ = read(built).spans
     blob = built.layer.blob
-    assert unpacked(right, blob[right.at : right.at + right.stored]) == built.layer.tar[: right.size]
+    assert inflated(right, blob) == built.layer.tar[: right.size]
     with pytest.raises(BadLayer, match="is not what the zTOC says"):
-        unpacked(wrong, blob[wrong.at : wrong.at + wrong.stored])
+        inflated(wrong, blob)
 
 
 def point(number: int, **changed: object) -> Callable[[Fields], None]:

@@ -9,6 +9,7 @@ it is encoded. flat() encodes any FlatBuffer; read_flat() decodes one by the lib
 from __future__ import annotations
 
 import io
+import json
 import struct
 import tarfile
 import zlib
@@ -21,7 +22,8 @@ import flatbuffers
 
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
-from tests.support.images import OCI, BuiltLayer, TarEntry, tar_of
+from tests.support.images import OCI, BuiltImage, BuiltLayer, TarEntry, image_of, tar_of
+from tests.support.served import Served
 
 GZIP_MEDIA_TYPE = f"{OCI}.layer.v1.tar+gzip"
 _TYPES = {
@@ -240,3 +242,30 @@ def spans_of(points: Sequence[tuple[int, int, int, bytes]], size: int) -> list[t
     """Return the first byte of each span in the blob, and where it ends."""
     ends = [point[0] for point in points[1:]] + [size]
     return [(point[0] - bool(point[2]), end) for point, end in zip(points, ends, strict=True)]
+
+
+def soci_index(*ztocs: SociLayer, version: str = "v2") -> bytes:
+    """Return the SOCI index of an image's layers."""
+    return json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": f"{OCI}.manifest.v1+json",
+            "config": {
+                "mediaType": f"application/vnd.amazon.soci.index.{version}+json",
+                "digest": str(Digest.of(b"{}")),
+                "size": 2,
+            },
+            "layers": [each.ztoc_descriptor for each in ztocs],
+        }
+    ).encode()
+
+
+def push_soci(served: Served, name: str, tag: str, *layers: SociLayer) -> BuiltImage:
+    """Put an image of *layers*, which names its SOCI index, into the registry and return it."""
+    index = soci_index(*layers)
+    for each in layers:
+        served.registry.add_blob(name, each.ztoc)
+    served.registry.add_blob(name, b"{}")
+    served.registry.add_manifest(name, index, tag=f"{tag}-index", media_type=f"{OCI}.manifest.v1+json")
+    annotations = {"com.amazon.soci.index-digest": str(Digest.of(index))}
+    return served.push(name, tag, image_of(*(each.layer for each in layers), annotations=annotations))

@@ -14,18 +14,17 @@ Source: soci-snapshotter, soci/soci_index.go, soci/soci_convert.go, fs/span-mana
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from regfs.errors import BadLayer, InvalidName, TooLarge, Unsupported
 from regfs.layers.feed import ByteFeed
-from regfs.layers.formats.ztoc import Span, Ztoc
+from regfs.layers.formats.ztoc import Ztoc
 from regfs.layers.gzip import ERROR, header_size, raw_inflater
 from regfs.layers.tar import TarEntry, TarReader
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor, Manifest
 
-INDEX_DIGEST = "com.amazon.soci.index-digest"
-"""An image manifest's annotation: the digest of its SOCI index."""
 IMAGE_MANIFEST_DIGEST = "com.amazon.soci.image-manifest-digest"
 LAYER_DIGEST = "com.amazon.soci.image-layer-digest"
 LAYER_MEDIA_TYPE = "com.amazon.soci.image-layer-mediaType"
@@ -33,8 +32,19 @@ SPAN_SIZE = "com.amazon.soci.span-size"
 INDEX_V1 = "application/vnd.amazon.soci.index.v1+json"
 INDEX_V2 = "application/vnd.amazon.soci.index.v2+json"
 
+NAME = "SOCI"
+"""What an index of a layer's names says that they came from."""
+
 _TRAILER = 8
 _MOST_MEMBERS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Soci:
+    """A layer's zTOC: *load* returns its verified bytes, and may wait for the network."""
+
+    load: Callable[[], bytes]
+    name: str = NAME
 
 
 def ztocs_of(index: Manifest) -> Mapping[Digest, Descriptor]:
@@ -150,8 +160,8 @@ def check_headers(headers: bytes, expected: bytes) -> None:
         raise BadLayer(f"the tar header of {entry.path[:300]!r} is not what the zTOC says of the file")
 
 
-def unpacked(span: Span, stored: bytes) -> bytes:
-    """Return what *span* inflates to, *stored* being its bytes of the blob. Raises BadLayer where they are wrong."""
-    if not span.digest.matches(stored):
-        raise BadLayer(f"the span at byte {span.at} of the layer is not what the zTOC says")
-    return inflate_span(stored, bits=span.bits, window=span.window, size=span.size)
+def unpacked(stored: bytes, *, digest: Digest, bits: int, window: bytes, size: int) -> bytes:
+    """Return what a span inflates to, *stored* being its bytes of the blob. Raises BadLayer where they are wrong."""
+    if not digest.matches(stored):
+        raise BadLayer("a span of the layer is not what the zTOC says")
+    return inflate_span(stored, bits=bits, window=window, size=size)
