@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from regfs import __version__
 from regfs.config import Config
 from regfs.errors import CacheFailure, InvalidOption
+from regfs.images.background import Fetching
 from regfs.images.image import Images
 from regfs.images.layer_cache import REFUSED_S, LayerCache
 from regfs.images.repositories import Repositories
@@ -122,6 +123,7 @@ class App:
 
     def close(self) -> None:
         """Let what is cached reach the disk, and close what is open."""
+        self.layer_cache.stop()
         self.registry.close()
         try:
             self.layers.settle()
@@ -233,6 +235,7 @@ def _layer_cache(shared: _Shared, layers: LayerStore) -> LayerCache:
         refused_s=shared.substitutes.refused_s,
         stall_s=max(shared.config.timeout_s, _LEAST_S) if stall_s is None else stall_s,
         note=shared.journal.note,
+        fetching=Fetching(background=shared.config.background_fetch, rest_from=shared.config.rest_from),
     )
 
 

@@ -41,6 +41,8 @@ class Config:
     tag_ttl_s: float = 60.0
     timeout_s: float = 300.0
     connections: int | None = None
+    background_fetch: bool = False
+    rest_from: float = 1 / 3
     hub_listing: bool = False
     offline: bool = False
     cache_dir: Path = SITE_CACHE
@@ -154,6 +156,14 @@ def parse_connections(text: str) -> int | None:
     return int(text)
 
 
+def parse_share(text: str) -> float:
+    """Return the share of a whole that `33%` or `33` means. Raises InvalidOption."""
+    digits = text.strip().removesuffix("%")
+    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:4]) <= 100):
+        raise InvalidOption(f"{text!r} is not a share; write 1% to 100%")
+    return int(digits) / 100
+
+
 def _parse_insecure(text: str) -> str:
     """Return a registry, or a network in which all are meant (10.0.0.0/8), as Docker has it."""
     if "/" not in text:
@@ -191,6 +201,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("low-latency", MOUNT, "",
            "let no core of the machine sleep deeply during bursts of requests: costs power (root only)",
            lambda config, _: replace(config, low_latency=True)),
+    Option("background-fetch", MOUNT, "",
+           "once an image that is read chunk by chunk was opened, fetch the rest of it while no read waits",
+           lambda config, _: replace(config, background_fetch=True)),
+    Option("rest-from", MOUNT, "PERCENT",
+           "once so much of a layer that is read chunk by chunk is here, fetch the rest (default: 33; 100: never)",
+           lambda config, text: replace(config, rest_from=parse_share(text))),
     Option("inode32", MOUNT, "",
            "show inode numbers below 2^32, for 32-bit programs; images then share numbers",
            lambda config, _: replace(config, inode32=True)),

@@ -91,6 +91,7 @@ def test_every_option_changes_the_configuration() -> None:
         "tag-ttl": "1s",
         "timeout": "1s",
         "connections": "1",
+        "rest-from": "50%",
         "insecure-registry": "lab:5000",
         "cache-dir": "/elsewhere",
         "cache-size": "1G",
@@ -117,6 +118,13 @@ def test_connections_are_a_number_up_to_what_one_host_gets_or_as_many_as_help() 
     for text in ("0", "7", "-1", "many", "", "1.5", "٣"):
         with pytest.raises(InvalidOption, match="connections: "):
             configured("connections", text)
+
+
+def test_a_share_is_a_percentage() -> None:
+    assert [configured("rest-from", text).rest_from for text in ("1%", "50", "100%")] == [0.01, 0.5, 1.0]
+    for text in ("0", "0%", "101%", "", "%", "a third", "33.3%", "-1"):
+        with pytest.raises(InvalidOption, match="rest-from: "):
+            configured("rest-from", text)
 
 
 @pytest.mark.parametrize("text", ["https://ghcr.io", "ghcr.io/owner", "", "a b"])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
 
@@ -41,6 +41,7 @@ from regfs.model.platform import Platform, choose
 from regfs.model.strict_json import DOCUMENT_LIMIT
 from regfs.rootfs.file_tree import FileTree
 from regfs.rootfs.rootfs import Rootfs
+from regfs.store.content import Content
 
 if TYPE_CHECKING:
     from regfs.layers.formats.format import Format
@@ -301,6 +302,10 @@ class Image:
         Waits; raises what a network brings, and CacheFailure. A file whose bytes are wrong stays unreadable.
         """
         self._contents.complete([self._blob(layer) for layer in self.layers])
+
+    def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:
+        """Fetch what is missing of *contents*, which are of rootfs(). See LayerCache.fetch."""
+        self._contents.fetch(contents, report)
 
     def layer_tree(self, layer: ImageLayer) -> FileTree:
         """Return the files of one layer alone, whiteouts as they are stored. Waits and raises as rootfs() does."""

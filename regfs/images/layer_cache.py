@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -30,6 +30,7 @@ from regfs.errors import (
     Unsupported,
     WorkStalled,
 )
+from regfs.images.background import ONLY_WHAT_IS_READ, BackgroundFetch, Fetching
 from regfs.images.merges import Merges
 from regfs.images.partial_layers import PartialLayers
 from regfs.images.passes import LayerBlob, Passes, Passing
@@ -76,6 +77,7 @@ class LayerCache:
         refused_s: float = REFUSED_S,
         stall_s: float = STALL_S,
         note: Callable[[str], None] = log.warning,
+        fetching: Fetching = ONLY_WHAT_IS_READ,
     ) -> None:
         """*images* is the directory of the merged tables.
 
@@ -88,7 +90,8 @@ class LayerCache:
         locks = WorkLocks(store.root / LOCKS)
         self._passes = Passes(store, locks, stats=stats, note=note, refused_s=refused_s, stall_s=stall_s)
         self._note = note
-        self._chunks = PartialLayers(store, flights=flights, stats=stats, note=note)
+        self._chunks = PartialLayers(store, flights=flights, stats=stats, note=note, rest_from=fetching.rest_from)
+        self._background = BackgroundFetch() if fetching.background and store.budget.limit != 0 else None
         self._needs_whole: TTLCache[Digest, bool] = TTLCache(_MOST_REMEMBERED, _WHOLE_S)
         self._merges = Merges(store, images, locks, stats=stats, stall_s=stall_s, note=note)
         self._indexes: WeakValueDictionary[Digest, LayerIndex] = WeakValueDictionary()
@@ -100,9 +103,15 @@ class LayerCache:
         """Return the passes that are under way."""
         return self._passes.under_way()
 
+    def stop(self) -> None:
+        """Fetch nothing more in the background."""
+        if self._background is not None:
+            self._background.stop()
+
     def layer_tree(self, blob: LayerBlob) -> FileTree:
         """Return the files of one layer alone. Waits for its pass; raises what that brings."""
         blob = self._as_it_is_here(blob)
+        self._want([blob])
         try:
             return LayerTree(self.index(blob), diff_id=blob.stored_as)
         except _NeedsWhole:
@@ -123,9 +132,11 @@ class LayerCache:
         layers = tuple(blob.key for blob in blobs)
         origin = blobs[-1].origin if blobs else str(chain)
         with _named(origin):
-            return known or self._flights.run(
+            tree = known or self._flights.run(
                 ("rootfs", chain, layers), lambda: self._merge(chain, blobs), streams=True, parts=layers
             )
+        self._want(blobs)
+        return tree
 
     def open(self, content: Content) -> OpenContent:
         """Return the opened *content* of a file of a tree that was given out.
@@ -160,6 +171,34 @@ class LayerCache:
                 index = self.index(blob)
                 with _named(blob.origin):
                     self._chunks.fetcher(index, blob).fetch_all()
+
+    def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:
+        """Fetch what is missing of *contents* of a tree that is in use, in few requests.
+
+        *report* hears how many of how many bytes of which layer are here. Waits; raises what a network brings,
+        DigestMismatch, CacheFailure.
+        """
+        spans: dict[Digest, list[tuple[int, int]]] = {}
+        for content in contents:
+            if not isinstance(content, Nothing):
+                spans.setdefault(content.layer, []).append((content.offset, content.offset + content.size))
+        for layer, wanted in spans.items():
+            index = self._indexes.get(layer)
+            blob = None if index is None else self._blobs.get(index)
+            if index is not None and blob is not None and blob.table_format is not None:
+                with _named(blob.origin):
+                    self._chunks.fetcher(index, blob).fetch(wanted, partial(report, blob.descriptor.digest.encoded))
+
+    def _want(self, blobs: Sequence[LayerBlob]) -> None:
+        """Let what is missing of *blobs* be fetched in the background, where the user wants that."""
+        for blob in blobs:
+            if self._background is not None and blob.table_format is not None:
+                self._background.want(blob.stored_as, partial(self._fetch_rest, blob))
+
+    def _fetch_rest(self, blob: LayerBlob) -> None:
+        if not self._store.is_complete(blob.stored_as):
+            with suppress(_NeedsWhole):  # then it is fetched whole by whom it is wanted
+                self._chunks.fetch_rest(self.index(blob), blob)
 
     # Layers.
 

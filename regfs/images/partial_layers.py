@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, proxy, ref
 
 from regfs.images.answers.blobs import twice_if_wrong
+from regfs.images.foreground import Foreground
 from regfs.images.passes import LayerBlob
 from regfs.store.content import Pieces, Span
 from regfs.store.layer_index import LayerIndex
@@ -30,8 +31,13 @@ log = logging.getLogger(__name__)
 class PartialLayers:
     """The layers of one *store* that are fetched chunk by chunk. *note* hears what users should know."""
 
-    def __init__(self, store: LayerStore, *, flights: Flights, stats: Stats, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, store: LayerStore, *, flights: Flights, stats: Stats, note: Callable[[str], None], rest_from: float
+    ) -> None:
+        """Once *rest_from* of a layer's bytes are here, the rest is fetched too."""
         self._store = store
+        self._rest_from = rest_from
+        self._foreground = Foreground()
         self._flights = flights
         self._stats = stats
         self._note = note
@@ -70,7 +76,8 @@ class PartialLayers:
 
     def fetcher(self, index: LayerIndex, blob: LayerBlob) -> ChunkFetcher:
         """Return what fetches the bytes of the layer whose names *index* has. Raises CacheDamaged, CacheFailure."""
-        from regfs.images.chunk_fetching import ChunkFetcher, LayerBytes
+        from regfs.images.chunk_fetching import ChunkFetcher
+        from regfs.images.chunk_source import LayerBytes
         from regfs.images.soci_spans import unpack_spans
         from regfs.layers.formats.soci import Soci
 
@@ -94,6 +101,8 @@ class PartialLayers:
                     source=LayerBytes(what, blob.part, blob.chunks, unpack),
                     flights=self._flights,
                     stats=self._stats,
+                    foreground=self._foreground,
+                    rest_from=self._rest_from,
                 )
         return fetcher
 
@@ -119,6 +128,20 @@ class PartialLayers:
 
         what = f"{blob.origin}: layer {blob.descriptor.digest}"
         return HeaderCheck(span.offset, proxy(index), read, fetcher.ensure, what=what, note=self._note).ensure
+
+    def fetch_rest(self, index: LayerIndex, blob: LayerBlob) -> None:
+        """Fetch what is missing of a layer while no read waits, and as long as nothing has to go from the cache for it.
+
+        Waits; raises what a network brings, and CacheFailure.
+        """
+        budget = self._store.budget
+        limit = budget.effective_limit()
+
+        def allow(size: int) -> bool:
+            standing = budget.standing()
+            return standing is None or (size <= standing.free and standing.used + size <= limit)
+
+        self.fetcher(index, blob).fetch_rest(allow)
 
     def forget(self, index: LayerIndex) -> None:
         """Let go of the files of a layer, which are gone or damaged."""

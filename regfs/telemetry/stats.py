@@ -14,10 +14,12 @@ from collections import Counter, OrderedDict
 COUNTERS = (
     "bugs",
     "cache.hits",
+    "chunks.background_requests",
     "chunks.bytes",
     "chunks.kept",
     "chunks.refused_ranges",
     "chunks.requests",
+    "chunks.rests",
     "chunks.whole_layers",
     "errors",
     "images.merges",

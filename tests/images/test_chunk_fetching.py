@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from regfs.errors import DigestMismatch, RangesRefused, RegistryUnavailable, WouldBlock
-from regfs.images.chunk_fetching import MAX_GAP, MAX_RANGE, ChunkFetcher, LayerBytes
+from regfs.errors import DigestMismatch, Interrupted, RangesRefused, RegistryUnavailable, WouldBlock
+from regfs.images.chunk_fetching import ChunkFetcher
+from regfs.images.chunk_ranges import MAX_GAP, MAX_RANGE
+from regfs.images.chunk_source import LayerBytes
+from regfs.images.foreground import Foreground
 from regfs.store.chunks import PartialData, StoredChunk, write_map
 from regfs.telemetry.stats import Stats
 from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
@@ -49,7 +52,10 @@ class Table:
 class Layer:
     """A layer on a registry that gives parts, in a cache that has nothing of it yet."""
 
-    def __init__(self, directory: Path, built: BuiltLayer, *, served: bytes | None = None) -> None:
+    def __init__(
+        self, directory: Path, built: BuiltLayer, *, served: bytes | None = None, rest_from: float = 1.0
+    ) -> None:
+        self.foreground = Foreground()
         listed = Listed(built)
         self.table = Table(listed)
         self.blob = built.blob if served is None else served
@@ -68,6 +74,8 @@ class Layer:
             source=LayerBytes("the layer", self._part, self._whole, listed.format.read),
             flights=Flights(),
             stats=self.stats,
+            foreground=self.foreground,
+            rest_from=rest_from,
         )
 
     def _part(self, start: int, stop: int) -> bytes:
@@ -289,3 +297,129 @@ def test_random_reads_by_many_give_the_right_bytes(layer: Layer) -> None:
     assert wrong == []
     fetched = sum(stop - start for start, stop in layer.parts)
     assert fetched < 2 * len(layer.blob)
+
+
+def test_the_rest_of_a_layer_is_fetched_in_few_requests_and_only_once(layer: Layer) -> None:
+    assert layer.read(b"big", 500_000, 100) == CONTENTS[b"big"][500_000:500_100]
+    layer.fetcher.fetch_rest()
+    assert len(layer.parts) <= 4
+    assert sum(stop - start for start, stop in layer.parts) < len(layer.blob) + 200_000
+    before = len(layer.parts)
+    layer.fetcher.fetch_rest()
+    for name in CONTENTS:
+        assert layer.read(name) == CONTENTS[name]
+    assert len(layer.parts) == before
+
+
+def test_no_request_of_the_rest_begins_while_a_read_waits(layer: Layer) -> None:
+    reading, going_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        reading.set()
+        assert going_on.wait(30)
+
+    layer.before_part = hold
+    reader = threading.Thread(target=layer.read, args=(b"big", 500_000, 100))
+    reader.start()
+    assert reading.wait(30)
+    rest = Deadline(30)
+    waiting = threading.Thread(target=lambda: layer.foreground.wait_for_none())
+    waiting.start()
+    threading.Timer(0.2, rest.cancel).start()
+    with under(rest), pytest.raises(Interrupted):
+        layer.fetcher.fetch_rest()
+    assert len(layer.parts) == 1
+    going_on.set()
+    reader.join(30)
+    waiting.join(30)
+    assert not waiting.is_alive()
+    layer.fetcher.fetch_rest()
+    assert len(layer.parts) >= 2
+
+
+def test_a_read_beside_the_rest_fetches_what_it_needs_alone(tmp_path: Path) -> None:
+    entries = [file(f"f{number}", os.urandom(1_000_000)) for number in range(8)]
+    layer = Layer(tmp_path, estargz(*entries))
+    held, going_on = threading.Event(), threading.Event()
+
+    def hold_the_first() -> None:
+        if len(layer.parts) == 1:
+            held.set()
+            assert going_on.wait(30)
+
+    layer.before_part = hold_the_first
+    rest = threading.Thread(target=layer.fetcher.fetch_rest)
+    rest.start()
+    assert held.wait(30)
+    start = layer.table.places[b"f7"]
+    layer.fetcher.ensure(start, start + 1_000_000)
+    assert layer.parts[1][1] - layer.parts[1][0] < 1_100_000
+    going_on.set()
+    rest.join(30)
+    assert sum(stop - start for start, stop in layer.parts) < len(layer.blob) + 100_000
+
+
+def test_from_a_third_of_a_layer_on_the_rest_comes_by_itself(tmp_path: Path) -> None:
+    entries = [file(f"f{number}", os.urandom(100_000)) for number in range(12)]
+    layer = Layer(tmp_path, estargz(*entries), rest_from=1 / 3)
+    for number in (0, 6, 10):
+        start = layer.table.places[b"f%d" % number]
+        layer.fetcher.ensure(start, start + 100_000)
+    assert layer.stats.value("chunks.rests") == 0
+    start = layer.table.places[b"f3"]
+    layer.fetcher.ensure(start, start + 100_000)
+    assert layer.stats.value("chunks.rests") == 1
+    layer.fetcher.fetch_rest()  # what is under way is waited for
+    requests = len(layer.parts)
+    layer.fetcher.ensure(0, layer.table.size)
+    assert len(layer.parts) == requests
+
+
+def test_the_rest_ends_where_there_is_no_room_for_it(tmp_path: Path) -> None:
+    layer = Layer(tmp_path, estargz(*[file(f"f{number}", os.urandom(1_000_000)) for number in range(8)]))
+    asked: list[int] = []
+
+    def allow(size: int) -> bool:
+        asked.append(size)
+        return len(asked) < 3
+
+    layer.fetcher.fetch_rest(allow)
+    assert len(layer.parts) == 2
+
+
+def test_where_no_parts_are_given_the_rest_is_the_whole_layer(layer: Layer) -> None:
+    def refuse() -> None:
+        raise RangesRefused("whole blobs only")
+
+    layer.before_part = refuse
+    layer.fetcher.fetch_rest()
+    layer.fetcher.fetch_rest()
+    for name in CONTENTS:
+        assert layer.read(name) == CONTENTS[name]
+    assert (len(layer.parts), layer.wholes) == (1, 1)
+
+
+def test_files_that_are_wanted_together_are_fetched_together(layer: Layer) -> None:
+    told: list[tuple[int, int]] = []
+    names = [b"f%03d" % number for number in range(10, 30)]
+    spans = [(layer.table.places[name], layer.table.places[name] + 3000) for name in names]
+    layer.fetcher.fetch(spans, lambda done, of: told.append((done, of)))
+    assert len(layer.parts) == 1
+    assert told[-1][0] == told[-1][1] == sum(stop - start for start, stop in layer.parts)
+    for name in names:
+        assert layer.read(name) == CONTENTS[name]
+    assert len(layer.parts) == 1
+    layer.fetcher.fetch(spans)
+    assert len(layer.parts) == 1
+
+
+def test_a_wrong_chunk_among_files_that_are_wanted_together_is_told(tmp_path: Path) -> None:
+    built = estargz(*[file(f"f{number}", os.urandom(300_000)) for number in range(4)])
+    chunk = Table(Listed(built)).chunks[2]
+    wrong = bytearray(built.blob)
+    wrong[chunk.at + 2000] ^= 1
+    layer = Layer(tmp_path, built, served=bytes(wrong))
+    with pytest.raises(DigestMismatch):
+        layer.fetcher.fetch([(0, layer.table.size)])
+    with under(NON_BLOCKING):
+        layer.fetcher.ensure(0, layer.table.places[b"f2"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable
 from functools import partial
 
@@ -13,7 +14,7 @@ from regfs.errors import BadContent, DigestMismatch, Offline, RegistryUnavailabl
 from regfs.images.image import Image
 from regfs.model.names import RepositoryName
 from tests.layers.tables import Listed
-from tests.support.fault_server import Response, changed, reply
+from tests.support.fault_server import Connection, Response, changed, reply
 from tests.support.images import BuiltLayer, directory, file, hardlink, image_of, symlink, whiteout
 from tests.support.lazy_layers import WRONG, Fields, estargz, with_annotations, zstd_chunked
 from tests.support.read_only import needs_root, read_only
@@ -68,6 +69,13 @@ def received(served: Served, built: BuiltLayer) -> int:
     return total
 
 
+def join_threads(name: str) -> None:
+    """Wait until what runs in the background under *name* has ended."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(name):
+            thread.join(60)
+
+
 def test_names_cost_the_tables_alone(served: Served, build: Build) -> None:
     layers = pushed(served, build)
     shown = served.show()
@@ -114,7 +122,7 @@ def test_a_part_of_a_big_file_costs_a_part_of_it(served: Served, build: Build) -
 
 def test_what_was_read_is_there_for_the_next_daemon_and_without_a_network(served: Served, build: Build) -> None:
     pushed(served, build)
-    assert served.show().read("app/1/rootfs/other") == OTHER
+    assert served.show(rest_from=1.0).read("app/1/rootfs/other") == OTHER
     shown = served.show(offline=True)
     assert shown.read("app/1/rootfs/other") == OTHER
     assert "big" in shown.names("app/1/rootfs/d")
@@ -270,3 +278,66 @@ def test_on_a_disk_that_became_read_only_files_are_served_and_it_is_said_once(se
         requests = len(served.server.paths("/blobs/"))
     assert shown.read("app/1/rootfs/other") == OTHER
     assert len(served.server.paths("/blobs/")) == requests
+
+
+def test_in_the_background_all_of_an_image_comes_once_it_was_opened(served: Served, build: Build) -> None:
+    layers = pushed(served, build)
+    shown = served.show(background_fetch=True)
+    shown.names("app/1/rootfs")
+    join_threads("background fetch")
+    assert all(shown.app.layers.is_complete(built.digest) for built in layers)
+    assert shown.app.stats.value("chunks.background_requests") >= 2
+    assert shown.app.stats.value("chunks.whole_layers") == 0
+    assert received(served, layers[0]) < 2 * len(layers[0].blob)
+    requests = len(served.server.paths("/blobs/"))
+    assert shown.read("app/1/rootfs/d/big") == BIG
+    assert len(served.server.paths("/blobs/")) == requests
+    assert served.show(offline=True).read("app/1/rootfs/other") == OTHER
+
+
+def test_nothing_comes_in_the_background_unasked(served: Served, build: Build) -> None:
+    pushed(served, build)
+    shown = served.show()
+    shown.names("app/1/rootfs")
+    assert shown.read("app/1/rootfs/d/small") == b"of the top"
+    assert shown.app.stats.value("chunks.background_requests") == 0
+    assert [thread.name for thread in threading.enumerate() if thread.name == "background fetch"] == []
+
+
+def test_in_the_background_nothing_is_begun_once_the_mount_has_ended(served: Served, build: Build) -> None:
+    layers = pushed(served, build)
+    held, going_on = threading.Event(), threading.Event()
+
+    def hold(connection: Connection) -> bool:
+        held.set()
+        assert going_on.wait(60)
+        return connection.answer(connection.right())
+
+    served.show().names("app/1/rootfs")
+    for built in layers:
+        served.server.on("GET", f"/blobs/{built.digest}", hold)
+    shown = served.show(background_fetch=True)
+    shown.names("app/1/rootfs")
+    assert held.wait(60)
+    shown.app.layer_cache.stop()
+    requests = len(served.server.paths("/blobs/"))
+    going_on.set()
+    join_threads("background fetch")
+    assert len(served.server.paths("/blobs/")) == requests
+
+
+def test_a_cache_that_holds_as_little_as_possible_gets_nothing_in_the_background(served: Served, build: Build) -> None:
+    pushed(served, build)
+    shown = served.show(background_fetch=True, limit=0)
+    shown.names("app/1/rootfs")
+    assert [thread.name for thread in threading.enumerate() if thread.name == "background fetch"] == []
+
+
+def test_from_a_third_of_a_layer_on_the_rest_comes_too(served: Served, build: Build) -> None:
+    layers = pushed(served, build)
+    shown = served.show()
+    assert shown.read("app/1/rootfs/d/big") == BIG
+    join_threads("flight ('rest'")
+    assert shown.app.layers.is_complete(layers[0].digest)
+    assert shown.app.stats.value("chunks.rests") == 1
+    assert shown.app.stats.value("chunks.whole_layers") == 0

@@ -52,7 +52,7 @@ def test_every_file_is_what_the_archive_has(served: Served) -> None:
 
 def test_what_was_read_is_there_for_the_next_daemon_and_without_a_network(served: Served) -> None:
     push_soci(served, "app", "1", *LAYERS)
-    assert served.show().read("app/1/rootfs/other") == OTHER
+    assert served.show(rest_from=1.0).read("app/1/rootfs/other") == OTHER
     shown = served.show(offline=True)
     assert shown.read("app/1/rootfs/other") == OTHER
     with pytest.raises(Offline):

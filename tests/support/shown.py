@@ -44,6 +44,8 @@ class Shown:
         store: type[LayerStore] = LayerStore,
         hub_url: str = "",
         inode32: bool = False,
+        background_fetch: bool = False,
+        rest_from: float = 1 / 3,
         used_directories: UsedDirectories = tuple,
         tables: OpenTables | None = None,
         limit: int | None = None,
@@ -66,6 +68,8 @@ class Shown:
             cache_dir=directory,
             cache_size=limit,
             inode32=inode32,
+            background_fetch=background_fetch,
+            rest_from=rest_from,
         )
         substitutes = Substitutes(
             hosts=hosts or Hosts(),

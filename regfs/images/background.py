@@ -1,0 +1,93 @@
+"""Fetches layers in the background, one after the other, for as long as the process wants it (--background-fetch).
+
+What is fetched, and how it waits for reads of users, is layer_cache.py's and chunk_fetching.py's. A layer that fails is
+left; it is wanted again when its image is opened the next time. Used by layer_cache.py. Thread rule: any thread; one
+thread of its own, which ends when there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
+
+from cachetools import TTLCache
+
+from regfs.errors import Interrupted, OutOfThreads, RegfsError
+from regfs.process.threads import start_thread
+from regfs.waiting.deadline import Deadline, under
+
+log = logging.getLogger(__name__)
+
+_MOST_WAITING = 1024
+# An image is opened many times; so long its layers are not looked at for what is missing.
+_WANTED_S = 60.0
+
+
+class Fetching(NamedTuple):
+    """What of a layer with a table is fetched that was not read: all of it in the *background* once its image is
+    opened; the rest once *rest_from* of its bytes are here (1: never).
+    """
+
+    background: bool = False
+    rest_from: float = 1.0
+
+
+ONLY_WHAT_IS_READ = Fetching()
+
+
+class BackgroundFetch:
+    """The layers that are to be fetched, by a key that names each."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._deadline = Deadline()
+        self._wanted: TTLCache[Hashable, bool] = TTLCache(_MOST_WAITING, _WANTED_S)
+        self._waiting: OrderedDict[Hashable, Callable[[], None]] = OrderedDict()
+        self._is_running = False
+
+    def want(self, key: Hashable, fetch: Callable[[], None]) -> None:
+        """Call *fetch* in the background once those that were wanted before are done. Does not wait.
+
+        What was wanted within the last minute is not wanted again.
+        """
+        with self._lock:
+            if self._deadline.cancelled or key in self._wanted or len(self._waiting) >= _MOST_WAITING:
+                return
+            self._wanted[key] = True
+            self._waiting[key] = fetch
+            if self._is_running:
+                return
+            self._is_running = True
+        try:
+            start_thread(self._run, name="background fetch")
+        except OutOfThreads as shortage:
+            log.warning("%s", shortage)
+            with self._lock:
+                self._is_running = False
+
+    def stop(self) -> None:
+        """Begin nothing more; the request that is under way ends by itself."""
+        with self._lock:
+            self._waiting.clear()
+        self._deadline.cancel()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._is_running = False
+                    return
+                key, fetch = self._waiting.popitem(last=False)
+            try:
+                with under(self._deadline):
+                    fetch()
+            except Interrupted:
+                log.debug("%s: not fetched any further", key)
+            except RegfsError as error:
+                log.info("the background fetch of %s ends: %s", key, error)
+            except Exception:  # a bug must not end the fetch of all other layers
+                log.exception("the background fetch of %s failed", key)
+            del fetch

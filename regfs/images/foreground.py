@@ -1,0 +1,46 @@
+"""Which reads of a user wait for a registry now, so that what is fetched in the background can wait for them.
+
+Used by chunk_fetching.py; made by layer_cache.py, for all layers of a cache. Thread rule: any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+from regfs.waiting.deadline import current
+
+
+class Foreground:
+    """Counts the reads that wait."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._none: Future[None] | None = None
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Count one read while the block runs."""
+        with self._lock:
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._count -= 1
+                none, self._none = (self._none, None) if self._count == 0 else (None, self._none)
+            if none is not None:
+                none.set_result(None)
+
+    def wait_for_none(self) -> None:
+        """Return once no read waits. Raises WouldBlock, Interrupted, RegistryTimeout by the thread's deadline."""
+        while True:
+            with self._lock:
+                if self._count == 0:
+                    return
+                none = self._none = self._none or Future()
+            current().moved()  # those that wait for this work know that a read goes first
+            current().wait_for(none)
