@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regfs.errors import InvalidName, InvalidOption
-from regfs.model.names import DOCKER_HUB, canonical_registry
+from regfs.model.names import DOCKER_HUB, ONE_IMAGE, canonical_registry
 from regfs.model.platform import Platform, host_platform, parse_platform
 
 SITE_CACHE = Path("/var/cache/regfs")
@@ -57,6 +57,8 @@ class Config:
     low_latency: bool = False
     noexec: bool = False
     fsname: str | None = None
+    image: str | None = None
+    """The image of the default registry that is shown alone: repository and tag or digest."""
     foreground: bool = False
     debug: bool = False
     log_file: Path | None = None
@@ -66,6 +68,8 @@ class Config:
     @property
     def source(self) -> str:
         """What /proc/mounts names as the device."""
+        if self.image is not None:
+            return f"{ONE_IMAGE}{self.default_registry}/{self.image}"
         return self.fsname or self.default_registry
 
 

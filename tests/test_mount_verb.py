@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from tests.support.fault_server import FaultServer
 from tests.support.hello import MESSAGE, hello_program, host_architecture
 from tests.support.images import device, directory, file, image_of, layer, symlink, whiteout
 from tests.support.memory_registry import MemoryRegistry
-from tests.support.mounted import environment_for, mounts_at, regfs_command
+from tests.support.mounted import as_user, environment_for, mounts_at, regfs_command
 from tests.support.snapshot import differences, snapshot
 
 LAYERS = (
@@ -242,13 +244,53 @@ def test_a_cache_that_others_may_write_is_refused(machine: Machine) -> None:
 
 
 def test_where_the_kernel_cannot_it_says_why(machine: Machine, server: FaultServer) -> None:
-    for prefix, said in (
-        (("unshare", "-Urm"), "EROFS cannot be mounted in a user namespace"),
-        (("setpriv", "--bounding-set=-sys_admin"), "CAP_SYS_ADMIN is missing"),
-    ):
-        done = machine.mount(prefix=prefix)
-        assert (done.returncode, said in done.stderr) == (1, True), done.stderr
+    done = machine.mount(prefix=("setpriv", "--bounding-set=-sys_admin"))
+    assert (done.returncode, "CAP_SYS_ADMIN is missing" in done.stderr) == (1, True), done.stderr
+    assert "--fuse mounts it by FUSE" in done.stderr
     assert server.paths() == []
+
+
+def test_fuse_shows_the_same_files_and_the_daemon_below_a_name_that_no_listing_has(machine: Machine) -> None:
+    machine.mounted("--fuse")
+    assert mounts_at(machine.point) == ["fuse.regfs"]
+    done = machine.regfs("unpack", "--cache-dir", machine.cache, machine.image, "unpacked")
+    assert done.returncode == 0, done.stderr
+    assert differences(snapshot(machine.point), snapshot(machine.directory / "unpacked")) == []
+    assert (machine.point / ".regfs/version").read_text().startswith("regfs ")
+    assert ".regfs" not in os.listdir(machine.point)
+    shown, above = machine.point.stat().st_ino, (machine.point / "etc/..").stat().st_ino
+    assert shown == above
+    found = json.loads(machine.regfs("status", "--json", machine.point).stdout)
+    assert [(each["source"], each["state"], each["driver"]) for each in found] == [(machine.image, "alive", "kernel")]
+    machine.umount()
+
+
+def test_an_image_that_is_not_there_is_told_before_anything_is_mounted(machine: Machine) -> None:
+    for options in (("--fuse",), ()):
+        done = machine.regfs("mount", "--cache-dir", machine.cache, *options, f"{machine.image}x", machine.point)
+        assert (done.returncode != 0, "1x" in done.stderr) == (True, True), done.stderr
+        assert mounts_at(machine.point) == []
+
+
+def test_an_ordinary_user_and_a_user_namespace_get_the_image_by_fuse(server: FaultServer) -> None:
+    with tempfile.TemporaryDirectory(prefix="regfs-tests-") as made:
+        machine = Machine(server, Path(made))
+        for path in (machine.directory, machine.point):
+            os.chown(path, 65534, 65534)
+        user = tuple(as_user(65534))
+        done = machine.mount(prefix=user)
+        try:
+            assert done.returncode == 0, done.stderr
+            assert mounts_at(machine.point) == ["fuse.regfs"]
+            read = subprocess.run([*user, "cat", machine.point / "etc/b"], capture_output=True, check=True)
+            assert read.stdout == b"above\n"
+        finally:
+            machine.regfs("umount", machine.point, prefix=user)
+        assert mounts_at(machine.point) == []
+        script = f"{shlex.join(regfs_command())} mount -q --cache-dir {made}/other {machine.image} {machine.point}"
+        script += f"; cat {machine.point}/etc/b; {shlex.join(regfs_command())} umount {machine.point}"
+        done = machine.regfs("-c", script, prefix=(*user, "unshare", "-Urm"), program=["sh"])
+        assert "above\n" in done.stdout, done.stderr
 
 
 # In each, the process kills itself in the place of this call.

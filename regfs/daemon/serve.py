@@ -31,6 +31,7 @@ from regfs.daemon.process_settings import set_up_process
 from regfs.daemon.self_description import SelfDescription
 from regfs.daemon.session import Session, build_session, driver_of, mount_options
 from regfs.errors import InvalidOption, MountFailure, OutOfThreads, RegfsError
+from regfs.model.names import ONE_IMAGE
 from regfs.mount.mountpoint import on_one_line
 from regfs.process.threads import start_thread
 
@@ -58,7 +59,7 @@ def serve(config: Config, point: str, *, environment: Mapping[str, str], report:
         report.failed(FAILED, str(failure))
         return
     try:
-        report.doing("opening the cache")
+        report.doing("opening the cache" if config.image is None else f"looking up {config.image}")
         app, session, described = build_session(config, point, environment=environment, log_name=name_of_log(place))
         report.doing(f"mounting on {point}")
         session.mount(point, mount_options(config))
@@ -68,7 +69,7 @@ def serve(config: Config, point: str, *, environment: Mapping[str, str], report:
         return
     # That the cache cannot be used is a warning, which -q does not silence.
     notes = [text for text in (app.note, None if config.is_quiet else note) if text]
-    first = "" if config.is_quiet else f"{config.source} is mounted at {on_one_line(point)}"
+    first = "" if config.is_quiet else f"{config.source.removeprefix(ONE_IMAGE)} is mounted at {on_one_line(point)}"
     message = "\n".join([first, *(f"note: {text}" for text in notes)])
     _Serving(session, app, described, events, environment).run(lambda: report.ready(message), report)
 

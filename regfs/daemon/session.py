@@ -16,9 +16,13 @@ from regfs.config import Config
 from regfs.daemon import self_description
 from regfs.daemon.self_description import SelfDescription
 from regfs.errors import InvalidOption
+from regfs.model.names import parse_reference
 from regfs.model.platform import host_platform
+from regfs.mount.filesystem import FileSystem
 from regfs.mount.in_use import directories_in_use
 from regfs.mount.options import MountOptions
+from regfs.tree.one_image import OneImage
+from regfs.waiting.deadline import Deadline, under
 
 # libfuse 2 has one timeout for all names, and a tag's is added to it: short, but long enough that a program which
 # starts in an image does not have each directory of its path looked up again and again.
@@ -54,7 +58,8 @@ def build_session(
 ) -> tuple[App, Session, SelfDescription]:
     """Return the app, a session that is not mounted yet, and what `.regfs/daemon.json` says.
 
-    Raises MountFailure where the driver cannot run here, InvalidOption as app.build() does.
+    Raises MountFailure where the driver cannot run here, InvalidOption as app.build() does. Where one image is to be
+    shown it is looked up, which blocks on the network and raises what that brings.
     """
     driver = driver_of(config)
     described = SelfDescription(
@@ -72,17 +77,31 @@ def build_session(
         used_directories=lambda: directories_in_use(session.device, overlays=driver == "fusepy"),
     )
     app = build(config, environment, mount=mount)
-    session = _session(app, driver, valid_s=described.names_valid_s)
+    session = _session(app, driver, valid_s=described.names_valid_s, shown=_shown(app))
     return app, session, described
 
 
-def _session(app: App, driver: str, *, valid_s: float) -> Session:
+def _shown(app: App) -> FileSystem:
+    """Return what the mount shows: all of the tree, or one image of it, which the registry is asked for."""
+    config = app.config
+    if config.image is None:
+        return app.tree
+    reference = parse_reference(config.image, default_registry=config.default_registry)
+    if reference.digest is not None:
+        name = f"@{reference.digest.algorithm}-{reference.digest.encoded}"
+    else:
+        name = f"@{reference.short_digest}" if reference.short_digest is not None else str(reference.tag)
+    with under(Deadline(config.timeout_s, is_users=True)):
+        return OneImage(app.tree, [config.default_registry, *reference.repository.path.split("/"), name])
+
+
+def _session(app: App, driver: str, *, valid_s: float, shown: FileSystem) -> Session:
     config = app.config
     if driver == "kernel":
         from regfs.mount.kernel.session import KernelSession
 
         return KernelSession(
-            app.tree,
+            shown,
             app.stats,
             errors=app.journal.record,
             timeout_s=config.timeout_s,
@@ -92,7 +111,7 @@ def _session(app: App, driver: str, *, valid_s: float) -> Session:
     from regfs.mount.fusepy.session import FusepySession
 
     return FusepySession(
-        app.tree,
+        shown,
         app.stats,
         errors=app.journal.record,
         timeout_s=config.timeout_s,

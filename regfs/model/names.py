@@ -18,6 +18,8 @@ from regfs.model.digest import Digest, is_short_digest
 from regfs.telemetry.userinfo import reference_without_userinfo
 
 DOCKER_HUB = "docker.io"
+ONE_IMAGE = "regfs#"
+"""What the source of a mount of one image begins with, in /proc/mounts; the image's name follows."""
 DEFAULT_TAG = "latest"
 OFFICIAL = "library"
 """The namespace of Docker Hub's official images: `debian` is `library/debian` there."""

@@ -1,9 +1,10 @@
 """What both drivers ask of the file system that they show: its nodes by number, and never by path.
 
-regfs.tree.tree.Tree is the one that daemons show; tests have another in memory. A node is a number of
-model/node_id.py. All attributes are struct fuse_attr, 88 bytes (abi.py). Every call may raise any RegfsError, and waits
-for the network as the thread's deadline allows: under NON_BLOCKING it raises WouldBlock before it has changed anything,
-so that the same question can be asked again in a thread that may wait. Any thread may ask anything.
+Daemons show regfs.tree.tree.Tree, or one image of it (regfs.tree.one_image.OneImage); tests have another in memory. A
+node is a number of model/node_id.py. All attributes are struct fuse_attr, 88 bytes (abi.py). Every call may raise any
+RegfsError, and waits for the network as the thread's deadline allows: under NON_BLOCKING it raises WouldBlock before it
+has changed anything, so that the same question can be asked again in a thread that may wait. Any thread may ask
+anything.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from regfs.tree.entry import FoundEntry
     from regfs.tree.listings import Listing
     from regfs.tree.node import OpenFile
+    from regfs.tree.one_image import OneImage
     from regfs.tree.tree import Tree
     from regfs.tree.usage import Usage
 
@@ -67,6 +69,6 @@ class FileSystem(Protocol):
 
 if TYPE_CHECKING:
 
-    def _assert_tree(tree: Tree) -> FileSystem:
-        """Let mypy check that the tree of the daemon is a file system."""
-        return tree
+    def _assert_file_systems(tree: Tree, image: OneImage) -> tuple[FileSystem, FileSystem]:
+        """Let mypy check that what daemons show is a file system."""
+        return tree, image

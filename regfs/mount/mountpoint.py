@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regfs.errors import AccessDenied, MountFailure
+from regfs.model.names import ONE_IMAGE
 from regfs.process.user import FALLBACK_PATH
 
 log = logging.getLogger(__name__)
 
 FILE_SYSTEM_TYPE = "fuse.regfs"
 """The type of our mounts in /proc/mounts, whichever driver made them."""
-KERNEL_MOUNT = "regfs#"
-"""What the source of a mount that the kernel serves begins with; the image's full name follows."""
 MTAB = "/etc/mtab"
 MTAB_REMEDY = f"{MTAB} is missing, without which fusermount3 unmounts nothing; as root: ln -s /proc/self/mounts {MTAB}"
 CONTAINER_REMEDY = (
@@ -68,7 +67,12 @@ class Mounted(NamedTuple):
     @property
     def is_kernel_mount(self) -> bool:
         """Whether `regfs mount` made it, and the kernel serves it without a daemon."""
-        return self.kind in ("erofs", "overlay") and self.source.startswith(KERNEL_MOUNT)
+        return self.kind in ("erofs", "overlay") and self.source.startswith(ONE_IMAGE)
+
+    @property
+    def image(self) -> str:
+        """The name of the one image that a mount shows; empty where it shows registries."""
+        return self.source.removeprefix(ONE_IMAGE) if self.source.startswith(ONE_IMAGE) else ""
 
     @property
     def is_whole(self) -> bool:

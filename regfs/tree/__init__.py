@@ -19,5 +19,6 @@ names_in_use.py    what happens to a process inside a tag that moves
 probed_names.py    names that shells and editors try, for which no registry is asked
 inode_numbers.py   where st_ino comes from
 usage.py           what df shows
+one_image.py       one image as the root of a mount
 snapshot.py        what the kernel was told, for another process
 """

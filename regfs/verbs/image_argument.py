@@ -19,7 +19,7 @@ def read_reference(text: str, default_registry: str, mounts: Sequence[mountpoint
     A relative path that leads through a mount point is a path, as the shell completes it. Raises InvalidName,
     InvalidOption.
     """
-    points = {mounted.mountpoint: mounted for mounted in mounts if mounted.is_regfs}
+    points = {mounted.mountpoint: mounted for mounted in mounts if mounted.is_regfs and not mounted.image}
     inside = mountpoints.inside(text, points)
     if text not in (".", "..") and not text.startswith(("/", "./", "../")):
         here = mountpoints.inside(".", points)

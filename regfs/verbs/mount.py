@@ -81,6 +81,5 @@ def check_point(directory: str) -> str:
     mountpoints.check(point)
     there = mountpoints.topmost(point)
     if there is not None and there.is_kernel_mount:
-        image = there.source.removeprefix(mountpoints.KERNEL_MOUNT)
-        raise MountFailure(f"{point} is already a mount ({image}); regfs umount {point}")
+        raise MountFailure(f"{point} is already a mount ({there.image}); regfs umount {point}")
     return point

@@ -63,11 +63,11 @@ def image_path(image: str, mount: str | None) -> Path:
 def _mount_for(image: str, mount: str | None) -> mountpoints.Mounted:
     if mount is not None:
         return choose([mount])[0]
-    points = {each.mountpoint for each in mountpoints.mounts() if each.is_regfs}
+    points = {each.mountpoint for each in mountpoints.mounts() if each.is_regfs and not each.image}
     around = mountpoints.inside(image, points)
     if around is not None:
         return choose([around.mountpoint])[0]
-    own = [mounted for mounted in choose([]) if mounted.user_id in (None, os.geteuid())]
+    own = [each for each in choose([]) if not each.image and each.user_id in (None, os.geteuid())]
     if not own:
         raise MountFailure("no regfs of yours is mounted; regfs MOUNTPOINT mounts one")
     if len(own) > 1:

@@ -144,7 +144,7 @@ def _kernel_mounts() -> dict[str, Status]:
     return {
         mounted.mountpoint: Status(
             mounted.mountpoint,
-            mounted.source.removeprefix(mountpoints.KERNEL_MOUNT),
+            mounted.image,
             ALIVE,
             by_kernel="read-only" if mounted.kind == "erofs" else "writable",
         )
@@ -198,10 +198,10 @@ def read(chosen: Sequence[mountpoints.Mounted]) -> list[Status]:
 def _status(mounted: mountpoints.Mounted, answer: Answer) -> Status:
     state, reason = state_of(answer)
     if state != ALIVE:
-        return Status(mounted.mountpoint, mounted.source, state, reason)
+        return Status(mounted.mountpoint, mounted.image or mounted.source, state, reason)
     return Status(
         mounted.mountpoint,
-        mounted.source,
+        mounted.image or mounted.source,
         ALIVE,
         version=answer.texts["version"].strip(),
         daemon=json.loads(answer.texts.get(DAEMON, "{}")),

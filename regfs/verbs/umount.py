@@ -36,7 +36,7 @@ def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
         raise MountFailure(f"{point} is a mount of another kind ({mounted.kind}, {mounted.source}); umount {point}")
     mountpoints.check_may_unmount(mounted)
     _leave(point)
-    gone = f"{mounted.source} is no longer mounted on {mountpoints.on_one_line(point)}"
+    gone = f"{mounted.image or mounted.source} is no longer mounted on {mountpoints.on_one_line(point)}"
     if by_force:
         if not mountpoints.abort(mounted.device, point):
             _kill_daemon(mounted.device)
@@ -60,8 +60,7 @@ def _unmount_from_kernel(mounted: mountpoints.Mounted, *, lazily: bool) -> str:
         raise AccessDenied(f"{mountpoints.on_one_line(point)}: root has mounted it, and root alone may unmount it")
     _leave(point)
     _unmount(point, lazily=lazily)
-    image = mounted.source.removeprefix(mountpoints.KERNEL_MOUNT)
-    return f"{image} is no longer mounted on {mountpoints.on_one_line(point)}"
+    return f"{mounted.image} is no longer mounted on {mountpoints.on_one_line(point)}"
 
 
 def _unmount(point: str, *, lazily: bool) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from regfs.cli.arguments import IMAGE_HELP, Parser, add_common
-from regfs.cli.configuration import verb_config
+from regfs.cli.configuration import default_config, verb_config
 from regfs.cli.source_argument import is_source
 from regfs.cli.terminal import say_nothing, tell, warn
-from regfs.config import not_empty, parse_path
+from regfs.config import not_empty, parse_path, with_options
 from regfs.errors import InvalidOption, MountFailure
 from regfs.process.descriptors import raise_descriptor_limit
+from regfs.process.user import is_root_of_machine
 
 _IN_MEMORY = "-"
 
@@ -54,6 +56,12 @@ def parser() -> Parser:
         help="let the files be changed: what is written goes below the directory UPPER (--writable=UPPER), or, by "
         "--writable alone, into memory until the image is unmounted",
     )
+    made.add_argument(
+        "--fuse",
+        action="store_true",
+        help="mount it by FUSE, where any user may: a daemon serves it, and fetches it when it is first looked into "
+        "(the default for ordinary users)",
+    )
     made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     return add_common(made, headings=("mount", "registry", "cache"))
 
@@ -65,9 +73,11 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
     if is_source(given.image):
         raise InvalidOption(f"{given.image} is a registry, no image: regfs {given.image} {given.directory} mounts it")
+    if given.fuse or not is_root_of_machine():
+        return _mount_by_fuse(given, environment)
     config = verb_config(given, environment)
     if reason := reason_against(config.cache_dir):
-        raise MountFailure(f"the kernel cannot mount {given.image}: {reason}")
+        raise MountFailure(f"the kernel cannot mount {given.image}: {reason}; --fuse mounts it by FUSE")
     raise_descriptor_limit()  # mounting holds one for each layer
     writable = None
     if given.writable is not None:
@@ -77,3 +87,22 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if not given.quiet:
         tell(f"{name} is mounted at {os.path.abspath(given.directory)}")
     return 0
+
+
+def _mount_by_fuse(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Let a daemon show the image, as the whole tree is shown."""
+    from regfs.cli.mount_command import mount
+    from regfs.mount.mountpoint import mounts
+    from regfs.verbs.image_argument import read_reference
+
+    if given.writable is not None:
+        raise InvalidOption("--writable needs a mount by the kernel, which root alone can make")
+    config = with_options(default_config(environment), given.given)
+    reference = read_reference(given.image, config.default_registry, mounts())
+    repository, digest = reference.repository, reference.digest or reference.short_digest
+    version = f"@{digest}" if digest is not None else f":{reference.tag}"
+    config = replace(
+        config, default_registry=repository.registry, image=f"{repository.path}{version}", is_quiet=given.quiet,
+        debug=given.debug, foreground=given.debug,
+    )  # fmt: skip
+    return mount(config, given.directory, environment)

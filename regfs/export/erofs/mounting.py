@@ -17,15 +17,15 @@ from pathlib import Path
 
 from regfs.errors import MountFailure
 from regfs.export.erofs.cached import open_data_files, open_erofs
+from regfs.model.names import ONE_IMAGE
 from regfs.mount.mount_api import NO_DEVICES, NO_SUID, READ_ONLY, VALUE_MAX, Refused, attach, make_mount
-from regfs.mount.mountpoint import CONTAINER_REMEDY, KERNEL_MOUNT, may_mount
+from regfs.mount.mountpoint import CONTAINER_REMEDY, may_mount
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.inventory import IMAGES, LAYERS, PASSES
 from regfs.store.layer_store import LayerStore
 from regfs.store.pass_directories import pass_directory
 
 _NEEDED = (6, 12)
-_ALL_IDS = "0 0 4294967295"
 _NEEDS_FILES = "EROFS on files needs Linux 6.12 or newer, with CONFIG_EROFS_FS_BACKED_BY_FILE"
 _SAYS = {
     errno.ENOTBLK: f"this kernel takes no files for EROFS: {_NEEDS_FILES}",
@@ -35,11 +35,9 @@ _SAYS = {
 
 
 def reason_against(cache: Path) -> str:
-    """Return why the kernel cannot serve images of *cache* to this process, "" where nothing is known against it."""
+    """Return why this process, root's, cannot mount images of *cache*, "" where nothing is known against it."""
     if not may_mount():
-        return CONTAINER_REMEDY if os.geteuid() == 0 else "only root may mount EROFS"
-    if Path("/proc/self/uid_map").read_text().split() != _ALL_IDS.split():
-        return "EROFS cannot be mounted in a user namespace"
+        return CONTAINER_REMEDY
     release = os.uname().release
     if tuple(int(part) for part in release.split("-")[0].split(".")[:2]) < _NEEDED:
         return f"this is Linux {release}: {_NEEDS_FILES}"
@@ -109,8 +107,8 @@ def _source(directory: Path, name: str, fd: int) -> Iterator[str]:
 
 
 def _shown(name: str) -> str:
-    shown = f"{KERNEL_MOUNT}{name}"
-    return shown if len(shown.encode()) <= VALUE_MAX else f"{KERNEL_MOUNT}{name.rpartition('@')[2]}"
+    shown = f"{ONE_IMAGE}{name}"
+    return shown if len(shown.encode()) <= VALUE_MAX else f"{ONE_IMAGE}{name.rpartition('@')[2]}"
 
 
 def _overlay(lower: int, upper: Path | None, name: str, attributes: int, opened: list[int]) -> int:
