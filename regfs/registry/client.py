@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from regfs.registry.listing import Listing
     from regfs.registry.manifests import Manifests
     from regfs.registry.parts import Parts
+    from regfs.registry.push import Pushes
     from regfs.registry.referrers import Referrers
 
 
@@ -27,6 +28,7 @@ class RegistryClient:
         client.blobs        blobs, whole or a range
         client.listing      the tags of a repository, the repositories of a registry
         client.referrers    what refers to a manifest
+        client.pushes       blobs and manifests, to the registry
         client.hub          the repositories in a namespace of Docker Hub
 
     Every method of a part blocks on the network, for as long as the thread's deadline allows, and raises
@@ -66,6 +68,11 @@ class RegistryClient:
     def referrers(self) -> Referrers:
         """What refers to a manifest."""
         return self.load().referrers
+
+    @property
+    def pushes(self) -> Pushes:
+        """Blobs and manifests, to the registry."""
+        return self.load().pushes
 
     @property
     def hub(self) -> Hub:

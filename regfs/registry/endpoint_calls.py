@@ -65,6 +65,7 @@ class Call:
     repository: RepositoryName | None
     method: str = field(default="GET", kw_only=True)
     headers: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    body: bytes | None = field(default=None, kw_only=True, repr=False)
     bulk: bool = field(default=False, kw_only=True)
     body_limit: int | None = field(default=None, kw_only=True)
     stays: bool = field(default=False, kw_only=True)
@@ -73,6 +74,29 @@ class Call:
     def pull(cls, repository: RepositoryName, path: str, *, what: str) -> Call:
         """Return the call for *path* in *repository*, with the scope to read it."""
         return cls(f"{repository.path}/{path}", what, (f"repository:{repository.path}:pull",), repository)
+
+    @classmethod
+    def push(
+        cls,
+        repository: RepositoryName,
+        path: str,
+        method: str,
+        *,
+        what: str,
+        body: bytes | None = None,
+        content_type: str = "",
+    ) -> Call:
+        """Return a call for *path*, as Call has it or in *repository*, with the scope to write there."""
+        return cls(
+            path if path.startswith("/") else f"{repository.path}/{path}",
+            what,
+            (f"repository:{repository.path}:pull,push",),
+            repository,
+            method=method,
+            headers={"Content-Type": content_type} if content_type else {},
+            body=body,
+            bulk=body is not None,
+        )
 
 
 class EndpointCalls:
@@ -159,6 +183,7 @@ def _request(endpoint: Endpoint, call: Call, url: str, headers: Mapping[str, str
         call.method,
         url,
         headers=headers,
+        body=call.body,
         tls=endpoint.tls,
         bulk=call.bulk,
         body_limit=call.body_limit,

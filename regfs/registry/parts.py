@@ -34,6 +34,7 @@ from regfs.registry.hub import HUB_URL, Hub
 from regfs.registry.listing import Listing
 from regfs.registry.manifests import Manifests
 from regfs.registry.parallel import MAX_PIECE, ParallelTransfers
+from regfs.registry.push import Pushes
 from regfs.registry.referrers import Referrers
 from regfs.telemetry.stats import Stats
 from regfs.waiting.flights import Flights
@@ -96,6 +97,7 @@ class Parts:
         transfers = ParallelTransfers(stats, most=_TRANSFERS, fixed=connections, max_piece=max_piece)
         self.blobs = Blobs(calls, stats, retry=retry, transfers=transfers)
         self.listing = Listing(calls)
+        self.pushes = Pushes(calls)
         self.referrers = Referrers(calls, self.manifests)
         self.hub = Hub(self._sender, flights, offline=offline, url=hub_url)
 

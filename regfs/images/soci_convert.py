@@ -1,0 +1,109 @@
+"""A SOCI index (v2) of an image, as `soci convert` makes it: zTOCs, and an image index in which the image names them.
+
+    new index ── the image's manifest, annotated with the digest of its SOCI index (so that its digest is another one)
+             └── the SOCI index, annotated with the digest of that manifest
+
+Layers and config stay what they are, and so do the manifests for other platforms. Used by verbs/index.py. One thread.
+Source: soci-snapshotter, soci/soci_convert.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+from regfs import __version__
+from regfs.errors import Unsupported
+from regfs.images.image import INDEX_DIGEST, Image
+from regfs.layers.formats.soci import IMAGE_MANIFEST_DIGEST, INDEX_V2, LAYER_DIGEST, LAYER_MEDIA_TYPE, SPAN_SIZE
+from regfs.layers.formats.ztoc_writer import write_ztoc
+from regfs.model.digest import Digest
+from regfs.model.manifest import EMPTY, Descriptor
+from regfs.model.media_types import OCI_INDEX, OCI_MANIFEST, OCTET_STREAM, layer_compression
+from regfs.model.names import RepositoryName
+from regfs.model.render import annotated_manifest, index_with, render_manifest
+from regfs.registry.push import Pushes
+from regfs.waiting.deadline import current
+
+Report = Callable[[Digest, int, int], None]
+"""Hears of a layer how many bytes it has, and how many of them are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What is new of an image with a SOCI index: blobs (*ztocs*), two manifests and the *index* that names these.
+
+    *left_out* says which layers have no zTOC, and why.
+    """
+
+    ztocs: tuple[bytes, ...]
+    soci_index: bytes
+    manifest: bytes
+    index: bytes
+    left_out: tuple[str, ...]
+
+    def push(self, pushes: Pushes, repository: RepositoryName, tag: str) -> Digest:
+        """Push all of it to *repository*, which has the image's blobs, and let *tag* name the index at the end."""
+        for blob in (*self.ztocs, b"{}"):
+            pushes.blob(repository, blob)
+        for manifest in (self.soci_index, self.manifest):
+            pushes.manifest(repository, Digest.of(manifest), manifest, OCI_MANIFEST)
+        return pushes.manifest(repository, tag, self.index, OCI_INDEX)
+
+
+def convert(image: Image, *, span_size: int, least_layer: int, report: Report) -> Converted:
+    """Make the SOCI index of *image*, of its layers of *least_layer* bytes and more; each is read once, as it streams.
+
+    Blocks on the network for layers that are not in the cache. Raises Unsupported where no layer can be indexed.
+    """
+    left_out: list[str] = []
+    ztocs = list(_ztocs(image, span_size=span_size, least_layer=least_layer, report=report, left_out=left_out))
+    if not ztocs:
+        raise Unsupported("; ".join([f"{image}: no layer of it can be indexed", *left_out]))
+    config = replace(EMPTY, media_type=INDEX_V2, content=None)
+    soci_index = render_manifest(config, [descriptor for descriptor, _ in ztocs])
+    named = {INDEX_DIGEST: str(Digest.of(soci_index))}
+    manifest = annotated_manifest(image.manifest_document.content, named)
+    platform = image.config.platform
+    annotated = Descriptor(
+        OCI_MANIFEST, Digest.of(manifest), len(manifest), annotations={**image.manifest.annotations, **named},
+        platform=platform,
+    )  # fmt: skip
+    entry = Descriptor(
+        OCI_MANIFEST,
+        Digest.of(soci_index),
+        len(soci_index),
+        annotations={IMAGE_MANIFEST_DIGEST: str(annotated.digest)},
+        platform=platform,
+        artifact_type=INDEX_V2,
+    )
+    old = None if image.index is None else image.document.content
+    index = index_with(old, annotated, instead_of=image.manifest_descriptor.digest, also=entry, kind=INDEX_V2)
+    return Converted(tuple(content for _, content in ztocs), soci_index, manifest, index, tuple(left_out))
+
+
+def _ztocs(
+    image: Image, *, span_size: int, least_layer: int, report: Report, left_out: list[str]
+) -> Iterator[tuple[Descriptor, bytes]]:
+    for layer in image.layers:
+        descriptor = layer.descriptor
+        if descriptor.size < least_layer:
+            continue
+        try:
+            if layer_compression(descriptor.media_type) != "gzip":
+                raise Unsupported(f"{descriptor.media_type} is not gzip")
+            content = write_ztoc(
+                current().watch(image.repository.blobs.chunks(descriptor)),
+                diff_id=layer.diff_id,
+                tool=f"regfs {__version__}",
+                span_size=span_size,
+                report=partial(report, descriptor.digest, descriptor.size),
+            )
+        except Unsupported as error:
+            left_out.append(f"layer {descriptor.digest} is left out: {error}")
+            continue
+        annotations = {
+            LAYER_DIGEST: str(descriptor.digest), LAYER_MEDIA_TYPE: descriptor.media_type, SPAN_SIZE: str(span_size),
+        }  # fmt: skip
+        yield Descriptor(OCTET_STREAM, Digest.of(content), len(content), annotations=annotations), content
