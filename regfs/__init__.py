@@ -5,7 +5,7 @@ Packages, from the top. Imports point down, and never between two packages of on
     cli           arguments and environment become a Config or a verb; the only package that prints and exits
     verbs         the work of the verbs, without parsing or printing
     daemon        the life of a mount: start, log, signals, end
-    app | export  the composition root: Config → client → images → tree | an image written into a directory, or for the kernel to mount
+    app | export  the composition root: Config → client → images → tree | an image unpacked, or for the kernel to mount
     mount         two drivers that know FUSE: kernel/ (our own, on /dev/fuse) and fusepy/; config.py stands beside it
     tree          what the mount looks like: look-up, attributes, listing, open; no FUSE, no HTTP
     images        repositories and images: where registry, store, layers and rootfs meet; workers/ for heavy work

@@ -16,10 +16,11 @@ from pathlib import Path
 from regfs import __version__
 from tests.bench.images import BenchImages, bench_directory
 from tests.bench.measure import Row
-from tests.bench.workloads import WORKLOADS, Bench
+from tests.bench.workloads import KERNEL_MOUNT, WORKLOADS, Bench
 from tests.support.registry import is_installed
 
 DRIVERS = ("kernel", "fusepy")
+OWN_COLUMNS = (*DRIVERS, KERNEL_MOUNT)
 PEER_COLUMNS = ("skopeo+umoci", "podman", "ext4")
 
 
@@ -63,7 +64,7 @@ def verdict(row: Row) -> str:
 
 
 def print_table(rows: list[Row]) -> None:
-    columns = [name for name in (*DRIVERS, *PEER_COLUMNS) if any(name in row.values for row in rows)]
+    columns = [name for name in (*OWN_COLUMNS, *PEER_COLUMNS) if any(name in row.values for row in rows)]
     lines = [["workload", "unit", *columns, "goal", ""]]
     for row in rows:
         cells = [number(row.values.get(name)) + (ratio(row, name) if name in PEER_COLUMNS else "") for name in columns]
