@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from regfs.errors import BadLayer, Unsupported
-from regfs.layers.archive_rows import ArchiveRows
 from regfs.layers.formats.format import Chunk, Format, found_nowhere
 from regfs.layers.formats.soci import Soci, fingerprint, read_ztoc
+from regfs.layers.table_rows import TableRows
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.store.layer_store import LayerStore
@@ -41,7 +41,7 @@ def ingest_table(
     """
     table = table_format.table(descriptor, RangedSource(descriptor.size, part), found_nowhere)
     with store.begin_partial_layer(table_format.name) as writer:
-        rows = ArchiveRows(writer.rows)
+        rows = TableRows(writer.rows)
         for entry, chunks in table.entries():
             rows.add(entry, _placed(writer, entry.size, chunks, nothing=descriptor.digest) if entry.size else None)
         rows.finish()
@@ -61,7 +61,7 @@ def ingest_ztoc(descriptor: Descriptor, soci: Soci, *, layer: Digest, store: Lay
         for span in ztoc.spans:
             writer.add_chunk(span.start, span.size, at=span.at, stored=span.stored, inner=0, digest=span.digest)
             writer.rows.add_restart(span.at, span.bits, zlib.compress(span.window, 1))
-        rows = ArchiveRows(writer.rows)
+        rows = TableRows(writer.rows)
         headers: list[tuple[int, int, bytes]] = []
         try:
             for entry, place in ztoc.entries():

@@ -145,7 +145,7 @@ class ArchiveRows:
     def _describe_root(self, entry: TarEntry) -> None:
         if entry.kind != stat.S_IFDIR:
             raise BadLayer("the root of a layer can only be a directory")
-        self._rows.add(_row(ROOT_ROW, ROOT_ROW, b"", entry, attributes=_attributes(entry)))
+        self._rows.add(_row(ROOT_ROW, ROOT_ROW, b"", entry, attributes=packed_attributes(entry)))
 
     def _add_directory(self, entry: TarEntry, parent: int, name: bytes, *, mark: int) -> None:
         row = self._child(parent, name)
@@ -155,7 +155,7 @@ class ArchiveRows:
                 self._remove(row, name)
                 state |= _OPAQUE
             row = self._new_row(parent, name, state | self._whited_out(parent, name))
-        self._rows.add(_row(row, parent, name, entry, attributes=_attributes(entry), flags=mark))
+        self._rows.add(_row(row, parent, name, entry, attributes=packed_attributes(entry), flags=mark))
 
     def _add_file(self, entry: TarEntry, parent: int, name: bytes, *, mark: int, content: int | None) -> None:
         """Add anything but a directory or a hard link."""
@@ -172,7 +172,7 @@ class ArchiveRows:
             self._targets[row] = target
         else:
             row = self._new_row(parent, name, FILE)
-        attributes = _attributes(entry)
+        attributes = packed_attributes(entry)
         self._rows.add(
             _row(row, parent, name, entry, attributes=attributes, flags=mark, content=content, target=target)
         )
@@ -220,7 +220,7 @@ class ArchiveRows:
 
     def _link_below(self, entry: TarEntry, parent: int, name: bytes, path: bytes) -> None:
         row = self._new_row(parent, name, FILE)
-        attributes = _attributes(entry._replace(kind=stat.S_IFREG))
+        attributes = packed_attributes(entry._replace(kind=stat.S_IFREG))
         self._rows.add(_row(row, parent, name, entry, attributes=attributes, flags=EntryFlag.LINK_BELOW, target=path))
 
     def _directory(self, components: list[bytes]) -> int:
@@ -354,7 +354,8 @@ def _is_plain(name: bytes) -> bool:
     return name not in (b"", b".", b"..") and len(name) <= NAME_MAX
 
 
-def _attributes(entry: TarEntry) -> bytes:
+def packed_attributes(entry: TarEntry) -> bytes:
+    """Return the attributes of the row of *entry*."""
     kind, mode, size, nlink = entry.kind, entry.mode, entry.size, 1
     if kind == stat.S_IFDIR:
         size, nlink = _DIRECTORY_SIZE, 2

@@ -17,6 +17,7 @@ from regfs.errors import InvalidName, Unsupported
 _GRAMMAR = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):([a-zA-Z0-9=_-]+)", re.ASCII)
 _HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128, "blake3": 64}
 _HEX = re.compile(r"[a-f0-9]+", re.ASCII)
+_HEX_OF_SHA256 = re.compile(r"[a-f0-9]{64}", re.ASCII)
 _SHORT = re.compile(r"[a-f0-9]{12,63}", re.ASCII)
 REGISTERED = frozenset(_HEX_LENGTHS)
 """The algorithms of digests; `app:v1` has the form of one too, and is a reference."""
@@ -42,6 +43,8 @@ class Digest:
     encoded: str
 
     def __post_init__(self) -> None:
+        if self.algorithm == "sha256" and _HEX_OF_SHA256.fullmatch(self.encoded):  # as nearly all are
+            return
         text = f"{self.algorithm}:{self.encoded}"
         if len(text) > 255 or not _GRAMMAR.fullmatch(text):
             raise InvalidName(f"{text[:300]!r} is not a digest")

@@ -10,6 +10,7 @@ from regfs.layers.archive_rows import ArchiveRows
 from regfs.layers.feed import ByteFeed
 from regfs.layers.formats.format import Chunk, FindTable, Format, found_nowhere
 from regfs.layers.formats.recognise import recognise
+from regfs.layers.table_rows import TableRows
 from regfs.layers.tar import TarEntry, TarReader
 from regfs.model.attributes import with_nlink
 from regfs.model.layer_entry import Row
@@ -45,9 +46,9 @@ class MemoryRows:
             self.rows[row] = self.rows[row]._replace(attributes=with_nlink(self.rows[row].attributes, nlink))
 
 
-def rows_of(entries: Iterable[TarEntry]) -> Rows:
+def rows_of(entries: Iterable[TarEntry], kind: type[ArchiveRows] = TableRows) -> Rows:
     rows = MemoryRows()
-    archive = ArchiveRows(rows)
+    archive = kind(rows)
     for entry in entries:
         archive.add(entry, None)
     archive.finish()
@@ -56,7 +57,7 @@ def rows_of(entries: Iterable[TarEntry]) -> Rows:
 
 def rows_of_tar(tar: bytes) -> Rows:
     """Return the rows that the pass over a whole archive makes."""
-    return rows_of(TarReader(ByteFeed(iter([tar] if tar else []))))
+    return rows_of(TarReader(ByteFeed(iter([tar] if tar else []))), ArchiveRows)
 
 
 @dataclass

@@ -131,7 +131,7 @@ class Toc:
         )
 
     def _hides(self, path: bytes) -> bool:
-        return path.rpartition(b"/")[2] in self._hidden and len(components_of(path)) == 1
+        return bool(self._hidden) and path.rpartition(b"/")[2] in self._hidden and len(components_of(path)) == 1
 
     def _chunks(self, file: _File) -> tuple[Chunk, ...]:
         entry = file.entry
@@ -147,6 +147,11 @@ class Toc:
     def _checked(self, file: _File) -> tuple[Chunk, ...]:
         """Return the chunks of *file*, which cover it one after the other. Raises BadLayer, Unsupported."""
         size, parts = file.entry.size, file.parts
+        if len(parts) == 1 and "chunkOffset" not in parts[0] and "chunkType" not in parts[0]:  # as nearly all are
+            fields = parts[0]
+            if _number(fields, "chunkSize") in (0, size):
+                digest = _digest(fields.get("chunkDigest") or fields.get("digest"))
+                return (self._stored(fields, 0, size, digest=digest, end=_number(fields, "endOffset")),)
         chunks: list[Chunk] = []
         at_byte = 0
         for number, fields in enumerate(parts, 1):
