@@ -123,6 +123,10 @@ class ChunkFetcher:
             raise self._data.failure or self._wrong_chunk(missing[0])
         return pieces
 
+    def has(self, start: int, stop: int) -> bool:
+        """Tell whether all bytes of `[start, stop)` are in the data file."""
+        return not self._data.missing(self._table.chunks_between(start, stop))
+
     def _look(self, start: int, stop: int) -> tuple[list[StoredChunk], Pieces]:
         """Return the chunks of `[start, stop)` that are nowhere here, and the bytes of those in memory alone."""
         missing = self._data.missing(self._table.chunks_between(start, stop))

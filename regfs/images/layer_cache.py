@@ -162,7 +162,8 @@ class LayerCache:
     def _opened(self, content: Content, index: LayerIndex | None, blob: LayerBlob | None) -> OpenContent:
         if index is None or blob is None or blob.table_format is None or isinstance(content, Nothing):
             return self._store.open_content(content)
-        return self._store.open_partial(content, self._chunks.ensure(index, blob, content))
+        is_here = partial(self._chunks.fetcher(index, blob).has, content.offset, content.offset + content.size)
+        return self._store.open_partial(content, self._chunks.ensure(index, blob, content), is_here=is_here)
 
     def complete(self, blobs: Sequence[LayerBlob]) -> None:
         """Fetch what is missing of layers whose names are here, each in one go. Waits; raises what a network brings."""

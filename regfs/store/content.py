@@ -147,14 +147,30 @@ class OpenPartialContent(OpenContent):
     """A span of a layer that is fetched chunk by chunk.
 
     *ensure* brings a range of the data file, and may wait. It returns those pieces of it that are in memory alone.
+    *read_through* hears that as many bytes were read as the file has, if the kernel could read it by itself.
     """
 
-    __slots__ = ("_ensure", "_span")
+    __slots__ = ("_ensure", "_read_through", "_span", "_unread")
 
-    def __init__(self, fd: int, span: Span, *, shared: object, ensure: Callable[[int, int], Pieces]) -> None:
+    def __init__(
+        self,
+        fd: int,
+        span: Span,
+        *,
+        shared: object,
+        ensure: Callable[[int, int], Pieces],
+        read_through: Callable[[], None] | None = None,
+    ) -> None:
         super().__init__(fd, span.size, start=span.offset, shared=shared)
         self._span = span
         self._ensure = ensure
+        self._read_through = read_through
+        self._unread = 0
+
+    def backing_fd(self) -> int | None:
+        """Return None: the content has no file of its own."""
+        self._unread = self.size
+        return None
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return bytes as OpenContent does, fetched if they are not here. Raises what that brings, WouldBlock too."""
@@ -162,10 +178,17 @@ class OpenPartialContent(OpenContent):
         pieces = self._ensure(start, stop) if start < stop else ()
         content = super().read_at(offset, size)
         if not pieces:
+            self._count(len(content))
             return content
         laid = bytearray(content)
         _lay_over(laid, start, pieces)
         return bytes(laid)
+
+    def _count(self, size: int) -> None:
+        if self._unread > 0 and self._read_through is not None:
+            self._unread -= size
+            if self._unread <= 0:
+                self._read_through()
 
     def read_into(self, buffer: bytearray) -> None:
         """Read as OpenContent does; see read_at."""

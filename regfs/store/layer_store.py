@@ -24,6 +24,7 @@ import errno
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from weakref import finalize
@@ -188,13 +189,23 @@ class LayerStore:
         self.tables.add(data, descriptors=2)
         return data
 
-    def open_partial(self, span: Span, ensure: Callable[[int, int], Pieces]) -> OpenContent:
-        """Return the opened *span* of a layer that is fetched chunk by chunk, by *ensure*. Raises as open_content()."""
+    def open_partial(
+        self, span: Span, ensure: Callable[[int, int], Pieces], *, is_here: Callable[[], bool] | None = None
+    ) -> OpenContent:
+        """Return the opened *span* of a layer that is fetched chunk by chunk, by *ensure*. Raises as open_content().
+
+        A big one may be promoted as soon as *is_here* tells that all of it is in the data file; None: never.
+        """
+        read_through = None
+        if is_here is not None and span.size >= BIG:
+            if (fd := self.promotion.open(span)) is not None:
+                return OpenContent(fd, span.size)
+            read_through = partial(self.promotion.read_on, span, is_here)
         file = self._data_file(span.layer)
         if span.offset + span.size > file.size:
             self.drop(span.layer)
             raise CacheDamaged(f"{self.data_path(span.layer)}: cut off after {file.size} bytes")
-        return OpenPartialContent(file.fd, span, shared=file, ensure=ensure)
+        return OpenPartialContent(file.fd, span, shared=file, ensure=ensure, read_through=read_through)
 
     def _data_file(self, layer: Digest) -> DataFile:
         """Return the data file of *layer*, opened. Raises CacheDamaged where it is gone; CacheFailure."""

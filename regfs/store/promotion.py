@@ -3,7 +3,8 @@
     objects/<boot id>/<layer>/<offset>-<size>       the bytes that lie there in the layer's data file
 
 Passthrough wants a file that holds the bytes alone, and reads several times as fast as FUSE does. To copy one costs
-half a second a gigabyte, so only what is read on beyond its first megabyte or opened again is copied, by one thread.
+half a second a gigabyte, so only what is read on beyond its first megabyte or opened again is copied, by one thread;
+of a layer that is fetched chunk by chunk, what was read to its end.
 Nothing is copied where the kernel has never asked for such a file (no root, an old kernel, the fusepy driver), or where
 something would have to be evicted for it.
 
@@ -68,7 +69,7 @@ class Promotion:
         self._data_file = data_file
         self._lock = threading.Lock()
         self._opened: OrderedDict[Span, None] = OrderedDict()
-        self._wanted: deque[Span] = deque(maxlen=_QUEUED)
+        self._wanted: deque[tuple[Span, Callable[[], bool]]] = deque(maxlen=_QUEUED)
         self._is_working = False
 
     def path(self, span: Span) -> Path:
@@ -100,12 +101,12 @@ class Promotion:
         if not is_new:
             self.read_on(span)
 
-    def read_on(self, span: Span) -> None:
-        """Hear that *span* is read from its beginning to its end: a thread copies it."""
+    def read_on(self, span: Span, is_here: Callable[[], bool] = lambda: True) -> None:
+        """Hear that *span* is read from its beginning to its end: a thread copies it, if all of it *is_here* then."""
         with self._lock:
-            if span in self._wanted:
+            if any(span == wanted for wanted, _ in self._wanted):
                 return
-            self._wanted.append(span)
+            self._wanted.append((span, is_here))
             if self._is_working:
                 return
             try:
@@ -164,14 +165,15 @@ class Promotion:
                 if not self._wanted:
                     self._is_working = False
                     return
-                span = self._wanted[0]
+                wanted = span, is_here = self._wanted[0]
             try:
-                self.promote(span)
-            except CacheFailure as failure:
+                if is_here():
+                    self.promote(span)
+            except (CacheFailure, ReferenceError) as failure:  # of a layer that nothing uses any more
                 log.debug("%s", failure)
             finally:
                 with self._lock, suppress(ValueError):  # one that was asked for meanwhile may have pushed it out
-                    self._wanted.remove(span)
+                    self._wanted.remove(wanted)
 
 
 def _copy(source: int, destination: int, span: Span) -> None:

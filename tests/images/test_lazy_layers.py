@@ -17,6 +17,7 @@ from tests.layers.tables import Listed
 from tests.support.fault_server import Connection, Response, changed, reply
 from tests.support.images import BuiltLayer, directory, file, hardlink, image_of, symlink, whiteout
 from tests.support.lazy_layers import WRONG, Fields, estargz, with_annotations, zstd_chunked
+from tests.support.promotions import join_promotions
 from tests.support.read_only import needs_root, read_only
 from tests.support.served import Served
 from tests.support.shown import Shown
@@ -341,3 +342,28 @@ def test_from_a_third_of_a_layer_on_the_rest_comes_too(served: Served, build: Bu
     assert shown.app.layers.is_complete(layers[0].digest)
     assert shown.app.stats.value("chunks.rests") == 1
     assert shown.app.stats.value("chunks.whole_layers") == 0
+
+
+BIGGER = os.urandom(3 << 20)
+
+
+def test_a_big_file_that_was_read_to_its_end_gets_a_file_of_its_own(served: Served, build: Build) -> None:
+    served.push("app", "1", image_of(build(file("before", OTHER), file("big", BIGGER), file("behind", OTHER))))
+    shown = served.show()
+    node = shown.find("app/1/rootfs/big").node
+
+    def read(*, share: int) -> int | None:
+        opened = shown.tree.open(node)
+        fd = opened.backing_fd()
+        for at in range(0, len(BIGGER) // share, 100_000):
+            assert opened.read_at(at, 100_000) == BIGGER[at : at + 100_000]
+        backing = None if fd is None else os.pread(fd, len(BIGGER) + 1, 0)
+        opened.close()
+        join_promotions()
+        assert backing in (None, BIGGER)
+        return fd
+
+    assert read(share=2) is None
+    assert read(share=2) is None
+    assert read(share=1) is None
+    assert read(share=1) is not None

@@ -12,14 +12,9 @@ from regfs.store.content import OpenContent, Span
 from regfs.store.layer_store import LayerStore
 from regfs.store.promotion import BIG
 from tests.support.caches import MIB, keep_layer
+from tests.support.promotions import join_promotions
 
 CONTENT = os.urandom(3 * MIB)
-
-
-def join_promotions() -> None:
-    for thread in threading.enumerate():
-        if thread.name == "regfs-promotion":
-            thread.join(60)
 
 
 class Kept:
