@@ -6,6 +6,7 @@
     bench/small:v1               4,000 files of 4 KiB in 40 directories
     bench/wire:v1                one file of 480 MB that no compression makes smaller, in a plain tar
     bench/million:v1             a million files in 1,000 directories
+    bench/lazy:estargz           35,000 files of 4 KiB as eStargz, and as zstd:chunked (bench/lazy:zstd-chunked)
 
 Another image takes the place of bench/science with BENCH_REGISTRY=host:port BENCH_IMAGE=repository:tag.
 """
@@ -23,13 +24,16 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from regfs.model.digest import Digest
 from tests.bench.measure import run
 from tests.support.hello import hello_image, host_architecture
-from tests.support.images import BuiltImage, BuiltLayer, image_of
+from tests.support.images import BuiltImage, BuiltLayer, TarEntry, file, image_of
+from tests.support.images import directory as directory_entry
+from tests.support.lazy_layers import estargz, zstd_chunked
 from tests.support.push import Pusher
 from tests.support.registry import DockerRegistry
 
@@ -37,6 +41,7 @@ PACKAGES = "ca-certificates,python3,python3-numpy,python3-pandas"
 BIG_SIZE, WIRE_SIZE = 1 << 30, 480 << 20
 SMALL_FILES, SMALL_DIRECTORIES, SMALL_SIZE = 4000, 40, 4096
 MILLION_DIRECTORIES, MILLION_IN_EACH = 1000, 1000
+LAZY_DIRECTORIES, LAZY_IN_EACH = 350, 100
 
 
 def bench_directory() -> Path:
@@ -83,6 +88,16 @@ class BenchImages:
 
     def million(self) -> str:
         return self._once("bench/million:v1", lambda name: self._push_stream(name, _write_million))
+
+    def lazy(self) -> dict[str, str]:
+        """Return the names of one image in the formats that have a table of contents, by format."""
+        return {
+            "eStargz": self._once("bench/lazy:estargz", partial(self._push_lazy, estargz)),
+            "zstd:chunked": self._once("bench/lazy:zstd-chunked", partial(self._push_lazy, zstd_chunked)),
+        }
+
+    def _push_lazy(self, build: Callable[..., BuiltLayer], name: str) -> None:
+        self._push(name, image_of(build(*_lazy_entries()), architecture=host_architecture()))
 
     def _once(self, name: str, make: Callable[[str], None]) -> str:
         mark = self._made / name.replace("/", "_")
@@ -211,6 +226,14 @@ def small_names() -> Iterator[str]:
     """Yield the paths of the small files."""
     for number in range(SMALL_FILES):
         yield f"d{number % SMALL_DIRECTORIES:02}/file-{number:04}"
+
+
+def _lazy_entries() -> Iterator[TarEntry]:
+    content = random.Random(3)
+    for number in range(LAZY_DIRECTORIES):
+        yield directory_entry(f"d{number:03}")
+        for other in range(LAZY_IN_EACH):
+            yield file(f"d{number:03}/f{other:03}", content.randbytes(SMALL_SIZE))
 
 
 def _write_million(stream: BinaryIO) -> None:

@@ -200,6 +200,23 @@ def connections(bench: Bench) -> list[Row]:
     return [one, several]
 
 
+def lazy(bench: Bench) -> list[Row]:
+    """`ls rootfs` of an image with a table of contents of 35,000 files, nothing cached; bytes fetched for it"""
+    rows = []
+    for name, image in bench.images.lazy().items():
+        row = Row(f"cold mount to ls rootfs, 35,000 files as {name}", "s")
+        fetched = Row("  fetched for it", "MB", goal=6)
+        for driver in bench.drivers:
+            for _ in range(TIMES):
+                mount = bench.mounted(driver, bench.images.registry.address)
+                keep_least(row.values, driver, _mount_and_run(mount, "ls", bench.path(mount, image) / "rootfs"))
+                keep_least(fetched.values, driver, mount.stats()["registry.bytes"] / 1e6)
+                mount.unmount()
+        row.note = f"an empty cache and a fresh mount each; {LEAST}"
+        rows += [row, fetched]
+    return rows
+
+
 def find(bench: Bench) -> list[Row]:
     """`find rootfs -printf %s` over the large image: first time in a fresh mount, and again; and an entry's share"""
     registry, image = bench.images.science()
@@ -453,5 +470,5 @@ def clients(bench: Bench) -> list[Row]:
 
 WORKLOADS: dict[str, Callable[[Bench], list[Row]]] = {
     work.__name__: work
-    for work in (hello, cold, connections, find, remount, sequential, archive, lookups, million, clients)
+    for work in (hello, cold, connections, lazy, find, remount, sequential, archive, lookups, million, clients)
 }
