@@ -12,8 +12,10 @@ import pytest
 
 from regfs.cli.exit_codes import exit_code
 from regfs.errors import RegfsError
+from regfs.verbs.prefetch import Wanted, wanted
 from regfs.verbs.progress import Step, showing
-from tests.support.images import file, image_of, layer
+from tests.support.images import directory, file, image_of, layer
+from tests.support.lazy_layers import estargz
 from tests.support.mounted import environment_for, regfs_command
 from tests.support.push import Pusher
 from tests.support.registry import DockerRegistry
@@ -165,3 +167,22 @@ def all_errors(error: type[RegfsError] = RegfsError) -> list[type[RegfsError]]:
 def test_every_error_has_an_exit_code_that_the_readme_explains(error: type[RegfsError]) -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     assert f"{exit_code(error('x'))} " in readme.partition("The verbs end with")[2].partition(".")[0]
+
+
+def test_paths_in_an_image_bring_these_alone(prefetch: Prefetch, docker_registry: DockerRegistry) -> None:
+    entries = [directory("d"), file("d/a", os.urandom(3000)), file("big", os.urandom(3_000_000))]
+    built = Pusher(docker_registry.url).image("prefetch/lazy", "1", image_of(estargz(*entries)))
+    name = f"{docker_registry.address}/prefetch/lazy:1"
+    done = prefetch("--json", name, "/d", "/d/a")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["received_bytes"] < 300_000
+    assert (prefetch("--offline", name, "/d").returncode, prefetch("--offline", name, "/big").returncode) == (0, 5)
+    missing = prefetch(name, "/d", "/none")
+    assert (missing.returncode, "/none is not in" in missing.stderr) == (3, True)
+    assert prefetch(name).stdout == f"{name}@{built.digest}\n"
+    assert prefetch("--offline", name, "/big").returncode == 0
+
+
+def test_a_path_belongs_to_the_image_before_it() -> None:
+    assert wanted(["a", "/x", "/y", "b", "c", "/z"]) == [Wanted("a", ("/x", "/y")), Wanted("b"), Wanted("c", ("/z",))]
+    assert wanted(["/x", "/y"]) == [Wanted("/x", ("/y",))]

@@ -13,7 +13,7 @@ from regfs.rootfs.rootfs import Rootfs
 from regfs.verbs.progress import Step
 from regfs.waiting.deadline import Deadline, under
 
-_SHOWN_DIGITS = 12
+SHOWN_DIGITS = 12
 
 
 def find_image(reference: Reference, app: App) -> Image:
@@ -39,7 +39,7 @@ def whole_files(image: Image, app: App) -> Rootfs:
 def layer_steps(app: App) -> list[Step]:
     """Return a step for each layer that is being fetched, named by the beginning of its digest."""
     return [
-        Step(f"layer {each.digest.encoded[:_SHOWN_DIGITS]}", each.progress.received, each.size)
+        Step(f"layer {each.digest.encoded[:SHOWN_DIGITS]}", each.progress.received, each.size)
         for each in app.layer_cache.passing()
     ]
 

@@ -1,22 +1,47 @@
-"""`regfs prefetch`: fetches images into the cache, for mounts to come."""
+"""`regfs prefetch`: fetches images, or parts of them, into the cache, for mounts to come."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
 from regfs.app import App, build
 from regfs.config import Config
-from regfs.errors import CacheFailure, RegfsError
+from regfs.errors import CacheFailure, NotADirectory, NotFound, RegfsError
 from regfs.images.image import Image
-from regfs.mount.mountpoint import mounts
+from regfs.mount.mountpoint import inside, mounts
+from regfs.rootfs.paths import files_below, find
 from regfs.store.blobs import BlobStore
-from regfs.verbs.image import find_image, full_name, layer_steps, whole_files
+from regfs.verbs.image import SHOWN_DIGITS, find_image, full_name, layer_steps, merged_files, whole_files
 from regfs.verbs.image_argument import read_reference
-from regfs.verbs.progress import showing
+from regfs.verbs.progress import Step, showing
+from regfs.waiting.deadline import Deadline, under
 
 Say = Callable[[str], None]
+
+
+class Wanted(NamedTuple):
+    """An image as the user typed it, and the paths in it that are wanted; all of it where there are none."""
+
+    image: str
+    paths: tuple[str, ...] = ()
+
+
+def wanted(words: Sequence[str]) -> list[Wanted]:
+    """Return what *words* ask for: a word that begins with a slash is a path in the image before it.
+
+    Unless it leads into a mount of regfs: then it is an image itself.
+    """
+    points = {mounted.mountpoint for mounted in mounts() if mounted.is_regfs}
+    found: list[Wanted] = []
+    for word in words:
+        if found and word.startswith("/") and inside(word, points) is None:
+            found[-1] = found[-1]._replace(paths=(*found[-1].paths, word))
+        else:
+            found.append(Wanted(word))
+    return found
 
 
 class Prefetched(NamedTuple):
@@ -29,30 +54,66 @@ class Prefetched(NamedTuple):
     failure: RegfsError | None = None
 
 
-def prefetch(asked: Sequence[str], *, config: Config, environment: Mapping[str, str], say: Say) -> Iterator[Prefetched]:
+def prefetch(
+    asked: Sequence[Wanted], *, config: Config, environment: Mapping[str, str], say: Say
+) -> Iterator[Prefetched]:
     """Fetch, unpack and merge all layers of the images *asked* for, one after the other; a failure ends its image only.
 
+    Where paths are given, a layer that is read chunk by chunk brings what is at and below these alone.
     Blocks on the network. Raises CacheFailure where the cache directory cannot be used: nothing would be kept.
     """
     with closing(build(config, environment)) as app:
         if app.note:
             raise CacheFailure(f"{config.cache_dir} cannot keep anything: {app.note}")
-        for text in asked:
-            yield _prefetch_one(text, app, environment=environment, say=say)
+        for each in asked:
+            yield _prefetch_one(each, app, environment=environment, say=say)
 
 
-def _prefetch_one(text: str, app: App, *, environment: Mapping[str, str], say: Say) -> Prefetched:
+def _prefetch_one(asked: Wanted, app: App, *, environment: Mapping[str, str], say: Say) -> Prefetched:
+    text, parts = asked.image, _Parts()
     before = app.stats.value("registry.bytes")
     try:
         reference = read_reference(text, app.config.default_registry, mounts())
         image = find_image(reference, app)
-        with showing(lambda: layer_steps(app), say=say, environment=environment):
-            whole_files(image, app)
+        with showing(lambda: [*layer_steps(app), *parts.steps()], say=say, environment=environment):
+            if asked.paths:
+                _fetch_paths(asked.paths, image, app, parts)
+            else:
+                whole_files(image, app)
         _insist_on_copies(image, app)
     except RegfsError as failure:
         return Prefetched(text, failure=failure)
     received = int(app.stats.value("registry.bytes") - before)
     return Prefetched(text, full_name(reference, image), len(image.layers), received)
+
+
+class _Parts:
+    """How much of the parts of each layer is here; one thread notes it and another shows it."""
+
+    def __init__(self) -> None:
+        self._layers: dict[str, tuple[int, int]] = {}
+
+    def note(self, layer: str, done: int, of: int) -> None:
+        """Note that *done* of *of* bytes of the layer with that digest came."""
+        self._layers[layer] = done, of
+
+    def steps(self) -> list[Step]:
+        """Return a step for each layer."""
+        return [Step(f"parts of {layer[:SHOWN_DIGITS]}", *sizes) for layer, sizes in list(self._layers.items())]
+
+
+def _fetch_paths(paths: Sequence[str], image: Image, app: App, parts: _Parts) -> None:
+    files = merged_files(image, app)
+    contents = []
+    for path in paths:
+        try:
+            node = find(files, os.fsencode(path))
+        except (NotFound, NotADirectory) as missing:
+            raise NotFound(f"{path} is not in {image}") from missing
+        contents += [files.content(each) for each in files_below(files, node)]
+    # Each request ends by itself where it makes no progress; together they take as long as they take.
+    with under(Deadline()):
+        image.fetch(contents, parts.note)
 
 
 def _insist_on_copies(image: Image, app: App) -> None:

@@ -13,6 +13,7 @@ import pytest
 from regfs.errors import BadContent, DigestMismatch, Offline, RegistryUnavailable
 from regfs.images.image import Image
 from regfs.model.names import RepositoryName
+from regfs.rootfs.paths import files_below, find
 from tests.layers.tables import Listed
 from tests.support.fault_server import Connection, Response, changed, reply
 from tests.support.images import BuiltLayer, directory, file, hardlink, image_of, symlink, whiteout
@@ -367,3 +368,36 @@ def test_a_big_file_that_was_read_to_its_end_gets_a_file_of_its_own(served: Serv
     assert read(share=2) is None
     assert read(share=1) is None
     assert read(share=1) is not None
+
+
+def fetched_paths(shown: Shown, *paths: bytes) -> list[tuple[str, int, int]]:
+    """Fetch what is at and below *paths* of the image, and return what was told of it."""
+    image, told = image_in(shown), list[tuple[str, int, int]]()
+    files = image.rootfs()
+    contents = [files.content(node) for path in paths for node in files_below(files, find(files, path))]
+    image.fetch(contents, lambda *words: told.append(words))
+    return told
+
+
+def test_parts_of_an_image_come_alone_and_in_few_requests(served: Served, build: Build) -> None:
+    many = [directory("many"), *[file(f"many/{number}", os.urandom(2000)) for number in range(50)]]
+    built = build(*BASE, *many)
+    served.push("app", "1", image_of(built))
+    shown = served.show(rest_from=1.0)
+    told = fetched_paths(shown, b"/many")
+    assert shown.app.stats.value("chunks.requests") == 1
+    assert shown.app.stats.value("chunks.bytes") < 350_000
+    assert told[-1][1] == told[-1][2]
+    offline = served.show(offline=True)
+    assert offline.read("app/1/rootfs/many/7") == many[8].content
+    with pytest.raises(Offline):
+        offline.read("app/1/rootfs/d/big")
+    assert fetched_paths(shown, b"many/", b"/many/3") == []
+
+
+def test_a_part_is_found_through_links_and_in_whichever_layer_it_is(served: Served, build: Build) -> None:
+    pushed(served, build)
+    fetched_paths(served.show(rest_from=1.0), b"/to", b"below")
+    offline = served.show(offline=True)
+    assert offline.read("app/1/rootfs/d/small") == b"of the top"
+    assert offline.read("app/1/rootfs/other") == OTHER

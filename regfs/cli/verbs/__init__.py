@@ -37,7 +37,7 @@ VERBS: dict[str, Verb] = {
     "umount": Verb("[-l|-f] MOUNTPOINT", "unmount, alive or dead"),
     "status": Verb("[MOUNTPOINT…]", "what the mounts are doing"),
     "refresh": Verb("[MOUNTPOINT…]", "let mounts ask for tags and listings again"),
-    "prefetch": Verb("IMAGE…", "fetch images into the cache"),
+    "prefetch": Verb("IMAGE [PATH…]", "fetch images, or parts of them, into the cache"),
     "path": Verb("IMAGE", "the path of an image by its digest, which never changes"),
     "mount": Verb("IMAGE DIR", "mount the files of an image, served by the kernel alone"),
     "unpack": Verb("IMAGE [DIR]", "write the files of an image into a directory"),

@@ -1,4 +1,4 @@
-"""`regfs prefetch [OPTIONS] IMAGE…`."""
+"""`regfs prefetch [OPTIONS] IMAGE [PATH…] …`."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def parser() -> Parser:
     made = verb_parser(
         "prefetch",
         "Fetch all layers of images into the cache, for mounts to come. One that fails does not keep the others from "
-        "coming; the exit code is the highest of all.",
+        "coming; the exit code is the highest of all. A word that begins with a slash is a PATH in the image before. "
+        "Of layers that can be read chunk by chunk, only what is at and below its paths is fetched then.",
     )
-    made.add_argument("images", metavar="IMAGE", nargs="*", help=IMAGE_HELP)
+    made.add_argument("images", metavar="IMAGE [PATH…]", nargs="*", help=IMAGE_HELP)
     made.add_argument(
         "--file",
         metavar="LIST",
@@ -47,20 +48,21 @@ def parser() -> Parser:
 
 def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Prefetch, and print a line for each image; return the highest exit code of all."""
-    from regfs.verbs.prefetch import prefetch
+    from regfs.verbs.prefetch import prefetch, wanted
 
     images = [*given.images, *(_lines_of(given.file) if given.file is not None else ())]
     if not images:
         raise InvalidOption(f"no image is named: {parser().format_usage().strip()}")
     worst = 0
     say = say_nothing if given.quiet else warn
-    for each in prefetch(images, config=verb_config(given, environment), environment=environment, say=say):
+    asked = wanted(images)
+    for each in prefetch(asked, config=verb_config(given, environment), environment=environment, say=say):
         code = 0 if each.failure is None else exit_code(each.failure)
         worst = max(worst, code)
         if given.json:
             tell(_as_json(each, code))
         elif each.failure is not None:
-            is_named = len(images) == 1 or each.asked in str(each.failure)
+            is_named = len(asked) == 1 or each.asked in str(each.failure)
             warn(str(each.failure) if is_named else f"{each.asked}: {each.failure}")
         else:
             tell(each.name)
