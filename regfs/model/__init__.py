@@ -1,6 +1,8 @@
 """Values of the field, parsed from bytes and text; only names and digests are written again. No I/O. In reading order:
 
 digest.py          sha256:…
+verification.py    bytes that are checked against their digest while they pass
+hash_thread.py     hashing beside a transfer
 names.py           registries, repositories, tags, references: what Docker's grammar allows
 media_types.py     which documents and layers OCI and Docker have
 strict_json.py     JSON that every program reads alike, or none

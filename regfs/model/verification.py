@@ -2,15 +2,20 @@
 
 Whatever keeps bytes under a digest takes VerifiedChunks, so that mypy refuses bytes that nothing has checked. The last
 chunk of wrong bytes is never given: a caller that is interrupted, or dies, at any moment has either the right bytes or
-too few. Used by registry/, store/blobs.py and images/. Thread rule: belongs to one thread.
+too few. The chunks of a big blob are hashed beside their transfer, and before its last one is given all are hashed.
+Used by registry/, store/blobs.py and images/. Thread rule: belongs to one thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
+from contextlib import closing
 
 from regfs.errors import DigestMismatch
 from regfs.model.digest import Digest
+from regfs.model.hash_thread import HashThread
+
+_BIG = 4 << 20
 
 
 class VerifiedChunks:
@@ -31,15 +36,22 @@ class VerifiedChunks:
 
 
 class Verification:
-    """Checks the chunks of one blob; *what* names it in messages."""
+    """Checks the chunks of one blob; *what* names it in messages. Must be closed."""
 
     def __init__(self, digest: Digest, size: int, *, what: str = "") -> None:
         """Raises Unsupported where Python cannot verify the digest's algorithm."""
         self._digest = digest
         self._size = size
         self._what = what or str(digest)
-        self._hasher = digest.hasher()
+        hasher = digest.hasher()
+        self._thread = HashThread(hasher) if size >= _BIG else None
+        self._hasher = self._thread or hasher
         self._received = 0
+
+    def close(self) -> None:
+        """End what runs beside the transfer; waits for nothing."""
+        if self._thread is not None:
+            self._thread.close()
 
     def wrong_after(self, chunk: bytes) -> DigestMismatch | None:
         """Return what is wrong, with *chunk* as the next one and before it is passed on; None if nothing is."""
@@ -68,9 +80,10 @@ def verified(chunks: Iterable[bytes], digest: Digest, size: int, *, what: str = 
 
 
 def _checked(chunks: Iterable[bytes], verification: Verification) -> Generator[bytes, None, None]:
-    for chunk in chunks:
-        if (wrong := verification.wrong_after(chunk)) is not None:
+    with closing(verification):
+        for chunk in chunks:
+            if (wrong := verification.wrong_after(chunk)) is not None:
+                raise wrong
+            yield chunk
+        if (wrong := verification.wrong_at_end()) is not None:
             raise wrong
-        yield chunk
-    if (wrong := verification.wrong_at_end()) is not None:
-        raise wrong

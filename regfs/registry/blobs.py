@@ -123,7 +123,10 @@ class Blobs:
         if known is not None:
             yield from verified(filter(None, [known]), wanted.digest, wanted.size, what=wanted.what)
             return
-        verification = Verification(wanted.digest, wanted.size, what=wanted.what)
+        with closing(Verification(wanted.digest, wanted.size, what=wanted.what)) as verification:
+            yield from self._checked(wanted, verification)
+
+    def _checked(self, wanted: _Wanted, verification: Verification) -> Generator[bytes, None, None]:
         wrong: DigestMismatch | None = None
         mirrors: list[Endpoint] = []
         failures: list[str] = []
