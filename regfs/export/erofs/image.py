@@ -185,18 +185,18 @@ class _Writer:
         _, _, node, attributes, device, offset, target, xattrs = entry
         size, seconds, nanoseconds, mode, nlink, uid, gid, rdev = _ATTRIBUTES.unpack(attributes)
         kind = mode >> 12
-        form, place, behind = layout.FLAT_PLAIN, 0, b""
-        if device:
-            form, place, behind = _chunked(size, device, offset >> BLOCK_BITS, len(xattrs))
-        elif kind == layout.DIRECTORY or target:
+        form, place, behind, block = layout.FLAT_PLAIN, 0, b"", offset >> BLOCK_BITS
+        if kind == layout.DIRECTORY or target:
             placed = self._placed.get(node)
             if placed is None:
                 form, size, behind = layout.FLAT_INLINE, len(target), target
             else:
-                size = placed.size
-                form, place, behind = _chunked(size, _OWN_DEVICE, placed.block, len(xattrs))
+                size, device, block = placed.size, _OWN_DEVICE, placed.block
         elif kind in (layout.CHARACTER, layout.BLOCK_DEVICE):
             place = rdev
+        if device:  # one chunk holds all
+            form, place = layout.CHUNK_BASED, layout.CHUNK_INDEXES | (size - 1 >> BLOCK_BITS).bit_length()
+            behind = bytes(-len(xattrs) % layout.CHUNK_INDEX.size) + layout.CHUNK_INDEX.pack(0, device, block)
         return b"".join((
             layout.INODE.pack(
                 form, xattr_count(len(xattrs)), mode & 0xFFFF, 0, size, place, number & 0xFFFFFFFF,
@@ -205,10 +205,3 @@ class _Writer:
             xattrs,
             behind,
         ))  # fmt: skip
-
-
-def _chunked(size: int, device: int, block: int, xattrs_size: int) -> tuple[int, int, bytes]:
-    """Return i_format, the inode's place, and what follows its xattrs, for *size* bytes in one chunk."""
-    bits = (size - 1 >> BLOCK_BITS).bit_length()
-    behind = bytes(-xattrs_size % layout.CHUNK_INDEX.size) + layout.CHUNK_INDEX.pack(0, device, block)
-    return layout.CHUNK_BASED, layout.CHUNK_INDEXES | bits, behind

@@ -6,11 +6,12 @@ often as it is asked. Used by image.py. One thread.
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from regfs.errors import CacheDamaged, Unsupported
+from regfs.errors import CacheDamaged, RegfsError, Unsupported
 from regfs.export.erofs import layout
 from regfs.export.erofs.xattrs import Xattrs
 from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK
@@ -20,7 +21,9 @@ from regfs.store.merged_index import MergedIndex
 FIRST_DATA_DEVICE = 2
 """The number of the device of the base layer; device 1 is the image itself."""
 _NOWHERE = -1
-_NO_BYTES = bytes(8)
+_IN_BLOCK = layout.BLOCK - 1
+_MOST_SIZE = layout.BLOCK << layout.MOST_CHUNK_BITS
+_SIZE = struct.Struct("<Q")
 
 
 class Device(NamedTuple):
@@ -71,27 +74,30 @@ class Names:
 
     def entries(self) -> Iterator[Entry]:
         """Yield all names but the root, those of a directory together and sorted by their bytes."""
-        layers, body = self._layers, self._xattrs.body
+        layers, bodies = self._layers, self._xattrs.bodies
+        # tuple.__new__: NamedTuple's own constructor takes twice as long, and there may be millions of entries.
+        new, unpack_size = tuple.__new__, _SIZE.unpack_from
         for parent, name, node, attributes in self._merged.entries():
             number = node >> LAYER_SHIFT
             if number == INVENTED_LAYER:
                 yield Entry(parent, name, node, attributes)
                 continue
             layer, row = layers[number], node & ROW_MASK
-            xattrs = body(layer.xattrs[row])
+            xattrs = bodies[layer.xattrs[row]]
             kind = attributes[53] >> 4
-            if kind == layout.REGULAR and attributes[:8] != _NO_BYTES:
-                offset = layer.checked_offset(row, attributes)
-                # Not by name: a named tuple's constructor takes twice as long for keywords.
-                yield Entry(parent, name, node, attributes, FIRST_DATA_DEVICE + number, offset, b"", xattrs)
-            elif kind == layout.LINK:
-                yield Entry(parent, name, node, attributes, 0, 0, layer.target(row), xattrs)
+            if kind == layout.REGULAR and (size := unpack_size(attributes)[0]):
+                offset = layer.places[row]
+                if offset < 0 or offset & _IN_BLOCK or size > _MOST_SIZE or offset + size > layer.device.size:
+                    raise layer.refusal(row, size)
+                device = FIRST_DATA_DEVICE + number
+                yield new(Entry, (parent, name, node, attributes, device, offset, b"", xattrs))
             else:
-                yield Entry(parent, name, node, attributes, 0, 0, b"", xattrs)
+                target = layer.target(row) if kind == layout.LINK else b""
+                yield new(Entry, (parent, name, node, attributes, 0, 0, target, xattrs))
 
     def _body(self, node: int) -> bytes:
         number = node >> LAYER_SHIFT
-        return b"" if number == INVENTED_LAYER else self._xattrs.body(self._layers[number].xattrs[node & ROW_MASK])
+        return b"" if number == INVENTED_LAYER else self._xattrs.bodies[self._layers[number].xattrs[node & ROW_MASK]]
 
 
 class _Layer:
@@ -104,29 +110,28 @@ class _Layer:
         if layout.blocks(self.device.size) >= layout.NO_BLOCK:
             raise Unsupported(f"{index.path.stem}: a layer of {self.device.size} bytes; EROFS takes less than 2 TiB")
         self.xattrs = array("I", bytes(4 * rows))
-        self._places = array("q", [_NOWHERE]) * rows
+        self.places = array("q", [_NOWHERE]) * rows
         self._targets = bytearray()
         for row, content, target, packed in index.inodes():
             if content is not None:
-                self._places[row] = content
+                self.places[row] = content
             elif target is not None:
-                self._places[row] = len(self._targets)
+                self.places[row] = len(self._targets)
                 self._targets += len(target).to_bytes(4, "little") + target
             if packed is not None:
                 self.xattrs[row] = xattrs.add(packed)
 
-    def checked_offset(self, row: int, attributes: bytes) -> int:
-        """Return where the bytes of a regular file are. Raises CacheDamaged where that cannot be."""
-        offset, size = self._places[row], int.from_bytes(attributes[:8], "little")
-        if offset < 0 or offset % layout.BLOCK or offset + size > self.device.size:
-            raise CacheDamaged(f"{self._path}: row {row} has {size} bytes at byte {offset} of {self.device.size}")
-        if layout.blocks(size) > 1 << layout.MOST_CHUNK_BITS:
-            raise Unsupported(f"a file of {size} bytes; EROFS takes 1 TiB")
-        return offset
+    def refusal(self, row: int, size: int) -> RegfsError:
+        """Return why a regular file of *size* bytes cannot be where its row says."""
+        if size > _MOST_SIZE:
+            return Unsupported(f"a file of {size} bytes; EROFS takes 1 TiB")
+        return CacheDamaged(
+            f"{self._path}: row {row} has {size} bytes at byte {self.places[row]} of {self.device.size}"
+        )
 
     def target(self, row: int) -> bytes:
         """Return the text of a symbolic link. Raises CacheDamaged where it has none."""
-        at = self._places[row]
+        at = self.places[row]
         if at < 0:
             raise CacheDamaged(f"{self._path}: row {row} is a symbolic link without a target")
         size = int.from_bytes(self._targets[at : at + 4], "little")

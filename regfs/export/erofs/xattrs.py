@@ -16,14 +16,15 @@ _MOST_SHARED = 255
 
 
 class Xattrs:
-    """All sets of xattrs of an image. `add` each set as often as it occurs, then `finish`, then ask for `body`."""
+    """All sets of xattrs of an image. `add` each set as often as it occurs, then `finish`, then read `bodies`."""
 
     def __init__(self) -> None:
         self._numbers: dict[bytes, int] = {}
         self._sets: list[tuple[bytes, ...]] = [()]
         self._counts: dict[bytes, int] = {}
         self._uses = [0]
-        self._bodies: list[bytes] = []
+        self.bodies: list[bytes] = []
+        """What follows an inode with the set of each number; finish() makes them."""
 
     def add(self, packed: bytes) -> int:
         """Return the number of the set *packed*, as a layer's index has it; 0 is the empty set.
@@ -50,12 +51,8 @@ class Xattrs:
             if len(entry) * (count - 1) > _ID.size * count:
                 ids[entry] = len(area) // 4
                 area += entry
-        self._bodies = [_body(entries, ids) for entries in self._sets]
+        self.bodies = [_body(entries, ids) for entries in self._sets]
         return bytes(area)
-
-    def body(self, number: int) -> bytes:
-        """Return what follows an inode with the set of that number; nothing for the empty set."""
-        return self._bodies[number]
 
 
 def count(body_size: int) -> int:
