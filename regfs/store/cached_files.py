@@ -34,7 +34,10 @@ def open_file(path: Path) -> int:
     OSError.
     """
     try:
-        fd = os.open(path, _FLAGS)
+        try:
+            fd = os.open(path, _FLAGS)
+        except BlockingIOError:  # for some microseconds, another process has a lease on the file (kernel_mounts.py)
+            fd = os.open(path, _FLAGS & ~os.O_NONBLOCK)
     except OSError as error:
         if error.errno not in _NO_FILE:
             raise

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,3 +55,25 @@ def test_a_file_takes_the_place_of_what_is_none(make: Callable[[Path], object], 
 
 def test_what_is_not_there_is_taken_away_without_an_error(tmp_path: Path) -> None:
     take_away(tmp_path / "name")
+
+
+_HOLD_A_LEASE = """
+import fcntl, os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGURG])
+fd = os.open(sys.argv[1], os.O_RDONLY)
+fcntl.fcntl(fd, 10, signal.SIGURG)
+fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+signal.sigwait([signal.SIGURG])
+fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+"""
+
+
+def test_a_file_that_another_process_has_a_lease_on_is_opened_once_that_is_given_up(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    with subprocess.Popen([sys.executable, "-c", _HOLD_A_LEASE, path], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert read_file(path) == b"content"
+    assert holder.returncode == 0
