@@ -34,7 +34,8 @@ from regfs.waiting.deadline import Deadline, current, under
 log = logging.getLogger(__name__)
 
 MAX_PIECE = 8 << 20
-_LEAST_PIECE = 1 << 20
+# Smaller ones would spend more time on the way than in transfer.
+_LEAST_PIECE = 4 << 20
 _PIECE_S = 0.25
 # A blob of fewer pieces has come before more connections are of use.
 _BIG_PIECES = 4
@@ -209,8 +210,8 @@ class _Transfer:
         connections = self._growth.connections
         if connections == 1 or not self._shared.gives_pieces(self._source.host):
             return
+        self._piece_size = min(self._growth.piece_size, self._shared.max_piece)
         if not self._pieces:
-            self._piece_size = min(self._growth.piece_size, self._shared.max_piece)
             self._next_start = self._offset + self._piece_size
         size = self._source.size
         while (
@@ -255,7 +256,7 @@ class Growth:
         self._most = most
         self._is_settled = is_fixed or most == 1
         self._before = 0
-        self._rate_before = 0.0
+        self._rate_before = self._rate_of_one = 0.0
         self._is_new = False
         self._lock = threading.Lock()
         self._received = 0
@@ -288,12 +289,14 @@ class Growth:
             self._is_new = False
         elif waits >= _WAITS:
             if rate < self._rate_before * _WORTH_IT:
-                self.connections, self._is_settled = self._before, True
+                # One that runs on beats pieces that bring no more than it did.
+                self.connections, self._is_settled = (1 if rate < self._rate_of_one else self._before), True
             else:
                 self._grow(rate)
 
     def _grow(self, rate: float) -> None:
         if self.connections == 1:
+            self._rate_of_one = rate
             self.piece_size = min(max(int(rate * _PIECE_S), _LEAST_PIECE), MAX_PIECE)
         self._before, self._rate_before, self._is_new = self.connections, rate, True
         self.connections = min(2 * self.connections, self._most)

@@ -271,5 +271,5 @@ def test_a_reader_that_is_the_limit_gets_no_more_connections() -> None:
 
 def test_pieces_are_what_a_connection_brings_in_a_quarter_of_a_second() -> None:
     line = Line()
-    line.window(16e6)
-    assert line.growth.piece_size == 4_000_000
+    line.window(24e6)
+    assert line.growth.piece_size == 6_000_000
