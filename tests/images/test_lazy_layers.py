@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -401,3 +403,24 @@ def test_a_part_is_found_through_links_and_in_whichever_layer_it_is(served: Serv
     offline = served.show(offline=True)
     assert offline.read("app/1/rootfs/d/small") == b"of the top"
     assert offline.read("app/1/rootfs/other") == OTHER
+
+
+def test_what_is_open_of_a_layer_is_closed_when_its_descriptors_are_needed(served: Served, build: Build) -> None:
+    pushed(served, build)
+    shown = served.show()
+    # So little of the layer that nothing more of it is fetched in the background.
+    assert shown.read("app/1/layers/000/tree/gone") == b"gone"
+    assert open_maps(served)
+    gc.collect()
+    shown.tables.close_idle()
+    assert not open_maps(served)
+    assert shown.read("app/1/rootfs/d/big") == BIG
+
+
+def open_maps(served: Served) -> list[str]:
+    """Return the maps of chunks that this process has open."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return [path for path in found if path.startswith(str(served.cache)) and path.endswith(".chunks")]
