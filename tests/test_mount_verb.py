@@ -17,6 +17,7 @@ from tests.support.erofs import needs_erofs
 from tests.support.fault_server import FaultServer
 from tests.support.hello import MESSAGE, hello_program, host_architecture
 from tests.support.images import device, directory, file, image_of, layer, symlink, whiteout
+from tests.support.lazy_layers import estargz
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.mounted import as_user, environment_for, mounts_at, regfs_command
 from tests.support.snapshot import differences, snapshot
@@ -112,6 +113,22 @@ def test_what_is_mounted_is_what_unpack_writes(machine: Machine) -> None:
     done = machine.regfs("unpack", "--cache-dir", machine.cache, machine.image, "unpacked")
     assert done.returncode == 0, done.stderr
     assert differences(snapshot(machine.point), snapshot(machine.directory / "unpacked")) == []
+
+
+def test_all_of_an_image_in_estargz_is_fetched_before_it_is_mounted(tmp_path: Path) -> None:
+    content = os.urandom(5_000_000)
+    image = image_of(estargz(directory("d"), file("d/big", content)), architecture=host_architecture())
+    application = MemoryRegistry()
+    for blob in image.blobs().values():
+        application.add_blob("demo/app", blob)
+    application.add_manifest("demo/app", image.manifest, tag="1", media_type=image.media_type)
+    with FaultServer(application) as server:
+        machine = Machine(server, tmp_path)
+        machine.mounted()
+    try:
+        assert (machine.point / "d/big").read_bytes() == content
+    finally:
+        machine.umount()
 
 
 def test_root_may_let_set_id_bits_and_devices_work(machine: Machine) -> None:
