@@ -22,7 +22,7 @@ The way of a read(), for library/debian/12/rootfs/etc/os-release:
       │ LOOKUP of one name after the other; each answer is a node id      mount/kernel/requests.py
       ├─ library, debian, 12    invented directories                      tree/namespace.py, tree/tag.py
       ├─ rootfs                 may download the image, by a deadline     tree/image.py, waiting/deadline.py
-      │   ├─ layers             each fetched once, in parallel            images/layer_cache.py, images/passes.py
+      │   ├─ layers             each fetched once, in parallel            images/layer_cache.py, layer_ingests.py
       │   │   ├─ blob           mirrors, tokens, retries                  registry/blobs.py
       │   │   ├─ inflate, tar   in a worker process                       images/workers/, layers/ingest.py
       │   │   └─ index, data    visible when both digests are verified    store/layer_writer.py
@@ -45,7 +45,7 @@ One name for one thing:
     slot            the part of a node id that stands for one table
     deadline        how long one operation may wait; it belongs to the thread. NON_BLOCKING: not at all
     flight          one computation that several threads wait for
-    worker          a process of our own for one pass or one merge
+    worker          a process of our own for one ingest or one merge
     driver          what speaks FUSE: kernel or fusepy; a session is one mount of it
     journal         the failures of a mount, shown in .regfs/errors
 

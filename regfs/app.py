@@ -35,11 +35,11 @@ from regfs.telemetry.journal import Journal
 from regfs.telemetry.stats import Stats
 from regfs.tree.control import ControlDirectory
 from regfs.tree.inode_numbers import InodeNumbers
-from regfs.tree.names_in_use import HELD_S, NamesInUse, UsedDirectories
 from regfs.tree.root import Root
+from regfs.tree.tags_in_use import HELD_S, NamesInUse, UsedDirectories
 from regfs.tree.tree import Tree
 from regfs.tree.usage import CacheUsage
-from regfs.waiting.flights import Flights
+from regfs.waiting.single_flight import Flights
 
 if TYPE_CHECKING:
     from regfs.registry.hosts.endpoints import Hosts
@@ -241,11 +241,11 @@ def _layer_cache(shared: _Shared, layers: LayerStore) -> LayerCache:
 
 def _client_parts(shared: _Shared, environment: Mapping[str, str], mount: Mount) -> Parts:
     from regfs.registry.credentials.lookup import Credentials
+    from regfs.registry.docker_hub import HUB_URL
     from regfs.registry.hosts.certificates import system_authorities
     from regfs.registry.hosts.endpoints import Hosts
     from regfs.registry.http.retry_policy import RetryPolicy
     from regfs.registry.http.sockets import Pace
-    from regfs.registry.hub import HUB_URL
     from regfs.registry.parts import Parts
 
     config, substitutes = shared.config, shared.substitutes
@@ -283,7 +283,7 @@ def _fetching(layer_cache: LayerCache) -> str:
             "received": each.progress.received,
             "entries": each.progress.entries,
         }
-        for each in layer_cache.passing()
+        for each in layer_cache.under_way()
     ]
     return json.dumps(layers, indent=1) + "\n"
 

@@ -30,7 +30,7 @@ def mount(config: Config, mountpoint: str, environment: Mapping[str, str]) -> in
     gc.disable()  # collecting takes a twentieth of a start; daemon/serve.py turns it on again
     from regfs.daemon import launch
     from regfs.daemon.logs import log_place
-    from regfs.daemon.reachability import Attempt
+    from regfs.daemon.registry_reachability import Attempt
     from regfs.daemon.serve import serve
     from regfs.daemon.session import mount_options
     from regfs.mount import checks

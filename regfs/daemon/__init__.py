@@ -5,6 +5,6 @@
 - session.py: builds the app and a session of the driver
 - process_settings.py: what a daemon sets for its whole process
 - logs.py: where the log goes
-- reachability.py: whether the default registry takes a connection
+- registry_reachability.py: whether the default registry takes a connection
 - self_description.py: `.regfs/daemon.json`
 """

@@ -1,6 +1,6 @@
 """`.regfs/daemon.json`: the process id, driver, platform, log and cache of a daemon, and how often it has refreshed.
 
-Written by serve.py, read by `regfs status` and `regfs refresh` (mount/inquiry.py). The form is a contract: keys are
+Written by serve.py, read by `regfs status` and `regfs refresh` (daemon_answers.py). The form is a contract: keys are
 added, never changed, because a daemon may be months older than the verb that reads it. Thread rule: any thread reads;
 one counts.
 """

@@ -179,7 +179,7 @@ class _Serving:
         gc.enable()  # cli/mount_command.py turned it off for the start
         self._app.load_client()
         self._app.clean_up()
-        from regfs.daemon.reachability import failure_to_reach
+        from regfs.daemon.registry_reachability import failure_to_reach
 
         failure = failure_to_reach(self._app.config, self._environment)
         if failure is not None:

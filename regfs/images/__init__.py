@@ -5,10 +5,10 @@ repository        one repository: tags, manifests, blobs
 answers/          what registries answered: when a tag is asked again, which names exist
 image             from a manifest's digest to layers and rootfs
 layer_cache       the layers and merged images of a cache: opened, fetched, repaired
-passes            a layer is fetched, verified and indexed
+layer_ingests     a layer is fetched, verified and indexed
 chunk_fetching    single chunks of a layer with a table of contents
 merges            the layers of an image become one table
-shared_work       passes and merges are done once for all processes
+shared_work       ingests and merges are done once for all processes
 workers/          the processes that do it
 cached_images     what a cache holds, for `regfs cache`
 """

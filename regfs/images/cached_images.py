@@ -181,13 +181,13 @@ def _guards(root: Path, digest: Digest, image: _Found, units: Mapping[Path, Unit
 
 
 def _layers_here(root: Path, image: _Found, guards: set[Path]) -> int:
-    """Return how many layers can be read without a registry: passed, or as the blobs that they were sent as."""
+    """Return how many layers can be read without a registry: ingested, or as the blobs that they were sent as."""
     blobs, layers = BlobStore(root / "blobs"), LayerStore(root)
     diff_ids: Sequence[Digest | None] = image.config.diff_ids if image.config is not None else ()
     diff_ids = [*diff_ids, *[None] * len(image.manifest.layers)]
     return sum(
         blobs.path(layer.digest) in guards
-        or (diff_id is not None and layers.is_passed(diff_id))
+        or (diff_id is not None and layers.is_ingested(diff_id))
         or layers.is_complete(layer.digest)
         for layer, diff_id in zip(image.manifest.layers, diff_ids, strict=False)
     )

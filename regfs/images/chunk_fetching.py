@@ -2,7 +2,7 @@
 
     a read of bytes that are not here        the chunks that have them, in one range where they are near each other
     a reader that goes on where it was       what comes next as well: 256 KiB, then twice as much each time
-    many readers of one chunk                one request (waiting/flights.py)
+    many readers of one chunk                one request (waiting/single_flight.py)
     files that are wanted as a whole         all that is missing of them, a few requests at once
     the rest of a layer                      one request after the other, each begun while no read waits (foreground.py)
     a server that gives whole blobs only     the whole layer, once, each chunk taken out of it as it comes by
@@ -33,7 +33,7 @@ from regfs.store.chunks import PartialData, StoredChunk
 from regfs.store.content import Pieces
 from regfs.telemetry.stats import Stats
 from regfs.waiting.deadline import current
-from regfs.waiting.flights import Flights, Landed
+from regfs.waiting.single_flight import Flights, Landed
 
 log = logging.getLogger(__name__)
 

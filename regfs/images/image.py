@@ -29,7 +29,7 @@ from regfs.errors import (
 )
 from regfs.images.answers.manifests import Document
 from regfs.images.layer_cache import LayerCache
-from regfs.images.passes import LayerBlob
+from regfs.images.layer_ingests import LayerBlob
 from regfs.images.repository import Repository
 from regfs.model.dates import date_ns
 from regfs.model.digest import Digest
@@ -288,7 +288,7 @@ class Image:
         )
 
     def rootfs(self) -> Rootfs:
-        """Return all layers merged, passing those that were never passed; waits until that is done.
+        """Return all layers merged, ingesting those that were never ingested; waits until that is done.
 
         Raises what the layers bring: BadLayer, DigestMismatch, Unsupported, CacheFailure, and what a network brings.
         """

@@ -2,9 +2,9 @@
 
 Names and bytes are two things: `index(blob)` gives a layer's names, `open(content)` the bytes of one file. Merging
 wants indexes alone. A plain layer that was never ingested is downloaded, verified and taken apart for its index
-(passes.py), which is named by its diff id, so that images share it. The merged table of an image is named by the chain
-id of its layers. All are immutable files: what has one open goes on when it is dropped from the cache.
-Used by image.py. Thread rule: any thread; one pass for each layer and one merge for each image, however many wait.
+(layer_ingests.py), which is named by its diff id, so that images share it. The merged table of an image is named by the
+chain id of its layers. All are immutable files: what has one open goes on when it is dropped from the cache. Used by
+image.py. Thread rule: any thread; one ingest for each layer and one merge for each image, however many wait.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from regfs.errors import (
     WorkStalled,
 )
 from regfs.images.background import ONLY_WHAT_IS_READ, BackgroundFetch, Fetching
+from regfs.images.layer_ingests import LayerBlob, LayerIngest, LayerIngests
 from regfs.images.merges import Merges
 from regfs.images.partial_layers import PartialLayers
-from regfs.images.passes import LayerBlob, Passes, Passing
 from regfs.images.shared_work import STALL_S
 from regfs.images.workers.own_process import beside_the_first
 from regfs.model.digest import Digest
@@ -49,7 +49,7 @@ from regfs.store.locks import touch
 from regfs.store.merged_index import MergedIndex
 from regfs.store.work_locks import LOCKS, WorkLocks
 from regfs.telemetry.stats import Stats
-from regfs.waiting.flights import Flights, Landed
+from regfs.waiting.single_flight import Flights, Landed
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +81,14 @@ class LayerCache:
     ) -> None:
         """*images* is the directory of the merged tables.
 
-        A layer that proved wrong is tried again after *refused_s* seconds only, and not for every name below it. A pass
-        or merge without progress for *stall_s* seconds is ended. *note* hears what users should know.
+        A layer that proved wrong is tried again after *refused_s* seconds only, and not for every name below it. An
+        ingest or merge without progress for *stall_s* seconds is ended. *note* hears what users should know.
         """
         self._store = store
         self._flights = flights
         self._stall_s = stall_s
         locks = WorkLocks(store.root / LOCKS)
-        self._passes = Passes(store, locks, stats=stats, note=note, refused_s=refused_s, stall_s=stall_s)
+        self._passes = LayerIngests(store, locks, stats=stats, note=note, refused_s=refused_s, stall_s=stall_s)
         self._note = note
         self._chunks = PartialLayers(store, flights=flights, stats=stats, note=note, rest_from=fetching.rest_from)
         self._background = BackgroundFetch() if fetching.background and store.budget.limit != 0 else None
@@ -99,8 +99,8 @@ class LayerCache:
         self._blobs: WeakKeyDictionary[LayerIndex, LayerBlob] = WeakKeyDictionary()
         self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()
 
-    def passing(self) -> list[Passing]:
-        """Return the passes that are under way."""
+    def under_way(self) -> list[LayerIngest]:
+        """Return the ingests that are under way."""
         return self._passes.under_way()
 
     def stop(self) -> None:
@@ -109,7 +109,7 @@ class LayerCache:
             self._background.stop()
 
     def layer_tree(self, blob: LayerBlob) -> FileTree:
-        """Return the files of one layer alone. Waits for its pass; raises what that brings."""
+        """Return the files of one layer alone. Waits for its ingest; raises what that brings."""
         blob = self._as_it_is_here(blob)
         self._want([blob])
         try:
@@ -118,7 +118,7 @@ class LayerCache:
             return LayerTree(self.index(blob.whole()), diff_id=blob.diff_id)
 
     def rootfs(self, blobs: Sequence[LayerBlob]) -> Rootfs:
-        """Return all layers merged. Waits for their passes and the merge; raises what these bring."""
+        """Return all layers merged. Waits for their ingests and the merge; raises what these bring."""
         for _ in blobs:
             try:
                 return self._merged_tree([self._as_it_is_here(blob) for blob in blobs])
@@ -141,7 +141,7 @@ class LayerCache:
     def open(self, content: Content) -> OpenContent:
         """Return the opened *content* of a file of a tree that was given out.
 
-        Where its file is gone (deleted by hand, or damaged and dropped), its layer is passed again first:
+        Where its file is gone (deleted by hand, or damaged and dropped), its layer is ingested again first:
         waits for that, and raises what it brings. Raises CacheFailure where that does not help.
         """
         index = None if isinstance(content, Nothing) else self._indexes.get(content.layer)
@@ -224,7 +224,7 @@ class LayerCache:
     def _checked_index(self, blob: LayerBlob) -> LayerIndex | None:
         """Return the same, opened; None where its file is gone or damaged. Raises CacheFailure."""
         index = self._find_index(blob)
-        if index is None or not self._store.is_passed(blob.stored_as):
+        if index is None or not self._store.is_ingested(blob.stored_as):
             return None
         try:
             index.open_now()
@@ -239,7 +239,7 @@ class LayerCache:
         """Bring back the layer of an index that is in use: its file was deleted, or proved damaged."""
         if isinstance(failure, CacheDamaged):
             self._drop_damaged(blob, failure)
-        if not self._store.is_passed(blob.stored_as):
+        if not self._store.is_ingested(blob.stored_as):
             log.warning("%s; the layer is fetched again", failure)
             with _named(blob.origin):
                 self._flights.run(blob.key, partial(self._pass, blob), streams=True)
@@ -265,10 +265,10 @@ class LayerCache:
 
     def _as_it_is_here(self, blob: LayerBlob) -> LayerBlob:
         """Return *blob*, to be read whole where that is how it is here: because it was, or because it had to be."""
-        if blob.table_format is None or self._store.is_passed(blob.stored_as):
+        if blob.table_format is None or self._store.is_ingested(blob.stored_as):
             return blob
         whole = blob.whole()
-        return whole if blob.stored_as in self._needs_whole or self._store.is_passed(whole.stored_as) else blob
+        return whole if blob.stored_as in self._needs_whole or self._store.is_ingested(whole.stored_as) else blob
 
     def _ingest(self, blob: LayerBlob, niceness: int) -> None:
         """See to it that the layer's index is in the store. Raises _NeedsWhole where its table is of no use."""
@@ -335,9 +335,9 @@ class LayerCache:
         return rootfs
 
     def _pass_all(self, blobs: Sequence[LayerBlob]) -> list[LayerIndex]:
-        """Return the indexes of all layers, passing those that were never passed, several at a time.
+        """Return the indexes of all layers, ingesting those that were never ingested, several at a time.
 
-        The first error is raised at once; passes that are under way go on by themselves, for whoever asks next.
+        The first error is raised at once; ingests that are under way go on by themselves, for whoever asks next.
         """
         indexes: list[LayerIndex] = []
         missing: list[LayerBlob] = []
@@ -356,8 +356,8 @@ class LayerCache:
         for number, blob in enumerate(missing):
             if len(under_way) >= _LAYERS_AT_ONCE:
                 under_way = self._landed(under_way, indexes, missing)
-            passing = partial(self._pass, blob, niceness if number else 0)
-            under_way.add(self._flights.begin(blob.key, passing, streams=True))
+            ingesting = partial(self._pass, blob, niceness if number else 0)
+            under_way.add(self._flights.begin(blob.key, ingesting, streams=True))
         while under_way:
             under_way = self._landed(under_way, indexes, missing)
         return indexes

@@ -15,12 +15,12 @@ from weakref import WeakKeyDictionary, proxy, ref
 
 from regfs.images.answers.blobs import twice_if_wrong
 from regfs.images.foreground import Foreground
-from regfs.images.passes import LayerBlob
+from regfs.images.layer_ingests import LayerBlob
 from regfs.store.content import Pieces, Span
 from regfs.store.layer_index import LayerIndex
 from regfs.store.layer_store import LayerStore
 from regfs.telemetry.stats import Stats
-from regfs.waiting.flights import Flights
+from regfs.waiting.single_flight import Flights
 
 if TYPE_CHECKING:
     from regfs.images.chunk_fetching import ChunkFetcher
@@ -51,7 +51,7 @@ class PartialLayers:
         the table is wrong; CacheFailure, and what a network brings.
         """
         # Loaded now, with all that reads archives: a mount of known images never needs it.
-        from regfs.images.table_ingest import ingest_table, ingest_ztoc
+        from regfs.images.toc_ingest import ingest_table, ingest_ztoc
         from regfs.layers.formats.soci import Soci
 
         table_format, part = blob.table_format, blob.part

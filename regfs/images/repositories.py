@@ -24,10 +24,10 @@ from regfs.registry.client import RegistryClient
 from regfs.store.blobs import BlobStore
 from regfs.store.references import References, left_s
 from regfs.telemetry.stats import Stats
-from regfs.waiting.flights import Flights
+from regfs.waiting.single_flight import Flights
 
 if TYPE_CHECKING:
-    from regfs.registry.hub import Hub
+    from regfs.registry.docker_hub import Hub
 
 log = logging.getLogger(__name__)
 

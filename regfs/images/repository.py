@@ -15,7 +15,7 @@ from regfs.registry.client import RegistryClient
 from regfs.store.blobs import BlobStore
 from regfs.store.references import References
 from regfs.telemetry.stats import Stats
-from regfs.waiting.flights import Flights
+from regfs.waiting.single_flight import Flights
 
 
 class Repository:

@@ -1,10 +1,11 @@
-"""Work that is done once for all processes of a cache: passes over layers, and merges of images.
+"""Work that is done once for all processes of a cache: ingests over layers, and merges of images.
 
 A piece of work has a name. The thread that holds its lock (store/work_locks.py) does it, in one of a few turns. Other
 threads, of this process or another, watch its progress, and take it over where it ends without a result. Deadlines are
 measured from the last progress: that of a flight (waiting/deadline.py), and those of threads that wait for a turn.
 
-Used by passes.py and merges.py. Thread rule: any thread; run() belongs to a flight, whose deadline it keeps informed.
+Used by layer_ingests.py and merges.py. Thread rule: any thread; run() belongs to a flight, whose deadline it keeps
+informed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from regfs.store.work_locks import Claim, Standing, WorkLocks
 from regfs.waiting.deadline import Deadline, current
 
 STALL_S = 300.0
-"""How long a pass or a merge may make no progress, by default: as long as a request may wait."""
+"""How long an ingest or a merge may make no progress, by default: as long as a request may wait."""
 # Less than a request waits: so a holder in another process that hangs is replaced before requests time out.
 _FOREIGN_STALL_S = 30.0
 _LOOK_S = 0.5

@@ -3,10 +3,11 @@
 The caller's thread receives; one inflates into a ring of blocks (ring.py), and two read these where they are: one
 hashes, one reads the archive and hands the block to be written. Hashing, inflating and writing leave the interpreter's
 lock, so that one ingest keeps two cores busy. Nothing that an ingest puts into its sink may be
-shown before run_pass has returned: only then were the size and the diff id (of the archive) found right. The digest of
-the compressed bytes is checked where they come from (model/verification.py): the last of wrong ones never arrives.
+shown before run_ingest has returned: only then were the size and the diff id (of the archive) found right. The digest
+of the compressed bytes is checked where they come from (model/verification.py): the last of wrong ones never arrives.
 
-Used by workers/ingest.py, in a process of its own for big layers. Thread rule: a pass belongs to its caller's thread.
+Used by workers/ingest.py, in a process of its own for big layers. Thread rule: an ingest belongs to its caller's
+thread.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _HASH, _READ = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
-class LayerToPass:
+class LayerToIngest:
     """A layer as its manifest and its image's config describe it; *size* and *digest* are of the compressed bytes."""
 
     digest: Digest
@@ -51,10 +52,10 @@ class LayerToPass:
 
 
 class Progress:
-    """How far a pass is. Each number is written by one thread and may be read by any.
+    """How far an ingest is. Each number is written by one thread and may be read by any.
 
     *effort* stands for what another process does beyond the bytes: any number that only grows. *remark* is what is odd
-    about the archive and was read all the same, "" for nothing; it is there when the pass is over.
+    about the archive and was read all the same, "" for nothing; it is there when the ingest is over.
     """
 
     __slots__ = ("effort", "entries", "inflated", "received", "remark")
@@ -71,10 +72,10 @@ class Progress:
         return {"received": self.received, "inflated": self.inflated, "entries": self.entries}
 
 
-def run_pass(
+def run_ingest(
     chunks: Iterable[bytes],
     *,
-    layer: LayerToPass,
+    layer: LayerToIngest,
     sink: LayerSink,
     progress: Progress,
     report: Callable[[Progress], None] = lambda _: None,
@@ -90,11 +91,11 @@ def run_pass(
         CacheFailure: the sink could not take it.
     """
     check_media_type(layer.media_type)
-    _Pass(layer, sink, progress).run(chunks, report)
+    _Ingest(layer, sink, progress).run(chunks, report)
 
 
-class _Pass:
-    def __init__(self, layer: LayerToPass, sink: LayerSink, progress: Progress) -> None:
+class _Ingest:
+    def __init__(self, layer: LayerToIngest, sink: LayerSink, progress: Progress) -> None:
         self._layer = layer
         self._sink = sink
         self._progress = progress

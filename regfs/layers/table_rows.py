@@ -1,6 +1,6 @@
 """The rows of a layer whose entries come from a table of contents, most of which are plain.
 
-Used by images/table_ingest.py. One thread.
+Used by toc_ingest.py. One thread.
 """
 
 from __future__ import annotations

@@ -12,5 +12,5 @@ mountpoint       what is mounted where, is it dead, and how it is unmounted
 busy_poll        looking for the next request for a moment before sleeping
 cpu_latency      --low-latency: keeping cores awake meanwhile
 in_use           which directories of a mount are in use, for tags that move
-inquiry          what daemons tell in `.regfs/`, without waiting for one that hangs
+daemon_answers   what daemons tell in `.regfs/`, without waiting for one that hangs
 """

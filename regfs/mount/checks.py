@@ -40,7 +40,7 @@ def _refuse_hanging(point: str) -> None:
     there = mountpoints.topmost(point)
     if there is None or not there.is_regfs:
         return
-    from regfs.mount.inquiry import ask  # 3 ms that a start on a free directory does not need
+    from regfs.mount.daemon_answers import ask  # 3 ms that a start on a free directory does not need
 
     if ask([there], ("version",))[0].is_late:
         raise MountFailure(f"{point} is a mount that does not answer ({there.source}); regfs umount --force {point}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from regfs.registry.blobs import Blobs
-    from regfs.registry.hub import Hub
+    from regfs.registry.docker_hub import Hub
     from regfs.registry.listing import Listing
     from regfs.registry.manifests import Manifests
     from regfs.registry.parts import Parts

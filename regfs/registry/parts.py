@@ -22,6 +22,7 @@ from regfs.registry.auth.authenticator import Authenticator
 from regfs.registry.auth.tokens import TokenServers
 from regfs.registry.blobs import Blobs
 from regfs.registry.credentials.lookup import Credentials
+from regfs.registry.docker_hub import HUB_URL, Hub
 from regfs.registry.endpoint_calls import EndpointCalls
 from regfs.registry.hosts.certificates import system_authorities
 from regfs.registry.hosts.endpoints import Hosts
@@ -30,14 +31,13 @@ from regfs.registry.http.retry_policy import RetryPolicy
 from regfs.registry.http.retrying import RetryingSender
 from regfs.registry.http.sockets import Pace
 from regfs.registry.http.trust import Authorities
-from regfs.registry.hub import HUB_URL, Hub
 from regfs.registry.listing import Listing
 from regfs.registry.manifests import Manifests
 from regfs.registry.parallel import MAX_PIECE, ParallelTransfers
 from regfs.registry.push import Pushes
 from regfs.registry.referrers import Referrers
 from regfs.telemetry.stats import Stats
-from regfs.waiting.flights import Flights
+from regfs.waiting.single_flight import Flights
 
 if TYPE_CHECKING:
     from regfs.registry.http.transport import Transport

@@ -10,8 +10,8 @@ references             what tags pointed to                        reference_dat
                                                                    named_digests
 image_numbers          the upper bits of st_ino
 budget                 how much a cache may hold                   inventory, eviction, excess
-uses, locks            what other processes use and write          work_locks, pass_directories
+uses, locks            what other processes use and write          work_locks, ingest_directories
 open_tables            what this process has open
-young, verify          what a crash may have torn; what is damaged checksums
+unsettled_layers, verify          what a crash may have torn; what is damaged checksums
 directories, failures  what stands in the place of a directory; errors of the disk
 """

@@ -1,7 +1,7 @@
 """The budget of the cache: how much it may hold, and what goes when it is full.
 
 A writer calls `reserve` first. The budget does not look at the disk each time: after a look, writers may take a quarter
-of the room that was found. So the limit holds, to a megabyte or two, also while several passes and daemons write at
+of the room that was found. So the limit holds, to a megabyte or two, also while several ingests and daemons write at
 once, each of which sees what the others wrote only at its next look. What was used longest ago is evicted first
 (eviction.py).
 

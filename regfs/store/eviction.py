@@ -135,7 +135,7 @@ def _owned_by_nobody(found: Inventory) -> Iterator[CachedFile]:
 
 
 def _remove_dead(file: CachedFile, remove: Callable[[CachedFile], int]) -> int:
-    """Remove a temporary file of this room, unless its writer lives; passes are swept by the layer store."""
+    """Remove a temporary file of this room, unless its writer lives; ingests are swept by the layer store."""
     if not file.is_temporary:
         return 0
     with claimed(file.path) as is_ours:

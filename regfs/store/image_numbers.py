@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cachetools import LRUCache, TTLCache
 
-from regfs.store.small_database import open_database
+from regfs.store.shared_database import open_database
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The index of one layer: an SQLite table, written once by the pass and immutable from then on.
+"""The index of one layer: an SQLite table, written once by the ingest and immutable from then on.
 
     entries(row INTEGER PRIMARY KEY, parent, name BLOB, inode, flags, attributes BLOB(80), content INTEGER,
             target BLOB, xattrs BLOB)                                                        UNIQUE (parent, name)

@@ -4,16 +4,16 @@
     layers/<digest of the blob>.index .tar .chunks     one whose names are here and whose bytes are fetched (chunks.py)
     layers/<diff id>.sums                              what its index was when it was written (checksums.py)
     objects/<boot id>/<diff id>/<offset>-<size>        a big file for the kernel to read by itself (promotion.py)
-    young/<token>                                      what may not be on the disk yet (young.py)
+    young/<token>                                      what may not be on the disk yet (unsettled_layers.py)
     uses/<token>                                       what a process uses (uses.py)
-    passes/<token>…                                    an ingest under way (pass_directories.py)
+    passes/<token>…                                    an ingest under way (ingest_directories.py)
     locks/<name>                                       which ingest or merge a process is at (work_locks.py)
 
 The data file is the layer's tar stream, so that its sha256 is its name; data_writer.py has its layout. Where an image
 has the same file in several layers, it is there several times.
 
-A layer is visible first and durable after: young.py says how that survives a crash. What is opened is closed again when
-the process has too much open (open_tables.py), and opened when it is asked.
+A layer is visible first and durable after: unsettled_layers.py says how that survives a crash. What is opened is closed
+again when the process has too much open (open_tables.py), and opened when it is asked.
 
 Used by images/. Thread rule: any thread; several daemons may share the directory.
 """
@@ -41,19 +41,19 @@ from regfs.store.content import Content, Nothing, OpenBigContent, OpenContent, O
 from regfs.store.data_files import DataFile, DataFiles
 from regfs.store.directories import clear_places
 from regfs.store.failures import cache_failure, failures_of, is_exhausted
+from regfs.store.ingest_directories import ingest_directory, sweep_ingests
 from regfs.store.inventory import CHUNKS, DATA, OLD_PACK
 from regfs.store.layer_index import LayerIndex
 from regfs.store.layer_names import name_of
 from regfs.store.layer_writer import LayerWriter, PartialLayerWriter
 from regfs.store.locks import changing, touch
 from regfs.store.open_tables import OpenTables
-from regfs.store.pass_directories import pass_directory, sweep_passes
 from regfs.store.promotion import BIG, Promotion
 from regfs.store.table import MakeAgain
 from regfs.store.unkept_chunks import UnkeptChunks
+from regfs.store.unsettled_layers import UnsettledLayers
 from regfs.store.uses import Uses, sweep_uses
 from regfs.store.verify import wrong_layer
-from regfs.store.young import YoungLayers
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class LayerStore:
         self.budget = Budget(root, limit=limit, let_go=self.tables.close_idle, note=note)
         self.boot = boot or boot_id()
         self._layers = root / "layers"
-        self._young = YoungLayers(root / "young", boot=self.boot)
+        self._young = UnsettledLayers(root / "young", boot=self.boot)
         self._passes = root / "passes"
         self.uses = Uses(root)
         self._unkept = UnkeptChunks(note)
@@ -105,7 +105,7 @@ class LayerStore:
     def _sums_path(self, diff_id: Digest) -> Path:
         return self._layers / f"{name_of(diff_id)}{SUMS}"
 
-    def is_passed(self, diff_id: Digest) -> bool:
+    def is_ingested(self, diff_id: Digest) -> bool:
         """Tell whether the layer is here. One of an older release has no data file."""
         return self.index_path(diff_id).exists() and self.data_path(diff_id).exists()
 
@@ -141,7 +141,7 @@ class LayerStore:
     def is_complete(self, layer: Digest) -> bool:
         """Tell whether every chunk of a layer that is fetched chunk by chunk is here."""
         try:
-            return self.is_passed(layer) and ChunkMap(self.map_path(layer), boot=self.boot).is_complete()
+            return self.is_ingested(layer) and ChunkMap(self.map_path(layer), boot=self.boot).is_complete()
         except (OSError, CacheFailure):
             return False
 
@@ -251,7 +251,7 @@ class LayerStore:
         *size* is what it will take at least. Raises CacheFailure, at once where there is not that much room.
         """
         self.budget.reserve(size)
-        with pass_directory(self._passes) as directory:
+        with ingest_directory(self._passes) as directory:
             writer = LayerWriter(directory, reserve=self.budget.reserve)
             try:
                 yield writer
@@ -264,7 +264,7 @@ class LayerStore:
 
         *source* is what the index says of where its names came from.
         """
-        with pass_directory(self._passes) as directory:
+        with ingest_directory(self._passes) as directory:
             writer = PartialLayerWriter(directory, source=source, boot=self.boot, reserve=self.budget.reserve)
             try:
                 yield writer
@@ -329,7 +329,7 @@ class LayerStore:
         """Remove what dead processes left; what living ones, of any daemon, own is not touched. Raises CacheFailure."""
         with failures_of(self._passes):
             sweep_uses(self.root)
-            sweep_passes(self._passes)
+            sweep_ingests(self._passes)
 
     def _opened(self, path: Path, open_it: Callable[[Path], T]) -> T:
         """Return what *open_it* returns for *path*; where descriptors run out, idle tables give theirs back first."""

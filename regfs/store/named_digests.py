@@ -15,7 +15,7 @@ from regfs.errors import InvalidName
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
 from regfs.store.failures import cache_failure
-from regfs.store.small_database import read_only_uri
+from regfs.store.shared_database import read_only_uri
 
 _ALL = """
 SELECT registry, path, tag, digest FROM tags

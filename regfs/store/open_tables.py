@@ -6,7 +6,7 @@ soon as there are more than *descriptors* of them, their memory may come to more
 more than *trees* images.
 
     table       1 descriptor, and the pages that SQLite keeps of it     table.py
-    pack        1 descriptor                                            packs.py
+    data file   1 descriptor                                            data_files.py
     directories names and attributes as Python objects                  rootfs/directory_cache.py
     tree        an image's, or a layer's alone: it keeps its layers     tree/table_slots.py
                 in the cache (uses.py) while it is there

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from regfs.store.small_database import open_database
+from regfs.store.shared_database import open_database
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from regfs.errors import CacheDamaged, CacheFailure, NotFound
 from regfs.store.cached_files import open_file
 from regfs.store.failures import cache_failure, is_exhausted, read_failure
 from regfs.store.open_tables import OpenTables
-from regfs.store.small_database import read_only_uri
+from regfs.store.shared_database import read_only_uri
 from regfs.store.uses import Use
 
 T = TypeVar("T")

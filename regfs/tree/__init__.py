@@ -15,7 +15,7 @@ platform_notes.py  the notes about a platform that is missing or another
 parts.py           what image.py and layers.py write their tables with
 control.py         .regfs/
 listings.py        open directories, read in parts
-names_in_use.py    what happens to a process inside a tag that moves
+tags_in_use.py    what happens to a process inside a tag that moves
 probed_names.py    names that shells and editors try, for which no registry is asked
 inode_numbers.py   where st_ino comes from
 usage.py           what df shows

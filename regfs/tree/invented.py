@@ -20,11 +20,11 @@ from regfs.tree.control import LiveFile
 from regfs.tree.entry import INODE, FoundEntry, ListedEntry
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.listings import PLACEHOLDER_VALID_S, InventedListing
-from regfs.tree.names_in_use import NamesInUse
 from regfs.tree.node import FOREVER, Child, Dated, Directory, File, Invented, Link, OpenFile, TableDirectory
 from regfs.tree.root import Root
 from regfs.tree.table_slots import TableSlots
 from regfs.tree.tag import TagDirectory
+from regfs.tree.tags_in_use import NamesInUse
 
 _ATTRIBUTES_VALID_S = 60.0
 # An image's date comes with its config, which another request may fetch at any time.

@@ -9,7 +9,7 @@
 
 The directory of a tag stays the same node when the tag moves. The nodes below have the digest in their keys, and are
 valid as long as the answer about the tag: a process inside an image stays in that image, and later look-ups find the
-new one, once no process is inside the old one (names_in_use.py). Used by namespace.py. Any thread.
+new one, once no process is inside the old one (tags_in_use.py). Used by namespace.py. Any thread.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class TagDirectory(Dated):
     tag: str
     images: Images
     resolve: Callable[[], Resolved] | None = field(default=None, compare=False)
-    """Returns the image to show; None asks the repository. names_in_use.py sets it."""
+    """Returns the image to show; None asks the repository. tags_in_use.py sets it."""
 
     def attributes(self) -> Attributes:
         """Return a directory's attributes."""

@@ -23,11 +23,11 @@ from regfs.tree.entry import FoundEntry
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.invented import InventedNodes, Kept
 from regfs.tree.listings import Listing
-from regfs.tree.names_in_use import NamesInUse
 from regfs.tree.node import Node, OpenFile, TableDirectory
 from regfs.tree.root import Root
 from regfs.tree.snapshot import KeptNode, Snapshot
 from regfs.tree.table_slots import TableSlot, TableSlots
+from regfs.tree.tags_in_use import NamesInUse
 from regfs.tree.usage import CacheUsage, Usage
 from regfs.waiting.deadline import NON_BLOCKING, under
 

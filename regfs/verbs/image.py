@@ -40,7 +40,7 @@ def layer_steps(app: App) -> list[Step]:
     """Return a step for each layer that is being fetched, named by the beginning of its digest."""
     return [
         Step(f"layer {each.digest.encoded[:SHOWN_DIGITS]}", each.progress.received, each.size)
-        for each in app.layer_cache.passing()
+        for each in app.layer_cache.under_way()
     ]
 
 

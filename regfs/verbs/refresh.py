@@ -18,7 +18,7 @@ from typing import NamedTuple, cast
 
 from regfs.daemon.self_description import FILE, pid_namespace
 from regfs.errors import AccessDenied, MountFailure, RegfsError, RegistryTimeout, Unsupported
-from regfs.mount.inquiry import Answer, ask
+from regfs.mount.daemon_answers import Answer, ask
 from regfs.mount.mountpoint import Mounted
 from regfs.verbs.status import ALIVE, OF_ANOTHER_USER, choose, state_of
 

@@ -1,6 +1,6 @@
 """`regfs status`: what mounts are doing, read from their `.regfs/`; the command line prints it.
 
-A daemon that is dead or hangs is reported as such within some seconds (mount/inquiry.py).
+A daemon that is dead or hangs is reported as such within some seconds (daemon_answers.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from regfs.daemon.self_description import FILE as DAEMON
 from regfs.errors import MountFailure
 from regfs.mount import mountpoint as mountpoints
-from regfs.mount.inquiry import Answer, ask
+from regfs.mount.daemon_answers import Answer, ask
 from regfs.telemetry.units import in_units
 from regfs.verbs.progress import Step, in_words, showing
 

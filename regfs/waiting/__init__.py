@@ -1,6 +1,6 @@
 """How threads wait: under a deadline, for work that is done once, or for a slot.
 
 deadline     how long the current thread may wait; interruption; NON_BLOCKING
-flights      each thing is computed once, however many threads ask for it
+single_flight  each thing is computed once, however many threads ask for it
 semaphore    so many requests at a time
 """

@@ -18,7 +18,7 @@ from regfs.images.foreground import Foreground
 from regfs.store.chunks import PartialData, StoredChunk, write_map
 from regfs.telemetry.stats import Stats
 from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
-from regfs.waiting.flights import Flights
+from regfs.waiting.single_flight import Flights
 from tests.layers.tables import Listed
 from tests.support.images import BuiltLayer, file
 from tests.support.lazy_layers import estargz, zstd_chunked

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import BadLayer, CacheFailure, DigestMismatch, RegistryUnavailable
-from regfs.images.workers.ingest import SMALL_LAYER, Progress, pass_layer
+from regfs.images.workers.ingest import SMALL_LAYER, Progress, ingest_layer
 from regfs.images.workers.own_process import beside_the_first
 from regfs.model.digest import Digest
 from regfs.model.verification import verified
@@ -34,7 +34,7 @@ def test_a_big_layer_is_passed_by_a_process_of_its_own(tmp_path: Path) -> None:
 
     assert len(BUILT.blob) > SMALL_LAYER
     store = LayerStore(tmp_path / "process")
-    pass_layer(in_chunks(BUILT.blob), layer=to_pass(BUILT), store=store, progress=progress, report=report)
+    ingest_layer(in_chunks(BUILT.blob), layer=to_pass(BUILT), store=store, progress=progress, report=report)
     assert len(seen) == 1
     assert children() - before == set()
     assert (progress.received, progress.inflated, progress.entries) == (len(BUILT.blob), len(BUILT.tar), 122)
@@ -60,7 +60,7 @@ def test_the_process_is_as_nice_as_it_shall_be(tmp_path: Path, niceness: int) ->
         seen.add(process)
         yield BUILT.blob
 
-    pass_layer(chunks(), layer=to_pass(BUILT), store=LayerStore(tmp_path), niceness=niceness)
+    ingest_layer(chunks(), layer=to_pass(BUILT), store=LayerStore(tmp_path), niceness=niceness)
     assert len(seen) == 1
     assert os.getpriority(os.PRIO_PROCESS, 0) == own
 
@@ -85,27 +85,27 @@ def test_layers_beside_the_biggest_are_as_nice_as_they_are_smaller(sizes: list[i
 def test_a_small_layer_is_passed_without_one(tmp_path: Path) -> None:
     built = layer_of_tar(tar_of(file("a", b"b")))
     before = children()
-    pass_layer(
+    ingest_layer(
         in_chunks(built.blob),
         layer=to_pass(built),
         store=LayerStore(tmp_path),
         report=lambda _: pytest.fail("a process") if children() - before else None,
     )
-    assert LayerStore(tmp_path).is_passed(built.diff_id)
+    assert LayerStore(tmp_path).is_ingested(built.diff_id)
 
 
 @pytest.mark.parametrize("changed", [{"diff_id": Digest.of(b"x")}, {"size": 10_000_000}])
 def test_the_processs_verdict_is_raised(tmp_path: Path, changed: dict[str, object]) -> None:
     layer = replace(to_pass(BUILT), **changed)  # type: ignore[arg-type]
     with pytest.raises(DigestMismatch, match=str(layer.digest)):
-        pass_layer(in_chunks(BUILT.blob), layer=layer, store=LayerStore(tmp_path))
+        ingest_layer(in_chunks(BUILT.blob), layer=layer, store=LayerStore(tmp_path))
     assert left_behind(tmp_path) == []
 
 
 def test_wrong_bytes_end_the_process_and_leave_nothing(tmp_path: Path) -> None:
     before, layer = children(), to_pass(BUILT)
     with pytest.raises(DigestMismatch, match="the bytes that came"):
-        pass_layer(
+        ingest_layer(
             verified(in_chunks(BUILT.blob), Digest.of(b"x"), layer.size), layer=layer, store=LayerStore(tmp_path)
         )
     assert children() == before
@@ -116,14 +116,14 @@ def test_a_broken_layer_is_told_by_the_process(tmp_path: Path) -> None:
     tar = BUILT.tar[: len(BUILT.tar) // 2] + os.urandom(2_000_000)
     built = layer_of_tar(tar)
     with pytest.raises(BadLayer):
-        pass_layer(in_chunks(built.blob), layer=to_pass(built), store=LayerStore(tmp_path))
+        ingest_layer(in_chunks(built.blob), layer=to_pass(built), store=LayerStore(tmp_path))
     assert left_behind(tmp_path) == []
 
 
 def test_a_cache_that_cannot_be_written_is_told_by_the_process(tmp_path: Path) -> None:
     (tmp_path / "passes").write_text("in the way")
     with pytest.raises(CacheFailure):
-        pass_layer(in_chunks(BUILT.blob), layer=to_pass(BUILT), store=LayerStore(tmp_path))
+        ingest_layer(in_chunks(BUILT.blob), layer=to_pass(BUILT), store=LayerStore(tmp_path))
 
 
 def test_an_error_of_the_source_ends_the_process(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_an_error_of_the_source_ends_the_process(tmp_path: Path) -> None:
         raise RegistryUnavailable("connection reset")
 
     with pytest.raises(RegistryUnavailable):
-        pass_layer(failing(), layer=to_pass(BUILT), store=LayerStore(tmp_path))
+        ingest_layer(failing(), layer=to_pass(BUILT), store=LayerStore(tmp_path))
     assert children() - before == set()
     assert left_behind(tmp_path) == []
 
@@ -150,7 +150,7 @@ def test_nothing_is_visible_when_the_process_is_killed(tmp_path: Path) -> None:
             yield chunk
 
     with pytest.raises(CacheFailure, match="killed"):
-        pass_layer(chunks(), layer=to_pass(BUILT), store=LayerStore(tmp_path))
+        ingest_layer(chunks(), layer=to_pass(BUILT), store=LayerStore(tmp_path))
     assert children() - before == set()
     assert left_behind(tmp_path) == []
 
@@ -164,7 +164,7 @@ def test_the_process_sees_no_secret_of_the_environment(tmp_path: Path, monkeypat
             with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
                 environments.append(Path(f"/proc/{pid}/environ").read_bytes())
 
-    pass_layer(in_chunks(BUILT.blob), layer=to_pass(BUILT), store=LayerStore(tmp_path), report=report)
+    ingest_layer(in_chunks(BUILT.blob), layer=to_pass(BUILT), store=LayerStore(tmp_path), report=report)
     assert environments
     # Until it has executed its program a child has our environment, as we have.
     assert b"hunter2" not in environments[-1]
@@ -173,5 +173,5 @@ def test_the_process_sees_no_secret_of_the_environment(tmp_path: Path, monkeypat
 def test_an_uncompressed_layer_of_zeros_goes_through(tmp_path: Path) -> None:
     tar = tar_of(file("zeros", bytes(20_000_000)))
     built = BuiltLayer(tar, tar, "application/vnd.oci.image.layer.v1.tar")
-    pass_layer(in_chunks(tar), layer=to_pass(built), store=LayerStore(tmp_path), report=ignore)
-    assert LayerStore(tmp_path).is_passed(built.diff_id)
+    ingest_layer(in_chunks(tar), layer=to_pass(built), store=LayerStore(tmp_path), report=ignore)
+    assert LayerStore(tmp_path).is_ingested(built.diff_id)

@@ -14,8 +14,8 @@ import pytest
 
 from regfs.errors import BadContent, CacheFailure, CacheFull, RegfsError, Unsupported, WouldBlock
 from regfs.images.layer_cache import chain_id
+from regfs.images.layer_ingests import LayerIngests
 from regfs.images.merges import Merges
-from regfs.images.passes import Passes
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
 from regfs.store.budget import Budget
@@ -158,11 +158,11 @@ def test_a_pass_under_way_is_told_and_then_no_more(served: Served) -> None:
     waiter = threading.Thread(target=lambda: shown.names("app/1/rootfs"))
     waiter.start()
     assert arrived.wait(100)
-    (passing,) = shown.contents.passing()
+    (passing,) = shown.contents.under_way()
     assert (passing.digest, passing.size) == (BASE.digest, len(BASE.blob))
     go.set()
     waiter.join(100)
-    assert shown.contents.passing() == []
+    assert shown.contents.under_way() == []
 
 
 @pytest.mark.parametrize("size", [0, 2_000_000], ids=["passed here", "passed by a process"])
@@ -203,7 +203,7 @@ def test_after_a_failed_pass_the_next_one_may_be_right(served: Served) -> None:
     shown = served.show()
     with pytest.raises(BadContent):
         shown.names("app/1/rootfs")
-    assert shown.contents.passing() == []
+    assert shown.contents.under_way() == []
     served.push("app", "1", built)
     assert shown.read("app/1/rootfs/d/base") == b"base"
 
@@ -238,7 +238,7 @@ def test_a_layer_and_a_table_that_another_daemon_would_evict_at_once_are_kept_fo
 
         return run_and_evict
 
-    monkeypatch.setattr(Passes, "run", and_then_evict(Passes.run))
+    monkeypatch.setattr(LayerIngests, "run", and_then_evict(LayerIngests.run))
     monkeypatch.setattr(Merges, "run", and_then_evict(Merges.run))
     served.push("app", "1", image_of(BASE, TOP))
     shown = served.show()

@@ -58,7 +58,7 @@ def half_then(go: threading.Event, content: bytes) -> Callable[[Connection], boo
 
 
 def received(shown: Shown) -> int:
-    return max((passing.progress.received for passing in shown.contents.passing()), default=0)
+    return max((passing.progress.received for passing in shown.contents.under_way()), default=0)
 
 
 def test_two_daemons_fetch_a_layer_once_and_the_second_sees_how_far_the_first_is(served: Served) -> None:

@@ -15,7 +15,7 @@ from typing import ClassVar
 import pytest
 
 from regfs.errors import RegfsError, RegistryTimeout, WorkStalled
-from regfs.images.workers.ingest import pass_layer
+from regfs.images.workers.ingest import ingest_layer
 from regfs.images.workers.merge import SMALL_INDEXES, merge_layers
 from regfs.mount.errnos import errno_of
 from regfs.store.layer_store import LayerStore
@@ -54,7 +54,7 @@ def stopping_each_new_process() -> Iterator[set[int]]:
 def test_a_stopped_process_that_passes_a_layer_is_ended_and_leaves_nothing(tmp_path: Path) -> None:
     before = children()
     with stopping_each_new_process() as stopped, pytest.raises(WorkStalled, match="no progress"):
-        pass_layer(in_chunks(BIG.blob), layer=to_pass(BIG), store=LayerStore(tmp_path), stall_s=0.3)
+        ingest_layer(in_chunks(BIG.blob), layer=to_pass(BIG), store=LayerStore(tmp_path), stall_s=0.3)
     assert stopped
     assert children() == before
     assert left_behind(tmp_path) == []
@@ -70,7 +70,7 @@ def test_a_process_that_stops_once_it_has_all_is_ended_too(tmp_path: Path) -> No
             os.kill(process, signal.SIGSTOP)
 
     with pytest.raises(WorkStalled):
-        pass_layer(chunks(), layer=to_pass(BIG), store=LayerStore(tmp_path), stall_s=0.3)
+        ingest_layer(chunks(), layer=to_pass(BIG), store=LayerStore(tmp_path), stall_s=0.3)
     assert children() == before
     assert left_behind(tmp_path) == []
 
@@ -84,8 +84,8 @@ def test_a_process_that_waits_for_the_network_is_not_ended(tmp_path: Path) -> No
         go.join()
         yield BIG.blob[1000:]
 
-    pass_layer(chunks(), layer=to_pass(BIG), store=LayerStore(tmp_path), stall_s=60.0)
-    assert LayerStore(tmp_path).is_passed(BIG.diff_id)
+    ingest_layer(chunks(), layer=to_pass(BIG), store=LayerStore(tmp_path), stall_s=60.0)
+    assert LayerStore(tmp_path).is_ingested(BIG.diff_id)
 
 
 def test_a_merge_that_hangs_is_ended_and_leaves_nothing(tmp_path: Path) -> None:

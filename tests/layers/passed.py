@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from regfs.images.workers.ingest import LayerToPass, Progress, pass_here
+from regfs.images.workers.ingest import LayerToIngest, Progress, ingest_here
 from regfs.model.attributes import Attributes
 from regfs.model.layer_entry import EntryFlag, Row, unpack_xattrs
 from regfs.store.content import content_of
@@ -19,8 +19,8 @@ from tests.support.snapshot import Entry
 MARKS = EntryFlag.WHITEOUT | EntryFlag.OPAQUE_MARKER | EntryFlag.AUFS
 
 
-def to_pass(built: BuiltLayer) -> LayerToPass:
-    return LayerToPass(built.digest, built.diff_id, len(built.blob), built.media_type)
+def to_pass(built: BuiltLayer) -> LayerToIngest:
+    return LayerToIngest(built.digest, built.diff_id, len(built.blob), built.media_type)
 
 
 def in_chunks(content: bytes, size: int = 1 << 16) -> Iterator[bytes]:
@@ -34,7 +34,7 @@ class Passed:
         self.diff_id = built.diff_id
         self.store = LayerStore(root)
         self.progress = Progress()
-        pass_here(
+        ingest_here(
             in_chunks(built.blob, chunk), layer=to_pass(built), store=self.store, progress=self.progress, report=ignore
         )
         self.index = self.store.open_index(built.diff_id)

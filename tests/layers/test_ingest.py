@@ -20,7 +20,7 @@ from regfs.errors import (
     TooLarge,
     Unsupported,
 )
-from regfs.images.workers.ingest import LayerToPass, Progress, pass_here
+from regfs.images.workers.ingest import LayerToIngest, Progress, ingest_here
 from regfs.layers.ingest import MAX_HOLES
 from regfs.layers.sink import LayerSink
 from regfs.model.digest import Digest
@@ -36,10 +36,12 @@ SMALL, BIG = os.urandom(10_000), os.urandom(300_000)
 LAYER = layer(directory("d"), file("d/small", SMALL), file("d/big", BIG), file("empty"))
 
 
-def try_to_pass(root: Path, built: BuiltLayer, *, layer: LayerToPass | None = None, blob: bytes | None = None) -> None:
+def try_to_pass(
+    root: Path, built: BuiltLayer, *, layer: LayerToIngest | None = None, blob: bytes | None = None
+) -> None:
     wanted = layer or to_pass(built)
     chunks = verified(in_chunks(built.blob if blob is None else blob), wanted.digest, wanted.size)
-    pass_here(chunks, layer=wanted, store=LayerStore(root), progress=Progress(), report=ignore)
+    ingest_here(chunks, layer=wanted, store=LayerStore(root), progress=Progress(), report=ignore)
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
@@ -151,7 +153,7 @@ def test_an_error_of_the_source_is_passed_on(tmp_path: Path) -> None:
         raise RegistryUnavailable("connection reset")
 
     with pytest.raises(RegistryUnavailable):
-        pass_here(failing(), layer=to_pass(LAYER), store=LayerStore(tmp_path), progress=Progress(), report=ignore)
+        ingest_here(failing(), layer=to_pass(LAYER), store=LayerStore(tmp_path), progress=Progress(), report=ignore)
     assert left_behind(tmp_path) == []
 
 
@@ -203,7 +205,7 @@ def test_a_sink_that_fails_ends_the_pass_early(tmp_path: Path) -> None:
             taken.append(blob)
             yield blob
 
-    huge = LayerToPass(LAYER.digest, LAYER.diff_id, 1 << 40, "")
+    huge = LayerToIngest(LAYER.digest, LAYER.diff_id, 1 << 40, "")
     with store.begin_layer() as writer:
         writer.rows.abandon()
         with pytest.raises(CacheFailure):
@@ -212,10 +214,10 @@ def test_a_sink_that_fails_ends_the_pass_early(tmp_path: Path) -> None:
     assert left_behind(tmp_path) == []
 
 
-def _run(chunks: Iterator[bytes], layer: LayerToPass, sink: LayerSink) -> None:
-    from regfs.layers.ingest import run_pass
+def _run(chunks: Iterator[bytes], layer: LayerToIngest, sink: LayerSink) -> None:
+    from regfs.layers.ingest import run_ingest
 
-    run_pass(chunks, layer=layer, sink=sink, progress=Progress())
+    run_ingest(chunks, layer=layer, sink=sink, progress=Progress())
 
 
 def test_rows_tell_types_in_their_mode(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from regfs.errors import BadContent, NotFound, Offline, RegistryUnavailable
 from regfs.registry.client import RegistryClient
-from regfs.registry.hub import HubRepositories
+from regfs.registry.docker_hub import HubRepositories
 from tests.support.client_rig import Rig, saw_no_secret
 from tests.support.fault_server import Action, FaultServer, reply
 

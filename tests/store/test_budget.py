@@ -21,11 +21,11 @@ from regfs.store.blobs import BlobStore
 from regfs.store.budget import Budget
 from regfs.store.content import Span
 from regfs.store.eviction import evict
+from regfs.store.ingest_directories import ingest_directory
 from regfs.store.inventory import take_inventory, used_by
 from regfs.store.layer_store import LayerStore
 from regfs.store.locks import changing
 from regfs.store.merged_index import MergedIndex, MergedIndexWriter
-from regfs.store.pass_directories import pass_directory
 from regfs.store.uses import Uses
 from tests.support.caches import MIB, keep_layer, size_of, tmpfs, used_before
 from tests.support.descriptors import open_files
@@ -58,7 +58,7 @@ def run_python(code: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
 
 
 def names_of(store: LayerStore, layers: list[Digest]) -> list[int]:
-    return [number for number, layer in enumerate(layers) if store.is_passed(layer)]
+    return [number for number, layer in enumerate(layers) if store.is_ingested(layer)]
 
 
 # The limit.
@@ -156,7 +156,7 @@ def test_a_layer_bigger_than_the_limit_is_taken_and_told_once(tmp_path: Path) ->
     small = keep_layer(store, "small", files=[big(8)])
     layer = keep_layer(store, "layer", files=[big(number) for number in range(7)])
     assert store.is_whole(layer)
-    assert not store.is_passed(small)
+    assert not store.is_ingested(small)
     (note,) = notes
     assert str(tmp_path) in note
     assert "in use, limit 4.0 MiB" in note
@@ -185,7 +185,7 @@ def test_what_exceeds_the_limit_goes_once_it_was_not_used_for_a_while(tmp_path: 
     assert store.is_whole(layer)
     index.close()
     end = time.monotonic() + 60
-    while store.is_passed(layer) or size_of(tmp_path) > 4 * MIB:
+    while store.is_ingested(layer) or size_of(tmp_path) > 4 * MIB:
         assert time.monotonic() < end
         time.sleep(0.01)
 
@@ -256,7 +256,7 @@ def test_a_layer_that_is_open_keeps_all_its_files(tmp_path: Path) -> None:
     assert store.is_whole(layer)
     del index
     store.budget.trim(0)
-    assert not store.is_passed(layer)
+    assert not store.is_ingested(layer)
 
 
 def test_a_merged_table_that_is_in_use_stays(tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_a_death_at_any_step_leaves_whole_layers_and_nothing_that_stays(tmp_path
         with run_python(KILLED, root, what, str(step)) as killed:
             code = killed.wait()
         for layer in layers:
-            assert not store.is_passed(layer) or store.is_whole(layer)
+            assert not store.is_ingested(layer) or store.is_whole(layer)
         store.recover()
         store.sweep()
         for name, layer in zip(("one", "two", "new"), layers, strict=True):
@@ -423,7 +423,7 @@ def test_a_clock_that_was_set_back_stops_no_eviction(tmp_path: Path) -> None:
     layer = keep_layer(store, "layer", files=[big(1)])
     used_before(store.index_path(layer), -(10**6))
     LayerStore(tmp_path, limit=0).budget.reserve(1)
-    assert not store.is_passed(layer)
+    assert not store.is_ingested(layer)
 
 
 WRITING = """
@@ -535,7 +535,7 @@ def test_a_merged_table_may_take_of_the_twentieth_that_stays_free(tmp_path: Path
 @needs_root
 def test_a_pass_for_which_the_disk_has_no_inode_leaves_none_behind(tmp_path: Path) -> None:
     with tmpfs(tmp_path / "disk", "size=1m,nr_inodes=3") as disk:  # its root, `passes`, and one
-        with pytest.raises(CacheFull), pass_directory(disk / "passes"):
+        with pytest.raises(CacheFull), ingest_directory(disk / "passes"):
             pass
         assert os.listdir(disk / "passes") == []
 

@@ -19,7 +19,7 @@ from regfs.model.digest import Digest
 from regfs.store.content import Nothing, Span
 from regfs.store.layer_index import LayerIndex, Row
 from regfs.store.layer_store import LayerStore
-from regfs.store.young import YoungLayers
+from regfs.store.unsettled_layers import UnsettledLayers
 from tests.support.descriptors import no_descriptor_left
 
 BIG = b"big" * 50_000
@@ -48,11 +48,11 @@ def files_of(root: Path) -> list[str]:
 
 def test_a_published_layer_is_found_and_read(tmp_path: Path) -> None:
     with opened(LayerStore(tmp_path)) as store:
-        assert not store.is_passed(LAYER)
+        assert not store.is_ingested(LAYER)
         with pytest.raises(NotFound):
             store.open_index(LAYER)
         keep(store)
-        assert store.is_passed(LAYER)
+        assert store.is_ingested(LAYER)
         assert store.open_index(LAYER).row(0) == ROOT
         assert store.open_content(Span(LAYER, 0, 5)).read_at(0, 10) == b"small"
         assert store.open_content(Span(LAYER, 512, len(BIG))).read_at(149_990, 100) == BIG[-10:]
@@ -74,7 +74,7 @@ def test_a_dropped_layer_can_still_be_read_by_who_has_it_open(tmp_path: Path) ->
         keep(store)
         content, index = store.open_content(Span(LAYER, 0, 5)), store.open_index(LAYER)
         store.drop(LAYER)
-        assert not store.is_passed(LAYER)
+        assert not store.is_ingested(LAYER)
         assert content.read_at(0, 5) == b"small"
         assert index.row(0) == ROOT
         store.drop(LAYER)
@@ -101,10 +101,10 @@ def test_a_layer_is_young_until_it_is_settled(tmp_path: Path) -> None:
     store.settle()
     store.settle()
     assert list((tmp_path / "young").iterdir()) == []
-    assert store.is_passed(LAYER)
+    assert store.is_ingested(LAYER)
 
 
-class SlowDisk(YoungLayers):
+class SlowDisk(UnsettledLayers):
     """Settles for as long as *go* is not set, and counts how many do at once."""
 
     def __init__(self, young: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_young_layer_survives_a_crash_of_the_daemon(tmp_path: Path) -> None:
     keep(LayerStore(tmp_path, boot="this"))
     store = LayerStore(tmp_path, boot="this")
     store.recover()
-    assert store.is_passed(LAYER)
+    assert store.is_ingested(LAYER)
 
 
 TEARS: dict[str, Callable[[LayerStore], object]] = {
@@ -161,7 +161,7 @@ def test_what_a_crash_of_the_machine_tore_is_removed_and_what_is_whole_stays(tmp
     TEARS[tear](LayerStore(tmp_path))
     store = LayerStore(tmp_path, boot="now")
     store.recover()
-    assert not store.is_passed(LAYER)
+    assert not store.is_ingested(LAYER)
     assert sorted(path.stem for path in (tmp_path / "layers").iterdir()) == [OTHER.encoded] * 3
     assert store.is_whole(OTHER)
     assert list((tmp_path / "young").iterdir()) == []
@@ -178,7 +178,7 @@ def test_layers_of_an_older_release_are_not_here_and_give_their_room_back(tmp_pa
     old = tmp_path / "objects/ab" / ("ab" * 32)
     old.parent.mkdir(parents=True)
     old.write_bytes(BIG)
-    assert not store.is_passed(LAYER)
+    assert not store.is_ingested(LAYER)
     assert not store.is_whole(LAYER)
     LayerStore(tmp_path).recover()
     assert not old.exists()
@@ -221,7 +221,7 @@ def test_what_dead_passes_left_is_swept_and_living_ones_are_not_touched(tmp_path
         LayerStore(tmp_path).sweep()
         assert len(os.listdir(tmp_path / "passes")) == 2
         store.publish(living, LAYER)
-    assert store.is_passed(LAYER)
+    assert store.is_ingested(LAYER)
     assert os.listdir(tmp_path / "passes") == []
 
 

@@ -136,7 +136,7 @@ def test_damage_anywhere_is_found_and_what_is_kept_again_is_right(cache: Path, p
 def test_what_is_missing_is_found(cache: Path, place: str) -> None:
     PLACES[place](cache).unlink()
     assert len(list(verify(cache, drop=True))) == 1
-    assert LayerStore(cache).is_passed(LAYER) == (place == "merged sums")
+    assert LayerStore(cache).is_ingested(LAYER) == (place == "merged sums")
 
 
 def test_a_damaged_copy_goes_alone_and_that_of_a_damaged_layer_with_it(cache: Path) -> None:

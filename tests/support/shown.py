@@ -23,7 +23,7 @@ from regfs.registry.http.retry_policy import RetryPolicy
 from regfs.store.layer_store import LayerStore
 from regfs.store.open_tables import OpenTables
 from regfs.tree.entry import FoundEntry, ListedEntry
-from regfs.tree.names_in_use import UsedDirectories
+from regfs.tree.tags_in_use import UsedDirectories
 
 AMD64 = Platform("linux", "amd64")
 

@@ -23,7 +23,7 @@ from tests.support.snapshot import Entry
 
 def passed(store: LayerStore, layer: BuiltLayer) -> LayerIndex:
     """Return the index of *layer* after it went through the pass into *store*."""
-    if not store.is_passed(layer.diff_id):
+    if not store.is_ingested(layer.diff_id):
         with store.begin_layer() as writer:
             read_layer(iter([memoryview(layer.tar)]), writer, Progress())
             store.publish(writer, layer.diff_id)

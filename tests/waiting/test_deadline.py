@@ -35,7 +35,7 @@ def test_a_wait_ends_with_its_deadline() -> None:
         Deadline(0.01).wait_for(Future())
 
 
-class Passing(Deadline):
+class LayerIngest(Deadline):
     """Has a deadline that passes when a wait has begun, and never before it."""
 
     def _pause(self, seconds: float) -> None:
@@ -47,14 +47,14 @@ def test_a_wait_for_content_outlasts_its_deadline_while_content_comes() -> None:
     future: Future[int] = Future()
     finisher = threading.Timer(0.2, future.set_result, [1])
     finisher.start()
-    assert Passing(60.0).wait_for(future, stalled_since=lambda: math.inf) == 1
+    assert LayerIngest(60.0).wait_for(future, stalled_since=lambda: math.inf) == 1
     finisher.join()
 
 
 def test_a_wait_for_content_ends_once_nothing_has_come_for_as_long_as_it_may_take() -> None:
     long_ago = time.monotonic() - 3600
     with pytest.raises(RegistryTimeout, match="no progress"):
-        Passing(60.0).wait_for(Future(), stalled_since=lambda: long_ago)
+        LayerIngest(60.0).wait_for(Future(), stalled_since=lambda: long_ago)
 
 
 def test_a_wait_for_content_is_cancelled_like_any_other() -> None:

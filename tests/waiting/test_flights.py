@@ -14,7 +14,7 @@ import pytest
 
 from regfs.errors import Interrupted, OutOfThreads, RegistryTimeout, RegistryUnavailable, WouldBlock
 from regfs.waiting.deadline import NON_BLOCKING, Deadline, current, under
-from regfs.waiting.flights import Flights
+from regfs.waiting.single_flight import Flights
 from tests.support.no_threads import no_threads
 
 T = TypeVar("T")

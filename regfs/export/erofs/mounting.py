@@ -21,9 +21,9 @@ from regfs.model.names import ONE_IMAGE
 from regfs.mount.mount_api import NO_DEVICES, NO_SUID, READ_ONLY, VALUE_MAX, Refused, attach, make_mount
 from regfs.mount.mountpoint import CONTAINER_REMEDY, may_mount
 from regfs.rootfs.rootfs import Rootfs
+from regfs.store.ingest_directories import ingest_directory
 from regfs.store.inventory import IMAGES, LAYERS, PASSES
 from regfs.store.layer_store import LayerStore
-from regfs.store.pass_directories import pass_directory
 
 _NEEDED = (6, 12)
 _NEEDS_FILES = "EROFS on files needs Linux 6.12 or newer, with CONFIG_EROFS_FS_BACKED_BY_FILE"
@@ -86,7 +86,7 @@ def mount_image(
 def _erofs(opened: Sequence[int], store: LayerStore, name: str, attributes: int) -> int:
     """Return a mount of the image `opened[0]`, which is its own first device; the others follow."""
     devices = [("device", f"/proc/self/fd/{fd}") for fd in opened]
-    with pass_directory(store.root / PASSES) as directory, _source(directory, name, opened[0]) as source:
+    with ingest_directory(store.root / PASSES) as directory, _source(directory, name, opened[0]) as source:
         return make_mount("erofs", [("source", source), *devices], attributes=attributes)
 
 

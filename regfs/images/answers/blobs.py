@@ -1,7 +1,7 @@
 """The blobs of one repository: layers and configs, from the cache where they are there, else from the registry.
 
-Every byte is verified (model/verification.py) before it is returned or kept. Used by repository.py and passes.py.
-Thread rule: any thread; each blob is fetched by one flight.
+Every byte is verified (model/verification.py) before it is returned or kept. Used by repository.py and
+layer_ingests.py. Thread rule: any thread; each blob is fetched by one flight.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from regfs.model.names import RepositoryName
 from regfs.model.verification import verified
 from regfs.registry.client import RegistryClient
 from regfs.store.blobs import BlobStore
-from regfs.waiting.flights import Flights
+from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 

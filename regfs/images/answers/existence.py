@@ -69,7 +69,7 @@ from regfs.model.names import DOCKER_HUB, OFFICIAL, RepositoryName, repository_a
 from regfs.registry.client import RegistryClient
 from regfs.store.references import References, left_s
 from regfs.waiting.deadline import Deadline, current, under
-from regfs.waiting.flights import Flights
+from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 

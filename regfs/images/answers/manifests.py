@@ -22,7 +22,7 @@ from regfs.registry.client import RegistryClient
 from regfs.store.blobs import BlobStore
 from regfs.store.references import References
 from regfs.telemetry.stats import Stats
-from regfs.waiting.flights import Flights
+from regfs.waiting.single_flight import Flights
 
 if TYPE_CHECKING:
     from regfs.registry.manifests import FetchedManifest

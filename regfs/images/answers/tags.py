@@ -27,7 +27,7 @@ from regfs.model.names import RepositoryName
 from regfs.registry.client import RegistryClient
 from regfs.store.references import References, TagRecord, left_s
 from regfs.telemetry.stats import Stats
-from regfs.waiting.flights import Flights
+from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
-"""Passing a layer: where layers/ (which reads one) and store/ (which keeps one) meet.
+"""LayerIngest a layer: where layers/ (which reads one) and store/ (which keeps one) meet.
 
 A small layer is passed in the calling thread. A big one is passed by a process of its own (ingest_main.py), which
 gets the compressed bytes through a pipe: the daemon's interpreter stays free to answer the kernel, while connections
-and credentials stay in the daemon. Used by passes.py. Thread rule: any thread; a pass belongs to its caller.
+and credentials stay in the daemon. Used by layer_ingests.py. Thread rule: any thread; an ingest belongs to its caller.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from contextlib import suppress
 from regfs.errors import CacheFailure
 from regfs.images.shared_work import STALL_S
 from regfs.images.workers.worker import Told, started
-from regfs.layers.ingest import LayerToPass, Progress, run_pass
+from regfs.layers.ingest import LayerToIngest, Progress, run_ingest
 from regfs.store.layer_store import LayerStore
 
-__all__ = ["LayerToPass", "Progress", "pass_here", "pass_layer"]
+__all__ = ["LayerToIngest", "Progress", "ingest_here", "ingest_layer"]
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +30,10 @@ def _nothing(_: Progress) -> None:
     pass
 
 
-def pass_layer(
+def ingest_layer(
     chunks: Iterable[bytes],
     *,
-    layer: LayerToPass,
+    layer: LayerToIngest,
     store: LayerStore,
     progress: Progress | None = None,
     report: Callable[[Progress], None] = _nothing,
@@ -47,36 +47,36 @@ def pass_layer(
     still with chunks before it. Blocks for as long as *chunks* does, and raises what it raises.
 
     Raises:
-        DigestMismatch, BadLayer, TooLarge, Unsupported: as run_pass (layers/ingest.py).
-        CacheFailure: the cache cannot take it, or the process that passed it was killed.
+        DigestMismatch, BadLayer, TooLarge, Unsupported: as run_ingest (layers/ingest.py).
+        CacheFailure: the cache cannot take it, or the process that ingested it was killed.
         WorkStalled: the process stood still, and was ended.
     """
     progress = progress or Progress()
     if layer.size < SMALL_LAYER:
-        pass_here(chunks, layer=layer, store=store, progress=progress, report=report)
+        ingest_here(chunks, layer=layer, store=store, progress=progress, report=report)
     else:
         _pass_in_process(
             chunks, layer, store=store, progress=progress, report=report, niceness=niceness, stall_s=stall_s
         )
 
 
-def pass_here(
+def ingest_here(
     chunks: Iterable[bytes],
     *,
-    layer: LayerToPass,
+    layer: LayerToIngest,
     store: LayerStore,
     progress: Progress,
     report: Callable[[Progress], None],
 ) -> None:
-    """Do what pass_layer does in the calling thread; *report* is called after each chunk and now and then."""
+    """Do what ingest_layer does in the calling thread; *report* is called after each chunk and now and then."""
     with store.begin_layer(layer.size) as writer:
-        run_pass(chunks, layer=layer, sink=writer, progress=progress, report=report)
+        run_ingest(chunks, layer=layer, sink=writer, progress=progress, report=report)
         store.publish(writer, layer.diff_id)
 
 
 def _pass_in_process(
     chunks: Iterable[bytes],
-    layer: LayerToPass,
+    layer: LayerToIngest,
     *,
     store: LayerStore,
     progress: Progress,

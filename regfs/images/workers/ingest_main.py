@@ -1,4 +1,4 @@
-"""The process that passes one big layer: compressed bytes come in, and lines of JSON tell how it goes.
+"""The process that ingests one big layer: compressed bytes come in, and lines of JSON tell how it goes.
 
     python -m regfs.images.workers.ingest_main '{"root": …, "boot": …, "limit": …, "digest": …, …}'
     stdin    the layer's bytes, as the registry gives them
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from regfs.errors import RegfsError
 from regfs.images.workers.own_process import Teller, be_nice
-from regfs.layers.ingest import LayerToPass, Progress, run_pass
+from regfs.layers.ingest import LayerToIngest, Progress, run_ingest
 from regfs.model.digest import Digest
 from regfs.store.layer_store import LayerStore
 
@@ -35,7 +35,7 @@ def main(argument: str) -> int:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     told = json.loads(argument)
     be_nice(told["niceness"])
-    layer = LayerToPass(
+    layer = LayerToIngest(
         Digest.parse(told["digest"]), Digest.parse(told["diff_id"]), size=told["size"], media_type=told["media_type"]
     )
     store = LayerStore(Path(told["root"]), boot=told["boot"], limit=told["limit"], note=_log_nothing)
@@ -44,7 +44,7 @@ def main(argument: str) -> int:
     try:
         teller.begin()
         with store.begin_layer(layer.size) as writer:
-            run_pass(_chunks(), layer=layer, sink=writer, progress=progress)
+            run_ingest(_chunks(), layer=layer, sink=writer, progress=progress)
             store.publish(writer, layer.diff_id)
             teller.done(remark=progress.remark, exceeded=store.budget.exceeded)
     except RegfsError as error:

@@ -1,7 +1,7 @@
 """Processes of our own that do heavy work: how many, what they are started with, how nice they are, what they tell.
 
-Used by passes.py, merges.py and worker.py, and by the processes themselves; needs nothing but the error tree. Thread
-rule: any thread.
+Used by layer_ingests.py, merges.py and worker.py, and by the processes themselves; needs nothing but the error tree.
+Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NICEST = 10
 _AUTOGROUP = Path("/proc/self/autogroup")
 
 MOST_WORKERS = 4
-"""A pass takes up to two cores and tens of megabytes of memory, and few registries send faster than four inflate."""
+"""An ingest takes up to two cores and tens of megabytes of memory, and few registries send faster than four inflate."""
 # The CPU time that a container may use. Source: Documentation/admin-guide/cgroup-v2.rst, "cpu.max".
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
@@ -64,12 +64,12 @@ def _quota(path: Path, cpus: int) -> int:
 
 
 def workers() -> int:
-    """Return how many passes may run at once. Never one alone: while one waits for its registry, another works."""
+    """Return how many ingests may run at once. Never one alone: while one waits for its registry, another works."""
     return min(MOST_WORKERS, max(2, usable_cpus()))
 
 
 def beside_the_first(sizes: Sequence[int]) -> int:
-    """Return how nice passes of layers of *sizes* bytes shall be to that of the first, the biggest.
+    """Return how nice ingests of layers of *sizes* bytes shall be to that of the first, the biggest.
 
     It cannot use all cores by itself. With equal shares it would be alone in the end, and a core would be idle: so the
     others take as much less as they are smaller, all of them together, and it ends when they do.

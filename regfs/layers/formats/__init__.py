@@ -9,7 +9,7 @@
     soci.py           SOCI: gzip layers as they are, and a table beside them
     ztoc.py           that table: names, and places where inflating can begin; ztoc_writer.py makes one
     flatbuffer.py     the encoding that it has
-    member.py         the chunks of one compressed member, unpacked and verified
+    gzip_member.py         the chunks of one compressed member, unpacked and verified
 
 A further format is one more file, and one more line in recognise.py.
 """

@@ -24,7 +24,7 @@ from regfs.errors import BadLayer, DigestMismatch, InvalidName, TooLarge, Unsupp
 from regfs.layers import gzip
 from regfs.layers.feed import ByteFeed
 from regfs.layers.formats.format import Chunk, FindTable
-from regfs.layers.formats.member import verified
+from regfs.layers.formats.gzip_member import verified
 from regfs.layers.formats.toc import MAX_TABLE, Offsets, Toc
 from regfs.layers.source import ByteSource
 from regfs.layers.tar import TarReader

@@ -253,7 +253,7 @@ _date_ns = lru_cache(maxsize=4096)(exact_date_ns)
 
 
 def _xattrs(values: object) -> dict[bytes, bytes] | None:
-    """Return the extended attributes, whose values are base64, those left out that a pass would leave out too."""
+    """Return the extended attributes, whose values are base64, those left out that an ingest would leave out too."""
     if not isinstance(values, dict):
         raise BadLayer("its extended attributes are no object")
     records: dict[bytes, bytes] = {}

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from regfs.errors import BadLayer, DigestMismatch, InvalidName, TooLarge, Unsupported
 from regfs.layers.formats.estargz import HIDDEN, MAX_STORED_TABLE, TOC_DIGEST, authentic_toc, toc_digest
 from regfs.layers.formats.format import Chunk, FindTable
-from regfs.layers.formats.member import verified
+from regfs.layers.formats.gzip_member import verified
 from regfs.layers.formats.toc import Toc
 from regfs.layers.source import ByteSource
 from regfs.model.digest import Digest

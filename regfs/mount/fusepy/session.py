@@ -10,7 +10,7 @@ and process one request.
 
 What the path API of libfuse 2 cannot do, and the README says: one timeout holds for all names and attributes; look-ups
 in one directory wait for each other in the kernel; a process keeps to the image that it is in only while it has a file
-of it open (see paths.py), or works, is rooted or has mounts in it (see tree/names_in_use.py).
+of it open (see paths.py), or works, is rooted or has mounts in it (see tree/tags_in_use.py).
 
 Thread rule: `serve` in any one thread, `stop` and `unmount` in any other.
 """

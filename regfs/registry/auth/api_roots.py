@@ -2,7 +2,7 @@
 
 Its answer settles two questions: whether the address speaks TLS, and what the registry demands.
 Source: distribution-spec, "Determining Support". Used by endpoint_calls.py and login.py. Thread rule: shared by all
-threads; a root is asked once, however many threads wait for its answer (waiting/flights.py).
+threads; a root is asked once, however many threads wait for its answer (waiting/single_flight.py).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from regfs.registry.http.redirects import REDIRECTS
 from regfs.registry.http.retrying import RetryingSender
 from regfs.registry.http.sockets import ConnectFailed, ConnectTimeout, NotTls, TlsFailed
 from regfs.waiting import deadline
-from regfs.waiting.flights import Flights
+from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 

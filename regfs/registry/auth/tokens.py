@@ -2,7 +2,7 @@
 
 The registry chooses the token server, and a credential goes there: hence the rules in `_realm`. Sources: distribution,
 docs/content/spec/auth/token.md (GET), oauth.md (POST). Used by login.py. Thread rule: TokenServers is shared by all
-threads; a token is fetched once, however many threads need it (waiting/flights.py).
+threads; a token is fetched once, however many threads need it (waiting/single_flight.py).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from regfs.registry.http.redirects import resolved
 from regfs.registry.http.retrying import RetryingSender
 from regfs.registry.http.trust import Tls
 from regfs.telemetry.stats import Stats
-from regfs.waiting.flights import Flights
+from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from cachetools import TLRUCache, TTLCache
 
 from regfs.process.threads import no_process
 from regfs.registry.credentials.credential import Credential
-from regfs.waiting.flights import Flights
+from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 

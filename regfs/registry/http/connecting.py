@@ -23,7 +23,7 @@ from typing import Any
 from cachetools import TTLCache
 
 from regfs.registry.http.sockets import SLICE_S, ConnectFailed, ConnectTimeout, Pace, WatchedSocket, wait_at_most
-from regfs.waiting.flights import Flights
+from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,8 @@
 Half a list must never look like a whole one. So a header is followed in every spelling with one meaning, and is an
 error otherwise. Dialects: several links in one header or in several headers, rel quoted or not, or missing, other
 parameters before it, no angle brackets (Quay), relative and absolute targets, an internal host behind a TLS proxy.
-Source: RFC 8288; distribution-spec, "Listing Tags". Used by listing.py, referrers.py and hub.py. Pure; any thread.
+Source: RFC 8288; distribution-spec, "Listing Tags". Used by listing.py, referrers.py and docker_hub.py. Pure; any
+thread.
 """
 
 from __future__ import annotations

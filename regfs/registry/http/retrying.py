@@ -1,7 +1,7 @@
 """Sends a request until its answer can be used: retries, waits for throttling hosts, follows redirects.
 
-Used by endpoint_calls.py, auth/ and hub.py. Below it is transport.py, which is made for the first request. Thread rule:
-shared by all threads.
+Used by endpoint_calls.py, auth/ and docker_hub.py. Below it is transport.py, which is made for the first request.
+Thread rule: shared by all threads.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from regfs.registry.http.links import page_of
 from regfs.registry.http.messages import Request
 from regfs.registry.http.retrying import RetryingSender
 from regfs.registry.listing import document_of, entries
-from regfs.waiting.flights import Flights
+from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 

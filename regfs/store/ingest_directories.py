@@ -1,6 +1,6 @@
-"""Where passes work: a directory each, which is removed when its process has died, and not before.
+"""Where ingests work: a directory each, which is removed when its process has died, and not before.
 
-    passes/<token>.lock          locked by the living pass
+    passes/<token>.lock          locked by the living ingest
     passes/<token>/              what it writes (layer_writer.py)
 
 Used by layer_store.py. Thread rule: any thread; several daemons may share the directory.
@@ -23,15 +23,15 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def pass_directory(passes: Path) -> Iterator[Path]:
-    """Give a directory below *passes* that sweep_passes() lets alone while this process lives; remove it at the end.
+def ingest_directory(ingests: Path) -> Iterator[Path]:
+    """Give a directory below *ingests* that sweep_ingests() lets alone while this process lives; remove it at the end.
 
     Raises CacheFailure.
     """
     token = secrets.token_hex(8)
-    lock_path, directory = passes / f"{token}.lock", passes / token
+    lock_path, directory = ingests / f"{token}.lock", ingests / token
     with failures_of(directory):
-        passes.mkdir(parents=True, exist_ok=True)
+        ingests.mkdir(parents=True, exist_ok=True)
         lock = _lock_new(lock_path)
         try:
             directory.mkdir()
@@ -47,28 +47,28 @@ def pass_directory(passes: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def sweep_passes(passes: Path) -> None:
-    """Remove what dead passes left below *passes*; living ones are not touched. Raises OSError."""
-    for directory in passes.iterdir() if passes.is_dir() else ():
-        _sweep(passes, directory.name.removesuffix(".lock"))
+def sweep_ingests(ingests: Path) -> None:
+    """Remove what dead ingests left below *ingests*; living ones are not touched. Raises OSError."""
+    for directory in ingests.iterdir() if ingests.is_dir() else ():
+        _sweep(ingests, directory.name.removesuffix(".lock"))
 
 
-def _sweep(passes: Path, token: str) -> None:
-    """Remove what the pass left, unless it lives: then its lock is held."""
-    lock_path = passes / f"{token}.lock"
+def _sweep(ingests: Path, token: str) -> None:
+    """Remove what the ingest left, unless it lives: then its lock is held."""
+    lock_path = ingests / f"{token}.lock"
     try:
         lock = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         # The lock is made before the directory and removed after it: this has no owner.
-        shutil.rmtree(passes / token, ignore_errors=True)
+        shutil.rmtree(ingests / token, ignore_errors=True)
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return
     else:
-        log.info("removing what an interrupted pass left in %s", passes / token)
-        shutil.rmtree(passes / token, ignore_errors=True)
+        log.info("removing what an interrupted ingest left in %s", ingests / token)
+        shutil.rmtree(ingests / token, ignore_errors=True)
         lock_path.unlink(missing_ok=True)
     finally:
         os.close(lock)

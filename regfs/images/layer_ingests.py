@@ -1,4 +1,4 @@
-"""The passes over layers: which are under way, which may begin, and which were refused lately.
+"""The ingests over layers: which are under way, which may begin, and which were refused lately.
 
 One layer is fetched and unpacked once, however many threads, daemons and verbs that share the cache want it
 (shared_work.py); those that wait for another process see its progress as their own. Used by layer_cache.py. Thread
@@ -63,15 +63,15 @@ class LayerBlob(NamedTuple):
 
     @property
     def key(self) -> LayerKey:
-        """What names a pass and its refusal.
+        """What names an ingest and its refusal.
 
         Not the diff id alone: another image may have the same files in a blob that is right, or say its right size.
         """
         return "layer", self.stored_as, self.descriptor.digest, self.descriptor.size
 
 
-class Passing(NamedTuple):
-    """A pass under way, here or in another process. *size* is the compressed layer's."""
+class LayerIngest(NamedTuple):
+    """An ingest under way, here or in another process. *size* is the compressed layer's."""
 
     origin: str
     digest: Digest
@@ -79,8 +79,8 @@ class Passing(NamedTuple):
     progress: Progress
 
 
-class Passes:
-    """The passes into one *store*. None of them may stand still for *stall_s* seconds."""
+class LayerIngests:
+    """The ingests into one *store*. None of them may stand still for *stall_s* seconds."""
 
     def __init__(
         self,
@@ -101,13 +101,13 @@ class Passes:
         self._stats = stats
         self._work = SharedWork(locks, at_once=workers(), stall_s=stall_s)
         self._lock = threading.Lock()
-        self._passing: dict[LayerKey, Passing] = {}
+        self._under_way: dict[LayerKey, LayerIngest] = {}
         self._refused: TTLCache[LayerKey, tuple[type[BadContent], str]] = TTLCache(256, refused_s)
 
-    def under_way(self) -> list[Passing]:
-        """Return the passes that are under way."""
+    def under_way(self) -> list[LayerIngest]:
+        """Return the ingests that are under way."""
         with self._lock:
-            return list(self._passing.values())
+            return list(self._under_way.values())
 
     def run(self, blob: LayerBlob, niceness: int = 0) -> None:
         """See to it that the layer is in the store, whole.
@@ -139,7 +139,7 @@ class Passes:
             raise
         finally:
             with self._lock:
-                self._passing.pop(blob.key, None)
+                self._under_way.pop(blob.key, None)
         if is_ours:
             self._stats.count("layers.passes")
             self._stats.count("layers.bytes", blob.descriptor.size)
@@ -154,16 +154,16 @@ class Passes:
         twice_if_wrong(lambda: twice_if_killed(pass_once, self._note))
 
     def _pass_once(self, blob: LayerBlob, niceness: int, tell: Tell) -> None:
-        from regfs.images.workers.ingest import LayerToPass, Progress, pass_layer
+        from regfs.images.workers.ingest import LayerToIngest, Progress, ingest_layer
 
         descriptor, progress = blob.descriptor, Progress()
-        layer = LayerToPass(descriptor.digest, blob.diff_id, size=descriptor.size, media_type=descriptor.media_type)
+        layer = LayerToIngest(descriptor.digest, blob.diff_id, size=descriptor.size, media_type=descriptor.media_type)
         self._show(blob, progress)
 
         def report(now: Progress) -> None:
             tell(Standing(now.received, now.inflated, now.entries, now.effort))
 
-        pass_layer(
+        ingest_layer(
             current().watch(blob.chunks()),
             layer=layer,
             store=self._store,
@@ -176,9 +176,9 @@ class Passes:
             self._note(f"{blob.origin}: layer {descriptor.digest}: {progress.remark}")
 
     def _show(self, blob: LayerBlob, progress: Progress) -> None:
-        passing = Passing(blob.origin, blob.descriptor.digest, blob.descriptor.size, progress)
+        ingesting = LayerIngest(blob.origin, blob.descriptor.digest, blob.descriptor.size, progress)
         with self._lock:
-            self._passing[blob.key] = passing
+            self._under_way[blob.key] = ingesting
 
     def _raise_if_refused(self, blob: LayerBlob) -> None:
         with self._lock:

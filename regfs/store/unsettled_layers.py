@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 DropTorn = Callable[[Digest], None]
 
 
-class YoungLayers:
+class UnsettledLayers:
     """The markers in the directory *young*; *boot* is this boot's id."""
 
     def __init__(self, young: Path, *, boot: str) -> None:
