@@ -155,10 +155,10 @@ def test_where_no_ranges_are_given_the_layer_is_read_whole(served: Served, build
     shown = served.show()
     assert shown.read("app/1/rootfs/d/big") == BIG
     assert shown.read("app/1/rootfs/d/small") == b"of the top"
-    # The table of a layer that is smaller than a first read came with all of it.
-    assert shown.app.stats.value("layers.passes") + shown.app.stats.value("layers.tables") == 2
+    # The table of a layer that is smaller than a first read came with all of it. Two threads ask for the two layers:
+    # one may hear of the other's refusal only after it has read its own table, and asks once more then.
     assert shown.app.stats.value("layers.passes") >= 1
-    assert len(served.server.paths(f"/blobs/{layers[0].digest}")) == 2
+    assert len(served.server.paths(f"/blobs/{layers[0].digest}")) in (2, 3)
     assert served.show(offline=True).read("app/1/rootfs/other") == OTHER
 
 
