@@ -119,7 +119,7 @@ def test_a_blob_that_does_not_come_holds_up_no_other_daemon_that_has_a_right_one
 
     thread = threading.Thread(target=give_up)
     thread.start()
-    eventually(waiting.contents.passing)
+    eventually(waiting.contents.under_way)
     assert shown.names("other/1/rootfs") == ["a", "big"]
     served.server.stop()
     thread.join(100)
