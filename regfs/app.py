@@ -21,8 +21,8 @@ from regfs import __version__
 from regfs.config import Config
 from regfs.errors import CacheFailure, InvalidOption
 from regfs.images.background import Fetching
-from regfs.images.image import Images
 from regfs.images.layer_cache import REFUSED_S, LayerCache
+from regfs.images.pinned_images import Images
 from regfs.images.repositories import Repositories
 from regfs.model.platform import host_platform
 from regfs.registry.client import RegistryClient

@@ -4,7 +4,9 @@ repositories      all repositories of a mount; which a registry lists; refresh
 repository        one repository: tags, manifests, blobs
 answers/          what registries answered: when a tag is asked again, which names exist
 image             from a manifest's digest to layers and rootfs
+pinned_images     the images of a mount, and the small values that name one
 layer_cache       the layers and merged images of a cache: opened, fetched, repaired
+layer_indexes     the names of layers: opened once, ingested where they are not here
 layer_ingests     a layer is fetched, verified and indexed
 chunk_fetching    single chunks of a layer with a table of contents
 merges            the layers of an image become one table

@@ -1,21 +1,17 @@
 """Images: from a manifest's digest to its layers and its merged root file system.
 
 An Image is immutable, as all that its digest names; each of its parts is asked for when it is first needed and then
-kept. An index is an image too, for the platform that was asked for. layer_cache.py has what the layers hold. Images are
-as big as their documents, so Images keeps some of them; a PinnedImage is small and may be kept for long.
-Used by the tree and the verbs of the command line. Thread rule: any thread; two that compute the same part get the
-same value, and the network is asked once (the repository's flights).
+kept. An index is an image too, for the platform that was asked for. layer_cache.py has what the layers hold.
+Made by pinned_images.py; used by the tree and the verbs of the command line. Thread rule: any thread; two that compute
+the same part get the same value, and the network is asked once (the repository's flights).
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
-
-from cachetools import LRUCache
 
 from regfs.errors import (
     BadContent,
@@ -36,7 +32,6 @@ from regfs.model.digest import Digest
 from regfs.model.image_config import History, ImageConfig, parse_config
 from regfs.model.manifest import Descriptor, Index, Manifest, entry_names, parse_manifest
 from regfs.model.media_types import MANIFEST_TYPES, OCI_MANIFEST, is_tar_layer, layer_compression
-from regfs.model.names import RepositoryName
 from regfs.model.platform import Platform, choose
 from regfs.model.strict_json import DOCUMENT_LIMIT
 from regfs.rootfs.file_tree import FileTree
@@ -52,7 +47,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 # These say that the document itself is wrong: reading it again would not help.
 _UNREADABLE = (BadContent, TooLarge, Unsupported)
-_IMAGES_KEPT = 128
 INDEX_DIGEST = "com.amazon.soci.index-digest"
 """A manifest's annotation: the digest of the image's SOCI index (layers/formats/soci.py)."""
 # An index may hold indexes (image-spec, image-index.md); one that goes deeper than this is made to harm.
@@ -70,63 +64,6 @@ class ImageLayer(NamedTuple):
     diff_id: Digest
     created_by: str
     created_ns: int
-
-
-class Images:
-    """The images that were touched lately; *platform* is the one that indexes are read for."""
-
-    def __init__(self, contents: LayerCache, platform: Platform) -> None:
-        self._contents = contents
-        self._platform = platform
-        self._lock = threading.Lock()
-        self._images: LRUCache[tuple[RepositoryName, Digest, str], Image] = LRUCache(_IMAGES_KEPT)
-
-    def image(self, repository: Repository, digest: Digest, media_type: str = "", *, announced: str = "") -> Image:
-        """Return the image that *digest* names in *repository*; nothing is asked.
-
-        *media_type* is what an answer of the registry called it. *announced* is the type in the index that names it: a
-        document of another kind is refused under that name only.
-        """
-        key = (repository.name, digest, announced)
-        with self._lock:
-            image = self._images.get(key)
-            if image is None:
-                image = Image(
-                    repository,
-                    digest,
-                    media_type=media_type,
-                    announced=announced,
-                    platform=self._platform,
-                    contents=self._contents,
-                )
-                self._images[key] = image
-            return image
-
-    def pinned(
-        self, repository: Repository, digest: Digest, media_type: str = "", *, announced: str = ""
-    ) -> PinnedImage:
-        """Return the image as a value that may be kept; nothing is asked."""
-        return PinnedImage(self, repository, digest, media_type, announced)
-
-
-class PinnedImage(NamedTuple):
-    """An image by digest, without its documents: for nodes, of which the kernel keeps any number."""
-
-    images: Images
-    repository: Repository
-    digest: Digest
-    media_type: str
-    announced: str
-
-    @property
-    def created_ns(self) -> int:
-        """When the image was made, in nanoseconds since 1970; 0 while its config is not known. Nothing is asked."""
-        return self.repository.manifests.created_ns(self.digest)
-
-    @property
-    def image(self) -> Image:
-        """The image itself; nothing is asked."""
-        return self.images.image(self.repository, self.digest, self.media_type, announced=self.announced)
 
 
 class _Part(Generic[T]):

@@ -1,7 +1,7 @@
 """What layers hold: ingested once, indexed on disk, merged once; opened in milliseconds from then on.
 
-Names and bytes are two things: `index(blob)` gives a layer's names, `open(content)` the bytes of one file. Merging
-wants indexes alone. A plain layer that was never ingested is downloaded, verified and taken apart for its index
+Names and bytes are two things: layer_indexes.py has the names of layers, `open(content)` gives the bytes of one file.
+Merging wants indexes alone. A plain layer that was never ingested is downloaded, verified and taken apart for its index
 (layer_ingests.py), which is named by its diff id, so that images share it. The merged table of an image is named by the
 chain id of its layers. All are immutable files: what has one open goes on when it is dropped from the cache. Used by
 image.py. Thread rule: any thread; one ingest for each layer and one merge for each image, however many wait.
@@ -11,26 +11,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
-from cachetools import TTLCache
-
-from regfs.errors import (
-    CacheDamaged,
-    CacheFailure,
-    NotFound,
-    RangesRefused,
-    RegistryTimeout,
-    TooLarge,
-    Unsupported,
-    WorkStalled,
-)
+from regfs.errors import CacheDamaged, CacheFailure, NotFound, WorkStalled
 from regfs.images.background import ONLY_WHAT_IS_READ, BackgroundFetch, Fetching
+from regfs.images.layer_indexes import LayerIndexes, NeedsWhole, named
 from regfs.images.layer_ingests import LayerBlob, LayerIngest, LayerIngests
 from regfs.images.merges import Merges
 from regfs.images.partial_layers import PartialLayers
@@ -57,11 +47,6 @@ log = logging.getLogger(__name__)
 _LAYERS_AT_ONCE = 8
 _LOOK_S = 1.0
 REFUSED_S = 5.0
-# How long a layer whose table of contents is of no use is read whole without another look at that.
-_WHOLE_S = 3600.0
-_MOST_REMEMBERED = 4096
-# A layer that others evict in the moment before it is opened is passed once more.
-_ATTEMPTS = 2
 
 
 class LayerCache:
@@ -88,20 +73,16 @@ class LayerCache:
         self._flights = flights
         self._stall_s = stall_s
         locks = WorkLocks(store.root / LOCKS)
-        self._passes = LayerIngests(store, locks, stats=stats, note=note, refused_s=refused_s, stall_s=stall_s)
-        self._note = note
+        self._ingests = LayerIngests(store, locks, stats=stats, note=note, refused_s=refused_s, stall_s=stall_s)
         self._chunks = PartialLayers(store, flights=flights, stats=stats, note=note, rest_from=fetching.rest_from)
+        self._indexes = LayerIndexes(store, self._ingests, self._chunks, flights=flights, note=note)
         self._background = BackgroundFetch() if fetching.background and store.budget.limit != 0 else None
-        self._needs_whole: TTLCache[Digest, bool] = TTLCache(_MOST_REMEMBERED, _WHOLE_S)
         self._merges = Merges(store, images, locks, stats=stats, stall_s=stall_s, note=note)
-        self._indexes: WeakValueDictionary[Digest, LayerIndex] = WeakValueDictionary()
-        # Where the layers in use came from.
-        self._blobs: WeakKeyDictionary[LayerIndex, LayerBlob] = WeakKeyDictionary()
         self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()
 
     def under_way(self) -> list[LayerIngest]:
         """Return the ingests that are under way."""
-        return self._passes.under_way()
+        return self._ingests.under_way()
 
     def stop(self) -> None:
         """Fetch nothing more in the background."""
@@ -110,28 +91,28 @@ class LayerCache:
 
     def layer_tree(self, blob: LayerBlob) -> FileTree:
         """Return the files of one layer alone. Waits for its ingest; raises what that brings."""
-        blob = self._as_it_is_here(blob)
+        blob = self._indexes.as_it_is_here(blob)
         self._want([blob])
         try:
-            return LayerTree(self.index(blob), diff_id=blob.stored_as)
-        except _NeedsWhole:
-            return LayerTree(self.index(blob.whole()), diff_id=blob.diff_id)
+            return LayerTree(self._indexes.index(blob), diff_id=blob.stored_as)
+        except NeedsWhole:
+            return LayerTree(self._indexes.index(blob.whole()), diff_id=blob.diff_id)
 
     def rootfs(self, blobs: Sequence[LayerBlob]) -> Rootfs:
         """Return all layers merged. Waits for their ingests and the merge; raises what these bring."""
         for _ in blobs:
             try:
-                return self._merged_tree([self._as_it_is_here(blob) for blob in blobs])
-            except _NeedsWhole as reason:
+                return self._merged_tree([self._indexes.as_it_is_here(blob) for blob in blobs])
+            except NeedsWhole as reason:
                 log.debug("%s", reason)
-        return self._merged_tree([self._as_it_is_here(blob) for blob in blobs])
+        return self._merged_tree([self._indexes.as_it_is_here(blob) for blob in blobs])
 
     def _merged_tree(self, blobs: Sequence[LayerBlob]) -> Rootfs:
         chain = chain_id([blob.stored_as for blob in blobs])
         known = self._merged.get(chain) or self._open_merged(chain, blobs)
         layers = tuple(blob.key for blob in blobs)
         origin = blobs[-1].origin if blobs else str(chain)
-        with _named(origin):
+        with named(origin):
             tree = known or self._flights.run(
                 ("rootfs", chain, layers), lambda: self._merge(chain, blobs), streams=True, parts=layers
             )
@@ -144,8 +125,7 @@ class LayerCache:
         Where its file is gone (deleted by hand, or damaged and dropped), its layer is ingested again first:
         waits for that, and raises what it brings. Raises CacheFailure where that does not help.
         """
-        index = None if isinstance(content, Nothing) else self._indexes.get(content.layer)
-        blob = None if index is None else self._blobs.get(index)
+        index, blob = (None, None) if isinstance(content, Nothing) else self._indexes.in_use(content.layer)
         try:
             return self._opened(content, index, blob)
         except CacheDamaged as failure:
@@ -156,7 +136,7 @@ class LayerCache:
             self._chunks.forget(index)
         if not self._store.is_whole(blob.stored_as):
             # The index in use stays the right one: the rows of a layer are a function of its bytes.
-            self._flights.run(blob.key, partial(self._pass, blob), streams=True)
+            self._flights.run(blob.key, partial(self._indexes.ingested, blob), streams=True)
         return self._opened(content, index, blob)
 
     def _opened(self, content: Content, index: LayerIndex | None, blob: LayerBlob | None) -> OpenContent:
@@ -167,10 +147,10 @@ class LayerCache:
 
     def complete(self, blobs: Sequence[LayerBlob]) -> None:
         """Fetch what is missing of layers whose names are here, each in one go. Waits; raises what a network brings."""
-        for blob in map(self._as_it_is_here, blobs):
+        for blob in map(self._indexes.as_it_is_here, blobs):
             if blob.table_format is not None and not self._store.is_complete(blob.stored_as):
-                index = self.index(blob)
-                with _named(blob.origin):
+                index = self._indexes.index(blob)
+                with named(blob.origin):
                     self._chunks.fetcher(index, blob).fetch_all()
 
     def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:
@@ -184,10 +164,9 @@ class LayerCache:
             if not isinstance(content, Nothing):
                 spans.setdefault(content.layer, []).append((content.offset, content.offset + content.size))
         for layer, wanted in spans.items():
-            index = self._indexes.get(layer)
-            blob = None if index is None else self._blobs.get(index)
+            index, blob = self._indexes.in_use(layer)
             if index is not None and blob is not None and blob.table_format is not None:
-                with _named(blob.origin):
+                with named(blob.origin):
                     self._chunks.fetcher(index, blob).fetch(wanted, partial(report, blob.descriptor.digest.encoded))
 
     def _want(self, blobs: Sequence[LayerBlob]) -> None:
@@ -198,96 +177,15 @@ class LayerCache:
 
     def _fetch_rest(self, blob: LayerBlob) -> None:
         if not self._store.is_complete(blob.stored_as):
-            with suppress(_NeedsWhole):  # then it is fetched whole by whom it is wanted
-                self._chunks.fetch_rest(self.index(blob), blob)
+            with suppress(NeedsWhole):  # then it is fetched whole by whom it is wanted
+                self._chunks.fetch_rest(self._indexes.index(blob), blob)
 
-    # Layers.
-
-    def index(self, blob: LayerBlob) -> LayerIndex:
-        """Return the names of a layer. Waits for its ingest where they are not here; raises what that brings."""
-        index = self._checked_index(blob)
-        with _named(blob.origin):
-            return index or self._flights.run(blob.key, lambda: self._pass(blob), streams=True)
-
-    def _find_index(self, blob: LayerBlob) -> LayerIndex | None:
-        """Return the index of a layer that is here; it is opened when it is first asked."""
-        index = self._indexes.get(blob.stored_as)
-        if index is None:
-            try:
-                index = self._store.index(blob.stored_as, make_again=partial(self._pass_again, blob))
-            except NotFound:
-                return None
-            index = self._indexes.setdefault(blob.stored_as, index)
-            self._blobs[index] = blob
-        return index
-
-    def _checked_index(self, blob: LayerBlob) -> LayerIndex | None:
-        """Return the same, opened; None where its file is gone or damaged. Raises CacheFailure."""
-        index = self._find_index(blob)
-        if index is None or not self._store.is_ingested(blob.stored_as):
-            return None
-        try:
-            index.open_now()
-        except NotFound:
-            return None
-        except CacheDamaged as failure:  # any other failure says nothing about the file, and is the caller's
-            self._drop_damaged(blob, failure)
-            return None
-        return index
-
-    def _pass_again(self, blob: LayerBlob, failure: CacheFailure) -> None:
-        """Bring back the layer of an index that is in use: its file was deleted, or proved damaged."""
-        if isinstance(failure, CacheDamaged):
-            self._drop_damaged(blob, failure)
-        if not self._store.is_ingested(blob.stored_as):
-            log.warning("%s; the layer is fetched again", failure)
-            with _named(blob.origin):
-                self._flights.run(blob.key, partial(self._pass, blob), streams=True)
-
-    def _drop_damaged(self, blob: LayerBlob, failure: CacheDamaged) -> None:
-        if not self._store.has_sound_index(blob.stored_as):  # else another thread or daemon has put the right one there
-            log.warning("%s; the layer is dropped", failure)
-            with suppress(CacheFailure):
-                self._store.drop(blob.stored_as)
-
-    def _pass(self, blob: LayerBlob, niceness: int = 0) -> LayerIndex:
-        # In use before it is there: where all else is in use, another daemon that needs room would evict it at once.
-        held = self._store.uses.hold(self._store.index_path(blob.stored_as))
-        try:
-            for _ in range(_ATTEMPTS):
-                self._ingest(blob, niceness)
-                index = self._find_index(blob)
-                if index is not None:
-                    return index
-        finally:
-            held.release()
-        raise CacheFailure(f"layer {blob.stored_as} vanished from the cache while it was opened")
-
-    def _as_it_is_here(self, blob: LayerBlob) -> LayerBlob:
-        """Return *blob*, to be read whole where that is how it is here: because it was, or because it had to be."""
-        if blob.table_format is None or self._store.is_ingested(blob.stored_as):
-            return blob
-        whole = blob.whole()
-        return whole if blob.stored_as in self._needs_whole or self._store.is_ingested(whole.stored_as) else blob
-
-    def _ingest(self, blob: LayerBlob, niceness: int) -> None:
-        """See to it that the layer's index is in the store. Raises _NeedsWhole where its table is of no use."""
-        if blob.table_format is None or blob.part is None:
-            self._passes.run(blob, niceness)
-            return
-        try:
-            self._chunks.ingest(blob)
-        except (Unsupported, TooLarge, RangesRefused) as reason:
-            self._needs_whole[blob.stored_as] = True
-            self._note(f"{blob.origin}: layer {blob.descriptor.digest} is fetched whole: {reason}")
-            raise _NeedsWhole(str(reason)) from reason
-
-    # Images.
+    # Merged images.
 
     def _open_merged(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs | None:
         """Return the merged image if its table and all its layers are here."""
         path = self._merges.path(chain)
-        indexes = [index for blob in blobs if (index := self._find_index(blob)) is not None]
+        indexes = [index for blob in blobs if (index := self._indexes.find(blob)) is not None]
         if len(indexes) < len(blobs):
             return None
         try:
@@ -322,7 +220,7 @@ class LayerCache:
                 take_away(path)
 
     def _merge(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs:
-        held = self._pass_all(blobs)  # while they are in use, no layer is evicted
+        held = self._ingest_all(blobs)  # while they are in use, no layer is evicted
         table = self._store.uses.hold(self._merges.path(chain))
         try:
             self._merges.run(chain, [blob.stored_as for blob in blobs])
@@ -334,7 +232,7 @@ class LayerCache:
             raise CacheFailure(f"the merged table of {blobs[-1].origin if blobs else chain} vanished from the cache")
         return rootfs
 
-    def _pass_all(self, blobs: Sequence[LayerBlob]) -> list[LayerIndex]:
+    def _ingest_all(self, blobs: Sequence[LayerBlob]) -> list[LayerIndex]:
         """Return the indexes of all layers, ingesting those that were never ingested, several at a time.
 
         The first error is raised at once; ingests that are under way go on by themselves, for whoever asks next.
@@ -344,7 +242,7 @@ class LayerCache:
         under_way: set[Future[Landed[LayerIndex]]] = set()
         # The biggest first: it decides when all are done.
         for blob in sorted(blobs, key=lambda blob: -blob.descriptor.size):
-            index = self._checked_index(blob)
+            index = self._indexes.checked(blob)
             if index is None:
                 missing.append(blob)
             else:
@@ -356,7 +254,7 @@ class LayerCache:
         for number, blob in enumerate(missing):
             if len(under_way) >= _LAYERS_AT_ONCE:
                 under_way = self._landed(under_way, indexes, missing)
-            ingesting = partial(self._pass, blob, niceness if number else 0)
+            ingesting = partial(self._indexes.ingested, blob, niceness if number else 0)
             under_way.add(self._flights.begin(blob.key, ingesting, streams=True))
         while under_way:
             under_way = self._landed(under_way, indexes, missing)
@@ -378,19 +276,6 @@ class LayerCache:
                 raise WorkStalled(f"{missing[0].origin}: no layer makes progress; does the disk of the cache answer?")
         indexes.extend(future.result().result() for future in done)
         return under_way
-
-
-class _NeedsWhole(Exception):
-    """The layer's table of contents is of no use, and the layer has to be read whole."""
-
-
-@contextmanager
-def _named(origin: str) -> Iterator[None]:
-    """Let a wait that was too long say for which registry and repository it was: a flight knows digests alone."""
-    try:
-        yield
-    except (RegistryTimeout, WorkStalled) as timeout:
-        raise type(timeout)(f"{origin}: {timeout}") from timeout
 
 
 def chain_id(diff_ids: Sequence[Digest]) -> Digest:

@@ -1,8 +1,8 @@
 """The ingests over layers: which are under way, which may begin, and which were refused lately.
 
 One layer is fetched and unpacked once, however many threads, daemons and verbs that share the cache want it
-(shared_work.py); those that wait for another process see its progress as their own. Used by layer_cache.py. Thread
-rule: any thread; run() belongs to a flight.
+(shared_work.py); those that wait for another process see its progress as their own. Used by layer_indexes.py; made by
+layer_cache.py. Thread rule: any thread; run() belongs to a flight.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Layers whose names come from their table of contents, and whose bytes are fetched when they are read.
 
-Used by layer_cache.py. Thread rule: any thread.
+Used by layer_cache.py and layer_indexes.py. Thread rule: any thread.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The names of a layer by its table of contents, into the store: its bytes are fetched when they are read.
 
-Used by layer_cache.py. Thread rule: any thread; blocks on the network for the table alone.
+Used by partial_layers.py. Thread rule: any thread; blocks on the network for the table alone.
 """
 
 from __future__ import annotations

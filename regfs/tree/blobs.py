@@ -15,7 +15,7 @@ import os
 from dataclasses import dataclass
 
 from regfs.errors import CacheFailure, DigestMismatch, NotFound
-from regfs.images.image import PinnedImage
+from regfs.images.pinned_images import PinnedImage
 from regfs.images.repository import Repository
 from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from regfs.errors import BadContent, BadManifest, NotFound, RegfsError, TooLarge, Unsupported
-from regfs.images.image import Image, PinnedImage
+from regfs.images.image import Image
+from regfs.images.pinned_images import PinnedImage
 from regfs.model.manifest import Descriptor, Index, Manifest
 from regfs.model.media_types import INDEX_TYPES, is_tar_layer
 from regfs.tree.blobs import BlobsDirectory

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from regfs.errors import NotFound
-from regfs.images.image import ImageLayer, PinnedImage
+from regfs.images.image import ImageLayer
+from regfs.images.pinned_images import PinnedImage
 from regfs.model.attributes import Attributes
 from regfs.tree.node import (
     DIRECTORY_MODE,

@@ -33,7 +33,7 @@ from regfs.errors import (
 )
 from regfs.images.answers.existence import Said, Verdict
 from regfs.images.answers.remembered import UNREACHABLE
-from regfs.images.image import Images
+from regfs.images.pinned_images import Images
 from regfs.images.repositories import Repositories
 from regfs.images.repository import Repository
 from regfs.model.attributes import Attributes

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from regfs.images.image import PinnedImage
+from regfs.images.pinned_images import PinnedImage
 from regfs.model.attributes import Attributes
 from regfs.tree.node import TABLE_MODE, Child, Dated, Node, TableDirectory, directory_attributes
 

@@ -9,7 +9,8 @@ Used by image.py. Any thread.
 from __future__ import annotations
 
 from regfs.errors import NotFound, PlatformMissing, RegfsError
-from regfs.images.image import Image, PinnedImage
+from regfs.images.image import Image
+from regfs.images.pinned_images import PinnedImage
 from regfs.model.platform import Platform, is_image_entry, runs
 from regfs.waiting.deadline import NON_BLOCKING, under
 

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from regfs.errors import Interrupted, NotFound, RegfsError, WouldBlock
-from regfs.images.image import Images
+from regfs.images.pinned_images import Images
 from regfs.images.repositories import Repositories
 from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest

@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from regfs.errors import BadManifest, InvalidName, NotFound, ProtocolViolation
 from regfs.images.answers.tags import Resolved
-from regfs.images.image import Images
+from regfs.images.pinned_images import Images
 from regfs.images.repository import Repository
 from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest

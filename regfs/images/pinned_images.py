@@ -1,0 +1,78 @@
+"""The images of a mount: those that were touched lately, and small values that name one for as long as a node lives.
+
+An Image is as big as its documents, so Images keeps some of them; a PinnedImage is small and may be kept for long.
+Used by the tree and app.py. Thread rule: any thread; nothing here asks the network.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple
+
+from cachetools import LRUCache
+
+from regfs.images.image import Image
+from regfs.images.layer_cache import LayerCache
+from regfs.images.repository import Repository
+from regfs.model.digest import Digest
+from regfs.model.names import RepositoryName
+from regfs.model.platform import Platform
+
+_IMAGES_KEPT = 128
+
+
+class Images:
+    """The images that were touched lately; *platform* is the one that indexes are read for."""
+
+    def __init__(self, contents: LayerCache, platform: Platform) -> None:
+        self._contents = contents
+        self._platform = platform
+        self._lock = threading.Lock()
+        self._images: LRUCache[tuple[RepositoryName, Digest, str], Image] = LRUCache(_IMAGES_KEPT)
+
+    def image(self, repository: Repository, digest: Digest, media_type: str = "", *, announced: str = "") -> Image:
+        """Return the image that *digest* names in *repository*; nothing is asked.
+
+        *media_type* is what an answer of the registry called it. *announced* is the type in the index that names it: a
+        document of another kind is refused under that name only.
+        """
+        key = (repository.name, digest, announced)
+        with self._lock:
+            image = self._images.get(key)
+            if image is None:
+                image = Image(
+                    repository,
+                    digest,
+                    media_type=media_type,
+                    announced=announced,
+                    platform=self._platform,
+                    contents=self._contents,
+                )
+                self._images[key] = image
+            return image
+
+    def pinned(
+        self, repository: Repository, digest: Digest, media_type: str = "", *, announced: str = ""
+    ) -> PinnedImage:
+        """Return the image as a value that may be kept; nothing is asked."""
+        return PinnedImage(self, repository, digest, media_type, announced)
+
+
+class PinnedImage(NamedTuple):
+    """An image by digest, without its documents: for nodes, of which the kernel keeps any number."""
+
+    images: Images
+    repository: Repository
+    digest: Digest
+    media_type: str
+    announced: str
+
+    @property
+    def created_ns(self) -> int:
+        """When the image was made, in nanoseconds since 1970; 0 while its config is not known. Nothing is asked."""
+        return self.repository.manifests.created_ns(self.digest)
+
+    @property
+    def image(self) -> Image:
+        """The image itself; nothing is asked."""
+        return self.images.image(self.repository, self.digest, self.media_type, announced=self.announced)
