@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -187,16 +186,6 @@ def test_the_image_names_the_layers_that_are_its_devices(stack: Stack, tmp_path:
     (tmp_path / "other").write_bytes(b"no image" * 1000)
     with (tmp_path / "other").open("rb") as opened:
         assert layers_of(opened.fileno()) == []
-
-
-@pytest.mark.skipif(shutil.which("fsck.erofs") is None, reason="erofs-utils are not installed")
-def test_fsck_finds_no_fault(stack: Stack, tmp_path: Path) -> None:
-    image = stack(EVERYTHING, [file("upper", b"above")])
-    path = written(image, tmp_path / "image")
-    done = subprocess.run(["fsck.erofs", path], capture_output=True, text=True, check=False)
-    if "blksize 512 isn't supported" in done.stderr:
-        pytest.skip("this fsck.erofs (before 1.6) knows blocks of a page alone")
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
