@@ -21,15 +21,14 @@ import stat
 from array import array
 
 from regfs.errors import BadLayer, TooLarge
-from regfs.layers.paths import PATH_MAX, components_of
+from regfs.layers.entry_row import entry_row, implied_row
+from regfs.layers.paths import PATH_MAX, components_of, is_plain_name
 from regfs.layers.sink import RowSink
 from regfs.layers.tar import HARD_LINK, TarEntry
-from regfs.model.attributes import Attributes
-from regfs.model.layer_entry import NOWHERE, ROOT_ROW, EntryFlag, Row, pack_xattrs
-from regfs.model.names import NAME_MAX
+from regfs.model.layer_entry import NOWHERE, ROOT_ROW, EntryFlag, Row
 from regfs.model.node_id import MAX_ROWS
 from regfs.model.path_walk import PathWalk
-from regfs.model.whiteout import AUFS_PREFIX, OPAQUE_MARKER, PREFIX, hidden_name, mark_of, marker_of
+from regfs.model.whiteout import PREFIX, hidden_name, mark_of, marker_of
 
 # A row's state: what it is (0: gone) ...
 DIRECTORY, SYMLINK, FILE = 1, 2, 3
@@ -37,10 +36,8 @@ _KIND = 3
 # ... and what finish() has to tell of it.
 _OPAQUE, _ORPHAN, _WHITEOUT = 4, 8, 16
 
-_DIRECTORY_SIZE = 4096
 _MOST_KNOWN = 1 << 14
 _NO_NAMES = frozenset((b"", b".", b".."))
-_IMPLIED = Attributes(stat.S_IFDIR | 0o755, size=_DIRECTORY_SIZE, nlink=2).pack()
 
 
 class ArchiveRows:
@@ -57,7 +54,7 @@ class ArchiveRows:
         self._name_counts: dict[int, int] = {}
         # Rows of directories by the paths that entries spell. Good until something is removed.
         self._directories: dict[bytes, int] = {}
-        rows.add(Row(ROOT_ROW, ROOT_ROW, b"", ROOT_ROW, EntryFlag.IMPLIED, _IMPLIED, None, None, None))
+        rows.add(implied_row(ROOT_ROW, ROOT_ROW, b""))
 
     def add(self, entry: TarEntry, content: int | None) -> None:
         """Play one entry, whose bytes are at *content* (see model/layer_entry.py). Raises BadLayer."""
@@ -126,14 +123,14 @@ class ArchiveRows:
         """Return the directory row and the name that *path* means, b"" for the root; make the parents it implies."""
         directory, _, name = path[: -1 if path.endswith(b"/") else None].rpartition(b"/")
         known = self._directories.get(directory)
-        if known is not None and len(path) < PATH_MAX and _is_plain(name):
+        if known is not None and len(path) < PATH_MAX and is_plain_name(name):
             return known, name
         components = components_of(path)
         if not components:
             return ROOT_ROW, b""
         name = components.pop()
         parent = self._directory(components)
-        if _is_plain(path.rstrip(b"/").rpartition(b"/")[2]):
+        if is_plain_name(path.rstrip(b"/").rpartition(b"/")[2]):
             self._know_directory(directory, parent)
         return parent, name
 
@@ -145,7 +142,7 @@ class ArchiveRows:
     def _describe_root(self, entry: TarEntry) -> None:
         if entry.kind != stat.S_IFDIR:
             raise BadLayer("the root of a layer can only be a directory")
-        self._rows.add(_row(ROOT_ROW, ROOT_ROW, b"", entry, attributes=packed_attributes(entry)))
+        self._rows.add(entry_row(ROOT_ROW, ROOT_ROW, b"", entry))
 
     def _add_directory(self, entry: TarEntry, parent: int, name: bytes, *, mark: int) -> None:
         row = self._child(parent, name)
@@ -155,7 +152,7 @@ class ArchiveRows:
                 self._remove(row, name)
                 state |= _OPAQUE
             row = self._new_row(parent, name, state | self._whited_out(parent, name))
-        self._rows.add(_row(row, parent, name, entry, attributes=packed_attributes(entry), flags=mark))
+        self._rows.add(entry_row(row, parent, name, entry, flags=mark))
 
     def _add_file(self, entry: TarEntry, parent: int, name: bytes, *, mark: int, content: int | None) -> None:
         """Add anything but a directory or a hard link."""
@@ -172,10 +169,7 @@ class ArchiveRows:
             self._targets[row] = target
         else:
             row = self._new_row(parent, name, FILE)
-        attributes = packed_attributes(entry)
-        self._rows.add(
-            _row(row, parent, name, entry, attributes=attributes, flags=mark, content=content, target=target)
-        )
+        self._rows.add(entry_row(row, parent, name, entry, flags=mark, content=content, target=target))
 
     def _add_whiteout(self, entry: TarEntry, parent: int, name: bytes, *, mark: int, content: int | None) -> None:
         """Add a whiteout as it is stored; of what type it is means nothing.
@@ -187,7 +181,7 @@ class ArchiveRows:
         if entry.kind == stat.S_IFDIR:
             self._add_directory(entry, parent, name, mark=mark)
         elif found is not None and is_there:
-            self._rows.add(Row(found, parent, name, found, mark, _IMPLIED, None, None, None))
+            self._rows.add(implied_row(found, parent, name, mark=mark))
         else:
             plain = entry._replace(kind=stat.S_IFREG) if entry.kind == HARD_LINK else entry
             self._add_file(plain, parent, name, mark=mark, content=content)
@@ -220,8 +214,8 @@ class ArchiveRows:
 
     def _link_below(self, entry: TarEntry, parent: int, name: bytes, path: bytes) -> None:
         row = self._new_row(parent, name, FILE)
-        attributes = packed_attributes(entry._replace(kind=stat.S_IFREG))
-        self._rows.add(_row(row, parent, name, entry, attributes=attributes, flags=EntryFlag.LINK_BELOW, target=path))
+        file = entry._replace(kind=stat.S_IFREG)
+        self._rows.add(entry_row(row, parent, name, file, flags=EntryFlag.LINK_BELOW, target=path))
 
     def _directory(self, components: list[bytes]) -> int:
         """Return the row of the directory at *components*, implying what is missing. Raises BadLayer."""
@@ -278,10 +272,7 @@ class ArchiveRows:
         """Add a directory that no entry describes; *mark* is that of the marker that it takes the place of."""
         state = DIRECTORY | self._whited_out(parent, name) | (_WHITEOUT if mark else 0)
         row = self._new_row(parent, name, state)
-        flags = mark or EntryFlag.IMPLIED
-        if not mark and parent == ROOT_ROW and name.startswith(AUFS_PREFIX) and name != OPAQUE_MARKER:
-            flags |= EntryFlag.AUFS  # the only names that begin with `.wh.` which mean something to what is below them
-        self._rows.add(Row(row, parent, name, row, flags, _IMPLIED, None, None, None))
+        self._rows.add(implied_row(row, parent, name, mark=mark))
         return row
 
     def _child(self, parent: int, name: bytes) -> int | None:
@@ -347,33 +338,3 @@ class ArchiveRows:
                 raise BadLayer(f"a path of more than {PATH_MAX} bytes, which ends in {name[:60]!r}")
             parent = self._parents[parent]
         return b"/".join(reversed(names))
-
-
-def _is_plain(name: bytes) -> bool:
-    """Tell whether a path's last component is the entry's name as it stands."""
-    return name not in (b"", b".", b"..") and len(name) <= NAME_MAX
-
-
-def packed_attributes(entry: TarEntry) -> bytes:
-    """Return the attributes of the row of *entry*."""
-    kind, mode, size, nlink = entry.kind, entry.mode, entry.size, 1
-    if kind == stat.S_IFDIR:
-        size, nlink = _DIRECTORY_SIZE, 2
-    elif kind == stat.S_IFLNK:
-        size, mode = len(entry.link), 0o777  # Linux gives them no other
-    return Attributes(kind | mode, size, nlink, entry.uid, entry.gid, entry.rdev, entry.mtime_ns).pack()
-
-
-def _row(
-    row: int,
-    parent: int,
-    name: bytes,
-    entry: TarEntry,
-    *,
-    attributes: bytes,
-    flags: int = 0,
-    content: int | None = None,
-    target: bytes | None = None,
-) -> Row:
-    xattrs = pack_xattrs(entry.xattrs) if entry.xattrs else None
-    return Row(row, parent, name, row, flags, attributes, content, target, xattrs)

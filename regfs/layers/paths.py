@@ -25,6 +25,11 @@ def components_of(path: bytes) -> list[bytes]:
     return components
 
 
+def is_plain_name(name: bytes) -> bool:
+    """Tell whether a path's last component is the entry's name as it stands."""
+    return name not in (b"", b".", b"..") and len(name) <= NAME_MAX
+
+
 def _is_too_long(components: list[bytes]) -> bool:
     *directories, last = components
     return is_too_long(last) or any(len(component) > NAME_MAX for component in directories)

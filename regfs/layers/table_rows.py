@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import stat
 
-from regfs.layers.archive_rows import DIRECTORY, FILE, SYMLINK, ArchiveRows, packed_attributes
+from regfs.layers.archive_rows import DIRECTORY, FILE, SYMLINK, ArchiveRows
+from regfs.layers.entry_row import packed_attributes
 from regfs.layers.paths import PATH_MAX
 from regfs.layers.sink import RowSink
 from regfs.layers.tar import TarEntry

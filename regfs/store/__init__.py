@@ -11,7 +11,7 @@ references             what tags pointed to                        reference_dat
 image_numbers          the upper bits of st_ino
 budget                 how much a cache may hold                   inventory, eviction, excess
 uses, locks            what other processes use and write          work_locks, ingest_directories
-open_tables            what this process has open
+open_tables            what this process has open                  open_retry
 unsettled_layers, verify          what a crash may have torn; what is damaged checksums
 directories, failures  what stands in the place of a directory; errors of the disk
 """

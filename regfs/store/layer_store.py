@@ -20,13 +20,11 @@ Used by images/. Thread rule: any thread; several daemons may share the director
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 from weakref import finalize
 
 from regfs.errors import CacheDamaged, CacheFailure, CacheFull, NotFound
@@ -47,6 +45,7 @@ from regfs.store.layer_index import LayerIndex
 from regfs.store.layer_names import name_of
 from regfs.store.layer_writer import LayerWriter, PartialLayerWriter
 from regfs.store.locks import changing, touch
+from regfs.store.open_retry import open_with_retry
 from regfs.store.open_tables import OpenTables
 from regfs.store.promotion import BIG, Promotion
 from regfs.store.table import MakeAgain
@@ -56,8 +55,6 @@ from regfs.store.uses import Uses, sweep_uses
 from regfs.store.verify import wrong_layer
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class LayerStore:
@@ -180,11 +177,12 @@ class LayerStore:
         Raises CacheDamaged where it is gone or torn, CacheFailure.
         """
         path, reserve = self.map_path(layer), self.budget.reserve
-        data = self._opened(
+        data = open_with_retry(
             path,
-            lambda _: PartialData(
+            lambda: PartialData(
                 self.data_path(layer), path, boot=self.boot, reserve=reserve, unkept=self._unkept, let_go=let_go
             ),
+            self.tables,
         )
         self.tables.add(data, descriptors=2)
         return data
@@ -209,8 +207,8 @@ class LayerStore:
 
     def _data_file(self, layer: Digest) -> DataFile:
         """Return the data file of *layer*, opened. Raises CacheDamaged where it is gone; CacheFailure."""
-        return self._data_files.find(layer) or self._opened(
-            self.data_path(layer), lambda _: self._data_files.open(layer)
+        return self._data_files.find(layer) or open_with_retry(
+            self.data_path(layer), lambda: self._data_files.open(layer), self.tables
         )
 
     def with_room(self, write: Callable[[], None]) -> None:
@@ -330,27 +328,6 @@ class LayerStore:
         with failures_of(self._passes):
             sweep_uses(self.root)
             sweep_ingests(self._passes)
-
-    def _opened(self, path: Path, open_it: Callable[[Path], T]) -> T:
-        """Return what *open_it* returns for *path*; where descriptors run out, idle tables give theirs back first."""
-        try:
-            return open_it(path)
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                self.tables.close_idle()
-        with _damaged_if_gone(path):
-            return open_it(path)
-
-
-@contextmanager
-def _damaged_if_gone(path: Path) -> Iterator[None]:
-    """Turn an OSError in the block into a failure: CacheDamaged where the file of a layer that is here is missing."""
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CacheDamaged(f"{path}: it is gone from the cache") from error
-    except OSError as error:
-        raise cache_failure(path, error) from error
 
 
 def _rename(source: Path, destination: Path) -> None:
