@@ -61,7 +61,7 @@ class Mount:
     """What a daemon tells the tree about its mount. A verb has no mount: nothing is in use.
 
     *texts* are the files of `.regfs/` that the daemon writes, by name. *used_directories* returns the directories of
-    the mount that processes are in. Both are called when somebody looks, never while the app is built.
+    the mount that processes are in. Both are called by requests, never while the app is built.
     """
 
     point: Path | None = None

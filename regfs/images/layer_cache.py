@@ -25,7 +25,7 @@ from regfs.images.layer_ingests import LayerBlob, LayerIngest, LayerIngests
 from regfs.images.merges import Merges
 from regfs.images.partial_layers import PartialLayers
 from regfs.images.shared_work import STALL_S
-from regfs.images.workers.own_process import beside_the_first
+from regfs.images.workers.own_process import NICE_BESIDE_THE_BIGGEST
 from regfs.model.digest import Digest
 from regfs.rootfs.file_tree import FileTree
 from regfs.rootfs.layer_tree import LayerTree
@@ -177,7 +177,7 @@ class LayerCache:
 
     def _fetch_rest(self, blob: LayerBlob) -> None:
         if not self._store.is_complete(blob.stored_as):
-            with suppress(NeedsWhole):  # then it is fetched whole by whom it is wanted
+            with suppress(NeedsWhole):  # it is fetched whole when it is read
                 self._chunks.fetch_rest(self._indexes.index(blob), blob)
 
     # Merged images.
@@ -235,7 +235,7 @@ class LayerCache:
     def _ingest_all(self, blobs: Sequence[LayerBlob]) -> list[LayerIndex]:
         """Return the indexes of all layers, ingesting those that were never ingested, several at a time.
 
-        The first error is raised at once; ingests that are under way go on by themselves, for whoever asks next.
+        The first error is raised at once; ingests that are under way go on by themselves, for the next request.
         """
         indexes: list[LayerIndex] = []
         missing: list[LayerBlob] = []
@@ -250,11 +250,10 @@ class LayerCache:
         # All are needed at once. Unpacked they are larger still, but how much is not known before.
         whole = {blob.stored_as: blob.descriptor.size for blob in missing if blob.table_format is None}
         self._store.budget.require(sum(whole.values()))
-        niceness = beside_the_first([blob.descriptor.size for blob in missing])
         for number, blob in enumerate(missing):
             if len(under_way) >= _LAYERS_AT_ONCE:
                 under_way = self._landed(under_way, indexes, missing)
-            ingesting = partial(self._indexes.ingested, blob, niceness if number else 0)
+            ingesting = partial(self._indexes.ingested, blob, NICE_BESIDE_THE_BIGGEST if number else 0)
             under_way.add(self._flights.begin(blob.key, ingesting, streams=True))
         while under_way:
             under_way = self._landed(under_way, indexes, missing)

@@ -35,7 +35,7 @@ def decompressed(chunks: Iterable[bytes], *, block_size: int) -> Iterator[bytes]
     if first.startswith(gzip.MAGIC):
         return gzip.inflate(whole, block_size=block_size)
     if _may_be_zstd(first):
-        # Imported here because few layers need it, and an ingest shall start fast.
+        # Imported here because few layers need it, and an ingest has to start fast.
         from regfs.layers import zstd
 
         if zstd.starts_frame(first[:4]):

@@ -9,7 +9,8 @@ In reading order, top down; imports point down:
     parallel.py        one big blob over several connections
     listing.py         tags of a repository, repositories of a registry
     referrers.py       what refers to a manifest
-    docker_hub.py             Docker Hub's own API, which lists a namespace
+    push.py            blobs and manifests written to a repository
+    docker_hub.py      Docker Hub's own API, which lists a namespace
     endpoint_calls.py  one call: the endpoints in their order, address, headers, authorization
     auth/              logging in: what a 401 leads to
     hosts/             where a registry is asked: mirrors, certificates, configuration files

@@ -277,7 +277,7 @@ class Growth:
             self._waited_s += self._clock() - began_s
 
     def look(self) -> None:
-        """Decide anew where a window has ended."""
+        """Decide again at the end of a window."""
         passed_s = self._clock() - self._began_s
         if self._is_settled or passed_s < _WINDOW_S or self._received < _WINDOW_BYTES:
             return

@@ -236,7 +236,7 @@ class Budget:
                     self._let_go()
                     has_let_go = True
                 room = self._room(used_by(self._root), stays_free)
-        if stays_free != _STAYS_FREE:  # the next writer may be one to whom that room does not belong
+        if stays_free != _STAYS_FREE:  # the next writer may be one that may not use that room
             return size
         step = _STEP if self.limit == 0 else max(room // 4, min(_STEP, self._limit(used) // _STEPS))
         return max(size, min(room, step))

@@ -225,7 +225,7 @@ class LayerIndex(Table):
 
 
 class LayerIndexWriter:
-    """Writes an index into a file that nobody reads yet. Every method may raise CacheFailure. One thread."""
+    """Writes an index into a file that is not read before it is whole. Every method may raise CacheFailure. One thread."""
 
     def __init__(self, path: Path) -> None:
         """Begin an empty index at *path*, which must not exist."""
@@ -234,7 +234,7 @@ class LayerIndexWriter:
         self._chunks: list[tuple[int | str, ...]] = []
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            # Nobody sees the file before it is whole, so that neither journal nor flushes are of use.
+            # The file gets its name when it is whole, so that neither journal nor flushes are of use.
             for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "cache_size = -8000",
                            f"application_id = {APPLICATION_ID}", f"user_version = {VERSION}"):  # fmt: skip
                 self._connection.execute(f"PRAGMA {pragma}")

@@ -194,7 +194,7 @@ class MergedIndexWriter:
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None)
-        # Nobody sees the file before it is whole, so that neither journal nor flushes are of use.
+        # The file gets its name when it is whole, so that neither journal nor flushes are of use.
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "cache_size = -16000"):
             connection.execute(f"PRAGMA {pragma}")
         return connection

@@ -14,7 +14,6 @@ import pytest
 
 from regfs.errors import BadLayer, CacheFailure, DigestMismatch, RegistryUnavailable
 from regfs.images.workers.ingest import SMALL_LAYER, Progress, ingest_layer
-from regfs.images.workers.own_process import beside_the_first
 from regfs.model.digest import Digest
 from regfs.model.verification import verified
 from regfs.store.layer_store import LayerStore
@@ -63,23 +62,6 @@ def test_the_process_is_as_nice_as_it_shall_be(tmp_path: Path, niceness: int) ->
     ingest_layer(chunks(), layer=to_pass(BUILT), store=LayerStore(tmp_path), niceness=niceness)
     assert len(seen) == 1
     assert os.getpriority(os.PRIO_PROCESS, 0) == own
-
-
-@pytest.mark.parametrize(
-    ("sizes", "niceness"),
-    [
-        ([], 0),
-        ([5], 0),
-        ([5, 5], 0),
-        ([125, 100], 1),
-        ([485, 105], 7),
-        ([50, 30, 20], 0),
-        ([9, 8, 8], 0),
-        ([10**9, 1], 10),
-    ],
-)
-def test_layers_beside_the_biggest_are_as_nice_as_they_are_smaller(sizes: list[int], niceness: int) -> None:
-    assert beside_the_first(sizes) == niceness
 
 
 def test_a_small_layer_is_passed_without_one(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def _written(root: Path, path: Path, names: Names) -> int:
         write_image(fd, names)
         os.fchmod(fd, 0o600)
         sha256 = _sha256(fd)
-        # What is mounted is read by its own descriptor: EROFS takes no file that somebody may still write.
+        # What is mounted is read by its own descriptor: EROFS takes no file that is open for writing.
         reading = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
         with changing(root):
             put(temporary, path)

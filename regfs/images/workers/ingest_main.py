@@ -6,7 +6,7 @@
              "remark" and "exceeded", or {"error": "BadLayer", "message": "…"}
 
 It knows no registry and no credentials. If its parent dies, its input ends too early, and it leaves nothing behind.
-Started by workers/ingest.py alone; imports little, because it shall start fast.
+Started by workers/ingest.py alone; imports little, to start fast.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,12 +30,12 @@ _TELL_EVERY_S = 0.2
 _PR_SET_PDEATHSIG = 1
 _EFFORT_S = 0.25
 
-# Each step of niceness is a fifth less of a core that others want too. Source: sched(7), "The nice value".
-_STEP = 1.25
-_NICEST = 10
+# Five steps of niceness leave a third of the share of a core that others want too. Source: sched(7), "The nice value".
 # Each session is a group whose niceness counts among groups. Source: sched(7), "The autogroup feature".
 _AUTOGROUP = Path("/proc/self/autogroup")
 
+NICE_BESIDE_THE_BIGGEST = 5
+"""How nice the ingests of an image's other layers are: the biggest ends last, and would be alone on the cores then."""
 MOST_WORKERS = 4
 """An ingest takes up to two cores and tens of megabytes of memory, and few registries send faster than four inflate."""
 # The CPU time that a container may use. Source: Documentation/admin-guide/cgroup-v2.rst, "cpu.max".
@@ -68,20 +68,10 @@ def workers() -> int:
     return min(MOST_WORKERS, max(2, usable_cpus()))
 
 
-def beside_the_first(sizes: Sequence[int]) -> int:
-    """Return how nice ingests of layers of *sizes* bytes shall be to that of the first, the biggest.
-
-    It cannot use all cores by itself. With equal shares it would be alone in the end, and a core would be idle: so the
-    others take as much less as they are smaller, all of them together, and it ends when they do.
-    """
-    others = sum(sizes[1:])
-    return 0 if not others else min(_NICEST, max(0, round(math.log(sizes[0] / others, _STEP))))
-
-
 def be_nice(niceness: int) -> None:
     """Let this process, which leads a session of its own, take less of the cores where others want them."""
     if niceness:
-        # Not allowed here, no such feature, or somebody else has changed one a moment ago: then the shares are equal.
+        # Not allowed here, no such feature, or another process has changed one a moment ago: then the shares are equal.
         with suppress(OSError):
             os.nice(niceness)
             _AUTOGROUP.write_text(str(niceness))
