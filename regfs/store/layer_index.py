@@ -225,7 +225,7 @@ class LayerIndex(Table):
 
 
 class LayerIndexWriter:
-    """Writes an index into a file that is not read before it is whole. Every method may raise CacheFailure. One thread."""
+    """Writes an index into a file that is read when it is whole. Every method may raise CacheFailure. One thread."""
 
     def __init__(self, path: Path) -> None:
         """Begin an empty index at *path*, which must not exist."""

@@ -97,7 +97,7 @@ class Toc:
     def __init__(
         self, blocks: Callable[[], Iterable[bytes]], *, offsets: Offsets, hidden: Collection[bytes] = ()
     ) -> None:
-        """*blocks* gives the JSON text, verified, from its beginning at each call; *hidden* are names in the root to leave out."""
+        """*blocks* gives the JSON text, verified, from its start each time; *hidden* names in the root are left out."""
         self._blocks = blocks
         self._offsets = offsets
         self._hidden = frozenset(hidden)
