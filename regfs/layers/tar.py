@@ -262,7 +262,7 @@ def _signed(digits: bytes) -> int:
 
 
 def owner_of(value: int) -> int:
-    """Return a user or group as Linux takes it: old writers stored nobody as -2; -1 means to change nothing.
+    """Return a user or group as Linux takes it: old writers stored the user `nobody` as -2; -1 means to change nothing.
 
     Raises BadLayer.
     """

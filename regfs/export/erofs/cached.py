@@ -72,7 +72,7 @@ def open_data_files(rootfs: Rootfs, store: LayerStore) -> list[int]:
                     raise CacheDamaged(f"{path}: it is gone from the cache") from error
                 if (found := os.fstat(opened[-1]).st_size) != layout.size:
                     raise CacheDamaged(f"{path} has {found} bytes, not {layout.size}")
-    except BaseException:
+    except BaseException:  # Ctrl-C too: what was opened before must not stay open
         for fd in opened:
             os.close(fd)
         raise
@@ -108,11 +108,15 @@ def _written(root: Path, path: Path, names: Names) -> int:
         sha256 = _sha256(fd)
         # What is mounted is read by its own descriptor: EROFS takes no file that is open for writing.
         reading = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
-        with changing(root):
-            put(temporary, path)
-            _add_sum(path.with_suffix(SUMS), path.relative_to(root).as_posix(), sha256)
+        try:
+            with changing(root):
+                put(temporary, path)
+                _add_sum(path.with_suffix(SUMS), path.relative_to(root).as_posix(), sha256)
+        except BaseException:  # a full disk, or Ctrl-C: the descriptor must not stay open
+            os.close(reading)
+            raise
         return reading
-    except BaseException:
+    except BaseException:  # whatever ends the writing, Ctrl-C too: half an image must not stay in the cache
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
