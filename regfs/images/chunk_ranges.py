@@ -1,6 +1,6 @@
 """Which ranges of a layer's blob bring given chunks, and taking chunks out of the blob as it comes by.
 
-Used by chunk_fetching.py. Pure; a Window belongs to one thread.
+Used by chunk_requests.py and chunk_fetching.py. Pure; a Window belongs to one thread.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a layer is fetched from, chunk by chunk: its table and its bytes.
 
-Used by chunk_fetching.py; made by partial_layers.py. Thread rule: any thread.
+Used by chunk_requests.py; made by partial_layers.py. Thread rule: any thread.
 """
 
 from __future__ import annotations
