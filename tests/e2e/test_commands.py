@@ -14,6 +14,7 @@ import pytest
 
 from regfs import __version__
 from tests.e2e.conftest import Demo, becomes, needs_root
+from tests.support.erofs import needs_erofs
 from tests.support.hello import MESSAGE
 from tests.support.mounted import environment_for, regfs_command
 from tests.support.real_root import CAPABILITY, busybox
@@ -228,3 +229,19 @@ def test_unpack_leaves_what_umoci_leaves(demo: Demo, unpacked_snapshot: dict[byt
     command = [*regfs_command(), "unpack", "--cache-dir", str(tmp_path / "cache"), f"{demo.address}/demo/real:v2"]
     subprocess.run(command, check=True, cwd=tmp_path, env=environment_for(tmp_path), capture_output=True)
     assert differences(snapshot(tmp_path / "rootfs"), unpacked_snapshot) == []
+
+
+@needs_erofs
+def test_a_mount_by_the_kernel_is_what_umoci_unpacks(
+    demo: Demo, unpacked: Path, unpacked_snapshot: dict[bytes, Entry], tmp_path: Path
+) -> None:
+    point = tmp_path / "rootfs"
+    point.mkdir()
+    command = [*regfs_command(), "mount", "--cache-dir", str(tmp_path / "cache"), f"{demo.address}/demo/real:v2"]
+    subprocess.run([*command, point], check=True, env=environment_for(tmp_path), capture_output=True)
+    try:
+        assert differences(snapshot(point), unpacked_snapshot) == []
+        assert archive_digest(point) == archive_digest(unpacked)
+        assert os.getxattr(point / "bin/setuid", "security.capability") == CAPABILITY
+    finally:
+        run("umount", point)

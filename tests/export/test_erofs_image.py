@@ -114,6 +114,17 @@ def test_the_kernel_shows_random_images_as_our_own_tree_does(image: list[list[Ta
 
 
 @needs_erofs
+def test_the_root_has_an_inode_number_and_is_listed_as_the_parent_of_its_directories(
+    stack: Stack, tmp_path: Path
+) -> None:
+    image = stack([directory("d")])
+    with mounted(image, written(image, tmp_path / "image"), tmp_path / "mounted") as point:
+        assert point.stat().st_ino != 0
+        listed = subprocess.run(["ls", "-a", point / "d"], capture_output=True, text=True, check=True).stdout
+        assert listed.split() == [".", ".."]
+
+
+@needs_erofs
 def test_directories_of_many_blocks_are_listed_and_looked_up(stack: Stack, tmp_path: Path) -> None:
     names = [f"d/{'n' * (number % 200)}{number}" for number in range(3000)]
     image = stack([directory("d"), *(file(name, name.encode()) for name in names)])

@@ -1,4 +1,4 @@
-"""Mounts of the suite's tree, once for each driver."""
+"""Mounts of the suite's tree, once for each driver; what never changes of it once more, as an EROFS image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.mount.asking_kernel import Kernel
+from tests.mount.kernel_image import mounted_image
+from tests.mount.memory_tree import SuiteTree
 from tests.mount.serving import DRIVERS, Serving
+from tests.support.erofs import missing as missing_for_erofs
 
 
 def why_not(driver: str) -> str:
@@ -24,7 +27,11 @@ def why_not(driver: str) -> str:
     return ""
 
 
-@pytest.fixture(scope="session", params=[*DRIVERS, *(f"{name}+without_sys_admin" for name in DRIVERS)])
+EROFS = "erofs"
+FUSE = (*DRIVERS, *(f"{name}+without_sys_admin" for name in DRIVERS))
+
+
+@pytest.fixture(scope="session", params=FUSE)
 def driver(request: pytest.FixtureRequest) -> str:
     """Each driver in turn, as root and as an ordinary user has it: through the helper program, without passthrough."""
     reason = why_not(request.param)
@@ -34,15 +41,52 @@ def driver(request: pytest.FixtureRequest) -> str:
     return name
 
 
+MountedBy = Callable[[str], Path]
+
+
 @pytest.fixture(scope="session")
-def mounted(driver: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def mounted_by(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MountedBy]:
+    """Return where a driver has mounted the suite's tree, once for all tests."""
+    served: dict[str, Serving] = {}
+
+    def mounted(driver: str) -> Path:
+        if driver not in served:
+            served[driver] = Serving(driver, tmp_path_factory.mktemp(driver) / "mnt")
+        return served[driver].path
+
+    yield mounted
+    for serving in served.values():
+        status = serving.stop()
+        left = serving.is_mounted()
+        serving.clean_up()
+        assert (status, left) == (0, False)
+
+
+@pytest.fixture(scope="session")
+def mounted(driver: str, mounted_by: MountedBy) -> Path:
     """The mount point of the suite's tree; shared, so only for tests that change nothing and release nothing."""
-    serving = Serving(driver, tmp_path_factory.mktemp(driver) / "mnt")
-    yield serving.path
-    status = serving.stop()
-    left = serving.is_mounted()
-    serving.clean_up()
-    assert (status, left) == (0, False)
+    return mounted_by(driver)
+
+
+@pytest.fixture(scope="session")
+def erofs_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The mount point of an image of /stable, which the kernel serves alone."""
+    if reason := missing_for_erofs():
+        pytest.skip(reason)
+    with mounted_image(SuiteTree(), tmp_path_factory.mktemp(EROFS)) as point:
+        yield point
+
+
+@pytest.fixture(scope="session", params=[*FUSE, EROFS])
+def stable(request: pytest.FixtureRequest) -> Path:
+    """/stable of the suite's tree by each driver, and as an EROFS image of it."""
+    if request.param == EROFS:
+        image: Path = request.getfixturevalue("erofs_image")
+        return image
+    if reason := why_not(request.param):
+        pytest.skip(reason)
+    mounted_by: MountedBy = request.getfixturevalue("mounted_by")
+    return mounted_by(request.param) / "stable"
 
 
 ServeSuite = Callable[..., Serving]

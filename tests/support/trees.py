@@ -107,7 +107,7 @@ def _entry(
         size=attributes.size if regular else 0,
         content=_sha256(tree, store, node, attributes.size) if regular else "",
         target=tree.target(node) if stat.S_ISLNK(mode) else b"",
-        device=_device(attributes.rdev),
+        device=stat_device(attributes.rdev),
         links=links,
         group=first_names.setdefault(node, path) if links > 1 else path,
         xattrs=tuple(sorted((os.fsdecode(name), value) for name, value in tree.xattrs(node).items())),
@@ -122,6 +122,6 @@ def _sha256(tree: FileTree, store: LayerStore, node: int, size: int) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _device(number: int) -> int:
+def stat_device(number: int) -> int:
     """Return the device number that stat(2) gives for the kernel's 32-bit one (include/linux/kdev_t.h)."""
     return os.makedev((number >> 8) & 0xFFF, (number & 0xFF) | (number >> 12) & 0xFFF00)

@@ -34,7 +34,8 @@ _ATTRIBUTES = struct.Struct("<Q16xq12xI4xIIIII8x")
 _ONE_NAME = (1).to_bytes(4, "little")
 _HAS_PLACE = 1 << 63
 """In a nid that is kept: a further name of an inode."""
-_ROOT_NID = 0
+_ROOT_NID = 1
+"""Not 0: programs take the inode number 0 for no file, and readdir(3) leaves it out."""
 
 
 class _Placed(NamedTuple):
@@ -62,7 +63,7 @@ class _Writer:
         self._placed: dict[int, _Placed] = {}
         slots_end = layout.SLOTS_AT + (1 + len(names.devices)) * layout.DEVICE_SLOT.size
         self._first_block = self._next_block = layout.blocks(slots_end)
-        self._metadata_size = 0
+        self._metadata_size = _ROOT_NID << layout.SLOT_BITS
         self._inodes = 0
 
     def write(self, blocks: BinaryIO, inodes: BinaryIO) -> None:
@@ -74,7 +75,7 @@ class _Writer:
         blocks.write(self._head(total))
         blocks.seek(self._first_block << BLOCK_BITS)
         blocks.write(xattrs + bytes(-len(xattrs) % BLOCK))
-        inodes.seek(self._next_block << BLOCK_BITS)
+        inodes.seek((self._next_block << BLOCK_BITS) + (_ROOT_NID << layout.SLOT_BITS))
         self._emit(blocks, inodes)
 
     def _head(self, total: int) -> bytes:
@@ -152,7 +153,7 @@ class _Writer:
         nids, number = iter(self._nids), 1
         first = self._inode(self._root, number)
         inodes.write(first)
-        written = len(first)
+        written = (_ROOT_NID << layout.SLOT_BITS) + len(first)
         for parent, group in groupby(self._names.entries(), key=itemgetter(0)):
             children: list[Dirent] = []
             batch: list[bytes] = []
