@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, NamedTuple
 
 from regfs.errors import (
     BadContent,
@@ -24,14 +24,18 @@ from regfs.errors import (
     Unsupported,
 )
 from regfs.images.answers.manifests import Document
+from regfs.images.artifact_files import archive_tree, artifact_layout
+from regfs.images.computed_once import ComputedOnce
 from regfs.images.layer_cache import LayerCache
 from regfs.images.layer_ingests import LayerBlob
 from regfs.images.repository import Repository
+from regfs.model.artifacts.layout import ArtifactFile, Layout
+from regfs.model.artifacts.producers import has_names, has_titles
 from regfs.model.dates import date_ns
 from regfs.model.digest import Digest
 from regfs.model.image_config import History, ImageConfig, parse_config
 from regfs.model.manifest import Descriptor, Index, Manifest, entry_names, parse_manifest
-from regfs.model.media_types import MANIFEST_TYPES, OCI_MANIFEST, is_tar_layer, layer_compression
+from regfs.model.media_types import MANIFEST_TYPES, OCI_EMPTY, OCI_MANIFEST, is_tar_layer, layer_compression
 from regfs.model.platform import Platform, choose
 from regfs.model.strict_json import DOCUMENT_LIMIT
 from regfs.rootfs.file_tree import FileTree
@@ -44,7 +48,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 # These say that the document itself is wrong: reading it again would not help.
 _UNREADABLE = (BadContent, TooLarge, Unsupported)
 INDEX_DIGEST = "com.amazon.soci.index-digest"
@@ -64,33 +67,6 @@ class ImageLayer(NamedTuple):
     diff_id: Digest
     created_by: str
     created_ns: int
-
-
-class _Part(Generic[T]):
-    """A property that is computed once: two threads may compute the same value, and none waits for the other.
-
-    Not functools.cached_property: before Python 3.12 that holds one lock for the parts of all images while it computes,
-    so that a slow registry would block the readers of all others.
-    """
-
-    def __init__(self, compute: Callable[[Image], T]) -> None:
-        self._compute = compute
-        self.__doc__ = compute.__doc__
-
-    def __set_name__(self, _owner: type[Image], name: str) -> None:
-        self._name = name
-
-    @overload
-    def __get__(self, image: None, _owner: type[Image]) -> _Part[T]: ...
-
-    @overload
-    def __get__(self, image: Image, _owner: type[Image]) -> T: ...
-
-    def __get__(self, image: Image | None, _owner: type[Image]) -> T | _Part[T]:
-        if image is None:
-            return self
-        value = image.__dict__[self._name] = self._compute(image)
-        return value
 
 
 class Image:
@@ -125,14 +101,14 @@ class Image:
         """The platform for which an index is read."""
         return self._platform
 
-    @_Part
+    @ComputedOnce
     def document(self) -> Document:
         """The exact bytes of the index or manifest that the digest names."""
         if self._announced:
             return self._named(self.digest, self._announced)
         return self.repository.manifests.document(self.digest, self._media_type)
 
-    @_Part
+    @ComputedOnce
     def _outcome(self) -> Manifest | Index | BadContent | TooLarge | Unsupported:
         document = self.document
         try:
@@ -156,25 +132,25 @@ class Image:
         """The index, where the digest names one."""
         return self._parsed if isinstance(self._parsed, Index) else None
 
-    @_Part
+    @ComputedOnce
     def entries(self) -> dict[str, Descriptor]:
         """The manifests of the index by the names they have in the tree; none where the digest names a manifest."""
         return entry_names(self.index) if self.index is not None else {}
 
-    @_Part
+    @ComputedOnce
     def manifest_descriptor(self) -> Descriptor:
         """Which manifest it is for the wanted platform. Raises PlatformMissing, naming those that there are."""
         if isinstance(self._parsed, Manifest):
             return Descriptor(self._parsed.media_type, self.digest, len(self.document.content))
         return self._choose(self._parsed)
 
-    @_Part
+    @ComputedOnce
     def manifest_document(self) -> Document:
         """The exact bytes of that manifest."""
         chosen = self.manifest_descriptor
         return self.document if chosen.digest == self.digest else self._named(chosen.digest, chosen.media_type)
 
-    @_Part
+    @ComputedOnce
     def manifest(self) -> Manifest:
         """The manifest for the wanted platform."""
         document = self.manifest_document
@@ -183,17 +159,17 @@ class Image:
             raise BadManifest(f"{self.repository.name}@{document.digest}: a manifest was named, an index came")
         return parsed
 
-    @_Part
+    @ComputedOnce
     def blobs(self) -> dict[str, Descriptor]:
         """The blobs that the manifest names by their digests: config and layers."""
         return {str(descriptor.digest): descriptor for descriptor in (self.manifest.config, *self.manifest.layers)}
 
-    @_Part
+    @ComputedOnce
     def config_content(self) -> bytes:
         """The exact bytes of the config."""
         return self.repository.blobs.small(self.manifest.config, at_most=DOCUMENT_LIMIT)
 
-    @_Part
+    @ComputedOnce
     def config(self) -> ImageConfig:
         """The image's config. Raises Unsupported where the manifest is an artifact's."""
         if not self.manifest.is_image:
@@ -202,7 +178,7 @@ class Image:
         self.repository.manifests.keep_created({self.digest, self.manifest_descriptor.digest}, date_ns(config.created))
         return config
 
-    @_Part
+    @ComputedOnce
     def layers(self) -> tuple[ImageLayer, ...]:
         """The layers of files, base first. Raises BadManifest where manifest and config disagree about them.
 
@@ -223,6 +199,35 @@ class Image:
             ImageLayer(number, descriptor, diff_id, step.created_by, date_ns(step.created) or created)
             for number, (descriptor, diff_id, step) in enumerate(zip(descriptors, diff_ids, steps, strict=True))
         )
+
+    @ComputedOnce
+    def has_rootfs(self) -> bool:
+        """Whether the layers are those of an image. ORAS gives files the type of a layer, and any config that one asks.
+
+        Reads the config where each layer has a title, as ORAS writes it.
+        """
+        if not self.manifest.may_have_rootfs or not has_titles(self.manifest):
+            return self.manifest.may_have_rootfs
+        try:
+            return bool(self.layers)
+        except _UNREADABLE:
+            return False
+
+    @property
+    def has_files(self) -> bool:
+        """Whether the manifest names something that is no layer of an image."""
+        some = any(layer.media_type != OCI_EMPTY for layer in self.manifest.layers)
+        return some and (not self.has_rootfs or has_names(self.manifest))
+
+    @ComputedOnce
+    def files(self) -> Layout:
+        """What an artifact's blobs are called, as the tool that made it calls them."""
+        note = self._contents.note
+        return artifact_layout(self.repository, self.manifest, origin=str(self), named_only=self.has_rootfs, note=note)
+
+    def archive_tree(self, file: ArtifactFile) -> FileTree:
+        """Return the content of a tar among the files. Waits and raises as rootfs() does."""
+        return archive_tree(self.repository, file, self._contents, origin=str(self), note=self._contents.note)
 
     def rootfs(self) -> Rootfs:
         """Return all layers merged, ingesting those that were never ingested; waits until that is done.
@@ -269,7 +274,7 @@ class Image:
         ztoc = self._ztocs[descriptor.digest]
         return Soci(partial(self.repository.blobs.small, ztoc, at_most=MAX_ZTOC))
 
-    @_Part
+    @ComputedOnce
     def _ztocs(self) -> Mapping[Digest, Descriptor]:
         """The zTOCs of the image's layers, by the digests of these; none where its SOCI index is not to be had."""
         from regfs.layers.formats.soci import ztocs_of

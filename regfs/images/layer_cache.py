@@ -33,6 +33,7 @@ from regfs.rootfs.rootfs import Rootfs
 from regfs.store.cached_files import take_away
 from regfs.store.checksums import is_as_written
 from regfs.store.content import Content, Nothing, OpenContent
+from regfs.store.diff_ids import DiffIds
 from regfs.store.layer_index import LayerIndex
 from regfs.store.layer_store import LayerStore
 from regfs.store.locks import touch
@@ -70,7 +71,9 @@ class LayerCache:
         ingest or merge without progress for *stall_s* seconds is ended. *note* hears what users should know.
         """
         self._store = store
-        self._flights = flights
+        self._flights = self.flights = flights
+        self.note = note
+        self.diff_ids = DiffIds(store.root / "diff-ids.sqlite")
         self._stall_s = stall_s
         locks = WorkLocks(store.root / LOCKS)
         self._ingests = LayerIngests(store, locks, stats=stats, note=note, refused_s=refused_s, stall_s=stall_s)
@@ -86,6 +89,7 @@ class LayerCache:
 
     def stop(self) -> None:
         """Fetch nothing more in the background."""
+        self.diff_ids.close()
         if self._background is not None:
             self._background.stop()
 

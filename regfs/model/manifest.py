@@ -33,6 +33,8 @@ _DOCUMENT_KEYS = (
 _MANIFEST_KEYS = ("config", "layers", "fsLayers", "blobs")
 _DESCRIPTOR_KEYS = ("mediaType", "digest", "size", "data", "platform", "artifactType", "annotations")
 PLATFORM_KEYS = ("os", "architecture", "variant", "os.version", "os.features")
+# In the types of layers that hold files, whatever their format: `.image.layer.v1.tar+encrypted`, `.image.rootfs.erofs`.
+_WORDS_OF_LAYERS = (".image.layer.", ".image.rootfs.", ".erofs.layer.", "tar")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*", re.ASCII)
 
 
@@ -71,6 +73,14 @@ class Manifest:
     def is_image(self) -> bool:
         """Whether the config is an image's; any other is opaque bytes and must not be given to parse_config()."""
         return media_types.is_config(self.config.media_type, manifest_type=self.media_type)
+
+    @property
+    def may_have_rootfs(self) -> bool:
+        """Whether it has an image's config and a layer of files, be it of a format that regfs cannot read.
+
+        A signature by cosign has the config of an image, and layers that are JSON documents.
+        """
+        return self.is_image and (not self.layers or any(map(_may_be_files, self.layers)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +219,10 @@ def _index(document: Fields, media_type: str) -> Index:
         document.mapping("annotations"),
         document.text("artifactType") or None,
     )
+
+
+def _may_be_files(layer: Descriptor) -> bool:
+    return media_types.is_tar_layer(layer.media_type) or any(word in layer.media_type for word in _WORDS_OF_LAYERS)
 
 
 def _entry(element: object, position: int) -> Descriptor:

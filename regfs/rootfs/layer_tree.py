@@ -10,6 +10,7 @@ Thread rule: any thread.
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from regfs.errors import IsADirectory, NotADirectory, NotASymlink, NotFound
@@ -29,6 +30,26 @@ class LayerTree:
         self._diff_id = diff_id
         self._listing: tuple[int, list[Row]] = (-1, [])
         self.root = ROOT_ROW
+
+    def narrowed(self, names: Sequence[bytes]) -> tuple[LayerTree, bool]:
+        """Return the tree below the path *names*, as far as that is all there is, and whether something is beside it.
+
+        A file at the end of the path is left in its directory: a tree begins with one.
+        """
+        node = self.root
+        for name in names:
+            rows = self._index.children(node)
+            if len(rows) != 1 or rows[0].name != name:
+                return self._at(node), True
+            if not is_directory(rows[0].attributes):
+                return self._at(node), name != names[-1]
+            node = rows[0].row
+        return self._at(node), False
+
+    def _at(self, node: int) -> LayerTree:
+        tree = LayerTree(self._index, diff_id=self._diff_id)
+        tree.root = node
+        return tree
 
     def first_rows(self) -> dict[int, int]:
         """Return that of the one layer there is."""

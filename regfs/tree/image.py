@@ -8,13 +8,14 @@
     ├── config.json
     ├── manifests/       linux-amd64/ linux-arm64-v8/ … each a directory like this one
     ├── blobs/  layers/
+    ├── files/           an artifact's files under their own names (views/files.py)
     └── rootfs/          all layers merged
 
 Parts that an image does not have are not listed. An index without the wanted platform has `digest`, `index.json`,
-`manifests/`, and a note that says so (platform_notes.py). An artifact has no `layers/` and no `rootfs/`; neither has a
-manifest with an image's config and no layer of files (a cosign signature). A document that regfs cannot read (schema 1,
-a broken one) has `digest` and its exact bytes; a look-up of another part fails and says why. _PARTS at the end of this
-file has one row for each part. Used by tag.py. Any thread.
+`manifests/`, and a note that says so (platform_notes.py). An artifact has `files/`, and neither `layers/` nor
+`rootfs/`; so has a manifest with an image's config and no layer of files (a cosign signature). A document that regfs
+cannot read (schema 1, a broken one) has `digest` and its exact bytes; a look-up of another part fails and says why.
+_PARTS at the end of this file has one row for each part. Used by tag.py. Any thread.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from typing import NamedTuple
 from regfs.errors import BadContent, BadManifest, NotFound, RegfsError, TooLarge, Unsupported
 from regfs.images.image import Image
 from regfs.images.pinned_images import PinnedImage
-from regfs.model.manifest import Descriptor, Index, Manifest
-from regfs.model.media_types import INDEX_TYPES, is_tar_layer
+from regfs.model.manifest import Index, Manifest
+from regfs.model.media_types import INDEX_TYPES
 from regfs.tree.blobs import BlobsDirectory
 from regfs.tree.layers import LayersDirectory
 from regfs.tree.node import (
@@ -46,9 +47,7 @@ from regfs.tree.node import (
 )
 from regfs.tree.parts import DirectoryOfImage, Part, listed
 from regfs.tree.platform_notes import DIFFERS, MISSING, listed_note, text_of
-
-# In the types of layers that hold files, whatever their format: `.image.layer.v1.tar+encrypted`, `.image.rootfs.erofs`.
-_WORDS_OF_LAYERS = (".image.layer.", ".image.rootfs.", "tar")
+from regfs.tree.views.files import FilesDirectory
 
 
 class Has(NamedTuple):
@@ -59,12 +58,9 @@ class Has(NamedTuple):
     is_index: bool = False
     manifest_bytes: bool = False
     manifest: Manifest | None = None
+    rootfs: bool = False
+    files: bool = False
     note: str | None = None
-
-    @property
-    def files(self) -> bool:
-        """Whether there is a rootfs."""
-        return self.manifest is not None and _has_files(self.manifest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +115,7 @@ def _has(pinned: PinnedImage) -> Has:
     except (NotFound, BadManifest):  # bytes that are not what their digest says are a failure, not an image without
         return has
     with suppress(BadContent, TooLarge, Unsupported):
-        has = has._replace(manifest=image.manifest)
+        has = has._replace(manifest=image.manifest, rootfs=image.has_rootfs, files=image.has_files)
     return has
 
 
@@ -214,24 +210,18 @@ def _rootfs(directory: ImageDirectory, key: str) -> TableDirectory:
     return TableDirectory(key, str(_image_of(directory).manifest_descriptor.digest), lambda: pinned.image.rootfs())
 
 
+def _files(directory: ImageDirectory, key: str) -> Node:
+    if not directory.image.has_files:
+        raise NotFound(f"{directory.image} names no files: its layers are those of an image")
+    return FilesDirectory(key, directory.pinned)
+
+
 def _image_of(directory: ImageDirectory) -> Image:
     image = directory.image
-    if not _has_files(image.manifest):
+    if not image.has_rootfs:
         types = {image.manifest.config.media_type, *(layer.media_type for layer in image.manifest.layers)}
         raise NotFound(f"{image} is an artifact ({', '.join(sorted(types))[:300]}): it has no layers of files")
     return image
-
-
-def _has_files(manifest: Manifest) -> bool:
-    """Tell whether *manifest* is an image with a layer of files, be it of a format that regfs cannot read.
-
-    A signature by cosign has the config of an image, and layers that are JSON documents.
-    """
-    return manifest.is_image and (not manifest.layers or any(_may_be_files(layer) for layer in manifest.layers))
-
-
-def _may_be_files(layer: Descriptor) -> bool:
-    return is_tar_layer(layer.media_type) or any(word in layer.media_type for word in _WORDS_OF_LAYERS)
 
 
 _PARTS: tuple[Part[ImageDirectory, Has], ...] = (
@@ -244,8 +234,9 @@ _PARTS: tuple[Part[ImageDirectory, Has], ...] = (
     Part("manifest.json", FILE_MODE, lambda has: has.manifest_bytes or has.raw == "manifest.json", _manifest),
     Part("config.json", FILE_MODE, lambda has: has.manifest is not None, _config),
     Part("blobs", DIRECTORY_MODE, lambda has: has.manifest is not None, _blobs),
-    Part("layers", DIRECTORY_MODE, lambda has: has.files, _layers),
-    Part("rootfs", TABLE_MODE, lambda has: has.files, _rootfs),
+    Part("files", DIRECTORY_MODE, lambda has: has.files, _files),
+    Part("layers", DIRECTORY_MODE, lambda has: has.rootfs, _layers),
+    Part("rootfs", TABLE_MODE, lambda has: has.rootfs, _rootfs),
 )
 _BY_NAME = {part.name: part for part in _PARTS}
 NAMES = frozenset(_BY_NAME)

@@ -19,7 +19,8 @@ from tests.support.shown import Shown
 SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
 EMPTY = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": str(Digest.of(b"{}")), "size": 2}
 PARTS = ["blobs", "config.json", "digest", "layers", "manifest-digest", "manifest.json", "rootfs"]
-ALL = sorted([*PARTS, "index.json", "manifests"])
+INDEXED = sorted([*PARTS, "index.json", "manifests"])
+ALL = sorted([*INDEXED, "files"])
 AMD64 = {"platform": {"os": "linux", "architecture": "amd64"}}
 ARM64 = {"platform": {"os": "linux", "architecture": "arm64"}}
 UNKNOWN = {
@@ -85,8 +86,8 @@ def test_an_index_shows_the_image_for_the_platform_and_every_other(served: Serve
     index = index_of(amd64.descriptor(**AMD64), arm64.descriptor(**ARM64))
     served.document("app", "1", index, INDEX)
     shown = served.show()
-    assert sorted(shown.names("app/1")) == ALL
-    assert found_parts(shown, "app/1") == ALL
+    assert sorted(shown.names("app/1")) == INDEXED
+    assert found_parts(shown, "app/1") == INDEXED
     assert shown.read("app/1/index.json") == index
     assert shown.read("app/1/digest") == f"{Digest.of(index)}\n".encode()
     assert shown.read("app/1/manifest-digest") == f"{amd64.digest}\n".encode()
@@ -162,7 +163,7 @@ def test_f40_an_index_in_an_index_is_looked_through(served: Served) -> None:
     outer = index_of({"mediaType": INDEX, "digest": digest, "size": len(inner)})
     served.document("app", "1", outer, INDEX)
     shown = served.show()
-    assert found_parts(shown, "app/1") == ALL
+    assert found_parts(shown, "app/1") == INDEXED
     assert shown.read("app/1/rootfs/file") == b"a"
     assert shown.read(f"app/1/manifests/{digest}/manifests/linux-amd64/rootfs/file") == b"a"
 
@@ -180,13 +181,13 @@ def test_f40_an_index_that_is_too_deep_is_an_error_and_not_a_recursion(served: S
     assert len(served.server.paths("manifests")) < 15
 
 
-def test_an_artifact_has_blobs_and_no_files(served: Served) -> None:
+def test_an_artifact_has_blobs_and_no_rootfs(served: Served) -> None:
     served.registry.add_blob("app", b"a chart")
     chart = {"mediaType": "application/x-chart", "digest": str(Digest.of(b"a chart")), "size": 7}
     artifact = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "a/b", "config": EMPTY, "layers": [chart]}
     served.document("app", "1", json.dumps(artifact).encode(), MANIFEST)
     shown = served.show()
-    there = ["blobs", "config.json", "digest", "manifest-digest", "manifest.json"]
+    there = ["blobs", "config.json", "digest", "files", "manifest-digest", "manifest.json"]
     assert sorted(shown.names("app/1")) == there
     assert found_parts(shown, "app/1") == there
     assert shown.read("app/1/config.json") == b"{}"
@@ -199,7 +200,7 @@ def test_a_signature_that_calls_itself_an_image_shows_no_rootfs(served: Served) 
     signature = layer(file("a"), media_type="application/vnd.dev.cosign.simplesigning.v1+json")
     served.push("app", "signature", image_of(signature))
     shown = served.show()
-    there = ["blobs", "config.json", "digest", "manifest-digest", "manifest.json"]
+    there = ["blobs", "config.json", "digest", "files", "manifest-digest", "manifest.json"]
     assert sorted(shown.names("app/signature")) == there
     assert found_parts(shown, "app/signature") == there
     with pytest.raises(NotFound, match="simplesigning"):

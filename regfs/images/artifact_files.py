@@ -1,0 +1,126 @@
+"""The files of artifacts: what a manifest names that is no layer of an image, as `files/` shows it.
+
+Names and sizes come from the manifest, and from the config of those few tools that write paths there: no blob is
+fetched for them. A tar is read as a layer is, into an index and a data file; these are named by its diff id, which few
+artifacts tell. Where it is not told, the whole blob is fetched and inflated once to learn it. Used by image.py.
+Thread rule: any thread; one computation for each blob, however many wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from regfs.errors import BadContent, CacheFailure, TooLarge, Unsupported
+from regfs.images.layer_cache import LayerCache
+from regfs.images.layer_ingests import LayerBlob
+from regfs.images.repository import Repository
+from regfs.model.artifacts.layout import ArtifactFile, Layout
+from regfs.model.artifacts.producers import layout_of, wants_config
+from regfs.model.digest import Digest
+from regfs.model.manifest import Descriptor, Manifest
+from regfs.model.strict_json import DOCUMENT_LIMIT
+from regfs.rootfs.file_tree import FileTree
+from regfs.rootfs.layer_tree import LayerTree
+from regfs.waiting.deadline import current
+
+log = logging.getLogger(__name__)
+
+# Whatever the manifest calls an archive, its bytes decide how it is compressed (layers/compression.py).
+_ARCHIVE = "application/vnd.oci.image.layer.v1.tar"
+_CHUNK = 1 << 18
+_BLOCK = 1 << 20
+_LEAST_ROOM = 1 << 30
+
+
+def artifact_layout(
+    repository: Repository, manifest: Manifest, *, origin: str, named_only: bool, note: Callable[[str], None]
+) -> Layout:
+    """Return the files of *manifest*; *note* hears which names had to be changed, and in which artifact (*origin*).
+
+    Blocks on the network where names are in the config; raises what that brings.
+    """
+    config = b""
+    if wants_config(manifest):
+        try:
+            config = repository.blobs.small(manifest.config, at_most=DOCUMENT_LIMIT)
+        except (BadContent, TooLarge, Unsupported) as reason:
+            note(f"{origin}: the names of its files are in a config that cannot be read: {reason}")
+    layout = layout_of(manifest, config, named_only=named_only)
+    for remark in layout.remarks:
+        note(f"{origin}: files/: {remark}")
+    return layout
+
+
+def archive_tree(
+    repository: Repository, file: ArtifactFile, contents: LayerCache, *, origin: str, note: Callable[[str], None]
+) -> FileTree:
+    """Return the files of the tar *file*, from the directory on that it is shown as.
+
+    Fetches and ingests it where it is not here: waits, and raises BadLayer, DigestMismatch, Unsupported, TooLarge,
+    CacheFailure, and what a network brings.
+    """
+    descriptor = replace(file.descriptor, media_type=_ARCHIVE, annotations={})
+    diff_id = file.diff_id or _diff_id(repository, descriptor, contents, origin)
+    blob = LayerBlob(descriptor, diff_id, str(repository.name), partial(repository.blobs.chunks, descriptor))
+    tree = contents.layer_tree(blob)
+    if not isinstance(tree, LayerTree):
+        return tree
+    narrowed, others = tree.narrowed([part.encode() for part in file.inside])
+    if others:
+        note(f"{origin}: files/: the tar {descriptor.digest} has more than {'/'.join(file.inside)!r}; all is shown")
+    return narrowed
+
+
+def _diff_id(repository: Repository, descriptor: Descriptor, contents: LayerCache, origin: str) -> Digest:
+    """Return the digest of the tar inside the blob, which is fetched whole unless that is known."""
+    known = contents.diff_ids.find(descriptor.digest)
+    if known is not None:
+        return known
+
+    def measure() -> Digest:
+        diff_id = _measured(repository.blobs.file(descriptor), descriptor, origin)
+        contents.diff_ids.keep(descriptor.digest, diff_id)
+        return diff_id
+
+    return contents.flights.run(("diff id", descriptor.digest, descriptor.size), measure, streams=True)
+
+
+def _measured(path: Path, descriptor: Descriptor, origin: str) -> Digest:
+    # Imported here: what reads archives takes a while to load, and most mounts never need it.
+    from regfs.layers.archive_stream import open_archive
+
+    most = max(_LEAST_ROOM, _free_bytes(path))
+    archive = open_archive(current().watch(_chunks_of(path)))
+    hasher, block, inflated = hashlib.sha256(), memoryview(bytearray(_BLOCK)), 0
+    try:
+        while size := archive.readinto(block):
+            hasher.update(block[:size])
+            inflated += size
+            if inflated > most:
+                raise TooLarge(f"{descriptor.digest} has more than {most} bytes unpacked: there is no room for them")
+    except (BadContent, TooLarge, Unsupported) as error:
+        raise type(error)(f"{origin}: {error}") from error
+    return Digest("sha256", hasher.hexdigest())
+
+
+def _chunks_of(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb", buffering=0) as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+    except OSError as error:
+        raise CacheFailure(f"{path}: {error.strerror}") from error
+
+
+def _free_bytes(path: Path) -> int:
+    try:
+        status = os.statvfs(path)
+    except OSError as error:
+        raise CacheFailure(f"{path}: {error.strerror}") from error
+    return status.f_bavail * status.f_frsize

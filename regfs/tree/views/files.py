@@ -1,0 +1,70 @@
+"""`…/files/`: an artifact as the directory that its own tool would write.
+
+    models/llama/v1/files/
+    ├── model.safetensors       a blob under its own name; the same file that blobs/ has
+    ├── docs/README.md          names may have directories
+    └── chart/                  a tar: its files; one that the manifest calls a file is in a directory of its name
+
+Names and sizes come from the manifest. A blob is fetched when it is opened; big ones are read by the kernel alone then.
+A tar is fetched when its directory is looked into. What decides about names is in model/artifacts/. Used by image.py.
+Any thread.
+"""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+
+from regfs.errors import NotFound
+from regfs.model.artifacts.layout import ArtifactFile
+from regfs.model.attributes import Attributes
+from regfs.tree.blobs import BlobFile
+from regfs.tree.node import DIRECTORY_MODE, FOREVER, Child, Found, Node, TableDirectory
+from regfs.tree.parts import DirectoryOfImage
+
+
+@dataclass(frozen=True, slots=True)
+class FilesDirectory(DirectoryOfImage):
+    """The directory *path* of an artifact's files, "" for the top one."""
+
+    path: str = ""
+
+    def lookup(self, name: str) -> Found:
+        """Return a file, a directory or the content of a tar. Fetches no blob but a config that has the names."""
+        image = self.pinned.image
+        directory = image.files.directories[self.path]
+        if name not in directory:
+            raise NotFound(f"{image} names no file {name[:300]!r} there")
+        return Found(self._node(name, directory[name]), FOREVER)
+
+    def children(self) -> list[Child]:
+        """Return the names, as the manifest has them."""
+        return [self._child(name, file) for name, file in self.pinned.image.files.directories[self.path].items()]
+
+    def _child(self, name: str, file: ArtifactFile | None) -> Child:
+        node = self._node(name, file)
+        if isinstance(node, TableDirectory):
+            return Child(name, stat.S_IFDIR | 0o755, node.key, node)
+        return Child(name, DIRECTORY_MODE if file is None else stat.S_IFREG | file.mode, node.key)
+
+    def _node(self, name: str, file: ArtifactFile | None) -> Node:
+        key, pinned = f"{self.key}/{name}", self.pinned
+        if file is None:
+            return FilesDirectory(key, pinned, f"{self.path}/{name}" if self.path else name)
+        if file.is_archive:
+            identity = f"files {file.descriptor.digest} {'/'.join(file.inside)}"
+            return TableDirectory(key, identity, lambda: pinned.image.archive_tree(file))
+        return NamedBlob(key, pinned.repository, file.descriptor, pinned, file)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedBlob(BlobFile):
+    """A blob with what the manifest says of it as a file."""
+
+    file: ArtifactFile
+
+    def attributes(self) -> Attributes:
+        """Return the file's attributes, its size from the descriptor."""
+        file = self.file
+        mtime_ns = file.mtime_ns or self.pinned.created_ns
+        return Attributes(stat.S_IFREG | file.mode, file.descriptor.size, uid=file.uid, gid=file.gid, mtime_ns=mtime_ns)
