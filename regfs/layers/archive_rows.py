@@ -86,7 +86,10 @@ class ArchiveRows:
             self._targets[row] = target
         elif state == DIRECTORY:
             self._know_directory(path, row)
-        self._rows.add(Row(row, parent, name, row, 0, attributes, content, target, None))
+        if content is not None:
+            self._rows.add_file(row, parent, name, attributes, content)
+        else:
+            self._rows.add(Row(row, parent, name, row, 0, attributes, None, target, None))
         return True
 
     def finish(self) -> None:

@@ -17,6 +17,9 @@ class RowSink(Protocol):
 
     def add(self, row: Row) -> None: ...
 
+    def add_file(self, row: int, parent: int, name: bytes, attributes: bytes, content: int) -> None:
+        """Add a row of a number that is new: a file with bytes and nothing else to be said of it."""
+
     def remove(self, rows: Iterable[int]) -> None: ...
 
     def rename(self, rows: Iterable[tuple[int, int, bytes]]) -> None: ...

@@ -4,7 +4,7 @@ blobs                  manifests, configs and layers as they were sent, by diges
 layer_store            layers: their indexes and data files
 layer_index            what an index holds, row by row             table: how an immutable SQLite file is read
 merged_index           the merged table of an image
-layer_writer           what an ingest writes                       data_writer, uncached_writes
+layer_writer           what an ingest writes                       layer_index_writer, data_writer, uncached_writes
 content                the bytes of one file                       data_files, chunks, promotion
 references             what tags pointed to                        reference_database, known_repositories,
                                                                    named_digests

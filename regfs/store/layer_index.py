@@ -15,42 +15,31 @@ layer's data file, a multiple of 512. model/layer_entry.py tells what the other 
 with a table of contents. Then the data file has holes for what was not fetched, and the bytes `[start, start + size)`
 of it are those from *inner_offset* on of what the range `[blob_offset, blob_offset + blob_size)` of the layer's blob
 decompresses to, and have *digest*. A blob_size of 0 stands for bytes that the table tells wrongly.
-Used by the ingest (writer), by rootfs/ and the layers' own trees (reader).
+layer_index_writer.py writes it. Used by rootfs/ and the layers' own trees.
 
-Thread rule: a LayerIndex may be used by any thread (table.py). A writer is used by one thread after the other.
+Thread rule: a LayerIndex may be used by any thread (table.py).
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from regfs.errors import NotFound
-from regfs.model.attributes import with_nlink
 from regfs.model.digest import Digest
 from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row
 from regfs.store.chunks import StoredChunk
 from regfs.store.data_writer import DataLayout
-from regfs.store.failures import table_failure
 from regfs.store.open_tables import OpenTables
 from regfs.store.table import MakeAgain, Table, check_header
 from regfs.store.uses import Use
 
-__all__ = ["ROOT_ROW", "EntryFlag", "LayerIndex", "LayerIndexWriter", "Row"]
+__all__ = ["ROOT_ROW", "EntryFlag", "LayerIndex", "Row"]
 
 APPLICATION_ID = 0x72676669  # "rgfi"
 VERSION = 2
 _COLUMNS = "row, parent, name, inode, flags, attributes, content, target, xattrs"
-_SCHEMA = """
-CREATE TABLE entries (row INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL, inode INTEGER NOT NULL,
-    flags INTEGER NOT NULL, attributes BLOB, content INTEGER, target BLOB, xattrs BLOB);
-CREATE TABLE chunks (start INTEGER PRIMARY KEY, number INTEGER NOT NULL, size INTEGER NOT NULL,
-    blob_offset INTEGER NOT NULL, blob_size INTEGER NOT NULL, inner_offset INTEGER NOT NULL, digest TEXT NOT NULL);
-CREATE TABLE restarts (blob_offset INTEGER PRIMARY KEY, bits INTEGER NOT NULL, window BLOB NOT NULL);
-CREATE TABLE headers (start INTEGER PRIMARY KEY, header INTEGER NOT NULL, fingerprint BLOB NOT NULL);
-CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
-"""
 # The lint rule on SQL built from strings looks at these lines; only the constant above is put in.
 _LOOKUP = f"SELECT {_COLUMNS} FROM entries WHERE parent = ? AND name = ?"  # noqa: S608
 _BY_ROW = f"SELECT {_COLUMNS} FROM entries WHERE row = ?"  # noqa: S608
@@ -76,11 +65,8 @@ SELECT {_CHUNK_COLUMNS} FROM chunks
 WHERE start >= coalesce((SELECT max(start) FROM chunks WHERE start <= ?), 0) AND start < ? ORDER BY start
 """  # noqa: S608
 _CHUNKS_BY_PLACE = f"SELECT {_CHUNK_COLUMNS} FROM chunks ORDER BY blob_offset, inner_offset"  # noqa: S608
-_INSERT_CHUNK = f"INSERT INTO chunks ({_CHUNK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 _META = "SELECT value FROM meta WHERE key = ?"
-_INSERT = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _LAYOUT = DataLayout._fields
-_BATCH = 1000
 _CACHE_SIZE = 2000 << 10
 _DEEPEST = 2048  # components of a path of PATH_MAX bytes
 _NEAR = 64
@@ -224,113 +210,8 @@ class LayerIndex(Table):
         return complete
 
 
-class LayerIndexWriter:
-    """Writes an index into a file that is read when it is whole. Every method may raise CacheFailure. One thread."""
-
-    def __init__(self, path: Path) -> None:
-        """Begin an empty index at *path*, which must not exist."""
-        self._path = path
-        self._rows: list[Row] = []
-        self._chunks: list[tuple[int | str, ...]] = []
-        try:
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            # The file gets its name when it is whole, so that neither journal nor flushes are of use.
-            for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "cache_size = -8000",
-                           f"application_id = {APPLICATION_ID}", f"user_version = {VERSION}"):  # fmt: skip
-                self._connection.execute(f"PRAGMA {pragma}")
-            self._connection.execute("BEGIN")
-            for statement in _SCHEMA.split(";"):
-                self._connection.execute(statement)
-            self._connection.create_function("with_nlink", 2, with_nlink, deterministic=True)
-        except sqlite3.Error as error:
-            raise table_failure(path, error) from error
-
-    def add(self, row: Row) -> None:
-        """Add *row*, or put it in the place of the row of that number; a hard link's inode columns are left out."""
-        self._rows.append(row)
-        if len(self._rows) >= _BATCH:
-            self._flush()
-
-    def add_chunk(self, chunk: StoredChunk) -> None:
-        """Add one chunk of the data file."""
-        self._chunks.append((*chunk[:6], str(chunk.digest)))
-        if len(self._chunks) >= _BATCH:
-            self._flush()
-
-    def add_restart(self, blob_offset: int, bits: int, window: bytes) -> None:
-        """Add what the chunk at *blob_offset* is inflated with; *window* is compressed."""
-        self._change("INSERT INTO restarts VALUES (?, ?, ?)", [(blob_offset, bits, window)])
-
-    def add_headers(self, found: Iterable[tuple[int, int, bytes]]) -> None:
-        """Add of files: where they are, where their headers begin, and the fingerprint of these."""
-        self._change("INSERT INTO headers VALUES (?, ?, ?)", found)
-
-    def remove(self, rows: Iterable[int]) -> None:
-        """Remove the rows of these numbers."""
-        self._change("DELETE FROM entries WHERE row = ?", ((row,) for row in rows))
-
-    def rename(self, rows: Iterable[tuple[int, int, bytes]]) -> None:
-        """Give rows another place: triples of row, parent and name."""
-        self._change(
-            "UPDATE entries SET parent = ?, name = ? WHERE row = ?", ((parent, name, row) for row, parent, name in rows)
-        )
-
-    def add_flags(self, rows: Iterable[int], flags: int) -> None:
-        """Set further flags of these rows."""
-        self._change("UPDATE entries SET flags = flags | ? WHERE row = ?", ((int(flags), row) for row in rows))
-
-    def set_nlinks(self, nlinks: Iterable[tuple[int, int]]) -> None:
-        """Set link counts: pairs of row and count."""
-        self._change(
-            "UPDATE entries SET attributes = with_nlink(attributes, ?) WHERE row = ?",
-            ((nlink, row) for row, nlink in nlinks),
-        )
-
-    def place_expanded(self, offset: int) -> None:
-        """Let the expanded files begin at *offset* of the data file: until now their contents are -1 - offset."""
-        self._change("UPDATE entries SET content = ? - 1 - content WHERE content < 0", [(offset,)])
-
-    def finish(self, layout: DataLayout) -> None:
-        """Make the file whole and close it; its data file is as *layout* says. It is not flushed to the disk yet."""
-        self._flush()
-        try:
-            self._connection.executemany("INSERT INTO meta VALUES (?, ?)", zip(_LAYOUT, layout, strict=True))
-            self._connection.execute("CREATE UNIQUE INDEX entries_by_name ON entries (parent, name)")
-            self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise table_failure(self._path, error) from error
-        finally:
-            self._connection.close()
-
-    def abandon(self) -> None:
-        """Close the file as it is, to be removed by its owner."""
-        self._connection.close()
-
-    def _change(self, sql: str, values: Iterable[tuple[int | bytes, ...]]) -> None:
-        self._flush()
-        try:
-            self._connection.executemany(sql, values)
-        except sqlite3.Error as error:
-            raise table_failure(self._path, error) from error
-
-    def _flush(self) -> None:
-        rows, self._rows = self._rows, []
-        chunks, self._chunks = self._chunks, []
-        try:
-            self._connection.executemany(_INSERT, map(_stored, rows))
-            self._connection.executemany(_INSERT_CHUNK, chunks)
-        except sqlite3.Error as error:
-            raise table_failure(self._path, error) from error
-
-
 def _chunk(columns: tuple[int, int, int, int, int, int, str]) -> StoredChunk:
     return StoredChunk(*columns[:6], digest=Digest.parse(columns[6]))
-
-
-def _stored(row: Row) -> Row:
-    if row.inode == row.row:
-        return row
-    return row._replace(attributes=None, content=None, target=None, xattrs=None)  # type: ignore[arg-type]
 
 
 def _check(connection: sqlite3.Connection, size: int) -> None:

@@ -20,7 +20,7 @@ from regfs.store.chunks import StoredChunk, write_map
 from regfs.store.content import BLOCK
 from regfs.store.data_writer import TAR, DataLayout, DataWriter, ExpandedFiles
 from regfs.store.failures import failures_of
-from regfs.store.layer_index import LayerIndexWriter
+from regfs.store.layer_index_writer import LayerIndexWriter
 
 # Of the disk, for what is not counted in bytes of content.
 _BLOCK = 4096

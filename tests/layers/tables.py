@@ -29,6 +29,10 @@ class MemoryRows:
     def add(self, row: Row) -> None:
         self.rows[row.row] = row._replace(content=None)
 
+    def add_file(self, row: int, parent: int, name: bytes, attributes: bytes, content: int) -> None:
+        assert row not in self.rows
+        self.add(Row(row, parent, name, row, 0, attributes, content, None, None))
+
     def remove(self, rows: Iterable[int]) -> None:
         for row in rows:
             del self.rows[row]

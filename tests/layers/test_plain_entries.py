@@ -34,6 +34,9 @@ class Rows:
     def add(self, row: Row) -> None:
         self.told.append(row)
 
+    def add_file(self, row: int, parent: int, name: bytes, attributes: bytes, content: int) -> None:
+        self.add(Row(row, parent, name, row, 0, attributes, content, None, None))
+
     def remove(self, rows: object) -> None:
         self.told.append(("remove", list(rows)))  # type: ignore[call-overload]
 
