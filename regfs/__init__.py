@@ -5,6 +5,7 @@ Packages, from the top. Imports point down, and never between two packages of on
     cli           arguments and environment become a Config or a verb; the only package that prints and exits
     verbs         the work of the verbs, without parsing or printing
     daemon        the life of a mount: start, log, signals, end
+    library       `import regfs`: images as Python objects, without a mount
     app | export  the composition root: Config → client → images → tree | an image unpacked, or for the kernel to mount
     mount         two drivers that know FUSE: kernel/ (our own, on /dev/fuse) and fusepy/; config.py stands beside it
     tree          what the mount looks like: look-up, attributes, listing, open; no FUSE, no HTTP
@@ -53,5 +54,35 @@ Errors of all packages are RegfsErrors (errors.py); mount/errnos.py alone turns 
 into exit codes.
 """
 
+TYPE_CHECKING = False  # typing's own would have to be imported, which costs each start 5 ms
+if TYPE_CHECKING:
+    from regfs.library.client import Client, repositories, tags
+    from regfs.library.client import open_image as open  # noqa: A004 (as in zipfile, tarfile, gzip: the module's own)
+    from regfs.library.image import Image, Layer
+    from regfs.library.path import Path
+
+__all__ = ["Client", "Image", "Layer", "Path", "open", "repositories", "tags"]
+
 # Written here because importlib.metadata costs 35 ms at start.
 __version__ = "0.1.0"
+
+_EXPORTS = {
+    "Client": ("client", "Client"),
+    "Image": ("image", "Image"),
+    "Layer": ("image", "Layer"),
+    "Path": ("path", "Path"),
+    "open": ("client", "open_image"),
+    "repositories": ("client", "repositories"),
+    "tags": ("client", "tags"),
+}
+"""By name: the module of library/, and the name there. Loaded when it is first used: the daemon and verbs need none."""
+
+
+def __getattr__(name: str) -> object:
+    """Return what the library exports as *name*."""
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    module, exported = _EXPORTS[name]
+    return getattr(import_module(f"{__name__}.library.{module}"), exported)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from regfs.errors import InvalidName, InvalidOption
 from regfs.model.names import DOCKER_HUB, ONE_IMAGE, canonical_registry
 from regfs.model.platform import Platform, host_platform, parse_platform
+from regfs.process.user import home_directory, is_root_of_machine, may_write
 
 SITE_CACHE = Path("/var/cache/regfs")
 DRIVERS = ("auto", "kernel", "fusepy")
@@ -260,6 +261,15 @@ def with_options(config: Config, options: Iterable[tuple[Option, str]]) -> Confi
         except InvalidOption as error:
             raise InvalidOption(f"{option.name}: {error}") from None
     return config
+
+
+def default_config(environment: Mapping[str, str]) -> Config:
+    """Return the Config without any option.
+
+    A root who cannot write to /var (a user namespace's, a read-only system's) has a cache in the home.
+    """
+    is_root = is_root_of_machine() and may_write(SITE_CACHE)
+    return Config(cache_dir=default_cache_dir(environment, home=home_directory(environment), is_root=is_root))
 
 
 def default_cache_dir(environment: Mapping[str, str], *, home: str, is_root: bool) -> Path:

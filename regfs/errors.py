@@ -26,6 +26,7 @@ RegfsError
 ├── ReadOnly                an attempt to write
 ├── WorkStalled             local work (a worker process, a disk) made no progress within its deadline, and was ended
 ├── NotADirectory · IsADirectory · NotASymlink · NoSuchXattr · BadHandle
+├── LinkLoop                symbolic links that lead nowhere, where regfs follows them itself
 ├── StaleNode               a node that is no longer known; its name must be looked up again
 ├── CacheFailure            the cache directory cannot be used; this costs speed, never answers
 │   ├── CacheDamaged        a cached file failed the check of its content; it is removed and made again
@@ -155,6 +156,10 @@ class IsADirectory(RegfsError):
 
 class NotASymlink(RegfsError):
     """A symbolic link was needed."""
+
+
+class LinkLoop(RegfsError):
+    """More symbolic links than can be followed, on a path that regfs walks itself."""
 
 
 class NoSuchXattr(RegfsError):

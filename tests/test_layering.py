@@ -14,7 +14,7 @@ ROWS: list[set[str]] = [
     {"__main__"},
     {"cli"},
     {"verbs"},
-    {"daemon"},
+    {"daemon", "library"},
     {"app", "export"},
     {"config", "mount"},
     {"tree"},
@@ -36,6 +36,7 @@ ONLY_IMPORTER = {
 ENVIRONMENT_USERS = {
     "cli/main.py": "the settings, and a PATH where there is none",
     "images/workers/own_process.py": "what a worker needs to start",
+    "library/client.py": "credentials, proxies and the place of the cache, where the program gives none",
     "mount/kernel/mount.py": "what fusermount3 is started with",
     "daemon/process_settings.py": "fusepy is told the name of its library by it",
 }

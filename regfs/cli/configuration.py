@@ -13,17 +13,7 @@ from dataclasses import replace
 from regfs.cli.mistaken_verbs import FILLERS
 from regfs.cli.source_argument import registry_of_source
 from regfs.cli.terminal import warn
-from regfs.config import OPTIONS, SITE_CACHE, Config, default_cache_dir, with_options
-from regfs.process.user import home_directory, is_root_of_machine, may_write
-
-
-def default_config(environment: Mapping[str, str]) -> Config:
-    """Return the Config without any option.
-
-    A root who cannot write to /var (a user namespace's, a read-only system's) has a cache in the home.
-    """
-    is_root = is_root_of_machine() and may_write(SITE_CACHE)
-    return Config(cache_dir=default_cache_dir(environment, home=home_directory(environment), is_root=is_root))
+from regfs.config import OPTIONS, Config, default_config, with_options
 
 
 def mount_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Config:

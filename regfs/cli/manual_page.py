@@ -54,6 +54,7 @@ ERRORS = {
     "ENOTDIR": "a directory was needed",
     "EISDIR": "a file was needed",
     "EINVAL": "a symbolic link was needed",
+    "ELOOP": "too many symbolic links, on a path that a verb or a Python program gave",
     "ENODATA": "no extended attribute has this name",
     "EBADF": "a file that is not open",
     "ESTALE": "a file of an earlier mount; open it again by name",

@@ -21,6 +21,7 @@ from regfs.errors import (
     InvalidName,
     InvalidOption,
     IsADirectory,
+    LinkLoop,
     ManifestMissing,
     MountFailure,
     NameTooLong,
@@ -64,6 +65,7 @@ ERRNOS: Mapping[type[RegfsError], int] = {
     NotADirectory: errno.ENOTDIR,
     IsADirectory: errno.EISDIR,
     NotASymlink: errno.EINVAL,
+    LinkLoop: errno.ELOOP,  # of the library alone: in a mount the kernel follows links
     NoSuchXattr: errno.ENODATA,
     BadHandle: errno.EBADF,
     StaleNode: errno.ESTALE,

@@ -1,4 +1,4 @@
-"""Finds the image that a verb works on, and its merged files; says what is fetched meanwhile, and its full name.
+"""Finds the image that a verb works on, and its merged files; says what is fetched meanwhile.
 
 A verb works in its own process on the same cache as the mounts: what a mount has fetched is not fetched again.
 Used by mount.py, unpack.py and prefetch.py.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from regfs.app import App
 from regfs.images.image import Image
+from regfs.images.named_images import image_named
 from regfs.model.names import Reference
 from regfs.rootfs.rootfs import Rootfs
 from regfs.verbs.progress import Step
@@ -19,7 +20,7 @@ SHOWN_DIGITS = 12
 def find_image(reference: Reference, app: App) -> Image:
     """Return the image that *reference* names, with manifest and config. Blocks on the network for --timeout."""
     with under(Deadline(app.config.timeout_s, is_users=True)):
-        return _resolved(reference, app)
+        return image_named(reference, app.repositories, app.images)
 
 
 def merged_files(image: Image, app: App) -> Rootfs:
@@ -42,21 +43,3 @@ def layer_steps(app: App) -> list[Step]:
         Step(f"layer {each.digest.encoded[:SHOWN_DIGITS]}", each.progress.received, each.size)
         for each in app.layer_cache.under_way()
     ]
-
-
-def full_name(reference: Reference, image: Image) -> str:
-    """Return `registry/repository:tag@digest`, with the digest that *image* has."""
-    tag = f":{reference.tag}" if reference.tag is not None else ""
-    return f"{reference.repository}{tag}@{image.digest}"
-
-
-def _resolved(reference: Reference, app: App) -> Image:
-    repository = app.repositories.repository(reference.repository)
-    digest = reference.digest
-    if digest is None and reference.short_digest is not None:
-        digest = repository.manifests.digest_beginning(reference.short_digest)
-    if digest is not None:
-        return app.images.image(repository, digest)
-    assert reference.tag is not None
-    resolved = repository.tags.resolve(reference.tag)
-    return app.images.image(repository, resolved.digest, resolved.media_type)

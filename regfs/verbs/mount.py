@@ -11,11 +11,12 @@ from regfs.app import App, build
 from regfs.config import Config
 from regfs.errors import CacheDamaged, CacheFailure, MountFailure, Unsupported
 from regfs.export.erofs.mounting import mount_image
+from regfs.images.named_images import full_name
 from regfs.mount import mountpoint as mountpoints
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.content import Span
 from regfs.store.data_writer import TAR
-from regfs.verbs.image import find_image, full_name, layer_steps, whole_files
+from regfs.verbs.image import find_image, layer_steps, whole_files
 from regfs.verbs.image_argument import read_reference
 from regfs.verbs.progress import showing
 from regfs.waiting.deadline import Deadline, under

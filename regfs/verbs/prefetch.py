@@ -11,10 +11,11 @@ from regfs.app import App, build
 from regfs.config import Config
 from regfs.errors import CacheFailure, NotADirectory, NotFound, RegfsError
 from regfs.images.image import Image
+from regfs.images.named_images import full_name
 from regfs.mount.mountpoint import inside, mounts
 from regfs.rootfs.paths import files_below, find
 from regfs.store.blobs import BlobStore
-from regfs.verbs.image import SHOWN_DIGITS, find_image, full_name, layer_steps, merged_files, whole_files
+from regfs.verbs.image import SHOWN_DIGITS, find_image, layer_steps, merged_files, whole_files
 from regfs.verbs.image_argument import read_reference
 from regfs.verbs.progress import Step, showing
 from regfs.waiting.deadline import Deadline, under

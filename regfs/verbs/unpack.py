@@ -11,9 +11,10 @@ from pathlib import Path
 from regfs.app import build
 from regfs.config import Config
 from regfs.export.unpack import Summary, Unpacker, check_directory, prepare_directory, total_size
+from regfs.images.named_images import full_name
 from regfs.mount.mountpoint import mounts
 from regfs.process.umask import current_umask
-from regfs.verbs.image import find_image, full_name, layer_steps, whole_files
+from regfs.verbs.image import find_image, layer_steps, whole_files
 from regfs.verbs.image_argument import read_reference
 from regfs.verbs.progress import Count, Step, showing
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import NoReturn
 
 from regfs.cli.arguments import IMAGE_HELP, Parser, add_common
-from regfs.cli.configuration import default_config, verb_config
+from regfs.cli.configuration import verb_config
 from regfs.cli.source_argument import is_source
 from regfs.cli.terminal import say_nothing, tell, warn
-from regfs.config import not_empty, parse_path, with_options
+from regfs.config import default_config, not_empty, parse_path, with_options
 from regfs.errors import InvalidOption, MountFailure
 from regfs.process.descriptors import raise_descriptor_limit
 from regfs.process.user import is_root_of_machine

@@ -1,0 +1,13 @@
+"""`import regfs`: images as Python objects, without a mount and without FUSE.
+
+    client.py     Client: registries through one cache, with one set of options; opens images
+    image.py      Image and its layers
+    path.py       Path: a file or directory of the tree, with the methods of pathlib.Path that read
+    files.py      paths become nodes of the tree: look-ups, symbolic links, what is remembered
+    streams.py    an open file as Python's io knows it
+    failures.py   RegfsErrors that are OSErrors too
+
+What is exported is in regfs/__init__.py. A path is one in a mount, so that a program may go from one to the other. A
+library prints nothing, reads no configuration file, and changes nothing of its process. Used by programs and by verbs/.
+Thread rule: any thread may use any object; what waits for a registry waits for the client's timeout_s.
+"""

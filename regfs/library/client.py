@@ -1,0 +1,151 @@
+"""Client: registries through one cache, with one set of options; and what regfs.open() and its like are made of.
+
+A client is what a mount is without FUSE: the same tree, cache, credentials, mirrors and deadlines. A program that opens
+many images makes one. Thread rule: any thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import TypedDict, Unpack
+
+from regfs.app import App, build
+from regfs.config import OPTIONS, Option, default_config, parse_registry, with_options
+from regfs.images.named_images import full_name, image_named
+from regfs.library.failures import asking
+from regfs.library.files import Files
+from regfs.library.image import Image
+from regfs.library.path import Path
+from regfs.model.names import parse_reference
+
+
+class Options(TypedDict, total=False):
+    """What a client may be told. Each means what the option of that name does for a mount, and has the same default."""
+
+    platform: str | None
+    """`os/arch[/variant]`"""
+    default_registry: str | None
+    insecure_registries: Iterable[str]
+    offline: bool
+    cache_dir: str | os.PathLike[str] | None
+    timeout_s: float | None
+    """How long one call may wait without progress."""
+    environment: Mapping[str, str] | None
+    """In the place of os.environ, where credentials, proxies and the place of the cache are looked up."""
+
+
+class Client:
+    """Registries, as one program sees them. A context manager; close() lets go of the cache."""
+
+    def __init__(self, **options: Unpack[Options]) -> None:
+        """Ask nothing yet. Raises InvalidName and InvalidOption, which are OSErrors here."""
+        environment = options.get("environment")
+        environment = os.environ if environment is None else environment
+        with asking(None):
+            config = with_options(default_config(environment), _words(options))
+            self._app: App = build(config, environment)
+        self._config = config
+        self._files = Files(self._app.tree, timeout_s=self._config.timeout_s)
+
+    @property
+    def note(self) -> str | None:
+        """What the user should know: that the cache directory cannot be used, and a temporary one takes its place."""
+        return self._app.note
+
+    def open(self, image: str) -> Image:
+        """Return the image or artifact that the reference *image* names: `debian:12`, `ghcr.io/org/app@sha256:…`.
+
+        Blocks on the network for its manifest. The tag is asked for now, and never again by the image.
+        """
+        return self._open(image, close=lambda: None)
+
+    def tags(self, repository: str) -> list[str]:
+        """Return the tags of *repository*, as its registry orders them. Blocks on the network."""
+        with asking(self._config.timeout_s):
+            name = parse_reference(repository, default_registry=self._config.default_registry).repository
+            return list(self._app.repositories.repository(name).tags.names())
+
+    def repositories(self, registry: str | None = None) -> list[str]:
+        """Return the repositories in the catalog of *registry*, by default the default one. Blocks on the network.
+
+        Raises NotFound, AccessDenied or Unsupported where a registry has no catalog, as Docker Hub has none.
+        """
+        with asking(self._config.timeout_s):
+            host = self._config.default_registry if registry is None else parse_registry(registry)
+            return list(self._app.registry.listing.repositories(host))
+
+    def path(self, path: str = "") -> Path:
+        """Return a path of the tree, as it is below a mount point: `ghcr.io/org/app/1.2/rootfs/etc`.
+
+        A tag on the way is asked for once, and then names the same image for as long as the client remembers it.
+        """
+        return Path(self._files).joinpath(path)
+
+    def close(self) -> None:
+        """Let go of the cache. Closing twice does no harm."""
+        self._files.close()
+        self._app.close()
+
+    def __enter__(self) -> Client:
+        """Return the client."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the client."""
+        self.close()
+
+    def open_alone(self, image: str) -> Image:
+        """Return the image as open() does; its close() closes the client."""
+        return self._open(image, close=self.close)
+
+    def _open(self, image: str, *, close: Callable[[], None]) -> Image:
+        with asking(self._config.timeout_s):
+            reference = parse_reference(image, default_registry=self._config.default_registry)
+            found = image_named(reference, self._app.repositories, self._app.images)
+        return Image(
+            found, self._files, name=full_name(reference, found), timeout_s=self._config.timeout_s, close=close
+        )
+
+
+def _words(options: Options) -> list[tuple[Option, str]]:
+    """Return *options* as they are written on a command line."""
+    cache_dir, timeout_s = options.get("cache_dir"), options.get("timeout_s")
+    texts = [
+        ("platform", options.get("platform")),
+        ("default-registry", options.get("default_registry")),
+        ("cache-dir", None if cache_dir is None else os.fspath(cache_dir)),
+        ("timeout", None if timeout_s is None else f"{timeout_s}s"),
+        ("offline", "" if options.get("offline") else None),
+        *(("insecure-registry", registry) for registry in options.get("insecure_registries", ())),
+    ]
+    by_name = {option.name: option for option in OPTIONS}
+    return [(by_name[name], text) for name, text in texts if text is not None]
+
+
+def open_image(image: str, **options: Unpack[Options]) -> Image:
+    """Return the image or artifact that the reference *image* names, through a client of its own. See Client.
+
+    Close the image, or use it in a `with` statement: that closes its client.
+    """
+    client = Client(**options)
+    try:
+        return client.open_alone(image)
+    except BaseException:
+        client.close()
+        raise
+
+
+def tags(repository: str, **options: Unpack[Options]) -> list[str]:
+    """Return the tags of *repository*. See Client.tags."""
+    with Client(**options) as client:
+        return client.tags(repository)
+
+
+def repositories(registry: str | None = None, **options: Unpack[Options]) -> list[str]:
+    """Return the repositories in the catalog of *registry*. See Client.repositories."""
+    with Client(**options) as client:
+        return client.repositories(registry)

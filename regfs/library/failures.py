@@ -1,0 +1,46 @@
+"""RegfsErrors as Python programs expect them: FileNotFoundError, PermissionError, TimeoutError, or another OSError.
+
+A program that knows nothing of regfs catches OSError; one that does catches regfs.errors.NotFound. Each error that the
+library raises is both, with the errno that the same failure has in a mount. Any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from regfs.errors import RegfsError
+from regfs.mount.errnos import errno_of
+from regfs.waiting.deadline import Deadline, under
+
+
+def as_os_error(error: RegfsError) -> RegfsError:
+    """Return *error* with the same class, message and cause, as an OSError too."""
+    if isinstance(error, OSError):
+        return error
+    number = errno_of(error)
+    made = _both(type(error), type(OSError(number, "")))(str(error))
+    made.errno = number  # type: ignore[attr-defined]
+    return made
+
+
+@contextmanager
+def asking(timeout_s: float | None) -> Iterator[None]:
+    """Run the block with *timeout_s* to wait for the network; RegfsErrors leave it as OSErrors too."""
+    try:
+        with under(Deadline(timeout_s)):
+            yield
+    except RegfsError as error:
+        raise as_os_error(error) from error
+
+
+_KINDS: dict[tuple[type[RegfsError], type[OSError]], type[RegfsError]] = {}
+
+
+def _both(kind: type[RegfsError], of_python: type[OSError]) -> type[RegfsError]:
+    """Return the class of errors that are *kind* and *of_python*; there are as many as classes in errors.py."""
+    made = _KINDS.get((kind, of_python))
+    if made is None:
+        body = {"__module__": kind.__module__, "__doc__": kind.__doc__}
+        made = _KINDS.setdefault((kind, of_python), type(kind.__name__, (kind, of_python), body))
+    return made

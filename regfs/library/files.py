@@ -1,0 +1,173 @@
+"""The tree by paths: names become nodes (model/node_id.py), symbolic links are followed, and little is remembered.
+
+A link is followed inside the rootfs/ or layers/N/tree/ that it stands in, as chroot(2) has it: an absolute target
+begins there, and `..` does not leave it. An entry of a table is looked up each time, which takes microseconds. A name
+above it (registry, repository, tag, `rootfs`) is asked for once, and means the same for as long as it is remembered.
+Used by path.py. Thread rule: any thread; the lock guards what is remembered, and nothing waits under it.
+"""
+
+from __future__ import annotations
+
+import stat
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from cachetools import LRUCache
+
+from regfs.errors import BadLayer, LinkLoop, StaleNode
+from regfs.library.failures import asking
+from regfs.model.attributes import Attributes, mode_of
+from regfs.model.node_id import KEY_MASK, ROOT, TABLE_ROOT, is_entry
+from regfs.model.path_walk import PathWalk
+from regfs.tree.entry import INODE, FoundEntry, ListedEntry
+from regfs.tree.node import OpenFile
+from regfs.tree.tree import Tree
+
+T = TypeVar("T")
+Names = tuple[bytes, ...]
+
+_REMEMBERED = 2048
+_LISTED_AT_ONCE = 1000
+
+
+class Entry(NamedTuple):
+    """A file or directory: its node, its inode number and its attributes."""
+
+    node: int
+    inode: int
+    attributes: Attributes
+
+    @classmethod
+    def of(cls, found: FoundEntry | ListedEntry) -> Entry:
+        """Return what *found* says, which has struct fuse_attr."""
+        packed = found.attributes
+        return cls(found.node, INODE.unpack_from(packed)[0], Attributes.unpack(packed[INODE.size :]))
+
+
+class Files:
+    """What *tree* shows. Each method waits for *timeout_s* without progress, and raises errors of failures.py."""
+
+    def __init__(self, tree: Tree, *, timeout_s: float) -> None:
+        self._tree = tree
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._remembered = _Remembered(_REMEMBERED, tree)
+
+    def entry(self, names: Names, *, follow: bool = True) -> Entry:
+        """Return what the path *names* leads to; with *follow* False, a link at its end is not followed."""
+        return self._ask(lambda: Entry.of(self._walk(names, follow=follow)))
+
+    def children(self, names: Names) -> list[tuple[bytes, int]]:
+        """Return the names in the directory *names* with their file types (stat.S_IFMT of the mode)."""
+        return self._ask(lambda: [(name, stat.S_IFMT(mode)) for name, mode in self._listed(names)])
+
+    def read_link(self, names: Names) -> bytes:
+        """Return the target of the symbolic link *names*."""
+        return self._ask(lambda: self._tree.read_link(self._walk(names, follow=False).node))
+
+    def xattrs(self, names: Names, *, follow: bool) -> Mapping[bytes, bytes]:
+        """Return the extended attributes of *names*."""
+        return self._ask(lambda: self._tree.xattrs(self._walk(names, follow=follow).node))
+
+    def open(self, names: Names) -> OpenFile:
+        """Open the regular file that *names* leads to."""
+        return self._ask(lambda: self._tree.open(self._walk(names, follow=True).node))
+
+    def read(self, file: OpenFile, offset: int, size: int) -> bytes:
+        """Return *size* bytes of *file* from *offset* on, fewer at its end."""
+        with asking(self._timeout_s):
+            return file.read_at(offset, size)
+
+    def close(self) -> None:
+        """Forget everything, so that the tables can be closed."""
+        with self._lock:
+            self._remembered.drop_all()
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        """Answer *question* within the time; once more where a node was forgotten to make room, by another thread."""
+        with asking(self._timeout_s):
+            try:
+                return question()
+            except StaleNode:
+                self.close()
+                return question()
+
+    def _walk(self, names: Sequence[bytes], *, follow: bool) -> FoundEntry:
+        walk = PathWalk(names)
+        at, top = self._tree.attributes(ROOT), ROOT
+        while (name := _next(walk)) is not None:
+            if name == b"..":
+                if at.node != top:
+                    at = self._tree.attributes(self._tree.parent(at.node))
+                continue
+            found = self._lookup(at.node, name)
+            if _is_link(found) and (follow or walk.rest()):
+                start = _follow(walk, self._tree.read_link(found.node), at.node, top)
+                at = at if start == at.node else self._tree.attributes(start)
+                continue
+            at = found
+            if is_entry(at.node) and at.node & KEY_MASK == TABLE_ROOT:
+                top = at.node
+        return at
+
+    def _lookup(self, directory: int, name: bytes) -> FoundEntry:
+        if is_entry(directory):
+            return self._tree.lookup(directory, name)
+        key = directory, name
+        with self._lock:
+            known = self._remembered.get(key)
+        if known is not None:
+            return known
+        found = self._tree.lookup(directory, name)
+        with self._lock:
+            if key in self._remembered:  # another thread has asked too, and one look-up is to be given back
+                self._tree.forget(found.node, 1)
+            else:
+                self._remembered[key] = found
+        return found
+
+    def _listed(self, names: Names) -> Iterator[tuple[bytes, int]]:
+        listing = self._tree.listing(self._walk(names, follow=True).node)
+        start = 0
+        while entries := listing.entries(start, _LISTED_AT_ONCE):
+            for entry in entries:
+                yield entry.name, mode_of(entry.attributes[INODE.size :])
+            start += len(entries)
+
+
+class _Remembered(LRUCache[tuple[int, bytes], FoundEntry]):
+    """Look-ups of names above the tables, least recently used first; one that falls out is given back to the tree."""
+
+    def __init__(self, size: int, tree: Tree) -> None:
+        super().__init__(size)
+        self._tree = tree
+
+    def popitem(self) -> tuple[tuple[int, bytes], FoundEntry]:
+        """Take the least recently used one out."""
+        key, found = super().popitem()
+        self._tree.forget(found.node, 1)
+        return key, found
+
+    def drop_all(self) -> None:
+        """Take all out."""
+        while self:
+            self.popitem()
+
+
+def _is_link(found: FoundEntry) -> bool:
+    return stat.S_ISLNK(mode_of(found.attributes[INODE.size :]))
+
+
+def _next(walk: PathWalk) -> bytes | None:
+    try:
+        return walk.next()
+    except BadLayer as loop:
+        raise LinkLoop(str(loop)) from loop
+
+
+def _follow(walk: PathWalk, target: bytes, directory: int, top: int) -> int:
+    try:
+        return walk.follow(target, directory, root=top)
+    except BadLayer as loop:
+        raise LinkLoop(str(loop)) from loop

@@ -1,0 +1,117 @@
+"""Image: what a reference names, with its documents, its layers and its files. Made by client.py. Any thread."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from regfs.images.image import Image as ImageOfCache
+from regfs.library.failures import asking
+from regfs.library.files import Files
+from regfs.library.path import Path
+from regfs.tree.tag import path_by_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer, base first. *size* is that of the blob, in bytes; *created_by* the command of the build, if known."""
+
+    digest: str
+    diff_id: str
+    size: int
+    media_type: str
+    created_by: str
+
+
+class Image:
+    """One image or artifact. The documents are those of the platform that the client asks for.
+
+    A context manager; close() ends the client too, where regfs.open() has made it.
+    """
+
+    def __init__(
+        self, found: ImageOfCache, files: Files, *, name: str, timeout_s: float, close: Callable[[], None]
+    ) -> None:
+        self._found = found
+        self._timeout_s = timeout_s
+        self._close = close
+        self.name = name
+        """The full name: `registry/repository:tag@digest`."""
+        at = tuple(os.fsencode(path_by_digest(found.repository.name, found.digest)).split(b"/"))
+        self.directory = Path(files, at, anchor=len(at))
+        """The image's directory in a mount: `rootfs`, `layers`, `blobs`, `manifest.json` …"""
+        self.rootfs = Path(files, (*at, b"rootfs"), anchor=len(at) + 1)
+        """All layers merged. Layers are fetched when something in it is asked for."""
+
+    @property
+    def digest(self) -> str:
+        """The digest that the reference names: of an index, where it names one."""
+        return str(self._found.digest)
+
+    @property
+    def manifest_digest(self) -> str:
+        """The digest of manifest_bytes."""
+        with asking(self._timeout_s):
+            return str(self._found.manifest_document.digest)
+
+    @property
+    def manifest_bytes(self) -> bytes:
+        """The exact bytes of the manifest for the platform. Blocks on the network."""
+        with asking(self._timeout_s):
+            return self._found.manifest_document.content
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest for the platform, parsed. Blocks on the network."""
+        return _document(self.manifest_bytes)
+
+    @property
+    def config_bytes(self) -> bytes:
+        """The exact bytes of the config. Blocks on the network."""
+        with asking(self._timeout_s):
+            return self._found.config_content
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config, parsed. Blocks on the network. Raises ValueError where an artifact's is no JSON."""
+        return _document(self.config_bytes)
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """The layers of files, base first. Blocks on the network; raises Unsupported where it is an artifact."""
+        with asking(self._timeout_s):
+            return tuple(
+                Layer(
+                    str(each.descriptor.digest), str(each.diff_id), each.descriptor.size, each.descriptor.media_type,
+                    each.created_by,
+                )
+                for each in self._found.layers
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Let go of what the image has open. Its paths are of no use afterwards."""
+        self._close()
+
+    def __enter__(self) -> Image:
+        """Return the image."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the image."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Return the full name."""
+        return f"<regfs.Image {self.name}>"
+
+
+def _document(content: bytes) -> dict[str, Any]:
+    """Return the JSON object *content*; {} where it is another value, as an artifact's config may be."""
+    parsed = json.loads(content)
+    return parsed if isinstance(parsed, dict) else {}
