@@ -60,6 +60,15 @@ def layer_compression(media_type: str) -> Compression:
         raise Unsupported(f"layers of type {media_type[:200]!r} cannot be shown as files") from None
 
 
+def oci_layer_type(media_type: str) -> str:
+    """Return the OCI type of a tar layer of one of Docker's types; any other type as it is."""
+    if not media_type.startswith("application/vnd.docker.image.rootfs.") or media_type not in _LAYERS:
+        return media_type
+    foreign = "nondistributable." if ".foreign." in media_type else ""
+    compression = _LAYERS[media_type]
+    return f"application/vnd.oci.image.layer.{foreign}v1.tar" + ("" if compression == "none" else f"+{compression}")
+
+
 def is_config(media_type: str, *, manifest_type: str) -> bool:
     """Tell whether a config of *media_type* in a manifest of *manifest_type* is an image's.
 

@@ -1,7 +1,7 @@
 """Manifests and indexes as bytes: new ones from descriptors, and existing ones with something added.
 
 What an existing document says and regfs does not know stays in it. Sources: image-spec, manifest.md, image-index.md.
-Used by images/soci_convert.py. Pure; any thread.
+Used by images/soci_convert.py and oci_layout.py. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
-from regfs.model.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from regfs.model.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, oci_layer_type
 from regfs.model.platform import Platform
 
 
@@ -36,6 +36,21 @@ def annotated_manifest(content: bytes, annotations: Mapping[str, str]) -> bytes:
     manifest["config"]["mediaType"] = OCI_CONFIG
     manifest["annotations"] = {**(manifest.get("annotations") or {}), **annotations}
     return _bytes(manifest)
+
+
+def oci_manifest(content: bytes) -> bytes:
+    """Return the image manifest *content* of Docker's type, which was parsed before, as an OCI manifest."""
+    manifest = json.loads(annotated_manifest(content, {}))
+    for layer in manifest.get("layers") or ():
+        layer["mediaType"] = oci_layer_type(layer.get("mediaType") or "")
+    if not manifest["annotations"]:
+        del manifest["annotations"]
+    return _bytes(manifest)
+
+
+def render_index(manifests: Sequence[Descriptor]) -> bytes:
+    """Return the OCI index of *manifests*."""
+    return _bytes({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_fields(each) for each in manifests]})
 
 
 def index_with(

@@ -9,6 +9,7 @@
     ├── manifests/       linux-amd64/ linux-arm64-v8/ … each a directory like this one
     ├── blobs/  layers/
     ├── files/           an artifact's files under their own names (views/files.py)
+    ├── oci/             an OCI image layout of it (views/oci.py)
     └── rootfs/          all layers merged
 
 Parts that an image does not have are not listed. An index without the wanted platform has `digest`, `index.json`,
@@ -48,6 +49,7 @@ from regfs.tree.node import (
 from regfs.tree.parts import DirectoryOfImage, Part, listed
 from regfs.tree.platform_notes import DIFFERS, MISSING, listed_note, text_of
 from regfs.tree.views.files import FilesDirectory
+from regfs.tree.views.oci import oci_directory
 
 
 class Has(NamedTuple):
@@ -216,6 +218,11 @@ def _files(directory: ImageDirectory, key: str) -> Node:
     return FilesDirectory(key, directory.pinned)
 
 
+def _oci(directory: ImageDirectory, key: str) -> Node:
+    directory.image.manifest  # noqa: B018 (raises where there is none for the platform)
+    return oci_directory(key, directory.pinned)
+
+
 def _image_of(directory: ImageDirectory) -> Image:
     image = directory.image
     if not image.has_rootfs:
@@ -235,6 +242,7 @@ _PARTS: tuple[Part[ImageDirectory, Has], ...] = (
     Part("config.json", FILE_MODE, lambda has: has.manifest is not None, _config),
     Part("blobs", DIRECTORY_MODE, lambda has: has.manifest is not None, _blobs),
     Part("files", DIRECTORY_MODE, lambda has: has.files, _files),
+    Part("oci", DIRECTORY_MODE, lambda has: has.manifest is not None, _oci),
     Part("layers", DIRECTORY_MODE, lambda has: has.rootfs, _layers),
     Part("rootfs", TABLE_MODE, lambda has: has.rootfs, _rootfs),
 )

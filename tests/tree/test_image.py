@@ -18,7 +18,7 @@ from tests.support.shown import Shown
 
 SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
 EMPTY = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": str(Digest.of(b"{}")), "size": 2}
-PARTS = ["blobs", "config.json", "digest", "layers", "manifest-digest", "manifest.json", "rootfs"]
+PARTS = ["blobs", "config.json", "digest", "layers", "manifest-digest", "manifest.json", "oci", "rootfs"]
 INDEXED = sorted([*PARTS, "index.json", "manifests"])
 ALL = sorted([*INDEXED, "files"])
 AMD64 = {"platform": {"os": "linux", "architecture": "amd64"}}
@@ -187,7 +187,7 @@ def test_an_artifact_has_blobs_and_no_rootfs(served: Served) -> None:
     artifact = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "a/b", "config": EMPTY, "layers": [chart]}
     served.document("app", "1", json.dumps(artifact).encode(), MANIFEST)
     shown = served.show()
-    there = ["blobs", "config.json", "digest", "files", "manifest-digest", "manifest.json"]
+    there = ["blobs", "config.json", "digest", "files", "manifest-digest", "manifest.json", "oci"]
     assert sorted(shown.names("app/1")) == there
     assert found_parts(shown, "app/1") == there
     assert shown.read("app/1/config.json") == b"{}"
@@ -200,7 +200,7 @@ def test_a_signature_that_calls_itself_an_image_shows_no_rootfs(served: Served) 
     signature = layer(file("a"), media_type="application/vnd.dev.cosign.simplesigning.v1+json")
     served.push("app", "signature", image_of(signature))
     shown = served.show()
-    there = ["blobs", "config.json", "digest", "files", "manifest-digest", "manifest.json"]
+    there = ["blobs", "config.json", "digest", "files", "manifest-digest", "manifest.json", "oci"]
     assert sorted(shown.names("app/signature")) == there
     assert found_parts(shown, "app/signature") == there
     with pytest.raises(NotFound, match="simplesigning"):
