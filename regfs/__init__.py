@@ -23,13 +23,13 @@ The way of a read(), for library/debian/12/rootfs/etc/os-release:
       │ LOOKUP of one name after the other; each answer is a node id      mount/kernel/requests.py
       ├─ library, debian, 12    invented directories                      tree/namespace.py, tree/tag.py
       ├─ rootfs                 may download the image, by a deadline     tree/image.py, waiting/deadline.py
-      │   ├─ layers             each fetched once, in parallel            images/layer_cache.py, layer_ingests.py
+      │   ├─ layers             each fetched once, in parallel            images/layers/layer_cache.py, layer_ingests.py
       │   │   ├─ blob           mirrors, tokens, retries                  registry/blobs.py
       │   │   ├─ inflate, tar   in a worker process                       images/workers/, layers/ingest.py
-      │   │   └─ index, data    visible when both digests are verified    store/layer_writer.py
-      │   └─ merge              all indexes become one table              images/merges.py, rootfs/merge.py
-      ├─ etc, os-release        rows of that table                        rootfs/rootfs.py, store/merged_index.py
-      │ OPEN: the row names a span of its layer's data file               store/content.py
+      │   │   └─ index, data    visible when both digests are verified    store/layers/layer_writer.py
+      │   └─ merge              all indexes become one table              images/layers/merges.py, rootfs/merge.py
+      ├─ etc, os-release        rows of that table                        rootfs/rootfs.py, store/images/merged_table.py
+      │ OPEN: the row names a span of its layer's data file               store/layers/content.py
       └ READ from that file; big files by the kernel alone (passthrough)  mount/kernel/passthrough.py
 
 One name for one thing:

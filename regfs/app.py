@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from regfs import __version__
 from regfs.config import Config
 from regfs.errors import CacheFailure, InvalidOption
-from regfs.images.background import Fetching
-from regfs.images.layer_cache import REFUSED_S, LayerCache
+from regfs.images.layers.layer_cache import REFUSED_S, LayerCache
+from regfs.images.lazy.background_fetch import Fetching
 from regfs.images.pinned_images import Images
 from regfs.images.repositories import Repositories
 from regfs.model.platform import host_platform
 from regfs.registry.client import RegistryClient
 from regfs.store.blobs import BlobStore
-from regfs.store.image_numbers import ImageNumbers
-from regfs.store.layer_store import LayerStore
-from regfs.store.references import References
-from regfs.store.work_locks import LOCKS, WorkLocks
+from regfs.store.images.image_numbers import ImageNumbers
+from regfs.store.layers.layer_store import LayerStore
+from regfs.store.locks.work_locks import LOCKS, WorkLocks
+from regfs.store.references.references import References
 from regfs.telemetry.journal import Journal
 from regfs.telemetry.stats import Stats
 from regfs.tree.control import ControlDirectory
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from regfs.registry.hosts.endpoints import Hosts
     from regfs.registry.http.retry_policy import RetryPolicy
     from regfs.registry.parts import Parts
-    from regfs.store.open_tables import OpenTables
+    from regfs.store.tables.open_tables import OpenTables
 
 log = logging.getLogger(__name__)
 

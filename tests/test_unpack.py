@@ -16,7 +16,7 @@ from regfs.export.unpack import Summary, Unpacker, prepare_directory, total_size
 from regfs.model.attributes import Attributes, device_number
 from regfs.model.digest import Digest
 from regfs.process.umask import current_umask
-from regfs.store.content import Content, Nothing, OpenContent, Span
+from regfs.store.layers.content import Content, Nothing, OpenContent, Span
 
 LAYER = Digest.of(b"a layer")
 MTIME_NS = 1_500_000_000_123_456_789

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from regfs.store.budget import Standing
+from regfs.store.eviction.budget import Standing
 
 FILE = "daemon.json"
 _PID_NAMESPACE = "/proc/self/ns/pid"

@@ -21,7 +21,7 @@ from pathlib import Path
 from regfs.errors import BadLayer, CacheFailure, InvalidOption
 from regfs.model.attributes import Attributes
 from regfs.rootfs.file_tree import FileTree
-from regfs.store.content import Content, OpenContent
+from regfs.store.layers.content import Content, OpenContent
 
 _PAGE = 1000
 _CHUNK = 256 * 1024

@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from regfs.errors import BadContent, CacheFailure, TooLarge, Unsupported
-from regfs.images.layer_cache import LayerCache
-from regfs.images.layer_ingests import LayerBlob
+from regfs.images.layers.layer_cache import LayerCache
+from regfs.images.layers.layer_ingests import LayerBlob
 from regfs.images.repository import Repository
 from regfs.model.artifacts.layout import ArtifactFile, Layout
 from regfs.model.artifacts.producers import layout_of, wants_config
@@ -31,7 +31,7 @@ from regfs.waiting.deadline import current
 
 log = logging.getLogger(__name__)
 
-# Whatever the manifest calls an archive, its bytes decide how it is compressed (layers/compression.py).
+# Whatever the manifest calls an archive, its bytes decide how it is compressed (layers/compression/detection.py).
 _ARCHIVE = "application/vnd.oci.image.layer.v1.tar"
 _CHUNK = 1 << 18
 _BLOCK = 1 << 20
@@ -93,7 +93,7 @@ def _diff_id(repository: Repository, descriptor: Descriptor, contents: LayerCach
 
 def _measured(path: Path, descriptor: Descriptor, origin: str) -> Digest:
     # Imported here: what reads archives takes a while to load, and most mounts never need it.
-    from regfs.layers.archive_stream import open_archive
+    from regfs.layers.compression.archive_stream import open_archive
 
     most = max(_LEAST_ROOM, _free_bytes(path))
     archive = open_archive(current().watch(_chunks_of(path)))

@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from regfs.errors import BadContent, TooLarge, Unsupported
-from regfs.images.layer_cache import chain_id
+from regfs.images.layers.layer_cache import chain_id
 from regfs.model.digest import Digest
 from regfs.model.image_config import ImageConfig, parse_config
 from regfs.model.manifest import Index, Manifest, parse_manifest
 from regfs.store.blobs import BlobStore
-from regfs.store.eviction import Unit, units_of
-from regfs.store.failures import failures_of
-from regfs.store.inventory import Inventory, take_inventory
-from regfs.store.layer_store import LayerStore
-from regfs.store.named_digests import NamedDigest, named_digests
+from regfs.store.eviction.eviction import Unit, units_of
+from regfs.store.eviction.inventory import Inventory, take_inventory
+from regfs.store.files.failures import failures_of
+from regfs.store.layers.layer_store import LayerStore
+from regfs.store.references.named_digests import NamedDigest, named_digests
 
 _UNREADABLE = (BadContent, TooLarge, Unsupported)
 

@@ -26,8 +26,8 @@ from regfs.errors import (
 from regfs.images.answers.manifests import Document
 from regfs.images.artifact_files import archive_tree, artifact_layout
 from regfs.images.computed_once import ComputedOnce
-from regfs.images.layer_cache import LayerCache
-from regfs.images.layer_ingests import LayerBlob
+from regfs.images.layers.layer_cache import LayerCache
+from regfs.images.layers.layer_ingests import LayerBlob
 from regfs.images.repository import Repository
 from regfs.model.artifacts.layout import ArtifactFile, Layout
 from regfs.model.artifacts.producers import has_names, has_titles
@@ -40,7 +40,7 @@ from regfs.model.platform import Platform, choose
 from regfs.model.strict_json import DOCUMENT_LIMIT
 from regfs.rootfs.file_tree import FileTree
 from regfs.rootfs.rootfs import Rootfs
-from regfs.store.content import Content
+from regfs.store.layers.content import Content
 
 if TYPE_CHECKING:
     from regfs.layers.formats.format import Format

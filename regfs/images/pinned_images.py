@@ -12,7 +12,7 @@ from typing import NamedTuple
 from cachetools import LRUCache
 
 from regfs.images.image import Image
-from regfs.images.layer_cache import LayerCache
+from regfs.images.layers.layer_cache import LayerCache
 from regfs.images.repository import Repository
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName

@@ -22,7 +22,7 @@ from regfs.images.repository import Repository
 from regfs.model.names import DOCKER_HUB, RepositoryName
 from regfs.registry.client import RegistryClient
 from regfs.store.blobs import BlobStore
-from regfs.store.references import References, left_s
+from regfs.store.references.references import References, left_s
 from regfs.telemetry.stats import Stats
 from regfs.waiting.single_flight import Flights
 

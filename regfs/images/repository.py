@@ -13,7 +13,7 @@ from regfs.images.answers.tags import TagAnswers, Tags
 from regfs.model.names import RepositoryName
 from regfs.registry.client import RegistryClient
 from regfs.store.blobs import BlobStore
-from regfs.store.references import References
+from regfs.store.references.references import References
 from regfs.telemetry.stats import Stats
 from regfs.waiting.single_flight import Flights
 

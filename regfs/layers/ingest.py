@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from queue import Queue
 
 from regfs.errors import BadContent, DigestMismatch, TooLarge
-from regfs.layers.archive_rows import ArchiveRows
-from regfs.layers.archive_stream import open_archive
-from regfs.layers.compression import check_media_type
-from regfs.layers.feed import ByteFeed
-from regfs.layers.plain_entries import PlainEntries
+from regfs.layers.compression.archive_stream import open_archive
+from regfs.layers.compression.detection import check_media_type
 from regfs.layers.ring import Ring, private_memory
-from regfs.layers.sink import LayerSink
-from regfs.layers.tar import TarEntry, TarReader
+from regfs.layers.rows.archive_rows import ArchiveRows
+from regfs.layers.rows.plain_entries import PlainEntries
+from regfs.layers.rows.sink import LayerSink
+from regfs.layers.tar.feed import ByteFeed
+from regfs.layers.tar.tar_reader import TarEntry, TarReader
 from regfs.model.digest import Digest
 from regfs.process.threads import start_thread
 

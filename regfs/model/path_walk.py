@@ -1,8 +1,8 @@
 """Walking along a path by hand: its components one by one, the targets of symbolic links put in front.
 
-Used where a path is resolved against rows instead of a real directory: by layers/archive_rows.py within one layer, by
-rootfs/working_tree.py within the layers merged so far. A walk ends, whatever a hostile layer links to what: it follows
-255 links at most, as umoci and containerd do, and takes 8,192 steps. Pure; one thread.
+Used where a path is resolved against rows instead of a real directory: by layers/rows/archive_rows.py within one layer,
+by rootfs/working_tree.py within the layers merged so far. A walk ends, whatever a hostile layer links to what: it
+follows 255 links at most, as umoci and containerd do, and takes 8,192 steps. Pure; one thread.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ from regfs.model.node_id import ROW_MASK, node_key
 from regfs.model.whiteout import OPAQUE_MARKER, hidden_name, marker_of
 from regfs.rootfs.layer_directories import AUFS, FRESH, UNSEEN, LayerDirectories
 from regfs.rootfs.working_tree import EXPLICIT, LINKED, ROOT, Name, WorkingTree
-from regfs.store.layer_index import LayerIndex
+from regfs.store.layers.layer_index import LayerIndex
 
 # Plain numbers: an operation on an IntFlag takes longer than the rest of an entry's turn in run().
 _WHITEOUT, _OPAQUE_MARKER, _OPAQUE = int(EntryFlag.WHITEOUT), int(EntryFlag.OPAQUE_MARKER), int(EntryFlag.OPAQUE)

@@ -3,7 +3,7 @@
 A question to SQLite walks two trees of pages, which takes 5 us where they are in the core's cache, and 12 where other
 programs run in between; a dict takes a tenth of that. A program that asks for an eighth of a directory's names will ask
 for more, so then all of them are read, at about 1 us each. What is kept counts against the process's bound
-(store/open_tables.py) and goes when it was not used lately.
+(store/tables/open_tables.py) and goes when it was not used lately.
 Thread rule: any thread; two may read the same directory, and both get the same names.
 """
 
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from regfs.store.merged_index import MergedDirectory
-from regfs.store.open_tables import OpenTables
+from regfs.store.images.merged_table import MergedDirectory
+from regfs.store.tables.open_tables import OpenTables
 
 Entry = tuple[int, bytes]
 """Node and attributes."""
@@ -31,7 +31,7 @@ _STEP = 64
 
 
 class DirectoryTable(Protocol):
-    """What is asked of a MergedIndex."""
+    """What is asked of a MergedTable."""
 
     def directory(self, node: int) -> MergedDirectory | None: ...
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from regfs.store.content import Content, Span
+from regfs.store.layers.content import Content, Span
 
 
 class FileTree(Protocol):

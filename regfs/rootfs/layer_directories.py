@@ -23,7 +23,7 @@ from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row
 from regfs.model.node_id import LAYER_SHIFT, ROW_MASK, node_key
 from regfs.rootfs.fresh_entries import FreshEntries
 from regfs.rootfs.working_tree import EXPLICIT, IMPLIED_DIRECTORY, ROOT, Name, WorkingTree, implied_below
-from regfs.store.layer_index import LayerIndex
+from regfs.store.layers.layer_index import LayerIndex
 
 UNSEEN, FRESH, PLACED = 0, 1, 2
 # Plain numbers: an operation on an IntFlag takes longer than the rest of an entry's turn in LayerApplication.run().

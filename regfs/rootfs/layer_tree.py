@@ -18,8 +18,8 @@ from regfs.model.attributes import Attributes, is_directory, mode_of, size_of
 from regfs.model.digest import Digest
 from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row, unpack_xattrs
 from regfs.rootfs.file_tree import FileTree
-from regfs.store.content import Content, Nothing, Span, content_of
-from regfs.store.layer_index import LayerIndex
+from regfs.store.layers.content import Content, Nothing, Span, content_of
+from regfs.store.layers.layer_index import LayerIndex
 
 
 class LayerTree:

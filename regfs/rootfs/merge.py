@@ -1,4 +1,4 @@
-"""The merge: the layers of an image become one table (store/merged_index.py).
+"""The merge: the layers of an image become one table (store/images/merged_table.py).
 
 Layers are applied one after the other to a working tree, entry by entry in the order of their archives, so that the
 result is what unpacking them would leave; the finished tree is then written in the order that readers want. Memory
@@ -20,8 +20,8 @@ from regfs.model.layer_entry import Row
 from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK
 from regfs.rootfs.apply import LayerApplication
 from regfs.rootfs.working_tree import ROOT, WorkingTree
-from regfs.store.layer_index import LayerIndex
-from regfs.store.merged_index import MergedIndexWriter
+from regfs.store.images.merged_table import MergedTableWriter
+from regfs.store.layers.layer_index import LayerIndex
 
 # st_ino tells the entries of an image apart with 32 bits, and those that the merge invents come on top.
 MOST_ROWS = (1 << 32) - 2 * (1 << LAYER_SHIFT)
@@ -59,7 +59,7 @@ def merge(layers: Sequence[LayerIndex], destination: Path) -> None:
 
 def _write(tree: WorkingTree, destination: Path, *, row_counts: Sequence[int]) -> None:
     """Write the finished tree in the order of readers, with the link counts that it has."""
-    writer = MergedIndexWriter(destination)
+    writer = MergedTableWriter(destination)
     try:
         tree.write(writer.path)
         root = with_nlink(tree.root_attributes, 2 + tree.count_subdirectories(ROOT))

@@ -20,17 +20,17 @@ from regfs.model.layer_entry import Row, unpack_xattrs
 from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK, node_key
 from regfs.rootfs.directory_cache import DirectoryCache
 from regfs.rootfs.file_tree import FileTree
-from regfs.store.content import Content, Span, content_of
-from regfs.store.layer_index import LayerIndex
-from regfs.store.merged_index import MergedDirectory, MergedIndex
-from regfs.store.open_tables import OpenTables
+from regfs.store.images.merged_table import MergedDirectory, MergedTable
+from regfs.store.layers.content import Content, Span, content_of
+from regfs.store.layers.layer_index import LayerIndex
+from regfs.store.tables.open_tables import OpenTables
 
 
 class Rootfs:
     """The merged tree of an image; see FileTree for what each method promises."""
 
     def __init__(
-        self, merged: MergedIndex, layers: Sequence[LayerIndex], *, diff_ids: Sequence[Digest], tables: OpenTables
+        self, merged: MergedTable, layers: Sequence[LayerIndex], *, diff_ids: Sequence[Digest], tables: OpenTables
     ) -> None:
         """Show *merged*, which was made of *layers* (base first), whose diff ids are *diff_ids*.
 

@@ -27,7 +27,7 @@ from regfs.model.attributes import Attributes, mode_of, with_nlink
 from regfs.model.layer_entry import EntryFlag, Row
 from regfs.model.node_id import INVENTED_LAYER, LAST_INVENTED_ROW, node_key
 from regfs.model.path_walk import PathWalk
-from regfs.store.shared_database import read_only_uri
+from regfs.store.tables.shared_database import read_only_uri
 
 ROOT = 0
 EXPLICIT = 1

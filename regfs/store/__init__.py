@@ -1,17 +1,12 @@
-"""Local copies: what a cache directory holds. layer_store.py lists its directories and files.
+"""Local copies: what a cache directory holds. layers/layer_store.py lists its directories and files.
 
-blobs                  manifests, configs and layers as they were sent, by digest
-layer_store            layers: their indexes and data files
-layer_index            what an index holds, row by row             table: how an immutable SQLite file is read
-merged_index           the merged table of an image
-layer_writer           what an ingest writes                       layer_index_writer, data_writer, uncached_writes
-content                the bytes of one file                       data_files, chunks, promotion
-references             what tags pointed to                        reference_database, known_repositories,
-                                                                   named_digests
-image_numbers          the upper bits of st_ino
-budget                 how much a cache may hold                   inventory, eviction, excess
-uses, locks            what other processes use and write          work_locks, ingest_directories
-open_tables            what this process has open                  open_retry
-unsettled_layers, verify          what a crash may have torn; what is damaged checksums
-directories, failures  what stands in the place of a directory; errors of the disk
+blobs           manifests, configs and layers as they were sent, by digest
+layers/         layers: their indexes, their data files, the chunks of these that are here
+images/         merged tables of images; the numbers of images and layers in st_ino
+references/     what tags pointed to, and which repositories there are
+eviction/       how much the cache may hold, what goes, and what stays because it is in use
+tables/         SQLite files, and what the process has open
+locks/          between the processes that share a cache
+files/          opening, reading, hashing and removing files; errors of the disk
+verify          what is damaged
 """

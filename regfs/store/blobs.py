@@ -20,9 +20,9 @@ from pathlib import Path
 from regfs.errors import CacheFailure
 from regfs.model.digest import Digest
 from regfs.model.verification import VerifiedChunks
-from regfs.store.cached_files import file_chunks, hash_file, put, read_file, take_away
-from regfs.store.failures import cache_failure
-from regfs.store.locks import lock_new, touch
+from regfs.store.files.cached_files import file_chunks, hash_file, put, read_file, take_away
+from regfs.store.files.failures import cache_failure
+from regfs.store.locks.file_locks import lock_new, touch
 from regfs.waiting.deadline import current
 
 log = logging.getLogger(__name__)

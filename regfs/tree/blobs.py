@@ -20,7 +20,7 @@ from regfs.images.repository import Repository
 from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
-from regfs.store.content import OpenContent
+from regfs.store.layers.content import OpenContent
 from regfs.tree.node import FILE_MODE, FOREVER, Child, Dated, Found, OpenFile, children_of
 from regfs.tree.parts import DirectoryOfImage
 

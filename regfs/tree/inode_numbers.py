@@ -7,7 +7,7 @@
 
 cpio's newc format keeps the lower 32 bits, JavaScript 53, bsdtar 63. Each takes two files with equal numbers for hard
 links of one file; GNU diff and tar do so for any two files below one mount. The cache keeps the number of each table
-(store/image_numbers.py), so that an image has the same numbers wherever and whenever it is shown.
+(store/images/image_numbers.py), so that an image has the same numbers wherever and whenever it is shown.
 
 A 32-bit program fails with EOVERFLOW where a number has more bits. --inode32 leaves out the upper half: numbers are
 then unique within an image, and no longer across images. Used by invented.py and table_slots.py. Any thread.

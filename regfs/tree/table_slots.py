@@ -4,7 +4,8 @@ A table that is shown as two directories has two slots and two sets of node ids,
 in the kernel; the inode numbers agree. A slot keeps its number from the first look-up of its directory to the forget()
 that gives the last one back. No number is used again before all LAST_SLOT were, and then with the next generation, so
 that a request about a slot that the kernel has forgotten is stale and never about another table. Slots are small, for a
-kernel remembers thousands of directories for weeks; open tables are few (store/open_tables.py) and come back on demand.
+kernel remembers thousands of directories for weeks; open tables are few (store/tables/open_tables.py) and are opened
+again on demand.
 
 The only place of the tree where layers are downloaded is TableSlot.load(). Used by tree.py and invented.py.
 Thread rule: any thread; the lock guards the two dicts, and no table is loaded under it.
@@ -20,8 +21,8 @@ from collections.abc import Callable, Mapping
 from regfs.errors import BadContent, CacheFailure, NotFound
 from regfs.model.node_id import KEY_MASK, LAST_SLOT, LAYER_SHIFT, SLOT_SHIFT, TABLE_ROOT
 from regfs.rootfs.file_tree import FileTree
-from regfs.store.content import Content, OpenContent, Span
-from regfs.store.open_tables import OpenTables
+from regfs.store.layers.content import Content, OpenContent, Span
+from regfs.store.tables.open_tables import OpenTables
 from regfs.tree.entry import INODE, FoundEntry
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.listings import TableListing

@@ -17,8 +17,8 @@ from regfs.errors import NameTooLong, RegfsError
 from regfs.model.names import NAME_MAX
 from regfs.model.node_id import ROOT, SLOT_SHIFT
 from regfs.model.whiteout import is_too_long
-from regfs.store.content import Content, OpenContent
-from regfs.store.open_tables import OpenTables
+from regfs.store.layers.content import Content, OpenContent
+from regfs.store.tables.open_tables import OpenTables
 from regfs.tree.entry import FoundEntry
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.invented import InventedNodes, Kept

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from regfs.store.budget import Standing
+from regfs.store.eviction.budget import Standing
 from regfs.waiting.deadline import current
 
 # How long the first call waits for the size of the cache to be counted.

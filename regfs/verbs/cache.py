@@ -15,12 +15,12 @@ from regfs.config import Config
 from regfs.errors import NotFound
 from regfs.images.cached_images import CachedImage, cached_images, unnamed_size
 from regfs.mount.mountpoint import mounts
-from regfs.store.budget import Standing
-from regfs.store.eviction import Evicted, Unit, evict
-from regfs.store.failures import failures_of
-from regfs.store.inventory import take_inventory
-from regfs.store.layer_store import LayerStore
-from regfs.store.work_locks import LOCKS, WorkLocks
+from regfs.store.eviction.budget import Standing
+from regfs.store.eviction.eviction import Evicted, Unit, evict
+from regfs.store.eviction.inventory import take_inventory
+from regfs.store.files.failures import failures_of
+from regfs.store.layers.layer_store import LayerStore
+from regfs.store.locks.work_locks import LOCKS, WorkLocks
 from regfs.verbs.image_argument import read_reference
 
 SHORT_DIGITS = 12

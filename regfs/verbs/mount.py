@@ -14,8 +14,8 @@ from regfs.export.erofs.mounting import mount_image
 from regfs.images.named_images import full_name
 from regfs.mount import mountpoint as mountpoints
 from regfs.rootfs.rootfs import Rootfs
-from regfs.store.content import Span
-from regfs.store.data_writer import TAR
+from regfs.store.layers.content import Span
+from regfs.store.layers.data_writer import TAR
 from regfs.verbs.image import find_image, layer_steps, whole_files
 from regfs.verbs.image_argument import read_reference
 from regfs.verbs.progress import showing

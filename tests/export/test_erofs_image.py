@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from regfs.errors import BadLayer, CacheDamaged, Unsupported
-from regfs.store.kernel_mounts import layers_of
-from regfs.store.layer_index import LayerIndex
+from regfs.store.eviction.kernel_mounts import layers_of
+from regfs.store.layers.layer_index import LayerIndex
 from tests.rootfs.test_merge_against_umoci import images
 from tests.support.erofs import kernel_snapshot, mounted, needs_erofs, written
 from tests.support.images import (

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import DigestMismatch, Interrupted, RangesRefused, RegistryUnavailable, WouldBlock
-from regfs.images.chunk_fetching import ChunkFetcher
-from regfs.images.chunk_ranges import MAX_GAP, MAX_RANGE
-from regfs.images.chunk_source import LayerBytes
-from regfs.images.foreground import Foreground
-from regfs.store.chunks import PartialData, StoredChunk, write_map
+from regfs.images.lazy.chunk_fetching import ChunkFetcher
+from regfs.images.lazy.chunk_ranges import MAX_GAP, MAX_RANGE
+from regfs.images.lazy.chunk_source import LayerBytes
+from regfs.images.lazy.foreground import Foreground
+from regfs.store.layers.chunks import PartialData, StoredChunk, write_map
 from regfs.telemetry.stats import Stats
 from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
 from regfs.waiting.single_flight import Flights

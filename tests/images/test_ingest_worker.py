@@ -16,7 +16,7 @@ from regfs.errors import BadLayer, CacheFailure, DigestMismatch, RegistryUnavail
 from regfs.images.workers.ingest import SMALL_LAYER, Progress, ingest_layer
 from regfs.model.digest import Digest
 from regfs.model.verification import verified
-from regfs.store.layer_store import LayerStore
+from regfs.store.layers.layer_store import LayerStore
 from tests.layers.passed import Passed, ignore, in_chunks, left_behind, to_pass
 from tests.support.images import BuiltLayer, directory, file, layer_of_tar, tar_of
 from tests.support.processes import children

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import BadContent, CacheFailure, CacheFull, RegfsError, Unsupported, WouldBlock
-from regfs.images.layer_cache import chain_id
-from regfs.images.layer_ingests import LayerIngests
-from regfs.images.merges import Merges
+from regfs.images.layers.layer_cache import chain_id
+from regfs.images.layers.layer_ingests import LayerIngests
+from regfs.images.layers.merges import Merges
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
-from regfs.store.budget import Budget
+from regfs.store.eviction.budget import Budget
 from regfs.waiting.deadline import NON_BLOCKING, under
 from tests.support.caches import MIB, full_directory, link_to_itself, tmpfs
 from tests.support.descriptors import no_descriptor_left

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from regfs.errors import RegfsError
-from regfs.store.layer_store import LayerStore
+from regfs.store.layers.layer_store import LayerStore
 from tests.support.fault_server import Connection, silence
 from tests.support.images import BuiltLayer, file, image_of, layer, layer_of_tar
 from tests.support.served import Served

@@ -18,8 +18,8 @@ from regfs.errors import RegfsError, RegistryTimeout, WorkStalled
 from regfs.images.workers.ingest import ingest_layer
 from regfs.images.workers.merge import SMALL_INDEXES, merge_layers
 from regfs.mount.errnos import errno_of
-from regfs.store.layer_store import LayerStore
-from regfs.store.layer_writer import LayerWriter
+from regfs.store.layers.layer_store import LayerStore
+from regfs.store.layers.layer_writer import LayerWriter
 from regfs.waiting.deadline import Deadline, under
 from tests.layers.passed import Passed, in_chunks, left_behind, to_pass
 from tests.support.fault_server import Connection

@@ -11,8 +11,8 @@ from pathlib import Path
 from regfs.images.workers.ingest import LayerToIngest, Progress, ingest_here
 from regfs.model.attributes import Attributes
 from regfs.model.layer_entry import EntryFlag, Row, unpack_xattrs
-from regfs.store.content import content_of
-from regfs.store.layer_store import LayerStore
+from regfs.store.layers.content import content_of
+from regfs.store.layers.layer_store import LayerStore
 from tests.support.images import BuiltLayer, TarEntry, layer, layer_of_tar
 from tests.support.snapshot import Entry
 

@@ -6,12 +6,12 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from regfs.layers.archive_rows import ArchiveRows
-from regfs.layers.feed import ByteFeed
 from regfs.layers.formats.format import Chunk, FindTable, Format, found_nowhere
 from regfs.layers.formats.recognise import recognise
-from regfs.layers.table_rows import TableRows
-from regfs.layers.tar import TarEntry, TarReader
+from regfs.layers.rows.archive_rows import ArchiveRows
+from regfs.layers.rows.table_rows import TableRows
+from regfs.layers.tar.feed import ByteFeed
+from regfs.layers.tar.tar_reader import TarEntry, TarReader
 from regfs.model.attributes import with_nlink
 from regfs.model.layer_entry import Row
 from tests.support.images import BuiltLayer

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from regfs.errors import BadLayer
-from regfs.layers import archive_stream
-from regfs.layers.archive_stream import open_archive
+from regfs.layers.compression import archive_stream
+from regfs.layers.compression.archive_stream import open_archive
 
 CONTENT = os.urandom(60_000) + bytes(200_000)
 PACKED = gzip.compress(CONTENT, mtime=0)

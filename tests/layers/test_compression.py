@@ -15,7 +15,7 @@ import zlib
 import pytest
 
 from regfs.errors import BadLayer, TooLarge, Unsupported
-from regfs.layers.compression import check_media_type, decompressed
+from regfs.layers.compression.detection import check_media_type, decompressed
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -120,7 +120,7 @@ def test_gzip_is_inflated_without_isal_too() -> None:
 import gzip, sys
 sys.modules["isal"] = None
 from regfs.errors import BadLayer
-from regfs.layers.compression import decompressed
+from regfs.layers.compression.detection import decompressed
 stream = gzip.compress(b"one") + gzip.compress(b"two" * 100_000) + bytes(100)
 assert b"".join(decompressed([stream[:50], stream[50:]], block_size=1000)) == b"one" + b"two" * 100_000
 try:

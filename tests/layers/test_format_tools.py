@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.layers.compression import decompressed
+from regfs.layers.compression.detection import decompressed
 from tests.layers.tables import Listed, rows_of_tar
 from tests.support.images import BuiltLayer, device, directory, fifo, file, hardlink, opaque, symlink, tar_of, whiteout
 from tests.support.lazy_layers import estargz, zstd_chunked

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regfs.errors import BadLayer, DigestMismatch, RegfsError, TooLarge, Unsupported
-from regfs.layers.compression import decompressed
+from regfs.layers.compression.detection import decompressed
 from regfs.layers.formats.format import MAX_MEMBER
 from regfs.layers.formats.recognise import recognise
 from tests.layers.tables import Listed, rows_of_tar

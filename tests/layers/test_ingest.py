@@ -22,10 +22,10 @@ from regfs.errors import (
 )
 from regfs.images.workers.ingest import LayerToIngest, Progress, ingest_here
 from regfs.layers.ingest import MAX_HOLES
-from regfs.layers.sink import LayerSink
+from regfs.layers.rows.sink import LayerSink
 from regfs.model.digest import Digest
 from regfs.model.verification import verified
-from regfs.store.layer_store import LayerStore
+from regfs.store.layers.layer_store import LayerStore
 from regfs.store.verify import verify
 from tests.layers.passed import Passed, ignore, in_chunks, left_behind, passed, passed_tar, to_pass
 from tests.support.images import BuiltLayer, directory, file, layer, layer_of_tar, tar_of

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import BadLayer
-from regfs.layers.archive_rows import ArchiveRows
-from regfs.layers.feed import ByteFeed
-from regfs.layers.tar import HARD_LINK, TarReader
+from regfs.layers.rows.archive_rows import ArchiveRows
+from regfs.layers.tar.feed import ByteFeed
+from regfs.layers.tar.tar_reader import HARD_LINK, TarReader
 from regfs.model.attributes import Attributes
 from regfs.model.layer_entry import NOWHERE, EntryFlag, Row, unpack_xattrs
 from tests.layers.passed import Passed, passed, passed_tar

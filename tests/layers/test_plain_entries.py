@@ -10,7 +10,7 @@ import pytest
 from regfs.errors import BadLayer
 from regfs.layers import ingest
 from regfs.layers.ingest import Progress, read_layer
-from regfs.layers.plain_entries import PlainEntries
+from regfs.layers.rows.plain_entries import PlainEntries
 from regfs.model.layer_entry import Row
 from tests.support.images import TarEntry, directory, file, hardlink, symlink, tar_of
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regfs.errors import BadLayer, DigestMismatch, Unsupported
-from regfs.layers.checkpoints import CheckpointedGzip
+from regfs.layers.compression.checkpoints import CheckpointedGzip
 from regfs.layers.formats.soci import check_headers, fingerprint, read_ztoc, unpacked
 from regfs.layers.formats.ztoc import Span, Ztoc
 from regfs.layers.formats.ztoc_writer import write_ztoc

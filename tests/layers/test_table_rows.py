@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regfs.errors import BadLayer
-from regfs.layers.archive_rows import ArchiveRows
-from regfs.layers.table_rows import TableRows
-from regfs.layers.tar import HARD_LINK, TarEntry
+from regfs.layers.rows.archive_rows import ArchiveRows
+from regfs.layers.rows.table_rows import TableRows
+from regfs.layers.tar.tar_reader import HARD_LINK, TarEntry
 from tests.layers.tables import Rows, rows_of
 
 NAMES = [b"a", b"b", b".wh.a", b".wh..wh..opq", b".", b"..", b"", b"n" * 256]

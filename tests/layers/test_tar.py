@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import BadLayer, TooLarge
-from regfs.layers.feed import ByteFeed
-from regfs.layers.tar import HARD_LINK, TarEntry, TarReader
+from regfs.layers.tar.feed import ByteFeed
+from regfs.layers.tar.tar_reader import HARD_LINK, TarEntry, TarReader
 from regfs.store.verify import verify
 from tests.layers.passed import passed_tar
 from tests.support.images import BLOCK, directory, file, padded, symlink, tar_of, with_checksum

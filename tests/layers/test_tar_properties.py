@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from regfs.errors import BadLayer, RegfsError, TooLarge, Unsupported
-from regfs.layers.compression import decompressed
-from regfs.layers.feed import ByteFeed
-from regfs.layers.tar import HARD_LINK, TarReader
+from regfs.layers.compression.detection import decompressed
+from regfs.layers.tar.feed import ByteFeed
+from regfs.layers.tar.tar_reader import HARD_LINK, TarReader
 from tests.layers.passed import passed_tar
 from tests.support.images import (
     BLOCK,

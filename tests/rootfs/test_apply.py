@@ -11,8 +11,8 @@ from regfs.model.layer_entry import Row
 from regfs.model.node_id import LAYER_SHIFT, ROW_MASK
 from regfs.rootfs.apply import LayerApplication
 from regfs.rootfs.working_tree import WorkingTree
-from regfs.store.layer_index import LayerIndex
-from regfs.store.layer_store import LayerStore
+from regfs.store.layers.layer_index import LayerIndex
+from regfs.store.layers.layer_store import LayerStore
 from tests.support.images import BuiltLayer, directory, file, layer, symlink, whiteout
 from tests.support.trees import passed
 

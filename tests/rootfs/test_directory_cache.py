@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from regfs.rootfs.directory_cache import DirectoryCache
-from regfs.store.merged_index import MergedDirectory
-from regfs.store.open_tables import OpenTables
+from regfs.store.images.merged_table import MergedDirectory
+from regfs.store.tables.open_tables import OpenTables
 
 
 class Table:

@@ -8,7 +8,7 @@ import pytest
 
 from regfs.errors import IsADirectory, NotADirectory, NotASymlink, NotFound
 from regfs.rootfs.layer_tree import LayerTree
-from regfs.store.content import Nothing
+from regfs.store.layers.content import Nothing
 from tests.support.images import TarEntry, directory, file, hardlink, layer, opaque, symlink, whiteout
 from tests.support.snapshot import Entry
 from tests.support.trees import layer_tree, snapshot_of

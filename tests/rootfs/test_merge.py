@@ -13,10 +13,10 @@ from regfs.model.attributes import Attributes
 from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT
 from regfs.rootfs.merge import merge, merge_files
 from regfs.rootfs.rootfs import Rootfs
-from regfs.store.content import Nothing, Span
-from regfs.store.layer_index import LayerIndex
-from regfs.store.merged_index import MergedIndex
-from regfs.store.open_tables import OpenTables
+from regfs.store.images.merged_table import MergedTable
+from regfs.store.layers.content import Nothing, Span
+from regfs.store.layers.layer_index import LayerIndex
+from regfs.store.tables.open_tables import OpenTables
 from tests.support.images import (
     MTIME_NS,
     BuiltLayer,
@@ -472,9 +472,9 @@ def test_trees_are_opened_again_without_a_merge(tmp_path: Path) -> None:
     image.close()
     layers = [LayerIndex.open(index.path) for index in image.indexes]
     with pytest.raises(NotFound):
-        MergedIndex.open(tmp_path / "other")
+        MergedTable.open(tmp_path / "other")
     diff_ids = [built("a").diff_id, built("b").diff_id]
-    rootfs = Rootfs(MergedIndex.open(tmp_path / "merged"), layers, diff_ids=diff_ids, tables=OpenTables())
+    rootfs = Rootfs(MergedTable.open(tmp_path / "merged"), layers, diff_ids=diff_ids, tables=OpenTables())
     assert [name for name, _, _ in rootfs.children(rootfs.root, 0, 9)] == sorted(before)[1:]
 
 

@@ -18,15 +18,15 @@ from regfs.errors import CacheFailure, CacheFull, NotFound
 from regfs.model.digest import Digest
 from regfs.model.verification import VerifiedChunks, verified
 from regfs.store.blobs import BlobStore
-from regfs.store.budget import Budget
-from regfs.store.content import Span
-from regfs.store.eviction import evict
-from regfs.store.ingest_directories import ingest_directory
-from regfs.store.inventory import take_inventory, used_by
-from regfs.store.layer_store import LayerStore
-from regfs.store.locks import changing
-from regfs.store.merged_index import MergedIndex, MergedIndexWriter
-from regfs.store.uses import Uses
+from regfs.store.eviction.budget import Budget
+from regfs.store.eviction.eviction import evict
+from regfs.store.eviction.inventory import take_inventory, used_by
+from regfs.store.eviction.uses import Uses
+from regfs.store.images.merged_table import MergedTable, MergedTableWriter
+from regfs.store.layers.content import Span
+from regfs.store.layers.ingest_directories import ingest_directory
+from regfs.store.layers.layer_store import LayerStore
+from regfs.store.locks.file_locks import changing
 from tests.support.caches import MIB, keep_layer, size_of, tmpfs, used_before
 from tests.support.descriptors import open_files
 from tests.support.mounted import REPOSITORY_ROOT
@@ -44,7 +44,7 @@ def big(fill: int, size: int = MIB) -> bytes:
 
 def kept_merged(root: Path, name: str = "chain") -> Path:
     path = root / "images" / f"{name}.merged"
-    writer = MergedIndexWriter(path)
+    writer = MergedTableWriter(path)
     writer.finish(0, b"a" * 80)
     writer.abandon()
     return path
@@ -262,7 +262,7 @@ def test_a_layer_that_is_open_keeps_all_its_files(tmp_path: Path) -> None:
 def test_a_merged_table_that_is_in_use_stays(tmp_path: Path) -> None:
     path = kept_merged(tmp_path)
     uses = Uses(tmp_path)
-    merged = MergedIndex(path, use=uses.announce(path))
+    merged = MergedTable(path, use=uses.announce(path))
     Budget(tmp_path).trim(0)
     assert merged.root == 0
     merged.close()
@@ -271,9 +271,9 @@ def test_a_merged_table_that_is_in_use_stays(tmp_path: Path) -> None:
 
 
 def test_a_merged_table_opens_though_its_writer_has_not_let_go(tmp_path: Path) -> None:
-    writer = MergedIndexWriter(tmp_path / "images/chain.merged")
+    writer = MergedTableWriter(tmp_path / "images/chain.merged")
     writer.finish(0, b"a" * 80)
-    assert MergedIndex.open(tmp_path / "images/chain.merged").root == 0
+    assert MergedTable.open(tmp_path / "images/chain.merged").root == 0
     writer.abandon()
 
 
@@ -293,7 +293,7 @@ HOLDING = """
 import sys
 from pathlib import Path
 from regfs.model.digest import Digest
-from regfs.store.layer_store import LayerStore
+from regfs.store.layers.layer_store import LayerStore
 index = LayerStore(Path(sys.argv[1])).open_index(Digest.parse(sys.argv[2]))
 print("open", flush=True)
 sys.stdin.read()
@@ -350,7 +350,7 @@ def counted(real):
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*arguments, **more)
     return call
-from regfs.store.layer_store import LayerStore
+from regfs.store.layers.layer_store import LayerStore
 from tests.support.caches import keep_layer, MIB
 store = LayerStore(Path(sys.argv[1]))
 os.unlink, os.rename = counted(os.unlink), counted(os.rename)
@@ -400,12 +400,12 @@ def test_temporary_files_of_the_dead_go_and_those_of_the_living_stay(tmp_path: P
         budget.trim(0)
         yield content[100:]
 
-    writer = MergedIndexWriter(tmp_path / "images/chain.merged")
+    writer = MergedTableWriter(tmp_path / "images/chain.merged")
     path = blobs.receive(Digest.of(content), len(content), verified(chunks(), Digest.of(content), len(content)))
     writer.finish(0, b"a" * 80)
     writer.abandon()
     assert path.read_bytes() == content
-    assert MergedIndex.open(tmp_path / "images/chain.merged").root == 0
+    assert MergedTable.open(tmp_path / "images/chain.merged").root == 0
     assert not any(path.exists() for path in dead)
 
 
@@ -429,7 +429,7 @@ def test_a_clock_that_was_set_back_stops_no_eviction(tmp_path: Path) -> None:
 WRITING = """
 import os, sys
 from pathlib import Path
-from regfs.store.layer_store import LayerStore
+from regfs.store.layers.layer_store import LayerStore
 from tests.support.caches import keep_layer
 store = LayerStore(Path(sys.argv[1]), limit=int(sys.argv[2]))
 sys.stdin.readline()
@@ -609,7 +609,7 @@ def test_how_full_the_cache_is_is_known_without_a_walk_at_each_question(
 ) -> None:
     store = LayerStore(tmp_path, limit=100 * MIB)
     walks = []
-    monkeypatch.setattr("regfs.store.budget.used_by", lambda root: (walks.append(root), used_by(root))[1])
+    monkeypatch.setattr("regfs.store.eviction.budget.used_by", lambda root: (walks.append(root), used_by(root))[1])
     budget = store.budget
     first = budget.standing(wait_s=60)
     assert first is not None
@@ -629,7 +629,7 @@ def test_how_full_the_cache_is_is_known_without_a_walk_at_each_question(
 
 def test_how_full_the_cache_is_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = threading.Event()
-    monkeypatch.setattr("regfs.store.budget.used_by", lambda root: (slow.wait(60), used_by(root))[1])
+    monkeypatch.setattr("regfs.store.eviction.budget.used_by", lambda root: (slow.wait(60), used_by(root))[1])
     budget = Budget(tmp_path, limit=MIB)
     assert budget.standing() is None
     slow.set()
@@ -640,7 +640,7 @@ def test_what_other_daemons_wrote_is_seen_after_a_while(tmp_path: Path, monkeypa
     budget = Budget(tmp_path, limit=100 * MIB)
     assert budget.standing(wait_s=60) is not None
     keep_layer(LayerStore(tmp_path), "of another daemon", files=[big(1)])
-    monkeypatch.setattr("regfs.store.budget._FRESH_S", 0.0)
+    monkeypatch.setattr("regfs.store.eviction.budget._FRESH_S", 0.0)
     end = time.monotonic() + 60
     while (found := budget.standing()) is None or found.used < MIB:
         assert time.monotonic() < end

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.store.cached_files import open_file, put, read_file, take_away
+from regfs.store.files.cached_files import open_file, put, read_file, take_away
 from tests.support.caches import full_directory, link_to_itself
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from regfs.errors import CacheDamaged, CacheFailure, CacheFull
 from regfs.model.digest import Digest
-from regfs.store.chunks import ChunkMap, PartialData, StoredChunk, write_map
-from regfs.store.unkept_chunks import UnkeptChunks
+from regfs.store.layers.chunks import ChunkMap, PartialData, StoredChunk, write_map
+from regfs.store.layers.unkept_chunks import UnkeptChunks
 from tests.support.read_only import needs_root, read_only
 
 BOOT, NEXT_BOOT = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"

@@ -9,8 +9,8 @@ import pytest
 
 from regfs.errors import CacheFailure
 from regfs.model.digest import Digest
-from regfs.store.content import Nothing, OpenContent, Span, content_of, empty
-from regfs.store.data_files import DataFile
+from regfs.store.layers.content import Nothing, OpenContent, Span, content_of, empty
+from regfs.store.layers.data_files import DataFile
 
 LAYER = Digest.of(b"layer")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.store.directories import DIRECTORIES, clear_places
+from regfs.store.files.directories import DIRECTORIES, clear_places
 from tests.support.images import file, image_of, layer
 from tests.support.served import Served
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.store.image_numbers import MOST, NUMBER_BITS, ImageNumbers
+from regfs.store.images.image_numbers import MOST, NUMBER_BITS, ImageNumbers
 
 Open = Callable[..., ImageNumbers]
 
@@ -41,7 +41,7 @@ def test_images_have_numbers_of_their_own_which_every_mount_of_the_cache_knows(o
 
 def test_processes_that_ask_at_once_agree_and_share_no_number(opened: Open, tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from regfs.store.image_numbers import ImageNumbers\n"
+        "import sys; from pathlib import Path; from regfs.store.images.image_numbers import ImageNumbers\n"
         "numbers = ImageNumbers(Path(sys.argv[1]))\n"
         "print(*(numbers.number(str(image)) for image in range(100)))"
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import tracemalloc
 from pathlib import Path
 
-from regfs.store.content import Span
-from regfs.store.inventory import take_inventory, used_by
-from regfs.store.layer_store import LayerStore
+from regfs.store.eviction.inventory import take_inventory, used_by
+from regfs.store.layers.content import Span
+from regfs.store.layers.layer_store import LayerStore
 from tests.support.caches import keep_layer
 
 

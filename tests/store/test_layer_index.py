@@ -10,9 +10,9 @@ import pytest
 
 from regfs.errors import CacheFailure, NotFound
 from regfs.model.attributes import Attributes
-from regfs.store.data_writer import DataLayout
-from regfs.store.layer_index import EntryFlag, LayerIndex, Row
-from regfs.store.layer_index_writer import LayerIndexWriter
+from regfs.store.layers.data_writer import DataLayout
+from regfs.store.layers.layer_index import EntryFlag, LayerIndex, Row
+from regfs.store.layers.layer_index_writer import LayerIndexWriter
 
 DIRECTORY = Attributes(0o40755, size=4096, nlink=2).pack()
 FILE = Attributes(0o100644, size=5).pack()

@@ -16,10 +16,10 @@ import pytest
 from regfs.errors import CacheFailure, NotFound
 from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
-from regfs.store.content import Nothing, Span
-from regfs.store.layer_index import LayerIndex, Row
-from regfs.store.layer_store import LayerStore
-from regfs.store.unsettled_layers import UnsettledLayers
+from regfs.store.layers.content import Nothing, Span
+from regfs.store.layers.layer_index import LayerIndex, Row
+from regfs.store.layers.layer_store import LayerStore
+from regfs.store.layers.unsettled_layers import UnsettledLayers
 from tests.support.descriptors import no_descriptor_left
 
 BIG = b"big" * 50_000

@@ -11,7 +11,7 @@ import pytest
 from regfs.errors import CacheFailure, NotFound
 from regfs.model.attributes import Attributes
 from regfs.model.node_id import node_key
-from regfs.store.merged_index import MergedDirectory, MergedIndex, MergedIndexWriter
+from regfs.store.images.merged_table import MergedDirectory, MergedTable, MergedTableWriter
 
 DIRECTORY = Attributes(0o40755, size=4096, nlink=2).pack()
 FILE = Attributes(0o100644, size=5).pack()
@@ -23,7 +23,7 @@ LEAF = node_key(2, 7)
 def path(tmp_path: Path) -> Path:
     """A table: /empty/, /sub/leaf, /sub/other."""
     destination = tmp_path / "images" / "chain.merged"
-    writer = MergedIndexWriter(destination)
+    writer = MergedTableWriter(destination)
     connection = sqlite3.connect(writer.path)
     rows = [
         (ROOT, b"empty", EMPTY, DIRECTORY), (ROOT, b"sub", SUB, DIRECTORY),
@@ -38,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_names_are_found_and_listed(path: Path) -> None:
-    index = MergedIndex.open(path)
+    index = MergedTable.open(path)
     assert index.root == ROOT
     assert index.lookup(SUB, b"leaf") == (LEAF, FILE)
     assert index.lookup(ROOT, b"leaf") is None
@@ -49,7 +49,7 @@ def test_names_are_found_and_listed(path: Path) -> None:
 
 
 def test_directories_are_known_by_their_nodes(path: Path) -> None:
-    index = MergedIndex.open(path)
+    index = MergedTable.open(path)
     assert index.directory(EMPTY) == MergedDirectory(ROOT, 0, 0, DIRECTORY)
     assert index.directory(ROOT) == MergedDirectory(ROOT, 1, 2, DIRECTORY)
     assert index.directory(LEAF) is None
@@ -61,14 +61,14 @@ def test_nothing_but_the_table_and_its_sums_is_left_in_its_directory(path: Path)
 
 
 def test_an_abandoned_table_is_removed(tmp_path: Path) -> None:
-    writer = MergedIndexWriter(tmp_path / "merged")
+    writer = MergedTableWriter(tmp_path / "merged")
     writer.abandon()
     assert not list(tmp_path.iterdir())
 
 
 def test_a_table_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
-        MergedIndex.open(tmp_path / "merged")
+        MergedTable.open(tmp_path / "merged")
 
 
 def other_version(path: Path) -> None:
@@ -102,11 +102,11 @@ def without_root(path: Path) -> None:
 def test_what_is_no_whole_table_is_a_cache_failure(path: Path, spoil) -> None:  # type: ignore[no-untyped-def]
     spoil(path)
     with pytest.raises(CacheFailure):
-        MergedIndex.open(path)
+        MergedTable.open(path)
 
 
 def test_a_table_that_breaks_while_it_is_open_is_a_cache_failure(path: Path) -> None:
-    index = MergedIndex.open(path)
+    index = MergedTable.open(path)
     size = path.stat().st_size
     path.write_bytes(b"\xff" * size)
     with pytest.raises(CacheFailure):
@@ -114,20 +114,20 @@ def test_a_table_that_breaks_while_it_is_open_is_a_cache_failure(path: Path) -> 
 
 
 def test_a_table_goes_on_answering_when_its_file_is_removed(path: Path) -> None:
-    index = MergedIndex.open(path)
+    index = MergedTable.open(path)
     path.unlink()
     assert index.lookup(SUB, b"leaf") == (LEAF, FILE)
 
 
 def test_any_thread_may_ask(path: Path) -> None:
-    index = MergedIndex.open(path)
+    index = MergedTable.open(path)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: index.lookup(SUB, b"leaf"), range(500)))
     assert set(found) == {(LEAF, FILE)}
 
 
 def test_a_closed_table_is_opened_again_by_a_question_while_its_file_is_there(path: Path) -> None:
-    index = MergedIndex.open(path)
+    index = MergedTable.open(path)
     index.close()
     assert index.lookup(ROOT, b"sub") is not None
     index.close()
@@ -139,4 +139,4 @@ def test_a_closed_table_is_opened_again_by_a_question_while_its_file_is_there(pa
 def test_a_place_that_cannot_be_written_is_a_cache_failure(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(CacheFailure):
-        MergedIndexWriter(tmp_path / "file" / "merged")
+        MergedTableWriter(tmp_path / "file" / "merged")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import CacheDamaged, CacheFailure
-from regfs.store.data_files import DataFiles
-from regfs.store.layer_store import LayerStore
-from regfs.store.merged_index import MergedIndex, MergedIndexWriter
-from regfs.store.open_tables import OpenTables
+from regfs.store.images.merged_table import MergedTable, MergedTableWriter
+from regfs.store.layers.data_files import DataFiles
+from regfs.store.layers.layer_store import LayerStore
+from regfs.store.tables.open_tables import OpenTables
 from tests.support.caches import keep_layer
 from tests.support.descriptors import open_files
 
@@ -31,7 +31,7 @@ class Entry:
 
 
 def written(path: Path) -> Path:
-    writer = MergedIndexWriter(path)
+    writer = MergedTableWriter(path)
     writer.finish(0, b"a" * 80)
     writer.abandon()
     return path
@@ -106,7 +106,7 @@ def test_a_small_limit_of_open_files_leaves_room_for_others(monkeypatch: pytest.
 def test_tables_that_threads_take_from_each_other_answer_right_all_the_same(tmp_path: Path) -> None:
     tables = OpenTables(descriptors=3)
     paths = [written(tmp_path / f"{number}.merged") for number in range(8)]
-    merged = [MergedIndex(path, tables=tables) for path in paths]
+    merged = [MergedTable(path, tables=tables) for path in paths]
     most = 0
 
     def ask(number: int) -> int:
@@ -142,8 +142,8 @@ def test_a_table_that_is_gone_is_made_again_and_else_a_failure_but_no_missing_na
         made.append(failure)
         written(path)
 
-    lasting = MergedIndex(path, tables=tables, make_again=make_again)
-    lost = MergedIndex(path, tables=tables)
+    lasting = MergedTable(path, tables=tables, make_again=make_again)
+    lost = MergedTable(path, tables=tables)
     assert lasting.root == lost.root == 0
     tables.close_idle()
     path.unlink()
@@ -163,7 +163,7 @@ def test_a_table_that_proves_damaged_when_it_is_read_is_made_again(tmp_path: Pat
         path.unlink()
         written(path)
 
-    merged = MergedIndex(path, tables=OpenTables(), make_again=make_again)
+    merged = MergedTable(path, tables=OpenTables(), make_again=make_again)
     merged.open_now()
     path.write_bytes(b"\xff" * path.stat().st_size)
     assert merged.lookup(0, b"name") is None

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from regfs.store.content import OpenContent, Span
-from regfs.store.layer_store import LayerStore
-from regfs.store.promotion import BIG
+from regfs.store.layers.content import OpenContent, Span
+from regfs.store.layers.layer_store import LayerStore
+from regfs.store.layers.promotion import BIG
 from tests.support.caches import MIB, keep_layer
 from tests.support.promotions import join_promotions
 

@@ -11,7 +11,7 @@ import pytest
 
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
-from regfs.store.references import ListRecord, References, TagRecord
+from regfs.store.references.references import ListRecord, References, TagRecord
 
 DEBIAN = RepositoryName("docker.io", "library/debian")
 RECORD = TagRecord(Digest.of(b"index"), "application/vnd.oci.image.index.v1+json", 1234, 1_700_000_000.5)

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import CacheDamaged, CacheFailure, NotFound
-from regfs.store.failures import read_failure
-from regfs.store.layer_store import LayerStore
-from regfs.store.merged_index import MergedIndex, MergedIndexWriter
+from regfs.store.files.failures import read_failure
+from regfs.store.images.merged_table import MergedTable, MergedTableWriter
+from regfs.store.layers.layer_store import LayerStore
 from tests.support.caches import keep_layer
 from tests.support.descriptors import no_descriptor_left
 
 
 def merged(root: Path) -> Path:
     path = root / "chain.merged"
-    writer = MergedIndexWriter(path)
+    writer = MergedTableWriter(path)
     writer.finish(0, b"a" * 80)
     writer.abandon()
     return path
@@ -27,12 +27,12 @@ def test_a_process_without_descriptors_takes_no_table_for_damaged(tmp_path: Path
     store = LayerStore(tmp_path)
     layer, path = keep_layer(store, "layer"), merged(tmp_path)
     with no_descriptor_left():
-        for ask in (lambda: store.open_index(layer).row(0), lambda: MergedIndex.open(path)):
+        for ask in (lambda: store.open_index(layer).row(0), lambda: MergedTable.open(path)):
             with pytest.raises(CacheFailure, match=r"Too many open files; ulimit -n") as failure:
                 ask()
             assert not isinstance(failure.value, CacheDamaged)
     assert store.open_index(layer).row(0).row == 0
-    assert MergedIndex.open(path).root == 0
+    assert MergedTable.open(path).root == 0
 
 
 def test_a_process_without_descriptors_does_not_miss_the_files_of_a_layer(tmp_path: Path) -> None:
@@ -48,10 +48,10 @@ def test_a_torn_table_is_damaged_and_one_that_is_gone_is_not_there(tmp_path: Pat
     path = merged(tmp_path)
     path.write_bytes(content)
     with pytest.raises(CacheDamaged):
-        MergedIndex.open(path)
+        MergedTable.open(path)
     path.unlink()
     with pytest.raises(NotFound):
-        MergedIndex.open(path)
+        MergedTable.open(path)
 
 
 @pytest.mark.parametrize("cut", [1, 4096])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.store.uncached_writes import UncachedWrites
+from regfs.store.files.uncached_writes import UncachedWrites
 
 PIECES = [bytes([number]) * size for number, size in enumerate((4096, 8192 + 1, 70_000, 0, 3, 1 << 20))]
 

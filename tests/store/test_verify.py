@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-import regfs.store.cached_files
+import regfs.store.files.cached_files
 from regfs.model.digest import Digest
 from regfs.store.blobs import BlobStore
-from regfs.store.cached_files import open_file
-from regfs.store.content import Span
-from regfs.store.layer_store import LayerStore
-from regfs.store.merged_index import MergedIndexWriter
+from regfs.store.files.cached_files import open_file
+from regfs.store.images.merged_table import MergedTableWriter
+from regfs.store.layers.content import Span
+from regfs.store.layers.layer_store import LayerStore
 from regfs.store.verify import verify
 from tests.support.caches import file_row, keep_layer
 
@@ -41,7 +41,7 @@ def keep_everything(root: Path) -> None:
     keep_layer(store, "other", small=b"other" * 1000)
     assert layer == LAYER
     assert store.promotion.promote(PROMOTED)
-    writer = MergedIndexWriter(root / "images" / "chain.merged")
+    writer = MergedTableWriter(root / "images" / "chain.merged")
     writer.finish(0, b"a" * 80)
     writer.abandon()
     BlobStore(root / "blobs").keep(Digest.of(DOCUMENT), DOCUMENT)
@@ -74,7 +74,7 @@ def test_a_file_that_cannot_be_read_is_told_and_the_others_are_looked_through(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return open_file(path)
 
-    monkeypatch.setattr(regfs.store.cached_files, "open_file", open_as_a_bad_disk)
+    monkeypatch.setattr(regfs.store.files.cached_files, "open_file", open_as_a_bad_disk)
     found = {problem.path: problem.reason for problem in verify(cache, drop=True)}
     assert found[bad] == "cannot be read: Input/output error"
     assert len(found) == 2

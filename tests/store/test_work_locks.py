@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from regfs.store.work_locks import Standing, WorkLocks
+from regfs.store.locks.work_locks import Standing, WorkLocks
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from regfs.store.work_locks import Standing, WorkLocks
+from regfs.store.locks.work_locks import Standing, WorkLocks
 with WorkLocks(Path(sys.argv[1])).claim("work") as claim:
     claim.tell(Standing(received=7))
     print("held", flush=True)

@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from regfs.store.work_locks import LOCKS, WorkLocks
+from regfs.store.locks.work_locks import LOCKS, WorkLocks
 
 
 def assert_cache_is_clean(cache: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
-from regfs.store.inventory import take_inventory
-from regfs.store.layer_index import Row
-from regfs.store.layer_store import LayerStore
+from regfs.store.eviction.inventory import take_inventory
+from regfs.store.layers.layer_index import Row
+from regfs.store.layers.layer_store import LayerStore
 
 MIB = 1 << 20
 

@@ -1,4 +1,4 @@
-"""Waiting for the thread that copies big files (store/promotion.py)."""
+"""Waiting for the thread that copies big files (store/layers/promotion.py)."""
 
 from __future__ import annotations
 

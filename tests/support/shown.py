@@ -20,8 +20,8 @@ from regfs.model.node_id import ROOT
 from regfs.model.platform import Platform
 from regfs.registry.hosts.endpoints import Hosts
 from regfs.registry.http.retry_policy import RetryPolicy
-from regfs.store.layer_store import LayerStore
-from regfs.store.open_tables import OpenTables
+from regfs.store.layers.layer_store import LayerStore
+from regfs.store.tables.open_tables import OpenTables
 from regfs.tree.entry import FoundEntry, ListedEntry
 from regfs.tree.tags_in_use import UsedDirectories
 

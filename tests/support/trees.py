@@ -13,10 +13,10 @@ from regfs.rootfs.file_tree import FileTree
 from regfs.rootfs.layer_tree import LayerTree
 from regfs.rootfs.merge import merge
 from regfs.rootfs.rootfs import Rootfs
-from regfs.store.layer_index import LayerIndex
-from regfs.store.layer_store import LayerStore
-from regfs.store.merged_index import MergedIndex
-from regfs.store.open_tables import OpenTables
+from regfs.store.images.merged_table import MergedTable
+from regfs.store.layers.layer_index import LayerIndex
+from regfs.store.layers.layer_store import LayerStore
+from regfs.store.tables.open_tables import OpenTables
 from tests.support.images import BuiltLayer
 from tests.support.snapshot import Entry
 
@@ -37,7 +37,7 @@ class MergedImage:
         self.store = LayerStore(directory, boot="test")
         self.indexes = [passed(self.store, layer) for layer in layers]
         merge(self.indexes, directory / "merged")
-        self.merged = MergedIndex.open(directory / "merged")
+        self.merged = MergedTable.open(directory / "merged")
         self.rootfs = Rootfs(
             self.merged, self.indexes, diff_ids=[layer.diff_id for layer in layers], tables=OpenTables()
         )

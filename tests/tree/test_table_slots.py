@@ -13,8 +13,8 @@ from regfs.mount.kernel.notifications import Notifications
 from regfs.mount.kernel.requests import Requests
 from regfs.mount.kernel.state import SessionState
 from regfs.rootfs.file_tree import FileTree
-from regfs.store.content import Content, OpenContent
-from regfs.store.open_tables import OpenTables
+from regfs.store.layers.content import Content, OpenContent
+from regfs.store.tables.open_tables import OpenTables
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.node import TableDirectory
 from regfs.tree.table_slots import TableSlot, TableSlots

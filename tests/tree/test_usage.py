@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import WouldBlock
-from regfs.store.budget import Standing
+from regfs.store.eviction.budget import Standing
 from regfs.tree.usage import CacheUsage, Usage
 from regfs.waiting.deadline import NON_BLOCKING, under
 

@@ -23,14 +23,14 @@ from regfs.errors import CacheDamaged, CacheFailure
 from regfs.export.erofs.image import write_image
 from regfs.export.erofs.names import Names
 from regfs.rootfs.rootfs import Rootfs
-from regfs.store.cached_files import open_file, put
-from regfs.store.checksums import SUFFIX as SUMS
-from regfs.store.checksums import format_sums, load_sums
-from regfs.store.data_writer import TAR
-from regfs.store.failures import failures_of
-from regfs.store.inventory import EROFS
-from regfs.store.layer_store import LayerStore
-from regfs.store.locks import changing, lock_new, touch
+from regfs.store.eviction.inventory import EROFS
+from regfs.store.files.cached_files import open_file, put
+from regfs.store.files.checksums import SUFFIX as SUMS
+from regfs.store.files.checksums import format_sums, load_sums
+from regfs.store.files.failures import failures_of
+from regfs.store.layers.data_writer import TAR
+from regfs.store.layers.layer_store import LayerStore
+from regfs.store.locks.file_locks import changing, lock_new, touch
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from regfs.model.names import ONE_IMAGE
 from regfs.mount.mount_api import NO_DEVICES, NO_SUID, READ_ONLY, VALUE_MAX, Refused, attach, make_mount
 from regfs.mount.mountpoint import CONTAINER_REMEDY, may_mount
 from regfs.rootfs.rootfs import Rootfs
-from regfs.store.ingest_directories import ingest_directory
-from regfs.store.inventory import IMAGES, LAYERS, PASSES
-from regfs.store.layer_store import LayerStore
+from regfs.store.eviction.inventory import IMAGES, LAYERS, PASSES
+from regfs.store.layers.ingest_directories import ingest_directory
+from regfs.store.layers.layer_store import LayerStore
 
 _NEEDED = (6, 12)
 _NEEDS_FILES = "EROFS on files needs Linux 6.12 or newer, with CONFIG_EROFS_FS_BACKED_BY_FILE"

@@ -15,8 +15,8 @@ from regfs.errors import CacheDamaged, RegfsError, Unsupported
 from regfs.export.erofs import layout
 from regfs.export.erofs.xattrs import Xattrs
 from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK
-from regfs.store.layer_index import LayerIndex
-from regfs.store.merged_index import MergedIndex
+from regfs.store.images.merged_table import MergedTable
+from regfs.store.layers.layer_index import LayerIndex
 
 FIRST_DATA_DEVICE = 2
 """The number of the device of the base layer; device 1 is the image itself."""
@@ -56,7 +56,7 @@ class Names:
     Raises Unsupported for what EROFS cannot hold, CacheFailure.
     """
 
-    def __init__(self, merged: MergedIndex, layers: Sequence[LayerIndex]) -> None:
+    def __init__(self, merged: MergedTable, layers: Sequence[LayerIndex]) -> None:
         self._merged = merged
         xattrs = Xattrs()
         self._layers = [_Layer(index, xattrs) for index in layers]

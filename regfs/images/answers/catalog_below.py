@@ -18,7 +18,7 @@ from regfs.errors import AccessDenied, BadContent, NotFound, RepositoryUnknown, 
 from regfs.images.answers.remembered import UNREACHABLE, Refreshes, Remembered
 from regfs.model.names import RepositoryName
 from regfs.registry.client import RegistryClient
-from regfs.store.references import References, left_s
+from regfs.store.references.references import References, left_s
 
 _PATHS_KEPT = 1024
 _NAMES_KEPT = 100

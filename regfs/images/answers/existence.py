@@ -67,7 +67,7 @@ from regfs.images.answers.remembered import STALE_TTL_S, UNREACHABLE, Refreshes,
 from regfs.images.answers.tags import Tags
 from regfs.model.names import DOCKER_HUB, OFFICIAL, RepositoryName, repository_at
 from regfs.registry.client import RegistryClient
-from regfs.store.references import References, left_s
+from regfs.store.references.references import References, left_s
 from regfs.waiting.deadline import Deadline, current, under
 from regfs.waiting.single_flight import Flights
 

@@ -20,7 +20,7 @@ from regfs.model.names import RepositoryName
 from regfs.model.strict_json import DOCUMENT_LIMIT
 from regfs.registry.client import RegistryClient
 from regfs.store.blobs import BlobStore
-from regfs.store.references import References
+from regfs.store.references.references import References
 from regfs.telemetry.stats import Stats
 from regfs.waiting.single_flight import Flights
 

@@ -14,7 +14,7 @@ from regfs.errors import DigestUnresolved, InvalidName, RegfsError
 from regfs.model.digest import Digest
 from regfs.model.manifest import Index, parse_manifest
 from regfs.model.names import RepositoryName
-from regfs.store.references import References
+from regfs.store.references.references import References
 
 # An index of each visited tag; reading one takes a millisecond or less.
 _MOST_INDEXES = 1000

@@ -7,9 +7,10 @@
     a tag or repository it lacks      10 s, or the tag TTL           the error
     a tag that a list names           not at all, while that holds
 
-Answers are kept in memory (remembered.py) and on the disk (store/references.py), where other mounts and later ones find
-them. An answer is in doubt when another contradicts it: a manifest that the registry lacks, or a tag that it lacks and
-lists. Then both are asked for again. Used by repository.py. Thread rule: any thread; each question is one flight.
+Answers are kept in memory (remembered.py) and on the disk (store/references/references.py), where other mounts and
+later ones find them. An answer is in doubt when another contradicts it: a manifest that the registry lacks, or a tag
+that it lacks and lists. Then both are asked for again. Used by repository.py. Thread rule: any thread; each question is
+one flight.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
 from regfs.registry.client import RegistryClient
-from regfs.store.references import References, TagRecord, left_s
+from regfs.store.references.references import References, TagRecord, left_s
 from regfs.telemetry.stats import Stats
 from regfs.waiting.single_flight import Flights
 

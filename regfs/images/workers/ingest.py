@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from regfs.errors import CacheFailure
-from regfs.images.shared_work import STALL_S
+from regfs.images.workers.shared_work import STALL_S
 from regfs.images.workers.worker import Told, started
 from regfs.layers.ingest import LayerToIngest, Progress, run_ingest
-from regfs.store.layer_store import LayerStore
+from regfs.store.layers.layer_store import LayerStore
 
 __all__ = ["LayerToIngest", "Progress", "ingest_here", "ingest_layer"]
 

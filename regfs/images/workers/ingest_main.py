@@ -22,7 +22,7 @@ from regfs.errors import RegfsError
 from regfs.images.workers.own_process import Teller, be_nice
 from regfs.layers.ingest import LayerToIngest, Progress, run_ingest
 from regfs.model.digest import Digest
-from regfs.store.layer_store import LayerStore
+from regfs.store.layers.layer_store import LayerStore
 
 _CHUNK = 1 << 18
 # Three threads hand each other blocks that take a millisecond each; five, Python's default, would be lost at each turn.

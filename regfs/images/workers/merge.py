@@ -16,12 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from regfs.errors import RegfsError
-from regfs.images.shared_work import STALL_S
 from regfs.images.workers.own_process import Teller
+from regfs.images.workers.shared_work import STALL_S
 from regfs.images.workers.worker import started
 from regfs.rootfs.merge import merge_files
-from regfs.store.failures import cache_failure
-from regfs.store.locks import claimed
+from regfs.store.files.failures import cache_failure
+from regfs.store.locks.file_locks import claimed
 
 SMALL_INDEXES = 2 << 20
 """Indexes below this many bytes, about ten thousand entries, are merged here in a tenth of a second: what a process

@@ -21,13 +21,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 
 from regfs.errors import BadLayer, DigestMismatch, InvalidName, TooLarge, Unsupported
-from regfs.layers import gzip
-from regfs.layers.feed import ByteFeed
+from regfs.layers.compression import gzip
 from regfs.layers.formats.format import Chunk, FindTable
 from regfs.layers.formats.gzip_member import verified
 from regfs.layers.formats.toc import MAX_TABLE, Offsets, Toc
 from regfs.layers.source import ByteSource
-from regfs.layers.tar import TarReader
+from regfs.layers.tar.feed import ByteFeed
+from regfs.layers.tar.tar_reader import TarReader
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.media_types import is_tar_layer, layer_compression

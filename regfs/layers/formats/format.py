@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from regfs.layers.source import ByteSource
-from regfs.layers.tar import TarEntry
+from regfs.layers.tar.tar_reader import TarEntry
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 

@@ -18,10 +18,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from regfs.errors import BadLayer, InvalidName, TooLarge, Unsupported
-from regfs.layers.feed import ByteFeed
+from regfs.layers.compression.gzip import ERROR, header_size, raw_inflater
 from regfs.layers.formats.ztoc import Ztoc
-from regfs.layers.gzip import ERROR, header_size, raw_inflater
-from regfs.layers.tar import TarEntry, TarReader
+from regfs.layers.tar.feed import ByteFeed
+from regfs.layers.tar.tar_reader import TarEntry, TarReader
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor, Manifest
 

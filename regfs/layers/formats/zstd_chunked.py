@@ -104,6 +104,6 @@ def _checksum(descriptor: Descriptor) -> Digest | None:
 
 def _decompressed(stored: bytes) -> Iterator[bytes]:
     # Imported here because few layers need it.
-    from regfs.layers import zstd
+    from regfs.layers.compression import zstd
 
     return zstd.decompress([stored], block_size=_BLOCK_SIZE)

@@ -32,9 +32,9 @@ from typing import NamedTuple
 from regfs.errors import BadLayer, InvalidName, TooLarge, Unsupported
 from regfs.layers.formats.flatbuffer import FlatBuffer, Table
 from regfs.layers.formats.format import MAX_MEMBER
-from regfs.layers.pax import xattrs_of
-from regfs.layers.tar import HARD_LINK, MAX_FILE_SIZE, TarEntry, owner_of
-from regfs.layers.tar_header import BLOCK
+from regfs.layers.tar.pax import xattrs_of
+from regfs.layers.tar.tar_header import BLOCK
+from regfs.layers.tar.tar_reader import HARD_LINK, MAX_FILE_SIZE, TarEntry, owner_of
 from regfs.model.attributes import device_number
 from regfs.model.dates import exact_date_ns
 from regfs.model.digest import Digest

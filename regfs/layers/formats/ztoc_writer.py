@@ -13,11 +13,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from regfs.errors import DigestMismatch, TooLarge, Unsupported
-from regfs.layers.checkpoints import SPAN_SIZE, Checkpoint, CheckpointedGzip
-from regfs.layers.feed import ByteFeed
+from regfs.layers.compression.checkpoints import SPAN_SIZE, Checkpoint, CheckpointedGzip
 from regfs.layers.formats.ztoc import CHECKPOINT, CHECKPOINTS_HEADER, GZIP, MAX_ZTOC, TYPES, VERSION
-from regfs.layers.pax import Records
-from regfs.layers.tar import TarEntry, TarReader
+from regfs.layers.tar.feed import ByteFeed
+from regfs.layers.tar.pax import Records
+from regfs.layers.tar.tar_reader import TarEntry, TarReader
 from regfs.model.digest import Digest
 
 if TYPE_CHECKING:

@@ -1,0 +1,291 @@
+"""What layers hold: ingested once, indexed on disk, merged once; opened in milliseconds from then on.
+
+Names and bytes are two things: layer_indexes.py has the names of layers, `open(content)` gives the bytes of one file.
+Merging wants indexes alone. A plain layer that was never ingested is downloaded, verified and taken apart for its index
+(layer_ingests.py), which is named by its diff id, so that images share it. The merged table of an image is named by the
+chain id of its layers. All are immutable files: what has one open goes on when it is dropped from the cache. Used by
+image.py. Thread rule: any thread; one ingest for each layer and one merge for each image, however many wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+from regfs.errors import CacheDamaged, CacheFailure, NotFound, WorkStalled
+from regfs.images.layers.layer_indexes import LayerIndexes, NeedsWhole, named
+from regfs.images.layers.layer_ingests import LayerBlob, LayerIngest, LayerIngests
+from regfs.images.layers.merges import Merges
+from regfs.images.layers.partial_layers import PartialLayers
+from regfs.images.lazy.background_fetch import ONLY_WHAT_IS_READ, BackgroundFetch, Fetching
+from regfs.images.workers.own_process import NICE_BESIDE_THE_BIGGEST
+from regfs.images.workers.shared_work import STALL_S
+from regfs.model.digest import Digest
+from regfs.rootfs.file_tree import FileTree
+from regfs.rootfs.layer_tree import LayerTree
+from regfs.rootfs.rootfs import Rootfs
+from regfs.store.files.cached_files import take_away
+from regfs.store.files.checksums import is_as_written
+from regfs.store.images.merged_table import MergedTable
+from regfs.store.layers.content import Content, Nothing, OpenContent
+from regfs.store.layers.diff_ids import DiffIds
+from regfs.store.layers.layer_index import LayerIndex
+from regfs.store.layers.layer_store import LayerStore
+from regfs.store.locks.file_locks import touch
+from regfs.store.locks.work_locks import LOCKS, WorkLocks
+from regfs.telemetry.stats import Stats
+from regfs.waiting.single_flight import Flights, Landed
+
+log = logging.getLogger(__name__)
+
+# More than there are workers wait for a turn, so that the next one begins at once.
+_LAYERS_AT_ONCE = 8
+_LOOK_S = 1.0
+REFUSED_S = 5.0
+
+
+class LayerCache:
+    """The layers and merged images of one cache."""
+
+    def __init__(
+        self,
+        store: LayerStore,
+        images: Path,
+        *,
+        flights: Flights,
+        stats: Stats,
+        refused_s: float = REFUSED_S,
+        stall_s: float = STALL_S,
+        note: Callable[[str], None] = log.warning,
+        fetching: Fetching = ONLY_WHAT_IS_READ,
+    ) -> None:
+        """*images* is the directory of the merged tables.
+
+        A layer that proved wrong is tried again after *refused_s* seconds only, and not for every name below it. An
+        ingest or merge without progress for *stall_s* seconds is ended. *note* hears what users should know.
+        """
+        self._store = store
+        self._flights = self.flights = flights
+        self.note = note
+        self.diff_ids = DiffIds(store.root / "diff-ids.sqlite")
+        self._stall_s = stall_s
+        locks = WorkLocks(store.root / LOCKS)
+        self._ingests = LayerIngests(store, locks, stats=stats, note=note, refused_s=refused_s, stall_s=stall_s)
+        self._chunks = PartialLayers(store, flights=flights, stats=stats, note=note, rest_from=fetching.rest_from)
+        self._indexes = LayerIndexes(store, self._ingests, self._chunks, flights=flights, note=note)
+        self._background = BackgroundFetch() if fetching.background and store.budget.limit != 0 else None
+        self._merges = Merges(store, images, locks, stats=stats, stall_s=stall_s, note=note)
+        self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()
+
+    def under_way(self) -> list[LayerIngest]:
+        """Return the ingests that are under way."""
+        return self._ingests.under_way()
+
+    def stop(self) -> None:
+        """Fetch nothing more in the background."""
+        self.diff_ids.close()
+        if self._background is not None:
+            self._background.stop()
+
+    def layer_tree(self, blob: LayerBlob) -> FileTree:
+        """Return the files of one layer alone. Waits for its ingest; raises what that brings."""
+        blob = self._indexes.as_it_is_here(blob)
+        self._want([blob])
+        try:
+            return LayerTree(self._indexes.index(blob), diff_id=blob.stored_as)
+        except NeedsWhole:
+            return LayerTree(self._indexes.index(blob.whole()), diff_id=blob.diff_id)
+
+    def rootfs(self, blobs: Sequence[LayerBlob]) -> Rootfs:
+        """Return all layers merged. Waits for their ingests and the merge; raises what these bring."""
+        for _ in blobs:
+            try:
+                return self._merged_tree([self._indexes.as_it_is_here(blob) for blob in blobs])
+            except NeedsWhole as reason:
+                log.debug("%s", reason)
+        return self._merged_tree([self._indexes.as_it_is_here(blob) for blob in blobs])
+
+    def _merged_tree(self, blobs: Sequence[LayerBlob]) -> Rootfs:
+        chain = chain_id([blob.stored_as for blob in blobs])
+        known = self._merged.get(chain) or self._open_merged(chain, blobs)
+        layers = tuple(blob.key for blob in blobs)
+        origin = blobs[-1].origin if blobs else str(chain)
+        with named(origin):
+            tree = known or self._flights.run(
+                ("rootfs", chain, layers), lambda: self._merge(chain, blobs), streams=True, parts=layers
+            )
+        self._want(blobs)
+        return tree
+
+    def open(self, content: Content) -> OpenContent:
+        """Return the opened *content* of a file of a tree that was given out.
+
+        Where its file is gone (deleted by hand, or damaged and dropped), its layer is ingested again first:
+        waits for that, and raises what it brings. Raises CacheFailure where that does not help.
+        """
+        index, blob = (None, None) if isinstance(content, Nothing) else self._indexes.in_use(content.layer)
+        try:
+            return self._opened(content, index, blob)
+        except CacheDamaged as failure:
+            if blob is None:
+                raise
+            log.warning("%s", failure)
+        if index is not None:
+            self._chunks.forget(index)
+        if not self._store.is_whole(blob.stored_as):
+            # The index in use stays the right one: the rows of a layer are a function of its bytes.
+            self._flights.run(blob.key, partial(self._indexes.ingested, blob), streams=True)
+        return self._opened(content, index, blob)
+
+    def _opened(self, content: Content, index: LayerIndex | None, blob: LayerBlob | None) -> OpenContent:
+        if index is None or blob is None or blob.table_format is None or isinstance(content, Nothing):
+            return self._store.open_content(content)
+        is_here = partial(self._chunks.fetcher(index, blob).has, content.offset, content.offset + content.size)
+        return self._store.open_partial(content, self._chunks.ensure(index, blob, content), is_here=is_here)
+
+    def complete(self, blobs: Sequence[LayerBlob]) -> None:
+        """Fetch what is missing of layers whose names are here, each in one go. Waits; raises what a network brings."""
+        for blob in map(self._indexes.as_it_is_here, blobs):
+            if blob.table_format is not None and not self._store.is_complete(blob.stored_as):
+                index = self._indexes.index(blob)
+                with named(blob.origin):
+                    self._chunks.fetcher(index, blob).fetch_all()
+
+    def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:
+        """Fetch what is missing of *contents* of a tree that is in use, in few requests.
+
+        *report* hears how many of how many bytes of which layer are here. Waits; raises what a network brings,
+        DigestMismatch, CacheFailure.
+        """
+        spans: dict[Digest, list[tuple[int, int]]] = {}
+        for content in contents:
+            if not isinstance(content, Nothing):
+                spans.setdefault(content.layer, []).append((content.offset, content.offset + content.size))
+        for layer, wanted in spans.items():
+            index, blob = self._indexes.in_use(layer)
+            if index is not None and blob is not None and blob.table_format is not None:
+                with named(blob.origin):
+                    self._chunks.fetcher(index, blob).fetch(wanted, partial(report, blob.descriptor.digest.encoded))
+
+    def _want(self, blobs: Sequence[LayerBlob]) -> None:
+        """Let what is missing of *blobs* be fetched in the background, where the user wants that."""
+        for blob in blobs:
+            if self._background is not None and blob.table_format is not None:
+                self._background.want(blob.stored_as, partial(self._fetch_rest, blob))
+
+    def _fetch_rest(self, blob: LayerBlob) -> None:
+        if not self._store.is_complete(blob.stored_as):
+            with suppress(NeedsWhole):  # it is fetched whole when it is read
+                self._chunks.fetch_rest(self._indexes.index(blob), blob)
+
+    # Merged images.
+
+    def _open_merged(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs | None:
+        """Return the merged image if its table and all its layers are here."""
+        path = self._merges.path(chain)
+        indexes = [index for blob in blobs if (index := self._indexes.find(blob)) is not None]
+        if len(indexes) < len(blobs):
+            return None
+        try:
+            use = self._store.uses.announce(path)
+            make_again = partial(self._merge_again, chain, blobs)
+            merged = MergedTable(path, tables=self._store.tables, use=use, make_again=make_again)
+            merged.open_now()
+        except NotFound:
+            return None
+        except CacheDamaged as failure:
+            self._drop_damaged_table(path, failure)
+            return None
+        touch(path)
+        diff_ids = [blob.stored_as for blob in blobs]
+        return self._merged.setdefault(chain, Rootfs(merged, indexes, diff_ids=diff_ids, tables=self._store.tables))
+
+    def _merge_again(self, chain: Digest, blobs: Sequence[LayerBlob], failure: CacheFailure) -> None:
+        """Bring back the merged table of an image that is in use: its file was deleted, or proved damaged."""
+        path = self._merges.path(chain)
+        if isinstance(failure, CacheDamaged):
+            self._drop_damaged_table(path, failure)
+        if not path.exists():
+            log.warning("%s; the image is merged again", failure)
+            layers = tuple(blob.key for blob in blobs)
+            flight = ("rootfs", chain, layers)
+            self._flights.run(flight, lambda: self._merge(chain, blobs), streams=True, parts=layers)
+
+    def _drop_damaged_table(self, path: Path, failure: CacheDamaged) -> None:
+        if not is_as_written(self._store.root, path):
+            log.warning("%s; it is made again", failure)
+            with suppress(OSError):
+                take_away(path)
+
+    def _merge(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs:
+        held = self._ingest_all(blobs)  # while they are in use, no layer is evicted
+        table = self._store.uses.hold(self._merges.path(chain))
+        try:
+            self._merges.run(chain, [blob.stored_as for blob in blobs])
+            rootfs = self._open_merged(chain, blobs)
+        finally:
+            table.release()
+        del held
+        if rootfs is None:
+            raise CacheFailure(f"the merged table of {blobs[-1].origin if blobs else chain} vanished from the cache")
+        return rootfs
+
+    def _ingest_all(self, blobs: Sequence[LayerBlob]) -> list[LayerIndex]:
+        """Return the indexes of all layers, ingesting those that were never ingested, several at a time.
+
+        The first error is raised at once; ingests that are under way go on by themselves, for the next request.
+        """
+        indexes: list[LayerIndex] = []
+        missing: list[LayerBlob] = []
+        under_way: set[Future[Landed[LayerIndex]]] = set()
+        # The biggest first: it decides when all are done.
+        for blob in sorted(blobs, key=lambda blob: -blob.descriptor.size):
+            index = self._indexes.checked(blob)
+            if index is None:
+                missing.append(blob)
+            else:
+                indexes.append(index)
+        # All are needed at once. Unpacked they are larger still, but how much is not known before.
+        whole = {blob.stored_as: blob.descriptor.size for blob in missing if blob.table_format is None}
+        self._store.budget.require(sum(whole.values()))
+        for number, blob in enumerate(missing):
+            if len(under_way) >= _LAYERS_AT_ONCE:
+                under_way = self._landed(under_way, indexes, missing)
+            ingesting = partial(self._indexes.ingested, blob, NICE_BESIDE_THE_BIGGEST if number else 0)
+            under_way.add(self._flights.begin(blob.key, ingesting, streams=True))
+        while under_way:
+            under_way = self._landed(under_way, indexes, missing)
+        return indexes
+
+    def _landed(
+        self, under_way: set[Future[Landed[LayerIndex]]], indexes: list[LayerIndex], missing: Sequence[LayerBlob]
+    ) -> set[Future[Landed[LayerIndex]]]:
+        """Wait for one flight at least, add what has landed to *indexes*, and return those that are still under way.
+
+        Raises WorkStalled where none of them makes progress: a thread that sleeps in the kernel cannot be ended, and
+        must not hold one of each image.
+        """
+        keys = [blob.key for blob in missing]
+        done: set[Future[Landed[LayerIndex]]] = set()
+        while not done:
+            done, under_way = wait(under_way, _LOOK_S, return_when=FIRST_COMPLETED)
+            if not done and time.monotonic() - self._flights.stalled_since(keys) > 2 * self._stall_s:
+                raise WorkStalled(f"{missing[0].origin}: no layer makes progress; does the disk of the cache answer?")
+        indexes.extend(future.result().result() for future in done)
+        return under_way
+
+
+def chain_id(diff_ids: Sequence[Digest]) -> Digest:
+    """Return the identity of layers on top of each other. Source: image-spec, config.md, "Layer ChainID"."""
+    if not diff_ids:
+        return Digest.of(b"")
+    chain = diff_ids[0]
+    for diff_id in diff_ids[1:]:
+        chain = Digest.of(f"{chain} {diff_id}".encode())
+    return chain

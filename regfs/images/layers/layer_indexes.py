@@ -1,0 +1,165 @@
+"""The names of layers: their indexes, opened once for all images, ingested where they are not here, and repaired.
+
+Used by layer_cache.py. Thread rule: any thread; one ingest for each layer, however many wait.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from cachetools import TTLCache
+
+from regfs.errors import (
+    CacheDamaged,
+    CacheFailure,
+    NotFound,
+    RangesRefused,
+    RegistryTimeout,
+    TooLarge,
+    Unsupported,
+    WorkStalled,
+)
+from regfs.images.layers.layer_ingests import LayerBlob, LayerIngests
+from regfs.images.layers.partial_layers import PartialLayers
+from regfs.model.digest import Digest
+from regfs.store.layers.layer_index import LayerIndex
+from regfs.store.layers.layer_store import LayerStore
+from regfs.waiting.single_flight import Flights
+
+log = logging.getLogger(__name__)
+
+# How long a layer whose table of contents is of no use is read whole without another look at that.
+_WHOLE_S = 3600.0
+_MOST_REMEMBERED = 4096
+# A layer that others evict in the moment before it is opened is ingested once more.
+_ATTEMPTS = 2
+
+
+class LayerIndexes:
+    """The indexes of the layers of one *store*. *note* hears what users should know."""
+
+    def __init__(
+        self,
+        store: LayerStore,
+        ingests: LayerIngests,
+        partial_layers: PartialLayers,
+        *,
+        flights: Flights,
+        note: Callable[[str], None],
+    ) -> None:
+        """*ingests* reads whole layers, *partial_layers* those with a table of contents."""
+        self._store = store
+        self._ingests = ingests
+        self._partial = partial_layers
+        self._flights = flights
+        self._note = note
+        self._needs_whole: TTLCache[Digest, bool] = TTLCache(_MOST_REMEMBERED, _WHOLE_S)
+        self._indexes: WeakValueDictionary[Digest, LayerIndex] = WeakValueDictionary()
+        # Where the layers in use came from.
+        self._blobs: WeakKeyDictionary[LayerIndex, LayerBlob] = WeakKeyDictionary()
+
+    def in_use(self, layer: Digest) -> tuple[LayerIndex | None, LayerBlob | None]:
+        """Return the index of a layer that is in use, and where the layer came from; None where it is not in use."""
+        index = self._indexes.get(layer)
+        return index, None if index is None else self._blobs.get(index)
+
+    def index(self, blob: LayerBlob) -> LayerIndex:
+        """Return the opened index of a layer. Waits for its ingest where it is not here; raises as ingested() does."""
+        index = self.checked(blob)
+        with named(blob.origin):
+            return index or self._flights.run(blob.key, lambda: self.ingested(blob), streams=True)
+
+    def find(self, blob: LayerBlob) -> LayerIndex | None:
+        """Return the index of a layer, None where it is not here. It is opened when it is first asked."""
+        index = self._indexes.get(blob.stored_as)
+        if index is None:
+            try:
+                index = self._store.index(blob.stored_as, make_again=partial(self._ingest_again, blob))
+            except NotFound:
+                return None
+            index = self._indexes.setdefault(blob.stored_as, index)
+            self._blobs[index] = blob
+        return index
+
+    def checked(self, blob: LayerBlob) -> LayerIndex | None:
+        """Return the opened index of a layer; None where its file is gone or damaged. Raises CacheFailure."""
+        index = self.find(blob)
+        if index is None or not self._store.is_ingested(blob.stored_as):
+            return None
+        try:
+            index.open_now()
+        except NotFound:
+            return None
+        except CacheDamaged as failure:  # any other failure says nothing about the file, and is the caller's
+            self._drop_damaged(blob, failure)
+            return None
+        return index
+
+    def _ingest_again(self, blob: LayerBlob, failure: CacheFailure) -> None:
+        """Bring back the layer of an index that is in use: its file was deleted, or proved damaged."""
+        if isinstance(failure, CacheDamaged):
+            self._drop_damaged(blob, failure)
+        if not self._store.is_ingested(blob.stored_as):
+            log.warning("%s; the layer is fetched again", failure)
+            with named(blob.origin):
+                self._flights.run(blob.key, partial(self.ingested, blob), streams=True)
+
+    def _drop_damaged(self, blob: LayerBlob, failure: CacheDamaged) -> None:
+        if not self._store.has_sound_index(blob.stored_as):  # else another thread or daemon has put the right one there
+            log.warning("%s; the layer is dropped", failure)
+            with suppress(CacheFailure):
+                self._store.drop(blob.stored_as)
+
+    def ingested(self, blob: LayerBlob, niceness: int = 0) -> LayerIndex:
+        """Ingest the layer, unless it is here, and return its index. Belongs to a flight.
+
+        A worker runs at *niceness*. Waits; raises NeedsWhole where the layer has to be read whole, and what the ingest
+        brings: BadLayer, DigestMismatch, Unsupported, CacheFailure, and what a network brings.
+        """
+        # In use before it is there: where all else is in use, another daemon that needs room would evict it at once.
+        held = self._store.uses.hold(self._store.index_path(blob.stored_as))
+        try:
+            for _ in range(_ATTEMPTS):
+                self._ingest(blob, niceness)
+                index = self.find(blob)
+                if index is not None:
+                    return index
+        finally:
+            held.release()
+        raise CacheFailure(f"layer {blob.stored_as} vanished from the cache while it was opened")
+
+    def as_it_is_here(self, blob: LayerBlob) -> LayerBlob:
+        """Return *blob*, to be read whole where that is how it is here: because it was, or because it had to be."""
+        if blob.table_format is None or self._store.is_ingested(blob.stored_as):
+            return blob
+        whole = blob.whole()
+        return whole if blob.stored_as in self._needs_whole or self._store.is_ingested(whole.stored_as) else blob
+
+    def _ingest(self, blob: LayerBlob, niceness: int) -> None:
+        """See to it that the layer's index is in the store. Raises NeedsWhole where its table is of no use."""
+        if blob.table_format is None or blob.part is None:
+            self._ingests.run(blob, niceness)
+            return
+        try:
+            self._partial.ingest(blob)
+        except (Unsupported, TooLarge, RangesRefused) as reason:
+            self._needs_whole[blob.stored_as] = True
+            self._note(f"{blob.origin}: layer {blob.descriptor.digest} is fetched whole: {reason}")
+            raise NeedsWhole(str(reason)) from reason
+
+
+class NeedsWhole(Exception):
+    """The layer's table of contents is of no use, and the layer has to be read whole."""
+
+
+@contextmanager
+def named(origin: str) -> Iterator[None]:
+    """Let a wait that was too long say for which registry and repository it was: a flight knows digests alone."""
+    try:
+        yield
+    except (RegistryTimeout, WorkStalled) as timeout:
+        raise type(timeout)(f"{origin}: {timeout}") from timeout

@@ -1,0 +1,193 @@
+"""The ingests over layers: which are under way, which may begin, and which were refused lately.
+
+One layer is fetched and unpacked once, however many threads, daemons and verbs that share the cache want it
+(shared_work.py); those that wait for another process see its progress as their own. Used by layer_indexes.py; made by
+layer_cache.py. Thread rule: any thread; run() belongs to a flight.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from cachetools import TTLCache
+
+from regfs.errors import BadContent
+from regfs.images.answers.blobs import twice_if_wrong
+from regfs.images.workers.own_process import workers
+from regfs.images.workers.shared_work import SharedWork, Tell
+from regfs.model.digest import Digest
+from regfs.model.manifest import Descriptor
+from regfs.model.media_types import layer_compression
+from regfs.store.layers.layer_store import LayerStore
+from regfs.store.locks.work_locks import Standing, WorkLocks
+from regfs.telemetry.stats import Stats
+from regfs.waiting.deadline import current
+
+if TYPE_CHECKING:
+    from regfs.images.workers.ingest import Progress
+    from regfs.layers.formats.format import Format
+    from regfs.layers.formats.soci import Soci
+
+LayerKey = tuple[str, Digest, Digest, int]
+
+
+class LayerBlob(NamedTuple):
+    """A layer as an image names it. *chunks* yields its raw bytes from cache or registry; *origin* is for messages.
+
+    *table_format* is that of its table of contents, where it has one and its names are read from that; *part* returns
+    the bytes `[start, stop)` of it then, or raises RangesRefused.
+    """
+
+    descriptor: Descriptor
+    diff_id: Digest
+    origin: str
+    chunks: Callable[[], Iterator[bytes]]
+    part: Callable[[int, int], bytes] | None = None
+    table_format: Format | Soci | None = None
+
+    @property
+    def stored_as(self) -> Digest:
+        """What the store knows the layer by: its diff id or, where the names are those of its table, the blob's digest.
+
+        A table may leave out the format's own files and parts of seconds, so that its rows are not those of the whole
+        layer; and its chunks are those of one blob, while many blobs may have one diff id.
+        """
+        return self.diff_id if self.table_format is None else self.descriptor.digest
+
+    def whole(self) -> LayerBlob:
+        """Return the same layer, to be read whole."""
+        return self._replace(table_format=None)
+
+    @property
+    def key(self) -> LayerKey:
+        """What names an ingest and its refusal.
+
+        Not the diff id alone: another image may have the same files in a blob that is right, or say its right size.
+        """
+        return "layer", self.stored_as, self.descriptor.digest, self.descriptor.size
+
+
+class LayerIngest(NamedTuple):
+    """An ingest under way, here or in another process. *size* is the compressed layer's."""
+
+    origin: str
+    digest: Digest
+    size: int
+    progress: Progress
+
+
+class LayerIngests:
+    """The ingests into one *store*. None of them may stand still for *stall_s* seconds."""
+
+    def __init__(
+        self,
+        store: LayerStore,
+        locks: WorkLocks,
+        *,
+        stats: Stats,
+        note: Callable[[str], None],
+        refused_s: float,
+        stall_s: float,
+    ) -> None:
+        """A layer that proved wrong is tried again after *refused_s* seconds only, and not for every name below it.
+
+        *note* gets a sentence about what is odd in a layer that was read all the same, and about a killed worker.
+        """
+        self._store = store
+        self._note = note
+        self._stats = stats
+        self._work = SharedWork(locks, at_once=workers(), stall_s=stall_s)
+        self._lock = threading.Lock()
+        self._under_way: dict[LayerKey, LayerIngest] = {}
+        self._refused: TTLCache[LayerKey, tuple[type[BadContent], str]] = TTLCache(256, refused_s)
+
+    def under_way(self) -> list[LayerIngest]:
+        """Return the ingests that are under way."""
+        with self._lock:
+            return list(self._under_way.values())
+
+    def run(self, blob: LayerBlob, niceness: int = 0) -> None:
+        """See to it that the layer is in the store, whole.
+
+        Raises what an ingest raises (workers/ingest.py), Unsupported before anything is fetched, WorkStalled, and the
+        errors of the network.
+        """
+        # Loaded now, with all that reads archives: a mount of known images never needs it.
+        from regfs.images.workers.ingest import Progress
+
+        layer_compression(blob.descriptor.media_type)
+        self._raise_if_refused(blob)
+        seen = Progress()
+
+        def follow(standing: Standing) -> None:
+            seen.received, seen.inflated, seen.entries, seen.effort = standing
+            self._show(blob, seen)
+
+        try:
+            is_ours = self._work.run(
+                _name_of(blob.key),
+                lambda tell: self._store.with_room(partial(self._pass_here, blob, niceness, tell)),
+                is_done=lambda: self._store.is_whole(blob.diff_id),
+                follow=follow,
+            )
+        except BadContent as error:
+            with self._lock:
+                self._refused[blob.key] = type(error), str(error)
+            raise
+        finally:
+            with self._lock:
+                self._under_way.pop(blob.key, None)
+        if is_ours:
+            self._stats.count("layers.passes")
+            self._stats.count("layers.bytes", blob.descriptor.size)
+            self._store.settle_soon()
+
+    def _pass_here(self, blob: LayerBlob, niceness: int, tell: Tell) -> None:
+        from regfs.images.workers.worker import twice_if_killed
+
+        def pass_once() -> None:
+            self._pass_once(blob, niceness, tell)
+
+        twice_if_wrong(lambda: twice_if_killed(pass_once, self._note))
+
+    def _pass_once(self, blob: LayerBlob, niceness: int, tell: Tell) -> None:
+        from regfs.images.workers.ingest import LayerToIngest, Progress, ingest_layer
+
+        descriptor, progress = blob.descriptor, Progress()
+        layer = LayerToIngest(descriptor.digest, blob.diff_id, size=descriptor.size, media_type=descriptor.media_type)
+        self._show(blob, progress)
+
+        def report(now: Progress) -> None:
+            tell(Standing(now.received, now.inflated, now.entries, now.effort))
+
+        ingest_layer(
+            current().watch(blob.chunks()),
+            layer=layer,
+            store=self._store,
+            progress=progress,
+            report=report,
+            niceness=niceness,
+            stall_s=self._work.stall_s,
+        )
+        if progress.remark:
+            self._note(f"{blob.origin}: layer {descriptor.digest}: {progress.remark}")
+
+    def _show(self, blob: LayerBlob, progress: Progress) -> None:
+        ingesting = LayerIngest(blob.origin, blob.descriptor.digest, blob.descriptor.size, progress)
+        with self._lock:
+            self._under_way[blob.key] = ingesting
+
+    def _raise_if_refused(self, blob: LayerBlob) -> None:
+        with self._lock:
+            refused = self._refused.get(blob.key)
+        if refused is not None:
+            raise refused[0](refused[1])
+
+
+def _name_of(key: LayerKey) -> str:
+    """Return the name of the layer's lock: of a bounded length, and told apart by all that the key says."""
+    words = " ".join(map(str, key))
+    return f"layer-{key[1].encoded[:16]}-{Digest.of(words.encode()).encoded[:32]}"

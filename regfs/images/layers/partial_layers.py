@@ -1,0 +1,149 @@
+"""Layers whose names come from their table of contents, and whose bytes are fetched when they are read.
+
+Used by layer_cache.py and layer_indexes.py. Thread rule: any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary, proxy, ref
+
+from regfs.images.answers.blobs import twice_if_wrong
+from regfs.images.layers.layer_ingests import LayerBlob
+from regfs.images.lazy.foreground import Foreground
+from regfs.store.layers.content import Pieces, Span
+from regfs.store.layers.layer_index import LayerIndex
+from regfs.store.layers.layer_store import LayerStore
+from regfs.telemetry.stats import Stats
+from regfs.waiting.single_flight import Flights
+
+if TYPE_CHECKING:
+    from regfs.images.lazy.chunk_fetching import ChunkFetcher
+
+log = logging.getLogger(__name__)
+
+
+class PartialLayers:
+    """The layers of one *store* that are fetched chunk by chunk. *note* hears what users should know."""
+
+    def __init__(
+        self, store: LayerStore, *, flights: Flights, stats: Stats, note: Callable[[str], None], rest_from: float
+    ) -> None:
+        """Once *rest_from* of a layer's bytes are here, the rest is fetched too."""
+        self._store = store
+        self._rest_from = rest_from
+        self._foreground = Foreground()
+        self._flights = flights
+        self._stats = stats
+        self._note = note
+        self._lock = threading.Lock()
+        self._fetchers: WeakKeyDictionary[LayerIndex, ChunkFetcher] = WeakKeyDictionary()
+
+    def ingest(self, blob: LayerBlob) -> None:
+        """See to it that the names of the layer, which has a table, are in the store.
+
+        Raises Unsupported, TooLarge and RangesRefused where it has to be read whole; DigestMismatch and BadLayer where
+        the table is wrong; CacheFailure, and what a network brings.
+        """
+        # Loaded now, with all that reads archives: a mount of known images never needs it.
+        from regfs.images.lazy.toc_ingest import ingest_table, ingest_ztoc
+        from regfs.layers.formats.soci import Soci
+
+        table_format, part = blob.table_format, blob.part
+        assert table_format is not None
+        assert part is not None
+        if isinstance(table_format, Soci):
+            remark = ingest_ztoc(blob.descriptor, table_format, layer=blob.stored_as, store=self._store)
+        else:
+            ingest = partial(
+                ingest_table,
+                blob.descriptor,
+                layer=blob.stored_as,
+                table_format=table_format,
+                part=part,
+                store=self._store,
+            )
+            remark = twice_if_wrong(ingest)
+        if remark:
+            self._note(f"{blob.origin}: layer {blob.descriptor.digest}: {remark}")
+        self._stats.count("layers.tables")
+        self._store.settle_soon()
+
+    def fetcher(self, index: LayerIndex, blob: LayerBlob) -> ChunkFetcher:
+        """Return what fetches the bytes of the layer whose names *index* has. Raises CacheDamaged, CacheFailure."""
+        from regfs.images.lazy.chunk_fetching import ChunkFetcher
+        from regfs.images.lazy.chunk_source import LayerBytes
+        from regfs.images.lazy.soci_spans import unpack_spans
+        from regfs.layers.formats.soci import Soci
+
+        with self._lock:
+            fetcher = self._fetchers.get(index)
+            if fetcher is not None:
+                fetcher.touch()
+            else:
+                assert blob.table_format is not None
+                assert blob.part is not None
+                what = f"{blob.origin}@{blob.descriptor.digest}"
+                # An open file keeps its tree, and that its indexes: one that is in use here would be so for ever.
+                table = proxy(index)
+                table_format = blob.table_format
+                unpack = partial(unpack_spans, table) if isinstance(table_format, Soci) else table_format.read
+                let_go = partial(self._let_go, ref(index))
+                fetcher = self._fetchers[index] = ChunkFetcher(
+                    blob.stored_as,
+                    table=table,
+                    data=self._store.partial_data(blob.stored_as, let_go),
+                    source=LayerBytes(what, blob.part, blob.chunks, unpack),
+                    flights=self._flights,
+                    stats=self._stats,
+                    foreground=self._foreground,
+                    rest_from=self._rest_from,
+                )
+        return fetcher
+
+    def _let_go(self, index: ref[LayerIndex]) -> None:
+        # Called by one that closes what is idle and holds a lock: no other may be waited for.
+        found = index()
+        if found is not None:
+            self._fetchers.pop(found, None)
+
+    def ensure(self, index: LayerIndex, blob: LayerBlob, span: Span) -> Callable[[int, int], Pieces]:
+        """Return what brings a range of the data file, in which *span* is a file. Raises as fetcher() does."""
+        from regfs.layers.formats.soci import Soci
+
+        fetcher = self.fetcher(index, blob)
+        if not isinstance(blob.table_format, Soci):
+            return fetcher.ensure
+        from regfs.images.lazy.soci_spans import HeaderCheck
+
+        def read(start: int, stop: int) -> bytes:
+            opened = self._store.open_partial(Span(span.layer, start, stop - start), fetcher.ensure)
+            with closing(opened):
+                return opened.read_at(0, stop - start)
+
+        what = f"{blob.origin}: layer {blob.descriptor.digest}"
+        return HeaderCheck(span.offset, proxy(index), read, fetcher.ensure, what=what, note=self._note).ensure
+
+    def fetch_rest(self, index: LayerIndex, blob: LayerBlob) -> None:
+        """Fetch what is missing of a layer while no read waits, and as long as nothing has to go from the cache for it.
+
+        Waits; raises what a network brings, and CacheFailure.
+        """
+        budget = self._store.budget
+        limit = budget.effective_limit()
+
+        def allow(size: int) -> bool:
+            standing = budget.standing()
+            return standing is None or (size <= standing.free and standing.used + size <= limit)
+
+        self.fetcher(index, blob).fetch_rest(allow)
+
+    def forget(self, index: LayerIndex) -> None:
+        """Let go of the files of a layer, which are gone or damaged."""
+        with self._lock:
+            self._fetchers.pop(index, None)

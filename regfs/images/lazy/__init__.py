@@ -1,0 +1,12 @@
+"""Layers that are fetched piece by piece, by their table of contents.
+
+toc_ingest        the names of such a layer
+chunk_fetching    which chunks are fetched, and when
+chunk_requests    the requests for them
+chunk_ranges      which ranges of the blob bring given chunks
+chunk_read_ahead  how far ahead of a reader
+chunk_source      what a layer is fetched from
+soci_spans        the spans of a SOCI layer, and the check of its headers
+background_fetch  the rest of layers that are in use
+foreground        which reads wait now
+"""

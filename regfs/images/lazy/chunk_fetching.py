@@ -1,0 +1,186 @@
+"""Decides which chunks of a layer are fetched, and when: what is read, what comes next, and the rest in quiet times.
+
+    a read of bytes that are not here        the chunks that have them (chunk_requests.py)
+    a reader that goes on where it was       what comes next as well (chunk_read_ahead.py)
+    files that are wanted as a whole         all that is missing of them, a few requests at once
+    the rest of a layer                      one request after the other, each begun while no read waits (foreground.py)
+
+Used by partial_layers.py. Thread rule: any thread; flights fetch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+
+from regfs.errors import CacheFailure, OutOfThreads
+from regfs.images.lazy.chunk_ranges import merged
+from regfs.images.lazy.chunk_read_ahead import FIRST_AHEAD, MAX_AHEAD, ReadAhead
+from regfs.images.lazy.chunk_requests import ChunkRequests, Report, words
+from regfs.images.lazy.chunk_source import ChunkTable, LayerBytes
+from regfs.images.lazy.foreground import Foreground
+from regfs.store.layers.chunks import PartialData, StoredChunk
+from regfs.store.layers.content import Pieces
+from regfs.telemetry.stats import Stats
+from regfs.waiting.deadline import current
+from regfs.waiting.single_flight import Flights
+
+_ATTEMPTS = 2
+# Where most is missing, few requests are worth more than what was fetched already.
+_MAX_GAP_OF_REST = 1 << 20
+# A read that wants one chunk of such a range waits for all of it.
+_MAX_RANGE_OF_REST = 2 << 20
+_CHUNKS_AT_ONCE = 4096
+
+
+def _tell_nothing(_done: int, _of: int) -> None:
+    pass
+
+
+class ChunkFetcher:
+    """Fetches what is missing in the data file of one layer."""
+
+    def __init__(
+        self,
+        key: Hashable,
+        *,
+        table: ChunkTable,
+        data: PartialData,
+        source: LayerBytes,
+        flights: Flights,
+        stats: Stats,
+        foreground: Foreground,
+        rest_from: float = 1.0,
+    ) -> None:
+        """*key* names the layer among the flights. Once *rest_from* of its bytes are here, the rest is fetched too."""
+        self._key = key
+        self._table = table
+        self._data = data
+        self._what = source.what
+        self._flights = flights
+        self._stats = stats
+        self._foreground = foreground
+        self._rest_from = rest_from
+        self._bytes_before: int | None = None
+        self._bytes_in_all = 0
+        self._read_ahead = ReadAhead()
+        self._requests = ChunkRequests(key, table=table, data=data, source=source, flights=flights, stats=stats)
+
+    def touch(self) -> None:
+        """Note that the layer is used: its files stay open."""
+        self._data.recent = True
+
+    def ensure(self, start: int, stop: int) -> Pieces:
+        """See to it that the bytes `[start, stop)` of the data file are here; return what could not be written there.
+
+        Waits as the caller's deadline allows (WouldBlock, Interrupted, RegistryTimeout). Raises DigestMismatch where
+        a chunk is not what the table says, CacheFailure, and what the network brings.
+        """
+        for _ in range(_ATTEMPTS):
+            missing, pieces = self._look(start, stop)
+            if not missing:
+                return pieces
+            current().remaining_s(0.0)
+            self._requests.raise_if_wrong(missing)
+            if self._requests.gives_parts:
+                with self._foreground.reading():
+                    self._fetch_for(missing, stop)
+                self._begin_rest()
+            elif self._requests.was_read_whole:
+                break
+            else:
+                self.fetch_all()
+        missing, pieces = self._look(start, stop)
+        if missing:
+            self._requests.raise_if_wrong(missing)
+            raise self._data.failure or self._requests.wrong_chunk(missing[0])
+        return pieces
+
+    def has(self, start: int, stop: int) -> bool:
+        """Tell whether all bytes of `[start, stop)` are in the data file."""
+        return not self._data.missing(self._table.chunks_between(start, stop))
+
+    def _look(self, start: int, stop: int) -> tuple[list[StoredChunk], Pieces]:
+        """Return the chunks of `[start, stop)` that are nowhere here, and the bytes of those in memory alone."""
+        missing = self._data.missing(self._table.chunks_between(start, stop))
+        if not missing:
+            return missing, ()
+        held = self._data.held(missing)
+        return [chunk for chunk in missing if chunk not in held], [(chunk.start, held[chunk]) for chunk in held]
+
+    def _fetch_for(self, missing: Sequence[StoredChunk], stop: int) -> None:
+        """Fetch *missing*, and what a reader that goes on at *stop* will want; waits for the former alone."""
+        most = FIRST_AHEAD if self._data.failure else MAX_AHEAD  # what cannot be kept is held for a moment alone
+        ahead = self._read_ahead.of_reader(missing[0].start, most)
+        following = self._table.chunks_between(stop, stop + ahead) if ahead else []
+        coming = self._data.missing(chunk for chunk in following if chunk.start >= stop)
+        self._read_ahead.note((coming or missing)[-1].stop, ahead)
+        self._requests.fetch(missing, coming)
+
+    def fetch_all(self) -> None:
+        """Fetch the whole layer, and keep every chunk that is missing."""
+        self._requests.fetch_whole()
+
+    def fetch(self, spans: Iterable[tuple[int, int]], report: Report = _tell_nothing) -> None:
+        """See to it that all bytes of *spans*, each `[start, stop)`, are here; *report* hears how many of how many are.
+
+        Waits and raises as ensure() does, and CacheFailure for what could not be kept.
+        """
+        wanted = {chunk.number: chunk for span in spans for chunk in self._table.chunks_between(*span)}
+        missing = self._data.missing(wanted.values())
+        if missing and self._requests.gives_parts:
+            self._requests.fetch_all(missing, report)
+        if self._data.missing(missing):
+            self._requests.raise_if_wrong(missing)
+            if not self._requests.gives_parts and not self._requests.was_read_whole:
+                self.fetch_all()
+            for chunk in self._data.missing(missing):
+                raise CacheFailure(f"{self._what}: {words(chunk)} could not be kept")
+
+    def fetch_rest(self, allow: Callable[[int], bool] = lambda _size: True) -> None:
+        """Fetch what is missing of the layer in the order of its blob, as long as no read waits for its bytes.
+
+        Ends before a request of so many bytes that *allow* says no to, and where the layer is no longer in use. Waits
+        and raises as ensure() does, but a chunk that is wrong stays missing.
+        """
+        with suppress(ReferenceError):  # of the table
+            self._fetch_rest(allow)
+
+    def _fetch_rest(self, allow: Callable[[int], bool]) -> None:
+        for chunks in _batches(self._table.chunks_by_place(), _CHUNKS_AT_ONCE):
+            for group in merged(self._data.missing(chunks), max_gap=_MAX_GAP_OF_REST, max_range=_MAX_RANGE_OF_REST):
+                self._foreground.wait_for_none()
+                if not self._requests.gives_parts:
+                    return self.fetch_all()
+                if not allow(group.stop - group.start):
+                    return None
+                # Only now, so that a read meanwhile fetched what it needed alone.
+                missing = self._data.missing(group.chunks)
+                self._requests.fetch_all(missing, _tell_nothing, max_gap=_MAX_GAP_OF_REST)
+                self._stats.count("chunks.background_requests", min(len(missing), 1))
+                if missing and len(self._data.missing(missing)) == len(missing):
+                    return None  # a disk that takes nothing, or a registry that has something else
+        return None
+
+    def _begin_rest(self) -> None:
+        """Begin to fetch the rest, where so much is here that it will be wanted."""
+        if self._rest_from >= 1.0 or not self._has_reached(self._rest_from):
+            return
+        self._rest_from = 1.0  # once
+        self._stats.count("chunks.rests")
+        with suppress(OutOfThreads):
+            self._flights.begin(("rest", self._key), self.fetch_rest, streams=True)
+
+    def _has_reached(self, share: float) -> bool:
+        if self._bytes_before is None:
+            chunks, kept = list(self._table.chunks_by_place()), self._requests.bytes_kept
+            missing = sum(chunk.size for chunk in self._data.missing(chunks))
+            self._bytes_in_all = sum(chunk.size for chunk in chunks)
+            self._bytes_before = self._bytes_in_all - missing - kept
+        return self._bytes_before + self._requests.bytes_kept >= share * self._bytes_in_all
+
+
+def _batches(chunks: Iterator[StoredChunk], size: int) -> Iterator[list[StoredChunk]]:
+    while batch := list(islice(chunks, size)):
+        yield batch

@@ -1,0 +1,204 @@
+"""Requests for chunks of one layer: each chunk is asked for once at a time, and verified before it is kept.
+
+    chunks that lie near each other in the blob     one range (chunk_ranges.py)
+    many readers of one chunk                       one request (waiting/single_flight.py)
+    a chunk that is wrong                           fetched once more, then refused for some seconds
+    a server that gives whole blobs only            the whole layer, once, each chunk taken out of it as it comes by
+
+Used by chunk_fetching.py, which decides what is fetched and when. Thread rule: any thread; flights fetch.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from contextlib import closing, suppress
+from functools import partial
+from itertools import groupby
+
+from cachetools import TTLCache
+
+from regfs.errors import DigestMismatch, OutOfThreads, RangesRefused
+from regfs.images.lazy.chunk_ranges import MAX_GAP, Group, Window, merged, place
+from regfs.images.lazy.chunk_source import ChunkTable, LayerBytes
+from regfs.layers.formats.format import Chunk
+from regfs.store.layers.chunks import PartialData, StoredChunk
+from regfs.telemetry.stats import Stats
+from regfs.waiting.deadline import current
+from regfs.waiting.single_flight import Flights, Landed
+
+log = logging.getLogger(__name__)
+
+_REFUSED_S = 5.0
+_WHOLE_AGAIN_S = 600.0
+_ATTEMPTS = 2
+_REQUESTS_AT_ONCE = 4
+
+Report = Callable[[int, int], None]
+
+
+class ChunkRequests:
+    """The requests for chunks of the layer *key*, whose bytes go to *data*. Each method may wait for the network.
+
+    *gives_parts* is False once the server has refused a range; *bytes_kept* counts what this object has fetched.
+    """
+
+    def __init__(
+        self, key: Hashable, *, table: ChunkTable, data: PartialData, source: LayerBytes, flights: Flights, stats: Stats
+    ) -> None:
+        self._key = key
+        self._table = table
+        self._data = data
+        self._source = source
+        self._flights = flights
+        self._stats = stats
+        self._lock = threading.Lock()
+        self._coming: dict[int, Group] = {}
+        self._whole_until_s = 0.0
+        self._wrong: TTLCache[int, bool] = TTLCache(4096, _REFUSED_S)
+        self.gives_parts = True
+        self.bytes_kept = 0
+
+    @property
+    def was_read_whole(self) -> bool:
+        """Whether the whole layer was fetched so lately that it would bring nothing new."""
+        return time.monotonic() < self._whole_until_s
+
+    def fetch_whole(self) -> None:
+        """Fetch the whole layer, and keep every chunk that is missing."""
+        self._flights.run(("whole", self._key), self._take_all, streams=True)
+        # What is still missing then is wrong, and would be wrong again.
+        self._whole_until_s = time.monotonic() + _WHOLE_AGAIN_S
+
+    def fetch(self, needed: Sequence[StoredChunk], ahead: Sequence[StoredChunk]) -> None:
+        """Fetch *needed* and wait for it; begin to fetch *ahead*, in the same requests where chunks are near."""
+        groups = self._groups([*needed, *ahead], MAX_GAP)
+        numbers = {chunk.number for chunk in needed}
+        waited_for = [group for group in groups if any(chunk.number in numbers for chunk in group.chunks)]
+        for group in groups:
+            if group not in waited_for:
+                with suppress(OutOfThreads):
+                    self._flights.begin(self._name(group), partial(self._fetch, group), streams=True)
+        for group in waited_for:
+            try:
+                self._flights.run(self._name(group), partial(self._fetch, group), streams=True)
+            except RangesRefused as refusal:
+                self._note_refusal(refusal)
+
+    def fetch_all(self, chunks: Sequence[StoredChunk], report: Report, *, max_gap: int = MAX_GAP) -> None:
+        """Fetch *chunks*, a few requests at once; *report* hears how many bytes of how many have come."""
+        groups = self._groups(chunks, max_gap)
+        total, done = sum(group.stop - group.start for group in groups), 0
+        begun: deque[tuple[Group, Future[Landed[None]]]] = deque()
+        for group in [*groups, *[None] * _REQUESTS_AT_ONCE]:
+            if group is not None:
+                begun.append((group, self._flights.begin(self._name(group), partial(self._fetch, group), streams=True)))
+            if begun and (group is None or len(begun) >= _REQUESTS_AT_ONCE):
+                first, landing = begun.popleft()
+                try:
+                    current().wait_for(landing).result()
+                except RangesRefused as refusal:
+                    return self._note_refusal(refusal)
+                done += first.stop - first.start
+                report(done, total)
+        return None
+
+    def raise_if_wrong(self, chunks: Sequence[StoredChunk]) -> None:
+        """Raise DigestMismatch where one of *chunks* was fetched some seconds ago and was wrong."""
+        with self._lock:
+            wrong = next((chunk for chunk in chunks if chunk.number in self._wrong), None)
+        if wrong is not None:
+            raise self.wrong_chunk(wrong)
+
+    def wrong_chunk(self, chunk: StoredChunk) -> DigestMismatch:
+        """Return the error about *chunk*."""
+        return DigestMismatch(f"{self._source.what}: {words(chunk)} is not what the table of contents says")
+
+    def _name(self, group: Group) -> Hashable:
+        return "chunks", self._key, group.chunks[0].number, group.chunks[-1].number
+
+    def _groups(self, wanted: Sequence[StoredChunk], max_gap: int) -> list[Group]:
+        """Return the requests that bring *wanted*: those that are under way, and new ones for the rest."""
+        with self._lock:
+            joined = {id(group): group for chunk in wanted if (group := self._coming.get(chunk.number)) is not None}
+            new = [chunk for chunk in wanted if chunk.number not in self._coming]
+            groups = merged(new, max_gap=max_gap)
+            for group in groups:
+                self._coming.update({chunk.number: group for chunk in group.chunks})
+        return [*joined.values(), *groups]
+
+    def _landed(self, group: Group) -> None:
+        # A group whose flight never began stays; the next reader that wants one of its chunks begins it.
+        with self._lock:
+            for chunk in group.chunks:
+                if self._coming.get(chunk.number) is group:
+                    del self._coming[chunk.number]
+
+    def _fetch(self, group: Group) -> None:
+        try:
+            missing = self._data.missing(group.chunks)
+            for attempt in range(_ATTEMPTS):
+                if not missing:
+                    return
+                if attempt:
+                    log.warning("%s: %s; fetched once more", self._source.what, words(missing[0]))
+                right = self._fetch_once(Group(tuple(missing)))
+                missing = [chunk for chunk in missing if chunk.number not in right]
+            with self._lock:
+                self._wrong.update({chunk.number: True for chunk in missing})
+        finally:
+            self._landed(group)
+
+    def _fetch_once(self, group: Group) -> set[int]:
+        """Fetch the chunks of *group*; return the numbers of those that are right."""
+        start, right = group.start, set[int]()
+        content = memoryview(self._source.part(start, group.stop))
+        self._stats.count("chunks.requests")
+        self._stats.count("chunks.bytes", len(content))
+        for at, chunks in groupby(sorted(group.chunks, key=place), key=lambda chunk: chunk.at):
+            members = list(chunks)
+            stored = bytes(content[at - start :][: max(chunk.stored for chunk in members)])
+            right |= self._keep(members, stored, self._data.keep_or_hold)
+        return right
+
+    def _take_all(self) -> None:
+        """Read the layer from its start to its end, and take the missing chunks out of it."""
+        log.info("%s: read whole", self._source.what)
+        self._stats.count("chunks.whole_layers")
+        with closing(current().watch(self._source.whole())) as blocks:
+            window = Window(blocks)
+            for at, chunks in groupby(self._table.chunks_by_place(), key=lambda chunk: chunk.at):
+                members = self._data.missing(chunks)
+                if members:
+                    self._keep(members, window.take(at, max(chunk.stored for chunk in members)), self._data.keep)
+
+    def _keep(
+        self, members: Sequence[StoredChunk], stored: bytes, keep: Callable[[StoredChunk, bytes], None]
+    ) -> set[int]:
+        by_chunk, right = {_chunk(member): member for member in members}, set[int]()
+        for chunk, content in self._source.unpack(list(by_chunk), stored).items():
+            keep(by_chunk[chunk], content)
+            right.add(by_chunk[chunk].number)
+            self.bytes_kept += len(content)
+            self._stats.count("chunks.kept")
+        return right
+
+    def _note_refusal(self, refusal: RangesRefused) -> None:
+        with self._lock:
+            is_news, self.gives_parts = self.gives_parts, False
+        if is_news:
+            log.warning("%s: the layer is fetched whole: %s", self._source.what, refusal)
+            self._stats.count("chunks.refused_ranges")
+
+
+def words(chunk: StoredChunk) -> str:
+    """Return what messages call *chunk*."""
+    return f"the chunk of {chunk.size} bytes that is stored at {chunk.at}"
+
+
+def _chunk(stored: StoredChunk) -> Chunk:
+    return Chunk(stored.start, stored.size, stored.at, stored.stored, stored.inner, stored.digest)

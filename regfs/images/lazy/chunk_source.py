@@ -1,0 +1,35 @@
+"""What a layer is fetched from, chunk by chunk: its table and its bytes.
+
+Used by chunk_requests.py; made by partial_layers.py. Thread rule: any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from regfs.layers.formats.format import Chunk
+from regfs.store.layers.chunks import StoredChunk
+
+
+class ChunkTable(Protocol):
+    """The chunks of one layer, by their place in the data file: the layer's index."""
+
+    def chunks_between(self, start: int, stop: int) -> list[StoredChunk]:
+        """Return the chunks that have bytes of `[start, stop)`, in order."""
+
+    def chunks_by_place(self) -> Iterator[StoredChunk]:
+        """Yield all chunks in the order of the blob."""
+
+
+class LayerBytes(NamedTuple):
+    """Where a layer's bytes come from. *part* returns those of `[start, stop)`, *whole* yields all; both may wait.
+
+    *unpack* returns the right ones of chunks of one member, from its stored bytes (Format.read). *what* is for
+    messages.
+    """
+
+    what: str
+    part: Callable[[int, int], bytes]
+    whole: Callable[[], Iterator[bytes]]
+    unpack: Callable[[Sequence[Chunk], bytes], dict[Chunk, bytes]]

@@ -1,0 +1,104 @@
+"""Reading a gzip layer that has a zTOC: spans are inflated, and a file's tar header is compared before it is read.
+
+Used by partial_layers.py. Thread rule: any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from regfs.errors import BadLayer
+from regfs.layers.formats.format import Chunk
+from regfs.layers.formats.soci import check_headers, unpacked
+from regfs.layers.formats.ztoc import WINDOW
+from regfs.store.layers.content import Pieces
+
+log = logging.getLogger(__name__)
+
+_MAX_HEADERS = 8 << 20
+"""Bytes of the headers before one file: two names, and extended headers of 1 MiB each."""
+
+
+class SpanTable(Protocol):
+    """What a layer's index says of its spans and its tar headers."""
+
+    def restart(self, blob_offset: int) -> tuple[int, bytes] | None:
+        """Return bits and compressed window of the span at *blob_offset* of the blob."""
+
+    def headers(self, start: int) -> tuple[int, bytes] | None:
+        """Return where the tar headers of the file at *start* of the archive begin, and their fingerprint."""
+
+
+def unpack_spans(table: SpanTable, chunks: Sequence[Chunk], stored: bytes) -> dict[Chunk, bytes]:
+    """Return what the spans *chunks* inflate to, *stored* being their bytes of the blob; wrong ones are left out.
+
+    The digest of a span is that of its compressed bytes.
+    """
+    found: dict[Chunk, bytes] = {}
+    for chunk in chunks:
+        restart = table.restart(chunk.at)
+        if restart is None or chunk.digest is None:
+            continue
+        bits, window = restart
+        with suppress(BadLayer):
+            found[chunk] = unpacked(
+                stored[: chunk.stored],
+                digest=chunk.digest,
+                bits=bits,
+                window=zlib.decompressobj().decompress(window, WINDOW),
+                size=chunk.size,
+            )
+    return found
+
+
+class HeaderCheck:
+    """Brings the bytes of one open file, once its tar header has been found to be what the zTOC says."""
+
+    def __init__(
+        self,
+        start: int,
+        table: SpanTable,
+        read: Callable[[int, int], bytes],
+        ensure: Callable[[int, int], Pieces],
+        *,
+        what: str,
+        note: Callable[[str], None],
+    ) -> None:
+        """*start* is where the file is in the archive, of which *read* returns a range, and *ensure* brings one.
+
+        *note* hears of a wrong header.
+        """
+        self._start = start
+        self._table = table
+        self._read = read
+        self._ensure = ensure
+        self._what = what
+        self._note = note
+        self._is_right = False
+
+    def ensure(self, start: int, stop: int) -> Pieces:
+        """See to it that the bytes `[start, stop)` of the archive are here, as ChunkFetcher.ensure() does.
+
+        Raises BadLayer where its header is another than the zTOC says, and what fetching raises.
+        """
+        if not self._is_right:
+            self._check()
+        return self._ensure(start, stop)
+
+    def _check(self) -> None:
+        found = self._table.headers(self._start)
+        if found is not None:
+            header, expected = found
+            if self._start - header > _MAX_HEADERS:
+                raise BadLayer(f"{self._what}: the zTOC leaves {self._start - header} bytes for the headers of a file")
+            headers = self._read(header, self._start)
+            try:
+                check_headers(headers, expected)
+            except BadLayer as error:
+                self._note(f"{self._what}: {error}")
+                raise BadLayer(f"{self._what}: {error}") from None
+        self._is_right = True

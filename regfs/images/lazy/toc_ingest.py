@@ -1,0 +1,98 @@
+"""The names of a layer by its table of contents, into the store: its bytes are fetched when they are read.
+
+Used by partial_layers.py. Thread rule: any thread; blocks on the network for the table alone.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from regfs.errors import BadLayer, Unsupported
+from regfs.layers.formats.format import Chunk, Format, found_nowhere
+from regfs.layers.formats.soci import Soci, fingerprint, read_ztoc
+from regfs.layers.rows.table_rows import TableRows
+from regfs.model.digest import Digest
+from regfs.model.manifest import Descriptor
+from regfs.store.layers.layer_store import LayerStore
+from regfs.store.layers.layer_writer import PartialLayerWriter
+
+
+@dataclass(frozen=True, slots=True)
+class RangedSource:
+    """A blob that is read by ranges: a ByteSource."""
+
+    size: int
+    part: Callable[[int, int], bytes]
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return the *size* bytes at *offset*. Blocks on the network."""
+        return self.part(offset, offset + size) if size else b""
+
+
+def ingest_table(
+    descriptor: Descriptor, *, layer: Digest, table_format: Format, part: Callable[[int, int], bytes], store: LayerStore
+) -> str:
+    """Put the names of a layer into *store*, as those of *layer*; return what is wrong with single files, "" mostly.
+
+    *part* returns a range of its blob. Raises DigestMismatch and BadLayer where the table is wrong; Unsupported,
+    TooLarge and RangesRefused where the layer has to be read whole; CacheFailure, and what *part* raises.
+    """
+    table = table_format.table(descriptor, RangedSource(descriptor.size, part), found_nowhere)
+    with store.begin_partial_layer(table_format.name) as writer:
+        rows = TableRows(writer.rows)
+        for entry, chunks in table.entries():
+            rows.add(entry, _placed(writer, entry.size, chunks, nothing=descriptor.digest) if entry.size else None)
+        rows.finish()
+        store.publish(writer, layer)
+    return table.remark
+
+
+def ingest_ztoc(descriptor: Descriptor, soci: Soci, *, layer: Digest, store: LayerStore) -> str:
+    """Put the names of a gzip layer that has a zTOC into *store*, as ingest_table() does.
+
+    The data file is the layer's tar stream, and a chunk of it a span. A zTOC that is wrong is Unsupported.
+    """
+    ztoc = read_ztoc(descriptor, soci.load())
+    wrong = 0
+    with store.begin_partial_layer(soci.name) as writer:
+        writer.begin_archive(ztoc.archive_size)
+        for span in ztoc.spans:
+            writer.add_chunk(span.start, span.size, at=span.at, stored=span.stored, inner=0, digest=span.digest)
+            writer.rows.add_restart(span.at, span.bits, zlib.compress(span.window, 1))
+        rows = TableRows(writer.rows)
+        headers: list[tuple[int, int, bytes]] = []
+        try:
+            for entry, place in ztoc.entries():
+                content = place.start if place is not None and entry.size else None
+                if entry.size and place is not None:
+                    headers.append((place.start, place.header, fingerprint(entry)))
+                elif entry.size:
+                    wrong += 1
+                    content = _placed(writer, entry.size, (), nothing=descriptor.digest)
+                rows.add(entry, content)
+        except BadLayer as error:
+            raise Unsupported(f"its zTOC is of no use: {error}") from None
+        rows.finish()
+        writer.rows.add_headers(headers)
+        store.publish(writer, layer)
+    return f"the zTOC is wrong about where {wrong} files are, which cannot be read" if wrong else ""
+
+
+def _placed(writer: PartialLayerWriter, size: int, chunks: tuple[Chunk, ...], *, nothing: Digest) -> int:
+    """Give a file its place in the data file and say where its bytes come from; return its row's content."""
+    start = writer.begin_file(size)
+    for chunk in chunks:
+        if chunk.digest is not None:
+            writer.add_chunk(
+                start + chunk.offset,
+                chunk.size,
+                at=chunk.at,
+                stored=chunk.stored,
+                inner=chunk.inner,
+                digest=chunk.digest,
+            )
+    if not chunks:  # the table is wrong about this file: a chunk that nothing can fetch, lest it be read as zeros
+        writer.add_chunk(start, size, at=0, stored=0, inner=0, digest=nothing)
+    return start

@@ -1,0 +1,105 @@
+"""Work that is done once for all processes of a cache: ingests over layers, and merges of images.
+
+A piece of work has a name. The thread that holds its lock (store/locks/work_locks.py) does it, in one of a few turns.
+Other threads, of this process or another, watch its progress, and take it over where it ends without a result.
+Deadlines are measured from the last progress: that of a flight (waiting/deadline.py), and those of threads that wait
+for a turn.
+
+Used by layer_ingests.py and merges.py. Thread rule: any thread; run() belongs to a flight, whose deadline it keeps
+informed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from regfs.errors import WorkStalled
+from regfs.store.locks.work_locks import Claim, Standing, WorkLocks
+from regfs.waiting.deadline import Deadline, current
+
+STALL_S = 300.0
+"""How long an ingest or a merge may make no progress, by default: as long as a request may wait."""
+# Less than a request waits: so a holder in another process that hangs is replaced before requests time out.
+_FOREIGN_STALL_S = 30.0
+_LOOK_S = 0.5
+
+Tell = Callable[[Standing], None]
+"""The work calls it with its progress."""
+
+
+class SharedWork:
+    """Work of one kind: *at_once* pieces at a time, each of which must make progress within *stall_s* seconds."""
+
+    def __init__(self, locks: WorkLocks, *, at_once: int, stall_s: float) -> None:
+        self.stall_s = stall_s
+        self._locks = locks
+        self._turns = threading.Semaphore(at_once)
+        self._lock = threading.Lock()
+        self._working: set[Deadline] = set()
+
+    def run(
+        self, name: str, work: Callable[[Tell], None], *, is_done: Callable[[], bool], follow: Tell | None = None
+    ) -> bool:
+        """Do *work* in this thread, unless another thread or process does the work *name*; tell whether this one did.
+
+        *is_done* tells whether its result exists; *follow* is called with the progress of another process. Raises what
+        *work* raises, and WorkStalled where no turn comes because no other work makes progress.
+        """
+        while True:
+            with self._turn(name), self._locks.claim(name) as claim:
+                if claim is not None:
+                    if is_done():
+                        return False
+                    work(_teller(claim, current()))
+                    return True
+            if self._follow(name, is_done, _teller(None, current(), follow)):
+                return False
+
+    def _follow(self, name: str, is_done: Callable[[], bool], told: Tell) -> bool:
+        """Wait until the thread that does the work has released its lock, and tell whether the work is done."""
+        for standing in self._locks.standings(name, stalled_after_s=min(_FOREIGN_STALL_S, self.stall_s / 2)):
+            told(standing)
+            if is_done():
+                break
+        return is_done()
+
+    @contextmanager
+    def _turn(self, name: str) -> Iterator[None]:
+        mine = current()
+        began_s = time.monotonic()
+        while not self._turns.acquire(timeout=_LOOK_S):
+            with self._lock:
+                latest_s = max((each.stalled_since for each in self._working), default=began_s)
+            mine.stalled_since = max(mine.stalled_since, latest_s)
+            if time.monotonic() - max(began_s, latest_s) > 1.5 * self.stall_s:
+                raise WorkStalled(f"{name}: nothing else in the cache makes progress; does its disk answer?")
+        mine.moved()
+        with self._lock:
+            self._working.add(mine)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._working.discard(mine)
+            self._turns.release()
+
+
+def _teller(claim: Claim | None, deadline: Deadline, follow: Tell | None = None) -> Tell:
+    """Return a function that notes progress, but only where it differs from the last time."""
+    last: Standing | None = None
+
+    def tell(standing: Standing) -> None:
+        nonlocal last
+        if standing == last:
+            return
+        last = standing
+        deadline.moved()
+        if claim is not None:
+            claim.tell(standing)
+        if follow is not None:
+            follow(standing)
+
+    return tell

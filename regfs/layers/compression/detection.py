@@ -1,0 +1,50 @@
+"""Which compression a layer has, told by its first bytes.
+
+The media type says it too, and is wrong often enough (`tar+gzip` on a layer that is not, Docker's only type for all)
+that the engines look at the bytes; what it must tell is that a layer can be read at all. Used by ingest.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+from regfs.errors import Unsupported
+from regfs.layers.compression import gzip
+
+_ENOUGH = 6
+_OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x04\x22\x4d\x18": "lz4"}
+
+
+def check_media_type(media_type: str) -> None:
+    """Raise Unsupported where a layer of that type cannot be read whatever its bytes are."""
+    if media_type.endswith("+encrypted"):
+        raise Unsupported(f"the layer is encrypted ({media_type})")
+
+
+def decompressed(chunks: Iterable[bytes], *, block_size: int) -> Iterator[bytes]:
+    """Yield the archive that *chunks* are, in blocks of at most *block_size* where they are compressed.
+
+    Raises BadLayer, TooLarge, Unsupported.
+    """
+    rest = iter(chunks)
+    first = b""
+    while len(first) < _ENOUGH and (chunk := next(rest, b"")):
+        first += chunk
+    whole = chain([first], rest) if first else rest
+    if first.startswith(gzip.MAGIC):
+        return gzip.inflate(whole, block_size=block_size)
+    if _may_be_zstd(first):
+        # Imported here because few layers need it, and an ingest has to start fast.
+        from regfs.layers.compression import zstd
+
+        if zstd.starts_frame(first[:4]):
+            return zstd.decompress(whole, block_size=block_size)
+    for magic, name in _OTHERS.items():
+        if first.startswith(magic):
+            raise Unsupported(f"the layer is compressed with {name}; regfs reads gzip and zstd")
+    return iter(whole)
+
+
+def _may_be_zstd(first: bytes) -> bool:
+    return first[1:4] in (b"\xb5\x2f\xfd", b"\x2a\x4d\x18")

@@ -1,0 +1,55 @@
+"""Where an ingest puts what it finds: the seam between layers/ and store/layers/layer_writer.py, which keeps it.
+
+One thread calls a sink. Its methods may raise CacheFailure; what was put becomes visible when the ingest is over
+and both digests were found right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from regfs.model.layer_entry import Row
+
+
+class RowSink(Protocol):
+    """Takes the rows of a layer's index. A row that is added again takes the place of the former one."""
+
+    def add(self, row: Row) -> None: ...
+
+    def add_file(self, row: int, parent: int, name: bytes, attributes: bytes, content: int) -> None:
+        """Add a row of a number that is new: a file with bytes and nothing else to be said of it."""
+
+    def remove(self, rows: Iterable[int]) -> None: ...
+
+    def rename(self, rows: Iterable[tuple[int, int, bytes]]) -> None: ...
+
+    def add_flags(self, rows: Iterable[int], flags: int) -> None: ...
+
+    def set_nlinks(self, nlinks: Iterable[tuple[int, int]]) -> None: ...
+
+
+class ExpandedSink(Protocol):
+    """Takes the content of one sparse file."""
+
+    def write(self, view: memoryview) -> None:
+        """Take the next bytes; *view* is not kept."""
+
+    def skip(self, size: int) -> None:
+        """Take *size* zero bytes."""
+
+    def finish(self) -> int:
+        """Return what the content of its row is."""
+
+
+class LayerSink(Protocol):
+    """Takes a layer."""
+
+    @property
+    def rows(self) -> RowSink: ...
+
+    def write(self, block: bytes | memoryview) -> None:
+        """Take the next bytes of the tar stream, all of which the layer's data file begins with."""
+
+    def begin_expanded(self) -> ExpandedSink:
+        """Begin the content of a sparse file, of which the tar stream has the extents alone."""

@@ -1,0 +1,9 @@
+"""How much the cache may hold, what goes when it is full, and what stays because it is in use.
+
+budget            the limit, and room for what is to be written
+eviction          what goes, and in which order
+excess            what is kept beyond the limit while it is in use
+inventory         the files of the cache by kind, with their sizes
+uses              what each process uses
+kernel_mounts     what the kernel has mounted by itself
+"""

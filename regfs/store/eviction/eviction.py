@@ -1,0 +1,167 @@
+"""Evicting from the cache: what goes together, in which order, and what stays because a process uses it.
+
+    a promoted file    first of all: its layer has its bytes too; what has it open keeps it (and its room) until then
+    a layer            its index, its data file, and what is promoted of it
+    a merged table     with its EROFS image
+    a blob
+
+Layers of an older release, which have no data file, go in any case. Used by the budget, which makes room, and by the
+verbs of the cache, which evict what they are told to or only say what would go. Thread rule: any thread; any number of
+processes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from regfs.store.eviction.inventory import DATA, INDEX, MERGED, CachedFile, Inventory, take_inventory
+from regfs.store.eviction.uses import LivingUses
+from regfs.store.locks.file_locks import changing, claimed
+
+_OF_NO_USE, _PROMOTED = 0, 1
+
+
+class Unit(NamedTuple):
+    """What is evicted together: *guard* is the file that its uses name (uses.py), and that goes first.
+
+    *turn* is 0 for what is of no use, 1 for what goes before all else, 2 for all else.
+    """
+
+    guard: CachedFile
+    others: tuple[CachedFile, ...] = ()
+    turn: int = 2
+
+    @property
+    def size(self) -> int:
+        """The bytes on the disk of the guard and the others."""
+        return self.guard.size + sum(file.size for file in self.others)
+
+
+class Evicted(NamedTuple):
+    """What an eviction did: the units that went with the bytes that each freed, and the guards that are in use.
+
+    *freed* are all bytes, with what had no owner; *left* those that are still held; *being_written* those among them
+    that processes which live are writing.
+    """
+
+    freed: int
+    left: int
+    being_written: int
+    units: tuple[tuple[Path, int], ...]
+    in_use: tuple[Path, ...]
+
+
+def units_of(found: Inventory) -> list[Unit]:
+    """Return what can be evicted of *found*."""
+    units = [Unit(file) for file in found.blobs]
+    units += [Unit(file, turn=_PROMOTED) for file in found.objects]
+    for files in found.images.values():
+        if MERGED in files:
+            units.append(Unit(files[MERGED], _all_but(files, MERGED)))
+    copies: dict[str, list[CachedFile]] = {}
+    for file in found.objects:
+        copies.setdefault(os.path.basename(file.directory), []).append(file)
+    for name, files in found.layers.items():
+        if INDEX in files:
+            others = (*_all_but(files, INDEX), *copies.get(name, ()))
+            units.append(Unit(files[INDEX], others, turn=2 if DATA in files else _OF_NO_USE))
+    return units
+
+
+def everything(_unit: Unit) -> bool:
+    """Choose each unit."""
+    return True
+
+
+def evict(
+    root: Path,
+    *,
+    wanted: float = math.inf,
+    keep: int = 0,
+    chosen: Callable[[Unit], bool] = everything,
+    unused_for_ns: int = 0,
+    only_say: bool = False,
+) -> Evicted:
+    """Evict *chosen* units of the cache at *root*, those used longest ago first, and what has no owner.
+
+    Stops when *wanted* bytes are freed, or no more than *keep* are held. What is in use stays, and what was used within
+    *unused_for_ns*. *only_say* changes nothing and returns what would go. Raises OSError, CacheFailure.
+    """
+    remove = _each_once(_size if only_say else _remove)
+    freed, went, in_use = 0, [], []
+    now_ns, uses = time.time_ns(), LivingUses(root)
+    with changing(root):
+        found = take_inventory(root)
+        units = units_of(found)
+        freed += sum(_remove_dead(file, remove) for file in found.under_way)
+        being_written = sum(file.size for file in found.under_way) - freed
+        freed += sum(map(remove, _owned_by_nobody(found)))
+        wanted = min(wanted, found.size - keep)
+        for unit in sorted(filter(chosen, units), key=lambda unit: (unit.turn, unit.guard.used_ns)):
+            if unit.turn != _OF_NO_USE:
+                if freed >= wanted:
+                    break
+                if 0 <= now_ns - unit.guard.used_ns < unused_for_ns:
+                    continue
+            with uses.claimed(unit.guard.path) as is_ours:
+                if not is_ours:
+                    in_use.append(unit.guard.path)
+                    continue
+                size = remove(unit.guard)  # a process that looks from here on does not find it
+            size += sum(map(remove, unit.others))
+            freed += size
+            went.append((unit.guard.path, size))
+    return Evicted(freed, found.size - freed, being_written, tuple(went), tuple(in_use))
+
+
+def _all_but(files: dict[str, CachedFile], suffix: str) -> tuple[CachedFile, ...]:
+    return tuple(file for other, file in files.items() if other != suffix)
+
+
+def _owned_by_nobody(found: Inventory) -> Iterator[CachedFile]:
+    """Yield what an eviction or a publication that was killed half-way left."""
+    for tables, main in ((found.layers, INDEX), (found.images, MERGED)):
+        for files in tables.values():
+            if main not in files:
+                yield from files.values()
+    for file in found.objects:
+        if INDEX not in found.layers.get(os.path.basename(file.directory), {}):
+            yield file
+
+
+def _remove_dead(file: CachedFile, remove: Callable[[CachedFile], int]) -> int:
+    """Remove a temporary file of this room, unless its writer lives; ingests are swept by the layer store."""
+    if not file.is_temporary:
+        return 0
+    with claimed(file.path) as is_ours:
+        return remove(file) if is_ours else 0
+
+
+def _remove(file: CachedFile) -> int:
+    try:
+        file.path.unlink()
+    except FileNotFoundError:
+        return 0
+    return file.size
+
+
+def _size(file: CachedFile) -> int:
+    return file.size
+
+
+def _each_once(remove: Callable[[CachedFile], int]) -> Callable[[CachedFile], int]:
+    """Return *remove*, but for files that it was called for before: a promoted file goes alone or with its layer."""
+    gone: set[CachedFile] = set()
+
+    def once(file: CachedFile) -> int:
+        if file in gone:
+            return 0
+        gone.add(file)
+        return remove(file)
+
+    return once

@@ -1,0 +1,230 @@
+"""The merged table of an image: what its layers, one above the other, look like as one tree.
+
+    entries(id INTEGER PRIMARY KEY, parent, name BLOB, node, attributes BLOB(80))     index (parent, name)
+    directories(node INTEGER PRIMARY KEY, parent, first, count, attributes BLOB(80))
+    links(node INTEGER PRIMARY KEY, attributes BLOB(80))
+    meta(key TEXT PRIMARY KEY, value INTEGER)                                          root
+    layers(number INTEGER PRIMARY KEY, rows)                                           rows of each layer's index
+
+The key of a node has the deciding layer and a row of its index in it (model/node_id.py). The entries of one directory
+have ids `[first, first + count)` in the order of their names, so that a position in a listing is an id. *links* holds
+the attributes of inodes whose link count in the merged tree is not the one in their layer. A file is written once under
+a temporary name, flushed, renamed, and immutable from then on. Written by rootfs/merge.py, read by rootfs/rootfs.py.
+
+Thread rule: a MergedTable may be used by any thread (table.py); a writer belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from regfs.store.eviction.uses import Use
+from regfs.store.files.cached_files import put, take_away
+from regfs.store.files.checksums import SUFFIX as SUMS
+from regfs.store.files.checksums import format_sums, sha256_of
+from regfs.store.files.failures import cache_failure, table_failure
+from regfs.store.locks.file_locks import lock_new
+from regfs.store.tables.open_tables import OpenTables
+from regfs.store.tables.table import FAILURES, MakeAgain, Table, check_header
+
+APPLICATION_ID = 0x7267666D  # "rgfm"
+VERSION = 4
+
+_SCHEMA = """
+CREATE TABLE entries (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL, node INTEGER NOT NULL,
+    attributes BLOB NOT NULL);
+CREATE TABLE directories (node INTEGER PRIMARY KEY, parent INTEGER NOT NULL, first INTEGER NOT NULL,
+    count INTEGER NOT NULL, attributes BLOB NOT NULL);
+CREATE TABLE links (node INTEGER PRIMARY KEY, attributes BLOB NOT NULL);
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE layers (number INTEGER PRIMARY KEY, rows INTEGER NOT NULL);
+"""
+_LOOKUP = "SELECT node, attributes FROM entries WHERE parent = ? AND name = ?"
+_CHILDREN = "SELECT name, node, attributes FROM entries WHERE id >= ? AND id < ? ORDER BY id"
+_DIRECTORY = "SELECT parent, first, count, attributes FROM directories WHERE node = ?"
+_ROOT = "SELECT value FROM meta WHERE key = 'root'"
+_LINK = "SELECT attributes FROM links WHERE node = ?"
+_ENTRIES = "SELECT parent, name, node, attributes FROM entries ORDER BY id"
+
+_CACHE_SIZE = 4000 << 10
+
+
+class MergedDirectory(NamedTuple):
+    """A directory: its parent's key, the ids `[first, first + size)` of its entries, its attributes."""
+
+    parent: int
+    first: int
+    size: int
+    attributes: bytes
+
+
+class MergedTable(Table):
+    """Reads a merged table. Every method answers from disk or memory, never waits, and may raise CacheFailure."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        tables: OpenTables | None = None,
+        use: Use | None = None,
+        make_again: MakeAgain | None = None,
+    ) -> None:
+        """Read the table at *path*, which is opened when it is first asked; see Table."""
+        super().__init__(path, _check, cache_size=_CACHE_SIZE, tables=tables, use=use, make_again=make_again)
+
+    @classmethod
+    def open(cls, path: Path) -> MergedTable:
+        """Return the merged table at *path*, which nothing keeps from eviction.
+
+        Raises NotFound where there is no such file, CacheDamaged where it is not a whole table of this version (torn
+        by a crash, or another release's), CacheFailure where it cannot be opened now.
+        """
+        merged = cls(path)
+        merged.open_now()
+        return merged
+
+    @property
+    def root(self) -> int:
+        """The root's key."""
+        return int(self._query(_ROOT)[0][0])
+
+    def row_counts(self) -> list[int]:
+        """Return how many rows the index of each layer has, base first; the layers themselves need not be open."""
+        return [row[0] for row in self._query("SELECT rows FROM layers ORDER BY number")]
+
+    def lookup(self, directory: int, name: bytes) -> tuple[int, bytes] | None:
+        """Return node and attributes of the entry *name* of *directory*, or None."""
+        found: tuple[int, bytes] | None
+        try:
+            with self._lock:
+                self.recent = True
+                found = self._cursor.execute(_LOOKUP, (directory, name)).fetchone()
+        except FAILURES as error:
+            found = self._ask_again(lambda cursor: cursor.execute(_LOOKUP, (directory, name)).fetchone(), error)
+        return found
+
+    def directory(self, node: int) -> MergedDirectory | None:
+        """Return the directory *node*, or None where *node* is no directory."""
+        found = self._query(_DIRECTORY, (node,))
+        return MergedDirectory._make(found[0]) if found else None
+
+    def children(self, first: int, stop: int) -> list[tuple[bytes, int, bytes]]:
+        """Return (name, node, attributes) of the entries with ids `[first, stop)`."""
+        found: list[tuple[bytes, int, bytes]] = self._query(_CHILDREN, (first, stop))
+        return found
+
+    def entries(self) -> Iterator[tuple[int, bytes, int, bytes]]:
+        """Yield (parent, name, node, attributes) of all entries, each directory's together and sorted by name."""
+        return self._batches(_ENTRIES)
+
+    def link(self, node: int) -> bytes | None:
+        """Return the attributes of an inode whose link count is not the one in its layer, or None."""
+        found = self._query(_LINK, (node,))
+        return found[0][0] if found else None
+
+
+class MergedTableWriter:
+    """Writes a merged table under a temporary name. Methods raise CacheFailure. One thread.
+
+    The caller opens *path*, fills entries (in the order of their ids: each directory's together, sorted by name) and
+    links, and closes it again before finish().
+    """
+
+    def __init__(self, destination: Path) -> None:
+        self._destination = destination
+        try:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            self._lock, name = tempfile.mkstemp(prefix=".merged-", dir=destination.parent)
+            lock_new(self._lock)
+        except OSError as error:
+            raise cache_failure(destination, error) from error
+        self.path = Path(name)
+        try:
+            with closing(self._open()) as connection:
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+                connection.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            self.abandon()
+            raise table_failure(destination, error) from error
+
+    def finish(self, root: int, attributes: bytes, *, row_counts: Sequence[int] = ()) -> None:
+        """Write the directories, flush the file and give it its name. *attributes* are the root directory's.
+
+        *row_counts* are the numbers of rows that the layers' indexes have.
+
+        Its sums come after it: a table without them is made again, sums without a table would be taken for leftovers.
+        """
+        sums = self._destination.with_suffix(SUMS)
+        try:
+            with closing(self._open()) as connection:
+                connection.execute("BEGIN")
+                connection.execute("CREATE UNIQUE INDEX entries_by_name ON entries (parent, name)")
+                connection.execute(_GROUP_TABLE)
+                connection.execute(_GROUPS)
+                connection.execute(_DIRECTORIES, (root, root, attributes))
+                connection.execute("INSERT INTO meta VALUES ('root', ?)", (root,))
+                connection.executemany("INSERT INTO layers VALUES (?, ?)", enumerate(row_counts))
+                connection.execute("COMMIT")
+            _flush(self.path)
+            name = f"{self._destination.parent.name}/{self._destination.name}"
+            content = format_sums({name: sha256_of(self.path)})
+            put(self.path, self._destination)
+            take_away(sums)
+            sums.write_bytes(content)
+            _flush(sums)
+            _flush(self._destination.parent)
+        except sqlite3.Error as error:
+            raise table_failure(self._destination, error) from error
+        except OSError as error:
+            raise cache_failure(self._destination, error) from error
+
+    def abandon(self) -> None:
+        """Remove what has been written; after finish() there is nothing left to remove."""
+        self.path.unlink(missing_ok=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None)
+        # The file gets its name when it is whole, so that neither journal nor flushes are of use.
+        for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "cache_size = -16000"):
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+
+_GROUP_TABLE = "CREATE TEMP TABLE groups (node INTEGER PRIMARY KEY, first INTEGER, count INTEGER)"
+_GROUPS = """
+INSERT INTO groups SELECT parent, min(id), count(*) FROM entries GROUP BY parent ORDER BY parent
+"""
+# The type is in the top half of the mode's second byte: 4 for a directory.
+_DIRECTORIES = """
+INSERT INTO directories
+SELECT d.node, d.parent, ifnull(g.first, 0), ifnull(g.count, 0), d.attributes
+FROM (SELECT ? AS node, ? AS parent, ? AS attributes
+      UNION ALL SELECT node, parent, attributes FROM entries WHERE substr(attributes, 54, 1) BETWEEN x'40' AND x'4f') d
+LEFT JOIN groups g ON g.node = d.node
+ORDER BY d.node
+"""
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check(connection: sqlite3.Connection, size: int) -> None:
+    """Raise ValueError or sqlite3.Error unless this is a table of ours, of *size* bytes, with a root."""
+    check_header(connection, size, application_id=APPLICATION_ID, version=VERSION)
+    if connection.execute(_ROOT).fetchone() is None:
+        raise ValueError("it has no root")

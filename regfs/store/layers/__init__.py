@@ -1,0 +1,17 @@
+"""The layers of the cache: their indexes, data files, and chunks of data files.
+
+layer_store       all of them: opened, published, dropped; lists the files
+layer_index       the index of one layer; layer_index_writer writes it
+layer_writer      index and data file of a layer that is being ingested
+ingest_directories  where ingests write until their layer is right
+layer_names       what the files of a layer are called
+data_files        data files that are read from
+data_writer       writing one: the tar stream, and what sparse files expand to
+chunks            which chunks of a data file are here; unkept_chunks: those that cannot be written
+content           where the bytes of a file are, and reading them
+diff_ids          which tar is inside a blob, where no manifest says so
+promotion         copies of big files, for passthrough
+open_retry        opening a file where descriptors run out
+unsettled_layers  what may not be on the disk yet
+wrong_layers      whether a layer is what it was when it was written
+"""

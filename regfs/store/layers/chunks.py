@@ -1,0 +1,227 @@
+"""The chunks of a layer that is fetched piece by piece: which of them are here, and putting them there.
+
+    layers/<diff id>.tar       the data file, sparse: as long as all files together, with holes for what is not here
+    layers/<diff id>.chunks    the map, which says what is here
+        "rgfc", u32 version, u64 number of chunks, 36 bytes boot id, zeros up to 64
+        one byte a chunk: 0 absent; 1 here; 2 written before the last boot of the machine, to be verified before use
+
+A chunk is verified, written into the data file, and only then marked. Both go through the kernel's page cache, so that
+a killed process leaves nothing marked that is not there. A crash of the machine may: hence a map of another boot is
+not believed, and each chunk is hashed once more when it is used for the first time (a second a gigabyte).
+
+Where nothing can be written, a chunk that was fetched is held in memory for those that wait for it (unkept_chunks.py).
+
+Two processes may write and mark the same chunk at once: they write the same bytes.
+Thread rule: any thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from regfs.errors import CacheDamaged, CacheFailure
+from regfs.model.digest import Digest
+from regfs.store.files.cached_files import open_file
+from regfs.store.files.failures import failures_of
+from regfs.store.layers.unkept_chunks import UnkeptChunks
+
+VERSION = 1
+_MAGIC = b"rgfc"
+_HEADER = struct.Struct("<4sIQ36s")
+_SIZE = 64
+_BOOT_AT = 16
+_ABSENT, _HERE, _DOUBTED = 0, 1, 2
+_DOUBT = bytes.maketrans(bytes([_HERE]), bytes([_DOUBTED]))
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class StoredChunk(NamedTuple):
+    """One chunk of a layer: the *size* bytes at *start* of its data file, numbered in the order of *start*.
+
+    *at*, *stored*, *inner*, *digest*: where they come from, see layers/formats/format.py.
+    """
+
+    number: int
+    start: int
+    size: int
+    at: int
+    stored: int
+    inner: int
+    digest: Digest
+
+    @property
+    def stop(self) -> int:
+        """Where it ends in the data file."""
+        return self.start + self.size
+
+
+def write_map(path: Path, count: int, *, boot: str) -> None:
+    """Write the map of a layer of *count* chunks, none of which is here. Raises CacheFailure."""
+    with failures_of(path):
+        path.write_bytes(_HEADER.pack(_MAGIC, VERSION, count, boot.encode()).ljust(_SIZE, b"\0") + bytes(count))
+
+
+class ChunkMap:
+    """The map at *path*. A process remembers what it saw there: what is here stays here as long as the file does."""
+
+    def __init__(self, path: Path, *, boot: str) -> None:
+        """Raises FileNotFoundError where there is none, CacheDamaged, CacheFailure."""
+        self._fd = -1
+        with failures_of(path):
+            self._fd, self.read_only = _open_to_write(path)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            try:
+                self._seen = self._read(path, boot)
+            finally:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def _read(self, path: Path, boot: str) -> bytearray:
+        """Return the bytes of the chunks, those in doubt that were written before this boot; the file is locked."""
+        content = bytearray(os.pread(self._fd, os.fstat(self._fd).st_size, 0))
+        magic, version, count, _ = _HEADER.unpack_from(content[:_SIZE].ljust(_SIZE, b"\0"))
+        self.count: int = count
+        if (magic, version, count) != (_MAGIC, VERSION, len(content) - _SIZE):
+            raise CacheDamaged(f"{path}: it is no map of chunks of this version")
+        expected = boot.encode()[:36].ljust(36, b"\0")
+        self._doubts = content[_BOOT_AT : _BOOT_AT + 36] != expected
+        if not self._doubts:
+            return content[_SIZE:]
+        chunks = content[_SIZE:].translate(_DOUBT)
+        if self.read_only is None:
+            os.pwrite(self._fd, chunks, _SIZE)
+            os.pwrite(self._fd, expected, _BOOT_AT)
+            self._doubts = False
+        return chunks
+
+    def is_here(self, number: int) -> bool:
+        """Tell whether that chunk may be read as it is."""
+        return self._seen[number] == _HERE or self._look(number) == _HERE
+
+    def is_doubted(self, number: int) -> bool:
+        """Tell whether that chunk may be read once its bytes were found right."""
+        return self._look(number) == _DOUBTED
+
+    def _look(self, number: int) -> int:
+        """Return what the file says now: another process may have fetched the chunk."""
+        if self._seen[number] != _HERE:
+            stored = os.pread(self._fd, 1, _SIZE + number)
+            self._seen[number] = (stored.translate(_DOUBT) if self._doubts else stored or b"\0")[0]
+        return self._seen[number]
+
+    def mark(self, number: int, *, here: bool = True) -> None:
+        """Note that the bytes of that chunk are in the data file, or that they are not. Raises OSError."""
+        value = _HERE if here else _ABSENT
+        self._seen[number] = value
+        # Not through a mapping: where a page cannot be written, that kills the process.
+        os.pwrite(self._fd, bytes([value]), _SIZE + number)
+
+    def is_complete(self) -> bool:
+        """Tell whether every chunk is here; takes a microsecond for some ten thousand."""
+        if self._seen.count(_HERE) < self.count and not self._doubts:
+            self._seen[:] = os.pread(self._fd, self.count, _SIZE)
+        return self._seen.count(_HERE) == self.count
+
+
+class PartialData:
+    """A data file and its map. It is closed when nothing refers to it any more, as a DataFile is (data_files.py)."""
+
+    def __init__(
+        self,
+        data: Path,
+        chunks: Path,
+        *,
+        boot: str,
+        reserve: Callable[[int], None],
+        unkept: UnkeptChunks | None = None,
+        let_go: Callable[[], object] = lambda: None,
+    ) -> None:
+        """*reserve* is the budget's; *unkept* holds what cannot be written; *let_go* drops what refers to this.
+
+        Raises FileNotFoundError, CacheDamaged, CacheFailure.
+        """
+        self._fd = -1
+        self.recent = True
+        self.failure: CacheFailure | None = None  # why the last chunk is in memory alone
+        self.map = ChunkMap(chunks, boot=boot)
+        self._path = data
+        self._reserve = reserve
+        self._unkept = unkept or UnkeptChunks()
+        self._let_go = let_go
+        with failures_of(data):
+            self._fd, self._read_only = _open_to_write(data)
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def close_if_idle(self) -> bool:
+        """Let it be closed as soon as no file of the layer is open."""
+        self._let_go()
+        return True
+
+    def missing(self, chunks: Iterable[StoredChunk]) -> list[StoredChunk]:
+        """Return those of *chunks* that are not in the file. May hash what was written before the last boot."""
+        return [chunk for chunk in chunks if not self.map.is_here(chunk.number) and not self._is_sound(chunk)]
+
+    def keep(self, chunk: StoredChunk, content: bytes) -> None:
+        """Put the bytes of *chunk*, which the caller has verified, where they belong. Raises CacheFailure."""
+        with failures_of(self._path):
+            if read_only := self._read_only or self.map.read_only:
+                raise read_only
+        self._reserve(len(content))
+        view = memoryview(content)
+        at = chunk.start
+        with failures_of(self._path):
+            while view:
+                written = os.pwrite(self._fd, view, at)
+                at += written
+                view = view[written:]
+            self.map.mark(chunk.number)
+
+    def keep_or_hold(self, chunk: StoredChunk, content: bytes) -> None:
+        """Do the same; where it cannot be done now, hold the bytes in memory for those that wait for them."""
+        try:
+            self.keep(chunk, content)
+            self.failure = None
+        except CacheFailure as failure:
+            self.failure = failure
+            self._unkept.hold(chunk.digest, content, failure)
+
+    def held(self, missing: Iterable[StoredChunk]) -> dict[StoredChunk, bytes]:
+        """Return the bytes of those chunks, which are not in the file, that are held in memory."""
+        return {chunk: content for chunk in missing if (content := self._unkept.find(chunk.digest)) is not None}
+
+    def _is_sound(self, chunk: StoredChunk) -> bool:
+        if not self.map.is_doubted(chunk.number):
+            return False
+        with failures_of(self._path):
+            content = os.pread(self._fd, chunk.size, chunk.start)
+        is_right = chunk.digest.matches(content)
+        with suppress(OSError):  # then the next process hashes it once more
+            self.map.mark(chunk.number, here=is_right)
+        return is_right
+
+
+def _open_to_write(path: Path) -> tuple[int, OSError | None]:
+    """Return a descriptor of *path*, and why nothing can be written there if that is so. Raises OSError."""
+    fd = open_file(path)  # which refuses whatever else stands in its place
+    try:
+        writable = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _READ_ONLY:
+            return fd, error
+        os.close(fd)
+        raise
+    os.close(fd)
+    return writable, None

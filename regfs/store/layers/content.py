@@ -1,0 +1,210 @@
+"""Where the bytes of a regular file are, and reading them.
+
+A Content is a value that a merged tree gives out; `LayerStore.open_content` (store/layers/layer_store.py) opens it.
+Every file is a span of its layer's data file; a big one may have a copy of its own beside that, which the kernel reads
+by itself (promotion.py).
+
+Thread rule: an OpenContent may be read by any thread at once (pread keeps no position).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from regfs.errors import CacheFailure
+from regfs.model.digest import Digest
+
+BLOCK = 512
+"""Every span begins at a multiple of this, so that the kernel's EROFS can take a data file as a device."""
+
+
+class Nothing(NamedTuple):
+    """An empty file. (These two are made at each open, and a tuple is made in a third of a dataclass's time.)"""
+
+    size: int = 0
+
+
+class Span(NamedTuple):
+    """*size* bytes at *offset* of the data file of the layer with that diff id."""
+
+    layer: Digest
+    offset: int
+    size: int
+
+
+Content = Nothing | Span
+
+
+def content_of(layer: Digest, content: int | None, size: int) -> Content:
+    """Return where a row's bytes are: *content* as a layer's index keeps it, *size* from the row's attributes."""
+    return Nothing() if content is None or size == 0 else Span(layer, content, size)
+
+
+class OpenContent:
+    """The bytes `[start, start + size)` of an open file."""
+
+    __slots__ = ("_fd", "_shared", "_start", "keeps", "size")
+
+    keep_cache = True  # these bytes never change, so that the kernel may keep them
+
+    def __init__(self, fd: int, size: int, *, start: int = 0, shared: object = None) -> None:
+        """Read from *fd*, which close() closes unless it is that of *shared*, an object that closes it."""
+        self._fd = fd
+        self._start = start
+        self._shared = shared
+        self.size = size
+        # What must not be let go while the file is open: the tree that it is in, whose layers are in use then.
+        self.keeps: object = None
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return exactly *size* bytes from *offset*, fewer only where the file ends. Raises CacheFailure."""
+        size = min(size, self.size - offset)
+        if size <= 0:
+            return b""
+        content = self._pread(offset, size)
+        if len(content) == size:
+            return content
+        while len(content) < size:
+            more = self._pread(offset + len(content), size - len(content))
+            if not more:
+                raise CacheFailure(f"the cached file ends at byte {offset + len(content)}, not at {self.size}")
+            content += more
+        return content
+
+    def read_into(self, buffer: bytearray) -> None:
+        """Read all bytes to the beginning of *buffer*, which is large enough for them. Raises CacheFailure."""
+        try:
+            length = os.preadv(self._fd, [memoryview(buffer)[: self.size]], self._start)
+        except OSError as error:
+            raise CacheFailure(f"the cached file cannot be read: {error.strerror}") from error
+        if length != self.size:
+            raise CacheFailure(f"the cached file ends at byte {length}, not at {self.size}")
+
+    def backing_fd(self) -> int | None:
+        """Return a descriptor of a file that holds exactly these bytes, valid until close(); None for a span."""
+        return self._fd if self._shared is None and self._fd >= 0 else None
+
+    def close(self) -> None:
+        """Let go of the file; closing twice does no harm."""
+        fd, self._fd = self._fd, -1
+        self.size = 0
+        if self._shared is None and fd >= 0:
+            os.close(fd)
+        self._shared = self.keeps = None
+
+    def _pread(self, offset: int, size: int) -> bytes:
+        try:
+            return os.pread(self._fd, size, self._start + offset)
+        except OSError as error:
+            raise CacheFailure(f"the cached file cannot be read: {error.strerror}") from error
+
+
+class Reading(Protocol):
+    """Hears of reads of a big file: promotion.py."""
+
+    def backing_wanted(self, span: Span) -> None: ...
+
+    def read_on(self, span: Span) -> None: ...
+
+
+class OpenBigContent(OpenContent):
+    """A big span that may be promoted: *reading* hears that the kernel could read it by itself, and that it is read."""
+
+    __slots__ = ("_has_told", "_reading", "_span", "_through")
+
+    _MUCH = 1 << 20
+
+    def __init__(self, fd: int, span: Span, *, shared: object, reading: Reading) -> None:
+        super().__init__(fd, span.size, start=span.offset, shared=shared)
+        self._span = span
+        self._reading = reading
+        self._through = 0
+        self._has_told = True
+
+    def backing_fd(self) -> int | None:
+        """Return None: the content has no file of its own."""
+        self._reading.backing_wanted(self._span)
+        self._has_told = False
+        return None
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return bytes as OpenContent does; one that is read on from its beginning is worth promoting."""
+        if not self._has_told and offset <= self._through:
+            self._through = max(self._through, offset + size)
+            if self._through > self._MUCH:
+                self._has_told = True
+                self._reading.read_on(self._span)
+        return super().read_at(offset, size)
+
+
+Pieces = Sequence[tuple[int, bytes]]
+"""Stretches of a data file that could not be written there: each with its offset."""
+
+
+class OpenPartialContent(OpenContent):
+    """A span of a layer that is fetched chunk by chunk.
+
+    *ensure* brings a range of the data file, and may wait. It returns those pieces of it that are in memory alone.
+    *read_through* hears that as many bytes were read as the file has, if the kernel could read it by itself.
+    """
+
+    __slots__ = ("_ensure", "_read_through", "_span", "_unread")
+
+    def __init__(
+        self,
+        fd: int,
+        span: Span,
+        *,
+        shared: object,
+        ensure: Callable[[int, int], Pieces],
+        read_through: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(fd, span.size, start=span.offset, shared=shared)
+        self._span = span
+        self._ensure = ensure
+        self._read_through = read_through
+        self._unread = 0
+
+    def backing_fd(self) -> int | None:
+        """Return None: the content has no file of its own."""
+        self._unread = self.size
+        return None
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return bytes as OpenContent does, fetched if they are not here. Raises what that brings, WouldBlock too."""
+        start, stop = self._span.offset + offset, self._span.offset + min(offset + size, self._span.size)
+        pieces = self._ensure(start, stop) if start < stop else ()
+        content = super().read_at(offset, size)
+        if not pieces:
+            self._count(len(content))
+            return content
+        laid = bytearray(content)
+        _lay_over(laid, start, pieces)
+        return bytes(laid)
+
+    def _count(self, size: int) -> None:
+        if self._unread > 0 and self._read_through is not None:
+            self._unread -= size
+            if self._unread <= 0:
+                self._read_through()
+
+    def read_into(self, buffer: bytearray) -> None:
+        """Read as OpenContent does; see read_at."""
+        pieces = self._ensure(self._span.offset, self._span.offset + self.size)
+        super().read_into(buffer)
+        _lay_over(memoryview(buffer)[: self.size], self._span.offset, pieces)
+
+
+def _lay_over(buffer: bytearray | memoryview, start: int, pieces: Pieces) -> None:
+    """Put *pieces* into *buffer*, which has the data file's bytes from *start* on."""
+    for at, content in pieces:
+        begin, end = max(at, start), min(at + len(content), start + len(buffer))
+        if begin < end:
+            buffer[begin - start : end - start] = content[begin - at : end - at]
+
+
+def empty() -> OpenContent:
+    """Return the opened form of Nothing."""
+    return OpenContent(-1, 0)

@@ -1,0 +1,223 @@
+"""The index of one layer: an SQLite table, written once by the ingest and immutable from then on.
+
+    entries(row INTEGER PRIMARY KEY, parent, name BLOB, inode, flags, attributes BLOB(80), content INTEGER,
+            target BLOB, xattrs BLOB)                                                        UNIQUE (parent, name)
+    chunks(start INTEGER PRIMARY KEY, number, size, blob_offset, blob_size, inner_offset, digest TEXT)     (chunks.py)
+    restarts(blob_offset INTEGER PRIMARY KEY, bits, window BLOB)      of a SOCI layer: see layers/formats/ztoc.py
+    headers(start INTEGER PRIMARY KEY, header, fingerprint BLOB)     of a SOCI layer: what a file's tar header says
+    meta(key TEXT PRIMARY KEY, value)      source, tar_size, expanded_size, expanded_sha256 (data_writer.py)
+
+Row 0 is the layer's root. For a hard link (inode != row) the last four columns are NULL in the file; readers get the
+inode's. A row with parent -1 has no name any more and is there as the inode of links. *content* is an offset in the
+layer's data file, a multiple of 512. model/layer_entry.py tells what the other columns mean.
+
+*source* says where the names came from: "tar" for the tar stream itself, which has no chunks; else the name of a format
+with a table of contents. Then the data file has holes for what was not fetched, and the bytes `[start, start + size)`
+of it are those from *inner_offset* on of what the range `[blob_offset, blob_offset + blob_size)` of the layer's blob
+decompresses to, and have *digest*. A blob_size of 0 stands for bytes that the table tells wrongly.
+layer_index_writer.py writes it. Used by rootfs/ and the layers' own trees.
+
+Thread rule: a LayerIndex may be used by any thread (table.py).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from regfs.errors import NotFound
+from regfs.model.digest import Digest
+from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row
+from regfs.store.eviction.uses import Use
+from regfs.store.layers.chunks import StoredChunk
+from regfs.store.layers.data_writer import DataLayout
+from regfs.store.tables.open_tables import OpenTables
+from regfs.store.tables.table import MakeAgain, Table, check_header
+
+__all__ = ["ROOT_ROW", "EntryFlag", "LayerIndex", "Row"]
+
+APPLICATION_ID = 0x72676669  # "rgfi"
+VERSION = 2
+_COLUMNS = "row, parent, name, inode, flags, attributes, content, target, xattrs"
+# The lint rule on SQL built from strings looks at these lines; only the constant above is put in.
+_LOOKUP = f"SELECT {_COLUMNS} FROM entries WHERE parent = ? AND name = ?"  # noqa: S608
+_BY_ROW = f"SELECT {_COLUMNS} FROM entries WHERE row = ?"  # noqa: S608
+_CHILDREN = f"SELECT {_COLUMNS} FROM entries WHERE parent = ? AND row != 0 ORDER BY name"  # noqa: S608
+_ALL = f"SELECT {_COLUMNS} FROM entries WHERE parent >= 0 AND row != 0 ORDER BY parent, name"  # noqa: S608
+_OUTLINE = """
+SELECT row, parent, inode, flags, substr(attributes, 54, 1) BETWEEN x'40' AND x'4f' FROM entries WHERE row != 0
+ORDER BY row
+"""
+_STORED = "SELECT inode, attributes, content FROM entries WHERE row = ?"
+_FOLLOWING = """
+SELECT row, attributes, content FROM entries WHERE row > ? AND row <= ? AND content IS NOT NULL
+ORDER BY row LIMIT ?
+"""
+_INODES = """
+SELECT row, content, target, xattrs FROM entries
+WHERE inode = row AND (content IS NOT NULL OR target IS NOT NULL OR xattrs IS NOT NULL)
+"""
+_CONTENTS = "SELECT content, attributes FROM entries WHERE content IS NOT NULL"
+_CHUNK_COLUMNS = "number, start, size, blob_offset, blob_size, inner_offset, digest"
+_CHUNKS_BETWEEN = f"""
+SELECT {_CHUNK_COLUMNS} FROM chunks
+WHERE start >= coalesce((SELECT max(start) FROM chunks WHERE start <= ?), 0) AND start < ? ORDER BY start
+"""  # noqa: S608
+_CHUNKS_BY_PLACE = f"SELECT {_CHUNK_COLUMNS} FROM chunks ORDER BY blob_offset, inner_offset"  # noqa: S608
+_META = "SELECT value FROM meta WHERE key = ?"
+_LAYOUT = DataLayout._fields
+_CACHE_SIZE = 2000 << 10
+_DEEPEST = 2048  # components of a path of PATH_MAX bytes
+_NEAR = 64
+
+
+class LayerIndex(Table):
+    """Reads the index of one layer. Every method answers from disk or memory and never waits; any thread."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        tables: OpenTables | None = None,
+        use: Use | None = None,
+        make_again: MakeAgain | None = None,
+    ) -> None:
+        """Read the index at *path*, which is opened when it is first asked; see Table."""
+        super().__init__(path, _check, cache_size=_CACHE_SIZE, tables=tables, use=use, make_again=make_again)
+
+    @classmethod
+    def open(cls, path: Path) -> LayerIndex:
+        """Return the index at *path*, which nothing keeps from eviction.
+
+        Raises NotFound where there is no such file, CacheDamaged where it is not an index of this version (torn by a
+        crash, or another release's), CacheFailure where it cannot be opened now.
+        """
+        index = cls(path)
+        index.open_now()
+        return index
+
+    def lookup(self, parent: int, name: bytes) -> Row | None:
+        """Return the entry *name* of the directory row *parent*, or None."""
+        return self._one(_LOOKUP, (parent, name))
+
+    def row(self, row: int) -> Row:
+        """Return the row of that number. Raises NotFound."""
+        found = self._one(_BY_ROW, (row,))
+        if found is None:
+            raise NotFound(f"{self.path}: no row {row}")
+        return found
+
+    def inode(self, row: Row) -> Row:
+        """Return the row that *row* is a hard link to, or *row* itself. Raises NotFound."""
+        return row if row.inode == row.row else self.row(row.inode)
+
+    def stored(self, row: int) -> tuple[bytes, int | None]:
+        """Return attributes and content of the row of that number: what opening a file wants. Raises NotFound."""
+        found = self._query(_STORED, (row,))
+        if not found:
+            raise NotFound(f"{self.path}: no row {row}")
+        inode, attributes, content = found[0]
+        return (attributes, content) if inode == row else self.stored(inode)
+
+    def following(self, row: int, limit: int) -> list[tuple[int, bytes, int]]:
+        """Return (row, attributes, offset in the data file) of the files that come soon after *row* in the archive.
+
+        At most *limit*, by row.
+        """
+        return self._query(_FOLLOWING, (row, row + _NEAR, limit))
+
+    def path_of(self, row: int) -> bytes:
+        """Return the path of *row* in the layer; the root's is empty. Raises NotFound."""
+        names: list[bytes] = []
+        while row > 0 and len(names) < _DEEPEST:
+            found = self.row(row)
+            names.append(found.name)
+            row = found.parent
+        return b"/".join(reversed(names))
+
+    def children(self, row: int) -> list[Row]:
+        """Return the entries of the directory row *row*, sorted by name."""
+        return self._complete(self._query(_CHILDREN, (row,)))
+
+    def by_directory(self) -> Iterator[Row]:
+        """Yield every named row but the root, ordered by (parent, name): one scan."""
+        for stored in self._batches(_ALL):
+            yield from self._complete([stored])
+
+    def outline(self) -> Iterator[tuple[int, int, int, int, int | None]]:
+        """Yield (row, parent, inode, flags, whether it is a directory) of every row but the root.
+
+        In the order of the archive, rows without a name included; the last is None for a hard link. For the merge.
+        """
+        return self._batches(_OUTLINE)
+
+    def inodes(self) -> Iterator[tuple[int, int | None, bytes | None, bytes | None]]:
+        """Yield (row, content, target, xattrs) of each inode that has one of them: one scan."""
+        return self._batches(_INODES)
+
+    def contents(self) -> Iterator[tuple[int, bytes]]:
+        """Yield content (an offset in the data file) and attributes of each file that has bytes."""
+        return self._batches(_CONTENTS)
+
+    def layout(self) -> DataLayout:
+        """Return what the layer's data file holds, and where the index came from."""
+        source, tar_size, expanded_size, expanded_sha256 = (self._query(_META, (key,))[0][0] for key in _LAYOUT)
+        return DataLayout(source, tar_size, expanded_size, expanded_sha256)
+
+    def chunks_between(self, start: int, stop: int) -> list[StoredChunk]:
+        """Return the chunks that have bytes of `[start, stop)` of the data file, in order."""
+        found = map(_chunk, self._query(_CHUNKS_BETWEEN, (start, stop)))
+        return [chunk for chunk in found if chunk.stop > start]
+
+    def chunks_by_place(self) -> Iterator[StoredChunk]:
+        """Yield all chunks in the order of the blob."""
+        return map(_chunk, self._batches(_CHUNKS_BY_PLACE))
+
+    def restart(self, blob_offset: int) -> tuple[int, bytes] | None:
+        """Return bits and compressed window with which the chunk at *blob_offset* of the blob is inflated."""
+        found = self._query("SELECT bits, window FROM restarts WHERE blob_offset = ?", (blob_offset,))
+        return found[0] if found else None
+
+    def headers(self, start: int) -> tuple[int, bytes] | None:
+        """Return where the tar headers of the file at *start* of the data file begin, and their fingerprint."""
+        found = self._query("SELECT header, fingerprint FROM headers WHERE start = ?", (start,))
+        return found[0] if found else None
+
+    def last_row(self) -> int:
+        """Return the highest number that a row has."""
+        return int(self._query("SELECT max(row) FROM entries", ())[0][0])
+
+    def count(self) -> int:
+        """Return how many rows there are."""
+        return int(self._query("SELECT count(*) FROM entries", ())[0][0])
+
+    def _one(self, sql: str, values: tuple[int | bytes, ...]) -> Row | None:
+        rows = self._query(sql, values)
+        if not rows:
+            return None
+        found = rows[0]
+        return self._complete(rows)[0] if found[3] != found[0] else Row._make(found)
+
+    def _complete(self, rows: Sequence[tuple[int, int, bytes, int, int, bytes, int | None, bytes, bytes]]) -> list[Row]:
+        """Return *rows* with the hard links' missing columns filled in from their inodes."""
+        complete = []
+        for found in rows:
+            if found[3] != found[0]:
+                complete.append(Row._make(found[:5] + self.row(found[3])[5:]))
+            else:
+                complete.append(Row._make(found))
+        return complete
+
+
+def _chunk(columns: tuple[int, int, int, int, int, int, str]) -> StoredChunk:
+    return StoredChunk(*columns[:6], digest=Digest.parse(columns[6]))
+
+
+def _check(connection: sqlite3.Connection, size: int) -> None:
+    """Raise ValueError or sqlite3.Error unless this is an index of ours, of *size* bytes, with a root."""
+    check_header(connection, size, application_id=APPLICATION_ID, version=VERSION)
+    if connection.execute("SELECT count(*) FROM entries WHERE row = 0").fetchone()[0] != 1:
+        raise ValueError("it has no root")
+    if connection.execute("SELECT count(*) FROM meta").fetchone()[0] < len(_LAYOUT):
+        raise ValueError("it does not say what its data file holds")

@@ -1,0 +1,158 @@
+"""Writes the index of one layer, which layer_index.py reads and describes.
+
+Used by layer_writer.py. One thread after the other.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+
+from regfs.model.attributes import with_nlink
+from regfs.model.layer_entry import Row
+from regfs.store.files.failures import table_failure
+from regfs.store.layers.chunks import StoredChunk
+from regfs.store.layers.data_writer import DataLayout
+from regfs.store.layers.layer_index import APPLICATION_ID, VERSION
+
+_SCHEMA = """
+CREATE TABLE entries (row INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL, inode INTEGER NOT NULL,
+    flags INTEGER NOT NULL, attributes BLOB, content INTEGER, target BLOB, xattrs BLOB);
+CREATE TABLE chunks (start INTEGER PRIMARY KEY, number INTEGER NOT NULL, size INTEGER NOT NULL,
+    blob_offset INTEGER NOT NULL, blob_size INTEGER NOT NULL, inner_offset INTEGER NOT NULL, digest TEXT NOT NULL);
+CREATE TABLE restarts (blob_offset INTEGER PRIMARY KEY, bits INTEGER NOT NULL, window BLOB NOT NULL);
+CREATE TABLE headers (start INTEGER PRIMARY KEY, header INTEGER NOT NULL, fingerprint BLOB NOT NULL);
+CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+"""
+# Python's module looks up adapters for each bytes and None that it binds, in three times the time of the rest: so blobs
+# are bytearrays, and what no column can have stands for NULL.
+_INSERT = """
+INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, nullif(?, x''), nullif(?, 1), nullif(?, x''), nullif(?, x''))
+"""
+_INSERT_FILE = "INSERT INTO entries VALUES (?1, ?2, ?3, ?1, 0, ?4, ?5, NULL, NULL)"
+_NO_BLOB, _NO_CONTENT = bytearray(), 1
+_INSERT_CHUNK = """
+INSERT INTO chunks (number, start, size, blob_offset, blob_size, inner_offset, digest) VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+_BATCH = 1000
+
+
+class LayerIndexWriter:
+    """Writes an index into a file that is read when it is whole. Every method may raise CacheFailure. One thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin an empty index at *path*, which must not exist."""
+        self._path = path
+        self._files: list[tuple[int, int, bytearray, bytearray, int]] = []
+        self._rows: list[tuple[int | bytearray, ...]] = []
+        self._chunks: list[tuple[int | str, ...]] = []
+        try:
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            # The file gets its name when it is whole, so that neither journal nor flushes are of use.
+            for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "cache_size = -8000",
+                           f"application_id = {APPLICATION_ID}", f"user_version = {VERSION}"):  # fmt: skip
+                self._connection.execute(f"PRAGMA {pragma}")
+            self._connection.execute("BEGIN")
+            for statement in _SCHEMA.split(";"):
+                self._connection.execute(statement)
+            self._connection.create_function("with_nlink", 2, with_nlink, deterministic=True)
+        except sqlite3.Error as error:
+            raise table_failure(path, error) from error
+
+    def add(self, row: Row) -> None:
+        """Add *row*, or put it in the place of the row of that number; a hard link's inode columns are left out."""
+        self._rows.append(_stored(row))
+        if len(self._rows) >= _BATCH:
+            self._flush()
+
+    def add_file(self, row: int, parent: int, name: bytes, attributes: bytes, content: int) -> None:
+        """Add a row of a number that is new: add() in a third of the time."""
+        self._files.append((row, parent, bytearray(name), bytearray(attributes), content))
+        if len(self._files) >= _BATCH:
+            self._flush()
+
+    def add_chunk(self, chunk: StoredChunk) -> None:
+        """Add one chunk of the data file."""
+        self._chunks.append((*chunk[:6], str(chunk.digest)))
+        if len(self._chunks) >= _BATCH:
+            self._flush()
+
+    def add_restart(self, blob_offset: int, bits: int, window: bytes) -> None:
+        """Add what the chunk at *blob_offset* is inflated with; *window* is compressed."""
+        self._change("INSERT INTO restarts VALUES (?, ?, ?)", [(blob_offset, bits, window)])
+
+    def add_headers(self, found: Iterable[tuple[int, int, bytes]]) -> None:
+        """Add of files: where they are, where their headers begin, and the fingerprint of these."""
+        self._change("INSERT INTO headers VALUES (?, ?, ?)", found)
+
+    def remove(self, rows: Iterable[int]) -> None:
+        """Remove the rows of these numbers."""
+        self._change("DELETE FROM entries WHERE row = ?", ((row,) for row in rows))
+
+    def rename(self, rows: Iterable[tuple[int, int, bytes]]) -> None:
+        """Give rows another place: triples of row, parent and name."""
+        self._change(
+            "UPDATE entries SET parent = ?, name = ? WHERE row = ?", ((parent, name, row) for row, parent, name in rows)
+        )
+
+    def add_flags(self, rows: Iterable[int], flags: int) -> None:
+        """Set further flags of these rows."""
+        self._change("UPDATE entries SET flags = flags | ? WHERE row = ?", ((int(flags), row) for row in rows))
+
+    def set_nlinks(self, nlinks: Iterable[tuple[int, int]]) -> None:
+        """Set link counts: pairs of row and count."""
+        self._change(
+            "UPDATE entries SET attributes = with_nlink(attributes, ?) WHERE row = ?",
+            ((nlink, row) for row, nlink in nlinks),
+        )
+
+    def place_expanded(self, offset: int) -> None:
+        """Let the expanded files begin at *offset* of the data file: until now their contents are -1 - offset."""
+        self._change("UPDATE entries SET content = ? - 1 - content WHERE content < 0", [(offset,)])
+
+    def finish(self, layout: DataLayout) -> None:
+        """Make the file whole and close it; its data file is as *layout* says. It is not flushed to the disk yet."""
+        self._flush()
+        try:
+            self._connection.executemany("INSERT INTO meta VALUES (?, ?)", zip(DataLayout._fields, layout, strict=True))
+            self._connection.execute("CREATE UNIQUE INDEX entries_by_name ON entries (parent, name)")
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise table_failure(self._path, error) from error
+        finally:
+            self._connection.close()
+
+    def abandon(self) -> None:
+        """Close the file as it is, to be removed by its owner."""
+        self._connection.close()
+
+    def _change(self, sql: str, values: Iterable[tuple[int | bytes, ...]]) -> None:
+        self._flush()
+        try:
+            self._connection.executemany(sql, values)
+        except sqlite3.Error as error:
+            raise table_failure(self._path, error) from error
+
+    def _flush(self) -> None:
+        files, self._files = self._files, []
+        rows, self._rows = self._rows, []
+        chunks, self._chunks = self._chunks, []
+        try:
+            self._connection.executemany(_INSERT_FILE, files)
+            self._connection.executemany(_INSERT, rows)
+            self._connection.executemany(_INSERT_CHUNK, chunks)
+        except sqlite3.Error as error:
+            raise table_failure(self._path, error) from error
+
+
+def _stored(row: Row) -> tuple[int | bytearray, ...]:
+    """Return what is bound for *row*; of a hard link, the columns that are its own."""
+    number, parent, name, inode, flags, attributes, content, target, xattrs = row
+    if inode != number:
+        return number, parent, bytearray(name), inode, int(flags), _NO_BLOB, _NO_CONTENT, _NO_BLOB, _NO_BLOB
+    return (
+        number, parent, bytearray(name), inode, int(flags), bytearray(attributes),
+        _NO_CONTENT if content is None else content,
+        bytearray(target) if target else _NO_BLOB, bytearray(xattrs) if xattrs else _NO_BLOB,
+    )  # fmt: skip

@@ -1,0 +1,129 @@
+"""Takes one layer from its ingest: its index and its data file, in a directory of their own until they are right.
+
+    passes/<token>.lock          locked by the living ingest
+    passes/<token>/index         the index
+    passes/<token>/data          the data file
+    passes/<token>/chunks        the map of a layer whose bytes are fetched later (chunks.py)
+    passes/<token>/data.expanded the contents of sparse files, until they are put behind the tar stream
+
+Nothing there is synced; layer_store.py says how it becomes visible and durable. One thread after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from regfs.errors import TooLarge
+from regfs.model.digest import Digest
+from regfs.store.files.failures import failures_of
+from regfs.store.layers.chunks import StoredChunk, write_map
+from regfs.store.layers.content import BLOCK
+from regfs.store.layers.data_writer import TAR, DataLayout, DataWriter, ExpandedFiles
+from regfs.store.layers.layer_index_writer import LayerIndexWriter
+
+# Of the disk, for what is not counted in bytes of content.
+_BLOCK = 4096
+
+# What a sparse file may have on the file systems that caches are on (ext4).
+_MOST_DATA = 1 << 43
+
+
+class LayerWriter:
+    """Writes below *directory*, which exists and is empty. Every method may raise CacheFailure."""
+
+    def __init__(self, directory: Path, *, reserve: Callable[[int], None]) -> None:
+        """*reserve* is the budget's."""
+        self._reserve = reserve
+        self.index = directory / "index"
+        self.data_file = directory / "data"
+        self._data = DataWriter(self.data_file, reserve=reserve)
+        self.rows = LayerIndexWriter(self.index)
+
+    def write(self, block: bytes | memoryview) -> None:
+        """Take the next bytes of the layer's tar stream."""
+        self._data.write(block)
+
+    def begin_expanded(self) -> ExpandedFile:
+        """Begin the content of a sparse file, of which the tar stream has the extents alone."""
+        return ExpandedFile(self._data.expanded())
+
+    def finish(self) -> None:
+        """Make index and data file whole; nothing may be put afterwards."""
+        layout = self._data.finish(TAR)
+        if layout.expanded_size:
+            self.rows.place_expanded(layout.expanded_offset)
+        self.rows.finish(layout)
+        with failures_of(self.index):
+            self._reserve(self.index.stat().st_size + _BLOCK)
+
+    def close(self) -> None:
+        """Close what is open. What was not published is removed by the one who made the directory."""
+        self.rows.abandon()
+        self._data.close()
+
+
+class ExpandedFile:
+    """One sparse file among *files*."""
+
+    def __init__(self, files: ExpandedFiles) -> None:
+        self._files = files
+        self._start = files.size
+
+    def write(self, view: memoryview) -> None:
+        """Take the next bytes; *view* is not kept. Raises CacheFailure."""
+        self._files.write(view)
+
+    def skip(self, size: int) -> None:
+        """Take *size* zero bytes."""
+        self._files.skip(size)
+
+    def finish(self) -> int:
+        """Return what the row's content is until finish(): -1 - its offset among the expanded files."""
+        self._files.end_file()
+        return -1 - self._start
+
+
+class PartialLayerWriter:
+    """Takes the names of a layer whose bytes are fetched later, below *directory*. Methods may raise CacheFailure."""
+
+    def __init__(self, directory: Path, *, source: str, boot: str, reserve: Callable[[int], None]) -> None:
+        self._reserve = reserve
+        self._boot = boot
+        self._size = 0
+        self._count = 0
+        self._source = source
+        self.index = directory / "index"
+        self.data_file = directory / "data"
+        self.map_file = directory / "chunks"
+        self.rows = LayerIndexWriter(self.index)
+
+    def begin_archive(self, size: int) -> None:
+        """Let the data file begin with the tar stream itself, of *size* bytes."""
+        self.begin_file(size)
+
+    def begin_file(self, size: int) -> int:
+        """Give a file of *size* bytes its place in the data file; return the content of its row."""
+        start = self._size
+        self._size += size + -size % BLOCK
+        if self._size > _MOST_DATA:
+            raise TooLarge(f"the files of the layer have more than {_MOST_DATA} bytes")
+        return start
+
+    def add_chunk(self, start: int, size: int, *, at: int, stored: int, inner: int, digest: Digest) -> None:
+        """Note where the *size* bytes at *start* of the data file come from (chunks.py); in order."""
+        self.rows.add_chunk(StoredChunk(self._count, start, size, at, stored, inner, digest))
+        self._count += 1
+
+    def finish(self) -> None:
+        """Make the files whole: a data file that is one hole, and a map that says so."""
+        with failures_of(self.data_file), self.data_file.open("xb") as file:
+            file.truncate(self._size)
+        write_map(self.map_file, self._count, boot=self._boot)
+        self.rows.finish(DataLayout(self._source, self._size))
+        with failures_of(self.index):
+            self._reserve(self.index.stat().st_size + self.map_file.stat().st_size + _BLOCK)
+
+    def close(self) -> None:
+        """Close what is open. What was not published is removed by the one who made the directory."""
+        self.rows.abandon()

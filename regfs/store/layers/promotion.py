@@ -1,0 +1,186 @@
+"""Promotion: big files of layers copied into files of their own, which the kernel reads by itself (FUSE passthrough).
+
+    objects/<boot id>/<layer>/<offset>-<size>       the bytes that lie there in the layer's data file
+
+Passthrough wants a file that holds the bytes alone, and reads several times as fast as FUSE does. To copy one costs
+half a second a gigabyte, so only what is read on beyond its first megabyte or opened again is copied, by one thread;
+of a layer that is fetched chunk by chunk, what was read to its end.
+Nothing is copied where the kernel has never asked for such a file (no root, an old kernel, the fusepy driver), or where
+something would have to be evicted for it.
+
+Copies are not flushed to the disk, and so are good for this boot of the machine alone: after a crash they may hold
+anything. They are the first to be evicted. Used by layer_store.py. Thread rule: any thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from regfs.errors import CacheFailure, OutOfThreads
+from regfs.model.digest import Digest
+from regfs.process.threads import start_thread
+from regfs.store.eviction.budget import Budget
+from regfs.store.files.cached_files import open_file, take_away
+from regfs.store.files.failures import failures_of
+from regfs.store.layers.content import Span
+from regfs.store.layers.data_files import DataFile
+from regfs.store.locks.file_locks import lock_new
+
+log = logging.getLogger(__name__)
+
+BIG = 1 << 20
+"""Files from this size on are promoted when they are used again. Below it, the kernel's page cache serves as well."""
+_REMEMBERED = 256
+_QUEUED = 64
+_STEP = 64 << 20
+# What is copied must leave as much room again.
+_SHARE = 2
+_LOOK_S = 1.0
+
+
+class Promotion:
+    """The promoted files below *objects*; *boot* is this boot's id, and *budget* tells whether there is room.
+
+    *name_of* names a layer's directory, and *data_file* opens a layer's data file: it may raise CacheFailure.
+    """
+
+    def __init__(
+        self,
+        objects: Path,
+        *,
+        boot: str,
+        budget: Budget,
+        name_of: Callable[[Digest], str],
+        data_file: Callable[[Digest], DataFile],
+    ) -> None:
+        self._objects = objects
+        self._boot = boot
+        self._budget = budget
+        self._name_of = name_of
+        self._data_file = data_file
+        self._lock = threading.Lock()
+        self._opened: OrderedDict[Span, None] = OrderedDict()
+        self._wanted: deque[tuple[Span, Callable[[], bool]]] = deque(maxlen=_QUEUED)
+        self._is_working = False
+
+    def path(self, span: Span) -> Path:
+        """Return where the copy of *span* is, whether it is there or not."""
+        return self._directory(span.layer) / f"{span.offset}-{span.size}"
+
+    def open(self, span: Span) -> int | None:
+        """Return a descriptor of the copy of *span*, None where there is none."""
+        path = self.path(span)
+        try:
+            fd = open_file(path)
+        except OSError:
+            return None
+        if os.fstat(fd).st_size == span.size:
+            return fd
+        os.close(fd)
+        with suppress(OSError):
+            take_away(path)
+        return None
+
+    def backing_wanted(self, span: Span) -> None:
+        """Hear that the kernel could read *span* by itself: its second open is a reason to copy it."""
+        with self._lock:
+            is_new = span not in self._opened
+            self._opened[span] = None
+            self._opened.move_to_end(span)
+            if len(self._opened) > _REMEMBERED:
+                self._opened.popitem(last=False)
+        if not is_new:
+            self.read_on(span)
+
+    def read_on(self, span: Span, is_here: Callable[[], bool] = lambda: True) -> None:
+        """Hear that *span* is read from its beginning to its end: a thread copies it, if all of it *is_here* then."""
+        with self._lock:
+            if any(span == wanted for wanted, _ in self._wanted):
+                return
+            self._wanted.append((span, is_here))
+            if self._is_working:
+                return
+            try:
+                start_thread(self._work, name="regfs-promotion")
+            except OutOfThreads as shortage:  # the next use asks again
+                log.debug("nothing is promoted: %s", shortage)
+                self._wanted.clear()
+            else:
+                self._is_working = True
+
+    def promote(self, span: Span) -> bool:
+        """Copy *span* into a file of its own; tell whether it is there. Nothing is evicted for it. Blocks on the disk.
+
+        Raises CacheFailure.
+        """
+        path = self.path(span)
+        if path.exists():
+            return True
+        standing = self._budget.standing(wait_s=_LOOK_S)
+        if standing is None or standing.free < _SHARE * span.size:
+            return False
+        data = self._data_file(span.layer)
+        self._budget.reserve(span.size)
+        with failures_of(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fd, name = tempfile.mkstemp(prefix=".promoted-", dir=path.parent)
+            try:
+                lock_new(fd)
+                _copy(data.fd, fd, span)
+                os.rename(name, path)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(name)
+                raise
+            finally:
+                os.close(fd)
+        return True
+
+    def drop(self, layer: Digest) -> None:
+        """Remove all copies of files of *layer*."""
+        shutil.rmtree(self._directory(layer), ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what other boots left, and what an older release kept there. Raises OSError."""
+        for path in self._objects.iterdir() if self._objects.is_dir() else ():
+            if path.name != self._boot:
+                log.info("removing %s: it is of another boot of this machine", path)
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _directory(self, layer: Digest) -> Path:
+        return self._objects / self._boot / self._name_of(layer)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._wanted:
+                    self._is_working = False
+                    return
+                wanted = span, is_here = self._wanted[0]
+            try:
+                if is_here():
+                    self.promote(span)
+            except (CacheFailure, ReferenceError) as failure:  # of a layer that nothing uses any more
+                log.debug("%s", failure)
+            finally:
+                with self._lock, suppress(ValueError):  # one that was asked for meanwhile may have pushed it out
+                    self._wanted.remove(wanted)
+
+
+def _copy(source: int, destination: int, span: Span) -> None:
+    """Copy the bytes of *span* in the kernel. Raises OSError."""
+    done = 0
+    while done < span.size:
+        copied = os.copy_file_range(source, destination, min(_STEP, span.size - done), span.offset + done, done)
+        if not copied:
+            raise OSError(errno.EIO, "the data file is cut off")
+        done += copied

@@ -1,0 +1,86 @@
+"""Locks between the processes that share a cache, all of them gone with their owner, however that ends.
+
+    a file being written   a shared flock(2) on the temporary file (lock_new); one that is not locked may be removed
+    what is being changed  an exclusive one on the cache's root directory (changing): objects are shared by layers, so a
+                           layer may not become visible while another one's objects are looked through and removed
+
+What is in use is told by uses.py.
+
+Used by the other modules of the store. Thread rule: any thread; each lock has a descriptor of its own, so that two
+threads of one process keep each other out like two processes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from regfs.store.files.failures import failures_of
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Tell whether no process writes the file at *path*, a temporary one. False where it is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            _lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def changing(root: Path) -> Iterator[None]:
+    """Run the block while no other process or thread publishes or removes anything in the cache *root*.
+
+    Waits for the other's block, which is some renames or unlinks long. Raises CacheFailure.
+    """
+    with failures_of(root):
+        root.mkdir(parents=True, exist_ok=True)
+        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _lock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def lock_new(fd: int) -> None:
+    """Mark the file that this process is writing as not left behind: see claimed()."""
+    _lock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def touch(path: Path) -> None:
+    """Note that the file was used now: what was used longest ago is evicted first.
+
+    Its modification time says so, half a microsecond for each opening (not for each read): nothing else needs that
+    time, it survives every crash, and all processes see it. A clock that was set wrong costs a bad choice, no more.
+    """
+    try:
+        os.utime(path)
+    except OSError as error:
+        log.debug("%s: its use cannot be noted: %s", path, error)
+
+
+def _lock(fd: int, operation: int) -> None:
+    try:
+        fcntl.flock(fd, operation)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        # A file system without locks. What is evicted too early there is fetched again when it is missed.
+        log.debug("the cache's file system has no locks: %s", error)

@@ -1,0 +1,260 @@
+"""An SQLite table of the cache: an immutable file, opened when it is asked and closed when others need its place.
+
+What goes wrong is one of three things, and callers must tell them apart: the file is not there (NotFound), its content
+is not what it should be (CacheDamaged: remove it and make it again), or the system cannot open or read it at this
+moment (any other CacheFailure: no descriptors, no memory, an I/O error): that says nothing about the file.
+Used by layer_index.py and merged_table.py, whose readers are Tables. Thread rule: any thread, one connection behind a
+lock (3 us a question, most of it SQLite's: a connection for each thread would cost more memory than it saves time).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import finalize
+
+from regfs.errors import CacheDamaged, CacheFailure, NotFound
+from regfs.store.eviction.uses import Use
+from regfs.store.files.cached_files import open_file
+from regfs.store.files.failures import cache_failure, is_exhausted, read_failure
+from regfs.store.tables.open_tables import OpenTables
+from regfs.store.tables.shared_database import read_only_uri
+
+T = TypeVar("T")
+
+Check = Callable[[sqlite3.Connection, int], None]
+MakeAgain = Callable[[CacheFailure], None]
+# What SQLite and the interpreter take for a connection beside its pages.
+_CONNECTION_SIZE = 64 << 10
+# A table is closed under a thread that has just opened it only where threads use more tables than may be open.
+_ATTEMPTS = 100
+_BATCH = 1000
+
+
+class _NotOpenError(Exception):
+    """The table is closed."""
+
+
+FAILURES = (_NotOpenError, sqlite3.Error, MemoryError)
+"""What a question may end with; `_ask_again` knows what to do then."""
+
+
+class _ClosedCursor:
+    """Stands for the cursor of a closed table, so that a question to an open one need not ask whether it is open."""
+
+    def execute(self, _sql: str, _values: object = ()) -> sqlite3.Cursor:
+        raise _NotOpenError
+
+
+_CLOSED = _ClosedCursor()
+
+
+class Table:
+    """Reads the table at *path*. Methods of the classes made of it may raise CacheFailure.
+
+    *tables* is what it shares a bound with; without it, it stays open. *use* keeps the file from eviction while this
+    object lives. *make_again* puts a file back that is gone or was found damaged, waits for that and raises what it
+    brings; without it that is a CacheFailure.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        check: Check,
+        *,
+        cache_size: int,
+        tables: OpenTables | None = None,
+        use: Use | None = None,
+        make_again: MakeAgain | None = None,
+    ) -> None:
+        """*check* raises ValueError where the file is none of ours; *cache_size* bounds the bytes of its pages kept."""
+        self.path = path
+        self.recent = True
+        self._check = check
+        self._cache_size = cache_size
+        self._tables = tables
+        self._use = use
+        self._make_again = make_again
+        self._lock = threading.Lock()
+        # One cursor for all questions: to make one takes a fifth of the time that a question takes.
+        self._cursor: sqlite3.Cursor | _ClosedCursor = _CLOSED
+        self._connection: sqlite3.Connection | None = None
+        self._readers = 0
+        self._closing: finalize[[], Table] | None = None
+
+    def open_now(self) -> None:
+        """Open the file, unless it is open. Raises NotFound, CacheDamaged, CacheFailure; makes nothing again."""
+        if self._cursor is _CLOSED:
+            self._keep(*self._connect())
+
+    def close_if_idle(self) -> bool:
+        """Close the file until the next question, unless a thread is using it now; tell whether it is closed."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self._readers:
+                return False
+            self._close()
+            return True
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Close the file and let it be evicted; a later question opens it again where it is still there."""
+        with self._lock:
+            self._close()
+        if self._use is not None:
+            self._use.release()
+
+    # Rows come from SQLite untyped: each caller says what its statement selects.
+    def _query(self, sql: str, values: tuple[int | bytes | str, ...] = ()) -> list[Any]:
+        try:
+            with self._lock:
+                self.recent = True
+                return self._cursor.execute(sql, values).fetchall()
+        except FAILURES as error:
+            return self._ask_again(lambda cursor: cursor.execute(sql, values).fetchall(), error)
+
+    def _batches(self, sql: str) -> Iterator[Any]:
+        """Yield the rows that *sql* selects; the table stays open meanwhile."""
+        with self._lock:
+            self._readers += 1
+        try:
+            self._reopen()
+            assert self._connection is not None
+            try:
+                with self._lock:
+                    cursor = self._connection.execute(sql)
+                    batch = cursor.fetchmany(_BATCH)
+                while batch:
+                    yield from batch
+                    with self._lock:
+                        batch = cursor.fetchmany(_BATCH)
+            except (sqlite3.Error, MemoryError) as error:
+                raise self._failure(error) from error
+        finally:
+            with self._lock:
+                self._readers -= 1
+
+    def _ask_again(self, ask: Callable[[sqlite3.Cursor | _ClosedCursor], T], error: BaseException) -> T:
+        """Ask once the table is open, and once more where it was damaged and could be made again."""
+        for _ in range(_ATTEMPTS):
+            if not isinstance(error, _NotOpenError):
+                self._recover(error)
+            self._reopen()
+            try:
+                with self._lock:
+                    self.recent = True
+                    return ask(self._cursor)
+            except FAILURES as again:
+                if not isinstance(error, _NotOpenError) and not isinstance(again, _NotOpenError):
+                    raise self._failure(again) from again
+                error = again
+        raise CacheFailure(f"{self.path}: more tables are in use at once than may be open; ulimit -n allows more")
+
+    def _recover(self, error: BaseException) -> None:
+        """Make the table again whose content *error* found wrong. Raises any other failure."""
+        failure = self._failure(error)
+        if not isinstance(failure, CacheDamaged) or self._make_again is None:
+            raise failure from error
+        with self._lock:
+            self._close()
+        self._make_again(failure)
+
+    def _reopen(self) -> None:
+        try:
+            self.open_now()
+        except (NotFound, CacheDamaged) as failure:
+            # The caller has a tree of it: a file that is gone must never become the answer that a name is not there.
+            lost = failure if isinstance(failure, CacheDamaged) else CacheFailure(str(failure))
+            if self._make_again is None:
+                raise lost from failure
+            self._make_again(lost)
+            self._open_made()
+
+    def _open_made(self) -> None:
+        try:
+            self.open_now()
+        except NotFound as failure:
+            raise CacheFailure(f"{failure}, though it was made a moment ago") from failure
+
+    def _connect(self) -> tuple[sqlite3.Connection, int]:
+        try:
+            return _connected(self.path, self._check)
+        except CacheFailure as failure:
+            if self._tables is None or not is_exhausted(failure):
+                raise
+        self._tables.close_idle()
+        return _connected(self.path, self._check)
+
+    def _keep(self, connection: sqlite3.Connection, size: int) -> None:
+        connection.execute(f"PRAGMA cache_size = {-(self._cache_size >> 10)}")
+        with self._lock:
+            if self._cursor is not _CLOSED:  # another thread was faster
+                connection.close()
+                return
+            self._connection, self._cursor = connection, connection.cursor()
+            # A connection of Python's sqlite3 is part of a circle (its cache of statements): left to the garbage
+            # collector, a table that is not used any more would stay open for hours. Not by __del__: while that runs, a
+            # weak reference still gives the object out, and a connection that is used while it is closed is a crash.
+            self._closing = finalize(self, connection.close)
+            self._closing.atexit = False
+        if self._tables is not None:
+            self._tables.add(self, descriptors=1, size=_CONNECTION_SIZE + min(size, self._cache_size))
+
+    def _close(self) -> None:
+        """Close the connection; with the lock held."""
+        self._connection, self._cursor = None, _CLOSED
+        closing, self._closing = self._closing, None
+        if closing is not None:
+            closing()
+
+    def _failure(self, error: BaseException) -> CacheFailure:
+        assert isinstance(error, sqlite3.Error | MemoryError)
+        return read_failure(self.path, error)
+
+
+def _connected(path: Path, check: Check) -> tuple[sqlite3.Connection, int]:
+    """Return a connection to the table at *path* and the file's size. Raises NotFound, CacheDamaged, CacheFailure."""
+    # SQLite tells no errno. Opened first by hand, a file that is missing and a process without descriptors differ.
+    try:
+        probe = open_file(path)
+    except FileNotFoundError:
+        raise NotFound(f"{path}: it is not in the cache") from None
+    except OSError as error:
+        raise cache_failure(path, error) from error
+    size = os.fstat(probe).st_size
+    os.close(probe)  # first: the last descriptor of the process may be needed below
+    uri = read_only_uri(path, immutable=True)
+    try:
+        connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+    except (sqlite3.Error, MemoryError) as error:
+        raise read_failure(path, error) from error
+    try:
+        check(connection, size)
+    except ValueError as error:
+        connection.close()
+        raise CacheDamaged(f"{path} is not a table of this version: {error}") from error
+    except (sqlite3.Error, MemoryError) as error:
+        connection.close()
+        raise read_failure(path, error) from error
+    return connection, size
+
+
+def check_header(connection: sqlite3.Connection, size: int, *, application_id: int, version: int) -> None:
+    """Raise ValueError unless the table is one of *application_id* and *version*, and as long as it says.
+
+    A file that a crash left empty is a valid database without tables, and a short one is noticed only where it is read.
+    """
+    found = {
+        name: connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("application_id", "user_version", "page_count", "page_size")
+    }
+    if found["application_id"] != application_id or found["user_version"] != version:
+        raise ValueError(f"application {found['application_id']:#x}, version {found['user_version']}")
+    if size != found["page_count"] * found["page_size"]:
+        raise ValueError(f"{size} bytes, not {found['page_count']} pages of {found['page_size']}")
