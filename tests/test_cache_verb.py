@@ -20,7 +20,7 @@ from regfs.verbs.cache import images_named
 from tests.conftest import MountRegfs
 from tests.support.hello import host_architecture
 from tests.support.images import BuiltImage, directory, file, image_of, index_of, layer
-from tests.support.mounted import environment_for, regfs_command
+from tests.support.mounted import run_regfs
 from tests.support.push import Pusher
 from tests.support.registry import DockerRegistry
 
@@ -47,10 +47,7 @@ def regfs(tmp_path: Path, cache: Path) -> Regfs:
     """Run a verb on the test's cache."""
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [*regfs_command(), *words, "--cache-dir", str(cache)]
-        return subprocess.run(
-            command, capture_output=True, text=True, env=environment_for(tmp_path), timeout=100, check=False
-        )
+        return run_regfs(*words, "--cache-dir", cache, home=tmp_path)
 
     return run
 

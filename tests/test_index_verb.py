@@ -15,7 +15,7 @@ from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
 from tests.support.images import BuiltImage, file, image_of, index_of, layer
 from tests.support.memory_registry import INDEX
-from tests.support.mounted import environment_for, regfs_command
+from tests.support.mounted import run_regfs
 from tests.support.push import Pusher
 from tests.support.registry import DockerRegistry
 from tests.support.shown import Shown
@@ -28,10 +28,7 @@ Regfs = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def regfs(tmp_path: Path) -> Regfs:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [*regfs_command(), *words, "--cache-dir", str(tmp_path / "cache")]
-        return subprocess.run(
-            command, capture_output=True, text=True, env=environment_for(tmp_path), timeout=100, check=False
-        )
+        return run_regfs(*words, "--cache-dir", tmp_path / "cache", home=tmp_path)
 
     return run
 

@@ -19,7 +19,7 @@ from tests.support.hello import MESSAGE, hello_program, host_architecture
 from tests.support.images import device, directory, file, image_of, layer, symlink, whiteout
 from tests.support.lazy_layers import estargz
 from tests.support.memory_registry import MemoryRegistry
-from tests.support.mounted import as_user, environment_for, mounts_at, regfs_command
+from tests.support.mounted import as_user, environment_for, mounts_at, regfs_command, run_regfs
 from tests.support.snapshot import differences, snapshot
 
 LAYERS = (
@@ -53,6 +53,8 @@ class Machine:
     def regfs(
         self, *words: str | Path, prefix: tuple[str, ...] = (), program: list[str] | None = None
     ) -> subprocess.CompletedProcess[str]:
+        if not prefix and program is None:
+            return run_regfs(*words, home=self.directory)
         command = [*prefix, *(program or regfs_command()), *map(str, words)]
         return subprocess.run(
             command, env=environment_for(self.directory), cwd=self.directory, capture_output=True, text=True,

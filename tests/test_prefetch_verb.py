@@ -16,7 +16,7 @@ from regfs.verbs.prefetch import Wanted, wanted
 from regfs.verbs.progress import Step, showing
 from tests.support.images import directory, file, image_of, layer
 from tests.support.lazy_layers import estargz
-from tests.support.mounted import environment_for, regfs_command
+from tests.support.mounted import run_regfs
 from tests.support.push import Pusher
 from tests.support.registry import DockerRegistry
 
@@ -36,11 +36,7 @@ def prefetch(tmp_path: Path) -> Prefetch:
     """Run the verb on a cache of the test's own."""
 
     def run(*words: str, stdin: str = "", cache: Path = tmp_path / "cache") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*regfs_command(), "prefetch", "--cache-dir", str(cache), *words],
-            input=stdin, capture_output=True, text=True, cwd=tmp_path, env=environment_for(tmp_path), timeout=100,
-            check=False,
-        )  # fmt: skip
+        return run_regfs("prefetch", "--cache-dir", cache, *words, home=tmp_path, stdin=stdin)
 
     return run
 

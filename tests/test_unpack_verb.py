@@ -17,7 +17,7 @@ from tests.support.fault_server import FaultServer, reply, silence
 from tests.support.hello import host_architecture
 from tests.support.images import file, image_of, layer
 from tests.support.memory_registry import MemoryRegistry
-from tests.support.mounted import environment_for, regfs_command
+from tests.support.mounted import environment_for, regfs_command, run_regfs
 
 
 @pytest.fixture
@@ -38,10 +38,7 @@ def command(server: FaultServer, *words: str) -> list[str]:
 
 
 def unpack(server: FaultServer, directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(server, *words), env=environment_for(directory), cwd=directory, capture_output=True, text=True,
-        timeout=100, check=False,
-    )  # fmt: skip
+    return run_regfs(*command(server, *words)[len(regfs_command()) :], home=directory)
 
 
 def test_an_image_that_cannot_be_had_leaves_no_empty_directory(server: FaultServer, tmp_path: Path) -> None:

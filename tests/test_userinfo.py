@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from regfs.model.names import canonical_registry, parse_reference, parse_version
 from regfs.telemetry.journal import Journal
 from regfs.telemetry.stats import Stats
 from regfs.telemetry.userinfo import reference_without_userinfo, without_userinfo
-from tests.support.mounted import environment_for, regfs_command
+from tests.support.mounted import run_regfs
 
 WITH = [
     "bob:hunter2@registry.example/app",
@@ -93,10 +92,7 @@ def test_neither_the_journal_nor_a_log_line_repeats_a_password(caplog: pytest.Lo
      "--insecure-registry * /mnt", "-o * /mnt", "help *", "--platform * /mnt", "unpack x --*"],
 )  # fmt: skip
 def test_no_verb_repeats_a_password_that_was_typed(text: str, words: str, tmp_path: Path) -> None:
-    command = [*regfs_command(), *words.replace("*", text).split()]
-    done = subprocess.run(
-        command, env=environment_for(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
-    )
+    done = run_regfs(*words.replace("*", text).split(), home=tmp_path)
     assert done.returncode not in (0, -signal.SIGKILL)
     assert "hunter2" not in done.stdout + done.stderr
     assert "***@" in done.stdout + done.stderr

@@ -16,7 +16,7 @@ from regfs import __version__
 from tests.e2e.conftest import Demo, becomes, needs_root
 from tests.support.erofs import needs_erofs
 from tests.support.hello import MESSAGE
-from tests.support.mounted import environment_for, regfs_command
+from tests.support.mounted import environment_for, regfs_command, run_regfs
 from tests.support.real_root import CAPABILITY, busybox
 from tests.support.snapshot import Entry, differences, snapshot
 
@@ -226,8 +226,8 @@ def test_what_is_not_there_is_not_there(reg: Path) -> None:
 
 
 def test_unpack_leaves_what_umoci_leaves(demo: Demo, unpacked_snapshot: dict[bytes, Entry], tmp_path: Path) -> None:
-    command = [*regfs_command(), "unpack", "--cache-dir", str(tmp_path / "cache"), f"{demo.address}/demo/real:v2"]
-    subprocess.run(command, check=True, cwd=tmp_path, env=environment_for(tmp_path), capture_output=True)
+    done = run_regfs("unpack", "--cache-dir", tmp_path / "cache", f"{demo.address}/demo/real:v2", home=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert differences(snapshot(tmp_path / "rootfs"), unpacked_snapshot) == []
 
 

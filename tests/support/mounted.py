@@ -23,6 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support import preloaded
+
 REPOSITORY_ROOT = Path(__file__).parents[2]
 _PATIENCE_S = 60.0
 
@@ -30,6 +32,15 @@ _PATIENCE_S = 60.0
 def regfs_command() -> list[str]:
     """Return the beginning of a command line that runs this tree's regfs with this Python."""
     return [sys.executable, "-m", "regfs"]
+
+
+def run_regfs(
+    *words: str | Path, home: Path, directory: Path | None = None, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run this tree's regfs to its end, in *directory* (its *home* unless given)."""
+    return preloaded.run(
+        list(map(str, words)), environment=environment_for(home), directory=directory or home, stdin=stdin
+    )
 
 
 def as_user(uid: int | None) -> list[str]:
@@ -98,7 +109,7 @@ _ALONE = r"""
 import os, re, subprocess, sys
 for line in open("/proc/self/mountinfo", "rb").read().split(b"\n"):
     path = re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), b"".join(line.split(b" ")[4:5]))
-    if b" - fuse.regfs " in line and path != os.fsencode(sys.argv[1]):
+    if re.search(rb" - (fuse.regfs|erofs) ", line) and path != os.fsencode(sys.argv[1]):
         subprocess.run(["umount", "--lazy", path], check=True)
 os.execvp(sys.argv[2], sys.argv[2:])
 """
@@ -170,25 +181,30 @@ class Mounted:
         self._environment = environment_for(self.home, environment)
         if program:
             del self._environment["PYTHONPATH"]
+        self._is_preloaded = uid is None and not program and preloaded.can_run(environment)
         fixed = ["--cache-dir", str(self.cache), "--log-file", str(self.log)]
         self.command = [*as_user(uid), *self.regfs, *fixed, *options, str(self.path)]
 
     def mount(self) -> str:
         """Mount and return what the command printed; raises AssertionError with its words where it fails."""
-        done = subprocess.run(
-            self.command, env=self._environment, cwd=self.path.parent, capture_output=True, text=True, timeout=100,
-            check=False,
-        )  # fmt: skip
+        done = self._run(self.command)
         assert done.returncode == 0, f"{' '.join(self.command)}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
     def run(self, *command: str | Path, check: bool = True, text: bool = True) -> subprocess.CompletedProcess[str]:
         """Run *command* as the user of the mount, in its parent directory."""
         full = [*as_user(self.uid), *map(str, command)]
-        done: subprocess.CompletedProcess[str] = subprocess.run(
-            full, env=self._environment, cwd=self.path.parent, capture_output=True, text=text, timeout=200, check=False
-        )
+        done = self._run(full, text=text)
         assert not check or done.returncode == 0, f"{full}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    def _run(self, command: Sequence[str], *, text: bool = True) -> subprocess.CompletedProcess[str]:
+        directory, program = self.path.parent, regfs_command()
+        if self._is_preloaded and text and command[: len(program)] == program:
+            return preloaded.run(command[len(program) :], environment=self._environment, directory=directory)
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            command, env=self._environment, cwd=directory, capture_output=True, text=text, timeout=200, check=False
+        )
         return done
 
     def stats(self) -> dict[str, float]:

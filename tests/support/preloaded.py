@@ -1,0 +1,160 @@
+"""A process that has loaded regfs once, and forks a copy of itself for each regfs that most tests run.
+
+Loading regfs takes 0.15 s of CPU time, and the first request as much again; forking takes 0.02 s. The copy runs the
+entry point with the arguments, environment, working directory and streams that it is given, in a process of its own,
+and a mount goes to the background as ever. /proc shows the command line that it would have: tests find it by that.
+
+What only a real start can show (modules that are not loaded yet, an ordinary user's rights, what Python reads from the
+environment) is tested where the program itself runs. Mounted runs it for an ordinary user and where `can_run` says no;
+the tests of the command line, of the standard streams, of imports and of an installed regfs run it always.
+
+    client   [environment, directory, arguments] as JSON, and descriptors for stdin, stdout and stderr
+    server   the exit code as text, once the copy has ended
+
+Thread rule: any thread; one runs at a time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from functools import cache
+from pathlib import Path
+from typing import NoReturn
+
+from regfs.mount.fusepy import LIBRARY
+
+_ROOT = Path(__file__).parents[2]
+_MESSAGE_LIMIT = 1 << 17
+# The longest command line that a copy can show: it is written over the arguments of the server.
+_ROOM = 1 << 14
+# What a mount loads until it has served a file, by either driver, and what most verbs load.
+_MODULES = (
+    "regfs.cli.main",
+    "regfs.cli.verbs.umount",
+    "regfs.daemon.launch",
+    "regfs.daemon.registry_reachability",
+    "regfs.daemon.serve",
+    "regfs.mount.checks",
+    "regfs.mount.fusepy.session",
+    "regfs.mount.kernel.session",
+    "regfs.registry.http.transport",
+    "regfs.verbs.umount",
+)
+# What Python, the C library and libfuse read when a process starts.
+_READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "FUSE_")
+
+
+def can_run(environment: Mapping[str, str] | None) -> bool:
+    """Tell whether a copy can run with these settings: none is read earlier than a copy begins."""
+    return not any(name.startswith(_READ_AT_START) for name in environment or ())
+
+
+def run(
+    arguments: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    directory: Path,
+    stdin: str = "",
+    timeout_s: float = 200,
+) -> subprocess.CompletedProcess[str]:
+    """Do what `subprocess.run` does for `python -m regfs ARGUMENTS`, its output captured."""
+    return _server().run(arguments, environment, directory, stdin, timeout_s)
+
+
+class _Server:
+    """The process that forks, seen from the tests; it ends with them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, "-m", __name__, str(theirs.fileno()), "-" * _ROOM]
+            environment = {**os.environ, "FUSE_LIBRARY_PATH": LIBRARY}
+            self._process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], cwd=_ROOT, env=environment, stdin=subprocess.DEVNULL
+            )
+
+    def run(
+        self, arguments: Sequence[str], environment: Mapping[str, str], directory: Path, stdin: str, timeout_s: float
+    ) -> subprocess.CompletedProcess[str]:
+        message = json.dumps([dict(environment), str(directory), list(arguments)]).encode()
+        with ExitStack() as stack:
+            streams = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+            streams[0].write(stdin.encode())
+            streams[0].seek(0)
+            with self._lock:
+                self._socket.settimeout(timeout_s)
+                socket.send_fds(self._socket, [message], [stream.fileno() for stream in streams])
+                code = int(self._socket.recv(100))
+            for stream in streams:
+                stream.seek(0)
+            out, error = (stream.read().decode() for stream in streams[1:])
+            return subprocess.CompletedProcess(arguments, code, out, error)
+
+
+@cache
+def _server() -> _Server:
+    return _Server()
+
+
+def main() -> None:
+    """Load regfs, and fork for each message until the tests end."""
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    for name in _MODULES:
+        with suppress(ImportError):  # libfuse is not installed: no test will want that driver
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    while True:
+        message, descriptors, _flags, _address = socket.recv_fds(connection, _MESSAGE_LIMIT, 3)
+        if not message:
+            return
+        child = os.fork()
+        if child == 0:
+            connection.close()
+            environment, directory, arguments = json.loads(message)
+            _become(environment, directory, arguments, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        _pid, status = os.waitpid(child, 0)
+        connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _become(environment: dict[str, str], directory: str, arguments: list[str], streams: list[int]) -> NoReturn:
+    """Run regfs in this process, as if it had been started so, to its end."""
+    for standard, stream in enumerate(streams):
+        os.dup2(stream, standard)
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(directory)
+    _show_command_line([sys.executable, "-m", "regfs", *arguments])
+    sys.argv = ["regfs", *arguments]
+    from regfs.cli.main import main as regfs
+
+    regfs()
+
+
+def _show_command_line(words: Sequence[str]) -> None:
+    """Write *words* where the kernel keeps the arguments of this process. Source: proc_pid_stat(5), arg_start."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    start, end = int(fields[45]), int(fields[46])
+    text = b"".join(os.fsencode(word) + b"\0" for word in words)
+    assert len(text) < end - start, f"no room for {words}"
+    ctypes.memset(start, 0, end - start)
+    ctypes.memmove(start, text, len(text))
+
+
+if __name__ == "__main__":
+    main()
