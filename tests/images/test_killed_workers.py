@@ -16,9 +16,6 @@ from tests.support.images import directory, file, image_of, layer_of_tar, tar_of
 from tests.support.processes import children
 from tests.support.served import Served
 
-BIG = layer_of_tar(tar_of(file("big", os.urandom(5_000_000))), compression="none")
-MANY = layer_of_tar(tar_of(*(directory(f"d{number:05}") for number in range(20_000))), compression="none")
-
 
 @contextmanager
 def killing(most: int) -> Iterator[list[int]]:
@@ -43,19 +40,21 @@ def killing(most: int) -> Iterator[list[int]]:
 
 
 def test_a_layer_whose_worker_is_killed_once_is_fetched_again(served: Served) -> None:
-    served.push("app", "1", image_of(BIG))
+    big = layer_of_tar(tar_of(file("big", os.urandom(5_000_000))), compression="none")
+    served.push("app", "1", image_of(big))
     shown = served.show()
     with killing(1) as killed:
         assert shown.names("app/1/rootfs") == ["big"]
     assert len(killed) == 1
-    assert f"{BIG.digest}: its worker was killed (signal 9); it is done once more" in shown.journal.text()
+    assert f"{big.digest}: its worker was killed (signal 9); it is done once more" in shown.journal.text()
 
 
 def test_a_merge_whose_worker_is_killed_once_is_done_again(served: Served) -> None:
-    served.push("app", "1", image_of(MANY))
+    many = layer_of_tar(tar_of(*(directory(f"d{number:05}") for number in range(20_000))), compression="none")
+    served.push("app", "1", image_of(many))
     shown = served.show()
     shown.names("app/1/layers/000/tree")
-    assert shown.contents._store.index_path(MANY.diff_id).stat().st_size > SMALL_INDEXES
+    assert shown.contents._store.index_path(many.diff_id).stat().st_size > SMALL_INDEXES
     with killing(1) as killed:
         assert len(shown.names("app/1/rootfs")) == 20_000
     assert len(killed) == 1
@@ -64,7 +63,8 @@ def test_a_merge_whose_worker_is_killed_once_is_done_again(served: Served) -> No
 
 
 def test_a_worker_that_is_killed_twice_is_an_error_of_the_cache(served: Served) -> None:
-    served.push("app", "1", image_of(BIG))
+    big = layer_of_tar(tar_of(file("big", os.urandom(5_000_000))), compression="none")
+    served.push("app", "1", image_of(big))
     shown = served.show()
     with killing(2) as killed, pytest.raises(WorkerKilled, match="signal 9"):
         shown.names("app/1/rootfs")
