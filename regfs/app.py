@@ -166,7 +166,7 @@ def build(
         registry.load()  # a name that is no registry is reported at the start
     repositories = _repositories(shared, registry, layers)
     layer_cache = _layer_cache(shared, layers)
-    images = Images(layer_cache, config.platform or host_platform())
+    images = Images(layer_cache, config.platform or host_platform(), with_soci_v1=config.soci_v1)
     image_numbers = ImageNumbers(cache / "inode-numbers.sqlite")
     root = Root(
         config.default_registry,

@@ -45,6 +45,7 @@ class Config:
     background_fetch: bool = False
     rest_from: float = 1 / 3
     hub_listing: bool = False
+    soci_v1: bool = False
     offline: bool = False
     cache_dir: Path = SITE_CACHE
     cache_size: int | None = None
@@ -233,6 +234,9 @@ OPTIONS: tuple[Option, ...] = (
                config, insecure_registries=config.insecure_registries | {_parse_insecure(text)})),
     Option("hub-listing", REGISTRY, "", "list Docker Hub's namespaces through its API, which has limits of its own",
            lambda config, _: replace(config, hub_listing=True)),
+    Option("soci-v1", REGISTRY, "",
+           "use SOCI indexes of version 1 too: they refer to an image, whose digest does not vouch for them",
+           lambda config, _: replace(config, soci_v1=True)),
     Option("offline", REGISTRY, "", "never use the network: serve what the cache has",
            lambda config, _: replace(config, offline=True)),
     Option("cache-dir", CACHE, "DIR",

@@ -10,11 +10,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from regfs.errors import BadContent, TooLarge, Unsupported
+from regfs.errors import BadContent, InvalidName, TooLarge, Unsupported
 from regfs.images.layers.layer_cache import chain_id
+from regfs.images.layers.layer_ingests import stored_by_table
+from regfs.images.soci_indexes import INDEX_DIGEST
+from regfs.layers.formats.format import Format
+from regfs.layers.formats.recognise import recognise
+from regfs.layers.formats.soci import Soci, ztocs_of
 from regfs.model.digest import Digest
 from regfs.model.image_config import ImageConfig, parse_config
 from regfs.model.manifest import Index, Manifest, parse_manifest
@@ -54,6 +60,8 @@ class _Found:
 
     manifest: Manifest
     config: ImageConfig | None
+    by_table: Mapping[Digest, Digest]
+    """What the store knows layers by that have a table of contents, by their blobs' digests."""
     names: dict[str, None] = field(default_factory=dict)
     digests: set[Digest] = field(default_factory=set)
 
@@ -87,7 +95,7 @@ def _manifests(root: Path) -> dict[Digest, _Found]:
         for digest, manifest in _readable(blobs, each.digest):
             image = found.get(digest)
             if image is None:
-                image = found[digest] = _Found(manifest, _config(blobs, manifest))
+                image = found[digest] = _Found(manifest, _config(blobs, manifest), _by_table(blobs, manifest))
             image.names[_name(each)] = None
             image.digests |= {digest, each.digest}
     for image in found.values():
@@ -133,6 +141,22 @@ def _config(blobs: BlobStore, manifest: Manifest) -> ImageConfig | None:
         return None
 
 
+def _by_table(blobs: BlobStore, manifest: Manifest) -> dict[Digest, Digest]:
+    """Return what the store knows the layers of *manifest* by that have a table, by their blobs' digests."""
+    index = None
+    with suppress(KeyError, InvalidName):
+        index = _document(blobs, Digest.parse(manifest.annotations[INDEX_DIGEST]))
+    ztocs = ztocs_of(index) if isinstance(index, Manifest) else {}
+    found: dict[Digest, Digest] = {}
+    for layer in manifest.layers:
+        table_format: Format | Soci | None = recognise(layer)
+        if table_format is None and layer.digest in ztocs:
+            table_format = Soci(ztocs[layer.digest].digest, bytes)
+        if table_format is not None:
+            found[layer.digest] = stored_by_table(layer, table_format)
+    return found
+
+
 def _content(blobs: BlobStore, digest: Digest) -> bytes | None:
     """Return a small blob's bytes if they are here and right. Not BlobStore.load: looking is no use of it."""
     try:
@@ -169,13 +193,11 @@ def _guards(root: Path, digest: Digest, image: _Found, units: Mapping[Path, Unit
     paths = {blobs.path(each) for each in digests}
     if image.config is not None:
         diff_ids = image.config.diff_ids
-        # Of a layer that is fetched chunk by chunk the index is named by the blob.
-        by_table = {layer.digest for layer in image.manifest.layers if layers.index_path(layer.digest) in units}
+        by_table = {layer: stored for layer, stored in image.by_table.items() if layers.index_path(stored) in units}
         stored_as = [
-            layer.digest if layer.digest in by_table else diff_id
-            for layer, diff_id in zip(image.manifest.layers, diff_ids, strict=False)
+            by_table.get(layer.digest, diff_id) for layer, diff_id in zip(image.manifest.layers, diff_ids, strict=False)
         ]
-        paths |= {layers.index_path(each) for each in [*diff_ids, *by_table]}
+        paths |= {layers.index_path(each) for each in [*diff_ids, *by_table.values()]}
         paths |= {root / "images" / f"{chain_id(ids).encoded}.merged" for ids in (diff_ids, stored_as)}
     return {path for path in paths if path in units}
 
@@ -188,6 +210,6 @@ def _layers_here(root: Path, image: _Found, guards: set[Path]) -> int:
     return sum(
         blobs.path(layer.digest) in guards
         or (diff_id is not None and layers.is_ingested(diff_id))
-        or layers.is_complete(layer.digest)
+        or (layer.digest in image.by_table and layers.is_complete(image.by_table[layer.digest]))
         for layer, diff_id in zip(image.manifest.layers, diff_ids, strict=False)
     )

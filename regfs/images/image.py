@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from regfs.errors import (
     BadContent,
     BadManifest,
-    InvalidName,
     ManifestMissing,
     NotFound,
-    RegistryUnavailable,
     TooLarge,
     Unsupported,
 )
@@ -29,13 +27,14 @@ from regfs.images.computed_once import ComputedOnce
 from regfs.images.layers.layer_cache import LayerCache
 from regfs.images.layers.layer_ingests import LayerBlob
 from regfs.images.repository import Repository
+from regfs.images.soci_indexes import INDEX_DIGEST, may_have_ztoc, soci_format, ztocs_of_index, ztocs_of_referrers
 from regfs.model.artifacts.layout import ArtifactFile, Layout
 from regfs.model.artifacts.producers import has_names, has_titles
 from regfs.model.dates import date_ns
 from regfs.model.digest import Digest
 from regfs.model.image_config import History, ImageConfig, parse_config
 from regfs.model.manifest import Descriptor, Index, Manifest, entry_names, parse_manifest
-from regfs.model.media_types import MANIFEST_TYPES, OCI_EMPTY, OCI_MANIFEST, is_tar_layer, layer_compression
+from regfs.model.media_types import MANIFEST_TYPES, OCI_EMPTY, is_tar_layer, layer_compression
 from regfs.model.platform import Platform, choose
 from regfs.model.strict_json import DOCUMENT_LIMIT
 from regfs.rootfs.file_tree import FileTree
@@ -50,8 +49,6 @@ log = logging.getLogger(__name__)
 
 # These say that the document itself is wrong: reading it again would not help.
 _UNREADABLE = (BadContent, TooLarge, Unsupported)
-INDEX_DIGEST = "com.amazon.soci.index-digest"
-"""A manifest's annotation: the digest of the image's SOCI index (layers/formats/soci.py)."""
 # An index may hold indexes (image-spec, image-index.md); one that goes deeper than this is made to harm.
 _MAX_DEPTH = 8
 
@@ -85,13 +82,16 @@ class Image:
         announced: str,
         platform: Platform,
         contents: LayerCache,
+        with_soci_v1: bool = False,
     ) -> None:
+        """*with_soci_v1*: SOCI indexes are believed that only refer to the image."""
         self.repository = repository
         self.digest = digest
         self._media_type = announced or media_type
         self._announced = announced
         self._platform = platform
         self._contents = contents
+        self._with_soci_v1 = with_soci_v1
 
     def __str__(self) -> str:
         return f"{self.repository.name}@{self.digest}"
@@ -261,32 +261,27 @@ class Image:
             str(repository.name),
             lambda: repository.blobs.chunks(descriptor),
             partial(repository.blobs.part, descriptor),
-            _table_format(descriptor) or self._soci(descriptor),
+            _table_format(descriptor) or self._soci(layer),
         )
 
-    def _soci(self, descriptor: Descriptor) -> Soci | None:
-        """Return the zTOC of a layer, where the manifest names a SOCI index that has one."""
-        if INDEX_DIGEST not in self.manifest.annotations or descriptor.digest not in self._ztocs:
+    def _soci(self, layer: ImageLayer) -> Soci | None:
+        """Return the zTOC of a layer, where a SOCI index of the image has one."""
+        descriptor = layer.descriptor
+        is_vouched_for = INDEX_DIGEST in self.manifest.annotations
+        if not is_vouched_for and (not self._with_soci_v1 or not may_have_ztoc(descriptor)):
             return None
-        from regfs.layers.formats.soci import Soci
-        from regfs.layers.formats.ztoc import MAX_ZTOC
-
-        ztoc = self._ztocs[descriptor.digest]
-        return Soci(partial(self.repository.blobs.small, ztoc, at_most=MAX_ZTOC))
+        if not is_vouched_for and self._contents.has_names(layer.diff_id):
+            return None
+        ztoc = self._ztocs.get(descriptor.digest)
+        return None if ztoc is None else soci_format(self.repository, ztoc)
 
     @ComputedOnce
     def _ztocs(self) -> Mapping[Digest, Descriptor]:
         """The zTOCs of the image's layers, by the digests of these; none where its SOCI index is not to be had."""
-        from regfs.layers.formats.soci import ztocs_of
-
-        try:
-            digest = Digest.parse(self.manifest.annotations[INDEX_DIGEST])
-            parsed = _parse(self.repository.manifests.document(digest, OCI_MANIFEST))
-        except (NotFound, InvalidName, RegistryUnavailable, *_UNREADABLE) as error:
-            # It would have saved bytes; the layers can be read without it.
-            log.warning("%s: its SOCI index is of no use: %s", self, error)
-            return {}
-        return ztocs_of(parsed) if isinstance(parsed, Manifest) else {}
+        named = self.manifest.annotations.get(INDEX_DIGEST)
+        if named is not None:
+            return ztocs_of_index(self.repository, named, what=str(self))
+        return ztocs_of_referrers(self.repository, self.manifest_descriptor.digest)
 
     def _choose(self, index: Index) -> Descriptor:
         for _ in range(_MAX_DEPTH):

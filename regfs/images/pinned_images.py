@@ -22,11 +22,12 @@ _IMAGES_KEPT = 128
 
 
 class Images:
-    """The images that were touched lately; *platform* is the one that indexes are read for."""
+    """The images that were touched lately; *platform* is the one that indexes are read for. See Image."""
 
-    def __init__(self, contents: LayerCache, platform: Platform) -> None:
+    def __init__(self, contents: LayerCache, platform: Platform, *, with_soci_v1: bool = False) -> None:
         self._contents = contents
         self._platform = platform
+        self._with_soci_v1 = with_soci_v1
         self._lock = threading.Lock()
         self._images: LRUCache[tuple[RepositoryName, Digest, str], Image] = LRUCache(_IMAGES_KEPT)
 
@@ -47,6 +48,7 @@ class Images:
                     announced=announced,
                     platform=self._platform,
                     contents=self._contents,
+                    with_soci_v1=self._with_soci_v1,
                 )
                 self._images[key] = image
             return image

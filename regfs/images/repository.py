@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from regfs.images.answers.blobs import Blobs
 from regfs.images.answers.manifests import Manifests, MissingManifests
+from regfs.images.answers.referrers import Referrers
 from regfs.images.answers.tags import TagAnswers, Tags
 from regfs.model.names import RepositoryName
 from regfs.registry.client import RegistryClient
@@ -24,6 +25,7 @@ class Repository:
     repository.tags         its tags, and what each points to now
     repository.manifests    manifests and indexes by digest
     repository.blobs        layers and configs
+    repository.referrers    what refers to a manifest
     """
 
     def __init__(
@@ -53,3 +55,4 @@ class Repository:
             stats=stats,
         )
         self.blobs = Blobs(name, registry=registry, store=store, flights=flights)
+        self.referrers = Referrers(name, registry=registry, references=references, flights=flights)

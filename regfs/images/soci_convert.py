@@ -15,7 +15,8 @@ from functools import partial
 
 from regfs import __version__
 from regfs.errors import Unsupported
-from regfs.images.image import INDEX_DIGEST, Image
+from regfs.images.image import Image
+from regfs.images.soci_indexes import INDEX_DIGEST
 from regfs.layers.formats.soci import IMAGE_MANIFEST_DIGEST, INDEX_V2, LAYER_DIGEST, LAYER_MEDIA_TYPE, SPAN_SIZE
 from regfs.layers.formats.ztoc_writer import write_ztoc
 from regfs.model.digest import Digest

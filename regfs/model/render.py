@@ -1,7 +1,7 @@
 """Manifests and indexes as bytes: new ones from descriptors, and existing ones with something added.
 
 What an existing document says and regfs does not know stays in it. Sources: image-spec, manifest.md, image-index.md.
-Used by images/soci_convert.py and oci_layout.py. Pure; any thread.
+Used by images/, oci_layout.py and store/references/. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -16,8 +16,20 @@ from regfs.model.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, oci_lay
 from regfs.model.platform import Platform
 
 
-def render_manifest(config: Descriptor, layers: Sequence[Descriptor]) -> bytes:
-    """Return the OCI manifest of *config* and *layers*."""
+def render_manifest(
+    config: Descriptor,
+    layers: Sequence[Descriptor],
+    *,
+    artifact_type: str = "",
+    subject: Descriptor | None = None,
+    annotations: Mapping[str, str] | None = None,
+) -> bytes:
+    """Return the OCI manifest of *config* and *layers*; what is empty of the rest is left out."""
+    optional = {
+        "artifactType": artifact_type,
+        "subject": None if subject is None else _fields(subject),
+        "annotations": dict(annotations or {}),
+    }
     return _bytes(
         {
             "schemaVersion": 2,
@@ -25,7 +37,14 @@ def render_manifest(config: Descriptor, layers: Sequence[Descriptor]) -> bytes:
             "config": _fields(config),
             "layers": [_fields(layer) for layer in layers],
         }
+        | {key: value for key, value in optional.items() if value}
     )
+
+
+def render_index(manifests: Sequence[Descriptor]) -> bytes:
+    """Return the OCI index of *manifests*, in ASCII: what a registry says of them may be no UTF-8."""
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_fields(each) for each in manifests]}
+    return json.dumps(index, separators=(",", ":")).encode()
 
 
 def annotated_manifest(content: bytes, annotations: Mapping[str, str]) -> bytes:
@@ -46,11 +65,6 @@ def oci_manifest(content: bytes) -> bytes:
     if not manifest["annotations"]:
         del manifest["annotations"]
     return _bytes(manifest)
-
-
-def render_index(manifests: Sequence[Descriptor]) -> bytes:
-    """Return the OCI index of *manifests*."""
-    return _bytes({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_fields(each) for each in manifests]})
 
 
 def index_with(

@@ -46,6 +46,7 @@ class Shown:
         inode32: bool = False,
         background_fetch: bool = False,
         rest_from: float = 1 / 3,
+        soci_v1: bool = False,
         used_directories: UsedDirectories = tuple,
         tables: OpenTables | None = None,
         limit: int | None = None,
@@ -70,6 +71,7 @@ class Shown:
             inode32=inode32,
             background_fetch=background_fetch,
             rest_from=rest_from,
+            soci_v1=soci_v1,
         )
         substitutes = Substitutes(
             hosts=hosts or Hosts(),

@@ -244,10 +244,11 @@ def spans_of(points: Sequence[tuple[int, int, int, bytes]], size: int) -> list[t
     return [(point[0] - bool(point[2]), end) for point, end in zip(points, ends, strict=True)]
 
 
-def soci_index(*ztocs: SociLayer, version: str = "v2") -> bytes:
+def soci_index(*ztocs: SociLayer, version: str = "v2", subject: BuiltImage | None = None) -> bytes:
     """Return the SOCI index of an image's layers."""
     return json.dumps(
-        {
+        ({} if subject is None else {"subject": subject.descriptor()})
+        | {
             "schemaVersion": 2,
             "mediaType": f"{OCI}.manifest.v1+json",
             "config": {
@@ -258,6 +259,23 @@ def soci_index(*ztocs: SociLayer, version: str = "v2") -> bytes:
             "layers": [each.ztoc_descriptor for each in ztocs],
         }
     ).encode()
+
+
+def push_soci_v1(
+    served: Served, name: str, tag: str, *layers: SociLayer, subject: BuiltImage | None = None
+) -> BuiltImage:
+    """Put an image of *layers* and a SOCI index that refers to it, or to *subject*, into the registry; return it."""
+    image = served.push(name, tag, image_of(*(each.layer for each in layers)))
+    index = soci_index(*layers, version="v1", subject=subject or image)
+    for each in layers:
+        served.registry.add_blob(name, each.ztoc)
+    digest = served.registry.add_manifest(name, index, media_type=f"{OCI}.manifest.v1+json")
+    entry = {
+        "mediaType": f"{OCI}.manifest.v1+json", "digest": str(digest), "size": len(index),
+        "artifactType": "application/vnd.amazon.soci.index.v1+json",
+    }  # fmt: skip
+    served.registry.repository(name).referrers.setdefault(str(image.digest), []).append(entry)
+    return image
 
 
 def push_soci(served: Served, name: str, tag: str, *layers: SociLayer) -> BuiltImage:

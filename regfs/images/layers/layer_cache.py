@@ -83,6 +83,10 @@ class LayerCache:
         self._merges = Merges(store, images, locks, stats=stats, stall_s=stall_s, note=note)
         self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()
 
+    def has_names(self, layer: Digest) -> bool:
+        """Tell whether the names of *layer* are here: a diff id, or a blob's digest where they came from a table."""
+        return self._store.is_ingested(layer)
+
     def under_way(self) -> list[LayerIngest]:
         """Return the ingests that are under way."""
         return self._ingests.under_way()

@@ -50,12 +50,8 @@ class LayerBlob(NamedTuple):
 
     @property
     def stored_as(self) -> Digest:
-        """What the store knows the layer by: its diff id or, where the names are those of its table, the blob's digest.
-
-        A table may leave out the format's own files and parts of seconds, so that its rows are not those of the whole
-        layer; and its chunks are those of one blob, while many blobs may have one diff id.
-        """
-        return self.diff_id if self.table_format is None else self.descriptor.digest
+        """What the store knows the layer by: its diff id, or that of its table and blob where its names are those."""
+        return self.diff_id if self.table_format is None else stored_by_table(self.descriptor, self.table_format)
 
     def whole(self) -> LayerBlob:
         """Return the same layer, to be read whole."""
@@ -68,6 +64,16 @@ class LayerBlob(NamedTuple):
         Not the diff id alone: another image may have the same files in a blob that is right, or say its right size.
         """
         return "layer", self.stored_as, self.descriptor.digest, self.descriptor.size
+
+
+def stored_by_table(layer: Descriptor, table_format: Format | Soci) -> Digest:
+    """Return what the store knows a layer by whose names are those of its table: a digest of blob and table.
+
+    Not the diff id: a table may leave out the format's own files and parts of seconds, so that its rows are not those
+    of the whole layer; and its chunks are those of one blob, while many blobs may have one diff id. Not the blob's
+    digest alone: another image could name another table for that blob, which this image's manifest does not vouch for.
+    """
+    return Digest.of(f"{layer.digest} {table_format.name} {table_format.table_id(layer)}".encode())
 
 
 class LayerIngest(NamedTuple):

@@ -65,6 +65,10 @@ class Estargz:
             and layer_compression(media_type) == "gzip"
         )
 
+    def table_id(self, descriptor: Descriptor) -> str:
+        """Return the table's digest. See Format."""
+        return descriptor.annotations[TOC_DIGEST]
+
     def table(self, descriptor: Descriptor, source: ByteSource, find_table: FindTable, /) -> Toc:
         """Return the table of contents. See Format."""
         digest = toc_digest(descriptor)

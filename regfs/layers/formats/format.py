@@ -67,6 +67,9 @@ class Format(Protocol):
     def recognises(self, descriptor: Descriptor) -> bool:
         """Tell whether a layer is of this format, and its manifest authenticates its table. No request."""
 
+    def table_id(self, descriptor: Descriptor, /) -> str:
+        """Return what names the table of a layer. The manifests of two images may name two tables for one blob."""
+
     def table(self, descriptor: Descriptor, source: ByteSource, find_table: FindTable, /) -> Table:
         """Return the table of a layer, in few small reads of *source*.
 

@@ -41,10 +41,15 @@ _MOST_MEMBERS = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Soci:
-    """A layer's zTOC: *load* returns its verified bytes, and may wait for the network."""
+    """A layer's zTOC: *load* returns the verified bytes of *ztoc*, and may wait for the network."""
 
+    ztoc: Digest
     load: Callable[[], bytes]
     name: str = NAME
+
+    def table_id(self, _descriptor: Descriptor) -> str:
+        """Return the zTOC's digest. See Format."""
+        return str(self.ztoc)
 
 
 def ztocs_of(index: Manifest) -> Mapping[Digest, Descriptor]:

@@ -54,6 +54,11 @@ class ZstdChunked:
             and layer_compression(media_type) == "zstd"
         )
 
+    def table_id(self, descriptor: Descriptor) -> str:
+        """Return the table's place and digests. See Format."""
+        named = (_annotation(descriptor, _POSITION), _annotation(descriptor, _CHECKSUM))
+        return " ".join(filter(None, [*named, descriptor.annotations.get(TOC_DIGEST)]))
+
     def table(self, descriptor: Descriptor, source: ByteSource, _find_table: FindTable, /) -> Toc:
         """Return the table of contents, by one read. See Format."""
         at, size = _position(descriptor, source.size)

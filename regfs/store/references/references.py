@@ -14,13 +14,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from regfs.errors import InvalidName
+from regfs.errors import BadContent, InvalidName, TooLarge, Unsupported
 from regfs.model.digest import Digest
+from regfs.model.manifest import Descriptor, Index, parse_manifest
+from regfs.model.media_types import OCI_INDEX
 from regfs.model.names import RepositoryName
+from regfs.model.render import render_index
 from regfs.store.references.known_repositories import KnownRepositories, left_s
 from regfs.store.references.reference_database import ReferenceDatabase
 
-__all__ = ["ListRecord", "References", "TagRecord", "left_s"]
+__all__ = ["ListRecord", "References", "ReferrersRecord", "TagRecord", "left_s"]
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,13 @@ class ListRecord(NamedTuple):
     """The names that a listing gave at *checked* (seconds since 1970)."""
 
     names: tuple[str, ...]
+    checked: float
+
+
+class ReferrersRecord(NamedTuple):
+    """What referred to a manifest at *checked* (seconds since 1970)."""
+
+    manifests: tuple[Descriptor, ...]
     checked: float
 
 
@@ -117,9 +127,43 @@ class References:
         )
         return rows[0][0] if rows else None
 
+    def referrers(self, repository: RepositoryName, digest: Digest) -> ReferrersRecord | None:
+        """Return what referred to the manifest *digest* when that was last asked for."""
+        rows = self._database.query(
+            "SELECT list, checked FROM referrers WHERE registry=? AND path=? AND digest=?",
+            (repository.registry, repository.path, str(digest)),
+        )
+        for content, checked in rows:
+            try:
+                index = parse_manifest(content, content_type=OCI_INDEX)
+            except (BadContent, TooLarge, Unsupported, TypeError) as error:
+                log.warning("what is remembered of the referrers of %s@%s is of no use: %s", repository, digest, error)
+                return None
+            return ReferrersRecord(index.manifests, checked) if isinstance(index, Index) else None
+        return None
+
+    def keep_referrers(self, repository: RepositoryName, digest: Digest, manifests: Sequence[Descriptor]) -> None:
+        """Remember what refers to the manifest *digest*."""
+        self._database.change(
+            "INSERT OR REPLACE INTO referrers VALUES (?, ?, ?, ?, ?)",
+            (repository.registry, repository.path, str(digest), render_index(manifests), time.time()),
+        )
+
+    def expire_referrers(self, repository: RepositoryName, digest: Digest) -> None:
+        """Let them be asked for again; where that fails, those that are known serve."""
+        self._database.change(
+            "UPDATE referrers SET checked=0 WHERE registry=? AND path=? AND digest=?",
+            (repository.registry, repository.path, str(digest)),
+        )
+
     def expire_all(self) -> None:
-        """Do the same to all tags, listings and catalogs."""
-        for statement in ("UPDATE tags SET checked=0", "UPDATE lists SET checked=0", "UPDATE catalogs SET checked=0"):
+        """Do the same to all tags, listings, catalogs and referrers."""
+        for statement in (
+            "UPDATE tags SET checked=0",
+            "UPDATE lists SET checked=0",
+            "UPDATE catalogs SET checked=0",
+            "UPDATE referrers SET checked=0",
+        ):
             self._database.change(statement, ())
 
     def drop_listing(self, registry: str, path: str) -> None:
