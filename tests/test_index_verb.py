@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from regfs import __version__
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
 from tests.support.images import BuiltImage, file, image_of, index_of, layer
@@ -90,6 +91,7 @@ def test_documents_are_those_that_soci_makes(regfs: Regfs, docker_registry: Dock
     assert manifest["layers"] == json.loads(image.manifest)["layers"]
     soci = json.loads(fetched(docker_registry.url, f"index/docs/manifests/{entry['digest']}"))
     assert soci["config"]["mediaType"] == "application/vnd.amazon.soci.index.v2+json"
+    assert soci["annotations"] == {"com.amazon.soci.build-tool-identifier": f"regfs {__version__}"}
     assert soci["config"]["digest"] == str(Digest.of(b"{}"))
     (ztoc,) = soci["layers"]
     assert ztoc["annotations"]["com.amazon.soci.image-layer-digest"] == str(image.layers[0].digest)

@@ -17,7 +17,14 @@ from regfs import __version__
 from regfs.errors import Unsupported
 from regfs.images.image import Image
 from regfs.images.soci_indexes import INDEX_DIGEST
-from regfs.layers.formats.soci import IMAGE_MANIFEST_DIGEST, INDEX_V2, LAYER_DIGEST, LAYER_MEDIA_TYPE, SPAN_SIZE
+from regfs.layers.formats.soci import (
+    BUILD_TOOL,
+    IMAGE_MANIFEST_DIGEST,
+    INDEX_V2,
+    LAYER_DIGEST,
+    LAYER_MEDIA_TYPE,
+    SPAN_SIZE,
+)
 from regfs.layers.formats.ztoc_writer import write_ztoc
 from regfs.model.digest import Digest
 from regfs.model.manifest import EMPTY, Descriptor
@@ -63,7 +70,8 @@ def convert(image: Image, *, span_size: int, least_layer: int, report: Report) -
     if not ztocs:
         raise Unsupported("; ".join([f"{image}: no layer of it can be indexed", *left_out]))
     config = replace(EMPTY, media_type=INDEX_V2, content=None)
-    soci_index = render_manifest(config, [descriptor for descriptor, _ in ztocs])
+    made_by = {BUILD_TOOL: f"regfs {__version__}"}
+    soci_index = render_manifest(config, [descriptor for descriptor, _ in ztocs], annotations=made_by)
     named = {INDEX_DIGEST: str(Digest.of(soci_index))}
     manifest = annotated_manifest(image.manifest_document.content, named)
     platform = image.config.platform

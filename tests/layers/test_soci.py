@@ -177,6 +177,18 @@ def test_the_library_and_inflate_prime_read_what_regfs_writes() -> None:
     assert [(each.text(0), each.text(1)) for each in records] == [(b"SCHILY.xattr.user.a", b"1")]
 
 
+def test_a_ztoc_has_owners_and_modes_as_the_header_has_them() -> None:
+    """soci's reader compares these with the header; archives of old tools have the file's type in the mode."""
+    built = made(
+        file("old", b"x", mode=0o100755, owners=(b"root", b"wheel")),
+        file("pax", b"x", owners=(b"short", b"short"), pax={"uname": b"a longer name", "gname": b"another"}),
+    )
+    old, pax = FlatTable(built.ztoc).table(4).tables(0)
+    assert (old.number(5), old.text(8), old.text(9)) == (0o100755, b"root", b"wheel")
+    assert (pax.number(5), pax.text(8), pax.text(9)) == (0o644, b"a longer name", b"another")
+    assert [entry.mode for entry, _ in read(built).entries()] == [0o755, 0o644]
+
+
 def primed(stored: bytes, bits: int, window: bytes, size: int) -> bytes:
     """Inflate a span by inflatePrime() and inflateSetDictionary()."""
     zlib = ctypes.CDLL("libz.so.1")

@@ -53,6 +53,7 @@ class TarEntry:
     gid: int = 0
     mtime_ns: int = MTIME_NS
     device: tuple[int, int] = (0, 0)
+    owners: tuple[bytes, bytes] = (b"", b"")
     xattrs: Mapping[str, bytes] = field(default_factory=dict)
     pax: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -94,6 +95,7 @@ class TarEntry:
         header[156:157] = kind
         header[157:257] = self.target[:100].ljust(100, b"\0")
         header[257:265] = b"ustar\x0000"
+        header[265:297], header[297:329] = (name.ljust(32, b"\0") for name in self.owners)
         header[329:337] = octal(self.device[0], 8)
         header[337:345] = octal(self.device[1], 8)
         return with_checksum(bytes(header))

@@ -28,6 +28,7 @@ from regfs.model.manifest import Descriptor, Manifest
 IMAGE_MANIFEST_DIGEST = "com.amazon.soci.image-manifest-digest"
 LAYER_DIGEST = "com.amazon.soci.image-layer-digest"
 LAYER_MEDIA_TYPE = "com.amazon.soci.image-layer-mediaType"
+BUILD_TOOL = "com.amazon.soci.build-tool-identifier"
 SPAN_SIZE = "com.amazon.soci.span-size"
 INDEX_V1 = "application/vnd.amazon.soci.index.v1+json"
 INDEX_V2 = "application/vnd.amazon.soci.index.v2+json"

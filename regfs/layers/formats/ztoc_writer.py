@@ -17,6 +17,7 @@ from regfs.layers.compression.checkpoints import SPAN_SIZE, Checkpoint, Checkpoi
 from regfs.layers.formats.ztoc import CHECKPOINT, CHECKPOINTS_HEADER, GZIP, MAX_ZTOC, TYPES, VERSION
 from regfs.layers.tar.feed import ByteFeed
 from regfs.layers.tar.pax import Records
+from regfs.layers.tar.tar_header import Header, text
 from regfs.layers.tar.tar_reader import TarEntry, TarReader
 from regfs.model.digest import Digest
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _TYPE_NAMES = {kind: name for name, kind in TYPES.items()}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _S = 1_000_000_000
+_MAGIC, _USER, _GROUP = slice(257, 262), slice(265, 297), slice(297, 329)
 _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
 _DEVICE_MINOR_LOW, _DEVICE_MINOR_HIGH = 0xFF, 0xFFF00
 
@@ -61,7 +63,8 @@ def write_ztoc(
     for entry in reader:
         if reader.has_global_records:
             raise Unsupported("no zTOC can stand for it: it has a global PAX header")
-        files.append(_file(builder, entry, reader.records, feed.offset))
+        assert reader.header is not None
+        files.append(_file(builder, entry, reader.header, reader.records, feed.offset))
         if builder.Offset() > MAX_ZTOC:
             raise TooLarge(f"a zTOC of more than {MAX_ZTOC} bytes")
     if reader.remark:
@@ -72,10 +75,11 @@ def write_ztoc(
     return _finished(builder, files, stream, tool=tool, span_size=span_size)
 
 
-def _file(builder: Builder, entry: TarEntry, records: Records, offset: int) -> int:
+def _file(builder: Builder, entry: TarEntry, header: Header, records: Records, offset: int) -> int:
     """Put one FileMetadata into the document and return its position. Raises Unsupported.
 
-    All PAX *records* go into it, as soci-snapshotter does: it compares them with the header.
+    All PAX *records* go into it, names of owners, and the mode as *header* has it, with the bits of the file's type
+    that old writers put there. So does soci-snapshotter, which compares them with the header.
     """
     if entry.extents is not None:
         raise Unsupported(f"no zTOC can stand for it: {entry.path[:200]!r} is a sparse file")
@@ -90,6 +94,7 @@ def _file(builder: Builder, entry: TarEntry, records: Records, offset: int) -> i
     name, link = builder.CreateString(entry.path), builder.CreateString(entry.link)
     kind = builder.CreateSharedString(_TYPE_NAMES[entry.kind])
     modified = builder.CreateString(_date(entry.mtime_ns))
+    user, group = (builder.CreateSharedString(name) for name in _owners(header, records))
     major, minor = _device(entry.rdev) if entry.kind in _DEVICES else (0, 0)
     builder.StartObject(14)
     builder.PrependUOffsetTRelativeSlot(0, name, 0)
@@ -97,9 +102,11 @@ def _file(builder: Builder, entry: TarEntry, records: Records, offset: int) -> i
     builder.PrependInt64Slot(2, offset, 0)
     builder.PrependInt64Slot(3, entry.size, 0)
     builder.PrependUOffsetTRelativeSlot(4, link, 0)
-    builder.PrependInt64Slot(5, entry.mode, 0)
+    builder.PrependInt64Slot(5, header.mode, 0)
     builder.PrependUint32Slot(6, entry.uid, 0)
     builder.PrependUint32Slot(7, entry.gid, 0)
+    builder.PrependUOffsetTRelativeSlot(8, user, 0)
+    builder.PrependUOffsetTRelativeSlot(9, group, 0)
     builder.PrependUOffsetTRelativeSlot(10, modified, 0)
     builder.PrependInt64Slot(11, major, 0)
     builder.PrependInt64Slot(12, minor, 0)
@@ -145,6 +152,12 @@ def _vector(builder: Builder, references: Iterable[int]) -> int:
     for reference in reversed(ordered):
         builder.PrependUOffsetTRelative(reference)
     return int(builder.EndVector())
+
+
+def _owners(header: Header, records: Records) -> tuple[bytes, bytes]:
+    """Return the names of user and group, empty where the archive has none. Source: POSIX, pax, "ustar"."""
+    names = (text(header.block[_USER]), text(header.block[_GROUP])) if header.block[_MAGIC] == b"ustar" else (b"", b"")
+    return records.get(b"uname") or names[0], records.get(b"gname") or names[1]
 
 
 def _date(mtime_ns: int) -> str:

@@ -77,6 +77,8 @@ class TarReader:
     def __init__(self, feed: ByteFeed) -> None:
         self.records: Records = {}
         """The PAX records that hold for the entry that came last."""
+        self.header: Header | None = None
+        """The header of that entry, as it is stored."""
         self._feed = feed
         self._left = 0
         self._padding = 0
@@ -138,7 +140,7 @@ class TarReader:
                     self._left, self._padding = header.size, -header.size % BLOCK
                     continue
                 header = header._replace(type=b"0")
-            self.records = records
+            self.records, self.header = records, header
             return self._entry(header, records, name, link)
         return None
 
