@@ -12,15 +12,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import ref
 
-from regfs.errors import (
-    BadContent,
-    BadManifest,
-    ManifestMissing,
-    NotFound,
-    TooLarge,
-    Unsupported,
-)
+from regfs.errors import BadContent, BadManifest, ManifestMissing, NotFound, TooLarge, Unsupported
 from regfs.images.answers.manifests import Document
 from regfs.images.artifact_files import archive_tree, artifact_layout
 from regfs.images.computed_once import ComputedOnce
@@ -28,6 +22,7 @@ from regfs.images.layers.layer_cache import LayerCache
 from regfs.images.layers.layer_ingests import LayerBlob
 from regfs.images.repository import Repository
 from regfs.images.soci_indexes import INDEX_DIGEST, may_have_ztoc, soci_format, ztocs_of_index, ztocs_of_referrers
+from regfs.images.starts.starts import StartOf
 from regfs.model.artifacts.layout import ArtifactFile, Layout
 from regfs.model.artifacts.producers import has_names, has_titles
 from regfs.model.dates import date_ns
@@ -36,6 +31,7 @@ from regfs.model.image_config import History, ImageConfig, parse_config
 from regfs.model.manifest import Descriptor, Index, Manifest, entry_names, parse_manifest
 from regfs.model.media_types import MANIFEST_TYPES, OCI_EMPTY, is_tar_layer, layer_compression
 from regfs.model.platform import Platform, choose
+from regfs.model.run_config import parse_run_config
 from regfs.model.strict_json import DOCUMENT_LIMIT
 from regfs.rootfs.file_tree import FileTree
 from regfs.rootfs.rootfs import Rootfs
@@ -236,7 +232,11 @@ class Image:
         """
         for descriptor in self.manifest.layers:
             layer_compression(descriptor.media_type)  # Unsupported, before anything is fetched
-        return self._contents.rootfs([self._blob(layer) for layer in self.layers])
+        blobs = [self._blob(layer) for layer in self.layers]
+        files = self._contents.rootfs(blobs)
+        if any(blob.table_format is not None for blob in blobs):
+            self._contents.starts.watch(self._start_of(files))
+        return files
 
     def complete(self) -> None:
         """Fetch all that is missing of the layers of rootfs(), so that no registry is needed to read it.
@@ -248,6 +248,14 @@ class Image:
     def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:
         """Fetch what is missing of *contents*, which are of rootfs(). See LayerCache.fetch."""
         self._contents.fetch(contents, report)
+
+    def fetch_start(self, files: Rootfs, report: Callable[[str, int, int], None]) -> None:
+        """Fetch what the image's start reads of *files*, which are those of rootfs(). See Starts.fetch."""
+        self._contents.starts.fetch(self._start_of(files), files, report)
+
+    def _start_of(self, files: Rootfs) -> StartOf:
+        manifest, config = self.manifest_descriptor.digest, partial(parse_run_config, self.config_content)
+        return StartOf(str(self), manifest, config, ref(files), files.diff_ids)
 
     def layer_tree(self, layer: ImageLayer) -> FileTree:
         """Return the files of one layer alone, whiteouts as they are stored. Waits and raises as rootfs() does."""

@@ -24,10 +24,14 @@ Say = Callable[[str], None]
 
 
 class Wanted(NamedTuple):
-    """An image as the user typed it, and the paths in it that are wanted; all of it where there are none."""
+    """An image as the user typed it, and the paths in it that are wanted; all of it where there are none.
+
+    *only_start*: what the image's start reads is wanted instead, beside the paths.
+    """
 
     image: str
     paths: tuple[str, ...] = ()
+    only_start: bool = False
 
 
 def wanted(words: Sequence[str]) -> list[Wanted]:
@@ -77,9 +81,11 @@ def _prefetch_one(asked: Wanted, app: App, *, environment: Mapping[str, str], sa
         reference = read_reference(text, app.config.default_registry, mounts())
         image = find_image(reference, app)
         with showing(lambda: [*layer_steps(app), *parts.steps()], say=say, environment=environment):
+            if asked.only_start:
+                _fetch_start(image, app, parts)
             if asked.paths:
                 _fetch_paths(asked.paths, image, app, parts)
-            else:
+            elif not asked.only_start:
                 whole_files(image, app)
         _insist_on_copies(image, app)
     except RegfsError as failure:
@@ -101,6 +107,12 @@ class _Parts:
     def steps(self) -> list[Step]:
         """Return a step for each layer."""
         return [Step(f"parts of {layer[:SHOWN_DIGITS]}", *sizes) for layer, sizes in list(self._layers.items())]
+
+
+def _fetch_start(image: Image, app: App, parts: _Parts) -> None:
+    files = merged_files(image, app)
+    with under(Deadline()):
+        image.fetch_start(files, parts.note)
 
 
 def _fetch_paths(paths: Sequence[str], image: Image, app: App, parts: _Parts) -> None:

@@ -42,6 +42,11 @@ def parser() -> Parser:
         help='a line for each image: {"image", "name", "state": "cached" or "failed", "exit_code", "error", "layers", '
         '"received_bytes"}; keeps its form from release to release',
     )
+    made.add_argument(
+        "--start",
+        action="store_true",
+        help="of such layers, fetch only what the image's start reads: its program, the interpreter, the libraries",
+    )
     made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     return add_common(made, headings=("registry", "cache"))
 
@@ -55,7 +60,7 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
         raise InvalidOption(f"no image is named: {parser().format_usage().strip()}")
     worst = 0
     say = say_nothing if given.quiet else warn
-    asked = wanted(images)
+    asked = [each._replace(only_start=given.start) for each in wanted(images)]
     for each in prefetch(asked, config=verb_config(given, environment), environment=environment, say=say):
         code = 0 if each.failure is None else exit_code(each.failure)
         worst = max(worst, code)

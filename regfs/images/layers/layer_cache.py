@@ -24,6 +24,7 @@ from regfs.images.layers.layer_ingests import LayerBlob, LayerIngest, LayerInges
 from regfs.images.layers.merges import Merges
 from regfs.images.layers.partial_layers import PartialLayers
 from regfs.images.lazy.background_fetch import ONLY_WHAT_IS_READ, BackgroundFetch, Fetching
+from regfs.images.starts.starts import Starts
 from regfs.images.workers.own_process import NICE_BESIDE_THE_BIGGEST
 from regfs.images.workers.shared_work import STALL_S
 from regfs.model.digest import Digest
@@ -80,6 +81,7 @@ class LayerCache:
         self._chunks = PartialLayers(store, flights=flights, stats=stats, note=note, rest_from=fetching.rest_from)
         self._indexes = LayerIndexes(store, self._ingests, self._chunks, flights=flights, note=note)
         self._background = BackgroundFetch() if fetching.background and store.budget.limit != 0 else None
+        self.starts = Starts(self, flights=flights, stats=stats)
         self._merges = Merges(store, images, locks, stats=stats, stall_s=stall_s, note=note)
         self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()
 
@@ -93,6 +95,7 @@ class LayerCache:
 
     def stop(self) -> None:
         """Fetch nothing more in the background."""
+        self.starts.stop()
         self.diff_ids.close()
         if self._background is not None:
             self._background.stop()
@@ -150,6 +153,7 @@ class LayerCache:
     def _opened(self, content: Content, index: LayerIndex | None, blob: LayerBlob | None) -> OpenContent:
         if index is None or blob is None or blob.table_format is None or isinstance(content, Nothing):
             return self._store.open_content(content)
+        self.starts.opened(content)
         is_here = partial(self._chunks.fetcher(index, blob).has, content.offset, content.offset + content.size)
         return self._store.open_partial(content, self._chunks.ensure(index, blob, content), is_here=is_here)
 
@@ -176,6 +180,10 @@ class LayerCache:
             if index is not None and blob is not None and blob.table_format is not None:
                 with named(blob.origin):
                     self._chunks.fetcher(index, blob).fetch(wanted, partial(report, blob.descriptor.digest.encoded))
+
+    def wait_for_reads(self) -> None:
+        """Return once no read of a user waits for a registry. Raises by the thread's deadline (Deadline.wait_for)."""
+        self._chunks.wait_for_reads()
 
     def _want(self, blobs: Sequence[LayerBlob]) -> None:
         """Let what is missing of *blobs* be fetched in the background, where the user wants that."""

@@ -129,6 +129,10 @@ class PartialLayers:
         what = f"{blob.origin}: layer {blob.descriptor.digest}"
         return HeaderCheck(span.offset, proxy(index), read, fetcher.ensure, what=what, note=self._note).ensure
 
+    def wait_for_reads(self) -> None:
+        """Return once no read of a user waits. Raises by the thread's deadline."""
+        self._foreground.wait_for_none()
+
     def fetch_rest(self, index: LayerIndex, blob: LayerBlob) -> None:
         """Fetch what is missing of a layer while no read waits, and as long as nothing has to go from the cache for it.
 

@@ -1,0 +1,196 @@
+"""Which files of an image are read when it starts, found by reading little of them.
+
+    config        ENTRYPOINT and CMD, by PATH of the image's environment   the program, and words that name files
+    `#!`          the interpreter, by env too
+    ELF           the loader (PT_INTERP), and the libraries that it loads: DT_NEEDED, by RPATH, LD_LIBRARY_PATH,
+                  RUNPATH, ld.so.cache and the default directories, in this order (ld.so(8); musl's loader has fewer)
+
+All files of one step are fetched at once, so that a start costs as many round trips as libraries are nested, and not as
+many as there are libraries. What is wrong or hostile in them ends the walk at that file. Links are followed within the
+image. Used by starts.py. Any thread; *fetch* and *read* block on the network.
+"""
+
+from __future__ import annotations
+
+import logging
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+from regfs.errors import BadContent, IsADirectory, NotADirectory, NotFound
+from regfs.model.attributes import mode_of
+from regfs.model.elf import MAGIC, Elf, Read, parse_elf
+from regfs.model.library_cache import MAX_CACHE, parse_library_cache
+from regfs.model.run_config import RunConfig
+from regfs.rootfs.file_tree import FileTree
+from regfs.rootfs.paths import find
+from regfs.store.layers.content import Span
+
+log = logging.getLogger(__name__)
+
+Fetch = Callable[[list[Span]], None]
+ReadSpan = Callable[[Span, int, int], bytes]
+
+MAX_FILES = 512
+MAX_DEPTH = 16
+MAX_BYTES = 64 << 20
+MAX_OF_FILE = 8 << 20
+"""Bytes of one file that are fetched ahead: of a greater one its beginning, and what is written to when it starts."""
+
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_DEFAULT_DIRECTORIES = (b"/lib64", b"/usr/lib64", b"/lib", b"/usr/lib", b"/usr/local/lib")
+_CACHE = b"/etc/ld.so.cache"
+_MOST_WORDS = 32
+_MOST_DIRECTORIES = 64
+_SCRIPT = 256
+# What execve(2) reads of a script's first line.
+
+
+class ProgramFiles:
+    """Fetches the files that programs in *tree* are made of."""
+
+    def __init__(self, tree: FileTree, config: RunConfig, *, fetch: Fetch, read: ReadSpan) -> None:
+        """*fetch* sees to it that stretches of files are here, *read* returns one; both may wait for the network."""
+        self._tree = tree
+        self._config = config
+        self._fetch_spans = fetch
+        self._read = read
+        self._environment = dict(text.partition("=")[::2] for text in config.env)
+        self._seen: set[int] = set()
+        self._left = MAX_BYTES
+        self._cache: dict[bytes, tuple[bytes, ...]] | None = None
+
+    def of_config(self) -> list[int]:
+        """Return the files that the words of ENTRYPOINT and CMD name: the program's first. Nothing is fetched."""
+        words = [*self._config.entrypoint, *self._config.cmd][:_MOST_WORDS]
+        # The shell form: `/bin/sh -c "exec server --option"`.
+        words = [part for word in words for part in word.split()[:_MOST_WORDS]][:_MOST_WORDS]
+        found = [node for word in words if (node := self._named(_bytes(word))) is not None]
+        return list(dict.fromkeys(found))
+
+    def fetch(self, programs: Iterable[int]) -> None:
+        """Fetch *programs* and all that is loaded with them, as far as the limits go. Raises what *fetch* raises."""
+        step = list(programs)
+        for _ in range(MAX_DEPTH):
+            step = [node for node in dict.fromkeys(step) if node not in self._seen][: MAX_FILES - len(self._seen)]
+            if not step or self._left <= 0:
+                return
+            self._seen.update(step)
+            spans = {node: span for node in step if (span := self._span(node)) is not None}
+            self._fetch([span._replace(size=min(span.size, MAX_OF_FILE)) for span in spans.values()])
+            step = [needed for node, span in spans.items() for needed in self._needed(node, span)]
+
+    def _fetch(self, spans: list[Span]) -> None:
+        wanted = []
+        for span in spans:
+            size = min(span.size, self._left)
+            if size > 0:
+                wanted.append(span._replace(size=size))
+                self._left -= size
+        if wanted:
+            self._fetch_spans(wanted)
+
+    def _needed(self, node: int, span: Span) -> list[int]:
+        """Return the files that kernel and loader read next for the file *node*; none where it is no program."""
+        read = partial(self._read, span)
+        try:
+            head = read(0, _SCRIPT)
+            if head.startswith(b"#!"):
+                return list(self._interpreters(head))
+            if not head.startswith(MAGIC):
+                return []
+            elf = parse_elf(_bounded(read, span.size))
+        except BadContent as error:
+            log.debug("node %#x is no program: %s", node, error)
+            return []
+        if span.size > MAX_OF_FILE:
+            written = [each for each in elf.segments if each.is_writable and each.offset + each.size <= span.size]
+            self._fetch([Span(span.layer, span.offset + each.offset, min(each.size, MAX_OF_FILE)) for each in written])
+        return list(self._loaded(node, elf))
+
+    def _interpreters(self, head: bytes) -> Iterator[int]:
+        """Yield the interpreter of a script and, where that is env, the program that it looks up."""
+        words = head[2:].split(b"\n", 1)[0].split()
+        for word in words[:1]:
+            yield from self._at(word)
+        if words and words[0].rpartition(b"/")[2] == b"env":
+            program = next((word for word in words[1:] if not word.startswith(b"-") and b"=" not in word), None)
+            if program is not None and (found := self._named(program)) is not None:
+                yield found
+
+    def _loaded(self, node: int, elf: Elf) -> Iterator[int]:
+        """Yield the loader and the libraries of an ELF file."""
+        if elf.interpreter:
+            yield from self._at(elf.interpreter)
+        if elf.needed and self._cache is None:
+            self._cache = self._library_cache()
+        directories = self._directories(node, elf)
+        for name in elf.needed:
+            if b"/" in name:
+                yield from self._at(name)
+                continue
+            candidates = [directory + b"/" + name for directory in directories]
+            candidates += [*(self._cache or {}).get(name, ()), *(each + b"/" + name for each in _DEFAULT_DIRECTORIES)]
+            found = next((found for path in candidates for found in self._at(path)), None)
+            if found is not None:
+                yield found
+
+    def _directories(self, node: int, elf: Elf) -> list[bytes]:
+        """Return where the loader looks before its cache, `$ORIGIN` and `$LIB` put in."""
+        library_path = _bytes(self._environment.get("LD_LIBRARY_PATH", ""))
+        texts = [b"" if elf.runpath else elf.rpath, library_path, elf.runpath]
+        directories = [each for text in texts for each in text.split(b":") if each][:_MOST_DIRECTORIES]
+        if any(b"$" in each for each in directories):
+            origin = b"/" + self._tree.path(node).rpartition(b"/")[0]
+            for word, value in ((b"ORIGIN", origin), (b"LIB", b"lib64" if elf.is_64_bits else b"lib")):
+                directories = [each.replace(b"${%s}" % word, value) for each in directories]
+                directories = [each.replace(b"$" + word, value) for each in directories]
+        return directories
+
+    def _library_cache(self) -> dict[bytes, tuple[bytes, ...]]:
+        """Return what ld.so.cache says; empty where there is none. The loader reads it too."""
+        for node in self._at(_CACHE):
+            span = self._span(node)
+            if span is not None and span.size <= min(MAX_CACHE, self._left):
+                self._fetch([span])
+                return parse_library_cache(self._read(span, 0, span.size))
+        return {}
+
+    def _named(self, word: bytes) -> int | None:
+        """Return the regular file that *word* of a command line names: a path, or a name that PATH leads to."""
+        if b"/" in word:
+            paths = [word if word.startswith(b"/") else _bytes(self._config.working_dir) + b"/" + word]
+        else:
+            directories = _bytes(self._environment.get("PATH", _DEFAULT_PATH)).split(b":")
+            paths = [directory + b"/" + word for directory in directories[:_MOST_DIRECTORIES]]
+            paths.append(_bytes(self._config.working_dir) + b"/" + word)
+        return next((found for path in paths for found in self._at(path)), None)
+
+    def _at(self, path: bytes) -> Iterator[int]:
+        """Yield the regular file at *path*, links followed within the image; nothing where there is none."""
+        try:
+            node = find(self._tree, path)
+            if stat.S_ISREG(mode_of(self._tree.attributes(node))):
+                yield node
+        except (NotFound, NotADirectory, BadContent):
+            return
+
+    def _span(self, node: int) -> Span | None:
+        try:
+            content = self._tree.content(node)
+        except (NotFound, IsADirectory):
+            return None
+        return content if isinstance(content, Span) else None
+
+
+def _bounded(read: Read, size: int) -> Read:
+    """Return *read* within a file of *size* bytes: a hostile header may point anywhere."""
+
+    def bounded(offset: int, length: int) -> bytes:
+        return read(offset, min(length, size - offset)) if 0 <= offset < size else b""
+
+    return bounded
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="replace")

@@ -1,0 +1,75 @@
+"""As an image's program is opened, what its start reads is fetched ahead, and nothing else."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from regfs.errors import Offline
+from tests.images.test_lazy_layers import join_threads
+from tests.support.elf import elf
+from tests.support.images import directory, file, image_of
+from tests.support.lazy_layers import estargz
+from tests.support.served import Served
+from tests.support.shown import Shown
+
+# Far from each other in the blob, so that no range brings two of them.
+NOISE = [file(f"noise{number}", os.urandom(200_000)) for number in range(4)]
+LIBRARY, DEEP = elf(needed=[b"libdeep.so"]), elf()
+LAYER = estargz(
+    directory("bin"),
+    file("bin/server", elf(interpreter=b"/lib/ld.so", needed=[b"liba.so"])),
+    NOISE[0],
+    directory("lib"),
+    file("lib/ld.so", elf()),
+    NOISE[1],
+    file("lib/liba.so", LIBRARY),
+    NOISE[2],
+    file("lib/libdeep.so", DEEP),
+    NOISE[3],
+    file("other", b"another file"),
+)
+
+
+@pytest.fixture
+def shown(served: Served) -> Shown:
+    served.push("app", "1", image_of(LAYER, command=["server"]))
+    return served.show(rest_from=1.0)
+
+
+def is_here(served: Served, path: str) -> bool:
+    try:
+        served.show(offline=True).read(f"app/1/rootfs/{path}")
+    except Offline:
+        return False
+    return True
+
+
+def test_a_program_that_is_opened_brings_what_it_is_linked_with(served: Served, shown: Shown) -> None:
+    shown.tree.open(shown.find("app/1/rootfs/bin/server").node).close()
+    join_threads("flight ('start'")
+    assert [is_here(served, path) for path in ("bin/server", "lib/ld.so", "lib/liba.so", "lib/libdeep.so")] == [
+        True
+    ] * 4
+    assert not is_here(served, "noise0")
+    requests = len(served.server.paths("/blobs/"))
+    assert shown.read("app/1/rootfs/lib/liba.so") == LIBRARY
+    assert shown.read("app/1/rootfs/lib/libdeep.so") == DEEP
+    assert len(served.server.paths("/blobs/")) == requests
+
+
+def test_another_file_brings_itself_and_the_program_later_its_own(served: Served, shown: Shown) -> None:
+    assert shown.read("app/1/rootfs/other") == b"another file"
+    join_threads("flight ('start'")
+    assert not is_here(served, "lib/liba.so")
+    shown.tree.open(shown.find("app/1/rootfs/bin/server").node).close()
+    join_threads("flight ('program'")
+    assert is_here(served, "lib/libdeep.so")
+    assert shown.stats.value("starts.programs") == 1
+
+
+def test_listing_an_image_fetches_nothing_of_its_program(served: Served, shown: Shown) -> None:
+    assert "bin" in shown.names("app/1/rootfs")
+    assert shown.stats.value("chunks.requests") == 0
+    assert shown.stats.value("starts.programs") == 0
