@@ -35,7 +35,7 @@ def written(image: MergedImage, path: Path) -> Path:
     """Write the image of *image* to *path*, and return it."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
-        write_image(fd, Names(image.merged, image.indexes))
+        write_image(fd, Names(image.merged, image.indexes), scratch=path.parent)
     finally:
         os.close(fd)
     return path
@@ -49,7 +49,7 @@ def devices(image: MergedImage) -> list[Path]:
 @contextmanager
 def mounted(image: MergedImage, path: Path, point: Path) -> Iterator[Path]:
     """Mount the image at *path* on *point*, which is made, while the block runs."""
-    options = [("source", str(path)), *(("device", str(device)) for device in (path, *devices(image)))]
+    options = [("source", str(path)), *(("device", str(device)) for device in devices(image))]
     fd = make_mount("erofs", options, attributes=READ_ONLY)
     try:
         point.mkdir(exist_ok=True)

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from regfs.errors import CacheDamaged, CacheFailure
-from regfs.export.erofs.image import write_image
+from regfs.export.erofs.image import is_current, write_image
 from regfs.export.erofs.names import Names
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.eviction.inventory import EROFS
@@ -89,9 +89,12 @@ def _open_sound(root: Path, path: Path) -> int | None:
         raise CacheFailure(f"{path}: {error.strerror}") from error
     try:
         expected = load_sums(path.with_suffix(SUMS)).get(path.relative_to(root).as_posix())
-        if expected == _sha256(fd):
+        if expected != _sha256(fd):
+            log.warning("%s is not as it was written, and is written again", path)
+        elif not is_current(fd):
+            log.info("%s was written by another release, and is written again", path)
+        else:
             return fd
-        log.warning("%s is not as it was written, and is written again", path)
     except (OSError, ValueError) as error:
         log.warning("%s is written again: %s", path, error)
     os.close(fd)
@@ -103,7 +106,7 @@ def _written(root: Path, path: Path, names: Names) -> int:
     fd, temporary = tempfile.mkstemp(prefix=".erofs-", dir=path.parent)
     try:
         lock_new(fd)
-        write_image(fd, names)
+        write_image(fd, names, scratch=path.parent)
         os.fchmod(fd, 0o600)
         sha256 = _sha256(fd)
         # What is mounted is read by its own descriptor: EROFS takes no file that is open for writing.

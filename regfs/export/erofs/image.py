@@ -1,208 +1,187 @@
 """Writes the EROFS image of an image's names (names.py); layout.py has the byte layout.
 
-    0x400, 0x480    superblock; device slots: the image itself, then the layers' data files, base first
-    blocks          shared xattrs; directories and long links, each once it is complete
+    0x400, 0x480    superblock; device slots: the layers' data files, base first
+    blocks          shared xattrs
     metadata        inodes in the order of the names
+    blocks          directories and long links, each once it is complete
 
-Everything that an inode points to has the number of a device, also what is in the image itself, its own first device:
-the kernel looks for what is addressed without a number in one device after the other, at each block of a directory.
-
-The names are read twice: once to give each inode its place, once to write. Between the two, memory holds 8 bytes for
-each name, some 200 for each directory and 100 for each inode that has several names. The file is written from front to
-back in two places, and the same names give the same bytes. One thread; blocks on the disk alone.
+The names are read once. A directory's inode is written before the directory, and gets its place and size in the end;
+until then, directories are in a file without a name. Meanwhile memory holds some 250 bytes for each directory, and 100
+for each inode that has several names. The same names give the same bytes. One thread; blocks on the disk alone.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import struct
+import tempfile
 from array import array
 from bisect import insort
 from itertools import groupby
 from operator import itemgetter
-from typing import BinaryIO, NamedTuple
+from pathlib import Path
+from typing import IO
 
+from regfs.errors import CacheDamaged
 from regfs.export.erofs import layout
 from regfs.export.erofs.layout import BLOCK, BLOCK_BITS, Dirent
-from regfs.export.erofs.names import Device, Entry, Names
+from regfs.export.erofs.names import Entry, Names
 from regfs.export.erofs.xattrs import count as xattr_count
 
-VOLUME = b"regfs"
-_OWN_DEVICE = 1
+VOLUME = b"regfs 2"
+"""Changes with what this module writes: an image with another one is written again."""
 # Of the 80 bytes of model/attributes.py: size, mtime, its nanoseconds, mode, nlink, uid, gid, rdev.
 _ATTRIBUTES = struct.Struct("<Q16xq12xI4xIIIII8x")
 _ONE_NAME = (1).to_bytes(4, "little")
-_HAS_PLACE = 1 << 63
-"""In a nid that is kept: a further name of an inode."""
+_SIZE_AND_PLACE = struct.Struct("<QI")
+_SIZE_AT = 8
 _ROOT_NID = 1
 """Not 0: programs take the inode number 0 for no file, and readdir(3) leaves it out."""
+_BUFFER = 1 << 20
 
 
-class _Placed(NamedTuple):
-    """Where a directory or a long link is: its first block, its size in bytes."""
+def write_image(fd: int, names: Names, *, scratch: Path) -> None:
+    """Write the image of *names* to the empty file *fd*, which stays open. Raises OSError, and what *names* raises.
 
-    block: int
-    size: int
+    The directory *scratch* gets a file that has no name, of the size of all directories.
+    """
+    xattrs = names.shared_xattrs
+    slots_end = layout.SLOTS_AT + len(names.devices) * layout.DEVICE_SLOT.size
+    xattrs_block = layout.blocks(slots_end)
+    metadata_block = xattrs_block + layout.blocks(len(xattrs))
+    with (
+        open(f"/proc/self/fd/{fd}", "r+b", buffering=_BUFFER) as image,
+        tempfile.TemporaryFile(dir=scratch, buffering=_BUFFER) as listings,
+    ):
+        image.seek(xattrs_block << BLOCK_BITS)
+        image.write(xattrs)
+        image.seek(metadata_block << BLOCK_BITS)
+        writer = _Writer(names, image, listings)
+        writer.write()
+        first = metadata_block + layout.blocks(writer.size)
+        image.seek(first << BLOCK_BITS)
+        listings.seek(0)
+        shutil.copyfileobj(listings, image, _BUFFER)
+        image.flush()
+        writer.place_listings(fd, metadata_block, first)
+        total = first + writer.listed_blocks
+        os.ftruncate(fd, total << BLOCK_BITS)
+        os.pwrite(fd, _head(names, writer.inodes, total, metadata_block, xattrs_block), layout.SUPERBLOCK_AT)
 
 
-def write_image(fd: int, names: Names) -> None:
-    """Write the image of *names* to the empty file *fd*, which stays open. Raises OSError, and what *names* raises."""
-    writer = _Writer(names)
-    path = f"/proc/self/fd/{fd}"
-    with open(path, "r+b") as blocks, open(path, "r+b", buffering=1 << 20) as inodes:
-        writer.write(blocks, inodes)
+def is_current(fd: int) -> bool:
+    """Tell whether the image *fd* is one that write_image() of this release has written. Raises OSError."""
+    return os.pread(fd, layout.VOLUME_SIZE, layout.VOLUME_AT).rstrip(b"\0") == VOLUME
+
+
+def _head(names: Names, inodes: int, total: int, metadata_block: int, xattrs_block: int) -> bytes:
+    """Return superblock and device slots of an image of *total* blocks."""
+    slots = [
+        layout.DEVICE_SLOT.pack(device.name.encode()[: layout.TAG_SIZE], layout.blocks(device.size), device.block)
+        for device in names.devices
+    ]
+    first_slot = layout.SLOTS_AT // layout.DEVICE_SLOT.size
+    superblock = layout.SUPERBLOCK.pack(
+        layout.MAGIC, 0, layout.COMPAT_MTIME, BLOCK_BITS, 0, _ROOT_NID, inodes, 0, 0, total, metadata_block,
+        xattrs_block, bytes(16), VOLUME, layout.INCOMPAT_DEVICE_TABLE, 0, len(slots), first_slot, 0, 0, 0, 0,
+    )  # fmt: skip
+    return superblock + b"".join(slots)
 
 
 class _Writer:
-    def __init__(self, names: Names) -> None:
+    """Writes the metadata to *image*, from its position on, and directories and long links to *listings*."""
+
+    def __init__(self, names: Names, image: IO[bytes], listings: IO[bytes]) -> None:
         self._names = names
-        self._root = names.root()
-        self._nids = array("Q")
+        self._image = image
+        self._listings = listings
+        self._batch: list[bytes] = [bytes(_ROOT_NID << layout.SLOT_BITS)]
         self._linked: dict[int, int] = {}
-        self._directories: dict[int, tuple[int, int]] = {}  # nid and parent
-        self._placed: dict[int, _Placed] = {}
-        slots_end = layout.SLOTS_AT + (1 + len(names.devices)) * layout.DEVICE_SLOT.size
-        self._first_block = self._next_block = layout.blocks(slots_end)
-        self._metadata_size = _ROOT_NID << layout.SLOT_BITS
-        self._inodes = 0
+        self._directories: dict[int, tuple[int, int]] = {}  # nid, and that of the parent, until it is listed
+        self._placed = array("Q")  # nid, size and block of each directory and long link, one after the other
+        self.size = len(self._batch[0])
+        self.listed_blocks = 0
+        self.inodes = 0
 
-    def write(self, blocks: BinaryIO, inodes: BinaryIO) -> None:
-        xattrs = self._names.shared_xattrs
-        self._next_block += layout.blocks(len(xattrs))
-        self._plan()
-        total = self._next_block + layout.blocks(self._metadata_size)
-        os.ftruncate(blocks.fileno(), total << BLOCK_BITS)
-        blocks.write(self._head(total))
-        blocks.seek(self._first_block << BLOCK_BITS)
-        blocks.write(xattrs + bytes(-len(xattrs) % BLOCK))
-        inodes.seek((self._next_block << BLOCK_BITS) + (_ROOT_NID << layout.SLOT_BITS))
-        self._emit(blocks, inodes)
-
-    def _head(self, total: int) -> bytes:
-        """Return superblock and device slots of an image of *total* blocks."""
-        slots, start = [], 0
-        for name, size in (Device("", total << BLOCK_BITS), *self._names.devices):
-            tag = name.encode()[: layout.TAG_SIZE]
-            slots.append(layout.DEVICE_SLOT.pack(tag, layout.blocks(size), start & layout.NO_BLOCK))
-            start += layout.blocks(size)
-        first_slot = layout.SLOTS_AT // layout.DEVICE_SLOT.size
-        features = layout.INCOMPAT_CHUNKED_FILE | layout.INCOMPAT_DEVICE_TABLE
-        superblock = layout.SUPERBLOCK.pack(
-            layout.MAGIC, 0, layout.COMPAT_MTIME, BLOCK_BITS, 0, _ROOT_NID, self._inodes, 0, 0, total,
-            self._next_block, self._first_block, bytes(16), VOLUME, features, 0, len(slots), first_slot, 0, 0, 0, 0,
-        )  # fmt: skip
-        return bytes(layout.SUPERBLOCK_AT) + superblock + b"".join(slots)
-
-    # Places.
-
-    def _plan(self) -> None:
-        """Give all inodes, directories and long links their places."""
-        nids, linked, directories = self._nids, self._linked, self._directories
-        directories[self._root.node] = self._place_inode(self._root), self._root.node
+    def write(self) -> None:
+        """Write all inodes and directories."""
+        directories, linked, inode = self._directories, self._linked, self._inode
+        root = self._names.root()
+        directories[root.node] = inode(root), _ROOT_NID
         for parent, group in groupby(self._names.entries(), key=itemgetter(0)):
-            lengths_of = [b".", b".."]
+            if parent not in directories:
+                raise CacheDamaged(f"node {parent:#x} has entries before it has a name, or is no directory")
+            above = directories[parent][0]
+            children: list[Dirent] = []
             for entry in group:
                 _, name, node, attributes, *_ = entry
-                # Some names come before these two.
-                insort(lengths_of, name) if name < b".." else lengths_of.append(name)
-                if attributes[53] >> 4 == layout.DIRECTORY:
-                    nid = self._place_inode(entry)
-                    directories[node] = nid, parent
+                kind = attributes[53] >> 4
+                if kind == layout.DIRECTORY:
+                    nid = inode(entry)
+                    directories[node] = nid, above
                 elif attributes[56:60] == _ONE_NAME:
-                    nid = self._place_inode(entry)
+                    nid = inode(entry)
                 elif node in linked:
-                    nid = linked[node] | _HAS_PLACE
+                    nid = linked[node]
                 else:
-                    nid = linked[node] = self._place_inode(entry)
-                nids.append(nid)
-            self._place_blocks(parent, layout.directory_size(map(len, lengths_of)))
-        for node in self._empty_directories():
-            self._place_blocks(node, layout.directory_size((1, 2)))
+                    nid = linked[node] = inode(entry)
+                children.append((name, nid, kind))
+            self._write_directory(parent, children)
+            self._image.writelines(self._batch)
+            self._batch.clear()
+        for node in sorted(directories):
+            self._write_directory(node, [])
+        self._image.writelines(self._batch)
 
-    def _empty_directories(self) -> list[int]:
-        self._empty = [node for node in self._directories if node not in self._placed]
-        return self._empty
+    def place_listings(self, fd: int, metadata_block: int, first: int) -> None:
+        """Tell the inodes in *fd* where their directories and long links are; these begin at the block *first*."""
+        metadata = (metadata_block << BLOCK_BITS) + _SIZE_AT
+        placed = iter(self._placed)
+        for nid, size, block in zip(placed, placed, placed, strict=True):
+            os.pwrite(fd, _SIZE_AND_PLACE.pack(size, first + block), metadata + (nid << layout.SLOT_BITS))
 
-    def _place_inode(self, entry: Entry) -> int:
-        """Give the inode of *entry*, with all that follows it, the next place that it fits in; return its nid."""
-        self._inodes += 1
-        at = self._metadata_size
-        size = layout.INODE.size + len(entry.xattrs)
-        target = len(entry.target)
-        if target and size + target <= BLOCK:
-            # The target is in the same block as the whole inode: all else is corrupt to the kernel.
-            if at % BLOCK + size + target > BLOCK:
-                at += -at % BLOCK
-            size += target
-        elif target or entry.device or entry.attributes[53] >> 4 == layout.DIRECTORY:
-            if target:
-                self._place_blocks(entry.node, target)
-            size += -size % layout.CHUNK_INDEX.size + layout.CHUNK_INDEX.size
-        end = at + size
-        self._metadata_size = end + (-end & 31)
-        return at >> layout.SLOT_BITS
-
-    def _place_blocks(self, node: int, size: int) -> None:
-        self._placed[node] = _Placed(self._next_block, size)
-        self._next_block += layout.blocks(size)
-
-    # Writing.
-
-    def _emit(self, blocks: BinaryIO, inodes: BinaryIO) -> None:
-        """Write all that _plan() gave a place, in the same order."""
-        nids, number = iter(self._nids), 1
-        first = self._inode(self._root, number)
-        inodes.write(first)
-        written = (_ROOT_NID << layout.SLOT_BITS) + len(first)
-        for parent, group in groupby(self._names.entries(), key=itemgetter(0)):
-            children: list[Dirent] = []
-            batch: list[bytes] = []
-            for entry in group:
-                nid = next(nids)
-                if nid & _HAS_PLACE:
-                    nid ^= _HAS_PLACE
-                else:
-                    number += 1
-                    at = nid << layout.SLOT_BITS
-                    inode = self._inode(entry, number)
-                    batch += bytes(at - written), inode
-                    written = at + len(inode)
-                    if entry.target and entry.node in self._placed:
-                        blocks.write(entry.target + bytes(-len(entry.target) % BLOCK))
-                children.append((entry.name, nid, entry.attributes[53] >> 4))
-            inodes.write(b"".join(batch))
-            self._write_directory(blocks, parent, children)
-        for node in self._empty:
-            self._write_directory(blocks, node, [])
-
-    def _write_directory(self, blocks: BinaryIO, node: int, children: list[Dirent]) -> None:
-        nid, parent = self._directories[node]
+    def _write_directory(self, node: int, children: list[Dirent]) -> None:
+        nid, parent = self._directories.pop(node)
         insort(children, (b".", nid, layout.DIRECTORY))
-        insort(children, (b"..", self._directories[parent][0], layout.DIRECTORY))
-        blocks.writelines(layout.directory_blocks(children))
+        insort(children, (b"..", parent, layout.DIRECTORY))
+        blocks, size = layout.directory_blocks(children)
+        self._listings.writelines(blocks)
+        self._place(nid, size)
 
-    def _inode(self, entry: Entry, number: int) -> bytes:
-        """Return the inode of *entry* with all that follows it."""
-        _, _, node, attributes, device, offset, target, xattrs = entry
+    def _place(self, nid: int, size: int) -> None:
+        """Remember that *size* bytes of the inode *nid* are what is written to the listings now."""
+        self._placed.extend((nid, size, self.listed_blocks))
+        self.listed_blocks += layout.blocks(size)
+
+    def _inode(self, entry: Entry) -> int:
+        """Add the inode of *entry*, with all that follows it, to the batch, and return its nid."""
+        _, _, _, attributes, place, target, xattrs = entry
         size, seconds, nanoseconds, mode, nlink, uid, gid, rdev = _ATTRIBUTES.unpack(attributes)
-        kind = mode >> 12
-        form, place, behind, block = layout.FLAT_PLAIN, 0, b"", offset >> BLOCK_BITS
-        if kind == layout.DIRECTORY or target:
-            placed = self._placed.get(node)
-            if placed is None:
-                form, size, behind = layout.FLAT_INLINE, len(target), target
+        form, start, length, behind = layout.FLAT_PLAIN, self.size, layout.INODE.size + len(xattrs), xattrs
+        if target:
+            size = len(target)
+            if length + size <= BLOCK:
+                form, behind, length = layout.FLAT_INLINE, xattrs + target, length + size
+                # The target is in the same block as the whole inode: all else is corrupt to the kernel.
+                if start % BLOCK + length > BLOCK:
+                    self._batch.append(bytes(-start % BLOCK))
+                    start += -start % BLOCK
             else:
-                size, device, block = placed.size, _OWN_DEVICE, placed.block
-        elif kind in (layout.CHARACTER, layout.BLOCK_DEVICE):
+                self._listings.write(target + bytes(-size % BLOCK))
+                self._place(start >> layout.SLOT_BITS, size)
+        elif rdev and mode >> 12 in (layout.CHARACTER, layout.BLOCK_DEVICE):
             place = rdev
-        if device:  # one chunk holds all
-            form, place = layout.CHUNK_BASED, layout.CHUNK_INDEXES | (size - 1 >> BLOCK_BITS).bit_length()
-            behind = bytes(-len(xattrs) % layout.CHUNK_INDEX.size) + layout.CHUNK_INDEX.pack(0, device, block)
-        return b"".join((
+        self.inodes += 1
+        self._batch.append(
             layout.INODE.pack(
-                form, xattr_count(len(xattrs)), mode & 0xFFFF, 0, size, place, number & 0xFFFFFFFF,
-                uid, gid, seconds & 0xFFFFFFFFFFFFFFFF, nanoseconds, nlink,
-            ),
-            xattrs,
-            behind,
-        ))  # fmt: skip
+                form, xattr_count(len(xattrs)), mode & 0xFFFF, 0, size, place, self.inodes & 0xFFFFFFFF, uid, gid,
+                seconds & 0xFFFFFFFFFFFFFFFF, nanoseconds, nlink,
+            )
+        )  # fmt: skip
+        if behind:
+            padding = -length % layout.SLOT
+            self._batch.append(behind + bytes(padding))
+            length += padding
+        self.size = start + length
+        return start >> layout.SLOT_BITS

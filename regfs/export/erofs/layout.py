@@ -3,12 +3,14 @@
     0x400       superblock, 128 bytes: SUPERBLOCK
     0x480       device slots, 128 bytes each: DEVICE_SLOT
     blocks      of 512 bytes: shared xattrs, directories, targets of links that are too long for their inode
-    metadata    inodes at multiples of 32, each followed by its xattrs and by a chunk index or a link's target
+    metadata    inodes at multiples of 32, each followed by its xattrs and by a link's target
 
-    inode       INODE; its number (nid) is its offset in the metadata / 32. i_format: bit 0 = extended, 1–3 = layout
+    addresses   blocks are counted through the image and all devices: the image has the first DEVICES_BLOCK numbers,
+                though it is shorter, and each device slot says where the numbers of its device begin
+    inode       INODE; its number (nid) is its offset in the metadata / 32. i_format: bit 0 = extended, 1–3 = layout.
+                Its bytes are from one block on, or follow it
     xattrs      XATTR_HEADER, ids of shared ones (u32), entries: XATTR_ENTRY, name without its prefix, value, zeros
                 up to a multiple of 4. i_xattr_icount is (size - 12) / 4 + 1, 0 without xattrs
-    chunk       CHUNK_INDEX at the next multiple of 8: the device and the first block of a file's bytes
     directory   blocks of DIRENTs, and behind those of one block their names without terminator. The first name's
                 offset / 12 is the number of entries in the block; the last name ends at a zero or with the block
 
@@ -19,7 +21,7 @@ package.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 BLOCK_BITS = 9
 BLOCK = 1 << BLOCK_BITS
@@ -32,26 +34,25 @@ SUPERBLOCK = struct.Struct("<IIIBBHQQIIII16s16sIHHHBBIQ24x")
 nanoseconds), blocks, first block of the metadata, first block of shared xattrs, uuid, volume name, incompatible
 features, compression, devices, first device slot (in slots), directory block bits, long xattr prefixes (count, place),
 packed inode."""
+VOLUME_AT, VOLUME_SIZE = SUPERBLOCK_AT + 64, 16
 DEVICE_SLOT = struct.Struct("<64sII56x")
-"""tag, blocks, first block in an address space of all devices. The kernel does not look at the tag."""
+"""tag, blocks, number of the first block. The kernel does not look at the tag."""
 TAG_SIZE = 64
 SLOTS_AT = SUPERBLOCK_AT + SUPERBLOCK.size
 
 INODE = struct.Struct("<HHHHQIIIIQII16x")
-"""i_format, xattr count, mode, 0, size, place or rdev, number, uid, gid, mtime (seconds, nanoseconds), links."""
+"""i_format, xattr count, mode, 0, size, first block or rdev, number, uid, gid, mtime (seconds, nanoseconds), links."""
 SLOT_BITS = 5
-FLAT_PLAIN, FLAT_INLINE, CHUNK_BASED = 1 | 0 << 1, 1 | 2 << 1, 1 | 4 << 1
-"""i_format of an extended inode: without data; with data behind it; with chunk indexes behind it."""
-CHUNK_INDEXES = 0x20
-"""In the place of a chunk-based inode, beside log2 of the blocks in a chunk: its indexes have 8 bytes."""
-MOST_CHUNK_BITS = 31
-CHUNK_INDEX = struct.Struct("<HHI")
-"""block (bits 32–47), device, block."""
+SLOT = 1 << SLOT_BITS
+FLAT_PLAIN, FLAT_INLINE = 1 | 0 << 1, 1 | 2 << 1
+"""i_format of an extended inode: with bytes from its first block on; with bytes behind it."""
+DEVICES_BLOCK = 1 << 27
+"""The number of the devices' first block: what is before it is for the image itself, 64 GiB."""
 NO_BLOCK = 0xFFFFFFFF
-"""A block number that stands for a hole: no device may have as many blocks."""
+"""A block number that stands for none: all blocks have smaller ones."""
 
 COMPAT_MTIME = 2
-INCOMPAT_CHUNKED_FILE, INCOMPAT_DEVICE_TABLE = 4, 8
+INCOMPAT_DEVICE_TABLE = 8
 
 XATTR_HEADER = struct.Struct("<IB7x")
 """filter of names (0: none), number of shared xattrs."""
@@ -83,27 +84,20 @@ def blocks(size: int) -> int:
     return size + BLOCK - 1 >> BLOCK_BITS
 
 
-def directory_size(lengths: Iterable[int]) -> int:
-    """Return the size of a directory with names of these *lengths* in bytes, `.` and `..` among them, in order."""
-    full, used = 0, 0
-    for length in lengths:
-        taken = DIRENT.size + length
-        if used + taken > BLOCK:
-            full, used = full + 1, 0
-        used += taken
-    return full * BLOCK + used
+def directory_blocks(dirents: Sequence[Dirent]) -> tuple[list[bytes], int]:
+    """Return the blocks of the directory *dirents*, and its size in bytes.
 
-
-def directory_blocks(dirents: Sequence[Dirent]) -> Iterator[bytes]:
-    """Yield the blocks of the directory *dirents*, in the order of their names' bytes, `.` and `..` in their places."""
+    *dirents* are in the order of their names' bytes, `.` and `..` in their places.
+    """
+    full: list[bytes] = []
     first, used = 0, 0
     for at, (name, _, _) in enumerate(dirents):
         taken = DIRENT.size + len(name)
         if used + taken > BLOCK:
-            yield _directory_block(dirents[first:at])
+            full.append(_directory_block(dirents[first:at]))
             first, used = at, 0
         used += taken
-    yield _directory_block(dirents[first:])
+    return [*full, _directory_block(dirents[first:])], len(full) * BLOCK + used
 
 
 def _directory_block(dirents: Sequence[Dirent]) -> bytes:

@@ -84,9 +84,10 @@ def mount_image(
 
 
 def _erofs(opened: Sequence[int], store: LayerStore, name: str, attributes: int) -> int:
-    """Return a mount of the image `opened[0]`, which is its own first device; the others follow."""
-    devices = [("device", f"/proc/self/fd/{fd}") for fd in opened]
-    with ingest_directory(store.root / PASSES) as directory, _source(directory, name, opened[0]) as source:
+    """Return a mount of the image `opened[0]`; its devices follow."""
+    image, *files = opened
+    devices = [("device", f"/proc/self/fd/{fd}") for fd in files]
+    with ingest_directory(store.root / PASSES) as directory, _source(directory, name, image) as source:
         return make_mount("erofs", [("source", source), *devices], attributes=attributes)
 
 

@@ -1,7 +1,6 @@
 """The names of an image for its EROFS image: the merged table, beside what the layers' indexes know of each inode.
 
-The layers' indexes are read once, into 12 bytes for each row and the text of their links; the merged table is read as
-often as it is asked. Used by image.py. One thread.
+The layers' indexes are read once, into 12 bytes for each row and the text of their links. Used by image.py. One thread.
 """
 
 from __future__ import annotations
@@ -11,32 +10,30 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from regfs.errors import CacheDamaged, RegfsError, Unsupported
+from regfs.errors import CacheDamaged, Unsupported
 from regfs.export.erofs import layout
 from regfs.export.erofs.xattrs import Xattrs
 from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK
 from regfs.store.images.merged_table import MergedTable
 from regfs.store.layers.layer_index import LayerIndex
 
-FIRST_DATA_DEVICE = 2
-"""The number of the device of the base layer; device 1 is the image itself."""
 _NOWHERE = -1
 _IN_BLOCK = layout.BLOCK - 1
-_MOST_SIZE = layout.BLOCK << layout.MOST_CHUNK_BITS
 _SIZE = struct.Struct("<Q")
 
 
 class Device(NamedTuple):
-    """A layer's data file: its name without suffix, and its size in bytes."""
+    """A layer's data file: its name without suffix, its size in bytes, the number of its first block."""
 
     name: str
     size: int
+    block: int
 
 
 class Entry(NamedTuple):
     """One name: *parent* and *node* are keys of model/node_id.py, *attributes* the 80 bytes of model/attributes.py.
 
-    A regular file that has bytes begins at *offset* of *device*. *target* is a symbolic link's text. *xattrs* is what
+    *block* is the first one of a regular file that has bytes. *target* is a symbolic link's text. *xattrs* is what
     follows the inode (xattrs.py).
     """
 
@@ -44,8 +41,7 @@ class Entry(NamedTuple):
     name: bytes
     node: int
     attributes: bytes
-    device: int = 0
-    offset: int = 0
+    block: int = 0
     target: bytes = b""
     xattrs: bytes = b""
 
@@ -59,7 +55,11 @@ class Names:
     def __init__(self, merged: MergedTable, layers: Sequence[LayerIndex]) -> None:
         self._merged = merged
         xattrs = Xattrs()
-        self._layers = [_Layer(index, xattrs) for index in layers]
+        self._layers: list[_Layer] = []
+        block = layout.DEVICES_BLOCK
+        for index in layers:
+            self._layers.append(_Layer(index, xattrs, block))
+            block += layout.blocks(self._layers[-1].device.size)
         self.shared_xattrs = xattrs.finish()
         self._xattrs = xattrs
         self.devices = [layer.device for layer in self._layers]
@@ -87,13 +87,13 @@ class Names:
             kind = attributes[53] >> 4
             if kind == layout.REGULAR and (size := unpack_size(attributes)[0]):
                 offset = layer.places[row]
-                if offset < 0 or offset & _IN_BLOCK or size > _MOST_SIZE or offset + size > layer.device.size:
+                if offset < 0 or offset & _IN_BLOCK or offset + size > layer.device.size:
                     raise layer.refusal(row, size)
-                device = FIRST_DATA_DEVICE + number
-                yield new(Entry, (parent, name, node, attributes, device, offset, b"", xattrs))
+                block = layer.device.block + (offset >> layout.BLOCK_BITS)
+                yield new(Entry, (parent, name, node, attributes, block, b"", xattrs))
             else:
                 target = layer.target(row) if kind == layout.LINK else b""
-                yield new(Entry, (parent, name, node, attributes, 0, 0, target, xattrs))
+                yield new(Entry, (parent, name, node, attributes, 0, target, xattrs))
 
     def _body(self, node: int) -> bytes:
         number = node >> LAYER_SHIFT
@@ -103,12 +103,12 @@ class Names:
 class _Layer:
     """What an image needs of the rows of a layer's index: where files' bytes and links' texts are, and xattrs."""
 
-    def __init__(self, index: LayerIndex, xattrs: Xattrs) -> None:
+    def __init__(self, index: LayerIndex, xattrs: Xattrs, block: int) -> None:
         self._path = index.path
         rows = index.last_row() + 1
-        self.device = Device(index.path.stem, index.layout().size)
-        if layout.blocks(self.device.size) >= layout.NO_BLOCK:
-            raise Unsupported(f"{index.path.stem}: a layer of {self.device.size} bytes; EROFS takes less than 2 TiB")
+        self.device = Device(index.path.stem, index.layout().size, block)
+        if block + layout.blocks(self.device.size) > layout.NO_BLOCK:
+            raise Unsupported("its layers have more than 1.9 TiB together; EROFS takes less than that")
         self.xattrs = array("I", bytes(4 * rows))
         self.places = array("q", [_NOWHERE]) * rows
         self._targets = bytearray()
@@ -121,10 +121,8 @@ class _Layer:
             if packed is not None:
                 self.xattrs[row] = xattrs.add(packed)
 
-    def refusal(self, row: int, size: int) -> RegfsError:
+    def refusal(self, row: int, size: int) -> CacheDamaged:
         """Return why a regular file of *size* bytes cannot be where its row says."""
-        if size > _MOST_SIZE:
-            return Unsupported(f"a file of {size} bytes; EROFS takes 1 TiB")
         return CacheDamaged(
             f"{self._path}: row {row} has {size} bytes at byte {self.places[row]} of {self.device.size}"
         )

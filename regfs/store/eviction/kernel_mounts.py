@@ -51,8 +51,8 @@ def layers_of(fd: int) -> list[str]:
     if magic != _MAGIC:
         return []
     slots = os.pread(fd, devices * _SLOT, first_slot * _SLOT)
-    tags = [slots[at : at + _TAG].rstrip(b"\0") for at in range(_SLOT, len(slots), _SLOT)]  # the first is the image
-    return [tag.decode(errors="replace") for tag in tags]
+    tags = [slots[at : at + _TAG].rstrip(b"\0") for at in range(0, len(slots), _SLOT)]
+    return [tag.decode(errors="replace") for tag in tags if tag]
 
 
 def _used_by(path: Path) -> Iterator[str]:

@@ -1,0 +1,127 @@
+"""`regfs mount` where files are damaged, the kernel cannot or may not mount, and where it is killed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import pytest
+
+from regfs.export.erofs.image import VOLUME
+from regfs.store.files.checksums import format_sums, load_sums
+from tests.support.erofs import needs_erofs
+from tests.support.fault_server import FaultServer
+from tests.support.hello import MESSAGE
+from tests.support.image_mounts import Machine
+from tests.support.mounted import mounts_at
+
+pytestmark = needs_erofs
+
+
+def test_a_cache_deleted_below_a_mount_does_it_no_harm(machine: Machine) -> None:
+    machine.mounted()
+    subprocess.run(["rm", "-r", machine.cache], check=True)
+    assert (machine.point / "etc/b").read_bytes() == b"above\n"
+
+
+def test_a_damaged_image_file_is_written_again(machine: Machine) -> None:
+    machine.mounted()
+    machine.umount()
+    sound = machine.erofs().read_bytes()
+    for damaged in (b"", sound[:700], b"\0" * len(sound), sound[:-1] + b"x"):
+        machine.erofs().write_bytes(damaged)
+        verified = machine.regfs("cache", "verify", "--cache-dir", machine.cache)
+        assert ".erofs: damaged" in verified.stdout
+        machine.mounted()
+        assert (machine.point / "etc/b").read_bytes() == b"above\n"
+        machine.umount()
+        assert machine.erofs().read_bytes() == sound
+
+
+def test_an_image_file_of_another_release_is_written_again(machine: Machine) -> None:
+    machine.mounted()
+    machine.umount()
+    path, sums = machine.erofs(), machine.erofs().with_suffix(".sums")
+    sound = path.read_bytes()
+    other = sound.replace(VOLUME, b"another", 1)
+    path.write_bytes(other)
+    sums.write_bytes(format_sums(load_sums(sums) | {f"images/{path.name}": hashlib.sha256(other).hexdigest()}))
+    machine.mounted()
+    assert machine.erofs().read_bytes() == sound
+
+
+@pytest.mark.parametrize("damage", [lambda path: os.truncate(path, 512), lambda path: path.unlink()])
+def test_a_data_file_that_is_short_or_gone_is_fetched_again(machine: Machine, damage: object) -> None:
+    machine.mounted()
+    machine.umount()
+    for path in machine.cache.glob("layers/*.tar"):
+        damage(path)  # type: ignore[operator]
+    machine.mounted()
+    assert (machine.point / "etc/b").read_bytes() == b"above\n"
+    assert subprocess.run(["chroot", machine.point, "/hello"], capture_output=True, check=True).stdout == MESSAGE
+
+
+def test_a_cache_that_others_may_write_is_refused(machine: Machine) -> None:
+    machine.mounted()
+    machine.umount()
+    for path in (machine.cache, machine.erofs(), next(machine.cache.glob("layers/*.tar"))):
+        mode = path.stat().st_mode
+        path.chmod(mode | 0o020)
+        done = machine.mount()
+        assert (done.returncode, "others than root may write" in done.stderr) == (1, True), (path, done.stderr)
+        path.chmod(mode)
+        os.chown(path, 65534, 0)
+        assert "belongs to uid 65534" in machine.mount().stderr, path
+        os.chown(path, 0, 0)
+    assert mounts_at(machine.point) == []
+
+
+def test_where_the_kernel_cannot_it_says_why(machine: Machine, server: FaultServer) -> None:
+    done = machine.mount(prefix=("setpriv", "--bounding-set=-sys_admin"))
+    assert (done.returncode, "CAP_SYS_ADMIN is missing" in done.stderr) == (1, True), done.stderr
+    assert "--fuse mounts it by FUSE" in done.stderr
+    assert server.paths() == []
+
+
+def test_an_image_that_is_not_there_is_told_before_anything_is_mounted(machine: Machine) -> None:
+    for options in (("--fuse",), ()):
+        done = machine.regfs("mount", "--cache-dir", machine.cache, *options, f"{machine.image}x", machine.point)
+        assert (done.returncode != 0, "1x" in done.stderr) == (True, True), done.stderr
+        assert mounts_at(machine.point) == []
+
+
+# In each, the process kills itself in the place of this call.
+STEPS = (
+    "regfs.export.erofs.cached.write_image",
+    "regfs.export.erofs.cached.load_sums",
+    "regfs.export.erofs.mounting.make_mount",
+    "regfs.export.erofs.mounting._overlay",
+    "regfs.export.erofs.mounting.attach",
+)
+_KILLED = """
+import os, sys
+from importlib import import_module
+module, _, name = sys.argv.pop(1).rpartition(".")
+setattr(import_module(module), name, lambda *_, **__: os.kill(os.getpid(), 9))
+from regfs.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_kill_at_any_step_leaves_no_mount_and_nothing_in_use(machine: Machine, step: str) -> None:
+    killed = machine.regfs(
+        step, "mount", "--writable", "--cache-dir", machine.cache, machine.image, machine.point,
+        program=[sys.executable, "-c", _KILLED],
+    )  # fmt: skip
+    assert killed.returncode == -9, killed.stderr
+    assert mounts_at(machine.point) == []
+    machine.mounted()
+    assert (machine.point / "etc/b").read_bytes() == b"above\n"
+    machine.umount()
+    machine.insist_on_eviction()
+    assert list(machine.cache.glob("images/*")) + list(machine.cache.glob("images/.*")) == []
+    assert list(machine.cache.glob("layers/*")) == []
+    assert list(machine.cache.glob("passes/*")) == []

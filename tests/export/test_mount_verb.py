@@ -1,0 +1,178 @@
+"""`regfs mount`: an image on a directory, served by the kernel without a daemon, and by FUSE."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.erofs import needs_erofs
+from tests.support.fault_server import FaultServer
+from tests.support.hello import MESSAGE, host_architecture
+from tests.support.image_mounts import Machine, registry_of
+from tests.support.images import directory, file, image_of
+from tests.support.lazy_layers import estargz
+from tests.support.mounted import as_user, mounts_at, regfs_command
+from tests.support.snapshot import differences, snapshot
+
+pytestmark = needs_erofs
+
+
+def test_an_image_is_mounted_and_no_process_serves_it(machine: Machine) -> None:
+    done = machine.mount()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{machine.image}@sha256:")
+    assert mounts_at(machine.point) == ["erofs"]
+    assert sorted(os.listdir(machine.point / "etc")) == ["b", "c"]
+    assert subprocess.run(["chroot", machine.point, "/hello"], capture_output=True, check=True).stdout == MESSAGE
+    flags = subprocess.run(
+        ["findmnt", "-no", "OPTIONS", machine.point], capture_output=True, text=True, check=True
+    ).stdout.split(",")
+    assert {"ro", "nosuid", "nodev"} <= set(flags)
+    with pytest.raises(PermissionError):
+        (machine.point / "null").open("rb")
+    machine.umount()
+    assert list(machine.cache.glob("passes/*")) == []
+
+
+def test_what_is_mounted_is_what_unpack_writes(machine: Machine) -> None:
+    machine.mounted()
+    done = machine.regfs("unpack", "--cache-dir", machine.cache, machine.image, "unpacked")
+    assert done.returncode == 0, done.stderr
+    assert differences(snapshot(machine.point), snapshot(machine.directory / "unpacked")) == []
+
+
+def test_all_of_an_image_in_estargz_is_fetched_before_it_is_mounted(tmp_path: Path) -> None:
+    content = os.urandom(5_000_000)
+    image = image_of(estargz(directory("d"), file("d/big", content)), architecture=host_architecture())
+    with FaultServer(registry_of(image)) as server:
+        machine = Machine(server, tmp_path)
+        machine.mounted()
+    try:
+        assert (machine.point / "d/big").read_bytes() == content
+    finally:
+        machine.umount()
+
+
+def test_root_may_let_set_id_bits_and_devices_work(machine: Machine) -> None:
+    machine.mounted("--allow-dev", "--allow-suid")
+    assert (machine.point / "null").open("rb").read() == b""
+    found = subprocess.run(["findmnt", "-no", "OPTIONS", machine.point], capture_output=True, text=True, check=True)
+    assert "nosuid" not in found.stdout
+
+
+def test_a_known_image_is_mounted_without_its_registry_and_its_file_is_written_once(
+    machine: Machine, server: FaultServer
+) -> None:
+    machine.mounted()
+    before = machine.erofs().stat().st_ino
+    machine.umount()
+    server.stop()
+    machine.mounted("--offline")
+    assert machine.erofs().stat().st_ino == before
+
+
+def test_status_shows_it_beside_other_mounts(machine: Machine) -> None:
+    machine.mounted()
+    found = json.loads(machine.regfs("status", "--json", machine.point).stdout)
+    assert [(each["mountpoint"], each["state"], each["driver"]) for each in found] == [
+        (str(machine.point), "alive", "erofs")
+    ]
+    assert found[0]["source"].startswith(machine.image)
+    assert "read-only" in machine.regfs("status", machine.point / "etc").stdout
+
+
+def test_a_busy_mount_names_the_process_and_can_be_detached(machine: Machine) -> None:
+    machine.mounted()
+    with subprocess.Popen(["sleep", "100"], cwd=machine.point / "etc") as inside:
+        done = machine.regfs("umount", machine.point)
+        assert (done.returncode, f"sleep (pid {inside.pid}" in done.stderr) == (1, True), done.stderr
+        assert machine.regfs("umount", "--lazy", machine.point).returncode == 0
+        assert mounts_at(machine.point) == []
+        assert "in use" in machine.remove().stdout  # the kernel still holds the files for that process
+        inside.kill()
+    machine.insist_on_eviction()
+
+
+def test_a_second_mount_on_the_same_directory_is_refused(machine: Machine) -> None:
+    machine.mounted()
+    assert "is already a mount" in machine.mount().stderr
+    assert mounts_at(machine.point) == ["erofs"]
+
+
+@pytest.mark.parametrize("options", [(), ("--writable",)])
+def test_the_cache_keeps_what_is_mounted_until_it_is_unmounted_by_whatever_means(
+    machine: Machine, options: tuple[str, ...]
+) -> None:
+    machine.mounted(*options)
+    assert "in use" in machine.remove().stdout
+    subprocess.run(["umount", machine.point], check=True)
+    machine.insist_on_eviction()
+    assert list(machine.cache.glob("images/*")) + list(machine.cache.glob("layers/*")) == []
+
+
+def test_what_is_written_in_memory_goes_with_the_mount(machine: Machine) -> None:
+    machine.mounted("--writable")
+    root = machine.point.stat()
+    assert (root.st_mode & 0o7777, machine.point.stat().st_mtime_ns) == (0o751, root.st_mtime_ns)
+    (machine.point / "etc/new").write_text("new")
+    (machine.point / "etc/b").write_text("changed")
+    machine.umount()
+    machine.mounted("--writable")
+    assert sorted(os.listdir(machine.point / "etc")) == ["b", "c"]
+    assert (machine.point / "etc/b").read_bytes() == b"above\n"
+
+
+def test_what_is_written_to_a_directory_is_there_again(machine: Machine) -> None:
+    machine.mounted("--writable=kept")
+    (machine.point / "etc/new").write_text("new")
+    (machine.point / "etc/b").unlink()
+    machine.umount()
+    machine.mounted(f"--writable={machine.directory}/kept")
+    assert sorted(os.listdir(machine.point / "etc")) == ["c", "new"]
+
+
+def test_verify_finds_no_fault_with_a_sound_image(machine: Machine) -> None:
+    machine.mounted()
+    assert machine.regfs("cache", "verify", "--cache-dir", machine.cache).returncode == 0
+
+
+def test_fuse_shows_the_same_files_and_the_daemon_below_a_name_that_no_listing_has(machine: Machine) -> None:
+    machine.mounted("--fuse")
+    assert mounts_at(machine.point) == ["fuse.regfs"]
+    done = machine.regfs("unpack", "--cache-dir", machine.cache, machine.image, "unpacked")
+    assert done.returncode == 0, done.stderr
+    assert differences(snapshot(machine.point), snapshot(machine.directory / "unpacked")) == []
+    assert (machine.point / ".regfs/version").read_text().startswith("regfs ")
+    assert ".regfs" not in os.listdir(machine.point)
+    shown, above = machine.point.stat().st_ino, (machine.point / "etc/..").stat().st_ino
+    assert shown == above
+    found = json.loads(machine.regfs("status", "--json", machine.point).stdout)
+    assert [(each["source"], each["state"], each["driver"]) for each in found] == [(machine.image, "alive", "kernel")]
+    machine.umount()
+
+
+def test_an_ordinary_user_and_a_user_namespace_get_the_image_by_fuse(server: FaultServer) -> None:
+    with tempfile.TemporaryDirectory(prefix="regfs-tests-") as made:
+        machine = Machine(server, Path(made))
+        for path in (machine.directory, machine.point):
+            os.chown(path, 65534, 65534)
+        user = tuple(as_user(65534))
+        done = machine.mount(prefix=user)
+        try:
+            assert done.returncode == 0, done.stderr
+            assert mounts_at(machine.point) == ["fuse.regfs"]
+            read = subprocess.run([*user, "cat", machine.point / "etc/b"], capture_output=True, check=True)
+            assert read.stdout == b"above\n"
+        finally:
+            machine.regfs("umount", machine.point, prefix=user)
+        assert mounts_at(machine.point) == []
+        script = f"{shlex.join(regfs_command())} mount -q --cache-dir {made}/other {machine.image} {machine.point}"
+        script += f"; cat {machine.point}/etc/b; {shlex.join(regfs_command())} umount {machine.point}"
+        done = machine.regfs("-c", script, prefix=(*user, "unshare", "-Urm"), program=["sh"])
+        assert "above\n" in done.stdout, done.stderr
