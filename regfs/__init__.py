@@ -36,7 +36,7 @@ One name for one thing:
 
     image           a manifest for one platform, with its config and layers; an index names several
     layer           one blob of an image; its digest is of the blob, its diff id of the tar inside
-    ingest, pass    fetching, inflating, parsing and storing one layer, in one go
+    ingest          fetching, inflating, parsing and storing one layer, in one go
     index           the table of the files in one layer
     merged table    the table of the files in all layers of an image: what rootfs/ shows
     row             one file in a table; its number is part of the node id

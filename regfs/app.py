@@ -277,9 +277,9 @@ def _fetching(layer_cache: LayerCache) -> str:
     """Return the layers that are being fetched and unpacked now, as JSON, for `regfs status`."""
     layers = [
         {
-            "origin": each.origin,
-            "digest": str(each.digest),
-            "size": each.size,
+            "origin": each.blob.origin,
+            "digest": str(each.blob.descriptor.digest),
+            "size": each.blob.descriptor.size,
             "received": each.progress.received,
             "entries": each.progress.entries,
         }

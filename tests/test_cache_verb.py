@@ -284,10 +284,10 @@ def test_prune_leaves_what_a_mount_uses_and_the_mount_goes_on(
     assert (rootfs / "above").read_bytes() == b"above"
     done = regfs("cache", "prune", "--all")
     assert "what is in use stays" in done.stdout
-    passes = mount.stats()["layers.passes"]
+    ingests = mount.stats()["layers.ingests"]
     assert (rootfs / "big").read_bytes() == BIG
     assert (rootfs / "etc/small").read_bytes() == SMALL
-    assert mount.stats()["layers.passes"] == passes
+    assert mount.stats()["layers.ingests"] == ingests
     mount.unmount()
     regfs("cache", "prune", "--all")
     assert usage(regfs)["layers"]["files"] == 0

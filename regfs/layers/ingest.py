@@ -15,7 +15,6 @@ from __future__ import annotations
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from queue import Queue
 
 from regfs.errors import BadContent, DigestMismatch, TooLarge
@@ -28,6 +27,7 @@ from regfs.layers.rows.sink import LayerSink
 from regfs.layers.tar.feed import ByteFeed
 from regfs.layers.tar.tar_reader import TarEntry, TarReader
 from regfs.model.digest import Digest
+from regfs.model.manifest import Descriptor
 from regfs.process.threads import start_thread
 
 MAX_HOLES = 64 << 30
@@ -39,16 +39,6 @@ _BLOCKS, _BLOCK_SIZE, _SMALL_BLOCK_SIZE = 4, 4 << 20, 1 << 18
 _SMALL = 1 << 20
 _LOOK_S = 0.5
 _HASH, _READ = 0, 1
-
-
-@dataclass(frozen=True, slots=True)
-class LayerToIngest:
-    """A layer as its manifest and its image's config describe it; *size* and *digest* are of the compressed bytes."""
-
-    digest: Digest
-    diff_id: Digest
-    size: int
-    media_type: str
 
 
 class Progress:
@@ -75,7 +65,8 @@ class Progress:
 def run_ingest(
     chunks: Iterable[bytes],
     *,
-    layer: LayerToIngest,
+    descriptor: Descriptor,
+    diff_id: Digest,
     sink: LayerSink,
     progress: Progress,
     report: Callable[[Progress], None] = lambda _: None,
@@ -86,23 +77,24 @@ def run_ingest(
     does, and raises what it raises.
 
     Raises:
-        DigestMismatch: size or diff id are others than *layer* says.
+        DigestMismatch: the size is not that of *descriptor*, or the archive is not the one that *diff_id* names.
         BadLayer, TooLarge, Unsupported: the bytes are the right ones, and no layer that can be shown.
         CacheFailure: the sink could not take it.
     """
-    check_media_type(layer.media_type)
-    _Ingest(layer, sink, progress).run(chunks, report)
+    check_media_type(descriptor.media_type)
+    _Ingest(descriptor, diff_id, sink, progress).run(chunks, report)
 
 
 class _Ingest:
-    def __init__(self, layer: LayerToIngest, sink: LayerSink, progress: Progress) -> None:
-        self._layer = layer
+    def __init__(self, descriptor: Descriptor, diff_id: Digest, sink: LayerSink, progress: Progress) -> None:
+        self._descriptor = descriptor
+        self._diff_id = diff_id
         self._sink = sink
         self._progress = progress
         self._chunks: Queue[bytes] = Queue(_QUEUED_CHUNKS)
-        block_size = _BLOCK_SIZE if layer.size >= _SMALL else _SMALL_BLOCK_SIZE
+        block_size = _BLOCK_SIZE if descriptor.size >= _SMALL else _SMALL_BLOCK_SIZE
         self._tar = Ring(private_memory(_BLOCKS * block_size), block_size, readers=2)
-        self._diff_id = layer.diff_id.hasher()
+        self._hasher = diff_id.hasher()
         self._inflate_error: BaseException | None = None
         self._read_error: BaseException | None = None
 
@@ -110,7 +102,7 @@ class _Ingest:
         threads: list[threading.Thread] = []
         try:
             for step in (self._inflate, self._hash, self._read):
-                threads.append(start_thread(step, name="pass of a layer"))
+                threads.append(start_thread(step, name="ingest of a layer"))
             self._receive(chunks, report)
         finally:
             self._chunks.put(b"")
@@ -126,8 +118,10 @@ class _Ingest:
             if not chunk:
                 continue
             progress.received += len(chunk)
-            if progress.received > self._layer.size:
-                raise DigestMismatch(f"{self._layer.digest}: more bytes came than the {self._layer.size} it has")
+            if progress.received > self._descriptor.size:
+                raise DigestMismatch(
+                    f"{self._descriptor.digest}: more bytes came than the {self._descriptor.size} it has"
+                )
             self._chunks.put(chunk)
             # Bad bytes may come of a bad transfer: to tell, all must be received. For other errors nothing more counts.
             if not all(isinstance(error, BadContent | None) for error in (self._inflate_error, self._read_error)):
@@ -154,7 +148,7 @@ class _Ingest:
 
     def _hash(self) -> None:
         for block in self._tar.blocks(_HASH):
-            self._diff_id.update(block)
+            self._hasher.update(block)
 
     def _read(self) -> None:
         try:
@@ -165,19 +159,19 @@ class _Ingest:
 
     def _raise_what_is_wrong(self) -> None:
         """Raise the error that explains most: what follows from a wrong transfer is not told as a broken layer."""
-        layer = self._layer
+        digest, size = self._descriptor.digest, self._descriptor.size
         errors = [error for error in (self._inflate_error, self._read_error) if error is not None]
         for error in errors:
             if not isinstance(error, BadContent):
                 raise error
-        if self._progress.received != layer.size:
-            raise DigestMismatch(f"{layer.digest}: {self._progress.received} bytes came, not {layer.size}")
-        if self._inflate_error is None and self._diff_id.hexdigest() != layer.diff_id.encoded:
+        if self._progress.received != size:
+            raise DigestMismatch(f"{digest}: {self._progress.received} bytes came, not {size}")
+        if self._inflate_error is None and self._hasher.hexdigest() != self._diff_id.encoded:
             raise DigestMismatch(
-                f"{layer.digest}: its archive has {self._diff_id.hexdigest()}, the image's config says {layer.diff_id}"
+                f"{digest}: its archive has {self._hasher.hexdigest()}, the image's config says {self._diff_id}"
             )
         for error in errors:
-            raise type(error)(f"{layer.digest}: {error}") from error
+            raise type(error)(f"{digest}: {error}") from error
 
 
 def _taken(queue: Queue[bytes]) -> Iterator[bytes]:

@@ -1,8 +1,8 @@
 """Counters and gauges of one mount, handed down from the composition root: no globals.
 
 Every claim about laziness is a counter here, and tests assert on counters, never on time. Names are dotted words,
-`registry.requests`, `registry.bytes`, `cache.hits`, `layers.passes`, `bugs`; the first word is the package that counts.
-All counters stand in COUNTERS, so that each can be read, as 0, before its first event.
+`registry.requests`, `registry.bytes`, `cache.hits`, `layers.ingests`, `bugs`; the first word is the package that
+counts. All counters stand in COUNTERS, so that each can be read, as 0, before its first event.
 Thread rule: one lock, held for an addition; any thread may count and read.
 """
 
@@ -24,7 +24,7 @@ COUNTERS = (
     "errors",
     "images.merges",
     "layers.bytes",
-    "layers.passes",
+    "layers.ingests",
     "layers.tables",
     "mount.interrupts",
     "mount.waits",

@@ -3,7 +3,7 @@
     .regfs/
     ├── version        the version of regfs that serves this mount
     ├── daemon.json    its process, driver, platform, log and cache (self_description.py)
-    ├── stats.json     counters: requests, bytes, passes, hits …
+    ├── stats.json     counters: requests, bytes, ingests, hits …
     ├── fetching.json  the layers that are being received and unpacked now (`regfs status` reads it)
     └── errors         what failed lately and why, one line each
 

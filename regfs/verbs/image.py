@@ -39,7 +39,8 @@ def whole_files(image: Image, app: App) -> Rootfs:
 
 def layer_steps(app: App) -> list[Step]:
     """Return a step for each layer that is being fetched, named by the beginning of its digest."""
+    under_way = [(each.blob.descriptor, each.progress) for each in app.layer_cache.under_way()]
     return [
-        Step(f"layer {each.digest.encoded[:SHOWN_DIGITS]}", each.progress.received, each.size)
-        for each in app.layer_cache.under_way()
+        Step(f"layer {layer.digest.encoded[:SHOWN_DIGITS]}", progress.received, layer.size)
+        for layer, progress in under_way
     ]

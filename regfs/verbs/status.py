@@ -24,7 +24,7 @@ _LOOK_EVERY_S = 0.2
 _SHOWN = {
     "registry.requests": "requests to registries",
     "registry.bytes": "bytes from registries",
-    "layers.passes": "layers unpacked",
+    "layers.ingests": "layers unpacked",
     "errors": "failures",
     "bugs": "bugs",
 }

@@ -28,7 +28,7 @@ from tests.support.mounted import REPOSITORY_ROOT, Mounted, as_user, environment
 from tests.support.push import Pusher
 
 _IMAGE = "installed/big"
-_CONTENT = random.Random(7).randbytes(2 << 20)  # does not get smaller: the layer is passed by a process of its own
+_CONTENT = random.Random(7).randbytes(2 << 20)  # does not get smaller: the layer is ingested by a process of its own
 _NAMES = 9_000  # so many, and so long, that the tables of the image are merged by a process of its own
 
 

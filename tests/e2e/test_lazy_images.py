@@ -82,7 +82,7 @@ def test_listing_all_of_a_rootfs_fetches_the_table_alone(
     ).stdout
     assert "tool19" in listed
     assert fetched(proxy, image) <= 1 << 17
-    assert mount.stats().get("layers.passes", 0) == 0
+    assert mount.stats().get("layers.ingests", 0) == 0
 
 
 def test_reading_a_file_fetches_its_chunks_alone(mount: Mounted, proxy: ReverseProxy, image: BuiltImage) -> None:

@@ -129,10 +129,10 @@ def test_images_that_the_kernel_remembers_cost_neither_descriptors_nor_memory(
     with mount:
         visits = Visits(mount)
         visits.walk(list(range(IMAGES)))
-        passes = mount.stats()["layers.passes"]
+        ingests = mount.stats()["layers.ingests"]
         at_random = random.Random(2).choices(range(IMAGES), k=IMAGES)
         visits.walk(at_random)
-        assert passes == mount.stats()["layers.passes"] == IMAGES * LAYERS
+        assert ingests == mount.stats()["layers.ingests"] == IMAGES * LAYERS
         assert mount.stats()["images.merges"] == IMAGES
         assert mount.errors() == ""
         assert max(each.descriptors for each in visits.figures) <= min(MOST_DESCRIPTORS, few)

@@ -85,12 +85,12 @@ def test_a_digest_is_never_asked_for_twice(mount: Mounted, proxy: ReverseProxy, 
     assert proxy.seen == []
 
 
-def test_a_second_mount_passes_no_layer_again(mount_regfs: MountRegfs, proxy: ReverseProxy, tmp_path: Path) -> None:
+def test_a_second_mount_ingests_no_layer_again(mount_regfs: MountRegfs, proxy: ReverseProxy, tmp_path: Path) -> None:
     first = mount_regfs("--default-registry", proxy.address, cache=tmp_path / "shared")
     os.listdir(first.path / "demo/real/v2/rootfs")
     first.unmount()
     proxy.seen.clear()
     second = mount_regfs("--default-registry", proxy.address, cache=tmp_path / "shared")
     (second.path / "demo/real/v2/rootfs/etc/replaced").read_text()
-    assert second.stats().get("layers.passes", 0) == 0
+    assert second.stats().get("layers.ingests", 0) == 0
     assert proxy.paths("/blobs/") == []

@@ -129,4 +129,4 @@ def test_a_mount_under_load_leaks_nothing(mount_regfs: MountRegfs, demo: Demo, d
     assert after.threads < before.threads + BREATH
     assert after.resident < before.resident + GROWTH
     assert mount.stats()["bugs"] == 0
-    assert sorted(os.listdir(mount.cache / "passes")) == []
+    assert sorted(os.listdir(mount.cache / "ingests")) == []

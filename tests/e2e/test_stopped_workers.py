@@ -62,7 +62,7 @@ def stopped_worker(mount: Mounted) -> int:
     try:
         worker = worker_of(mount)
         end = time.monotonic() + 60
-        while not list(mount.cache.glob("passes/*/*")):  # it has told the kernel by then what to do at our end
+        while not list(mount.cache.glob("ingests/*/*")):  # it has told the kernel by then what to do at our end
             assert time.monotonic() < end, "the worker writes nothing"
             time.sleep(0.02)
         os.kill(worker, signal.SIGSTOP)
@@ -79,7 +79,7 @@ def test_a_worker_that_is_stopped_does_not_outlive_its_mount(
         worker = stopped_worker(mount)
     # leaving has insisted that the daemon and its worker are gone
     assert has_ended(worker)
-    assert os.listdir(mount.cache / "passes") == []
+    assert os.listdir(mount.cache / "ingests") == []
 
 
 def test_a_worker_that_is_stopped_does_not_outlive_a_daemon_that_is_killed(

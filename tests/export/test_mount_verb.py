@@ -37,7 +37,7 @@ def test_an_image_is_mounted_and_no_process_serves_it(machine: Machine) -> None:
     with pytest.raises(PermissionError):
         (machine.point / "null").open("rb")
     machine.umount()
-    assert list(machine.cache.glob("passes/*")) == []
+    assert list(machine.cache.glob("ingests/*")) == []
 
 
 def test_what_is_mounted_is_what_unpack_writes(machine: Machine) -> None:

@@ -1,4 +1,4 @@
-"""What layers hold: passed once, merged once, opened at once from then on, and made again where it was lost."""
+"""What layers hold: ingested once, merged once, opened at once from then on, and made again where it was lost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_many_who_go_into_a_rootfs_at_once_are_one_pass_of_each_layer_and_one_me
     with ThreadPoolExecutor(20) as pool:
         read = list(pool.map(shown.read, ["app/1/rootfs/top", "app/1/rootfs/d/base"] * 20))
     assert read == [b"top", b"base"] * 20
-    assert shown.stats.value("layers.passes") == 2
+    assert shown.stats.value("layers.ingests") == 2
     assert shown.stats.value("images.merges") == 1
     for built in (BASE, TOP):
         assert len(served.server.paths(f"blobs/{built.digest}")) == 1
@@ -60,7 +60,7 @@ def test_the_next_mount_asks_for_nothing_and_merges_nothing(served: Served) -> N
         rootfs = shown.images.image(repository, built.digest).rootfs()
     assert [name for name, _, _ in rootfs.children(rootfs.root, 0, 10)] == [b"d", b"top"]
     assert len(served.server.seen) == asked
-    assert shown.stats.value("layers.passes") == shown.stats.value("images.merges") == 0
+    assert shown.stats.value("layers.ingests") == shown.stats.value("images.merges") == 0
 
 
 def test_two_images_of_the_same_layers_have_one_merged_table(served: Served) -> None:
@@ -109,7 +109,7 @@ def test_descriptors_that_run_out_are_no_damaged_cache_and_drop_no_layer(served:
         shown.find("app/1/rootfs/top")
     assert sorted(path.name for path in served.cache.glob("*/*.*")) == kept
     assert shown.read("app/1/rootfs/top") == b"top"
-    assert shown.stats.value("layers.passes") == shown.stats.value("images.merges") == 0
+    assert shown.stats.value("layers.ingests") == shown.stats.value("images.merges") == 0
     assert len(served.server.seen) == asked
 
 
@@ -130,11 +130,11 @@ def test_a_merged_table_that_is_gone_is_made_again_without_a_pass(served: Served
         table.unlink()
     shown = served.show()
     assert shown.read("app/1/rootfs/top") == b"top"
-    assert shown.stats.value("layers.passes") == 0
+    assert shown.stats.value("layers.ingests") == 0
     assert shown.stats.value("images.merges") == 1
 
 
-def test_without_patience_nothing_is_passed(served: Served) -> None:
+def test_without_patience_nothing_is_ingested(served: Served) -> None:
     served.push("app", "1", image_of(BASE))
     shown = served.show()
     shown.names("app/1/layers")
@@ -158,14 +158,14 @@ def test_a_pass_under_way_is_told_and_then_no_more(served: Served) -> None:
     waiter = threading.Thread(target=lambda: shown.names("app/1/rootfs"))
     waiter.start()
     assert arrived.wait(100)
-    (passing,) = shown.contents.under_way()
-    assert (passing.digest, passing.size) == (BASE.digest, len(BASE.blob))
+    (ingest,) = shown.contents.under_way()
+    assert (ingest.blob.descriptor.digest, ingest.blob.descriptor.size) == (BASE.digest, len(BASE.blob))
     go.set()
     waiter.join(100)
     assert shown.contents.under_way() == []
 
 
-@pytest.mark.parametrize("size", [0, 2_000_000], ids=["passed here", "passed by a process"])
+@pytest.mark.parametrize("size", [0, 2_000_000], ids=["ingested here", "ingested by a process"])
 def test_an_entry_of_an_unknown_type_is_shown_and_noted_in_errors_once(served: Served, size: int) -> None:
     odd = layer(file("odd/u", b"data", type=b"Q"), file("odd/v", type=b"Q"), file("big", os.urandom(size)))
     served.push("app", "1", image_of(BASE, odd))
@@ -243,7 +243,7 @@ def test_a_layer_and_a_table_that_another_daemon_would_evict_at_once_are_kept_fo
     served.push("app", "1", image_of(BASE, TOP))
     shown = served.show()
     assert shown.read("app/1/rootfs/top") == b"top"
-    assert shown.stats.value("layers.passes") == 2
+    assert shown.stats.value("layers.ingests") == 2
     assert shown.stats.value("images.merges") == 1
 
 

@@ -96,7 +96,7 @@ def test_names_cost_the_tables_alone(served: Served, build: Build) -> None:
     assert shown.names("app/1/rootfs") == ["below", "d", "empty", "link", "other", "sparse", "to"]
     assert shown.attributes("app/1/rootfs/d").mode & 0o7777 == 0o1750
     assert shown.app.stats.value("layers.tables") == 2
-    assert shown.app.stats.value("layers.passes") == 0
+    assert shown.app.stats.value("layers.ingests") == 0
     assert shown.app.stats.value("chunks.requests") == 0
     assert received(served, layers[0]) <= 1 << 16
 
@@ -121,7 +121,7 @@ def test_every_file_is_what_the_archive_has(served: Served, build: Build) -> Non
     assert shown.read("app/1/rootfs/empty") == b""
     assert shown.link("app/1/rootfs/to") == b"d/small"
     assert shown.read("app/1/layers/000/tree/gone") == b"gone"
-    assert shown.app.stats.value("layers.passes") == 0
+    assert shown.app.stats.value("layers.ingests") == 0
 
 
 def test_a_part_of_a_big_file_costs_a_part_of_it(served: Served, build: Build) -> None:
@@ -167,7 +167,7 @@ def test_where_no_ranges_are_given_the_layer_is_read_whole(served: Served, build
     assert shown.read("app/1/rootfs/d/small") == b"of the top"
     # The table of a layer that is smaller than a first read came with all of it. Two threads ask for the two layers:
     # one may hear of the other's refusal only after it has read its own table, and asks once more then.
-    assert shown.app.stats.value("layers.passes") >= 1
+    assert shown.app.stats.value("layers.ingests") >= 1
     assert len(served.server.paths(f"/blobs/{layers[0].digest}")) in (2, 3)
     assert served.show(offline=True).read("app/1/rootfs/other") == OTHER
 
@@ -185,7 +185,7 @@ def test_where_ranges_fail_later_the_layer_is_read_whole_and_once(served: Served
     assert shown.read("app/1/rootfs/d/big") == BIG
     assert shown.read("app/1/rootfs/other") == OTHER
     assert shown.app.stats.value("chunks.whole_layers") == 1
-    assert shown.app.stats.value("layers.passes") == 0
+    assert shown.app.stats.value("layers.ingests") == 0
 
 
 def test_a_table_with_a_wrong_digest_costs_the_image_and_is_told(served: Served, build: Build) -> None:
@@ -233,7 +233,7 @@ def test_a_table_that_cannot_tell_a_name_lets_the_layer_be_read_whole(served: Se
     served.push("app", "1", image_of(estargz(file("a", b"a"), file("d/b", b"b"), change=lose)))
     shown = served.show()
     assert shown.read("app/1/rootfs/d/b") == b"b"
-    assert shown.app.stats.value("layers.passes") == 1
+    assert shown.app.stats.value("layers.ingests") == 1
 
 
 def test_without_its_annotation_a_layer_is_plain(served: Served, build: Build) -> None:
@@ -241,7 +241,7 @@ def test_without_its_annotation_a_layer_is_plain(served: Served, build: Build) -
     served.push("app", "1", image_of(BuiltLayer(built.tar, built.blob, built.media_type)))
     shown = served.show()
     assert shown.read("app/1/rootfs/d/big") == BIG
-    assert (shown.app.stats.value("layers.passes"), shown.app.stats.value("layers.tables")) == (1, 0)
+    assert (shown.app.stats.value("layers.ingests"), shown.app.stats.value("layers.tables")) == (1, 0)
 
 
 def test_two_images_of_one_archive_in_two_formats_are_two_layers_of_the_cache(served: Served) -> None:

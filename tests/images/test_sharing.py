@@ -58,7 +58,7 @@ def half_then(go: threading.Event, content: bytes) -> Callable[[Connection], boo
 
 
 def received(shown: Shown) -> int:
-    return max((passing.progress.received for passing in shown.contents.under_way()), default=0)
+    return max((ingest.progress.received for ingest in shown.contents.under_way()), default=0)
 
 
 def test_two_daemons_fetch_a_layer_once_and_the_second_sees_how_far_the_first_is(served: Served) -> None:
@@ -72,7 +72,7 @@ def test_two_daemons_fetch_a_layer_once_and_the_second_sees_how_far_the_first_is
         go.set()
     assert listed == [["a", "big"]] * 2
     assert len(served.server.paths(f"blobs/{LAYER.digest}")) == 1
-    assert first.stats.value("layers.passes") + second.stats.value("layers.passes") == 1
+    assert first.stats.value("layers.ingests") + second.stats.value("layers.ingests") == 1
     assert first.stats.value("images.merges") + second.stats.value("images.merges") == 1
 
 
@@ -101,7 +101,7 @@ def test_a_daemon_takes_the_pass_over_from_a_process_that_is_killed(served: Serv
     assert len(served.server.paths(f"blobs/{built.digest}")) == 2
     # A worker of the killed one ends by itself, and takes what it wrote away; the rest is swept.
     LayerStore(served.cache).sweep()
-    eventually(lambda: not list((served.cache / "passes").iterdir()))
+    eventually(lambda: not list((served.cache / "ingests").iterdir()))
     go.set()
 
 

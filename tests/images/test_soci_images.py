@@ -26,7 +26,7 @@ def test_names_of_a_plain_gzip_image_cost_its_ztocs_alone(served: Served) -> Non
     shown = served.show()
     assert shown.names("app/1/rootfs") == ["below", "d", "empty", "link", "other", "sparse", "to"]
     assert shown.attributes("app/1/rootfs/d").mode & 0o7777 == 0o1750
-    assert (used(shown, "layers.tables"), used(shown, "layers.passes"), used(shown, "chunks.requests")) == (2, 0, 0)
+    assert (used(shown, "layers.tables"), used(shown, "layers.ingests"), used(shown, "chunks.requests")) == (2, 0, 0)
     assert not served.server.paths(f"/blobs/{LAYERS[0].layer.digest}")
 
 
@@ -47,7 +47,7 @@ def test_every_file_is_what_the_archive_has(served: Served) -> None:
     assert shown.read("app/1/rootfs/other") == shown.read("app/1/rootfs/below") == OTHER
     assert shown.read("app/1/rootfs/d/small") == b"of the top"
     assert shown.read("app/1/layers/000/tree/gone") == b"gone"
-    assert used(shown, "layers.passes") == 0
+    assert used(shown, "layers.ingests") == 0
 
 
 def test_what_was_read_is_there_for_the_next_daemon_and_without_a_network(served: Served) -> None:
@@ -101,7 +101,7 @@ def test_a_layer_with_a_ztoc_of_no_use_is_read_whole(served: Served, change: obj
     push_soci(served, "app", "1", soci(*BASE, change=change))  # type: ignore[arg-type]
     shown = served.show()
     assert shown.read("app/1/rootfs/d/big") == BIG
-    assert used(shown, "layers.passes") == 1
+    assert used(shown, "layers.ingests") == 1
 
 
 def test_an_image_whose_soci_index_is_gone_is_read_whole(served: Served) -> None:
@@ -110,4 +110,4 @@ def test_an_image_whose_soci_index_is_gone_is_read_whole(served: Served) -> None
     del repository.manifests[repository.tags["1-index"]]
     shown = served.show()
     assert shown.read("app/1/rootfs/d/big") == BIG
-    assert used(shown, "layers.passes") == 1
+    assert used(shown, "layers.ingests") == 1

@@ -21,7 +21,7 @@ from regfs.mount.errnos import errno_of
 from regfs.store.layers.layer_store import LayerStore
 from regfs.store.layers.layer_writer import LayerWriter
 from regfs.waiting.deadline import Deadline, under
-from tests.layers.passed import Passed, in_chunks, left_behind, to_pass
+from tests.layers.ingested import Ingested, in_chunks, left_behind, named
 from tests.support.fault_server import Connection
 from tests.support.images import directory, file, image_of, layer, layer_of_tar, tar_of
 from tests.support.processes import children
@@ -51,10 +51,10 @@ def stopping_each_new_process() -> Iterator[set[int]]:
         thread.join()
 
 
-def test_a_stopped_process_that_passes_a_layer_is_ended_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_stopped_process_that_ingests_a_layer_is_ended_and_leaves_nothing(tmp_path: Path) -> None:
     before = children()
     with stopping_each_new_process() as stopped, pytest.raises(WorkStalled, match="no progress"):
-        ingest_layer(in_chunks(BIG.blob), layer=to_pass(BIG), store=LayerStore(tmp_path), stall_s=0.3)
+        ingest_layer(in_chunks(BIG.blob), **named(BIG), store=LayerStore(tmp_path), stall_s=0.3)
     assert stopped
     assert children() == before
     assert left_behind(tmp_path) == []
@@ -70,7 +70,7 @@ def test_a_process_that_stops_once_it_has_all_is_ended_too(tmp_path: Path) -> No
             os.kill(process, signal.SIGSTOP)
 
     with pytest.raises(WorkStalled):
-        ingest_layer(chunks(), layer=to_pass(BIG), store=LayerStore(tmp_path), stall_s=0.3)
+        ingest_layer(chunks(), **named(BIG), store=LayerStore(tmp_path), stall_s=0.3)
     assert children() == before
     assert left_behind(tmp_path) == []
 
@@ -84,13 +84,13 @@ def test_a_process_that_waits_for_the_network_is_not_ended(tmp_path: Path) -> No
         go.join()
         yield BIG.blob[1000:]
 
-    ingest_layer(chunks(), layer=to_pass(BIG), store=LayerStore(tmp_path), stall_s=60.0)
+    ingest_layer(chunks(), **named(BIG), store=LayerStore(tmp_path), stall_s=60.0)
     assert LayerStore(tmp_path).is_ingested(BIG.diff_id)
 
 
 def test_a_merge_that_hangs_is_ended_and_leaves_nothing(tmp_path: Path) -> None:
     built = layer_of_tar(tar_of(*(directory(f"d{number:05}") for number in range(20_000))), compression="none")
-    index = Passed(tmp_path / "cache", built).index.path
+    index = Ingested(tmp_path / "cache", built).index.path
     assert index.stat().st_size > SMALL_INDEXES
     before = children()
     with stopping_each_new_process() as stopped, pytest.raises(WorkStalled, match="no progress"):

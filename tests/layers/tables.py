@@ -60,7 +60,7 @@ def rows_of(entries: Iterable[TarEntry], kind: type[ArchiveRows] = TableRows) ->
 
 
 def rows_of_tar(tar: bytes) -> Rows:
-    """Return the rows that the pass over a whole archive makes."""
+    """Return the rows that the ingest of a whole archive makes."""
     return rows_of(TarReader(ByteFeed(iter([tar] if tar else []))), ArchiveRows)
 
 

@@ -20,7 +20,7 @@ from regfs.layers.formats.soci import check_headers, fingerprint, read_ztoc, unp
 from regfs.layers.formats.ztoc import Span, Ztoc
 from regfs.layers.formats.ztoc_writer import write_ztoc
 from regfs.model.digest import Digest
-from tests.layers.passed import in_chunks
+from tests.layers.ingested import in_chunks
 from tests.layers.tables import rows_of, rows_of_tar
 from tests.layers.test_formats import EVERYTHING
 from tests.support.images import BLOCK, TarEntry, file, layer, layer_of_tar, padded, tar_of

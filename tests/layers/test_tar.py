@@ -17,7 +17,7 @@ from regfs.errors import BadLayer, TooLarge
 from regfs.layers.tar.feed import ByteFeed
 from regfs.layers.tar.tar_reader import HARD_LINK, TarEntry, TarReader
 from regfs.store.verify import verify
-from tests.layers.passed import passed_tar
+from tests.layers.ingested import ingested_tar
 from tests.support.images import BLOCK, directory, file, padded, symlink, tar_of, with_checksum
 from tests.support.snapshot import differences, snapshot
 
@@ -320,7 +320,7 @@ def test_sparse_files_of_gnu_tar_are_read(tmp_path: Path, options: list[str], ex
         small.write(b"start")
     tar = subprocess.run(["tar", "-C", source, "-S", *options, "-cf-", "."], check=True, capture_output=True).stdout
     assert len(tar) < 400_000
-    layer = passed_tar(tmp_path / "cache", tar)
+    layer = ingested_tar(tmp_path / "cache", tar)
     assert layer.content("sparse") == (source / "sparse").read_bytes()
     assert layer.content("small") == (source / "small").read_bytes()
     data = layer.store.data_path(layer.diff_id)
@@ -343,7 +343,7 @@ def test_what_gnu_tar_packs_is_what_it_was(tmp_path: Path, dialect: str) -> None
         (source / ("long" * 60)).write_bytes(b"long name")
     command = ["tar", "-C", source, f"--format={dialect}", "-cf-", "."]
     tar = subprocess.run(command, check=True, capture_output=True).stdout
-    layer = passed_tar(tmp_path / "cache", tar)
+    layer = ingested_tar(tmp_path / "cache", tar)
     ours, theirs = layer.snapshot(), snapshot(source)
     if dialect != "pax":
         theirs = {path: _in_whole_seconds(entry) for path, entry in theirs.items()}

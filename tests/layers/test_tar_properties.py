@@ -17,7 +17,7 @@ from regfs.errors import BadLayer, RegfsError, TooLarge, Unsupported
 from regfs.layers.compression.detection import decompressed
 from regfs.layers.tar.feed import ByteFeed
 from regfs.layers.tar.tar_reader import HARD_LINK, TarReader
-from tests.layers.passed import passed_tar
+from tests.layers.ingested import ingested_tar
 from tests.support.images import (
     BLOCK,
     device,
@@ -119,7 +119,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 def test_a_damaged_archive_is_a_layer_or_an_error_of_ours(tar: bytes) -> None:
     with tempfile.TemporaryDirectory() as directory_name:
         try:
-            layer = passed_tar(Path(directory_name), tar)
+            layer = ingested_tar(Path(directory_name), tar)
         except (BadLayer, TooLarge, Unsupported):  # Unsupported where it begins like another compression
             return
         layer.snapshot()

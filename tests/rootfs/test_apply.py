@@ -14,7 +14,7 @@ from regfs.rootfs.working_tree import WorkingTree
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_store import LayerStore
 from tests.support.images import BuiltLayer, directory, file, layer, symlink, whiteout
-from tests.support.trees import passed
+from tests.support.trees import ingested
 
 BASE = layer(
     directory("etc"), file("etc/motd"), symlink("lib", "usr/lib"), directory("usr"), directory("usr/lib"),
@@ -56,7 +56,7 @@ def merged_one_by_one(tmp_path: Path, *layers: BuiltLayer) -> list[Names]:
     after: list[Names] = []
     with ExitStack() as stack:
         store = stack.enter_context(closing(LayerStore(tmp_path)))
-        indexes: list[LayerIndex] = [passed(store, each) for each in layers]
+        indexes: list[LayerIndex] = [ingested(store, each) for each in layers]
 
         def row_of(key: int) -> Row:
             return indexes[key >> LAYER_SHIFT].row(key & ROW_MASK)

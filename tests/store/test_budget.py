@@ -163,7 +163,7 @@ def test_a_layer_bigger_than_the_limit_is_taken_and_told_once(tmp_path: Path) ->
     assert "--cache-size" in note
 
 
-def test_the_documents_of_an_image_outlive_the_passing_of_its_layers(tmp_path: Path) -> None:
+def test_the_documents_of_an_image_outlive_the_ingest_of_its_layers(tmp_path: Path) -> None:
     store = LayerStore(tmp_path, limit=4 * MIB)
     config = b"{}"
     blobs = BlobStore(tmp_path / "blobs", reserve=store.budget.reserve)
@@ -533,11 +533,11 @@ def test_a_merged_table_may_take_of_the_twentieth_that_stays_free(tmp_path: Path
 
 
 @needs_root
-def test_a_pass_for_which_the_disk_has_no_inode_leaves_none_behind(tmp_path: Path) -> None:
-    with tmpfs(tmp_path / "disk", "size=1m,nr_inodes=3") as disk:  # its root, `passes`, and one
-        with pytest.raises(CacheFull), ingest_directory(disk / "passes"):
+def test_an_ingest_for_which_the_disk_has_no_inode_leaves_none_behind(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "disk", "size=1m,nr_inodes=3") as disk:  # its root, `ingests`, and one
+        with pytest.raises(CacheFull), ingest_directory(disk / "ingests"):
             pass
-        assert os.listdir(disk / "passes") == []
+        assert os.listdir(disk / "ingests") == []
 
 
 @needs_root

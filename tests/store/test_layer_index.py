@@ -56,7 +56,7 @@ def test_a_row_knows_its_path(tmp_path: Path) -> None:
         tmp_path / "index", ROOT, row(2, 1, b"\xff"), row(1, 3, b"b"), row(3, 0, b"a"), row(4, 5, b"x"), row(5, 4, b"y")
     )
     assert [index.path_of(number) for number in (0, 3, 1, 2)] == [b"", b"a", b"a/b", b"a/b/\xff"]
-    assert index.path_of(4)  # which no layer that was passed has: it comes to an end
+    assert index.path_of(4)  # which no layer that was ingested has: it comes to an end
     with pytest.raises(NotFound):
         index.path_of(9)
 

@@ -16,6 +16,7 @@ import pytest
 from regfs.errors import CacheFailure, NotFound
 from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
+from regfs.store.eviction.inventory import take_inventory
 from regfs.store.layers.content import Nothing, Span
 from regfs.store.layers.layer_index import LayerIndex, Row
 from regfs.store.layers.layer_store import LayerStore
@@ -57,7 +58,7 @@ def test_a_published_layer_is_found_and_read(tmp_path: Path) -> None:
         assert store.open_content(Span(LAYER, 0, 5)).read_at(0, 10) == b"small"
         assert store.open_content(Span(LAYER, 512, len(BIG))).read_at(149_990, 100) == BIG[-10:]
         assert store.open_content(Nothing()).read_at(0, 10) == b""
-    assert os.listdir(tmp_path / "passes") == []
+    assert os.listdir(tmp_path / "ingests") == []
 
 
 def test_what_is_gone_or_cut_is_a_cache_failure(tmp_path: Path) -> None:
@@ -209,30 +210,43 @@ def test_recovering_an_empty_cache_does_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_dead_passes_left_is_swept_and_living_ones_are_not_touched(tmp_path: Path) -> None:
+def test_what_dead_ingests_left_is_swept_and_living_ones_are_not_touched(tmp_path: Path) -> None:
     store = LayerStore(tmp_path)
     for token in ("dead", "without-lock"):
-        (tmp_path / "passes" / token).mkdir(parents=True)
-        (tmp_path / "passes" / token / "o1").write_bytes(b"rest")
-    (tmp_path / "passes" / "dead.lock").touch()
-    (tmp_path / "passes" / "lonely.lock").touch()
+        (tmp_path / "ingests" / token).mkdir(parents=True)
+        (tmp_path / "ingests" / token / "o1").write_bytes(b"rest")
+    (tmp_path / "ingests" / "dead.lock").touch()
+    (tmp_path / "ingests" / "lonely.lock").touch()
     with store.begin_layer() as living:
         living.rows.add(ROOT)
         LayerStore(tmp_path).sweep()
-        assert len(os.listdir(tmp_path / "passes")) == 2
+        assert len(os.listdir(tmp_path / "ingests")) == 2
         store.publish(living, LAYER)
     assert store.is_ingested(LAYER)
-    assert os.listdir(tmp_path / "passes") == []
+    assert os.listdir(tmp_path / "ingests") == []
 
 
-def test_a_lock_of_another_process_keeps_its_pass(tmp_path: Path) -> None:
-    (tmp_path / "passes" / "other").mkdir(parents=True)
-    with (tmp_path / "passes" / "other.lock").open("w") as lock:
+def test_a_lock_of_another_process_keeps_its_ingest(tmp_path: Path) -> None:
+    (tmp_path / "ingests" / "other").mkdir(parents=True)
+    with (tmp_path / "ingests" / "other.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         LayerStore(tmp_path).sweep()
-        assert sorted(os.listdir(tmp_path / "passes")) == ["other", "other.lock"]
+        assert sorted(os.listdir(tmp_path / "ingests")) == ["other", "other.lock"]
     LayerStore(tmp_path).sweep()
-    assert os.listdir(tmp_path / "passes") == []
+    assert os.listdir(tmp_path / "ingests") == []
+
+
+def test_what_an_older_release_left_of_ingests_is_swept_unless_it_lives(tmp_path: Path) -> None:
+    for token in ("dead", "living"):
+        (tmp_path / "passes" / token).mkdir(parents=True)
+        (tmp_path / "passes" / token / "data").write_bytes(b"rest" * 4096)
+    with (tmp_path / "passes" / "living.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        LayerStore(tmp_path).sweep()
+        assert sorted(os.listdir(tmp_path / "passes")) == ["living", "living.lock"]
+        assert [file.name for file in take_inventory(tmp_path).under_way] == ["living.lock", "data"]
+    LayerStore(tmp_path).sweep()
+    assert not (tmp_path / "passes").exists()
 
 
 def test_what_is_idle_is_given_up_where_descriptors_run_out(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ def assert_cache_is_clean(cache: Path) -> None:
         offset, size = map(int, path.name.split("-"))
         data = (cache / "layers" / f"{path.parent.name}.tar").read_bytes()
         assert path.read_bytes() == data[offset : offset + size], path
-    assert files_in(cache / "passes") == []
-    WorkLocks(cache / LOCKS).sweep()  # a daemon that ends while it passes a layer leaves its lock's file
+    assert files_in(cache / "ingests") == []
+    WorkLocks(cache / LOCKS).sweep()  # a daemon that ends while it ingests a layer leaves its lock's file
     assert files_in(cache / LOCKS) == []
     half_made = [path for path in files_in(cache) if path.name.startswith(".") or path.suffix in {".new", ".part"}]
     assert half_made == []

@@ -1,4 +1,4 @@
-"""The processes that this one has started: the workers of passes and merges."""
+"""The processes that this one has started: the workers of ingests and merges."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Shown:
     ) -> None:
         """Errors clear at once, unless *refused_s* says for how long wrong layers are remembered.
 
-        *stall_s* is how long a pass or a merge may stand still; *store* may be one whose disk misbehaves.
+        *stall_s* is how long an ingest or a merge may stand still; *store* may be one whose disk misbehaves.
         *hub_url* takes the place of Docker Hub's API, and lets it be asked. *used_directories* tells where in
         the mount processes are.
         """

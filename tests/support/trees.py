@@ -1,4 +1,4 @@
-"""Layers passed into a store, merged, and what the trees of rootfs/ show, as a snapshot (tests/support/snapshot.py)."""
+"""Layers ingested and merged, and what the trees of rootfs/ show, as a snapshot (tests/support/snapshot.py)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.support.images import BuiltLayer
 from tests.support.snapshot import Entry
 
 
-def passed(store: LayerStore, layer: BuiltLayer) -> LayerIndex:
-    """Return the index of *layer* after it went through the pass into *store*."""
+def ingested(store: LayerStore, layer: BuiltLayer) -> LayerIndex:
+    """Return the index of *layer* after it was ingested into *store*."""
     if not store.is_ingested(layer.diff_id):
         with store.begin_layer() as writer:
             read_layer(iter([memoryview(layer.tar)]), writer, Progress())
@@ -35,7 +35,7 @@ class MergedImage:
 
     def __init__(self, directory: Path, *layers: BuiltLayer) -> None:
         self.store = LayerStore(directory, boot="test")
-        self.indexes = [passed(self.store, layer) for layer in layers]
+        self.indexes = [ingested(self.store, layer) for layer in layers]
         merge(self.indexes, directory / "merged")
         self.merged = MergedTable.open(directory / "merged")
         self.rootfs = Rootfs(
@@ -55,7 +55,7 @@ class MergedImage:
 def layer_tree(directory: Path, layer: BuiltLayer) -> tuple[LayerTree, LayerStore]:
     """Return the tree of one layer alone, and the store that its contents are in."""
     store = LayerStore(directory, boot="test")
-    return LayerTree(passed(store, layer), diff_id=layer.diff_id), store
+    return LayerTree(ingested(store, layer), diff_id=layer.diff_id), store
 
 
 def snapshot_of(tree: FileTree, store: LayerStore) -> dict[bytes, Entry]:

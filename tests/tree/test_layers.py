@@ -98,21 +98,21 @@ def test_a_wrong_diff_id_is_an_error_where_the_files_are_and_the_blob_is_fine(se
     assert list(served.cache.glob("layers/*")) == []
 
 
-def test_images_that_share_a_layer_pass_it_once(served: Served) -> None:
+def test_images_that_share_a_layer_ingest_it_once(served: Served) -> None:
     served.push("app", "1", image_of(BASE))
     served.push("other", "1", image_of(BASE, TOP))
     shown = served.show()
     assert shown.names("app/1/rootfs/etc") == ["motd"]
     assert shown.names("other/1/rootfs/etc") == ["issue"]
-    assert shown.stats.value("layers.passes") == 2
+    assert shown.stats.value("layers.ingests") == 2
     assert len(served.server.paths(f"blobs/{BASE.digest}")) == 1
 
 
-def test_a_layer_twice_in_one_image_is_passed_once(served: Served) -> None:
+def test_a_layer_twice_in_one_image_is_ingested_once(served: Served) -> None:
     served.push("app", "1", image_of(BASE, TOP, BASE))
     shown = served.show()
     assert shown.names("app/1/rootfs/etc") == ["issue", "motd"]
-    assert shown.stats.value("layers.passes") == 2
+    assert shown.stats.value("layers.ingests") == 2
 
 
 def test_layers_sort_by_their_numbers_and_the_short_number_opens(served: Served) -> None:

@@ -50,7 +50,7 @@ def test_visiting_images_opens_no_more_tables_than_the_bound_however_many_there_
             assert shown.read(f"app/{number}/rootfs/f{own}") == fill(number) * 20
         # And one for the file that says what is in use.
         assert len(files_of_cache(served)) <= 12 + 1
-    assert (shown.stats.value("layers.passes"), shown.stats.value("images.merges")) == (120, 20)
+    assert (shown.stats.value("layers.ingests"), shown.stats.value("images.merges")) == (120, 20)
 
 
 def test_an_image_has_the_same_nodes_and_numbers_after_its_table_was_closed(served: Served) -> None:
@@ -78,7 +78,7 @@ def test_threads_that_visit_more_images_than_may_be_open_read_what_is_right(serv
 
     with ThreadPoolExecutor(6) as pool:
         assert all(pool.map(read, paths))
-    assert shown.stats.value("layers.passes") == 24
+    assert shown.stats.value("layers.ingests") == 24
 
 
 def test_walking_large_images_one_after_the_other_gives_the_memory_of_the_first_back(served: Served) -> None:
@@ -115,7 +115,7 @@ def test_what_the_kernel_merely_remembers_does_not_keep_its_space_in_the_cache(s
         assert shown.read(f"app/{number}/rootfs/f0") == fill(number) * MIB
         assert take_inventory(served.cache).size <= 5 * MIB
     assert shown.read("app/0/rootfs/f0") == fill(0) * MIB  # fetched again
-    assert shown.stats.value("layers.passes") == 13
+    assert shown.stats.value("layers.ingests") == 13
 
 
 def test_an_image_of_which_a_file_is_open_is_not_evicted(served: Served) -> None:
@@ -124,12 +124,12 @@ def test_an_image_of_which_a_file_is_open_is_not_evicted(served: Served) -> None
     opened = shown.tree.open(shown.find("app/0/rootfs/f0").node)
     for number in range(1, 6):
         assert shown.read(f"app/{number}/rootfs/f0") == fill(number) * MIB
-    passes = shown.stats.value("layers.passes")
+    ingests = shown.stats.value("layers.ingests")
     with under(NON_BLOCKING):  # it is all here
         assert shown.read("app/0/rootfs/own-0-0") == b""
         assert opened.read_at(0, 9) == fill(0) * 9
     opened.close()
-    assert shown.stats.value("layers.passes") == passes == 6
+    assert shown.stats.value("layers.ingests") == ingests == 6
 
 
 def test_an_image_is_read_beside_open_ones_that_fill_the_cache(served: Served) -> None:
@@ -158,7 +158,7 @@ def test_tables_that_were_deleted_while_they_were_closed_are_made_again(served: 
         shown.tree.lookup(node, b"f2")
     assert shown.tree.lookup(node, b"f1") == before
     assert shown.read("app/0/rootfs/f2") == fill(0) * 20
-    assert (shown.stats.value("layers.passes"), shown.stats.value("images.merges")) == (6, 2)
+    assert (shown.stats.value("layers.ingests"), shown.stats.value("images.merges")) == (6, 2)
     opened.close()
 
 
@@ -184,4 +184,4 @@ def test_what_a_deleted_cache_lacks_is_fetched_for_what_is_asked_and_no_more(ser
     for entry in Path(served.cache).iterdir():
         shutil.rmtree(entry) if entry.is_dir() else None
     shown.tree.open(nodes[2]).close()
-    assert shown.stats.value("layers.passes") <= 8 + 2  # of that image's layers
+    assert shown.stats.value("layers.ingests") <= 8 + 2  # of that image's layers

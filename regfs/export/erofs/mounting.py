@@ -21,7 +21,7 @@ from regfs.model.names import ONE_IMAGE
 from regfs.mount.mount_api import NO_DEVICES, NO_SUID, READ_ONLY, VALUE_MAX, Refused, attach, make_mount
 from regfs.mount.mountpoint import CONTAINER_REMEDY, may_mount
 from regfs.rootfs.rootfs import Rootfs
-from regfs.store.eviction.inventory import IMAGES, LAYERS, PASSES
+from regfs.store.eviction.inventory import IMAGES, INGESTS, LAYERS
 from regfs.store.layers.ingest_directories import ingest_directory
 from regfs.store.layers.layer_store import LayerStore
 
@@ -87,7 +87,7 @@ def _erofs(opened: Sequence[int], store: LayerStore, name: str, attributes: int)
     """Return a mount of the image `opened[0]`; its devices follow."""
     image, *files = opened
     devices = [("device", f"/proc/self/fd/{fd}") for fd in files]
-    with ingest_directory(store.root / PASSES) as directory, _source(directory, name, image) as source:
+    with ingest_directory(store.root / INGESTS) as directory, _source(directory, name, image) as source:
         return make_mount("erofs", [("source", source), *devices], attributes=attributes)
 
 

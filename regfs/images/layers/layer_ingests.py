@@ -35,7 +35,9 @@ LayerKey = tuple[str, Digest, Digest, int]
 
 
 class LayerBlob(NamedTuple):
-    """A layer as an image names it. *chunks* yields its raw bytes from cache or registry; *origin* is for messages.
+    """A layer of an image and where its bytes come from; *origin* is for messages.
+
+    *chunks* yields the bytes of the blob, from the cache or the registry.
 
     *table_format* is that of its table of contents, where it has one and its names are read from that; *part* returns
     the bytes `[start, stop)` of it then, or raises RangesRefused.
@@ -77,11 +79,9 @@ def stored_by_table(layer: Descriptor, table_format: Format | Soci) -> Digest:
 
 
 class LayerIngest(NamedTuple):
-    """An ingest under way, here or in another process. *size* is the compressed layer's."""
+    """An ingest of *blob* that is under way, here or in another process."""
 
-    origin: str
-    digest: Digest
-    size: int
+    blob: LayerBlob
     progress: Progress
 
 
@@ -135,7 +135,7 @@ class LayerIngests:
         try:
             is_ours = self._work.run(
                 _name_of(blob.key),
-                lambda tell: self._store.with_room(partial(self._pass_here, blob, niceness, tell)),
+                lambda tell: self._store.with_room(partial(self._ingest_here, blob, niceness, tell)),
                 is_done=lambda: self._store.is_whole(blob.diff_id),
                 follow=follow,
             )
@@ -147,23 +147,22 @@ class LayerIngests:
             with self._lock:
                 self._under_way.pop(blob.key, None)
         if is_ours:
-            self._stats.count("layers.passes")
+            self._stats.count("layers.ingests")
             self._stats.count("layers.bytes", blob.descriptor.size)
             self._store.settle_soon()
 
-    def _pass_here(self, blob: LayerBlob, niceness: int, tell: Tell) -> None:
+    def _ingest_here(self, blob: LayerBlob, niceness: int, tell: Tell) -> None:
         from regfs.images.workers.worker import twice_if_killed
 
-        def pass_once() -> None:
-            self._pass_once(blob, niceness, tell)
+        def ingest_once() -> None:
+            self._ingest_once(blob, niceness, tell)
 
-        twice_if_wrong(lambda: twice_if_killed(pass_once, self._note))
+        twice_if_wrong(lambda: twice_if_killed(ingest_once, self._note))
 
-    def _pass_once(self, blob: LayerBlob, niceness: int, tell: Tell) -> None:
-        from regfs.images.workers.ingest import LayerToIngest, Progress, ingest_layer
+    def _ingest_once(self, blob: LayerBlob, niceness: int, tell: Tell) -> None:
+        from regfs.images.workers.ingest import Progress, ingest_layer
 
         descriptor, progress = blob.descriptor, Progress()
-        layer = LayerToIngest(descriptor.digest, blob.diff_id, size=descriptor.size, media_type=descriptor.media_type)
         self._show(blob, progress)
 
         def report(now: Progress) -> None:
@@ -171,7 +170,8 @@ class LayerIngests:
 
         ingest_layer(
             current().watch(blob.chunks()),
-            layer=layer,
+            descriptor=descriptor,
+            diff_id=blob.diff_id,
             store=self._store,
             progress=progress,
             report=report,
@@ -182,9 +182,8 @@ class LayerIngests:
             self._note(f"{blob.origin}: layer {descriptor.digest}: {progress.remark}")
 
     def _show(self, blob: LayerBlob, progress: Progress) -> None:
-        ingesting = LayerIngest(blob.origin, blob.descriptor.digest, blob.descriptor.size, progress)
         with self._lock:
-            self._under_way[blob.key] = ingesting
+            self._under_way[blob.key] = LayerIngest(blob, progress)
 
     def _raise_if_refused(self, blob: LayerBlob) -> None:
         with self._lock:

@@ -1,6 +1,6 @@
-"""LayerIngest a layer: where layers/ (which reads one) and store/ (which keeps one) meet.
+"""Ingests a layer: where layers/ (which reads one) and store/ (which keeps one) meet.
 
-A small layer is passed in the calling thread. A big one is passed by a process of its own (ingest_main.py), which
+A small layer is ingested in the calling thread. A big one is ingested by a process of its own (ingest_main.py), which
 gets the compressed bytes through a pipe: the daemon's interpreter stays free to answer the kernel, while connections
 and credentials stay in the daemon. Used by layer_ingests.py. Thread rule: any thread; an ingest belongs to its caller.
 """
@@ -15,15 +15,17 @@ from contextlib import suppress
 from regfs.errors import CacheFailure
 from regfs.images.workers.shared_work import STALL_S
 from regfs.images.workers.worker import Told, started
-from regfs.layers.ingest import LayerToIngest, Progress, run_ingest
+from regfs.layers.ingest import Progress, run_ingest
+from regfs.model.digest import Digest
+from regfs.model.manifest import Descriptor
 from regfs.store.layers.layer_store import LayerStore
 
-__all__ = ["LayerToIngest", "Progress", "ingest_here", "ingest_layer"]
+__all__ = ["Progress", "ingest_here", "ingest_layer"]
 
 log = logging.getLogger(__name__)
 
 SMALL_LAYER = 1 << 20
-"""Layers below this many compressed bytes are passed in the calling thread: a process costs some 80 ms."""
+"""Layers below this many compressed bytes are ingested in the calling thread: a process costs some 80 ms."""
 
 
 def _nothing(_: Progress) -> None:
@@ -33,18 +35,20 @@ def _nothing(_: Progress) -> None:
 def ingest_layer(
     chunks: Iterable[bytes],
     *,
-    layer: LayerToIngest,
+    descriptor: Descriptor,
+    diff_id: Digest,
     store: LayerStore,
     progress: Progress | None = None,
     report: Callable[[Progress], None] = _nothing,
     niceness: int = 0,
     stall_s: float = STALL_S,
 ) -> None:
-    """Put the layer that *chunks* are into *store*; it is visible there when this returns, and not at all if it raises.
+    """Put the layer that *descriptor* names, whose bytes *chunks* are, into *store*.
 
-    It is on the disk only after store.settle(). *report* is called after each chunk, and when the process tells of
-    progress, in any thread. *niceness*, as nice(2) has it, is that of its process; *stall_s* is how long that may stand
-    still with chunks before it. Blocks for as long as *chunks* does, and raises what it raises.
+    It is visible there when this returns, and not at all if it raises; it is on the disk only after store.settle().
+    *report* is called after each chunk, and when the process tells of progress, in any thread. *niceness*, as nice(2)
+    has it, is that of its process; *stall_s* is how long that may stand still with chunks before it. Blocks for as
+    long as *chunks* does, and raises what it raises.
 
     Raises:
         DigestMismatch, BadLayer, TooLarge, Unsupported: as run_ingest (layers/ingest.py).
@@ -52,31 +56,34 @@ def ingest_layer(
         WorkStalled: the process stood still, and was ended.
     """
     progress = progress or Progress()
-    if layer.size < SMALL_LAYER:
-        ingest_here(chunks, layer=layer, store=store, progress=progress, report=report)
+    if descriptor.size < SMALL_LAYER:
+        ingest_here(chunks, descriptor=descriptor, diff_id=diff_id, store=store, progress=progress, report=report)
     else:
-        _pass_in_process(
-            chunks, layer, store=store, progress=progress, report=report, niceness=niceness, stall_s=stall_s
-        )
+        _ingest_in_process(
+            chunks, descriptor, diff_id, store=store, progress=progress, report=report, niceness=niceness,
+            stall_s=stall_s,
+        )  # fmt: skip
 
 
 def ingest_here(
     chunks: Iterable[bytes],
     *,
-    layer: LayerToIngest,
+    descriptor: Descriptor,
+    diff_id: Digest,
     store: LayerStore,
     progress: Progress,
     report: Callable[[Progress], None],
 ) -> None:
     """Do what ingest_layer does in the calling thread; *report* is called after each chunk and now and then."""
-    with store.begin_layer(layer.size) as writer:
-        run_ingest(chunks, layer=layer, sink=writer, progress=progress, report=report)
-        store.publish(writer, layer.diff_id)
+    with store.begin_layer(descriptor.size) as writer:
+        run_ingest(chunks, descriptor=descriptor, diff_id=diff_id, sink=writer, progress=progress, report=report)
+        store.publish(writer, diff_id)
 
 
-def _pass_in_process(
+def _ingest_in_process(
     chunks: Iterable[bytes],
-    layer: LayerToIngest,
+    descriptor: Descriptor,
+    diff_id: Digest,
     *,
     store: LayerStore,
     progress: Progress,
@@ -98,18 +105,18 @@ def _pass_in_process(
         "root": os.fspath(store.root),
         "boot": store.boot,
         "limit": store.budget.limit,
-        "digest": str(layer.digest),
-        "diff_id": str(layer.diff_id),
-        "size": layer.size,
-        "media_type": layer.media_type,
+        "digest": str(descriptor.digest),
+        "diff_id": str(diff_id),
+        "size": descriptor.size,
+        "media_type": descriptor.media_type,
         "niceness": niceness,
     }
     worker = None
-    store.budget.reserve(layer.size)  # what this process only remembers can go; the worker knows nothing of that
+    store.budget.reserve(descriptor.size)  # what this process only remembers can go; the worker knows nothing of that
     try:
         with started(
             "regfs.images.workers.ingest_main", argument,
-            what=str(layer.digest), has_input=True, stall_s=stall_s, on_told=hear,
+            what=str(descriptor.digest), has_input=True, stall_s=stall_s, on_told=hear,
         ) as worker:  # fmt: skip
             with suppress(BrokenPipeError):  # it has seen enough, and tells why
                 for chunk in chunks:

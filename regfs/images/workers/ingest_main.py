@@ -20,8 +20,9 @@ from pathlib import Path
 
 from regfs.errors import RegfsError
 from regfs.images.workers.own_process import Teller, be_nice
-from regfs.layers.ingest import LayerToIngest, Progress, run_ingest
+from regfs.layers.ingest import Progress, run_ingest
 from regfs.model.digest import Digest
+from regfs.model.manifest import Descriptor
 from regfs.store.layers.layer_store import LayerStore
 
 _CHUNK = 1 << 18
@@ -30,22 +31,21 @@ _SWITCH_INTERVAL_S = 0.0005
 
 
 def main(argument: str) -> int:
-    """Pass the layer that *argument* describes; return the exit status."""
+    """Ingest the layer that *argument* describes; return the exit status."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     told = json.loads(argument)
     be_nice(told["niceness"])
-    layer = LayerToIngest(
-        Digest.parse(told["digest"]), Digest.parse(told["diff_id"]), size=told["size"], media_type=told["media_type"]
-    )
+    descriptor = Descriptor(told["media_type"], Digest.parse(told["digest"]), told["size"])
+    diff_id = Digest.parse(told["diff_id"])
     store = LayerStore(Path(told["root"]), boot=told["boot"], limit=told["limit"], note=_log_nothing)
     progress = Progress()
     teller = Teller(progress.numbers)
     try:
         teller.begin()
-        with store.begin_layer(layer.size) as writer:
-            run_ingest(_chunks(), layer=layer, sink=writer, progress=progress)
-            store.publish(writer, layer.diff_id)
+        with store.begin_layer(descriptor.size) as writer:
+            run_ingest(_chunks(), descriptor=descriptor, diff_id=diff_id, sink=writer, progress=progress)
+            store.publish(writer, diff_id)
             teller.done(remark=progress.remark, exceeded=store.budget.exceeded)
     except RegfsError as error:
         teller.failed(error)

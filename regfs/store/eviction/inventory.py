@@ -4,7 +4,7 @@
     objects     objects/<boot id>/<diff id>/<offset>-<size>     copies of big files of layers (promotion.py)
     layers      layers/<diff id>.index .tar .sums .chunks       tables and data files of layers
     images      images/<chain id>.merged .sums .erofs           merged tables, and EROFS images of them
-    under way   passes/**, and files whose name begins with a dot  what is being written, or was left by a crash
+    under way   ingests/**, and files whose name begins with a dot  what is being written, or was left by a crash
 
 Sizes are those of st_blocks, because the disk is what is limited. A walk takes some 3 us a file. Used by the budget and
 the verbs. Thread rule: a value; files may come and go while it is made.
@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 KINDS = ("blobs", "objects", "layers", "images", "under way")
-BLOBS, OBJECTS, LAYERS, IMAGES, PASSES = "blobs", "objects", "layers", "images", "passes"
+BLOBS, OBJECTS, LAYERS, IMAGES, INGESTS = "blobs", "objects", "layers", "images", "ingests"
 INDEX, DATA, CHUNKS, MERGED, EROFS = ".index", ".tar", ".chunks", ".merged", ".erofs"
 OLD_PACK = ".pack"
 """What an older release kept beside an index of its own in place of a data file."""
+OLD_INGESTS = "passes"
+"""Where an older release had what is in INGESTS now."""
 _BLOCK = 512
 
 
@@ -94,7 +96,8 @@ class Inventory:
 def take_inventory(root: Path) -> Inventory:
     """Return what is in the cache at *root*; nothing where there is none. Raises OSError."""
     found = Inventory()
-    found.under_way.extend(_files(root / PASSES))
+    for directory in (INGESTS, OLD_INGESTS):
+        found.under_way.extend(_files(root / directory))
     for directory, files in ((BLOBS, found.blobs), (OBJECTS, found.objects)):
         for file in _files(root / directory):
             (found.under_way if file.is_temporary else files).append(file)
@@ -109,7 +112,7 @@ def take_inventory(root: Path) -> Inventory:
 
 def used_by(root: Path) -> int:
     """Return the bytes on the disk of all that is in the cache at *root*. Keeps nothing in memory. Raises OSError."""
-    kinds = (BLOBS, OBJECTS, LAYERS, IMAGES, PASSES)
+    kinds = (BLOBS, OBJECTS, LAYERS, IMAGES, INGESTS, OLD_INGESTS)
     return sum(status.st_blocks for kind in kinds for _, _, status in _walk(root / kind)) * _BLOCK
 
 

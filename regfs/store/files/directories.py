@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-DIRECTORIES = ("blobs", "images", "layers", "locks", "objects", "passes", "uses", "young")
+DIRECTORIES = ("blobs", "images", "ingests", "layers", "locks", "objects", "uses", "young")
 
 
 def clear_places(root: Path, note: Callable[[str], None]) -> None:

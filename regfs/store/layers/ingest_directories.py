@@ -1,7 +1,7 @@
 """Where ingests work: a directory each, which is removed when its process has died, and not before.
 
-    passes/<token>.lock          locked by the living ingest
-    passes/<token>/              what it writes (layer_writer.py)
+    ingests/<token>.lock         locked by the living ingest
+    ingests/<token>/             what it writes (layer_writer.py)
 
 Used by layer_store.py. Thread rule: any thread; several daemons may share the directory.
 """
@@ -76,7 +76,7 @@ def _sweep(ingests: Path, token: str) -> None:
 
 def _lock_new(path: Path) -> int:
     """Return the descriptor of a new, locked file."""
-    # A sweep may come between the making and the locking, and take the file for a dead pass's: then once more.
+    # A sweep may come between the making and the locking, and take the file for a dead ingest's: then once more.
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)

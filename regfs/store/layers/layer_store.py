@@ -6,7 +6,7 @@
     objects/<boot id>/<diff id>/<offset>-<size>        a big file for the kernel to read by itself (promotion.py)
     young/<token>                                      what may not be on the disk yet (unsettled_layers.py)
     uses/<token>                                       what a process uses (uses.py)
-    passes/<token>…                                    an ingest under way (ingest_directories.py)
+    ingests/<token>…                                   an ingest under way (ingest_directories.py)
     locks/<name>                                       which ingest or merge a process is at (work_locks.py)
 
 The data file is the layer's tar stream, so that its sha256 is its name; data_writer.py has its layout. Where an image
@@ -30,7 +30,7 @@ from weakref import finalize
 from regfs.errors import CacheDamaged, CacheFailure, CacheFull, NotFound
 from regfs.model.digest import Digest
 from regfs.store.eviction.budget import Budget
-from regfs.store.eviction.inventory import CHUNKS, DATA, OLD_PACK
+from regfs.store.eviction.inventory import CHUNKS, DATA, INGESTS, OLD_INGESTS, OLD_PACK
 from regfs.store.eviction.uses import Uses, sweep_uses
 from regfs.store.files.boot import boot_id
 from regfs.store.files.cached_files import put, take_away
@@ -88,7 +88,7 @@ class LayerStore:
         self.boot = boot or boot_id()
         self._layers = root / "layers"
         self._young = UnsettledLayers(root / "young", boot=self.boot)
-        self._passes = root / "passes"
+        self._ingests = root / INGESTS
         self.uses = Uses(root)
         self._unkept = UnkeptChunks(note)
         self._data_files = DataFiles(self.data_path, self.tables)
@@ -129,7 +129,7 @@ class LayerStore:
         return index
 
     def open_index(self, diff_id: Digest) -> LayerIndex:
-        """Return the same, opened. Raises CacheDamaged too: drop the layer and pass it again."""
+        """Return the same, opened. Raises CacheDamaged too: drop the layer and ingest it again."""
         index = self.index(diff_id)
         index.open_now()
         return index
@@ -258,7 +258,7 @@ class LayerStore:
         *size* is what it will take at least. Raises CacheFailure, at once where there is not that much room.
         """
         self.budget.reserve(size)
-        with ingest_directory(self._passes) as directory:
+        with ingest_directory(self._ingests) as directory:
             writer = LayerWriter(directory, reserve=self.budget.reserve)
             try:
                 yield writer
@@ -271,7 +271,7 @@ class LayerStore:
 
         *source* is what the index says of where its names came from.
         """
-        with ingest_directory(self._passes) as directory:
+        with ingest_directory(self._ingests) as directory:
             writer = PartialLayerWriter(directory, source=source, boot=self.boot, reserve=self.budget.reserve)
             try:
                 yield writer
@@ -334,9 +334,12 @@ class LayerStore:
 
     def sweep(self) -> None:
         """Remove what dead processes left; what living ones, of any daemon, own is not touched. Raises CacheFailure."""
-        with failures_of(self._passes):
+        with failures_of(self._ingests):
             sweep_uses(self.root)
-            sweep_ingests(self._passes)
+            for ingests in (self._ingests, self.root / OLD_INGESTS):
+                sweep_ingests(ingests)
+            with suppress(OSError):  # there is none, or a daemon of an older release works there
+                (self.root / OLD_INGESTS).rmdir()
 
 
 def _rename(source: Path, destination: Path) -> None:

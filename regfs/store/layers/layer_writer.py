@@ -1,10 +1,10 @@
 """Takes one layer from its ingest: its index and its data file, in a directory of their own until they are right.
 
-    passes/<token>.lock          locked by the living ingest
-    passes/<token>/index         the index
-    passes/<token>/data          the data file
-    passes/<token>/chunks        the map of a layer whose bytes are fetched later (chunks.py)
-    passes/<token>/data.expanded the contents of sparse files, until they are put behind the tar stream
+    ingests/<token>.lock         locked by the living ingest
+    ingests/<token>/index        the index
+    ingests/<token>/data         the data file
+    ingests/<token>/chunks       the map of a layer whose bytes are fetched later (chunks.py)
+    ingests/<token>/data.expanded the contents of sparse files, until they are put behind the tar stream
 
 Nothing there is synced; layer_store.py says how it becomes visible and durable. One thread after the other.
 """

@@ -168,7 +168,7 @@ def test_f60_a_file_of_the_cache_that_lost_its_end_is_made_again(faulty: FaultyM
 @pytest.mark.parametrize(
     ("place", "size"),
     [("rootfs", 200_000), ("rootfs", 2_000_000), ("blobs", 200_000)],
-    ids=["pass in the daemon", "pass in a process", "blob"],
+    ids=["ingest in the daemon", "ingest in a process", "blob"],
 )
 def test_f60_what_a_killed_daemon_had_half_fetched_is_removed_and_fetched_again(
     faulty: FaultyMount, place: str, size: int
@@ -189,7 +189,7 @@ def test_f60_what_a_killed_daemon_had_half_fetched_is_removed_and_fetched_again(
     assert reached.wait(100)
     pids = faulty.mounted.processes()
     for pid in pids:
-        with suppress(ProcessLookupError):  # the process of a pass ends by itself once its daemon is gone
+        with suppress(ProcessLookupError):  # the process of an ingest ends by itself once its daemon is gone
             os.kill(pid, signal.SIGKILL)
     assert wait_for_exit(pids) == []
     output, complaint = reader.communicate(timeout=100)

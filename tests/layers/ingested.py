@@ -1,4 +1,4 @@
-"""What a pass left of a layer, in the words of tests: paths, attributes, contents."""
+"""What an ingest left of a layer, in the words of tests: paths, attributes, contents."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypedDict
 
-from regfs.images.workers.ingest import LayerToIngest, Progress, ingest_here
+from regfs.images.workers.ingest import Progress, ingest_here
 from regfs.model.attributes import Attributes
+from regfs.model.digest import Digest
 from regfs.model.layer_entry import EntryFlag, Row, unpack_xattrs
+from regfs.model.manifest import Descriptor
 from regfs.store.layers.content import content_of
 from regfs.store.layers.layer_store import LayerStore
 from tests.support.images import BuiltLayer, TarEntry, layer, layer_of_tar
@@ -19,23 +23,30 @@ from tests.support.snapshot import Entry
 MARKS = EntryFlag.WHITEOUT | EntryFlag.OPAQUE_MARKER | EntryFlag.AUFS
 
 
-def to_pass(built: BuiltLayer) -> LayerToIngest:
-    return LayerToIngest(built.digest, built.diff_id, len(built.blob), built.media_type)
+class Named(TypedDict):
+    descriptor: Descriptor
+    diff_id: Digest
+
+
+def named(built: BuiltLayer, *, diff_id: Digest | None = None, **changed: Any) -> Named:
+    """Return what an image says of *built*, but for what is *changed* of its descriptor."""
+    descriptor = Descriptor(built.media_type, built.digest, len(built.blob))
+    return {"descriptor": replace(descriptor, **changed), "diff_id": diff_id or built.diff_id}
 
 
 def in_chunks(content: bytes, size: int = 1 << 16) -> Iterator[bytes]:
     return (content[at : at + size] for at in range(0, len(content), size))
 
 
-class Passed:
-    """A layer that was passed into a store of its own below *root*."""
+class Ingested:
+    """A layer that was ingested into a store of its own below *root*."""
 
     def __init__(self, root: Path, built: BuiltLayer, *, chunk: int = 1 << 16) -> None:
         self.diff_id = built.diff_id
         self.store = LayerStore(root)
         self.progress = Progress()
         ingest_here(
-            in_chunks(built.blob, chunk), layer=to_pass(built), store=self.store, progress=self.progress, report=ignore
+            in_chunks(built.blob, chunk), **named(built), store=self.store, progress=self.progress, report=ignore
         )
         self.index = self.store.open_index(built.diff_id)
         self.rows = dict(self._walk(0, b""))
@@ -108,15 +119,15 @@ def ignore(_: Progress) -> None:
     pass
 
 
-def passed(root: Path, *entries: TarEntry, compression: str = "gzip") -> Passed:
-    return Passed(root, layer(*entries, compression=compression))
+def ingested(root: Path, *entries: TarEntry, compression: str = "gzip") -> Ingested:
+    return Ingested(root, layer(*entries, compression=compression))
 
 
-def passed_tar(root: Path, tar: bytes, *, compression: str = "none") -> Passed:
-    return Passed(root, layer_of_tar(tar, compression=compression))
+def ingested_tar(root: Path, tar: bytes, *, compression: str = "none") -> Ingested:
+    return Ingested(root, layer_of_tar(tar, compression=compression))
 
 
 def left_behind(root: Path) -> list[str]:
-    """Return what is below *root* of any pass, visible or not."""
+    """Return what is below *root* of any ingest, visible or not."""
     files: Iterable[Path] = root.rglob("*")
     return sorted(str(path.relative_to(root)) for path in files if path.is_file())
