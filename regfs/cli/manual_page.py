@@ -32,7 +32,10 @@ CONTROL_FILES = {
     "errors": "the last 200 failures, each with its time, its reason and what helps",
 }
 ATTRIBUTES = {
-    "user.regfs.digest": "of a tag: the digest of the image that its directory shows",
+    "user.regfs.digest": "of a tag: the digest of the image that its directory shows; of a path below rootfs/, read by "
+    "name alone: that of the layer that brought it",
+    "user.regfs.layer": "of a path below rootfs/, read by name alone: the number of that layer in layers/",
+    "user.regfs.created_by": "of a path below rootfs/, read by name alone: the command that made the layer",
     "user.regfs.checked": "of a tag: when the registry was last asked what it points to",
     "user.regfs.path": "of a tag: the path of that image by digest, which never changes, from the root of the mount",
     "user.regfs.newer": "of a tag in use: the digest of the image that it points to by now",

@@ -34,6 +34,7 @@ from regfs.model.platform import Platform, choose
 from regfs.model.run_config import parse_run_config
 from regfs.model.strict_json import DOCUMENT_LIMIT
 from regfs.rootfs.file_tree import FileTree
+from regfs.rootfs.layer_tree import LayerTotals
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.layers.content import Content
 
@@ -88,6 +89,7 @@ class Image:
         self._platform = platform
         self._contents = contents
         self._with_soci_v1 = with_soci_v1
+        self.totals: dict[int, LayerTotals] = {}
 
     def __str__(self) -> str:
         return f"{self.repository.name}@{self.digest}"

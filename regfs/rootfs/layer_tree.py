@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from regfs.errors import IsADirectory, NotADirectory, NotASymlink, NotFound
 from regfs.model.attributes import Attributes, is_directory, mode_of, size_of
@@ -20,6 +20,13 @@ from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row, unpack_xattrs
 from regfs.rootfs.file_tree import FileTree
 from regfs.store.layers.content import Content, Nothing, Span, content_of
 from regfs.store.layers.layer_index import LayerIndex
+
+
+class LayerTotals(NamedTuple):
+    """How many names a layer has (files, directories, links), and how many bytes; hard links count once."""
+
+    files: int
+    size: int
 
 
 class LayerTree:
@@ -50,6 +57,11 @@ class LayerTree:
         tree = LayerTree(self._index, diff_id=self._diff_id)
         tree.root = node
         return tree
+
+    def totals(self) -> LayerTotals:
+        """Return how much the layer has. Reads all of the index."""
+        size = sum(size_of(attributes) for _, attributes in self._index.contents())
+        return LayerTotals(self._index.count() - 1, size)
 
     def first_rows(self) -> dict[int, int]:
         """Return that of the one layer there is."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from regfs.errors import NotFound
 from regfs.model.attributes import Attributes
-from regfs.tree.node import FILE_MODE, Child, Found, OpenBytes, OpenFile, children_of, directory_attributes
+from regfs.tree.node import FILE_MODE, Child, Found, Live, OpenBytes, OpenFile, children_of, directory_attributes
 
 KEY = ".regfs"
 
@@ -47,7 +47,7 @@ class ControlDirectory:
         return children_of(KEY, dict.fromkeys(self.texts, FILE_MODE))
 
 
-class LiveFile:
+class LiveFile(Live):
     """A file whose text is made each time it is looked at.
 
     The kernel asks for the size first and then reads that many bytes. So open() gives the text whose size was returned

@@ -7,6 +7,8 @@
     ├── manifest.json    the manifest for the platform, and its config
     ├── config.json
     ├── manifests/       linux-amd64/ linux-arm64-v8/ … each a directory like this one
+    ├── history          each step of the build, its layer, sizes and command
+    ├── wasted           bytes of lower layers that upper ones hide or delete, with the paths
     ├── blobs/  layers/
     ├── files/           an artifact's files under their own names (views/files.py)
     ├── oci/             an OCI image layout of it (views/oci.py)
@@ -27,8 +29,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from regfs.errors import BadContent, BadManifest, NotFound, RegfsError, TooLarge, Unsupported
+from regfs.images.history import history_text
 from regfs.images.image import Image
 from regfs.images.pinned_images import PinnedImage
+from regfs.images.wasted import wasted_text
 from regfs.model.manifest import Index, Manifest
 from regfs.model.media_types import INDEX_TYPES
 from regfs.tree.blobs import BlobsDirectory
@@ -48,6 +52,8 @@ from regfs.tree.node import (
 )
 from regfs.tree.parts import DirectoryOfImage, Part, listed
 from regfs.tree.platform_notes import DIFFERS, MISSING, listed_note, text_of
+from regfs.tree.unlisted_xattrs import origin_of
+from regfs.tree.views.computed import ComputedFile
 from regfs.tree.views.files import FilesDirectory
 from regfs.tree.views.oci import oci_directory
 
@@ -209,7 +215,19 @@ def _layers(directory: ImageDirectory, key: str) -> Node:
 
 def _rootfs(directory: ImageDirectory, key: str) -> TableDirectory:
     pinned = directory.pinned
-    return TableDirectory(key, str(_image_of(directory).manifest_descriptor.digest), lambda: pinned.image.rootfs())
+    identity = str(_image_of(directory).manifest_descriptor.digest)
+    return TableDirectory(key, identity, lambda: pinned.image.rootfs(), lambda layer: origin_of(pinned.image, layer))
+
+
+def _computed(make: Callable[[Image], str]) -> Callable[[ImageDirectory, str], Node]:
+    """Return what makes the file whose text *make* works out when it is read."""
+
+    def node(directory: ImageDirectory, key: str) -> Node:
+        _image_of(directory)
+        pinned = directory.pinned
+        return ComputedFile(key, lambda: make(pinned.image), _date(directory))
+
+    return node
 
 
 def _files(directory: ImageDirectory, key: str) -> Node:
@@ -243,6 +261,8 @@ _PARTS: tuple[Part[ImageDirectory, Has], ...] = (
     Part("blobs", DIRECTORY_MODE, lambda has: has.manifest is not None, _blobs),
     Part("files", DIRECTORY_MODE, lambda has: has.files, _files),
     Part("oci", DIRECTORY_MODE, lambda has: has.manifest is not None, _oci),
+    Part("history", FILE_MODE, lambda has: has.rootfs, _computed(history_text)),
+    Part("wasted", FILE_MODE, lambda has: has.rootfs, _computed(wasted_text)),
     Part("layers", DIRECTORY_MODE, lambda has: has.rootfs, _layers),
     Part("rootfs", TABLE_MODE, lambda has: has.rootfs, _rootfs),
 )

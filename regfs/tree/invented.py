@@ -16,11 +16,10 @@ from functools import partial
 from regfs.errors import IsADirectory, NotADirectory, NotASymlink, StaleNode
 from regfs.model.attributes import Attributes
 from regfs.model.node_id import ROOT, invented_node, next_invented
-from regfs.tree.control import LiveFile
 from regfs.tree.entry import INODE, FoundEntry, ListedEntry
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.listings import PLACEHOLDER_VALID_S, InventedListing
-from regfs.tree.node import FOREVER, Child, Dated, Directory, File, Invented, Link, OpenFile, TableDirectory
+from regfs.tree.node import FOREVER, Child, Dated, Directory, File, Invented, Link, Live, OpenFile, TableDirectory
 from regfs.tree.root import Root
 from regfs.tree.table_slots import TableSlots
 from regfs.tree.tag import TagDirectory
@@ -199,6 +198,6 @@ class InventedNodes:
 
 def _valid_s(node: Invented, attributes: Attributes) -> float:
     """Return for how many seconds the kernel may believe the attributes of *node*."""
-    if isinstance(node, LiveFile):
+    if isinstance(node, Live):
         return 0.0
     return _UNDATED_VALID_S if attributes.mtime_ns == 0 and isinstance(node, Dated) else FOREVER

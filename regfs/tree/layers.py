@@ -3,6 +3,7 @@
     library/debian/12/layers/
     ├── 000/
     │   ├── digest  diff_id  media_type  size  created_by        one line each; no created_by where no step is named
+    │   ├── real-size  files                                     bytes and number of its files; reading them fetches it
     │   ├── blob -> ../../blobs/sha256:…                          the layer as it is stored
     │   └── tree/                                                 its files alone, whiteouts as they are stored
     └── 001/
@@ -18,8 +19,10 @@ from dataclasses import dataclass
 
 from regfs.errors import NotFound
 from regfs.images.image import ImageLayer
+from regfs.images.layer_totals import layer_totals
 from regfs.images.pinned_images import PinnedImage
 from regfs.model.attributes import Attributes
+from regfs.rootfs.layer_tree import LayerTotals
 from regfs.tree.node import (
     DIRECTORY_MODE,
     FILE_MODE,
@@ -37,6 +40,7 @@ from regfs.tree.node import (
     text_file,
 )
 from regfs.tree.parts import DirectoryOfImage, Part, listed
+from regfs.tree.views.computed import ComputedFile
 
 _DIGITS = 3
 
@@ -49,14 +53,14 @@ class LayersDirectory(DirectoryOfImage):
         """Return the layer of that number, written as it is listed or without leading zeros."""
         layers = self.pinned.image.layers
         for layer in layers:
-            if name in (str(layer.number), _listed_name(layer, len(layers))):
+            if name in (str(layer.number), listed_name(layer, len(layers))):
                 return Found(LayerDirectory(f"{self.key}/{name}", self.pinned, layer), FOREVER)
         raise NotFound(f"{self.pinned.image} has {len(layers)} layers, and none is called {name[:300]!r}")
 
     def children(self) -> list[Child]:
         """Return the layers' numbers, with leading zeros."""
         layers = self.pinned.image.layers
-        names = [_listed_name(layer, len(layers)) for layer in layers]
+        names = [listed_name(layer, len(layers)) for layer in layers]
         return children_of(self.key, dict.fromkeys(names, DIRECTORY_MODE))
 
 
@@ -88,6 +92,16 @@ class LayerDirectory(Dated):
         return self.layer.created_ns
 
 
+def _totals(line: Callable[[LayerTotals], int]) -> Callable[[LayerDirectory, str], Node]:
+    """Return what makes the file whose only line is what *line* says of a layer's files; reading it fetches these."""
+
+    def make(directory: LayerDirectory, key: str) -> Node:
+        pinned, layer = directory.pinned, directory.layer
+        return ComputedFile(key, lambda: f"{line(layer_totals(pinned.image, layer))}\n", directory.date)
+
+    return make
+
+
 def _text(line: Callable[[ImageLayer], str]) -> Callable[[LayerDirectory, str], Node]:
     """Return what makes the file whose only line is what *line* says of a layer."""
     return lambda directory, key: text_file(key, line(directory.layer), directory.date)
@@ -113,6 +127,8 @@ _PARTS: tuple[Part[LayerDirectory, ImageLayer], ...] = (
     Part("diff_id", FILE_MODE, lambda _: True, _text(lambda layer: str(layer.diff_id))),
     Part("media_type", FILE_MODE, lambda _: True, _text(lambda layer: layer.descriptor.media_type)),
     Part("size", FILE_MODE, lambda _: True, _text(lambda layer: str(layer.descriptor.size))),
+    Part("real-size", FILE_MODE, lambda _: True, _totals(lambda totals: totals.size)),
+    Part("files", FILE_MODE, lambda _: True, _totals(lambda totals: totals.files)),
     Part("created_by", FILE_MODE, lambda layer: bool(layer.created_by), _created_by),
     Part("blob", LINK_MODE, lambda _: True, _blob),
     Part("tree", TABLE_MODE, lambda _: True, _tree),
@@ -120,6 +136,6 @@ _PARTS: tuple[Part[LayerDirectory, ImageLayer], ...] = (
 _BY_NAME = {part.name: part for part in _PARTS}
 
 
-def _listed_name(layer: ImageLayer, count: int) -> str:
-    """Return the number of *layer*, one of *count*, with as many digits as the others: at least three."""
+def listed_name(layer: ImageLayer, count: int) -> str:
+    """Return what `layers/` calls *layer*, one of *count*: its number, with three digits or more."""
     return f"{layer.number:0{max(_DIGITS, len(str(count - 1)))}d}"

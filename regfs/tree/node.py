@@ -36,6 +36,12 @@ class Dated:
     __slots__ = ()
 
 
+class Live:
+    """A file whose content may be another one at each look: the kernel asks for its attributes each time."""
+
+    __slots__ = ()
+
+
 class OpenFile(Protocol):
     """An open file. Any thread may read it; `close` is called once."""
 
@@ -119,11 +125,13 @@ class TableDirectory:
 
     *load* returns the table; where the cache does not have it, it downloads the layers, unpacks and merges them, and
     waits for that. *identity* is a function of the image or layer alone: the table's inode numbers belong to it.
+    *origin* returns attributes that tell where the rows of a layer, by its number, come from.
     """
 
     key: str
     identity: str
     load: Callable[[], FileTree]
+    origin: Callable[[int], Mapping[bytes, bytes]] | None = None
 
     def placeholder(self) -> Attributes:
         """Return made-up attributes, for a listing: `ls -l` beside a rootfs/ is no reason to download it."""

@@ -17,6 +17,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from regfs.errors import BadContent, CacheFailure, NotFound
 from regfs.model.node_id import KEY_MASK, LAST_SLOT, LAYER_SHIFT, SLOT_SHIFT, TABLE_ROOT
@@ -28,6 +29,7 @@ from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.listings import TableListing
 from regfs.tree.node import FOREVER, TableDirectory
 from regfs.tree.snapshot import KeptNode
+from regfs.tree.unlisted_xattrs import XattrsWithUnlisted
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +193,11 @@ class TableSlot:
         if self.has_placeholder and node == self.root:
             return _NO_XATTRS  # `ls -l` beside a rootfs/ asks for them: no reason to download it
         tree = self.load()
-        return tree.xattrs(_key(tree, node))
+        key = _key(tree, node)
+        origin = self.directory.origin
+        if origin is None:
+            return tree.xattrs(key)
+        return XattrsWithUnlisted(tree.xattrs(key), partial(origin, key >> LAYER_SHIFT))
 
     def name_of(self, node: int) -> str:
         """See Tree.name_of. The names of entries are read from the table, so that none need be kept."""

@@ -18,7 +18,18 @@ from tests.support.shown import Shown
 
 SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
 EMPTY = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": str(Digest.of(b"{}")), "size": 2}
-PARTS = ["blobs", "config.json", "digest", "layers", "manifest-digest", "manifest.json", "oci", "rootfs"]
+PARTS = [
+    "blobs",
+    "config.json",
+    "digest",
+    "history",
+    "layers",
+    "manifest-digest",
+    "manifest.json",
+    "oci",
+    "rootfs",
+    "wasted",
+]
 INDEXED = sorted([*PARTS, "index.json", "manifests"])
 ALL = sorted([*INDEXED, "files"])
 AMD64 = {"platform": {"os": "linux", "architecture": "amd64"}}

@@ -25,7 +25,7 @@ def test_a_layer_tells_what_it_is(served: Served) -> None:
                  "size": len(built.blob), "created_by": f"layer {number}"}  # fmt: skip
         told = {name: shown.read(f"app/1/layers/{number}/{name}") for name in facts}
         assert told == {name: f"{fact}\n".encode() for name, fact in facts.items()}
-        assert sorted(shown.names(f"app/1/layers/{number}")) == sorted([*facts, "blob", "tree"])
+        assert sorted(shown.names(f"app/1/layers/{number}")) == sorted([*facts, "blob", "files", "real-size", "tree"])
     assert served.server.paths(f"blobs/{BASE.digest}|blobs/{TOP.digest}") == []
 
 

@@ -58,6 +58,7 @@ _INODES = """
 SELECT row, content, target, xattrs FROM entries
 WHERE inode = row AND (content IS NOT NULL OR target IS NOT NULL OR xattrs IS NOT NULL)
 """
+_FILES = "SELECT row, attributes FROM entries WHERE content IS NOT NULL ORDER BY row"
 _CONTENTS = "SELECT content, attributes FROM entries WHERE content IS NOT NULL"
 _CHUNK_COLUMNS = "number, start, size, blob_offset, blob_size, inner_offset, digest"
 _CHUNKS_BETWEEN = f"""
@@ -159,6 +160,10 @@ class LayerIndex(Table):
     def contents(self) -> Iterator[tuple[int, bytes]]:
         """Yield content (an offset in the data file) and attributes of each file that has bytes."""
         return self._batches(_CONTENTS)
+
+    def files(self) -> Iterator[tuple[int, bytes]]:
+        """Yield row and attributes of each file that has bytes, in the order of the archive."""
+        return self._batches(_FILES)
 
     def layout(self) -> DataLayout:
         """Return what the layer's data file holds, and where the index came from."""

@@ -1,0 +1,30 @@
+"""How many files a layer has, and how many bytes: uncompressed, without what a tar has around them.
+
+Known once the layer's index is here. Used by the tree and history.py. Thread rule: functions; any thread.
+"""
+
+from __future__ import annotations
+
+from regfs.errors import RegfsError
+from regfs.images.image import Image, ImageLayer
+from regfs.rootfs.layer_tree import LayerTotals, LayerTree
+from regfs.waiting.deadline import NON_BLOCKING, under
+
+
+def layer_totals(image: Image, layer: ImageLayer) -> LayerTotals:
+    """Return the totals of *layer*; waits for its ingest, and raises what that brings."""
+    known = image.totals.get(layer.number)
+    if known is None:
+        tree = image.layer_tree(layer)
+        assert isinstance(tree, LayerTree)
+        known = image.totals[layer.number] = tree.totals()
+    return known
+
+
+def totals_if_here(image: Image, layer: ImageLayer) -> LayerTotals | None:
+    """Return the totals of *layer* without a request, None where its index is not here or cannot be read."""
+    try:
+        with under(NON_BLOCKING):
+            return layer_totals(image, layer)
+    except RegfsError:
+        return None

@@ -1,0 +1,34 @@
+"""Files whose text is worked out when they are read: `history`, `wasted`, `packages`, a layer's `real-size`.
+
+Some need the layers, which no listing may fetch: as in /proc, the size is 0, and a reader gets all of the text. The
+kernel keeps no pages of it. Used by image.py and layers.py. Any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from regfs.errors import WouldBlock
+from regfs.model.attributes import Attributes
+from regfs.tree.node import FILE_MODE, Live, OpenBytes, OpenFile
+from regfs.waiting.deadline import current
+
+
+@dataclass(frozen=True, slots=True)
+class ComputedFile(Live):
+    """A file whose content *make* returns, which may block on the network and work for seconds; dated *created_ns*."""
+
+    key: str
+    make: Callable[[], str] = field(compare=False)
+    created_ns: Callable[[], int] = field(compare=False)
+
+    def attributes(self) -> Attributes:
+        """Return the file's attributes, with the size 0."""
+        return Attributes(FILE_MODE, 0, mtime_ns=self.created_ns())
+
+    def open(self) -> OpenFile:
+        """Return the text. Raises what making it brings."""
+        if not current().may_wait:
+            raise WouldBlock(f"{self.key} is worked out when it is read")
+        return OpenBytes(self.make().encode("utf-8", "surrogateescape"), keep_cache=False)
