@@ -1,6 +1,6 @@
-"""The ingest of a layer: receive | inflate | hash | read the archive, and write it.
+"""The ingest of a layer: receive and inflate | hash | read the archive, and write it.
 
-The caller's thread receives; one inflates into a ring of blocks (ring.py), and two read these where they are: one
+The caller's thread receives and inflates into a ring of blocks (ring.py), and two others read these where they are: one
 hashes, one reads the archive and hands the block to be written. Hashing, inflating and writing leave the interpreter's
 lock, so that one ingest keeps two cores busy. Nothing that an ingest puts into its sink may be
 shown before run_ingest has returned: only then were the size and the diff id (of the archive) found right. The digest
@@ -15,11 +15,10 @@ from __future__ import annotations
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from queue import Queue
 
-from regfs.errors import BadContent, DigestMismatch, TooLarge
+from regfs.errors import BadContent, DigestMismatch, RegfsError, TooLarge
 from regfs.layers.compression.archive_stream import open_archive
-from regfs.layers.compression.detection import check_media_type
+from regfs.layers.compression.detection import Chunk, check_media_type
 from regfs.layers.ring import Ring, private_memory
 from regfs.layers.rows.archive_rows import ArchiveRows
 from regfs.layers.rows.plain_entries import PlainEntries
@@ -33,7 +32,6 @@ from regfs.process.threads import start_thread
 MAX_HOLES = 64 << 30
 """How many bytes of holes the sparse files of one layer may have: each is hashed as the zero that it is."""
 
-_QUEUED_CHUNKS = 8
 # Fewer and larger blocks mean fewer turns of the interpreter's lock; a small layer is ingested in the daemon's memory.
 _BLOCKS, _BLOCK_SIZE, _SMALL_BLOCK_SIZE = 4, 4 << 20, 1 << 18
 _SMALL = 1 << 20
@@ -63,7 +61,7 @@ class Progress:
 
 
 def run_ingest(
-    chunks: Iterable[bytes],
+    chunks: Iterable[Chunk],
     *,
     descriptor: Descriptor,
     diff_id: Digest,
@@ -73,8 +71,8 @@ def run_ingest(
 ) -> None:
     """Put the layer that *chunks*, verified ones, are into *sink*, and return once it is known to be the right one.
 
-    *report* is called after each chunk, and now and then after the last, in this thread. Blocks for as long as *chunks*
-    does, and raises what it raises.
+    A chunk is done with when the next is asked for. *report* is called when each has come, and now and then after the
+    last, in this thread. Blocks for as long as *chunks* does, and raises what it raises.
 
     Raises:
         DigestMismatch: the size is not that of *descriptor*, or the archive is not the one that *diff_id* names.
@@ -91,49 +89,40 @@ class _Ingest:
         self._diff_id = diff_id
         self._sink = sink
         self._progress = progress
-        self._chunks: Queue[bytes] = Queue(_QUEUED_CHUNKS)
         block_size = _BLOCK_SIZE if descriptor.size >= _SMALL else _SMALL_BLOCK_SIZE
         self._tar = Ring(private_memory(_BLOCKS * block_size), block_size, readers=2)
         self._hasher = diff_id.hasher()
-        self._inflate_error: BaseException | None = None
+        self._inflate_error: BadContent | None = None
         self._read_error: BaseException | None = None
 
-    def run(self, chunks: Iterable[bytes], report: Callable[[Progress], None]) -> None:
+    def run(self, chunks: Iterable[Chunk], report: Callable[[Progress], None]) -> None:
         threads: list[threading.Thread] = []
+        received = _Received(chunks, self._descriptor, self._progress, report)
         try:
-            for step in (self._inflate, self._hash, self._read):
+            for step in (self._hash, self._read):
                 threads.append(start_thread(step, name="ingest of a layer"))
-            self._receive(chunks, report)
+            self._inflate(received)
+            # Bad bytes may come of a bad transfer: to tell, all must be received. For other errors nothing more counts.
+            while self._goes_on and next(received, None) is not None:
+                pass
         finally:
-            self._chunks.put(b"")
+            self._tar.end()
             for thread in threads:
                 while thread.is_alive():
                     thread.join(_LOOK_S)
                     report(self._progress)
         self._raise_what_is_wrong()
 
-    def _receive(self, chunks: Iterable[bytes], report: Callable[[Progress], None]) -> None:
-        progress = self._progress
-        for chunk in chunks:
-            if not chunk:
-                continue
-            progress.received += len(chunk)
-            if progress.received > self._descriptor.size:
-                raise DigestMismatch(
-                    f"{self._descriptor.digest}: more bytes came than the {self._descriptor.size} it has"
-                )
-            self._chunks.put(chunk)
-            # Bad bytes may come of a bad transfer: to tell, all must be received. For other errors nothing more counts.
-            if not all(isinstance(error, BadContent | None) for error in (self._inflate_error, self._read_error)):
-                return
-            report(progress)
+    @property
+    def _goes_on(self) -> bool:
+        return self._read_error is None or isinstance(self._read_error, BadContent)
 
-    def _inflate(self) -> None:
+    def _inflate(self, received: _Received) -> None:
         tar = self._tar
         try:
-            archive = open_archive(_taken(self._chunks))
+            archive = open_archive(received)
             size = 1
-            while size:
+            while size and self._goes_on:
                 number, block = tar.begin()
                 size = 0
                 try:
@@ -141,10 +130,10 @@ class _Ingest:
                 finally:
                     tar.give(number, size)
                 self._progress.inflated += size
-        except BaseException as error:  # it belongs to the thread that started the ingest
+        except BadContent as error:
+            if received.has_failed:
+                raise
             self._inflate_error = error
-        tar.end()
-        _drain(self._chunks)
 
     def _hash(self) -> None:
         for block in self._tar.blocks(_HASH):
@@ -174,15 +163,37 @@ class _Ingest:
             raise type(error)(f"{digest}: {error}") from error
 
 
-def _taken(queue: Queue[bytes]) -> Iterator[bytes]:
-    while block := queue.get():
-        yield block
-    queue.put(b"")  # the end stays there for _drain
+class _Received:
+    """Iterates over the chunks of a layer as they come, and counts them."""
 
+    def __init__(
+        self, chunks: Iterable[Chunk], descriptor: Descriptor, progress: Progress, report: Callable[[Progress], None]
+    ) -> None:
+        self._chunks = iter(chunks)
+        self._descriptor = descriptor
+        self._progress = progress
+        self._report = report
+        self.has_failed = False
+        """Whether an error came from the chunks, not from what they inflate to."""
 
-def _drain(queue: Queue[bytes]) -> None:
-    while queue.get():
-        pass
+    def __iter__(self) -> _Received:
+        return self
+
+    def __next__(self) -> Chunk:
+        progress = self._progress
+        try:
+            while not (chunk := next(self._chunks)):
+                pass
+            progress.received += len(chunk)
+            if progress.received > self._descriptor.size:
+                raise DigestMismatch(
+                    f"{self._descriptor.digest}: more bytes came than the {self._descriptor.size} it has"
+                )
+        except RegfsError:
+            self.has_failed = True
+            raise
+        self._report(progress)
+        return chunk
 
 
 def read_layer(blocks: Iterator[memoryview], sink: LayerSink, progress: Progress) -> None:

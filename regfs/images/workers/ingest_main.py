@@ -1,7 +1,8 @@
 """The process that ingests one big layer: compressed bytes come in, and lines of JSON tell how it goes.
 
-    python -m regfs.images.workers.ingest_main '{"root": …, "boot": …, "limit": …, "digest": …, …}'
-    stdin    the layer's bytes, as the registry gives them
+    python -m regfs.images.workers.ingest_main '{"root": …, "boot": …, "limit": …, "digest": …, "memory": 5, …}'
+    stdin    the layer's bytes, as the registry gives them: a pipe through shared memory (shared_pipe.py), whose
+             descriptor is "memory"
     stdout   {"received": 1, "inflated": 1, "entries": 1, "effort": 1} now and then; at last that with "done": true,
              "remark" and "exceeded", or {"error": "BadLayer", "message": "…"}
 
@@ -12,20 +13,18 @@ Started by workers/ingest.py alone; imports little, to start fast.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from regfs.errors import RegfsError
 from regfs.images.workers.own_process import Teller, be_nice
+from regfs.images.workers.shared_pipe import pieces
 from regfs.layers.ingest import Progress, run_ingest
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.store.layers.layer_store import LayerStore
 
-_CHUNK = 1 << 18
 # Three threads hand each other blocks that take a millisecond each; five, Python's default, would be lost at each turn.
 _SWITCH_INTERVAL_S = 0.0005
 
@@ -44,7 +43,9 @@ def main(argument: str) -> int:
     try:
         teller.begin()
         with store.begin_layer(descriptor.size) as writer:
-            run_ingest(_chunks(), descriptor=descriptor, diff_id=diff_id, sink=writer, progress=progress)
+            run_ingest(
+                pieces(told["memory"], 0), descriptor=descriptor, diff_id=diff_id, sink=writer, progress=progress
+            )
             store.publish(writer, diff_id)
             teller.done(remark=progress.remark, exceeded=store.budget.exceeded)
     except RegfsError as error:
@@ -55,11 +56,6 @@ def main(argument: str) -> int:
 
 def _log_nothing(_: str) -> None:
     """The parent hears of it with the verdict."""
-
-
-def _chunks() -> Iterator[bytes]:
-    while chunk := os.read(0, _CHUNK):
-        yield chunk
 
 
 if __name__ == "__main__":

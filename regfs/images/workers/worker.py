@@ -1,6 +1,6 @@
 """A worker: a process of ours that does one piece of heavy work, tells how it goes, and is ended where it stands still.
 
-    stdin    what it works on, where that comes from here
+    stdin    what it works on, where that comes from here (shared_pipe.py)
     stdout   lines of JSON (own_process.py): {"effort": 3, "received": 1, …} now and then; at last {"done": true, …}, or
              {"error": "BadLayer", "message": "…"}
 
@@ -14,7 +14,6 @@ before that thread does: the end of that thread is what the kernel takes for the
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -24,11 +23,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from regfs.errors import CacheFailure, OutOfThreads, WorkerKilled, WorkStalled
 from regfs.images.workers.own_process import error_of, process_environment
+from regfs.images.workers.shared_pipe import PipeWriter
 from regfs.process.threads import no_process, start_thread
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,6 @@ _END_S = 10.0
 _KILL_S = 5.0
 _MOST_LEFT_BEHIND = 8
 _READ = 1 << 16
-_PIPE_SIZE = 1 << 20
 
 _lock = threading.Lock()
 _left_behind: list[subprocess.Popen[bytes]] = []
@@ -61,22 +60,24 @@ def twice_if_killed(work: Callable[[], None], note: Callable[[str], None]) -> No
 class Worker:
     """A worker that runs. *what* it works on is for messages; made by started()."""
 
-    def __init__(self, process: subprocess.Popen[bytes], what: str, *, stall_s: float, on_told: Callable[[Told], None]):
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        what: str,
+        *,
+        pipe: PipeWriter | None,
+        stall_s: float,
+        on_told: Callable[[Told], None],
+    ) -> None:
         self._process = process
+        self._input = pipe
         self._what = what
         self._stall_s = stall_s
         self._on_told = on_told
         self._last: Told | None = None
         self._moved_s = time.monotonic()
-        self._busy_since_s: float | None = None if process.stdin is not None else self._moved_s
+        self._busy_since_s: float | None = None if pipe is not None else self._moved_s
         self._is_stalled = False
-        self._writable = select.poll()
-        if process.stdin is not None:
-            self._stdin_fd = process.stdin.fileno()
-            os.set_blocking(self._stdin_fd, False)
-            with suppress(OSError):  # the user has many pipes; it only saves switches
-                fcntl.fcntl(self._stdin_fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-            self._writable.register(self._stdin_fd, select.POLLOUT)
         self._thread = start_thread(self._read, name="worker's reader")
 
     @property
@@ -86,22 +87,20 @@ class Worker:
 
     def feed(self, chunk: bytes) -> None:
         """Write *chunk* to its input. Raises BrokenPipeError where it has ended; verdict() tells why."""
+        assert self._input is not None
         self._busy_since_s = time.monotonic()
         view = memoryview(chunk)
         while view:
-            try:
-                view = view[os.write(self._stdin_fd, view) :]
-            except BlockingIOError:
-                self._writable.poll(_LOOK_S * 1000)
-                if self._is_stalled:  # and perhaps asleep in the kernel, its end of the pipe still open
-                    raise BrokenPipeError from None
+            view = view[self._input.write(view, _LOOK_S) :]
+            if view and self._is_stalled:  # and perhaps asleep in the kernel, its end still open
+                raise BrokenPipeError
         self._busy_since_s = None  # it may wait for the next one, which is no fault of its own
 
     def verdict(self) -> Told:
         """End its input, wait for what came of it and return its last words; raise the error that they are."""
         self._busy_since_s = time.monotonic()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        if self._input is not None:
+            self._input.end()
         self._thread.join()
         last: Told = self._last or {}
         if last.get("done"):
@@ -120,8 +119,8 @@ class Worker:
     def end(self) -> None:
         """See to it that it ends, by force where it does not."""
         process = self._process
-        if process.stdin is not None:
-            process.stdin.close()
+        if self._input is not None:
+            self._input.close()
         if not _ends(process, 0.0 if self._is_stalled else _END_S):
             process.kill()
             if not _ends(process, _KILL_S):
@@ -190,26 +189,38 @@ def started(
     cannot be started, WorkStalled where earlier ones hang in the kernel.
     """
     _reap()
+    with ExitStack() as stack:
+        try:
+            pipe = stack.enter_context(closing(PipeWriter())) if has_input else None
+            process = _start(module, argument, pipe)
+        except OSError as error:
+            shortage = no_process(error, what)
+            raise shortage or CacheFailure(f"{what}: no process could be started: {error.strerror}") from error
+        try:
+            worker = Worker(process, what, pipe=pipe, stall_s=stall_s, on_told=on_told)
+        except OutOfThreads:
+            process.kill()
+            process.communicate()
+            raise
+        stack.callback(worker.end)
+        yield worker
+
+
+def _start(module: str, argument: Mapping[str, object], pipe: PipeWriter | None) -> subprocess.Popen[bytes]:
+    """Start the process, which reads what *pipe* brings. Raises OSError."""
+    if pipe is not None:
+        argument = {**argument, "memory": pipe.memory_fd}
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", module, json.dumps(argument)],
-            stdin=subprocess.PIPE if has_input else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            bufsize=0, env=process_environment(),
+            stdin=subprocess.DEVNULL if pipe is None else pipe.reader_end.fileno(),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, env=process_environment(),
+            pass_fds=() if pipe is None else (pipe.memory_fd,),
             start_new_session=True,  # Ctrl-C is for us; our end of the pipe tells the process
         )  # fmt: skip
-    except OSError as error:
-        shortage = no_process(error, what)
-        raise shortage or CacheFailure(f"{what}: no process could be started: {error.strerror}") from error
-    try:
-        worker = Worker(process, what, stall_s=stall_s, on_told=on_told)
-    except OutOfThreads:
-        process.kill()
-        process.communicate()
-        raise
-    try:
-        yield worker
     finally:
-        worker.end()
+        if pipe is not None:
+            pipe.leave_to_reader()
 
 
 def _reap() -> None:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from regfs.errors import BadLayer
 from regfs.layers.compression import gzip
-from regfs.layers.compression.detection import decompressed
+from regfs.layers.compression.detection import Chunk, decompressed
 
 _BLOCK_SIZE = 1 << 20
 _READ = 1 << 19
@@ -34,13 +34,13 @@ class ArchiveStream(Protocol):
         """Fill *view* and return its size; less only where the stream ends. Raises BadLayer, TooLarge."""
 
 
-def open_archive(chunks: Iterable[bytes]) -> ArchiveStream:
+def open_archive(chunks: Iterable[Chunk]) -> ArchiveStream:
     """Return the tar stream that the compressed *chunks* are. Raises BadLayer, TooLarge, Unsupported."""
     source = iter(chunks)
     first = b""
     while len(first) < _FIRST and (chunk := next(source, b"")):
         first += chunk
-    whole: Iterator[bytes] = chain([first], source) if first else source
+    whole: Iterator[Chunk] = chain([first], source) if first else source
     if first.startswith(gzip.MAGIC_AND_METHOD) and _Reader is not None:
         return _InPlaceGzip(whole)
     return _Copied(decompressed(whole, block_size=_BLOCK_SIZE))
@@ -61,7 +61,7 @@ _Reader, _ERRORS = _library()
 class _Copied:
     """Copies blocks."""
 
-    def __init__(self, blocks: Iterator[bytes]) -> None:
+    def __init__(self, blocks: Iterator[Chunk]) -> None:
         self._blocks = blocks
         self._rest = memoryview(b"")
 
@@ -83,7 +83,7 @@ class _Copied:
 class _InPlaceGzip:
     """Inflates gzip by isal's reader; the first header of *chunks* has been looked at."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    def __init__(self, chunks: Iterator[Chunk]) -> None:
         self._source = _Source(chunks)
         self._reader = _Reader(self._source, _READ)
         self._has_ended = False
@@ -113,7 +113,7 @@ class _InPlaceGzip:
 class _Source:
     """The file that isal's reader reads: *chunks*, and a sentinel behind them."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    def __init__(self, chunks: Iterator[Chunk]) -> None:
         self._chunks = chunks
         self._rest = memoryview(b"")
         self._has_ended = False

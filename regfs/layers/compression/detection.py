@@ -12,6 +12,9 @@ from itertools import chain
 from regfs.errors import Unsupported
 from regfs.layers.compression import gzip
 
+Chunk = bytes | memoryview
+"""Some compressed bytes, not necessarily any."""
+
 _ENOUGH = 6
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x04\x22\x4d\x18": "lz4"}
 
@@ -22,7 +25,7 @@ def check_media_type(media_type: str) -> None:
         raise Unsupported(f"the layer is encrypted ({media_type})")
 
 
-def decompressed(chunks: Iterable[bytes], *, block_size: int) -> Iterator[bytes]:
+def decompressed(chunks: Iterable[Chunk], *, block_size: int) -> Iterator[Chunk]:
     """Yield the archive that *chunks* are, in blocks of at most *block_size* where they are compressed.
 
     Raises BadLayer, TooLarge, Unsupported.

@@ -48,7 +48,7 @@ def _library() -> tuple[Callable[..., _Inflater], type[Exception]]:
 _decompressor, ERROR = _library()
 
 
-def inflate(chunks: Iterable[bytes], *, block_size: int) -> Iterator[bytes]:
+def inflate(chunks: Iterable[bytes | memoryview], *, block_size: int) -> Iterator[bytes]:
     """Yield what *chunks* inflate to, in blocks of at most *block_size*. Raises BadLayer where they are no gzip."""
     inflater: _Inflater | None = None
     members = 0

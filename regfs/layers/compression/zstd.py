@@ -28,7 +28,7 @@ def starts_frame(first: bytes) -> bool:
     return first == MAGIC or (len(first) == 4 and struct.unpack("<I", first)[0] & 0xFFFFFFF0 == 0x184D2A50)
 
 
-def decompress(chunks: Iterable[bytes], *, block_size: int) -> Iterator[bytes]:
+def decompress(chunks: Iterable[bytes | memoryview], *, block_size: int) -> Iterator[bytes]:
     """Yield what *chunks* decompress to, in blocks of at most *block_size*.
 
     Raises BadLayer where they are no zstd, TooLarge where a frame needs a window of more than 128 MiB.

@@ -49,7 +49,7 @@ from regfs.waiting import deadline
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 256 * 1024
+_CHUNK = 512 * 1024
 # A garbled page may stand where an error text is expected; this much of it is enough.
 _TEXT_LIMIT = 200
 

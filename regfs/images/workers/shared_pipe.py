@@ -1,0 +1,139 @@
+"""A pipe through shared memory: the compressed bytes of a layer on their way from the daemon to its worker.
+
+What is written is copied once, into memory that both processes have, and is read where it is. A pipe of the kernel
+copies twice, into pages that it allocates. A socket pair, the reader's end of which is its stdin, carries counts:
+
+    writer to reader    uint32, native: so many bytes more are in the ring; the end of the stream ends the input
+    reader to writer    uint32, native: so many bytes are read, and others may take their place
+
+Used by worker.py (writer) and ingest_main.py (reader). Thread rule: one thread writes, one reads.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+
+SIZE = 4 << 20
+"""Bytes of the ring: what may be on its way."""
+
+_COUNT = struct.Struct("=I")
+_READ = 1 << 12
+# What the reader takes at once, and tells the writer at once: that should not be woken for each packet of the network.
+_PIECE = SIZE // 8
+
+
+class PipeWriter:
+    """The daemon's end. Must be closed."""
+
+    def __init__(self) -> None:
+        """Raises OSError where there are too many descriptors or too little memory."""
+        self.memory_fd = _shared_memory()
+        try:
+            self._memory = mmap.mmap(self.memory_fd, SIZE)
+            self._socket, self.reader_end = socket.socketpair()
+        except OSError:
+            os.close(self.memory_fd)
+            raise
+        self._socket.setblocking(False)
+        self._at = 0
+        self._room = SIZE
+
+    def leave_to_reader(self) -> None:
+        """Close what the reader's process has got: with its end the connection ends."""
+        os.close(self.memory_fd)
+        self.reader_end.close()
+
+    def write(self, view: memoryview, wait_s: float) -> int:
+        """Write the first bytes of *view* and return how many; 0 where there was no room for *wait_s* seconds.
+
+        Raises BrokenPipeError where the reader has ended.
+        """
+        try:
+            if not self._room:
+                self._wait(select.POLLIN, wait_s)
+            if self._room < SIZE // 2:
+                self._take_counts()
+            size = min(len(view), self._room, SIZE - self._at)
+            if not size:
+                return 0
+            self._memory[self._at : self._at + size] = view[:size]
+            try:
+                self._socket.send(_COUNT.pack(size))
+            except BlockingIOError:  # hundreds of small writes have not been read
+                self._wait(select.POLLOUT, wait_s)
+                return 0
+        except ConnectionError as error:
+            raise BrokenPipeError(*error.args) from error
+        self._at = (self._at + size) % SIZE
+        self._room -= size
+        return size
+
+    def end(self) -> None:
+        """End the input; what is written can still be read."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close it."""
+        self._socket.close()
+        self._memory.close()
+
+    def _wait(self, event: int, wait_s: float) -> None:
+        poll = select.poll()
+        poll.register(self._socket, event)
+        poll.poll(wait_s * 1000)
+
+    def _take_counts(self) -> None:
+        with suppress(BlockingIOError):
+            counts = self._socket.recv(_READ)
+            if not counts:
+                raise BrokenPipeError
+            self._room += _sum(counts)
+
+
+def pieces(memory_fd: int, socket_fd: int) -> Iterator[memoryview]:
+    """Yield what is written to a pipe, in the reader's process; each piece is good until the next is asked for."""
+    memory = memoryview(mmap.mmap(memory_fd, SIZE))
+    os.close(memory_fd)
+    connection = socket.socket(fileno=socket_fd)
+    available = at = untold = 0
+    while True:
+        if not available:
+            counts = b""
+            with suppress(ConnectionError):  # the writer has ended with counts of ours unread
+                counts = connection.recv(_READ)
+            if not counts:
+                return
+            available = _sum(counts)
+        size = min(available, _PIECE, SIZE - at)
+        yield memory[at : at + size]
+        available -= size
+        at = (at + size) % SIZE
+        untold += size
+        if untold >= _PIECE:
+            with suppress(OSError):  # the writer has ended: the input will too
+                connection.send(_COUNT.pack(untold), socket.MSG_NOSIGNAL)
+            untold = 0
+
+
+def _sum(counts: bytes) -> int:
+    return sum(count for (count,) in _COUNT.iter_unpack(counts))
+
+
+def _shared_memory() -> int:
+    """Return a descriptor of SIZE zeros that no name leads to."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("regfs", os.MFD_CLOEXEC)
+    else:
+        import tempfile  # 8 ms that no worker should pay
+
+        fd, name = tempfile.mkstemp()
+        os.unlink(name)
+    os.ftruncate(fd, SIZE)
+    return fd
