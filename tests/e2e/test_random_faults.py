@@ -1,4 +1,4 @@
-"""A mount with readers, tags that move and a registry that misbehaves at random. REGFS_SOAK_S says for how long (8 s).
+"""A mount with readers, tags that move and a registry that misbehaves at random. REGFS_SOAK_S says for how long (3 s).
 
 Every read is right or an error, no wait is longer than its deadline, and nothing wrong is kept: `regfs cache verify`.
 """
@@ -21,7 +21,7 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.mounted import regfs_command
 from tests.tree.test_random_faults import Misbehaving, version
 
-SOAK_S = float(os.environ.get("REGFS_SOAK_S", "8"))
+SOAK_S = float(os.environ.get("REGFS_SOAK_S", "3"))
 READERS = 6
 TIMEOUT_S = 20
 BASE = b"base" * 30_000
