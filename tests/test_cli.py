@@ -101,7 +101,7 @@ def test_a_verb_of_another_tool_is_answered_and_never_mounts(word: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["ls", "M"], "did you mean regfs status"),
+        (["list", "M"], "did you mean regfs ls IMAGE"),
         (["pull", "debian"], "did you mean regfs prefetch IMAGE"),
         (["unmout", "M"], "did you mean regfs unmount?"),
         (["statsu"], "did you mean regfs status?"),

@@ -14,6 +14,7 @@ from regfs.errors import InvalidOption
 
 MOUNT_USAGE = "regfs [OPTIONS] [SOURCE] MOUNTPOINT"
 IMAGE_HELP = "[registry/]repository[:tag][@digest], or its path in a mount"
+IMAGE_PATH_HELP = f"{IMAGE_HELP}; with a path inside the image after `:/`"
 _HEADINGS = {"mount": "mounting", "registry": "registries", "cache": "cache", "logging": "log"}
 
 

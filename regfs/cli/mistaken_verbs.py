@@ -1,4 +1,4 @@
-"""First words that are no verb but look like one: `regfs ls M` must not mount a registry named `ls` on M.
+"""First words that are no verb but look like one: `regfs tar M` must not mount a registry named `tar` on M.
 
 The name of a registry has a dot or a colon, or is `localhost`. Another word that is a verb of other tools, or nearly
 one of regfs, is a mistake. Used by main.py. Only asks the disk whether a directory of that name exists.
@@ -18,7 +18,7 @@ _NEAR = 0.76  # "unmout" is near "umount"; "mnt", a name that many mount points 
 _IN_A_MOUNT = "an image is a directory of a mount: {word} MOUNTPOINT/REPOSITORY/TAG/rootfs/…"
 # What to type instead, and the words that other tools have for it.
 _REMEDIES = {
-    "did you mean regfs status (the mounts), regfs cache ls (the cached images), or ls MOUNTPOINT?": "ls list dir",
+    "did you mean regfs ls IMAGE, regfs status (the mounts), or regfs cache ls (the cached images)?": "list dir",
     "did you mean regfs status?": "ps top info mounts",
     "did you mean journalctl -t regfs? regfs status says where the log of a mount is": "logs log journal",
     "did you mean regfs cache ls?": "images image",
@@ -34,19 +34,19 @@ _REMEDIES = {
     "did you mean chroot (an ordinary user: unshare -rR) MOUNTPOINT/REPOSITORY/TAG/rootfs?": "run exec shell enter",
     "did you mean docker login or podman login? regfs reads what they store": "login logout auth",
     "did you mean diff -r MOUNTPOINT/…/TAG/rootfs MOUNTPOINT/…/OTHER/rootfs?": "diff compare",
-    "did you mean cat MOUNTPOINT/REPOSITORY/TAG/config.json? manifest.json is beside it": "inspect manifest history",
+    "did you mean regfs inspect IMAGE? cat MOUNTPOINT/REPOSITORY/TAG/config.json has the document": "manifest history",
     "did you mean ls -d MOUNTPOINT/REPOSITORY/TAG/layers/*/tree/PATH?": "which whence",
-    "did you mean ls MOUNTPOINT/REPOSITORY?": "tags tag repos catalog search",
+    "did you mean regfs tags REPOSITORY, or regfs repos REGISTRY?": "tag catalog search",
     "registries are shown, not written": "push import build create commit",
     "regfs --help lists the options, README.md has the setup": "config setup doctor install options",
-    _IN_A_MOUNT: "cat cp find stat tree tar head less grep",
+    _IN_A_MOUNT: "stat tree tar head less grep",
 }
 
 
 def refuse_verb_like(paths: Sequence[str], verbs: Collection[str]) -> None:
     """Raise InvalidOption, which names the right command, where the first of *paths* is meant as a verb.
 
-    *paths* are the words of `regfs [SOURCE] MOUNTPOINT`. `./ls` is always a directory.
+    *paths* are the words of `regfs [SOURCE] MOUNTPOINT`. `./tar` is always a directory.
     """
     if not paths or paths[0] in FILLERS or paths[0] == "localhost" or set(paths[0]) & set(".:/"):
         return

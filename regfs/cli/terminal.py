@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Iterable
 
 from regfs.errors import RegfsError
 from regfs.telemetry.userinfo import without_userinfo
@@ -43,6 +44,18 @@ def tell(text: str) -> None:
         raise
     except OSError as error:
         raise RegfsError(f"the result cannot be written: {error.strerror}") from error
+
+
+def tell_bytes(chunks: Iterable[bytes]) -> None:
+    """Write *chunks* to stdout as they are. Raises as tell() does."""
+    for chunk in chunks:
+        try:
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise RegfsError(f"the result cannot be written: {error.strerror}") from error
 
 
 def warn(message: str) -> None:

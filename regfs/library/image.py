@@ -44,8 +44,18 @@ class Image:
         at = tuple(os.fsencode(path_by_digest(found.repository.name, found.digest)).split(b"/"))
         self.directory = Path(files, at, anchor=len(at))
         """The image's directory in a mount: `rootfs`, `layers`, `blobs`, `manifest.json` …"""
-        self.rootfs = Path(files, (*at, b"rootfs"), anchor=len(at) + 1)
+        self.rootfs = self.directory.below("rootfs")
         """All layers merged. Layers are fetched when something in it is asked for."""
+
+    @property
+    def files(self) -> Path:
+        """The files of an artifact, as its own tool would write them. An image has them too: its layers."""
+        return self.directory.below("files")
+
+    @property
+    def contents(self) -> Path:
+        """What one wants to see: rootfs for an image, files for an artifact. Blocks on the network."""
+        return self.rootfs if any(each.name == "rootfs" for each in self.directory.iterdir()) else self.files
 
     @property
     def digest(self) -> str:
@@ -67,7 +77,7 @@ class Image:
     @property
     def manifest(self) -> dict[str, Any]:
         """The manifest for the platform, parsed. Blocks on the network."""
-        return _document(self.manifest_bytes)
+        return document_of(self.manifest_bytes)
 
     @property
     def config_bytes(self) -> bytes:
@@ -78,7 +88,7 @@ class Image:
     @property
     def config(self) -> dict[str, Any]:
         """The config, parsed. Blocks on the network. Raises ValueError where an artifact's is no JSON."""
-        return _document(self.config_bytes)
+        return document_of(self.config_bytes)
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -111,7 +121,7 @@ class Image:
         return f"<regfs.Image {self.name}>"
 
 
-def _document(content: bytes) -> dict[str, Any]:
+def document_of(content: bytes) -> dict[str, Any]:
     """Return the JSON object *content*; {} where it is another value, as an artifact's config may be."""
     parsed = json.loads(content)
     return parsed if isinstance(parsed, dict) else {}

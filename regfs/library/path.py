@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from functools import total_ordering
 from typing import IO, Any, Literal, overload
 
-from regfs.errors import InvalidName, RegfsError, Unsupported
+from regfs.errors import InvalidName, IsADirectory, RegfsError, Unsupported
 from regfs.library.failures import as_os_error
 from regfs.library.files import Entry, Files, Names
 from regfs.library.streams import BUFFER, RawFile
@@ -75,6 +75,11 @@ class Path:
                 names = names[: self._anchor]
             names += tuple(name for name in raw.split(b"/") if name not in (b"", b"."))
         return self._at(names)
+
+    def below(self, name: str) -> Path:
+        """Return the entry *name* as a path that str() shows as `/`, and that is its own parent."""
+        names = self.joinpath(name)._names
+        return Path(self._files, names, anchor=len(names))
 
     def __truediv__(self, path: str | bytes | os.PathLike[str]) -> Path:
         """Return joinpath(path)."""
@@ -153,7 +158,10 @@ class Path:
         """Open the file for reading. Its bytes are fetched as they are read, where the format of its layer allows."""
         if mode not in _MODES:
             raise ValueError(f"invalid mode: {mode!r}; registries are read, and not written")
-        size = self._files.entry(self._names).attributes.size
+        found = self._files.entry(self._names).attributes
+        if not stat.S_ISREG(found.mode):
+            raise as_os_error(self._no_file(found.mode))
+        size = found.size
         raw = RawFile(self._files, self._files.open(self._names), size=size, name=str(self))
         buffered = io.BufferedReader(raw, BUFFER)
         return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding or "utf-8", errors, newline)
@@ -210,6 +218,11 @@ class Path:
     def __hash__(self) -> int:
         """Return a hash of the path."""
         return hash((self._names, id(self._files)))
+
+    def _no_file(self, mode: int) -> RegfsError:
+        if stat.S_ISDIR(mode):
+            return IsADirectory(f"{self} is a directory")
+        return Unsupported(f"{self} is a device or a pipe, which has no bytes in an image")
 
     def _at(self, names: Names) -> Path:
         return Path(self._files, names, anchor=self._anchor)

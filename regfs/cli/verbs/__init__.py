@@ -34,6 +34,13 @@ class Module(Protocol):
 
 
 VERBS: dict[str, Verb] = {
+    "ls": Verb("IMAGE[:/PATH]…", "list a directory of an image"),
+    "cat": Verb("IMAGE:/PATH…", "print files of an image"),
+    "cp": Verb("IMAGE:/PATH… DEST", "copy files and directories out of an image"),
+    "find": Verb("IMAGE[:/PATH]", "find paths in an image by name, type and permissions"),
+    "inspect": Verb("IMAGE", "what an image is: platforms, configuration, layers"),
+    "tags": Verb("REPOSITORY", "list the tags of a repository"),
+    "repos": Verb("[REGISTRY]", "list the repositories of a registry"),
     "umount": Verb("[-l|-f] MOUNTPOINT", "unmount, alive or dead"),
     "status": Verb("[MOUNTPOINT…]", "what the mounts are doing"),
     "refresh": Verb("[MOUNTPOINT…]", "let mounts ask for tags and listings again"),

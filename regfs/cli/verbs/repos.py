@@ -1,0 +1,34 @@
+"""`regfs repos [OPTIONS] [REGISTRY]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+
+from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
+from regfs.cli.configuration import verb_config
+from regfs.cli.terminal import tell
+
+
+def parser() -> Parser:
+    """Return the parser of its arguments."""
+    made = verb_parser(
+        "repos", "List the repositories of a registry that has a catalog. Docker Hub and GHCR have none."
+    )
+    made.add_argument("registry", metavar="REGISTRY", nargs="?", help="the default registry where it is left out")
+    add_format(made)
+    return add_common(made, headings=("registry", "cache"))
+
+
+def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Print a repository a line."""
+    from regfs.verbs.listings import repositories
+
+    config = verb_config(given, environment)
+    found = repositories(given.registry, config=config, environment=environment)
+    if given.format == "json":
+        tell(json.dumps({"schema": 1, "registry": given.registry or config.default_registry, "repositories": found}))
+    elif found:
+        tell("\n".join(found))
+    return 0

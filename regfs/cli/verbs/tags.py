@@ -1,0 +1,31 @@
+"""`regfs tags [OPTIONS] REPOSITORY`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+
+from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
+from regfs.cli.configuration import verb_config
+from regfs.cli.terminal import tell
+
+
+def parser() -> Parser:
+    """Return the parser of its arguments."""
+    made = verb_parser("tags", "List the tags of a repository.")
+    made.add_argument("repository", metavar="REPOSITORY", help="[registry/]repository, or its path in a mount")
+    add_format(made)
+    return add_common(made, headings=("registry", "cache"))
+
+
+def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Print a tag a line."""
+    from regfs.verbs.listings import tags
+
+    found = tags(given.repository, config=verb_config(given, environment), environment=environment)
+    if given.format == "json":
+        tell(json.dumps({"schema": 1, "repository": given.repository, "tags": found}))
+    elif found:
+        tell("\n".join(found))
+    return 0

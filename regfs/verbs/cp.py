@@ -1,0 +1,98 @@
+"""`regfs cp`: a file or directory of an image, copied out of it, without a mount.
+
+What is copied appears at once, under its name, when all of it is there: Ctrl-C, a full disk and a lost registry leave
+nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from regfs.app import App, build
+from regfs.config import Config
+from regfs.errors import CacheFailure, InvalidOption, NotADirectory, NotFound
+from regfs.export.unpack import Unpacker
+from regfs.model.attributes import mode_of
+from regfs.mount.mountpoint import mounts
+from regfs.process.umask import current_umask
+from regfs.rootfs.part_of_tree import PartOfTree
+from regfs.rootfs.paths import files_below, find
+from regfs.rootfs.rootfs import Rootfs
+from regfs.verbs.image import find_image, layer_steps, merged_files
+from regfs.verbs.image_paths import ImagePath, Say, read_image_path
+from regfs.verbs.progress import showing
+from regfs.waiting.deadline import Deadline, under
+
+
+def cp(
+    texts: Sequence[str], destination: Path, *, config: Config, environment: Mapping[str, str], say: Say
+) -> list[str]:
+    """Copy what *texts*, IMAGE:/PATH, name to *destination*, or into it where it is a directory; return notes.
+
+    Owners, modes, links and times are as export/unpack.py makes them. A file takes the place of a file. A symbolic link
+    that is named itself is followed. Blocks on the network for the layers, of lazy formats for these files alone.
+    Raises RegfsErrors.
+    """
+    wanted = [read_image_path(text, config.default_registry, mounts()) for text in texts]
+    for each in wanted:
+        if not each.path.strip("/"):
+            raise InvalidOption(f"{each.typed} is a whole image; regfs unpack {each.typed} DIR writes one")
+    if len(wanted) > 1 and not destination.is_dir():
+        raise InvalidOption(f"{destination} is no directory, and several files are to be copied")
+    notes: list[str] = []
+    with closing(build(config, environment)) as app:
+        if app.note:
+            say(app.note)
+        for each in wanted:
+            with showing(lambda: layer_steps(app), say=say, environment=environment):
+                files, node = _fetched(each, app)
+                name = os.path.basename(each.path.rstrip("/"))
+                to = destination / name if destination.is_dir() else destination
+                notes += _write(files, node, to, app)
+    return notes
+
+
+def _fetched(wanted: ImagePath, app: App) -> tuple[Rootfs, int]:
+    """Return the files of the image, and the node of the path in it, all bytes of which are here."""
+    image = find_image(wanted.reference, app)
+    files = merged_files(image, app)
+    try:
+        node = find(files, os.fsencode(wanted.path))
+    except (NotFound, NotADirectory) as missing:
+        raise NotFound(f"/{wanted.path.lstrip('/')} is not in {image}") from missing
+    with under(Deadline()):  # each request ends by itself where it makes no progress
+        image.fetch([files.content(each) for each in files_below(files, node)], lambda _layer, _done, _of: None)
+    return files, node
+
+
+def _write(files: Rootfs, node: int, to: Path, app: App) -> list[str]:
+    """Write the entry *node* of *files* as the path *to*; return notes."""
+    _insist_on_room(to, is_directory=stat.S_ISDIR(mode_of(files.attributes(node))))
+    part = PartOfTree(files, files.root, (os.fsencode(to.name), node))
+    unpacker = Unpacker(
+        part, app.layer_cache.open, as_root=os.geteuid() == 0, umask=current_umask(), on_bytes=lambda _size: None
+    )
+    try:
+        with tempfile.TemporaryDirectory(prefix=".regfs-", dir=to.parent) as temporary:
+            summary = unpacker.into(Path(temporary))
+            if summary.failures:
+                raise CacheFailure(f"{to} could not be written as the image has it: {summary.failures[0]}")
+            os.replace(Path(temporary, to.name), to)
+    except OSError as error:
+        raise CacheFailure(f"{to} cannot be written: {error.strerror}") from error
+    return summary.notes()
+
+
+def _insist_on_room(to: Path, *, is_directory: bool) -> None:
+    """Raise InvalidOption where something is in the way of *to*, or it can clearly not be made."""
+    if not to.name:
+        raise InvalidOption(f"{to} is no name for a copy")
+    if not to.parent.is_dir():
+        raise InvalidOption(f"{to.parent} is no directory")
+    if os.path.lexists(to) and (is_directory or to.is_dir()):
+        raise InvalidOption(f"{to} is there already; name a directory that is not")

@@ -1,0 +1,84 @@
+"""IMAGE[:/PATH] on the command line: a file or directory of an image, without a mount. Used by the reading verbs.
+
+    debian:12:/etc/passwd       a path in the merged files; the first `:/` parts them
+    debian:12                   the merged files' root; for an artifact, its files/
+    ./library/debian/12/rootfs/etc/passwd       a path in a mount, as the shell completes it
+
+A verb works in its own process on the same cache as the mounts. Any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import NamedTuple
+
+from regfs.app import App, build
+from regfs.config import Config
+from regfs.images.named_images import full_name
+from regfs.library.files import Files
+from regfs.library.image import Image
+from regfs.library.path import Path
+from regfs.model.names import Reference
+from regfs.mount.mountpoint import Mounted, inside, mounts
+from regfs.verbs.image import find_image, layer_steps
+from regfs.verbs.image_argument import read_reference
+from regfs.verbs.progress import showing
+
+Say = Callable[[str], None]
+_ROOTFS = "/rootfs"
+
+
+class ImagePath(NamedTuple):
+    """What was *typed*, the image, and the path in its files; '' for their root."""
+
+    typed: str
+    reference: Reference
+    path: str
+
+
+class Opened(NamedTuple):
+    """An image, and the path in it that was asked for."""
+
+    image: Image
+    path: Path
+
+
+def read_image_path(text: str, default_registry: str, mounted: Sequence[Mounted]) -> ImagePath:
+    """Return what *text* names. Raises InvalidName, InvalidOption."""
+    points = {each.mountpoint for each in mounted if each.is_regfs and not each.image}
+    if inside(text, points) is not None:
+        head, rootfs, path = text.partition(f"{_ROOTFS}/")
+        return ImagePath(text, read_reference(head + rootfs.rstrip("/"), default_registry, mounted), path)
+    head, colon, path = text.partition(":/")
+    if path.startswith("/"):  # docker://debian:12:/etc
+        scheme, colon, rest = text.partition("://")
+        head, colon, path = rest.partition(":/")
+        head = f"{scheme}://{head}"
+    return ImagePath(text, read_reference(head, default_registry, mounted), path if colon else "")
+
+
+@contextmanager
+def opened_paths(
+    texts: Sequence[str], *, config: Config, environment: Mapping[str, str], say: Say
+) -> Iterator[Iterator[Opened]]:
+    """Give an iterator over the images and paths that *texts* name, while their cache is open.
+
+    Blocks on the network for the manifest of each; its layers are fetched when its files are asked for, and *say* or a
+    bar tells the progress. Raises RegfsErrors.
+    """
+    wanted = [read_image_path(text, config.default_registry, mounts()) for text in texts]
+    with closing(build(config, environment)) as app:
+        if app.note:
+            say(app.note)
+        files = Files(app.tree, timeout_s=config.timeout_s)
+        with showing(lambda: layer_steps(app), say=say, environment=environment):
+            yield (_opened(each, app, files) for each in wanted)
+        files.close()
+
+
+def _opened(wanted: ImagePath, app: App, files: Files) -> Opened:
+    found = find_image(wanted.reference, app)
+    name = full_name(wanted.reference, found)
+    image = Image(found, files, name=name, timeout_s=app.config.timeout_s, close=lambda: None)
+    return Opened(image, image.contents / wanted.path)

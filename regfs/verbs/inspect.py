@@ -1,0 +1,85 @@
+"""`regfs inspect`: an image on one screen: platforms, digests, what it starts, and the steps that made its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from regfs.app import build
+from regfs.config import Config
+from regfs.errors import BadContent, Unsupported
+from regfs.images.image import Image
+from regfs.images.named_images import full_name
+from regfs.library.image import document_of
+from regfs.mount.mountpoint import mounts
+from regfs.verbs.image import find_image
+from regfs.verbs.image_argument import read_reference
+from regfs.waiting.deadline import Deadline, under
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A layer, or a part of an artifact. *size* is in bytes, compressed; *command* made it, where that is known."""
+
+    digest: str
+    media_type: str
+    size: int
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """One image or artifact. *config* is the config's own `config` object: Env, Cmd, Entrypoint, Labels …"""
+
+    name: str
+    digest: str
+    media_type: str
+    platforms: tuple[str, ...]
+    manifest_digest: str
+    platform: str
+    created: str
+    config: Mapping[str, Any]
+    blobs: tuple[Blob, ...]
+    annotations: Mapping[str, str]
+
+
+def inspect(text: str, *, config: Config, environment: Mapping[str, str]) -> Inspected:
+    """Return what the image *text* is. Blocks on the network for its documents, and fetches no layer.
+
+    Raises RegfsErrors.
+    """
+    reference = read_reference(text, config.default_registry, mounts())
+    with closing(build(config, environment)) as app:
+        image = find_image(reference, app)
+        with under(Deadline(config.timeout_s, is_users=True)):
+            return _inspected(full_name(reference, image), image)
+
+
+def _inspected(name: str, image: Image) -> Inspected:
+    document = document_of(image.config_content) if image.manifest.is_image else {}
+    inner = document.get("config")
+    return Inspected(
+        name=name,
+        digest=str(image.digest),
+        media_type=image.document.media_type,
+        platforms=tuple(sorted(image.entries)),
+        manifest_digest=str(image.manifest_document.digest),
+        platform=str(image.config.platform) if image.manifest.is_image else "",
+        created=str(document.get("created") or ""),
+        config=inner if isinstance(inner, dict) else {},
+        blobs=_blobs(image),
+        annotations=dict(image.manifest.annotations),
+    )
+
+
+def _blobs(image: Image) -> tuple[Blob, ...]:
+    try:
+        commands = {each.descriptor.digest: each.created_by for each in image.layers}
+    except (BadContent, Unsupported):  # an artifact, or a config that says nothing of the layers
+        commands = {}
+    return tuple(
+        Blob(str(each.digest), each.media_type, each.size, commands.get(each.digest, ""))
+        for each in image.manifest.layers
+    )

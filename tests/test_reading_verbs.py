@@ -1,0 +1,170 @@
+"""`regfs ls`, `cat`, `cp`, `find`, `inspect`, `tags` and `repos`: an image from the command line, without a mount."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from regfs.cli.main import run as run_regfs
+from regfs.errors import InvalidOption, IsADirectory, NotFound, RegfsError
+from regfs.verbs.image_paths import read_image_path
+from tests.support.fault_server import FaultServer
+from tests.support.hello import host_architecture
+from tests.support.images import directory, file, hardlink, image_of, layer, symlink
+from tests.support.memory_registry import MemoryRegistry
+
+Regfs = Callable[..., str]
+NAME = "demo/app:1"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FaultServer]:
+    application = MemoryRegistry()
+    image = image_of(
+        layer(
+            directory("etc"), file("etc/os-release", b"ID=demo\n", mtime_ns=86400 * 10**9), symlink("etc/link", "os-release"),
+            file("bin/su", b"\x7fELF\xff", mode=0o4755), hardlink("bin/sudo", "bin/su"), directory("tmp", mode=0o1777),
+        ),
+        architecture=host_architecture(), command=["/bin/su"],
+    )  # fmt: skip
+    for content in image.blobs().values():
+        application.add_blob("demo/app", content)
+    application.add_manifest("demo/app", image.manifest, tag="1", media_type=image.media_type)
+    with FaultServer(application) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def regfs(server: FaultServer, cache: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Regfs:
+    """Run a verb, and return what it prints on stdout."""
+
+    def run(verb: str, *words: str) -> str:
+        options = ["--default-registry", server.address, "--cache-dir", str(cache)]
+        assert run_regfs([verb, *options, *words], {"PATH": os.environ["PATH"]}) == 0
+        return os.fsdecode(capfdbinary.readouterr().out)
+
+    return run
+
+
+def test_ls_shows_the_root_of_an_image_a_directory_or_one_file(regfs: Regfs) -> None:
+    assert regfs("ls", NAME) == "bin\netc\ntmp\n"
+    assert regfs("ls", f"{NAME}:/etc/") == "link\nos-release\n"
+    assert regfs("ls", f"{NAME}:/etc/link") == "/etc/link\n"
+    assert regfs("ls", f"{NAME}:/tmp", f"{NAME}:/bin") == f"{NAME}:/tmp:\n{NAME}:/bin:\nsu\nsudo\n"
+
+
+def test_ls_in_long_form_shows_what_stat_does(regfs: Regfs) -> None:
+    link, os_release = regfs("ls", "-l", f"{NAME}:/etc").splitlines()
+    assert link.endswith("link -> os-release")
+    assert os_release.split() == ["-rw-r--r--", "1", "0", "0", "8", "1970-01-02", "00:00", "os-release"]
+
+
+def test_ls_as_json_is_one_object_for_each_argument(regfs: Regfs) -> None:
+    listed = json.loads(regfs("ls", "--json", f"{NAME}:/etc"))
+    assert (listed["schema"], listed["is_directory"]) == (1, True)
+    assert listed["entries"][1] == {
+        "path": "/etc/os-release", "type": "file", "mode": 0o644, "nlink": 1, "uid": 0, "gid": 0, "size": 8,
+        "mtime": 86400.0, "target": None,
+    }  # fmt: skip
+
+
+def test_cat_prints_the_bytes_of_files(regfs: Regfs) -> None:
+    assert os.fsencode(regfs("cat", f"{NAME}:/etc/link", f"{NAME}:/bin/su")) == b"ID=demo\n\x7fELF\xff"
+
+
+def test_find_takes_the_tests_that_people_know(regfs: Regfs) -> None:
+    assert regfs("find", NAME).splitlines() == [
+        "/", "/bin", "/etc", "/tmp", "/bin/su", "/bin/sudo", "/etc/link", "/etc/os-release",
+    ]  # fmt: skip
+    assert regfs("find", NAME, "-perm", "-4000").splitlines() == ["/bin/su", "/bin/sudo"]
+    assert regfs("find", NAME, "-perm", "/6001", "-type", "d").splitlines() == ["/", "/bin", "/etc", "/tmp"]
+    assert regfs("find", f"{NAME}:/etc", "-name", "*k").splitlines() == ["/etc/link"]
+    assert regfs("find", NAME, "--path", "/*/su*", "--type", "f,l").splitlines() == ["/bin/su", "/bin/sudo"]
+    assert [json.loads(line)["type"] for line in regfs("find", "--json", f"{NAME}:/etc").splitlines()] == [
+        "directory", "symlink", "file",
+    ]  # fmt: skip
+
+
+def test_cp_copies_files_and_whole_directories(regfs: Regfs, tmp_path: Path) -> None:
+    regfs("cp", f"{NAME}:/etc/link", f"{NAME}:/bin", str(tmp_path))
+    assert (tmp_path / "link").read_bytes() == b"ID=demo\n"
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "bin/su").samefile(tmp_path / "bin/sudo")
+    if os.geteuid() == 0:
+        assert stat.S_IMODE((tmp_path / "bin/su").stat().st_mode) == 0o4755
+    regfs("cp", f"{NAME}:/bin/su", str(tmp_path / "link"))
+    assert (tmp_path / "link").read_bytes() == b"\x7fELF\xff", "a file takes the place of a file"
+    assert sorted(os.listdir(tmp_path)) == ["bin", "link"]
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "said"),
+    [
+        ([f"{NAME}:/none", "{to}/x"], NotFound, "/none is not in"),
+        ([f"{NAME}:/bin", "{to}/taken"], InvalidOption, "is there already"),
+        ([f"{NAME}:/bin/su", "{to}/no/such"], InvalidOption, "is no directory"),
+        ([f"{NAME}:/bin/su", f"{NAME}:/etc", "{to}/x"], InvalidOption, "is no directory, and several"),
+        ([NAME, "{to}/x"], InvalidOption, "regfs unpack demo/app:1 DIR"),
+    ],
+)
+def test_cp_that_fails_says_why_and_leaves_nothing(
+    regfs: Regfs, tmp_path: Path, words: list[str], kind: type[RegfsError], said: str
+) -> None:
+    (tmp_path / "taken/bin").mkdir(parents=True)
+    with pytest.raises(kind, match=said):
+        regfs("cp", *[word.format(to=tmp_path) for word in words])
+    assert os.listdir(tmp_path) == ["taken"]
+    assert os.listdir(tmp_path / "taken") == ["bin"]
+
+
+def test_wrong_paths_and_tests_are_named(regfs: Regfs) -> None:
+    with pytest.raises(IsADirectory, match="/etc is a directory"):
+        regfs("cat", f"{NAME}:/etc")
+    with pytest.raises(InvalidOption, match="-type x"):
+        regfs("find", NAME, "-type", "x")
+    with pytest.raises(InvalidOption, match=r"-perm rwx: .*octal"):
+        regfs("find", NAME, "-perm", "rwx")
+
+
+def test_inspect_shows_an_image_on_one_screen_and_fetches_no_layer(regfs: Regfs, server: FaultServer) -> None:
+    before = len(server.seen)
+    shown = regfs("inspect", NAME)
+    assert f"platform    linux/{host_architecture()}" in shown
+    assert "command     /bin/su" in shown
+    assert "layer 0" in shown
+    found = json.loads(regfs("inspect", "--json", NAME))
+    assert (found["schema"], found["config"]) == (1, {"Cmd": ["/bin/su"]})
+    asked = {seen.path.rpartition("/")[2] for seen in server.seen[before:] if "/blobs/" in seen.path}
+    assert not asked & {blob["digest"] for blob in found["blobs"]}
+
+
+def test_tags_and_repositories_are_listed(regfs: Regfs, server: FaultServer) -> None:
+    assert regfs("tags", "demo/app") == "1\n"
+    assert json.loads(regfs("tags", "--json", "demo/app")) == {"schema": 1, "repository": "demo/app", "tags": ["1"]}
+    assert regfs("repos") == regfs("repos", server.address) == "demo/app\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "image", "path"),
+    [
+        ("debian:12:/etc/passwd", "docker.io/library/debian:12", "etc/passwd"),
+        ("debian:/etc", "docker.io/library/debian:latest", "etc"),
+        ("debian:12", "docker.io/library/debian:12", ""),
+        ("localhost:5000/app:1:/a:/b", "localhost:5000/app:1", "a:/b"),
+        ("docker://debian:12:/etc", "docker.io/library/debian:12", "etc"),
+        ("docker://debian:12", "docker.io/library/debian:12", ""),
+    ],
+)
+def test_the_first_colon_with_a_slash_parts_image_and_path(text: str, image: str, path: str) -> None:
+    found = read_image_path(text, "docker.io", ())
+    assert (str(found.reference), found.path) == (image, path)
