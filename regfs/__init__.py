@@ -6,8 +6,9 @@ Packages, from the top. Imports point down, and never between two packages of on
     verbs         the work of the verbs, without parsing or printing
     daemon        the life of a mount: start, log, signals, end
     library       `import regfs`: images as Python objects, without a mount
-    app | export  the composition root: Config → client → images → tree | an image unpacked, or for the kernel to mount
-    mount         two drivers that know FUSE: kernel/ (our own, on /dev/fuse) and fusepy/; config.py stands beside it
+    app | export  what the user asked for, and the composition root: Config → client → images → tree | an image
+                  unpacked, or for the kernel to mount
+    mount         two drivers that know FUSE: kernel/ (our own, on /dev/fuse) and fusepy/
     tree          what the mount looks like: look-up, attributes, listing, open; no FUSE, no HTTP
     images        repositories and images: where registry, store, layers and rootfs meet; workers/ for heavy work
     rootfs        the merge of an image's layers into one table

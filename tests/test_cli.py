@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from regfs import __version__
+from regfs.app.config import OPTIONS
 from regfs.cli.main import guarded, run
 from regfs.cli.mistaken_verbs import verb_like_words
 from regfs.cli.verbs import VERBS
-from regfs.config import OPTIONS
 from regfs.errors import InvalidOption, NotFound
 from tests.support.mounted import environment_for, mounts_at, regfs_command
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.config import (
+from regfs.app.config import (
     OPTIONS,
     SITE_CACHE,
     Config,

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 import regfs
+from regfs.app.config import OPTIONS
 from regfs.cli import exit_codes, manual_page
 from regfs.cli.arguments import mount_parser
 from regfs.cli.verbs import VERBS, load_verb, verb_named
-from regfs.config import OPTIONS
 from regfs.daemon import self_description, serve
 from regfs.mount.errnos import ERRNOS
 from regfs.tree.image import _PARTS as PARTS_OF_IMAGES

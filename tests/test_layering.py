@@ -15,7 +15,7 @@ ROWS: list[set[str]] = [
     {"verbs"},
     {"daemon", "library"},
     {"app", "export"},
-    {"config", "mount"},
+    {"mount"},
     {"tree"},
     {"images"},
     {"rootfs"},

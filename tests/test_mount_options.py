@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from regfs.app.config import Config
 from regfs.cli.mount_options import complaint, parse_words, split_words
-from regfs.config import Config
 from regfs.errors import InvalidOption
 
 

@@ -50,10 +50,10 @@ for module in pkgutil.walk_packages(regfs.__path__, "regfs."):
         __import__(module.name)
 """
 BUILD = """
-from regfs import app
-from regfs.config import Config
+from regfs.app import composition
+from regfs.app.config import Config
 config = Config(cache_dir=Path(sys.argv[1]), insecure_registries=frozenset({"localhost:5000"}))
-built = app.build(config, {"HOME": "/nonexistent"})
+built = composition.build(config, {"HOME": "/nonexistent"})
 built.load_client()
 built.close()
 """

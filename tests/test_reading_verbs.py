@@ -27,8 +27,9 @@ def server() -> Iterator[FaultServer]:
     application = MemoryRegistry()
     image = image_of(
         layer(
-            directory("etc"), file("etc/os-release", b"ID=demo\n", mtime_ns=86400 * 10**9), symlink("etc/link", "os-release"),
-            file("bin/su", b"\x7fELF\xff", mode=0o4755), hardlink("bin/sudo", "bin/su"), directory("tmp", mode=0o1777),
+            directory("etc"), file("etc/os-release", b"ID=demo\n", mtime_ns=86400 * 10**9),
+            symlink("etc/link", "os-release"), file("bin/su", b"\x7fELF\xff", mode=0o4755),
+            hardlink("bin/sudo", "bin/su"), directory("tmp", mode=0o1777),
         ),
         architecture=host_architecture(), command=["/bin/su"],
     )  # fmt: skip

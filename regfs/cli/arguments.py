@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from regfs.config import OPTIONS, Option, not_empty, suggestion
+from regfs.app.config import OPTIONS, Option, not_empty, suggestion
 from regfs.errors import InvalidOption
 
 MOUNT_USAGE = "regfs [OPTIONS] [SOURCE] MOUNTPOINT"

@@ -10,10 +10,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from regfs.app.config import OPTIONS, Config, default_config, with_options
 from regfs.cli.mistaken_verbs import FILLERS
 from regfs.cli.source_argument import registry_of_source
 from regfs.cli.terminal import warn
-from regfs.config import OPTIONS, Config, default_config, with_options
 
 
 def mount_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Config:

@@ -22,6 +22,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
+from regfs.app.config import not_empty
 from regfs.cli.arguments import MOUNT_USAGE, mount_parser, refuse_unknown
 from regfs.cli.configuration import mount_config, with_source
 from regfs.cli.exit_codes import USAGE, exit_code
@@ -31,7 +32,6 @@ from regfs.cli.mount_command import mount, run_mount_helper
 from regfs.cli.source_argument import refuse_missing_mountpoint
 from regfs.cli.terminal import open_standard_streams, tell, warn
 from regfs.cli.verbs import ALIASES, VERBS, run_verb, verb_named
-from regfs.config import not_empty
 from regfs.errors import InvalidOption, RegfsError
 from regfs.process.user import FALLBACK_PATH, home_directory
 

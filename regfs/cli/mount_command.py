@@ -9,10 +9,10 @@ import gc
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from regfs.app.config import Config, default_config
 from regfs.cli.arguments import mount_helper_parser
 from regfs.cli.configuration import with_source, with_words
 from regfs.cli.terminal import tell, warn
-from regfs.config import Config, default_config
 from regfs.errors import RegfsError
 
 

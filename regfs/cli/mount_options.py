@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from regfs.config import OPTIONS, Config, Option, option_named, suggestion, with_options
+from regfs.app.config import OPTIONS, Config, Option, option_named, suggestion, with_options
 from regfs.errors import InvalidOption
 
 # Meant for mount(8), for systemd, or for file systems that are written to. A registry is always mounted read-only.

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from regfs.config import Config
+from regfs.app.config import Config
 from regfs.errors import OutOfThreads, RegfsError, RegistryUnavailable
 from regfs.process.threads import start_thread
 

@@ -23,8 +23,8 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 
-from regfs.app import App
-from regfs.config import Config
+from regfs.app.composition import App
+from regfs.app.config import Config
 from regfs.daemon.launch import Report
 from regfs.daemon.logs import log_place, name_of_log, start_logging
 from regfs.daemon.process_settings import set_up_process

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from regfs.app import App, Mount, build
-from regfs.config import Config
+from regfs.app.composition import App, Mount, build
+from regfs.app.config import Config
 from regfs.daemon import self_description
 from regfs.daemon.self_description import SelfDescription
 from regfs.errors import InvalidOption

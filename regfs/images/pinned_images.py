@@ -1,7 +1,7 @@
 """The images of a mount: those that were touched lately, and small values that name one for as long as a node lives.
 
 An Image is as big as its documents, so Images keeps some of them; a PinnedImage is small and may be kept for long.
-Used by the tree and app.py. Thread rule: any thread; nothing here asks the network.
+Used by the tree and app/composition.py. Thread rule: any thread; nothing here asks the network.
 """
 
 from __future__ import annotations

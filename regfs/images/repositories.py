@@ -1,7 +1,7 @@
 """All repositories of one mount, and what they share; which of them a registry has.
 
 A registry that can be enumerated is (_catalog); one that refuses that, as Docker Hub and GHCR do, shows what is known:
-visited or listed before. Used by app.py, which makes it, and the tree. Thread rule: any thread.
+visited or listed before. Used by app/composition.py, which makes it, and the tree. Thread rule: any thread.
 """
 
 from __future__ import annotations

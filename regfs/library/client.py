@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TypedDict, Unpack
 
-from regfs.app import App, build
-from regfs.config import OPTIONS, Option, default_config, parse_registry, with_options
+from regfs.app.composition import App, build
+from regfs.app.config import OPTIONS, Option, default_config, parse_registry, with_options
 from regfs.images.named_images import full_name, image_named
 from regfs.library.failures import asking
 from regfs.library.files import Files

@@ -7,7 +7,7 @@
     http/retrying                             retries and redirects
     http/transport                            one HTTP request to one URL
 
-Used by app.py (through client.py) and tests. Thread rule: the parts are shared by all threads.
+Used by app/composition.py (through client.py) and tests. Thread rule: the parts are shared by all threads.
 """
 
 from __future__ import annotations

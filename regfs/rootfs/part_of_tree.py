@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from regfs.errors import NotFound
 from regfs.rootfs.file_tree import FileTree
-from regfs.store.content import Content, Span
+from regfs.store.layers.content import Content, Span
 
 
 @dataclass(frozen=True, slots=True)

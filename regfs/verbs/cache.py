@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regfs.config import Config
+from regfs.app.config import Config
 from regfs.errors import NotFound
 from regfs.images.cached_images import CachedImage, cached_images, unnamed_size
 from regfs.mount.mountpoint import mounts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from regfs.config import Config
+from regfs.app.config import Config
 from regfs.verbs.image_paths import opened_paths
 
 _CHUNK = 1 << 20

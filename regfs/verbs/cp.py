@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from regfs.app import App, build
-from regfs.config import Config
+from regfs.app.composition import App, build
+from regfs.app.config import Config
 from regfs.errors import CacheFailure, InvalidOption, NotADirectory, NotFound
 from regfs.export.unpack import Unpacker
 from regfs.model.attributes import mode_of

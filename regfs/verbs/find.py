@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 from re import compile as compile_pattern
 
-from regfs.config import Config
+from regfs.app.config import Config
 from regfs.errors import InvalidOption
 from regfs.library.path import Path
 from regfs.verbs.image_paths import opened_paths

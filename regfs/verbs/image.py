@@ -6,7 +6,7 @@ Used by mount.py, unpack.py and prefetch.py.
 
 from __future__ import annotations
 
-from regfs.app import App
+from regfs.app.composition import App
 from regfs.images.image import Image
 from regfs.images.named_images import image_named
 from regfs.model.names import Reference

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import NamedTuple
 
-from regfs.app import App, build
-from regfs.config import Config
+from regfs.app.composition import App, build
+from regfs.app.config import Config
 from regfs.images.named_images import full_name
 from regfs.library.files import Files
 from regfs.library.image import Image

@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from regfs.app import build
-from regfs.config import Config
+from regfs.app.composition import build
+from regfs.app.config import Config
 from regfs.errors import CacheFailure, InvalidOption
 from regfs.images.soci_convert import Converted, convert
 from regfs.model.digest import Digest

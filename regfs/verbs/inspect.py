@@ -7,8 +7,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from regfs.app import build
-from regfs.config import Config
+from regfs.app.composition import build
+from regfs.app.config import Config
 from regfs.errors import BadContent, Unsupported
 from regfs.images.image import Image
 from regfs.images.named_images import full_name

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import closing
 
-from regfs.app import App, build
-from regfs.config import Config, parse_registry
+from regfs.app.composition import App, build
+from regfs.app.config import Config, parse_registry
 from regfs.mount.mountpoint import inside, mounts
 from regfs.verbs.image_argument import read_reference
 from regfs.waiting.deadline import Deadline, under

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from regfs.config import Config
+from regfs.app.config import Config
 from regfs.library.path import Path
 from regfs.verbs.image_paths import opened_paths
 

@@ -7,8 +7,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from regfs.app import App, build
-from regfs.config import Config
+from regfs.app.composition import App, build
+from regfs.app.config import Config
 from regfs.errors import CacheDamaged, CacheFailure, MountFailure, Unsupported
 from regfs.export.erofs.mounting import mount_image
 from regfs.images.named_images import full_name

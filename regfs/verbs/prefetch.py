@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-from regfs.app import App, build
-from regfs.config import Config
+from regfs.app.composition import App, build
+from regfs.app.config import Config
 from regfs.errors import CacheFailure, NotADirectory, NotFound, RegfsError
 from regfs.images.image import Image
 from regfs.images.named_images import full_name

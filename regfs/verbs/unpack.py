@@ -8,8 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from regfs.app import build
-from regfs.config import Config
+from regfs.app.composition import build
+from regfs.app.config import Config
 from regfs.export.unpack import Summary, Unpacker, check_directory, prepare_directory, total_size
 from regfs.images.named_images import full_name
 from regfs.mount.mountpoint import mounts

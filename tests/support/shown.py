@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from regfs import app
-from regfs.app import Mount, Substitutes
-from regfs.config import Config
+from regfs.app import composition
+from regfs.app.composition import Mount, Substitutes
+from regfs.app.config import Config
 from regfs.model.attributes import Attributes
 from regfs.model.names import DOCKER_HUB
 from regfs.model.node_id import ROOT
@@ -83,7 +83,7 @@ class Shown:
             stall_s=stall_s,
             held_s=0.0,
         )
-        self.app = app.build(
+        self.app = composition.build(
             config, {"HOME": "/nonexistent"}, mount=Mount(used_directories=used_directories), substitutes=substitutes
         )
         self.tree = self.app.tree

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
+from regfs.app.config import suggestion
 from regfs.cli.arguments import Parser, add_common, verb_parser
 from regfs.cli.help_text import mount_help
 from regfs.cli.terminal import tell
 from regfs.cli.verbs import VERBS, load_verb, verb_named
-from regfs.config import suggestion
 from regfs.errors import InvalidOption
 
 

@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from regfs.app.config import not_empty
 from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, verb_parser
 from regfs.cli.configuration import verb_config
 from regfs.cli.terminal import say_nothing, tell, warn
-from regfs.config import not_empty
 from regfs.errors import InvalidOption
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)

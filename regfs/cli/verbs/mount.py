@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
+from regfs.app.config import default_config, not_empty, parse_path, with_options
 from regfs.cli.arguments import IMAGE_HELP, Parser, add_common
 from regfs.cli.configuration import verb_config
 from regfs.cli.source_argument import is_source
 from regfs.cli.terminal import say_nothing, tell, warn
-from regfs.config import default_config, not_empty, parse_path, with_options
 from regfs.errors import InvalidOption, MountFailure
 from regfs.process.descriptors import raise_descriptor_limit
 from regfs.process.user import is_root_of_machine

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
+from regfs.app.config import not_empty
 from regfs.cli.arguments import Parser, add_common, verb_parser
 from regfs.cli.exit_codes import exit_code
 from regfs.cli.terminal import tell, warn
-from regfs.config import not_empty
 from regfs.errors import MountFailure
 
 

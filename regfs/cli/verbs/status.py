@@ -7,10 +7,10 @@ import json
 import sys
 from collections.abc import Mapping
 
+from regfs.app.config import not_empty
 from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
 from regfs.cli.exit_codes import FAILED
 from regfs.cli.terminal import tell, warn
-from regfs.config import not_empty
 
 
 def parser() -> Parser:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
+from regfs.app.config import not_empty
 from regfs.cli.arguments import Parser, add_common, verb_parser
 from regfs.cli.terminal import tell
-from regfs.config import not_empty
 
 
 def parser() -> Parser:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from regfs import __version__
-from regfs.config import Config
+from regfs.app.config import Config
 from regfs.errors import CacheFailure, InvalidOption
 from regfs.images.layers.layer_cache import REFUSED_S, LayerCache
 from regfs.images.lazy.background_fetch import Fetching
