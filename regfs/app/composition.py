@@ -42,6 +42,7 @@ from regfs.tree.usage import CacheUsage
 from regfs.waiting.single_flight import Flights
 
 if TYPE_CHECKING:
+    from regfs.images.starts.trace import Trace
     from regfs.registry.hosts.endpoints import Hosts
     from regfs.registry.http.retry_policy import RetryPolicy
     from regfs.registry.parts import Parts
@@ -61,12 +62,14 @@ class Mount:
     """What a daemon tells the tree about its mount. A verb has no mount: nothing is in use.
 
     *texts* are the files of `.regfs/` that the daemon writes, by name. *used_directories* returns the directories of
-    the mount that processes are in. Both are called by requests, never while the app is built.
+    the mount that processes are in. Both are called by requests, never while the app is built. *trace* hears of every
+    read of a file's bytes.
     """
 
     point: Path | None = None
     texts: Mapping[str, Callable[[], str]] = field(default_factory=dict)
     used_directories: UsedDirectories = tuple
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +181,7 @@ def build(
     tree = Tree(
         root,
         numbers=InodeNumbers(image_numbers.number, only_32_bits=config.inode32),
-        open_content=layer_cache.open,
+        open_content=layer_cache.open if mount.trace is None else mount.trace.opener(layer_cache.open),
         cache=CacheUsage(cache, lambda wait_s: layers.budget.standing(wait_s=wait_s)),
         names=NamesInUse(mount.used_directories, shared.journal.note, held_s=substitutes.held_s),
         tables=layers.tables,

@@ -257,7 +257,7 @@ class Image:
 
     def _start_of(self, files: Rootfs) -> StartOf:
         manifest, config = self.manifest_descriptor.digest, partial(parse_run_config, self.config_content)
-        return StartOf(str(self), manifest, config, ref(files), files.diff_ids)
+        return StartOf(str(self), manifest, config, self.repository.starts, ref(files), files.diff_ids)
 
     def layer_tree(self, layer: ImageLayer) -> FileTree:
         """Return the files of one layer alone, whiteouts as they are stored. Waits and raises as rootfs() does."""

@@ -11,6 +11,7 @@ from regfs.images.answers.blobs import Blobs
 from regfs.images.answers.manifests import Manifests, MissingManifests
 from regfs.images.answers.referrers import Referrers
 from regfs.images.answers.tags import TagAnswers, Tags
+from regfs.images.starts.records import StartRecords
 from regfs.model.names import RepositoryName
 from regfs.registry.client import RegistryClient
 from regfs.store.blobs import BlobStore
@@ -26,6 +27,7 @@ class Repository:
     repository.manifests    manifests and indexes by digest
     repository.blobs        layers and configs
     repository.referrers    what refers to a manifest
+    repository.starts       records of what the start of an image reads
     """
 
     def __init__(
@@ -56,3 +58,7 @@ class Repository:
         )
         self.blobs = Blobs(name, registry=registry, store=store, flights=flights)
         self.referrers = Referrers(name, registry=registry, references=references, flights=flights)
+        self.starts = StartRecords(
+            name, manifests=self.manifests, blobs=self.blobs, referrers=self.referrers, references=references,
+            store=store,
+        )  # fmt: skip

@@ -97,7 +97,7 @@ class Parts:
         transfers = ParallelTransfers(stats, most=_TRANSFERS, fixed=connections, max_piece=max_piece)
         self.blobs = Blobs(calls, stats, retry=retry, transfers=transfers)
         self.listing = Listing(calls)
-        self.pushes = Pushes(calls)
+        self.pushes = Pushes(calls, self.manifests)
         self.referrers = Referrers(calls, self.manifests)
         self.hub = Hub(self._sender, flights, offline=offline, url=hub_url)
 

@@ -1,26 +1,34 @@
 """Pushing: blobs in one piece, manifests and indexes under a tag or by their digest.
 
 A blob that the registry has is not sent again. Mirrors are never written to. Source: distribution-spec, "Pushing
-blobs", "Pushing manifests". Used by `regfs index --push`. Thread rule: shared by all threads.
+blobs", "Pushing manifests". Used by `regfs index --push` and `regfs record --push`. Thread rule: shared by all threads.
 """
 
 from __future__ import annotations
 
-from regfs.errors import ProtocolViolation, RegistryUnavailable
+from collections.abc import Sequence
+from contextlib import suppress
+
+from regfs.errors import NotFound, ProtocolViolation, RegistryUnavailable
 from regfs.model.digest import Digest
-from regfs.model.media_types import OCTET_STREAM
+from regfs.model.manifest import Descriptor, Index, parse_manifest
+from regfs.model.media_types import OCI_INDEX, OCTET_STREAM
 from regfs.model.names import RepositoryName
+from regfs.model.render import render_index
 from regfs.registry.endpoint_calls import Call, EndpointCalls, expected
 from regfs.registry.hosts.endpoints import Endpoint
 from regfs.registry.http.messages import Answer, Origin, Request
 from regfs.registry.http.redirects import resolved
+from regfs.registry.manifests import Manifests
+from regfs.registry.referrers import referrers_tag
 
 
 class Pushes:
     """Pushes to repositories, with the right to pull and push."""
 
-    def __init__(self, calls: EndpointCalls) -> None:
+    def __init__(self, calls: EndpointCalls, manifests: Manifests) -> None:
         self._calls = calls
+        self._manifests = manifests
 
     def blob(self, repository: RepositoryName, content: bytes) -> Digest:
         """See to it that *repository* has the blob *content*; return its digest. Raises what RegistryClient says."""
@@ -44,6 +52,29 @@ class Pushes:
 
         What it names must be there. Raises what RegistryClient says.
         """
+        self._manifest(repository, reference, content, media_type)
+        return Digest.of(content)
+
+    def referrer(self, repository: RepositoryName, content: bytes, listed: Descriptor, *, subject: Digest) -> None:
+        """Push the manifest *content*, which refers to *subject*, so that a list of referrers has it as *listed*.
+
+        A registry that knows nothing of subjects gets that list as an index under a tag, which is read, changed and
+        written again: of two pushes at one time one may be lost. Source: distribution-spec, "Pushing Manifests with
+        Subject". Raises what RegistryClient says.
+        """
+        answer = self._manifest(repository, listed.digest, content, listed.media_type)
+        if answer.headers.get("OCI-Subject") is not None:
+            return
+        tag = referrers_tag(subject)
+        others: Sequence[Descriptor] = ()
+        with suppress(NotFound):
+            document = self._manifests.fetch(repository, tag)
+            index = parse_manifest(document.content, content_type=document.content_type)
+            others = index.manifests if isinstance(index, Index) else ()
+        index_content = render_index([*(each for each in others if each.digest != listed.digest), listed])
+        self._manifest(repository, tag, index_content, OCI_INDEX)
+
+    def _manifest(self, repository: RepositoryName, reference: str | Digest, content: bytes, media_type: str) -> Answer:
         what = f"push of {repository}{'@' if isinstance(reference, Digest) else ':'}{reference}"
         path = f"manifests/{reference}"
         call = Call.push(repository, path, "PUT", what=what, body=content, content_type=media_type)
@@ -53,7 +84,7 @@ class Pushes:
         stored_as = answer.headers.get("Docker-Content-Digest")
         if stored_as not in (None, str(digest)):
             raise ProtocolViolation(f"{what}: the registry has stored it as {stored_as}, its digest is {digest}")
-        return digest
+        return answer
 
     def _endpoint(self, repository: RepositoryName) -> Endpoint:
         """Return the registry itself. Raises RegistryUnavailable where the user's hosts.toml names only mirrors."""

@@ -99,13 +99,17 @@ class Referrers:
 
     def _by_tag(self, repository: RepositoryName, digest: Digest) -> list[Descriptor]:
         """Return what the fallback tag lists; without the tag there are no referrers."""
-        tag = f"{digest.algorithm[:32]}-{digest.encoded[:64]}"
         try:
-            document = self._manifests.fetch(repository, tag)
+            document = self._manifests.fetch(repository, referrers_tag(digest))
         except NotFound:
             return []
         index = parse_manifest(document.content, content_type=document.content_type)
         return list(index.manifests) if isinstance(index, Index) else []
+
+
+def referrers_tag(digest: Digest) -> str:
+    """Return the tag whose index lists what refers to *digest*, where a registry has no API for that."""
+    return f"{digest.algorithm[:32]}-{digest.encoded[:64]}"
 
 
 def _is_index(answer: Answer, *, what: str) -> bool:

@@ -7,8 +7,12 @@ import os
 import pytest
 
 from regfs.errors import Offline
+from regfs.images.starts.starts import MAX_REPLAYED
+from regfs.model.names import RepositoryName
+from regfs.model.start_record import Read, StartRecord
 from tests.images.test_lazy_layers import join_threads
 from tests.support.elf import elf
+from tests.support.fault_server import Action, reply
 from tests.support.images import directory, file, image_of
 from tests.support.lazy_layers import estargz
 from tests.support.served import Served
@@ -73,3 +77,41 @@ def test_listing_an_image_fetches_nothing_of_its_program(served: Served, shown: 
     assert "bin" in shown.names("app/1/rootfs")
     assert shown.stats.value("chunks.requests") == 0
     assert shown.stats.value("starts.programs") == 0
+
+
+def kept(shown: Shown, *reads: Read, files: tuple[str, ...] = ("lib/liba.so", "noise0", "../../noise1")) -> None:
+    """Keep a record of the image's start in the cache."""
+    repository = shown.repositories.repository(RepositoryName(shown.app.config.default_registry, "app"))
+    image = shown.images.image(repository, repository.tags.resolve("1").digest)
+    repository.starts.keep(image.manifest_descriptor.digest, StartRecord(files, reads))
+
+
+def test_the_first_file_that_is_opened_brings_what_the_last_start_read(served: Served, shown: Shown) -> None:
+    kept(shown, Read(0, 0, 100), Read(1, 0, 4096))
+    assert shown.read("app/1/rootfs/other") == b"another file"
+    join_threads("flight ('start'")
+    assert is_here(served, "lib/liba.so")
+    assert is_here(served, "noise0")
+    assert not is_here(served, "noise2")
+    # the record is the cache's own: no registry was asked for one
+    assert served.server.paths("/referrers/") == []
+
+
+def test_a_hostile_record_costs_bytes_of_the_image_alone(served: Served, shown: Shown) -> None:
+    files = ("nowhere", "bin", "../../etc/passwd", "/noise0", "lib/" * 900, "noise3")
+    reads = [Read(number % 6, offset, 1 << 60) for number in range(600) for offset in (0, 1 << 50)]
+    kept(shown, *reads, files=files)
+    assert shown.read("app/1/rootfs/other") == b"another file"
+    join_threads("flight ('start'")
+    assert is_here(served, "noise3")
+    assert not is_here(served, "noise1")
+    assert shown.stats.value("starts.replayed_bytes") <= MAX_REPLAYED
+    assert shown.read("app/1/rootfs/lib/libdeep.so") == DEEP
+
+
+@pytest.mark.parametrize("answer", [reply(500), reply(200, "[]"), reply(200, "<html>")])
+def test_a_registry_that_lists_no_referrers_costs_no_file(served: Served, shown: Shown, answer: Action) -> None:
+    served.server.on("GET", "/referrers/", answer)
+    assert shown.read("app/1/rootfs/other") == b"another file"
+    join_threads("flight ('start'")
+    assert shown.read("app/1/rootfs/noise1") == NOISE[1].content

@@ -48,6 +48,7 @@ VERBS: dict[str, Verb] = {
     "path": Verb("IMAGE", "the path of an image by its digest, which never changes"),
     "mount": Verb("IMAGE DIR", "mount the files of an image, served by the kernel alone"),
     "unpack": Verb("IMAGE [DIR]", "write the files of an image into a directory"),
+    "record": Verb("IMAGE [-- COMMAND…]", "record what a start of an image reads, to fetch that ahead"),
     "index": Verb("IMAGE [--push]", "make a SOCI index of an image, and push it"),
     "cache": Verb("du|ls|rm|prune|verify", "look after the cache"),
     "help": Verb("[VERB]", "show this, or how a verb is used"),

@@ -185,6 +185,13 @@ class LayerCache:
         """Return once no read of a user waits for a registry. Raises by the thread's deadline (Deadline.wait_for)."""
         self._chunks.wait_for_reads()
 
+    def has_all(self, layers: Sequence[Digest]) -> bool:
+        """Tell whether no byte is missing of *layers*, which are in use."""
+        blobs = [self._indexes.in_use(layer)[1] for layer in layers]
+        return all(
+            blob is None or blob.table_format is None or self._store.is_complete(blob.stored_as) for blob in blobs
+        )
+
     def _want(self, blobs: Sequence[LayerBlob]) -> None:
         """Let what is missing of *blobs* be fetched in the background, where the user wants that."""
         for blob in blobs:

@@ -1,7 +1,9 @@
 """When what a start reads is fetched: as the first file of an image is opened, or its program.
 
-    first open of a file below rootfs/    the record of an earlier start, in its order, while no read waits
-    open of the image's program           where there is no record: its interpreter and libraries, at once
+    first open of a file below rootfs/    the record of an earlier start, in its order, each part while no read waits
+    open of the image's program           where the cache has no record: its interpreter and libraries, at once
+
+A record may be wrong, or meant to harm: it costs MAX_REPLAYED bytes at most, of this image.
 
 Only for images whose bytes are fetched chunk by chunk. Used by layer_cache.py, which says what is opened, and image.py,
 which says what is an image. Thread rule: any thread; flights fetch.
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,8 +22,9 @@ from weakref import ref
 
 from cachetools import LRUCache
 
-from regfs.errors import Interrupted, OutOfThreads, RegfsError
+from regfs.errors import Interrupted, IsADirectory, NotADirectory, NotFound, OutOfThreads, RegfsError
 from regfs.model.digest import Digest
+from regfs.rootfs.paths import find
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.layers.content import Content, OpenContent, Span
 from regfs.telemetry.stats import Stats
@@ -30,11 +33,16 @@ from regfs.waiting.single_flight import Flights
 
 if TYPE_CHECKING:
     from regfs.images.starts.program_files import ProgramFiles
+    from regfs.images.starts.records import StartRecords
     from regfs.model.run_config import RunConfig
+    from regfs.model.start_record import StartRecord
 
 log = logging.getLogger(__name__)
 
+MAX_REPLAYED = 256 << 20
 _MOST_WATCHED = 64
+# One piece of a record is fetched at once; a read that comes meanwhile waits for what it shares with it alone.
+_PIECE = 4 << 20
 
 Report = Callable[[str, int, int], None]
 
@@ -52,6 +60,8 @@ class Contents(Protocol):
 
     def wait_for_reads(self) -> None: ...
 
+    def has_all(self, layers: Sequence[Digest]) -> bool: ...
+
 
 @dataclass(slots=True, eq=False)
 class StartOf:
@@ -63,6 +73,7 @@ class StartOf:
     name: str
     manifest: Digest
     config: Callable[[], RunConfig]
+    records: StartRecords
     files: ref[Rootfs]
     layers: Sequence[Digest]
     program: Span | None = None
@@ -111,6 +122,9 @@ class Starts:
 
     def fetch(self, start: StartOf, files: Rootfs, report: Report) -> None:
         """Fetch what the start of an image needs: `regfs prefetch --start`. Waits; raises what fetching raises."""
+        record = start.records.here(start.manifest) or start.records.pushed(start.manifest)
+        if record is not None:
+            self._contents.fetch(list(spans_of(record, files)), report)
         of_program = self._program_files(start, files, report)
         of_program.fetch(of_program.of_config())
 
@@ -131,11 +145,30 @@ class Starts:
             self._flights.begin((what, start.manifest), compute, streams=True)
 
     def _first(self, start: StartOf, span: Span, files: Rootfs) -> None:
+        if self._contents.has_all(start.layers):
+            return
+        record = start.records.here(start.manifest)
+        if record is not None:
+            start.is_program_fetched = True
+            self._replay(start, record, files)
+            return
         programs = self._program_files(start, files).of_config()
         content = files.content(programs[0]) if programs else None
         start.program = content if isinstance(content, Span) else None
         if _is_at(span, start.program):
-            self._fetch_program(start, files)
+            self._begin("program", start, partial(self._fetch_program, start))
+        record = start.records.pushed(start.manifest)
+        if record is not None:
+            self._replay(start, record, files)
+
+    def _replay(self, start: StartOf, record: StartRecord, files: Rootfs) -> None:
+        """Fetch what *record* says, in its order. Each piece begins while no read of a user waits."""
+        log.info("%s: what its last start read is fetched ahead", start.name)
+        self._stats.count("starts.replays")
+        for spans in _pieces(spans_of(record, files)):
+            self._contents.wait_for_reads()
+            self._contents.fetch(spans, _tell_nothing)
+            self._stats.count("starts.replayed_bytes", sum(span.size for span in spans))
 
     def _fetch_program(self, start: StartOf, files: Rootfs) -> None:
         if start.is_program_fetched:
@@ -159,6 +192,42 @@ class Starts:
             return opened.read_at(offset, size)
         finally:
             opened.close()
+
+
+def spans_of(record: StartRecord, files: Rootfs) -> Iterator[Span]:
+    """Yield the parts of *files* that *record* names, in its order; what is not there is left out."""
+    left = MAX_REPLAYED
+    found: dict[int, Span | None] = {}
+    for read in record.reads:
+        if read.file not in found:
+            found[read.file] = _span(record.files[read.file], files)
+        span = found[read.file]
+        size = 0 if span is None else min(read.size, span.size - read.offset, left)
+        if span is not None and size > 0:
+            left -= size
+            yield Span(span.layer, span.offset + read.offset, size)
+
+
+def _span(path: str, files: Rootfs) -> Span | None:
+    try:
+        content = files.content(find(files, path.encode(errors="replace")))
+    except (NotFound, NotADirectory, IsADirectory):
+        return None
+    return content if isinstance(content, Span) else None
+
+
+def _pieces(spans: Iterable[Span]) -> Iterator[list[Span]]:
+    """Yield *spans* in pieces of some _PIECE bytes."""
+    piece: list[Span] = []
+    size = 0
+    for span in spans:
+        piece.append(span)
+        size += span.size
+        if size >= _PIECE:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
 
 
 def _is_at(span: Span, program: Span | None) -> bool:

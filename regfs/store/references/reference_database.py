@@ -7,6 +7,7 @@
     catalogs(registry → listing, checked)                             the number of the last complete listing
     manifests(registry, path, digest → media_type)                    that this repository has shown this manifest
     referrers(registry, path, digest → list, checked)                 what refers to a manifest: an index document
+    starts(digest → record)                                           of a manifest: the blob that records its start
     created(digest → ns)                                              when the image was made, by its config
     caches(registry → is_cache, checked)                              whether it is a pull-through cache
 
@@ -45,6 +46,7 @@ CREATE TABLE IF NOT EXISTS manifests (
 CREATE TABLE IF NOT EXISTS referrers (
     registry TEXT, path TEXT, digest TEXT, list BLOB NOT NULL, checked REAL NOT NULL,
     PRIMARY KEY (registry, path, digest)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS starts (digest TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS created (digest TEXT PRIMARY KEY, ns INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS caches (
     registry TEXT PRIMARY KEY, is_cache INTEGER NOT NULL, checked REAL NOT NULL) WITHOUT ROWID;

@@ -185,6 +185,18 @@ class References:
             (repository.registry, repository.path, str(digest), media_type),
         )
 
+    def start(self, manifest: Digest) -> Digest | None:
+        """Return the blob that records a start of the image with *manifest*; None where none is known."""
+        rows = self._database.query("SELECT record FROM starts WHERE digest=?", (str(manifest),))
+        try:
+            return next((Digest.parse(row[0]) for row in rows), None)
+        except InvalidName:
+            return None
+
+    def keep_start(self, manifest: Digest, record: Digest) -> None:
+        """Remember that the blob *record* records a start of the image with *manifest*."""
+        self._database.change("INSERT OR REPLACE INTO starts VALUES (?, ?)", (str(manifest), str(record)))
+
     def created(self, digest: Digest) -> int:
         """Return when the image *digest* was made, in nanoseconds since 1970; 0 where it is not known."""
         return _whole(self._database.query("SELECT ns FROM created WHERE digest=?", (str(digest),)))

@@ -1,0 +1,114 @@
+"""What is read of an image's files while a program runs: the trace that becomes the record of a start.
+
+    trace = Trace()
+    build(config, environment, mount=Mount(trace=trace)); … run the program …
+    trace.record(files)
+
+Every open goes through the trace, and files are not passed through to the kernel, so that it sees every read that the
+kernel's page cache does not answer. Nothing is read ahead of a program, for that would be recorded too.
+Used by app.py and `regfs record`. Thread rule: any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+from regfs.errors import WouldBlock
+from regfs.model.digest import Digest
+from regfs.model.start_record import MOST_FILES, MOST_READS, Read, StartRecord
+from regfs.rootfs.paths import files_below
+from regfs.rootfs.rootfs import Rootfs
+from regfs.store.layers.content import Content, OpenContent, Span
+
+_PAGE = 4096
+_MOST_PAGES = 1 << 19  # 2 GiB that were read
+
+
+class Trace:
+    """The reads of files, in the order of their first reads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._files: dict[tuple[Digest, int], int] = {}
+        self._pages: set[tuple[int, int]] = set()
+        self._reads: list[Read] = []
+
+    def opener(self, open_content: Callable[[Content], OpenContent]) -> Callable[[Content], OpenContent]:
+        """Return what opens as *open_content* does, and writes down what is read."""
+
+        def traced(content: Content) -> OpenContent:
+            opened = open_content(content)
+            return TracedContent(opened, content, self) if isinstance(content, Span) else opened
+
+        return traced
+
+    def read(self, span: Span, offset: int, size: int) -> None:
+        """Note that *size* bytes at *offset* of the file *span* were read; what was read before is not noted again."""
+        with self._lock:
+            file = self._files.setdefault((span.layer, span.offset), len(self._files))
+            if file >= MOST_FILES or len(self._pages) >= _MOST_PAGES:
+                return
+            for page in range(offset // _PAGE, -(-min(offset + size, span.size) // _PAGE)):
+                if (file, page) not in self._pages:
+                    self._pages.add((file, page))
+                    self._add(Read(file, page * _PAGE, min(_PAGE, span.size - page * _PAGE)))
+
+    def _add(self, read: Read) -> None:
+        last = self._reads[-1] if self._reads else None
+        if last is not None and last.file == read.file and last.offset + last.size == read.offset:
+            self._reads[-1] = last._replace(size=last.size + read.size)
+        elif len(self._reads) < MOST_READS:
+            self._reads.append(read)
+
+    def record(self, files: Rootfs) -> StartRecord:
+        """Return what was read of *files*; those whose path is no UTF-8 are left out. Blocks on the disk."""
+        with self._lock:
+            wanted, reads = dict(self._files), list(self._reads)
+        paths: dict[int, str] = {}
+        for node in files_below(files, files.root):
+            content = files.content(node)
+            number = wanted.get((content.layer, content.offset)) if isinstance(content, Span) else None
+            if number is not None and number not in paths:
+                path = os.fsdecode(files.path(node))
+                if path.isprintable() and path.encode(errors="replace").decode() == path:
+                    paths[number] = path
+        ordered = [number for number in dict.fromkeys(read.file for read in reads) if number in paths]
+        places = {number: place for place, number in enumerate(ordered)}
+        return StartRecord(
+            tuple(paths[number] for number in ordered),
+            tuple(read._replace(file=places[read.file]) for read in reads if read.file in places),
+        )
+
+
+class TracedContent(OpenContent):
+    """An open file whose reads *trace* hears of."""
+
+    __slots__ = ("_opened", "_trace", "_traced")
+
+    def __init__(self, opened: OpenContent, span: Span, trace: Trace) -> None:
+        super().__init__(-1, opened.size)
+        self._opened = opened
+        self._traced = span
+        self._trace = trace
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return bytes as OpenContent does."""
+        content = self._opened.read_at(offset, size)
+        if content:
+            self._trace.read(self._traced, offset, len(content))
+        return content
+
+    def read_into(self, _buffer: bytearray) -> None:
+        """Read nothing ahead. Raises WouldBlock."""
+        raise WouldBlock("while reads are recorded, nothing is read ahead")
+
+    def backing_fd(self) -> int | None:
+        """Return None: the kernel's own reads would be missed."""
+        return None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        super().close()
+        self._opened.close()
