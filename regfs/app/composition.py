@@ -32,6 +32,7 @@ from regfs.store.layers.layer_store import LayerStore
 from regfs.store.locks.work_locks import LOCKS, WorkLocks
 from regfs.store.references.references import References
 from regfs.telemetry.journal import Journal
+from regfs.telemetry.request_log import RequestLog
 from regfs.telemetry.stats import Stats
 from regfs.tree.control import ControlDirectory
 from regfs.tree.inode_numbers import InodeNumbers
@@ -162,6 +163,7 @@ def build(
         journal=Journal(stats),
         flights=Flights(max(config.timeout_s, _LEAST_S)),
         substitutes=substitutes,
+        requests=RequestLog(),
     )
     layers = _layer_store(shared)
     registry = RegistryClient(lambda: _client_parts(shared, environment, mount))
@@ -201,6 +203,7 @@ class _Shared(NamedTuple):
     journal: Journal
     flights: Flights
     substitutes: Substitutes
+    requests: RequestLog
 
 
 def _layer_store(shared: _Shared) -> LayerStore:
@@ -263,6 +266,7 @@ def _client_parts(shared: _Shared, environment: Mapping[str, str], mount: Mount)
         # A verb has ended before a host that failed is asked again.
         retry=substitutes.retry or RetryPolicy(tells_next_attempt=mount.point is not None),
         hub_url=substitutes.hub_url or HUB_URL,
+        request_log=shared.requests,
     )
 
 
@@ -272,6 +276,7 @@ def _control_texts(shared: _Shared, layer_cache: LayerCache) -> dict[str, Callab
         "version": lambda: f"regfs {__version__}\n",
         "stats.json": lambda: json.dumps(shared.stats.snapshot(), indent=1) + "\n",
         "errors": shared.journal.text,
+        "requests": shared.requests.text,
         "fetching.json": lambda: _fetching(layer_cache),
     }
 

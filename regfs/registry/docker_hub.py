@@ -108,7 +108,9 @@ class Hub:
 
     def _page(self, path: str, *, what: str) -> tuple[set[str], str | None]:
         """Return the names on the page at *path*, and the path of the next."""
-        request = Request("GET", f"{self._url}{path}", headers={"Accept": "application/json"}, body_limit=_PAGE_BYTES)
+        request = Request(
+            "GET", f"{self._url}{path}", headers={"Accept": "application/json"}, body_limit=_PAGE_BYTES, why="hub"
+        )
         answer = self._sender.send(request, what=what)
         if answer.status != 200:
             raise refusal(answer, what=what)

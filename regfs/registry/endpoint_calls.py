@@ -36,6 +36,9 @@ from regfs.registry.http.retrying import RetryingSender
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_WORDS = {
+    "manifests": "manifest", "blobs": "blob", "tags": "tags", "_catalog": "catalog", "referrers": "referrers",
+}  # fmt: skip
 # A mirror that does not answer must leave time to ask the next.
 _MIRROR_ANSWERS_WITHIN_S = 10.0
 MIRROR_FAILURES = (
@@ -69,6 +72,15 @@ class Call:
     bulk: bool = field(default=False, kw_only=True)
     body_limit: int | None = field(default=None, kw_only=True)
     stays: bool = field(default=False, kw_only=True)
+
+    @property
+    def why(self) -> str:
+        """A word for what is asked: `resolve` for a manifest by tag, `manifest` by digest, `blob`, `tags` …"""
+        parts = self.path.partition("?")[0].split("/")
+        if self.method not in ("GET", "HEAD"):
+            return "push"
+        kind = next((part for part in reversed(parts[-3:]) if part in _WORDS), "")
+        return "resolve" if kind == "manifests" and ":" not in parts[-1] else _WORDS.get(kind, "")
 
     @classmethod
     def pull(cls, repository: RepositoryName, path: str, *, what: str) -> Call:
@@ -174,7 +186,7 @@ class EndpointCalls:
 
     def elsewhere(self, url: str, call: Call) -> Answer:
         """Return the answer of *url*, where a redirect of *call* led before, asked without credentials."""
-        request = Request("GET", url, headers=call.headers, bulk=call.bulk)
+        request = Request("GET", url, headers=call.headers, bulk=call.bulk, why=call.why)
         return self._sender.send(request, what=call.what)
 
 
@@ -188,6 +200,7 @@ def _request(endpoint: Endpoint, call: Call, url: str, headers: Mapping[str, str
         bulk=call.bulk,
         body_limit=call.body_limit,
         stays=call.stays,
+        why=call.why,
         answer_within_s=None if endpoint.upstream else _MIRROR_ANSWERS_WITHIN_S,
     )
 

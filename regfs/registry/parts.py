@@ -36,6 +36,7 @@ from regfs.registry.manifests import Manifests
 from regfs.registry.parallel import MAX_PIECE, ParallelTransfers
 from regfs.registry.push import Pushes
 from regfs.registry.referrers import Referrers
+from regfs.telemetry.request_log import RequestLog
 from regfs.telemetry.stats import Stats
 from regfs.waiting.single_flight import Flights
 
@@ -54,7 +55,7 @@ class Parts:
     *offline* refuses every request. *authorities* may sign the certificate of every host; the system's unless given.
     *pace* and *retry* say how slow a registry may be and how often it is asked again. A token that was denied is asked
     for again after *denial_s*. A big blob comes over *connections*, as many as are of use unless given, in pieces of
-    at most *max_piece* bytes.
+    at most *max_piece* bytes. *request_log* notes each request.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Parts:
         denial_s: float = _DENIAL_S,
         connections: int | None = None,
         max_piece: int = MAX_PIECE,
+        request_log: RequestLog | None = None,
     ) -> None:
         retry, pace = retry or RetryPolicy(), pace or Pace()
 
@@ -87,7 +89,9 @@ class Parts:
             )
 
         self._credentials = credentials
-        self._sender = RetryingSender(stats, make_transport=make_transport, retry=retry, clock=clock)
+        self._sender = RetryingSender(
+            stats, make_transport=make_transport, retry=retry, clock=clock, request_log=request_log or RequestLog()
+        )
         flights = Flights(max(pace.longest_s, _LEAST_S))
         self._token_servers = TokenServers(self._sender, flights, stats, clock=clock, denial_s=denial_s)
         self._roots = ApiRoots(self._sender, flights, clock=clock)

@@ -115,7 +115,12 @@ class ApiRoots:
     def ask(self, endpoint: Endpoint, base: str) -> Root:
         """Ask the root of the API at *base* now, once, and return what it says. Raises as RetryingSender.probe does."""
         request = Request(
-            "GET", _root_of(base), headers=endpoint.headers, tls=endpoint.tls, answer_within_s=_ANSWERS_WITHIN_S
+            "GET",
+            _root_of(base),
+            headers=endpoint.headers,
+            tls=endpoint.tls,
+            answer_within_s=_ANSWERS_WITHIN_S,
+            why="api",
         )
         with self._sender.probe(request) as answer:
             challenges = tuple(answer.headers.all("WWW-Authenticate")) if answer.status == 401 else ()

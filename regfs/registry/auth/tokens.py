@@ -212,7 +212,9 @@ class TokenServers:
         self._stats.count("registry.token_requests")
         self._announce(request)
         try:
-            return self._sender.send(replace(message, body_limit=BODY_LIMIT), what=f"a token of {request.server}")
+            return self._sender.send(
+                replace(message, body_limit=BODY_LIMIT, why="token"), what=f"a token of {request.server}"
+            )
         except TooLarge as error:
             raise AccessDenied(f"token server {request.server} answers without a token: {error}") from error
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -50,7 +50,8 @@ class Request:
 
     *bulk* marks a transfer that may take long. With *body_limit*, the body of a 200 (at most so many bytes) is read
     together with the answer, so that a body that is cut is retried; without it, the body stays on the wire. A redirect
-    to another origin is followed unless *stays*. The answer of a mirror must begin within *answer_within_s*.
+    to another origin is followed unless *stays*. The answer of a mirror must begin within *answer_within_s*. *why* is a
+    word for `.regfs/requests`.
     """
 
     method: str
@@ -62,6 +63,7 @@ class Request:
     body_limit: int | None = field(default=None, kw_only=True)
     stays: bool = field(default=False, kw_only=True)
     answer_within_s: float | None = field(default=None, kw_only=True)
+    why: str = field(default="", kw_only=True)
 
     @property
     def origin(self) -> Origin:
@@ -143,6 +145,20 @@ class Answer:
         """The Content-Type without its parameters, lower case; empty where there is none, or none of RFC 6838."""
         media_type = (self.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
         return media_type if _MEDIA_TYPE.fullmatch(media_type) else ""
+
+    def watch(self, moved: Callable[[int], None]) -> None:
+        """Let *moved* hear of the size of each chunk of the body that is still to be read."""
+
+        def watched(chunks: Iterator[bytes]) -> Iterator[bytes]:
+            try:
+                for chunk in chunks:
+                    moved(len(chunk))
+                    yield chunk
+            finally:
+                if isinstance(chunks, Generator):
+                    chunks.close()
+
+        self._chunks = watched(self._chunks)
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the body's raw bytes as they arrive; the connection goes back to the pool at its end.

@@ -25,9 +25,11 @@ from regfs.errors import (
 from regfs.registry.http.error_answers import is_throttling, refusal
 from regfs.registry.http.host_health import HostHealth
 from regfs.registry.http.messages import Answer, Request
+from regfs.registry.http.redaction import without_secrets
 from regfs.registry.http.redirects import MAX_HOPS, REDIRECTS, redirected
 from regfs.registry.http.retry_policy import DOWN, TRANSIENT, RetryPolicy, retry_after_s
 from regfs.registry.http.sockets import ConnectFailed, ConnectTimeout, NotTls, Slow, TransferCut
+from regfs.telemetry.request_log import RequestLog
 from regfs.telemetry.stats import Stats
 from regfs.waiting import deadline
 
@@ -58,8 +60,10 @@ class RetryingSender:
         make_transport: Callable[[], Transport],
         retry: RetryPolicy,
         clock: Callable[[], float],
+        request_log: RequestLog,
     ) -> None:
         self._stats = stats
+        self._log = request_log
         self._make_transport = make_transport
         self._retry = retry
         self._health = HostHealth(retry, clock)
@@ -96,7 +100,7 @@ class RetryingSender:
             self._health.admit(host)
             attempt += 1
             try:
-                answer = self._carrier().send(request, is_again=attempt > 1)
+                answer = self._sent(request, is_again=attempt > 1)
                 if not self._is_transient(answer):
                     if request.body_limit is not None and answer.status == 200:
                         answer.read(request.body_limit, what=what)
@@ -117,7 +121,7 @@ class RetryingSender:
         place = f"{request.origin.scheme}://{request.origin}"
         self._health.admit(place)
         try:
-            return self._carrier().send(request)
+            return self._sent(request)
         except NotTls:
             raise
         except (ConnectFailed, Slow) as error:
@@ -134,6 +138,20 @@ class RetryingSender:
             transport, self._transport = self._transport, None
         if transport is not None:
             transport.close()
+
+    def _sent(self, request: Request, *, is_again: bool = False) -> Answer:
+        """Send *request* once, and note it for `.regfs/requests`."""
+        carrier = self._carrier()
+        path = without_secrets(request.target.partition("?")[0], request)
+        sent = self._log.begin(method=request.method, host=str(request.origin), path=path, why=request.why)
+        try:
+            answer = carrier.send(request, is_again=is_again)
+        except RegfsError as error:
+            sent.failed(error)
+            raise
+        sent.answered(answer.status, without_secrets(answer.content_type, request))
+        answer.watch(sent.moved)
+        return answer
 
     def _carrier(self) -> Transport:
         deadline.current().remaining_s(0.0)
