@@ -68,10 +68,15 @@ class Config:
     is_quiet: bool = False
 
     @property
+    def shown_image(self) -> str:
+        """The image as fsname has it, "" where that has none."""
+        return self.fsname.removeprefix(ONE_IMAGE) if self.fsname and self.fsname.startswith(ONE_IMAGE) else ""
+
+    @property
     def source(self) -> str:
         """What /proc/mounts names as the device."""
         if self.image is not None:
-            return f"{ONE_IMAGE}{self.default_registry}/{self.image}"
+            return f"{ONE_IMAGE}{self.shown_image or f'{self.default_registry}/{self.image}'}"
         return self.fsname or self.default_registry
 
 

@@ -30,12 +30,17 @@ def mount_config(given: argparse.Namespace, environment: Mapping[str, str]) -> C
 
 def verb_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Config:
     """Return the Config of a verb, and let its log go to stderr: errors, or everything with -d."""
+    config = replace(with_options(default_config(environment), given.given), debug=given.debug)
+    log_to_terminal(config, environment)
+    return config
+
+
+def log_to_terminal(config: Config, environment: Mapping[str, str]) -> None:
+    """Let the log of a verb go to stderr: errors, or everything with -d."""
     from regfs.daemon.logs import log_place, start_logging
 
-    config = with_options(default_config(environment), given.given)
     place = log_place(None, cache=config.cache_dir, foreground=True)
-    start_logging(logging.DEBUG if given.debug else logging.ERROR, place, environment=environment)
-    return config
+    start_logging(logging.DEBUG if config.debug else logging.ERROR, place, environment=environment)
 
 
 def with_words(config: Config, words: Sequence[str], *, sloppy: bool) -> Config:

@@ -15,21 +15,24 @@ Nothing heavy is imported before it is needed: `regfs --version` takes 30 ms, mo
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NoReturn
 
-from regfs.app.config import not_empty
+from regfs.app.config import default_config, not_empty, with_options
 from regfs.cli.arguments import MOUNT_USAGE, mount_parser, refuse_unknown
 from regfs.cli.configuration import mount_config, with_source
 from regfs.cli.exit_codes import USAGE, exit_code
 from regfs.cli.help_text import mount_help, version
 from regfs.cli.mistaken_verbs import refuse_verb_like
-from regfs.cli.mount_command import mount, run_mount_helper
-from regfs.cli.source_argument import refuse_missing_mountpoint
+from regfs.cli.mount_command import mount
+from regfs.cli.mount_helper import run_mount_helper
+from regfs.cli.source_argument import image_of_source, refuse_missing_mountpoint
 from regfs.cli.terminal import open_standard_streams, tell, warn
 from regfs.cli.verbs import ALIASES, VERBS, run_verb, verb_named
 from regfs.errors import InvalidOption, RegfsError
@@ -85,14 +88,24 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         raise InvalidOption(
             f"a mount point is needed: {MOUNT_USAGE}" if not given.paths else f"too many words: {MOUNT_USAGE}"
         )
-    config = mount_config(given, environment)
     *source, mountpoint = given.paths
     not_empty(mountpoint)
+    if source and (image := image_of_source(source[0])) is not None:
+        return _mount_image(image, mountpoint, given, environment)
+    config = mount_config(given, environment)
     if source:
         config = with_source(config, source[0], mountpoint)
     else:
         refuse_missing_mountpoint(mountpoint)
     return mount(config, mountpoint, environment)
+
+
+def _mount_image(image: str, mountpoint: str, given: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Mount what `regfs regfs#IMAGE MOUNTPOINT` names; mount.fuse(8) calls that. Raises RegfsError."""
+    from regfs.cli.verbs.mount import mount_source
+
+    config = replace(with_options(default_config(environment), given.given), debug=given.debug, is_quiet=given.quiet)
+    return mount_source(image, mountpoint, given.words, config=config, sloppy=False, environment=environment)
 
 
 def guarded(command: Callable[[], int]) -> int:

@@ -1,28 +1,17 @@
-"""`regfs [OPTIONS] [SOURCE] MOUNTPOINT`, and `mount.regfs` as mount(8) calls it: check, mount, report the start.
+"""`regfs [OPTIONS] [SOURCE] MOUNTPOINT`: check, mount, report the start.
 
-Used by main.py. daemon/ does the rest: launch.py goes to the background, serve.py serves.
+Used by main.py, mount_helper.py and verbs/mount.py. launch.py of daemon/ goes to the background, serve.py serves.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 
-from regfs.app.config import Config, default_config
-from regfs.cli.arguments import mount_helper_parser
-from regfs.cli.configuration import with_source, with_words
+from regfs.app.config import Config
 from regfs.cli.terminal import tell, warn
 from regfs.errors import RegfsError
-
-
-def run_mount_helper(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run `mount.regfs` as mount(8) calls it and return the exit code of `regfs`. Raises RegfsError."""
-    parser = mount_helper_parser()
-    given = parser.parse_intermixed_args(list(arguments))
-    config = with_source(default_config(environment), given.source, given.mountpoint)
-    config = with_words(config, given.words, sloppy=given.sloppy)
-    return 0 if given.fake else mount(config, given.mountpoint, environment)
 
 
 def mount(config: Config, mountpoint: str, environment: Mapping[str, str]) -> int:

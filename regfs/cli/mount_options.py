@@ -6,7 +6,7 @@ always comes, `dev,suid` come unasked, `_netdev,nofail,user` reach mount.regfs. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -41,6 +41,32 @@ class Words(NamedTuple):
         """Return *config* with these words in it. Raises InvalidOption where a value makes no sense."""
         config = with_options(config, self.options)
         return replace(config, noexec=self.noexec or config.noexec, fsname=self.fsname or config.fsname)
+
+
+IN_MEMORY = "-"
+"""In the place of the directory that what is written goes to: into memory."""
+
+
+class ImageWords(NamedTuple):
+    """The words that a mount of one image alone has: `fuse`, and `writable` or `writable=DIR`; and all others."""
+
+    by_fuse: bool
+    writable: str | None
+    others: tuple[str, ...]
+
+
+def image_words(texts: Sequence[str]) -> ImageWords:
+    """Return what the words of all `-o` ask for beyond what every mount has."""
+    by_fuse, writable, others = False, None, []
+    for word in (word for text in texts for word in split_words(text)):
+        name, equals, value = word.partition("=")
+        if word == "fuse":
+            by_fuse = True
+        elif name == "writable":
+            writable = value if equals else IN_MEMORY
+        else:
+            others.append("".join(f"\\{character}" if character in ',\\"' else character for character in word))
+    return ImageWords(by_fuse, writable, tuple(others))
 
 
 def split_words(text: str) -> Iterator[str]:

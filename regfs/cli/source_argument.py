@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from regfs.errors import InvalidOption
-from regfs.model.names import is_registry
+from regfs.model.names import ONE_IMAGE, is_registry
 from regfs.telemetry.userinfo import reference_without_userinfo
 
 # As in tree/root.py: `debian:12` is a tag, `registry:5000` a registry.
@@ -38,8 +38,13 @@ def registry_of_source(source: str, mountpoint: str) -> str:
     registry = f"; for a registry of that name: --default-registry {name}" if "/" not in name else ""
     raise InvalidOption(
         f"{name} is an image: mount a registry (regfs {mountpoint}), then look into "
-        f"{os.path.join(mountpoint, name)}{registry}"
+        f"{os.path.join(mountpoint, name)}, or mount its files alone (regfs mount {name} {mountpoint}){registry}"
     )
+
+
+def image_of_source(source: str) -> str | None:
+    """Return IMAGE where *source* is `regfs#IMAGE`, one image to be mounted; else None."""
+    return source.removeprefix(ONE_IMAGE) if source.startswith(ONE_IMAGE) else None
 
 
 def is_source(name: str) -> bool:

@@ -20,8 +20,8 @@ _CLOEXEC = 1
 _SET_FLAG, _SET_STRING, _CREATE = 0, 1, 6
 _FROM_EMPTY_PATH = 4
 _AT_FDCWD = -100
-READ_ONLY, NO_SUID, NO_DEVICES = 1, 2, 4
-"""Attributes of a mount: MOUNT_ATTR_RDONLY, _NOSUID and _NODEV of include/uapi/linux/mount.h."""
+READ_ONLY, NO_SUID, NO_DEVICES, NO_EXEC = 1, 2, 4, 8
+"""Attributes of a mount: MOUNT_ATTR_RDONLY, _NOSUID, _NODEV and _NOEXEC of include/uapi/linux/mount.h."""
 VALUE_MAX = 255
 """Bytes that the value of an option may have."""
 _MESSAGE_SIZE = 4096

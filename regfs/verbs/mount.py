@@ -59,8 +59,9 @@ def mount(
         try:
             app.layers.sweep()  # of mounts that were killed
             mount_image(
-                files, app.layers, point, name=name, allow_suid=config.allow_suid, allow_dev=config.allow_dev,
-                is_writable=writable is not None, upper=writable.upper if writable else None,
+                files, app.layers, point, name=config.shown_image or name, allow_suid=config.allow_suid,
+                allow_dev=config.allow_dev, noexec=config.noexec, is_writable=writable is not None,
+                upper=writable.upper if writable else None,
             )  # fmt: skip
         except (Unsupported, CacheDamaged) as reason:
             raise type(reason)(f"{image}: {reason}; {_INSTEAD}") from reason

@@ -1,23 +1,23 @@
-"""`regfs mount [OPTIONS] IMAGE DIR`."""
+"""`regfs mount [OPTIONS] IMAGE DIR`, and `regfs#IMAGE DIR` as mount(8) and fstab have it."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from regfs.app.config import default_config, not_empty, parse_path, with_options
+from regfs.app.config import Config, default_config, not_empty, parse_path, with_options
 from regfs.cli.arguments import IMAGE_HELP, Parser, add_common
-from regfs.cli.configuration import verb_config
+from regfs.cli.configuration import log_to_terminal, with_words
+from regfs.cli.mount_options import IN_MEMORY, image_words
 from regfs.cli.source_argument import is_source
 from regfs.cli.terminal import say_nothing, tell, warn
 from regfs.errors import InvalidOption, MountFailure
+from regfs.model.names import ONE_IMAGE
 from regfs.process.descriptors import raise_descriptor_limit
 from regfs.process.user import is_root_of_machine
-
-_IN_MEMORY = "-"
 
 
 class _Parser(Parser):
@@ -33,9 +33,9 @@ class _Parser(Parser):
     def parse_known_intermixed_args(  # type: ignore[override]
         self, args: Sequence[str], namespace: None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Return what argparse does, with _IN_MEMORY as the value that is left out."""
+        """Return what argparse does, with IN_MEMORY as the value that is left out."""
         return super().parse_known_intermixed_args(
-            [f"--writable={_IN_MEMORY}" if word == "--writable" else word for word in args], namespace
+            [f"--writable={IN_MEMORY}" if word == "--writable" else word for word in args], namespace
         )
 
 
@@ -68,28 +68,55 @@ def parser() -> Parser:
 
 def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Mount, and print the full name of the image; progress goes to stderr."""
+    config = replace(with_options(default_config(environment), given.given), is_quiet=given.quiet, debug=given.debug)
+    asked = _Asked(given.image, given.directory, by_fuse=given.fuse, writable=given.writable)
+    return _mount(asked, config, environment)
+
+
+def mount_source(
+    image: str, directory: str, words: Sequence[str], *, config: Config, sloppy: bool, environment: Mapping[str, str]
+) -> int:
+    """Mount *image* as `regfs#IMAGE` in fstab asks for it, with the words of `-o`. Raises RegfsError."""
+    own = image_words(words)
+    config = with_words(config, own.others, sloppy=sloppy)
+    if config.fsname is None:  # what mount(8) was told: `mount -a` does not mount again what has that source
+        config = replace(config, fsname=f"{ONE_IMAGE}{image}")
+    return _mount(_Asked(image, directory, by_fuse=own.by_fuse, writable=own.writable), config, environment)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is to be mounted where. What is written goes below the directory *writable*, or to memory (IN_MEMORY)."""
+
+    image: str
+    directory: str
+    by_fuse: bool
+    writable: str | None
+
+
+def _mount(given: _Asked, config: Config, environment: Mapping[str, str]) -> int:
     from regfs.export.erofs.mounting import reason_against
     from regfs.verbs.mount import Writable, mount
 
     if is_source(given.image):
         raise InvalidOption(f"{given.image} is a registry, no image: regfs {given.image} {given.directory} mounts it")
-    if given.fuse or not is_root_of_machine():
-        return _mount_by_fuse(given, environment)
-    config = verb_config(given, environment)
+    if given.by_fuse or not is_root_of_machine():
+        return _mount_by_fuse(given, config, environment)
+    log_to_terminal(config, environment)
     if reason := reason_against(config.cache_dir):
         raise MountFailure(f"the kernel cannot mount {given.image}: {reason}; --fuse mounts it by FUSE")
     raise_descriptor_limit()  # mounting holds one for each layer
     writable = None
     if given.writable is not None:
-        writable = Writable(parse_path(given.writable) if given.writable != _IN_MEMORY else None)
-    say = say_nothing if given.quiet else warn
+        writable = Writable(parse_path(given.writable) if given.writable != IN_MEMORY else None)
+    say = say_nothing if config.is_quiet else warn
     name = mount(given.image, given.directory, config=config, environment=environment, writable=writable, say=say)
-    if not given.quiet:
+    if not config.is_quiet:
         tell(f"{name} is mounted at {os.path.abspath(given.directory)}")
     return 0
 
 
-def _mount_by_fuse(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
+def _mount_by_fuse(given: _Asked, config: Config, environment: Mapping[str, str]) -> int:
     """Let a daemon show the image, as the whole tree is shown."""
     from regfs.cli.mount_command import mount
     from regfs.mount.mountpoint import mounts
@@ -97,12 +124,10 @@ def _mount_by_fuse(given: argparse.Namespace, environment: Mapping[str, str]) ->
 
     if given.writable is not None:
         raise InvalidOption("--writable needs a mount by the kernel, which root alone can make")
-    config = with_options(default_config(environment), given.given)
     reference = read_reference(given.image, config.default_registry, mounts())
     repository, digest = reference.repository, reference.digest or reference.short_digest
     version = f"@{digest}" if digest is not None else f":{reference.tag}"
     config = replace(
-        config, default_registry=repository.registry, image=f"{repository.path}{version}", is_quiet=given.quiet,
-        debug=given.debug, foreground=given.debug,
-    )  # fmt: skip
+        config, default_registry=repository.registry, image=f"{repository.path}{version}", foreground=config.debug
+    )
     return mount(config, given.directory, environment)

@@ -18,7 +18,7 @@ from pathlib import Path
 from regfs.errors import MountFailure
 from regfs.export.erofs.cached import open_data_files, open_erofs
 from regfs.model.names import ONE_IMAGE
-from regfs.mount.mount_api import NO_DEVICES, NO_SUID, READ_ONLY, VALUE_MAX, Refused, attach, make_mount
+from regfs.mount.mount_api import NO_DEVICES, NO_EXEC, NO_SUID, READ_ONLY, VALUE_MAX, Refused, attach, make_mount
 from regfs.mount.mountpoint import CONTAINER_REMEDY, may_mount
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.eviction.inventory import IMAGES, INGESTS, LAYERS
@@ -56,6 +56,7 @@ def mount_image(
     name: str,
     allow_suid: bool = False,
     allow_dev: bool = False,
+    noexec: bool = False,
     upper: Path | None = None,
     is_writable: bool = False,
 ) -> None:
@@ -64,7 +65,7 @@ def mount_image(
     With *is_writable* what is written goes to the directories `upper` and `work` below *upper*, which is made, or into
     memory where that is None. Raises MountFailure, Unsupported for names that EROFS cannot hold, CacheFailure.
     """
-    attributes = (0 if allow_suid else NO_SUID) | (0 if allow_dev else NO_DEVICES)
+    attributes = (0 if allow_suid else NO_SUID) | (0 if allow_dev else NO_DEVICES) | (NO_EXEC if noexec else 0)
     opened = [open_erofs(rootfs, store)]
     try:
         opened += open_data_files(rootfs, store)
