@@ -5,9 +5,11 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from regfs.layers.formats.format import Chunk, FindTable, Format, found_nowhere
 from regfs.layers.formats.recognise import recognise
+from regfs.layers.formats.toc_files import TocFiles
 from regfs.layers.rows.archive_rows import ArchiveRows
 from regfs.layers.rows.table_rows import TableRows
 from regfs.layers.tar.feed import ByteFeed
@@ -50,6 +52,27 @@ class MemoryRows:
             self.rows[row] = self.rows[row]._replace(attributes=with_nlink(self.rows[row].attributes, nlink))
 
 
+class FileChunk(NamedTuple):
+    """Where the bytes of a file of one chunk are."""
+
+    size: int
+    at: int
+    stored: int
+    digest: str
+
+
+class FileChunks:
+    """Keeps the chunks of plain files."""
+
+    size = 0
+
+    def __init__(self) -> None:
+        self.chunks: list[FileChunk] = []
+
+    def add_file(self, size: int, *, at: int, stored: int, digest: str) -> None:
+        self.chunks.append(FileChunk(size, at, stored, digest))
+
+
 def rows_of(entries: Iterable[TarEntry], kind: type[ArchiveRows] = TableRows) -> Rows:
     rows = MemoryRows()
     archive = kind(rows)
@@ -84,6 +107,16 @@ class Listed:
 
     def rows(self) -> Rows:
         return rows_of(entry for entry, _ in self.entries)
+
+    def quick_rows(self) -> tuple[Rows, list[FileChunk]]:
+        """Return the rows as an ingest makes them, plain files in one step; and the chunks of these files."""
+        rows, chunks = MemoryRows(), FileChunks()
+        archive = TableRows(rows)
+        table = self.format.table(descriptor_of(self.built), self.source, self.find_table)
+        for entry, _ in table.entries(TocFiles(archive, chunks, hidden=table.hidden).take):
+            archive.add(entry, None)
+        archive.finish()
+        return rows.rows, chunks.chunks
 
     def paths(self) -> list[bytes]:
         return [entry.path for entry, _ in self.entries]

@@ -72,7 +72,20 @@ EVERYTHING = (
 
 @every_format
 def test_a_table_leads_to_the_rows_that_the_archive_leads_to(build: Build) -> None:
-    assert Listed(build(*EVERYTHING)).rows() == rows_of_tar(tar_of(*EVERYTHING))
+    listed = Listed(build(*EVERYTHING))
+    assert listed.rows() == listed.quick_rows()[0] == rows_of_tar(tar_of(*EVERYTHING))
+
+
+@every_format
+def test_plain_files_are_taken_in_one_step_with_the_chunks_that_they_have(build: Build) -> None:
+    files = [directory("d"), *(file(f"d/{number}", os.urandom(100 + number)) for number in range(50))]
+    listed = Listed(build(*files))
+    rows, chunks = listed.quick_rows()
+    assert rows == rows_of_tar(tar_of(*files))
+    if listed.chunks(b"d/0")[0].at != listed.chunks(b"d/1")[0].at:  # else they share members
+        alone = [chunk for _, [chunk] in listed.entries[1:]]
+        # The first in a directory makes it known.
+        assert chunks == [(chunk.size, chunk.at, chunk.stored, str(chunk.digest)) for chunk in alone[1:]]
 
 
 @every_format
@@ -329,8 +342,10 @@ def test_any_archive_leads_to_the_same_rows_and_contents_by_its_table(
     entries: list[TarEntry], kind: str, chunk_size: int
 ) -> None:
     built = BUILDERS[kind](*entries, chunk_size=chunk_size)
-    assert _outcome(lambda: Listed(built).rows()) == _outcome(lambda: rows_of_tar(tar_of(*entries)))
+    rows = _outcome(lambda: rows_of_tar(tar_of(*entries)))
+    assert _outcome(lambda: Listed(built).rows()) == rows
     listed = Listed(built)
+    assert _outcome(lambda: listed.quick_rows()[0]) == rows
     files = [entry for entry in entries if entry.type == b"0"]
     found = [(entry, chunks) for entry, chunks in listed.entries if entry.kind == 0o100000]
     for written, (entry, chunks) in zip(files, found, strict=True):

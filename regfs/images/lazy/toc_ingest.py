@@ -9,9 +9,10 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from regfs.errors import BadLayer, Unsupported
+from regfs.errors import BadLayer, TooLarge, Unsupported
 from regfs.layers.formats.format import Chunk, Format, found_nowhere
 from regfs.layers.formats.soci import Soci, fingerprint, read_ztoc
+from regfs.layers.formats.toc_files import TocFiles
 from regfs.layers.rows.table_rows import TableRows
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
@@ -42,8 +43,13 @@ def ingest_table(
     table = table_format.table(descriptor, RangedSource(descriptor.size, part), found_nowhere)
     with store.begin_partial_layer(table_format.name) as writer:
         rows = TableRows(writer.rows)
-        for entry, chunks in table.entries():
-            rows.add(entry, _placed(writer, entry.size, chunks, nothing=descriptor.digest) if entry.size else None)
+        try:
+            files = TocFiles(rows, writer, hidden=table.hidden)
+            for entry, chunks in table.entries(files.take):
+                rows.add(entry, _placed(writer, entry.size, chunks, nothing=descriptor.digest) if entry.size else None)
+        except (BadLayer, TooLarge, Unsupported):
+            table.verify()  # a wrong table is no reason to read the layer whole, or to think it wrong
+            raise
         rows.finish()
         store.publish(writer, layer)
     return table.remark
@@ -59,7 +65,7 @@ def ingest_ztoc(descriptor: Descriptor, soci: Soci, *, layer: Digest, store: Lay
     with store.begin_partial_layer(soci.name) as writer:
         writer.begin_archive(ztoc.archive_size)
         for span in ztoc.spans:
-            writer.add_chunk(span.start, span.size, at=span.at, stored=span.stored, inner=0, digest=span.digest)
+            writer.add_chunk(span.start, span.size, at=span.at, stored=span.stored, inner=0, digest=str(span.digest))
             writer.rows.add_restart(span.at, span.bits, zlib.compress(span.window, 1))
         rows = TableRows(writer.rows)
         headers: list[tuple[int, int, bytes]] = []
@@ -91,8 +97,8 @@ def _placed(writer: PartialLayerWriter, size: int, chunks: tuple[Chunk, ...], *,
                 at=chunk.at,
                 stored=chunk.stored,
                 inner=chunk.inner,
-                digest=chunk.digest,
+                digest=str(chunk.digest),
             )
     if not chunks:  # the table is wrong about this file: a chunk that nothing can fetch, lest it be read as zeros
-        writer.add_chunk(start, size, at=0, stored=0, inner=0, digest=nothing)
+        writer.add_chunk(start, size, at=0, stored=0, inner=0, digest=str(nothing))
     return start

@@ -17,14 +17,13 @@ Sources: stargz-snapshotter, docs/estargz.md; estargz/gzip.go; estargz/externalt
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from regfs.errors import BadLayer, DigestMismatch, InvalidName, TooLarge, Unsupported
+from regfs.errors import BadLayer, InvalidName, TooLarge, Unsupported
 from regfs.layers.compression import gzip
 from regfs.layers.formats.format import Chunk, FindTable
 from regfs.layers.formats.gzip_member import verified
-from regfs.layers.formats.toc import MAX_TABLE, Offsets, Toc
+from regfs.layers.formats.toc import MAX_TABLE, Toc
 from regfs.layers.source import ByteSource
 from regfs.layers.tar.feed import ByteFeed
 from regfs.layers.tar.tar_reader import TarReader
@@ -85,7 +84,7 @@ class Estargz:
             if not 0 <= offset < end:
                 raise BadLayer(f"the footer says that the table of contents is at byte {offset} of {end}")
             stored, end = _stored(source, tail, offset, end), offset
-        return authentic_toc(lambda: _json(stored), digest=digest, end=end, hidden=HIDDEN)
+        return Toc(_json(stored), digest=digest, end=end, hidden=HIDDEN)
 
     def read(self, chunks: Sequence[Chunk], stored: bytes) -> dict[Chunk, bytes]:
         """Return the bytes of *chunks*. See Format."""
@@ -98,26 +97,6 @@ def toc_digest(descriptor: Descriptor) -> Digest:
         return Digest.parse(descriptor.annotations[TOC_DIGEST])
     except InvalidName as error:
         raise BadLayer(f"the digest of the table of contents: {error}") from None
-
-
-def authentic_toc(
-    blocks: Callable[[], Iterator[bytes]], *, digest: Digest | None, end: int, hidden: frozenset[bytes]
-) -> Toc:
-    """Return the table that *blocks* are the JSON of; *end* is where the layer's content ends.
-
-    Raises DigestMismatch where it has another *digest*, BadLayer, TooLarge.
-    """
-    hasher = digest.hasher() if digest else hashlib.sha256()
-
-    def hashed() -> Iterator[bytes]:
-        for block in blocks():
-            hasher.update(block)
-            yield block
-
-    offsets = Offsets(hashed(), end=end)
-    if digest is not None and hasher.hexdigest() != digest.encoded:
-        raise DigestMismatch(f"the table of contents has {hasher.hexdigest()}, the manifest says {digest}")
-    return Toc(blocks, offsets=offsets, hidden=hidden)
 
 
 def _footer(tail: bytes) -> tuple[int | None, int]:

@@ -37,16 +37,35 @@ class Chunk(NamedTuple):
     digest: Digest | None
 
 
-class Table(Protocol):
-    """The table of contents of one layer, verified."""
+Fields = dict[str, object]
+"""One object of a table in JSON."""
+Take = Callable[[Fields, int], bool]
+"""Is shown an entry that may be a plain file, and where its member ends; tells whether it has taken it."""
 
-    def entries(self) -> Iterator[tuple[TarEntry, tuple[Chunk, ...]]]:
-        """Yield what the archive has, in its order, without the format's own files.
+
+def take_none(_fields: Fields, _end: int) -> bool:
+    """Take no entry: a Take for those who want all of them."""
+    return False
+
+
+class Table(Protocol):
+    """The table of contents of one layer, verified when all of it has been read: nothing may be believed before."""
+
+    @property
+    def hidden(self) -> frozenset[bytes]:
+        """The names in the root that are the format's own files."""
+
+    def entries(self, take: Take = take_none) -> Iterator[tuple[TarEntry, tuple[Chunk, ...]]]:
+        """Yield what the archive has, in its order, but for the format's own files and those that *take* takes. Once.
 
         The chunks of a file are in order and cover it. A file of some size without chunks is one whose part of the
         table is wrong: only that file cannot be read; *remark* says why.
-        Raises BadLayer where the table is wrong as a whole, Unsupported where it cannot stand for the archive.
+        Raises BadLayer where the table is wrong as a whole, Unsupported where it cannot stand for the archive,
+        TooLarge; at the end DigestMismatch where it is not the one that the manifest names.
         """
+
+    def verify(self) -> None:
+        """Raise DigestMismatch where the table is not the one that the manifest names; its entries() ended early."""
 
     @property
     def remark(self) -> str:
@@ -73,8 +92,8 @@ class Format(Protocol):
     def table(self, descriptor: Descriptor, source: ByteSource, find_table: FindTable, /) -> Table:
         """Return the table of a layer, in few small reads of *source*.
 
-        Raises DigestMismatch and BadLayer where it is wrong, TooLarge, Unsupported where the layer has to be read
-        whole, and what *source* raises.
+        Raises DigestMismatch and BadLayer where it is wrong at first sight, TooLarge, Unsupported where the layer has
+        to be read whole, and what *source* raises.
         """
 
     def read(self, chunks: Sequence[Chunk], stored: bytes) -> dict[Chunk, bytes]:

@@ -19,16 +19,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 import stat
-from array import array
-from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
-from typing import NamedTuple
+from itertools import chain, islice, pairwise
 
-from regfs.errors import BadLayer, InvalidName, TooLarge, Unsupported
-from regfs.layers.formats.format import MAX_MEMBER, Chunk
+from regfs.errors import BadLayer, DigestMismatch, InvalidName, TooLarge, Unsupported
+from regfs.layers.formats.format import MAX_MEMBER, Chunk, Fields, Take, take_none
 from regfs.layers.formats.toc_json import entries_of
 from regfs.layers.tar.paths import components_of
 from regfs.layers.tar.pax import xattrs_of
@@ -39,7 +37,9 @@ from regfs.model.digest import Digest
 
 MAX_TABLE = 1 << 30
 """Bytes of JSON: more than the greatest number of entries that an index takes has."""
-MAX_OFFSETS = 1 << 22
+MAX_CHUNKS = 1 << 17
+"""Chunks of one file: 8 GiB of those that podman cuts."""
+_BATCH = 1000
 
 _KINDS = {
     "dir": stat.S_IFDIR,
@@ -51,74 +51,58 @@ _KINDS = {
     "fifo": stat.S_IFIFO,
 }
 _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
-# The character after the number makes sure that it is all of it, where a block ends within.
-_OFFSET = re.compile(rb'"offset"\s*:\s*(\d{1,18})\s*[,}]')
-_OVERLAP = 64
 # What Go's encoder writes for bytes that are no UTF-8: the name is lost.
 _LOST = "\ufffd"
 # The most that a member can be longer than what is in it; the next member may begin much later.
-_LEAST_RANGE = 1 << 16
+LEAST_RANGE = 1 << 16
 
-Fields = dict[str, object]
-
-
-class Offsets:
-    """Where compressed members begin, from all entries of a table: a member ends where the next one begins."""
-
-    def __init__(self, blocks: Iterable[bytes], *, end: int) -> None:
-        """Take them from the JSON text; *end* is where the last member ends. Raises TooLarge."""
-        self.end = end
-        self._offsets = array("Q")
-        last, rest, size, in_order = -1, b"", 0, True
-        for block in blocks:
-            size += len(block)
-            if size > MAX_TABLE:
-                raise TooLarge(f"a table of contents of more than {MAX_TABLE} bytes")
-            for match in _OFFSET.finditer(rest + block):
-                offset = int(match[1])
-                if offset != last:
-                    self._offsets.append(offset)
-                    in_order, last = in_order and offset > last, offset
-            rest = block[-_OVERLAP:]
-            if len(self._offsets) > MAX_OFFSETS:
-                raise TooLarge(f"a table of contents of more than {MAX_OFFSETS} chunks")
-        if not in_order:
-            self._offsets = array("Q", sorted(self._offsets))
-
-    def end_of(self, offset: int) -> int:
-        """Return where the member at *offset* ends at the latest."""
-        index = bisect_right(self._offsets, offset)
-        return min(self._offsets[index], self.end) if index < len(self._offsets) else self.end
+Part = tuple[Fields, int]
+"""An object of the table, and where the member ends that begins at its offset."""
+_END: Part = {}, 0
 
 
 class Toc:
     """The entries of one table; see Table in format.py."""
 
     def __init__(
-        self, blocks: Callable[[], Iterable[bytes]], *, offsets: Offsets, hidden: Collection[bytes] = ()
+        self, blocks: Iterable[bytes], *, digest: Digest | None, end: int, hidden: Collection[bytes] = ()
     ) -> None:
-        """*blocks* gives the JSON text, verified, from its start each time; *hidden* names in the root are left out."""
-        self._blocks = blocks
-        self._offsets = offsets
-        self._hidden = frozenset(hidden)
+        """*blocks* are the JSON text, which has *digest* unless it was verified before; *hidden* names in the root are
+        left out. The layer's content ends at *end*."""
+        self._digest = digest
+        self._text = self._hashed(blocks)
+        self._end = end
+        self.hidden = frozenset(hidden)
         self._wrong = 0
         self._first_wrong = ""
 
-    def entries(self) -> Iterator[tuple[TarEntry, tuple[Chunk, ...]]]:
-        """Yield entries and their chunks. Raises BadLayer, Unsupported."""
-        file: _File | None = None
-        for fields in entries_of(self._blocks()):
-            if fields.get("type") == "chunk":
-                if file is None:
-                    raise BadLayer("the table of contents has a chunk that follows no file")
-                file.parts.append(fields)
+    def entries(self, take: Take = take_none) -> Iterator[tuple[TarEntry, tuple[Chunk, ...]]]:
+        """Yield entries and their chunks, once, but for the files that *take* takes (toc_files.py).
+
+        Raises BadLayer, Unsupported, TooLarge; DigestMismatch at the end.
+        """
+        parts: list[Part] = []
+        for part, (following, _) in pairwise(chain(_with_ends(entries_of(self._text), self._end), (_END,))):
+            if following.get("type") == "chunk":
+                if len(parts) >= MAX_CHUNKS:
+                    raise Unsupported(f"a file of more than {MAX_CHUNKS} chunks")
+                parts.append(part)
                 continue
-            if file is not None and not file.is_hidden:
-                yield file.entry, self._chunks(file)
-            entry = _entry(fields)
-            file = _File(entry, [fields], self._hides(entry.path))
-        if file is not None and not file.is_hidden:
-            yield file.entry, self._chunks(file)
+            if not parts and take(*part):
+                continue
+            parts.append(part)
+            if parts[0][0].get("type") == "chunk":
+                raise BadLayer("the table of contents has a chunk that follows no file")
+            entry = _entry(parts[0][0])
+            if not self._hides(entry.path):
+                yield entry, self._chunks(entry, parts)
+            parts = []
+
+    def verify(self) -> None:
+        """Read what is left of the text. Raises DigestMismatch where it is not the one that it should be."""
+        with suppress(BadLayer, TooLarge):  # no digest is known of a text that has no end
+            for _ in self._text:
+                pass
 
     @property
     def remark(self) -> str:
@@ -130,31 +114,42 @@ class Toc:
             f" the first of them: {self._first_wrong}"
         )
 
-    def _hides(self, path: bytes) -> bool:
-        return bool(self._hidden) and path.rpartition(b"/")[2] in self._hidden and len(components_of(path)) == 1
+    def _hashed(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        hasher = self._digest.hasher() if self._digest else None
+        size = 0
+        for block in blocks:
+            size += len(block)
+            if size > MAX_TABLE:
+                raise TooLarge(f"a table of contents of more than {MAX_TABLE} bytes")
+            if hasher is not None:
+                hasher.update(block)
+            yield block
+        if hasher is not None and self._digest is not None and hasher.hexdigest() != self._digest.encoded:
+            raise DigestMismatch(f"the table of contents has {hasher.hexdigest()}, the manifest says {self._digest}")
 
-    def _chunks(self, file: _File) -> tuple[Chunk, ...]:
-        entry = file.entry
+    def _hides(self, path: bytes) -> bool:
+        return bool(self.hidden) and path.rpartition(b"/")[2] in self.hidden and len(components_of(path)) == 1
+
+    def _chunks(self, entry: TarEntry, parts: list[Part]) -> tuple[Chunk, ...]:
         if entry.kind != stat.S_IFREG or not entry.size:
             return ()
         try:
-            return self._checked(file)
+            return self._checked(entry.size, parts)
         except BadLayer as error:
             self._wrong += 1
             self._first_wrong = self._first_wrong or f"{entry.path[:300]!r}: {error}"
             return ()
 
-    def _checked(self, file: _File) -> tuple[Chunk, ...]:
-        """Return the chunks of *file*, which cover it one after the other. Raises BadLayer, Unsupported."""
-        size, parts = file.entry.size, file.parts
-        if len(parts) == 1 and "chunkOffset" not in parts[0] and "chunkType" not in parts[0]:  # as nearly all are
-            fields = parts[0]
-            if _number(fields, "chunkSize") in (0, size):
-                digest = _digest(fields.get("chunkDigest") or fields.get("digest"))
-                return (self._stored(fields, 0, size, digest=digest, end=_number(fields, "endOffset")),)
+    def _checked(self, size: int, parts: list[Part]) -> tuple[Chunk, ...]:
+        """Return the chunks of a file, which cover it one after the other. Raises BadLayer, Unsupported."""
+        first, end = parts[0]
+        is_alone = len(parts) == 1 and "chunkOffset" not in first and "chunkType" not in first  # as nearly all are
+        if is_alone and _number(first, "chunkSize") in (0, size):
+            digest = _digest(first.get("chunkDigest") or first.get("digest"))
+            return (self._stored(first, 0, size, digest=digest, end=_number(first, "endOffset") or end),)
         chunks: list[Chunk] = []
         at_byte = 0
-        for number, fields in enumerate(parts, 1):
+        for number, (fields, end) in enumerate(parts, 1):
             is_last = number == len(parts)
             offset, length = _number(fields, "chunkOffset"), _number(fields, "chunkSize")
             if not length and is_last:
@@ -166,8 +161,8 @@ class Toc:
                 chunks.append(Chunk(offset, length, 0, 0, 0, None))
                 continue
             text = fields.get("chunkDigest") or (fields.get("digest") if len(parts) == 1 else None)
-            end = _number(parts[0], "endOffset") if is_last else 0
-            chunks.append(self._stored(fields, offset, length, digest=_digest(text), end=end))
+            stop = (_number(first, "endOffset") if is_last else 0) or end
+            chunks.append(self._stored(fields, offset, length, digest=_digest(text), end=stop))
         if at_byte != size:
             raise BadLayer(f"its chunks have {at_byte} of its {size} bytes")
         return tuple(chunks)
@@ -176,19 +171,41 @@ class Toc:
         at, inner = _number(fields, "offset"), _number(fields, "innerOffset")
         if inner + size > MAX_MEMBER:
             raise Unsupported(f"a chunk needs {inner + size} bytes to be unpacked at once, more than {MAX_MEMBER}")
-        end = end or self._offsets.end_of(at)
-        if not at < end <= self._offsets.end:
-            raise BadLayer(f"a chunk is stored from {at} to {end}; the layer's content ends at {self._offsets.end}")
-        stored = min(end - at, 2 * (inner + size) + _LEAST_RANGE)
+        if not at < end <= self._end:
+            raise BadLayer(f"a chunk is stored from {at} to {end}; the layer's content ends at {self._end}")
+        stored = min(end - at, 2 * (inner + size) + LEAST_RANGE)
         return Chunk(offset, size, at, stored, inner, digest)
 
 
-class _File(NamedTuple):
-    """An entry, and the objects of the table that tell of its chunks: its own, and those that follow."""
+def _with_ends(entries: Iterator[Fields], content_end: int) -> Iterator[Part]:
+    """Yield each entry, and where the member ends that begins at its offset: where that of a later entry begins.
 
-    entry: TarEntry
-    parts: list[Fields]
-    is_hidden: bool
+    Where a table is in another order than the blob, that is at *content_end*: such a range is longer than it need be.
+    """
+    following = list(islice(entries, _BATCH))
+    first = _first_begin(following, content_end)
+    while following:
+        batch, following = following, list(islice(entries, _BATCH))
+        begin = _first_begin(following, content_end)
+        end = content_end
+        parts: list[Part] = []
+        for fields in reversed(batch):
+            at = _offset(fields)
+            if at and at < begin:
+                begin, end = at, begin
+            parts.append((fields, end if at == begin else content_end if at else first))
+        parts.reverse()
+        yield from parts
+
+
+def _first_begin(batch: list[Fields], content_end: int) -> int:
+    return min(next(filter(None, map(_offset, batch)), content_end), content_end)
+
+
+def _offset(fields: Fields) -> int:
+    """Return the offset of an entry's member, 0 where it has none: of the first member, it is left out."""
+    at = fields.get("offset")
+    return at if type(at) is int and at > 0 else 0
 
 
 def _entry(fields: Fields) -> TarEntry:
@@ -203,7 +220,7 @@ def _entry(fields: Fields) -> TarEntry:
         device = device_number(_number(fields, "devMajor"), _number(fields, "devMinor")) if kind in _DEVICES else 0
         return TarEntry(
             path, kind, _number(fields, "mode") & 0o7777, _owner(fields, "uid"), _owner(fields, "gid"), size,
-            _modified_ns(fields.get("modtime")), _name(link) if link else b"", device,
+            modified_ns(fields.get("modtime")), _name(link) if link else b"", device,
             _xattrs(xattrs) if xattrs else None, None,
         )  # fmt: skip
     except BadLayer as error:
@@ -238,7 +255,7 @@ def _name(text: object) -> bytes:
     return name
 
 
-def _modified_ns(text: object) -> int:
+def modified_ns(text: object) -> int:
     """Return the time *text*, 1970 where there is none. Raises BadLayer."""
     if text is None or text == "":
         return 0

@@ -1,8 +1,9 @@
 """The JSON of a table of contents, one entry at a time: `{"version": 1, "entries": [{…}, …], …}`.
 
 A table of a million files is 300 MB of text and would be 1.5 GB as Python's objects, in a daemon that promises 150 MB.
-Here one entry is in memory at a time, decoded by the C scanner of the standard library: nothing but a window of the
-text is kept. (ijson, a streaming parser, was measured: its C backend takes twice as long.)
+Here a window of the text and the entries in it are in memory at a time, decoded by the C scanner of the standard
+library, all that a window has at once. (ijson, a streaming parser, was measured: its C backend takes four times as
+long. msgspec takes a third of the time, but knows no duplicate keys.)
 As strict as model/strict_json.py. Pure; one thread.
 """
 
@@ -22,6 +23,7 @@ VERSION = 1
 
 _NUMBER_GOES_ON = re.compile(r"[-+.0-9eE]*")
 _SPACE = re.compile(r"[ \t\r\n]*")
+_BETWEEN_OBJECTS = re.compile(r"\}[ \t\r\n]*,[ \t\r\n]*\{")
 
 
 def entries_of(blocks: Iterable[bytes]) -> Iterator[dict[str, object]]:
@@ -60,10 +62,11 @@ def _elements(text: _Text) -> Iterator[dict[str, object]]:
     if text.skip_if("]"):
         return
     while True:
-        element = text.value()
-        if not isinstance(element, dict):
-            _refuse("an entry is not an object")
-        yield element
+        elements = text.objects() or [text.value()]
+        for element in elements:
+            if not isinstance(element, dict):
+                _refuse("an entry is not an object")
+            yield element
         if not text.skip_if(","):
             break
     text.expect("]")
@@ -82,6 +85,8 @@ class _Text:
         self._text = ""
         self._at = 0
         self._is_whole = False
+        # What one writer of tables puts between two objects; "" where that is not known or was something else.
+        self._between: str | None = None
 
     def skip_if(self, token: str) -> bool:
         """Pass over the character *token* if it comes next, and tell so; "" stands for the end."""
@@ -112,6 +117,30 @@ class _Text:
                 self._at = end
                 return value
             self._extend()
+
+    def objects(self) -> list[object]:
+        """Return the objects that come next, commas between them, as many as the window has; [] where that is unclear.
+
+        What is decoded alike as a list has been cut right: within a string or an object nothing would be.
+        """
+        if self._between is None:
+            found = _BETWEEN_OBJECTS.search(self._text, self._at)
+            self._between = found[0] if found else None
+        if not self._between:
+            return []
+        cut = self._text.rfind(self._between, self._at)
+        if cut < 0 and not self._is_whole:
+            self._extend()
+            cut = self._text.rfind(self._between, self._at)
+        if cut < 0:
+            return []
+        try:
+            objects: list[object] = STRICT.decode(f"[{self._text[self._at : cut + 1]}]")
+        except (ValueError, RecursionError):
+            self._between = ""  # one by one from here on: what is wrong with which is told then
+            return []
+        self._at = cut + 1
+        return objects
 
     def _peek(self) -> str:
         """Return the next character that is no space, "" at the end."""

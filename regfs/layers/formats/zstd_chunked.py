@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from regfs.errors import BadLayer, DigestMismatch, InvalidName, TooLarge, Unsupported
-from regfs.layers.formats.estargz import HIDDEN, MAX_STORED_TABLE, TOC_DIGEST, authentic_toc, toc_digest
+from regfs.layers.formats.estargz import HIDDEN, MAX_STORED_TABLE, TOC_DIGEST, toc_digest
 from regfs.layers.formats.format import Chunk, FindTable
 from regfs.layers.formats.gzip_member import verified
 from regfs.layers.formats.toc import Toc
@@ -67,8 +67,8 @@ class ZstdChunked:
         if checksum is not None and not checksum.matches(stored):
             raise DigestMismatch(f"the table of contents has {Digest.of(stored)}, the manifest says {checksum}")
         by_stargz = TOC_DIGEST in descriptor.annotations
-        return authentic_toc(
-            lambda: _decompressed(stored),
+        return Toc(
+            _decompressed(stored),
             digest=toc_digest(descriptor) if by_stargz else None,
             end=at - _FRAME_HEADER,
             hidden=HIDDEN if by_stargz else frozenset(),

@@ -74,7 +74,9 @@ class ArchiveRows:
         parent = self._directories.get(directory)
         if parent is None or name[:4] == PREFIX or name in _NO_NAMES:
             return False
-        names = self._children.setdefault(parent, {})
+        names = self._children.get(parent)
+        if names is None:
+            names = self._children[parent] = {}
         row = len(self._states)
         if name in names or row >= MAX_ROWS or (state == DIRECTORY and PREFIX + name in names):
             return False

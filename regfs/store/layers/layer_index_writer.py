@@ -12,7 +12,6 @@ from pathlib import Path
 from regfs.model.attributes import with_nlink
 from regfs.model.layer_entry import Row
 from regfs.store.files.failures import table_failure
-from regfs.store.layers.chunks import StoredChunk
 from regfs.store.layers.data_writer import DataLayout
 from regfs.store.layers.layer_index import APPLICATION_ID, VERSION
 
@@ -37,6 +36,9 @@ INSERT INTO chunks (number, start, size, blob_offset, blob_size, inner_offset, d
 """
 _BATCH = 1000
 
+ChunkColumns = tuple[int, int, int, int, int, int, str]
+"""The fields of a StoredChunk (chunks.py), the digest as text."""
+
 
 class LayerIndexWriter:
     """Writes an index into a file that is read when it is whole. Every method may raise CacheFailure. One thread."""
@@ -46,7 +48,7 @@ class LayerIndexWriter:
         self._path = path
         self._files: list[tuple[int, int, bytearray, bytearray, int]] = []
         self._rows: list[tuple[int | bytearray, ...]] = []
-        self._chunks: list[tuple[int | str, ...]] = []
+        self._chunks: list[ChunkColumns] = []
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             # The file gets its name when it is whole, so that neither journal nor flushes are of use.
@@ -72,9 +74,9 @@ class LayerIndexWriter:
         if len(self._files) >= _BATCH:
             self._flush()
 
-    def add_chunk(self, chunk: StoredChunk) -> None:
+    def add_chunk(self, chunk: ChunkColumns) -> None:
         """Add one chunk of the data file."""
-        self._chunks.append((*chunk[:6], str(chunk.digest)))
+        self._chunks.append(chunk)
         if len(self._chunks) >= _BATCH:
             self._flush()
 

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from regfs.errors import TooLarge
-from regfs.model.digest import Digest
 from regfs.store.files.failures import failures_of
-from regfs.store.layers.chunks import StoredChunk, write_map
+from regfs.store.layers.chunks import write_map
 from regfs.store.layers.content import BLOCK
 from regfs.store.layers.data_writer import TAR, DataLayout, DataWriter, ExpandedFiles
 from regfs.store.layers.layer_index_writer import LayerIndexWriter
@@ -90,7 +89,7 @@ class PartialLayerWriter:
     def __init__(self, directory: Path, *, source: str, boot: str, reserve: Callable[[int], None]) -> None:
         self._reserve = reserve
         self._boot = boot
-        self._size = 0
+        self.size = 0
         self._count = 0
         self._source = source
         self.index = directory / "index"
@@ -104,23 +103,27 @@ class PartialLayerWriter:
 
     def begin_file(self, size: int) -> int:
         """Give a file of *size* bytes its place in the data file; return the content of its row."""
-        start = self._size
-        self._size += size + -size % BLOCK
-        if self._size > _MOST_DATA:
+        start = self.size
+        self.size += size + -size % BLOCK
+        if self.size > _MOST_DATA:
             raise TooLarge(f"the files of the layer have more than {_MOST_DATA} bytes")
         return start
 
-    def add_chunk(self, start: int, size: int, *, at: int, stored: int, inner: int, digest: Digest) -> None:
+    def add_chunk(self, start: int, size: int, *, at: int, stored: int, inner: int, digest: str) -> None:
         """Note where the *size* bytes at *start* of the data file come from (chunks.py); in order."""
-        self.rows.add_chunk(StoredChunk(self._count, start, size, at, stored, inner, digest))
+        self.rows.add_chunk((self._count, start, size, at, stored, inner, digest))
         self._count += 1
+
+    def add_file(self, size: int, *, at: int, stored: int, digest: str) -> None:
+        """Give a file its place, and note where its bytes come from: of a member that has nothing else."""
+        self.add_chunk(self.begin_file(size), size, at=at, stored=stored, inner=0, digest=digest)
 
     def finish(self) -> None:
         """Make the files whole: a data file that is one hole, and a map that says so."""
         with failures_of(self.data_file), self.data_file.open("xb") as file:
-            file.truncate(self._size)
+            file.truncate(self.size)
         write_map(self.map_file, self._count, boot=self._boot)
-        self.rows.finish(DataLayout(self._source, self._size))
+        self.rows.finish(DataLayout(self._source, self.size))
         with failures_of(self.index):
             self._reserve(self.index.stat().st_size + self.map_file.stat().st_size + _BLOCK)
 
