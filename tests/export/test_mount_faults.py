@@ -124,4 +124,4 @@ def test_a_kill_at_any_step_leaves_no_mount_and_nothing_in_use(machine: Machine,
     machine.insist_on_eviction()
     assert list(machine.cache.glob("images/*")) + list(machine.cache.glob("images/.*")) == []
     assert list(machine.cache.glob("layers/*")) == []
-    assert list(machine.cache.glob("passes/*")) == []
+    assert list(machine.cache.glob("ingests/*")) == []

@@ -37,7 +37,7 @@ def test_an_index_that_refers_to_the_image_saves_its_bytes(served: Served) -> No
     push_soci_v1(served, "app", "1", LAYER)
     shown = served.show(soci_v1=True)
     assert shown.read("app/1/rootfs/other") == OTHER
-    assert (used(shown, "layers.tables"), used(shown, "layers.passes"), asked(served)) == (1, 0, 1)
+    assert (used(shown, "layers.tables"), used(shown, "layers.ingests"), asked(served)) == (1, 0, 1)
     assert 0 < used(shown, "chunks.bytes") < len(LAYER.layer.blob)
     again = served.show(soci_v1=True, offline=True)
     assert again.read("app/1/rootfs/other") == OTHER
@@ -48,7 +48,7 @@ def test_without_the_option_nothing_is_asked_and_the_layer_is_read_whole(served:
     push_soci_v1(served, "app", "1", LAYER)
     shown = served.show()
     assert shown.read("app/1/rootfs/other") == OTHER
-    assert (used(shown, "layers.passes"), asked(served)) == (1, 0)
+    assert (used(shown, "layers.ingests"), asked(served)) == (1, 0)
 
 
 def test_an_index_is_found_by_its_tag_where_the_registry_has_no_referrers_api(served: Served) -> None:
@@ -78,7 +78,7 @@ def test_a_registry_that_fails_to_list_referrers_costs_one_request_and_no_file(s
     served.server.on("GET", "/referrers/", reply(500))
     shown = served.show(soci_v1=True)
     assert shown.read("app/1/rootfs/other") == OTHER
-    assert used(shown, "layers.passes") == 1
+    assert used(shown, "layers.ingests") == 1
 
 
 @pytest.mark.parametrize("which", ["another subject", "no manifest"])
@@ -90,7 +90,7 @@ def test_an_index_that_is_not_of_this_image_is_not_used(served: Served, which: s
             del served.registry.repository("app").manifests[str(entry["digest"])]
     shown = served.show(soci_v1=True)
     assert shown.read("app/1/rootfs/other") == OTHER
-    assert used(shown, "layers.passes") == 1
+    assert used(shown, "layers.ingests") == 1
 
 
 def test_what_one_index_says_of_a_layer_is_not_believed_by_an_image_that_names_another(served: Served) -> None:
