@@ -13,8 +13,8 @@ Packages, from the top. Imports point down, and never between two packages of on
     images        repositories and images: where registry, store, layers and rootfs meet; workers/ for heavy work
     rootfs        the merge of an image's layers into one table
     layers | registry | store     the files inside one blob | HTTP | copies on disk; functions are handed in
-    model         values: digest, name, manifest, platform, attributes, node id; parsing and rendering, no I/O
     telemetry | waiting           counters, failures | deadlines, single flights
+    model         values: digest, name, manifest, platform, attributes, node id; parsing and rendering, no I/O
     process       this process: user, threads, descriptors
     errors        the error classes
 

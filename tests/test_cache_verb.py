@@ -15,7 +15,7 @@ import pytest
 from regfs.errors import NotFound
 from regfs.images.cached_images import CachedImage
 from regfs.model.digest import Digest
-from regfs.telemetry.units import in_units
+from regfs.model.units import in_units
 from regfs.verbs.cache import images_named
 from tests.conftest import MountRegfs
 from tests.support.hello import host_architecture

@@ -20,8 +20,8 @@ ROWS: list[set[str]] = [
     {"images"},
     {"rootfs"},
     {"layers", "registry", "store"},
-    {"model"},
     {"telemetry", "waiting"},
+    {"model"},
     {"process"},
     {"errors"},
 ]

@@ -15,12 +15,12 @@ import pytest
 
 from regfs import __version__
 from regfs.model.platform import host_platform
+from regfs.model.units import in_units
 from regfs.mount.kernel import abi
 from regfs.mount.kernel.mount import mount
 from regfs.mount.kernel.negotiation import negotiate
 from regfs.mount.mountpoint import mounts
 from regfs.mount.options import MountOptions
-from regfs.telemetry.units import in_units
 from regfs.verbs.progress import in_words
 from regfs.verbs.status import Status
 from tests.conftest import MountRegfs

@@ -11,9 +11,9 @@ import pytest
 from regfs.daemon.logs import EncodableFormatter, JournalFormatter, PlainFormatter
 from regfs.errors import InvalidName, RegistryUnavailable
 from regfs.model.names import canonical_registry, parse_reference, parse_version
+from regfs.model.userinfo import reference_without_userinfo, without_userinfo
 from regfs.telemetry.journal import Journal
 from regfs.telemetry.stats import Stats
-from regfs.telemetry.userinfo import reference_without_userinfo, without_userinfo
 from tests.support.mounted import run_regfs
 
 WITH = [

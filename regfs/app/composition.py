@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,6 +36,7 @@ from regfs.telemetry.request_log import RequestLog
 from regfs.telemetry.stats import Stats
 from regfs.tree.control import ControlDirectory
 from regfs.tree.inode_numbers import InodeNumbers
+from regfs.tree.one_image import OneImage
 from regfs.tree.root import Root
 from regfs.tree.tags_in_use import HELD_S, NamesInUse, UsedDirectories
 from regfs.tree.tree import Tree
@@ -115,6 +116,10 @@ class App:
         import regfs.registry.http.transport  # noqa: F401 (the client imports it for its first request)
 
         self.registry.load()
+
+    def one_image(self, path: Sequence[str]) -> OneImage:
+        """Return the tree below the image at *path*. The look-up may block on the network; raises what it brings."""
+        return OneImage(self.tree, path)
 
     def clean_up(self) -> None:
         """Remove the remains of interrupted work from the cache, and what is over its limit. Blocks on the disk."""

@@ -10,7 +10,7 @@ import os
 
 from regfs.errors import InvalidOption
 from regfs.model.names import ONE_IMAGE, is_registry
-from regfs.telemetry.userinfo import reference_without_userinfo
+from regfs.model.userinfo import reference_without_userinfo
 
 # As in tree/root.py: `debian:12` is a tag, `registry:5000` a registry.
 _FIRST_PORT_OF_REGISTRIES = 1024

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 
 from regfs.errors import RegfsError
-from regfs.telemetry.userinfo import without_userinfo
+from regfs.model.userinfo import without_userinfo
 
 
 def open_standard_streams() -> None:

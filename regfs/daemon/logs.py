@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from regfs.errors import MountFailure
-from regfs.telemetry.userinfo import without_userinfo
+from regfs.model.userinfo import without_userinfo
 
 _SYSLOG = "/dev/log"
 _OWN_FILE = "regfs.log"

@@ -21,7 +21,6 @@ from regfs.model.platform import host_platform
 from regfs.mount.filesystem import FileSystem
 from regfs.mount.in_use import directories_in_use
 from regfs.mount.options import MountOptions
-from regfs.tree.one_image import OneImage
 from regfs.waiting.deadline import Deadline, under
 
 # libfuse 2 has one timeout for all names, and a tag's is added to it: short, but long enough that a program which
@@ -92,7 +91,7 @@ def _shown(app: App) -> FileSystem:
     else:
         name = f"@{reference.short_digest}" if reference.short_digest is not None else str(reference.tag)
     with under(Deadline(config.timeout_s, is_users=True)):
-        return OneImage(app.tree, [config.default_registry, *reference.repository.path.split("/"), name])
+        return app.one_image([config.default_registry, *reference.repository.path.split("/"), name])
 
 
 def _session(app: App, driver: str, *, valid_s: float, shown: FileSystem) -> Session:

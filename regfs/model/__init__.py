@@ -10,6 +10,8 @@ manifest.py        manifests, indexes, descriptors
 image_config.py    the config of an image
 platform.py        linux/arm64/v8: what runs where, and which entry of an index is chosen
 dates.py           RFC 3339
+units.py           sizes for people
+userinfo.py        hides passwords in messages
 attributes.py      struct fuse_attr
 layer_entry.py     one row of a layer's index
 whiteout.py        which names hide others

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from regfs.errors import InvalidName, NameTooLong
 from regfs.model.digest import Digest, is_short_digest
-from regfs.telemetry.userinfo import reference_without_userinfo
+from regfs.model.userinfo import reference_without_userinfo
 
 DOCKER_HUB = "docker.io"
 ONE_IMAGE = "regfs#"

@@ -1,8 +1,6 @@
-"""What was counted, what failed, and text for people.
+"""What was counted, what failed, and what was asked.
 
 - stats.py: counters and gauges
 - journal.py: recent failures, for `.regfs/errors`
 - request_log.py: the last requests, for `.regfs/requests`
-- userinfo.py: hides passwords in messages
-- units.py: sizes for people
 """

@@ -13,8 +13,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from regfs.errors import RegfsError
+from regfs.model.userinfo import without_userinfo
 from regfs.telemetry.stats import Stats
-from regfs.telemetry.userinfo import without_userinfo
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The work of `regfs cache du|ls|rm|prune`: what is in the cache, and less of it. (store/verify.py does `verify`.)
+"""The work of `regfs cache du|ls|rm|prune|verify`: what is in the cache, less of it, and what is damaged.
 
 All may run while daemons use the cache. Used by cli/verbs/cache.py, which prints what these functions return.
 One thread; blocks on the disk.
@@ -7,7 +7,7 @@ One thread; blocks on the disk.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from regfs.store.eviction.inventory import take_inventory
 from regfs.store.files.failures import failures_of
 from regfs.store.layers.layer_store import LayerStore
 from regfs.store.locks.work_locks import LOCKS, WorkLocks
+from regfs.store.verify import Problem, verify
 from regfs.verbs.image_argument import read_reference
 
 SHORT_DIGITS = 12
@@ -107,6 +108,11 @@ def prune(config: Config, *, keep: int | None, dry_run: bool) -> Pruned:
     with failures_of(config.cache_dir):
         evicted = evict(config.cache_dir, keep=keep, only_say=dry_run)
     return Pruned(evicted, evicted.left > keep)
+
+
+def problems(config: Config, *, drop: bool) -> Iterator[Problem]:
+    """Yield what is wrong in the cache, and *drop* it: see store/verify.py. Raises CacheFailure."""
+    return verify(config.cache_dir, drop=drop)
 
 
 def images_named(text: str, images: Collection[CachedImage], default_registry: str) -> list[CachedImage]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from regfs.app.composition import App, build
 from regfs.app.config import Config
 from regfs.errors import CacheDamaged, CacheFailure, MountFailure, Unsupported
-from regfs.export.erofs.mounting import mount_image
+from regfs.export.erofs.mounting import mount_image, reason_against
 from regfs.images.named_images import full_name
 from regfs.mount import mountpoint as mountpoints
 from regfs.rootfs.rootfs import Rootfs
@@ -46,6 +46,8 @@ def mount(
     Blocks on the network until all of it is here; *say* is told the progress. Raises MountFailure and other
     RegfsErrors.
     """
+    if against := reason_against(config.cache_dir):
+        raise MountFailure(f"the kernel cannot mount {image_text}: {against}; {_INSTEAD}")
     point = check_point(directory)
     reference = read_reference(image_text, config.default_registry, mountpoints.mounts())
     with closing(build(config, environment)) as app:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from regfs.telemetry.units import in_units
+from regfs.model.units import in_units
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

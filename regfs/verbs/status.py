@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 from regfs.daemon.self_description import FILE as DAEMON
 from regfs.errors import MountFailure
+from regfs.model.units import in_units
 from regfs.mount import mountpoint as mountpoints
 from regfs.mount.daemon_answers import Answer, ask
-from regfs.telemetry.units import in_units
 from regfs.verbs.progress import Step, in_words, showing
 
 ALIVE, DEAD, HANGS, OF_ANOTHER_USER, FAILS = "alive", "dead", "does not answer", "of another user", "fails"

@@ -82,7 +82,7 @@ def _refuse_options_of_other_words(given: argparse.Namespace) -> None:
 
 
 def _show_usage(config: Config, *, as_json: bool) -> int:
-    from regfs.telemetry.units import in_units
+    from regfs.model.units import in_units
     from regfs.verbs.cache import usage
 
     found = usage(config)
@@ -114,7 +114,7 @@ def _show_usage(config: Config, *, as_json: bool) -> int:
 
 
 def _list(config: Config, *, as_json: bool) -> int:
-    from regfs.telemetry.units import in_units
+    from regfs.model.units import in_units
     from regfs.verbs.cache import SHORT_DIGITS, listing, shown_names
     from regfs.verbs.progress import in_words
 
@@ -151,7 +151,7 @@ def _list(config: Config, *, as_json: bool) -> int:
 
 
 def _remove(asked: list[str], config: Config, *, dry_run: bool) -> int:
-    from regfs.telemetry.units import in_units
+    from regfs.model.units import in_units
     from regfs.verbs.cache import remove
 
     removed = remove(asked, config, dry_run=dry_run)
@@ -166,7 +166,7 @@ def _remove(asked: list[str], config: Config, *, dry_run: bool) -> int:
 
 
 def _prune(config: Config, keep: int | None, *, dry_run: bool) -> int:
-    from regfs.telemetry.units import in_units
+    from regfs.model.units import in_units
     from regfs.verbs.cache import prune
 
     pruned = prune(config, keep=keep, dry_run=dry_run)
@@ -181,10 +181,10 @@ def _prune(config: Config, keep: int | None, *, dry_run: bool) -> int:
 
 
 def _verify(config: Config, *, drop: bool) -> int:
-    from regfs.store.verify import verify
+    from regfs.verbs.cache import problems
 
     count = 0
-    for problem in verify(config.cache_dir, drop=drop):
+    for problem in problems(config, drop=drop):
         tell(str(problem))
         count += 1
     if not count:

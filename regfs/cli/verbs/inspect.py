@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.configuration import verb_config
 from regfs.cli.terminal import tell
-from regfs.telemetry.units import in_units
+from regfs.model.units import in_units
 
 if TYPE_CHECKING:
     from regfs.verbs.inspect import Blob, Inspected

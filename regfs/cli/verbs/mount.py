@@ -14,7 +14,7 @@ from regfs.cli.configuration import log_to_terminal, with_words
 from regfs.cli.mount_options import IN_MEMORY, image_words
 from regfs.cli.source_argument import is_source
 from regfs.cli.terminal import say_nothing, tell, warn
-from regfs.errors import InvalidOption, MountFailure
+from regfs.errors import InvalidOption
 from regfs.model.names import ONE_IMAGE
 from regfs.process.descriptors import raise_descriptor_limit
 from regfs.process.user import is_root_of_machine
@@ -95,7 +95,6 @@ class _Asked:
 
 
 def _mount(given: _Asked, config: Config, environment: Mapping[str, str]) -> int:
-    from regfs.export.erofs.mounting import reason_against
     from regfs.verbs.mount import Writable, mount
 
     if is_source(given.image):
@@ -103,8 +102,6 @@ def _mount(given: _Asked, config: Config, environment: Mapping[str, str]) -> int
     if given.by_fuse or not is_root_of_machine():
         return _mount_by_fuse(given, config, environment)
     log_to_terminal(config, environment)
-    if reason := reason_against(config.cache_dir):
-        raise MountFailure(f"the kernel cannot mount {given.image}: {reason}; --fuse mounts it by FUSE")
     raise_descriptor_limit()  # mounting holds one for each layer
     writable = None
     if given.writable is not None:

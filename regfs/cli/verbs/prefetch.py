@@ -15,7 +15,7 @@ from regfs.cli.configuration import verb_config
 from regfs.cli.exit_codes import exit_code
 from regfs.cli.terminal import say_nothing, tell, warn
 from regfs.errors import InvalidOption
-from regfs.telemetry.userinfo import reference_without_userinfo, without_userinfo
+from regfs.model.userinfo import reference_without_userinfo, without_userinfo
 
 if TYPE_CHECKING:
     from regfs.verbs.prefetch import Prefetched

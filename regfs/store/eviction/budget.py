@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regfs.errors import CacheFailure, CacheFull, OutOfThreads
+from regfs.model.units import in_units
 from regfs.process.threads import start_thread
 from regfs.store.eviction.eviction import Unit, everything, evict
 from regfs.store.eviction.excess import LATELY_S, Excess
 from regfs.store.eviction.inventory import BLOBS, used_by
 from regfs.store.files.failures import failures_of
-from regfs.telemetry.units import in_units
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ layer_store       all of them: opened, published, dropped; lists the files
 layer_index       the index of one layer; layer_index_writer writes it
 layer_writer      index and data file of a layer that is being ingested
 ingest_directories  where ingests write until their layer is right
-layer_names       what the files of a layer are called
+layer_files       which files of a layer are here; layer_names: what they are called
 data_files        data files that are read from
 data_writer       writing one: the tar stream, and what sparse files expand to
 chunks            which chunks of a data file are here; unkept_chunks: those that cannot be written

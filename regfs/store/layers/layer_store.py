@@ -22,23 +22,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from weakref import finalize
 
-from regfs.errors import CacheDamaged, CacheFailure, CacheFull, NotFound
+from regfs.errors import CacheDamaged, CacheFailure, CacheFull
 from regfs.model.digest import Digest
 from regfs.store.eviction.budget import Budget
-from regfs.store.eviction.inventory import CHUNKS, DATA, INGESTS, OLD_INGESTS, OLD_PACK
+from regfs.store.eviction.inventory import INGESTS, OLD_INGESTS, OLD_PACK
 from regfs.store.eviction.uses import Uses, sweep_uses
 from regfs.store.files.boot import boot_id
 from regfs.store.files.cached_files import put, take_away
 from regfs.store.files.checksums import SUFFIX as SUMS
-from regfs.store.files.checksums import format_sums, is_as_written, sha256_of
+from regfs.store.files.checksums import format_sums, sha256_of
 from regfs.store.files.directories import clear_places
-from regfs.store.files.failures import cache_failure, failures_of, is_exhausted
-from regfs.store.layers.chunks import ChunkMap, PartialData
+from regfs.store.files.failures import failures_of, is_exhausted
+from regfs.store.layers.chunks import PartialData
 from regfs.store.layers.content import (
     Content,
     Nothing,
@@ -51,6 +51,7 @@ from regfs.store.layers.content import (
 )
 from regfs.store.layers.data_files import DataFile, DataFiles
 from regfs.store.layers.ingest_directories import ingest_directory, sweep_ingests
+from regfs.store.layers.layer_files import LayerFiles
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_names import name_of
 from regfs.store.layers.layer_writer import LayerWriter, PartialLayerWriter
@@ -66,7 +67,7 @@ from regfs.store.tables.table import MakeAgain
 log = logging.getLogger(__name__)
 
 
-class LayerStore:
+class LayerStore(LayerFiles):
     """The layers below *root*. *boot* is this boot's id; *limit* the most that the cache may hold (budget.py).
 
     *tables* bounds what the process has open: one for all stores and trees of it.
@@ -81,12 +82,10 @@ class LayerStore:
         tables: OpenTables | None = None,
         note: Callable[[str], None] = log.warning,
     ) -> None:
-        self.root = root
+        super().__init__(root, boot=boot or boot_id())
         self._note = note
         self.tables = tables or OpenTables()
         self.budget = Budget(root, limit=limit, let_go=self.tables.close_idle, note=note)
-        self.boot = boot or boot_id()
-        self._layers = root / "layers"
         self._young = UnsettledLayers(root / "young", boot=self.boot)
         self._ingests = root / INGESTS
         self.uses = Uses(root)
@@ -95,25 +94,6 @@ class LayerStore:
         self.promotion = Promotion(
             root / "objects", boot=self.boot, budget=self.budget, name_of=name_of, data_file=self._data_file
         )
-
-    def index_path(self, diff_id: Digest) -> Path:
-        """Return where the layer's index is, whether it is there or not."""
-        return self._layers / f"{name_of(diff_id)}.index"
-
-    def data_path(self, diff_id: Digest) -> Path:
-        """Return where the layer's data file is, whether it is there or not."""
-        return self._layers / f"{name_of(diff_id)}{DATA}"
-
-    def map_path(self, layer: Digest) -> Path:
-        """Return where the map of the layer's chunks is, if its bytes are fetched one by one."""
-        return self._layers / f"{name_of(layer)}{CHUNKS}"
-
-    def _sums_path(self, diff_id: Digest) -> Path:
-        return self._layers / f"{name_of(diff_id)}{SUMS}"
-
-    def is_ingested(self, diff_id: Digest) -> bool:
-        """Tell whether the layer is here. One of an older release has no data file."""
-        return self.index_path(diff_id).exists() and self.data_path(diff_id).exists()
 
     def index(self, diff_id: Digest, *, make_again: MakeAgain | None = None) -> LayerIndex:
         """Return the layer's index, opened when it is first asked; no file of the layer is evicted while it is there.
@@ -133,32 +113,6 @@ class LayerStore:
         index = self.index(diff_id)
         index.open_now()
         return index
-
-    def is_whole(self, diff_id: Digest) -> bool:
-        """Tell whether all of the layer is here, in this version. Raises CacheFailure where that cannot be told now."""
-        try:
-            with closing(LayerIndex.open(self.index_path(diff_id))) as index:
-                return self.data_path(diff_id).stat().st_size == index.layout().size
-        except (NotFound, CacheDamaged, FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError as error:  # out of descriptors, an I/O error: no reason to fetch a layer
-            raise cache_failure(self.data_path(diff_id), error) from error
-
-    def is_complete(self, layer: Digest) -> bool:
-        """Tell whether every chunk of a layer that is fetched chunk by chunk is here."""
-        try:
-            return self.is_ingested(layer) and ChunkMap(self.map_path(layer), boot=self.boot).is_complete()
-        except (OSError, CacheFailure):
-            return False
-
-    def has_sound_index(self, diff_id: Digest) -> bool:
-        """Tell whether the layer's index is one of this version, and as it was written. Raises CacheFailure."""
-        path = self.index_path(diff_id)
-        try:
-            LayerIndex.open(path).close()
-        except (NotFound, CacheDamaged):
-            return False
-        return is_as_written(self.root, path)
 
     def open_content(self, content: Content) -> OpenContent:
         """Return the opened *content*.
@@ -241,7 +195,7 @@ class LayerStore:
                 self.index_path(diff_id),
                 self.data_path(diff_id),
                 self.map_path(diff_id),
-                self._sums_path(diff_id),
+                self.sums_path(diff_id),
             ):
                 take_away(path)
             self.promotion.drop(diff_id)
@@ -287,7 +241,7 @@ class LayerStore:
             _rename(writer.data_file, self.data_path(diff_id))
             if isinstance(writer, PartialLayerWriter):
                 _rename(writer.map_file, self.map_path(diff_id))
-            _rename(sums, self._sums_path(diff_id))
+            _rename(sums, self.sums_path(diff_id))
             # The index comes last: where it is, all that it names is.
             _rename(writer.index, self.index_path(diff_id))
             with suppress(OSError):  # what an older release kept of the layer

@@ -1,0 +1,76 @@
+"""Which files of a layer are in the cache: their paths, and whether they are whole.
+
+    layers/<name>.index .tar .sums .chunks      <name> is that of layer_names.py
+
+Used by layer_store.py, whose class adds opening and writing. Thread rule: any thread; blocks on the disk.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+from regfs.errors import CacheDamaged, CacheFailure, NotFound
+from regfs.model.digest import Digest
+from regfs.store.eviction.inventory import CHUNKS, DATA, INDEX, LAYERS
+from regfs.store.files.checksums import SUFFIX as SUMS
+from regfs.store.files.checksums import is_as_written
+from regfs.store.files.failures import cache_failure
+from regfs.store.layers.chunks import ChunkMap
+from regfs.store.layers.layer_index import LayerIndex
+from regfs.store.layers.layer_names import name_of
+
+
+class LayerFiles:
+    """The files of layers in the cache at *root*. *boot* is this boot's id."""
+
+    def __init__(self, root: Path, *, boot: str) -> None:
+        self.root = root
+        self.boot = boot
+        self._layers = root / LAYERS
+
+    def index_path(self, diff_id: Digest) -> Path:
+        """Return where the layer's index is, whether it is there or not."""
+        return self._layers / f"{name_of(diff_id)}{INDEX}"
+
+    def data_path(self, diff_id: Digest) -> Path:
+        """Return where the layer's data file is, whether it is there or not."""
+        return self._layers / f"{name_of(diff_id)}{DATA}"
+
+    def map_path(self, layer: Digest) -> Path:
+        """Return where the map of the layer's chunks is, if its bytes are fetched one by one."""
+        return self._layers / f"{name_of(layer)}{CHUNKS}"
+
+    def sums_path(self, diff_id: Digest) -> Path:
+        """Return where the sum of the layer's index is."""
+        return self._layers / f"{name_of(diff_id)}{SUMS}"
+
+    def is_ingested(self, diff_id: Digest) -> bool:
+        """Tell whether the layer is here. One of an older release has no data file."""
+        return self.index_path(diff_id).exists() and self.data_path(diff_id).exists()
+
+    def is_whole(self, diff_id: Digest) -> bool:
+        """Tell whether all of the layer is here, in this version. Raises CacheFailure where that cannot be told now."""
+        try:
+            with closing(LayerIndex.open(self.index_path(diff_id))) as index:
+                return self.data_path(diff_id).stat().st_size == index.layout().size
+        except (NotFound, CacheDamaged, FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:  # out of descriptors, an I/O error: no reason to fetch a layer
+            raise cache_failure(self.data_path(diff_id), error) from error
+
+    def is_complete(self, layer: Digest) -> bool:
+        """Tell whether every chunk of a layer that is fetched chunk by chunk is here."""
+        try:
+            return self.is_ingested(layer) and ChunkMap(self.map_path(layer), boot=self.boot).is_complete()
+        except (OSError, CacheFailure):
+            return False
+
+    def has_sound_index(self, diff_id: Digest) -> bool:
+        """Tell whether the layer's index is one of this version, and as it was written. Raises CacheFailure."""
+        path = self.index_path(diff_id)
+        try:
+            LayerIndex.open(path).close()
+        except (NotFound, CacheDamaged):
+            return False
+        return is_as_written(self.root, path)
