@@ -9,7 +9,7 @@ the same part get the same value, and the network is asked once (the repository'
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
@@ -19,7 +19,7 @@ from regfs.images.answers.manifests import Document
 from regfs.images.artifact_files import archive_tree, artifact_layout
 from regfs.images.computed_once import ComputedOnce
 from regfs.images.layers.layer_cache import LayerCache
-from regfs.images.layers.layer_ingests import LayerBlob
+from regfs.images.layers.layer_ingests import LayerBlob, table_format_of
 from regfs.images.repository import Repository
 from regfs.images.soci_indexes import INDEX_DIGEST, may_have_ztoc, soci_format, ztocs_of_index, ztocs_of_referrers
 from regfs.images.starts.starts import StartOf
@@ -39,7 +39,6 @@ from regfs.rootfs.rootfs import Rootfs
 from regfs.store.layers.content import Content
 
 if TYPE_CHECKING:
-    from regfs.layers.formats.format import Format
     from regfs.layers.formats.soci import Soci
 
 log = logging.getLogger(__name__)
@@ -251,6 +250,10 @@ class Image:
         """Fetch what is missing of *contents*, which are of rootfs(). See LayerCache.fetch."""
         self._contents.fetch(contents, report)
 
+    def layer_blob(self, layer: ImageLayer) -> Iterator[bytes]:
+        """Yield the bytes of the layer's blob, verified. See LayerCache.blob."""
+        return self._contents.blob(self._blob(layer))
+
     def fetch_start(self, files: Rootfs, report: Callable[[str, int, int], None]) -> None:
         """Fetch what the image's start reads of *files*, which are those of rootfs(). See Starts.fetch."""
         self._contents.starts.fetch(self._start_of(files), files, report)
@@ -271,7 +274,7 @@ class Image:
             str(repository.name),
             lambda: repository.blobs.chunks(descriptor),
             partial(repository.blobs.part, descriptor),
-            _table_format(descriptor) or self._soci(layer),
+            table_format_of(descriptor) or self._soci(layer),
         )
 
     def _soci(self, layer: ImageLayer) -> Soci | None:
@@ -337,13 +340,3 @@ def _parse(document: Document, announced: str = "") -> Manifest | Index:
 def _again(error: BadContent | TooLarge | Unsupported) -> BadContent | TooLarge | Unsupported:
     """Return the same error without its traceback, whose frames hold the document many times over."""
     return type(error)(str(error))
-
-
-def _table_format(descriptor: Descriptor) -> Format | None:
-    """Return the format of the layer's table of contents, None where it has none."""
-    if not descriptor.annotations:
-        return None
-    # Loaded where a layer may have a table: what reads archives takes a while, and most images never need it.
-    from regfs.layers.formats.recognise import recognise
-
-    return recognise(descriptor)

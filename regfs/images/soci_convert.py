@@ -103,7 +103,7 @@ def _ztocs(
             if layer_compression(descriptor.media_type) != "gzip":
                 raise Unsupported(f"{descriptor.media_type} is not gzip")
             content = write_ztoc(
-                current().watch(image.repository.blobs.chunks(descriptor)),
+                current().watch(image.layer_blob(layer)),
                 diff_id=layer.diff_id,
                 tool=f"regfs {__version__}",
                 span_size=span_size,

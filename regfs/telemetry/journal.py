@@ -62,6 +62,11 @@ class Journal:
         if is_new:
             log.log(level, "%s", text)
 
+    def texts(self) -> list[str]:
+        """Return the failures and notes, the oldest first."""
+        with self._lock:
+            return list(self._failures)
+
     def text(self) -> str:
         """Return one line for each failure, the oldest first: last time, how often, what."""
         with self._lock:

@@ -62,12 +62,13 @@ def index(wanted: Wanted, *, config: Config, environment: Mapping[str, str], say
             under(Deadline(config.timeout_s, is_users=True)),
         ):
             made = convert(image, span_size=wanted.span_size, least_layer=wanted.least_layer, report=report)
+        notes = (*made.left_out, *app.journal.texts())
         if wanted.output is not None:
             _write_layout(made, wanted.output, tag)
         if wanted.push:
             with under(Deadline(config.timeout_s, is_users=True)):
                 made.push(app.registry.pushes, reference.repository, tag)
-    return Indexed(f"{reference.repository}:{tag}@{Digest.of(made.index)}", made.left_out)
+    return Indexed(f"{reference.repository}:{tag}@{Digest.of(made.index)}", notes)
 
 
 def _tag_of(wanted: Wanted, reference: Reference) -> str:

@@ -50,13 +50,17 @@ def wanted(words: Sequence[str]) -> list[Wanted]:
 
 
 class Prefetched(NamedTuple):
-    """How it went with one image: *asked* is what the user typed. *name* and the rest are known where it was found."""
+    """How it went with one image: *asked* is what the user typed. *name* and the rest are known where it was found.
+
+    *notes* are what is odd about it, though it was fetched.
+    """
 
     asked: str
     name: str = ""
     layers: int = 0
     received_bytes: int = 0
     failure: RegfsError | None = None
+    notes: tuple[str, ...] = ()
 
 
 def prefetch(
@@ -76,7 +80,7 @@ def prefetch(
 
 def _prefetch_one(asked: Wanted, app: App, *, environment: Mapping[str, str], say: Say) -> Prefetched:
     text, parts = asked.image, _Parts()
-    before = app.stats.value("registry.bytes")
+    before, told = app.stats.value("registry.bytes"), app.journal.texts()
     try:
         reference = read_reference(text, app.config.default_registry, mounts())
         image = find_image(reference, app)
@@ -91,7 +95,8 @@ def _prefetch_one(asked: Wanted, app: App, *, environment: Mapping[str, str], sa
     except RegfsError as failure:
         return Prefetched(text, failure=failure)
     received = int(app.stats.value("registry.bytes") - before)
-    return Prefetched(text, full_name(reference, image), len(image.layers), received)
+    notes = tuple(each for each in app.journal.texts() if each not in told)
+    return Prefetched(text, full_name(reference, image), len(image.layers), received, notes=notes)
 
 
 class _Parts:

@@ -64,6 +64,8 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     for each in prefetch(asked, config=verb_config(given, environment), environment=environment, say=say):
         code = 0 if each.failure is None else exit_code(each.failure)
         worst = max(worst, code)
+        for note in each.notes:
+            warn(note)
         if given.json:
             tell(_as_json(each, code))
         elif each.failure is not None:

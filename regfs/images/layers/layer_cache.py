@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from functools import partial
@@ -184,6 +184,16 @@ class LayerCache:
     def wait_for_reads(self) -> None:
         """Return once no read of a user waits for a registry. Raises by the thread's deadline (Deadline.wait_for)."""
         self._chunks.wait_for_reads()
+
+    def blob(self, blob: LayerBlob) -> Iterator[bytes]:
+        """Yield the bytes of the blob; one that has a table of contents is compared with that meanwhile.
+
+        Waits; raises what a network brings, DigestMismatch at the end of wrong bytes.
+        """
+        if blob.table_format is not None:
+            with suppress(NeedsWhole):
+                return self._chunks.compared(self._indexes.index(blob), blob)
+        return blob.chunks()
 
     def has_all(self, layers: Sequence[Digest]) -> bool:
         """Tell whether no byte is missing of *layers*, which are in use."""

@@ -78,6 +78,16 @@ def stored_by_table(layer: Descriptor, table_format: Format | Soci) -> Digest:
     return Digest.of(f"{layer.digest} {table_format.name} {table_format.table_id(layer)}".encode())
 
 
+def table_format_of(descriptor: Descriptor) -> Format | None:
+    """Return the format of the layer's table of contents, None where it has none."""
+    if not descriptor.annotations:
+        return None
+    # Loaded where a layer may have a table: what reads archives takes a while, and most images never need it.
+    from regfs.layers.formats.recognise import recognise
+
+    return recognise(descriptor)
+
+
 class LayerIngest(NamedTuple):
     """An ingest of *blob* that is under way, here or in another process."""
 

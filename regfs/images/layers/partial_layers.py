@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, proxy, ref
 
+from cachetools import LRUCache
+
 from regfs.images.answers.blobs import twice_if_wrong
 from regfs.images.layers.layer_ingests import LayerBlob
 from regfs.images.lazy.foreground import Foreground
+from regfs.model.digest import Digest
 from regfs.store.layers.content import Pieces, Span
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_store import LayerStore
@@ -26,6 +29,11 @@ if TYPE_CHECKING:
     from regfs.images.lazy.chunk_fetching import ChunkFetcher
 
 log = logging.getLogger(__name__)
+
+_MOST_COMPARED = 4096
+_BLOCK = 1 << 20
+SOCI = "SOCI"
+"""The name of the format whose data file is the layer's archive (layers/formats/soci.py)."""
 
 
 class PartialLayers:
@@ -42,6 +50,7 @@ class PartialLayers:
         self._stats = stats
         self._note = note
         self._lock = threading.Lock()
+        self._compared: LRUCache[Digest, bool] = LRUCache(_MOST_COMPARED)
         self._fetchers: WeakKeyDictionary[LayerIndex, ChunkFetcher] = WeakKeyDictionary()
 
     def ingest(self, blob: LayerBlob) -> None:
@@ -98,13 +107,34 @@ class PartialLayers:
                     blob.stored_as,
                     table=table,
                     data=self._store.partial_data(blob.stored_as, let_go),
-                    source=LayerBytes(what, blob.part, blob.chunks, unpack),
+                    source=LayerBytes(what, blob.part, partial(self._whole, blob, ref(index)), unpack),
                     flights=self._flights,
                     stats=self._stats,
                     foreground=self._foreground,
                     rest_from=self._rest_from,
                 )
         return fetcher
+
+    def _whole(self, blob: LayerBlob, index: ref[LayerIndex]) -> Iterator[bytes]:
+        found = index()
+        return blob.chunks() if found is None else self.compared(found, blob)
+
+    def compared(self, index: LayerIndex, blob: LayerBlob) -> Iterator[bytes]:
+        """Yield the layer's blob, and let *note* hear where its archive is not as its table says; once a layer."""
+        if blob.stored_as in self._compared:
+            return blob.chunks()
+        from regfs.images.lazy.table_comparison import TableComparison, compared
+
+        return compared(blob.chunks(), blob.descriptor.size, TableComparison(index), partial(self._tell, blob))
+
+    def _tell(self, blob: LayerBlob, differences: Mapping[bytes, str]) -> None:
+        """Tell users of the *differences* between the table of a layer and its archive, if there are any."""
+        from regfs.images.lazy.table_comparison import words
+
+        self._compared[blob.stored_as] = True
+        self._stats.count("layers.compared")
+        if differences:
+            self._note(f"{blob.origin}: layer {blob.descriptor.digest}: {words(differences)}")
 
     def _let_go(self, index: ref[LayerIndex]) -> None:
         # Called by one that closes what is idle and holds a lock: no other may be waited for.
@@ -146,6 +176,23 @@ class PartialLayers:
             return standing is None or (size <= standing.free and standing.used + size <= limit)
 
         self.fetcher(index, blob).fetch_rest(allow)
+        is_archive = blob.table_format is not None and blob.table_format.name == SOCI
+        if is_archive and blob.stored_as not in self._compared and self._store.is_complete(blob.stored_as):
+            self._compare_archive(index, blob)
+
+    def _compare_archive(self, index: LayerIndex, blob: LayerBlob) -> None:
+        """Compare an archive that is here with its zTOC. Its diff id is no help: soci leaves out what pads the end."""
+        from regfs.images.lazy.table_comparison import TableComparison
+
+        ensure, size = self.fetcher(index, blob).ensure, index.layout().size
+
+        def blocks() -> Iterator[bytes]:
+            with closing(self._store.open_partial(Span(blob.stored_as, 0, size), ensure)) as archive:
+                for offset in range(0, size, _BLOCK):
+                    self._foreground.wait_for_none()
+                    yield archive.read_at(offset, _BLOCK)
+
+        self._tell(blob, TableComparison(index).differences(blocks()))
 
     def forget(self, index: LayerIndex) -> None:
         """Let go of the files of a layer, which are gone or damaged."""
