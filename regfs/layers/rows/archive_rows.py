@@ -225,24 +225,17 @@ class ArchiveRows:
     def _directory(self, components: list[bytes]) -> int:
         """Return the row of the directory at *components*, implying what is missing. Raises BadLayer."""
         walk = PathWalk(components)
-        row = ROOT_ROW
-        while (name := walk.next()) is not None:
-            if name == b"..":
-                row = self._parents[row]
-                continue
+        row, name = self._walk(walk, ROOT_ROW)
+        while name is not None:
             child = self._child(row, name)
             if child is None:
-                child = self._imply(row, name)
-            state = self._states[child]
-            if state & _KIND == DIRECTORY:
-                row = child
-            elif state & _KIND == SYMLINK:
-                row = walk.follow(self._target(child), row, root=ROOT_ROW)
-            elif state & _WHITEOUT:
+                directory = self._imply(row, name)
+            elif self._states[child] & _WHITEOUT:
                 self._remove(child, name)
-                row = self._imply(row, name, mark=mark_of(name, in_root=row == ROOT_ROW))
+                directory = self._imply(row, name, mark=mark_of(name, in_root=row == ROOT_ROW))
             else:
                 raise BadLayer(f"{self._path(row, name)!r} is no directory")
+            row, name = self._walk(walk, directory)
         return row
 
     def _find(self, path: bytes) -> tuple[int | None, bytes]:
@@ -255,23 +248,28 @@ class ArchiveRows:
             raise BadLayer("a hard link to the root")
         last = components.pop()
         walk = PathWalk(components)
-        row = ROOT_ROW
+        row, name = self._walk(walk, ROOT_ROW)
+        if name is None:
+            return self._child(row, last), self._path(row, last)
+        if self._child(row, name) is not None:
+            raise BadLayer(f"a hard link to {path[:200]!r}, which is below no directory")
+        return None, b"/".join(components_of(b"/".join([self._path(row, name), *walk.rest(), last])))
+
+    def _walk(self, walk: PathWalk, row: int) -> tuple[int, bytes | None]:
+        """Walk on from the directory *row*; return where the walk ends, and the name there that is no directory.
+
+        The name is None where the walk came to its end. Symbolic links are followed. Raises BadLayer.
+        """
         while (name := walk.next()) is not None:
-            if name == b"..":
-                row = self._parents[row]
-                continue
-            child = self._child(row, name)
-            if child is None:
-                rest = components_of(b"/".join([self._path(row, name), *walk.rest(), last]))
-                return None, b"/".join(rest)
-            kind = self._states[child] & _KIND
-            if kind == SYMLINK:
-                row = walk.follow(self._target(child), row, root=ROOT_ROW)
-            elif kind == DIRECTORY:
+            child = self._parents[row] if name == b".." else self._child(row, name)
+            kind = 0 if child is None else self._states[child] & _KIND
+            if child is not None and kind == DIRECTORY:
                 row = child
+            elif child is not None and kind == SYMLINK:
+                row = walk.follow(self._target(child), row, root=ROOT_ROW)
             else:
-                raise BadLayer(f"a hard link to {path[:200]!r}, which is below no directory")
-        return self._child(row, last), self._path(row, last)
+                return row, name
+        return row, None
 
     def _imply(self, parent: int, name: bytes, *, mark: int = 0) -> int:
         """Add a directory that no entry describes; *mark* is that of the marker that it takes the place of."""
