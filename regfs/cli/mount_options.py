@@ -48,25 +48,28 @@ IN_MEMORY = "-"
 
 
 class ImageWords(NamedTuple):
-    """The words that a mount of one image alone has: `fuse`, and `writable` or `writable=DIR`; and all others."""
+    """The words that a mount of one image alone has (fuse, writable, writable=DIR, idmap=MAP), and all others."""
 
     by_fuse: bool
     writable: str | None
+    id_map: str | None
     others: tuple[str, ...]
 
 
 def image_words(texts: Sequence[str]) -> ImageWords:
     """Return what the words of all `-o` ask for beyond what every mount has."""
-    by_fuse, writable, others = False, None, []
+    by_fuse, writable, id_map, others = False, None, None, []
     for word in (word for text in texts for word in split_words(text)):
         name, equals, value = word.partition("=")
         if word == "fuse":
             by_fuse = True
         elif name == "writable":
             writable = value if equals else IN_MEMORY
+        elif name == "idmap":
+            id_map = value
         else:
             others.append("".join(f"\\{character}" if character in ',\\"' else character for character in word))
-    return ImageWords(by_fuse, writable, tuple(others))
+    return ImageWords(by_fuse, writable, id_map, tuple(others))
 
 
 def split_words(text: str) -> Iterator[str]:

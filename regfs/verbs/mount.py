@@ -39,12 +39,13 @@ def mount(
     config: Config,
     environment: Mapping[str, str],
     writable: Writable | None,
+    user_namespace: int | None = None,
     say: Say,
 ) -> str:
     """Mount the image that *image_text* names on *directory*, and return its full name.
 
-    Blocks on the network until all of it is here; *say* is told the progress. Raises MountFailure and other
-    RegfsErrors.
+    Its files' owners are as *user_namespace* maps them, a descriptor. Blocks on the network until all of it is here;
+    *say* is told the progress. Raises MountFailure and other RegfsErrors.
     """
     if against := reason_against(config.cache_dir):
         raise MountFailure(f"the kernel cannot mount {image_text}: {against}; {_INSTEAD}")
@@ -63,7 +64,7 @@ def mount(
             mount_image(
                 files, app.layers, point, name=config.shown_image or name, allow_suid=config.allow_suid,
                 allow_dev=config.allow_dev, noexec=config.noexec, is_writable=writable is not None,
-                upper=writable.upper if writable else None,
+                upper=writable.upper if writable else None, user_namespace=user_namespace,
             )  # fmt: skip
         except (Unsupported, CacheDamaged) as reason:
             raise type(reason)(f"{image}: {reason}; {_INSTEAD}") from reason

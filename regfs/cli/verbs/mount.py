@@ -18,6 +18,7 @@ from regfs.errors import InvalidOption
 from regfs.model.names import ONE_IMAGE
 from regfs.process.descriptors import raise_descriptor_limit
 from regfs.process.user import is_root_of_machine
+from regfs.process.user_namespaces import open_user_namespace
 
 
 class _Parser(Parser):
@@ -57,6 +58,12 @@ def parser() -> Parser:
         "--writable alone, into memory until the image is unmounted",
     )
     made.add_argument(
+        "--idmap",
+        metavar="MAP",
+        help="show owners as a user namespace has them, for a container that is in it: a process id, the path of a "
+        "user namespace, or FIRST:OUTSIDE:COUNT (0:100000:65536)",
+    )
+    made.add_argument(
         "--fuse",
         action="store_true",
         help="mount it by FUSE, where any user may: a daemon serves it, and fetches it when it is first looked into "
@@ -69,7 +76,7 @@ def parser() -> Parser:
 def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Mount, and print the full name of the image; progress goes to stderr."""
     config = replace(with_options(default_config(environment), given.given), is_quiet=given.quiet, debug=given.debug)
-    asked = _Asked(given.image, given.directory, by_fuse=given.fuse, writable=given.writable)
+    asked = _Asked(given.image, given.directory, by_fuse=given.fuse, writable=given.writable, id_map=given.idmap)
     return _mount(asked, config, environment)
 
 
@@ -81,17 +88,23 @@ def mount_source(
     config = with_words(config, own.others, sloppy=sloppy)
     if config.fsname is None:  # what mount(8) was told: `mount -a` does not mount again what has that source
         config = replace(config, fsname=f"{ONE_IMAGE}{image}")
-    return _mount(_Asked(image, directory, by_fuse=own.by_fuse, writable=own.writable), config, environment)
+    return _mount(
+        _Asked(image, directory, by_fuse=own.by_fuse, writable=own.writable, id_map=own.id_map), config, environment
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What is to be mounted where. What is written goes below the directory *writable*, or to memory (IN_MEMORY)."""
+    """What is to be mounted where. What is written goes below the directory *writable*, or to memory (IN_MEMORY).
+
+    *id_map* names a user namespace (process/user_namespaces.py).
+    """
 
     image: str
     directory: str
     by_fuse: bool
     writable: str | None
+    id_map: str | None
 
 
 def _mount(given: _Asked, config: Config, environment: Mapping[str, str]) -> int:
@@ -107,7 +120,11 @@ def _mount(given: _Asked, config: Config, environment: Mapping[str, str]) -> int
     if given.writable is not None:
         writable = Writable(parse_path(given.writable) if given.writable != IN_MEMORY else None)
     say = say_nothing if config.is_quiet else warn
-    name = mount(given.image, given.directory, config=config, environment=environment, writable=writable, say=say)
+    user_namespace = None if given.id_map is None else open_user_namespace(given.id_map)
+    name = mount(
+        given.image, given.directory, config=config, environment=environment, writable=writable, say=say,
+        user_namespace=user_namespace,
+    )  # fmt: skip
     if not config.is_quiet:
         tell(f"{name} is mounted at {os.path.abspath(given.directory)}")
     return 0
@@ -121,6 +138,8 @@ def _mount_by_fuse(given: _Asked, config: Config, environment: Mapping[str, str]
 
     if given.writable is not None:
         raise InvalidOption("--writable needs a mount by the kernel, which root alone can make")
+    if given.id_map is not None:
+        raise InvalidOption("--idmap needs a mount by the kernel, which root alone can make")
     reference = read_reference(given.image, config.default_registry, mounts())
     repository, digest = reference.repository, reference.digest or reference.short_digest
     version = f"@{digest}" if digest is not None else f":{reference.tag}"

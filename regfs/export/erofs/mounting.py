@@ -18,7 +18,17 @@ from pathlib import Path
 from regfs.errors import MountFailure
 from regfs.export.erofs.cached import open_data_files, open_erofs
 from regfs.model.names import ONE_IMAGE
-from regfs.mount.mount_api import NO_DEVICES, NO_EXEC, NO_SUID, READ_ONLY, VALUE_MAX, Refused, attach, make_mount
+from regfs.mount.mount_api import (
+    NO_DEVICES,
+    NO_EXEC,
+    NO_SUID,
+    READ_ONLY,
+    VALUE_MAX,
+    Refused,
+    attach,
+    make_mount,
+    map_ids,
+)
 from regfs.mount.mountpoint import CONTAINER_REMEDY, may_mount
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.eviction.inventory import IMAGES, INGESTS, LAYERS
@@ -59,11 +69,13 @@ def mount_image(
     noexec: bool = False,
     upper: Path | None = None,
     is_writable: bool = False,
+    user_namespace: int | None = None,
 ) -> None:
     """Mount *rootfs*, all layers of which are in *store*, on the directory *point*; *name* is shown as the source.
 
     With *is_writable* what is written goes to the directories `upper` and `work` below *upper*, which is made, or into
-    memory where that is None. Raises MountFailure, Unsupported for names that EROFS cannot hold, CacheFailure.
+    memory where that is None. Owners are as *user_namespace* maps them, a descriptor. Raises MountFailure, Unsupported
+    for names that EROFS cannot hold, CacheFailure.
     """
     attributes = (0 if allow_suid else NO_SUID) | (0 if allow_dev else NO_DEVICES) | (NO_EXEC if noexec else 0)
     opened = [open_erofs(rootfs, store)]
@@ -73,6 +85,8 @@ def mount_image(
         with _explained(point):
             lower = _erofs(opened, store, name, attributes | READ_ONLY)
             opened.append(lower)
+            if user_namespace is not None:
+                map_ids(lower, user_namespace)
             if not is_writable:
                 attach(lower, point)
                 return
