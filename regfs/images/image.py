@@ -16,14 +16,14 @@ from weakref import ref
 
 from regfs.errors import BadContent, BadManifest, ManifestMissing, NotFound, TooLarge, Unsupported
 from regfs.images.answers.manifests import Document
-from regfs.images.artifact_files import archive_tree, artifact_layout
+from regfs.images.artifact_files import artifact_layout
 from regfs.images.computed_once import ComputedOnce
 from regfs.images.layers.layer_cache import LayerCache
 from regfs.images.layers.layer_ingests import LayerBlob, table_format_of
 from regfs.images.repository import Repository
 from regfs.images.soci_indexes import INDEX_DIGEST, may_have_ztoc, soci_format, ztocs_of_index, ztocs_of_referrers
 from regfs.images.starts.starts import StartOf
-from regfs.model.artifacts.layout import ArtifactFile, Layout
+from regfs.model.artifacts.layout import Layout
 from regfs.model.artifacts.producers import has_names, has_titles
 from regfs.model.dates import date_ns
 from regfs.model.digest import Digest
@@ -86,7 +86,7 @@ class Image:
         self._media_type = announced or media_type
         self._announced = announced
         self._platform = platform
-        self._contents = contents
+        self.contents = contents
         self._with_soci_v1 = with_soci_v1
         self.totals: dict[int, LayerTotals] = {}
 
@@ -219,12 +219,13 @@ class Image:
     @ComputedOnce
     def files(self) -> Layout:
         """What an artifact's blobs are called, as the tool that made it calls them."""
-        note = self._contents.note
-        return artifact_layout(self.repository, self.manifest, origin=str(self), named_only=self.has_rootfs, note=note)
-
-    def archive_tree(self, file: ArtifactFile) -> FileTree:
-        """Return the content of a tar among the files. Waits and raises as rootfs() does."""
-        return archive_tree(self.repository, file, self._contents, origin=str(self), note=self._contents.note)
+        return artifact_layout(
+            self.repository,
+            self.manifest,
+            origin=str(self),
+            named_only=self.has_rootfs,
+            note=self.contents.note,
+        )
 
     def rootfs(self) -> Rootfs:
         """Return all layers merged, ingesting those that were never ingested; waits until that is done.
@@ -234,9 +235,9 @@ class Image:
         for descriptor in self.manifest.layers:
             layer_compression(descriptor.media_type)  # Unsupported, before anything is fetched
         blobs = [self._blob(layer) for layer in self.layers]
-        files = self._contents.rootfs(blobs)
+        files = self.contents.rootfs(blobs)
         if any(blob.table_format is not None for blob in blobs):
-            self._contents.starts.watch(self._start_of(files))
+            self.contents.starts.watch(self._start_of(files))
         return files
 
     def complete(self) -> None:
@@ -244,19 +245,19 @@ class Image:
 
         Waits; raises what a network brings, and CacheFailure. A file whose bytes are wrong stays unreadable.
         """
-        self._contents.complete([self._blob(layer) for layer in self.layers])
+        self.contents.complete([self._blob(layer) for layer in self.layers])
 
     def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:
         """Fetch what is missing of *contents*, which are of rootfs(). See LayerCache.fetch."""
-        self._contents.fetch(contents, report)
+        self.contents.fetch(contents, report)
 
     def layer_blob(self, layer: ImageLayer) -> Iterator[bytes]:
         """Yield the bytes of the layer's blob, verified. See LayerCache.blob."""
-        return self._contents.blob(self._blob(layer))
+        return self.contents.blob(self._blob(layer))
 
     def fetch_start(self, files: Rootfs, report: Callable[[str, int, int], None]) -> None:
         """Fetch what the image's start reads of *files*, which are those of rootfs(). See Starts.fetch."""
-        self._contents.starts.fetch(self._start_of(files), files, report)
+        self.contents.starts.fetch(self._start_of(files), files, report)
 
     def _start_of(self, files: Rootfs) -> StartOf:
         manifest, config = self.manifest_descriptor.digest, partial(parse_run_config, self.config_content)
@@ -264,7 +265,7 @@ class Image:
 
     def layer_tree(self, layer: ImageLayer) -> FileTree:
         """Return the files of one layer alone, whiteouts as they are stored. Waits and raises as rootfs() does."""
-        return self._contents.layer_tree(self._blob(layer))
+        return self.contents.layer_tree(self._blob(layer))
 
     def _blob(self, layer: ImageLayer) -> LayerBlob:
         repository, descriptor = self.repository, layer.descriptor
@@ -283,7 +284,7 @@ class Image:
         is_vouched_for = INDEX_DIGEST in self.manifest.annotations
         if not is_vouched_for and (not self._with_soci_v1 or not may_have_ztoc(descriptor)):
             return None
-        if not is_vouched_for and self._contents.has_names(layer.diff_id):
+        if not is_vouched_for and self.contents.has_names(layer.diff_id):
             return None
         ztoc = self._ztocs.get(descriptor.digest)
         return None if ztoc is None else soci_format(self.repository, ztoc)

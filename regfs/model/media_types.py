@@ -47,6 +47,12 @@ _LAYERS: dict[str, Compression] = {
     "application/vnd.docker.image.rootfs.foreign.diff.tar": "none",
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "gzip",
 }
+# Words in the types of layers that cannot be shown, and why.
+_UNREADABLE = (
+    ("+encrypted", "it is encrypted, and regfs has no keys"),
+    (".erofs", "it is an EROFS image, not a tar"),
+    ("squashfs", "it is a squashfs image, not a tar"),
+)
 
 
 def layer_compression(media_type: str) -> Compression:
@@ -57,7 +63,11 @@ def layer_compression(media_type: str) -> Compression:
     try:
         return _LAYERS[media_type]
     except KeyError:
-        raise Unsupported(f"layers of type {media_type[:200]!r} cannot be shown as files") from None
+        reason = next((reason for word, reason in _UNREADABLE if word in media_type), "it is no tar that regfs knows")
+        shown = media_type[:200]
+        raise Unsupported(
+            f"layers of type {shown!r} cannot be shown as files: {reason}; blobs/ has the bytes"
+        ) from None
 
 
 def oci_layer_type(media_type: str) -> str:

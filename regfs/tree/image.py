@@ -9,6 +9,7 @@
     ├── manifests/       linux-amd64/ linux-arm64-v8/ … each a directory like this one
     ├── history          each step of the build, its layer, sizes and command
     ├── wasted           bytes of lower layers that upper ones hide or delete, with the paths
+    ├── packages         what dpkg or apk has installed
     ├── blobs/  layers/
     ├── files/           an artifact's files under their own names (views/files.py)
     ├── oci/             an OCI image layout of it (views/oci.py)
@@ -31,6 +32,7 @@ from typing import NamedTuple
 from regfs.errors import BadContent, BadManifest, NotFound, RegfsError, TooLarge, Unsupported
 from regfs.images.history import history_text
 from regfs.images.image import Image
+from regfs.images.packages import packages_text
 from regfs.images.pinned_images import PinnedImage
 from regfs.images.wasted import wasted_text
 from regfs.model.manifest import Index, Manifest
@@ -263,6 +265,7 @@ _PARTS: tuple[Part[ImageDirectory, Has], ...] = (
     Part("oci", DIRECTORY_MODE, lambda has: has.manifest is not None, _oci),
     Part("history", FILE_MODE, lambda has: has.rootfs, _computed(history_text)),
     Part("wasted", FILE_MODE, lambda has: has.rootfs, _computed(wasted_text)),
+    Part("packages", FILE_MODE, lambda has: has.rootfs, _computed(packages_text)),
     Part("layers", DIRECTORY_MODE, lambda has: has.rootfs, _layers),
     Part("rootfs", TABLE_MODE, lambda has: has.rootfs, _rootfs),
 )

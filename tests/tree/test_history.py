@@ -10,7 +10,7 @@ import pytest
 from regfs.errors import WouldBlock
 from regfs.model.digest import Digest
 from regfs.waiting.deadline import NON_BLOCKING, under
-from tests.support.images import BuiltImage, directory, file, hardlink, image_of, layer, opaque, whiteout
+from tests.support.images import BuiltImage, directory, file, hardlink, image_of, layer, opaque, symlink, whiteout
 from tests.support.served import Served
 from tests.support.shown import Shown
 
@@ -107,3 +107,20 @@ def test_each_path_tells_its_layer_by_attributes_that_no_list_has(served: Served
     assert xattr(shown, "app/1/rootfs/opt/b", "user.regfs.other") is None
     assert xattr(shown, "app/1/layers/2/tree/opt/b", "user.regfs.layer") is None
     assert list(shown.tree.xattrs(shown.find("app/1/rootfs/bin/tool").node)) == []
+
+
+def test_packages_are_those_of_the_image_s_own_database(served: Served) -> None:
+    status = b"Package: %s\nStatus: install ok installed\nVersion: 1\nArchitecture: amd64\n\n"
+    served.push("deb", "1", image_of(layer(file("var/lib/dpkg/status", status % b"zlib" + status % b"bash"))))
+    distroless = [file(f"var/lib/dpkg/status.d/{name}", b"Package: %s\n" % name.encode()) for name in ("a", "b")]
+    served.push("deb", "2", image_of(layer(*distroless, file("var/lib/dpkg/status.d/a.md5sums", b"Package: no\n"))))
+    links = (symlink("lib", "usr/lib"), file("usr/lib/apk/db/installed", b"P:musl\nV:1.2\nA:x86_64\n"))
+    served.push("apk", "1", image_of(layer(*links)))
+    served.push("rpm", "1", image_of(layer(file("var/lib/rpm/rpmdb.sqlite", b"SQLite"))))
+    served.push("none", "1", image_of(layer(file("a"))))
+    shown = served.show()
+    assert shown.read("deb/1/packages") == b"deb\tbash\t1\tamd64\ndeb\tzlib\t1\tamd64\n"
+    assert shown.read("deb/2/packages") == b"deb\ta\t-\t-\ndeb\tb\t-\t-\n"
+    assert shown.read("apk/1/packages") == b"apk\tmusl\t1.2\tx86_64\n"
+    assert b"rpm --root" in shown.read("rpm/1/packages")
+    assert shown.read("none/1/packages").startswith(b"# no database")

@@ -27,6 +27,7 @@ PARTS = [
     "manifest-digest",
     "manifest.json",
     "oci",
+    "packages",
     "rootfs",
     "wasted",
 ]

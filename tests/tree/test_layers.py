@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -70,13 +71,24 @@ def test_a_manifest_and_a_config_that_disagree_about_the_layers_are_an_error(ser
     assert shown.read(f"app/1/blobs/{BASE.digest}") == BASE.blob
 
 
-def test_a_layer_of_an_unknown_type_is_unsupported_and_is_not_fetched(served: Served) -> None:
-    odd = layer(file("a"), media_type="application/vnd.oci.image.layer.v1.tar+encrypted")
+@pytest.mark.parametrize(
+    ("media_type", "reason"),
+    [
+        ("application/vnd.oci.image.layer.v1.tar+encrypted", "encrypted"),
+        ("application/vnd.erofs.layer.v1", "an EROFS image"),
+        ("application/vnd.erofs.layer.v1+zstd", "an EROFS image"),
+    ],
+)
+def test_a_layer_of_an_unknown_type_is_unsupported_and_is_not_fetched(
+    served: Served, media_type: str, reason: str
+) -> None:
+    odd = layer(file("a"), media_type=media_type)
     served.push("app", "1", image_of(BASE, odd))
     shown = served.show()
     for path in ("app/1/layers/1/tree", "app/1/rootfs"):
-        with pytest.raises(Unsupported, match="encrypted"):
+        with pytest.raises(Unsupported, match=re.escape(f"{media_type!r} cannot be shown as files")) as refused:
             shown.names(path)
+        assert reason in str(refused.value)
     assert shown.names("app/1/layers/0/tree/etc") == ["motd"]
     assert served.server.paths(f"blobs/{odd.digest}") == []
     assert shown.read(f"app/1/blobs/{odd.digest}") == odd.blob

@@ -16,8 +16,11 @@ import stat
 from dataclasses import dataclass
 
 from regfs.errors import NotFound
+from regfs.images.artifact_files import archive_tree
+from regfs.images.image import Image
 from regfs.model.artifacts.layout import ArtifactFile
 from regfs.model.attributes import Attributes
+from regfs.rootfs.file_tree import FileTree
 from regfs.tree.blobs import BlobFile
 from regfs.tree.node import DIRECTORY_MODE, FOREVER, Child, Found, Node, TableDirectory
 from regfs.tree.parts import DirectoryOfImage
@@ -53,8 +56,13 @@ class FilesDirectory(DirectoryOfImage):
             return FilesDirectory(key, pinned, f"{self.path}/{name}" if self.path else name)
         if file.is_archive:
             identity = f"files {file.descriptor.digest} {'/'.join(file.inside)}"
-            return TableDirectory(key, identity, lambda: pinned.image.archive_tree(file))
+            return TableDirectory(key, identity, lambda: _archive(pinned.image, file))
         return NamedBlob(key, pinned.repository, file.descriptor, pinned, file)
+
+
+def _archive(image: Image, file: ArtifactFile) -> FileTree:
+    contents = image.contents
+    return archive_tree(image.repository, file, contents, origin=str(image), note=contents.note)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,78 @@
+"""`packages` of an image as text: what its package manager has installed, by the manager's own database.
+
+    deb	bash	5.2.15-2+b7	amd64
+    apk	musl	1.2.5-r0	x86_64
+
+Kind, name, version and architecture with tabs between them, sorted. rpm's database is not read: its own program does
+that in a mount. Used by tree/image.py. Thread rule: a function.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+
+from regfs.errors import NotADirectory, NotFound, TooLarge
+from regfs.images.image import Image
+from regfs.model.attributes import is_directory, mode_of, size_of
+from regfs.model.packages import Package, apk_packages, dpkg_packages
+from regfs.rootfs.file_tree import FileTree
+from regfs.rootfs.paths import find
+
+MOST = 64 << 20
+"""The bytes of the largest database that is read; Debian with all its packages has some 50 MB."""
+
+_DPKG, _DPKG_DIRECTORY = b"var/lib/dpkg/status", b"var/lib/dpkg/status.d"
+_MD5SUMS = b".md5sums"
+_APK = (b"lib/apk/db/installed", b"usr/lib/apk/db/installed")
+_RPM = (b"var/lib/rpm", b"usr/lib/sysimage/rpm")
+_MOST_FILES = 10_000
+
+
+def packages_text(image: Image) -> str:
+    """Return the text. Waits for all layers, as rootfs() does; raises what that brings, TooLarge over MOST bytes."""
+    tree = image.rootfs()
+    packages = sorted({*_dpkg(image, tree), *_apk(image, tree)})
+    text = "".join("\t".join(package) + "\n" for package in packages)
+    if any(_node(tree, path) is not None for path in _RPM):
+        text += "# rpm's database is not read here: rpm --root ROOTFS -qa does, with the path of rootfs/ in a mount\n"
+    return text or "# no database of dpkg, apk or rpm\n"
+
+
+def _dpkg(image: Image, tree: FileTree) -> Iterator[Package]:
+    yield from dpkg_packages(_content(image, tree, _DPKG))
+    directory = _node(tree, _DPKG_DIRECTORY)
+    if directory is None or not is_directory(tree.attributes(directory)):
+        return
+    for name, _, _ in tree.children(directory, 0, _MOST_FILES):
+        if not name.endswith(_MD5SUMS):
+            yield from dpkg_packages(_content(image, tree, _DPKG_DIRECTORY + b"/" + name))
+
+
+def _apk(image: Image, tree: FileTree) -> Iterator[Package]:
+    for path in _APK:
+        yield from apk_packages(_content(image, tree, path))
+
+
+def _node(tree: FileTree, path: bytes) -> int | None:
+    try:
+        return find(tree, path)
+    except (NotFound, NotADirectory):
+        return None
+
+
+def _content(image: Image, tree: FileTree, path: bytes) -> bytes:
+    """Return the bytes of the file at *path*, none where there is no such file."""
+    node = _node(tree, path)
+    if node is None:
+        return b""
+    attributes = tree.attributes(node)
+    if not stat.S_ISREG(mode_of(attributes)):
+        return b""
+    if size_of(attributes) > MOST:
+        raise TooLarge(f"{image}: {path.decode()} has {size_of(attributes)} bytes, more than {MOST}")
+    opened = image.contents.open(tree.content(node))
+    try:
+        return opened.read_at(0, opened.size)
+    finally:
+        opened.close()
