@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from regfs.app.config import OPTIONS, Config, default_config, with_options
+from regfs.app.config import OPTIONS, Config, with_options
 from regfs.cli.mistaken_verbs import FILLERS
 from regfs.cli.source_argument import registry_of_source
 from regfs.cli.terminal import warn
@@ -18,7 +18,7 @@ from regfs.cli.terminal import warn
 
 def mount_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Config:
     """Return the Config of `regfs [OPTIONS] MOUNTPOINT`. Raises InvalidOption."""
-    config = with_words(default_config(environment), given.words, sloppy=False)
+    config = with_words(configured(environment), given.words, sloppy=False)
     return replace(
         with_options(config, given.given),
         foreground=given.foreground or given.debug,
@@ -30,7 +30,7 @@ def mount_config(given: argparse.Namespace, environment: Mapping[str, str]) -> C
 
 def verb_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Config:
     """Return the Config of a verb, and let its log go to stderr: errors, or everything with -d."""
-    config = replace(with_options(default_config(environment), given.given), debug=given.debug)
+    config = replace(with_options(configured(environment), given.given), debug=given.debug)
     log_to_terminal(config, environment)
     return config
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-from regfs.app.config import default_config, not_empty, with_options
+from regfs.app.config import not_empty, with_options
 from regfs.cli.arguments import MOUNT_USAGE, mount_parser, refuse_unknown
 from regfs.cli.configuration import mount_config, with_source
 from regfs.cli.exit_codes import USAGE, exit_code
@@ -32,6 +32,7 @@ from regfs.cli.help_text import mount_help, version
 from regfs.cli.mistaken_verbs import refuse_verb_like
 from regfs.cli.mount_command import mount
 from regfs.cli.mount_helper import run_mount_helper
+from regfs.cli.settings import configured
 from regfs.cli.source_argument import image_of_source, refuse_missing_mountpoint
 from regfs.cli.terminal import open_standard_streams, tell, warn
 from regfs.cli.verbs import ALIASES, VERBS, run_verb, verb_named
@@ -104,7 +105,7 @@ def _mount_image(image: str, mountpoint: str, given: argparse.Namespace, environ
     """Mount what `regfs regfs#IMAGE MOUNTPOINT` names; mount.fuse(8) calls that. Raises RegfsError."""
     from regfs.cli.verbs.mount import mount_source
 
-    config = replace(with_options(default_config(environment), given.given), debug=given.debug, is_quiet=given.quiet)
+    config = replace(with_options(configured(environment), given.given), debug=given.debug, is_quiet=given.quiet)
     return mount_source(image, mountpoint, given.words, config=config, sloppy=False, environment=environment)
 
 

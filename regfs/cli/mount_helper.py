@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from regfs.app.config import default_config
 from regfs.cli.arguments import mount_helper_parser
 from regfs.cli.configuration import with_source, with_words
 from regfs.cli.mount_command import mount
@@ -20,10 +19,10 @@ def run_mount_helper(arguments: Sequence[str], environment: Mapping[str, str]) -
 
         if given.fake:
             return 0
-        config = default_config(environment)
+        config = configured(environment)
         return mount_source(
             image, given.mountpoint, given.words, config=config, sloppy=given.sloppy, environment=environment
         )
-    config = with_source(default_config(environment), given.source, given.mountpoint)
+    config = with_source(configured(environment), given.source, given.mountpoint)
     config = with_words(config, given.words, sloppy=given.sloppy)
     return 0 if given.fake else mount(config, given.mountpoint, environment)

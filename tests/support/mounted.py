@@ -54,7 +54,7 @@ def environment_for(home: Path, extra: Mapping[str, str] | None = None) -> dict[
     """Return this process's environment with *home*, without settings for regfs, docker and the like, plus *extra*."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("REGFS_", "XDG_", "DOCKER_"))}
     kept.pop("REGISTRY_AUTH_FILE", None)
-    own = {"HOME": str(home), "PYTHONPATH": str(REPOSITORY_ROOT), "LC_ALL": "C.UTF-8"}
+    own = {"HOME": str(home), "REGFS_CONFIG": "", "PYTHONPATH": str(REPOSITORY_ROOT), "LC_ALL": "C.UTF-8"}
     return {**kept, **own, **(extra or {})}
 
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from regfs.app.config import Config, default_config, not_empty, parse_path, with_options
+from regfs.app.config import Config, not_empty, parse_path, with_options
 from regfs.cli.arguments import IMAGE_HELP, Parser, add_common
 from regfs.cli.configuration import log_to_terminal, with_words
 from regfs.cli.mount_options import IN_MEMORY, image_words
+from regfs.cli.settings import configured
 from regfs.cli.source_argument import is_source
 from regfs.cli.terminal import say_nothing, tell, warn
 from regfs.errors import InvalidOption
@@ -75,7 +76,7 @@ def parser() -> Parser:
 
 def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Mount, and print the full name of the image; progress goes to stderr."""
-    config = replace(with_options(default_config(environment), given.given), is_quiet=given.quiet, debug=given.debug)
+    config = replace(with_options(configured(environment), given.given), is_quiet=given.quiet, debug=given.debug)
     asked = _Asked(given.image, given.directory, by_fuse=given.fuse, writable=given.writable, id_map=given.idmap)
     return _mount(asked, config, environment)
 
