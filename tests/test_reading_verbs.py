@@ -13,9 +13,10 @@ import pytest
 from regfs.cli.main import run as run_regfs
 from regfs.errors import InvalidOption, IsADirectory, NotFound, RegfsError
 from regfs.verbs.image_paths import read_image_path
+from tests.support.artifacts import TITLE, archive, artifact_of, blob, push_artifact
 from tests.support.fault_server import FaultServer
 from tests.support.hello import host_architecture
-from tests.support.images import directory, file, hardlink, image_of, layer, symlink
+from tests.support.images import OCI, directory, file, hardlink, image_of, layer, symlink
 from tests.support.memory_registry import MemoryRegistry
 
 Regfs = Callable[..., str]
@@ -36,6 +37,16 @@ def server() -> Iterator[FaultServer]:
     for content in image.blobs().values():
         application.add_blob("demo/app", content)
     application.add_manifest("demo/app", image.manifest, tag="1", media_type=image.media_type)
+    artifact = artifact_of(
+        blob(b"weights", "application/octet-stream", {TITLE: "model.bin"}),
+        blob(b"# read me", "text/plain", {TITLE: "docs/README.md"}),
+        archive(
+            file("site/run", b"#!", mode=0o755), symlink("site/link", "run"), media_type=f"{OCI}.layer.v1.tar+gzip",
+            annotations={TITLE: "site", "io.deis.oras.content.unpack": "true"},
+        ),
+        kind="application/vnd.example",
+    )  # fmt: skip
+    push_artifact(application, "demo/model", "1", artifact)
     with FaultServer(application) as served:
         yield served
 
@@ -152,7 +163,34 @@ def test_inspect_shows_an_image_on_one_screen_and_fetches_no_layer(regfs: Regfs,
 def test_tags_and_repositories_are_listed(regfs: Regfs, server: FaultServer) -> None:
     assert regfs("tags", "demo/app") == "1\n"
     assert json.loads(regfs("tags", "--json", "demo/app")) == {"schema": 1, "repository": "demo/app", "tags": ["1"]}
-    assert regfs("repos") == regfs("repos", server.address) == "demo/app\n"
+    assert regfs("repos") == regfs("repos", server.address) == "demo/app\ndemo/model\n"
+
+
+def test_get_writes_an_artifact_as_its_own_tool_would(regfs: Regfs, tmp_path: Path) -> None:
+    to = tmp_path / "new"
+    assert regfs("get", "demo/model:1", str(to)).splitlines() == [
+        str(to / name) for name in ("docs", "model.bin", "site")
+    ]
+    assert (to / "model.bin").read_bytes() == b"weights"
+    assert (to / "docs/README.md").read_bytes() == b"# read me"
+    assert os.access(to / "site/run", os.X_OK)
+    assert os.readlink(to / "site/link") == "run"
+    assert sorted(os.listdir(to)) == ["docs", "model.bin", "site"]
+    assert regfs("ls", "demo/model:1").splitlines() == ["docs", "model.bin", "site"]
+    assert regfs("cat", "demo/model:1:/model.bin") == "weights"
+    regfs("get", "demo/model:1:/docs/README.md", str(tmp_path))
+    assert (tmp_path / "README.md").read_bytes() == b"# read me"
+
+
+def test_get_overwrites_nothing_and_says_what_is_for_images(regfs: Regfs, tmp_path: Path) -> None:
+    (tmp_path / "site").touch()
+    with pytest.raises(InvalidOption, match="site is there already"):
+        regfs("get", "demo/model:1", str(tmp_path))
+    assert os.listdir(tmp_path) == ["site"]
+    with pytest.raises(InvalidOption, match="is an image; regfs unpack"):
+        regfs("get", NAME, str(tmp_path))
+    with pytest.raises(NotFound, match="/none is not in"):
+        regfs("get", "demo/model:1:/none", str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ VERBS: dict[str, Verb] = {
     "cat": Verb("IMAGE:/PATH…", "print files of an image"),
     "cp": Verb("IMAGE:/PATH… DEST", "copy files and directories out of an image"),
     "find": Verb("IMAGE[:/PATH]", "find paths in an image by name, type and permissions"),
+    "get": Verb("ARTIFACT [DIR]", "write the files of an artifact into a directory"),
     "inspect": Verb("IMAGE", "what an image is: platforms, configuration, layers"),
     "tags": Verb("REPOSITORY", "list the tags of a repository"),
     "repos": Verb("[REGISTRY]", "list the repositories of a registry"),

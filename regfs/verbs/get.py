@@ -1,0 +1,83 @@
+"""`regfs get`: the files of an artifact, written into a directory as its own tool would write them.
+
+What is written appears when all of it is there. Nothing is written outside the directory: names are those of files/ in
+the tree, which contains hostile ones, and no link is followed on the way.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path as LocalPath
+from typing import NamedTuple
+
+from regfs.app.config import Config
+from regfs.errors import CacheFailure, InvalidOption, NotFound, RegfsError
+from regfs.library.path import Path
+from regfs.verbs.image_paths import Say, opened_paths
+
+_CHUNK = 1 << 20
+
+
+class Got(NamedTuple):
+    """The full *name* of the artifact, and the paths that were written."""
+
+    name: str
+    written: tuple[LocalPath, ...]
+
+
+def get(text: str, directory: LocalPath, *, config: Config, environment: Mapping[str, str], say: Say) -> Got:
+    """Write the files of the artifact *text*, or what is at a path in them, into *directory*, which may be there.
+
+    Blocks on the network. Raises RegfsErrors; InvalidOption where a file is in the way: nothing is overwritten.
+    """
+    with opened_paths([text], config=config, environment=environment, say=say) as opened:
+        image, path = next(opened)
+        if image.contents == image.rootfs:
+            raise InvalidOption(f"{text} is an image; regfs unpack IMAGE [DIR] writes it, regfs cp IMAGE:/PATH a part")
+        if not path.exists():
+            raise NotFound(f"{path} is not in {image.name}")
+        sources = sorted(path.iterdir()) if path.is_dir() else [path]
+        return Got(image.name, write_all(sources, directory))
+
+
+def write_all(sources: list[Path], directory: LocalPath) -> tuple[LocalPath, ...]:
+    """Write *sources*, with all that is below them, into *directory*, which is made; return what they are there.
+
+    Blocks on the network. Raises InvalidOption where one of the names is taken, CacheFailure, and what a read brings.
+    """
+    written = tuple(directory / source.name for source in sources)
+    try:
+        for each in written:
+            if os.path.lexists(each):
+                raise InvalidOption(f"{each} is there already; nothing is overwritten")
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".regfs-", dir=directory) as temporary:
+            for source in sources:
+                _write(source, LocalPath(temporary, source.name))
+            for each in written:
+                os.rename(LocalPath(temporary, each.name), each)
+    except RegfsError:
+        raise
+    except OSError as error:
+        raise CacheFailure(f"{directory} cannot be written: {error.strerror}") from error
+    return written
+
+
+def _write(source: Path, to: LocalPath) -> None:
+    """Write *source* and what is below it as *to*, which is not there."""
+    status = source.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        to.symlink_to(source.readlink())
+    elif stat.S_ISDIR(status.st_mode):
+        to.mkdir()
+        for child in source.iterdir():
+            _write(child, to / child.name)
+    elif stat.S_ISREG(status.st_mode):
+        with source.open("rb") as content, to.open("xb") as file:
+            shutil.copyfileobj(content, file, _CHUNK)
+        to.chmod(0o755 if status.st_mode & 0o111 else 0o644)
+        os.utime(to, ns=(status.st_mtime_ns, status.st_mtime_ns))
