@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -111,3 +112,15 @@ def ordinary_user(needs_fuse: None) -> int | None:
     if subprocess.run(readable, check=False).returncode != 0:
         pytest.skip(f"an ordinary user cannot read {REPOSITORY_ROOT}")
     return NOBODY
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Let a test run a verb in this process: what the verb makes of the process's log ends with the test."""
+    root, urllib3 = logging.getLogger(), logging.getLogger("urllib3")
+    handlers, levels, raises = root.handlers[:], (root.level, urllib3.level), logging.raiseExceptions
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    urllib3.setLevel(levels[1])
+    logging.raiseExceptions = raises

@@ -19,6 +19,7 @@ from tests.support.hello import host_architecture
 from tests.support.images import OCI, directory, file, hardlink, image_of, layer, symlink
 from tests.support.memory_registry import MemoryRegistry
 
+pytestmark = pytest.mark.usefixtures("own_logging")
 Regfs = Callable[..., str]
 NAME = "demo/app:1"
 

@@ -32,7 +32,7 @@ _REMEDIES = {
     "did you mean regfs umount MOUNTPOINT?": "stop kill eject fusermount fusermount3",
     "did you mean regfs MOUNTPOINT? It mounts and goes to the background; -f stays": "start serve daemon up",
     "did you mean chroot (an ordinary user: unshare -rR) MOUNTPOINT/REPOSITORY/TAG/rootfs?": "run exec shell enter",
-    "did you mean docker login or podman login? regfs reads what they store": "login logout auth",
+    "did you mean regfs login REGISTRY?": "auth signin",
     "did you mean diff -r MOUNTPOINT/…/TAG/rootfs MOUNTPOINT/…/OTHER/rootfs?": "diff compare",
     "did you mean regfs inspect IMAGE? cat MOUNTPOINT/REPOSITORY/TAG/config.json has the document": "manifest history",
     "did you mean ls -d MOUNTPOINT/REPOSITORY/TAG/layers/*/tree/PATH?": "which whence",

@@ -73,6 +73,15 @@ class Listing:
         tags = _valid(found, is_tag, what=what)
         return FirstPage([tag for tag in tags if not is_attachment_tag(tag)], is_last)
 
+    def check_access(self, registry: str) -> None:
+        """Ask the root of the API of *registry* itself, as `docker login` does, with the credentials that there are.
+
+        A registry that lets everybody in answers whatever they are. Blocks on the network; raises AccessDenied.
+        Source: distribution-spec, "Determining Support".
+        """
+        endpoint = self._itself(registry, "log in to")
+        expected(self._calls.send(endpoint, Call("", registry, (), None)), 200, what=registry).close()
+
     def repositories(self, registry: str) -> list[str]:
         """Return the paths of all repositories that *registry* lists, sorted.
 

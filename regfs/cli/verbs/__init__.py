@@ -42,6 +42,8 @@ VERBS: dict[str, Verb] = {
     "inspect": Verb("IMAGE", "what an image is: platforms, configuration, layers"),
     "tags": Verb("REPOSITORY", "list the tags of a repository"),
     "repos": Verb("[REGISTRY]", "list the repositories of a registry"),
+    "login": Verb("[REGISTRY]", "try a login at a registry, and store it as docker does"),
+    "logout": Verb("[REGISTRY]", "remove a login"),
     "umount": Verb("[-l|-f] MOUNTPOINT", "unmount, alive or dead"),
     "status": Verb("[MOUNTPOINT…]", "what the mounts are doing"),
     "refresh": Verb("[MOUNTPOINT…]", "let mounts ask for tags and listings again"),

@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from cachetools import TLRUCache, TTLCache
 
+from regfs.errors import BadConfiguration
 from regfs.process.threads import no_process
 from regfs.registry.credentials.credential import Credential
 from regfs.waiting.single_flight import Flights
@@ -88,6 +89,14 @@ class CredentialHelpers:
         flight = "credential helper", helper, server, (generation,)
         return self._flights.run(flight, partial(self._ask_and_keep, key, generation))
 
+    def store(self, helper: str, server: str, username: str, secret: str) -> None:
+        """Give *helper* a login to keep; waits for timeout_s at most. Raises BadConfiguration where it is broken."""
+        self._tell(helper, "store", json.dumps({"ServerURL": server, "Username": username, "Secret": secret}))
+
+    def erase(self, helper: str, server: str) -> None:
+        """Let *helper* forget its login for *server*; there may be none. Waits and raises as store() does."""
+        self._tell(helper, "erase", server, may_fail=True)
+
     def forget(self, server: str) -> None:
         """Ask again for *server* the next time; at most once in some seconds."""
         with self._lock:
@@ -111,6 +120,15 @@ class CredentialHelpers:
             running = list(self._running)
         for process in running:
             _kill(process)
+
+    def _tell(self, helper: str, verb: str, request: str, *, may_fail: bool = False) -> None:
+        name = f"docker-credential-{helper[:100]}"
+        try:
+            status, _output = self._run([self._program(helper), verb], request.encode())
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            raise BadConfiguration(f"{name} is of no use: {error}") from None
+        if status != 0 and not may_fail:
+            raise BadConfiguration(f"{name} {verb} ended with status {status}")
 
     def _ask_and_keep(self, key: _Key, generation: int) -> Credential | None:
         """Return what the helper has, None if it is broken. Raises OutOfThreads, which is not remembered."""

@@ -94,7 +94,7 @@ class Credentials:
 
     def forget(self, registry: str) -> None:
         """Ask helpers again for *registry* the next time: it refused their answer."""
-        self._helpers.forget(_server(canonical_registry(registry)))
+        self._helpers.forget(server_name(canonical_registry(registry)))
 
     def close(self) -> None:
         """Stop the helpers that run."""
@@ -112,7 +112,7 @@ class Credentials:
     def _find_in(self, source: CredentialSource, keys: Sequence[str]) -> Credential | None:
         helper = source.helper_for(keys) or source.general_helper
         if helper:
-            credential = self._helpers.credential(helper, server=_server(keys[-1]))
+            credential = self._helpers.credential(helper, server=server_name(keys[-1]))
             if credential is not None:
                 return credential
         return source.credential_for(keys)
@@ -166,6 +166,6 @@ def _paths(environment: Mapping[str, str], uid: int, run: Path) -> Iterator[Path
         yield Path(home, ".dockercfg")
 
 
-def _server(registry: str) -> str:
+def server_name(registry: str) -> str:
     """Return what helpers call *registry*: Docker Hub has had one name there since 2014."""
     return _HUB_SERVER if registry == DOCKER_HUB else registry

@@ -1,0 +1,63 @@
+"""`regfs login` and `regfs logout`: a login is tried at its registry, and stored where docker looks for it."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Mapping
+from contextlib import closing
+from typing import NamedTuple
+
+from regfs.app.composition import build
+from regfs.app.config import Config, parse_registry
+from regfs.errors import InvalidOption
+from regfs.registry.credentials.lookup import Credentials, server_name
+from regfs.registry.credentials.stored_logins import StoredLogins
+from regfs.waiting.deadline import Deadline, under
+
+
+class LoggedIn(NamedTuple):
+    """Where the login is stored, and what the user should know."""
+
+    place: str
+    notes: tuple[str, ...]
+
+
+def login(registry: str, username: str, secret: str, *, config: Config, environment: Mapping[str, str]) -> LoggedIn:
+    """Try the login at *registry*, and store it. Blocks on the network for --timeout.
+
+    Raises AccessDenied where the registry refuses it, what a network brings, and BadConfiguration where it cannot be
+    stored: then nothing has changed.
+    """
+    if not username or not secret:
+        raise InvalidOption("a user name and a password are needed; an empty one is none")
+    if ":" in username:
+        raise InvalidOption("a user name has no colon")
+    host = parse_registry(registry)
+    _try(host, username, secret, config=config, environment=environment)
+    place = StoredLogins(environment).store(host, username, secret)
+    return LoggedIn(place, tuple(_notes(host, username, environment)))
+
+
+def logout(registry: str, *, environment: Mapping[str, str]) -> bool:
+    """Remove the login for *registry*; tell whether there was one. Raises BadConfiguration."""
+    return StoredLogins(environment).remove(parse_registry(registry))
+
+
+def _try(host: str, username: str, secret: str, *, config: Config, environment: Mapping[str, str]) -> None:
+    auth = b64encode(f"{username}:{secret}".encode()).decode()
+    only = json.dumps({"auths": {server_name(host): {"auth": auth}}})  # the first source of all: credentials/lookup.py
+    with (
+        closing(build(config, {**environment, "DOCKER_AUTH_CONFIG": only})) as app,
+        under(Deadline(config.timeout_s, is_users=True)),
+    ):
+        app.registry.listing.check_access(host)
+
+
+def _notes(host: str, username: str, environment: Mapping[str, str]) -> list[str]:
+    """Return what keeps the new login from being used: another source that is read before it."""
+    with closing(Credentials(environment)) as credentials:
+        found = credentials.for_host(host)
+        if found is not None and found.username != username:
+            return [f"{found.source} has another login for {host}, which is found first"]
+        return credentials.faults

@@ -1,0 +1,143 @@
+"""`regfs login` and `regfs logout`: a login is tried, and stored where docker and podman find it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from regfs.cli.main import run as run_regfs
+from regfs.errors import AccessDenied, BadConfiguration, InvalidOption, RegistryUnavailable
+from regfs.registry.credentials.lookup import Credentials
+from tests.support.fault_server import Connection, FaultServer, Response
+from tests.support.memory_registry import MemoryRegistry
+
+pytestmark = pytest.mark.usefixtures("own_logging")
+SECRET = "a:secret with: colons"
+HELPER = """#!/bin/sh
+echo "$1" >> {directory}/verbs; cat >> {directory}/input; echo >> {directory}/input
+"""
+
+
+def basic(connection: Connection) -> bool:
+    """Let one user in."""
+    right = "Basic " + base64.b64encode(f"me:{SECRET}".encode()).decode()
+    if connection.seen.headers.get("authorization") == right:
+        return connection.answer(connection.right())
+    return connection.answer(Response(401, (("WWW-Authenticate", 'Basic realm="x"'),)))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FaultServer]:
+    with FaultServer(MemoryRegistry()) as served:
+        served.on("*", "/v2/", basic)
+        yield served
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {"HOME": str(tmp_path), "DOCKER_CONFIG": str(tmp_path / "docker"), "REGFS_CONFIG": "", "PATH": str(tmp_path)}
+
+
+@pytest.fixture
+def login(server: FaultServer, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    def run(secret: str = SECRET, user: str = "me", registry: str = server.address) -> int:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(f"{secret}\n"))
+        return run_regfs(["login", "-u", user, "--password-stdin", registry], environment)
+
+    return run
+
+
+def test_a_login_is_stored_where_the_mounts_find_it(
+    login: Callable[..., int], server: FaultServer, environment: dict[str, str], tmp_path: Path
+) -> None:
+    config = tmp_path / "docker/config.json"
+    config.parent.mkdir()
+    config.write_text('{"auths": {"other": {"auth": "eDp5"}}, "proxies": {"default": {}}}')
+    assert login() == 0
+    found = Credentials(environment).for_host(server.address)
+    assert found is not None
+    assert (found.username, found.password) == ("me", SECRET)
+    assert stat.S_IMODE(config.stat().st_mode) == 0o600
+    stored = json.loads(config.read_text())
+    assert set(stored["auths"]) == {"other", server.address}
+    assert stored["proxies"] == {"default": {}}
+    assert run_regfs(["logout", server.address], environment) == 0
+    assert json.loads(config.read_text())["auths"] == {"other": {"auth": "eDp5"}}
+    assert [path.name for path in config.parent.iterdir()] == ["config.json"]
+
+
+def test_a_wrong_password_is_refused_and_nothing_is_stored(login: Callable[..., int], tmp_path: Path) -> None:
+    with pytest.raises(AccessDenied) as refused:
+        login("wrong")
+    assert "wrong" not in str(refused.value)
+    with pytest.raises(RegistryUnavailable):
+        login(registry="127.0.0.1:1")
+    assert not (tmp_path / "docker").exists()
+
+
+def test_a_helper_keeps_the_secret_and_the_file_has_none(
+    login: Callable[..., int], server: FaultServer, environment: dict[str, str], tmp_path: Path
+) -> None:
+    helper = tmp_path / "docker-credential-box"
+    helper.write_text(HELPER.format(directory=tmp_path))
+    helper.chmod(0o755)
+    environment["PATH"] = f"{tmp_path}:/usr/bin:/bin"
+    (tmp_path / "docker").mkdir()
+    config = tmp_path / "docker/config.json"
+    config.write_text(json.dumps({"credHelpers": {server.address: "box"}}))
+    assert login() == 0
+    assert json.loads((tmp_path / "input").read_text().splitlines()[0]) == {
+        "ServerURL": server.address, "Username": "me", "Secret": SECRET,
+    }  # fmt: skip
+    assert json.loads(config.read_text())["auths"] == {server.address: {}}
+    assert run_regfs(["logout", server.address], environment) == 0
+    assert (tmp_path / "verbs").read_text().split()[0] == "store"
+    assert (tmp_path / "verbs").read_text().split()[-1] == "erase"
+
+
+def test_a_helper_that_is_missing_is_named(login: Callable[..., int], tmp_path: Path) -> None:
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker/config.json").write_text('{"credsStore": "none"}')
+    with pytest.raises(BadConfiguration, match="docker-credential-none is of no use"):
+        login()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"auths": 1}'])
+def test_a_broken_file_is_left_as_it_is(login: Callable[..., int], tmp_path: Path, text: str) -> None:
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker/config.json").write_text(text)
+    with pytest.raises(BadConfiguration, match="is left as it is"):
+        login()
+    assert (tmp_path / "docker/config.json").read_text() == text
+
+
+def test_a_login_that_another_file_hides_is_told(
+    login: Callable[..., int], server: FaultServer, environment: dict[str, str], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    environment["XDG_RUNTIME_DIR"] = str(tmp_path / "run")
+    hiding = tmp_path / "run/containers/auth.json"
+    hiding.parent.mkdir(parents=True)
+    hiding.write_text(json.dumps({"auths": {server.address: {"auth": base64.b64encode(b"you:x").decode()}}}))
+    del environment["DOCKER_CONFIG"]
+    assert login() == 0
+    assert f"{hiding} has another login for {server.address}" in capsys.readouterr().err
+    assert (tmp_path / ".docker/config.json").exists()
+
+
+def test_an_incomplete_login_is_told(login: Callable[..., int], environment: dict[str, str]) -> None:
+    with pytest.raises(InvalidOption, match="a user name has no colon"):
+        login(user="a:b")
+    with pytest.raises(InvalidOption, match="a user name and a password are needed"):
+        login("")
+    with pytest.raises(InvalidOption, match="--password-stdin needs -u NAME"):
+        run_regfs(["login", "--password-stdin"], environment)
+    with pytest.raises(InvalidOption, match="there is no terminal"):
+        run_regfs(["login", "-u", "me"], environment)
