@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from regfs.app.config import OPTIONS, Config, with_options
 from regfs.cli.mistaken_verbs import FILLERS
+from regfs.cli.settings import configured
 from regfs.cli.source_argument import registry_of_source
 from regfs.cli.terminal import warn
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from regfs.cli.arguments import mount_helper_parser
 from regfs.cli.configuration import with_source, with_words
 from regfs.cli.mount_command import mount
+from regfs.cli.settings import configured
 from regfs.cli.source_argument import image_of_source
 
 
