@@ -20,6 +20,7 @@ from regfs.model.platform import Platform, host_platform, parse_platform
 from regfs.process.user import home_directory, is_root_of_machine, may_write
 
 SITE_CACHE = Path("/var/cache/regfs")
+OWNERS = ("image", "me", "subuid")
 DRIVERS = ("auto", "kernel", "fusepy")
 MOST_CONNECTIONS = 6
 """For transfers from one host, as registry/parts.py has it."""
@@ -54,6 +55,8 @@ class Config:
     allow_suid: bool = False
     allow_dev: bool = False
     default_permissions: bool = False
+    owner: str = "image"
+    """Who owns the files: "image" (as it says), "me" (who mounts) or "subuid" (by /etc/subuid and /etc/subgid)."""
     passthrough: bool = True
     inode32: bool = False
     low_latency: bool = False
@@ -158,6 +161,13 @@ def parse_driver(text: str) -> str:
     return text
 
 
+def parse_owner(text: str) -> str:
+    """Return *text* where it says who owns the files. Raises InvalidOption."""
+    if text not in OWNERS:
+        raise InvalidOption(f"{text!r} is no owner; write me, image or subuid")
+    return text
+
+
 def parse_connections(text: str) -> int | None:
     """Return how many connections *text* means, None for `auto`. Raises InvalidOption."""
     if text == "auto":
@@ -206,6 +216,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("default-permissions", MOUNT, "",
            "let the kernel check owners and modes, for you too (implied by --allow-other)",
            lambda config, _: replace(config, default_permissions=True)),
+    Option("owner", MOUNT, "me|image|subuid",
+           "who owns the files: you, so that what is yours alone (unshare -r, bwrap, podman) can write on top; "
+           "subuid: users by /etc/subuid; default: image, as it says",
+           lambda config, text: replace(config, owner=parse_owner(text))),
+    Option("subuid", MOUNT, "", "the same as --owner subuid: root's files are yours, others' those of your range",
+           lambda config, _: replace(config, owner="subuid")),
     Option("no-passthrough", MOUNT, "",
            "let regfs serve cached large files itself, so that an overlay over an overlay over a rootfs can be mounted",
            lambda config, _: replace(config, passthrough=False)),

@@ -98,7 +98,7 @@ def parse_words(text: str) -> Words:
     for word in filter(None, split_words(text)):
         name, equals, value = word.partition("=")
         option = option_named(name)
-        if option is not None:
+        if option is not None and word != "owner":  # alone it is mount(8)'s
             _check_value(option, has_value=bool(equals))
             options.append((option, value))
         elif word == "noexec":

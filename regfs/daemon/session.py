@@ -9,10 +9,11 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from regfs.app.composition import App, Mount, build
 from regfs.app.config import Config
+from regfs.app.owners import ROOT, owner_asked_for, with_owner
 from regfs.daemon import self_description
 from regfs.daemon.self_description import SelfDescription
 from regfs.errors import InvalidOption
@@ -22,6 +23,11 @@ from regfs.mount.filesystem import FileSystem
 from regfs.mount.in_use import directories_in_use
 from regfs.mount.options import MountOptions
 from regfs.waiting.deadline import Deadline, under
+
+if TYPE_CHECKING:
+    from regfs.model.digest import Digest
+    from regfs.model.names import RepositoryName
+    from regfs.mount.kernel.session import KernelSession
 
 # libfuse 2 has one timeout for all names, and a tag's is added to it: short, but long enough that a program which
 # starts in an image does not have each directory of its path looked up again and again.
@@ -80,33 +86,36 @@ def build_session(
     return app, session, described
 
 
+def kernel_session_of_image(
+    app: App, repository: RepositoryName, digest: Digest, *, has_one_user: bool
+) -> KernelSession:
+    """Return a session that shows the files of one image: `regfs run`. With *has_one_user* all belong to uid 0."""
+    path = [repository.registry, *repository.path.split("/"), f"@{digest.algorithm}-{digest.encoded}"]
+    with under(Deadline(app.config.timeout_s, is_users=True)):
+        shown = app.one_image(path)
+    return _kernel_session(app, with_owner(shown, ROOT if has_one_user else None))
+
+
 def _shown(app: App) -> FileSystem:
     """Return what the mount shows: all of the tree, or one image of it, which the registry is asked for."""
     config = app.config
+    owner = owner_asked_for(config)
     if config.image is None:
-        return app.tree
+        return with_owner(app.tree, owner)
     reference = parse_reference(config.image, default_registry=config.default_registry)
     if reference.digest is not None:
         name = f"@{reference.digest.algorithm}-{reference.digest.encoded}"
     else:
         name = f"@{reference.short_digest}" if reference.short_digest is not None else str(reference.tag)
     with under(Deadline(config.timeout_s, is_users=True)):
-        return app.one_image([config.default_registry, *reference.repository.path.split("/"), name])
+        shown = app.one_image([config.default_registry, *reference.repository.path.split("/"), name])
+    return with_owner(shown, owner)
 
 
 def _session(app: App, driver: str, *, valid_s: float, shown: FileSystem) -> Session:
     config = app.config
     if driver == "kernel":
-        from regfs.mount.kernel.session import KernelSession
-
-        return KernelSession(
-            shown,
-            app.stats,
-            errors=app.journal.record,
-            timeout_s=config.timeout_s,
-            passthrough=config.passthrough,
-            low_latency=config.low_latency,
-        )
+        return _kernel_session(app, shown)
     from regfs.mount.fusepy.session import FusepySession
 
     return FusepySession(
@@ -116,6 +125,19 @@ def _session(app: App, driver: str, *, valid_s: float, shown: FileSystem) -> Ses
         timeout_s=config.timeout_s,
         valid_s=valid_s,
         low_latency=config.low_latency,
+    )
+
+
+def _kernel_session(app: App, shown: FileSystem) -> KernelSession:
+    from regfs.mount.kernel.session import KernelSession
+
+    return KernelSession(
+        shown,
+        app.stats,
+        errors=app.journal.record,
+        timeout_s=app.config.timeout_s,
+        passthrough=app.config.passthrough,
+        low_latency=app.config.low_latency,
     )
 
 

@@ -1,6 +1,7 @@
 """What both drivers ask of the file system that they show: its nodes by number, and never by path.
 
-Daemons show regfs.tree.tree.Tree, or one image of it (regfs.tree.one_image.OneImage); tests have another in memory. A
+Daemons show regfs.tree.tree.Tree, or one image of it (regfs.tree.one_image.OneImage), either with other owners
+(regfs.tree.owner.OwnedTree); tests have another in memory. A
 node is a number of model/node_id.py. All attributes are struct fuse_attr, 88 bytes (abi.py). Every call may raise any
 RegfsError, and waits for the network as the thread's deadline allows: under NON_BLOCKING it raises WouldBlock before it
 has changed anything, so that the same question can be asked again in a thread that may wait. Any thread may ask
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from regfs.tree.listings import Listing
     from regfs.tree.node import OpenFile
     from regfs.tree.one_image import OneImage
+    from regfs.tree.owner import OwnedTree
     from regfs.tree.tree import Tree
     from regfs.tree.usage import Usage
 
@@ -69,6 +71,6 @@ class FileSystem(Protocol):
 
 if TYPE_CHECKING:
 
-    def _assert_file_systems(tree: Tree, image: OneImage) -> tuple[FileSystem, FileSystem]:
+    def _assert_file_systems(tree: Tree, image: OneImage, owned: OwnedTree) -> tuple[FileSystem, ...]:
         """Let mypy check that what daemons show is a file system."""
-        return tree, image
+        return tree, image, owned

@@ -115,6 +115,10 @@ def _mount(given: _Asked, config: Config, environment: Mapping[str, str]) -> int
         raise InvalidOption(f"{given.image} is a registry, no image: regfs {given.image} {given.directory} mounts it")
     if given.by_fuse or not is_root_of_machine():
         return _mount_by_fuse(given, config, environment)
+    if config.owner != "image":
+        raise InvalidOption(
+            f"--owner {config.owner} needs --fuse: the kernel alone shows the owners of the image, or by --idmap others"
+        )
     log_to_terminal(config, environment)
     raise_descriptor_limit()  # mounting holds one for each layer
     writable = None
