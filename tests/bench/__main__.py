@@ -16,11 +16,11 @@ from pathlib import Path
 from regfs import __version__
 from tests.bench.images import BenchImages, bench_directory
 from tests.bench.measure import Row
-from tests.bench.workloads import KERNEL_MOUNT, WORKLOADS, Bench
+from tests.bench.workloads import KERNEL_MOUNT, RUN, RUN_BY_FUSE, WORKLOADS, Bench
 from tests.support.registry import is_installed
 
 DRIVERS = ("kernel", "fusepy")
-OWN_COLUMNS = (*DRIVERS, KERNEL_MOUNT)
+OWN_COLUMNS = (*DRIVERS, KERNEL_MOUNT, RUN, RUN_BY_FUSE)
 PEER_COLUMNS = ("skopeo+umoci", "podman", "ext4")
 
 
@@ -46,8 +46,8 @@ def number(value: float | None) -> str:
 
 
 def ratio(row: Row, column: str) -> str:
-    """Return how many times better the first driver is than what stands in *column*."""
-    ours = next((row.values[driver] for driver in DRIVERS if driver in row.values), None)
+    """Return how many times better the first of our columns is than what stands in *column*."""
+    ours = next((row.values[name] for name in OWN_COLUMNS if name in row.values), None)
     theirs = row.values.get(column)
     if not ours or not theirs:
         return ""
@@ -56,7 +56,7 @@ def ratio(row: Row, column: str) -> str:
 
 
 def verdict(row: Row) -> str:
-    ours = next((row.values[driver] for driver in DRIVERS if driver in row.values), None)
+    ours = next((row.values[name] for name in OWN_COLUMNS if name in row.values), None)
     if row.goal is None or ours is None:
         return ""
     met = ours >= row.goal if row.more_is_better else ours <= row.goal
@@ -74,7 +74,7 @@ def print_table(rows: list[Row]) -> None:
     for line in lines:
         print("  ".join(cell.ljust(width) if place < 2 else cell.rjust(width)
                         for place, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip())  # fmt: skip
-    print("(…x): how many times better the first driver is than that column. The goal is the first driver's.")
+    print("(…x): how many times better the first column is than that one. The goal is the first column's.")
     for row in rows:
         if row.note:
             print(f"{row.workload.strip()}: {row.note}")

@@ -70,4 +70,25 @@ class Podman:
         subprocess.run(["umount", str(directory / "root/overlay")], capture_output=True, check=False)
 
 
+class PodmanRun:
+    """podman run, in a storage of its own, on the machine's network.
+
+    Without limits of its own, which need a right that not every root has; runc runs where crun finds no control groups.
+    """
+
+    name = "podman"
+    _LIMITS = ("--network", "host", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
+
+    def command(self, directory: Path, registry: str, image: str) -> list[str]:
+        """Return the command that runs *image*, which it pulls where it is not in *directory*."""
+        storage = ["--root", str(directory / "root"), "--runroot", str(directory / "run")]
+        runtime = ["--runtime", "runc"] if shutil.which("runc") else []
+        call = ["podman", *storage, *runtime, "--cgroup-manager=cgroupfs", "run", "-q", "--rm", "--tls-verify=false"]
+        return [*call, *self._LIMITS, f"{registry}/{image}"]
+
+    def clean_up(self, directory: Path) -> None:
+        """Unmount podman's storage."""
+        subprocess.run(["umount", str(directory / "root/overlay")], capture_output=True, check=False)
+
+
 PEERS: tuple[Peer, ...] = (SkopeoUmoci(), Podman())

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.bench.images import BenchImages, small_names
 from tests.bench.measure import Row, drop_page_cache, keep_least, memory_of, rss_of, run, timed
-from tests.bench.peers import PEERS, Peer, SkopeoUmoci
+from tests.bench.peers import PEERS, Peer, PodmanRun, SkopeoUmoci
 from tests.support.erofs import missing as missing_for_kernel_mount
 from tests.support.mounted import Mounted, mounts_at, regfs_command
 from tests.support.shaping_proxy import ShapingProxy
@@ -29,6 +30,8 @@ TIMES = 3
 LEAST = f"least of {TIMES}"
 KERNEL_MOUNT = "regfs mount"
 """The column of what the kernel serves by itself."""
+RUN, RUN_BY_FUSE = "regfs run", "regfs run --fuse"
+"""The columns of `regfs run`: the image's files served by the kernel, and by FUSE."""
 
 
 @dataclass(slots=True)
@@ -154,6 +157,32 @@ def hello(bench: Bench) -> list[Row]:
                 keep_least(row.values, peer.name, _fetch_and_run(fetch, "/hello"))
     row.note = f"an empty cache and a fresh mount each; {LEAST}"
     return [row]
+
+
+def running(bench: Bench) -> list[Row]:
+    """`regfs run hello-world`, from process start to its end, nothing cached and again; beside podman run"""
+    registry, image = bench.images.registry.address, bench.images.hello()
+    first = Row("regfs run hello-world, cold", "s", goal=0.6)
+    again = Row("  again", "s", goal=0.35)
+    podman = PodmanRun()
+    for _ in range(TIMES):
+        for column, options in ((RUN, []), (RUN_BY_FUSE, ["--fuse"])):
+            cache = tempfile.mkdtemp(dir=bench.scratch)
+            command = [*regfs_command(), "run", "--cache-dir", cache, *options, f"{registry}/{image}"]
+            keep_least(first.values, column, timed(partial(run, command)))
+            keep_least(again.values, column, timed(partial(run, command)))
+        directory = Path(tempfile.mkdtemp(dir=bench.scratch))
+        command = podman.command(directory, registry, image)
+        try:
+            keep_least(first.values, podman.name, timed(partial(run, command)))
+            keep_least(again.values, podman.name, timed(partial(run, command)))
+        except (RuntimeError, OSError) as error:
+            bench.notes.append(f"podman run is left out: {str(error)[-200:]}")
+        finally:
+            podman.clean_up(directory)
+            shutil.rmtree(directory, ignore_errors=True)
+    first.note = f"an empty cache each; {LEAST}"
+    return [first, again]
 
 
 def cold(bench: Bench) -> list[Row]:
@@ -470,5 +499,5 @@ def clients(bench: Bench) -> list[Row]:
 
 WORKLOADS: dict[str, Callable[[Bench], list[Row]]] = {
     work.__name__: work
-    for work in (hello, cold, connections, lazy, find, remount, sequential, archive, lookups, million, clients)
+    for work in (hello, running, cold, connections, lazy, find, remount, sequential, archive, lookups, million, clients)
 }
