@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,7 +37,7 @@ def pytest_report_header() -> list[str]:
     return [f"tested here: {', '.join(can) or 'nothing'}", f"not tested here: {', '.join(cannot) or 'nothing'}"]
 
 
-def missing(what: str) -> None:
+def missing(what: str) -> NoReturn:
     """Skip the test for want of *what*; where continuous integration runs, that is a failure."""
     if os.environ.get("CI") == "true":
         pytest.fail(what)

@@ -28,6 +28,10 @@ class Parser(argparse.ArgumentParser):
             message = f"required: {', '.join(name for name in names.split(', ') if name not in optional)}"
         raise InvalidOption(message)
 
+    def own_words(self, words: Sequence[str]) -> Sequence[str]:
+        """Return those of *words* that are for this parser: all, unless a verb takes another command's."""
+        return words
+
 
 def mount_parser() -> Parser:
     """Return the parser of `regfs [OPTIONS] [SOURCE] MOUNTPOINT`."""
@@ -88,8 +92,11 @@ def verb_parser(verb: str, description: str) -> Parser:
     return Parser(prog=f"regfs {verb}", description=description, allow_abbrev=False, add_help=False)
 
 
-def add_common(parser: Parser, headings: Sequence[str] = ()) -> Parser:
-    """Add the options of *headings*, and those that every verb has, to *parser*; return it."""
+def add_common(parser: Parser, headings: Sequence[str] = (), options: Sequence[str] = ()) -> Parser:
+    """Add the options of *headings*, single *options*, and those that every verb has, to *parser*; return it."""
+    for option in OPTIONS:
+        if option.name in options:
+            _add(parser, option)
     for heading in headings:
         group = parser.add_argument_group(_HEADINGS[heading])
         for option in OPTIONS:

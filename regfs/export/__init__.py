@@ -1,5 +1,7 @@
 """An image in another form.
 
 - unpack.py: its merged files in a directory
+- container/: a program that runs in its merged files, isolated
+- overlay.py: the writable side over them
 - erofs/: the names of its merged files as an EROFS image, which the kernel mounts
 """

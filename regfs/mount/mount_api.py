@@ -5,7 +5,7 @@ until it is complete: a process that is killed before it attaches its mount leav
 `/proc/self/fd/N`, so that exactly what was opened and checked is mounted. glibc has no names for these calls before
 2.36, and their numbers are the same on all architectures but alpha.
 
-Used by export/erofs/mounting.py. Any thread; blocks on the disk alone.
+Used by export/erofs/mounting.py and export/container/. Any thread; blocks on the disk alone.
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ import struct
 from collections.abc import Iterable
 from contextlib import suppress
 
+_PIVOT_ROOT = {"x86_64": 155, "i686": 217, "armv7l": 218, "ppc64le": 203, "s390x": 217}
+_PIVOT_ROOT_ELSEWHERE = 41  # include/uapi/asm-generic/unistd.h
+_OPEN_TREE, _MOUNT_SETATTR = 428, 442
 _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 429, 430, 431, 432
 _CLOEXEC = 1
 _SET_FLAG, _SET_STRING, _CREATE = 0, 1, 6
 _FROM_EMPTY_PATH = 4
-_AT_FDCWD = -100
-READ_ONLY, NO_SUID, NO_DEVICES, NO_EXEC = 1, 2, 4, 8
-"""Attributes of a mount: MOUNT_ATTR_RDONLY, _NOSUID, _NODEV and _NOEXEC of include/uapi/linux/mount.h."""
-_MOUNT_SETATTR = 442
-_AT_EMPTY_PATH = 0x1000
+_AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
+_CLONE_TREE = 1
+_PRIVATE = 1 << 18
+_MNT_DETACH = 2
 _MOUNT_ATTR = struct.Struct("<QQQQ")  # attributes to set, to clear, propagation, user namespace
 _ID_MAPPED = 0x100000
+READ_ONLY, NO_SUID, NO_DEVICES, NO_EXEC = 1, 2, 4, 8
+"""Attributes of a mount: MOUNT_ATTR_RDONLY, _NOSUID, _NODEV and _NOEXEC of include/uapi/linux/mount.h."""
 VALUE_MAX = 255
 """Bytes that the value of an option may have."""
 _MESSAGE_SIZE = 4096
@@ -70,6 +74,41 @@ def map_ids(mount: int, user_namespace: int) -> None:
     """
     packed = _MOUNT_ATTR.pack(_ID_MAPPED, 0, 0, user_namespace)
     _call(_MOUNT_SETATTR, mount, b"", ctypes.c_uint(_AT_EMPTY_PATH), packed, ctypes.c_size_t(len(packed)))
+
+
+def open_tree(path: str) -> int:
+    """Return a descriptor of a copy of what is at *path*, with all mounts below it, that is attached nowhere.
+
+    *path* may be a file. Raises Refused.
+    """
+    flags = _CLONE_TREE | _AT_RECURSIVE | os.O_CLOEXEC
+    return _call(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), ctypes.c_uint(flags))
+
+
+def make_read_only(tree: int) -> None:
+    """Let nothing be written to the mounts of *tree*, a result of open_tree(). Raises Refused."""
+    packed = _MOUNT_ATTR.pack(READ_ONLY, 0, 0, 0)
+    flags = ctypes.c_uint(_AT_EMPTY_PATH | _AT_RECURSIVE)
+    _call(_MOUNT_SETATTR, tree, b"", flags, packed, ctypes.c_size_t(len(packed)))
+
+
+def keep_mounts_private() -> None:
+    """Let no mount of this mount namespace be told to another one, nor one of another to this. Raises Refused."""
+    packed = _MOUNT_ATTR.pack(0, 0, _PRIVATE, 0)
+    _call(_MOUNT_SETATTR, _AT_FDCWD, b"/", ctypes.c_uint(_AT_RECURSIVE), packed, ctypes.c_size_t(len(packed)))
+
+
+def change_root(directory: str) -> None:
+    """Make the mount on *directory* the root of this mount namespace, and take the former root away. Raises OSError.
+
+    Source: pivot_root(2), "pivot_root(".", ".")".
+    """
+    os.chdir(directory)
+    _call(_PIVOT_ROOT.get(os.uname().machine, _PIVOT_ROOT_ELSEWHERE), b".", b".")
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(b".", _MNT_DETACH) != 0:
+        raise Refused(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    os.chdir("/")
 
 
 def _call(number: int, *arguments: object) -> int:

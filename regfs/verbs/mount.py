@@ -58,7 +58,7 @@ def mount(
         name = full_name(reference, image)
         with showing(lambda: layer_steps(app), say=say, environment=environment):
             files = whole_files(image, app)
-            _fetch_damaged(files, app)
+            fetch_damaged(files, app)
         try:
             app.layers.sweep()  # of mounts that were killed
             mount_image(
@@ -71,7 +71,7 @@ def mount(
     return name
 
 
-def _fetch_damaged(files: Rootfs, app: App) -> None:
+def fetch_damaged(files: Rootfs, app: App) -> None:
     """Fetch layers again whose data file is gone or too short."""
     for layer, index in zip(files.diff_ids, files.layers, strict=True):
         layout = index.layout()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _BAR_EVERY_S = 0.1
+_FIRST_BAR_S = 0.3
 # Without a terminal: work of less than two seconds needs no line.
 _FIRST_LINE_S = 2.0
 _LINE_EVERY_S = 5.0
@@ -73,6 +74,8 @@ def _lines(steps: Callable[[], list[Step]], ended: threading.Event, say: Callabl
 
 def _bars(steps: Callable[[], list[Step]], ended: threading.Event, say: Callable[[str], None]) -> None:
     del say
+    if ended.wait(_FIRST_BAR_S):
+        return  # loading rich would have taken longer
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.text import Text

@@ -254,13 +254,19 @@ def image_of(
     command: Iterable[str] = (),
     annotations: Mapping[str, str] | None = None,
     docker: bool = False,
+    run: Mapping[str, object] | None = None,
 ) -> BuiltImage:
-    """Return the image of *layers*, base first: an OCI one, or one of Docker's media types (for gzip layers)."""
+    """Return the image of *layers*, base first: an OCI one, or one of Docker's media types (for gzip layers).
+
+    *run* is what its config says about running it, beside *command*.
+    """
     platform = {"os": "linux", "architecture": architecture} | ({"variant": variant} if variant else {})
+    running: dict[str, object] = {"Cmd": list(command)} if command else {}
+    running.update(run or {})
     config = {
         **platform,
         "created": "2020-09-13T12:26:40Z",
-        "config": {"Cmd": list(command)} if command else {},
+        "config": running,
         "rootfs": {"type": "layers", "diff_ids": [str(each.diff_id) for each in layers]},
         "history": [{"created_by": f"layer {number}"} for number, _ in enumerate(layers)],
     }

@@ -50,6 +50,8 @@ VERBS: dict[str, Verb] = {
     "prefetch": Verb("IMAGE [PATH…]", "fetch images, or parts of them, into the cache"),
     "path": Verb("IMAGE", "the path of an image by its digest, which never changes"),
     "mount": Verb("IMAGE DIR", "mount the files of an image, served by the kernel alone"),
+    "run": Verb("[OPTIONS] IMAGE [COMMAND…]", "run the program of an image, or COMMAND in it, isolated"),
+    "shell": Verb("[OPTIONS] IMAGE", "run a shell of an image in it"),
     "unpack": Verb("IMAGE [DIR]", "write the files of an image into a directory"),
     "record": Verb("IMAGE [-- COMMAND…]", "record what a start of an image reads, to fetch that ahead"),
     "index": Verb("IMAGE [--push]", "make a SOCI index of an image, and push it"),
@@ -77,7 +79,7 @@ def run_verb(name: str, arguments: Sequence[str], environment: Mapping[str, str]
     verb = load_verb(name)
     parser = verb.parser()
     asks_cache_for_help = name == "cache" and arguments[:1] == ["help"]
-    if {"-h", "--help"} & set(arguments) or asks_cache_for_help:
+    if {"-h", "--help"} & set(parser.own_words(arguments)) or asks_cache_for_help:
         tell(parser.format_help().rstrip())
         return 0
     given, unknown = parser.parse_known_intermixed_args(list(arguments))

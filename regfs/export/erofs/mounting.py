@@ -3,7 +3,7 @@
 Everything is opened first, and mounted by descriptor: what was checked is what is mounted, whatever is renamed
 meanwhile. The mount is made whole before it gets its place, so that a process which is killed leaves none.
 
-Used by verbs/mount.py. One thread, whose process changes its working directory for a moment.
+Used by verbs/mount.py and verbs/run.py. One thread, whose process changes its working directory for a moment.
 """
 
 from __future__ import annotations
@@ -78,21 +78,30 @@ def mount_image(
     for names that EROFS cannot hold, CacheFailure.
     """
     attributes = (0 if allow_suid else NO_SUID) | (0 if allow_dev else NO_DEVICES) | (NO_EXEC if noexec else 0)
+    opened = [detached_mount(rootfs, store, name=name, attributes=attributes)]
+    try:
+        with _explained(f"on {point}"):
+            if user_namespace is not None:
+                map_ids(opened[0], user_namespace)
+            if is_writable:
+                opened.append(_overlay(opened[0], upper, name, attributes, opened))
+            attach(opened[-1], point)
+    finally:
+        for fd in reversed(opened):
+            os.close(fd)
+
+
+def detached_mount(rootfs: Rootfs, store: LayerStore, *, name: str, attributes: int) -> int:
+    """Return a descriptor of a read-only mount of *rootfs* that is attached nowhere; close() removes it.
+
+    *attributes* are those of mount_api.make_mount(). Raises what mount_image() does.
+    """
     opened = [open_erofs(rootfs, store)]
     try:
         opened += open_data_files(rootfs, store)
         _insist_on_root([rootfs.merged.path, *(store.data_path(layer) for layer in rootfs.diff_ids)], opened)
-        with _explained(point):
-            lower = _erofs(opened, store, name, attributes | READ_ONLY)
-            opened.append(lower)
-            if user_namespace is not None:
-                map_ids(lower, user_namespace)
-            if not is_writable:
-                attach(lower, point)
-                return
-            mount = _overlay(lower, upper, name, attributes, opened)
-            opened.append(mount)
-            attach(mount, point)
+        with _explained(name):
+            return _erofs(opened, store, name, attributes | READ_ONLY)
     finally:
         for fd in reversed(opened):
             os.close(fd)
@@ -174,10 +183,10 @@ def _others_may_write(path: Path, status: os.stat_result) -> str:
 
 
 @contextmanager
-def _explained(point: str) -> Iterator[None]:
+def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except Refused as error:
-        raise MountFailure(f"cannot mount on {point}: {_SAYS.get(error.errno or 0, error.strerror)}") from None
+        raise MountFailure(f"cannot mount {what}: {_SAYS.get(error.errno or 0, error.strerror)}") from None
     except OSError as error:
-        raise MountFailure(f"cannot mount on {point}: {error.filename or ''} {error.strerror}".strip()) from error
+        raise MountFailure(f"cannot mount {what}: {error.filename or ''} {error.strerror}".strip()) from error

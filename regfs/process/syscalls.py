@@ -1,0 +1,50 @@
+"""System calls about this process that Python 3.11 has no names for: unshare(2) and prctl(2). Any thread."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+NEW_MOUNTS, NEW_HOST_NAME, NEW_IPC = 0x00020000, 0x04000000, 0x08000000
+NEW_USERS, NEW_PROCESSES, NEW_NETWORK = 0x10000000, 0x20000000, 0x40000000
+"""Flags of unshare(): CLONE_NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID and _NEWNET of include/uapi/linux/sched.h."""
+_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 15, 24, 38
+
+
+def unshare(flags: int) -> None:
+    """Move this process to new namespaces, its children for NEW_PROCESSES. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(ctypes.c_int(flags)) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def die_with_parent() -> None:
+    """Have this process killed when its parent ends, by whatever. A change of user ids takes that back."""
+    _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+
+
+def set_process_name(name: str) -> None:
+    """Let ps(1) show the first 15 bytes of *name* for this thread."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def forbid_new_privileges() -> None:
+    """Let no set-user-id bit or file capability give this process or its children anything (PR_SET_NO_NEW_PRIVS)."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def drop_capability(number: int) -> bool:
+    """Let this process and its children never get a capability again; return whether there is one of that number."""
+    try:
+        _prctl(_PR_CAPBSET_DROP, number)
+    except OSError:
+        return False
+    return True
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -1,0 +1,154 @@
+"""`regfs run` and `regfs shell`: find an image, let the kernel or this process show its files, run its program in them.
+
+The process that will be the container's was started before (cli/verbs/run.py): it gets ready meanwhile.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from regfs.app.composition import App, build
+from regfs.app.config import Config
+from regfs.daemon.process_settings import set_up_process
+from regfs.daemon.session import kernel_session_of_image
+from regfs.errors import CacheDamaged, MountFailure, NotADirectory, NotFound, Unsupported
+from regfs.export.container.plan import Asked, Plan, plan_of
+from regfs.export.container.supervisor import Entered
+from regfs.images.image import Image
+from regfs.images.named_images import full_name
+from regfs.model.platform import host_platform
+from regfs.model.run_config import parse_run_config
+from regfs.mount import mountpoint as mountpoints
+from regfs.mount.mount_api import NO_DEVICES, NO_SUID
+from regfs.process.threads import start_thread
+from regfs.rootfs.paths import find
+from regfs.rootfs.rootfs import Rootfs
+from regfs.verbs.image import find_image, layer_steps, merged_files, whole_files
+from regfs.verbs.image_argument import read_reference
+from regfs.verbs.mount import fetch_damaged
+from regfs.verbs.progress import showing
+
+log = logging.getLogger(__name__)
+
+Say = Callable[[str], None]
+SHELLS = (
+    ("/bin/bash",), ("/usr/bin/bash",), ("/bin/ash",), ("/bin/sh",), ("/usr/bin/sh",), ("/busybox/sh",),
+    ("/bin/busybox", "sh"), ("/bin/zsh",), ("/bin/dash",),
+)  # fmt: skip
+"""What `regfs shell` looks for, best first."""
+# How long a busy disk may take at the end to write what was fetched last.
+_CLOSING_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What `regfs run` was asked for. *by_fuse*: this process shows the files, and not the kernel alone.
+
+    *is_shell*: a shell of the image is run, not its program.
+    """
+
+    image: str
+    asked: Asked
+    by_fuse: bool
+    is_shell: bool = False
+
+
+def run(
+    wanted: Wanted, entered: Entered, *, config: Config, environment: Mapping[str, str], say: Say, progress: Say
+) -> int:
+    """Run what is *wanted* in *entered*, and return the exit status. Blocks on the network. Raises RegfsErrors."""
+    reference = read_reference(wanted.image, config.default_registry, mountpoints.mounts())
+    app = build(config, environment)
+    with _kept_open(app), _kept_directory(wanted.asked.keep):
+        if app.note:
+            say(f"note: {app.note}")
+        image = find_image(reference, app)
+        name = full_name(reference, image).partition("@")[0] if reference.tag is not None else str(image)
+        with showing(lambda: layer_steps(app), say=progress, environment=environment):
+            lower, files = _files_of(image, name, app, by_fuse=wanted.by_fuse)
+        plan = _plan(wanted, image, name, files, environment)
+        serve = partial(_serve, app, image, has_one_user=entered.has_one_user)
+        try:
+            return entered.run(plan, lower=lower, serve=serve, say=say)
+        finally:
+            if lower is not None:
+                os.close(lower)
+
+
+def _plan(wanted: Wanted, image: Image, name: str, files: Rootfs, environment: Mapping[str, str]) -> Plan:
+    asked = wanted.asked
+    if wanted.is_shell:
+        asked = replace(asked, entrypoint="", command=_shell_of(files, name))
+    return plan_of(
+        parse_run_config(image.config_content), asked, terminal=environment.get("TERM", ""), image=name,
+        image_platform=str(image.config.platform), machine_platform=str(host_platform()),
+    )  # fmt: skip
+
+
+def _shell_of(files: Rootfs, name: str) -> tuple[str, ...]:
+    for words in SHELLS:
+        with suppress(NotFound, NotADirectory):
+            find(files, words[0].encode())
+            return words
+    raise NotFound(
+        f"{name} has no shell (neither {', '.join(words[0] for words in SHELLS)}); bring one that needs no libraries: "
+        f"regfs run -it -v /bin/busybox:/bin/busybox {name} /bin/busybox sh (Debian: apt install busybox-static)"
+    )
+
+
+def _files_of(image: Image, name: str, app: App, *, by_fuse: bool) -> tuple[int | None, Rootfs]:
+    """Return a mount of the image's files by the kernel alone, None where FUSE has to show them, and the files."""
+    if by_fuse:
+        return None, merged_files(image, app)
+    from regfs.export.erofs.mounting import detached_mount
+
+    config = app.config
+    attributes = (0 if config.allow_suid else NO_SUID) | (0 if config.allow_dev else NO_DEVICES)
+    files = whole_files(image, app)
+    fetch_damaged(files, app)
+    try:
+        app.layers.sweep()
+        return detached_mount(files, app.layers, name=name, attributes=attributes), files
+    except (Unsupported, CacheDamaged, MountFailure) as reason:
+        log.info("%s: FUSE shows it: %s", image, reason)
+        return None, files
+
+
+def _serve(app: App, image: Image, connection: int, *, has_one_user: bool) -> None:
+    """Let a thread show the files of *image* on *connection*."""
+    set_up_process("kernel")
+    session = kernel_session_of_image(app, image.repository.name, image.digest, has_one_user=has_one_user)
+    session.adopt(connection, checks_permissions=True)
+    start_thread(session.serve, name="regfs-session")
+
+
+@contextmanager
+def _kept_open(app: App) -> Iterator[None]:
+    """Close *app* in the end; a hanging disk of the cache must not keep this process alive."""
+    try:
+        yield
+    finally:
+        start_thread(app.close, name="regfs-closing").join(_CLOSING_S)
+
+
+@contextmanager
+def _kept_directory(keep: Path | None) -> Iterator[None]:
+    """Lock the directory of `--keep` for this process: two overlays with one upper directory destroy each other's."""
+    if keep is None:
+        yield
+        return
+    descriptor = os.open(keep, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise MountFailure(f"--keep {keep}: another regfs run is using it") from None
+    finally:
+        os.close(descriptor)
