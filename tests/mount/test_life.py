@@ -68,11 +68,10 @@ def test_a_killed_server_leaves_a_dead_mount_that_can_be_told_and_removed(serve:
     assert (serving.is_mounted(), os.listdir(serving.path)) == (False, [])
 
 
-def test_a_live_mount_is_not_mounted_over(serve: ServeSuite, driver: str) -> None:
-    serving = serve(driver)
+def test_a_live_mount_is_not_mounted_over(mounted: Path) -> None:
     with pytest.raises(MountFailure, match=r"already a mount \(fuse.regfs, docker.io\)"):
-        mountpoints.check(str(serving.path))
-    assert not mountpoints.detach_dead(str(serving.path))
+        mountpoints.check(str(mounted))
+    assert not mountpoints.detach_dead(str(mounted))
 
 
 def test_an_open_file_keeps_the_image_that_it_came_from(serve: ServeSuite, driver: str) -> None:
@@ -83,10 +82,10 @@ def test_an_open_file_keeps_the_image_that_it_came_from(serve: ServeSuite, drive
         assert file.read() == b"old" * 1000
 
 
-def test_mountinfo_tells_kind_and_source(serve: ServeSuite, driver: str) -> None:
-    mounted = mountpoints.mounted_at(str(serve(driver).path))
-    assert mounted is not None
-    assert (mounted.kind, mounted.source) == ("fuse.regfs", "docker.io")
+def test_mountinfo_tells_kind_and_source(mounted: Path) -> None:
+    found = mountpoints.mounted_at(str(mounted))
+    assert found is not None
+    assert (found.kind, found.source) == ("fuse.regfs", "docker.io")
 
 
 @pytest.mark.parametrize("words", [(), ("allow_other",)])

@@ -1,4 +1,7 @@
-"""Requests that wait: they can be interrupted, and hold up no other. The same with both drivers."""
+"""Requests that wait: they can be interrupted, and hold up no other. The same with both drivers.
+
+How a mount was made plays no part in it: mounts by the helper program are left to test_behaviour.py and test_life.py.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +12,34 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import ServeSuite
+from tests.mount.conftest import ServeSuite, why_not
+from tests.mount.serving import DRIVERS
 
 TIMEOUT_S = 100
+
+
+@pytest.fixture(params=DRIVERS)
+def driver(request: pytest.FixtureRequest) -> str:
+    """Each driver in turn, mounted by root."""
+    if reason := why_not(request.param):
+        pytest.skip(reason)
+    name: str = request.param
+    return name
 
 
 def reader(path: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(["cat", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-@pytest.mark.parametrize("name", ["lookup-1", "read-1"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_reader_that_waits_ends_with_its_signal(
-    serve: ServeSuite, driver: str, name: str, number: signal.Signals
-) -> None:
+def test_a_reader_that_waits_ends_with_its_signal(serve: ServeSuite, driver: str) -> None:
     serving = serve(driver)
-    waiting = reader(serving.path / "slow" / name)
-    serving.expect("WAITING")
-    waiting.send_signal(number)
-    assert waiting.wait(TIMEOUT_S) == -number
-    assert (serving.path / "stable/file").read_bytes() == b"hello\n"
+    for number in (signal.SIGINT, signal.SIGKILL):
+        for name in ("lookup", "read"):
+            waiting = reader(serving.path / "slow" / f"{name}-{number:d}")
+            serving.expect("WAITING")
+            waiting.send_signal(number)
+            assert waiting.wait(TIMEOUT_S) == -number, name
+            assert (serving.path / "stable/file").read_bytes() == b"hello\n"
 
 
 def test_one_readers_signal_does_not_end_another_reader(serve: ServeSuite, driver: str) -> None:
