@@ -6,6 +6,7 @@ that it starts for big layers and big images.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import random
@@ -16,6 +17,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -41,15 +43,35 @@ def big(demo: Demo) -> None:
 
 
 @pytest.fixture(scope="session")
-def plain_installation() -> Iterator[Path]:
-    """regfs in a virtual environment of its own, which shares the libraries that are installed; without a network."""
-    with tempfile.TemporaryDirectory(prefix="regfs-tests-") as made:
-        Path(made).chmod(0o755)  # an ordinary user runs it too
-        yield install_plainly(Path(made))
+def plain_installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """regfs in a virtual environment of its own, which shares the libraries that are installed; without a network.
+
+    The first test process that wants it makes it and writes its place into a file that all of them share. Each holds a
+    lock on that file while it uses the installation, and the last one removes it.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with (shared / "installation").open("a+") as place, (shared / "installation.lock").open("a") as changing:
+        fcntl.flock(changing, fcntl.LOCK_EX)
+        place.seek(0)
+        made = Path(place.read() or tempfile.mkdtemp(prefix="regfs-tests-"))
+        if not (made / "venv").exists():
+            made.chmod(0o755)  # an ordinary user runs it too
+            install_plainly(made)
+            place.write(str(made))
+            place.flush()
+        fcntl.flock(place, fcntl.LOCK_SH)
+        fcntl.flock(changing, fcntl.LOCK_UN)
+        yield made / "venv/bin"
+        fcntl.flock(changing, fcntl.LOCK_EX)
+        with suppress(BlockingIOError):  # another process uses it
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(made)
+            place.truncate(0)
 
 
-def install_plainly(here: Path) -> Path:
-    """Install what is in this tree below *here* and return the directory of its commands."""
+def install_plainly(here: Path) -> None:
+    """Install what is in this tree below *here*, in a virtual environment `venv`."""
     source = here / "source"
     source.mkdir()
     shutil.copytree(REPOSITORY_ROOT / "regfs", source / "regfs", ignore=shutil.ignore_patterns("__pycache__"))
@@ -77,7 +99,6 @@ def install_plainly(here: Path) -> Path:
     if done.returncode != 0:
         missing(f"pip cannot install regfs here: {done.stdout[-1500:]}{done.stderr[-1500:]}")
     shutil.rmtree(source)
-    return here / "venv/bin"
 
 
 @pytest.fixture(params=["as it is here", "plainly"])
@@ -101,6 +122,11 @@ def assert_shows_the_image(mount: Mounted) -> None:
     assert int(archived) == _NAMES + 5
 
 
+@pytest.mark.parametrize(
+    ("program", "driver"),
+    [("plainly", "kernel"), ("plainly", "fusepy"), ("as it is here", "kernel")],
+    indirect=["program"],
+)
 def test_it_mounts_and_shows_a_big_image(
     mount_regfs: MountRegfs, program: list[str], driver: str, demo: Demo, big: None
 ) -> None:
