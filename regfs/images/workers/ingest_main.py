@@ -13,7 +13,6 @@ Started by workers/ingest.py alone; imports little, to start fast.
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from pathlib import Path
 
@@ -31,7 +30,6 @@ _SWITCH_INTERVAL_S = 0.0005
 
 def main(argument: str) -> int:
     """Ingest the layer that *argument* describes; return the exit status."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     told = json.loads(argument)
     be_nice(told["niceness"])

@@ -123,7 +123,9 @@ def _go_on_at_the_end_of_the_parent() -> None:
 
 
 def _tell(**words: object) -> None:
-    os.write(1, json.dumps(words).encode() + b"\n")
+    # A parent that has ended hears nothing. A signal or an error here would keep the process from cleaning up.
+    with suppress(BrokenPipeError):
+        os.write(1, json.dumps(words).encode() + b"\n")
 
 
 def error_of(told: Mapping[str, str]) -> RegfsError:
