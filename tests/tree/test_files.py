@@ -174,3 +174,10 @@ def test_every_listed_file_has_the_inode_number_and_mode_that_a_look_up_finds(se
             found = shown.find(path.encode() + b"/" + entry.name)
             assert entry.attributes[:8] == found.attributes[:8]
             assert entry.attributes[60:62] == found.attributes[60:62]
+
+
+def test_a_copy_of_an_artifact_can_be_changed_and_deleted(served: Served) -> None:
+    push(served, oras())
+    shown = served.show()
+    modes = {path: shown.attributes(f"model/1/files{path}").mode & 0o777 for path in ("", "/docs", "/model.bin")}
+    assert modes == {"": 0o755, "/docs": 0o755, "/model.bin": 0o644}

@@ -21,13 +21,13 @@ _METADATA_LIMIT = 1 << 16
 _MAX_ENTRIES = 4096
 _MAX_ID = (1 << 32) - 2
 _PERMISSIONS = 0o777
-_READABLE = 0o444
+_USUAL = 0o644
 
 
 class FileMetadata(NamedTuple):
     """What stat(2) tells of a file of a ModelPack."""
 
-    mode: int = _READABLE
+    mode: int = _USUAL
     uid: int = 0
     gid: int = 0
     mtime_ns: int = 0
@@ -39,7 +39,7 @@ def parse_metadata(text: str) -> FileMetadata:
     mode = _number(values, "mode", most=(1 << 32) - 1) & _PERMISSIONS
     mtime = values.get("mtime")
     return FileMetadata(
-        mode or _READABLE,
+        mode or _USUAL,
         _number(values, "uid", most=_MAX_ID),
         _number(values, "gid", most=_MAX_ID),
         date_ns(mtime) if isinstance(mtime, str) else 0,

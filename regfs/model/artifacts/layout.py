@@ -38,7 +38,7 @@ class ArtifactFile(NamedTuple):
     is_archive: bool = False
     inside: tuple[str, ...] = ()
     diff_id: Digest | None = None
-    mode: int = 0o444
+    mode: int = 0o644
     uid: int = 0
     gid: int = 0
     mtime_ns: int = 0

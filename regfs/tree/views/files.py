@@ -22,7 +22,7 @@ from regfs.model.artifacts.layout import ArtifactFile
 from regfs.model.attributes import Attributes
 from regfs.rootfs.file_tree import FileTree
 from regfs.tree.blobs import BlobFile
-from regfs.tree.node import DIRECTORY_MODE, FOREVER, Child, Found, Node, TableDirectory
+from regfs.tree.node import FOREVER, TABLE_MODE, Child, Found, Node, TableDirectory
 from regfs.tree.parts import DirectoryOfImage
 
 
@@ -31,6 +31,10 @@ class FilesDirectory(DirectoryOfImage):
     """The directory *path* of an artifact's files, "" for the top one."""
 
     path: str = ""
+
+    def attributes(self) -> Attributes:
+        """Return the attributes of a directory that its owner could change: a copy of it can be deleted then."""
+        return DirectoryOfImage.attributes(self)._replace(mode=TABLE_MODE)
 
     def lookup(self, name: str) -> Found:
         """Return a file, a directory or the content of a tar. Fetches no blob but a config that has the names."""
@@ -47,8 +51,8 @@ class FilesDirectory(DirectoryOfImage):
     def _child(self, name: str, file: ArtifactFile | None) -> Child:
         node = self._node(name, file)
         if isinstance(node, TableDirectory):
-            return Child(name, stat.S_IFDIR | 0o755, node.key, node)
-        return Child(name, DIRECTORY_MODE if file is None else stat.S_IFREG | file.mode, node.key)
+            return Child(name, TABLE_MODE, node.key, node)
+        return Child(name, TABLE_MODE if file is None else stat.S_IFREG | file.mode, node.key)
 
     def _node(self, name: str, file: ArtifactFile | None) -> Node:
         key, pinned = f"{self.key}/{name}", self.pinned
