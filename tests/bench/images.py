@@ -8,7 +8,8 @@
     bench/million:v1             a million files in 1,000 directories
     bench/lazy:estargz           35,000 files of 4 KiB as eStargz, and as zstd:chunked (bench/lazy:zstd-chunked)
 
-Another image takes the place of bench/science with BENCH_REGISTRY=host:port BENCH_IMAGE=repository:tag.
+Another image takes the place of bench/science with BENCH_REGISTRY=host:port BENCH_IMAGE=repository:tag. Beside it the
+same image with a SOCI index is pushed, the tag of which ends in -soci.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from tests.support.hello import hello_image, host_architecture
 from tests.support.images import BuiltImage, BuiltLayer, TarEntry, file, image_of
 from tests.support.images import directory as directory_entry
 from tests.support.lazy_layers import estargz, zstd_chunked
+from tests.support.mounted import regfs_command
 from tests.support.push import Pusher
 from tests.support.registry import DockerRegistry
 
@@ -74,6 +76,20 @@ class BenchImages:
         if given[0] and given[1]:
             return given[0], given[1]
         return self.registry.address, self._once("bench/science:v1", self._make_science)
+
+    def indexed(self, registry: str, image: str) -> str:
+        """Return the name of *image* with a SOCI index, which is made and pushed where it is not in *registry* yet."""
+        name = f"{image}-soci"
+        found = subprocess.run(
+            ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{registry}/{name}"],
+            capture_output=True, check=False,
+        )  # fmt: skip
+        if found.returncode:
+            print(f"making {name}, once …", flush=True)
+            with tempfile.TemporaryDirectory(dir=self._directory) as cache:
+                options = ["--push", "--quiet", "--cache-dir", cache, "--default-registry", registry]
+                run([*regfs_command(), "index", *options, image])
+        return name
 
     def big(self) -> str:
         return self._once("bench/big:v1", lambda name: self._push_stream(name, _write_big))

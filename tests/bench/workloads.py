@@ -18,12 +18,12 @@ from pathlib import Path
 from tests.bench.images import BenchImages, small_names
 from tests.bench.measure import Row, drop_page_cache, keep_least, memory_of, rss_of, run, timed
 from tests.bench.peers import PEERS, Peer, PodmanRun, SkopeoUmoci
+from tests.bench.slow_line import IMPORT, slow_line
 from tests.support.erofs import missing as missing_for_kernel_mount
 from tests.support.mounted import Mounted, mounts_at, regfs_command
 from tests.support.shaping_proxy import ShapingProxy
 
 MIB = 1 << 20
-IMPORT = ["python3", "-c", "import numpy"]
 CLIENTS, READS_EACH = 4, 4000
 # How often regfs and each peer do what takes at most seconds.
 TIMES = 3
@@ -499,5 +499,19 @@ def clients(bench: Bench) -> list[Row]:
 
 WORKLOADS: dict[str, Callable[[Bench], list[Row]]] = {
     work.__name__: work
-    for work in (hello, running, cold, connections, lazy, find, remount, sequential, archive, lookups, million, clients)
+    for work in (
+        hello,
+        running,
+        cold,
+        connections,
+        lazy,
+        slow_line,
+        find,
+        remount,
+        sequential,
+        archive,
+        lookups,
+        million,
+        clients,
+    )
 }
