@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.errors import DigestMismatch, Interrupted, RangesRefused, RegistryUnavailable, WouldBlock
+from regfs.errors import CacheFull, DigestMismatch, Interrupted, RangesRefused, RegistryUnavailable, WouldBlock
 from regfs.images.lazy.chunk_fetching import ChunkFetcher
 from regfs.images.lazy.chunk_ranges import MAX_GAP, MAX_RANGE
 from regfs.images.lazy.chunk_source import LayerBytes
@@ -53,7 +53,13 @@ class Layer:
     """A layer on a registry that gives parts, in a cache that has nothing of it yet."""
 
     def __init__(
-        self, directory: Path, built: BuiltLayer, *, served: bytes | None = None, rest_from: float = 1.0
+        self,
+        directory: Path,
+        built: BuiltLayer,
+        *,
+        served: bytes | None = None,
+        rest_from: float = 1.0,
+        reserve: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.foreground = Foreground()
         listed = Listed(built)
@@ -70,7 +76,7 @@ class Layer:
         self.fetcher = ChunkFetcher(
             "layer",
             table=self.table,
-            data=PartialData(self._data, directory / "map", boot=BOOT, reserve=lambda _: None),
+            data=PartialData(self._data, directory / "map", boot=BOOT, reserve=reserve),
             source=LayerBytes("the layer", self._part, self._whole, listed.format.read),
             flights=Flights(),
             stats=self.stats,
@@ -235,6 +241,54 @@ def test_where_no_parts_are_given_the_layer_is_read_whole_and_once(layer: Layer)
         assert layer.read(name) == CONTENTS[name]
     assert (len(layer.parts), layer.wholes) == (1, 1)
     assert layer.stats.value("chunks.whole_layers") == 1
+
+
+def test_where_no_parts_are_given_and_nothing_can_be_kept_files_are_read_all_the_same(tmp_path: Path) -> None:
+    """Held in memory, a few megabytes at a time: the layer is read again up to where a reader is."""
+
+    def refuse() -> None:
+        raise RangesRefused("whole blobs only")
+
+    def full(_: int) -> None:
+        raise CacheFull("the disk is full")
+
+    layer = Layer(tmp_path, zstd_chunked(*ENTRIES, chunk_size=60_000), reserve=full)
+    layer.before_part = refuse
+    read = b""
+    for at in range(0, 1_200_000, 50_000):
+        start = layer.table.places[b"big"] + at
+        pieces = dict(layer.fetcher.ensure(start, start + 50_000))
+        held = b"".join(pieces[place] for place in sorted(pieces))
+        read += held[start - min(pieces) :][:50_000]
+    assert read == CONTENTS[b"big"]
+    assert layer.wholes == 1
+    first = layer.table.chunks[0]
+    assert layer.fetcher.ensure(first.start, first.stop) == [(0, CONTENTS[b"f000"])]
+    assert layer.wholes == 2
+    with pytest.raises(CacheFull):
+        layer.fetcher.fetch_all()
+
+
+def test_where_nothing_can_be_kept_a_wrong_chunk_of_a_whole_layer_is_not_asked_for_at_once_again(
+    tmp_path: Path,
+) -> None:
+    def refuse() -> None:
+        raise RangesRefused("whole blobs only")
+
+    def full(_: int) -> None:
+        raise CacheFull("the disk is full")
+
+    built = estargz(file("a", b"a" * 3000), file("b", os.urandom(3000)))
+    chunk = Table(Listed(built)).chunks[1]
+    wrong = bytearray(built.blob)
+    wrong[chunk.at + 2000] ^= 1
+    layer = Layer(tmp_path, built, served=bytes(wrong), reserve=full)
+    layer.before_part = refuse
+    for _ in range(3):
+        with pytest.raises(DigestMismatch):
+            layer.fetcher.ensure(chunk.start, chunk.stop)
+    assert layer.wholes == 1
+    assert layer.fetcher.ensure(0, 3000) == [(0, b"a" * 3000)]
 
 
 def test_a_layer_read_whole_is_not_read_again_for_what_was_wrong_in_it(tmp_path: Path) -> None:

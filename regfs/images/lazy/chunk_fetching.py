@@ -90,7 +90,7 @@ class ChunkFetcher:
             elif self._requests.was_read_whole:
                 break
             else:
-                self.fetch_all()
+                self._requests.fetch_whole(self._data.missing(self._table.chunks_between(start, stop + MAX_AHEAD)))
         missing, pieces = self._look(start, stop)
         if missing:
             self._requests.raise_if_wrong(missing)

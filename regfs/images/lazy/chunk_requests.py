@@ -3,7 +3,8 @@
     chunks that lie near each other in the blob     one range (chunk_ranges.py)
     many readers of one chunk                       one request (waiting/single_flight.py)
     a chunk that is wrong                           fetched once more, then refused for some seconds
-    a server that gives whole blobs only            the whole layer, once, each chunk taken out of it as it comes by
+    a server that gives whole blobs only            the whole layer, once, each chunk taken out of it as it comes by;
+                                                    where the disk takes none of them, up to those that are waited for
 
 Used by chunk_fetching.py, which decides what is fetched and when. Thread rule: any thread; flights fetch.
 """
@@ -14,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from functools import partial
@@ -22,7 +23,7 @@ from itertools import groupby
 
 from cachetools import TTLCache
 
-from regfs.errors import DigestMismatch, OutOfThreads, RangesRefused
+from regfs.errors import CacheFailure, DigestMismatch, OutOfThreads, RangesRefused
 from regfs.images.lazy.chunk_ranges import MAX_GAP, Group, Window, merged, place
 from regfs.images.lazy.chunk_source import ChunkTable, LayerBytes
 from regfs.layers.formats.format import Chunk
@@ -60,6 +61,8 @@ class ChunkRequests:
         self._coming: dict[int, Group] = {}
         self._whole_until_s = 0.0
         self._wrong: TTLCache[int, bool] = TTLCache(4096, _REFUSED_S)
+        # Numbers of chunks that readers wait for while the layer is read whole.
+        self._needed: set[int] = set()
         self.gives_parts = True
         self.bytes_kept = 0
 
@@ -68,11 +71,15 @@ class ChunkRequests:
         """Whether the whole layer was fetched so lately that it would bring nothing new."""
         return time.monotonic() < self._whole_until_s
 
-    def fetch_whole(self) -> None:
-        """Fetch the whole layer, and keep every chunk that is missing."""
+    def fetch_whole(self, needed: Iterable[StoredChunk] = ()) -> None:
+        """Fetch the whole layer, and keep every chunk that is missing.
+
+        Where the cache takes no chunk, those that are *needed* are held in memory, and the rest is left. Raises
+        CacheFailure where none is.
+        """
+        with self._lock:
+            self._needed.update(chunk.number for chunk in needed)
         self._flights.run(("whole", self._key), self._take_all, streams=True)
-        # What is still missing then is wrong, and would be wrong again.
-        self._whole_until_s = time.monotonic() + _WHOLE_AGAIN_S
 
     def fetch(self, needed: Sequence[StoredChunk], ahead: Sequence[StoredChunk]) -> None:
         """Fetch *needed* and wait for it; begin to fetch *ahead*, in the same requests where chunks are near."""
@@ -169,12 +176,41 @@ class ChunkRequests:
         """Read the layer from its start to its end, and take the missing chunks out of it."""
         log.info("%s: read whole", self._source.what)
         self._stats.count("chunks.whole_layers")
-        with closing(current().watch(self._source.whole())) as blocks:
-            window = Window(blocks)
-            for at, chunks in groupby(self._table.chunks_by_place(), key=lambda chunk: chunk.at):
-                members = self._data.missing(chunks)
-                if members:
-                    self._keep(members, window.take(at, max(chunk.stored for chunk in members)), self._data.keep)
+        has_room = True
+
+        def keep(chunk: StoredChunk, content: bytes) -> None:
+            nonlocal has_room
+            with self._lock:
+                is_needed, are_needed = chunk.number in self._needed, bool(self._needed)
+                self._needed.discard(chunk.number)
+            if is_needed:
+                self._data.keep_or_hold(chunk, content)
+                has_room = has_room and self._data.failure is None
+            elif has_room:
+                try:
+                    self._data.keep(chunk, content)
+                except CacheFailure:
+                    has_room = False
+                    if not are_needed:
+                        raise
+
+        try:
+            with closing(current().watch(self._source.whole())) as blocks:
+                window = Window(blocks)
+                for at, chunks in groupby(self._table.chunks_by_place(), key=lambda chunk: chunk.at):
+                    members = [
+                        chunk for chunk in self._data.missing(chunks) if has_room or chunk.number in self._needed
+                    ]
+                    if members:
+                        self._keep(members, window.take(at, max(chunk.stored for chunk in members)), keep)
+                    if not has_room and not self._needed:
+                        return
+            if has_room:  # then what is still missing is wrong, and would be wrong again
+                self._whole_until_s = time.monotonic() + _WHOLE_AGAIN_S
+            with self._lock:
+                self._wrong.update(dict.fromkeys(self._needed, True))
+        finally:
+            self._needed.clear()
 
     def _keep(
         self, members: Sequence[StoredChunk], stored: bytes, keep: Callable[[StoredChunk, bytes], None]
