@@ -66,7 +66,7 @@ def mount(
                 allow_dev=config.allow_dev, noexec=config.noexec, is_writable=writable is not None,
                 upper=writable.upper if writable else None, user_namespace=user_namespace,
             )  # fmt: skip
-        except (Unsupported, CacheDamaged) as reason:
+        except (Unsupported, CacheDamaged, MountFailure) as reason:
             raise type(reason)(f"{image}: {reason}; {_INSTEAD}") from reason
     return name
 

@@ -149,6 +149,16 @@ def test_xattrs_that_all_files_have_are_stored_once(stack: Stack, tmp_path: Path
 
 
 @needs_erofs
+def test_xattrs_up_to_the_limit_of_the_kernel_are_read(stack: Stack, tmp_path: Path) -> None:
+    xattrs = {f"user.{'n' * 248}{number}": bytes([number]) * 65_535 for number in range(3)}
+    image = stack([file("before", b"b"), file("f", b"x", xattrs=xattrs), symlink("after", "f"), file("last", b"l")])
+    with mounted(image, written(image, tmp_path / "image"), tmp_path / "mounted") as point:
+        assert {name: os.getxattr(point / "f", name) for name in os.listxattr(point / "f")} == xattrs
+        assert (point / "after").read_bytes() == b"x"
+        assert (point / "last").read_bytes() == b"l"
+
+
+@needs_erofs
 def test_an_image_of_200_layers_shows_the_files_of_each(stack: Stack, tmp_path: Path) -> None:
     image = stack(*([file(f"f{number}", str(number).encode())] for number in range(200)))
     with mounted(image, written(image, tmp_path / "image"), tmp_path / "mounted") as point:
@@ -216,7 +226,11 @@ def test_the_image_names_the_layers_that_are_its_devices(stack: Stack, tmp_path:
 
 @pytest.mark.parametrize(
     ("xattrs", "said"),
-    [({"other.name": b"1"}, "namespace"), ({"user.large": b"x" * 65_536}, "more than EROFS can hold")],
+    [
+        ({"other.name": b"1"}, "namespace"),
+        ({"user.large": b"x" * 65_536}, "more than EROFS can hold"),
+        ({f"user.{number}": b"x" * 65_535 for number in range(5)}, "bytes of xattrs, more than"),
+    ],
 )
 def test_an_xattr_that_erofs_cannot_hold_is_told(
     stack: Stack, tmp_path: Path, xattrs: dict[str, bytes], said: str

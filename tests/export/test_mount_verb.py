@@ -7,18 +7,21 @@ import os
 import shlex
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.export.test_erofs_image import EVERYTHING
 from tests.support.erofs import needs_erofs
 from tests.support.fault_server import FaultServer
 from tests.support.hello import MESSAGE, host_architecture
 from tests.support.image_mounts import Machine, registry_of
-from tests.support.images import directory, file, image_of
-from tests.support.lazy_layers import estargz
+from tests.support.images import BuiltLayer, file, image_of, layer, whiteout
+from tests.support.lazy_layers import estargz, zstd_chunked
 from tests.support.mounted import as_user, mounts_at, regfs_command
 from tests.support.snapshot import differences, snapshot
+from tests.support.trees import MergedImage
 
 pytestmark = needs_erofs
 
@@ -47,16 +50,23 @@ def test_what_is_mounted_is_what_unpack_writes(machine: Machine) -> None:
     assert differences(snapshot(machine.point), snapshot(machine.directory / "unpacked")) == []
 
 
-def test_all_of_an_image_in_estargz_is_fetched_before_it_is_mounted(tmp_path: Path) -> None:
-    content = os.urandom(5_000_000)
-    image = image_of(estargz(directory("d"), file("d/big", content)), architecture=host_architecture())
+@pytest.mark.parametrize("packed", [estargz, zstd_chunked])
+def test_all_of_a_lazy_image_is_fetched_before_it_is_mounted(tmp_path: Path, packed: Callable[..., BuiltLayer]) -> None:
+    # A table of contents is JSON, with names in text; that of eStargz has times in whole seconds.
+    entries = [entry for entry in EVERYTHING if b"\xff" not in entry.name and entry.mtime_ns % 10**9 == 0]
+    entries.append(file("d/incompressible", os.urandom(5_000_000)))
+    image = image_of(packed(*entries), packed(whiteout("d/block")), architecture=host_architecture())
     with FaultServer(registry_of(image)) as server:
         machine = Machine(server, tmp_path)
         machine.mounted()
+    plain = MergedImage(
+        tmp_path / "plain", layer(*entries, compression="none"), layer(whiteout("d/block"), compression="none")
+    )
     try:
-        assert (machine.point / "d/big").read_bytes() == content
+        assert differences(snapshot(machine.point), plain.snapshot()) == []
     finally:
         machine.umount()
+        plain.close()
 
 
 def test_root_may_let_set_id_bits_and_devices_work(machine: Machine) -> None:

@@ -56,7 +56,11 @@ def open_erofs(rootfs: Rootfs, store: LayerStore) -> int:
 def open_data_files(rootfs: Rootfs, store: LayerStore) -> list[int]:
     """Return descriptors of the data files of the layers of *rootfs*, base first, each as long as its index says.
 
-    The caller has fetched all of them. Raises CacheDamaged where one is missing, incomplete or too short; CacheFailure.
+    The caller has fetched all of them. A mount that fills on demand would get descriptors of other files here: one for
+    each layer, on a FUSE file system of its own that nothing else sees. The image has all names and attributes, so the
+    kernel would ask that file system for bytes alone, and only for those that were not read yet.
+
+    Raises CacheDamaged where one is missing, incomplete or too short; CacheFailure.
     """
     opened: list[int] = []
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from regfs.mount.mount_api import (
 )
 from regfs.mount.mountpoint import CONTAINER_REMEDY, may_mount
 from regfs.rootfs.rootfs import Rootfs
-from regfs.store.eviction.inventory import IMAGES, INGESTS, LAYERS
+from regfs.store.eviction.inventory import EROFS, IMAGES, INGESTS, LAYERS
 from regfs.store.layers.ingest_directories import ingest_directory
 from regfs.store.layers.layer_store import LayerStore
 
@@ -49,7 +50,7 @@ def reason_against(cache: Path) -> str:
     if not may_mount():
         return CONTAINER_REMEDY
     release = os.uname().release
-    if tuple(int(part) for part in release.split("-")[0].split(".")[:2]) < _NEEDED:
+    if tuple(map(int, re.findall(r"\d+", release)[:2])) < _NEEDED:
         return f"this is Linux {release}: {_NEEDS_FILES}"
     for path in (cache, cache / IMAGES, cache / LAYERS):
         if path.exists() and (reason := _others_may_write(path, path.stat())):
@@ -99,7 +100,9 @@ def detached_mount(rootfs: Rootfs, store: LayerStore, *, name: str, attributes: 
     opened = [open_erofs(rootfs, store)]
     try:
         opened += open_data_files(rootfs, store)
-        _insist_on_root([rootfs.merged.path, *(store.data_path(layer) for layer in rootfs.diff_ids)], opened)
+        _insist_on_root(
+            [rootfs.merged.path.with_suffix(EROFS), *(store.data_path(layer) for layer in rootfs.diff_ids)], opened
+        )
         with _explained(name):
             return _erofs(opened, store, name, attributes | READ_ONLY)
     finally:
