@@ -269,7 +269,7 @@ def test_tables_that_are_let_go_by_one_thread_and_taken_up_by_another_are_not_cl
 
     def take_and_let_go() -> None:
         try:
-            for _ in range(300):
+            for _ in range(100):
                 shown.find("app/1/rootfs/top")
                 shown.find("app/1/layers/0/tree/d/base")
                 for door in ("app/1/rootfs", "app/1/layers/0/tree"):

@@ -50,6 +50,10 @@ BASE = (
 TOP = (whiteout("gone"), file("d/small", b"of the top"), hardlink("below", "other"))
 
 
+# For what becomes of layers in the cache: it knows chunks and members, and no format.
+by_two_formats = pytest.mark.parametrize("build", ["eStargz, inner offsets", "zstd:chunked"], indirect=True)
+
+
 @pytest.fixture(params=sorted(BUILDERS))
 def build(request: pytest.FixtureRequest) -> Build:
     return BUILDERS[request.param]
@@ -134,6 +138,7 @@ def test_a_part_of_a_big_file_costs_a_part_of_it(served: Served, build: Build) -
     assert shown.app.stats.value("chunks.bytes") < 150_000
 
 
+@by_two_formats
 def test_what_was_read_is_there_for_the_next_daemon_and_without_a_network(served: Served, build: Build) -> None:
     pushed(served, build)
     assert served.show(rest_from=1.0).read("app/1/rootfs/other") == OTHER
@@ -173,6 +178,7 @@ def test_where_no_ranges_are_given_the_layer_is_read_whole(served: Served, build
 
 
 @pytest.mark.parametrize("status", [416, 501, 400])
+@by_two_formats
 def test_where_ranges_fail_later_the_layer_is_read_whole_and_once(served: Served, build: Build, status: int) -> None:
     layers = pushed(served, build)
     shown = served.show()
@@ -256,6 +262,7 @@ def test_two_images_of_one_archive_in_two_formats_are_two_layers_of_the_cache(se
     assert shown.read("app/lazy/rootfs/other") == shown.read("app/plain/rootfs/other") == OTHER
 
 
+@by_two_formats
 def test_a_registry_that_is_away_fails_a_read_and_not_the_next_one(served: Served, build: Build) -> None:
     layers = pushed(served, build)
     shown = served.show()
@@ -267,6 +274,7 @@ def test_a_registry_that_is_away_fails_a_read_and_not_the_next_one(served: Serve
     assert shown.read("app/1/rootfs/other") == OTHER
 
 
+@by_two_formats
 def test_files_of_the_cache_that_are_gone_are_made_again(served: Served, build: Build) -> None:
     pushed(served, build)
     shown = served.show()
@@ -277,6 +285,7 @@ def test_files_of_the_cache_that_are_gone_are_made_again(served: Served, build: 
 
 
 @needs_root
+@by_two_formats
 def test_on_a_disk_that_became_read_only_files_are_served_and_it_is_said_once(served: Served, build: Build) -> None:
     pushed(served, build)
     shown = served.show()
@@ -294,6 +303,7 @@ def test_on_a_disk_that_became_read_only_files_are_served_and_it_is_said_once(se
     assert len(served.server.paths("/blobs/")) == requests
 
 
+@by_two_formats
 def test_in_the_background_all_of_an_image_comes_once_it_was_opened(served: Served, build: Build) -> None:
     layers = pushed(served, build)
     shown = served.show(background_fetch=True)
@@ -309,6 +319,7 @@ def test_in_the_background_all_of_an_image_comes_once_it_was_opened(served: Serv
     assert served.show(offline=True).read("app/1/rootfs/other") == OTHER
 
 
+@by_two_formats
 def test_nothing_comes_in_the_background_unasked(served: Served, build: Build) -> None:
     pushed(served, build)
     shown = served.show()
@@ -318,6 +329,7 @@ def test_nothing_comes_in_the_background_unasked(served: Served, build: Build) -
     assert [thread.name for thread in threading.enumerate() if thread.name == "background fetch"] == []
 
 
+@by_two_formats
 def test_in_the_background_nothing_is_begun_once_the_mount_has_ended(served: Served, build: Build) -> None:
     layers = pushed(served, build)
     held, going_on = threading.Event(), threading.Event()
@@ -340,6 +352,7 @@ def test_in_the_background_nothing_is_begun_once_the_mount_has_ended(served: Ser
     assert len(served.server.paths("/blobs/")) == requests
 
 
+@by_two_formats
 def test_a_cache_that_holds_as_little_as_possible_gets_nothing_in_the_background(served: Served, build: Build) -> None:
     pushed(served, build)
     shown = served.show(background_fetch=True, limit=0)
@@ -347,6 +360,7 @@ def test_a_cache_that_holds_as_little_as_possible_gets_nothing_in_the_background
     assert [thread.name for thread in threading.enumerate() if thread.name == "background fetch"] == []
 
 
+@by_two_formats
 def test_from_a_third_of_a_layer_on_the_rest_comes_too(served: Served, build: Build) -> None:
     layers = pushed(served, build)
     shown = served.show()
@@ -360,6 +374,7 @@ def test_from_a_third_of_a_layer_on_the_rest_comes_too(served: Served, build: Bu
 BIGGER = os.urandom(3 << 20)
 
 
+@by_two_formats
 def test_a_big_file_that_was_read_to_its_end_gets_a_file_of_its_own(served: Served, build: Build) -> None:
     served.push("app", "1", image_of(build(file("before", OTHER), file("big", BIGGER), file("behind", OTHER))))
     shown = served.show()
@@ -391,6 +406,7 @@ def fetched_paths(shown: Shown, *paths: bytes) -> list[tuple[str, int, int]]:
     return told
 
 
+@by_two_formats
 def test_parts_of_an_image_come_alone_and_in_few_requests(served: Served, build: Build) -> None:
     many = [directory("many"), *[file(f"many/{number}", os.urandom(2000)) for number in range(50)]]
     built = build(*BASE, *many)
@@ -407,6 +423,7 @@ def test_parts_of_an_image_come_alone_and_in_few_requests(served: Served, build:
     assert fetched_paths(shown, b"many/", b"/many/3") == []
 
 
+@by_two_formats
 def test_a_part_is_found_through_links_and_in_whichever_layer_it_is(served: Served, build: Build) -> None:
     pushed(served, build)
     fetched_paths(served.show(rest_from=1.0), b"/to", b"below")
@@ -415,6 +432,7 @@ def test_a_part_is_found_through_links_and_in_whichever_layer_it_is(served: Serv
     assert offline.read("app/1/rootfs/other") == OTHER
 
 
+@by_two_formats
 def test_what_is_open_of_a_layer_is_closed_when_its_descriptors_are_needed(served: Served, build: Build) -> None:
     pushed(served, build)
     shown = served.show()

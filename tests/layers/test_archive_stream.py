@@ -14,7 +14,7 @@ from regfs.errors import BadLayer
 from regfs.layers.compression import archive_stream
 from regfs.layers.compression.archive_stream import open_archive
 
-CONTENT = os.urandom(60_000) + bytes(200_000)
+CONTENT = os.urandom(20_000) + bytes(200_000)
 PACKED = gzip.compress(CONTENT, mtime=0)
 
 

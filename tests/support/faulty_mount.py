@@ -286,7 +286,7 @@ class FaultyMount:
             except OSError as error:
                 if time.monotonic() > end:
                     raise AssertionError(f"{path} does not recover") from error
-            time.sleep(0.05)
+            time.sleep(0.2)  # each attempt costs the daemon more than the wait
 
     # The end.
 

@@ -150,17 +150,17 @@ IMPOSSIBLE = [ANY_BYTES, b"\xff" * 200, b"\xed\xa0\x80", b" ", b":", b"sha256:",
 
 
 @pytest.mark.parametrize("place", ["", "app", "app/1", "app/1/blobs", "app/1/layers", "app/1/manifests", ".regfs"])
-@pytest.mark.parametrize("name", IMPOSSIBLE)
-def test_impossible_names_do_not_exist_anywhere_and_cost_no_request(served: Served, place: str, name: bytes) -> None:
+def test_impossible_names_do_not_exist_anywhere_and_cost_no_request(served: Served, place: str) -> None:
     built = served.push("app", "one", image())
     served.document("app", "1", index_of(built.descriptor(**AMD64)), INDEX)
     shown = served.show()
     node = shown.find(place).node
     shown.names("app/1/layers")
     asked = len(served.server.seen)
-    with pytest.raises((NotFound, InvalidName)):
-        shown.tree.lookup(node, name)
-    assert len(served.server.seen) == asked
+    for name in IMPOSSIBLE:
+        with pytest.raises((NotFound, InvalidName)):
+            shown.tree.lookup(node, name)
+        assert len(served.server.seen) == asked, name
 
 
 @pytest.mark.parametrize("path", ["", "app", "app/1", "app/1/rootfs"])
