@@ -47,7 +47,7 @@ One name for one thing:
     slot            the part of a node id that stands for one table
     deadline        how long one operation may wait; it belongs to the thread. NON_BLOCKING: not at all
     flight          one computation that several threads wait for
-    worker          a process of our own for one ingest or one merge
+    worker          a process of our own for one ingest or one merge; a fork server forks it
     driver          what speaks FUSE: kernel or fusepy; a session is one mount of it
     journal         the failures of a mount, shown in .regfs/errors
 

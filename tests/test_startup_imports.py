@@ -41,8 +41,12 @@ def test_a_client_reads_no_toml_where_there_is_none() -> None:
             ["requests", "regfs.registry", "regfs.mount", "regfs.rootfs", "regfs.images.workers.ingest"],
         ),
         (
-            "regfs.images.workers.merge",
+            "regfs.images.workers.merge_main",
             ["requests", "regfs.registry", "regfs.mount", "regfs.layers", "regfs.images.workers.ingest"],
+        ),
+        (
+            "regfs.images.workers.fork_server",
+            ["requests", "subprocess", "regfs.registry", "regfs.store", "regfs.layers"],
         ),
     ],
 )

@@ -71,11 +71,23 @@ def rss_of(pids: Sequence[int]) -> int:
     return total * os.sysconf("SC_PAGE_SIZE")
 
 
+def pss_of(pids: Sequence[int]) -> int:
+    """Return the resident bytes of all *pids* together; what they share counts once."""
+    total = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total << 10
+
+
 @dataclass(slots=True)
 class Peak:
-    """The most memory that was seen."""
+    """The most memory that was seen, in bytes."""
 
-    rss: int = 0
+    pss: int = 0
 
 
 @contextmanager
@@ -86,7 +98,7 @@ def memory_of(pids: Callable[[], list[int]]) -> Iterator[Peak]:
 
     def watch() -> None:
         while not over.wait(0.05):
-            peak.rss = max(peak.rss, rss_of(pids()))
+            peak.pss = max(peak.pss, pss_of(pids()))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -95,4 +107,4 @@ def memory_of(pids: Callable[[], list[int]]) -> Iterator[Peak]:
     finally:
         over.set()
         thread.join()
-        peak.rss = max(peak.rss, rss_of(pids()))
+        peak.pss = max(peak.pss, pss_of(pids()))

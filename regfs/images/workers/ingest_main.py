@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from regfs.errors import RegfsError
 from regfs.images.workers.own_process import Teller, be_nice
@@ -28,21 +30,20 @@ from regfs.store.layers.layer_store import LayerStore
 _SWITCH_INTERVAL_S = 0.0005
 
 
-def main(argument: str) -> int:
+def main(argument: Mapping[str, Any]) -> int:
     """Ingest the layer that *argument* describes; return the exit status."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    told = json.loads(argument)
-    be_nice(told["niceness"])
-    descriptor = Descriptor(told["media_type"], Digest.parse(told["digest"]), told["size"])
-    diff_id = Digest.parse(told["diff_id"])
-    store = LayerStore(Path(told["root"]), boot=told["boot"], limit=told["limit"], note=_log_nothing)
+    be_nice(argument["niceness"])
+    descriptor = Descriptor(argument["media_type"], Digest.parse(argument["digest"]), argument["size"])
+    diff_id = Digest.parse(argument["diff_id"])
+    store = LayerStore(Path(argument["root"]), boot=argument["boot"], limit=argument["limit"], note=_log_nothing)
     progress = Progress()
     teller = Teller(progress.numbers)
     try:
         teller.begin()
         with store.begin_layer(descriptor.size) as writer:
             run_ingest(
-                pieces(told["memory"], 0), descriptor=descriptor, diff_id=diff_id, sink=writer, progress=progress
+                pieces(argument["memory"], 0), descriptor=descriptor, diff_id=diff_id, sink=writer, progress=progress
             )
             store.publish(writer, diff_id)
             teller.done(remark=progress.remark, exceeded=store.budget.exceeded)
@@ -57,4 +58,4 @@ def _log_nothing(_: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(json.loads(sys.argv[1])))

@@ -1,22 +1,15 @@
 """Merging an image, in a process of its own where it is big: a merge keeps an interpreter busy from start to end.
 
-    python -m regfs.images.workers.merge '{"layers": ["….index", …], "destination": "….merged"}'
-    stdout   {"effort": 3} now and then, at last {"done": true} or {"error": "BadLayer", "message": "…"}
-
 Used by merges.py. Thread rule: any thread; a merge belongs to its caller.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from regfs.errors import RegfsError
-from regfs.images.workers.own_process import Teller
 from regfs.images.workers.shared_work import STALL_S
 from regfs.images.workers.worker import started
 from regfs.rootfs.merge import merge_files
@@ -55,7 +48,7 @@ def merge_layers(
     worker = None
     try:
         with started(
-            "regfs.images.workers.merge", argument,
+            "regfs.images.workers.merge_main", argument,
             what=f"merging {destination.name}", has_input=False, stall_s=stall_s,
             on_told=lambda told: report(told.get("effort", 0)),
         ) as worker:  # fmt: skip
@@ -71,21 +64,3 @@ def _remove_what_is_left(directory: Path) -> None:
         with claimed(path) as is_left, suppress(OSError):
             if is_left:
                 path.unlink()
-
-
-def main(argument: str) -> int:
-    """Merge what *argument* describes; return the exit status."""
-    told = json.loads(argument)
-    teller = Teller()
-    try:
-        teller.begin()
-        merge_files([Path(path) for path in told["layers"]], Path(told["destination"]))
-    except RegfsError as error:
-        teller.failed(error)
-        return 1
-    teller.done()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

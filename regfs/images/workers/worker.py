@@ -27,6 +27,7 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from regfs.errors import CacheFailure, OutOfThreads, WorkerKilled, WorkStalled
+from regfs.images.workers.forked_process import ForkedProcess, forked
 from regfs.images.workers.own_process import error_of, process_environment
 from regfs.images.workers.shared_pipe import PipeWriter
 from regfs.process.threads import no_process, start_thread
@@ -34,6 +35,7 @@ from regfs.process.threads import no_process, start_thread
 log = logging.getLogger(__name__)
 
 Told = Mapping[str, Any]
+_Process = subprocess.Popen[bytes] | ForkedProcess
 
 _LOOK_S = 1.0
 _END_S = 10.0
@@ -42,7 +44,7 @@ _MOST_LEFT_BEHIND = 8
 _READ = 1 << 16
 
 _lock = threading.Lock()
-_left_behind: list[subprocess.Popen[bytes]] = []
+_left_behind: list[_Process] = []
 
 
 def twice_if_killed(work: Callable[[], None], note: Callable[[str], None]) -> None:
@@ -62,7 +64,7 @@ class Worker:
 
     def __init__(
         self,
-        process: subprocess.Popen[bytes],
+        process: _Process,
         what: str,
         *,
         pipe: PipeWriter | None,
@@ -127,6 +129,7 @@ class Worker:
                 log.error("%s: process %d does not end: the disk of the cache hangs", self._what, process.pid)
                 with _lock:
                     _left_behind.append(process)
+        self._thread.join(_KILL_S)  # it reads what is closed here
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
@@ -183,7 +186,7 @@ def started(
     stall_s: float,
     on_told: Callable[[Told], None],
 ) -> Iterator[Worker]:
-    """Run the worker `python -m module argument`; at the end of the block it is gone.
+    """Run the worker `python -m module argument`, forked where that can be; at the end of the block it is gone.
 
     *on_told* hears each line that is another than the last, in a thread of the worker's. Raises CacheFailure where it
     cannot be started, WorkStalled where earlier ones hang in the kernel.
@@ -206,21 +209,22 @@ def started(
         yield worker
 
 
-def _start(module: str, argument: Mapping[str, object], pipe: PipeWriter | None) -> subprocess.Popen[bytes]:
-    """Start the process, which reads what *pipe* brings. Raises OSError."""
-    if pipe is not None:
-        argument = {**argument, "memory": pipe.memory_fd}
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-m", module, json.dumps(argument)],
-            stdin=subprocess.DEVNULL if pipe is None else pipe.reader_end.fileno(),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, env=process_environment(),
-            pass_fds=() if pipe is None else (pipe.memory_fd,),
-            start_new_session=True,  # Ctrl-C is for us; our end of the pipe tells the process
-        )  # fmt: skip
-    finally:
-        if pipe is not None:
-            pipe.leave_to_reader()
+def _start(module: str, argument: Mapping[str, object], pipe: PipeWriter | None) -> _Process:
+    """Start the process, which reads what *pipe* brings. Raises OSError, WorkerKilled."""
+    memory_fd = None if pipe is None else pipe.memory_fd
+    with open(os.devnull, "rb") as nothing:
+        stdin = nothing.fileno() if pipe is None else pipe.reader_end.fileno()
+        try:
+            process = forked(module, argument, stdin=stdin, memory_fd=memory_fd)
+            return process or subprocess.Popen(
+                [sys.executable, "-m", module, json.dumps({**argument, "memory": memory_fd})],
+                stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, env=process_environment(),
+                pass_fds=() if memory_fd is None else (memory_fd,),
+                start_new_session=True,  # Ctrl-C is for us; our end of the pipe tells the process
+            )  # fmt: skip
+        finally:
+            if pipe is not None:
+                pipe.leave_to_reader()
 
 
 def _reap() -> None:
@@ -232,7 +236,7 @@ def _reap() -> None:
         raise WorkStalled(f"{count} workers that were ended hang in the kernel: the disk of the cache does not answer")
 
 
-def _ends(process: subprocess.Popen[bytes], within_s: float) -> bool:
+def _ends(process: _Process, within_s: float) -> bool:
     try:
         process.wait(within_s)
     except subprocess.TimeoutExpired:
