@@ -2,113 +2,99 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
+import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from regfs.app.composition import App, Mount, build
+from regfs.app.composition import App
 from regfs.app.config import Config
-from regfs.errors import CacheFailure, InvalidOption, MountFailure
-from regfs.export.isolated import run_isolated
+from regfs.errors import CacheFailure, MountFailure
+from regfs.export.container.supervisor import Entered
 from regfs.images.image import Image
-from regfs.images.named_images import full_name
 from regfs.images.starts.trace import Trace
-from regfs.model.run_config import parse_run_config
 from regfs.model.start_record import StartRecord
-from regfs.mount.kernel.session import KernelSession
-from regfs.mount.mountpoint import mounts
-from regfs.mount.options import MountOptions
-from regfs.process.threads import start_thread
-from regfs.tree.one_image import OneImage
-from regfs.verbs.image import find_image, layer_steps, merged_files
-from regfs.verbs.image_argument import read_reference
-from regfs.verbs.progress import showing
+from regfs.rootfs.rootfs import Rootfs
+from regfs.verbs.run import Wanted, run
 from regfs.waiting.deadline import Deadline, under
 
 Say = Callable[[str], None]
-_STARTS_WITHIN_S = 30.0
+_GRACE_S = 10.0
 
 
-class Wanted(NamedTuple):
-    """What is to be recorded: *command*, or what the image's config starts, for at most *timeout_s* seconds."""
+class Recorder:
+    """Keeps what is read while an image runs in *entered*, and pushes it with *push*; *say* is told what was recorded.
 
-    image: str
-    command: tuple[str, ...]
-    push: bool
-    timeout_s: float | None
-
-
-class Recorded(NamedTuple):
-    """The image's full name, what was read of how many files, the program's exit code, and the pushed artifact."""
-
-    name: str
-    files: int
-    size: int
-    code: int
-    artifact: str = ""
-
-
-def record(wanted: Wanted, *, config: Config, environment: Mapping[str, str], say: Say) -> Recorded:
-    """Run the program, keep what it read of the image, and push that where it is wanted.
-
-    Blocks on the network and for as long as the program runs. Raises MountFailure, and what the image brings.
+    After *timeout_s* the program is ended, and *was_ended*: by SIGTERM, and by force where it goes on.
     """
-    reference = read_reference(wanted.image, config.default_registry, mounts())
-    trace = Trace()
-    with (
-        tempfile.TemporaryDirectory(prefix="regfs-record-") as point,
-        closing(build(config, environment, mount=Mount(point=Path(point), trace=trace))) as app,
-    ):
+
+    def __init__(self, entered: Entered, *, timeout_s: float | None, push: bool, say: Say) -> None:
+        self.trace = Trace()
+        self.was_ended = False
+        self._timers: list[threading.Timer] = []
+        if timeout_s is not None:
+            self._timers = [threading.Timer(timeout_s, self._end), threading.Timer(timeout_s + _GRACE_S, entered.kill)]
+        self.image = ""
+        self._push = push
+        self._say = say
+
+    def began(self) -> None:
+        """Let the time count from now on."""
+        for timer in self._timers:
+            timer.daemon = True
+            timer.start()
+
+    def stop(self) -> None:
+        """End nothing any more."""
+        for timer in self._timers:
+            timer.cancel()
+
+    def _end(self) -> None:
+        self.was_ended = True
+        os.kill(os.getpid(), signal.SIGTERM)  # which is passed on to the program
+
+    def ended(self, image: Image, files: Rootfs, app: App, code: int) -> None:
+        """Keep the record. Raises CacheFailure, MountFailure, and what a push brings."""
+        self.stop()
         if app.note:
-            raise CacheFailure(f"{config.cache_dir} cannot keep anything: {app.note}")
-        image = find_image(reference, app)
-        with showing(lambda: layer_steps(app), say=say, environment=environment):
-            files = merged_files(image, app)
-        run_config = parse_run_config(image.config_content)
-        command = wanted.command or (*run_config.entrypoint, *run_config.cmd)
-        if not command:
-            raise InvalidOption(f"{image} says nothing of a program; write one: regfs record {wanted.image} -- COMMAND")
-        with _mounted(image, app, point):
-            code = run_isolated(Path(point), command, run_config, environment=environment, timeout_s=wanted.timeout_s)
-        found = trace.record(files)
+            raise CacheFailure(f"nothing is recorded: {app.note}")
+        found = self.trace.record(files)
         if not found.reads:
             raise MountFailure(f"the program read nothing of {image}, and ended with {code}; nothing is recorded")
         image.repository.starts.keep(image.manifest_descriptor.digest, found)
-        artifact = _pushed(image, found, app) if wanted.push else ""
-    size = sum(read.size for read in found.reads)
-    return Recorded(full_name(reference, image), len(found.files), size, code, artifact)
+        self._say(f"{len(found.files)} files, {sum(read.size for read in found.reads) / 1e6:.1f} MB of them read")
+        if self._push:
+            self._say(f"pushed as {_pushed(image, found, app)}")
+        self.image = str(image)
+
+
+def record(
+    wanted: Wanted,
+    entered: Entered,
+    *,
+    recorder: Recorder,
+    config: Config,
+    environment: Mapping[str, str],
+    say: Say,
+    progress: Say,
+) -> int:
+    """Run what is *wanted* as `regfs run` does, and record it; return the exit status, 0 where the time was up.
+
+    Raises what run() and Recorder.ended() raise.
+    """
+    # The kernel alone would read what it shows, and nothing would see what.
+    shown, settings = replace(wanted, by_fuse=True), replace(config, passthrough=False)
+    try:
+        code = run(
+            shown, entered, config=settings, environment=environment, say=say, progress=progress, recording=recorder
+        )
+    finally:
+        recorder.stop()
+    return 0 if recorder.was_ended else code
 
 
 def _pushed(image: Image, found: StartRecord, app: App) -> str:
     with under(Deadline(app.config.timeout_s, is_users=True)):
         digest = image.repository.starts.push(image.manifest_descriptor, found, app.registry.pushes)
     return f"{image.repository.name}@{digest}"
-
-
-@contextmanager
-def _mounted(image: Image, app: App, point: str) -> Iterator[None]:
-    """Show the files of *image* at *point* while the block runs. Raises MountFailure."""
-    name, digest = image.repository.name, image.digest
-    names: Sequence[str] = [name.registry, *name.path.split("/"), f"@{digest.algorithm}-{digest.encoded}"]
-    with under(Deadline(app.config.timeout_s, is_users=True)):
-        shown = OneImage(app.tree, names)
-    session = KernelSession(
-        shown, app.stats, errors=app.journal.record, timeout_s=app.config.timeout_s, passthrough=False
-    )
-    session.mount(point, MountOptions(source=f"regfs-record:{image}"[:200]))
-    ready = threading.Event()
-    thread = start_thread(session.serve, ready.set, name="regfs-session")
-    try:
-        if not ready.wait(_STARTS_WITHIN_S):
-            raise MountFailure(f"the kernel does not answer at {point}")
-        yield
-    finally:
-        try:
-            session.unmount()
-        except MountFailure:
-            session.unmount(lazily=True)
-            session.stop()
-        thread.join(_STARTS_WITHIN_S)

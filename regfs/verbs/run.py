@@ -13,8 +13,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from regfs.app.composition import App, build
+from regfs.app.composition import App, Mount, build
 from regfs.app.config import Config
 from regfs.daemon.process_settings import set_up_process
 from regfs.daemon.session import kernel_session_of_image
@@ -35,6 +36,9 @@ from regfs.verbs.image_argument import read_reference
 from regfs.verbs.mount import fetch_damaged
 from regfs.verbs.progress import showing
 
+if TYPE_CHECKING:
+    from regfs.images.starts.trace import Trace
+
 log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
@@ -45,6 +49,19 @@ SHELLS = (
 """What `regfs shell` looks for, best first."""
 # How long a busy disk may take at the end to write what was fetched last.
 _CLOSING_S = 30.0
+
+
+class Recording(Protocol):
+    """What `regfs record` makes of a run: verbs/record.py."""
+
+    @property
+    def trace(self) -> Trace: ...
+
+    def began(self) -> None:
+        """Note that the program is about to start."""
+
+    def ended(self, image: Image, files: Rootfs, app: App, code: int) -> None:
+        """Keep what was read of *files*; the program has ended with *code*."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +78,21 @@ class Wanted:
 
 
 def run(
-    wanted: Wanted, entered: Entered, *, config: Config, environment: Mapping[str, str], say: Say, progress: Say
+    wanted: Wanted,
+    entered: Entered,
+    *,
+    config: Config,
+    environment: Mapping[str, str],
+    say: Say,
+    progress: Say,
+    recording: Recording | None = None,
 ) -> int:
-    """Run what is *wanted* in *entered*, and return the exit status. Blocks on the network. Raises RegfsErrors."""
+    """Run what is *wanted* in *entered*, and return the exit status. Blocks on the network. Raises RegfsErrors.
+
+    A *recording* is of what the program reads of the image.
+    """
     reference = read_reference(wanted.image, config.default_registry, mountpoints.mounts())
-    app = build(config, environment)
+    app = build(config, environment, mount=Mount(trace=recording.trace if recording else None))
     with _kept_open(app), _kept_directory(wanted.asked.keep):
         if app.note:
             say(f"note: {app.note}")
@@ -74,9 +101,12 @@ def run(
         with showing(lambda: layer_steps(app), say=progress, environment=environment):
             lower, files = _files_of(image, name, app, by_fuse=wanted.by_fuse)
         plan = _plan(wanted, image, name, files, environment)
-        serve = partial(_serve, app, image, has_one_user=entered.has_one_user)
+        serve = partial(_serve, app, image, has_one_user=entered.has_one_user, recording=recording)
         try:
-            return entered.run(plan, lower=lower, serve=serve, say=say)
+            code = entered.run(plan, lower=lower, serve=serve, say=say)
+            if recording is not None:
+                recording.ended(image, files, app, code)
+            return code
         finally:
             if lower is not None:
                 os.close(lower)
@@ -121,12 +151,14 @@ def _files_of(image: Image, name: str, app: App, *, by_fuse: bool) -> tuple[int 
         return None, files
 
 
-def _serve(app: App, image: Image, connection: int, *, has_one_user: bool) -> None:
+def _serve(app: App, image: Image, connection: int, *, has_one_user: bool, recording: Recording | None) -> None:
     """Let a thread show the files of *image* on *connection*."""
     set_up_process("kernel")
     session = kernel_session_of_image(app, image.repository.name, image.digest, has_one_user=has_one_user)
     session.adopt(connection, checks_permissions=True)
     start_thread(session.serve, name="regfs-session")
+    if recording is not None:
+        recording.began()
 
 
 @contextmanager

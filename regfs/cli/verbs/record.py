@@ -1,45 +1,66 @@
-"""`regfs record [OPTIONS] IMAGE [-- COMMAND…]`."""
+"""`regfs record [OPTIONS] IMAGE [COMMAND…]`."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 
-from regfs.app.config import parse_duration
-from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, verb_parser
-from regfs.cli.configuration import verb_config
+from regfs.app.config import default_config, parse_duration, with_options
+from regfs.cli.arguments import Parser
 from regfs.cli.terminal import say_nothing, tell, warn
+from regfs.cli.verbs.run import FAILED, RunParser, add_running, asked_of
+from regfs.errors import RegfsError
 
 
 def parser() -> Parser:
     """Return the parser of its arguments."""
-    made = verb_parser(
-        "record",
-        "Run COMMAND, or what the image's config starts, with the files of IMAGE as its root, and record which parts "
-        "of them it reads. When a file of that image is opened the next time and its layers are read chunk by chunk, "
+    made = RunParser(
+        prog="regfs record",
+        usage="regfs record [OPTIONS] IMAGE [-- COMMAND…]",
+        allow_abbrev=False,
+        add_help=False,
+        description="Run the program of an image, or COMMAND in it, as regfs run does, and record which parts of the "
+        "image it reads. When a file of that image is opened the next time and its layers are read chunk by chunk, "
         "these parts are fetched ahead, in the same order. The cache keeps the record; --push lets other machines find "
-        "it. "
-        "COMMAND has the machine's /dev, /proc and network, and a /tmp in memory; it can write nowhere else.",
+        "it.",
     )
-    made.add_argument("image", metavar="IMAGE", help=IMAGE_HELP)
-    made.add_argument("command", metavar="COMMAND", nargs="*", help="the program and its arguments, after --")
     made.add_argument("--push", action="store_true", help="push the record, as an artifact that refers to the image")
     made.add_argument(
-        "--for", dest="time", metavar="TIME", type=parse_duration, help="end COMMAND after TIME, 30s for example"
+        "--for", dest="time", metavar="TIME", type=parse_duration, help="end the program after TIME, 30s for example"
     )
-    made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
-    return add_common(made, headings=("registry", "cache"))
+    return add_running(made)
 
 
 def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """Record, print the image's full name, and return the exit code of the program."""
-    from regfs.verbs.record import Wanted, record
+    """Record, print the image by its digest, and return the program's exit status; FAILED where regfs failed."""
+    try:
+        return _run(given, environment)
+    except RegfsError as error:
+        warn(str(error))
+        return FAILED
 
-    wanted = Wanted(given.image, tuple(given.command), given.push, given.time)
-    say = say_nothing if given.quiet else warn
-    done = record(wanted, config=verb_config(given, environment), environment=environment, say=say)
-    say(f"{done.files} files, {done.size / 1e6:.1f} MB of them read")
-    if done.artifact:
-        say(f"pushed as {done.artifact}")
-    tell(done.name)
-    return done.code
+
+def _run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    from regfs.export.container.supervisor import start
+
+    command = given.command[1:] if given.command[:1] == ("--",) else given.command
+    asked = asked_of(given, environment, command=command, has_input=os.isatty(0), has_terminal=False)
+    config = with_options(default_config(environment), given.given)
+    entered = start(asked, owner=config.owner, allow_suid=config.allow_suid, allow_dev=config.allow_dev)
+    try:
+        from regfs.cli.configuration import verb_config
+        from regfs.verbs.record import Recorder, record
+        from regfs.verbs.run import Wanted
+
+        verb_config(given, environment)  # its log goes to stderr
+        progress = say_nothing if given.quiet else warn
+        recorder = Recorder(entered, timeout_s=given.time, push=given.push, say=progress)
+        wanted = Wanted(image=given.image, asked=asked, by_fuse=True)
+        code = record(
+            wanted, entered, recorder=recorder, config=config, environment=environment, say=warn, progress=progress
+        )
+        tell(recorder.image)
+        return code
+    finally:
+        entered.end()

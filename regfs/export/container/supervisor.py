@@ -106,10 +106,14 @@ class Entered:
                 self._terminals.close()
             self._say_texts(say)
 
-    def end(self) -> None:
-        """Kill it where it still runs, and what runs in it."""
+    def kill(self) -> None:
+        """Kill it where it still runs, and what runs in it. Any thread, until end() is called."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._process, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Kill it, and let go of it."""
+        self.kill()
         with suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
         self._channel.close()
