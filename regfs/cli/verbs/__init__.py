@@ -55,6 +55,7 @@ VERBS: dict[str, Verb] = {
     "unpack": Verb("IMAGE [DIR]", "write the files of an image into a directory"),
     "record": Verb("IMAGE [-- COMMAND…]", "record what a start of an image reads, to fetch that ahead"),
     "index": Verb("IMAGE [--push]", "make a SOCI index of an image, and push it"),
+    "doctor": Verb("", "what this machine can do, and the remedy for what it cannot"),
     "config": Verb("", "which options hold, and where they come from"),
     "cache": Verb("du|ls|rm|prune|verify", "look after the cache"),
     "help": Verb("[VERB]", "show this, or how a verb is used"),
