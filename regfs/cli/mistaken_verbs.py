@@ -38,7 +38,7 @@ _REMEDIES = {
     "did you mean ls -d MOUNTPOINT/REPOSITORY/TAG/layers/*/tree/PATH?": "which whence",
     "did you mean regfs tags REPOSITORY, or regfs repos REGISTRY?": "tag catalog search",
     "registries are shown, not written": "push import build create commit",
-    "regfs --help lists options, regfs config what holds, regfs doctor what is missing": "setup install options settings",
+    "see regfs --help, regfs config (what holds) and regfs doctor (what is missing)": "setup install options settings",
     _IN_A_MOUNT: "stat tree tar head less grep",
 }
 
