@@ -18,9 +18,9 @@ from regfs.app.composition import build
 from regfs.app.config import Config
 from regfs.daemon.registry_reachability import failure_to_reach
 from regfs.errors import RegfsError
+from regfs.model.units import in_units
 from regfs.mount import mountpoint as mountpoints
 from regfs.mount.device import open_device
-from regfs.model.units import in_units
 
 _PASSTHROUGH_SINCE = (6, 9)
 _FEW_DESCRIPTORS = 4096
