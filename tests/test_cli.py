@@ -18,7 +18,7 @@ from regfs.cli.main import guarded, run
 from regfs.cli.mistaken_verbs import verb_like_words
 from regfs.cli.verbs import VERBS
 from regfs.errors import InvalidOption, NotFound
-from tests.support.mounted import environment_for, mounts_at, regfs_command
+from tests.support.mounted import environment_for, mounts_at, regfs_command, run_regfs
 
 MOUNT_HELPER = [sys.executable, "-c", "from regfs.cli import mount_main; mount_main()"]
 
@@ -26,8 +26,10 @@ MOUNT_HELPER = [sys.executable, "-c", "from regfs.cli import mount_main; mount_m
 def regfs(
     *arguments: str | Path, directory: Path, command: list[str] | None = None
 ) -> subprocess.CompletedProcess[str]:
+    if command is None:
+        return run_regfs(*arguments, home=directory)
     return subprocess.run(
-        [*(command or regfs_command()), *map(str, arguments)],
+        [*command, *map(str, arguments)],
         env=environment_for(directory), cwd=directory, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
 
@@ -39,7 +41,7 @@ def refusal(*arguments: str) -> str:
 
 
 def test_version_names_what_it_would_run_with(tmp_path: Path) -> None:
-    done = regfs("--version", directory=tmp_path)
+    done = regfs("--version", directory=tmp_path, command=regfs_command())
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == f"regfs {__version__}"
     assert {line.partition(":")[0] for line in done.stdout.splitlines()[1:]} >= {"Python", "kernel", "driver"}

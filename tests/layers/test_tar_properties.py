@@ -114,7 +114,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(tar[: draw(st.integers(0, len(tar)))] if draw(st.booleans()) else tar)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=300)
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=200)
 @given(damaged())
 def test_a_damaged_archive_is_a_layer_or_an_error_of_ours(tar: bytes) -> None:
     with tempfile.TemporaryDirectory() as directory_name:

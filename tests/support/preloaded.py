@@ -6,7 +6,7 @@ and a mount goes to the background as ever. /proc shows the command line that it
 
 What only a real start can show (modules that are not loaded yet, an ordinary user's rights, what Python reads from the
 environment) is tested where the program itself runs. Mounted runs it for an ordinary user and where `can_run` says no;
-the tests of the command line, of the standard streams, of imports and of an installed regfs run it always.
+the tests of the standard streams, of signals, of imports and of an installed regfs run it always.
 
     client   [environment, directory, arguments] as JSON, and descriptors for stdin, stdout and stderr
     server   the exit code as text, once the copy has ended
