@@ -5,6 +5,8 @@ repository        one repository: tags, manifests, blobs
 answers/          what registries answered: when a tag is asked again, which names exist
 image             from a manifest's digest to layers and rootfs
 artifact_files    what a manifest names that is no layer: the files of an artifact
+history           the steps of an image's build; layer_totals: how much a layer has
+wasted            what upper layers hide, as text; packages: what is installed
 computed_once     properties that are computed when they are first asked for
 pinned_images     the images of a mount, and the small values that name one
 layers/           layers are ingested, opened and merged; what is damaged is fetched again

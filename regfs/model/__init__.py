@@ -8,6 +8,9 @@ media_types.py     which documents and layers OCI and Docker have
 strict_json.py     JSON that every program reads alike, or none
 manifest.py        manifests, indexes, descriptors
 image_config.py    the config of an image
+artifacts/         what the files of an artifact are called
+oci_layout.py      an image as a directory that other tools read
+packages.py        databases of dpkg and apk
 platform.py        linux/arm64/v8: what runs where, and which entry of an index is chosen
 dates.py           RFC 3339
 units.py           sizes for people

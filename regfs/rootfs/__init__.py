@@ -3,6 +3,7 @@
 file_tree            what every tree of files answers
 rootfs               the tree of an image, from its merged table     directory_cache: directories in memory
 layer_tree           the tree of one layer alone
+wasted               what upper layers hide of lower ones
 merge                layers become a merged table
 apply                what each entry of a layer does; a worked example
 layer_directories    which directory an entry goes into
