@@ -196,7 +196,7 @@ WRONG_CHUNKS: dict[str, Change] = {
     "size and no chunks for it": changed("b", size=3001, chunkSize=3000),
     "no digest": changed("b", chunkDigest="", digest=""),
     "a digest that is none": changed("b", chunkDigest="sha256:abc"),
-    "a digest that nothing verifies": changed("b", chunkDigest="blake3:" + "0" * 64),
+    "a digest that nothing verifies": changed("b", chunkDigest="md5:" + "0" * 32),
     "a negative inner offset": changed("b", innerOffset=-1),
 }
 

@@ -129,7 +129,7 @@ def test_f34_a_registry_whose_head_is_wrong_is_asked_by_get_from_then_on(rig: Ri
 INCOMPLETE = {
     "no digest": changed(lambda right: right.with_header("Docker-Content-Digest", None)),
     "strange digest": changed(lambda right: right.with_header("Docker-Content-Digest", "deadbeef")),
-    "unverifiable digest": changed(lambda right: right.with_header("Docker-Content-Digest", "blake3:" + "a" * 64)),
+    "unverifiable digest": changed(lambda right: right.with_header("Docker-Content-Digest", "md5:" + "a" * 32)),
     "traversal": changed(lambda right: right.with_header("Docker-Content-Digest", "sha256:../../../etc")),
     "length 0": changed(lambda right: right.with_header("Content-Length", "0")),
     "no type": changed(lambda right: right.with_header("Content-Type", None)),
@@ -259,10 +259,9 @@ def test_f41_no_url_is_made_from_a_malformed_digest(text: str) -> None:
         Digest.parse(text)
 
 
-@pytest.mark.parametrize("text", ["md5:" + "a" * 32, "blake3:" + "a" * 64])
-def test_f41_what_cannot_be_verified_is_not_asked_for(rig: Rig, text: str) -> None:
+def test_f41_what_cannot_be_verified_is_not_asked_for(rig: Rig) -> None:
     server, _application, _digest = serving(rig)
-    digest = Digest.parse(text)
+    digest = Digest.parse("md5:" + "a" * 32)
     with pytest.raises(Unsupported):
         rig.client(server).manifests.fetch(repository_of(server), digest)
     with pytest.raises(Unsupported):

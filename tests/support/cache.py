@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
+from regfs.model.digest import Digest
 from regfs.store.locks.work_locks import LOCKS, WorkLocks
 
 
 def assert_cache_is_clean(cache: Path) -> None:
     """Assert that every blob and copy of a file is what its name says, and that nothing half-made is left."""
     for path in files_in(cache / "blobs"):
-        assert hashlib.new(path.parent.parent.name, path.read_bytes()).hexdigest() == path.name, path
+        assert Digest(path.parent.parent.name, path.name).matches(path.read_bytes()), path
     for path in files_in(cache / "objects"):
         offset, size = map(int, path.name.split("-"))
         data = (cache / "layers" / f"{path.parent.name}.tar").read_bytes()

@@ -6,11 +6,13 @@ import json
 import os
 
 import pytest
+from blake3 import blake3
 
 from regfs.errors import BadContent, DigestMismatch, NotFound
 from regfs.model.digest import Digest
 from tests.support.cache import blobs_in
 from tests.support.images import BuiltImage, file, image_of, layer
+from tests.support.memory_registry import MANIFEST
 from tests.support.served import Served
 
 
@@ -172,3 +174,21 @@ def test_wrong_bytes_of_a_blob_are_not_kept(served: Served) -> None:
     with pytest.raises(DigestMismatch):
         shown.read(f"app/1/blobs/{digest}")
     assert digest not in blobs_in(served.cache)
+
+
+def test_a_layer_that_is_named_by_its_blake3_digest_is_verified_by_it(served: Served) -> None:
+    built = image_of(layer(file("a", b"1")))
+    digest = f"blake3:{blake3(built.layers[0].blob).hexdigest()}"
+    manifest = json.loads(built.manifest)
+    manifest["layers"][0]["digest"] = digest
+    served.push("app", "built", built)
+    served.registry.repository("app").blobs[digest] = built.layers[0].blob
+    served.document("app", "1", json.dumps(manifest).encode(), MANIFEST)
+    manifest["layers"][0]["digest"] = wrong = "blake3:" + "0" * 64
+    served.registry.repository("app").blobs[wrong] = built.layers[0].blob
+    served.document("app", "wrong", json.dumps(manifest).encode(), MANIFEST)
+    shown = served.show()
+    assert shown.read("app/1/rootfs/a") == b"1"
+    assert shown.read(f"app/1/blobs/{digest}") == built.layers[0].blob
+    with pytest.raises(DigestMismatch):
+        shown.read(f"app/wrong/blobs/{wrong}")

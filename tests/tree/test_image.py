@@ -293,8 +293,8 @@ def test_a_broken_manifest_in_an_index_leaves_the_index_readable(served: Served)
     assert found_parts(shown, "app/1") == there
 
 
-@pytest.mark.parametrize("digest", ["md5:d41d8cd98f00b204e9800998ecf8427e", "blake3:" + "0" * 64])
-def test_f41_a_digest_that_cannot_be_verified_is_shown_and_unsupported(served: Served, digest: str) -> None:
+def test_f41_a_digest_that_cannot_be_verified_is_shown_and_unsupported(served: Served) -> None:
+    digest = "md5:d41d8cd98f00b204e9800998ecf8427e"
     built = served.push("app", "a", image("a"))
     entry = {"mediaType": MANIFEST, "digest": digest, "size": 100}
     served.document("app", "1", index_of(built.descriptor(**AMD64), entry), INDEX)
