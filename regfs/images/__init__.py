@@ -13,5 +13,6 @@ layers/           layers are ingested, opened and merged; what is damaged is fet
 lazy/             layers with a table of contents are fetched piece by piece
 workers/          the processes that ingest and merge
 cached_images     what a cache holds, for `regfs cache`
+external_tables   tables of contents that are kept in another image
 soci_convert      a SOCI index is made for an image, for `regfs index`
 """

@@ -18,6 +18,7 @@ from regfs.errors import BadContent, BadManifest, ManifestMissing, NotFound, Too
 from regfs.images.answers.manifests import Document
 from regfs.images.artifact_files import artifact_layout
 from regfs.images.computed_once import ComputedOnce
+from regfs.images.external_tables import external_table
 from regfs.images.layers.layer_cache import LayerCache
 from regfs.images.layers.layer_ingests import LayerBlob, table_format_of
 from regfs.images.repository import Repository
@@ -276,6 +277,7 @@ class Image:
             lambda: repository.blobs.chunks(descriptor),
             partial(repository.blobs.part, descriptor),
             table_format_of(descriptor) or self._soci(layer),
+            partial(external_table, repository, self.digest),
         )
 
     def _soci(self, layer: ImageLayer) -> Soci | None:

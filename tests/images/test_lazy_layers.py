@@ -13,16 +13,26 @@ from functools import partial
 import pytest
 
 from regfs.errors import BadContent, DigestMismatch, Offline, RegistryUnavailable
+from regfs.images.external_tables import LAYER_DIGEST
 from regfs.images.image import Image
 from regfs.images.layers.layer_ingests import stored_by_table
 from regfs.layers.formats.recognise import recognise
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
 from regfs.rootfs.paths import files_below, find
+from regfs.store.eviction.eviction import evict
 from tests.layers.tables import Listed
 from tests.support.fault_server import Connection, Response, changed, reply
 from tests.support.images import BuiltLayer, directory, file, hardlink, image_of, symlink, whiteout
-from tests.support.lazy_layers import WRONG, Fields, descriptor_of, estargz, with_annotations, zstd_chunked
+from tests.support.lazy_layers import (
+    WRONG,
+    Fields,
+    descriptor_of,
+    estargz,
+    estargz_and_table,
+    with_annotations,
+    zstd_chunked,
+)
 from tests.support.promotions import join_promotions
 from tests.support.read_only import needs_root, read_only
 from tests.support.served import Served
@@ -282,6 +292,53 @@ def test_files_of_the_cache_that_are_gone_are_made_again(served: Served, build: 
     for path in (served.cache / "layers").iterdir():
         path.unlink()
     assert served.show().read("app/1/rootfs/other") == OTHER
+
+
+def test_chunks_that_were_evicted_are_fetched_again_by_their_ranges(served: Served, build: Build) -> None:
+    layers = pushed(served, build)
+    with served.show() as first:
+        assert first.read("app/1/rootfs/d/small") == b"of the top"
+        assert first.read("app/1/rootfs/other") == OTHER
+    evict(served.cache)
+    assert not list((served.cache / "layers").glob("*.chunks"))
+    before = received(served, layers[0])
+    again = served.show()
+    assert again.read("app/1/rootfs/other") == OTHER
+    assert again.app.stats.value("layers.ingests") == again.app.stats.value("chunks.whole_layers") == 0
+    assert received(served, layers[0]) - before < len(layers[0].blob)
+
+
+def test_a_table_in_an_image_of_its_own_is_found_by_its_name(served: Served) -> None:
+    built, table = estargz_and_table(*BASE, kind="external")
+    served.push("app", "1", image_of(built))
+    kept = BuiltLayer(b"", table, built.media_type, {LAYER_DIGEST: str(built.digest)})
+    served.push("app", "1-esgztoc", image_of(kept))
+    shown = served.show()
+    assert shown.read("app/1/rootfs/d/small") == b"small"
+    assert shown.app.stats.value("layers.tables") == 1
+    assert shown.app.stats.value("layers.ingests") == 0
+    assert received(served, built) < len(built.blob) / 2
+
+
+def test_without_the_image_that_has_its_table_a_layer_is_read_whole(served: Served) -> None:
+    built, table = estargz_and_table(*BASE, kind="external")
+    served.push("app", "1", image_of(built))
+    other = BuiltLayer(b"", table, built.media_type, {LAYER_DIGEST: WRONG})
+    served.push("app", "1-esgztoc", image_of(other))
+    shown = served.show()
+    assert shown.read("app/1/rootfs/d/small") == b"small"
+    assert shown.app.stats.value("layers.ingests") == 1
+    assert b"kept elsewhere" in shown.read(".regfs/errors")
+
+
+def test_a_wrong_table_that_is_odd_besides_is_no_reason_to_read_the_layer_whole(served: Served) -> None:
+    """What an unverified table says decides nothing: its digest is looked at first."""
+    built = estargz(*BASE, change=lambda entries: entries[2].update(type="door"))
+    served.push("app", "1", image_of(with_annotations(built, toc_digest=WRONG)))
+    shown = served.show()
+    with pytest.raises(DigestMismatch):
+        shown.names("app/1/rootfs")
+    assert shown.app.stats.value("layers.ingests") == 0
 
 
 @needs_root

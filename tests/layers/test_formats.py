@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from regfs.errors import BadLayer, DigestMismatch, RegfsError, TooLarge, Unsupported
 from regfs.layers.compression.detection import decompressed
+from regfs.layers.formats import toc
 from regfs.layers.formats.format import MAX_MEMBER
 from regfs.layers.formats.recognise import recognise
 from tests.layers.tables import Listed, rows_of_tar
@@ -233,6 +234,16 @@ def test_chunks_that_overlap_or_leave_something_out_are_not_read(build: Build, f
     assert listed.chunks(b"b") == ()
     assert "b'b'" in listed.table.remark
     assert listed.content(b"c") == b"c"
+
+
+@every_format
+def test_a_file_of_more_chunks_than_memory_should_hold_lets_the_layer_be_read_whole(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toc, "MAX_CHUNKS", 3)
+    assert Listed(build(file("a", os.urandom(4000)), chunk_size=1000)).content(b"a") is not None
+    with pytest.raises(Unsupported, match="more than 3 chunks"):
+        Listed(build(file("a", os.urandom(5000)), chunk_size=1000))
 
 
 @every_format

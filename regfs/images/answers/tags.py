@@ -125,6 +125,10 @@ class Tags:
         """Return what *tag* pointed to when the registry was last asked, and when that was; no network."""
         return self._references.tag(self._name, tag)
 
+    def pointing_to(self, digest: Digest) -> str | None:
+        """Return the tag that pointed to *digest* when the registry was last asked; None where none did. No network."""
+        return self._references.tag_pointing_to(self._name, digest, since=0.0)
+
     def created_ns(self, tag: str) -> int:
         """Return when the image that *tag* last pointed to was made, in nanoseconds since 1970; 0 if unknown.
 

@@ -28,7 +28,7 @@ from regfs.waiting.deadline import current
 
 if TYPE_CHECKING:
     from regfs.images.workers.ingest import Progress
-    from regfs.layers.formats.format import Format
+    from regfs.layers.formats.format import FindTable, Format
     from regfs.layers.formats.soci import Soci
 
 LayerKey = tuple[str, Digest, Digest, int]
@@ -40,7 +40,7 @@ class LayerBlob(NamedTuple):
     *chunks* yields the bytes of the blob, from the cache or the registry.
 
     *table_format* is that of its table of contents, where it has one and its names are read from that; *part* returns
-    the bytes `[start, stop)` of it then, or raises RangesRefused.
+    the bytes `[start, stop)` of it then, or raises RangesRefused. *find_table* finds a table that is kept elsewhere.
     """
 
     descriptor: Descriptor
@@ -49,6 +49,7 @@ class LayerBlob(NamedTuple):
     chunks: Callable[[], Iterator[bytes]]
     part: Callable[[int, int], bytes] | None = None
     table_format: Format | Soci | None = None
+    find_table: FindTable | None = None
 
     @property
     def stored_as(self) -> Digest:

@@ -61,6 +61,7 @@ class PartialLayers:
         """
         # Loaded now, with all that reads archives: a mount of known images never needs it.
         from regfs.images.lazy.toc_ingest import ingest_table, ingest_ztoc
+        from regfs.layers.formats.format import found_nowhere
         from regfs.layers.formats.soci import Soci
 
         table_format, part = blob.table_format, blob.part
@@ -76,6 +77,7 @@ class PartialLayers:
                 table_format=table_format,
                 part=part,
                 store=self._store,
+                find_table=blob.find_table or found_nowhere,
             )
             remark = twice_if_wrong(ingest)
         if remark:

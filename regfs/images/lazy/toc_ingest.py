@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from regfs.errors import BadLayer, TooLarge, Unsupported
-from regfs.layers.formats.format import Chunk, Format, found_nowhere
+from regfs.layers.formats.format import Chunk, FindTable, Format, found_nowhere
 from regfs.layers.formats.soci import Soci, fingerprint, read_ztoc
 from regfs.layers.formats.toc_files import TocFiles
 from regfs.layers.rows.table_rows import TableRows
@@ -33,14 +33,21 @@ class RangedSource:
 
 
 def ingest_table(
-    descriptor: Descriptor, *, layer: Digest, table_format: Format, part: Callable[[int, int], bytes], store: LayerStore
+    descriptor: Descriptor,
+    *,
+    layer: Digest,
+    table_format: Format,
+    part: Callable[[int, int], bytes],
+    store: LayerStore,
+    find_table: FindTable = found_nowhere,
 ) -> str:
     """Put the names of a layer into *store*, as those of *layer*; return what is wrong with single files, "" mostly.
 
-    *part* returns a range of its blob. Raises DigestMismatch and BadLayer where the table is wrong; Unsupported,
-    TooLarge and RangesRefused where the layer has to be read whole; CacheFailure, and what *part* raises.
+    *part* returns a range of its blob, *find_table* a table that is not in it. Raises DigestMismatch and BadLayer where
+    the table is wrong; Unsupported, TooLarge and RangesRefused where the layer has to be read whole; CacheFailure, and
+    what *part* raises.
     """
-    table = table_format.table(descriptor, RangedSource(descriptor.size, part), found_nowhere)
+    table = table_format.table(descriptor, RangedSource(descriptor.size, part), find_table)
     with store.begin_partial_layer(table_format.name) as writer:
         rows = TableRows(writer.rows)
         try:
