@@ -410,3 +410,28 @@ def _read_until(terminal: int, awaited: bytes) -> bytes:
         said += chunk
     assert said.endswith(awaited), said
     return said
+
+
+def test_an_overlay_of_ones_own_can_be_written_over_a_mount_with_owner_me(user: Runner) -> None:
+    """`cannot create /etc/new: Permission denied`: the image's root has no place in a user namespace of another."""
+    point = user.directory / "point"
+    script = (
+        f"mkdir -p {point} && $regfs mount -q --fuse --owner me $image {point} && "
+        f"stat -c %u:%g:%a {point}/etc/other && "
+        "unshare -rm sh -c '"
+        "mount -t tmpfs t /mnt && mkdir /mnt/upper /mnt/work /mnt/all && "
+        f"mount -t overlay -o lowerdir={point},upperdir=/mnt/upper,workdir=/mnt/work,userxattr overlay /mnt/all && "
+        "cd /mnt/all && echo new > etc/new && echo 2 >> etc/other && cat etc/new etc/other && rm -r etc && mkdir etc"
+        f"'; code=$?; $regfs umount {point} > /dev/null; exit $code"
+    )
+    script = script.replace("$regfs", " ".join(regfs_command()))
+    script = script.replace("$image", f"{user.server.address}/demo/tools")
+    done = subprocess.run(
+        [*as_user(user.uid), "sh", "-c", script], env=user.environment(), cwd=user.directory, capture_output=True,
+        text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    uid = os.getuid() if user.uid is None else user.uid
+    first, *lines = done.stdout.split()
+    assert lines == ["new", "1", "2"]
+    assert first == f"{uid}:{uid}:644"

@@ -13,12 +13,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Protocol
 
 from regfs.app.composition import App, Mount, build
 from regfs.app.config import Config
-from regfs.daemon.process_settings import set_up_process
-from regfs.daemon.session import kernel_session_of_image
 from regfs.errors import CacheDamaged, MountFailure, NotADirectory, NotFound, Unsupported
 from regfs.export.container.plan import Asked, Plan, plan_of
 from regfs.export.container.supervisor import Entered
@@ -93,7 +92,7 @@ def run(
     """
     reference = read_reference(wanted.image, config.default_registry, mountpoints.mounts())
     app = build(config, environment, mount=Mount(trace=recording.trace if recording else None))
-    with _kept_open(app), _kept_directory(wanted.asked.keep):
+    with _closing(app) as close, _kept_directory(wanted.asked.keep):
         if app.note:
             say(f"note: {app.note}")
         image = find_image(reference, app)
@@ -102,6 +101,8 @@ def run(
             lower, files = _files_of(image, name, app, by_fuse=wanted.by_fuse)
         plan = _plan(wanted, image, name, files, environment)
         serve = partial(_serve, app, image, has_one_user=entered.has_one_user, recording=recording)
+        if lower is not None and recording is None:
+            close()  # while the program runs: the kernel holds what it needs
         try:
             code = entered.run(plan, lower=lower, serve=serve, say=say)
             if recording is not None:
@@ -153,6 +154,9 @@ def _files_of(image: Image, name: str, app: App, *, by_fuse: bool) -> tuple[int 
 
 def _serve(app: App, image: Image, connection: int, *, has_one_user: bool, recording: Recording | None) -> None:
     """Let a thread show the files of *image* on *connection*."""
+    from regfs.daemon.process_settings import set_up_process
+    from regfs.daemon.session import kernel_session_of_image
+
     set_up_process("kernel")
     session = kernel_session_of_image(app, image.repository.name, image.digest, has_one_user=has_one_user)
     session.adopt(connection, checks_permissions=True)
@@ -162,12 +166,22 @@ def _serve(app: App, image: Image, connection: int, *, has_one_user: bool, recor
 
 
 @contextmanager
-def _kept_open(app: App) -> Iterator[None]:
-    """Close *app* in the end; a hanging disk of the cache must not keep this process alive."""
+def _closing(app: App) -> Iterator[Callable[[], None]]:
+    """Give a function that closes *app* in another thread; in the end it is closed in any case.
+
+    A hanging disk of the cache must not keep this process alive.
+    """
+    threads: list[Thread] = []
+
+    def close() -> None:
+        if not threads:
+            threads.append(start_thread(app.close, name="regfs-closing"))
+
     try:
-        yield
+        yield close
     finally:
-        start_thread(app.close, name="regfs-closing").join(_CLOSING_S)
+        close()
+        threads[0].join(_CLOSING_S)
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import argparse
 import gc
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from regfs.app.config import default_config, parse_path, with_options
+from regfs.app.config import parse_path, with_options
 from regfs.cli.arguments import IMAGE_HELP, Parser, add_common
 from regfs.cli.terminal import say_nothing, warn
 from regfs.errors import InvalidOption, RegfsError
@@ -15,6 +16,8 @@ from regfs.export.container.plan import Asked, parse_env, parse_network, parse_v
 
 FAILED = 125
 """The exit status where regfs fails, and not the program: docker's."""
+
+_OWNERS = ("owner", "subuid")
 
 
 class RunParser(Parser):
@@ -174,16 +177,21 @@ def asked_of(
 
 def _run(given: argparse.Namespace, environment: Mapping[str, str], *, asked: Asked, is_shell: bool) -> int:
     gc.disable()  # collecting takes a twentieth of a start
+    from regfs.cli.settings import configured
     from regfs.export.container.supervisor import start
+    from regfs.mount.mountpoint import may_mount
 
-    config = with_options(default_config(environment), given.given)
-    entered = start(asked, owner=config.owner, allow_suid=config.allow_suid, allow_dev=config.allow_dev)
+    config = with_options(configured(environment), given.given)
+    # A setting for mounts does not concern root's containers, which need no other owners.
+    is_owner_given = any(option.name in _OWNERS for option, _ in given.given)
+    owner = config.owner if is_owner_given or not may_mount() else "image"
+    entered = start(asked, owner=owner, allow_suid=config.allow_suid, allow_dev=config.allow_dev)
     try:
-        from regfs.cli.configuration import verb_config
+        from regfs.cli.configuration import log_to_terminal
         from regfs.export.erofs.mounting import reason_against
         from regfs.verbs.run import Wanted, run
 
-        verb_config(given, environment)  # its log goes to stderr
+        log_to_terminal(replace(config, debug=given.debug), environment)
         by_fuse = given.fuse or not entered.is_root or bool(reason_against(config.cache_dir))
         wanted = Wanted(image=given.image, asked=asked, by_fuse=by_fuse, is_shell=is_shell)
         progress = say_nothing if given.quiet else warn
