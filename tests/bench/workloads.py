@@ -61,7 +61,7 @@ class Bench:
         """Return a mount that is not mounted yet, with an empty cache of its own unless *cache* is given."""
         directory = Path(tempfile.mkdtemp(dir=self.scratch))
         fixed = ["--driver", driver, "--default-registry", registry, "--cache-size", "40GiB"]
-        mount = Mounted(directory, options=[*fixed, *options], cache=cache)
+        mount = Mounted(directory, options=[*fixed, *options], cache=cache, preloaded_runs=False)
         self._mounts.append(mount)
         return mount
 

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from regfs.export.erofs.image import VOLUME
+from regfs.store.files.boot import boot_id
 from regfs.store.files.checksums import format_sums, load_sums
 from tests.support.erofs import needs_erofs
 from tests.support.fault_server import FaultServer
@@ -38,6 +39,21 @@ def test_a_damaged_image_file_is_written_again(machine: Machine) -> None:
         assert machine.erofs().read_bytes() == sound
     machine.erofs().write_bytes(b"")
     assert ".erofs: damaged" in machine.regfs("cache", "verify", "--cache-dir", machine.cache).stdout
+
+
+def test_an_image_file_that_a_power_cut_has_torn_is_written_again(machine: Machine) -> None:
+    for _ in range(2):
+        machine.mounted()
+        machine.umount()
+    path, mark = machine.erofs(), "user.regfs.sound"
+    sound, times = path.read_bytes(), path.stat()
+    path.write_bytes(sound[:2048] + bytes(len(sound) - 2048))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    boot, _, rest = os.getxattr(path, mark).partition(b" ")
+    assert boot.decode() == boot_id()
+    os.setxattr(path, mark, b"the-boot-before " + rest)
+    machine.mounted()
+    assert machine.erofs().read_bytes() == sound
 
 
 def test_an_image_file_of_another_release_is_written_again(machine: Machine) -> None:

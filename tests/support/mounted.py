@@ -151,7 +151,8 @@ class Mounted:
     """One mount of regfs below *directory*, which gets `reg` (the mount point), `cache`, `home` and `log`.
 
     An ordinary user's mount gets a directory of its own instead, which goes when it goes. *program* is an installed
-    regfs, which is not told where this tree is; otherwise this tree's runs. All of it runs beside the mount point.
+    regfs, which is not told where this tree is; otherwise this tree's runs, from a process that has loaded it where
+    *preloaded_runs*: what a start takes cannot be measured then. All of it runs beside the mount point.
     """
 
     def __init__(
@@ -164,6 +165,7 @@ class Mounted:
         cache: Path | None = None,
         name: str = "reg",
         program: Sequence[str] = (),
+        preloaded_runs: bool = True,
     ) -> None:
         if uid is not None:
             directory = _private_directory(uid)
@@ -181,7 +183,7 @@ class Mounted:
         self._environment = environment_for(self.home, environment)
         if program:
             del self._environment["PYTHONPATH"]
-        self._is_preloaded = uid is None and not program and preloaded.can_run(environment)
+        self._is_preloaded = preloaded_runs and uid is None and not program and preloaded.can_run(environment)
         fixed = ["--cache-dir", str(self.cache), "--log-file", str(self.log)]
         self.command = [*as_user(uid), *self.regfs, *fixed, *options, str(self.path)]
 
