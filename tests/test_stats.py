@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import regfs
+from regfs.telemetry.metrics import metrics_text
 from regfs.telemetry.stats import COUNTERS, MOST_GAUGES, Stats
 
 
@@ -43,3 +45,20 @@ def test_a_gauge_for_each_of_many_hosts_does_not_fill_the_memory() -> None:
     assert stats.value("registry.ratelimit_remaining.often") == 2
     assert stats.value(f"registry.ratelimit_remaining.host{MOST_GAUGES * 3 - 1}") == MOST_GAUGES * 3 - 1
     assert stats.value("registry.ratelimit_remaining.host0") == 0
+
+
+def test_metrics_are_what_prometheus_reads() -> None:
+    stats = Stats()
+    stats.count("registry.bytes", 3_000_000_000)
+    stats.gauge('registry.ratelimit_remaining.a"b.c:5000', 97)
+    stats.gauge("registry.ratelimit_remaining.docker.io", 5)
+    lines = metrics_text(stats).splitlines()
+    assert "regfs_registry_bytes_total 3000000000" in lines
+    assert (
+        lines[lines.index("regfs_registry_bytes_total 3000000000") - 1] == "# TYPE regfs_registry_bytes_total counter"
+    )
+    assert r'regfs_registry_ratelimit_remaining{host="a\"b.c:5000"} 97' in lines
+    assert lines.count("# TYPE regfs_registry_ratelimit_remaining gauge") == 1
+    pattern = re.compile(r'[a-z_]+(\{host="([^"\\\n]|\\.)*"\})? [0-9.e+]+')
+    assert all(pattern.fullmatch(line) for line in lines if not line.startswith("#"))
+    assert len([line for line in lines if line.startswith("# TYPE")]) == len(COUNTERS) + 1

@@ -32,6 +32,7 @@ from regfs.store.layers.layer_store import LayerStore
 from regfs.store.locks.work_locks import LOCKS, WorkLocks
 from regfs.store.references.references import References
 from regfs.telemetry.journal import Journal
+from regfs.telemetry.metrics import metrics_text
 from regfs.telemetry.request_log import RequestLog
 from regfs.telemetry.stats import Stats
 from regfs.tree.control import ControlDirectory
@@ -280,6 +281,7 @@ def _control_texts(shared: _Shared, layer_cache: LayerCache) -> dict[str, Callab
     return {
         "version": lambda: f"regfs {__version__}\n",
         "stats.json": lambda: json.dumps(shared.stats.snapshot(), indent=1) + "\n",
+        "metrics": lambda: metrics_text(shared.stats),
         "errors": shared.journal.text,
         "requests": shared.requests.text,
         "fetching.json": lambda: _fetching(layer_cache),

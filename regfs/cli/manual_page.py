@@ -28,6 +28,7 @@ CONTROL_FILES = {
     "version": "the version of the daemon, which may be older than the command",
     "daemon.json": "process id, driver, platform, log and cache of the daemon",
     "stats.json": "counters and gauges",
+    "metrics": "the same as Prometheus reads them",
     "requests": "the last 200 requests to registries: time, method, status, bytes, milliseconds, why, host, path, type",
     "fetching.json": "the layers that are being fetched now",
     "errors": "the last 200 failures, each with its time, its reason and what helps",

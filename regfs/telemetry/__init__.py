@@ -1,6 +1,7 @@
 """What was counted, what failed, and what was asked.
 
 - stats.py: counters and gauges
+- metrics.py: the same, for Prometheus
 - journal.py: recent failures, for `.regfs/errors`
 - request_log.py: the last requests, for `.regfs/requests`
 """

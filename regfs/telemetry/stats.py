@@ -24,6 +24,7 @@ COUNTERS = (
     "errors",
     "images.merges",
     "layers.bytes",
+    "layers.compared",
     "layers.ingests",
     "layers.tables",
     "mount.interrupts",
@@ -37,6 +38,9 @@ COUNTERS = (
     "registry.retries",
     "registry.stale_answers",
     "registry.token_requests",
+    "starts.programs",
+    "starts.replayed_bytes",
+    "starts.replays",
 )
 
 MOST_GAUGES = 200

@@ -4,6 +4,7 @@
     ├── version        the version of regfs that serves this mount
     ├── daemon.json    its process, driver, platform, log and cache (self_description.py)
     ├── stats.json     counters: requests, bytes, ingests, hits …
+    ├── metrics        the same, for Prometheus
     ├── fetching.json  the layers that are being received and unpacked now (`regfs status` reads it)
     └── errors         what failed lately and why, one line each
 

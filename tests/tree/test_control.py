@@ -14,7 +14,7 @@ from tests.support.served import Served
 def test_the_directory_and_its_files_answer_without_patience_and_without_a_request(served: Served) -> None:
     shown = served.show()
     with under(NON_BLOCKING):
-        assert shown.names(".regfs") == ["version", "stats.json", "errors", "requests", "fetching.json"]
+        assert shown.names(".regfs") == ["version", "stats.json", "metrics", "errors", "requests", "fetching.json"]
         assert shown.read(".regfs/version") == f"regfs {__version__}\n".encode()
         assert shown.read(".regfs/errors") == b""
     assert served.server.seen == []
@@ -27,7 +27,7 @@ def test_a_failure_is_told_in_errors(served: Served) -> None:
 
 
 def test_what_it_does_not_have_is_named_with_what_it_has(served: Served) -> None:
-    with pytest.raises(NotFound, match=r"version, stats\.json, errors, requests, fetching\.json"):
+    with pytest.raises(NotFound, match=r"version, stats\.json, metrics, errors, requests, fetching\.json"):
         served.show().find(".regfs/x")
 
 
