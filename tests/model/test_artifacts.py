@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regfs.model.artifacts.documents import chart_name, kitfile_paths, parse_metadata
@@ -182,6 +182,7 @@ def test_a_file_that_should_be_a_directory_stays_a_file() -> None:
 NAMES = st.one_of(st.text(max_size=12), st.lists(st.sampled_from(["a", "b", "..", ".", "", "c\0"])).map("/".join))
 
 
+@settings(max_examples=60)
 @given(st.lists(st.tuples(NAMES, st.integers(0, 3), st.booleans()), max_size=12))
 def test_every_blob_has_a_name_that_a_file_system_can_have(blobs: list[tuple[str, int, bool]]) -> None:
     placing = Placing()
@@ -210,6 +211,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(JSON | st.binary(max_size=40))
 def test_documents_of_strangers_never_fail(document: object) -> None:
     content = document if isinstance(document, bytes) else json.dumps(document).encode()

@@ -181,3 +181,14 @@ def test_a_copy_of_an_artifact_can_be_changed_and_deleted(served: Served) -> Non
     shown = served.show()
     modes = {path: shown.attributes(f"model/1/files{path}").mode & 0o777 for path in ("", "/docs", "/model.bin")}
     assert modes == {"": 0o755, "/docs": 0o755, "/model.bin": 0o644}
+
+
+def test_a_tree_in_another_process_finds_files_that_the_kernel_knows(served: Served) -> None:
+    push(served, oras())
+    shown = served.show()
+    shown.read("model/1/files/docs/README.md")
+    shown.read("model/1/files/site/index.html")
+    shown.read("model/1/oci/index.json")
+    another = served.show(offline=True)
+    assert another.tree.restore(shown.tree.snapshot()) == []
+    assert another.read("model/1/files/site/index.html") == b"<p>"
