@@ -1,4 +1,4 @@
-"""A worker that is stopped while its mount ends goes with it."""
+"""A worker that is stopped while its mount ends goes with it, and so does the fork server."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def half(connection: Connection) -> bool:
     return False
 
 
-def worker_of(mount: Mounted) -> int:
-    """Return the worker of *mount*, once it has one."""
+def workers_of(mount: Mounted) -> list[int]:
+    """Return the fork server of *mount* and its worker, once there are both."""
     end = time.monotonic() + 60
-    while len(processes := mount.processes()) < 2:
+    while len(processes := mount.processes()) < 3:
         assert time.monotonic() < end, "no worker was started"
         time.sleep(0.02)
-    return processes[1]
+    return processes[1:]
 
 
 def has_ended(process: int) -> bool:
@@ -56,29 +56,30 @@ def server() -> Iterator[FaultServer]:
         yield served
 
 
-def stopped_worker(mount: Mounted) -> int:
-    """Return a worker of *mount* that is stopped in the middle of its layer."""
+def stopped_workers(mount: Mounted) -> list[int]:
+    """Return fork server and worker of *mount*, which are stopped in the middle of a layer."""
     reader = subprocess.Popen(["ls", mount.path / "app/1/rootfs/"], stderr=subprocess.DEVNULL)
     try:
-        worker = worker_of(mount)
+        workers = workers_of(mount)
         end = time.monotonic() + 60
         while not list(mount.cache.glob("ingests/*/*")):  # it has told the kernel by then what to do at our end
             assert time.monotonic() < end, "the worker writes nothing"
             time.sleep(0.02)
-        os.kill(worker, signal.SIGSTOP)
+        for process in workers:
+            os.kill(process, signal.SIGSTOP)
     finally:
         reader.kill()
     reader.wait(60)
-    return worker
+    return workers
 
 
 def test_a_worker_that_is_stopped_does_not_outlive_its_mount(
     needs_fuse: None, server: FaultServer, tmp_path: Path
 ) -> None:
     with Mounted(tmp_path, options=["--default-registry", server.address]) as mount:
-        worker = stopped_worker(mount)
+        workers = stopped_workers(mount)
     # leaving has insisted that the daemon and its worker are gone
-    assert has_ended(worker)
+    assert all(map(has_ended, workers))
     assert os.listdir(mount.cache / "ingests") == []
 
 
@@ -86,6 +87,6 @@ def test_a_worker_that_is_stopped_does_not_outlive_a_daemon_that_is_killed(
     needs_fuse: None, server: FaultServer, tmp_path: Path
 ) -> None:
     with Mounted(tmp_path, options=["--default-registry", server.address]) as mount:
-        worker = stopped_worker(mount)
+        workers = stopped_workers(mount)
         os.kill(mount.processes()[0], signal.SIGKILL)
-        assert wait_for_exit([worker]) == []
+        assert wait_for_exit(workers) == []

@@ -25,6 +25,8 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
+from regfs.images.workers.own_process import go_on_at_the_end_of_the_parent
+
 READY = b"ready"
 LARGEST_JOB = 1 << 17
 """Bytes of a job's message: what a socket takes at once."""
@@ -138,6 +140,7 @@ def _work(module: str, argument: dict[str, Any], directory: str, fds: list[int])
 def serve(jobs: socket.socket) -> None:
     """Fork a worker for each job that comes; return when the daemon has ended, or there is nothing to do for long."""
     os.close(os.pidfd_open(os.getpid()))  # where the kernel has none, this server is of no use
+    go_on_at_the_end_of_the_parent()
     with jobs:
         jobs.send(READY)
         _Server(jobs).run()

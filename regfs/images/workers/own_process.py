@@ -92,7 +92,7 @@ class Teller:
 
         Raises OutOfThreads.
         """
-        _go_on_at_the_end_of_the_parent()
+        go_on_at_the_end_of_the_parent()
         start_thread(self._tell_now_and_then, name="teller")
 
     def done(self, **words: str) -> None:
@@ -109,7 +109,7 @@ class Teller:
             _tell(**self._numbers(), effort=int(time.process_time() / _EFFORT_S))
 
 
-def _go_on_at_the_end_of_the_parent() -> None:
+def go_on_at_the_end_of_the_parent() -> None:
     """Let the kernel send SIGCONT to this process when its parent ends; the calling thread has to last as long.
 
     A worker learns by the end of its input that its daemon is gone, and cleans up. One that was stopped (by a debugger,
