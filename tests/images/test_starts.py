@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
 
 from regfs.errors import Offline
 from regfs.images.starts.starts import MAX_REPLAYED
+from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
-from regfs.model.start_record import Read, StartRecord
+from regfs.model.start_record import START_TYPE, Read, StartRecord, render_start_record
 from tests.images.test_lazy_layers import join_threads
 from tests.support.elf import elf
 from tests.support.fault_server import Action, reply
 from tests.support.images import directory, file, image_of
 from tests.support.lazy_layers import estargz
+from tests.support.memory_registry import MANIFEST
 from tests.support.served import Served
 from tests.support.shown import Shown
 
@@ -115,3 +118,35 @@ def test_a_registry_that_lists_no_referrers_costs_no_file(served: Served, shown:
     assert shown.read("app/1/rootfs/other") == b"another file"
     join_threads("flight ('start'")
     assert shown.read("app/1/rootfs/noise1") == NOISE[1].content
+
+
+def refer(served: Served, created: str, *reads: Read, subject: str = "") -> None:
+    """Put a record that refers to the image, or to *subject*, into the registry, and let its API list it."""
+    manifest = served.registry.repositories["app"].tags["1"]
+    content = render_start_record(StartRecord(("lib/liba.so", "noise0"), reads))
+    blob = served.registry.add_blob("app", content, media_type=START_TYPE)
+    described = {"mediaType": START_TYPE, "digest": str(blob.digest), "size": len(content)}
+    document = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": START_TYPE,
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": str(Digest.of(b"{}")), "size": 2},
+        "layers": [described],
+        "subject": {"mediaType": MANIFEST, "digest": subject or manifest, "size": 1},
+    }
+    artifact = json.dumps(document).encode()
+    digest = served.registry.add_manifest("app", artifact)
+    entry = {"mediaType": MANIFEST, "digest": str(digest), "size": len(artifact), "artifactType": START_TYPE}
+    annotations = {"org.opencontainers.image.created": created}
+    served.registry.repository("app").referrers.setdefault(manifest, []).append(entry | {"annotations": annotations})
+
+
+def test_the_newest_record_that_refers_to_the_image_is_replayed(served: Served, shown: Shown) -> None:
+    refer(served, "2026-01-01T00:00:00Z", Read(1, 0, 4096))
+    refer(served, "2026-02-01T00:00:00Z", Read(0, 0, 100))
+    refer(served, "2026-03-01T00:00:00Z", Read(1, 0, 4096), subject=str(Digest.of(b"another image")))
+    assert shown.read("app/1/rootfs/other") == b"another file"
+    join_threads("flight ('start'")
+    assert is_here(served, "lib/liba.so")
+    assert not is_here(served, "noise0")
+    assert len(served.server.paths("/referrers/")) == 1
