@@ -241,12 +241,12 @@ class Image:
             self.contents.starts.watch(self._start_of(files))
         return files
 
-    def complete(self) -> None:
-        """Fetch all that is missing of the layers of rootfs(), so that no registry is needed to read it.
+    def complete(self, *, compare: bool = False) -> None:
+        """Fetch all that is missing of the layers of rootfs(), so that no registry is needed. See LayerCache.complete.
 
         Waits; raises what a network brings, and CacheFailure. A file whose bytes are wrong stays unreadable.
         """
-        self.contents.complete([self._blob(layer) for layer in self.layers])
+        self.contents.complete([self._blob(layer) for layer in self.layers], compare=compare)
 
     def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:
         """Fetch what is missing of *contents*, which are of rootfs(). See LayerCache.fetch."""

@@ -29,11 +29,14 @@ def merged_files(image: Image, app: App) -> Rootfs:
         return image.rootfs()
 
 
-def whole_files(image: Image, app: App) -> Rootfs:
-    """Return the merged layers of *image*, all bytes of which are here. Waits as merged_files() does."""
+def whole_files(image: Image, app: App, *, compare: bool = False) -> Rootfs:
+    """Return the merged layers of *image*, all bytes of which are here. Waits as merged_files() does.
+
+    *compare*: tables of contents are compared with archives meanwhile.
+    """
     files = merged_files(image, app)
     with under(Deadline(app.config.timeout_s, is_users=True)):
-        image.complete()
+        image.complete(compare=compare)
     return files
 
 

@@ -90,7 +90,7 @@ def _prefetch_one(asked: Wanted, app: App, *, environment: Mapping[str, str], sa
             if asked.paths:
                 _fetch_paths(asked.paths, image, app, parts)
             elif not asked.only_start:
-                whole_files(image, app)
+                whole_files(image, app, compare=True)
         _insist_on_copies(image, app)
     except RegfsError as failure:
         return Prefetched(text, failure=failure)

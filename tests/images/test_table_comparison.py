@@ -30,7 +30,7 @@ def errors(shown: Shown) -> str:
 
 def fetch_whole(shown: Shown) -> str:
     """Fetch all of the image, and return what is told about it."""
-    whole_files(image_in(shown), shown.app)
+    whole_files(image_in(shown), shown.app, compare=True)
     return errors(shown)
 
 
@@ -116,6 +116,13 @@ def test_a_layer_that_breaks_off_says_nothing_of_its_table(served: Served) -> No
     shown.names("app/1/rootfs")
     served.server.on("GET", f"/blobs/{built.digest}", reply(500))
     with pytest.raises(Exception, match="500"):
-        whole_files(image_in(shown), shown.app)
+        whole_files(image_in(shown), shown.app, compare=True)
     assert "differ" not in errors(shown)
+    assert shown.stats.value("layers.compared") == 0
+
+
+def test_what_a_mount_waits_for_is_not_compared(served: Served) -> None:
+    served.push("app", "1", image_of(estargz(file("a", OTHER))))
+    shown = served.show()
+    whole_files(image_in(shown), shown.app)
     assert shown.stats.value("layers.compared") == 0

@@ -157,12 +157,15 @@ class LayerCache:
         is_here = partial(self._chunks.fetcher(index, blob).has, content.offset, content.offset + content.size)
         return self._store.open_partial(content, self._chunks.ensure(index, blob, content), is_here=is_here)
 
-    def complete(self, blobs: Sequence[LayerBlob]) -> None:
-        """Fetch what is missing of layers whose names are here, each in one go. Waits; raises what a network brings."""
+    def complete(self, blobs: Sequence[LayerBlob], *, compare: bool = False) -> None:
+        """Fetch what is missing of layers whose names are here, each in one go. Waits; raises what a network brings.
+
+        *compare*: tables are compared with archives meanwhile, which takes twice the CPU time.
+        """
         for blob in map(self._indexes.as_it_is_here, blobs):
             if blob.table_format is not None and not self._store.is_complete(blob.stored_as):
                 index = self._indexes.index(blob)
-                with named(blob.origin):
+                with named(blob.origin), self._chunks.comparing(blob, is_wanted=compare):
                     self._chunks.fetcher(index, blob).fetch_all()
 
     def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:

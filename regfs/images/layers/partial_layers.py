@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, proxy, ref
@@ -51,6 +51,7 @@ class PartialLayers:
         self._note = note
         self._lock = threading.Lock()
         self._compared: LRUCache[Digest, bool] = LRUCache(_MOST_COMPARED)
+        self._uncompared: set[Digest] = set()
         self._fetchers: WeakKeyDictionary[LayerIndex, ChunkFetcher] = WeakKeyDictionary()
 
     def ingest(self, blob: LayerBlob) -> None:
@@ -123,11 +124,21 @@ class PartialLayers:
 
     def compared(self, index: LayerIndex, blob: LayerBlob) -> Iterator[bytes]:
         """Yield the layer's blob, and let *note* hear where its archive is not as its table says; once a layer."""
-        if blob.stored_as in self._compared:
+        if blob.stored_as in self._compared or blob.stored_as in self._uncompared:
             return blob.chunks()
         from regfs.images.lazy.table_comparison import TableComparison, compared
 
         return compared(blob.chunks(), blob.descriptor.size, TableComparison(index), partial(self._tell, blob))
+
+    @contextmanager
+    def comparing(self, blob: LayerBlob, *, is_wanted: bool) -> Iterator[None]:
+        """Say whether the layer is compared with its table where it is read whole while the block runs."""
+        if not is_wanted:
+            self._uncompared.add(blob.stored_as)
+        try:
+            yield
+        finally:
+            self._uncompared.discard(blob.stored_as)
 
     def _tell(self, blob: LayerBlob, differences: Mapping[bytes, str]) -> None:
         """Tell users of the *differences* between the table of a layer and its archive, if there are any."""

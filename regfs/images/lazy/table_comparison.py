@@ -7,8 +7,9 @@ Both are authentic, the one by the manifest's annotation and the other by the la
 differ: other runtimes unpack the archive, regfs shows the table. What differs is told, once for each layer; the files
 stay those of the table. Compared are names, types, modes, owners, sizes, times (to the second, as tables round them),
 devices, links, extended attributes, and the bytes of files: by the digests of their chunks, or by their place where the
-table is one of places (SOCI). Used by partial_layers.py and `regfs index`. Thread rule: one thread for each comparison;
-a read never waits for more than a few blocks of it.
+table is one of places (SOCI). That takes as much CPU time as reading the layer, so it is left out where a
+mount waits. Used by partial_layers.py. Thread rule: one thread for each comparison; a read never waits for more than a
+few blocks of it.
 """
 
 from __future__ import annotations
