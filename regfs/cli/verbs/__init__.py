@@ -58,6 +58,8 @@ VERBS: dict[str, Verb] = {
     "doctor": Verb("", "what this machine can do, and the remedy for what it cannot"),
     "config": Verb("", "which options hold, and where they come from"),
     "cache": Verb("du|ls|rm|prune|verify", "look after the cache"),
+    "completion": Verb("bash|zsh|fish", "let the shell complete verbs, options, images and paths"),
+    "complete": Verb("-- WORD…", ""),
     "help": Verb("[VERB]", "show this, or how a verb is used"),
     "version": Verb("", "show versions"),
 }
