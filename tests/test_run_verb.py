@@ -71,7 +71,7 @@ def _elsewhere() -> BuiltImage:
 
 @pytest.fixture(scope="module")
 def server(needs_fuse: None) -> Iterator[FaultServer]:
-    """A registry with demo/hello, demo/tools, demo/empty, demo/elsewhere and demo/many, an image of 200 layers."""
+    """A registry with images below demo/; demo/many has 200 layers, demo/daemon a user of its own."""
     application = MemoryRegistry()
     hello = image_of(
         layer(file("hello", hello_program(), mode=0o755)), architecture=host_architecture(), command=["/hello"]
@@ -82,6 +82,9 @@ def server(needs_fuse: None) -> Iterator[FaultServer]:
         "tools": _tools(),
         "empty": image_of(layer(), architecture=host_architecture()),
         "elsewhere": _elsewhere(),
+        "daemon": image_of(
+            *_tools().layers, architecture=host_architecture(), command=["id", "-u"], run={"User": "daemon"}
+        ),
         "many": image_of(*many, *hello.layers, architecture=host_architecture(), command=["/hello"]),
     }
     for name, image in images.items():
@@ -344,6 +347,9 @@ def test_standard_input_is_given_only_where_it_is_asked_for(user: Runner) -> Non
 def test_a_user_that_the_namespace_lacks_is_refused_and_the_images_own_gives_way(user: Runner) -> None:
     done = user("-u", "daemon", "--owner", "me", "--", "id")
     assert (done.returncode, "uid 1 does not exist in your user namespace" in done.stderr) == (125, True), done.stderr
+    done = user("--owner", "me", image="daemon")
+    assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
+    assert "wants to run as daemon; it runs as its root" in done.stderr
 
 
 def test_root_of_the_machine_gives_a_program_no_way_to_change_it(server: FaultServer) -> None:
