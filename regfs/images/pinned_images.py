@@ -13,6 +13,7 @@ from cachetools import LRUCache
 
 from regfs.images.image import Image
 from regfs.images.layers.layer_cache import LayerCache
+from regfs.images.referring.gathered import Referring
 from regfs.images.repository import Repository
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
@@ -28,6 +29,7 @@ class Images:
         self._contents = contents
         self._platform = platform
         self._with_soci_v1 = with_soci_v1
+        self.referring = Referring()
         self._lock = threading.Lock()
         self._images: LRUCache[tuple[RepositoryName, Digest, str], Image] = LRUCache(_IMAGES_KEPT)
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from regfs.errors import NotFound, ProtocolViolation, TooLarge
-from regfs.model.names import RepositoryName, is_attachment_tag, is_repository_component, is_tag
+from regfs.model.names import RepositoryName, is_repository_component, is_tag
 from regfs.registry.endpoint_calls import Call, EndpointCalls, expected
 from regfs.registry.hosts.endpoints import Endpoint
 from regfs.registry.http.links import next_page
@@ -49,7 +49,7 @@ class Listing:
         self._calls = calls
 
     def tags(self, repository: RepositoryName) -> list[str]:
-        """Return all tags of *repository*, sorted: valid ones, without those of signatures and the like."""
+        """Return all valid tags of *repository*, sorted: those of signatures and the like too."""
 
         what = f"the tags of {repository}"
         call = Call.pull(repository, "tags/list", what=what)
@@ -57,8 +57,7 @@ class Listing:
         def ask(endpoint: Endpoint) -> list[str]:
             return _valid(self._all(endpoint, call, key="tags"), is_tag, what=what)
 
-        tags = self._calls.first_of(repository.registry, "resolve", ask)
-        return [tag for tag in tags if not is_attachment_tag(tag)]
+        return self._calls.first_of(repository.registry, "resolve", ask)
 
     def first_tags(self, repository: RepositoryName) -> FirstPage:
         """Return the first tags of *repository* and whether they are all: the cheapest proof that it exists.
@@ -70,8 +69,7 @@ class Listing:
         found, is_last = self._calls.first_of(
             repository.registry, "resolve", lambda endpoint: self._first(endpoint, call, key="tags")
         )
-        tags = _valid(found, is_tag, what=what)
-        return FirstPage([tag for tag in tags if not is_attachment_tag(tag)], is_last)
+        return FirstPage(_valid(found, is_tag, what=what), is_last)
 
     def check_access(self, registry: str) -> None:
         """Ask the root of the API of *registry* itself, as `docker login` does, with the credentials that there are.

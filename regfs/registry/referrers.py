@@ -15,10 +15,10 @@ from functools import partial
 
 from cachetools import TTLCache
 
-from regfs.errors import BadContent, NotFound, ProtocolViolation, RegfsError
+from regfs.errors import BadContent, NotFound, ProtocolViolation, RegfsError, TooLarge
 from regfs.model import media_types
 from regfs.model.digest import Digest
-from regfs.model.manifest import Descriptor, Index, parse_manifest
+from regfs.model.manifest import MAX_ENTRIES, Descriptor, Index, parse_manifest
 from regfs.model.names import RepositoryName
 from regfs.model.strict_json import DOCUMENT_LIMIT
 from regfs.registry.endpoint_calls import Call, EndpointCalls, expected
@@ -84,6 +84,8 @@ class Referrers:
                 self._check(answer, endpoint, is_first=len(seen) == 1, what=what)
                 for descriptor in _entries(answer, what=what):
                     found.setdefault(descriptor.digest, descriptor)
+                if len(found) > MAX_ENTRIES:
+                    raise TooLarge(f"{what}: they are more than {MAX_ENTRIES}")
                 path = next_page(answer.url, answer.headers.all("Link"))
         return list(found.values())
 

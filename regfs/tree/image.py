@@ -13,6 +13,7 @@
     ├── blobs/  layers/
     ├── files/           an artifact's files under their own names (views/files.py)
     ├── oci/             an OCI image layout of it (views/oci.py)
+    ├── referrers/       what refers to it: signatures, attestations, SBOMs (views/referrers.py)
     └── rootfs/          all layers merged
 
 Parts that an image does not have are not listed. An index without the wanted platform has `digest`, `index.json`,
@@ -58,6 +59,7 @@ from regfs.tree.unlisted_xattrs import origin_of
 from regfs.tree.views.computed import ComputedFile
 from regfs.tree.views.files import FilesDirectory
 from regfs.tree.views.oci import oci_directory
+from regfs.tree.views.referrers import referrers_directory
 
 
 class Has(NamedTuple):
@@ -75,7 +77,14 @@ class Has(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ImageDirectory(DirectoryOfImage):
-    """The directory of an image."""
+    """The directory of an image. *within* is the index that names it, where it was found so.
+
+    A manifest that is shown because it refers to another, *is_referrer*, has no referrers/: what may be pushed under
+    cosign's tags can go in circles, and a walk must end.
+    """
+
+    within: PinnedImage | None = None
+    is_referrer: bool = False
 
     @property
     def image(self) -> Image:
@@ -85,18 +94,21 @@ class ImageDirectory(DirectoryOfImage):
     def lookup(self, name: str) -> Found:
         """Return one of the parts. May block on the network for manifest and index, never for content."""
         part = _BY_NAME.get(name)
-        if part is None:
+        if part is None or (name == _REFERRERS and self.is_referrer):
             raise NotFound(f"an image has no {name[:300]!r}; it has {', '.join(sorted(NAMES))}")
         return Found(part.make(self, f"{self.key}/{name}"), FOREVER)
 
     def children(self) -> list[Child]:
         """Return the parts that this image has. May block on the network for manifest and index."""
-        return listed(_PARTS, self, self.key, _has(self.pinned))
+        parts = _PARTS_OF_REFERRER if self.is_referrer else _PARTS
+        return listed(parts, self, self.key, _has(self.pinned))
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestsDirectory(DirectoryOfImage):
     """`manifests/`: the entries of an index, by platform or by digest."""
+
+    is_referrer: bool = False
 
     def lookup(self, name: str) -> Found:
         """Return the entry of that platform or digest."""
@@ -107,7 +119,7 @@ class ManifestsDirectory(DirectoryOfImage):
         if entry is None:
             raise NotFound(f"the index {image} has no entry {name[:300]!r}")
         pinned = self.pinned.images.pinned(image.repository, entry.digest, announced=entry.media_type)
-        return Found(ImageDirectory(f"{self.key}/{name}", pinned), FOREVER)
+        return Found(ImageDirectory(f"{self.key}/{name}", pinned, self.pinned, self.is_referrer), FOREVER)
 
     def children(self) -> list[Child]:
         """Return the entries' names."""
@@ -171,7 +183,7 @@ def _document(directory: ImageDirectory, key: str) -> Node:
 
 def _manifests(directory: ImageDirectory, key: str) -> Node:
     _index_of(directory.image)
-    return ManifestsDirectory(key, directory.pinned)
+    return ManifestsDirectory(key, directory.pinned, directory.is_referrer)
 
 
 def _manifest(directory: ImageDirectory, key: str) -> Node:
@@ -243,6 +255,13 @@ def _oci(directory: ImageDirectory, key: str) -> Node:
     return oci_directory(key, directory.pinned)
 
 
+def _referrers(directory: ImageDirectory, key: str) -> Node:
+    directory.image.index  # noqa: B018 (raises where the document cannot be read)
+    return referrers_directory(
+        key, directory.pinned, directory.within, lambda below, pinned: ImageDirectory(below, pinned, is_referrer=True)
+    )
+
+
 def _image_of(directory: ImageDirectory) -> Image:
     image = directory.image
     if not image.has_rootfs:
@@ -251,6 +270,7 @@ def _image_of(directory: ImageDirectory) -> Image:
     return image
 
 
+_REFERRERS = "referrers"
 _PARTS: tuple[Part[ImageDirectory, Has], ...] = (
     Part("digest", FILE_MODE, lambda _: True, _digest),
     Part("index.json", FILE_MODE, lambda has: has.is_index or has.raw == "index.json", _index),
@@ -263,12 +283,14 @@ _PARTS: tuple[Part[ImageDirectory, Has], ...] = (
     Part("blobs", DIRECTORY_MODE, lambda has: has.manifest is not None, _blobs),
     Part("files", DIRECTORY_MODE, lambda has: has.files, _files),
     Part("oci", DIRECTORY_MODE, lambda has: has.manifest is not None, _oci),
+    Part(_REFERRERS, DIRECTORY_MODE, lambda has: not has.raw, _referrers),
     Part("history", FILE_MODE, lambda has: has.rootfs, _computed(history_text)),
     Part("wasted", FILE_MODE, lambda has: has.rootfs, _computed(wasted_text)),
     Part("packages", FILE_MODE, lambda has: has.rootfs, _computed(packages_text)),
     Part("layers", DIRECTORY_MODE, lambda has: has.rootfs, _layers),
     Part("rootfs", TABLE_MODE, lambda has: has.rootfs, _rootfs),
 )
+_PARTS_OF_REFERRER = tuple(part for part in _PARTS if part.name != _REFERRERS)
 _BY_NAME = {part.name: part for part in _PARTS}
 NAMES = frozenset(_BY_NAME)
 """All names that an image's directory may have."""

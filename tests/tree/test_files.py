@@ -43,7 +43,7 @@ def test_an_oras_artifact_is_the_directory_that_was_pushed(served: Served) -> No
     push(served, oras())
     shown = served.show()
     assert sorted(shown.names("model/1")) == [
-        "blobs", "config.json", "digest", "files", "manifest-digest", "manifest.json", "oci",
+        "blobs", "config.json", "digest", "files", "manifest-digest", "manifest.json", "oci", "referrers",
     ]  # fmt: skip
     assert shown.names("model/1/files") == ["model.bin", "docs", "site"]
     assert shown.read("model/1/files/model.bin") == b"weights" * 1000

@@ -28,6 +28,7 @@ PARTS = [
     "manifest.json",
     "oci",
     "packages",
+    "referrers",
     "rootfs",
     "wasted",
 ]
@@ -112,7 +113,7 @@ def test_an_index_without_the_platform_has_only_what_is_the_index_s(served: Serv
     arm64 = served.push("app", "b", image("b", architecture="arm64"))
     served.document("app", "1", index_of(arm64.descriptor(**ARM64)), INDEX)
     shown = served.show(platform=Platform("linux", "s390x"))
-    there = ["digest", "index.json", "manifests"]
+    there = ["digest", "index.json", "manifests", "referrers"]
     assert sorted(shown.names("app/1")) == ["PLATFORM-MISSING.txt", *there]
     assert found_parts(shown, "app/1") == there
     with pytest.raises(PlatformMissing, match="linux/arm64") as missing:
@@ -147,7 +148,7 @@ def test_f45_attestations_are_never_chosen(served: Served) -> None:
     built = served.push("app", "a", image("a"))
     served.document("app", "1", index_of(built.descriptor(**UNKNOWN)), INDEX)
     shown = served.show()
-    there = ["digest", "index.json", "manifests"]
+    there = ["digest", "index.json", "manifests", "referrers"]
     assert sorted(shown.names("app/1")) == there
     assert found_parts(shown, "app/1") == there
     assert shown.names("app/1/manifests") == [str(built.digest)]
@@ -199,7 +200,7 @@ def test_an_artifact_has_blobs_and_no_rootfs(served: Served) -> None:
     artifact = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "a/b", "config": EMPTY, "layers": [chart]}
     served.document("app", "1", json.dumps(artifact).encode(), MANIFEST)
     shown = served.show()
-    there = ["blobs", "config.json", "digest", "files", "manifest-digest", "manifest.json", "oci"]
+    there = ["blobs", "config.json", "digest", "files", "manifest-digest", "manifest.json", "oci", "referrers"]
     assert sorted(shown.names("app/1")) == there
     assert found_parts(shown, "app/1") == there
     assert shown.read("app/1/config.json") == b"{}"
@@ -212,7 +213,7 @@ def test_a_signature_that_calls_itself_an_image_shows_no_rootfs(served: Served) 
     signature = layer(file("a"), media_type="application/vnd.dev.cosign.simplesigning.v1+json")
     served.push("app", "signature", image_of(signature))
     shown = served.show()
-    there = ["blobs", "config.json", "digest", "files", "manifest-digest", "manifest.json", "oci"]
+    there = ["blobs", "config.json", "digest", "files", "manifest-digest", "manifest.json", "oci", "referrers"]
     assert sorted(shown.names("app/signature")) == there
     assert found_parts(shown, "app/signature") == there
     with pytest.raises(NotFound, match="simplesigning"):
@@ -288,7 +289,7 @@ def test_a_broken_manifest_in_an_index_leaves_the_index_readable(served: Served)
     entry = {"mediaType": MANIFEST, "digest": digest, "size": len(BROKEN["F37 NaN"]), **AMD64}
     served.document("app", "1", index_of(entry), INDEX)
     shown = served.show()
-    there = ["digest", "index.json", "manifest-digest", "manifest.json", "manifests"]
+    there = ["digest", "index.json", "manifest-digest", "manifest.json", "manifests", "referrers"]
     assert sorted(shown.names("app/1")) == there
     assert found_parts(shown, "app/1") == there
 

@@ -13,7 +13,7 @@ from functools import partial
 
 from cachetools import TTLCache
 
-from regfs.errors import AccessDenied, BadContent, NotFound, Offline, TooLarge, Unsupported
+from regfs.errors import AccessDenied, BadContent, NotFound, Offline, ProtocolViolation, TooLarge, Unsupported
 from regfs.images.answers.remembered import UNREACHABLE
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
@@ -54,6 +54,25 @@ class Referrers:
         """
         return tuple(each for each in self._all(digest) if each.artifact_type == artifact_type)
 
+    def listed(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """Return all manifests that refer to the manifest *digest*, as the registry lists them.
+
+        Where the registry cannot be reached: as it listed them last, else that is raised, since an empty list would say
+        that nobody has signed. Blocks on the network. Raises AccessDenied, BadContent, TooLarge and what a network
+        brings.
+        """
+        known = self._references.referrers(self._name, digest)
+        if known is not None and left_s(known.checked, HOLDS_S) > 0:
+            return known.manifests
+        try:
+            return self._flights.run(("all referrers", self._name, digest), partial(self._ask, digest))
+        except NotFound as missing:  # the registry has shown the manifest, so that the name is there
+            raise ProtocolViolation(f"{self._name}@{digest}: its referrers cannot be listed: {missing}") from missing
+        except UNREACHABLE:
+            if known is None:
+                raise
+            return known.manifests
+
     def forget(self, digest: Digest) -> None:
         """Let the list be asked for again: something was pushed."""
         self._references.expire_referrers(self._name, digest)
@@ -75,12 +94,16 @@ class Referrers:
         """Ask the registry; return None where it does not answer. Runs in a flight."""
         try:
             with under(Deadline(_ANSWERS_WITHIN_S)):
-                found = tuple(self._registry.referrers.of(self._name, digest))
+                return self._ask(digest)
         except _FAILURES as failure:
             if not isinstance(failure, Offline):
                 log.info("%s@%s: its referrers are not known: %s", self._name, digest, failure)
                 with self._lock:
                     self._failed[digest] = True
             return None
+
+    def _ask(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """Ask the registry, and remember what it says. Runs in a flight."""
+        found = tuple(self._registry.referrers.of(self._name, digest))
         self._references.keep_referrers(self._name, digest, found)
         return found

@@ -20,11 +20,11 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from regfs.errors import NotFound, RegistryTimeout
+from regfs.errors import AccessDenied, BadContent, NotFound, RegistryTimeout, TooLarge, Unsupported
 from regfs.images.answers.remembered import MISSING_TTL_S, STALE_TTL_S, UNREACHABLE, Answer, Refreshes, Remembered
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
-from regfs.model.names import RepositoryName
+from regfs.model.names import RepositoryName, is_attachment_tag
 from regfs.registry.client import RegistryClient
 from regfs.store.references.references import References, TagRecord, left_s
 from regfs.telemetry.stats import Stats
@@ -33,6 +33,7 @@ from regfs.waiting.single_flight import Flights
 log = logging.getLogger(__name__)
 
 _LISTS_KEPT = 1024
+_COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
 
 
 class Resolved(NamedTuple):
@@ -50,6 +51,8 @@ class Resolved(NamedTuple):
 
 
 class _Listing(NamedTuple):
+    """*members* are all tags, *names* those that are not about another manifest."""
+
     names: tuple[str, ...]
     members: frozenset[str]
 
@@ -91,13 +94,23 @@ class Tags:
     def names(self) -> tuple[str, ...]:
         """Return the tags: one listing, whatever their number. Blocks on the network where it is older than the TTL.
 
-        Raises NotFound, AccessDenied; with the registry unreachable what was last listed serves, or that is raised.
+        Those that are about another manifest (signatures, referrers) are left out. Raises NotFound, AccessDenied; with
+        the registry unreachable what was last listed serves, or that is raised.
         """
-        listed = self._known_listing()
-        if listed is None:
-            _raise_missing(self._answers.missing_lists.get(self._name))
-            listed = self._flights.run(("tags", self._name), self._fetch_names)
-        return listed.value.names
+        return self._listing().names
+
+    def about(self, digest: Digest) -> tuple[str, ...]:
+        """Return the tags of cosign's that are about the manifest *digest*: signatures, attestations, an SBOM.
+
+        They are in the listing of tags; where the registry gives none, each is asked for. Blocks on the network, and
+        raises as names() does, but no NotFound.
+        """
+        wanted = [f"{digest.algorithm}-{digest.encoded}{suffix}" for suffix in _COSIGN_SUFFIXES]
+        try:
+            members = self._listing().members
+        except (AccessDenied, BadContent, NotFound, TooLarge, Unsupported):
+            return tuple(tag for tag in wanted if self._is_there(tag))
+        return tuple(tag for tag in wanted if tag in members)
 
     def resolve(self, tag: str) -> Resolved:
         """Return what *tag* points to, asking the registry (HEAD) where the last answer is older than the TTL.
@@ -157,6 +170,13 @@ class Tags:
 
     # One tag.
 
+    def _is_there(self, tag: str) -> bool:
+        try:
+            self.resolve(tag)
+        except NotFound:
+            return False
+        return True
+
     def _resolve(self, tag: str, *, may_be_missing: bool) -> Resolved:
         """Return what *tag* points to. A tag that *may_be_missing* and was never seen or listed is asked for by GET."""
         known = self._answers.resolved.answer((self._name, tag))
@@ -214,6 +234,13 @@ class Tags:
 
     # All tags.
 
+    def _listing(self) -> _Listing:
+        listed = self._known_listing()
+        if listed is None:
+            _raise_missing(self._answers.missing_lists.get(self._name))
+            listed = self._flights.run(("tags", self._name), self._fetch_names)
+        return listed.value
+
     def _known_listing(self) -> Answer[_Listing] | None:
         listed = self._answers.listed.answer(self._name)
         if listed is not None:
@@ -226,7 +253,7 @@ class Tags:
         return self._keep_listing(record.names, for_s=valid_s, asked_at=asked_at)
 
     def _keep_listing(self, names: tuple[str, ...], *, for_s: float | None = None, asked_at: int) -> Answer[_Listing]:
-        return self._answers.listed.keep(self._name, _Listing(names, frozenset(names)), for_s=for_s, asked_at=asked_at)
+        return self._answers.listed.keep(self._name, _listing_of(names), for_s=for_s, asked_at=asked_at)
 
     def _was_listed(self, tag: str) -> bool:
         listing = self._references.listing(self._name.registry, self._name.path)
@@ -266,6 +293,10 @@ class Tags:
         if listed is not None and tag in listed.value.members:
             self._answers.listed.drop(self._name)
             self._references.expire_listing(self._name.registry, self._name.path)
+
+
+def _listing_of(tags: tuple[str, ...]) -> _Listing:
+    return _Listing(tuple(tag for tag in tags if not is_attachment_tag(tag)), frozenset(tags))
 
 
 def _resolved(answer: Answer[TagRecord]) -> Resolved:

@@ -20,7 +20,7 @@ class ComputedFile(Live):
     """A file whose content *make* returns, which may block on the network and work for seconds; dated *created_ns*."""
 
     key: str
-    make: Callable[[], str] = field(compare=False)
+    make: Callable[[], str | bytes] = field(compare=False)
     created_ns: Callable[[], int] = field(compare=False)
 
     def attributes(self) -> Attributes:
@@ -31,4 +31,6 @@ class ComputedFile(Live):
         """Return the text. Raises what making it brings."""
         if not current().may_wait:
             raise WouldBlock(f"{self.key} is worked out when it is read")
-        return OpenBytes(self.make().encode("utf-8", "surrogateescape"), keep_cache=False)
+        made = self.make()
+        content = made if isinstance(made, bytes) else made.encode("utf-8", "surrogateescape")
+        return OpenBytes(content, keep_cache=False)

@@ -1,4 +1,8 @@
-"""A directory of a view: names, each with what makes its node. Used by the modules of this package. Any thread."""
+"""A directory of a view: names, each with what makes its node. Used by the modules of this package. Any thread.
+
+A view of what a registry may change holds for *valid_s* seconds. Its names may mean something else then; so the key of
+a node has the entry's *identity* behind the name, as the keys below a tag have a digest.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ class Entry(NamedTuple):
 
     mode: int
     make: Callable[[str], Node]
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +28,18 @@ class ViewDirectory(DirectoryOfImage):
     """A directory whose entries *entries* returns; that may block on the network and raise what it brings."""
 
     entries: Callable[[], Mapping[str, Entry]] = field(compare=False)
+    valid_s: float = FOREVER
 
     def lookup(self, name: str) -> Found:
         """Return the entry of that name."""
         entry = self.entries().get(name)
         if entry is None:
             raise NotFound(f"{self.key} has no {name[:300]!r}")
-        return Found(entry.make(f"{self.key}/{name}"), FOREVER)
+        return Found(entry.make(self._key(name, entry)), self.valid_s)
 
     def children(self) -> list[Child]:
         """Return all names."""
-        return [Child(name, entry.mode, f"{self.key}/{name}") for name, entry in self.entries().items()]
+        return [Child(name, entry.mode, self._key(name, entry)) for name, entry in self.entries().items()]
+
+    def _key(self, name: str, entry: Entry) -> str:
+        return f"{self.key}/{name}@{entry.identity}" if entry.identity else f"{self.key}/{name}"

@@ -1,0 +1,87 @@
+"""What is in a signature, an attestation or an SBOM: its text, and the facts about it. Verifies no signature.
+
+Used by tree/views/referrers.py. Thread rule: any thread; blocks on the network for the blob.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from regfs.errors import BadContent, TooLarge, Unsupported
+from regfs.images.referring.gathered import Document
+from regfs.images.repository import Repository
+from regfs.model.attestations.documents import (
+    IN_TOTO_PAYLOAD,
+    MOST_BYTES,
+    Decoded,
+    decode,
+    notary_digest,
+    signed_digest,
+    statement_in,
+)
+from regfs.model.attestations.kinds import SBOM, SIMPLE_SIGNING
+from regfs.model.digest import Digest
+
+_UNREADABLE = (BadContent, TooLarge, Unsupported)
+_NOTARY_PAYLOAD = "application/vnd.cncf.notary.payload.v1+json"
+_MOST_TEXT = 500
+
+
+def decoded_bytes(repository: Repository, document: Document) -> bytes:
+    """Return what was signed: the payload, of an SBOM the predicate alone. Exact bytes.
+
+    Raises BadContent, TooLarge, Unsupported where it cannot be decoded, and what a network brings.
+    """
+    decoded = _decoded(repository, document)
+    return statement_in(decoded.payload).predicate if document.place == SBOM else decoded.payload
+
+
+def info_text(repository: Repository, document: Document, subjects: Collection[Digest]) -> str:
+    """Return the facts, a line each; *subjects* are the digests of the image. Raises what a network brings."""
+    lines = "".join(f"{name}: {_line(text)}\n" for name, text in _facts(repository, document, subjects))
+    return lines + "verified: not verified: no signature was checked\n"
+
+
+def _decoded(repository: Repository, document: Document) -> Decoded:
+    layer = document.finding.layer
+    return decode(repository.blobs.small(layer, at_most=MOST_BYTES), layer.media_type, layer.annotations)
+
+
+def _facts(repository: Repository, document: Document, subjects: Collection[Digest]) -> Iterator[tuple[str, str]]:
+    referrer, layer = document.referrer, document.finding.layer
+    if document.finding.is_plain:
+        yield "form", f"{layer.media_type}, not signed"
+    else:
+        try:
+            yield from _claims(_decoded(repository, document), {str(each) for each in (*subjects, referrer.subject)})
+        except _UNREADABLE as error:
+            yield "form", f"{layer.media_type}, which cannot be decoded: {error}"
+    if referrer.created:
+        yield "created", referrer.created
+    yield "refers to", str(referrer.subject)
+    yield "manifest", f"{referrer.digest}, found by {referrer.found_by}"
+    yield "blob", f"{layer.digest} ({layer.media_type})"
+
+
+def _claims(decoded: Decoded, subjects: set[str]) -> Iterator[tuple[str, str]]:
+    yield "form", decoded.form
+    about: tuple[str, ...] = ()
+    if decoded.payload_type == IN_TOTO_PAYLOAD:
+        statement = statement_in(decoded.payload)
+        about = statement.subjects
+        yield "predicate", statement.predicate_type
+    elif decoded.payload_type == SIMPLE_SIGNING:
+        about = (signed_digest(decoded.payload),)
+    elif decoded.payload_type == _NOTARY_PAYLOAD:
+        about = (notary_digest(decoded.payload),)
+    right = sorted(subjects.intersection(about))
+    if right:
+        yield "says it is about", ", ".join(right)
+    elif about:
+        yield "says it is about", f"{about[0]}, which is another manifest"
+    yield from (("signer", signer) for signer in decoded.signers)
+    yield from (("signed", signed) for signed in decoded.times)
+
+
+def _line(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:_MOST_TEXT])

@@ -1,0 +1,215 @@
+"""All that refers to an image, from the five places where tools leave it, each manifest once.
+
+    referrers API, or its fallback tag    manifests whose subject is the index, or the manifest for the platform
+    cosign's tags                         sha256-<hex>.sig .att .sbom
+    BuildKit's entries of the index       attestations of that manifest
+    the same of those in turn             BuildKit's attestations are signed apart from the image, and so are SBOMs
+
+A list costs one request an hour; cosign's tags are in the list of tags. A list is a claim of the registry: a manifest
+with another subject than it was listed for is left out, and told. Used by tree/views/referrers.py, the library and
+`regfs inspect`. Thread rule: any thread; blocks on the network.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from cachetools import TTLCache
+
+from regfs.errors import BadContent, ManifestMissing, NotFound, ProtocolViolation, TooLarge, Unsupported
+from regfs.images.image import Image
+from regfs.images.repository import Repository
+from regfs.model.attestations.kinds import SIGNATURES, Finding, attested_by, findings, is_signed, type_of
+from regfs.model.digest import Digest
+from regfs.model.manifest import Descriptor, Index, Manifest, parse_manifest
+
+MOST_SHOWN = 1000
+"""How many referrers of one image are shown; what is beyond is told in `.regfs/errors`."""
+_MOST_READ = 200
+_MOST_ASKED = 16
+_KEPT = 32
+_KEPT_S = 10.0
+_UNREADABLE = (BadContent, NotFound, TooLarge, Unsupported)
+_UNKNOWN = "unknown"
+_CREATED = "org.opencontainers.image.created"
+BY_LIST, BY_INDEX = "the registry's list of referrers", "the image's index"
+
+
+class Referrer(NamedTuple):
+    """A manifest of the type *kind* that refers to the manifest *subject*; *found_by* says where. Not verified."""
+
+    digest: Digest
+    kind: str
+    size: int
+    subject: Digest
+    found_by: str
+    created: str = ""
+
+
+class Document(NamedTuple):
+    """A signature, an attestation or an SBOM, in the directory *place* under *name*."""
+
+    place: str
+    name: str
+    referrer: Referrer
+    finding: Finding
+
+
+class Gathered(NamedTuple):
+    """What refers to one image: *subjects* are the digests that it has."""
+
+    subjects: frozenset[Digest]
+    referrers: tuple[Referrer, ...]
+
+
+class Referring:
+    """Finds what refers to images. One for each mount."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._gathered: TTLCache[object, Gathered] = TTLCache(_KEPT, _KEPT_S)
+        self._documents: TTLCache[object, tuple[Document, ...]] = TTLCache(_KEPT, _KEPT_S)
+
+    def of(self, image: Image, within: Image | None = None) -> Gathered:
+        """Return what refers to *image*, the oldest first; *within* is the index that names it, where it was found so.
+
+        Blocks on the network. A registry that does not answer is an error, and no empty list: raises AccessDenied,
+        BadContent, TooLarge and what a network brings.
+        """
+        key = _key(image, within)
+        with self._lock:
+            known = self._gathered.get(key)
+        if known is None:
+            known = _gather(image, within)
+            with self._lock:
+                self._gathered[key] = known
+        return known
+
+    def documents(self, image: Image, within: Image | None = None) -> tuple[Document, ...]:
+        """Return the signatures, attestations and SBOMs among these; reads their manifests, and no blob.
+
+        Blocks and raises as of() does. A manifest that is not to be had or cannot be read is left out, and told.
+        """
+        key = _key(image, within)
+        with self._lock:
+            known = self._documents.get(key)
+        if known is None:
+            known = tuple(_documents(image, self.of(image, within).referrers))
+            with self._lock:
+                self._documents[key] = known
+        return known
+
+
+def manifest_of(repository: Repository, referrer: Referrer) -> Manifest | Index:
+    """Return the manifest of *referrer*. Raises ProtocolViolation where it has another subject than it was listed for.
+
+    Blocks on the network; raises ManifestMissing, BadContent, TooLarge, Unsupported and what a network brings.
+    """
+    try:
+        parsed = _parsed(repository, referrer.digest)
+    except NotFound as missing:
+        raise ManifestMissing(
+            f"{repository.name}@{referrer.digest}: it refers to {referrer.subject}, says {referrer.found_by}, and the "
+            f"registry does not have it: {missing}"
+        ) from missing
+    if referrer.found_by == BY_LIST and (parsed.subject is None or parsed.subject.digest != referrer.subject):
+        raise ProtocolViolation(
+            f"{repository.name}@{referrer.digest}: the registry lists it for {referrer.subject}, which it does not name"
+        )
+    return parsed
+
+
+def _key(image: Image, within: Image | None) -> object:
+    others = None if within is None else within.digest
+    return image.repository.name, image.digest, image.wanted, others, image.repository.tags.refreshes
+
+
+def _gather(image: Image, within: Image | None) -> Gathered:
+    subjects = _subjects(image)
+    found: dict[Digest, Referrer] = {}
+    for each in _attestations(image, within, subjects):
+        found.setdefault(each.digest, each)
+    for subject in subjects:
+        for each in _referring_to(image, subject):
+            found.setdefault(each.digest, each)
+    unsigned = [each for each in found.values() if not is_signed(each.kind)]
+    for referrer in unsigned[:_MOST_ASKED]:
+        for each in _referring_to(image, referrer.digest):
+            found.setdefault(each.digest, each)
+    shown = sorted(found.values(), key=lambda each: (each.created, each.digest))
+    if len(shown) > MOST_SHOWN or len(unsigned) > _MOST_ASKED:
+        image.contents.note(
+            f"{image}: {len(shown)} manifests refer to it: too many to show all, or to look for what refers to each"
+        )
+    return Gathered(frozenset(subjects), tuple(shown[:MOST_SHOWN]))
+
+
+def _subjects(image: Image) -> tuple[Digest, ...]:
+    """Return the digests that the image has: that of the index, and that of the manifest for the platform."""
+    subjects = {image.digest: None}
+    if image.is_readable and image.index is not None:
+        with suppress(*_UNREADABLE):  # the index has none for this platform
+            subjects[image.manifest_descriptor.digest] = None
+    return tuple(subjects)
+
+
+def _attestations(image: Image, within: Image | None, subjects: tuple[Digest, ...]) -> Iterator[Referrer]:
+    """Yield the entries of BuildKit's that the index has for the manifests *subjects*."""
+    named = {str(subject): subject for subject in subjects}
+    for holder in (image, within):
+        index = holder.index if holder is not None and holder.is_readable else None
+        for entry in () if index is None else index.manifests:
+            subject = named.get(attested_by(entry))
+            if subject is not None:
+                yield _referrer(image, entry, subject, BY_INDEX)
+
+
+def _referring_to(image: Image, subject: Digest) -> Iterator[Referrer]:
+    """Yield what the registry lists for *subject*, and cosign's tags."""
+    repository = image.repository
+    for descriptor in repository.referrers.listed(subject)[:MOST_SHOWN]:
+        yield _referrer(image, descriptor, subject, BY_LIST)
+    for tag in repository.tags.about(subject):
+        with suppress(NotFound):  # it was in the list of tags, and is gone
+            found = repository.tags.resolve(tag)
+            descriptor = Descriptor(found.media_type, found.digest, found.size)
+            yield _referrer(image, descriptor, subject, f"the tag {tag}")
+
+
+def _referrer(image: Image, descriptor: Descriptor, subject: Digest, found_by: str) -> Referrer:
+    created = descriptor.annotations.get(_CREATED, "")
+    kind = descriptor.artifact_type or _kind(image, descriptor.digest)
+    return Referrer(descriptor.digest, kind, descriptor.size, subject, found_by, created)
+
+
+def _kind(image: Image, digest: Digest) -> str:
+    """Return what kind of artifact it is by its own manifest: cosign's tags and old indexes do not tell."""
+    try:
+        return type_of(_parsed(image.repository, digest))
+    except _UNREADABLE as error:
+        image.contents.note(f"{image}: {digest} refers to it, and cannot be read: {error}")
+        return _UNKNOWN
+
+
+def _parsed(repository: Repository, digest: Digest) -> Manifest | Index:
+    document = repository.manifests.document(digest)
+    return parse_manifest(document.content, content_type=document.media_type)
+
+
+def _documents(image: Image, referrers: tuple[Referrer, ...]) -> Iterator[Document]:
+    numbers: dict[tuple[str, str], int] = {}
+    if len(referrers) > _MOST_READ:
+        image.contents.note(f"{image}: of {len(referrers)} referrers the first {_MOST_READ} are decoded in referrers/")
+    for referrer in referrers[:_MOST_READ]:
+        try:
+            manifest = manifest_of(image.repository, referrer)
+        except _UNREADABLE as error:
+            image.contents.note(f"{image}: {referrer.digest} is left out of referrers/: {error}")
+            continue
+        for finding in findings(manifest)[:MOST_SHOWN] if isinstance(manifest, Manifest) else ():
+            number = numbers[finding.place, finding.stem] = numbers.get((finding.place, finding.stem), 0) + 1
+            name = str(number) if finding.place == SIGNATURES else f"{finding.stem}-{number}"
+            yield Document(finding.place, name, referrer, finding)

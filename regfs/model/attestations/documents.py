@@ -1,0 +1,206 @@
+"""Decodes one signature or attestation: what it says, of what, and who is named as its signer. Verifies nothing.
+
+    DSSE envelope        {"payloadType", "payload": base64, "signatures": [{"keyid", "sig"}]}
+    sigstore bundle      {"mediaType", "verificationMaterial": {…}, "dsseEnvelope" | "messageSignature"}
+    in-toto statement    {"_type", "subject": [{"name", "digest"}], "predicateType", "predicate"}
+    simple signing       {"critical": {"identity", "image": {"docker-manifest-digest"}, "type"}, "optional"}
+    Notary's JWS         {"payload": base64url, "protected", "header": {"x5c": [base64]}, "signature"}
+
+Which one it is, its own fields tell. The large part, a predicate, is never parsed (members.py). Sources: DSSE,
+envelope.md; sigstore, protobuf-specs sigstore_bundle.proto; in-toto attestation, spec/v1; containers, signature
+formats; Notary, signature-envelope-jws.md. Used by images/referring.py. Pure; any thread.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from regfs.errors import BadContent, TooLarge, Unsupported
+from regfs.model.attestations.certificate import identity_in
+from regfs.model.attestations.kinds import COSE
+from regfs.model.attestations.members import members, text_of
+from regfs.model.strict_json import DOCUMENT_LIMIT, Fields, parse_document
+
+MOST_BYTES = 40 << 20
+"""What BuildKit allows for one attestation; more is not read."""
+
+IN_TOTO_PAYLOAD = "application/vnd.in-toto+json"
+_COSIGN = "dev.sigstore.cosign/"
+_KEY_SIGNATURE = "dev.cosignproject.cosign/signature"
+_MOST_LISTED = 64
+_LATEST_S = 253_402_300_799  # the end of the year 9999
+
+
+class Decoded(NamedTuple):
+    """What one blob says.
+
+    *payload* is what was signed, or the blob itself; *payload_type* its media type, "" where none is told. *signers*
+    are those that the blob names, *times* when it says that it was signed; neither is proved by anything here.
+    """
+
+    form: str
+    payload: bytes
+    payload_type: str = ""
+    signers: tuple[str, ...] = ()
+    times: tuple[str, ...] = ()
+
+
+class Statement(NamedTuple):
+    """An in-toto statement: the digests of its subjects, `sha256:…`, its predicate's type, and that predicate."""
+
+    subjects: tuple[str, ...]
+    predicate_type: str
+    predicate: bytes
+
+
+def decode(content: bytes, media_type: str, annotations: Mapping[str, str]) -> Decoded:
+    """Return what the blob *content* says; *annotations* are those of the layer, where cosign 1 and 2 keep signatures.
+
+    Raises BadContent where it is none of the five, TooLarge, Unsupported for COSE.
+    """
+    if media_type == COSE:
+        raise Unsupported("it is a COSE envelope, which regfs does not decode; .raw has its exact bytes")
+    if len(content) > MOST_BYTES:
+        raise TooLarge(f"it has {len(content)} bytes, more than {MOST_BYTES}")
+    found = members(content)
+    if "payloadType" in found:
+        signers, times = _cosign_signers(annotations)
+        return _envelope("DSSE envelope", found)._replace(signers=signers or _key_ids(found), times=times)
+    if "verificationMaterial" in found or "dsseEnvelope" in found:
+        return _bundle(found)
+    if "_type" in found:
+        return Decoded("in-toto statement, not signed", content, IN_TOTO_PAYLOAD)
+    if "critical" in found:
+        signers, times = _cosign_signers(annotations)
+        return Decoded("cosign signature", content, media_type, signers, times)
+    if "protected" in found and "payload" in found:
+        return _jws(found)
+    raise BadContent("it is no envelope, bundle, statement or payload that regfs knows")
+
+
+def statement_in(payload: bytes) -> Statement:
+    """Return the parts of the in-toto statement *payload*. Raises BadContent, TooLarge."""
+    found = members(payload)
+    if not _text(found, "_type").startswith("https://in-toto.io/Statement/"):
+        raise BadContent("it is not an in-toto statement")
+    document = _parsed(b'{"subject": %s}' % found.get("subject", b"[]"))
+    digests: list[str] = []
+    for subject in document.children("subject", limit=10_000):
+        digests += [f"{algorithm}:{value}" for algorithm, value in subject.mapping("digest").items()]
+    return Statement(tuple(digests), _text(found, "predicateType"), found.get("predicate", b"{}"))
+
+
+def signed_digest(payload: bytes) -> str:
+    """Return the digest that a payload of cosign's is about. Raises BadContent, TooLarge."""
+    critical = _parsed(payload).child("critical")
+    image = None if critical is None else critical.child("image")
+    if critical is None or image is None:
+        raise BadContent("it does not say which image was signed")
+    return image.text("docker-manifest-digest") or image.text("Docker-manifest-digest")
+
+
+def notary_digest(payload: bytes) -> str:
+    """Return the same of a payload of Notary's."""
+    target = _parsed(payload).child("targetArtifact")
+    if target is None:
+        raise BadContent("it does not say what was signed")
+    return target.text("digest")
+
+
+def _envelope(form: str, found: Mapping[str, bytes]) -> Decoded:
+    payload = _decoded(_text(found, "payload", limit=2 * MOST_BYTES))
+    return Decoded(form, payload, _text(found, "payloadType"), _key_ids(found))
+
+
+def _key_ids(found: Mapping[str, bytes]) -> tuple[str, ...]:
+    document = _parsed(b'{"signatures": %s}' % found.get("signatures", b"[]"))
+    keys = [signature.text("keyid") for signature in document.children("signatures", limit=_MOST_LISTED)]
+    return tuple(f"key {key[:200]!r}" if key else "a key that is not named" for key in keys)
+
+
+def _bundle(found: Mapping[str, bytes]) -> Decoded:
+    material = _parsed(found.get("verificationMaterial", b"{}"))
+    signers, times = _material_signers(material), _log_times(material)
+    if "dsseEnvelope" in found:
+        decoded = _envelope("sigstore bundle", members(found["dsseEnvelope"]))
+        return decoded._replace(signers=signers or decoded.signers, times=times)
+    if "messageSignature" not in found:
+        raise BadContent("the bundle has no signature")
+    return Decoded("sigstore bundle", found["messageSignature"], "", signers, times)
+
+
+def _material_signers(material: Fields) -> tuple[str, ...]:
+    certificate = material.child("certificate")
+    if certificate is None and (chain := material.child("x509CertificateChain")) is not None:
+        certificate = next(chain.children("certificates", limit=_MOST_LISTED), None)
+    if certificate is not None:
+        return (str(identity_in(_decoded(certificate.text("rawBytes")))),)
+    key = material.child("publicKey")
+    hint = "" if key is None else key.text("hint")
+    return (f"key {hint[:200]!r}",) if hint else ()
+
+
+def _log_times(material: Fields) -> tuple[str, ...]:
+    times = []
+    for entry in material.children("tlogEntries", limit=_MOST_LISTED):
+        times.append(_time(entry.values.get("integratedTime")))
+    return tuple(each for each in times if each)
+
+
+def _cosign_signers(annotations: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return signers and times of a layer that cosign 1 or 2 has made."""
+    pem = annotations.get(f"{_COSIGN}certificate", "")
+    times: tuple[str, ...] = ()
+    if bundle := annotations.get(f"{_COSIGN}bundle"):
+        payload = _parsed(bundle.encode()).child("Payload")
+        times = (_time(None if payload is None else payload.values.get("integratedTime")),)
+    signers: tuple[str, ...] = ()
+    if pem:
+        signers = (str(identity_in(_pem(pem))),)
+    elif _KEY_SIGNATURE in annotations:
+        signers = ("a key that is not named",)
+    return signers, tuple(each for each in times if each)
+
+
+def _jws(found: Mapping[str, bytes]) -> Decoded:
+    header = _parsed(found.get("header", b"{}"))
+    chain = header.texts("x5c", limit=_MOST_LISTED)
+    signers = (str(identity_in(_decoded(chain[0]))),) if chain else ()
+    protected = _parsed(_decoded(_text(found, "protected")))
+    signed_at = protected.text("io.cncf.notary.signingTime")
+    payload = _decoded(_text(found, "payload", limit=DOCUMENT_LIMIT))
+    return Decoded("Notary signature", payload, protected.text("cty"), signers, (signed_at,) if signed_at else ())
+
+
+def _time(seconds: object) -> str:
+    """Return a time of a log, seconds since 1970 as a number or as text, "" where it is none."""
+    text = str(seconds) if isinstance(seconds, (int, str)) and not isinstance(seconds, bool) else ""
+    if not text.isascii() or not text.isdigit() or len(text) > 12 or not 0 < int(text) <= _LATEST_S:
+        return ""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(text)))
+
+
+def _pem(text: str) -> bytes:
+    body = text.partition("-----BEGIN CERTIFICATE-----")[2].partition("-----END CERTIFICATE-----")[0]
+    return _decoded("".join(body.split()))
+
+
+def _decoded(text: str) -> bytes:
+    """Return what *text* is in base64, of either alphabet, with or without padding. Raises BadContent."""
+    try:
+        standard = text.encode("ascii").translate(bytes.maketrans(b"-_", b"+/"))
+        return base64.b64decode(standard + b"=" * (-len(standard) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise BadContent("a value is not base64") from None
+
+
+def _parsed(content: bytes) -> Fields:
+    return parse_document(content, error=BadContent)
+
+
+def _text(found: Mapping[str, bytes], key: str, *, limit: int = DOCUMENT_LIMIT) -> str:
+    return text_of(found.get(key, b'""'), limit=limit)
