@@ -59,10 +59,10 @@ TYPE_CHECKING = False  # typing's own would have to be imported, which costs eac
 if TYPE_CHECKING:
     from regfs.library.client import Client, repositories, tags
     from regfs.library.client import open_image as open  # noqa: A004 (as in zipfile, tarfile, gzip: the module's own)
-    from regfs.library.image import Image, Layer
+    from regfs.library.image import Image, Layer, Referrer
     from regfs.library.path import Path
 
-__all__ = ["Client", "Image", "Layer", "Path", "open", "repositories", "tags"]
+__all__ = ["Client", "Image", "Layer", "Path", "Referrer", "open", "repositories", "tags"]
 
 # Written here because importlib.metadata costs 35 ms at start.
 __version__ = "0.1.0"
@@ -72,6 +72,7 @@ _EXPORTS = {
     "Image": ("image", "Image"),
     "Layer": ("image", "Layer"),
     "Path": ("path", "Path"),
+    "Referrer": ("image", "Referrer"),
     "open": ("client", "open_image"),
     "repositories": ("client", "repositories"),
     "tags": ("client", "tags"),

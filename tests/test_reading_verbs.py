@@ -14,7 +14,8 @@ from regfs.cli.main import run as run_regfs
 from regfs.errors import InvalidOption, IsADirectory, NotFound, RegfsError
 from regfs.verbs.image_paths import read_image_path
 from tests.support.artifacts import TITLE, archive, artifact_of, blob, push_artifact
-from tests.support.fault_server import FaultServer
+from tests.support.attached import BUNDLE, COSIGN_SIGN, SPDX, bundle, refer, statement
+from tests.support.fault_server import FaultServer, reply
 from tests.support.hello import host_architecture
 from tests.support.images import OCI, directory, file, hardlink, image_of, layer, symlink
 from tests.support.memory_registry import MemoryRegistry
@@ -38,6 +39,8 @@ def server() -> Iterator[FaultServer]:
     for content in image.blobs().values():
         application.add_blob("demo/app", content)
     application.add_manifest("demo/app", image.manifest, tag="1", media_type=image.media_type)
+    for predicate in (SPDX, COSIGN_SIGN):
+        refer(application, "demo/app", image.digest, bundle(statement(image.digest, predicate, {}), predicate))
     artifact = artifact_of(
         blob(b"weights", "application/octet-stream", {TITLE: "model.bin"}),
         blob(b"# read me", "text/plain", {TITLE: "docs/README.md"}),
@@ -159,6 +162,17 @@ def test_inspect_shows_an_image_on_one_screen_and_fetches_no_layer(regfs: Regfs,
     assert (found["schema"], found["config"]) == (1, {"Cmd": ["/bin/su"]})
     asked = {seen.path.rpartition("/")[2] for seen in server.seen[before:] if "/blobs/" in seen.path}
     assert not asked & {blob["digest"] for blob in found["blobs"]}
+    assert [each["artifact_type"] for each in found["referrers"]] == [BUNDLE] * 2
+    assert f"referrers   {found['referrers'][0]['digest'][:19]}  {BUNDLE}\n" in shown
+
+
+def test_inspect_shows_an_image_whose_registry_does_not_tell_what_refers_to_it(
+    regfs: Regfs, server: FaultServer, tmp_path: Path
+) -> None:
+    server.on("GET", "/referrers/", reply(404, b'{"errors":[{"code":"NAME_UNKNOWN"}]}'), times=1)
+    found = json.loads(regfs("inspect", "--json", "--cache-dir", str(tmp_path), NAME))
+    assert (found["config"], found["referrers"]) == ({"Cmd": ["/bin/su"]}, None)
+    assert "cannot be listed" in found["referrers_failure"]
 
 
 def test_tags_and_repositories_are_listed(regfs: Regfs, server: FaultServer) -> None:

@@ -107,7 +107,12 @@ class Client:
             reference = parse_reference(image, default_registry=self._config.default_registry)
             found = image_named(reference, self._app.repositories, self._app.images)
         return Image(
-            found, self._files, name=full_name(reference, found), timeout_s=self._config.timeout_s, close=close
+            found,
+            self._files,
+            referring=self._app.images.referring,
+            name=full_name(reference, found),
+            timeout_s=self._config.timeout_s,
+            close=close,
         )
 
 

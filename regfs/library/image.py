@@ -10,9 +10,11 @@ from types import TracebackType
 from typing import Any
 
 from regfs.images.image import Image as ImageOfCache
+from regfs.images.referring.gathered import Referring
 from regfs.library.failures import asking
 from regfs.library.files import Files
 from regfs.library.path import Path
+from regfs.model.attestations.kinds import harmless
 from regfs.tree.tag import path_by_digest
 
 
@@ -27,6 +29,22 @@ class Layer:
     created_by: str
 
 
+@dataclass(frozen=True, slots=True)
+class Referrer:
+    """A manifest that refers to the manifest *subject*: a signature, an SBOM … as the registry lists it, not verified.
+
+    *size* is that of the manifest, in bytes; *created* is a time in RFC 3339, where it is told. *directory* has what it
+    is, as a mount shows it: `manifest.json`, `blobs`, `files`.
+    """
+
+    digest: str
+    artifact_type: str
+    size: int
+    subject: str
+    created: str
+    directory: Path
+
+
 class Image:
     """One image or artifact. The documents are those of the platform that the client asks for.
 
@@ -34,9 +52,17 @@ class Image:
     """
 
     def __init__(
-        self, found: ImageOfCache, files: Files, *, name: str, timeout_s: float, close: Callable[[], None]
+        self,
+        found: ImageOfCache,
+        files: Files,
+        *,
+        referring: Referring,
+        name: str,
+        timeout_s: float,
+        close: Callable[[], None],
     ) -> None:
         self._found = found
+        self._referring = referring
         self._timeout_s = timeout_s
         self._close = close
         self.name = name
@@ -101,6 +127,24 @@ class Image:
                 )
                 for each in self._found.layers
             )  # fmt: skip
+
+    def referrers(self, type: str | None = None) -> Sequence[Referrer]:  # noqa: A002 (what a reader expects)
+        """Return what refers to the index and to the manifest for the platform, the oldest first.
+
+        *type*: an artifact type, whole or its beginning; None is all. Decoded, signatures and SBOMs are in
+        `directory / "referrers"`. Blocks on the network. A registry that does not answer is an error, no empty list.
+        """
+        with asking(self._timeout_s):
+            found = self._referring.of(self._found).referrers
+        by_type = self.directory.below("referrers").below("by-type")
+        return tuple(
+            Referrer(
+                str(each.digest), each.kind, each.size, str(each.subject), each.created,
+                by_type.below(harmless(each.kind)).below(str(each.digest)),
+            )
+            for each in found
+            if each.kind.startswith(type or "")
+        )  # fmt: skip
 
     def close(self) -> None:
         """Let go of what the image has open. Its paths are of no use afterwards."""

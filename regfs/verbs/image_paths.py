@@ -80,5 +80,12 @@ def opened_paths(
 def _opened(wanted: ImagePath, app: App, files: Files) -> Opened:
     found = find_image(wanted.reference, app)
     name = full_name(wanted.reference, found)
-    image = Image(found, files, name=name, timeout_s=app.config.timeout_s, close=lambda: None)
+    image = Image(
+        found,
+        files,
+        referring=app.images.referring,
+        name=name,
+        timeout_s=app.config.timeout_s,
+        close=lambda: None,
+    )
     return Opened(image, image.contents / wanted.path)

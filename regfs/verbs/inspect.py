@@ -1,4 +1,6 @@
-"""`regfs inspect`: an image on one screen: platforms, digests, what it starts, and the steps that made its layers."""
+"""`regfs inspect`: an image on one screen: platforms, digests, what it starts, the steps that made its layers, and
+what refers to it.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,10 @@ from typing import Any
 
 from regfs.app.composition import build
 from regfs.app.config import Config
-from regfs.errors import BadContent, Unsupported
+from regfs.errors import BadContent, Interrupted, RegfsError, Unsupported
 from regfs.images.image import Image
 from regfs.images.named_images import full_name
+from regfs.images.referring.gathered import Referring
 from regfs.library.image import document_of
 from regfs.mount.mountpoint import mounts
 from regfs.verbs.image import find_image
@@ -30,8 +33,20 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
+class Referrer:
+    """A manifest that refers to the image: a signature, an SBOM … Not verified."""
+
+    digest: str
+    artifact_type: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
 class Inspected:
-    """One image or artifact. *config* is the config's own `config` object: Env, Cmd, Entrypoint, Labels …"""
+    """One image or artifact. *config* is the config's own `config` object: Env, Cmd, Entrypoint, Labels …
+
+    *referrers* is None where the registry does not tell, and *referrers_failure* the reason.
+    """
 
     name: str
     digest: str
@@ -43,6 +58,8 @@ class Inspected:
     config: Mapping[str, Any]
     blobs: tuple[Blob, ...]
     annotations: Mapping[str, str]
+    referrers: tuple[Referrer, ...] | None
+    referrers_failure: str
 
 
 def inspect(text: str, *, config: Config, environment: Mapping[str, str]) -> Inspected:
@@ -54,12 +71,13 @@ def inspect(text: str, *, config: Config, environment: Mapping[str, str]) -> Ins
     with closing(build(config, environment)) as app:
         image = find_image(reference, app)
         with under(Deadline(config.timeout_s, is_users=True)):
-            return _inspected(full_name(reference, image), image)
+            return _inspected(full_name(reference, image), image, app.images.referring)
 
 
-def _inspected(name: str, image: Image) -> Inspected:
+def _inspected(name: str, image: Image, referring: Referring) -> Inspected:
     document = document_of(image.config_content) if image.manifest.is_image else {}
     inner = document.get("config")
+    referrers, failure = _referrers(image, referring)
     return Inspected(
         name=name,
         digest=str(image.digest),
@@ -71,7 +89,20 @@ def _inspected(name: str, image: Image) -> Inspected:
         config=inner if isinstance(inner, dict) else {},
         blobs=_blobs(image),
         annotations=dict(image.manifest.annotations),
+        referrers=referrers,
+        referrers_failure=failure,
     )
+
+
+def _referrers(image: Image, referring: Referring) -> tuple[tuple[Referrer, ...] | None, str]:
+    """Return what refers to the image, and why that is not known: which is no reason to say nothing of the image."""
+    try:
+        found = referring.of(image).referrers
+    except Interrupted:
+        raise
+    except RegfsError as error:
+        return None, str(error)
+    return tuple(Referrer(str(each.digest), each.kind, str(each.subject)) for each in found), ""
 
 
 def _blobs(image: Image) -> tuple[Blob, ...]:

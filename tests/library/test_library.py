@@ -15,6 +15,7 @@ import pytest
 
 import regfs
 from regfs.errors import AccessDenied, LinkLoop, NotFound, Offline, RegfsError
+from tests.support.attached import BUNDLE, COSIGN_SIGN, SPDX, bundle, refer, statement
 from tests.support.fault_server import FaultServer, reply
 from tests.support.hello import host_architecture
 from tests.support.images import BuiltImage, directory, file, image_of, layer, symlink, whiteout
@@ -44,6 +45,8 @@ def server(image: BuiltImage) -> Iterator[FaultServer]:
         application.add_blob("demo/app", content)
     for tag in ("1", "2"):
         application.add_manifest("demo/app", image.manifest, tag=tag, media_type=image.media_type)
+    for predicate in (SPDX, COSIGN_SIGN):
+        refer(application, "demo/app", image.digest, bundle(statement(image.digest, predicate, {}), predicate))
     with FaultServer(application) as served:
         yield served
 
@@ -68,6 +71,17 @@ def test_an_image_has_its_digest_documents_and_layers(client: regfs.Client, imag
         assert opened.manifest == json.loads(image.manifest)
         assert opened.config["architecture"] == host_architecture()
         assert [each.digest for each in opened.layers] == [each["digest"] for each in opened.manifest["layers"]]
+
+
+def test_an_image_has_what_refers_to_it(client: regfs.Client, image: BuiltImage) -> None:
+    with client.open("demo/app:1") as opened:
+        found = opened.referrers()
+        assert [(each.artifact_type, each.subject) for each in found] == [(BUNDLE, str(image.digest))] * 2
+        assert found == opened.referrers("application/vnd.dev.sigstore.bundle")
+        assert opened.referrers("application/spdx+json") == ()
+        manifest = json.loads((found[0].directory / "manifest.json").read_bytes())
+        assert manifest["subject"]["digest"] == str(image.digest)
+        assert (opened.directory / "referrers/sbom/spdx-1.json").read_bytes() == b"{}"
 
 
 def test_an_image_that_is_only_looked_at_costs_no_layer(server: FaultServer, tmp_path: Path) -> None:

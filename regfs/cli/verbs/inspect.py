@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
 _INDENT = " " * 12
 _MOST_COMMAND = 90
+_MOST_REFERRERS = 50
 
 
 def parser() -> Parser:
     """Return the parser of its arguments."""
     made = verb_parser(
         "inspect",
-        "Show what an image is: platforms, digests, what it starts, and the commands that made its layers. No layer is "
-        "fetched.",
+        "Show what an image is: platforms, digests, what it starts, the commands that made its layers, and what refers "
+        "to it. No layer is fetched.",
     )
     made.add_argument("image", metavar="IMAGE", help=IMAGE_HELP)
     add_format(made)
@@ -53,6 +54,7 @@ def _lines(found: Inspected) -> Iterator[str]:
     )
     yield from _config(found.config)
     yield from _list("annotations", [f"{name}={value}" for name, value in sorted(found.annotations.items())])
+    yield from _list("referrers", _referrers(found))
     total = sum(blob.size for blob in found.blobs)
     title = "layers" if found.platform else "blobs"
     yield _line(title, f"{len(found.blobs)}, {in_units(total)} compressed")
@@ -73,6 +75,12 @@ def _config(config: Mapping[str, Any]) -> Iterator[str]:
             yield from _list(title, [f"{name}={text}" if text else name for name, text in sorted(value.items())])
         elif isinstance(value, list):
             yield from _list(title, [str(each) for each in value])
+
+
+def _referrers(found: Inspected) -> list[str]:
+    if found.referrers is None:
+        return [f"not known: {found.referrers_failure}"]
+    return [f"{each.digest[:19]}  {each.artifact_type}" for each in found.referrers[:_MOST_REFERRERS]]
 
 
 def _blob(blob: Blob) -> str:
