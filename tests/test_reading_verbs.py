@@ -17,7 +17,7 @@ from tests.support.artifacts import TITLE, archive, artifact_of, blob, push_arti
 from tests.support.attached import BUNDLE, COSIGN_SIGN, SPDX, bundle, refer, statement
 from tests.support.fault_server import FaultServer, reply
 from tests.support.hello import host_architecture
-from tests.support.images import OCI, directory, file, hardlink, image_of, layer, symlink
+from tests.support.images import OCI, directory, file, hardlink, image_of, layer, symlink, whiteout
 from tests.support.memory_registry import MemoryRegistry
 
 pytestmark = pytest.mark.usefixtures("own_logging")
@@ -222,3 +222,57 @@ def test_get_overwrites_nothing_and_says_what_is_for_images(regfs: Regfs, tmp_pa
 def test_the_first_colon_with_a_slash_parts_image_and_path(text: str, image: str, path: str) -> None:
     found = read_image_path(text, "docker.io", ())
     assert (str(found.reference), found.path) == (image, path)
+
+
+@pytest.fixture(scope="module")
+def layered() -> Iterator[FaultServer]:
+    """demo/layered:1: of a, the base has a version that is replaced; secret is deleted; bin is a link to usr/bin."""
+    application = MemoryRegistry()
+    image = image_of(
+        layer(file("usr/bin/a", b"old"), file("root/secret", b"12345"), symlink("bin", "usr/bin"), file("kept", b"k")),
+        layer(file("usr/bin/a", b"new!"), whiteout("root/secret")),
+        architecture=host_architecture(),
+    )
+    for content in image.blobs().values():
+        application.add_blob("demo/layered", content)
+    application.add_manifest("demo/layered", image.manifest, tag="1", media_type=image.media_type)
+    with FaultServer(application) as served:
+        yield served
+
+
+@pytest.fixture
+def of_layered(layered: FaultServer, regfs: Regfs) -> Regfs:
+    return lambda verb, *words: regfs(verb, "--json", f"{layered.address}/demo/layered:1", *words)
+
+
+def test_which_tells_the_layer_of_a_path_and_what_is_hidden_below_it(of_layered: Regfs) -> None:
+    found = json.loads(of_layered("which", "/bin/a"))
+    assert found["path"] == "/usr/bin/a", "links on the way are followed"
+    states = [(each["layer"], each["size"], each["state"], each["by"], each["command"]) for each in found["versions"]]
+    assert states == [(1, 4, "shown", None, "layer 1"), (0, 3, "replaced", 1, "layer 0")]
+    deleted = json.loads(of_layered("which", "root/secret"))["versions"]
+    assert [(each["layer"], each["state"], each["by"]) for each in deleted] == [(0, "deleted", 1)]
+    directories = json.loads(of_layered("which", "/usr/"))["versions"]
+    assert [(each["layer"], each["state"]) for each in directories] == [(1, "shown"), (0, "shown")]
+    assert json.loads(of_layered("which", "/bin"))["path"] == "/bin", "what is asked about is the link"
+    with pytest.raises(NotFound, match="/usr/none is in no layer of"):
+        of_layered("which", "/usr/none")
+
+
+def test_du_tells_the_bytes_of_layers_and_of_directories(of_layered: Regfs, regfs: Regfs) -> None:
+    sizes = json.loads(of_layered("du", "--depth", "2"))
+    assert [(each["size"], each["entries"], each["wasted"]) for each in sizes["layers"]] == [(9, 7, 8), (4, 5, 0)]
+    assert [(each["path"], each["size"]) for each in sizes["directories"]] == [
+        ("/", 5), ("/usr", 4), ("/usr/bin", 4), ("/root", 0),
+    ]  # fmt: skip
+    shown = regfs("du", NAME, "--most", "1").splitlines()
+    assert shown[0].split() == ["LAYER", "DIGEST", "COMPRESSED", "SIZE", "ENTRIES", "WASTED"]
+    assert shown[-1].strip() == "2 smaller ones; --most shows more, --json all"
+    with pytest.raises(InvalidOption, match="--depth deep: a number is needed"):
+        of_layered("du", "--depth", "deep")
+
+
+def test_history_tells_the_steps(of_layered: Regfs, regfs: Regfs) -> None:
+    steps = json.loads(of_layered("history"))["steps"]
+    assert [step["command"] for step in steps] == ["layer 0", "layer 1"]
+    assert regfs("history", NAME).splitlines()[1].split()[:2] == ["1", "000"]

@@ -1,0 +1,70 @@
+"""`regfs du [OPTIONS] IMAGE`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format, verb_parser
+from regfs.cli.configuration import verb_config
+from regfs.cli.terminal import say_nothing, tell, warn
+from regfs.errors import InvalidOption
+from regfs.model.units import in_units
+
+if TYPE_CHECKING:
+    from regfs.verbs.du import Sizes
+
+_BAR = 30
+
+
+def parser() -> Parser:
+    """Return the parser of its arguments."""
+    made = verb_parser("du", "Show where the bytes of an image are: by layer, and by directory, the biggest first.")
+    made.add_argument("image", metavar="IMAGE", help=IMAGE_HELP)
+    made.add_argument("--depth", metavar="N", default="1", help="directories so far below the root (default: 1)")
+    made.add_argument("--most", metavar="N", default="20", help="how many directories are shown (default: 20)")
+    made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    add_format(made)
+    return add_common(made, headings=("registry", "cache"))
+
+
+def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Print the layers, and the biggest directories with a bar each."""
+    from regfs.verbs.du import du
+
+    depth, most = _number(given.depth, "--depth"), _number(given.most, "--most")
+    say = say_nothing if given.quiet else warn
+    sizes = du(given.image, depth=depth, config=verb_config(given, environment), environment=environment, say=say)
+    if given.format == "json":
+        layers = [each._asdict() for each in sizes.layers]
+        directories = [each._asdict() for each in sizes.directories]
+        tell(json.dumps({"schema": 1, "layers": layers, "directories": directories}))
+    else:
+        tell("\n".join([*_layers(sizes), "", *_directories(sizes, most)]))
+    return 0
+
+
+def _number(text: str, option: str) -> int:
+    if not text.isdecimal() or not text.isascii():
+        raise InvalidOption(f"{option} {text}: a number is needed")
+    return int(text)
+
+
+def _layers(sizes: Sizes) -> Iterator[str]:
+    yield f"{'LAYER':<5} {'DIGEST':<19} {'COMPRESSED':>10} {'SIZE':>10} {'ENTRIES':>8} {'WASTED':>10}"
+    for each in sizes.layers:
+        yield (
+            f"{each.layer:03d}   {each.digest[:19]} {in_units(each.compressed):>10} {in_units(each.size):>10} "
+            f"{each.entries:>8} {in_units(each.wasted) if each.wasted else '-':>10}"
+        )
+
+
+def _directories(sizes: Sizes, most: int) -> Iterator[str]:
+    root, *others = sizes.directories
+    for each in [root, *others[:most]]:
+        bar = "█" * round(_BAR * each.size / root.size) if root.size else ""
+        yield f"{in_units(each.size):>10} {each.entries:>8}  {bar:<{_BAR}}  {each.path}"
+    if len(others) > most:
+        yield f"{'':>20} {len(others) - most} smaller ones; --most shows more, --json all"

@@ -1,0 +1,46 @@
+"""`regfs which [OPTIONS] IMAGE PATH`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import stat
+from collections.abc import Mapping
+
+from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format, verb_parser
+from regfs.cli.configuration import verb_config
+from regfs.cli.terminal import say_nothing, tell, warn
+
+
+def parser() -> Parser:
+    """Return the parser of its arguments."""
+    made = verb_parser(
+        "which",
+        "Say which layer of an image brought PATH, by which command, and which versions upper layers replaced or "
+        "deleted. Symbolic links on the way are followed.",
+    )
+    made.add_argument("image", metavar="IMAGE", help=IMAGE_HELP)
+    made.add_argument("path", metavar="PATH", help="in the image, or in its layers alone")
+    made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    add_format(made)
+    return add_common(made, headings=("registry", "cache"))
+
+
+def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Print a line for each layer that has the path, the uppermost first."""
+    from regfs.verbs.which import which
+
+    say = say_nothing if given.quiet else warn
+    path, brought = which(
+        given.image, given.path, config=verb_config(given, environment), environment=environment, say=say
+    )
+    if given.format == "json":
+        tell(json.dumps({"schema": 1, "path": path, "versions": [each._asdict() for each in brought]}))
+        return 0
+    tell(path)
+    for each in brought:
+        state = each.state if each.by is None else f"{each.state} by {each.by:03d}"
+        command = " ".join(each.command.split())
+        mode = stat.filemode(each.mode)
+        tell(f"  layer {each.layer:03d} {each.digest[:19]}  {mode} {each.size:>10}  {state:<15}  {command}".rstrip())
+    return 0

@@ -1,0 +1,105 @@
+"""`regfs du`: where the bytes of an image are, by layer and by directory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import NamedTuple
+
+from regfs.app.composition import build
+from regfs.app.config import Config
+from regfs.images.layer_totals import layer_totals
+from regfs.model.attributes import Attributes
+from regfs.mount.mountpoint import mounts
+from regfs.rootfs.file_tree import FileTree
+from regfs.rootfs.wasted import wasted_files
+from regfs.verbs.image import find_image, layer_steps, merged_files
+from regfs.verbs.image_argument import read_reference
+from regfs.verbs.progress import showing
+from regfs.waiting.deadline import Deadline, under
+
+_PAGE = 1000
+
+
+class LayerSize(NamedTuple):
+    """One layer: bytes of its blob, bytes of its files, number of its entries; *wasted*: bytes that are not shown."""
+
+    layer: int
+    digest: str
+    compressed: int
+    size: int
+    entries: int
+    wasted: int
+
+
+class DirectorySize(NamedTuple):
+    """A directory of the merged files, with all that is below it; a hard link's bytes count once."""
+
+    path: str
+    size: int
+    entries: int
+
+
+class Sizes(NamedTuple):
+    """Where the bytes are. The first of *directories* is the root; the others have at most the depth asked for."""
+
+    layers: tuple[LayerSize, ...]
+    directories: tuple[DirectorySize, ...]
+
+
+def du(
+    image_text: str, *, depth: int, config: Config, environment: Mapping[str, str], say: Callable[[str], None]
+) -> Sizes:
+    """Return the sizes of the image, its directories to *depth* below the root, the biggest first.
+
+    Blocks on the network for the layers, of lazy formats for their tables alone. Raises RegfsErrors.
+    """
+    reference = read_reference(image_text, config.default_registry, mounts())
+    with closing(build(config, environment)) as app:
+        image = find_image(reference, app)
+        with showing(lambda: layer_steps(app), say=say, environment=environment):
+            files = merged_files(image, app)
+        wasted = [0] * len(image.layers)
+        for each in wasted_files(files):
+            wasted[each.layer] += each.size
+        with under(Deadline(config.timeout_s, is_users=True)):
+            totals = [layer_totals(image, layer) for layer in image.layers]
+        layers = tuple(
+            LayerSize(
+                layer.number, str(layer.descriptor.digest), layer.descriptor.size, total.size, total.files,
+                wasted[layer.number],
+            )
+            for layer, total in zip(image.layers, totals, strict=True)
+        )  # fmt: skip
+        return Sizes(layers, _directories(files, depth))
+
+
+def _directories(files: FileTree, depth: int) -> tuple[DirectorySize, ...]:
+    """Return the root, and the directories down to *depth*, the biggest first."""
+    sizes: dict[bytes, list[int]] = {}
+    seen: set[int] = set()
+    waiting: list[tuple[bytes, int, tuple[bytes, ...]]] = [(b"", files.root, ())]
+    while waiting:
+        path, node, shown = waiting.pop()
+        level = len(shown)
+        if level <= depth:
+            shown = (*shown, path)
+            sizes[path] = [0, 0]
+        start = 0
+        while page := files.children(node, start, _PAGE):
+            start += len(page)
+            for name, child, packed in page:
+                attributes = Attributes.unpack(packed)
+                size = 0
+                if stat.S_ISDIR(attributes.mode):
+                    waiting.append((path + b"/" + name, child, shown))
+                elif stat.S_ISREG(attributes.mode) and (attributes.nlink < 2 or child not in seen):
+                    seen.add(child)
+                    size = attributes.size
+                for above in shown:
+                    sizes[above][0] += size
+                    sizes[above][1] += 1
+    root, *others = [DirectorySize(os.fsdecode(path) or "/", *counted) for path, counted in sizes.items()]
+    return (root, *sorted(others, key=lambda each: (-each.size, each.path)))

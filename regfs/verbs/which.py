@@ -1,0 +1,74 @@
+"""`regfs which`: which layer of an image brought a path, by which command, and what is hidden below it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import NamedTuple
+
+from regfs.app.composition import build
+from regfs.app.config import Config
+from regfs.errors import NotADirectory, NotFound
+from regfs.model.attributes import Attributes
+from regfs.mount.mountpoint import mounts
+from regfs.rootfs.paths import find
+from regfs.rootfs.rootfs import Rootfs
+from regfs.rootfs.versions import versions
+from regfs.verbs.image import find_image, layer_steps, merged_files
+from regfs.verbs.image_argument import read_reference
+from regfs.verbs.progress import showing
+
+
+class Brought(NamedTuple):
+    """What one layer has under the path: *state* is `shown`, `replaced` or `deleted`, the last two *by* a layer."""
+
+    layer: int
+    digest: str
+    command: str
+    mode: int
+    size: int
+    state: str
+    by: int | None
+
+
+def which(
+    image_text: str, path: str, *, config: Config, environment: Mapping[str, str], say: Callable[[str], None]
+) -> tuple[str, list[Brought]]:
+    """Return *path* as the layers have it, links on the way followed, and who brought it, the uppermost layer first.
+
+    A path that the image does not show is looked for in the layers as it is. Blocks on the network for the layers.
+    Raises NotFound where no layer has it, and other RegfsErrors.
+    """
+    reference = read_reference(image_text, config.default_registry, mounts())
+    with closing(build(config, environment)) as app:
+        image = find_image(reference, app)
+        with showing(lambda: layer_steps(app), say=say, environment=environment):
+            files = merged_files(image, app)
+        real = _real_path(files, os.fsencode(path))
+        found = versions(files, real) if real else []
+        if not found:
+            raise NotFound(f"{path} is in no layer of {image}")
+        brought = []
+        for each in found:
+            layer, attributes = image.layers[each.layer], Attributes.unpack(each.attributes)
+            state = "shown" if each.hidden_by is None else "deleted" if each.is_deleted else "replaced"
+            brought.append(
+                Brought(
+                    each.layer, str(layer.descriptor.digest), layer.created_by, attributes.mode, attributes.size, state,
+                    each.hidden_by,
+                )
+            )  # fmt: skip
+    return f"/{os.fsdecode(real)}", brought
+
+
+def _real_path(files: Rootfs, path: bytes) -> bytes:
+    """Return *path* without links on the way; a link at its end stays, as what one asks about is the link."""
+    names = [name for name in path.split(b"/") if name not in (b"", b".")]
+    if not names or names[-1] == b"..":
+        return files.path(find(files, path))
+    try:
+        directory = files.path(find(files, b"/".join(names[:-1])))
+    except (NotFound, NotADirectory):
+        return b"/".join(names)
+    return b"/".join(filter(None, (directory, names[-1])))
