@@ -12,7 +12,7 @@ import sys
 import pytest
 
 LIBRARIES = ["requests", "urllib3", "ssl", "rich", "fuse"]
-LATE = [*LIBRARIES, "regfs.registry.parts", "regfs.registry.manifests", "regfs.layers.ingest"]
+LATE = [*LIBRARIES, "regfs.registry.client_parts", "regfs.registry.manifests", "regfs.layers.ingest"]
 PROBE = "import sys, {module}; print(*sorted(name for name in {late} if name in sys.modules))"
 
 
@@ -30,7 +30,7 @@ def test_starting_loads_no_library_before_it_is_needed(module: str) -> None:
 
 
 def test_a_client_reads_no_toml_where_there_is_none() -> None:
-    assert loaded_by("regfs.registry.parts", ["requests", "tomllib", "regfs.registry.hosts.hosts_toml"]) == []
+    assert loaded_by("regfs.registry.client_parts", ["requests", "tomllib", "regfs.registry.hosts.hosts_toml"]) == []
 
 
 @pytest.mark.parametrize(

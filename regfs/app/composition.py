@@ -46,9 +46,9 @@ from regfs.waiting.single_flight import Flights
 
 if TYPE_CHECKING:
     from regfs.images.starts.trace import Trace
+    from regfs.registry.client_parts import Parts
     from regfs.registry.hosts.endpoints import Hosts
     from regfs.registry.http.retry_policy import RetryPolicy
-    from regfs.registry.parts import Parts
     from regfs.store.tables.open_tables import OpenTables
 
 log = logging.getLogger(__name__)
@@ -252,13 +252,13 @@ def _layer_cache(shared: _Shared, layers: LayerStore) -> LayerCache:
 
 
 def _client_parts(shared: _Shared, environment: Mapping[str, str], mount: Mount) -> Parts:
+    from regfs.registry.client_parts import Parts
     from regfs.registry.credentials.lookup import Credentials
     from regfs.registry.docker_hub import HUB_URL
     from regfs.registry.hosts.certificates import system_authorities
     from regfs.registry.hosts.endpoints import Hosts
     from regfs.registry.http.retry_policy import RetryPolicy
     from regfs.registry.http.sockets import Pace
-    from regfs.registry.parts import Parts
 
     config, substitutes = shared.config, shared.substitutes
     return Parts(

@@ -23,7 +23,7 @@ SITE_CACHE = Path("/var/cache/regfs")
 OWNERS = ("image", "me", "subuid")
 DRIVERS = ("auto", "kernel", "fusepy")
 MOST_CONNECTIONS = 6
-"""For transfers from one host, as registry/parts.py has it."""
+"""For transfers from one host, as registry/client_parts.py has it."""
 
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _SIZE_RE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?b?)", re.ASCII | re.IGNORECASE)

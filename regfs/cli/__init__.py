@@ -7,7 +7,7 @@
 - mount_options.py: the words of -o
 - source_argument.py: what SOURCE names
 - mistaken_verbs.py: first words that are no verb but look like one
-- configuration.py: arguments become a Config
+- command_config.py: arguments become a Config
 - help_text.py: --help and --version; manual_page.py: the manual page
 - exit_codes.py: errors as numbers
 - terminal.py: the only module that prints

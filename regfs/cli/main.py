@@ -26,7 +26,7 @@ from typing import NoReturn
 
 from regfs.app.config import not_empty, with_options
 from regfs.cli.arguments import MOUNT_USAGE, mount_parser, refuse_unknown
-from regfs.cli.configuration import mount_config, with_source
+from regfs.cli.command_config import mount_config, with_source
 from regfs.cli.exit_codes import USAGE, exit_code
 from regfs.cli.help_text import mount_help, version
 from regfs.cli.mistaken_verbs import refuse_verb_like

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from regfs.cli.arguments import mount_helper_parser
-from regfs.cli.configuration import with_source, with_words
+from regfs.cli.command_config import with_source, with_words
 from regfs.cli.mount_command import mount
 from regfs.cli.settings import configured
 from regfs.cli.source_argument import image_of_source

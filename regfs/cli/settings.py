@@ -16,7 +16,7 @@ insecure-registry has a list:
     [registry."registry.lab:5000"]      one registry; mirrors and certificates are in hosts.toml
     insecure = true
 
-Used by configuration.py and `regfs config`. Reads files; any thread.
+Used by command_config.py and `regfs config`. Reads files; any thread.
 """
 
 from __future__ import annotations

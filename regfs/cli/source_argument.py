@@ -1,7 +1,7 @@
 """SOURCE and MOUNTPOINT of `regfs [SOURCE] MOUNTPOINT`: an image, swapped words or a missing one get a clear message.
 
 Docker's rule decides what a registry is; --default-registry names one that looks like an image. Used by main.py and
-configuration.py. Only asks the disk whether a directory of that name exists.
+command_config.py. Only asks the disk whether a directory of that name exists.
 """
 
 from __future__ import annotations

@@ -18,12 +18,12 @@ from regfs.errors import BadContent, BadManifest, ManifestMissing, NotFound, Too
 from regfs.images.answers.manifests import Document
 from regfs.images.artifact_files import artifact_layout
 from regfs.images.computed_once import ComputedOnce
-from regfs.images.external_tables import external_table
+from regfs.images.external_tocs import external_table
 from regfs.images.layers.layer_cache import LayerCache
 from regfs.images.layers.layer_ingests import LayerBlob, table_format_of
 from regfs.images.repository import Repository
 from regfs.images.soci_indexes import INDEX_DIGEST, may_have_ztoc, soci_format, ztocs_of_index, ztocs_of_referrers
-from regfs.images.starts.starts import StartOf
+from regfs.images.starts.start_prefetch import StartOf
 from regfs.model.artifacts.layout import Layout
 from regfs.model.artifacts.producers import has_names, has_titles
 from regfs.model.dates import date_ns

@@ -5,7 +5,7 @@
     lib/apk/db/installed      paragraphs of `P:` name, `V:` version, `A:` architecture
 
 A paragraph that says no name is passed over. Sources: deb-control(5), dpkg(1); apk-tools, apk_installed(5). Used by
-images/packages.py. Pure; any thread.
+images/reports/packages.py. Pure; any thread.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 In reading order, top down; imports point down:
 
     client.py          what the rest of regfs asks; loads the parts at the first request
-    parts.py           builds them
+    client_parts.py    builds them
     manifests.py       tags to descriptors, manifests and indexes
     blobs.py           blobs, verified while they stream; ranges
     parallel.py        one big blob over several connections

@@ -1,8 +1,8 @@
 """The registry client: what the rest of regfs asks registries. Its parts are loaded when a registry is first asked.
 
 Loading them takes a third of a daemon's start, and a mount that has cached what is asked for never needs them. So this
-module imports nothing of the package; parts.py does. Built by app/composition.py, used by images. Thread rule: shared
-by all threads; the first one makes the parts while the others wait.
+module imports nothing of the package; client_parts.py does. Built by app/composition.py, used by images. Thread rule:
+shared by all threads; the first one makes the parts while the others wait.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from regfs.registry.blobs import Blobs
+    from regfs.registry.client_parts import Parts
     from regfs.registry.docker_hub import Hub
     from regfs.registry.listing import Listing
     from regfs.registry.manifests import Manifests
-    from regfs.registry.parts import Parts
     from regfs.registry.push import Pushes
     from regfs.registry.referrers import Referrers
 

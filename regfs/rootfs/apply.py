@@ -85,7 +85,7 @@ class LayerApplication:
         if self._layer == 0:
             self._directories.state[ROOT_ROW] = FRESH
         else:
-            self._directories.set_placed(ROOT_ROW)
+            self._directories.set_merged(ROOT_ROW)
 
     def _apply(self, entry: Row) -> None:
         """Apply *entry*, adding layer and path to what may be wrong with it."""
@@ -116,49 +116,49 @@ class LayerApplication:
 
     def _put_directory(self, entry: Row) -> None:
         """Make a directory, or give the one that is there this entry's attributes."""
-        place = self._directories.find_or_make(entry.parent)
-        if place is None:
+        parent_key = self._directories.find_or_make(entry.parent)
+        if parent_key is None:
             return
-        self._directories.prepare(place, entry.parent)
+        self._directories.prepare(parent_key, entry.parent)
         row, name = entry.row, entry.name
-        found = self._tree.lookup(place, name)
+        found = self._tree.lookup(parent_key, name)
         if found is None or found.directory is None:
             key = self._base | row if self._directories.state[row] == UNSEEN else self._tree.invent()
             if found is not None:
-                self._directories.forget_grafts()
-            self._tree.put_directory(place, name, Name(key, entry.attributes, self._layer, key, EXPLICIT))
+                self._directories.forget_redirected()
+            self._tree.put_directory(parent_key, name, Name(key, entry.attributes, self._layer, key, EXPLICIT))
             self._directories.note_made(entry, key)
             return
         merged = Name(self._base | row, entry.attributes, self._layer, found.directory, EXPLICIT)
-        self._tree.put_directory(place, name, merged)
+        self._tree.put_directory(parent_key, name, merged)
         self._directories.touch(found.directory)
-        self._directories.note_placed(entry, found.directory)
+        self._directories.note_merged(entry, found.directory)
         if entry.flags & _OPAQUE and not self._is_marked(entry):
             self._clear(found.directory)
 
     def _put_file(self, entry: Row) -> None:
-        """Put anything but a directory in the place of whatever is there."""
-        place = self._directories.find_or_make(entry.parent)
-        if place is None:
+        """Put anything but a directory in place of what is there."""
+        parent_key = self._directories.find_or_make(entry.parent)
+        if parent_key is None:
             return
-        self._clobber(place, entry)
+        self._clobber(parent_key, entry)
         if entry.inode in self._below:
             node, attributes = self._below[entry.inode]
             flags = LINKED
         else:
             node, attributes = self._base | entry.inode, entry.attributes
             flags = 0 if attributes[_NLINK] == _ONE_NAME else LINKED
-        self._tree.put(place, entry.name, Name(node, attributes, self._layer, None, flags))
+        self._tree.put(parent_key, entry.name, Name(node, attributes, self._layer, None, flags))
 
     def _link_below(self, entry: Row) -> None:
         """Put a hard link to a file of a lower layer, as things are at this entry of the archive."""
-        place = None
+        parent_key = None
         if entry.parent != NOWHERE:
-            place = self._directories.find_or_make(entry.parent)
-            if place is None:
+            parent_key = self._directories.find_or_make(entry.parent)
+            if parent_key is None:
                 return
-            self._clobber(place, entry)
-            self._tree.remove_name(place, entry.name)
+            self._clobber(parent_key, entry)
+            self._tree.remove_name(parent_key, entry.name)
         self._directories.fresh.write()
         target = normpath(b"/" + (entry.target or b"")).lstrip(b"/")
         directory, _, name = target.rpartition(b"/")
@@ -171,48 +171,48 @@ class LayerApplication:
             raise BadLayer(f"a hard link to {shown!r}, which neither this layer nor a lower one has")
         self._below[entry.row] = found.node, found.attributes
         self._tree.put(at, name, found._replace(flags=LINKED))
-        if place is not None:
-            self._tree.put(place, entry.name, found._replace(layer=self._layer, flags=LINKED))
+        if parent_key is not None:
+            self._tree.put(parent_key, entry.name, found._replace(layer=self._layer, flags=LINKED))
 
     def _white_out(self, entry: Row) -> None:
         """Hide a name of lower layers; what this layer has put there so far stays."""
         name = hidden_name(entry.name)
-        place = self._directories.find(entry.parent)
-        found = None if place is None else self._tree.lookup(place, name)
-        if place is None or found is None:
+        parent_key = self._directories.find(entry.parent)
+        found = None if parent_key is None else self._tree.lookup(parent_key, name)
+        if parent_key is None or found is None:
             return
         if found.directory is None:
             if found.layer != self._layer:
-                self._directories.forget_grafts()
-                self._tree.remove_name(place, name)
+                self._directories.forget_redirected()
+                self._tree.remove_name(parent_key, name)
         elif self._directories.is_touched(found.directory):
             self._clear(found.directory)
         else:
-            self._remove(place, name, found.directory)
+            self._remove(parent_key, name, found.directory)
 
     def _make_opaque(self, entry: Row) -> None:
         """Hide all that lower layers have in the marker's directory."""
-        place = self._directories.find(entry.parent)
-        if place is not None:
-            self._clear(place)
+        parent_key = self._directories.find(entry.parent)
+        if parent_key is not None:
+            self._clear(parent_key)
 
     # Removing
 
-    def _clobber(self, place: int, entry: Row) -> None:
-        """Make way for *entry*, which is no directory, in *place*."""
-        self._directories.prepare(place, entry.parent)
-        found = self._tree.lookup(place, entry.name)
+    def _clobber(self, parent_key: int, entry: Row) -> None:
+        """Make way for *entry*, which is no directory, in *parent_key*."""
+        self._directories.prepare(parent_key, entry.parent)
+        found = self._tree.lookup(parent_key, entry.name)
         if found is not None and found.directory is not None:
-            self._remove(place, entry.name, found.directory)
+            self._remove(parent_key, entry.name, found.directory)
         elif found is not None:
-            self._directories.forget_grafts()
+            self._directories.forget_redirected()
 
-    def _remove(self, place: int, name: bytes, directory: int) -> None:
-        """Remove *directory*, which is *name* in *place*, with all below it."""
+    def _remove(self, parent_key: int, name: bytes, directory: int) -> None:
+        """Remove *directory*, which is *name* in *parent_key*, with all below it."""
         self._directories.fresh.write()
-        for made in self._tree.remove_tree(place, name, directory, layer=self._layer):
-            self._directories.set_placed(made & ROW_MASK)
-        self._directories.forget_grafts()
+        for made in self._tree.remove_tree(parent_key, name, directory, layer=self._layer):
+            self._directories.set_merged(made & ROW_MASK)
+        self._directories.forget_redirected()
 
     def _clear(self, directory: int) -> None:
         """Remove from *directory* and below it what this layer has not written or passed through."""
@@ -229,7 +229,7 @@ class LayerApplication:
                     self._remove(directory, name, below)
                 elif below in self._directories.touched:
                     directories.append(below)
-        self._directories.forget_grafts()
+        self._directories.forget_redirected()
 
     def _is_marked(self, entry: Row) -> bool:
         """Tell whether a marker makes *entry* opaque; else it has replaced something of its own layer."""

@@ -1,7 +1,7 @@
 """What of the layers of an image nobody sees in it: files that upper layers replaced or deleted.
 
 Their bytes are downloaded with the image and can be read in layers/N/tree/: a secret that a later layer deleted is
-there. Used by images/wasted.py. Thread rule: functions; any thread.
+there. Used by images/reports/wasted.py. Thread rule: functions; any thread.
 """
 
 from __future__ import annotations

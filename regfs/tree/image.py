@@ -31,11 +31,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from regfs.errors import BadContent, BadManifest, NotFound, RegfsError, TooLarge, Unsupported
-from regfs.images.history import history_text
 from regfs.images.image import Image
-from regfs.images.packages import packages_text
 from regfs.images.pinned_images import PinnedImage
-from regfs.images.wasted import wasted_text
+from regfs.images.reports.history import history_text
+from regfs.images.reports.packages import packages_text
+from regfs.images.reports.wasted import wasted_text
 from regfs.model.manifest import Index, Manifest
 from regfs.model.media_types import INDEX_TYPES
 from regfs.tree.blobs import BlobsDirectory

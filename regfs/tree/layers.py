@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from regfs.errors import NotFound
 from regfs.images.image import ImageLayer
-from regfs.images.layer_totals import layer_totals
 from regfs.images.pinned_images import PinnedImage
+from regfs.images.reports.layer_totals import layer_totals
 from regfs.model.attributes import Attributes
 from regfs.rootfs.layer_tree import LayerTotals
 from regfs.tree.node import (

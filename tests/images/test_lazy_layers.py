@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 
 from regfs.errors import BadContent, DigestMismatch, Offline, RegistryUnavailable
-from regfs.images.external_tables import LAYER_DIGEST
+from regfs.images.external_tocs import LAYER_DIGEST
 from regfs.images.image import Image
 from regfs.images.layers.layer_ingests import stored_by_table
 from regfs.layers.formats.recognise import recognise

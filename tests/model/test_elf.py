@@ -10,7 +10,7 @@ import pytest
 
 from regfs.errors import BadContent
 from regfs.model.elf import Elf, parse_elf
-from regfs.model.library_cache import parse_library_cache
+from regfs.model.ld_so_cache import parse_ld_so_cache
 from tests.support.elf import elf, library_cache
 
 
@@ -73,12 +73,12 @@ def test_damaged_files_raise_nothing_else_and_end() -> None:
 @pytest.mark.parametrize("after_old", [False, True])
 def test_a_library_cache_names_files(after_old: bool) -> None:
     content = library_cache({b"liba.so": b"/lib/liba.so", b"libb.so.1": b"/opt/libb.so.1"}, after_old=after_old)
-    assert parse_library_cache(content) == {b"liba.so": (b"/lib/liba.so",), b"libb.so.1": (b"/opt/libb.so.1",)}
+    assert parse_ld_so_cache(content) == {b"liba.so": (b"/lib/liba.so",), b"libb.so.1": (b"/opt/libb.so.1",)}
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100, b"ld.so-1.7.0\0\xff\xff\xff\xff", library_cache({})[:47]])
 def test_what_is_no_library_cache_names_nothing(content: bytes) -> None:
-    assert parse_library_cache(content) == {}
+    assert parse_ld_so_cache(content) == {}
 
 
 def test_a_library_cache_that_points_anywhere_raises_nothing() -> None:
@@ -87,4 +87,4 @@ def test_a_library_cache_that_points_anywhere_raises_nothing() -> None:
     for _ in range(1000):
         content = bytearray(right)
         content[rng.randrange(20, len(content))] = rng.randrange(256)
-        parse_library_cache(bytes(content))
+        parse_ld_so_cache(bytes(content))

@@ -115,12 +115,12 @@ def test_a_tag_that_has_not_moved_keeps_what_is_known_below_it(tree: Names, cloc
 
 def test_a_tag_holds_while_a_file_below_it_is_open(tree: Names, clock: Clock) -> None:
     paths = Paths(tree, clock=clock)
-    place = paths.find(b"/repository/tag/file")
-    paths.hold(place)
+    path_node = paths.find(b"/repository/tag/file")
+    paths.hold(path_node)
     tree.names[10, b"tag"] = (21, 60.0)
     clock.now_s = 61
     assert paths.find(b"/repository/tag/other").node == 31
-    paths.release(place)
+    paths.release(path_node)
     assert paths.find(b"/repository/tag/other").node == 41
 
 
@@ -187,11 +187,11 @@ def test_the_tree_is_told_to_forget_what_is_not_remembered_any_more() -> None:
 def test_a_directory_is_known_as_long_as_something_below_it_is(tree: Names) -> None:
     tree.names |= {(1, b"%d" % number): (number + 100, math.inf) for number in range(100)}
     paths = Paths(tree, most=10)
-    place = paths.find(b"/repository/tag/file")
+    path_node = paths.find(b"/repository/tag/file")
     for number in range(100):
         paths.find(b"/%d" % number)
-    assert (tree.known[20], place.above is not None) == (1, True)
-    del place
+    assert (tree.known[20], path_node.above is not None) == (1, True)
+    del path_node
     for number in range(100):
         paths.find(b"/%d" % number)
     assert tree.known[20] == 0

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from regfs.model.names import RepositoryName
 from regfs.registry.client import RegistryClient
+from regfs.registry.client_parts import Parts
 from regfs.registry.credentials.lookup import Credentials
 from regfs.registry.hosts.endpoints import Hosts
 from regfs.registry.http.retry_policy import RetryPolicy
 from regfs.registry.http.sockets import Pace
-from regfs.registry.parts import Parts
 from regfs.telemetry.stats import Stats
 from tests.support.fault_server import Application, FaultServer
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from regfs.app.config import Config, parse_cache_size
 from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
-from regfs.cli.configuration import verb_config
+from regfs.cli.command_config import verb_config
 from regfs.cli.exit_codes import BAD_CONTENT, FAILED
 from regfs.cli.terminal import tell, warn
 from regfs.errors import InvalidOption

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from regfs.app.config import not_empty
 from regfs.cli.arguments import IMAGE_PATH_HELP, Parser, add_common, verb_parser
-from regfs.cli.configuration import verb_config
+from regfs.cli.command_config import verb_config
 from regfs.cli.terminal import say_nothing, warn
 from regfs.process.descriptors import raise_descriptor_limit
 

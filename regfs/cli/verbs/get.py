@@ -9,7 +9,7 @@ from pathlib import Path
 
 from regfs.app.config import not_empty
 from regfs.cli.arguments import IMAGE_PATH_HELP, Parser, add_common, add_format, verb_parser
-from regfs.cli.configuration import verb_config
+from regfs.cli.command_config import verb_config
 from regfs.cli.terminal import say_nothing, tell, warn
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format, verb_parser
-from regfs.cli.configuration import verb_config
+from regfs.cli.command_config import verb_config
 from regfs.cli.terminal import tell
 from regfs.model.units import in_units
 

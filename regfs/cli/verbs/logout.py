@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 
 from regfs.cli.arguments import Parser, add_common, verb_parser
-from regfs.cli.configuration import verb_config
+from regfs.cli.command_config import verb_config
 from regfs.cli.terminal import tell
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from regfs.cli.arguments import IMAGE_PATH_HELP, Parser, add_common, add_format, verb_parser
-from regfs.cli.configuration import verb_config
+from regfs.cli.command_config import verb_config
 from regfs.cli.terminal import say_nothing, tell, warn
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from regfs.app.config import Config, not_empty, parse_path, with_options
 from regfs.cli.arguments import IMAGE_HELP, Parser, add_common
-from regfs.cli.configuration import log_to_terminal, with_words
+from regfs.cli.command_config import log_to_terminal, with_words
 from regfs.cli.mount_options import IN_MEMORY, image_words
 from regfs.cli.settings import configured
 from regfs.cli.source_argument import is_source

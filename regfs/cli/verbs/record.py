@@ -49,7 +49,7 @@ def _run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     config = with_options(default_config(environment), given.given)
     entered = start(asked, owner=config.owner, allow_suid=config.allow_suid, allow_dev=config.allow_dev)
     try:
-        from regfs.cli.configuration import verb_config
+        from regfs.cli.command_config import verb_config
         from regfs.verbs.record import Recorder, record
         from regfs.verbs.run import Wanted
 

@@ -187,7 +187,7 @@ def _run(given: argparse.Namespace, environment: Mapping[str, str], *, asked: As
     owner = config.owner if is_owner_given or not may_mount() else "image"
     entered = start(asked, owner=owner, allow_suid=config.allow_suid, allow_dev=config.allow_dev)
     try:
-        from regfs.cli.configuration import log_to_terminal
+        from regfs.cli.command_config import log_to_terminal
         from regfs.export.erofs.mounting import reason_against
         from regfs.verbs.run import Wanted, run
 

@@ -24,7 +24,7 @@ from regfs.images.layers.layer_ingests import LayerBlob, LayerIngest, LayerInges
 from regfs.images.layers.merges import Merges
 from regfs.images.layers.partial_layers import PartialLayers
 from regfs.images.lazy.background_fetch import ONLY_WHAT_IS_READ, BackgroundFetch, Fetching
-from regfs.images.starts.starts import Starts
+from regfs.images.starts.start_prefetch import Starts
 from regfs.images.workers.own_process import NICE_BESIDE_THE_BIGGEST
 from regfs.images.workers.shared_work import STALL_S
 from regfs.model.digest import Digest

@@ -126,7 +126,7 @@ class PartialLayers:
         """Yield the layer's blob, and let *note* hear where its archive is not as its table says; once a layer."""
         if blob.stored_as in self._compared or blob.stored_as in self._uncompared:
             return blob.chunks()
-        from regfs.images.lazy.table_comparison import TableComparison, compared
+        from regfs.images.lazy.toc_comparison import TableComparison, compared
 
         return compared(blob.chunks(), blob.descriptor.size, TableComparison(index), partial(self._tell, blob))
 
@@ -142,7 +142,7 @@ class PartialLayers:
 
     def _tell(self, blob: LayerBlob, differences: Mapping[bytes, str]) -> None:
         """Tell users of the *differences* between the table of a layer and its archive, if there are any."""
-        from regfs.images.lazy.table_comparison import words
+        from regfs.images.lazy.toc_comparison import words
 
         self._compared[blob.stored_as] = True
         self._stats.count("layers.compared")
@@ -195,7 +195,7 @@ class PartialLayers:
 
     def _compare_archive(self, index: LayerIndex, blob: LayerBlob) -> None:
         """Compare an archive that is here with its zTOC. Its diff id is no help: soci leaves out what pads the end."""
-        from regfs.images.lazy.table_comparison import TableComparison
+        from regfs.images.lazy.toc_comparison import TableComparison
 
         ensure, size = self.fetcher(index, blob).ensure, index.layout().size
 

@@ -7,6 +7,7 @@ chunk_ranges      which ranges of the blob bring given chunks
 chunk_read_ahead  how far ahead of a reader
 chunk_source      what a layer is fetched from
 soci_spans        the spans of a SOCI layer, and the check of its headers
+toc_comparison    the table and the archive are compared when the whole layer is read
 background_fetch  the rest of layers that are in use
 foreground        which reads wait now
 """

@@ -30,7 +30,7 @@ class Group(NamedTuple):
 
 
 class Window:
-    """Takes pieces out of a stream, in the order of their places. Holds one piece and one block."""
+    """Takes pieces out of a stream, in the order in which they lie there. Holds one piece and one block."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
@@ -55,7 +55,7 @@ def merged(chunks: Sequence[StoredChunk], *, max_gap: int = MAX_GAP, max_range: 
     """Return *chunks* as few ranges: near ones together, those of one member always."""
     groups: list[list[StoredChunk]] = []
     start = stop = -1
-    for chunk in sorted(chunks, key=place):
+    for chunk in sorted(chunks, key=blob_order):
         end = chunk.at + chunk.stored
         is_same = bool(groups) and groups[-1][-1].at == chunk.at
         if is_same or (groups and chunk.at - stop <= max_gap and end - start <= max_range):
@@ -67,6 +67,6 @@ def merged(chunks: Sequence[StoredChunk], *, max_gap: int = MAX_GAP, max_range: 
     return [Group(tuple(group)) for group in groups]
 
 
-def place(chunk: StoredChunk) -> tuple[int, int]:
-    """Return what orders chunks as they lie in the blob."""
+def blob_order(chunk: StoredChunk) -> tuple[int, int]:
+    """Return the sort key that orders chunks as they lie in the blob."""
     return chunk.at, chunk.inner

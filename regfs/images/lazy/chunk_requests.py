@@ -24,7 +24,7 @@ from itertools import groupby
 from cachetools import TTLCache
 
 from regfs.errors import CacheFailure, DigestMismatch, OutOfThreads, RangesRefused
-from regfs.images.lazy.chunk_ranges import MAX_GAP, Group, Window, merged, place
+from regfs.images.lazy.chunk_ranges import MAX_GAP, Group, Window, blob_order, merged
 from regfs.images.lazy.chunk_source import ChunkTable, LayerBytes
 from regfs.layers.formats.format import Chunk
 from regfs.store.layers.chunks import PartialData, StoredChunk
@@ -166,7 +166,7 @@ class ChunkRequests:
         content = memoryview(self._source.part(start, group.stop))
         self._stats.count("chunks.requests")
         self._stats.count("chunks.bytes", len(content))
-        for at, chunks in groupby(sorted(group.chunks, key=place), key=lambda chunk: chunk.at):
+        for at, chunks in groupby(sorted(group.chunks, key=blob_order), key=lambda chunk: chunk.at):
             members = list(chunks)
             stored = bytes(content[at - start :][: max(chunk.stored for chunk in members)])
             right |= self._keep(members, stored, self._data.keep_or_hold)

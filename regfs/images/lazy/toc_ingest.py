@@ -77,10 +77,10 @@ def ingest_ztoc(descriptor: Descriptor, soci: Soci, *, layer: Digest, store: Lay
         rows = TableRows(writer.rows)
         headers: list[tuple[int, int, bytes]] = []
         try:
-            for entry, place in ztoc.entries():
-                content = place.start if place is not None and entry.size else None
-                if entry.size and place is not None:
-                    headers.append((place.start, place.header, fingerprint(entry)))
+            for entry, offsets in ztoc.entries():
+                content = offsets.start if offsets is not None and entry.size else None
+                if entry.size and offsets is not None:
+                    headers.append((offsets.start, offsets.header, fingerprint(entry)))
                 elif entry.size:
                     wrong += 1
                     content = _placed(writer, entry.size, (), nothing=descriptor.digest)

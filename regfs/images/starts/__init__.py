@@ -2,5 +2,5 @@
 
 program_files.py   which files a program is made of: interpreter, libraries, what its scripts name
 records.py         what a start has read, recorded: kept, pushed, found again
-starts.py          when which of it is fetched
+start_prefetch.py  when which of it is fetched
 """

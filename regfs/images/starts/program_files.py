@@ -7,7 +7,7 @@
 
 All files of one step are fetched at once, so that a start costs as many round trips as libraries are nested, and not as
 many as there are libraries. What is wrong or hostile in them ends the walk at that file. Links are followed within the
-image. Used by starts.py. Any thread; *fetch* and *read* block on the network.
+image. Used by start_prefetch.py. Any thread; *fetch* and *read* block on the network.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from functools import partial
 from regfs.errors import BadContent, IsADirectory, NotADirectory, NotFound
 from regfs.model.attributes import mode_of
 from regfs.model.elf import MAGIC, Elf, Read, parse_elf
-from regfs.model.library_cache import MAX_CACHE, parse_library_cache
+from regfs.model.ld_so_cache import MAX_CACHE, parse_ld_so_cache
 from regfs.model.run_config import RunConfig
 from regfs.rootfs.file_tree import FileTree
 from regfs.rootfs.paths import find
@@ -123,7 +123,7 @@ class ProgramFiles:
         if elf.interpreter:
             yield from self._at(elf.interpreter)
         if elf.needed and self._cache is None:
-            self._cache = self._library_cache()
+            self._cache = self._ld_so_cache()
         directories = self._directories(node, elf)
         for name in elf.needed:
             if b"/" in name:
@@ -147,13 +147,13 @@ class ProgramFiles:
                 directories = [each.replace(b"$" + word, value) for each in directories]
         return directories
 
-    def _library_cache(self) -> dict[bytes, tuple[bytes, ...]]:
+    def _ld_so_cache(self) -> dict[bytes, tuple[bytes, ...]]:
         """Return what ld.so.cache says; empty where there is none. The loader reads it too."""
         for node in self._at(_CACHE):
             span = self._span(node)
             if span is not None and span.size <= min(MAX_CACHE, self._left):
                 self._fetch([span])
-                return parse_library_cache(self._read(span, 0, span.size))
+                return parse_ld_so_cache(self._read(span, 0, span.size))
         return {}
 
     def _named(self, word: bytes) -> int | None:

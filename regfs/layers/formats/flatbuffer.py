@@ -45,7 +45,7 @@ class FlatBuffer:
         fields = self._vtables.get(vtable)
         if fields is None:
             size = self._number(_U16, vtable)
-            fields = tuple(self._number(_U16, vtable + place) for place in range(_VTABLE_HEADER, size - 1, 2))
+            fields = tuple(self._number(_U16, vtable + offset) for offset in range(_VTABLE_HEADER, size - 1, 2))
             self._vtables[vtable] = fields
         return Table(self, at, fields)
 
@@ -93,19 +93,19 @@ class FlatBuffer:
 
 
 class Table:
-    """One table of a document; *places* is where its fields are in it, by their numbers in the schema."""
+    """One table of a document; *offsets* is where its fields are in it, by their numbers in the schema."""
 
-    __slots__ = ("_at", "_buffer", "_places")
+    __slots__ = ("_at", "_buffer", "_offsets")
 
-    def __init__(self, buffer: FlatBuffer, at: int, places: tuple[int, ...]) -> None:
+    def __init__(self, buffer: FlatBuffer, at: int, offsets: tuple[int, ...]) -> None:
         self._buffer = buffer
         self._at = at
-        self._places = places
+        self._offsets = offsets
 
     def at(self, field: int) -> int:
         """Return where the value of *field* is, 0 where the document leaves it out."""
-        place = self._places[field] if field < len(self._places) else 0
-        return place and self._at + place
+        offset = self._offsets[field] if field < len(self._offsets) else 0
+        return offset and self._at + offset
 
     def i64(self, field: int) -> int:
         """Return a signed number of 64 bits, 0 where it is left out."""

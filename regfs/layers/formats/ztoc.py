@@ -79,7 +79,7 @@ class Span(NamedTuple):
     window: bytes
 
 
-class Place(NamedTuple):
+class FileOffsets(NamedTuple):
     """Where a file is in the archive: its headers from *header* on, its bytes from *start* on."""
 
     header: int
@@ -102,7 +102,7 @@ class Ztoc:
             raise TooLarge(f"a zTOC of {len(self._files)} files; regfs reads up to {MAX_ROWS}")
         self.spans = _spans(self._buffer, root.table(5), self.blob_size, self.archive_size)
 
-    def entries(self) -> Iterator[tuple[TarEntry, Place | None]]:
+    def entries(self) -> Iterator[tuple[TarEntry, FileOffsets | None]]:
         """Yield the archive's entries, and where those that have bytes are; None where that cannot be.
 
         Raises BadLayer.
@@ -113,7 +113,7 @@ class Ztoc:
             entry = _entry(self._buffer, file)
             start = file.i64(2)
             is_there = end + BLOCK <= start and not start % BLOCK and start + entry.size <= self.archive_size
-            yield entry, Place(end, start) if is_there else None
+            yield entry, FileOffsets(end, start) if is_there else None
             if is_there:
                 end = start + entry.size + -entry.size % BLOCK
 

@@ -24,7 +24,7 @@ from regfs.model.names import NAME_MAX
 from regfs.mount.errnos import errno_of, is_failure
 from regfs.mount.fusepy import LIBRARY
 from regfs.mount.fusepy.own_threads import OwnThreads
-from regfs.mount.fusepy.paths import Paths, Place
+from regfs.mount.fusepy.paths import PathNode, Paths
 from regfs.mount.fusepy.request_deadline import RequestDeadline
 from regfs.mount.fusepy.stat_fields import fill_stat, inode_and_mode
 from regfs.mount.handles import Handles
@@ -57,10 +57,10 @@ _STATFS_BLOCK = 4096
 
 
 class Opened(NamedTuple):
-    """A file that is open, the place it was opened at, and the descriptor that holds its bytes, or None."""
+    """A file that is open, what its path led to, and the descriptor that holds its bytes, or None."""
 
     file: OpenFile
-    place: Place
+    path_node: PathNode
     path: bytes
     fd: int | None
 
@@ -69,7 +69,7 @@ class OpenedDirectory(NamedTuple):
     """A directory that is being listed."""
 
     listing: Listing
-    place: Place
+    path_node: PathNode
     path: bytes
 
 
@@ -113,24 +113,24 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
         if fi.flags & os.O_ACCMODE != os.O_RDONLY:
             raise ReadOnly(path)
         name = path.encode(_ENCODING)
-        place = self.paths.find(name)
-        self.paths.hold(place)
+        path_node = self.paths.find(name)
+        self.paths.hold(path_node)
         try:
-            opened = self.tree.open(place.node)
-        except BaseException:  # a file that is not open must not hold its place
-            self.paths.release(place)
+            opened = self.tree.open(path_node.node)
+        except BaseException:  # a file that is not open must not hold its path_node
+            self.paths.release(path_node)
             raise
-        fi.fh = self.files.add(Opened(opened, place, name, opened.backing_fd()))
+        fi.fh = self.files.add(Opened(opened, path_node, name, opened.backing_fd()))
         # What may have changed is read past the page cache: its pages and its cached size could be the old ones.
         fi.direct_io = not opened.keep_cache
-        fi.keep_cache = opened.keep_cache and self._is_as_before(name, place)
+        fi.keep_cache = opened.keep_cache and self._is_as_before(name, path_node)
         return 0
 
     def release(self, path: str | None, fi: fuse.fuse_file_info) -> int:
         """Close a file."""
         del path
         opened = self.files.take(fi.fh)
-        self.paths.release(opened.place)
+        self.paths.release(opened.path_node)
         opened.file.close()
         return 0
 
@@ -141,8 +141,8 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
     def opendir(self, path: str) -> int:
         """Open a directory and return its handle."""
         name = path.encode(_ENCODING)
-        place = self._enter(name)
-        return self.directories.add(OpenedDirectory(self.tree.listing(place.node), place, name))
+        path_node = self._enter(name)
+        return self.directories.add(OpenedDirectory(self.tree.listing(path_node.node), path_node, name))
 
     def releasedir(self, path: str | None, fh: int) -> int:
         """Close a directory."""
@@ -185,17 +185,17 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
     chmod = chown = create = link = mkdir = mknod = removexattr = rename = rmdir = setxattr = _refuse
     symlink = truncate = unlink = utimens = write = _refuse
 
-    def _enter(self, path: bytes) -> Place:
+    def _enter(self, path: bytes) -> PathNode:
         """Return the place of *path*, with real attributes in place of the placeholders of a listing."""
-        place = self.paths.find(path)
-        if self.tree.enter(place.node):
+        path_node = self.paths.find(path)
+        if self.tree.enter(path_node.node):
             self.paths.drop(path)
-            place = self.paths.find(path)
-        return place
+            path_node = self.paths.find(path)
+        return path_node
 
-    def _is_as_before(self, path: bytes, place: Place) -> bool:
+    def _is_as_before(self, path: bytes, path_node: PathNode) -> bool:
         """Return whether the last open of *path* found the same inode, so that the kernel's pages are right."""
-        inode = place.attributes[:8]
+        inode = path_node.attributes[:8]
         if self._opened_before.get(path) == inode:
             return True
         if len(self._opened_before) >= _MOST_KEPT:
@@ -254,7 +254,7 @@ class Adapter(fuse.FUSE):  # type: ignore[misc]
     def fgetattr(self, path: bytes | None, buf: object, fip: object) -> int:
         """Fill in the attributes of an open file: those that it had when it was opened."""
         del path
-        attributes = self.operations.files.get(fip.contents.fh).place.attributes  # type: ignore[attr-defined]
+        attributes = self.operations.files.get(fip.contents.fh).path_node.attributes  # type: ignore[attr-defined]
         fill_stat(buf.contents, attributes)  # type: ignore[attr-defined]
         return 0
 
@@ -285,17 +285,17 @@ class Adapter(fuse.FUSE):  # type: ignore[misc]
 
     def _entries(self, opened: OpenedDirectory) -> Iterator[tuple[bytes, int, int]]:
         tree, paths = self.operations.tree, self.operations.paths
-        yield b".", *inode_and_mode(opened.place.attributes)
-        yield b"..", *inode_and_mode(tree.attributes(tree.parent(opened.place.node)).attributes)
+        yield b".", *inode_and_mode(opened.path_node.attributes)
+        yield b"..", *inode_and_mode(tree.attributes(tree.parent(opened.path_node.node)).attributes)
         prefix = opened.path.rstrip(b"/") + b"/"
         start = 0
         while entries := opened.listing.entries(start, _PAGE):
             for position, entry in enumerate(entries, start):
                 if entry.node and start < _MOST_REMEMBERED:
-                    paths.remember(opened.place, prefix + entry.name, entry)
+                    paths.remember(opened.path_node, prefix + entry.name, entry)
                 elif entry.valid_s and not entry.node:
                     at_once = partial(opened.listing.at_once, position)
-                    paths.remember_for_a_moment(opened.place, prefix + entry.name, at_once)
+                    paths.remember_for_a_moment(opened.path_node, prefix + entry.name, at_once)
                 yield entry.name, *inode_and_mode(entry.attributes)
             start += len(entries)
 

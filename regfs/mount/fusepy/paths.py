@@ -50,11 +50,11 @@ class Anchor:
     uses: int = 0
 
 
-class Place:
+class PathNode:
     """What a path leads to: a node, its 88 bytes of attributes, and the anchor that it depends on.
 
-    A place refers to the place above it, and gives its look-up back to the tree when nothing refers to it any more: so
-    a request, an open file or a remembered path never has a node that the tree has dropped.
+    It refers to the PathNode above it, and gives its look-up back to the tree when nothing refers to it any more: so a
+    request, an open file or a remembered path never has a node that the tree has dropped.
     """
 
     __slots__ = ("_gone", "above", "anchor", "attributes", "moves", "node")
@@ -63,7 +63,7 @@ class Place:
         self,
         found: FoundEntry | ListedEntry,
         anchor: Anchor | None,
-        above: Place | None,
+        above: PathNode | None,
         *,
         gone: deque[int] | None = None,
     ) -> None:
@@ -93,17 +93,17 @@ class Paths:
         self._tree = tree
         self._clock = clock
         self._lock = threading.Lock()
-        self._places: LRUCache[bytes, Place] = LRUCache(most)
+        self._path_nodes: LRUCache[bytes, PathNode] = LRUCache(most)
         self._gone: deque[int] = deque()
 
-    def find(self, path: bytes) -> Place:
+    def find(self, path: bytes) -> PathNode:
         """Return the place of *path* (absolute, without `.` or `..`). May block; raises what the tree raises."""
         missing: list[bytes] = []
         prefix = path
-        while (place := self._valid(prefix)) is None:
+        while (path_node := self._valid(prefix)) is None:
             if prefix == b"/":
                 found = self._tree.attributes(ROOT)
-                place = self._keep(b"/", Place(found, self._anchor(found, None, None), None))
+                path_node = self._keep(b"/", PathNode(found, self._anchor(found, None, None), None))
                 break
             above, _, name = prefix.rpartition(b"/")
             missing.append(name)
@@ -111,29 +111,29 @@ class Paths:
         while missing:
             name = missing.pop()
             prefix = prefix + name if prefix == b"/" else prefix + b"/" + name
-            place = self._look_up(place, name, prefix)
-        return place
+            path_node = self._look_up(path_node, name, prefix)
+        return path_node
 
-    def hold(self, place: Place) -> None:
-        """Keep the anchor of *place* from moving until `release`, since something below it is open."""
-        anchor = place.directory_anchor
+    def hold(self, path_node: PathNode) -> None:
+        """Keep the anchor of *path_node* from moving until `release`, since something below it is open."""
+        anchor = path_node.directory_anchor
         if anchor is not None:
             with self._lock:
                 anchor.uses += 1
 
-    def release(self, place: Place) -> None:
+    def release(self, path_node: PathNode) -> None:
         """End what `hold` began."""
-        anchor = place.directory_anchor
+        anchor = path_node.directory_anchor
         if anchor is not None:
             with self._lock:
                 anchor.uses -= 1
 
-    def remember(self, directory: Place, path: bytes, found: FoundEntry | ListedEntry) -> None:
+    def remember(self, directory: PathNode, path: bytes, found: FoundEntry | ListedEntry) -> None:
         """Remember the entry at *path* as a listing of *directory* has it, unless it may change or is known."""
         if math.isinf(found.valid_s) and self._known(path) is None:
-            self._keep(path, Place(found, directory.anchor, directory))
+            self._keep(path, PathNode(found, directory.anchor, directory))
 
-    def remember_for_a_moment(self, directory: Place, path: bytes, look_up: Callable[[], ListedEntry]) -> None:
+    def remember_for_a_moment(self, directory: PathNode, path: bytes, look_up: Callable[[], ListedEntry]) -> None:
         """Remember what *look_up* returns for the entry at *path*, unless it is known. It counts as one look-up.
 
         The attributes are placeholders for some that take long to get, so that `ls -l` is quick; a later request waits
@@ -142,29 +142,29 @@ class Paths:
         if self._valid(path) is None:
             found = look_up()
             anchor = Anchor(self._clock() + found.valid_s, directory.anchor)
-            self._keep(path, Place(found, anchor, directory, gone=self._gone))
+            self._keep(path, PathNode(found, anchor, directory, gone=self._gone))
 
     def drop(self, path: bytes) -> None:
         """Forget where *path* led: its attributes have changed."""
         with self._lock:
-            self._places.pop(path, None)
+            self._path_nodes.pop(path, None)
 
     def expire(self) -> None:
         """Let all names expire that may change their meaning, except those with something open below."""
         with self._lock:
-            for place in self._places.values():
-                if place.anchor is not None:
-                    place.anchor.expires = -math.inf
+            for path_node in self._path_nodes.values():
+                if path_node.anchor is not None:
+                    path_node.anchor.expires = -math.inf
 
-    def _look_up(self, parent: Place, name: bytes, path: bytes) -> Place:
+    def _look_up(self, parent: PathNode, name: bytes, path: bytes) -> PathNode:
         if len(name) > NAME_MAX and is_too_long(name):
             raise NameTooLong(f"a name of {len(name)} bytes; {NAME_MAX} are allowed")
         found = self._tree.lookup(parent.node, name)
         anchor = self._anchor(found, parent.anchor, self._known(path))
-        return self._keep(path, Place(found, anchor, parent, gone=self._gone))
+        return self._keep(path, PathNode(found, anchor, parent, gone=self._gone))
 
-    def _anchor(self, found: FoundEntry | ListedEntry, above: Anchor | None, before: Place | None) -> Anchor | None:
-        """Return the anchor of a newly found place; a name with the same meaning as before keeps its own, renewed."""
+    def _anchor(self, found: FoundEntry | ListedEntry, above: Anchor | None, before: PathNode | None) -> Anchor | None:
+        """Return the anchor of a newly found node; a name with the same meaning as before keeps its own, renewed."""
         if math.isinf(found.valid_s):
             return above
         expires = self._clock() + found.valid_s
@@ -174,20 +174,20 @@ class Paths:
             return old
         return Anchor(expires, above)
 
-    def _known(self, path: bytes) -> Place | None:
+    def _known(self, path: bytes) -> PathNode | None:
         with self._lock:
-            return self._places.get(path)
+            return self._path_nodes.get(path)
 
-    def _valid(self, path: bytes) -> Place | None:
+    def _valid(self, path: bytes) -> PathNode | None:
         """Return where *path* led, if that still holds."""
-        place = self._known(path)
-        return place if place is None or place.anchor is None or self._holds(place.anchor) else None
+        path_node = self._known(path)
+        return path_node if path_node is None or path_node.anchor is None or self._holds(path_node.anchor) else None
 
-    def _keep(self, path: bytes, place: Place) -> Place:
+    def _keep(self, path: bytes, path_node: PathNode) -> PathNode:
         with self._lock:
-            self._places[path] = place
+            self._path_nodes[path] = path_node
         self._forget_gone()
-        return place
+        return path_node
 
     def _forget_gone(self) -> None:
         while True:

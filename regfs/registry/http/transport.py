@@ -3,7 +3,7 @@
 They serve as a connection pool and nothing else. Their other features are unsafe with registries and are switched off:
 redirects (credentials and custom headers go along), retries (Retry-After is honoured for hours), netrc (replaces a
 token), cookies, transparent decompression (breaks digests), certifi instead of the system's trust store. Importing this
-module costs 90 ms, so parts.py imports it at the first request.
+module costs 90 ms, so client_parts.py imports it at the first request.
 
 Thread rule: a Transport is shared by all threads.
 """

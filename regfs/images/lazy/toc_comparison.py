@@ -1,15 +1,15 @@
-"""Whether a layer's table of contents and its archive say the same: compared when the whole layer is read anyway.
+"""Compares a layer's table of contents with its archive, whenever the whole layer is read anyway.
 
     the blob as it streams by ─┬─▶ its chunks are taken out, for the table's files
                                └─▶ a thread: inflated, read as tar, each entry held against the table's row
 
-Both are authentic, the one by the manifest's annotation and the other by the layer's digest, and a builder can let them
-differ: other runtimes unpack the archive, regfs shows the table. What differs is told, once for each layer; the files
-stay those of the table. Compared are names, types, modes, owners, sizes, times (to the second, as tables round them),
-devices, links, extended attributes, and the bytes of files: by the digests of their chunks, or by their place where the
-table is one of places (SOCI). That takes as much CPU time as reading the layer, so it is left out where a
-mount waits. Used by partial_layers.py. Thread rule: one thread for each comparison; a read never waits for more than a
-few blocks of it.
+Both are authentic: the manifest's annotation vouches for the table, the layer's digest for the archive. A builder can
+still make them differ. Other runtimes then unpack the archive, and regfs shows the table and reports the differences,
+once for each layer. It compares names, types, modes, owners, sizes, times (to the second, as tables round them),
+devices, links, extended attributes, and the bytes of files: by the digests of their chunks, or by their offset in the
+archive where the table has only offsets (SOCI). A comparison takes as much CPU time as reading the layer, so a mount
+makes none. Used by partial_layers.py. Thread rule: one thread for each comparison; a read waits for a few blocks of it
+at most.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ _S = 1_000_000_000
 
 
 class TableComparison:
-    """Compares the table that *index* is of with the archive."""
+    """One comparison: of the table that *index* was made from, with the archive."""
 
     def __init__(self, index: LayerIndex) -> None:
         self._index = index
-        self._is_of_places = index.layout().source == SOCI
+        self._has_only_offsets = index.layout().source == SOCI
         self._directories: dict[tuple[bytes, ...], Row | None] = {}
         self._seen = bytearray(index.last_row() + 1)
         self._differences: dict[bytes, str] = {}
 
     def differences(self, blocks: Iterator[bytes]) -> dict[bytes, str]:
-        """Return by path what the archive in *blocks*, the layer's blob, has otherwise; some 1,000 at most.
+        """Return the differences by path, 1,000 at most; *blocks* are the layer's blob.
 
         Raises BadLayer, TooLarge, Unsupported where they are no archive; what *blocks* raises; CacheFailure.
         """
@@ -79,13 +79,13 @@ class TableComparison:
         return self._differences
 
     def _is_left_out(self, components: tuple[bytes, ...]) -> bool:
-        """Tell whether a table says nothing of that entry: a file of the format itself, or the root."""
+        """Whether tables leave that entry out: a file of the format itself, or the root."""
         if not components:
             return bool(self._index.row(ROOT_ROW).flags & EntryFlag.IMPLIED)
         return len(components) == 1 and components[0] in HIDDEN and self._row(components) is None
 
     def _difference(self, entry: TarEntry, components: tuple[bytes, ...], reader: TarReader, offset: int) -> str:
-        """Return in what *entry*, whose bytes begin at *offset* of the archive, is not as the table has it."""
+        """Return how *entry* differs from its row, '' if it does not; its bytes begin at *offset* of the archive."""
         row = self._row(components)
         if row is None:
             return "only the archive has it"
@@ -116,11 +116,11 @@ class TableComparison:
     def _content_difference(self, row: Row, entry: TarEntry, reader: TarReader, offset: int) -> str:
         if not stat.S_ISREG(entry.kind) or not entry.size or row.content is None or entry.extents is not None:
             return ""
-        if self._is_of_places:
-            return "" if row.content == offset else "its bytes are somewhere else in the archive"
+        if self._has_only_offsets:
+            return "" if row.content == offset else "its bytes are elsewhere in the archive"
         chunks = self._index.chunks_between(row.content, row.content + entry.size)
         if any(not chunk.stored for chunk in chunks):
-            return ""  # the table is wrong about it, which was told
+            return ""  # the table is wrong about this chunk, which was reported when it was fetched
         ends = {chunk.start - row.content: (chunk.stop - row.content, chunk.digest.encoded) for chunk in chunks}
         hasher, at, end, digest = hashlib.sha256(), 0, 0, ""
         is_hole = False
@@ -141,7 +141,7 @@ class TableComparison:
         return ""
 
     def _row(self, components: tuple[bytes, ...]) -> Row | None:
-        """Return the row that the table has for a path, None where it has none; links are not followed."""
+        """Return the table's row for a path, None where it has none; links are not followed."""
         if not components:
             return self._index.row(ROOT_ROW)
         parent = self._directory(components[:-1])
@@ -166,77 +166,88 @@ class TableComparison:
 def compared(
     blocks: Iterator[bytes], size: int, comparison: TableComparison, tell: Callable[[Mapping[bytes, str]], None]
 ) -> Iterator[bytes]:
-    """Yield *blocks*, the *size* bytes of a layer's blob, and let *tell* hear what *comparison* finds in them.
+    """Yield *blocks*, the *size* bytes of a layer's blob, and call *tell* with what *comparison* finds in them.
 
-    *tell* is called once all of them came and were read; not where they are no archive, which others report.
+    *tell* is called once, after the last block was read. It is not called where the blob is no archive or breaks off;
+    other code reports that.
     """
-    waiting: queue.Queue[bytes | None] = queue.Queue(_MOST_WAITING)
-    ended = threading.Event()
+    comparing = _ComparingThread(comparison, tell)
+    try:
+        comparing.start()
+    except OutOfThreads:
+        yield from blocks
+        return
     left = size
-
-    def taken() -> Iterator[bytes]:
-        while (block := waiting.get()) is not None:
+    try:
+        for block in blocks:
+            left -= len(block)
+            comparing.give(block)
             yield block
+    finally:
+        # A reader that takes chunks out of the stream stops after the last chunk. Only the table and the footer follow.
+        with suppress(RegfsError):
+            if 0 < left <= _MOST_DRAINED:
+                for block in blocks:
+                    left -= len(block)
+                    comparing.give(block)
+        if left:
+            comparing.abandon()
+        else:
+            comparing.finish()
 
-    def compare() -> None:
+
+class _ComparingThread:
+    """The thread that inflates and compares one blob, fed through a short queue by the thread that reads the blob."""
+
+    def __init__(self, comparison: TableComparison, tell: Callable[[Mapping[bytes, str]], None]) -> None:
+        self._comparison = comparison
+        self._tell = tell
+        self._waiting: queue.Queue[bytes | None] = queue.Queue(_MOST_WAITING)
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Start the thread. Raises OutOfThreads."""
+        self._thread = start_thread(self._compare, name="flight table comparison")
+
+    def give(self, block: bytes | None) -> None:
+        """Hand *block*, or None for the end, to the thread; waits while the queue is full and the thread runs."""
+        while not self._ended.is_set():
+            with suppress(queue.Full):
+                self._waiting.put(block, timeout=0.5)
+                return
+
+    def finish(self) -> None:
+        """Wait for the result: the blob was given whole."""
+        self.give(None)
+        self._thread.join(_PATIENCE_S)
+
+    def abandon(self) -> None:
+        """End the thread without a result: a blob that breaks off proves nothing."""
+        self._ended.set()
+        with suppress(queue.Empty):
+            while True:
+                self._waiting.get_nowait()
+        self._waiting.put(None)
+
+    def _compare(self) -> None:
         try:
-            found = comparison.differences(taken())
-            if not ended.is_set():
-                tell(found)
+            found = self._comparison.differences(self._taken())
+            if not self._ended.is_set():
+                self._tell(found)
         except RegfsError as error:
             log.info("a table of contents is not compared: %s", error)
         except Exception:  # a bug here must not cost the read
             log.exception("a table of contents is not compared")
         finally:
-            ended.set()
+            self._ended.set()
 
-    def give(block: bytes | None) -> None:
-        while not ended.is_set():
-            with suppress(queue.Full):
-                waiting.put(block, timeout=0.5)
-                return
-
-    try:
-        thread = start_thread(compare, name="flight table comparison")
-    except OutOfThreads:
-        yield from blocks
-        return
-    try:
-        for block in blocks:
-            left -= len(block)
-            give(block)
+    def _taken(self) -> Iterator[bytes]:
+        while (block := self._waiting.get()) is not None:
             yield block
-    finally:
-        # What takes chunks out of the stream ends at the last one; a table, and little else, is behind that.
-        with suppress(RegfsError):
-            if 0 < left <= _MOST_DRAINED:
-                for block in blocks:
-                    left -= len(block)
-                    give(block)
-        if left:
-            ended.set()  # not all of it came: nothing can be said
-        _finish(waiting, thread, ended, is_whole=not left)
-
-
-def _finish(
-    waiting: queue.Queue[bytes | None], thread: threading.Thread, ended: threading.Event, *, is_whole: bool
-) -> None:
-    """Let the comparison end, and wait for it where it has all bytes."""
-    if is_whole:
-        while not ended.is_set():
-            with suppress(queue.Full):
-                waiting.put(None, timeout=0.5)
-                break
-        thread.join(_PATIENCE_S)
-        return
-    with suppress(queue.Empty):
-        while True:
-            waiting.get_nowait()
-    waiting.put(None)
 
 
 def words(differences: Mapping[bytes, str]) -> str:
-    """Return what is told to users of *differences*, which are some."""
+    """Return the message to users about *differences*, of which there is at least one."""
     path, what = next(iter(differences.items()))
     first = f"{_text(path)}: {what}"
     if len(differences) == 1:

@@ -23,7 +23,7 @@ MAX_CACHE = 4 << 20
 """Bytes of a cache that is read."""
 
 
-def parse_library_cache(content: bytes) -> dict[bytes, tuple[bytes, ...]]:
+def parse_ld_so_cache(content: bytes) -> dict[bytes, tuple[bytes, ...]]:
     """Return the paths of each library, the preferred one first; none where *content* is no cache that is known."""
     start = 0
     if content.startswith(_OLD) and len(content) >= _OLD_HEADER:

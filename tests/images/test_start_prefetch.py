@@ -8,7 +8,7 @@ import os
 import pytest
 
 from regfs.errors import Offline
-from regfs.images.starts.starts import MAX_REPLAYED
+from regfs.images.starts.start_prefetch import MAX_REPLAYED
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
 from regfs.model.start_record import START_TYPE, Read, StartRecord, render_start_record

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from regfs.images.image import Image, ImageLayer
-from regfs.images.layer_totals import totals_if_here
+from regfs.images.reports.layer_totals import totals_if_here
 from regfs.model.image_config import History
 
 _LINE = "{:>4}  {:<5}  {:>12}  {:>12}  {}\n"
