@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from regfs.app.composition import build
 from regfs.app.config import Config
-from regfs.images.layer_totals import layer_totals
+from regfs.images.reports.layer_totals import layer_totals
 from regfs.model.attributes import Attributes
 from regfs.mount.mountpoint import mounts
 from regfs.rootfs.file_tree import FileTree

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from regfs.app.composition import build
 from regfs.app.config import Config
-from regfs.images.history import history_text
+from regfs.images.reports.history import history_text
 from regfs.mount.mountpoint import mounts
 from regfs.verbs.image import find_image
 from regfs.verbs.image_argument import read_reference

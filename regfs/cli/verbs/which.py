@@ -8,7 +8,7 @@ import stat
 from collections.abc import Mapping
 
 from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format, verb_parser
-from regfs.cli.configuration import verb_config
+from regfs.cli.command_config import verb_config
 from regfs.cli.terminal import say_nothing, tell, warn
 
 
