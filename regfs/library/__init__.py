@@ -6,6 +6,7 @@
     files.py      paths become nodes of the tree: look-ups, symbolic links, what is remembered
     streams.py    an open file as Python's io knows it
     failures.py   RegfsErrors that are OSErrors too
+    fsspec_filesystem.py   the same for fsspec: regfs:// paths
 
 What is exported is in regfs/__init__.py. A path is one in a mount, so that a program may go from one to the other. A
 library prints nothing, reads no configuration file, and changes nothing of its process. Used by programs and by verbs/.
