@@ -8,7 +8,7 @@ RegfsError
 │   ├── DigestUnresolved    a short digest that is not the beginning of exactly one known digest
 │   ├── PlatformMissing     an index has no image for the platform that is wanted
 │   └── ManifestMissing     an index names a manifest that the registry does not have
-├── AccessDenied            401 or 403 after a right attempt
+├── AccessDenied            401 or 403 after a right attempt; or the policy of signatures allows no image like this
 ├── RateLimited             429, and waiting would outlast the caller's deadline
 ├── RegistryTimeout         the deadline passed before the registry answered
 ├── RegistryUnavailable     no connection: DNS, refused, no route, 5xx after the retries
@@ -79,7 +79,7 @@ class ManifestMissing(NotFound):
 
 
 class AccessDenied(RegfsError):
-    """The registry refuses (401 or 403) after authentication was tried as it asks."""
+    """The registry refuses (401 or 403) after authentication was tried as it asks; or the user's policy does."""
 
 
 class RateLimited(RegfsError):

@@ -27,6 +27,7 @@ ROWS: list[set[str]] = [
 ]
 ONLY_IMPORTER = {
     "requests": {"registry/http/transport.py"},
+    "cryptography": {"images/judging/keys.py", "images/judging/judge.py"},
     "urllib3": {"registry/http/transport.py"},
     "fuse": {"mount/fusepy/operations.py"},
 }

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from regfs import __version__
 from regfs.app.config import Config
+from regfs.app.policy import judge_of
 from regfs.errors import CacheFailure, InvalidOption
 from regfs.images.layers.layer_cache import REFUSED_S, LayerCache
 from regfs.images.lazy.background_fetch import Fetching
@@ -158,7 +159,7 @@ def build(
 ) -> App:
     """Return the app for *config*. Where the cache directory cannot be used, a temporary one takes its place.
 
-    Raises InvalidOption where the path of the cache directory is too long for SQLite.
+    Raises InvalidOption where the path of the cache directory is too long for SQLite, or a policy cannot be read.
     """
     cache, temporary, note = _usable_cache(config.cache_dir)
     stats = Stats()
@@ -177,7 +178,10 @@ def build(
         registry.load()  # a name that is no registry is reported at the start
     repositories = _repositories(shared, registry, layers)
     layer_cache = _layer_cache(shared, layers)
-    images = Images(layer_cache, config.platform or host_platform(), with_soci_v1=config.soci_v1)
+    images = Images(
+        layer_cache, config.platform or host_platform(), with_soci_v1=config.soci_v1,
+        judge=judge_of(config.policy, environment),
+    )  # fmt: skip
     image_numbers = ImageNumbers(cache / "inode-numbers.sqlite")
     root = Root(
         config.default_registry,

@@ -47,6 +47,8 @@ class Config:
     rest_from: float = 1 / 3
     hub_listing: bool = False
     soci_v1: bool = False
+    policy: str = ""
+    """A containers-policy.json(5), "none", or "" for that of the machine."""
     offline: bool = False
     cache_dir: Path = SITE_CACHE
     cache_size: int | None = None
@@ -258,6 +260,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("soci-v1", REGISTRY, "",
            "use SOCI indexes of version 1 too: they refer to an image, whose digest does not vouch for them",
            lambda config, _: replace(config, soci_v1=True)),
+    Option("policy", REGISTRY, "FILE|none",
+           "show only images that this containers-policy.json allows (default: ~/.config/containers/policy.json or "
+           "/etc/containers/policy.json where there is one; none: show all)",
+           lambda config, text: replace(config, policy=text if text == "none" else str(parse_path(text)))),
     Option("offline", REGISTRY, "", "never use the network: serve what the cache has",
            lambda config, _: replace(config, offline=True)),
     Option("cache-dir", CACHE, "DIR",

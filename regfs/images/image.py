@@ -19,6 +19,7 @@ from regfs.images.answers.manifests import Document
 from regfs.images.artifact_files import artifact_layout
 from regfs.images.computed_once import ComputedOnce
 from regfs.images.external_tocs import external_table
+from regfs.images.judging.judge import Judge
 from regfs.images.layers.layer_cache import LayerCache
 from regfs.images.layers.layer_ingests import LayerBlob, table_format_of
 from regfs.images.repository import Repository
@@ -80,8 +81,9 @@ class Image:
         platform: Platform,
         contents: LayerCache,
         with_soci_v1: bool = False,
+        judge: Judge | None = None,
     ) -> None:
-        """*with_soci_v1*: SOCI indexes are believed that only refer to the image."""
+        """*with_soci_v1*: SOCI indexes are believed that only refer to the image. *judge* may refuse to show it."""
         self.repository = repository
         self.digest = digest
         self._media_type = announced or media_type
@@ -89,6 +91,7 @@ class Image:
         self._platform = platform
         self.contents = contents
         self._with_soci_v1 = with_soci_v1
+        self._judge = judge
         self.totals: dict[int, LayerTotals] = {}
 
     def __str__(self) -> str:
@@ -101,7 +104,9 @@ class Image:
 
     @ComputedOnce
     def document(self) -> Document:
-        """The exact bytes of the index or manifest that the digest names."""
+        """The exact bytes of the index or manifest that the digest names. AccessDenied by the policy, too."""
+        if self._judge is not None:  # for what is cached as well, and before all else of the image
+            self._judge.judge(self.repository, self.digest)
         if self._announced:
             return self._named(self.digest, self._announced)
         return self.repository.manifests.document(self.digest, self._media_type)
@@ -186,9 +191,8 @@ class Image:
         if len(descriptors) != len(diff_ids):
             descriptors = tuple(layer for layer in descriptors if is_tar_layer(layer.media_type))
         if len(descriptors) != len(diff_ids):
-            raise BadManifest(
-                f"{self}: {len(self.manifest.layers)} layers in the manifest, {len(diff_ids)} diff ids in the config"
-            )
+            counts = f"{len(self.manifest.layers)} layers in the manifest, {len(diff_ids)} diff ids in the config"
+            raise BadManifest(f"{self}: {counts}")
         steps = self.config.layer_steps()
         if len(steps) != len(descriptors):  # hand-made configs; better no word than the wrong layer's
             steps = (History(),) * len(descriptors)

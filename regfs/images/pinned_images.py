@@ -12,6 +12,7 @@ from typing import NamedTuple
 from cachetools import LRUCache
 
 from regfs.images.image import Image
+from regfs.images.judging.judge import Judge
 from regfs.images.layers.layer_cache import LayerCache
 from regfs.images.referring.gathered import Referring
 from regfs.images.repository import Repository
@@ -25,21 +26,34 @@ _IMAGES_KEPT = 128
 class Images:
     """The images that were touched lately; *platform* is the one that indexes are read for. See Image."""
 
-    def __init__(self, contents: LayerCache, platform: Platform, *, with_soci_v1: bool = False) -> None:
+    def __init__(
+        self, contents: LayerCache, platform: Platform, *, with_soci_v1: bool = False, judge: Judge | None = None
+    ) -> None:
+        """*judge* may refuse images; None shows all."""
         self._contents = contents
         self._platform = platform
         self._with_soci_v1 = with_soci_v1
+        self._judge = judge
         self.referring = Referring()
         self._lock = threading.Lock()
-        self._images: LRUCache[tuple[RepositoryName, Digest, str], Image] = LRUCache(_IMAGES_KEPT)
+        self._images: LRUCache[tuple[RepositoryName, Digest, str, bool], Image] = LRUCache(_IMAGES_KEPT)
 
-    def image(self, repository: Repository, digest: Digest, media_type: str = "", *, announced: str = "") -> Image:
+    def image(
+        self,
+        repository: Repository,
+        digest: Digest,
+        media_type: str = "",
+        *,
+        announced: str = "",
+        is_vouched_for: bool = False,
+    ) -> Image:
         """Return the image that *digest* names in *repository*; nothing is asked.
 
         *media_type* is what an answer of the registry called it. *announced* is the type in the index that names it: a
-        document of another kind is refused under that name only.
+        document of another kind is refused under that name only. *is_vouched_for*: it belongs to an image that the
+        policy allows.
         """
-        key = (repository.name, digest, announced)
+        key = (repository.name, digest, announced, is_vouched_for)
         with self._lock:
             image = self._images.get(key)
             if image is None:
@@ -51,15 +65,22 @@ class Images:
                     platform=self._platform,
                     contents=self._contents,
                     with_soci_v1=self._with_soci_v1,
+                    judge=None if is_vouched_for else self._judge,
                 )
                 self._images[key] = image
             return image
 
     def pinned(
-        self, repository: Repository, digest: Digest, media_type: str = "", *, announced: str = ""
+        self,
+        repository: Repository,
+        digest: Digest,
+        media_type: str = "",
+        *,
+        announced: str = "",
+        is_vouched_for: bool = False,
     ) -> PinnedImage:
         """Return the image as a value that may be kept; nothing is asked."""
-        return PinnedImage(self, repository, digest, media_type, announced)
+        return PinnedImage(self, repository, digest, media_type, announced, is_vouched_for)
 
 
 class PinnedImage(NamedTuple):
@@ -70,6 +91,7 @@ class PinnedImage(NamedTuple):
     digest: Digest
     media_type: str
     announced: str
+    is_vouched_for: bool
 
     @property
     def created_ns(self) -> int:
@@ -79,4 +101,7 @@ class PinnedImage(NamedTuple):
     @property
     def image(self) -> Image:
         """The image itself; nothing is asked."""
-        return self.images.image(self.repository, self.digest, self.media_type, announced=self.announced)
+        return self.images.image(
+            self.repository, self.digest, self.media_type, announced=self.announced,
+            is_vouched_for=self.is_vouched_for,
+        )  # fmt: skip

@@ -28,6 +28,7 @@ class Options(TypedDict, total=False):
     """`os/arch[/variant]`"""
     default_registry: str | None
     insecure_registries: Iterable[str]
+    policy: str | os.PathLike[str] | None
     offline: bool
     cache_dir: str | os.PathLike[str] | None
     timeout_s: float | None
@@ -118,11 +119,12 @@ class Client:
 
 def _words(options: Options) -> list[tuple[Option, str]]:
     """Return *options* as they are written on a command line."""
-    cache_dir, timeout_s = options.get("cache_dir"), options.get("timeout_s")
+    cache_dir, timeout_s, policy = options.get("cache_dir"), options.get("timeout_s"), options.get("policy")
     texts = [
         ("platform", options.get("platform")),
         ("default-registry", options.get("default_registry")),
         ("cache-dir", None if cache_dir is None else os.fspath(cache_dir)),
+        ("policy", None if policy is None else os.fspath(policy)),
         ("timeout", None if timeout_s is None else f"{timeout_s}s"),
         ("offline", "" if options.get("offline") else None),
         *(("insecure-registry", registry) for registry in options.get("insecure_registries", ())),

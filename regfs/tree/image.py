@@ -118,7 +118,9 @@ class ManifestsDirectory(DirectoryOfImage):
         entry = image.entries.get(name) or next((e for e in index.manifests if str(e.digest) in spelled), None)
         if entry is None:
             raise NotFound(f"the index {image} has no entry {name[:300]!r}")
-        pinned = self.pinned.images.pinned(image.repository, entry.digest, announced=entry.media_type)
+        pinned = self.pinned.images.pinned(
+            image.repository, entry.digest, announced=entry.media_type, is_vouched_for=True
+        )
         return Found(ImageDirectory(f"{self.key}/{name}", pinned, self.pinned, self.is_referrer), FOREVER)
 
     def children(self) -> list[Child]:

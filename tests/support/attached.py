@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from regfs.model.digest import Digest
 from tests.support.artifacts import Artifact, Blob, artifact_of, blob, push_artifact
@@ -107,6 +107,24 @@ def attestation_entry(built: Artifact, digest: Digest) -> dict[str, object]:
     annotations = {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": str(digest)}
     platform = {"os": "unknown", "architecture": "unknown"}
     return described(built) | {"annotations": annotations, "platform": platform}
+
+
+def signed_bundle(sign: Callable[[bytes], bytes], payload: bytes, *, payload_type: str = IN_TOTO) -> Artifact:
+    """Return cosign 3's artifact with a signature by a key, whose id nobody knows."""
+    message = b"DSSEv1 %d %s %d %s" % (len(payload_type), payload_type.encode(), len(payload), payload)
+    signatures = [{"keyid": "another", "sig": encoded(sign(message))}]
+    envelope = {"payloadType": payload_type, "payload": encoded(payload), "signatures": signatures}
+    document = {"mediaType": BUNDLE, "verificationMaterial": {"publicKey": {"hint": "?"}}, "dsseEnvelope": envelope}
+    return artifact_of(blob(json.dumps(document).encode(), BUNDLE), kind=BUNDLE)
+
+
+def signed_payload(sign: Callable[[bytes], bytes], digest: Digest, *, reference: str) -> Artifact:
+    """Return what cosign 1 and 2 push under a tag: a signature by a key."""
+    image = {"docker-manifest-digest": str(digest)}
+    critical = {"identity": {"docker-reference": reference}, "image": image, "type": "cosign container image signature"}
+    payload = json.dumps({"critical": critical, "optional": None}).encode()
+    layer = blob(payload, SIMPLE_SIGNING, {"dev.cosignproject.cosign/signature": encoded(sign(payload))})
+    return artifact_of(layer, config_type=f"{OCI}.config.v1+json")
 
 
 def refer(

@@ -47,6 +47,7 @@ class Shown:
         background_fetch: bool = False,
         rest_from: float = 1 / 3,
         soci_v1: bool = False,
+        policy: str = "none",
         used_directories: UsedDirectories = tuple,
         tables: OpenTables | None = None,
         limit: int | None = None,
@@ -72,6 +73,7 @@ class Shown:
             background_fetch=background_fetch,
             rest_from=rest_from,
             soci_v1=soci_v1,
+            policy=policy,
         )
         substitutes = Substitutes(
             hosts=hosts or Hosts(),

@@ -14,9 +14,9 @@ from regfs.model.attestations.documents import (
     IN_TOTO_PAYLOAD,
     MOST_BYTES,
     Decoded,
+    cosign_payload,
     decode,
     notary_digest,
-    signed_digest,
     statement_in,
 )
 from regfs.model.attestations.kinds import SBOM, SIMPLE_SIGNING
@@ -39,7 +39,7 @@ def decoded_bytes(repository: Repository, document: Document) -> bytes:
 def info_text(repository: Repository, document: Document, subjects: Collection[Digest]) -> str:
     """Return the facts, a line each; *subjects* are the digests of the image. Raises what a network brings."""
     lines = "".join(f"{name}: {_line(text)}\n" for name, text in _facts(repository, document, subjects))
-    return lines + "verified: not verified: no signature was checked\n"
+    return lines + "verified: not verified: signatures are checked for --policy alone\n"
 
 
 def _decoded(repository: Repository, document: Document) -> Decoded:
@@ -71,7 +71,7 @@ def _claims(decoded: Decoded, subjects: set[str]) -> Iterator[tuple[str, str]]:
         about = statement.subjects
         yield "predicate", statement.predicate_type
     elif decoded.payload_type == SIMPLE_SIGNING:
-        about = (signed_digest(decoded.payload),)
+        about = (cosign_payload(decoded.payload).digest,)
     elif decoded.payload_type == _NOTARY_PAYLOAD:
         about = (notary_digest(decoded.payload),)
     right = sorted(subjects.intersection(about))

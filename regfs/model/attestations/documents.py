@@ -30,6 +30,7 @@ MOST_BYTES = 40 << 20
 
 IN_TOTO_PAYLOAD = "application/vnd.in-toto+json"
 _COSIGN = "dev.sigstore.cosign/"
+_COSIGN_TYPE = "cosign container image signature"
 _KEY_SIGNATURE = "dev.cosignproject.cosign/signature"
 _MOST_LISTED = 64
 _LATEST_S = 253_402_300_799  # the end of the year 9999
@@ -55,6 +56,27 @@ class Statement(NamedTuple):
     subjects: tuple[str, ...]
     predicate_type: str
     predicate: bytes
+
+
+class Envelope(NamedTuple):
+    """A DSSE envelope: its payload and the signatures of it."""
+
+    payload_type: str
+    payload: bytes
+    signatures: tuple[bytes, ...]
+
+    @property
+    def signed_bytes(self) -> bytes:
+        """What the signatures are of: DSSE's pre-authentication encoding. Lengths are in bytes."""
+        kind = self.payload_type.encode()
+        return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(self.payload), self.payload)
+
+
+class CosignPayload(NamedTuple):
+    """What a payload of cosign's is about: the digest of a manifest, and the repository."""
+
+    digest: str
+    reference: str
 
 
 def decode(content: bytes, media_type: str, annotations: Mapping[str, str]) -> Decoded:
@@ -94,13 +116,24 @@ def statement_in(payload: bytes) -> Statement:
     return Statement(tuple(digests), _text(found, "predicateType"), found.get("predicate", b"{}"))
 
 
-def signed_digest(payload: bytes) -> str:
-    """Return the digest that a payload of cosign's is about. Raises BadContent, TooLarge."""
+def cosign_payload(payload: bytes) -> CosignPayload:
+    """Return what a payload of cosign's is about. Raises BadContent, TooLarge."""
     critical = _parsed(payload).child("critical")
     image = None if critical is None else critical.child("image")
-    if critical is None or image is None:
+    if critical is None or image is None or critical.text("type") != _COSIGN_TYPE:
         raise BadContent("it does not say which image was signed")
-    return image.text("docker-manifest-digest") or image.text("Docker-manifest-digest")
+    identity = critical.child("identity")
+    digest = image.text("docker-manifest-digest") or image.text("Docker-manifest-digest")
+    return CosignPayload(digest, "" if identity is None else identity.text("docker-reference"))
+
+
+def bundle_envelope(content: bytes) -> Envelope:
+    """Return the envelope in the sigstore bundle *content*. Raises BadContent where it has none, TooLarge."""
+    found = members(members(content).get("dsseEnvelope", b"null"))
+    document = _parsed(b'{"signatures": %s}' % found.get("signatures", b"[]"))
+    signatures = [_decoded(each.text("sig")) for each in document.children("signatures", limit=_MOST_LISTED)]
+    payload = _decoded(_text(found, "payload", limit=2 * MOST_BYTES))
+    return Envelope(_text(found, "payloadType"), payload, tuple(signatures))
 
 
 def notary_digest(payload: bytes) -> str:

@@ -92,7 +92,7 @@ def _manifests(place: _Place, name: str) -> dict[str, Entry]:
 def _manifest(place: _Place, referrer: Referrer, key: str) -> Node:
     repository = place.pinned.repository
     manifest_of(repository, referrer)  # raises where it refers to something else
-    return place.make_directory(key, place.pinned.images.pinned(repository, referrer.digest))
+    return place.make_directory(key, place.pinned.images.pinned(repository, referrer.digest, is_vouched_for=True))
 
 
 def _documents(place: _Place, name: str) -> dict[str, Entry]:

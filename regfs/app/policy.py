@@ -1,0 +1,43 @@
+"""The policy of signatures: which file it is, and the judge that goes by it. Used by composition.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from regfs.errors import InvalidOption
+from regfs.images.judging.judge import Judge
+from regfs.model.signature_policy import parse_policy
+from regfs.process.user import home_directory
+
+_IN_HOME = Path(".config/containers/policy.json")
+_OF_MACHINE = Path("/etc/containers/policy.json")
+_MOST_BYTES = (1 << 20) + 1
+
+
+def judge_of(policy: str, environment: Mapping[str, str]) -> Judge | None:
+    """Return the judge for the option *policy*: a file, "none", or "" for the user's file, else the machine's.
+
+    None where every image may be shown. Raises InvalidOption where the file cannot be read.
+    Source: containers-policy.json(5), "FILES".
+    """
+    if policy == "none":
+        return None
+    home = home_directory(environment)
+    of_user = [Path(home) / _IN_HOME] if home else []
+    paths = [Path(policy)] if policy else [*of_user, _OF_MACHINE]
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                content = file.read(_MOST_BYTES)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if policy:
+                raise InvalidOption(f"the policy {path} cannot be read: {error.strerror}") from None
+            continue
+        except OSError as error:
+            raise InvalidOption(
+                f"the policy {path} cannot be read: {error.strerror}; with --policy none, all images are shown"
+            ) from None
+        parsed = parse_policy(content, str(path))
+        return None if parsed.accepts_anything else Judge(parsed)
+    return None

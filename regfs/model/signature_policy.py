@@ -1,0 +1,187 @@
+"""Which images may be shown: containers-policy.json, as podman, skopeo and CRI-O read it.
+
+    {"default": [{"type": "insecureAcceptAnything"}],
+     "transports": {"docker": {"registry.example/team": [{"type": "sigstoreSigned", "keyPath": "/etc/key.pub",
+                                                          "signedIdentity": {"type": "matchRepository"}}]}}}
+
+The most specific scope decides: a repository, what its path begins with, its host, `*.` and a domain, "", then the
+default. All requirements of its list must hold. The file is strict: with a key or a type that is not known it is
+refused as a whole. A requirement that regfs cannot judge refuses each image that it is for, and its text says why:
+GPG's signedBy, Fulcio, Rekor. regfs judges digests, so that a scope that names a tag is refused, and so is an identity
+that wants the tag. Source: containers-policy.json(5). Used by images/judging/ and app/composition.py. Pure; any thread.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from regfs.errors import BadContent, InvalidName, InvalidOption, TooLarge
+from regfs.model.names import RepositoryName, parse_reference
+from regfs.model.strict_json import Fields, parse_document
+
+_MOST_BYTES = 1 << 20
+_MOST_ENTRIES = 1000
+_ACCEPT, _REJECT, _GPG, _SIGSTORE = "insecureAcceptAnything", "reject", "signedBy", "sigstoreSigned"
+_KEYS = ("keyPath", "keyPaths", "keyData", "keyDatas")
+_UNJUDGED = {
+    "fulcio": "a certificate of Fulcio's",
+    "pki": "a certificate",
+    "rekorPublicKeyPath": "an entry in Rekor's log",
+    "rekorPublicKeyPaths": "an entry in Rekor's log",
+    "rekorPublicKeyData": "an entry in Rekor's log",
+    "rekorPublicKeyDatas": "an entry in Rekor's log",
+}
+_IDENTITIES = {
+    "matchExact": (), "matchRepoDigestOrExact": (), "matchRepository": (), "exactReference": ("dockerReference",),
+    "exactRepository": ("dockerRepository",), "remapIdentity": ("prefix", "signedPrefix"),
+}  # fmt: skip
+
+
+class Requirement(NamedTuple):
+    """What an image needs to be shown.
+
+    *refusal* says why none is; "" where some may be: with a signature of one of the keys, which are in files
+    (*key_paths*) or here (*keys*, PEM), or each one, where there are neither. A signature must name the *repository*,
+    "" stands for the image's own.
+    """
+
+    refusal: str = ""
+    key_paths: tuple[str, ...] = ()
+    keys: tuple[bytes, ...] = ()
+    repository: str = ""
+
+    @property
+    def accepts_anything(self) -> bool:
+        """Whether every image is shown."""
+        return not self.refusal and not self.key_paths and not self.keys
+
+
+class Policy(NamedTuple):
+    """Requirements by scope; those of *default* where no scope fits. *name* is the file, for messages."""
+
+    name: str
+    default: tuple[Requirement, ...]
+    scopes: Mapping[str, tuple[Requirement, ...]]
+
+    @property
+    def accepts_anything(self) -> bool:
+        """Whether there is nothing to judge."""
+        return all(each.accepts_anything for each in (*self.default, *(r for s in self.scopes.values() for r in s)))
+
+    def requirements(self, repository: RepositoryName, digest: str) -> tuple[Requirement, ...]:
+        """Return what the manifest *digest* of *repository* needs."""
+        for scope in _scopes_of(repository, digest):
+            if scope in self.scopes:
+                return self.scopes[scope]
+        return self.default
+
+
+def parse_policy(content: bytes, name: str) -> Policy:
+    """Return the policy *content* of the file *name*. Raises InvalidOption, naming file and place."""
+    try:
+        document = parse_document(content, error=BadContent, limit=_MOST_BYTES)
+        _only(document, ("default", "transports"))
+        if not document.has("default"):
+            document.fail("default", "is missing")
+        default = tuple(_requirements(document, "default"))
+        transports = document.child("transports")
+        docker = None if transports is None else transports.child("docker")
+        scopes = {} if docker is None else {scope: _in_scope(docker, scope) for scope in docker.values}
+    except (BadContent, TooLarge) as error:
+        raise InvalidOption(
+            f"the policy {name} cannot be read, so that no image may be shown: {error}; with --policy none, all are"
+        ) from None
+    return Policy(name, default, scopes)
+
+
+def _in_scope(docker: Fields, scope: str) -> tuple[Requirement, ...]:
+    if "@" not in scope and ":" in scope.rpartition("/")[2] and "/" in scope:
+        docker.fail(scope, "is a tag, and regfs judges images by their digests: name the repository")
+    return tuple(_requirements(docker, scope))
+
+
+def _scopes_of(repository: RepositoryName, digest: str) -> Iterator[str]:
+    name = str(repository)
+    yield f"{name}@{digest}"
+    while name:
+        yield name
+        name = name.rpartition("/")[0]
+    labels = repository.registry.split(".")
+    for first in range(1, len(labels)):
+        yield ".".join(("*", *labels[first:]))
+    yield ""
+
+
+def _requirements(parent: Fields, key: str) -> Iterator[Requirement]:
+    entries = list(parent.children(key, limit=_MOST_ENTRIES))
+    if not entries:
+        parent.fail(key, "has no requirement")
+    yield from map(_requirement, entries)
+
+
+def _requirement(fields: Fields) -> Requirement:
+    kind = fields.text("type")
+    if kind == _SIGSTORE:
+        return _sigstore(fields)
+    if kind == _GPG:
+        return Requirement("a signature by GPG is wanted (signedBy), which regfs does not verify")
+    _only(fields, ("type",))
+    if kind == _REJECT:
+        return Requirement("it is rejected")
+    if kind != _ACCEPT:
+        fields.fail("type", f"{kind[:100]!r} is not known")
+    return Requirement()
+
+
+def _sigstore(fields: Fields) -> Requirement:
+    _only(fields, ("type", "signedIdentity", *_KEYS, *_UNJUDGED))
+    given = [key for key in (*_KEYS, "fulcio", "pki") if fields.has(key)]
+    if len(given) != 1:
+        fields.fail("type", "sigstoreSigned needs exactly one source of keys")
+    identity = fields.child("signedIdentity")
+    kind = "matchRepoDigestOrExact" if identity is None else identity.text("type")
+    if kind not in _IDENTITIES:
+        fields.fail("signedIdentity", f"{kind[:100]!r} is not known")
+    repository = ""
+    if identity is not None:
+        _only(identity, ("type", *_IDENTITIES[kind]))
+        repository = identity.text("dockerRepository")
+    for key, wanted in _UNJUDGED.items():
+        if fields.has(key):
+            return Requirement(f"{wanted} is wanted (sigstoreSigned, {key}), which regfs does not verify")
+    if kind not in ("matchRepository", "exactRepository"):
+        return Requirement(
+            f"its signature has to name a tag (signedIdentity {kind}), and cosign's name none: write matchRepository"
+        )
+    if kind == "exactRepository" and not repository:
+        fields.fail("signedIdentity", "has no dockerRepository")
+    paths = (fields.text("keyPath"),) if given == ["keyPath"] else fields.texts("keyPaths", limit=_MOST_ENTRIES)
+    data = (fields.text("keyData"),) if given == ["keyData"] else fields.texts("keyDatas", limit=_MOST_ENTRIES)
+    if not all(paths) or not all(data) or not (paths or data):
+        fields.fail(given[0], "is empty")
+    return Requirement("", paths, tuple(_key(fields, given[0], text) for text in data), repository)
+
+
+def is_repository(named: str, repository: RepositoryName, wanted: str) -> bool:
+    """Tell whether *named*, in a signature, is the repository *wanted*, or *repository* where that is ""."""
+    try:
+        found = parse_reference(named).repository
+        return found == (parse_reference(wanted).repository if wanted else repository)
+    except InvalidName:
+        return False
+
+
+def _key(fields: Fields, key: str, text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        fields.fail(key, "is not base64")
+
+
+def _only(fields: Fields, keys: tuple[str, ...]) -> None:
+    for key in fields.values:
+        if key not in keys:
+            fields.fail(key[:100], "is not known")

@@ -1,0 +1,205 @@
+"""--policy: which images may be shown, by containers-policy.json and signatures by keys."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from regfs.errors import AccessDenied, InvalidOption, Offline, RegistryUnavailable
+from regfs.model.digest import Digest
+from tests.support.artifacts import Artifact
+from tests.support.attached import (
+    COSIGN_SIGN,
+    PROVENANCE,
+    attach,
+    refer,
+    signed_bundle,
+    signed_payload,
+    statement,
+)
+from tests.support.fault_server import reply
+from tests.support.images import BuiltImage, file, image_of, index_of, layer
+from tests.support.memory_registry import INDEX
+from tests.support.served import Served
+from tests.support.shown import Shown
+
+KEY, OTHER = generate_private_key(SECP256R1()), generate_private_key(SECP256R1())
+PEM = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+DATA = base64.b64encode(PEM).decode()
+REJECT = {"type": "reject"}
+ACCEPT = {"type": "insecureAcceptAnything"}
+SIGNED = {"type": "sigstoreSigned", "keyData": DATA, "signedIdentity": {"type": "matchRepository"}}
+AMD64 = {"platform": {"os": "linux", "architecture": "amd64"}}
+
+
+def sign(message: bytes) -> bytes:
+    return KEY.sign(message, ECDSA(SHA256()))
+
+
+def sign_otherwise(message: bytes) -> bytes:
+    return OTHER.sign(message, ECDSA(SHA256()))
+
+
+def pushed(served: Served, tag: str = "1", content: bytes = b"a") -> BuiltImage:
+    return served.push("app", tag, image_of(layer(file("a", content))))
+
+
+def show(served: Served, *requirements: object, default: object = ACCEPT, **options: object) -> Shown:
+    """Return a tree with a policy that has *requirements* for the repository `app`."""
+    policy = served.cache.parent / "policy.json"
+    scopes = {f"{served.server.address}/app": list(requirements)} if requirements else {}
+    policy.write_text(json.dumps({"default": [default], "transports": {"docker": scopes}}))
+    return served.show(policy=str(policy), **options)
+
+
+def refused(shown: Shown, path: str = "app/1", words: str = "no signature") -> None:
+    for below in ("manifest.json", "rootfs", "blobs", "referrers"):
+        with pytest.raises(AccessDenied, match=words):
+            shown.find(f"{path}/{below}")
+    with pytest.raises(AccessDenied, match=words):
+        shown.names(path)
+
+
+def test_what_the_policy_rejects_is_refused_with_the_reason_and_nothing_of_it_is_fetched(served: Served) -> None:
+    image = pushed(served)
+    shown = show(served, REJECT)
+    refused(shown, words=r"policy\.json does not allow it: it is rejected")
+    with pytest.raises(AccessDenied):
+        shown.find(f"app/{image.digest}/manifest.json")
+    assert not [seen for seen in served.server.seen if seen.method == "GET" and "/tags/" not in seen.path]
+
+
+def test_what_is_cached_is_judged_as_well(served: Served) -> None:
+    pushed(served)
+    assert served.show().read("app/1/rootfs/a") == b"a"
+    refused(show(served, REJECT), words="rejected")
+    with pytest.raises(Offline):  # whether it is signed is not known
+        show(served, SIGNED, offline=True).find("app/1/rootfs")
+
+
+def test_the_most_specific_scope_decides(served: Served) -> None:
+    pushed(served)
+    served.push("team/app", "1", image_of(layer(file("b", b"b"))))
+    shown = show(served, ACCEPT, default=REJECT)
+    assert shown.read("app/1/rootfs/a") == b"a"
+    refused(shown, "team/app/1", "rejected")
+
+
+@pytest.mark.parametrize(
+    ("requirement", "words"),
+    [
+        ({"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/k"}, "signedBy"),
+        ({"type": "sigstoreSigned", "fulcio": {"caPath": "/ca"}, "signedIdentity": SIGNED["signedIdentity"]}, "Fulcio"),
+        (SIGNED | {"rekorPublicKeyPath": "/rekor.pub"}, "Rekor"),
+        ({"type": "sigstoreSigned", "keyData": DATA}, "matchRepoDigestOrExact"),
+    ],
+)
+def test_what_regfs_cannot_judge_is_refused_by_name(served: Served, requirement: object, words: str) -> None:
+    pushed(served)
+    refused(show(served, requirement), words=words)
+
+
+@pytest.mark.parametrize("how", ["tag", "bundle"])
+def test_an_image_that_is_signed_by_the_key_is_shown_and_an_index_vouches_for_what_it_names(
+    served: Served, how: str
+) -> None:
+    image = pushed(served, "other")
+    index = index_of(image.descriptor(**AMD64))
+    digest = Digest.parse(served.document("app", "1", index, INDEX))
+    shown = show(served, SIGNED)
+    refused(shown)
+    if how == "tag":
+        attach(served.registry, "app", digest, ".sig", in_repository(served, digest))
+    else:
+        refer(served.registry, "app", digest, signed_bundle(sign, statement(digest, COSIGN_SIGN, {})))
+    shown.app.repositories.refresh()
+    assert shown.read("app/1/rootfs/a") == b"a"
+    assert shown.read("app/1/manifests/linux-amd64/manifest.json") == image.manifest
+    assert len(shown.names("app/1/referrers/by-type")) == 1
+    refused(shown, "app/other")  # the manifest alone is not signed
+
+
+def in_repository(served: Served, digest: Digest, by: Callable[[bytes], bytes] = sign, name: str = "app") -> Artifact:
+    return signed_payload(by, digest, reference=f"{served.server.address}/{name}")
+
+
+def test_wrong_signatures_under_cosign_s_tag_do_not_count(served: Served) -> None:
+    image, other = pushed(served), pushed(served, "2", b"b")
+    for wrong in (
+        in_repository(served, image.digest, sign_otherwise),
+        in_repository(served, other.digest),
+        in_repository(served, image.digest, name="another"),
+    ):
+        attach(served.registry, "app", image.digest, ".sig", wrong)
+        served.cache = served.cache.with_name(f"cache-{wrong.digest.encoded[:8]}")
+        refused(show(served, SIGNED))
+
+
+@pytest.mark.parametrize("trap", ["another key", "another digest", "a payload type", "an attestation", "100 MB"])
+def test_wrong_bundles_do_not_count(served: Served, trap: str) -> None:
+    image = pushed(served)
+    right = statement(image.digest, COSIGN_SIGN, {})
+    built = {
+        "another key": signed_bundle(sign_otherwise, right),
+        "another digest": signed_bundle(sign, statement(Digest.of(b"other"), COSIGN_SIGN, {})),
+        "a payload type": signed_bundle(sign, right, payload_type="application/json"),
+        "an attestation": signed_bundle(sign, statement(image.digest, PROVENANCE, {})),
+        "100 MB": signed_bundle(sign, right),
+    }[trap]
+    if trap == "100 MB":
+        manifest = json.loads(built.manifest)
+        manifest["layers"][0]["size"] = 100 << 20
+        object.__setattr__(built, "manifest", json.dumps(manifest).encode())
+    refer(served.registry, "app", image.digest, built)
+    refused(show(served, SIGNED))
+
+
+def test_a_refusal_of_the_new_image_disturbs_no_one_in_the_old_one(served: Served) -> None:
+    image = pushed(served)
+    attach(served.registry, "app", image.digest, ".sig", in_repository(served, image.digest))
+    shown = show(served, SIGNED, tag_ttl_s=0.0)
+    inside = shown.find("app/1/rootfs")
+    pushed(served, "1", b"unsigned")
+    refused(shown)
+    assert shown.tree.lookup(inside.node, b"a").node
+
+
+def test_a_registry_that_does_not_tell_of_signatures_is_an_error_of_its_own(served: Served) -> None:
+    pushed(served)
+    served.server.on("GET", "/referrers/", reply(503))
+    with pytest.raises(RegistryUnavailable):
+        show(served, SIGNED).find("app/1/rootfs")
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {},
+        {"default": []},
+        {"default": [{"type": "accept"}]},
+        {"default": [REJECT | {"keyPath": "/k"}]},
+        {"default": [REJECT], "transport": {}},
+        {"default": [SIGNED | {"keyPath": "/k"}]},
+        {"default": [SIGNED | {"keyData": "%"}]},
+        {"default": [REJECT], "transports": {"docker": {"docker.io/library/app:1": [ACCEPT]}}},
+    ],
+)
+def test_a_policy_that_is_not_understood_is_refused_as_a_whole(served: Served, policy: object, tmp_path: Path) -> None:
+    path = tmp_path / "strict.json"
+    path.write_text(json.dumps(policy))
+    with pytest.raises(InvalidOption, match=r"strict\.json.*--policy none"):
+        served.show(policy=str(path))
+
+
+def test_a_policy_that_is_not_there_is_an_error_and_none_shows_all(served: Served, tmp_path: Path) -> None:
+    pushed(served)
+    with pytest.raises(InvalidOption, match="nowhere"):
+        served.show(policy=str(tmp_path / "nowhere.json"))
+    assert served.show(policy="none").read("app/1/rootfs/a") == b"a"
