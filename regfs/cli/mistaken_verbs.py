@@ -26,7 +26,7 @@ _REMEDIES = {
     "did you mean regfs cache prune?": "prune gc clean clear",
     "did you mean regfs cache verify?": "verify check fsck",
     "did you mean regfs cache rm IMAGE, or regfs umount MOUNTPOINT?": "rm rmi remove delete evict",
-    "did you mean regfs prefetch IMAGE, or regfs unpack IMAGE [DIR]?": "pull fetch download copy pin",
+    "did you mean regfs prefetch IMAGE, or regfs unpack IMAGE [DIR]?": "pull fetch download copy",
     "did you mean regfs unpack IMAGE [DIR]?": "export save extract untar",
     "did you mean regfs refresh?": "reload sync update",
     "did you mean regfs umount MOUNTPOINT?": "stop kill eject fusermount fusermount3",

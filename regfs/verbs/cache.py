@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regfs.app.config import Config
-from regfs.errors import NotFound
+from regfs.errors import InvalidOption, NotFound
 from regfs.images.cached_images import CachedImage, cached_images, unnamed_size
 from regfs.mount.mountpoint import mounts
 from regfs.store.eviction.budget import Standing
 from regfs.store.eviction.eviction import Evicted, Unit, evict
 from regfs.store.eviction.inventory import take_inventory
+from regfs.store.eviction.pins import pins
 from regfs.store.files.failures import failures_of
 from regfs.store.layers.layer_store import LayerStore
 from regfs.store.locks.work_locks import LOCKS, WorkLocks
@@ -84,6 +85,8 @@ def remove(asked: Sequence[str], config: Config, *, dry_run: bool) -> Removed:
     root = config.cache_dir
     images = cached_images(root)
     wanted = {image.digest for text in asked for image in images_named(text, images, config.default_registry)}
+    if held := sorted(pin.name for pin in pins(root) if pin.digest in {str(digest) for digest in wanted}):
+        raise InvalidOption(f"pinned images stay: {', '.join(held)}; regfs unpin IMAGE lets one go")
     staying = frozenset[Path]().union(*(image.guards for image in images if image.digest not in wanted))
     chosen = frozenset[Path]().union(*(image.guards for image in images if image.digest in wanted)) - staying
     blobs = root / "blobs"

@@ -5,5 +5,6 @@ eviction          what goes, and in which order
 excess            what is kept beyond the limit while it is in use
 inventory         the files of the cache by kind, with their sizes
 uses              what each process uses
+pins              what the user wants to keep
 kernel_mounts     what the kernel has mounted by itself
 """

@@ -6,7 +6,8 @@
     -<number>                                that use has ended
 
 What is named there stays, with all that belongs to it (the data file of a layer). A file whose lock is not
-held was left by a dead process and is removed. What the kernel has mounted by itself stays too (kernel_mounts.py).
+held was left by a dead process and is removed. What the kernel has mounted by itself stays too (kernel_mounts.py), and
+what the user has pinned (pins.py).
 
 A process writes its line first and then looks whether the file is still there; one that evicts reads the lines and
 removes the file. So that neither can fall between the other's two steps, the first takes the lock of the directory
@@ -31,6 +32,8 @@ from pathlib import Path
 
 from regfs.errors import NotFound
 from regfs.store.eviction.kernel_mounts import used_by_kernel_mounts
+from regfs.store.eviction.pins import DIRECTORY as PINS
+from regfs.store.eviction.pins import pinned_parts
 from regfs.store.files.cached_files import take_away
 from regfs.store.files.failures import cache_failure
 
@@ -157,6 +160,8 @@ class LivingUses:
         self._seen: dict[str, tuple[int, int, int]] = {}
         self._names: dict[str, frozenset[str]] = {}
         self._mounted: frozenset[str] | None = None
+        self._pins_seen: tuple[int, int] | None = None
+        self._pinned: frozenset[str] = frozenset()
 
     @contextmanager
     def claimed(self, path: Path) -> Iterator[bool]:
@@ -164,9 +169,10 @@ class LivingUses:
         with _locked(self._root, fcntl.LOCK_EX):
             self._look()
             name = path.relative_to(self._root).as_posix()
-            yield not any(name in names for names in (self._mounted or (), *self._names.values()))
+            yield not any(name in names for names in (self._pinned, self._mounted or (), *self._names.values()))
 
     def _look(self) -> None:
+        self._look_at_pins()
         found: dict[str, tuple[int, int, int]] = {}
         with os.scandir(self._root / DIRECTORY) as entries:
             for entry in entries:
@@ -184,6 +190,17 @@ class LivingUses:
             if found[name] != self._seen.get(name) or name not in self._names:
                 self._names[name] = _names_in(self._root / DIRECTORY / name)
         self._seen = found
+
+    def _look_at_pins(self) -> None:
+        """Read the pins again where one was made or dropped: each is a new name in their directory."""
+        try:
+            status = os.stat(self._root / PINS)
+        except FileNotFoundError:
+            self._pins_seen, self._pinned = None, frozenset()
+            return
+        seen = status.st_mtime_ns, status.st_ino
+        if seen != self._pins_seen:
+            self._pins_seen, self._pinned = seen, pinned_parts(self._root)
 
 
 def sweep_uses(root: Path) -> None:

@@ -1,0 +1,31 @@
+"""`regfs pin [OPTIONS] IMAGE…`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, verb_parser
+from regfs.cli.command_config import verb_config
+from regfs.cli.terminal import say_nothing, tell, warn
+
+
+def parser() -> Parser:
+    """Return the parser of its arguments."""
+    made = verb_parser(
+        "pin", "Fetch all of an image, and keep it in the cache whatever --cache-size says, until regfs unpin."
+    )
+    made.add_argument("images", metavar="IMAGE", nargs="+", help=IMAGE_HELP)
+    made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    return add_common(made, headings=("registry", "cache"))
+
+
+def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Pin the images, one after the other, and print their full names."""
+    from regfs.verbs.pin import pin
+
+    config = verb_config(given, environment)
+    say = say_nothing if given.quiet else warn
+    for image in given.images:
+        tell(pin(image, config=config, environment=environment, say=say))
+    return 0

@@ -1,0 +1,30 @@
+"""`regfs pins [OPTIONS]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+
+from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
+from regfs.cli.command_config import verb_config
+from regfs.cli.terminal import tell
+
+
+def parser() -> Parser:
+    """Return the parser of its arguments."""
+    made = verb_parser("pins", "List the images that are pinned.")
+    add_format(made)
+    return add_common(made, headings=("cache",))
+
+
+def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Print a name a line."""
+    from regfs.verbs.pin import pinned
+
+    found = pinned(verb_config(given, environment))
+    if given.format == "json":
+        tell(json.dumps({"schema": 1, "pins": [{"name": each.name, "digest": each.digest} for each in found]}))
+    elif found:
+        tell("\n".join(each.name for each in found))
+    return 0
