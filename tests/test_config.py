@@ -96,6 +96,8 @@ def test_every_option_changes_the_configuration() -> None:
         "cache-dir": "/elsewhere",
         "cache-size": "1G",
         "log-file": "/elsewhere/log",
+        "owner": "me",
+        "policy": "none",
     }
     for option in OPTIONS:
         assert with_options(Config(), [(option, texts.get(option.name, ""))]) != Config(), option.name

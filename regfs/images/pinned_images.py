@@ -33,7 +33,7 @@ class Images:
         self._contents = contents
         self._platform = platform
         self._with_soci_v1 = with_soci_v1
-        self._judge = judge
+        self.judge = judge
         self.referring = Referring()
         self._lock = threading.Lock()
         self._images: LRUCache[tuple[RepositoryName, Digest, str, bool], Image] = LRUCache(_IMAGES_KEPT)
@@ -65,7 +65,7 @@ class Images:
                     platform=self._platform,
                     contents=self._contents,
                     with_soci_v1=self._with_soci_v1,
-                    judge=None if is_vouched_for else self._judge,
+                    judge=None if is_vouched_for else self.judge,
                 )
                 self._images[key] = image
             return image

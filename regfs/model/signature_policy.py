@@ -56,7 +56,12 @@ class Requirement(NamedTuple):
     @property
     def accepts_anything(self) -> bool:
         """Whether every image is shown."""
-        return not self.refusal and not self.key_paths and not self.keys
+        return not self.refusal and not self.has_keys
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether a signature decides."""
+        return bool(self.key_paths or self.keys)
 
 
 class Policy(NamedTuple):

@@ -11,17 +11,18 @@ from hypothesis import strategies as st
 
 from regfs.errors import BadContent, TooLarge, Unsupported
 from regfs.model.attestations.certificate import identity_in
-from regfs.model.attestations.documents import decode, statement_in
+from regfs.model.attestations.documents import bundle_envelope, cosign_payload, decode, statement_in
 from regfs.model.attestations.kinds import harmless, predicate_stem
 from regfs.model.attestations.members import members
 from regfs.model.digest import Digest
-from tests.support.attached import CERTIFICATE, ISSUER, SIGNER, SPDX, bundle, notary, statement
+from tests.support.attached import CERTIFICATE, ISSUER, SIGNER, SPDX, bundle, notary, simple_signing, statement
 
 DIGEST = Digest.of(b"image")
 SAMPLES = [
     bundle(statement(DIGEST, SPDX, {"a": [1]}), SPDX).blobs[0].content,
     notary(DIGEST).blobs[0].content,
     statement(DIGEST, SPDX, {"a": [1]}),
+    simple_signing(DIGEST).content,
 ]
 JSON = st.recursive(
     st.none() | st.integers() | st.text(max_size=5), lambda each: st.lists(each, max_size=3), max_leaves=5
@@ -64,6 +65,10 @@ def test_a_document_with_a_wrong_byte_is_read_or_refused(sample: bytes, data: st
     changed = sample[:at] + data.draw(st.binary(max_size=3)) + sample[at + 1 :]
     with suppress(BadContent, TooLarge, Unsupported):
         statement_in(decode(changed, "", {}).payload)
+    with suppress(BadContent, TooLarge):
+        assert bundle_envelope(changed).signed_bytes.startswith(b"DSSEv1 ")
+    with suppress(BadContent, TooLarge):
+        cosign_payload(changed)
 
 
 def test_a_certificate_names_its_subject_and_the_issuer_of_the_identity() -> None:

@@ -115,7 +115,8 @@ def signed_bundle(sign: Callable[[bytes], bytes], payload: bytes, *, payload_typ
     signatures = [{"keyid": "another", "sig": encoded(sign(message))}]
     envelope = {"payloadType": payload_type, "payload": encoded(payload), "signatures": signatures}
     document = {"mediaType": BUNDLE, "verificationMaterial": {"publicKey": {"hint": "?"}}, "dsseEnvelope": envelope}
-    return artifact_of(blob(json.dumps(document).encode(), BUNDLE), kind=BUNDLE)
+    annotations = {"dev.sigstore.bundle.predicateType": COSIGN_SIGN}
+    return artifact_of(blob(json.dumps(document).encode(), BUNDLE), kind=BUNDLE, annotations=annotations)
 
 
 def signed_payload(sign: Callable[[bytes], bytes], digest: Digest, *, reference: str) -> Artifact:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +124,8 @@ def test_an_image_that_is_signed_by_the_key_is_shown_and_an_index_vouches_for_wh
     assert shown.read("app/1/rootfs/a") == b"a"
     assert shown.read("app/1/manifests/linux-amd64/manifest.json") == image.manifest
     assert len(shown.names("app/1/referrers/by-type")) == 1
+    info = shown.read("app/1/referrers/signatures/1.info").decode().splitlines()
+    assert info[-1] == f"verified: by a key of {served.cache.parent / 'policy.json'}"
     refused(shown, "app/other")  # the manifest alone is not signed
 
 
@@ -169,6 +172,26 @@ def test_a_refusal_of_the_new_image_disturbs_no_one_in_the_old_one(served: Serve
     pushed(served, "1", b"unsigned")
     refused(shown)
     assert shown.tree.lookup(inside.node, b"a").node
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"), [("nowhere.pub", "nowhere.pub of the policy cannot be read"), ("policy.json", "no public key")]
+)
+def test_a_key_that_cannot_be_read_refuses_and_is_named(served: Served, path: str, reason: str) -> None:
+    pushed(served)
+    key = str(served.cache.parent / path)
+    refused(
+        show(served, {"type": "sigstoreSigned", "keyPath": key, "signedIdentity": {"type": "matchRepository"}}),
+        words=reason,
+    )
+
+
+def test_without_cryptography_a_policy_with_keys_refuses_and_says_what_to_install(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed(served)
+    monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
+    refused(show(served, SIGNED), words=r"install regfs\[verify\]")
 
 
 def test_a_registry_that_does_not_tell_of_signatures_is_an_error_of_its_own(served: Served) -> None:

@@ -66,7 +66,7 @@ class Judge:
     def judge(self, repository: Repository, digest: Digest) -> None:
         """Return where the manifest *digest* may be shown. Blocks on the network where a signature is needed.
 
-        Raises AccessDenied with the reason, BadConfiguration where a key cannot be read, and what a network brings.
+        Raises AccessDenied with the reason, also where a key cannot be read, and what a network brings.
         """
         requirements = self._policy.requirements(repository.name, str(digest))
         if all(each.accepts_anything for each in requirements):
@@ -93,13 +93,29 @@ class Judge:
         for requirement in requirements:
             if requirement.refusal:
                 return requirement.refusal
-            if not requirement.accepts_anything and not self._is_signed(requirement, repository, digest):
-                return "it has no signature by a key of the policy that names this digest and repository"
+            try:
+                if requirement.has_keys and not self._is_signed(requirement, repository, digest):
+                    return "it has no signature by a key of the policy that names this digest and repository"
+            except BadConfiguration as error:
+                return str(error)
         return ""
 
     def _is_signed(self, requirement: Requirement, repository: Repository, digest: Digest) -> bool:
         keys = self._keys_of(requirement)
         return any(_is_by(keys, layer, repository, digest, requirement) for layer in _signatures(repository, digest))
+
+    def verified_by(self, repository: Repository, digest: Digest, layer: Descriptor) -> str:
+        """Return the name of the policy where *layer* is a signature of *digest* by a key of it, "" where it is not.
+
+        Blocks on the network for the blob. Raises what a network brings.
+        """
+        wanted = [each for each in self._policy.requirements(repository.name, str(digest)) if each.has_keys]
+        try:
+            found = any(_is_by(self._keys_of(each), layer, repository, digest, each) for each in wanted)
+        except BadConfiguration as error:
+            log.warning("%s", error)
+            return ""
+        return self._policy.name if found else ""
 
     def _keys_of(self, requirement: Requirement) -> tuple[PublicKeyTypes, ...]:
         with self._lock:

@@ -1,4 +1,4 @@
-"""What is in a signature, an attestation or an SBOM: its text, and the facts about it. Verifies no signature.
+"""What is in a signature, an attestation or an SBOM: its text, and the facts about it.
 
 Used by tree/views/referrers.py. Thread rule: any thread; blocks on the network for the blob.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from regfs.errors import BadContent, TooLarge, Unsupported
+from regfs.images.judging.judge import Judge
 from regfs.images.referring.gathered import Document
 from regfs.images.repository import Repository
 from regfs.model.attestations.documents import (
@@ -36,10 +37,20 @@ def decoded_bytes(repository: Repository, document: Document) -> bytes:
     return statement_in(decoded.payload).predicate if document.place == SBOM else decoded.payload
 
 
-def info_text(repository: Repository, document: Document, subjects: Collection[Digest]) -> str:
-    """Return the facts, a line each; *subjects* are the digests of the image. Raises what a network brings."""
+def info_text(repository: Repository, document: Document, subjects: Collection[Digest], judge: Judge | None) -> str:
+    """Return the facts, a line each; *subjects* are the digests of the image. Raises what a network brings.
+
+    *judge* has the policy whose keys verify signatures.
+    """
     lines = "".join(f"{name}: {_line(text)}\n" for name, text in _facts(repository, document, subjects))
-    return lines + "verified: not verified: signatures are checked for --policy alone\n"
+    return f"{lines}verified: {_line(_verification(repository, document, judge))}\n"
+
+
+def _verification(repository: Repository, document: Document, judge: Judge | None) -> str:
+    if judge is None:
+        return "not verified: there is no policy with keys"
+    policy = judge.verified_by(repository, document.referrer.subject, document.finding.layer)
+    return f"by a key of {policy}" if policy else "not verified: it is no signature by a key of the policy"
 
 
 def _decoded(repository: Repository, document: Document) -> Decoded:

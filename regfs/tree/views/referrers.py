@@ -52,7 +52,7 @@ class _Place(NamedTuple):
 
     def info(self, document: Document) -> str:
         subjects = self.pinned.images.referring.of(*self.images).subjects
-        return info_text(self.pinned.repository, document, subjects)
+        return info_text(self.pinned.repository, document, subjects, self.pinned.images.judge)
 
     def created_ns(self) -> int:
         return self.pinned.created_ns
