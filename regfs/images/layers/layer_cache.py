@@ -1,10 +1,11 @@
-"""What layers hold: ingested once, indexed on disk, merged once; opened in milliseconds from then on.
+"""The layers and merged images of a cache: ingested once, merged once, and opened in milliseconds from then on.
 
-Names and bytes are two things: layer_indexes.py has the names of layers, `open(content)` gives the bytes of one file.
-Merging wants indexes alone. A plain layer that was never ingested is downloaded, verified and taken apart for its index
-(layer_ingests.py), which is named by its diff id, so that images share it. The merged table of an image is named by the
-chain id of its layers. All are immutable files: what has one open goes on when it is dropped from the cache. Used by
-image.py. Thread rule: any thread; one ingest for each layer and one merge for each image, however many wait.
+Names and bytes are separate: layer_indexes.py has the names of layers, `open(content)` opens the bytes of one file. A
+merge reads indexes only. The index of a plain layer comes from an ingest, which downloads, verifies and unpacks the
+layer (layer_ingests.py). It is named by the diff id, so that images share it; the merged table of an image is named by
+the chain id of its layers. All these files are immutable: an open one stays readable after it is dropped from the
+cache. Used by image.py. Thread rule: any thread; one ingest for each layer and one merge for each image, however many
+wait.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from regfs.waiting.single_flight import Flights, Landed
 
 log = logging.getLogger(__name__)
 
-# More than there are workers wait for a turn, so that the next one begins at once.
+# More flights than workers: the next ingest then begins as soon as a worker is free.
 _LAYERS_AT_ONCE = 8
 _LOOK_S = 1.0
 REFUSED_S = 5.0
@@ -68,8 +69,8 @@ class LayerCache:
     ) -> None:
         """*images* is the directory of the merged tables.
 
-        A layer that proved wrong is tried again after *refused_s* seconds only, and not for every name below it. An
-        ingest or merge without progress for *stall_s* seconds is ended. *note* hears what users should know.
+        A layer that proved wrong is tried again after *refused_s* seconds, and not for every name below it. An ingest
+        or merge without progress for *stall_s* seconds is ended. *note* is called with messages for users.
         """
         self._store = store
         self._flights = self.flights = flights
@@ -86,7 +87,7 @@ class LayerCache:
         self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()
 
     def has_names(self, layer: Digest) -> bool:
-        """Tell whether the names of *layer* are here: a diff id, or a blob's digest where they came from a table."""
+        """Whether the index of *layer* is here; *layer* is a diff id, or LayerBlob.stored_as of a lazy layer."""
         return self._store.is_ingested(layer)
 
     def under_way(self) -> list[LayerIngest]:
@@ -94,7 +95,7 @@ class LayerCache:
         return self._ingests.under_way()
 
     def stop(self) -> None:
-        """Fetch nothing more in the background."""
+        """End the background fetches."""
         self.starts.stop()
         self.diff_ids.close()
         if self._background is not None:
@@ -131,10 +132,10 @@ class LayerCache:
         return tree
 
     def open(self, content: Content) -> OpenContent:
-        """Return the opened *content* of a file of a tree that was given out.
+        """Return the opened *content* of a file of a tree that this cache returned.
 
-        Where its file is gone (deleted by hand, or damaged and dropped), its layer is ingested again first:
-        waits for that, and raises what it brings. Raises CacheFailure where that does not help.
+        Where its data file is gone (deleted by hand, or damaged and dropped), the layer is ingested again first: waits
+        for the ingest, and raises its errors. Raises CacheFailure where that does not help.
         """
         index, blob = (None, None) if isinstance(content, Nothing) else self._indexes.in_use(content.layer)
         try:
@@ -146,7 +147,7 @@ class LayerCache:
         if index is not None:
             self._chunks.forget(index)
         if not self._store.is_whole(blob.stored_as):
-            # The index in use stays the right one: the rows of a layer are a function of its bytes.
+            # The index in use stays valid: the rows of a layer are a function of its bytes.
             self._flights.run(blob.key, partial(self._indexes.ingested, blob), streams=True)
         return self._opened(content, index, blob)
 
@@ -158,9 +159,10 @@ class LayerCache:
         return self._store.open_partial(content, self._chunks.ensure(index, blob, content), is_here=is_here)
 
     def complete(self, blobs: Sequence[LayerBlob], *, compare: bool = False) -> None:
-        """Fetch what is missing of layers whose names are here, each in one go. Waits; raises what a network brings.
+        """Fetch the missing bytes of layers that are indexed, each in one go.
 
-        *compare*: tables are compared with archives meanwhile, which takes twice the CPU time.
+        Waits; raises the errors of the network. With *compare*, tables are compared with archives, which takes twice
+        the CPU time.
         """
         for blob in map(self._indexes.as_it_is_here, blobs):
             if blob.table_format is not None and not self._store.is_complete(blob.stored_as):
@@ -169,10 +171,10 @@ class LayerCache:
                     self._chunks.fetcher(index, blob).fetch_all()
 
     def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:
-        """Fetch what is missing of *contents* of a tree that is in use, in few requests.
+        """Fetch the missing bytes of *contents* of a tree in use, in few requests.
 
-        *report* hears how many of how many bytes of which layer are here. Waits; raises what a network brings,
-        DigestMismatch, CacheFailure.
+        *report* is called with a layer, its bytes that are here, and their total. Waits; raises the errors of the
+        network, DigestMismatch, CacheFailure.
         """
         spans: dict[Digest, list[tuple[int, int]]] = {}
         for content in contents:
@@ -189,9 +191,9 @@ class LayerCache:
         self._chunks.wait_for_reads()
 
     def blob(self, blob: LayerBlob) -> Iterator[bytes]:
-        """Yield the bytes of the blob; one that has a table of contents is compared with that meanwhile.
+        """Yield the bytes of the blob, and compare a blob that has a table of contents with its table.
 
-        Waits; raises what a network brings, DigestMismatch at the end of wrong bytes.
+        Waits; raises the errors of the network, and DigestMismatch at the end of wrong bytes.
         """
         if blob.table_format is not None:
             with suppress(NeedsWhole):
@@ -199,14 +201,14 @@ class LayerCache:
         return blob.chunks()
 
     def has_all(self, layers: Sequence[Digest]) -> bool:
-        """Tell whether no byte is missing of *layers*, which are in use."""
+        """Whether all bytes of *layers*, which are in use, are here."""
         blobs = [self._indexes.in_use(layer)[1] for layer in layers]
         return all(
             blob is None or blob.table_format is None or self._store.is_complete(blob.stored_as) for blob in blobs
         )
 
     def _want(self, blobs: Sequence[LayerBlob]) -> None:
-        """Let what is missing of *blobs* be fetched in the background, where the user wants that."""
+        """Queue the missing bytes of *blobs* for --background-fetch."""
         for blob in blobs:
             if self._background is not None and blob.table_format is not None:
                 self._background.want(blob.stored_as, partial(self._fetch_rest, blob))
@@ -239,7 +241,7 @@ class LayerCache:
         return self._merged.setdefault(chain, Rootfs(merged, indexes, diff_ids=diff_ids, tables=self._store.tables))
 
     def _merge_again(self, chain: Digest, blobs: Sequence[LayerBlob], failure: CacheFailure) -> None:
-        """Bring back the merged table of an image that is in use: its file was deleted, or proved damaged."""
+        """Make the merged table of an image in use again: its file was deleted, or proved damaged."""
         path = self._merges.path(chain)
         if isinstance(failure, CacheDamaged):
             self._drop_damaged_table(path, failure)
@@ -256,7 +258,7 @@ class LayerCache:
                 take_away(path)
 
     def _merge(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs:
-        held = self._ingest_all(blobs)  # while they are in use, no layer is evicted
+        held = self._ingest_all(blobs)  # in use, so that no layer of them is evicted
         table = self._store.uses.hold(self._merges.path(chain))
         try:
             self._merges.run(chain, [blob.stored_as for blob in blobs])
@@ -269,21 +271,21 @@ class LayerCache:
         return rootfs
 
     def _ingest_all(self, blobs: Sequence[LayerBlob]) -> list[LayerIndex]:
-        """Return the indexes of all layers, ingesting those that were never ingested, several at a time.
+        """Return the indexes of all layers; missing layers are ingested, several at a time.
 
-        The first error is raised at once; ingests that are under way go on by themselves, for the next request.
+        The first error is raised at once. Ingests that are under way go on, and serve the next request.
         """
         indexes: list[LayerIndex] = []
         missing: list[LayerBlob] = []
         under_way: set[Future[Landed[LayerIndex]]] = set()
-        # The biggest first: it decides when all are done.
+        # The biggest layer first: it takes the longest.
         for blob in sorted(blobs, key=lambda blob: -blob.descriptor.size):
             index = self._indexes.checked(blob)
             if index is None:
                 missing.append(blob)
             else:
                 indexes.append(index)
-        # All are needed at once. Unpacked they are larger still, but how much is not known before.
+        # All are needed at once. Unpacked they are larger, by a factor that is unknown before.
         whole = {blob.stored_as: blob.descriptor.size for blob in missing if blob.table_format is None}
         self._store.budget.require(sum(whole.values()))
         for number, blob in enumerate(missing):
@@ -298,10 +300,10 @@ class LayerCache:
     def _landed(
         self, under_way: set[Future[Landed[LayerIndex]]], indexes: list[LayerIndex], missing: Sequence[LayerBlob]
     ) -> set[Future[Landed[LayerIndex]]]:
-        """Wait for one flight at least, add what has landed to *indexes*, and return those that are still under way.
+        """Wait until a flight ends, add its result to *indexes*, and return the flights that are still under way.
 
         Raises WorkStalled where none of them makes progress: a thread that sleeps in the kernel cannot be ended, and
-        must not hold one of each image.
+        must not block every image.
         """
         keys = [blob.key for blob in missing]
         done: set[Future[Landed[LayerIndex]]] = set()
@@ -314,7 +316,7 @@ class LayerCache:
 
 
 def chain_id(diff_ids: Sequence[Digest]) -> Digest:
-    """Return the identity of layers on top of each other. Source: image-spec, config.md, "Layer ChainID"."""
+    """Return the chain id of a stack of layers, base first. Source: image-spec, config.md, "Layer ChainID"."""
     if not diff_ids:
         return Digest.of(b"")
     chain = diff_ids[0]

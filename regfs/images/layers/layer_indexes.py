@@ -1,4 +1,4 @@
-"""The names of layers: their indexes, opened once for all images, ingested where they are not here, and repaired.
+"""The indexes of layers: opened once for all images, made by an ingest where they are missing, repaired if damaged.
 
 Used by layer_cache.py. Thread rule: any thread; one ingest for each layer, however many wait.
 """
@@ -32,15 +32,15 @@ from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 
-# How long a layer whose table of contents is of no use is read whole without another look at that.
+# For how long a layer with an unusable table of contents is read whole before the table is tried again.
 _WHOLE_S = 3600.0
 _MOST_REMEMBERED = 4096
-# A layer that others evict in the moment before it is opened is ingested once more.
+# Another process may evict a layer in the moment before it is opened: it is ingested once more.
 _ATTEMPTS = 2
 
 
 class LayerIndexes:
-    """The indexes of the layers of one *store*. *note* hears what users should know."""
+    """The indexes of the layers of one *store*. *note* is called with messages for users."""
 
     def __init__(
         self,
@@ -59,22 +59,22 @@ class LayerIndexes:
         self._note = note
         self._needs_whole: TTLCache[Digest, bool] = TTLCache(_MOST_REMEMBERED, _WHOLE_S)
         self._indexes: WeakValueDictionary[Digest, LayerIndex] = WeakValueDictionary()
-        # Where the layers in use came from.
+        # The blobs of the layers in use.
         self._blobs: WeakKeyDictionary[LayerIndex, LayerBlob] = WeakKeyDictionary()
 
     def in_use(self, layer: Digest) -> tuple[LayerIndex | None, LayerBlob | None]:
-        """Return the index of a layer that is in use, and where the layer came from; None where it is not in use."""
+        """Return the index and the blob of a layer that is in use; None where it is not in use."""
         index = self._indexes.get(layer)
         return index, None if index is None else self._blobs.get(index)
 
     def index(self, blob: LayerBlob) -> LayerIndex:
-        """Return the opened index of a layer. Waits for its ingest where it is not here; raises as ingested() does."""
+        """Return the opened index of a layer. Waits for an ingest where it is missing; raises as ingested() does."""
         index = self.checked(blob)
         with named(blob.origin):
             return index or self._flights.run(blob.key, lambda: self.ingested(blob), streams=True)
 
     def find(self, blob: LayerBlob) -> LayerIndex | None:
-        """Return the index of a layer, None where it is not here. It is opened when it is first asked."""
+        """Return the index of a layer, None where it is missing. It is opened at its first query."""
         index = self._indexes.get(blob.stored_as)
         if index is None:
             try:
@@ -94,13 +94,13 @@ class LayerIndexes:
             index.open_now()
         except NotFound:
             return None
-        except CacheDamaged as failure:  # any other failure says nothing about the file, and is the caller's
+        except CacheDamaged as failure:  # other failures prove no damage; the caller handles them
             self._drop_damaged(blob, failure)
             return None
         return index
 
     def _ingest_again(self, blob: LayerBlob, failure: CacheFailure) -> None:
-        """Bring back the layer of an index that is in use: its file was deleted, or proved damaged."""
+        """Ingest the layer of an index in use again: its file was deleted, or proved damaged."""
         if isinstance(failure, CacheDamaged):
             self._drop_damaged(blob, failure)
         if not self._store.is_ingested(blob.stored_as):
@@ -109,18 +109,18 @@ class LayerIndexes:
                 self._flights.run(blob.key, partial(self.ingested, blob), streams=True)
 
     def _drop_damaged(self, blob: LayerBlob, failure: CacheDamaged) -> None:
-        if not self._store.has_sound_index(blob.stored_as):  # else another thread or daemon has put the right one there
+        if not self._store.has_sound_index(blob.stored_as):  # otherwise another thread or daemon has replaced it
             log.warning("%s; the layer is dropped", failure)
             with suppress(CacheFailure):
                 self._store.drop(blob.stored_as)
 
     def ingested(self, blob: LayerBlob, niceness: int = 0) -> LayerIndex:
-        """Ingest the layer, unless it is here, and return its index. Belongs to a flight.
+        """Ingest the layer unless it is here, and return its index.
 
-        A worker runs at *niceness*. Waits; raises NeedsWhole where the layer has to be read whole, and what the ingest
-        brings: BadLayer, DigestMismatch, Unsupported, CacheFailure, and what a network brings.
+        Runs in a flight; a worker runs at *niceness*. Waits. Raises NeedsWhole where the layer has to be read whole;
+        BadLayer, DigestMismatch, Unsupported, CacheFailure, and the errors of the network.
         """
-        # In use before it is there: where all else is in use, another daemon that needs room would evict it at once.
+        # Marked as in use before it exists. Another daemon that needs room would otherwise evict it at once.
         held = self._store.uses.hold(self._store.index_path(blob.stored_as))
         try:
             for _ in range(_ATTEMPTS):
@@ -133,14 +133,14 @@ class LayerIndexes:
         raise CacheFailure(f"layer {blob.stored_as} vanished from the cache while it was opened")
 
     def as_it_is_here(self, blob: LayerBlob) -> LayerBlob:
-        """Return *blob*, to be read whole where that is how it is here: because it was, or because it had to be."""
+        """Return *blob*, or blob.whole() where the cache has the whole layer or its table proved unusable."""
         if blob.table_format is None or self._store.is_ingested(blob.stored_as):
             return blob
         whole = blob.whole()
         return whole if blob.stored_as in self._needs_whole or self._store.is_ingested(whole.stored_as) else blob
 
     def _ingest(self, blob: LayerBlob, niceness: int) -> None:
-        """See to it that the layer's index is in the store. Raises NeedsWhole where its table is of no use."""
+        """Put the layer's index into the store unless it is there. Raises NeedsWhole where its table is unusable."""
         if blob.table_format is None or blob.part is None:
             self._ingests.run(blob, niceness)
             return
@@ -153,12 +153,12 @@ class LayerIndexes:
 
 
 class NeedsWhole(Exception):
-    """The layer's table of contents is of no use, and the layer has to be read whole."""
+    """The layer's table of contents is unusable, and the layer has to be read whole."""
 
 
 @contextmanager
 def named(origin: str) -> Iterator[None]:
-    """Let a wait that was too long say for which registry and repository it was: a flight knows digests alone."""
+    """Add registry and repository to the error of a wait that was too long: a flight knows only digests."""
     try:
         yield
     except (RegistryTimeout, WorkStalled) as timeout:

@@ -1,7 +1,7 @@
-"""The ingests over layers: which are under way, which may begin, and which were refused lately.
+"""The ingests of layers: which are under way, which may begin, and which were refused lately.
 
 One layer is fetched and unpacked once, however many threads, daemons and verbs that share the cache want it
-(shared_work.py); those that wait for another process see its progress as their own. Used by layer_indexes.py; made by
+(shared_work.py); threads that wait for another process see its progress. Used by layer_indexes.py; made by
 layer_cache.py. Thread rule: any thread; run() belongs to a flight.
 """
 
@@ -39,8 +39,9 @@ class LayerBlob(NamedTuple):
 
     *chunks* yields the bytes of the blob, from the cache or the registry.
 
-    *table_format* is that of its table of contents, where it has one and its names are read from that; *part* returns
-    the bytes `[start, stop)` of it then, or raises RangesRefused. *find_table* finds a table that is kept elsewhere.
+    *table_format* is the format of its table of contents, None where its names come from the archive. With a table,
+    *part* returns the bytes `[start, stop)` of the blob, or raises RangesRefused; *find_table* finds a table outside of
+    it.
     """
 
     descriptor: Descriptor
@@ -53,7 +54,7 @@ class LayerBlob(NamedTuple):
 
     @property
     def stored_as(self) -> Digest:
-        """What the store knows the layer by: its diff id, or that of its table and blob where its names are those."""
+        """The layer's key in the store: its diff id; with a table of contents, a digest of table and blob."""
         return self.diff_id if self.table_format is None else stored_by_table(self.descriptor, self.table_format)
 
     def whole(self) -> LayerBlob:
@@ -62,15 +63,15 @@ class LayerBlob(NamedTuple):
 
     @property
     def key(self) -> LayerKey:
-        """What names an ingest and its refusal.
+        """The key of an ingest and of its refusal.
 
-        Not the diff id alone: another image may have the same files in a blob that is right, or say its right size.
+        Not only the diff id: another image may have the same files in a valid blob, or with the right size.
         """
         return "layer", self.stored_as, self.descriptor.digest, self.descriptor.size
 
 
 def stored_by_table(layer: Descriptor, table_format: Format | Soci) -> Digest:
-    """Return what the store knows a layer by whose names are those of its table: a digest of blob and table.
+    """Return the store's key of a layer whose names come from its table: a digest of blob and table.
 
     Not the diff id: a table may leave out the format's own files and parts of seconds, so that its rows are not those
     of the whole layer; and its chunks are those of one blob, while many blobs may have one diff id. Not the blob's
@@ -83,7 +84,7 @@ def table_format_of(descriptor: Descriptor) -> Format | None:
     """Return the format of the layer's table of contents, None where it has none."""
     if not descriptor.annotations:
         return None
-    # Loaded where a layer may have a table: what reads archives takes a while, and most images never need it.
+    # Imported only where a layer may have a table: the import takes a while, and most images never need it.
     from regfs.layers.formats.recognise import recognise
 
     return recognise(descriptor)
@@ -111,7 +112,8 @@ class LayerIngests:
     ) -> None:
         """A layer that proved wrong is tried again after *refused_s* seconds only, and not for every name below it.
 
-        *note* gets a sentence about what is odd in a layer that was read all the same, and about a killed worker.
+        *note* is called with a sentence about an oddity in a layer that was read all the same, or about a killed
+        worker.
         """
         self._store = store
         self._note = note
@@ -127,12 +129,12 @@ class LayerIngests:
             return list(self._under_way.values())
 
     def run(self, blob: LayerBlob, niceness: int = 0) -> None:
-        """See to it that the layer is in the store, whole.
+        """Put the whole layer into the store unless it is there.
 
-        Raises what an ingest raises (workers/ingest.py), Unsupported before anything is fetched, WorkStalled, and the
+        Raises as an ingest does (workers/ingest.py), Unsupported before anything is fetched, WorkStalled, and the
         errors of the network.
         """
-        # Loaded now, with all that reads archives: a mount of known images never needs it.
+        # Imported here, with all readers of archives: a mount of known images never needs them.
         from regfs.images.workers.ingest import Progress
 
         layer_compression(blob.descriptor.media_type)
@@ -204,6 +206,6 @@ class LayerIngests:
 
 
 def _name_of(key: LayerKey) -> str:
-    """Return the name of the layer's lock: of a bounded length, and told apart by all that the key says."""
+    """Return the name of the layer's lock: a digest of the whole key, for a bounded length."""
     words = " ".join(map(str, key))
     return f"layer-{key[1].encoded[:16]}-{Digest.of(words.encode()).encoded[:32]}"

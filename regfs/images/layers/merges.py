@@ -29,7 +29,7 @@ class Merges:
         stall_s: float,
         note: Callable[[str], None],
     ) -> None:
-        """*note* gets a sentence about a worker that was killed."""
+        """*note* is called with a sentence about a killed worker."""
         self._store = store
         self._images = images
         self._stats = stats
@@ -37,7 +37,7 @@ class Merges:
         self._work = SharedWork(locks, at_once=workers(), stall_s=stall_s)
 
     def path(self, chain: Digest) -> Path:
-        """Return where the merged table of *chain* is, whether it is there or not."""
+        """Return the path of the merged table of *chain*, whether it exists or not."""
         return self._images / f"{chain.encoded}.merged"
 
     def run(self, chain: Digest, diff_ids: Sequence[Digest]) -> None:
@@ -55,7 +55,7 @@ class Merges:
             self._stats.count("images.merges")
 
     def _merge(self, destination: Path, diff_ids: Sequence[Digest], tell: Tell) -> None:
-        # Loaded now: a mount of known images never needs them.
+        # Imported here: a mount of known images never needs them.
         from regfs.images.workers.merge import merge_layers
         from regfs.images.workers.worker import twice_if_killed
 

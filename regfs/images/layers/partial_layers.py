@@ -1,4 +1,4 @@
-"""Layers whose names come from their table of contents, and whose bytes are fetched when they are read.
+"""Lazy layers: names come from the table of contents, bytes are fetched when they are read.
 
 Used by layer_cache.py and layer_indexes.py. Thread rule: any thread.
 """
@@ -37,7 +37,7 @@ SOCI = "SOCI"
 
 
 class PartialLayers:
-    """The layers of one *store* that are fetched chunk by chunk. *note* hears what users should know."""
+    """The layers of one *store* that are fetched chunk by chunk. *note* is called with messages for users."""
 
     def __init__(
         self, store: LayerStore, *, flights: Flights, stats: Stats, note: Callable[[str], None], rest_from: float
@@ -55,12 +55,12 @@ class PartialLayers:
         self._fetchers: WeakKeyDictionary[LayerIndex, ChunkFetcher] = WeakKeyDictionary()
 
     def ingest(self, blob: LayerBlob) -> None:
-        """See to it that the names of the layer, which has a table, are in the store.
+        """Put the index of the layer, which has a table, into the store.
 
         Raises Unsupported, TooLarge and RangesRefused where it has to be read whole; DigestMismatch and BadLayer where
-        the table is wrong; CacheFailure, and what a network brings.
+        the table is wrong; CacheFailure, and the errors of the network.
         """
-        # Loaded now, with all that reads archives: a mount of known images never needs it.
+        # Imported here, with all readers of archives: a mount of known images never needs them.
         from regfs.images.lazy.toc_ingest import ingest_table, ingest_ztoc
         from regfs.layers.formats.format import found_nowhere
         from regfs.layers.formats.soci import Soci
@@ -87,7 +87,7 @@ class PartialLayers:
         self._store.settle_soon()
 
     def fetcher(self, index: LayerIndex, blob: LayerBlob) -> ChunkFetcher:
-        """Return what fetches the bytes of the layer whose names *index* has. Raises CacheDamaged, CacheFailure."""
+        """Return the ChunkFetcher of the layer that *index* describes. Raises CacheDamaged, CacheFailure."""
         from regfs.images.lazy.chunk_fetching import ChunkFetcher
         from regfs.images.lazy.chunk_source import LayerBytes
         from regfs.images.lazy.soci_spans import unpack_spans
@@ -101,7 +101,7 @@ class PartialLayers:
                 assert blob.table_format is not None
                 assert blob.part is not None
                 what = f"{blob.origin}@{blob.descriptor.digest}"
-                # An open file keeps its tree, and that its indexes: one that is in use here would be so for ever.
+                # Weak, or the index would be in use for ever: an open file keeps its tree, which keeps its indexes.
                 table = proxy(index)
                 table_format = blob.table_format
                 unpack = partial(unpack_spans, table) if isinstance(table_format, Soci) else table_format.read
@@ -123,7 +123,7 @@ class PartialLayers:
         return blob.chunks() if found is None else self.compared(found, blob)
 
     def compared(self, index: LayerIndex, blob: LayerBlob) -> Iterator[bytes]:
-        """Yield the layer's blob, and let *note* hear where its archive is not as its table says; once a layer."""
+        """Yield the layer's blob, and report once per layer where its archive and its table differ."""
         if blob.stored_as in self._compared or blob.stored_as in self._uncompared:
             return blob.chunks()
         from regfs.images.lazy.toc_comparison import TableComparison, compared
@@ -132,7 +132,7 @@ class PartialLayers:
 
     @contextmanager
     def comparing(self, blob: LayerBlob, *, is_wanted: bool) -> Iterator[None]:
-        """Say whether the layer is compared with its table where it is read whole while the block runs."""
+        """Within the block, compare the layer with its table where it is read whole, if *is_wanted*."""
         if not is_wanted:
             self._uncompared.add(blob.stored_as)
         try:
@@ -150,13 +150,13 @@ class PartialLayers:
             self._note(f"{blob.origin}: layer {blob.descriptor.digest}: {words(differences)}")
 
     def _let_go(self, index: ref[LayerIndex]) -> None:
-        # Called by one that closes what is idle and holds a lock: no other may be waited for.
+        # Called under a lock, while idle files are closed: must not wait for another lock.
         found = index()
         if found is not None:
             self._fetchers.pop(found, None)
 
     def ensure(self, index: LayerIndex, blob: LayerBlob, span: Span) -> Callable[[int, int], Pieces]:
-        """Return what brings a range of the data file, in which *span* is a file. Raises as fetcher() does."""
+        """Return the function that fetches a range of the data file for the file *span*. Raises as fetcher() does."""
         from regfs.layers.formats.soci import Soci
 
         fetcher = self.fetcher(index, blob)
@@ -177,9 +177,9 @@ class PartialLayers:
         self._foreground.wait_for_none()
 
     def fetch_rest(self, index: LayerIndex, blob: LayerBlob) -> None:
-        """Fetch what is missing of a layer while no read waits, and as long as nothing has to go from the cache for it.
+        """Fetch the missing bytes of a layer while no read waits and while nothing has to be evicted for them.
 
-        Waits; raises what a network brings, and CacheFailure.
+        Waits; raises the errors of the network, and CacheFailure.
         """
         budget = self._store.budget
         limit = budget.effective_limit()
@@ -194,7 +194,7 @@ class PartialLayers:
             self._compare_archive(index, blob)
 
     def _compare_archive(self, index: LayerIndex, blob: LayerBlob) -> None:
-        """Compare an archive that is here with its zTOC. Its diff id is no help: soci leaves out what pads the end."""
+        """Compare an archive that is here with its zTOC. The diff id cannot tell: soci omits the padding at the end."""
         from regfs.images.lazy.toc_comparison import TableComparison
 
         ensure, size = self.fetcher(index, blob).ensure, index.layout().size
@@ -208,6 +208,6 @@ class PartialLayers:
         self._tell(blob, TableComparison(index).differences(blocks()))
 
     def forget(self, index: LayerIndex) -> None:
-        """Let go of the files of a layer, which are gone or damaged."""
+        """Close the files of a layer that are gone or damaged."""
         with self._lock:
             self._fetchers.pop(index, None)

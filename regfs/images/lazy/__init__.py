@@ -1,4 +1,4 @@
-"""Layers that are fetched piece by piece, by their table of contents.
+"""Lazy layers: a layer with a table of contents is fetched chunk by chunk, as its files are read.
 
 toc_ingest        the names of such a layer
 chunk_fetching    which chunks are fetched, and when

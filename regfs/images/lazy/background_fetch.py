@@ -1,8 +1,8 @@
 """Fetches layers in the background, one after the other, for as long as the process wants it (--background-fetch).
 
-What is fetched, and how it waits for reads of users, is layer_cache.py's and chunk_fetching.py's. A layer that fails is
-left; it is wanted again when its image is opened the next time. Used by layer_cache.py. Thread rule: any thread; one
-thread of its own, which ends when there is nothing to do.
+layer_cache.py decides what is fetched, chunk_fetching.py waits for reads of users. A layer that fails is skipped until
+its image is opened again. Used by layer_cache.py. Thread rule: any thread; one thread of its own, which ends when there
+is nothing to do.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from regfs.waiting.deadline import Deadline, under
 log = logging.getLogger(__name__)
 
 _MOST_WAITING = 1024
-# An image is opened many times; so long its layers are not looked at for what is missing.
+# An image is opened many times. Its layers are checked for missing bytes once in this time.
 _WANTED_S = 60.0
 
 
 class Fetching(NamedTuple):
-    """What of a layer with a table is fetched that was not read: all of it in the *background* once its image is
-    opened; the rest once *rest_from* of its bytes are here (1: never).
+    """What is fetched of a lazy layer beyond what was read: all of it in the *background* once its image is opened; the
+    rest once *rest_from* of its bytes are here (1: never).
     """
 
     background: bool = False
@@ -39,7 +39,7 @@ ONLY_WHAT_IS_READ = Fetching()
 
 
 class BackgroundFetch:
-    """The layers that are to be fetched, by a key that names each."""
+    """The queue of layers to fetch, each under a key."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -49,10 +49,7 @@ class BackgroundFetch:
         self._is_running = False
 
     def want(self, key: Hashable, fetch: Callable[[], None]) -> None:
-        """Call *fetch* in the background once those that were wanted before are done. Does not wait.
-
-        What was wanted within the last minute is not wanted again.
-        """
+        """Queue *fetch*, unless *key* was queued within the last minute. Does not wait."""
         with self._lock:
             if self._deadline.cancelled or key in self._wanted or len(self._waiting) >= _MOST_WAITING:
                 return

@@ -1,4 +1,4 @@
-"""Decides which chunks of a layer are fetched, and when: what is read, what comes next, and the rest in quiet times.
+"""Decides which chunks of a layer are fetched, and when: those that are read, those ahead, and the rest in idle time.
 
     a read of bytes that are not here        the chunks that have them (chunk_requests.py)
     a reader that goes on where it was       what comes next as well (chunk_read_ahead.py)
@@ -27,7 +27,7 @@ from regfs.waiting.deadline import current
 from regfs.waiting.single_flight import Flights
 
 _ATTEMPTS = 2
-# Where most is missing, few requests are worth more than what was fetched already.
+# Where most is missing, a few large requests cost less than many that leave out the chunks that are here.
 _MAX_GAP_OF_REST = 1 << 20
 # A read that wants one chunk of such a range waits for all of it.
 _MAX_RANGE_OF_REST = 2 << 20
@@ -72,7 +72,7 @@ class ChunkFetcher:
         self._data.recent = True
 
     def ensure(self, start: int, stop: int) -> Pieces:
-        """See to it that the bytes `[start, stop)` of the data file are here; return what could not be written there.
+        """Fetch what is missing of the bytes `[start, stop)` of the data file; return what could not be written there.
 
         Waits as the caller's deadline allows (WouldBlock, Interrupted, RegistryTimeout). Raises DigestMismatch where
         a chunk is not what the table says, CacheFailure, and what the network brings.
@@ -98,11 +98,11 @@ class ChunkFetcher:
         return pieces
 
     def has(self, start: int, stop: int) -> bool:
-        """Tell whether all bytes of `[start, stop)` are in the data file."""
+        """Whether all bytes of `[start, stop)` are in the data file."""
         return not self._data.missing(self._table.chunks_between(start, stop))
 
     def _look(self, start: int, stop: int) -> tuple[list[StoredChunk], Pieces]:
-        """Return the chunks of `[start, stop)` that are nowhere here, and the bytes of those in memory alone."""
+        """Return the missing chunks of `[start, stop)`, and the bytes of those that only memory holds."""
         missing = self._data.missing(self._table.chunks_between(start, stop))
         if not missing:
             return missing, ()
@@ -110,8 +110,8 @@ class ChunkFetcher:
         return [chunk for chunk in missing if chunk not in held], [(chunk.start, held[chunk]) for chunk in held]
 
     def _fetch_for(self, missing: Sequence[StoredChunk], stop: int) -> None:
-        """Fetch *missing*, and what a reader that goes on at *stop* will want; waits for the former alone."""
-        most = FIRST_AHEAD if self._data.failure else MAX_AHEAD  # what cannot be kept is held for a moment alone
+        """Fetch *missing* and wait for it; begin to fetch what a reader that goes on at *stop* will want."""
+        most = FIRST_AHEAD if self._data.failure else MAX_AHEAD  # a chunk that cannot be kept is held for a moment only
         ahead = self._read_ahead.of_reader(missing[0].start, most)
         following = self._table.chunks_between(stop, stop + ahead) if ahead else []
         coming = self._data.missing(chunk for chunk in following if chunk.start >= stop)
@@ -123,7 +123,7 @@ class ChunkFetcher:
         self._requests.fetch_whole()
 
     def fetch(self, spans: Iterable[tuple[int, int]], report: Report = _tell_nothing) -> None:
-        """See to it that all bytes of *spans*, each `[start, stop)`, are here; *report* hears how many of how many are.
+        """Fetch what is missing of *spans*, each `[start, stop)`; *report* gets the bytes done and their total.
 
         Waits and raises as ensure() does, and CacheFailure for what could not be kept.
         """
@@ -141,8 +141,8 @@ class ChunkFetcher:
     def fetch_rest(self, allow: Callable[[int], bool] = lambda _size: True) -> None:
         """Fetch what is missing of the layer in the order of its blob, as long as no read waits for its bytes.
 
-        Ends before a request of so many bytes that *allow* says no to, and where the layer is no longer in use. Waits
-        and raises as ensure() does, but a chunk that is wrong stays missing.
+        Ends where *allow* refuses the size of the next request, or where the layer is no longer in use. Waits and
+        raises as ensure() does, but skips chunks that are wrong.
         """
         with suppress(ReferenceError):  # of the table
             self._fetch_rest(allow)
@@ -155,16 +155,16 @@ class ChunkFetcher:
                     return self.fetch_all()
                 if not allow(group.stop - group.start):
                     return None
-                # Only now, so that a read meanwhile fetched what it needed alone.
+                # Marked this late so that a read meanwhile fetched only what it needed.
                 missing = self._data.missing(group.chunks)
                 self._requests.fetch_all(missing, _tell_nothing, max_gap=_MAX_GAP_OF_REST)
                 self._stats.count("chunks.background_requests", min(len(missing), 1))
                 if missing and len(self._data.missing(missing)) == len(missing):
-                    return None  # a disk that takes nothing, or a registry that has something else
+                    return None  # the disk is full, or the registry has another blob
         return None
 
     def _begin_rest(self) -> None:
-        """Begin to fetch the rest, where so much is here that it will be wanted."""
+        """Begin to fetch the rest of the layer once *rest_from* of it is here."""
         if self._rest_from >= 1.0 or not self._has_reached(self._rest_from):
             return
         self._rest_from = 1.0  # once

@@ -1,4 +1,4 @@
-"""Which ranges of a layer's blob bring given chunks, and taking chunks out of the blob as it comes by.
+"""Which byte ranges of a layer's blob hold given chunks; and cutting chunks out of the blob as it streams by.
 
 Used by chunk_requests.py and chunk_fetching.py. Pure; a Window belongs to one thread.
 """
@@ -38,7 +38,7 @@ class Window:
         self._at = 0
 
     def take(self, at: int, size: int) -> bytes:
-        """Return the *size* bytes at *at*, which is not before that of the last call; fewer where the stream ends."""
+        """Return the *size* bytes at offset *at*; fewer where the stream ends. Offsets never decrease."""
         while self._at + len(self._held) < at + size and (block := next(self._blocks, b"")):
             self._held += block
             self._drop(at)
@@ -52,7 +52,7 @@ class Window:
 
 
 def merged(chunks: Sequence[StoredChunk], *, max_gap: int = MAX_GAP, max_range: int = MAX_RANGE) -> list[Group]:
-    """Return *chunks* as few ranges: near ones together, those of one member always."""
+    """Return *chunks* in as few ranges as possible: near chunks together, chunks of one member always."""
     groups: list[list[StoredChunk]] = []
     start = stop = -1
     for chunk in sorted(chunks, key=blob_order):

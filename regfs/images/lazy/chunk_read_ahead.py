@@ -1,7 +1,7 @@
 """How far ahead of each reader of a layer its chunks are fetched.
 
     a reader that is new            nothing ahead
-    one that goes on where it was   FIRST_AHEAD bytes, then twice as much each time, up to MAX_AHEAD
+    one that reads in order         FIRST_AHEAD bytes, then twice as much each time, up to MAX_AHEAD
 
 Used by chunk_fetching.py. Thread rule: any thread.
 """
@@ -13,13 +13,13 @@ from collections import OrderedDict
 
 FIRST_AHEAD = 1 << 18
 MAX_AHEAD = 8 << 20
-# A reader goes on where it was if it leaves out no more than that: a header, a file it does not want.
+# A reader still reads in order if it skips no more than this: a header, a file that it does not want.
 _NEAR = 1 << 16
 _READERS = 32
 
 
 class ReadAhead:
-    """The readers of one layer, the latest 32: where each will go on, and how far ahead was fetched for it."""
+    """The latest 32 readers of one layer: where each will go on, and how far ahead was fetched for it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,7 +32,7 @@ class ReadAhead:
             return 0 if before is None else min(max(FIRST_AHEAD, 2 * self._readers.pop(before)), most)
 
     def note(self, stop: int, ahead: int) -> None:
-        """Note that what a reader wants is fetched up to *stop*, *ahead* bytes of it ahead of what it reads."""
+        """Note that chunks up to *stop* are fetched for a reader, *ahead* bytes of them ahead of its read."""
         with self._lock:
             self._readers[stop] = ahead
             if len(self._readers) > _READERS:

@@ -1,10 +1,10 @@
-"""Requests for chunks of one layer: each chunk is asked for once at a time, and verified before it is kept.
+"""Requests for chunks of one layer: one request for each chunk at a time, and every chunk verified before it is kept.
 
     chunks that lie near each other in the blob     one range (chunk_ranges.py)
     many readers of one chunk                       one request (waiting/single_flight.py)
     a chunk that is wrong                           fetched once more, then refused for some seconds
-    a server that gives whole blobs only            the whole layer, once, each chunk taken out of it as it comes by;
-                                                    where the disk takes none of them, up to those that are waited for
+    a server that gives whole blobs only            the whole layer, once; chunks are cut out as it streams by;
+                                                    on a full disk, up to the last chunk that a reader waits for
 
 Used by chunk_fetching.py, which decides what is fetched and when. Thread rule: any thread; flights fetch.
 """
@@ -68,14 +68,14 @@ class ChunkRequests:
 
     @property
     def was_read_whole(self) -> bool:
-        """Whether the whole layer was fetched so lately that it would bring nothing new."""
+        """Whether the whole layer was fetched a moment ago, so that fetching it again would bring nothing new."""
         return time.monotonic() < self._whole_until_s
 
     def fetch_whole(self, needed: Iterable[StoredChunk] = ()) -> None:
         """Fetch the whole layer, and keep every chunk that is missing.
 
-        Where the cache takes no chunk, those that are *needed* are held in memory, and the rest is left. Raises
-        CacheFailure where none is.
+        Where the cache takes no chunk, memory holds the *needed* ones, and the rest is dropped. Raises CacheFailure
+        where no chunk is needed.
         """
         with self._lock:
             self._needed.update(chunk.number for chunk in needed)
@@ -97,7 +97,7 @@ class ChunkRequests:
                 self._note_refusal(refusal)
 
     def fetch_all(self, chunks: Sequence[StoredChunk], report: Report, *, max_gap: int = MAX_GAP) -> None:
-        """Fetch *chunks*, a few requests at once; *report* hears how many bytes of how many have come."""
+        """Fetch *chunks*, a few requests at once; *report* is called with the bytes done and their total."""
         groups = self._groups(chunks, max_gap)
         total, done = sum(group.stop - group.start for group in groups), 0
         begun: deque[tuple[Group, Future[Landed[None]]]] = deque()
@@ -129,7 +129,7 @@ class ChunkRequests:
         return "chunks", self._key, group.chunks[0].number, group.chunks[-1].number
 
     def _groups(self, wanted: Sequence[StoredChunk], max_gap: int) -> list[Group]:
-        """Return the requests that bring *wanted*: those that are under way, and new ones for the rest."""
+        """Return the requests for *wanted*: those under way, and new ones for the rest."""
         with self._lock:
             joined = {id(group): group for chunk in wanted if (group := self._coming.get(chunk.number)) is not None}
             new = [chunk for chunk in wanted if chunk.number not in self._coming]
@@ -173,7 +173,7 @@ class ChunkRequests:
         return right
 
     def _take_all(self) -> None:
-        """Read the layer from its start to its end, and take the missing chunks out of it."""
+        """Read the layer from start to end, and cut the missing chunks out of it."""
         log.info("%s: read whole", self._source.what)
         self._stats.count("chunks.whole_layers")
         has_room = True
@@ -205,7 +205,7 @@ class ChunkRequests:
                         self._keep(members, window.take(at, max(chunk.stored for chunk in members)), keep)
                     if not has_room and not self._needed:
                         return
-            if has_room:  # then what is still missing is wrong, and would be wrong again
+            if has_room:  # a chunk that is still missing was wrong, and would be wrong again
                 self._whole_until_s = time.monotonic() + _WHOLE_AGAIN_S
             with self._lock:
                 self._wrong.update(dict.fromkeys(self._needed, True))
@@ -232,7 +232,7 @@ class ChunkRequests:
 
 
 def words(chunk: StoredChunk) -> str:
-    """Return what messages call *chunk*."""
+    """Return the name of *chunk* in messages."""
     return f"the chunk of {chunk.size} bytes that is stored at {chunk.at}"
 
 

@@ -1,4 +1,4 @@
-"""What a layer is fetched from, chunk by chunk: its table and its bytes.
+"""The source of a lazy layer: the table of its chunks, and its bytes at the registry.
 
 Used by chunk_requests.py; made by partial_layers.py. Thread rule: any thread.
 """
@@ -13,7 +13,7 @@ from regfs.store.layers.chunks import StoredChunk
 
 
 class ChunkTable(Protocol):
-    """The chunks of one layer, by their place in the data file: the layer's index."""
+    """The chunks of one layer by their offset in the data file; the layer's index has them."""
 
     def chunks_between(self, start: int, stop: int) -> list[StoredChunk]:
         """Return the chunks that have bytes of `[start, stop)`, in order."""
@@ -23,9 +23,9 @@ class ChunkTable(Protocol):
 
 
 class LayerBytes(NamedTuple):
-    """Where a layer's bytes come from. *part* returns those of `[start, stop)`, *whole* yields all; both may wait.
+    """A layer's bytes. *part* returns those of `[start, stop)`, *whole* yields all; both may wait.
 
-    *unpack* returns the right ones of chunks of one member, from its stored bytes (Format.read). *what* is for
+    *unpack* returns the verified chunks of one member from its stored bytes (Format.read). *what* names the layer in
     messages.
     """
 

@@ -1,4 +1,4 @@
-"""Which reads of a user wait for a registry now, so that what is fetched in the background can wait for them.
+"""Counts the reads of users that wait for a registry now, so that background fetches can wait for them.
 
 Used by chunk_fetching.py; made by layer_cache.py, for all layers of a cache. Thread rule: any thread.
 """
@@ -42,5 +42,5 @@ class Foreground:
                 if self._count == 0:
                     return
                 none = self._none = self._none or Future()
-            current().moved()  # those that wait for this work know that a read goes first
+            current().moved()  # so that threads that wait for this flight do not take the pause for a stall
             current().wait_for(none)

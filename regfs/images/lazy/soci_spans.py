@@ -1,4 +1,4 @@
-"""Reading a gzip layer that has a zTOC: spans are inflated, and a file's tar header is compared before it is read.
+"""Reads a gzip layer that has a zTOC: inflates its spans, and checks a file's tar header before the file is read.
 
 Used by partial_layers.py. Thread rule: any thread.
 """
@@ -27,14 +27,14 @@ class SpanTable(Protocol):
     """What a layer's index says of its spans and its tar headers."""
 
     def restart(self, blob_offset: int) -> tuple[int, bytes] | None:
-        """Return bits and compressed window of the span at *blob_offset* of the blob."""
+        """Return the bits and the compressed window to begin inflating with at *blob_offset* of the blob."""
 
     def headers(self, start: int) -> tuple[int, bytes] | None:
-        """Return where the tar headers of the file at *start* of the archive begin, and their fingerprint."""
+        """Return the offset and the fingerprint of the tar headers of the file at *start* of the archive."""
 
 
 def unpack_spans(table: SpanTable, chunks: Sequence[Chunk], stored: bytes) -> dict[Chunk, bytes]:
-    """Return what the spans *chunks* inflate to, *stored* being their bytes of the blob; wrong ones are left out.
+    """Return the inflated spans *chunks*, without wrong ones; *stored* is their bytes in the blob.
 
     The digest of a span is that of its compressed bytes.
     """
@@ -56,7 +56,7 @@ def unpack_spans(table: SpanTable, chunks: Sequence[Chunk], stored: bytes) -> di
 
 
 class HeaderCheck:
-    """Brings the bytes of one open file, once its tar header has been found to be what the zTOC says."""
+    """Fetches the bytes of one open file, after comparing its tar header with the zTOC."""
 
     def __init__(
         self,
@@ -68,9 +68,8 @@ class HeaderCheck:
         what: str,
         note: Callable[[str], None],
     ) -> None:
-        """*start* is where the file is in the archive, of which *read* returns a range, and *ensure* brings one.
-
-        *note* hears of a wrong header.
+        """*start* is the offset of the file in the archive; *read* returns a range of the archive, *ensure* fetches
+        one. *note* is called with a sentence about a wrong header.
         """
         self._start = start
         self._table = table
@@ -81,9 +80,9 @@ class HeaderCheck:
         self._is_right = False
 
     def ensure(self, start: int, stop: int) -> Pieces:
-        """See to it that the bytes `[start, stop)` of the archive are here, as ChunkFetcher.ensure() does.
+        """Fetch what is missing of the bytes `[start, stop)` of the archive, as ChunkFetcher.ensure() does.
 
-        Raises BadLayer where its header is another than the zTOC says, and what fetching raises.
+        Raises BadLayer where the file's header differs from the zTOC, and what fetching raises.
         """
         if not self._is_right:
             self._check()

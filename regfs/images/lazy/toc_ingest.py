@@ -1,4 +1,4 @@
-"""The names of a layer by its table of contents, into the store: its bytes are fetched when they are read.
+"""Indexes a layer from its table of contents. Its bytes are fetched when they are read.
 
 Used by partial_layers.py. Thread rule: any thread; blocks on the network for the table alone.
 """
@@ -41,7 +41,7 @@ def ingest_table(
     store: LayerStore,
     find_table: FindTable = found_nowhere,
 ) -> str:
-    """Put the names of a layer into *store*, as those of *layer*; return what is wrong with single files, "" mostly.
+    """Write the index of *layer* into *store* from its table; return a remark about single files that are wrong, or "".
 
     *part* returns a range of its blob, *find_table* a table that is not in it. Raises DigestMismatch and BadLayer where
     the table is wrong; Unsupported, TooLarge and RangesRefused where the layer has to be read whole; CacheFailure, and
@@ -55,7 +55,7 @@ def ingest_table(
             for entry, chunks in table.entries(files.take):
                 rows.add(entry, _placed(writer, entry.size, chunks, nothing=descriptor.digest) if entry.size else None)
         except (BadLayer, TooLarge, Unsupported):
-            table.verify()  # a wrong table is no reason to read the layer whole, or to think it wrong
+            table.verify()  # a wrong table is no reason to read the layer whole or to refuse it
             raise
         rows.finish()
         store.publish(writer, layer)
@@ -63,7 +63,7 @@ def ingest_table(
 
 
 def ingest_ztoc(descriptor: Descriptor, soci: Soci, *, layer: Digest, store: LayerStore) -> str:
-    """Put the names of a gzip layer that has a zTOC into *store*, as ingest_table() does.
+    """Write the index of a gzip layer into *store* from its zTOC, as ingest_table() does.
 
     The data file is the layer's tar stream, and a chunk of it a span. A zTOC that is wrong is Unsupported.
     """
@@ -94,7 +94,7 @@ def ingest_ztoc(descriptor: Descriptor, soci: Soci, *, layer: Digest, store: Lay
 
 
 def _placed(writer: PartialLayerWriter, size: int, chunks: tuple[Chunk, ...], *, nothing: Digest) -> int:
-    """Give a file its place in the data file and say where its bytes come from; return its row's content."""
+    """Give a file its range of the data file, record where its bytes come from, and return the range's offset."""
     start = writer.begin_file(size)
     for chunk in chunks:
         if chunk.digest is not None:
@@ -106,6 +106,6 @@ def _placed(writer: PartialLayerWriter, size: int, chunks: tuple[Chunk, ...], *,
                 inner=chunk.inner,
                 digest=str(chunk.digest),
             )
-    if not chunks:  # the table is wrong about this file: a chunk that nothing can fetch, lest it be read as zeros
+    if not chunks:  # The table is wrong about this file: its reads must fail, not return zeros.
         writer.add_chunk(start, size, at=0, stored=0, inner=0, digest=str(nothing))
     return start

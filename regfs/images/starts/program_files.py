@@ -1,4 +1,4 @@
-"""Which files of an image are read when it starts, found by reading little of them.
+"""Finds the files that an image's program loads at its start: interpreter, loader, libraries. Reads little of each.
 
     config        ENTRYPOINT and CMD, by PATH of the image's environment   the program, and words that name files
     `#!`          the interpreter, by env too
@@ -6,8 +6,8 @@
                   RUNPATH, ld.so.cache and the default directories, in this order (ld.so(8); musl's loader has fewer)
 
 All files of one step are fetched at once, so that a start costs as many round trips as libraries are nested, and not as
-many as there are libraries. What is wrong or hostile in them ends the walk at that file. Links are followed within the
-image. Used by start_prefetch.py. Any thread; *fetch* and *read* block on the network.
+many as there are libraries. A damaged or hostile file ends the walk there. Links are followed within the image. Used by
+start_prefetch.py. Any thread; *fetch* and *read* block on the network.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ProgramFiles:
     """Fetches the files that programs in *tree* are made of."""
 
     def __init__(self, tree: FileTree, config: RunConfig, *, fetch: Fetch, read: ReadSpan) -> None:
-        """*fetch* sees to it that stretches of files are here, *read* returns one; both may wait for the network."""
+        """*fetch* fetches ranges of files, *read* returns one; both may wait for the network."""
         self._tree = tree
         self._config = config
         self._fetch_spans = fetch
@@ -61,7 +61,7 @@ class ProgramFiles:
         self._cache: dict[bytes, tuple[bytes, ...]] | None = None
 
     def of_config(self) -> list[int]:
-        """Return the files that the words of ENTRYPOINT and CMD name: the program's first. Nothing is fetched."""
+        """Return the files that ENTRYPOINT and CMD name, the program first. Fetches nothing."""
         words = [*self._config.entrypoint, *self._config.cmd][:_MOST_WORDS]
         # The shell form: `/bin/sh -c "exec server --option"`.
         words = [part for word in words for part in word.split()[:_MOST_WORDS]][:_MOST_WORDS]
@@ -69,7 +69,7 @@ class ProgramFiles:
         return list(dict.fromkeys(found))
 
     def fetch(self, programs: Iterable[int]) -> None:
-        """Fetch *programs* and all that is loaded with them, as far as the limits go. Raises what *fetch* raises."""
+        """Fetch *programs* and the files that are loaded with them, within the limits. Raises what *fetch* raises."""
         step = list(programs)
         for _ in range(MAX_DEPTH):
             step = [node for node in dict.fromkeys(step) if node not in self._seen][: MAX_FILES - len(self._seen)]
@@ -148,7 +148,7 @@ class ProgramFiles:
         return directories
 
     def _ld_so_cache(self) -> dict[bytes, tuple[bytes, ...]]:
-        """Return what ld.so.cache says; empty where there is none. The loader reads it too."""
+        """Return the parsed ld.so.cache, empty where there is none. This also fetches it for the loader."""
         for node in self._at(_CACHE):
             span = self._span(node)
             if span is not None and span.size <= min(MAX_CACHE, self._left):
@@ -157,7 +157,7 @@ class ProgramFiles:
         return {}
 
     def _named(self, word: bytes) -> int | None:
-        """Return the regular file that *word* of a command line names: a path, or a name that PATH leads to."""
+        """Return the regular file that *word* of a command line names: a path, or a name that is looked up in PATH."""
         if b"/" in word:
             paths = [word if word.startswith(b"/") else _bytes(self._config.working_dir) + b"/" + word]
         else:
@@ -184,7 +184,7 @@ class ProgramFiles:
 
 
 def _bounded(read: Read, size: int) -> Read:
-    """Return *read* within a file of *size* bytes: a hostile header may point anywhere."""
+    """Return *read*, limited to a file of *size* bytes: a hostile header may point anywhere."""
 
     def bounded(offset: int, length: int) -> bytes:
         return read(offset, min(length, size - offset)) if 0 <= offset < size else b""

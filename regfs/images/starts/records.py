@@ -1,6 +1,6 @@
 """The records of starts of one repository's images: kept in the cache, pushed beside an image, found again.
 
-model/start_record.py tells what a record is. Used by repository.py. Thread rule: any thread.
+model/start_record.py has the format. Used by repository.py. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class StartRecords:
         self._store = store
 
     def keep(self, manifest: Digest, record: StartRecord) -> None:
-        """Keep *record* in the cache as that of the image with *manifest*."""
+        """Keep *record* in the cache for the image with *manifest*."""
         content = render_start_record(record)
         digest = Digest.of(content)
         self._store.keep(digest, content)
@@ -70,7 +70,7 @@ class StartRecords:
             return None
 
     def pushed(self, manifest: Digest) -> StartRecord | None:
-        """Return the newest record of use that refers to the image; None where there is none.
+        """Return the newest valid record that refers to the image; None where there is none.
 
         Blocks on the network, for the list once an hour.
         """

@@ -1,12 +1,11 @@
-"""When what a start reads is fetched: as the first file of an image is opened, or its program.
+"""Prefetches what an image's start reads: when the first file of the image is opened, or its program.
 
     first open of a file below rootfs/    the record of an earlier start, in its order, each part while no read waits
     open of the image's program           where the cache has no record: its interpreter and libraries, at once
 
-A record may be wrong, or meant to harm: it costs MAX_REPLAYED bytes at most, of this image.
-
-Only for images whose bytes are fetched chunk by chunk. Used by layer_cache.py, which says what is opened, and image.py,
-which says what is an image. Thread rule: any thread; flights fetch.
+A record may be wrong or hostile: it costs MAX_REPLAYED bytes of this image at most. Only for images whose bytes are
+fetched chunk by chunk. Used by layer_cache.py, which reports opens, and image.py, which registers images. Thread rule:
+any thread; flights fetch.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ log = logging.getLogger(__name__)
 
 MAX_REPLAYED = 256 << 20
 _MOST_WATCHED = 64
-# One piece of a record is fetched at once; a read that comes meanwhile waits for what it shares with it alone.
+# A record is fetched in pieces. A read that comes meanwhile waits only for the requests of this piece that it needs.
 _PIECE = 4 << 20
 
 Report = Callable[[str, int, int], None]
@@ -67,7 +66,7 @@ class Contents(Protocol):
 class StartOf:
     """An image whose files are fetched as they are read. *name* is for messages.
 
-    *config* may raise BadManifest. It does not keep *files* in use; *layers* are what these are spans of.
+    *config* may raise BadManifest. *files* may be evicted meanwhile; *layers* are the layers of their spans.
     """
 
     name: str
@@ -82,7 +81,7 @@ class StartOf:
 
 
 class Starts:
-    """The images of one cache whose start may be near."""
+    """The images of one cache that may start soon."""
 
     def __init__(self, contents: Contents, *, flights: Flights, stats: Stats) -> None:
         self._contents = contents
@@ -91,7 +90,7 @@ class Starts:
         self._deadline = Deadline()
         self._lock = threading.Lock()
         self._watched: LRUCache[Digest, StartOf] = LRUCache(_MOST_WATCHED)
-        # By layer, so that an open costs one look.
+        # By layer, so that an open costs one dictionary look-up.
         self._by_layer: dict[Digest, list[StartOf]] = {}
 
     def stop(self) -> None:
@@ -162,7 +161,7 @@ class Starts:
             self._replay(start, record, files)
 
     def _replay(self, start: StartOf, record: StartRecord, files: Rootfs) -> None:
-        """Fetch what *record* says, in its order. Each piece begins while no read of a user waits."""
+        """Fetch the ranges of *record* in order. Each piece begins while no read of a user waits."""
         log.info("%s: what its last start read is fetched ahead", start.name)
         self._stats.count("starts.replays")
         for spans in _pieces(spans_of(record, files)):
@@ -195,7 +194,7 @@ class Starts:
 
 
 def spans_of(record: StartRecord, files: Rootfs) -> Iterator[Span]:
-    """Yield the parts of *files* that *record* names, in its order; what is not there is left out."""
+    """Yield the ranges of *files* that *record* names, in order, without those that do not exist."""
     left = MAX_REPLAYED
     found: dict[int, Span | None] = {}
     for read in record.reads:
@@ -217,7 +216,7 @@ def _span(path: str, files: Rootfs) -> Span | None:
 
 
 def _pieces(spans: Iterable[Span]) -> Iterator[list[Span]]:
-    """Yield *spans* in pieces of some _PIECE bytes."""
+    """Yield *spans* in pieces of about _PIECE bytes."""
     piece: list[Span] = []
     size = 0
     for span in spans:

@@ -1,12 +1,12 @@
-"""What is read of an image's files while a program runs: the trace that becomes the record of a start.
+"""Traces the reads of an image's files while a program runs; the trace becomes the record of a start.
 
     trace = Trace()
     build(config, environment, mount=Mount(trace=trace)); … run the program …
     trace.record(files)
 
-Every open goes through the trace, and files are not passed through to the kernel, so that it sees every read that the
-kernel's page cache does not answer. Nothing is read ahead of a program, for that would be recorded too.
-Used by app.py and `regfs record`. Thread rule: any thread.
+Every open goes through the trace. Passthrough and prefetch are off: the kernel's own reads would be missing from the
+record, and prefetched files would be in it. Reads that the page cache answers were recorded before. Used by
+app/composition.py and `regfs record`. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from regfs.rootfs.rootfs import Rootfs
 from regfs.store.layers.content import Content, OpenContent, Span
 
 _PAGE = 4096
-_MOST_PAGES = 1 << 19  # 2 GiB that were read
+_MOST_PAGES = 1 << 19  # 2 GiB of reads
 
 
 class Trace:
@@ -36,7 +36,7 @@ class Trace:
         self._reads: list[Read] = []
 
     def opener(self, open_content: Callable[[Content], OpenContent]) -> Callable[[Content], OpenContent]:
-        """Return what opens as *open_content* does, and writes down what is read."""
+        """Return a function that opens as *open_content* does and records the reads."""
 
         def traced(content: Content) -> OpenContent:
             opened = open_content(content)
@@ -63,7 +63,7 @@ class Trace:
             self._reads.append(read)
 
     def record(self, files: Rootfs) -> StartRecord:
-        """Return what was read of *files*; those whose path is no UTF-8 are left out. Blocks on the disk."""
+        """Return the record of *files*, without those whose path is not UTF-8. Blocks on the disk."""
         with self._lock:
             wanted, reads = dict(self._files), list(self._reads)
         paths: dict[int, str] = {}
@@ -83,7 +83,7 @@ class Trace:
 
 
 class TracedContent(OpenContent):
-    """An open file whose reads *trace* hears of."""
+    """An open file whose reads go into *trace*."""
 
     __slots__ = ("_opened", "_trace", "_traced")
 
