@@ -27,8 +27,10 @@ _WANTED_S = 60.0
 
 
 class Fetching(NamedTuple):
-    """What is fetched of a lazy layer beyond what was read: all of it in the *background* once its image is opened; the
-    rest once *rest_from* of its bytes are here (1: never).
+    """How much of a lazy layer is fetched beyond what is read.
+
+    *background*: all of it, once its image is opened. *rest_from*: the rest, once this share of its bytes is here (1:
+    never).
     """
 
     background: bool = False

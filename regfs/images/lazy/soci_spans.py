@@ -68,8 +68,9 @@ class HeaderCheck:
         what: str,
         note: Callable[[str], None],
     ) -> None:
-        """*start* is the offset of the file in the archive; *read* returns a range of the archive, *ensure* fetches
-        one. *note* is called with a sentence about a wrong header.
+        """*start* is the file's offset in the archive; *read* returns a range of the archive, *ensure* fetches one.
+
+        *note* is called with a sentence about a wrong header.
         """
         self._start = start
         self._table = table

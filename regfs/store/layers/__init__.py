@@ -1,4 +1,4 @@
-"""The layers of the cache: their indexes, data files, and chunks of data files.
+"""The layers of the cache: their indexes, data files, and the chunks of lazy ones.
 
 layer_store       all of them: opened, published, dropped; lists the files
 layer_index       the index of one layer; layer_index_writer writes it
@@ -9,9 +9,9 @@ data_files        data files that are read from
 data_writer       writing one: the tar stream, and what sparse files expand to
 chunks            which chunks of a data file are here; unkept_chunks: those that cannot be written
 content           where the bytes of a file are, and reading them
-diff_ids          which tar is inside a blob, where no manifest says so
+diff_ids          the diff ids of blobs that no config names one for
 promotion         copies of big files, for passthrough
 open_retry        opening a file where descriptors run out
-unsettled_layers  what may not be on the disk yet
-wrong_layers      whether a layer is what it was when it was written
+unsettled_layers  layers that may not be on the disk yet
+wrong_layers      checks a layer for damage
 """

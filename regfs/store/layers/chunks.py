@@ -1,15 +1,15 @@
-"""The chunks of a layer that is fetched piece by piece: which of them are here, and putting them there.
+"""The chunks of a lazy layer: the map of those that the data file has, and writing verified ones into it.
 
-    layers/<diff id>.tar       the data file, sparse: as long as all files together, with holes for what is not here
-    layers/<diff id>.chunks    the map, which says what is here
+    layers/<diff id>.tar       the data file, sparse: as long as all files together, with holes for missing chunks
+    layers/<diff id>.chunks    the map
         "rgfc", u32 version, u64 number of chunks, 36 bytes boot id, zeros up to 64
         one byte a chunk: 0 absent; 1 here; 2 written before the last boot of the machine, to be verified before use
 
 A chunk is verified, written into the data file, and only then marked. Both go through the kernel's page cache, so that
-a killed process leaves nothing marked that is not there. A crash of the machine may: hence a map of another boot is
-not believed, and each chunk is hashed once more when it is used for the first time (a second a gigabyte).
+a killed process marks no chunk that it has not written. A crash of the machine can leave one: each chunk of a map from
+another boot is hashed again at its first use (a second for each gigabyte).
 
-Where nothing can be written, a chunk that was fetched is held in memory for those that wait for it (unkept_chunks.py).
+On a full or read-only disk, memory holds a fetched chunk for the readers that wait for it (unkept_chunks.py).
 
 Two processes may write and mark the same chunk at once: they write the same bytes.
 Thread rule: any thread.
@@ -58,7 +58,7 @@ class StoredChunk(NamedTuple):
 
     @property
     def stop(self) -> int:
-        """Where it ends in the data file."""
+        """The offset of its end in the data file."""
         return self.start + self.size
 
 
@@ -69,7 +69,7 @@ def write_map(path: Path, count: int, *, boot: str) -> None:
 
 
 class ChunkMap:
-    """The map at *path*. A process remembers what it saw there: what is here stays here as long as the file does."""
+    """The map at *path*, cached in memory: a chunk that is here stays here as long as the file does."""
 
     def __init__(self, path: Path, *, boot: str) -> None:
         """Raises FileNotFoundError where there is none, CacheDamaged, CacheFailure."""
@@ -105,36 +105,36 @@ class ChunkMap:
         return chunks
 
     def is_here(self, number: int) -> bool:
-        """Tell whether that chunk may be read as it is."""
+        """Whether that chunk may be read without another check."""
         return self._seen[number] == _HERE or self._look(number) == _HERE
 
     def is_doubted(self, number: int) -> bool:
-        """Tell whether that chunk may be read once its bytes were found right."""
+        """Whether that chunk was written before this boot and has to be verified first."""
         return self._look(number) == _DOUBTED
 
     def _look(self, number: int) -> int:
-        """Return what the file says now: another process may have fetched the chunk."""
+        """Return the state in the file: another process may have fetched the chunk meanwhile."""
         if self._seen[number] != _HERE:
             stored = os.pread(self._fd, 1, _SIZE + number)
             self._seen[number] = (stored.translate(_DOUBT) if self._doubts else stored or b"\0")[0]
         return self._seen[number]
 
     def mark(self, number: int, *, here: bool = True) -> None:
-        """Note that the bytes of that chunk are in the data file, or that they are not. Raises OSError."""
+        """Mark that chunk as here, or as absent. Raises OSError."""
         value = _HERE if here else _ABSENT
         self._seen[number] = value
-        # Not through a mapping: where a page cannot be written, that kills the process.
+        # By pwrite, not through a mapping: a page that cannot be written would kill the process.
         os.pwrite(self._fd, bytes([value]), _SIZE + number)
 
     def is_complete(self) -> bool:
-        """Tell whether every chunk is here; takes a microsecond for some ten thousand."""
+        """Whether every chunk is here; takes a microsecond for ten thousand of them."""
         if self._seen.count(_HERE) < self.count and not self._doubts:
             self._seen[:] = os.pread(self._fd, self.count, _SIZE)
         return self._seen.count(_HERE) == self.count
 
 
 class PartialData:
-    """A data file and its map. It is closed when nothing refers to it any more, as a DataFile is (data_files.py)."""
+    """A data file and its map, closed when the last reference to them goes, as a DataFile is (data_files.py)."""
 
     def __init__(
         self,
@@ -146,13 +146,13 @@ class PartialData:
         unkept: UnkeptChunks | None = None,
         let_go: Callable[[], object] = lambda: None,
     ) -> None:
-        """*reserve* is the budget's; *unkept* holds what cannot be written; *let_go* drops what refers to this.
+        """*reserve* is the budget's; *unkept* holds chunks that cannot be written; *let_go* drops references to this.
 
         Raises FileNotFoundError, CacheDamaged, CacheFailure.
         """
         self._fd = -1
         self.recent = True
-        self.failure: CacheFailure | None = None  # why the last chunk is in memory alone
+        self.failure: CacheFailure | None = None  # why the last chunk could not be written
         self.map = ChunkMap(chunks, boot=boot)
         self._path = data
         self._reserve = reserve
@@ -171,11 +171,11 @@ class PartialData:
         return True
 
     def missing(self, chunks: Iterable[StoredChunk]) -> list[StoredChunk]:
-        """Return those of *chunks* that are not in the file. May hash what was written before the last boot."""
+        """Return the *chunks* that the file lacks. May hash chunks that were written before this boot."""
         return [chunk for chunk in chunks if not self.map.is_here(chunk.number) and not self._is_sound(chunk)]
 
     def keep(self, chunk: StoredChunk, content: bytes) -> None:
-        """Put the bytes of *chunk*, which the caller has verified, where they belong. Raises CacheFailure."""
+        """Write the verified bytes of *chunk* into the data file and mark it. Raises CacheFailure."""
         with failures_of(self._path):
             if read_only := self._read_only or self.map.read_only:
                 raise read_only
@@ -190,7 +190,7 @@ class PartialData:
             self.map.mark(chunk.number)
 
     def keep_or_hold(self, chunk: StoredChunk, content: bytes) -> None:
-        """Do the same; where it cannot be done now, hold the bytes in memory for those that wait for them."""
+        """Do the same; where the disk refuses, hold the bytes in memory for the readers that wait for them."""
         try:
             self.keep(chunk, content)
             self.failure = None
@@ -199,7 +199,7 @@ class PartialData:
             self._unkept.hold(chunk.digest, content, failure)
 
     def held(self, missing: Iterable[StoredChunk]) -> dict[StoredChunk, bytes]:
-        """Return the bytes of those chunks, which are not in the file, that are held in memory."""
+        """Return the bytes of those chunks that only memory holds."""
         return {chunk: content for chunk in missing if (content := self._unkept.find(chunk.digest)) is not None}
 
     def _is_sound(self, chunk: StoredChunk) -> bool:
@@ -208,14 +208,14 @@ class PartialData:
         with failures_of(self._path):
             content = os.pread(self._fd, chunk.size, chunk.start)
         is_right = chunk.digest.matches(content)
-        with suppress(OSError):  # then the next process hashes it once more
+        with suppress(OSError):  # the next process hashes it again
             self.map.mark(chunk.number, here=is_right)
         return is_right
 
 
 def _open_to_write(path: Path) -> tuple[int, OSError | None]:
     """Return a descriptor of *path*, and why nothing can be written there if that is so. Raises OSError."""
-    fd = open_file(path)  # which refuses whatever else stands in its place
+    fd = open_file(path)  # refuses anything but a regular file
     try:
         writable = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:

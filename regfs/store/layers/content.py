@@ -1,8 +1,8 @@
-"""Where the bytes of a regular file are, and reading them.
+"""The content of regular files: where its bytes are in a data file, and reads of them.
 
-A Content is a value that a merged tree gives out; `LayerStore.open_content` (store/layers/layer_store.py) opens it.
-Every file is a span of its layer's data file; a big one may have a copy of its own beside that, which the kernel reads
-by itself (promotion.py).
+A Content is a value that a merged tree returns; `LayerStore.open_content` (store/layers/layer_store.py) opens it. Every
+file is a span of its layer's data file; a big one may have a copy of its own beside that, which the kernel reads by
+itself (promotion.py).
 
 Thread rule: an OpenContent may be read by any thread at once (pread keeps no position).
 """
@@ -38,7 +38,7 @@ Content = Nothing | Span
 
 
 def content_of(layer: Digest, content: int | None, size: int) -> Content:
-    """Return where a row's bytes are: *content* as a layer's index keeps it, *size* from the row's attributes."""
+    """Return the Content of a row of a layer's index: of its column *content* and the *size* in its attributes."""
     return Nothing() if content is None or size == 0 else Span(layer, content, size)
 
 
@@ -55,7 +55,7 @@ class OpenContent:
         self._start = start
         self._shared = shared
         self.size = size
-        # What must not be let go while the file is open: the tree that it is in, whose layers are in use then.
+        # Keeps the tree of the file, and so its layers, in use while the file is open.
         self.keeps: object = None
 
     def read_at(self, offset: int, size: int) -> bytes:
@@ -102,7 +102,7 @@ class OpenContent:
 
 
 class Reading(Protocol):
-    """Hears of reads of a big file: promotion.py."""
+    """Is told of reads of a big file; promotion.py implements it."""
 
     def backing_wanted(self, span: Span) -> None: ...
 
@@ -110,7 +110,7 @@ class Reading(Protocol):
 
 
 class OpenBigContent(OpenContent):
-    """A big span that may be promoted: *reading* hears that the kernel could read it by itself, and that it is read."""
+    """A big span that may be promoted: *reading* is told that passthrough is possible, and that the span is read."""
 
     __slots__ = ("_has_told", "_reading", "_span", "_through")
 
@@ -130,7 +130,7 @@ class OpenBigContent(OpenContent):
         return None
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Return bytes as OpenContent does; one that is read on from its beginning is worth promoting."""
+        """Return bytes as OpenContent does; a file that is read in order from its beginning is worth promoting."""
         if not self._has_told and offset <= self._through:
             self._through = max(self._through, offset + size)
             if self._through > self._MUCH:
@@ -146,8 +146,8 @@ Pieces = Sequence[tuple[int, bytes]]
 class OpenPartialContent(OpenContent):
     """A span of a layer that is fetched chunk by chunk.
 
-    *ensure* brings a range of the data file, and may wait. It returns those pieces of it that are in memory alone.
-    *read_through* hears that as many bytes were read as the file has, if the kernel could read it by itself.
+    *ensure* fetches a range of the data file, and may wait. It returns the pieces that only memory holds.
+    *read_through* is called once as many bytes were read as the file has, if passthrough is possible.
     """
 
     __slots__ = ("_ensure", "_read_through", "_span", "_unread")
@@ -173,7 +173,7 @@ class OpenPartialContent(OpenContent):
         return None
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Return bytes as OpenContent does, fetched if they are not here. Raises what that brings, WouldBlock too."""
+        """Return bytes as OpenContent does, fetched if they are missing. Raises the fetch's errors and WouldBlock."""
         start, stop = self._span.offset + offset, self._span.offset + min(offset + size, self._span.size)
         pieces = self._ensure(start, stop) if start < stop else ()
         content = super().read_at(offset, size)

@@ -1,4 +1,4 @@
-"""The data files of layers that are read from: each is open once, and closed when others need its place.
+"""The open data files of layers: each is opened once, and closed when others need its descriptor.
 
 Thread rule: any thread; two may open a data file at once, and both are right.
 """
@@ -15,7 +15,7 @@ from regfs.store.tables.open_tables import OpenTables
 
 
 class DataFile:
-    """An open data file. It is closed when nothing refers to it any more: neither DataFiles nor a file open in it."""
+    """An open data file, closed when the last reference goes: that of DataFiles, and those of files open in it."""
 
     __slots__ = ("__weakref__", "_let_go", "fd", "recent", "size")
 
@@ -32,7 +32,7 @@ class DataFile:
             os.close(self.fd)
 
     def close_if_idle(self) -> bool:
-        """Let it be closed as soon as no file is open in it."""
+        """Drop the reference of DataFiles: it is closed once no file is open in it."""
         self._let_go()
         return True
 
@@ -60,9 +60,9 @@ class DataFiles:
         return file
 
     def drop(self, layer: Digest) -> None:
-        """Let go of the data file of *layer*, if it is open: it is removed, and an open one keeps its room taken."""
+        """Close the data file of *layer*, which was removed: an open one keeps its room on the disk."""
         self._open.pop(layer, None)
 
     def clear(self) -> None:
-        """Let go of all."""
+        """Close all."""
         self._open.clear()

@@ -1,11 +1,11 @@
-"""Writes the data file of a plain layer: its tar stream as it comes, and what sparse files of it expand to.
+"""Writes the data file of a plain layer: its tar stream, and behind it the expanded contents of sparse files.
 
     [0, tar size)                 the tar stream: its digest is the layer's diff id
     zeros                         up to a multiple of 512
     [expanded offset, end)        the contents of sparse files (GNU's dialects store their extents alone), each from a
                                   multiple of 512 on; their sha256 is in the index (layer_index.py)
 
-Zeros are left out of the file where they are worth a hole. Used by layer_writer.py. One thread after the other.
+Long runs of zeros become holes. Used by layer_writer.py. One thread after the other.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ TAR = "tar"
 
 
 class DataLayout(NamedTuple):
-    """What a data file holds: so many bytes of a tar stream, and behind it those of expanded files with their sha256.
+    """The sizes of a data file's two parts, the tar stream and the expanded files, and the sha256 of the latter.
 
-    *source* is where the layer's names came from: "tar" for the tar stream itself.
+    *source* is the format that the layer's names came from: "tar" for the tar stream itself.
     """
 
     source: str
@@ -42,7 +42,7 @@ class DataLayout(NamedTuple):
 
     @property
     def expanded_offset(self) -> int:
-        """Where the expanded files begin."""
+        """The offset of the expanded files."""
         return _padded(self.tar_size)
 
     @property
@@ -64,9 +64,9 @@ class DataWriter:
         self._output = UncachedWrites(self._fd)
 
     def write(self, block: bytes | memoryview) -> None:
-        """Take the next bytes of the tar stream, of which it keeps nothing when it returns.
+        """Write the next bytes of the tar stream, and keep no reference to them.
 
-        Blocks that begin at a page of memory and are pages long, all but the last, can go past the page cache.
+        Blocks of whole, aligned pages (all but the last) can go past the page cache.
         """
         view = memoryview(block)
         with failures_of(self.path):
@@ -76,7 +76,7 @@ class DataWriter:
         self._size += len(view)
 
     def expanded(self) -> ExpandedFiles:
-        """Return what takes the contents of sparse files."""
+        """Return the writer for the contents of sparse files."""
         if self._expanded is None:
             self._expanded = ExpandedFiles(self.path.with_suffix(".expanded"), reserve=self._reserve)
         return self._expanded
@@ -135,11 +135,11 @@ class ExpandedFiles:
             size -= step
 
     def end_file(self) -> None:
-        """Let the next file begin where it may."""
+        """End a file: the next one begins at a multiple of 512."""
         self.skip(_padded(self.size) - self.size)
 
     def copy_to(self, fd: int, offset: int) -> None:
-        """Copy all that is no hole to *offset* of another file. Raises OSError."""
+        """Copy all data between holes to *offset* of another file. Raises OSError."""
         os.ftruncate(self._fd, self.size)
         at = 0
         while at < self.size:

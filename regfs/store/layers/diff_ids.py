@@ -1,8 +1,8 @@
-"""Which tar is inside a compressed blob, where no manifest or config says so: found out once, and kept for the cache.
+"""The diff ids of compressed blobs that no config names one for: computed once, and kept in the cache.
 
     diff_ids(blob TEXT PRIMARY KEY, diff_id TEXT)
 
-The digests are those of verified bytes. Where the file cannot be read or written, they are found out again. Used by
+The digests are of verified bytes. Where the file cannot be read or written, they are computed again. Used by
 images/artifact_files.py. Thread rule: any thread; one connection under one lock.
 """
 
@@ -25,7 +25,7 @@ _FORGET = "DELETE FROM diff_ids WHERE rowid <= (SELECT max(rowid) FROM diff_ids)
 
 
 class DiffIds:
-    """The diff ids in the database at *path*, which is opened at the first question."""
+    """The diff ids in the database at *path*, which is opened at the first query."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -43,7 +43,7 @@ class DiffIds:
                 return None
 
     def keep(self, blob: Digest, diff_id: Digest) -> None:
-        """Remember it; of more than _MOST the oldest are forgotten. Never fails."""
+        """Store it; of more than _MOST the oldest are dropped. Never fails."""
         with self._lock:
             try:
                 database = self._opened()

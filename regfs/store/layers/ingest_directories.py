@@ -1,4 +1,4 @@
-"""Where ingests work: a directory each, which is removed when its process has died, and not before.
+"""The working directories of ingests: one for each, removed by others only after its process has died.
 
     ingests/<token>.lock         locked by the living ingest
     ingests/<token>/             what it writes (layer_writer.py)
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def ingest_directory(ingests: Path) -> Iterator[Path]:
-    """Give a directory below *ingests* that sweep_ingests() lets alone while this process lives; remove it at the end.
+    """Make a directory below *ingests* and remove it at the end; sweep_ingests() skips it while this process lives.
 
     Raises CacheFailure.
     """
@@ -59,7 +59,7 @@ def _sweep(ingests: Path, token: str) -> None:
     try:
         lock = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        # The lock is made before the directory and removed after it: this has no owner.
+        # No lock, no owner: the lock is made before the directory and removed after it.
         shutil.rmtree(ingests / token, ignore_errors=True)
         return
     try:
@@ -76,7 +76,7 @@ def _sweep(ingests: Path, token: str) -> None:
 
 def _lock_new(path: Path) -> int:
     """Return the descriptor of a new, locked file."""
-    # A sweep may come between the making and the locking, and take the file for a dead ingest's: then once more.
+    # A sweep between open and lock takes the file for a dead ingest's and removes it: then try again.
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)

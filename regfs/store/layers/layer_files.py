@@ -1,4 +1,4 @@
-"""Which files of a layer are in the cache: their paths, and whether they are whole.
+"""The files of a layer in the cache: their paths, and whether they are there and whole.
 
     layers/<name>.index .tar .sums .chunks      <name> is that of layer_names.py
 
@@ -30,27 +30,27 @@ class LayerFiles:
         self._layers = root / LAYERS
 
     def index_path(self, diff_id: Digest) -> Path:
-        """Return where the layer's index is, whether it is there or not."""
+        """Return the path of the layer's index, whether it exists or not."""
         return self._layers / f"{name_of(diff_id)}{INDEX}"
 
     def data_path(self, diff_id: Digest) -> Path:
-        """Return where the layer's data file is, whether it is there or not."""
+        """Return the path of the layer's data file, whether it exists or not."""
         return self._layers / f"{name_of(diff_id)}{DATA}"
 
     def map_path(self, layer: Digest) -> Path:
-        """Return where the map of the layer's chunks is, if its bytes are fetched one by one."""
+        """Return the path of the chunk map, which lazy layers have."""
         return self._layers / f"{name_of(layer)}{CHUNKS}"
 
     def sums_path(self, diff_id: Digest) -> Path:
-        """Return where the sum of the layer's index is."""
+        """Return the path of the checksum of the layer's index."""
         return self._layers / f"{name_of(diff_id)}{SUMS}"
 
     def is_ingested(self, diff_id: Digest) -> bool:
-        """Tell whether the layer is here. One of an older release has no data file."""
+        """Whether the layer is here. A layer of an older release has no data file."""
         return self.index_path(diff_id).exists() and self.data_path(diff_id).exists()
 
     def is_whole(self, diff_id: Digest) -> bool:
-        """Tell whether all of the layer is here, in this version. Raises CacheFailure where that cannot be told now."""
+        """Whether all of the layer is here, in this version. Raises CacheFailure where that is unknown now."""
         try:
             with closing(LayerIndex.open(self.index_path(diff_id))) as index:
                 return self.data_path(diff_id).stat().st_size == index.layout().size
@@ -60,14 +60,14 @@ class LayerFiles:
             raise cache_failure(self.data_path(diff_id), error) from error
 
     def is_complete(self, layer: Digest) -> bool:
-        """Tell whether every chunk of a layer that is fetched chunk by chunk is here."""
+        """Whether every chunk of a lazy layer is here."""
         try:
             return self.is_ingested(layer) and ChunkMap(self.map_path(layer), boot=self.boot).is_complete()
         except (OSError, CacheFailure):
             return False
 
     def has_sound_index(self, diff_id: Digest) -> bool:
-        """Tell whether the layer's index is one of this version, and as it was written. Raises CacheFailure."""
+        """Whether the layer's index is of this version and has its checksum. Raises CacheFailure."""
         path = self.index_path(diff_id)
         try:
             LayerIndex.open(path).close()

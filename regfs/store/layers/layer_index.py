@@ -8,14 +8,14 @@
     meta(key TEXT PRIMARY KEY, value)      source, tar_size, expanded_size, expanded_sha256 (data_writer.py)
 
 Row 0 is the layer's root. For a hard link (inode != row) the last four columns are NULL in the file; readers get the
-inode's. A row with parent -1 has no name any more and is there as the inode of links. *content* is an offset in the
-layer's data file, a multiple of 512. model/layer_entry.py tells what the other columns mean.
+inode's. A row with parent -1 has lost its name and remains as the inode of links. *content* is an offset in the layer's
+data file, a multiple of 512. model/layer_entry.py describes the other columns.
 
-*source* says where the names came from: "tar" for the tar stream itself, which has no chunks; else the name of a format
-with a table of contents. Then the data file has holes for what was not fetched, and the bytes `[start, start + size)`
-of it are those from *inner_offset* on of what the range `[blob_offset, blob_offset + blob_size)` of the layer's blob
-decompresses to, and have *digest*. A blob_size of 0 stands for bytes that the table tells wrongly.
-layer_index_writer.py writes it. Used by rootfs/ and the layers' own trees.
+*source* is "tar" where the names came from the tar stream, which has no chunks; otherwise the name of a format with a
+table of contents. The data file of such a layer has holes for missing chunks. The bytes `[start, start + size)` of a
+chunk have *digest*; they begin at *inner_offset* of what the range `[blob_offset, blob_offset + blob_size)` of the blob
+decompresses to. A blob_size of 0 marks bytes that the table has wrong. layer_index_writer.py writes it. Used by rootfs/
+and the layers' own trees.
 
 Thread rule: a LayerIndex may be used by any thread (table.py).
 """
@@ -40,7 +40,7 @@ __all__ = ["ROOT_ROW", "EntryFlag", "LayerIndex", "Row"]
 APPLICATION_ID = 0x72676669  # "rgfi"
 VERSION = 2
 _COLUMNS = "row, parent, name, inode, flags, attributes, content, target, xattrs"
-# The lint rule on SQL built from strings looks at these lines; only the constant above is put in.
+# S608 (SQL built from strings) does not apply: only the constant above is inserted.
 _LOOKUP = f"SELECT {_COLUMNS} FROM entries WHERE parent = ? AND name = ?"  # noqa: S608
 _BY_ROW = f"SELECT {_COLUMNS} FROM entries WHERE row = ?"  # noqa: S608
 _CHILDREN = f"SELECT {_COLUMNS} FROM entries WHERE parent = ? AND row != 0 ORDER BY name"  # noqa: S608
@@ -74,7 +74,7 @@ _NEAR = 64
 
 
 class LayerIndex(Table):
-    """Reads the index of one layer. Every method answers from disk or memory and never waits; any thread."""
+    """Reads the index of one layer. Methods read the disk or memory and never wait; any thread."""
 
     def __init__(
         self,
@@ -84,12 +84,12 @@ class LayerIndex(Table):
         use: Use | None = None,
         make_again: MakeAgain | None = None,
     ) -> None:
-        """Read the index at *path*, which is opened when it is first asked; see Table."""
+        """Read the index at *path*, which is opened at the first query; see Table."""
         super().__init__(path, _check, cache_size=_CACHE_SIZE, tables=tables, use=use, make_again=make_again)
 
     @classmethod
     def open(cls, path: Path) -> LayerIndex:
-        """Return the index at *path*, which nothing keeps from eviction.
+        """Return the index at *path*, without protection from eviction.
 
         Raises NotFound where there is no such file, CacheDamaged where it is not an index of this version (torn by a
         crash, or another release's), CacheFailure where it cannot be opened now.
@@ -114,7 +114,7 @@ class LayerIndex(Table):
         return row if row.inode == row.row else self.row(row.inode)
 
     def stored(self, row: int) -> tuple[bytes, int | None]:
-        """Return attributes and content of the row of that number: what opening a file wants. Raises NotFound."""
+        """Return attributes and content of the row of that number, for open(). Raises NotFound."""
         found = self._query(_STORED, (row,))
         if not found:
             raise NotFound(f"{self.path}: no row {row}")
@@ -180,12 +180,12 @@ class LayerIndex(Table):
         return map(_chunk, self._batches(_CHUNKS_BY_PLACE))
 
     def restart(self, blob_offset: int) -> tuple[int, bytes] | None:
-        """Return bits and compressed window with which the chunk at *blob_offset* of the blob is inflated."""
+        """Return the bits and the compressed window to begin inflating with at *blob_offset* of the blob."""
         found = self._query("SELECT bits, window FROM restarts WHERE blob_offset = ?", (blob_offset,))
         return found[0] if found else None
 
     def headers(self, start: int) -> tuple[int, bytes] | None:
-        """Return where the tar headers of the file at *start* of the data file begin, and their fingerprint."""
+        """Return the offset and the fingerprint of the tar headers of the file at *start* of the data file."""
         found = self._query("SELECT header, fingerprint FROM headers WHERE start = ?", (start,))
         return found[0] if found else None
 

@@ -1,4 +1,4 @@
-"""Writes the index of one layer, which layer_index.py reads and describes.
+"""Writes the index of one layer; layer_index.py has the format.
 
 Used by layer_writer.py. One thread after the other.
 """
@@ -24,8 +24,8 @@ CREATE TABLE restarts (blob_offset INTEGER PRIMARY KEY, bits INTEGER NOT NULL, w
 CREATE TABLE headers (start INTEGER PRIMARY KEY, header INTEGER NOT NULL, fingerprint BLOB NOT NULL);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 """
-# Python's module looks up adapters for each bytes and None that it binds, in three times the time of the rest: so blobs
-# are bytearrays, and what no column can have stands for NULL.
+# sqlite3 looks up adapters for each bytes and None that it binds, which takes three times as long as the rest. So blobs
+# are bytearrays, and an impossible value stands for NULL.
 _INSERT = """
 INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, nullif(?, x''), nullif(?, 1), nullif(?, x''), nullif(?, x''))
 """
@@ -51,7 +51,7 @@ class LayerIndexWriter:
         self._chunks: list[ChunkColumns] = []
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            # The file gets its name when it is whole, so that neither journal nor flushes are of use.
+            # The file is renamed into place when it is whole, so journal and flushes are useless.
             for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "cache_size = -8000",
                            f"application_id = {APPLICATION_ID}", f"user_version = {VERSION}"):  # fmt: skip
                 self._connection.execute(f"PRAGMA {pragma}")
@@ -63,13 +63,13 @@ class LayerIndexWriter:
             raise table_failure(path, error) from error
 
     def add(self, row: Row) -> None:
-        """Add *row*, or put it in the place of the row of that number; a hard link's inode columns are left out."""
+        """Add *row*, or replace the row of that number; a hard link's inode columns stay NULL."""
         self._rows.append(_stored(row))
         if len(self._rows) >= _BATCH:
             self._flush()
 
     def add_file(self, row: int, parent: int, name: bytes, attributes: bytes, content: int) -> None:
-        """Add a row of a number that is new: add() in a third of the time."""
+        """Add a row with a new number, in a third of the time of add()."""
         self._files.append((row, parent, bytearray(name), bytearray(attributes), content))
         if len(self._files) >= _BATCH:
             self._flush()
@@ -81,11 +81,11 @@ class LayerIndexWriter:
             self._flush()
 
     def add_restart(self, blob_offset: int, bits: int, window: bytes) -> None:
-        """Add what the chunk at *blob_offset* is inflated with; *window* is compressed."""
+        """Add the state to begin inflating with at *blob_offset*; *window* is compressed."""
         self._change("INSERT INTO restarts VALUES (?, ?, ?)", [(blob_offset, bits, window)])
 
     def add_headers(self, found: Iterable[tuple[int, int, bytes]]) -> None:
-        """Add of files: where they are, where their headers begin, and the fingerprint of these."""
+        """Add, for files: their offset, the offset of their headers, and the fingerprint of the headers."""
         self._change("INSERT INTO headers VALUES (?, ?, ?)", found)
 
     def remove(self, rows: Iterable[int]) -> None:
@@ -93,7 +93,7 @@ class LayerIndexWriter:
         self._change("DELETE FROM entries WHERE row = ?", ((row,) for row in rows))
 
     def rename(self, rows: Iterable[tuple[int, int, bytes]]) -> None:
-        """Give rows another place: triples of row, parent and name."""
+        """Rename rows: triples of row, parent and name."""
         self._change(
             "UPDATE entries SET parent = ?, name = ? WHERE row = ?", ((parent, name, row) for row, parent, name in rows)
         )
@@ -110,7 +110,7 @@ class LayerIndexWriter:
         )
 
     def place_expanded(self, offset: int) -> None:
-        """Let the expanded files begin at *offset* of the data file: until now their contents are -1 - offset."""
+        """Move the expanded files to *offset* of the data file: until now their contents are -1 - offset."""
         self._change("UPDATE entries SET content = ? - 1 - content WHERE content < 0", [(offset,)])
 
     def finish(self, layout: DataLayout) -> None:
@@ -149,7 +149,7 @@ class LayerIndexWriter:
 
 
 def _stored(row: Row) -> tuple[int | bytearray, ...]:
-    """Return what is bound for *row*; of a hard link, the columns that are its own."""
+    """Return the values to bind for *row*; for a hard link, only its own columns."""
     number, parent, name, inode, flags, attributes, content, target, xattrs = row
     if inode != number:
         return number, parent, bytearray(name), inode, int(flags), _NO_BLOB, _NO_CONTENT, _NO_BLOB, _NO_BLOB

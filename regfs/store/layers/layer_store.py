@@ -1,19 +1,19 @@
-"""The layers that were ingested: their indexes and data files.
+"""The store of layers: opens, publishes and drops their indexes and data files.
 
-    layers/<diff id>.index  layers/<diff id>.tar       one layer; where the index is, the layer is whole
-    layers/<digest of the blob>.index .tar .chunks     one whose names are here and whose bytes are fetched (chunks.py)
-    layers/<diff id>.sums                              what its index was when it was written (checksums.py)
-    objects/<boot id>/<diff id>/<offset>-<size>        a big file for the kernel to read by itself (promotion.py)
-    young/<token>                                      what may not be on the disk yet (unsettled_layers.py)
+    layers/<diff id>.index  layers/<diff id>.tar       one layer; it is whole if it has an index
+    layers/<digest of the blob>.index .tar .chunks     a lazy layer, whose bytes are fetched on demand (chunks.py)
+    layers/<diff id>.sums                              the checksum of its index (checksums.py)
+    objects/<boot id>/<diff id>/<offset>-<size>        a copy of a big file, for passthrough (promotion.py)
+    young/<token>                                      a layer that may not be flushed yet (unsettled_layers.py)
     uses/<token>                                       what a process uses (uses.py)
     ingests/<token>…                                   an ingest under way (ingest_directories.py)
-    locks/<name>                                       which ingest or merge a process is at (work_locks.py)
+    locks/<name>                                       the ingest or merge that a process is doing (work_locks.py)
 
-The data file is the layer's tar stream, so that its sha256 is its name; data_writer.py has its layout. Where an image
-has the same file in several layers, it is there several times.
+The data file is the layer's tar stream, so that its sha256 is its name; data_writer.py has its layout. A file that
+several layers have is stored several times.
 
-A layer is visible first and durable after: unsettled_layers.py says how that survives a crash. What is opened is closed
-again when the process has too much open (open_tables.py), and opened when it is asked.
+A layer is visible before it is durable; unsettled_layers.py describes how that survives a crash. Files are opened on
+demand, and closed when the process has too many open (open_tables.py).
 
 Used by images/. Thread rule: any thread; several daemons may share the directory.
 """
@@ -96,15 +96,14 @@ class LayerStore(LayerFiles):
         )
 
     def index(self, diff_id: Digest, *, make_again: MakeAgain | None = None) -> LayerIndex:
-        """Return the layer's index, opened when it is first asked; no file of the layer is evicted while it is there.
+        """Return the layer's index, opened at its first query. While it is referenced, no file of the layer is evicted.
 
-        *make_again* brings the layer back where it was deleted all the same (see Table). Raises NotFound,
-        CacheFailure.
+        *make_again* ingests the layer again where it was deleted by hand (see Table). Raises NotFound, CacheFailure.
         """
         path = self.index_path(diff_id)
         index = LayerIndex(path, tables=self.tables, use=self.uses.announce(path), make_again=make_again)
         touch(path)
-        # The data file may be evicted after its index is gone; an open one would keep its room on the disk taken.
+        # The data file may be evicted after its index. An open one would keep its room on the disk.
         finalize(index, self._data_files.drop, diff_id).atexit = False
         return index
 
@@ -134,10 +133,10 @@ class LayerStore(LayerFiles):
         return OpenContent(file.fd, content.size, start=content.offset, shared=file)
 
     def partial_data(self, layer: Digest, let_go: Callable[[], object] = lambda: None) -> PartialData:
-        """Return what has and takes the bytes of a layer that is fetched chunk by chunk.
+        """Return the data file and map of a lazy layer.
 
-        *let_go* is called when others need its descriptors; it drops what refers to it, but for open files.
-        Raises CacheDamaged where it is gone or torn, CacheFailure.
+        *let_go* is called when others need the descriptors; it drops all references but those of open files. Raises
+        CacheDamaged where it is gone or torn, CacheFailure.
         """
         path, reserve = self.map_path(layer), self.budget.reserve
         data = open_with_retry(
@@ -153,9 +152,10 @@ class LayerStore(LayerFiles):
     def open_partial(
         self, span: Span, ensure: Callable[[int, int], Pieces], *, is_here: Callable[[], bool] | None = None
     ) -> OpenContent:
-        """Return the opened *span* of a layer that is fetched chunk by chunk, by *ensure*. Raises as open_content().
+        """Return the opened *span* of a lazy layer, whose chunks *ensure* fetches.
 
-        A big one may be promoted as soon as *is_here* tells that all of it is in the data file; None: never.
+        Raises as open_content(). A big span may be promoted once *is_here* returns that the data file has all of it;
+        None: never.
         """
         read_through = None
         if is_here is not None and span.size >= BIG:
@@ -175,9 +175,9 @@ class LayerStore(LayerFiles):
         )
 
     def with_room(self, write: Callable[[], None]) -> None:
-        """Call *write*; where the cache is full or descriptors run out, once more after what is idle is given up.
+        """Call *write*; where the cache is full or descriptors run out, release what is idle and call it again.
 
-        A big layer is written by a process of its own, to which the images that were visited last are in use.
+        Needed because a worker process that writes a big layer counts the images visited last as in use.
         """
         try:
             write()
@@ -188,7 +188,7 @@ class LayerStore(LayerFiles):
             write()
 
     def drop(self, diff_id: Digest) -> None:
-        """Remove a layer that proved unreadable; what is open of it can be read on. Raises CacheFailure."""
+        """Remove a layer that proved unreadable; open files of it stay readable. Raises CacheFailure."""
         self._data_files.drop(diff_id)
         with changing(self.root), failures_of(self.index_path(diff_id)):
             for path in (
@@ -201,15 +201,15 @@ class LayerStore(LayerFiles):
             self.promotion.drop(diff_id)
 
     def close(self) -> None:
-        """Let go of the data files that were read from, and of what is in use; what is being read stays open."""
+        """Close the data files and end all uses; files that are being read stay open."""
         self._data_files.clear()
         self.uses.close()
 
     @contextmanager
     def begin_layer(self, size: int = 0) -> Iterator[LayerWriter]:
-        """Give a writer for one layer; what publish() has not taken is removed at the end.
+        """Return a writer for one layer; files that publish() has not taken are removed at the end.
 
-        *size* is what it will take at least. Raises CacheFailure, at once where there is not that much room.
+        *size* is a lower bound of its size. Raises CacheFailure, at once where there is not that much room.
         """
         self.budget.reserve(size)
         with ingest_directory(self._ingests) as directory:
@@ -221,9 +221,9 @@ class LayerStore(LayerFiles):
 
     @contextmanager
     def begin_partial_layer(self, source: str) -> Iterator[PartialLayerWriter]:
-        """Give a writer for a layer whose names are known and whose bytes come later; see begin_layer().
+        """Return a writer for a lazy layer; see begin_layer().
 
-        *source* is what the index says of where its names came from.
+        *source* is the format that its names came from.
         """
         with ingest_directory(self._ingests) as directory:
             writer = PartialLayerWriter(directory, source=source, boot=self.boot, reserve=self.budget.reserve)
@@ -233,7 +233,7 @@ class LayerStore(LayerFiles):
                 writer.close()
 
     def publish(self, writer: LayerWriter | PartialLayerWriter, diff_id: Digest) -> None:
-        """Make the layer visible, its digests having been found right. Raises CacheFailure; then it is not visible."""
+        """Make the layer, which is verified, visible. Raises CacheFailure; the layer is not visible then."""
         writer.finish()
         self._young.mark(diff_id, beside=writer.index.with_suffix(".marker"))
         sums = self._write_sums(writer, diff_id)
@@ -242,11 +242,11 @@ class LayerStore(LayerFiles):
             if isinstance(writer, PartialLayerWriter):
                 _rename(writer.map_file, self.map_path(diff_id))
             _rename(sums, self.sums_path(diff_id))
-            # The index comes last: where it is, all that it names is.
+            # The index comes last: a layer with an index is complete.
             _rename(writer.index, self.index_path(diff_id))
-            with suppress(OSError):  # what an older release kept of the layer
+            with suppress(OSError):  # files of the layer from an older release
                 self.index_path(diff_id).with_suffix(OLD_PACK).unlink(missing_ok=True)
-        # One that was open belongs to a file that has no name any more.
+        # The open one is a file that has been replaced.
         self._data_files.drop(diff_id)
 
     def _write_sums(self, writer: LayerWriter | PartialLayerWriter, diff_id: Digest) -> Path:
@@ -257,10 +257,10 @@ class LayerStore(LayerFiles):
         return path
 
     def recover(self) -> None:
-        """Remove what a crash of the machine may have torn, and clear the places of the cache's directories.
+        """Remove layers that a crash of the machine may have torn, and move away what blocks the cache's directories.
 
-        Called before anything of the cache is used. Costs a look at each directory; after a crash, the reading of what
-        had just been written. Raises CacheFailure where the directory cannot be used.
+        Called before any use of the cache. Lists each directory; after a crash, reads the layers that had just been
+        written. Raises CacheFailure where the directory cannot be used.
         """
         with failures_of(self.root):
             clear_places(self.root, self._note)
@@ -271,7 +271,7 @@ class LayerStore(LayerFiles):
         try:
             reason = wrong_layer(self.root, self.index_path(layer))
         except FileNotFoundError:
-            reason = None  # what else there is of it has no owner
+            reason = None  # its other files have no owner
         else:
             if reason is None:
                 return
@@ -279,15 +279,15 @@ class LayerStore(LayerFiles):
         self.drop(layer)
 
     def settle(self) -> None:
-        """Wait until all that is visible now is on the disk; takes as long as the disk does. Raises CacheFailure."""
+        """Wait until the visible layers are on the disk; takes as long as the disk does. Raises CacheFailure."""
         self._young.settle()
 
     def settle_soon(self) -> None:
-        """Let a thread do that."""
+        """Let a thread call settle()."""
         self._young.settle_soon()
 
     def sweep(self) -> None:
-        """Remove what dead processes left; what living ones, of any daemon, own is not touched. Raises CacheFailure."""
+        """Remove the leftovers of dead processes, and nothing of living ones, of any daemon. Raises CacheFailure."""
         with failures_of(self._ingests):
             sweep_uses(self.root)
             for ingests in (self._ingests, self.root / OLD_INGESTS):

@@ -1,4 +1,4 @@
-"""Takes one layer from its ingest: its index and its data file, in a directory of their own until they are right.
+"""Writes one layer during its ingest: index and data file, in a directory of their own until they are verified.
 
     ingests/<token>.lock         locked by the living ingest
     ingests/<token>/index        the index
@@ -21,10 +21,10 @@ from regfs.store.layers.content import BLOCK
 from regfs.store.layers.data_writer import TAR, DataLayout, DataWriter, ExpandedFiles
 from regfs.store.layers.layer_index_writer import LayerIndexWriter
 
-# Of the disk, for what is not counted in bytes of content.
+# Disk space for metadata, which the bytes of content do not count.
 _BLOCK = 4096
 
-# What a sparse file may have on the file systems that caches are on (ext4).
+# The largest sparse file on ext4, a common file system for caches.
 _MOST_DATA = 1 << 43
 
 
@@ -40,15 +40,15 @@ class LayerWriter:
         self.rows = LayerIndexWriter(self.index)
 
     def write(self, block: bytes | memoryview) -> None:
-        """Take the next bytes of the layer's tar stream."""
+        """Write the next bytes of the layer's tar stream."""
         self._data.write(block)
 
     def begin_expanded(self) -> ExpandedFile:
-        """Begin the content of a sparse file, of which the tar stream has the extents alone."""
+        """Begin the content of a sparse file; the tar stream has only its extents."""
         return ExpandedFile(self._data.expanded())
 
     def finish(self) -> None:
-        """Make index and data file whole; nothing may be put afterwards."""
+        """Make index and data file whole. No method may follow."""
         layout = self._data.finish(TAR)
         if layout.expanded_size:
             self.rows.place_expanded(layout.expanded_offset)
@@ -57,7 +57,7 @@ class LayerWriter:
             self._reserve(self.index.stat().st_size + _BLOCK)
 
     def close(self) -> None:
-        """Close what is open. What was not published is removed by the one who made the directory."""
+        """Close what is open. The maker of the directory removes what was not published."""
         self.rows.abandon()
         self._data.close()
 
@@ -84,7 +84,7 @@ class ExpandedFile:
 
 
 class PartialLayerWriter:
-    """Takes the names of a layer whose bytes are fetched later, below *directory*. Methods may raise CacheFailure."""
+    """Writes a lazy layer, whose bytes are fetched later, below *directory*. Methods may raise CacheFailure."""
 
     def __init__(self, directory: Path, *, source: str, boot: str, reserve: Callable[[int], None]) -> None:
         self._reserve = reserve
@@ -102,7 +102,7 @@ class PartialLayerWriter:
         self.begin_file(size)
 
     def begin_file(self, size: int) -> int:
-        """Give a file of *size* bytes its place in the data file; return the content of its row."""
+        """Allocate *size* bytes of the data file for a file; return the content of its row."""
         start = self.size
         self.size += size + -size % BLOCK
         if self.size > _MOST_DATA:
@@ -110,16 +110,16 @@ class PartialLayerWriter:
         return start
 
     def add_chunk(self, start: int, size: int, *, at: int, stored: int, inner: int, digest: str) -> None:
-        """Note where the *size* bytes at *start* of the data file come from (chunks.py); in order."""
+        """Record where the *size* bytes at *start* of the data file come from (chunks.py); in order."""
         self.rows.add_chunk((self._count, start, size, at, stored, inner, digest))
         self._count += 1
 
     def add_file(self, size: int, *, at: int, stored: int, digest: str) -> None:
-        """Give a file its place, and note where its bytes come from: of a member that has nothing else."""
+        """Allocate a file's bytes, and record the member that holds them and nothing else."""
         self.add_chunk(self.begin_file(size), size, at=at, stored=stored, inner=0, digest=digest)
 
     def finish(self) -> None:
-        """Make the files whole: a data file that is one hole, and a map that says so."""
+        """Make the files whole: a data file that is one hole, and a map without chunks."""
         with failures_of(self.data_file), self.data_file.open("xb") as file:
             file.truncate(self.size)
         write_map(self.map_file, self._count, boot=self._boot)
@@ -128,5 +128,5 @@ class PartialLayerWriter:
             self._reserve(self.index.stat().st_size + self.map_file.stat().st_size + _BLOCK)
 
     def close(self) -> None:
-        """Close what is open. What was not published is removed by the one who made the directory."""
+        """Close what is open. The maker of the directory removes what was not published."""
         self.rows.abandon()

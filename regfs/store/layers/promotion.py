@@ -1,15 +1,14 @@
-"""Promotion: big files of layers copied into files of their own, which the kernel reads by itself (FUSE passthrough).
+"""Promotion: copies big files of layers into files of their own, for FUSE passthrough.
 
-    objects/<boot id>/<layer>/<offset>-<size>       the bytes that lie there in the layer's data file
+    objects/<boot id>/<layer>/<offset>-<size>       these bytes of the layer's data file
 
-Passthrough wants a file that holds the bytes alone, and reads several times as fast as FUSE does. To copy one costs
-half a second a gigabyte, so only what is read on beyond its first megabyte or opened again is copied, by one thread;
-of a layer that is fetched chunk by chunk, what was read to its end.
-Nothing is copied where the kernel has never asked for such a file (no root, an old kernel, the fusepy driver), or where
-something would have to be evicted for it.
+Passthrough needs a file that holds only these bytes, and reads several times as fast as FUSE. A copy takes half a
+second for each gigabyte. So one thread copies only files that are read beyond their first megabyte or opened again; of
+a lazy layer, files that were read to their end. Nothing is copied where no passthrough was possible yet (no root, an
+old kernel, the fusepy driver), or where another file would have to be evicted for it.
 
-Copies are not flushed to the disk, and so are good for this boot of the machine alone: after a crash they may hold
-anything. They are the first to be evicted. Used by layer_store.py. Thread rule: any thread.
+Copies are not flushed to the disk, so they count for this boot only: after a crash they may hold anything. They are
+evicted first. Used by layer_store.py. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ BIG = 1 << 20
 _REMEMBERED = 256
 _QUEUED = 64
 _STEP = 64 << 20
-# What is copied must leave as much room again.
+# A copy must leave as much free room as it takes.
 _SHARE = 2
 _LOOK_S = 1.0
 
@@ -73,7 +72,7 @@ class Promotion:
         self._is_working = False
 
     def path(self, span: Span) -> Path:
-        """Return where the copy of *span* is, whether it is there or not."""
+        """Return the path of the copy of *span*, whether it exists or not."""
         return self._directory(span.layer) / f"{span.offset}-{span.size}"
 
     def open(self, span: Span) -> int | None:
@@ -91,7 +90,7 @@ class Promotion:
         return None
 
     def backing_wanted(self, span: Span) -> None:
-        """Hear that the kernel could read *span* by itself: its second open is a reason to copy it."""
+        """Note an open of *span* with passthrough possible: the second one is a reason to copy it."""
         with self._lock:
             is_new = span not in self._opened
             self._opened[span] = None
@@ -102,7 +101,7 @@ class Promotion:
             self.read_on(span)
 
     def read_on(self, span: Span, is_here: Callable[[], bool] = lambda: True) -> None:
-        """Hear that *span* is read from its beginning to its end: a thread copies it, if all of it *is_here* then."""
+        """Note that *span* is read from beginning to end: a thread copies it, if all of it *is_here* then."""
         with self._lock:
             if any(span == wanted for wanted, _ in self._wanted):
                 return
@@ -111,16 +110,16 @@ class Promotion:
                 return
             try:
                 start_thread(self._work, name="regfs-promotion")
-            except OutOfThreads as shortage:  # the next use asks again
+            except OutOfThreads as shortage:  # the next use tries again
                 log.debug("nothing is promoted: %s", shortage)
                 self._wanted.clear()
             else:
                 self._is_working = True
 
     def promote(self, span: Span) -> bool:
-        """Copy *span* into a file of its own; tell whether it is there. Nothing is evicted for it. Blocks on the disk.
+        """Copy *span* into a file of its own; return whether the copy exists. Blocks on the disk.
 
-        Raises CacheFailure.
+        Nothing is evicted for it. Raises CacheFailure.
         """
         path = self.path(span)
         if path.exists():
@@ -150,7 +149,7 @@ class Promotion:
         shutil.rmtree(self._directory(layer), ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove what other boots left, and what an older release kept there. Raises OSError."""
+        """Remove the copies of other boots and of older releases. Raises OSError."""
         for path in self._objects.iterdir() if self._objects.is_dir() else ():
             if path.name != self._boot:
                 log.info("removing %s: it is of another boot of this machine", path)
@@ -169,10 +168,10 @@ class Promotion:
             try:
                 if is_here():
                     self.promote(span)
-            except (CacheFailure, ReferenceError) as failure:  # of a layer that nothing uses any more
+            except (CacheFailure, ReferenceError) as failure:  # of a layer that is not in use any more
                 log.debug("%s", failure)
             finally:
-                with self._lock, suppress(ValueError):  # one that was asked for meanwhile may have pushed it out
+                with self._lock, suppress(ValueError):  # the LRU may have dropped it meanwhile
                     self._wanted.remove(wanted)
 
 

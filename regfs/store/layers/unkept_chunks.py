@@ -1,7 +1,7 @@
-"""Chunks that are right and cannot be written: the disk is full, or the cache is read-only.
+"""Verified chunks that cannot be written: the disk is full, or the cache is read-only.
 
-They are held in memory just long enough for those that wait for them, so that such a cache costs speed and no answers.
-Used by chunks.py; one for all layers of a cache. Thread rule: any thread.
+Memory holds them just long enough for the readers that wait for them: such a cache makes reads slower, not fail. Used
+by chunks.py; one for all layers of a cache. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SILENCE_S = 3600.0
 
 
 class UnkeptChunks:
-    """The bytes of chunks by their digests, those that came last. *note* hears once why they are not on the disk."""
+    """The bytes of the latest such chunks by digest. *note* is called once with the reason."""
 
     def __init__(self, note: Callable[[str], None] = log.warning, *, most: int = MOST) -> None:
         self._note = note
@@ -34,7 +34,7 @@ class UnkeptChunks:
         self._silent_until_s = 0.0
 
     def hold(self, digest: Digest, content: bytes, failure: CacheFailure) -> None:
-        """Hold *content*, which has that digest, as *failure* keeps it from the disk."""
+        """Hold *content*, which has that digest and which *failure* keeps from the disk."""
         now_s = time.monotonic()
         with self._lock:
             self._size += len(content) - len(self._held.pop(digest, b""))

@@ -1,12 +1,12 @@
-"""What may not be on the disk yet: markers that name layers, for the case that the machine crashes.
+"""Layers that may not be on the disk yet: a marker names each, for the case that the machine crashes.
 
     young/<token>      {"boot": <boot id>, "layer": <diff id>}
 
-Syncing a gigabyte takes seconds, which no reader must wait for; but a file that was renamed before its bytes were on
-the disk may be empty after a power cut, or full of zeros. So a marker goes to the disk before the renames (one small
-fsync), and is removed when the whole file system was synced after them. A crash of ours in between loses nothing: the
-kernel has the bytes. After a crash of the machine there are markers of another boot.
-Used by layer_store.py. Thread rule: any thread; several daemons may share the directory.
+Syncing a gigabyte takes seconds, and no reader must wait for that. But a file that is renamed before its bytes are on
+the disk may be empty or full of zeros after a power cut. So a marker is written and flushed before the renames (one
+small fsync), and removed after the whole file system was synced. A crash of regfs in between loses nothing: the kernel
+has the bytes. A crash of the machine leaves markers of another boot. Used by layer_store.py. Thread rule: any thread;
+several daemons may share the directory.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class UnsettledLayers:
         self._settle_again = False
 
     def mark(self, layer: Digest, *, beside: Path) -> None:
-        """Put a marker on the disk; *beside* is a path that the ingest owns. Raises CacheFailure."""
+        """Write and flush a marker; *beside* is a path that the ingest owns. Raises CacheFailure."""
         marker = self._young / secrets.token_hex(8)
         names = {"boot": self._boot, "layer": str(layer)}
         with failures_of(marker):
@@ -52,9 +52,10 @@ class UnsettledLayers:
             _sync_directory(self._young)
 
     def settle(self) -> None:
-        """Wait until all that is visible now is on the disk, and remove its markers. Takes as long as the disk does.
+        """Wait until all layers that are visible now are on the disk, and remove their markers.
 
-        A marker is written when all bytes of its layer are, so that a sync after it covers them. Raises CacheFailure.
+        Takes as long as the disk does. A marker is written after all bytes of its layer, so that a later sync covers
+        them. Raises CacheFailure.
         """
         with failures_of(self._young):
             markers = _files_in(self._young)
@@ -64,7 +65,7 @@ class UnsettledLayers:
                 marker.unlink(missing_ok=True)
 
     def settle_soon(self) -> None:
-        """Let a thread settle; one at a time, and once more for what became visible meanwhile.
+        """Let a thread call settle(): one thread at a time, and again for layers that became visible meanwhile.
 
         A verb that ends before it has settled calls settle() itself.
         """
@@ -92,7 +93,7 @@ class UnsettledLayers:
                 log.warning("what was cached lately may not survive a power cut: %s", failure)
 
     def recover(self, drop_torn: DropTorn) -> None:
-        """Let *drop_torn* look at the layers and objects that markers of another boot name. Raises OSError."""
+        """Call *drop_torn* for the layers and objects that markers of another boot name. Raises OSError."""
         for marker in _files_in(self._young):
             self._recover_marker(marker, drop_torn)
 
@@ -117,7 +118,7 @@ def _files_in(directory: Path) -> list[Path]:
 
 
 def _write_durably(path: Path, content: bytes) -> None:
-    """Write a new file so that its bytes are on the disk."""
+    """Write a new file and flush it."""
     with path.open("xb") as file:
         file.write(content)
         file.flush()
@@ -125,7 +126,7 @@ def _write_durably(path: Path, content: bytes) -> None:
 
 
 def _sync_directory(path: Path) -> None:
-    """Let the names in a directory be on the disk."""
+    """Flush a directory."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)

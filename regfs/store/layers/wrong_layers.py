@@ -1,7 +1,7 @@
-"""Whether a layer of the cache is what it was when it was written: its index, its data file, the chunks that are here.
+"""Checks a layer of the cache for damage: its index, its data file, the chunks that are here.
 
-    index        its sum
-    data file    its diff id, which it is named by; of a layer that is fetched piece by piece the digest of each chunk
+    index        its checksum
+    data file    its diff id, which it is named by; of a lazy layer the digest of each chunk
     contents     the index names no byte that is outside the data file
 
 Used by layer_store.py after a crash, and by verify.py. Thread rule: one thread.
@@ -91,7 +91,7 @@ def _wrong_chunks(path: Path, index: LayerIndex) -> str | None:
         for chunk in index.chunks_by_place():
             if chunk.number >= chunks.count:
                 return f"damaged: {path.stem}{CHUNKS} has no place for chunk {chunk.number}"
-            # The digests of SOCI are of what is stored in the blob, which is not here any more.
+            # The digests of SOCI are of compressed bytes, which the cache does not keep.
             if chunks.is_here(chunk.number) and index.layout().source != "SOCI":
                 file.seek(chunk.start)
                 if not chunk.digest.matches(read_exactly(file, chunk.size)):
@@ -109,7 +109,7 @@ def _digest_of(file: FileIO, offset: int, size: int, hasher: Hasher) -> str:
 
 
 def _wrong_contents(index: LayerIndex) -> str | None:
-    """Return what the index says about files that is not so."""
+    """Return what is wrong with the contents of files in the index."""
     end = index.layout().size
     for offset, attributes in index.contents():
         size = size_of(attributes)
