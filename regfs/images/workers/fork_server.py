@@ -8,8 +8,8 @@
                      (waitpid(2)) when it has ended; or "errno N" where it could not be forked
 
 A worker that is forked starts in 5 ms; starting Python and loading what reads archives takes 60. The server has one
-thread, opens nothing and has no credentials. It ends with the daemon, and when nothing was asked for a minute. Started
-by forked_process.py. Source: pidfd_open(2), unix(7).
+thread, opens nothing and has no credentials. It ends with the daemon, and after a minute without a job. Started by
+forked_process.py. Source: pidfd_open(2), unix(7).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _IDLE_S = 60.0
 _DESCRIPTORS = 5
 _STREAMS = 3
 _MOST_DESCRIPTORS = 1 << 16
-# What is loaded while such a worker runs, because it is what comes next.
+# Modules to load while such a worker runs: the next jobs need them.
 _NEXT = {"regfs.images.workers.ingest_main": "regfs.images.workers.merge_main"}
 
 
@@ -48,7 +48,7 @@ class _Server:
         self._next = ""
 
     def run(self) -> None:
-        """Fork workers, until the daemon ends or nothing is to do."""
+        """Fork workers until the daemon ends or no job has come for a minute."""
         while True:
             events = self._poll.poll(0 if self._next else _IDLE_S * 1000)
             for fd, _ in events:
@@ -62,7 +62,7 @@ class _Server:
                 self._load(self._next)
                 self._next = ""
             elif not self._workers:
-                self._jobs.shutdown(socket.SHUT_RD)  # no job can come now, and none that has come is lost
+                self._jobs.shutdown(socket.SHUT_RD)  # no further job can come, and none is lost
                 if not self._take_job(socket.MSG_DONTWAIT):
                     return
 
@@ -70,12 +70,12 @@ class _Server:
         """Load *module* for all workers to come."""
         if module in sys.modules:
             return
-        with suppress(Exception):  # the worker that is to run it will say why
+        with suppress(Exception):  # the worker that needs it will report why
             importlib.import_module(module)
-        gc.freeze()  # or the first collection in each worker would copy all pages
+        gc.freeze()  # so that no collection in a worker copies all pages
 
     def _take_job(self, flags: int) -> bool:
-        """Take the next job and fork its worker; tell whether there was one."""
+        """Take the next job and fork its worker; return whether there was one."""
         message, fds, _, _ = socket.recv_fds(self._jobs, LARGEST_JOB, _DESCRIPTORS, flags)
         if not message:
             return False
@@ -116,17 +116,17 @@ class _Server:
 
 
 def _work(module: str, argument: dict[str, Any], directory: str, fds: list[int]) -> None:
-    """Do a job in the process that was forked for it, and end that."""
+    """Do a job in its forked process, and exit."""
     code = 1
     try:
-        os.setsid()  # Ctrl-C is for the daemon; its end of the input tells a worker
+        os.setsid()  # Ctrl-C is for the daemon; a worker ends with its input
         for stream, fd in enumerate(fds[:_STREAMS]):
             os.dup2(fd, stream)
         kept = _STREAMS
         if len(fds) > _STREAMS:
             argument["memory"] = os.dup2(fds[_STREAMS], kept)
             kept += 1
-        os.closerange(kept, _MOST_DESCRIPTORS)  # what is the server's, and other workers'
+        os.closerange(kept, _MOST_DESCRIPTORS)  # descriptors of the server and of other workers
         with suppress(OSError):
             os.chdir(directory)
         code = importlib.import_module(module).main(argument)
@@ -138,8 +138,8 @@ def _work(module: str, argument: dict[str, Any], directory: str, fds: list[int])
 
 
 def serve(jobs: socket.socket) -> None:
-    """Fork a worker for each job that comes; return when the daemon has ended, or there is nothing to do for long."""
-    os.close(os.pidfd_open(os.getpid()))  # where the kernel has none, this server is of no use
+    """Fork a worker for each job; return when the daemon has ended, or after a minute without a job."""
+    os.close(os.pidfd_open(os.getpid()))  # fails where the kernel has no pidfds
     go_on_at_the_end_of_the_parent()
     with jobs:
         jobs.send(READY)

@@ -1,7 +1,7 @@
 """A worker that the fork server (fork_server.py) has forked, with as much of subprocess.Popen as worker.py needs.
 
 One fork server serves this process; it is started with the first worker, and again where it has ended. Where it cannot
-be had (an old kernel, another system), workers are started one by one. Thread rule: any thread.
+run (an old kernel, another system), each worker starts as a new Python process. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class ForkedProcess:
         return self.returncode
 
     def communicate(self) -> None:
-        """Wait until it has ended, and close what is open."""
+        """Wait until it has ended, and close its pipes."""
         self.wait()
         self.stdout.close()
         self.stderr.close()
@@ -77,7 +77,7 @@ class ForkedProcess:
         self._status.settimeout(_START_S)
         try:
             code = os.waitstatus_to_exitcode(int(self._status.recv(100)))
-        except (OSError, ValueError):  # the fork server was killed: with it went what is known of the worker's end
+        except (OSError, ValueError):  # the fork server was killed, and the worker's exit status with it
             code = -signal.SIGKILL
         os.close(self._pidfd)
         self._status.close()
@@ -104,7 +104,7 @@ class _ForkServer:
             raise OSError("the fork server does not start")
 
     def send(self, job: bytes, fds: list[int]) -> bool:
-        """Hand it a job; False where it has ended, and the job has not begun."""
+        """Send it a job; False where the server has ended and the job has not begun."""
         try:
             return self._process.poll() is None and socket.send_fds(self._jobs, [job], fds) > 0
         except OSError:
@@ -118,9 +118,9 @@ class _ForkServer:
 
 
 def forked(module: str, argument: Mapping[str, object], *, stdin: int, memory_fd: int | None) -> ForkedProcess | None:
-    """Return a worker that does `module.main(argument)`, None where it has to be started otherwise.
+    """Return a forked worker that runs `module.main(argument)`, None where there is no fork server.
 
-    Raises OSError where it cannot be forked, WorkerKilled where the fork server was killed meanwhile.
+    Raises OSError where the fork fails, WorkerKilled where the fork server was killed meanwhile.
     """
     job = json.dumps([module, argument, _working_directory()]).encode()
     if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal") or len(job) > LARGEST_JOB:
@@ -142,14 +142,14 @@ def forked(module: str, argument: Mapping[str, object], *, stdin: int, memory_fd
             given.append(memory_fd)
         if not _hand_over(job, given):
             return None
-        theirs.close()  # so that the end of the server is the end of this
+        theirs.close()  # so that our end sees the end of the server
         pid, pidfd = _begun(ours)
         failed.pop_all()
         return ForkedProcess(pid, pidfd, ours, *streams)
 
 
 def _hand_over(job: bytes, fds: list[int]) -> bool:
-    """Give *job* to the fork server, which is started where there is none; False where none can be had."""
+    """Send *job* to the fork server, which is started if needed; False where it cannot run."""
     global _server, _refused_until_s
     with _lock:
         if _server is not None:

@@ -45,10 +45,10 @@ def ingest_layer(
 ) -> None:
     """Put the layer that *descriptor* names, whose bytes *chunks* are, into *store*.
 
-    It is visible there when this returns, and not at all if it raises; it is on the disk only after store.settle().
-    *report* is called after each chunk, and when the process tells of progress, in any thread. *niceness*, as nice(2)
-    has it, is that of its process; *stall_s* is how long that may stand still with chunks before it. Blocks for as
-    long as *chunks* does, and raises what it raises.
+    The layer is visible when this returns, not if it raises; it is on the disk only after store.settle(). *report* is
+    called after each chunk, and when the process reports progress, in any thread. *niceness* (nice(2)) is that of the
+    process; *stall_s* is how long the process may make no progress while chunks wait. Blocks for as long as *chunks*
+    does, and raises its errors.
 
     Raises:
         DigestMismatch, BadLayer, TooLarge, Unsupported: as run_ingest (layers/ingest.py).
@@ -112,13 +112,13 @@ def _ingest_in_process(
         "niceness": niceness,
     }
     worker = None
-    store.budget.reserve(descriptor.size)  # what this process only remembers can go; the worker knows nothing of that
+    store.budget.reserve(descriptor.size)  # may evict images that this process only remembers; the worker cannot
     try:
         with started(
             "regfs.images.workers.ingest_main", argument,
             what=str(descriptor.digest), has_input=True, stall_s=stall_s, on_told=hear,
         ) as worker:  # fmt: skip
-            with suppress(BrokenPipeError):  # it has seen enough, and tells why
+            with suppress(BrokenPipeError):  # it stopped reading, and verdict() raises the reason
                 for chunk in chunks:
                     worker.feed(chunk)
                     report(progress)

@@ -1,4 +1,4 @@
-"""The process that ingests one big layer: compressed bytes come in, and lines of JSON tell how it goes.
+"""The process that ingests one big layer: reads compressed bytes, reports progress as lines of JSON.
 
     python -m regfs.images.workers.ingest_main '{"root": …, "boot": …, "limit": …, "digest": …, "memory": 5, …}'
     stdin    the layer's bytes, as the registry gives them: a pipe through shared memory (shared_pipe.py), whose
@@ -6,8 +6,8 @@
     stdout   {"received": 1, "inflated": 1, "entries": 1, "effort": 1} now and then; at last that with "done": true,
              "remark" and "exceeded", or {"error": "BadLayer", "message": "…"}
 
-It knows no registry and no credentials. If its parent dies, its input ends too early, and it leaves nothing behind.
-Started by workers/ingest.py alone; imports little, to start fast.
+It has no registry and no credentials. If its parent dies, its input ends too early, and it removes its files. Started
+by workers/ingest.py alone; imports little, to start fast.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main(argument: Mapping[str, Any]) -> int:
 
 
 def _log_nothing(_: str) -> None:
-    """The parent hears of it with the verdict."""
+    """Log nothing here: the parent reports the error."""
 
 
 if __name__ == "__main__":

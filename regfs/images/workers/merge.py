@@ -1,4 +1,4 @@
-"""Merging an image, in a process of its own where it is big: a merge keeps an interpreter busy from start to end.
+"""Merges an image, in a process of its own where it is big: a merge keeps the interpreter busy from start to end.
 
 Used by merges.py. Thread rule: any thread; a merge belongs to its caller.
 """
@@ -31,8 +31,8 @@ def merge_layers(
 ) -> None:
     """Write the merged table of the layer indexes *layers* (base first) to *destination*; *reserve* is the budget's.
 
-    Takes about 8 us an entry. *report* hears, in any thread, of a number that grows while a process works at it, which
-    may stand still for *stall_s* seconds. Raises BadLayer where an unpacker would refuse the image; TooLarge;
+    Takes about 8 us an entry. *report* is called, in any thread, with a number that grows while a process works, which
+    may make no progress for *stall_s* seconds. Raises BadLayer where an unpacker would refuse the image; TooLarge;
     CacheFailure; WorkStalled.
     """
     try:
@@ -40,7 +40,7 @@ def merge_layers(
         size = sum(path.stat().st_size for path in layers)
     except OSError as error:
         raise cache_failure(destination, error) from error
-    reserve(size)  # it takes about as much as they do
+    reserve(size)  # the table takes about as much room as the indexes
     if size < SMALL_INDEXES:
         merge_files(layers, destination)
         return
@@ -59,7 +59,7 @@ def merge_layers(
 
 
 def _remove_what_is_left(directory: Path) -> None:
-    """Remove the temporary files of merges that were killed; those of living ones are locked."""
+    """Remove the temporary files of killed merges; living merges hold a lock."""
     for path in directory.glob(".*"):
         with claimed(path) as is_left, suppress(OSError):
             if is_left:

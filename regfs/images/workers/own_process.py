@@ -1,7 +1,7 @@
-"""Processes of our own that do heavy work: how many, what they are started with, how nice they are, what they tell.
+"""What all worker processes share: their number, environment, niceness, and the lines that report progress.
 
-Used by layer_ingests.py, merges.py and worker.py, and by the processes themselves; needs nothing but the error tree.
-Thread rule: any thread.
+Used by layer_ingests.py, merges.py and worker.py, and by the processes themselves; imports only the error tree. Thread
+rule: any thread.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from regfs import errors
 from regfs.errors import RegfsError
 from regfs.process.threads import start_thread
 
-# Enough to find libraries and to write messages; whatever secrets are in the daemon's environment stay there.
+# Enough to find libraries and to write messages. Secrets in the daemon's environment stay there.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR")
-# glibc would give each block of a megabyte back to the kernel and take a fresh one, page fault by page fault: 3 s of
+# glibc would return each block of a megabyte to the kernel and fault in a fresh one: 3 s of
 # system time for a gigabyte. Other C libraries ignore these.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 
@@ -64,31 +64,31 @@ def _quota(path: Path, cpus: int) -> int:
 
 
 def workers() -> int:
-    """Return how many ingests may run at once. Never one alone: while one waits for its registry, another works."""
+    """Return how many ingests may run at once. At least two: while one waits for its registry, another works."""
     return min(MOST_WORKERS, max(2, usable_cpus()))
 
 
 def be_nice(niceness: int) -> None:
-    """Let this process, which leads a session of its own, take less of the cores where others want them."""
+    """Lower the priority of this process, which leads a session of its own."""
     if niceness:
-        # Not allowed here, no such feature, or another process has changed one a moment ago: then the shares are equal.
+        # Not allowed, no such feature, or changed by another process a moment ago: the shares stay equal.
         with suppress(OSError):
             os.nice(niceness)
             _AUTOGROUP.write_text(str(niceness))
 
 
 class Teller:
-    """Tells the parent process, by lines of JSON on stdout, how its worker goes; worker.py reads them.
+    """Reports progress to the parent process, by lines of JSON on stdout, which worker.py reads.
 
-    *numbers* are what the work counts. CPU time is told beside them, in steps that the telling alone takes very long to
-    reach: a worker that stands still must not seem to move.
+    *numbers* are what the work counts. CPU time is reported too, in steps so large that the reports alone hardly reach
+    one: a worker that stands still must not seem to move.
     """
 
     def __init__(self, numbers: Callable[[], Mapping[str, int]] = dict) -> None:
         self._numbers = numbers
 
     def begin(self) -> None:
-        """Tell the numbers now and then, from now on; have a stopped process go on once its parent ends.
+        """Begin to report the numbers now and then; let the kernel wake a stopped process when its parent ends.
 
         Raises OutOfThreads.
         """
@@ -96,11 +96,11 @@ class Teller:
         start_thread(self._tell_now_and_then, name="teller")
 
     def done(self, **words: str) -> None:
-        """Tell that all is done, and what there is to be said about it."""
+        """Report success, with the results."""
         _tell(**self._numbers(), **words, done=True)
 
     def failed(self, error: RegfsError) -> None:
-        """Tell why it could not be done."""
+        """Report an error."""
         _tell(error=type(error).__name__, message=str(error))
 
     def _tell_now_and_then(self) -> None:
@@ -110,33 +110,33 @@ class Teller:
 
 
 def go_on_at_the_end_of_the_parent() -> None:
-    """Let the kernel send SIGCONT to this process when its parent ends; the calling thread has to last as long.
+    """Let the kernel send SIGCONT to this process when its parent ends; the calling thread has to live as long.
 
-    A worker learns by the end of its input that its daemon is gone, and cleans up. One that was stopped (by a debugger,
-    say) cannot read, and would keep its memory, its lock and its files for good. A daemon that ends by SIGKILL cannot
-    wake it. Source: PR_SET_PDEATHSIG(2const); the parent there is the thread that started this process.
+    A worker cleans up when its input ends with its daemon. A stopped one (by a debugger, say) cannot read, and would
+    keep its memory, its lock and its files for good. A killed daemon cannot wake it. Source: PR_SET_PDEATHSIG(2const);
+    the parent there is the thread that started this process.
     """
     if sys.platform == "linux":
-        import ctypes  # 3 ms that no other process should pay
+        import ctypes  # an import of 3 ms, for workers only
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGCONT), 0, 0, 0)
 
 
 def _tell(**words: object) -> None:
-    # A parent that has ended hears nothing. A signal or an error here would keep the process from cleaning up.
+    # The parent may have ended. A signal or an error here would keep the process from cleaning up.
     with suppress(BrokenPipeError):
         os.write(1, json.dumps(words).encode() + b"\n")
 
 
 def error_of(told: Mapping[str, str]) -> RegfsError:
-    """Return the error that a process told of: its class of the error tree, by name, and its message."""
+    """Return the error that a process reported: the class of the error tree by name, and the message."""
     kind: type[RegfsError] = getattr(errors, told["error"])
     return kind(told["message"])
 
 
 def process_environment() -> dict[str, str]:
-    """Return what a process of ours needs to find its modules, and nothing of the user's."""
+    """Return the environment of a worker: what it needs to find its modules, and nothing of the user's."""
     environment = _ALLOCATOR | {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    environment["PYTHONSAFEPATH"] = "1"  # or -m would import what lies in the working directory before all else
+    environment["PYTHONSAFEPATH"] = "1"  # otherwise -m would import from the working directory first
     return environment

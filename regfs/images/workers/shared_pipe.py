@@ -1,10 +1,10 @@
 """A pipe through shared memory: the compressed bytes of a layer on their way from the daemon to its worker.
 
-What is written is copied once, into memory that both processes have, and is read where it is. A pipe of the kernel
-copies twice, into pages that it allocates. A socket pair, the reader's end of which is its stdin, carries counts:
+The writer copies bytes once, into shared memory, and the reader uses them there. A pipe of the kernel copies twice,
+into pages that it allocates. A socket pair, whose one end is the reader's stdin, carries counts:
 
-    writer to reader    uint32, native: so many bytes more are in the ring; the end of the stream ends the input
-    reader to writer    uint32, native: so many bytes are read, and others may take their place
+    writer to reader    uint32, native: bytes added to the ring; the end of the stream ends the input
+    reader to writer    uint32, native: bytes read from the ring, whose room is free again
 
 Used by worker.py (writer) and ingest_main.py (reader). Thread rule: one thread writes, one reads.
 """
@@ -24,7 +24,7 @@ SIZE = 4 << 20
 
 _COUNT = struct.Struct("=I")
 _READ = 1 << 12
-# What the reader takes at once, and tells the writer at once: that should not be woken for each packet of the network.
+# How much the reader takes and acknowledges at once, so that the writer is not woken for each network packet.
 _PIECE = SIZE // 8
 
 
@@ -45,7 +45,7 @@ class PipeWriter:
         self._room = SIZE
 
     def leave_to_reader(self) -> None:
-        """Close what the reader's process has got: with its end the connection ends."""
+        """Close the descriptors that the reader's process has, so that the connection ends with that process."""
         os.close(self.memory_fd)
         self.reader_end.close()
 
@@ -65,7 +65,7 @@ class PipeWriter:
             self._memory[self._at : self._at + size] = view[:size]
             try:
                 self._socket.send(_COUNT.pack(size))
-            except BlockingIOError:  # hundreds of small writes have not been read
+            except BlockingIOError:  # the socket is full of counts that the reader has not taken
                 self._wait(select.POLLOUT, wait_s)
                 return 0
         except ConnectionError as error:
@@ -75,7 +75,7 @@ class PipeWriter:
         return size
 
     def end(self) -> None:
-        """End the input; what is written can still be read."""
+        """End the input; written bytes can still be read."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
@@ -98,7 +98,7 @@ class PipeWriter:
 
 
 def pieces(memory_fd: int, socket_fd: int) -> Iterator[memoryview]:
-    """Yield what is written to a pipe, in the reader's process; each piece is good until the next is asked for."""
+    """Yield the bytes of a pipe, in the reader's process; each piece is valid until the next one."""
     memory = memoryview(mmap.mmap(memory_fd, SIZE))
     os.close(memory_fd)
     connection = socket.socket(fileno=socket_fd)
@@ -106,7 +106,7 @@ def pieces(memory_fd: int, socket_fd: int) -> Iterator[memoryview]:
     while True:
         if not available:
             counts = b""
-            with suppress(ConnectionError):  # the writer has ended with counts of ours unread
+            with suppress(ConnectionError):  # the writer has ended without reading our counts
                 counts = connection.recv(_READ)
             if not counts:
                 return
@@ -127,11 +127,11 @@ def _sum(counts: bytes) -> int:
 
 
 def _shared_memory() -> int:
-    """Return a descriptor of SIZE zeros that no name leads to."""
+    """Return a descriptor of SIZE zeros without a name."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("regfs", os.MFD_CLOEXEC)
     else:
-        import tempfile  # 8 ms that no worker should pay
+        import tempfile  # an import of 8 ms, for the daemon only
 
         fd, name = tempfile.mkstemp()
         os.unlink(name)

@@ -1,15 +1,15 @@
-"""A worker: a process of ours that does one piece of heavy work, tells how it goes, and is ended where it stands still.
+"""A worker: a process that does one piece of heavy work, reports progress, and is killed where it makes none.
 
-    stdin    what it works on, where that comes from here (shared_pipe.py)
+    stdin    its input, where the daemon has it (shared_pipe.py)
     stdout   lines of JSON (own_process.py): {"effort": 3, "received": 1, …} now and then; at last {"done": true, …}, or
              {"error": "BadLayer", "message": "…"}
 
-Bytes, entries and CPU time are progress. A worker without any for *stall_s* seconds, while it has something to do, is
-killed: it may be stopped, or its disk hangs. One that does not even end then (it sleeps in the kernel) is left behind,
-and some of these are the most that there may be.
+Bytes, entries and CPU time are progress. A worker without progress for *stall_s* seconds, while it has something to do,
+is killed: it may be stopped, or its disk hangs. A worker that does not end then (it sleeps in the kernel) is left
+behind, up to a number of such workers.
 
 Used by workers/ingest.py and workers/merge.py. Thread rule: a worker belongs to the thread that started it, and ends
-before that thread does: the end of that thread is what the kernel takes for the end of its parent (own_process.py).
+before that thread does: the kernel takes the end of that thread for the end of the parent (own_process.py).
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ _left_behind: list[_Process] = []
 
 
 def twice_if_killed(work: Callable[[], None], note: Callable[[str], None]) -> None:
-    """Do *work*, which a worker does; do it once more where a signal ended that worker, and tell *note*.
+    """Call *work*, which runs a worker; where a signal ended the worker, call *note*, and *work* once more.
 
-    Where memory runs out for a moment, the kernel kills the process that takes most of it.
+    When memory runs out, the kernel kills the process that takes most of it.
     """
     try:
         work()
@@ -60,7 +60,7 @@ def twice_if_killed(work: Callable[[], None], note: Callable[[str], None]) -> No
 
 
 class Worker:
-    """A worker that runs. *what* it works on is for messages; made by started()."""
+    """A running worker. *what* names its work in messages; made by started()."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Worker:
 
     @property
     def was_killed(self) -> bool:
-        """Whether it could not clean up by itself, once it was ended."""
+        """Whether it was killed and could not clean up."""
         return self._process.returncode is None or self._process.returncode < 0
 
     def feed(self, chunk: bytes) -> None:
@@ -94,12 +94,12 @@ class Worker:
         view = memoryview(chunk)
         while view:
             view = view[self._input.write(view, _LOOK_S) :]
-            if view and self._is_stalled:  # and perhaps asleep in the kernel, its end still open
+            if view and self._is_stalled:  # it may sleep in the kernel with its end still open
                 raise BrokenPipeError
-        self._busy_since_s = None  # it may wait for the next one, which is no fault of its own
+        self._busy_since_s = None  # a worker that waits for input does not stall
 
     def verdict(self) -> Told:
-        """End its input, wait for what came of it and return its last words; raise the error that they are."""
+        """End its input, wait for its result and return it; raise the error that it reports."""
         self._busy_since_s = time.monotonic()
         if self._input is not None:
             self._input.end()
@@ -119,7 +119,7 @@ class Worker:
         raise RuntimeError(f"{self._what}: its worker failed: {complaint[-2000:]}")
 
     def end(self) -> None:
-        """See to it that it ends, by force where it does not."""
+        """End it, by SIGKILL where needed."""
         process = self._process
         if self._input is not None:
             self._input.close()
@@ -129,7 +129,7 @@ class Worker:
                 log.error("%s: process %d does not end: the disk of the cache hangs", self._what, process.pid)
                 with _lock:
                     _left_behind.append(process)
-        self._thread.join(_KILL_S)  # it reads what is closed here
+        self._thread.join(_KILL_S)  # its input, closed here
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
@@ -161,7 +161,7 @@ class Worker:
 
     def _take(self, told: Told) -> None:
         if self._is_over:
-            return  # the thread that tells now and then was a moment late
+            return  # the thread that reports was late
         if told != self._last:
             self._last = told
             self._moved_s = time.monotonic()
@@ -186,10 +186,10 @@ def started(
     stall_s: float,
     on_told: Callable[[Told], None],
 ) -> Iterator[Worker]:
-    """Run the worker `python -m module argument`, forked where that can be; at the end of the block it is gone.
+    """Run the worker `python -m module argument`, forked where possible; it has ended at the end of the block.
 
-    *on_told* hears each line that is another than the last, in a thread of the worker's. Raises CacheFailure where it
-    cannot be started, WorkStalled where earlier ones hang in the kernel.
+    *on_told* is called with each line that differs from the last one, in a thread of the worker. Raises CacheFailure
+    where it cannot be started, WorkStalled where earlier ones hang in the kernel.
     """
     _reap()
     with ExitStack() as stack:
@@ -210,7 +210,7 @@ def started(
 
 
 def _start(module: str, argument: Mapping[str, object], pipe: PipeWriter | None) -> _Process:
-    """Start the process, which reads what *pipe* brings. Raises OSError, WorkerKilled."""
+    """Start the process, which reads from *pipe*. Raises OSError, WorkerKilled."""
     memory_fd = None if pipe is None else pipe.memory_fd
     with open(os.devnull, "rb") as nothing:
         stdin = nothing.fileno() if pipe is None else pipe.reader_end.fileno()
@@ -220,7 +220,7 @@ def _start(module: str, argument: Mapping[str, object], pipe: PipeWriter | None)
                 [sys.executable, "-m", module, json.dumps({**argument, "memory": memory_fd})],
                 stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, env=process_environment(),
                 pass_fds=() if memory_fd is None else (memory_fd,),
-                start_new_session=True,  # Ctrl-C is for us; our end of the pipe tells the process
+                start_new_session=True,  # Ctrl-C is for the daemon; the process ends with its pipe
             )  # fmt: skip
         finally:
             if pipe is not None:
@@ -228,7 +228,7 @@ def _start(module: str, argument: Mapping[str, object], pipe: PipeWriter | None)
 
 
 def _reap() -> None:
-    """Collect what has ended of the processes that were left behind. Raises WorkStalled where many have not."""
+    """Reap processes that were left behind and have ended. Raises WorkStalled where many have not."""
     with _lock:
         _left_behind[:] = [process for process in _left_behind if process.poll() is None]
         count = len(_left_behind)

@@ -1,4 +1,4 @@
-"""Layer formats that bring a table of contents: all names in a small part of the blob, files by range.
+"""Layer formats with a table of contents: a small part of the blob has all names, and files are read by range.
 
     format.py         what a format is: Chunk, Table, Format
     recognise.py      which format a layer has, by an ordered table
@@ -7,9 +7,9 @@
     toc_json.py       the JSON that both keep their table in, read one entry at a time
     toc.py            its entries as tar entries and chunks
     soci.py           SOCI: gzip layers as they are, and a table beside them
-    ztoc.py           that table: names, and places where inflating can begin; ztoc_writer.py makes one
-    flatbuffer.py     the encoding that it has
-    gzip_member.py         the chunks of one compressed member, unpacked and verified
+    ztoc.py           that table: names, and checkpoints to inflate from; ztoc_writer.py makes one
+    flatbuffer.py     its encoding
+    gzip_member.py    the chunks of one compressed member, unpacked and verified
 
-A further format is one more file, and one more line in recognise.py.
+A new format is a file here and a line in recognise.py.
 """

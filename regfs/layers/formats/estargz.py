@@ -1,4 +1,4 @@
-"""eStargz, and stargz before it: a tar of many gzip members, and at its end a table of what is where.
+"""eStargz, and stargz before it: a tar of many gzip members, and at its end a table of contents.
 
     [member]… [member with the table: a tar whose first file is stargz.index.json] [footer]
 
@@ -10,9 +10,9 @@ is an empty member whose header has the offset of the table's member in its extr
     external table  46   1f 8b 08 04, 6 bytes; 15 00 `SG` 11 00; `STARGZEXTERNALTOC`; …: the table is another blob,
                          a tar.gz that begins with stargz.index.json
 
-The manifest has the sha256 of the table's JSON, uncompressed; without it the layer is plain gzip and the table is not
-looked at. Times are whole seconds in the table, rounded, whatever the tar has.
-Sources: stargz-snapshotter, docs/estargz.md; estargz/gzip.go; estargz/externaltoc/externaltoc.go.
+The manifest has the sha256 of the table's JSON, uncompressed; without it the layer counts as plain gzip. Times are
+whole seconds in the table, rounded, whatever the tar has. Sources: stargz-snapshotter, docs/estargz.md;
+estargz/gzip.go; estargz/externaltoc/externaltoc.go.
 """
 
 from __future__ import annotations

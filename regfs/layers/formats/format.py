@@ -1,8 +1,8 @@
-"""What a layer format with a table of contents is, to those that index layers and read files.
+"""The interface of a layer format with a table of contents: Format, Table and Chunk.
 
-A format reads the table of a layer (names, attributes, where each file's bytes are) and unpacks stretches of it. Both
-are verified: the table against a digest in the manifest, each chunk against a digest in the table. Used by images/ and
-the formats. Pure but for Format.table, which reads from a ByteSource; any thread.
+A format reads the table of a layer (names, attributes, where each file's bytes are) and unpacks chunks. Both are
+verified: the table against a digest in the manifest, each chunk against a digest in the table. Used by images/ and the
+formats. Pure but for Format.table, which reads from a ByteSource; any thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ stargz cuts at 4 MiB, podman at some 64 KiB on average. A layer with a greater o
 
 
 class Chunk(NamedTuple):
-    """One stretch of a file, which is fetched, verified and kept as a whole.
+    """A range of a file, which is fetched, verified and kept as a whole.
 
     *offset*, *size*: where it is in the file. *at*, *stored*: the range of the blob that has it, beginning with a
     compressed member and reaching at least to that member's end. *inner*: how many bytes that member has before it.
@@ -44,12 +44,12 @@ Take = Callable[[Fields, int], bool]
 
 
 def take_none(_fields: Fields, _end: int) -> bool:
-    """Take no entry: a Take for those who want all of them."""
+    """Take no entry: a Take for callers that want all entries."""
     return False
 
 
 class Table(Protocol):
-    """The table of contents of one layer, verified when all of it has been read: nothing may be believed before."""
+    """The table of contents of one layer, verified when all of it has been read: use nothing of it before."""
 
     @property
     def hidden(self) -> frozenset[bytes]:
@@ -81,7 +81,7 @@ class Format(Protocol):
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its name in messages."""
 
     def recognises(self, descriptor: Descriptor) -> bool:
         """Tell whether a layer is of this format, and its manifest authenticates its table. No request."""
@@ -99,7 +99,7 @@ class Format(Protocol):
     def read(self, chunks: Sequence[Chunk], stored: bytes) -> dict[Chunk, bytes]:
         """Return the bytes of *chunks*, which have the same *at*; *stored* is that range of the blob.
 
-        Those whose bytes are not what their digests say are left out.
+        Chunks with a wrong digest are left out.
         """
 
 

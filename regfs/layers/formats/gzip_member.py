@@ -1,4 +1,4 @@
-"""The chunks of one compressed member, unpacked and verified.
+"""Unpacks and verifies the chunks of one compressed member.
 
 Most members hold one chunk; eStargz can put many small files into one, told apart by their inner offsets. Pure.
 """
@@ -13,13 +13,13 @@ from regfs.layers.formats.format import Chunk
 
 
 def verified(chunks: Sequence[Chunk], blocks: Iterator[bytes]) -> dict[Chunk, bytes]:
-    """Return the bytes of *chunks* within the stream *blocks*; those that have not their digest are left out.
+    """Return the bytes of *chunks* within the stream *blocks*; chunks with a wrong digest are left out.
 
     No more of *blocks* is taken than the chunks need.
     """
     needed = max((chunk.inner + chunk.size for chunk in chunks), default=0)
     member = bytearray()
-    # What came before the stream broke may be all that is wanted; the digests tell.
+    # The chunks may lie before the break; their digests decide.
     with suppress(BadLayer, TooLarge):
         while len(member) < needed:
             block = next(blocks, b"")

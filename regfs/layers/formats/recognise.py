@@ -1,8 +1,8 @@
-"""Which format with a table of contents a layer has, if any.
+"""Recognises the format of a layer's table of contents, if it has one.
 
-By media type and annotations alone, the first format that recognises the layer: stargz writes zstd:chunked layers
-with the annotation of eStargz beside those of zstd:chunked. A layer whose manifest authenticates no table is of none
-of these formats, whatever its bytes look like: its table could say anything. Pure; any thread.
+By media type and annotations alone, the first format that recognises the layer: stargz writes zstd:chunked layers with
+the annotation of eStargz beside those of zstd:chunked. A layer whose manifest authenticates no table has none of these
+formats, whatever its bytes are: its table could be forged. Pure; any thread.
 """
 
 from __future__ import annotations

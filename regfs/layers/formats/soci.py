@@ -1,14 +1,14 @@
-"""SOCI: an unmodified gzip layer, of which any span can be inflated alone by a table that is kept beside it (ztoc.py).
+"""SOCI: an unmodified gzip layer, with a table beside it (ztoc.py) by which any span can be inflated alone.
 
     image manifest   annotation com.amazon.soci.index-digest: the digest of a SOCI index in the same repository (v2)
     SOCI index       an image manifest whose config has the media type …soci.index.v2+json (or v1) and the bytes {};
                      its layers are zTOCs, each with the digest of the image's layer that it is for
-    zTOC             names, attributes and places of the layer's files; places where inflating can begin
+    zTOC             names, attributes and offsets of the layer's files; checkpoints to inflate from
 
-The manifest authenticates the index, the index the zTOC, and the zTOC the compressed bytes of each span. Nothing says
-that the names in the zTOC are those in the layer: so the tar header of a file is compared when it is first read. A
-zTOC that is wrong or of no use costs no more than speed: the layer is read whole.
-Source: soci-snapshotter, soci/soci_index.go, soci/soci_convert.go, fs/span-manager. Pure; any thread.
+The manifest authenticates the index, the index the zTOC, and the zTOC the compressed bytes of each span. Nothing
+vouches for the names in the zTOC, so the tar header of a file is compared at its first read. A wrong or unusable zTOC
+costs only speed: the layer is read whole. Source: soci-snapshotter, soci/soci_index.go, soci/soci_convert.go,
+fs/span-manager. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def ztocs_of(index: Manifest) -> Mapping[Digest, Descriptor]:
 
 
 def read_ztoc(descriptor: Descriptor, content: bytes) -> Ztoc:
-    """Return the zTOC *content*, verified bytes, of the layer *descriptor*. Raises Unsupported where it is of no use.
+    """Return the zTOC *content*, verified bytes, of the layer *descriptor*. Raises Unsupported where it is unusable.
 
-    A zTOC of some other tool may be wrong without the layer being so: hence no other error.
+    A wrong zTOC proves nothing about the layer: hence no other error.
     """
     try:
         ztoc = Ztoc(content)
@@ -143,7 +143,7 @@ _PREFIXES = _prefixes()
 
 
 def fingerprint(entry: TarEntry) -> bytes:
-    """Return 16 bytes that stand for all that a tar header says of a file."""
+    """Return a hash of 16 bytes over all fields of a file's tar header."""
     xattrs = sorted((entry.xattrs or {}).items())
     numbers = (entry.kind, entry.mode, entry.uid, entry.gid, entry.size, entry.mtime_ns, entry.rdev)
     parts = (repr(numbers).encode(), entry.path, entry.link, *(part for pair in xattrs for part in pair))

@@ -1,4 +1,4 @@
-"""zTOC: the table of contents that SOCI keeps beside a gzip layer, and the places where inflating can begin.
+"""zTOC: the table of contents that SOCI keeps beside a gzip layer, with checkpoints to inflate from.
 
 A FlatBuffer; numbers of fields are those of the schema:
 
@@ -15,10 +15,10 @@ A FlatBuffer; numbers of fields are those of the schema:
     checkpoints      i32 count, i64 span size, then for each span: i64 in, i64 out, u8 bits, 32,768 bytes of window
 
 Span i inflates to the archive from its `out` on. Its first bit is in the blob's byte `in`; where `bits` is not 0, the
-highest `bits` bits of the byte before belong to it too. The window is what the archive has before. Span i ends where
-the next one begins, the last one with the blob; its digest is of exactly these bytes of the blob, so that two
-neighbours may share one. The first version of the format leaves out checkpoint 0, which is at byte 10 then.
-Source: soci-snapshotter, ztoc/fbs/ztoc.fbs, ztoc/compression/gzip_zinfo.{h,c}. Used by soci.py. Pure; one thread.
+highest `bits` bits of the byte before belong to it too. The window is the 32 KiB of the archive before it. Span i ends
+where the next one begins, the last one with the blob; its digest is of exactly these bytes of the blob, so that two
+neighbours may share one. The first version of the format leaves out checkpoint 0, which is at byte 10 then. Source:
+soci-snapshotter, ztoc/fbs/ztoc.fbs, ztoc/compression/gzip_zinfo.{h,c}. Used by soci.py. Pure; one thread.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Ztoc:
         self.spans = _spans(self._buffer, root.table(5), self.blob_size, self.archive_size)
 
     def entries(self) -> Iterator[tuple[TarEntry, FileOffsets | None]]:
-        """Yield the archive's entries, and where those that have bytes are; None where that cannot be.
+        """Yield the archive's entries, each with its offsets; None where the offsets are impossible.
 
         Raises BadLayer.
         """
@@ -183,7 +183,7 @@ def _spans(buffer: FlatBuffer, info: Table, blob_size: int, archive_size: int) -
             raise BadLayer(
                 f"a span from {first} to {next_at} of {blob_size}, {start} to {next_start} of {archive_size}"
             )
-        # What follows the blocks of zeros at the archive's end does not count, but may be stored.
+        # Padding behind the end of the archive may be stored in the blob; it does not count.
         size = min(next_start, archive_size) - start
         if max(next_at - first, size) > MAX_MEMBER:
             raise Unsupported(f"a span of {size} bytes; regfs inflates up to {MAX_MEMBER} at once")

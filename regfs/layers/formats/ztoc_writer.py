@@ -1,7 +1,7 @@
-"""Writes a zTOC while its layer streams by; ztoc.py tells what one is.
+"""Writes the zTOC of a layer while the layer streams by; ztoc.py has the format.
 
 The files are put into the FlatBuffer as they come, so that an archive of a million files needs some 200 bytes for each.
-Used by index_layer.py. Blocks for as long as the layer's bytes do; one thread.
+Used by images/soci_convert.py. Blocks for as long as the layer's bytes do; one thread.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def write_ztoc(
     span_size: int = SPAN_SIZE,
     report: Callable[[int], None] = lambda _: None,
 ) -> bytes:
-    """Return the zTOC of the gzip layer that *chunks*, verified bytes, are; *tool* is who made it, for people.
+    """Return the zTOC of the gzip layer that *chunks*, verified bytes, are; *tool* is the builder's name in it.
 
-    *report* hears how many bytes of the layer are done. Raises Unsupported where a zTOC cannot stand for the layer,
-    BadLayer where it cannot be read, DigestMismatch where the archive has another *diff_id*, TooLarge.
+    *report* is called with the bytes of the layer that are done. Raises Unsupported where a zTOC cannot stand for the
+    layer, BadLayer where it cannot be read, DigestMismatch where the archive has another *diff_id*, TooLarge.
     """
     from flatbuffers import Builder
 
