@@ -33,7 +33,7 @@ _REMEDIES = {
     "did you mean regfs MOUNTPOINT? It mounts and goes to the background; -f stays": "serve daemon up",
     "did you mean regfs run IMAGE [COMMAND…], or regfs shell IMAGE?": "exec enter start",
     "did you mean regfs login REGISTRY?": "auth signin",
-    "did you mean diff -r MOUNTPOINT/…/TAG/rootfs MOUNTPOINT/…/OTHER/rootfs?": "diff compare",
+    "did you mean regfs diff IMAGE OTHER?": "compare changes",
     "did you mean regfs inspect IMAGE? cat MOUNTPOINT/REPOSITORY/TAG/manifest.json has the document": "manifest",
     "did you mean regfs which IMAGE PATH?": "whence where blame",
     "did you mean regfs tags REPOSITORY, or regfs repos REGISTRY?": "tag catalog search",

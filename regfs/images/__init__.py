@@ -6,6 +6,7 @@ answers/          what registries answered: when a tag is asked again, which nam
 image             from a manifest's digest to layers and rootfs
 artifact_files    what a manifest names that is no layer: the files of an artifact
 reports/          texts that are computed from an image: history, packages, wasted; the totals of a layer
+comparing/        what differs between two images
 computed_once     properties that are computed when they are first asked for
 pinned_images     the images of a mount, and the small values that name one
 layers/           layers are ingested, opened and merged; what is damaged is fetched again

@@ -25,6 +25,12 @@ _MODE_AT = 52
 _BLOCK_SIZE = 4096
 _S = 1_000_000_000
 
+TYPES = {
+    stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink", stat.S_IFCHR: "char",
+    stat.S_IFBLK: "block", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket",
+}  # fmt: skip
+"""What the types of files are called in results."""
+
 
 class Attributes(NamedTuple):
     """What stat(2) returns for one entry, without its inode number. *rdev* is Linux's 32-bit device number."""

@@ -2,7 +2,7 @@
 
 blobs           manifests, configs and layers as they were sent, by digest
 layers/         layers: their indexes, their data files, the chunks of these that are here
-images/         merged tables of images; the numbers of images and layers in st_ino
+images/         merged tables of images; what comparisons found; the numbers of images and layers in st_ino
 references/     what tags pointed to, and which repositories there are
 eviction/       how much the cache may hold, what goes, and what stays because it is in use
 tables/         SQLite files, and what the process has open

@@ -1,7 +1,7 @@
 """Finds the image that a verb works on, and its merged files; says what is fetched meanwhile.
 
 A verb works in its own process on the same cache as the mounts: what a mount has fetched is not fetched again.
-Used by mount.py, unpack.py and prefetch.py.
+Used by the verbs that need layers.
 """
 
 from __future__ import annotations
@@ -47,3 +47,18 @@ def layer_steps(app: App) -> list[Step]:
         Step(f"layer {layer.digest.encoded[:SHOWN_DIGITS]}", progress.received, layer.size)
         for layer, progress in under_way
     ]
+
+
+class Parts:
+    """How much of the parts of each layer is here; one thread notes it and another shows it."""
+
+    def __init__(self) -> None:
+        self._layers: dict[str, tuple[int, int]] = {}
+
+    def note(self, layer: str, done: int, of: int) -> None:
+        """Note that *done* of *of* bytes of the layer with that digest came."""
+        self._layers[layer] = done, of
+
+    def steps(self) -> list[Step]:
+        """Return a step for each layer."""
+        return [Step(f"parts of {layer[:SHOWN_DIGITS]}", *sizes) for layer, sizes in list(self._layers.items())]

@@ -15,9 +15,9 @@ from regfs.images.named_images import full_name
 from regfs.mount.mountpoint import inside, mounts
 from regfs.rootfs.paths import files_below, find
 from regfs.store.blobs import BlobStore
-from regfs.verbs.image import SHOWN_DIGITS, find_image, layer_steps, merged_files, whole_files
+from regfs.verbs.image import Parts, find_image, layer_steps, merged_files, whole_files
 from regfs.verbs.image_argument import read_reference
-from regfs.verbs.progress import Step, showing
+from regfs.verbs.progress import showing
 from regfs.waiting.deadline import Deadline, under
 
 Say = Callable[[str], None]
@@ -79,7 +79,7 @@ def prefetch(
 
 
 def _prefetch_one(asked: Wanted, app: App, *, environment: Mapping[str, str], say: Say) -> Prefetched:
-    text, parts = asked.image, _Parts()
+    text, parts = asked.image, Parts()
     before, told = app.stats.value("registry.bytes"), app.journal.texts()
     try:
         reference = read_reference(text, app.config.default_registry, mounts())
@@ -99,28 +99,13 @@ def _prefetch_one(asked: Wanted, app: App, *, environment: Mapping[str, str], sa
     return Prefetched(text, full_name(reference, image), len(image.layers), received, notes=notes)
 
 
-class _Parts:
-    """How much of the parts of each layer is here; one thread notes it and another shows it."""
-
-    def __init__(self) -> None:
-        self._layers: dict[str, tuple[int, int]] = {}
-
-    def note(self, layer: str, done: int, of: int) -> None:
-        """Note that *done* of *of* bytes of the layer with that digest came."""
-        self._layers[layer] = done, of
-
-    def steps(self) -> list[Step]:
-        """Return a step for each layer."""
-        return [Step(f"parts of {layer[:SHOWN_DIGITS]}", *sizes) for layer, sizes in list(self._layers.items())]
-
-
-def _fetch_start(image: Image, app: App, parts: _Parts) -> None:
+def _fetch_start(image: Image, app: App, parts: Parts) -> None:
     files = merged_files(image, app)
     with under(Deadline()):
         image.fetch_start(files, parts.note)
 
 
-def _fetch_paths(paths: Sequence[str], image: Image, app: App, parts: _Parts) -> None:
+def _fetch_paths(paths: Sequence[str], image: Image, app: App, parts: Parts) -> None:
     files = merged_files(image, app)
     contents = []
     for path in paths:

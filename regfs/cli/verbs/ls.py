@@ -12,15 +12,10 @@ from typing import TYPE_CHECKING
 from regfs.cli.arguments import IMAGE_PATH_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
 from regfs.cli.terminal import say_nothing, tell, warn
+from regfs.model.attributes import TYPES
 
 if TYPE_CHECKING:
     from regfs.verbs.ls import Entry, Listed
-
-TYPES = {
-    stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink", stat.S_IFCHR: "char",
-    stat.S_IFBLK: "block", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket",
-}  # fmt: skip
-"""The types of files, as --json has them."""
 
 
 def parser() -> Parser:

@@ -35,6 +35,7 @@ from regfs.rootfs.rootfs import Rootfs
 from regfs.store.files.cached_files import take_away
 from regfs.store.files.checksums import is_as_written
 from regfs.store.images.merged_table import MergedTable
+from regfs.store.images.verdicts import read_verdicts, verdicts_path, write_verdicts
 from regfs.store.layers.content import Content, Nothing, OpenContent
 from regfs.store.layers.diff_ids import DiffIds
 from regfs.store.layers.layer_index import LayerIndex
@@ -206,6 +207,17 @@ class LayerCache:
         return all(
             blob is None or blob.table_format is None or self._store.is_complete(blob.stored_as) for blob in blobs
         )
+
+    def kept_verdicts(self, a: Rootfs, b: Rootfs) -> bytes | None:
+        """Return what a comparison of two trees in use found, as it was kept; None where it was not."""
+        return read_verdicts(verdicts_path(b.merged.path, a.merged.path))
+
+    def keep_verdicts(self, a: Rootfs, b: Rootfs, verdicts: bytes) -> None:
+        """Keep what a comparison of two trees in use found; where that cannot be, bytes are compared again."""
+        try:
+            write_verdicts(verdicts_path(b.merged.path, a.merged.path), verdicts, self._store.budget)
+        except CacheFailure as failure:
+            log.info("what a comparison found is not kept: %s", failure)
 
     def _want(self, blobs: Sequence[LayerBlob]) -> None:
         """Queue the missing bytes of *blobs* for --background-fetch."""

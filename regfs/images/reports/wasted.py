@@ -48,10 +48,10 @@ def _line(rootfs: Rootfs, file: WastedFile) -> str:
     path = rootfs.layers[file.layer].path_of(file.row)
     hidden = hidden_by(rootfs, file.layer, path)
     reason = "itself" if hidden is None else f"{'deleted' if hidden[1] else 'replaced'} {hidden[0]:03d}"
-    return f"{file.size:>12}  {reason:<12}  layers/{file.layer:03d}/tree/{_printable(path)}\n"
+    return f"{file.size:>12}  {reason:<12}  layers/{file.layer:03d}/tree/{printable(path)}\n"
 
 
-def _printable(path: bytes) -> str:
+def printable(path: bytes) -> str:
     """Return *path* on one line: what is not printable as `ls -b` writes it."""
     text = os.fsdecode(path)
     return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else f"\\{ord(c):03o}" for c in text)

@@ -1,0 +1,245 @@
+"""What differs between two merged trees, path by path: both tables are walked in step.
+
+What is the same row of the same layer is the same file, and where a directory lists the same rows of shared layers on
+both sides, one comparison of two lists decides that. Other entries differ or not by their attributes; where that leaves
+it open (a file of the same size, extended attributes, a link's text), the difference is undecided, and rows_differ()
+decides it. Times and link counts are not compared: they differ in each build. Used by images/comparing/.
+
+Memory holds 150 bytes for each directory, and a page of names for each level. Thread rule: any thread; a walk belongs
+to one. Nothing waits; everything may raise CacheFailure.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from enum import IntFlag
+from typing import Literal, NamedTuple
+
+from regfs.model.attributes import mode_of, size_of
+from regfs.model.layer_entry import Row
+from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK
+from regfs.rootfs.rootfs import Rootfs
+from regfs.store.layers.content import Content, content_of
+
+Kind = Literal["added", "removed", "changed"]
+Child = tuple[bytes, int, bytes]
+"""An entry of a directory: name, node, attributes."""
+Pair = tuple[Child | None, Child | None]
+
+_PAGE = 4096
+# Of the packed attributes (model/attributes.py): owner and device have their own places behind mode and link count.
+_OWNER, _DEVICE = slice(60, 68), slice(68, 72)
+_DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
+
+
+class Field(IntFlag):
+    """What of a path differs. It fits a byte, as the cache keeps verdicts."""
+
+    TYPE = 1
+    MODE = 2
+    OWNER = 4
+    SIZE = 8
+    CONTENT = 16
+    TARGET = 32
+    XATTRS = 64
+    DEVICE = 128
+
+    def words(self) -> tuple[str, ...]:
+        """Return the names of the fields, in lower case."""
+        return tuple((field.name or "").lower() for field in Field if field in self)
+
+
+NONE = Field(0)
+
+
+class Difference(NamedTuple):
+    """One path that differs; *path* has no slash in front, and the root's is empty.
+
+    *a* and *b* are the entries on both sides, None where there is none. *is_undecided*: attributes do not tell
+    whether more differs than *fields*, which may be none.
+    """
+
+    path: bytes
+    kind: Kind
+    fields: Field
+    a: Child | None
+    b: Child | None
+    is_undecided: bool = False
+
+
+def differences(
+    a: Rootfs, b: Rootfs, *, path: bytes = b"", nodes: tuple[int | None, int | None] | None = None
+) -> Iterator[Difference]:
+    """Yield what differs from *a* to *b*, directories before what is in them, names in the order of their bytes.
+
+    *nodes* are what is compared in both, by default the roots; *path* is what that is called in the results.
+    """
+    walk = _Walk(a, b)
+    left, right = nodes if nodes is not None else (a.root, b.root)
+    name = path.rpartition(b"/")[2]
+    top = (
+        None if left is None else (name, left, a.attributes(left)),
+        None if right is None else (name, right, b.attributes(right)),
+    )
+    return walk.run(path, top)
+
+
+class _Walk:
+    """One walk over both trees."""
+
+    def __init__(self, a: Rootfs, b: Rootfs) -> None:
+        self._a, self._b = a, b
+        self._spans_a, self._spans_b = a.merged.spans(), b.merged.spans()
+        numbers = {digest: number for number, digest in enumerate(a.diff_ids)}
+        self._number_in_a = {number: numbers[digest] for number, digest in enumerate(b.diff_ids) if digest in numbers}
+        self._shared_until = shared_layers(a, b) << LAYER_SHIFT
+
+    def run(self, path: bytes, top: Pair) -> Iterator[Difference]:
+        found = self._difference(path, top)
+        if found is not None:
+            yield found
+        # A stack of our own: paths go deeper than Python's.
+        below = [(path + b"/" if path else b"", self._below(top))]
+        while below:
+            prefix, pairs = below[-1]
+            for pair in pairs:
+                child = pair[0] or pair[1]
+                assert child is not None
+                path = prefix + child[0]
+                found = self._difference(path, pair)
+                if found is not None:
+                    yield found
+                if self._has_directory(pair):
+                    below.append((path + b"/", self._below(pair)))
+                    break
+            else:
+                below.pop()
+
+    def _has_directory(self, pair: Pair) -> bool:
+        a, b = pair
+        return (a is not None and a[1] in self._spans_a) or (b is not None and b[1] in self._spans_b)
+
+    def _below(self, pair: Pair) -> Iterator[Pair]:
+        """Return an iterator over the entries below *pair*; of those that are surely the same, directories alone."""
+        a, b = pair
+        span_a = self._spans_a.get(a[1], (0, 0)) if a is not None else (0, 0)
+        span_b = self._spans_b.get(b[1], (0, 0)) if b is not None else (0, 0)
+        if span_a[1] > _PAGE or span_b[1] > _PAGE:
+            return _in_step(_paged(self._a, span_a), _paged(self._b, span_b))
+        listed_a, listed_b = _listed(self._a, span_a), _listed(self._b, span_b)
+        if listed_a == listed_b and all(child[1] < self._shared_until for child in listed_a):
+            return ((child, child) for child in listed_a if child[1] in self._spans_a)
+        return _in_step(listed_a, listed_b)
+
+    def _difference(self, path: bytes, pair: Pair) -> Difference | None:
+        a, b = pair
+        if a is None or b is None:
+            return Difference(path, "added" if a is None else "removed", NONE, a, b)
+        (_, node_a, left), (_, node_b, right) = a, b
+        layer_a, layer_b = node_a >> LAYER_SHIFT, node_b >> LAYER_SHIFT
+        if (node_a ^ node_b) & ROW_MASK == 0 and self._number_in_a.get(layer_b) == layer_a:
+            return None
+        fields, mode = _fields(left, right), mode_of(left)
+        is_undecided = Field.TYPE not in fields and (layer_a != INVENTED_LAYER or layer_b != INVENTED_LAYER)
+        if not fields and not is_undecided:
+            return None
+        if Field.SIZE in fields and stat.S_ISREG(mode):
+            fields |= Field.CONTENT
+        return Difference(path, "changed", fields, a, b, is_undecided)
+
+
+def shared_layers(a: Rootfs, b: Rootfs) -> int:
+    """Return how many layers both have in common, from the base on."""
+    pairs = zip(a.diff_ids, b.diff_ids, strict=False)
+    return next(
+        (number for number, (left, right) in enumerate(pairs) if left != right), min(len(a.diff_ids), len(b.diff_ids))
+    )
+
+
+def rows_differ(a: Rootfs, b: Rootfs, found: Difference, contents_differ: Callable[[Content, Content], bool]) -> Field:
+    """Return what differs of the undecided *found* beyond its attributes: CONTENT, TARGET, XATTRS.
+
+    *contents_differ* compares the bytes of two files of one size, and is asked for no others.
+    """
+    assert found.a is not None
+    assert found.b is not None
+    left, right = _row(a, found.a[1]), _row(b, found.b[1])
+    fields = NONE
+    if (None if left is None else left.xattrs) != (None if right is None else right.xattrs):
+        fields |= Field.XATTRS
+    if left is None or right is None:
+        return fields
+    if stat.S_ISLNK(mode_of(left.attributes)) and left.target != right.target:
+        fields |= Field.TARGET
+    if has_bytes_to_compare(found):
+        contents = tuple(
+            _content(tree, child[1], row) for tree, child, row in ((a, found.a, left), (b, found.b, right))
+        )
+        if contents_differ(*contents):
+            fields |= Field.CONTENT
+    return fields
+
+
+def has_bytes_to_compare(found: Difference) -> bool:
+    """Tell whether *found* is undecided because both are files of one size, and not empty."""
+    if not found.is_undecided or found.a is None or found.b is None:
+        return False
+    left, right = found.a[2], found.b[2]
+    return stat.S_ISREG(mode_of(left)) and 0 < size_of(left) == size_of(right)
+
+
+def _fields(left: bytes, right: bytes) -> Field:
+    """Return what differs by the attributes alone. A link's size is the length of its target."""
+    if left[:8] == right[:8] and left[52:56] == right[52:56] and left[60:72] == right[60:72]:
+        return NONE
+    fields, mode, other = NONE, mode_of(left), mode_of(right)
+    if stat.S_IMODE(mode) != stat.S_IMODE(other):
+        fields |= Field.MODE
+    if left[_OWNER] != right[_OWNER]:
+        fields |= Field.OWNER
+    if stat.S_IFMT(mode) != stat.S_IFMT(other):
+        return fields | Field.TYPE
+    if stat.S_ISREG(mode) and left[:8] != right[:8]:
+        fields |= Field.SIZE
+    if stat.S_ISLNK(mode) and left[:8] != right[:8]:
+        fields |= Field.TARGET
+    if stat.S_IFMT(mode) in _DEVICES and left[_DEVICE] != right[_DEVICE]:
+        fields |= Field.DEVICE
+    return fields
+
+
+def _in_step(a: Iterable[Child], b: Iterable[Child]) -> Iterator[Pair]:
+    """Yield the entries of two directories by name, those of one name together."""
+    rest_a, rest_b = iter(a), iter(b)
+    left, right = next(rest_a, None), next(rest_b, None)
+    while left is not None or right is not None:
+        if right is None or (left is not None and left[0] < right[0]):
+            yield left, None
+            left = next(rest_a, None)
+        elif left is None or right[0] < left[0]:
+            yield None, right
+            right = next(rest_b, None)
+        else:
+            yield left, right
+            left, right = next(rest_a, None), next(rest_b, None)
+
+
+def _listed(tree: Rootfs, span: tuple[int, int]) -> list[Child]:
+    return tree.merged.children(span[0], span[0] + span[1]) if span[1] else []
+
+
+def _paged(tree: Rootfs, span: tuple[int, int]) -> Iterator[Child]:
+    first, count = span
+    for start in range(first, first + count, _PAGE):
+        yield from tree.merged.children(start, min(start + _PAGE, first + count))
+
+
+def _row(tree: Rootfs, node: int) -> Row | None:
+    """Return the row of *node*; None for a directory that no layer has a row for."""
+    layer = node >> LAYER_SHIFT
+    return None if layer == INVENTED_LAYER else tree.layers[layer].row(node & ROW_MASK)
+
+
+def _content(tree: Rootfs, node: int, row: Row) -> Content:
+    return content_of(tree.diff_ids[node >> LAYER_SHIFT], row.content, size_of(row.attributes))
