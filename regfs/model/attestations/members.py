@@ -13,11 +13,12 @@ import re
 from regfs.errors import BadContent, TooLarge
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_NESTED = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{}]|"', re.DOTALL)
+# What leads to the next bracket: the regular expression alone passes over strings, which are most of an SBOM.
+_BRACKET = re.compile(rb'(?:[^][{}"]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+([][{}])', re.DOTALL)
 _SCALAR = re.compile(rb"[^\s,\]}]+")
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _MOST_MEMBERS = 64
-_MOST_TOKENS = 10_000_000
+_MOST_BRACKETS = 10_000_000
 _MOST_KEY = 1024
 
 
@@ -69,19 +70,15 @@ def _end_of_value(content: bytes, start: int) -> int:
             raise BadContent("a value is missing")
         return scalar.end()
     depth = 0
-    for number, token in enumerate(_NESTED.finditer(content, start)):
-        bracket = content[token.start()]
-        if bracket in b"{[":
-            depth += 1
-        elif bracket in b"}]":
-            depth -= 1
-            if depth == 0:
-                return token.end()
-        elif token.end() == token.start() + 1:
-            break
-        if number >= _MOST_TOKENS:
-            raise TooLarge(f"a value has more than {_MOST_TOKENS} parts")
-    raise BadContent("a value does not end")
+    for _ in range(_MOST_BRACKETS):
+        found = _BRACKET.match(content, start)
+        if found is None:
+            raise BadContent("a value does not end")
+        start = found.end()
+        depth += 1 if content[start - 1] in b"{[" else -1
+        if depth == 0:
+            return start
+    raise TooLarge(f"a value has more than {_MOST_BRACKETS} brackets")
 
 
 def _end_of_string(content: bytes, start: int) -> int:
