@@ -1,8 +1,8 @@
-"""The files of artifacts: what a manifest names that is no layer of an image, as `files/` shows it.
+"""The files of artifacts, as `files/` shows them: blobs of a manifest that are no layers of an image.
 
 Names and sizes come from the manifest, and from the config of those few tools that write paths there: no blob is
-fetched for them. A tar is read as a layer is, into an index and a data file; these are named by its diff id, which few
-artifacts tell. Where it is not told, the whole blob is fetched and inflated once to learn it. Used by image.py.
+fetched for them. A tar is ingested like a layer, into an index and a data file that are named by its diff id. Few
+artifacts name the diff id; otherwise the whole blob is fetched and inflated once to compute it. Used by image.py.
 Thread rule: any thread; one computation for each blob, however many wait.
 """
 
@@ -31,7 +31,7 @@ from regfs.waiting.deadline import current
 
 log = logging.getLogger(__name__)
 
-# Whatever the manifest calls an archive, its bytes decide how it is compressed (layers/compression/detection.py).
+# The bytes of an archive, not its media type, decide its compression (layers/compression/detection.py).
 _ARCHIVE = "application/vnd.oci.image.layer.v1.tar"
 _CHUNK = 1 << 18
 _BLOCK = 1 << 20
@@ -92,7 +92,7 @@ def _diff_id(repository: Repository, descriptor: Descriptor, contents: LayerCach
 
 
 def _measured(path: Path, descriptor: Descriptor, origin: str) -> Digest:
-    # Imported here: what reads archives takes a while to load, and most mounts never need it.
+    # Imported here: the readers of archives load slowly, and most mounts never need them.
     from regfs.layers.compression.archive_stream import open_archive
 
     most = max(_LEAST_ROOM, _free_bytes(path))

@@ -1,9 +1,9 @@
-"""The table of contents of an eStargz layer that does not hold it: a layer of another image.
+"""Finds the table of contents of an eStargz layer that is kept outside of it, in a layer of another image.
 
 That image has the same name with `-esgztoc` behind its tag, and for each layer one that is a tar.gz of
 `stargz.index.json` alone, annotated with the digest of the layer that it is for. The layer's own manifest has the
-digest of the table, so that nothing of that image is believed. Where it is not to be had, the layer is read whole.
-Source: stargz-snapshotter, estargz/externaltoc/externaltoc.go. Used by image.py. Thread rule: any thread; blocks on the
+digest of the table, so the other image need not be trusted. Without a table, the layer is read whole. Source:
+stargz-snapshotter, estargz/externaltoc/externaltoc.go. Used by image.py. Thread rule: any thread; blocks on the
 network.
 """
 
@@ -47,7 +47,7 @@ class StoredTable:
 
 
 def external_table(repository: Repository, image: Digest, layer: Digest) -> ByteSource | None:
-    """Return the table of *layer*, of the image with the digest *image*; None where none is to be had."""
+    """Return the table of *layer*, of the image with the digest *image*; None where there is none."""
     from regfs.layers.formats.estargz import MAX_STORED_TABLE
 
     tag = repository.tags.pointing_to(image)

@@ -1,9 +1,9 @@
 """Images: from a manifest's digest to its layers and its merged root file system.
 
-An Image is immutable, as all that its digest names; each of its parts is asked for when it is first needed and then
-kept. An index is an image too, for the platform that was asked for. layer_cache.py has what the layers hold.
-Made by pinned_images.py; used by the tree and the verbs of the command line. Thread rule: any thread; two that compute
-the same part get the same value, and the network is asked once (the repository's flights).
+An Image is immutable, like everything that its digest names; each part is fetched when it is first needed, and then
+kept. An index is an image too, for the wanted platform. layer_cache.py has the contents of layers. Made by
+pinned_images.py; used by the tree and the verbs of the command line. Thread rule: any thread; two that compute the same
+part get the same value, and the network is asked once (the repository's flights).
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# These say that the document itself is wrong: reading it again would not help.
+# Errors of the document itself: reading it again would not help.
 _UNREADABLE = (BadContent, TooLarge, Unsupported)
-# An index may hold indexes (image-spec, image-index.md); one that goes deeper than this is made to harm.
+# An index may hold indexes (image-spec, image-index.md); a deeper one is hostile.
 _MAX_DEPTH = 8
 
 
@@ -194,7 +194,7 @@ class Image:
             counts = f"{len(self.manifest.layers)} layers in the manifest, {len(diff_ids)} diff ids in the config"
             raise BadManifest(f"{self}: {counts}")
         steps = self.config.layer_steps()
-        if len(steps) != len(descriptors):  # hand-made configs; better no word than the wrong layer's
+        if len(steps) != len(descriptors):  # a hand-made config: no command is better than that of another layer
             steps = (History(),) * len(descriptors)
         created = date_ns(self.config.created)
         return tuple(
@@ -223,7 +223,7 @@ class Image:
 
     @ComputedOnce
     def files(self) -> Layout:
-        """What an artifact's blobs are called, as the tool that made it calls them."""
+        """The names of an artifact's blobs, as the tool that made it writes them."""
         return artifact_layout(
             self.repository,
             self.manifest,
@@ -233,7 +233,7 @@ class Image:
         )
 
     def rootfs(self) -> Rootfs:
-        """Return all layers merged, ingesting those that were never ingested; waits until that is done.
+        """Return all layers merged; ingests missing layers, and waits for them.
 
         Raises what the layers bring: BadLayer, DigestMismatch, Unsupported, CacheFailure, and what a network brings.
         """
@@ -246,7 +246,7 @@ class Image:
         return files
 
     def complete(self, *, compare: bool = False) -> None:
-        """Fetch all that is missing of the layers of rootfs(), so that no registry is needed. See LayerCache.complete.
+        """Fetch all missing bytes of the layers of rootfs(), so that no registry is needed. See LayerCache.complete.
 
         Waits; raises what a network brings, and CacheFailure. A file whose bytes are wrong stays unreadable.
         """
@@ -327,7 +327,7 @@ class Image:
             return None
 
     def _entry(self, entry: Descriptor) -> Manifest | Index:
-        """Return what an entry of an index is."""
+        """Return the image or index of an entry of an index."""
         return _parse(self._named(entry.digest, entry.media_type), entry.media_type)
 
     def _named(self, digest: Digest, media_type: str) -> Document:

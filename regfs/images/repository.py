@@ -1,8 +1,8 @@
 """One repository: its tags, its manifests and its blobs.
 
-Registry and store meet here: the store answers what it has, the registry the rest, and what the registry answered is
-kept. A registry that does not respond is no reason to forget: the last known tags and all verified content are served.
-Used by image.py and the tree. Thread rule: any thread; each question is one flight, however many threads ask it.
+Registry and store meet here: the store answers from the cache, the registry answers the rest, and its answers are kept.
+Where a registry does not respond, the last known tags and all verified content are served. Used by image.py and the
+tree. Thread rule: any thread; each request is one flight, however many threads wait.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""A SOCI index (v2) of an image, as `soci convert` makes it: zTOCs, and an image index in which the image names them.
+"""Makes the SOCI index (v2) of an image, as `soci convert` does: zTOCs, and a new image index that names them.
 
     new index ── the image's manifest, annotated with the digest of its SOCI index (so that its digest is another one)
              └── the SOCI index, annotated with the digest of that manifest
 
-Layers and config stay what they are, and so do the manifests for other platforms. Used by verbs/index.py. One thread.
-Source: soci-snapshotter, soci/soci_convert.go.
+Layers, config and the manifests for other platforms stay the same. Used by verbs/index.py. One thread. Source:
+soci-snapshotter, soci/soci_convert.go.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ Report = Callable[[Digest, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What is new of an image with a SOCI index: blobs (*ztocs*), two manifests and the *index* that names these.
+    """The new parts of an image with a SOCI index: blobs (*ztocs*), two manifests and the *index* that names these.
 
-    *left_out* says which layers have no zTOC, and why.
+    *left_out* names the layers without a zTOC, and the reasons.
     """
 
     ztocs: tuple[bytes, ...]
@@ -52,7 +52,7 @@ class Converted:
     left_out: tuple[str, ...]
 
     def push(self, pushes: Pushes, repository: RepositoryName, tag: str) -> Digest:
-        """Push all of it to *repository*, which has the image's blobs, and let *tag* name the index at the end."""
+        """Push all of it to *repository*, which has the image's blobs; push the index under *tag* last."""
         for blob in (*self.ztocs, b"{}"):
             pushes.blob(repository, blob)
         for manifest in (self.soci_index, self.manifest):

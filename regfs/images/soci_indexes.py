@@ -1,11 +1,11 @@
-"""Finding the SOCI index of an image, and the zTOCs of its layers.
+"""Finds the SOCI index of an image, and the zTOCs of its layers.
 
     version 2    the manifest's annotation names the index, so that the image's digest vouches for it
     version 1    the index names the manifest as its subject, and is found among its referrers. Nothing vouches for it:
-                 who may push to the repository, and each mirror, can say what the image's files are. Hence --soci-v1
+                 users with push access, and each mirror, can decide what the image's files are. Hence --soci-v1
 
-An index that is not to be had costs speed alone: the layers are read whole. layers/formats/soci.py tells what an index
-is. Used by image.py. Thread rule: any thread; blocks on the network.
+Without an index the layers are read whole. layers/formats/soci.py has the format. Used by image.py. Thread rule: any
+thread; blocks on the network.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MOST_INDEXES = 4
 
 
 def may_have_ztoc(layer: Descriptor) -> bool:
-    """Tell whether it is worth while to look for a zTOC of *layer*."""
+    """Whether *layer* may have a zTOC and is big enough to look for one."""
     is_gzip = is_tar_layer(layer.media_type) and layer_compression(layer.media_type) == "gzip"
     return is_gzip and layer.size >= LEAST_LAYER
 
@@ -53,7 +53,7 @@ def ztocs_of_index(repository: Repository, named: str, *, what: str) -> Mapping[
 
 
 def ztocs_of_referrers(repository: Repository, manifest: Digest) -> Mapping[Digest, Descriptor]:
-    """Return the same of the first index of use that refers to *manifest*; soci leaves the choice open."""
+    """Return the same of the first valid index that refers to *manifest*; soci leaves the choice open."""
     from regfs.layers.formats.soci import INDEX_V1, ztocs_of
 
     for referrer in repository.referrers.of(manifest, INDEX_V1)[:_MOST_INDEXES]:
@@ -71,7 +71,7 @@ def ztocs_of_referrers(repository: Repository, manifest: Digest) -> Mapping[Dige
 
 
 def soci_format(repository: Repository, ztoc: Descriptor) -> Soci:
-    """Return the format of a layer that has *ztoc*, a blob of *repository*. Nothing is asked yet."""
+    """Return the format of a layer that has *ztoc*, a blob of *repository*. Makes no request."""
     from regfs.layers.formats.soci import Soci
     from regfs.layers.formats.ztoc import MAX_ZTOC
 

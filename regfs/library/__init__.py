@@ -4,11 +4,11 @@
     image.py      Image and its layers
     path.py       Path: a file or directory of the tree, with the methods of pathlib.Path that read
     files.py      paths become nodes of the tree: look-ups, symbolic links, what is remembered
-    streams.py    an open file as Python's io knows it
+    streams.py    an open file as a raw stream of Python's io
     failures.py   RegfsErrors that are OSErrors too
     fsspec_filesystem.py   the same for fsspec: regfs:// paths
 
-What is exported is in regfs/__init__.py. A path is one in a mount, so that a program may go from one to the other. A
-library prints nothing, reads no configuration file, and changes nothing of its process. Used by programs and by verbs/.
-Thread rule: any thread may use any object; what waits for a registry waits for the client's timeout_s.
+What is exported is in regfs/__init__.py. Paths are the same as in a mount, so that a program can use either. A library
+prints nothing, reads no configuration file, and changes nothing of its process. Used by programs and by verbs/. Thread
+rule: any thread may use any object; a wait for a registry ends after the client's timeout_s.
 """

@@ -1,7 +1,7 @@
-"""Client: registries through one cache, with one set of options; and what regfs.open() and its like are made of.
+"""Client: registries through one cache, with one set of options. Also regfs.open() and its like, which use one.
 
-A client is what a mount is without FUSE: the same tree, cache, credentials, mirrors and deadlines. A program that opens
-many images makes one. Thread rule: any thread.
+A client is a mount without FUSE: the same tree, cache, credentials, mirrors and deadlines. A program that opens many
+images needs one. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from regfs.model.names import parse_reference
 
 
 class Options(TypedDict, total=False):
-    """What a client may be told. Each means what the option of that name does for a mount, and has the same default."""
+    """The options of a client, with the meaning and the default that they have for a mount."""
 
     platform: str | None
     """`os/arch[/variant]`"""
@@ -38,10 +38,10 @@ class Options(TypedDict, total=False):
 
 
 class Client:
-    """Registries, as one program sees them. A context manager; close() lets go of the cache."""
+    """Access to registries for one program. A context manager; close() releases the cache."""
 
     def __init__(self, **options: Unpack[Options]) -> None:
-        """Ask nothing yet. Raises InvalidName and InvalidOption, which are OSErrors here."""
+        """Make a client without a request. Raises InvalidName and InvalidOption, which are OSErrors here."""
         environment = options.get("environment")
         environment = os.environ if environment is None else environment
         with asking(None):
@@ -52,18 +52,18 @@ class Client:
 
     @property
     def note(self) -> str | None:
-        """What the user should know: that the cache directory cannot be used, and a temporary one takes its place."""
+        """A message for the user: the cache directory cannot be used, and a temporary one replaces it."""
         return self._app.note
 
     def open(self, image: str) -> Image:
         """Return the image or artifact that the reference *image* names: `debian:12`, `ghcr.io/org/app@sha256:…`.
 
-        Blocks on the network for its manifest. The tag is asked for now, and never again by the image.
+        Blocks on the network for its manifest. The tag is resolved now, and never again for this image.
         """
         return self._open(image, close=lambda: None)
 
     def tags(self, repository: str) -> list[str]:
-        """Return the tags of *repository*, as its registry orders them. Blocks on the network."""
+        """Return the tags of *repository*, in the order of the registry. Blocks on the network."""
         with asking(self._config.timeout_s):
             name = parse_reference(repository, default_registry=self._config.default_registry).repository
             return list(self._app.repositories.repository(name).tags.names())
@@ -80,12 +80,12 @@ class Client:
     def path(self, path: str = "") -> Path:
         """Return a path of the tree, as it is below a mount point: `ghcr.io/org/app/1.2/rootfs/etc`.
 
-        A tag on the way is asked for once, and then names the same image for as long as the client remembers it.
+        A tag in it is resolved once, and then names the same image for as long as the client remembers it.
         """
         return Path(self._files).joinpath(path)
 
     def close(self) -> None:
-        """Let go of the cache. Closing twice does no harm."""
+        """Release the cache. A second call does nothing."""
         self._files.close()
         self._app.close()
 
@@ -118,7 +118,7 @@ class Client:
 
 
 def _words(options: Options) -> list[tuple[Option, str]]:
-    """Return *options* as they are written on a command line."""
+    """Return *options* as words of a command line."""
     cache_dir, timeout_s, policy = options.get("cache_dir"), options.get("timeout_s"), options.get("policy")
     texts = [
         ("platform", options.get("platform")),

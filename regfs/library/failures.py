@@ -1,7 +1,7 @@
-"""RegfsErrors as Python programs expect them: FileNotFoundError, PermissionError, TimeoutError, or another OSError.
+"""Makes RegfsErrors OSErrors as well: FileNotFoundError, PermissionError, TimeoutError, or another one.
 
-A program that knows nothing of regfs catches OSError; one that does catches regfs.errors.NotFound. Each error that the
-library raises is both, with the errno that the same failure has in a mount. Any thread.
+Programs can catch OSError, or a class of regfs.errors. Each error that the library raises is both, with the errno that
+the same failure has in a mount. Any thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def as_os_error(error: RegfsError) -> RegfsError:
 
 @contextmanager
 def asking(timeout_s: float | None) -> Iterator[None]:
-    """Run the block with *timeout_s* to wait for the network; RegfsErrors leave it as OSErrors too."""
+    """Run the block under a deadline of *timeout_s* without progress, and raise its RegfsErrors as OSErrors too."""
     try:
         with under(Deadline(timeout_s)):
             yield

@@ -1,9 +1,10 @@
-"""The tree by paths: names become nodes (model/node_id.py), symbolic links are followed, and little is remembered.
+"""Paths to nodes of the tree (model/node_id.py) for the library: look-ups, symbolic links, a bounded memory.
 
 A link is followed inside the rootfs/ or layers/N/tree/ that it stands in, as chroot(2) has it: an absolute target
 begins there, and `..` does not leave it. An entry of a table is looked up each time, which takes microseconds. A name
-above it (registry, repository, tag, `rootfs`) is asked for once, and means the same for as long as it is remembered.
-Used by path.py. Thread rule: any thread; the lock guards what is remembered, and nothing waits under it.
+above it (registry, repository, tag, `rootfs`) is looked up once, and keeps its meaning for as long as it is remembered.
+Used by path.py. Thread rule: any thread; the lock guards the remembered look-ups, and no thread waits for the network
+under it.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ class Entry(NamedTuple):
 
     @classmethod
     def of(cls, found: FoundEntry | ListedEntry) -> Entry:
-        """Return what *found* says, which has struct fuse_attr."""
+        """Return the Entry of *found*, which has a struct fuse_attr."""
         packed = found.attributes
         return cls(found.node, INODE.unpack_from(packed)[0], Attributes.unpack(packed[INODE.size :]))
 
 
 class Files:
-    """What *tree* shows. Each method waits for *timeout_s* without progress, and raises errors of failures.py."""
+    """The files of *tree* by path. Each method waits up to *timeout_s* without progress; errors of failures.py."""
 
     def __init__(self, tree: Tree, *, timeout_s: float) -> None:
         self._tree = tree
@@ -55,7 +56,7 @@ class Files:
         self._remembered = _Remembered(_REMEMBERED, tree)
 
     def entry(self, names: Names, *, follow: bool = True) -> Entry:
-        """Return what the path *names* leads to; with *follow* False, a link at its end is not followed."""
+        """Return the entry at the path *names*; with *follow* False, of a link at its end itself."""
         return self._ask(lambda: Entry.of(self._walk(names, follow=follow)))
 
     def children(self, names: Names) -> list[tuple[bytes, int]]:
@@ -85,7 +86,7 @@ class Files:
             self._remembered.drop_all()
 
     def _ask(self, question: Callable[[], T]) -> T:
-        """Answer *question* within the time; once more where a node was forgotten to make room, by another thread."""
+        """Call *question* under the deadline; call it again where another thread has dropped a node to make room."""
         with asking(self._timeout_s):
             try:
                 return question()
@@ -137,7 +138,7 @@ class Files:
 
 
 class _Remembered(LRUCache[tuple[int, bytes], FoundEntry]):
-    """Look-ups of names above the tables, least recently used first; one that falls out is given back to the tree."""
+    """Look-ups of names above the tables, least recently used first; a dropped one is returned to the tree (forget)."""
 
     def __init__(self, size: int, tree: Tree) -> None:
         super().__init__(size)

@@ -1,4 +1,4 @@
-"""Image: what a reference names, with its documents, its layers and its files. Made by client.py. Any thread."""
+"""Image: the image or artifact that a reference names, with its documents, layers and files. Any thread."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Image:
 
     @property
     def contents(self) -> Path:
-        """What one wants to see: rootfs for an image, files for an artifact. Blocks on the network."""
+        """Its files: rootfs for an image, `files` for an artifact. Blocks on the network."""
         return self.rootfs if any(each.name == "rootfs" for each in self.directory.iterdir()) else self.files
 
     @property
@@ -147,7 +147,7 @@ class Image:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Let go of what the image has open. Its paths are of no use afterwards."""
+        """Close what the image has open. Its paths cannot be used afterwards."""
         self._close()
 
     def __enter__(self) -> Image:

@@ -1,7 +1,7 @@
 """Path: a file or directory of the tree, with the methods of pathlib.Path that read.
 
-It is a Traversable (importlib.resources.abc), so that what reads package resources reads images as well. It is no
-os.PathLike: there is no local path, except where local_path() gives one. Values; any thread.
+It is a Traversable (importlib.resources.abc), so programs that read package resources can read images. It is no
+os.PathLike: only local_path() gives a local path. Values; any thread.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Path:
     """A path of the tree. *names* lead to it from the root of a mount; the first *anchor* of them str() leaves out.
 
     `image.rootfs / "etc/os-release"` has the name `etc/os-release` in its image, which str() returns with a slash in
-    front. Each method asks the tree again; what is below an image's digest never changes. Methods may block on the
+    front. Each method asks the tree again; paths below an image's digest never change. Methods may block on the
     network, and raise OSErrors that are RegfsErrors too.
     """
 
@@ -86,19 +86,19 @@ class Path:
         return self.joinpath(path)
 
     def exists(self, *, follow_symlinks: bool = True) -> bool:
-        """Tell whether there is something. False only where the answer is definite; a failure is raised."""
+        """Whether it exists. False only where the answer is definite; a failure is raised."""
         return self._mode(follow=follow_symlinks) != 0
 
     def is_dir(self) -> bool:
-        """Tell whether it is a directory, or a link to one."""
+        """Whether it is a directory, or a link to one."""
         return stat.S_ISDIR(self._mode())
 
     def is_file(self) -> bool:
-        """Tell whether it is a regular file, or a link to one."""
+        """Whether it is a regular file, or a link to one."""
         return stat.S_ISREG(self._mode())
 
     def is_symlink(self) -> bool:
-        """Tell whether it is a symbolic link."""
+        """Whether it is a symbolic link."""
         return stat.S_ISLNK(self._mode(follow=False))
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
@@ -179,8 +179,8 @@ class Path:
     def local_path(self) -> str:
         """Return the path of a file of the cache with exactly these bytes, for mmap and for programs that want a path.
 
-        Blobs have one, and so have raw files of artifacts. The whole file is fetched. It is read only, and stays while
-        the client is open and the cache has room. Raises Unsupported where the bytes are a part of another file.
+        Blobs and unpacked files of artifacts have one. The whole file is fetched. It is read only, and stays while the
+        client is open and the cache has room. Raises Unsupported where the bytes are a part of another file.
         """
         file = self._files.open(self._names)
         try:

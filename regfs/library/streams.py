@@ -1,6 +1,6 @@
 """An open file of the tree as one of Python's raw streams; io.BufferedReader and io.TextIOWrapper do the rest.
 
-Used by path.py. Thread rule: as Python's own files: reading moves the one position, so that each thread has its own.
+Used by path.py. Thread rule: as for Python's own files: a read moves the position, so each thread opens its own.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 _DENIAL_S = 5.0
 _TRANSFERS = 6
-# A caller with a short deadline gives up; the token or root that it waited for is fetched for the next one.
+# A caller with a short deadline gives up; the fetch of the token or API root goes on for the next caller.
 _LEAST_S = 60.0
 
 
@@ -53,9 +53,9 @@ class Parts:
     """The parts of one client, and what they share.
 
     *offline* refuses every request. *authorities* may sign the certificate of every host; the system's unless given.
-    *pace* and *retry* say how slow a registry may be and how often it is asked again. A token that was denied is asked
-    for again after *denial_s*. A big blob comes over *connections*, as many as are of use unless given, in pieces of
-    at most *max_piece* bytes. *request_log* notes each request.
+    *pace* bounds how slow a registry may be, *retry* how often it is asked again. A token that was denied is asked for
+    again after *denial_s*. A big blob comes over *connections*, as many as help unless given, in pieces of at most
+    *max_piece* bytes. *request_log* notes each request.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Parts:
         retry, pace = retry or RetryPolicy(), pace or Pace()
 
         def make_transport() -> Transport:
-            from regfs.registry.http.transport import Transport  # costs 90 ms, which a mount need not wait for
+            from regfs.registry.http.transport import Transport  # an import of 90 ms, which a mount does not wait for
 
             return Transport(
                 stats,

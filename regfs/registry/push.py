@@ -24,14 +24,14 @@ from regfs.registry.referrers import referrers_tag
 
 
 class Pushes:
-    """Pushes to repositories, with the right to pull and push."""
+    """Pushes to repositories, with tokens for pull and push."""
 
     def __init__(self, calls: EndpointCalls, manifests: Manifests) -> None:
         self._calls = calls
         self._manifests = manifests
 
     def blob(self, repository: RepositoryName, content: bytes) -> Digest:
-        """See to it that *repository* has the blob *content*; return its digest. Raises what RegistryClient says."""
+        """Upload the blob *content* unless *repository* has it; return its digest. Raises as RegistryClient does."""
         digest = Digest.of(content)
         what = f"push of {repository}@{digest}"
         endpoint = self._endpoint(repository)
@@ -48,9 +48,9 @@ class Pushes:
         return digest
 
     def manifest(self, repository: RepositoryName, reference: str | Digest, content: bytes, media_type: str) -> Digest:
-        """Let *reference*, a tag or the digest of *content*, name the manifest or index *content*; return its digest.
+        """Push the manifest or index *content* under *reference*, a tag or its digest; return its digest.
 
-        What it names must be there. Raises what RegistryClient says.
+        The registry must have everything that it names. Raises as RegistryClient does.
         """
         self._manifest(repository, reference, content, media_type)
         return Digest.of(content)
@@ -58,9 +58,9 @@ class Pushes:
     def referrer(self, repository: RepositoryName, content: bytes, listed: Descriptor, *, subject: Digest) -> None:
         """Push the manifest *content*, which refers to *subject*, so that a list of referrers has it as *listed*.
 
-        A registry that knows nothing of subjects gets that list as an index under a tag, which is read, changed and
-        written again: of two pushes at one time one may be lost. Source: distribution-spec, "Pushing Manifests with
-        Subject". Raises what RegistryClient says.
+        For a registry without the referrers API the list is an index under a tag, which is read, changed and written
+        again: one of two simultaneous pushes may be lost. Source: distribution-spec, "Pushing Manifests with Subject".
+        Raises as RegistryClient does.
         """
         answer = self._manifest(repository, listed.digest, content, listed.media_type)
         if answer.headers.get("OCI-Subject") is not None:
@@ -98,7 +98,7 @@ class Pushes:
 
 
 def _path_of(answer: Answer, *, what: str) -> str:
-    """Return path and query of where the upload that *answer* began goes on. Raises ProtocolViolation."""
+    """Return path and query of the upload session that *answer* began. Raises ProtocolViolation."""
     url = resolved(answer.url, answer.headers.get("Location"))
     if Origin.of(url) != Origin.of(answer.url):
         raise ProtocolViolation(f"{what}: the registry wants the bytes to be sent to another host, {Origin.of(url)}")

@@ -1,4 +1,4 @@
-"""What was counted, what failed, and what was asked.
+"""Counters, recent failures, and the last requests to registries.
 
 - stats.py: counters and gauges
 - metrics.py: the same, for Prometheus

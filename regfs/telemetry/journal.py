@@ -1,7 +1,7 @@
 """The recent failures of a mount: each is logged once and shown in `.regfs/errors`.
 
 The drivers record every failure that they answer with an errno. The same failure within a minute is counted and not
-logged again, so that a crawler over a dead registry cannot fill a disk. Thread rule: one lock; any thread.
+logged again, so that a crawler on a dead registry cannot fill the disk with logs. Thread rule: one lock; any thread.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Journal:
         self._keep(f"{what}: {type(error).__name__}: {error}", logging.WARNING)
 
     def note(self, text: str) -> None:
-        """Note an event that is no failure but may surprise; log it unless it was just logged."""
+        """Note an event that is no failure but may surprise users; log it unless it was just logged."""
         self._keep(text, logging.INFO)
 
     def _keep(self, text: str, level: int) -> None:

@@ -1,9 +1,9 @@
-"""The last requests to registries, for `.regfs/requests`: how a pull works, to be watched.
+"""The last requests to registries, for `.regfs/requests`: shows users how a pull works.
 
     TIME                      METHOD  STATUS       BYTES      MS  WHY        HOST            PATH  TYPE
     2026-11-29T21:40:10.123Z  GET        200         351       4  manifest   127.0.0.1:5000  /v2/library/debian/…
 
-Neither headers nor queries are kept: tokens, passwords and signatures are there. Thread rule: one lock; any thread. A
+Headers and queries are not kept: they contain tokens, passwords and signatures. Thread rule: one lock; any thread. A
 Sent is written by the thread that reads its answer, and may be read by any.
 """
 
@@ -21,7 +21,7 @@ _HEAD = "TIME                      METHOD  STATUS         BYTES      MS  WHY    
 
 @dataclass(slots=True)
 class Sent:
-    """One request: when it was sent (seconds since 1970), to whom, why, and what came back so far."""
+    """One request: when it was sent (seconds since 1970), its host, its reason, and its answer so far."""
 
     method: str
     host: str
@@ -78,7 +78,7 @@ class RequestLog:
         return sent
 
     def text(self) -> str:
-        """Return one line for each, the oldest first, below a line of titles."""
+        """Return one line for each request, the oldest first, below a line of titles."""
         with self._lock:
             sent = list(self._sent)
         return _HEAD + "".join(each.line() for each in sent)

@@ -1,9 +1,9 @@
-"""Counters and gauges of one mount, handed down from the composition root: no globals.
+"""Counters and gauges of one mount, passed down from the composition root; not global.
 
 Every claim about laziness is a counter here, and tests assert on counters, never on time. Names are dotted words,
 `registry.requests`, `registry.bytes`, `cache.hits`, `layers.ingests`, `bugs`; the first word is the package that
-counts. All counters stand in COUNTERS, so that each can be read, as 0, before its first event.
-Thread rule: one lock, held for an addition; any thread may count and read.
+counts. COUNTERS has all names, so that each counter reads 0 before its first event. Thread rule: one lock, held for an
+addition; any thread may count and read.
 """
 
 from __future__ import annotations

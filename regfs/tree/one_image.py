@@ -3,7 +3,7 @@
     /            the image's rootfs/
     /.regfs/     the daemon seen from inside, as in every mount; it opens, and no listing has it
 
-All else of the tree is there, and has no name that leads to it. Used by daemon/session.py. Thread rule: any thread.
+The rest of the tree exists, without a name in this mount. Used by daemon/session.py. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _CONTROL = CONTROL.encode()
 
 
 class OneImage:
-    """What *tree* shows as the rootfs/ of the image that *names* lead to. See Tree for what each method promises."""
+    """The file system whose root is the rootfs/ of the image at *names* in *tree*. See Tree for each method."""
 
     def __init__(self, tree: Tree, names: Sequence[str]) -> None:
-        """Look *names* up, from the root of *tree* on: the image has to be there, its layers need not.
+        """Look *names* up from the root of *tree*: needs the image, not its layers.
 
-        Blocks on the network; raises NotFound and what a look-up brings.
+        Blocks on the network; raises NotFound and the other errors of a look-up.
         """
         self._tree = tree
         self._image = ROOT
@@ -46,7 +46,7 @@ class OneImage:
         return self._tree.lookup(self._inside(parent), name)
 
     def forget(self, node: int, count: int) -> None:
-        """See Tree.forget. The root stays, and with it the image that it has shown first."""
+        """See Tree.forget. The root keeps its node, and so the image that it has shown first."""
         if node != ROOT:
             self._tree.forget(node, count)
 
@@ -89,7 +89,7 @@ class OneImage:
         return self._tree.name_of(self._rootfs or self._image if node == ROOT else node)
 
     def changing_entries(self) -> list[tuple[int, bytes]]:
-        """Return none: what the root shows never changes."""
+        """Return none: the root always shows the same image."""
         return []
 
     def usage(self) -> Usage:
@@ -97,7 +97,7 @@ class OneImage:
         return self._tree.usage()
 
     def _inside(self, node: int) -> int:
-        """Return the node of the tree that *node* stands for; the first time, the image's layers are fetched."""
+        """Return the tree's node for *node*; the first call fetches the image's layers."""
         if node != ROOT:
             return node
         if not self._rootfs:

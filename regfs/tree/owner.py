@@ -1,7 +1,7 @@
-"""A file system with other owners: `--owner me`, `--subuid`. Modes and all else are as the image has them.
+"""A file system with other owners: `--owner me`, `--subuid`. Modes and all other attributes stay those of the image.
 
-In a user namespace that has one user, or other ids than the image, the kernel copies no file up to an overlay whose
-owner it does not know (EACCES, EOVERFLOW). Used by app/owners.py. Thread rule: any thread.
+In a user namespace the kernel copies no file up to an overlay whose owner has no id there (EACCES, EOVERFLOW). Used by
+app/owners.py. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Shown = Tree | OneImage
 
 _IDS = struct.Struct("<II")
-# Where uid and gid are in struct fuse_attr: behind the inode number and 60 bytes (model/attributes.py).
+# The offset of uid and gid in struct fuse_attr: behind the inode number and 60 bytes (model/attributes.py).
 _START, _END = 68, 76
 
 
@@ -35,7 +35,7 @@ class Owner:
     gid: int
 
     def ids(self, _uid: int, _gid: int) -> tuple[int, int]:
-        """Return the owner, whoever the image's is."""
+        """Return the owner, for any owner in the image."""
         return self.uid, self.gid
 
 
@@ -47,12 +47,12 @@ class MappedOwner:
     gid_of: Callable[[int], int]
 
     def ids(self, uid: int, gid: int) -> tuple[int, int]:
-        """Return what the two are."""
+        """Return the mapped ids."""
         return self.uid_of(uid), self.gid_of(gid)
 
 
 class OwnedTree:
-    """What *shown* shows, with owners by *owner*. See FileSystem for what each method promises."""
+    """The file system *shown*, with owners by *owner*. See FileSystem for each method."""
 
     def __init__(self, shown: Shown, owner: Owner | MappedOwner) -> None:
         self._shown = shown

@@ -1,4 +1,4 @@
-"""The work of `regfs cache du|ls|rm|prune|verify`: what is in the cache, less of it, and what is damaged.
+"""The work of `regfs cache du|ls|rm|prune|verify`: lists, shrinks and checks the cache.
 
 All may run while daemons use the cache. Used by cli/verbs/cache.py, which prints what these functions return.
 One thread; blocks on the disk.
@@ -44,7 +44,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What went with some images: bytes freed, parts that stay because a mount uses them, other names that went too."""
+    """The result of removing images: bytes freed, parts that a mount uses and that stay, other names that went."""
 
     freed: int
     parts_in_use: int
@@ -53,7 +53,7 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What was evicted, or would be; *is_over*: more is left than was to be kept."""
+    """What was evicted, or would be; *is_over*: more is left than the limit allows."""
 
     evicted: Evicted
     is_over: bool
@@ -81,7 +81,7 @@ def listing(config: Config) -> tuple[list[CachedImage], int]:
 
 
 def remove(asked: Sequence[str], config: Config, *, dry_run: bool) -> Removed:
-    """Evict what only the images *asked* for need. Raises NotFound, before anything goes, where one is not here."""
+    """Evict what only the images *asked* for need. Raises NotFound, before any eviction, where one is not here."""
     root = config.cache_dir
     images = cached_images(root)
     wanted = {image.digest for text in asked for image in images_named(text, images, config.default_registry)}
@@ -93,7 +93,7 @@ def remove(asked: Sequence[str], config: Config, *, dry_run: bool) -> Removed:
     with failures_of(root):
         parts = evict(root, chosen=_among({path for path in chosen if blobs not in path.parents}), only_say=dry_run)
         freed = parts.freed
-        # The documents of an image with parts in use stay: they are what shows that the rest is here.
+        # The documents of an image with parts in use stay: without them the rest would not be listed.
         if not parts.in_use:
             freed += evict(root, chosen=_among(chosen), only_say=dry_run).freed - (parts.freed if dry_run else 0)
     names = {name for image in images if image.digest in wanted for name in shown_names(image)} - set(asked)

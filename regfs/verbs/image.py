@@ -50,7 +50,7 @@ def layer_steps(app: App) -> list[Step]:
 
 
 class Parts:
-    """How much of the parts of each layer is here; one thread notes it and another shows it."""
+    """The progress of each lazy layer; one thread writes it and another shows it."""
 
     def __init__(self) -> None:
         self._layers: dict[str, tuple[int, int]] = {}

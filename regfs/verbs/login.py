@@ -17,7 +17,7 @@ from regfs.waiting.deadline import Deadline, under
 
 
 class LoggedIn(NamedTuple):
-    """Where the login is stored, and what the user should know."""
+    """Where the login is stored, and notes for the user."""
 
     place: str
     notes: tuple[str, ...]
@@ -40,13 +40,13 @@ def login(registry: str, username: str, secret: str, *, config: Config, environm
 
 
 def logout(registry: str, *, environment: Mapping[str, str]) -> bool:
-    """Remove the login for *registry*; tell whether there was one. Raises BadConfiguration."""
+    """Remove the login for *registry*; return whether there was one. Raises BadConfiguration."""
     return StoredLogins(environment).remove(parse_registry(registry))
 
 
 def _try(host: str, username: str, secret: str, *, config: Config, environment: Mapping[str, str]) -> None:
     auth = b64encode(f"{username}:{secret}".encode()).decode()
-    only = json.dumps({"auths": {server_name(host): {"auth": auth}}})  # the first source of all: credentials/lookup.py
+    only = json.dumps({"auths": {server_name(host): {"auth": auth}}})  # read first: credentials/lookup.py
     with (
         closing(build(config, {**environment, "DOCKER_AUTH_CONFIG": only})) as app,
         under(Deadline(config.timeout_s, is_users=True)),

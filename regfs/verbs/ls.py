@@ -1,4 +1,4 @@
-"""`regfs ls`: what is in a directory of an image, without a mount."""
+"""`regfs ls`: lists a directory of an image, without a mount."""
 
 from __future__ import annotations
 

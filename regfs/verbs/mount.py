@@ -27,7 +27,7 @@ _INSTEAD = "regfs mount --fuse mounts it by FUSE"
 
 @dataclass(frozen=True, slots=True)
 class Writable:
-    """What is written to the mount goes below the directory *upper*, or into memory where that is None."""
+    """Changes go below the directory *upper*, or into memory where that is None."""
 
     upper: Path | None = None
 
@@ -44,8 +44,8 @@ def mount(
 ) -> str:
     """Mount the image that *image_text* names on *directory*, and return its full name.
 
-    Its files' owners are as *user_namespace* maps them, a descriptor. Blocks on the network until all of it is here;
-    *say* is told the progress. Raises MountFailure and other RegfsErrors.
+    *user_namespace*, a descriptor, maps the owners of the files. Blocks on the network until the whole image is here;
+    *say* is called with the progress. Raises MountFailure and other RegfsErrors.
     """
     if against := reason_against(config.cache_dir):
         raise MountFailure(f"the kernel cannot mount {image_text}: {against}; {_INSTEAD}")

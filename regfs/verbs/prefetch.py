@@ -1,4 +1,4 @@
-"""`regfs prefetch`: fetches images, or parts of them, into the cache, for mounts to come."""
+"""`regfs prefetch`: fetches images, or parts of them, into the cache, for later mounts."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def prefetch(
 ) -> Iterator[Prefetched]:
     """Fetch, unpack and merge all layers of the images *asked* for, one after the other; a failure ends its image only.
 
-    Where paths are given, a layer that is read chunk by chunk brings what is at and below these alone.
-    Blocks on the network. Raises CacheFailure where the cache directory cannot be used: nothing would be kept.
+    With paths, only the chunks of the files at and below them are fetched of lazy layers. Blocks on the network. Raises
+    CacheFailure where the cache directory cannot be used: nothing would be kept.
     """
     with closing(build(config, environment)) as app:
         if app.note:
@@ -114,7 +114,7 @@ def _fetch_paths(paths: Sequence[str], image: Image, app: App, parts: Parts) -> 
         except (NotFound, NotADirectory) as missing:
             raise NotFound(f"{path} is not in {image}") from missing
         contents += [files.content(each) for each in files_below(files, node)]
-    # Each request ends by itself where it makes no progress; together they take as long as they take.
+    # No deadline for all of them: each request has its own.
     with under(Deadline()):
         image.fetch(contents, parts.note)
 

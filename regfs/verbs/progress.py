@@ -1,6 +1,6 @@
 """Progress of long verbs: bars on a terminal, otherwise a line every few seconds. Only on stderr.
 
-Used by the verbs. A separate thread asks how far the work is; the working threads only count.
+Used by the verbs. A separate thread reads the progress; the working threads only count.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _GRACE_S = 10.0
 
 
 class Recorder:
-    """Keeps what is read while an image runs in *entered*, and pushes it with *push*; *say* is told what was recorded.
+    """Records what is read while an image runs in *entered*, and pushes it with *push*; *say* is called with a summary.
 
     After *timeout_s* the program is ended, and *was_ended*: by SIGTERM, and by force where it goes on.
     """
@@ -40,13 +40,13 @@ class Recorder:
         self._say = say
 
     def began(self) -> None:
-        """Let the time count from now on."""
+        """Start the timeout."""
         for timer in self._timers:
             timer.daemon = True
             timer.start()
 
     def stop(self) -> None:
-        """End nothing any more."""
+        """Cancel the timeout."""
         for timer in self._timers:
             timer.cancel()
 
@@ -83,7 +83,7 @@ def record(
 
     Raises what run() and Recorder.ended() raise.
     """
-    # The kernel alone would read what it shows, and nothing would see what.
+    # By FUSE: reads of a mount that the kernel serves alone cannot be seen.
     shown, settings = replace(wanted, by_fuse=True), replace(config, passthrough=False)
     try:
         code = run(

@@ -1,6 +1,6 @@
 """`regfs run` and `regfs shell`: find an image, let the kernel or this process show its files, run its program in them.
 
-The process that will be the container's was started before (cli/verbs/run.py): it gets ready meanwhile.
+cli/verbs/run.py has started the container's process before, which gets ready meanwhile.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SHELLS = (
     ("/bin/busybox", "sh"), ("/bin/zsh",), ("/bin/dash",),
 )  # fmt: skip
 """What `regfs shell` looks for, best first."""
-# How long a busy disk may take at the end to write what was fetched last.
+# How long a busy disk may take at the end to write the last fetched bytes.
 _CLOSING_S = 30.0
 
 
@@ -88,7 +88,7 @@ def run(
 ) -> int:
     """Run what is *wanted* in *entered*, and return the exit status. Blocks on the network. Raises RegfsErrors.
 
-    A *recording* is of what the program reads of the image.
+    *recording* records what the program reads of the image.
     """
     reference = read_reference(wanted.image, config.default_registry, mountpoints.mounts())
     app = build(config, environment, mount=Mount(trace=recording.trace if recording else None))
@@ -167,7 +167,7 @@ def _serve(app: App, image: Image, connection: int, *, has_one_user: bool, recor
 
 @contextmanager
 def _closing(app: App) -> Iterator[Callable[[], None]]:
-    """Give a function that closes *app* in another thread; in the end it is closed in any case.
+    """Return a function that closes *app* in another thread; the end of the block closes it in any case.
 
     A hanging disk of the cache must not keep this process alive.
     """

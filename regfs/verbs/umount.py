@@ -22,9 +22,9 @@ _MOST_HOLDERS = 5
 def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
     """Unmount the regfs on *path*, alive or dead, and return what to tell the user.
 
-    *by_force* aborts the FUSE connection first, so that a daemon that hangs holds up no process any longer.
-    Raises MountFailure where something else or nothing is mounted there, or a process uses it, which it names;
-    AccessDenied for a mount of another user.
+    *by_force* aborts the FUSE connection first, so that no process waits for a hanging daemon any longer. Raises
+    MountFailure where something else or nothing is mounted there, or a process uses it, which it names; AccessDenied
+    for a mount of another user.
     """
     point = mountpoints.resolved(path)
     mounted = mountpoints.mounted_at(point)

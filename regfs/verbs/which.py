@@ -35,7 +35,7 @@ class Brought(NamedTuple):
 def which(
     image_text: str, path: str, *, config: Config, environment: Mapping[str, str], say: Callable[[str], None]
 ) -> tuple[str, list[Brought]]:
-    """Return *path* as the layers have it, links on the way followed, and who brought it, the uppermost layer first.
+    """Return *path* without links on the way, and the layers that brought it, the uppermost first.
 
     A path that the image does not show is looked for in the layers as it is. Blocks on the network for the layers.
     Raises NotFound where no layer has it, and other RegfsErrors.

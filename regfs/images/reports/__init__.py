@@ -1,4 +1,4 @@
-"""What an image says of itself, worked out as text and numbers. Used by tree/image.py and tree/layers.py.
+"""Reports about an image, computed as text and numbers. Used by tree/image.py and tree/layers.py.
 
 history.py         the steps of its build: layer, sizes, command
 packages.py        what dpkg or apk has installed

@@ -1,10 +1,10 @@
-"""`history` of an image as text: how it was built, step by step, and what each step brought.
+"""`history` of an image as text: the steps of its build, and the layer of each.
 
     STEP  LAYER   COMPRESSED    REAL SIZE  COMMAND
        1  000       49572313    125829120  ADD file:… in /
        2  empty            -            -  CMD ["bash"]
 
-The real size is there once the files of the layer were looked at. Used by tree/image.py. Thread rule: a function.
+The real size is known once the layer is indexed. Used by tree/image.py. Thread rule: a function.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def history_text(image: Image) -> str:
 
 def _lines(image: Image) -> Iterator[str]:
     config, layers = image.config, list(image.layers)
-    if len(config.layer_steps()) != len(layers):  # a hand-made config: better no layer than the wrong one's
+    if len(config.layer_steps()) != len(layers):  # a hand-made config: no layer is better than the wrong one
         for step, history in enumerate(config.history, 1):
             yield _LINE.format(step, "empty" if history.empty_layer else "?", "-", "-", _command(history))
         yield from (_layer_line(image, layer, "-", "") for layer in layers)

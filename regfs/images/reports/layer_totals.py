@@ -1,4 +1,4 @@
-"""How many files a layer has, and how many bytes: uncompressed, without what a tar has around them.
+"""The number of files in a layer and their bytes: uncompressed, without tar headers and padding.
 
 Known once the layer's index is here. Used by the tree and history.py. Thread rule: functions; any thread.
 """
@@ -12,7 +12,7 @@ from regfs.waiting.deadline import NON_BLOCKING, under
 
 
 def layer_totals(image: Image, layer: ImageLayer) -> LayerTotals:
-    """Return the totals of *layer*; waits for its ingest, and raises what that brings."""
+    """Return the totals of *layer*; waits for its ingest, and raises its errors."""
     known = image.totals.get(layer.number)
     if known is None:
         tree = image.layer_tree(layer)

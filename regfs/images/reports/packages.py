@@ -3,8 +3,8 @@
     deb	bash	5.2.15-2+b7	amd64
     apk	musl	1.2.5-r0	x86_64
 
-Kind, name, version and architecture with tabs between them, sorted. rpm's database is not read: its own program does
-that in a mount. Used by tree/image.py. Thread rule: a function.
+Kind, name, version and architecture with tabs between them, sorted. rpm's database is not read; `rpm --root` reads it
+in a mount. Used by tree/image.py. Thread rule: a function.
 """
 
 from __future__ import annotations

@@ -1,1 +1,2 @@
-"""What an image's directory shows beside its documents, blobs and layers; one view a module. Used by tree/image.py."""
+"""The computed directories and files of an image: files/, oci/, referrers/, `history` and the like; one module each.
+Used by tree/image.py."""

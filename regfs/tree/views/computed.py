@@ -1,7 +1,7 @@
-"""Files whose text is worked out when they are read: `history`, `wasted`, `packages`, a layer's `real-size`.
+"""Files whose text is computed when they are read: `history`, `wasted`, `packages`, a layer's `real-size`.
 
 Some need the layers, which no listing may fetch: as in /proc, the size is 0, and a reader gets all of the text. The
-kernel keeps no pages of it. Used by image.py and layers.py. Any thread.
+kernel caches no pages of them. Used by image.py and layers.py. Any thread.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ComputedFile(Live):
         return Attributes(FILE_MODE, 0, mtime_ns=self.created_ns())
 
     def open(self) -> OpenFile:
-        """Return the text. Raises what making it brings."""
+        """Return the text. Raises the errors of *make*."""
         if not current().may_wait:
             raise WouldBlock(f"{self.key} is worked out when it is read")
         made = self.make()

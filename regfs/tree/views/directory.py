@@ -1,7 +1,9 @@
-"""A directory of a view: names, each with what makes its node. Used by the modules of this package. Any thread.
+"""A directory of a view: names, each with a function that makes its node.
 
-A view of what a registry may change holds for *valid_s* seconds. Its names may mean something else then; so the key of
-a node has the entry's *identity* behind the name, as the keys below a tag have a digest.
+Used by the modules of this package. Any thread.
+
+A view of what a registry may change holds for *valid_s* seconds. Its names may change their meaning afterwards. So the
+key of a node has the entry's *identity* behind the name, as keys below a tag have a digest.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from regfs.tree.parts import DirectoryOfImage
 
 
 class Entry(NamedTuple):
-    """The mode of a name in a listing, and what makes its node, given the node's key."""
+    """The mode of a name in a listing, and the function that makes its node from the node's key."""
 
     mode: int
     make: Callable[[str], Node]
@@ -25,7 +27,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ViewDirectory(DirectoryOfImage):
-    """A directory whose entries *entries* returns; that may block on the network and raise what it brings."""
+    """A directory whose entries *entries* returns; the call may block on the network and raise its errors."""
 
     entries: Callable[[], Mapping[str, Entry]] = field(compare=False)
     valid_s: float = FOREVER

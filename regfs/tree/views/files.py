@@ -5,9 +5,8 @@
     ├── docs/README.md          names may have directories
     └── chart/                  a tar: its files; one that the manifest calls a file is in a directory of its name
 
-Names and sizes come from the manifest. A blob is fetched when it is opened; big ones are read by the kernel alone then.
-A tar is fetched when its directory is looked into. What decides about names is in model/artifacts/. Used by image.py.
-Any thread.
+Names and sizes come from the manifest. A blob is fetched when it is opened; the kernel reads big ones by passthrough. A
+tar is fetched when its directory is read. model/artifacts/ decides the names. Used by image.py. Any thread.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class FilesDirectory(DirectoryOfImage):
     path: str = ""
 
     def attributes(self) -> Attributes:
-        """Return the attributes of a directory that its owner could change: a copy of it can be deleted then."""
+        """Return the attributes. The owner may write, so that a copy of the directory can be deleted."""
         return DirectoryOfImage.attributes(self)._replace(mode=TABLE_MODE)
 
     def lookup(self, name: str) -> Found:
@@ -71,7 +70,7 @@ def _archive(image: Image, file: ArtifactFile) -> FileTree:
 
 @dataclass(frozen=True, slots=True)
 class NamedBlob(BlobFile):
-    """A blob with what the manifest says of it as a file."""
+    """A blob with the name and attributes that the manifest gives it."""
 
     file: ArtifactFile
 

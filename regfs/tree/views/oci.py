@@ -1,11 +1,11 @@
-"""`…/oci/`: an OCI image layout of the image, for tools that read no registry or should ask none.
+"""`…/oci/`: an OCI image layout of the image, for tools that do not read registries.
 
     library/debian/12/oci/
     ├── oci-layout  index.json
     └── blobs/sha256/…            manifest, config and layers
 
-`skopeo copy oci:DIR`, `umoci --image DIR` and `podman pull oci:DIR` read it as it is; listing it fetches no layer. What
-is in it is in model/oci_layout.py. Used by image.py. Any thread.
+`skopeo copy oci:DIR`, `umoci --image DIR` and `podman pull oci:DIR` read it as it is; listing it fetches no layer.
+model/oci_layout.py has its contents. Used by image.py. Any thread.
 """
 
 from __future__ import annotations
