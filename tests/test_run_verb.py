@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import missing
+from tests.e2e.conftest import becomes
+from tests.support.erofs import needs_erofs
 from tests.support.fault_server import FaultServer
 from tests.support.hello import MESSAGE, hello_program, host_architecture
 from tests.support.images import BuiltImage, directory, file, image_of, layer, symlink
@@ -266,9 +268,9 @@ def test_a_kill_of_any_of_its_processes_ends_all_of_them(user: Runner, which: in
 # The process kills itself in the place of this call.
 _KILLED = """
 import os, sys
-from importlib import import_module
-module, _, name = sys.argv.pop(1).rpartition(".")
-owner = import_module(module)
+from pkgutil import resolve_name
+owner, _, name = sys.argv.pop(1).rpartition(".")
+owner = resolve_name(owner)
 setattr(owner, name, lambda *_, **__: os.kill(os.getpid(), 9))
 from regfs.cli.main import main
 main()
@@ -297,6 +299,29 @@ def test_a_kill_at_any_step_leaves_no_mount_and_no_process(user: Runner, step: s
     assert user(image="hello").stdout.encode() == MESSAGE
 
 
+@needs_erofs
+def test_a_kill_of_a_run_that_the_kernel_serves_leaves_nothing_mounted(server: FaultServer) -> None:
+    made = _runner(server, None)
+    root = next(made)
+    for which in (0, 2):  # supervisor, process 1
+        started = root.start("--", "sh", "-c", "sleep 1000 & echo ready; wait")
+        processes = [started.pid, *_descendants(started.pid)]
+        assert len(processes) == 5
+        os.kill(processes[which], signal.SIGKILL)
+        assert started.wait(_PATIENCE_S) != 0
+        assert wait_for_exit(processes[1:], _PATIENCE_S) == []
+    for step in ("regfs.verbs.run.plan_of", "regfs.export.container.first_process.RootDirectory.enter"):
+        command = [sys.executable, "-c", _KILLED, step, "run", f"{server.address}/demo/tools"]
+        killed = subprocess.run(
+            command, env=root.environment(), cwd=root.directory, capture_output=True, timeout=100, check=False
+        )
+        assert (killed.returncode != 0, killed.stdout) == (True, b""), step
+    assert processes_naming(server.address, "demo/tools") == []
+    assert list((root.directory / "cache").glob("regfs/images/*.erofs")) != []  # the kernel had it mounted
+    becomes(lambda: root("rm", f"{server.address}/demo/tools", verb="cache", image=None).returncode, 0)
+    next(made, None)
+
+
 def test_volumes_are_there_and_read_only_ones_stay_as_they_are(runner: Runner) -> None:
     (runner.directory / "vol").mkdir(exist_ok=True)
     (runner.directory / "vol").chmod(0o777)
@@ -322,7 +347,7 @@ def test_changes_are_kept_where_they_are_asked_to_be(runner: Runner) -> None:
         "group", "hosts", "kept", "passwd", "resolv.conf",
     ]  # fmt: skip
     started = runner.start("--keep", "kept", "--", "sh", "-c", "echo ready; exec sleep 1000")
-    assert "another regfs run is using it" in runner("--keep", "kept", "--", "ls").stderr
+    assert "another regfs run or regfs mount is using it" in runner("--keep", "kept", "--", "ls").stderr
     started.kill()
     started.wait()
 

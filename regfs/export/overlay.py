@@ -3,16 +3,57 @@
     UPPER/upper     what was written
     UPPER/work      the kernel's
 
-Used by export/container/. Source: the kernel's Documentation/filesystems/overlayfs.rst. Any thread.
+Used by export/erofs/mounting.py and by export/container/. Source: the kernel's Documentation/filesystems/overlayfs.rst.
+Any thread.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from regfs.errors import MountFailure
+from regfs.mount.mount_api import Refused, make_mount
+
+
+@contextmanager
+def lock_upper(upper: Path | None, *, option: str) -> Iterator[None]:
+    """Lock the directory *upper*, which *option* names, for this process: two overlays in one destroy each other's.
+
+    Locks nothing where *upper* is None. Raises MountFailure where another process has locked it, OSError.
+    """
+    if upper is None:
+        yield
+        return
+    descriptor = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise MountFailure(f"{option} {upper}: another regfs run or regfs mount is using it") from None
+    finally:
+        os.close(descriptor)
+
+
+def insist_on_unused(upper: Path, *, shown: str) -> None:
+    """Raise MountFailure where an overlay that is mounted, in whatever mount namespace, has its changes below *upper*.
+
+    prepare_upper() was called. *shown* names the directory in the message. The kernel alone knows: it refuses an upper
+    directory that is in use where an index of files is asked for, and warns otherwise. So it is asked for an overlay
+    that cannot be made, because its lower directory is its upper one, which it looks at later (ovl_get_upper() and
+    ovl_get_layers() of fs/overlayfs/super.c).
+    """
+    options = [("lowerdir", escaped(f"{upper}/upper")), *_upper_options(upper), ("index", "on")]
+    try:
+        os.close(make_mount("overlay", options, attributes=0))
+    except Refused as error:
+        if error.errno == errno.EBUSY:
+            raise MountFailure(f"{shown}: an overlay that is mounted has its changes there; unmount it first") from None
 
 
 def prepare_upper(upper: Path, lower: Path) -> None:
@@ -37,11 +78,22 @@ def prepare_upper(upper: Path, lower: Path) -> None:
     made.rename(upper / "upper")
 
 
-def overlay_options(lower: str, upper: Path, *, is_root: bool) -> Iterator[tuple[str, str | None]]:
+def overlay_options(
+    lower: str, upper: Path, *, is_root: bool, source: str = "regfs"
+) -> Iterator[tuple[str, str | None]]:
     """Yield the options of the overlay. One of an ordinary user keeps its marks in attributes of users (5.11)."""
-    yield "source", "regfs"
-    yield "lowerdir", lower
-    yield "upperdir", os.fspath(upper / "upper")
-    yield "workdir", os.fspath(upper / "work")
+    yield "source", source
+    yield "lowerdir", escaped(lower)
+    yield from _upper_options(upper)
     if not is_root:
         yield "userxattr", None
+
+
+def _upper_options(upper: Path) -> Iterator[tuple[str, str]]:
+    yield "upperdir", escaped(f"{upper}/upper")
+    yield "workdir", escaped(f"{upper}/work")
+
+
+def escaped(directory: str) -> str:
+    """Return *directory* as the overlay's options have it: a colon separates lower directories."""
+    return directory.replace("\\", "\\\\").replace(":", "\\:")

@@ -196,6 +196,8 @@ def is_dead(mountpoint: str) -> bool:
 
 def check(mountpoint: str) -> None:
     """Raise MountFailure, with the remedy, if nothing can be mounted on *mountpoint*, as on a dead mount."""
+    if mountpoint == "/":  # the kernel allows it, but no path leads there: it could be neither seen nor unmounted
+        raise MountFailure("nothing that is mounted on / could be seen; name another directory")
     try:
         mode = os.stat(mountpoint).st_mode
     except FileNotFoundError:

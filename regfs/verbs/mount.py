@@ -67,7 +67,8 @@ def mount(
                 upper=writable.upper if writable else None, user_namespace=user_namespace,
             )  # fmt: skip
         except (Unsupported, CacheDamaged, MountFailure) as reason:
-            raise type(reason)(f"{image}: {reason}; {_INSTEAD}") from reason
+            instead = f"; {_INSTEAD}" if writable is None else ""  # what FUSE shows cannot be written
+            raise type(reason)(f"{image}: {reason}{instead}") from reason
     return name
 
 

@@ -5,14 +5,12 @@ cli/verbs/run.py has started the container's process before, which gets ready me
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +19,7 @@ from regfs.app.config import Config
 from regfs.errors import CacheDamaged, MountFailure, NotADirectory, NotFound, Unsupported
 from regfs.export.container.plan import Asked, Plan, plan_of
 from regfs.export.container.supervisor import Entered
+from regfs.export.overlay import lock_upper
 from regfs.images.image import Image
 from regfs.images.named_images import full_name
 from regfs.model.platform import host_platform
@@ -92,7 +91,7 @@ def run(
     """
     reference = read_reference(wanted.image, config.default_registry, mountpoints.mounts())
     app = build(config, environment, mount=Mount(trace=recording.trace if recording else None))
-    with _closing(app) as close, _kept_directory(wanted.asked.keep):
+    with _closing(app) as close, lock_upper(wanted.asked.keep, option="--keep"):
         if app.note:
             say(f"note: {app.note}")
         image = find_image(reference, app)
@@ -182,19 +181,3 @@ def _closing(app: App) -> Iterator[Callable[[], None]]:
     finally:
         close()
         threads[0].join(_CLOSING_S)
-
-
-@contextmanager
-def _kept_directory(keep: Path | None) -> Iterator[None]:
-    """Lock the directory of `--keep` for this process: two overlays with one upper directory destroy each other's."""
-    if keep is None:
-        yield
-        return
-    descriptor = os.open(keep, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise MountFailure(f"--keep {keep}: another regfs run is using it") from None
-    finally:
-        os.close(descriptor)

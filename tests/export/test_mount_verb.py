@@ -138,12 +138,13 @@ def test_what_is_written_in_memory_goes_with_the_mount(machine: Machine) -> None
     assert (machine.point / "etc/b").read_bytes() == b"above\n"
 
 
-def test_what_is_written_to_a_directory_is_there_again(machine: Machine) -> None:
-    machine.mounted("--writable=kept")
+@pytest.mark.parametrize("name", ["kept", f"a\\b:c,d e/{'long' * 60}"], ids=["plain", "odd and long"])
+def test_what_is_written_to_a_directory_is_there_again(machine: Machine, name: str) -> None:
+    machine.mounted(f"--writable={name}")
     (machine.point / "etc/new").write_text("new")
     (machine.point / "etc/b").unlink()
     machine.umount()
-    machine.mounted(f"--writable={machine.directory}/kept")
+    machine.mounted(f"--writable={machine.directory}/{name}")
     assert sorted(os.listdir(machine.point / "etc")) == ["c", "new"]
 
 

@@ -21,6 +21,11 @@ def test_a_file_is_no_mount_point(tmp_path: Path) -> None:
         mountpoints.check(str(tmp_path / "file"))
 
 
+def test_the_root_directory_is_no_mount_point_because_no_path_would_lead_to_the_mount() -> None:
+    with pytest.raises(MountFailure, match="nothing that is mounted on / could be seen"):
+        mountpoints.check("/")
+
+
 def test_unmounting_what_is_not_mounted_says_so(tmp_path: Path) -> None:
     with pytest.raises(MountFailure, match="nothing is mounted there"):
         mountpoints.unmount(str(tmp_path))

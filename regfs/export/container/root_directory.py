@@ -21,7 +21,7 @@ from pathlib import Path
 
 from regfs.errors import MountFailure
 from regfs.export.container.plan import Volume
-from regfs.export.overlay import overlay_options, prepare_upper
+from regfs.export.overlay import insist_on_unused, overlay_options, prepare_upper
 from regfs.mount import mount_api
 from regfs.mount.device import open_device
 from regfs.mount.mount_api import NO_DEVICES, NO_EXEC, NO_SUID, READ_ONLY, Refused
@@ -91,6 +91,8 @@ class RootDirectory:
         upper = Path(self._base) if self._keep is None else Path(f"/proc/self/fd/{self._keep}")
         lower = Path(self._base, "lower")
         prepare_upper(upper, lower)
+        if self._keep is not None:
+            insist_on_unused(upper, shown=f"--keep {self._sandbox.keep}")
         attributes = NO_SUID * (not self._sandbox.allow_suid) | NO_DEVICES * (not self._sandbox.allow_dev)
         options = overlay_options(f"{lower}", upper, is_root=self._sandbox.is_root)
         try:

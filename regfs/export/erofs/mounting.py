@@ -13,11 +13,13 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
 from regfs.errors import MountFailure
 from regfs.export.erofs.cached import open_data_files, open_erofs
+from regfs.export.overlay import escaped, insist_on_unused, lock_upper, overlay_options, prepare_upper
 from regfs.model.names import ONE_IMAGE
 from regfs.mount.mount_api import (
     NO_DEVICES,
@@ -27,10 +29,13 @@ from regfs.mount.mount_api import (
     VALUE_MAX,
     Refused,
     attach,
+    keep_mounts_private,
     make_mount,
     map_ids,
 )
 from regfs.mount.mountpoint import CONTAINER_REMEDY, may_mount
+from regfs.process.syscalls import NEW_MOUNTS, unshare
+from regfs.process.threads import start_thread
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.eviction.inventory import EROFS, IMAGES, INGESTS, LAYERS
 from regfs.store.layers.ingest_directories import ingest_directory
@@ -85,7 +90,7 @@ def mount_image(
             if user_namespace is not None:
                 map_ids(opened[0], user_namespace)
             if is_writable:
-                opened.append(_overlay(opened[0], upper, name, attributes, opened))
+                opened.append(_overlay(opened[0], upper, name, attributes, store))
             attach(opened[-1], point)
     finally:
         for fd in reversed(opened):
@@ -139,35 +144,50 @@ def _shown(name: str) -> str:
     return shown if len(shown.encode()) <= VALUE_MAX else f"{ONE_IMAGE}{name.rpartition('@')[2]}"
 
 
-def _overlay(lower: int, upper: Path | None, name: str, attributes: int, opened: list[int]) -> int:
-    """Return an overlay over the mount *lower*; a temporary file system for it is added to *opened*."""
-    if upper is None:
-        opened.append(make_mount("tmpfs", [("source", _shown(name)), ("mode", "0700")], attributes=attributes))
-        upper = Path(f"/proc/self/fd/{opened[-1]}")
-    else:
+def _overlay(lower: int, upper: Path | None, name: str, attributes: int, store: LayerStore) -> int:
+    """Return an overlay over the mount *lower*, which is attached nowhere, as the result is.
+
+    Before Linux 6.15, the layers of an overlay have to be attached in the mount namespace of the thread that makes it
+    (clone_private_mount() of fs/namespace.c). So a thread gets one of its own, which ends with it.
+    """
+    made: Future[int] = Future()
+
+    def make(directory: Path) -> None:
+        try:
+            unshare(NEW_MOUNTS)  # from now on, the working directory is this thread's own too
+            keep_mounts_private()
+            made.set_result(_attached_overlay(lower, upper, name, attributes, directory))
+        except BaseException as error:
+            made.set_exception(error)
+
+    if upper is not None:
         upper.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (upper / "work").mkdir(mode=0o700, exist_ok=True)
-    if not (upper / "upper").exists():
-        (upper / "upper").mkdir(mode=0o700)
-        _copy_attributes(lower, upper / "upper")
-    options = [
-        ("source", _shown(name)),
-        ("lowerdir+", f"/proc/self/fd/{lower}"),
-        ("upperdir", os.fspath(upper / "upper")),
-        ("workdir", os.fspath(upper / "work")),
-    ]
-    return make_mount("overlay", options, attributes=attributes)
+    with ingest_directory(store.root / INGESTS) as directory, lock_upper(upper, option="--writable"):
+        start_thread(make, directory, name="regfs-overlay").join()
+        return made.result()
 
 
-def _copy_attributes(source: int, directory: Path) -> None:
-    """Give *directory* what the root directory of the mount *source* has: an overlay shows those of its upper one."""
-    root = Path(f"/proc/self/fd/{source}/.")
-    status = root.stat()
-    os.chown(directory, status.st_uid, status.st_gid)
-    os.chmod(directory, stat.S_IMODE(status.st_mode))
-    for xattr in os.listxattr(root):
-        os.setxattr(directory, xattr, os.getxattr(root, xattr))
-    os.utime(directory, ns=(status.st_mtime_ns, status.st_mtime_ns))
+def _attached_overlay(lower: int, upper: Path | None, name: str, attributes: int, directory: Path) -> int:
+    """Return the overlay, after its layers were attached below *directory*, for this thread's mount namespace alone."""
+    os.chdir(directory)  # an option is at most VALUE_MAX long
+    os.mkdir("lower")
+    attach(lower, "lower")
+    if upper is None:
+        memory = make_mount("tmpfs", [("source", _shown(name)), ("mode", "0700")], attributes=attributes)
+        os.mkdir("memory")
+        attach(memory, "memory")
+        os.close(memory)
+        where = Path("memory")
+    elif len(os.fsencode(escaped(f"{upper}/upper"))) <= VALUE_MAX:
+        where = upper
+    else:
+        where = Path("upper")
+        where.symlink_to(upper)
+    prepare_upper(where, Path("lower"))
+    insist_on_unused(where, shown=f"--writable={upper}")
+    return make_mount(
+        "overlay", overlay_options("lower", where, is_root=True, source=_shown(name)), attributes=attributes
+    )
 
 
 def _insist_on_root(paths: Sequence[Path], opened: Sequence[int]) -> None:
