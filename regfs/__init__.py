@@ -57,22 +57,25 @@ into exit codes.
 
 TYPE_CHECKING = False  # typing's own would have to be imported, which costs each start 5 ms
 if TYPE_CHECKING:
-    from regfs.library.client import Client, repositories, tags
+    from regfs.library.change import Change
+    from regfs.library.client import Client, diff, repositories, tags
     from regfs.library.client import open_image as open  # noqa: A004 (as in zipfile, tarfile, gzip: the module's own)
     from regfs.library.image import Image, Layer, Referrer
     from regfs.library.path import Path
 
-__all__ = ["Client", "Image", "Layer", "Path", "Referrer", "open", "repositories", "tags"]
+__all__ = ["Change", "Client", "Image", "Layer", "Path", "Referrer", "diff", "open", "repositories", "tags"]
 
 # Written here because importlib.metadata costs 35 ms at start.
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "Change": ("change", "Change"),
     "Client": ("client", "Client"),
     "Image": ("image", "Image"),
     "Layer": ("image", "Layer"),
     "Path": ("path", "Path"),
     "Referrer": ("image", "Referrer"),
+    "diff": ("client", "diff"),
     "open": ("client", "open_image"),
     "repositories": ("client", "repositories"),
     "tags": ("client", "tags"),

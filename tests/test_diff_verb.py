@@ -1,4 +1,4 @@
-"""`regfs diff` and `regfs.diff()`: what differs between two images, and which layer and command did it."""
+"""`regfs diff`, `regfs.diff()` and `.diff/A..B/summary`: what differs between two images, and which layer did it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import regfs
 from regfs.cli.main import run as run_regfs
 from tests.support.fault_server import FaultServer
 from tests.support.hello import host_architecture
@@ -131,3 +132,42 @@ def test_what_bytes_were_compared_is_kept_and_a_torn_file_of_it_is_not_believed(
     for data in tmp_path.glob("layers/*.tar"):  # not a byte of a file is read again
         data.write_bytes(bytes(data.stat().st_size))
     assert diff(*asked) == first
+
+
+@pytest.fixture(scope="module")
+def client(server: FaultServer, cache: Path) -> Iterator[regfs.Client]:
+    with regfs.Client(default_registry=server.address, cache_dir=cache, environment={}) as made:
+        yield made
+
+
+def test_python_gets_changes_as_values(client: regfs.Client, server: FaultServer, cache: Path) -> None:
+    found = list(client.diff("demo/app:1", "demo/app:2"))
+    assert [(each.kind, each.path, each.fields, each.image, each.layer) for each in found[:2]] == [
+        ("changed", "/bin/su", ("mode", "owner"), "b", 1),
+        ("removed", "/etc/motd", (), "b", 1),
+    ]
+    alone = regfs.diff(
+        "demo/app:2", "demo/app:1", "etc/motd", default_registry=server.address, cache_dir=cache, environment={}
+    )
+    assert [(each.kind, each.path, each.image, each.layer) for each in alone] == [("added", "/etc/motd", "a", 1)]
+
+
+def test_python_gets_an_oserror_where_neither_image_has_the_path(client: regfs.Client) -> None:
+    with pytest.raises(FileNotFoundError, match="/none is in neither image"):
+        next(iter(client.diff("demo/app:1", "demo/app:2", "/none")))
+
+
+def test_a_repository_shows_the_same_in_its_diff_directory(client: regfs.Client, diff: Diff) -> None:
+    told = diff("demo/app:1", "demo/app:2")[1]
+    assert client.path("demo/app/.diff/1..2/summary").read_text() == told
+    digest = client.open("demo/app:1").digest
+    for name in (digest, f"@{digest.replace(':', '-')}", f"@{digest[7:19]}"):
+        assert client.path(f"demo/app/.diff/{name}..2/summary").read_text() == told
+    assert [each.name for each in client.path("demo/app/.diff/1..2").iterdir()] == ["summary"]
+
+
+def test_the_diff_directory_lists_nothing_and_is_in_no_listing(client: regfs.Client) -> None:
+    assert list(client.path("demo/app/.diff").iterdir()) == []
+    assert ".diff" not in {each.name for each in client.path("demo/app").iterdir()}
+    for name in ("1", "1..", "..2", "1..nowhere", "1...2"):
+        assert not client.path(f"demo/app/.diff/{name}").exists()

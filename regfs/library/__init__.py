@@ -2,6 +2,7 @@
 
     client.py     Client: registries through one cache, with one set of options; opens images
     image.py      Image and its layers
+    change.py     Change: one path that differs between two images
     path.py       Path: a file or directory of the tree, with the methods of pathlib.Path that read
     files.py      paths become nodes of the tree: look-ups, symbolic links, what is remembered
     streams.py    an open file as a raw stream of Python's io

@@ -7,13 +7,14 @@ images needs one. Thread rule: any thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TypedDict, Unpack
 
 from regfs.app.composition import App, build
 from regfs.app.config import OPTIONS, Option, default_config, parse_registry, with_options
 from regfs.images.named_images import full_name, image_named
+from regfs.library.change import Change, changes
 from regfs.library.failures import asking
 from regfs.library.files import Files
 from regfs.library.image import Image
@@ -76,6 +77,17 @@ class Client:
         with asking(self._config.timeout_s):
             host = self._config.default_registry if registry is None else parse_registry(registry)
             return list(self._app.registry.listing.repositories(host))
+
+    def diff(self, a: str, b: str, path: str = "") -> Iterator[Change]:
+        """Return an iterator over what differs from the files of the image *a* to those of *b*, at and below *path*.
+
+        Both are references, asked for now. Layers are fetched while one iterates. Times are not compared. The client
+        stays open meanwhile. Raises NotFound where neither image has *path*.
+        """
+        with asking(self._config.timeout_s):
+            references = [parse_reference(text, default_registry=self._config.default_registry) for text in (a, b)]
+            found = [image_named(each, self._app.repositories, self._app.images) for each in references]
+        return changes(found[0], found[1], path, timeout_s=self._config.timeout_s)
 
     def path(self, path: str = "") -> Path:
         """Return a path of the tree, as it is below a mount point: `ghcr.io/org/app/1.2/rootfs/etc`.
@@ -156,3 +168,12 @@ def repositories(registry: str | None = None, **options: Unpack[Options]) -> lis
     """Return the repositories in the catalog of *registry*. See Client.repositories."""
     with Client(**options) as client:
         return client.repositories(registry)
+
+
+def diff(a: str, b: str, path: str = "", **options: Unpack[Options]) -> Iterator[Change]:
+    """Yield what differs from the files of the image *a* to those of *b*, at and below *path*. See Client.diff.
+
+    Nothing is asked before the first is taken. The cache is let go of with the last, or when the iterator is closed.
+    """
+    with Client(**options) as client:
+        yield from client.diff(a, b, path)

@@ -11,7 +11,7 @@ tag.py             the directory of a tag, and manifests by digest
 image.py           the directory of an image: the table of its parts
 layers.py          layers/: the table of a layer's parts
 blobs.py           blobs/
-views/             files/ of an artifact, oci/, and files whose text is worked out when they are read
+views/             files/ of an artifact, oci/, referrers/, .diff/; files that are worked out when they are read
 unlisted_xattrs.py attributes that tell which layer brought a path
 platform_notes.py  the notes about a platform that is missing or another
 parts.py           what image.py and layers.py write their tables with

@@ -6,7 +6,8 @@
         │   ├── 12/
         │   └── @/slim/             the repository library/debian/slim, should `slim` be a tag of library/debian too
         ├── debian:12/              a pasted reference opens, though it is not listed
-        └── debian@sha256:…/
+        ├── debian@sha256:…/
+    └── debian/.diff/12..13/    two images of a repository compared, see views/differences.py
 
 When a name means a tag and when a repository: it is a tag if the path so far is a repository with that tag, else one
 more component of a path. images/existence.py asks the registry whether that component leads to a repository; where the
@@ -51,6 +52,7 @@ from regfs.tree import image
 from regfs.tree.node import DIRECTORY_MODE, FOREVER, Child, Found, Node, children_of, directory_attributes
 from regfs.tree.probed_names import is_probed
 from regfs.tree.tag import TagDirectory, manifest_named, version_directory
+from regfs.tree.views import differences
 from regfs.waiting.deadline import Deadline, current, under
 
 log = logging.getLogger(__name__)
@@ -100,6 +102,8 @@ class Namespace:
         if self.doubt is not None and name in image.NAMES:
             raise AccessDenied(self.doubt)
         repository = None if self.tags_hidden else self._repository()
+        if name == differences.NAME and repository is not None:
+            return Found(self._comparisons(repository), FOREVER)
         if version := manifest_named(name):
             return self._manifest(name, version)
         if ":" in name or "@" in name:
@@ -114,6 +118,9 @@ class Namespace:
         """Return what a look-up of *name* found that was no tag. No registry is asked whether it still is."""
         if name == ESCAPE and not self.tags_hidden:
             return replace(self, key=f"{self.key}/{ESCAPE}", tags_hidden=True)
+        repository = None if self.tags_hidden else self._repository()
+        if name == differences.NAME and repository is not None:
+            return self._comparisons(repository)
         if version := manifest_named(name):
             return self._manifest(name, version).node
         if ":" in name or "@" in name:
@@ -198,6 +205,10 @@ class Namespace:
         if not self.path or (self.registry, self.path) == (DOCKER_HUB, OFFICIAL):
             return None
         return self.names.repositories.repository(repository_at(self.registry, self.path))
+
+    def _comparisons(self, repository: Repository) -> differences.DiffDirectory:
+        key = f"{self.key}/{differences.NAME}"
+        return differences.DiffDirectory(key, repository, self.names.images, manifest_named)
 
     def _manifest(self, name: str, version: Version) -> Found:
         repository = self._repository()
