@@ -1,4 +1,4 @@
-"""An image in another form.
+"""Images in other forms: unpacked, as an EROFS mount, as the root of a program.
 
 - unpack.py: its merged files in a directory
 - container/: a program that runs in its merged files, isolated

@@ -1,6 +1,6 @@
 """The writable side of an overlay over an image's files: its directories and options.
 
-    UPPER/upper     what was written
+    UPPER/upper     the changes
     UPPER/work      the kernel's
 
 Used by export/erofs/mounting.py and by export/container/. Source: the kernel's Documentation/filesystems/overlayfs.rst.
@@ -68,11 +68,11 @@ def prepare_upper(upper: Path, lower: Path) -> None:
     made = upper / ".upper"  # renamed when it is whole
     made.mkdir(mode=0o700, exist_ok=True)
     status = os.stat(lower)
-    with suppress(OSError):  # an owner without a place in this user namespace
+    with suppress(OSError):  # an owner without an id in this user namespace
         os.chown(made, status.st_uid, status.st_gid)
     os.chmod(made, stat.S_IMODE(status.st_mode))
     for name in os.listxattr(lower):
-        with suppress(OSError):  # a disk without, or without the right
+        with suppress(OSError):  # a disk without xattrs, or no right to set them
             os.setxattr(made, name, os.getxattr(lower, name))
     os.utime(made, ns=(status.st_mtime_ns, status.st_mtime_ns))
     made.rename(upper / "upper")

@@ -42,7 +42,7 @@ class Summary:
     failures: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """Return what an ordinary user did not get."""
+        """Return notes on what an ordinary user did not get."""
         notes = []
         if self.devices_left_out:
             notes.append(f"{self.devices_left_out} device files were left out: only root can make them")
@@ -63,7 +63,7 @@ class _Directory:
 
 
 def check_directory(directory: Path) -> None:
-    """Raise InvalidOption where *directory* is there and not empty, or can clearly not be made; makes nothing."""
+    """Raise InvalidOption where *directory* exists and is not empty, or clearly cannot be made. Makes nothing."""
     try:
         if os.path.lexists(directory):
             _insist_on_empty(directory)
@@ -179,7 +179,7 @@ class Unpacker:
 
     @contextmanager
     def _noting(self, path: bytes) -> Iterator[None]:
-        """Note an error about one entry and go on; a full disk ends the whole."""
+        """Note an error about one entry and go on; a full disk ends everything."""
         try:
             yield
         except OSError as error:
@@ -218,7 +218,7 @@ class Unpacker:
         self.summary.entries += 1
 
     def _is_linked(self, directory: _Directory, name: bytes, node: int) -> bool:
-        """Make *name* a link to the first name of the same inode, where that is written; tell whether it was."""
+        """Make *name* a link to the first name of the same inode, if that is written; return whether it was."""
         first = self._links.get(node)
         if first is None:
             return False

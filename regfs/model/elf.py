@@ -1,17 +1,17 @@
-"""ELF: what a program or library says of the files that are loaded with it. Reads those parts of it alone.
+"""Parses the part of an ELF file that names its loader and libraries. Reads nothing else of it.
 
     header           0 `\x7fELF`, 4 class (1: 32 bits, 2: 64), 5 byte order (1: little, 2: big), 18 machine (u16);
-                     32 bits: 28 place of the program headers (u32), 42 size of one, 44 number (u16)
-                     64 bits: 32 place (u64), 54 size, 56 number
+                     32 bits: 28 offset of the program headers (u32), 42 size of one, 44 number (u16)
+                     64 bits: 32 offset (u64), 54 size, 56 number
     program header   32 bits: type, offset, vaddr, paddr, file size, memory size, flags, align: u32 each
                      64 bits: type, flags (u32), offset, vaddr, paddr, file size, memory size, align (u64)
                      types: 1 loaded, 2 dynamic section, 3 interpreter (a path and a NUL)
     dynamic section  pairs of tag and value, u32 or u64 each, up to tag 0: 1 the name of a needed library, 15 RPATH,
                      29 RUNPATH (offsets in the table of strings), 5 that table's address, 10 its size
 
-A small reader of our own: pyelftools takes 140 ms and more to import, on the way of a program that is about to start,
-and trusts sizes and counts. Nothing here does: every count and size is bounded, no reference is followed twice.
-Sources: System V ABI, chapters 4 and 5; elf(5). Used by images/starts/. Pure but for *read*; any thread.
+Not pyelftools: it takes 140 ms and more to import while a program waits to start, and it trusts sizes and counts. Here
+every count and size is bounded, and no reference is followed twice. Sources: System V ABI, chapters 4 and 5; elf(5).
+Used by images/starts/. Pure but for *read*; any thread.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Segment(NamedTuple):
 
 
 class Elf(NamedTuple):
-    """What is loaded with a program or library; *rpath* and *runpath* are lists of directories, as they are stored."""
+    """The files that are loaded with a program or library; *rpath* and *runpath* list directories, as stored."""
 
     machine: int
     is_64_bits: bool
@@ -81,7 +81,7 @@ _LAYOUTS = {(kind, order): _layout("<>"[order - 1], is_64_bits=kind == 2) for ki
 
 
 def parse_elf(read: Read) -> Elf:
-    """Return what the file says. Raises BadContent where it is no ELF file, or a broken one; and what *read* raises."""
+    """Return the parsed file. Raises BadContent where it is no ELF file, or a broken one; and the errors of *read*."""
     header = read(0, _HEADER_SIZE)
     layout = _LAYOUTS.get((header[4], header[5])) if len(header) >= 52 and header.startswith(MAGIC) else None
     if layout is None:

@@ -1,10 +1,10 @@
-"""ld.so.cache: in which file glibc's loader finds a library of some name.
+"""Parses ld.so.cache, in which glibc's loader finds the path of a library by its name.
 
     old header   `ld.so-1.7.0`, 1 byte, u32 number of entries, 12 bytes each; then, at a multiple of 8, the new one
     new header   0 `glibc-ld.so.cache1.1`, 20 number of entries, 24 size of the strings (u32), 28 byte order (u8: 2
                  little, 3 big, 0 the machine's), up to 48
-    entry        i32 flags, u32 name, u32 path, u32, u64 capabilities; name and path are strings that begin so many
-                 bytes after the new header's beginning
+    entry        i32 flags, u32 name, u32 path, u32, u64 capabilities; name and path are offsets of strings from the
+                 beginning of the new header
 
 Most caches have the new header alone. Source: glibc, sysdeps/generic/dl-cache.h. Used by images/starts/. Pure; any
 thread.
@@ -24,7 +24,7 @@ MAX_CACHE = 4 << 20
 
 
 def parse_ld_so_cache(content: bytes) -> dict[bytes, tuple[bytes, ...]]:
-    """Return the paths of each library, the preferred one first; none where *content* is no cache that is known."""
+    """Return the paths of each library, the preferred one first; none where *content* has another format."""
     start = 0
     if content.startswith(_OLD) and len(content) >= _OLD_HEADER:
         (count,) = struct.unpack_from("<I", content, _OLD_HEADER - 4)

@@ -4,8 +4,8 @@
     index.json                names the manifest, as `latest`
     blobs/<algorithm>/<hex>   the manifest, its config, its layers
 
-A manifest of Docker's type is there as an OCI one, because umoci reads no other: blobs and their digests stay, the
-manifest's own is another. Source: image-spec, image-layout.md. Used by tree/views/oci.py. Pure; any thread.
+A manifest of Docker's type is converted to OCI, the only one that umoci reads: blobs and their digests stay, the
+manifest gets a new digest. Source: image-spec, image-layout.md. Used by tree/views/oci.py. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class OciLayout(NamedTuple):
 
 
 def oci_layout(manifest: Manifest, content: bytes, descriptor: Descriptor) -> OciLayout:
-    """Return the layout of *manifest*, whose bytes are *content*; *descriptor* is what an index says of it."""
+    """Return the layout of *manifest*, whose bytes are *content*; *descriptor* is its entry in an index."""
     if manifest.media_type == DOCKER_MANIFEST:
         content = oci_manifest(content)
         descriptor = replace(descriptor, media_type=OCI_MANIFEST, digest=Digest.of(content), size=len(content))

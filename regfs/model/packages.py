@@ -1,10 +1,10 @@
-"""Databases of installed packages, from bytes to names: dpkg's and apk's.
+"""Parses databases of installed packages: dpkg's and apk's.
 
     var/lib/dpkg/status       paragraphs of `Package:`, `Status: install ok installed`, `Version:`, `Architecture:`
     var/lib/dpkg/status.d/*   the same without Status, one file a package (distroless images)
     lib/apk/db/installed      paragraphs of `P:` name, `V:` version, `A:` architecture
 
-A paragraph that says no name is passed over. Sources: deb-control(5), dpkg(1); apk-tools, apk_installed(5). Used by
+A paragraph without a name is skipped. Sources: deb-control(5), dpkg(1); apk-tools, apk_installed(5). Used by
 images/reports/packages.py. Pure; any thread.
 """
 
@@ -24,7 +24,7 @@ class Package(NamedTuple):
 
 
 def dpkg_packages(content: bytes) -> Iterator[Package]:
-    """Yield the packages that are installed; one that was removed or is half configured is not."""
+    """Yield the packages that are installed; not removed or half configured ones."""
     for fields in _paragraphs(content, (b"Package:", b"Status:", b"Version:", b"Architecture:")):
         status = fields.get(b"Status:")
         if fields.get(b"Package:") and (status is None or status.split()[-1:] == ["installed"]):

@@ -1,6 +1,6 @@
-"""Manifests and indexes as bytes: new ones from descriptors, and existing ones with something added.
+"""Writes manifests and indexes: new ones from descriptors, and existing ones with additions.
 
-What an existing document says and regfs does not know stays in it. Sources: image-spec, manifest.md, image-index.md.
+Fields of an existing document that regfs does not know stay in it. Sources: image-spec, manifest.md, image-index.md.
 Used by images/, oci_layout.py and store/references/. Pure; any thread.
 """
 
@@ -24,7 +24,7 @@ def render_manifest(
     subject: Descriptor | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Return the OCI manifest of *config* and *layers*; what is empty of the rest is left out."""
+    """Return the OCI manifest of *config* and *layers*; empty arguments are left out."""
     optional = {
         "artifactType": artifact_type,
         "subject": None if subject is None else _fields(subject),
@@ -42,7 +42,7 @@ def render_manifest(
 
 
 def render_index(manifests: Sequence[Descriptor]) -> bytes:
-    """Return the OCI index of *manifests*, in ASCII: what a registry says of them may be no UTF-8."""
+    """Return the OCI index of *manifests*, in ASCII: a registry's text may be no UTF-8."""
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_fields(each) for each in manifests]}
     return json.dumps(index, separators=(",", ":")).encode()
 
@@ -51,7 +51,7 @@ def annotated_manifest(content: bytes, annotations: Mapping[str, str]) -> bytes:
     """Return the image manifest *content*, which was parsed before, as an OCI manifest with further *annotations*."""
     manifest = json.loads(content)
     manifest["mediaType"] = OCI_MANIFEST
-    # Some registries take a manifest of the one vendor with a config of the other for no image.
+    # Some registries do not treat a manifest of one vendor with a config of the other as an image.
     manifest["config"]["mediaType"] = OCI_CONFIG
     manifest["annotations"] = {**(manifest.get("annotations") or {}), **annotations}
     return _bytes(manifest)
@@ -72,8 +72,8 @@ def index_with(
 ) -> bytes:
     """Return an OCI index that has *manifest* where *content*, an index that was parsed before, has *instead_of*.
 
-    *also* is put at its end, in the place of an entry of the artifact type *kind* for the same platform. Without
-    *content* the index has these two alone.
+    *also* is put at its end, and replaces an entry of the artifact type *kind* for the same platform. Without *content*
+    the index has only these two.
     """
     index: dict[str, Any] = {"schemaVersion": 2, "manifests": []} if content is None else json.loads(content)
     index["mediaType"] = OCI_INDEX

@@ -1,4 +1,4 @@
-"""What an image's config says about running it: program, environment, user and working directory.
+"""Parses how an image is run from its config: program, environment, user and working directory.
 
 Used by verbs/run.py and images/starts/. Source: image-spec, config.md, "config". Pure; any thread.
 """
@@ -14,7 +14,7 @@ _KEYS = ("Entrypoint", "Cmd", "Env", "User", "WorkingDir")
 
 
 class RunConfig(NamedTuple):
-    """The `config` object of an image's config; what it leaves out is empty. *env* has texts `NAME=VALUE`."""
+    """The `config` object of an image's config; missing fields are empty. *env* has texts `NAME=VALUE`."""
 
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
@@ -24,7 +24,7 @@ class RunConfig(NamedTuple):
 
 
 def parse_run_config(content: bytes, *, limit: int = DOCUMENT_LIMIT) -> RunConfig:
-    """Return what the image config *content* says about running. Raises BadManifest, TooLarge over *limit* bytes."""
+    """Return the RunConfig of the image config *content*. Raises BadManifest, TooLarge over *limit* bytes."""
     with naming(content):
         config = parse_document(content, limit=limit).child("config") or Fields({}, "config.")
         config.refuse_variants(_KEYS)

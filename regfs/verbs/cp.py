@@ -1,7 +1,6 @@
-"""`regfs cp`: a file or directory of an image, copied out of it, without a mount.
+"""`regfs cp`: copies files and directories out of an image, without a mount.
 
-What is copied appears at once, under its name, when all of it is there: Ctrl-C, a full disk and a lost registry leave
-nothing behind.
+A copy gets its name when it is complete: Ctrl-C, a full disk and a lost registry leave nothing behind.
 """
 
 from __future__ import annotations
@@ -34,9 +33,8 @@ def cp(
 ) -> list[str]:
     """Copy what *texts*, IMAGE:/PATH, name to *destination*, or into it where it is a directory; return notes.
 
-    Owners, modes, links and times are as export/unpack.py makes them. A file takes the place of a file. A symbolic link
-    that is named itself is followed. Blocks on the network for the layers, of lazy formats for these files alone.
-    Raises RegfsErrors.
+    Owners, modes, links and times are as export/unpack.py makes them. A file replaces a file. A symbolic link in
+    *texts* is followed. Blocks on the network for the layers, of lazy ones only for these files. Raises RegfsErrors.
     """
     wanted = [read_image_path(text, config.default_registry, mounts()) for text in texts]
     for each in wanted:
@@ -65,7 +63,7 @@ def _fetched(wanted: ImagePath, app: App) -> tuple[Rootfs, int]:
         node = find(files, os.fsencode(wanted.path))
     except (NotFound, NotADirectory) as missing:
         raise NotFound(f"/{wanted.path.lstrip('/')} is not in {image}") from missing
-    with under(Deadline()):  # each request ends by itself where it makes no progress
+    with under(Deadline()):  # each request has its own deadline
         image.fetch([files.content(each) for each in files_below(files, node)], lambda _layer, _done, _of: None)
     return files, node
 
@@ -89,7 +87,7 @@ def _write(files: Rootfs, node: int, to: Path, app: App) -> list[str]:
 
 
 def _insist_on_room(to: Path, *, is_directory: bool) -> None:
-    """Raise InvalidOption where something is in the way of *to*, or it can clearly not be made."""
+    """Raise InvalidOption where *to* exists already, or clearly cannot be made."""
     if not to.name:
         raise InvalidOption(f"{to} is no name for a copy")
     if not to.parent.is_dir():

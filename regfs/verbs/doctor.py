@@ -1,7 +1,6 @@
 """`regfs doctor`: what this machine and this user can do with regfs, and what to do about the rest.
 
-Each finding is one thing that a user wants to do, not a fact of the machine. Nothing is changed. A registry is
-connected to, and no request is sent.
+Each finding is about something that a user wants to do. Changes nothing. Connects to a registry without a request.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _PATIENCE_S = 10.0
 
 
 class Finding(NamedTuple):
-    """Whether one thing can be done; *detail* says how, or why not and what to do. *is_needed*: all else needs it."""
+    """Whether one thing works; *detail* says how, or why not and what to do. *is_needed*: all other things need it."""
 
     name: str
     is_well: bool
@@ -50,7 +49,7 @@ def examine(*, config: Config, environment: Mapping[str, str]) -> Iterator[Findi
 
 
 class _Ill(Exception):
-    """What keeps one thing from being done, and the remedy."""
+    """The reason why one thing does not work, and the remedy."""
 
 
 def _finding(name: str, check: Callable[[], str], *, is_needed: bool = False) -> Finding:

@@ -35,7 +35,7 @@ class LayerSize(NamedTuple):
 
 
 class DirectorySize(NamedTuple):
-    """A directory of the merged files, with all that is below it; a hard link's bytes count once."""
+    """A directory of the merged files, with everything below it; a hard link's bytes count once."""
 
     path: str
     size: int
@@ -54,7 +54,7 @@ def du(
 ) -> Sizes:
     """Return the sizes of the image, its directories to *depth* below the root, the biggest first.
 
-    Blocks on the network for the layers, of lazy formats for their tables alone. Raises RegfsErrors.
+    Blocks on the network for the layers, of lazy ones only for their tables. Raises RegfsErrors.
     """
     reference = read_reference(image_text, config.default_registry, mounts())
     with closing(build(config, environment)) as app:

@@ -1,7 +1,7 @@
-"""`regfs get`: the files of an artifact, written into a directory as its own tool would write them.
+"""`regfs get`: writes the files of an artifact into a directory, as its own tool does.
 
-What is written appears when all of it is there. Nothing is written outside the directory: names are those of files/ in
-the tree, which contains hostile ones, and no link is followed on the way.
+A file gets its name when it is complete. Nothing is written outside the directory: the names come from files/ in the
+tree, which has replaced hostile ones, and no link is followed.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def get(text: str, directory: LocalPath, *, config: Config, environment: Mapping
 
 
 def write_all(sources: list[Path], directory: LocalPath) -> tuple[LocalPath, ...]:
-    """Write *sources*, with all that is below them, into *directory*, which is made; return what they are there.
+    """Write *sources*, with everything below them, into *directory*, which is made; return their paths.
 
-    Blocks on the network. Raises InvalidOption where one of the names is taken, CacheFailure, and what a read brings.
+    Blocks on the network. Raises InvalidOption where one of the names exists, CacheFailure, and the errors of reads.
     """
     written = tuple(directory / source.name for source in sources)
     try:
@@ -68,7 +68,7 @@ def write_all(sources: list[Path], directory: LocalPath) -> tuple[LocalPath, ...
 
 
 def _write(source: Path, to: LocalPath) -> None:
-    """Write *source* and what is below it as *to*, which is not there."""
+    """Write *source* and everything below it as *to*, which does not exist."""
     status = source.lstat()
     if stat.S_ISLNK(status.st_mode):
         to.symlink_to(source.readlink())

@@ -1,4 +1,4 @@
-"""Finds the image that a verb works on, and its merged files; says what is fetched meanwhile.
+"""Finds the image that a verb works on, and its merged files; reports what is fetched meanwhile.
 
 A verb works in its own process on the same cache as the mounts: what a mount has fetched is not fetched again.
 Used by the verbs that need layers.
@@ -32,7 +32,7 @@ def merged_files(image: Image, app: App) -> Rootfs:
 def whole_files(image: Image, app: App, *, compare: bool = False) -> Rootfs:
     """Return the merged layers of *image*, all bytes of which are here. Waits as merged_files() does.
 
-    *compare*: tables of contents are compared with archives meanwhile.
+    With *compare*, tables of contents are compared with archives.
     """
     files = merged_files(image, app)
     with under(Deadline(app.config.timeout_s, is_users=True)):

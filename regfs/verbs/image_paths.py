@@ -1,6 +1,6 @@
 """IMAGE[:/PATH] on the command line: a file or directory of an image, without a mount. Used by the reading verbs.
 
-    debian:12:/etc/passwd       a path in the merged files; the first `:/` parts them
+    debian:12:/etc/passwd       a path in the merged files; the first `:/` separates them
     debian:12                   the merged files' root; for an artifact, its files/
     ./library/debian/12/rootfs/etc/passwd       a path in a mount, as the shell completes it
 
@@ -62,10 +62,10 @@ def read_image_path(text: str, default_registry: str, mounted: Sequence[Mounted]
 def opened_paths(
     texts: Sequence[str], *, config: Config, environment: Mapping[str, str], say: Say
 ) -> Iterator[Iterator[Opened]]:
-    """Give an iterator over the images and paths that *texts* name, while their cache is open.
+    """Yield an iterator over the images and paths that *texts* name; the block keeps their cache open.
 
-    Blocks on the network for the manifest of each; its layers are fetched when its files are asked for, and *say* or a
-    bar tells the progress. Raises RegfsErrors.
+    Blocks on the network for the manifest of each; its layers are fetched with its first file, and *say* or a bar shows
+    the progress. Raises RegfsErrors.
     """
     wanted = [read_image_path(text, config.default_registry, mounts()) for text in texts]
     with closing(build(config, environment)) as app:

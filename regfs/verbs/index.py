@@ -26,7 +26,7 @@ SUFFIX = "-soci"
 
 
 class Wanted(NamedTuple):
-    """What is to be done: *tag* is the new image's, None for the image's own with SUFFIX. *output* is a directory."""
+    """The request: *tag* is the new image's, None for the image's own with SUFFIX. *output* is a directory."""
 
     image: str
     tag: str | None
@@ -37,7 +37,7 @@ class Wanted(NamedTuple):
 
 
 class Indexed(NamedTuple):
-    """The full name of the image with its index, and what is to be said about it."""
+    """The full name of the image with its index, and notes for the user."""
 
     name: str
     notes: tuple[str, ...]
@@ -72,7 +72,7 @@ def index(wanted: Wanted, *, config: Config, environment: Mapping[str, str], say
 
 
 def _tag_of(wanted: Wanted, reference: Reference) -> str:
-    """Return the new image's tag. Raises InvalidOption where there is none to make it of."""
+    """Return the new image's tag. Raises InvalidOption where the image was named without a tag."""
     if wanted.tag is not None:
         return wanted.tag
     if reference.tag is None or reference.digest is not None:

@@ -1,6 +1,4 @@
-"""`regfs inspect`: an image on one screen: platforms, digests, what it starts, the steps that made its layers, and
-what refers to it.
-"""
+"""`regfs inspect`: an image on one screen: platforms, digests, program, build steps, referrers."""
 
 from __future__ import annotations
 
@@ -95,7 +93,7 @@ def _inspected(name: str, image: Image, referring: Referring) -> Inspected:
 
 
 def _referrers(image: Image, referring: Referring) -> tuple[tuple[Referrer, ...] | None, str]:
-    """Return what refers to the image, and why that is not known: which is no reason to say nothing of the image."""
+    """Return what refers to the image, or the reason why that is unknown, so that the rest is shown all the same."""
     try:
         found = referring.of(image).referrers
     except Interrupted:

@@ -1,4 +1,4 @@
-"""What the supervisor and process 1 tell each other: messages over a socket, with open files.
+"""Messages between the supervisor and process 1, over a socket that carries open files.
 
     to the supervisor     {"kind": "unshared"}                  new namespaces are entered; the user ids have no map yet
                           {"kind": "fuse"} + 1 descriptor       a FUSE connection that waits to be served
@@ -43,7 +43,7 @@ class Channel:
         return self._connection.fileno()
 
     def send(self, kind: str, *, descriptors: Sequence[int] = (), **values: object) -> None:
-        """Send a message. Nothing happens where the other side has ended: that is seen by receive()."""
+        """Send a message. Does nothing where the other side has ended; receive() reports that."""
         if "text" in values:
             values["text"] = str(values["text"])[:_TEXT_MAX]
         try:

@@ -29,16 +29,16 @@ _SYSCTLS = (
 
 @dataclass(frozen=True, slots=True)
 class Namespaces:
-    """What is new beside mounts, processes, IPC and host name: users, where *maps* is not None, and the network."""
+    """The optional namespaces: users if *maps* is not None, and the network. The others are always new."""
 
     maps: IdMaps | None = None
     has_network: bool = True
 
 
 def enter(namespaces: Namespaces, sandbox: Sandbox, channel: Channel) -> NoReturn:
-    """Enter, start process 1, and exit with its status. A failure is told over *channel*."""
+    """Enter, start process 1, and exit with its status. Failures are sent over *channel*."""
     try:
-        # Ctrl-C of the terminal reaches the supervisor alone, which passes it on.
+        # Ctrl-C of the terminal reaches only the supervisor, which forwards it.
         os.setsid()
         syscalls.set_process_name("regfs-entered")
         _enter(namespaces, channel)

@@ -1,7 +1,7 @@
-"""Process 1 of the new namespaces: makes the root directory, starts the program, reaps, passes signals on.
+"""Process 1 of the new namespaces: makes the root directory, starts the program, reaps, forwards signals.
 
-It is not the program itself: the kernel gives process 1 no signal that it has no handler for, so that Ctrl-C would end
-few programs, and none of them reaps orphans. When it ends, the kernel kills all in the process namespace.
+It is not the program itself: the kernel drops signals for which process 1 has no handler, so Ctrl-C would not end
+most programs, and few programs reap orphans. When it ends, the kernel kills all in the process namespace.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from regfs.process import syscalls
 _FAILED = 125
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _TO_GROUP = (signal.SIGINT, signal.SIGQUIT)  # as a terminal sends them
-_FULL = 1 << 20  # so few bytes left for changes are none
+_FULL = 1 << 20  # so few bytes for changes count as none
 
 
 def run_first_process(sandbox: Sandbox, channel: Channel) -> NoReturn:
-    """Do all that process 1 does, and exit with the program's status, 128 and the number where a signal ended it."""
+    """Run process 1, and exit with the program's status, or 128 + the number of the signal that ended it."""
     try:
         syscalls.die_with_parent()
         syscalls.set_process_name("regfs-init")
         for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
             with suppress(OSError, ValueError):
                 signal.signal(number, signal.SIG_IGN)
-        for name in os.listdir("/proc/self/fd"):  # what the shell left open is nothing for the program
+        for name in os.listdir("/proc/self/fd"):  # descriptors that the shell left open are not for the program
             with suppress(OSError):
                 os.set_inheritable(int(name), int(name) < 3)
         if not sandbox.has_network:
@@ -121,7 +121,7 @@ def _wait(program: int, channel: Channel) -> int:
 
 
 def _reap(program: int) -> int | None:
-    """Reap what has ended; return the program's exit status once it is among it."""
+    """Reap ended children; return the exit status of the program once it has ended."""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -136,7 +136,7 @@ def _reap(program: int) -> int | None:
 
 def _pass_on(message: Message, program: int) -> None:
     if not message.kind:
-        os._exit(128 + signal.SIGKILL)  # the supervisor has ended, and all ends with it
+        os._exit(128 + signal.SIGKILL)  # the supervisor has ended, so the program must end
     if message.kind == "signal":
         number = int(str(message.values["number"]))
         with suppress(ProcessLookupError):

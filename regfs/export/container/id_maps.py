@@ -1,7 +1,7 @@
-"""User namespaces: which users and groups of the machine their ids are (user_namespaces(7)).
+"""Id maps of new user namespaces: which users and groups of the machine their ids are (user_namespaces(7)).
 
-Without privileges a process may map its own id alone. More takes newuidmap(1), which maps what /etc/subuid and
-/etc/subgid give to the user. Used by entering.py and supervisor.py. Pure, but for what says that it asks the system.
+Without privileges a process may map only its own id. newuidmap(1) maps the ranges of the user in /etc/subuid and
+/etc/subgid as well. Used by entering.py and supervisor.py. Pure, except where noted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REMEDY = (
 
 
 class IdMaps(NamedTuple):
-    """The ids of a new user namespace. Without *uids* and *gids* there is one: root, who is the user outside."""
+    """The ids of a new user namespace. Without *uids* and *gids* there is one: root, which is the user outside."""
 
     uids: tuple[IdRange, ...] = ()
     gids: tuple[IdRange, ...] = ()
@@ -37,9 +37,9 @@ class IdMaps(NamedTuple):
 
 
 def maps_here(*, wanted: bool | None) -> IdMaps:
-    """Return the maps for a namespace of this user's: those of /etc/subuid where these can be had.
+    """Return the maps for a namespace of this user, with the ranges in /etc/subuid if possible.
 
-    *wanted* False: no. True: raises MountFailure, with the remedy, where they cannot be had. None: if they can.
+    *wanted*: False for none; True raises MountFailure, with the remedy, where they are impossible; None: if possible.
     """
     if wanted is False:
         return IdMaps()

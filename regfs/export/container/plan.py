@@ -1,4 +1,4 @@
-"""What the user asked `regfs run` for, and what is run then: command, environment, user, volumes. Pure; any thread."""
+"""The request of `regfs run`, and the plan that follows: command, environment, user, volumes. Pure; any thread."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Volume(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What the command line asks for. *entrypoint*, *user* and *directory* are None where the image decides.
+    """The request on the command line. *entrypoint*, *user* and *directory* are None where the image decides.
 
     *keep* is where changes are kept, None for memory. *has_terminal*: the program gets a terminal of its own.
     """
@@ -44,7 +44,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What process 1 is told to run. *user* is `NAME[:GROUP]` or numbers, empty for root.
+    """What process 1 runs. *user* is `NAME[:GROUP]` or numbers, empty for root.
 
     *is_user_asked*: the command line has named the user, and not the image. *image* and *platforms* are for messages.
     """
@@ -78,7 +78,7 @@ def plan_of(
     image_platform: str = "",
     machine_platform: str = "",
 ) -> Plan:
-    """Return what is to be run, by docker's rules: `--entrypoint` drops the image's command, COMMAND replaces it.
+    """Return the plan by docker's rules: `--entrypoint` drops the image's command, COMMAND replaces it.
 
     *terminal* is $TERM for a program with a terminal. Raises InvalidOption where nothing says which program.
     """
@@ -106,7 +106,7 @@ def plan_of(
 
 
 def parse_volume(text: str, *, directory: str) -> Volume:
-    """Return what `HOST:IMAGE[:ro]` means; HOST counts from *directory*, and may have colons. Raises InvalidOption."""
+    """Parse `HOST:IMAGE[:ro]`; HOST is relative to *directory*, and may have colons. Raises InvalidOption."""
     rest, colon, mode = text.rpartition(":")
     if not colon or mode not in ("ro", "rw"):
         rest, mode = text, "rw"

@@ -1,7 +1,7 @@
 """The program's own process: user, groups, capabilities, environment, working directory, exec.
 
-Users are looked up in the image's own /etc/passwd and /etc/group, read as text: the C library would load modules of the
-image for it. Used by first_process.py, whose root directory is the image's by then. Source: passwd(5), group(5).
+Users are looked up in the image's own /etc/passwd and /etc/group, read as text: the C library would load modules from
+the image. Used by first_process.py, after it has entered the image's root. Source: passwd(5), group(5).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MOST_CAPABILITIES = 64
 
 
 class User(NamedTuple):
-    """Who runs the program."""
+    """The user and groups of the program."""
 
     uid: int
     gid: int
@@ -45,7 +45,7 @@ class _Failure(Exception):
 
 
 def find_user(text: str, *, passwd: str, group: str) -> User:
-    """Return whom `NAME`, `UID`, `NAME:GROUP` and so on mean by the contents of the image's two files.
+    """Return the user for `NAME`, `UID`, `NAME:GROUP` and so on, by the contents of the image's two files.
 
     Empty means root. A number that the files lack is allowed, as docker has it. Raises MountFailure otherwise.
     """
@@ -83,7 +83,7 @@ def _lines(text: str, fields: int) -> Iterator[list[str]]:
 
 
 def user_of_image(plan: Plan, channel: Channel) -> User:
-    """Return who runs *plan*. The image's own user gives way to root, with a note, where there is no such id here."""
+    """Return the user of *plan*. Root replaces the image's own user, with a note, where that has no id here."""
     user = find_user(plan.user, passwd=_read("/etc/passwd"), group=_read("/etc/group"))
     missing = None
     if not _is_mapped("uid", user.uid):
@@ -120,7 +120,7 @@ def _read(path: str) -> str:
 def become(
     plan: Plan, user: User, channel: Channel, *, terminal: int | None, has_input: bool, keep_setid: bool
 ) -> NoReturn:
-    """Turn this process, a child of process 1, into the program; a failure is told over *channel*."""
+    """Turn this process, a child of process 1, into the program; a failure is sent over *channel*."""
     code = NOT_EXECUTABLE
     try:
         os.setsid()
@@ -196,7 +196,7 @@ def _execute(plan: Plan, env: dict[str, str]) -> NoReturn:
 
 
 def _why_not(program: str, error: OSError, plan: Plan, env: dict[str, str]) -> tuple[str, int]:
-    """Return what to say about a program that exec(2) refuses, and the exit status."""
+    """Return message and exit status for a program that exec(2) refuses."""
     path = env.get("PATH", "")
     if error.errno == errno.ENOEXEC:
         if plan.image_platform != plan.machine_platform:

@@ -6,7 +6,7 @@ Made in process 1, in its new mount namespace:
       lower              the image's files: an EROFS mount that the supervisor has made, or FUSE, which it serves
       root               overlay of lower and upper: becomes the root by pivot_root(2), which takes all else away
 
-What comes from the machine (devices, volumes, resolv.conf) is opened before that, and attached after it, so that its
+Files of the machine (devices, volumes, resolv.conf) are opened before pivot_root and attached after it, so that their
 paths are resolved in the machine, and those of the image in the image. Source: mount_api.py, overlayfs.rst.
 """
 
@@ -30,7 +30,7 @@ _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "u
 _LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
           "ptmx": "pts/ptmx"}  # fmt: skip
 _OF_NETWORK = ("/etc/resolv.conf", "/etc/hosts")
-# Of a /proc whose user namespace is the machine's: what root could harm the machine with, and what it could learn.
+# Files of /proc that let root harm the machine or learn about it, where no user namespace is made.
 _READ_ONLY_IN_PROC = ("sys", "irq", "bus", "fs", "sysrq-trigger", "acpi", "asound", "scsi")
 _HIDDEN_IN_PROC = ("kcore", "keys", "timer_list", "latency_stats", "sched_debug")
 _BASES = ("/tmp", "/run", "/mnt", "/var")  # noqa: S108 (nothing is written there: a file system is mounted on it)
@@ -39,7 +39,7 @@ _TERMINAL_GROUP = 5  # Debian's, Fedora's and Alpine's "tty"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """What process 1 knows before the image is found. *keep* is where changes go, None for memory.
+    """The settings of process 1 that do not depend on the image. *keep* is where changes go, None for memory.
 
     *is_root*: root of the machine runs it, so that /proc has to be guarded. *size*: rows and columns of the terminal.
     """
@@ -59,7 +59,7 @@ class RootDirectory:
     """The root directory while it is made: __init__(), then attach_lower() or serve_lower(), then enter()."""
 
     def __init__(self, sandbox: Sandbox) -> None:
-        """Open all that comes from the machine. Raises MountFailure."""
+        """Open the files of the machine. Raises MountFailure."""
         self._sandbox = sandbox
         mount_api.keep_mounts_private()
         # The machine's own nodes where others cannot be made: there they belong to a user who is not mapped.
@@ -74,7 +74,7 @@ class RootDirectory:
             os.mkdir(f"{self._base}/{name}")
 
     def attach_lower(self, mount: int) -> None:
-        """Let the mount *mount* be the image's files."""
+        """Use the mount *mount* as the image's files."""
         _place(mount, f"{self._base}/lower")
 
     def serve_lower(self) -> int:
@@ -87,7 +87,7 @@ class RootDirectory:
         return connection
 
     def enter(self) -> None:
-        """Make the overlay the root directory of this process, and put into it what does not come from the image."""
+        """Make the overlay the root directory of this process, and attach /proc, /dev and the volumes."""
         upper = Path(self._base) if self._keep is None else Path(f"/proc/self/fd/{self._keep}")
         lower = Path(self._base, "lower")
         prepare_upper(upper, lower)
@@ -176,7 +176,7 @@ def _tree(path: str) -> int:
 
 
 def _directory(path: str, mode: int) -> None:
-    """Make *path*, where the image lacks it."""
+    """Make *path* where the image lacks it."""
     if not os.path.isdir(path):
         os.makedirs(path, exist_ok=True)
         os.chmod(path, mode)
@@ -195,7 +195,7 @@ def _attach(tree: int, path: str, *, is_directory: bool) -> None:
 
 
 def _guard_proc() -> None:
-    """Let root of the machine, as which the program runs, neither set nor learn what is the machine's."""
+    """Hide and protect the machine's files of /proc from a program that runs as root of the machine."""
     for name in _READ_ONLY_IN_PROC:
         if os.path.exists(f"/proc/{name}"):
             tree = mount_api.open_tree(f"/proc/{name}")

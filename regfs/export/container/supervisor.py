@@ -1,4 +1,4 @@
-"""The processes of `regfs run` seen from outside: started, told what to run, waited for.
+"""Starts the processes of `regfs run`, sends them the plan, and waits for them.
 
 The process that enters the namespaces is started first, while this one has one thread and little in memory: it gets
 ready while the image is looked up. Used by cli/verbs/run.py and verbs/run.py. Main thread only: it handles signals.
@@ -58,7 +58,7 @@ def start(asked: Asked, *, owner: str, allow_suid: bool, allow_dev: bool) -> Ent
 
 
 class Entered:
-    """A process that has entered, or will enter, new namespaces, and waits to be told what to run."""
+    """A process that has entered, or will enter, new namespaces, and waits for its plan."""
 
     def __init__(self, namespaces: Namespaces, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -84,10 +84,10 @@ class Entered:
         return self._namespaces.maps is not None and self._namespaces.maps.is_single
 
     def run(self, plan: Plan, *, lower: int | None, serve: Serve, say: Say) -> int:
-        """Run *plan* in it, pass on signals and the terminal, and return the exit status.
+        """Run *plan* in it, forward signals and the terminal, and return the exit status.
 
         *lower* is a mount of the image's files. Without one, *serve* is called with a FUSE connection that it serves in
-        another thread. *say* is told notes and errors.
+        another thread. *say* is called with notes and errors.
         """
         reader, writer = os.pipe()
         for descriptor in (reader, writer):
@@ -107,12 +107,12 @@ class Entered:
             self._say_texts(say)
 
     def kill(self) -> None:
-        """Kill it where it still runs, and what runs in it. Any thread, until end() is called."""
+        """Kill it and all its processes. Any thread, until end() is called."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._process, signal.SIGKILL)
 
     def end(self) -> None:
-        """Kill it, and let go of it."""
+        """Kill it, and release its descriptors."""
         self.kill()
         with suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
@@ -142,7 +142,7 @@ class Entered:
             os.close(file)
 
     def _attend(self, signals: int, serve: Serve, say: Say) -> int:
-        """Hear signals, messages and the terminal until the process has ended."""
+        """Handle signals, messages and the terminal until the process has ended."""
         while True:
             poll = select.poll()
             terminals = [] if self._terminals is None else self._terminals.wanted()
@@ -160,7 +160,7 @@ class Entered:
                         self._hear(message, serve, say)
                     return self._ended()
                 elif self._terminals is not None and not self._terminals.ready(descriptor, events):
-                    self._channel.send("signal", number=int(signal.SIGHUP))  # as of a terminal that is gone
+                    self._channel.send("signal", number=int(signal.SIGHUP))  # the signal of a closed terminal
 
     def _pass_on(self, signals: int) -> None:
         with suppress(BlockingIOError):
@@ -171,7 +171,7 @@ class Entered:
                     self._terminals.resize()
 
     def _hear(self, message: Message, serve: Serve, say: Say) -> bool:
-        """Do what *message* says; return whether the other side is still there."""
+        """Handle *message*; return whether the other side is still there."""
         if message.kind == "fuse":
             serve(message.descriptors[0])
         elif message.kind == "terminal":
@@ -187,7 +187,7 @@ class Entered:
             say(self._texts.pop(0))
 
     def _ended(self) -> int:
-        """Return the exit status of the process, which ends."""
+        """Wait for the end of the process and return its exit status."""
         try:
             _, status = os.waitpid(self._pid, 0)
         except ChildProcessError:

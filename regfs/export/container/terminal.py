@@ -1,4 +1,4 @@
-"""The user's terminal, while the program has one of its own: raw input, bytes to and fro, the size.
+"""Connects the user's terminal with that of the program: raw input, bytes in both directions, the size.
 
 Used by supervisor.py. One thread; nothing here waits.
 """
@@ -39,10 +39,10 @@ class Terminals:
         self.is_open = True
         if has_input and os.isatty(0):
             self._before = termios.tcgetattr(0)
-            tty.setraw(0, termios.TCSADRAIN)  # what was typed already is for the program
+            tty.setraw(0, termios.TCSADRAIN)  # keeps input that was typed already
 
     def wanted(self) -> list[tuple[int, int]]:
-        """Return which descriptors to poll for what."""
+        """Return the descriptors to poll, and for which events."""
         found = []
         if self.is_open:
             found.append((self._program, select.POLLIN | (select.POLLOUT if self._typed else 0)))
@@ -51,7 +51,7 @@ class Terminals:
         return found
 
     def ready(self, descriptor: int, events: int) -> bool:
-        """Pass on what can be passed on; return whether the user's terminal is still there."""
+        """Forward bytes that are ready; return whether the user's terminal is still there."""
         is_there = True
         if descriptor == 0:
             with suppress(OSError):  # EIO: it is not
@@ -66,7 +66,7 @@ class Terminals:
         return is_there
 
     def drain(self, at_most: int = 1 << 16) -> None:
-        """Write what the program has said to standard output, at most so many pieces of it."""
+        """Write the program's output to standard output, up to a number of pieces."""
         for _ in range(at_most):
             try:
                 said = os.read(self._program, _CHUNK)
@@ -89,7 +89,7 @@ class Terminals:
             fcntl.ioctl(self._program, termios.TIOCSWINSZ, size)
 
     def close(self) -> None:
-        """Set the user's terminal back to what it was."""
+        """Restore the settings of the user's terminal."""
         if self._before is not None:
             termios.tcsetattr(0, termios.TCSADRAIN, self._before)  # type: ignore[arg-type]
             self._before = None

@@ -1,4 +1,4 @@
-"""An EROFS image of an image's names, whose devices are the layers' data files: the kernel serves it alone.
+"""EROFS images: the names of an image, with the layers' data files as devices. The kernel serves them without a daemon.
 
 - layout.py: the byte layout
 - xattrs.py: extended attributes as inodes have them, and those that inodes share

@@ -1,12 +1,12 @@
-"""The EROFS image of a cached image, beside its merged table: written when it is first wanted, checked whenever it is.
+"""Keeps the EROFS image of an image in the cache, beside its merged table: written at first use, checked at each.
 
     images/<chain id>.erofs      the image
     images/<chain id>.sums       a line for it, beside that of the merged table
     images/.erofs-*              one that is being written, locked by its writer
 
-The kernel parses the file, so it must be as it was written: its sum is compared, by the descriptor that is mounted.
-That also finds one that a power cut has torn, which is written again; no write waits for the disk. The sum of a million
-names takes 0.2 s: so an xattr of the file says in which boot, with which size and time, it was found to be right.
+The kernel parses the file, so it must be as it was written: its checksum is compared, by the descriptor that is
+mounted. That also finds a file that a power cut has torn, which is written again; so no write waits for the disk. The
+sum of a million names takes 0.2 s: so an xattr of the file records boot, size and time of the last check.
 
 Used by mounting.py. Thread rule: one thread; any number of processes.
 """
@@ -41,7 +41,7 @@ _SOUND = "user.regfs.sound"
 
 
 def open_erofs(rootfs: Rootfs, store: LayerStore) -> int:
-    """Return a descriptor of the EROFS image of *rootfs*, which is as it was written; writes it where it is not there.
+    """Return a descriptor of the EROFS image of *rootfs*, which is verified; writes it where it is missing.
 
     Takes 10 us for each name to write one. *rootfs* keeps the image and its layers from eviction. Raises Unsupported
     for names that EROFS cannot hold, CacheFailure.
@@ -69,7 +69,7 @@ def open_data_files(rootfs: Rootfs, store: LayerStore) -> list[int]:
     try:
         for layer, index in zip(rootfs.diff_ids, rootfs.layers, strict=True):
             path, layout = store.data_path(layer), index.layout()
-            # What is not there would be read as zeros.
+            # Missing bytes would be read as zeros.
             if layout.source != TAR and not store.is_complete(layer):
                 raise CacheDamaged(f"{path}: bytes of it are missing, or not what the layer's table says")
             with failures_of(path):
@@ -79,7 +79,7 @@ def open_data_files(rootfs: Rootfs, store: LayerStore) -> list[int]:
                     raise CacheDamaged(f"{path}: it is gone from the cache") from error
                 if (found := os.fstat(opened[-1]).st_size) != layout.size:
                     raise CacheDamaged(f"{path} has {found} bytes, not {layout.size}")
-    except BaseException:  # Ctrl-C too: what was opened before must not stay open
+    except BaseException:  # Ctrl-C too: no descriptor must stay open
         for fd in opened:
             os.close(fd)
         raise
@@ -87,7 +87,7 @@ def open_data_files(rootfs: Rootfs, store: LayerStore) -> list[int]:
 
 
 def _open_sound(root: Path, path: Path) -> int | None:
-    """Return a descriptor of the image at *path* if it has its sum; None where it has not, or is not there."""
+    """Return a descriptor of the image at *path* if its checksum is right; None where it is wrong or missing."""
     try:
         fd = open_file(path)
     except FileNotFoundError:
@@ -108,7 +108,7 @@ def _open_sound(root: Path, path: Path) -> int | None:
 
 
 def _is_as_written(root: Path, path: Path, fd: int) -> bool:
-    """Tell whether the image *fd*, which is at *path*, has its sum. Raises OSError, ValueError."""
+    """Whether the image *fd*, which is at *path*, has the right checksum. Raises OSError, ValueError."""
     status = os.fstat(fd)
     mark = f"{boot_id()} {status.st_ino} {status.st_size} {status.st_mtime_ns}".encode()
     with suppress(OSError):  # none yet, or no xattrs on this disk
@@ -130,7 +130,7 @@ def _written(root: Path, path: Path, names: Names) -> int:
         write_image(fd, names, scratch=path.parent)
         os.fchmod(fd, 0o600)
         sha256 = _sha256(fd)
-        # What is mounted is read by its own descriptor: EROFS takes no file that is open for writing.
+        # Opened again to be read: EROFS takes no file that is open for writing.
         reading = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with changing(root):
@@ -140,7 +140,7 @@ def _written(root: Path, path: Path, names: Names) -> int:
             os.close(reading)
             raise
         return reading
-    except BaseException:  # whatever ends the writing, Ctrl-C too: half an image must not stay in the cache
+    except BaseException:  # any end of the writing, Ctrl-C too: half an image must not stay in the cache
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
@@ -149,7 +149,7 @@ def _written(root: Path, path: Path, names: Names) -> int:
 
 
 def _add_sum(sums_path: Path, name: str, sha256: str) -> None:
-    """Put a line into the sums of an image, whole or not at all; the image is there already."""
+    """Add a line to the sums of an image, atomically; the image exists already."""
     sums = load_sums(sums_path) | {name: sha256}
     fd, temporary = tempfile.mkstemp(prefix=".sums-", dir=sums_path.parent)
     with open(fd, "wb") as file:
@@ -161,7 +161,7 @@ def _add_sum(sums_path: Path, name: str, sha256: str) -> None:
 
 
 def _sha256(fd: int) -> str:
-    """Return the hexadecimal sha256 of all that is in *fd*. Raises OSError."""
+    """Return the hexadecimal sha256 of the file *fd*. Raises OSError."""
     digest, at = hashlib.sha256(), 0
     while content := os.pread(fd, _READ, at):
         digest.update(content)

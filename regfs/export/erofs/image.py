@@ -5,7 +5,7 @@
     metadata        inodes in the order of the names
     blocks          directories and long links, each once it is complete
 
-The names are read once. A directory's inode is written before the directory, and gets its place and size in the end;
+The names are read once. A directory's inode is written before the directory, and gets its offset and size at the end;
 until then, directories are in a file without a name. Meanwhile memory holds some 250 bytes for each directory, and 100
 for each inode that has several names. The same names give the same bytes. One thread; blocks on the disk alone.
 """
@@ -71,7 +71,7 @@ def write_image(fd: int, names: Names, *, scratch: Path) -> None:
 
 
 def is_current(fd: int) -> bool:
-    """Tell whether the image *fd* is one that write_image() of this release has written. Raises OSError."""
+    """Whether write_image() of this release has written the image *fd*. Raises OSError."""
     return os.pread(fd, layout.VOLUME_SIZE, layout.VOLUME_AT).rstrip(b"\0") == VOLUME
 
 
@@ -135,7 +135,7 @@ class _Writer:
         self._image.writelines(self._batch)
 
     def place_listings(self, fd: int, metadata_block: int, first: int) -> None:
-        """Tell the inodes in *fd* where their directories and long links are; these begin at the block *first*."""
+        """Write into the inodes in *fd* where their directories and long links are, from the block *first* on."""
         metadata = (metadata_block << BLOCK_BITS) + _SIZE_AT
         placed = iter(self._placed)
         for nid, size, block in zip(placed, placed, placed, strict=True):
@@ -150,12 +150,12 @@ class _Writer:
         self._place(nid, size)
 
     def _place(self, nid: int, size: int) -> None:
-        """Remember that *size* bytes of the inode *nid* are what is written to the listings now."""
+        """Remember that the next *size* bytes of the listings belong to the inode *nid*."""
         self._placed.extend((nid, size, self.listed_blocks))
         self.listed_blocks += layout.blocks(size)
 
     def _inode(self, entry: Entry) -> int:
-        """Add the inode of *entry*, with all that follows it, to the batch, and return its nid."""
+        """Add the inode of *entry*, with everything that follows it, to the batch, and return its nid."""
         _, _, _, attributes, place, target, xattrs = entry
         size, seconds, nanoseconds, mode, nlink, uid, gid, rdev = _ATTRIBUTES.unpack(attributes)
         form, start, length, behind = layout.FLAT_PLAIN, self.size, layout.INODE.size + len(xattrs), xattrs
@@ -163,7 +163,7 @@ class _Writer:
             size = len(target)
             if length + size <= BLOCK:
                 form, behind, length = layout.FLAT_INLINE, xattrs + target, length + size
-                # The target is in the same block as the whole inode: all else is corrupt to the kernel.
+                # The kernel takes a target outside the block of its inode for corruption.
                 if start % BLOCK + length > BLOCK:
                     self._batch.append(bytes(-start % BLOCK))
                     start += -start % BLOCK

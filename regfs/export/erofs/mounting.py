@@ -1,7 +1,7 @@
 """Mounts an EROFS image with the layers' data files as its devices, read-only or below a writable overlay.
 
-Everything is opened first, and mounted by descriptor: what was checked is what is mounted, whatever is renamed
-meanwhile. The mount is made whole before it gets its place, so that a process which is killed leaves none.
+Everything is opened first, and mounted by descriptor: so the checked files are mounted, whatever is renamed meanwhile.
+The mount is attached when it is complete, so a killed process leaves none.
 
 Used by verbs/mount.py and verbs/run.py. One thread, whose process changes its working directory for a moment.
 """
@@ -51,7 +51,7 @@ _SAYS = {
 
 
 def reason_against(cache: Path) -> str:
-    """Return why this process, root's, cannot mount images of *cache*, "" where nothing is known against it."""
+    """Return why this process, root's, cannot mount images of *cache*, "" where no reason is known."""
     if not may_mount():
         return CONTAINER_REMEDY
     release = os.uname().release
@@ -59,7 +59,7 @@ def reason_against(cache: Path) -> str:
         return f"this is Linux {release}: {_NEEDS_FILES}"
     for path in (cache, cache / IMAGES, cache / LAYERS):
         if path.exists() and (reason := _others_may_write(path, path.stat())):
-            # The kernel trusts the image: who can write it could make the kernel read what they like.
+            # The kernel trusts the image: a user that can write it could attack the kernel.
             return f"{reason}: the kernel mounts images of a cache that root alone may write"
     return ""
 
@@ -79,9 +79,9 @@ def mount_image(
 ) -> None:
     """Mount *rootfs*, all layers of which are in *store*, on the directory *point*; *name* is shown as the source.
 
-    With *is_writable* what is written goes to the directories `upper` and `work` below *upper*, which is made, or into
-    memory where that is None. Owners are as *user_namespace* maps them, a descriptor. Raises MountFailure, Unsupported
-    for names that EROFS cannot hold, CacheFailure.
+    With *is_writable*, changes go to the directories `upper` and `work` below *upper*, which is made, or into memory
+    where that is None. *user_namespace*, a descriptor, maps owners. Raises MountFailure, Unsupported for names that
+    EROFS cannot hold, CacheFailure.
     """
     attributes = (0 if allow_suid else NO_SUID) | (0 if allow_dev else NO_DEVICES) | (NO_EXEC if noexec else 0)
     opened = [detached_mount(rootfs, store, name=name, attributes=attributes)]
@@ -125,7 +125,7 @@ def _erofs(opened: Sequence[int], store: LayerStore, name: str, attributes: int)
 
 @contextmanager
 def _source(directory: Path, name: str, fd: int) -> Iterator[str]:
-    """Give a relative path that leads to *fd* and says what is mounted: `df` and mount(8) show it as the source."""
+    """Yield a relative path to *fd* that names the image: `df` and mount(8) show it as the source."""
     shown = _shown(name)
     path = directory / shown
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -191,7 +191,7 @@ def _attached_overlay(lower: int, upper: Path | None, name: str, attributes: int
 
 
 def _insist_on_root(paths: Sequence[Path], opened: Sequence[int]) -> None:
-    """Raise MountFailure where others than root may write what is mounted."""
+    """Raise MountFailure where users other than root may write the mounted files."""
     for path, fd in zip(paths, opened, strict=True):
         if reason := _others_may_write(path, os.fstat(fd)):
             raise MountFailure(f"{reason}: the kernel mounts images of a cache that root alone may write")

@@ -1,4 +1,4 @@
-"""The names of an image for its EROFS image: the merged table, beside what the layers' indexes know of each inode.
+"""Reads the names of an image for its EROFS image: from the merged table, and inodes from the layers' indexes.
 
 The layers' indexes are read once, into 12 bytes for each row and the text of their links. Used by image.py. One thread.
 """
@@ -101,7 +101,7 @@ class Names:
 
 
 class _Layer:
-    """What an image needs of the rows of a layer's index: where files' bytes and links' texts are, and xattrs."""
+    """The parts of a layer's index that an image needs: offsets of files, targets of links, xattrs."""
 
     def __init__(self, index: LayerIndex, xattrs: Xattrs, block: int) -> None:
         self._path = index.path
@@ -122,7 +122,7 @@ class _Layer:
                 self.xattrs[row] = xattrs.add(packed)
 
     def refusal(self, row: int, size: int) -> CacheDamaged:
-        """Return why a regular file of *size* bytes cannot be where its row says."""
+        """Return the error about a regular file of *size* bytes whose row has an impossible offset."""
         return CacheDamaged(
             f"{self._path}: row {row} has {size} bytes at byte {self.places[row]} of {self.device.size}"
         )

@@ -1,6 +1,6 @@
-"""Extended attributes in the form of EROFS: behind their inode, or once in an area that inodes share.
+"""Encodes extended attributes for EROFS: behind their inode, or once in an area that inodes share.
 
-Images with a security label on each file have few different ones: these are shared. Used by names.py. One thread.
+Images with a security label on each file have few different labels: these are shared. Used by names.py. One thread.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MOST_SHARED = 255
 
 
 class Xattrs:
-    """All sets of xattrs of an image. `add` each set as often as it occurs, then `finish`, then read `bodies`."""
+    """All sets of xattrs of an image. Call `add` for each occurrence, then `finish`, then read `bodies`."""
 
     def __init__(self) -> None:
         self._numbers: dict[bytes, int] = {}

@@ -1,10 +1,10 @@
-"""What artifacts say of their files beside the manifest: annotations and configs that are JSON.
+"""Parses what artifacts say about their files beside the manifest: annotations and configs that are JSON.
 
     org.cncf.model.file.metadata+json   an annotation: {"name", "mode", "uid", "gid", "size", "mtime", "typeflag"}
     Kitfile                             KitOps' config: {"model": {"path", "parts": [{"path"}]}, "code": [{"path"}], …}
     Chart.yaml                          Helm's config, as JSON: {"name", "version"}
 
-Nothing here is needed to read a blob, so that what cannot be understood counts as not said. Sources: CNCF model-spec,
+No blob needs these documents to be read, so an unreadable one counts as absent. Sources: CNCF model-spec,
 docs/annotations.md; KitOps, Kitfile; Helm, Chart.yaml. Used by producers.py. Pure; any thread.
 """
 
@@ -25,7 +25,7 @@ _USUAL = 0o644
 
 
 class FileMetadata(NamedTuple):
-    """What stat(2) tells of a file of a ModelPack."""
+    """The stat(2) fields of a file of a ModelPack."""
 
     mode: int = _USUAL
     uid: int = 0
@@ -34,7 +34,7 @@ class FileMetadata(NamedTuple):
 
 
 def parse_metadata(text: str) -> FileMetadata:
-    """Return what the annotation *text* says of a file; bits beyond the permissions are left out."""
+    """Return the metadata in the annotation *text*, of the mode only the permissions."""
     values = _document(text.encode(), limit=_METADATA_LIMIT)
     mode = _number(values, "mode", most=(1 << 32) - 1) & _PERMISSIONS
     mtime = values.get("mtime")
@@ -61,7 +61,7 @@ def kitfile_paths(config: bytes) -> dict[str, tuple[str, ...]]:
 
 
 def chart_name(config: bytes) -> tuple[str, str]:
-    """Return name and version of a Helm chart, "" for what its config does not say."""
+    """Return name and version of a Helm chart, "" for what its config lacks."""
     chart = _document(config)
     return _text(chart, "name"), _text(chart, "version")
 

@@ -1,13 +1,13 @@
-"""Places blobs below one directory by names that a stranger chose.
+"""Arranges blobs in one directory by untrusted names.
 
 A name is a path from the top of the directory: parts between `/`. It is refused if a part is empty, `.` or `..`, has a
-NUL or more than 255 bytes, or if there are too many parts; the blob is found by its digest then. The first of two equal
-names keeps it, and so does a file of which a later name would make a directory; what comes later gets a suffix:
+NUL or more than 255 bytes, or if there are too many parts; the blob is named by its digest then. The first of two equal
+names stays, and so does a file where a later name needs a directory; the later one gets a suffix:
 
     notes.txt                          two blobs called notes.txt
     notes.txt (sha256-440129be81b2)
 
-Equal names of equal blobs are one file. Each change of a name is told by a remark. Pure; any thread.
+Equal names of equal blobs are one file. A remark reports each changed name. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _MAX_REMARKS = 20
 class ArtifactFile(NamedTuple):
     """A blob that is a file or, if it *is_archive*, a directory: that of a tar.
 
-    *inside* is where in the archive that directory begins, as far as all of the archive is below it. *diff_id* is the
-    digest of the tar inside a compressed blob, where the manifest says it. The last four are what stat(2) tells.
+    *inside* is the directory of the archive that is shown, if the whole archive is below it. *diff_id* is the digest of
+    the tar inside a compressed blob, if the manifest has it. The last four are fields of stat(2).
     """
 
     descriptor: Descriptor
@@ -49,7 +49,7 @@ Directory = dict[str, ArtifactFile | None]
 
 
 class Layout(NamedTuple):
-    """The directories by their paths ("" is the top one), and what had to be changed about names."""
+    """The directories by their paths ("" is the top one), and remarks about changed names."""
 
     directories: Mapping[str, Mapping[str, ArtifactFile | None]]
     remarks: tuple[str, ...]
@@ -63,7 +63,7 @@ class Placing:
         self._remarks: list[str] = []
 
     def add(self, name: str, file: ArtifactFile) -> None:
-        """Place *file* under *name*, or under a name that is near to it and free."""
+        """Add *file* under *name*, or under a similar free name."""
         parts = safe_parts(name)
         if parts is None:
             plain = digest_name(file.descriptor)
@@ -81,11 +81,11 @@ class Placing:
         self._put(path, parts[-1], file)
 
     def layout(self) -> Layout:
-        """Return what was placed."""
+        """Return the layout of all files."""
         return Layout(self._directories, tuple(self._remarks))
 
     def _directory(self, path: str, name: str, digest: Digest) -> str | None:
-        """Return the path of the directory *name* in *path*, made where it is not there; None if there are too many."""
+        """Return the path of the directory *name* in *path*, made if it is missing; None if there are too many."""
         directory = self._directories[path]
         if directory.get(name) is not None:
             free = self._free_name(path, name, digest, for_directory=True)
@@ -126,7 +126,7 @@ class Placing:
 
 
 def safe_parts(name: str) -> tuple[str, ...] | None:
-    """Return the parts of the path *name*, None where it may not be one below a directory. `./` in front is dropped."""
+    """Return the parts of the path *name*, None where it is unsafe. `./` in front is dropped."""
     while name.startswith("./"):
         name = name[2:]
     parts = tuple(name.split("/"))

@@ -1,16 +1,16 @@
-"""Who made an artifact, and what the tool that made it would call each of its blobs.
+"""Recognises the tool that made an artifact, and names each blob as that tool does.
 
     ModelPack (org.cncf.model., old: org.cnai.model.)   the file path in an annotation; types say raw or tar
     Docker models                                       the same; older ones: model.gguf, LICENSE, template.jinja
     KitOps                                              the paths of the Kitfile, which is the config
     Helm                                                the chart's directory, NAME-VERSION.tgz.prov
-    ORAS, and all who follow it                         the title; a directory if another annotation says so
+    ORAS, and all tools that follow it                  the title; a directory if another annotation says so
     sigstore, WebAssembly                               sha256-….sigstore.json, module.wasm
     others                                              the digest
 
-The first that fits a layer names it. A tar is a directory that is called what the manifest calls it: its own entries
-cannot be known before it is fetched. ORAS gives a single file the media type of a tar layer, so types decide nothing
-about titled layers. Sources: CNCF model-spec; docker/model-spec; KitOps, mediaType.go; Helm, registry constants; ORAS,
+The first that fits a layer names it. A tar is a directory with the name that the manifest has: its own entries are
+unknown before it is fetched. ORAS gives a single file the media type of a tar layer, so types decide nothing about
+titled layers. Sources: CNCF model-spec; docker/model-spec; KitOps, mediaType.go; Helm, registry constants; ORAS,
 oras-go content/file; sigstore, BUNDLE_SPEC. Pure; any thread.
 """
 
@@ -46,7 +46,7 @@ _WASM = frozenset(
         "application/wasm",
     }
 )
-# What model-runner calls the files of a model whose layers have no paths.
+# The file names of model-runner for a model whose layers have no paths.
 _DOCKER_NAMES = {
     "gguf.v3": "model.gguf",
     "gguf.v3.lora": "lora.gguf",
@@ -61,7 +61,7 @@ _DOCKER_NAMES = {
 
 
 class _Named(NamedTuple):
-    """What a rule says of a layer: its name, or one to be numbered where several have it; "" if none is known."""
+    """The name that a rule gives a layer, perhaps to be numbered where several have it; "" for none."""
 
     name: str = ""
     invented: str = ""
@@ -72,7 +72,7 @@ class _Named(NamedTuple):
 
 
 class _Context(NamedTuple):
-    """What the rules know beside the layer. *seen* counts the layers of each kind that came before."""
+    """The context of a layer for the rules. *seen* counts the layers of each kind before it."""
 
     manifest: Manifest
     config: bytes
@@ -81,28 +81,28 @@ class _Context(NamedTuple):
 
 
 def wants_config(manifest: Manifest) -> bool:
-    """Tell whether the names of the artifact's files are in its config."""
+    """Whether the names of the artifact's files are in its config."""
     if manifest.config.media_type == _HELM_CONFIG:
         return not {TITLE, _VERSION} <= manifest.annotations.keys()
     return manifest.config.media_type == _KITOPS_CONFIG
 
 
 def has_names(manifest: Manifest) -> bool:
-    """Tell whether some layer is a file or directory by a rule of a tool; others are known by their digests alone."""
+    """Whether a tool's rule names any layer; otherwise all have only digests."""
     context = _Context(manifest, b"", {}, Counter())
     return any(_by_rule(layer, context) is not None for layer in manifest.layers)
 
 
 def has_titles(manifest: Manifest) -> bool:
-    """Tell whether every layer has the title that ORAS gives to what it pushes, whatever its media type is."""
+    """Whether every layer has a title, as ORAS writes it, whatever its media type."""
     return bool(manifest.layers) and all(layer.annotations.get(TITLE) for layer in manifest.layers)
 
 
 def layout_of(manifest: Manifest, config: bytes = b"", *, named_only: bool = False) -> Layout:
-    """Return the files and directories that the layers of *manifest* are, those of an empty type left out.
+    """Return the files and directories of the layers of *manifest*, without layers of the empty type.
 
-    *config* is the config's content, where wants_config() says so. *named_only* leaves out what only a digest names:
-    the layers of an image that carries a file besides.
+    *config* is the config's content, where wants_config() says so. *named_only* leaves out blobs that have only a
+    digest: the layers of an image that also carries a file.
     """
     kitfile = kitfile_paths(config) if manifest.config.media_type == _KITOPS_CONFIG else {}
     context = _Context(manifest, config, kitfile, Counter())
@@ -122,7 +122,7 @@ def layout_of(manifest: Manifest, config: bytes = b"", *, named_only: bool = Fal
 
 
 def _by_rule(layer: Descriptor, context: _Context) -> _Named | None:
-    """Return what the first rule that fits says of *layer*; None where none does."""
+    """Return the name by the first rule that fits *layer*; None where none does."""
     return next((named for rule in _RULES if (named := rule(layer, context)) is not None), None)
 
 
@@ -134,7 +134,7 @@ def _file(layer: Descriptor, named: _Named) -> ArtifactFile:
         try:
             diff_id = Digest.parse(named.diff_id)
         except InvalidName:
-            diff_id = None  # it is found out by inflating the blob
+            diff_id = None  # computed by inflating the blob
     inside = safe_parts(named.inside) if named.inside else None
     return ArtifactFile(layer, named.is_archive, inside or (), diff_id, *named.metadata)
 
@@ -150,7 +150,7 @@ def _numbered(name: str, number: int) -> str:
 
 
 def _directory(path: str, kind: str) -> _Named:
-    """Return an archive that is the directory *path*; one that has no name of its own is called *kind*."""
+    """Return an archive as the directory *path*; without a name it is called *kind*."""
     path = path.rstrip("/")
     while path.startswith("./"):
         path = path[2:].lstrip("/")
