@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -45,9 +45,11 @@ def proxy(docker_registry: DockerRegistry) -> Iterator[ReverseProxy]:
         yield server
 
 
-def recorded(home: Path, *words: str, uid: int | None = None) -> subprocess.CompletedProcess[bytes]:
+def recorded(
+    home: Path, *words: str, uid: int | None = None, settings: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
     command = [*as_user(uid), *regfs_command(), "record", "--cache-dir", str(home / "cache"), *words]
-    return subprocess.run(command, capture_output=True, env=environment_for(home), timeout=100, check=False)
+    return subprocess.run(command, capture_output=True, env=environment_for(home, settings), timeout=100, check=False)
 
 
 def is_here(shown: Shown, path: str) -> bool:
@@ -98,6 +100,15 @@ def test_without_a_command_the_image_says_what_runs_and_its_exit_code_counts(
     failed = recorded(tmp_path, name, "--", "/bin/cat", "/missing")
     assert failed.returncode == 1
     assert b"/missing" in failed.stderr
+
+
+def test_the_settings_hold_for_record_too(image: str, docker_registry: DockerRegistry, tmp_path: Path) -> None:
+    """REGFS_DEFAULT_REGISTRY and regfs.toml once held for every verb but this one, which then asked Docker Hub."""
+    settings = {"REGFS_DEFAULT_REGISTRY": docker_registry.address, "REGFS_OFFLINE": "1"}
+    done = recorded(tmp_path, f"{image}:1", settings=settings)
+    assert done.returncode == 125
+    assert f"{docker_registry.address}/{image}:1".encode() in done.stderr
+    assert b"offline" in done.stderr
 
 
 def test_a_program_that_goes_on_is_ended_in_time(image: str, docker_registry: DockerRegistry, tmp_path: Path) -> None:

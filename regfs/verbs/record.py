@@ -63,7 +63,8 @@ class Recorder:
         if not found.reads:
             raise MountFailure(f"the program read nothing of {image}, and ended with {code}; nothing is recorded")
         image.repository.starts.keep(image.manifest_descriptor.digest, found)
-        self._say(f"{len(found.files)} files, {sum(read.size for read in found.reads) / 1e6:.1f} MB of them read")
+        files_text = "1 file" if len(found.files) == 1 else f"{len(found.files)} files"
+        self._say(f"{files_text}, {sum(read.size for read in found.reads) / 1e6:.1f} MB of them read")
         if self._push:
             self._say(f"pushed as {_pushed(image, found, app)}")
         self.image = str(image)

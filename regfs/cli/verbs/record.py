@@ -6,10 +6,10 @@ import argparse
 import os
 from collections.abc import Mapping
 
-from regfs.app.config import default_config, parse_duration, with_options
+from regfs.app.config import parse_duration, with_options
 from regfs.cli.arguments import Parser
 from regfs.cli.terminal import say_nothing, tell, warn
-from regfs.cli.verbs.run import FAILED, RunParser, add_running, asked_of
+from regfs.cli.verbs.run import FAILED, RunParser, add_running, asked_of, owner_of
 from regfs.errors import RegfsError
 
 
@@ -42,12 +42,14 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
 
 def _run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    from regfs.cli.settings import configured
     from regfs.export.container.supervisor import start
 
     command = given.command[1:] if given.command[:1] == ("--",) else given.command
     asked = asked_of(given, environment, command=command, has_input=os.isatty(0), has_terminal=False)
-    config = with_options(default_config(environment), given.given)
-    entered = start(asked, owner=config.owner, allow_suid=config.allow_suid, allow_dev=config.allow_dev)
+    config = with_options(configured(environment), given.given)
+    owner = owner_of(given, config)
+    entered = start(asked, owner=owner, allow_suid=config.allow_suid, allow_dev=config.allow_dev)
     try:
         from regfs.cli.command_config import verb_config
         from regfs.verbs.record import Recorder, record

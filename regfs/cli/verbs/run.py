@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from regfs.app.config import parse_path, with_options
+from regfs.app.config import Config, parse_path, with_options
 from regfs.cli.arguments import IMAGE_HELP, Parser, add_common
 from regfs.cli.terminal import say_nothing, warn
 from regfs.errors import InvalidOption, RegfsError
@@ -175,16 +175,21 @@ def asked_of(
     )
 
 
+def owner_of(given: argparse.Namespace, config: Config) -> str:
+    """Return whose the container's files are: a setting for mounts does not concern root's, which need no others."""
+    from regfs.mount.mountpoint import may_mount
+
+    is_given = any(option.name in _OWNERS for option, _ in given.given)
+    return config.owner if is_given or not may_mount() else "image"
+
+
 def _run(given: argparse.Namespace, environment: Mapping[str, str], *, asked: Asked, is_shell: bool) -> int:
     gc.disable()  # collecting takes a twentieth of a start
     from regfs.cli.settings import configured
     from regfs.export.container.supervisor import start
-    from regfs.mount.mountpoint import may_mount
 
     config = with_options(configured(environment), given.given)
-    # A setting for mounts does not concern root's containers, which need no other owners.
-    is_owner_given = any(option.name in _OWNERS for option, _ in given.given)
-    owner = config.owner if is_owner_given or not may_mount() else "image"
+    owner = owner_of(given, config)
     entered = start(asked, owner=owner, allow_suid=config.allow_suid, allow_dev=config.allow_dev)
     try:
         from regfs.cli.command_config import log_to_terminal
