@@ -86,3 +86,10 @@ def test_inside_a_mount_a_bare_name_is_a_reference_and_a_path_a_path(
     monkeypatch.chdir(tmp_path / "owner")
     assert str(read_reference("quay.io/a/b:1", "docker.io", mounts)) == "quay.io/a/b:1"
     assert str(read_reference("./app/v1", "docker.io", mounts)) == "ghcr.io/owner/app:v1"
+    assert str(read_reference("app/v1/", "docker.io", mounts)) == "ghcr.io/owner/app:v1", "as the shell completes it"
+
+
+def test_a_name_with_a_slash_at_its_end_is_told_without_it() -> None:
+    """`regfs unpack ghcr.io/owner/app/` once said that 'owner/app/' is not a repository."""
+    with pytest.raises(InvalidOption, match=r"the image's name is ghcr\.io/owner/app$"):
+        read_reference("ghcr.io/owner/app/", "docker.io", MOUNTS)

@@ -16,17 +16,19 @@ _DIGEST_RE = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 def read_reference(text: str, default_registry: str, mounts: Sequence[mountpoints.Mounted]) -> Reference:
     """Return the image that *text* names: a reference, or a path in a mount (`/mnt/reg/library/debian/12/rootfs`).
 
-    A relative path that leads through a mount point is a path, as the shell completes it. Raises InvalidName,
+    A relative path that leads through a mount point is a path, as the shell completes it, and in a mount one that ends
+    with a slash is: no reference does. Raises InvalidName,
     InvalidOption.
     """
     points = {mounted.mountpoint: mounted for mounted in mounts if mounted.is_regfs and not mounted.image}
     inside = mountpoints.inside(text, points)
-    if text not in (".", "..") and not text.startswith(("/", "./", "../")):
+    if text not in (".", "..") and not text.startswith(("/", "./", "../")) and not text.endswith("/"):
         here = mountpoints.inside(".", points)
         if inside is None or (here is not None and here.mountpoint == inside.mountpoint):
             return parse_reference(text, default_registry=default_registry)
     if inside is None:
-        raise InvalidOption(f"{text} is neither an image nor in a mount of regfs")
+        hint = f"; the image's name is {text.rstrip('/')}" if text.endswith("/") else ""
+        raise InvalidOption(f"{text} is neither an image nor in a mount of regfs{hint if text[0] not in './' else ''}")
     shown = points[inside.mountpoint].root.strip("/")  # of a bind mount: where in the mount it leads
     names = "/".join(filter(None, [shown, inside.path])).removesuffix("/rootfs").split("/")
     *repository, last = [name for name in names if name != ESCAPE]
