@@ -51,6 +51,7 @@ def server() -> Iterator[FaultServer]:
         kind="application/vnd.example",
     )  # fmt: skip
     push_artifact(application, "demo/model", "1", artifact)
+    push_artifact(application, "library/official", "1", artifact)
     with FaultServer(application) as served:
         yield served
 
@@ -152,6 +153,22 @@ def test_wrong_paths_and_tests_are_named(regfs: Regfs) -> None:
         regfs("find", NAME, "-perm", "rwx")
 
 
+def test_a_path_that_does_not_exist_is_told_whole(regfs: Regfs) -> None:
+    """`regfs ls IMAGE:/etc/none/x` once said just "none: no such entry"."""
+    for verb in ("ls", "cat"):
+        with pytest.raises(NotFound, match=r"^/etc/none/x: no such file or directory$"):
+            regfs(verb, f"{NAME}:/etc/none/x")
+
+
+def test_a_name_that_only_docker_hub_completes_is_told_in_full(regfs: Regfs, server: FaultServer) -> None:
+    """`debian` of another registry than Docker Hub was just not found, though `library/debian` was there."""
+    with pytest.raises(NotFound, match=f"; there is {server.address}/library/official:1$"):
+        regfs("inspect", "official:1")
+    with pytest.raises(NotFound, match=r"MANIFEST_UNKNOWN|not found") as unknown:
+        regfs("inspect", "official:2")
+    assert "there is" not in str(unknown.value)
+
+
 def test_inspect_shows_an_image_on_one_screen_and_fetches_no_layer(regfs: Regfs, server: FaultServer) -> None:
     before = len(server.seen)
     shown = regfs("inspect", NAME)
@@ -178,7 +195,7 @@ def test_inspect_shows_an_image_whose_registry_does_not_tell_what_refers_to_it(
 def test_tags_and_repositories_are_listed(regfs: Regfs, server: FaultServer) -> None:
     assert regfs("tags", "demo/app") == "1\n"
     assert json.loads(regfs("tags", "--json", "demo/app")) == {"schema": 1, "repository": "demo/app", "tags": ["1"]}
-    assert regfs("repos") == regfs("repos", server.address) == "demo/app\ndemo/model\n"
+    assert regfs("repos") == regfs("repos", server.address) == "demo/app\ndemo/model\nlibrary/official\n"
 
 
 def test_get_writes_an_artifact_as_its_own_tool_would(regfs: Regfs, tmp_path: Path) -> None:

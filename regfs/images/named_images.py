@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from regfs.errors import NotFound, RegfsError
 from regfs.images.image import Image
 from regfs.images.pinned_images import Images
 from regfs.images.repositories import Repositories
-from regfs.model.names import Reference
+from regfs.model.names import OFFICIAL, Reference, RepositoryName
 
 
 def image_named(reference: Reference, repositories: Repositories, images: Images) -> Image:
     """Return what *reference* names now: the digest decides where it has one. Blocks on the network for a tag.
 
-    Raises NotFound, DigestUnresolved and what a network brings.
+    Raises NotFound, DigestUnresolved and what a network brings. Docker Hub alone reads `debian` as `library/debian`:
+    where another registry has no `debian`, but that, the message says so, for one request more.
     """
     repository = repositories.repository(reference.repository)
     digest = reference.digest
@@ -20,8 +24,31 @@ def image_named(reference: Reference, repositories: Repositories, images: Images
     if digest is not None:
         return images.image(repository, digest)
     assert reference.tag is not None
-    resolved = repository.tags.resolve(reference.tag)
+    try:
+        resolved = repository.tags.resolve(reference.tag)
+    except NotFound as missing:
+        official = _in_library(reference)
+        if official is None or not _exists(official, repositories):
+            raise
+        raise type(missing)(f"{missing}; there is {official}") from missing
     return images.image(repository, resolved.digest, resolved.media_type)
+
+
+def _in_library(reference: Reference) -> Reference | None:
+    """Return the same name in `library/`; None where it has a namespace."""
+    name = reference.repository
+    if "/" in name.path:
+        return None
+    return replace(reference, repository=RepositoryName(name.registry, f"{OFFICIAL}/{name.path}"))
+
+
+def _exists(reference: Reference, repositories: Repositories) -> bool:
+    assert reference.tag is not None
+    try:
+        repositories.repository(reference.repository).tags.resolve(reference.tag)
+    except RegfsError:
+        return False
+    return True
 
 
 def full_name(reference: Reference, image: Image) -> str:

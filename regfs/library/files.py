@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from cachetools import LRUCache
 
-from regfs.errors import BadLayer, LinkLoop, StaleNode
+from regfs.errors import BadLayer, LinkLoop, NotFound, StaleNode
 from regfs.library.failures import asking
 from regfs.model.attributes import Attributes, mode_of
 from regfs.model.node_id import KEY_MASK, ROOT, TABLE_ROOT, is_entry
@@ -96,20 +96,26 @@ class Files:
 
     def _walk(self, names: Sequence[bytes], *, follow: bool) -> FoundEntry:
         walk = PathWalk(names)
-        at, top = self._tree.attributes(ROOT), ROOT
+        at, top, inside = self._tree.attributes(ROOT), ROOT, list(names)
         while (name := _next(walk)) is not None:
             if name == b"..":
                 if at.node != top:
                     at = self._tree.attributes(self._tree.parent(at.node))
                 continue
-            found = self._lookup(at.node, name)
+            try:
+                found = self._lookup(at.node, name)
+            except NotFound as missing:
+                if not is_entry(at.node):
+                    raise
+                path = b"/".join(inside).decode(errors="backslashreplace")
+                raise NotFound(f"/{path}: no such file or directory") from missing
             if _is_link(found) and (follow or walk.rest()):
                 start = _follow(walk, self._tree.read_link(found.node), at.node, top)
                 at = at if start == at.node else self._tree.attributes(start)
                 continue
             at = found
             if is_entry(at.node) and at.node & KEY_MASK == TABLE_ROOT:
-                top = at.node
+                top, inside = at.node, walk.rest()
         return at
 
     def _lookup(self, directory: int, name: bytes) -> FoundEntry:

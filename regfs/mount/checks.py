@@ -30,9 +30,13 @@ def prepare(point: str) -> list[str]:
         _check_ownership(point)
         if not os.path.exists(mountpoints.MTAB):
             notes.append(mountpoints.MTAB_REMEDY)
-    if _has_entries(point):
-        notes.append(f"{point} is not empty; what is in it is hidden until it is unmounted")
-    return notes
+    return notes + hidden_by_mount(point)
+
+
+def hidden_by_mount(point: str) -> list[str]:
+    """Return a note where *point* is not empty."""
+    hidden = f"{point} is not empty; what is in it is hidden until it is unmounted"
+    return [hidden] if _has_entries(point) else []
 
 
 def _refuse_hanging(point: str) -> None:

@@ -13,6 +13,7 @@ from regfs.errors import CacheDamaged, CacheFailure, MountFailure, Unsupported
 from regfs.export.erofs.mounting import mount_image, reason_against
 from regfs.images.named_images import full_name
 from regfs.mount import mountpoint as mountpoints
+from regfs.mount.checks import hidden_by_mount
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.layers.content import Span
 from regfs.store.layers.data_writer import TAR
@@ -50,6 +51,8 @@ def mount(
     if against := reason_against(config.cache_dir):
         raise MountFailure(f"the kernel cannot mount {image_text}: {against}; {_INSTEAD}")
     point = check_point(directory)
+    for note in hidden_by_mount(point):
+        say(note)
     reference = read_reference(image_text, config.default_registry, mountpoints.mounts())
     with closing(build(config, environment)) as app:
         if app.note:

@@ -87,6 +87,12 @@ def test_a_known_image_is_mounted_without_its_registry_and_its_file_is_written_o
     assert machine.erofs().stat().st_ino == before
 
 
+def test_files_that_the_mount_hides_are_told(machine: Machine) -> None:
+    (machine.point / "mine").touch()
+    done = machine.mount()
+    assert (done.returncode, f"{machine.point} is not empty" in done.stderr) == (0, True), done.stderr
+
+
 def test_status_shows_it_beside_other_mounts(machine: Machine) -> None:
     machine.mounted()
     found = json.loads(machine.regfs("status", "--json", machine.point).stdout)
