@@ -149,3 +149,8 @@ def test_modules_that_a_package_lists_are_there(package: Path) -> None:
     text = ast.get_docstring(ast.parse(package.read_text())) or ""
     listed = re.findall(r"^- ([a-z_]+\.py):", text, re.MULTILINE)
     assert [name for name in listed if not (package.parent / name).is_file()] == []
+
+
+def test_the_manual_page_reads_whole_in_the_c_locale() -> None:
+    """man(1) left out each … there, with a warning."""
+    assert PAGE.isascii(), {character for character in PAGE if not character.isascii()}

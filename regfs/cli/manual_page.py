@@ -136,6 +136,9 @@ def _bold(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Return *text* with what roff reads as commands escaped: a dot or quote at the beginning, hyphens, backslashes."""
-    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    """Return *text* with what roff reads as commands escaped: a dot or quote at the beginning, hyphens, backslashes.
+
+    An ellipsis becomes three dots, for man(1) in the C locale leaves out what is not ASCII.
+    """
+    escaped = text.replace("\\", "\\e").replace("-", "\\-").replace("…", "...")
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
