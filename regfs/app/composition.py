@@ -178,10 +178,7 @@ def build(
         registry.load()  # a name that is no registry is reported at the start
     repositories = _repositories(shared, registry, layers)
     layer_cache = _layer_cache(shared, layers)
-    images = Images(
-        layer_cache, config.platform or host_platform(), with_soci_v1=config.soci_v1,
-        judge=judge_of(config.policy, environment),
-    )  # fmt: skip
+    images = _images(config, layer_cache, environment)
     image_numbers = ImageNumbers(cache / "inode-numbers.sqlite")
     root = Root(
         config.default_registry,
@@ -202,6 +199,16 @@ def build(
         config, stats, shared.journal, layers, registry, layer_cache, repositories, images, tree, cache, note,
         image_numbers, temporary,
     )  # fmt: skip
+
+
+def _images(config: Config, layer_cache: LayerCache, environment: Mapping[str, str]) -> Images:
+    """Return the images of the wanted platform. Raises InvalidOption where the policy cannot be read."""
+    return Images(
+        layer_cache,
+        config.platform or host_platform(),
+        with_soci_v1=config.soci_v1,
+        judge=judge_of(config.policy, environment),
+    )
 
 
 class _Shared(NamedTuple):
