@@ -226,7 +226,10 @@ def test_what_regfs_cannot_do_is_125_and_a_sentence(user: Runner) -> None:
         (("-v", "/nosuch:/x", "--"), "tools", "-v: /nosuch does not exist"),
         (("-v", "x:y", "--"), "tools", "write HOST:IMAGE"),
         (("-u", "nosuch", "--"), "tools", "has no user 'nosuch'"),
+        (("-u", "4294967295", "--"), "tools", "the largest user or group id is 4294967294"),
         (("-w", "x", "--"), "tools", "absolute path"),
+        (("-w", "/etc/passwd", "--"), "tools", "/etc/passwd: it is no directory of the image"),
+        (("--", ""), "tools", "has an empty name"),
         (("--network", "bridge", "--"), "tools", "host and none"),
         (("--keep", "/proc/x", "--"), "tools", "--keep /proc/x"),
     ):

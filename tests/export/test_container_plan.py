@@ -76,8 +76,24 @@ def test_a_volume_may_have_colons_in_its_path_on_the_machine(text: str, volume: 
     assert parse_volume(text, directory="/here") == volume
 
 
-@pytest.mark.parametrize("text", ["", "/a", "/a:", ":/b", "/a:b", "a:b:ro", "/a:ro", "/a:/", "/a://:ro"])
-def test_a_volume_without_both_paths_is_refused(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "/a",
+        "/a:",
+        ":/b",
+        "/a:b",
+        "a:b:ro",
+        "/a:ro",
+        "/a:/",
+        "/a://:ro",
+        "/a:/x/..",
+        "/a:/proc",
+        "/a:/x/../proc/sys",
+    ],
+)
+def test_a_volume_without_both_paths_or_in_the_place_of_proc_is_refused(text: str) -> None:
     with pytest.raises(InvalidOption, match="-v"):
         parse_volume(text, directory=str(Path.cwd()))
 

@@ -16,7 +16,7 @@ import termios
 from contextlib import suppress
 from typing import NoReturn
 
-from regfs.errors import RegfsError
+from regfs.errors import MountFailure, RegfsError
 from regfs.export.container.channel import Channel, Message
 from regfs.export.container.plan import Plan
 from regfs.export.container.program import User, become, user_of_image
@@ -69,8 +69,7 @@ def _run(sandbox: Sandbox, channel: Channel) -> int:
         os.close(connection)
     root.enter()
     user = user_of_image(plan, channel)
-    if plan.directory != "/":
-        os.makedirs(plan.directory, exist_ok=True)
+    _make_directory(plan.directory)
     terminal = _open_terminal(sandbox, user, channel) if sandbox.has_terminal else None
     program = os.fork()
     if program == 0:
@@ -84,6 +83,15 @@ def _run(sandbox: Sandbox, channel: Channel) -> int:
             "note", text=f"there was no room left for changes in {where}; --keep DIR keeps them on another disk"
         )
     return code
+
+
+def _make_directory(path: str) -> None:
+    """Make the working directory *path* where the image lacks it. Raises MountFailure."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        reason = "it is no directory of the image" if isinstance(error, FileExistsError) else error.strerror
+        raise MountFailure(f"the working directory {path}: {reason}; -w names another one") from error
 
 
 def _open_terminal(sandbox: Sandbox, user: User, channel: Channel) -> int:

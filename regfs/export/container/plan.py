@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from os.path import normpath
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,6 +89,8 @@ def plan_of(
     argv = (*entrypoint, *(asked.command or command))
     if not argv:
         raise InvalidOption(f"{image} names no program of its own; name one: regfs run {image} COMMAND")
+    if not argv[0]:
+        raise InvalidOption(f"the program of {image} has an empty name: leave COMMAND out, or name one")
     env = {"PATH": FALLBACK_PATH}
     if asked.has_terminal:
         env["TERM"] = terminal or "xterm"
@@ -113,8 +116,11 @@ def parse_volume(text: str, *, directory: str) -> Volume:
     host, colon, image = rest.rpartition(":/")
     if not host or not colon or "\0" in text:
         raise InvalidOption(f"-v {text}: write HOST:IMAGE or HOST:IMAGE:ro, where IMAGE is an absolute path")
-    if not image.strip("/"):
+    place = normpath(f"/{image.lstrip('/')}")
+    if place == "/":
         raise InvalidOption(f"-v {text}: nothing can be put in the place of the image's root directory")
+    if place.split("/")[1] == "proc":
+        raise InvalidOption(f"-v {text}: /proc of the program is its own; put it at another path of the image")
     return Volume(str(Path(directory, host)), f"/{image}", mode == "ro")
 
 

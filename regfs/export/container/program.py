@@ -25,6 +25,7 @@ _FILE_MAX = 1 << 22
 # chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap, net_bind_service, sys_chroot, setfcap: podman's.
 _CAPABILITIES = frozenset([0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 31])
 _MOST_CAPABILITIES = 64
+_ID_MAX = (1 << 32) - 2
 
 
 class User(NamedTuple):
@@ -85,6 +86,8 @@ def _lines(text: str, fields: int) -> Iterator[list[str]]:
 def user_of_image(plan: Plan, channel: Channel) -> User:
     """Return the user of *plan*. Root replaces the image's own user, with a note, where that has no id here."""
     user = find_user(plan.user, passwd=_read("/etc/passwd"), group=_read("/etc/group"))
+    if max(user.uid, user.gid) > _ID_MAX:
+        raise MountFailure(f"-u {plan.user}: the largest user or group id is {_ID_MAX}")
     missing = None
     if not _is_mapped("uid", user.uid):
         missing = f"uid {user.uid}"
