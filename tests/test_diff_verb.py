@@ -14,6 +14,7 @@ from regfs.cli.main import run as run_regfs
 from tests.support.fault_server import FaultServer
 from tests.support.hello import host_architecture
 from tests.support.images import BuiltImage, BuiltLayer, directory, file, image_of, layer, symlink, whiteout
+from tests.support.lazy_layers import estargz
 from tests.support.memory_registry import MemoryRegistry
 
 pytestmark = pytest.mark.usefixtures("own_logging")
@@ -45,6 +46,12 @@ def server() -> Iterator[FaultServer]:
     for tag, image in images.items():
         for content in image.blobs().values():
             application.add_blob("demo/app", content)
+        application.add_manifest("demo/app", image.manifest, tag=tag, media_type=image.media_type)
+    for tag, content in (("lazy", b"one"), ("lazy-again", b"two")):
+        entries = (file("big", os.urandom(len(tag) << 15)), file("small", content), file("same", b"same bytes"))
+        image = built(estargz(*entries))
+        for blob in image.blobs().values():
+            application.add_blob("demo/app", blob)
         application.add_manifest("demo/app", image.manifest, tag=tag, media_type=image.media_type)
     with FaultServer(application) as served:
         yield served
@@ -171,3 +178,11 @@ def test_the_diff_directory_lists_nothing_and_is_in_no_listing(client: regfs.Cli
     assert ".diff" not in {each.name for each in client.path("demo/app").iterdir()}
     for name in ("1", "1..", "..2", "1..nowhere", "1...2"):
         assert not client.path(f"demo/app/.diff/{name}").exists()
+
+
+def test_of_lazily_fetched_layers_only_what_must_be_compared_is_fetched(diff: Diff, tmp_path: Path) -> None:
+    code, told, _ = diff("--cache-dir", str(tmp_path), "demo/app:lazy", "demo/app:lazy-again")
+    assert code == 1
+    assert [line.split("  ")[0] for line in told.splitlines()] == ["M /big", "M /small"]
+    fetched = sum(data.stat().st_blocks * 512 for data in tmp_path.glob("layers/*.tar"))
+    assert fetched < 4 << 15

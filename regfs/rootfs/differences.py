@@ -17,10 +17,10 @@ from enum import IntFlag
 from typing import Literal, NamedTuple
 
 from regfs.model.attributes import mode_of, size_of
-from regfs.model.layer_entry import Row
 from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.layers.content import Content, content_of
+from regfs.store.layers.layer_index import Beyond
 
 Kind = Literal["added", "removed", "changed"]
 Child = tuple[bytes, int, bytes]
@@ -164,20 +164,16 @@ def rows_differ(a: Rootfs, b: Rootfs, found: Difference, contents_differ: Callab
     """
     assert found.a is not None
     assert found.b is not None
-    left, right = _row(a, found.a[1]), _row(b, found.b[1])
+    left, right = _beyond(a, found.a[1]), _beyond(b, found.b[1])
     fields = NONE
-    if (None if left is None else left.xattrs) != (None if right is None else right.xattrs):
+    if left.xattrs != right.xattrs:
         fields |= Field.XATTRS
-    if left is None or right is None:
-        return fields
-    if stat.S_ISLNK(mode_of(left.attributes)) and left.target != right.target:
+    if stat.S_ISLNK(mode_of(found.a[2])) and left.target != right.target:
         fields |= Field.TARGET
-    if has_bytes_to_compare(found):
-        contents = tuple(
-            _content(tree, child[1], row) for tree, child, row in ((a, found.a, left), (b, found.b, right))
-        )
-        if contents_differ(*contents):
-            fields |= Field.CONTENT
+    if has_bytes_to_compare(found) and contents_differ(
+        _content(a, found.a, left.content), _content(b, found.b, right.content)
+    ):
+        fields |= Field.CONTENT
     return fields
 
 
@@ -235,11 +231,11 @@ def _paged(tree: Rootfs, span: tuple[int, int]) -> Iterator[Child]:
         yield from tree.merged.children(start, min(start + _PAGE, first + count))
 
 
-def _row(tree: Rootfs, node: int) -> Row | None:
-    """Return the row of *node*; None for a directory that no layer has a row for."""
+def _beyond(tree: Rootfs, node: int) -> Beyond:
+    """Return what the row of *node* has beyond its attributes; nothing for a directory that no layer has a row for."""
     layer = node >> LAYER_SHIFT
-    return None if layer == INVENTED_LAYER else tree.layers[layer].row(node & ROW_MASK)
+    return Beyond() if layer == INVENTED_LAYER else tree.layers[layer].beyond(node & ROW_MASK)
 
 
-def _content(tree: Rootfs, node: int, row: Row) -> Content:
-    return content_of(tree.diff_ids[node >> LAYER_SHIFT], row.content, size_of(row.attributes))
+def _content(tree: Rootfs, child: Child, content: int | None) -> Content:
+    return content_of(tree.diff_ids[child[1] >> LAYER_SHIFT], content, size_of(child[2]))

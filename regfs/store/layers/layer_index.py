@@ -25,6 +25,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from regfs.errors import NotFound
 from regfs.model.digest import Digest
@@ -50,6 +51,7 @@ SELECT row, parent, inode, flags, substr(attributes, 54, 1) BETWEEN x'40' AND x'
 ORDER BY row
 """
 _STORED = "SELECT inode, attributes, content FROM entries WHERE row = ?"
+_BEYOND = "SELECT content, target, xattrs FROM entries WHERE row = ?"
 _FOLLOWING = """
 SELECT row, attributes, content FROM entries WHERE row > ? AND row <= ? AND content IS NOT NULL
 ORDER BY row LIMIT ?
@@ -71,6 +73,14 @@ _LAYOUT = DataLayout._fields
 _CACHE_SIZE = 2000 << 10
 _DEEPEST = 2048  # components of a path of PATH_MAX bytes
 _NEAR = 64
+
+
+class Beyond(NamedTuple):
+    """What a row has beyond its attributes; see Row."""
+
+    content: int | None = None
+    target: bytes | None = None
+    xattrs: bytes | None = None
 
 
 class LayerIndex(Table):
@@ -120,6 +130,13 @@ class LayerIndex(Table):
             raise NotFound(f"{self.path}: no row {row}")
         inode, attributes, content = found[0]
         return (attributes, content) if inode == row else self.stored(inode)
+
+    def beyond(self, inode: int) -> Beyond:
+        """Return what the row *inode*, which is no hard link, has beyond its attributes. Raises NotFound."""
+        found = self._query(_BEYOND, (inode,))
+        if not found:
+            raise NotFound(f"{self.path}: no row {inode}")
+        return Beyond._make(found[0])
 
     def following(self, row: int, limit: int) -> list[tuple[int, bytes, int]]:
         """Return (row, attributes, offset in the data file) of the files that come soon after *row* in the archive.
