@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("cat demo/app:1.0:/etc/p", ["demo/app:1.0:/etc/passwd "]),
         ("cat other/app:", []),
         ("cat demo/app:2:/", []),
-        ("umount ", []),
+        ("umount ./", []),
         ("cat --cache-dir ", []),
     ],
 )
@@ -96,3 +97,40 @@ def test_bash_gets_what_stands_behind_the_last_colon(
     }  # fmt: skip
     done = subprocess.run(["bash", "-c", script], env=own, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == replies, done.stderr
+
+
+def _script(shell: str, environment: dict[str, str], capsys: pytest.CaptureFixture[str], directory: Path) -> Path:
+    run_regfs(["completion", shell], environment)
+    script = directory / "script"
+    script.write_text(capsys.readouterr().out)
+    (directory / "regfs").write_text(f'#!/bin/sh\nexec {sys.executable} -m regfs "$@"\n')
+    (directory / "regfs").chmod(0o755)
+    return script
+
+
+def _asked(directory: Path, environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+    own = {**environment, "PATH": f"{directory}:{environment['PATH']}", "PYTHONPATH": str(REPOSITORY_ROOT)}
+    return subprocess.run(command, env=own, capture_output=True, text=True, timeout=60, check=False, cwd=directory)
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+@pytest.mark.parametrize(
+    ("line", "offered"), [("regfs cat demo/app:", ["demo/app:1.0"]), ("regfs cat ./scr", ["./script"])]
+)
+def test_fish_does_not_offer_every_file_as_the_tag_of_an_image(
+    line: str, offered: list[str], environment: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After `demo/app:` it offered all files of the working directory, and paths only where regfs knows nothing."""
+    script = _script("fish", environment, capsys, tmp_path)
+    done = _asked(tmp_path, environment, "fish", "--no-config", "-c", f"source {script}; complete -C '{line}'")
+    assert done.stdout.split() == offered, done.stderr
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+def test_zsh_completes_where_no_compinit_ran_before(
+    environment: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a new .zshrc it said "command not found: compdef"."""
+    script = _script("zsh", environment, capsys, tmp_path)
+    done = _asked(tmp_path, environment, "zsh", "-f", "-c", f"source {script}; print $_comps[regfs]")
+    assert (done.stdout, done.stderr) == ("_regfs\n", "")

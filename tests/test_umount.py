@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from regfs.cli.candidates import candidates
 from regfs.verbs.umount import holding
 from tests.conftest import MountRegfs
 from tests.support.mounted import as_user, environment_for, mounts_at, regfs_command
@@ -29,6 +30,7 @@ def test_umount_follows_a_link_to_the_mount_point(mount_regfs: MountRegfs) -> No
     mounted = mount_regfs("--offline")
     link = mounted.home / "link"
     link.symlink_to(mounted.path)
+    assert f"{mounted.path} " in candidates(["umount", ""], environment_for(mounted.home))  # as the shell completes it
     mounted.run(*regfs_command(), "umount", link)
     assert mounts_at(mounted.path) == []
 

@@ -4,6 +4,7 @@
     regfs mount --pla▮              options of the verb
     regfs cat ghcr.io/org/▮         repositories and tags that were seen before
     regfs cat debian:12:/etc/▮      files of an image that is in the cache
+    regfs umount ▮                  mount points that the user may unmount
 
 No registry is asked: a key press must not wait for a network. What cannot be known gives no candidates. Used by the
 verb `complete`, which the scripts of `regfs completion` run. One thread; blocks on the disk alone.
@@ -12,12 +13,15 @@ verb `complete`, which the scripts of `regfs completion` run. One thread; blocks
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from regfs.cli.arguments import Parser, mount_parser
 from regfs.cli.settings import configured
 from regfs.cli.verbs import VERBS, load_verb, verb_named
 from regfs.errors import RegfsError
+from regfs.mount.mountpoint import mounts
 
 _TAKE_IMAGES = frozenset({"IMAGE", "IMAGE[:/PATH]", "IMAGE:/PATH", "ARTIFACT[:/PATH]", "REPOSITORY", "IMAGE [PATH…]"})
 _MOST = 1000
@@ -48,6 +52,8 @@ def _candidates(before: Sequence[str], current: str, environment: Mapping[str, s
         yield from VERBS["cache"].usage.split("|")
     elif verb == "completion":
         yield from ("bash", "fish", "zsh")
+    elif verb is not None and any(action.metavar == "MOUNTPOINT" for action in parser._actions):
+        yield from _mount_points()
     elif any(action.metavar in _TAKE_IMAGES for action in parser._actions):
         yield from _images(current, environment)
 
@@ -62,6 +68,14 @@ def _values(parser: Parser, word: str) -> list[str] | None:
                 return None
             return metavar.split("|") if "|" in metavar else [*(action.choices or ())]
     return None
+
+
+def _mount_points() -> Iterator[str]:
+    """Yield where a regfs of this user is mounted, for root all; none with a space, which shells split."""
+    for each in mounts():
+        is_ours = os.geteuid() == 0 or each.user_id == os.geteuid()
+        if is_ours and (each.is_regfs or each.is_kernel_mount) and not re.search(r"\s", each.mountpoint):
+            yield f"{each.mountpoint} "
 
 
 def _images(current: str, environment: Mapping[str, str]) -> Iterator[str]:

@@ -25,6 +25,7 @@ complete -o default -F _regfs regfs
 """
 _ZSH = """\
 #compdef regfs
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
 _regfs() {
     local -a found
     found=(${(f)"$(regfs complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)"})
@@ -38,9 +39,14 @@ compdef _regfs regfs
 _FISH = """\
 function __regfs_candidates
     set -l words (commandline -opc)
-    regfs complete -- $words[2..-1] (commandline -ct) 2>/dev/null | string trim -r
+    set -l found (regfs complete -- $words[2..-1] (commandline -ct) 2>/dev/null | string trim -r)
+    if set -q found[1]
+        printf '%s\\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
 end
-complete -c regfs -a '(__regfs_candidates)'
+complete -c regfs -f -a '(__regfs_candidates)'
 """
 SCRIPTS = {"bash": _BASH, "fish": _FISH, "zsh": _ZSH}
 
