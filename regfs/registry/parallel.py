@@ -1,15 +1,14 @@
-"""Fetches one big blob over several connections: pieces of it at the same time, given out in order.
+"""Fetches one big blob over several connections: pieces in parallel, yielded in order.
 
-    one connection         the whole blob, as ever: always the first, and the last resort
-    where it is the limit  pieces beyond its place come over more connections; it ends where the first piece begins
-    a piece that fails     one connection goes on at its start, until it meets the next piece
+    one connection         the whole blob: the first attempt, and the last resort
+    if it is the limit     later pieces come over more connections; it ends where the first piece begins
+    a piece that fails     one connection goes on at its start, up to the next piece
     ranges are refused     (200, 416, 501, another Content-Range) one connection, for this host for some minutes
 
 A CDN gives each connection some 60 MB/s, and gzip is unpacked four times faster. The number of connections doubles
 while that brings more bytes and the reader still waits for the network. It stays where the reader is the limit, and
-goes back where the line is.
-Used by blobs.py, which verifies what is given here. Thread rule: ParallelTransfers is shared by all threads. One read
-belongs to the thread that iterates; each piece has a thread of its own until it has come.
+falls where the line is. Used by blobs.py, which verifies the bytes. Thread rule: ParallelTransfers is shared by all
+threads. One read belongs to the thread that iterates; each piece has a thread of its own until it is complete.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ from regfs.waiting.deadline import Deadline, current, under
 log = logging.getLogger(__name__)
 
 MAX_PIECE = 8 << 20
-# Smaller ones would spend more time on the way than in transfer.
+# Smaller pieces would take more time for the round trip than for the transfer.
 _LEAST_PIECE = 4 << 20
 _PIECE_S = 0.25
-# A blob of fewer pieces has come before more connections are of use.
+# A blob of fewer pieces is complete before more connections help.
 _BIG_PIECES = 4
 _WINDOW_S = 0.2
 _WINDOW_BYTES = 1 << 20
@@ -50,7 +49,7 @@ _PIECES = 8
 
 
 class BlobSource(NamedTuple):
-    """Where one blob comes from. *host* names what may refuse ranges.
+    """Where one blob comes from. *host* is the key under which refused ranges are remembered.
 
     *whole* yields the bytes from an offset to the end, over one connection; *piece* those of `[start, stop)`, or raises
     RangesRefused. Both block on the network.
@@ -81,12 +80,12 @@ class ParallelTransfers:
             yield from transfer.chunks()
 
     def gives_pieces(self, host: str) -> bool:
-        """Tell whether *host* may be asked for pieces."""
+        """Whether *host* may be asked for pieces."""
         with self._lock:
             return host not in self._refused
 
     def distrust(self, host: str, why: object) -> None:
-        """Ask *host* for no piece for some minutes."""
+        """Stop asking *host* for pieces for some minutes."""
         with self._lock:
             is_news = host not in self._refused
             self._refused[host] = True
@@ -99,12 +98,12 @@ class ParallelTransfers:
         return self._room.acquire(blocking=False)
 
     def give_room_back(self) -> None:
-        """Give back what take_room() took."""
+        """Return the room that take_room() took."""
         self._room.release()
 
 
 class _Piece:
-    """The bytes `[start, stop)`, which one thread puts and another takes."""
+    """The bytes `[start, stop)`: one thread puts them, another takes them."""
 
     def __init__(self, start: int, stop: int) -> None:
         self.start = start
@@ -118,12 +117,12 @@ class _Piece:
 
     @property
     def is_failed(self) -> bool:
-        """Whether it ended without a byte that could be taken."""
+        """Whether it ended without a byte to take."""
         with self._lock:
             return self.is_over and not self._chunks
 
     def put(self, chunk: bytes) -> None:
-        """Add what came; an empty chunk ends the piece."""
+        """Add received bytes; an empty chunk ends the piece."""
         with self._lock:
             if chunk:
                 self.has_begun = True
@@ -135,7 +134,7 @@ class _Piece:
             arrival.set_result(None)
 
     def take(self) -> bytes:
-        """Return the next chunk, empty at the end of what came. Waits as the thread's deadline allows."""
+        """Return the next chunk, empty at the end of the received bytes. Waits as the thread's deadline allows."""
         while True:
             with self._lock:
                 if self._chunks:
@@ -161,7 +160,7 @@ class _Transfer:
         self._growth = Growth(shared.most if is_big else 1, is_fixed=shared.is_fixed)
 
     def chunks(self) -> Generator[bytes, None, None]:
-        """Yield all from the offset on."""
+        """Yield all bytes from the offset on."""
         while self._offset < self._source.size:
             piece = self._piece_here()
             yield from self._of_one_connection() if piece is None else self._of_piece(piece)
@@ -194,7 +193,7 @@ class _Transfer:
         self._drop()
 
     def _piece_here(self) -> _Piece | None:
-        """Return the piece that has the byte at the offset; pieces that are of no use are dropped."""
+        """Return the piece that has the byte at the offset; useless pieces are dropped."""
         while self._pieces and (self._pieces[0].stop <= self._offset or self._pieces[0].is_failed):
             self._drop()
         first = self._pieces[0] if self._pieces else None
@@ -240,14 +239,14 @@ class _Transfer:
                     piece.put(chunk)
         except (RangesRefused, WrongBody) as refusal:
             self._shared.distrust(self._source.host, refusal)
-        except RegfsError as error:  # one connection goes on there, and tells what is wrong
+        except RegfsError as error:  # one connection goes on there, and reports the error
             log.info("%s: bytes %d to %d: %s", self._source.what, piece.start, piece.stop, error)
         finally:
             piece.put(b"")
 
 
 class Growth:
-    """Decides over how many connections a blob comes, by what it has brought in windows of some 0.2 s."""
+    """Decides the number of connections for a blob, by the bytes received in windows of about 0.2 s."""
 
     def __init__(self, most: int, *, is_fixed: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -264,12 +263,12 @@ class Growth:
         self._began_s = self._clock()
 
     def received(self, size: int) -> None:
-        """Note that *size* bytes came, over whichever connection."""
+        """Note that *size* bytes came, over any connection."""
         with self._lock:
             self._received += size
 
     def waiting_for(self, chunk: Callable[[], bytes]) -> bytes:
-        """Return what *chunk* returns, and note how long the reader waited for it."""
+        """Call *chunk* and return its result; note how long the reader waited for it."""
         began_s = self._clock()
         try:
             return chunk()
@@ -285,11 +284,11 @@ class Growth:
             rate, self._received = self._received / passed_s, 0
         waits, self._waited_s = self._waited_s / passed_s, 0.0
         self._began_s = self._clock()
-        if self._is_new:  # the window in which connections were made tells nothing
+        if self._is_new:  # the window in which connections were made proves nothing
             self._is_new = False
         elif waits >= _WAITS:
             if rate < self._rate_before * _WORTH_IT:
-                # One that runs on beats pieces that bring no more than it did.
+                # A single connection is better than pieces that are no faster.
                 self.connections, self._is_settled = (1 if rate < self._rate_of_one else self._before), True
             else:
                 self._grow(rate)

@@ -1,7 +1,7 @@
 """What the mount looks like: directories, files and links by node id. No FUSE, no HTTP. In reading order:
 
-tree.py            what drivers ask, and which half answers: an invented node or a table's entry
-entry.py           what a look-up and a listing answer
+tree.py            the file system of the drivers: each call goes to an invented node or to a table
+entry.py           the results of a look-up and of a listing
 invented.py        the invented nodes that the kernel knows, by id
 table_slots.py     the tables that the kernel knows: rootfs/ and layers/N/tree/; loads them
 node.py            the kinds of nodes: directory, file, link, directory of a table
@@ -11,16 +11,16 @@ tag.py             the directory of a tag, and manifests by digest
 image.py           the directory of an image: the table of its parts
 layers.py          layers/: the table of a layer's parts
 blobs.py           blobs/
-views/             files/ of an artifact, oci/, referrers/, .diff/; files that are worked out when they are read
-unlisted_xattrs.py attributes that tell which layer brought a path
-platform_notes.py  the notes about a platform that is missing or another
-parts.py           what image.py and layers.py write their tables with
+views/             files/ of an artifact, oci/, referrers/, .diff/; files that are computed when they are read
+unlisted_xattrs.py attributes that name the layer of a path
+platform_notes.py  the notes about a missing or different platform
+parts.py           rows that list the parts of a directory, for image.py and layers.py
 control.py         .regfs/
 listings.py        open directories, read in parts
-tags_in_use.py    what happens to a process inside a tag that moves
+tags_in_use.py     a tag keeps its image while processes are in it
 probed_names.py    names that shells and editors try, for which no registry is asked
-inode_numbers.py   where st_ino comes from
-usage.py           what df shows
+inode_numbers.py   computes st_ino
+usage.py           statfs(2), for df
 one_image.py       one image as the root of a mount
-snapshot.py        what the kernel was told, for another process
+snapshot.py        the kernel's node ids and slots, for a hand-over to another process
 """

@@ -6,10 +6,9 @@
     ├── stats.json     counters: requests, bytes, ingests, hits …
     ├── metrics        the same, for Prometheus
     ├── fetching.json  the layers that are being received and unpacked now (`regfs status` reads it)
-    └── errors         what failed lately and why, one line each
+    └── errors         recent failures with their reasons, one line each
 
-Each text is made when its file is looked at; no network, and no lock of another package is held. Used by root.py. Any
-thread.
+Each text is made when its file is opened: no network, and no lock of another package. Used by root.py. Any thread.
 """
 
 from __future__ import annotations
@@ -51,8 +50,8 @@ class ControlDirectory:
 class LiveFile(Live):
     """A file whose text is made each time it is looked at.
 
-    The kernel asks for the size first and then reads that many bytes. So open() gives the text whose size was returned
-    last, and a reader never gets parts of two texts.
+    The kernel asks for the size first and then reads that many bytes. So open() returns the text whose size was
+    returned last, and no reader gets parts of two texts.
     """
 
     def __init__(self, key: str, make: Callable[[], str]) -> None:

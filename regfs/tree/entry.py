@@ -1,4 +1,4 @@
-"""What the tree answers to a look-up and in a listing. Used by both drivers. Values; any thread."""
+"""The results of a look-up and of a listing. Used by both drivers. Values; any thread."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class FoundEntry(NamedTuple):
 
 
 class ListedEntry(NamedTuple):
-    """An entry of a listing. With *node* 0 only type and inode number are known, and a look-up tells the rest.
+    """An entry of a listing. With *node* 0 only type and inode number are known, and a look-up has the rest.
 
-    With *node* 0 and a time for which it holds, Listing.at_once() can tell the rest.
+    With *node* 0 and a validity, Listing.at_once() has the rest.
     """
 
     name: bytes

@@ -63,7 +63,7 @@ from regfs.tree.views.referrers import referrers_directory
 
 
 class Has(NamedTuple):
-    """What an image has, as far as its documents are there and can be read. A listing goes by it."""
+    """The facts about an image that decide what a listing shows, from its readable documents."""
 
     raw: str = ""
     """The name of a document that regfs cannot read; the image has nothing else then."""
@@ -79,8 +79,8 @@ class Has(NamedTuple):
 class ImageDirectory(DirectoryOfImage):
     """The directory of an image. *within* is the index that names it, where it was found so.
 
-    A manifest that is shown because it refers to another, *is_referrer*, has no referrers/: what may be pushed under
-    cosign's tags can go in circles, and a walk must end.
+    A manifest that is shown because it refers to another, *is_referrer*, has no referrers/: tags that cosign's scheme
+    allows can form a circle, and a walk must end.
     """
 
     within: PinnedImage | None = None
@@ -129,14 +129,14 @@ class ManifestsDirectory(DirectoryOfImage):
 
 
 def _has(pinned: PinnedImage) -> Has:
-    """Return what there is of the image; blocks on the network for its documents."""
+    """Return the facts about the image; blocks on the network for its documents."""
     image = pinned.image
     if not image.is_readable:
         return Has(raw=_raw_name(image))
     has = Has(is_index=image.index is not None, note=listed_note(pinned))
     try:
         has = has._replace(manifest_bytes=bool(image.manifest_document.content))
-    except (NotFound, BadManifest):  # bytes that are not what their digest says are a failure, not an image without
+    except (NotFound, BadManifest):  # wrong bytes are a failure; the image is not shown without this part
         return has
     with suppress(BadContent, TooLarge, Unsupported):
         has = has._replace(manifest=image.manifest, rootfs=image.has_rootfs, files=image.has_files)
@@ -151,7 +151,7 @@ def _index_of(image: Image) -> Index:
 
 
 def _raw_name(image: Image) -> str:
-    """Return the name of a document that cannot be read: what the registry says that it is."""
+    """Return the name of a document that cannot be read, by the type that the registry gives it."""
     return "index.json" if image.document.media_type in INDEX_TYPES else "manifest.json"
 
 
@@ -192,7 +192,7 @@ def _manifest(directory: ImageDirectory, key: str) -> Node:
     pinned = directory.pinned
     if _is_raw(pinned.image, "manifest.json"):
         return _document(directory, key)
-    # Not the size in the index: some are wrong, and the digest is what counts.
+    # Not the size in the index: some are wrong, and only the digest counts.
     size = len(pinned.image.manifest_document.content)
     return FetchedFile(key, size, lambda: pinned.image.manifest_document.content, _date(directory))
 
@@ -236,7 +236,7 @@ def _rootfs(directory: ImageDirectory, key: str) -> TableDirectory:
 
 
 def _computed(make: Callable[[Image], str]) -> Callable[[ImageDirectory, str], Node]:
-    """Return what makes the file whose text *make* works out when it is read."""
+    """Return the maker of a file whose text *make* computes when it is read."""
 
     def node(directory: ImageDirectory, key: str) -> Node:
         _image_of(directory)

@@ -1,8 +1,8 @@
 """The invented nodes that the kernel knows: registries, tags, `digest`, `blobs/` … Used by tree.py.
 
-A node is kept from the look-up that finds it to the forget() that gives it back. Its id is the hash of its key
-(model/node_id.py), or the next one where two keys have the same hash. A look-up that finds the directory of a table
-gives it a slot (table_slots.py). Thread rule: any thread; the lock guards the nodes, and nothing waits under it.
+A node is kept from its first look-up to its last forget(). Its id is the hash of its key (model/node_id.py), or the
+next one where two keys have the same hash. A look-up of the directory of a table gets it a slot (table_slots.py).
+Thread rule: any thread; the lock guards the nodes, and no thread waits for the network under it.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class InventedNodes:
             kept = self._kept.get(number)
             if kept is None:
                 kept = self._kept[number] = Kept(node, found_in, changing)
-            # The same directory may have become something else meanwhile: a tag was pushed where a namespace was, or
+            # The directory may have another meaning now: a tag was pushed where a namespace was, or
             # a refusal was lifted. A program that holds the old node must see the new one.
             kept.node = node
             kept.changing = changing

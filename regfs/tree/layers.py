@@ -1,4 +1,4 @@
-"""`…/layers/`: what the image is made of, base first.
+"""`…/layers/`: the layers of an image, base first.
 
     library/debian/12/layers/
     ├── 000/
@@ -88,12 +88,12 @@ class LayerDirectory(Dated):
         return listed(_PARTS, self, self.key, self.layer)
 
     def date(self) -> int:
-        """Return when the layer was made, in nanoseconds since 1970; 0 where that is not known."""
+        """Return when the layer was made, in nanoseconds since 1970; 0 where that is unknown."""
         return self.layer.created_ns
 
 
 def _totals(line: Callable[[LayerTotals], int]) -> Callable[[LayerDirectory, str], Node]:
-    """Return what makes the file whose only line is what *line* says of a layer's files; reading it fetches these."""
+    """Return the maker of a file of one line: *line* of a layer's totals. Reading it fetches the layer."""
 
     def make(directory: LayerDirectory, key: str) -> Node:
         pinned, layer = directory.pinned, directory.layer
@@ -103,7 +103,7 @@ def _totals(line: Callable[[LayerTotals], int]) -> Callable[[LayerDirectory, str
 
 
 def _text(line: Callable[[ImageLayer], str]) -> Callable[[LayerDirectory, str], Node]:
-    """Return what makes the file whose only line is what *line* says of a layer."""
+    """Return the maker of a file of one line, which *line* makes from a layer."""
     return lambda directory, key: text_file(key, line(directory.layer), directory.date)
 
 
@@ -137,5 +137,5 @@ _BY_NAME = {part.name: part for part in _PARTS}
 
 
 def listed_name(layer: ImageLayer, count: int) -> str:
-    """Return what `layers/` calls *layer*, one of *count*: its number, with three digits or more."""
+    """Return the name of *layer*, one of *count*, in `layers/`: its number, with three digits or more."""
     return f"{layer.number:0{max(_DIGITS, len(str(count - 1)))}d}"

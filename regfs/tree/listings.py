@@ -73,7 +73,7 @@ class InventedListing:
         self._table_at_once = table_at_once
 
     def entries(self, start: int, limit: int) -> list[ListedEntry]:
-        """Return the children from position *start* on; each is to be looked up."""
+        """Return the children from position *start* on; each needs a look-up."""
         return [self._listed(child) for child in self._children[start : start + limit]]
 
     def at_once(self, position: int) -> ListedEntry:

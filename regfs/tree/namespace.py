@@ -13,8 +13,8 @@ When a name means a tag and when a repository: it is a tag if the path so far is
 more component of a path. images/existence.py asks the registry whether that component leads to a repository; where the
 registry cannot say, the name opens. Below `@` every name is a component, and none is asked for. On Docker Hub `debian/`
 is both library/debian and the namespace debian, whose repositories are beside the tags. A name that is no tag and no
-component by grammar does not exist, without a request; nor does one that programs try everywhere (probed_names.py).
-Used by root.py. Any thread.
+component by grammar does not exist, without a request; the same holds for names that programs try everywhere
+(probed_names.py). Used by root.py. Any thread.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _CATALOG_TIMEOUT_S = 2.0
 
 
 class Names(Protocol):
-    """What all these directories share."""
+    """The parts that all these directories share."""
 
     @property
     def repositories(self) -> Repositories: ...
@@ -164,7 +164,7 @@ class Namespace:
             return (), refusal
         except UNREACHABLE as failure:
             if self.names.repositories.is_known(self.registry, repository.name.path):
-                raise  # this is a repository, whose tags are wanted
+                raise  # a repository: the failure of its tags is the answer
             return (), failure
 
     def _known_below(self) -> set[str]:
@@ -228,7 +228,7 @@ class Namespace:
         return version_directory(f"{self.key}/{name}", repository, version, self.names.images)
 
     def _tag_or_component(self, repository: Repository, name: str) -> Found:
-        if repository.tags.is_listed(name):  # look-ups after a listing of tags need not even the disk
+        if repository.tags.is_listed(name):  # look-ups after a listing of tags do not read the disk
             return version_directory(f"{self.key}/{name}", repository, Version(name), self.names.images)
         no_repository = self.names.repositories.existence.is_no_repository(repository.name)
         if no_repository or self._just_led_below(repository, name) or self._is_listed_below(repository, name):
@@ -273,21 +273,21 @@ class Namespace:
         return self.names.repositories.existence.of(self.registry, path, in_repository=in_repository)
 
     def _is_there(self, repository: Repository) -> bool:
-        """Tell whether the registry lists the tags of *repository*: then it shows repositories below it as well."""
+        """Whether the registry lists the tags of *repository*: then it shows repositories below it as well."""
         try:
             return self.names.repositories.existence.said(repository.name) is Said.THERE
         except Offline:
             return False
 
     def _just_led_below(self, repository: Repository, name: str) -> bool:
-        """Tell whether a tag of the repository *name* was resolved a moment ago: then *name* was no tag."""
+        """Whether a tag of the repository *name* was resolved a moment ago: then *name* was no tag."""
         if not is_repository_component(name) or repository.tags.was_just_visited():
             return False
         below = self.names.repositories.repository(RepositoryName(self.registry, _join(self.path, name)))
         return below.tags.was_just_visited()
 
     def _is_listed_below(self, repository: Repository, name: str) -> bool:
-        """Tell whether *name* is known to lead below and to be no tag of *repository*: no request is needed then."""
+        """Whether *name* is known to lead below and to be no tag of *repository*: no request is needed then."""
         is_tag = repository.tags.is_listed(name)
         if is_tag is None:
             is_tag = not self.names.repositories.existence.has_no_list(repository.name)

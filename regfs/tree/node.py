@@ -1,4 +1,4 @@
-"""The kinds of nodes, and the simple ones.
+"""The interfaces of nodes (directory, file, link, directory of a table), and the simple nodes.
 
 Invented nodes (registries, tags, `digest`, `blobs/` …) are objects of the classes of this package, one kind a file.
 Entries of a rootfs/ or a layer's tree/ are rows of a table and never objects; a TableDirectory is the directory that a
@@ -30,14 +30,14 @@ LINK_MODE = stat.S_IFLNK | 0o777
 class Dated:
     """A node with the date of an image: 0, which is 1970, until the image's config is known.
 
-    Not the time of the mount: it would change with each mount, and `ls -t` would list first what was never opened.
+    Not the time of the mount: that changes with each mount, and `ls -t` would list unopened images first.
     """
 
     __slots__ = ()
 
 
 class Live:
-    """A file whose content may be another one at each look: the kernel asks for its attributes each time."""
+    """A file whose content may change at any time: the kernel asks for its attributes each time."""
 
     __slots__ = ()
 
@@ -123,9 +123,9 @@ class Link(Dated):
 class TableDirectory:
     """A directory that is a table: rootfs/ or layers/N/tree/.
 
-    *load* returns the table; where the cache does not have it, it downloads the layers, unpacks and merges them, and
-    waits for that. *identity* is a function of the image or layer alone: the table's inode numbers belong to it.
-    *origin* returns attributes that tell where the rows of a layer, by its number, come from.
+    *load* returns the table; where the cache lacks it, *load* downloads, unpacks and merges the layers, and waits for
+    that. *identity* depends only on the image or layer: it is the key of the table's inode numbers. *origin* returns
+    the xattrs that describe the layer with that number.
     """
 
     key: str
@@ -134,7 +134,7 @@ class TableDirectory:
     origin: Callable[[int], Mapping[bytes, bytes]] | None = None
 
     def placeholder(self) -> Attributes:
-        """Return made-up attributes, for a listing: `ls -l` beside a rootfs/ is no reason to download it."""
+        """Return placeholder attributes for a listing: `ls -l` beside a rootfs/ must not download it."""
         return Attributes(TABLE_MODE, 4096, 2)
 
     def load_at_once(self) -> FileTree | None:

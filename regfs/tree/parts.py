@@ -1,7 +1,7 @@
 """Tables of the parts of a directory: one row says a part's name, when it is listed, and how its node is made.
 
-Listing and look-up go by the same rows, so that they cannot disagree. Used by image.py, layers.py and blobs.py.
-Thread rule: values; any thread.
+Listing and look-up use the same rows, so they cannot disagree. Used by image.py, layers.py and blobs.py. Thread rule:
+values; any thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Facts = TypeVar("Facts")
 
 @dataclass(frozen=True, slots=True)
 class DirectoryOfImage(Dated):
-    """What all directories of an image have: their key, the image, and its date."""
+    """A directory of an image: its key, the image, and its date."""
 
     key: str
     pinned: PinnedImage

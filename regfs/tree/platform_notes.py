@@ -19,7 +19,7 @@ DIFFERS = "PLATFORM-DIFFERS.txt"
 
 
 def listed_note(pinned: PinnedImage) -> str | None:
-    """Return the note that a listing shows. That of a single image needs its config, which is not fetched for it."""
+    """Return the note that a listing shows. That of a single image needs the config, which is not fetched."""
     if missing_text(pinned.image) is not None:
         return MISSING
     try:
@@ -38,7 +38,7 @@ def text_of(name: str, pinned: PinnedImage) -> str:
 
 
 def missing_text(image: Image) -> str | None:
-    """Return why *image*, an index, has no image for the mount's platform; None where it has one, or none at all."""
+    """Return why *image*, an index, has no image for the mount's platform; None if it has one, or no images."""
     if not image.is_readable or image.index is None:
         return None
     try:
@@ -85,5 +85,5 @@ def differs_text(pinned: PinnedImage) -> str | None:
 
 
 def _plain(platform: Platform) -> str:
-    """Return *platform* for a terminal: what a config says may be any text."""
+    """Return *platform* for a terminal: a config may have any text there."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(platform)[:100])

@@ -15,7 +15,7 @@ _FILE_ENDINGS = frozenset(
      "png", "rdoc", "rockspec", "rst", "sbt", "sln", "sock", "sum", "swift", "swp", "tfvars", "tmp", "toml", "ts",
      "txt", "vim", "xml", "yaml", "yml", "zig"}
 )  # fmt: skip
-# Endings that are top-level domains as well: with these words before them they are files.
+# Endings that are also top-level domains: after these words they are endings of files.
 _WORDS_BEFORE = frozenset(
     {"agents", "app", "authors", "build", "changelog", "changes", "claude", "code_of_conduct", "configure", "conftest",
      "contributing", "contributors", "copying", "dodo", "fabfile", "faq", "hacking", "history", "index", "install",
@@ -29,7 +29,7 @@ _PLAIN = frozenset({"autorun", "bower_components", "gtags", "jakefile", "justfil
 
 
 def is_probed(name: str) -> bool:
-    """Tell whether *name* is tried by programs wherever they are, and means no registry and no repository."""
+    """Whether programs try *name* in every directory, and it means no registry and no repository."""
     if ":" in name:
         return False
     lower = name.lower()
@@ -40,8 +40,8 @@ def is_probed(name: str) -> bool:
 
 
 def is_bare_word(name: str) -> bool:
-    """Tell whether *name* is a host by Docker's rule for its upper-case letters alone: `HEAD`, `Makefile`, `LICENSE`.
+    """Whether *name* is a host by Docker's rule only for its upper-case letters: `HEAD`, `Makefile`, `LICENSE`.
 
-    No host is written so; programs try such names everywhere.
+    Hosts are not written so; programs try such names everywhere.
     """
     return "." not in name and ":" not in name and name != name.lower()

@@ -6,8 +6,9 @@
     ├── library/                 a namespace of the default registry
     └── debian/ debian:12/ …     a repository of it, a pasted reference; open, though they are not listed
 
-A first component is a registry if Docker's rule takes it for a host. Docker sees what follows: in `registry:5000/app`
-that is a host, in `debian:12` it is a tag. The kernel looks up single names, so that `name:number` without a dot is
+A first component is a registry if Docker's rule takes it for a host. Docker sees the whole reference: in
+`registry:5000/app` that is a host, in `debian:12` it is a tag. The kernel looks up single names, so that `name:number`
+without a dot is
 
     a registry    where the user has named it (the default, --insecure-registry) or visited it
     a tag         where the number is below 1024: no registry in a local network uses such a port
@@ -54,7 +55,7 @@ class Root:
         return directory_attributes()
 
     def lookup(self, name: str) -> Found:
-        """Return a registry, a name of the default registry, or `.regfs`; a registry is not asked for itself."""
+        """Return a registry, a name of the default registry, or `.regfs`; makes no request for a registry."""
         if name == CONTROL:
             return Found(self.control, FOREVER)
         registry = registry_named(name)
@@ -68,7 +69,7 @@ class Root:
         """Return the known registries and the default registry's namespaces.
 
         Waits a moment for the default registry's catalog where it has one. When the registry fails, known names are
-        returned: many programs look at the root of a mount, and none may depend on a registry.
+        returned: many programs list the root of a mount, and none of them must depend on a registry.
         """
         registries = sorted({self.default_registry, *self.repositories.known_registries()})
         shown = [Child(CONTROL, DIRECTORY_MODE, self.control.key)]

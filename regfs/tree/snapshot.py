@@ -1,8 +1,8 @@
-"""A snapshot: what the kernel was told of the tree, as plain values that another process can take over.
+"""Snapshot: the node ids that the kernel knows, as plain values that another process can take over.
 
-Tree.snapshot() makes one, Tree.restore() of a new tree over the same cache takes it, and from then on the node ids that
-the kernel has mean what they meant. Of a table nothing but its slot is in it. All fields are numbers and texts, so that
-json.dumps() can write it. Values; any thread.
+Tree.snapshot() makes one, Tree.restore() of a new tree over the same cache takes it, and the kernel's node ids then
+keep their meaning. Of a table it has only the slot. All fields are numbers and texts, so that json.dumps() can write
+it. Values; any thread.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class KeptNode(NamedTuple):
 
 
 class TagImage(NamedTuple):
-    """The image that a tag's directory shows, and as what the registry described it."""
+    """The image that a tag's directory shows, and its descriptor from the registry."""
 
     node: int
     digest: str

@@ -3,12 +3,12 @@
 A table that is shown as two directories has two slots and two sets of node ids, because a directory may have one name
 in the kernel; the inode numbers agree. A slot keeps its number from the first look-up of its directory to the forget()
 that gives the last one back. No number is used again before all LAST_SLOT were, and then with the next generation, so
-that a request about a slot that the kernel has forgotten is stale and never about another table. Slots are small, for a
-kernel remembers thousands of directories for weeks; open tables are few (store/tables/open_tables.py) and are opened
-again on demand.
+that a request about a forgotten slot is stale and never about another table. Slots are small, because a kernel
+remembers thousands of directories for weeks; open tables are few (store/tables/open_tables.py) and are opened again on
+demand.
 
-The only place of the tree where layers are downloaded is TableSlot.load(). Used by tree.py and invented.py.
-Thread rule: any thread; the lock guards the two dicts, and no table is loaded under it.
+Only TableSlot.load() downloads layers. Used by tree.py and invented.py. Thread rule: any thread; the lock guards the
+two dicts, and no table is loaded under it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NO_XATTRS: Mapping[bytes, bytes] = {}
 
 
 class TableSlot:
-    """One table as one directory: answers for all node ids that have its number."""
+    """One table as one directory: handles all node ids that have its number."""
 
     __slots__ = (
         "__weakref__", "_attributes", "_inode", "_slots", "base", "changing", "directory", "found_in", "generation",
@@ -77,7 +77,7 @@ class TableSlot:
     def load(self) -> FileTree:
         """Return the table. May download and unpack every layer of the image first: gigabytes, and minutes.
 
-        Raises what that brings, but never NotFound.
+        Raises the errors of that, but never NotFound.
         """
         self.recent = True
         tree = self.tree
@@ -85,14 +85,14 @@ class TableSlot:
             try:
                 tree = self.directory.load()
             except NotFound as missing:
-                # The registry lacks a layer. The kernel would believe for ever that the name does not exist for which a
-                # program looked in this directory.
+                # The registry lacks a layer. After ENOENT the kernel would believe for ever that the name which a
+                # program looked up here does not exist.
                 raise BadContent(f"{self.directory.key} cannot be made: {missing}") from missing
             self._keep(tree)
         return tree
 
     def close_if_idle(self) -> bool:
-        """Let the table be closed. A thread that works with it keeps it until it is done, and so do open files."""
+        """Release the table. A thread that works with it keeps it open until it is done, and so do open files."""
         self.tree = None
         return True
 
@@ -118,7 +118,7 @@ class TableSlot:
     def root_attributes(self) -> bytes:
         """Return struct fuse_attr of the directory that the table is shown as; waits and raises as load() does.
 
-        They are kept: a look-up that fails later would make the kernel drop the directory, and all mounts below it.
+        They are kept: a failing look-up later would make the kernel drop the directory and all mounts below it.
         """
         if not self._attributes:
             self.load()
@@ -126,7 +126,7 @@ class TableSlot:
         return self._attributes
 
     def root_attributes_at_once(self) -> bytes:
-        """Return the same, or made-up ones until the table is there. Does not wait."""
+        """Return the same, or placeholders until the table is loaded. Does not wait."""
         if not self._attributes:
             tree = self.directory.load_at_once()
             if tree is None:
@@ -191,7 +191,7 @@ class TableSlot:
     def xattrs(self, node: int) -> Mapping[bytes, bytes]:
         """See Tree.xattrs."""
         if self.has_placeholder and node == self.root:
-            return _NO_XATTRS  # `ls -l` beside a rootfs/ asks for them: no reason to download it
+            return _NO_XATTRS  # `ls -l` beside a rootfs/ asks for them, and must not download it
         tree = self.load()
         key = _key(tree, node)
         origin = self.directory.origin
@@ -200,14 +200,14 @@ class TableSlot:
         return XattrsWithUnlisted(tree.xattrs(key), partial(origin, key >> LAYER_SHIFT))
 
     def name_of(self, node: int) -> str:
-        """See Tree.name_of. The names of entries are read from the table, so that none need be kept."""
+        """See Tree.name_of. Reads the names of entries from the table instead of keeping them."""
         directory, tree = self.directory.key, self.tree
         if node == self.root or tree is None:
             return directory
         key = node & KEY_MASK
         try:
             return f"{directory}/{os.fsdecode(tree.path(key))}".rstrip("/")
-        except Exception as error:  # the caller reports a failure: this one must not take its place
+        except Exception as error:  # the caller reports a failure, which this one must not replace
             log.debug("the name of node %#x of %s", key, directory, exc_info=error)
             return f"{directory}, node {key:#x}"
 
@@ -226,7 +226,7 @@ class TableSlots:
     def __init__(
         self, numbers: InodeNumbers, tables: OpenTables, open_content: OpenContentOf, *, last_slot: int = LAST_SLOT
     ) -> None:
-        """*tables* bounds how many tables are in use; *open_content* opens what a table says of a file's bytes."""
+        """*tables* bounds how many tables are in use; *open_content* opens the content of a file."""
         self.numbers = numbers
         self.tables = tables
         self.open_content = open_content
@@ -262,7 +262,7 @@ class TableSlots:
         try:
             return FoundEntry(slot.root, slot.root_attributes(), valid_s, slot.generation)
         except BaseException:
-            self.forget(slot.root, 1)  # the kernel gives back no look-up that failed
+            self.forget(slot.root, 1)  # the kernel sends no FORGET for a failed look-up
             raise
 
     def forget(self, node: int, count: int) -> None:
@@ -286,14 +286,14 @@ class TableSlots:
             return list(self.by_number.values())
 
     def restore(self, kept: KeptNode, directory: TableDirectory, changing: bytes | None) -> None:
-        """Give *directory* the slot that *kept* says."""
+        """Give *directory* the slot in *kept*."""
         inode = self.numbers.of_table(directory.identity)
         number = kept.node >> SLOT_SHIFT
         slot = TableSlot(
             self, directory, number=number, generation=kept.generation, inode=inode, found_in=kept.found_in
         )
         slot.changing, slot.lookups = changing, kept.lookups
-        slot.has_placeholder = True  # a listing may have given the kernel made-up attributes
+        slot.has_placeholder = True  # a listing may have given the kernel placeholders
         with self._lock:
             self._by_key[directory.key] = self.by_number[number] = slot
 
@@ -303,7 +303,7 @@ class TableSlots:
             return self._next, self._generation
 
     def restore_next(self, number: int, generation: int) -> None:
-        """Go on with the slot *number*, so that ids which the kernel was told earlier are not given again at once."""
+        """Go on with the slot *number*, so that ids that the kernel knows are not reused at once."""
         with self._lock:
             self._next, self._generation = number, generation
 

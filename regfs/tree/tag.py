@@ -34,9 +34,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class TagDirectory(Dated):
-    """The directory of a tag. stat(2) asks nothing; look-up and listing resolve the tag.
+    """The directory of a tag. stat(2) makes no request; look-up and listing resolve the tag.
 
-    Its date is that of the image that it pointed to last, where the config of that is known.
+    Its date is that of the last image that it pointed to, if the config is known.
     """
 
     key: str
@@ -64,14 +64,14 @@ class TagDirectory(Dated):
         return self._of_image(lambda resolved: self._image(resolved).children())
 
     def image(self, digest: Digest) -> ImageDirectory:
-        """Return the directory of an image that the tag has pointed to: its parts are keyed by both. Asks nothing."""
+        """Return the directory of an image that the tag has pointed to: its parts are keyed by both. No request."""
         return ImageDirectory(f"{self.key}@{digest}", self.images.pinned(self.repository, digest))
 
     def xattrs(self, shown: Digest | None = None) -> dict[bytes, bytes]:
-        """Return what the tag pointed to when the registry was last asked, and when that was; asks nothing.
+        """Return what the tag pointed to when the registry was last asked, and when that was. Makes no request.
 
-        *shown*: the image that is shown instead. `path` leads from the root of the mount to the image by digest. A tool
-        that copies or lists attributes asks each tag of a listing for them, which may cost no request.
+        *shown*: the image that is shown instead. `path` leads from the root of the mount to the image by digest. Tools
+        that copy or list attributes read them of each tag of a listing, so they must cost no request.
         """
         xattrs = {}
         record = self.repository.tags.last_known(self.tag)
@@ -85,7 +85,7 @@ class TagDirectory(Dated):
         return xattrs
 
     def _of_image(self, ask: Callable[[Resolved], T]) -> T:
-        """Return what *ask* returns for the image that the tag points to now."""
+        """Call *ask* with the image that the tag points to now, and return its result."""
         resolved = self._resolved()
         try:
             return ask(resolved)
@@ -105,7 +105,7 @@ class TagDirectory(Dated):
 
 
 def path_by_digest(repository: RepositoryName, digest: Digest) -> str:
-    """Return the path, from the root of a mount, to the image *digest* of *repository*; what it means never changes.
+    """Return the path, from the root of a mount, to the image *digest* of *repository*; its meaning never changes.
 
     It has no colon, but for IPv6 addresses: `podman -v`, overlay's lowerdir= and PYTHONPATH cannot have one in a path.
     """
@@ -125,7 +125,7 @@ def version_directory(key: str, repository: Repository, version: Version, images
     if digest is not None:
         return manifest_directory(key, repository, digest, images)
     tag = version.tag or DEFAULT_TAG
-    # A listing that names the tag is proof enough; else the registry is asked.
+    # A listing that names the tag is proof enough; otherwise the registry is asked.
     return Found(TagDirectory(key, repository, tag, images), repository.tags.valid_s(tag))
 
 

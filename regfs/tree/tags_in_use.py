@@ -1,15 +1,15 @@
-"""What happens to a process inside a tag that moves: nothing. Names that may change keep their meaning while in use.
+"""Keeps the image of a tag that moves while a process is in it: names that may change keep their meaning while in use.
 
-When the kernel looks a name up once more and is told another node or an error, it drops the name, and with it all
-mounts below it in every mount namespace and the working directories there (fuse_dentry_revalidate, d_invalidate). So:
+When the kernel looks a name up again and gets another node or an error, it drops the name, all mounts below it in every
+mount namespace, and the working directories there (fuse_dentry_revalidate, d_invalidate). So:
 
     a tag has moved, is refused or is gone    its directory shows the image that it showed, whole, while a process works
                                               or is rooted below it, or something is mounted there
-    a name above it is refused or is gone     it means what it meant, likewise
+    a name above it is refused or is gone     it keeps its meaning likewise
 
-Such an answer holds for a second; when nothing is in use below the name any more, the next look-up tells how things
-are. An open file or directory does not count: its node stays valid without its name. A process that enters between the
-check and the answer loses its mounts; that takes some milliseconds. The path by digest of an image never moves, and
+Such an answer holds for a second; when nothing below the name is in use any more, the next look-up returns the current
+state. An open file or directory does not count: its node stays valid without its name. A process that enters between
+the check and the answer loses its mounts; that takes some milliseconds. The path by digest of an image never moves, and
 shows a new image at once.
 
 Used by invented.py. Thread rule: any thread. The lock is held while it is decided whether a tag may move, which reads
@@ -39,7 +39,7 @@ UsedDirectories = Callable[[], Collection[str] | None]
 
 HELD_S = 1.0
 _MOST_PATHS = 1024
-# With these, the kernel keeps the name (EINTR since Linux 6.13, ENOMEM always), or the request is asked once more.
+# With these errors the kernel keeps the name (EINTR since Linux 6.13, ENOMEM always), or repeats the request.
 _NO_ANSWERS = (WouldBlock, Interrupted, OutOfThreads)
 
 
@@ -47,7 +47,7 @@ _NO_ANSWERS = (WouldBlock, Interrupted, OutOfThreads)
 class _Shown:
     """The image that a tag's directory shows. *newer*: what the tag names now, while the directory keeps the old one.
 
-    *noted*: what the journal was told last.
+    *noted*: the last note in the journal.
     """
 
     resolved: Resolved
@@ -57,7 +57,7 @@ class _Shown:
 
 
 class NamesInUse:
-    """What the kernel was told about names that may change. Directories are named by their node ids."""
+    """The last answers to the kernel about names that may change, by the node ids of their directories."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class NamesInUse:
     ) -> None:
         """*note* is called once for each image that stays in use after its tag has moved.
 
-        *held_s*: for how long the kernel may believe an answer that is kept for the sake of a process.
+        *held_s*: for how long the kernel may believe an answer that is kept for a process.
         """
         self._used_directories = used_directories
         self._note = note
@@ -79,7 +79,7 @@ class NamesInUse:
         self._used_until: dict[str, float] = {}
 
     def lookup(self, parent: int, directory: Directory, name: bytes) -> Found:
-        """Return what *name* in *directory*, whose node is *parent*, is to mean for the kernel."""
+        """Return the meaning of *name* in *directory*, whose node is *parent*, for the kernel."""
         text = os.fsdecode(name)
         before = self._answered.get(parent, {}).get(name)
         try:
@@ -93,7 +93,7 @@ class NamesInUse:
                 self._answered.get(parent, {}).pop(name, None)
                 raise
             return Found(before, self._held_s)
-        # Where a tag is gone or refused, its name may still be that of a repository, and is taken for one.
+        # Where a tag is gone or refused, its name may still be a repository, and counts as one.
         is_no_tag_now = isinstance(before, TagDirectory) and not isinstance(found.node, TagDirectory)
         if before is not None and is_no_tag_now and self._is_used(_path(directory, text)):
             return Found(before, self._held_s)
@@ -110,7 +110,7 @@ class NamesInUse:
         return self._with_image(node, directory).children()
 
     def xattrs(self, node: int, directory: TagDirectory) -> dict[bytes, bytes]:
-        """Return which image *directory* shows, and which newer one it does not show yet; asks nothing."""
+        """Return the image that *directory* shows, and the newer one that it does not show yet. Makes no request."""
         shown = self._shown.get(node)
         if shown is None or not shown.is_held:
             return directory.xattrs()
@@ -120,7 +120,7 @@ class NamesInUse:
         return xattrs
 
     def forget(self, node: int, parent: int, name: bytes | None) -> None:
-        """Drop what is remembered of *node*, which the kernel has forgotten together with all that is below it."""
+        """Drop the state of *node*, which the kernel has forgotten with everything below it."""
         self._shown.pop(node, None)
         self._answered.pop(node, None)
         if name is not None and parent in self._answered:
@@ -134,18 +134,18 @@ class NamesInUse:
         )
 
     def restore(self, images: tuple[TagImage, ...]) -> None:
-        """Take over what another process showed; what the tags name now is asked at the next look."""
+        """Take over the images that another process showed; the next look-up resolves the tags."""
         for node, digest, media_type, size in images:
             self._shown[node] = _Shown(Resolved(Digest.parse(digest), media_type, size, expires_s=0.0))
 
     def _with_image(self, node: int, directory: Directory) -> Directory:
-        """Return *directory*; a tag's asks here which image it is to show."""
+        """Return *directory*; that of a tag with the image that it must show."""
         if isinstance(directory, TagDirectory):
             return replace(directory, resolve=partial(self._resolve, node, directory))
         return directory
 
     def _resolve(self, node: int, tag: TagDirectory) -> Resolved:
-        """Return the image that *tag* is to show: the one that it names, unless the one that it showed is in use."""
+        """Return the image that *tag* must show: the one that it names, unless the one that it showed is in use."""
         shown = self._shown.get(node)
         try:
             resolved = tag.repository.tags.resolve(tag.tag)
@@ -171,7 +171,7 @@ class NamesInUse:
         with self._deciding if current().may_wait else nullcontext():
             shown = self._shown.get(node)
             if isinstance(now, Resolved) and shown is not None and shown.resolved.digest == now.digest:
-                return now  # another thread has decided meanwhile
+                return now  # another thread has decided it
             if shown is not None and self._is_used(below):
                 self._hold(shown, tag, now)
                 return shown.resolved._replace(expires_s=time.monotonic() + self._held_s)
@@ -191,7 +191,7 @@ class NamesInUse:
             self._note(f"the tag {tag.repository.name}:{tag.tag} {what}; {old} is still in use below {_path(tag)}")
 
     def _is_used(self, path: str) -> bool:
-        """Tell whether a process works in *path* or below it; only below it, where it ends with a slash.
+        """Whether a process works in *path* or below it; only below it, if it ends with a slash.
 
         Raises WouldBlock where /proc would have to be read by a thread that may not wait.
         """

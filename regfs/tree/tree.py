@@ -1,9 +1,9 @@
-"""The tree by node ids: what both drivers ask (mount/filesystem.py), and which half of it answers.
+"""Tree: the file system that both drivers show (mount/filesystem.py), by node ids. Each of two halves has its nodes.
 
     an invented node (registry, tag, `digest` …)     an object, kept while the kernel knows it      invented.py
-    an entry of a table (rootfs/, layers/N/tree/)    a row; nothing is kept but its table's slot    table_slots.py
+    an entry of a table (rootfs/, layers/N/tree/)    a row; only its table's slot is kept    table_slots.py
 
-The number of the slot in a node id (model/node_id.py) tells the halves apart. Thread rule: any thread.
+The slot number in a node id (model/node_id.py) selects the half. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Nodes(Protocol):
-    """Some of the nodes: the invented ones, or those of one slot. Tree says what each method does."""
+    """One half of the nodes: the invented ones, or those of one slot. Tree describes each method."""
 
     def lookup(self, parent: int, name: bytes) -> FoundEntry: ...
 
@@ -93,10 +93,10 @@ class Tree:
         return self._nodes(node).attributes(node)
 
     def enter(self, node: int) -> bool:
-        """Load the real attributes of the directory *node*, where a listing gave the kernel made-up ones.
+        """Load the real attributes of the directory *node*, where a listing gave the kernel placeholders.
 
-        Return whether it did, so that the kernel can be told to forget those: chdir, chroot and opendir come a moment
-        after a listing, and a program that copies the directory asks for its attributes then.
+        Return whether it did, so that the kernel can be told to forget the placeholders: chdir, chroot and opendir come
+        a moment after a listing, and a program that copies the directory asks for its attributes then.
         """
         return self._nodes(node).enter(node)
 
@@ -136,23 +136,23 @@ class Tree:
         return self._nodes(node).name_of(node)
 
     def forget(self, node: int, count: int) -> None:
-        """Take back *count* look-ups of *node*; entries of tables need not be given back."""
+        """Take back *count* look-ups of *node*; entries of tables are not counted."""
         if node >> SLOT_SHIFT in self._by_slot:
             self._slots.forget(node, count)
         else:
             self._invented.forget(node, count)
 
     def changing_entries(self) -> list[tuple[int, bytes]]:
-        """Return directory and name of each look-up that is not given back and whose answer may change."""
+        """Return directory and name of each name that the kernel knows and whose meaning may change."""
         kept: list[Kept | TableSlot] = [*self._invented.all().values(), *self._slots.all()]
         return [(each.found_in, each.changing) for each in kept if each.changing is not None]
 
     def usage(self) -> Usage:
-        """Return what statfs(2) tells of the cache; no network. Raises WouldBlock."""
+        """Return the sizes of the cache for statfs(2); no network. Raises WouldBlock."""
         return self._cache.now()
 
     def snapshot(self) -> Snapshot:
-        """Return what the kernel was told, for a tree in another process. No request may be answered meanwhile."""
+        """Return the kernel's node ids and slots, for a tree in another process. Answer no request meanwhile."""
         nodes = [self._kept(node, kept, kept.node.key) for node, kept in self._invented.all().items() if node != ROOT]
         nodes += [self._kept(slot.root, slot, slot.directory.key, slot.generation) for slot in self._slots.all()]
         return Snapshot(tuple(nodes), self._names.snapshot(), *self._slots.next_free())
@@ -160,7 +160,7 @@ class Tree:
     def restore(self, snapshot: Snapshot) -> list[str]:
         """Know the nodes of *snapshot* by their ids. Before the first request; no network.
 
-        Return the keys of those that are lost, because the cache has not all that they are found by: the kernel is told
+        Return the keys of those that are lost, because the cache lacks the documents to find them: the kernel is told
         that they are stale, and looks their names up again.
         """
         lost = []
@@ -196,5 +196,5 @@ class Tree:
 if TYPE_CHECKING:
 
     def _assert_nodes(invented: InventedNodes, slot: TableSlot) -> tuple[Nodes, Nodes]:
-        """Let mypy check that both halves answer."""
+        """Let mypy check that both halves have the protocol."""
         return invented, slot

@@ -1,6 +1,6 @@
 """Extended attributes that can be read by name and are in no list, so that copies of a file stay without them.
 
-    user.regfs.layer        002: the layer that brought it, as `layers/` calls it
+    user.regfs.layer        002: the name in `layers/` of the layer that brought it
     user.regfs.digest       sha256:…, the digest of that layer's blob
     user.regfs.created_by   the command that made the layer
 
@@ -15,11 +15,11 @@ from regfs.images.image import Image
 from regfs.tree.layers import listed_name
 
 PREFIX = b"user.regfs."
-_LONGEST = 1 << 16  # the kernel takes no longer value
+_LONGEST = 1 << 16  # the longest value that the kernel takes
 
 
 class XattrsWithUnlisted(Mapping[bytes, bytes]):
-    """Attributes of which `iter()` gives those that are listed; a look-up finds those of *unlisted* too."""
+    """Attributes: `iter()` yields the listed ones, a look-up finds the *unlisted* ones too."""
 
     def __init__(self, listed: Mapping[bytes, bytes], unlisted: Callable[[], Mapping[bytes, bytes]]) -> None:
         self._listed = listed
@@ -41,7 +41,7 @@ class XattrsWithUnlisted(Mapping[bytes, bytes]):
 
 
 def origin_of(image: Image, number: int) -> Mapping[bytes, bytes]:
-    """Return what tells which layer of *image* has the number *number*; nothing for a directory that none has."""
+    """Return the attributes of layer *number* of *image*; none for a directory that no layer has."""
     layers = image.layers
     if number >= len(layers):
         return {}

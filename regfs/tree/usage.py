@@ -1,4 +1,4 @@
-"""What `df` shows of a mount: its cache, which is all that it takes of a disk.
+"""The sizes that `df` shows for a mount: those of its cache.
 
 Used by tree.py. Thread rule: any thread; no network, and no walk over the cache's directories.
 """
@@ -33,7 +33,7 @@ def unknown_standing(_wait_s: float) -> Standing | None:
 
 
 class CacheUsage:
-    """The usage of the directory *cache*; *standing* returns how full it is, and waits so many seconds at most."""
+    """The usage of the directory *cache*; *standing* returns how full it is, and waits for *wait_s* seconds at most."""
 
     def __init__(self, cache: Path, standing: Callable[[float], Standing | None] = unknown_standing) -> None:
         self._cache = cache
