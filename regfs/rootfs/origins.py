@@ -11,6 +11,7 @@ from typing import NamedTuple
 from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT
 from regfs.rootfs.differences import Difference, shared_layers
 from regfs.rootfs.rootfs import Rootfs
+from regfs.rootfs.versions import versions
 from regfs.rootfs.wasted import hidden_by
 
 
@@ -52,8 +53,9 @@ class Origins:
             if kind == found.kind and found.path.startswith(directory):
                 return origin
         hidden = hidden_by(self._a if is_of_b else self._b, layer, found.path)
-        if hidden is None:
-            return _origin(layer, is_of_b=is_of_b)
+        if hidden is None:  # an upper layer links to a file of a shared one
+            shown = versions(self._b if is_of_b else self._a, found.path)
+            return _origin(shown[0].layer if shown else layer, is_of_b=is_of_b)
         origin = Origin(not is_of_b, hidden[0])
         self._hidden = (found.kind, found.path + b"/", origin)
         return origin

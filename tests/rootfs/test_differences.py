@@ -16,7 +16,7 @@ from regfs.rootfs.origins import Origin, Origins
 from regfs.store.layers.content import Content
 from regfs.store.layers.layer_store import LayerStore
 from tests.rootfs.test_merge_against_umoci import images
-from tests.support.images import BuiltLayer, directory, file, layer, opaque, symlink, whiteout
+from tests.support.images import BuiltLayer, directory, file, hardlink, layer, opaque, symlink, whiteout
 from tests.support.snapshot import Entry
 from tests.support.trees import MergedImage
 
@@ -117,6 +117,10 @@ def test_images_without_a_common_layer_differ_by_what_each_of_them_brought(tmp_p
     assert found[b"first"] == Origin(True, 0)
     assert found[b"etc/gone"] == Origin(False, 0)
     assert b"etc/kept" not in found
+
+
+def test_a_hard_link_is_told_with_the_layer_that_made_it_and_not_with_that_of_the_file(tmp_path: Path) -> None:
+    assert origins(tmp_path, [BASE], [BASE, layer(hardlink("copy", "etc/kept"))]) == {b"copy": Origin(True, 1)}
 
 
 def test_a_rebuilt_layer_is_told_from_the_one_it_has_the_rows_of(tmp_path: Path) -> None:
