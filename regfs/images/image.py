@@ -323,7 +323,7 @@ class Image:
             return parse_config(self.repository.blobs.small(parsed.config, at_most=DOCUMENT_LIMIT)).platform
         except (NotFound, *_UNREADABLE) as error:
             # One bad entry must not cost the others.
-            log.info("%s: the entry %s is passed over: %s", self, entry.digest, error)
+            log.info("%s: the entry %s is skipped: %s", self, entry.digest, error)
             return None
 
     def _entry(self, entry: Descriptor) -> Manifest | Index:

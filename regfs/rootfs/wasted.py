@@ -1,4 +1,4 @@
-"""What of the layers of an image nobody sees in it: files that upper layers replaced or deleted.
+"""Finds the files of an image's layers that it does not show: upper layers replaced or deleted them.
 
 Their bytes are downloaded with the image and can be read in layers/N/tree/: a secret that a later layer deleted is
 there. Used by images/reports/wasted.py. Thread rule: functions; any thread.

@@ -1,4 +1,4 @@
-"""Local work that stands still is ended, and whoever waits for it gets an answer: ETIMEDOUT."""
+"""Local work that stands still is ended, and the requests that wait for it get an answer: ETIMEDOUT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks by name between processes: who has one is seen by the others, and whoever dies or stands still loses it."""
+"""Locks by name between processes: others see the holder, and a holder that dies or stands still loses its lock."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ class CatalogBelow:
         asked_at, prefix, asked = self._refreshes.count, f"{path}/", time.monotonic()
         page = self._registry.listing.repositories_after(registry, prefix)
         names, is_all = page.names, page.is_all or any(_is_beyond(name, prefix) for name in page.names)
-        if page.names and min(page.names) <= prefix and not page.is_all:  # where to begin was passed over
+        if page.names and min(page.names) <= prefix and not page.is_all:  # the registry ignored where to begin
             names, is_all = self._registry.listing.repositories(registry), True
         below = _Below(frozenset(name for name in names if name.startswith(prefix)), is_all, asked)
         if names:

@@ -77,7 +77,7 @@ class CheckpointedGzip:
         self._members = 0
 
     def inflate(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield what *chunks* inflate to. What follows the last member and is no gzip is passed over.
+        """Yield what *chunks* inflate to. Bytes behind the last member that are no gzip are skipped.
 
         Raises BadLayer where they are no gzip, Unsupported where the machine has no zlib.
         """

@@ -2,7 +2,7 @@
 
 v7, ustar, star, GNU (long names and links, base-256 numbers, sparse files) and PAX (global headers too). Python's
 tarfile is too slow for this (it keeps all members and decodes their names) and lets pass what Go's reader, the one that
-container engines trust, refuses. Labels of volumes are passed over. Unknown types are regular files where
+container engines trust, refuses. Labels of volumes are skipped. Unknown types are regular files where
 they have data, as for POSIX and GNU tar (containerd and umoci refuse the layer), and are counted. An archive may end
 without its two blocks of zeros; what follows them is not looked at.
 
@@ -112,7 +112,7 @@ class TarReader:
         self._left, self._padding = size, -size % BLOCK
 
     def next_entry(self) -> TarEntry | None:
-        """Return the next entry, None at the end; content that was not taken is passed over.
+        """Return the next entry, None at the end; content that was not taken is skipped.
 
         Raises BadLayer, TooLarge.
         """

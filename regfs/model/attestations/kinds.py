@@ -80,7 +80,7 @@ def type_of(document: Manifest | Index) -> str:
 
 
 def is_signed(kind: str) -> bool:
-    """Tell whether artifacts of the type *kind* are signatures or have one: nobody signs these once more."""
+    """Whether artifacts of the type *kind* are signatures or contain one, and so are not signed again."""
     return kind.startswith(_SIGNED)
 
 

@@ -12,7 +12,7 @@ more than *trees* images.
                 in the cache (uses.py) while it is there
 
 Which one goes is decided by second chance (CLOCK): each use sets a flag, which costs a look-up nothing else; an entry
-whose flag is set is passed over once. Nothing that a thread is using at that moment is closed: it refuses.
+whose flag is set is skipped once. Nothing that a thread is using at that moment is closed: it refuses.
 Thread rule: any thread. The garbage collector may end an entry at any instant, in a thread that holds the lock too: it
 leaves a note, and the next call takes the entry out. The lock is never held while an entry's lock is waited for.
 """
@@ -87,7 +87,7 @@ class OpenTables:
             self._forget(reference)
             self._entries[reference] = _Cost(descriptors, size, trees)
             self._used = self._used.plus(self._entries[reference])
-            # Each may be passed over once; then all that is left is in use.
+            # Each may be skipped once; then all that is left is in use.
             for _ in range(2 * len(self._entries)):
                 if self._used.is_within(self._most):
                     return
