@@ -11,6 +11,8 @@ from regfs.store.locks.work_locks import LOCKS, WorkLocks
 
 def assert_cache_is_clean(cache: Path) -> None:
     """Assert that every blob and copy of a file is what its name says, and that nothing half-made is left."""
+    half_made = [path for path in files_in(cache) if path.name.startswith(".") or path.suffix in {".new", ".part"}]
+    assert half_made == []
     for path in files_in(cache / "blobs"):
         assert Digest(path.parent.parent.name, path.name).matches(path.read_bytes()), path
     for path in files_in(cache / "objects"):
@@ -20,8 +22,6 @@ def assert_cache_is_clean(cache: Path) -> None:
     assert files_in(cache / "ingests") == []
     WorkLocks(cache / LOCKS).sweep()  # a daemon that ends while it ingests a layer leaves its lock's file
     assert files_in(cache / LOCKS) == []
-    half_made = [path for path in files_in(cache) if path.name.startswith(".") or path.suffix in {".new", ".part"}]
-    assert half_made == []
 
 
 def blobs_in(cache: Path) -> set[str]:
