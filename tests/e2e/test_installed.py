@@ -101,11 +101,15 @@ def install_plainly(here: Path) -> None:
     shutil.rmtree(source)
 
 
-@pytest.fixture(params=["as it is here", "plainly"])
-def program(request: pytest.FixtureRequest) -> list[str]:
-    """The command of the installation that the tests run in (editable, after `make test`), and of a plain one."""
-    if request.param == "plainly":
-        return [str(request.getfixturevalue("plain_installation") / "regfs")]
+@pytest.fixture
+def program(plain_installation: Path) -> list[str]:
+    """The command of a plain installation."""
+    return [str(plain_installation / "regfs")]
+
+
+@pytest.fixture(scope="session")
+def program_here() -> list[str]:
+    """The command of the installation that the tests run in: editable, after `make test`."""
     command = Path(sysconfig.get_path("scripts"), "regfs")
     if not command.exists():
         missing("regfs is not installed here (pip install --editable .)")
@@ -122,11 +126,6 @@ def assert_shows_the_image(mount: Mounted) -> None:
     assert int(archived) == _NAMES + 5
 
 
-@pytest.mark.parametrize(
-    ("program", "driver"),
-    [("plainly", "kernel"), ("plainly", "fusepy"), ("as it is here", "kernel")],
-    indirect=["program"],
-)
 def test_it_mounts_and_shows_a_big_image(
     mount_regfs: MountRegfs, program: list[str], driver: str, demo: Demo, big: None
 ) -> None:
@@ -134,6 +133,14 @@ def test_it_mounts_and_shows_a_big_image(
     assert_shows_the_image(mount)
     if os.getuid() == 0:
         assert mount.run("chroot", mount.path / _IMAGE / "1/rootfs", "/hello").stdout.encode() == MESSAGE
+    assert mount.errors() == ""
+
+
+def test_an_editable_installation_finds_itself_in_all_of_its_processes(
+    mount_regfs: MountRegfs, program_here: list[str], demo: Demo, big: None
+) -> None:
+    mount = mount_regfs("--default-registry", demo.address, program=program_here)
+    assert_shows_the_image(mount)
     assert mount.errors() == ""
 
 
