@@ -20,12 +20,13 @@ import pytest
 
 from tests.e2e.conftest import becomes
 from tests.support.fault_server import Action, FaultServer, changed, close, cut, raw, reply, reset
-from tests.support.faulty_mount import FaultyMount, all_at_once
+from tests.support.faulty_mount import FaultyMount
 from tests.support.memory_registry import MemoryRegistry, error
 from tests.support.proxied import PUBLIC, ProxyOf
 from tests.support.registry import Certificates, make_certificates
 from tests.support.served_tls import tls_of
 from tests.support.storage import Storage, to_storage
+from tests.support.variants import all_at_once
 
 MOTD = "app/1/rootfs/motd"
 _STRANGE = "marked-text-of-a-location"

@@ -7,8 +7,9 @@
     assert "sha256:" in faulty.errors()                 what `.regfs/errors` says
     faulty.recovers(faulty.path("app/1/rootfs/motd"))      heal() first; it is readable in the end, never ENOENT
 
-Mounting is dear and a server is cheap: variants of one fault share a mount, each with a server of its own
-(`new_server`), because what a mount remembers of a failing host belongs to that host. `other_server` is where nothing
+Mounting is dear and a server is cheap: tests share a mount where *shared* is given (shared_mounts.py), and variants of
+one fault do, each with a server of its own (`new_server`), because what a mount remembers of a failing host belongs to
+that host. `errors` tells what is new, and of no server of another test. `other_server` is where nothing
 secret may arrive. `secret(text, server, …)` marks a text that only those servers may see; `log_in` stores a marked
 password as `docker login` does.
 
@@ -21,6 +22,8 @@ password as `docker login` does.
     5. every errno is in the table of regfs/mount/errnos.py; no bug was counted; the log has no traceback
     6. no path that failed is missing afterwards, unless it failed with ENOENT
 
+Of a shared mount 1, the files of 2, the end of 3 and the log of 5 are looked at once, when it ends.
+
 Thread rule: belongs to one test; `fails` may be called by any thread.
 """
 
@@ -30,42 +33,49 @@ import base64
 import errno
 import itertools
 import json
-import os
 import random
+import re
 import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 from regfs.mount.errnos import ERRNOS
-from regfs.store.verify import verify
-from tests.support.cache import assert_cache_is_clean
+from tests.support.after_faults import (
+    Secrets,
+    assert_it_serves,
+    assert_its_files_are_right,
+    assert_none_went_missing,
+)
 from tests.support.fault_server import Application, FaultServer
 from tests.support.hello import host_architecture
 from tests.support.images import BuiltImage, BuiltLayer, file, image_of, layer
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.mounted import Mounted, environment_for, mounts_at
+from tests.support.shared_mounts import SharedMounts
 
 T = TypeVar("T")
-MEMORY_LIMIT = 300 * 1024 * 1024
 _PATIENCE_S = 60.0
-_CONTROL = ("errors", "stats.json", "fetching.json", "version")
+# A minute for an operation, and no tag is trusted for long.
+_PATIENT = ("--timeout", "60s", "--tag-ttl", "0s")
+_ADDRESS = re.compile(r"127\.0\.0\.\d+:\d+")
 _numbers = itertools.count(1)
 
 
 class FaultyMount:
-    """One mount by *driver* below *directory*; its default registry is `server`, which serves `registry`."""
+    """One mount by *driver* below *directory*, or one of *shared*; `server` serves `registry`.
 
-    def __init__(self, driver: str, directory: Path) -> None:
+    That is the default registry of a mount below *directory*.
+    """
+
+    def __init__(self, driver: str, directory: Path, shared: SharedMounts | None = None) -> None:
         self.driver = driver
-        self.home = directory / "home"
-        self.cache = directory / "cache"
+        self.home = directory / "home" if shared is None else shared.home
         self.servers: list[FaultServer] = []
         self.registry = MemoryRegistry()
         self.server = self.new_server(self.registry)
@@ -75,8 +85,10 @@ class FaultyMount:
         self._output = directory / "output"
         self._daemon: subprocess.Popen[bytes] | None = None
         self._others: list[FaultServer] = []
-        self._secrets: dict[str, tuple[FaultServer, ...]] = {}
-        self._logins: dict[str, object] = {}
+        self._shared = shared
+        self._secrets = Secrets() if shared is None else shared.secrets
+        self._logins: dict[str, object] = {} if shared is None else shared.logins
+        self._told_before: set[str] = set()
         self._writing = threading.Lock()
         self._contents: dict[str, bytes] = {}
         self._failed: dict[Path, str] = {}
@@ -139,7 +151,7 @@ class FaultyMount:
 
     def secret(self, text: str, *allowed: FaultServer) -> str:
         """Mark *text*, which only the *allowed* servers may be shown and no file of the daemon may have; return it."""
-        self._secrets[text] = allowed
+        self._secrets.mark(text, allowed)
         return text
 
     def log_in(
@@ -178,6 +190,12 @@ class FaultyMount:
 
         Give a deadline of seconds only where it is to be missed: a busy machine alone may stand still for as long.
         """
+        if self._shared is not None:
+            assert self._mount is None, "mounted already"
+            assert environment is None, "a mount with an environment of its own is marked `by_itself`"
+            self._mount = self._shared.mount(self.driver, [*_PATIENT, *options])
+            self._told_before = set(self._mount.errors().splitlines())
+            return self._mount
         made = self._made(options, environment)
         try:
             self._printed += made.mount()
@@ -206,8 +224,13 @@ class FaultyMount:
 
     def _made(self, options: Sequence[str], environment: Mapping[str, str] | None) -> Mounted:
         assert self._mount is None, "mounted already"
-        fixed = ["--driver", self.driver, "--default-registry", self.server.address, "--timeout", "60s"]
-        return Mounted(self._directory, options=[*fixed, "--tag-ttl", "0s", *options], environment=environment)
+        fixed = ["--driver", self.driver, "--default-registry", self.server.address, *_PATIENT]
+        return Mounted(self._directory, options=[*fixed, *options], environment=environment)
+
+    @property
+    def cache(self) -> Path:
+        """The cache directory of the mount; what other tests fetched is in there, too, where the mount is shared."""
+        return self._directory / "cache" if self._shared is None else self.mounted.cache
 
     @property
     def mounted(self) -> Mounted:
@@ -216,6 +239,7 @@ class FaultyMount:
 
     def remount(self, *options: str, environment: Mapping[str, str] | None = None) -> Mounted:
         """Unmount and mount again over the same cache: what the daemon had in mind is gone, what it wrote is not."""
+        assert self._shared is None, "a test that unmounts is marked `by_itself`"
         self.mounted.unmount()
         self._mount = None
         return self.mount(*options, environment=environment)
@@ -225,8 +249,13 @@ class FaultyMount:
         return self.mounted.path / (server or self.server).address / name
 
     def errors(self) -> str:
-        """Return what `.regfs/errors` says."""
-        return self.mounted.errors()
+        """Return what `.regfs/errors` says since this test has the mount, without the servers of other tests."""
+        told = self.mounted.errors()
+        if self._shared is None:
+            return told
+        retired = self._shared.retired_addresses()
+        lines = (line for line in told.splitlines(keepends=True) if line.rstrip("\n") not in self._told_before)
+        return "".join(line for line in lines if retired.isdisjoint(_ADDRESS.findall(line)))
 
     def printed(self, text: str) -> None:
         """Keep what a command printed: it must not have a marked secret either."""
@@ -291,123 +320,34 @@ class FaultyMount:
     # The end.
 
     def close(self) -> None:
-        """Take everything down, and insist on the six things."""
+        """Take everything down but a shared mount, and insist on the six things."""
         try:
             if self._mount is not None:
-                self._check_and_unmount(self._mount)
+                self._check_while_mounted(self._mount)
+                if self._shared is None:
+                    self._mount.unmount()
         finally:
             if self._daemon is not None:
                 self._daemon.wait(_PATIENCE_S)
             for server in self.servers:
                 server.stop()
-        self._check_servers()
-        if self._mount is not None:
-            self._check_files(self._mount)
+            if self._shared is not None:
+                self._shared.retire(self.servers)
+        self._secrets.assert_shown_to_none_but_theirs(self.servers, self._others)
+        self._secrets.assert_not_in(self._printed)
+        if self._mount is not None and self._shared is None:
+            assert_its_files_are_right(self._mount, self._secrets)
+            self._secrets.assert_not_in_files([self._output])
 
-    def _check_and_unmount(self, mount: Mounted) -> None:
+    def _check_while_mounted(self, mount: Mounted) -> None:
         try:
             self.heal()
-            self._check_names()
+            assert_none_went_missing(self._failed)
             assert self.neighbour_lives()
-            self._printed += "".join(_within(lambda: self._control_files(mount)))
-            self._printed += "".join(_command_line(pid) for pid in mount.processes())
-            assert mount.stats().get("bugs", 0) == 0, mount.errors()
-            peaks = {pid: _peak_memory(pid) for pid in mount.processes()}
-            assert {pid: peak for pid, peak in peaks.items() if peak > MEMORY_LIMIT} == {}
+            self._printed += assert_it_serves(mount)
         except BaseException:
-            mount.clean_up()
+            if self._shared is not None:
+                self._shared.discard(mount)
+            else:
+                mount.clean_up()
             raise
-        mount.unmount()
-
-    def _check_names(self) -> None:
-        for path, name in self._failed.items():
-            number = _errno_of_stat(path)
-            assert number in {0, *ERRNOS.values()}, f"{path}: {os.strerror(number)}"
-            assert number != errno.ENOENT or name == "ENOENT", f"{path} failed with {name} and is missing since"
-
-    @staticmethod
-    def _control_files(mount: Mounted) -> list[str]:
-        return [(mount.path / ".regfs" / name).read_text() for name in _CONTROL]
-
-    def _check_servers(self) -> None:
-        for server in self.servers:
-            for seen in server.seen:
-                text = f"{seen.path} {dict(seen.headers)} {seen.body!r}"
-                leaked = [
-                    one for one, at in self._secrets.items() if one in text and server.address not in _addresses(at)
-                ]
-                assert leaked == [], f"{server.address}: {seen}"
-                shown = {"authorization", "cookie", "proxy-authorization"} & set(seen.headers)
-                assert server not in self._others or not shown, f"{server.address}: {seen} has {shown}"
-
-    def _check_files(self, mount: Mounted) -> None:
-        assert_cache_is_clean(mount.cache)
-        if mount.cache.exists():
-            assert [str(problem) for problem in verify(mount.cache, drop=False)] == []
-        log = mount.log.read_text(errors="replace") if mount.log.exists() else ""
-        assert "Traceback" not in log, log
-        assert [secret for secret in self._secrets if secret in self._printed] == []
-        written = [path for path in (*mount.cache.rglob("*"), mount.log, self._output) if path.is_file()]
-        for path in written:
-            content = path.read_bytes()
-            assert [secret for secret in self._secrets if secret.encode() in content] == [], path
-
-
-def all_at_once(check: Callable[[str, T], None], variants: Mapping[str, T]) -> None:
-    """Call *check* with the name and the value of each of *variants*, at the same time: most of them wait.
-
-    Mount before: two threads at once would find that nothing is mounted yet.
-    """
-
-    def named(name: str, value: T) -> BaseException | None:
-        try:
-            check(name, value)
-        except (Exception, pytest.fail.Exception) as error:
-            error.add_note(f"variant: {name}")
-            return error
-        return None
-
-    with ThreadPoolExecutor(len(variants)) as pool:
-        failures = [error for error in pool.map(named, variants, variants.values()) if error is not None]
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise BaseExceptionGroup(f"{len(failures)} of {len(variants)} variants", failures)
-
-
-def _addresses(servers: Sequence[FaultServer]) -> set[str]:
-    return {server.address for server in servers}
-
-
-def _within(read: Callable[[], list[str]]) -> list[str]:
-    """Return what *read* returns; it has a minute, for what may not depend on any server."""
-    found: list[list[str]] = []
-    thread = threading.Thread(target=lambda: found.append(read()), daemon=True)
-    thread.start()
-    thread.join(_PATIENCE_S)
-    assert found, ".regfs does not answer"
-    return found[0]
-
-
-def _errno_of_stat(path: Path) -> int:
-    try:
-        os.stat(path)
-    except OSError as error:
-        return error.errno or errno.EIO
-    return 0
-
-
-def _command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
-    except OSError:
-        return ""  # a worker that has ended
-
-
-def _peak_memory(pid: int) -> int:
-    """Return the most memory that a process ever had, in bytes; 0 where it has gone."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)

@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import becomes, needs_root
-from tests.e2e.faults.conftest import MOTD, by_both_drivers
+from tests.e2e.faults.conftest import MOTD, by_both_drivers, by_itself
 from tests.support.cache import assert_cache_is_clean, blobs_in
 from tests.support.caches import tmpfs
 from tests.support.fault_server import Connection
 from tests.support.faulty_mount import FaultyMount
 from tests.support.images import BuiltImage
 from tests.support.mounted import regfs_command, wait_for_exit
+
+pytestmark = by_itself
 
 DISK = "size=2m"
 

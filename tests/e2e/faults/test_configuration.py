@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.e2e.faults.conftest import MOTD
+from tests.e2e.faults.conftest import MOTD, by_itself
 from tests.support.faulty_mount import FaultyMount
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.registry import Certificates
@@ -25,6 +25,7 @@ def test_a_broken_hosts_toml_is_eio_told_by_its_line_and_costs_its_registry_alon
     faulty.recovers(faulty.path(MOTD, server=server))
 
 
+@by_itself
 def test_what_is_cached_is_served_while_hosts_toml_is_broken(faulty: FaultyMount) -> None:
     server = faulty.new_server()
     faulty.push_app(server=server)
@@ -37,6 +38,7 @@ def test_what_is_cached_is_served_while_hosts_toml_is_broken(faulty: FaultyMount
     assert len(server.seen) == asked
 
 
+@by_itself
 def test_a_rule_of_registries_conf_that_makes_no_sense_costs_its_registry_alone(faulty: FaultyMount) -> None:
     server = faulty.new_server()
     faulty.push_app(server=server)
@@ -65,6 +67,7 @@ def test_a_broken_certificate_is_eio_told_by_its_name(faulty: FaultyMount, certi
     faulty.recovers(faulty.path(MOTD, server=server))
 
 
+@by_itself
 def test_a_config_json_that_is_no_json_is_told_where_a_login_is_missed(faulty: FaultyMount) -> None:
     registry = MemoryRegistry(users={})
     server = faulty.new_server(registry)

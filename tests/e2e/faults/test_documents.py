@@ -37,8 +37,8 @@ HERE = {"os": "linux", "architecture": host_architecture()}
 
 @pytest.fixture
 def faulty(faulty: FaultyMount) -> FaultyMount:
-    """The same, mounted with the time that tags have by default, for none moves here; and no wait is at stake."""
-    faulty.mount("--tag-ttl", "60s", "--timeout", "60s")
+    """The same, mounted with the time that tags have by default, for none moves here."""
+    faulty.mount("--tag-ttl", "60s")
     return faulty
 
 

@@ -7,9 +7,10 @@ import os
 
 from tests.e2e.faults.conftest import by_both_drivers
 from tests.support.fault_server import Action, reply
-from tests.support.faulty_mount import FaultyMount, all_at_once
+from tests.support.faulty_mount import FaultyMount
 from tests.support.images import file, image_of, layer
 from tests.support.memory_registry import MANIFEST, MemoryRegistry, described
+from tests.support.variants import all_at_once
 
 ANSWERS: dict[str, tuple[Action, str]] = {
     "401 for ever": (reply(401, headers={"WWW-Authenticate": 'Basic realm="x"'}), "EACCES"),

@@ -12,12 +12,13 @@ from errno import EOPNOTSUPP, errorcode
 
 from regfs.model import media_types
 from regfs.model.digest import Digest
-from tests.e2e.faults.conftest import MOTD
+from tests.e2e.faults.conftest import MOTD, by_itself
 from tests.support.fault_server import FaultServer, changed
-from tests.support.faulty_mount import FaultyMount, all_at_once
+from tests.support.faulty_mount import FaultyMount
 from tests.support.hello import host_architecture
 from tests.support.images import file, image_of, index_of, layer
 from tests.support.memory_registry import INDEX, MANIFEST, described
+from tests.support.variants import all_at_once
 
 HERE = {"os": "linux", "architecture": host_architecture()}
 
@@ -25,6 +26,7 @@ HERE = {"os": "linux", "architecture": host_architecture()}
 SAID = ["application/octet-stream", "text/html", media_types.DOCKER_MANIFEST, INDEX]
 
 
+@by_itself
 def test_a_manifest_that_came_once_with_a_wrong_content_type_opens_then_and_later(faulty: FaultyMount) -> None:
     servers = {said: faulty.new_server() for said in SAID}
     by_tag = {said: faulty.push_app(server=server) for said, server in servers.items()}

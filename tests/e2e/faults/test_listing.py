@@ -14,11 +14,12 @@ import threading
 
 from regfs.model.digest import Digest
 from tests.e2e.conftest import becomes
-from tests.e2e.faults.conftest import MOTD, by_both_drivers
+from tests.e2e.faults.conftest import MOTD, by_both_drivers, by_itself
 from tests.support.fault_server import Action, FaultServer, Response, changed, reply
-from tests.support.faulty_mount import FaultyMount, all_at_once
+from tests.support.faulty_mount import FaultyMount
 from tests.support.images import BuiltImage, file, image_of, layer
 from tests.support.memory_registry import INDEX, MemoryRegistry
+from tests.support.variants import all_at_once
 
 TAGS = ["1", *(f"t{number}" for number in range(9))]
 
@@ -83,6 +84,7 @@ def without_end(*, new_names: bool) -> Action:
     return changed(answer)
 
 
+@by_itself
 def test_f61_a_list_of_a_million_tags_is_too_large_in_bounded_memory(faulty: FaultyMount) -> None:
     faulty.mount("--timeout", "200s")  # `close` looks at the memory of its processes
     server = paged(faulty)
@@ -91,7 +93,7 @@ def test_f61_a_list_of_a_million_tags_is_too_large_in_bounded_memory(faulty: Fau
 
 
 def test_f64_half_a_list_is_an_error_and_is_not_taken_for_the_whole(faulty: FaultyMount) -> None:
-    faulty.mount("--timeout", "60s")
+    faulty.mount()
 
     def check(_name: str, variant: tuple[int, str]) -> None:
         status, errno = variant

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from regfs.model.digest import Digest
 from tests.e2e.conftest import becomes
+from tests.e2e.faults.conftest import by_itself
 from tests.support.cache import blobs_in
 from tests.support.fault_server import Action, reply
-from tests.support.faulty_mount import FaultyMount, all_at_once
+from tests.support.faulty_mount import FaultyMount
+from tests.support.variants import all_at_once
 
 
 class Registry:
@@ -77,8 +79,9 @@ TOO_LONG = {
 }
 
 
+@by_itself
 def test_f26_a_quota_that_is_used_up_is_told_at_once_and_costs_nothing_that_was_seen(faulty: FaultyMount) -> None:
-    faulty.mount("--timeout", "60s")
+    faulty.mount()
     registries: list[Registry] = []
 
     def check(_name: str, after: str) -> None:
@@ -102,6 +105,7 @@ def test_f26_a_quota_that_is_used_up_is_told_at_once_and_costs_nothing_that_was_
         assert registry.reads("new")
 
 
+@by_itself
 def test_f26_429_for_ever_costs_each_request_its_deadline_and_other_registries_nothing(faulty: FaultyMount) -> None:
     faulty.mount("--timeout", "3s")
     registry = Registry(faulty)
@@ -113,7 +117,7 @@ def test_f26_429_for_ever_costs_each_request_its_deadline_and_other_registries_n
 
 
 def test_f28_a_registry_that_is_down_is_left_alone_and_what_was_seen_stays(faulty: FaultyMount) -> None:
-    faulty.mount("--timeout", "60s")
+    faulty.mount()
     registry = Registry(faulty)
     registry.is_wrong(
         reply(503, '{"errors":[{"code":"UNAVAILABLE","message":"maintenance"}]}', {"Retry-After": "3600"})

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.e2e.faults.conftest import MOTD, by_both_drivers
+from tests.e2e.faults.conftest import MOTD, by_both_drivers, by_itself
 from tests.support.fault_server import FaultServer, Response, Seen, changed, reply
 from tests.support.faulty_mount import FaultyMount
 from tests.support.memory_registry import MemoryRegistry, error
@@ -48,6 +48,7 @@ def tokens_fetched(server: FaultServer) -> int:
     return len(server.paths("/token.*repository%3Aapp"))
 
 
+@by_itself
 def test_f9_a_broken_helper_is_warned_about_and_means_anonymous(faulty: FaultyMount) -> None:
     faulty.secret(SECRET)
     environment = with_helpers(faulty, BROKEN)
@@ -61,6 +62,7 @@ def test_f9_a_broken_helper_is_warned_about_and_means_anonymous(faulty: FaultyMo
     assert faulty.errors() == ""
 
 
+@by_itself
 def test_f9_a_helper_that_works_opens_what_is_private(faulty: FaultyMount) -> None:
     server = guarded(faulty, users={"ada": SECRET})
     encoded = base64.b64encode(f"ada:{SECRET}".encode()).decode()
@@ -74,6 +76,7 @@ def test_f9_a_helper_that_works_opens_what_is_private(faulty: FaultyMount) -> No
     assert set(server.headers("authorization", "/token")) == {f"Basic {encoded}"}
 
 
+@by_itself
 @by_both_drivers
 def test_f9_a_helper_that_hangs_costs_its_registry_a_deadline_and_others_nothing(faulty: FaultyMount) -> None:
     server, other = guarded(faulty), guarded(faulty)
@@ -97,7 +100,7 @@ def test_f10_fifty_readers_that_meet_a_401_fetch_one_token(faulty: FaultyMount) 
         faulty.push_app(tag=str(number), server=server)
     user, password = faulty.log_in(server=server)
     registry.users, registry.public = {user: password}, False
-    faulty.mount("--timeout", "60s")
+    faulty.mount()
     together = threading.Barrier(50)
 
     def manifest(number: int) -> bytes:
@@ -111,6 +114,7 @@ def test_f10_fifty_readers_that_meet_a_401_fetch_one_token(faulty: FaultyMount) 
     assert faulty.errors() == ""
 
 
+@by_itself
 def test_f11_a_config_that_is_half_written_keeps_the_last_login(faulty: FaultyMount) -> None:
     registry = MemoryRegistry(tokens=True)
     server = faulty.new_server(registry)
@@ -163,6 +167,7 @@ def test_what_is_hidden_is_not_missing_while_the_way_to_log_in_is_unknown(faulty
     faulty.recovers(faulty.path(MOTD, server=server))
 
 
+@by_itself
 def test_a_helper_is_run_again_when_the_token_server_refuses_its_secret(faulty: FaultyMount) -> None:
     server = guarded(faulty, users={"ada": "first"})
     faulty.push_app(tag="2", server=server)

@@ -13,13 +13,14 @@ from pathlib import Path
 from regfs.model.digest import Digest
 from tests.support.cache import blobs_in
 from tests.support.fault_server import Action, FaultServer, Response, changed, reply
-from tests.support.faulty_mount import FaultyMount, all_at_once
+from tests.support.faulty_mount import FaultyMount
 from tests.support.hello import host_architecture
 from tests.support.images import file, image_of, index_of, layer
 from tests.support.memory_registry import INDEX, MANIFEST, MemoryRegistry
+from tests.support.variants import all_at_once
 
-# No tag moves and no wait is at stake, but a busy machine may be slow.
-PATIENT = ("--tag-ttl", "60s", "--timeout", "60s")
+# What tags have by default: none moves here.
+PATIENT = ("--tag-ttl", "60s")
 NOWHERE = "sha256:" + "0" * 64
 
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from tests.e2e.conftest import becomes
-from tests.e2e.faults.conftest import MOTD
+from tests.e2e.faults.conftest import MOTD, by_itself
 from tests.support.fault_server import (
     Action,
     Connection,
@@ -22,9 +22,10 @@ from tests.support.fault_server import (
     reply,
     reset,
 )
-from tests.support.faulty_mount import FaultyMount, all_at_once
+from tests.support.faulty_mount import FaultyMount
 from tests.support.images import BuiltImage
 from tests.support.memory_registry import MemoryRegistry
+from tests.support.variants import all_at_once
 
 
 class Mirrored:
@@ -107,6 +108,7 @@ def test_f69_wrong_bytes_of_a_mirror_are_not_shown_and_are_fetched_from_the_regi
     assert faulty.errors() == ""
 
 
+@by_itself
 def test_f70_a_registry_that_is_down_at_the_mount_is_there_once_it_comes_back(faulty: FaultyMount) -> None:
     image = faulty.push_app()
     faulty.server.stop()
@@ -122,6 +124,7 @@ def test_f70_a_registry_that_is_down_at_the_mount_is_there_once_it_comes_back(fa
     assert len(server.paths(f"GET .*/blobs/{image.layers[0].digest}")) == 1
 
 
+@by_itself
 def test_f70_what_an_earlier_mount_saw_is_there_without_its_registry_and_changes_when_it_is_back(
     faulty: FaultyMount,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.e2e.faults.conftest import MOTD
+from tests.e2e.faults.conftest import MOTD, by_itself
 from tests.support.fault_server import FaultServer, changed, reply
 from tests.support.faulty_mount import FaultyMount
 from tests.support.memory_registry import MemoryRegistry, error
@@ -55,6 +55,7 @@ def test_f13_a_redirect_to_another_host_carries_no_credentials_cookies_or_header
     assert set(server.headers("x-api-key")) == {header}
 
 
+@by_itself
 def test_f13_neither_cookies_nor_netrc_are_used(faulty: FaultyMount) -> None:
     netrc = faulty.home / ".netrc"
     netrc.parent.mkdir(parents=True)
@@ -84,6 +85,7 @@ def test_f14_a_registry_with_tls_does_not_redirect_to_plain_http(
     faulty.recovers(faulty.path(MOTD, server=server))
 
 
+@by_itself
 def test_f14_a_public_registry_does_not_redirect_inside(faulty: FaultyMount) -> None:
     proxy, environment, registry = behind_a_proxy(faulty)
     config = config_of(registry)
@@ -97,6 +99,7 @@ def test_f14_a_public_registry_does_not_redirect_inside(faulty: FaultyMount) -> 
     assert path.read_bytes() == registry.repositories["app"].blobs[config]
 
 
+@by_itself
 def test_f5_a_public_registry_has_no_token_server_inside(faulty: FaultyMount) -> None:
     proxy, environment, _registry = behind_a_proxy(faulty)
     faulty.write_config({"auths": {PUBLIC: {"auth": faulty.secret("YWRhOm1hcmtlZC1wYXNzd29yZA==")}}})

@@ -20,6 +20,7 @@ import pytest
 from regfs.model.digest import Digest
 from tests.e2e.conftest import becomes
 from tests.e2e.faults.conftest import by_both_drivers
+from tests.support.after_faults import MEMORY_LIMIT
 from tests.support.cache import blobs_in, files_in
 from tests.support.fault_server import (
     Action,
@@ -33,9 +34,10 @@ from tests.support.fault_server import (
     reply,
     reset,
 )
-from tests.support.faulty_mount import MEMORY_LIMIT, FaultyMount, all_at_once
+from tests.support.faulty_mount import FaultyMount
 from tests.support.images import BuiltImage, file, layer
 from tests.support.memory_registry import MemoryRegistry, blob_response
+from tests.support.variants import all_at_once
 
 SIZE = 200_000
 CUT = 90_000
@@ -334,7 +336,7 @@ def reader_of(path: Path) -> subprocess.Popen[bytes]:
 def test_f59_a_reader_that_is_killed_in_mid_download_costs_the_other_nothing(
     faulty: FaultyMount, place: str, end: signal.Signals
 ) -> None:
-    faulty.mount("--timeout", "60s")
+    faulty.mount()
     app, gate = App(faulty), Gate()
     app.on(gate)
     path, content = (app.motd, None) if place == "rootfs" else (app.blob, app.content)
@@ -356,7 +358,7 @@ def test_f59_a_reader_that_is_killed_in_mid_download_costs_the_other_nothing(
 
 
 def test_f59_a_download_whose_readers_have_all_gone_ends_once_and_is_kept(faulty: FaultyMount) -> None:
-    faulty.mount("--timeout", "60s")
+    faulty.mount()
     app, gate = App(faulty), Gate()
     app.on(gate)
     readers = [reader_of(app.blob)]
