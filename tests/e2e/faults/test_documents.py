@@ -294,7 +294,7 @@ def test_f45_an_attestation_is_never_taken_for_an_image(faulty: FaultyMount) -> 
     app = faulty.push_app()
     put(faulty, "attested", index_of(app.descriptor(**UNKNOWN)), INDEX)
     directory = faulty.path("app/attested")
-    assert sorted(os.listdir(directory)) == ["digest", "index.json", "manifests"]
+    assert sorted(os.listdir(directory)) == ["digest", "index.json", "manifests", "referrers"]
     for name in ("rootfs", "manifest.json", "config.json", "blobs", "layers"):
         assert faulty.fails(directory / name, os.stat) == "ENOENT"
     assert faulty.server.paths(f"GET .*/manifests/{app.digest}") == []
