@@ -338,6 +338,8 @@ def test_f59_a_reader_that_is_killed_in_mid_download_costs_the_other_nothing(
 ) -> None:
     faulty.mount()
     app, gate = App(faulty), Gate()
+    if faulty.driver == "fusepy":  # the kernel looks up one new name of a directory at a time for libfuse 2
+        os.stat(app.path("layers"))
     app.on(gate)
     path, content = (app.motd, None) if place == "rootfs" else (app.blob, app.content)
     killed = reader_of(path)
