@@ -1,6 +1,6 @@
 """A mount that is shown image after image, while the kernel forgets none of them, stays as small as it was.
 
-REGFS_SOAK_IMAGES says how many images of twelve layers are visited: 24 in the usual run, 2,000 for the promise. First
+REGFS_SOAK_IMAGES says how many images of twelve layers are visited: 12 in the usual run, 2,000 for the promise. First
 one after the other, then at random. Run with -s to see what the visits cost.
 """
 
@@ -21,11 +21,11 @@ from tests.support.images import BuiltImage, file, image_of, layer
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.mounted import Mounted
 
-IMAGES = int(os.environ.get("REGFS_SOAK_IMAGES", "24"))
+IMAGES = int(os.environ.get("REGFS_SOAK_IMAGES", "12"))
 LAYERS = 12
 IN_A_REPOSITORY = 100
 # With so few descriptors, and as many layers as the usual run has, none could keep one of its own.
-FEW_DESCRIPTORS = 256
+FEW_DESCRIPTORS = 128
 MOST_DESCRIPTORS = 500
 MOST_RESIDENT = 150 << 20
 _TICKS = os.sysconf("SC_CLK_TCK")
