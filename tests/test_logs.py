@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,3 +113,19 @@ def test_a_log_that_regfs_chose_is_bounded_however_many_daemons_write_it(
     assert [line.split()[0] for line in last] == ["2997", "2998", "2999"]
     for handler in handlers:
         handler.close()
+
+
+def test_a_read_does_not_hang_where_the_log_went_with_a_deleted_cache(tmp_path: Path) -> None:
+    """The error of opening the log again ended the thread that answers the kernel, and its reader waited for ever."""
+    directory = tmp_path / "cache"
+    directory.mkdir()
+    handler = logs.BoundedFileHandler(directory / "regfs.log")
+    record = logging.LogRecord("regfs", logging.WARNING, "", 0, "said", None, None)
+    handler.emit(record)
+    shutil.rmtree(directory)
+    handler.emit(record)
+    handler.emit(record)
+    directory.mkdir()
+    handler.emit(record)
+    handler.close()
+    assert (directory / "regfs.log").read_text() == "said\n"

@@ -151,7 +151,18 @@ def _own_file_handler(file: Path) -> tuple[logging.Handler, str | None]:
     return handler, f"there is no syslog here: the log is in {file}" if is_new else None
 
 
-class BoundedFileHandler(logging.handlers.WatchedFileHandler):
+class LostFileHandler(logging.handlers.WatchedFileHandler):
+    """Appends to a file; while its directory is gone, records are lost, and the thread that logs goes on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write *record*. The library's own lets the error of opening the file again reach the caller."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.stream = None
+
+
+class BoundedFileHandler(LostFileHandler):
     """Appends to a file that other daemons append to as well; a full one becomes FILE.1.
 
     A daemon that finds the file renamed opens the new one, as after logrotate.
@@ -179,7 +190,7 @@ class BoundedFileHandler(logging.handlers.WatchedFileHandler):
 
 def _file_handler(file: Path) -> logging.Handler:
     try:
-        handler = logging.handlers.WatchedFileHandler(file, encoding="utf-8", errors="backslashreplace")
+        handler = LostFileHandler(file, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise MountFailure(
             f"the log file {file} cannot be written: {error.strerror}; choose another with --log-file"
