@@ -73,6 +73,7 @@ class Layer:
             data.truncate(self.table.size)
         self._data = directory / "data"
         self.stats = Stats()
+        self.notes: list[str] = []
         self.fetcher = ChunkFetcher(
             "layer",
             table=self.table,
@@ -81,6 +82,7 @@ class Layer:
             flights=Flights(),
             stats=self.stats,
             foreground=self.foreground,
+            note=self.notes.append,
             rest_from=rest_from,
         )
 
@@ -241,6 +243,7 @@ def test_where_no_parts_are_given_the_layer_is_read_whole_and_once(layer: Layer)
         assert layer.read(name) == CONTENTS[name]
     assert (len(layer.parts), layer.wholes) == (1, 1)
     assert layer.stats.value("chunks.whole_layers") == 1
+    assert layer.notes == ["the layer is fetched whole: whole blobs only"]
 
 
 def test_where_no_parts_are_given_and_nothing_can_be_kept_files_are_read_all_the_same(tmp_path: Path) -> None:

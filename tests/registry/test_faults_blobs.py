@@ -255,6 +255,42 @@ def test_f53_416_for_all_is_an_error(rig: Rig) -> None:
     assert len(server.paths("/blobs/")) <= 4
 
 
+def capped(connection: Connection) -> bool:
+    """Answer a range with 64 KiB of it at most, as RFC 9110 allows."""
+    right = connection.right()
+    if right.status != 206:
+        return connection.answer(right)
+    first = int(connection.seen.headers["range"].removeprefix("bytes=").partition("-")[0])
+    body = right.body[: 64 << 10]
+    content_range = f"bytes {first}-{first + len(body) - 1}/{SIZE}"
+    return connection.answer(Response(206, (("Content-Range", content_range),), body))
+
+
+def test_a_server_that_answers_ranges_with_less_is_asked_on_at_once(rig: Rig) -> None:
+    """It was taken for a transfer that breaks off: after 12 s of waiting, the file could not be read."""
+    server, blob = serving(rig)
+    server.on("GET", "/blobs/", capped)
+    client = rig.client(server)
+    assert client.blobs.range(repository_of(server), blob, 1000, 500_000) == CONTENT[1000:500_000]
+    assert len(server.paths("/blobs/")) == -(-499_000 // (64 << 10))
+    assert rig.stats.value("registry.retries") == 0
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Content-Range": f"bytes 1001-2000/{SIZE}"}, {"Content-Type": "multipart/byteranges; boundary=x"}],
+    ids=["moved by a byte", "multipart"],
+)
+def test_a_server_that_gets_ranges_wrong_is_taken_for_one_that_gives_none(rig: Rig, headers: dict[str, str]) -> None:
+    """A layer that is read in parts is fetched whole then; it was unreadable for good."""
+    server, blob = serving(rig)
+    server.on("GET", "/blobs/", reply(206, CONTENT[1000:2000], headers=headers))
+    client = rig.client(server)
+    with pytest.raises(RangesRefused):
+        client.blobs.range(repository_of(server), blob, 1000, 2000, parts_only=True)
+    assert len(server.paths("/blobs/")) == 2
+
+
 LAYER = gzip.compress(CONTENT)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -29,9 +30,20 @@ def _abilities() -> Iterator[tuple[str, bool]]:
         "a real registry (docker-registry)": is_installed,
         "comparison with umoci": lambda: shutil.which("umoci") is not None,
         "the fusepy driver (libfuse 2)": _has_libfuse,
+        "EROFS images by fsck.erofs (erofs-utils 1.7)": knows_small_blocks,
     }
     for name, check in checks.items():
         yield name, check()
+
+
+def knows_small_blocks() -> bool:
+    """Tell whether there is an fsck.erofs that reads blocks smaller than a page: from erofs-utils 1.7 on."""
+    try:
+        said = subprocess.run(["fsck.erofs", "-V"], check=False, capture_output=True, text=True, timeout=30).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    found = re.search(r"(\d+)\.(\d+)", said)
+    return found is not None and (int(found[1]), int(found[2])) >= (1, 7)
 
 
 def _kernel() -> tuple[int, ...]:

@@ -114,6 +114,7 @@ class PartialLayers:
                     flights=self._flights,
                     stats=self._stats,
                     foreground=self._foreground,
+                    note=self._note,
                     rest_from=self._rest_from,
                 )
         return fetcher

@@ -51,6 +51,7 @@ class ChunkFetcher:
         flights: Flights,
         stats: Stats,
         foreground: Foreground,
+        note: Callable[[str], None],
         rest_from: float = 1.0,
     ) -> None:
         """*key* names the layer among the flights. Once *rest_from* of its bytes are here, the rest is fetched too."""
@@ -65,7 +66,9 @@ class ChunkFetcher:
         self._bytes_before: int | None = None
         self._bytes_in_all = 0
         self._read_ahead = ReadAhead()
-        self._requests = ChunkRequests(key, table=table, data=data, source=source, flights=flights, stats=stats)
+        self._requests = ChunkRequests(
+            key, table=table, data=data, source=source, flights=flights, stats=stats, note=note
+        )
 
     def touch(self) -> None:
         """Note that the layer is used: its files stay open."""

@@ -49,14 +49,24 @@ class ChunkRequests:
     """
 
     def __init__(
-        self, key: Hashable, *, table: ChunkTable, data: PartialData, source: LayerBytes, flights: Flights, stats: Stats
+        self,
+        key: Hashable,
+        *,
+        table: ChunkTable,
+        data: PartialData,
+        source: LayerBytes,
+        flights: Flights,
+        stats: Stats,
+        note: Callable[[str], None],
     ) -> None:
+        """*note* hears, once, that the layer has to be fetched whole."""
         self._key = key
         self._table = table
         self._data = data
         self._source = source
         self._flights = flights
         self._stats = stats
+        self._note = note
         self._lock = threading.Lock()
         self._coming: dict[int, Group] = {}
         self._whole_until_s = 0.0
@@ -227,7 +237,7 @@ class ChunkRequests:
         with self._lock:
             is_news, self.gives_parts = self.gives_parts, False
         if is_news:
-            log.warning("%s: the layer is fetched whole: %s", self._source.what, refusal)
+            self._note(f"{self._source.what} is fetched whole: {refusal}")
             self._stats.count("chunks.refused_ranges")
 
 

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 LOCKS = "locks"
 """Their directory in the cache."""
 _TELL_EVERY_S = 0.2
+_TELL_EVERY = 1 << 18
 _FIRST_LOOK_S, _LOOK_S = 0.005, 0.1
 _STANDING = struct.Struct("<QQQQ")
 
@@ -49,12 +50,16 @@ class Claim:
         """*fd* is -1 where the file system keeps no such file: then the others do not see how far it is."""
         self._fd = fd
         self._next_s = 0.0
+        self._told = 0
 
     def tell(self, standing: Standing) -> None:
-        """Let those that wait see how far the work is; cheap, a write each fifth of a second."""
+        """Let those that wait see how far the work is; cheap, a write each fifth of a second or 256 KiB.
+
+        The bytes count too: a transfer that stands still after a fast beginning must not look as if nothing had come.
+        """
         now_s = time.monotonic()
-        if self._fd >= 0 and now_s >= self._next_s:
-            self._next_s = now_s + _TELL_EVERY_S
+        if self._fd >= 0 and (now_s >= self._next_s or standing.received - self._told >= _TELL_EVERY):
+            self._next_s, self._told = now_s + _TELL_EVERY_S, standing.received
             with suppress(OSError):  # a full disk; the others only see no progress
                 os.pwrite(self._fd, _STANDING.pack(*standing), 0)
 
