@@ -115,9 +115,9 @@ def ordinary_user(needs_fuse: None) -> int | None:
     return NOBODY
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
-    """Let a test run a verb in this process: what the verb makes of the process's log ends with the test."""
+    """Undo what a verb that a test runs in this process makes of the process's log."""
     root, urllib3 = logging.getLogger(), logging.getLogger("urllib3")
     handlers, levels, raises = root.handlers[:], (root.level, urllib3.level), logging.raiseExceptions
     yield

@@ -18,8 +18,6 @@ from tests.support.images import file, image_of, layer
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.mounted import REPOSITORY_ROOT
 
-pytestmark = pytest.mark.usefixtures("own_logging")
-
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:

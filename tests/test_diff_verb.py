@@ -17,7 +17,6 @@ from tests.support.images import BuiltImage, BuiltLayer, directory, file, image_
 from tests.support.lazy_layers import estargz
 from tests.support.memory_registry import MemoryRegistry
 
-pytestmark = pytest.mark.usefixtures("own_logging")
 Diff = Callable[..., tuple[int, str, str]]
 
 BASE = layer(

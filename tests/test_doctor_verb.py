@@ -15,7 +15,6 @@ from regfs.cli.main import run as run_regfs
 from regfs.mount import device
 from tests.support.fault_server import FaultServer, Nothing
 
-pytestmark = pytest.mark.usefixtures("own_logging")
 Doctor = Callable[..., tuple[int, dict[str, dict[str, Any]]]]
 
 

@@ -18,7 +18,6 @@ from regfs.registry.credentials.lookup import Credentials
 from tests.support.fault_server import Connection, FaultServer, Response
 from tests.support.memory_registry import MemoryRegistry
 
-pytestmark = pytest.mark.usefixtures("own_logging")
 SECRET = "a:secret with: colons"
 HELPER = """#!/bin/sh
 echo "$1" >> {directory}/verbs; cat >> {directory}/input; echo >> {directory}/input

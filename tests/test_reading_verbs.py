@@ -20,7 +20,6 @@ from tests.support.hello import host_architecture
 from tests.support.images import OCI, directory, file, hardlink, image_of, layer, symlink, whiteout
 from tests.support.memory_registry import MemoryRegistry
 
-pytestmark = pytest.mark.usefixtures("own_logging")
 Regfs = Callable[..., str]
 NAME = "demo/app:1"
 

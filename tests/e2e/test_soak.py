@@ -21,7 +21,7 @@ import pytest
 from tests.conftest import MountRegfs
 from tests.e2e.conftest import Demo
 from tests.support.images import file, image_of, layer
-from tests.support.mounted import Mounted
+from tests.support.mounted import Mounted, processes_naming
 from tests.support.push import Pusher
 
 SOAK_S = float(os.environ.get("REGFS_SOAK_S", "3"))
@@ -63,7 +63,7 @@ def forget(mountpoint: Path) -> None:
 
 def daemon_of(mount: Mounted) -> int:
     """Return the process that serves *mount*."""
-    (pid,) = mount.processes()
+    (pid,) = processes_naming("--cache-dir\0", f"{mount.path}\0")  # without its workers
     return pid
 
 

@@ -228,6 +228,8 @@ def test_the_example_in_the_readme_runs(
     example = readme.partition("```python\n")[2].partition("```")[0]
     for name, ours in {
         '"debian:12"': f"{server.address}/demo/app:1",
+        '"debian:12.1"': f"{server.address}/demo/app:1",
+        '"debian:12.2"': f"{server.address}/demo/app:2",
         '"ghcr.io/org/app"': f"{server.address}/demo/app",
     }.items():
         assert name in example

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,6 +19,15 @@ from tests.support.memory_registry import MemoryRegistry
 
 PIECE = 100_000
 CONTENT = random.Random(5).randbytes(1_500_000)
+
+
+def _all_but_counted(connection: Connection, leave: Callable[[], None]) -> bool:
+    """Send the right answer; *leave* is called before its last byte, after which the client may ask again at once."""
+    right = connection.right()
+    connection.send(right.head() + right.body[:-1])
+    leave()
+    connection.send(right.body[-1:])
+    return True
 
 
 class SlowWholes:
@@ -39,13 +49,20 @@ class SlowWholes:
         with self._lock:
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
-        try:
-            if "range" in connection.seen.headers:
-                return self._pieces(connection) if self._pieces else connection.answer(connection.right())
-            return self._whole(connection)
-        finally:
+        left = False
+
+        def leave() -> None:
+            nonlocal left
             with self._lock:
-                self._now -= 1
+                self._now -= not left
+                left = True
+
+        try:
+            if "range" not in connection.seen.headers:
+                return self._whole(connection)
+            return self._pieces(connection) if self._pieces else _all_but_counted(connection, leave)
+        finally:
+            leave()
 
     def _whole(self, connection: Connection) -> bool:
         right = connection.right()
