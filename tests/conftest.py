@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.log_kept import log_kept
 from tests.support.machine import can_and_cannot
 from tests.support.mounted import REPOSITORY_ROOT, Mounted, as_user
 from tests.support.registry import DockerRegistry, is_installed
@@ -118,10 +118,5 @@ def ordinary_user(needs_fuse: None) -> int | None:
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
     """Undo what a verb that a test runs in this process makes of the process's log."""
-    root, urllib3 = logging.getLogger(), logging.getLogger("urllib3")
-    handlers, levels, raises = root.handlers[:], (root.level, urllib3.level), logging.raiseExceptions
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    urllib3.setLevel(levels[1])
-    logging.raiseExceptions = raises
+    with log_kept():
+        yield

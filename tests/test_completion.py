@@ -15,6 +15,7 @@ from regfs.cli.main import run as run_regfs
 from tests.support.fault_server import FaultServer
 from tests.support.hello import host_architecture
 from tests.support.images import file, image_of, layer
+from tests.support.log_kept import log_kept
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.mounted import REPOSITORY_ROOT
 
@@ -28,7 +29,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for content in image.blobs().values():
         application.add_blob("demo/app", content)
     application.add_manifest("demo/app", image.manifest, tag="1.0", media_type=image.media_type)
-    with FaultServer(application) as server:
+    with FaultServer(application) as server, log_kept():
         own = {"HOME": str(home), "REGFS_CONFIG": "", "PATH": os.environ["PATH"]}
         own["REGFS_DEFAULT_REGISTRY"] = server.address
         assert run_regfs(["ls", "-q", "demo/app:1.0"], own) == 0
