@@ -1,12 +1,12 @@
 """`import regfs`: images as Python objects, without a mount and without FUSE.
 
-    client.py     Client: registries through one cache, with one set of options; opens images
-    image.py      Image and its layers
-    change.py     Change: one path that differs between two images
-    path.py       Path: a file or directory of the tree, with the methods of pathlib.Path that read
-    files.py      paths become nodes of the tree: look-ups, symbolic links, what is remembered
-    streams.py    an open file as a raw stream of Python's io
-    failures.py   RegfsErrors that are OSErrors too
+    client.py              Client: registries through one cache, with one set of options; opens images
+    image.py               Image and its layers
+    change.py              Change: one path that differs between two images
+    path.py                Path: a file or directory of the tree, with the methods of pathlib.Path that read
+    path_resolver.py       paths become nodes of the tree: look-ups, symbolic links, what is remembered
+    streams.py             an open file as a raw stream of Python's io
+    failures.py            RegfsErrors that are OSErrors too
     fsspec_filesystem.py   the same for fsspec: regfs:// paths
 
 What is exported is in regfs/__init__.py. Paths are the same as in a mount, so that a program can use either. A library

@@ -16,9 +16,9 @@ from regfs.app.config import OPTIONS, Option, default_config, parse_registry, wi
 from regfs.images.named_images import full_name, image_named
 from regfs.library.change import Change, changes
 from regfs.library.failures import asking
-from regfs.library.files import Files
 from regfs.library.image import Image
 from regfs.library.path import Path
+from regfs.library.path_resolver import Files
 from regfs.model.names import parse_reference
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from regfs.images.image import Image as ImageOfCache
 from regfs.images.referring.gathered import Referring
 from regfs.library.failures import asking
-from regfs.library.files import Files
 from regfs.library.path import Path
+from regfs.library.path_resolver import Files
 from regfs.model.attestations.kinds import harmless
 from regfs.tree.tag import path_by_digest
 

@@ -16,7 +16,7 @@ from typing import IO, Any, Literal, overload
 
 from regfs.errors import InvalidName, IsADirectory, RegfsError, Unsupported
 from regfs.library.failures import as_os_error
-from regfs.library.files import Entry, Files, Names
+from regfs.library.path_resolver import Entry, Files, Names
 from regfs.library.streams import BUFFER, RawFile
 
 _S = 1_000_000_000

@@ -9,7 +9,7 @@ import io
 import os
 from typing import TYPE_CHECKING
 
-from regfs.library.files import Files
+from regfs.library.path_resolver import Files
 from regfs.tree.node import OpenFile
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from typing import NamedTuple
 from regfs.app.composition import App, build
 from regfs.app.config import Config
 from regfs.images.named_images import full_name
-from regfs.library.files import Files
 from regfs.library.image import Image
 from regfs.library.path import Path
+from regfs.library.path_resolver import Files
 from regfs.model.names import Reference
 from regfs.mount.mountpoint import Mounted, inside, mounts
 from regfs.verbs.image import find_image, layer_steps
