@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,6 +51,11 @@ def server() -> Iterator[FaultServer]:
         kind="application/vnd.example",
     )  # fmt: skip
     push_artifact(application, "demo/model", "1", artifact)
+    deep = archive(
+        file("/".join("d" * 1100) + "/end", b"end"), media_type=f"{OCI}.layer.v1.tar+gzip",
+        annotations={TITLE: "deep", "io.deis.oras.content.unpack": "true"},
+    )  # fmt: skip
+    push_artifact(application, "demo/deep", "1", artifact_of(deep, kind="application/vnd.example"))
     push_artifact(application, "library/official", "1", artifact)
     with FaultServer(application) as served:
         yield served
@@ -194,7 +200,7 @@ def test_inspect_shows_an_image_whose_registry_does_not_tell_what_refers_to_it(
 def test_tags_and_repositories_are_listed(regfs: Regfs, server: FaultServer) -> None:
     assert regfs("tags", "demo/app") == "1\n"
     assert json.loads(regfs("tags", "--json", "demo/app")) == {"schema": 1, "repository": "demo/app", "tags": ["1"]}
-    assert regfs("repos") == regfs("repos", server.address) == "demo/app\ndemo/model\nlibrary/official\n"
+    assert regfs("repos") == regfs("repos", server.address) == "demo/app\ndemo/deep\ndemo/model\nlibrary/official\n"
 
 
 def test_get_writes_an_artifact_as_its_own_tool_would(regfs: Regfs, tmp_path: Path) -> None:
@@ -211,6 +217,12 @@ def test_get_writes_an_artifact_as_its_own_tool_would(regfs: Regfs, tmp_path: Pa
     assert regfs("cat", "demo/model:1:/model.bin") == "weights"
     regfs("get", "demo/model:1:/docs/README.md", str(tmp_path))
     assert (tmp_path / "README.md").read_bytes() == b"# read me"
+
+
+def test_get_writes_directories_nested_deeper_than_python_nests_calls(regfs: Regfs, tmp_path: Path) -> None:
+    (written,) = regfs("get", "demo/deep:1", str(tmp_path)).splitlines()
+    assert os.path.isfile(f"{written}/{'d/' * 1100}end")
+    subprocess.run(["rm", "-r", written], check=True)  # Python's own removal nests calls
 
 
 def test_get_overwrites_nothing_and_says_what_is_for_images(regfs: Regfs, tmp_path: Path) -> None:

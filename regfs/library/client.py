@@ -153,7 +153,7 @@ def open_image(image: str, **options: Unpack[Options]) -> Image:
     client = Client(**options)
     try:
         return client.open_alone(image)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: the caller has no image by which to close the client
         client.close()
         raise
 

@@ -70,7 +70,7 @@ def map_ids(mount: int, user_namespace: int) -> None:
     """Let the mount *mount*, attached nowhere yet, show user and group ids as *user_namespace* maps them.
 
     An id of the file system stands for the same one inside the namespace: what root owns is its root's. An id without
-    a place in it is shown as nobody's. Raises Refused. Source: mount_setattr(2), MOUNT_ATTR_IDMAP.
+    a place in it is shown as the overflow id, 65534. Raises Refused. Source: mount_setattr(2), MOUNT_ATTR_IDMAP.
     """
     packed = _MOUNT_ATTR.pack(_ID_MAPPED, 0, 0, user_namespace)
     _call(_MOUNT_SETATTR, mount, b"", ctypes.c_uint(_AT_EMPTY_PATH), packed, ctypes.c_size_t(len(packed)))

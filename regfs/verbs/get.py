@@ -68,14 +68,25 @@ def write_all(sources: list[Path], directory: LocalPath) -> tuple[LocalPath, ...
 
 
 def _write(source: Path, to: LocalPath) -> None:
-    """Write *source* and everything below it as *to*, which does not exist."""
-    status = source.lstat()
+    """Write *source* and what is below it as *to*, which is not there.
+
+    Without recursion: an archive may nest directories deeper than Python nests calls.
+    """
+    waiting = [(source, to)]
+    while waiting:
+        source, to = waiting.pop()
+        status = source.lstat()
+        if stat.S_ISDIR(status.st_mode):
+            to.mkdir()
+            waiting += [(child, to / child.name) for child in source.iterdir()]
+        else:
+            _write_file(source, to, status)
+
+
+def _write_file(source: Path, to: LocalPath, status: os.stat_result) -> None:
+    """Write the link or regular file *source*; of all else an ordinary user can make nothing."""
     if stat.S_ISLNK(status.st_mode):
         to.symlink_to(source.readlink())
-    elif stat.S_ISDIR(status.st_mode):
-        to.mkdir()
-        for child in source.iterdir():
-            _write(child, to / child.name)
     elif stat.S_ISREG(status.st_mode):
         with source.open("rb") as content, to.open("xb") as file:
             shutil.copyfileobj(content, file, _CHUNK)

@@ -58,7 +58,7 @@ class Referrers:
         """Return all manifests that refer to the manifest *digest*, as the registry lists them.
 
         Where the registry cannot be reached: as it listed them last, else that is raised, since an empty list would say
-        that nobody has signed. Blocks on the network. Raises AccessDenied, BadContent, TooLarge and what a network
+        that there is no signature. Blocks on the network. Raises AccessDenied, BadContent, TooLarge and what a network
         brings.
         """
         known = self._references.referrers(self._name, digest)

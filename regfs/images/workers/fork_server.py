@@ -130,7 +130,7 @@ def _work(module: str, argument: dict[str, Any], directory: str, fds: list[int])
         with suppress(OSError):
             os.chdir(directory)
         code = importlib.import_module(module).main(argument)
-    except BaseException:
+    except BaseException:  # whatever it is: this process must never return into the server's loop
         traceback.print_exc()
     finally:
         sys.stderr.flush()
