@@ -1,8 +1,8 @@
 """Files of credentials: Docker's config.json, containers' auth.json, the old ~/.dockercfg.
 
 Used by lookup.py. A bad entry costs that entry alone. While a file is being rewritten, its last good reading stays in
-use. Sources: docker/cli
-config/configfile/file.go; containers-auth.json(5); containers/image pkg/docker/config. Thread rule: any thread.
+use. Sources: docker/cli config/configfile/file.go; containers-auth.json(5); containers/image
+pkg/docker/config. Thread rule: any thread.
 """
 
 from __future__ import annotations

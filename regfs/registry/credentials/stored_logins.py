@@ -45,7 +45,7 @@ class StoredLogins:
             self._helpers().store(helper, server, username, secret)
             if server in document.setdefault("auths", {}):
                 return f"docker-credential-{helper}"
-            document["auths"][server] = {}  # docker notes there for whom a helper has something
+            document["auths"][server] = {}  # docker notes in it which registries a helper has a login for
         else:
             auth = base64.b64encode(f"{username}:{secret}".encode()).decode()
             _remove(document, registry)

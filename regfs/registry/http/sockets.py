@@ -118,7 +118,7 @@ class _Meter:
             try:
                 count = receive()
             except TimeoutError as error:
-                if error.errno == errno.ETIMEDOUT:  # the kernel's word; a slice that is over has no errno
+                if error.errno == errno.ETIMEDOUT:  # from the kernel; the end of a slice has no errno
                     break
                 silent_s = time.monotonic() - began
                 if silent_s >= self._pace.idle_s and not is_beginning:
