@@ -314,18 +314,6 @@ def test_a_second_signal_ends_at_once(foreground: Callable[..., Foreground], dri
         os.close(inside)
 
 
-def test_systemd_is_told_when_it_is_ready_and_when_it_stops(
-    foreground: Callable[..., Foreground], tmp_path: Path
-) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.bind(str(tmp_path / "notify"))
-        regfs = foreground(environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
-        assert listener.recv(100) == b"READY=1"
-        regfs.process.terminate()
-        assert listener.recv(100) == b"STOPPING=1"
-        assert regfs.end()[0] == 0
-
-
 def test_a_log_on_the_journal_has_priorities(foreground: Callable[..., Foreground], tmp_path: Path) -> None:
     regfs = foreground()
     regfs.process.terminate()

@@ -17,7 +17,6 @@ import gc
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import traceback
@@ -29,9 +28,11 @@ from regfs.daemon.launch import Report
 from regfs.daemon.logs import log_place, name_of_log, start_logging
 from regfs.daemon.process_settings import set_up_process
 from regfs.daemon.self_description import SelfDescription
+from regfs.daemon.service_notices import ServiceNotices
 from regfs.daemon.session import Session, build_session, driver_of, mount_options
 from regfs.errors import InvalidOption, MountFailure, OutOfThreads, RegfsError
 from regfs.model.names import ONE_IMAGE
+from regfs.model.units import in_units
 from regfs.mount.mountpoint import on_one_line
 from regfs.process.threads import start_thread
 
@@ -119,6 +120,7 @@ class _Serving:
         self._described = described
         self._events = events
         self._environment = environment
+        self._notices = ServiceNotices(environment)
         self._failure: MountFailure | OutOfThreads | None = None
         self._stops = 0
         self._ended = threading.Event()
@@ -133,7 +135,7 @@ class _Serving:
         while (event := self._events.wait()) != _Events.END:
             self._handle(event)
         self._ended.set()
-        self._notify("STOPPING=1")
+        self._notices.stopping()
         if self._failure is not None:
             report.failed(FAILED, str(self._failure))
         self._close_app()
@@ -167,7 +169,8 @@ class _Serving:
 
     def _started(self, on_ready: Callable[[], None]) -> None:
         on_ready()
-        self._notify("READY=1")
+        self._notices.ready()
+        self._notices.watch(self._ended, status=self._status, answers=lambda: self._session.is_answering)
         later = threading.Timer(_LATER_S, self._do_later)
         later.name, later.daemon = "regfs-later", True
         try:
@@ -190,7 +193,7 @@ class _Serving:
     def _handle(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
             self._stops += 1
-            self._notify("STOPPING=1")
+            self._notices.stopping()
             # In a thread: umount(2) may wait for an answer of ours, and a second signal must get through.
             target = self._stop if self._stops == 1 else self._stop_now
             try:
@@ -208,9 +211,11 @@ class _Serving:
 
     def _refresh(self) -> None:
         self._described.refreshes_begun += 1
+        self._notices.reloading()
         self._app.repositories.refresh()
         self._session.refresh()
         self._described.refreshes_done += 1
+        self._notices.ready()
         log.info("tags and listings will be asked for again")
 
     def _stop(self) -> None:
@@ -230,19 +235,18 @@ class _Serving:
         finally:
             self._events.end()
 
+    def _status(self) -> str:
+        """Return what the daemon does now, in one line."""
+        under_way = self._app.layer_cache.under_way()
+        received = sum(each.progress.received for each in under_way)
+        wanted = sum(each.blob.descriptor.size for each in under_way)
+        fetching = f"; {len(under_way)} layers on their way, {in_units(received)} of {in_units(wanted)}"
+        exceeded = self._app.layers.budget.exceeded
+        shows = self._app.config.source.removeprefix(ONE_IMAGE)
+        return f"serving {shows}{fetching if under_way else ''}{f'; {exceeded}' if exceeded else ''}"
+
     def _log_state(self) -> None:
         log.info("counters: %s", ", ".join(f"{name} {value:g}" for name, value in self._app.stats.snapshot().items()))
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         for ident, frame in sys._current_frames().items():
             log.info("thread %s:\n%s", names.get(ident, ident), "".join(traceback.format_stack(frame)))
-
-    def _notify(self, text: str) -> None:
-        """Tell systemd by a datagram to $NOTIFY_SOCKET; a leading @ is for an abstract name. Source: sd_notify(3)."""
-        address = self._environment.get("NOTIFY_SOCKET", "")
-        if not address:
-            return
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
-                connection.sendto(text.encode(), "\0" + address[1:] if address[0] == "@" else address)
-        except OSError as error:
-            log.debug("systemd could not be notified: %s", error)

@@ -105,6 +105,11 @@ class FusepySession:
         """The "major:minor" of the mount; empty before it is made."""
         return self._device
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether a thread is left that receives requests: hang_watch.py sees to that until the mount is gone."""
+        return not self._threads.ended.is_set()
+
     def serve(self, on_ready: Callable[[], None] | None = None) -> None:
         """Answer requests until the mount is gone; then close all that was open.
 

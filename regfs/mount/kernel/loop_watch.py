@@ -50,6 +50,12 @@ class LoopWatch:
         self._run: Callable[[RequestLoop], None] | None = None
         self._seen: object = None
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether a loop is left that does not hang."""
+        loop = self._loop
+        return len(self._stuck) < _MOST_STUCK or loop is None or loop.doing is None or loop.doing is not self._seen
+
     def start(self, loop: RequestLoop, run: Callable[[RequestLoop], None]) -> None:
         """Start a thread that calls *run* with *loop*, and watch that loop from now on. Raises OutOfThreads."""
         start_thread(lambda: run(loop), name="regfs-requests")

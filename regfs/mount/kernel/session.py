@@ -118,6 +118,11 @@ class KernelSession:
         """The "major:minor" of the mount; empty before it is made."""
         return "" if self._own is None else self._own.device
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether a thread is left that reads requests, whatever hangs."""
+        return self._loops.is_answering
+
     def adopt(self, descriptor: int, *, checks_permissions: bool = False) -> None:
         """Take *descriptor*, a new connection on /dev/fuse, to `serve` it: this session closes it in the end."""
         os.set_inheritable(descriptor, False)

@@ -265,7 +265,10 @@ class Budget:
         with failures_of(self._root):
             used = used_by(self._root)
             excess = used - self._limit(used)
-            return excess <= 0 or self._evict(excess, unused_for_ns=int(self._excess.lately_s * 1e9)) >= excess
+            holds = excess <= 0 or self._evict(excess, unused_for_ns=int(self._excess.lately_s * 1e9)) >= excess
+        if holds:
+            self.exceeded = ""
+        return holds
 
     def _room(self, used: int, stays_free: int) -> int:
         by_disk = self._room_on_disk(stays_free)
