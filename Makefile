@@ -1,4 +1,4 @@
-# regfs: `make run` shows it, `make test` tests it; both install what they need on a fresh Debian.
+# regfs: `make run` shows it, `make test` tests it, `make install` installs it; they install what they need on a fresh Debian.
 # Nothing is installed twice: Debian packages are looked up first, the virtual environment has stamp files.
 # Tests go to processes one by one, not by file, so that no process is left alone with the longest file.
 # What pip does for an installed program, compileall does here: with PYTHONDONTWRITEBYTECODE each start would compile.
@@ -7,13 +7,14 @@ SHELL := /bin/bash
 VENV ?= .venv
 WORKERS ?= 3
 BIN := $(VENV)/bin
+PREFIX ?= $(if $(filter 0,$(shell id -u)),/usr/local,$(HOME)/.local)
 
-.PHONY: help run test check bench clean
+.PHONY: help run test check bench install uninstall clean
 
 help: ## show this
 	@echo "make TARGET, where TARGET is:"
-	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 10
-	@echo "Variables: VENV=$(VENV)  WORKERS=$(WORKERS) (test processes)  TESTS=tests  REGISTRY=host:port (for run)"
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@echo "Variables: VENV=$(VENV)  PREFIX=$(PREFIX)  WORKERS=$(WORKERS) (test processes)  TESTS=tests  REGISTRY=host:port (for run)"
 	@echo "           BENCH='--driver fusepy --only hello --json out.json' (for bench; BENCH=--help lists all)"
 
 run: $(VENV)/.run-ready ## mount a registry, list it, read it, chroot into hello-world, unmount
@@ -39,6 +40,13 @@ bench: $(VENV)/.test-ready ## measure against what one would use instead; builds
 	@.ci/check-fuse
 	@$(BIN)/python -m compileall -q regfs
 	@$(BIN)/python -m tests.bench $(BENCH)
+
+install: ## install the program, completion, manual and units, below ~/.local or for root /usr/local
+	@.ci/install-packages install
+	@.ci/install $(PREFIX)
+
+uninstall: ## remove what `make install` has put
+	@.ci/install --undo $(PREFIX)
 
 clean: ## remove the virtual environment and everything that was generated
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

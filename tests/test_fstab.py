@@ -64,7 +64,7 @@ done
 
 def line_of_the_readme() -> str:
     """Return the line for /etc/fstab that the README gives."""
-    (line,) = re.findall(r"^ +(\S+ /mnt/reg fuse\.regfs .*)$", (REPOSITORY_ROOT / "README.md").read_text(), re.M)
+    (line,) = re.findall(r"^ +(\S+ /mnt/reg regfs .*)$", (REPOSITORY_ROOT / "README.md").read_text(), re.M)
     return line
 
 
@@ -83,7 +83,7 @@ def test_the_line_of_the_readme_mounts(tmp_path: Path, needs_fuse: None, kind: s
     function = "main" if kind == "fuse.regfs" else "mount_main"
     (tmp_path / program).write_text(PROGRAM.format(function=function))
     (tmp_path / program).chmod(0o755)
-    line = line_of_the_readme().replace("/mnt/reg", str(tmp_path / "mnt")).replace("fuse.regfs", kind)
+    line = line_of_the_readme().replace("/mnt/reg", str(tmp_path / "mnt")).replace(" regfs ", f" {kind} ")
     (tmp_path / "fstab").write_text(f"{line}\n")
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", NAMESPACE],

@@ -32,13 +32,14 @@ _REMEDIES = {
     "did you mean regfs umount MOUNTPOINT?": "stop kill eject fusermount fusermount3",
     "did you mean regfs MOUNTPOINT? It mounts and goes to the background; -f stays": "serve daemon up",
     "did you mean regfs run IMAGE [COMMAND…], or regfs shell IMAGE?": "exec enter start",
+    "did you mean regfs setup?": "install uninstall",
     "did you mean regfs login REGISTRY?": "auth signin",
     "did you mean regfs diff IMAGE OTHER?": "compare changes",
     "did you mean regfs inspect IMAGE? cat MOUNTPOINT/REPOSITORY/TAG/manifest.json has the document": "manifest",
     "did you mean regfs which IMAGE PATH?": "whence where blame",
     "did you mean regfs tags REPOSITORY, or regfs repos REGISTRY?": "tag catalog search",
     "registries are shown, not written": "push import build create commit",
-    "see regfs --help, regfs config (what holds) and regfs doctor (what is missing)": "setup install options settings",
+    "see regfs --help, regfs config (what holds) and regfs doctor (what is missing)": "options settings",
     _IN_A_MOUNT: "stat tree tar head less grep",
 }
 

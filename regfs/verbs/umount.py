@@ -19,6 +19,11 @@ from regfs.mount.device import DEVICE
 _MOST_HOLDERS = 5
 
 
+def is_mounted(path: str) -> bool:
+    """Tell whether anything is mounted on *path*."""
+    return mountpoints.mounted_at(mountpoints.resolved(path)) is not None
+
+
 def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
     """Unmount the regfs on *path*, alive or dead, and return what to tell the user.
 

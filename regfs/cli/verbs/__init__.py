@@ -65,6 +65,7 @@ VERBS: dict[str, Verb] = {
     "unpin": Verb("IMAGE…", "let pinned images go again"),
     "pins": Verb("", "list the pinned images"),
     "cache": Verb("du|ls|rm|prune|verify", "look after the cache"),
+    "setup": Verb("[--undo]", "put completion, the manual page, units and the helper of mount(8) into place"),
     "completion": Verb("bash|zsh|fish", "let the shell complete verbs, options, images and paths"),
     "complete": Verb("-- WORD…", ""),
     "help": Verb("[VERB]", "show this, or how a verb is used"),

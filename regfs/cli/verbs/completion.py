@@ -34,7 +34,7 @@ _regfs() {
     compadd -- ${ended% }
     (( ${#found} )) || _files
 }
-compdef _regfs regfs
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then _regfs "$@"; else compdef _regfs regfs; fi
 """
 _FISH = """\
 function __regfs_candidates

@@ -19,6 +19,7 @@ def parser() -> Parser:
     made.add_argument(
         "-f", "--force", action="store_true", help="also where it hangs: processes inside get errors from now on"
     )
+    made.add_argument("-q", "--quiet", action="store_true", help="say nothing, and do nothing where nothing is mounted")
     made.add_argument("-u", dest="unmount", action="store_true", help=argparse.SUPPRESS)  # as fusermount has it
     made.add_argument("mountpoint", metavar="MOUNTPOINT", type=not_empty)
     return add_common(made)
@@ -27,7 +28,11 @@ def parser() -> Parser:
 def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Unmount, and say what is gone."""
     del environment
-    from regfs.verbs.umount import umount
+    from regfs.verbs.umount import is_mounted, umount
 
-    tell(umount(given.mountpoint, lazily=given.lazy, by_force=given.force))
+    if given.quiet and not is_mounted(given.mountpoint):
+        return 0
+    gone = umount(given.mountpoint, lazily=given.lazy, by_force=given.force)
+    if not given.quiet:
+        tell(gone)
     return 0
