@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from regfs.errors import BadContent, InvalidName, TooLarge, Unsupported
 from regfs.images.layers.layer_cache import chain_id
-from regfs.images.layers.layer_ingests import stored_by_table
+from regfs.images.layers.layer_ingests import stored_by_table, without
 from regfs.images.soci_indexes import INDEX_DIGEST
 from regfs.layers.formats.format import Format
 from regfs.layers.formats.recognise import recognise
@@ -54,14 +55,21 @@ class CachedImage:
     guards: frozenset[Path]
 
 
+class _ByTable(NamedTuple):
+    """What the store knows a layer by that has a table of contents, and the names that it hides."""
+
+    stored_as: Digest
+    hidden: frozenset[bytes]
+
+
 @dataclass(slots=True)
 class _Found:
     """A manifest among the blobs, with what it names."""
 
     manifest: Manifest
     config: ImageConfig | None
-    by_table: Mapping[Digest, Digest]
-    """What the store knows layers by that have a table of contents, by their blobs' digests."""
+    by_table: Mapping[Digest, _ByTable]
+    """The layers that have a table of contents, by their blobs' digests."""
     names: dict[str, None] = field(default_factory=dict)
     digests: set[Digest] = field(default_factory=set)
 
@@ -141,19 +149,19 @@ def _config(blobs: BlobStore, manifest: Manifest) -> ImageConfig | None:
         return None
 
 
-def _by_table(blobs: BlobStore, manifest: Manifest) -> dict[Digest, Digest]:
-    """Return what the store knows the layers of *manifest* by that have a table, by their blobs' digests."""
+def _by_table(blobs: BlobStore, manifest: Manifest) -> dict[Digest, _ByTable]:
+    """Return the layers of *manifest* that have a table, by their blobs' digests."""
     index = None
     with suppress(KeyError, InvalidName):
         index = _document(blobs, Digest.parse(manifest.annotations[INDEX_DIGEST]))
     ztocs = ztocs_of(index) if isinstance(index, Manifest) else {}
-    found: dict[Digest, Digest] = {}
+    found: dict[Digest, _ByTable] = {}
     for layer in manifest.layers:
         table_format: Format | Soci | None = recognise(layer)
         if table_format is None and layer.digest in ztocs:
             table_format = Soci(ztocs[layer.digest].digest, bytes)
         if table_format is not None:
-            found[layer.digest] = stored_by_table(layer, table_format)
+            found[layer.digest] = _ByTable(stored_by_table(layer, table_format), table_format.hidden(layer))
     return found
 
 
@@ -193,12 +201,19 @@ def _guards(root: Path, digest: Digest, image: _Found, units: Mapping[Path, Unit
     paths = {blobs.path(each) for each in digests}
     if image.config is not None:
         diff_ids = image.config.diff_ids
-        by_table = {layer: stored for layer, stored in image.by_table.items() if layers.index_path(stored) in units}
-        stored_as = [
-            by_table.get(layer.digest, diff_id) for layer, diff_id in zip(image.manifest.layers, diff_ids, strict=False)
+        by_table = {
+            blob: table.stored_as
+            for blob, table in image.by_table.items()
+            if layers.index_path(table.stored_as) in units
+        }
+        blobs_of = [(layer.digest, diff_id) for layer, diff_id in zip(image.manifest.layers, diff_ids, strict=False)]
+        whole = [
+            without(diff_id, image.by_table[blob].hidden) if blob in image.by_table else diff_id
+            for blob, diff_id in blobs_of
         ]
+        shown_as = [by_table.get(blob, diff_id) for (blob, _), diff_id in zip(blobs_of, whole, strict=True)]
         paths |= {layers.index_path(each) for each in [*diff_ids, *by_table.values()]}
-        paths |= {root / "images" / f"{chain_id(ids).encoded}.merged" for ids in (diff_ids, stored_as)}
+        paths |= {root / "images" / f"{chain_id(ids).encoded}.merged" for ids in (diff_ids, whole, shown_as)}
     return {path for path in paths if path in units}
 
 
@@ -210,6 +225,6 @@ def _layers_here(root: Path, image: _Found, guards: set[Path]) -> int:
     return sum(
         blobs.path(layer.digest) in guards
         or (diff_id is not None and layers.is_ingested(diff_id))
-        or (layer.digest in image.by_table and layers.is_complete(image.by_table[layer.digest]))
+        or (layer.digest in image.by_table and layers.is_complete(image.by_table[layer.digest].stored_as))
         for layer, diff_id in zip(image.manifest.layers, diff_ids, strict=False)
     )

@@ -54,7 +54,12 @@ _SHOWN = 300
 class LayerApplication:
     """Writes the entries of layer number *layer*, whose rows are in *index*, into *tree*."""
 
-    def __init__(self, tree: WorkingTree, layer: int, *, index: LayerIndex) -> None:
+    def __init__(
+        self, tree: WorkingTree, layer: int, *, index: LayerIndex, hidden: frozenset[bytes] = frozenset()
+    ) -> None:
+        """Leave out the names *hidden* in the layer's root, unless they are directories."""
+        rows = [index.lookup(ROOT_ROW, name) for name in sorted(hidden)]
+        self._hidden = frozenset(row.row for row in rows if row and not stat.S_ISDIR(mode_of(row.attributes)))
         self._tree = tree
         self._layer = layer
         self._index = index
@@ -68,8 +73,13 @@ class LayerApplication:
         """Apply all entries. Raises BadLayer where an unpacker would refuse the layer, naming layer and path."""
         self._apply_root(self._index.row(ROOT_ROW))
         state, base, below, fresh = self._directories.state, self._base, self._below, self._directories.fresh
+        hidden = self._hidden
         with self._tree.reading(self._index.path):
+            if self._hidden:
+                self._directories.set_merged(ROOT_ROW)  # its entries are not copied, but looked at one by one
             for row, parent, inode, flags, is_directory in self._index.outline():
+                if row in hidden:
+                    continue
                 if flags & _REMARKABLE or parent < 0 or state[parent] != FRESH or inode in below:
                     self._apply(self._index.row(row))
                 elif is_directory:

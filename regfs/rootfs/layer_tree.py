@@ -32,9 +32,11 @@ class LayerTotals(NamedTuple):
 class LayerTree:
     """The tree of one layer; see FileTree for what each method promises. A node is a row."""
 
-    def __init__(self, index: LayerIndex, *, diff_id: Digest) -> None:
+    def __init__(self, index: LayerIndex, *, diff_id: Digest, hidden: frozenset[bytes] = frozenset()) -> None:
+        """Show *index* without the names *hidden* in the root, unless they are directories."""
         self._index = index
         self._diff_id = diff_id
+        self._hidden = hidden
         self._listing: tuple[int, list[Row]] = (-1, [])
         self.root = ROOT_ROW
 
@@ -45,7 +47,7 @@ class LayerTree:
         """
         node = self.root
         for name in names:
-            rows = self._index.children(node)
+            rows = self._rows(node)
             if len(rows) != 1 or rows[0].name != name:
                 return self._at(node), True
             if not is_directory(rows[0].attributes):
@@ -54,14 +56,16 @@ class LayerTree:
         return self._at(node), False
 
     def _at(self, node: int) -> LayerTree:
-        tree = LayerTree(self._index, diff_id=self._diff_id)
+        tree = LayerTree(self._index, diff_id=self._diff_id, hidden=self._hidden)
         tree.root = node
         return tree
 
     def totals(self) -> LayerTotals:
         """Return how much the layer has. Reads all of the index."""
         size = sum(size_of(attributes) for _, attributes in self._index.contents())
-        return LayerTotals(self._index.count() - 1, size)
+        rows = [self._index.lookup(ROOT_ROW, name) for name in self._hidden]
+        hidden = [row for row in rows if row is not None and self._hides(row)]
+        return LayerTotals(self._index.count() - 1 - len(hidden), size - sum(size_of(row.attributes) for row in hidden))
 
     def first_rows(self) -> dict[int, int]:
         """Return that of the one layer there is."""
@@ -70,7 +74,7 @@ class LayerTree:
     def lookup(self, node: int, name: bytes) -> tuple[int, bytes]:
         """Return node and attributes of the entry *name*. Raises NotFound, NotADirectory."""
         found = self._index.lookup(node, name) if name else None
-        if found is None:
+        if found is None or self._hides(found):
             self._directory(node)
             raise NotFound(f"{name.decode(errors='backslashreplace')}: no such entry")
         return self._shown(found)
@@ -135,9 +139,12 @@ class LayerTree:
         kept, rows = self._listing
         if kept != node:
             self._directory(node)
-            rows = self._index.children(node)
+            rows = [row for row in self._index.children(node) if not self._hides(row)]
             self._listing = node, rows
         return rows
+
+    def _hides(self, row: Row) -> bool:
+        return row.name in self._hidden and row.parent == ROOT_ROW and not is_directory(row.attributes)
 
     def _shown(self, row: Row) -> tuple[int, bytes]:
         """Return node and attributes of *row*: the inode's node, unless the inode is in a lower layer."""

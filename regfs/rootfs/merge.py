@@ -10,9 +10,10 @@ images: the merge keeps the interpreter busy. Pure but for its files; a merge be
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from types import MappingProxyType
 
 from regfs.errors import CacheFailure, TooLarge
 from regfs.model.attributes import with_nlink
@@ -26,16 +27,21 @@ from regfs.store.layers.layer_index import LayerIndex
 # st_ino tells the entries of an image apart with 32 bits, and those that the merge invents come on top.
 MOST_ROWS = (1 << 32) - 2 * (1 << LAYER_SHIFT)
 
+Hidden = Mapping[int, frozenset[bytes]]
+"""By the number of a layer: names in its root that are not shown (layers/formats/format.py). Most layers have none."""
+_NONE: Hidden = MappingProxyType({})
 
-def merge_files(layers: Sequence[Path], destination: Path) -> None:
+
+def merge_files(layers: Sequence[Path], destination: Path, *, hidden: Hidden = _NONE) -> None:
     """Write the merged table of the layer indexes *layers* (paths, base first) to *destination*; see merge()."""
     with ExitStack() as stack:
-        merge([stack.enter_context(closing(LayerIndex.open(path))) for path in layers], destination)
+        merge([stack.enter_context(closing(LayerIndex.open(path))) for path in layers], destination, hidden=hidden)
 
 
-def merge(layers: Sequence[LayerIndex], destination: Path) -> None:
+def merge(layers: Sequence[LayerIndex], destination: Path, *, hidden: Hidden = _NONE) -> None:
     """Write the merged table of *layers* (base first) to *destination*: whole, flushed and renamed, or not at all.
 
+    The tree is as if the layers did not have the names *hidden*.
     Raises BadLayer, naming layer (base 0) and path, where an unpacker would refuse the image; TooLarge; CacheFailure
     where the disk is full or cannot be written.
     """
@@ -51,7 +57,7 @@ def merge(layers: Sequence[LayerIndex], destination: Path) -> None:
     try:
         with closing(WorkingTree(row_of)) as tree:
             for number, index in enumerate(layers):
-                LayerApplication(tree, number, index=index).run()
+                LayerApplication(tree, number, index=index, hidden=hidden.get(number, frozenset())).run()
             _write(tree, destination, row_counts=[index.last_row() + 1 for index in layers])
     except sqlite3.Error as error:
         raise CacheFailure(f"merging into {destination}: {error}") from error

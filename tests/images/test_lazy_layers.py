@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -270,6 +271,38 @@ def test_two_images_of_one_archive_in_two_formats_are_two_layers_of_the_cache(se
     assert "stargz.index.json" not in shown.names("app/lazy/rootfs")
     assert "stargz.index.json" in shown.names("app/plain/rootfs")
     assert shown.read("app/lazy/rootfs/other") == shown.read("app/plain/rootfs/other") == OTHER
+
+
+def tree_of(shown: Shown, path: str) -> dict[str, tuple[int, int, int]]:
+    """Return mode, links and size of everything below *path*, by its name."""
+    found: dict[str, tuple[int, int, int]] = {}
+    for name in shown.names(path):
+        attributes = shown.attributes(f"{path}/{name}")
+        found[name] = attributes.mode, attributes.nlink, attributes.size
+        if name == "d":
+            found |= {f"d/{below}": rest for below, rest in tree_of(shown, f"{path}/d").items()}
+    return found
+
+
+def test_a_tree_is_the_same_with_ranges_and_without_and_after_its_plain_image(
+    served: Served, build: Build, tmp_path: Path
+) -> None:
+    layers = [build(*BASE, file("d/.no.prefetch.landmark", b"mine")), build(*TOP, file(".prefetch.landmark", b"\x0f"))]
+    served.push("app", "1", image_of(*layers))
+    served.push("app", "plain", image_of(*[BuiltLayer(each.tar, each.blob, each.media_type) for each in layers]))
+    paths = [f"app/1/{each}" for each in ("rootfs", "layers/000/tree", "layers/001/tree")]
+    right = [tree_of(served.show(), path) for path in paths]
+    assert "d/.no.prefetch.landmark" in right[0]
+    with Shown(tmp_path / "after-plain", default_registry=served.server.address) as shown:
+        assert tree_of(shown, "app/plain/rootfs").keys() >= right[0].keys()
+        assert [tree_of(shown, path) for path in paths] == right
+        assert shown.app.stats.value("layers.tables") == 0
+    for built in layers:
+        served.server.on(
+            "GET", f"/blobs/{built.digest}", changed(partial(lambda blob, _: Response(200, (), blob), built.blob))
+        )
+    with Shown(tmp_path / "without-ranges", default_registry=served.server.address) as shown:
+        assert [tree_of(shown, path) for path in paths] == right
 
 
 @by_two_formats

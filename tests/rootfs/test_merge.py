@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ from tests.support.images import (
 )
 from tests.support.snapshot import Entry
 from tests.support.steps import steps
-from tests.support.trees import MergedImage
+from tests.support.trees import MergedImage, snapshot_of
 
 Stack = Callable[..., MergedImage]
 EPOCH = 0
@@ -405,6 +406,29 @@ def test_a_merge_is_the_same_every_time(stack: Stack, tmp_path: Path) -> None:
     merge_files([index.path for index in image.indexes], again)
     dumps = [list(sqlite3.connect(path).iterdump()) for path in (again, tmp_path / "image-0" / "merged")]
     assert dumps[0] == dumps[1]
+
+
+def test_names_that_a_layer_hides_are_shown_of_the_layers_below(stack: Stack, tmp_path: Path) -> None:
+    lower = [file("mark", b"lower"), file("d/mark", b"lower")]
+    image = stack(lower, [file("mark", b"upper"), file("d/mark", b"upper"), directory("e"), file("e/f")])
+    merge_files([index.path for index in image.indexes], tmp_path / "without", hidden={1: frozenset((b"mark", b"e"))})
+    with closing(MergedTable.open(tmp_path / "without")) as merged:
+        rootfs = Rootfs(merged, image.indexes, diff_ids=image.rootfs.diff_ids, tables=OpenTables())
+        shown = snapshot_of(rootfs, image.store)
+    assert shown[b"mark"] == stack(lower).snapshot()[b"mark"]
+    assert {path: entry for path, entry in shown.items() if path != b"mark"} == {
+        path: entry for path, entry in image.snapshot().items() if path != b"mark"
+    }
+
+
+def test_names_that_the_base_layer_hides_are_shown_nowhere(stack: Stack, tmp_path: Path) -> None:
+    image = stack([file("mark"), directory("d"), file("d/mark"), hardlink("d/link", "d/mark")], [file("d/more")])
+    merge_files([index.path for index in image.indexes], tmp_path / "without", hidden={0: frozenset((b"mark",))})
+    with closing(MergedTable.open(tmp_path / "without")) as merged:
+        rootfs = Rootfs(merged, image.indexes, diff_ids=image.rootfs.diff_ids, tables=OpenTables())
+        assert snapshot_of(rootfs, image.store) == {
+            path: entry for path, entry in image.snapshot().items() if path != b"mark"
+        }
 
 
 # What the tree answers to other questions

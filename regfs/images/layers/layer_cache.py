@@ -107,9 +107,10 @@ class LayerCache:
         blob = self._indexes.as_it_is_here(blob)
         self._want([blob])
         try:
-            return LayerTree(self._indexes.index(blob), diff_id=blob.stored_as)
+            return LayerTree(self._indexes.index(blob), diff_id=blob.stored_as, hidden=blob.hidden)
         except NeedsWhole:
-            return LayerTree(self._indexes.index(blob.whole()), diff_id=blob.diff_id)
+            blob = blob.whole()
+            return LayerTree(self._indexes.index(blob), diff_id=blob.diff_id, hidden=blob.hidden)
 
     def rootfs(self, blobs: Sequence[LayerBlob]) -> Rootfs:
         """Return all layers merged. Waits for their ingests and the merge; raises what these bring."""
@@ -121,7 +122,7 @@ class LayerCache:
         return self._merged_tree([self._indexes.as_it_is_here(blob) for blob in blobs])
 
     def _merged_tree(self, blobs: Sequence[LayerBlob]) -> Rootfs:
-        chain = chain_id([blob.stored_as for blob in blobs])
+        chain = chain_id([blob.shown_as for blob in blobs])
         known = self._merged.get(chain) or self._open_merged(chain, blobs)
         layers = tuple(blob.key for blob in blobs)
         origin = blobs[-1].origin if blobs else str(chain)
@@ -273,7 +274,7 @@ class LayerCache:
         held = self._ingest_all(blobs)  # in use, so that no layer of them is evicted
         table = self._store.uses.hold(self._merges.path(chain))
         try:
-            self._merges.run(chain, [blob.stored_as for blob in blobs])
+            self._merges.run(chain, [(blob.stored_as, blob.hidden) for blob in blobs])
             rootfs = self._open_merged(chain, blobs)
         finally:
             table.release()

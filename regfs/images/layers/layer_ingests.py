@@ -51,6 +51,13 @@ class LayerBlob(NamedTuple):
     part: Callable[[int, int], bytes] | None = None
     table_format: Format | Soci | None = None
     find_table: FindTable | None = None
+    hidden: frozenset[bytes] = frozenset()
+    """Names in the root that no tree shows, though the stored index has them: those that its table would leave out."""
+
+    @property
+    def shown_as(self) -> Digest:
+        """What stands for the layer in the key of a merged table: stored_as, but where names of it are hidden."""
+        return without(self.stored_as, self.hidden)
 
     @property
     def stored_as(self) -> Digest:
@@ -58,8 +65,10 @@ class LayerBlob(NamedTuple):
         return self.diff_id if self.table_format is None else stored_by_table(self.descriptor, self.table_format)
 
     def whole(self) -> LayerBlob:
-        """Return the same layer, to be read whole."""
-        return self._replace(table_format=None)
+        """Return the same layer, to be read whole; its trees hide what they hide with its table."""
+        if self.table_format is None:
+            return self
+        return self._replace(table_format=None, hidden=self.table_format.hidden(self.descriptor))
 
     @property
     def key(self) -> LayerKey:
@@ -78,6 +87,11 @@ def stored_by_table(layer: Descriptor, table_format: Format | Soci) -> Digest:
     digest alone: another image could name another table for that blob, which this image's manifest does not vouch for.
     """
     return Digest.of(f"{layer.digest} {table_format.name} {table_format.table_id(layer)}".encode())
+
+
+def without(layer: Digest, hidden: frozenset[bytes]) -> Digest:
+    """Return what stands for a layer whose names *hidden* are not shown; *layer* where there are none."""
+    return Digest.of(b"%s without %s" % (str(layer).encode(), b"/".join(sorted(hidden)))) if hidden else layer
 
 
 def table_format_of(descriptor: Descriptor) -> Format | None:

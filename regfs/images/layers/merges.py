@@ -40,29 +40,31 @@ class Merges:
         """Return the path of the merged table of *chain*, whether it exists or not."""
         return self._images / f"{chain.encoded}.merged"
 
-    def run(self, chain: Digest, diff_ids: Sequence[Digest]) -> None:
-        """Make the merged table of *chain*, unless it exists. The layers *diff_ids* exist, and stay while this runs.
+    def run(self, chain: Digest, layers: Sequence[tuple[Digest, frozenset[bytes]]]) -> None:
+        """Make the merged table of *chain*, unless it exists.
 
+        *layers* are what the store knows them by, and their names that are hidden; they stay while this runs.
         Raises BadLayer where an unpacker would refuse the image; TooLarge; CacheFailure; WorkStalled.
         """
         destination = self.path(chain)
         is_ours = self._work.run(
             f"image-{chain.encoded[:48]}",
-            lambda tell: self._store.with_room(lambda: self._merge(destination, diff_ids, tell)),
+            lambda tell: self._store.with_room(lambda: self._merge(destination, layers, tell)),
             is_done=destination.exists,
         )
         if is_ours:
             self._stats.count("images.merges")
 
-    def _merge(self, destination: Path, diff_ids: Sequence[Digest], tell: Tell) -> None:
+    def _merge(self, destination: Path, layers: Sequence[tuple[Digest, frozenset[bytes]]], tell: Tell) -> None:
         # Imported here: a mount of known images never needs them.
         from regfs.images.workers.merge import merge_layers
         from regfs.images.workers.worker import twice_if_killed
 
         def merge_once() -> None:
             merge_layers(
-                [self._store.index_path(diff_id) for diff_id in diff_ids],
+                [self._store.index_path(stored_as) for stored_as, _ in layers],
                 destination,
+                hidden={number: hidden for number, (_, hidden) in enumerate(layers) if hidden},
                 reserve=self._store.budget.reserve_table,
                 report=lambda effort: tell(Standing(effort=effort)),
                 stall_s=self._work.stall_s,

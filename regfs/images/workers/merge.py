@@ -12,7 +12,7 @@ from pathlib import Path
 
 from regfs.images.workers.shared_work import STALL_S
 from regfs.images.workers.worker import started
-from regfs.rootfs.merge import merge_files
+from regfs.rootfs.merge import Hidden, merge_files
 from regfs.store.files.failures import cache_failure
 from regfs.store.locks.file_locks import claimed
 
@@ -25,15 +25,16 @@ def merge_layers(
     layers: Sequence[Path],
     destination: Path,
     *,
+    hidden: Hidden,
     reserve: Callable[[int], None],
     report: Callable[[int], None] = lambda _: None,
     stall_s: float = STALL_S,
 ) -> None:
-    """Write the merged table of the layer indexes *layers* (base first) to *destination*; *reserve* is the budget's.
+    """Write the merged table of the layer indexes *layers* (base first) to *destination*, without their names *hidden*.
 
-    Takes about 8 us an entry. *report* is called, in any thread, with a number that grows while a process works, which
-    may make no progress for *stall_s* seconds. Raises BadLayer where an unpacker would refuse the image; TooLarge;
-    CacheFailure; WorkStalled.
+    Takes about 8 us an entry. *reserve* is the budget's. *report* is called, in any thread, with a number that grows
+    while a process works, which may make no progress for *stall_s* seconds. Raises BadLayer where an unpacker would
+    refuse the image; TooLarge; CacheFailure; WorkStalled.
     """
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -42,9 +43,13 @@ def merge_layers(
         raise cache_failure(destination, error) from error
     reserve(size)  # the table takes about as much room as the indexes
     if size < SMALL_INDEXES:
-        merge_files(layers, destination)
+        merge_files(layers, destination, hidden=hidden)
         return
-    argument = {"layers": [os.fspath(path) for path in layers], "destination": os.fspath(destination)}
+    argument = {
+        "layers": [os.fspath(path) for path in layers],
+        "destination": os.fspath(destination),
+        "hidden": {number: [os.fsdecode(name) for name in names] for number, names in hidden.items()},
+    }
     worker = None
     try:
         with started(

@@ -1,6 +1,6 @@
 """The process that merges one big image.
 
-    python -m regfs.images.workers.merge_main '{"layers": ["….index", …], "destination": "….merged"}'
+    python -m regfs.images.workers.merge_main '{"layers": ["….index", …], "destination": "….merged", "hidden": {}}'
     stdout   {"effort": 3} now and then, at last {"done": true} or {"error": "BadLayer", "message": "…"}
 
 Started for workers/merge.py alone; imports little, to start fast.
@@ -9,6 +9,7 @@ Started for workers/merge.py alone; imports little, to start fast.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,8 @@ def main(argument: Mapping[str, Any]) -> int:
     teller = Teller()
     try:
         teller.begin()
-        merge_files([Path(path) for path in argument["layers"]], Path(argument["destination"]))
+        hidden = {int(number): frozenset(map(os.fsencode, names)) for number, names in argument["hidden"].items()}
+        merge_files([Path(path) for path in argument["layers"]], Path(argument["destination"]), hidden=hidden)
     except RegfsError as error:
         teller.failed(error)
         return 1

@@ -68,6 +68,10 @@ class Estargz:
         """Return the table's digest. See Format."""
         return descriptor.annotations[TOC_DIGEST]
 
+    def hidden(self, _descriptor: Descriptor) -> frozenset[bytes]:
+        """Return the names of the landmarks and of the table. See Format."""
+        return HIDDEN
+
     def table(self, descriptor: Descriptor, source: ByteSource, find_table: FindTable, /) -> Toc:
         """Return the table of contents. See Format."""
         digest = toc_digest(descriptor)
@@ -84,7 +88,7 @@ class Estargz:
             if not 0 <= offset < end:
                 raise BadLayer(f"the footer says that the table of contents is at byte {offset} of {end}")
             stored, end = _stored(source, tail, offset, end), offset
-        return Toc(_json(stored), digest=digest, end=end, hidden=HIDDEN)
+        return Toc(_json(stored), digest=digest, end=end, hidden=self.hidden(descriptor))
 
     def read(self, chunks: Sequence[Chunk], stored: bytes) -> dict[Chunk, bytes]:
         """Return the bytes of *chunks*. See Format."""

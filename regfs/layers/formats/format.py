@@ -89,6 +89,9 @@ class Format(Protocol):
     def table_id(self, descriptor: Descriptor, /) -> str:
         """Return what names the table of a layer. The manifests of two images may name two tables for one blob."""
 
+    def hidden(self, descriptor: Descriptor, /) -> frozenset[bytes]:
+        """Return the names in the root of the archive that are the format's own files, and are shown by no tree."""
+
     def table(self, descriptor: Descriptor, source: ByteSource, find_table: FindTable, /) -> Table:
         """Return the table of a layer, in few small reads of *source*.
 

@@ -52,6 +52,10 @@ class Soci:
         """Return the zTOC's digest. See Format."""
         return str(self.ztoc)
 
+    def hidden(self, _descriptor: Descriptor) -> frozenset[bytes]:
+        """Return no names: the layer is as it was without its table. See Format."""
+        return frozenset()
+
 
 def ztocs_of(index: Manifest) -> Mapping[Digest, Descriptor]:
     """Return the zTOCs that a SOCI index names, by the layers that they are for; none where it is no SOCI index."""

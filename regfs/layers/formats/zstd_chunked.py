@@ -59,6 +59,10 @@ class ZstdChunked:
         named = (_annotation(descriptor, _POSITION), _annotation(descriptor, _CHECKSUM))
         return " ".join(filter(None, [*named, descriptor.annotations.get(TOC_DIGEST)]))
 
+    def hidden(self, descriptor: Descriptor) -> frozenset[bytes]:
+        """Return the names of the landmarks where stargz wrote the layer. See Format."""
+        return HIDDEN if TOC_DIGEST in descriptor.annotations else frozenset()
+
     def table(self, descriptor: Descriptor, source: ByteSource, _find_table: FindTable, /) -> Toc:
         """Return the table of contents, by one read. See Format."""
         at, size = _position(descriptor, source.size)
@@ -66,12 +70,11 @@ class ZstdChunked:
         checksum = _checksum(descriptor)
         if checksum is not None and not checksum.matches(stored):
             raise DigestMismatch(f"the table of contents has {Digest.of(stored)}, the manifest says {checksum}")
-        by_stargz = TOC_DIGEST in descriptor.annotations
         return Toc(
             _decompressed(stored),
-            digest=toc_digest(descriptor) if by_stargz else None,
+            digest=toc_digest(descriptor) if TOC_DIGEST in descriptor.annotations else None,
             end=at - _FRAME_HEADER,
-            hidden=HIDDEN if by_stargz else frozenset(),
+            hidden=self.hidden(descriptor),
         )
 
     def read(self, chunks: Sequence[Chunk], stored: bytes) -> dict[Chunk, bytes]:
