@@ -18,6 +18,7 @@ from regfs.app.config import (
 )
 from regfs.errors import InvalidOption
 from regfs.model.platform import Platform, host_platform
+from regfs.store.eviction.limits import MinFree
 
 
 def configured(name: str, *texts: str) -> Config:
@@ -73,6 +74,21 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         parse_duration(text)
 
 
+def test_what_stays_free_is_a_size_or_a_share() -> None:
+    assert configured("min-free", "20G").min_free == MinFree(size=20 << 30)
+    assert configured("min-free", "15%").min_free == MinFree(share=0.15)
+    for wrong in ("100%", "-1%", "x", "10", "%"):
+        with pytest.raises(InvalidOption, match="min-free"):
+            configured("min-free", wrong)
+
+
+def test_an_age_has_a_unit_and_is_not_shorter_than_a_fetch() -> None:
+    assert configured("cache-age", "30d").cache_age_s == 30 * 86400
+    for wrong in ("30", "5s", "0", "old"):
+        with pytest.raises(InvalidOption, match="cache-age"):
+            configured("cache-age", wrong)
+
+
 def test_an_error_names_the_option() -> None:
     with pytest.raises(InvalidOption, match=r"cache-size: 'much' is not a size"):
         configured("cache-size", "much")
@@ -95,6 +111,8 @@ def test_every_option_changes_the_configuration() -> None:
         "insecure-registry": "lab:5000",
         "cache-dir": "/elsewhere",
         "cache-size": "1G",
+        "min-free": "2G",
+        "cache-age": "30d",
         "log-file": "/elsewhere/log",
         "owner": "me",
         "policy": "none",

@@ -102,7 +102,10 @@ def test_a_mount_tells_its_process_uptime_driver_platform_cache_and_log(mounted:
     assert 0 <= told["cache"]["used_bytes"] < told["cache"]["limit_bytes"]
     text = mounted.run(*regfs_command(), "status", mounted.path).stdout
     assert re.search(rf"\n  pid {told['pid']}, up [0-9]+ (s|min|min [0-9]+ s), driver kernel, platform linux/", text)
-    assert re.search(rf"\n  cache: {mounted.cache}, [0-9.]+ [KMG]?i?B of [0-9.]+ [MG]iB\n", text)
+    assert re.search(
+        rf"\n  cache: {mounted.cache}, [0-9.]+ [KMG]?i?B of [0-9.]+ [MG]iB, [0-9.]+ [MG]iB of the disk stay free\n",
+        text,
+    )
     assert f"\n  log: {mounted.log}\n" in text
 
 

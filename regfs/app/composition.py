@@ -132,6 +132,13 @@ class App:
         except CacheFailure as failure:
             log.warning("%s", failure)
 
+    def keep_limits(self) -> None:
+        """Evict what has grown too old, or must go because others have filled the disk. Blocks on the disk."""
+        try:
+            self.layers.budget.keep()
+        except CacheFailure as failure:
+            log.warning("%s", failure)
+
     def close(self) -> None:
         """Let what is cached reach the disk, and close what is open."""
         self.layer_cache.stop()
@@ -225,7 +232,7 @@ class _Shared(NamedTuple):
 
 def _layer_store(shared: _Shared) -> LayerStore:
     layers = shared.substitutes.layer_store(
-        shared.cache, limit=shared.config.cache_size, tables=shared.substitutes.tables, note=shared.journal.note
+        shared.cache, limits=shared.config.limits, tables=shared.substitutes.tables, note=shared.journal.note
     )
     try:
         layers.recover()

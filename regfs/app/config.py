@@ -8,6 +8,7 @@ Pure; any thread.
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from regfs.errors import InvalidName, InvalidOption
 from regfs.model.names import DOCKER_HUB, ONE_IMAGE, canonical_registry
 from regfs.model.platform import Platform, host_platform, parse_platform
 from regfs.process.user import home_directory, is_root_of_machine, may_write
+from regfs.store.eviction.limits import TWENTIETH, Limits, MinFree
 
 SITE_CACHE = Path("/var/cache/regfs")
 OWNERS = ("image", "me", "subuid")
@@ -31,6 +33,7 @@ _SECONDS = {"ms": 0.001, "s": 1, "": 1, "m": 60, "min": 60, "h": 3600, "d": 8640
 _DURATION_RE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|min|m|h|d|)", re.ASCII)
 _MAX_SIZE = 1 << 62
 _SMALL = 64 << 20
+_LEAST_AGE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,8 @@ class Config:
     offline: bool = False
     cache_dir: Path = SITE_CACHE
     cache_size: int | None = None
+    min_free: MinFree = TWENTIETH
+    cache_age_s: float = math.inf
     driver: str = "auto"
     allow_other: bool = False
     allow_suid: bool = False
@@ -71,6 +76,11 @@ class Config:
     log_file: Path | None = None
     log_level: int = logging.INFO
     is_quiet: bool = False
+
+    @property
+    def limits(self) -> Limits:
+        """What the cache may hold, what stays free on its disk, and for how long it keeps what is not used."""
+        return Limits(self.cache_size, self.min_free, self.cache_age_s)
 
     @property
     def shown_image(self) -> str:
@@ -125,6 +135,26 @@ def parse_cache_size(text: str) -> int:
     if 0 < size < _SMALL and text.strip().isdigit():
         raise InvalidOption(f"{text!r} without a unit is {text.strip()} bytes; did you mean {text.strip()}G?")
     return size
+
+
+def parse_min_free(text: str) -> MinFree:
+    """Return what stays free on the disk: a size, or a share as `5%`. Raises InvalidOption."""
+    if not text.strip().endswith("%"):
+        return MinFree(size=parse_cache_size(text))
+    digits = text.strip().removesuffix("%")
+    if not (digits.isascii() and digits.isdigit() and int(digits[:4]) < 100):
+        raise InvalidOption(f"{text!r} is no share of a disk; write 0% to 99%, or a size like 20G")
+    return MinFree(share=int(digits) / 100)
+
+
+def parse_age(text: str) -> float:
+    """Return the seconds that an age like `30d` means. Raises InvalidOption; a number alone could be days, too."""
+    if text.strip().isdigit():
+        raise InvalidOption(f"{text!r} has no unit; did you mean {text.strip()}d, {text.strip()}h?")
+    age_s = parse_duration(text)
+    if age_s < _LEAST_AGE_S:
+        raise InvalidOption(f"{text!r} is too short: what was just fetched would go; write 1m or more")
+    return age_s
 
 
 def parse_duration(text: str) -> float:
@@ -270,8 +300,14 @@ OPTIONS: tuple[Option, ...] = (
            "where fetched content is kept (default: ~/.cache/regfs, for root /var/cache/regfs)",
            lambda config, text: replace(config, cache_dir=parse_path(text))),
     Option("cache-size", CACHE, "SIZE",
-           "the most that the cache may hold (default: 10GiB, or half of the free disk if less; 0: what is in use)",
+           "the most that the cache may hold (default: 10GiB, or a tenth of the disk if less; 0: what is in use)",
            lambda config, text: replace(config, cache_size=parse_cache_size(text))),
+    Option("min-free", CACHE, "SIZE|PERCENT",
+           "what stays free on the disk of the cache, whatever fills it (default: a twentieth)",
+           lambda config, text: replace(config, min_free=parse_min_free(text))),
+    Option("cache-age", CACHE, "TIME",
+           "evict what was not used for so long, for example 30d (default: never)",
+           lambda config, text: replace(config, cache_age_s=parse_age(text))),
     Option("log-file", LOGGING, "FILE",
            "append the log to this file (default: syslog in the background, stderr with -f)",
            lambda config, text: replace(config, log_file=parse_path(text))),

@@ -8,6 +8,7 @@ one counts.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -46,7 +47,13 @@ class SelfDescription:
         """Return the content of daemon.json. *standing* says how full the cache is; None until that was measured."""
         cache: dict[str, object] = {"path": str(cache_directory)}
         if standing is not None:
-            cache |= {"used_bytes": standing.used, "limit_bytes": standing.limit, "free_bytes": standing.free}
+            cache |= {
+                "used_bytes": standing.used,
+                "limit_bytes": standing.limit,
+                "free_bytes": standing.free,
+                "min_free_bytes": standing.min_free,
+                "max_age_s": None if math.isinf(standing.max_age_s) else standing.max_age_s,
+            }
         said = {
             "pid": os.getpid(),
             "pid_namespace": pid_namespace(),

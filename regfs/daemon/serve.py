@@ -189,6 +189,7 @@ class _Serving:
             self._app.journal.record("the default registry", failure)
         while not self._ended.wait(_UNUSED_S):
             self._app.layers.tables.close_unused()
+            self._app.keep_limits()
 
     def _handle(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):

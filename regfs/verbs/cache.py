@@ -70,7 +70,7 @@ def usage(config: Config) -> Usage:
     root = config.cache_dir
     with failures_of(root):
         found = take_inventory(root)
-    standing = LayerStore(root, limit=config.cache_size).budget.standing(wait_s=_LOOK_S) if root.is_dir() else None
+    standing = LayerStore(root, limits=config.limits).budget.standing(wait_s=_LOOK_S) if root.is_dir() else None
     return Usage(found.sizes(), found.counts(), found.size, len(cached_images(root)), standing)
 
 
@@ -101,15 +101,18 @@ def remove(asked: Sequence[str], config: Config, *, dry_run: bool) -> Removed:
 
 
 def prune(config: Config, *, keep: int | None, dry_run: bool) -> Pruned:
-    """Evict what was used longest ago until *keep* bytes are left; None: those of --cache-size. Raises CacheFailure."""
-    store = LayerStore(config.cache_dir, limit=config.cache_size)
+    """Evict what was used longest ago until *keep* bytes are left; None: those of --cache-size.
+
+    What was not used for --cache-age goes in any case. Raises CacheFailure.
+    """
+    store = LayerStore(config.cache_dir, limits=config.limits)
     if keep is None:
         keep = store.budget.effective_limit()
     if not dry_run:
         store.sweep()
         WorkLocks(store.root / LOCKS).sweep()
     with failures_of(config.cache_dir):
-        evicted = evict(config.cache_dir, keep=keep, only_say=dry_run)
+        evicted = evict(config.cache_dir, keep=keep, expired_ns=config.limits.expired_ns, only_say=dry_run)
     return Pruned(evicted, evicted.left > keep)
 
 

@@ -72,7 +72,10 @@ def _cache(config: Config, environment: Mapping[str, str]) -> str:
         if app.note:
             raise _Ill(app.note)
         standing = app.layers.budget.standing(wait_s=_PATIENCE_S)
-    room = "" if standing is None else f", {in_units(standing.free)} free"
+    if standing is None:
+        return f"in {config.cache_dir}"
+    limit = f" of {in_units(standing.limit)}" if standing.limit else ""
+    room = f", {in_units(standing.free)}{limit} free, {in_units(standing.min_free)} of the disk stay free"
     return f"in {config.cache_dir}{room}"
 
 

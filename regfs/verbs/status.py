@@ -28,6 +28,7 @@ _SHOWN = {
     "errors": "failures",
     "bugs": "bugs",
 }
+_CACHE_KEYS = ("path", "used_bytes", "limit_bytes", "free_bytes", "min_free_bytes", "max_age_s")
 # `.regfs/errors` has the details of these.
 _TOLD = frozenset({"errors", "bugs"})
 _REMEDIES = {DEAD: "regfs umount takes it away", HANGS: "regfs umount --force ends it"}
@@ -67,7 +68,7 @@ class Status:
             "driver": "erofs" if self.by_kernel else self.daemon.get("driver"),
             "platform": self.daemon.get("platform"),
             "log": self.daemon.get("log"),
-            "cache": {key: self._cache.get(key) for key in ("path", "used_bytes", "limit_bytes", "free_bytes")},
+            "cache": {key: self._cache.get(key) for key in _CACHE_KEYS},
             "counters": dict(self.counters),
             "fetching": [dict(each) for each in self.fetching],
         }
@@ -119,7 +120,11 @@ class Status:
             return path
         limit = _number(self._cache.get("limit_bytes"))
         of = f" of {in_units(limit)}" if limit else ", as little as possible"
-        return f"{path}, {in_units(_number(used))}{of}"
+        free = self._cache.get("min_free_bytes")
+        stays = f", {in_units(_number(free))} of the disk stay free" if free else ""
+        age_s = self._cache.get("max_age_s")
+        goes = f", what is not used for {in_words(_number(age_s))} goes" if age_s else ""
+        return f"{path}, {in_units(_number(used))}{of}{stays}{goes}"
 
     def _uptime_s(self) -> float | None:
         started = self.daemon.get("started")

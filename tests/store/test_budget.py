@@ -21,6 +21,7 @@ from regfs.store.blobs import BlobStore
 from regfs.store.eviction.budget import Budget
 from regfs.store.eviction.eviction import evict
 from regfs.store.eviction.inventory import take_inventory, used_by
+from regfs.store.eviction.limits import Limits, MinFree
 from regfs.store.eviction.uses import Uses
 from regfs.store.images.merged_table import MergedTable, MergedTableWriter
 from regfs.store.layers.content import Span
@@ -65,7 +66,7 @@ def names_of(store: LayerStore, layers: list[Digest]) -> list[int]:
 
 
 def test_the_limit_holds_and_what_was_used_longest_ago_goes(tmp_path: Path) -> None:
-    store = LayerStore(tmp_path, limit=4 * MIB)
+    store = LayerStore(tmp_path, limits=Limits(4 * MIB))
     layers = []
     for number in range(8):
         layers.append(keep_layer(store, f"layer {number}", files=[big(number)]))
@@ -76,7 +77,7 @@ def test_the_limit_holds_and_what_was_used_longest_ago_goes(tmp_path: Path) -> N
 
 
 def test_what_was_opened_lately_outlives_what_was_written_later(tmp_path: Path) -> None:
-    store = LayerStore(tmp_path, limit=100 * MIB)
+    store = LayerStore(tmp_path, limits=Limits(100 * MIB))
     layers = [keep_layer(store, f"layer {number}", files=[big(number)]) for number in range(4)]
     for number, layer in enumerate(layers):
         used_before(store.index_path(layer), 100 - number)
@@ -115,7 +116,7 @@ def test_promoted_files_go_before_anything_else(tmp_path: Path) -> None:
 
 
 def test_nothing_is_evicted_for_a_promotion(tmp_path: Path) -> None:
-    store = LayerStore(tmp_path, limit=3 * MIB)
+    store = LayerStore(tmp_path, limits=Limits(3 * MIB))
     layer = keep_layer(store, "layer", files=[big(1)])
     assert not store.promotion.promote(Span(layer, 1024, MIB))
     assert store.is_whole(layer)
@@ -134,7 +135,7 @@ def test_what_is_promoted_of_a_layer_goes_with_it(tmp_path: Path) -> None:
 
 
 def test_what_the_disk_has_no_room_for_is_refused_before_it_is_fetched_and_evicts_nothing(tmp_path: Path) -> None:
-    store = LayerStore(tmp_path, limit=4 * MIB)
+    store = LayerStore(tmp_path, limits=Limits(4 * MIB))
     layer = keep_layer(store, "layer", files=[big(1)])
     blobs = BlobStore(tmp_path / "blobs", reserve=store.budget.reserve)
     huge = os.statvfs(tmp_path).f_blocks * os.statvfs(tmp_path).f_frsize
@@ -152,7 +153,7 @@ def test_what_the_disk_has_no_room_for_is_refused_before_it_is_fetched_and_evict
 
 def test_a_layer_bigger_than_the_limit_is_taken_and_told_once(tmp_path: Path) -> None:
     notes: list[str] = []
-    store = LayerStore(tmp_path, limit=4 * MIB, note=notes.append)
+    store = LayerStore(tmp_path, limits=Limits(4 * MIB), note=notes.append)
     small = keep_layer(store, "small", files=[big(8)])
     layer = keep_layer(store, "layer", files=[big(number) for number in range(7)])
     assert store.is_whole(layer)
@@ -164,7 +165,7 @@ def test_a_layer_bigger_than_the_limit_is_taken_and_told_once(tmp_path: Path) ->
 
 
 def test_the_documents_of_an_image_outlive_the_ingest_of_its_layers(tmp_path: Path) -> None:
-    store = LayerStore(tmp_path, limit=4 * MIB)
+    store = LayerStore(tmp_path, limits=Limits(4 * MIB))
     config = b"{}"
     blobs = BlobStore(tmp_path / "blobs", reserve=store.budget.reserve)
     blobs.receive(Digest.of(config), len(config), whole(config))
@@ -175,8 +176,8 @@ def test_the_documents_of_an_image_outlive_the_ingest_of_its_layers(tmp_path: Pa
 
 def test_what_exceeds_the_limit_goes_once_it_was_not_used_for_a_while(tmp_path: Path) -> None:
     is_told = threading.Event()
-    store = LayerStore(tmp_path, limit=4 * MIB)
-    budget = Budget(tmp_path, limit=4 * MIB, note=lambda _: is_told.set(), lately_s=0.2)
+    store = LayerStore(tmp_path, limits=Limits(4 * MIB))
+    budget = Budget(tmp_path, limits=Limits(4 * MIB), note=lambda _: is_told.set(), lately_s=0.2)
     layer = keep_layer(store, "layer", files=[big(number) for number in range(7)])
     index = store.open_index(layer)
     budget.reserve(MIB)
@@ -191,7 +192,7 @@ def test_what_exceeds_the_limit_goes_once_it_was_not_used_for_a_while(tmp_path: 
 
 
 def test_a_blob_of_the_size_of_the_limit_takes_the_place_of_all_others(tmp_path: Path) -> None:
-    store = LayerStore(tmp_path, limit=4 * MIB)
+    store = LayerStore(tmp_path, limits=Limits(4 * MIB))
     keep_layer(store, "layer", files=[big(1)])
     content = big(9, 4 * MIB)
     blobs = BlobStore(tmp_path / "blobs", reserve=store.budget.reserve)
@@ -200,13 +201,13 @@ def test_a_blob_of_the_size_of_the_limit_takes_the_place_of_all_others(tmp_path:
 
 
 def test_a_limit_of_nothing_keeps_what_is_open_or_was_used_lately(tmp_path: Path) -> None:
-    store = LayerStore(tmp_path, limit=0)
+    store = LayerStore(tmp_path, limits=Limits(0))
     layers = [keep_layer(store, f"layer {number}", files=[big(number)]) for number in range(3)]
     for layer in layers[:2]:
         used_before(store.index_path(layer), 1000)
     index = store.open_index(layers[0])
     used_before(store.index_path(layers[0]), 1000)
-    LayerStore(tmp_path, limit=0).budget.reserve(1)
+    LayerStore(tmp_path, limits=Limits(0)).budget.reserve(1)
     assert names_of(store, layers) == [0, 2]
     index.close()
     store.budget.trim()
@@ -215,30 +216,18 @@ def test_a_limit_of_nothing_keeps_what_is_open_or_was_used_lately(tmp_path: Path
 
 def test_a_lowered_limit_holds_after_the_next_start(tmp_path: Path) -> None:
     keep_layer(LayerStore(tmp_path), "layer", files=[big(1), big(2)])
-    LayerStore(tmp_path, limit=MIB).budget.trim()
+    LayerStore(tmp_path, limits=Limits(MIB)).budget.trim()
     assert size_of(tmp_path) == 0
 
 
 @needs_root
-def test_the_default_does_not_shrink_because_the_cache_is_full(tmp_path: Path) -> None:
-    with tmpfs(tmp_path / "disk", "size=200m") as disk:  # where nobody else writes meanwhile
-        before = Budget(disk).effective_limit()
-        keep_layer(LayerStore(disk), "layer", files=[big(1, 64 * MIB)])
-        after = Budget(disk).effective_limit()
-        assert 90 * MIB < before <= 100 * MIB
-        assert abs(after - before) < MIB
-
-
-@needs_root
-def test_a_disk_that_was_full_at_the_start_leaves_the_cache_no_limit_of_one_byte_for_good(tmp_path: Path) -> None:
+def test_the_default_is_a_tenth_of_the_disk_however_full_that_is(tmp_path: Path) -> None:
     with tmpfs(tmp_path / "disk", "size=20m") as disk:
-        filler, room = disk / "filler", os.statvfs(disk)
-        with filler.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize)
         budget = Budget(disk)
-        assert budget.effective_limit() < MIB
-        filler.unlink()
-        assert budget.effective_limit() > 9 * MIB
+        assert budget.effective_limit() == 2 * MIB
+        with (disk / "filler").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 18 * MIB)
+        assert budget.effective_limit() == 2 * MIB
 
 
 def test_the_default_is_never_more_than_ten_gibibytes(tmp_path: Path) -> None:
@@ -278,7 +267,7 @@ def test_a_merged_table_opens_though_its_writer_has_not_let_go(tmp_path: Path) -
 
 
 def test_with_everything_in_use_more_is_taken_while_the_disk_has_room(tmp_path: Path) -> None:
-    store = LayerStore(tmp_path, limit=4 * MIB)
+    store = LayerStore(tmp_path, limits=Limits(4 * MIB))
     layer = keep_layer(store, "layer", files=[big(1), big(2)])
     index = store.open_index(layer)
     more = keep_layer(store, "more", files=[big(3), big(4)])
@@ -419,19 +408,20 @@ def test_promoted_files_without_a_layer_go(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_was_set_back_stops_no_eviction(tmp_path: Path) -> None:
-    store = LayerStore(tmp_path, limit=0)
+    store = LayerStore(tmp_path, limits=Limits(0))
     layer = keep_layer(store, "layer", files=[big(1)])
     used_before(store.index_path(layer), -(10**6))
-    LayerStore(tmp_path, limit=0).budget.reserve(1)
+    LayerStore(tmp_path, limits=Limits(0)).budget.reserve(1)
     assert not store.is_ingested(layer)
 
 
 WRITING = """
 import os, sys
 from pathlib import Path
+from regfs.store.eviction.limits import Limits, MinFree
 from regfs.store.layers.layer_store import LayerStore
 from tests.support.caches import keep_layer
-store = LayerStore(Path(sys.argv[1]), limit=int(sys.argv[2]))
+store = LayerStore(Path(sys.argv[1]), limits=Limits(int(sys.argv[2])))
 sys.stdin.readline()
 for number in range(20):
     keep_layer(store, f"{os.getpid()} {number}", files=[os.urandom(1 << 20) for _ in range(3)])
@@ -465,12 +455,14 @@ def test_two_processes_that_write_at_once_hold_the_limit_together(tmp_path: Path
 @needs_root
 def test_a_twentieth_of_the_disk_stays_free(tmp_path: Path) -> None:
     with tmpfs(tmp_path / "disk", "size=20m") as disk:
-        store = LayerStore(disk, limit=100 * MIB)
+        store = LayerStore(disk, limits=Limits(100 * MIB))
         layers = [keep_layer(store, f"layer {number}", files=[big(number, 4 * MIB)]) for number in range(6)]
         assert os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize >= MIB
         assert store.is_whole(layers[-1])
         index = store.open_index(layers[-1])
-        with pytest.raises(CacheFull, match=r"needs .* MiB; the disk of .* has .* to spare \(5 % .*--cache-dir"):
+        with pytest.raises(
+            CacheFull, match=r"needs .* MiB; the disk of .* has .* to spare \(1.0 MiB .*--cache-dir, .*"
+        ):
             keep_layer(LayerStore(disk), "more", files=[big(7, 17 * MIB)])
         index.close()
         (disk / "of somebody else").write_bytes(bytes(19 * MIB + MIB // 2 - size_of(disk)))
@@ -486,7 +478,7 @@ def full_disk(at: Path, options: str) -> Iterator[tuple[Path, LayerStore, Digest
         layer = keep_layer(LayerStore(disk), "layer", files=[big(1, 4 * MIB)])
         table = kept_merged(disk)
         (disk / "of another program").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
-        yield disk, LayerStore(disk, limit=100 * MIB), layer, table
+        yield disk, LayerStore(disk, limits=Limits(100 * MIB)), layer, table
 
 
 @needs_root
@@ -543,9 +535,11 @@ def test_an_ingest_for_which_the_disk_has_no_inode_leaves_none_behind(tmp_path: 
 @needs_root
 def test_a_disk_without_inodes_is_full(tmp_path: Path) -> None:
     with tmpfs(tmp_path / "disk", "size=100m,nr_inodes=120") as disk:
-        store = LayerStore(disk, limit=100 * MIB)
+        store = LayerStore(disk, limits=Limits(100 * MIB))
         for number in range(30):
-            layer = keep_layer(LayerStore(disk, limit=100 * MIB), f"layer {number}", files=[big(number, 100_000)])
+            layer = keep_layer(
+                LayerStore(disk, limits=Limits(100 * MIB)), f"layer {number}", files=[big(number, 100_000)]
+            )
         assert store.is_whole(layer)
 
 
@@ -574,7 +568,7 @@ def test_a_read_only_cache_is_read_and_documents_are_served_unkept(
 def test_an_unexpected_end_of_the_disk_names_path_and_remedy(tmp_path: Path) -> None:
     # The budget has just looked; then somebody else takes all that there was.
     with tmpfs(tmp_path / "disk", "size=16m") as disk:
-        store = LayerStore(disk)
+        store = LayerStore(disk, limits=Limits(100 * MIB))
         with store.begin_layer() as writer:
             store.budget.reserve(1)
             (disk / "filler").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
@@ -588,7 +582,7 @@ def test_an_unexpected_end_of_the_disk_names_path_and_remedy(tmp_path: Path) -> 
 def test_a_file_system_that_tells_no_size_has_room(tmp_path: Path, limit: int | None) -> None:
     with tmpfs(tmp_path / "disk", "size=0,nr_inodes=0") as disk:
         assert os.statvfs(disk).f_blocks == 0
-        store = LayerStore(disk, limit=limit)
+        store = LayerStore(disk, limits=Limits(limit))
         assert store.is_whole(keep_layer(store, "layer", files=[big(1)]))
         store.close()
 
@@ -607,7 +601,7 @@ def test_a_layer_that_is_gone_is_not_found(tmp_path: Path) -> None:
 def test_how_full_the_cache_is_is_known_without_a_walk_at_each_question(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = LayerStore(tmp_path, limit=100 * MIB)
+    store = LayerStore(tmp_path, limits=Limits(100 * MIB))
     walks = []
     monkeypatch.setattr("regfs.store.eviction.budget.used_by", lambda root: (walks.append(root), used_by(root))[1])
     budget = store.budget
@@ -630,14 +624,14 @@ def test_how_full_the_cache_is_is_known_without_a_walk_at_each_question(
 def test_how_full_the_cache_is_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = threading.Event()
     monkeypatch.setattr("regfs.store.eviction.budget.used_by", lambda root: (slow.wait(60), used_by(root))[1])
-    budget = Budget(tmp_path, limit=MIB)
+    budget = Budget(tmp_path, limits=Limits(MIB))
     assert budget.standing() is None
     slow.set()
     assert budget.standing(wait_s=60) is not None
 
 
 def test_what_other_daemons_wrote_is_seen_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    budget = Budget(tmp_path, limit=100 * MIB)
+    budget = Budget(tmp_path, limits=Limits(100 * MIB))
     assert budget.standing(wait_s=60) is not None
     keep_layer(LayerStore(tmp_path), "of another daemon", files=[big(1)])
     monkeypatch.setattr("regfs.store.eviction.budget._FRESH_S", 0.0)
@@ -645,3 +639,42 @@ def test_what_other_daemons_wrote_is_seen_after_a_while(tmp_path: Path, monkeypa
     while (found := budget.standing()) is None or found.used < MIB:
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+# What else the user allows.
+
+
+@needs_root
+def test_the_room_that_stays_free_can_be_chosen(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "disk", "size=40m") as disk:
+        store = LayerStore(disk, limits=Limits(100 * MIB, MinFree(size=20 * MIB)))
+        for number in range(8):
+            layer = keep_layer(store, f"layer {number}", files=[big(number, 4 * MIB)])
+            assert os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize >= 20 * MIB
+        assert store.is_whole(layer)
+        standing = store.budget.standing(wait_s=60)
+        assert standing is not None
+        assert standing.min_free == 20 * MIB
+        # Others fill the disk; what the cache can give up, it gives up.
+        (disk / "of another program").write_bytes(bytes(16 * MIB))
+        store.budget.keep()
+        assert os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize >= 20 * MIB
+        # Where it cannot give up enough, it keeps what it has.
+        kept = take_inventory(disk).size
+        (disk / "more of it").write_bytes(bytes(16 * MIB))
+        store.budget.keep()
+        assert take_inventory(disk).size == kept
+
+
+def test_what_was_not_used_for_long_goes_and_what_is_in_use_stays(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path, limits=Limits(100 * MIB, max_age_s=3600.0))
+    layers = [keep_layer(store, f"layer {number}", files=[big(number)]) for number in range(3)]
+    for layer in layers[:2]:
+        used_before(store.index_path(layer), 7200)
+    held = store.index(layers[0])
+    used_before(store.index_path(layers[0]), 7200)
+    store.budget.keep()
+    assert names_of(store, layers) == [0, 2]
+    del held
+    store.budget.trim()
+    assert names_of(store, layers) == [2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Mapping
 
@@ -84,6 +85,7 @@ def _refuse_options_of_other_words(given: argparse.Namespace) -> None:
 def _show_usage(config: Config, *, as_json: bool) -> int:
     from regfs.model.units import in_units
     from regfs.verbs.cache import usage
+    from regfs.verbs.progress import in_words
 
     found = usage(config)
     standing = found.standing
@@ -94,6 +96,8 @@ def _show_usage(config: Config, *, as_json: bool) -> int:
             "bytes": found.size,
             "limit_bytes": standing.limit if standing is not None else None,
             "free_bytes": standing.free if standing is not None else None,
+            "min_free_bytes": standing.min_free if standing is not None else None,
+            "max_age_s": standing.max_age_s if standing is not None and math.isfinite(standing.max_age_s) else None,
             "images": found.images,
             "kinds": {
                 kind.replace(" ", "_"): {"files": found.counts[kind], "bytes": size}
@@ -107,6 +111,9 @@ def _show_usage(config: Config, *, as_json: bool) -> int:
     if standing is not None:
         rows.append(("limit", "", in_units(standing.limit) if standing.limit else "0: in use only"))
         rows.append(("free", "", in_units(standing.free)))
+        rows.append(("stays free", "", in_units(standing.min_free)))
+        if math.isfinite(standing.max_age_s):
+            rows.append(("goes after", "", in_words(standing.max_age_s)))
     rows.append(("images", str(found.images), "(list them: regfs cache ls)"))
     lines = [f"{kind:<14}{count:>8}  {size:>12}".rstrip() for kind, count, size in rows]
     tell("\n".join([str(config.cache_dir), *lines]))

@@ -82,7 +82,7 @@ class LayerCache:
         self._ingests = LayerIngests(store, locks, stats=stats, note=note, refused_s=refused_s, stall_s=stall_s)
         self._chunks = PartialLayers(store, flights=flights, stats=stats, note=note, rest_from=fetching.rest_from)
         self._indexes = LayerIndexes(store, self._ingests, self._chunks, flights=flights, note=note)
-        self._background = BackgroundFetch() if fetching.background and store.budget.limit != 0 else None
+        self._background = BackgroundFetch() if fetching.background and store.budget.limits.size != 0 else None
         self.starts = Starts(self, flights=flights, stats=stats)
         self._merges = Merges(store, images, locks, stats=stats, stall_s=stall_s, note=note)
         self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()

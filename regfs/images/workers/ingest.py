@@ -104,7 +104,7 @@ def _ingest_in_process(
     argument = {
         "root": os.fspath(store.root),
         "boot": store.boot,
-        "limit": store.budget.limit,
+        "limits": store.budget.limits,
         "digest": str(descriptor.digest),
         "diff_id": str(diff_id),
         "size": descriptor.size,

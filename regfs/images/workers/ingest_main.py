@@ -1,6 +1,6 @@
 """The process that ingests one big layer: reads compressed bytes, reports progress as lines of JSON.
 
-    python -m regfs.images.workers.ingest_main '{"root": …, "boot": …, "limit": …, "digest": …, "memory": 5, …}'
+    python -m regfs.images.workers.ingest_main '{"root": …, "boot": …, "limits": …, "digest": …, "memory": 5, …}'
     stdin    the layer's bytes, as the registry gives them: a pipe through shared memory (shared_pipe.py), whose
              descriptor is "memory"
     stdout   {"received": 1, "inflated": 1, "entries": 1, "effort": 1} now and then; at last that with "done": true,
@@ -24,6 +24,7 @@ from regfs.images.workers.shared_pipe import pieces
 from regfs.layers.ingest import Progress, run_ingest
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
+from regfs.store.eviction.limits import Limits
 from regfs.store.layers.layer_store import LayerStore
 
 # Three threads hand each other blocks that take a millisecond each; five, Python's default, would be lost at each turn.
@@ -36,7 +37,8 @@ def main(argument: Mapping[str, Any]) -> int:
     be_nice(argument["niceness"])
     descriptor = Descriptor(argument["media_type"], Digest.parse(argument["digest"]), argument["size"])
     diff_id = Digest.parse(argument["diff_id"])
-    store = LayerStore(Path(argument["root"]), boot=argument["boot"], limit=argument["limit"], note=_log_nothing)
+    limits = Limits.of(argument["limits"])
+    store = LayerStore(Path(argument["root"]), boot=argument["boot"], limits=limits, note=_log_nothing)
     progress = Progress()
     teller = Teller(progress.numbers)
     try:

@@ -85,12 +85,14 @@ def evict(
     keep: int = 0,
     chosen: Callable[[Unit], bool] = everything,
     unused_for_ns: int = 0,
+    expired_ns: int = 0,
     only_say: bool = False,
 ) -> Evicted:
     """Evict *chosen* units of the cache at *root*, those used longest ago first, and what has no owner.
 
-    Stops when *wanted* bytes are freed, or no more than *keep* are held. What is in use stays, and what was used within
-    *unused_for_ns*. *only_say* changes nothing and returns what would go. Raises OSError, CacheFailure.
+    Stops when *wanted* bytes are freed, or no more than *keep* are held; what was not used since *expired_ns*
+    (nanoseconds since 1970) goes in any case. What is in use stays, and what was used within *unused_for_ns*.
+    *only_say* changes nothing and returns what would go. Raises OSError, CacheFailure.
     """
     remove = _each_once(_size if only_say else _remove)
     freed, went, in_use = 0, [], []
@@ -103,9 +105,9 @@ def evict(
         freed += sum(map(remove, _owned_by_nobody(found)))
         wanted = min(wanted, found.size - keep)
         for unit in sorted(filter(chosen, units), key=lambda unit: (unit.turn, unit.guard.used_ns)):
-            if unit.turn != _OF_NO_USE:
+            if unit.turn != _OF_NO_USE and unit.guard.used_ns >= expired_ns:
                 if freed >= wanted:
-                    break
+                    continue
                 if 0 <= now_ns - unit.guard.used_ns < unused_for_ns:
                     continue
             with uses.claimed(unit.guard.path) as is_ours:

@@ -31,6 +31,7 @@ from regfs.errors import CacheDamaged, CacheFailure, CacheFull
 from regfs.model.digest import Digest
 from regfs.store.eviction.budget import Budget
 from regfs.store.eviction.inventory import INGESTS, OLD_INGESTS, OLD_PACK
+from regfs.store.eviction.limits import DEFAULT_LIMITS, Limits
 from regfs.store.eviction.uses import Uses, sweep_uses
 from regfs.store.files.boot import boot_id
 from regfs.store.files.cached_files import put, take_away
@@ -68,7 +69,7 @@ log = logging.getLogger(__name__)
 
 
 class LayerStore(LayerFiles):
-    """The layers below *root*. *boot* is this boot's id; *limit* the most that the cache may hold (budget.py).
+    """The layers below *root*. *boot* is this boot's id; *limits* what the cache may hold (budget.py).
 
     *tables* bounds what the process has open: one for all stores and trees of it.
     """
@@ -78,14 +79,14 @@ class LayerStore(LayerFiles):
         root: Path,
         *,
         boot: str = "",
-        limit: int | None = None,
+        limits: Limits = DEFAULT_LIMITS,
         tables: OpenTables | None = None,
         note: Callable[[str], None] = log.warning,
     ) -> None:
         super().__init__(root, boot=boot or boot_id())
         self._note = note
         self.tables = tables or OpenTables()
-        self.budget = Budget(root, limit=limit, let_go=self.tables.close_idle, note=note)
+        self.budget = Budget(root, limits=limits, let_go=self.tables.close_idle, note=note)
         self._young = UnsettledLayers(root / "young", boot=self.boot)
         self._ingests = root / INGESTS
         self.uses = Uses(root)
