@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from cachetools import LRUCache
 
+from regfs.images.comparing.trees import DifferingTrees
 from regfs.images.image import Image
 from regfs.images.judging.judge import Judge
 from regfs.images.layers.layer_cache import LayerCache
@@ -35,6 +36,7 @@ class Images:
         self._with_soci_v1 = with_soci_v1
         self.judge = judge
         self.referring = Referring()
+        self.comparing = DifferingTrees(contents)
         self._lock = threading.Lock()
         self._images: LRUCache[tuple[RepositoryName, Digest, str, bool], Image] = LRUCache(_IMAGES_KEPT)
 

@@ -3,7 +3,7 @@
     blobs     the digest that they are named by
     layers    the sum of the index; the data file's diff id, which it is named by, and where the index says files are
     objects   the bytes of the data file that they are copies of
-    images    the sums of merged tables and EROFS images
+    images    the sums of merged tables, of what differs between two, and of EROFS images
 
 Takes a second for each gigabyte. Daemons may work meanwhile: what seems wrong is looked at again while nothing is
 published or evicted. A daemon that has a damaged file open, or its bytes in the kernel's memory, goes on with them
@@ -26,6 +26,7 @@ from regfs.store.files.cached_files import hash_file, open_file, take_away
 from regfs.store.files.checksums import SUFFIX as SUMS
 from regfs.store.files.checksums import load_sums
 from regfs.store.files.failures import failures_of
+from regfs.store.images.differing_tables import is_differing, sums_of
 from regfs.store.images.merged_table import MergedTable
 from regfs.store.layers.wrong_layers import read_exactly, wrong_layer, wrong_sum
 from regfs.store.locks.file_locks import changing
@@ -58,8 +59,13 @@ def verify(root: Path, *, drop: bool) -> Iterator[Problem]:
             yield from _checked(root, [each], partial(_wrong_copy, root, each.path), drop=drop)
         for files in _led_by(MERGED, found.images):
             yield from _checked(root, files, partial(_wrong_image, root, files[0].path), drop=drop)
-        for erofs in (files[EROFS] for files in found.images.values() if EROFS in files):
-            yield from _checked(root, [erofs], partial(_wrong_erofs, root, erofs.path), drop=drop)
+        for files_of_one in found.images.values():
+            if EROFS in files_of_one:
+                erofs = files_of_one[EROFS]
+                yield from _checked(root, [erofs], partial(_wrong_erofs, root, erofs.path), drop=drop)
+            for suffix, each in files_of_one.items():
+                if is_differing(suffix):
+                    yield from _checked(root, [each], partial(_wrong_comparison, root, each.path), drop=drop)
 
 
 def _led_by(suffix: str, tables: dict[str, dict[str, CachedFile]]) -> Iterator[list[CachedFile]]:
@@ -145,9 +151,17 @@ def _wrong_image(root: Path, path: Path) -> str | None:
 
 
 def _wrong_erofs(root: Path, path: Path) -> str | None:
+    return _wrong_by_sums(root, path, path.with_suffix(SUMS))
+
+
+def _wrong_comparison(root: Path, path: Path) -> str | None:
+    return _wrong_by_sums(root, path, sums_of(path))
+
+
+def _wrong_by_sums(root: Path, path: Path, sums: Path) -> str | None:
     path.stat()
     try:
-        return wrong_sum(root, path, load_sums(path.with_suffix(SUMS)))
+        return wrong_sum(root, path, load_sums(sums))
     except FileNotFoundError:
         return "without its sums"
     except ValueError as error:

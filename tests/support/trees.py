@@ -34,6 +34,7 @@ class MergedImage:
     """The rootfs of *layers*, base first, in a cache below *directory*. What the layers' bytes cause is raised here."""
 
     def __init__(self, directory: Path, *layers: BuiltLayer) -> None:
+        self.layers = layers
         self.store = LayerStore(directory, boot="test")
         self.indexes = [ingested(self.store, layer) for layer in layers]
         merge(self.indexes, directory / "merged")

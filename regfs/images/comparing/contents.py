@@ -15,6 +15,7 @@ from regfs.model.attributes import size_of
 from regfs.rootfs.differences import NONE, Difference, Field, differences, has_bytes_to_compare, rows_differ
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.layers.content import Content
+from regfs.waiting.deadline import current
 
 Report = Callable[[str, int, int], None]
 Nodes = tuple[int | None, int | None]
@@ -92,6 +93,7 @@ class _Comparison:
     def _differ(self, left: Content, right: Content) -> bool:
         with closing(self._cache.open(left)) as one, closing(self._cache.open(right)) as other:
             for offset in range(0, left.size, _PIECE):
+                current().moved()  # threads may wait for this comparison
                 if one.read_at(offset, _PIECE) != other.read_at(offset, _PIECE):
                     return True
         return False

@@ -73,7 +73,7 @@ class LayerCache:
         A layer that proved wrong is tried again after *refused_s* seconds, and not for every name below it. An ingest
         or merge without progress for *stall_s* seconds is ended. *note* is called with messages for users.
         """
-        self._store = store
+        self._store = self.store = store
         self._flights = self.flights = flights
         self.note = note
         self.diff_ids = DiffIds(store.root / "diff-ids.sqlite")

@@ -9,7 +9,8 @@
 The key of a node has the deciding layer and a row of its index in it (model/node_id.py). The entries of one directory
 have ids `[first, first + count)` in the order of their names, so that a position in a listing is an id. *links* holds
 the attributes of inodes whose link count in the merged tree is not the one in their layer. A file is written once under
-a temporary name, flushed, renamed, and immutable from then on. Written by rootfs/merge.py, read by rootfs/rootfs.py.
+a temporary name, flushed, renamed, and immutable from then on. Written by rootfs/merge.py, and of what differs between
+two images by images/comparing/trees.py; read by rootfs/rootfs.py.
 
 Thread rule: a MergedTable may be used by any thread (table.py); a writer belongs to one thread.
 """
@@ -19,7 +20,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -51,9 +52,14 @@ _DIRECTORY = "SELECT parent, first, count, attributes FROM directories WHERE nod
 _SPANS = "SELECT node, first, count FROM directories"
 _ROOT = "SELECT value FROM meta WHERE key = 'root'"
 _LINK = "SELECT attributes FROM links WHERE node = ?"
+_LINKS = "SELECT node, attributes FROM links"
 _ENTRIES = "SELECT parent, name, node, attributes FROM entries ORDER BY id"
 
 _CACHE_SIZE = 4000 << 10
+
+
+MergedRow = tuple[int, bytes, int, bytes]
+"""An entry: the directory's key, name, node, attributes."""
 
 
 class MergedDirectory(NamedTuple):
@@ -124,7 +130,7 @@ class MergedTable(Table):
         found: list[tuple[bytes, int, bytes]] = self._query(_CHILDREN, (first, stop))
         return found
 
-    def entries(self) -> Iterator[tuple[int, bytes, int, bytes]]:
+    def entries(self) -> Iterator[MergedRow]:
         """Yield (parent, name, node, attributes) of all entries, each directory's together and sorted by name."""
         return self._batches(_ENTRIES)
 
@@ -133,12 +139,16 @@ class MergedTable(Table):
         found = self._query(_LINK, (node,))
         return found[0][0] if found else None
 
+    def links(self) -> Iterator[tuple[int, bytes]]:
+        """Yield node and attributes of all of these."""
+        return self._batches(_LINKS)
+
 
 class MergedTableWriter:
     """Writes a merged table under a temporary name. Methods raise CacheFailure. One thread.
 
-    The caller opens *path*, fills entries (in the order of their ids: each directory's together, sorted by name) and
-    links, and closes it again before finish().
+    fill() writes rows in any order. Or the caller opens *path*, fills entries (in the order of their ids: each
+    directory's together, sorted by name) and links, and closes it again before finish().
     """
 
     def __init__(self, destination: Path) -> None:
@@ -159,14 +169,28 @@ class MergedTableWriter:
             self.abandon()
             raise table_failure(destination, error) from error
 
-    def finish(self, root: int, attributes: bytes, *, row_counts: Sequence[int] = ()) -> None:
+    def fill(self, rows: Iterable[MergedRow], links: Callable[[], Iterable[tuple[int, bytes]]]) -> None:
+        """Write *rows*, and those of *links*, which are read after them, that they have the nodes of."""
+        try:
+            with closing(self._open()) as connection:
+                connection.execute("BEGIN")
+                for statement in (_FOUND_TABLE, _LINKED_TABLE):
+                    connection.execute(statement)
+                connection.executemany("INSERT INTO found VALUES (?, ?, ?, ?)", rows)
+                connection.execute(_FOUND_ENTRIES)
+                connection.executemany("INSERT INTO linked VALUES (?, ?)", links())
+                connection.execute(_FOUND_LINKS)
+                connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise table_failure(self._destination, error) from error
+
+    def finish(self, root: int, attributes: bytes, *, row_counts: Sequence[int] = (), sums: Path | None = None) -> None:
         """Write the directories, flush the file and give it its name. *attributes* are the root directory's.
 
-        *row_counts* are the numbers of rows that the layers' indexes have.
-
-        Its sums come after it: a table without them is made again, sums without a table would be taken for leftovers.
+        *row_counts* are the numbers of rows that the layers' indexes have. Its sums, by default beside it, come after
+        it: a table without them is made again, sums without a table would be taken for leftovers.
         """
-        sums = self._destination.with_suffix(SUMS)
+        sums = sums or self._destination.with_suffix(SUMS)
         try:
             with closing(self._open()) as connection:
                 connection.execute("BEGIN")
@@ -205,6 +229,13 @@ class MergedTableWriter:
         return connection
 
 
+_FOUND_TABLE = "CREATE TEMP TABLE found (parent INTEGER, name BLOB, node INTEGER, attributes BLOB)"
+_LINKED_TABLE = "CREATE TEMP TABLE linked (node INTEGER, attributes BLOB)"
+_FOUND_ENTRIES = """
+INSERT INTO entries (parent, name, node, attributes)
+SELECT parent, name, node, attributes FROM found ORDER BY parent, name
+"""
+_FOUND_LINKS = "INSERT INTO links SELECT node, attributes FROM linked WHERE node IN (SELECT node FROM found)"
 _GROUP_TABLE = "CREATE TEMP TABLE groups (node INTEGER PRIMARY KEY, first INTEGER, count INTEGER)"
 _GROUPS = """
 INSERT INTO groups SELECT parent, min(id), count(*) FROM entries GROUP BY parent ORDER BY parent

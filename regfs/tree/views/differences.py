@@ -2,15 +2,20 @@
 
     library/debian/.diff/
     └── 12.1..12.2/         A and B are tags, digests or @ and the beginning of one; opens, and is not listed
-        └── summary         a line for each path and each setting of the configs, as `regfs diff` prints them
+        ├── summary         a line for each path and each setting of the configs, as `regfs diff` prints them
+        ├── added/          what is in 12.2 alone, and the directories that lead there
+        ├── removed/        what is in 12.1 alone
+        └── changed/        what differs: etc/motd/a as it is in 12.1, etc/motd/b as it is in 12.2
 
-Used by namespace.py. Any thread.
+rootfs/differing_trees.py says how names collide in changed/. Used by namespace.py. Any thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from regfs.errors import NotFound
 from regfs.images.comparing.image_differences import config_changes, file_changes
@@ -19,13 +24,20 @@ from regfs.images.image import Image
 from regfs.images.pinned_images import Images, PinnedImage
 from regfs.images.repository import Repository
 from regfs.model.attributes import Attributes
+from regfs.model.digest import Digest
 from regfs.model.names import Version, is_tag
-from regfs.tree.node import FILE_MODE, FOREVER, Child, Found, directory_attributes
+from regfs.rootfs.differences import Kind
+from regfs.rootfs.file_tree import FileTree
+from regfs.tree.node import FILE_MODE, FOREVER, TABLE_MODE, Child, Found, TableDirectory, directory_attributes
+from regfs.tree.unlisted_xattrs import origin_of
 from regfs.tree.views.computed import ComputedFile
 from regfs.tree.views.directory import Entry, ViewDirectory
 
 NAME = ".diff"
 _BETWEEN = ".."
+_KINDS: tuple[Kind, ...] = ("added", "removed", "changed")
+# How the key of a comparison ends: by it the node is found again in another process.
+_KEPT = re.compile(r".+@([a-z0-9]+:[0-9a-f]+)\.\.([a-z0-9]+:[0-9a-f]+)")
 
 DigestNamed = Callable[[str], Version | None]
 
@@ -49,6 +61,9 @@ class DiffDirectory:
 
     def lookup(self, name: str) -> Found:
         """Return the directory of a comparison; blocks on the network for the tags. Raises NotFound."""
+        if kept := _KEPT.fullmatch(name):
+            left, right = (self.images.pinned(self.repository, Digest.parse(digest)) for digest in kept.groups())
+            return Found(_comparison(f"{self.key}/{name}", left, right), FOREVER)
         a, b = self._versions(name)
         (left, valid_a), (right, valid_b) = self._pinned(a), self._pinned(b)
         return Found(
@@ -86,7 +101,29 @@ def _comparison(key: str, a: PinnedImage, b: PinnedImage) -> ViewDirectory:
     def summary(key: str) -> ComputedFile:
         return ComputedFile(key, lambda: "".join(_lines(a.image, b.image)), lambda: b.created_ns)
 
-    return ViewDirectory(key, b, lambda: {"summary": Entry(FILE_MODE, summary)})
+    entries = {"summary": Entry(FILE_MODE, summary)}
+    entries |= {kind: Entry(TABLE_MODE, partial(_tree, kind, a, b)) for kind in _KINDS}
+    return ViewDirectory(key, b, lambda: entries)
+
+
+def _tree(kind: Kind, a: PinnedImage, b: PinnedImage, key: str) -> TableDirectory:
+    """Return the directory of one of the trees; its table is made at the first look-up."""
+    identity = f"{kind} {a.digest}..{b.digest} {b.image.wanted}"
+    return TableDirectory(key, identity, partial(_table, kind, a, b), partial(_origin, kind, a, b))
+
+
+def _table(kind: Kind, a: PinnedImage, b: PinnedImage) -> FileTree:
+    return b.images.comparing.tree(kind, a.image.rootfs(), b.image.rootfs())
+
+
+def _origin(kind: Kind, a: PinnedImage, b: PinnedImage, layer: int) -> Mapping[bytes, bytes]:
+    """Return the xattrs of a layer of the table's tree: in that of `changed`, those of b come after those of a."""
+    if kind == "added":
+        return origin_of(b.image, layer)
+    before = len(a.image.layers)
+    if kind == "removed" or layer < before:
+        return origin_of(a.image, layer)
+    return origin_of(b.image, layer - before)
 
 
 def _lines(a: Image, b: Image) -> Iterator[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from regfs.errors import NotFound
-from regfs.tree.node import FOREVER, Child, Found, Node
+from regfs.tree.node import FOREVER, TABLE_MODE, Child, Found, Node, TableDirectory
 from regfs.tree.parts import DirectoryOfImage
 
 
@@ -41,7 +41,13 @@ class ViewDirectory(DirectoryOfImage):
 
     def children(self) -> list[Child]:
         """Return all names."""
-        return [Child(name, entry.mode, self._key(name, entry)) for name, entry in self.entries().items()]
+        return [self._child(name, entry) for name, entry in self.entries().items()]
+
+    def _child(self, name: str, entry: Entry) -> Child:
+        key = self._key(name, entry)
+        # A listing may give the kernel the attributes of a table's directory, so it needs that node, and no other.
+        node = entry.make(key) if entry.mode == TABLE_MODE else None
+        return Child(name, entry.mode, key, node if isinstance(node, TableDirectory) else None)
 
     def _key(self, name: str, entry: Entry) -> str:
         return f"{self.key}/{name}@{entry.identity}" if entry.identity else f"{self.key}/{name}"
