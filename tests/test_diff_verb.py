@@ -169,7 +169,9 @@ def test_a_repository_shows_the_same_in_its_diff_directory(client: regfs.Client,
     digest = client.open("demo/app:1").digest
     for name in (digest, f"@{digest.replace(':', '-')}", f"@{digest[7:19]}"):
         assert client.path(f"demo/app/.diff/{name}..2/summary").read_text() == told
-    assert [each.name for each in client.path("demo/app/.diff/1..2").iterdir()] == ["summary"]
+    names = {each.name for each in client.path("demo/app/.diff/1..2").iterdir()}
+    assert names == {"summary", "added", "removed", "changed"}
+    assert client.path("demo/app/.diff/1..2/changed/etc/os-release/b").read_text() == "ID=next\n"
 
 
 def test_the_diff_directory_lists_nothing_and_is_in_no_listing(client: regfs.Client) -> None:
