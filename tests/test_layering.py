@@ -27,7 +27,8 @@ ROWS: list[set[str]] = [
 ]
 ONLY_IMPORTER = {
     "requests": {"registry/http/transport.py"},
-    "cryptography": {"images/judging/keys.py", "images/judging/judge.py"},
+    "cryptography": {f"images/judging/{name}.py" for name in ("keys", "certificates", "signers", "trusted_root")},
+    "sigstore": {"images/judging/trusted_root.py", "images/judging/signers.py"},
     "urllib3": {"registry/http/transport.py"},
     "fuse": {"mount/fusepy/operations.py"},
 }

@@ -214,7 +214,7 @@ def _images(config: Config, layer_cache: LayerCache, environment: Mapping[str, s
         layer_cache,
         config.platform or host_platform(),
         with_soci_v1=config.soci_v1,
-        judge=judge_of(config.policy, environment),
+        judge=judge_of(config.policy, environment, trusted_root=config.trusted_root),
     )
 
 

@@ -52,6 +52,8 @@ class Config:
     soci_v1: bool = False
     policy: str = ""
     """A containers-policy.json(5), "none", or "" for that of the machine."""
+    trusted_root: str = ""
+    """Sigstore's trusted_root.json, "" where none is named."""
     offline: bool = False
     cache_dir: Path = SITE_CACHE
     cache_size: int | None = None
@@ -294,6 +296,10 @@ OPTIONS: tuple[Option, ...] = (
            "show only images that this containers-policy.json allows (default: ~/.config/containers/policy.json or "
            "/etc/containers/policy.json where there is one; none: show all)",
            lambda config, text: replace(config, policy=text if text == "none" else str(parse_path(text)))),
+    Option("trusted-root", REGISTRY, "FILE",
+           "verify sigstore bundles by this trusted_root.json, where the policy wants a signer of Fulcio's (needs "
+           "regfs[sigstore]); without it, by the keys in the policy",
+           lambda config, text: replace(config, trusted_root=str(parse_path(text)))),
     Option("offline", REGISTRY, "", "never use the network: serve what the cache has",
            lambda config, _: replace(config, offline=True)),
     Option("cache-dir", CACHE, "DIR",

@@ -15,8 +15,10 @@ _OF_MACHINE = Path("/etc/containers/policy.json")
 _MOST_BYTES = (1 << 20) + 1
 
 
-def judge_of(policy: str, environment: Mapping[str, str]) -> Judge | None:
+def judge_of(policy: str, environment: Mapping[str, str], *, trusted_root: str = "") -> Judge | None:
     """Return the judge for the option *policy*: a file, "none", or "" for the user's file, else the machine's.
+
+    *trusted_root* is the path of a trusted_root.json.
 
     None where every image may be shown. Raises InvalidOption where the file cannot be read.
     Source: containers-policy.json(5), "FILES".
@@ -39,5 +41,5 @@ def judge_of(policy: str, environment: Mapping[str, str]) -> Judge | None:
                 f"the policy {path} cannot be read: {error.strerror}; with --policy none, all images are shown"
             ) from None
         parsed = parse_policy(content, str(path))
-        return None if parsed.accepts_anything else Judge(parsed)
+        return None if parsed.accepts_anything else Judge(parsed, trusted_root=trusted_root)
     return None

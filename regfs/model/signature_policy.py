@@ -7,8 +7,9 @@
 The most specific scope decides: a repository, what its path begins with, its host, `*.` and a domain, "", then the
 default. All requirements of its list must hold. The file is strict: with a key or a type that is not known it is
 refused as a whole. A requirement that regfs cannot judge refuses each image that it is for, and its text says why:
-GPG's signedBy, Fulcio, Rekor. regfs judges digests, so that a scope that names a tag is refused, and so is an identity
-that wants the tag. Source: containers-policy.json(5). Used by images/judging/ and app/composition.py. Pure; any thread.
+GPG's signedBy, and certificates of other authorities than Fulcio (pki). regfs judges digests: a scope that names
+a tag is refused, and so is an identity that wants one. Source: containers-policy.json(5). Used by images/judging/
+and app/policy.py. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -26,42 +27,66 @@ _MOST_BYTES = 1 << 20
 _MOST_ENTRIES = 1000
 _ACCEPT, _REJECT, _GPG, _SIGSTORE = "insecureAcceptAnything", "reject", "signedBy", "sigstoreSigned"
 _KEYS = ("keyPath", "keyPaths", "keyData", "keyDatas")
-_UNJUDGED = {
-    "fulcio": "a certificate of Fulcio's",
-    "pki": "a certificate",
-    "rekorPublicKeyPath": "an entry in Rekor's log",
-    "rekorPublicKeyPaths": "an entry in Rekor's log",
-    "rekorPublicKeyData": "an entry in Rekor's log",
-    "rekorPublicKeyDatas": "an entry in Rekor's log",
-}
+_LOG_KEYS = ("rekorPublicKeyPath", "rekorPublicKeyPaths", "rekorPublicKeyData", "rekorPublicKeyDatas")
+_AUTHORITIES = ("caPath", "", "caData", "")
+_FULCIO = ("caPath", "caData", "oidcIssuer", "subjectEmail")
 _IDENTITIES = {
     "matchExact": (), "matchRepoDigestOrExact": (), "matchRepository": (), "exactReference": ("dockerReference",),
     "exactRepository": ("dockerRepository",), "remapIdentity": ("prefix", "signedPrefix"),
 }  # fmt: skip
 
 
+class Pem(NamedTuple):
+    """Keys or certificates in PEM that a policy names: in the files *paths*, or in itself (*texts*)."""
+
+    paths: tuple[str, ...] = ()
+    texts: tuple[bytes, ...] = ()
+
+    @property
+    def is_given(self) -> bool:
+        """Whether there are some."""
+        return bool(self.paths or self.texts)
+
+
+class Fulcio(NamedTuple):
+    """Whose certificate signs: that of *email*, which *issuer* has vouched for to Fulcio, by one of *authorities*."""
+
+    authorities: Pem
+    issuer: str
+    email: str
+
+    def __str__(self) -> str:
+        return f"{self.email} (issuer {self.issuer})"
+
+
 class Requirement(NamedTuple):
     """What an image needs to be shown.
 
-    *refusal* says why none is; "" where some may be: with a signature of one of the keys, which are in files
-    (*key_paths*) or here (*keys*, PEM), or each one, where there are neither. A signature must name the *repository*,
-    "" stands for the image's own.
+    *refusal* says why none is; "" where some may be: with a signature of one of the *keys*, or by *fulcio*; or each
+    one, where there are neither. With *log* the signature must be in the log (Rekor) of one of these keys. It must name
+    the *repository*, "" stands for the image's own.
     """
 
     refusal: str = ""
-    key_paths: tuple[str, ...] = ()
-    keys: tuple[bytes, ...] = ()
+    keys: Pem = Pem()
+    fulcio: Fulcio | None = None
+    log: Pem = Pem()
     repository: str = ""
 
     @property
     def accepts_anything(self) -> bool:
         """Whether every image is shown."""
-        return not self.refusal and not self.has_keys
+        return not self.refusal and not self.wants_signature
 
     @property
-    def has_keys(self) -> bool:
+    def wants_signature(self) -> bool:
         """Whether a signature decides."""
-        return bool(self.key_paths or self.keys)
+        return self.keys.is_given or self.fulcio is not None
+
+    @property
+    def signer(self) -> str:
+        """Whose signature is wanted, for messages."""
+        return "a key of the policy" if self.fulcio is None else str(self.fulcio)
 
 
 class Policy(NamedTuple):
@@ -142,32 +167,64 @@ def _requirement(fields: Fields) -> Requirement:
 
 
 def _sigstore(fields: Fields) -> Requirement:
-    _only(fields, ("type", "signedIdentity", *_KEYS, *_UNJUDGED))
-    given = [key for key in (*_KEYS, "fulcio", "pki") if fields.has(key)]
-    if len(given) != 1:
+    _only(fields, ("type", "signedIdentity", "fulcio", "pki", *_KEYS, *_LOG_KEYS))
+    if sum(fields.has(key) for key in (*_KEYS, "fulcio", "pki")) != 1:
         fields.fail("type", "sigstoreSigned needs exactly one source of keys")
-    identity = fields.child("signedIdentity")
-    kind = "matchRepoDigestOrExact" if identity is None else identity.text("type")
-    if kind not in _IDENTITIES:
-        fields.fail("signedIdentity", f"{kind[:100]!r} is not known")
-    repository = ""
-    if identity is not None:
-        _only(identity, ("type", *_IDENTITIES[kind]))
-        repository = identity.text("dockerRepository")
-    for key, wanted in _UNJUDGED.items():
-        if fields.has(key):
-            return Requirement(f"{wanted} is wanted (sigstoreSigned, {key}), which regfs does not verify")
+    kind, repository = _identity(fields)
+    if fields.has("pki"):
+        return Requirement("a certificate is wanted (sigstoreSigned, pki), which regfs does not verify")
     if kind not in ("matchRepository", "exactRepository"):
         return Requirement(
             f"its signature has to name a tag (signedIdentity {kind}), and cosign's name none: write matchRepository"
         )
+    keys, log, fulcio = _pem(fields, _KEYS), _pem(fields, _LOG_KEYS), fields.child("fulcio")
+    if fulcio is None:
+        return Requirement("", keys, None, log, repository)
+    if not log.is_given:
+        fields.fail("fulcio", "needs the key of Rekor's log: rekorPublicKeyPath or rekorPublicKeyData")
+    return Requirement("", keys, _fulcio(fulcio), log, repository)
+
+
+def _identity(fields: Fields) -> tuple[str, str]:
+    """Return how the signature must name the image, and the repository where the policy does."""
+    identity = fields.child("signedIdentity")
+    kind = "matchRepoDigestOrExact" if identity is None else identity.text("type")
+    if identity is None:
+        return kind, ""
+    if kind not in _IDENTITIES:
+        fields.fail("signedIdentity", f"{kind[:100]!r} is not known")
+    _only(identity, ("type", *_IDENTITIES[kind]))
+    repository = identity.text("dockerRepository")
     if kind == "exactRepository" and not repository:
         fields.fail("signedIdentity", "has no dockerRepository")
-    paths = (fields.text("keyPath"),) if given == ["keyPath"] else fields.texts("keyPaths", limit=_MOST_ENTRIES)
-    data = (fields.text("keyData"),) if given == ["keyData"] else fields.texts("keyDatas", limit=_MOST_ENTRIES)
-    if not all(paths) or not all(data) or not (paths or data):
-        fields.fail(given[0], "is empty")
-    return Requirement("", paths, tuple(_key(fields, given[0], text) for text in data), repository)
+    return kind, repository
+
+
+def _fulcio(fields: Fields) -> Fulcio:
+    _only(fields, _FULCIO)
+    authorities = _pem(fields, _AUTHORITIES)
+    if not authorities.is_given:
+        fields.fail("caPath", "is missing, and so is caData")
+    for key in ("oidcIssuer", "subjectEmail"):
+        if not fields.text(key):
+            fields.fail(key, "is missing")
+    return Fulcio(authorities, fields.text("oidcIssuer"), fields.text("subjectEmail"))
+
+
+def _pem(fields: Fields, names: tuple[str, str, str, str]) -> Pem:
+    """Return what is at the keys *names* (a path, paths, data, datas), of which one may be there at most."""
+    given = [key for key in names if key and fields.has(key)]
+    if len(given) > 1:
+        fields.fail(given[1], f"cannot stand beside {given[0]}")
+    if not given:
+        return Pem()
+    (key,) = given
+    values = (fields.text(key),) if key in (names[0], names[2]) else fields.texts(key, limit=_MOST_ENTRIES)
+    if not values or not all(values):
+        fields.fail(key, "is empty")
+    if key in names[:2]:
+        return Pem(paths=values)
+    return Pem(texts=tuple(_decoded(fields, key, text) for text in values))
 
 
 def is_repository(named: str, repository: RepositoryName, wanted: str) -> bool:
@@ -179,7 +236,7 @@ def is_repository(named: str, repository: RepositoryName, wanted: str) -> bool:
         return False
 
 
-def _key(fields: Fields, key: str, text: str) -> bytes:
+def _decoded(fields: Fields, key: str, text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

@@ -14,8 +14,10 @@ from regfs.model.attestations.certificate import identity_in
 from regfs.model.attestations.documents import bundle_envelope, cosign_payload, decode, statement_in
 from regfs.model.attestations.kinds import harmless, predicate_stem
 from regfs.model.attestations.members import members
+from regfs.model.attestations.signatures import bundle_signature, cosign_signature, logged_in
 from regfs.model.digest import Digest
 from tests.support.attached import CERTIFICATE, ISSUER, SIGNER, SPDX, bundle, notary, simple_signing, statement
+from tests.support.keyless import Sigstore
 
 DIGEST = Digest.of(b"image")
 SAMPLES = [
@@ -24,6 +26,9 @@ SAMPLES = [
     statement(DIGEST, SPDX, {"a": [1]}),
     simple_signing(DIGEST).content,
 ]
+SERVICE = Sigstore.make()
+BUNDLED = SERVICE.bundle(SERVICE.signer(), statement(DIGEST, SPDX, {})).blobs[0].content
+TAGGED = SERVICE.payload(SERVICE.signer(), DIGEST, reference="app").blobs[0]
 JSON = st.recursive(
     st.none() | st.integers() | st.text(max_size=5), lambda each: st.lists(each, max_size=3), max_leaves=5
 )
@@ -108,3 +113,30 @@ def test_names_from_strangers_are_one_path_component(text: str) -> None:
 )
 def test_predicates_have_short_names(predicate: str, stem: str) -> None:
     assert predicate_stem(predicate) == stem
+
+
+@settings(max_examples=150)
+@given(st.integers(0, len(BUNDLED) - 1), st.binary(max_size=3), st.integers(0, 2))
+def test_a_signature_with_wrong_bytes_is_read_or_refused(at: int, wrong: bytes, more: int) -> None:
+    with suppress(BadContent, TooLarge):
+        entry = bundle_signature(BUNDLED[:at] + wrong + BUNDLED[at + more :]).entry
+        assert entry is None or (entry.promised_bytes and logged_in(entry.body).signer)
+
+
+@settings(max_examples=150)
+@given(st.sampled_from(sorted(TAGGED.annotations)), st.floats(0, 1), st.text(max_size=3), st.integers(0, 2))
+def test_annotations_with_wrong_characters_are_read_or_refused(name: str, part: float, wrong: str, more: int) -> None:
+    text = TAGGED.annotations[name]
+    at = int(part * len(text))
+    with suppress(BadContent, TooLarge):
+        found = cosign_signature(TAGGED.content, {**TAGGED.annotations, name: text[:at] + wrong + text[at + more :]})
+        assert found.entry is None or logged_in(found.entry.body).signer
+
+
+def test_what_the_log_has_signed_is_written_as_the_log_writes_it() -> None:
+    entry = cosign_signature(TAGGED.content, TAGGED.annotations).entry
+    assert entry is not None
+    assert json.loads(entry.promised_bytes) == json.loads(TAGGED.annotations["dev.sigstore.cosign/bundle"])["Payload"]
+    bundled = bundle_signature(BUNDLED).entry
+    assert bundled is not None
+    assert logged_in(bundled.body).kind == "dsse"

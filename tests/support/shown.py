@@ -48,6 +48,7 @@ class Shown:
         rest_from: float = 1 / 3,
         soci_v1: bool = False,
         policy: str = "none",
+        trusted_root: str = "",
         used_directories: UsedDirectories = tuple,
         tables: OpenTables | None = None,
         limit: int | None = None,
@@ -74,6 +75,7 @@ class Shown:
             rest_from=rest_from,
             soci_v1=soci_v1,
             policy=policy,
+            trusted_root=trusted_root,
         )
         substitutes = Substitutes(
             hosts=hosts or Hosts(),

@@ -27,6 +27,7 @@ from tests.support.attached import (
 )
 from tests.support.fault_server import reply
 from tests.support.images import BuiltImage, file, image_of, index_of, layer
+from tests.support.keyless import Sigstore
 from tests.support.memory_registry import INDEX
 from tests.support.served import Served
 from tests.support.shown import Shown
@@ -37,6 +38,7 @@ DATA = base64.b64encode(PEM).decode()
 REJECT = {"type": "reject"}
 ACCEPT = {"type": "insecureAcceptAnything"}
 SIGNED = {"type": "sigstoreSigned", "keyData": DATA, "signedIdentity": {"type": "matchRepository"}}
+KEYLESS = Sigstore.make().requirement()
 AMD64 = {"platform": {"os": "linux", "architecture": "amd64"}}
 
 
@@ -97,8 +99,7 @@ def test_the_most_specific_scope_decides(served: Served) -> None:
     ("requirement", "words"),
     [
         ({"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/k"}, "signedBy"),
-        ({"type": "sigstoreSigned", "fulcio": {"caPath": "/ca"}, "signedIdentity": SIGNED["signedIdentity"]}, "Fulcio"),
-        (SIGNED | {"rekorPublicKeyPath": "/rekor.pub"}, "Rekor"),
+        ({"type": "sigstoreSigned", "pki": {"caRootsPath": "/ca"}, "signedIdentity": SIGNED["signedIdentity"]}, "pki"),
         ({"type": "sigstoreSigned", "keyData": DATA}, "matchRepoDigestOrExact"),
     ],
 )
@@ -125,7 +126,7 @@ def test_an_image_that_is_signed_by_the_key_is_shown_and_an_index_vouches_for_wh
     assert shown.read("app/1/manifests/linux-amd64/manifest.json") == image.manifest
     assert len(shown.names("app/1/referrers/by-type")) == 1
     info = shown.read("app/1/referrers/signatures/1.info").decode().splitlines()
-    assert info[-1] == f"verified: by a key of {served.cache.parent / 'policy.json'}"
+    assert info[-1] == f"verified: by a key, as {served.cache.parent / 'policy.json'} wants"
     refused(shown, "app/other")  # the manifest alone is not signed
 
 
@@ -191,7 +192,7 @@ def test_without_cryptography_a_policy_with_keys_refuses_and_says_what_to_instal
 ) -> None:
     pushed(served)
     monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
-    refused(show(served, SIGNED), words=r"install regfs\[verify\]")
+    refused(show(served, SIGNED), words=r"pip install 'regfs\[verify\]'")
 
 
 def test_a_registry_that_does_not_tell_of_signatures_is_an_error_of_its_own(served: Served) -> None:
@@ -211,6 +212,11 @@ def test_a_registry_that_does_not_tell_of_signatures_is_an_error_of_its_own(serv
         {"default": [REJECT], "transport": {}},
         {"default": [SIGNED | {"keyPath": "/k"}]},
         {"default": [SIGNED | {"keyData": "%"}]},
+        {"default": [KEYLESS | {"rekorPublicKeyData": None}]},
+        {"default": [KEYLESS | {"rekorPublicKeyPath": "/rekor.pub"}]},
+        {"default": [KEYLESS | {"fulcio": {"caPath": "/ca", "oidcIssuer": "i"}}]},
+        {"default": [KEYLESS | {"fulcio": {"caPath": "/ca", "oidcIssuer": "i", "subjectEmail": "e", "more": 1}}]},
+        {"default": [KEYLESS | {"fulcio": {"oidcIssuer": "i", "subjectEmail": "e"}}]},
         {"default": [REJECT], "transports": {"docker": {"docker.io/library/app:1": [ACCEPT]}}},
     ],
 )

@@ -113,7 +113,7 @@ def test_a_signature_in_a_bundle_says_who_signed_and_that_nobody_verified_it(ser
         f"refers to: {image.digest}",
         f"manifest: {built.digest}, found by the registry's list of referrers",
         f"blob: {built.blobs[0].digest} ({BUNDLE})",
-        "verified: not verified: there is no policy with keys",
+        "verified: no: there is no policy that names signers",
     ]
 
 

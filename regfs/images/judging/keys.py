@@ -1,35 +1,66 @@
-"""Public keys, and signatures by them: the package cryptography, loaded when a policy has a key.
+"""Public keys, certificates, and signatures by them: the package cryptography, loaded when a policy has some.
 
 Keys and hashes are those that containers/image accepts: ECDSA and RSA (PKCS #1 v1.5) with SHA-256, Ed25519. Used by
-judge.py. Thread rule: values; any thread.
+the other modules of judging/. Thread rule: values; any thread.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regfs.errors import BadConfiguration
+from regfs.model.signature_policy import Pem
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+    from cryptography.x509 import Certificate
+
+_MOST_BYTES = 1 << 20
+_WITHOUT = "the policy wants signatures, and the package cryptography is not there: pip install 'regfs[verify]'"
 
 
-def load_key(pem: bytes, name: str) -> PublicKeyTypes:
-    """Return the public key *pem*; *name* is where it is from. Raises BadConfiguration, also without the package."""
+def load_keys(pem: Pem, policy: str) -> tuple[PublicKeyTypes, ...]:
+    """Return the public keys *pem* of the file *policy*. Raises BadConfiguration, also without the package."""
     try:
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
     except ImportError:
-        raise BadConfiguration(
-            "the policy wants a signature by a key, and the package cryptography is not there: install regfs[verify]"
-        ) from None
+        raise BadConfiguration(_WITHOUT) from None
+    keys = []
+    for name, content in _contents(pem, policy, "key"):
+        try:
+            keys.append(load_pem_public_key(content))
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise BadConfiguration(f"{name} is no public key in PEM: {error}") from None
+    return tuple(keys)
+
+
+def load_certificates(pem: Pem, policy: str) -> tuple[Certificate, ...]:
+    """Return the same of certificates; a file may have several."""
     try:
-        return load_pem_public_key(pem)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise BadConfiguration(f"{name} is no public key in PEM: {error}") from None
+        from cryptography.x509 import load_pem_x509_certificates
+    except ImportError:
+        raise BadConfiguration(_WITHOUT) from None
+    certificates: list[Certificate] = []
+    for name, content in _contents(pem, policy, "certificate"):
+        try:
+            certificates += load_pem_x509_certificates(content)
+        except ValueError as error:
+            raise BadConfiguration(f"{name} has no certificates in PEM: {error}") from None
+    return tuple(certificates)
 
 
-def is_signed_by(key: PublicKeyTypes, signature: bytes, message: bytes) -> bool:
+def read_file(path: str, what: str) -> bytes:
+    """Return the bytes of a file that a policy names. Raises BadConfiguration."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(_MOST_BYTES)
+    except OSError as error:
+        raise BadConfiguration(f"the {what} {path} of the policy cannot be read: {error.strerror}") from None
+
+
+def is_signed_by(key: object, signature: bytes, message: bytes) -> bool:
     """Tell whether *signature* is one of *message* by *key*; False for keys of other kinds than those above."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
@@ -50,3 +81,21 @@ def is_signed_by(key: PublicKeyTypes, signature: bytes, message: bytes) -> bool:
     except InvalidSignature:
         return False
     return True
+
+
+def der_of_key(key: PublicKeyTypes) -> bytes:
+    """Return *key* as a certificate has it."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def der_of(certificate: Certificate) -> bytes:
+    """Return the bytes of *certificate*."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return certificate.public_bytes(Encoding.DER)
+
+
+def _contents(pem: Pem, policy: str, what: str) -> list[tuple[str, bytes]]:
+    return [(path, read_file(path, what)) for path in pem.paths] + [(f"a {what} in {policy}", t) for t in pem.texts]

@@ -47,10 +47,11 @@ def info_text(repository: Repository, document: Document, subjects: Collection[D
 
 
 def _verification(repository: Repository, document: Document, judge: Judge | None) -> str:
+    if document.finding.is_plain:
+        return "no: it is not signed"
     if judge is None:
-        return "not verified: there is no policy with keys"
-    policy = judge.verified_by(repository, document.referrer.subject, document.finding.layer)
-    return f"by a key of {policy}" if policy else "not verified: it is no signature by a key of the policy"
+        return "no: there is no policy that names signers"
+    return judge.verification(repository, document.referrer.subject, document.finding.layer)
 
 
 def _decoded(repository: Repository, document: Document) -> Decoded:

@@ -13,17 +13,16 @@ formats; Notary, signature-envelope-jws.md. Used by images/referring.py. Pure; a
 
 from __future__ import annotations
 
-import base64
-import binascii
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from regfs.errors import BadContent, TooLarge, Unsupported
 from regfs.model.attestations.certificate import identity_in
+from regfs.model.attestations.encodings import from_base64, from_json, from_pem
 from regfs.model.attestations.kinds import COSE
 from regfs.model.attestations.members import members, text_of
-from regfs.model.strict_json import DOCUMENT_LIMIT, Fields, parse_document
+from regfs.model.strict_json import DOCUMENT_LIMIT, Fields
 
 MOST_BYTES = 40 << 20
 """What BuildKit allows for one attestation; more is not read."""
@@ -109,7 +108,7 @@ def statement_in(payload: bytes) -> Statement:
     found = members(payload)
     if not _text(found, "_type").startswith("https://in-toto.io/Statement/"):
         raise BadContent("it is not an in-toto statement")
-    document = _parsed(b'{"subject": %s}' % found.get("subject", b"[]"))
+    document = from_json(b'{"subject": %s}' % found.get("subject", b"[]"))
     digests: list[str] = []
     for subject in document.children("subject", limit=10_000):
         digests += [f"{algorithm}:{value}" for algorithm, value in subject.mapping("digest").items()]
@@ -118,7 +117,7 @@ def statement_in(payload: bytes) -> Statement:
 
 def cosign_payload(payload: bytes) -> CosignPayload:
     """Return what a payload of cosign's is about. Raises BadContent, TooLarge."""
-    critical = _parsed(payload).child("critical")
+    critical = from_json(payload).child("critical")
     image = None if critical is None else critical.child("image")
     if critical is None or image is None or critical.text("type") != _COSIGN_TYPE:
         raise BadContent("it does not say which image was signed")
@@ -130,33 +129,33 @@ def cosign_payload(payload: bytes) -> CosignPayload:
 def bundle_envelope(content: bytes) -> Envelope:
     """Return the envelope in the sigstore bundle *content*. Raises BadContent where it has none, TooLarge."""
     found = members(members(content).get("dsseEnvelope", b"null"))
-    document = _parsed(b'{"signatures": %s}' % found.get("signatures", b"[]"))
-    signatures = [_decoded(each.text("sig")) for each in document.children("signatures", limit=_MOST_LISTED)]
-    payload = _decoded(_text(found, "payload", limit=2 * MOST_BYTES))
+    document = from_json(b'{"signatures": %s}' % found.get("signatures", b"[]"))
+    signatures = [from_base64(each.text("sig")) for each in document.children("signatures", limit=_MOST_LISTED)]
+    payload = from_base64(_text(found, "payload", limit=2 * MOST_BYTES))
     return Envelope(_text(found, "payloadType"), payload, tuple(signatures))
 
 
 def notary_digest(payload: bytes) -> str:
     """Return the same of a payload of Notary's."""
-    target = _parsed(payload).child("targetArtifact")
+    target = from_json(payload).child("targetArtifact")
     if target is None:
         raise BadContent("it does not say what was signed")
     return target.text("digest")
 
 
 def _envelope(form: str, found: Mapping[str, bytes]) -> Decoded:
-    payload = _decoded(_text(found, "payload", limit=2 * MOST_BYTES))
+    payload = from_base64(_text(found, "payload", limit=2 * MOST_BYTES))
     return Decoded(form, payload, _text(found, "payloadType"), _key_ids(found))
 
 
 def _key_ids(found: Mapping[str, bytes]) -> tuple[str, ...]:
-    document = _parsed(b'{"signatures": %s}' % found.get("signatures", b"[]"))
+    document = from_json(b'{"signatures": %s}' % found.get("signatures", b"[]"))
     keys = [signature.text("keyid") for signature in document.children("signatures", limit=_MOST_LISTED)]
     return tuple(f"key {key[:200]!r}" if key else "a key that is not named" for key in keys)
 
 
 def _bundle(found: Mapping[str, bytes]) -> Decoded:
-    material = _parsed(found.get("verificationMaterial", b"{}"))
+    material = from_json(found.get("verificationMaterial", b"{}"))
     signers, times = _material_signers(material), _log_times(material)
     if "dsseEnvelope" in found:
         decoded = _envelope("sigstore bundle", members(found["dsseEnvelope"]))
@@ -171,7 +170,7 @@ def _material_signers(material: Fields) -> tuple[str, ...]:
     if certificate is None and (chain := material.child("x509CertificateChain")) is not None:
         certificate = next(chain.children("certificates", limit=_MOST_LISTED), None)
     if certificate is not None:
-        return (str(identity_in(_decoded(certificate.text("rawBytes")))),)
+        return (str(identity_in(from_base64(certificate.text("rawBytes")))),)
     key = material.child("publicKey")
     hint = "" if key is None else key.text("hint")
     return (f"key {hint[:200]!r}",) if hint else ()
@@ -189,23 +188,23 @@ def _cosign_signers(annotations: Mapping[str, str]) -> tuple[tuple[str, ...], tu
     pem = annotations.get(f"{_COSIGN}certificate", "")
     times: tuple[str, ...] = ()
     if bundle := annotations.get(f"{_COSIGN}bundle"):
-        payload = _parsed(bundle.encode()).child("Payload")
+        payload = from_json(bundle.encode()).child("Payload")
         times = (_time(None if payload is None else payload.values.get("integratedTime")),)
     signers: tuple[str, ...] = ()
     if pem:
-        signers = (str(identity_in(_pem(pem))),)
+        signers = (str(identity_in(from_pem(pem)[0])),)
     elif _KEY_SIGNATURE in annotations:
         signers = ("a key that is not named",)
     return signers, tuple(each for each in times if each)
 
 
 def _jws(found: Mapping[str, bytes]) -> Decoded:
-    header = _parsed(found.get("header", b"{}"))
+    header = from_json(found.get("header", b"{}"))
     chain = header.texts("x5c", limit=_MOST_LISTED)
-    signers = (str(identity_in(_decoded(chain[0]))),) if chain else ()
-    protected = _parsed(_decoded(_text(found, "protected")))
+    signers = (str(identity_in(from_base64(chain[0]))),) if chain else ()
+    protected = from_json(from_base64(_text(found, "protected")))
     signed_at = protected.text("io.cncf.notary.signingTime")
-    payload = _decoded(_text(found, "payload", limit=DOCUMENT_LIMIT))
+    payload = from_base64(_text(found, "payload", limit=DOCUMENT_LIMIT))
     return Decoded("Notary signature", payload, protected.text("cty"), signers, (signed_at,) if signed_at else ())
 
 
@@ -215,24 +214,6 @@ def _time(seconds: object) -> str:
     if not text.isascii() or not text.isdigit() or len(text) > 12 or not 0 < int(text) <= _LATEST_S:
         return ""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(text)))
-
-
-def _pem(text: str) -> bytes:
-    body = text.partition("-----BEGIN CERTIFICATE-----")[2].partition("-----END CERTIFICATE-----")[0]
-    return _decoded("".join(body.split()))
-
-
-def _decoded(text: str) -> bytes:
-    """Return what *text* is in base64, of either alphabet, with or without padding. Raises BadContent."""
-    try:
-        standard = text.encode("ascii").translate(bytes.maketrans(b"-_", b"+/"))
-        return base64.b64decode(standard + b"=" * (-len(standard) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise BadContent("a value is not base64") from None
-
-
-def _parsed(content: bytes) -> Fields:
-    return parse_document(content, error=BadContent)
 
 
 def _text(found: Mapping[str, bytes], key: str, *, limit: int = DOCUMENT_LIMIT) -> str:

@@ -1,0 +1,82 @@
+"""The signatures that may be of a manifest: layers of cosign's tag, and of sigstore bundles that refer to it.
+
+A list of referrers is a claim; what is signed must name the manifest, so that a wrong one costs a request. Used by
+judge.py. Thread rule: functions; any thread; blocks on the network.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from regfs.errors import BadContent, NotFound, TooLarge, Unsupported
+from regfs.images.repository import Repository
+from regfs.model.attestations.documents import IN_TOTO_PAYLOAD, cosign_payload, statement_in
+from regfs.model.attestations.kinds import BUNDLE, COSIGN_SIGN, SIMPLE_SIGNING
+from regfs.model.attestations.signatures import HASHED, Signature, bundle_signature, cosign_signature
+from regfs.model.digest import Digest
+from regfs.model.manifest import Descriptor, Manifest, parse_manifest
+from regfs.model.signature_policy import is_repository
+
+log = logging.getLogger(__name__)
+
+MOST_BYTES = 4 << 20
+"""The size of the largest signature that is fetched."""
+_MOST_SIGNATURES = 64
+_FAILURES = (BadContent, NotFound, TooLarge, Unsupported)
+
+
+def signature_layers(repository: Repository, digest: Digest) -> Iterator[Descriptor]:
+    """Yield the layers that may be signatures of the manifest *digest*. Raises what a network brings."""
+    for tag in repository.tags.about(digest):
+        if tag.endswith(".sig"):
+            try:
+                found = repository.tags.resolve(tag).digest
+            except NotFound:
+                continue
+            yield from layers_of(repository, found)
+    listed = [each for each in repository.referrers.listed(digest) if (each.artifact_type or "").startswith(BUNDLE)]
+    for referrer in listed[:_MOST_SIGNATURES]:
+        yield from layers_of(repository, referrer.digest)
+
+
+def layers_of(repository: Repository, digest: Digest) -> tuple[Descriptor, ...]:
+    """Return the layers of a manifest that may be a signature, none where it cannot be read."""
+    try:
+        document = repository.manifests.document(digest)
+        parsed = parse_manifest(document.content, content_type=document.media_type)
+    except _FAILURES as error:
+        log.info("%s@%s is no signature: %s", repository.name, digest, error)
+        return ()
+    return parsed.layers[:_MOST_SIGNATURES] if isinstance(parsed, Manifest) else ()
+
+
+def read_signature(content: bytes, layer: Descriptor) -> Signature:
+    """Return the signature that the blob *content* of *layer* is. Raises BadContent, TooLarge."""
+    if layer.media_type.startswith(BUNDLE):
+        return bundle_signature(content)
+    if layer.media_type == SIMPLE_SIGNING:
+        return cosign_signature(content, layer.annotations)
+    raise BadContent(f"it is {layer.media_type[:100]!r}")
+
+
+def check_subject(signature: Signature, repository: Repository, digest: Digest, named: str) -> None:
+    """Raise BadContent where *signature* is of something else than the image *digest* of *repository*.
+
+    *named* is the repository that it must name, "" stands for this one; a bundle names none. A bundle counts if it is
+    cosign's statement that an image is signed: an attestation says something of an image, not that it may run.
+    """
+    if signature.kind == HASHED:
+        payload = cosign_payload(signature.payload)
+        if payload.digest != str(digest):
+            raise BadContent(f"it is of {payload.digest[:100]}")
+        if not is_repository(payload.reference, repository.name, named):
+            raise BadContent(f"it is for the repository {payload.reference[:200]!r}")
+        return
+    if signature.payload_type != IN_TOTO_PAYLOAD:
+        raise BadContent(f"it signs {signature.payload_type[:100]!r}, not a statement about an image")
+    statement = statement_in(signature.payload)
+    if statement.predicate_type != COSIGN_SIGN:
+        raise BadContent(f"it is an attestation, {statement.predicate_type[:100]!r}")
+    if str(digest) not in statement.subjects:
+        raise BadContent(f"it is of {', '.join(statement.subjects)[:200] or 'nothing'}")

@@ -1,0 +1,93 @@
+"""Whose signatures a requirement of the policy accepts, and whether one is theirs.
+
+    keys               the signature is by one of them
+    Fulcio             the certificate is of the person whom the policy names, by its authority, and was valid when the
+                       signature was logged: the log's promise proves that
+    + --trusted-root   of bundles, all that sigstore asks for: log, timestamps, certificate transparency
+    + Rekor's keys     the log has promised to keep the signature
+
+Whether what is signed is the image, judge.py decides. Used by judge.py. Thread rule: values; any thread.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from regfs.errors import BadContent
+from regfs.images.judging.certificates import check_chain, check_identity, load_der
+from regfs.images.judging.keys import der_of_key, is_signed_by, load_certificates, load_keys
+from regfs.images.judging.log_promises import logged_s
+from regfs.images.judging.trusted_root import check_bundle, load_verifier
+from regfs.model.attestations.signatures import ENVELOPE, Signature
+from regfs.model.signature_policy import Fulcio, Requirement
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+    from cryptography.x509 import Certificate
+    from sigstore.verify import Verifier
+
+
+class Signers(NamedTuple):
+    """The signers of one requirement; *verifier* stands for a trusted root."""
+
+    keys: tuple[PublicKeyTypes, ...]
+    fulcio: Fulcio | None
+    authorities: tuple[Certificate, ...]
+    log_keys: tuple[PublicKeyTypes, ...]
+    verifier: Verifier | None
+
+
+def load_signers(requirement: Requirement, policy: str, trusted_root: str) -> Signers:
+    """Return the signers of *requirement*, which is of the file *policy*; *trusted_root* is a file too, or "".
+
+    Raises BadConfiguration where a file or a package is missing, or a file is not what it should be.
+    """
+    fulcio = requirement.fulcio
+    keys, log_keys = load_keys(requirement.keys, policy), load_keys(requirement.log, policy)
+    if fulcio is None:
+        return Signers(keys, None, (), log_keys, None)
+    authorities = load_certificates(fulcio.authorities, policy)
+    return Signers(
+        keys, fulcio, authorities, log_keys, load_verifier(trusted_root, authorities) if trusted_root else None
+    )
+
+
+def check_signer(signers: Signers, signature: Signature, content: bytes) -> str:
+    """Return who of *signers* has made *signature*, in words; *content* is the blob that it is from.
+
+    Raises BadContent with the reason where none has.
+    """
+    if signers.fulcio is None:
+        return _check_key(signers, signature)
+    if not signature.certificate:
+        raise BadContent("a key has signed it, and the policy wants a certificate")
+    if signers.verifier is not None and signature.kind == ENVELOPE:
+        check_identity(check_bundle(signers.verifier, content, signers.fulcio), signers.fulcio)
+        return f"{signers.fulcio}, by the trusted root"
+    return _check_certificate(signers, signers.fulcio, signature)
+
+
+def _check_key(signers: Signers, signature: Signature) -> str:
+    key = next((each for each in signers.keys if is_signed_by(each, signature.signature, signature.message)), None)
+    if key is None:
+        raise BadContent("no key of the policy has made it")
+    if not signers.log_keys:
+        return "a key"
+    return f"a key, logged {_time(logged_s(signature, der_of_key(key), signers.log_keys))}"
+
+
+def _check_certificate(signers: Signers, wanted: Fulcio, signature: Signature) -> str:
+    if signature.entry is None and signature.kind == ENVELOPE:
+        raise BadContent("no log has promised to keep it; its timestamp is verified with a --trusted-root FILE")
+    at_s = logged_s(signature, signature.certificate, signers.log_keys)
+    certificate = load_der(signature.certificate)
+    check_chain(certificate, signature.chain, signers.authorities, at_s)
+    check_identity(certificate, wanted)
+    if not is_signed_by(certificate.public_key(), signature.signature, signature.message):
+        raise BadContent("its certificate has not made it")
+    return f"{wanted}, logged {_time(at_s)}"
+
+
+def _time(at_s: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at_s))

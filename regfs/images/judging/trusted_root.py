@@ -1,0 +1,82 @@
+"""Sigstore's trusted_root.json: bundles are verified by the package sigstore, against that file alone.
+
+The file names certificate authorities, logs of certificates (CT), logs of signatures (Rekor) and timestamp authorities,
+with the times for which they count; `cosign trusted-root create` and sigstore's TUF repository make it. The package is
+given the file and a bundle, and has all that it needs: it asks nothing of sigstore's services. The policy still says
+who must have signed, and which of the authorities may vouch for that. Used by signers.py. Thread rule: any thread.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from regfs.errors import BadConfiguration, BadContent
+from regfs.images.judging.keys import der_of, read_file
+from regfs.model.signature_policy import Fulcio
+from regfs.model.strict_json import parse_document
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+    from sigstore.verify import Verifier
+
+_AUTHORITIES = "certificateAuthorities"
+
+
+def load_verifier(path: str, authorities: Sequence[Certificate]) -> Verifier:
+    """Return what verifies by the trusted root *path*, with those of its authorities that are among *authorities*.
+
+    Raises BadConfiguration, also without the package.
+    """
+    try:
+        from sigstore.errors import Error
+        from sigstore.models import TrustedRoot
+        from sigstore.verify import Verifier
+        from sigstore_models.trustroot.v1 import TrustedRoot as Document
+    except ImportError:
+        raise BadConfiguration(
+            f"the trusted root {path} needs the package sigstore, which is not there: pip install 'regfs[sigstore]'"
+        ) from None
+    document = _document(path)
+    listed = document.get(_AUTHORITIES)
+    named = [each for each in listed if _is_among(each, authorities)] if isinstance(listed, list) else []
+    if not named:
+        raise BadConfiguration(f"the trusted root {path} has none of the certificates that the policy has for Fulcio")
+    try:
+        root = TrustedRoot(Document.from_json(json.dumps({**document, _AUTHORITIES: named})))
+        return Verifier(trusted_root=root)
+    except (Error, ValueError) as error:
+        raise BadConfiguration(f"{path} is no trusted_root.json: {str(error)[:500]}") from None
+
+
+def check_bundle(verifier: Verifier, content: bytes, wanted: Fulcio) -> Certificate:
+    """Return the certificate that has signed the bundle *content*. Raises BadContent where it does not verify."""
+    from sigstore.errors import Error
+    from sigstore.models import Bundle
+    from sigstore.verify.policy import Identity
+
+    try:
+        bundle = Bundle.from_json(content)
+        verifier.verify_dsse(bundle, Identity(identity=wanted.email, issuer=wanted.issuer))
+    except Error as error:
+        raise BadContent(f"by the trusted root it is of no use: {' '.join(str(error).split())[:500]}") from None
+    except Exception as error:  # the package lets errors of pydantic and of DER pass, for bytes of strangers
+        raise BadContent(f"its bundle cannot be read: {type(error).__name__}: {str(error)[:200]}") from None
+    return bundle.signing_certificate
+
+
+def _document(path: str) -> dict[str, object]:
+    try:
+        return parse_document(read_file(path, "trusted root"), error=BadContent).values
+    except BadContent as error:
+        raise BadConfiguration(f"{path} is no trusted_root.json: {error}") from None
+
+
+def _is_among(authority: Any, authorities: Sequence[Certificate]) -> bool:
+    wanted = {base64.b64encode(der_of(each)).decode() for each in authorities}
+    try:
+        return any(each["rawBytes"] in wanted for each in authority["certChain"]["certificates"])
+    except (KeyError, TypeError):
+        return False
