@@ -116,6 +116,7 @@ def test_every_option_changes_the_configuration() -> None:
         "log-file": "/elsewhere/log",
         "owner": "me",
         "policy": "none",
+        "trusted-root": "/elsewhere/root.json",
     }
     for option in OPTIONS:
         assert with_options(Config(), [(option, texts.get(option.name, ""))]) != Config(), option.name
