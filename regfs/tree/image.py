@@ -253,7 +253,8 @@ def _files(directory: ImageDirectory, key: str) -> Node:
 
 
 def _oci(directory: ImageDirectory, key: str) -> Node:
-    directory.image.manifest  # noqa: B018 (raises where there is none for the platform)
+    if directory.image.has_rootfs:  # raises where there is no manifest for the platform
+        _judge_referrer(directory)
     return oci_directory(key, directory.pinned)
 
 
@@ -269,7 +270,18 @@ def _image_of(directory: ImageDirectory) -> Image:
     if not image.has_rootfs:
         types = {image.manifest.config.media_type, *(layer.media_type for layer in image.manifest.layers)}
         raise NotFound(f"{image} is an artifact ({', '.join(sorted(types))[:300]}): it has no layers of files")
+    _judge_referrer(directory)
     return image
+
+
+def _judge_referrer(directory: ImageDirectory) -> None:
+    """Raise AccessDenied for an image that the policy does not allow, and that says it refers to one that it allows.
+
+    Who may push can say so. Signatures and SBOMs are shown unjudged: what is in them, `info` tells.
+    """
+    judge = directory.pinned.images.judge
+    if directory.is_referrer and judge is not None:
+        judge.judge(directory.pinned.repository, directory.pinned.digest)
 
 
 _REFERRERS = "referrers"

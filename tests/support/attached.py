@@ -129,14 +129,15 @@ def signed_payload(sign: Callable[[bytes], bytes], digest: Digest, *, reference:
 
 
 def refer(
-    registry: MemoryRegistry, name: str, subject: Digest, built: Artifact, *, listed_for: Digest | None = None
-) -> Artifact:
-    """Push *built*, as an artifact whose subject is *subject*, and let the referrers API list it."""
+    registry: MemoryRegistry, name: str, subject: Digest, built: Artifact, *, listed_for: Digest | None = None,
+    kind: str = "",
+) -> Artifact:  # fmt: skip
+    """Push *built*, as an artifact whose subject is *subject*, and let the referrers API list it, as of type *kind*."""
     manifest = json.loads(built.manifest)
     manifest["subject"] = {"mediaType": f"{OCI}.manifest.v1+json", "digest": str(subject), "size": 7}
     referring = Artifact(json.dumps(manifest).encode(), built.config, built.blobs)
     push_artifact(registry, name, None, referring)
-    said = {"artifactType": manifest["artifactType"], "annotations": manifest.get("annotations", {})}
+    said = {"artifactType": kind or manifest["artifactType"], "annotations": manifest.get("annotations", {})}
     entries = registry.repository(name).referrers.setdefault(str(listed_for or subject), [])
     entries.append(described(referring) | said)
     return referring

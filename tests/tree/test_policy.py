@@ -232,3 +232,18 @@ def test_a_policy_that_is_not_there_is_an_error_and_none_shows_all(served: Serve
     with pytest.raises(InvalidOption, match="nowhere"):
         served.show(policy=str(tmp_path / "nowhere.json"))
     assert served.show(policy="none").read("app/1/rootfs/a") == b"a"
+
+
+def test_an_unsigned_image_that_says_it_refers_to_a_signed_one_shows_no_files(served: Served) -> None:
+    image = pushed(served)
+    attach(served.registry, "app", image.digest, ".sig", in_repository(served, image.digest))
+    unsigned = pushed(served, "evil", b"evil")
+    built = Artifact(unsigned.manifest, unsigned.config, ())
+    referrer = refer(served.registry, "app", image.digest, built, kind="application/vnd.example")
+    below = f"app/1/referrers/by-type/application_vnd.example/{referrer.digest}"
+    assert served.show().read(f"{below}/rootfs/a") == b"evil"
+    shown = show(served, SIGNED)
+    assert shown.read(f"{below}/manifest.json") == referrer.manifest
+    for part in ("rootfs", "layers", "oci", "packages"):
+        with pytest.raises(AccessDenied, match="no signature"):
+            shown.find(f"{below}/{part}")
