@@ -1,21 +1,30 @@
-"""Parses databases of installed packages: dpkg's and apk's.
+"""Parses databases of installed packages: dpkg's and apk's, and the headers in rpm's.
 
     var/lib/dpkg/status       paragraphs of `Package:`, `Status: install ok installed`, `Version:`, `Architecture:`
     var/lib/dpkg/status.d/*   the same without Status, one file a package (distroless images)
     lib/apk/db/installed      paragraphs of `P:` name, `V:` version, `A:` architecture
+    a header of rpm           number of entries, bytes of data (big-endian, 32 bits each); entries of tag, type, offset,
+                              count; data: a string ends with NUL, a number has 32 bits
 
-A paragraph without a name is skipped. Sources: deb-control(5), dpkg(1); apk-tools, apk_installed(5). Used by
-images/reports/packages.py. Pure; any thread.
+A paragraph or a header without a name is skipped. Sources: deb-control(5), dpkg(1); apk-tools, apk_installed(5); rpm,
+docs/manual/format_header.md and tags.md. Used by images/reports/. Pure; any thread.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+_RPM_NAME, _RPM_VERSION, _RPM_RELEASE, _RPM_EPOCH, _RPM_ARCHITECTURE = 1000, 1001, 1002, 1003, 1022
+_RPM_INT32, _RPM_STRING = 4, 6
+_RPM_TAGS = {_RPM_NAME, _RPM_VERSION, _RPM_RELEASE, _RPM_EPOCH, _RPM_ARCHITECTURE}
+_MOST_RPM_ENTRIES = 1 << 16
+_MOST_RPM_STRING = 4096
+
 
 class Package(NamedTuple):
-    """An installed package; *kind* is `deb` or `apk`."""
+    """An installed package; *kind* is `deb`, `apk` or `rpm`."""
 
     kind: str
     name: str
@@ -36,6 +45,34 @@ def apk_packages(content: bytes) -> Iterator[Package]:
     for fields in _paragraphs(content, (b"P:", b"V:", b"A:")):
         if fields.get(b"P:"):
             yield _package("apk", fields, (b"P:", b"V:", b"A:"))
+
+
+def rpm_package(header: bytes) -> Package | None:
+    """Return the package that a header of rpm's database is of; None for what is no header, or has no name."""
+    fields = dict(_rpm_fields(header))
+    if not fields.get(_RPM_NAME):
+        return None
+    version = "-".join(fields[tag] for tag in (_RPM_VERSION, _RPM_RELEASE) if fields.get(tag)) or "-"
+    epoch = f"{fields[_RPM_EPOCH]}:" if _RPM_EPOCH in fields else ""
+    return Package("rpm", fields[_RPM_NAME], epoch + version, fields.get(_RPM_ARCHITECTURE) or "-")
+
+
+def _rpm_fields(header: bytes) -> Iterator[tuple[int, str]]:
+    if len(header) < 8:
+        return
+    entries, size = struct.unpack_from(">II", header)
+    start = 8 + 16 * entries
+    if entries > _MOST_RPM_ENTRIES or start + size > len(header):
+        return
+    for tag, kind, offset, _ in struct.iter_unpack(">IIII", header[8:start]):
+        if tag not in _RPM_TAGS or offset >= size:
+            continue
+        if tag == _RPM_EPOCH:
+            if kind == _RPM_INT32 and offset + 4 <= size:
+                yield tag, str(int.from_bytes(header[start + offset : start + offset + 4]))
+        elif kind == _RPM_STRING:
+            text = header[start + offset : start + min(size, offset + _MOST_RPM_STRING)]
+            yield tag, _printable(text.partition(b"\0")[0])
 
 
 def _package(kind: str, fields: dict[bytes, str], keys: tuple[bytes, bytes, bytes]) -> Package:

@@ -2,9 +2,11 @@
 
     deb	bash	5.2.15-2+b7	amd64
     apk	musl	1.2.5-r0	x86_64
+    rpm	dnf	4:4.14.0-9.el9	noarch
 
-Kind, name, version and architecture with tabs between them, sorted. rpm's database is not read; `rpm --root` reads it
-in a mount. Used by tree/image.py. Thread rule: a function.
+Kind, name, version and architecture with tabs between them, sorted. Of rpm's databases the one of SQLite is read
+(rpm_database.py), since 4.16 the usual one; a line names another that is there. Used by tree/image.py. Thread rule: a
+function.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 
-from regfs.errors import NotADirectory, NotFound, TooLarge
+from regfs.errors import BadContent, NotADirectory, NotFound, TooLarge
 from regfs.images.image import Image
+from regfs.images.reports.rpm_database import rpm_packages
 from regfs.model.attributes import is_directory, mode_of, size_of
 from regfs.model.packages import Package, apk_packages, dpkg_packages
 from regfs.rootfs.file_tree import FileTree
@@ -25,18 +28,18 @@ MOST = 64 << 20
 _DPKG, _DPKG_DIRECTORY = b"var/lib/dpkg/status", b"var/lib/dpkg/status.d"
 _MD5SUMS = b".md5sums"
 _APK = (b"lib/apk/db/installed", b"usr/lib/apk/db/installed")
-_RPM = (b"var/lib/rpm", b"usr/lib/sysimage/rpm")
+_RPM = (b"var/lib/rpm", b"usr/lib/sysimage/rpm", b"usr/share/rpm")
+_RPM_READ, _RPM_UNREAD = b"rpmdb.sqlite", (b"Packages", b"Packages.db", b"rpmdb.sqlite-wal")
 _MOST_FILES = 10_000
 
 
 def packages_text(image: Image) -> str:
     """Return the text. Waits for all layers, as rootfs() does; raises what that brings, TooLarge over MOST bytes."""
     tree = image.rootfs()
-    packages = sorted({*_dpkg(image, tree), *_apk(image, tree)})
+    rpm, remarks = _rpm(image, tree)
+    packages = sorted({*_dpkg(image, tree), *_apk(image, tree), *rpm})
     text = "".join("\t".join(package) + "\n" for package in packages)
-    if any(_node(tree, path) is not None for path in _RPM):
-        text += "# rpm's database is not read here: rpm --root ROOTFS -qa does, with the path of rootfs/ in a mount\n"
-    return text or "# no database of dpkg, apk or rpm\n"
+    return text + "".join(f"# {each}\n" for each in remarks) or "# no database of dpkg, apk or rpm\n"
 
 
 def _dpkg(image: Image, tree: FileTree) -> Iterator[Package]:
@@ -52,6 +55,34 @@ def _dpkg(image: Image, tree: FileTree) -> Iterator[Package]:
 def _apk(image: Image, tree: FileTree) -> Iterator[Package]:
     for path in _APK:
         yield from apk_packages(_content(image, tree, path))
+
+
+def _rpm(image: Image, tree: FileTree) -> tuple[set[Package], list[str]]:
+    """Return rpm's packages, and what is to be said of databases that are not read."""
+    found: set[Package] = set()
+    remarks = {}
+    for directory in _RPM:
+        path = directory + b"/" + _RPM_READ
+        try:
+            if content := _content(image, tree, path):
+                found |= set(rpm_packages(content))
+        except BadContent as error:
+            remarks[_RPM_READ] = f"{path.decode()} of rpm is not read: {error}"
+        for name in _RPM_UNREAD:
+            if _size(tree, directory + b"/" + name):
+                remarks.setdefault(
+                    name,
+                    f"{directory.decode()}/{name.decode()} of rpm is not read here: rpm --root ROOTFS -qa does, with "
+                    "the path of rootfs/ in a mount",
+                )
+    return found, list(remarks.values())
+
+
+def _size(tree: FileTree, path: bytes) -> int:
+    """Return the size of the file at *path*, 0 where there is no such file."""
+    node = _node(tree, path)
+    attributes = None if node is None else tree.attributes(node)
+    return 0 if attributes is None or not stat.S_ISREG(mode_of(attributes)) else size_of(attributes)
 
 
 def _node(tree: FileTree, path: bytes) -> int | None:
