@@ -109,10 +109,13 @@ class OwnMount:
         return abort(self.device, self.path if self.is_there() else None)
 
 
-def mounts() -> list[Mounted]:
-    """Return what is mounted in this mount namespace, in order: the last one at a path is on top (proc(5))."""
+def mounts(process: str = "self") -> list[Mounted]:
+    """Return what is mounted in the mount namespace of *process*, in order: the last one at a path is on top (proc(5)).
+
+    Raises OSError where *process*, the number of another one, is gone or another user's.
+    """
     found = []
-    for line in Path("/proc/self/mountinfo").read_bytes().split(b"\n")[:-1]:  # a name may have \r in it
+    for line in Path(f"/proc/{process}/mountinfo").read_bytes().split(b"\n")[:-1]:  # a name may have \r in it
         left, _, right = line.partition(b" - ")
         fields, kind_source = left.split(b" "), right.split(b" ")
         user = _USER_ID.search(right)

@@ -36,7 +36,7 @@ def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
     if mounted is None:
         raise MountFailure(f"nothing is mounted on {point}")
     if mounted.is_kernel_mount:
-        return _unmount_from_kernel(mounted, lazily=lazily or by_force)
+        return _unmount_from_kernel(mounted, lazily=lazily or by_force) + _still_there(mounted)
     if not mounted.is_regfs:
         raise MountFailure(f"{point} is a mount of another kind ({mounted.kind}, {mounted.source}); umount {point}")
     mountpoints.check_may_unmount(mounted)
@@ -55,7 +55,7 @@ def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
                 f"{failure}; its daemon has been cut off, and what is left is a dead mount: as root, umount -l {point}"
             ) from None
         raise
-    return gone
+    return gone if by_force else gone + _still_there(mounted)
 
 
 def _unmount_from_kernel(mounted: mountpoints.Mounted, *, lazily: bool) -> str:
@@ -79,6 +79,35 @@ def _unmount(point: str, *, lazily: bool) -> None:
         raise MountFailure(
             f"{point} is in use{_by(holders)}; regfs umount --lazy {point} takes it away all the same"
         ) from None
+
+
+def _still_there(mounted: mountpoints.Mounted) -> str:
+    """Return what to tell of other mount namespaces that have what was *mounted*, "" where none has it."""
+    holders = list(elsewhere(mounted))
+    if not holders:
+        return ""
+    stays = "its files stay in the cache" if mounted.is_kernel_mount else "its daemon runs"
+    those = _by(holders).removeprefix(" by")
+    return f"; other mount namespaces still have it, those of{those}: {stays} until they end"
+
+
+def elsewhere(mounted: mountpoints.Mounted) -> Iterator[str]:
+    """Yield `name (pid 12)` of one visible process in each other mount namespace that has *mounted*.
+
+    unshare(1), containers and services copy all mounts, and an unmount here takes nothing from a private copy.
+    """
+    seen = {os.readlink("/proc/self/ns/mnt")}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+            if namespace in seen:
+                continue
+            seen.add(namespace)
+            found = mountpoints.mounts(pid)
+        except OSError:
+            continue  # another user's process, or gone by now
+        if any((each.device, each.source) == (mounted.device, mounted.source) for each in found):
+            yield f"{_name(pid)} (pid {pid})"
 
 
 def _leave(point: str) -> None:

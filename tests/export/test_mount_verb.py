@@ -115,6 +115,22 @@ def test_a_busy_mount_names_the_process_and_can_be_detached(machine: Machine) ->
     machine.insist_on_eviction()
 
 
+def test_umount_tells_of_another_mount_namespace_that_keeps_the_files_in_the_cache(machine: Machine) -> None:
+    machine.mounted()
+    with subprocess.Popen(["unshare", "-m", "sh", "-c", "echo; exec sleep 100"], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.read(1)  # its mount namespace is there
+        done = machine.regfs("umount", machine.point)
+        assert (done.returncode, mounts_at(machine.point)) == (0, []), done.stderr
+        assert "other mount namespaces still have it, those of s" in done.stdout
+        assert f"(pid {other.pid}): its files stay in the cache until they end" in done.stdout
+        assert "in use" in machine.remove().stdout
+        other.kill()
+    machine.insist_on_eviction()
+    machine.mounted()
+    assert "other mount namespaces" not in machine.regfs("umount", machine.point).stdout
+
+
 def test_a_second_mount_on_the_same_directory_is_refused(machine: Machine) -> None:
     machine.mounted()
     assert "is already a mount" in machine.mount().stderr
