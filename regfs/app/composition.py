@@ -123,11 +123,15 @@ class App:
         """Return the tree below the image at *path*. The look-up may block on the network; raises what it brings."""
         return OneImage(self.tree, path)
 
+    def sweep(self) -> None:
+        """Remove what killed processes left in the cache, and nothing of living ones. Raises CacheFailure."""
+        self.layers.sweep()
+        WorkLocks(self.cache / LOCKS).sweep()
+
     def clean_up(self) -> None:
         """Remove the remains of interrupted work from the cache, and what is over its limit. Blocks on the disk."""
         try:
-            self.layers.sweep()
-            WorkLocks(self.cache / LOCKS).sweep()
+            self.sweep()
             self.layers.budget.trim()
         except CacheFailure as failure:
             log.warning("%s", failure)

@@ -13,12 +13,15 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from regfs.errors import MountFailure
 from regfs.mount.mount_api import Refused, make_mount
+
+_FREED_S, _LOOK_S = 1.0, 0.05
 
 
 @contextmanager
@@ -46,14 +49,23 @@ def insist_on_unused(upper: Path, *, shown: str) -> None:
     prepare_upper() was called. *shown* names the directory in the message. The kernel alone knows: it refuses an upper
     directory that is in use where an index of files is asked for, and warns otherwise. So it is asked for an overlay
     that cannot be made, because its lower directory is its upper one, which it looks at later (ovl_get_upper() and
-    ovl_get_layers() of fs/overlayfs/super.c).
+    ovl_get_layers() of fs/overlayfs/super.c). A process that enters a mount namespace of its own has all mounts for a
+    moment, also one that is unmounted meanwhile: so it is asked again for a second.
     """
     options = [("lowerdir", escaped(f"{upper}/upper")), *_upper_options(upper), ("index", "on")]
-    try:
-        os.close(make_mount("overlay", options, attributes=0))
-    except Refused as error:
-        if error.errno == errno.EBUSY:
-            raise MountFailure(f"{shown}: an overlay that is mounted has its changes there; unmount it first") from None
+    over = time.monotonic() + _FREED_S
+    while True:
+        try:
+            os.close(make_mount("overlay", options, attributes=0))
+            return
+        except Refused as error:
+            if error.errno != errno.EBUSY:
+                return
+            if time.monotonic() > over:
+                raise MountFailure(
+                    f"{shown}: an overlay that is mounted has its changes there; unmount it first"
+                ) from None
+            time.sleep(_LOOK_S)
 
 
 def prepare_upper(upper: Path, lower: Path) -> None:

@@ -63,7 +63,7 @@ def mount(
             files = whole_files(image, app)
             fetch_damaged(files, app)
         try:
-            app.layers.sweep()  # of mounts that were killed
+            app.sweep()  # of mounts that were killed
             mount_image(
                 files, app.layers, point, name=config.shown_image or name, allow_suid=config.allow_suid,
                 allow_dev=config.allow_dev, noexec=config.noexec, is_writable=writable is not None,

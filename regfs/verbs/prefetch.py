@@ -124,4 +124,6 @@ def _insist_on_copies(image: Image, app: App) -> None:
     for digest in {image.digest, image.manifest_document.digest, image.manifest.config.digest}:
         path = BlobStore(app.cache / "blobs").path(digest)
         if not path.exists():
-            raise CacheFailure(f"{path} could not be kept; is there room on its disk? --cache-dir names another")
+            raise CacheFailure(
+                f"{path} could not be kept, or was deleted meanwhile; is there room on its disk? --cache-dir names another"
+            )

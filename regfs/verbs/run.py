@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from regfs.app.composition import App, Mount, build
 from regfs.app.config import Config
-from regfs.errors import CacheDamaged, MountFailure, NotADirectory, NotFound, Unsupported
+from regfs.errors import CacheFailure, MountFailure, NotADirectory, NotFound, Unsupported
 from regfs.export.container.plan import Asked, Plan, plan_of
 from regfs.export.container.supervisor import Entered
 from regfs.export.overlay import lock_upper
@@ -144,9 +144,9 @@ def _files_of(image: Image, name: str, app: App, *, by_fuse: bool) -> tuple[int 
     files = whole_files(image, app)
     fetch_damaged(files, app)
     try:
-        app.layers.sweep()
+        app.sweep()
         return detached_mount(files, app.layers, name=name, attributes=attributes), files
-    except (Unsupported, CacheDamaged, MountFailure) as reason:
+    except (Unsupported, CacheFailure, MountFailure) as reason:
         log.info("%s: FUSE shows it: %s", image, reason)
         return None, files
 

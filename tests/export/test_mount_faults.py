@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from regfs.export.erofs.image import VOLUME
 from regfs.store.files.boot import boot_id
 from regfs.store.files.checksums import format_sums, load_sums
+from tests.e2e.conftest import becomes
 from tests.support.erofs import needs_erofs
-from tests.support.fault_server import FaultServer
+from tests.support.fault_server import Action, Connection, FaultServer
 from tests.support.hello import MESSAGE
-from tests.support.image_mounts import Machine
+from tests.support.image_mounts import LAYERS, Machine
 from tests.support.mounted import mounts_at
 
 pytestmark = needs_erofs
@@ -25,6 +28,37 @@ def test_a_cache_deleted_below_a_mount_does_it_no_harm(machine: Machine) -> None
     machine.mounted()
     subprocess.run(["rm", "-r", machine.cache], check=True)
     assert (machine.point / "etc/b").read_bytes() == b"above\n"
+
+
+def deleted_meanwhile(cache: Path) -> Action:
+    """Delete *cache* in the middle of the answer, once the layer's ingest has a directory in it."""
+
+    def act(connection: Connection) -> bool:
+        response = connection.right()
+        half = len(response.body) // 2
+        connection.send(response.head() + response.body[:half])
+        becomes(lambda: any(path.is_dir() for path in cache.glob("ingests/*")), True)
+        shutil.rmtree(cache)
+        connection.send(response.body[half:])
+        return True
+
+    return act
+
+
+@pytest.mark.parametrize("words", [("mount",), ("run", "--fuse")], ids=" ".join)
+def test_a_cache_deleted_during_a_fetch_is_filled_again(
+    machine: Machine, server: FaultServer, words: tuple[str, ...]
+) -> None:
+    """regfs: …/ingests/…/index: No such file or directory."""
+    server.on("GET", str(LAYERS[0].digest), deleted_meanwhile(machine.cache), times=1)
+    target = machine.point if words == ("mount",) else "/hello"
+    done = machine.regfs(*words, "--cache-dir", machine.cache, machine.image, target)
+    assert done.returncode == 0, done.stderr
+    assert len(server.paths(str(LAYERS[0].digest))) == 2
+    if words == ("mount",):
+        assert (machine.point / "etc/b").read_bytes() == b"above\n"
+    else:
+        assert done.stdout.encode() == MESSAGE
 
 
 def test_a_damaged_image_file_is_written_again(machine: Machine) -> None:
@@ -172,10 +206,10 @@ def test_a_kill_at_any_step_leaves_no_mount_and_nothing_in_use(machine: Machine)
         )  # fmt: skip
         assert killed.returncode == -9, (step, killed.stderr)
         assert mounts_at(machine.point) == [], step
+    (machine.cache / "locks/layer-of-a-process-that-was-killed-when-it-had-the-layer").touch()
     machine.mounted()
     assert (machine.point / "etc/b").read_bytes() == b"above\n"
     machine.umount()
     machine.insist_on_eviction()
     assert list(machine.cache.glob("images/*")) + list(machine.cache.glob("images/.*")) == []
-    assert list(machine.cache.glob("layers/*")) == []
-    assert list(machine.cache.glob("ingests/*")) == []
+    assert [path for kind in ("layers", "ingests", "locks") for path in machine.cache.glob(f"{kind}/*")] == []

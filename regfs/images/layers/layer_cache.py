@@ -34,6 +34,7 @@ from regfs.rootfs.layer_tree import LayerTree
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.files.cached_files import take_away
 from regfs.store.files.checksums import is_as_written
+from regfs.store.files.directories import twice_if_deleted
 from regfs.store.images.merged_table import MergedTable
 from regfs.store.images.verdicts import read_verdicts, verdicts_path, write_verdicts
 from regfs.store.layers.content import Content, Nothing, OpenContent
@@ -271,6 +272,9 @@ class LayerCache:
                 take_away(path)
 
     def _merge(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs:
+        return twice_if_deleted(lambda: self._merge_once(chain, blobs), self._store.root)
+
+    def _merge_once(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs:
         held = self._ingest_all(blobs)  # in use, so that no layer of them is evicted
         table = self._store.uses.hold(self._merges.path(chain))
         try:

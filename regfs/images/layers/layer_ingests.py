@@ -21,6 +21,7 @@ from regfs.images.workers.shared_work import SharedWork, Tell
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.media_types import layer_compression
+from regfs.store.files.directories import twice_if_deleted
 from regfs.store.layers.layer_store import LayerStore
 from regfs.store.locks.work_locks import Standing, WorkLocks
 from regfs.telemetry.stats import Stats
@@ -184,7 +185,10 @@ class LayerIngests:
         def ingest_once() -> None:
             self._ingest_once(blob, niceness, tell)
 
-        twice_if_wrong(lambda: twice_if_killed(ingest_once, self._note))
+        def ingest() -> None:
+            twice_if_wrong(lambda: twice_if_killed(ingest_once, self._note))
+
+        twice_if_deleted(ingest, self._store.root)
 
     def _ingest_once(self, blob: LayerBlob, niceness: int, tell: Tell) -> None:
         from regfs.images.workers.ingest import Progress, ingest_layer

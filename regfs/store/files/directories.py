@@ -1,17 +1,28 @@
-"""The directories of a cache, below its root; what stands in the place of one is renamed and kept.
+"""The directories of a cache, below its root: what stands in the place of one, and deletion while it is used.
 
 A regular file named `blobs` (a backup that went wrong, a user) would make every read of the cache fail for good. It is
-no file of regfs, so it is not deleted. A symbolic link is left alone: it may lead to a disk that is not mounted now.
-Used by layer_store.py when a cache is opened. Thread rule: a function; several daemons may call it at once.
+no file of regfs, so it is renamed and kept. A symbolic link is left alone: it may lead to a disk that is not mounted
+now.
+
+Used by layer_store.py when a cache is opened, and by images/layers/. Thread rule: functions; several daemons may call
+them at once.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import secrets
 import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
+
+from regfs.errors import CacheFailure
+
+log = logging.getLogger(__name__)
+_Done = TypeVar("_Done")
 
 DIRECTORIES = ("blobs", "images", "ingests", "layers", "locks", "objects", "uses", "young")
 
@@ -30,3 +41,29 @@ def clear_places(root: Path, note: Callable[[str], None]) -> None:
             aside = root / f"{name}.aside-{secrets.token_hex(4)}"
             path.rename(aside)
             note(f"{path} was no directory and is {aside.name} now; delete that if you do not need it")
+
+
+def twice_if_deleted(work: Callable[[], _Done], root: Path) -> _Done:
+    """Return the result of *work*, which writes to the cache at *root*; do it once more where `rm -r` broke it off.
+
+    Raises what *work* does.
+    """
+    place = root / "ingests"  # made by all that writes layers, and removed by nothing of regfs
+    with suppress(OSError):  # *work* will say what is wrong
+        place.mkdir(parents=True, exist_ok=True)
+    before = _identity(place)
+    try:
+        return work()
+    except CacheFailure as failure:
+        if _identity(place) == before:
+            raise
+        log.warning("%s; the cache was deleted meanwhile, and the work is done once more", failure)
+    return work()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

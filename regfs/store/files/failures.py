@@ -16,6 +16,7 @@ from regfs.errors import CacheDamaged, CacheFailure, CacheFull
 _MAKE_ROOM = "; make room there, or let --cache-dir name another disk"
 _MORE_FILES = "; ulimit -n (LimitNOFILE= of a systemd unit) allows more open files"
 _REMEDIES = {
+    errno.ENOENT: "; was the cache deleted meanwhile? Try again",
     errno.EMFILE: _MORE_FILES,
     errno.ENFILE: "; fs.file-max allows more open files on this machine",
     errno.ENOSPC: _MAKE_ROOM,
