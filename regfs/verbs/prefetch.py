@@ -125,5 +125,5 @@ def _insist_on_copies(image: Image, app: App) -> None:
         path = BlobStore(app.cache / "blobs").path(digest)
         if not path.exists():
             raise CacheFailure(
-                f"{path} could not be kept, or was deleted meanwhile; is there room on its disk? --cache-dir names another"
+                f"{path} could not be kept, or was deleted; is there room on its disk? --cache-dir names another"
             )
