@@ -36,6 +36,7 @@ from regfs.telemetry.journal import Journal
 from regfs.telemetry.metrics import metrics_text
 from regfs.telemetry.request_log import RequestLog
 from regfs.telemetry.stats import Stats
+from regfs.tree import tag_history
 from regfs.tree.control import ControlDirectory
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.one_image import OneImage
@@ -193,7 +194,10 @@ def build(
     image_numbers = ImageNumbers(cache / "inode-numbers.sqlite")
     root = Root(
         config.default_registry,
-        ControlDirectory({**_control_texts(shared, layer_cache), **mount.texts}),
+        ControlDirectory(
+            {**_control_texts(shared, layer_cache), **mount.texts},
+            {tag_history.NAME: tag_history.HistoryDirectory(repositories.history)},
+        ),
         repositories,
         images,
         config.insecure_registries,

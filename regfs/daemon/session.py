@@ -106,12 +106,8 @@ def _shown(app: App) -> FileSystem:
     if config.image is None:
         return with_owner(app.tree, owner)
     reference = parse_reference(config.image, default_registry=config.default_registry)
-    if reference.digest is not None:
-        name = f"@{reference.digest.algorithm}-{reference.digest.encoded}"
-    else:
-        name = f"@{reference.short_digest}" if reference.short_digest is not None else str(reference.tag)
     with under(Deadline(config.timeout_s, is_users=True)):
-        shown = app.one_image([config.default_registry, *reference.repository.path.split("/"), name])
+        shown = app.one_image([config.default_registry, *reference.repository.path.split("/"), reference.directory])
     return with_owner(shown, owner)
 
 

@@ -12,7 +12,8 @@ from regfs.model.names import OFFICIAL, Reference, RepositoryName
 
 
 def image_named(reference: Reference, repositories: Repositories, images: Images) -> Image:
-    """Return what *reference* names now: the digest decides where it has one. Blocks on the network for a tag.
+    """Return what *reference* names now: the digest decides where it has one. Blocks on the network for a tag, and
+    for one at a time in the past it does not.
 
     Raises NotFound, DigestUnresolved and what a network brings. Docker Hub alone reads `debian` as `library/debian`:
     where another registry has no `debian`, but that, the message says so, for one request more.
@@ -24,6 +25,8 @@ def image_named(reference: Reference, repositories: Repositories, images: Images
     if digest is not None:
         return images.image(repository, digest)
     assert reference.tag is not None
+    if reference.at is not None:
+        return images.image(repository, repository.tags.past.at(reference.tag, reference.at))
     try:
         resolved = repository.tags.resolve(reference.tag)
     except NotFound as missing:

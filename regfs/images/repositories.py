@@ -23,6 +23,7 @@ from regfs.model.names import DOCKER_HUB, RepositoryName
 from regfs.registry.client import RegistryClient
 from regfs.store.blobs import BlobStore
 from regfs.store.references.references import References, left_s
+from regfs.store.references.tag_history import TagHistory
 from regfs.telemetry.stats import Stats
 from regfs.waiting.single_flight import Flights
 
@@ -53,8 +54,8 @@ class Repositories:
         """*tag_ttl_s*: for how long an answer about a tag or a listing is taken as it is.
 
         *hub_listing*: Docker Hub's API may be asked for the repositories of a namespace. *note* is called with a
-        sentence that says why a registry's repositories are not listed: a listing shows what is known then, and has no
-        errno to say so.
+        sentence that says why a registry's repositories are not listed (a listing shows what is known then, and has no
+        errno to say so), or why it is not known what a tag pointed to.
         """
         self.tag_ttl_s = tag_ttl_s
         self._registry = registry
@@ -65,7 +66,7 @@ class Repositories:
         self._hub_listing = hub_listing
         self._note = note
         self._refreshes = refreshes = Refreshes()
-        self._tags = TagAnswers(refreshes, ttl_s=tag_ttl_s)
+        self._tags = TagAnswers(refreshes, ttl_s=tag_ttl_s, note=note)
         self._missing = missing_manifests(refreshes, ttl_s=tag_ttl_s)
         self._unlistable: Remembered[str, bool] = Remembered(refreshes, ttl_s=max(tag_ttl_s, _UNLISTABLE_TTL_S))
         self._unreachable: Remembered[str, bool] = Remembered(refreshes, ttl_s=STALE_TTL_S)
@@ -115,6 +116,11 @@ class Repositories:
         self._refreshes.refresh()
         self._references.expire_all()
         self._refreshes.refresh()
+
+    @property
+    def history(self) -> TagHistory:
+        """What tags pointed to in the past."""
+        return self._references.history
 
     def known_registries(self) -> list[str]:
         """Return the registries of which something was seen; no network."""

@@ -1,6 +1,7 @@
 """Dates in configs and tables of contents: RFC 3339 text to nanoseconds since 1970, as builders write them.
 
-Source: image-spec, config.md, "created"; RFC 3339, section 5.6. Used by images/image.py and layers/formats. Pure; any
+Source: image-spec, config.md, "created"; RFC 3339, section 5.6. And the times in names: `debian:12@2026-11-01T00:00Z`.
+Used by images/image.py, layers/formats and model/names.py. Pure; any
 thread.
 """
 
@@ -12,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 _DATE = re.compile(
     r"(\d{4,6})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:[.,](\d+))?\s*(?:([Zz])|([+-])(\d\d):?(\d\d))?", re.ASCII
 )
+# As in file names: the colons may be left out.
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)(?:T(\d\d):?(\d\d)(?::?(\d\d))?Z)?", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The latest time that 63 bits of nanoseconds hold, in the year 2262; file systems and databases end there or later.
 LATEST_NS = (1 << 63) - 1
@@ -50,3 +53,20 @@ def exact_date_ns(text: str) -> int | None:
     seconds = since.days * 86_400 + since.seconds + second  # a leap second is the next one's first
     fraction = int((match[7] or "")[:9].ljust(9, "0"))
     return seconds * _S + fraction
+
+
+def moment(text: str) -> float | None:
+    """Return the time *text* in seconds since 1970: `2026-11-01`, `2026-11-01T00:00Z`, `2026-11-01T000000Z`.
+
+    None where it is none.
+    """
+    match = _MOMENT.fullmatch(text)
+    if match is None:
+        return None
+    found = exact_date_ns(f"{match[1]}T{match[2] or '00'}:{match[3] or '00'}:{match[4] or '00'}Z")
+    return None if found is None else found / _S
+
+
+def moment_text(seconds: float) -> str:
+    """Return a time in seconds since 1970 as moment() reads it: `2026-11-01T00:00:00Z`."""
+    return (_EPOCH + timedelta(seconds=int(seconds))).strftime("%Y-%m-%dT%H:%M:%SZ")

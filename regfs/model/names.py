@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from regfs.errors import InvalidName, NameTooLong
+from regfs.model.dates import moment, moment_text
 from regfs.model.digest import Digest, is_short_digest
 from regfs.model.userinfo import reference_without_userinfo
 
@@ -139,33 +140,51 @@ class Version(NamedTuple):
     """What follows the repository in a reference. The digest decides where there is a tag too.
 
     A short digest is 12 or more of its first hex digits; which one it is depends on what is known of the repository.
+    *at*, in seconds since 1970, asks for what the tag pointed to then.
     """
 
     tag: str | None
     digest: Digest | None = None
     short_digest: str | None = None
+    at: float | None = None
 
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag is not None else ""
-        digest = self.digest or self.short_digest
+        digest = self.digest or self.short_digest or (None if self.at is None else moment_text(self.at))
         return tag if digest is None else f"{tag}@{digest}"
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A repository and, in it, a tag or a digest (the digest decides where both are given)."""
+    """A repository and, in it, a tag or a digest (the digest decides where both are given). See Version."""
 
     repository: RepositoryName
     tag: str | None
     digest: Digest | None
     short_digest: str | None = None
+    at: float | None = None
 
     def __post_init__(self) -> None:
         if self.tag is not None and not is_tag(self.tag):
             raise InvalidName(f"{self.tag[:300]!r} is not a tag")
 
     def __str__(self) -> str:
-        return f"{self.repository}{Version(self.tag, self.digest, self.short_digest)}"
+        return f"{self.repository}{self.version}"
+
+    @property
+    def version(self) -> Version:
+        """What follows the repository."""
+        return Version(self.tag, self.digest, self.short_digest, self.at)
+
+    @property
+    def directory(self) -> str:
+        """The name in the repository's directory, in a mount: without a colon."""
+        if self.digest is not None:
+            return f"@{self.digest.algorithm}-{self.digest.encoded}"
+        if self.short_digest is not None:
+            return f"@{self.short_digest}"
+        tag = self.tag or DEFAULT_TAG
+        return tag if self.at is None else f"{tag}@{moment_text(self.at).replace(':', '')}"
 
 
 def repository_at(registry: str, path: str) -> RepositoryName:
@@ -189,23 +208,28 @@ def parse_repository(text: str, *, default_registry: str = DOCKER_HUB) -> Reposi
 def parse_version(text: str) -> tuple[str, Version]:
     """Split the last component of a reference into a name, and the tag and digest that follow it.
 
-    `debian:12`, `debian@sha256:<hex>`, `debian@sha256-<hex>`, `debian@440129be81b2`. Raises InvalidName.
+    `debian:12`, `debian@sha256:<hex>`, `debian@sha256-<hex>`, `debian@440129be81b2`, `debian:12@2026-11-01T00:00Z`.
+    Raises InvalidName.
     """
     _refuse_userinfo(text)
-    rest, at, digest_text = text.partition("@")
+    rest, separator, digest_text = text.partition("@")
     name, colon, tag = rest.partition(":")
     if colon and not is_tag(tag):
         raise InvalidName(f"{tag[:300]!r} is not a tag")
     kept_tag = tag if colon else None
-    if not at:
+    if not separator:
         return name, Version(kept_tag)
     if is_short_digest(digest_text):
         return name, Version(kept_tag, short_digest=digest_text)
+    if (at := moment(digest_text)) is not None:
+        return name, Version(kept_tag, at=at)
     return name, Version(kept_tag, Digest.parse_name(digest_text))
 
 
 def parse_reference(text: str, *, default_registry: str = DOCKER_HUB) -> Reference:
     """Return what a pasted reference names: `[docker://][registry/]repository[:tag][@digest]`, by default `latest`.
+
+    A time may stand in place of the digest.
 
     Raises InvalidName.
     """
@@ -216,7 +240,8 @@ def parse_reference(text: str, *, default_registry: str = DOCKER_HUB) -> Referen
         if text.startswith(scheme):
             raise InvalidName(f"{text[:300]} is no image: leave out {scheme}")
     head, slash, last = text.removeprefix("docker://").rpartition("/")
-    name, (tag, digest, short_digest) = parse_version(last)
+    name, version = parse_version(last)
     repository = parse_repository(f"{head}{slash}{name}", default_registry=default_registry)
-    is_latest = tag is None and digest is None and short_digest is None
-    return Reference(repository, DEFAULT_TAG if is_latest else tag, digest, short_digest)
+    if version.digest is None and version.short_digest is None:
+        version = version._replace(tag=version.tag or DEFAULT_TAG)
+    return Reference(repository, *version)

@@ -2,7 +2,7 @@
 
     bob:secret@registry.example/app          ***@registry.example/app
     https://bob:secret@registry.example      https://***@registry.example
-    debian:12@sha256:4401…                   stays: what follows the last @ is a digest
+    debian:12@sha256:4401…                   stays: what follows the last @ is a digest, or a time (@2026-11-01T00:00Z)
 
 A reference has no place for them (RFC 3986 section 3.2.1 calls them userinfo), but users paste them with URLs, and
 messages end up in logs, in `.regfs/errors` and in the output of CI. Used where text leaves regfs: the terminal, the
@@ -15,7 +15,7 @@ import re
 
 HIDDEN = "***"
 
-_DIGEST = r"(?:(?:sha[0-9]+|blake3)[:-]|[0-9a-f]+(?![\w.:/-]))"
+_DIGEST = r"(?:(?:sha[0-9]+|blake3)[:-]|(?:[0-9a-f]+|\d{4}-\d\d-\d\d(?:T[\d:]+Z)?)(?![\w./-]|:\S))"
 _HOST = r"(?:[\w\[][\w:\]-]*[./:]|localhost)"
 # The host of an image has no @, so that the last one which no digest follows ends the password.
 _WITH_PASSWORD = re.compile(rf"(?<![^\s/'\"(=,])[^\s/:@'\"(=,]*:(?!//|[0-9]{{1,5}}/)\S*@(?!{_DIGEST})(?={_HOST})")

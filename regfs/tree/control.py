@@ -6,7 +6,8 @@
     ├── stats.json     counters: requests, bytes, ingests, hits …
     ├── metrics        the same, for Prometheus
     ├── fetching.json  the layers that are being received and unpacked now (`regfs status` reads it)
-    └── errors         recent failures with their reasons, one line each
+    ├── errors         recent failures with their reasons, one line each
+    └── history/       what tags pointed to (tag_history.py)
 
 Each text is made when its file is opened: no network, and no lock of another package. Used by root.py. Any thread.
 """
@@ -18,7 +19,19 @@ from dataclasses import dataclass, field
 
 from regfs.errors import NotFound
 from regfs.model.attributes import Attributes
-from regfs.tree.node import FILE_MODE, Child, Found, Live, OpenBytes, OpenFile, children_of, directory_attributes
+from regfs.tree.node import (
+    DIRECTORY_MODE,
+    FILE_MODE,
+    FOREVER,
+    Child,
+    Directory,
+    Found,
+    Live,
+    OpenBytes,
+    OpenFile,
+    children_of,
+    directory_attributes,
+)
 
 KEY = ".regfs"
 
@@ -28,6 +41,7 @@ class ControlDirectory:
     """The directory; *texts* has a function for each file, which makes its content."""
 
     texts: Mapping[str, Callable[[], str]]
+    directories: Mapping[str, Directory] = field(default_factory=dict)
     key: str = KEY
     _files: dict[str, LiveFile] = field(default_factory=dict, compare=False)
 
@@ -36,15 +50,18 @@ class ControlDirectory:
         return directory_attributes()
 
     def lookup(self, name: str) -> Found:
-        """Return one of the files."""
+        """Return one of the files or directories."""
+        if name in self.directories:
+            return Found(self.directories[name], FOREVER)
         make = self.texts.get(name)
         if make is None:
-            raise NotFound(f"{KEY} has no {name[:300]!r}; it has {', '.join(self.texts)}")
+            raise NotFound(f"{KEY} has no {name[:300]!r}; it has {', '.join((*self.texts, *self.directories))}")
         return Found(self._files.setdefault(name, LiveFile(f"{KEY}/{name}", make)), 0.0)
 
     def children(self) -> list[Child]:
-        """Return the files' names."""
-        return children_of(KEY, dict.fromkeys(self.texts, FILE_MODE))
+        """Return the names."""
+        modes = dict.fromkeys(self.texts, FILE_MODE) | dict.fromkeys(self.directories, DIRECTORY_MODE)
+        return children_of(KEY, modes)
 
 
 class LiveFile(Live):

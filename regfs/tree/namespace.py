@@ -217,8 +217,11 @@ class Namespace:
         return version_directory(f"{self.key}/{name}", repository, version, self.names.images)
 
     def _reference(self, name: str) -> Found:
-        """Return what `repository:tag` or `repository@digest` below this path means."""
+        """Return what `repository:tag` or `repository@digest` below this path means, or `tag@time` in a repository."""
         component, version = parse_version(name)
+        own = None if version.at is None or version.tag is not None or self.tags_hidden else self._repository()
+        if own is not None and is_tag(component) and own.tags.past.is_known(component):
+            return version_directory(f"{self.key}/{name}", own, version._replace(tag=component), self.names.images)
         if not is_repository_component(component):
             raise NotFound(f"{name[:300]!r} is no reference")
         below = Namespace(f"{self.key}/{component}", self.registry, _join(self.path, component), self.names)

@@ -5,7 +5,8 @@
     ├── bookworm/
     ├── sha256:…/           any manifest by digest; opens, though it is not listed
     ├── @sha256-…/          the same without a colon, which -v, lowerdir= and PYTHONPATH cannot have in a path
-    └── @440129be81b2/      the same by 12 or more digits of its digest, where regfs knows exactly one
+    ├── @440129be81b2/      the same by 12 or more digits of its digest, where regfs knows exactly one
+    └── 12@2026-11-01T00:00Z/   what the tag pointed to then, as far as that was seen; opens, is not listed
 
 The directory of a tag stays the same node when the tag moves. The nodes below have the digest in their keys, and are
 valid as long as the answer about the tag: a process inside an image stays in that image, and later look-ups find the
@@ -125,6 +126,8 @@ def version_directory(key: str, repository: Repository, version: Version, images
     if digest is not None:
         return manifest_directory(key, repository, digest, images)
     tag = version.tag or DEFAULT_TAG
+    if version.at is not None:
+        return Found(ImageDirectory(key, images.pinned(repository, repository.tags.past.at(tag, version.at))), FOREVER)
     # A listing that names the tag is proof enough; otherwise the registry is asked.
     return Found(TagDirectory(key, repository, tag, images), repository.tags.valid_s(tag))
 

@@ -75,8 +75,8 @@ def _tag_of(wanted: Wanted, reference: Reference) -> str:
     """Return the new image's tag. Raises InvalidOption where the image was named without a tag."""
     if wanted.tag is not None:
         return wanted.tag
-    if reference.tag is None or reference.digest is not None:
-        raise InvalidOption("an image by its digest: --tag says what the indexed image is to be called")
+    if reference.tag is None or reference.digest is not None or reference.at is not None:
+        raise InvalidOption("an image by its digest or by a time: --tag says what the indexed image is to be called")
     return f"{reference.tag}{SUFFIX}"
 
 

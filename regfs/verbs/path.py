@@ -50,8 +50,7 @@ def image_path(image: str, mount: str | None) -> Path:
     reference = read_reference(image, mounted.source, places)
     repository = reference.repository
     directory = Path(mounted.mountpoint, repository.registry, repository.path)
-    short = reference.short_digest
-    digest = reference.digest or _digest_of(directory / (f"@{short}" if short else reference.tag or "latest"), image)
+    digest = reference.digest or _digest_of(directory / reference.directory, image)
     path = Path(mounted.mountpoint, path_by_digest(repository, digest))
     try:
         os.stat(path)

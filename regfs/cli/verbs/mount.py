@@ -146,8 +146,9 @@ def _mount_by_fuse(given: _Asked, config: Config, environment: Mapping[str, str]
     if given.id_map is not None:
         raise InvalidOption("--idmap needs a mount by the kernel, which root alone can make")
     reference = read_reference(given.image, config.default_registry, mounts())
-    repository, digest = reference.repository, reference.digest or reference.short_digest
-    version = f"@{digest}" if digest is not None else f":{reference.tag}"
+    repository, version = reference.repository, reference.version
+    if version.digest is not None or version.short_digest is not None:
+        version = version._replace(tag=None)
     config = replace(
         config, default_registry=repository.registry, image=f"{repository.path}{version}", foreground=config.debug
     )

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from regfs.errors import AccessDenied, BadContent, NotFound, RegistryTimeout, TooLarge, Unsupported
+from regfs.images.answers.past_tags import PastTags
 from regfs.images.answers.remembered import MISSING_TTL_S, STALE_TTL_S, UNREACHABLE, Answer, Refreshes, Remembered
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
@@ -58,9 +59,13 @@ class _Listing(NamedTuple):
 
 
 class TagAnswers:
-    """The answers in memory about the tags of all repositories of a mount. None holds longer than *ttl_s* seconds."""
+    """The answers in memory about the tags of all repositories of a mount. None holds longer than *ttl_s* seconds.
 
-    def __init__(self, refreshes: Refreshes, *, ttl_s: float) -> None:
+    *note* is called with messages for users.
+    """
+
+    def __init__(self, refreshes: Refreshes, *, ttl_s: float, note: Callable[[str], None] = log.info) -> None:
+        self.note = note
         self.refreshes = refreshes
         self.ttl_s = ttl_s
         self.resolved: Remembered[tuple[RepositoryName, str], TagRecord] = Remembered(refreshes, ttl_s=ttl_s)
@@ -90,6 +95,7 @@ class Tags:
         self._answers = answers
         self._flights = flights
         self._stats = stats
+        self.past = PastTags(name, references=references, note=answers.note)
 
     def names(self) -> tuple[str, ...]:
         """Return the tags: one listing, whatever their number. Blocks on the network where it is older than the TTL.
@@ -199,11 +205,12 @@ class Tags:
 
     def _fetch(self, tag: str, *, may_be_missing: bool) -> Resolved:
         """Ask the registry for *tag*; runs in a flight."""
-        asked_at = self.refreshes
+        asked_at, asked = self.refreshes, time.time()
         try:
             said = self._registry.manifests.resolve(self._name, tag, may_be_missing=may_be_missing)
             descriptor = self._confirmed(tag, said)
         except NotFound as missing:
+            self.past.observe(tag, "", asked=asked)
             self._references.drop_tag(self._name, tag)
             self._answers.resolved.drop((self._name, tag))
             self._answers.missing.keep((self._name, tag), str(missing))
@@ -212,6 +219,7 @@ class Tags:
         except UNREACHABLE as reason:
             return self._last_known(tag, reason)
         record = TagRecord(descriptor.digest, descriptor.media_type, descriptor.size, time.time())
+        self.past.observe(tag, str(record.digest), asked=asked)
         self._references.keep_tag(self._name, tag, record)
         if self.refreshes != asked_at:  # the registry may have been asked before what the refresh is for
             self._references.keep_tag(self._name, tag, record._replace(checked=0.0))

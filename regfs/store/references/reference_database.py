@@ -10,6 +10,7 @@
     starts(digest → record)                                           of a manifest: the blob that records its start
     created(digest → ns)                                              when the image was made, by its config
     caches(registry → is_cache, checked)                              whether it is a pull-through cache
+    moves(id, registry, path, tag → digest, seen, was, was_seen)      what tags pointed to (tag_history.py)
 
 `checked` is seconds since 1970. Losing the file loses nothing but answers that can be asked for again; where it cannot
 be opened it lives in memory. Used by references.py and known_repositories.py. Thread rule: any thread; one connection
@@ -21,7 +22,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,14 @@ CREATE TABLE IF NOT EXISTS starts (digest TEXT PRIMARY KEY, record TEXT NOT NULL
 CREATE TABLE IF NOT EXISTS created (digest TEXT PRIMARY KEY, ns INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS caches (
     registry TEXT PRIMARY KEY, is_cache INTEGER NOT NULL, checked REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS moves (
+    id INTEGER PRIMARY KEY, registry TEXT NOT NULL, path TEXT NOT NULL, tag TEXT NOT NULL, digest TEXT NOT NULL,
+    seen REAL NOT NULL, was TEXT NOT NULL, was_seen REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS moves_by_tag ON moves (registry, path, tag);
 """
 
 Value = str | int | float | bytes
+Values = tuple[Value, ...] | Mapping[str, Value]
 
 
 class ReferenceDatabase:
@@ -63,7 +69,7 @@ class ReferenceDatabase:
         self._told: set[str] = set()
         self.connection = open_database(path, _SCHEMA, loss="references are remembered for this mount only")
 
-    def query(self, statement: str, arguments: tuple[Value, ...]) -> list[tuple[Any, ...]]:
+    def query(self, statement: str, arguments: Values) -> list[tuple[Any, ...]]:
         """Return the rows that *statement* selects; none where the file cannot be read."""
         with self._lock:
             try:
@@ -72,7 +78,7 @@ class ReferenceDatabase:
                 self._tell("the memory of references cannot be read", error)
                 return []
 
-    def change(self, statement: str, arguments: tuple[Value, ...]) -> None:
+    def change(self, statement: str, arguments: Values) -> None:
         """Run a *statement* that writes."""
         with self._lock:
             try:

@@ -22,6 +22,7 @@ from regfs.model.names import RepositoryName
 from regfs.model.render import render_index
 from regfs.store.references.known_repositories import KnownRepositories, left_s
 from regfs.store.references.reference_database import ReferenceDatabase
+from regfs.store.references.tag_history import TagHistory
 
 __all__ = ["ListRecord", "References", "ReferrersRecord", "TagRecord", "left_s"]
 
@@ -52,11 +53,15 @@ class ReferrersRecord(NamedTuple):
 
 
 class References:
-    """The references that were looked up, in the database at *path*; *repositories* are those that are known."""
+    """The references that were looked up, in the database at *path*.
+
+    *repositories* are those that are known, *history* is what tags pointed to.
+    """
 
     def __init__(self, path: Path) -> None:
         self._database = ReferenceDatabase(path)
         self.repositories = KnownRepositories(self._database)
+        self.history = TagHistory(self._database)
 
     def tag(self, repository: RepositoryName, tag: str) -> TagRecord | None:
         """Return what *tag* pointed to when it was last asked for."""

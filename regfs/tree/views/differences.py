@@ -24,6 +24,7 @@ from regfs.images.image import Image
 from regfs.images.pinned_images import Images, PinnedImage
 from regfs.images.repository import Repository
 from regfs.model.attributes import Attributes
+from regfs.model.dates import moment
 from regfs.model.digest import Digest
 from regfs.model.names import Version, is_tag
 from regfs.rootfs.differences import Kind
@@ -80,7 +81,12 @@ class DiffDirectory:
         raise NotFound(f"{name[:300]!r} names no two images: TAG..TAG, or digests in their place")
 
     def _version(self, text: str) -> Version | None:
-        return self.digest_named(text) or (Version(text) if is_tag(text) else None)
+        """Return what a digest, `tag` or `tag@time` names; None where *text* is none of these."""
+        if named := self.digest_named(text):
+            return named
+        tag, separator, time = text.partition("@")
+        at = moment(time) if separator else None
+        return Version(tag, at=at) if is_tag(tag) and (at is not None or not separator) else None
 
     def _pinned(self, version: Version) -> tuple[PinnedImage, float]:
         """Return an image, and for how many seconds the name means it."""
@@ -90,6 +96,8 @@ class DiffDirectory:
         if digest is not None:
             return self.images.pinned(self.repository, digest), FOREVER
         assert version.tag is not None
+        if version.at is not None:
+            return self.images.pinned(self.repository, self.repository.tags.past.at(version.tag, version.at)), FOREVER
         resolved = self.repository.tags.resolve(version.tag)
         return self.images.pinned(self.repository, resolved.digest, resolved.media_type), resolved.valid_s
 
