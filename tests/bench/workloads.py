@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from tests.bench.budget import rows as budget_rows
 from tests.bench.images import BenchImages, small_names
 from tests.bench.measure import Row, drop_page_cache, keep_least, memory_of, rss_of, run, timed
 from tests.bench.peers import PEERS, Peer, PodmanRun, SkopeoUmoci
@@ -500,6 +501,11 @@ def clients(bench: Bench) -> list[Row]:
     return [one, four]
 
 
+def budget(bench: Bench) -> list[Row]:
+    """1.2 GB read at random by four readers, with a cache of 200 MB: what it holds at most"""
+    return budget_rows(bench.drivers, bench.scratch)
+
+
 WORKLOADS: dict[str, Callable[[Bench], list[Row]]] = {
     work.__name__: work
     for work in (
@@ -516,5 +522,6 @@ WORKLOADS: dict[str, Callable[[Bench], list[Row]]] = {
         lookups,
         million,
         clients,
+        budget,
     )
 }
