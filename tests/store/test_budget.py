@@ -28,6 +28,7 @@ from regfs.store.layers.content import Span
 from regfs.store.layers.ingest_directories import ingest_directory
 from regfs.store.layers.layer_store import LayerStore
 from regfs.store.locks.file_locks import changing
+from regfs.store.verify import verify
 from tests.support.caches import MIB, keep_layer, size_of, tmpfs, used_before
 from tests.support.descriptors import open_files
 from tests.support.mounted import REPOSITORY_ROOT
@@ -217,7 +218,21 @@ def test_a_limit_of_nothing_keeps_what_is_open_or_was_used_lately(tmp_path: Path
 def test_a_lowered_limit_holds_after_the_next_start(tmp_path: Path) -> None:
     keep_layer(LayerStore(tmp_path), "layer", files=[big(1), big(2)])
     LayerStore(tmp_path, limits=Limits(MIB)).budget.trim()
+    assert 0 < size_of(tmp_path) < MIB  # names stay
+    LayerStore(tmp_path, limits=Limits(1)).budget.trim()
     assert size_of(tmp_path) == 0
+
+
+def test_content_goes_before_the_names_of_what_was_used_on_the_same_day(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    layers = [keep_layer(store, f"layer {number}", files=[big(number)]) for number in range(3)]
+    ages_s = (3 * 86400, 3600, 60)
+    for layer, age_s in zip(layers, ages_s, strict=True):
+        used_before(store.index_path(layer), age_s)
+    store.budget.trim(MIB // 2)
+    assert names_of(store, layers) == []
+    assert [store.has_names(layer) for layer in layers] == [False, True, True]
+    assert list(verify(tmp_path, drop=False)) == []
 
 
 @needs_root
@@ -445,8 +460,8 @@ def test_two_processes_that_write_at_once_hold_the_limit_together(tmp_path: Path
     for writer in writers:
         assert writer.stdout is not None
         writer.stdout.close()
-    # Both may take their last megabyte at once.
-    assert 20 * MIB < most <= limit + 2 * MIB
+    # Both may take their last megabyte at once, and write an index beside it.
+    assert 20 * MIB < most <= limit + 2 * MIB + MIB // 2
 
 
 # Disks.

@@ -90,7 +90,7 @@ class LayerCache:
 
     def has_names(self, layer: Digest) -> bool:
         """Whether the index of *layer* is here; *layer* is a diff id, or LayerBlob.stored_as of a lazy layer."""
-        return self._store.is_ingested(layer)
+        return self._store.has_names(layer)
 
     def under_way(self) -> list[LayerIngest]:
         """Return the ingests that are under way."""
@@ -137,8 +137,8 @@ class LayerCache:
     def open(self, content: Content) -> OpenContent:
         """Return the opened *content* of a file of a tree that this cache returned.
 
-        Where its data file is gone (deleted by hand, or damaged and dropped), the layer is ingested again first: waits
-        for the ingest, and raises its errors. Raises CacheFailure where that does not help.
+        Where its data file is gone (evicted, deleted by hand, or damaged and dropped), the layer is ingested again
+        first: waits for the ingest, and raises its errors. Raises CacheFailure where that does not help.
         """
         index, blob = (None, None) if isinstance(content, Nothing) else self._indexes.in_use(content.layer)
         try:
@@ -146,12 +146,8 @@ class LayerCache:
         except CacheDamaged as failure:
             if blob is None:
                 raise
-            log.warning("%s", failure)
-        if index is not None:
-            self._chunks.forget(index)
-        if not self._store.is_whole(blob.stored_as):
-            # The index in use stays valid: the rows of a layer are a function of its bytes.
-            self._flights.run(blob.key, partial(self._indexes.ingested, blob), streams=True)
+            log.info("%s; the layer is fetched again", failure)
+        self._indexes.restore(index, blob)
         return self._opened(content, index, blob)
 
     def _opened(self, content: Content, index: LayerIndex | None, blob: LayerBlob | None) -> OpenContent:
@@ -162,14 +158,14 @@ class LayerCache:
         return self._store.open_partial(content, self._chunks.ensure(index, blob, content), is_here=is_here)
 
     def complete(self, blobs: Sequence[LayerBlob], *, compare: bool = False) -> None:
-        """Fetch the missing bytes of layers that are indexed, each in one go.
+        """Fetch the missing bytes of layers that are indexed, each in one go. Names may be here without bytes, too.
 
         Waits; raises the errors of the network. With *compare*, tables are compared with archives, which takes twice
         the CPU time.
         """
         for blob in map(self._indexes.as_it_is_here, blobs):
+            index = self._indexes.index_with_content(blob)
             if blob.table_format is not None and not self._store.is_complete(blob.stored_as):
-                index = self._indexes.index(blob)
                 with named(blob.origin), self._chunks.comparing(blob, is_wanted=compare):
                     self._chunks.fetcher(index, blob).fetch_all()
 
@@ -185,7 +181,10 @@ class LayerCache:
                 spans.setdefault(content.layer, []).append((content.offset, content.offset + content.size))
         for layer, wanted in spans.items():
             index, blob = self._indexes.in_use(layer)
-            if index is not None and blob is not None and blob.table_format is not None:
+            if index is None or blob is None:
+                continue
+            self._indexes.index_with_content(blob)
+            if blob.table_format is not None:
                 with named(blob.origin):
                     self._chunks.fetcher(index, blob).fetch(wanted, partial(report, blob.descriptor.digest.encoded))
 
@@ -206,9 +205,12 @@ class LayerCache:
     def has_all(self, layers: Sequence[Digest]) -> bool:
         """Whether all bytes of *layers*, which are in use, are here."""
         blobs = [self._indexes.in_use(layer)[1] for layer in layers]
-        return all(
-            blob is None or blob.table_format is None or self._store.is_complete(blob.stored_as) for blob in blobs
-        )
+        return all(blob is None or self._has_all(blob) for blob in blobs)
+
+    def _has_all(self, blob: LayerBlob) -> bool:
+        if blob.table_format is None:
+            return self._store.is_ingested(blob.stored_as)
+        return self._store.is_complete(blob.stored_as)
 
     def kept_verdicts(self, a: Rootfs, b: Rootfs) -> bytes | None:
         """Return what a comparison of two trees in use found, as it was kept; None where it was not."""
@@ -230,7 +232,7 @@ class LayerCache:
     def _fetch_rest(self, blob: LayerBlob) -> None:
         if not self._store.is_complete(blob.stored_as):
             with suppress(NeedsWhole):  # it is fetched whole when it is read
-                self._chunks.fetch_rest(self._indexes.index(blob), blob)
+                self._chunks.fetch_rest(self._indexes.index_with_content(blob), blob)
 
     # Merged images.
 

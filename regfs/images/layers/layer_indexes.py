@@ -73,6 +73,22 @@ class LayerIndexes:
         with named(blob.origin):
             return index or self._flights.run(blob.key, lambda: self.ingested(blob), streams=True)
 
+    def index_with_content(self, blob: LayerBlob) -> LayerIndex:
+        """Return the same, of a layer that is ingested again where its data file was evicted."""
+        index = self.index(blob)
+        if not self._store.is_ingested(blob.stored_as):
+            self.restore(index, blob)
+        return index
+
+    def restore(self, index: LayerIndex | None, blob: LayerBlob) -> None:
+        """Ingest a layer in use again unless its data file is whole. Waits; raises as ingested() does."""
+        if index is not None:
+            self._partial.forget(index)
+        if not self._store.is_whole(blob.stored_as):
+            # The index in use stays valid: the rows of a layer are a function of its bytes.
+            with named(blob.origin):
+                self._flights.run(blob.key, partial(self.ingested, blob), streams=True)
+
     def find(self, blob: LayerBlob) -> LayerIndex | None:
         """Return the index of a layer, None where it is missing. It is opened at its first query."""
         index = self._indexes.get(blob.stored_as)
@@ -88,7 +104,7 @@ class LayerIndexes:
     def checked(self, blob: LayerBlob) -> LayerIndex | None:
         """Return the opened index of a layer; None where its file is gone or damaged. Raises CacheFailure."""
         index = self.find(blob)
-        if index is None or not self._store.is_ingested(blob.stored_as):
+        if index is None or not self._store.has_names(blob.stored_as):
             return None
         try:
             index.open_now()
@@ -103,7 +119,7 @@ class LayerIndexes:
         """Ingest the layer of an index in use again: its file was deleted, or proved damaged."""
         if isinstance(failure, CacheDamaged):
             self._drop_damaged(blob, failure)
-        if not self._store.is_ingested(blob.stored_as):
+        if not self._store.has_names(blob.stored_as):
             log.warning("%s; the layer is fetched again", failure)
             with named(blob.origin):
                 self._flights.run(blob.key, partial(self.ingested, blob), streams=True)
@@ -134,10 +150,10 @@ class LayerIndexes:
 
     def as_it_is_here(self, blob: LayerBlob) -> LayerBlob:
         """Return *blob*, or blob.whole() where the cache has the whole layer or its table proved unusable."""
-        if blob.table_format is None or self._store.is_ingested(blob.stored_as):
+        if blob.table_format is None or self._store.has_names(blob.stored_as):
             return blob
         whole = blob.whole()
-        return whole if blob.stored_as in self._needs_whole or self._store.is_ingested(whole.stored_as) else blob
+        return whole if blob.stored_as in self._needs_whole or self._store.has_names(whole.stored_as) else blob
 
     def _ingest(self, blob: LayerBlob, niceness: int) -> None:
         """Put the layer's index into the store unless it is there. Raises NeedsWhole where its table is unusable."""

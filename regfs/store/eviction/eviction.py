@@ -1,13 +1,15 @@
 """Evicting from the cache: what goes together, in which order, and what stays because a process uses it.
 
     a promoted file    first of all: its layer has its bytes too; what has it open keeps it (and its room) until then
-    a layer            its index, its data file, and what is promoted of it
+    a layer's content  its data file, and what is promoted of it; its files can still be listed then
+    a layer            all of it
     a merged table     with its EROFS image
     a blob
 
-Layers of an older release, which have no data file, go in any case. Used by the budget, which makes room, and by the
-verbs of the cache, which evict what they are told to or only say what would go. Thread rule: any thread; any number of
-processes.
+What was used longest ago goes first, and content before names: an index, a merged table or a document counts as if it
+had been used a day later than it was. Layers of an older release go in any case. Used by the budget, which makes room,
+and by the verbs of the cache, which evict what they are told to or only say what would go. Thread rule: any thread; any
+number of processes.
 """
 
 from __future__ import annotations
@@ -19,22 +21,36 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from regfs.store.eviction.inventory import DATA, INDEX, MERGED, CachedFile, Inventory, take_inventory
+from regfs.store.eviction.inventory import (
+    CHUNKS,
+    DATA,
+    INDEX,
+    MERGED,
+    OLD_PACK,
+    CachedFile,
+    Inventory,
+    take_inventory,
+)
 from regfs.store.eviction.uses import LivingUses
 from regfs.store.locks.file_locks import changing, claimed
 
 _OF_NO_USE, _PROMOTED = 0, 1
+_NAMES_OUTLIVE_NS = 24 * 3600 * 10**9
+# Blobs up to this size are manifests, configs and tables of contents: names, too.
+_DOCUMENT = 4 << 20
 
 
 class Unit(NamedTuple):
     """What is evicted together: *guard* is the file that its uses name (uses.py), and that goes first.
 
-    *turn* is 0 for what is of no use, 1 for what goes before all else, 2 for all else.
+    *turn* is 0 for what is of no use, 1 for what goes before all else, 2 for all else. *content* are those of the
+    *others* that may go alone.
     """
 
     guard: CachedFile
     others: tuple[CachedFile, ...] = ()
     turn: int = 2
+    content: tuple[CachedFile, ...] = ()
 
     @property
     def size(self) -> int:
@@ -68,9 +84,34 @@ def units_of(found: Inventory) -> list[Unit]:
         copies.setdefault(os.path.basename(file.directory), []).append(file)
     for name, files in found.layers.items():
         if INDEX in files:
-            others = (*_all_but(files, INDEX), *copies.get(name, ()))
-            units.append(Unit(files[INDEX], others, turn=2 if DATA in files else _OF_NO_USE))
+            # The map goes first: one that says what is here must not outlive its data file.
+            own, content = copies.get(name, []), [files[each] for each in (CHUNKS, DATA) if each in files]
+            turn = _OF_NO_USE if OLD_PACK in files else 2
+            units.append(Unit(files[INDEX], (*_all_but(files, INDEX), *own), turn, (*content, *own)))
     return units
+
+
+class _Step(NamedTuple):
+    """One step of an eviction: *files* of *unit* go, as those of something that was used last at *as_if_used_ns*."""
+
+    unit: Unit
+    files: tuple[CachedFile, ...]
+    as_if_used_ns: int
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Steps are taken in this order."""
+        return self.unit.turn, self.as_if_used_ns
+
+
+def _steps(unit: Unit) -> Iterator[_Step]:
+    """Yield the steps in which *unit* goes."""
+    used_ns, guard = unit.guard.used_ns, unit.guard
+    if unit.content:
+        yield _Step(unit, unit.content, used_ns)
+    has_names = unit.content or guard.suffix in (INDEX, MERGED) or unit.size <= _DOCUMENT
+    later_ns = _NAMES_OUTLIVE_NS if has_names and unit.turn > _PROMOTED else 0
+    yield _Step(unit, (guard, *unit.others), used_ns + later_ns)
 
 
 def everything(_unit: Unit) -> bool:
@@ -95,29 +136,32 @@ def evict(
     *only_say* changes nothing and returns what would go. Raises OSError, CacheFailure.
     """
     remove = _each_once(_size if only_say else _remove)
-    freed, went, in_use = 0, [], []
+    freed, went = 0, list[tuple[Path, int]]()
+    in_use: dict[Path, None] = {}
     now_ns, uses = time.time_ns(), LivingUses(root)
     with changing(root):
         found = take_inventory(root)
-        units = units_of(found)
         freed += sum(_remove_dead(file, remove) for file in found.under_way)
         being_written = sum(file.size for file in found.under_way) - freed
         freed += sum(map(remove, _owned_by_nobody(found)))
         wanted = min(wanted, found.size - keep)
-        for unit in sorted(filter(chosen, units), key=lambda unit: (unit.turn, unit.guard.used_ns)):
-            if unit.turn != _OF_NO_USE and unit.guard.used_ns >= expired_ns:
+        steps = [step for unit in units_of(found) if chosen(unit) for step in _steps(unit)]
+        for step in sorted(steps, key=lambda step: step.place):
+            guard = step.unit.guard
+            if step.unit.turn != _OF_NO_USE and guard.used_ns >= expired_ns:
                 if freed >= wanted:
                     continue
-                if 0 <= now_ns - unit.guard.used_ns < unused_for_ns:
+                if 0 <= now_ns - guard.used_ns < unused_for_ns:
                     continue
-            with uses.claimed(unit.guard.path) as is_ours:
+            with uses.claimed(guard.path) as is_ours:
                 if not is_ours:
-                    in_use.append(unit.guard.path)
+                    in_use[guard.path] = None
                     continue
-                size = remove(unit.guard)  # a process that looks from here on does not find it
-            size += sum(map(remove, unit.others))
+                size = remove(step.files[0])  # a process that looks from here on does not find it
+            size += sum(map(remove, step.files[1:]))
             freed += size
-            went.append((unit.guard.path, size))
+            if size:
+                went.append((step.files[0].path, size))
     return Evicted(freed, found.size - freed, being_written, tuple(went), tuple(in_use))
 
 

@@ -72,10 +72,10 @@ class ChunkMap:
     """The map at *path*, cached in memory: a chunk that is here stays here as long as the file does."""
 
     def __init__(self, path: Path, *, boot: str) -> None:
-        """Raises FileNotFoundError where there is none, CacheDamaged, CacheFailure."""
+        """Raises OSError where it cannot be opened, CacheDamaged, CacheFailure."""
         self._fd = -1
+        self._fd, self.read_only = _open_to_write(path)
         with failures_of(path):
-            self._fd, self.read_only = _open_to_write(path)
             fcntl.flock(self._fd, fcntl.LOCK_EX)
             try:
                 self._seen = self._read(path, boot)
@@ -148,7 +148,7 @@ class PartialData:
     ) -> None:
         """*reserve* is the budget's; *unkept* holds chunks that cannot be written; *let_go* drops references to this.
 
-        Raises FileNotFoundError, CacheDamaged, CacheFailure.
+        Raises OSError where one of them cannot be opened, CacheDamaged, CacheFailure.
         """
         self._fd = -1
         self.recent = True
@@ -158,8 +158,7 @@ class PartialData:
         self._reserve = reserve
         self._unkept = unkept or UnkeptChunks()
         self._let_go = let_go
-        with failures_of(data):
-            self._fd, self._read_only = _open_to_write(data)
+        self._fd, self._read_only = _open_to_write(data)
 
     def __del__(self) -> None:
         if self._fd >= 0:

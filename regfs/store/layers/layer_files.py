@@ -17,6 +17,7 @@ from regfs.store.files.checksums import SUFFIX as SUMS
 from regfs.store.files.checksums import is_as_written
 from regfs.store.files.failures import cache_failure
 from regfs.store.layers.chunks import ChunkMap
+from regfs.store.layers.data_writer import TAR
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_names import name_of
 
@@ -45,15 +46,22 @@ class LayerFiles:
         """Return the path of the checksum of the layer's index."""
         return self._layers / f"{name_of(diff_id)}{SUMS}"
 
+    def has_names(self, diff_id: Digest) -> bool:
+        """Whether the layer's index is here, so that its files can be listed; their bytes may have been evicted."""
+        return self.index_path(diff_id).exists()
+
     def is_ingested(self, diff_id: Digest) -> bool:
-        """Whether the layer is here. A layer of an older release has no data file."""
+        """Whether the layer is here, names and bytes. The data file of a lazy layer may have holes."""
         return self.index_path(diff_id).exists() and self.data_path(diff_id).exists()
 
     def is_whole(self, diff_id: Digest) -> bool:
         """Whether all of the layer is here, in this version. Raises CacheFailure where that is unknown now."""
         try:
             with closing(LayerIndex.open(self.index_path(diff_id))) as index:
-                return self.data_path(diff_id).stat().st_size == index.layout().size
+                layout = index.layout()
+                if layout.source != TAR:
+                    self.map_path(diff_id).stat()
+                return self.data_path(diff_id).stat().st_size == layout.size
         except (NotFound, CacheDamaged, FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:  # out of descriptors, an I/O error: no reason to fetch a layer

@@ -239,9 +239,10 @@ class LayerStore(LayerFiles):
         self._young.mark(diff_id, beside=writer.index.with_suffix(".marker"))
         sums = self._write_sums(writer, diff_id)
         with changing(self.root):
-            _rename(writer.data_file, self.data_path(diff_id))
+            # Before the data file: where the index stayed when the content was evicted, the layer is visible already.
             if isinstance(writer, PartialLayerWriter):
                 _rename(writer.map_file, self.map_path(diff_id))
+            _rename(writer.data_file, self.data_path(diff_id))
             _rename(sums, self.sums_path(diff_id))
             # The index comes last: a layer with an index is complete.
             _rename(writer.index, self.index_path(diff_id))

@@ -1,7 +1,7 @@
 """Checks a layer of the cache for damage: its index, its data file, the chunks that are here.
 
     index        its checksum
-    data file    its diff id, which it is named by; of a lazy layer the digest of each chunk
+    data file    its diff id, which it is named by; of a lazy layer the digest of each chunk. It may have been evicted
     contents     the index names no byte that is outside the data file
 
 Used by layer_store.py after a crash, and by verify.py. Thread rule: one thread.
@@ -46,12 +46,9 @@ def wrong_layer(root: Path, index_path: Path) -> str | None:
         return str(error)
     try:
         with closing(LayerIndex.open(index_path)) as index:
-            data = index_path.with_suffix(DATA)
-            if index.layout().source == TAR:
-                return _wrong_data(data, index.layout()) or _wrong_contents(index)
-            return _wrong_chunks(data, index) or _wrong_contents(index)
+            return _wrong_bytes(index_path.with_suffix(DATA), index) or _wrong_contents(index)
     except FileNotFoundError:
-        return "incomplete: its data file is missing"
+        return "incomplete: the map of its chunks is missing"
     except RegfsError as error:
         return str(error)
 
@@ -60,6 +57,13 @@ def wrong_sum(root: Path, path: Path, sums: dict[str, str]) -> str | None:
     """Return what is wrong with the file at *path* by the *sums* beside it, None for nothing. Raises OSError."""
     name = path.relative_to(root).as_posix()
     return None if sha256_of(path) == sums.get(name) else f"damaged: {name} has another sum than it was written with"
+
+
+def _wrong_bytes(path: Path, index: LayerIndex) -> str | None:
+    """Return what is wrong with a data file; None where it was evicted."""
+    if not path.exists():
+        return None
+    return _wrong_data(path, index.layout()) if index.layout().source == TAR else _wrong_chunks(path, index)
 
 
 def _wrong_data(path: Path, layout: DataLayout) -> str | None:

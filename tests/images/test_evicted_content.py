@@ -1,0 +1,60 @@
+"""Images of which the cache has the names and no longer the bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from regfs.errors import Offline
+from regfs.model.names import RepositoryName
+from regfs.store.verify import verify
+from tests.support.images import BuiltLayer, directory, file, image_of, layer
+from tests.support.lazy_layers import estargz
+from tests.support.served import Served
+from tests.support.shown import Shown
+
+BIG = bytes(range(256)) * 8192
+ENTRIES = (directory("d"), file("d/big", BIG), file("small", b"small"))
+BUILDERS: dict[str, Callable[..., BuiltLayer]] = {"plain": layer, "eStargz": estargz}
+
+
+@pytest.fixture(params=BUILDERS)
+def named(request: pytest.FixtureRequest, served: Served) -> Served:
+    """A cache that has lost the bytes of an image, all of which it had."""
+    served.push("app", "1", image_of(BUILDERS[request.param](*ENTRIES)))
+    with served.show() as shown:
+        complete(shown)
+        assert shown.read("app/1/rootfs/d/big") == BIG
+    with served.show() as shown:
+        shown.app.layers.budget.trim(1 << 20)
+    assert not list(served.cache.glob("layers/*.tar"))
+    assert [str(problem) for problem in verify(served.cache, drop=False)] == []
+    return served
+
+
+def complete(shown: Shown) -> None:
+    repository = shown.repositories.repository(RepositoryName(shown.app.config.default_registry, "app"))
+    image = shown.images.image(repository, repository.tags.resolve("1").digest)
+    image.rootfs()
+    image.complete()
+
+
+def test_names_are_shown_without_the_network_and_bytes_are_fetched_again(named: Served) -> None:
+    offline = named.show(offline=True)
+    assert offline.names("app/1/rootfs") == ["d", "small"]
+    assert offline.attributes("app/1/rootfs/d/big").size == len(BIG)
+    assert offline.names("app/1/layers/000/tree/d") == ["big"]
+    with pytest.raises(Offline):
+        offline.read("app/1/rootfs/small")
+    shown = named.show()
+    assert shown.read("app/1/rootfs/small") == b"small"
+    assert shown.read("app/1/rootfs/d/big") == BIG
+
+
+def test_what_is_to_be_here_whole_is_fetched_again(named: Served) -> None:
+    shown = named.show()
+    complete(shown)
+    offline = named.show(offline=True)
+    assert offline.read("app/1/rootfs/d/big") == BIG
+    assert offline.read("app/1/rootfs/small") == b"small"
