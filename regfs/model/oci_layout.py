@@ -1,16 +1,17 @@
-"""An OCI image layout of one manifest: the directory that `oci:` of skopeo and podman, umoci, ORAS and scanners read.
+"""An OCI image layout of one image: the directory that `oci:` of skopeo and podman, umoci, ORAS and scanners read.
 
     oci-layout                {"imageLayoutVersion":"1.0.0"}
-    index.json                names the manifest, as `latest`
-    blobs/<algorithm>/<hex>   the manifest, its config, its layers
+    index.json                names the manifest, as `latest`, and then the manifests that refer to it
+    blobs/<algorithm>/<hex>   these manifests, their configs and layers; the index that the image is from
 
 A manifest of Docker's type is converted to OCI, the only one that umoci reads: blobs and their digests stay, the
-manifest gets a new digest. Source: image-spec, image-layout.md. Used by tree/views/oci.py. Pure; any thread.
+manifest gets a new digest. What refers to the original has that beside it. Source: image-spec, image-layout.md; that
+index.json names referrers without a name is how ORAS finds them. Used by tree/views/oci.py. Pure; any thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,6 +25,14 @@ _REF_NAME = "org.opencontainers.image.ref.name"
 _TAG = "latest"
 
 
+class Referring(NamedTuple):
+    """A manifest that refers to the image: its entry in an index, the *blobs* that it names, and its *tag* if any."""
+
+    descriptor: Descriptor
+    blobs: Sequence[Descriptor]
+    tag: str = ""
+
+
 class OciLayout(NamedTuple):
     """A layout: index.json, the manifest as *content*, and the other *blobs* by algorithm and encoded digest."""
 
@@ -33,17 +42,33 @@ class OciLayout(NamedTuple):
     blobs: Mapping[str, Mapping[str, Descriptor]]
 
 
-def oci_layout(manifest: Manifest, content: bytes, descriptor: Descriptor) -> OciLayout:
-    """Return the layout of *manifest*, whose bytes are *content*; *descriptor* is its entry in an index."""
+def oci_layout(
+    manifest: Manifest,
+    content: bytes,
+    descriptor: Descriptor,
+    *,
+    referring: Iterable[Referring] = (),
+    subjects: Sequence[Descriptor] = (),
+) -> OciLayout:
+    """Return the layout of *manifest*, whose bytes are *content*; *descriptor* is its entry in an index.
+
+    *subjects* are the documents that *referring* may refer to instead: the index, and a manifest of Docker's type.
+    """
     if manifest.media_type == DOCKER_MANIFEST:
         content = oci_manifest(content)
         descriptor = replace(descriptor, media_type=OCI_MANIFEST, digest=Digest.of(content), size=len(content))
-    named = replace(
-        descriptor,
-        annotations={**descriptor.annotations, _REF_NAME: _TAG},
-        artifact_type=descriptor.artifact_type or manifest.artifact_type,
-    )
+    artifact_type = descriptor.artifact_type or manifest.artifact_type
+    entries = [_named(replace(descriptor, artifact_type=artifact_type), _TAG)]
     blobs: dict[str, dict[str, Descriptor]] = {descriptor.digest.algorithm: {}}
-    for blob in (manifest.config, *manifest.layers):
-        blobs.setdefault(blob.digest.algorithm, {})[blob.digest.encoded] = blob
-    return OciLayout(render_index([named]), descriptor.digest, content, blobs)
+    named = [manifest.config, *manifest.layers]
+    for each in referring:
+        entries.append(_named(each.descriptor, each.tag))
+        named += [each.descriptor, *each.blobs]
+    for blob in (*named, *(subjects if len(entries) > 1 else ())):
+        if blob.digest != descriptor.digest:
+            blobs.setdefault(blob.digest.algorithm, {}).setdefault(blob.digest.encoded, blob)
+    return OciLayout(render_index(entries), descriptor.digest, content, blobs)
+
+
+def _named(descriptor: Descriptor, tag: str) -> Descriptor:
+    return replace(descriptor, annotations={**descriptor.annotations, _REF_NAME: tag}) if tag else descriptor

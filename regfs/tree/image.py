@@ -12,7 +12,7 @@
     ├── packages         what dpkg or apk has installed
     ├── blobs/  layers/
     ├── files/           an artifact's files under their own names (views/files.py)
-    ├── oci/             an OCI image layout of it (views/oci.py)
+    ├── oci/             an OCI image layout of it and its referrers (views/oci.py)
     ├── referrers/       what refers to it: signatures, attestations, SBOMs (views/referrers.py)
     └── rootfs/          all layers merged
 
@@ -255,7 +255,7 @@ def _files(directory: ImageDirectory, key: str) -> Node:
 def _oci(directory: ImageDirectory, key: str) -> Node:
     if directory.image.has_rootfs:  # raises where there is no manifest for the platform
         _judge_referrer(directory)
-    return oci_directory(key, directory.pinned)
+    return oci_directory(key, directory.pinned, directory.within, with_referrers=not directory.is_referrer)
 
 
 def _referrers(directory: ImageDirectory, key: str) -> Node:

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from regfs.model.digest import Digest
-from tests.support.artifacts import TITLE, artifact_of, blob, push_artifact
+from tests.support.artifacts import TITLE, Artifact, artifact_of, blob, push_artifact
+from tests.support.attached import BUNDLE, SIMPLE_SIGNING, SPDX, attach, bundle, refer, simple_signing, statement
+from tests.support.fault_server import reply
 from tests.support.images import BuiltImage, file, image_of, index_of, layer
 from tests.support.memory_registry import INDEX
 from tests.support.served import Served
 from tests.support.shown import Shown
 
+REF_NAME = "org.opencontainers.image.ref.name"
 AMD64 = {"platform": {"os": "linux", "architecture": "amd64"}}
 
 
@@ -68,6 +71,72 @@ def test_an_artifact_has_a_layout_too(served: Served) -> None:
     assert content == pushed.manifest
     assert entry["artifactType"] == "application/vnd.example"
     assert shown.read(f"notes/1/oci/blobs/sha256/{Digest.of(b'{}').encoded}") == b"{}"
+
+
+def with_referrers(served: Served) -> tuple[BuiltImage, dict[str, Artifact]]:
+    """Push an index of an image that a bundle refers to by its subject, and a signature by cosign's tag."""
+    image = served.push("app", "a", built())
+    index = Digest.parse(served.document("app", "1", index_of(image.descriptor(**AMD64)), INDEX))
+    sbom = bundle(statement(image.digest, SPDX, {"spdxVersion": "SPDX-2.3"}), SPDX)
+    signature = artifact_of(simple_signing(index), config_type="application/vnd.oci.image.config.v1+json")
+    sbom = refer(served.registry, "app", image.digest, sbom)
+    attach(served.registry, "app", index, ".sig", signature)
+    return image, {"": sbom, f"sha256-{index.encoded}.sig": signature}
+
+
+def test_the_layout_has_what_refers_to_the_image_and_to_the_index_that_it_is_from(served: Served) -> None:
+    image, referrers = with_referrers(served)
+    shown = served.show()
+    first, *others = json.loads(shown.read("app/1/oci/index.json"))["manifests"]
+    assert first["digest"] == str(image.digest)
+    assert {each.get("annotations", {}).get(REF_NAME, "") for each in others} == set(referrers)
+    assert {each["artifactType"] for each in others} == {BUNDLE, SIMPLE_SIGNING}
+    names = shown.names("app/1/oci/blobs/sha256")
+    assert [seen for seen in served.server.seen if "blobs" in seen.path] == []
+    for each in others:
+        content = shown.read(f"app/1/oci/blobs/sha256/{each['digest'][7:]}")
+        assert str(Digest.of(content)) == each["digest"]
+        assert len(content) == each["size"]
+    assert shown.read("app/1/digest").decode().strip()[7:] in names  # which the signature is of
+    for name in names:
+        assert Digest.of(shown.read(f"app/1/oci/blobs/sha256/{name}")).encoded == name
+    by_platform = json.loads(shown.read("app/1/manifests/linux-amd64/oci/index.json"))["manifests"]
+    assert [each["digest"] for each in by_platform[:1]] == [str(image.digest)]
+    assert len(by_platform) == 2
+
+
+def test_an_image_that_is_here_has_its_layout_where_the_registry_does_not_tell_what_refers_to_it(
+    served: Served,
+) -> None:
+    image = served.push("app", "1", built())
+    served.server.on("GET", "referrers", reply(500))
+    with served.show() as shown:
+        shown.names("app/1/rootfs")
+        entry, _ = manifest_in(shown, "app/1/oci")
+        assert entry["digest"] == str(image.digest)
+        assert "oci/ has it without what refers to it" in shown.read(".regfs/errors").decode()
+    assert manifest_in(served.show(offline=True), "app/1/oci")[0] == entry
+
+
+def test_a_referrer_that_the_registry_lost_is_left_out_and_told(served: Served) -> None:
+    _, referrers = with_referrers(served)
+    served.server.on("GET", f"manifests/{referrers[''].digest}", reply(404))
+    shown = served.show()
+    assert len(json.loads(shown.read("app/1/oci/index.json"))["manifests"]) == 2
+    assert "is left out of oci/" in shown.read(".regfs/errors").decode()
+
+
+def test_tools_take_image_and_signature_from_a_layout_with_referrers(served: Served, tmp_path: Path) -> None:
+    image, referrers = with_referrers(served)
+    layout = written(served.show(), "app/1/oci", tmp_path / "layout")
+    copied = tmp_path / "copied"
+    for tag in ("latest", *filter(None, referrers)):
+        subprocess.run(["skopeo", "copy", "--quiet", f"oci:{layout}:{tag}", f"dir:{copied}-{tag}"], check=True)
+    assert {digest.encoded for digest in image.blobs()} <= {path.name for path in Path(f"{copied}-latest").iterdir()}
+    bundle = tmp_path / "bundle"
+    unpack = ["umoci", "unpack", "--rootless", "--image", f"{layout}:latest", str(bundle)]
+    subprocess.run(unpack, check=True, capture_output=True)
+    assert (bundle / "rootfs/top").read_bytes() == b"top"
 
 
 def written(shown: Shown, path: str, target: Path) -> Path:

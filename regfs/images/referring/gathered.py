@@ -36,6 +36,8 @@ _UNREADABLE = (BadContent, NotFound, TooLarge, Unsupported)
 _UNKNOWN = "unknown"
 _CREATED = "org.opencontainers.image.created"
 BY_LIST, BY_INDEX = "the registry's list of referrers", "the image's index"
+TAGGED = "the tag "
+"""What `found_by` begins with where a tag of cosign's names the referrer; the tag follows."""
 
 
 class Referrer(NamedTuple):
@@ -176,7 +178,7 @@ def _referring_to(image: Image, subject: Digest) -> Iterator[Referrer]:
         with suppress(NotFound):  # it was in the list of tags, and is gone
             found = repository.tags.resolve(tag)
             descriptor = Descriptor(found.media_type, found.digest, found.size)
-            yield _referrer(image, descriptor, subject, f"the tag {tag}")
+            yield _referrer(image, descriptor, subject, f"{TAGGED}{tag}")
 
 
 def _referrer(image: Image, descriptor: Descriptor, subject: Digest, found_by: str) -> Referrer:
