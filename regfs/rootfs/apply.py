@@ -72,22 +72,35 @@ class LayerApplication:
     def run(self) -> None:
         """Apply all entries. Raises BadLayer where an unpacker would refuse the layer, naming layer and path."""
         self._apply_root(self._index.row(ROOT_ROW))
+        with self._tree.reading(self._index.path):
+            if self._layer == 0 and not self._hidden and self._index.is_plain():
+                self._copy_all()
+            else:
+                self._apply_each()
+
+    def _copy_all(self) -> None:
+        """Apply a base layer that every entry of is written as it is: SQLite does it, without the interpreter."""
+        fresh, base = self._directories.fresh, self._base
+        fresh.directories = [(base | row, base | parent, base | row, None) for row, parent in self._index.directories()]
+        fresh.seen = self._index.last_row()
+        fresh.write()
+
+    def _apply_each(self) -> None:
         state, base, below, fresh = self._directories.state, self._base, self._below, self._directories.fresh
         hidden = self._hidden
-        with self._tree.reading(self._index.path):
-            if self._hidden:
-                self._directories.set_merged(ROOT_ROW)  # its entries are not copied, but looked at one by one
-            for row, parent, inode, flags, is_directory in self._index.outline():
-                if row in hidden:
-                    continue
-                if flags & _REMARKABLE or parent < 0 or state[parent] != FRESH or inode in below:
-                    self._apply(self._index.row(row))
-                elif is_directory:
-                    key = base | row
-                    state[row] = FRESH
-                    fresh.directories.append((key, base | parent, key, None))
-                fresh.seen = row
-            fresh.write()
+        if hidden:
+            self._directories.set_merged(ROOT_ROW)  # its entries are not copied, but looked at one by one
+        for row, parent, inode, flags, is_directory in self._index.outline():
+            if row in hidden:
+                continue
+            if flags & _REMARKABLE or parent < 0 or state[parent] != FRESH or inode in below:
+                self._apply(self._index.row(row))
+            elif is_directory:
+                key = base | row
+                state[row] = FRESH
+                fresh.directories.append((key, base | parent, key, None))
+            fresh.seen = row
+        fresh.write()
 
     def _apply_root(self, root: Row) -> None:
         """Take the root's attributes; the base layer's root is as fresh as any directory that a layer makes."""

@@ -103,6 +103,10 @@ class _ForkServer:
             self.end()
             raise OSError("the fork server does not start")
 
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
     def send(self, job: bytes, fds: list[int]) -> bool:
         """Send it a job; False where the server has ended and the job has not begun."""
         try:
@@ -115,6 +119,12 @@ class _ForkServer:
         self._jobs.close()
         self._process.kill()
         self._process.wait()
+
+
+def has_fork_server() -> bool:
+    """Whether the fork server runs, so that a worker costs next to nothing to start."""
+    with _lock:
+        return _server is not None and _server.runs()
 
 
 def forked(module: str, argument: Mapping[str, object], *, stdin: int, memory_fd: int | None) -> ForkedProcess | None:

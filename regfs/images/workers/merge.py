@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from regfs.images.workers.forked_process import has_fork_server
 from regfs.images.workers.shared_work import STALL_S
 from regfs.images.workers.worker import started
 from regfs.rootfs.merge import Hidden, merge_files
@@ -17,8 +18,10 @@ from regfs.store.files.failures import cache_failure
 from regfs.store.locks.file_locks import claimed
 
 SMALL_INDEXES = 2 << 20
-"""Indexes below this many bytes, about ten thousand entries, are merged here in a tenth of a second: what a process
-costs."""
+"""Indexes below this many bytes, about ten thousand entries, are merged here: that takes 30 ms of CPU."""
+LARGE_INDEXES = 16 << 20
+"""Indexes below this many bytes, some 65,000 entries, are merged here where no fork server runs: that takes 200 ms,
+mostly within SQLite, and to start one takes longer."""
 
 
 def merge_layers(
@@ -42,7 +45,7 @@ def merge_layers(
     except OSError as error:
         raise cache_failure(destination, error) from error
     reserve(size)  # the table takes about as much room as the indexes
-    if size < SMALL_INDEXES:
+    if size < (SMALL_INDEXES if has_fork_server() else LARGE_INDEXES):
         merge_files(layers, destination, hidden=hidden)
         return
     argument = {

@@ -61,7 +61,7 @@ class TocFiles:
         ):  # fmt: skip
             return False
         path = name.encode() if name.isascii() else b""
-        if not 0 < len(path) <= NAME_MAX or 0 in path or path[path.rfind(b"/") + 1 :] in self._hidden:
+        if not 0 < len(path) <= NAME_MAX or 0 in path or (self._hidden and path.rpartition(b"/")[2] in self._hidden):
             return False
         attributes = self._attributes.get((mode, uid, gid, time)) or self._new_attributes(mode, uid, gid, time)
         sink = self._sink

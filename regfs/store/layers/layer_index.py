@@ -50,6 +50,12 @@ _OUTLINE = """
 SELECT row, parent, inode, flags, substr(attributes, 54, 1) BETWEEN x'40' AND x'4f' FROM entries WHERE row != 0
 ORDER BY row
 """
+_IS_REMARKABLE = f"""
+SELECT EXISTS (SELECT 1 FROM entries WHERE row != 0 AND (flags & ~{EntryFlag.OPAQUE:d} OR parent < 0))
+"""  # noqa: S608
+_DIRECTORIES = """
+SELECT row, parent FROM entries WHERE row != 0 AND substr(attributes, 54, 1) BETWEEN x'40' AND x'4f' ORDER BY row
+"""
 _STORED = "SELECT inode, attributes, content FROM entries WHERE row = ?"
 _BEYOND = "SELECT content, target, xattrs FROM entries WHERE row = ?"
 _FOLLOWING = """
@@ -169,6 +175,14 @@ class LayerIndex(Table):
         In the order of the archive, rows without a name included; the last is None for a hard link. For the merge.
         """
         return self._batches(_OUTLINE)
+
+    def is_plain(self) -> bool:
+        """Whether each row is a name that means no more than its attributes, or an opaque directory."""
+        return not self._query(_IS_REMARKABLE, ())[0][0]
+
+    def directories(self) -> Iterator[tuple[int, int]]:
+        """Yield (row, parent) of every directory but the root, in the order of the archive."""
+        return self._batches(_DIRECTORIES)
 
     def inodes(self) -> Iterator[tuple[int, int | None, bytes | None, bytes | None]]:
         """Yield (row, content, target, xattrs) of each inode that has one of them: one scan."""

@@ -26,6 +26,7 @@ _BLOCK = 4096
 
 # The largest sparse file on ext4, a common file system for caches.
 _MOST_DATA = 1 << 43
+_TOO_MUCH = f"the files of the layer have more than {_MOST_DATA} bytes"
 
 
 class LayerWriter:
@@ -106,7 +107,7 @@ class PartialLayerWriter:
         start = self.size
         self.size += size + -size % BLOCK
         if self.size > _MOST_DATA:
-            raise TooLarge(f"the files of the layer have more than {_MOST_DATA} bytes")
+            raise TooLarge(_TOO_MUCH)
         return start
 
     def add_chunk(self, start: int, size: int, *, at: int, stored: int, inner: int, digest: str) -> None:
@@ -116,7 +117,12 @@ class PartialLayerWriter:
 
     def add_file(self, size: int, *, at: int, stored: int, digest: str) -> None:
         """Allocate a file's bytes, and record the member that holds them and nothing else."""
-        self.add_chunk(self.begin_file(size), size, at=at, stored=stored, inner=0, digest=digest)
+        start, number = self.size, self._count
+        self.size = start + size + -size % BLOCK
+        self._count = number + 1
+        if self.size > _MOST_DATA:
+            raise TooLarge(_TOO_MUCH)
+        self.rows.add_chunk((number, start, size, at, stored, 0, digest))
 
     def finish(self) -> None:
         """Make the files whole: a data file that is one hole, and a map without chunks."""
