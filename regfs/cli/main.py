@@ -10,12 +10,13 @@ that a signal ends has 128 plus its number, as in a shell.
 Settings in the environment are read here and passed down. Other modules use os.environ only for what a library or a
 program that they start reads there (tests/test_layering.py lists them).
 
-Nothing heavy is imported before it is needed: `regfs --version` takes 30 ms, most of it for Python itself.
+Nothing heavy is imported before it is needed.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import re
 import signal
@@ -28,7 +29,7 @@ from regfs.app.config import not_empty, with_options
 from regfs.cli.arguments import MOUNT_USAGE, mount_parser, refuse_unknown
 from regfs.cli.command_config import mount_config, with_source
 from regfs.cli.exit_codes import USAGE, exit_code
-from regfs.cli.help_text import mount_help, version
+from regfs.cli.help_text import mount_help
 from regfs.cli.mistaken_verbs import refuse_verb_like
 from regfs.cli.mount_command import mount
 from regfs.cli.mount_helper import run_mount_helper
@@ -36,10 +37,13 @@ from regfs.cli.settings import configured
 from regfs.cli.source_argument import image_of_source, refuse_missing_mountpoint
 from regfs.cli.terminal import open_standard_streams, tell, warn
 from regfs.cli.verbs import ALIASES, VERBS, run_verb, verb_named
+from regfs.cli.versions import version
 from regfs.errors import InvalidOption, RegfsError
 from regfs.process.user import FALLBACK_PATH, home_directory
 
 MOUNT_FAILURE = 32
+# How many new objects until Python looks for garbage: loading modules makes none, and looking is a tenth of an `ls`.
+_GARBAGE = 50_000
 # What fusermount(1) and other tools unmount with.
 _UNMOUNTING = re.compile(r"-u|-uz|-zu|--umount|--unmount")
 
@@ -51,6 +55,7 @@ class Terminated(BaseException):
 def main() -> NoReturn:
     """Run `regfs` and exit."""
     open_standard_streams()
+    gc.set_threshold(_GARBAGE)
     if verb_named("".join(sys.argv[1:2])) is not None:
         # `pkill -HUP regfs` is meant for mounts, and a verb goes on when its terminal is closed.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -59,6 +59,6 @@ def _has_user_namespaces() -> bool:
 
 
 def _has_libfuse() -> bool:
-    from regfs.cli.help_text import has_libfuse
+    from regfs.cli.versions import has_libfuse
 
     return has_libfuse()

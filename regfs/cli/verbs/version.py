@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Mapping
 
 from regfs.cli.arguments import Parser, add_common, verb_parser
-from regfs.cli.help_text import version
 from regfs.cli.terminal import tell
+from regfs.cli.versions import version
 
 
 def parser() -> Parser:

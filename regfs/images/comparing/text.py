@@ -12,8 +12,8 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
-from regfs.images.reports.wasted import printable
 from regfs.model.attributes import TYPES, Attributes
+from regfs.model.path_text import printable
 
 if TYPE_CHECKING:
     from regfs.images.comparing.image_differences import ConfigChange, FileChange

@@ -11,11 +11,11 @@ Each path can be read as it stands. Used by tree/image.py. Thread rule: a functi
 from __future__ import annotations
 
 import heapq
-import os
 from collections.abc import Iterator
 
 from regfs.images.image import Image
 from regfs.model.attributes import size_of
+from regfs.model.path_text import printable
 from regfs.rootfs.rootfs import Rootfs
 from regfs.rootfs.wasted import WastedFile, hidden_by, wasted_files
 
@@ -49,9 +49,3 @@ def _line(rootfs: Rootfs, file: WastedFile) -> str:
     hidden = hidden_by(rootfs, file.layer, path)
     reason = "itself" if hidden is None else f"{'deleted' if hidden[1] else 'replaced'} {hidden[0]:03d}"
     return f"{file.size:>12}  {reason:<12}  layers/{file.layer:03d}/tree/{printable(path)}\n"
-
-
-def printable(path: bytes) -> str:
-    """Return *path* on one line: what is not printable as `ls -b` writes it."""
-    text = os.fsdecode(path)
-    return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else f"\\{ord(c):03o}" for c in text)
