@@ -38,6 +38,8 @@ from regfs.telemetry.request_log import RequestLog
 from regfs.telemetry.stats import Stats
 from regfs.tree import tag_history
 from regfs.tree.control import ControlDirectory
+from regfs.tree.held import NAME as HELD
+from regfs.tree.held import HeldDirectory
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.one_image import OneImage
 from regfs.tree.root import Root
@@ -47,6 +49,7 @@ from regfs.tree.usage import CacheUsage
 from regfs.waiting.single_flight import Flights
 
 if TYPE_CHECKING:
+    from regfs.images.holdings import Holdings
     from regfs.images.starts.trace import Trace
     from regfs.registry.client_parts import Parts
     from regfs.registry.hosts.endpoints import Hosts
@@ -196,7 +199,10 @@ def build(
         config.default_registry,
         ControlDirectory(
             {**_control_texts(shared, layer_cache), **mount.texts},
-            {tag_history.NAME: tag_history.HistoryDirectory(repositories.history)},
+            {
+                tag_history.NAME: tag_history.HistoryDirectory(repositories.history),
+                HELD: HeldDirectory(lambda: _holdings(cache)),
+            },
         ),
         repositories,
         images,
@@ -312,6 +318,12 @@ def _control_texts(shared: _Shared, layer_cache: LayerCache) -> dict[str, Callab
         "requests": shared.requests.text,
         "fetching.json": lambda: _fetching(layer_cache),
     }
+
+
+def _holdings(cache: Path) -> Holdings:
+    from regfs.images.holdings import holdings  # few ask what is held
+
+    return holdings(cache)
 
 
 def _fetching(layer_cache: LayerCache) -> str:

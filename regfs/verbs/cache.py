@@ -14,6 +14,7 @@ from pathlib import Path
 from regfs.app.config import Config
 from regfs.errors import InvalidOption, NotFound
 from regfs.images.cached_images import CachedImage, cached_images, unnamed_size
+from regfs.images.holdings import SHORT_DIGITS
 from regfs.mount.mountpoint import mounts
 from regfs.store.eviction.budget import Standing
 from regfs.store.eviction.eviction import Evicted, Unit, evict
@@ -25,10 +26,8 @@ from regfs.store.locks.work_locks import LOCKS, WorkLocks
 from regfs.store.verify import Problem, verify
 from regfs.verbs.image_argument import read_reference
 
-SHORT_DIGITS = 12
-"""Digits of a digest that are shown, and that are enough to name an image."""
 _LOOK_S = 60.0
-_HEX = re.compile(rf"(?:sha256:)?([0-9a-f]{{{SHORT_DIGITS},64}})")
+_HEX = re.compile(rf"(?:sha256:|(?:.*/)?\.regfs/cache/images/)?([0-9a-f]{{{SHORT_DIGITS},64}})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,10 @@ def problems(config: Config, *, drop: bool) -> Iterator[Problem]:
 
 
 def images_named(text: str, images: Collection[CachedImage], default_registry: str) -> list[CachedImage]:
-    """Return the images that *text* names: by a digest or its beginning, or as other verbs read it. Raises NotFound."""
+    """Return the images that *text* names. Raises NotFound.
+
+    It is a digest or its beginning, the path of an image in `.regfs/cache/images/`, or what other verbs read.
+    """
     digits = _HEX.fullmatch(text)
     if digits is not None:
         found = [each for each in images if any(digest.encoded.startswith(digits[1]) for digest in each.digests)]

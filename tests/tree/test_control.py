@@ -14,7 +14,7 @@ from tests.support.served import Served
 def test_the_directory_and_its_files_answer_without_patience_and_without_a_request(served: Served) -> None:
     shown = served.show()
     with under(NON_BLOCKING):
-        names = ["version", "stats.json", "metrics", "errors", "requests", "fetching.json", "history"]
+        names = ["version", "stats.json", "metrics", "errors", "requests", "fetching.json", "history", "cache"]
         assert shown.names(".regfs") == names
         assert shown.read(".regfs/version") == f"regfs {__version__}\n".encode()
         assert shown.read(".regfs/errors") == b""

@@ -30,7 +30,10 @@ def parser() -> Parser:
     made = verb_parser("cache", "Look after the cache; mounts may use it meanwhile.")
     made.add_argument("what", choices=WORDS, metavar="|".join(WORDS), help=_HELP)
     made.add_argument(
-        "images", nargs="*", metavar="IMAGE", help="rm: by name, digest (12 digits do), or path in a mount"
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="rm: by name, digest (12 digits do), or path in a mount, also in its .regfs/cache/images",
     )
     add_format(made)
     made.add_argument("--all", action="store_true", help="prune: everything that no mount has open")
@@ -121,8 +124,9 @@ def _show_usage(config: Config, *, as_json: bool) -> int:
 
 
 def _list(config: Config, *, as_json: bool) -> int:
+    from regfs.images.holdings import SHORT_DIGITS
     from regfs.model.units import in_units
-    from regfs.verbs.cache import SHORT_DIGITS, listing, shown_names
+    from regfs.verbs.cache import listing, shown_names
     from regfs.verbs.progress import in_words
 
     images, unnamed = listing(config)

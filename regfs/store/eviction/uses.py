@@ -171,6 +171,21 @@ class LivingUses:
             name = path.relative_to(self._root).as_posix()
             yield not any(name in names for names in (self._pinned, self._mounted or (), *self._names.values()))
 
+    def look(self) -> None:
+        """Read what is used now, for holders_of(). Raises OSError."""
+        with _locked(self._root, fcntl.LOCK_SH):
+            self._look()
+
+    def holders_of(self, path: Path) -> list[str]:
+        """Return why the file at *path* is not evicted, as of the last look: "open", "mounted", "pinned"."""
+        name = path.relative_to(self._root).as_posix()
+        words = {
+            "open": any(name in names for names in self._names.values()),
+            "mounted": name in (self._mounted or ()),
+            "pinned": name in self._pinned,
+        }
+        return [word for word, holds in words.items() if holds]
+
     def _look(self) -> None:
         self._look_at_pins()
         found: dict[str, tuple[int, int, int]] = {}

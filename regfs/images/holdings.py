@@ -1,0 +1,108 @@
+"""What a cache holds, and by whom each part is held: for people, as `.regfs/cache/` shows it.
+
+Used by tree/held.py. Thread rule: a function; files may come and go while it runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from regfs.images.cached_images import CachedImage, cached_images
+from regfs.model.dates import moment_text
+from regfs.store.eviction.eviction import Unit, units_of
+from regfs.store.eviction.inventory import BLOBS, IMAGES, INDEX, LAYERS, MERGED, take_inventory
+from regfs.store.eviction.uses import LivingUses
+from regfs.store.files.failures import failures_of
+
+SHORT_DIGITS = 12
+"""Digits of an image's digest in its name, as `regfs cache ls` shows them and `regfs cache rm` takes them."""
+MOST = 10_000
+"""Of each kind, those that were used last are shown."""
+_SUFFIXES = (INDEX, MERGED)
+
+
+class Held(NamedTuple):
+    """One part of the cache: what is told of it, a line for each fact, and when it was used last (ns since 1970)."""
+
+    text: str
+    used_ns: int
+
+
+class Holdings(NamedTuple):
+    """The images of a cache by the beginnings of their digests, and its files by kind and name."""
+
+    images: Mapping[str, Held]
+    layers: Mapping[str, Held]
+    tables: Mapping[str, Held]
+    blobs: Mapping[str, Held]
+
+
+def holdings(root: Path) -> Holdings:
+    """Return what the cache at *root* holds. Walks over it, and reads all manifests: blocks. Raises CacheFailure."""
+    images = cached_images(root)
+    uses = LivingUses(root)
+    with failures_of(root):
+        uses.look()
+        units = units_of(take_inventory(root))
+    owners: dict[Path, list[str]] = {}
+    for image in images:
+        for guard in image.guards:
+            owners.setdefault(guard, []).extend(image.names)
+    by_kind: dict[str, list[Unit]] = {LAYERS: [], IMAGES: [], BLOBS: []}
+    for unit in units:
+        kind = unit.guard.path.relative_to(root).parts[0]
+        if kind in by_kind:
+            by_kind[kind].append(unit)
+    parts = {kind: _parts(uses, owners, by_kind[kind]) for kind in by_kind}
+    shown = {image.digest.encoded[:SHORT_DIGITS]: _image(root, uses, image) for image in images[:MOST]}
+    return Holdings(shown, parts[LAYERS], parts[IMAGES], parts[BLOBS])
+
+
+def _parts(uses: LivingUses, owners: Mapping[Path, list[str]], units: list[Unit]) -> dict[str, Held]:
+    latest = sorted(units, key=lambda unit: -unit.guard.used_ns)[:MOST]
+    return {_name(unit): _part(uses, owners.get(unit.guard.path, []), unit) for unit in latest}
+
+
+def _name(unit: Unit) -> str:
+    return unit.guard.stem if unit.guard.suffix in _SUFFIXES else unit.guard.name
+
+
+def _part(uses: LivingUses, images: list[str], unit: Unit) -> Held:
+    lines = _facts(unit.size, unit.guard.used_ns, uses.holders_of(unit.guard.path))
+    if unit.guard.suffix == INDEX and not unit.content:
+        lines.append("bytes of its files: evicted; they are fetched again when they are read")
+    return Held(_text([*lines, *(f"image: {name}" for name in sorted(images))]), unit.guard.used_ns)
+
+
+def _image(root: Path, uses: LivingUses, image: CachedImage) -> Held:
+    holders = dict.fromkeys(word for guard in sorted(image.guards) for word in uses.holders_of(guard))
+    lines = [
+        *(f"name: {name}" for name in image.names),
+        f"manifest: {image.digest}",
+        *([f"platform: {image.platform}"] if image.platform else []),
+        f"layers: {image.layers_here} of {image.layers}",
+        *_facts(image.size, image.used_ns, list(holders)),
+        f"size of what no other image needs: {image.unique_size}",
+        *_paths(root, image),
+    ]
+    return Held(_text(lines), image.used_ns)
+
+
+def _paths(root: Path, image: CachedImage) -> Iterator[str]:
+    for guard in sorted(image.guards):
+        yield f"part: {guard.relative_to(root).as_posix()}"
+
+
+def _facts(size: int, used_ns: int, holders: list[str]) -> list[str]:
+    return [
+        f"size: {size}",
+        f"used: {moment_text(used_ns / 1e9)}",
+        f"held: {', '.join(holders) or 'by nothing'}",
+    ]
+
+
+def _text(lines: list[str]) -> str:
+    return "".join(f"{os.fsencode(line).decode(errors='replace')}\n" for line in lines)

@@ -1,0 +1,139 @@
+"""`.regfs/cache/`: what the cache holds, and by whom each part is held.
+
+    .regfs/cache/
+    ├── images/3fa9c0d1e2b4          name, size, last use (the file's date, too), layers, who holds it, parts
+    ├── layers/<diff id>             size, last use, who holds it, its images
+    ├── tables/<chain id>            the same of a merged table
+    └── blobs/<digest>               the same of a document or a blob as it was sent
+
+Held is what is `open` in a mount or a verb, `mounted` by the kernel, or `pinned`. A mount is read-only, so that rm
+answers EROFS: `regfs cache rm` takes the path of an image here. All is worked out at once, at most every two seconds
+and for a tenth of the time. Used by composition. Any thread; no network.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from regfs.errors import NotFound, WouldBlock
+from regfs.model.attributes import Attributes
+from regfs.tree.control import KEY
+from regfs.tree.node import (
+    DIRECTORY_MODE,
+    FILE_MODE,
+    FOREVER,
+    Child,
+    Found,
+    Live,
+    OpenBytes,
+    OpenFile,
+    children_of,
+    directory_attributes,
+)
+from regfs.waiting.deadline import current
+
+if TYPE_CHECKING:
+    from regfs.images.holdings import Held, Holdings
+
+NAME = "cache"
+_KINDS = ("images", "layers", "tables", "blobs")
+_FRESH_S = 2.0
+_SHARE = 10
+
+
+class _Known:
+    """The holdings, as they were a moment ago. *find* walks over the cache."""
+
+    def __init__(self, find: Callable[[], Holdings]) -> None:
+        self._find = find
+        self._lock = threading.Lock()
+        self._known: Holdings | None = None
+        self._until = 0.0
+
+    def now(self) -> Holdings:
+        """Return the holdings; one thread at a time works them out. Raises WouldBlock, CacheFailure."""
+        known = self._known
+        if known is not None and time.monotonic() < self._until:
+            return known
+        if not current().may_wait:
+            raise WouldBlock("what the cache holds is worked out when it is asked for")
+        with self._lock:
+            began = time.monotonic()
+            if self._known is None or began >= self._until:
+                self._known = self._find()
+                took_s = time.monotonic() - began
+                self._until = began + took_s + max(_FRESH_S, _SHARE * took_s)
+            return self._known
+
+
+class HeldDirectory:
+    """The directory; *find* returns the holdings of the cache, and walks over it."""
+
+    def __init__(self, find: Callable[[], Holdings]) -> None:
+        self.key = f"{KEY}/{NAME}"
+        known = _Known(find)
+        self._kinds = {kind: _Kind(f"{self.key}/{kind}", kind, known) for kind in _KINDS}
+
+    def attributes(self) -> Attributes:
+        """Return a directory's attributes."""
+        return directory_attributes()
+
+    def lookup(self, name: str) -> Found:
+        """Return the directory of a kind."""
+        if name not in self._kinds:
+            raise NotFound(f"{self.key} has no {name[:300]!r}; it has {', '.join(_KINDS)}")
+        return Found(self._kinds[name], FOREVER)
+
+    def children(self) -> list[Child]:
+        """Return the kinds."""
+        return children_of(self.key, dict.fromkeys(_KINDS, DIRECTORY_MODE))
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """The directory of one kind of parts."""
+
+    key: str
+    kind: str
+    known: _Known = field(compare=False)
+
+    def attributes(self) -> Attributes:
+        return directory_attributes()
+
+    def lookup(self, name: str) -> Found:
+        if name not in self.parts():
+            raise NotFound(f"{self.key} has no {name[:300]!r}")
+        return Found(_Part(f"{self.key}/{name}", name, self), 0.0)
+
+    def children(self) -> list[Child]:
+        return children_of(self.key, dict.fromkeys(self.parts(), FILE_MODE))
+
+    def parts(self) -> Mapping[str, Held]:
+        parts: Mapping[str, Held] = getattr(self.known.now(), self.kind)
+        return parts
+
+
+@dataclass(frozen=True, slots=True)
+class _Part(Live):
+    """What is told of one part; dated by its last use."""
+
+    key: str
+    name: str
+    kind: _Kind = field(compare=False)
+
+    def attributes(self) -> Attributes:
+        held = self._held()
+        return Attributes(FILE_MODE, len(held.text.encode()), mtime_ns=held.used_ns)
+
+    def open(self) -> OpenFile:
+        return OpenBytes(self._held().text.encode(), keep_cache=False)
+
+    def _held(self) -> Held:
+        held = self.kind.parts().get(self.name)
+        if held is None:
+            raise NotFound(f"{self.key} was evicted")
+        return held
