@@ -51,6 +51,17 @@ def test_an_oras_directory_is_a_tree_whose_tar_digest_is_known() -> None:
     assert (file.is_archive, file.inside, file.diff_id) == (True, ("site",), A)
 
 
+def test_a_directory_of_oras_s_client_in_python_is_a_tree_by_its_type_alone() -> None:
+    layers = [
+        blob(b"1", f"{TAR}+gzip", {TITLE: "site"}),
+        blob(b"2", f"{TAR}+gzip", {TITLE: "b.tar.gz"}),
+        blob(b"3", TAR, {TITLE: "a.bin"}),
+    ]
+    of_python = artifact_of(*layers, config_type="application/vnd.unknown.config.v1+json")
+    assert archives(of_python) == {"site": ("site",)}
+    assert archives(artifact_of(*layers, config_type="application/vnd.example.config.v1+json")) == {}
+
+
 @pytest.mark.parametrize(("types", "names"), [(CNCF, "org.cncf.model."), (CNAI, "org.cnai.model.")])
 def test_a_model_pack_has_its_paths_and_attributes(types: str, names: str) -> None:
     metadata = json.dumps({"mode": 0o100640, "uid": 7, "gid": 8, "mtime": "2026-01-01T00:00:01Z", "size": 1})

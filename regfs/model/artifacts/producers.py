@@ -5,13 +5,15 @@
     KitOps                                              the paths of the Kitfile, which is the config
     Helm                                                the chart's directory, NAME-VERSION.tgz.prov
     ORAS, and all tools that follow it                  the title; a directory if another annotation says so
+    ORAS's client in Python                             the title; a directory by the media type alone
     sigstore, WebAssembly                               sha256-….sigstore.json, module.wasm
     others                                              the digest
 
 The first that fits a layer names it. A tar is a directory with the name that the manifest has: its own entries are
 unknown before it is fetched. ORAS gives a single file the media type of a tar layer, so types decide nothing about
-titled layers. Sources: CNCF model-spec; docker/model-spec; KitOps, mediaType.go; Helm, registry constants; ORAS,
-oras-go content/file; sigstore, BUNDLE_SPEC. Pure; any thread.
+titled layers; but its client in Python, whose config has a type of its own, marks directories by the type of a
+compressed layer and no other way. Sources: CNCF model-spec; docker/model-spec; KitOps, mediaType.go; Helm, registry
+constants; ORAS, oras-go content/file, oras-py provider.py; sigstore, BUNDLE_SPEC. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ TITLE = "org.opencontainers.image.title"
 _VERSION = "org.opencontainers.image.version"
 _UNPACK = "io.deis.oras.content.unpack"
 _TAR_DIGEST = "io.deis.oras.content.digest"
+_PYTHON_CONFIG = "application/vnd.unknown.config.v1+json"
+_PYTHON_DIRECTORY = "application/vnd.oci.image.layer.v1.tar+gzip"
+_ARCHIVE_SUFFIXES = (".gz", ".tgz", ".tar")
 _MODEL_PACKS = {"application/vnd.cncf.model.": "org.cncf.model.", "application/vnd.cnai.model.": "org.cnai.model."}
 _DOCKER_MODEL = "application/vnd.docker.ai."
 _KITOPS = "application/vnd.kitops.modelkit."
@@ -207,12 +212,15 @@ def _helm(layer: Descriptor, context: _Context) -> _Named | None:
     return None
 
 
-def _oras(layer: Descriptor, _: _Context) -> _Named | None:
+def _oras(layer: Descriptor, context: _Context) -> _Named | None:
     title = layer.annotations.get(TITLE, "")
     if not title:
         return None
     if layer.annotations.get(_UNPACK) == "true":
         return _directory(title, "files")._replace(diff_id=layer.annotations.get(_TAR_DIGEST, ""))
+    types = context.manifest.config.media_type, layer.media_type
+    if types == (_PYTHON_CONFIG, _PYTHON_DIRECTORY) and not title.endswith(_ARCHIVE_SUFFIXES):
+        return _directory(title, "files")
     return _Named(title)
 
 

@@ -34,7 +34,12 @@ class ViewDirectory(DirectoryOfImage):
 
     def lookup(self, name: str) -> Found:
         """Return the entry of that name."""
-        entry = self.entries().get(name)
+        entries = self.entries()
+        entry = entries.get(name)
+        if entry is None and "@" in name:  # the last part of a key, by which another process finds the node again
+            name, _, identity = name.partition("@")
+            entry = entries.get(name)
+            entry = entry if entry is not None and entry.identity == identity else None
         if entry is None:
             raise NotFound(f"{self.key} has no {name[:300]!r}")
         return Found(entry.make(self._key(name, entry)), self.valid_s)
