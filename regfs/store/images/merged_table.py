@@ -25,14 +25,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from regfs.store.eviction.uses import Use
 from regfs.store.files.cached_files import put, take_away
 from regfs.store.files.checksums import SUFFIX as SUMS
 from regfs.store.files.checksums import format_sums, sha256_of
 from regfs.store.files.failures import cache_failure, table_failure
 from regfs.store.locks.file_locks import lock_new
-from regfs.store.tables.open_tables import OpenTables
-from regfs.store.tables.table import FAILURES, MakeAgain, Table, check_header
+from regfs.store.tables.table import FAILURES, Table, check_header
 
 APPLICATION_ID = 0x7267666D  # "rgfm"
 VERSION = 4
@@ -55,8 +53,6 @@ _LINK = "SELECT attributes FROM links WHERE node = ?"
 _LINKS = "SELECT node, attributes FROM links"
 _ENTRIES = "SELECT parent, name, node, attributes FROM entries ORDER BY id"
 
-_CACHE_SIZE = 4000 << 10
-
 
 MergedRow = tuple[int, bytes, int, bytes]
 """An entry: the directory's key, name, node, attributes."""
@@ -74,27 +70,14 @@ class MergedDirectory(NamedTuple):
 class MergedTable(Table):
     """Reads a merged table. Every method answers from disk or memory, never waits, and may raise CacheFailure."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        tables: OpenTables | None = None,
-        use: Use | None = None,
-        make_again: MakeAgain | None = None,
-    ) -> None:
-        """Read the table at *path*, which is opened when it is first asked; see Table."""
-        super().__init__(path, _check, cache_size=_CACHE_SIZE, tables=tables, use=use, make_again=make_again)
+    CACHE_SIZE = 4000 << 10
 
-    @classmethod
-    def open(cls, path: Path) -> MergedTable:
-        """Return the merged table at *path*, which nothing keeps from eviction.
-
-        Raises NotFound where there is no such file, CacheDamaged where it is not a whole table of this version (torn
-        by a crash, or another release's), CacheFailure where it cannot be opened now.
-        """
-        merged = cls(path)
-        merged.open_now()
-        return merged
+    @staticmethod
+    def check(connection: sqlite3.Connection, size: int) -> None:
+        """Raise ValueError or sqlite3.Error unless this is a table of ours, of *size* bytes, with a root."""
+        check_header(connection, size, application_id=APPLICATION_ID, version=VERSION)
+        if connection.execute(_ROOT).fetchone() is None:
+            raise ValueError("it has no root")
 
     @property
     def root(self) -> int:
@@ -257,10 +240,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _check(connection: sqlite3.Connection, size: int) -> None:
-    """Raise ValueError or sqlite3.Error unless this is a table of ours, of *size* bytes, with a root."""
-    check_header(connection, size, application_id=APPLICATION_ID, version=VERSION)
-    if connection.execute(_ROOT).fetchone() is None:
-        raise ValueError("it has no root")

@@ -24,17 +24,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from regfs.errors import NotFound
 from regfs.model.digest import Digest
 from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row
-from regfs.store.eviction.uses import Use
 from regfs.store.layers.chunks import StoredChunk
 from regfs.store.layers.data_writer import DataLayout
-from regfs.store.tables.open_tables import OpenTables
-from regfs.store.tables.table import MakeAgain, Table, check_header
+from regfs.store.tables.table import Table, check_header
 
 __all__ = ["ROOT_ROW", "EntryFlag", "LayerIndex", "Row"]
 
@@ -76,7 +73,6 @@ WHERE start >= coalesce((SELECT max(start) FROM chunks WHERE start <= ?), 0) AND
 _CHUNKS_BY_PLACE = f"SELECT {_CHUNK_COLUMNS} FROM chunks ORDER BY blob_offset, inner_offset"  # noqa: S608
 _META = "SELECT value FROM meta WHERE key = ?"
 _LAYOUT = DataLayout._fields
-_CACHE_SIZE = 2000 << 10
 _DEEPEST = 2048  # components of a path of PATH_MAX bytes
 _NEAR = 64
 
@@ -92,27 +88,16 @@ class Beyond(NamedTuple):
 class LayerIndex(Table):
     """Reads the index of one layer. Methods read the disk or memory and never wait; any thread."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        tables: OpenTables | None = None,
-        use: Use | None = None,
-        make_again: MakeAgain | None = None,
-    ) -> None:
-        """Read the index at *path*, which is opened at the first query; see Table."""
-        super().__init__(path, _check, cache_size=_CACHE_SIZE, tables=tables, use=use, make_again=make_again)
+    CACHE_SIZE = 2000 << 10
 
-    @classmethod
-    def open(cls, path: Path) -> LayerIndex:
-        """Return the index at *path*, without protection from eviction.
-
-        Raises NotFound where there is no such file, CacheDamaged where it is not an index of this version (torn by a
-        crash, or another release's), CacheFailure where it cannot be opened now.
-        """
-        index = cls(path)
-        index.open_now()
-        return index
+    @staticmethod
+    def check(connection: sqlite3.Connection, size: int) -> None:
+        """Raise ValueError or sqlite3.Error unless this is an index of ours, of *size* bytes, with a root."""
+        check_header(connection, size, application_id=APPLICATION_ID, version=VERSION)
+        if connection.execute("SELECT count(*) FROM entries WHERE row = 0").fetchone()[0] != 1:
+            raise ValueError("it has no root")
+        if connection.execute("SELECT count(*) FROM meta").fetchone()[0] < len(_LAYOUT):
+            raise ValueError("it does not say what its data file holds")
 
     def lookup(self, parent: int, name: bytes) -> Row | None:
         """Return the entry *name* of the directory row *parent*, or None."""
@@ -248,12 +233,3 @@ class LayerIndex(Table):
 
 def _chunk(columns: tuple[int, int, int, int, int, int, str]) -> StoredChunk:
     return StoredChunk(*columns[:6], digest=Digest.parse(columns[6]))
-
-
-def _check(connection: sqlite3.Connection, size: int) -> None:
-    """Raise ValueError or sqlite3.Error unless this is an index of ours, of *size* bytes, with a root."""
-    check_header(connection, size, application_id=APPLICATION_ID, version=VERSION)
-    if connection.execute("SELECT count(*) FROM entries WHERE row = 0").fetchone()[0] != 1:
-        raise ValueError("it has no root")
-    if connection.execute("SELECT count(*) FROM meta").fetchone()[0] < len(_LAYOUT):
-        raise ValueError("it does not say what its data file holds")

@@ -12,9 +12,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 from weakref import finalize
 
 from regfs.errors import CacheDamaged, CacheFailure, NotFound
@@ -53,29 +54,28 @@ class _ClosedCursor:
 _CLOSED = _ClosedCursor()
 
 
-class Table:
-    """Reads the table at *path*. Methods of the classes made of it may raise CacheFailure.
+class Table(ABC):
+    """Reads the table at *path*. Methods of the classes made of it may raise CacheFailure."""
 
-    *tables* is what it shares a bound with; without it, it stays open. *use* keeps the file from eviction while this
-    object lives. *make_again* puts a file back that is gone or was found damaged, waits for that and raises what it
-    brings; without it that is a CacheFailure.
-    """
+    CACHE_SIZE: ClassVar[int]
+    """How many bytes of the table's pages are kept in memory while it is open."""
 
     def __init__(
         self,
         path: Path,
-        check: Check,
         *,
-        cache_size: int,
         tables: OpenTables | None = None,
         use: Use | None = None,
         make_again: MakeAgain | None = None,
     ) -> None:
-        """*check* raises ValueError where the file is none of ours; *cache_size* bounds the bytes of its pages kept."""
+        """Read the table at *path*, which is opened when it is first asked.
+
+        *tables* is what it shares a bound with; without it, it stays open. *use* keeps the file from eviction while
+        this object lives. *make_again* puts a file back that is gone or was found damaged, waits for that and raises
+        what it brings; without it that is a CacheFailure.
+        """
         self.path = path
         self.recent = True
-        self._check = check
-        self._cache_size = cache_size
         self._tables = tables
         self._use = use
         self._make_again = make_again
@@ -85,6 +85,22 @@ class Table:
         self._connection: sqlite3.Connection | None = None
         self._readers = 0
         self._closing: finalize[[], Table] | None = None
+
+    @staticmethod
+    @abstractmethod
+    def check(connection: sqlite3.Connection, size: int) -> None:
+        """Raise ValueError or sqlite3.Error unless the table, of *size* bytes, is whole and of this class."""
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Return the table at *path*, open, which nothing keeps from eviction.
+
+        Raises NotFound where there is no such file, CacheDamaged where it is not a whole table of this version (torn
+        by a crash, or another release's), CacheFailure where it cannot be opened now.
+        """
+        table = cls(path)
+        table.open_now()
+        return table
 
     def open_now(self) -> None:
         """Open the file, unless it is open. Raises NotFound, CacheDamaged, CacheFailure; makes nothing again."""
@@ -184,15 +200,15 @@ class Table:
 
     def _connect(self) -> tuple[sqlite3.Connection, int]:
         try:
-            return _connected(self.path, self._check)
+            return _connected(self.path, self.check)
         except CacheFailure as failure:
             if self._tables is None or not is_exhausted(failure):
                 raise
         self._tables.close_idle()
-        return _connected(self.path, self._check)
+        return _connected(self.path, self.check)
 
     def _keep(self, connection: sqlite3.Connection, size: int) -> None:
-        connection.execute(f"PRAGMA cache_size = {-(self._cache_size >> 10)}")
+        connection.execute(f"PRAGMA cache_size = {-(self.CACHE_SIZE >> 10)}")
         with self._lock:
             if self._cursor is not _CLOSED:  # another thread was faster
                 connection.close()
@@ -204,7 +220,7 @@ class Table:
             self._closing = finalize(self, connection.close)
             self._closing.atexit = False
         if self._tables is not None:
-            self._tables.add(self, descriptors=1, size=_CONNECTION_SIZE + min(size, self._cache_size))
+            self._tables.add(self, descriptors=1, size=_CONNECTION_SIZE + min(size, self.CACHE_SIZE))
 
     def _close(self) -> None:
         """Close the connection; with the lock held."""
