@@ -39,8 +39,6 @@ T = TypeVar("T")
 _WORDS = {
     "manifests": "manifest", "blobs": "blob", "tags": "tags", "_catalog": "catalog", "referrers": "referrers",
 }  # fmt: skip
-# A mirror that does not answer must leave time to ask the next.
-_MIRROR_ANSWERS_WITHIN_S = 10.0
 MIRROR_FAILURES = (
     NotFound,
     AccessDenied,
@@ -201,7 +199,7 @@ def _request(endpoint: Endpoint, call: Call, url: str, headers: Mapping[str, str
         body_limit=call.body_limit,
         stays=call.stays,
         why=call.why,
-        answer_within_s=None if endpoint.upstream else _MIRROR_ANSWERS_WITHIN_S,
+        is_dispensable=not endpoint.upstream,
     )
 
 

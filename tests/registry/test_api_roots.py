@@ -123,7 +123,7 @@ def test_a_root_that_hangs_is_waited_for_once_a_minute(rig: Rig) -> None:
     server = rig.server(registry_of(MemoryRegistry, tokens=False))
     server.application.users = None  # type: ignore[attr-defined]
     server.on("*", ROOT, silence)
-    client = rig.client(server, login=USER, pace=PACE._replace(idle_s=1.0), clock=lambda: now[0])
+    client = rig.client(server, login=USER, pace=PACE._replace(dispensable_s=0.5), clock=lambda: now[0])
     for _ in range(3):
         assert client.listing.tags(repository_of(server)) == ["v1"]
         now[0] += 25.0

@@ -16,7 +16,7 @@ from regfs.registry.auth.tokens import TokenRequest, _use_s
 from regfs.registry.credentials.lookup import Credential
 from regfs.registry.http.trust import Tls
 from regfs.waiting.deadline import Deadline, under
-from tests.support.client_rig import Rig, basic, repository_of, saw_no_secret
+from tests.support.client_rig import PACE, Rig, basic, repository_of, saw_no_secret
 from tests.support.fault_server import Action, Connection, FaultServer, Flood, Response, changed, reply, silence
 from tests.support.memory_registry import MemoryRegistry, error
 
@@ -451,7 +451,7 @@ def test_a_thread_that_waits_for_a_token_outlasts_the_one_that_began_to_fetch_it
         return silence(connection)
 
     server.on("GET", "^/token", hang, times=1)
-    client = rig.client(server, login=USER)
+    client = rig.client(server, login=USER, pace=PACE._replace(answer_s=2.0))
 
     def hurried() -> str:
         with under(Deadline(0.5)):

@@ -31,7 +31,7 @@ PACE = Pace(connect_s=30.0, answer_s=30.0, longest_s=30.0, idle_s=30.0)
 # For servers that hang: the client gives up soon.
 IMPATIENT = Pace(connect_s=0.3, answer_s=0.3, longest_s=0.3, idle_s=0.3, rate=1024, window_s=0.3)
 # For servers that hang beside others that answer, however busy the machine is.
-LESS_IMPATIENT = Pace(connect_s=6.0, answer_s=6.0, longest_s=6.0, idle_s=6.0, rate=64, window_s=6.0)
+LESS_IMPATIENT = Pace(connect_s=6.0, answer_s=6.0, longest_s=6.0, dispensable_s=2.0, idle_s=6.0, rate=64, window_s=6.0)
 
 
 class Rig:

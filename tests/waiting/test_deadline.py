@@ -39,7 +39,7 @@ class LayerIngest(Deadline):
     """Has a deadline that passes when a wait has begun, and never before it."""
 
     def _pause(self, seconds: float) -> None:
-        self.deadline = 0.0
+        self.end_s = 0.0
         super()._pause(min(seconds, 0.01))
 
 

@@ -50,8 +50,8 @@ class Request:
 
     *bulk* marks a transfer that may take long. With *body_limit*, the body of a 200 (at most so many bytes) is read
     together with the answer, so that a body that is cut is retried; without it, the body stays on the wire. A redirect
-    to another origin is followed unless *stays*. The answer of a mirror must begin within *answer_within_s*. *why* is a
-    word for `.regfs/requests`.
+    to another origin is followed unless *stays*. *is_dispensable* says that another host can be asked, or none, where
+    this one does not answer soon. *why* is a word for `.regfs/requests`.
     """
 
     method: str
@@ -62,7 +62,7 @@ class Request:
     bulk: bool = field(default=False, kw_only=True)
     body_limit: int | None = field(default=None, kw_only=True)
     stays: bool = field(default=False, kw_only=True)
-    answer_within_s: float | None = field(default=None, kw_only=True)
+    is_dispensable: bool = field(default=False, kw_only=True)
     why: str = field(default="", kw_only=True)
 
     @property

@@ -178,11 +178,11 @@ class RetryingSender:
 
     def _again(self, host: str, failure: _Failure, attempt: int, request: Request) -> None:
         """Wait before the next attempt. Raises the failure's error if there is none left, or no time for it."""
-        error, is_for_a_mirror = failure.error, _is_for_a_mirror(request)
-        attempts = (self._retry.beside_others() if is_for_a_mirror else self._retry).attempts
+        error = failure.error
+        attempts = (self._retry.beside_others() if request.is_dispensable else self._retry).attempts
         may_wait_s = deadline.current().remaining_s(self._retry.throttle_s)
         hopeless = isinstance(error, ConnectFailed) or (
-            isinstance(error, Slow) and (is_for_a_mirror or attempt > 1 or _had_all_its_time(error, request))
+            isinstance(error, Slow) and (request.is_dispensable or attempt > 1 or _had_all_its_time(error, request))
         )
         is_last = hopeless or attempt >= attempts or failure.wait_s > self._retry.throttle_s
         if is_last and failure.is_down:
@@ -224,14 +224,9 @@ def _is_down(error: RegfsError, request: Request) -> bool:
     """
     if isinstance(error, TransferCut):
         return False
-    return not isinstance(error, Slow) or isinstance(error, ConnectTimeout) or _is_for_a_mirror(request)
+    return not isinstance(error, Slow) or isinstance(error, ConnectTimeout) or request.is_dispensable
 
 
 def _had_all_its_time(error: Slow, request: Request) -> bool:
     """Tell whether the first attempt already took as long as the user allows."""
     return request.bulk and not isinstance(error, ConnectTimeout)
-
-
-def _is_for_a_mirror(request: Request) -> bool:
-    """Tell whether *request* goes to a mirror: then its answer must begin soon."""
-    return request.answer_within_s is not None

@@ -61,14 +61,16 @@ class Pace(NamedTuple):
     *answer_s* is for the first attempt at a small answer: it may have reached one server of many, which hangs.
     *longest_s*, the time that the user allows (--timeout), is for all others: a registry that scans a blob, spools it,
     or builds an image begins late, and would begin again at each retry. The kernel finds out whether the peer is still
-    there: it probes a silent connection, and gives it up after *vanished_s*. The rate is measured over *window_s* of
-    waiting; time that the reader spends elsewhere does not count.
+    there: it probes a silent connection, and gives it up after *vanished_s*. *dispensable_s* is for the answer of a
+    mirror, which must leave time to ask the next, and of the API's root, which other requests wait for. The rate is
+    measured over *window_s* of waiting; time that the reader spends elsewhere does not count.
     """
 
     connect_s: float = 10.0
     answer_s: float = 30.0
     longest_s: float = 300.0
     vanished_s: float = 30.0
+    dispensable_s: float = 10.0
     idle_s: float = 30.0
     rate: int = 1024
     window_s: float = 30.0

@@ -114,9 +114,9 @@ class Transport:
             adapter.close()
 
     def _begins_within_s(self, request: Request, *, is_again: bool) -> float:
-        if request.answer_within_s is not None:
-            return request.answer_within_s
         pace = self._pace
+        if request.is_dispensable:
+            return pace.dispensable_s
         return pace.longest_s if request.bulk or is_again else min(pace.answer_s, pace.longest_s)
 
     def _prepared(self, request: Request) -> requests.PreparedRequest:
