@@ -291,7 +291,8 @@ def test_a_server_that_gets_ranges_wrong_is_taken_for_one_that_gives_none(rig: R
     assert len(server.paths("/blobs/")) == 2
 
 
-LAYER = gzip.compress(CONTENT)
+ENCODED = CONTENT[:100_000]
+LAYER = gzip.compress(ENCODED)
 
 
 def encoded(body: bytes, encoding: str = "gzip") -> Action:
@@ -304,9 +305,9 @@ def encoded(body: bytes, encoding: str = "gzip") -> Action:
         (LAYER, encoded(LAYER)),
         (LAYER, encoded(LAYER, "x-gzip")),
         (LAYER, encoded(gzip.compress(LAYER))),
-        (CONTENT, encoded(gzip.compress(CONTENT))),
-        (CONTENT, encoded(zlib.compress(CONTENT), "deflate")),
-        (CONTENT, encoded(CONTENT)),
+        (ENCODED, encoded(gzip.compress(ENCODED))),
+        (ENCODED, encoded(zlib.compress(ENCODED), "deflate")),
+        (ENCODED, encoded(ENCODED)),
         (b"a" * SIZE, encoded(gzip.compress(b"a" * SIZE))),
         (LAYER, raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + LAYER)),
     ],

@@ -17,6 +17,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from regfs.model.digest import Digest
@@ -186,11 +187,11 @@ class BuiltLayer:
     media_type: str
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
 
-    @property
+    @cached_property
     def diff_id(self) -> Digest:
         return Digest.of(self.tar)
 
-    @property
+    @cached_property
     def digest(self) -> Digest:
         return Digest.of(self.blob)
 
@@ -204,7 +205,7 @@ def compressed(content: bytes, compression: str) -> bytes:
     """Return *content* in one gzip member, one zstd frame, or as it is ("none")."""
     if compression == "gzip":
         packed = io.BytesIO()
-        with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0, compresslevel=6) as stream:
+        with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0, compresslevel=1) as stream:
             stream.write(content)
         return packed.getvalue()
     if compression == "zstd":
@@ -232,7 +233,7 @@ class BuiltImage:
     layers: tuple[BuiltLayer, ...]
     media_type: str = f"{OCI}.manifest.v1+json"
 
-    @property
+    @cached_property
     def digest(self) -> Digest:
         return Digest.of(self.manifest)
 

@@ -40,15 +40,29 @@ _MESSAGE_LIMIT = 1 << 17
 _ROOM = 1 << 14
 # What a mount loads until it has served a file, by either driver, and what most verbs load.
 _MODULES = (
+    "encodings.ascii",
+    "encodings.utf_8_sig",
+    "isal.igzip",
+    "isal.isal_zlib",
     "regfs.cli.main",
+    "regfs.cli.mount_options",
     "regfs.cli.verbs.umount",
     "regfs.daemon.launch",
     "regfs.daemon.registry_reachability",
     "regfs.daemon.serve",
+    "regfs.images.workers.ingest",
+    "regfs.images.workers.merge",
+    "regfs.layers.compression.gzip",
+    "regfs.layers.ingest",
     "regfs.mount.checks",
+    "regfs.mount.daemon_answers",
     "regfs.mount.fusepy.session",
     "regfs.mount.kernel.session",
+    "regfs.registry.client_parts",
+    "regfs.registry.hosts.registries_conf",
     "regfs.registry.http.transport",
+    "regfs.rootfs.merge",
+    "regfs.verbs.progress",
     "regfs.verbs.umount",
 )
 # What Python, the C library and libfuse read when a process starts.
