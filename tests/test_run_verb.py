@@ -18,6 +18,7 @@ import pytest
 
 from tests.conftest import missing
 from tests.e2e.conftest import becomes
+from tests.support import preloaded
 from tests.support.erofs import needs_erofs
 from tests.support.fault_server import FaultServer
 from tests.support.hello import MESSAGE, hello_program, host_architecture
@@ -105,12 +106,14 @@ class Runner:
         self.uid = uid
         self.directory = directory
 
-    def command(self, *words: str | Path, verb: str = "run", image: str | None = "tools") -> list[str]:
+    def command(self, *words: str | Path) -> list[str]:
+        return [*as_user(self.uid), *regfs_command(), *self._arguments(*words)]
+
+    def _arguments(self, *words: str | Path, verb: str = "run", image: str | None = "tools") -> list[str]:
         shown = [] if image is None else [f"{self.server.address}/demo/{image}"]
         at = words.index("--") if "--" in words else len(words)
         options, rest = words[:at], words[at + 1 :]
-        own = [*regfs_command(), verb, *map(str, options), *shown, *map(str, rest)]
-        return [*as_user(self.uid), *own]
+        return [verb, *map(str, options), *shown, *map(str, rest)]
 
     def environment(self) -> dict[str, str]:
         cache = {"XDG_CACHE_HOME": str(self.directory / "cache"), "TERM": "vt100"}
@@ -120,9 +123,9 @@ class Runner:
         self, *words: str | Path, verb: str = "run", image: str | None = "tools", given: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run it with options, then after "--" the command; *given* is standard input."""
-        return subprocess.run(
-            self.command(*words, verb=verb, image=image), env=self.environment(), cwd=self.directory,
-            input=given, capture_output=True, text=True, timeout=100, check=False,
+        return preloaded.run(
+            self._arguments(*words, verb=verb, image=image), environment=self.environment(), directory=self.directory,
+            uid=self.uid, stdin=given,
         )  # fmt: skip
 
     def start(self, *words: str | Path) -> subprocess.Popen[str]:

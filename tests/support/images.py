@@ -205,7 +205,7 @@ def compressed(content: bytes, compression: str) -> bytes:
     """Return *content* in one gzip member, one zstd frame, or as it is ("none")."""
     if compression == "gzip":
         packed = io.BytesIO()
-        with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0, compresslevel=1) as stream:
+        with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0, compresslevel=6) as stream:
             stream.write(content)
         return packed.getvalue()
     if compression == "zstd":

@@ -183,7 +183,7 @@ class Mounted:
         self._environment = environment_for(self.home, environment)
         if program:
             del self._environment["PYTHONPATH"]
-        self._is_preloaded = preloaded_runs and uid is None and not program and preloaded.can_run(environment)
+        self._is_preloaded = preloaded_runs and not program and preloaded.can_run(environment)
         fixed = ["--cache-dir", str(self.cache), "--log-file", str(self.log)]
         self.command = [*as_user(uid), *self.regfs, *fixed, *options, str(self.path)]
 
@@ -201,9 +201,10 @@ class Mounted:
         return done
 
     def _run(self, command: Sequence[str], *, text: bool = True) -> subprocess.CompletedProcess[str]:
-        directory, program = self.path.parent, regfs_command()
+        directory, program = self.path.parent, [*as_user(self.uid), *regfs_command()]
         if self._is_preloaded and text and command[: len(program)] == program:
-            return preloaded.run(command[len(program) :], environment=self._environment, directory=directory)
+            arguments = command[len(program) :]
+            return preloaded.run(arguments, environment=self._environment, directory=directory, uid=self.uid)
         done: subprocess.CompletedProcess[str] = subprocess.run(
             command, env=self._environment, cwd=directory, capture_output=True, text=text, timeout=200, check=False
         )

@@ -4,11 +4,11 @@ Loading regfs takes 0.15 s of CPU time, and the first request as much again; for
 entry point with the arguments, environment, working directory and streams that it is given, in a process of its own,
 and a mount goes to the background as ever. /proc shows the command line that it would have: tests find it by that.
 
-What only a real start can show (modules that are not loaded yet, an ordinary user's rights, what Python reads from the
-environment) is tested where the program itself runs. Mounted runs it for an ordinary user and where `can_run` says no;
-the tests of the standard streams, of signals, of imports and of an installed regfs run it always.
+What only a real start can show (modules that are not loaded yet, what an ordinary user may read of this tree, what
+Python reads from the environment) is tested where the program itself runs: Mounted runs it where `can_run` says no; the
+tests of the standard streams, of signals, of imports, of an ordinary user and of an installed regfs run it always.
 
-    client   [environment, directory, arguments] as JSON, and descriptors for stdin, stdout and stderr
+    client   [environment, directory, uid or null, arguments] as JSON, and descriptors for stdin, stdout and stderr
     server   the exit code as text, once the copy has ended
 
 Thread rule: any thread; one runs at a time.
@@ -36,6 +36,7 @@ from regfs.mount.fusepy import LIBRARY
 
 _ROOT = Path(__file__).parents[2]
 _MESSAGE_LIMIT = 1 << 17
+_PR_SET_DUMPABLE = 4
 # The longest command line that a copy can show: it is written over the arguments of the server.
 _ROOM = 1 << 14
 # What a mount loads until it has served a file, by either driver, and what most verbs load.
@@ -46,10 +47,14 @@ _MODULES = (
     "isal.isal_zlib",
     "regfs.cli.main",
     "regfs.cli.mount_options",
+    "regfs.cli.verbs.run",
     "regfs.cli.verbs.umount",
     "regfs.daemon.launch",
     "regfs.daemon.registry_reachability",
     "regfs.daemon.serve",
+    "regfs.export.container.entering",
+    "regfs.export.container.first_process",
+    "regfs.export.container.supervisor",
     "regfs.images.workers.ingest",
     "regfs.images.workers.merge",
     "regfs.layers.compression.gzip",
@@ -60,10 +65,13 @@ _MODULES = (
     "regfs.mount.kernel.session",
     "regfs.registry.client_parts",
     "regfs.registry.hosts.registries_conf",
+    "regfs.registry.hosts.toml_files",
     "regfs.registry.http.transport",
     "regfs.rootfs.merge",
     "regfs.verbs.progress",
+    "regfs.verbs.run",
     "regfs.verbs.umount",
+    "tomllib",
 )
 # What Python, the C library and libfuse read when a process starts.
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "FUSE_")
@@ -79,11 +87,16 @@ def run(
     *,
     environment: Mapping[str, str],
     directory: Path,
+    uid: int | None = None,
     stdin: str = "",
     timeout_s: float = 200,
 ) -> subprocess.CompletedProcess[str]:
-    """Do what `subprocess.run` does for `python -m regfs ARGUMENTS`, its output captured."""
-    return _server().run(arguments, environment, directory, stdin, timeout_s)
+    """Do what `subprocess.run` does for `python -m regfs ARGUMENTS`, its output captured.
+
+    With *uid*, as that user without any privilege, which this process must be allowed to become.
+    """
+    message = json.dumps([dict(environment), str(directory), uid, list(arguments)]).encode()
+    return _server().run(message, arguments, stdin, timeout_s)
 
 
 class _Server:
@@ -100,9 +113,8 @@ class _Server:
             )
 
     def run(
-        self, arguments: Sequence[str], environment: Mapping[str, str], directory: Path, stdin: str, timeout_s: float
+        self, message: bytes, arguments: Sequence[str], stdin: str, timeout_s: float
     ) -> subprocess.CompletedProcess[str]:
-        message = json.dumps([dict(environment), str(directory), list(arguments)]).encode()
         with ExitStack() as stack:
             streams = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
             streams[0].write(stdin.encode())
@@ -137,15 +149,17 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             connection.close()
-            environment, directory, arguments = json.loads(message)
-            _become(environment, directory, arguments, descriptors)
+            environment, directory, uid, arguments = json.loads(message)
+            _become(environment, directory, uid, arguments, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         _pid, status = os.waitpid(child, 0)
         connection.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _become(environment: dict[str, str], directory: str, arguments: list[str], streams: list[int]) -> NoReturn:
+def _become(
+    environment: dict[str, str], directory: str, uid: int | None, arguments: list[str], streams: list[int]
+) -> NoReturn:
     """Run regfs in this process, as if it had been started so, to its end."""
     for standard, stream in enumerate(streams):
         os.dup2(stream, standard)
@@ -154,10 +168,23 @@ def _become(environment: dict[str, str], directory: str, arguments: list[str], s
     os.environ.update(environment)
     os.chdir(directory)
     _show_command_line([sys.executable, "-m", "regfs", *arguments])
+    if uid is not None:
+        _give_up_privileges(uid)
     sys.argv = ["regfs", *arguments]
     from regfs.cli.main import main as regfs
 
     regfs()
+
+
+def _give_up_privileges(uid: int) -> None:
+    """Become what `setpriv --reuid --regid --clear-groups` makes of a program that it runs."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    # A program that is run anew may be looked at by its user, and so has its own files below /proc.
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
 
 
 def _show_command_line(words: Sequence[str]) -> None:
