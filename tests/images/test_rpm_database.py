@@ -128,8 +128,8 @@ def test_packages_of_an_image_has_those_of_rpm_and_names_a_database_that_it_does
     assert shown.read("app/1/packages").decode().splitlines() == [
         "rpm\thello-lib\t2:1.2.3-4\tnoarch",
         "rpm\tplain\t0~rc1-1.el9\tx86_64",
-        "# var/lib/rpm/Packages of rpm is not read here: rpm --root ROOTFS -qa does, with the path of rootfs/ in a "
-        "mount",
+        "# var/lib/rpm/Packages of rpm is not read here: rpm --dbpath COPY -qa does, with a copy of that directory, "
+        "in which it may write",
     ]
     assert (
         "# usr/lib/sysimage/rpm/rpmdb.sqlite of rpm is not read: it cannot be read"

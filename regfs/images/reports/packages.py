@@ -72,8 +72,8 @@ def _rpm(image: Image, tree: FileTree) -> tuple[set[Package], list[str]]:
             if _size(tree, directory + b"/" + name):
                 remarks.setdefault(
                     name,
-                    f"{directory.decode()}/{name.decode()} of rpm is not read here: rpm --root ROOTFS -qa does, with "
-                    "the path of rootfs/ in a mount",
+                    f"{directory.decode()}/{name.decode()} of rpm is not read here: rpm --dbpath COPY -qa does, with a "
+                    "copy of that directory, in which it may write",
                 )
     return found, list(remarks.values())
 
