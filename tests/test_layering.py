@@ -27,8 +27,21 @@ ROWS: list[set[str]] = [
 ]
 ONLY_IMPORTER = {
     "requests": {"registry/http/transport.py"},
-    "cryptography": {f"images/judging/{name}.py" for name in ("keys", "certificates", "signers", "trusted_root")},
-    "sigstore": {"images/judging/trusted_root.py", "images/judging/signers.py"},
+    "cryptography": {
+        f"images/judging/{name}.py"
+        for name in (
+            "keys",
+            "containers/certificates",
+            "containers/signers",
+            "containers/trusted_root",
+            "notation/certificates",
+            "notation/trust_store",
+            "notation/timestamps",
+            "notation/rules",
+        )
+    },
+    "sigstore": {"images/judging/containers/trusted_root.py", "images/judging/containers/signers.py"},
+    "rfc3161_client": {"images/judging/notation/timestamps.py"},
     "urllib3": {"registry/http/transport.py"},
     "fuse": {"mount/fusepy/operations.py"},
 }

@@ -51,7 +51,7 @@ class Config:
     hub_listing: bool = False
     soci_v1: bool = False
     policy: str = ""
-    """A containers-policy.json(5), "none", or "" for that of the machine."""
+    """A containers-policy.json(5) or notation's trustpolicy.json; "none"; "" stands for podman's, if it is there."""
     trusted_root: str = ""
     """Sigstore's trusted_root.json, "" where none is named."""
     offline: bool = False
@@ -294,7 +294,8 @@ OPTIONS: tuple[Option, ...] = (
            lambda config, _: replace(config, soci_v1=True)),
     Option("policy", REGISTRY, "FILE|none",
            "show only images that this containers-policy.json allows (default: ~/.config/containers/policy.json or "
-           "/etc/containers/policy.json where there is one; none: show all)",
+           "/etc/containers/policy.json where there is one; none: show all); or notation's trustpolicy.json, with the "
+           "truststore directory beside it",
            lambda config, text: replace(config, policy=text if text == "none" else str(parse_path(text)))),
     Option("trusted-root", REGISTRY, "FILE",
            "verify sigstore bundles by this trusted_root.json, where the policy wants a signer of Fulcio's (needs "

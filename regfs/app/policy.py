@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from regfs.errors import InvalidOption
+from regfs.images.judging.containers.rules import ContainersRules
 from regfs.images.judging.judge import Judge
+from regfs.images.judging.notation.rules import NotationRules
+from regfs.model.notation_policy import is_notation, parse_notation_policy
 from regfs.model.signature_policy import parse_policy
 from regfs.process.user import home_directory
 
@@ -18,7 +21,8 @@ _MOST_BYTES = (1 << 20) + 1
 def judge_of(policy: str, environment: Mapping[str, str], *, trusted_root: str = "") -> Judge | None:
     """Return the judge for the option *policy*: a file, "none", or "" for the user's file, else the machine's.
 
-    *trusted_root* is the path of a trusted_root.json.
+    *trusted_root* is the path of a trusted_root.json. A file with `trustPolicies` is one of notation, whose trust store
+    is beside it.
 
     None where every image may be shown. Raises InvalidOption where the file cannot be read.
     Source: containers-policy.json(5), "FILES".
@@ -40,6 +44,12 @@ def judge_of(policy: str, environment: Mapping[str, str], *, trusted_root: str =
             raise InvalidOption(
                 f"the policy {path} cannot be read: {error.strerror}; with --policy none, all images are shown"
             ) from None
-        parsed = parse_policy(content, str(path))
-        return None if parsed.accepts_anything else Judge(parsed, trusted_root=trusted_root)
+        return _judge(content, str(path), trusted_root)
     return None
+
+
+def _judge(content: bytes, path: str, trusted_root: str) -> Judge | None:
+    if is_notation(content):
+        return Judge(NotationRules(parse_notation_policy(content, path)))
+    parsed = parse_policy(content, path)
+    return None if parsed.accepts_anything else Judge(ContainersRules(parsed, trusted_root=trusted_root))

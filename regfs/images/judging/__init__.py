@@ -1,1 +1,1 @@
-"""Whether a policy lets an image be shown: judge.py decides, signers.py verifies. Used by images/image.py."""
+"""Whether a policy lets an image be shown: judge.py asks containers/ or notation/. Used by images/image.py."""

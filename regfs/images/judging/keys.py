@@ -20,6 +20,14 @@ _MOST_BYTES = 1 << 20
 _WITHOUT = "the policy wants signatures, and the package cryptography is not there: pip install 'regfs[verify]'"
 
 
+def require_package() -> None:
+    """Raise BadConfiguration where the package cryptography is not there."""
+    try:
+        import cryptography.x509  # noqa: F401
+    except ImportError:
+        raise BadConfiguration(_WITHOUT) from None
+
+
 def load_keys(pem: Pem, policy: str) -> tuple[PublicKeyTypes, ...]:
     """Return the public keys *pem* of the file *policy*. Raises BadConfiguration, also without the package."""
     try:

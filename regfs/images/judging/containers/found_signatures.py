@@ -1,7 +1,7 @@
 """The signatures that may be of a manifest: layers of cosign's tag, and of sigstore bundles that refer to it.
 
 A list of referrers is a claim; what is signed must name the manifest, so that a wrong one costs a request. Used by
-judge.py. Thread rule: functions; any thread; blocks on the network.
+rules.py. Thread rule: functions; any thread; blocks on the network.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def read_signature(content: bytes, layer: Descriptor) -> Signature:
         return bundle_signature(content)
     if layer.media_type == SIMPLE_SIGNING:
         return cosign_signature(content, layer.annotations)
-    raise BadContent(f"it is {layer.media_type[:100]!r}")
+    raise BadContent(f"it is {layer.media_type[:100]!r}, of which a containers-policy.json says nothing")
 
 
 def check_subject(signature: Signature, repository: Repository, digest: Digest, named: str) -> None:

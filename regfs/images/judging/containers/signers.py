@@ -6,7 +6,7 @@
     + --trusted-root   of bundles, all that sigstore asks for: log, timestamps, certificate transparency
     + Rekor's keys     the log has promised to keep the signature
 
-Whether what is signed is the image, judge.py decides. Used by judge.py. Thread rule: values; any thread.
+Whether what is signed is the image, found_signatures.py decides. Used by rules.py. Thread rule: values; any thread.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from regfs.errors import BadContent
-from regfs.images.judging.certificates import check_chain, check_identity, load_der
+from regfs.images.judging.containers.certificates import check_chain, check_identity, load_der
+from regfs.images.judging.containers.log_promises import logged_s
+from regfs.images.judging.containers.trusted_root import check_bundle, load_verifier
 from regfs.images.judging.keys import der_of_key, is_signed_by, load_certificates, load_keys
-from regfs.images.judging.log_promises import logged_s
-from regfs.images.judging.trusted_root import check_bundle, load_verifier
 from regfs.model.attestations.signatures import ENVELOPE, Signature
 from regfs.model.signature_policy import Fulcio, Requirement
 

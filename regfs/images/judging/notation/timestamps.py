@@ -1,0 +1,59 @@
+"""Timestamps of RFC 3161 in notation's signatures: verified by the package rfc3161-client, of the extra sigstore.
+
+notation keeps the token alone; the package reads answers of an authority, so that an answer "granted" is put around it:
+TimeStampResp ::= SEQUENCE { PKIStatusInfo, TimeStampToken }. Whether the certificate of an authority is revoked is not
+asked. Sources: RFC 3161, section 2.4.2; Notary Project, trust-store-trust-policy.md, "Validate Trusted Timestamp". Used
+by rules.py. Thread rule: a function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from regfs.errors import BadConfiguration, BadContent
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+_GRANTED = bytes.fromhex("3003020100")
+_SEQUENCE = 0x30
+_MOST_TOKEN = 1 << 16
+
+
+def stamped_between(token: bytes, signature: bytes, roots: Sequence[Certificate]) -> tuple[float, float]:
+    """Return the earliest and the latest time of the timestamp *token* of *signature*, in seconds since 1970.
+
+    Raises BadContent where it is none by an authority of *roots*, BadConfiguration without the package.
+    """
+    try:
+        from rfc3161_client import VerifierBuilder, decode_timestamp_response
+    except ImportError:
+        raise BadConfiguration(
+            "a signature has a timestamp, and the package rfc3161-client is not there: pip install 'regfs[sigstore]'"
+        ) from None
+    if len(token) > _MOST_TOKEN:
+        raise BadContent(f"its timestamp has {len(token)} bytes")
+    try:
+        answer = decode_timestamp_response(_sequence(_GRANTED + token))
+        verifier = VerifierBuilder()
+        for root in roots:
+            verifier = verifier.add_root_certificate(root)
+        verifier.build().verify_message(answer, signature)
+        about = answer.tst_info
+        accuracy = about.accuracy
+        at_s = about.gen_time.timestamp()
+    except Exception as error:  # the package lets errors of DER pass, for bytes of strangers
+        raise BadContent(f"its timestamp is of no use: {str(error)[:200] or type(error).__name__}") from None
+    if accuracy is None:
+        return at_s, at_s
+    within_s = (accuracy.seconds or 0) + (accuracy.millis or 0) / 1e3 + (accuracy.micros or 0) / 1e6
+    return at_s - within_s, at_s + within_s
+
+
+def _sequence(content: bytes) -> bytes:
+    size = len(content)
+    if size < 0x80:
+        return bytes([_SEQUENCE, size]) + content
+    length = size.to_bytes((size.bit_length() + 7) // 8)
+    return bytes([_SEQUENCE, 0x80 | len(length)]) + length + content
