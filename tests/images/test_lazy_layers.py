@@ -330,7 +330,7 @@ def test_files_of_the_cache_that_are_gone_are_made_again(served: Served, build: 
 @by_two_formats
 def test_chunks_that_were_evicted_are_fetched_again_by_their_ranges(served: Served, build: Build) -> None:
     layers = pushed(served, build)
-    with served.show() as first:
+    with served.show(rest_from=1.0) as first:  # what was read is a third of the layer: the rest would come, too
         assert first.read("app/1/rootfs/d/small") == b"of the top"
         assert first.read("app/1/rootfs/other") == OTHER
     join_threads("flight ")  # read-ahead uses the layers, too
@@ -339,8 +339,9 @@ def test_chunks_that_were_evicted_are_fetched_again_by_their_ranges(served: Serv
     evict(served.cache)
     assert not list((served.cache / "layers").glob("*.chunks"))
     before = received(served, layers[0])
-    again = served.show()
+    again = served.show(rest_from=1.0)
     assert again.read("app/1/rootfs/other") == OTHER
+    join_threads("flight ")
     assert again.app.stats.value("layers.ingests") == again.app.stats.value("chunks.whole_layers") == 0
     assert received(served, layers[0]) - before < len(layers[0].blob)
 
