@@ -303,6 +303,8 @@ def test_a_kill_at_any_step_leaves_no_mount_and_no_process(user: Runner, step: s
     assert [line for line in mountinfo() if line.split()[4] == "/tmp" or "/lower" in line] == []
     assert processes_naming(user.server.address, "demo/hello") == []
     assert user(image="hello").stdout.encode() == MESSAGE
+    left = [path for kind in ("uses", "ingests", "locks") for path in user.directory.glob(f"cache/regfs/{kind}/*")]
+    assert left == []
 
 
 @needs_erofs

@@ -135,6 +135,8 @@ def _shell_of(files: Rootfs, name: str) -> tuple[str, ...]:
 
 def _files_of(image: Image, name: str, app: App, *, by_fuse: bool) -> tuple[int | None, Rootfs]:
     """Return a mount of the image's files by the kernel alone, None where FUSE has to show them, and the files."""
+    with suppress(CacheFailure):  # what killed runs left is not in the way
+        app.sweep()
     if by_fuse:
         return None, merged_files(image, app)
     from regfs.export.erofs.mounting import detached_mount
@@ -144,7 +146,6 @@ def _files_of(image: Image, name: str, app: App, *, by_fuse: bool) -> tuple[int 
     files = whole_files(image, app)
     fetch_damaged(files, app)
     try:
-        app.sweep()
         return detached_mount(files, app.layers, name=name, attributes=attributes), files
     except (Unsupported, CacheFailure, MountFailure) as reason:
         log.info("%s: FUSE shows it: %s", image, reason)
