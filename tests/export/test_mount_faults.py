@@ -54,7 +54,7 @@ def test_a_cache_deleted_during_a_fetch_is_filled_again(
     target = machine.point if words == ("mount",) else "/hello"
     done = machine.regfs(*words, "--cache-dir", machine.cache, machine.image, target)
     assert done.returncode == 0, done.stderr
-    assert len(server.paths(str(LAYERS[0].digest))) == 2
+    assert len(server.paths(str(LAYERS[0].digest))) >= 2
     if words == ("mount",):
         assert (machine.point / "etc/b").read_bytes() == b"above\n"
     else:

@@ -21,6 +21,7 @@ from regfs.store.layers.content import Nothing, Span
 from regfs.store.layers.layer_index import LayerIndex, Row
 from regfs.store.layers.layer_store import LayerStore
 from regfs.store.layers.unsettled_layers import UnsettledLayers
+from regfs.store.locks.file_locks import lock_new
 from tests.support.descriptors import no_descriptor_left
 
 BIG = b"big" * 50_000
@@ -233,6 +234,20 @@ def test_a_lock_of_another_process_keeps_its_ingest(tmp_path: Path) -> None:
         assert sorted(os.listdir(tmp_path / "ingests")) == ["other", "other.lock"]
     LayerStore(tmp_path).sweep()
     assert os.listdir(tmp_path / "ingests") == []
+
+
+def test_temporary_files_of_dead_writers_are_swept_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    names = ("images/.merged-dead", "images/.erofs-living", "layers/.dead", "images/.merged-just-made")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"half")
+        if name != names[-1]:
+            os.utime(tmp_path / name, (1, 1))
+    with (tmp_path / names[1]).open("rb") as living:
+        lock_new(living.fileno())
+        LayerStore(tmp_path).sweep()
+    left = [str(path.relative_to(tmp_path)) for kind in ("images", "layers") for path in (tmp_path / kind).iterdir()]
+    assert sorted(left) == [names[1], names[3]]
 
 
 def test_what_an_older_release_left_of_ingests_is_swept_unless_it_lives(tmp_path: Path) -> None:

@@ -153,11 +153,12 @@ def _add_sum(sums_path: Path, name: str, sha256: str) -> None:
     sums = load_sums(sums_path) | {name: sha256}
     fd, temporary = tempfile.mkstemp(prefix=".sums-", dir=sums_path.parent)
     with open(fd, "wb") as file:
+        lock_new(fd)
         file.write(format_sums(sums))
         file.flush()
         os.fchmod(fd, 0o644)
         os.fsync(fd)
-    put(temporary, sums_path)
+        put(temporary, sums_path)
 
 
 def _sha256(fd: int) -> str:

@@ -30,7 +30,7 @@ from weakref import finalize
 from regfs.errors import CacheDamaged, CacheFailure, CacheFull
 from regfs.model.digest import Digest
 from regfs.store.eviction.budget import Budget
-from regfs.store.eviction.inventory import INGESTS, OLD_INGESTS, OLD_PACK
+from regfs.store.eviction.inventory import IMAGES, INGESTS, LAYERS, OLD_INGESTS, OLD_PACK
 from regfs.store.eviction.limits import DEFAULT_LIMITS, Limits
 from regfs.store.eviction.uses import Uses, sweep_uses
 from regfs.store.files.boot import boot_id
@@ -61,7 +61,7 @@ from regfs.store.layers.promotion import BIG, Promotion
 from regfs.store.layers.unkept_chunks import UnkeptChunks
 from regfs.store.layers.unsettled_layers import UnsettledLayers
 from regfs.store.layers.wrong_layers import wrong_layer
-from regfs.store.locks.file_locks import changing, touch
+from regfs.store.locks.file_locks import changing, sweep_unlocked, touch
 from regfs.store.tables.open_tables import OpenTables
 from regfs.store.tables.table import MakeAgain
 
@@ -292,6 +292,8 @@ class LayerStore(LayerFiles):
         """Remove the leftovers of dead processes, and nothing of living ones, of any daemon. Raises CacheFailure."""
         with failures_of(self._ingests):
             sweep_uses(self.root)
+            for tables in (IMAGES, LAYERS):
+                sweep_unlocked(self.root / tables)
             for ingests in (self._ingests, self.root / OLD_INGESTS):
                 sweep_ingests(ingests)
             with suppress(OSError):  # there is none, or a daemon of an older release works there

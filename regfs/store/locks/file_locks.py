@@ -15,13 +15,16 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from regfs.store.files.failures import failures_of
 
 log = logging.getLogger(__name__)
+
+_YOUNG_S = 1.0
 
 
 @contextmanager
@@ -41,6 +44,19 @@ def claimed(path: Path) -> Iterator[bool]:
             yield True
     finally:
         os.close(fd)
+
+
+def sweep_unlocked(directory: Path) -> None:
+    """Remove the temporary files in *directory* whose writers have died. Raises OSError.
+
+    One that was changed within a second may have a writer that has not locked it yet.
+    """
+    with suppress(FileNotFoundError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") and time.time() - entry.stat(follow_symlinks=False).st_mtime > _YOUNG_S:
+                with claimed(Path(entry.path)) as is_ours:
+                    if is_ours:
+                        os.unlink(entry.path)
 
 
 @contextmanager
