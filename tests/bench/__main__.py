@@ -14,14 +14,15 @@ import time
 from pathlib import Path
 
 from regfs import __version__
+from tests.bench.bench import EXT4, KERNEL_MOUNT, PODMAN, Bench
 from tests.bench.images import BenchImages, bench_directory
 from tests.bench.measure import Row
-from tests.bench.workloads import KERNEL_MOUNT, RUN, RUN_BY_FUSE, WORKLOADS, Bench
+from tests.bench.workloads import RUN, RUN_BY_FUSE, WORKLOADS
 from tests.support.registry import is_installed
 
 DRIVERS = ("kernel", "fusepy")
 OWN_COLUMNS = (*DRIVERS, KERNEL_MOUNT, RUN, RUN_BY_FUSE)
-PEER_COLUMNS = ("skopeo+umoci", "podman", "ext4")
+PEER_COLUMNS = ("skopeo+umoci", PODMAN, EXT4)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -55,12 +56,26 @@ def ratio(row: Row, column: str) -> str:
     return f" ({times:.2g}x)" if times < 100 else f" ({times:.0f}x)"
 
 
+def goals(row: Row) -> dict[str, float]:
+    """Return the goals of the columns that were measured; the first of ours comes first."""
+    first = next((name for name in OWN_COLUMNS if name in row.values), None)
+    found = {} if row.goal is None or first is None else {first: row.goal}
+    return found | {name: goal for name, goal in row.goals.items() if name in row.values}
+
+
+def goal_shown(row: Row) -> str:
+    """Return the goals, all but the first with the names of their columns."""
+    sign = "≥" if row.more_is_better else "≤"
+    names = ["" if goal is row.goal else f"{name} " for name, goal in goals(row).items()]
+    return "; ".join(f"{name}{sign} {number(goal)}" for name, goal in zip(names, goals(row).values(), strict=True))
+
+
 def verdict(row: Row) -> str:
-    ours = next((row.values[name] for name in OWN_COLUMNS if name in row.values), None)
-    if row.goal is None or ours is None:
-        return ""
-    met = ours >= row.goal if row.more_is_better else ours <= row.goal
-    return "met" if met else "MISSED"
+    met = [
+        row.values[name] >= goal if row.more_is_better else row.values[name] <= goal
+        for name, goal in goals(row).items()
+    ]
+    return "; ".join("met" if each else "MISSED" for each in met)
 
 
 def print_table(rows: list[Row]) -> None:
@@ -68,13 +83,12 @@ def print_table(rows: list[Row]) -> None:
     lines = [["workload", "unit", *columns, "goal", ""]]
     for row in rows:
         cells = [number(row.values.get(name)) + (ratio(row, name) if name in PEER_COLUMNS else "") for name in columns]
-        goal = ("≥ " if row.more_is_better else "≤ ") + number(row.goal) if row.goal is not None else ""
-        lines.append([row.workload, row.unit, *cells, goal, verdict(row)])
+        lines.append([row.workload, row.unit, *cells, goal_shown(row), verdict(row)])
     widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
     for line in lines:
         print("  ".join(cell.ljust(width) if place < 2 else cell.rjust(width)
                         for place, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip())  # fmt: skip
-    print("(…x): how many times better the first column is than that one. The goal is the first column's.")
+    print("(…x): how many times better the first column is than that one. A goal without a name is the first column's.")
     for row in rows:
         if row.note:
             print(f"{row.workload.strip()}: {row.note}")

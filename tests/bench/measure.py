@@ -16,7 +16,10 @@ Command = Sequence[str | Path]
 
 @dataclass(slots=True)
 class Row:
-    """One line of the table: *values* by column (a driver or a peer), and what was promised for *goal_of* columns."""
+    """One line of the table: *values* by column (a driver or a peer).
+
+    *goal* is what was promised for the first of our columns, *goals* for others.
+    """
 
     workload: str
     unit: str
@@ -24,6 +27,12 @@ class Row:
     goal: float | None = None
     more_is_better: bool = False
     note: str = ""
+    goals: dict[str, float] = field(default_factory=dict)
+
+    def limit(self, column: str, *, to: str, times: float = 1) -> None:
+        """Let the goal of *column* be so many *times* what the column *to* has, where both are measured."""
+        if column in self.values and to in self.values:
+            self.goals[column] = times * self.values[to]
 
 
 def drop_page_cache() -> None:
@@ -31,6 +40,11 @@ def drop_page_cache() -> None:
     os.sync()
     if os.getuid() == 0:
         Path("/proc/sys/vm/drop_caches").write_text("3\n")
+
+
+def forget_names() -> None:
+    """Make the kernel forget names, and inodes without cached pages; files stay in the page cache. Needs root."""
+    Path("/proc/sys/vm/drop_caches").write_text("2\n")
 
 
 def run(

@@ -59,14 +59,25 @@ class Podman:
         return ["podman", "--root", str(directory / "root"), "--runroot", str(directory / "run")]
 
     def rootfs(self, registry: str, image: str, directory: Path) -> Path:
-        command = self._command(directory)
-        run([*command, "pull", "-q", "--tls-verify=false", f"{registry}/{image}"])
-        mount = [*command, "image", "mount", f"{registry}/{image}"]
+        self.pull(registry, image, directory)
+        return self.mount(registry, image, directory)
+
+    def pull(self, registry: str, image: str, directory: Path) -> None:
+        """Fetch the image into the storage in *directory*."""
+        run([*self._command(directory), "pull", "-q", "--tls-verify=false", f"{registry}/{image}"])
+
+    def mount(self, registry: str, image: str, directory: Path) -> Path:
+        """Return where the image, which is in the storage in *directory*, is mounted now."""
+        mount = [*self._command(directory), "image", "mount", f"{registry}/{image}"]
         return Path(subprocess.run(mount, capture_output=True, text=True, check=True).stdout.strip())
 
+    def unmount(self, directory: Path) -> None:
+        """Unmount all images of the storage in *directory*."""
+        command = [*self._command(directory), "image", "umount", "--all", "--force"]
+        subprocess.run(command, capture_output=True, check=False)
+
     def clean_up(self, directory: Path) -> None:
-        command = self._command(directory)
-        subprocess.run([*command, "image", "umount", "--all", "--force"], capture_output=True, check=False)
+        self.unmount(directory)
         subprocess.run(["umount", str(directory / "root/overlay")], capture_output=True, check=False)
 
 

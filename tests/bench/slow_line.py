@@ -10,7 +10,7 @@ from tests.bench.measure import Row, run, timed
 from tests.support.shaping_proxy import ShapingProxy
 
 if TYPE_CHECKING:
-    from tests.bench.workloads import Bench
+    from tests.bench.bench import Bench
 
 BYTES_PER_S, DELAY_S = 100e6 / 8, 0.02
 IMPORT = ("python3", "-c", "import numpy")
