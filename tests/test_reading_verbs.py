@@ -15,7 +15,7 @@ from regfs.cli.main import run as run_regfs
 from regfs.errors import InvalidOption, IsADirectory, NotFound, RegfsError
 from regfs.verbs.image_paths import read_image_path
 from tests.support.artifacts import TITLE, archive, artifact_of, blob, push_artifact
-from tests.support.attached import BUNDLE, COSIGN_SIGN, SPDX, bundle, refer, statement
+from tests.support.attached import BUNDLE, COSIGN_SIGN, ISSUER, SIGNED, SIGNER, SPDX, bundle, refer, statement
 from tests.support.fault_server import FaultServer, reply
 from tests.support.hello import host_architecture
 from tests.support.images import OCI, directory, file, hardlink, image_of, layer, symlink, whiteout
@@ -187,6 +187,14 @@ def test_inspect_shows_an_image_on_one_screen_and_fetches_no_layer(regfs: Regfs,
     assert not asked & {blob["digest"] for blob in found["blobs"]}
     assert [each["artifact_type"] for each in found["referrers"]] == [BUNDLE] * 2
     assert f"referrers   {found['referrers'][0]['digest'][:19]}  {BUNDLE}\n" in shown
+    (signature,) = [each for referrer in found["referrers"] for each in referrer["signatures"]]
+    assert signature == {
+        "signers": [f"{SIGNER} (issuer {ISSUER})"],
+        "times": [SIGNED],
+        "verified": "no: there is no policy that names signers",
+    }
+    assert f"signed by {SIGNER} (issuer {ISSUER}), {SIGNED}\n" in shown
+    assert "verified: no: there is no policy" in shown
 
 
 def test_inspect_shows_an_image_whose_registry_does_not_tell_what_refers_to_it(

@@ -12,12 +12,17 @@ from regfs.app.config import Config
 from regfs.errors import BadContent, Interrupted, RegfsError, Unsupported
 from regfs.images.image import Image
 from regfs.images.named_images import full_name
-from regfs.images.referring.gathered import Referring
+from regfs.images.pinned_images import Images
+from regfs.images.referring.contents import signed_by
 from regfs.library.image import document_of
+from regfs.model.attestations.kinds import SIGNATURES
+from regfs.model.digest import Digest
 from regfs.mount.mountpoint import mounts
 from regfs.verbs.image import find_image
 from regfs.verbs.image_argument import read_reference
 from regfs.waiting.deadline import Deadline, under
+
+_MOST_SIGNATURES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +36,22 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
+class Signature:
+    """Whom a signature names as *signers*, and when, as it says; *verified* is "by …", or "no: …" with the reason."""
+
+    signers: tuple[str, ...]
+    times: tuple[str, ...]
+    verified: str
+
+
+@dataclass(frozen=True, slots=True)
 class Referrer:
-    """A manifest that refers to the image: a signature, an SBOM … Not verified."""
+    """A manifest that refers to the image: a signature, an SBOM … *signatures* are those in it."""
 
     digest: str
     artifact_type: str
     subject: str
+    signatures: tuple[Signature, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +84,13 @@ def inspect(text: str, *, config: Config, environment: Mapping[str, str]) -> Ins
     with closing(build(config, environment)) as app:
         image = find_image(reference, app)
         with under(Deadline(config.timeout_s, is_users=True)):
-            return _inspected(full_name(reference, image), image, app.images.referring)
+            return _inspected(full_name(reference, image), image, app.images)
 
 
-def _inspected(name: str, image: Image, referring: Referring) -> Inspected:
+def _inspected(name: str, image: Image, images: Images) -> Inspected:
     document = document_of(image.config_content) if image.manifest.is_image else {}
     inner = document.get("config")
-    referrers, failure = _referrers(image, referring)
+    referrers, failure = _referrers(image, images)
     return Inspected(
         name=name,
         digest=str(image.digest),
@@ -92,15 +107,29 @@ def _inspected(name: str, image: Image, referring: Referring) -> Inspected:
     )
 
 
-def _referrers(image: Image, referring: Referring) -> tuple[tuple[Referrer, ...] | None, str]:
+def _referrers(image: Image, images: Images) -> tuple[tuple[Referrer, ...] | None, str]:
     """Return what refers to the image, or the reason why that is unknown, so that the rest is shown all the same."""
     try:
-        found = referring.of(image).referrers
+        found = images.referring.of(image).referrers
+        signatures = _signatures(image, images)
     except Interrupted:
         raise
     except RegfsError as error:
         return None, str(error)
-    return tuple(Referrer(str(each.digest), each.kind, str(each.subject)) for each in found), ""
+    return tuple(
+        Referrer(str(each.digest), each.kind, str(each.subject), tuple(signatures.get(each.digest, ())))
+        for each in found
+    ), ""
+
+
+def _signatures(image: Image, images: Images) -> dict[Digest, list[Signature]]:
+    """Return the first signatures of the image, by the manifests that they are in."""
+    found: dict[Digest, list[Signature]] = {}
+    documents = [each for each in images.referring.documents(image) if each.place == SIGNATURES]
+    for document in documents[:_MOST_SIGNATURES]:
+        signed = signed_by(image.repository, document, images.judge)
+        found.setdefault(document.referrer.digest, []).append(Signature(*signed))
+    return found
 
 
 def _blobs(image: Image) -> tuple[Blob, ...]:

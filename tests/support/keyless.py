@@ -34,7 +34,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from regfs.model.digest import Digest
 from tests.support.artifacts import Artifact, artifact_of, blob
-from tests.support.attached import BUNDLE, COSIGN_SIGN, IN_TOTO, SIMPLE_SIGNING, encoded
+from tests.support.attached import BUNDLE, IN_TOTO, SIMPLE_SIGNING, encoded
 from tests.support.images import OCI
 
 EMAIL, ISSUER = "alice@example.org", "https://accounts.example.org"
@@ -178,7 +178,7 @@ class Sigstore:
             "tlogEntries": [entry],
         }
         document = {"mediaType": BUNDLE, "verificationMaterial": material, "dsseEnvelope": envelope}
-        annotations = {"dev.sigstore.bundle.predicateType": COSIGN_SIGN}
+        annotations = {"dev.sigstore.bundle.predicateType": json.loads(payload)["predicateType"]}
         return artifact_of(blob(json.dumps(document).encode(), BUNDLE), kind=BUNDLE, annotations=annotations)
 
     def entry(self, body: bytes, at_s: int) -> dict[str, object]:

@@ -16,7 +16,17 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from regfs.errors import AccessDenied
 from regfs.model.digest import Digest
 from tests.support.artifacts import Artifact, artifact_of, blob
-from tests.support.attached import COSIGN_SIGN, PROVENANCE, attach, encoded, refer, signed_payload, statement
+from tests.support.attached import (
+    BUNDLE,
+    COSIGN_SIGN,
+    IN_TOTO,
+    PROVENANCE,
+    attach,
+    encoded,
+    refer,
+    signed_payload,
+    statement,
+)
 from tests.support.images import BuiltImage, file, image_of, layer
 from tests.support.keyless import (
     EMAIL,
@@ -220,3 +230,34 @@ def test_sigstore_s_services_are_never_asked(
     assert {address[1] for address in asked if isinstance(address, tuple)} <= {
         int(served.server.address.rpartition(":")[2])
     }
+
+
+def test_a_bundle_in_which_two_readers_find_two_envelopes_is_refused(served: Served, image: BuiltImage) -> None:
+    other, forged = (json.loads(bundled(each).blobs[0].content) for each in (OTHER_DIGEST, image.digest))
+    other["dsse_envelope"] = other["dsseEnvelope"]
+    other["dsseEnvelope"] = forged["dsseEnvelope"]
+    for order in (other, dict(reversed(other.items()))):
+        served.cache = served.cache.with_name(f"cache-{next(iter(order))}")
+        built = artifact_of(blob(json.dumps(order).encode(), BUNDLE), kind=BUNDLE)
+        refer(served.registry, "app", image.digest, built)
+        refused(show(served, OWN.requirement(), OWN.trusted_root()), "two envelopes|of no use|cannot be read")
+
+
+def test_the_info_of_an_attestation_says_that_it_is_verified_though_it_lets_no_image_be_used(
+    served: Served, image: BuiltImage
+) -> None:
+    attach(served.registry, "app", image.digest, ".sig", tagged(served, image.digest))
+    refer(served.registry, "app", image.digest, bundled(image.digest, predicate=PROVENANCE))
+    unsigned = statement(image.digest, PROVENANCE, {})
+    refer(served.registry, "app", image.digest, artifact_of(blob(unsigned, IN_TOTO), kind=IN_TOTO))
+    shown = show(served, OWN.requirement())
+    found = [
+        shown.read(f"app/1/referrers/attestations/{name}").decode().splitlines()[-1]
+        for name in shown.names("app/1/referrers/attestations")
+        if name.endswith(".info")
+    ]
+    policy = served.cache.parent / "policy.json"
+    assert sorted(found) == [
+        f"verified: by {EMAIL} (issuer {ISSUER}), logged 2026-09-21T14:13:20Z, as {policy} wants",
+        "verified: no: it is not signed",
+    ]

@@ -80,7 +80,13 @@ def _config(config: Mapping[str, Any]) -> Iterator[str]:
 def _referrers(found: Inspected) -> list[str]:
     if found.referrers is None:
         return [f"not known: {found.referrers_failure}"]
-    return [f"{each.digest[:19]}  {each.artifact_type}" for each in found.referrers[:_MOST_REFERRERS]]
+    lines = []
+    for each in found.referrers[:_MOST_REFERRERS]:
+        lines.append(f"{each.digest[:19]}  {each.artifact_type}")
+        for signature in each.signatures:
+            names = ", ".join((*signature.signers, *signature.times)) or "a signer who is not named"
+            lines += [f"  signed by {names}", f"  verified: {signature.verified}"]
+    return lines
 
 
 def _blob(blob: Blob) -> str:

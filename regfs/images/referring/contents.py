@@ -6,6 +6,7 @@ Used by tree/views/referrers.py. Thread rule: any thread; blocks on the network 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 from regfs.errors import BadContent, TooLarge, Unsupported
 from regfs.images.judging.judge import Judge
@@ -20,7 +21,7 @@ from regfs.model.attestations.documents import (
     notary_digest,
     statement_in,
 )
-from regfs.model.attestations.kinds import SBOM, SIMPLE_SIGNING
+from regfs.model.attestations.kinds import IN_TOTO, SBOM, SIMPLE_SIGNING
 from regfs.model.digest import Digest
 
 _UNREADABLE = (BadContent, TooLarge, Unsupported)
@@ -46,8 +47,26 @@ def info_text(repository: Repository, document: Document, subjects: Collection[D
     return f"{lines}verified: {_line(_verification(repository, document, judge))}\n"
 
 
+class Signed(NamedTuple):
+    """Whom a signature names as its signers, when it says that it was made, and what verifies it: "by …", "no: why"."""
+
+    signers: tuple[str, ...]
+    times: tuple[str, ...]
+    verified: str
+
+
+def signed_by(repository: Repository, document: Document, judge: Judge | None) -> Signed:
+    """Return who has made the signature *document*; *judge* has the policy. Raises what a network brings."""
+    try:
+        decoded = _decoded(repository, document)
+    except _UNREADABLE as error:
+        return Signed((), (), _line(f"no: it cannot be decoded: {error}"))
+    verified = _line(_verification(repository, document, judge))
+    return Signed(tuple(map(_line, decoded.signers)), tuple(map(_line, decoded.times)), verified)
+
+
 def _verification(repository: Repository, document: Document, judge: Judge | None) -> str:
-    if document.finding.is_plain:
+    if document.finding.is_plain or document.finding.layer.media_type == IN_TOTO:
         return "no: it is not signed"
     if judge is None:
         return "no: there is no policy that names signers"

@@ -128,7 +128,12 @@ def cosign_payload(payload: bytes) -> CosignPayload:
 
 def bundle_envelope(content: bytes) -> Envelope:
     """Return the envelope in the sigstore bundle *content*. Raises BadContent where it has none, TooLarge."""
-    found = members(members(content).get("dsseEnvelope", b"null"))
+    return dsse_envelope(members(content).get("dsseEnvelope", b"null"))
+
+
+def dsse_envelope(content: bytes) -> Envelope:
+    """Return the DSSE envelope *content*. Raises BadContent, TooLarge."""
+    found = members(content)
     document = from_json(b'{"signatures": %s}' % found.get("signatures", b"[]"))
     signatures = [from_base64(each.text("sig")) for each in document.children("signatures", limit=_MOST_LISTED)]
     payload = from_base64(_text(found, "payload", limit=2 * MOST_BYTES))

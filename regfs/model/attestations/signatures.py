@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from regfs.errors import BadContent
-from regfs.model.attestations.documents import bundle_envelope
+from regfs.model.attestations.documents import Envelope, bundle_envelope, dsse_envelope
 from regfs.model.attestations.encodings import from_base64, from_json, from_pem
 from regfs.model.attestations.members import members
 from regfs.model.strict_json import Fields
@@ -87,39 +87,42 @@ class Signature(NamedTuple):
 
 def cosign_signature(payload: bytes, annotations: Mapping[str, str]) -> Signature:
     """Return the signature of cosign 1 or 2 that a layer with *annotations* is. Raises BadContent, TooLarge."""
+    signature = _bounded(from_base64(annotations.get(_SIGNATURE, "")))
+    return Signature(HASHED, "", payload, payload, signature, *_cosign_material(annotations))
+
+
+def attestation_signature(content: bytes, annotations: Mapping[str, str]) -> Signature:
+    """Return the same of an attestation of cosign 1 or 2: an envelope. Raises BadContent, TooLarge."""
+    return _enveloped(dsse_envelope(content), *_cosign_material(annotations))
+
+
+def bundle_signature(content: bytes) -> Signature:
+    """Return the signature in a sigstore bundle with an envelope. Raises BadContent, TooLarge."""
+    material = from_json(members(content).get("verificationMaterial", b"{}"))
+    certificates = tuple(_certificates(material)) or (b"",)
+    return _enveloped(bundle_envelope(content), certificates[0], certificates[1:], next(_entries(material), None))
+
+
+def _enveloped(envelope: Envelope, certificate: bytes, chain: tuple[bytes, ...], entry: LogEntry | None) -> Signature:
+    if len(envelope.signatures) != 1:
+        raise BadContent(f"its envelope has {len(envelope.signatures)} signatures, and one is right")
+    signature = _bounded(envelope.signatures[0])
+    return Signature(
+        ENVELOPE, envelope.payload_type, envelope.payload, envelope.signed_bytes, signature, certificate, chain, entry
+    )
+
+
+def _cosign_material(annotations: Mapping[str, str]) -> tuple[bytes, tuple[bytes, ...], LogEntry | None]:
+    """Return the certificate, its chain and the log's entry in the annotations of a layer."""
     certificate, chain = annotations.get(f"{_COSIGN}certificate", ""), annotations.get(f"{_COSIGN}chain", "")
     found = from_pem(certificate) if certificate else [b""]
     if len(found) != 1:
         raise BadContent("it has several certificates of one signer")
     entry = annotations.get(f"{_COSIGN}bundle", "")
-    return Signature(
-        kind=HASHED,
-        payload_type="",
-        payload=payload,
-        message=payload,
-        signature=_bounded(from_base64(annotations.get(_SIGNATURE, ""))),
-        certificate=found[0],
-        chain=tuple(from_pem(chain)) if chain else (),
-        entry=_cosign_entry(from_json(entry.encode())) if entry else None,
-    )
-
-
-def bundle_signature(content: bytes) -> Signature:
-    """Return the signature in a sigstore bundle with an envelope. Raises BadContent, TooLarge."""
-    envelope = bundle_envelope(content)
-    if len(envelope.signatures) != 1:
-        raise BadContent(f"its envelope has {len(envelope.signatures)} signatures, and one is right")
-    material = from_json(members(content).get("verificationMaterial", b"{}"))
-    certificates = list(_certificates(material))
-    return Signature(
-        kind=ENVELOPE,
-        payload_type=envelope.payload_type,
-        payload=envelope.payload,
-        message=envelope.signed_bytes,
-        signature=_bounded(envelope.signatures[0]),
-        certificate=certificates[0] if certificates else b"",
-        chain=tuple(certificates[1:]),
-        entry=next(_entries(material), None),
+    return (
+        found[0],
+        tuple(from_pem(chain)) if chain else (),
+        _cosign_entry(from_json(entry.encode())) if entry else None,
     )
 
 

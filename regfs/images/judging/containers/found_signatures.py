@@ -12,8 +12,15 @@ from collections.abc import Iterator
 from regfs.errors import BadContent, NotFound, TooLarge, Unsupported
 from regfs.images.repository import Repository
 from regfs.model.attestations.documents import IN_TOTO_PAYLOAD, cosign_payload, statement_in
-from regfs.model.attestations.kinds import BUNDLE, COSIGN_SIGN, SIMPLE_SIGNING
-from regfs.model.attestations.signatures import HASHED, Signature, bundle_signature, cosign_signature
+from regfs.model.attestations.kinds import BUNDLE, COSIGN_SIGN, DSSE, SIMPLE_SIGNING
+from regfs.model.attestations.signatures import (
+    ENVELOPE,
+    HASHED,
+    Signature,
+    attestation_signature,
+    bundle_signature,
+    cosign_signature,
+)
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor, Manifest, parse_manifest
 from regfs.model.signature_policy import is_repository
@@ -57,14 +64,15 @@ def read_signature(content: bytes, layer: Descriptor) -> Signature:
         return bundle_signature(content)
     if layer.media_type == SIMPLE_SIGNING:
         return cosign_signature(content, layer.annotations)
+    if layer.media_type == DSSE:
+        return attestation_signature(content, layer.annotations)
     raise BadContent(f"it is {layer.media_type[:100]!r}, of which a containers-policy.json says nothing")
 
 
 def check_subject(signature: Signature, repository: Repository, digest: Digest, named: str) -> None:
     """Raise BadContent where *signature* is of something else than the image *digest* of *repository*.
 
-    *named* is the repository that it must name, "" stands for this one; a bundle names none. A bundle counts if it is
-    cosign's statement that an image is signed: an attestation says something of an image, not that it may run.
+    *named* is the repository that it must name, "" stands for this one; an envelope names none.
     """
     if signature.kind == HASHED:
         payload = cosign_payload(signature.payload)
@@ -76,7 +84,16 @@ def check_subject(signature: Signature, repository: Repository, digest: Digest, 
     if signature.payload_type != IN_TOTO_PAYLOAD:
         raise BadContent(f"it signs {signature.payload_type[:100]!r}, not a statement about an image")
     statement = statement_in(signature.payload)
-    if statement.predicate_type != COSIGN_SIGN:
-        raise BadContent(f"it is an attestation, {statement.predicate_type[:100]!r}")
     if str(digest) not in statement.subjects:
         raise BadContent(f"it is of {', '.join(statement.subjects)[:200] or 'nothing'}")
+
+
+def check_purpose(signature: Signature) -> None:
+    """Raise BadContent where *signature* is an attestation: it says something of an image, not that it may run.
+
+    cosign 3 writes the statement of a type of its own that an image is signed.
+    """
+    if signature.kind == ENVELOPE:
+        predicate_type = statement_in(signature.payload).predicate_type
+        if predicate_type != COSIGN_SIGN:
+            raise BadContent(f"it is an attestation, {predicate_type[:100]!r}")

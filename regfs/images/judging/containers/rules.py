@@ -16,6 +16,7 @@ import threading
 from regfs.errors import BadContent, NotFound, TooLarge, Unsupported
 from regfs.images.judging.containers.found_signatures import (
     MOST_BYTES,
+    check_purpose,
     check_subject,
     read_signature,
     signature_layers,
@@ -64,7 +65,7 @@ class ContainersRules:
         """Return why *requirement* accepts no signature that there is, "" where it accepts one."""
         signers, reasons = self._signers_of(requirement), []
         for layer in signature_layers(repository, digest):
-            by, reason = _verified(signers, requirement, repository, digest, layer)
+            by, reason = _verified(signers, requirement, repository, digest, layer, is_for_use=True)
             if by:
                 return ""
             log.info("%s@%s: the signature %s does not count: %s", repository.name, digest, layer.digest, reason)
@@ -94,14 +95,20 @@ class ContainersRules:
 
 
 def _verified(
-    signers: Signers, requirement: Requirement, repository: Repository, digest: Digest, layer: Descriptor
-) -> tuple[str, str]:
-    """Return who has signed *digest* by *layer*, "" where it is none of *signers*; and the reason for that."""
+    signers: Signers, requirement: Requirement, repository: Repository, digest: Digest, layer: Descriptor, *,
+    is_for_use: bool = False,
+) -> tuple[str, str]:  # fmt: skip
+    """Return who has signed *digest* by *layer*, "" where it is none of *signers*; and the reason for that.
+
+    *is_for_use*: it must say that the image may be used, so that no attestation counts.
+    """
     try:
         content = repository.blobs.small(layer, at_most=MOST_BYTES)
         signature = read_signature(content, layer)
         by = check_signer(signers, signature, content)
         check_subject(signature, repository, digest, requirement.repository)
+        if is_for_use:
+            check_purpose(signature)
     except _FAILURES as error:
         return "", str(error)
     return by, ""

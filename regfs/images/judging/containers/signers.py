@@ -63,7 +63,10 @@ def check_signer(signers: Signers, signature: Signature, content: bytes) -> str:
     if not signature.certificate:
         raise BadContent("a key has signed it, and the policy wants a certificate")
     if signers.verifier is not None and signature.kind == ENVELOPE:
-        check_identity(check_bundle(signers.verifier, content, signers.fulcio), signers.fulcio)
+        certificate, *signed = check_bundle(signers.verifier, content, signers.fulcio)
+        check_identity(certificate, signers.fulcio)
+        if signed != [signature.payload_type, signature.payload]:  # two readers of JSON saw two envelopes
+            raise BadContent("its bundle has two envelopes")
         return f"{signers.fulcio}, by the trusted root"
     return _check_certificate(signers, signers.fulcio, signature)
 

@@ -51,20 +51,23 @@ def load_verifier(path: str, authorities: Sequence[Certificate]) -> Verifier:
         raise BadConfiguration(f"{path} is no trusted_root.json: {str(error)[:500]}") from None
 
 
-def check_bundle(verifier: Verifier, content: bytes, wanted: Fulcio) -> Certificate:
-    """Return the certificate that has signed the bundle *content*. Raises BadContent where it does not verify."""
+def check_bundle(verifier: Verifier, content: bytes, wanted: Fulcio) -> tuple[Certificate, str, bytes]:
+    """Return the certificate that has signed the bundle *content*, the type of what is signed, and that itself.
+
+    Raises BadContent where it does not verify.
+    """
     from sigstore.errors import Error
     from sigstore.models import Bundle
     from sigstore.verify.policy import Identity
 
     try:
         bundle = Bundle.from_json(content)
-        verifier.verify_dsse(bundle, Identity(identity=wanted.email, issuer=wanted.issuer))
+        payload_type, payload = verifier.verify_dsse(bundle, Identity(identity=wanted.email, issuer=wanted.issuer))
     except Error as error:
         raise BadContent(f"by the trusted root it is of no use: {' '.join(str(error).split())[:500]}") from None
     except Exception as error:  # the package lets errors of pydantic and of DER pass, for bytes of strangers
         raise BadContent(f"its bundle cannot be read: {type(error).__name__}: {str(error)[:200]}") from None
-    return bundle.signing_certificate
+    return bundle.signing_certificate, payload_type, payload
 
 
 def _document(path: str) -> dict[str, object]:
