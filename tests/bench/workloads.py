@@ -16,6 +16,7 @@ from tests.bench.bench import Bench, mount_and_run
 from tests.bench.budget import rows as budget_rows
 from tests.bench.known_image import archive, clients, find, lookups, million, remount, sequential
 from tests.bench.measure import Row, keep_least, memory_of, run, timed
+from tests.bench.model import rows as model_rows
 from tests.bench.peers import PodmanRun
 from tests.bench.slow_line import IMPORT, slow_line
 from tests.support.mounted import regfs_command
@@ -140,6 +141,11 @@ def lazy(bench: Bench) -> list[Row]:
     return rows
 
 
+def model(bench: Bench) -> list[Row]:
+    """a model of 1 GiB that is here, read and mapped through files/ after the page cache was dropped"""
+    return model_rows(bench.images.registry, bench.drivers, bench.scratch)
+
+
 def budget(bench: Bench) -> list[Row]:
     """1.2 GB read at random by four readers, with a cache of 200 MB: what it holds at most"""
     return budget_rows(bench.drivers, bench.scratch)
@@ -162,5 +168,6 @@ WORKLOADS: dict[str, Callable[[Bench], list[Row]]] = {
         million,
         clients,
         budget,
+        model,
     )
 }
