@@ -143,6 +143,14 @@ def test_small_files_in_the_order_of_the_archive_take_few_requests(layer: Layer)
     assert len(layer.parts) <= 10
 
 
+def test_small_files_of_one_member_come_with_the_first_of_them_in_any_order(tmp_path: Path) -> None:
+    layer = Layer(tmp_path, estargz(*SMALL, least_member=100_000))
+    for name in sorted(FILES.keys() - {b"big"}, reverse=True):
+        assert layer.read(name) == CONTENTS[name]
+    assert len(layer.parts) == len({chunk.at for chunk in layer.table.chunks})
+    assert sum(stop - start for start, stop in layer.parts) <= len(layer.blob)
+
+
 def test_files_here_and_there_are_fetched_alone(tmp_path: Path) -> None:
     layer = Layer(tmp_path, estargz(*[replace(entry, content=os.urandom(100_000)) for entry in SMALL]))
     for number in (5, 70, 30, 50, 10):

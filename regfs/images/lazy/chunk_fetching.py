@@ -32,6 +32,7 @@ _MAX_GAP_OF_REST = 1 << 18
 # A read that wants one chunk of such a range waits for all of it.
 _MAX_RANGE_OF_REST = 2 << 20
 _CHUNKS_AT_ONCE = 4096
+_LOOK_AHEAD = 1 << 18
 
 
 def _tell_nothing(_done: int, _of: int) -> None:
@@ -119,7 +120,27 @@ class ChunkFetcher:
         following = self._table.chunks_between(stop, stop + ahead) if ahead else []
         coming = self._data.missing(chunk for chunk in following if chunk.start >= stop)
         self._read_ahead.note((coming or missing)[-1].stop, ahead)
-        self._requests.fetch(missing, coming)
+        if not self._data.failure:
+            coming = [*self._data.missing(self._neighbours(missing)), *coming]
+        self._requests.fetch(missing, list(dict.fromkeys(coming)))
+
+    def _neighbours(self, chunks: Sequence[StoredChunk]) -> list[StoredChunk]:
+        """Return what else is in the bytes that a request for *chunks* brings: other files of the same members.
+
+        A member's files lie side by side in the data file, too. Source: ctr-remote's --estargz-min-chunk-size.
+        """
+        first, last = chunks[0], chunks[-1]
+        stop = last.at + max(chunk.stored for chunk in chunks if chunk.at == last.at)
+        found = self._table.chunks_between(max(0, first.start - first.inner), first.start)
+        found = [chunk for chunk in found if chunk.at == first.at]
+        while len(found) < _CHUNKS_AT_ONCE:
+            following = self._table.chunks_between(last.stop, last.stop + _LOOK_AHEAD)
+            same = [chunk for chunk in following if chunk.at == last.at and chunk.start >= last.stop]
+            found += [chunk for chunk in same if chunk.at + chunk.stored <= stop]
+            if not same or len(same) < len(following):
+                break
+            last = same[-1]
+        return found
 
     def fetch_all(self) -> None:
         """Fetch the whole layer, and keep every chunk that is missing."""
