@@ -15,7 +15,14 @@ import pytest
 from tests.conftest import missing
 
 LIBRARIES = ["requests", "urllib3", "ssl", "rich", "fuse"]
-LATE = [*LIBRARIES, "regfs.registry.client_parts", "regfs.registry.manifests", "regfs.layers.ingest"]
+LATE = [
+    *LIBRARIES,
+    "regfs.images.judging.containers",
+    "regfs.images.judging.notation",
+    "regfs.registry.client_parts",
+    "regfs.registry.manifests",
+    "regfs.layers.ingest",
+]
 PROBE = "import sys, {module}; print(*sorted(name for name in {late} if name in sys.modules))"
 
 

@@ -6,11 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from regfs.errors import InvalidOption
-from regfs.images.judging.containers.rules import ContainersRules
 from regfs.images.judging.judge import Judge
-from regfs.images.judging.notation.rules import NotationRules
-from regfs.model.notation_policy import is_notation, parse_notation_policy
-from regfs.model.signature_policy import parse_policy
 from regfs.process.user import home_directory
 
 _IN_HOME = Path(".config/containers/policy.json")
@@ -22,9 +18,7 @@ def judge_of(policy: str, environment: Mapping[str, str], *, trusted_root: str =
     """Return the judge for the option *policy*: a file, "none", or "" for the user's file, else the machine's.
 
     *trusted_root* is the path of a trusted_root.json. A file with `trustPolicies` is one of notation, whose trust store
-    is beside it.
-
-    None where every image may be shown. Raises InvalidOption where the file cannot be read.
+    is beside it. None where every image may be shown. Raises InvalidOption where the file cannot be read.
     Source: containers-policy.json(5), "FILES".
     """
     if policy == "none":
@@ -49,7 +43,15 @@ def judge_of(policy: str, environment: Mapping[str, str], *, trusted_root: str =
 
 
 def _judge(content: bytes, path: str, trusted_root: str) -> Judge | None:
+    # Imported here: most machines have no policy, and each start would pay for it.
+    from regfs.model.notation_policy import is_notation, parse_notation_policy
+    from regfs.model.signature_policy import parse_policy
+
     if is_notation(content):
+        from regfs.images.judging.notation.rules import NotationRules
+
         return Judge(NotationRules(parse_notation_policy(content, path)))
+    from regfs.images.judging.containers.rules import ContainersRules
+
     parsed = parse_policy(content, path)
     return None if parsed.accepts_anything else Judge(ContainersRules(parsed, trusted_root=trusted_root))
