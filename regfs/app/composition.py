@@ -41,7 +41,7 @@ from regfs.tree.control import ControlDirectory
 from regfs.tree.held import NAME as HELD
 from regfs.tree.held import HeldDirectory
 from regfs.tree.inode_numbers import InodeNumbers
-from regfs.tree.one_image import OneImage
+from regfs.tree.one_image import KeptRoot, OneImage
 from regfs.tree.root import Root
 from regfs.tree.tags_in_use import HELD_S, NamesInUse, UsedDirectories
 from regfs.tree.tree import Tree
@@ -123,9 +123,12 @@ class App:
 
         self.registry.load()
 
-    def one_image(self, path: Sequence[str]) -> OneImage:
-        """Return the tree below the image at *path*. The look-up may block on the network; raises what it brings."""
-        return OneImage(self.tree, path)
+    def one_image(self, path: Sequence[str], kept: KeptRoot | None = None) -> OneImage:
+        """Return the tree below the image at *path*, or the one in *kept*.
+
+        The look-up may block on the network; raises what it brings.
+        """
+        return OneImage(self.tree, path, kept)
 
     def sweep(self) -> None:
         """Remove what killed processes left in the cache, and nothing of living ones. Raises CacheFailure."""

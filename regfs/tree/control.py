@@ -82,5 +82,7 @@ class LiveFile(Live):
         return Attributes(FILE_MODE, len(self._told))
 
     def open(self) -> OpenFile:
-        """Return the text that the last attributes() measured."""
+        """Return the text that the last attributes() measured; one of now where another daemon has measured it."""
+        if not self._told:
+            self.attributes()
         return OpenBytes(self._told, keep_cache=False)

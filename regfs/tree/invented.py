@@ -16,11 +16,13 @@ from functools import partial
 from regfs.errors import IsADirectory, NotADirectory, NotASymlink, StaleNode
 from regfs.model.attributes import Attributes
 from regfs.model.node_id import ROOT, invented_node, next_invented
+from regfs.tree.dormant import DormantNode
 from regfs.tree.entry import INODE, FoundEntry, ListedEntry
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.listings import PLACEHOLDER_VALID_S, InventedListing
 from regfs.tree.node import FOREVER, Child, Dated, Directory, File, Invented, Link, Live, OpenFile, TableDirectory
 from regfs.tree.root import Root
+from regfs.tree.snapshot import NO_RECORDS, KeptNode
 from regfs.tree.table_slots import TableSlots
 from regfs.tree.tag import TagDirectory
 from regfs.tree.tags_in_use import NamesInUse
@@ -35,13 +37,20 @@ _NO_XATTRS: Mapping[bytes, bytes] = {}
 class Kept:
     """A node that the kernel knows: where it was found, its name there if that may change, how many look-ups found it.
 
-    *found_in* is the node id of the directory.
+    *found_in* is the node id of the directory, *record* the number in Records.
     """
 
-    node: Invented
+    node: Invented | DormantNode
     found_in: int
     changing: bytes | None
     lookups: int = 0
+    record: int = 0
+
+    @property
+    def is_tag(self) -> bool:
+        """Whether it is the directory of a tag."""
+        node = self.node
+        return node.tag == node.key if isinstance(node, DormantNode) else isinstance(node, TagDirectory)
 
 
 class InventedNodes:
@@ -53,6 +62,7 @@ class InventedNodes:
         self._slots = slots
         self._lock = threading.Lock()
         self._kept: dict[int, Kept] = {ROOT: Kept(root, ROOT, None, 1)}
+        self.records = NO_RECORDS
 
     def lookup(self, parent: int, name: bytes) -> FoundEntry:
         """See Tree.lookup."""
@@ -118,8 +128,10 @@ class InventedNodes:
                 return
             kept.lookups -= count
             if kept.lookups > 0:
+                self.records.count(kept.record, kept.lookups)
                 return
             del self._kept[node]
+            self.records.drop(kept.record)
         self._names.forget(node, kept.found_in, kept.changing)
 
     def all(self) -> dict[int, Kept]:
@@ -135,10 +147,18 @@ class InventedNodes:
     def tag_above(self, node: int) -> str:
         """Return the key of the tag's directory that *node* is or is below; '' where there is none."""
         while (kept := self._kept.get(node)) is not None and node != ROOT:
-            if isinstance(kept.node, TagDirectory):
+            if kept.is_tag:
                 return kept.node.key
+            if isinstance(kept.node, DormantNode):
+                return kept.node.tag
             node = kept.found_in
         return ""
+
+    def as_kept(self, node: int, kept: Kept) -> KeptNode:
+        """Return *kept*, whose id is *node*, as a plain value."""
+        name = None if kept.changing is None else os.fsdecode(kept.changing)
+        tag = self.tag_above(node)
+        return KeptNode(node, 0, kept.node.key, tag, kept.found_in, name, kept.lookups, record=kept.record)
 
     def _keep(self, node: int) -> Kept:
         try:
@@ -147,7 +167,15 @@ class InventedNodes:
             raise StaleNode(f"node {node:#x} was forgotten") from None
 
     def _node(self, node: int) -> Invented:
-        return self._keep(node).node
+        kept = self._keep(node)
+        found = kept.node
+        if not isinstance(found, DormantNode):
+            return found
+        located = found.wake()
+        if isinstance(located, TableDirectory):
+            raise StaleNode(f"{found.key} is another kind of node now")
+        kept.node = located
+        return located
 
     def _directory(self, node: int) -> Directory:
         directory = self._node(node)
@@ -161,6 +189,7 @@ class InventedNodes:
         with self._lock:
             number = self._number_of(node.key)
             kept = self._kept.get(number)
+            is_known = kept is not None and kept.changing == changing and kept.is_tag == isinstance(node, TagDirectory)
             if kept is None:
                 kept = self._kept[number] = Kept(node, found_in, changing)
             # The directory may have another meaning now: a tag was pushed where a namespace was, or
@@ -168,6 +197,12 @@ class InventedNodes:
             kept.node = node
             kept.changing = changing
             kept.lookups += 1
+            if is_known:
+                self.records.count(kept.record, kept.lookups)
+            else:
+                record = self.records.keep(self.as_kept(number, kept))
+                self.records.drop(kept.record)
+                kept.record = record
         return FoundEntry(number, self._packed(number, attributes), min(valid_s, _valid_s(node, attributes)))
 
     def _number_of(self, key: str) -> int:

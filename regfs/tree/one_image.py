@@ -9,7 +9,7 @@ The rest of the tree exists, without a name in this mount. Used by daemon/sessio
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from regfs.model.node_id import ROOT
 from regfs.tree.entry import FoundEntry
@@ -25,19 +25,33 @@ _ROOTFS = b"rootfs"
 _CONTROL = CONTROL.encode()
 
 
+class KeptRoot(Protocol):
+    """Where the nodes that a root stands for outlive the daemon."""
+
+    @property
+    def root(self) -> tuple[int, int]:
+        """The image and its rootfs; 0 for what is not known."""
+
+    def keep_root(self, image: int, rootfs: int) -> None:
+        """Note the two."""
+
+
 class OneImage:
     """The file system whose root is the rootfs/ of the image at *names* in *tree*. See Tree for each method."""
 
-    def __init__(self, tree: Tree, names: Sequence[str]) -> None:
-        """Look *names* up from the root of *tree*: needs the image, not its layers.
+    def __init__(self, tree: Tree, names: Sequence[str], kept: KeptRoot | None = None) -> None:
+        """Look *names* up from the root of *tree*, unless *kept* has the image: needs the image, not its layers.
 
         Blocks on the network; raises NotFound and the other errors of a look-up.
         """
         self._tree = tree
-        self._image = ROOT
-        for name in names:
-            self._image = tree.lookup(self._image, name.encode()).node
-        self._rootfs = 0
+        self._kept = kept
+        self._image, self._rootfs = (0, 0) if kept is None else kept.root
+        if not self._image:
+            self._image = ROOT
+            for name in names:
+                self._image = tree.lookup(self._image, name.encode()).node
+            self._keep()
 
     def lookup(self, parent: int, name: bytes) -> FoundEntry:
         """See Tree.lookup."""
@@ -102,4 +116,9 @@ class OneImage:
             return node
         if not self._rootfs:
             self._rootfs = self._tree.lookup(self._image, _ROOTFS).node
+            self._keep()
         return self._rootfs
+
+    def _keep(self) -> None:
+        if self._kept is not None:
+            self._kept.keep_root(self._image, self._rootfs)

@@ -28,7 +28,7 @@ from regfs.tree.entry import INODE, FoundEntry
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.listings import TableListing
 from regfs.tree.node import FOREVER, TableDirectory
-from regfs.tree.snapshot import KeptNode
+from regfs.tree.snapshot import NO_RECORDS, KeptNode
 from regfs.tree.unlisted_xattrs import XattrsWithUnlisted
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class TableSlot:
 
     __slots__ = (
         "__weakref__", "_attributes", "_inode", "_slots", "base", "changing", "directory", "found_in", "generation",
-        "has_placeholder", "inode_offsets", "lookups", "recent", "tree",
+        "has_placeholder", "inode_offsets", "lookups", "recent", "record", "tree",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +58,8 @@ class TableSlot:
         self.changing: bytes | None = None
         """The name in *found_in*, where that may come to mean another node."""
         self.lookups = 0
+        self.record = 0
+        """Its number in Records."""
         self.tree: FileTree | None = None
         """The table, while it is in use; load() brings it back."""
         self.recent = False
@@ -237,6 +239,9 @@ class TableSlots:
         self._by_key: dict[str, TableSlot] = {}
         self._next = 1
         self._generation = 0
+        self.records = NO_RECORDS
+        self.tag_above: Callable[[int], str] = lambda _node: ""
+        """Returns the key of the tag's directory that an invented node is, or is below."""
 
     def admit(self, directory: TableDirectory, found_in: int, changing: bytes | None) -> TableSlot:
         """Return the slot of *directory*, found in the node *found_in*, and count one look-up of it.
@@ -252,9 +257,25 @@ class TableSlots:
                     self, directory, number=number, generation=self._generation, inode=inode, found_in=found_in
                 )
                 self._by_key[directory.key] = self.by_number[number] = slot
+            is_known = slot.lookups > 0 and slot.changing == changing
             slot.changing = changing
             slot.lookups += 1
+            if is_known:
+                self.records.count(slot.record, slot.lookups)
+            else:
+                record = self.records.keep(self.as_kept(slot))
+                self.records.drop(slot.record)
+                slot.record = record
             return slot
+
+    def as_kept(self, slot: TableSlot) -> KeptNode:
+        """Return *slot* as a plain value."""
+        name = None if slot.changing is None else os.fsdecode(slot.changing)
+        directory, tag = slot.directory, self.tag_above(slot.found_in)
+        return KeptNode(
+            slot.root, slot.generation, directory.key, tag, slot.found_in, name, slot.lookups, directory.identity,
+            slot.record,
+        )  # fmt: skip
 
     def entry(self, directory: TableDirectory, found_in: int, changing: bytes | None, valid_s: float) -> FoundEntry:
         """Return the entry of *directory* as a look-up finds it, and count that; loads the table."""
@@ -277,7 +298,10 @@ class TableSlots:
             if slot is None:
                 return
             slot.lookups -= count
-            if slot.lookups <= 0:
+            if slot.lookups > 0:
+                self.records.count(slot.record, slot.lookups)
+            else:
+                self.records.drop(slot.record)
                 del self.by_number[node >> SLOT_SHIFT], self._by_key[slot.directory.key]
 
     def all(self) -> list[TableSlot]:
@@ -292,7 +316,7 @@ class TableSlots:
         slot = TableSlot(
             self, directory, number=number, generation=kept.generation, inode=inode, found_in=kept.found_in
         )
-        slot.changing, slot.lookups = changing, kept.lookups
+        slot.changing, slot.lookups, slot.record = changing, kept.lookups, kept.record
         slot.has_placeholder = True  # a listing may have given the kernel placeholders
         with self._lock:
             self._by_key[directory.key] = self.by_number[number] = slot
@@ -315,6 +339,7 @@ class TableSlots:
             if number > self._last_slot:
                 number, self._generation = 1, self._generation + 1
             self._next = number + 1
+            self.records.free_slot(number + 1, self._generation)
             if number not in self.by_number:
                 return number
 

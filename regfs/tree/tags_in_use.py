@@ -18,6 +18,7 @@ Used by invented.py. Thread rule: any thread. The lock is held while it is decid
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -29,10 +30,13 @@ from functools import partial
 from regfs.errors import Interrupted, OutOfThreads, RegfsError, WouldBlock
 from regfs.images.answers.tags import Resolved
 from regfs.model.digest import Digest
+from regfs.tree.dormant import DormantNode
 from regfs.tree.node import FOREVER, Child, Directory, Found, Node
-from regfs.tree.snapshot import TagImage
+from regfs.tree.snapshot import NO_RECORDS, TagImage
 from regfs.tree.tag import TagDirectory
 from regfs.waiting.deadline import current
+
+log = logging.getLogger(__name__)
 
 UsedDirectories = Callable[[], Collection[str] | None]
 """Returns the directories that are in use, as absolute paths in the mount; None where that cannot be told."""
@@ -47,13 +51,14 @@ _NO_ANSWERS = (WouldBlock, Interrupted, OutOfThreads)
 class _Shown:
     """The image that a tag's directory shows. *newer*: what the tag names now, while the directory keeps the old one.
 
-    *noted*: the last note in the journal.
+    *noted*: the last note in the journal. *record*: the number in Records.
     """
 
     resolved: Resolved
     is_held: bool = False
     newer: Digest | None = None
     noted: str = ""
+    record: int = 0
 
 
 class NamesInUse:
@@ -74,14 +79,16 @@ class NamesInUse:
         self._note = note
         self._held_s = held_s
         self._deciding = threading.Lock()
-        self._answered: dict[int, dict[bytes, Node]] = {}
+        self._answered: dict[int, dict[bytes, Node | DormantNode]] = {}
+        self._showing = threading.Lock()
         self._shown: dict[int, _Shown] = {}
+        self.records = NO_RECORDS
         self._used_until: dict[str, float] = {}
 
     def lookup(self, parent: int, directory: Directory, name: bytes) -> Found:
         """Return the meaning of *name* in *directory*, whose node is *parent*, for the kernel."""
         text = os.fsdecode(name)
-        before = self._answered.get(parent, {}).get(name)
+        before = self._before(parent, name)
         try:
             found = self._with_image(parent, directory).lookup(text)
         except _NO_ANSWERS:
@@ -101,7 +108,20 @@ class NamesInUse:
             self.answered(parent, name, found.node)
         return found
 
-    def answered(self, parent: int, name: bytes, node: Node) -> None:
+    def _before(self, parent: int, name: bytes) -> Node | None:
+        """Return the node that the kernel was told for *name*; None where there is none, or it cannot be located."""
+        before = self._answered.get(parent, {}).get(name)
+        if not isinstance(before, DormantNode):
+            return before
+        try:
+            return before.wake()
+        except _NO_ANSWERS:
+            raise
+        except RegfsError as error:
+            log.info("%s was not taken over: %s", before.key, error)
+            return None
+
+    def answered(self, parent: int, name: bytes, node: Node | DormantNode) -> None:
         """Remember that the kernel was told *node* for *name* in *parent*, and for a time only."""
         self._answered.setdefault(parent, {})[name] = node
 
@@ -121,22 +141,20 @@ class NamesInUse:
 
     def forget(self, node: int, parent: int, name: bytes | None) -> None:
         """Drop the state of *node*, which the kernel has forgotten with everything below it."""
-        self._shown.pop(node, None)
+        self._show(node, None)
         self._answered.pop(node, None)
         if name is not None and parent in self._answered:
             self._answered[parent].pop(name, None)
 
     def snapshot(self) -> tuple[TagImage, ...]:
         """Return which image each tag's directory shows."""
-        return tuple(
-            TagImage(node, str(shown.resolved.digest), shown.resolved.media_type, shown.resolved.size)
-            for node, shown in list(self._shown.items())
-        )
+        return tuple(_tag_image(node, shown.resolved, shown.record) for node, shown in list(self._shown.items()))
 
     def restore(self, images: tuple[TagImage, ...]) -> None:
         """Take over the images that another process showed; the next look-up resolves the tags."""
-        for node, digest, media_type, size in images:
-            self._shown[node] = _Shown(Resolved(Digest.parse(digest), media_type, size, expires_s=0.0))
+        for node, digest, media_type, size, record in images:
+            before = Resolved(Digest.parse(digest), media_type, size, expires_s=0.0)
+            self._shown[node] = _Shown(before, record=record)
 
     def _with_image(self, node: int, directory: Directory) -> Directory:
         """Return *directory*; that of a tag with the image that it must show."""
@@ -156,7 +174,7 @@ class NamesInUse:
                 raise
             return self._decide(node, tag, error)
         if shown is None:
-            self._shown[node] = _Shown(resolved)
+            self._show(node, resolved)
         elif shown.resolved.digest == resolved.digest:
             shown.resolved, shown.is_held, shown.newer = resolved, False, None
         else:
@@ -176,10 +194,20 @@ class NamesInUse:
                 self._hold(shown, tag, now)
                 return shown.resolved._replace(expires_s=time.monotonic() + self._held_s)
             if isinstance(now, RegfsError):
-                self._shown.pop(node, None)
+                self._show(node, None)
                 raise now
-            self._shown[node] = _Shown(now)
+            self._show(node, now)
             return now
+
+    def _show(self, node: int, resolved: Resolved | None) -> None:
+        """Note the image that the tag's directory *node* shows from now on; None: it has none."""
+        with self._showing:
+            record = 0 if resolved is None else self.records.keep(_tag_image(node, resolved))
+            before = self._shown.pop(node, None)
+            if resolved is not None:
+                self._shown[node] = _Shown(resolved, record=record)
+            if before is not None:
+                self.records.drop(before.record)
 
     def _hold(self, shown: _Shown, tag: TagDirectory, now: Resolved | RegfsError) -> None:
         shown.is_held = True
@@ -210,6 +238,10 @@ class NamesInUse:
 
     def _was_just_used(self, path: str) -> bool:
         return self._used_until.get(path, 0.0) > time.monotonic()
+
+
+def _tag_image(node: int, resolved: Resolved, record: int = 0) -> TagImage:
+    return TagImage(node, str(resolved.digest), resolved.media_type, resolved.size, record)
 
 
 def _path(directory: Directory, name: str = "") -> str:

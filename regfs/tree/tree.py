@@ -8,30 +8,27 @@ The slot number in a node id (model/node_id.py) selects the half. Thread rule: a
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from regfs.errors import NameTooLong, RegfsError
+from regfs.errors import NameTooLong
 from regfs.model.names import NAME_MAX
-from regfs.model.node_id import ROOT, SLOT_SHIFT
+from regfs.model.node_id import ROOT, SLOT_SHIFT, is_entry
 from regfs.model.whiteout import is_too_long
 from regfs.store.layers.content import Content, OpenContent
 from regfs.store.tables.open_tables import OpenTables
+from regfs.tree.dormant import DormantNode, dormant_table
 from regfs.tree.entry import FoundEntry
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.invented import InventedNodes, Kept
 from regfs.tree.listings import Listing
-from regfs.tree.node import Node, OpenFile, TableDirectory
+from regfs.tree.node import OpenFile
 from regfs.tree.root import Root
-from regfs.tree.snapshot import KeptNode, Snapshot
+from regfs.tree.snapshot import KeptNode, Records, Snapshot
 from regfs.tree.table_slots import TableSlot, TableSlots
 from regfs.tree.tags_in_use import NamesInUse
 from regfs.tree.usage import CacheUsage, Usage
-from regfs.waiting.deadline import NON_BLOCKING, under
-
-log = logging.getLogger(__name__)
 
 
 class Nodes(Protocol):
@@ -77,6 +74,7 @@ class Tree:
         self._cache = cache
         self._slots = TableSlots(numbers, tables, open_content)
         self._invented = InventedNodes(root, numbers=numbers, names=names, slots=self._slots)
+        self._slots.tag_above = self._invented.tag_above
         self._by_slot: Mapping[int, Nodes] = self._slots.by_number
 
     def lookup(self, parent: int, name: bytes) -> FoundEntry:
@@ -153,41 +151,36 @@ class Tree:
 
     def snapshot(self) -> Snapshot:
         """Return the kernel's node ids and slots, for a tree in another process. Answer no request meanwhile."""
-        nodes = [self._kept(node, kept, kept.node.key) for node, kept in self._invented.all().items() if node != ROOT]
-        nodes += [self._kept(slot.root, slot, slot.directory.key, slot.generation) for slot in self._slots.all()]
+        nodes = [self._invented.as_kept(node, kept) for node, kept in self._invented.all().items() if node != ROOT]
+        nodes += [self._slots.as_kept(slot) for slot in self._slots.all()]
         return Snapshot(tuple(nodes), self._names.snapshot(), *self._slots.next_free())
 
-    def restore(self, snapshot: Snapshot) -> list[str]:
+    def record_in(self, records: Records) -> None:
+        """Write to *records* what the kernel is told from now on. Before the first request."""
+        self._invented.records = self._slots.records = self._names.records = records
+
+    def restore(self, snapshot: Snapshot) -> None:
         """Know the nodes of *snapshot* by their ids. Before the first request; no network.
 
-        Return the keys of those that are lost, because the cache lacks the documents to find them: the kernel is told
-        that they are stale, and looks their names up again.
+        Each is located when it is first needed (dormant.py); one that no longer exists is stale then.
         """
-        lost = []
         for kept in snapshot.nodes:
-            try:
-                with under(NON_BLOCKING):
-                    self._restore(kept, self._root.locate(kept.key, kept.tag))
-            except RegfsError as error:
-                log.warning("%s cannot be taken over: %s", kept.key, error)
-                lost.append(kept.key)
+            self._restore(kept)
         self._names.restore(snapshot.images)
         self._slots.restore_next(snapshot.next_slot, snapshot.generation)
-        return lost
 
-    def _kept(self, node: int, kept: Kept | TableSlot, key: str, generation: int = 0) -> KeptNode:
-        name = None if kept.changing is None else os.fsdecode(kept.changing)
-        tag = self._invented.tag_above(kept.found_in if isinstance(kept, TableSlot) else node)
-        return KeptNode(node, generation, key, tag, kept.found_in, name, kept.lookups)
-
-    def _restore(self, kept: KeptNode, node: Node) -> None:
+    def _restore(self, kept: KeptNode) -> None:
         name = None if kept.changing is None else os.fsencode(kept.changing)
-        if isinstance(node, TableDirectory):
+        if is_entry(kept.node):
+            node = dormant_table(kept, self._root.locate)
             self._slots.restore(kept, node, name)
-        else:
-            self._invented.restore(kept.node, Kept(node, kept.found_in, name, kept.lookups))
+            if name is not None:
+                self._names.answered(kept.found_in, name, node)
+            return
+        dormant = DormantNode(kept, self._root.locate)
+        self._invented.restore(kept.node, Kept(dormant, kept.found_in, name, kept.lookups, kept.record))
         if name is not None:
-            self._names.answered(kept.found_in, name, node)
+            self._names.answered(kept.found_in, name, dormant)
 
     def _nodes(self, node: int) -> Nodes:
         return self._by_slot.get(node >> SLOT_SHIFT, self._invented)

@@ -190,5 +190,5 @@ def test_a_tree_in_another_process_finds_files_that_the_kernel_knows(served: Ser
     shown.read("model/1/files/site/index.html")
     shown.read("model/1/oci/index.json")
     another = served.show(offline=True)
-    assert another.tree.restore(shown.tree.snapshot()) == []
+    another.tree.restore(shown.tree.snapshot())
     assert another.read("model/1/files/site/index.html") == b"<p>"
