@@ -15,11 +15,15 @@ T = TypeVar("T")
 
 
 class Handles(Generic[T]):
-    """What is open, by number. Numbers start at 1, so that a 0 in a request is always a mistake."""
+    """What is open, by number. Numbers start at 1, so that a 0 in a request is always a mistake.
 
-    def __init__(self) -> None:
+    Those below *first* were given out by an earlier daemon of the same mount.
+    """
+
+    def __init__(self, first: int = 1) -> None:
         self._open: dict[int, T] = {}
-        self._numbers = itertools.count(1)
+        self._first = first
+        self._numbers = itertools.count(first)
 
     def __len__(self) -> int:
         """Return how many are open."""
@@ -30,6 +34,14 @@ class Handles(Generic[T]):
         number = next(self._numbers)
         self._open[number] = opened
         return number
+
+    def is_of_earlier(self, number: int) -> bool:
+        """Tell whether an earlier daemon has given out *number*, and this one does not know it."""
+        return 0 < number < self._first and number not in self._open
+
+    def restore(self, number: int, opened: T) -> None:
+        """Keep *opened* as *number*, which an earlier daemon has given out."""
+        self._open[number] = opened
 
     def get(self, number: int) -> T:
         """Return what is open as *number*. Raises BadHandle."""
@@ -44,6 +56,9 @@ class Handles(Generic[T]):
             return self._open.pop(number)
         except KeyError:
             raise BadHandle(f"handle {number} is not open") from None
+
+    def closed(self, number: int) -> None:
+        """Note that what had this number is closed, after `take`."""
 
     def take_all(self) -> list[T]:
         """Return all that is still open and forget it; for the end of a session."""

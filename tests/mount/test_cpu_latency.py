@@ -37,7 +37,7 @@ def is_held(pid: int) -> bool:
 @pytest.mark.parametrize("driver", ["kernel", "fusepy"])
 def test_low_latency_keeps_cores_awake_during_bursts(mount_regfs: MountRegfs, driver: str) -> None:
     mounted = mount_regfs("--offline", "--driver", driver, "--low-latency")
-    [pid] = mounted.processes()
+    pid = mounted.daemon
     for _ in range(BURSTS):  # the machine may stand still in one of them
         burst(mounted)
         if is_held(pid):
@@ -49,7 +49,7 @@ def test_low_latency_keeps_cores_awake_during_bursts(mount_regfs: MountRegfs, dr
 @pytest.mark.parametrize("driver", ["kernel", "fusepy"])
 def test_without_the_option_cores_sleep_as_they_like(mount_regfs: MountRegfs, driver: str) -> None:
     mounted = mount_regfs("--offline", "--driver", driver)
-    [pid] = mounted.processes()
+    pid = mounted.daemon
     for _ in range(5):
         burst(mounted)
         assert not is_held(pid)

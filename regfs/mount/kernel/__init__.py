@@ -8,6 +8,9 @@ requests         opcode -> tree: what each request is answered
 directory        answers to READDIR and READDIRPLUS
 abi              the protocol in bytes
 state            handles, backing files and pages that the kernel has of this session
+kept/            what of it outlives the daemon
+left_requests    what another daemon has read and not answered
+failures         what a request that fails is answered
 passthrough      files that the kernel reads by itself
 page_cache       bytes that the kernel is given before it asks
 prefetch         what is read and made before it is asked for

@@ -19,18 +19,19 @@ from regfs.mount.busy_poll import BusyPoll
 from regfs.mount.cpu_latency import CpuLatencyLimit
 from regfs.mount.kernel import abi
 from regfs.mount.kernel.abi import Opcode
+from regfs.mount.kernel.kept.pending import DONE_AT, NoPending
 
 log = logging.getLogger(__name__)
 
-Answer = Callable[[int, int, int, bytes], None]
+Answer = Callable[[int, int, int, bytes], object]
 """Called with opcode, unique, node and body."""
 _Request = tuple[int, int, int, bytes]
 
-# Requests are small, since nothing is written; in a longer buffer one BATCH_FORGET names more nodes.
-_BUFFER_SIZE = 64 * 1024
 _TRY_AGAIN = (errno.EINTR, errno.ENOENT, errno.EAGAIN)
 # Answered at once, a RELEASE costs the next OPEN a quarter of its time. Bounded: until then descriptors stay open.
 _CLOSING = (int(Opcode.RELEASE), int(Opcode.RELEASEDIR))
+_FORGETTING = (int(Opcode.FORGET), int(Opcode.BATCH_FORGET))
+_SPECIAL = frozenset({*_CLOSING, *_FORGETTING})
 _MOST_POSTPONED = 32
 
 
@@ -49,14 +50,16 @@ class RequestLoop:
         answer: Answer,
         prefetch: Callable[[], bool],
         bug: Callable[[int, int], None],
+        pending: NoPending,
         low_latency: bool = False,
     ) -> None:
         self._descriptor = descriptor
+        self._pending = pending
         self._low_latency = low_latency
         self._answer = answer
         self._prefetch = prefetch
         self._bug = bug
-        self._postponed: deque[_Request] = deque()
+        self._postponed: deque[tuple[_Request, int]] = deque()
         self.doing: _Request | object | None = None
         """The request that is being answered, or a new object for each piece of other work; None in between."""
         self.has_successor = False
@@ -69,14 +72,15 @@ class RequestLoop:
             answer=self._answer,
             prefetch=self._prefetch,
             bug=self._bug,
+            pending=self._pending,
             low_latency=self._low_latency,
         )
 
     def run(self) -> bool:
         """Read requests and have them answered. Return True at the end of the connection, False for a successor."""
-        buffer = bytearray(_BUFFER_SIZE)
-        buffers, view = [buffer], memoryview(buffer)
-        unpack, readv, descriptor, postponed = abi.IN_HEADER.unpack_from, os.readv, self._descriptor, self._postponed
+        buffer = self._pending.buffer()
+        buffers = [buffer]
+        unpack, readv, descriptor = abi.IN_HEADER.unpack_from, os.readv, self._descriptor
         poll = BusyPoll(descriptor, latency_limit=CpuLatencyLimit() if self._low_latency else None)
         is_ready, found = poll.is_ready, poll.found
         while not self.has_successor:
@@ -99,20 +103,34 @@ class RequestLoop:
                 log.error("a request of %d bytes", size)
                 continue
             _, opcode, unique, node, _, _, _, _, _ = unpack(buffer)
-            request = opcode, unique, node, bytes(view[40:size])
-            if opcode in _CLOSING and len(postponed) < _MOST_POSTPONED:
-                postponed.append(request)
-            else:
-                self._have_answered(request)
+            request = opcode, unique, node, bytes(buffer[40:size])
+            if opcode in _SPECIAL and self._is_postponed(request, buffer):
+                continue
+            self._have_answered(request)
+            buffer[DONE_AT] = 1
         poll.close()
         while self._postponed:
-            self._have_answered(self._postponed.popleft())
+            self._answer_postponed()
         return not self.has_successor
+
+    def _is_postponed(self, request: _Request, buffer: memoryview) -> bool:
+        """Postpone *request* if that costs no one anything; a FORGET counts as done before it is worked on."""
+        if request[0] in _CLOSING:
+            if len(self._postponed) >= _MOST_POSTPONED:
+                return False
+            self._postponed.append((request, self._pending.keep(*request)))
+        buffer[DONE_AT] = 1
+        return request[0] in _CLOSING
+
+    def _answer_postponed(self) -> None:
+        request, slot = self._postponed.popleft()
+        self._have_answered(request)
+        self._pending.done(slot)
 
     def _work_while_idle(self) -> bool:
         """Do one piece of work that no program waits for; return whether there was one."""
         if self._postponed:
-            self._have_answered(self._postponed.popleft())
+            self._answer_postponed()
             return True
         self.doing = object()
         try:

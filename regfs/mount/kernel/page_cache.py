@@ -81,14 +81,14 @@ class PageCachedFile:
     """The small file *node* of *tree*, below a digest, all of whose bytes the kernel was given. An OpenFile.
 
     To open it again costs no question to the tree. Where the kernel has dropped pages and sends a READ, the file is
-    opened in the tree after all. Any thread may read.
+    opened in the tree after all. Files that an earlier daemon has opened are such files, too: what the kernel then has
+    of them is its own affair. Any thread may read.
     """
 
-    __slots__ = ("_file", "_lock", "_node", "_tree")
+    __slots__ = ("_file", "_lock", "_node", "_tree", "keep_cache")
 
-    keep_cache = True
-
-    def __init__(self, tree: FileSystem, node: int) -> None:
+    def __init__(self, tree: FileSystem, node: int, *, keep_cache: bool = True) -> None:
+        self.keep_cache = keep_cache
         self._tree = tree
         self._node = node
         self._file: OpenFile | None = None

@@ -55,6 +55,11 @@ class OpenNodes:
             self._open[node] = [number, 1]
             return number, True
 
+    def restore(self, node: int, backing_id: int) -> None:
+        """Count one open of *node*, which an earlier daemon has answered with *backing_id*."""
+        with self._lock:
+            self._open.setdefault(node, [backing_id, 0])[1] += 1
+
     def while_open(self, node: int, times: int, do: Callable[[], None]) -> None:
         """Call *do* if *node* is open that many times now; further opens wait until it returns."""
         with self._lock:

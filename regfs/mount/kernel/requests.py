@@ -66,6 +66,7 @@ class Requests:
     ) -> None:
         self._tree = tree
         self._lookup = tree.lookup
+        self._state = state
         self._notifications = state.notifications
         self._page_cache = state.page_cache
         self._open_nodes = state.open_nodes
@@ -154,10 +155,7 @@ class Requests:
 
     def release(self, node: int, body: bytes) -> bytes:
         """RELEASE: u64 handle, and fields that are not used here."""
-        file = self._files.take(abi.RELEASE_IN.unpack_from(body)[0])
-        if file.keep_cache:
-            self._open_nodes.released(node)
-        file.close()
+        self._state.release(node, abi.RELEASE_IN.unpack_from(body)[0])
         return _DONE
 
     def open_directory(self, node: int, _body: bytes) -> bytes:
@@ -170,15 +168,15 @@ class Requests:
         directory = OpenDirectory(self._tree, node, self._tree.listing(node))
         return abi.OPEN_OUT.pack(self._directories.add(directory), flags, 0)
 
-    def read_directory(self, _node: int, body: bytes) -> bytes:
+    def read_directory(self, node: int, body: bytes) -> bytes:
         """READDIR: u64 handle, u64 offset, u32 size, …"""
         handle, offset, size = abi.READ_IN.unpack_from(body)
-        return self._directories.get(handle).read(offset, size)
+        return self._directory(node, handle).read(offset, size)
 
     def read_directory_plus(self, node: int, body: bytes) -> bytes:
         """READDIRPLUS: as READDIR."""
         handle, offset, size = abi.READ_IN.unpack_from(body)
-        directory = self._directories.get(handle)
+        directory = self._directory(node, handle)
         part = self._directory_prefetch.take(node, offset, size) or directory.read_plus(offset, size)
         if is_entry(node):
             self._directory_prefetch.listed(directory, part)
@@ -186,7 +184,9 @@ class Requests:
 
     def release_directory(self, node: int, body: bytes) -> bytes:
         """RELEASEDIR: as RELEASE."""
-        self._directories.take(abi.RELEASE_IN.unpack_from(body)[0])
+        (handle,) = abi.RELEASE_IN.unpack_from(body)
+        if not self._directories.is_of_earlier(handle):
+            self._directories.take(handle)
         self._directory_prefetch.left(node)
         return _DONE
 
@@ -245,6 +245,12 @@ class Requests:
         elif opcode == Opcode.READDIRPLUS:
             for found in looked_up(answer):
                 self._tree.forget(found, 1)
+
+    def _directory(self, node: int, handle: int) -> OpenDirectory:
+        """Return the open directory *handle*; one that an earlier daemon has opened is opened again."""
+        if self._directories.is_of_earlier(handle):
+            self._directories.restore(handle, OpenDirectory(self._tree, node, self._tree.listing(node)))
+        return self._directories.get(handle)
 
     def _enter(self, node: int) -> None:
         """Let the kernel drop the attributes that a listing gave of the directory *node* before its table was there."""

@@ -28,21 +28,25 @@ import logging
 import os
 import struct
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from regfs.errors import Interrupted, MountFailure, OutOfThreads, RegfsError, WouldBlock
+from regfs.errors import MountFailure, OutOfThreads, RegfsError, WouldBlock
 from regfs.mount import mountpoint as mountpoints
-from regfs.mount.errnos import errno_of, is_failure
 from regfs.mount.kernel import abi
 from regfs.mount.kernel.abi import Opcode
+from regfs.mount.kernel.failures import ErrorCallback, Failures, log_failure
+from regfs.mount.kernel.kept.pending import Left
+from regfs.mount.kernel.kept.state_file import StateFile
+from regfs.mount.kernel.left_requests import answer_left
 from regfs.mount.kernel.loop import RequestLoop
 from regfs.mount.kernel.loop_watch import LoopWatch
 from regfs.mount.kernel.mount import mount
 from regfs.mount.kernel.negotiation import READ_AHEAD, negotiate
 from regfs.mount.kernel.notifications import Notifications
 from regfs.mount.kernel.prefetch import DirectoryPrefetch, FilePrefetch
-from regfs.mount.kernel.requests import Refused, Requests
+from regfs.mount.kernel.requests import Requests
 from regfs.mount.kernel.state import SessionState
 from regfs.mount.kernel.waiting_requests import WaitingRequests
 from regfs.mount.options import MountOptions
@@ -55,16 +59,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ErrorCallback = Callable[[str, RegfsError], None]
-
 _END_GRACE_S = 5.0
+_LOOK_S = 0.02
 _ANSWERED_BY_NOTHING = (Opcode.FORGET, Opcode.BATCH_FORGET)
 _ALREADY_INTERRUPTED = (errno.ENOENT, *abi.GONE)
-
-
-def log_failure(what: str, error: RegfsError) -> None:
-    """Log *error*: the default for sessions without a journal of errors."""
-    log.warning("%s: %s", what, error)
 
 
 class KernelSession:
@@ -80,26 +78,31 @@ class KernelSession:
         passthrough: bool = True,
         low_latency: bool = False,
         most_waiting: int = 512,
+        kept: StateFile | None = None,
     ) -> None:
+        """With *kept* another daemon can take the mount over."""
         self._tree = tree
         self._stats = stats
-        self._errors = errors
+        self._failures = Failures(tree, stats, errors)
+        self.errno_of, self.tell = self._failures.errno_of, self._failures.tell
         self._timeout_s = timeout_s
         self._passthrough = passthrough
         self._low_latency = low_latency
         self._checks_permissions = False
         self._notifications = Notifications()
-        self._state = SessionState(tree, self._notifications)
+        self._kept = kept
+        self._state = SessionState(tree, self._notifications, kept)
         self._directory_prefetch = DirectoryPrefetch(tree)
         self._file_prefetch = FilePrefetch(tree, self._state.page_cache)
         self._methods = Requests(
             tree, self._state, directory_prefetch=self._directory_prefetch, file_prefetch=self._file_prefetch
         ).methods
         self._requests_that_wait = Requests(tree, self._state)
-        self._waiting = WaitingRequests(self, timeout_s=timeout_s, most=most_waiting)
+        self._waiting = WaitingRequests(self, timeout_s=timeout_s, most=most_waiting, pending=self._state.pending)
         self._loops = LoopWatch(self._waiting, timeout_s=timeout_s)
         self._descriptor = -1
         self._own: mountpoints.OwnMount | None = None
+        self._left: list[Left] = []
         self._settled = threading.Event()
         self._ended = threading.Event()
         self._failure: MountFailure | None = None
@@ -123,11 +126,41 @@ class KernelSession:
         """Whether a thread is left that reads requests, whatever hangs."""
         return self._loops.is_answering
 
+    @property
+    def own_mount(self) -> mountpoints.OwnMount:
+        """The mount that this session has made or taken over."""
+        assert self._own is not None
+        return self._own
+
     def adopt(self, descriptor: int, *, checks_permissions: bool = False) -> None:
         """Take *descriptor*, a new connection on /dev/fuse, to `serve` it: this session closes it in the end."""
         os.set_inheritable(descriptor, False)
         self._descriptor = descriptor
         self._checks_permissions = checks_permissions
+
+    @property
+    def connection(self) -> int:
+        """The descriptor of the connection; -1 before it is made, and after its end."""
+        return self._descriptor
+
+    def take_over(self, descriptor: int, mount: mountpoints.OwnMount, *, checks_permissions: bool = False) -> None:
+        """Take *descriptor*, the connection of *mount*, which an earlier daemon has served until now.
+
+        The tree must know the nodes of the earlier daemon already.
+        """
+        self.adopt(descriptor, checks_permissions=checks_permissions)
+        self._own = mount
+        self._state.restore()
+        flags = None if self._kept is None else self._kept.init_flags
+        if flags is not None:
+            self._settle(flags)
+
+    def drain(self, within_s: float) -> int:
+        """Wait until no request waits for a registry, *within_s* seconds at most; return how many still do."""
+        end = time.monotonic() + within_s
+        while (left := len(self._waiting)) and time.monotonic() < end and not self._ended.wait(_LOOK_S):
+            pass
+        return left
 
     def serve(self, on_ready: Callable[[], None] | None = None) -> None:
         """Answer requests until the mount is gone or `stop` is called; then close all that was open.
@@ -138,11 +171,13 @@ class KernelSession:
         self._notifications.connect(self._descriptor)
         loop = RequestLoop(
             self._descriptor,
-            answer=self._answer_inline,
+            answer=self.answer_or_hand_over,
             prefetch=self._prefetch,
-            bug=self._note_bug,
+            bug=self._failures.note_bug,
+            pending=self._state.pending,
             low_latency=self._low_latency,
         )
+        self._left = self._state.pending.left()
         self._loops.start(loop, self._read_requests)
         self._settled.wait()
         if self._failure is None and not self._ended.is_set():
@@ -150,6 +185,8 @@ class KernelSession:
             if on_ready is not None:
                 on_ready()
         self._loops.watch(self._ended)
+        if self._kept is not None:
+            self._kept.end()
         self._notifications.close()
         self._waiting.cancel()
         self._state.close()
@@ -211,6 +248,8 @@ class KernelSession:
 
     def _read_requests(self, loop: RequestLoop) -> None:
         with under(NON_BLOCKING):
+            left, self._left = self._left, []
+            answer_left(left, self._state, self)
             ended = loop.run()
         if ended:
             self._end()
@@ -225,32 +264,31 @@ class KernelSession:
             log.debug("prefetch failed: %s", error)  # the request for it meets and reports the failure
             return True
 
-    def _note_bug(self, opcode: int, node: int) -> None:
-        """Count and log the error that is being handled."""
-        self._stats.count("bugs")
-        what = f"{abi.name_of(opcode)} of node {node:#x}" if opcode else "prefetching"
-        log.exception("%s", what)
-
-    def _answer_inline(self, opcode: int, unique: int, node: int, body: bytes) -> None:
+    def answer_or_hand_over(self, opcode: int, unique: int, node: int, body: bytes, slot: int = 0) -> bool:
+        """Answer a request, or hand it over to the pool with *slot*; return whether it is answered."""
         method = self._methods.get(opcode)
         if method is None:
             self._answer_session(opcode, unique, body)
-            return
+            return True
         try:
             if self._loops.is_stuck and opcode not in _ANSWERED_BY_NOTHING:
                 raise WouldBlock("a thread hangs in the cache's disk, and this one may hang there, too")
             answer = method(node, body)
         except WouldBlock:
             self._stats.count("mount.waits")
-            self._waiting.hand_over(self._requests_that_wait.methods[opcode], opcode, unique, node, body)
+            self._waiting.hand_over(self._requests_that_wait.methods[opcode], opcode, unique, node, body, slot=slot)
+            return False
         except Exception as error:
             self.answer_error(unique, self.errno_of(error, opcode, node, body))
         else:
             if answer is not None:
                 self.answer(opcode, unique, node, answer)
+        return True
 
     def answer(self, opcode: int, unique: int, node: int, body: bytes) -> None:
         """Write an answer to the kernel; undo it if the kernel refuses it."""
+        if opcode == Opcode.OPEN:
+            self._state.opening(unique, node, body)
         try:
             if len(body) <= abi.PAGE_SIZE:
                 os.write(self._descriptor, abi.OUT_HEADER.pack(16 + len(body), 0, unique) + body)
@@ -262,6 +300,9 @@ class KernelSession:
                 self._stats.count("bugs")
                 log.exception("the answer to %s was refused", abi.name_of(opcode))
                 self.answer_error(unique, errno.EIO)
+        else:
+            if opcode == Opcode.OPEN:
+                self._state.answered(unique)
 
     def answer_error(self, unique: int, number: int) -> None:
         """Write an errno to the kernel."""
@@ -270,35 +311,12 @@ class KernelSession:
         except OSError as error:
             if error.errno not in _ALREADY_INTERRUPTED:
                 log.exception("the answer with an errno was refused")
-
-    def tell(self, what: str, error: RegfsError) -> None:
-        """Report a failure."""
-        self._errors(what, error)
+        else:
+            self._state.answered(unique)
 
     def drop(self, opcode: int, node: int, answer: bytes) -> None:
         """Undo an answer that came too late."""
         self._requests_that_wait.undo(opcode, node, answer)
-
-    def errno_of(self, error: Exception, opcode: int, node: int, body: bytes) -> int:
-        """Return the errno for *error*, after reporting a failure, or logging and counting a bug."""
-        if isinstance(error, Refused):
-            return error.errno
-        if isinstance(error, Interrupted):
-            return errno.EINTR
-        if isinstance(error, RegfsError):
-            if is_failure(error):
-                self._errors(self._what(opcode, node, body), error)
-            return errno_of(error)
-        self._stats.count("bugs")
-        log.error("%s", self._what(opcode, node, body), exc_info=error)
-        return errno.EIO
-
-    def _what(self, opcode: int, node: int, body: bytes) -> str:
-        """Return what the request asks for, for messages: `LOOKUP /library/debian/latest`."""
-        name = self._tree.name_of(node)
-        if opcode == Opcode.LOOKUP:
-            name = f"{name.rstrip('/')}/{os.fsdecode(body[:-1])}"
-        return f"{abi.name_of(opcode)} {name}"
 
     def _answer_session(self, opcode: int, unique: int, body: bytes) -> None:
         """Answer a request about the session and not the tree; ENOSYS to an unknown one."""
@@ -329,10 +347,16 @@ class KernelSession:
             self.answer_error(unique, errno.EPROTO)
             self._end()
             return
-        self._notifications.expires_entries = bool(negotiated.flags & abi.HAS_EXPIRE_ONLY)
-        if negotiated.flags & abi.PASSTHROUGH:
-            self._state.open_nodes.allow_passthrough(self._descriptor)
+        if negotiated.is_final and self._kept is not None:
+            self._kept.settle(negotiated.flags)
         self.answer(Opcode.INIT, unique, 0, negotiated.answer)
         if negotiated.is_final:
             log.info("FUSE %d.%d, flags %#x of %#x", offer.major, offer.minor, negotiated.flags, offer.flags)
-            self._settled.set()
+            self._settle(negotiated.flags)
+
+    def _settle(self, flags: int) -> None:
+        """Use what INIT has settled."""
+        self._notifications.expires_entries = bool(flags & abi.HAS_EXPIRE_ONLY)
+        if flags & abi.PASSTHROUGH:
+            self._state.open_nodes.allow_passthrough(self._descriptor)
+        self._settled.set()

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from regfs.errors import OutOfThreads, RegfsError, WorkStalled
 from regfs.mount.kernel.abi import Opcode, name_of
+from regfs.mount.kernel.kept.pending import NoPending
 from regfs.mount.kernel.requests import Method
 from regfs.mount.kernel.thread_pool import ThreadPool
 from regfs.waiting.deadline import Deadline, under
@@ -41,10 +42,11 @@ class Answers(Protocol):
 class _Waiting:
     """A request in the pool."""
 
-    __slots__ = ("body", "deadline", "node", "opcode")
+    __slots__ = ("body", "deadline", "node", "opcode", "slot")
 
-    def __init__(self, opcode: int, node: int, body: bytes, deadline: Deadline) -> None:
+    def __init__(self, opcode: int, node: int, body: bytes, deadline: Deadline, slot: int) -> None:
         self.opcode = opcode
+        self.slot = slot
         self.node = node
         self.body = body
         self.deadline = deadline
@@ -53,8 +55,10 @@ class _Waiting:
 class WaitingRequests:
     """The requests that wait, each for *timeout_s* seconds; at most *most* of them have a thread at once."""
 
-    def __init__(self, answers: Answers, *, timeout_s: float, most: int) -> None:
+    def __init__(self, answers: Answers, *, timeout_s: float, most: int, pending: NoPending | None = None) -> None:
+        """*pending* keeps them for the next daemon of the mount."""
         self._answers = answers
+        self._pending = pending or NoPending()
         self._timeout_s = timeout_s
         self._pool = ThreadPool(most=most)
         self._waiting: dict[int, _Waiting] = {}
@@ -62,19 +66,26 @@ class WaitingRequests:
     def __contains__(self, unique: int) -> bool:
         return unique in self._waiting
 
+    def __len__(self) -> int:
+        """Return how many requests wait."""
+        return len(self._waiting)
+
     @property
     def threads(self) -> int:
         """How many threads there are."""
         return self._pool.running
 
-    def hand_over(self, method: Method, opcode: int, unique: int, node: int, body: bytes) -> None:
-        """Answer the request with *method* in a thread of the pool."""
-        request = self._waiting[unique] = _Waiting(opcode, node, body, Deadline(self._timeout_s, is_users=True))
+    def hand_over(self, method: Method, opcode: int, unique: int, node: int, body: bytes, *, slot: int = 0) -> None:
+        """Answer the request with *method* in a thread of the pool. *slot*: where an earlier daemon has kept it."""
+        slot = slot or self._pending.keep(opcode, unique, node, body)
+        deadline = Deadline(self._timeout_s, is_users=True)
+        request = self._waiting[unique] = _Waiting(opcode, node, body, deadline, slot)
         try:
             self._pool.submit(lambda: self._answer_in_pool(method, unique, request))
         except OutOfThreads as error:
             del self._waiting[unique]
             self._answers.answer_error(unique, self._answers.errno_of(error, opcode, node, body))
+            self._pending.done(slot)
 
     def interrupt(self, unique: int) -> bool:
         """Answer the request with EINTR; return False if it is answered already."""
@@ -83,6 +94,7 @@ class WaitingRequests:
             return False
         request.deadline.cancel()
         self._answers.answer_error(unique, errno.EINTR)
+        self._pending.done(request.slot)
         return True
 
     def cancel(self) -> None:
@@ -99,6 +111,7 @@ class WaitingRequests:
                 continue
             request.deadline.cancel()
             self.answer_stuck(unique, request.opcode, request.node, request.body)
+            self._pending.done(request.slot)
 
     def answer_stuck(self, unique: int, opcode: int, node: int, body: bytes) -> None:
         """Answer a request that the disk holds up with ETIMEDOUT, and report that."""
@@ -118,7 +131,9 @@ class WaitingRequests:
         if self._waiting.pop(unique, None) is None:
             if not number:
                 self._answers.drop(request.opcode, request.node, answer)
-        elif number:
+            return
+        if number:
             self._answers.answer_error(unique, number)
         else:
             self._answers.answer(request.opcode, unique, request.node, answer)
+        self._pending.done(request.slot)

@@ -1,0 +1,136 @@
+"""Requests that were read and not answered yet, where the next daemon finds them: no reader hangs after a kill.
+
+The kernel sends a request once. So it is read straight into kept memory; nothing can be lost in between:
+
+    read buffers     5 of 64 KiB: one for each thread that reads. A byte that the kernel leaves 0 says DONE
+    waiting          8,192 slots of 512 bytes, a copy of each request that is handed over to the pool or postponed:
+                     u64 state: 0 free, else 1 + how often it was taken over; then the request as it was read
+
+The next daemon answers them first. The kernel refuses an answer that it has got before (ENOENT), and the daemon undoes
+that one as it does with any refused answer. A request during which six daemons have ended is answered with EIO
+instead: it may be what ends them. FORGET and BATCH_FORGET are done before they are worked on: to forget twice would
+make a node stale. Used by loop.py, session.py and waiting_requests.py. Thread rule: any thread, each buffer one.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from regfs.mount.kernel import abi
+from regfs.mount.kernel.kept.state_file import OPEN_FILES_AT, READ_BUFFERS_AT, WAITING_AT, StateFile
+
+BUFFER_SIZE = 64 * 1024
+DONE_AT = 7
+"""The offset of the byte in a request that is 0 when it is read (the highest of its opcode); 1 means DONE."""
+
+_BUFFERS = 5
+_SLOT_SIZE = 512
+_SLOTS = 8192
+_LARGEST = _SLOT_SIZE - 8
+_STATE = struct.Struct("<Q")
+_MOST_TRIES = 6
+_HEAD = 40
+
+
+class Left(NamedTuple):
+    """A request that the last daemon has left. *is_poison*: several daemons have ended during it."""
+
+    opcode: int
+    unique: int
+    node: int
+    body: bytes
+    slot: int
+    is_poison: bool
+
+
+class NoPending:
+    """Keeps nothing, for a mount that ends with its daemon."""
+
+    def buffer(self) -> memoryview:
+        """Return a buffer for one thread that reads requests."""
+        return memoryview(bytearray(BUFFER_SIZE))
+
+    def keep(self, opcode: int, unique: int, node: int, body: bytes) -> int:
+        """Keep a request until done(); return its slot, 0 where it has none."""
+        del opcode, unique, node, body
+        return 0
+
+    def done(self, slot: int) -> None:
+        """Drop the request in *slot*; nothing for slot 0."""
+
+    def left(self) -> list[Left]:
+        """Return what the last daemon has left, each in a slot now."""
+        return []
+
+
+class Pending(NoPending):
+    """The requests in *state*."""
+
+    def __init__(self, state: StateFile) -> None:
+        memory = memoryview(state.memory)
+        self._memory = state.memory
+        self._buffers = [
+            memory[at : at + BUFFER_SIZE]
+            for at in range(READ_BUFFERS_AT, READ_BUFFERS_AT + _BUFFERS * BUFFER_SIZE, BUFFER_SIZE)
+        ]
+        assert READ_BUFFERS_AT + _BUFFERS * BUFFER_SIZE <= WAITING_AT
+        assert WAITING_AT + _SLOTS * _SLOT_SIZE <= OPEN_FILES_AT
+        # The lowest is used first, so that few pages are.
+        self._free = list(range(WAITING_AT + (_SLOTS - 1) * _SLOT_SIZE, WAITING_AT - 1, -_SLOT_SIZE))
+
+    def buffer(self) -> memoryview:
+        """See NoPending. One in which no request is unanswered: a thread that hangs keeps its own."""
+        buffer = next((each for each in self._buffers if each[DONE_AT] or not any(each[:4])), self._buffers[-1])
+        buffer[:] = bytes(BUFFER_SIZE)  # a page that is missing could fail in a process that is being killed
+        return buffer
+
+    def keep(self, opcode: int, unique: int, node: int, body: bytes) -> int:
+        """See NoPending."""
+        return self._keep(1, opcode, unique, node, body)
+
+    def _keep(self, state: int, opcode: int, unique: int, node: int, body: bytes) -> int:
+        size = _HEAD + len(body)
+        if size > _LARGEST or not self._free:
+            return 0
+        slot, memory = self._free.pop(), self._memory
+        abi.IN_HEADER.pack_into(memory, slot + 8, size, opcode, unique, node, 0, 0, 0, 0, 0)
+        memory[slot + 8 + _HEAD : slot + 8 + size] = body
+        _STATE.pack_into(memory, slot, state)
+        return slot
+
+    def done(self, slot: int) -> None:
+        """See NoPending."""
+        if slot:
+            _STATE.pack_into(self._memory, slot, 0)
+            self._free.append(slot)
+
+    def left(self) -> list[Left]:
+        """See NoPending. Call it once, before the first buffer() and keep()."""
+        found = self._in_slots()
+        known = {each.unique for each in found}
+        for buffer in self._buffers:
+            size, opcode, unique, node, *_ = abi.IN_HEADER.unpack_from(buffer)
+            if size < _HEAD or size > BUFFER_SIZE or buffer[DONE_AT]:
+                continue
+            if unique not in known:
+                body = bytes(buffer[_HEAD:size])
+                slot = self._keep(2, opcode, unique, node, body)
+                found.append(Left(opcode, unique, node, body, slot, is_poison=False))
+            buffer[DONE_AT] = 1
+        return found
+
+    def _in_slots(self) -> list[Left]:
+        """Return the requests in slots, and count that they are taken over once more."""
+        found, free = [], []
+        for slot in self._free:
+            (state,) = _STATE.unpack_from(self._memory, slot)
+            if not state:
+                free.append(slot)
+                continue
+            size, opcode, unique, node, *_ = abi.IN_HEADER.unpack_from(self._memory, slot + 8)
+            body = self._memory[slot + 8 + _HEAD : slot + 8 + min(size, _LARGEST)]
+            found.append(Left(opcode, unique, node, body, slot, is_poison=state > _MOST_TRIES))
+            _STATE.pack_into(self._memory, slot, state + 1)
+        self._free = free
+        return found[::-1]
