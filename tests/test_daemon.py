@@ -177,10 +177,7 @@ def test_a_live_mount_is_not_mounted_over(mounted: Mounted) -> None:
 
 
 def test_a_dead_mount_of_a_crashed_daemon_is_replaced(mounted: Mounted) -> None:
-    pids = mounted.processes()
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    assert wait_for_exit(pids) == []
+    mounted.die()
     done = mounted.run(*mounted.command)
     assert done.stderr == f"regfs: removed the dead mount that a crashed regfs left on {mounted.path}\n"
     assert (mounted.path / ".regfs/version").read_text()
@@ -188,8 +185,7 @@ def test_a_dead_mount_of_a_crashed_daemon_is_replaced(mounted: Mounted) -> None:
 
 
 def test_umount_takes_a_dead_mount_away(mounted: Mounted) -> None:
-    for pid in mounted.processes():
-        os.kill(pid, signal.SIGKILL)
+    mounted.die()
     mounted.run(*regfs_command(), "umount", mounted.path)
     assert mounts_at(mounted.path) == []
 
@@ -321,14 +317,14 @@ def test_a_log_on_the_journal_has_priorities(foreground: Callable[..., Foregroun
 
 
 def test_usr1_writes_counters_and_stacks_into_the_log(mounted: Mounted) -> None:
-    (pid,) = mounted.processes()
+    pid = mounted.daemon
     os.kill(pid, signal.SIGUSR1)
     for told in ("counters:", "thread MainThread:"):
         wait_until(lambda told=told: told in mounted.log.read_text())  # type: ignore[misc]
 
 
 def test_a_log_file_that_was_moved_away_is_begun_anew(mounted: Mounted) -> None:
-    (pid,) = mounted.processes()
+    pid = mounted.daemon
     mounted.log.rename(mounted.log.with_suffix(".1"))
     os.kill(pid, signal.SIGUSR1)
     wait_until(lambda: mounted.log.exists() and "counters:" in mounted.log.read_text())

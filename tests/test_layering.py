@@ -51,6 +51,7 @@ ENVIRONMENT_USERS = {
     "cli/main.py": "the settings, and a PATH where there is none",
     "images/workers/own_process.py": "what a worker needs to start",
     "library/client.py": "credentials, proxies and the place of the cache, where the program gives none",
+    "daemon/takeover/successor.py": "the settings of the mount that it takes over",
     "mount/kernel/mount.py": "what fusermount3 is started with",
     "daemon/process_settings.py": "fusepy is told the name of its library by it",
 }

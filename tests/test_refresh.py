@@ -20,7 +20,7 @@ from tests.support.client_rig import ALONE
 from tests.support.fault_server import FaultServer
 from tests.support.images import file, image_of, layer
 from tests.support.memory_registry import MemoryRegistry
-from tests.support.mounted import Mounted, alone_with, as_user, regfs_command, wait_for_exit
+from tests.support.mounted import Mounted, alone_with, as_user, regfs_command
 from tests.support.push import Pusher
 from tests.support.registry import DockerRegistry
 
@@ -81,10 +81,7 @@ def test_what_is_no_mount_is_not_refreshed(mounted: Mounted) -> None:
 
 def test_a_dead_mount_is_not_refreshed_and_the_others_are(mounted: Mounted, mount_regfs: MountRegfs) -> None:
     dead = mount_regfs("--offline")
-    pids = dead.processes()
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    assert wait_for_exit(pids) == []
+    dead.die()
     done = mounted.run(*regfs_command(), "refresh", dead.path, mounted.path, check=False)
     assert (done.returncode, done.stderr) == (1, f"regfs: {dead.path}: dead\n")
     assert done.stdout.startswith(f"{mounted.path}: ")

@@ -79,7 +79,7 @@ def test_a_service_manager_is_told_the_life_of_a_daemon(
     manager: ServiceManager, mounted: Callable[..., Mounted], driver: str
 ) -> None:
     mount = mounted(driver)
-    (process,) = mount.processes()
+    process = mount.daemon
     # `Type=notify` of a unit whose command goes to the background: the process that serves is another one.
     assert manager.until("READY=1") == ["READY=1", f"MAINPID={process}"]
     assert manager.until("STATUS=serving docker.io") == ["STATUS=serving docker.io"]
@@ -96,7 +96,7 @@ def test_a_watchdog_hears_of_a_daemon_until_it_stops_answering(
     manager: ServiceManager, mounted: Callable[..., Mounted]
 ) -> None:
     mount = mounted("kernel", WATCHDOG_USEC="200000")
-    (process,) = mount.processes()
+    process = mount.daemon
     for _ in range(3):
         manager.until("WATCHDOG=1")
     os.kill(process, signal.SIGSTOP)

@@ -71,10 +71,7 @@ def test_programs_get_json(mounted: Mounted) -> None:
 
 
 def test_a_dead_mount_is_told_as_dead(mounted: Mounted) -> None:
-    pids = mounted.processes()
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    assert wait_for_exit(pids) == []
+    mounted.die()
     done = mounted.run(*regfs_command(), "status", mounted.path, check=False)
     assert (done.returncode, done.stdout) == (
         1,

@@ -70,6 +70,8 @@ class Config:
     inode32: bool = False
     low_latency: bool = False
     noexec: bool = False
+    restart: bool = True
+    """Whether the mount outlives its daemon, and another one is started."""
     fsname: str | None = None
     image: str | None = None
     """The image of the default registry that is shown alone: repository and tag or digest."""
@@ -271,6 +273,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("inode32", MOUNT, "",
            "show inode numbers below 2^32, for 32-bit programs; images then share numbers",
            lambda config, _: replace(config, inode32=True)),
+    Option("no-restart", MOUNT, "",
+           "let the mount end with its daemon, as it does with -f and the fusepy driver; without it another daemon "
+           "takes a mount over whose daemon has crashed, and nothing inside notices",
+           lambda config, _: replace(config, restart=False)),
     Option("default-registry", REGISTRY, "HOST",
            "the registry that names without one belong to (default: docker.io)",
            lambda config, text: replace(config, default_registry=parse_registry(text))),

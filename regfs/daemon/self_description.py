@@ -13,8 +13,12 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from regfs.store.eviction.budget import Standing
+
+if TYPE_CHECKING:
+    from regfs.mount.kernel.kept.state_file import StateFile
 
 FILE = "daemon.json"
 _PID_NAMESPACE = "/proc/self/ns/pid"
@@ -30,7 +34,7 @@ def pid_namespace() -> str:
 
 @dataclass(slots=True)
 class SelfDescription:
-    """One daemon. *log* is where the log goes.
+    """One daemon. *log* is where the log goes, *state* what outlives the daemon.
 
     *names_valid_s* says for how long the kernel trusts names after a refresh: fusepy cannot take them back.
     """
@@ -42,6 +46,7 @@ class SelfDescription:
     started: float = field(default_factory=time.time)
     refreshes_begun: int = 0
     refreshes_done: int = 0
+    state: StateFile | None = None
 
     def text(self, cache_directory: Path, standing: Standing | None) -> str:
         """Return the content of daemon.json. *standing* says how full the cache is; None until that was measured."""
@@ -54,7 +59,7 @@ class SelfDescription:
                 "min_free_bytes": standing.min_free,
                 "max_age_s": None if math.isinf(standing.max_age_s) else standing.max_age_s,
             }
-        said = {
+        said: dict[str, object] = {
             "pid": os.getpid(),
             "pid_namespace": pid_namespace(),
             "started": self.started,
@@ -66,4 +71,10 @@ class SelfDescription:
             "refreshes_begun": self.refreshes_begun,
             "refreshes_done": self.refreshes_done,
         }
+        if self.state is not None:
+            said["holder"] = self.state.holder
+            said["restarts"] = self.state.restarts
+            said["crashes"] = self.state.crashes
+            said["last_end"] = self.state.last_end
+            said["restart_failure"] = self.state.failure
         return json.dumps(said, indent=1) + "\n"

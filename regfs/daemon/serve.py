@@ -1,6 +1,7 @@
 """The daemon: builds the app, adds a session, mounts, and serves until a signal or an unmount ends it.
 
-Used by cli/, in a child process (launch.py) or in the foreground. The main thread waits for signals. The threads of
+Used by cli/, in a child process (launch.py) or in the foreground, and parts of it by takeover/successor.py, for a
+mount that another daemon has served before. The main thread waits for signals. The threads of
 the session start here, after the fork, because threads do not survive one. Nothing here asks a registry, prints or
 exits.
 
@@ -17,15 +18,17 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from regfs.app.composition import App
 from regfs.app.config import Config
 from regfs.daemon.launch import Report
-from regfs.daemon.logs import log_place, name_of_log, start_logging
+from regfs.daemon.logs import LogPlace, log_place, name_of_log, start_logging
 from regfs.daemon.process_settings import set_up_process
 from regfs.daemon.self_description import SelfDescription
 from regfs.daemon.service_notices import ServiceNotices
@@ -35,6 +38,10 @@ from regfs.model.names import ONE_IMAGE
 from regfs.model.units import in_units
 from regfs.mount.mountpoint import on_one_line
 from regfs.process.threads import start_thread
+
+if TYPE_CHECKING:
+    from regfs.daemon.takeover.holding import Holding
+    from regfs.mount.kernel.kept.state_file import StateFile
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +59,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal
 def serve(config: Config, point: str, *, environment: Mapping[str, str], report: Report) -> None:
     """Mount on *point* and serve until the end; *report* is told how the start went."""
     set_up_process(driver_of(config))
-    events = _Events()
+    events = Events()
     place = log_place(config.log_file, cache=config.cache_dir, foreground=config.foreground)
     try:
         note = start_logging(logging.DEBUG if config.debug else config.log_level, place, environment=environment)
@@ -61,9 +68,13 @@ def serve(config: Config, point: str, *, environment: Mapping[str, str], report:
         return
     try:
         report.doing("opening the cache" if config.image is None else f"looking up {config.image}")
-        app, session, described = build_session(config, point, environment=environment, log_name=name_of_log(place))
+        state = _new_state(config)
+        app, session, described = build_session(
+            config, point, environment=environment, log_name=name_of_log(place), state=state
+        )
         report.doing(f"mounting on {point}")
         session.mount(point, mount_options(config))
+        holding = holding_of(config, session, state, point, place, control=None)
     except RegfsError as error:
         log.error("%s", error)  # noqa: TRY400 (no bug: the message says all)
         report.failed(USAGE if isinstance(error, InvalidOption) else FAILED, str(error))
@@ -72,10 +83,39 @@ def serve(config: Config, point: str, *, environment: Mapping[str, str], report:
     notes = [text for text in (app.note, None if config.is_quiet else note) if text]
     first = "" if config.is_quiet else f"{config.source.removeprefix(ONE_IMAGE)} is mounted at {on_one_line(point)}"
     message = "\n".join([first, *(f"note: {text}" for text in notes)])
-    _Serving(session, app, described, events, environment).run(lambda: report.ready(message), report)
+    Serving(session, app, described, events, environment, holding).run(lambda: report.ready(message), report)
 
 
-class _Events:
+def _new_state(config: Config) -> StateFile | None:
+    """Return where the state of the mount outlives this daemon; None where the mount is to end with it, or must."""
+    if config.foreground or not config.restart or driver_of(config) != "kernel":
+        return None
+    from regfs.daemon.takeover.holding import new_state
+
+    return new_state()
+
+
+def holding_of(
+    config: Config,
+    session: Session,
+    state: StateFile | None,
+    point: str,
+    place: LogPlace,
+    *,
+    control: socket.socket | None,
+) -> Holding | None:
+    """Return what lets the mount of *session* outlive this daemon; None without *state*. *control*: see Holding."""
+    if state is None:
+        return None
+    from regfs.daemon.takeover.holding import Holding
+    from regfs.mount.kernel.session import KernelSession
+
+    assert isinstance(session, KernelSession)
+    log_file = place.name if place.kind in ("file", "own") else ""
+    return Holding(config, session, state, point=point, log_file=log_file, control=control)
+
+
+class Events:
     """Signals, and the end of the session, as events that the main thread waits for.
 
     The kernel may deliver a signal to any thread, but Python runs handlers in the main thread only, when that wakes up.
@@ -83,6 +123,7 @@ class _Events:
     """
 
     END = 0
+    HAND_OVER = 255
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
@@ -95,8 +136,12 @@ class _Events:
         """Let `wait` return END."""
         os.write(self._write, bytes([self.END]))
 
+    def hand_over(self) -> None:
+        """Let `wait` return HAND_OVER."""
+        os.write(self._write, bytes([self.HAND_OVER]))
+
     def wait(self) -> int:
-        """Return the next signal's number, or END."""
+        """Return the next signal's number, END or HAND_OVER."""
         return os.read(self._read, 1)[0]
 
 
@@ -104,7 +149,7 @@ def _heard(number: int, frame: object) -> None:
     """Do nothing: C code writes to the pipe only for signals that have a handler."""
 
 
-class _Serving:
+class Serving:
     """One session from its start to its end."""
 
     def __init__(
@@ -112,10 +157,12 @@ class _Serving:
         session: Session,
         app: App,
         described: SelfDescription,
-        events: _Events,
+        events: Events,
         environment: Mapping[str, str],
+        holding: Holding | None = None,
     ) -> None:
         self._session = session
+        self._holding = holding
         self._app = app
         self._described = described
         self._events = events
@@ -132,7 +179,7 @@ class _Serving:
         except OutOfThreads as failure:
             self._failure = failure
             self._stop_now()
-        while (event := self._events.wait()) != _Events.END:
+        while (event := self._events.wait()) != Events.END:
             self._handle(event)
         self._ended.set()
         self._notices.stopping()
@@ -170,6 +217,8 @@ class _Serving:
     def _started(self, on_ready: Callable[[], None]) -> None:
         on_ready()
         self._notices.ready()
+        if self._holding is not None:
+            self._holding.start(self._events.hand_over)
         self._notices.watch(self._ended, status=self._status, answers=lambda: self._session.is_answering)
         later = threading.Timer(_LATER_S, self._do_later)
         later.name, later.daemon = "regfs-later", True
@@ -193,6 +242,8 @@ class _Serving:
 
     def _handle(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
+            if self._holding is not None:
+                self._holding.stop()
             self._stops += 1
             self._notices.stopping()
             # In a thread: umount(2) may wait for an answer of ours, and a second signal must get through.
@@ -201,6 +252,9 @@ class _Serving:
                 start_thread(target, name="regfs-stop")
             except OutOfThreads:
                 target()
+        elif number == Events.HAND_OVER:
+            if self._holding is not None and not self._stops:
+                self._holding.hand_over()
         elif number == signal.SIGHUP:
             self._refresh()
         elif number == signal.SIGUSR1:

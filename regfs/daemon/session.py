@@ -27,6 +27,7 @@ from regfs.waiting.deadline import Deadline, under
 if TYPE_CHECKING:
     from regfs.model.digest import Digest
     from regfs.model.names import RepositoryName
+    from regfs.mount.kernel.kept.state_file import StateFile
     from regfs.mount.kernel.session import KernelSession
 
 # libfuse 2 has one timeout for all names, and a tag's is added to it: short, but long enough that a program which
@@ -62,12 +63,20 @@ def driver_of(config: Config) -> str:
 
 
 def build_session(
-    config: Config, point: str, *, environment: Mapping[str, str], log_name: str
+    config: Config,
+    point: str,
+    *,
+    environment: Mapping[str, str],
+    log_name: str,
+    state: StateFile | None = None,
+    on_ready: Callable[[], None] = lambda: None,
 ) -> tuple[App, Session, SelfDescription]:
     """Return the app, a session that is not mounted yet, and what `.regfs/daemon.json` says.
 
-    Raises MountFailure where the driver cannot run here, InvalidOption as app.build() does. Where one image is to be
-    shown it is looked up, which blocks on the network and raises what that brings.
+    What another daemon must know to take the mount over is written to *state*, and read from there first, where an
+    earlier daemon has left it; *on_ready* is called before that, when all else is there. Raises MountFailure where the
+    driver cannot run here, InvalidOption as app.build() does. Where one image is to be shown it is looked up, which
+    blocks on the network and raises what that brings.
     """
     driver = driver_of(config)
     described = SelfDescription(
@@ -75,6 +84,7 @@ def build_session(
         names_valid_s=min(config.tag_ttl_s, _FUSEPY_VALID_S) if driver == "fusepy" else 0.0,
         platform=str(config.platform or host_platform()),
         log=log_name,
+        state=state,
     )
     app: App
     session: Session
@@ -85,7 +95,14 @@ def build_session(
         used_directories=lambda: directories_in_use(session.device, overlays=driver == "fusepy"),
     )
     app = build(config, environment, mount=mount)
-    session = _session(app, driver, valid_s=described.names_valid_s, shown=_shown(app))
+    on_ready()
+    if state is not None:
+        from regfs.mount.kernel.kept.node_records import NodeRecords
+
+        records = NodeRecords(state)
+        app.tree.restore(records.read())
+        app.tree.record_in(records)
+    session = _session(app, driver, valid_s=described.names_valid_s, shown=_shown(app, state), state=state)
     return app, session, described
 
 
@@ -99,22 +116,26 @@ def kernel_session_of_image(
     return _kernel_session(app, with_owner(shown, ROOT if has_one_user else None))
 
 
-def _shown(app: App) -> FileSystem:
-    """Return what the mount shows: all of the tree, or one image of it, which the registry is asked for."""
+def _shown(app: App, state: StateFile | None) -> FileSystem:
+    """Return what the mount shows: all of the tree, or one image of it, which the registry is asked for.
+
+    The one in *state* goes on, where there is one.
+    """
     config = app.config
     owner = owner_asked_for(config)
     if config.image is None:
         return with_owner(app.tree, owner)
     reference = parse_reference(config.image, default_registry=config.default_registry)
     with under(Deadline(config.timeout_s, is_users=True)):
-        shown = app.one_image([config.default_registry, *reference.repository.path.split("/"), reference.directory])
+        path = [config.default_registry, *reference.repository.path.split("/"), reference.directory]
+        shown = app.one_image(path, state)
     return with_owner(shown, owner)
 
 
-def _session(app: App, driver: str, *, valid_s: float, shown: FileSystem) -> Session:
+def _session(app: App, driver: str, *, valid_s: float, shown: FileSystem, state: StateFile | None) -> Session:
     config = app.config
     if driver == "kernel":
-        return _kernel_session(app, shown)
+        return _kernel_session(app, shown, state)
     from regfs.mount.fusepy.session import FusepySession
 
     return FusepySession(
@@ -127,7 +148,7 @@ def _session(app: App, driver: str, *, valid_s: float, shown: FileSystem) -> Ses
     )
 
 
-def _kernel_session(app: App, shown: FileSystem) -> KernelSession:
+def _kernel_session(app: App, shown: FileSystem, state: StateFile | None = None) -> KernelSession:
     from regfs.mount.kernel.session import KernelSession
 
     return KernelSession(
@@ -137,6 +158,7 @@ def _kernel_session(app: App, shown: FileSystem) -> KernelSession:
         timeout_s=app.config.timeout_s,
         passthrough=app.config.passthrough,
         low_latency=app.config.low_latency,
+        kept=state,
     )
 
 

@@ -53,7 +53,7 @@ def refresh(wanted: Sequence[str]) -> list[Refreshed]:
     if not wanted:
         chosen = [mounted for mounted in chosen if mounted.user_id in (None, os.geteuid())]
     daemons = [
-        _Daemon(mounted, _said(answer), _failure(mounted, answer))
+        _Daemon(mounted, said_by(answer), failure_to_signal(mounted, answer))
         for mounted, answer in zip(chosen, _ask(chosen), strict=True)
     ]
     try:
@@ -70,8 +70,8 @@ def _ask(chosen: Sequence[Mounted]) -> list[Answer]:
     return ask(chosen, ("version", FILE))
 
 
-def _failure(mounted: Mounted, answer: Answer) -> RegfsError | None:
-    """Return why the daemon that gave *answer* cannot be refreshed, as far as that is known beforehand."""
+def failure_to_signal(mounted: Mounted, answer: Answer) -> RegfsError | None:
+    """Return why the daemon that gave *answer* cannot be told anything, as far as that is known beforehand."""
     point = mounted.mountpoint
     state, reason = state_of(answer)
     if state == OF_ANOTHER_USER:
@@ -80,8 +80,8 @@ def _failure(mounted: Mounted, answer: Answer) -> RegfsError | None:
         return MountFailure(f"{point}: {reason or state}")
     if FILE not in answer.texts:
         return Unsupported(f"{point}: its daemon is of an older release; unmount it and mount it again")
-    if _said(answer).get("pid_namespace") != pid_namespace():
-        return Unsupported(f"{point}: its daemon runs in another container; run regfs refresh there")
+    if said_by(answer).get("pid_namespace") != pid_namespace():
+        return Unsupported(f"{point}: its daemon runs in another container; run this there")
     return None
 
 
@@ -95,7 +95,7 @@ def _signal(daemons: Sequence[_Daemon]) -> None:
         with suppress(OSError):  # it has just ended, and will not answer again
             daemon.process = os.pidfd_open(cast(int, daemon.said["pid"]))
     for daemon, answer in zip(daemons, _ask([daemon.mounted for daemon in daemons]), strict=True):
-        now = _said(answer)
+        now = said_by(answer)
         if daemon.process < 0 or any(daemon.said[key] != now.get(key) for key in ("pid", "started")):
             daemon.failure = MountFailure(f"{daemon.mounted.mountpoint}: its daemon has just ended, or was replaced")
             continue
@@ -126,9 +126,13 @@ def _wait(daemons: Sequence[_Daemon]) -> None:
 
 def _is_done(daemon: _Daemon, answer: Answer) -> bool:
     """Tell whether a refresh that began after the signal has ended."""
-    return cast(int, _said(answer).get("refreshes_done", 0)) > cast(int, daemon.said["refreshes_begun"])
+    return cast(int, said_by(answer).get("refreshes_done", 0)) > cast(int, daemon.said["refreshes_begun"])
 
 
-def _said(answer: Answer) -> Mapping[str, object]:
-    said: Mapping[str, object] = json.loads(answer.texts.get(FILE, "{}"))
+def said_by(answer: Answer) -> Mapping[str, object]:
+    """Return what daemon.json says in *answer*; nothing where it was read from two daemons, one after the other."""
+    try:
+        said: Mapping[str, object] = json.loads(answer.texts.get(FILE, "{}"))
+    except ValueError:
+        return {}
     return said

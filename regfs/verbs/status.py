@@ -68,6 +68,8 @@ class Status:
             "driver": "erofs" if self.by_kernel else self.daemon.get("driver"),
             "platform": self.daemon.get("platform"),
             "log": self.daemon.get("log"),
+            "restarts": self.daemon.get("restarts"),
+            "crashes": self.daemon.get("crashes"),
             "cache": {key: self._cache.get(key) for key in _CACHE_KEYS},
             "counters": dict(self.counters),
             "fetching": [dict(each) for each in self.fetching],
@@ -89,9 +91,18 @@ class Status:
             )
             yield f"  cache: {self._cache_line()}"
             yield f"  log: {mountpoints.on_one_line(str(self.daemon.get('log')))}"
+            yield from self._restart_lines()
         yield from self._counter_lines()
         for step in self.steps():
             yield f"  {step.text}: {in_units(step.done)} of {in_units(step.total)}"
+
+    def _restart_lines(self) -> Iterator[str]:
+        restarts, crashes = _number(self.daemon.get("restarts")), _number(self.daemon.get("crashes"))
+        if restarts:
+            after = f", {crashes} after a daemon that ended by itself" if crashes else ""
+            yield f"  restarts: {restarts}{after}; the one before this {self.daemon.get('last_end')}"
+        if failure := self.daemon.get("restart_failure"):
+            yield f"  the last restart failed: {failure}"
 
     def _counter_lines(self) -> Iterator[str]:
         directory = mountpoints.on_one_line(self.mountpoint)

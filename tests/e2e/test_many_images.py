@@ -86,7 +86,7 @@ class Visits:
 
     def __init__(self, mount: Mounted) -> None:
         self._mount = mount
-        (self._pid,) = mount.processes()
+        self._pid = mount.daemon
         self._inodes: dict[int, int] = {}
         self._random = random.Random(1)
         self.figures = [Figures.of(self._pid)]

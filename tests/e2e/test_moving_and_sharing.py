@@ -81,7 +81,7 @@ def test_hup_lets_tags_and_listings_be_asked_for_again(mount_regfs: MountRegfs, 
     try:
         push_version(demo, name, "two")
         Pusher(demo.url).image(name, "another", image_of(layer(file("version", b"another"))))
-        (pid,) = mount.processes()
+        pid = mount.daemon
         os.kill(pid, signal.SIGHUP)
         if driver == "kernel":  # with libfuse an open directory keeps its tag as it is
             becomes((repository / "latest/rootfs/version").read_text, "two")
@@ -127,10 +127,7 @@ def test_a_signal_unmounts(mount_regfs: MountRegfs, demo: Demo, driver: str, num
 def test_a_dead_mount_is_replaced(mount_regfs: MountRegfs, demo: Demo, driver: str) -> None:
     mount = mount_regfs("--driver", driver, "--default-registry", demo.address)
     os.listdir(mount.path)
-    pids = mount.processes()
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    assert wait_for_exit(pids) == []
+    mount.die()
     with pytest.raises(OSError, match="not connected"):
         os.listdir(mount.path)
     mount.mount()

@@ -10,7 +10,7 @@ from tests.support.served import Served
 
 def limit_processes(mount: Mounted, most: int) -> None:
     """Let the daemon's user have at most *most* processes and threads, as far as the daemon may start any."""
-    (pid,) = mount.processes()
+    pid = mount.daemon
     mount.run("prlimit", "--pid", str(pid), f"--nproc={most}:")
 
 

@@ -194,7 +194,7 @@ def test_a_program_that_has_changed_root_into_a_tag_keeps_its_image(tag: Tag, st
 def test_a_refresh_takes_no_mount_away(tag: Tag, start: Start) -> None:
     container = start(with_a_volume(tag.rootfs))
     moves(tag.served)
-    (pid,) = tag.mount.processes()
+    pid = tag.mount.daemon
     os.kill(pid, signal.SIGHUP)
     tag.is_looked_at_until_held()
     assert container.sees() == "one in-volume"

@@ -13,12 +13,14 @@ import os
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -85,6 +87,14 @@ def processes_naming(*texts: str) -> list[int]:
             if all(text.encode() in command for text in texts):
                 found.append(int(entry.name))
     return found
+
+
+def is_holder(pid: int) -> bool:
+    """Tell whether *pid* holds a mount for the daemons that serve it."""
+    try:
+        return b"takeover/holder.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def with_descendants(pids: Sequence[int]) -> list[int]:
@@ -221,7 +231,13 @@ class Mounted:
 
     def processes(self) -> list[int]:
         """Return the processes that serve this mount; a umount(8) of another test may name it too for a moment."""
-        return with_descendants(processes_naming("--cache-dir\0", f"{self.path}\0"))
+        started = processes_naming("--cache-dir\0", f"{self.path}\0")
+        return with_descendants([*started, *processes_naming("takeover", f"\0{self.path}\0")])
+
+    @property
+    def daemon(self) -> int:
+        """The process that serves the mount."""
+        return next(pid for pid in self.processes() if not is_holder(pid))
 
     def unmount(self) -> None:
         """Unmount as a user does, and insist that nothing stays behind."""
@@ -253,13 +269,17 @@ class Mounted:
         """Take away whatever is left, by force; what is killed has gone when this returns."""
         for _mount in mounts_at(self.path):
             subprocess.run(["umount", "-l", str(self.path)], check=False, capture_output=True)
-        pids = self.processes()
-        for pid in pids:
-            try:
-                os.kill(pid, 9)
-            except ProcessLookupError:
-                continue
-        wait_for_exit(pids)
+        self.die()
+
+    def die(self) -> None:
+        """Kill all processes of the mount at once, that which holds it too: the mount is dead then."""
+        while pids := self.processes():
+            # First the process that holds the mount: it would start another daemon, as it may have done just now.
+            for pid in sorted(pids, key=is_holder, reverse=True):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            left = wait_for_exit(pids)
+            assert not left, f"these processes survive SIGKILL: {left}"
 
     def __enter__(self) -> Self:
         try:

@@ -51,6 +51,7 @@ VERBS: dict[str, Verb] = {
     "umount": Verb("[-l|-f] MOUNTPOINT", "unmount, alive or dead"),
     "status": Verb("[MOUNTPOINT…]", "what the mounts are doing"),
     "refresh": Verb("[MOUNTPOINT…]", "let mounts ask for tags and listings again"),
+    "restart": Verb("[MOUNTPOINT…]", "let another daemon take mounts over, after an upgrade; programs in them go on"),
     "prefetch": Verb("IMAGE [PATH…]", "fetch images, or parts of them, into the cache"),
     "path": Verb("IMAGE", "the path of an image by its digest, which never changes"),
     "mount": Verb("IMAGE DIR", "mount the files of an image, served by the kernel alone"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from tests.support.caches import tmpfs
 from tests.support.fault_server import Connection
 from tests.support.faulty_mount import FaultyMount
 from tests.support.images import BuiltImage
-from tests.support.mounted import regfs_command, wait_for_exit
+from tests.support.mounted import regfs_command
 
 pytestmark = by_itself
 
@@ -189,11 +188,7 @@ def test_f60_what_a_killed_daemon_had_half_fetched_is_removed_and_fetched_again(
     faulty.server.on("GET", f"/blobs/{image.layers[0].digest}", stop_half_way, times=1)
     reader = subprocess.Popen(["cat", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert reached.wait(100)
-    pids = faulty.mounted.processes()
-    for pid in pids:
-        with suppress(ProcessLookupError):  # the process of an ingest ends by itself once its daemon is gone
-            os.kill(pid, signal.SIGKILL)
-    assert wait_for_exit(pids) == []
+    faulty.mounted.die()
     output, complaint = reader.communicate(timeout=100)
     done.set()
     assert output == b""

@@ -1,0 +1,63 @@
+"""What was asked for, as JSON in the state of a mount: the next daemon, perhaps of a later release, starts from it.
+
+A field that this release does not know is left out, one that it has and the older one had not keeps its default.
+Used by serve.py and successor.py. Pure; any thread.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from regfs.app.config import Config
+from regfs.model.platform import Platform, parse_platform
+from regfs.mount.mountpoint import OwnMount
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options, and the mount that they have made."""
+
+    config: Config
+    mount: OwnMount
+
+
+def asked_as_text(asked: Asked) -> str:
+    """Return *asked* as JSON."""
+    config = {field.name: _plain(getattr(asked.config, field.name)) for field in fields(Config)}
+    return json.dumps({"config": config, "path": asked.mount.path, "device": asked.mount.device})
+
+
+def parse_asked(text: str) -> Asked:
+    """Return what asked_as_text() was given. Raises ValueError, KeyError and TypeError where that is not it."""
+    said = json.loads(text)
+    defaults = Config()
+    known = {field.name for field in fields(Config)}
+    values: dict[str, Any] = {
+        name: _value(value, getattr(defaults, name)) for name, value in said["config"].items() if name in known
+    }
+    config = Config(**values)
+    return Asked(config, OwnMount(said["path"], said["device"]))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return {"path": str(value)}
+    if isinstance(value, Platform):
+        return {"platform": str(value)}
+    if isinstance(value, frozenset):
+        return {"set": sorted(value)}
+    return value
+
+
+def _value(plain: object, default: object) -> object:
+    if isinstance(default, tuple) and isinstance(plain, list):  # a NamedTuple, which JSON has as a list
+        return type(default)(*plain)
+    if not isinstance(plain, dict):
+        return plain
+    ((kind, value),) = plain.items()
+    if kind == "path":
+        return Path(value)
+    return parse_platform(value) if kind == "platform" else frozenset(value)

@@ -1,0 +1,319 @@
+"""The holder: a small process that keeps a mount alive while daemons come and go.
+
+    python -I -S holder.py CONNECTION STATE CONTROL PID LOG POINT
+    CONNECTION   the descriptor of /dev/fuse. As long as it is open here the mount lives, and requests wait
+    STATE        the memory that daemons leave to each other (mount/kernel/kept/state_file.py)
+    CONTROL      a socket (SOCK_SEQPACKET) to the daemon PID, which serves now
+    LOG          where to say that it gives up: a file, or '' for syslog
+    POINT        the mount point, for messages and for `ps`
+
+    daemon ends by itself     the next one is started at once; after the second end within half a second of a start the
+                              holder waits first: 0.1 s, 0.2 s … 10 s. After 10 in a row it gives up: its end is that
+                              of the mount, which answers "Transport endpoint is not connected" until it is unmounted
+    SIGRTMIN                  `regfs restart`: the next one is started, and takes over when it is ready
+    the state says ENDED      unmounted, or ended by a signal: the holder ends too
+
+    next daemon -> holder     "ready": loaded, all but the state        holder -> it            "go": take over
+    holder -> daemon          "hand over": end when nothing waits
+
+It sends no request to any mount, and never reads from the connection. It imports nothing of regfs, which an upgrade may
+have replaced by the time the next daemon starts. One thread.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+
+_U64 = struct.Struct("<Q")
+_HEADER = 4096
+_ENDED = 1
+_LIFE_AT, _RESTARTS_AT, _CRASHES_AT, _HOLDER_AT, _LOST_AT = 16, 24, 72, 80, 88
+_LAST_END_AT, _FAILURE_AT, _TEXT = 1 << 10, 2 << 10, (1 << 10) - 8
+
+_SHORT_LIFE_S = 0.5
+_MOST_SHORT_LIVES = 10
+_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.1, 10.0
+_START_S = 60.0
+_HAND_OVER_S = 40.0
+_IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2,
+            signal.SIGPIPE)  # fmt: skip
+# The package is found where it was when the mount was made, whatever the working directory is.
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+_SUCCESSOR = "import sys; sys.path.append({!r}); from regfs.daemon.takeover.successor import main; main()"
+
+
+def delay_s(short_lives: int) -> float:
+    """Return how long to wait before the next start, after so many daemons in a row that did not live long."""
+    if short_lives < 2:
+        return 0.0
+    delay: float = min(_FIRST_DELAY_S * 2 ** (short_lives - 2), _LONGEST_DELAY_S)
+    return delay
+
+
+class _State:
+    """The fields of the state that the holder uses."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._memory = mmap.mmap(descriptor, _HEADER)
+
+    def number(self, at: int) -> int:
+        number: int = _U64.unpack_from(self._memory, at)[0]
+        return number
+
+    def write(self, at: int, number: int) -> None:
+        _U64.pack_into(self._memory, at, number)
+
+    def add(self, at: int) -> None:
+        self.write(at, self.number(at) + 1)
+
+    def say(self, at: int, text: str) -> None:
+        said = text.encode("utf-8", "replace")[:_TEXT]
+        self.write(at, 0)
+        self._memory[at + 8 : at + 8 + len(said)] = said
+        self.write(at, len(said))
+
+
+class _Daemon:
+    """One daemon, or the process that becomes one."""
+
+    def __init__(self, pid: int, control: socket.socket, *, is_child: bool) -> None:
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self.control = control
+        self.is_child = is_child
+        self.is_ready = False
+        self.since = time.monotonic()
+
+    def tell(self, word: bytes) -> None:
+        try:
+            self.control.send(word, socket.MSG_DONTWAIT)
+        except OSError:
+            pass  # it has ended, or hangs; either is noticed
+
+    def kill(self) -> None:
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    def bury(self) -> str:
+        """Return how it ended, and close what belongs to it."""
+        os.close(self.pidfd)
+        self.control.close()
+        if not self.is_child:
+            return "has ended"
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        if code >= 0:
+            return f"has ended with exit code {code}"
+        try:
+            return f"was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was killed by signal {-code}"
+
+
+class _Holder:
+    def __init__(self, connection: int, state: int, daemon: _Daemon, log: str, point: str) -> None:
+        self._connection = connection
+        self._state_descriptor = state
+        self._state = _State(state)
+        self._log = log
+        self._point = point
+        self._serving: _Daemon | None = daemon
+        self._next: _Daemon | None = None
+        self._start_at: float | None = None
+        self._must_end_by: float | None = None
+        self._short_lives = 0
+        self._signals, self._wake = os.pipe()
+        for end in (self._signals, self._wake):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        for number in _IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGRTMIN, lambda _number, _frame: None)
+        self._state.write(_HOLDER_AT, os.getpid())
+
+    def run(self) -> int:
+        """Hold the mount until its end, and return the exit code."""
+        while True:
+            for descriptor in self._wait():
+                if descriptor == self._connection:
+                    return self._end(0)  # unmounted, while no daemon was there
+                if descriptor == self._signals:
+                    os.read(self._signals, 4096)
+                    self._start_at = time.monotonic()
+                elif self._next is not None and descriptor == self._next.pidfd:
+                    self._next_has_ended()
+                elif self._next is not None and descriptor == self._next.control.fileno():
+                    self._hear()
+                elif self._serving is not None and descriptor == self._serving.pidfd:
+                    self._serving_has_ended()
+                    if self._state.number(_LIFE_AT) == _ENDED:
+                        return self._end(0)
+            if self._short_lives >= _MOST_SHORT_LIVES:
+                self._say_end(f"{self._short_lives} daemons in a row have ended at once; regfs umount {self._point}")
+                return self._end(1)
+            self._do_what_is_due()
+
+    def _wait(self) -> list[int]:
+        poll = select.poll()
+        poll.register(self._signals, select.POLLIN)
+        deadlines = [each for each in (self._start_at, self._must_end_by) if each is not None]
+        if self._serving is not None:
+            poll.register(self._serving.pidfd, select.POLLIN)
+        else:
+            # Not while a daemon serves: each request would wake this process as well.
+            poll.register(self._connection, 0)
+        if self._next is not None:
+            poll.register(self._next.pidfd, select.POLLIN)
+            deadlines.append(self._next.since + _START_S)
+            if not self._next.is_ready:
+                poll.register(self._next.control, select.POLLIN)
+        left_s = min(deadlines, default=None) if deadlines else None
+        timeout = None if left_s is None else max(0, int((left_s - time.monotonic()) * 1000) + 1)
+        return [descriptor for descriptor, _ in poll.poll(timeout)]
+
+    def _do_what_is_due(self) -> None:
+        now = time.monotonic()
+        if self._start_at is not None and now >= self._start_at:
+            self._start_at = None
+            if self._next is None:
+                self._start()
+        if self._must_end_by is not None and now >= self._must_end_by and self._serving is not None:
+            self._serving.kill()
+            self._must_end_by = None
+        following = self._next
+        if following is None:
+            return
+        if not following.is_ready:
+            if now >= following.since + _START_S:
+                following.kill()
+            return
+        if self._serving is None:
+            self._state.add(_RESTARTS_AT)
+            following.tell(b"go")
+            following.since = now
+            self._serving, self._next, self._must_end_by = following, None, None
+        elif self._must_end_by is None:
+            self._must_end_by = now + _HAND_OVER_S
+            self._serving.tell(b"hand over")
+
+    def _start(self) -> None:
+        """Start the next daemon."""
+        self._state.write(_FAILURE_AT, 0)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            self._failed(f"no process can be started: {error.strerror}")
+            return
+        if pid == 0:
+            _become_daemon(self._connection, self._state_descriptor, theirs.fileno(), self._point)
+        theirs.close()
+        self._next = _Daemon(pid, ours, is_child=True)
+
+    def _hear(self) -> None:
+        assert self._next is not None
+        try:
+            word = self._next.control.recv(4096, socket.MSG_DONTWAIT)
+        except OSError:
+            word = b""
+        if word == b"ready":
+            self._next.is_ready = True
+        elif not word:
+            self._next.kill()  # it can say nothing any more
+
+    def _next_has_ended(self) -> None:
+        assert self._next is not None
+        how = self._next.bury()
+        self._next = None
+        self._failed(f"the next daemon {how} before it took over")
+
+    def _failed(self, why: str) -> None:
+        if self._state.number(_FAILURE_AT) == 0:  # else the next daemon itself has said why
+            self._state.say(_FAILURE_AT, why)
+        self._must_end_by = None
+        if self._serving is None:
+            self._short_lives += 1
+            self._start_at = time.monotonic() + delay_s(self._short_lives)
+
+    def _serving_has_ended(self) -> None:
+        assert self._serving is not None
+        now = time.monotonic()
+        was_asked_to = self._must_end_by is not None
+        has_lived_s = now - self._serving.since
+        how = self._serving.bury()
+        self._serving = self._must_end_by = None
+        if self._state.number(_LIFE_AT) == _ENDED:
+            return
+        self._state.write(_LOST_AT, int(time.time() * 1000))
+        if was_asked_to:
+            self._short_lives = 0
+            self._state.say(_LAST_END_AT, "has handed over to this one, as asked for")
+            return
+        self._state.add(_CRASHES_AT)
+        self._state.say(_LAST_END_AT, how)
+        self._short_lives = self._short_lives + 1 if has_lived_s < _SHORT_LIFE_S else 0
+        if self._next is None:
+            self._start_at = now + delay_s(self._short_lives)
+
+    def _end(self, code: int) -> int:
+        if self._next is not None:
+            self._next.kill()
+            self._next.bury()
+        return code
+
+    def _say_end(self, why: str) -> None:
+        text = f"the mount on {self._point} ends: {why}"
+        try:
+            if self._log:
+                with open(self._log, "a", encoding="utf-8", errors="backslashreplace") as file:
+                    file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} ERROR regfs.holder: {text}\n")
+            else:
+                import syslog
+
+                syslog.openlog("regfs", syslog.LOG_PID, syslog.LOG_DAEMON)
+                syslog.syslog(syslog.LOG_ERR, text)
+        except OSError:
+            pass
+
+
+def _become_daemon(connection: int, state: int, control: int, point: str) -> None:
+    """Become the next daemon; runs in the child."""
+    try:
+        os.setsid()
+        for number in (*_IGNORED, signal.SIGRTMIN):
+            signal.signal(number, signal.SIG_DFL)
+        for descriptor in (connection, state, control):
+            os.set_inheritable(descriptor, True)
+        words = [sys.executable, "-c", _SUCCESSOR.format(_PACKAGE), str(connection), str(state), str(control), point]
+        os.execv(sys.executable, words)  # noqa: S606 (no shell is wanted)
+    finally:
+        os._exit(127)
+
+
+def main() -> None:
+    """Hold the mount that the arguments name."""
+    connection, state, control, pid = map(int, sys.argv[1:5])
+    log, point = sys.argv[5:7]
+    for descriptor in (connection, state, control):
+        os.set_inheritable(descriptor, False)
+    try:
+        with open("/proc/self/comm", "w", encoding="ascii") as name:
+            name.write("regfs-holder")
+    except OSError:
+        pass
+    daemon = _Daemon(pid, socket.socket(fileno=control), is_child=False)
+    sys.exit(_Holder(connection, state, daemon, log, point).run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The daemon's side of a mount that outlives it: starts the holder, hears from it, and hands over when it is told to.
+
+A holder that dies is replaced: as long as one of the two processes lives the mount does. Used by serve.py. Thread rule:
+one thread of its own; `stop` and `hand_over` in any.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from regfs.app.config import Config
+from regfs.daemon.takeover import holder
+from regfs.daemon.takeover.asked import Asked, asked_as_text
+from regfs.errors import MountFailure, OutOfThreads
+from regfs.mount.kernel.kept.state_file import StateFile
+from regfs.mount.kernel.session import KernelSession
+from regfs.process.threads import start_thread
+
+log = logging.getLogger(__name__)
+
+# The first requests after a start must not share the cores with the start of another process.
+_START_AFTER_S = 0.3
+_AGAIN_AFTER_S = 5.0
+_DRAIN_S = 30.0
+
+
+def can_hold() -> bool:
+    """Tell whether a holder can run here: processes must be known by descriptors (Linux 5.3)."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (OSError, AttributeError):
+        return False
+    return bool(sys.executable) and Path(holder.__file__).is_file()
+
+
+def new_state() -> StateFile | None:
+    """Return the state of a new mount; None where the mount must end with its daemon."""
+    if not can_hold():
+        log.info("the mount ends with this daemon: no process can hold it here")
+        return None
+    try:
+        return StateFile.new()
+    except MountFailure as failure:
+        log.warning("the mount ends with this daemon: %s", failure)
+        return None
+
+
+class Holding:
+    """The mount of *session*, held by another process. *log_file*: where that writes; '' for syslog."""
+
+    def __init__(
+        self,
+        config: Config,
+        session: KernelSession,
+        state: StateFile,
+        *,
+        point: str,
+        log_file: str,
+        control: socket.socket | None,
+    ) -> None:
+        """*control* is a socket to the holder that has started this process; None: there is none yet."""
+        self._config = config
+        self.session = session
+        self._state = state
+        self._point = point
+        self._log_file = log_file
+        self._control = control
+        self._holder: subprocess.Popen[bytes] | None = None
+        self._stopped = threading.Event()
+
+    def start(self, on_hand_over: Callable[[], None]) -> None:
+        """Let the mount be held; *on_hand_over* is called when another daemon is ready to take it over."""
+        try:
+            start_thread(lambda: self._run(on_hand_over), name="regfs-holding")
+        except OutOfThreads as error:
+            log.warning("the mount ends with this daemon: %s", error)
+
+    def stop(self) -> None:
+        """Note that the mount ends on purpose: the holder ends with this process."""
+        self._stopped.set()
+        self._state.end()
+
+    def hand_over(self) -> None:
+        """Wait until no request waits for a registry, half a minute at most, and end this process, not the mount.
+
+        What still waits then, and what comes meanwhile, is answered by the next daemon.
+        """
+        left = self.session.drain(_DRAIN_S)
+        log.info("another daemon takes over; %d requests are asked again", left)
+        logging.shutdown()
+        os._exit(0)
+
+    def _run(self, on_hand_over: Callable[[], None]) -> None:
+        wait_s = _START_AFTER_S
+        while True:
+            if self._control is None:
+                if self._stopped.wait(wait_s):
+                    return
+                try:
+                    self._control = self._start_holder()
+                except (OSError, MountFailure) as error:
+                    log.warning("the mount ends with this daemon: no holder can be started: %s", error)
+                    return
+            begun = time.monotonic()
+            self._hear(self._control, on_hand_over)
+            self._control.close()
+            self._control = None
+            if self._holder is not None:
+                self._holder.wait()
+            if self._stopped.is_set():
+                return
+            self._state.forget_holder()
+            wait_s = 0.0 if time.monotonic() - begun > _AGAIN_AFTER_S else _AGAIN_AFTER_S
+            log.warning("the process that holds the mount has ended; another one is started")
+
+    def _start_holder(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._state.ask(asked_as_text(Asked(self._config, self.session.own_mount)))
+        given = (self.session.connection, self._state.descriptor, theirs.fileno())
+        with theirs:
+            self._holder = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(Path(holder.__file__)), *map(str, given), str(os.getpid()),
+                 self._log_file, self._point],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
+                pass_fds=given, start_new_session=True,
+            )  # fmt: skip
+        return ours
+
+    @staticmethod
+    def _hear(control: socket.socket, on_hand_over: Callable[[], None]) -> None:
+        """Return when the holder has ended."""
+        while True:
+            try:
+                word = control.recv(4096)
+            except OSError:
+                return
+            if not word:
+                return
+            if word == b"hand over":
+                on_hand_over()
