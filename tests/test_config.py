@@ -17,8 +17,8 @@ from regfs.app.config import (
     with_options,
 )
 from regfs.errors import InvalidOption
+from regfs.model.cache_limits import MinFree
 from regfs.model.platform import Platform, host_platform
-from regfs.store.eviction.limits import MinFree
 
 
 def configured(name: str, *texts: str) -> Config:

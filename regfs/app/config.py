@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regfs.errors import InvalidName, InvalidOption
+from regfs.model.cache_limits import TWENTIETH, Limits, MinFree
 from regfs.model.names import DOCKER_HUB, ONE_IMAGE, canonical_registry
 from regfs.model.platform import Platform, host_platform, parse_platform
 from regfs.process.user import home_directory, is_root_of_machine, may_write
-from regfs.store.eviction.limits import TWENTIETH, Limits, MinFree
 
 SITE_CACHE = Path("/var/cache/regfs")
 OWNERS = ("image", "me", "subuid")

@@ -28,6 +28,9 @@ from regfs.telemetry.stats import Stats
 from regfs.waiting.single_flight import Flights
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from regfs.images.adoption import Adoption
     from regfs.registry.docker_hub import Hub
 
 log = logging.getLogger(__name__)
@@ -97,6 +100,12 @@ class Repositories:
                     stats=self._stats,
                 )
             return repository
+
+    def adoption(self, hold: Callable[[Path], object]) -> Adoption:
+        """Return what enters content that came by another way; *hold* keeps files from eviction meanwhile."""
+        from regfs.images.adoption import Adoption
+
+        return Adoption(self._store, self._references, hold)
 
     @property
     def hub(self) -> Hub | None:

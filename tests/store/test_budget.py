@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import CacheFailure, CacheFull, NotFound
+from regfs.model.cache_limits import Limits, MinFree
 from regfs.model.digest import Digest
 from regfs.model.verification import VerifiedChunks, verified
 from regfs.store.blobs import BlobStore
 from regfs.store.eviction.budget import Budget
 from regfs.store.eviction.eviction import evict
 from regfs.store.eviction.inventory import take_inventory, used_by
-from regfs.store.eviction.limits import Limits, MinFree
 from regfs.store.eviction.uses import Uses
 from regfs.store.images.merged_table import MergedTable, MergedTableWriter
 from regfs.store.layers.content import Span
@@ -433,7 +433,7 @@ def test_a_clock_that_was_set_back_stops_no_eviction(tmp_path: Path) -> None:
 WRITING = """
 import os, sys
 from pathlib import Path
-from regfs.store.eviction.limits import Limits, MinFree
+from regfs.model.cache_limits import Limits, MinFree
 from regfs.store.layers.layer_store import LayerStore
 from tests.support.caches import keep_layer
 store = LayerStore(Path(sys.argv[1]), limits=Limits(int(sys.argv[2])))

@@ -65,6 +65,8 @@ VERBS: dict[str, Verb] = {
     "pin": Verb("IMAGE…", "keep images in the cache, whatever its limit"),
     "unpin": Verb("IMAGE…", "let pinned images go again"),
     "pins": Verb("", "list the pinned images"),
+    "export": Verb("IMAGE… > FILE", "write images into one file, for machines without a registry"),
+    "import": Verb("FILE", "read images from such a file into the cache"),
     "cache": Verb("du|ls|rm|prune|verify", "look after the cache"),
     "setup": Verb("[--undo]", "put completion, the manual page, units and the helper of mount(8) into place"),
     "completion": Verb("bash|zsh|fish", "let the shell complete verbs, options, images and paths"),
@@ -73,6 +75,8 @@ VERBS: dict[str, Verb] = {
     "version": Verb("", "show versions"),
 }
 ALIASES = {"unmount": "umount"}
+# A word of Python's is the name of no module.
+_MODULES = {"import": "import_archive"}
 
 
 def verb_named(word: str) -> str | None:
@@ -83,7 +87,7 @@ def verb_named(word: str) -> str | None:
 
 def load_verb(name: str) -> Module:
     """Return the module of the verb *name*."""
-    return cast(Module, import_module(f"{__name__}.{name}"))
+    return cast(Module, import_module(f"{__name__}.{_MODULES.get(name, name)}"))
 
 
 def run_verb(name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> int:

@@ -22,9 +22,9 @@ from regfs.errors import RegfsError
 from regfs.images.workers.own_process import Teller, be_nice
 from regfs.images.workers.shared_pipe import pieces
 from regfs.layers.ingest import Progress, run_ingest
+from regfs.model.cache_limits import Limits
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
-from regfs.store.eviction.limits import Limits
 from regfs.store.layers.layer_store import LayerStore
 
 # Three threads hand each other blocks that take a millisecond each; five, Python's default, would be lost at each turn.

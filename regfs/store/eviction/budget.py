@@ -9,8 +9,8 @@ What is in use by any process stays (uses.py), so that an image that is open nev
 asked for. In use are the images that a process works with: those of which a file or directory is open, and those that
 it visited last; together they may exceed the limit (excess.py). What the kernel merely remembers is not: else a limit
 could not hold for a mount that visits thousands of images. What was evicted is fetched again when it is asked for.
-A part of the disk stays free, too, whatever fills it (limits.py). Where the disk has not enough room whatever is
-evicted, nothing is evicted: an image that is cached stays readable on a full disk.
+A part of the disk stays free, too, whatever fills it (model/cache_limits.py). Where the disk has not enough room
+whatever is evicted, nothing is evicted: an image that is cached stays readable on a full disk.
 
 Used by the other modules of the store, daemons and verbs. Thread rule: any thread; any number of processes.
 """
@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regfs.errors import CacheFailure, CacheFull, OutOfThreads
+from regfs.model.cache_limits import DEFAULT_LIMITS, Limits
 from regfs.model.units import in_units
 from regfs.process.threads import start_thread
 from regfs.store.eviction.eviction import Unit, everything, evict
 from regfs.store.eviction.excess import LATELY_S, Excess
 from regfs.store.eviction.inventory import BLOBS, used_by
-from regfs.store.eviction.limits import DEFAULT_LIMITS, Limits
 from regfs.store.files.failures import failures_of
 
 log = logging.getLogger(__name__)

@@ -28,10 +28,10 @@ from pathlib import Path
 from weakref import finalize
 
 from regfs.errors import CacheDamaged, CacheFailure, CacheFull
+from regfs.model.cache_limits import DEFAULT_LIMITS, Limits
 from regfs.model.digest import Digest
 from regfs.store.eviction.budget import Budget
 from regfs.store.eviction.inventory import IMAGES, INGESTS, LAYERS, OLD_INGESTS, OLD_PACK
-from regfs.store.eviction.limits import DEFAULT_LIMITS, Limits
 from regfs.store.eviction.uses import Uses, sweep_uses
 from regfs.store.files.boot import boot_id
 from regfs.store.files.cached_files import put, take_away

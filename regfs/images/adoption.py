@@ -1,0 +1,73 @@
+"""Content that came by another way than a registry, entered into the cache as if one had answered it.
+
+A name is kept as one that no registry was asked for yet: one that answers is asked before the name is believed, and
+where none answers, or offline, the name means what was adopted. Used by export/archive/. Thread rule: one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from regfs.model.digest import Digest
+from regfs.model.manifest import Descriptor
+from regfs.model.names import RepositoryName
+from regfs.model.strict_json import DOCUMENT_LIMIT
+from regfs.model.verification import VerifiedChunks
+from regfs.store.blobs import BlobStore
+from regfs.store.references.references import References, TagRecord
+
+_NEVER_ASKED = 0.0
+
+
+class Adoption:
+    """Enters content into *store*, and names into *references*; *hold* keeps a file from eviction meanwhile."""
+
+    def __init__(self, store: BlobStore, references: References, hold: Callable[[Path], object]) -> None:
+        self._store = store
+        self._references = references
+        self._hold = hold
+        self._held: list[object] = []
+
+    def receive(self, digest: Digest, size: int, chunks: VerifiedChunks) -> None:
+        """Keep a blob unless it is here. Raises what *chunks* raises, CacheFailure."""
+        self._held.append(self._hold(self._store.path(digest)))
+        if self._store.size(digest) == size:
+            for _ in chunks:  # another blob of that name is an error all the same
+                pass
+            self._store.touch(digest)
+        else:
+            self._store.receive(digest, size, chunks)
+
+    def let_go(self) -> None:
+        """Let what was received be evicted."""
+        self._held.clear()
+
+    def document(self, digest: Digest) -> bytes | None:
+        """Return the bytes of a manifest or index that is here."""
+        return self._store.load(digest, at_most=DOCUMENT_LIMIT)
+
+    def has(self, descriptor: Descriptor) -> bool:
+        """Tell whether a blob is here."""
+        return descriptor.content is not None or self._store.size(descriptor.digest) == descriptor.size
+
+    def path(self, digest: Digest) -> Path:
+        """Return where a blob is kept."""
+        return self._store.path(digest)
+
+    def manifest(self, repository: RepositoryName, digest: Digest, media_type: str) -> None:
+        """Let *repository* have the manifest *digest*."""
+        self._references.keep_manifest(repository, digest, media_type)
+
+    def tag(self, repository: RepositoryName, tag: str, descriptor: Descriptor) -> None:
+        """Let *tag* lead to what *descriptor* describes."""
+        record = TagRecord(descriptor.digest, descriptor.media_type, descriptor.size, _NEVER_ASKED)
+        self._references.keep_tag(repository, tag, record)
+
+    def referrers(self, repository: RepositoryName, subject: Digest, found: Sequence[Descriptor]) -> None:
+        """Let *found* refer to the manifest *subject*, beside what is known to."""
+        known = self._references.referrers(repository, subject)
+        others = {each.digest: each for each in (known.manifests if known is not None else ())}
+        others |= {each.digest: each for each in found}
+        self._references.keep_referrers(repository, subject, list(others.values()))
+        self._references.expire_referrers(repository, subject)
