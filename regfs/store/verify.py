@@ -1,7 +1,8 @@
 """Looks through a cache for rot: every file against its name or its sums. What is wrong is dropped, and fetched again.
 
     blobs     the digest that they are named by
-    layers    the sum of the index; the data file's diff id, which it is named by, and where the index says files are
+    layers    the sum of the index; the data file's diff id, which it is named by, and where the index says files are;
+              the sum of the digests of files
     objects   the bytes of the data file that they are copies of
     images    the sums of merged tables, of what differs between two, and of EROFS images
 
@@ -21,13 +22,14 @@ from pathlib import Path
 
 from regfs.errors import InvalidName, RegfsError, Unsupported
 from regfs.model.digest import Digest
-from regfs.store.eviction.inventory import DATA, EROFS, INDEX, LAYERS, MERGED, CachedFile, take_inventory
+from regfs.store.eviction.inventory import DATA, DIGESTS, EROFS, INDEX, LAYERS, MERGED, CachedFile, take_inventory
 from regfs.store.files.cached_files import hash_file, open_file, take_away
 from regfs.store.files.checksums import SUFFIX as SUMS
 from regfs.store.files.checksums import load_sums
 from regfs.store.files.failures import failures_of
 from regfs.store.images.differing_tables import is_differing, sums_of
 from regfs.store.images.merged_table import MergedTable
+from regfs.store.layers.content_digests import read_digests
 from regfs.store.layers.wrong_layers import read_exactly, wrong_layer, wrong_sum
 from regfs.store.locks.file_locks import changing
 
@@ -54,6 +56,8 @@ def verify(root: Path, *, drop: bool) -> Iterator[Problem]:
         for files in _led_by(INDEX, found.layers):
             copies = found.promoted(files[0].stem)
             yield from _checked(root, [*files, *copies], partial(wrong_layer, root, files[0].path), drop=drop)
+            for each in (file for file in files if file.suffix == DIGESTS):
+                yield from _checked(root, [each], partial(_wrong_digests, each.path), drop=drop)
         # Copies after the layers: those of a layer that was wrong went with it.
         for each in found.objects:
             yield from _checked(root, [each], partial(_wrong_copy, root, each.path), drop=drop)
@@ -148,6 +152,11 @@ def _wrong_image(root: Path, path: Path) -> str | None:
     except (ValueError, RegfsError) as error:
         return str(error)
     return reason
+
+
+def _wrong_digests(path: Path) -> str | None:
+    path.stat()
+    return None if read_digests(path) is not None else "damaged: it has another sum than it was written with"
 
 
 def _wrong_erofs(root: Path, path: Path) -> str | None:

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import NotFound
+from regfs.store.layers.content import Content, OpenContent
+from regfs.store.layers.layer_store import LayerStore
 from regfs.store.verify import verify
 from tests.support.images import directory, file, image_of, layer, whiteout
 from tests.support.lazy_layers import estargz
 from tests.support.served import Served
+from tests.support.shown import Shown
 
 BASE = layer(file("etc/motd", b"hello\n"), file("etc/kept", b"kept"), file("srv/one", b"1", xattrs={"user.x": b"y"}))
 UPPER = layer(
@@ -137,3 +140,39 @@ def test_a_mount_that_takes_over_goes_on_with_the_trees(pushed: Served, tmp_path
     assert second.tree.restore(first.tree.snapshot()) == []
     listed = second.tree.listing(entry.node).entries(0, 10)
     assert [each.name for each in listed] == [b"empty", b"new"]
+
+
+class CountingStore(LayerStore):
+    """Counts the files that are opened."""
+
+    opened = 0
+
+    def open_content(self, content: Content) -> OpenContent:
+        CountingStore.opened += 1
+        return super().open_content(content)
+
+
+def opened_by(shown: Shown, pair: str) -> int:
+    CountingStore.opened = 0
+    shown.names(f"app/.diff/{pair}/changed")
+    return CountingStore.opened
+
+
+def test_a_file_that_was_found_equal_once_is_not_read_again_for_another_image(served: Served) -> None:
+    for tag in "123":
+        files = [file(f"same/{number}", b"same" * number) for number in range(1, 9)]
+        served.push("app", tag, image_of(layer(file("own", tag.encode()), *files)))
+    with served.show(store=CountingStore) as shown:
+        assert opened_by(shown, "1..2") == 2 * 9
+        assert opened_by(shown, "1..3") == 8 + 2  # those of 3, and the pair that differs
+        assert opened_by(shown, "2..3") == 2
+    assert len(list((served.cache / "layers").glob("*.digests"))) == 3
+    for kept in (*(served.cache / "images").glob("*.changed-*"), *(served.cache / "images").glob("*.same-*")):
+        kept.unlink()
+    shown = served.show(store=CountingStore)
+    assert opened_by(shown, "1..2") == 2
+    assert shown.names("app/.diff/1..2/changed") == ["own"]
+    shown.__exit__(None, None, None)
+    digests = next((served.cache / "layers").glob("*.digests"))
+    digests.write_bytes(digests.read_bytes()[:-1] + b"?")
+    assert [problem.path for problem in verify(served.cache, drop=True)] == [digests]

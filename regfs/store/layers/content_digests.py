@@ -1,0 +1,118 @@
+"""The digests of whole files of one layer, as far as a comparison has needed them, so that no byte is read twice.
+
+    layers/<diff id>.digests      beside the layer's index, with which it is evicted
+
+    32 bytes           the sha256 of what follows: a crash may leave a file of zeros
+    u32, u32           the version of the layer's index, and how many there are; little-endian
+    u64 × number       where the files' bytes begin in the data file, ascending
+    32 bytes × number  the sha256 of each
+
+A layer's bytes never change, so that a digest never becomes wrong. Written under a temporary name and renamed; of two
+processes that write at once, one keeps what both knew before and what it found itself. Memory holds 40 bytes for each
+digest that is kept, and 150 for each that is added. Used by images/comparing/. Thread rule: an object belongs to one
+thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import tempfile
+from array import array
+from bisect import bisect_left
+from pathlib import Path
+from typing import NamedTuple
+
+from regfs.store.eviction.budget import Budget
+from regfs.store.files.cached_files import put, read_file, take_away
+from regfs.store.files.failures import cache_failure
+from regfs.store.layers.layer_index import VERSION
+from regfs.store.locks.file_locks import lock_new
+
+_SUM = hashlib.sha256().digest_size
+_HEAD = struct.Struct("<II")
+_OFFSET = 8
+_DIGEST = 32
+
+
+class _Kept(NamedTuple):
+    """What a file has: offsets, ascending, and the digests in their order."""
+
+    offsets: memoryview[int] | array[int]
+    digests: bytes | memoryview[int]
+
+
+_NOTHING = _Kept(array("Q"), b"")
+
+
+class ContentDigests:
+    """The digests kept in the file at *path*, and those that are added."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._kept = read_digests(path) or _NOTHING
+        self._added: dict[int, bytes] = {}
+
+    def find(self, offset: int) -> bytes | None:
+        """Return the sha256 of the file whose bytes begin at *offset* of the layer's data file; None if unknown."""
+        added = self._added.get(offset)
+        if added is not None:
+            return added
+        offsets, digests = self._kept
+        at = bisect_left(offsets, offset)
+        if at == len(offsets) or offsets[at] != offset:
+            return None
+        return bytes(digests[at * _DIGEST : (at + 1) * _DIGEST])
+
+    def add(self, offset: int, digest: bytes) -> None:
+        """Note the sha256 of the file at *offset*."""
+        self._added[offset] = digest
+
+    def keep(self, budget: Budget) -> None:
+        """Write what was added. Raises CacheFailure."""
+        if not self._added:
+            return
+        offsets, digests = read_digests(self._path) or _NOTHING
+        every = {offset: bytes(digests[at * _DIGEST : (at + 1) * _DIGEST]) for at, offset in enumerate(offsets)}
+        every |= self._added
+        ordered = sorted(every)
+        body = b"".join(
+            (_HEAD.pack(VERSION, len(ordered)), array("Q", ordered).tobytes(), *(every[offset] for offset in ordered))
+        )
+        budget.reserve_document(len(body) + _SUM)
+        _write(self._path, hashlib.sha256(body).digest() + body)
+        self._kept, self._added = read_digests(self._path) or _NOTHING, {}
+
+
+def read_digests(path: Path) -> _Kept | None:
+    """Return what the file at *path* has; None where there is none of use."""
+    try:
+        content = read_file(path)
+    except OSError:
+        return None
+    body = memoryview(content)[_SUM:]
+    if len(body) < _HEAD.size or hashlib.sha256(body).digest() != content[:_SUM]:
+        return None
+    version, number = _HEAD.unpack_from(body)
+    if version != VERSION or len(body) != _HEAD.size + number * (_OFFSET + _DIGEST):
+        return None
+    split = _HEAD.size + number * _OFFSET
+    return _Kept(body[_HEAD.size : split].cast("Q"), body[split:])
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        lock, name = tempfile.mkstemp(prefix=".digests-", dir=path.parent)
+        try:
+            lock_new(lock)  # an eviction removes temporary files without a lock
+            with open(lock, "wb", closefd=False) as file:
+                file.write(content)
+            put(name, path)
+        except BaseException:
+            take_away(Path(name))
+            raise
+        finally:
+            os.close(lock)
+    except OSError as error:
+        raise cache_failure(path, error) from error
