@@ -16,86 +16,39 @@ import functools
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ec import (
-    ECDSA,
-    SECP256R1,
-    EllipticCurvePrivateKey,
-    EllipticCurvePublicKey,
-    generate_private_key,
-)
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from regfs.model.digest import Digest
 from tests.support.artifacts import Artifact, artifact_of, blob
 from tests.support.attached import BUNDLE, IN_TOTO, SIMPLE_SIGNING, encoded
+from tests.support.fulcio import (
+    EMAIL,
+    ISSUER,
+    SIGNED_S,
+    Authority,
+    Signer,
+    authority_key,
+    certificate_of,
+    der_of,
+    extension_of,
+    key_usage,
+    new_key,
+    pem_of,
+    signed,
+    spki,
+)
 from tests.support.images import OCI
+from tests.support.timestamps import answer_with
 
-EMAIL, ISSUER = "alice@example.org", "https://accounts.example.org"
-SIGNED_S = 1_790_000_000
-"""When certificates are issued and signatures logged: long ago or far ahead, so that no certificate is valid today."""
 _SCT = ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
 _START = "2020-01-01T00:00:00Z"
-_NO_USAGE = dict.fromkeys(
-    ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only", "decipher_only"),
-    False,
-)
-
-
-def new_key() -> EllipticCurvePrivateKey:
-    return generate_private_key(SECP256R1())
-
-
-def signed(key: EllipticCurvePrivateKey, message: bytes) -> bytes:
-    return key.sign(message, ECDSA(SHA256()))
-
-
-def spki(key: EllipticCurvePublicKey, encoding: Encoding = Encoding.DER) -> bytes:
-    return key.public_bytes(encoding, PublicFormat.SubjectPublicKeyInfo)
-
-
-def pem_of(*certificates: x509.Certificate) -> bytes:
-    return b"".join(each.public_bytes(Encoding.PEM) for each in certificates)
-
-
-def time_of(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-@dataclass(frozen=True)
-class Authority:
-    """A certificate authority."""
-
-    key: EllipticCurvePrivateKey
-    certificate: x509.Certificate
-
-    @staticmethod
-    def make(name: str, *, by: Authority | None = None) -> Authority:
-        """Return a root, or an authority that *by* has issued."""
-        key, subject = new_key(), _named(name)
-        issuer = subject if by is None else by.certificate.subject
-        certificate = (
-            _builder(key.public_key(), subject, issuer, SIGNED_S - 86_400, 10 * 86_400)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .add_extension(_usage(signs=False), critical=True)
-            .add_extension(_key_id(key if by is None else by.key), critical=False)
-            .sign(key if by is None else by.key, SHA256())
-        )
-        return Authority(key, certificate)
-
-
-@dataclass(frozen=True)
-class Signer:
-    """A key with a certificate."""
-
-    key: EllipticCurvePrivateKey
-    certificate: x509.Certificate
 
 
 @dataclass(frozen=True)
@@ -109,10 +62,11 @@ class Sigstore:
 
     @staticmethod
     @functools.cache
-    def make(name: str = "own") -> Sigstore:
-        """Return the services *name*; always the same ones."""
-        root = Authority.make(f"{name} root")
-        return Sigstore(root, Authority.make(f"{name} intermediate", by=root), new_key(), new_key())
+    def make(name: str = "own", *, valid_at_s: int = SIGNED_S) -> Sigstore:
+        """Return the services *name*; always the same ones. *valid_at_s*: in the days around that time."""
+        root = Authority.make(f"{name} root", at_s=valid_at_s)
+        fulcio = Authority.make(f"{name} intermediate", by=root, at_s=valid_at_s)
+        return Sigstore(root, fulcio, new_key(), new_key())
 
     def signer(
         self, email: str = EMAIL, *, issuer: str = ISSUER, at_s: int = SIGNED_S - 60, lasts_s: int = 600,
@@ -121,17 +75,17 @@ class Sigstore:
         """Return a signer with a certificate as Fulcio issues it, valid for ten minutes."""
         key, authority = new_key(), by or self.fulcio
         builder = (
-            _builder(key.public_key(), x509.Name([]), authority.certificate.subject, at_s, lasts_s)
-            .add_extension(_usage(signs=True), critical=True)
+            certificate_of(key.public_key(), x509.Name([]), authority.certificate.subject, at_s, lasts_s)
+            .add_extension(key_usage(signs=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(x509.SubjectAlternativeName([x509.RFC822Name(email)]), critical=True)
-            .add_extension(_key_id(authority.key), critical=False)
-            .add_extension(_extension("1.3.6.1.4.1.57264.1.1", issuer.encode()), critical=False)
-            .add_extension(_extension("1.3.6.1.4.1.57264.1.8", _der(0x0C, issuer.encode())), critical=False)
+            .add_extension(authority_key(authority.key), critical=False)
+            .add_extension(extension_of("1.3.6.1.4.1.57264.1.1", issuer.encode()), critical=False)
+            .add_extension(extension_of("1.3.6.1.4.1.57264.1.8", der_of(0x0C, issuer.encode())), critical=False)
         )
-        empty = builder.add_extension(x509.UnrecognizedExtension(_SCT, _der(4, b"\0\0")), critical=False)
+        empty = builder.add_extension(x509.UnrecognizedExtension(_SCT, der_of(4, b"\0\0")), critical=False)
         precertificate = empty.sign(authority.key, SHA256()).tbs_precertificate_bytes
-        promise = x509.UnrecognizedExtension(_SCT, _der(4, self._promise(authority, precertificate, at_s)))
+        promise = x509.UnrecognizedExtension(_SCT, der_of(4, self._promise(authority, precertificate, at_s)))
         return Signer(key, builder.add_extension(promise, critical=False).sign(authority.key, SHA256()))
 
     def payload(
@@ -181,6 +135,31 @@ class Sigstore:
         annotations = {"dev.sigstore.bundle.predicateType": json.loads(payload)["predicateType"]}
         return artifact_of(blob(json.dumps(document).encode(), BUNDLE), kind=BUNDLE, annotations=annotations)
 
+    def stamped_bundle(self, signer: Signer, payload: bytes, *, token: Callable[[bytes], bytes] | None) -> Artifact:
+        """Return a bundle that was logged by Rekor 2: without a time, which the timestamp *token* of RFC 3161 has."""
+        message = b"DSSEv1 %d %s %d %s" % (len(IN_TOTO), IN_TOTO.encode(), len(payload), payload)
+        signature = signed(signer.key, message)
+        certificate = encoded(signer.certificate.public_bytes(Encoding.DER))
+        verifier = {"keyDetails": "PKIX_ECDSA_P256_SHA_256", "x509Certificate": {"rawBytes": certificate}}
+        spec = {
+            "data": {"algorithm": "SHA2_256", "digest": encoded(hashlib.sha256(message).digest())},
+            "signature": {"content": encoded(signature), "verifier": verifier},
+        }
+        entry = self.entry(_body("hashedrekord", {"hashedRekordV002": spec}, "0.0.2"), 0)
+        del entry["inclusionPromise"], entry["integratedTime"]
+        stamps = [] if token is None else [{"signedTimestamp": encoded(answer_with(token(signature)))}]
+        material = {
+            "certificate": {"rawBytes": certificate}, "tlogEntries": [entry],
+            "timestampVerificationData": {"rfc3161Timestamps": stamps},
+        }  # fmt: skip
+        envelope = {
+            "payloadType": IN_TOTO, "payload": encoded(payload),
+            "signatures": [{"sig": encoded(signature), "keyid": ""}],
+        }  # fmt: skip
+        document = {"mediaType": BUNDLE, "verificationMaterial": material, "dsseEnvelope": envelope}
+        annotations = {"dev.sigstore.bundle.predicateType": json.loads(payload)["predicateType"]}
+        return artifact_of(blob(json.dumps(document).encode(), BUNDLE), kind=BUNDLE, annotations=annotations)
+
     def entry(self, body: bytes, at_s: int) -> dict[str, object]:
         """Return the log's only entry, with its promise and a proof, as protobuf writes it."""
         canonical = json.dumps(
@@ -197,7 +176,7 @@ class Sigstore:
         return {
             "logIndex": "0",
             "logId": {"keyId": encoded(self._log_id)},
-            "kindVersion": {"kind": json.loads(body)["kind"], "version": "0.0.1"},
+            "kindVersion": {"kind": json.loads(body)["kind"], "version": json.loads(body)["apiVersion"]},
             "integratedTime": str(at_s),
             "inclusionPromise": {"signedEntryTimestamp": encoded(signed(self.log, canonical.encode()))},
             "inclusionProof": proof,
@@ -214,21 +193,16 @@ class Sigstore:
             "signedIdentity": {"type": "matchRepository"},
         }  # fmt: skip
 
-    def trusted_root(self) -> dict[str, object]:
-        """Return a trusted_root.json of these services."""
-        chain = [
-            {"rawBytes": encoded(each.certificate.public_bytes(Encoding.DER))} for each in (self.fulcio, self.root)
-        ]
+    def trusted_root(self, *stamps: x509.Certificate) -> dict[str, object]:
+        """Return a trusted_root.json of these services; *stamps* is the chain of a timestamp authority."""
+        chain = _raw(self.fulcio.certificate, self.root.certificate)
         valid = {"start": _START}
         return {
             "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
             "tlogs": [_log(self.log, valid)],
-            "certificateAuthorities": [
-                {"subject": {"organization": "own", "commonName": "own"}, "uri": "https://fulcio.example.org",
-                 "certChain": {"certificates": chain}, "validFor": valid}
-            ],
+            "certificateAuthorities": [_authority(chain, valid)],
             "ctlogs": [_log(self.certificate_log, valid)],
-            "timestampAuthorities": [],
+            "timestampAuthorities": [_authority(_raw(*stamps), valid)] if stamps else [],
         }  # fmt: skip
 
     @property
@@ -280,9 +254,20 @@ def _enveloped(payload: bytes, signature: bytes, signer: bytes) -> bytes:
     return _body("dsse", spec)
 
 
-def _body(kind: str, spec: object) -> bytes:
-    body = {"apiVersion": "0.0.1", "kind": kind, "spec": spec}
+def _body(kind: str, spec: object, version: str = "0.0.1") -> bytes:
+    body = {"apiVersion": version, "kind": kind, "spec": spec}
     return json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _raw(*certificates: x509.Certificate) -> list[dict[str, str]]:
+    return [{"rawBytes": encoded(each.public_bytes(Encoding.DER))} for each in certificates]
+
+
+def _authority(chain: list[dict[str, str]], valid: object) -> dict[str, object]:
+    subject = {"organization": "own", "commonName": "own"}
+    return {
+        "subject": subject, "uri": "https://ca.example.org", "certChain": {"certificates": chain}, "validFor": valid
+    }  # fmt: skip
 
 
 def _log(key: EllipticCurvePrivateKey, valid: object) -> dict[str, object]:
@@ -293,40 +278,3 @@ def _log(key: EllipticCurvePrivateKey, valid: object) -> dict[str, object]:
         "publicKey": {"rawBytes": encoded(der), "keyDetails": "PKIX_ECDSA_P256_SHA_256", "validFor": valid},
         "logId": {"keyId": encoded(hashlib.sha256(der).digest())},
     }
-
-
-def _builder(
-    key: EllipticCurvePublicKey, subject: x509.Name, issuer: x509.Name, at_s: int, lasts_s: int
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .public_key(key)
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(time_of(at_s))
-        .not_valid_after(time_of(at_s) + timedelta(seconds=lasts_s))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-    )
-
-
-def _usage(*, signs: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(digital_signature=signs, key_cert_sign=not signs, crl_sign=not signs, **_NO_USAGE)
-
-
-def _key_id(key: EllipticCurvePrivateKey) -> x509.AuthorityKeyIdentifier:
-    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
-
-
-def _named(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-
-
-def _extension(oid: str, value: bytes) -> x509.UnrecognizedExtension:
-    return x509.UnrecognizedExtension(ObjectIdentifier(oid), value)
-
-
-def _der(tag: int, content: bytes) -> bytes:
-    size = len(content)
-    length = bytes([size]) if size < 128 else b"\x81" + bytes([size]) if size < 256 else b"\x82" + size.to_bytes(2)
-    return bytes([tag]) + length + content

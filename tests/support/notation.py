@@ -35,8 +35,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from regfs.model.digest import Digest
 from tests.support.artifacts import Artifact, artifact_of, blob
 from tests.support.attached import NOTARY, encoded, unpadded
+from tests.support.fulcio import time_of
 from tests.support.images import OCI
-from tests.support.keyless import time_of
 
 NOW_S = 1_800_000_000
 LONG_S = 20 * 365 * 86_400

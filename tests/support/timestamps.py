@@ -64,6 +64,11 @@ class TimestampAuthority:
         """The certificate of the authority."""
         return load_pem_x509_certificate((self._directory / "root.pem").read_bytes())
 
+    @property
+    def chain(self) -> tuple[Certificate, Certificate]:
+        """The certificates of the signer and of the authority."""
+        return load_pem_x509_certificate((self._directory / "signer.pem").read_bytes()), self.root
+
     def token(self, message: bytes) -> bytes:
         """Return a timestamp of *message*, made now."""
         (self._directory / "message").write_bytes(message)
@@ -73,3 +78,9 @@ class TimestampAuthority:
 
     def _run(self, *words: str) -> None:
         subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=self._directory)
+
+
+def answer_with(token: bytes) -> bytes:
+    """Return the answer of an authority that has granted *token*: TimeStampResp of RFC 3161, section 2.4.2."""
+    content = bytes.fromhex("3003020100") + token
+    return b"\x30\x82" + len(content).to_bytes(2) + content

@@ -6,6 +6,7 @@ import base64
 import json
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,22 +28,15 @@ from tests.support.attached import (
     signed_payload,
     statement,
 )
+from tests.support.fulcio import EMAIL, ISSUER, SIGNED_S, new_key, pem_of, signed, spki
 from tests.support.images import BuiltImage, file, image_of, layer
-from tests.support.keyless import (
-    EMAIL,
-    ISSUER,
-    SIGNED_S,
-    Sigstore,
-    key_entry,
-    new_key,
-    pem_of,
-    signed,
-    spki,
-)
+from tests.support.keyless import Sigstore, key_entry
 from tests.support.served import Served
 from tests.support.shown import Shown
+from tests.support.timestamps import TimestampAuthority
 
 OWN, OTHERS = Sigstore.make(), Sigstore.make("another")
+VALID_NOW = Sigstore.make("now", valid_at_s=int(time.time()))
 OTHER_DIGEST = Digest.of(b"another image")
 
 
@@ -261,3 +255,25 @@ def test_the_info_of_an_attestation_says_that_it_is_verified_though_it_lets_no_i
         f"verified: by {EMAIL} (issuer {ISSUER}), logged 2026-09-21T14:13:20Z, as {policy} wants",
         "verified: no: it is not signed",
     ]
+
+
+@pytest.mark.parametrize("what", ["right", "no timestamp", "by the keys", "of a stranger", "an old certificate"])
+def test_a_bundle_of_rekor_2_counts_by_its_timestamp(
+    served: Served, image: BuiltImage, tmp_path: Path, what: str
+) -> None:
+    own = TimestampAuthority(tmp_path / "own")
+    stranger = TimestampAuthority(tmp_path / "stranger") if what == "of a stranger" else own
+    signer = VALID_NOW.signer(at_s=int(time.time()) - (3600 if what == "an old certificate" else 60))
+    token = None if what == "no timestamp" else stranger.token
+    payload = statement(image.digest, COSIGN_SIGN, {})
+    refer(served.registry, "app", image.digest, VALID_NOW.stamped_bundle(signer, payload, token=token))
+    root = None if what == "by the keys" else VALID_NOW.trusted_root(*own.chain)
+    shown = show(served, VALID_NOW.requirement(), root)
+    words = {
+        "no timestamp": "inclusion promise or signed timestamp", "by the keys": "--trusted-root FILE",
+        "of a stranger": "not enough sources of verified time", "an old certificate": "valid at|expired",
+    }  # fmt: skip
+    if what == "right":
+        assert shown.read("app/1/rootfs/a") == b"a"
+    else:
+        refused(shown, words[what])
