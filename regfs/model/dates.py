@@ -69,4 +69,4 @@ def moment(text: str) -> float | None:
 
 def moment_text(seconds: float) -> str:
     """Return a time in seconds since 1970 as moment() reads it: `2026-11-01T00:00:00Z`."""
-    return (_EPOCH + timedelta(seconds=int(seconds))).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (_EPOCH + timedelta(seconds=int(seconds))).isoformat().replace("+00:00", "Z")
