@@ -247,3 +247,13 @@ def test_an_unsigned_image_that_says_it_refers_to_a_signed_one_shows_no_files(se
     for part in ("rootfs", "layers", "oci", "packages"):
         with pytest.raises(AccessDenied, match="no signature"):
             shown.find(f"{below}/{part}")
+
+
+def test_the_words_of_a_stranger_s_signature_are_told_without_control_characters(served: Served) -> None:
+    image = pushed(served)
+    subject = [{"name": "app", "digest": {"sha256": "\x1b[2J\nall is well"}}]
+    wrong = json.loads(statement(image.digest, COSIGN_SIGN, {})) | {"subject": subject}
+    refer(served.registry, "app", image.digest, signed_bundle(sign, json.dumps(wrong).encode()))
+    with pytest.raises(AccessDenied) as refusal:
+        show(served, SIGNED).find("app/1/rootfs")
+    assert "it is of sha256:?[2J?all is well" in str(refusal.value)

@@ -76,9 +76,10 @@ class Judge:
 
     def _reason(self, repository: Repository, digest: Digest) -> str:
         try:
-            return self._rules.refusal(repository, digest)
+            reason = self._rules.refusal(repository, digest)
         except BadConfiguration as error:
-            return str(error)
+            reason = str(error)
+        return "".join(c if c.isprintable() else "?" for c in reason)  # it has words of signatures, so of strangers
 
     def verification(self, repository: Repository, digest: Digest, layer: Descriptor) -> str:
         """Return what verifies *layer* as a signature of the manifest *digest*: "by …", or "no: why".
