@@ -227,12 +227,10 @@ def build(
 
 def _images(config: Config, layer_cache: LayerCache, environment: Mapping[str, str]) -> Images:
     """Return the images of the wanted platform. Raises InvalidOption where the policy cannot be read."""
-    return Images(
-        layer_cache,
-        config.platform or host_platform(),
-        with_soci_v1=config.soci_v1,
-        judge=judge_of(config.policy, environment, trusted_root=config.trusted_root),
-    )
+    judge = judge_of(config.policy, environment, trusted_root=config.trusted_root)
+    # A signature does not vouch for an index that only refers to the image.
+    with_soci_v1 = config.soci_v1 and judge is None
+    return Images(layer_cache, config.platform or host_platform(), with_soci_v1=with_soci_v1, judge=judge)
 
 
 class _Shared(NamedTuple):

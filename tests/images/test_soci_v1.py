@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -49,6 +50,16 @@ def test_without_the_option_nothing_is_asked_and_the_layer_is_read_whole(served:
     shown = served.show()
     assert shown.read("app/1/rootfs/other") == OTHER
     assert (used(shown, "layers.ingests"), asked(served)) == (1, 0)
+
+
+def test_under_a_policy_no_index_is_believed_that_only_refers_to_the_image(served: Served) -> None:
+    push_soci_v1(served, "app", "1", LAYER)
+    policy = served.cache.parent / "policy.json"
+    scopes = {f"{served.server.address}/app": [{"type": "insecureAcceptAnything"}]}
+    policy.write_text(json.dumps({"default": [{"type": "reject"}], "transports": {"docker": scopes}}))
+    shown = served.show(soci_v1=True, policy=str(policy))
+    assert shown.read("app/1/rootfs/other") == OTHER
+    assert (used(shown, "layers.tables"), used(shown, "layers.ingests"), asked(served)) == (0, 1, 0)
 
 
 def test_an_index_is_found_by_its_tag_where_the_registry_has_no_referrers_api(served: Served) -> None:
