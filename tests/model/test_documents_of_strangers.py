@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from regfs.errors import RegfsError
-from regfs.model.dates import LATEST_NS, moment, moment_text
+from regfs.model.dates import moment, moment_text
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor, Manifest, parse_manifest
 from regfs.model.names import parse_reference, parse_version
@@ -77,7 +77,7 @@ def test_a_layout_names_each_manifest_and_has_it_once_whatever_is_said_of_it(
 def test_a_time_in_a_name_is_read_and_printed_or_no_time(text: str) -> None:
     seconds = moment(text)
     if seconds is not None:
-        assert -(1 << 40) < seconds <= LATEST_NS / 1e9
+        assert abs(seconds) < 1 << 40
         assert moment(moment_text(seconds)) == seconds
         name, version = parse_version(f"debian:12@{text}")
         assert (name, version.tag, version.at) == ("debian", "12", seconds)
