@@ -203,7 +203,7 @@ def build(
         ControlDirectory(
             {**_control_texts(shared, layer_cache), **mount.texts},
             {
-                tag_history.NAME: tag_history.HistoryDirectory(repositories.history),
+                tag_history.NAME: tag_history.HistoryDirectory(repositories.history, config.default_registry),
                 HELD: HeldDirectory(lambda: _holdings(cache)),
             },
         ),

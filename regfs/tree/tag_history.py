@@ -5,14 +5,15 @@
     2026-11-03T10:00:00Z sha256:… sha256:… 2026-11-02T08:00:00Z
 
 When the move was seen, from what, to what (`-`: no such tag, or nothing known), and when the former was seen last: the
-tag moved between the two times. Where a name is a tag and leads to a repository too, it is the tag. Used by
+tag moved between the two times. Names of the default registry open without it too: .regfs/history/library/debian/12.
+Where a name is a tag and leads to a repository too, it is the tag. Used by
 composition. Any thread; no network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from regfs.errors import InvalidName, NotFound
 from regfs.model.attributes import Attributes
@@ -27,15 +28,20 @@ NAME = "history"
 
 @dataclass(frozen=True, slots=True)
 class HistoryDirectory:
-    """The directory of *path*: a registry and the beginning of repositories' paths; () is the top."""
+    """The directory of *path*: a registry and the beginning of repositories' paths; () is the top.
+
+    *is_short*: it was found without the name of the registry, which is the default one.
+    """
 
     history: TagHistory
+    default_registry: str
     path: tuple[str, ...] = ()
+    is_short: bool = False
 
     @property
     def key(self) -> str:
         """Its path in the mount."""
-        return "/".join((KEY, NAME, *self.path))
+        return "/".join((KEY, NAME, *self.path[self.is_short :]))
 
     def attributes(self) -> Attributes:
         """Return a directory's attributes."""
@@ -46,7 +52,9 @@ class HistoryDirectory:
         if name in self._tags():
             return Found(LiveFile(f"{self.key}/{name}", lambda: self._text(name)), 0.0)
         if name in self._below():
-            return Found(HistoryDirectory(self.history, (*self.path, name)), 0.0)
+            return Found(replace(self, path=(*self.path, name)), 0.0)
+        if not self.path:
+            return replace(self, path=(self.default_registry,), is_short=True).lookup(name)
         raise NotFound(f"{self.key} has no {name[:300]!r}: no tag of that name was looked up")
 
     def children(self) -> list[Child]:

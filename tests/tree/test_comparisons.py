@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from regfs.errors import NotFound
+from regfs.errors import NotFound, PlatformMissing, Unsupported
 from regfs.store.layers.content import Content, OpenContent
 from regfs.store.layers.layer_store import LayerStore
 from regfs.store.verify import verify
-from tests.support.images import directory, file, image_of, layer, whiteout
+from tests.support.artifacts import TITLE, artifact_of, blob, push_artifact
+from tests.support.images import directory, file, image_of, index_of, layer, whiteout
 from tests.support.lazy_layers import estargz
+from tests.support.memory_registry import INDEX
 from tests.support.served import Served
 from tests.support.shown import Shown
 
@@ -130,6 +132,18 @@ def test_what_is_no_pair_of_images_does_not_exist(pushed: Served) -> None:
     for name in ("1..none", "1", "1...", "..", "1..2/other"):
         with pytest.raises(NotFound):
             shown.find(f"app/.diff/{name}")
+
+
+def test_an_artifact_is_refused_by_name_and_an_index_without_the_platform_does_not_exist(pushed: Served) -> None:
+    push_artifact(pushed.registry, "app", "notes", artifact_of(blob(b"text", "text/plain", {TITLE: "a"}), kind="x/y"))
+    entry = {"platform": {"os": "linux", "architecture": "s390x"}}
+    pushed.document("app", "s390x", index_of(image_of(BASE).descriptor(**entry)), INDEX)
+    shown = pushed.show()
+    for pair in ("1..notes", "notes..1"):
+        with pytest.raises(Unsupported, match="is an artifact"):
+            shown.find(f"app/.diff/{pair}")
+    with pytest.raises(PlatformMissing):
+        shown.find("app/.diff/1..s390x")
 
 
 def test_a_mount_that_takes_over_goes_on_with_the_trees(pushed: Served, tmp_path: Path) -> None:

@@ -63,6 +63,12 @@ def test_each_move_is_a_line_with_its_time_and_both_digests(aged: Served) -> Non
     assert lines[1][3][:10] == at(10)[:10]
     assert shown.names(".regfs/history") == [aged.server.address]
     assert shown.names(f".regfs/history/{aged.server.address}/app") == ["1"]
+    short = shown.find(".regfs/history/app/1")
+    assert short.node != shown.find(f".regfs/history/{aged.server.address}/app/1").node
+    assert history(shown, aged) == [line.split() for line in shown.read(".regfs/history/app/1").decode().splitlines()]
+    for name in ("app/2", "other", f"{aged.server.address}/1"):
+        with pytest.raises(NotFound):
+            shown.find(f".regfs/history/{name}")
 
 
 def test_a_time_opens_what_the_tag_pointed_to_then_without_a_request(aged: Served) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from regfs.errors import NotFound
+from regfs.errors import NotFound, Unsupported
 from regfs.images.comparing.image_differences import config_changes, file_changes
 from regfs.images.comparing.text import config_line, file_line
 from regfs.images.image import Image
@@ -104,7 +104,8 @@ class DiffDirectory:
 
 def _comparison(key: str, a: PinnedImage, b: PinnedImage) -> ViewDirectory:
     for pinned in (a, b):  # raises where the registry has no such manifest, or the policy allows none
-        _ = pinned.image.document
+        if not pinned.image.has_rootfs:
+            raise Unsupported(f"{pinned.image} is an artifact: it has no layers of files that could be compared")
 
     def summary(key: str) -> ComputedFile:
         return ComputedFile(key, lambda: "".join(_lines(a.image, b.image)), lambda: b.created_ns)
