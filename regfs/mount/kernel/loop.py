@@ -1,7 +1,8 @@
 """The loop that reads every request of the kernel and has it answered.
 
     a request is there     it is answered, or handed over to the pool (session.py)
-    it closes something    its answer is postponed: no program waits for it, but the next request would
+    it closes something    its answer is postponed: no program waits for it, but the next request would. It stays in its
+                           buffer until then
     no request is there    postponed requests are answered; then something is prefetched; then busy_poll.py waits
 
 Used by session.py. Thread rule: run() in the thread that reads requests.
@@ -28,11 +29,10 @@ Answer = Callable[[int, int, int, bytes], object]
 _Request = tuple[int, int, int, bytes]
 
 _TRY_AGAIN = (errno.EINTR, errno.ENOENT, errno.EAGAIN)
-# Answered at once, a RELEASE costs the next OPEN a quarter of its time. Bounded: until then descriptors stay open.
+# Answered at once, a RELEASE costs the next OPEN a quarter of its time. As many are postponed as there are buffers.
 _CLOSING = (int(Opcode.RELEASE), int(Opcode.RELEASEDIR))
 _FORGETTING = (int(Opcode.FORGET), int(Opcode.BATCH_FORGET))
 _SPECIAL = frozenset({*_CLOSING, *_FORGETTING})
-_MOST_POSTPONED = 32
 
 
 class RequestLoop:
@@ -59,7 +59,8 @@ class RequestLoop:
         self._answer = answer
         self._prefetch = prefetch
         self._bug = bug
-        self._postponed: deque[tuple[_Request, int]] = deque()
+        self._postponed: deque[tuple[_Request, memoryview]] = deque()
+        self._free: list[memoryview] = []
         self.doing: _Request | object | None = None
         """The request that is being answered, or a new object for each piece of other work; None in between."""
         self.has_successor = False
@@ -78,7 +79,8 @@ class RequestLoop:
 
     def run(self) -> bool:
         """Read requests and have them answered. Return True at the end of the connection, False for a successor."""
-        buffer = self._pending.buffer()
+        self._free = self._pending.buffers()
+        buffer = self._free.pop()
         buffers = [buffer]
         unpack, readv, descriptor = abi.IN_HEADER.unpack_from, os.readv, self._descriptor
         poll = BusyPoll(descriptor, latency_limit=CpuLatencyLimit() if self._low_latency else None)
@@ -104,8 +106,13 @@ class RequestLoop:
                 continue
             _, opcode, unique, node, _, _, _, _, _ = unpack(buffer)
             request = opcode, unique, node, bytes(buffer[40:size])
-            if opcode in _SPECIAL and self._is_postponed(request, buffer):
-                continue
+            if opcode in _SPECIAL:
+                if opcode in _FORGETTING:
+                    buffer[DONE_AT] = 1
+                elif self._free:
+                    self._postponed.append((request, buffer))
+                    buffer = buffers[0] = self._free.pop()
+                    continue
             self._have_answered(request)
             buffer[DONE_AT] = 1
         poll.close()
@@ -113,19 +120,11 @@ class RequestLoop:
             self._answer_postponed()
         return not self.has_successor
 
-    def _is_postponed(self, request: _Request, buffer: memoryview) -> bool:
-        """Postpone *request* if that costs no one anything; a FORGET counts as done before it is worked on."""
-        if request[0] in _CLOSING:
-            if len(self._postponed) >= _MOST_POSTPONED:
-                return False
-            self._postponed.append((request, self._pending.keep(*request)))
-        buffer[DONE_AT] = 1
-        return request[0] in _CLOSING
-
     def _answer_postponed(self) -> None:
-        request, slot = self._postponed.popleft()
+        request, buffer = self._postponed.popleft()
         self._have_answered(request)
-        self._pending.done(slot)
+        buffer[DONE_AT] = 1
+        self._free.append(buffer)
 
     def _work_while_idle(self) -> bool:
         """Do one piece of work that no program waits for; return whether there was one."""

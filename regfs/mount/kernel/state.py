@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from regfs.mount.handles import Handles
 from regfs.mount.kernel import abi
 from regfs.mount.kernel.directory import OpenDirectory
-from regfs.mount.kernel.kept.open_files import KeptFile, KeptHandles
+from regfs.mount.kernel.kept.open_files import KeptHandles
 from regfs.mount.kernel.kept.pending import NoPending, Pending
 from regfs.mount.kernel.kept.state_file import StateFile
 from regfs.mount.kernel.notifications import Notifications
@@ -64,8 +64,7 @@ class SessionState:
     def opening(self, unique: int, node: int, answer: bytes) -> None:
         """Record the *answer* to the OPEN *unique* before the kernel gets it."""
         if self._kept_files is not None:
-            handle, flags, backing_id = abi.OPEN_OUT.unpack(answer)
-            self._kept_files.record(KeptFile(node, unique, flags, backing_id, handle))
+            self._kept_files.record(node, unique, answer)
 
     def answered(self, unique: int) -> None:
         """Close the file that an earlier daemon has opened for *unique*: the kernel has taken this daemon's answer."""

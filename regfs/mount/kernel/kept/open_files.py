@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from regfs.mount.handles import Handles
+from regfs.mount.kernel import abi
 from regfs.mount.kernel.kept.state_file import NODES_AT, OPEN_FILES_AT, StateFile
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ _INDEX_BITS = 21
 _NO_INDEX = (1 << _INDEX_BITS) - 1
 _MOST = _NO_INDEX
 _EACH_DAEMON = 1 << 24
+_SHIFT = 5
+_pack_into, _pack_handle, _unpack_answer = _RECORD.pack_into, _HANDLE.pack_into, abi.OPEN_OUT.unpack
 
 
 class KeptFile(NamedTuple):
@@ -65,24 +68,25 @@ class KeptHandles(Handles["OpenFile"]):
         self._open[number] = opened
         return number
 
-    def record(self, file: KeptFile) -> None:
-        """Write the record of a handle that add() has returned, before the kernel is told of it."""
-        index = file.handle & _NO_INDEX
+    def record(self, node: int, unique: int, answer: bytes) -> None:
+        """Write the record of the handle in *answer*, the body for the OPEN *unique*, before the kernel gets it."""
+        handle, flags, backing_id = _unpack_answer(answer)
+        index = handle & _NO_INDEX
         if index != _NO_INDEX:
-            _RECORD.pack_into(self._memory, OPEN_FILES_AT + index * _RECORD.size, *file)
+            _pack_into(self._memory, OPEN_FILES_AT + (index << _SHIFT), node, unique, flags, backing_id, handle)
 
     def closed(self, number: int) -> None:
         """See Handles: remove the record."""
         index = number & _NO_INDEX
         if index != _NO_INDEX:
-            _HANDLE.pack_into(self._memory, OPEN_FILES_AT + index * _RECORD.size + _HANDLE_AT, 0)
+            _pack_handle(self._memory, OPEN_FILES_AT + (index << _SHIFT) + _HANDLE_AT, 0)
             self._free.append(index)
 
     def read(self) -> Iterator[KeptFile]:
         """Yield what an earlier daemon has recorded, and learn which records are free. Call it once, at first."""
         used = self._state.open_files
         for index in range(used):
-            file = KeptFile(*_RECORD.unpack_from(self._memory, OPEN_FILES_AT + index * _RECORD.size))
+            file = KeptFile(*_RECORD.unpack_from(self._memory, OPEN_FILES_AT + (index << _SHIFT)))
             if file.handle:
                 yield file
             else:

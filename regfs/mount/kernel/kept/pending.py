@@ -2,8 +2,9 @@
 
 The kernel sends a request once. So it is read straight into kept memory; nothing can be lost in between:
 
-    read buffers     5 of 64 KiB: one for each thread that reads. A byte that the kernel leaves 0 says DONE
-    waiting          8,192 slots of 512 bytes, a copy of each request that is handed over to the pool or postponed:
+    read buffers     5 times 33 of 8 KiB, the least that the kernel fills: 33 for each thread that reads. A request that
+                     is postponed stays in its buffer. A byte that the kernel leaves 0 says DONE
+    waiting          8,192 slots of 512 bytes, a copy of each request that is handed over to the pool:
                      u64 state: 0 free, else 1 + how often it was taken over; then the request as it was read
 
 The next daemon answers them first. The kernel refuses an answer that it has got before (ENOENT), and the daemon undoes
@@ -20,11 +21,15 @@ from typing import NamedTuple
 from regfs.mount.kernel import abi
 from regfs.mount.kernel.kept.state_file import OPEN_FILES_AT, READ_BUFFERS_AT, WAITING_AT, StateFile
 
-BUFFER_SIZE = 64 * 1024
+BUFFER_SIZE = 8 * 1024
 DONE_AT = 7
 """The offset of the byte in a request that is 0 when it is read (the highest of its opcode); 1 means DONE."""
 
-_BUFFERS = 5
+_THREADS = 5
+_EACH_THREAD = 33
+_BUFFERS = _THREADS * _EACH_THREAD
+# In a longer buffer one BATCH_FORGET names more nodes.
+_LARGE = 64 * 1024
 _SLOT_SIZE = 512
 _SLOTS = 8192
 _LARGEST = _SLOT_SIZE - 8
@@ -47,9 +52,9 @@ class Left(NamedTuple):
 class NoPending:
     """Keeps nothing, for a mount that ends with its daemon."""
 
-    def buffer(self) -> memoryview:
-        """Return a buffer for one thread that reads requests."""
-        return memoryview(bytearray(BUFFER_SIZE))
+    def buffers(self) -> list[memoryview]:
+        """Return the buffers of one thread that reads requests. Here all are one: nothing is kept in it."""
+        return [memoryview(bytearray(_LARGE))] * _EACH_THREAD
 
     def keep(self, opcode: int, unique: int, node: int, body: bytes) -> int:
         """Keep a request until done(); return its slot, 0 where it has none."""
@@ -79,11 +84,14 @@ class Pending(NoPending):
         # The lowest is used first, so that few pages are.
         self._free = list(range(WAITING_AT + (_SLOTS - 1) * _SLOT_SIZE, WAITING_AT - 1, -_SLOT_SIZE))
 
-    def buffer(self) -> memoryview:
-        """See NoPending. One in which no request is unanswered: a thread that hangs keeps its own."""
-        buffer = next((each for each in self._buffers if each[DONE_AT] or not any(each[:4])), self._buffers[-1])
-        buffer[:] = bytes(BUFFER_SIZE)  # a page that is missing could fail in a process that is being killed
-        return buffer
+    def buffers(self) -> list[memoryview]:
+        """See NoPending. Those in which no request is unanswered: a thread that hangs keeps its own."""
+        groups = [self._buffers[first : first + _EACH_THREAD] for first in range(0, _BUFFERS, _EACH_THREAD)]
+        free = (group for group in groups if all(each[DONE_AT] or not any(each[:4]) for each in group))
+        group = next(free, groups[-1])
+        for buffer in group:
+            buffer[:] = bytes(BUFFER_SIZE)  # a page that is missing could fail in a process that is being killed
+        return group
 
     def keep(self, opcode: int, unique: int, node: int, body: bytes) -> int:
         """See NoPending."""
@@ -106,7 +114,7 @@ class Pending(NoPending):
             self._free.append(slot)
 
     def left(self) -> list[Left]:
-        """See NoPending. Call it once, before the first buffer() and keep()."""
+        """See NoPending. Call it once, before the first buffers() and keep()."""
         found = self._in_slots()
         known = {each.unique for each in found}
         for buffer in self._buffers:

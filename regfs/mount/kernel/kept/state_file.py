@@ -12,7 +12,7 @@ writes each at once and a kill leaves the old value or the new one. Layout, vers
     2 KiB     text: why the last `regfs restart` failed
     4 KiB     text: what was asked for (JSON), up to 60 KiB
     64 KiB    read buffers        pending.py
-    1 MiB     requests that wait  pending.py
+    2 MiB     requests that wait  pending.py
     8 MiB     open files          open_files.py
     72 MiB    node ids            node_records.py
     1 GiB     the end
@@ -35,7 +35,7 @@ SIZE = 1 << 30
 LIVING, ENDED = 0, 1
 
 READ_BUFFERS_AT = 64 << 10
-WAITING_AT = 1 << 20
+WAITING_AT = 2 << 20
 OPEN_FILES_AT = 8 << 20
 NODES_AT = 72 << 20
 
