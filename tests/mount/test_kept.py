@@ -1,0 +1,195 @@
+"""What outlives a daemon: another one that maps the same memory finds every request, open file and node."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from regfs.errors import BadHandle, MountFailure
+from regfs.mount.kernel import abi
+from regfs.mount.kernel.abi import Opcode
+from regfs.mount.kernel.kept.node_records import NodeRecords
+from regfs.mount.kernel.kept.open_files import KeptFile, KeptHandles
+from regfs.mount.kernel.kept.pending import DONE_AT, Left, Pending
+from regfs.mount.kernel.kept.state_file import StateFile
+from regfs.tree.node import OpenBytes
+from regfs.tree.snapshot import KeptNode, Snapshot, TagImage
+
+NODE = KeptNode(1 << 63 | 5, 0, "/library/debian", "", 1, "debian", 2)
+TABLE = KeptNode(7 << 42, 3, "/library/debian/12@sha256:aa/rootfs", "/library/debian/12", 9, None, 1, "sha256:bb")
+IMAGE = TagImage(1 << 63 | 6, "sha256:cc", "application/vnd.oci.image.manifest.v1+json", 700)
+
+
+@pytest.fixture
+def state() -> StateFile:
+    return StateFile.new()
+
+
+def another(state: StateFile) -> StateFile:
+    """Return the state as another process maps it."""
+    return StateFile(os.dup(state.descriptor))
+
+
+def read_into(buffer: memoryview, opcode: int, unique: int, body: bytes) -> None:
+    """Put a request into *buffer*, as the kernel does."""
+    request = abi.IN_HEADER.pack(40 + len(body), opcode, unique, 5, 0, 0, 0, 0, 0) + body
+    buffer[: len(request)] = request
+
+
+def without_slots(left: list[Left]) -> list[tuple[int, int, int, bytes]]:
+    return sorted(each[:4] for each in left)
+
+
+def test_requests_that_were_read_and_not_answered_are_found(state: StateFile) -> None:
+    pending = Pending(state)
+    first, second, third, *_ = pending.buffers()
+    read_into(first, Opcode.LOOKUP, 10, b"name\0")
+    read_into(second, Opcode.GETATTR, 12, b"")
+    second[DONE_AT] = 1
+    read_into(third, Opcode.RELEASE, 14, bytes(24))
+    slot = pending.keep(Opcode.READ, 16, 8, b"x" * 40)
+    pending.done(pending.keep(Opcode.READ, 18, 8, b"y" * 40))
+    assert slot
+    left = Pending(another(state)).left()
+    assert without_slots(left) == [
+        (Opcode.LOOKUP, 10, 5, b"name\0"),
+        (Opcode.READ, 16, 8, b"x" * 40),
+        (Opcode.RELEASE, 14, 5, bytes(24)),
+    ]
+    assert all(each.slot for each in left)
+
+
+def test_a_request_that_was_handed_over_just_before_the_end_is_found_once(state: StateFile) -> None:
+    pending = Pending(state)
+    read_into(pending.buffers()[0], Opcode.OPEN, 20, bytes(8))
+    pending.keep(Opcode.OPEN, 20, 5, bytes(8))
+    assert without_slots(Pending(another(state)).left()) == [(Opcode.OPEN, 20, 5, bytes(8))]
+
+
+def test_what_is_found_stays_until_it_is_answered(state: StateFile) -> None:
+    read_into(Pending(state).buffers()[0], Opcode.OPEN, 20, bytes(8))
+    for _ in range(3):
+        pending = Pending(another(state))
+        (found,) = pending.left()
+    pending.done(found.slot)
+    assert Pending(another(state)).left() == []
+
+
+def test_a_request_during_which_daemons_end_again_and_again_is_told_apart(state: StateFile) -> None:
+    Pending(state).keep(Opcode.LOOKUP, 30, 5, b"poison\0")
+    told = [Pending(another(state)).left()[0].is_poison for _ in range(7)]
+    assert told == [False] * 6 + [True]
+
+
+def test_more_requests_than_there_is_room_for_are_not_kept_and_harm_nothing(state: StateFile) -> None:
+    pending = Pending(state)
+    slots = [pending.keep(Opcode.READ, unique, 5, b"") for unique in range(9000)]
+    assert slots.count(0) == 9000 - 8192
+    assert len(set(slots)) == 8193
+    assert pending.keep(Opcode.SETXATTR, 1, 5, bytes(4000)) == 0
+    for slot in slots:
+        pending.done(slot)
+    assert Pending(another(state)).left() == []
+
+
+def test_a_thread_that_hangs_keeps_its_buffers(state: StateFile) -> None:
+    pending = Pending(state)
+    hanging = pending.buffers()
+    read_into(hanging[0], Opcode.READ, 40, bytes(40))
+    others = pending.buffers()
+    read_into(others[0], Opcode.READ, 42, bytes(40))
+    assert [each[1] for each in without_slots(Pending(another(state)).left())] == [40, 42]
+
+
+def answer(handle: int, flags: int = 0, backing_id: int = 0) -> bytes:
+    return abi.OPEN_OUT.pack(handle, flags, backing_id)
+
+
+def test_open_files_are_found_and_no_handle_is_given_out_twice(state: StateFile) -> None:
+    handles = KeptHandles(state)
+    first, second, third = (handles.add(OpenBytes(b"")) for _ in range(3))
+    handles.record(70, 1, answer(first, abi.FOPEN_PASSTHROUGH, 9))
+    handles.record(71, 2, answer(second))
+    handles.record(72, 3, answer(third))
+    handles.take(second)
+    handles.closed(second)
+    state._write(24, 1)  # the holder counts restarts
+    later = KeptHandles(another(state))
+    found = list(later.read())
+    assert found == [KeptFile(70, 1, abi.FOPEN_PASSTHROUGH, 9, first), KeptFile(72, 3, 0, 0, third)]
+    for file in found:
+        later.restore(file.handle, OpenBytes(b""))
+    numbers = {later.add(OpenBytes(b"")) for _ in range(100)}
+    assert not numbers & {first, second, third}
+    later.take(first)
+    later.closed(first)
+    with pytest.raises(BadHandle):
+        later.take(first)
+
+
+def test_a_handle_that_the_kernel_was_not_told_of_leaves_no_record(state: StateFile) -> None:
+    handles = KeptHandles(state)
+    handles.add(OpenBytes(b""))
+    assert list(KeptHandles(another(state)).read()) == []
+
+
+def plain(snapshot: Snapshot) -> Snapshot:
+    """Return *snapshot* without the numbers of records."""
+    nodes = sorted(each._replace(record=0) for each in snapshot.nodes)
+    return snapshot._replace(nodes=tuple(nodes), images=tuple(each._replace(record=0) for each in snapshot.images))
+
+
+def test_nodes_and_images_of_tags_are_found_with_their_last_values(state: StateFile) -> None:
+    records = NodeRecords(state)
+    node, table = records.keep(NODE), records.keep(TABLE)
+    records.keep(IMAGE)
+    records.drop(records.keep(NODE._replace(node=99)))
+    records.count(node, 5)
+    records.free_slot(8, 3)
+    assert 0 not in (node, table)
+    found = NodeRecords(another(state)).read()
+    assert plain(found) == Snapshot((TABLE, NODE._replace(lookups=5)), (IMAGE,), 8, 3)
+    assert {each.record for each in found.nodes} == {node, table}
+
+
+def test_of_two_records_for_one_node_the_later_one_counts(state: StateFile) -> None:
+    """A daemon may be killed between the new record and the end of the old one."""
+    records = NodeRecords(state)
+    records.drop(records.keep(IMAGE))  # the next record takes the place of this one, before the first
+    records.keep(NODE)
+    records.keep(NODE._replace(tag="/library/debian"))
+    assert plain(NodeRecords(another(state)).read()).nodes == (NODE._replace(tag="/library/debian"),)
+    assert len(NodeRecords(another(state)).read().nodes) == 1
+
+
+def test_the_place_of_a_record_that_was_dropped_is_used_again(state: StateFile) -> None:
+    records = NodeRecords(state)
+    for _ in range(3):
+        first, long = records.keep(NODE), records.keep(NODE._replace(key="k" * 3000))
+        records.drop(first)
+        records.drop(long)
+    later = NodeRecords(another(state))
+    assert later.read().nodes == ()
+    assert {later.keep(NODE), later.keep(NODE._replace(key="l" * 3000))} == {first, long}
+    assert records.keep(NODE._replace(key="m" * 70_000)) == 0
+
+
+def test_names_of_any_bytes_are_kept(state: StateFile) -> None:
+    odd = NODE._replace(changing=os.fsdecode(b"\xff\xfe \n\"'"), key=os.fsdecode(b"/a\xff"))
+    NodeRecords(state).keep(odd)
+    assert plain(NodeRecords(another(state)).read()).nodes == (odd,)
+
+
+def test_the_state_of_another_release_is_refused_with_its_version(state: StateFile) -> None:
+    state._write(8, 77)
+    with pytest.raises(MountFailure, match="version 77"):
+        another(state)
+
+
+def test_texts_are_whole_or_refused(state: StateFile) -> None:
+    state.ask("é" * 1000)
+    state.fail("x" * 5000)
+    assert (another(state).asked, len(another(state).failure)) == ("é" * 1000, 1016)
+    with pytest.raises(MountFailure):
+        state.ask("y" * 70_000)
