@@ -9,7 +9,7 @@ WORKERS ?= 3
 BIN := $(VENV)/bin
 PREFIX ?= $(if $(filter 0,$(shell id -u)),/usr/local,$(HOME)/.local)
 
-.PHONY: help run test check bench install uninstall clean
+.PHONY: help run test check bench install uninstall deb debtest clean
 
 help: ## show this
 	@echo "make TARGET, where TARGET is:"
@@ -47,6 +47,15 @@ install: ## install the program, completion, manual and units, below ~/.local or
 
 uninstall: ## remove what `make install` has put
 	@.ci/install --undo $(PREFIX)
+
+deb: ## build a Debian package for the release of this machine, into dist/
+	@.ci/install-packages deb
+	@.ci/deb/build
+
+debtest: ## build it for Debian 12 and 13, each in a fresh chroot, install it in another and use it (root; minutes)
+	@.ci/install-packages debtest
+	@.ci/check-fuse
+	@.ci/deb/test $(or $(SUITES),bookworm trixie)
 
 clean: ## remove the virtual environment and everything that was generated
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -9,6 +9,7 @@ import pytest
 from regfs.errors import InvalidName, InvalidOption
 from regfs.mount.mountpoint import Mounted
 from regfs.verbs.image_argument import read_reference
+from regfs.verbs.listings import read_registry
 
 DIGEST = "sha256:" + "0" * 64
 MOUNTS = [Mounted("/", "8:1", "ext4", "/dev/root"), Mounted("/mnt/reg", "0:50", "fuse.regfs", "ghcr.io")]
@@ -37,6 +38,21 @@ MOUNTS = [Mounted("/", "8:1", "ext4", "/dev/root"), Mounted("/mnt/reg", "0:50", 
 )
 def test_an_image_is_named_by_reference_or_by_its_path_in_a_mount(text: str, reference: str) -> None:
     assert str(read_reference(text, "docker.io", MOUNTS)) == reference
+
+
+@pytest.mark.parametrize(
+    ("text", "registry", "below"),
+    [
+        ("quay.io", "quay.io", ""),
+        ("/mnt/reg", "ghcr.io", ""),
+        ("/mnt/reg/", "ghcr.io", ""),
+        ("/mnt/reg/owner", "ghcr.io", "owner/"),
+        ("/mnt/reg/docker.io/", "docker.io", ""),
+        ("/mnt/reg/localhost+5000/@/team/x", "localhost:5000", "team/x/"),
+    ],
+)
+def test_a_registry_is_named_by_host_or_by_its_path_in_a_mount(text: str, registry: str, below: str) -> None:
+    assert read_registry(text, MOUNTS) == (registry, below)
 
 
 @pytest.mark.parametrize("text", ["/srv/app", "/srv/app/rootfs", "/srv/root"])

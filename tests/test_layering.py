@@ -44,6 +44,7 @@ ONLY_IMPORTER = {
     "rfc3161_client": {"images/judging/notation/timestamps.py"},
     "urllib3": {"registry/http/transport.py"},
     "fuse": {"mount/fusepy/operations.py"},
+    "fusepy": {"mount/fusepy/operations.py"},
 }
 
 # Which modules use os.environ, and for what. Settings are read by the first alone.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from regfs.cli.main import run as run_regfs
-from regfs.errors import InvalidOption, IsADirectory, NotFound, RegfsError
+from regfs.errors import CacheFailure, InvalidOption, IsADirectory, NotADirectory, NotFound, RegfsError
 from regfs.verbs.image_paths import read_image_path
 from tests.support.artifacts import TITLE, archive, artifact_of, blob, push_artifact
 from tests.support.attached import BUNDLE, COSIGN_SIGN, ISSUER, SIGNED, SIGNER, SPDX, bundle, refer, statement
@@ -153,6 +153,8 @@ def test_cp_that_fails_says_why_and_leaves_nothing(
 def test_wrong_paths_and_tests_are_named(regfs: Regfs) -> None:
     with pytest.raises(IsADirectory, match="/etc is a directory"):
         regfs("cat", f"{NAME}:/etc")
+    with pytest.raises(IsADirectory, match=f"^{NAME} is an image: .*regfs ls {NAME}"):
+        regfs("cat", NAME)
     with pytest.raises(InvalidOption, match="-type x"):
         regfs("find", NAME, "-type", "x")
     with pytest.raises(InvalidOption, match=r"-perm rwx: .*octal"):
@@ -164,6 +166,15 @@ def test_a_path_that_does_not_exist_is_told_whole(regfs: Regfs) -> None:
     for verb in ("ls", "cat"):
         with pytest.raises(NotFound, match=r"^/etc/none/x: no such file or directory$"):
             regfs(verb, f"{NAME}:/etc/none/x")
+
+
+@pytest.mark.parametrize("verb", ["cat", "ls", "find", "cp"])
+def test_a_file_with_a_slash_at_its_end_is_no_directory(regfs: Regfs, tmp_path: Path, verb: str) -> None:
+    """`regfs cat IMAGE:/etc/os-release/` printed the file."""
+    for path in ("/etc/os-release/", "/etc/link/"):
+        with pytest.raises(NotADirectory, match=f"{path[:-1]} is not a directory"):
+            regfs(verb, f"{NAME}:{path}", *([str(tmp_path / "x")] if verb == "cp" else []))
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_name_that_only_docker_hub_completes_is_told_in_full(regfs: Regfs, server: FaultServer) -> None:
@@ -209,7 +220,11 @@ def test_inspect_shows_an_image_whose_registry_does_not_tell_what_refers_to_it(
 def test_tags_and_repositories_are_listed(regfs: Regfs, server: FaultServer) -> None:
     assert regfs("tags", "demo/app") == "1\n"
     assert json.loads(regfs("tags", "--json", "demo/app")) == {"schema": 1, "repository": "demo/app", "tags": ["1"]}
-    assert regfs("repos") == regfs("repos", server.address) == "demo/app\ndemo/deep\ndemo/model\nlibrary/official\n"
+    assert (
+        regfs("repos")
+        == regfs("repos", server.address)
+        == "demo/app\ndemo/deep\ndemo/deeper\ndemo/model\nlibrary/official\n"
+    )
 
 
 def test_get_writes_an_artifact_as_its_own_tool_would(regfs: Regfs, tmp_path: Path) -> None:
@@ -228,6 +243,20 @@ def test_get_writes_an_artifact_as_its_own_tool_would(regfs: Regfs, tmp_path: Pa
     assert (tmp_path / "README.md").read_bytes() == b"# read me"
 
 
+def test_cp_copies_files_of_artifacts_too(regfs: Regfs, tmp_path: Path) -> None:
+    """It said that an artifact has no root file system."""
+    regfs("cp", "demo/model:1:/model.bin", "demo/model:1:/site", str(tmp_path))
+    regfs("cp", "demo/model:1:/site/link", str(tmp_path / "followed"))
+    assert (tmp_path / "model.bin").read_bytes() == b"weights"
+    assert os.readlink(tmp_path / "site/link") == "run"
+    assert ((tmp_path / "followed").read_bytes(), (tmp_path / "followed").is_symlink()) == (b"#!", False)
+    with pytest.raises(NotFound, match="/none is not in"):
+        regfs("cp", "demo/model:1:/none", str(tmp_path))
+    with pytest.raises(InvalidOption, match="is there already"):
+        regfs("cp", "demo/model:1:/site", str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == ["followed", "model.bin", "site"]
+
+
 @pytest.fixture
 def python_nests_few_calls() -> Iterator[None]:
     """Python's limit of nested calls is below DEPTH: a path takes the more time, the deeper it is."""
@@ -241,6 +270,16 @@ def python_nests_few_calls() -> Iterator[None]:
 def test_get_writes_directories_nested_deeper_than_python_nests_calls(regfs: Regfs, tmp_path: Path) -> None:
     (written,) = regfs("get", "demo/deep:1", str(tmp_path)).splitlines()
     assert os.path.isfile(f"{written}/{'d/' * DEPTH}end")
+
+
+@pytest.mark.usefixtures("python_nests_few_calls")
+def test_directories_nested_too_deeply_for_a_path_leave_nothing_behind(regfs: Regfs, tmp_path: Path) -> None:
+    """The removal of what was half-written nested calls: it failed in its turn, and a directory `.regfs-…` stayed."""
+    far = tmp_path.joinpath(*["x" * 250] * 13)
+    far.mkdir(parents=True)
+    with pytest.raises(CacheFailure, match="File name too long"):
+        regfs("get", "demo/deep:1:/deep", str(far))
+    assert os.listdir(far) == []
 
 
 def test_get_overwrites_nothing_and_says_what_is_for_images(regfs: Regfs, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import missing
 
-LIBRARIES = ["requests", "urllib3", "ssl", "rich", "fuse"]
+LIBRARIES = ["requests", "urllib3", "ssl", "rich", "fuse", "fusepy"]
 LATE = [
     *LIBRARIES,
     "regfs.images.judging.containers",
@@ -74,7 +74,7 @@ def test_the_package_itself_loads_nothing_but_itself() -> None:
 def test_the_help_of_every_verb_comes_without_any_library() -> None:
     """`regfs diff --help` loaded all of images/, and so did each key press of completion and the manual page."""
     probe = "regfs.cli.verbs as verbs; [verbs.load_verb(name).parser() for name in verbs.VERBS]"
-    late = ["cachetools", "sqlite3", "regfs.images.image", "regfs.app.composition", "regfs.store"]
+    late = ["cachetools", "sqlite3", "regfs.images.image", "regfs.app.composition", "regfs.store.layers"]
     assert loaded_by(probe, [*LIBRARIES, *late]) == []
 
 

@@ -31,7 +31,8 @@ def asking(timeout_s: float | None) -> Iterator[None]:
         with under(Deadline(timeout_s)):
             yield
     except RegfsError as error:
-        raise as_os_error(error) from error
+        # The same error, which must not be told as the cause of itself.
+        raise as_os_error(error).with_traceback(error.__traceback__) from error.__cause__
 
 
 _KINDS: dict[tuple[type[RegfsError], type[OSError]], type[RegfsError]] = {}

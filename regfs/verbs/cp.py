@@ -1,4 +1,4 @@
-"""`regfs cp`: copies files and directories out of an image, without a mount.
+"""`regfs cp`: copies files and directories out of an image or artifact, without a mount.
 
 A copy gets its name when it is complete: Ctrl-C, a full disk and a lost registry leave nothing behind.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -16,14 +15,17 @@ from regfs.app.composition import App, build
 from regfs.app.config import Config
 from regfs.errors import CacheFailure, InvalidOption, NotADirectory, NotFound
 from regfs.export.unpack import Unpacker
+from regfs.library.path_resolver import Files
 from regfs.model.attributes import mode_of
 from regfs.mount.mountpoint import mounts
+from regfs.process.removal import temporary_directory
 from regfs.process.umask import current_umask
 from regfs.rootfs.part_of_tree import PartOfTree
 from regfs.rootfs.paths import files_below, find
 from regfs.rootfs.rootfs import Rootfs
+from regfs.verbs.get import write_copy
 from regfs.verbs.image import find_image, layer_steps, merged_files
-from regfs.verbs.image_paths import ImagePath, Say, read_image_path
+from regfs.verbs.image_paths import ImagePath, Say, open_path, read_image_path
 from regfs.verbs.progress import showing
 from regfs.waiting.deadline import Deadline, under
 
@@ -34,7 +36,8 @@ def cp(
     """Copy what *texts*, IMAGE:/PATH, name to *destination*, or into it where it is a directory; return notes.
 
     Owners, modes, links and times are as export/unpack.py makes them. A file replaces a file. A symbolic link in
-    *texts* is followed. Blocks on the network for the layers, of lazy ones only for these files. Raises RegfsErrors.
+    *texts* is followed. Files of artifacts are made as get.py makes them. Blocks on the network for the layers, of lazy
+    ones only for these files. Raises RegfsErrors.
     """
     wanted = [read_image_path(text, config.default_registry, mounts()) for text in texts]
     for each in wanted:
@@ -46,13 +49,26 @@ def cp(
     with closing(build(config, environment)) as app:
         if app.note:
             say(app.note)
+        paths = Files(app.tree, timeout_s=config.timeout_s)
         for each in wanted:
             with showing(lambda: layer_steps(app), say=say, environment=environment):
-                files, node = _fetched(each, app)
-                name = os.path.basename(each.path.rstrip("/"))
-                to = destination / name if destination.is_dir() else destination
-                notes += _write(files, node, to, app)
+                to = destination / each.name if destination.is_dir() else destination
+                notes += _copy(each, to, app, paths)
+        paths.close()
     return notes
+
+
+def _copy(wanted: ImagePath, to: Path, app: App, paths: Files) -> list[str]:
+    """Copy what is *wanted* to the path *to*; return notes."""
+    opened = open_path(wanted, app, paths)
+    if opened.image.contents == opened.image.rootfs:
+        files, node = _fetched(wanted, app)
+        return _write(files, node, to, app)
+    if not opened.path.exists():
+        raise NotFound(f"{opened.path} is not in {opened.image.name}")
+    _insist_on_room(to, is_directory=opened.path.is_dir())
+    write_copy(opened.path, to)
+    return []
 
 
 def _fetched(wanted: ImagePath, app: App) -> tuple[Rootfs, int]:
@@ -76,11 +92,11 @@ def _write(files: Rootfs, node: int, to: Path, app: App) -> list[str]:
         part, app.layer_cache.open, as_root=os.geteuid() == 0, umask=current_umask(), on_bytes=lambda _size: None
     )
     try:
-        with tempfile.TemporaryDirectory(prefix=".regfs-", dir=to.parent) as temporary:
-            summary = unpacker.into(Path(temporary))
+        with temporary_directory(to.parent) as temporary:
+            summary = unpacker.into(temporary)
             if summary.failures:
                 raise CacheFailure(f"{to} could not be written as the image has it: {summary.failures[0]}")
-            os.replace(Path(temporary, to.name), to)
+            os.replace(temporary / to.name, to)
     except OSError as error:
         raise CacheFailure(f"{to} cannot be written: {error.strerror}") from error
     return summary.notes()

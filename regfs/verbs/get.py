@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path as LocalPath
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from typing import NamedTuple
 from regfs.app.config import Config
 from regfs.errors import CacheFailure, InvalidOption, NotFound, RegfsError
 from regfs.library.path import Path
+from regfs.process.removal import temporary_directory
 from regfs.verbs.image_paths import Say, opened_paths
 
 _CHUNK = 1 << 20
@@ -55,16 +55,31 @@ def write_all(sources: list[Path], directory: LocalPath) -> tuple[LocalPath, ...
             if os.path.lexists(each):
                 raise InvalidOption(f"{each} is there already; nothing is overwritten")
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".regfs-", dir=directory) as temporary:
+        with temporary_directory(directory) as temporary:
             for source in sources:
-                _write(source, LocalPath(temporary, source.name))
+                _write(source, temporary / source.name)
             for each in written:
-                os.rename(LocalPath(temporary, each.name), each)
+                os.rename(temporary / each.name, each)
     except RegfsError:
         raise
     except OSError as error:
         raise CacheFailure(f"{directory} cannot be written: {error.strerror}") from error
     return written
+
+
+def write_copy(source: Path, to: LocalPath) -> None:
+    """Write *source*, with everything below it, as *to*, which a file may replace. Raises as write_all() does."""
+    try:
+        with temporary_directory(to.parent) as temporary:
+            if source.is_file():
+                _write_file(source, temporary / to.name, source.stat())
+            else:
+                _write(source, temporary / to.name)
+            os.replace(temporary / to.name, to)
+    except RegfsError:
+        raise
+    except OSError as error:
+        raise CacheFailure(f"{to} cannot be written: {error.strerror}") from error
 
 
 def _write(source: Path, to: LocalPath) -> None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from regfs.app.composition import App, build
 from regfs.app.config import Config
+from regfs.errors import NotADirectory
 from regfs.images.named_images import full_name
 from regfs.library.image import Image
 from regfs.library.path import Path
@@ -35,6 +36,11 @@ class ImagePath(NamedTuple):
     typed: str
     reference: Reference
     path: str
+
+    @property
+    def name(self) -> str:
+        """The last component of the path; '' for the root."""
+        return self.path.rstrip("/").rpartition("/")[2]
 
 
 class Opened(NamedTuple):
@@ -73,11 +79,12 @@ def opened_paths(
             say(app.note)
         files = Files(app.tree, timeout_s=config.timeout_s)
         with showing(lambda: layer_steps(app), say=say, environment=environment):
-            yield (_opened(each, app, files) for each in wanted)
+            yield (open_path(each, app, files) for each in wanted)
         files.close()
 
 
-def _opened(wanted: ImagePath, app: App, files: Files) -> Opened:
+def open_path(wanted: ImagePath, app: App, files: Files) -> Opened:
+    """Return the image and the path that are *wanted*. Blocks on the network; raises RegfsErrors."""
     found = find_image(wanted.reference, app)
     name = full_name(wanted.reference, found)
     image = Image(
@@ -88,4 +95,7 @@ def _opened(wanted: ImagePath, app: App, files: Files) -> Opened:
         timeout_s=app.config.timeout_s,
         close=lambda: None,
     )
-    return Opened(image, image.contents / wanted.path)
+    path = image.contents / wanted.path
+    if wanted.path.strip("/") and wanted.path.endswith("/") and path.exists() and not path.is_dir():
+        raise NotADirectory(f"{path} is not a directory; leave out the slash at its end")
+    return Opened(image, path)

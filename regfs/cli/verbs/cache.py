@@ -166,9 +166,11 @@ def _remove(asked: list[str], config: Config, *, dry_run: bool) -> int:
     from regfs.verbs.cache import remove
 
     removed = remove(asked, config, dry_run=dry_run)
-    also = f" (also {', '.join(removed.other_names)})" if removed.other_names else ""
     size = in_units(removed.freed) if removed.freed else "nothing"
-    line = f"{', '.join(asked)}{also}: {size} {'would be freed' if dry_run else 'freed'}"
+    line = f"{', '.join(asked)}: {size} {'would be freed' if dry_run else 'freed'}"
+    if removed.other_names:
+        gone = "would be gone" if dry_run else "is gone"
+        line += f", and the same image by its other name {gone}: {', '.join(removed.other_names)}"
     count = removed.parts_in_use
     if count:
         line += f": {count} part{' is' if count == 1 else 's are'} in use by a mount (regfs umount)"

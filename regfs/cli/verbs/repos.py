@@ -16,7 +16,12 @@ def parser() -> Parser:
     made = verb_parser(
         "repos", "List the repositories of a registry that has a catalog. Docker Hub and GHCR have none."
     )
-    made.add_argument("registry", metavar="REGISTRY", nargs="?", help="the default registry where it is left out")
+    made.add_argument(
+        "registry",
+        metavar="REGISTRY",
+        nargs="?",
+        help="its name, or its path in a mount; the default registry where it is left out",
+    )
     add_format(made)
     return add_common(made, headings=("registry", "cache"))
 
@@ -28,7 +33,7 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     config = verb_config(given, environment)
     found = repositories(given.registry, config=config, environment=environment)
     if given.format == "json":
-        tell(json.dumps({"schema": 1, "registry": given.registry or config.default_registry, "repositories": found}))
-    elif found:
-        tell("\n".join(found))
+        tell(json.dumps({"schema": 1, "registry": found.registry, "repositories": found.repositories}))
+    elif found.repositories:
+        tell("\n".join(found.repositories))
     return 0

@@ -37,7 +37,15 @@ if TYPE_CHECKING:
     from regfs.tree.node import OpenFile
 
 try:
-    import fuse
+    try:
+        import fusepy as fuse  # as Debian calls it: its package python3-fuse has another library of this name
+    except ModuleNotFoundError:
+        import fuse
+except ModuleNotFoundError:
+    raise MountFailure(
+        "the fusepy driver needs the Python package fusepy (apt install python3-fusepy, or pip install fusepy); "
+        "--driver kernel needs none"
+    ) from None
 except OSError as error:
     raise MountFailure(
         f"the fusepy driver needs {LIBRARY} ({error}): apt install libfuse2 (or libfuse2t64), dnf install fuse-libs, "
