@@ -212,7 +212,7 @@ def test_without_cryptography_a_trust_policy_refuses_and_says_what_to_install(
     served: Served, image: BuiltImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signed(served, image)
-    monkeypatch.setitem(sys.modules, "cryptography.x509", None)
+    monkeypatch.setitem(sys.modules, "cryptography.x509.verification", None)
     refused(show(served), r"pip install 'regfs\[verify\]'")
 
 

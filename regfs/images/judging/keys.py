@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 _MOST_BYTES = 1 << 20
-_WITHOUT = "the policy wants signatures, and the package cryptography is not there: pip install 'regfs[verify]'"
+_WITHOUT = "the policy wants signatures, and cryptography 45 or later is not there: pip install 'regfs[verify]'"
 
 
 def require_package() -> None:
-    """Raise BadConfiguration where the package cryptography is not there."""
+    """Raise BadConfiguration where the package cryptography is not there, or too old to verify certificates."""
     try:
-        import cryptography.x509  # noqa: F401
+        from cryptography.x509.verification import ExtensionPolicy  # noqa: F401 (version 45)
     except ImportError:
         raise BadConfiguration(_WITHOUT) from None
 
@@ -46,10 +46,9 @@ def load_keys(pem: Pem, policy: str) -> tuple[PublicKeyTypes, ...]:
 
 def load_certificates(pem: Pem, policy: str) -> tuple[Certificate, ...]:
     """Return the same of certificates; a file may have several."""
-    try:
-        from cryptography.x509 import load_pem_x509_certificates
-    except ImportError:
-        raise BadConfiguration(_WITHOUT) from None
+    require_package()
+    from cryptography.x509 import load_pem_x509_certificates
+
     certificates: list[Certificate] = []
     for name, content in _contents(pem, policy, "certificate"):
         try:
