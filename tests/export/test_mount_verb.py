@@ -87,6 +87,16 @@ def test_a_known_image_is_mounted_without_its_registry_and_its_file_is_written_o
     assert machine.erofs().stat().st_ino == before
 
 
+def test_the_kernel_reads_further_ahead_in_it_than_by_default(machine: Machine) -> None:
+    devices = Path("/sys/class/bdi")
+    if not os.access(devices, os.W_OK):
+        pytest.skip(f"{devices} cannot be written")
+    before = set(devices.glob("erofs-*"))
+    machine.mounted()
+    made = set(devices.glob("erofs-*")) - before  # other tests mount too
+    assert "512\n" in [(device / "read_ahead_kb").read_text() for device in made]
+
+
 def test_files_that_the_mount_hides_are_told(machine: Machine) -> None:
     (machine.point / "mine").touch()
     done = machine.mount()
