@@ -18,6 +18,7 @@ from tests.bench.known_image import archive, clients, find, lookups, million, re
 from tests.bench.measure import Row, keep_least, memory_of, run, timed
 from tests.bench.model import rows as model_rows
 from tests.bench.peers import PodmanRun
+from tests.bench.restarts import restarts
 from tests.bench.slow_line import IMPORT, slow_line
 from tests.support.mounted import regfs_command
 from tests.support.shaping_proxy import ShapingProxy
@@ -169,5 +170,6 @@ WORKLOADS: dict[str, Callable[[Bench], list[Row]]] = {
         clients,
         budget,
         model,
+        restarts,
     )
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import struct
 
 import pytest
 
@@ -13,8 +15,12 @@ from regfs.mount.kernel.kept.node_records import NodeRecords
 from regfs.mount.kernel.kept.open_files import KeptFile, KeptHandles
 from regfs.mount.kernel.kept.pending import DONE_AT, Left, Pending
 from regfs.mount.kernel.kept.state_file import StateFile
+from regfs.mount.kernel.left_requests import answer_left
+from regfs.mount.kernel.notifications import Notifications
+from regfs.mount.kernel.state import SessionState
 from regfs.tree.node import OpenBytes
 from regfs.tree.snapshot import KeptNode, Snapshot, TagImage
+from tests.mount.memory_tree import SuiteTree
 
 NODE = KeptNode(1 << 63 | 5, 0, "/library/debian", "", 1, "debian", 2)
 TABLE = KeptNode(7 << 42, 3, "/library/debian/12@sha256:aa/rootfs", "/library/debian/12", 9, None, 1, "sha256:bb")
@@ -76,10 +82,53 @@ def test_what_is_found_stays_until_it_is_answered(state: StateFile) -> None:
     assert Pending(another(state)).left() == []
 
 
-def test_a_request_during_which_daemons_end_again_and_again_is_told_apart(state: StateFile) -> None:
-    Pending(state).keep(Opcode.LOOKUP, 30, 5, b"poison\0")
-    told = [Pending(another(state)).left()[0].is_poison for _ in range(7)]
-    assert told == [False] * 6 + [True]
+def test_a_request_keeps_its_age(state: StateFile) -> None:
+    slot = Pending(state).keep(Opcode.LOOKUP, 30, 5, b"name\0")
+    (since,) = struct.unpack_from("<Q", state.memory, slot)
+    struct.pack_into("<Q", state.memory, slot, since - 100_000)
+    for _ in range(2):
+        assert 100 <= Pending(another(state)).left()[0].age_s < 200
+
+
+class Answered:
+    """Takes answers, and hands nothing over."""
+
+    def __init__(self) -> None:
+        self.errnos: dict[int, int] = {}
+        self.ages: dict[int, float] = {}
+
+    def answer_error(self, unique: int, number: int) -> None:
+        self.errnos[unique] = number
+
+    def answer_or_hand_over(
+        self, _opcode: int, unique: int, _node: int, _body: bytes, _slot: int, age_s: float
+    ) -> bool:
+        self.ages[unique] = age_s
+        return True
+
+
+def answered(state: StateFile, left: list[Left]) -> Answered:
+    """Return how a session answers *left* whose requests may wait for ten seconds."""
+    answers = Answered()
+    answer_left(left, SessionState(SuiteTree(), Notifications(), state), answers, timeout_s=10.0)
+    return answers
+
+
+def test_what_has_waited_for_too_long_is_given_up_and_the_rest_waits_on(state: StateFile) -> None:
+    left = [Left(Opcode.LOOKUP, 1, 5, b"a\0", 0, 4.0), Left(Opcode.LOOKUP, 2, 5, b"b\0", 0, 10.5)]
+    answers = answered(state, left)
+    assert (answers.errnos, answers.ages) == ({2: errno.ETIMEDOUT}, {1: 4.0})
+
+
+def test_daemons_that_end_at_once_again_and_again_answer_nothing_of_what_was_left(state: StateFile) -> None:
+    state._write(104, 8)  # the holder counts them
+    answers = answered(state, [Left(Opcode.LOOKUP, 1, 5, b"a\0", 0, 1.0)])
+    assert (answers.errnos, answers.ages) == ({1: errno.EIO}, {})
+
+
+def test_a_close_that_the_last_daemon_has_done_is_answered_again(state: StateFile) -> None:
+    answers = answered(state, [Left(Opcode.RELEASE, 1, 5, bytes(24), 0, 0.0)])
+    assert answers.errnos == {1: 0}
 
 
 def test_more_requests_than_there_is_room_for_are_not_kept_and_harm_nothing(state: StateFile) -> None:

@@ -34,7 +34,7 @@ import time
 _U64 = struct.Struct("<Q")
 _HEADER = 4096
 _ENDED = 1
-_LIFE_AT, _RESTARTS_AT, _CRASHES_AT, _HOLDER_AT, _LOST_AT = 16, 24, 72, 80, 88
+_LIFE_AT, _RESTARTS_AT, _CRASHES_AT, _HOLDER_AT, _LOST_AT, _SHORT_LIVES_AT = 16, 24, 72, 80, 88, 104
 _LAST_END_AT, _FAILURE_AT, _TEXT = 1 << 10, 2 << 10, (1 << 10) - 8
 
 _SHORT_LIFE_S = 0.5
@@ -262,6 +262,7 @@ class _Holder:
         self._state.add(_CRASHES_AT)
         self._state.say(_LAST_END_AT, how)
         self._short_lives = self._short_lives + 1 if has_lived_s < _SHORT_LIFE_S else 0
+        self._state.write(_SHORT_LIVES_AT, self._short_lives)
         if self._next is None:
             self._start_at = now + delay_s(self._short_lives)
 

@@ -20,27 +20,39 @@ from regfs.mount.kernel.state import SessionState
 log = logging.getLogger(__name__)
 
 
+# A request may be what ends them; fewer may be an accident.
+_MOST_SHORT_LIVES = 8
+
+
 class Answers(Protocol):
     """Where requests are answered: KernelSession."""
 
-    def answer_or_hand_over(self, opcode: int, unique: int, node: int, body: bytes, slot: int) -> bool: ...
+    def answer_or_hand_over(
+        self, opcode: int, unique: int, node: int, body: bytes, slot: int, age_s: float
+    ) -> bool: ...
 
     def answer_error(self, unique: int, number: int) -> None: ...
 
 
-def answer_left(left: Sequence[Left], state: SessionState, answers: Answers) -> None:
-    """Have *left* answered; the kernel refuses what it has got an answer to before."""
+def answer_left(left: Sequence[Left], state: SessionState, answers: Answers, *, timeout_s: float) -> None:
+    """Have *left* answered; the kernel refuses what it has got an answer to before.
+
+    What has waited for *timeout_s*, over all daemons, is answered with ETIMEDOUT; all of it with EIO once eight
+    daemons in a row have ended at once: one of these requests may be the reason.
+    """
     state.doubt({each.unique for each in left})
-    for opcode, unique, node, body, slot, is_poison in left:
+    is_loop = state.kept is not None and state.kept.short_lives >= _MOST_SHORT_LIVES
+    for opcode, unique, node, body, slot, age_s in left:
         is_answered = True
-        if is_poison:
-            log.error("daemons have ended during %s of node %#x: EIO", abi.name_of(opcode), node)
-            answers.answer_error(unique, errno.EIO)
+        if is_loop or age_s >= timeout_s:
+            what = "daemons end at once" if is_loop else f"no daemon has answered in {timeout_s:g} s"
+            log.error("%s: %s of node %#x is not answered again", what, abi.name_of(opcode), node)
+            answers.answer_error(unique, errno.EIO if is_loop else errno.ETIMEDOUT)
         elif opcode == Opcode.RELEASE:
             with suppress(BadHandle):  # the earlier daemon has closed it
                 state.release(node, abi.RELEASE_IN.unpack_from(body)[0])
             answers.answer_error(unique, 0)
         else:
-            is_answered = answers.answer_or_hand_over(opcode, unique, node, body, slot)
+            is_answered = answers.answer_or_hand_over(opcode, unique, node, body, slot, age_s)
         if is_answered:
             state.pending.done(slot)

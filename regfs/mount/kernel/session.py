@@ -249,7 +249,7 @@ class KernelSession:
     def _read_requests(self, loop: RequestLoop) -> None:
         with under(NON_BLOCKING):
             left, self._left = self._left, []
-            answer_left(left, self._state, self)
+            answer_left(left, self._state, self, timeout_s=self._timeout_s)
             ended = loop.run()
         if ended:
             self._end()
@@ -264,8 +264,10 @@ class KernelSession:
             log.debug("prefetch failed: %s", error)  # the request for it meets and reports the failure
             return True
 
-    def answer_or_hand_over(self, opcode: int, unique: int, node: int, body: bytes, slot: int = 0) -> bool:
-        """Answer a request, or hand it over to the pool with *slot*; return whether it is answered."""
+    def answer_or_hand_over(
+        self, opcode: int, unique: int, node: int, body: bytes, slot: int = 0, age_s: float = 0.0
+    ) -> bool:
+        """Answer a request, or hand it over to the pool with *slot* and *age_s*; return whether it is answered."""
         method = self._methods.get(opcode)
         if method is None:
             self._answer_session(opcode, unique, body)
@@ -276,7 +278,7 @@ class KernelSession:
             answer = method(node, body)
         except WouldBlock:
             self._stats.count("mount.waits")
-            self._waiting.hand_over(self._requests_that_wait.methods[opcode], opcode, unique, node, body, slot=slot)
+            self._waiting.hand_over(self._requests_that_wait.methods[opcode], opcode, unique, node, body, slot, age_s)
             return False
         except Exception as error:
             self.answer_error(unique, self.errno_of(error, opcode, node, body))

@@ -75,10 +75,15 @@ class WaitingRequests:
         """How many threads there are."""
         return self._pool.running
 
-    def hand_over(self, method: Method, opcode: int, unique: int, node: int, body: bytes, *, slot: int = 0) -> None:
-        """Answer the request with *method* in a thread of the pool. *slot*: where an earlier daemon has kept it."""
+    def hand_over(
+        self, method: Method, opcode: int, unique: int, node: int, body: bytes, slot: int = 0, age_s: float = 0.0
+    ) -> None:
+        """Answer the request with *method* in a thread of the pool.
+
+        *slot*: where an earlier daemon has kept it; *age_s*: how long it waits already.
+        """
         slot = slot or self._pending.keep(opcode, unique, node, body)
-        deadline = Deadline(self._timeout_s, is_users=True)
+        deadline = Deadline(self._timeout_s - age_s, is_users=True)
         request = self._waiting[unique] = _Waiting(opcode, node, body, deadline, slot)
         try:
             self._pool.submit(lambda: self._answer_in_pool(method, unique, request))

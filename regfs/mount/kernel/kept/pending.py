@@ -5,17 +5,18 @@ The kernel sends a request once. So it is read straight into kept memory; nothin
     read buffers     5 times 33 of 8 KiB, the least that the kernel fills: 33 for each thread that reads. A request that
                      is postponed stays in its buffer. A byte that the kernel leaves 0 says DONE
     waiting          8,192 slots of 512 bytes, a copy of each request that is handed over to the pool:
-                     u64 state: 0 free, else 1 + how often it was taken over; then the request as it was read
+                     u64 since when (monotonic ms; 0: free), then the request as it was read
 
 The next daemon answers them first. The kernel refuses an answer that it has got before (ENOENT), and the daemon undoes
-that one as it does with any refused answer. A request during which six daemons have ended is answered with EIO
-instead: it may be what ends them. FORGET and BATCH_FORGET are done before they are worked on: to forget twice would
-make a node stale. Used by loop.py, session.py and waiting_requests.py. Thread rule: any thread, each buffer one.
+that one as it does with any refused answer. A request keeps its deadline. FORGET and BATCH_FORGET are done before they
+are worked on: to forget twice would make a node stale. Used by loop.py, session.py and waiting_requests.py. Thread
+rule: any thread, each buffer one.
 """
 
 from __future__ import annotations
 
 import struct
+import time
 from typing import NamedTuple
 
 from regfs.mount.kernel import abi
@@ -33,20 +34,19 @@ _LARGE = 64 * 1024
 _SLOT_SIZE = 512
 _SLOTS = 8192
 _LARGEST = _SLOT_SIZE - 8
-_STATE = struct.Struct("<Q")
-_MOST_TRIES = 6
+_SINCE = struct.Struct("<Q")
 _HEAD = 40
 
 
 class Left(NamedTuple):
-    """A request that the last daemon has left. *is_poison*: several daemons have ended during it."""
+    """A request that the last daemon has left; *age_s* is how long it waits already."""
 
     opcode: int
     unique: int
     node: int
     body: bytes
     slot: int
-    is_poison: bool
+    age_s: float
 
 
 class NoPending:
@@ -95,22 +95,19 @@ class Pending(NoPending):
 
     def keep(self, opcode: int, unique: int, node: int, body: bytes) -> int:
         """See NoPending."""
-        return self._keep(1, opcode, unique, node, body)
-
-    def _keep(self, state: int, opcode: int, unique: int, node: int, body: bytes) -> int:
         size = _HEAD + len(body)
         if size > _LARGEST or not self._free:
             return 0
         slot, memory = self._free.pop(), self._memory
         abi.IN_HEADER.pack_into(memory, slot + 8, size, opcode, unique, node, 0, 0, 0, 0, 0)
         memory[slot + 8 + _HEAD : slot + 8 + size] = body
-        _STATE.pack_into(memory, slot, state)
+        _SINCE.pack_into(memory, slot, time.monotonic_ns() // 1_000_000)
         return slot
 
     def done(self, slot: int) -> None:
         """See NoPending."""
         if slot:
-            _STATE.pack_into(self._memory, slot, 0)
+            _SINCE.pack_into(self._memory, slot, 0)
             self._free.append(slot)
 
     def left(self) -> list[Left]:
@@ -123,22 +120,21 @@ class Pending(NoPending):
                 continue
             if unique not in known:
                 body = bytes(buffer[_HEAD:size])
-                slot = self._keep(2, opcode, unique, node, body)
-                found.append(Left(opcode, unique, node, body, slot, is_poison=False))
+                slot = self.keep(opcode, unique, node, body)
+                found.append(Left(opcode, unique, node, body, slot, 0.0))
             buffer[DONE_AT] = 1
         return found
 
     def _in_slots(self) -> list[Left]:
-        """Return the requests in slots, and count that they are taken over once more."""
-        found, free = [], []
+        """Return the requests in slots."""
+        found, free, now = [], [], time.monotonic()
         for slot in self._free:
-            (state,) = _STATE.unpack_from(self._memory, slot)
-            if not state:
+            (since,) = _SINCE.unpack_from(self._memory, slot)
+            if not since:
                 free.append(slot)
                 continue
             size, opcode, unique, node, *_ = abi.IN_HEADER.unpack_from(self._memory, slot + 8)
             body = self._memory[slot + 8 + _HEAD : slot + 8 + min(size, _LARGEST)]
-            found.append(Left(opcode, unique, node, body, slot, is_poison=state > _MOST_TRIES))
-            _STATE.pack_into(self._memory, slot, state + 1)
+            found.append(Left(opcode, unique, node, body, slot, max(0.0, now - since / 1000)))
         self._free = free
         return found[::-1]
