@@ -11,6 +11,7 @@ from regfs.images.named_images import image_named
 from regfs.model.dates import moment_text
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName, parse_reference
+from regfs.store.references.references import TagRecord
 from tests.support.images import BuiltImage, file, image_of, layer
 from tests.support.served import Served
 from tests.support.shown import Shown
@@ -102,6 +103,16 @@ def test_a_tag_that_was_never_looked_up_has_no_past(served: Served) -> None:
     with pytest.raises(RegfsError):
         shown.find("app:1@2026-13-01")
     assert shown.names(".regfs/history") == []
+
+
+def test_a_tag_that_an_older_release_has_looked_up_is_known_since_then(served: Served) -> None:
+    served.push("app", "1", ONE)
+    repository, checked = RepositoryName(served.server.address, "app"), time.time() - 86_400
+    with served.show() as shown:
+        references = shown.repositories._references
+        references.keep_tag(repository, "1", TagRecord(ONE.digest, ONE.media_type, 1, checked))
+        shown.names("app/1/rootfs")
+        assert history(shown, served) == [[moment_text(checked), "-", str(ONE.digest), "-"]]
 
 
 def test_what_serves_while_the_registry_is_away_is_no_answer_and_no_move(served: Served) -> None:

@@ -31,10 +31,11 @@ class PastTags:
     def observe(self, tag: str, digest: str, *, asked: float) -> None:
         """Note an answer of the registry, "" where it has no such tag. Before what is known of the tag is replaced."""
         known = self._references.tag(self._name, tag)
-        was_seen = 0.0 if known is None else known.checked
-        self._references.history.observe(
-            self._name, tag, digest, asked=asked, seen=time.time(), was_seen=was_seen
-        )  # fmt: skip
+        seen, was_seen = time.time(), 0.0 if known is None else known.checked
+        if known is not None and str(known.digest) == digest and was_seen:
+            # Known before moves were kept, and the same since: an older release has used this cache.
+            seen, was_seen = was_seen, 0.0
+        self._references.history.observe(self._name, tag, digest, asked=asked, seen=seen, was_seen=was_seen)
 
     def is_known(self, tag: str) -> bool:
         """Tell whether *tag* was ever seen."""
