@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -100,15 +102,24 @@ Start = Callable[[Running], Running]
 
 
 class Tag:
-    """A mount, and a tag in it whose image has been read."""
+    """A tag whose image has been read in a mount that other tests use for tags of theirs."""
 
-    def __init__(self, mount: Mounted, served: Served) -> None:
+    def __init__(self, mount: Mounted, served: Served, name: str) -> None:
         self.mount = mount
-        self.path = mount.path / "team/app/v1"
+        self.name = name
+        self.path = mount.path / name / "v1"
         self.rootfs = self.path / "rootfs"
         self.served = served
-        self.old = served.push("team/app", "v1", image("one"))
+        self.old = self.push("one")
         assert self.version() == "one"
+
+    def push(self, text: str) -> BuiltImage:
+        """Let the tag name an image of that *text*, and return it."""
+        return self.served.push(self.name, "v1", image(text))
+
+    def fails(self, status: int) -> None:
+        """Let the registry answer *status* for all of the repository from now on."""
+        self.served.server.on("*", f"/v2/{self.name}/", reply(status))
 
     def version(self) -> str:
         return (self.rootfs / "version").read_text()
@@ -118,7 +129,7 @@ class Tag:
 
         def is_told() -> bool:
             assert sorted(os.listdir(self.rootfs)) == ["data", "version"]
-            return "still in use" in self.mount.errors()
+            return re.search(f"{self.name}:v1 .* still in use", self.mount.errors()) is not None
 
         becomes(is_told, True)
         assert (self.path / "digest").read_text() == f"{self.old.digest}\n"
@@ -132,23 +143,32 @@ class Tag:
             return type(error).__name__
 
 
+@pytest.fixture(scope="module")
+def tags(needs_fuse: None, driver: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Tag]]:
+    """Return a function that makes a tag in a repository of its own; each is asked for at every look-up."""
+    made, numbers = Served(tmp_path_factory.mktemp("served")), count()
+    options = ["--driver", driver, "--tag-ttl", "0s", "--default-registry", made.server.address]
+    with Mounted(tmp_path_factory.mktemp("tags"), options=options) as mount:
+        yield lambda: Tag(mount, made, f"team/app{next(numbers)}")
+    made.close()
+
+
 @pytest.fixture
-def tag(mount_regfs: MountRegfs, served: Served, driver: str) -> Tag:
-    """A tag that is asked for at every look-up."""
-    mount = mount_regfs("--driver", driver, "--tag-ttl", "0s", "--default-registry", served.server.address)
-    return Tag(mount, served)
+def tag(tags: Callable[[], Tag]) -> Tag:
+    """A tag that nothing has moved yet."""
+    return tags()
 
 
-def moves(served: Served) -> None:
-    served.push("team/app", "v1", image("two"))
+def moves(tag: Tag) -> None:
+    tag.push("two")
 
 
-def is_refused(served: Served) -> None:
-    served.server.on("*", "/v2/team/app/", reply(403))
+def is_refused(tag: Tag) -> None:
+    tag.fails(403)
 
 
-def is_deleted(served: Served) -> None:
-    served.server.on("*", "/v2/team/app/", reply(404))
+def is_deleted(tag: Tag) -> None:
+    tag.fails(404)
 
 
 @needs_root
@@ -158,10 +178,10 @@ def is_deleted(served: Served) -> None:
     ids=["it moves", "it is refused", "it is deleted"],
 )
 def test_mounts_and_directories_below_a_tag_survive_when(
-    tag: Tag, start: Start, happens: Callable[[Served], None], afterwards: str
+    tag: Tag, start: Start, happens: Callable[[Tag], None], afterwards: str
 ) -> None:
     container, shell = start(with_a_volume(tag.rootfs)), start(working(tag.rootfs))
-    happens(tag.served)
+    happens(tag)
     tag.is_looked_at_until_held()
     assert shell.sees() == f"{tag.rootfs}\none"
     tag.is_looked_at_until_held()
@@ -174,7 +194,7 @@ def test_a_container_with_an_overlay_on_a_tag_sees_its_files_stay(tag: Tag, star
     """With fusepy, a running container saw its files become those of the newer image."""
     (writable := tmp_path / "writable").mkdir()
     container = start(overlaid(tag.rootfs, writable))
-    tag.served.push("team/app", "v1", image("two"))
+    tag.push("two")
     for _ in range(3):
         assert os.listdir(tag.rootfs / "data") == ["in-image"]
     assert container.sees() == "oneone in-image written"
@@ -184,7 +204,7 @@ def test_a_container_with_an_overlay_on_a_tag_sees_its_files_stay(tag: Tag, star
 @needs_root
 def test_a_program_that_has_changed_root_into_a_tag_keeps_its_image(tag: Tag, start: Start) -> None:
     program = start(rooted(tag.rootfs))
-    moves(tag.served)
+    moves(tag)
     tag.is_looked_at_until_held()
     assert program.sees() == "/data one in-image"
     becomes(tag.outcome, "two")
@@ -193,7 +213,7 @@ def test_a_program_that_has_changed_root_into_a_tag_keeps_its_image(tag: Tag, st
 @needs_root
 def test_a_refresh_takes_no_mount_away(tag: Tag, start: Start) -> None:
     container = start(with_a_volume(tag.rootfs))
-    moves(tag.served)
+    moves(tag)
     pid = tag.mount.daemon
     os.kill(pid, signal.SIGHUP)
     tag.is_looked_at_until_held()
@@ -204,7 +224,7 @@ def test_a_refresh_takes_no_mount_away(tag: Tag, start: Start) -> None:
 @needs_root
 def test_while_an_old_image_is_in_use_the_newer_one_is_told_and_opens_by_digest(tag: Tag, start: Start) -> None:
     shell = start(working(tag.rootfs))
-    new = tag.served.push("team/app", "v1", image("two"))
+    new = tag.push("two")
     tag.is_looked_at_until_held()
     assert os.getxattr(tag.path, "user.regfs.digest") == str(tag.old.digest).encode()
     assert os.getxattr(tag.path, "user.regfs.newer") == str(new.digest).encode()
@@ -225,7 +245,7 @@ def test_a_working_directory_survives_in_the_mount_of_an_ordinary_user(
     rootfs = mount.path / "team/app/v1/rootfs"
     assert mount.run("cat", rootfs / "version").stdout == "one"
     shell = start(working(rootfs, *as_user(ordinary_user)))
-    moves(served)
+    served.push("team/app", "v1", image("two"))
     becomes(lambda: mount.run("cat", rootfs / "version", mount.path / ".regfs/errors").stdout.count("still in use"), 1)
     assert shell.sees() == f"{rootfs}\none"
     becomes(lambda: mount.run("cat", rootfs / "version").stdout, "two")
