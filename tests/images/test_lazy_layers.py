@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.errors import BadContent, DigestMismatch, Offline, RegistryUnavailable
+from regfs.errors import BadContent, CacheFailure, DigestMismatch, Offline, RegistryUnavailable
 from regfs.images.external_tocs import LAYER_DIGEST
 from regfs.images.image import Image
 from regfs.images.layers.layer_ingests import stored_by_table
@@ -325,6 +325,24 @@ def test_files_of_the_cache_that_are_gone_are_made_again(served: Served, build: 
     for path in (served.cache / "layers").iterdir():
         path.unlink()
     assert served.show().read("app/1/rootfs/other") == OTHER
+
+
+@by_two_formats
+def test_a_data_file_that_lost_its_end_is_made_again_and_never_read_as_zeros(served: Served, build: Build) -> None:
+    pushed(served, build)
+    shown = served.show(rest_from=1.0)
+    assert shown.read("app/1/rootfs/other") == OTHER
+    big = shown.tree.open(shown.find("app/1/rootfs/d/big").node)
+    assert big.read_at(0, 1000) == BIG[:1000]
+    for path in (served.cache / "layers").glob("*.tar"):
+        os.truncate(path, 600)
+    for offset in (0, 200_000, 0):
+        with suppress(CacheFailure):  # what was here of a file that is open is lost
+            assert big.read_at(offset, 1000) == BIG[offset : offset + 1000]
+    big.close()
+    assert shown.read("app/1/rootfs/other") == OTHER
+    assert shown.read("app/1/rootfs/d/big") == BIG
+    assert served.show(offline=True).read("app/1/rootfs/other") == OTHER
 
 
 @by_two_formats

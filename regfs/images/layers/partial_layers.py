@@ -97,6 +97,7 @@ class PartialLayers:
             fetcher = self._fetchers.get(index)
             if fetcher is not None:
                 fetcher.touch()
+                self._store.drop_if_cut(blob.stored_as, fetcher.data)
             else:
                 assert blob.table_format is not None
                 assert blob.part is not None
@@ -109,7 +110,7 @@ class PartialLayers:
                 fetcher = self._fetchers[index] = ChunkFetcher(
                     blob.stored_as,
                     table=table,
-                    data=self._store.partial_data(blob.stored_as, let_go),
+                    data=self._store.partial_data(blob.stored_as, let_go, size=index.layout().size),
                     source=LayerBytes(what, blob.part, partial(self._whole, blob, ref(index)), unpack),
                     flights=self._flights,
                     stats=self._stats,

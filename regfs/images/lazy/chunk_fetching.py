@@ -58,7 +58,7 @@ class ChunkFetcher:
         """*key* names the layer among the flights. Once *rest_from* of its bytes are here, the rest is fetched too."""
         self._key = key
         self._table = table
-        self._data = data
+        self.data = data
         self._what = source.what
         self._flights = flights
         self._stats = stats
@@ -73,7 +73,7 @@ class ChunkFetcher:
 
     def touch(self) -> None:
         """Note that the layer is used: its files stay open."""
-        self._data.recent = True
+        self.data.recent = True
 
     def ensure(self, start: int, stop: int) -> Pieces:
         """Fetch what is missing of the bytes `[start, stop)` of the data file; return what could not be written there.
@@ -94,34 +94,34 @@ class ChunkFetcher:
             elif self._requests.was_read_whole:
                 break
             else:
-                self._requests.fetch_whole(self._data.missing(self._table.chunks_between(start, stop + MAX_AHEAD)))
+                self._requests.fetch_whole(self.data.missing(self._table.chunks_between(start, stop + MAX_AHEAD)))
         missing, pieces = self._look(start, stop)
         if missing:
             self._requests.raise_if_wrong(missing)
-            raise self._data.failure or self._requests.wrong_chunk(missing[0])
+            raise self.data.failure or self._requests.wrong_chunk(missing[0])
         return pieces
 
     def has(self, start: int, stop: int) -> bool:
         """Whether all bytes of `[start, stop)` are in the data file."""
-        return not self._data.missing(self._table.chunks_between(start, stop))
+        return not self.data.missing(self._table.chunks_between(start, stop))
 
     def _look(self, start: int, stop: int) -> tuple[list[StoredChunk], Pieces]:
         """Return the missing chunks of `[start, stop)`, and the bytes of those that only memory holds."""
-        missing = self._data.missing(self._table.chunks_between(start, stop))
+        missing = self.data.missing(self._table.chunks_between(start, stop))
         if not missing:
             return missing, ()
-        held = self._data.held(missing)
+        held = self.data.held(missing)
         return [chunk for chunk in missing if chunk not in held], [(chunk.start, held[chunk]) for chunk in held]
 
     def _fetch_for(self, missing: Sequence[StoredChunk], stop: int) -> None:
         """Fetch *missing* and wait for it; begin to fetch what a reader that goes on at *stop* will want."""
-        most = FIRST_AHEAD if self._data.failure else MAX_AHEAD  # a chunk that cannot be kept is held for a moment only
+        most = FIRST_AHEAD if self.data.failure else MAX_AHEAD  # a chunk that cannot be kept is held for a moment only
         ahead = self._read_ahead.of_reader(missing[0].start, most)
         following = self._table.chunks_between(stop, stop + ahead) if ahead else []
-        coming = self._data.missing(chunk for chunk in following if chunk.start >= stop)
+        coming = self.data.missing(chunk for chunk in following if chunk.start >= stop)
         self._read_ahead.note((coming or missing)[-1].stop, ahead)
-        if not self._data.failure:
-            coming = [*self._data.missing(self._neighbours(missing)), *coming]
+        if not self.data.failure:
+            coming = [*self.data.missing(self._neighbours(missing)), *coming]
         self._requests.fetch(missing, list(dict.fromkeys(coming)))
 
     def _neighbours(self, chunks: Sequence[StoredChunk]) -> list[StoredChunk]:
@@ -152,14 +152,14 @@ class ChunkFetcher:
         Waits and raises as ensure() does, and CacheFailure for what could not be kept.
         """
         wanted = {chunk.number: chunk for span in spans for chunk in self._table.chunks_between(*span)}
-        missing = self._data.missing(wanted.values())
+        missing = self.data.missing(wanted.values())
         if missing and self._requests.gives_parts:
             self._requests.fetch_all(missing, report)
-        if self._data.missing(missing):
+        if self.data.missing(missing):
             self._requests.raise_if_wrong(missing)
             if not self._requests.gives_parts and not self._requests.was_read_whole:
                 self.fetch_all()
-            for chunk in self._data.missing(missing):
+            for chunk in self.data.missing(missing):
                 raise CacheFailure(f"{self._what}: {words(chunk)} could not be kept")
 
     def fetch_rest(self, allow: Callable[[int], bool] = lambda _size: True) -> None:
@@ -173,17 +173,17 @@ class ChunkFetcher:
 
     def _fetch_rest(self, allow: Callable[[int], bool]) -> None:
         for chunks in _batches(self._table.chunks_by_place(), _CHUNKS_AT_ONCE):
-            for group in merged(self._data.missing(chunks), max_gap=_MAX_GAP_OF_REST, max_range=_MAX_RANGE_OF_REST):
+            for group in merged(self.data.missing(chunks), max_gap=_MAX_GAP_OF_REST, max_range=_MAX_RANGE_OF_REST):
                 self._foreground.wait_for_none()
                 if not self._requests.gives_parts:
                     return self.fetch_all()
                 if not allow(group.stop - group.start):
                     return None
                 # Marked this late so that a read meanwhile fetched only what it needed.
-                missing = self._data.missing(group.chunks)
+                missing = self.data.missing(group.chunks)
                 self._requests.fetch_all(missing, _tell_nothing, max_gap=_MAX_GAP_OF_REST)
                 self._stats.count("chunks.background_requests", min(len(missing), 1))
-                if missing and len(self._data.missing(missing)) == len(missing):
+                if missing and len(self.data.missing(missing)) == len(missing):
                     return None  # the disk is full, or the registry has another blob
         return None
 
@@ -199,7 +199,7 @@ class ChunkFetcher:
     def _has_reached(self, share: float) -> bool:
         if self._bytes_before is None:
             chunks, kept = list(self._table.chunks_by_place()), self._requests.bytes_kept
-            missing = sum(chunk.size for chunk in self._data.missing(chunks))
+            missing = sum(chunk.size for chunk in self.data.missing(chunks))
             self._bytes_in_all = sum(chunk.size for chunk in chunks)
             self._bytes_before = self._bytes_in_all - missing - kept
         return self._bytes_before + self._requests.bytes_kept >= share * self._bytes_in_all

@@ -145,8 +145,11 @@ class PartialData:
         reserve: Callable[[int], None],
         unkept: UnkeptChunks | None = None,
         let_go: Callable[[], object] = lambda: None,
+        size: int = 0,
     ) -> None:
         """*reserve* is the budget's; *unkept* holds chunks that cannot be written; *let_go* drops references to this.
+
+        *size* is what the data file has, for check().
 
         Raises OSError where one of them cannot be opened, CacheDamaged, CacheFailure.
         """
@@ -155,6 +158,7 @@ class PartialData:
         self.failure: CacheFailure | None = None  # why the last chunk could not be written
         self.map = ChunkMap(chunks, boot=boot)
         self._path = data
+        self._size = size
         self._reserve = reserve
         self._unkept = unkept or UnkeptChunks()
         self._let_go = let_go
@@ -169,6 +173,20 @@ class PartialData:
         self._let_go()
         return True
 
+    def check(self) -> None:
+        """Raise CacheDamaged where the data file has lost its end.
+
+        Chunks that are here would read as zeros once another chunk is written behind them.
+        """
+        with failures_of(self._path):
+            size = os.fstat(self._fd).st_size
+        if size < self._size:
+            raise CacheDamaged(f"{self._path}: cut off after {size} bytes")
+
+    def is_file_at(self, path: Path) -> bool:
+        """Whether the data file is the one at *path*. Raises OSError."""
+        return os.path.samestat(os.fstat(self._fd), path.stat())
+
     def missing(self, chunks: Iterable[StoredChunk]) -> list[StoredChunk]:
         """Return the *chunks* that the file lacks. May hash chunks that were written before this boot."""
         return [chunk for chunk in chunks if not self.map.is_here(chunk.number) and not self._is_sound(chunk)]
@@ -178,6 +196,7 @@ class PartialData:
         with failures_of(self._path):
             if read_only := self._read_only or self.map.read_only:
                 raise read_only
+        self.check()
         self._reserve(len(content))
         view = memoryview(content)
         at = chunk.start

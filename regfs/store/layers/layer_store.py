@@ -133,8 +133,8 @@ class LayerStore(LayerFiles):
             return OpenBigContent(file.fd, content, shared=file, reading=self.promotion)
         return OpenContent(file.fd, content.size, start=content.offset, shared=file)
 
-    def partial_data(self, layer: Digest, let_go: Callable[[], object] = lambda: None) -> PartialData:
-        """Return the data file and map of a lazy layer.
+    def partial_data(self, layer: Digest, let_go: Callable[[], object] = lambda: None, *, size: int = 0) -> PartialData:
+        """Return the data file and map of a lazy layer; the file has *size* bytes.
 
         *let_go* is called when others need the descriptors; it drops all references but those of open files. Raises
         CacheDamaged where it is gone or torn, CacheFailure.
@@ -143,12 +143,29 @@ class LayerStore(LayerFiles):
         data = open_with_retry(
             path,
             lambda: PartialData(
-                self.data_path(layer), path, boot=self.boot, reserve=reserve, unkept=self._unkept, let_go=let_go
+                self.data_path(layer),
+                path,
+                boot=self.boot,
+                reserve=reserve,
+                unkept=self._unkept,
+                let_go=let_go,
+                size=size,
             ),
             self.tables,
         )
+        self.drop_if_cut(layer, data)
         self.tables.add(data, descriptors=2)
         return data
+
+    def drop_if_cut(self, layer: Digest, data: PartialData) -> None:
+        """Raise CacheDamaged where the data file of a lazy layer has lost its end; the layer is removed then."""
+        try:
+            data.check()
+        except CacheDamaged:
+            with suppress(OSError):
+                if data.is_file_at(self.data_path(layer)):  # otherwise the layer was made again meanwhile
+                    self.drop(layer)
+            raise
 
     def open_partial(
         self, span: Span, ensure: Callable[[int, int], Pieces], *, is_here: Callable[[], bool] | None = None
