@@ -221,6 +221,7 @@ def _read_config(image: Image) -> bytes:
 def _blobs(directory: ImageDirectory, key: str) -> Node:
     if not directory.image.blobs:  # raises where there is no manifest for the platform
         raise NotFound(f"{directory.image} names no blobs")
+    _judge_referrer(directory)
     return BlobsDirectory(key, directory.pinned)
 
 
@@ -249,12 +250,13 @@ def _computed(make: Callable[[Image], str]) -> Callable[[ImageDirectory, str], N
 def _files(directory: ImageDirectory, key: str) -> Node:
     if not directory.image.has_files:
         raise NotFound(f"{directory.image} names no files: its layers are those of an image")
+    _judge_referrer(directory)
     return FilesDirectory(key, directory.pinned)
 
 
 def _oci(directory: ImageDirectory, key: str) -> Node:
-    if directory.image.has_rootfs:  # raises where there is no manifest for the platform
-        _judge_referrer(directory)
+    directory.image.manifest  # noqa: B018 (raises where there is none for the platform)
+    _judge_referrer(directory)
     return oci_directory(key, directory.pinned, directory.within, with_referrers=not directory.is_referrer)
 
 
@@ -280,7 +282,7 @@ def _judge_referrer(directory: ImageDirectory) -> None:
     Who may push can say so. Signatures and SBOMs are shown unjudged: what is in them, `info` tells.
     """
     judge = directory.pinned.images.judge
-    if directory.is_referrer and judge is not None:
+    if directory.is_referrer and judge is not None and directory.image.has_rootfs:
         judge.judge(directory.pinned.repository, directory.pinned.digest)
 
 

@@ -244,9 +244,12 @@ def test_an_unsigned_image_that_says_it_refers_to_a_signed_one_shows_no_files(se
     assert served.show().read(f"{below}/rootfs/a") == b"evil"
     shown = show(served, SIGNED)
     assert shown.read(f"{below}/manifest.json") == referrer.manifest
-    for part in ("rootfs", "layers", "oci", "packages"):
+    for part in ("rootfs", "layers", "oci", "packages", "blobs"):
         with pytest.raises(AccessDenied, match="no signature"):
             shown.find(f"{below}/{part}")
+    copied = set(shown.names("app/1/oci/blobs/sha256"))
+    assert copied.isdisjoint(digest.encoded for digest in (referrer.digest, *unsigned.blobs()))
+    assert image.digest.encoded in copied
 
 
 def test_the_words_of_a_stranger_s_signature_are_told_without_control_characters(served: Served) -> None:
