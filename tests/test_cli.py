@@ -65,6 +65,15 @@ def test_help_tells_every_verb(tmp_path: Path) -> None:
     assert regfs("help", directory=tmp_path).stdout == text
 
 
+def test_help_begins_with_the_ten_verbs_that_matter_first(tmp_path: Path) -> None:
+    """Four screens of options stood before them."""
+    lines = regfs("--help", directory=tmp_path).stdout.splitlines()
+    verbs = [line.split()[1] for line in lines if line.startswith("  regfs ") and "[OPTIONS] [SOURCE]" not in line]
+    assert verbs[:10] == ["ls", "cat", "cp", "inspect", "diff", "run", "mount", "umount", "status", "doctor"]
+    assert len(verbs) == len(set(verbs))
+    assert lines.index("mounting:") > lines.index("this machine:")
+
+
 def test_help_of_a_verb_is_that_verbs_help(tmp_path: Path) -> None:
     assert regfs("help", "cache", directory=tmp_path).stdout == regfs("cache", "--help", directory=tmp_path).stdout
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from regfs import __version__
 from regfs.cli.arguments import MOUNT_USAGE, mount_parser
 from regfs.cli.exit_codes import MEANINGS
+from regfs.cli.manual_notes import notes
 from regfs.cli.verbs import VERBS, load_verb
 
 _TITLE = "show OCI and Docker registries as directories"
@@ -93,6 +94,7 @@ def _lines() -> Iterator[str]:
     for name, verb in VERBS.items():
         if verb.summary:
             yield from _verb(name, verb.usage)
+    yield from notes(_text)
     yield ".SH FILES"
     yield from _table({f"MOUNTPOINT/.regfs/{name}": meaning for name, meaning in CONTROL_FILES.items()})
     yield ".SH EXTENDED ATTRIBUTES"
