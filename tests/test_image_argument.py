@@ -34,6 +34,10 @@ MOUNTS = [Mounted("/", "8:1", "ext4", "/dev/root"), Mounted("/mnt/reg", "0:50", 
         ("/mnt/reg/docker.io/debian/12", "docker.io/library/debian:12"),
         ("/mnt/reg/localhost+5000/app/v1", "localhost:5000/app:v1"),
         ("/mnt/reg/owner/app/@/v1/2", "ghcr.io/owner/app/v1:2"),
+        ("/mnt/reg/owner/app/v1@2026-11-01T0000Z/rootfs", "ghcr.io/owner/app:v1@2026-11-01T00:00:00Z"),
+        ("/mnt/reg/owner/app:v1@2026-11-01", "ghcr.io/owner/app:v1@2026-11-01T00:00:00Z"),
+        ("/mnt/reg/docker.io/library/debian@2026-11-01", "docker.io/library/debian:latest@2026-11-01T00:00:00Z"),
+        ("/mnt/reg/docker.io/debian@2026-11-01", "docker.io/library/debian:latest@2026-11-01T00:00:00Z"),
     ],
 )
 def test_an_image_is_named_by_reference_or_by_its_path_in_a_mount(text: str, reference: str) -> None:

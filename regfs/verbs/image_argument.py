@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 
 from regfs.errors import InvalidOption
-from regfs.model.names import Reference, parse_reference
+from regfs.model.dates import moment
+from regfs.model.names import OFFICIAL, Reference, is_tag, parse_reference, registry_named
 from regfs.mount import mountpoint as mountpoints
 from regfs.tree.namespace import ESCAPE
 
@@ -36,7 +37,22 @@ def read_reference(text: str, default_registry: str, mounts: Sequence[mountpoint
     if not repository and not is_pasted:
         raise InvalidOption(f"{text} is no image: a repository and a tag are needed")
     source = points[inside.mountpoint].source
+    if _is_tag_at_a_time(repository, last):
+        return parse_reference(f"{'/'.join(repository)}:{last}", default_registry=source)
     if is_pasted:  # it names its own tag or digest
         return parse_reference("/".join([*repository, last]), default_registry=source)
     separator = "" if last.startswith("@") else "@" if _DIGEST_RE.fullmatch(last) else ":"
     return parse_reference(f"{'/'.join(repository)}{separator}{last}", default_registry=source)
+
+
+def _is_tag_at_a_time(directory: Sequence[str], name: str) -> bool:
+    """Tell whether *name* in *directory*, the names from the root of a mount on, is one of a repository's tags.
+
+    `debian/12@2026-11-01` is; in a registry and in Docker Hub's `library`, where no tags are, `debian@2026-11-01` is
+    what the repository's latest was then.
+    """
+    tag, _, text = name.partition("@")
+    has_tags = (
+        bool(directory) and directory[-1] != OFFICIAL and (len(directory) > 1 or not registry_named(directory[0]))
+    )
+    return has_tags and is_tag(tag) and moment(text) is not None
