@@ -89,10 +89,13 @@ def holder(
 
 
 def notation_signature(
-    signer: Holder, digest: Digest, *, root: Holder | None = None, by: Key | None = None, header: object = None,
-    timestamp: Callable[[bytes], bytes] | None = None, **changed: object,
+    signer: Holder, digest: Digest, *, root: Holder | None = None, between: Holder | None = None,
+    by: Key | None = None, header: object = None, timestamp: Callable[[bytes], bytes] | None = None, **changed: object,
 ) -> Artifact:  # fmt: skip
-    """Return notation's artifact. *by* signs in place of *signer*; *changed*: signed attributes, None removes one."""
+    """Return notation's artifact; *between* is an authority below the root.
+
+    *by* signs in place of *signer*. *changed* are signed attributes; None removes one.
+    """
     attributes: dict[str, object] = {
         "alg": _algorithm(signer.key), "cty": PAYLOAD_TYPE, "crit": [f"{_NAMES}signingScheme"],
         f"{_NAMES}signingScheme": "notary.x509", f"{_NAMES}signingTime": "2026-09-21T14:13:20Z",
@@ -103,7 +106,7 @@ def notation_signature(
     payload = unpadded(json.dumps({"targetArtifact": target}).encode())
     protected = unpadded(json.dumps(attributes).encode())
     signature = _sign(by or signer.key, f"{protected}.{payload}".encode())
-    chain = [signer.certificate, (root or root_of("acme root")).certificate]
+    chain = [each.certificate for each in (signer, between, root or root_of("acme root")) if each is not None]
     unsigned: dict[str, object] = {"x5c": [encoded(each.public_bytes(Encoding.DER)) for each in chain]}
     if timestamp is not None:
         unsigned[f"{_NAMES}timestampSignature"] = encoded(timestamp(signature))

@@ -28,7 +28,7 @@ from tests.support.attached import (
     signed_payload,
     statement,
 )
-from tests.support.fulcio import EMAIL, ISSUER, SIGNED_S, new_key, pem_of, signed, spki
+from tests.support.fulcio import EMAIL, ISSUER, SIGNED_S, Authority, new_key, pem_of, signed, spki
 from tests.support.images import BuiltImage, file, image_of, layer
 from tests.support.keyless import Sigstore, key_entry
 from tests.support.served import Served
@@ -37,6 +37,7 @@ from tests.support.timestamps import TimestampAuthority
 
 OWN, OTHERS = Sigstore.make(), Sigstore.make("another")
 VALID_NOW = Sigstore.make("now", valid_at_s=int(time.time()))
+EXPIRED = Authority.make("expired", by=OWN.root, at_s=SIGNED_S - 100 * 86_400)
 OTHER_DIGEST = Digest.of(b"another image")
 
 
@@ -99,6 +100,10 @@ def test_the_signer_whom_the_policy_names_is_accepted_though_the_certificate_ran
         ({"signer": OWN.signer(at_s=SIGNED_S + 1)}, "not one that an authority of the policy has issued for 2026"),
         ({"signer": OWN.signer(usage=ExtendedKeyUsageOID.SERVER_AUTH)}, "not for signing code"),
         ({"signer": OWN.signer(by=OTHERS.fulcio)}, "not one that an authority of the policy has issued"),
+        (
+            {"signer": OWN.signer(by=EXPIRED), "chain": pem_of(EXPIRED.certificate).decode()},
+            "not one that an authority",
+        ),
         ({"service": OTHERS}, "not one of the log that the policy names"),
         ({"by": OWN.signer()}, "its certificate has not made it"),
         ({"certificate": ""}, "a key has signed it, and the policy wants a certificate"),

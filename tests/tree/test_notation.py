@@ -110,6 +110,29 @@ def test_wrong_signatures_do_not_count(served: Served, image: BuiltImage, trap: 
     refused(show(served), words)
 
 
+MIDDLE, ENDED = holder("between", ca=True), holder("between", ca=True, **PAST)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("signer", "between", "words"),
+    [
+        (holder(by=MIDDLE), MIDDLE, ""),
+        (holder(by=ENDED), ENDED, "is valid from 2007"),
+        (holder(by=MIDDLE), holder("another", ca=True), "no chain that ends in a root"),
+        (holder(by=MIDDLE), None, "no chain that ends in a root"),
+        (holder(by=holder("leaf")), holder("leaf"), "O=leaf,ST=WA,C=US is no authority"),
+    ],
+)
+def test_a_chain_of_three_counts_in_its_order_and_with_valid_authorities_alone(
+    served: Served, image: BuiltImage, signer: Holder, between: Holder | None, words: str
+) -> None:
+    signed(served, image, signer, between=between)
+    if words:
+        refused(show(served), words)
+    else:
+        assert show(served).read("app/1/rootfs/a") == b"a"
+
+
 def test_an_expired_signature_is_refused_by_strict_and_passes_where_expiry_is_logged(
     served: Served, image: BuiltImage
 ) -> None:
