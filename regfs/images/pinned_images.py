@@ -7,11 +7,10 @@ Used by the tree and app/composition.py. Thread rule: any thread; nothing here a
 from __future__ import annotations
 
 import threading
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cachetools import LRUCache
 
-from regfs.images.comparing.trees import DifferingTrees
 from regfs.images.image import Image
 from regfs.images.judging.judge import Judge
 from regfs.images.layers.layer_cache import LayerCache
@@ -20,6 +19,9 @@ from regfs.images.repository import Repository
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
 from regfs.model.platform import Platform
+
+if TYPE_CHECKING:
+    from regfs.images.comparing.trees import DifferingTrees
 
 _IMAGES_KEPT = 128
 
@@ -36,9 +38,20 @@ class Images:
         self._with_soci_v1 = with_soci_v1
         self.judge = judge
         self.referring = Referring()
-        self.comparing = DifferingTrees(contents)
+        self._comparing: DifferingTrees | None = None
         self._lock = threading.Lock()
         self._images: LRUCache[tuple[RepositoryName, Digest, str, bool], Image] = LRUCache(_IMAGES_KEPT)
+
+    @property
+    def comparing(self) -> DifferingTrees:
+        """What differs between two of the images, as trees."""
+        # Imported here: most mounts and verbs never compare, and all of them start with this module.
+        from regfs.images.comparing.trees import DifferingTrees
+
+        with self._lock:
+            if self._comparing is None:
+                self._comparing = DifferingTrees(self._contents)
+            return self._comparing
 
     def image(
         self,

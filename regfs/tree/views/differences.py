@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from regfs.errors import NotFound, Unsupported
-from regfs.images.comparing.image_differences import config_changes, file_changes
-from regfs.images.comparing.text import config_line, file_line
 from regfs.images.image import Image
 from regfs.images.pinned_images import Images, PinnedImage
 from regfs.images.repository import Repository
@@ -136,6 +134,10 @@ def _origin(kind: Kind, a: PinnedImage, b: PinnedImage, layer: int) -> Mapping[b
 
 
 def _lines(a: Image, b: Image) -> Iterator[str]:
+    # Imported here: most mounts never compare images, and all of them start with this module.
+    from regfs.images.comparing.image_differences import config_changes, file_changes
+    from regfs.images.comparing.text import config_line, file_line
+
     for each in file_changes(a, b):
         yield f"{file_line(each)}\n"
     for setting in config_changes(a, b):
