@@ -144,6 +144,19 @@ def test_without_patience_nothing_is_ingested(served: Served) -> None:
     assert served.server.paths(f"blobs/{BASE.digest}") == []
 
 
+def test_a_data_file_that_is_cut_off_while_it_is_in_use_fails_one_read_and_is_made_again(served: Served) -> None:
+    content = os.urandom(10_000)
+    served.push("app", "1", image_of(layer(file("a", content), file("b", content))))
+    shown = served.show()
+    assert shown.read("app/1/rootfs/b") == content
+    [data] = (served.cache / "layers").glob("*.tar")
+    os.truncate(data, 12_000)
+    with pytest.raises(CacheFailure, match="ends at byte"):
+        shown.read("app/1/rootfs/b")
+    assert shown.read("app/1/rootfs/b") == shown.read("app/1/rootfs/a") == content
+    assert shown.app.stats.value("layers.ingests") == 2
+
+
 def test_a_pass_under_way_is_told_and_then_no_more(served: Served) -> None:
     served.push("app", "1", image_of(BASE))
     arrived, go = threading.Event(), threading.Event()

@@ -42,6 +42,13 @@ def content_of(layer: Digest, content: int | None, size: int) -> Content:
     return Nothing() if content is None or size == 0 else Span(layer, content, size)
 
 
+class SharedFile(Protocol):
+    """An open file that several contents read from; a DataFile (data_files.py) is one."""
+
+    def close_if_idle(self) -> bool:
+        """Let the next content open the file anew."""
+
+
 class OpenContent:
     """The bytes `[start, start + size)` of an open file."""
 
@@ -49,7 +56,7 @@ class OpenContent:
 
     keep_cache = True  # these bytes never change, so that the kernel may keep them
 
-    def __init__(self, fd: int, size: int, *, start: int = 0, shared: object = None) -> None:
+    def __init__(self, fd: int, size: int, *, start: int = 0, shared: SharedFile | None = None) -> None:
         """Read from *fd*, which close() closes unless it is that of *shared*, an object that closes it."""
         self._fd = fd
         self._start = start
@@ -69,7 +76,7 @@ class OpenContent:
         while len(content) < size:
             more = self._pread(offset + len(content), size - len(content))
             if not more:
-                raise CacheFailure(f"the cached file ends at byte {offset + len(content)}, not at {self.size}")
+                raise self._cut_off(offset + len(content))
             content += more
         return content
 
@@ -80,7 +87,7 @@ class OpenContent:
         except OSError as error:
             raise CacheFailure(f"the cached file cannot be read: {error.strerror}") from error
         if length != self.size:
-            raise CacheFailure(f"the cached file ends at byte {length}, not at {self.size}")
+            raise self._cut_off(length)
 
     def backing_fd(self) -> int | None:
         """Return a descriptor of a file that holds exactly these bytes, valid until close(); None for a span."""
@@ -93,6 +100,12 @@ class OpenContent:
         if self._shared is None and fd >= 0:
             os.close(fd)
         self._shared = self.keeps = None
+
+    def _cut_off(self, end: int) -> CacheFailure:
+        """Return the error of bytes that the file has lost. The next open looks at its length, and makes it again."""
+        if self._shared is not None:
+            self._shared.close_if_idle()
+        return CacheFailure(f"the cached file ends at byte {end}, not at {self.size}")
 
     def _pread(self, offset: int, size: int) -> bytes:
         try:
@@ -116,7 +129,7 @@ class OpenBigContent(OpenContent):
 
     _MUCH = 1 << 20
 
-    def __init__(self, fd: int, span: Span, *, shared: object, reading: Reading) -> None:
+    def __init__(self, fd: int, span: Span, *, shared: SharedFile, reading: Reading) -> None:
         super().__init__(fd, span.size, start=span.offset, shared=shared)
         self._span = span
         self._reading = reading
@@ -157,7 +170,7 @@ class OpenPartialContent(OpenContent):
         fd: int,
         span: Span,
         *,
-        shared: object,
+        shared: SharedFile,
         ensure: Callable[[int, int], Pieces],
         read_through: Callable[[], None] | None = None,
     ) -> None:
