@@ -1,8 +1,8 @@
 """Judges images by the user's policy, on the digest that a name means, before anything of them is shown.
 
-What was accepted stays so until the process ends: a signature that is gone later disturbs no process inside. A refusal
-is remembered for seconds, or until `regfs refresh`. Used by image.py, made by app/policy.py. Thread rule: any thread;
-blocks on the network.
+What was accepted stays so until this process ends, or another one takes the mount over: a signature that is gone later
+disturbs no process inside. A refusal is remembered for seconds, or until `regfs refresh`. Used by image.py, made by
+app/policy.py. Thread rule: any thread; blocks on the network.
 """
 
 from __future__ import annotations
