@@ -1,11 +1,12 @@
 # regfs: `make run` shows it, `make test` tests it, `make install` installs it; they install what they need on a fresh Debian.
 # Nothing is installed twice: Debian packages are looked up first, the virtual environment has stamp files.
-# Tests go to processes one by one, not by file, so that no process is left alone with the longest file.
+# Tests go to processes one by one, not by file, so that no process is left alone with the longest file. There are more
+# processes than cores, for many tests wait for a deadline or a disk most of their time.
 # What pip does for an installed program, compileall does here: with PYTHONDONTWRITEBYTECODE each start would compile.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV ?= .venv
-WORKERS ?= 3
+WORKERS ?= 4
 BIN := $(VENV)/bin
 PREFIX ?= $(if $(filter 0,$(shell id -u)),/usr/local,$(HOME)/.local)
 
@@ -23,7 +24,7 @@ run: $(VENV)/.run-ready ## mount a registry, list it, read it, chroot into hello
 	@$(BIN)/python -m compileall -q regfs
 	@$(BIN)/python -m tests.support.demo $(REGISTRY)
 
-test: $(VENV)/.test-ready ## run all tests (seven minutes on two cores)
+test: $(VENV)/.test-ready ## run all tests (about five minutes on two cores)
 	@.ci/install-packages run test
 	@.ci/check-fuse
 	@$(BIN)/python -m compileall -q regfs

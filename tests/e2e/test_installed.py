@@ -31,13 +31,13 @@ from tests.support.push import Pusher
 
 _IMAGE = "installed/big"
 _CONTENT = random.Random(7).randbytes(2 << 20)  # does not get smaller: the layer is ingested by a process of its own
-_NAMES = 9_000  # so many, and so long, that the tables of the image are merged by a process of its own
+_NAMES = 4_200  # so many, and so long, that the tables of the image are merged by a process of its own
 
 
 @pytest.fixture(scope="session")
 def big(demo: Demo) -> None:
     """An image of two layers, the lower of which is big in both ways."""
-    many = [file(f"many/{number:090}") for number in range(_NAMES)]
+    many = [file(f"many/{number:0240}") for number in range(_NAMES)]
     base = layer(file("hello", hello_program(), mode=0o755), file("big", _CONTENT), directory("many"), *many)
     Pusher(demo.url).image(_IMAGE, "1", image_of(base, layer(file("top", b"of all\n"))))
 

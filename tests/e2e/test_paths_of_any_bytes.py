@@ -13,17 +13,23 @@ import pytest
 from regfs.app.composition import CACHE_PATH_MAX
 from tests.support.hello import host_architecture
 from tests.support.images import file, image_of, layer
-from tests.support.mounted import environment_for, regfs_command
+from tests.support.mounted import environment_for, regfs_command, run_regfs
 from tests.support.served import Served
 
 # A percent sign and a question mark mean something in SQLite's addresses, a carriage return ends a line for Python.
 NAME = b"caf\xe9 \xff two\nlines\r a%2Fb#c?d=e,f;'\"\\040"
 
 
-def regfs(*arguments: str | bytes, home: Path) -> subprocess.CompletedProcess[bytes]:
+def started(*arguments: str | bytes, home: Path) -> subprocess.CompletedProcess[bytes]:
+    """Run regfs from its start, with what Python makes of such arguments."""
     return subprocess.run(
         [*regfs_command(), *arguments], env=environment_for(home), capture_output=True, timeout=100, check=False
     )
+
+
+def regfs(*arguments: str | bytes, home: Path) -> subprocess.CompletedProcess[bytes]:
+    done = run_regfs(*map(os.fsdecode, arguments), home=home)
+    return subprocess.CompletedProcess(arguments, done.returncode, os.fsencode(done.stdout), os.fsencode(done.stderr))
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def test_a_mount_whose_paths_have_any_bytes_works_and_all_verbs_know_it(
 ) -> None:
     point, cache, log = (os.path.join(os.fsencode(tmp_path), letter + NAME) for letter in (b"m", b"c", b"l"))
     os.mkdir(point)
-    made = regfs(
+    made = started(
         "--driver", driver, "--default-registry", app.server.address, "--cache-dir", cache, "--log-file", log, point,
         home=tmp_path,
     )  # fmt: skip

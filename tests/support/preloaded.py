@@ -125,7 +125,7 @@ class _Server:
                 code = int(self._socket.recv(100))
             for stream in streams:
                 stream.seek(0)
-            out, error = (stream.read().decode() for stream in streams[1:])
+            out, error = (os.fsdecode(stream.read()) for stream in streams[1:])
             return subprocess.CompletedProcess(arguments, code, out, error)
 
 
