@@ -91,7 +91,7 @@ A policy says which images may be shown. An image is judged by its digest before
 not; a refusal is EACCES, with the reason in `.regfs/errors`, and disturbs no process in an image that was allowed. An
 index vouches for the manifests that it names, an image not for the files of one that refers to it. No service of
 sigstore or of an authority is asked. Policy, keys and roots are read at the start or when they are first needed; what
-is changed later holds for the next mount, and an image that was allowed stays so until regfs ends.
+is changed later holds for the next mount and after regfs restart; until then an image that was allowed stays so.
 
 - policy.json(5) of podman and skopeo: `insecureAcceptAnything`, `reject`, `sigstoreSigned` by scope, with keys,
   Fulcio's

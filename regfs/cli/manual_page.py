@@ -48,7 +48,7 @@ ATTRIBUTES = {
 ERRORS = {
     "ENOENT": "the registry or the image has no such thing, or no name may look like this",
     "ENAMETOOLONG": "a name of more than 255 bytes",
-    "EACCES": "the registry refuses (401, 403) with the credentials that there are",
+    "EACCES": "the registry refuses (401, 403) with the credentials that there are, or the policy refuses the image",
     "EBUSY": "the registry limits the rate of requests (429) for longer than --timeout",
     "ETIMEDOUT": "no answer, or no progress with a layer or a disk, within --timeout",
     "EHOSTUNREACH": "no connection to the registry, or it fails (5xx), or regfs runs with --offline",
