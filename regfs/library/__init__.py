@@ -8,6 +8,7 @@
     streams.py             an open file as a raw stream of Python's io
     failures.py            RegfsErrors that are OSErrors too
     fsspec_filesystem.py   the same for fsspec: regfs:// paths
+    universal_path.py      and for universal_pathlib
 
 What is exported is in regfs/__init__.py. Paths are the same as in a mount, so that a program can use either. A library
 prints nothing, reads no configuration file, and changes nothing of its process. Used by programs and by verbs/. Thread

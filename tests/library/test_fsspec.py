@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import fsspec
 import pytest
-from upath import UPath
+from upath import UnsupportedOperation, UPath
 
 from regfs.library.fsspec_filesystem import RegistryFileSystem
+from regfs.library.universal_path import RegistryPath
 from tests.support.artifacts import TITLE, artifact_of, blob, push_artifact
 from tests.support.fault_server import FaultServer, reply
 from tests.support.hello import host_architecture
@@ -123,6 +124,30 @@ def test_paths_of_universal_pathlib_read_an_image(options: dict[str, object]) ->
     assert sorted(path.name for path in (root / "etc").iterdir()) == ["a", "b.txt"]
     assert (root / "etc").is_dir()
     assert not (root / "none").exists()
+
+
+def test_paths_of_universal_pathlib_have_their_parts_and_links(options: dict[str, object]) -> None:
+    """Without a class of their own their last part had lost its first letter, and iterdir() with it."""
+    path = UPath(f"regfs://{ROOT}/etc/b.txt", **options)
+    assert isinstance(path, RegistryPath)
+    assert path.parts == ("demo", "app:1", "rootfs", "etc", "b.txt")
+    assert [each.path for each in path.parents] == [f"{ROOT}/etc", ROOT, "demo/app:1", "demo", ""]
+    root = path.parent.parent
+    assert [each.path for each in root.glob("**/*.txt")] == [f"{ROOT}/etc/b.txt"]
+    assert (root / "link").is_symlink()
+    assert (root / "link").readlink().read_text() == "0123456789"
+    assert not path.is_symlink()
+    assert not (root / "none").is_symlink()
+    with pytest.raises(OSError, match="Invalid argument"):
+        path.readlink()
+
+
+@pytest.mark.parametrize("write", ["mkdir", "touch", "unlink"])
+def test_paths_of_universal_pathlib_write_nothing(options: dict[str, object], write: str) -> None:
+    with pytest.raises(UnsupportedOperation, match="is shown and not written"):
+        getattr(UPath(f"regfs://{ROOT}/new", **options), write)()
+    with pytest.raises(UnsupportedOperation):
+        UPath(f"regfs://{ROOT}/new", **options).write_text("x")
 
 
 def test_the_files_of_an_artifact_are_data(files: RegistryFileSystem) -> None:
