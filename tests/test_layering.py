@@ -43,8 +43,8 @@ ONLY_IMPORTER = {
     "sigstore": {"images/judging/containers/trusted_root.py", "images/judging/containers/signers.py"},
     "rfc3161_client": {"images/judging/notation/timestamps.py"},
     "urllib3": {"registry/http/transport.py"},
-    "fuse": {"mount/fusepy/operations.py"},
-    "fusepy": {"mount/fusepy/operations.py"},
+    "fuse": {"mount/fusepy/libfuse.py"},
+    "fusepy": {"mount/fusepy/libfuse.py"},
 }
 
 # Which modules use os.environ, and for what. Settings are read by the first alone.

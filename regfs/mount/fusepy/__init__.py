@@ -1,7 +1,9 @@
 """The driver on libfuse 2, by the fusepy library. In reading order:
 
 session            one mount, from its start to its end
-operations         the callbacks: fusepy's operations -> tree
+libfuse            fusepy and the library that it loads
+adapter            the callbacks: libfuse's structures -> operations
+operations         fusepy's operations -> tree
 paths              libfuse's paths -> nodes of the tree, remembered while they hold
 stat_fields        attributes as the C structure that libfuse wants
 serving_threads    the threads that receive requests and answer them

@@ -5,7 +5,7 @@ would be left. So while the disk hangs (hang_watch.py), a serving thread starts 
 need the disk, and answers ETIMEDOUT at the deadline. The other thread stays in the kernel until the disk answers; its
 result is dropped. The number of such threads is limited; beyond it the answer is ETIMEDOUT at once.
 
-Used by operations.py and hang_watch.py. Thread rule: run() in the threads that serve; the rest in any.
+Used by adapter.py and hang_watch.py. Thread rule: run() in the threads that serve; the rest in any.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ valid as the tag, so each remembered path knows the nearest name above it that m
 While a file or directory below an anchor is open, the anchor holds: a process that reads an image while its tag moves
 stays in that image, and the kernel, which knows libfuse's nodes by path, never mixes pages of two images in one inode.
 
-Used by operations.py. Thread rule: any thread. The lock is never held while the tree is asked.
+Used by operations.py and adapter.py. Thread rule: any thread. The lock is never held while the tree is asked.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The deadline of the request that a serving thread answers. Used by session.py, operations.py and own_threads.py.
+"""The deadline of the request that a serving thread answers. Used by session.py, adapter.py and own_threads.py.
 
 Thread rule: one thread serves under it; any thread may cancel it.
 """

@@ -24,7 +24,7 @@ from contextlib import suppress
 from regfs.errors import OutOfThreads
 from regfs.mount.busy_poll import BusyPoll
 from regfs.mount.cpu_latency import CpuLatencyLimit
-from regfs.mount.fusepy.operations import libfuse
+from regfs.mount.fusepy.libfuse import libfuse
 from regfs.mount.fusepy.own_threads import OwnThreads
 from regfs.mount.fusepy.request_deadline import RequestDeadline
 from regfs.mount.kernel import abi

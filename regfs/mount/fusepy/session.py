@@ -28,8 +28,10 @@ from typing import TYPE_CHECKING
 from regfs.errors import MountFailure, OutOfThreads
 from regfs.mount import mountpoint as mountpoints
 from regfs.mount.busy_poll import BusyPoll
+from regfs.mount.fusepy.adapter import Adapter, ErrorCallback
 from regfs.mount.fusepy.hang_watch import HangWatch
-from regfs.mount.fusepy.operations import Adapter, ErrorCallback, TreeOperations, libfuse
+from regfs.mount.fusepy.libfuse import libfuse
+from regfs.mount.fusepy.operations import TreeOperations
 from regfs.mount.fusepy.own_threads import OwnThreads
 from regfs.mount.fusepy.request_deadline import RequestDeadline
 from regfs.mount.fusepy.serving_threads import INTERRUPT_SIGNAL, Channel, ServingThreads

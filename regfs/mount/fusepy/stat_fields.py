@@ -1,4 +1,4 @@
-"""The 88 bytes of struct fuse_attr as fields of fusepy's c_stat. Used by operations.py. Pure."""
+"""The 88 bytes of struct fuse_attr as fields of fusepy's c_stat. Used by adapter.py. Pure."""
 
 from __future__ import annotations
 
