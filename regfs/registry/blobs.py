@@ -1,15 +1,15 @@
 """Blobs: whole and verified, resumed where a transfer breaks off, or one range of them.
 
 A mirror that helped to serve wrong bytes is not asked for that blob again for some minutes. Used by images. Sources:
-distribution-spec, "Pulling blobs"; containers/image, body_reader.go (when a resumed transfer has made progress);
-stargz-snapshotter, resolver.go (signed URLs). Thread rule: shared by all threads; an iterator belongs to one.
+distribution-spec, "Pulling blobs"; stargz-snapshotter, resolver.go (signed URLs).
+
+Thread rule: shared by all threads; an iterator belongs to one.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
@@ -21,7 +21,6 @@ from regfs.errors import (
     DigestMismatch,
     ProtocolViolation,
     RangesRefused,
-    RegfsError,
     RegistryTimeout,
     RegistryUnavailable,
 )
@@ -36,6 +35,7 @@ from regfs.registry.http.messages import Answer
 from regfs.registry.http.ranges import WrongBody, body_range, is_encoded, range_header
 from regfs.registry.http.retry_policy import RetryPolicy
 from regfs.registry.http.sockets import Slow
+from regfs.registry.http.transfer_failures import TransferFailures
 from regfs.registry.parallel import BlobSource, ParallelTransfers
 from regfs.telemetry.stats import Stats
 from regfs.waiting import deadline
@@ -46,10 +46,8 @@ log = logging.getLogger(__name__)
 _SIGNED_URL_REFUSED = frozenset({400, 401, 403, 404, 410})
 _LOCATION_KEPT_S = 60.0
 _DISTRUST_S = 600.0
-_PROGRESS_BYTES = 1024 * 1024
 # A server that answers every range with less would else be asked a million times.
 _LEAST_PART = 16 << 10
-_PROGRESS_S = 60.0
 
 
 _LocationKey = tuple[str, RepositoryName, Digest]
@@ -189,7 +187,7 @@ class Blobs:
         A server may answer with less than was asked for (RFC 9110, 15.3.7): the rest is asked for at once.
         """
         retry = self._retry if endpoint.upstream else self._retry.beside_others()
-        offset, failures = start, _Failures(retry)
+        offset, failures = start, TransferFailures(retry)
         while offset < stop:
             is_answered = False
             try:
@@ -268,31 +266,6 @@ class Blobs:
             if known == refused:
                 self._locations.pop(key, None)
             return None if known == refused else known
-
-
-class _Failures:
-    """Counts the failures of one transfer; progress resets the count."""
-
-    def __init__(self, retry: RetryPolicy) -> None:
-        self._retry = retry
-        self._count = 0
-        self._wrong_bodies = 0
-        self._offset = 0
-        self._last = time.monotonic()
-
-    def wait_s(self, error: RegfsError, offset: int) -> float:
-        """Return how long to wait before going on at *offset*; raises *error* if there were too many failures."""
-        now = time.monotonic()
-        received = offset - self._offset
-        if received >= _PROGRESS_BYTES or (self._count and received and now - self._last >= _PROGRESS_S):
-            self._count = 0
-        self._offset, self._last = offset, now
-        self._count += 1
-        self._wrong_bodies += isinstance(error, WrongBody)
-        deadline.current().remaining_s(0.0)
-        if self._count >= self._retry.attempts or self._wrong_bodies > 1:
-            raise error
-        return self._retry.wait_s(self._count)
 
 
 def _gives_no_parts(answer: Answer, *, is_elsewhere: bool) -> bool:

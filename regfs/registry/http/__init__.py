@@ -2,6 +2,7 @@
 
 retrying.py          sends a request until its answer can be used
 retry_policy.py      how often, and after which wait
+transfer_failures.py how often one transfer may break off and go on
 host_health.py       which hosts are down or want a pause
 redirects.py         where a redirect may lead, and what goes along
 transport.py         one request to one URL; the only module that knows requests and urllib3

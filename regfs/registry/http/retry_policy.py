@@ -1,4 +1,7 @@
-"""How often a request is sent again, and after which wait. Used by retrying.py and blobs.py. Pure; any thread."""
+"""How often a request is sent again, and after which wait. Pure; any thread.
+
+Used by retrying.py, transfer_failures.py and blobs.py.
+"""
 
 from __future__ import annotations
 
