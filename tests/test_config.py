@@ -12,10 +12,9 @@ from regfs.app.config import (
     Config,
     default_cache_dir,
     option_named,
-    parse_duration,
-    parse_size,
     with_options,
 )
+from regfs.app.quantities import parse_duration, parse_size
 from regfs.errors import InvalidOption
 from regfs.model.cache_limits import MinFree
 from regfs.model.platform import Platform, host_platform
@@ -113,6 +112,7 @@ def test_every_option_changes_the_configuration() -> None:
         "cache-size": "1G",
         "min-free": "2G",
         "cache-age": "30d",
+        "scrub": "7d",
         "log-file": "/elsewhere/log",
         "owner": "me",
         "policy": "none",

@@ -135,21 +135,6 @@ class App:
         self.layers.sweep()
         WorkLocks(self.cache / LOCKS).sweep()
 
-    def clean_up(self) -> None:
-        """Remove the remains of interrupted work from the cache, and what is over its limit. Blocks on the disk."""
-        try:
-            self.sweep()
-            self.layers.budget.trim()
-        except CacheFailure as failure:
-            log.warning("%s", failure)
-
-    def keep_limits(self) -> None:
-        """Evict what has grown too old, or must go because others have filled the disk. Blocks on the disk."""
-        try:
-            self.layers.budget.keep()
-        except CacheFailure as failure:
-            log.warning("%s", failure)
-
     def close(self) -> None:
         """Let what is cached reach the disk, and close what is open."""
         self.layer_cache.stop()

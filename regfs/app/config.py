@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from regfs.app.quantities import parse_age, parse_cache_size, parse_duration, parse_min_free, parse_share
 from regfs.errors import InvalidName, InvalidOption
 from regfs.model.cache_limits import TWENTIETH, Limits, MinFree
 from regfs.model.names import DOCKER_HUB, ONE_IMAGE, canonical_registry
@@ -26,14 +26,6 @@ OWNERS = ("image", "me", "subuid")
 DRIVERS = ("auto", "kernel", "fusepy")
 MOST_CONNECTIONS = 6
 """For transfers from one host, as registry/client_parts.py has it."""
-
-_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
-_SIZE_RE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?b?)", re.ASCII | re.IGNORECASE)
-_SECONDS = {"ms": 0.001, "s": 1, "": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-_DURATION_RE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|min|m|h|d|)", re.ASCII)
-_MAX_SIZE = 1 << 62
-_SMALL = 64 << 20
-_LEAST_AGE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +51,8 @@ class Config:
     cache_size: int | None = None
     min_free: MinFree = TWENTIETH
     cache_age_s: float = math.inf
+    scrub_age_s: float = math.inf
+    """After how long each file of the cache is read again, to find rot."""
     driver: str = "auto"
     allow_other: bool = False
     allow_suid: bool = False
@@ -119,56 +113,6 @@ class Option(NamedTuple):
         return self.name.replace("-", "_")
 
 
-def parse_size(text: str) -> int:
-    """Return the bytes that `20G`, `1.5GiB`, `500 MB` or `4096` mean, in powers of 1024. Raises InvalidOption."""
-    found = _SIZE_RE.fullmatch(text.strip())
-    if found is None:
-        raise InvalidOption(f"{text!r} is not a size; write 10GiB, 500M or a number of bytes")
-    size = int(float(found[1]) * 1024 ** _UNITS[found[2].lower()])
-    if size > _MAX_SIZE:
-        raise InvalidOption(f"{text!r} is more than any disk holds")
-    return size
-
-
-def parse_cache_size(text: str) -> int:
-    """Return the size that *text* means; 0 stands for as little as possible. Raises InvalidOption.
-
-    A small number without a unit is refused: a user who writes `10` means 10 GiB, and ten bytes hold nothing.
-    """
-    size = parse_size(text)
-    if 0 < size < _SMALL and text.strip().isdigit():
-        raise InvalidOption(f"{text!r} without a unit is {text.strip()} bytes; did you mean {text.strip()}G?")
-    return size
-
-
-def parse_min_free(text: str) -> MinFree:
-    """Return what stays free on the disk: a size, or a share as `5%`. Raises InvalidOption."""
-    if not text.strip().endswith("%"):
-        return MinFree(size=parse_cache_size(text))
-    digits = text.strip().removesuffix("%")
-    if not (digits.isascii() and digits.isdigit() and int(digits[:4]) < 100):
-        raise InvalidOption(f"{text!r} is no share of a disk; write 0% to 99%, or a size like 20G")
-    return MinFree(share=int(digits) / 100)
-
-
-def parse_age(text: str) -> float:
-    """Return the seconds that an age like `30d` means. Raises InvalidOption; a number alone could be days, too."""
-    if text.strip().isdigit():
-        raise InvalidOption(f"{text!r} has no unit; did you mean {text.strip()}d, {text.strip()}h?")
-    age_s = parse_duration(text)
-    if age_s < _LEAST_AGE_S:
-        raise InvalidOption(f"{text!r} is too short: what was just fetched would go; write 1m or more")
-    return age_s
-
-
-def parse_duration(text: str) -> float:
-    """Return the seconds that `30s`, `5m`, `1h`, `250ms` or `30` mean. Raises InvalidOption."""
-    found = _DURATION_RE.fullmatch(text.strip())
-    if found is None:
-        raise InvalidOption(f"{text!r} is not a duration; write 30s, 5m, 1h or a number of seconds")
-    return float(found[1]) * _SECONDS[found[2]]
-
-
 def parse_registry(text: str) -> str:
     """Return the canonical name of a registry. Raises InvalidOption, also where a URL was given."""
     try:
@@ -211,14 +155,6 @@ def parse_connections(text: str) -> int | None:
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= MOST_CONNECTIONS):
         raise InvalidOption(f"{text!r} is not a number of connections; write auto, or 1 to {MOST_CONNECTIONS}")
     return int(text)
-
-
-def parse_share(text: str) -> float:
-    """Return the share of a whole that `33%` or `33` means. Raises InvalidOption."""
-    digits = text.strip().removesuffix("%")
-    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:4]) <= 100):
-        raise InvalidOption(f"{text!r} is not a share; write 1% to 100%")
-    return int(digits) / 100
 
 
 def _parse_insecure(text: str) -> str:
@@ -321,6 +257,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("cache-age", CACHE, "TIME",
            "evict what was not used for so long, for example 30d (default: never)",
            lambda config, text: replace(config, cache_age_s=parse_age(text))),
+    Option("scrub", CACHE, "TIME",
+           "check each cached file for rot in the background, so long after it was checked last, for example 30d; what "
+           "is damaged is fetched again (default: never; regfs cache verify checks now)",
+           lambda config, text: replace(config, scrub_age_s=parse_age(text))),
     Option("log-file", LOGGING, "FILE",
            "append the log to this file (default: syslog in the background, stderr with -f)",
            lambda config, text: replace(config, log_file=parse_path(text))),

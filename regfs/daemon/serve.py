@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from regfs.app.composition import App
 from regfs.app.config import Config
+from regfs.app.upkeep import clean_up, keep_limits, scrub
 from regfs.daemon.launch import Report
 from regfs.daemon.logs import LogPlace, log_place, name_of_log, start_logging
 from regfs.daemon.process_settings import set_up_process
@@ -230,15 +231,19 @@ class Serving:
     def _do_later(self) -> None:
         gc.enable()  # cli/mount_command.py turned it off for the start
         self._app.load_client()
-        self._app.clean_up()
+        clean_up(self._app)
         from regfs.daemon.registry_reachability import failure_to_reach
 
         failure = failure_to_reach(self._app.config, self._environment)
         if failure is not None:
             self._app.journal.record("the default registry", failure)
+        try:
+            start_thread(lambda: scrub(self._app, self._ended), name="regfs-scrub")
+        except OutOfThreads as shortage:
+            log.warning("the cache is not checked for rot: %s", shortage)
         while not self._ended.wait(_UNUSED_S):
             self._app.layers.tables.close_unused()
-            self._app.keep_limits()
+            keep_limits(self._app)
 
     def _handle(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):

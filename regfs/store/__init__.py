@@ -9,4 +9,5 @@ tables/         SQLite files, and what the process has open
 locks/          between the processes that share a cache
 files/          opening, reading, hashing and removing files; errors of the disk
 verify          what is damaged
+scrub           the same in the background, each file once in a while
 """

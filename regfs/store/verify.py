@@ -8,7 +8,7 @@
 
 Takes a second for each gigabyte. Daemons may work meanwhile: what seems wrong is looked at again while nothing is
 published or evicted. A daemon that has a damaged file open, or its bytes in the kernel's memory, goes on with them
-until it is mounted again. Used by `regfs cache verify`. Thread rule: one thread.
+until it is mounted again. Used by `regfs cache verify`, and by scrub.py. Thread rule: one thread.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from regfs.errors import InvalidName, RegfsError, Unsupported
 from regfs.model.digest import Digest
@@ -47,29 +48,57 @@ class Problem:
         return f"{self.path}: {self.reason}"
 
 
+class Check(NamedTuple):
+    """What is checked together: *files*, the first of which makes the others visible, and what *find*s a fault."""
+
+    root: Path
+    files: tuple[CachedFile, ...]
+    find: Callable[[], str | None]
+
+    @property
+    def path(self) -> Path:
+        """The first of the files."""
+        return self.files[0].path
+
+    @property
+    def size(self) -> int:
+        """The bytes on the disk of all of them."""
+        return sum(file.size for file in self.files)
+
+    def run(self, *, drop: bool) -> Problem | None:
+        """Read the files; return what is wrong with them, and *drop* them then. Raises OSError, CacheFailure."""
+        return _checked(self.root, self.files, self.find, drop=drop)
+
+
+def checks(root: Path) -> Iterator[Check]:
+    """Yield the checks of all that is in the cache at *root* now, each before it is run. Raises OSError."""
+    found = take_inventory(root)
+    for blob in found.blobs:
+        yield Check(root, (blob,), partial(_wrong_blob, blob.path))
+    for files in _led_by(INDEX, found.layers):
+        copies = found.promoted(files[0].stem)
+        yield Check(root, (*files, *copies), partial(wrong_layer, root, files[0].path))
+        for each in (file for file in files if file.suffix == DIGESTS):
+            yield Check(root, (each,), partial(_wrong_digests, each.path))
+    # Copies after the layers: those of a layer that was wrong went with it.
+    for each in found.objects:
+        yield Check(root, (each,), partial(_wrong_copy, root, each.path))
+    for files in _led_by(MERGED, found.images):
+        yield Check(root, tuple(files), partial(_wrong_image, root, files[0].path))
+    for files_of_one in found.images.values():
+        for suffix, each in files_of_one.items():
+            if suffix == EROFS:
+                yield Check(root, (each,), partial(_wrong_erofs, root, each.path))
+            elif is_differing(suffix):
+                yield Check(root, (each,), partial(_wrong_comparison, root, each.path))
+
+
 def verify(root: Path, *, drop: bool) -> Iterator[Problem]:
     """Yield what is wrong in the cache at *root*, and *drop* it. Raises CacheFailure."""
     with failures_of(root):
-        found = take_inventory(root)
-        for blob in found.blobs:
-            yield from _checked(root, [blob], partial(_wrong_blob, blob.path), drop=drop)
-        for files in _led_by(INDEX, found.layers):
-            copies = found.promoted(files[0].stem)
-            yield from _checked(root, [*files, *copies], partial(wrong_layer, root, files[0].path), drop=drop)
-            for each in (file for file in files if file.suffix == DIGESTS):
-                yield from _checked(root, [each], partial(_wrong_digests, each.path), drop=drop)
-        # Copies after the layers: those of a layer that was wrong went with it.
-        for each in found.objects:
-            yield from _checked(root, [each], partial(_wrong_copy, root, each.path), drop=drop)
-        for files in _led_by(MERGED, found.images):
-            yield from _checked(root, files, partial(_wrong_image, root, files[0].path), drop=drop)
-        for files_of_one in found.images.values():
-            if EROFS in files_of_one:
-                erofs = files_of_one[EROFS]
-                yield from _checked(root, [erofs], partial(_wrong_erofs, root, erofs.path), drop=drop)
-            for suffix, each in files_of_one.items():
-                if is_differing(suffix):
-                    yield from _checked(root, [each], partial(_wrong_comparison, root, each.path), drop=drop)
+        for check in checks(root):
+            if (problem := check.run(drop=drop)) is not None:
+                yield problem
 
 
 def _led_by(suffix: str, tables: dict[str, dict[str, CachedFile]]) -> Iterator[list[CachedFile]]:
@@ -79,20 +108,17 @@ def _led_by(suffix: str, tables: dict[str, dict[str, CachedFile]]) -> Iterator[l
             yield [files[suffix], *(file for other, file in files.items() if other != suffix)]
 
 
-def _checked(
-    root: Path, files: Sequence[CachedFile], wrong: Callable[[], str | None], *, drop: bool
-) -> Iterator[Problem]:
-    """Yield the problem that *wrong* finds, if any, and remove *files*, the first of which it is told about."""
+def _checked(root: Path, files: Sequence[CachedFile], wrong: Callable[[], str | None], *, drop: bool) -> Problem | None:
+    """Return the problem that *wrong* finds, if any, and remove *files*, the first of which it is told about."""
     if _unless_gone(wrong) is None:
-        return
+        return None
     with changing(root):
         reason = _unless_gone(wrong)
         if reason is not None and drop:
             for file in files:
                 with failures_of(file.path):
                     take_away(file.path)
-    if reason is not None:
-        yield Problem(files[0].path, reason)
+    return None if reason is None else Problem(files[0].path, reason)
 
 
 def _unless_gone(wrong: Callable[[], str | None]) -> str | None:

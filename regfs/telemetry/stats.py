@@ -13,7 +13,9 @@ from collections import Counter, OrderedDict
 
 COUNTERS = (
     "bugs",
+    "cache.damaged",
     "cache.hits",
+    "cache.scrubbed_bytes",
     "chunks.background_requests",
     "chunks.bytes",
     "chunks.kept",

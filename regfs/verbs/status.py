@@ -25,12 +25,14 @@ _SHOWN = {
     "registry.requests": "requests to registries",
     "registry.bytes": "bytes from registries",
     "layers.ingests": "layers unpacked",
+    "cache.damaged": "damaged files of the cache",
     "errors": "failures",
     "bugs": "bugs",
 }
 _CACHE_KEYS = ("path", "used_bytes", "limit_bytes", "free_bytes", "min_free_bytes", "max_age_s")
 # `.regfs/errors` has the details of these.
-_TOLD = frozenset({"errors", "bugs"})
+_TOLD = frozenset({"cache.damaged", "errors", "bugs"})
+_ONLY_IF_ANY = frozenset({"bugs", "cache.damaged"})
 _REMEDIES = {DEAD: "regfs umount takes it away", HANGS: "regfs umount --force ends it"}
 _DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
 
@@ -108,7 +110,7 @@ class Status:
         directory = mountpoints.on_one_line(self.mountpoint)
         for name, text in _SHOWN.items():
             value = self.counters.get(name, 0)
-            if name == "bugs" and not value:
+            if name in _ONLY_IF_ANY and not value:
                 continue  # the word alone would worry
             where = f" (see {directory}/.regfs/errors)" if name in _TOLD and value else ""
             yield f"  {text}: {in_units(value) if name.endswith('.bytes') else f'{value:g}'}{where}"

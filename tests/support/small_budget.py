@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from pathlib import Path
 from regfs.store.eviction.inventory import used_by
 from tests.support.fault_server import FaultServer
 from tests.support.hello import host_architecture
-from tests.support.images import file, image_of, layer
+from tests.support.images import BuiltLayer, TarEntry, file, image_of, layer
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.mounted import Mounted
 
@@ -56,13 +56,22 @@ def _content(image: int, number: int, size: int) -> bytes:
     return (part * (size // len(part) + 1))[:size]
 
 
+def _plain(*entries: TarEntry) -> BuiltLayer:
+    return layer(*entries, compression="none")
+
+
 @contextmanager
-def many_images(count: int, *, size: int) -> Iterator[ManyImages]:
-    """Yield *count* images on a registry of their own; in no two images a file has the same bytes."""
+def many_images(
+    count: int, *, size: int, builders: Sequence[Callable[..., BuiltLayer]] = (_plain,)
+) -> Iterator[ManyImages]:
+    """Yield *count* images on a registry of their own; in no two images a file has the same bytes.
+
+    Layers are made by *builders* in turn.
+    """
     registry = MemoryRegistry()
     for image in range(count):
         entries = [file(f"file{number}", _content(image, number, size // FILES)) for number in range(FILES)]
-        built = image_of(layer(*entries, compression="none"), architecture=host_architecture())
+        built = image_of(builders[image % len(builders)](*entries), architecture=host_architecture())
         for content in built.blobs().values():
             registry.add_blob(f"many/i{image}", content)
         registry.add_manifest(f"many/i{image}", built.manifest, tag="v1", media_type=built.media_type)

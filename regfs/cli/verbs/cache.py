@@ -8,7 +8,8 @@ import math
 import time
 from collections.abc import Mapping
 
-from regfs.app.config import Config, parse_cache_size
+from regfs.app.config import Config
+from regfs.app.quantities import parse_cache_size
 from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
 from regfs.cli.exit_codes import BAD_CONTENT, FAILED

@@ -6,7 +6,8 @@ import argparse
 import os
 from collections.abc import Mapping
 
-from regfs.app.config import parse_duration, with_options
+from regfs.app.config import with_options
+from regfs.app.quantities import parse_duration
 from regfs.cli.arguments import Parser
 from regfs.cli.terminal import say_nothing, tell, warn
 from regfs.cli.verbs.run import FAILED, RunParser, add_running, asked_of, owner_of

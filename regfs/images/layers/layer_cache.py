@@ -188,6 +188,10 @@ class LayerCache:
                 with named(blob.origin):
                     self._chunks.fetcher(index, blob).fetch(wanted, partial(report, blob.descriptor.digest.encoded))
 
+    def replace(self, path: Path) -> None:
+        """Make again what is in use of the file *path*, which was damaged and is gone. Waits; raises as open()."""
+        self._indexes.replace(path)
+
     def wait_for_reads(self) -> None:
         """Return once no read of a user waits for a registry. Raises by the thread's deadline (Deadline.wait_for)."""
         self._chunks.wait_for_reads()

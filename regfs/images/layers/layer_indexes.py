@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from cachetools import TTLCache
@@ -16,6 +17,7 @@ from cachetools import TTLCache
 from regfs.errors import (
     CacheDamaged,
     CacheFailure,
+    InvalidName,
     NotFound,
     RangesRefused,
     RegistryTimeout,
@@ -26,7 +28,9 @@ from regfs.errors import (
 from regfs.images.layers.layer_ingests import LayerBlob, LayerIngests
 from regfs.images.layers.partial_layers import PartialLayers
 from regfs.model.digest import Digest
+from regfs.store.eviction.inventory import INDEX, LAYERS
 from regfs.store.layers.layer_index import LayerIndex
+from regfs.store.layers.layer_names import diff_id_of
 from regfs.store.layers.layer_store import LayerStore
 from regfs.waiting.single_flight import Flights
 
@@ -88,6 +92,18 @@ class LayerIndexes:
             # The index in use stays valid: the rows of a layer are a function of its bytes.
             with named(blob.origin):
                 self._flights.run(blob.key, partial(self.ingested, blob), streams=True)
+
+    def replace(self, path: Path) -> None:
+        """See LayerCache.replace()."""
+        self._store.tables.close_idle()  # what opens again opens the new file
+        if path.suffix != INDEX or path.parent.name != LAYERS:
+            return
+        with suppress(InvalidName):
+            layer = diff_id_of(path.stem)
+            self._store.drop(layer)
+            index, blob = self.in_use(layer)
+            if blob is not None:
+                self.restore(index, blob)
 
     def find(self, blob: LayerBlob) -> LayerIndex | None:
         """Return the index of a layer, None where it is missing. It is opened at its first query."""
