@@ -38,7 +38,12 @@ _LEAST_PIECE = 4 << 20
 _PIECE_S = 0.25
 # A blob of fewer pieces is complete before more connections help.
 _BIG_PIECES = 4
-_WINDOW_S = 0.2
+_WINDOW_S = 0.1
+# For how long new connections may take until their first bytes come, before they count as those that bring nothing.
+_BEGIN_S = 2.0
+# One window may be wrong about the line: another process took it, or the machine was busy.
+_AGAIN_S = 2.0
+_TRIES = 3
 _WINDOW_BYTES = 1 << 20
 # A reader that waits less than this part of the time is the limit itself.
 _WAITS = 0.4
@@ -205,7 +210,7 @@ class _Transfer:
 
     def _ask_for_more(self, *, besides: int) -> None:
         """Start the pieces that the number of connections allows, where *besides* are in use for no piece."""
-        self._growth.look()
+        self._growth.look(are_flowing=all(piece.has_begun or piece.is_over for piece in self._pieces))
         connections = self._growth.connections
         if connections == 1 or not self._shared.gives_pieces(self._source.host):
             return
@@ -246,7 +251,10 @@ class _Transfer:
 
 
 class Growth:
-    """Decides the number of connections for a blob, by the bytes received in windows of about 0.2 s."""
+    """Decides the number of connections for a blob, by the bytes received in windows of about 0.1 s.
+
+    Where more connections bring nothing, it goes back, and tries again a few times.
+    """
 
     def __init__(self, most: int, *, is_fixed: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -257,6 +265,9 @@ class Growth:
         self._before = 0
         self._rate_before = self._rate_of_one = 0.0
         self._is_new = False
+        self._new_since_s = 0.0
+        self._tries = _TRIES
+        self._again_s = 0.0
         self._lock = threading.Lock()
         self._received = 0
         self._waited_s = 0.0
@@ -275,28 +286,37 @@ class Growth:
         finally:
             self._waited_s += self._clock() - began_s
 
-    def look(self) -> None:
-        """Decide again at the end of a window."""
-        passed_s = self._clock() - self._began_s
+    def look(self, *, are_flowing: bool = True) -> None:
+        """Decide again at the end of a window; *are_flowing* tells whether bytes have come over all connections."""
+        now_s = self._clock()
+        passed_s = now_s - self._began_s
         if self._is_settled or passed_s < _WINDOW_S or self._received < _WINDOW_BYTES:
             return
         with self._lock:
             rate, self._received = self._received / passed_s, 0
         waits, self._waited_s = self._waited_s / passed_s, 0.0
-        self._began_s = self._clock()
+        self._began_s = now_s
         if self._is_new:  # the window in which connections were made proves nothing
-            self._is_new = False
-        elif waits >= _WAITS:
+            self._is_new = not are_flowing and now_s < self._new_since_s + _BEGIN_S
+        elif waits >= _WAITS and now_s >= self._again_s:
             if rate < self._rate_before * _WORTH_IT:
-                # A single connection is better than pieces that are no faster.
-                self.connections, self._is_settled = (1 if rate < self._rate_of_one else self._before), True
+                self._go_back(rate, now_s)
             else:
-                self._grow(rate)
+                self._grow(rate, now_s)
 
-    def _grow(self, rate: float) -> None:
+    def _go_back(self, rate: float, now_s: float) -> None:
+        # A single connection is better than pieces that are no faster.
+        self.connections = 1 if rate < self._rate_of_one else self._before
+        self._rate_before = 0.0
+        self._tries -= 1
+        self._again_s = now_s + _AGAIN_S
+        self._is_settled = not self._tries
+
+    def _grow(self, rate: float, now_s: float) -> None:
         if self.connections == 1:
             self._rate_of_one = rate
             self.piece_size = min(max(int(rate * _PIECE_S), _LEAST_PIECE), MAX_PIECE)
         self._before, self._rate_before, self._is_new = self.connections, rate, True
+        self._new_since_s = now_s
         self.connections = min(2 * self.connections, self._most)
         self._is_settled = self._before == self._most

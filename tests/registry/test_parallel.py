@@ -247,7 +247,7 @@ class Line:
         self.now_s = 100.0
         self.growth = Growth(most, is_fixed=False, clock=lambda: self.now_s)
 
-    def window(self, rate: float, *, waits: float = 1.0) -> int:
+    def window(self, rate: float, *, waits: float = 1.0, are_flowing: bool = True) -> int:
         def wait() -> bytes:
             self.now_s += waits
             return b""
@@ -255,7 +255,7 @@ class Line:
         self.growth.waiting_for(wait)
         self.now_s += 1.0 - waits
         self.growth.received(int(rate))
-        self.growth.look()
+        self.growth.look(are_flowing=are_flowing)
         return self.growth.connections
 
 
@@ -276,6 +276,30 @@ def test_a_line_that_is_full_with_one_connection_keeps_one() -> None:
     line.window(12e6)
     assert line.window(12.5e6) == 1
     assert line.window(12e6) == 1
+
+
+def test_after_a_window_in_which_others_took_the_line_more_connections_are_tried_again() -> None:
+    line = Line()
+    assert line.window(60e6) == 2
+    line.window(60e6)
+    assert line.window(50e6) == 1
+    assert line.window(60e6) == 1
+    assert line.window(60e6) == 2
+    line.window(80e6)
+    assert line.window(120e6) == 4
+
+
+def test_a_line_that_stays_full_is_tried_a_few_times_only() -> None:
+    line = Line()
+    assert [line.window(12e6) for _ in range(60)][-40:] == [1] * 40
+
+
+def test_connections_that_are_not_there_yet_are_no_proof_that_they_bring_nothing() -> None:
+    line = Line()
+    assert line.window(60e6) == 2
+    line.window(60e6, are_flowing=False)
+    assert line.window(70e6) == 2
+    assert line.window(120e6) == 4
 
 
 def test_a_reader_that_is_the_limit_gets_no_more_connections() -> None:
