@@ -14,6 +14,7 @@ from cachetools import LRUCache
 from regfs.images.image import Image
 from regfs.images.judging.judge import Judge
 from regfs.images.layers.layer_cache import LayerCache
+from regfs.images.referring.attached import Attachments
 from regfs.images.referring.gathered import Referring
 from regfs.images.repository import Repository
 from regfs.model.digest import Digest
@@ -38,6 +39,7 @@ class Images:
         self._with_soci_v1 = with_soci_v1
         self.judge = judge
         self.referring = Referring()
+        self.attachments = Attachments(self.referring)
         self._comparing: DifferingTrees | None = None
         self._lock = threading.Lock()
         self._images: LRUCache[tuple[RepositoryName, Digest, str, bool], Image] = LRUCache(_IMAGES_KEPT)

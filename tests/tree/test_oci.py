@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from regfs.images.referring import attached
 from regfs.model.digest import Digest
 from tests.support.artifacts import TITLE, Artifact, artifact_of, blob, push_artifact
 from tests.support.attached import BUNDLE, SIMPLE_SIGNING, SPDX, attach, bundle, refer, simple_signing, statement
@@ -124,6 +125,20 @@ def test_a_referrer_that_the_registry_lost_is_left_out_and_told(served: Served) 
     shown = served.show()
     assert len(json.loads(shown.read("app/1/oci/index.json"))["manifests"]) == 2
     assert "is left out of oci/" in shown.read(".regfs/errors").decode()
+
+
+@pytest.mark.parametrize("bound", ["MOST", "MOST_BYTES"])
+def test_a_layout_has_a_bounded_number_of_referrers_and_says_so(
+    served: Served, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    image = served.push("app", "1", built())
+    for number in range(5):
+        sbom = bundle(statement(image.digest, SPDX, {"spdxVersion": f"SPDX-2.{number}"}), SPDX)
+        size = len(refer(served.registry, "app", image.digest, sbom).manifest)
+    monkeypatch.setattr(attached, bound, 3 if bound == "MOST" else 3 * size)
+    shown = served.show()
+    assert len(json.loads(shown.read("app/1/oci/index.json"))["manifests"]) == 1 + 3
+    assert "of 5 manifests that refer to it oci/ has 3" in shown.read(".regfs/errors").decode()
 
 
 def test_tools_take_image_and_signature_from_a_layout_with_referrers(served: Served, tmp_path: Path) -> None:

@@ -1,21 +1,26 @@
 """The manifests that refer to an image, with their exact bytes: for an image layout that has them too.
 
-Used by tree/views/oci.py. Thread rule: any thread; blocks on the network.
+Used by tree/views/oci.py and export/archive/. Thread rule: any thread; blocks on the network.
 """
 
 from __future__ import annotations
 
+import threading
 from typing import NamedTuple
+
+from cachetools import TTLCache
 
 from regfs.errors import AccessDenied, BadContent, NotFound, TooLarge, Unsupported
 from regfs.images.answers.manifests import Document
 from regfs.images.answers.remembered import UNREACHABLE
 from regfs.images.image import Image
-from regfs.images.referring.gathered import Referrer, Referring, manifest_of
+from regfs.images.referring.gathered import KEPT_S, Referrer, Referring, key_of, manifest_of
 from regfs.model.manifest import Index, Manifest
 
 MOST = 200
-"""How many manifests a layout has beside that of the image; what is beyond is told in `.regfs/errors`."""
+MOST_BYTES = 4 << 20
+"""How many manifests a layout has beside that of the image, and of how many bytes. What is beyond is noted."""
+_KEPT = 4
 _LEFT_OUT = (AccessDenied, BadContent, NotFound, TooLarge, Unsupported, *UNREACHABLE)
 
 
@@ -25,6 +30,26 @@ class Attached(NamedTuple):
     referrer: Referrer
     document: Document
     manifest: Manifest | Index
+
+
+class Attachments:
+    """What is attached to images, kept for as long as a program reads a layout. One for each mount."""
+
+    def __init__(self, referring: Referring) -> None:
+        self._referring = referring
+        self._lock = threading.Lock()
+        self._kept: TTLCache[object, list[Attached]] = TTLCache(_KEPT, KEPT_S)
+
+    def of(self, image: Image, within: Image | None = None) -> list[Attached]:
+        """Return what refers to *image*; see attached()."""
+        key = key_of(image, within)
+        with self._lock:
+            known = self._kept.get(key)
+        if known is None:
+            known = attached(self._referring, image, within)
+            with self._lock:
+                self._kept[key] = known
+        return known
 
 
 def attached(referring: Referring, image: Image, within: Image | None = None) -> list[Attached]:
@@ -37,13 +62,18 @@ def attached(referring: Referring, image: Image, within: Image | None = None) ->
     except _LEFT_OUT as reason:
         image.contents.note(f"{image}: oci/ has it without what refers to it: {reason}")
         return []
-    if len(referrers) > MOST:
-        image.contents.note(f"{image}: of {len(referrers)} referrers oci/ has the first {MOST}")
-    found = []
-    for each in referrers[:MOST]:
+    found: list[Attached] = []
+    size = 0
+    for each in referrers:
         try:
             manifest = manifest_of(image.repository, each)
-            found.append(Attached(each, image.repository.manifests.document(each.digest), manifest))
+            document = image.repository.manifests.document(each.digest)
         except _LEFT_OUT as reason:
             image.contents.note(f"{image}: {each.digest} is left out of oci/: {reason}")
+            continue
+        size += len(document.content)
+        if len(found) == MOST or size > MOST_BYTES:
+            image.contents.note(f"{image}: of {len(referrers)} manifests that refer to it oci/ has {len(found)}")
+            break
+        found.append(Attached(each, document, manifest))
     return found

@@ -31,7 +31,8 @@ MOST_SHOWN = 1000
 _MOST_READ = 200
 _MOST_ASKED = 16
 _KEPT = 32
-_KEPT_S = 10.0
+KEPT_S = 10.0
+"""For how long a list is not put together again; the registry's answers are kept for longer."""
 _UNREADABLE = (BadContent, NotFound, TooLarge, Unsupported)
 _UNKNOWN = "unknown"
 _CREATED = "org.opencontainers.image.created"
@@ -72,8 +73,8 @@ class Referring:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._gathered: TTLCache[object, Gathered] = TTLCache(_KEPT, _KEPT_S)
-        self._documents: TTLCache[object, tuple[Document, ...]] = TTLCache(_KEPT, _KEPT_S)
+        self._gathered: TTLCache[object, Gathered] = TTLCache(_KEPT, KEPT_S)
+        self._documents: TTLCache[object, tuple[Document, ...]] = TTLCache(_KEPT, KEPT_S)
 
     def of(self, image: Image, within: Image | None = None) -> Gathered:
         """Return what refers to *image*, the oldest first; *within* is the index that names it, where it was found so.
@@ -81,7 +82,7 @@ class Referring:
         Blocks on the network. A registry that does not answer is an error, and no empty list: raises AccessDenied,
         BadContent, TooLarge and what a network brings.
         """
-        key = _key(image, within)
+        key = key_of(image, within)
         with self._lock:
             known = self._gathered.get(key)
         if known is None:
@@ -95,7 +96,7 @@ class Referring:
 
         Blocks and raises as of() does. A manifest that is not to be had or cannot be read is left out, and told.
         """
-        key = _key(image, within)
+        key = key_of(image, within)
         with self._lock:
             known = self._documents.get(key)
         if known is None:
@@ -124,7 +125,8 @@ def manifest_of(repository: Repository, referrer: Referrer) -> Manifest | Index:
     return parsed
 
 
-def _key(image: Image, within: Image | None) -> object:
+def key_of(image: Image, within: Image | None) -> object:
+    """Return what tells *image*, as it was found in *within*, from others; a refresh makes it another."""
     others = None if within is None else within.digest
     return image.repository.name, image.digest, image.wanted, others, image.repository.tags.refreshes
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from regfs.errors import AccessDenied
 from regfs.images.image import Image
 from regfs.images.pinned_images import PinnedImage
-from regfs.images.referring.attached import Attached, attached
+from regfs.images.referring.attached import Attached
 from regfs.images.referring.gathered import TAGGED
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor, Manifest
@@ -42,7 +42,7 @@ class _Place(NamedTuple):
         """Return the layout, and which of its blobs are manifests or indexes; blocks on the network for these."""
         image = self.pinned.image
         within = None if self.within is None else self.within.image
-        found = attached(self.pinned.images.referring, image, within) if self.with_referrers else []
+        found = self.pinned.images.attachments.of(image, within) if self.with_referrers else []
         found = [each for each in found if self._is_allowed(each)]
         subjects = list(_documents(image, within))
         layout = oci_layout(
