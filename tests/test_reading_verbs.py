@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from regfs.cli.main import run as run_regfs
+from regfs.cli.manual_notes import NOTES
 from regfs.errors import CacheFailure, InvalidOption, IsADirectory, NotADirectory, NotFound, RegfsError
 from regfs.verbs.image_paths import read_image_path
 from tests.support.artifacts import TITLE, archive, artifact_of, blob, push_artifact
@@ -357,3 +359,27 @@ def test_history_tells_the_steps(of_layered: Regfs, regfs: Regfs) -> None:
     steps = json.loads(of_layered("history"))["steps"]
     assert [step["command"] for step in steps] == ["layer 0", "layer 1"]
     assert regfs("history", NAME).splitlines()[1].split()[:2] == ["1", "000"]
+
+
+def documented(verb: str) -> set[str]:
+    """Return the names of fields that the manual page tells of the JSON of *verb*."""
+    (told,) = re.findall(rf"^- `{verb}`: (.*?)(?=^- |^$)", NOTES["OUTPUT AS JSON"], re.MULTILINE | re.DOTALL)
+    return {*re.findall(r"[a-z_]+", told), "schema"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ls", f"{NAME}:/etc"], ["find", NAME, "-name", "su"], ["inspect", NAME], ["history", NAME],
+        ["which", NAME, "/bin/su"], ["du", NAME], ["tags", "demo/app"], ["repos"],
+    ],
+    ids=lambda words: words[0],
+)  # fmt: skip
+def test_the_manual_page_tells_each_field_of_the_json(regfs: Regfs, words: list[str]) -> None:
+    printed = json.loads(regfs(*words, "--json").splitlines()[0])
+    inner = (each for value in printed.values() if isinstance(value, list | tuple) for each in value)
+    names = {*printed, *(name for each in inner if isinstance(each, dict) for name in each)}
+    if words[0] == "inspect":
+        names -= {name for each in printed["referrers"] for name in each}
+    assert printed["schema"] == 1
+    assert names <= documented(words[0])

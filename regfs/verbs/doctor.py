@@ -82,6 +82,8 @@ def _cache(config: Config, environment: Mapping[str, str]) -> str:
 def _kernel_mounts(config: Config) -> str:
     from regfs.export.erofs.mounting import reason_against
 
+    if os.geteuid() != 0:
+        raise _Ill("root alone has it; regfs mount shows images by FUSE for you")
     if reason := reason_against(config.cache_dir):
         raise _Ill(f"{reason}; regfs mount shows images by FUSE then")
     return "by EROFS"
@@ -91,7 +93,7 @@ def _passthrough() -> str:
     release = os.uname().release
     numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdecimal())
     if os.geteuid() != 0:
-        raise _Ill("the kernel lets root's mounts alone read files of the cache by themselves")
+        raise _Ill("root's mounts alone have it; regfs passes the bytes on for you")
     if numbers < _PASSTHROUGH_SINCE:
         raise _Ill(f"Linux {release} cannot; 6.9 and newer can")
     return "the kernel reads them from the cache by itself"
