@@ -27,11 +27,16 @@ def mount(config: Config, mountpoint: str, environment: Mapping[str, str]) -> in
 
     mount_options(config)
     point = resolved(mountpoint)
+    report = _TerminalReport()
+    if config.foreground and "LISTEN_FDS" in environment:
+        from regfs.daemon.takeover.resume import resume_stored
+
+        if resume_stored(config, point, environment=environment, report=report):
+            return report.code
     for note in checks.prepare(point):
         if not config.is_quiet:
             warn(note)
     if config.foreground:
-        report = _TerminalReport()
         serve(config, point, environment=environment, report=report)
         return report.code
     attempt = Attempt(config, environment)

@@ -41,6 +41,7 @@ from regfs.mount.mountpoint import on_one_line
 from regfs.process.threads import start_thread
 
 if TYPE_CHECKING:
+    from regfs.daemon.takeover.fd_store import StoredHolding
     from regfs.daemon.takeover.holding import Holding
     from regfs.mount.kernel.kept.state_file import StateFile
 
@@ -69,13 +70,13 @@ def serve(config: Config, point: str, *, environment: Mapping[str, str], report:
         return
     try:
         report.doing("opening the cache" if config.image is None else f"looking up {config.image}")
-        state = _new_state(config)
+        state = _new_state(config, environment)
         app, session, described = build_session(
             config, point, environment=environment, log_name=name_of_log(place), state=state
         )
         report.doing(f"mounting on {point}")
         session.mount(point, mount_options(config))
-        holding = holding_of(config, session, state, point, place, control=None)
+        holding = holding_of(config, session, state, place, environment=environment)
     except RegfsError as error:
         log.error("%s", error)  # noqa: TRY400 (no bug: the message says all)
         report.failed(USAGE if isinstance(error, InvalidOption) else FAILED, str(error))
@@ -87,33 +88,42 @@ def serve(config: Config, point: str, *, environment: Mapping[str, str], report:
     Serving(session, app, described, events, environment, holding).run(lambda: report.ready(message), report)
 
 
-def _new_state(config: Config) -> StateFile | None:
+def _new_state(config: Config, environment: Mapping[str, str]) -> StateFile | None:
     """Return where the state of the mount outlives this daemon; None where the mount is to end with it, or must."""
-    if config.foreground or not config.restart or driver_of(config) != "kernel":
+    if not config.restart or driver_of(config) != "kernel":
         return None
-    from regfs.daemon.takeover.holding import new_state
+    from regfs.daemon.takeover import fd_store, holding
 
-    return new_state()
+    return holding.new_state() if not config.foreground or fd_store.has_store(environment) else None
 
 
 def holding_of(
     config: Config,
     session: Session,
     state: StateFile | None,
-    point: str,
     place: LogPlace,
     *,
-    control: socket.socket | None,
-) -> Holding | None:
-    """Return what lets the mount of *session* outlive this daemon; None without *state*. *control*: see Holding."""
+    environment: Mapping[str, str],
+    control: socket.socket | None = None,
+    is_stored: bool = False,
+) -> Holding | StoredHolding | None:
+    """Return what lets the mount of *session* outlive this daemon; None without *state*.
+
+    *control*: a socket to the holder that has started this process. *is_stored*: the service manager has the mount.
+    """
     if state is None:
         return None
+    from regfs.daemon.takeover.asked import Asked, asked_as_text
+    from regfs.daemon.takeover.fd_store import StoredHolding
     from regfs.daemon.takeover.holding import Holding
     from regfs.mount.kernel.session import KernelSession
 
     assert isinstance(session, KernelSession)
+    asked = asked_as_text(Asked(config, session.own_mount))
+    if config.foreground:
+        return StoredHolding(session, state, asked=asked, environment=environment, is_stored=is_stored)
     log_file = place.name if place.kind in ("file", "own") else ""
-    return Holding(config, session, state, point=point, log_file=log_file, control=control)
+    return Holding(session, state, asked=asked, log_file=log_file, control=control)
 
 
 class Events:
@@ -160,7 +170,7 @@ class Serving:
         described: SelfDescription,
         events: Events,
         environment: Mapping[str, str],
-        holding: Holding | None = None,
+        holding: Holding | StoredHolding | None = None,
     ) -> None:
         self._session = session
         self._holding = holding

@@ -33,7 +33,9 @@ NotifyAccess=main
 ExecStartPre=-/bin/mkdir -p {where}
 ExecStart={program} --foreground {where}
 ExecReload=/bin/kill -HUP $MAINPID
-ExecStopPost=-{program} umount --lazy --quiet {where}
+# systemd keeps the mount while the daemon starts again, and what is in it goes on.
+FileDescriptorStoreMax=2
+ExecStopPost=-/bin/sh -c '[ "$SERVICE_RESULT" != success ] || exec {program} umount --lazy --quiet {where}'
 Restart=on-failure
 RestartSec=2
 # Where no thread is left that answers the kernel, the daemon is started again.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from regfs.app.config import Config
+from regfs.errors import MountFailure
 from regfs.model.platform import Platform, parse_platform
 from regfs.mount.mountpoint import OwnMount
 
@@ -31,8 +32,14 @@ def asked_as_text(asked: Asked) -> str:
 
 
 def parse_asked(text: str) -> Asked:
-    """Return what asked_as_text() was given. Raises ValueError, KeyError and TypeError where that is not it."""
-    said = json.loads(text)
+    """Return what asked_as_text() was given. Raises MountFailure where that is not it."""
+    try:
+        return _parsed(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MountFailure(f"this release does not know an option of the mount: {error!r}") from error
+
+
+def _parsed(said: dict[str, Any]) -> Asked:
     defaults = Config()
     known = {field.name for field in fields(Config)}
     values: dict[str, Any] = {

@@ -16,9 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from regfs.app.config import Config
 from regfs.daemon.takeover import holder
-from regfs.daemon.takeover.asked import Asked, asked_as_text
 from regfs.errors import MountFailure, OutOfThreads
 from regfs.mount.kernel.kept.state_file import StateFile
 from regfs.mount.kernel.session import KernelSession
@@ -58,19 +56,21 @@ class Holding:
 
     def __init__(
         self,
-        config: Config,
         session: KernelSession,
         state: StateFile,
         *,
-        point: str,
+        asked: str,
         log_file: str,
         control: socket.socket | None,
     ) -> None:
-        """*control* is a socket to the holder that has started this process; None: there is none yet."""
-        self._config = config
+        """*asked* is what asked_as_text() returns of the mount.
+
+        *control* is a socket to the holder that has started this process; None: there is none yet.
+        """
+        self._asked = asked
         self.session = session
         self._state = state
-        self._point = point
+        self._point = session.own_mount.path
         self._log_file = log_file
         self._control = control
         self._holder: subprocess.Popen[bytes] | None = None
@@ -123,7 +123,7 @@ class Holding:
 
     def _start_holder(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._state.ask(asked_as_text(Asked(self._config, self.session.own_mount)))
+        self._state.ask(self._asked)
         given = (self.session.connection, self._state.descriptor, theirs.fileno())
         with theirs:
             self._holder = subprocess.Popen(

@@ -15,15 +15,13 @@ import socket
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import NoReturn
 
-import regfs.mount.kernel.session  # noqa: F401 (loaded now, not when requests wait)
-from regfs.daemon.logs import log_place, name_of_log, start_logging
-from regfs.daemon.process_settings import set_up_process
-from regfs.daemon.serve import FAILED, Events, Serving, holding_of
-from regfs.daemon.session import build_session, mount_options
-from regfs.daemon.takeover.asked import Asked, parse_asked
-from regfs.errors import MountFailure, RegfsError
+from regfs.daemon.serve import FAILED
+from regfs.daemon.takeover.asked import parse_asked
+from regfs.daemon.takeover.resume import resume
+from regfs.errors import RegfsError
 from regfs.mount.kernel.kept.state_file import StateFile
 
 log = logging.getLogger(__name__)
@@ -57,38 +55,13 @@ def _take_over(state: StateFile, connection: int, control: socket.socket, enviro
 
     *connection* is that of /dev/fuse, *control* a socket to the holder. Raises RegfsError where that is not possible.
     """
-    asked = _asked(state)
-    config, mount = asked.config, asked.mount
-    set_up_process("kernel")
-    events = Events()
-    place = log_place(config.log_file, cache=config.cache_dir, foreground=False)
-    start_logging(logging.DEBUG if config.debug else config.log_level, place, environment=environment)
-    app, session, described = build_session(
-        config, mount.path, environment=environment, log_name=name_of_log(place), state=state,
-        on_ready=lambda: _await_turn(control),
-    )  # fmt: skip
-    holding = holding_of(config, session, state, mount.path, place, control=control)
-    assert holding is not None
-    options = mount_options(config)
-    holding.session.take_over(connection, mount, checks_permissions=options.checks_permissions)
-    log.info("%s is taken over: the daemon before %s", mount.path, state.last_end)
+    asked = parse_asked(state.asked)
     report = _LogReport()
-    Serving(session, app, described, events, environment, holding).run(lambda: None, report)
+    resume(
+        replace(asked.config, foreground=False), asked.mount, state, connection,
+        environment=environment, report=report, control=control,
+    )  # fmt: skip
     return report.code
-
-
-def _asked(state: StateFile) -> Asked:
-    try:
-        return parse_asked(state.asked)
-    except (ValueError, KeyError, TypeError) as error:
-        raise MountFailure(f"this release does not know an option of the mount: {error!r}") from error
-
-
-def _await_turn(control: socket.socket) -> None:
-    """Say that all is loaded, and wait until the other daemon has ended. Raises MountFailure if it goes on."""
-    control.send(b"ready")
-    if control.recv(4096) != b"go":
-        raise MountFailure("the holder of the mount has ended")
 
 
 class _LogReport:

@@ -93,6 +93,11 @@ class StateFile:
         """How many daemons followed the first one."""
         return self._number(_RESTARTS_AT)
 
+    def count_restart(self) -> None:
+        """Count a daemon that follows one which has ended by itself, where no holder counts."""
+        self._write(_RESTARTS_AT, self.restarts + 1)
+        self._write(_CRASHES_AT, self.crashes + 1)
+
     @property
     def crashes(self) -> int:
         """How many of them followed one that had ended by itself."""
