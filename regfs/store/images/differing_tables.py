@@ -39,7 +39,14 @@ def drop_oldest(table: Path) -> None:
     with failures_of(table):
         kind = table.suffix.partition("-")[0]
         beside = [path for path in table.parent.glob(f"{table.stem}{kind}-*") if path != table]
-        beside.sort(key=lambda path: path.stat().st_mtime_ns)
+        beside.sort(key=_used_ns)
         for old in beside[: max(0, len(beside) + 1 - _MOST_BESIDE_ONE)]:
             take_away(old)
             take_away(sums_of(old))
+
+
+def _used_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # another process was faster
+        return 0
