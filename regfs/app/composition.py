@@ -61,6 +61,7 @@ log = logging.getLogger(__name__)
 # A shorter --timeout ends the wait of one operation. The request goes on for the next operation that needs its answer,
 # and a slow disk may take longer than that for the last bytes of a layer.
 _LEAST_S = 60.0
+_REFERENCES = "references.sqlite"
 CACHE_PATH_MAX = 400
 """Bytes of the cache directory's path. SQLite's limit is 512 with all that it puts after a name; ours have 78."""
 
@@ -164,7 +165,7 @@ def build(
 
     Raises InvalidOption where the path of the cache directory is too long for SQLite, or a policy cannot be read.
     """
-    cache, temporary, note = _usable_cache(config.cache_dir)
+    cache, temporary, note = _usable_cache(config.cache_dir, offline=config.offline)
     stats = Stats()
     shared = _Shared(
         config=config,
@@ -246,7 +247,7 @@ def _repositories(shared: _Shared, registry: RegistryClient, layers: LayerStore)
     return Repositories(
         registry,
         store=BlobStore(shared.cache / "blobs", reserve=budget.reserve, reserve_document=budget.reserve_document),
-        references=References(shared.cache / "references.sqlite"),
+        references=References(shared.cache / _REFERENCES),
         flights=shared.flights,
         stats=shared.stats,
         tag_ttl_s=shared.config.tag_ttl_s,
@@ -327,7 +328,7 @@ def _fetching(layer_cache: LayerCache) -> str:
     return json.dumps(layers, indent=1) + "\n"
 
 
-def _usable_cache(wanted: Path) -> tuple[Path, tempfile.TemporaryDirectory[str] | None, str | None]:
+def _usable_cache(wanted: Path, *, offline: bool) -> tuple[Path, tempfile.TemporaryDirectory[str] | None, str | None]:
     length = max(len(os.fsencode(os.path.abspath(wanted))), len(os.fsencode(os.path.realpath(wanted))))
     if length > CACHE_PATH_MAX:
         raise InvalidOption(
@@ -339,6 +340,8 @@ def _usable_cache(wanted: Path) -> tuple[Path, tempfile.TemporaryDirectory[str] 
         with tempfile.TemporaryFile(dir=wanted):
             pass
     except OSError as error:
+        if offline and os.access(wanted / _REFERENCES, os.R_OK):
+            return wanted, None, f"the cache directory {wanted} cannot be written ({error.strerror}): it is only read"
         temporary = tempfile.TemporaryDirectory(prefix="regfs-")
         remedy = f"using {temporary.name}, which is deleted at the end; choose another with --cache-dir"
         note = f"the cache directory {wanted} cannot be used ({error.strerror}): {remedy}"

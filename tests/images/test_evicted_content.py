@@ -1,4 +1,4 @@
-"""Images of which the cache has the names and no longer the bytes."""
+"""Images of which the cache has the names and no longer the bytes; and a cache that can only be read."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from regfs.model.names import RepositoryName
 from regfs.store.verify import verify
 from tests.support.images import BuiltLayer, directory, file, image_of, layer
 from tests.support.lazy_layers import estargz
+from tests.support.read_only import needs_root, read_only
 from tests.support.served import Served
 from tests.support.shown import Shown
 
@@ -58,3 +59,18 @@ def test_what_is_to_be_here_whole_is_fetched_again(named: Served) -> None:
     offline = named.show(offline=True)
     assert offline.read("app/1/rootfs/d/big") == BIG
     assert offline.read("app/1/rootfs/small") == b"small"
+
+
+@needs_root
+def test_a_prepared_cache_that_cannot_be_written_is_read_offline(served: Served) -> None:
+    served.push("app", "1", image_of(layer(*ENTRIES)))
+    with served.show() as shown:
+        assert shown.read("app/1/rootfs/d/big") == BIG
+    with read_only(served.cache):
+        shown = served.show(offline=True)
+        assert shown.cache == served.cache
+        assert "it is only read" in (shown.app.note or "")
+        assert shown.names("app/1/rootfs") == ["d", "small"]
+        assert shown.read("app/1/rootfs/d/big") == BIG
+        with served.show() as online:
+            assert online.cache != served.cache  # what is not here has to be kept somewhere
