@@ -329,4 +329,6 @@ def _reason(number: int) -> str:
 
 
 def _text(field: bytes) -> str:
-    return os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field))
+    if b"\\" in field:
+        field = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field)
+    return os.fsdecode(field)
