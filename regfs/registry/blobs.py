@@ -114,7 +114,7 @@ class Blobs:
 
         def read(endpoint: Endpoint) -> bytes:
             with closing(self._resumed(endpoint, wanted, start, stop)) as chunks:
-                return b"".join(chunks)
+                return b"".join(deadline.current().watch(chunks))  # slow bytes are progress, too
 
         return self._calls.first_of(repository.registry, "pull", read)
 

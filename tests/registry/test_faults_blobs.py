@@ -16,6 +16,7 @@ from regfs.errors import BadContent, DigestMismatch, NotFound, ProtocolViolation
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.registry.client import RegistryClient
+from regfs.waiting.deadline import Deadline, under
 from tests.support.client_rig import RETRY, Rig, basic, repository_of, saw_no_secret
 from tests.support.fault_server import Action, Connection, FaultServer, Response, changed, cut, raw, reply, reset
 from tests.support.memory_registry import MemoryRegistry, blob_response
@@ -131,6 +132,26 @@ def test_f50_a_body_that_is_too_long_is_refused(rig: Rig, action: Action) -> Non
     with pytest.raises(BadContent):
         received.extend(rig.client(server).blobs.stream(repository_of(server), blob))
     assert sum(map(len, received)) <= SIZE
+
+
+class NotedDeadline(Deadline):
+    """A deadline that counts what moves it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moves = 0
+
+    def moved(self) -> None:
+        self.moves += 1
+        super().moved()
+
+
+def test_each_chunk_of_a_range_is_progress_so_that_a_slow_one_does_not_time_out(rig: Rig) -> None:
+    server, blob = serving(rig)
+    noted = NotedDeadline()
+    with under(noted):
+        assert rig.client(server).blobs.range(repository_of(server), blob, 0, SIZE) == CONTENT
+    assert noted.moves > 2
 
 
 def whole(_right: Response) -> Response:

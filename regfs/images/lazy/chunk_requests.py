@@ -23,7 +23,7 @@ from itertools import groupby
 
 from cachetools import TTLCache
 
-from regfs.errors import CacheFailure, DigestMismatch, OutOfThreads, RangesRefused
+from regfs.errors import CacheFailure, DigestMismatch, OutOfThreads, RangesRefused, RegistryTimeout
 from regfs.images.lazy.chunk_ranges import MAX_GAP, Group, Window, blob_order, merged
 from regfs.images.lazy.chunk_source import ChunkTable, LayerBytes
 from regfs.layers.formats.format import Chunk
@@ -105,6 +105,8 @@ class ChunkRequests:
                 self._flights.run(self._name(group), partial(self._fetch, group), streams=True)
             except RangesRefused as refusal:
                 self._note_refusal(refusal)
+            except RegistryTimeout as timeout:  # a flight knows the digest of the layer alone
+                raise RegistryTimeout(f"{self._source.what}: {timeout}") from timeout
 
     def fetch_all(self, chunks: Sequence[StoredChunk], report: Report, *, max_gap: int = MAX_GAP) -> None:
         """Fetch *chunks*, a few requests at once; *report* is called with the bytes done and their total."""
