@@ -112,3 +112,34 @@ def test_the_timeout_of_a_verb_holds_for_a_registry_that_says_nothing(server: Fa
     done = unpack(server, tmp_path, "--timeout", "1s")
     assert done.returncode == 5
     assert re.search(rf"tag {server.address}/demo/app:1: no answer within 1 s \(--timeout\)", done.stderr)
+
+
+def test_a_second_interrupt_at_once_does_not_stop_the_removal_of_a_half_written_copy(
+    server: FaultServer, tmp_path: Path
+) -> None:
+    """`timeout -s INT` and some terminals send two: the second one left a directory `.regfs-…` behind."""
+    program = """
+import os, signal
+from regfs.cli import main
+from regfs.export.unpack import Unpacker
+from regfs.process import removal
+
+def interrupted(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+
+remove = removal.remove_tree
+def interrupted_again(top):
+    os.kill(os.getpid(), signal.SIGINT)
+    remove(top)
+
+Unpacker._copy = interrupted
+removal.remove_tree = interrupted_again
+main()
+"""
+    words = ["cp", "--cache-dir", "cache", "-q", f"{server.address}/demo/app:1:/first", "copy"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        env=environment_for(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "")
+    assert os.listdir(tmp_path) == ["cache"]

@@ -21,6 +21,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NoReturn
@@ -44,6 +45,8 @@ from regfs.process.user import FALLBACK_PATH, home_directory
 MOUNT_FAILURE = 32
 # How many new objects until Python looks for garbage: loading modules makes none, and looking is a tenth of an `ls`.
 _GARBAGE = 50_000
+# A second Ctrl-C sooner than that is the same one.
+_IMPATIENT_S = 1.0
 # What fusermount(1) and other tools unmount with.
 _UNMOUNTING = re.compile(r"-u|-uz|-zu|--umount|--unmount")
 
@@ -62,6 +65,8 @@ def main() -> NoReturn:
         # Like Ctrl-C, SIGTERM lets a verb say what it leaves behind.
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, _end)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _Interrupting())
     _leave(guarded(lambda: run(sys.argv[1:], os.environ)))
 
 
@@ -128,6 +133,19 @@ def guarded(command: Callable[[], int]) -> int:
         return 128 + signal.SIGTERM
     except BrokenPipeError:
         return 128 + signal.SIGPIPE  # the reader of our output has closed the pipe
+
+
+class _Interrupting:
+    """Raises KeyboardInterrupt, but not once more while a verb removes what is half-written: `timeout` sends two."""
+
+    def __init__(self) -> None:
+        self._not_before = 0.0
+
+    def __call__(self, _signal: int, _frame: object) -> None:
+        now = time.monotonic()
+        if now >= self._not_before:
+            self._not_before = now + _IMPATIENT_S
+            raise KeyboardInterrupt
 
 
 def _end(_signal: int, _frame: object) -> NoReturn:
