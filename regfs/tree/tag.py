@@ -66,7 +66,10 @@ class TagDirectory(Dated):
 
     def image(self, digest: Digest) -> ImageDirectory:
         """Return the directory of an image that the tag has pointed to: its parts are keyed by both. No request."""
-        return ImageDirectory(f"{self.key}@{digest}", self.images.pinned(self.repository, digest))
+        record = self.repository.tags.last_known(self.tag)
+        # The registry's word that it has the manifest, so that one which is cached is not asked for again.
+        media_type = record.media_type if record is not None and record.digest == digest else ""
+        return ImageDirectory(f"{self.key}@{digest}", self.images.pinned(self.repository, digest, media_type))
 
     def xattrs(self, shown: Digest | None = None) -> dict[bytes, bytes]:
         """Return what the tag pointed to when the registry was last asked, and when that was. Makes no request.

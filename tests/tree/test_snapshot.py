@@ -156,3 +156,20 @@ def test_what_exists_no_longer_is_stale_and_the_rest_goes_on(served: Served) -> 
     with pytest.raises(StaleNode):
         second.tree.attributes(gone.node)
     assert second.tree.attributes(ROOT).node == ROOT
+
+
+def test_an_image_that_was_cached_under_another_name_is_shown_by_the_next_process_without_a_registry(
+    served: Served,
+) -> None:
+    """Its manifest was never fetched in this repository: the tag's answer alone says that it is there."""
+    for name in ("first", "second"):
+        served.push(name, "1", image("same"))
+        served.show().read(f"{name}/1/rootfs/etc/version")
+    before = served.show()
+    inside = before.find("second/1/rootfs")
+    snapshot = through_json(before.tree.snapshot())
+    served.server.on("GET", "/", reply(503))
+    served.server.on("HEAD", "/", reply(503))
+    after = served.show()
+    after.tree.restore(snapshot)
+    assert after.tree.lookup(inside.node, b"etc").node
