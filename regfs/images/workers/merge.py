@@ -13,6 +13,7 @@ from pathlib import Path
 from regfs.images.workers.forked_process import has_fork_server
 from regfs.images.workers.shared_work import STALL_S
 from regfs.images.workers.worker import started
+from regfs.process.syscalls import give_memory_back
 from regfs.rootfs.merge import Hidden, merge_files
 from regfs.store.files.failures import cache_failure
 from regfs.store.locks.file_locks import claimed
@@ -47,6 +48,8 @@ def merge_layers(
     reserve(size)  # the table takes about as much room as the indexes
     if size < (SMALL_INDEXES if has_fork_server() else LARGE_INDEXES):
         merge_files(layers, destination, hidden=hidden)
+        if size >= SMALL_INDEXES:
+            give_memory_back()  # of SQLite's caches
         return
     argument = {
         "layers": [os.fspath(path) for path in layers],
