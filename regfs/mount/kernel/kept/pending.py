@@ -16,6 +16,7 @@ rule: any thread, each buffer one.
 from __future__ import annotations
 
 import struct
+import threading
 import time
 from typing import NamedTuple
 
@@ -74,6 +75,7 @@ class Pending(NoPending):
 
     def __init__(self, state: StateFile) -> None:
         memory = memoryview(state.memory)
+        self._state = state
         self._memory = state.memory
         self._buffers = [
             memory[at : at + BUFFER_SIZE]
@@ -81,8 +83,9 @@ class Pending(NoPending):
         ]
         assert READ_BUFFERS_AT + _BUFFERS * BUFFER_SIZE <= WAITING_AT
         assert WAITING_AT + _SLOTS * _SLOT_SIZE <= OPEN_FILES_AT
-        # The lowest is used first, so that few pages are.
-        self._free = list(range(WAITING_AT + (_SLOTS - 1) * _SLOT_SIZE, WAITING_AT - 1, -_SLOT_SIZE))
+        self._lock = threading.Lock()
+        self._used = state.slots
+        self._free: list[int] = []
 
     def buffers(self) -> list[memoryview]:
         """See NoPending. Those in which no request is unanswered: a thread that hangs keeps its own."""
@@ -96,9 +99,9 @@ class Pending(NoPending):
     def keep(self, opcode: int, unique: int, node: int, body: bytes) -> int:
         """See NoPending."""
         size = _HEAD + len(body)
-        if size > _LARGEST or not self._free:
+        slot, memory = self._place() if size <= _LARGEST else 0, self._memory
+        if not slot:
             return 0
-        slot, memory = self._free.pop(), self._memory
         abi.IN_HEADER.pack_into(memory, slot + 8, size, opcode, unique, node, 0, 0, 0, 0, 0)
         memory[slot + 8 + _HEAD : slot + 8 + size] = body
         _SINCE.pack_into(memory, slot, time.monotonic_ns() // 1_000_000)
@@ -109,6 +112,17 @@ class Pending(NoPending):
         if slot:
             _SINCE.pack_into(self._memory, slot, 0)
             self._free.append(slot)
+
+    def _place(self) -> int:
+        """Return a free slot, 0 where there is none. Those that were used before first, so that few pages are used."""
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+            if self._used >= _SLOTS:
+                return 0
+            self._used += 1
+            self._state.keep_slots(self._used)
+            return WAITING_AT + (self._used - 1) * _SLOT_SIZE
 
     def left(self) -> list[Left]:
         """See NoPending. Call it once, before the first buffers() and keep()."""
@@ -127,14 +141,13 @@ class Pending(NoPending):
 
     def _in_slots(self) -> list[Left]:
         """Return the requests in slots."""
-        found, free, now = [], [], time.monotonic()
-        for slot in self._free:
+        found, now = [], time.monotonic()
+        for slot in range(WAITING_AT, WAITING_AT + self._used * _SLOT_SIZE, _SLOT_SIZE):
             (since,) = _SINCE.unpack_from(self._memory, slot)
             if not since:
-                free.append(slot)
+                self._free.append(slot)
                 continue
             size, opcode, unique, node, *_ = abi.IN_HEADER.unpack_from(self._memory, slot + 8)
             body = self._memory[slot + 8 + _HEAD : slot + 8 + min(size, _LARGEST)]
             found.append(Left(opcode, unique, node, body, slot, max(0.0, now - since / 1000)))
-        self._free = free
-        return found[::-1]
+        return found

@@ -8,6 +8,7 @@ writes each at once and a kill leaves the old value or the new one. Layout, vers
               40 slot tried next   48 generation of slots   56 node of the one image   64 node of its rootfs
               72 crashes   80 process id of the holder   88 when the last daemon was lost (ms since 1970)
               96 number of records of open files   104 daemons in a row that ended at once
+              112 number of slots of requests that wait
     1 KiB     text: how the last daemon ended (u64 length, bytes)
     2 KiB     text: why the last `regfs restart` failed
     4 KiB     text: what was asked for (JSON), up to 60 KiB
@@ -44,6 +45,7 @@ _U64 = struct.Struct("<Q")
 _MAGIC_AT, _VERSION_AT, _LIFE_AT, _RESTARTS_AT, _FLAGS_AT = 0, 8, 16, 24, 32
 _SLOT_AT, _GENERATION_AT, _IMAGE_AT, _ROOTFS_AT = 40, 48, 56, 64
 _CRASHES_AT, _HOLDER_AT, _LOST_AT, _FILES_AT, _SHORT_LIVES_AT = 72, 80, 88, 96, 104
+_SLOTS_AT = 112
 _LAST_END_AT, _FAILURE_AT, _ASKED_AT = 1 << 10, 2 << 10, 4 << 10
 _TEXT, _ASKED = (1 << 10) - 8, (60 << 10) - 8
 _SETTLED = 1 << 63
@@ -176,6 +178,15 @@ class StateFile:
     def keep_open_files(self, number: int) -> None:
         """Note how many records of open files have been used."""
         self._write(_FILES_AT, number)
+
+    @property
+    def slots(self) -> int:
+        """How many slots of requests that wait have been used: to look at others would cost their pages."""
+        return self._number(_SLOTS_AT)
+
+    def keep_slots(self, number: int) -> None:
+        """Note how many slots have been used."""
+        self._write(_SLOTS_AT, number)
 
     @property
     def root(self) -> tuple[int, int]:
