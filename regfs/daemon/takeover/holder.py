@@ -7,7 +7,7 @@
     LOG          where to say that it gives up: a file, or '' for syslog
     POINT        the mount point, for messages and for `ps`
 
-    daemon ends by itself     the next one is started at once; after the second end within half a second of a start the
+    daemon ends by itself     the next one is started at once. After two that ended within a quarter of a second the
                               holder waits first: 0.1 s, 0.2 s … 10 s. After 10 in a row it gives up: its end is that
                               of the mount, which answers "Transport endpoint is not connected" until it is unmounted
     SIGRTMIN                  `regfs restart`: the next one is started, and takes over when it is ready
@@ -37,7 +37,7 @@ _ENDED = 1
 _LIFE_AT, _RESTARTS_AT, _CRASHES_AT, _HOLDER_AT, _LOST_AT, _SHORT_LIVES_AT = 16, 24, 72, 80, 88, 104
 _LAST_END_AT, _FAILURE_AT, _TEXT = 1 << 10, 2 << 10, (1 << 10) - 8
 
-_SHORT_LIFE_S = 0.5
+_SHORT_LIFE_S = 0.25
 _MOST_SHORT_LIVES = 10
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.1, 10.0
 _START_S = 60.0
