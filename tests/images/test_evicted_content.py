@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from regfs.errors import Offline
 from regfs.model.names import RepositoryName
 from regfs.store.verify import verify
-from tests.support.images import BuiltLayer, directory, file, image_of, layer
+from tests.support.images import directory, file, image_of, layer
 from tests.support.lazy_layers import estargz
 from tests.support.read_only import needs_root, read_only
 from tests.support.served import Served
@@ -17,18 +15,21 @@ from tests.support.shown import Shown
 
 BIG = bytes(range(256)) * 8192
 ENTRIES = (directory("d"), file("d/big", BIG), file("small", b"small"))
-BUILDERS: dict[str, Callable[..., BuiltLayer]] = {"plain": layer, "eStargz": estargz}
 
 
-@pytest.fixture(params=BUILDERS)
+@pytest.fixture(params=["evicted", "deleted by hand"])
 def named(request: pytest.FixtureRequest, served: Served) -> Served:
     """A cache that has lost the bytes of an image, all of which it had."""
-    served.push("app", "1", image_of(BUILDERS[request.param](*ENTRIES)))
+    served.push("app", "1", image_of(layer(*ENTRIES)))
     with served.show() as shown:
         complete(shown)
         assert shown.read("app/1/rootfs/d/big") == BIG
-    with served.show() as shown:
-        shown.app.layers.budget.trim(1 << 20)
+    if request.param == "evicted":
+        with served.show() as shown:
+            shown.app.layers.budget.trim(1 << 20)
+    else:
+        for path in served.cache.glob("layers/*.tar"):
+            path.unlink()
     assert not list(served.cache.glob("layers/*.tar"))
     assert [str(problem) for problem in verify(served.cache, drop=False)] == []
     return served
@@ -59,6 +60,25 @@ def test_what_is_to_be_here_whole_is_fetched_again(named: Served) -> None:
     offline = named.show(offline=True)
     assert offline.read("app/1/rootfs/d/big") == BIG
     assert offline.read("app/1/rootfs/small") == b"small"
+
+
+@pytest.mark.parametrize("suffix", ["chunks", "tar"])
+def test_a_lazy_layer_that_lost_one_of_its_files_is_made_again(served: Served, suffix: str) -> None:
+    served.push("app", "1", image_of(estargz(*ENTRIES)))
+    with served.show() as shown:
+        complete(shown)
+    (path,) = served.cache.glob(f"layers/*.{suffix}")
+    path.unlink()
+    assert served.show().read("app/1/rootfs/d/big") == BIG
+
+
+def test_a_lazy_layer_is_evicted_as_a_whole(served: Served) -> None:
+    served.push("app", "1", image_of(estargz(*ENTRIES)))
+    with served.show() as shown:
+        complete(shown)
+    with served.show() as shown:
+        shown.app.layers.budget.trim(1 << 20)
+    assert not list(served.cache.glob("layers/*"))
 
 
 @needs_root

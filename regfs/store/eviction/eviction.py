@@ -1,7 +1,7 @@
 """Evicting from the cache: what goes together, in which order, and what stays because a process uses it.
 
     a promoted file    first of all: its layer has its bytes too; what has it open keeps it (and its room) until then
-    a layer's content  its data file, and what is promoted of it; its files can still be listed then
+    a layer's content  its data file, and what is promoted of it; its files can still be listed then. Of plain layers
     a layer            all of it
     a merged table     with its EROFS image
     a blob
@@ -84,10 +84,12 @@ def units_of(found: Inventory) -> list[Unit]:
         copies.setdefault(os.path.basename(file.directory), []).append(file)
     for name, files in found.layers.items():
         if INDEX in files:
-            # The map goes first: one that says what is here must not outlive its data file.
-            own, content = copies.get(name, []), [files[each] for each in (CHUNKS, DATA) if each in files]
+            # A lazy layer goes as a whole: a map that outlived its data file, or met another one, would let holes pass
+            # for content.
+            own = copies.get(name, [])
+            content = [*own, files[DATA]] if DATA in files and CHUNKS not in files else []
             turn = _OF_NO_USE if OLD_PACK in files else 2
-            units.append(Unit(files[INDEX], (*_all_but(files, INDEX), *own), turn, (*content, *own)))
+            units.append(Unit(files[INDEX], (*_all_but(files, INDEX), *own), turn, tuple(content)))
     return units
 
 
@@ -109,7 +111,8 @@ def _steps(unit: Unit) -> Iterator[_Step]:
     used_ns, guard = unit.guard.used_ns, unit.guard
     if unit.content:
         yield _Step(unit, unit.content, used_ns)
-    has_names = unit.content or guard.suffix in (INDEX, MERGED) or unit.size <= _DOCUMENT
+    has_bytes = not unit.content and any(file.suffix == DATA for file in unit.others)
+    has_names = not has_bytes and (guard.suffix in (INDEX, MERGED) or unit.size <= _DOCUMENT)
     later_ns = _NAMES_OUTLIVE_NS if has_names and unit.turn > _PROMOTED else 0
     yield _Step(unit, (guard, *unit.others), used_ns + later_ns)
 
