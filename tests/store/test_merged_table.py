@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from regfs.errors import CacheFailure, NotFound
 from regfs.model.attributes import Attributes
 from regfs.model.node_id import node_key
 from regfs.store.images.merged_table import MergedDirectory, MergedTable, MergedTableWriter
+from regfs.store.verify import verify
 
 DIRECTORY = Attributes(0o40755, size=4096, nlink=2).pack()
 FILE = Attributes(0o100644, size=5).pack()
@@ -140,3 +142,26 @@ def test_a_place_that_cannot_be_written_is_a_cache_failure(tmp_path: Path) -> No
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(CacheFailure):
         MergedTableWriter(tmp_path / "file" / "merged")
+
+
+def test_a_table_that_is_being_finished_is_not_dropped_by_verify_for_want_of_its_sums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "images" / "chain.merged"
+    real, found = Path.write_bytes, list[object]()
+    verifying = threading.Thread(target=lambda: found.extend(verify(tmp_path, drop=True)))
+
+    def write(to: Path, content: bytes) -> int:
+        if to.suffix == ".sums":
+            verifying.start()
+            verifying.join(0.3)  # it waits until the sums are there
+        return real(to, content)
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    writer = MergedTableWriter(path)
+    writer.finish(0, b"a" * 80)
+    writer.abandon()
+    verifying.join()
+    assert found == []
+    assert path.exists()
+    assert path.with_suffix(".sums").exists()

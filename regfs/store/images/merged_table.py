@@ -29,7 +29,7 @@ from regfs.store.files.cached_files import put, take_away
 from regfs.store.files.checksums import SUFFIX as SUMS
 from regfs.store.files.checksums import format_sums, sha256_of
 from regfs.store.files.failures import cache_failure, table_failure
-from regfs.store.locks.file_locks import lock_new
+from regfs.store.locks.file_locks import changing, lock_new
 from regfs.store.tables.table import FAILURES, Table, check_header
 
 APPLICATION_ID = 0x7267666D  # "rgfm"
@@ -187,9 +187,11 @@ class MergedTableWriter:
             _flush(self.path)
             name = f"{self._destination.parent.name}/{self._destination.name}"
             content = format_sums({name: sha256_of(self.path)})
-            put(self.path, self._destination)
-            take_away(sums)
-            sums.write_bytes(content)
+            # At once for others: `regfs cache verify` would else drop a table that has no sums yet.
+            with changing(self._destination.parent.parent):
+                put(self.path, self._destination)
+                take_away(sums)
+                sums.write_bytes(content)
             _flush(sums)
             _flush(self._destination.parent)
         except sqlite3.Error as error:
