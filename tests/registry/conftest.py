@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.registry.user_with_logins import User
 from tests.support.client_rig import Rig
 
 
@@ -18,3 +19,9 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     made = Rig(tmp_path)
     yield made
     made.stop()
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> User:
+    """A user without any login."""
+    return User(tmp_path)
