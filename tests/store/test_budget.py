@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from regfs.errors import CacheFailure, CacheFull, NotFound
+from regfs.errors import CacheFull
 from regfs.model.cache_limits import Limits, MinFree
 from regfs.model.digest import Digest
-from regfs.model.verification import VerifiedChunks, verified
+from regfs.model.verification import verified
 from regfs.store.blobs import BlobStore
 from regfs.store.eviction.budget import Budget
 from regfs.store.eviction.eviction import evict
@@ -25,43 +21,11 @@ from regfs.store.eviction.inventory import take_inventory, used_by
 from regfs.store.eviction.uses import Uses
 from regfs.store.images.merged_table import MergedTable, MergedTableWriter
 from regfs.store.layers.content import Span
-from regfs.store.layers.ingest_directories import ingest_directory
 from regfs.store.layers.layer_store import LayerStore
-from regfs.store.locks.file_locks import changing
 from regfs.store.verify import verify
+from tests.store.filled_store import big, kept_merged, names_of, needs_root, run_python, whole
 from tests.support.caches import MIB, keep_layer, size_of, tmpfs, used_before
 from tests.support.descriptors import open_files
-from tests.support.mounted import REPOSITORY_ROOT
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a tmpfs")
-
-
-def whole(content: bytes) -> VerifiedChunks:
-    return verified([content], Digest.of(content), len(content))
-
-
-def big(fill: int, size: int = MIB) -> bytes:
-    return bytes([fill]) + b"x" * (size - 1)
-
-
-def kept_merged(root: Path, name: str = "chain") -> Path:
-    path = root / "images" / f"{name}.merged"
-    writer = MergedTableWriter(path)
-    writer.finish(0, b"a" * 80)
-    writer.abandon()
-    return path
-
-
-def run_python(code: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY_ROOT,
-    )  # fmt: skip
-
-
-def names_of(store: LayerStore, layers: list[Digest]) -> list[int]:
-    return [number for number, layer in enumerate(layers) if store.is_ingested(layer)]
-
 
 # The limit.
 
@@ -338,276 +302,6 @@ def test_an_evicted_data_file_is_let_go_with_its_index(tmp_path: Path) -> None:
     assert data in open_files()
     del index
     assert data not in open_files()
-
-
-# Crashes and leftovers.
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-left = int(sys.argv[3])
-def counted(real):
-    def call(*arguments, **more):
-        global left
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments, **more)
-    return call
-from regfs.store.layers.layer_store import LayerStore
-from tests.support.caches import keep_layer, MIB
-store = LayerStore(Path(sys.argv[1]))
-os.unlink, os.rename = counted(os.unlink), counted(os.rename)
-if sys.argv[2] == "evict":
-    store.budget.trim(0)
-else:
-    keep_layer(store, "new", files=[b"1" * 100_000, b"2" * 100_000])
-"""
-
-
-@pytest.mark.parametrize("what", ["evict", "publish"])
-def test_a_death_at_any_step_leaves_whole_layers_and_nothing_that_stays(tmp_path: Path, what: str) -> None:
-    for step in range(100):
-        root = tmp_path / str(step)
-        store = LayerStore(root)
-        files = [b"1" * 100_000, b"2" * 100_000]
-        layers = [keep_layer(store, name, files=files) for name in ("one", "two")]
-        layers.append(Digest.of(b"".join(each + bytes(-len(each) % 512) for each in (b"new", b"small", *files))))
-        with run_python(KILLED, root, what, str(step)) as killed:
-            code = killed.wait()
-        for layer in layers:
-            assert not store.is_ingested(layer) or store.is_whole(layer)
-        store.recover()
-        store.sweep()
-        for name, layer in zip(("one", "two", "new"), layers, strict=True):
-            assert keep_layer(store, name, files=files) == layer
-            assert store.is_whole(layer)
-        store.budget.trim(0)
-        assert size_of(root) == 0
-        if code == 0:
-            assert step > 4
-            return
-        assert code == -signal.SIGKILL
-    pytest.fail("it never came to its end")
-
-
-def test_temporary_files_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
-    dead = [tmp_path / "blobs/sha256/ab/.new-dead", tmp_path / "images/.merged-dead"]
-    for path in dead:
-        path.parent.mkdir(parents=True)
-        path.write_bytes(b"rest")
-    blobs, budget = BlobStore(tmp_path / "blobs"), Budget(tmp_path)
-    content = big(1)
-
-    def chunks() -> Iterator[bytes]:
-        yield content[:100]
-        budget.trim(0)
-        yield content[100:]
-
-    writer = MergedTableWriter(tmp_path / "images/chain.merged")
-    path = blobs.receive(Digest.of(content), len(content), verified(chunks(), Digest.of(content), len(content)))
-    writer.finish(0, b"a" * 80)
-    writer.abandon()
-    assert path.read_bytes() == content
-    assert MergedTable.open(tmp_path / "images/chain.merged").root == 0
-    assert not any(path.exists() for path in dead)
-
-
-def test_promoted_files_without_a_layer_go(tmp_path: Path) -> None:
-    store = LayerStore(tmp_path)
-    layer = keep_layer(store, "layer", files=[big(1)])
-    store.promotion.promote(Span(layer, 1024, MIB))
-    store.index_path(layer).unlink()
-    assert store.budget.trim() >= 2 * MIB
-    assert size_of(tmp_path) == 0
-
-
-def test_a_clock_that_was_set_back_stops_no_eviction(tmp_path: Path) -> None:
-    store = LayerStore(tmp_path, limits=Limits(0))
-    layer = keep_layer(store, "layer", files=[big(1)])
-    used_before(store.index_path(layer), -(10**6))
-    LayerStore(tmp_path, limits=Limits(0)).budget.reserve(1)
-    assert not store.is_ingested(layer)
-
-
-WRITING = """
-import os, sys
-from pathlib import Path
-from regfs.model.cache_limits import Limits, MinFree
-from regfs.store.layers.layer_store import LayerStore
-from tests.support.caches import keep_layer
-store = LayerStore(Path(sys.argv[1]), limits=Limits(int(sys.argv[2])))
-sys.stdin.readline()
-for number in range(20):
-    keep_layer(store, f"{os.getpid()} {number}", files=[os.urandom(1 << 20) for _ in range(3)])
-"""
-
-
-def test_two_processes_that_write_at_once_hold_the_limit_together(tmp_path: Path) -> None:
-    limit = 32 * MIB
-    writers = [run_python(WRITING, tmp_path, str(limit)) for _ in range(2)]
-    for writer in writers:
-        assert writer.stdin is not None
-        writer.stdin.write(b"go\n")
-        writer.stdin.close()
-    most = 0
-    while any(writer.poll() is None for writer in writers):
-        with changing(tmp_path):  # what is renamed while it is counted would be counted twice
-            most = max(most, size_of(tmp_path))
-        time.sleep(0.001)
-    most = max(most, size_of(tmp_path))
-    assert [writer.returncode for writer in writers] == [0, 0]
-    for writer in writers:
-        assert writer.stdout is not None
-        writer.stdout.close()
-    # Both may take their last megabyte at once, and write an index beside it.
-    assert 20 * MIB < most <= limit + 2 * MIB + MIB // 2
-
-
-# Disks.
-
-
-@needs_root
-def test_a_twentieth_of_the_disk_stays_free(tmp_path: Path) -> None:
-    with tmpfs(tmp_path / "disk", "size=20m") as disk:
-        store = LayerStore(disk, limits=Limits(100 * MIB))
-        layers = [keep_layer(store, f"layer {number}", files=[big(number, 4 * MIB)]) for number in range(6)]
-        assert os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize >= MIB
-        assert store.is_whole(layers[-1])
-        index = store.open_index(layers[-1])
-        with pytest.raises(
-            CacheFull, match=r"needs .* MiB; the disk of .* has .* to spare \(1.0 MiB .*--cache-dir, .*"
-        ):
-            keep_layer(LayerStore(disk), "more", files=[big(7, 17 * MIB)])
-        index.close()
-        (disk / "of somebody else").write_bytes(bytes(19 * MIB + MIB // 2 - size_of(disk)))
-        kept = names_of(store, layers)
-        keep_layer(LayerStore(disk), "more", files=[big(7, MIB)])
-        assert len(names_of(store, layers)) < len(kept)
-
-
-@contextmanager
-def full_disk(at: Path, options: str) -> Iterator[tuple[Path, LayerStore, Digest, Path]]:
-    """Yield a disk that something else has filled, a store on it, and the layer and the merged table in it."""
-    with tmpfs(at, options) as disk:
-        layer = keep_layer(LayerStore(disk), "layer", files=[big(1, 4 * MIB)])
-        table = kept_merged(disk)
-        (disk / "of another program").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
-        yield disk, LayerStore(disk, limits=Limits(100 * MIB)), layer, table
-
-
-@needs_root
-def test_an_image_that_cannot_fit_evicts_nothing_of_the_one_that_is_cached(tmp_path: Path) -> None:
-    with full_disk(tmp_path / "disk", "size=40m") as (_, store, layer, table):
-        held = store.open_index(layer)
-        for ask in (store.budget.reserve, store.budget.require, store.budget.reserve_table):
-            with pytest.raises(CacheFull):
-                ask(6 * MIB)
-            assert table.exists()
-            assert store.is_whole(layer)
-        held.close()
-        with pytest.raises(CacheFull):
-            store.budget.reserve(6 * MIB)
-        assert table.exists()
-        assert store.is_whole(layer)
-        store.budget.reserve(MIB)  # what can be had is had
-        assert not store.is_whole(layer)
-
-
-@needs_root
-def test_a_document_that_a_full_disk_does_not_take_evicts_no_layer(tmp_path: Path) -> None:
-    with full_disk(tmp_path / "disk", "size=40m") as (disk, store, layer, table):
-        blobs = BlobStore(disk / "blobs", reserve=store.budget.reserve, reserve_document=store.budget.reserve_document)
-        blobs.keep(Digest.of(b"document"), b"document")
-        assert blobs.load(Digest.of(b"document"), at_most=1 << 20) is None
-        assert table.exists()
-        assert store.is_whole(layer)
-
-
-@needs_root
-def test_a_merged_table_may_take_of_the_twentieth_that_stays_free(tmp_path: Path) -> None:
-    with full_disk(tmp_path / "disk", "size=100m") as (disk, store, layer, _):
-        os.truncate(disk / "of another program", (disk / "of another program").stat().st_size - 3 * MIB)
-        store.budget.reserve_table(MIB)
-        store.budget.reserve_document(MIB // 2)
-        assert store.is_whole(layer)
-        held = store.open_index(layer)
-        with pytest.raises(CacheFull):
-            store.budget.reserve(MIB)
-        with pytest.raises(CacheFull):
-            store.budget.reserve_table(3 * MIB)
-        held.close()
-
-
-@needs_root
-def test_an_ingest_for_which_the_disk_has_no_inode_leaves_none_behind(tmp_path: Path) -> None:
-    with tmpfs(tmp_path / "disk", "size=1m,nr_inodes=3") as disk:  # its root, `ingests`, and one
-        with pytest.raises(CacheFull), ingest_directory(disk / "ingests"):
-            pass
-        assert os.listdir(disk / "ingests") == []
-
-
-@needs_root
-def test_a_disk_without_inodes_is_full(tmp_path: Path) -> None:
-    with tmpfs(tmp_path / "disk", "size=100m,nr_inodes=120") as disk:
-        store = LayerStore(disk, limits=Limits(100 * MIB))
-        for number in range(30):
-            layer = keep_layer(
-                LayerStore(disk, limits=Limits(100 * MIB)), f"layer {number}", files=[big(number, 100_000)]
-            )
-        assert store.is_whole(layer)
-
-
-@needs_root
-def test_a_read_only_cache_is_read_and_documents_are_served_unkept(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with tmpfs(tmp_path / "disk", "size=20m") as disk:
-        store = LayerStore(disk)
-        layer = keep_layer(store, "layer", files=[big(1)])
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        assert store.open_index(layer).lookup(0, b"file1") is not None
-        assert store.open_content(Span(layer, 512, 5)).read_at(0, 5) == b"small"
-        blobs = BlobStore(disk / "blobs", reserve=store.budget.reserve)
-        for _ in range(3):
-            blobs.keep(Digest.of(b"document"), b"document")
-        # Threads of earlier tests may have something to say too.
-        told = [record.levelname for record in caplog.records if record.name.startswith("regfs.store.")]
-        assert told == ["WARNING"]
-        with pytest.raises(CacheFailure, match=r"Read-only file system; --cache-dir names another"):
-            keep_layer(store, "more")
-        store.close()
-
-
-@needs_root
-def test_an_unexpected_end_of_the_disk_names_path_and_remedy(tmp_path: Path) -> None:
-    # The budget has just looked; then somebody else takes all that there was.
-    with tmpfs(tmp_path / "disk", "size=16m") as disk:
-        store = LayerStore(disk, limits=Limits(100 * MIB))
-        with store.begin_layer() as writer:
-            store.budget.reserve(1)
-            (disk / "filler").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
-            with pytest.raises(CacheFailure, match=rf"{disk}.*No space left on device.*--cache-dir"):
-                writer.write(big(1))
-        assert size_of(disk) == 0
-
-
-@needs_root
-@pytest.mark.parametrize("limit", [None, 0, 4 * MIB])
-def test_a_file_system_that_tells_no_size_has_room(tmp_path: Path, limit: int | None) -> None:
-    with tmpfs(tmp_path / "disk", "size=0,nr_inodes=0") as disk:
-        assert os.statvfs(disk).f_blocks == 0
-        store = LayerStore(disk, limits=Limits(limit))
-        assert store.is_whole(keep_layer(store, "layer", files=[big(1)]))
-        store.close()
-
-
-def test_a_layer_that_is_gone_is_not_found(tmp_path: Path) -> None:
-    store = LayerStore(tmp_path)
-    layer = keep_layer(store, "layer")
-    store.budget.trim(0)
-    with pytest.raises(NotFound):
-        store.open_index(layer)
 
 
 # How full it is.
