@@ -24,6 +24,8 @@ from regfs.errors import Interrupted, RegistryTimeout, WouldBlock
 T = TypeVar("T")
 
 _LOOK_S = 0.05
+_SIGNALS_S = 0.5
+"""The longest wait of the main thread, which handles signals: one that comes as a wait begins does not end the wait."""
 
 
 class Deadline:
@@ -133,6 +135,8 @@ class Deadline:
 
     def _pause(self, seconds: float) -> None:
         """Wait up to *seconds* for a change; may return early. A driver overrides it to look for interrupts."""
+        if threading.current_thread() is threading.main_thread():
+            seconds = min(seconds, _SIGNALS_S)
         self.active_since = None
         try:
             self._changed.wait(seconds)

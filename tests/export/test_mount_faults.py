@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.support.erofs import needs_erofs
 from tests.support.fault_server import Action, Connection, FaultServer
 from tests.support.hello import MESSAGE
 from tests.support.image_mounts import LAYERS, Machine
-from tests.support.mounted import mounts_at
+from tests.support.mounted import environment_for, mounts_at, regfs_command
 
 pytestmark = needs_erofs
 
@@ -59,6 +60,26 @@ def test_a_cache_deleted_during_a_fetch_is_filled_again(
         assert (machine.point / "etc/b").read_bytes() == b"above\n"
     else:
         assert done.stdout.encode() == MESSAGE
+
+
+@pytest.mark.parametrize(("verb", "number"), [("mount", signal.SIGINT), ("run", signal.SIGTERM)])
+def test_a_signal_during_a_fetch_leaves_nothing_of_the_layer_behind(
+    machine: Machine, server: FaultServer, verb: str, number: signal.Signals
+) -> None:
+    def half(connection: Connection) -> bool:
+        response = connection.right()
+        connection.send(response.head() + response.body[: len(response.body) // 2])
+        return not connection.stopped.wait(100)
+
+    server.on("GET", str(LAYERS[0].digest), half)
+    target = machine.point if verb == "mount" else "/hello"
+    words = [*regfs_command(), verb, "--cache-dir", machine.cache, machine.image, target]
+    with subprocess.Popen(words, env=environment_for(machine.directory)) as started:
+        becomes(lambda: any(path.is_dir() for path in machine.cache.glob("ingests/*")), True)
+        started.send_signal(number)
+        assert started.wait(100) == 128 + number
+    becomes(lambda: [path for kind in ("ingests", "locks") for path in machine.cache.glob(f"{kind}/*")], [])
+    assert mounts_at(machine.point) == []
 
 
 def test_a_damaged_image_file_is_written_again(machine: Machine) -> None:

@@ -79,7 +79,7 @@ class LayerCache:
         self.note = note
         self.diff_ids = DiffIds(store.root / "diff-ids.sqlite")
         self._stall_s = stall_s
-        locks = WorkLocks(store.root / LOCKS)
+        self._locks = locks = WorkLocks(store.root / LOCKS)
         self._ingests = LayerIngests(store, locks, stats=stats, note=note, refused_s=refused_s, stall_s=stall_s)
         self._chunks = PartialLayers(store, flights=flights, stats=stats, note=note, rest_from=fetching.rest_from)
         self._indexes = LayerIndexes(store, self._ingests, self._chunks, flights=flights, note=note)
@@ -97,7 +97,8 @@ class LayerCache:
         return self._ingests.under_way()
 
     def stop(self) -> None:
-        """End the background fetches."""
+        """End the background fetches, and let other processes begin what this one has not finished."""
+        self._locks.abandon()
         self.starts.stop()
         self.diff_ids.close()
         if self._background is not None:

@@ -47,6 +47,17 @@ def ingest_directory(ingests: Path) -> Iterator[Path]:
         os.close(lock)
 
 
+def abandon_ingest(directory: Path) -> None:
+    """Remove the directory of an ingest of this process, which is about to end, under the hands of its thread."""
+    aside = directory.with_suffix(".abandoned")  # what the thread still opens by its path is not there any more
+    try:
+        directory.rename(aside)
+    except OSError:
+        return  # the thread was quicker
+    shutil.rmtree(aside, ignore_errors=True)
+    directory.with_suffix(".lock").unlink(missing_ok=True)
+
+
 def sweep_ingests(ingests: Path) -> None:
     """Remove what dead ingests left below *ingests*; living ones are not touched. Raises OSError."""
     for directory in ingests.iterdir() if ingests.is_dir() else ():

@@ -21,8 +21,9 @@ Used by images/. Thread rule: any thread; several daemons may share the director
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from weakref import finalize
@@ -51,7 +52,7 @@ from regfs.store.layers.content import (
     empty,
 )
 from regfs.store.layers.data_files import DataFile, DataFiles
-from regfs.store.layers.ingest_directories import ingest_directory, sweep_ingests
+from regfs.store.layers.ingest_directories import abandon_ingest, ingest_directory, sweep_ingests
 from regfs.store.layers.layer_files import LayerFiles
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_names import name_of
@@ -89,6 +90,9 @@ class LayerStore(LayerFiles):
         self.budget = Budget(root, limits=limits, let_go=self.tables.close_idle, note=note)
         self._young = UnsettledLayers(root / "young", boot=self.boot)
         self._ingests = root / INGESTS
+        self._under_way: set[Path] = set()
+        self._beginning = threading.Lock()
+        self._is_closed = False
         self.uses = Uses(root)
         self._unkept = UnkeptChunks(note)
         self._data_files = DataFiles(self.data_path, self.tables)
@@ -219,9 +223,24 @@ class LayerStore(LayerFiles):
             self.promotion.drop(diff_id)
 
     def close(self) -> None:
-        """Close the data files and end all uses; files that are being read stay open."""
+        """Close the data files and end all uses and ingests; files that are being read stay open."""
+        with self._beginning:
+            self._is_closed = True
+            for directory in tuple(self._under_way):
+                abandon_ingest(directory)
         self._data_files.clear()
         self.uses.close()
+
+    @contextmanager
+    def _ingest(self) -> Iterator[Path]:
+        with ExitStack() as stack:
+            with self._beginning:
+                if self._is_closed:
+                    raise CacheFailure(f"{self.root} is closed: this process ends")
+                directory = stack.enter_context(ingest_directory(self._ingests))
+                self._under_way.add(directory)
+            stack.callback(self._under_way.discard, directory)
+            yield directory
 
     @contextmanager
     def begin_layer(self, size: int = 0) -> Iterator[LayerWriter]:
@@ -230,7 +249,7 @@ class LayerStore(LayerFiles):
         *size* is a lower bound of its size. Raises CacheFailure, at once where there is not that much room.
         """
         self.budget.reserve(size)
-        with ingest_directory(self._ingests) as directory:
+        with self._ingest() as directory:
             writer = LayerWriter(directory, reserve=self.budget.reserve)
             try:
                 yield writer
@@ -243,7 +262,7 @@ class LayerStore(LayerFiles):
 
         *source* is the format that its names came from.
         """
-        with ingest_directory(self._ingests) as directory:
+        with self._ingest() as directory:
             writer = PartialLayerWriter(directory, source=source, boot=self.boot, reserve=self.budget.reserve)
             try:
                 yield writer

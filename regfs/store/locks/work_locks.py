@@ -69,6 +69,12 @@ class WorkLocks:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._held: dict[int, tuple[Path, int]] = {}  # by descriptor: where it was opened, its inode
+
+    def abandon(self) -> None:
+        """Remove the files of all work that is under way here: this process is about to end."""
+        for path, inode in tuple(self._held.values()):
+            _remove(path, inode)
 
     @contextmanager
     def claim(self, name: str) -> Iterator[Claim | None]:
@@ -85,11 +91,13 @@ class WorkLocks:
         except OSError as error:
             log.debug("%s: no lock: %s", path, error)
             fd = -1
+        if fd >= 0:
+            self._held[fd] = path, os.fstat(fd).st_ino
         try:
             yield Claim(fd)
         finally:
             if fd >= 0:
-                _remove(path, os.fstat(fd).st_ino)
+                _remove(*self._held.pop(fd))
                 os.close(fd)
 
     def standings(self, name: str, *, stalled_after_s: float) -> Iterator[Standing]:
