@@ -1,8 +1,10 @@
 """Walking along a path by hand: its components one by one, the targets of symbolic links put in front.
 
-Used where a path is resolved against rows instead of a real directory: by layers/rows/archive_rows.py within one layer,
-by rootfs/working_tree.py within the layers merged so far. A walk ends, whatever a hostile layer links to what: it
-follows 255 links at most, as umoci and containerd do, and takes 8,192 steps. Pure; one thread.
+The one resolver of paths: layers/rows/archive_rows.py walks within one layer, rootfs/working_tree.py within the
+layers merged so far, rootfs/paths.py in a merged table (verbs, unpack), library/path_resolver.py in the tree of a
+mount. They differ in how a name is looked up, and share what is followed, and where it ends. A walk ends, whatever a
+hostile layer links to what: it follows 255 links at most, as umoci and containerd do, and takes 8,192 steps. Pure;
+one thread.
 """
 
 from __future__ import annotations

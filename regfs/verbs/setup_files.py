@@ -32,7 +32,7 @@ NotifyAccess=main
 # After a crash this may be a dead mount, which is no directory until regfs has removed it.
 ExecStartPre=-/bin/mkdir -p {where}
 ExecStart={program} --foreground {where}
-ExecReload=/bin/kill -HUP $MAINPID
+ExecReload={program} refresh {where}
 # systemd keeps the mount while the daemon starts again, and what is in it goes on.
 FileDescriptorStoreMax=2
 ExecStopPost=-/bin/sh -c '[ "$SERVICE_RESULT" != success ] || exec {program} umount --lazy --quiet {where}'
