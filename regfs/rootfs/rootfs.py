@@ -44,6 +44,10 @@ class Rootfs:
         # Listing a directory asks six times about it and its parent; nothing in a merged table ever changes.
         self._cache = DirectoryCache(merged, tables)
 
+    def has_tree_of(self, other: Rootfs) -> bool:
+        """Whether both show the same: one merged table. Of equal layers, one image may hide names."""
+        return self.merged.path == other.merged.path
+
     def first_rows(self) -> dict[int, int]:
         """Return how many rows are before those of each layer; what the merge invented comes last."""
         counts = self.merged.row_counts()

@@ -297,6 +297,8 @@ def test_a_tree_is_the_same_with_ranges_and_without_and_after_its_plain_image(
         assert tree_of(shown, "app/plain/rootfs").keys() >= right[0].keys()
         assert [tree_of(shown, path) for path in paths] == right
         assert shown.app.stats.value("layers.tables") == 0
+        hidden = set(shown.names("app/plain/rootfs")) - set(shown.names("app/1/rootfs"))
+        assert set(shown.names("app/.diff/1..plain/added")) == hidden
     for built in layers:
         served.server.on(
             "GET", f"/blobs/{built.digest}", changed(partial(lambda blob, _: Response(200, (), blob), built.blob))

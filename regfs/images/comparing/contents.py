@@ -43,7 +43,7 @@ def compared(
     Blocks on the network for what lazily fetched layers lack of files that must be compared; *report* hears how many of
     how many bytes of which layer are here. Raises what that brings, and CacheFailure.
     """
-    if a.diff_ids == b.diff_ids and nodes is None:
+    if nodes is None and a.has_tree_of(b):
         return
     kept = cache.kept_verdicts(a, b) if nodes is None else None
     found = differences(a, b, path=path, nodes=nodes)

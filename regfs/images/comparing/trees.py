@@ -107,7 +107,7 @@ class DifferingTrees:
         else:
             source = b if kind == "added" else a
             tree, counts = OneSided(source, kind), source.merged.row_counts()
-            if a.diff_ids != b.diff_ids:
+            if not a.has_tree_of(b):
                 found = differences(a, b)
         writer = MergedTableWriter(path)
         try:
