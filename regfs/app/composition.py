@@ -71,8 +71,8 @@ class Mount:
     """What a daemon tells the tree about its mount. A verb has no mount: nothing is in use.
 
     *texts* are the files of `.regfs/` that the daemon writes, by name. *used_directories* returns the directories of
-    the mount that processes are in. Both are called by requests, never while the app is built. *trace* hears of every
-    read of a file's bytes.
+    the mount that processes are in. Both are called by requests, never while the app is built. *trace* records every
+    read of a file's bytes (`regfs record`).
     """
 
     point: Path | None = None
@@ -83,11 +83,11 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Substitutes:
-    """What tests put in the place of the machine's own; None or empty stands for what a daemon uses.
+    """What tests replace; None or empty means what a daemon uses.
 
     *hub_url* takes the place of Docker Hub's API. *layer_store* makes the store, for example on a disk that hangs.
-    A layer that proved wrong is tried again after *refused_s*. A layer or merge without progress for *stall_s* is
-    ended. *held_s* says for how long the kernel may believe an answer that is kept for the sake of a process.
+    A layer that proved wrong is tried again after *refused_s*. An ingest or merge without progress for *stall_s* is
+    killed. *held_s*: how long the kernel may cache the old meaning of a name while a process uses it.
     """
 
     hosts: Hosts | None = None
@@ -102,7 +102,7 @@ class Substitutes:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """What one process works with. *note* tells the user that the cache directory could not be used as asked."""
+    """All parts of regfs in one process. *note* tells the user that the cache directory cannot be used as asked."""
 
     config: Config
     stats: Stats
@@ -119,7 +119,7 @@ class App:
     _temporary: tempfile.TemporaryDirectory[str] | None
 
     def load_client(self) -> None:
-        """Load what the first request to a registry needs: 150 ms that no start should wait for."""
+        """Load the modules that the first request to a registry needs. Takes 150 ms, so no start waits for it."""
         import regfs.registry.http.transport  # noqa: F401 (the client imports it for its first request)
 
         self.registry.load()
@@ -127,17 +127,17 @@ class App:
     def one_image(self, path: Sequence[str], kept: KeptRoot | None = None) -> OneImage:
         """Return the tree below the image at *path*, or the one in *kept*.
 
-        The look-up may block on the network; raises what it brings.
+        The look-up may block on the network, and raises the errors of Tree.lookup.
         """
         return OneImage(self.tree, path, kept)
 
     def sweep(self) -> None:
-        """Remove what killed processes left in the cache, and nothing of living ones. Raises CacheFailure."""
+        """Remove what killed processes left in the cache; files of running processes stay. Raises CacheFailure."""
         self.layers.sweep()
         WorkLocks(self.cache / LOCKS).sweep()
 
     def close(self) -> None:
-        """Let what is cached reach the disk, and close what is open."""
+        """Flush the cache to the disk and close all open files and connections. Logs a CacheFailure."""
         self.layer_cache.stop()
         self.registry.close()
         try:
@@ -161,7 +161,7 @@ def build(
     mount: Mount = _NO_MOUNT,
     substitutes: Substitutes = _NO_SUBSTITUTES,
 ) -> App:
-    """Return the app for *config*. Where the cache directory cannot be used, a temporary one takes its place.
+    """Return the app for *config*. If the cache directory cannot be used, a temporary one replaces it.
 
     Raises InvalidOption where the path of the cache directory is too long for SQLite, or a policy cannot be read.
     """
@@ -179,7 +179,7 @@ def build(
     layers = _layer_store(shared)
     registry = RegistryClient(lambda: _client_parts(shared, environment, mount))
     if config.insecure_registries:
-        registry.load()  # a name that is no registry is reported at the start
+        registry.load()  # reports an invalid registry name at the start
     repositories = _repositories(shared, registry, layers)
     layer_cache = _layer_cache(shared, layers)
     images = _images(config, layer_cache, environment)
@@ -212,7 +212,7 @@ def build(
 
 
 def _images(config: Config, layer_cache: LayerCache, environment: Mapping[str, str]) -> Images:
-    """Return the images of the wanted platform. Raises InvalidOption where the policy cannot be read."""
+    """Return the Images for the wanted platform. Raises InvalidOption where the policy cannot be read."""
     judge = judge_of(config.policy, environment, trusted_root=config.trusted_root)
     # A signature does not vouch for an index that only refers to the image.
     with_soci_v1 = config.soci_v1 and judge is None
@@ -220,7 +220,7 @@ def _images(config: Config, layer_cache: LayerCache, environment: Mapping[str, s
 
 
 class _Shared(NamedTuple):
-    """What the parts of one app share."""
+    """What build() hands to several parts of one app."""
 
     config: Config
     cache: Path
@@ -288,7 +288,7 @@ def _client_parts(shared: _Shared, environment: Mapping[str, str], mount: Mount)
         connections=config.connections,
         authorities=system_authorities(environment),
         pace=Pace(longest_s=max(config.timeout_s, _LEAST_S)),
-        # A verb has ended before a host that failed is asked again.
+        # A verb ends before the next attempt, so its message must not announce one.
         retry=substitutes.retry or RetryPolicy(tells_next_attempt=mount.point is not None),
         hub_url=substitutes.hub_url or HUB_URL,
         request_log=shared.requests,
@@ -308,7 +308,7 @@ def _control_texts(shared: _Shared, layer_cache: LayerCache) -> dict[str, Callab
 
 
 def _holdings(cache: Path) -> Holdings:
-    from regfs.images.holdings import holdings  # few ask what is held
+    from regfs.images.holdings import holdings  # imported here: few processes list the holders
 
     return holdings(cache)
 

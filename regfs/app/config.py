@@ -77,12 +77,12 @@ class Config:
 
     @property
     def limits(self) -> Limits:
-        """What the cache may hold, what stays free on its disk, and for how long it keeps what is not used."""
+        """The cache's size limit, the free space to keep on its disk, and the age at which content is evicted."""
         return Limits(self.cache_size, self.min_free, self.cache_age_s)
 
     @property
     def shown_image(self) -> str:
-        """The image as fsname has it, "" where that has none."""
+        """The image in the mount option fsname (set by `regfs mount --fuse`); "" if there is none."""
         return self.fsname.removeprefix(ONE_IMAGE) if self.fsname and self.fsname.startswith(ONE_IMAGE) else ""
 
     @property
@@ -94,7 +94,7 @@ class Config:
 
 
 class Option(NamedTuple):
-    """One option: `--name METAVAR`, or a flag where *metavar* is empty. *apply* puts its text into a Config."""
+    """One option: `--name METAVAR`, or a flag if *metavar* is empty. *apply* puts its text into a Config."""
 
     name: str
     heading: str
@@ -104,12 +104,12 @@ class Option(NamedTuple):
 
     @property
     def is_flag(self) -> bool:
-        """Whether the option stands alone."""
+        """Whether the option takes no value."""
         return not self.metavar
 
     @property
     def word(self) -> str:
-        """How the option is written after `-o`."""
+        """The option's name after `-o`."""
         return self.name.replace("-", "_")
 
 
@@ -128,21 +128,21 @@ def parse_path(text: str) -> Path:
 
 
 def not_empty(path: str) -> str:
-    """Return *path*. Raises InvalidOption where it is empty, as an unset `$DIR` is: never the working directory."""
+    """Return *path*. Raises InvalidOption if it is empty: an unset `$DIR` must not mean the working directory."""
     if not path:
         raise InvalidOption("an empty path is no path")
     return path
 
 
 def parse_driver(text: str) -> str:
-    """Return *text* where it names a driver. Raises InvalidOption."""
+    """Return *text*, the name of a driver. Raises InvalidOption for any other text."""
     if text not in DRIVERS:
         raise InvalidOption(f"{text!r} is not a driver{suggestion(text, DRIVERS)}; there are {', '.join(DRIVERS)}")
     return text
 
 
 def parse_owner(text: str) -> str:
-    """Return *text* where it says who owns the files. Raises InvalidOption."""
+    """Return *text*: `me`, `image` or `subuid`. Raises InvalidOption for any other text."""
     if text not in OWNERS:
         raise InvalidOption(f"{text!r} is no owner; write me, image or subuid")
     return text
@@ -158,10 +158,10 @@ def parse_connections(text: str) -> int | None:
 
 
 def _parse_insecure(text: str) -> str:
-    """Return a registry, or a network in which all are meant (10.0.0.0/8), as Docker has it."""
+    """Return a registry, or a network that stands for all registries in it (10.0.0.0/8), as Docker does."""
     if "/" not in text:
         return parse_registry(text)
-    from ipaddress import ip_network  # 4 ms that few need
+    from ipaddress import ip_network  # imported here: it takes 4 ms, and few users name a network
 
     try:
         return str(ip_network(text.strip()))
@@ -268,7 +268,7 @@ OPTIONS: tuple[Option, ...] = (
 
 
 def option_named(word: str) -> Option | None:
-    """Return the option that *word* names, `_` standing for `-`; None where there is none."""
+    """Return the option named *word*, in which `_` may replace `-`; None if there is none."""
     name = word.replace("_", "-")
     return next((option for option in OPTIONS if option.name == name), None)
 
@@ -286,7 +286,7 @@ def with_options(config: Config, options: Iterable[tuple[Option, str]]) -> Confi
 def default_config(environment: Mapping[str, str]) -> Config:
     """Return the Config without any option.
 
-    A root who cannot write to /var (a user namespace's, a read-only system's) has a cache in the home.
+    If root cannot write to /var (in a user namespace, on a read-only system), the cache is in its home directory.
     """
     is_root = is_root_of_machine() and may_write(SITE_CACHE)
     return Config(cache_dir=default_cache_dir(environment, home=home_directory(environment), is_root=is_root))
@@ -303,8 +303,8 @@ def default_cache_dir(environment: Mapping[str, str], *, home: str, is_root: boo
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean X?` for the known word nearest to *word*, or nothing where none is near."""
-    from difflib import get_close_matches  # 5 ms that only a mistyped word should pay
+    """Return `; did you mean X?` for the known word most similar to *word*, or '' if none is similar."""
+    from difflib import get_close_matches  # imported here: it takes 5 ms, and only mistyped words need it
 
     near = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""

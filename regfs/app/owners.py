@@ -1,4 +1,7 @@
-"""Who owns the files that are shown, where that is not what the image says: `--owner me`, `--subuid`, `regfs run`."""
+"""Shows files with other owners than those in the image: `--owner me`, `--subuid`, `regfs run`.
+
+Used by daemon/session.py. Thread rule: functions; any thread.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ _MOST_IDS = 4096
 
 
 def owner_asked_for(config: Config) -> Owner | MappedOwner | None:
-    """Return who owns all files, None where the image says it. Raises MountFailure where --subuid finds no ranges."""
+    """Return the owner for all files; None to keep the image's owners.
+
+    Raises MountFailure if --subuid finds no range of ids for this user.
+    """
     uid, gid = os.geteuid(), os.getegid()
     if config.owner == "me":
         return Owner(uid, gid)
@@ -40,5 +46,5 @@ def owner_asked_for(config: Config) -> Owner | MappedOwner | None:
 
 
 def with_owner(shown: Tree | OneImage, owner: Owner | MappedOwner | None) -> Tree | OneImage | OwnedTree:
-    """Return *shown* with all files owned by *owner*."""
+    """Return *shown* with *owner* as the owner of all files; *shown* itself if *owner* is None."""
     return shown if owner is None else OwnedTree(shown, owner)

@@ -1,4 +1,4 @@
-"""The policy of signatures: which file it is, and the judge that goes by it. Used by composition.py."""
+"""Finds the user's signature policy and makes the judge that applies it. Used by composition.py. Blocks on the disk."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _MOST_BYTES = (1 << 20) + 1
 
 
 def judge_of(policy: str, environment: Mapping[str, str], *, trusted_root: str = "") -> Judge | None:
-    """Return the judge for the option *policy*: a file, "none", or "" for the user's file, else the machine's.
+    """Return the judge for the option *policy*: a file; "none"; or "" for the user's default file, else the machine's.
 
-    *trusted_root* is the path of a trusted_root.json. A file with `trustPolicies` is one of notation, whose trust store
-    is beside it. None where every image may be shown. Raises InvalidOption where the file cannot be read.
-    Source: containers-policy.json(5), "FILES".
+    *trusted_root* is the path of a trusted_root.json. A file with `trustPolicies` is a trust policy of notation; its
+    trust store is in the same directory. Returns None if every image may be shown. Raises InvalidOption where the file
+    cannot be read. Source: containers-policy.json(5), "FILES".
     """
     if policy == "none":
         return None

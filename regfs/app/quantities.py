@@ -28,7 +28,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_cache_size(text: str) -> int:
-    """Return the size that *text* means; 0 stands for as little as possible. Raises InvalidOption.
+    """Return the size in bytes that *text* means; 0 means as little as possible. Raises InvalidOption.
 
     A small number without a unit is refused: a user who writes `10` means 10 GiB, and ten bytes hold nothing.
     """
@@ -39,7 +39,7 @@ def parse_cache_size(text: str) -> int:
 
 
 def parse_min_free(text: str) -> MinFree:
-    """Return what stays free on the disk: a size, or a share as `5%`. Raises InvalidOption."""
+    """Return the space to keep free on the disk, a size or a share like `5%`. Raises InvalidOption."""
     if not text.strip().endswith("%"):
         return MinFree(size=parse_cache_size(text))
     digits = text.strip().removesuffix("%")
@@ -49,7 +49,7 @@ def parse_min_free(text: str) -> MinFree:
 
 
 def parse_age(text: str) -> float:
-    """Return the seconds that an age like `30d` means. Raises InvalidOption; a number alone could be days, too."""
+    """Return the seconds that an age like `30d` means. Raises InvalidOption, also for no unit: `30` could be days."""
     if text.strip().isdigit():
         raise InvalidOption(f"{text!r} has no unit; did you mean {text.strip()}d, {text.strip()}h?")
     age_s = parse_duration(text)
@@ -67,7 +67,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_share(text: str) -> float:
-    """Return the share of a whole that `33%` or `33` means. Raises InvalidOption."""
+    """Return the share that `33%` or `33` means, from 0.01 to 1. Raises InvalidOption."""
     digits = text.strip().removesuffix("%")
     if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:4]) <= 100):
         raise InvalidOption(f"{text!r} is not a share; write 1% to 100%")

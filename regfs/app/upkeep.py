@@ -1,6 +1,6 @@
-"""Keeps the cache of an app in order: what crashes left, what is beyond its limits, rot.
+"""Keeps the cache of an app in order: removes what crashes left, enforces the limits, and looks for rot.
 
-Used by daemon/serve.py. Thread rule: each function in any one thread; all block on the disk.
+Used by daemon/serve.py. Thread rule: any thread; each function runs in one thread at a time. All block on the disk.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def clean_up(app: App) -> None:
-    """Remove the remains of interrupted work from the cache, and what is over its limit."""
+    """Remove the remains of interrupted work from the cache, and evict what exceeds its size. Logs a CacheFailure."""
     try:
         app.sweep()
         app.layers.budget.trim()
@@ -25,7 +25,7 @@ def clean_up(app: App) -> None:
 
 
 def keep_limits(app: App) -> None:
-    """Evict what has grown too old, or must go because others have filled the disk."""
+    """Evict what is too old, and make room if other programs have filled the disk. Logs a CacheFailure."""
     try:
         app.layers.budget.keep()
     except CacheFailure as failure:
@@ -33,20 +33,20 @@ def keep_limits(app: App) -> None:
 
 
 def scrub(app: App, ended: threading.Event) -> None:
-    """Look for rot in the cache until *ended* is set: --scrub. Returns at once where that is off."""
+    """Check the cache for rot until *ended* is set (--scrub). Returns at once if scrubbing is off."""
     if math.isinf(app.config.scrub_age_s):
         return
     from regfs.store.scrub import Scrub
     from regfs.store.verify import Problem
 
     def found(problem: Problem) -> None:
-        """Tell of a damaged file that was dropped, and let what is in use be made again."""
+        """Report a damaged file, which was dropped, and make it again if it is in use."""
         app.stats.count("cache.damaged")
         told = f"{problem}; it was dropped and is fetched again. What has it open shows it until it is closed"
         app.journal.record("scrub", CacheDamaged(told))
         try:
             app.layer_cache.replace(problem.path)
-        except RegfsError as failure:  # the next read of it meets the failure, too
+        except RegfsError as failure:  # the next read meets the same failure
             app.journal.record("scrub", failure)
 
     def checked(size: int) -> None:
