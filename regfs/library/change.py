@@ -16,9 +16,10 @@ from regfs.library.failures import asking
 class Change:
     """One path that was added, removed or changed from the image a to the image b.
 
-    *fields* are what changed of a path that both have: type, mode, owner, size, content, target, xattrs, device.
-    *layer* is the number of the layer that did it, None for a directory that no layer describes; it is a layer of
-    *image*: "b", or "a" where that has what b lacks. *command* made the layer, where that is known.
+    *fields* names what changed of a path that both images have: type, mode, owner, size, content, target, xattrs,
+    device. *layer* is the number of the layer that made the difference, None for a directory that no layer describes.
+    It is a layer of *image*: "b", or "a" if a's layer made the difference. *command* is the build step of that layer,
+    "" if unknown.
     """
 
     kind: Literal["added", "removed", "changed"]
@@ -30,10 +31,10 @@ class Change:
 
 
 def changes(a: Image, b: Image, path: str, *, timeout_s: float) -> Iterator[Change]:
-    """Yield what differs from *a* to *b*, at and below *path*. Each step may wait for *timeout_s*."""
+    """Yield what differs from *a* to *b*, at and below *path*. Each step may wait up to *timeout_s* seconds."""
     found = file_changes(a, b, path=os.fsencode(path))
     while True:
-        with asking(timeout_s):  # for one step: between two of them, the thread is the program's
+        with asking(timeout_s):  # only for this step: between two steps the program's own code runs in this thread
             each = next(found, None)
         if each is None:
             return

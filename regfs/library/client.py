@@ -1,7 +1,8 @@
-"""Client: registries through one cache, with one set of options. Also regfs.open() and its like, which use one.
+"""Client: registries through one cache, with one set of options. Also regfs.open(), tags(), repositories() and diff(),
+which make one.
 
 A client is a mount without FUSE: the same tree, cache, credentials, mirrors and deadlines. A program that opens many
-images needs one. Thread rule: any thread.
+images should make one and keep it. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from regfs.model.names import parse_reference
 
 
 class Options(TypedDict, total=False):
-    """The options of a client, with the meaning and the default that they have for a mount."""
+    """The options of a client; they mean the same as for a mount, and have the same defaults."""
 
     platform: str | None
     """`os/arch[/variant]`"""
@@ -53,26 +54,27 @@ class Client:
 
     @property
     def note(self) -> str | None:
-        """A message for the user: the cache directory cannot be used, and a temporary one replaces it."""
+        """A message for the user if the cache directory cannot be used and a temporary one replaces it; else None."""
         return self._app.note
 
     def open(self, image: str) -> Image:
         """Return the image or artifact that the reference *image* names: `debian:12`, `ghcr.io/org/app@sha256:…`.
 
-        Blocks on the network for its manifest. The tag is resolved now, and never again for this image.
+        Blocks on the network for its manifest. The tag is resolved once: the image stays the same when the tag moves.
         """
         return self._open(image, close=lambda: None)
 
     def tags(self, repository: str) -> list[str]:
-        """Return the tags of *repository*, in the order of the registry. Blocks on the network."""
+        """Return the tags of *repository*, in the registry's order. Blocks on the network."""
         with asking(self._config.timeout_s):
             name = parse_reference(repository, default_registry=self._config.default_registry).repository
             return list(self._app.repositories.repository(name).tags.names())
 
     def repositories(self, registry: str | None = None) -> list[str]:
-        """Return the repositories in the catalog of *registry*, by default the default one. Blocks on the network.
+        """Return the repositories in the catalog of *registry*, by default of the default registry. Blocks on the
+        network.
 
-        Raises NotFound, AccessDenied or Unsupported where a registry has no catalog, as Docker Hub has none.
+        Raises NotFound, AccessDenied or Unsupported if the registry has no catalog; Docker Hub has none.
         """
         with asking(self._config.timeout_s):
             host = self._config.default_registry if registry is None else parse_registry(registry)
@@ -81,8 +83,8 @@ class Client:
     def diff(self, a: str, b: str, path: str = "") -> Iterator[Change]:
         """Return an iterator over what differs from the files of the image *a* to those of *b*, at and below *path*.
 
-        Both are references, asked for now. Layers are fetched while one iterates. Times are not compared. The client
-        stays open meanwhile. Raises NotFound where neither image has *path*.
+        *a* and *b* are references, resolved by this call. The iterator fetches layers as it goes; the client must stay
+        open meanwhile. Times are not compared. Raises NotFound if neither image has *path*.
         """
         with asking(self._config.timeout_s):
             references = [parse_reference(text, default_registry=self._config.default_registry) for text in (a, b)]
@@ -92,7 +94,7 @@ class Client:
     def path(self, path: str = "") -> Path:
         """Return a path of the tree, as it is below a mount point: `ghcr.io/org/app/1.2/rootfs/etc`.
 
-        A tag in it is resolved once, and then names the same image for as long as the client remembers it.
+        A tag in it is resolved at the first use, and then means the same image as long as the client remembers it.
         """
         return Path(self._files).joinpath(path)
 
@@ -112,7 +114,7 @@ class Client:
         self.close()
 
     def open_alone(self, image: str) -> Image:
-        """Return the image as open() does; its close() closes the client."""
+        """Return the image as open() does; closing the image closes the client."""
         return self._open(image, close=self.close)
 
     def _open(self, image: str, *, close: Callable[[], None]) -> Image:
@@ -130,7 +132,7 @@ class Client:
 
 
 def _words(options: Options) -> list[tuple[Option, str]]:
-    """Return *options* as words of a command line."""
+    """Return *options* as options of the command line with their texts."""
     cache_dir, timeout_s, policy = options.get("cache_dir"), options.get("timeout_s"), options.get("policy")
     texts = [
         ("platform", options.get("platform")),
@@ -153,7 +155,7 @@ def open_image(image: str, **options: Unpack[Options]) -> Image:
     client = Client(**options)
     try:
         return client.open_alone(image)
-    except BaseException:  # Ctrl-C too: the caller has no image by which to close the client
+    except BaseException:  # Ctrl-C too: the caller has no image yet, so nothing else closes the client
         client.close()
         raise
 
@@ -173,7 +175,7 @@ def repositories(registry: str | None = None, **options: Unpack[Options]) -> lis
 def diff(a: str, b: str, path: str = "", **options: Unpack[Options]) -> Iterator[Change]:
     """Yield what differs from the files of the image *a* to those of *b*, at and below *path*. See Client.diff.
 
-    Nothing is asked before the first is taken. The cache is let go of with the last, or when the iterator is closed.
+    The first step resolves the references. The cache is released after the last step, or when the iterator is closed.
     """
     with Client(**options) as client:
         yield from client.diff(a, b, path)

@@ -1,4 +1,4 @@
-"""Makes RegfsErrors OSErrors as well: FileNotFoundError, PermissionError, TimeoutError, or another one.
+"""Makes each RegfsError an OSError too: FileNotFoundError, PermissionError, TimeoutError, or another one.
 
 Programs can catch OSError, or a class of regfs.errors. Each error that the library raises is both, with the errno that
 the same failure has in a mount. Any thread.
@@ -15,7 +15,7 @@ from regfs.waiting.deadline import Deadline, under
 
 
 def as_os_error(error: RegfsError) -> RegfsError:
-    """Return *error* with the same class, message and cause, as an OSError too."""
+    """Return *error* as an OSError too, with the same message and cause; its class is derived from that of *error*."""
     if isinstance(error, OSError):
         return error
     number = errno_of(error)
@@ -26,12 +26,15 @@ def as_os_error(error: RegfsError) -> RegfsError:
 
 @contextmanager
 def asking(timeout_s: float | None) -> Iterator[None]:
-    """Run the block under a deadline of *timeout_s* without progress, and raise its RegfsErrors as OSErrors too."""
+    """Run the block with a deadline, and raise its RegfsErrors as OSErrors too.
+
+    The deadline ends a wait after *timeout_s* seconds without progress.
+    """
     try:
         with under(Deadline(timeout_s)):
             yield
     except RegfsError as error:
-        # The same error, which must not be told as the cause of itself.
+        # `from None` would hide the cause, and `from error` would name the error as its own cause.
         raise as_os_error(error).with_traceback(error.__traceback__) from error.__cause__
 
 
@@ -39,7 +42,7 @@ _KINDS: dict[tuple[type[RegfsError], type[OSError]], type[RegfsError]] = {}
 
 
 def _both(kind: type[RegfsError], of_python: type[OSError]) -> type[RegfsError]:
-    """Return the class of errors that are *kind* and *of_python*; there are as many as classes in errors.py."""
+    """Return the class derived from *kind* and *of_python*, made once; there are as many as classes in errors.py."""
     made = _KINDS.get((kind, of_python))
     if made is None:
         body = {"__module__": kind.__module__, "__doc__": kind.__doc__}

@@ -5,9 +5,9 @@
 
 Found by fsspec through an entry point; nothing of regfs imports this module. The extra `regfs[fsspec]` installs fsspec.
 Read only: every attempt to write is EROFS, as fsspec's guide for such file systems has it. fsspec knows neither links
-nor owners: info() has type and size of what a link leads to, and the rest beside them, as its LocalFileSystem does. A
-tag is asked for once, and then names the same image for as long as the object lives; fsspec keeps objects for the
-arguments they were made with. Thread rule: any thread.
+nor owners: info() gives type and size of a link's target, and link and owner in further keys, as fsspec's
+LocalFileSystem does. A tag is resolved once, and then means the same image as long as the object lives; fsspec reuses
+an object for equal arguments. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]
     cachable = True
 
     def __init__(self, **options: Any) -> None:
-        """Ask nothing yet."""
+        """Make the file system without a request to a registry."""
         super().__init__(**options)
         own = {name: value for name, value in options.items() if name not in ("skip_instance_cache", "asynchronous")}
         self._client = Client(**own)
@@ -51,7 +51,7 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return self._info(self._path(path))
 
     def exists(self, path: str, **_: Any) -> bool:
-        """Tell whether there is something; a registry that fails is an error, and no missing file."""
+        """Tell whether *path* exists. Raises if the registry fails: that is not a missing file."""
         return self._path(path).exists()
 
     def created(self, path: str) -> datetime:
@@ -63,7 +63,7 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return datetime.fromtimestamp(self._path(path).stat().st_mtime, tz=UTC)
 
     def ukey(self, path: str) -> str:
-        """Return what changes when the file does: its inode number belongs to its image for ever, and its size."""
+        """Return inode number, size and modification time: together they change if the file's content does."""
         status = self._path(path).stat()
         return f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
 
@@ -76,7 +76,7 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]
             return file.read(max(0, last - first))
 
     def close(self) -> None:
-        """Let go of the cache."""
+        """Release the cache."""
         self._client.close()
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> io.BufferedReader:
@@ -89,7 +89,7 @@ class RegistryFileSystem(AbstractFileSystem):  # type: ignore[misc]
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        """Raise OSError, unless the directory is there and may be."""
+        """Raise OSError, unless the directory exists and *exist_ok* is set."""
         if not (exist_ok and self._path(path).is_dir()):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 

@@ -33,8 +33,8 @@ class Layer:
 class Referrer:
     """A manifest that refers to the manifest *subject*: a signature, an SBOM … as the registry lists it, not verified.
 
-    *size* is that of the manifest, in bytes; *created* is a time in RFC 3339, where it is told. *directory* has what it
-    is, as a mount shows it: `manifest.json`, `blobs`, `files`.
+    *size* is that of the manifest, in bytes; *created* is a time in RFC 3339, "" if unknown. *directory* shows the
+    referring manifest as a mount does: `manifest.json`, `blobs`, `files`.
     """
 
     digest: str
@@ -48,7 +48,7 @@ class Referrer:
 class Image:
     """One image or artifact. The documents are those of the platform that the client asks for.
 
-    A context manager; close() ends the client too, where regfs.open() has made it.
+    A context manager; close() closes the client too if regfs.open() made it.
     """
 
     def __init__(
@@ -75,17 +75,17 @@ class Image:
 
     @property
     def files(self) -> Path:
-        """The files of an artifact, as its own tool would write them. An image has them too: its layers."""
+        """The files of an artifact, as its own tool would write them; for an image, its layers."""
         return self.directory.below("files")
 
     @property
     def contents(self) -> Path:
-        """Its files: rootfs for an image, `files` for an artifact. Blocks on the network."""
+        """The image's or artifact's files: `rootfs`, or `files`. Blocks on the network."""
         return self.rootfs if any(each.name == "rootfs" for each in self.directory.iterdir()) else self.files
 
     @property
     def digest(self) -> str:
-        """The digest that the reference names: of an index, where it names one."""
+        """The digest that the reference names: that of the index if it names one."""
         return str(self._found.digest)
 
     @property
@@ -113,12 +113,12 @@ class Image:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The config, parsed. Blocks on the network. Raises ValueError where an artifact's is no JSON."""
+        """The config, parsed. Blocks on the network. Raises ValueError if an artifact's config is not JSON."""
         return document_of(self.config_bytes)
 
     @property
     def layers(self) -> Sequence[Layer]:
-        """The layers of files, base first. Blocks on the network; raises Unsupported where it is an artifact."""
+        """The layers of files, base first. Blocks on the network; raises Unsupported for an artifact."""
         with asking(self._timeout_s):
             return tuple(
                 Layer(
@@ -131,8 +131,8 @@ class Image:
     def referrers(self, type: str | None = None) -> Sequence[Referrer]:  # noqa: A002 (what a reader expects)
         """Return what refers to the index and to the manifest for the platform, the oldest first.
 
-        *type*: an artifact type, whole or its beginning; None is all. Decoded, signatures and SBOMs are in
-        `directory / "referrers"`. Blocks on the network. A registry that does not answer is an error, no empty list.
+        *type*: an artifact type or its beginning; None means all. `directory / "referrers"` has signatures and SBOMs
+        decoded. Blocks on the network. Raises if the registry does not answer, rather than return an empty list.
         """
         with asking(self._timeout_s):
             found = self._referring.of(self._found).referrers
@@ -166,6 +166,6 @@ class Image:
 
 
 def document_of(content: bytes) -> dict[str, Any]:
-    """Return the JSON object *content*; {} where it is another value, as an artifact's config may be."""
+    """Return the JSON object *content*; {} if it is another JSON value, as an artifact's config may be."""
     parsed = json.loads(content)
     return parsed if isinstance(parsed, dict) else {}

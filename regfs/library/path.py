@@ -25,10 +25,10 @@ _MODES = ("r", "rt", "tr", "rb", "br")
 
 @total_ordering
 class Path:
-    """A path of the tree. *names* lead to it from the root of a mount; the first *anchor* of them str() leaves out.
+    """A path of the tree. *names* lead to it from the root of a mount; str() leaves the first *anchor* of them out.
 
     `image.rootfs / "etc/os-release"` has the name `etc/os-release` in its image, which str() returns with a slash in
-    front. Each method asks the tree again; paths below an image's digest never change. Methods may block on the
+    front. Each method asks the tree again. What is below an image's digest never changes. Methods may block on the
     network, and raise OSErrors that are RegfsErrors too.
     """
 
@@ -41,7 +41,7 @@ class Path:
 
     @property
     def name(self) -> str:
-        """The last component; that of the image's own directory too."""
+        """The last component; for the anchor, the name of the image's directory."""
         return os.fsdecode(self._names[-1]) if self._names else ""
 
     @property
@@ -51,7 +51,7 @@ class Path:
 
     @property
     def suffix(self) -> str:
-        """The last component's end from its last dot on; '' where it has none."""
+        """The last component from its last dot on; '' if it has none."""
         return os.path.splitext(self.name)[1]
 
     @property
@@ -61,7 +61,7 @@ class Path:
 
     @property
     def parent(self) -> Path:
-        """The directory above by name; the anchor is its own."""
+        """The path without its last component; the anchor is its own parent."""
         return self if len(self._names) <= self._anchor else self._at(self._names[:-1])
 
     def joinpath(self, *paths: str | bytes | os.PathLike[str]) -> Path:
@@ -86,7 +86,7 @@ class Path:
         return self.joinpath(path)
 
     def exists(self, *, follow_symlinks: bool = True) -> bool:
-        """Whether it exists. False only where the answer is definite; a failure is raised."""
+        """Whether it exists. False is a definite answer: a failing registry raises."""
         return self._mode(follow=follow_symlinks) != 0
 
     def is_dir(self) -> bool:
@@ -106,7 +106,7 @@ class Path:
         return _stat_result(self._files.entry(self._names, follow=follow_symlinks))
 
     def lstat(self) -> os.stat_result:
-        """Return the same, of the link where it is one."""
+        """Return what lstat(2) would: for a link, of the link itself."""
         return self.stat(follow_symlinks=False)
 
     def readlink(self) -> str:
@@ -179,8 +179,9 @@ class Path:
     def local_path(self) -> str:
         """Return the path of a file of the cache with exactly these bytes, for mmap and for programs that want a path.
 
-        Blobs and unpacked files of artifacts have one. The whole file is fetched. It is read only, and stays while the
-        client is open and the cache has room. Raises Unsupported where the bytes are a part of another file.
+        Blobs and unpacked files of artifacts have such a path. The whole file is fetched. It is read only, and stays
+        while the client is open and the cache has room. Raises Unsupported if the bytes are a part of a larger file, as
+        those of layers are.
         """
         file = self._files.open(self._names)
         try:
@@ -212,7 +213,7 @@ class Path:
         return self._names == other._names and self._files is other._files
 
     def __lt__(self, other: Path) -> bool:
-        """Tell which comes first by name."""
+        """Tell whether this path comes before *other* by name."""
         return self._names < other._names if isinstance(other, Path) else NotImplemented
 
     def __hash__(self) -> int:
@@ -228,7 +229,7 @@ class Path:
         return Path(self._files, names, anchor=self._anchor)
 
     def _mode(self, *, follow: bool = True) -> int:
-        """Return the mode; 0 where there definitely is nothing."""
+        """Return the mode; 0 if the path definitely does not exist."""
         try:
             return self._files.entry(self._names, follow=follow).attributes.mode
         except RegfsError as error:

@@ -1,10 +1,9 @@
-"""Paths to nodes of the tree (model/node_id.py) for the library: look-ups, symbolic links, a bounded memory.
+"""Resolves the library's paths to nodes of the tree (model/node_id.py): look-ups, symbolic links, a bounded cache.
 
-A link is followed inside the rootfs/ or layers/N/tree/ that it stands in, as chroot(2) has it: an absolute target
-begins there, and `..` does not leave it. An entry of a table is looked up each time, which takes microseconds. A name
-above it (registry, repository, tag, `rootfs`) is looked up once, and keeps its meaning for as long as it is remembered.
-Used by path.py. Thread rule: any thread; the lock guards the remembered look-ups, and no thread waits for the network
-under it.
+A link is followed inside the rootfs/ or layers/N/tree/ that it stands in, as after chroot(2): an absolute target begins
+there, and `..` does not leave it. An entry of a table is looked up each time, which takes microseconds. A name above it
+(registry, repository, tag, `rootfs`) is looked up once, and keeps its meaning while it is in the cache. Used by
+path.py. Thread rule: any thread; the lock guards the remembered look-ups, and no thread waits for the network under it.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class Files:
         self._remembered = _Remembered(_REMEMBERED, tree)
 
     def entry(self, names: Names, *, follow: bool = True) -> Entry:
-        """Return the entry at the path *names*; with *follow* False, of a link at its end itself."""
+        """Return the entry at the path *names*. A link at its end is followed unless *follow* is False."""
         return self._ask(lambda: Entry.of(self._walk(names, follow=follow)))
 
     def children(self, names: Names) -> list[tuple[bytes, int]]:
@@ -76,17 +75,17 @@ class Files:
         return self._ask(lambda: self._tree.open(self._walk(names, follow=True).node))
 
     def read(self, file: OpenFile, offset: int, size: int) -> bytes:
-        """Return *size* bytes of *file* from *offset* on, fewer at its end."""
+        """Return *size* bytes of *file* from *offset* on, fewer at its end. May block on the network."""
         with asking(self._timeout_s):
             return file.read_at(offset, size)
 
     def close(self) -> None:
-        """Forget everything, so that the tables can be closed."""
+        """Give all look-ups back to the tree, so that it can close its tables."""
         with self._lock:
             self._remembered.drop_all()
 
     def _ask(self, question: Callable[[], T]) -> T:
-        """Call *question* under the deadline; call it again where another thread has dropped a node to make room."""
+        """Call *question* with the deadline; call it again if another thread evicted one of its nodes."""
         with asking(self._timeout_s):
             try:
                 return question()
@@ -128,7 +127,7 @@ class Files:
             return known
         found = self._tree.lookup(directory, name)
         with self._lock:
-            if key in self._remembered:  # another thread has asked too, and one look-up is to be given back
+            if key in self._remembered:  # another thread looked the same name up: give the surplus look-up back
                 self._tree.forget(found.node, 1)
             else:
                 self._remembered[key] = found
@@ -144,20 +143,20 @@ class Files:
 
 
 class _Remembered(LRUCache[tuple[int, bytes], FoundEntry]):
-    """Look-ups of names above the tables, least recently used first; a dropped one is returned to the tree (forget)."""
+    """An LRU cache of look-ups above the tables; evicting one gives it back to the tree (forget)."""
 
     def __init__(self, size: int, tree: Tree) -> None:
         super().__init__(size)
         self._tree = tree
 
     def popitem(self) -> tuple[tuple[int, bytes], FoundEntry]:
-        """Take the least recently used one out."""
+        """Remove and return the least recently used one."""
         key, found = super().popitem()
         self._tree.forget(found.node, 1)
         return key, found
 
     def drop_all(self) -> None:
-        """Take all out."""
+        """Evict all."""
         while self:
             self.popitem()
 

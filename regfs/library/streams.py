@@ -19,7 +19,7 @@ BUFFER = 128 * 1024
 
 
 class RawFile(io.RawIOBase):
-    """The bytes of *file*, *size* of them, from the beginning on."""
+    """A raw stream of the *size* bytes of *file*."""
 
     def __init__(self, files: Files, file: OpenFile, *, size: int, name: str) -> None:
         super().__init__()

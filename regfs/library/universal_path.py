@@ -1,8 +1,8 @@
 """RegistryPath: registries for universal_pathlib: `UPath("regfs://ghcr.io/org/app:1.2/rootfs/etc/os-release")`.
 
 Found by universal_pathlib through an entry point; nothing of regfs imports this module. It reads through
-fsspec_filesystem.py; what writes raises UnsupportedOperation, as in its other implementations that only read. Values;
-any thread.
+fsspec_filesystem.py; methods that write raise UnsupportedOperation, as in universal_pathlib's other read-only paths.
+Values; any thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class RegistryPath(UPath):
 
     __slots__ = ()
 
-    # What UPath makes of a protocol that it does not know lets parent paths begin with a slash, and cuts names then.
+    # For a protocol that it does not know, UPath lets parent paths begin with a slash, and then cuts names.
     parser = type(UPath.parser)(RegistryFileSystem)  # type: ignore[call-arg]
 
     @property
