@@ -272,8 +272,9 @@ class LayerStore(LayerFiles):
     def publish(self, writer: LayerWriter | PartialLayerWriter, diff_id: Digest) -> None:
         """Make the layer, which is verified, visible. Raises CacheFailure; the layer is not visible then."""
         writer.finish()
-        self._young.mark(diff_id, beside=writer.index.with_suffix(".marker"))
+        # Before the marker, as all bytes of the layer: a settle() that sees the marker flushes them.
         sums = self._write_sums(writer, diff_id)
+        self._young.mark(diff_id, beside=writer.index.with_suffix(".marker"))
         with changing(self.root):
             # Before the data file: where the index stayed when the content was evicted, the layer is visible already.
             if isinstance(writer, PartialLayerWriter):
