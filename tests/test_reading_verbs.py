@@ -355,6 +355,13 @@ def test_du_tells_the_bytes_of_layers_and_of_directories(of_layered: Regfs, regf
         of_layered("du", "--depth", "deep")
 
 
+def test_du_draws_directories_as_areas(regfs: Regfs, layered: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    drawn = regfs("du", "--map", f"{layered.address}/demo/layered:1").split("\n\n")[1].splitlines()
+    assert drawn[0].startswith("┌ usr ")
+    assert drawn[1].startswith("│┌ bin ")
+
+
 def test_history_tells_the_steps(of_layered: Regfs, regfs: Regfs) -> None:
     steps = json.loads(of_layered("history"))["steps"]
     assert [step["command"] for step in steps] == ["layer 0", "layer 1"]

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 from collections.abc import Iterator, Mapping
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
 from regfs.cli.terminal import say_nothing, tell, warn
+from regfs.cli.treemap import Area, treemap
 from regfs.errors import InvalidOption
+from regfs.model.path_text import printable
 from regfs.model.units import in_units
 
 if TYPE_CHECKING:
     from regfs.verbs.du import Sizes
 
 _BAR = 30
+_MAP_DEPTH = 3
 
 
 def parser() -> Parser:
@@ -25,6 +31,7 @@ def parser() -> Parser:
     made.add_argument("image", metavar="IMAGE", help=IMAGE_HELP)
     made.add_argument("--depth", metavar="N", default="1", help="directories so far below the root (default: 1)")
     made.add_argument("--most", metavar="N", default="20", help="how many directories are shown (default: 20)")
+    made.add_argument("--map", action="store_true", help="draw the directories as areas as big as their bytes")
     made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     add_format(made)
     return add_common(made, headings=("registry", "cache"))
@@ -35,12 +42,16 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     from regfs.verbs.du import du
 
     depth, most = _number(given.depth, "--depth"), _number(given.most, "--most")
+    if given.map:
+        depth = max(depth, _MAP_DEPTH)
     say = say_nothing if given.quiet else warn
     sizes = du(given.image, depth=depth, config=verb_config(given, environment), environment=environment, say=say)
     if given.format == "json":
         layers = [each._asdict() for each in sizes.layers]
         directories = [each._asdict() for each in sizes.directories]
         tell(json.dumps({"schema": 1, "layers": layers, "directories": directories}))
+    elif given.map:
+        tell("\n".join([*_layers(sizes), "", _map(sizes)]))
     else:
         tell("\n".join([*_layers(sizes), "", *_directories(sizes, most)]))
     return 0
@@ -68,3 +79,29 @@ def _directories(sizes: Sizes, most: int) -> Iterator[str]:
         yield f"{in_units(each.size):>10} {each.entries:>8}  {bar:<{_BAR}}  {each.path}"
     if len(others) > most:
         yield f"{'':>20} {len(others) - most} smaller ones; --most shows more, --json all"
+
+
+def _map(sizes: Sizes) -> str:
+    """Return the map of the directories, as big as the terminal and in colours, where there is one."""
+    from io import StringIO
+
+    from rich.console import Console
+    from rich.text import Text
+
+    width, height = get_terminal_size((100, 30))
+    drawn = StringIO()
+    console = Console(file=drawn, force_terminal=sys.stdout.isatty(), width=width, highlight=False)
+    for pieces in treemap(_areas(sizes), width, max(8, height - len(sizes.layers) - 5)):
+        console.print(Text.assemble(*pieces, no_wrap=True, end=""))
+    return drawn.getvalue().rstrip("\n")
+
+
+def _areas(sizes: Sizes) -> list[Area]:
+    """Return the directories below the root, each with those in it."""
+    inside: dict[str, list[Area]] = {}
+    for each in sorted(sizes.directories, key=lambda each: -each.path.count("/")):  # the deepest first
+        if each.path != "/":
+            above, _, name = each.path.rpartition("/")
+            shown = printable(os.fsencode(name))
+            inside.setdefault(above, []).append(Area(shown, each.size, in_units(each.size), inside.get(each.path, ())))
+    return inside.get("", [])
