@@ -9,14 +9,14 @@ Used by images/. Thread rule: any thread.
 from __future__ import annotations
 
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from regfs.errors import IsADirectory, NotADirectory, NotASymlink, NotFound
 from regfs.model.attributes import is_directory, mode_of, size_of
 from regfs.model.digest import Digest
-from regfs.model.layer_entry import Row, unpack_xattrs
+from regfs.model.layer_entry import ROOT_ROW, Row, unpack_xattrs
 from regfs.model.node_id import INVENTED_LAYER, LAYER_SHIFT, ROW_MASK, node_key
 from regfs.rootfs.directory_cache import DirectoryCache
 from regfs.rootfs.file_tree import FileTree
@@ -30,9 +30,17 @@ class Rootfs:
     """The merged tree of an image; see FileTree for what each method promises."""
 
     def __init__(
-        self, merged: MergedTable, layers: Sequence[LayerIndex], *, diff_ids: Sequence[Digest], tables: OpenTables
+        self,
+        merged: MergedTable,
+        layers: Sequence[LayerIndex],
+        *,
+        diff_ids: Sequence[Digest],
+        tables: OpenTables,
+        hidden: Sequence[frozenset[bytes]] = (),
     ) -> None:
         """Show *merged*, which was made of *layers* (base first), whose diff ids are *diff_ids*.
+
+        *hidden* are the names in the root of each layer that were left out (layers/formats/format.py).
 
         *tables* bounds what is remembered of it, as it bounds which tables are open. What it is made of may be read
         (export/erofs/), and is kept in the cache while this object is there.
@@ -40,9 +48,16 @@ class Rootfs:
         self.merged = merged
         self.layers = layers
         self.diff_ids = diff_ids
+        self._hidden = hidden
         self.root = merged.root
         # Listing a directory asks six times about it and its parent; nothing in a merged table ever changes.
         self._cache = DirectoryCache(merged, tables)
+
+    def files_of_layer(self, number: int) -> Iterator[tuple[int, bytes]]:
+        """Yield row and attributes of each file with bytes of that layer, shown or not, in the order of the archive."""
+        index, names = self.layers[number], self._hidden[number] if self._hidden else ()
+        hidden = {row.row for name in names if (row := index.lookup(ROOT_ROW, name)) is not None}
+        return ((row, attributes) for row, attributes in index.files() if row not in hidden)
 
     def has_tree_of(self, other: Rootfs) -> bool:
         """Whether both show the same: one merged table. Of equal layers, one image may hide names."""

@@ -32,8 +32,8 @@ def wasted_files(rootfs: Rootfs) -> Iterator[WastedFile]:
         layer = node >> LAYER_SHIFT
         if layer != INVENTED_LAYER:
             shown[layer][node & ROW_MASK] = 1
-    for number, index in enumerate(rootfs.layers):
-        for row, attributes in index.files():
+    for number in range(len(rootfs.layers)):
+        for row, attributes in rootfs.files_of_layer(number):
             if not shown[number][row]:
                 yield WastedFile(number, row, size_of(attributes))
 

@@ -291,11 +291,14 @@ def test_a_tree_is_the_same_with_ranges_and_without_and_after_its_plain_image(
     served.push("app", "1", image_of(*layers))
     served.push("app", "plain", image_of(*[BuiltLayer(each.tar, each.blob, each.media_type) for each in layers]))
     paths = [f"app/1/{each}" for each in ("rootfs", "layers/000/tree", "layers/001/tree")]
-    right = [tree_of(served.show(), path) for path in paths]
+    first = served.show()
+    right = [tree_of(first, path) for path in paths]
+    wasted = first.read("app/1/wasted")
     assert "d/.no.prefetch.landmark" in right[0]
     with Shown(tmp_path / "after-plain", default_registry=served.server.address) as shown:
         assert tree_of(shown, "app/plain/rootfs").keys() >= right[0].keys()
         assert [tree_of(shown, path) for path in paths] == right
+        assert shown.read("app/1/wasted") == wasted
         assert shown.app.stats.value("layers.tables") == 0
         hidden = set(shown.names("app/plain/rootfs")) - set(shown.names("app/1/rootfs"))
         assert set(shown.names("app/.diff/1..plain/added")) == hidden

@@ -258,8 +258,9 @@ class LayerCache:
             self._drop_damaged_table(path, failure)
             return None
         touch(path)
-        diff_ids = [blob.stored_as for blob in blobs]
-        return self._merged.setdefault(chain, Rootfs(merged, indexes, diff_ids=diff_ids, tables=self._store.tables))
+        diff_ids, hidden = [blob.stored_as for blob in blobs], [blob.hidden for blob in blobs]
+        tables = self._store.tables
+        return self._merged.setdefault(chain, Rootfs(merged, indexes, diff_ids=diff_ids, hidden=hidden, tables=tables))
 
     def _merge_again(self, chain: Digest, blobs: Sequence[LayerBlob], failure: CacheFailure) -> None:
         """Make the merged table of an image in use again: its file was deleted, or proved damaged."""

@@ -35,7 +35,7 @@ def wasted_text(image: Image) -> str:
             yield file
 
     biggest = heapq.nlargest(MOST, counted(), key=lambda file: file.size)
-    whole = sum(size_of(attributes) for index in rootfs.layers for _, attributes in index.files())
+    whole = sum(size_of(each) for number in range(len(rootfs.layers)) for _, each in rootfs.files_of_layer(number))
     head = f"{count} files, {wasted} bytes of {whole}, are in layers and not in the image\n"
     if not biggest:
         return head
