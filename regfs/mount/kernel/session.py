@@ -61,6 +61,7 @@ log = logging.getLogger(__name__)
 
 _END_GRACE_S = 5.0
 _LOOK_S = 0.02
+_OPEN = int(Opcode.OPEN)  # a member of an enum takes longer to find, and each answer is compared with it
 _ANSWERED_BY_NOTHING = (Opcode.FORGET, Opcode.BATCH_FORGET)
 _ALREADY_INTERRUPTED = (errno.ENOENT, *abi.GONE)
 
@@ -289,7 +290,7 @@ class KernelSession:
 
     def answer(self, opcode: int, unique: int, node: int, body: bytes) -> None:
         """Write an answer to the kernel; undo it if the kernel refuses it."""
-        if opcode == Opcode.OPEN:
+        if opcode == _OPEN:
             self._state.opening(unique, node, body)
         try:
             if len(body) <= abi.PAGE_SIZE:
@@ -302,9 +303,9 @@ class KernelSession:
                 self._stats.count("bugs")
                 log.exception("the answer to %s was refused", abi.name_of(opcode))
                 self.answer_error(unique, errno.EIO)
-        else:
-            if opcode == Opcode.OPEN:
-                self._state.answered(unique)
+            return
+        if opcode == _OPEN:
+            self._state.answered(unique)
 
     def answer_error(self, unique: int, number: int) -> None:
         """Write an errno to the kernel."""
