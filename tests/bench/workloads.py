@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.bench.bench import Bench, mount_and_run
 from tests.bench.budget import rows as budget_rows
+from tests.bench.kills import kills
 from tests.bench.known_image import archive, clients, find, lookups, million, remount, sequential
 from tests.bench.measure import Row, keep_least, memory_of, run, timed
 from tests.bench.model import rows as model_rows
@@ -169,6 +170,7 @@ WORKLOADS: dict[str, Callable[[Bench], list[Row]]] = {
         million,
         clients,
         budget,
+        kills,
         model,
         restarts,
     )
