@@ -12,6 +12,7 @@ import pytest
 
 from regfs.cli.candidates import candidates
 from regfs.cli.main import run as run_regfs
+from tests.conftest import missing
 from tests.support.fault_server import FaultServer
 from tests.support.hello import host_architecture
 from tests.support.images import file, image_of, layer
@@ -98,6 +99,11 @@ def test_bash_gets_what_stands_behind_the_last_colon(
     assert done.stdout.split() == replies, done.stderr
 
 
+def _needs(shell: str) -> None:
+    if shutil.which(shell) is None:
+        missing(f"{shell} is not installed (apt-get install {shell})")
+
+
 def _script(shell: str, environment: dict[str, str], capsys: pytest.CaptureFixture[str], directory: Path) -> Path:
     run_regfs(["completion", shell], environment)
     script = directory / "script"
@@ -112,7 +118,6 @@ def _asked(directory: Path, environment: dict[str, str], *command: str) -> subpr
     return subprocess.run(command, env=own, capture_output=True, text=True, timeout=60, check=False, cwd=directory)
 
 
-@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
 @pytest.mark.parametrize(
     ("line", "offered"), [("regfs cat demo/app:", ["demo/app:1.0"]), ("regfs cat ./scr", ["./script"])]
 )
@@ -120,16 +125,32 @@ def test_fish_does_not_offer_every_file_as_the_tag_of_an_image(
     line: str, offered: list[str], environment: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """After `demo/app:` it offered all files of the working directory, and paths only where regfs knows nothing."""
+    _needs("fish")
     script = _script("fish", environment, capsys, tmp_path)
     done = _asked(tmp_path, environment, "fish", "--no-config", "-c", f"source {script}; complete -C '{line}'")
     assert done.stdout.split() == offered, done.stderr
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
 def test_zsh_completes_where_no_compinit_ran_before(
     environment: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In a new .zshrc it said "command not found: compdef"."""
+    _needs("zsh")
     script = _script("zsh", environment, capsys, tmp_path)
     done = _asked(tmp_path, environment, "zsh", "-f", "-c", f"source {script}; print $_comps[regfs]")
     assert (done.stdout, done.stderr) == ("_regfs\n", "")
+
+
+def test_zsh_completes_by_a_file_in_its_fpath_from_the_first_key_press_on(
+    environment: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`regfs setup` puts it there; zsh runs such a file as the function itself, once, instead of reading it."""
+    _needs("zsh")
+    _script("zsh", environment, capsys, tmp_path).rename(tmp_path / "_regfs")
+    program = """
+compadd() { print -r -- "$@" }
+words=(regfs ins) CURRENT=2
+fpath=(. $fpath); autoload -Uz _regfs; _regfs
+"""
+    done = _asked(tmp_path, environment, "zsh", "-f", "-c", program)
+    assert "-- inspect" in done.stdout.splitlines(), done.stderr
