@@ -140,6 +140,22 @@ def test_many_layers_do_not_make_many_threads_that_sync_the_disk(tmp_path: Path)
     assert list((tmp_path / "young").iterdir()) == []
 
 
+def test_a_power_cut_leaves_no_empty_sums_of_a_layer_that_was_settled_while_it_was_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, written = LayerStore(tmp_path), list[bool]()
+    mark = store._young.mark
+
+    def settle_at_once(layer: Digest, *, beside: Path) -> None:
+        mark(layer, beside=beside)
+        written.append(beside.with_suffix(".sums").exists())  # what a settle() flushes now
+        store.settle()
+
+    monkeypatch.setattr(store._young, "mark", settle_at_once)
+    keep(store)
+    assert written == [True]
+
+
 def test_a_young_layer_survives_a_crash_of_the_daemon(tmp_path: Path) -> None:
     keep(LayerStore(tmp_path, boot="this"))
     store = LayerStore(tmp_path, boot="this")
