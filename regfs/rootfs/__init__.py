@@ -1,13 +1,18 @@
 """The layers of an image as one tree of files. Pure but for SQLite.
 
-file_tree            what every tree of files answers
+file_tree            the interface of every tree of files
 rootfs               the tree of an image, from its merged table     directory_cache: directories in memory
 layer_tree           the tree of one layer alone
-wasted               what upper layers hide of lower ones
-differences          what differs between two trees                  origins: which layer made it so
+wasted               files of lower layers that upper layers hide
+versions             what each layer has at one path
+paths                what a path names in a tree, and the files below it
+part_of_tree         a directory of a tree, or one entry, as a tree of its own
+differences          what differs between two trees
+origins              which layer made them differ
+differing_trees      what differs, as trees: added, removed, changed
 merge                layers become a merged table
-apply                what each entry of a layer does; a worked example
+apply                writes the entries of one layer into the working tree; has a worked example
 layer_directories    which directory an entry goes into
 fresh_entries        entries that SQLite copies many at once
-working_tree         the tree so far
+working_tree         the merged tree of the layers applied so far
 """

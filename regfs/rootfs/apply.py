@@ -1,4 +1,4 @@
-"""Applying one layer to the working tree: its entries one after the other, as an unpacker would write them.
+"""Applies one layer to the working tree: its entries one after the other, as an unpacker would write them.
 
 Example: the base has a symbolic link; the layer above writes through it, deletes a file, and adds a directory.
 
@@ -57,7 +57,7 @@ class LayerApplication:
     def __init__(
         self, tree: WorkingTree, layer: int, *, index: LayerIndex, hidden: frozenset[bytes] = frozenset()
     ) -> None:
-        """Leave out the names *hidden* in the layer's root, unless they are directories."""
+        """Names in the layer's root that are in *hidden* are left out, unless they are directories."""
         rows = [index.lookup(ROOT_ROW, name) for name in sorted(hidden)]
         self._hidden = frozenset(row.row for row in rows if row and not stat.S_ISDIR(mode_of(row.attributes)))
         self._tree = tree
@@ -70,7 +70,7 @@ class LayerApplication:
         self._below: dict[int, tuple[int, bytes]] = {}
 
     def run(self) -> None:
-        """Apply all entries. Raises BadLayer where an unpacker would refuse the layer, naming layer and path."""
+        """Apply all entries. Raises BadLayer, naming layer and path, if an unpacker would refuse the layer."""
         self._apply_root(self._index.row(ROOT_ROW))
         with self._tree.reading(self._index.path):
             if self._layer == 0 and not self._hidden and self._index.is_plain():
@@ -79,7 +79,7 @@ class LayerApplication:
                 self._apply_each()
 
     def _copy_all(self) -> None:
-        """Apply a base layer that every entry of is written as it is: SQLite does it, without the interpreter."""
+        """Apply a base layer of plain entries alone: SQLite copies all rows, without a loop in Python."""
         fresh, base = self._directories.fresh, self._base
         fresh.directories = [(base | row, base | parent, base | row, None) for row, parent in self._index.directories()]
         fresh.seen = self._index.last_row()
@@ -89,7 +89,7 @@ class LayerApplication:
         state, base, below, fresh = self._directories.state, self._base, self._below, self._directories.fresh
         hidden = self._hidden
         if hidden:
-            self._directories.set_merged(ROOT_ROW)  # its entries are not copied, but looked at one by one
+            self._directories.set_merged(ROOT_ROW)  # the root's entries are applied one by one, without hidden ones
         for row, parent, inode, flags, is_directory in self._index.outline():
             if row in hidden:
                 continue
@@ -103,7 +103,7 @@ class LayerApplication:
         fresh.write()
 
     def _apply_root(self, root: Row) -> None:
-        """Take the root's attributes; the base layer's root is as fresh as any directory that a layer makes."""
+        """Apply the root's attributes. The base layer's root is FRESH, like every directory that a layer makes."""
         self._tree.set_root(self._base, root.attributes, explicit=not root.flags & _IMPLIED)
         if self._layer == 0:
             self._directories.state[ROOT_ROW] = FRESH
@@ -111,7 +111,7 @@ class LayerApplication:
             self._directories.set_merged(ROOT_ROW)
 
     def _apply(self, entry: Row) -> None:
-        """Apply *entry*, adding layer and path to what may be wrong with it."""
+        """Apply *entry*. Adds layer and path to the message of a BadLayer."""
         try:
             self._dispatch(entry)
         except BadLayer as error:
@@ -138,7 +138,7 @@ class LayerApplication:
     # Entries
 
     def _put_directory(self, entry: Row) -> None:
-        """Make a directory, or give the one that is there this entry's attributes."""
+        """Make a directory, or give the existing one this entry's attributes."""
         parent_key = self._directories.find_or_make(entry.parent)
         if parent_key is None:
             return
@@ -160,7 +160,7 @@ class LayerApplication:
             self._clear(found.directory)
 
     def _put_file(self, entry: Row) -> None:
-        """Put anything but a directory in place of what is there."""
+        """Put a file, link or device in place of any existing entry."""
         parent_key = self._directories.find_or_make(entry.parent)
         if parent_key is None:
             return
@@ -174,7 +174,7 @@ class LayerApplication:
         self._tree.put(parent_key, entry.name, Name(node, attributes, self._layer, None, flags))
 
     def _link_below(self, entry: Row) -> None:
-        """Put a hard link to a file of a lower layer, as things are at this entry of the archive."""
+        """Put a hard link to a file of a lower layer. Its path is resolved in the tree as it is at this entry."""
         parent_key = None
         if entry.parent != NOWHERE:
             parent_key = self._directories.find_or_make(entry.parent)
@@ -198,7 +198,7 @@ class LayerApplication:
             self._tree.put(parent_key, entry.name, found._replace(layer=self._layer, flags=LINKED))
 
     def _white_out(self, entry: Row) -> None:
-        """Hide a name of lower layers; what this layer has put there so far stays."""
+        """Apply a whiteout: remove what lower layers have under the name. What this layer has already written stays."""
         name = hidden_name(entry.name)
         parent_key = self._directories.find(entry.parent)
         found = None if parent_key is None else self._tree.lookup(parent_key, name)
@@ -214,7 +214,7 @@ class LayerApplication:
             self._remove(parent_key, name, found.directory)
 
     def _make_opaque(self, entry: Row) -> None:
-        """Hide all that lower layers have in the marker's directory."""
+        """Apply an opaque marker: remove everything that lower layers have in the marker's directory."""
         parent_key = self._directories.find(entry.parent)
         if parent_key is not None:
             self._clear(parent_key)
@@ -222,7 +222,7 @@ class LayerApplication:
     # Removing
 
     def _clobber(self, parent_key: int, entry: Row) -> None:
-        """Make way for *entry*, which is no directory, in *parent_key*."""
+        """Remove what *entry*, which is not a directory, replaces in *parent_key*."""
         self._directories.prepare(parent_key, entry.parent)
         found = self._tree.lookup(parent_key, entry.name)
         if found is not None and found.directory is not None:
@@ -244,7 +244,7 @@ class LayerApplication:
         while directories:
             directory = directories.pop()
             if directory in self._cleared:
-                continue  # all that came since is this layer's; a marker in each directory costs no walk below it
+                continue  # what came after the first marker is from this layer, so a second one needs no walk
             self._cleared.add(directory)
             self._tree.remove_others(directory, layer=self._layer)
             for name, below in self._tree.subdirectories(directory):

@@ -1,12 +1,12 @@
 """What differs between two merged trees, path by path: both tables are walked in step.
 
-What is the same row of the same layer is the same file, and where a directory lists the same rows of shared layers on
-both sides, one comparison of two lists decides that. Other entries differ or not by their attributes; where that leaves
-it open (a file of the same size, extended attributes, a link's text), the difference is undecided, and rows_differ()
-decides it. Times and link counts are not compared: they differ in each build. Used by images/comparing/.
+The same row of the same layer is the same file. Directories that list the same rows of shared layers on both sides are
+recognised by one comparison of two lists. Other entries are compared by their attributes. If these do not decide it (a
+file of the same size, extended attributes, a link's text), the difference is undecided, and rows_differ() decides it.
+Times and link counts are not compared: these differ in each build. Used by images/comparing/.
 
 Memory holds 150 bytes for each directory, and a page of names for each level. Thread rule: any thread; a walk belongs
-to one. Nothing waits; everything may raise CacheFailure.
+to one. Nothing waits for a network; everything may raise CacheFailure.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Child = tuple[bytes, int, bytes]
 Pair = tuple[Child | None, Child | None]
 
 _PAGE = 4096
-# Of the packed attributes (model/attributes.py): owner and device have their own places behind mode and link count.
+# Offsets in the packed attributes (model/attributes.py): uid and gid, then rdev, after mode and nlink.
 _OWNER, _DEVICE = slice(60, 68), slice(68, 72)
 _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
 
 
 class Field(IntFlag):
-    """What of a path differs. It fits a byte, as the cache keeps verdicts."""
+    """What differs at a path. It fits a byte, because the cache stores it in one."""
 
     TYPE = 1
     MODE = 2
@@ -73,7 +73,7 @@ def differences(
 ) -> Iterator[Difference]:
     """Yield what differs from *a* to *b*, directories before what is in them, names in the order of their bytes.
 
-    *nodes* are what is compared in both, by default the roots; *path* is what that is called in the results.
+    *nodes* are the two nodes to compare, by default the roots; *path* is their path in the results.
     """
     walk = _Walk(a, b)
     left, right = nodes if nodes is not None else (a.root, b.root)
@@ -99,7 +99,7 @@ class _Walk:
         found = self._difference(path, top)
         if found is not None:
             yield found
-        # A stack of our own: paths go deeper than Python's.
+        # An explicit stack: paths can be deeper than Python's recursion limit.
         below = [(path + b"/" if path else b"", self._below(top))]
         while below:
             prefix, pairs = below[-1]
@@ -121,7 +121,7 @@ class _Walk:
         return (a is not None and a[1] in self._spans_a) or (b is not None and b[1] in self._spans_b)
 
     def _below(self, pair: Pair) -> Iterator[Pair]:
-        """Return an iterator over the entries below *pair*; of those that are surely the same, directories alone."""
+        """Return an iterator over the entries below *pair*, without equal ones that are not directories."""
         a, b = pair
         span_a = self._spans_a.get(a[1], (0, 0)) if a is not None else (0, 0)
         span_b = self._spans_b.get(b[1], (0, 0)) if b is not None else (0, 0)
@@ -150,7 +150,7 @@ class _Walk:
 
 
 def shared_layers(a: Rootfs, b: Rootfs) -> int:
-    """Return how many layers both have in common, from the base on."""
+    """Return how many layers, counted from the base, both trees share."""
     pairs = zip(a.diff_ids, b.diff_ids, strict=False)
     return next(
         (number for number, (left, right) in enumerate(pairs) if left != right), min(len(a.diff_ids), len(b.diff_ids))
@@ -160,7 +160,7 @@ def shared_layers(a: Rootfs, b: Rootfs) -> int:
 def rows_differ(a: Rootfs, b: Rootfs, found: Difference, contents_differ: Callable[[Content, Content], bool]) -> Field:
     """Return what differs of the undecided *found* beyond its attributes: CONTENT, TARGET, XATTRS.
 
-    *contents_differ* compares the bytes of two files of one size, and is asked for no others.
+    *contents_differ* compares the bytes of two files of equal size; it is called for no other pair.
     """
     assert found.a is not None
     assert found.b is not None
@@ -178,7 +178,7 @@ def rows_differ(a: Rootfs, b: Rootfs, found: Difference, contents_differ: Callab
 
 
 def has_bytes_to_compare(found: Difference) -> bool:
-    """Tell whether *found* is undecided because both are files of one size, and not empty."""
+    """Tell whether *found* is undecided because both are files of the same size, and not empty."""
     if not found.is_undecided or found.a is None or found.b is None:
         return False
     left, right = found.a[2], found.b[2]
@@ -186,7 +186,7 @@ def has_bytes_to_compare(found: Difference) -> bool:
 
 
 def _fields(left: bytes, right: bytes) -> Field:
-    """Return what differs by the attributes alone. A link's size is the length of its target."""
+    """Return what differs in the attributes alone. A link's size is the length of its target."""
     if left[:8] == right[:8] and left[52:56] == right[52:56] and left[60:72] == right[60:72]:
         return NONE
     fields, mode, other = NONE, mode_of(left), mode_of(right)
@@ -206,7 +206,7 @@ def _fields(left: bytes, right: bytes) -> Field:
 
 
 def _in_step(a: Iterable[Child], b: Iterable[Child]) -> Iterator[Pair]:
-    """Yield the entries of two directories by name, those of one name together."""
+    """Yield the entries of two directories in the order of their names, as pairs of equal names."""
     rest_a, rest_b = iter(a), iter(b)
     left, right = next(rest_a, None), next(rest_b, None)
     while left is not None or right is not None:
@@ -232,7 +232,7 @@ def _paged(tree: Rootfs, span: tuple[int, int]) -> Iterator[Child]:
 
 
 def _beyond(tree: Rootfs, node: int) -> Beyond:
-    """Return what the row of *node* has beyond its attributes; nothing for a directory that no layer has a row for."""
+    """Return target and xattrs of the row of *node*; empty ones for a directory that no layer has a row for."""
     layer = node >> LAYER_SHIFT
     return Beyond() if layer == INVENTED_LAYER else tree.layers[layer].beyond(node & ROW_MASK)
 

@@ -1,4 +1,4 @@
-"""What differs between two merged trees, as trees: the rows of three merged tables (store/images/merged_table.py).
+"""Makes trees of what differs between two merged trees: the rows of three merged tables (store/images/merged_table.py).
 
     added      what is in b alone, and the directories that lead there, with the nodes that they have in b
     removed    what is in a alone, likewise
@@ -8,13 +8,13 @@
     changed/etc/cron/a  changed/etc/cron/b/tab  a file that became a directory: with all that is in it
     changed/etc/a       changed/etc/b           a directory whose attributes differ: without what is in it
 
-A directory of the last kind has what differs below it beside its `a` and `b`. Where one of that has such a name, they
-are called `a~` and `b~`, with as many `~` as it takes.
+A directory of the last kind shows what differs below it beside its `a` and `b`. If an entry below has one of these
+names, the sides are called `a~` and `b~`, with as many `~` as needed.
 
-In the table of *changed*, the layers of b come after those of a, so that the nodes of both are there; its other
+In the table of *changed*, the layers of b come after those of a, so that it can hold the nodes of both. Its other
 directories are invented: they have no layer, and no extended attributes. Link counts of files are those in the image,
-those of directories count what is shown. Memory holds the way to one path. Used by images/comparing/. Thread rule: each
-object belongs to one thread.
+those of directories count what is shown. Memory holds the directories on the way to one path. Used by
+images/comparing/. Thread rule: each object belongs to one thread.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ _DIRECTORY_MODE = stat.S_IFDIR | 0o755
 
 
 class DifferingTree(Protocol):
-    """What is written into a merged table. rows() is called once, before the other two."""
+    """What is written into a merged table. rows() is called once, before root_attributes() and links()."""
 
     @property
     def root(self) -> int:
         """The root's node."""
 
     def rows(self, found: Iterable[Difference]) -> Iterator[MergedRow]:
-        """Yield the rows for what was *found*, in the order of the walk. Raises CacheFailure, TooLarge."""
+        """Yield the rows for the differences *found*, given in the order of the walk. Raises CacheFailure, TooLarge."""
 
     def root_attributes(self) -> bytes:
         """Return the attributes of the root."""
 
     def links(self) -> Iterator[tuple[int, bytes]]:
-        """Yield nodes and attributes of files that have another link count than in their layer, shown or not."""
+        """Yield nodes and attributes of files whose link count is not that in their layer. Some may be hidden."""
 
 
 @dataclass(slots=True)
 class _Directory:
-    """A directory on the way to what was found last. *prefix* is what the paths of its entries begin with.
+    """A directory on the way to the last difference. The paths of its entries begin with *prefix*.
 
     *source* is its node in the tree that leading directories are taken from. *is_side*: it is in an `a` or `b`, which
-    are shown whole. *sides* are what the directory is in a and b, where its attributes differ.
+    are shown whole. *sides* are its entries in a and b if its attributes differ.
     """
 
     prefix: bytes
@@ -74,7 +74,7 @@ class _Directory:
 
 
 class _Way:
-    """The open directories, from the root down; *rows* are those that are ready."""
+    """The directories on the way to the last difference, from the root down; *rows* are ready to be written."""
 
     def __init__(self, root: _Directory) -> None:
         self.root = root
@@ -117,7 +117,7 @@ class _Way:
 
 
 class OneSided:
-    """*added* or *removed*: what is in *tree* alone. See DifferingTree."""
+    """The tree `added` or `removed`: what only *tree* has. See DifferingTree."""
 
     def __init__(self, tree: Rootfs, kind: Kind) -> None:
         self.root = tree.root
@@ -156,10 +156,10 @@ class OneSided:
 
 
 class Changed:
-    """*changed*: what differs from *a* to *b*. See DifferingTree."""
+    """The tree `changed`: what differs from *a* to *b*. See DifferingTree."""
 
     def __init__(self, a: Rootfs, b: Rootfs) -> None:
-        """Raises TooLarge where both have too many layers for the nodes of one table."""
+        """Raises TooLarge if both together have too many layers or rows for the nodes of one table."""
         layers = len(a.layers) + len(b.layers)
         if layers >= INVENTED_LAYER:
             raise TooLarge(f"both images have {layers} layers; {INVENTED_LAYER - 1} are the most that can be shown")
@@ -201,7 +201,7 @@ class Changed:
         return chain(self._a.merged.links(), of_b)
 
     def _lead(self, child: Child) -> _Directory:
-        """Enter a directory that leads to a difference: its attributes are those in b."""
+        """Enter a directory that leads to a difference. It has b's attributes."""
         name, source, attributes = child
         above = self._way.last
         if not name.rstrip(b"~")[1:] and name[:1] in (b"a", b"b"):
@@ -216,25 +216,25 @@ class Changed:
             self._lead(b).sides = (a, b)
             return
         self._lead((b[0], b[1], _of_a_directory(b[2])))
-        # The one that is a directory comes last, and stays open: what is in it is found next.
+        # The side that is a directory comes last and stays open: the walk finds its entries next.
         sides = [(b"a", a, False), (b"b", b, True)]
         for name, child, is_of_b in sorted(sides, key=lambda side: is_directory(side[1][2])):
             self._put_one(name, child, is_of_b=is_of_b)
 
     def _put_in_side(self, each: Difference) -> None:
-        """Put what one image alone has, if it is in a directory that the other has a file for."""
+        """Put what only one image has, if it is in a directory that is a file in the other."""
         if self._way.last.is_side:
             child = each.b or each.a
             assert child is not None
             self._put_one(child[0], child, is_of_b=each.b is not None)
 
     def _put_one(self, name: bytes, child: Child, *, is_of_b: bool) -> None:
-        """Put a row with a node of one image; enter it where it is a directory."""
+        """Put a row with a node of one image; enter it if it is a directory."""
         node, attributes, above = self._in_table(child[1], is_of_b=is_of_b), child[2], self._way.last
         if not is_directory(attributes):
             self._way.put(name, node, attributes)
             return
-        # What is found in a side has the path that the side itself has.
+        # The names `a` and `b` of the sides are not in the paths of differences.
         prefix = above.prefix + name + b"/" if above.is_side else above.prefix
         self._way.enter(_Directory(prefix, above.node, name, node, attributes, node, is_side=True))
 
@@ -243,7 +243,7 @@ class Changed:
         self._way.put_closed(closed)
 
     def _put_sides(self, closed: _Directory) -> None:
-        """Put what a directory is in both images, without what is in it."""
+        """Put the rows `a` and `b` of a directory whose attributes differ, without its entries."""
         if closed.sides is None:
             return
         tildes = b""
@@ -273,6 +273,6 @@ def _both(each: Difference) -> tuple[Child, Child]:
 
 
 def _of_a_directory(of: bytes) -> bytes:
-    """Return the attributes of the directory for a changed file: owner and time are those in b."""
+    """Return the attributes of the directory that stands for a changed file: owner and time are b's."""
     own = Attributes.unpack(of)
     return own._replace(mode=_DIRECTORY_MODE, size=0, nlink=2, rdev=0).pack()

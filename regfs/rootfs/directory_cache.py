@@ -1,10 +1,10 @@
-"""Directories of one merged table, as Python objects: those that were asked for. Used by rootfs.py.
+"""Caches directories of one merged table as Python objects. Used by rootfs.py.
 
-A question to SQLite walks two trees of pages, which takes 5 us where they are in the core's cache, and 12 where other
-programs run in between; a dict takes a tenth of that. A program that asks for an eighth of a directory's names will ask
-for more, so then all of them are read, at about 1 us each. What is kept counts against the process's bound
-(store/tables/open_tables.py) and goes when it was not used lately.
-Thread rule: any thread; two may read the same directory, and both get the same names.
+A query walks two B-trees, which takes SQLite 5 us if their pages are in the core's cache, and 12 if other programs ran
+in between; a dict takes a tenth of that. A program that looks up an eighth of a directory's names will look up more, so
+all of them are read then, at about 1 us each. The cache counts against the process's bound
+(store/tables/open_tables.py), which empties it if it was not used lately. Thread rule: any thread; two may read the
+same directory, and both get the same names.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _MOST_IN_ONE = 4096
 _MOST_NAMES = 1 << 14
 _MOST_COUNTED = 4096
 _MOST_DIRECTORIES = 4096
-# Bytes of memory, about.
+# Estimated bytes of memory for each.
 _NAME_SIZE = 300
 _DIRECTORY_SIZE = 400
-# The bound hears of directories in such steps.
+# The size is reported to the bound once for so many directories.
 _STEP = 64
 
 
 class DirectoryTable(Protocol):
-    """What is asked of a MergedTable."""
+    """The queries that the cache makes; MergedTable has them."""
 
     def directory(self, node: int) -> MergedDirectory | None: ...
 
@@ -39,7 +39,7 @@ class DirectoryTable(Protocol):
 
 
 class DirectoryCache:
-    """What was asked of *table*; *tables* is the bound. Methods raise what the table's do."""
+    """Caches directories and names of *table*; *tables* bounds the memory. Methods raise what the table's do."""
 
     __slots__ = ("__weakref__", "_asked", "_count", "_directories", "_known", "_table", "_tables", "recent")
 
@@ -53,20 +53,20 @@ class DirectoryCache:
         self._count = 0
 
     def directory(self, node: int) -> MergedDirectory | None:
-        """Return the directory *node*, or None where *node* is no directory."""
+        """Return the directory *node*, None if *node* is not a directory."""
         try:
             return self._directories[node]
         except KeyError:
             return self._load(node)
 
     def names(self, directory: int) -> dict[bytes, Entry] | None:
-        """Return all entries of *directory*, about which a question has come; None: better ask for one alone."""
+        """Count a look-up in *directory* and return its entries by name; None if the table should be asked instead."""
         self.recent = True
         known = self._known.get(directory)
         return self._note_question(directory) if known is None else known
 
     def close_if_idle(self) -> bool:
-        """Forget all. A thread that has just been given something goes on with it."""
+        """Empty the cache. A thread may still use what it has just got. Called by OpenTables."""
         for kept in (self._directories, self._asked, self._known):
             kept.clear()
         self._count = 0

@@ -1,6 +1,7 @@
-"""FileTree: what tree/ asks of a table, which it shows as rootfs/ or layers/N/tree/. Rootfs and LayerTree are two.
+"""FileTree: the interface of a read-only tree of files, which tree/ shows as rootfs/ or layers/N/tree/.
 
-Thread rule: every implementation answers from disk or memory, never waits, and may be used by any thread.
+Implemented by Rootfs, LayerTree and PartOfTree. Thread rule: every implementation answers from disk or memory, never
+waits for a network, and may be used by any thread.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from regfs.store.layers.content import Content, Span
 class FileTree(Protocol):
     """A directory tree that never changes.
 
-    Nodes are the keys of model/node_id.py, attributes the 80 bytes of model/attributes.py. A node that did not come
-    from this tree is a bug of the caller; NotFound then. Every method may raise CacheFailure.
+    Nodes are the keys of model/node_id.py, attributes the 80 bytes of model/attributes.py. A node of another tree is a
+    bug of the caller, and raises NotFound. Every method may raise CacheFailure.
     """
 
     @property
@@ -25,7 +26,7 @@ class FileTree(Protocol):
     def first_rows(self) -> Mapping[int, int]:
         """Return, for each layer number that a node may have, how many rows the layers before it have.
 
-        That number and the row in a node tell nodes of the tree apart with 32 bits, whatever else was merged.
+        That number plus the row in a node fits 32 bits and is unique in the tree: the inode number is made of it.
         """
 
     def lookup(self, node: int, name: bytes) -> tuple[int, bytes]:

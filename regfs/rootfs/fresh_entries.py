@@ -1,7 +1,7 @@
-"""The entries of a layer that need no look-up, because the layer itself made their directory: written many at once.
+"""Writes entries in batches that need no look-up, because their layer itself made their directory.
 
-SQLite copies the plain ones from the layer's index by itself. The row of an implied directory does not say all, so its
-entry is kept here until then. Used by layer_directories.py and apply.py; one thread.
+SQLite copies plain entries from the layer's index by itself. The row of an implied directory lacks its attributes, so
+its entry is kept here until the batch is written. Used by layer_directories.py and apply.py; one thread.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from regfs.rootfs.working_tree import WorkingTree
 
 
 class FreshEntries:
-    """What waits to be written into *tree* of the layer of that number.
+    """The entries of layer number *layer* that wait to be written into *tree*.
 
     *seen* is the last row that was applied; *names* and *directories* are rows of the tree's tables.
     """
@@ -27,7 +27,7 @@ class FreshEntries:
         self.directories: list[tuple[int, int, int, bytes | None]] = []
 
     def write(self) -> None:
-        """Write what was not written yet: before anything in the tree is looked up or removed by its directory."""
+        """Write the waiting entries. Must be called before the tree is searched or entries are removed by directory."""
         if self.seen > self._copied:
             self._tree.copy_entries(self._layer, self._copied, self.seen)
             self._copied = self.seen

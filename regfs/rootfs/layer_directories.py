@@ -1,6 +1,6 @@
-"""Which directory of the working tree each directory of a layer stands for.
+"""Finds the directory of the working tree that each directory of a layer stands for.
 
-A directory of the layer is looked up when its first real entry comes, never before: unpackers make parents then, and a
+A directory of the layer is looked up when its first entry comes that is no marker: unpackers make parents then, so a
 directory that only holds whiteouts is never made. Its row has one of three states:
 
     FRESH    the layer itself made the directory, at its own path: nothing of other layers can be in it, and SQLite
@@ -35,9 +35,9 @@ MARKERS = int(EntryFlag.WHITEOUT) | int(EntryFlag.OPAQUE_MARKER)
 class LayerDirectories:
     """The directories of the layer number *layer*, whose rows are in *index*, as directories of *tree*.
 
-    *state* has a byte for each row. *touched* holds the directories of lower layers that an entry of this layer lies
-    in. *fresh* holds what was not written into the tree yet. *hidden_in* is the row of the last marker's directory and
-    what it stands for, while only markers come: consecutive markers mostly share it. It is None if links lead there.
+    *state* has a byte for each row. *touched* holds the directories of lower layers that contain an entry of this
+    layer. *fresh* holds entries that were not written into the tree yet. *hidden_in* caches, between consecutive
+    markers, the row of their directory and the directory it stands for; it is None if symbolic links lead there.
     """
 
     def __init__(self, tree: WorkingTree, layer: int, *, index: LayerIndex) -> None:
@@ -54,9 +54,9 @@ class LayerDirectories:
         self.hidden_in: tuple[int, int] | None = None
 
     def find_or_make(self, row: int) -> int | None:
-        """Return the directory of the tree that *row* stands for, and make those that are missing on the way.
+        """Return the directory of the tree that *row* stands for; make missing directories on the way.
 
-        None for a directory of AUFS's own bookkeeping, which no merge shows. Raises BadLayer.
+        Returns None for a directory of AUFS's own bookkeeping, which is never shown. Raises BadLayer.
         """
         parent_key, chain = self._nearest(row)
         for entry in chain:
@@ -67,7 +67,7 @@ class LayerDirectories:
         return parent_key
 
     def find(self, row: int) -> int | None:
-        """Return the directory of the tree that *row* stands for, for a marker in it; None where there is none.
+        """Return the directory of the tree that *row* stands for, to apply a marker in it; None if there is none.
 
         A marker makes no directory, and a fresh directory holds nothing that a marker could hide.
         """
@@ -104,7 +104,8 @@ class LayerDirectories:
     def _enter(self, parent_key: int, entry: Row) -> int:
         """Return the directory that *entry*, a directory in *parent_key*, stands for; make it if it is missing."""
         row, parent, name = entry.row, entry.parent, entry.name
-        is_own = self.state[row] == UNSEEN and not entry.flags & MARKERS  # a marker's attributes are no directory's
+        # The attributes of a marker's row are not a directory's.
+        is_own = self.state[row] == UNSEEN and not entry.flags & MARKERS
         if self.state[parent] == FRESH and is_own:
             key = self._base | row
             self.state[row] = FRESH
@@ -137,12 +138,12 @@ class LayerDirectories:
         return at
 
     def _follow(self, parent_key: int, link: Name) -> tuple[int, list[bytes]]:
-        """Return where the symbolic link *link* of *parent_key* leads, as WorkingTree.resolve does."""
+        """Return where the symbolic link *link* in *parent_key* leads; see WorkingTree.resolve."""
         self.fresh.write()
         return self._tree.resolve(parent_key, self._tree.read_link(link.node))
 
     def _make(self, parent_key: int, name: bytes, entry: Row | None) -> int:
-        """Make the implied directory *entry*; None for one that only a symbolic link's text names."""
+        """Make the implied directory *name*. *entry* is its row, None if only a symbolic link's text names it."""
         self.prepare(parent_key, None if entry is None else entry.parent)
         if entry is not None and self.state[entry.row] == UNSEEN and not entry.flags & MARKERS:
             key = self._base | entry.row
@@ -187,15 +188,16 @@ class LayerDirectories:
         self._tree.copy_no_entries_of(row)
 
     def forget_redirected(self) -> None:
-        """Look every directory up again: a link or directory that a redirected one leads through may be gone.
+        """Forget all look-ups: a link or directory that a redirected directory leads through may be gone.
 
-        Without redirected ones nothing can be gone: whiteouts leave what was touched, and a layer has one row a path.
+        If no directory is redirected, none can be gone: whiteouts keep what was touched, and a layer has one row a
+        path.
         """
         if self._redirected:
             self._keys = {ROOT_ROW: ROOT}
 
     def _demote(self, parent_key: int, row: int | None) -> None:
-        """If *parent_key* is the fresh directory of another row than *row*, look its entries up from now on."""
+        """If *parent_key* is a FRESH directory that another row than *row* made, make it MERGED."""
         made = parent_key & ROW_MASK
         if parent_key >> LAYER_SHIFT == self._layer and made != row and self.state[made] == FRESH:
             self.fresh.write()
@@ -203,12 +205,12 @@ class LayerDirectories:
             self._keys[made] = parent_key
 
     def prepare(self, parent_key: int, row: int | None) -> None:
-        """Get ready to write an entry of the directory *row* into *parent_key*."""
+        """Note that an entry of the directory *row* is about to be written into *parent_key*."""
         self._demote(parent_key, row)
         self.touch(parent_key)
 
     def touch(self, directory: int) -> None:
-        """Remember that an entry of this layer is in *directory* (a loop over its parents, until a known one)."""
+        """Remember that *directory* and its parents contain an entry of this layer. Stops at a known parent."""
         while directory != ROOT and not self.is_touched(directory):
             self.touched.add(directory)
             directory = self._tree.parent(directory)

@@ -2,9 +2,8 @@
 
     layers/2/tree/etc/.wh.motd      whiteouts are entries like others, as they are stored
 
-A hard link to a file of a lower layer has nothing to show but where it leads: it is a symbolic link to that path,
-relative to its directory. Used by images/.
-Thread rule: any thread.
+A hard link to a file of a lower layer is shown as a symbolic link to that path, relative to its directory. Used by
+images/. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ class LayerTree:
         self.root = ROOT_ROW
 
     def narrowed(self, names: Sequence[bytes]) -> tuple[LayerTree, bool]:
-        """Return the tree below the path *names*, as far as that is all there is, and whether something is beside it.
+        """Return the tree below the path *names*, followed only while nothing is beside it, and whether something is.
 
-        A file at the end of the path is left in its directory: a tree begins with one.
+        If the path ends at a file, the tree is that of its directory: the root of a tree is a directory.
         """
         node = self.root
         for name in names:
@@ -68,7 +67,7 @@ class LayerTree:
         return LayerTotals(self._index.count() - 1 - len(hidden), size - sum(size_of(row.attributes) for row in hidden))
 
     def first_rows(self) -> dict[int, int]:
-        """Return that of the one layer there is."""
+        """Return one number: the tree has one layer."""
         return {0: 0}
 
     def lookup(self, node: int, name: bytes) -> tuple[int, bytes]:
@@ -135,7 +134,7 @@ class LayerTree:
         return row
 
     def _rows(self, node: int) -> list[Row]:
-        """Return the entries of the directory *node*; the last listing is kept, because a reader asks it in parts."""
+        """Return the entries of the directory *node*. The last listing is cached, because readers read it in parts."""
         kept, rows = self._listing
         if kept != node:
             self._directory(node)

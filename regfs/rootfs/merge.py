@@ -1,10 +1,10 @@
 """The merge: the layers of an image become one table (store/images/merged_table.py).
 
-Layers are applied one after the other to a working tree, entry by entry in the order of their archives, so that the
-result is what unpacking them would leave; the finished tree is then written in the order that readers want. Memory
-holds the caches of the SQLite files (70 MB), a byte for each row of one layer, and 200 bytes for each directory of that
-layer that lower layers have too. Used by images/workers, which runs merge_files() in a process of its own for large
-images: the merge keeps the interpreter busy. Pure but for its files; a merge belongs to one thread.
+Layers are applied one after the other to a working tree, entry by entry in the order of their archives, so the result
+is what unpacking them would leave. The finished tree is then written in the order in which it is read. Memory holds the
+page caches of SQLite (70 MB), a byte for each row of one layer, and 200 bytes for each directory of that layer that
+lower layers have too. Used by images/workers/, which runs merge_files() in a worker for large images: the merge keeps
+the interpreter busy. Pure but for its files; a merge belongs to one thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from regfs.rootfs.working_tree import ROOT, WorkingTree
 from regfs.store.images.merged_table import MergedTableWriter
 from regfs.store.layers.layer_index import LayerIndex
 
-# st_ino tells the entries of an image apart with 32 bits, and those that the merge invents come on top.
+# An inode number has 32 bits for the entries of an image, and directories invented by the merge need some of them.
 MOST_ROWS = (1 << 32) - 2 * (1 << LAYER_SHIFT)
 
 Hidden = Mapping[int, frozenset[bytes]]
@@ -41,9 +41,8 @@ def merge_files(layers: Sequence[Path], destination: Path, *, hidden: Hidden = _
 def merge(layers: Sequence[LayerIndex], destination: Path, *, hidden: Hidden = _NONE) -> None:
     """Write the merged table of *layers* (base first) to *destination*: whole, flushed and renamed, or not at all.
 
-    The tree is as if the layers did not have the names *hidden*.
-    Raises BadLayer, naming layer (base 0) and path, where an unpacker would refuse the image; TooLarge; CacheFailure
-    where the disk is full or cannot be written.
+    *hidden* are names in each layer's root that are left out. Raises BadLayer, naming layer (base 0) and path, if an
+    unpacker would refuse the image; TooLarge; CacheFailure if the disk is full or cannot be written.
     """
     if len(layers) >= INVENTED_LAYER:
         raise TooLarge(f"an image of {len(layers)} layers; {INVENTED_LAYER - 1} are the most that can be merged")
@@ -64,7 +63,7 @@ def merge(layers: Sequence[LayerIndex], destination: Path, *, hidden: Hidden = _
 
 
 def _write(tree: WorkingTree, destination: Path, *, row_counts: Sequence[int]) -> None:
-    """Write the finished tree in the order of readers, with the link counts that it has."""
+    """Write the finished tree in the order in which it is read, with its link counts."""
     writer = MergedTableWriter(destination)
     try:
         tree.write(writer.path)

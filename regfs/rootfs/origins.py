@@ -1,6 +1,6 @@
-"""Which layer made two merged trees differ in a path: the one that brought, changed, replaced or deleted it.
+"""Finds the layer that made two merged trees differ at a path: it added, changed, replaced or deleted the path.
 
-Where both have the layer that a path is from, an upper layer of the other tree hid or deleted it there. Used by
+If both trees have the layer that a path is from, an upper layer of the other tree hid or deleted it. Used by
 images/comparing/. Thread rule: an Origins belongs to one thread.
 """
 
@@ -16,23 +16,23 @@ from regfs.rootfs.wasted import hidden_by
 
 
 class Origin(NamedTuple):
-    """The layer number *layer* of the tree b, or a. None: a directory that no layer describes."""
+    """A layer of the tree b or a, by its number; None for a directory that no layer describes."""
 
     is_of_b: bool
     layer: int | None
 
 
 class Origins:
-    """Tells the origin of differences from *a* to *b*, which come in the order of the walk."""
+    """Finds the origin of each difference from *a* to *b*, which must come in the order of the walk."""
 
     def __init__(self, a: Rootfs, b: Rootfs) -> None:
         self._a, self._b = a, b
         self._shared = shared_layers(a, b)
-        # What is below a directory that is not there went with it.
+        # What is below a removed directory has the directory's origin.
         self._hidden: tuple[str, bytes, Origin] | None = None
 
     def of(self, found: Difference) -> Origin:
-        """Return which layer did it. May raise CacheFailure."""
+        """Return the layer that made the difference. May raise CacheFailure."""
         node_a = found.a[1] if found.a is not None else None
         node_b = found.b[1] if found.b is not None else None
         if node_a is not None and node_b is not None:
@@ -45,7 +45,7 @@ class Origins:
         return self._of_one_side(found, node >> LAYER_SHIFT, is_of_b=node_a is None)
 
     def _of_one_side(self, found: Difference, layer: int, *, is_of_b: bool) -> Origin:
-        """Return what brought a path of one side or, where the other has that layer too, what hid it there."""
+        """Return the layer that added a path of one side; if both sides have that layer, the one that hid it."""
         if layer >= self._shared:
             return _origin(layer, is_of_b=is_of_b)
         if self._hidden is not None:

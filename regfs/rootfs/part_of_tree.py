@@ -1,9 +1,9 @@
-"""A part of a FileTree as a FileTree of its own, for what writes trees: export/unpack.py.
+"""PartOfTree: a part of a FileTree as a FileTree of its own, so that `regfs unpack` can write a part.
 
     below a directory      its entries are those of the root
-    one entry              the root has it alone, under any name
+    one entry              the root has only that entry, under any name
 
-Thread rule: any thread, as the tree behind it.
+Used by export/. Thread rule: any thread, like the tree behind it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Paths within a FileTree: what a path names there, and the files at and below it.
+"""Finds what a path names in a FileTree, and the files at and below it.
 
 Used by verbs/prefetch.py. Thread rule: any thread; nothing waits.
 """
@@ -17,9 +17,9 @@ _LISTED_AT_ONCE = 1000
 
 
 def find(tree: FileTree, path: bytes) -> int:
-    """Return the node that *path* names, through symbolic links as chroot(2) has them: never out of the root.
+    """Return the node that *path* names. Symbolic links are followed as after chroot(2): never out of the root.
 
-    Raises NotFound, also for links without an end; NotADirectory; CacheFailure.
+    Raises NotFound, also for a loop of links; NotADirectory; CacheFailure.
     """
     walk = PathWalk(path.split(b"/"))
     directory = node = tree.root

@@ -1,7 +1,7 @@
 """Rootfs: all layers of an image merged, as a FileTree.
 
-    rootfs/etc/os-release      names, nodes and directories from the merged table; what a row holds beyond its
-                               attributes (targets, xattrs, contents) from the index of the layer that decides
+    rootfs/etc/os-release      names, nodes and directories from the merged table; target, xattrs and content of a row
+                               from the index of the layer that the row is from
 
 Used by images/. Thread rule: any thread.
 """
@@ -42,15 +42,15 @@ class Rootfs:
 
         *hidden* are the names in the root of each layer that were left out (layers/formats/format.py).
 
-        *tables* bounds what is remembered of it, as it bounds which tables are open. What it is made of may be read
-        (export/erofs/), and is kept in the cache while this object is there.
+        *tables* bounds the memory for cached directories, as it bounds the open tables. export/erofs/ reads the
+        attributes of this object. Its files are not evicted from the cache while it exists.
         """
         self.merged = merged
         self.layers = layers
         self.diff_ids = diff_ids
         self._hidden = hidden
         self.root = merged.root
-        # Listing a directory asks six times about it and its parent; nothing in a merged table ever changes.
+        # Listing a directory queries it and its parent six times. A merged table never changes.
         self._cache = DirectoryCache(merged, tables)
 
     def files_of_layer(self, number: int) -> Iterator[tuple[int, bytes]]:
@@ -64,7 +64,7 @@ class Rootfs:
         return self.merged.path == other.merged.path
 
     def first_rows(self) -> dict[int, int]:
-        """Return how many rows are before those of each layer; what the merge invented comes last."""
+        """Return how many rows come before those of each layer; invented directories come last."""
         counts = self.merged.row_counts()
         return dict(enumerate(accumulate(counts[:-1], initial=0))) | {INVENTED_LAYER: sum(counts)}
 
@@ -89,7 +89,7 @@ class Rootfs:
         return self._directory(node).parent
 
     def path(self, node: int) -> bytes:
-        """Return the path that *node* has in the layer that decides. Raises NotFound."""
+        """Return the path that *node* has in its layer. Raises NotFound."""
         if node == self.root:
             return b""
         return self._layer(node).path_of(node & ROW_MASK)

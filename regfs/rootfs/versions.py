@@ -1,6 +1,6 @@
-"""All that the layers of an image have under one path: what is shown, and what upper layers replaced or deleted.
+"""Finds what each layer of an image has at one path: what is shown, and what upper layers replaced or deleted.
 
-Used by verbs/which.py. Thread rule: functions; any thread.
+Used by verbs/which.py. Thread rule: functions; any thread. They may raise CacheFailure.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from regfs.store.layers.layer_index import ROOT_ROW, LayerIndex
 
 
 class Version(NamedTuple):
-    """What the layer number *layer* has under the path, as the 80 bytes of attributes.
+    """What layer number *layer* has at the path: the 80 bytes of its attributes.
 
-    *hidden_by* is the upper layer that hides it, None where it is shown; *is_deleted*: that layer deletes it.
+    *hidden_by* is the upper layer that hides it, None if it is shown; *is_deleted*: that layer deletes it.
     """
 
     layer: int
@@ -26,7 +26,7 @@ class Version(NamedTuple):
 
 
 def versions(rootfs: Rootfs, path: bytes) -> list[Version]:
-    """Return what the layers have under *path*, the uppermost first. A directory of several layers is shown by all."""
+    """Return what the layers have at *path*, the uppermost first. A directory in several layers is shown in each."""
     found = []
     for number, index in reversed(list(enumerate(rootfs.layers))):
         attributes = _attributes(index, path)

@@ -1,7 +1,7 @@
-"""Finds the files of an image's layers that it does not show: upper layers replaced or deleted them.
+"""Finds the files in an image's layers that the image does not show: upper layers replaced or deleted them.
 
-Their bytes are downloaded with the image and can be read in layers/N/tree/: a secret that a later layer deleted is
-there. Used by images/reports/wasted.py. Thread rule: functions; any thread.
+Their bytes are downloaded with the image and can be read in layers/N/tree/, also a secret that a later layer deleted.
+Used by images/reports/wasted.py. Thread rule: functions; any thread.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from regfs.store.layers.layer_index import ROOT_ROW, LayerIndex
 
 
 class WastedFile(NamedTuple):
-    """A file with bytes, of the layer number *layer*, that the image does not show. *row* is that of its inode."""
+    """A non-empty file of layer number *layer* that the image does not show; *row* is its inode's, *size* in bytes."""
 
     layer: int
     row: int
@@ -39,7 +39,7 @@ def wasted_files(rootfs: Rootfs) -> Iterator[WastedFile]:
 
 
 def hidden_by(rootfs: Rootfs, layer: int, path: bytes) -> tuple[int, bool] | None:
-    """Return which layer hides *path* of the layer *layer*, and whether it deletes it; None where none does."""
+    """Return the layer that hides *path* of layer number *layer*, and whether it deletes it; None if none hides it."""
     names = path.split(b"/")
     for number in range(layer + 1, len(rootfs.layers)):
         deletes = _hides(rootfs.layers[number], names)
@@ -49,7 +49,7 @@ def hidden_by(rootfs: Rootfs, layer: int, path: bytes) -> tuple[int, bool] | Non
 
 
 def _hides(index: LayerIndex, names: list[bytes]) -> bool | None:
-    """Tell whether a layer deletes what it hides of the path *names*; None where it hides nothing of it."""
+    """Return whether a layer deletes (True) or replaces (False) the path *names*; None if it does not hide it."""
     directory = ROOT_ROW
     for depth, name in enumerate(names, 1):
         entry = index.lookup(directory, name)

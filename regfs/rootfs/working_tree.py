@@ -1,4 +1,4 @@
-"""The tree that the merge builds, layer after layer: what a directory would hold into which the layers were unpacked.
+"""WorkingTree: the tree that the merge builds: what a directory would hold after the layers so far were unpacked in it.
 
 It is an unnamed SQLite database, which spills to a deleted temporary file when it outgrows its page cache, so that a
 million entries cost no memory (apply.py shows its rows before and after a layer):
@@ -51,8 +51,8 @@ _DOOM = """
 INSERT INTO doomed WITH RECURSIVE below(id) AS (
     SELECT ? UNION ALL SELECT d.id FROM below JOIN directories d ON d.parent = below.id) SELECT id FROM below
 """
-# The type is in the top half of the mode's second byte, 4 for a directory; the link count follows the mode. What a hard
-# link leaves out is its inode's.
+# The type is in the top half of the mode's second byte, 4 for a directory; the link count follows the mode. A hard
+# link's row has no attributes of its own: its inode's are used.
 _COPY = f"""
 INSERT OR IGNORE INTO names
 SELECT :base | parent, name, :base | inode, attributes, :layer,
@@ -76,7 +76,7 @@ SELECT n.node, with_nlink(n.attributes, c.count) FROM link_counts c CROSS JOIN n
     ON n.node = c.node AND n.flags & {LINKED}
 WHERE with_nlink(n.attributes, c.count) != n.attributes GROUP BY n.node
 """  # noqa: S608
-# CROSS JOIN keeps SQLite from turning the loops round: the names come out in the order of their primary key.
+# CROSS JOIN keeps SQLite from swapping the loops: names come out in the order of their primary key.
 _WRITE_ENTRIES = f"""
 INSERT INTO merged.entries (parent, name, node, attributes)
 SELECT p.node, n.name, n.node,
@@ -101,9 +101,9 @@ class Name(NamedTuple):
 
 
 def implied_below(parent: bytes) -> bytes:
-    """Return the attributes of a directory that is made, without an entry of its own, in one with those of *parent*.
+    """Return the attributes of an implied directory, made in a directory that has the attributes *parent*.
 
-    As Linux makes it for umoci: a directory with the setgid bit hands group and bit down.
+    As Linux does it for umoci: a directory inherits group and setgid bit from a setgid parent.
     """
     if not mode_of(parent) & stat.S_ISGID:
         return IMPLIED_DIRECTORY
@@ -133,7 +133,7 @@ class WorkingTree:
         self._connection.close()
 
     def invent(self) -> int:
-        """Return the key of a node that no layer has. Raises TooLarge."""
+        """Return a new key, for a directory that no layer has a row for. Raises TooLarge."""
         self._invented += 1
         if self._invented > LAST_INVENTED_ROW:
             raise TooLarge(f"the image has more than {LAST_INVENTED_ROW} directories that no layer describes")
@@ -145,12 +145,12 @@ class WorkingTree:
         return Name._make(found) if found else None
 
     def parent(self, directory: int) -> int:
-        """Return the directory that *directory* is in; the root is in itself."""
+        """Return the parent of *directory*; the root is its own."""
         found = self._connection.execute("SELECT parent FROM directories WHERE id = ?", (directory,)).fetchone()
         return ROOT if directory == ROOT or found is None else found[0]
 
     def set_root(self, node: int, attributes: bytes, *, explicit: bool) -> None:
-        """Give the root the attributes of row *node*, unless that is implied and a lower layer describes the root."""
+        """Give the root the attributes of row *node*, unless *node* is implied and a lower layer describes the root."""
         if self._root_is_explicit and not explicit:
             return
         self._root_is_explicit = explicit
@@ -158,11 +158,11 @@ class WorkingTree:
         self._connection.execute("UPDATE directories SET node = ? WHERE id = ?", (node, ROOT))
 
     def put(self, directory: int, name: bytes, entry: Name) -> None:
-        """Write *entry*, replacing the entry of that name if there is one; that must not be a directory."""
+        """Write *entry*. It replaces an entry of that name, which must not be a directory."""
         self._connection.execute(_PUT, (directory, name, *entry))
 
     def put_directory(self, directory: int, name: bytes, entry: Name) -> None:
-        """Write *entry*, a directory: a new one, or one that is there and gets another node or attributes."""
+        """Write the directory *entry*: a new one, or an existing one with another node or attributes."""
         self.put(directory, name, entry)
         own = None if entry.flags & EXPLICIT or entry.attributes == IMPLIED_DIRECTORY else entry.attributes
         self._connection.execute(
@@ -185,11 +185,11 @@ class WorkingTree:
         return self._row_of(node).target or b""
 
     def put_implied(self, names: list[tuple[int, bytes, int, bytes, int, int, int]]) -> None:
-        """Write directories that the tree does not have: rows as the table's."""
+        """Write new directories, given as rows of `names`."""
         self._connection.executemany("INSERT INTO names VALUES (?, ?, ?, ?, ?, ?, ?)", names)
 
     def put_parents(self, directories: list[tuple[int, int, int, bytes | None]]) -> None:
-        """Write the rows of new directories, whose names are written by copy_entries or put_implied."""
+        """Write rows of `directories`; copy_entries() or put_implied() writes their names."""
         self._connection.executemany("INSERT INTO directories VALUES (?, ?, ?, ?)", directories)
 
     @contextmanager
@@ -209,7 +209,7 @@ class WorkingTree:
     def copy_entries(self, layer: int, after: int, last: int) -> None:
         """Copy the plain entries among the rows *after* < row <= *last* of the attached index, which is *layer*'s.
 
-        Names that the tree has already are left as they are: their entries were applied one by one.
+        Names that exist already stay: their entries were applied one by one.
         """
         self._connection.execute(_COPY, {"base": node_key(layer, 0), "layer": layer, "after": after, "last": last})
 
