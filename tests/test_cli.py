@@ -204,7 +204,7 @@ def test_the_mount_helper_takes_no_empty_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize("verb", ["unpack", "prefetch"])
 def test_an_empty_name_is_no_image(verb: str, tmp_path: Path) -> None:
     done = regfs(verb, "", directory=tmp_path)
-    assert (done.returncode, done.stderr) == (2, "regfs: an empty name is no image\n")
+    assert (done.returncode, done.stderr) == (2, "regfs: an empty name is not an image\n")
 
 
 @pytest.mark.parametrize("words", ["help", "help umount", "--help", "version", "--version", "cache ls --help"])

@@ -1,8 +1,10 @@
-"""Dates in configs and tables of contents: RFC 3339 text to nanoseconds since 1970, as builders write them.
+"""Parses dates in configs and tables of contents (RFC 3339, as builders write it), and times in names.
 
-Source: image-spec, config.md, "created"; RFC 3339, section 5.6. And the times in names: `debian:12@2026-11-01T00:00Z`.
-Used by images/image.py, layers/formats and model/names.py. Pure; any
-thread.
+    2026-11-01T00:00:00.5Z           a date, to nanoseconds since 1970
+    debian:12@2026-11-01T00:00Z      a time in a name, to seconds since 1970
+
+Source: image-spec, config.md, "created"; RFC 3339, section 5.6. Used by images/image.py, layers/formats/ and
+model/names.py. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -22,18 +24,18 @@ _S = 1_000_000_000
 
 
 def date_ns(text: str) -> int:
-    """Return the time *text* in nanoseconds since 1970; 0 where it is no date, or one before 1970.
+    """Return the date *text* in nanoseconds since 1970; 0 if it is not a date, or before 1970.
 
-    Go's zero time, the year 1, is what many builders write for "not known". Later than LATEST_NS is LATEST_NS. A date
-    without a zone is one of UTC.
+    Go's zero time, the year 1, is what many builders write for "not known". A date after LATEST_NS becomes LATEST_NS. A
+    date without a zone is in UTC.
     """
     return min(max(exact_date_ns(text) or 0, 0), LATEST_NS)
 
 
 def exact_date_ns(text: str) -> int | None:
-    """Return the time *text* in nanoseconds since 1970, negative before it; None where it is no date.
+    """Return the date *text* in nanoseconds since 1970, negative before; None if it is not a date.
 
-    A year of five digits or more is LATEST_NS. A date without a zone is one of UTC.
+    A year of five digits or more becomes LATEST_NS. A date without a zone is in UTC.
     """
     match = _DATE.fullmatch(text.strip())
     if match is None:
@@ -50,7 +52,7 @@ def exact_date_ns(text: str) -> int | None:
     second = int(match[6])
     if second > 60:
         return None
-    seconds = since.days * 86_400 + since.seconds + second  # a leap second is the next one's first
+    seconds = since.days * 86_400 + since.seconds + second  # a leap second counts as the next second
     fraction = int((match[7] or "")[:9].ljust(9, "0"))
     return seconds * _S + fraction
 
@@ -58,7 +60,7 @@ def exact_date_ns(text: str) -> int | None:
 def moment(text: str) -> float | None:
     """Return the time *text* in seconds since 1970: `2026-11-01`, `2026-11-01T00:00Z`, `2026-11-01T000000Z`.
 
-    None where it is none.
+    None if it is not a time.
     """
     match = _MOMENT.fullmatch(text)
     if match is None:
@@ -68,5 +70,5 @@ def moment(text: str) -> float | None:
 
 
 def moment_text(seconds: float) -> str:
-    """Return a time in seconds since 1970 as moment() reads it: `2026-11-01T00:00:00Z`."""
+    """Return a time, given in seconds since 1970, as text that moment() reads: `2026-11-01T00:00:00Z`."""
     return (_EPOCH + timedelta(seconds=int(seconds))).isoformat().replace("+00:00", "Z")

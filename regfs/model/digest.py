@@ -1,8 +1,8 @@
-"""Digests: sha256:… and its kin.
+"""Digests: `sha256:<hex>` and those of other algorithms.
 
-A digest is of the bytes as stored (a compressed layer, a manifest); a diff id is the digest of a layer's tar. Both are
-this type. A Digest is well-formed, so that it is safe in a URL or a file name.
-Source: image-spec, descriptor.md, "Digests". Pure; any thread.
+A digest is of the bytes as stored (a compressed layer, a manifest); a diff id is the digest of a layer's tar. Both have
+this type. A Digest is well-formed, so that it is safe in a URL or a file name. Source: image-spec, descriptor.md,
+"Digests". Pure; any thread.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _VERIFIABLE = {"sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": has
 
 
 class Hasher(Protocol):
-    """A hash object of hashlib."""
+    """A hash object, as hashlib and blake3 make it."""
 
     def update(self, chunk: bytes | bytearray | memoryview, /) -> None: ...
 
@@ -36,14 +36,15 @@ class Hasher(Protocol):
 class Digest:
     """An algorithm and its encoded value, `sha256:<64 lower-case hex digits>`.
 
-    Raises InvalidName for another grammar, or the wrong length or alphabet for a registered algorithm.
+    Raises InvalidName if the text does not follow the grammar, or has the wrong length or alphabet for a registered
+    algorithm.
     """
 
     algorithm: str
     encoded: str
 
     def __post_init__(self) -> None:
-        if self.algorithm == "sha256" and _HEX_OF_SHA256.fullmatch(self.encoded):  # as nearly all are
+        if self.algorithm == "sha256" and _HEX_OF_SHA256.fullmatch(self.encoded):  # the usual case
             return
         text = f"{self.algorithm}:{self.encoded}"
         if len(text) > 255 or not _GRAMMAR.fullmatch(text):
@@ -64,7 +65,8 @@ class Digest:
     def parse_name(cls, text: str) -> Digest:
         """Return the digest that the file name *text* spells: `sha256:<hex>`, or `sha256-<hex>` without a colon.
 
-        Only registered algorithms: `app:v1` has the form of a digest too, and is a reference. Raises InvalidName.
+        Only registered algorithms are accepted: `app:v1` has the form of a digest too, but is a reference. Raises
+        InvalidName.
         """
         algorithm, dash, encoded = text.partition("-")
         digest = cls(algorithm, encoded) if dash and algorithm in REGISTERED else cls.parse(text)
@@ -78,7 +80,7 @@ class Digest:
         return cls("sha256", hashlib.sha256(content).hexdigest())
 
     def hasher(self) -> Hasher:
-        """Return a fresh hash object of this algorithm. Raises Unsupported where Python has none."""
+        """Return a new hash object of this algorithm. Raises Unsupported if Python has none."""
         if self.algorithm == "blake3":
             return self._blake3()
         try:
@@ -88,7 +90,7 @@ class Digest:
 
     def _blake3(self) -> Hasher:
         try:
-            import blake3  # an extra: few digests are of this kind yet
+            import blake3  # an optional package: few digests use this algorithm yet
         except ImportError:
             raise Unsupported(
                 f"{self}: blake3 digests are verified where its package is installed: pip install 'regfs[blake3]'"

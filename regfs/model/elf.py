@@ -1,4 +1,4 @@
-"""Parses the part of an ELF file that names its loader and libraries. Reads nothing else of it.
+"""Parses the parts of an ELF file that name its loader and libraries.
 
     header           0 `\x7fELF`, 4 class (1: 32 bits, 2: 64), 5 byte order (1: little, 2: big), 18 machine (u16);
                      32 bits: 28 offset of the program headers (u32), 42 size of one, 44 number (u16)
@@ -46,7 +46,7 @@ class Segment(NamedTuple):
 
 
 class Elf(NamedTuple):
-    """The files that are loaded with a program or library; *rpath* and *runpath* list directories, as stored."""
+    """The loader and libraries that a program or library names; *rpath* and *runpath* list directories, as stored."""
 
     machine: int
     is_64_bits: bool
@@ -81,7 +81,7 @@ _LAYOUTS = {(kind, order): _layout("<>"[order - 1], is_64_bits=kind == 2) for ki
 
 
 def parse_elf(read: Read) -> Elf:
-    """Return the parsed file. Raises BadContent where it is no ELF file, or a broken one; and the errors of *read*."""
+    """Return the parsed file. Raises BadContent if it is not a valid ELF file, and the errors of *read*."""
     header = read(0, _HEADER_SIZE)
     layout = _LAYOUTS.get((header[4], header[5])) if len(header) >= 52 and header.startswith(MAGIC) else None
     if layout is None:

@@ -1,9 +1,8 @@
-"""Hashes the chunks of a big transfer in a thread of its own, so that the thread that receives need not stop for it.
+"""Hashes the chunks of a big transfer in a second thread, so that the receiving thread does not stop for it.
 
-hashlib leaves the interpreter's lock while it hashes, so that both threads run at the same time. Used by
-verification.py.
+hashlib releases the interpreter's lock while it hashes, so both threads run at the same time. Used by verification.py.
 
-Thread rule: a HashThread belongs to one thread, apart from the one that it starts; close() may be called in any.
+Thread rule: a HashThread belongs to the thread that made it; close() may be called in any.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from regfs.errors import OutOfThreads
 from regfs.model.digest import Hasher
 from regfs.process.threads import start_thread
 
-# To hand something over costs some 10 us, in which 16 KiB, which TLS gives at a time, are hashed.
+# Handing a batch to the thread costs some 10 us. Hashing the 16 KiB of one TLS record takes as long.
 _HANDED_BYTES = 1 << 18
 _MOST_HANDED = 8
 
@@ -22,7 +21,7 @@ _Batch = list[bytes]
 
 
 class HashThread:
-    """Hashes by *hasher*, at most some 2 MiB behind what it was given. Where no thread can be had it hashes at once.
+    """Hashes with *hasher*, at most some 2 MiB behind update(). If no thread can be started, update() itself hashes.
 
     The thread starts with the first bytes and ends with close(), which must be called.
     """
@@ -32,27 +31,27 @@ class HashThread:
         self._batch: _Batch = []
         self._batch_bytes = 0
         self._is_running = False
-        # SimpleQueues alone: the garbage collector may call close() in the middle of any other call, in any thread.
+        # SimpleQueue is reentrant: the garbage collector may call close() within any other call, in any thread.
         self._batches: SimpleQueue[_Batch] = SimpleQueue()
         self._hashed: SimpleQueue[BaseException | None] = SimpleQueue()
         self._handed = 0
 
     def update(self, chunk: bytes) -> None:
-        """Hash *chunk*, which is not copied; waits where the thread is too far behind."""
+        """Hash *chunk*, which is not copied; waits if the thread is too far behind."""
         self._batch.append(chunk)
         self._batch_bytes += len(chunk)
         if self._batch_bytes >= _HANDED_BYTES:
             self._hand_over()
 
     def hexdigest(self) -> str:
-        """Return the digest of all chunks, once they are hashed; more may follow."""
+        """Wait until all chunks are hashed and return their hex digest; more chunks may follow."""
         self._hand_over()
         while self._handed:
             self._wait_for_one()
         return self._hasher.hexdigest()
 
     def close(self) -> None:
-        """End the thread once it has hashed what it was given. Waits for nothing; nothing may follow."""
+        """Let the thread end after the chunks that it has. Does not wait; no other call may follow."""
         self._batches.put([])
 
     def _hand_over(self) -> None:
@@ -81,7 +80,7 @@ class HashThread:
         while batch := self._batches.get():
             try:
                 _hash(self._hasher, batch)
-            except BaseException as error:  # it belongs to the thread that gives the chunks
+            except BaseException as error:  # raised in the thread that calls update()
                 self._hashed.put(error)
             else:
                 self._hashed.put(None)

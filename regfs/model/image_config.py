@@ -1,7 +1,7 @@
 """Image configs: platform, diff ids and history of an image, from bytes to values.
 
-A config that two programs could read differently is BadManifest, as a manifest is. Used by images/. Source: image-spec,
-config.md. Pure; any thread.
+A config that two programs could read differently raises BadManifest, as a manifest does. Used by images/. Source:
+image-spec, config.md. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ class ImageConfig(NamedTuple):
     created: str = ""
 
     def layer_steps(self) -> tuple[History, ...]:
-        """Return the step that made each layer, base first; as many as there are steps with a layer."""
+        """Return the build steps that made a layer, base first."""
         return tuple(step for step in self.history if not step.empty_layer)
 
 
 def parse_config(content: bytes, *, limit: int = DOCUMENT_LIMIT) -> ImageConfig:
-    """Return what the image config *content* says. Without `rootfs` there are no diff ids: the caller judges that.
+    """Parse the image config *content*.
 
-    Raises BadManifest, and TooLarge over *limit* bytes. Source: image-spec, config.md.
+    Without `rootfs` the result has no diff ids; the caller decides whether that is an error. Raises BadManifest, and
+    TooLarge over *limit* bytes. Source: image-spec, config.md.
     """
     with naming(content):
         document = parse_document(content, limit=limit)

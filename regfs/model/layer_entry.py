@@ -1,7 +1,7 @@
 """One row of a layer's index: what ingest writes, the index stores and the merge reads.
 
-A row is one name in one layer, after all members of the archive were applied in order (archive_rows.py), so that
-readers of rows need not know tar. Pure; any thread.
+A row is one name in one layer, after all members of the archive were applied in order (archive_rows.py), so readers of
+rows need not know tar. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NOWHERE = -1
 
 
 class EntryFlag(IntFlag):
-    """What the merge needs of a row beyond its attributes."""
+    """What the merge must know about a row beyond its attributes."""
 
     IMPLIED = 1
     """A directory that no tar entry describes: mode 0755, owned by root, dated 1970."""
@@ -58,7 +58,7 @@ class Row(NamedTuple):
 def pack_xattrs(xattrs: Mapping[bytes, bytes]) -> bytes | None:
     """Return *xattrs* as an index keeps them: `<HI` (sizes of name and value), name, value, repeated; None if empty.
 
-    In the order of their names: sources of one layer may have them in different orders.
+    Sorted by name: archive and table of contents of one layer may list them in different orders.
     """
     if not xattrs:
         return None
@@ -66,7 +66,7 @@ def pack_xattrs(xattrs: Mapping[bytes, bytes]) -> bytes | None:
 
 
 def unpack_xattrs(packed: bytes | None) -> dict[bytes, bytes]:
-    """Return what pack_xattrs was given."""
+    """Return the attributes that pack_xattrs() packed."""
     xattrs: dict[bytes, bytes] = {}
     at = 0
     while packed and at < len(packed):

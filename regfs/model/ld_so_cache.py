@@ -24,7 +24,7 @@ MAX_CACHE = 4 << 20
 
 
 def parse_ld_so_cache(content: bytes) -> dict[bytes, tuple[bytes, ...]]:
-    """Return the paths of each library, the preferred one first; none where *content* has another format."""
+    """Return the paths of each library, the preferred one first; an empty mapping if *content* has another format."""
     start = 0
     if content.startswith(_OLD) and len(content) >= _OLD_HEADER:
         (count,) = struct.unpack_from("<I", content, _OLD_HEADER - 4)

@@ -1,7 +1,7 @@
-"""Manifests and indexes: from bytes to values. No JSON leaves this module.
+"""Parses manifests and indexes into values.
 
-The tree shows documents as the exact bytes that came; all else goes by what is parsed here. A document that two
-programs could read differently is BadManifest. Used by images/ and registry/. Sources: image-spec, manifest.md,
+The tree shows documents as the exact bytes that came; all other code uses these values. A document that two programs
+could read differently raises BadManifest. Used by images/ and registry/. Sources: image-spec, manifest.md,
 image-index.md, descriptor.md. Pure; any thread.
 """
 
@@ -33,14 +33,14 @@ _DOCUMENT_KEYS = (
 _MANIFEST_KEYS = ("config", "layers", "fsLayers", "blobs")
 _DESCRIPTOR_KEYS = ("mediaType", "digest", "size", "data", "platform", "artifactType", "annotations")
 PLATFORM_KEYS = ("os", "architecture", "variant", "os.version", "os.features")
-# In the types of layers that hold files, whatever their format: `.image.layer.v1.tar+encrypted`, `.image.rootfs.erofs`.
+# Parts of the media types of layers with files, of any format: `.image.layer.v1.tar+encrypted`, `.image.rootfs.erofs`.
 _WORDS_OF_LAYERS = (".image.layer.", ".image.rootfs.", ".erofs.layer.", "tar")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What a document says of the bytes that it names. *content* is what it embeds, where that is right."""
+    """A descriptor: what a document says of the bytes that it names. *content* is its embedded data, if valid."""
 
     media_type: str
     digest: Digest
@@ -58,8 +58,8 @@ EMPTY = Descriptor(media_types.OCI_EMPTY, Digest.of(b"{}"), 2, content=b"{}")
 class Manifest:
     """An image or an artifact: a config and layers, base first.
 
-    An artifact manifest (withdrawn from the image-spec) is shown as what replaced it: its blobs are the layers, and
-    its config is EMPTY.
+    An artifact manifest (withdrawn from the image-spec) is converted to its replacement: its blobs become the layers,
+    and its config is EMPTY.
     """
 
     media_type: str
@@ -71,12 +71,12 @@ class Manifest:
 
     @property
     def is_image(self) -> bool:
-        """Whether the config is an image's; any other is opaque bytes and must not be given to parse_config()."""
+        """Whether the config is an image's. Any other config is opaque bytes, which parse_config() must not get."""
         return media_types.is_config(self.config.media_type, manifest_type=self.media_type)
 
     @property
     def may_have_rootfs(self) -> bool:
-        """Whether it has an image's config and a layer of files, be it of a format that regfs cannot read.
+        """Whether it has an image's config and a layer of files, also of a format that regfs cannot read.
 
         A signature by cosign has the config of an image, and layers that are JSON documents.
         """
@@ -85,7 +85,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A list of manifests, without the entries that cannot be read: one bad entry must not cost the others."""
+    """A list of manifests. Entries that cannot be parsed are left out, so that the others stay usable."""
 
     media_type: str
     manifests: tuple[Descriptor, ...]
@@ -97,17 +97,16 @@ class Index:
 def parse_manifest(
     content: bytes, *, content_type: str, announced: str = "", limit: int = DOCUMENT_LIMIT
 ) -> Manifest | Index:
-    """Return what the document *content* is.
+    """Parse the document *content*, a manifest or an index.
 
-    Its own bytes decide: `mediaType`, then the fields that it has. *content_type*, a header, is a hint of one answer
-    and is asked where the bytes leave the choice. *announced* is the media type in the descriptor that names the
-    document: that descriptor is content too, so that a document of another kind (manifest, index) is refused. The other
-    vendor's type of the same kind will do (distribution#3528).
+    The document's own bytes decide which it is: `mediaType`, then the fields that it has. *content_type*, the header of
+    one answer, is a hint that decides only if the bytes do not. *announced* is the media type in the descriptor that
+    names the document. A document of another kind (manifest, index) than announced is refused; the other vendor's
+    type of the same kind is accepted (distribution#3528).
 
     Raises:
-        BadManifest: it is none, or could be read as two different things.
-        Unsupported: schema 1, which Docker withdrew.
-        TooLarge: over *limit* bytes, MAX_LAYERS layers or MAX_ENTRIES entries.
+        BadManifest: it is neither, or could be read as both. Unsupported: schema 1, which Docker withdrew. TooLarge:
+        over *limit* bytes, MAX_LAYERS layers or MAX_ENTRIES entries.
     Source: image-spec, manifest.md and image-index.md; CVE-2021-41190.
     """
     with naming(content):
@@ -124,10 +123,10 @@ def parse_manifest(
 
 
 def entry_names(index: Index) -> dict[str, Descriptor]:
-    """Return the entries of *index* by the names they have in the tree's `manifests/`, in the index's order.
+    """Return the entries of *index* by their names in the tree's `manifests/`, in the index's order.
 
-    `os-architecture[-variant]`, with os.version where that tells several apart; and the digest where an entry is no
-    image, has no platform, one that is no safe name, or one that an earlier entry has taken.
+    A name is `os-architecture[-variant]`, plus os.version if several entries would have the same name. It is the digest
+    if the entry is not an image, or if its platform is missing, unsafe as a name, or that of an earlier entry.
     """
     plain = Counter(_platform_name(entry, with_version=False) for entry in index.manifests)
     names: dict[str, Descriptor] = {}
@@ -142,7 +141,7 @@ def entry_names(index: Index) -> dict[str, Descriptor]:
 
 
 def _type_of(document: Fields, hint: str) -> str:
-    """Return the media type that *document* has by its own bytes; *hint* where they leave the choice."""
+    """Return the media type of *document* by its own bytes; *hint* decides if these do not."""
     if document.has("manifests") and any(document.has(key) for key in _MANIFEST_KEYS):
         raise BadManifest("it has both manifests and layers: neither an index nor a manifest (CVE-2021-41190)")
     declared = media_types.without_parameters(document.text("mediaType"))
@@ -252,7 +251,7 @@ def _descriptor(fields: Fields) -> Descriptor:
 
 
 def platform_in(fields: Fields) -> Platform | None:
-    """Return the platform that the fields of an index's entry or of a config name; None where they name none."""
+    """Return the platform in the fields of an index's entry or of a config; None if they have none."""
     fields.refuse_variants(PLATFORM_KEYS)
     system, architecture = fields.text("os"), fields.text("architecture")
     if not system and not architecture:
@@ -267,7 +266,7 @@ def platform_in(fields: Fields) -> Platform | None:
 
 
 def _embedded(encoded: object, digest: Digest, size: int) -> bytes | None:
-    """Return the bytes that a descriptor embeds, None unless they are exactly what it names (descriptor.md, "data")."""
+    """Return the bytes that a descriptor embeds; None unless they match its digest and size (descriptor.md, "data")."""
     if (digest, size) == (EMPTY.digest, 2):
         return b"{}"
     if not isinstance(encoded, str):
@@ -281,7 +280,7 @@ def _embedded(encoded: object, digest: Digest, size: int) -> bytes | None:
 
 
 def _platform_name(entry: Descriptor, *, with_version: bool) -> str:
-    """Return `linux-arm64-v8`, empty where the entry is no image or its platform makes no safe name."""
+    """Return `linux-arm64-v8`; '' if the entry is not an image or its platform is unsafe as a name."""
     platform = entry.platform
     if platform is None or not is_image_entry(entry):
         return ""

@@ -1,6 +1,6 @@
 """The media types of OCI and Docker: indexes, manifests, configs, layers.
 
-An unknown type is no error (image-spec, manifest.md): blobs of it are shown as bytes. Only rootfs/ and layers/N/tree/
+An unknown type is not an error (image-spec, manifest.md): its blobs are shown as bytes. Only rootfs/ and layers/N/tree/
 need layers of known types. Pure; any thread.
 """
 
@@ -27,7 +27,7 @@ MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 SCHEMA1_TYPES = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
 CONFIG_TYPES = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 # What Docker 1.10 pushed as the type of an image's config (distribution#1621, moby#22378, moby#30083). Old images still
-# have it, and every client takes them for images. Source: moby, distribution/registry.go.
+# have it, and every client accepts them as images. Source: moby, distribution/registry.go.
 _OLD_CONFIG_TYPES = frozenset({"", OCTET_STREAM, "application/json", "text/html"})
 _MANIFEST_KINDS = MANIFEST_TYPES | SCHEMA1_TYPES | {OCI_ARTIFACT}
 DOCUMENT_TYPES = INDEX_TYPES | _MANIFEST_KINDS
@@ -47,7 +47,7 @@ _LAYERS: dict[str, Compression] = {
     "application/vnd.docker.image.rootfs.foreign.diff.tar": "none",
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "gzip",
 }
-# Words in the types of layers that cannot be shown, and why.
+# Words in the types of layers that cannot be shown, each with the reason.
 _UNREADABLE = (
     ("+encrypted", "it is encrypted, and regfs has no keys"),
     (".erofs", "it is an EROFS image, not a tar"),
@@ -56,9 +56,10 @@ _UNREADABLE = (
 
 
 def layer_compression(media_type: str) -> Compression:
-    """Return the compression that *media_type* names; the bytes of a layer may have another.
+    """Return the compression that *media_type* names. A layer's bytes may have another.
 
-    Raises Unsupported where that type is no tar layer (an encrypted one, a file system image, an artifact's blob).
+    Raises Unsupported if the type is not that of a tar layer (an encrypted one, a file system image, an artifact's
+    blob).
     """
     try:
         return _LAYERS[media_type]
@@ -82,7 +83,7 @@ def oci_layer_type(media_type: str) -> str:
 def is_config(media_type: str, *, manifest_type: str) -> bool:
     """Tell whether a config of *media_type* in a manifest of *manifest_type* is an image's.
 
-    In an OCI manifest an old type of Docker's may be the type of an artifact.
+    In an OCI manifest, an old type of Docker may be the type of an artifact.
     """
     if media_type in CONFIG_TYPES:
         return True
@@ -90,7 +91,7 @@ def is_config(media_type: str, *, manifest_type: str) -> bool:
 
 
 def is_other_kind(announced: str, found: str) -> bool:
-    """Tell whether one of two media types is an index's and the other a manifest's; an unknown type is neither."""
+    """Tell whether one media type is that of an index and the other that of a manifest. Unknown types are neither."""
     if announced in INDEX_TYPES:
         return found in _MANIFEST_KINDS
     return announced in _MANIFEST_KINDS and found in INDEX_TYPES

@@ -1,9 +1,8 @@
 """Names: registries, repositories, tags, references.
 
-A RepositoryName is valid, so that it is safe in a URL. Sources: distribution-spec, "Pulling manifests"
-(repository and tag grammar); distribution/reference, normalize.go and regexp.go (which first component is a host).
-All patterns are ASCII and used with fullmatch: `$` would accept a trailing newline, `\\w` any Unicode letter.
-Pure; any thread.
+A RepositoryName is always valid, so it is safe in a URL. Sources: distribution-spec, "Pulling manifests" (repository
+and tag grammar); distribution/reference, normalize.go and regexp.go (which first component is a host). All patterns are
+ASCII and used with fullmatch: `$` would accept a trailing newline, `\\w` any Unicode letter. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _HOST_RE = re.compile(rf"((?:{_LABEL}(?:\.{_LABEL})*)|\[[0-9a-fA-F:]+\])(?::([0-
 _LABEL_MAX, _PORT_MAX = 63, 65535  # RFC 1035 section 2.3.4; no resolver and no socket goes beyond
 # Cosign's and the referrers tag schema's tags: about another manifest, not versions of the repository.
 _ATTACHMENT_RE = re.compile(r"sha(?:256-[0-9a-f]{64}|512-[0-9a-f]{64,128})(?:\.(?:sig|att|sbom))?", re.ASCII)
-# The short form of an image's id: Docker takes it for one, so that it is no name of an official image.
+# The form of an image's id. Docker reads such a name as an id, so it cannot name an official image.
 _IDENTIFIER_RE = re.compile(r"[a-f0-9]{64}", re.ASCII)
 
 
@@ -56,19 +55,19 @@ def is_attachment_tag(tag: str) -> bool:
 
 
 def is_registry(name: str) -> bool:
-    """Tell whether *name* as the first component of a reference is a registry: Docker's rule.
+    """Tell whether *name*, the first component of a reference, is a registry by Docker's rule.
 
-    It is `localhost`, or has a dot, a colon or an upper-case letter, and is a host with an optional port.
+    A registry is `localhost` or has a dot, a colon or an upper-case letter, and is a host with an optional port.
     """
     looks_like_a_host = name == "localhost" or "." in name or ":" in name or name != name.lower()
     return looks_like_a_host and _is_host(name)
 
 
 def registry_named(name: str) -> str | None:
-    """Return the canonical name of the registry that *name* is as a path's first component, None where it is none.
+    """Return the canonical name of the registry *name*, the first component of a path; None if it is not a registry.
 
-    A port may be written `host+5000`: a `+` is in no host name, and a path with a colon cannot be given to
-    `podman -v`, to overlay's lowerdir= or in PYTHONPATH.
+    A port may be written `host+5000`: host names have no `+`, and a path with a colon cannot be given to `podman -v`,
+    to overlay's lowerdir= or in PYTHONPATH.
     """
     host, plus, port = name.partition("+")
     spelled = f"{host}:{port}" if plus else name
@@ -76,7 +75,7 @@ def registry_named(name: str) -> str | None:
 
 
 def canonical_registry(host: str) -> str:
-    """Return the one name under which *host* is known. Raises InvalidName where it is no host."""
+    """Return the canonical form of the registry name *host*. Raises InvalidName if it is not a host."""
     if not _is_host(host):
         _refuse_userinfo(host)
         raise InvalidName(f"{host[:300]!r} is not a registry: a host name with an optional port is needed")
@@ -85,7 +84,7 @@ def canonical_registry(host: str) -> str:
 
 
 def _refuse_userinfo(text: str) -> None:
-    """Raise InvalidName where *text* has a user name or a password, which no other message may repeat."""
+    """Raise InvalidName if *text* has a user name or a password, which other messages would repeat."""
     shown = reference_without_userinfo(text)
     if shown is not None:
         raise InvalidName(
@@ -118,7 +117,7 @@ def _is_ipv6(text: str) -> bool:
 class RepositoryName:
     """A repository of a registry: *registry* is `host[:port]`, *path* is `library/debian`.
 
-    Docker Hub's official images have `library/` here, in URLs and in token scopes. Raises InvalidName.
+    The path of Docker Hub's official images has `library/`, as in URLs and token scopes. Raises InvalidName.
     """
 
     registry: str
@@ -137,10 +136,10 @@ class RepositoryName:
 
 
 class Version(NamedTuple):
-    """What follows the repository in a reference. The digest decides where there is a tag too.
+    """What follows the repository in a reference. If there are a tag and a digest, the digest decides.
 
-    A short digest is 12 or more of its first hex digits; which one it is depends on what is known of the repository.
-    *at*, in seconds since 1970, asks for what the tag pointed to then.
+    A short digest is the first 12 or more hex digits of one; the known digests of the repository resolve it. *at*, in
+    seconds since 1970, asks for what the tag pointed to then.
     """
 
     tag: str | None
@@ -156,7 +155,7 @@ class Version(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A repository and, in it, a tag or a digest (the digest decides where both are given). See Version."""
+    """A repository and, in it, a tag or a digest (if both are given, the digest decides). See Version."""
 
     repository: RepositoryName
     tag: str | None
@@ -178,7 +177,7 @@ class Reference:
 
     @property
     def directory(self) -> str:
-        """The name in the repository's directory, in a mount: without a colon."""
+        """The name of its directory within the repository's directory of a mount, without a colon."""
         if self.digest is not None:
             return f"@{self.digest.algorithm}-{self.digest.encoded}"
         if self.short_digest is not None:
@@ -188,7 +187,7 @@ class Reference:
 
 
 def repository_at(registry: str, path: str) -> RepositoryName:
-    """Return the repository that *path* is in the canonical *registry*, as Docker reads it. Raises InvalidName."""
+    """Return the repository *path* of the canonical *registry*, as Docker reads it. Raises InvalidName."""
     is_official = registry == DOCKER_HUB and "/" not in path
     return RepositoryName(registry, f"{OFFICIAL}/{path}" if is_official else path)
 
@@ -227,18 +226,16 @@ def parse_version(text: str) -> tuple[str, Version]:
 
 
 def parse_reference(text: str, *, default_registry: str = DOCKER_HUB) -> Reference:
-    """Return what a pasted reference names: `[docker://][registry/]repository[:tag][@digest]`, by default `latest`.
+    """Parse a pasted reference: `[docker://][registry/]repository[:tag][@digest]`, by default `latest`.
 
-    A time may stand in place of the digest.
-
-    Raises InvalidName.
+    A time may stand in place of the digest. Raises InvalidName.
     """
     if not text:
-        raise InvalidName("an empty name is no image")
+        raise InvalidName("an empty name is not an image")
     _refuse_userinfo(text)
     for scheme in ("http://", "https://"):
         if text.startswith(scheme):
-            raise InvalidName(f"{text[:300]} is no image: leave out {scheme}")
+            raise InvalidName(f"{text[:300]} is not an image: leave out {scheme}")
     head, slash, last = text.removeprefix("docker://").rpartition("/")
     name, version = parse_version(last)
     repository = parse_repository(f"{head}{slash}{name}", default_registry=default_registry)

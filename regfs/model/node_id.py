@@ -10,10 +10,10 @@
     bits 22–33    layer (12 bits): the layer that decides, base first; INVENTED_LAYER for directories of the merge
     bits 0–21     row (22 bits): the row in that layer's index
 
-The lower 42 bits are the *key*, which a FileTree knows its entries by, and which a merged table stores; all ones,
-TABLE_ROOT, is the directory that a table is shown as, whichever row that is. A slot that is used again has another
-*generation* (entry_out's), so that a kernel which still holds an inode of the earlier one, for an open file, does not
-take the new one for it. st_ino is another number: tree/inode_numbers.py. Pure.
+The lower 42 bits are the *key*, which identifies an entry in its FileTree, and which a merged table stores. A key of
+all ones, TABLE_ROOT, is the directory that a table is shown as, whatever its row. A slot that is used again has another
+*generation* (entry_out's), so that a kernel that still holds an inode of the earlier one, for an open file, does not
+confuse the two. st_ino is another number: tree/inode_numbers.py. Pure.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ def node_key(layer: int, row: int) -> int:
 
 
 def is_entry(node: int) -> bool:
-    """Tell whether *node* is an entry of a table or the directory it is shown as: what is in it never changes."""
+    """Tell whether *node* is an entry of a table, or the directory that a table is shown as. Both never change."""
     return ROOT < node < INVENTED
 
 
 def invented_node(key: str) -> int:
-    """Return the id of the invented node *key*, unless another node has it: then next_invented()."""
+    """Return the id of the invented node *key*. If another node has that id, use next_invented()."""
     digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return _invented(int.from_bytes(digest, "little"))
 
 
 def next_invented(node: int) -> int:
-    """Return the id that comes after *node* where two keys have the same hash."""
+    """Return the id to try after *node*, if two keys have the same hash."""
     return _invented(node + 1)
 
 
 def _invented(number: int) -> int:
-    # One bit of the lower 32 is always set: programs that look at these alone must not read 0, which is no inode.
+    # One bit of the lower 32 is always set: programs that read only these must not find 0, which means no inode.
     return INVENTED | 1 << 31 | number & (1 << HASH_BITS) - 1

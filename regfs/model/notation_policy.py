@@ -1,4 +1,4 @@
-"""Which images may be shown: the trust policy of notation, trustpolicy.json.
+"""Parses the trust policy of notation, trustpolicy.json, which decides which images may be shown.
 
     {"version": "1.0",
      "trustPolicies": [{"name": "ours", "registryScopes": ["registry.example/team/app"],
@@ -6,9 +6,9 @@
                         "trustStores": ["ca:acme"],
                         "trustedIdentities": ["x509.subject: C=US, ST=WA, O=acme"]}]}
 
-The scope that is the image's repository decides, else the policy of "*"; an image without either is refused. What the
-level enforces refuses an image, what it logs is told in the log. Source: Notary Project, trust-store-trust-policy.md.
-Used by images/judging/notation/ and app/policy.py. Pure; any thread.
+The policy with the image's repository in its scopes decides, else the policy of "*"; without either the image is
+refused. A failed validation that the level enforces refuses an image; one that it logs is only logged. Source: Notary
+Project, trust-store-trust-policy.md. Used by images/judging/notation/ and app/policy.py. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ Subject = tuple[tuple[str, str], ...]
 
 
 class TrustPolicy(NamedTuple):
-    """One entry: *enforced* are the validations that may refuse an image; *stores* are of a type and a name.
+    """One entry of the file. *enforced* are the validations that refuse an image; each of *stores* is (type, name).
 
-    *identities* are the subjects of which a signer's certificate must have one; None: any that *stores* vouch for.
-    *timestamp_after_expiry*: a timestamp is only looked at where a certificate has run out.
+    *identities* are the accepted subjects of a signer's certificate; None: any subject that a certificate of *stores*
+    vouches for. *timestamp_after_expiry*: timestamps are verified only if a certificate has expired.
     """
 
     name: str
@@ -72,12 +72,12 @@ class NotationPolicy(NamedTuple):
     default: TrustPolicy | None
 
     def of(self, repository: str) -> TrustPolicy | None:
-        """Return the policy for *repository*, `registry/path`; None where no image of it may be shown."""
+        """Return the policy for *repository*, `registry/path`; None if no image of it may be shown."""
         return self.scopes.get(repository, self.default)
 
 
 def is_notation(content: bytes) -> bool:
-    """Tell whether *content* is meant as a trust policy of notation."""
+    """Tell whether *content* is a trust policy of notation, valid or not, and not a containers-policy.json."""
     try:
         return parse_document(content, error=BadContent, limit=_MOST_BYTES).has("trustPolicies")
     except (BadContent, TooLarge):
@@ -96,7 +96,7 @@ def parse_notation_policy(content: bytes, name: str) -> NotationPolicy:
         for fields in document.children("trustPolicies", limit=_MOST_ENTRIES):
             policy = _policy(fields)
             if not policy.name or policy.name in names:
-                fields.fail("name", "is missing, or another policy has it")
+                fields.fail("name", "is missing, or is that of another policy")
             names.add(policy.name)
             for scope in _scopes(fields, policy):
                 if scope in scopes:
@@ -115,13 +115,13 @@ def _policy(fields: Fields) -> TrustPolicy:
     stores = tuple(_stores(fields))
     texts = fields.texts("trustedIdentities", limit=_MOST_ENTRIES)
     if level != SKIP and not (stores and texts):
-        fields.fail("trustStores", "is empty, or trustedIdentities is")
+        fields.fail("trustStores", "or trustedIdentities is empty")
     if _ALL in texts and len(texts) > 1:
         fields.fail("trustedIdentities", 'has "*" beside others')
     identities = None if _ALL in texts else tuple(_subject(fields, text) for text in texts)
     for first in identities or ():
         if any(other is not first and set(first) <= set(other) for other in identities or ()):
-            fields.fail("trustedIdentities", "has two that one certificate may both have")
+            fields.fail("trustedIdentities", "has two that one certificate can match")
     return TrustPolicy(fields.text("name"), level, enforced, skipped, stores, identities, after_expiry)
 
 

@@ -1,12 +1,13 @@
-"""An OCI image layout of one image: the directory that `oci:` of skopeo and podman, umoci, ORAS and scanners read.
+"""Makes the OCI image layout of one image: the directory that skopeo, podman, umoci, ORAS and scanners read.
 
     oci-layout                {"imageLayoutVersion":"1.0.0"}
     index.json                names the manifest, as `latest`, and then the manifests that refer to it
-    blobs/<algorithm>/<hex>   these manifests, their configs and layers; the index that the image is from
+    blobs/<algorithm>/<hex>   these manifests, their configs and layers; the index that names the image
 
 A manifest of Docker's type is converted to OCI, the only one that umoci reads: blobs and their digests stay, the
-manifest gets a new digest. What refers to the original has that beside it. Source: image-spec, image-layout.md; that
-index.json names referrers without a name is how ORAS finds them. Used by tree/views/oci.py. Pure; any thread.
+manifest gets a new digest. If something refers to the original manifest, the layout has the original too. Source:
+image-spec, image-layout.md; that index.json names referrers without a name is how ORAS finds them. Used by
+tree/views/oci.py. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def oci_layout(
 ) -> OciLayout:
     """Return the layout of *manifest*, whose bytes are *content*; *descriptor* is its entry in an index.
 
-    *subjects* are the documents that *referring* may refer to instead: the index, and a manifest of Docker's type.
+    *subjects* are the other documents that *referring* may refer to: the index, and the original manifest of Docker's
+    type.
     """
     if manifest.media_type == DOCKER_MANIFEST:
         content = oci_manifest(content)

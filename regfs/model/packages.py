@@ -1,4 +1,4 @@
-"""Parses databases of installed packages: dpkg's and apk's, and the headers in rpm's.
+"""Parses the databases of installed packages of dpkg and apk, and the package headers of rpm.
 
     var/lib/dpkg/status       paragraphs of `Package:`, `Status: install ok installed`, `Version:`, `Architecture:`
     var/lib/dpkg/status.d/*   the same without Status, one file a package (distroless images)
@@ -33,7 +33,7 @@ class Package(NamedTuple):
 
 
 def dpkg_packages(content: bytes) -> Iterator[Package]:
-    """Yield the packages that are installed; not removed or half configured ones."""
+    """Yield the installed packages of dpkg, without removed and half-configured ones."""
     for fields in _paragraphs(content, (b"Package:", b"Status:", b"Version:", b"Architecture:")):
         status = fields.get(b"Status:")
         if fields.get(b"Package:") and (status is None or status.split()[-1:] == ["installed"]):
@@ -41,14 +41,14 @@ def dpkg_packages(content: bytes) -> Iterator[Package]:
 
 
 def apk_packages(content: bytes) -> Iterator[Package]:
-    """Yield the packages that are installed."""
+    """Yield the installed packages of apk."""
     for fields in _paragraphs(content, (b"P:", b"V:", b"A:")):
         if fields.get(b"P:"):
             yield _package("apk", fields, (b"P:", b"V:", b"A:"))
 
 
 def rpm_package(header: bytes) -> Package | None:
-    """Return the package that a header of rpm's database is of; None for what is no header, or has no name."""
+    """Return the package of a header in rpm's database; None if it is not a header, or has no name."""
     fields = dict(_rpm_fields(header))
     if not fields.get(_RPM_NAME):
         return None

@@ -1,10 +1,9 @@
-"""Walking along a path by hand: its components one by one, the targets of symbolic links put in front.
+"""PathWalk: resolves a path component by component, and inserts the targets of symbolic links.
 
 The one resolver of paths: layers/rows/archive_rows.py walks within one layer, rootfs/working_tree.py within the
 layers merged so far, rootfs/paths.py in a merged table (verbs, unpack), library/path_resolver.py in the tree of a
-mount. They differ in how a name is looked up, and share what is followed, and where it ends. A walk ends, whatever a
-hostile layer links to what: it follows 255 links at most, as umoci and containerd do, and takes 8,192 steps. Pure;
-one thread.
+mount. They differ in how a name is looked up, and share what is followed, and where it ends. Every walk ends, also in a
+hostile layer: after 255 links, as in umoci and containerd, or 8,192 steps. Pure; one thread.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ MAX_STEPS = 8192
 class PathWalk:
     """The components that are still to be walked.
 
-    The caller looks each one up, follows `..` by itself, and calls follow() where it comes to a symbolic link.
+    The caller looks each component up, handles `..`, and calls follow() for a symbolic link.
     """
 
     def __init__(self, components: Iterable[bytes]) -> None:
@@ -30,7 +29,7 @@ class PathWalk:
         self._steps = 0
 
     def next(self) -> bytes | None:
-        """Return the next component (perhaps `..`), None at the end. Raises BadLayer."""
+        """Return the next component, which may be `..`; None at the end. Raises BadLayer."""
         while self._rest:
             self._steps += 1
             if self._steps > MAX_STEPS:

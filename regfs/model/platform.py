@@ -1,8 +1,8 @@
-"""Platforms: what an image runs on, and which entry of an index is chosen.
+"""Platforms: parses them, and chooses the entry of an index that fits one.
 
 Used by manifest.py (descriptors carry platforms) and by images (the choice). Source: image-spec, image-index.md;
-containerd's platforms package, database.go and compare.go (normal forms, and what runs what). Pure, but for
-host_platform(), which asks the kernel; any thread.
+containerd's platforms package, database.go and compare.go (normal forms, and which platform runs which images). Pure,
+but for host_platform(), which calls uname(2); any thread.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ARCHITECTURES = {
     "armv5tel": ("arm", "v5"),
 }
 # Images use the names of Go: GOOS and GOARCH of its internal/platform (go tool dist list -json has those of its present
-# release). Any other name is a typing mistake.
+# release). Any other name is a typing error.
 _KNOWN_ARCHITECTURES = frozenset(
     {"386", "amd64", "amd64p32", "arm", "arm64", "arm64be", "armbe", "loong64", "mips", "mips64", "mips64le",
      "mips64p32", "mips64p32le", "mipsle", "ppc", "ppc64", "ppc64le", "riscv", "riscv64", "s390", "s390x", "sparc",
@@ -83,7 +83,7 @@ class Platform(NamedTuple):
 
 
 class Choosable(Protocol):
-    """What choose() needs of an entry; manifest.Descriptor has it."""
+    """What choose() needs to know of an entry; implemented by manifest.Descriptor."""
 
     @property
     def media_type(self) -> str: ...
@@ -139,7 +139,7 @@ def host_platform() -> Platform:
 
 
 def is_attestation(entry: Choosable) -> bool:
-    """Tell whether an index's entry is about another entry, as BuildKit's attestations are.
+    """Tell whether an index's entry is an attestation of another entry, as BuildKit writes it.
 
     Source: BuildKit, docs/attestations/attestation-storage.md.
     """
@@ -166,11 +166,11 @@ def choose(
 ) -> Entry:
     """Return the entry of an index that suits *wanted* best: the same platform, then one that it can also run.
 
-    Of equal entries the first wins (image-index.md). Entries without a platform come last: *platform_of* returns that
-    of their config, and may block on the network; without it the first one is taken. A nested index without a platform
-    is taken last; the caller chooses in it again.
+    Of equal entries the first wins (image-index.md). Entries without a platform are tried last: *platform_of* returns
+    the platform in their config, and may block on the network; without *platform_of* the first one is chosen. A nested
+    index without a platform is chosen last; the caller then chooses in it.
 
-    Raises PlatformMissing, naming the platforms there are; and what *platform_of* raises.
+    Raises PlatformMissing, which names the available platforms, and what *platform_of* raises.
     """
     images = [entry for entry in entries if is_image_entry(entry)]
     if found := _first_that_serves([(entry, entry.platform) for entry in images if entry.platform], wanted):
@@ -194,7 +194,7 @@ def choose(
 
 
 def runs(wanted: Platform, there: Platform) -> bool:
-    """Tell whether a machine of the platform *wanted* runs programs for *there*; yes where *there* is unknown."""
+    """Tell whether a machine of the platform *wanted* runs programs for *there*; True if *there* is unknown."""
     if not there.is_known:
         return True
     normal = there.normal()
@@ -260,8 +260,8 @@ def _is_architecture(name: str) -> bool:
 
 
 def _near(word: str, known: Collection[str]) -> str:
-    """Return `; did you mean X?` for the known word nearest to *word*, nothing where none is near."""
-    from difflib import get_close_matches  # 5 ms that only a mistyped word should pay
+    """Return `; did you mean X?` for the known word most similar to *word*, '' if none is similar."""
+    from difflib import get_close_matches  # imported here: it takes 5 ms, and only mistyped words need it
 
     near = get_close_matches(word.lower(), sorted(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""

@@ -1,4 +1,4 @@
-"""Writes manifests and indexes: new ones from descriptors, and existing ones with additions.
+"""Renders manifests and indexes: new ones from descriptors, and existing ones with additions.
 
 Fields of an existing document that regfs does not know stay in it. Sources: image-spec, manifest.md, image-index.md.
 Used by images/, oci_layout.py and store/references/. Pure; any thread.
@@ -42,7 +42,7 @@ def render_manifest(
 
 
 def render_index(manifests: Sequence[Descriptor]) -> bytes:
-    """Return the OCI index of *manifests*, in ASCII: a registry's text may be no UTF-8."""
+    """Return the OCI index of *manifests*, in ASCII: text from a registry may not be valid UTF-8."""
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_fields(each) for each in manifests]}
     return json.dumps(index, separators=(",", ":")).encode()
 
@@ -72,8 +72,8 @@ def index_with(
 ) -> bytes:
     """Return an OCI index that has *manifest* where *content*, an index that was parsed before, has *instead_of*.
 
-    *also* is put at its end, and replaces an entry of the artifact type *kind* for the same platform. Without *content*
-    the index has only these two.
+    *also* is appended, and replaces an entry of artifact type *kind* for the same platform. Without *content* the index
+    has only *manifest* and *also*.
     """
     index: dict[str, Any] = {"schemaVersion": 2, "manifests": []} if content is None else json.loads(content)
     index["mediaType"] = OCI_INDEX

@@ -1,4 +1,4 @@
-"""Parses how an image is run from its config: program, environment, user and working directory.
+"""Parses the part of an image's config that says how to run it: program, environment, user, working directory.
 
 Used by verbs/run.py and images/starts/. Source: image-spec, config.md, "config". Pure; any thread.
 """

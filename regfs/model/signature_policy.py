@@ -1,15 +1,14 @@
-"""Which images may be shown: containers-policy.json, as podman, skopeo and CRI-O read it.
+"""Parses containers-policy.json, which decides which images may be shown, as podman, skopeo and CRI-O read it.
 
     {"default": [{"type": "insecureAcceptAnything"}],
      "transports": {"docker": {"registry.example/team": [{"type": "sigstoreSigned", "keyPath": "/etc/key.pub",
                                                           "signedIdentity": {"type": "matchRepository"}}]}}}
 
-The most specific scope decides: a repository, what its path begins with, its host, `*.` and a domain, "", then the
-default. All requirements of its list must hold. The file is strict: with a key or a type that is not known it is
-refused as a whole. A requirement that regfs cannot judge refuses each image that it is for, and its text says why:
-GPG's signedBy, and certificates of other authorities than Fulcio (pki). regfs judges digests: a scope that names
-a tag is refused, and so is an identity that wants one. Source: containers-policy.json(5). Used by images/judging/
-and app/policy.py. Pure; any thread.
+The most specific scope decides: a repository, a prefix of its path, its host, `*.` and a domain, "", then the default.
+All requirements in its list must hold. A file with an unknown key or type is refused as a whole. A requirement that
+regfs cannot verify (GPG's signedBy; pki, certificates of other authorities than Fulcio) refuses each image in its
+scope, with the reason. regfs judges digests: a scope that names a tag is refused, and so is an identity that wants one.
+Source: containers-policy.json(5). Used by images/judging/ and app/policy.py. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ class Pem(NamedTuple):
 
     @property
     def is_given(self) -> bool:
-        """Whether there are some."""
+        """Whether the policy names any."""
         return bool(self.paths or self.texts)
 
 
 class Fulcio(NamedTuple):
-    """Whose certificate signs: that of *email*, which *issuer* has vouched for to Fulcio, by one of *authorities*."""
+    """A signer with a certificate of Fulcio (*authorities*) for *email*, which *issuer* confirmed."""
 
     authorities: Pem
     issuer: str
@@ -62,9 +61,9 @@ class Fulcio(NamedTuple):
 class Requirement(NamedTuple):
     """What an image needs to be shown.
 
-    *refusal* says why none is; "" where some may be: with a signature of one of the *keys*, or by *fulcio*; or each
-    one, where there are neither. With *log* the signature must be in the log (Rekor) of one of these keys. It must name
-    the *repository*, "" stands for the image's own.
+    *refusal*, if not empty, is the reason why no image is accepted. Else a signature by one of *keys* or by *fulcio* is
+    needed; if the requirement has neither, every image is accepted. With *log*, the signature must be in the log
+    (Rekor) of one of these keys. It must name *repository*; "" means the image's own.
     """
 
     refusal: str = ""
@@ -80,17 +79,17 @@ class Requirement(NamedTuple):
 
     @property
     def wants_signature(self) -> bool:
-        """Whether a signature decides."""
+        """Whether a signature is needed."""
         return self.keys.is_given or self.fulcio is not None
 
     @property
     def signer(self) -> str:
-        """Whose signature is wanted, for messages."""
+        """The wanted signer, for messages."""
         return "a key of the policy" if self.fulcio is None else str(self.fulcio)
 
 
 class Policy(NamedTuple):
-    """Requirements by scope; those of *default* where no scope fits. *name* is the file, for messages."""
+    """Requirements by scope; those of *default* if no scope fits. *name* is the file's path, for messages."""
 
     name: str
     default: tuple[Requirement, ...]
@@ -98,11 +97,11 @@ class Policy(NamedTuple):
 
     @property
     def accepts_anything(self) -> bool:
-        """Whether there is nothing to judge."""
+        """Whether no requirement can refuse an image."""
         return all(each.accepts_anything for each in (*self.default, *(r for s in self.scopes.values() for r in s)))
 
     def requirements(self, repository: RepositoryName, digest: str) -> tuple[Requirement, ...]:
-        """Return what the manifest *digest* of *repository* needs."""
+        """Return the requirements for the manifest *digest* of *repository*."""
         for scope in _scopes_of(repository, digest):
             if scope in self.scopes:
                 return self.scopes[scope]
@@ -186,7 +185,7 @@ def _sigstore(fields: Fields) -> Requirement:
 
 
 def _identity(fields: Fields) -> tuple[str, str]:
-    """Return how the signature must name the image, and the repository where the policy does."""
+    """Check the policy's signedIdentity, and return the repository that it names, "" if none."""
     identity = fields.child("signedIdentity")
     kind = "matchRepoDigestOrExact" if identity is None else identity.text("type")
     if identity is None:
@@ -212,7 +211,7 @@ def _fulcio(fields: Fields) -> Fulcio:
 
 
 def _pem(fields: Fields, names: tuple[str, str, str, str]) -> Pem:
-    """Return what is at the keys *names* (a path, paths, data, datas), of which one may be there at most."""
+    """Return the PEM at the keys *names* (a path, paths, data, datas), of which at most one may be given."""
     given = [key for key in names if key and fields.has(key)]
     if len(given) > 1:
         fields.fail(given[1], f"cannot stand beside {given[0]}")
@@ -228,7 +227,7 @@ def _pem(fields: Fields, names: tuple[str, str, str, str]) -> Pem:
 
 
 def is_repository(named: str, repository: RepositoryName, wanted: str) -> bool:
-    """Tell whether *named*, in a signature, is the repository *wanted*, or *repository* where that is ""."""
+    """Tell whether *named*, from a signature, is the repository *wanted*, or *repository* if *wanted* is ""."""
     try:
         found = parse_reference(named).repository
         return found == (parse_reference(wanted).repository if wanted else repository)

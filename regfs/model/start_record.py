@@ -10,7 +10,7 @@ It is kept in the cache by the digest of the image's manifest, and pushed as an 
                 annotation org.opencontainers.image.created
     layer       the JSON above
 
-A record is a hint that nothing vouches for. Used by images/starts/. Pure; any thread.
+A record is a hint. Its content is not trusted. Used by images/starts/. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ def parse_start_record(content: bytes) -> StartRecord:
             raise Unsupported(f"a record of version {document.size('version')}; regfs reads {VERSION}")
         files = document.texts("files", limit=MOST_FILES)
         if any(len(path) > _MAX_PATH or "\0" in path for path in files):
-            raise BadContent("a record with a path that cannot be")
+            raise BadContent("a record with an invalid path")
         reads = tuple(_read(each, len(files)) for each in document.array("reads", limit=MOST_READS))
         return StartRecord(files, reads)
 
 
 def _read(value: object, files: int) -> Read:
     if not isinstance(value, Sequence) or len(value) != 3 or any(type(number) is not int for number in value):
-        raise BadContent("a record with a read that is no three numbers")
+        raise BadContent("a record with a read that is not three numbers")
     read = Read(*value)
     if not (0 <= read.file < files and 0 <= read.offset < _MAX_OFFSET and 0 < read.size < _MAX_OFFSET):
         raise BadContent(f"a record with a read of {read.size} bytes at {read.offset} of file {read.file}")

@@ -1,9 +1,9 @@
-"""Strict JSON: documents of registries and other programs are read exactly or refused.
+"""Parses JSON strictly: a document that two programs could read differently is refused.
 
-What Python's json lets pass and other programs read differently is refused here, because two readers that disagree
-about one document are an attack (CVE-2021-41190): other encodings than UTF-8, duplicate keys, keys that differ from
-ours in case only (Go matches them), NaN and infinities, booleans where numbers are asked for. Used for manifests and
-configs, answers of a registry and files of credentials. Pure; any thread.
+Two readers that disagree about one document can be attacked (CVE-2021-41190). Python's json accepts more than other
+programs, so these are refused here: other encodings than UTF-8, duplicate keys, keys that differ from known ones in
+case only (Go accepts them), NaN and infinities, booleans in place of numbers. Used for manifests, configs, answers of
+registries, credential files and policies. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_SIZE = 2**63 - 1
 class Fields(NamedTuple):
     """One JSON object, and *where* in its document it is, for messages. A null value counts as absent everywhere.
 
-    Every method raises *error* where the value has another type than the one asked for.
+    Every method raises *error* if the value has another type.
     """
 
     values: dict[str, object]
@@ -32,11 +32,11 @@ class Fields(NamedTuple):
     error: type[BadContent] = BadManifest
 
     def has(self, key: str) -> bool:
-        """Tell whether *key* is there, with a value other than null."""
+        """Tell whether the object has *key* with a value other than null."""
         return self.values.get(key) is not None
 
     def text(self, key: str, default: str = "") -> str:
-        """Return the string at *key*, *default* where there is none."""
+        """Return the string at *key*, *default* if it is absent."""
         value = self.values.get(key)
         if value is None:
             return default
@@ -45,7 +45,7 @@ class Fields(NamedTuple):
         return printable(value)
 
     def size(self, key: str) -> int:
-        """Return the number of bytes at *key*: there must be one, and it is 0 <= n < 2**63."""
+        """Return the number at *key*, 0 <= n < 2**63. Raises *error* if it is absent."""
         value = self.values.get(key)
         if isinstance(value, bool) or not isinstance(value, int):
             self.fail(key, "is not a whole number")
@@ -54,7 +54,7 @@ class Fields(NamedTuple):
         return value
 
     def boolean(self, key: str) -> bool:
-        """Return the truth at *key*, False where there is none."""
+        """Return the boolean at *key*, False if it is absent."""
         value = self.values.get(key)
         if value is None:
             return False
@@ -63,12 +63,12 @@ class Fields(NamedTuple):
         return value
 
     def child(self, key: str) -> Fields | None:
-        """Return the object at *key*, None where there is none."""
+        """Return the object at *key*, None if it is absent."""
         value = self.values.get(key)
         return None if value is None else self._object(value, key)
 
     def array(self, key: str, *, limit: int) -> list[object]:
-        """Return the list at *key*, empty where there is none. Raises TooLarge over *limit* elements."""
+        """Return the list at *key*, empty if it is absent. Raises TooLarge over *limit* elements."""
         value = self.values.get(key)
         if value is None:
             return []
@@ -84,26 +84,26 @@ class Fields(NamedTuple):
             yield self._object(element, f"{key}[{position}]")
 
     def texts(self, key: str, *, limit: int) -> tuple[str, ...]:
-        """Return the list of strings at *key*, empty where there is none. Raises TooLarge."""
+        """Return the list of strings at *key*, empty if it is absent. Raises TooLarge."""
         elements = self.array(key, limit=limit)
         if not all(isinstance(element, str) for element in elements):
             self.fail(key, "has an element that is not a string")
         return tuple(printable(str(element)) for element in elements)
 
     def mapping(self, key: str) -> dict[str, str]:
-        """Return the object at *key* as names and strings, empty where there is none."""
+        """Return the object at *key*, whose values must be strings; empty if it is absent."""
         inner = self.child(key)
         return {} if inner is None else {printable(name): inner.text(name) for name in inner.values}
 
     def as_digest(self, text: str, key: str) -> Digest:
-        """Return the digest that *text*, found at *key*, spells."""
+        """Parse *text*, found at *key*, as a digest. Raises *error*."""
         try:
             return Digest.parse(text)
         except InvalidName as reason:
             raise self.error(f"{self.where}{key}: {reason}") from None
 
     def refuse_variants(self, keys: Collection[str]) -> None:
-        """Fail where a key differs from one of *keys* in case only: Go would read it as that key, we would not."""
+        """Raise *error* if a key differs from one of *keys* in case only: only Go would read it as that key."""
         folded = {key.casefold(): key for key in keys}
         for key in self.values:
             if folded.get(key.casefold(), key) != key:
@@ -120,9 +120,9 @@ class Fields(NamedTuple):
 
 
 def parse_document(content: bytes, *, error: type[BadContent] = BadManifest, limit: int = DOCUMENT_LIMIT) -> Fields:
-    """Return the JSON object that *content* is.
+    """Parse *content* as a JSON object.
 
-    Raises *error* where it is none or is not read alike by every program, TooLarge over *limit* bytes.
+    Raises *error* if it is not one, or if programs could read it differently; TooLarge over *limit* bytes.
     Source: image-spec, considerations.md, "Canonicalization"; RFC 7493 (I-JSON).
     """
     if len(content) > limit:
@@ -131,7 +131,7 @@ def parse_document(content: bytes, *, error: type[BadContent] = BadManifest, lim
         document = STRICT.decode(content.decode("utf-8", "strict"))
     except RecursionError:
         raise error("the document is nested too deeply") from None
-    except ValueError as reason:  # UnicodeDecodeError, JSONDecodeError, our own refusals, integers of 4,300 digits
+    except ValueError as reason:  # UnicodeDecodeError, JSONDecodeError, the refusals below, integers of 4,300 digits
         raise error(f"not a JSON document: {printable(str(reason))[:200]}") from None
     if not isinstance(document, dict):
         raise error("the document is not a JSON object")
@@ -140,7 +140,7 @@ def parse_document(content: bytes, *, error: type[BadContent] = BadManifest, lim
 
 @contextmanager
 def naming(content: bytes) -> Iterator[None]:
-    """Let the errors of the block begin with the digest of the document *content*, which they are about."""
+    """Prefix the errors of the block with the digest of the document *content*."""
     try:
         yield
     except (BadContent, TooLarge, Unsupported) as error:
@@ -148,7 +148,7 @@ def naming(content: bytes) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """Return *text* with lone surrogates replaced: JSON may spell them, no encoder takes them."""
+    """Return *text* with lone surrogates replaced: JSON can have them, and no encoder accepts them."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,9 +1,9 @@
-"""Bytes that are checked against their digest and size while they pass.
+"""Checks bytes against their digest and size while they pass.
 
-Whatever keeps bytes under a digest takes VerifiedChunks, so that mypy refuses bytes that nothing has checked. The last
-chunk of wrong bytes is never given: a caller that is interrupted, or dies, at any moment has either the right bytes or
-too few. The chunks of a big blob are hashed beside their transfer, and before its last one is given all are hashed.
-Used by registry/, store/blobs.py and images/. Thread rule: belongs to one thread.
+All code that stores bytes under a digest takes VerifiedChunks, so mypy rejects unchecked bytes. The last chunk of wrong
+bytes is never yielded, so a caller that is interrupted or dies has either the right bytes or too few. The chunks of a
+big blob are hashed in a second thread during the transfer; the last chunk is yielded after all are hashed. Used by
+registry/, store/blobs.py and images/. Thread rule: an object belongs to one thread.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ _BIG = 4 << 20
 
 
 class VerifiedChunks:
-    """The chunks of one blob: iterating raises DigestMismatch before the last one if they are wrong.
+    """The chunks of one blob; iterating raises DigestMismatch instead of yielding the last chunk of wrong bytes.
 
-    Made by verified(), and by Blobs.stream, whose generator calls a Verification itself. Can be iterated once.
+    Made by verified(), and by Blobs.stream (registry/), whose generator uses a Verification itself. Can be iterated
+    once.
     """
 
     def __init__(self, chunks: Generator[bytes, None, None]) -> None:
@@ -49,12 +50,12 @@ class Verification:
         self._received = 0
 
     def close(self) -> None:
-        """End what runs beside the transfer; waits for nothing."""
+        """End the hashing thread, if there is one. Does not wait."""
         if self._thread is not None:
             self._thread.close()
 
     def wrong_after(self, chunk: bytes) -> DigestMismatch | None:
-        """Return what is wrong, with *chunk* as the next one and before it is passed on; None if nothing is."""
+        """Check *chunk* before it is passed on; return the error, None if there is none."""
         self._received += len(chunk)
         if self._received > self._size:
             return DigestMismatch(f"{self._what}: {self._received} bytes or more came instead of {self._size}")
@@ -62,7 +63,7 @@ class Verification:
         return self._wrong_digest() if self._received == self._size else None
 
     def wrong_at_end(self) -> DigestMismatch | None:
-        """Return what is wrong if there are no more chunks."""
+        """Check the whole blob after its last chunk; return the error, None if there is none."""
         if self._received < self._size:
             return DigestMismatch(f"{self._what}: {self._received} bytes came instead of {self._size}")
         return self._wrong_digest()
@@ -75,7 +76,7 @@ class Verification:
 
 
 def verified(chunks: Iterable[bytes], digest: Digest, size: int, *, what: str = "") -> VerifiedChunks:
-    """Yield *chunks*, but not the last one if they have another size or digest: then raise DigestMismatch."""
+    """Yield *chunks*. If their size or digest is wrong, raise DigestMismatch instead of yielding the last one."""
     return VerifiedChunks(_checked(chunks, Verification(digest, size, what=what)))
 
 

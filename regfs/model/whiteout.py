@@ -1,9 +1,9 @@
-"""Whiteouts: which names in a layer are markers, and which names they hide.
+"""Recognises whiteouts: the names in a layer that are markers, and the names that they hide.
 
 Only the last component of an entry's path makes it a marker: a directory `.wh.etc` on the way to another entry is a
-directory like any other, for containerd and umoci too. No file is ever made of a marker, so that its name may be longer
-than Linux allows, as long as the hidden one is not.
-Source: image-spec, layer.md, "Whiteouts". Used by layers/ and rootfs/. Pure; any thread.
+directory like any other, for containerd and umoci too. A marker never becomes a file, so its name may be longer than
+Linux allows if the hidden name is not. Source: image-spec, layer.md, "Whiteouts". Used by layers/ and rootfs/. Pure;
+any thread.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def marker_of(name: bytes) -> bytes:
 def hidden_name(marker: bytes) -> bytes:
     """Return the name that the whiteout *marker* (`.wh.name`) hides.
 
-    Raises BadLayer for `.wh.`, `.wh..` and `.wh...`: a careless unpacker removes the directory or its parent for them.
+    Raises BadLayer for `.wh.`, `.wh..` and `.wh...`, for which a careless unpacker would remove the directory or its
+    parent.
     """
     name = marker.removeprefix(PREFIX)
     if name in _NO_NAMES:
@@ -36,9 +37,9 @@ def hidden_name(marker: bytes) -> bytes:
 
 
 def mark_of(name: bytes, *, in_root: bool) -> int:
-    """Return the flag of a marker's name, 0 for any other. Raises BadLayer for whiteouts of no name.
+    """Return the flag of a marker's name, 0 for other names. Raises BadLayer for whiteouts that hide no name.
 
-    AUFS keeps its own in the root alone; elsewhere such a name is a whiteout, for containerd and umoci too.
+    AUFS's own names count in the root only. In other directories they are whiteouts, as for containerd and umoci.
     """
     if not name.startswith(PREFIX):
         return 0
@@ -51,5 +52,5 @@ def mark_of(name: bytes, *, in_root: bool) -> int:
 
 
 def is_too_long(name: bytes) -> bool:
-    """Tell whether *name*, the last component of a path, is too long for a file, and for a file that it hides."""
+    """Tell whether *name*, the last component of a path, is too long for a file (for a marker: its hidden name)."""
     return len(name) > NAME_MAX and len(name.removeprefix(PREFIX)) > NAME_MAX

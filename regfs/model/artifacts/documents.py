@@ -34,7 +34,7 @@ class FileMetadata(NamedTuple):
 
 
 def parse_metadata(text: str) -> FileMetadata:
-    """Return the metadata in the annotation *text*, of the mode only the permissions."""
+    """Return the metadata in the annotation *text*; of the mode, only the permission bits."""
     values = _document(text.encode(), limit=_METADATA_LIMIT)
     mode = _number(values, "mode", most=(1 << 32) - 1) & _PERMISSIONS
     mtime = values.get("mtime")
@@ -47,7 +47,7 @@ def parse_metadata(text: str) -> FileMetadata:
 
 
 def kitfile_paths(config: bytes) -> dict[str, tuple[str, ...]]:
-    """Return the paths that a Kitfile names, by the kind of layer that has them, each in the layers' order."""
+    """Return the paths that a Kitfile names, by the kind of their layers, in the order of these layers."""
     kitfile = _document(config)
     model = kitfile.get("model")
     parts = model.get("parts") if isinstance(model, dict) else None
@@ -61,7 +61,7 @@ def kitfile_paths(config: bytes) -> dict[str, tuple[str, ...]]:
 
 
 def chart_name(config: bytes) -> tuple[str, str]:
-    """Return name and version of a Helm chart, "" for what its config lacks."""
+    """Return name and version of a Helm chart; "" if its config lacks one."""
     chart = _document(config)
     return _text(chart, "name"), _text(chart, "version")
 

@@ -1,7 +1,7 @@
-"""Arranges blobs in one directory by untrusted names.
+"""Arranges blobs in one directory by their names, which are untrusted.
 
 A name is a path from the top of the directory: parts between `/`. It is refused if a part is empty, `.` or `..`, has a
-NUL or more than 255 bytes, or if there are too many parts; the blob is named by its digest then. The first of two equal
+NUL or more than 255 bytes, or if there are too many parts; then the blob's name is its digest. The first of two equal
 names stays, and so does a file where a later name needs a directory; the later one gets a suffix:
 
     notes.txt                          two blobs called notes.txt
@@ -28,10 +28,11 @@ _MAX_REMARKS = 20
 
 
 class ArtifactFile(NamedTuple):
-    """A blob that is a file or, if it *is_archive*, a directory: that of a tar.
+    """A blob that is a file or, if it *is_archive* (a tar), a directory.
 
     *inside* is the directory of the archive that is shown, if the whole archive is below it. *diff_id* is the digest of
-    the tar inside a compressed blob, if the manifest has it. The last four are fields of stat(2).
+    the tar inside a compressed blob, if the manifest has it. *mode* has the permission bits; *mode* to *mtime_ns* are
+    fields of stat(2).
     """
 
     descriptor: Descriptor
@@ -56,7 +57,7 @@ class Layout(NamedTuple):
 
 
 class Placing:
-    """Takes blobs with their names, in the order of the manifest."""
+    """Collects blobs with their names, in the order of the manifest, and arranges them."""
 
     def __init__(self) -> None:
         self._directories: dict[str, Directory] = {"": {}}
@@ -67,14 +68,14 @@ class Placing:
         parts = safe_parts(name)
         if parts is None:
             plain = digest_name(file.descriptor)
-            self._remark(f"{name[:300]!r} is no name for a file below files/; it is called {plain}")
+            self._remark(f"{name[:300]!r} cannot be a name below files/; the file is called {plain}")
             parts = (plain,)
         path = ""
         for part in parts[:-1]:
             below = self._directory(path, part, file.descriptor.digest)
             if below is None:
                 plain = digest_name(file.descriptor)
-                self._remark(f"{name[:300]!r} is in one directory too many; it is called {plain}")
+                self._remark(f"{name[:300]!r} is in too many directories; the file is called {plain}")
                 path, parts = "", (plain,)
                 break
             path = below
@@ -89,7 +90,7 @@ class Placing:
         directory = self._directories[path]
         if directory.get(name) is not None:
             free = self._free_name(path, name, digest, for_directory=True)
-            self._remark(f"{_joined(path, name)!r} is a file and should be a directory too; that is called {free!r}")
+            self._remark(f"{_joined(path, name)!r} is a file and a directory; the directory is called {free!r}")
             name = free
         below = _joined(path, name)
         if name not in directory:
@@ -126,7 +127,7 @@ class Placing:
 
 
 def safe_parts(name: str) -> tuple[str, ...] | None:
-    """Return the parts of the path *name*, None where it is unsafe. `./` in front is dropped."""
+    """Return the parts of the path *name*, None if it is unsafe. A leading `./` is dropped."""
     while name.startswith("./"):
         name = name[2:]
     parts = tuple(name.split("/"))
@@ -136,7 +137,7 @@ def safe_parts(name: str) -> tuple[str, ...] | None:
 
 
 def digest_name(descriptor: Descriptor, suffix: str = "") -> str:
-    """Return the name of a blob without one: `sha256-<hex>`, with *suffix* or that of its media type."""
+    """Return the file name of a blob without a name: `sha256-<hex>` plus *suffix*, by default `.json` for JSON."""
     if not suffix and descriptor.media_type.endswith("+json"):
         suffix = ".json"
     digest = descriptor.digest

@@ -9,11 +9,11 @@
     sigstore, WebAssembly                               sha256-….sigstore.json, module.wasm
     others                                              the digest
 
-The first that fits a layer names it. A tar is a directory with the name that the manifest has: its own entries are
-unknown before it is fetched. ORAS gives a single file the media type of a tar layer, so types decide nothing about
-titled layers; but its client in Python, whose config has a type of its own, marks directories by the type of a
-compressed layer and no other way. Sources: CNCF model-spec; docker/model-spec; KitOps, mediaType.go; Helm, registry
-constants; ORAS, oras-go content/file, oras-py provider.py; sigstore, BUNDLE_SPEC. Pure; any thread.
+The first rule that fits a layer names it. A tar is a directory with the name that the manifest has: its own entries are
+unknown before it is fetched. ORAS gives a single file the media type of a tar layer, so the type says nothing about a
+titled layer. ORAS's client in Python, recognised by its config's type, marks a directory only by the type of a
+compressed layer. Sources: CNCF model-spec; docker/model-spec; KitOps, mediaType.go; Helm, registry constants; ORAS,
+oras-go content/file, oras-py provider.py; sigstore, BUNDLE_SPEC. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _DOCKER_NAMES = {
 
 
 class _Named(NamedTuple):
-    """The name that a rule gives a layer, perhaps to be numbered where several have it; "" for none."""
+    """What a rule says of a layer. *name* is its file name, *invented* one to be numbered if several layers get it."""
 
     name: str = ""
     invented: str = ""
@@ -77,7 +77,7 @@ class _Named(NamedTuple):
 
 
 class _Context(NamedTuple):
-    """The context of a layer for the rules. *seen* counts the layers of each kind before it."""
+    """What the rules know beside the layer. *seen* counts the earlier layers of each kind."""
 
     manifest: Manifest
     config: bytes
@@ -86,14 +86,14 @@ class _Context(NamedTuple):
 
 
 def wants_config(manifest: Manifest) -> bool:
-    """Whether the names of the artifact's files are in its config."""
+    """Whether the config must be read, because it has the names of the artifact's files."""
     if manifest.config.media_type == _HELM_CONFIG:
         return not {TITLE, _VERSION} <= manifest.annotations.keys()
     return manifest.config.media_type == _KITOPS_CONFIG
 
 
 def has_names(manifest: Manifest) -> bool:
-    """Whether a tool's rule names any layer; otherwise all have only digests."""
+    """Whether a rule names any layer. If none does, all files are called by their digests."""
     context = _Context(manifest, b"", {}, Counter())
     return any(_by_rule(layer, context) is not None for layer in manifest.layers)
 
@@ -106,8 +106,8 @@ def has_titles(manifest: Manifest) -> bool:
 def layout_of(manifest: Manifest, config: bytes = b"", *, named_only: bool = False) -> Layout:
     """Return the files and directories of the layers of *manifest*, without layers of the empty type.
 
-    *config* is the config's content, where wants_config() says so. *named_only* leaves out blobs that have only a
-    digest: the layers of an image that also carries a file.
+    *config* is the config's content, needed if wants_config(). *named_only* leaves out blobs without a name: the layers
+    of an image that also carries a file.
     """
     kitfile = kitfile_paths(config) if manifest.config.media_type == _KITOPS_CONFIG else {}
     context = _Context(manifest, config, kitfile, Counter())
@@ -127,7 +127,7 @@ def layout_of(manifest: Manifest, config: bytes = b"", *, named_only: bool = Fal
 
 
 def _by_rule(layer: Descriptor, context: _Context) -> _Named | None:
-    """Return the name by the first rule that fits *layer*; None where none does."""
+    """Return the name by the first rule that fits *layer*; None if no rule fits."""
     return next((named for rule in _RULES if (named := rule(layer, context)) is not None), None)
 
 
@@ -139,7 +139,7 @@ def _file(layer: Descriptor, named: _Named) -> ArtifactFile:
         try:
             diff_id = Digest.parse(named.diff_id)
         except InvalidName:
-            diff_id = None  # computed by inflating the blob
+            diff_id = None  # computed later, by inflating the blob
     inside = safe_parts(named.inside) if named.inside else None
     return ArtifactFile(layer, named.is_archive, inside or (), diff_id, *named.metadata)
 
@@ -207,7 +207,7 @@ def _helm(layer: Descriptor, context: _Context) -> _Named | None:
     if layer.media_type in _HELM_CHARTS:
         return _directory(name, "chart")
     if layer.media_type == _HELM_PROVENANCE:
-        # Registries allow no `+` in a tag, and Helm writes `_` for it there; the file has the version as it is.
+        # Registries allow no `+` in a tag, so Helm writes `_` there; the file name has the version unchanged.
         return _Named(f"{name}-{version}.tgz.prov" if name and version else "", "chart.tgz.prov")
     return None
 

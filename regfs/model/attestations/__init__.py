@@ -1,6 +1,6 @@
-"""What refers to an image: which layer of a manifest is a signature, an attestation or an SBOM, and what is in it.
+"""Signatures, attestations and SBOMs: finds them among the layers of a manifest, and decodes them.
 
 kinds.py finds them by media types and annotations, documents.py decodes one: DSSE envelopes, sigstore bundles, in-toto
-statements, cosign's and Notary's payloads. signatures.py has what a verification needs. encodings.py, members.py
-and certificate.py read what these are made of. Nothing here verifies a signature. Used by images/. Pure; any thread.
+statements, cosign's and Notary's payloads. signatures.py and notary.py extract what a verification needs. encodings.py,
+members.py and certificate.py decode the parts. Nothing here verifies a signature. Used by images/. Pure; any thread.
 """

@@ -1,12 +1,12 @@
-"""Whom an X.509 certificate names: enough of DER to say so, nothing that could verify it.
+"""Reads the names of the subject and of Fulcio's issuer from an X.509 certificate. Verifies nothing.
 
     Certificate ::= SEQUENCE { TBSCertificate, … }
     TBSCertificate ::= SEQUENCE { [0] version, serial, algorithm, issuer, validity, subject, key, …, [3] extensions }
     Extension ::= SEQUENCE { OID, BOOLEAN DEFAULT FALSE, OCTET STRING }
 
-Of the extensions: subjectAltName (2.5.29.17), and the issuer of the identity that Fulcio writes
-(1.3.6.1.4.1.57264.1.1, a plain string, and 1.3.6.1.4.1.57264.1.8, a UTF8String). Sources: RFC 5280, section 4;
-Fulcio, docs/oid-info.md. Used by documents.py. Pure; any thread.
+Two extensions are read: subjectAltName (2.5.29.17), and Fulcio's issuer of the identity (1.3.6.1.4.1.57264.1.1, a plain
+string, or 1.3.6.1.4.1.57264.1.8, a UTF8String). Sources: RFC 5280, section 4; Fulcio, docs/oid-info.md. Used by
+documents.py. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _COMMON_NAME = bytes.fromhex("550403")
 
 
 class Identity(NamedTuple):
-    """The names of a certificate's subject, and the URL of who vouched for them to Fulcio; "" where it is not there."""
+    """The names of a certificate's subject, and the URL of the identity provider that Fulcio trusted, "" if absent."""
 
     names: tuple[str, ...]
     issuer: str
@@ -40,7 +40,7 @@ class Identity(NamedTuple):
 
 
 def identity_in(der: bytes) -> Identity:
-    """Return whom the certificate *der* names, by what it says of itself. Raises BadContent where it is none."""
+    """Return the names in the certificate *der*, not verified. Raises BadContent if it is not a certificate."""
     if len(der) > _LIMIT:
         raise BadContent(f"a certificate of {len(der)} bytes")
     fields = list(_parts(_only(_only(der, _SEQUENCE, first=True), _SEQUENCE, first=True)))
@@ -81,7 +81,7 @@ def _common_names(name: bytes) -> tuple[str, ...]:
 
 
 def _only(content: bytes, tag: int, *, first: bool = False) -> bytes:
-    """Return the content of the value of type *tag* that *content* is, or begins with where *first*."""
+    """Return the content of the one value in *content*, or with *first* of its first value; its type must be *tag*."""
     parts = _parts(content)
     found = next(parts, None)
     if found is None or found[0] != tag or (not first and next(parts, None) is not None):

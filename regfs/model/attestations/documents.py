@@ -1,4 +1,4 @@
-"""Decodes one signature or attestation: what it says, of what, and who is named as its signer. Verifies nothing.
+"""Decodes one signature or attestation: its payload, its subjects, and the signer that it names. Verifies nothing.
 
     DSSE envelope        {"payloadType", "payload": base64, "signatures": [{"keyid", "sig"}]}
     sigstore bundle      {"mediaType", "verificationMaterial": {…}, "dsseEnvelope" | "messageSignature"}
@@ -6,9 +6,9 @@
     simple signing       {"critical": {"identity", "image": {"docker-manifest-digest"}, "type"}, "optional"}
     Notary's JWS         {"payload": base64url, "protected", "header": {"x5c": [base64]}, "signature"}
 
-Which one it is, its own fields tell. The large part, a predicate, is never parsed (members.py). Sources: DSSE,
-envelope.md; sigstore, protobuf-specs sigstore_bundle.proto; in-toto attestation, spec/v1; containers, signature
-formats; Notary, signature-envelope-jws.md. Used by images/referring.py. Pure; any thread.
+Its fields decide which of these a document is. A predicate can be large and is never parsed (members.py). Sources:
+DSSE, envelope.md; sigstore, protobuf-specs sigstore_bundle.proto; in-toto attestation, spec/v1; containers, signature
+formats; Notary, signature-envelope-jws.md. Used by images/referring/ and images/judging/. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _LATEST_S = 253_402_300_799  # the end of the year 9999
 class Decoded(NamedTuple):
     """What one blob says.
 
-    *payload* is what was signed, or the blob itself; *payload_type* its media type, "" where none is told. *signers*
-    are those that the blob names, *times* when it says that it was signed; neither is proved by anything here.
+    *form* names the format, for people. *payload* is what was signed, or the blob itself; *payload_type* its media
+    type, "" if the blob does not give it. *signers* and *times* of signing are claims of the blob, not verified.
     """
 
     form: str
@@ -66,22 +66,22 @@ class Envelope(NamedTuple):
 
     @property
     def signed_bytes(self) -> bytes:
-        """What the signatures are of: DSSE's pre-authentication encoding. Lengths are in bytes."""
+        """The bytes that are signed: DSSE's pre-authentication encoding. Lengths are in bytes."""
         kind = self.payload_type.encode()
         return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(self.payload), self.payload)
 
 
 class CosignPayload(NamedTuple):
-    """What a payload of cosign's is about: the digest of a manifest, and the repository."""
+    """The subject of a cosign payload: the digest of a manifest, and the repository."""
 
     digest: str
     reference: str
 
 
 def decode(content: bytes, media_type: str, annotations: Mapping[str, str]) -> Decoded:
-    """Return what the blob *content* says; *annotations* are those of the layer, where cosign 1 and 2 keep signatures.
+    """Decode the blob *content*; *annotations* are its layer's, in which cosign 1 and 2 keep signatures.
 
-    Raises BadContent where it is none of the five, TooLarge, Unsupported for COSE.
+    Raises BadContent for other formats than these five, TooLarge, and Unsupported for COSE.
     """
     if media_type == COSE:
         raise Unsupported("it is a COSE envelope, which regfs does not decode; .raw has its exact bytes")
@@ -116,7 +116,7 @@ def statement_in(payload: bytes) -> Statement:
 
 
 def cosign_payload(payload: bytes) -> CosignPayload:
-    """Return what a payload of cosign's is about. Raises BadContent, TooLarge."""
+    """Return the subject of a cosign payload. Raises BadContent, TooLarge."""
     critical = from_json(payload).child("critical")
     image = None if critical is None else critical.child("image")
     if critical is None or image is None or critical.text("type") != _COSIGN_TYPE:
@@ -127,7 +127,7 @@ def cosign_payload(payload: bytes) -> CosignPayload:
 
 
 def bundle_envelope(content: bytes) -> Envelope:
-    """Return the envelope in the sigstore bundle *content*. Raises BadContent where it has none, TooLarge."""
+    """Return the envelope in the sigstore bundle *content*. Raises BadContent if it has none, TooLarge."""
     return dsse_envelope(members(content).get("dsseEnvelope", b"null"))
 
 
@@ -141,7 +141,7 @@ def dsse_envelope(content: bytes) -> Envelope:
 
 
 def notary_digest(payload: bytes) -> str:
-    """Return the same of a payload of Notary's."""
+    """Return the digest of the manifest that a Notary payload is about. Raises BadContent, TooLarge."""
     target = from_json(payload).child("targetArtifact")
     if target is None:
         raise BadContent("it does not say what was signed")
@@ -189,7 +189,7 @@ def _log_times(material: Fields) -> tuple[str, ...]:
 
 
 def _cosign_signers(annotations: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return signers and times of a layer that cosign 1 or 2 has made."""
+    """Return signers and times in the annotations of a layer made by cosign 1 or 2."""
     pem = annotations.get(f"{_COSIGN}certificate", "")
     times: tuple[str, ...] = ()
     if bundle := annotations.get(f"{_COSIGN}bundle"):
@@ -214,7 +214,7 @@ def _jws(found: Mapping[str, bytes]) -> Decoded:
 
 
 def _time(seconds: object) -> str:
-    """Return a time of a log, seconds since 1970 as a number or as text, "" where it is none."""
+    """Return a log's time, given as seconds since 1970 in a number or text, in RFC 3339; "" if it is not a time."""
     text = str(seconds) if isinstance(seconds, (int, str)) and not isinstance(seconds, bool) else ""
     if not text.isascii() or not text.isdigit() or len(text) > 12 or not 0 < int(text) <= _LATEST_S:
         return ""

@@ -1,4 +1,4 @@
-"""Base64, PEM and JSON inside signatures: text of strangers, decoded or refused. Pure; any thread."""
+"""Decodes base64, PEM and JSON inside signatures, which are untrusted. Used by this package. Pure; any thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_BLOCKS = 16
 
 
 def from_base64(text: str) -> bytes:
-    """Return what *text* is in base64, of either alphabet, with or without padding. Raises BadContent."""
+    """Decode *text* from base64, in either alphabet, with or without padding. Raises BadContent."""
     try:
         standard = text.encode("ascii").translate(bytes.maketrans(b"-_", b"+/"))
         return base64.b64decode(standard + b"=" * (-len(standard) % 4), validate=True)
@@ -24,7 +24,7 @@ def from_base64(text: str) -> bytes:
 
 
 def from_pem(text: str) -> list[bytes]:
-    """Return the DER of each block of *text*. Raises BadContent where there is none, TooLarge. Source: RFC 7468."""
+    """Return the DER of each block of *text*. Raises BadContent if there is no block, TooLarge. Source: RFC 7468."""
     if len(text) > _MOST_PEM:
         raise TooLarge(f"a text in PEM has {len(text)} bytes, more than {_MOST_PEM}")
     found = [from_base64("".join(each[2].split())) for each in _PEM.finditer(text)]

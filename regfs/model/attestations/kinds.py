@@ -1,4 +1,4 @@
-"""Which layers of a manifest that refers to an image are signatures, attestations and SBOMs.
+"""Finds the signatures, attestations and SBOMs among the layers of a manifest that refers to an image.
 
     cosign 3        one sigstore bundle; annotations of the manifest tell what is in it
     cosign 1, 2     tags .sig, .att, .sbom: a layer for each signature, attestation, SBOM
@@ -7,8 +7,8 @@
     others          an SBOM by its media type, or by the type of the artifact
 
 Sources: cosign, specs/SIGNATURE_SPEC.md and pkg/types/media.go; sigstore, BUNDLE_SPEC; BuildKit,
-docs/attestations/attestation-storage.md; Notary, signature-specification.md. Used by images/referring.py. Pure; any
-thread.
+docs/attestations/attestation-storage.md; Notary, signature-specification.md. Used by images/referring/, images/judging/
+and the tree. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _REFERENCE_TYPE, _REFERENCE_DIGEST = "vnd.docker.reference.type", "vnd.docker.re
 class Finding(NamedTuple):
     """A layer that belongs below *place*, where its name begins with *stem*.
 
-    *is_plain*: the blob itself is what is to be shown, and there is nothing around it.
+    *is_plain*: the blob is the SBOM itself, without an envelope or a statement around it.
     """
 
     place: str
@@ -60,7 +60,7 @@ class Finding(NamedTuple):
 
 
 def findings(manifest: Manifest) -> list[Finding]:
-    """Return what the layers of *manifest* are, in their order. An attestation of an SBOM is in two places."""
+    """Return the findings among the layers of *manifest*, in order. An attestation of an SBOM gives two."""
     found: list[Finding] = []
     for layer in manifest.layers:
         found += _findings(layer, manifest)
@@ -70,7 +70,7 @@ def findings(manifest: Manifest) -> list[Finding]:
 
 
 def type_of(document: Manifest | Index) -> str:
-    """Return what kind of artifact *document* is: a tag of cosign's is what its first layer is."""
+    """Return the artifact type of *document*; for cosign's tags, which have none, the media type of the first layer."""
     if document.artifact_type or isinstance(document, Index):
         return document.artifact_type or document.media_type
     config = document.config.media_type
@@ -80,14 +80,14 @@ def type_of(document: Manifest | Index) -> str:
 
 
 def is_signed(kind: str) -> bool:
-    """Whether artifacts of the type *kind* are signatures or contain one, and so are not signed again."""
+    """Whether artifacts of the type *kind* are or contain signatures, so that signatures of them are not looked for."""
     return kind.startswith(_SIGNED)
 
 
 def attested_by(entry: Descriptor) -> str:
-    """Return the digest of the manifest that *entry* of an index has attestations for; "" where it is none.
+    """Return the digest of the manifest that *entry* of an index has attestations for; "" if it has none.
 
-    BuildKit's annotation; entries of its other types mean nothing.
+    Read from BuildKit's annotation.
     """
     if entry.annotations.get(_REFERENCE_TYPE) != "attestation-manifest":
         return ""
@@ -95,17 +95,17 @@ def attested_by(entry: Descriptor) -> str:
 
 
 def harmless(kind: str) -> str:
-    """Return the media type *kind* as the name of a directory."""
+    """Return the media type *kind* with its unsafe characters replaced, as the name of a directory."""
     return _UNSAFE.sub("_", kind)[:_MOST_NAME].lstrip(".") or "unknown"
 
 
 def predicate_stem(predicate: str) -> str:
-    """Return what files with a predicate of that type are called: `spdx`, `provenance`, or its last part."""
+    """Return the file name for a predicate of that type: `spdx`, `provenance`, or the last part of the type."""
     if predicate.startswith(_PROVENANCE):
         return "provenance"
     if predicate in _PREDICATES:
         return _PREDICATES[predicate]
-    if predicate.startswith("https://cyclonedx.org/bom"):  # some write a version behind it
+    if predicate.startswith("https://cyclonedx.org/bom"):  # some tools append a version
         return "cyclonedx"
     parts = [part for part in predicate.rstrip("/").split("/") if part and not _VERSION.fullmatch(part)]
     stem = _UNSAFE.sub("_", parts[-1] if parts else "")[:_MOST_NAME].strip("._")
@@ -143,7 +143,7 @@ def _sbom_format(media_type: str) -> str:
 
 
 def plain_suffix(media_type: str) -> str:
-    """Return how the name of an SBOM of that media type ends."""
+    """Return the suffix of the file name for an SBOM of that media type."""
     if "xml" in media_type:
         return ".xml"
     if media_type.startswith("text/spdx") and "json" not in media_type:

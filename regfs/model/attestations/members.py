@@ -1,8 +1,8 @@
-"""The members of a JSON object as the exact bytes that they are written in.
+"""Splits a JSON object into its members, each as the exact bytes of its value.
 
-An SBOM inside a statement may have 40 MB: parsed, it would need ten times as much memory, and written again it would be
-other bytes. So only the outer object is read here, and a value is found by its brackets and strings; whether what is
-between them is JSON, its reader will say. Used by documents.py. Pure; any thread.
+An SBOM inside a statement may have 40 MB: parsed, it would need ten times as much memory, and written again its bytes
+would differ. So only the outer object is parsed here. The end of a value is found by its brackets and strings; whether
+a value is valid JSON is not checked. Used by documents.py. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from regfs.errors import BadContent, TooLarge
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-# What leads to the next bracket: the regular expression alone passes over strings, which are most of an SBOM.
+# Everything up to the next bracket. One regular expression skips strings, which are most of an SBOM.
 _BRACKET = re.compile(rb'(?:[^][{}"]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+([][{}])', re.DOTALL)
 _SCALAR = re.compile(rb"[^\s,\]}]+")
 _SPACE = re.compile(rb"[ \t\r\n]*")
@@ -23,7 +23,7 @@ _MOST_KEY = 1024
 
 
 def members(content: bytes) -> dict[str, bytes]:
-    """Return the members of the object *content* by their keys. Raises BadContent, and TooLarge for too many."""
+    """Return the members of the object *content* by their keys. Raises BadContent; TooLarge for too many."""
     at = _after_space(content, 0)
     if content[at : at + 1] != b"{":
         raise BadContent("it is not a JSON object")
@@ -48,7 +48,7 @@ def members(content: bytes) -> dict[str, bytes]:
 
 
 def text_of(literal: bytes, *, limit: int) -> str:
-    """Return the string that the JSON literal *literal* is. Raises BadContent, TooLarge over *limit* bytes."""
+    """Return the string of the JSON literal *literal*. Raises BadContent; TooLarge over *limit* bytes."""
     if len(literal) > limit:
         raise TooLarge(f"a string has {len(literal)} bytes, more than {limit}")
     try:

@@ -1,4 +1,4 @@
-"""A signature of notation: a JWS in JSON, flattened.
+"""Parses a signature of notation: a JWS in the flattened JSON form. Verifies nothing.
 
     {"payload": base64url, "protected": base64url, "header": {"x5c": [base64 of DER, …, the root],
      "io.cncf.notary.timestampSignature": base64, "io.cncf.notary.signingAgent"}, "signature": base64url}
@@ -6,8 +6,8 @@
                  "io.cncf.notary.authenticSigningTime", "io.cncf.notary.expiry"}
     payload     {"targetArtifact": {"mediaType", "digest", "size"}}
 
-What must be understood (`crit`) and is not known refuses the signature: a plugin, for one. Source: Notary Project,
-signature-envelope-jws.md; RFC 7515. Verifies nothing. Used by images/judging/notation/. Pure; any thread.
+A signature with an unknown critical attribute (`crit`), for example one that wants a plugin, is refused. Source: Notary
+Project, signature-envelope-jws.md; RFC 7515. Used by images/judging/notation/. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _S = 1_000_000_000
 
 
 class NotarySignature(NamedTuple):
-    """One *signature* of *signed_bytes*, which say that the manifest *digest* is signed; nothing is verified.
+    """One *signature* of *signed_bytes*, whose payload names the manifest *digest*; nothing is verified.
 
     *chain* begins with the signer's certificate and ends with a root (DER). *authentic_s* is the time that a signing
-    authority vouches for, *expiry_s* when the signature stops to count, both in seconds since 1970, None where there is
-    none. *timestamp* is a token of RFC 3161, b"" where there is none.
+    authority vouches for, *expiry_s* the time at which the signature expires, both in seconds since 1970, None if
+    absent. *timestamp* is a token of RFC 3161, b"" if absent.
     """
 
     algorithm: str
@@ -78,7 +78,7 @@ def notary_signature(content: bytes) -> NotarySignature:
 
 
 def _check_attributes(attributes: Fields) -> None:
-    """Raise BadContent where the signed attributes want something that is not known here."""
+    """Raise BadContent if the signed attributes are invalid, or one of them is critical and unknown."""
     critical = attributes.texts("crit", limit=_MOST_LISTED)
     for name in critical:
         if name not in (_SCHEME, _AUTHENTIC, _EXPIRY):

@@ -1,4 +1,4 @@
-"""What is needed to verify a signature: the signed bytes, the signature, the certificate, and the entry of the log.
+"""Extracts what verifies a signature: the signed bytes, the signature, the certificate, and the entry of the log.
 
     cosign 1, 2   a payload; annotations of its layer (dev.sigstore.cosign/certificate, chain, bundle)
     cosign 3      a sigstore bundle with a DSSE envelope
@@ -39,7 +39,7 @@ _LATEST_S = 253_402_300_799  # the end of the year 9999
 
 
 class LogEntry(NamedTuple):
-    """An entry that Rekor's log has promised to keep: *body* was logged at *logged_s*, in seconds since 1970."""
+    """An entry of Rekor's log: *body*, logged at *logged_s* (s since 1970); *promise* is the log's signature."""
 
     body: bytes
     logged_s: int
@@ -49,7 +49,7 @@ class LogEntry(NamedTuple):
 
     @property
     def promised_bytes(self) -> bytes:
-        """What the log has signed. Source: RFC 8785."""
+        """The bytes that the log signed: canonical JSON of the entry. Source: RFC 8785."""
         body = base64.b64encode(self.body).decode()
         return (
             f'{{"body":"{body}","integratedTime":{self.logged_s},"logID":"{self.log_id}","logIndex":{self.number}}}'
@@ -57,9 +57,9 @@ class LogEntry(NamedTuple):
 
 
 class Logged(NamedTuple):
-    """What the body of an entry says: *kind*, the SHA-256 of what was signed, the signature, key or certificate (DER).
+    """The body of an entry: *kind*, the SHA-256 of what was signed, the signature, and the key or certificate (DER).
 
-    For HASHED the hash is that of the signed bytes, for ENVELOPE that of the payload.
+    For HASHED, the hash is of the signed bytes; for ENVELOPE, of the payload.
     """
 
     kind: str
@@ -69,10 +69,10 @@ class Logged(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """One *signature* of *message*, which says *payload*; nothing of it is verified.
+    """One *signature* of the bytes *message*, which contain *payload*; nothing is verified.
 
-    *certificate* and *chain* are in DER, b"" and empty where a key has signed. *entry* is None where there is no entry
-    of a log with a promise. *kind* is that of the entry that it needs.
+    *certificate* and *chain* are in DER; b"" and empty if a key signed. *entry* is None if there is no log entry with a
+    promise. *kind* is the kind that the log entry must have.
     """
 
     kind: str
@@ -86,13 +86,13 @@ class Signature(NamedTuple):
 
 
 def cosign_signature(payload: bytes, annotations: Mapping[str, str]) -> Signature:
-    """Return the signature of cosign 1 or 2 that a layer with *annotations* is. Raises BadContent, TooLarge."""
+    """Return the signature in a layer that cosign 1 or 2 made, with *annotations*. Raises BadContent, TooLarge."""
     signature = _bounded(from_base64(annotations.get(_SIGNATURE, "")))
     return Signature(HASHED, "", payload, payload, signature, *_cosign_material(annotations))
 
 
 def attestation_signature(content: bytes, annotations: Mapping[str, str]) -> Signature:
-    """Return the same of an attestation of cosign 1 or 2: an envelope. Raises BadContent, TooLarge."""
+    """Return the signature of an attestation of cosign 1 or 2, an envelope. Raises BadContent, TooLarge."""
     return _enveloped(dsse_envelope(content), *_cosign_material(annotations))
 
 
@@ -105,7 +105,7 @@ def bundle_signature(content: bytes) -> Signature:
 
 def _enveloped(envelope: Envelope, certificate: bytes, chain: tuple[bytes, ...], entry: LogEntry | None) -> Signature:
     if len(envelope.signatures) != 1:
-        raise BadContent(f"its envelope has {len(envelope.signatures)} signatures, and one is right")
+        raise BadContent(f"its envelope has {len(envelope.signatures)} signatures instead of one")
     signature = _bounded(envelope.signatures[0])
     return Signature(
         ENVELOPE, envelope.payload_type, envelope.payload, envelope.signed_bytes, signature, certificate, chain, entry
@@ -127,7 +127,7 @@ def _cosign_material(annotations: Mapping[str, str]) -> tuple[bytes, tuple[bytes
 
 
 def logged_in(body: bytes) -> Logged:
-    """Return what the *body* of an entry says. Raises BadContent for other kinds of entries, TooLarge."""
+    """Return the parsed *body* of an entry. Raises BadContent for other kinds of entries, TooLarge."""
     document = from_json(body)
     kind, spec = document.text("kind"), document.child("spec")
     if kind not in (HASHED, ENVELOPE) or document.text("apiVersion") != _VERSION or spec is None:
@@ -135,12 +135,12 @@ def logged_in(body: bytes) -> Logged:
     if kind == ENVELOPE:
         signatures = list(spec.children("signatures", limit=_MOST_LISTED))
         if len(signatures) != 1:
-            raise BadContent("its entry in the log has not one signature")
+            raise BadContent(f"its entry in the log has {len(signatures)} signatures instead of one")
         return _logged(kind, spec.child("payloadHash"), signatures[0].text("signature"), signatures[0].text("verifier"))
     data, signature = spec.child("data"), spec.child("signature")
     key = None if signature is None else signature.child("publicKey")
     if data is None or signature is None or key is None:
-        raise BadContent("its entry in the log is not whole")
+        raise BadContent("its entry in the log is incomplete")
     return _logged(kind, data.child("hash"), signature.text("content"), key.text("content"))
 
 
@@ -149,7 +149,7 @@ def _logged(kind: str, hashed: Fields | None, signature: str, signer: str) -> Lo
         raise BadContent("its entry in the log has no SHA-256")
     found = from_pem(from_base64(signer).decode("ascii", "replace"))
     if len(found) != 1:
-        raise BadContent("its entry in the log names several signers")
+        raise BadContent("its entry in the log does not name exactly one signer")
     return Logged(kind, hashed.text("value"), from_base64(signature), found[0])
 
 
@@ -178,10 +178,10 @@ def _entries(material: Fields) -> Iterator[LogEntry]:
 def _cosign_entry(document: Fields) -> LogEntry:
     payload = document.child("Payload")
     if payload is None:
-        raise BadContent("its entry in the log is not there")
+        raise BadContent("its entry in the log has no Payload")
     log_id = payload.text("logID")
     if not log_id.isascii() or not log_id.isalnum():
-        raise BadContent("the name of its log is none")
+        raise BadContent("the logID of its log entry is invalid")
     return LogEntry(
         body=from_base64(payload.text("body")),
         logged_s=_number(payload, "integratedTime", most=_LATEST_S),
