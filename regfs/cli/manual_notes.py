@@ -10,50 +10,48 @@ from collections.abc import Callable, Iterator
 
 NOTES: dict[str, str] = {
     "NAMES AND FILES OF A MOUNT": """\
-Below `.diff/A..B/changed/`, a directory with other attributes has its `a` and `b` beside the changes in it; where
-  one of
-these is called `a` or `b` itself, they are `a~` and `b~`.
+Below `.diff/A..B/changed/`, a directory whose attributes differ has `a` and `b`, its two versions, beside the changes
+in it. Where a change is itself called `a` or `b`, the two are `a~` and `b~`.
 
 `history`, `wasted`, `packages`, `summary`, `real-size` and `files` have the size 0, as files in /proc do: some are
-worked out from the layers, which no listing fetches. Reading `history` fetches none; it has the real sizes of layers
-that are here.
+computed from the layers, which no listing fetches. Reading `history` fetches no layer; it has the real sizes of the
+layers that are cached.
 
 Each path below `rootfs/` has the extended attributes `user.regfs.layer`, `user.regfs.digest` (of that layer's blob)
-  and
-`user.regfs.created_by`. They are read by name (`getfattr -n`) and in no list, so that copies stay without them.
+and `user.regfs.created_by`. They can be read by name (`getfattr -n`) and are in no list of attributes, so that copies
+stay without them.
 
 A tag and its content have the date of the image once its config has been read, and 1970 before (`ls -lt`).
 `PLATFORM-MISSING.txt` or `PLATFORM-DIFFERS.txt` in an image says that it is not built for your platform.
 
-Artifacts are the directory that their own tool would write, in `files/`: what ORAS pushed by its titles, models of
-ModelPack, Docker and KitOps by their paths, a Helm chart, sigstore's bundles, `module.wasm`; other blobs are called
-  by
-their digest. `ls -l` reads the manifest (for KitOps, and charts by an old Helm, the config too) and no blob. A tar is
-always a directory, called as the manifest calls it: a single file that KitOps packed is inside one of its own name. A
-name that is absolute, has `..`, or is taken gets another; `.regfs/errors` says which. `rootfs/` is in images alone.
+An artifact has in `files/` what its own tool would write: what ORAS pushed by its titles, models of ModelPack, Docker
+and KitOps by their paths, a Helm chart, sigstore's bundles, `module.wasm`; the name of any other blob is its digest.
+`ls -l` reads the manifest (for KitOps, and charts by an old Helm, the config too) and no blob. A tar is always a
+directory, with the name that the manifest gives: a single file that KitOps packed is inside a directory of its own
+name. A name that is absolute, has `..`, or is taken gets another; `.regfs/errors` says which. `rootfs/` is in images
+alone.
 
-What refers to an image is in its `referrers/`, wherever the tool has left it: the referrers API or its fallback
+`referrers/` of an image has what refers to it, wherever a tool has stored that: the referrers API or its fallback
 tag, cosign's tags `sha256-….sig`, `.att` and `.sbom`, BuildKit's entries in the index, and what refers to these in
 turn. A tag shows what refers to its index and to the manifest for your platform, `manifests/linux-arm64/` what refers
-to that one.
+to that manifest.
 
 - `by-type/TYPE/sha256:…/`: each manifest, a directory like the image's
-- `signatures/`, `attestations/`, `sbom/`: `1.json` is what was signed, of an SBOM in a statement the predicate alone;
-  `1.raw` the exact bytes; `1.info` the signer, the time, the image that it is about, as the blob says, and whether
-  that
-  was verified as the `--policy` wants, or why not. An SBOM that is a blob of its own is just that blob
+- `signatures/`, `attestations/`, `sbom/`: `1.json` is what was signed (of an SBOM in a statement, the predicate
+  alone); `1.raw` the exact bytes; `1.info` the signer, the time and the image, as the blob names them, and whether
+  they were verified as the `--policy` wants, or why not. An SBOM that is a blob of its own is shown as it is
 
-`ls referrers/` asks nothing; a list of referrers costs one request an hour, with or without the API, and
-  `signatures/`
-and its like a manifest for each. Blobs are fetched when they are read, up to 40 MiB. A registry that does not
-  answer is
-an error there, never an empty directory. Decoded files have the size 0.
+`ls referrers/` sends no request. A list of referrers costs one request an hour, with or without the API;
+`signatures/`, `attestations/` and `sbom/` cost one more for the manifest of each. Blobs are fetched when they are
+read, up to 40 MiB. Where the registry does not answer, they fail; they are never empty by mistake. Decoded files have
+the size 0.
 
-A name that does not exist is ENOENT. `[ -d … ]`, `cd` and `mkdir` cost one to three small requests, and the answer
-is remembered for 2 seconds up to `--tag-ttl`. A name of which the registry cannot tell (a namespace of Docker Hub or
-GHCR, a refusal) opens.
+A name that does not exist is ENOENT. `[ -d … ]`, `cd` and `mkdir` cost one to three small requests, and the answer is
+remembered for 2 seconds up to `--tag-ttl`. Where the registry cannot tell whether a name exists (a namespace of
+Docker Hub or GHCR, a refusal), the name opens.
 
-`@` opens any name without asking, at the root, in a registry and in a repository. It leads to hidden names:
+`@` opens any name without asking the registry: at the root, in a registry and in a repository. It leads to hidden
+names:
 
 - `library/hello-world/@/nested/`: a repository `nested` beside a tag `nested`
 - `localhost:5000/@/org/`: what a pull-through cache has not cached yet
@@ -61,69 +59,65 @@ GHCR, a refusal) opens.
   catalog
 """,
     "WHAT IS FETCHED WHEN": """\
-- Listing tags, and what is beside `rootfs/`: manifests and configs alone.
-- The first look into `rootfs/` of a plain image: all its layers, once. The kernel gets names and files from the cache
-  then.
+- Listing tags and reading what is beside `rootfs/`: manifests and configs alone.
+- The first look into `rootfs/` of a plain image: all its layers, once. After that the kernel gets names and files
+  from the cache.
 - The same of an image in eStargz or zstd:chunked, or with a SOCI index: the tables of contents of its layers, some 60
-  bytes a file. Reading a file fetches the chunks that it is in, and more ahead of one that is read in order. eStargz
-  and zstd:chunked layers whose manifest has no digest of a table are plain ones. The others never show eStargz's own
-  files (`stargz.index.json` and the landmarks), whether the registry gives ranges or not.
+  bytes a file. Reading a file fetches the chunks that it is in, and more of them ahead where it is read in order. An
+  eStargz or zstd:chunked layer whose manifest has no digest of its table is treated as a plain one. All other layers
+  in these formats never show eStargz's own files (`stargz.index.json` and the landmarks), whether the registry serves
+  ranges or not.
 - The first file of such an image that is opened: what its recorded start read, in that order, each part while no read
   waits. `regfs record IMAGE -- COMMAND` records one; with `--push` other machines find it, for one request an hour
-  and
-  image. A record is a hint: a wrong one costs 256 MiB at most.
-- As the program that such an image's config names is opened, and the cache has no record: its interpreter and the
-  libraries that it is linked with, before it asks for them one by one.
+  and image. A record is a hint: a wrong one costs 256 MiB at most.
+- The program that such an image's config names is opened, and the cache has no record: its interpreter and the
+  libraries that it is linked with, before they are read one by one.
 - Where the whole of such a layer is read anyway (`regfs prefetch`, `regfs index`), its table is compared with its
-  archive, and `.regfs/errors` says what differs. What is shown is the table's.
-- Where a registry answers no ranges, or a table is of no use, that layer is fetched whole, and `.regfs/errors` says
+  archive, and `.regfs/errors` says what differs. The mount shows what the table says.
+- Where a registry serves no ranges, or a table cannot be used, the layer is fetched whole, and `.regfs/errors` says
   so.
 - Without a network, what is in the cache is served; reading the rest is EHOSTUNREACH.
 """,
     "A TAG THAT MOVES": """\
 A tag may move while something runs in its image. As long as a process works or is rooted below the tag's directory,
 or something is mounted there, the directory keeps showing that image, also when the tag is deleted or refused; the
-attribute `user.regfs.newer` (`getfattr -d`) names the image that the tag means by then. The daemon does not see, and
-does not count, processes of other PID namespaces, nor those of other users unless it runs as root.
+attribute `user.regfs.newer` (`getfattr -d`) names the image that the tag points to by then. The daemon does not see,
+and does not count, processes of other PID namespaces, nor those of other users unless it runs as root.
 """,
     "SIGNATURE POLICIES": """\
 A policy says which images may be shown. An image is judged by its digest before anything of it is shown, cached or
 not; a refusal is EACCES, with the reason in `.regfs/errors`, and disturbs no process in an image that was allowed. An
 index vouches for the manifests that it names, an image not for the files of one that refers to it. No service of
-sigstore or of an authority is asked. Policy, keys and roots are read at the start or when they are first needed; what
-is changed later holds for the next mount and after regfs restart; until then an image that was allowed stays so.
+sigstore or of an authority is asked. Policy, keys and roots are read at the start or when they are first needed; a
+later change holds for the next mount and after `regfs restart`; until then an image that was allowed stays allowed.
 
 - policy.json(5) of podman and skopeo: `insecureAcceptAnything`, `reject`, `sigstoreSigned` by scope, with keys,
-  Fulcio's
-  certificates and Rekor's log (`pip install 'regfs[verify]'`); cosign's tags, with `signedIdentity` `matchRepository`
-  or `exactRepository`, and its bundles, which name the digest alone. `signedBy` (GPG), `pki` and scopes with a tag
-  are
-  refused by name, a file with a key that regfs does not know as a whole.
+  Fulcio's certificates and Rekor's log (`pip install 'regfs[verify]'`); cosign's tags, with `signedIdentity`
+  `matchRepository` or `exactRepository`, and its bundles, which name the digest alone. `signedBy` (GPG), `pki` and
+  scopes with a tag are refused by name; a file that has a key unknown to regfs is refused as a whole.
 - With `--trusted-root FILE` (`pip install 'regfs[sigstore]'`) bundles are verified as cosign does it, with
-  timestamps,
-  certificate logs and the log's proof, by those authorities of the file that the policy names too.
+  timestamps, certificate logs and the log's proof. Only those authorities of the file count that the policy names
+  too.
 - notation's `--policy ~/.config/notation/trustpolicy.json`, with the `truststore` beside it: signatures in JWS, by
-  its
-  levels. Where revocation is enforced, a certificate with a CRL or OCSP is refused, since only a network could tell;
-  timestamps need `regfs[sigstore]`, COSE envelopes are refused by name.
+  its levels. Where revocation is enforced, a certificate with a CRL or OCSP is refused, since only a request could
+  tell whether it was revoked; timestamps need `regfs[sigstore]`; COSE envelopes are refused by name.
 """,
     "WHEN THE DAEMON CRASHES": """\
 When the daemon crashes, is killed, or is upgraded (`regfs restart`), the mount stays, and so do open files, working
 directories, roots and running programs in it: a small process (5 MB) holds it and starts the next daemon at once.
-  What
-was asked meanwhile waits for a second or less. After ten daemons in a row that end at once it gives up: the mount is
-dead then, and the log says so. SIGTERM and an unmount end both; `regfs status` counts the restarts.
+Requests that come meanwhile wait for a second or less. When ten daemons in a row have ended at once, that process
+gives up: the mount is dead then, and the log says so. SIGTERM and an unmount end the daemon and that process; `regfs
+status` counts the restarts.
 """,
     "THE TWO DRIVERS": """\
 - needs: `kernel`: Linux; `fusermount3` unless root; `fusepy`: libfuse 2; any system that has it
-- asked by: `kernel`: inode; `fusepy`: path
-- names are trusted: `kernel`: below a digest for ever, a tag for its `--tag-ttl`; `fusepy`: one second each,
-  whatever they are
+- what a request names: `kernel`: an inode; `fusepy`: a path
+- how long the kernel trusts a name: `kernel`: below a digest for ever, a tag for its `--tag-ttl`; `fusepy`: one
+  second, whatever it is
 - when a tag moves: `kernel`: open files and directories stay in the old image, new look-ups see the new one;
   `fusepy`: the same for open files; names are always looked up in what the tag shows
-- directories: `kernel`: entries come with their attributes; `fusepy`: one question an entry
-- while the layers of a `rootfs` are fetched: `kernel`: what is beside it answers; `fusepy`: names beside it wait
-  for it
+- listing a directory: `kernel`: entries come with their attributes; `fusepy`: one more request for each entry
+- while the layers of a `rootfs` are fetched: `kernel`: names beside it answer at once; `fusepy`: names beside it wait
 - large files that are cached: `kernel`: read by the kernel itself, as root from Linux 6.9 on; `fusepy`: through regfs
 
 Both show the same tree, byte for byte; one suite of tests runs against both.
@@ -136,8 +130,8 @@ seconds since 1970, modes numbers as stat(2) has them.
 - `ls`: path, is_directory, entries (path, type, mode, nlink, uid, gid, size, mtime, target)
 - `find`: path, type, mode, nlink, uid, gid, size, mtime, target
 - `get`: name, written (paths)
-- `inspect`: name, digest, media_type, platforms, manifest_digest, platform, created, config, blobs (digest, media_type,
-  size, command), annotations, referrers (null where the registry does not tell), referrers_failure
+- `inspect`: name, digest, media_type, platforms, manifest_digest, platform, created, config, blobs (digest,
+  media_type, size, command), annotations, referrers (null where the registry does not tell), referrers_failure
 - `history`: steps (created, command, has_layer)
 - `which`: path, versions (layer, digest, command, mode, size, state, by), the one that is shown first
 - `du`: layers (layer, digest, compressed, size, entries, wasted), directories (path, size, entries)
@@ -149,7 +143,7 @@ seconds since 1970, modes numbers as stat(2) has them.
 - `config`: files (path, exists), options (name, value, source)
 - `doctor`: findings (name, is_well, detail, is_needed)
 
-`status`, `cache` and `prefetch` print lists and objects of an older form, without `schema`, which stays as it is.
+`status`, `cache` and `prefetch` print lists and objects in an older form without `schema`; that form stays.
 """,
     "LIMITS": """\
 - fusermount3 unmounts nothing where /etc/mtab is missing (debootstrap minbase): `ln -s /proc/self/mounts /etc/mtab`.
@@ -163,16 +157,15 @@ seconds since 1970, modes numbers as stat(2) has them.
 - Schema 1 manifests, encrypted layers and layers that are EROFS images are refused (EOPNOTSUPP), and their type is
   named.
 - Digests by BLAKE3 need the package `blake3`: `pipx install '.[blake3]'`.
-- `packages` reads rpm's database of SQLite; of older ones it says that they are there, for
-  `rpm --dbpath COPY -qa` with a copy of the directory: rpm writes where it reads.
-- The daemon looks for the next request for 200 microseconds after each answer before it sleeps: that much of one core
-  after the last request of a burst. On virtual machines, where an idle core takes long to wake, `--low-latency` makes
-  cold walks three to six times as fast if nothing else keeps the cores busy: bursts of requests then hold
+- `packages` reads rpm's database where it is SQLite. Of an older one it only says that it is there: copy its
+  directory and run `rpm --dbpath COPY -qa`, since rpm writes to what it reads.
+- After each answer the daemon polls for 200 microseconds before it sleeps: it uses one core for that long after the
+  last request of a burst. On virtual machines, where an idle core takes long to wake, `--low-latency` makes cold
+  walks three to six times as fast if nothing else keeps the cores busy: bursts of requests then hold
   /dev/cpu_dma_latency, and no core of the machine sleeps deeply.
 - Inode numbers have 53 bits; each image has numbers of its own, which stay the same for as long as the cache does.
-  With
-  `--inode32` they have 32, and two images share them: GNU `diff` and `tar` then take files of two images for the same
-  one, so do not give them two images in one run.
+  With `--inode32` they have 32, and two images share them: GNU `diff` and `tar` then take files of two images for the
+  same one, so do not give them two images in one run.
 - `updatedb` and desktop indexers walk every mount: add `fuse.regfs` to PRUNEFS in /etc/updatedb.conf.
 """,
 }

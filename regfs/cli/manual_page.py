@@ -1,12 +1,12 @@
 """The manual page regfs(1), as roff, made from the same parsers and tables as `--help`: `regfs help --man | man -l -`.
 
-Each option, verb and exit code is said once, in the code that it belongs to. Source: man(7). Pure; any thread.
+Each option, verb and exit code is described once, in the code that it belongs to. Source: man(7). Pure; any thread.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 from regfs import __version__
 from regfs.cli.arguments import MOUNT_USAGE, mount_parser
@@ -23,6 +23,9 @@ _WORDS = (
     "Each option above may be given as a word after -o, with _ for -: -o allow_other,cache_size=10G. Words that "
     "mount(8) and systemd pass on are accepted."
 )
+_OF_EVERY_VERB = "Each verb also takes -h, --help (show how it is used) and -d, --debug (log everything to stderr)."
+
+_Description = tuple[tuple[str, ...], str | None]  # the names of an option, and its help text
 
 # What a mount shows and answers. The code says it in many places; tests/test_docs.py compares these tables with it.
 CONTROL_FILES = {
@@ -88,12 +91,14 @@ def _lines() -> Iterator[str]:
     yield from (".br", _bold("mount.regfs SOURCE MOUNTPOINT [-fnsv] [-o WORDS]"))
     yield from (".SH DESCRIPTION", _text(_DESCRIPTION))
     yield ".SH OPTIONS"
-    yield from _options(mount_parser())
+    mounting = mount_parser()
+    yield from _options(mounting, _shown(mounting))
     yield from (".PP", _text(_WORDS))
-    yield ".SH VERBS"
+    yield from (".SH VERBS", _text(_OF_EVERY_VERB))
+    described = {_description(action) for action in _shown(mounting)}
     for name, verb in VERBS.items():
         if verb.summary:
-            yield from _verb(name, verb.usage)
+            yield from _verb(name, verb.usage, described)
     yield from notes(_text)
     yield ".SH FILES"
     yield from _table({f"MOUNTPOINT/.regfs/{name}": meaning for name, meaning in CONTROL_FILES.items()})
@@ -108,10 +113,15 @@ def _lines() -> Iterator[str]:
     yield from _table({"128+N": "a signal with the number N ended the command"})
 
 
-def _verb(name: str, usage: str) -> Iterator[str]:
+def _verb(name: str, usage: str, described: Set[_Description]) -> Iterator[str]:
+    """Yield what *name* does and its options; those that OPTIONS has *described* are only named."""
     parser = load_verb(name).parser()
     yield from (f".SS regfs {_text(f'{name} {usage}'.rstrip())}", _text(parser.description or ""))
-    yield from _options(parser)
+    shown = [action for action in _shown(parser) if action.dest not in ("help", "debug")]
+    yield from _options(parser, [action for action in shown if _description(action) not in described])
+    shared = [action.option_strings[-1] for action in shown if _description(action) in described]
+    if shared:
+        yield from (".TP", _bold(", ".join(shared)), "as under OPTIONS")
 
 
 def _table(rows: Mapping[str, str]) -> Iterator[str]:
@@ -119,12 +129,18 @@ def _table(rows: Mapping[str, str]) -> Iterator[str]:
         yield from (".TP", _bold(name), _text(meaning))
 
 
-def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """Yield the options of *parser*, and those of its arguments that have a help text."""
-    for action in parser._actions:
-        if action.help is None or action.help == argparse.SUPPRESS:
-            continue
-        yield from (".TP", _bold(_usage(action)), _text(action.help % {"prog": parser.prog}))
+def _shown(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Return the options of *parser*, and those of its arguments, that have a help text."""
+    return [action for action in parser._actions if action.help not in (None, argparse.SUPPRESS)]
+
+
+def _description(action: argparse.Action) -> _Description:
+    return tuple(action.option_strings), action.help
+
+
+def _options(parser: argparse.ArgumentParser, actions: Iterable[argparse.Action]) -> Iterator[str]:
+    for action in actions:
+        yield from (".TP", _bold(_usage(action)), _text((action.help or "") % {"prog": parser.prog}))
 
 
 def _usage(action: argparse.Action) -> str:
