@@ -106,7 +106,7 @@ def test_version_is_a_verb_too(tmp_path: Path) -> None:
 def test_a_verb_of_another_tool_is_answered_and_never_mounts(word: str) -> None:
     for arguments in ([word, "/mnt"], [word], [word, "--help"], ["-q", word, "/mnt"], [word, "a", "b", "c"]):
         said = refusal(*arguments)
-        assert said.startswith(f"{word} is no verb of regfs; ")
+        assert said.startswith(f"{word} is not a verb of regfs; ")
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_a_registry_is_a_source(source: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [("/mnt/zz", "/mnt/reg"), ("./zz", "ghcr.io"), ("../zz", "/mnt")])
 def test_a_path_as_source_asks_whether_the_words_were_swapped(words: tuple[str, str]) -> None:
-    assert refusal(*words) == f"SOURCE {words[0]!r} is no registry; did you swap SOURCE and MOUNTPOINT?"
+    assert refusal(*words) == f"SOURCE {words[0]!r} is not a registry; did you swap SOURCE and MOUNTPOINT?"
 
 
 def test_a_registry_or_an_image_alone_lacks_a_mount_point(tmp_path: Path) -> None:

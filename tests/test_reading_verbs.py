@@ -137,8 +137,8 @@ def test_cp_copies_files_and_whole_directories(regfs: Regfs, tmp_path: Path) -> 
     [
         ([f"{NAME}:/none", "{to}/x"], NotFound, "/none is not in"),
         ([f"{NAME}:/bin", "{to}/taken"], InvalidOption, "is there already"),
-        ([f"{NAME}:/bin/su", "{to}/no/such"], InvalidOption, "is no directory"),
-        ([f"{NAME}:/bin/su", f"{NAME}:/etc", "{to}/x"], InvalidOption, "is no directory, and several"),
+        ([f"{NAME}:/bin/su", "{to}/no/such"], InvalidOption, "is not a directory"),
+        ([f"{NAME}:/bin/su", f"{NAME}:/etc", "{to}/x"], InvalidOption, "is not a directory, and several"),
         ([NAME, "{to}/x"], InvalidOption, "regfs unpack demo/app:1 DIR"),
     ],
 )

@@ -56,7 +56,7 @@ def test_one_file_may_take_the_place_of_both(site: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("plattform = 1", "'plattform' is no option of regfs; did you mean platform"),
+        ("plattform = 1", "'plattform' is not an option of regfs; did you mean platform"),
         ("tag-ttl = 'soon'", "tag-ttl: 'soon'"),
         ("offline = 1", "offline is true or false, not 1"),
         ("timeout = true", "timeout is a text like TIME, not True"),

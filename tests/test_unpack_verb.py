@@ -56,7 +56,7 @@ def test_a_directory_that_cannot_be_made_is_told_before_anything_is_fetched(
     (tmp_path / "file").touch()
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
-    for name, said in {"file": "no directory", "file/out": "cannot be made", "full": "is not empty"}.items():
+    for name, said in {"file": "not a directory", "file/out": "cannot be made", "full": "is not empty"}.items():
         done = unpack(server, tmp_path, name)
         assert (done.returncode, said in done.stderr) == (2, True), done.stderr
     assert server.paths() == []

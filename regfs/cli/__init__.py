@@ -6,7 +6,7 @@
 - arguments.py: the parsers of options
 - mount_options.py: the words of -o
 - source_argument.py: what SOURCE names
-- mistaken_verbs.py: first words that are no verb but look like one
+- mistaken_verbs.py: first words that are not verbs but look like them
 - command_config.py: arguments become a Config
 - help_text.py: --help; manual_page.py: the manual page; versions.py: --version
 - exit_codes.py: errors as numbers

@@ -121,5 +121,5 @@ def refuse_unknown(unknown: Sequence[str], parser: argparse.ArgumentParser) -> N
         word = unknown[0].partition("=")[0]
         known = [text for action in parser._actions for text in action.option_strings]
         if word.startswith("-"):
-            raise InvalidOption(f"{word} is no option of {parser.prog}{suggestion(word, known)}")
+            raise InvalidOption(f"{word} is not an option of {parser.prog}{suggestion(word, known)}")
         raise InvalidOption(f"{word!r} is one word too many: {parser.format_usage().strip()}")

@@ -1,4 +1,4 @@
-"""First words that are no verb but look like one: `regfs tar M` must not mount a registry named `tar` on M.
+"""First words that are not verbs but look like one: `regfs tar M` must not mount a registry named `tar` on M.
 
 The name of a registry has a dot or a colon, or is `localhost`. Another word that is a verb of other tools, or nearly
 one of regfs, is a mistake. Used by main.py. Only asks the disk whether a directory of that name exists.
@@ -58,12 +58,12 @@ def refuse_verb_like(paths: Sequence[str], verbs: Collection[str]) -> None:
         raise InvalidOption(f"options come after the verb: regfs {word} [OPTIONS] …{_directory_hint(word)}")
     remedy = next((remedy for remedy, words in _REMEDIES.items() if word in words.split()), None)
     if remedy is not None:
-        raise InvalidOption(f"{word} is no verb of regfs; {remedy.format(word=word)}{_directory_hint(word)}")
+        raise InvalidOption(f"{word} is not a verb of regfs; {remedy.format(word=word)}{_directory_hint(word)}")
     from difflib import get_close_matches  # 5 ms that only a mistyped word should pay
 
     near = get_close_matches(word, verbs, n=1, cutoff=_NEAR)
     if near and not (len(paths) == 1 and os.path.isdir(paths[0])):
-        raise InvalidOption(f"{word} is no verb of regfs; did you mean regfs {near[0]}?{_directory_hint(word)}")
+        raise InvalidOption(f"{word} is not a verb of regfs; did you mean regfs {near[0]}?{_directory_hint(word)}")
 
 
 def verb_like_words() -> Iterator[str]:

@@ -111,7 +111,7 @@ def _of_file(path: Path, *, is_named: bool) -> Iterator[Setting]:
         option = option_named(key)
         if option is None:
             near = suggestion(key, [*(known.name for known in OPTIONS), _REGISTRY])
-            raise BadConfiguration(f"{path}: {key!r} is no option of regfs{near}")
+            raise BadConfiguration(f"{path}: {key!r} is not an option of regfs{near}")
         yield from _of_value(option, value, str(path))
 
 

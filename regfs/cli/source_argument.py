@@ -34,7 +34,7 @@ def registry_of_source(source: str, mountpoint: str) -> str:
     if (shown := reference_without_userinfo(source)) is not None:
         raise InvalidOption(f"SOURCE {shown!r}: leave out the user name and the password; podman login stores them")
     if not name or name.startswith((".", "/", "~")):
-        raise InvalidOption(f"SOURCE {source!r} is no registry; did you swap SOURCE and MOUNTPOINT?")
+        raise InvalidOption(f"SOURCE {source!r} is not a registry; did you swap SOURCE and MOUNTPOINT?")
     registry = f"; for a registry of that name: --default-registry {name}" if "/" not in name else ""
     raise InvalidOption(
         f"{name} is an image: mount a registry (regfs {mountpoint}), then look into "

@@ -89,7 +89,7 @@ def prepare_directory(directory: Path) -> None:
 
 def _insist_on_empty(directory: Path) -> None:
     if not directory.is_dir():
-        raise InvalidOption(f"{directory} is there already, and is no directory")
+        raise InvalidOption(f"{directory} is there already, and is not a directory")
     if any(directory.iterdir()):
         raise InvalidOption(f"{directory} is not empty; name a new directory")
 
@@ -169,7 +169,7 @@ class Unpacker:
     def _add(self, directory: _Directory, stack: list[_Directory], name: bytes, node: int, packed: bytes) -> None:
         """Write one entry of *directory*. A directory is opened and pushed onto *stack*, to be filled next."""
         if not name or b"/" in name or b"\0" in name or name in (b".", b".."):
-            raise BadLayer(f"{os.fsdecode(directory.path)}: {name!r} is no name")
+            raise BadLayer(f"{os.fsdecode(directory.path)}: {name!r} is not a name")
         attributes = Attributes.unpack(packed)
         with self._noting(_join(directory.path, name)):
             if stat.S_ISDIR(attributes.mode):

@@ -53,7 +53,7 @@ class FileSystem(Protocol):
     def read_following(self, node: int, limit: int, buffer: bytearray) -> list[tuple[int, bytes]]:
         """Return nodes and bytes of at most *limit* small files that follow *node* in its layer. Does not wait.
 
-        All bytes are read into *buffer* with one read. None for what is no entry of a table.
+        All bytes are read into *buffer* with one read. None for what is not an entry of a table.
         """
 
     def xattrs(self, node: int) -> Mapping[bytes, bytes]:

@@ -197,7 +197,7 @@ def _valid(found: list[object], is_valid: Callable[[str], bool], *, what: str) -
     """Return the valid names in *found*, sorted and once each; the others are logged in one line."""
     names = [entry for entry in found if isinstance(entry, str) and is_valid(entry)]
     if len(names) < len(found):
-        log.warning("%s: %d entries are no valid names and left out", what, len(found) - len(names))
+        log.warning("%s: %d entries are not valid names and left out", what, len(found) - len(names))
     return sorted(set(names))
 
 

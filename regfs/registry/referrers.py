@@ -128,5 +128,5 @@ def _is_index(answer: Answer, *, what: str) -> bool:
 def _entries(answer: Answer, *, what: str) -> tuple[Descriptor, ...]:
     index = parse_manifest(answer.read(DOCUMENT_LIMIT, what=what), content_type=answer.content_type)
     if not isinstance(index, Index):
-        raise ProtocolViolation(f"{what}: a document that is no index")
+        raise ProtocolViolation(f"{what}: a document that is not an index")
     return index.manifests

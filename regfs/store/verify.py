@@ -140,7 +140,7 @@ def _wrong_blob(path: Path) -> str | None:
         digest = Digest.parse(f"{path.parent.parent.name}:{path.name}")
         hasher = digest.hasher()
     except (InvalidName, Unsupported) as error:
-        return f"its name is no digest: {error}"
+        return f"its name is not a digest: {error}"
     found = hash_file(path, hasher)
     return None if found == digest.encoded else f"damaged: its {digest.algorithm} is {found}"
 

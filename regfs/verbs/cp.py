@@ -44,7 +44,7 @@ def cp(
         if not each.path.strip("/"):
             raise InvalidOption(f"{each.typed} is a whole image; regfs unpack {each.typed} DIR writes one")
     if len(wanted) > 1 and not destination.is_dir():
-        raise InvalidOption(f"{destination} is no directory, and several files are to be copied")
+        raise InvalidOption(f"{destination} is not a directory, and several files are to be copied")
     notes: list[str] = []
     with closing(build(config, environment)) as app:
         if app.note:
@@ -105,8 +105,8 @@ def _write(files: Rootfs, node: int, to: Path, app: App) -> list[str]:
 def _insist_on_room(to: Path, *, is_directory: bool) -> None:
     """Raise InvalidOption where *to* exists already, or clearly cannot be made."""
     if not to.name:
-        raise InvalidOption(f"{to} is no name for a copy")
+        raise InvalidOption(f"{to} is not a name for a copy")
     if not to.parent.is_dir():
-        raise InvalidOption(f"{to.parent} is no directory")
+        raise InvalidOption(f"{to.parent} is not a directory")
     if os.path.lexists(to) and (is_directory or to.is_dir()):
         raise InvalidOption(f"{to} is there already; name a directory that is not")

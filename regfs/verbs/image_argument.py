@@ -35,7 +35,7 @@ def read_reference(text: str, default_registry: str, mounts: Sequence[mountpoint
     *repository, last = [name for name in names if name != ESCAPE]
     is_pasted = (":" in last or "@" in last[1:]) and not _DIGEST_RE.fullmatch(last)
     if not repository and not is_pasted:
-        raise InvalidOption(f"{text} is no image: a repository and a tag are needed")
+        raise InvalidOption(f"{text} is not an image: a repository and a tag are needed")
     source = points[inside.mountpoint].source
     if _is_tag_at_a_time(repository, last):
         return parse_reference(f"{'/'.join(repository)}:{last}", default_registry=source)

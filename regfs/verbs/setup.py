@@ -95,7 +95,7 @@ class _Record:
         except OSError as error:
             raise _failure(self._path, error) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RegfsError(f"{self._path} is no record of regfs setup: {error}") from error
+            raise RegfsError(f"{self._path} is not a record of regfs setup: {error}") from error
 
     def write(self, now: Put) -> None:
         if not now.files:

@@ -29,7 +29,7 @@ Documentation=man:regfs(1)
 [Service]
 Type=notify
 NotifyAccess=main
-# After a crash this may be a dead mount, which is no directory until regfs has removed it.
+# After a crash this may be a dead mount, which is not a directory until regfs has removed it.
 ExecStartPre=-/bin/mkdir -p {where}
 ExecStart={program} --foreground {where}
 ExecReload={program} refresh {where}

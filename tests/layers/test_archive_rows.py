@@ -113,7 +113,7 @@ def test_a_directory_over_a_symlink_is_a_directory(tmp_path: Path) -> None:
 
 
 def test_a_file_below_a_file_is_no_layer(tmp_path: Path) -> None:
-    with pytest.raises(BadLayer, match="no directory"):
+    with pytest.raises(BadLayer, match="not a directory"):
         ingested(tmp_path, file("a"), file("a/b"))
 
 

@@ -157,7 +157,7 @@ def disagreement(ours: dict[bytes, Entry] | str, theirs: dict[bytes, Entry] | st
         return [] if isinstance(ours, str) else [f"refused by umoci alone: {theirs}"]
     if isinstance(ours, str):
         # A whiteout below a file of its own layer: umoci passes over it, containerd refuses the layer as we do.
-        whiteout_below_a_file = "/.wh." in ours and ours.endswith("is no directory")
+        whiteout_below_a_file = "/.wh." in ours and ours.endswith("is not a directory")
         # A hard link to a lower layer's symbolic link that this layer also writes through: the layer alone, which is
         # refused before the merge sees it, only tells of a directory there.
         link_to_an_implied_directory = "a hard link to the directory" in ours

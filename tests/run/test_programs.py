@@ -62,7 +62,7 @@ def test_what_regfs_cannot_do_is_125_and_a_sentence(user: Runner) -> None:
         (("-u", "nosuch", "--"), "tools", "has no user 'nosuch'"),
         (("-u", "4294967295", "--"), "tools", "the largest user or group id is 4294967294"),
         (("-w", "x", "--"), "tools", "absolute path"),
-        (("-w", "/etc/passwd", "--"), "tools", "/etc/passwd: it is no directory of the image"),
+        (("-w", "/etc/passwd", "--"), "tools", "/etc/passwd: it is not a directory of the image"),
         (("--", ""), "tools", "has an empty name"),
         (("--network", "bridge", "--"), "tools", "host and none"),
         (("--keep", "/proc/x", "--"), "tools", "--keep /proc/x"),

@@ -166,7 +166,7 @@ def test_a_file_that_has_no_digests_name_is_found(cache: Path) -> None:
     (cache / "blobs/sha256/ab").mkdir()
     (cache / "blobs/sha256/ab/notes.txt").write_text("mine")
     (problem,) = verify(cache, drop=False)
-    assert "no digest" in str(problem)
+    assert "not a digest" in str(problem)
 
 
 def test_sums_are_what_sha256sum_reads(cache: Path) -> None:

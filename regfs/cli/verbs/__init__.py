@@ -80,7 +80,7 @@ _MODULES = {"import": "import_archive"}
 
 
 def verb_named(word: str) -> str | None:
-    """Return the name of the verb *word*, which may be an alias; None where it is no verb."""
+    """Return the name of the verb *word*, which may be an alias; None where it is not a verb."""
     name = ALIASES.get(word, word)
     return name if name in VERBS else None
 

@@ -35,6 +35,6 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
         return 0
     name = verb_named(given.verb)
     if name is None:
-        raise InvalidOption(f"{given.verb} is no verb of regfs{suggestion(given.verb, VERBS)}")
+        raise InvalidOption(f"{given.verb} is not a verb of regfs{suggestion(given.verb, VERBS)}")
     tell(load_verb(name).parser().format_help().rstrip())
     return 0

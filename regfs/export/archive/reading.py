@@ -1,7 +1,7 @@
 """Reads images from a tar archive with an OCI image layout into the cache, whatever the order of its members.
 
 Every blob is verified against its digest before it is kept, and every layer against its diff id when it is unpacked.
-Members that are no part of a layout are passed over. Used by verbs/import_archive.py. Thread rule: one thread reads;
+Members that are not part of a layout are passed over. Used by verbs/import_archive.py. Thread rule: one thread reads;
 any may read *read*.
 """
 
@@ -60,7 +60,7 @@ class ArchiveReader:
                     elif name == _DOCKER:
                         others.add(name)
         except (tarfile.TarError, EOFError) as error:
-            raise BadContent(f"the file is no tar archive, or ends too soon: {error}") from error
+            raise BadContent(f"the file is not a tar archive, or ends too soon: {error}") from error
         if not index and others:
             raise Unsupported(
                 "the archive is of docker's own form, without index.json; skopeo copy docker-archive:FILE "
@@ -70,7 +70,7 @@ class ArchiveReader:
             raise BadContent("the archive has no index.json: it is no OCI image layout")
         parsed = parse_manifest(index, content_type=OCI_INDEX)
         if not isinstance(parsed, Index):
-            raise BadContent("index.json of the archive is no index")
+            raise BadContent("index.json of the archive is not an index")
         return parsed.manifests
 
     def _keep(self, archive: tarfile.TarFile, member: tarfile.TarInfo, digest: Digest) -> None:

@@ -90,7 +90,7 @@ def _make_directory(path: str) -> None:
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
-        reason = "it is no directory of the image" if isinstance(error, FileExistsError) else error.strerror
+        reason = "it is not a directory of the image" if isinstance(error, FileExistsError) else error.strerror
         raise MountFailure(f"the working directory {path}: {reason}; -w names another one") from error
 
 

@@ -111,7 +111,7 @@ class _Writer:
         directories[root.node] = inode(root), _ROOT_NID
         for parent, group in groupby(self._names.entries(), key=itemgetter(0)):
             if parent not in directories:
-                raise CacheDamaged(f"node {parent:#x} has entries before it has a name, or is no directory")
+                raise CacheDamaged(f"node {parent:#x} has entries before it has a name, or is not a directory")
             above = directories[parent][0]
             children: list[Dirent] = []
             for entry in group:

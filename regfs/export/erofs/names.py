@@ -69,7 +69,7 @@ class Names:
         key = self._merged.root
         directory = self._merged.directory(key)
         if directory is None:
-            raise CacheDamaged(f"{self._merged.path}: its root is no directory")
+            raise CacheDamaged(f"{self._merged.path}: its root is not a directory")
         return Entry(key, b"", key, directory.attributes, xattrs=self._body(key))
 
     def entries(self) -> Iterator[Entry]:

@@ -103,7 +103,7 @@ class _InPlaceGzip:
         return size
 
     def _is_end(self, error: str) -> bool:
-        """Whether *error* is about bytes behind a whole member that are no member: gzip(1) skips them."""
+        """Whether *error* is about bytes behind a whole member that are not a member: gzip(1) skips them."""
         if error.startswith(_NO_HEADER):
             return True
         # Two bytes of a header and nothing more are a member that was cut off.

@@ -77,9 +77,9 @@ class CheckpointedGzip:
         self._members = 0
 
     def inflate(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield what *chunks* inflate to. Bytes behind the last member that are no gzip are skipped.
+        """Yield what *chunks* inflate to. Bytes behind the last member that are not gzip are skipped.
 
-        Raises BadLayer where they are no gzip, Unsupported where the machine has no zlib.
+        Raises BadLayer where they are not gzip, Unsupported where the machine has no zlib.
         """
         library = _library()
         stream = _Stream()

@@ -1,7 +1,7 @@
 """gzip as layers use it: several members one after the other, any header fields, perhaps padded.
 
 isal inflates at about four times the speed of zlib and is used where it can be imported. Zeros between members, and
-what follows the last one and is no gzip header, are passed over, as gzip(1) does. Where isal's reader of files is
+what follows the last one and is not a gzip header, are passed over, as gzip(1) does. Where isal's reader of files is
 there, archive_stream.py takes that; both read the same streams. Source: RFC 1952. Used by detection.py; one thread.
 """
 
@@ -49,7 +49,7 @@ _decompressor, ERROR = _library()
 
 
 def inflate(chunks: Iterable[bytes | memoryview], *, block_size: int) -> Iterator[bytes]:
-    """Yield what *chunks* inflate to, in blocks of at most *block_size*. Raises BadLayer where they are no gzip."""
+    """Yield what *chunks* inflate to, in blocks of at most *block_size*. Raises BadLayer where they are not gzip."""
     inflater: _Inflater | None = None
     members = 0
     held = b""  # the start of a member whose header goes on in the next chunk
@@ -70,7 +70,7 @@ def inflate(chunks: Iterable[bytes | memoryview], *, block_size: int) -> Iterato
                 if size == 0:
                     if members:
                         return
-                    raise BadLayer("this is no gzip: its first bytes are wrong")
+                    raise BadLayer("this is not gzip: its first bytes are wrong")
                 at += size
                 inflater, bite_size = _decompressor(wbits=_GZIP_WBITS), _FIRST_BITE
                 _decompress(inflater, _PLAIN_HEADER, block_size)

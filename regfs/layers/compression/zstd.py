@@ -31,7 +31,7 @@ def starts_frame(first: bytes) -> bool:
 def decompress(chunks: Iterable[bytes | memoryview], *, block_size: int) -> Iterator[bytes]:
     """Yield what *chunks* decompress to, in blocks of at most *block_size*.
 
-    Raises BadLayer where they are no zstd, TooLarge where a frame needs a window of more than 128 MiB.
+    Raises BadLayer where they are not zstd, TooLarge where a frame needs a window of more than 128 MiB.
     """
     frame: zstd.ZstdDecompressor | None = None
     frames = 0

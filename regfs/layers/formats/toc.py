@@ -229,7 +229,7 @@ def _entry(fields: Fields) -> TarEntry:
 
 def _number(fields: Fields, key: str) -> int:
     value = fields.get(key, 0)
-    if type(value) is int and 0 <= value <= MAX_FILE_SIZE:  # as nearly all are; a boolean is no number
+    if type(value) is int and 0 <= value <= MAX_FILE_SIZE:  # as nearly all are; a boolean is not a number
         return value
     if value is None:
         return 0
@@ -243,7 +243,7 @@ def _owner(fields: Fields, key: str) -> int:
 
 def _name(text: object) -> bytes:
     if not isinstance(text, str):
-        raise BadLayer("a name is no string")
+        raise BadLayer("a name is not a string")
     if _LOST in text:
         raise Unsupported("the table of contents cannot tell a name that is no UTF-8")
     try:
@@ -261,7 +261,7 @@ def modified_ns(text: object) -> int:
         return 0
     found = _date_ns(text) if isinstance(text, str) else None
     if found is None:
-        raise BadLayer(f"{str(text)[:40]!a} is no time")
+        raise BadLayer(f"{str(text)[:40]!a} is not a time")
     return found
 
 
@@ -272,7 +272,7 @@ _date_ns = lru_cache(maxsize=4096)(exact_date_ns)
 def _xattrs(values: object) -> dict[bytes, bytes] | None:
     """Return the extended attributes, whose values are base64, those left out that an ingest would leave out too."""
     if not isinstance(values, dict):
-        raise BadLayer("its extended attributes are no object")
+        raise BadLayer("its extended attributes are not an object")
     records: dict[bytes, bytes] = {}
     for name, value in values.items():
         try:

@@ -47,7 +47,7 @@ class TocFiles:
         self._attributes: dict[tuple[int, int, int, str], bytes] = {}
 
     def take(self, fields: Fields, end: int) -> bool:
-        """Add the entry *fields*, whose member ends at *end*; False where it is no plain file, and nothing was done."""
+        """Add the entry *fields*, whose member ends at *end*; do nothing and return False where it is not a plain file."""
         get = fields.get
         size, at, name, stop = get("size"), get("offset", 0), get("name"), get("endOffset", end)
         digest = get("chunkDigest") or get("digest")

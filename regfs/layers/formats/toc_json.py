@@ -39,7 +39,7 @@ def entries_of(blocks: Iterable[bytes]) -> Iterator[dict[str, object]]:
     while True:
         key = text.value()
         if not isinstance(key, str) or key in seen:
-            _refuse("it has a key that is no string, or comes twice")
+            _refuse("it has a key that is not a string, or comes twice")
         seen.add(key)
         text.expect(":")
         if key == "entries":
@@ -143,7 +143,7 @@ class _Text:
         return objects
 
     def _peek(self) -> str:
-        """Return the next character that is no space, "" at the end."""
+        """Return the next character that is not a space, "" at the end."""
         while True:
             at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]  # it matches nothing, too
             self._at = at

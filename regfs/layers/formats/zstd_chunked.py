@@ -91,7 +91,7 @@ def _position(descriptor: Descriptor, layer_size: int) -> tuple[int, int]:
     text = _annotation(descriptor, _POSITION) or ""
     match = _NUMBERS.fullmatch(text)
     if match is None:
-        raise BadLayer(f"{text[:80]!r} is no place of a table of contents")
+        raise BadLayer(f"{text[:80]!r} is not a place of a table of contents")
     at, size, _, kind = map(int, match.groups())
     if kind != _TYPE:
         raise Unsupported(f"a zstd:chunked table of contents of type {kind}; regfs reads {_TYPE}")

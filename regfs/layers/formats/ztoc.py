@@ -123,7 +123,7 @@ def _entry(buffer: FlatBuffer, file: Table) -> TarEntry:
     path, kind = file.bytes(0), TYPES.get(file.bytes(1))
     try:
         if kind is None:
-            raise BadLayer(f"{file.bytes(1)[:40]!r} is no type of a file")
+            raise BadLayer(f"{file.bytes(1)[:40]!r} is not a type of a file")
         size = file.i64(3) if kind == stat.S_IFREG else 0
         if not 0 <= size <= MAX_FILE_SIZE:
             raise BadLayer(f"a size of {size} bytes")
@@ -149,7 +149,7 @@ def _owner(value: int) -> int:
 
 def _unsigned(value: int) -> int:
     if value < 0:
-        raise BadLayer(f"{value} is no part of a device's number")
+        raise BadLayer(f"{value} is not part of a device's number")
     return value
 
 
@@ -158,7 +158,7 @@ def _unsigned(value: int) -> int:
 def _modified_ns(text: bytes) -> int:
     found = exact_date_ns(text.decode("latin-1"))
     if found is None:
-        raise BadLayer(f"{text[:40]!r} is no time")
+        raise BadLayer(f"{text[:40]!r} is not a time")
     return found
 
 
@@ -213,5 +213,5 @@ def _digest(text: bytes) -> Digest:
         if digest.algorithm != "sha256":
             raise BadLayer(f"a span's digest is {digest.algorithm}")
     except (InvalidName, Unsupported, UnicodeDecodeError):
-        raise BadLayer(f"{text[:80]!r} is no digest of a span") from None
+        raise BadLayer(f"{text[:80]!r} is not a digest of a span") from None
     return digest

@@ -234,7 +234,7 @@ class ArchiveRows:
                 self._remove(child, name)
                 directory = self._imply(row, name, mark=mark_of(name, in_root=row == ROOT_ROW))
             else:
-                raise BadLayer(f"{self._path(row, name)!r} is no directory")
+                raise BadLayer(f"{self._path(row, name)!r} is not a directory")
             row, name = self._walk(walk, directory)
         return row
 
@@ -256,7 +256,7 @@ class ArchiveRows:
         return None, b"/".join(components_of(b"/".join([self._path(row, name), *walk.rest(), last])))
 
     def _walk(self, walk: PathWalk, row: int) -> tuple[int, bytes | None]:
-        """Walk on from the directory *row*; return where the walk ends, and the name there that is no directory.
+        """Walk on from the directory *row*; return where the walk ends, and the name there that is not a directory.
 
         The name is None where the walk came to its end. Symbolic links are followed. Raises BadLayer.
         """

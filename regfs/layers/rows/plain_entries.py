@@ -70,7 +70,7 @@ class PlainEntries:
         return count
 
     def _take(self, fields: tuple[bytes, ...], checksum: int, content: int) -> int:
-        """Add one entry whose content begins at *content*; return its size in the archive, -1 where it is no plain one.
+        """Add one entry whose content begins at *content*; return its size in the archive, -1 where it is not plain.
 
         *checksum* is the lower half of the header's adler32: the sum of its bytes, and one.
         """
@@ -115,7 +115,7 @@ class PlainEntries:
         return size
 
     def _new_attributes(self, kind: bytes, owner: bytes, mtime: bytes) -> bytes:
-        """Return the attributes of entries of that kind, owner and time; b"" where the fields are no plain ones."""
+        """Return the attributes of entries of that kind, owner and time; b"" where the fields are not plain ones."""
         _bound(self._attributes)
         mode, uid, gid, seconds = map(_plain_number, (owner[:8], owner[8:16], owner[16:], mtime))
         attributes = b""

@@ -63,7 +63,7 @@ def time_ns(value: bytes) -> int:
     """
     matched = _TIME.fullmatch(value)
     if matched is None or int(matched[2]) > _MAX_SECONDS:
-        raise BadLayer(f"{value[:40]!r} is no time")
+        raise BadLayer(f"{value[:40]!r} is not a time")
     fraction = (matched[3] or b"")[:9].ljust(9, b"0")
     nanoseconds = int(matched[2]) * _S + int(fraction)
     return -nanoseconds if matched[1] else nanoseconds

@@ -88,7 +88,7 @@ def number(field: bytes) -> int:
             return int(digits, 8)
         except ValueError:
             pass
-    raise BadLayer(f"{field!r} is no number of a tar header")
+    raise BadLayer(f"{field!r} is not a number of a tar header")
 
 
 # Few owners, modes and days make up an image.
@@ -99,7 +99,7 @@ def decimal(digits: bytes) -> int:
     """Return the number of a PAX record or a sparse map. Raises BadLayer."""
     if digits.isdigit() and len(digits) <= 20:
         return int(digits)
-    raise BadLayer(f"{digits[:40]!r} is no number of an extended tar header")
+    raise BadLayer(f"{digits[:40]!r} is not a number of an extended tar header")
 
 
 def _check(block: bytes, checksum: bytes) -> None:
@@ -115,4 +115,4 @@ def _check(block: bytes, checksum: bytes) -> None:
     outside = block[: _CHECKSUM.start] + block[_CHECKSUM.stop :]
     high = len(outside) - len(outside.translate(None, _HIGH))
     if stored != counted - 256 * high:
-        raise BadLayer("this is no tar header: its checksum is wrong")
+        raise BadLayer("this is not a tar header: its checksum is wrong")

@@ -229,7 +229,7 @@ class TarReader:
         if header.type == _REGULAR_IF_NO_SLASH and path.endswith(b"/"):
             kind = stat.S_IFDIR
         if not -_MAX_TIME_NS < mtime_ns < _MAX_TIME_NS:
-            raise BadLayer(f"{path[:100]!r}: {mtime_ns // _S} is no time")
+            raise BadLayer(f"{path[:100]!r}: {mtime_ns // _S} is not a time")
         if not 0 <= uid <= _MAX_ID or not 0 <= gid <= _MAX_ID:
             uid, gid = owner_of(uid), owner_of(gid)
         size, extents = self._begin_content(header, records, size)
@@ -271,12 +271,12 @@ def owner_of(value: int) -> int:
     if value == -1:
         return 0
     if not -(1 << 31) <= value <= _MAX_ID:
-        raise BadLayer(f"{value} is no user or group")
+        raise BadLayer(f"{value} is not a user or group")
     return value & 0xFFFFFFFF
 
 
 def _device(header: Header) -> int:
     major, minor = number(header.major), number(header.minor)
     if major < 0 or minor < 0:
-        raise BadLayer(f"{major}:{minor} is no device")
+        raise BadLayer(f"{major}:{minor} is not a device")
     return device_number(major, minor)

@@ -199,7 +199,7 @@ class CredentialHelpers:
 
     def _program(self, helper: str) -> str:
         if not _NAME.fullmatch(helper):
-            raise ValueError("that is no name of a helper")
+            raise ValueError("that is not a name of a helper")
         directories = self._environment.get("PATH", os.defpath).split(os.pathsep)
         path = os.pathsep.join(directory for directory in directories if self._is_outside(directory))
         program = shutil.which(f"docker-credential-{helper}", path=path)

@@ -79,7 +79,7 @@ class StoredLogins:
         except ValueError as error:
             raise BadConfiguration(f"{self.path} is no JSON, and is left as it is: {error}") from None
         if not isinstance(document, dict) or not isinstance(document.get("auths", {}), dict):
-            raise BadConfiguration(f"{self.path} is no file of logins, and is left as it is")
+            raise BadConfiguration(f"{self.path} is not a file of logins, and is left as it is")
         return document
 
     def _write(self, document: dict[str, Any]) -> None:

@@ -160,7 +160,7 @@ def _location(table: TomlTable, text: str) -> Location:
     host, slash, path = text.partition("/")
     path = f"{slash}{path}".rstrip("/")
     if not _PATH.fullmatch(path) or ".." in path:
-        table.fail(f"location {text[:200]!r} is no place of repositories", text)
+        table.fail(f"location {text[:200]!r} is not a place of repositories", text)
     return Location(_host(table, host), path)
 
 

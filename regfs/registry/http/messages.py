@@ -99,7 +99,7 @@ class Headers:
 
 
 def content_length(headers: Headers, request: Request) -> int | None:
-    """Return the body's promised length. Raises ProtocolViolation if it is no number, or more than one.
+    """Return the body's promised length. Raises ProtocolViolation if it is not a number, or more than one.
 
     urllib3 reads such a body until the connection closes and calls that success.
     """

@@ -62,7 +62,7 @@ def resolved(base: str, location: str | None) -> str:
     here_scheme, here_authority, here_path, here_query = _parts(base)
     if authority is None:
         if scheme is not None:
-            raise ProtocolViolation(f"{where}: redirects to something that is no web address")
+            raise ProtocolViolation(f"{where}: redirects to something that is not a web address")
         authority = here_authority or ""
         if not path:
             path, query = here_path, query or here_query
@@ -76,7 +76,7 @@ def resolved(base: str, location: str | None) -> str:
             raise ValueError("no host and port")
         Origin.of(url)
     except ValueError:
-        raise ProtocolViolation(f"{where}: redirects to something that is no web address") from None
+        raise ProtocolViolation(f"{where}: redirects to something that is not a web address") from None
     return url
 
 

@@ -310,7 +310,7 @@ class Budget:
         )
 
     def _is_worth_evicting(self, unit: Unit) -> bool:
-        """Tell whether *unit* is no document that was used lately: of an image that is just being unpacked, perhaps."""
+        """Tell whether *unit* may be evicted: a document used lately may belong to an image that is being unpacked."""
         is_document = unit.size < _DOCUMENT and unit.guard.path.is_relative_to(self._root / BLOBS)
         return not (is_document and 0 <= time.time_ns() - unit.guard.used_ns < _LATELY_NS)
 

@@ -43,7 +43,7 @@ def used_by_kernel_mounts(root: Path) -> frozenset[str]:
 
 
 def layers_of(fd: int) -> list[str]:
-    """Return the names of the layers that the image *fd* is made of, base first; none where it is no image of ours."""
+    """Return the names of the layers that the image *fd* is made of, base first; none where regfs has not made it."""
     head = os.pread(fd, _HEAD.size, _SUPERBLOCK_AT)
     if len(head) < _HEAD.size:
         return []

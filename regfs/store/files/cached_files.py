@@ -45,7 +45,7 @@ def open_file(path: Path) -> int:
         if stat.S_ISREG(os.fstat(fd).st_mode):
             return fd
         os.close(fd)
-    log.warning("%s is no file and is taken away", path)
+    log.warning("%s is not a file and is taken away", path)
     take_away(path)
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
 

@@ -28,7 +28,7 @@ DIRECTORIES = ("blobs", "images", "ingests", "layers", "locks", "objects", "uses
 
 
 def clear_places(root: Path, note: Callable[[str], None]) -> None:
-    """Rename what is no directory in the places of the directories below *root*; *note* gets a sentence for each.
+    """Rename what is not a directory in the places of the directories below *root*; *note* gets a sentence for each.
 
     Raises OSError where it cannot be renamed.
     """

@@ -100,7 +100,7 @@ class MergedTable(Table):
         return found
 
     def directory(self, node: int) -> MergedDirectory | None:
-        """Return the directory *node*, or None where *node* is no directory."""
+        """Return the directory *node*, or None where *node* is not a directory."""
         found = self._query(_DIRECTORY, (node,))
         return MergedDirectory._make(found[0]) if found else None
 

@@ -92,7 +92,7 @@ class ChunkMap:
         magic, version, count, _ = _HEADER.unpack_from(content[:_SIZE].ljust(_SIZE, b"\0"))
         self.count: int = count
         if (magic, version, count) != (_MAGIC, VERSION, len(content) - _SIZE):
-            raise CacheDamaged(f"{path}: it is no map of chunks of this version")
+            raise CacheDamaged(f"{path}: it is not a map of chunks of this version")
         expected = boot.encode()[:36].ljust(36, b"\0")
         self._doubts = content[_BOOT_AT : _BOOT_AT + 36] != expected
         if not self._doubts:

@@ -169,7 +169,7 @@ def _padded(size: int) -> int:
 
 
 def _runs_of_data(view: memoryview) -> list[tuple[int, int]]:
-    """Return the ranges of *view* that are no holes."""
+    """Return the ranges of *view* that are not holes."""
     runs: list[tuple[int, int]] = []
     start = 0
     for at in range(0, len(view), _HOLE):

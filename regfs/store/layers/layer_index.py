@@ -123,7 +123,7 @@ class LayerIndex(Table):
         return (attributes, content) if inode == row else self.stored(inode)
 
     def beyond(self, inode: int) -> Beyond:
-        """Return what the row *inode*, which is no hard link, has beyond its attributes. Raises NotFound."""
+        """Return what the row *inode*, which is not a hard link, has beyond its attributes. Raises NotFound."""
         found = self._query(_BEYOND, (inode,))
         if not found:
             raise NotFound(f"{self.path}: no row {inode}")

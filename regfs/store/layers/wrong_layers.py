@@ -71,7 +71,7 @@ def _wrong_data(path: Path, layout: DataLayout) -> str | None:
     try:
         diff_id = diff_id_of(path.stem)
     except (InvalidName, Unsupported) as error:
-        return f"its name is no digest: {error}"
+        return f"its name is not a digest: {error}"
     with open(open_file(path), "rb", buffering=0) as file:
         size = file.seek(0, 2)
         if size != layout.size:
