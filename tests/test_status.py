@@ -75,7 +75,7 @@ def test_a_dead_mount_is_told_as_dead(mounted: Mounted) -> None:
     done = mounted.run(*regfs_command(), "status", mounted.path, check=False)
     assert (done.returncode, done.stdout) == (
         1,
-        f"{mounted.path}: docker.io, dead, regfs umount takes it away\n",
+        f"{mounted.path}: docker.io, dead, regfs umount removes it\n",
     )
 
 

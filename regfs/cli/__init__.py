@@ -1,6 +1,6 @@
 """The command line: arguments and environment become a Config or the work of a verb, and results go to the terminal.
 
-- main.py: the entry points: which verb it is, exit codes, the end of the process
+- main.py: the entry points: chooses the verb, turns errors into exit codes, ends the process
 - mount_command.py: regfs [OPTIONS] [SOURCE] MOUNTPOINT, and mount.regfs as mount(8) calls it
 - verbs/: one module for each verb, with its arguments and what it prints
 - arguments.py: the parsers of options

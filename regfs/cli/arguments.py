@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         _, is_found, names = message.partition("the following arguments are required: ")
-        if is_found:  # intermixed parsing counts those among them that may be left out
+        if is_found:  # intermixed parsing counts optional positional arguments as required
             optional = [action.metavar for action in self._actions if action.nargs in ("*", "?")]
             message = f"required: {', '.join(name for name in names.split(', ') if name not in optional)}"
         raise InvalidOption(message)

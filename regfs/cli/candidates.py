@@ -6,8 +6,8 @@
     regfs cat debian:12:/etc/▮      files of an image that is in the cache
     regfs umount ▮                  mount points that the user may unmount
 
-No registry is asked: a key press must not wait for a network. What cannot be known gives no candidates. Used by the
-verb `complete`, which the scripts of `regfs completion` run. One thread; blocks on the disk alone.
+No registry is asked: a key press must not wait for a network. What the disk does not tell gives no candidates. Used by
+the verb `complete`, which the scripts of `regfs completion` run. One thread; blocks on the disk alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MOST = 1000
 
 
 def candidates(words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """Return what the last of *words* may become; the words before it stand between `regfs` and it, *words* not empty.
+    """Return what the last of *words* may become. *words* is what follows `regfs` on the line, and is not empty.
 
     A candidate that ends in `/` or `:` may be typed on. At most a thousand.
     """
@@ -59,7 +59,7 @@ def _candidates(before: Sequence[str], current: str, environment: Mapping[str, s
 
 
 def _values(parser: Parser, word: str) -> list[str] | None:
-    """Return the values of the option *word*; None where it takes none, [] where they cannot be listed."""
+    """Return the values that the option *word* can have; None where it takes none, [] where they cannot be listed."""
     for action in parser._actions:
         if word in action.option_strings and action.nargs != 0:
             takes = not isinstance(action, argparse._StoreConstAction | argparse._AppendConstAction)
@@ -71,7 +71,7 @@ def _values(parser: Parser, word: str) -> list[str] | None:
 
 
 def _mount_points() -> Iterator[str]:
-    """Yield where a regfs of this user is mounted, for root all; none with a space, which shells split."""
+    """Yield the mount points of this user's mounts, for root all; leave out paths with a space, which shells split."""
     for each in mounts():
         is_ours = os.geteuid() == 0 or each.user_id == os.geteuid()
         if is_ours and (each.is_regfs or each.is_kernel_mount) and not re.search(r"\s", each.mountpoint):

@@ -43,9 +43,10 @@ from regfs.errors import InvalidOption, RegfsError
 from regfs.process.user import FALLBACK_PATH, home_directory
 
 MOUNT_FAILURE = 32
-# How many new objects until Python looks for garbage: loading modules makes none, and looking is a tenth of an `ls`.
+# Python collects garbage after so many new objects: loading modules makes no garbage, and a collection costs a tenth
+# of an `ls`.
 _GARBAGE = 50_000
-# A second Ctrl-C sooner than that is the same one.
+# A second SIGINT within this time counts as the first one.
 _IMPATIENT_S = 1.0
 # What fusermount(1) and other tools unmount with.
 _UNMOUNTING = re.compile(r"-u|-uz|-zu|--umount|--unmount")
@@ -132,11 +133,14 @@ def guarded(command: Callable[[], int]) -> int:
     except Terminated:
         return 128 + signal.SIGTERM
     except BrokenPipeError:
-        return 128 + signal.SIGPIPE  # the reader of our output has closed the pipe
+        return 128 + signal.SIGPIPE  # the reader of the output has closed the pipe
 
 
 class _Interrupting:
-    """Raises KeyboardInterrupt, but not once more while a verb removes what is half-written: `timeout` sends two."""
+    """Raises KeyboardInterrupt, at most once a second.
+
+    `timeout` sends two signals; the second must not stop a verb that removes what is half-written.
+    """
 
     def __init__(self) -> None:
         self._not_before = 0.0
@@ -154,7 +158,7 @@ def _end(_signal: int, _frame: object) -> NoReturn:
 
 
 def _mend_environment() -> None:
-    """Set PATH and HOME where mount(8) or systemd leave them out or set them wrongly: we and our children use them."""
+    """Set PATH and HOME where mount(8) or systemd leave them out or set them wrongly; child processes use them too."""
     if not os.environ.get("PATH"):
         os.environ["PATH"] = FALLBACK_PATH
     if home := home_directory(os.environ):

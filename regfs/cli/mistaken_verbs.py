@@ -49,7 +49,7 @@ _REMEDIES = {
 def refuse_verb_like(paths: Sequence[str], verbs: Collection[str]) -> None:
     """Raise InvalidOption, which names the right command, where the first of *paths* is meant as a verb.
 
-    *paths* are the words of `regfs [SOURCE] MOUNTPOINT`. `./tar` is always a directory.
+    *paths* are the words of `regfs [SOURCE] MOUNTPOINT`. A path such as `./tar` is never taken for a verb.
     """
     if not paths or paths[0] in FILLERS or paths[0] == "localhost" or set(paths[0]) & set(".:/"):
         return

@@ -71,7 +71,7 @@ class _TerminalReport:
 
 
 def _say(code: int, message: str) -> None:
-    """Print how a start went. A closed terminal does not change that."""
+    """Print how a start went. A closed terminal is ignored."""
     if code:
         warn(message)
     elif message:

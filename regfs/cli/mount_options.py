@@ -48,7 +48,7 @@ IN_MEMORY = "-"
 
 
 class ImageWords(NamedTuple):
-    """The words that a mount of one image alone has (fuse, writable, writable=DIR, idmap=MAP), and all others."""
+    """The words that only a mount of one image has (fuse, writable, writable=DIR, idmap=MAP), and the rest."""
 
     by_fuse: bool
     writable: str | None
@@ -92,7 +92,7 @@ def split_words(text: str) -> Iterator[str]:
 
 
 def parse_words(text: str) -> Words:
-    """Return what the words of *text* ask for. Raises InvalidOption where a known word lacks its value, or has one."""
+    """Return what the words of *text* ask for. Raises InvalidOption for a missing or a needless value."""
     options: list[tuple[Option, str]] = []
     noexec, unknown, fsname = False, [], None
     for word in filter(None, split_words(text)):

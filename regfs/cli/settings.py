@@ -98,7 +98,7 @@ def _of_file(path: Path, *, is_named: bool) -> Iterator[Setting]:
         return
     except (OSError, UnicodeDecodeError) as error:
         raise BadConfiguration(f"{path} cannot be read: {error}") from None
-    import tomllib  # 10 ms that only those pay who have a file
+    import tomllib  # 10 ms, only where there is a file
 
     try:
         document = tomllib.loads(text)

@@ -17,7 +17,7 @@ _FIRST_PORT_OF_REGISTRIES = 1024
 
 
 def refuse_missing_mountpoint(word: str) -> None:
-    """Raise InvalidOption where *word*, the only one given, is a registry or an image and no directory is there."""
+    """Raise InvalidOption where *word*, the only one given, is a registry or an image and not an existing directory."""
     if not (is_source(word) or _is_image(word)) or _is_there(word):
         return
     remedy = f"regfs {word} DIR" if is_source(word) else f"regfs DIR, then look into DIR/{word}"
@@ -48,14 +48,14 @@ def image_of_source(source: str) -> str | None:
 
 
 def is_source(name: str) -> bool:
-    """Tell whether *name* is a registry for sure: a host with a dot, a high port or capitals, or localhost."""
+    """Tell whether *name* is surely a registry: a host with a dot, a high port or capitals, or localhost."""
     host, _, port = name.rpartition(":")
     is_short = port.isdecimal() and not any(mark in host for mark in ".[") and host != "localhost"
     return is_registry(name) and not (is_short and int(port) < _FIRST_PORT_OF_REGISTRIES)
 
 
 def _is_image(word: str) -> bool:
-    """Tell whether *word* is hardly meant as a directory: it begins with a registry, or ends with a tag or digest."""
+    """Tell whether *word* looks like an image, not a directory: it begins with a registry, or has a tag or digest."""
     first, slash, rest = word.partition("/")
     if not first or first in (".", ".."):
         return False

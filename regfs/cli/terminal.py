@@ -70,4 +70,4 @@ def warn(message: str) -> None:
 
 
 def say_nothing(_message: str) -> None:
-    """Take the place of warn() where no progress is wanted."""
+    """Print nothing: used in place of warn() where no progress is wanted."""

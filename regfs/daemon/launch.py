@@ -2,13 +2,13 @@
 
     parent                                   child
     fork while there is one thread           setsid, stdin from /dev/null
-    waits for a word, 30 s at most           builds, mounts, answers the kernel's INIT
+    waits for its report, 30 s at most       builds, mounts, answers the kernel's INIT
     prints the child's message,              {"state": "ready", "message": …} or {"state": "failed", "code": …, …}
     ends with its code                       then stdout and stderr to /dev/null, and serves
 
-A child whose parent ends before that word (Ctrl-C) stops, so that no orphan mounts anything. The child says "ready"
-when paths answer, not when mount(2) returns, so that the first `ls` cannot come too early. Used by cli/. Nothing here
-prints.
+A child whose parent ends before that report (Ctrl-C) stops, so that no orphan mounts anything. The child reports
+"ready" when paths answer, not when mount(2) returns, so that the first `ls` cannot come too early. Used by cli/.
+Nothing here prints.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _KILL_AFTER_S = 5.0
 
 
 class Report(Protocol):
-    """Receives how a start goes; one of `ready` and `failed` is called, once."""
+    """Receives the progress of a start. Either `ready` or `failed` is called, once."""
 
     def doing(self, what: str) -> None:
-        """Note the present step, which the message about a start without an end names."""
+        """Note the present step, which the message names if the start does not end in time."""
 
     def ready(self, message: str) -> None:
         """Report that the mount answers."""
@@ -41,7 +41,7 @@ class Report(Protocol):
 
 
 class Outcome(NamedTuple):
-    """How a start went: the exit code and what to print. In the child it is the end of the daemon."""
+    """How a start went: the exit code and what to print. In the child: how the daemon ended."""
 
     code: int
     message: str = ""
@@ -75,7 +75,7 @@ class PipeReport:
         with self._lock:
             if self.has_told:
                 return
-            # Set before the write: the parent may end as soon as it has read the word, and _watch_parent must know.
+            # Set before the write: the parent may end as soon as it has read the report, and _watch_parent must know.
             self.has_told = is_last
             try:
                 os.write(self.descriptor, json.dumps(word).encode() + b"\n")
@@ -92,9 +92,9 @@ def in_background(
 ) -> Outcome:
     """Run *serve* in a child process, and return when the child has reported how its start went.
 
-    Returns twice: in the parent with what to print, in the child when *serve* has returned. *log_name* is named to the
-    user when the child dies without a report. *meanwhile* is called in the parent while it waits. Call this while the
-    process has one thread: fork(2) copies only one.
+    Returns twice: in the parent with what to print, in the child when *serve* has returned. The message about a child
+    that dies without a report has *log_name*. The parent calls *meanwhile* while it waits. Call this while the process
+    has one thread: fork(2) copies only one.
     """
     words, tell = os.pipe()
     parent_lives, parent_end = os.pipe()
@@ -156,7 +156,7 @@ def _await_word(child: int, words: int, *, log_name: str, timeout_s: float) -> O
 
 
 def _stop(child: int) -> None:
-    """End the child: gently, so that it unmounts, and then by force."""
+    """End the child: by SIGTERM, so that it unmounts, and then by SIGKILL."""
     os.kill(child, signal.SIGTERM)
     end = time.monotonic() + _KILL_AFTER_S
     while time.monotonic() < end:

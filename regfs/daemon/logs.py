@@ -1,8 +1,8 @@
 """Where the log goes: syslog in the background, stderr in the foreground, or a file that the user names.
 
 Without syslog (in containers) it goes to a file in the cache directory, of at most two MiB; the older half is dropped.
-A file that was renamed is opened again, so that logrotate needs no signal. A message that comes too often is counted
-instead, so that a log never fills a disk. Used by serve.py and the command line. Thread rule: logging's own.
+After the file was renamed a new one is opened, so that logrotate needs no signal. A message that comes too often is
+counted instead, so that a log never fills a disk. Used by serve.py and the command line. Thread rule: logging's own.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class JournalFormatter(PlainFormatter):
 
 
 class EncodableFormatter(PlainFormatter):
-    """Escapes what has no UTF-8, such as the bytes of a path: the handler for syslog would drop the message."""
+    """Escapes what UTF-8 cannot encode, such as bytes of a path: the handler for syslog would drop the message."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the text of *record*."""
@@ -86,7 +86,7 @@ class LogPlace(NamedTuple):
 
 
 def log_place(file: Path | None, *, cache: Path, foreground: bool) -> LogPlace:
-    """Return where the log goes: *file*, where the user named one."""
+    """Return where the log goes: to *file* if the user named one."""
     if file is not None:
         return LogPlace("file", str(file))
     if foreground:
@@ -97,7 +97,7 @@ def log_place(file: Path | None, *, cache: Path, foreground: bool) -> LogPlace:
 
 
 def start_logging(level: int, place: LogPlace, *, environment: Mapping[str, str]) -> str | None:
-    """Let the root logger write to *place*; return a note where the user cannot know that place.
+    """Let the root logger write to *place*; return a note about the place if the user does not expect it.
 
     Raises MountFailure where the file that the user named cannot be written.
     """
@@ -109,14 +109,14 @@ def start_logging(level: int, place: LogPlace, *, environment: Mapping[str, str]
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
-    # Its lines hold whole URLs, and the query of a signed URL is a secret.
+    # urllib3 logs whole URLs, and the query of a signed URL is a secret.
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)
     logging.raiseExceptions = False  # a full disk must not become an answer to the kernel
     return note
 
 
 def name_of_log(place: LogPlace) -> str:
-    """Return how `status` and daemon.json name the log that start_logging() began at *place*; "none": nowhere."""
+    """Return how `status` and daemon.json name the log that start_logging() began at *place*; "none" without a log."""
     if place.kind == "own" and not any(isinstance(each, BoundedFileHandler) for each in logging.getLogger().handlers):
         return "none"
     return "stderr" if place.kind == "stderr" else place.name
@@ -140,7 +140,7 @@ def _handler(place: LogPlace, environment: Mapping[str, str]) -> tuple[logging.H
 
 
 def _own_file_handler(file: Path) -> tuple[logging.Handler, str | None]:
-    """Return a handler for *file*, and a note the first time. A file that cannot be written stops no mount."""
+    """Return a handler for *file*, and a note the first time. The mount goes on if the file cannot be written."""
     try:
         is_new = not file.exists()
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -152,10 +152,10 @@ def _own_file_handler(file: Path) -> tuple[logging.Handler, str | None]:
 
 
 class LostFileHandler(logging.handlers.WatchedFileHandler):
-    """Appends to a file; while its directory is gone, records are lost, and the thread that logs goes on."""
+    """Appends to a file. While its directory is gone, records are lost and the thread that logs goes on."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write *record*. The library's own lets the error of opening the file again reach the caller."""
+        """Write *record*. WatchedFileHandler.emit() would raise where the file cannot be opened again."""
         try:
             super().emit(record)
         except OSError:
@@ -163,7 +163,7 @@ class LostFileHandler(logging.handlers.WatchedFileHandler):
 
 
 class BoundedFileHandler(LostFileHandler):
-    """Appends to a file that other daemons append to as well; a full one becomes FILE.1.
+    """Appends to a file to which other daemons append too; a full one is renamed to FILE.1.
 
     A daemon that finds the file renamed opens the new one, as after logrotate.
     """
@@ -200,7 +200,7 @@ def _file_handler(file: Path) -> logging.Handler:
 
 
 def _is_journal(environment: Mapping[str, str]) -> bool:
-    """Tell whether stderr is the journal's. Source: systemd.exec(5), JOURNAL_STREAM."""
+    """Tell whether stderr leads to systemd's journal. Source: systemd.exec(5), JOURNAL_STREAM."""
     try:
         status = os.fstat(2)
     except OSError:

@@ -1,4 +1,4 @@
-"""What a daemon sets for its whole process before it mounts. The packages below never do: a library is a guest.
+"""What a daemon sets for its whole process before it mounts. Other packages set nothing: as a library regfs is a guest.
 
 Used by serve.py, once, in the main thread. logs.py sets up logging likewise.
 """

@@ -25,7 +25,7 @@ _CONNECT_S = 5.0
 _MOST_ADDRESSES = 4
 # How long a slow resolver may hold up the report of a mount that is ready.
 _RESOLVING_S = 0.2
-# A host refuses within this time, or it does not answer at all.
+# A host that refuses connections does so within this time.
 _REFUSING_S = 0.05
 _PROXIES = ("https_proxy", "http_proxy", "all_proxy")
 
@@ -48,9 +48,9 @@ class Attempt:
             self._end()
 
     def failure(self) -> RegfsError | None:
-        """Return why the registry is known not to be reachable; None where it is, or where that takes longer.
+        """Return why the registry cannot be reached; None where it can, or where finding out takes longer.
 
-        Waits for a moment where the name is still being resolved, and a shorter one for a refusal.
+        Waits for a moment while the name is still being resolved, and for a shorter one for a refusal.
         """
         self._may_be_told.wait(_RESOLVING_S)
         self._ended.wait(_REFUSING_S)
@@ -72,8 +72,8 @@ def failure_to_reach(
 ) -> RegfsError | None:
     """Return why no address of the default registry takes a connection; None where one does, or a proxy is between.
 
-    *on_resolved* is called when only connections remain to be waited for. Blocks on the network, some seconds at most
-    beside what the resolver takes.
+    *on_resolved* is called once the name is resolved and connecting begins. Blocks on the network: for what the
+    resolver takes, and some seconds more.
     """
     if config.offline or any(environment.get(name) or environment.get(name.upper()) for name in _PROXIES):
         return None

@@ -25,7 +25,7 @@ _PID_NAMESPACE = "/proc/self/ns/pid"
 
 
 def pid_namespace() -> str:
-    """Return the name of the namespace in which this process's ids are numbers: `pid:[4026531836]`; '' if unknown."""
+    """Return the name of this process's PID namespace: `pid:[4026531836]`; '' if unknown."""
     try:
         return os.readlink(_PID_NAMESPACE)
     except OSError:
@@ -34,9 +34,9 @@ def pid_namespace() -> str:
 
 @dataclass(slots=True)
 class SelfDescription:
-    """One daemon. *log* is where the log goes, *state* what outlives the daemon.
+    """What daemon.json says of one daemon. *log* is where the log goes, *state* what outlives the daemon.
 
-    *names_valid_s* says for how long the kernel trusts names after a refresh: fusepy cannot take them back.
+    *names_valid_s*: how long, in seconds, the kernel trusts old names after a refresh; fusepy cannot withdraw them.
     """
 
     driver: str
@@ -49,7 +49,7 @@ class SelfDescription:
     state: StateFile | None = None
 
     def text(self, cache_directory: Path, standing: Standing | None) -> str:
-        """Return the content of daemon.json. *standing* says how full the cache is; None until that was measured."""
+        """Return the content of daemon.json. *standing* says how full the cache is; None until it was measured."""
         cache: dict[str, object] = {"path": str(cache_directory)}
         if standing is not None:
             cache |= {

@@ -49,11 +49,11 @@ log = logging.getLogger(__name__)
 
 FAILED = 1
 USAGE = 2
-# Work that can wait starts so long after the mount, so that it slows down no first request.
+# Seconds from the mount until work that can wait starts, so that it does not slow down the first requests.
 _LATER_S = 2.0
-# Tables that were not used for so long are closed.
+# Seconds without use after which an open table is closed.
 _UNUSED_S = 300.0
-# How long a busy disk may take at the end to write what was fetched last.
+# Seconds that a busy disk may take at the end to write what was fetched last.
 _CLOSING_S = 30.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -89,7 +89,7 @@ def serve(config: Config, point: str, *, environment: Mapping[str, str], report:
 
 
 def _new_state(config: Config, environment: Mapping[str, str]) -> StateFile | None:
-    """Return where the state of the mount outlives this daemon; None where the mount is to end with it, or must."""
+    """Return the memory for the state that outlives this daemon; None where the mount must or will end with it."""
     if not config.restart or driver_of(config) != "kernel":
         return None
     from regfs.daemon.takeover import fd_store, holding
@@ -107,7 +107,7 @@ def holding_of(
     control: socket.socket | None = None,
     is_stored: bool = False,
 ) -> Holding | StoredHolding | None:
-    """Return what lets the mount of *session* outlive this daemon; None without *state*.
+    """Return the Holding by which the mount of *session* outlives this daemon; None without *state*.
 
     *control*: a socket to the holder that has started this process. *is_stored*: the service manager has the mount.
     """
@@ -200,7 +200,7 @@ class Serving:
         log.info("unmounted, the end")
 
     def _close_app(self) -> None:
-        """Close what is open. A hanging disk of the cache must not keep this process alive."""
+        """Close the app, within a time limit: a hanging disk of the cache must not keep this process alive."""
         try:
             closing = start_thread(self._app.close, name="regfs-closing")
         except OutOfThreads:
@@ -261,7 +261,7 @@ class Serving:
                 self._holding.stop()
             self._stops += 1
             self._notices.stopping()
-            # In a thread: umount(2) may wait for an answer of ours, and a second signal must get through.
+            # In a thread: umount(2) may wait for an answer of this daemon, and a second signal must get through.
             target = self._stop if self._stops == 1 else self._stop_now
             try:
                 start_thread(target, name="regfs-stop")

@@ -1,6 +1,6 @@
 """What the service manager is told: ready, stopping, what the daemon does now, and that it still answers.
 
-    READY=1      paths answer; MAINPID= is the process that serves: in the background a child of the started one
+    READY=1      paths answer; MAINPID= is the process that serves: in the background, a child of the one started
     RELOADING=1  SIGHUP was heard; READY=1 follows when that is done (Type=notify-reload)
     STATUS=      what `systemctl status` shows in one line; sent again when it has changed
     WATCHDOG=1   each half of $WATCHDOG_USEC, as long as requests are answered (WatchdogSec= of the unit)
@@ -31,7 +31,7 @@ _MOST_STATUS = 400
 
 
 class ServiceNotices:
-    """Tells the service manager that *environment* names, if there is one. Make it in the process that serves."""
+    """Tells the service manager that *environment* names, if there is one. Create it in the process that serves."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         address = environment.get("NOTIFY_SOCKET", "")
@@ -44,7 +44,7 @@ class ServiceNotices:
         self._send("READY=1", f"MAINPID={os.getpid()}")
 
     def reloading(self) -> None:
-        """Tell that what is remembered is about to be asked for again."""
+        """Tell that a reload has begun: tags and listings will be asked for again."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
@@ -93,7 +93,7 @@ class ServiceNotices:
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float:
-    """Return how often the service manager wants to hear of this process; 0 where it does not.
+    """Return within how many seconds the service manager wants to hear of this process; 0 where it does not.
 
     $WATCHDOG_PID names the process that was started: this one, or its parent where it went to the background.
     """

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from regfs.mount.kernel.kept.state_file import StateFile
     from regfs.mount.kernel.session import KernelSession
 
-# libfuse 2 has one timeout for all names, and a tag's is added to it: short, but long enough that a program which
-# starts in an image does not have each directory of its path looked up again and again.
+# Seconds. libfuse 2 has one timeout for all names, on top of the time that a tag is valid: short, but long enough that
+# a program which starts in an image does not have each directory of its path looked up again and again.
 _FUSEPY_VALID_S = 1.0
 
 
@@ -73,10 +73,10 @@ def build_session(
 ) -> tuple[App, Session, SelfDescription]:
     """Return the app, a session that is not mounted yet, and what `.regfs/daemon.json` says.
 
-    What another daemon must know to take the mount over is written to *state*, and read from there first, where an
-    earlier daemon has left it; *on_ready* is called before that, when all else is there. Raises MountFailure where the
-    driver cannot run here, InvalidOption as app.build() does. Where one image is to be shown it is looked up, which
-    blocks on the network and raises what that brings.
+    *state* has what another daemon must know to take the mount over. What an earlier daemon has left there is read
+    first; *on_ready* is called before that, when all else is built. Raises MountFailure where the driver cannot run
+    here, InvalidOption as app.build() does. Where one image is to be shown, this looks it up: it blocks on the network
+    and raises what a look-up raises.
     """
     driver = driver_of(config)
     described = SelfDescription(
@@ -109,7 +109,7 @@ def build_session(
 def kernel_session_of_image(
     app: App, repository: RepositoryName, digest: Digest, *, has_one_user: bool
 ) -> KernelSession:
-    """Return a session that shows the files of one image: `regfs run`. With *has_one_user* all belong to uid 0."""
+    """Return a session that shows the files of one image, for `regfs run`. With *has_one_user* uid 0 owns all files."""
     path = [repository.registry, *repository.path.split("/"), f"@{digest.algorithm}-{digest.encoded}"]
     with under(Deadline(app.config.timeout_s, is_users=True)):
         shown = app.one_image(path)
@@ -119,7 +119,7 @@ def kernel_session_of_image(
 def _shown(app: App, state: StateFile | None) -> FileSystem:
     """Return what the mount shows: all of the tree, or one image of it, which the registry is asked for.
 
-    The one in *state* goes on, where there is one.
+    An image that *state* names is shown again.
     """
     config = app.config
     owner = owner_asked_for(config)
@@ -163,7 +163,7 @@ def _kernel_session(app: App, shown: FileSystem, state: StateFile | None = None)
 
 
 def mount_options(config: Config) -> MountOptions:
-    """Return how to mount. Raises InvalidOption where only root may ask for it."""
+    """Return the mount options that *config* asks for. Raises InvalidOption for one that only root may use."""
     for asked, word in ((config.allow_suid, "allow_suid"), (config.allow_dev, "allow_dev")):
         if asked and os.geteuid() != 0:
             raise InvalidOption(f"{word}: only root may mount so")

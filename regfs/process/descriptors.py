@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import resource
 
-# More does not help, and programs that we start inherit the limit: some close every number up to it, one by one.
+# More does not help, and child processes inherit the limit: some programs close every number up to it, one by one.
 _ENOUGH = 1 << 16
 
 

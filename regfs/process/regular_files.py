@@ -1,4 +1,4 @@
-"""Reading a file that another program or the user writes: a pipe or device there neither blocks nor never ends.
+"""Reads a file that another program or the user has written; a pipe or a device in its place is refused.
 
 Used by registry/ for credentials and configuration. Any thread; reads the disk.
 """

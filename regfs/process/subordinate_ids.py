@@ -20,7 +20,7 @@ _LIMIT = 1 << 20
 
 
 class IdRange(NamedTuple):
-    """*length* ids: those from *inside* on are those from *outside* on outside of the user namespace."""
+    """*length* ids: *inside* + n in the user namespace is *outside* + n outside of it."""
 
     inside: int
     outside: int
@@ -28,7 +28,7 @@ class IdRange(NamedTuple):
 
 
 def ranges_here(path: str) -> list[IdRange]:
-    """Return the ranges that *path* has for the user of this process; none where it cannot be read."""
+    """Return the ranges that *path* gives to the user of this process; none where the file cannot be read."""
     uid = os.geteuid()
     names = {str(uid)}
     try:
@@ -43,7 +43,7 @@ def ranges_here(path: str) -> list[IdRange]:
 
 
 def parse_ranges(text: str, names: Collection[str]) -> Iterator[IdRange]:
-    """Yield the ranges in *text* that belong to one of *names*; their ids inside follow 0, one range the other."""
+    """Yield the ranges in *text* that belong to one of *names*; their ids inside begin at 1 and follow one another."""
     inside = 1
     for line in text.splitlines():
         name, *numbers = line.strip().split(":")
@@ -55,7 +55,7 @@ def parse_ranges(text: str, names: Collection[str]) -> Iterator[IdRange]:
 
 
 def outside_id(inside: int, *, own: int, ranges: Collection[IdRange], missing: int) -> int:
-    """Return what *inside* is outside: 0 is *own*, others as *ranges* say, *missing* for what these lack."""
+    """Return the id outside of the id *inside*: *own* for 0, as *ranges* say for others, *missing* if in no range."""
     if inside == 0:
         return own
     for each in ranges:

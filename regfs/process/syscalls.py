@@ -28,7 +28,7 @@ def unshare(flags: int) -> None:
 
 
 def die_with_parent() -> None:
-    """Have this process killed when its parent ends, by whatever. A change of user ids takes that back."""
+    """Have this process killed when its parent ends, however it ends. A change of user ids cancels that."""
     _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
@@ -44,7 +44,7 @@ def forbid_new_privileges() -> None:
 
 
 def drop_capability(number: int) -> bool:
-    """Let this process and its children never get a capability again; return whether there is one of that number."""
+    """Drop a capability for this process and its children for ever; return whether the kernel knows that number."""
     try:
         _prctl(_PR_CAPBSET_DROP, number)
     except OSError:
@@ -53,7 +53,7 @@ def drop_capability(number: int) -> bool:
 
 
 def give_memory_back() -> None:
-    """Let the C library return to the kernel what was freed, after work that took much for a moment: some 3 ms.
+    """Return freed memory from the C library to the kernel, after work that has used much memory. Takes some 3 ms.
 
     Does nothing where the library is not glibc. Source: malloc_trim(3).
     """
@@ -62,9 +62,9 @@ def give_memory_back() -> None:
 
 
 def be_idle() -> None:
-    """Let the calling thread have the disk and the cores when nothing else wants them, as far as the kernel can.
+    """Let the calling thread use the disk and the cores only when nothing else wants them, as far as the kernel can.
 
-    Whether the disk's scheduler heeds that depends on it: bfq and mq-deadline do. Sources: ioprio_set(2), sched(7).
+    Of the disk's schedulers bfq and mq-deadline heed that. Sources: ioprio_set(2), sched(7).
     """
     thread = threading.get_native_id()
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The mask of permissions that new files lack, without changing it. Any thread."""
+"""Reads the umask of this process without changing it. Any thread."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _FIELD = "Umask:"
 def current_umask() -> int:
     """Return the umask of this process. Source: proc_pid_status(5), "Umask", since Linux 4.7.
 
-    umask(2) can only be asked by setting it, and files that other threads make meanwhile would get wrong modes. Where
-    there is no /proc, it is asked all the same.
+    umask(2) returns the mask only while it sets another, and files that other threads make meanwhile would get wrong
+    modes. It is called only where there is no /proc.
     """
     try:
         lines = Path(_STATUS).read_text(encoding="utf-8", errors="replace").splitlines()

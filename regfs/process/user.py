@@ -22,9 +22,9 @@ _ALL_IDS = (0, 0, 0xFFFFFFFF)
 def home_directory(environment: Mapping[str, str], uid: int | None = None) -> str:
     """Return the absolute path of the user's home, empty where there is none.
 
-    HOME counts unless it is unset, empty or relative, or a directory that the user can neither enter nor own. The home
-    in the password database comes next: that of *uid* (default: the effective one), then that of the user outside of
-    the user namespace.
+    HOME counts unless it is unset, empty or relative, or a directory that the user neither can enter nor owns. The
+    home in the password database comes next: that of *uid* (default: the effective one), then that of the user outside
+    of the user namespace.
     """
     candidates = (environment.get("HOME", ""), *_homes_of(os.geteuid() if uid is None else uid))
     return next((home for home in candidates if home.startswith("/") and _is_open(home)), "")
@@ -48,7 +48,7 @@ def is_root_of_machine() -> bool:
 
 
 def may_write(directory: Path) -> bool:
-    """Tell whether files can be made in *directory*, or the directory itself where it is not there yet."""
+    """Tell whether files can be made in *directory*, or the directory itself if it does not exist yet."""
     for place in (directory, *directory.parents):
         if os.path.lexists(place):
             return os.access(place, os.W_OK | os.X_OK, effective_ids=True)
@@ -56,7 +56,7 @@ def may_write(directory: Path) -> bool:
 
 
 def _is_open(home: str) -> bool:
-    """Tell whether *home* may be this user's. One that is not there yet may be: it is made when it is needed."""
+    """Tell whether *home* may be this user's. One that does not exist yet may be: it is made when it is needed."""
     try:
         owner = os.stat(home).st_uid
     except OSError as error:
@@ -73,7 +73,7 @@ def _homes_of(uid: int) -> Iterator[str]:
 
 
 def _outside(uid: int) -> int:
-    """Return what the user namespace's *uid* is outside of it; the same where there is no user namespace."""
+    """Return the user id outside of the user namespace for *uid*; the same where there is no user namespace."""
     for first, outside, count in _uid_map():
         if first <= uid < first + count:
             return outside + uid - first

@@ -1,4 +1,4 @@
-"""User namespaces, as the owner of a container names one: whose user ids a mount is to have.
+"""The user namespace that `--idmap` names: a mount shows the owners of its files by that namespace's ids.
 
     1234                   that of the process 1234
     /proc/1234/ns/user     the one of that path
@@ -70,7 +70,7 @@ def _made(first: int, outside: int, count: int) -> int:
     ready, child_says = os.pipe()
     child_waits, end = os.pipe()
     child = os.fork()
-    if child == 0:  # must not return: the parent's cleaning up is the parent's
+    if child == 0:  # must not return: the parent's clean-up code must not run here
         with suppress(BaseException):
             os.close(end)
             libc = ctypes.CDLL(None, use_errno=True)

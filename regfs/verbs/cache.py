@@ -43,7 +43,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """The result of removing images: bytes freed, parts that a mount uses and that stay, other names that went."""
+    """The result of removing images: bytes freed, parts that stay because a mount uses them, other names removed."""
 
     freed: int
     parts_in_use: int
@@ -85,7 +85,7 @@ def remove(asked: Sequence[str], config: Config, *, dry_run: bool) -> Removed:
     images = cached_images(root)
     wanted = {image.digest for text in asked for image in images_named(text, images, config.default_registry)}
     if held := sorted(pin.name for pin in pins(root) if pin.digest in {str(digest) for digest in wanted}):
-        raise InvalidOption(f"pinned images stay: {', '.join(held)}; regfs unpin IMAGE lets one go")
+        raise InvalidOption(f"pinned images stay: {', '.join(held)}; regfs unpin IMAGE unpins one")
     staying = frozenset[Path]().union(*(image.guards for image in images if image.digest not in wanted))
     chosen = frozenset[Path]().union(*(image.guards for image in images if image.digest in wanted)) - staying
     blobs = root / "blobs"
@@ -102,7 +102,7 @@ def remove(asked: Sequence[str], config: Config, *, dry_run: bool) -> Removed:
 def prune(config: Config, *, keep: int | None, dry_run: bool) -> Pruned:
     """Evict what was used longest ago until *keep* bytes are left; None: those of --cache-size.
 
-    What was not used for --cache-age goes in any case. Raises CacheFailure.
+    What was not used for --cache-age is evicted in any case. Raises CacheFailure.
     """
     store = LayerStore(config.cache_dir, limits=config.limits)
     if keep is None:
@@ -123,7 +123,7 @@ def problems(config: Config, *, drop: bool) -> Iterator[Problem]:
 def images_named(text: str, images: Collection[CachedImage], default_registry: str) -> list[CachedImage]:
     """Return the images that *text* names. Raises NotFound.
 
-    It is a digest or its beginning, the path of an image in `.regfs/cache/images/`, or what other verbs read.
+    *text* is a digest or its beginning, the path of an image in `.regfs/cache/images/`, or what other verbs take.
     """
     digits = _HEX.fullmatch(text)
     if digits is not None:

@@ -72,7 +72,7 @@ def _copy(wanted: ImagePath, to: Path, app: App, paths: Files) -> list[str]:
 
 
 def _fetched(wanted: ImagePath, app: App) -> tuple[Rootfs, int]:
-    """Return the files of the image, and the node of the path in it, all bytes of which are here."""
+    """Fetch what is at and below the path; return the files of the image and the node of the path."""
     image = find_image(wanted.reference, app)
     files = merged_files(image, app)
     try:
@@ -103,7 +103,7 @@ def _write(files: Rootfs, node: int, to: Path, app: App) -> list[str]:
 
 
 def _insist_on_room(to: Path, *, is_directory: bool) -> None:
-    """Raise InvalidOption where *to* exists already, or clearly cannot be made."""
+    """Raise InvalidOption where *to* exists (a file may replace a file), has no name, or has no parent directory."""
     if not to.name:
         raise InvalidOption(f"{to} is not a name for a copy")
     if not to.parent.is_dir():

@@ -22,7 +22,7 @@ from regfs.waiting.deadline import Deadline, under
 class Compared:
     """Two images by their full names, what differs of their files, by path, and of their configs.
 
-    *files* is worked out while it is read, may block on the network for layers, and raises what they bring.
+    *files* is computed while it is iterated: that may block on the network for layers, and raises RegfsErrors.
     """
 
     a: str
@@ -41,7 +41,7 @@ def diff(
     environment: Mapping[str, str],
     say: Callable[[str], None],
 ) -> Iterator[Compared]:
-    """Give what differs from the image *a* to *b* while the cache is open; with *path*, of the files there alone.
+    """Yield what differs from the image *a* to *b*, with the cache open; with *path*, of the files there alone.
 
     Blocks on the network for manifests, configs and layers. Raises NotFound where neither has *path*, and other
     RegfsErrors.

@@ -49,7 +49,7 @@ def examine(*, config: Config, environment: Mapping[str, str]) -> Iterator[Findi
 
 
 class _Ill(Exception):
-    """The reason why one thing does not work, and the remedy."""
+    """Says why one thing does not work, and the remedy."""
 
 
 def _finding(name: str, check: Callable[[], str], *, is_needed: bool = False) -> Finding:

@@ -24,7 +24,7 @@ _PAGE = 1000
 
 
 class LayerSize(NamedTuple):
-    """One layer: bytes of its blob, bytes of its files, number of its entries; *wasted*: bytes that are not shown."""
+    """One layer: bytes of its blob and of its files, number of its entries; *wasted*: bytes that upper layers hide."""
 
     layer: int
     digest: str

@@ -45,7 +45,7 @@ def export(
 ) -> Exported:
     """Write the images *texts*, and *with_pinned* those that are pinned, to *file*.
 
-    Blocks on the network; raises RegfsErrors and OSError. What was written until then is of no use.
+    Blocks on the network; raises RegfsErrors and OSError. After an error what was written is not an archive.
     """
     pinned = {pin.digest: pin.name for pin in pins(config.cache_dir)}
     references = [read_reference(text, config.default_registry, mounts()) for text in texts]
@@ -93,7 +93,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def emptied_after_errors(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Yield *file*, standard output; where that is a regular file, an error takes back what was written to it."""
+    """Yield *file*, standard output. If that is a regular file, it is truncated again after an error."""
     start = file.tell() if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
     try:
         yield file

@@ -31,7 +31,7 @@ class Tests:
     perm: str | None = None
 
     def passes(self) -> Callable[[Entry], bool]:
-        """Return the one test for an entry. Raises InvalidOption."""
+        """Return a function that tells whether an entry passes all *tests*. Raises InvalidOption."""
         tests = [*_of_name(self.name), *_of_path(self.path), *_of_type(self.types), *_of_permissions(self.perm)]
         return lambda entry: all(test(entry) for test in tests)
 

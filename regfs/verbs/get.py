@@ -68,7 +68,7 @@ def write_all(sources: list[Path], directory: LocalPath) -> tuple[LocalPath, ...
 
 
 def write_copy(source: Path, to: LocalPath) -> None:
-    """Write *source*, with everything below it, as *to*, which a file may replace. Raises as write_all() does."""
+    """Write *source*, with everything below it, as *to*; a file replaces an older one. Raises as write_all() does."""
     try:
         with temporary_directory(to.parent) as temporary:
             if source.is_file():
@@ -99,7 +99,7 @@ def _write(source: Path, to: LocalPath) -> None:
 
 
 def _write_file(source: Path, to: LocalPath, status: os.stat_result) -> None:
-    """Write the link or regular file *source*; of all else an ordinary user can make nothing."""
+    """Write the link or regular file *source*; skip special files, which an ordinary user cannot make."""
     if stat.S_ISLNK(status.st_mode):
         to.symlink_to(source.readlink())
     elif stat.S_ISREG(status.st_mode):

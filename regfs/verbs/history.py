@@ -15,7 +15,7 @@ from regfs.waiting.deadline import Deadline, under
 
 
 def history(text: str, *, config: Config, environment: Mapping[str, str]) -> tuple[list[dict[str, object]], str]:
-    """Return the steps of the image *text* as objects, and all as text. Blocks on the network for its documents.
+    """Return the steps of the image *text* as objects, and as one text. Blocks on the network for its documents.
 
     Raises RegfsErrors.
     """

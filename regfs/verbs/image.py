@@ -1,4 +1,4 @@
-"""Finds the image that a verb works on, and its merged files; reports what is fetched meanwhile.
+"""Finds the image that a verb works on, and its merged files; reports the progress of what is fetched.
 
 A verb works in its own process on the same cache as the mounts: what a mount has fetched is not fetched again.
 Used by the verbs that need layers.
@@ -18,7 +18,7 @@ SHOWN_DIGITS = 12
 
 
 def find_image(reference: Reference, app: App) -> Image:
-    """Return the image that *reference* names, with manifest and config. Blocks on the network for --timeout."""
+    """Return the image that *reference* names, with manifest and config. Blocks on the network, up to --timeout."""
     with under(Deadline(app.config.timeout_s, is_users=True)):
         return image_named(reference, app.repositories, app.images)
 

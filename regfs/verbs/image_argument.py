@@ -17,9 +17,8 @@ _DIGEST_RE = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 def read_reference(text: str, default_registry: str, mounts: Sequence[mountpoints.Mounted]) -> Reference:
     """Return the image that *text* names: a reference, or a path in a mount (`/mnt/reg/library/debian/12/rootfs`).
 
-    A relative path that leads through a mount point is a path, as the shell completes it, and in a mount one that ends
-    with a slash is: no reference does. Raises InvalidName,
-    InvalidOption.
+    A relative path that leads through a mount point counts as a path, since the shell completes it so. In a mount, a
+    text that ends with a slash is a path too: no reference does. Raises InvalidName, InvalidOption.
     """
     points = {mounted.mountpoint: mounted for mounted in mounts if mounted.is_regfs and not mounted.image}
     inside = mountpoints.inside(text, points)

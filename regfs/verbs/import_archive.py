@@ -68,7 +68,7 @@ def import_archive(
 
 
 def _unpacked(reference: Reference, app: App, adoption: Adoption) -> Image:
-    """Return the image, of which all is in the cache. Raises BadContent where the archive lacks a part of it."""
+    """Unpack the image into the cache, and return it. Raises BadContent where the archive lacks a part of it."""
     try:
         image = find_image(reference, app)
         if image.has_rootfs:
@@ -86,6 +86,6 @@ def _pin(image: Image, name: str, app: App, adoption: Adoption) -> None:
     found = next((each for each in cached_images(app.cache) if each.digest == digest), None)
     if found is None:
         raise CacheFailure(f"{name} could not be kept; is there room on the disk of {app.cache}?")
-    # Layers are kept unpacked; the blobs that they came as may go.
+    # Layers are kept unpacked; their blobs may be evicted.
     packed = {adoption.path(layer.digest) for layer in image.manifest.layers} if image.has_rootfs else set()
     keep_pin(app.cache, digest, name, found.guards - packed)

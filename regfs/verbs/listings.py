@@ -34,7 +34,7 @@ class Catalog(NamedTuple):
 def repositories(text: str | None, *, config: Config, environment: Mapping[str, str]) -> Catalog:
     """Return the catalog of a registry, by default the default one; *text* is its name or a path in a mount.
 
-    Of a path below a registry, the repositories below it. Blocks on the network; raises RegfsErrors.
+    For a path below a registry these are the repositories below it. Blocks on the network; raises RegfsErrors.
     """
     host, below = (config.default_registry, "") if text is None else read_registry(text, mounts())
     found = _asked(lambda app: app.registry.listing.repositories(host), config, environment)

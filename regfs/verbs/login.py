@@ -26,8 +26,8 @@ class LoggedIn(NamedTuple):
 def login(registry: str, username: str, secret: str, *, config: Config, environment: Mapping[str, str]) -> LoggedIn:
     """Try the login at *registry*, and store it. Blocks on the network for --timeout.
 
-    Raises AccessDenied where the registry refuses it, what a network brings, and BadConfiguration where it cannot be
-    stored: then nothing has changed.
+    Raises AccessDenied where the registry refuses it, the errors of a request, and BadConfiguration where it cannot be
+    stored. After an error nothing has changed.
     """
     if not username or not secret:
         raise InvalidOption("a user name and a password are needed; an empty one is none")
@@ -55,7 +55,7 @@ def _try(host: str, username: str, secret: str, *, config: Config, environment: 
 
 
 def _notes(host: str, username: str, environment: Mapping[str, str]) -> list[str]:
-    """Return what keeps the new login from being used: another source that is read before it."""
+    """Return a note where the new login will not be used, because another source that is read first has one."""
     with closing(Credentials(environment)) as credentials:
         found = credentials.for_host(host)
         if found is not None and found.username != username:

@@ -85,7 +85,7 @@ def fetch_damaged(files: Rootfs, app: App) -> None:
 
 
 def check_point(directory: str) -> str:
-    """Return the path of the mount point. Raises MountFailure where nothing can be mounted, or a regfs is, on it."""
+    """Return the path of the mount point. Raises MountFailure if a regfs is mounted on it, or nothing can be."""
     point = mountpoints.resolved(directory)
     mountpoints.check(point)
     there = mountpoints.topmost(point)

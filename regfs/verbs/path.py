@@ -42,8 +42,8 @@ def image_path(image: str, mount: str | None) -> Path:
     """Return the directory by digest of *image*, a reference or a path, in the mount on or around the path *mount*.
 
     Without *mount*, in the mount that the path *image* leads to, or in the only one of this user. The image is the one
-    that the tag names now, also where the tag's directory still shows another because that is in use. Raises
-    InvalidName, InvalidOption, MountFailure, and what the mount says of the image.
+    that the tag names now, even where the tag's directory still shows another one that is in use. Raises InvalidName,
+    InvalidOption, MountFailure, and the error that the mount answers for the image.
     """
     mounted = _mount_for(image, mount)
     places = [place for place in mountpoints.mounts() if place.device == mounted.device]  # its bind mounts too

@@ -29,7 +29,7 @@ def pin(text: str, *, config: Config, environment: Mapping[str, str], say: Calla
         image = find_image(reference, app)
         with showing(lambda: layer_steps(app), say=say, environment=environment):
             files = whole_files(image, app)
-        # The files are in use until the pin is there: an eviction between the two steps leaves them.
+        # The files stay in use until the pin is written, so that no eviction between the two steps removes them.
         manifest = image.manifest_document.digest
         found = next((each for each in cached_images(app.cache) if each.digest == manifest), None)
         if found is None:

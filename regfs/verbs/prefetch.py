@@ -37,7 +37,7 @@ class Wanted(NamedTuple):
 def wanted(words: Sequence[str]) -> list[Wanted]:
     """Return what *words* ask for: a word that begins with a slash is a path in the image before it.
 
-    Unless it leads into a mount of regfs: then it is an image itself.
+    A word with a slash that leads into a mount of regfs is an image itself.
     """
     points = {mounted.mountpoint for mounted in mounts() if mounted.is_regfs}
     found: list[Wanted] = []
@@ -50,9 +50,9 @@ def wanted(words: Sequence[str]) -> list[Wanted]:
 
 
 class Prefetched(NamedTuple):
-    """How it went with one image: *asked* is what the user typed. *name* and the rest are known where it was found.
+    """The result for one image: *asked* is what the user typed. *name* and the rest are set if the image was found.
 
-    *notes* are what is odd about it, though it was fetched.
+    *notes* says what is odd about an image that was fetched.
     """
 
     asked: str

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 _BAR_EVERY_S = 0.1
 _FIRST_BAR_S = 0.3
-# Without a terminal: work of less than two seconds needs no line.
+# Seconds until the first line where there is no terminal.
 _FIRST_LINE_S = 2.0
 _LINE_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One transfer: the bytes that are done, of how many (0: not known yet)."""
+    """One transfer: *done* of *total* bytes (total 0: not known yet)."""
 
     text: str
     done: int

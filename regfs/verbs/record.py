@@ -26,7 +26,7 @@ _GRACE_S = 10.0
 class Recorder:
     """Records what is read while an image runs in *entered*, and pushes it with *push*; *say* is called with a summary.
 
-    After *timeout_s* the program is ended, and *was_ended*: by SIGTERM, and by force where it goes on.
+    After *timeout_s* seconds the program gets SIGTERM, and SIGKILL if it goes on; *was_ended* is True then.
     """
 
     def __init__(self, entered: Entered, *, timeout_s: float | None, push: bool, say: Say) -> None:
@@ -55,7 +55,7 @@ class Recorder:
         os.kill(os.getpid(), signal.SIGTERM)  # which is passed on to the program
 
     def ended(self, image: Image, files: Rootfs, app: App, code: int) -> None:
-        """Keep the record. Raises CacheFailure, MountFailure, and what a push brings."""
+        """Keep the record, and push it if asked to. Raises CacheFailure, MountFailure, and the errors of a push."""
         self.stop()
         if app.note:
             raise CacheFailure(f"nothing is recorded: {app.note}")
@@ -84,7 +84,7 @@ def record(
 
     Raises what run() and Recorder.ended() raise.
     """
-    # By FUSE: reads of a mount that the kernel serves alone cannot be seen.
+    # By FUSE: regfs does not see the reads of a mount that the kernel serves alone.
     shown, settings = replace(wanted, by_fuse=True), replace(config, passthrough=False)
     try:
         code = run(

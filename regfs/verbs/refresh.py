@@ -28,7 +28,7 @@ _LAST_NAMES_S = 5.0  # longer than any daemon lets the kernel trust a name by it
 
 
 class Refreshed(NamedTuple):
-    """How it went with one mount: *failure* is None where its tags and listings will be asked for again."""
+    """The result for one mount: *failure* is None if its tags and listings will be asked for again."""
 
     mountpoint: str
     failure: RegfsError | None
@@ -36,7 +36,7 @@ class Refreshed(NamedTuple):
 
 @dataclass(slots=True)
 class _Daemon:
-    """The daemon of one mount, what it said, and a descriptor of its process (-1: there is none)."""
+    """The daemon of one mount, what its daemon.json said, and a descriptor of its process (-1: there is none)."""
 
     mounted: Mounted
     said: Mapping[str, object]
@@ -71,7 +71,7 @@ def _ask(chosen: Sequence[Mounted]) -> list[Answer]:
 
 
 def failure_to_signal(mounted: Mounted, answer: Answer) -> RegfsError | None:
-    """Return why the daemon that gave *answer* cannot be told anything, as far as that is known beforehand."""
+    """Return why the daemon that gave *answer* cannot be signalled, as far as its answer shows it; None otherwise."""
     point = mounted.mountpoint
     state, reason = state_of(answer)
     if state == OF_ANOTHER_USER:
@@ -130,7 +130,7 @@ def _is_done(daemon: _Daemon, answer: Answer) -> bool:
 
 
 def said_by(answer: Answer) -> Mapping[str, object]:
-    """Return what daemon.json says in *answer*; nothing where it was read from two daemons, one after the other."""
+    """Return the parsed daemon.json in *answer*; empty if two daemons, one after the other, gave parts of it."""
     try:
         said: Mapping[str, object] = json.loads(answer.texts.get(FILE, "{}"))
     except ValueError:

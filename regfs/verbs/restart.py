@@ -21,13 +21,13 @@ from regfs.mount.mountpoint import Mounted
 from regfs.verbs.refresh import failure_to_signal, said_by
 from regfs.verbs.status import choose
 
-# Longer than a daemon waits for the requests that it has in hand, and the next one takes to load.
+# Seconds: longer than a daemon waits for its open requests, plus what the next one takes to load.
 _DONE_WITHIN_S = 100.0
 _LOOK_EVERY_S = 0.1
 
 
 class Restarted(NamedTuple):
-    """How it went with one mount: *pid* is the daemon that serves it now, *failure* why it is still the old one."""
+    """The result for one mount: *pid* is the daemon that serves it now, *failure* why that is still the old one."""
 
     mountpoint: str
     pid: int
@@ -62,7 +62,7 @@ def restart(wanted: Sequence[str]) -> list[Restarted]:
 
 
 def _signal(mount: _Mount) -> RegfsError | None:
-    """Tell the holder of *mount*; return why that is not possible."""
+    """Send SIGRTMIN to the holder of *mount*; return the error where that is not possible, None otherwise."""
     point, holder = mount.mounted.mountpoint, cast(int, mount.said.get("holder", 0))
     if not holder:
         return Unsupported(

@@ -45,7 +45,7 @@ SHELLS = (
     ("/bin/busybox", "sh"), ("/bin/zsh",), ("/bin/dash",),
 )  # fmt: skip
 """What `regfs shell` looks for, best first."""
-# How long a busy disk may take at the end to write the last fetched bytes.
+# Seconds that a busy disk may take at the end to write the last fetched bytes.
 _CLOSING_S = 30.0
 
 
@@ -64,7 +64,7 @@ class Recording(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What `regfs run` was asked for. *by_fuse*: this process shows the files, and not the kernel alone.
+    """What `regfs run` was asked for. *by_fuse*: this process shows the files by FUSE, not the kernel alone.
 
     *is_shell*: a shell of the image is run, not its program.
     """
@@ -134,7 +134,7 @@ def _shell_of(files: Rootfs, name: str) -> tuple[str, ...]:
 
 
 def _files_of(image: Image, name: str, app: App, *, by_fuse: bool) -> tuple[int | None, Rootfs]:
-    """Return a mount of the image's files by the kernel alone, None where FUSE has to show them, and the files."""
+    """Return a mount of the image's files by the kernel alone (None: FUSE has to show them), and the files."""
     with suppress(CacheFailure):  # what killed runs left is not in the way
         app.sweep()
     if by_fuse:

@@ -1,4 +1,4 @@
-"""`regfs setup` and `regfs setup --undo`: put the files of setup_files.py into place, and take exactly those away.
+"""`regfs setup` and `regfs setup --undo`: put the files of setup_files.py into place, and remove exactly those.
 
 What was put is recorded in PREFIX/share/regfs/setup.json, by path and digest:
 
@@ -6,7 +6,7 @@ What was put is recorded in PREFIX/share/regfs/setup.json, by path and digest:
      "directories": ["/usr/local/share/man/man1"]}
 
 A file that is not in the record, or differs from it, belongs to its user: it is neither written over nor removed, and
-the result says so. Directories that were made for them go too, once they are empty.
+the result says so. Directories that were made for the files are removed too, once they are empty.
 One thread; blocks on the disk alone.
 """
 
@@ -116,7 +116,7 @@ def _put_one(file: Wanted, recorded: str | None, now: Put, root: Path) -> Step:
     if state != mark:
         _make_parent(file.path, now, root)
         _write(place, file)
-    if recorded is not None or state is None:  # one that was there before stays when we go
+    if recorded is not None or state is None:  # a file that was there before setup stays after --undo
         now.files[str(file.path)] = mark
     return Step("put", place)
 
@@ -168,7 +168,7 @@ def _write(place: Path, file: Wanted) -> None:
 
 
 def _state(place: Path) -> str | None:
-    """Return the mark of what is at *place*, "" for what is neither file nor link, None where nothing is."""
+    """Return the mark of the file or link at *place*, "" for anything else, None if *place* does not exist."""
     try:
         if place.is_symlink():
             return f"link:{os.readlink(place)}"
@@ -190,7 +190,7 @@ def _digest(text: str) -> str:
 
 
 def _below(root: Path, path: Path) -> Path:
-    """Return where *path* is while *root* is not yet the root directory."""
+    """Return the present place of *path*: below *root*, the directory that will be the root."""
     return root / path.relative_to("/")
 
 

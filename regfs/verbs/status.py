@@ -33,7 +33,7 @@ _CACHE_KEYS = ("path", "used_bytes", "limit_bytes", "free_bytes", "min_free_byte
 # `.regfs/errors` has the details of these.
 _TOLD = frozenset({"cache.damaged", "errors", "bugs"})
 _ONLY_IF_ANY = frozenset({"bugs", "cache.damaged"})
-_REMEDIES = {DEAD: "regfs umount takes it away", HANGS: "regfs umount --force ends it"}
+_REMEDIES = {DEAD: "regfs umount removes it", HANGS: "regfs umount --force ends it"}
 _DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
 
 
@@ -54,11 +54,11 @@ class Status:
 
     @property
     def is_well(self) -> bool:
-        """Whether nothing is known to be wrong. A mount of another user, closed to us, is no failure."""
+        """Whether nothing is known to be wrong. The mount of another user, which cannot be read, is not a failure."""
         return self.state in (ALIVE, OF_ANOTHER_USER)
 
     def as_json(self) -> dict[str, object]:
-        """Return the contract for programs: numbers in bytes, counts and seconds; null for what is not known."""
+        """Return the object that `--json` prints, a contract: bytes, counts and seconds; null for what is not known."""
         return {
             "mountpoint": self.mountpoint,
             "source": self.source,
@@ -78,7 +78,7 @@ class Status:
         }
 
     def lines(self) -> Iterator[str]:
-        """Yield what people read; it may change from release to release."""
+        """Yield the lines that people read; they may change from release to release."""
         if self.by_kernel:
             yield f"{mountpoints.on_one_line(self.mountpoint)}: {self.source}, served by the kernel, {self.by_kernel}"
             return
@@ -111,12 +111,12 @@ class Status:
         for name, text in _SHOWN.items():
             value = self.counters.get(name, 0)
             if name in _ONLY_IF_ANY and not value:
-                continue  # the word alone would worry
+                continue  # the name alone would worry
             where = f" (see {directory}/.regfs/errors)" if name in _TOLD and value else ""
             yield f"  {text}: {in_units(value) if name.endswith('.bytes') else f'{value:g}'}{where}"
 
     def steps(self) -> list[Step]:
-        """Return what is being fetched."""
+        """Return a step for each layer that is being fetched."""
         return [
             Step(f"{each['origin']} {str(each['digest'])[:19]}", _number(each["received"]), _number(each["size"]))
             for each in self.fetching
@@ -145,7 +145,7 @@ class Status:
 
 
 def find(wanted: Sequence[str]) -> list[Status]:
-    """Return the status of the mounts on *wanted*, or of all mounts of regfs. Raises MountFailure for what is none.
+    """Return the status of the mounts on *wanted*, or of all mounts. Raises MountFailure where no regfs is mounted.
 
     Takes some seconds at most, also where a daemon hangs.
     """
@@ -158,7 +158,7 @@ def find(wanted: Sequence[str]) -> list[Status]:
 
 
 def _kernel_mounts() -> dict[str, Status]:
-    """Return the mounts that the kernel serves by itself, by their mount points: all that there is to say of them."""
+    """Return the status of the mounts that the kernel serves by itself; they have no daemon to ask."""
     return {
         mounted.mountpoint: Status(
             mounted.mountpoint,
@@ -184,8 +184,8 @@ def _by_daemons(chosen: Sequence[mountpoints.Mounted]) -> list[Status]:
 def choose(wanted: Sequence[str]) -> list[mountpoints.Mounted]:
     """Return the mounts of regfs on, or around, the paths *wanted*, or all. Asks no mount; raises MountFailure.
 
-    A bind mount of one is the same mount once more: not listed, and where it shows a part (a rootfs in a container)
-    the whole mount is meant, for only that has `.regfs`.
+    A bind mount of one is the same mount and not listed. A path in a bind mount of a part (a rootfs in a container)
+    means the whole mount, because only that has `.regfs`.
     """
     there = {mounted.mountpoint: mounted for mounted in mountpoints.mounts() if mounted.is_regfs}
     whole: dict[str, mountpoints.Mounted] = {}

@@ -77,12 +77,12 @@ def _unmount(point: str, *, lazily: bool) -> None:
             raise
         holders = list(holding(point))
         raise MountFailure(
-            f"{point} is in use{_by(holders)}; regfs umount --lazy {point} takes it away all the same"
+            f"{point} is in use{_by(holders)}; regfs umount --lazy {point} unmounts it all the same"
         ) from None
 
 
 def _still_there(mounted: mountpoints.Mounted) -> str:
-    """Return what to tell of other mount namespaces that have what was *mounted*, "" where none has it."""
+    """Return a text about other mount namespaces that still have what was *mounted*, "" if none has."""
     holders = list(elsewhere(mounted))
     if not holders:
         return ""
@@ -111,7 +111,7 @@ def elsewhere(mounted: mountpoints.Mounted) -> Iterator[str]:
 
 
 def _leave(point: str) -> None:
-    """Change to / where the working directory is in the mount at *point*: this process would keep it busy itself."""
+    """Change to / if the working directory is in the mount at *point*: otherwise this process keeps it busy."""
     here = os.readlink("/proc/self/cwd")
     if here == point or here.startswith(f"{point}/"):
         os.chdir("/")

@@ -37,7 +37,8 @@ def unpack(
     """Write all layers of the image that *image_text* names, merged, into *directory*, which must be empty.
 
     *directory* is made when there is something to write. Where an error or Ctrl-C ends the writing early, *warn* is
-    told that the directory is incomplete. *say* is called with the progress. Blocks on the network; raises RegfsErrors.
+    called with a message that the directory is incomplete; *say* is called with the progress. Blocks on the network.
+    Raises RegfsErrors.
     """
     reference = read_reference(image_text, config.default_registry, mounts())
     check_directory(directory)

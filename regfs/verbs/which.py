@@ -21,7 +21,7 @@ from regfs.verbs.progress import showing
 
 
 class Brought(NamedTuple):
-    """What one layer has under the path: *state* is `shown`, `replaced` or `deleted`, the last two *by* a layer."""
+    """What one layer has at the path: *state* is `shown`, or `replaced` or `deleted` by the layer of number *by*."""
 
     layer: int
     digest: str
@@ -63,7 +63,7 @@ def which(
 
 
 def _real_path(files: Rootfs, path: bytes) -> bytes:
-    """Return *path* without links on the way; a link at its end stays, as what one asks about is the link."""
+    """Return *path* without links on the way. A link at its end stays: the question is about the link."""
     names = [name for name in path.split(b"/") if name not in (b"", b".")]
     if not names or names[-1] == b"..":
         return files.path(find(files, path))

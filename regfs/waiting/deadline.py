@@ -32,8 +32,8 @@ class Deadline:
     """Allows waits for *timeout_s* seconds from now (None: without an end), until it is cancelled.
 
     With `may_wait` False every wait raises WouldBlock. `stalled_since` (monotonic seconds) is when work that moves much
-    content last made progress; threads that wait for it measure their own time from then. `active_since` is when the
-    thread last stopped waiting, None while it waits: work that does not wait cannot be ended by a deadline.
+    content last made progress; threads that wait for it measure their own time from then. `active_since` (the same
+    clock) is when the thread last stopped waiting, None while it waits: a deadline cannot end work that does not wait.
     """
 
     __slots__ = (
@@ -154,7 +154,7 @@ _local = threading.local()
 
 
 def current() -> Deadline:
-    """Return the deadline of this thread; one without an end where none was set (the command line)."""
+    """Return the deadline of this thread. Where none was set (the command line), it is one without an end."""
     deadline: Deadline = getattr(_local, "deadline", _ENDLESS)
     return deadline
 

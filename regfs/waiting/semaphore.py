@@ -45,7 +45,7 @@ class Slots:
         try:
             deadline.current().wait_for(turn)
         except BaseException:
-            # The slot may have come in the moment this thread gave up: then the next one gets it.
+            # The slot may have come at the moment this thread gave up: pass it on.
             with self._lock:
                 came = turn.done()
                 if not came:

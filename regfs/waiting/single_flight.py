@@ -61,8 +61,8 @@ class Flights:
     so are those that wait for it (`Deadline.moved`).
 
     With a --timeout that is shorter, a request that hangs would keep all callers from an answer until it ends. So a
-    caller that finds a flight which has lasted longer than its own --timeout has the same computed once more beside
-    it. The time that this takes doubles, so that there are few attempts, and a slow registry can still answer one.
+    caller whose own --timeout is shorter than the flight has lasted starts a second attempt beside it. Each further
+    attempt has to last twice as long first: attempts stay few, and a slow registry can still answer one.
     """
 
     def __init__(self, timeout_s: float = 60.0) -> None:
@@ -144,12 +144,12 @@ def _outcome(compute: Callable[[], T], deadline: Deadline) -> Landed[T]:
     try:
         with under(deadline):
             return Landed(compute(), None)
-    except BaseException as error:  # of whatever kind, it belongs to the threads that wait
+    except BaseException as error:  # any exception: the threads that wait must get it
         return Landed(None, error)
 
 
 def _hangs(flight: _Flight) -> bool:
-    """Tell whether the newest attempt has lasted so long that the calling thread should not rely on it."""
+    """Tell whether the newest attempt has lasted so long that the calling thread should start another."""
     caller = current()
     if not caller.is_users or caller.timeout_s is None:
         return False

@@ -75,7 +75,7 @@ VERBS: dict[str, Verb] = {
     "version": Verb("", "show versions"),
 }
 ALIASES = {"unmount": "umount"}
-# A word of Python's is the name of no module.
+# `import` cannot be the name of a module.
 _MODULES = {"import": "import_archive"}
 
 

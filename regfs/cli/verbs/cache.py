@@ -68,7 +68,7 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
 
 def _refuse_options_of_other_words(given: argparse.Namespace) -> None:
-    """Raise InvalidOption for an option of another word: `du --all` would not do what its user expects."""
+    """Raise InvalidOption for an option that the word does not have: `du --all` would not do what its user expects."""
     misplaced = {
         "--format": given.format != "text" and given.what not in ("du", "ls"),
         "--all": given.all and given.what != "prune",

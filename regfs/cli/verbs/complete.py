@@ -10,7 +10,7 @@ from regfs.cli.terminal import tell
 
 
 class _Parser(Parser):
-    """Takes every word behind `--` as it is: an option that is being typed is none of `complete`."""
+    """Takes every word behind `--` as it is: they are options of the command that is being typed, not of `complete`."""
 
     def own_words(self, words: Sequence[str]) -> Sequence[str]:
         """Return the words before `--`."""
@@ -38,7 +38,7 @@ def parser() -> Parser:
 
 
 def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """Print the candidates; a broken setting gives none, and no message into the line that is being typed."""
+    """Print the candidates; with a broken setting print nothing: a message would spoil the line that is being typed."""
     from regfs.cli.candidates import candidates
     from regfs.errors import RegfsError
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from regfs.cli.arguments import Parser, add_common, verb_parser
 from regfs.cli.terminal import tell
 
-# Bash takes a colon for the end of a word: what stands before the last one is typed already, and must not come again.
+# Bash takes a colon for the end of a word, so candidates must leave out what stands before the last colon.
 _BASH = """\
 _regfs() {
     local line=${COMP_LINE:0:COMP_POINT} words IFS=$'\\n'

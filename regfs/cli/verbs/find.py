@@ -30,7 +30,7 @@ def parser() -> Parser:
 
 
 def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """Print a path a line; as JSON, an object a line."""
+    """Print one path on each line; as JSON, one object."""
     from regfs.verbs.find import Tests, find
 
     tests = Tests(given.name, given.whole, given.types, given.perm)

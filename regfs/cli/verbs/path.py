@@ -14,8 +14,8 @@ def parser() -> Parser:
     """Return the parser of its arguments."""
     made = verb_parser(
         "path",
-        "Print the path of an image in a mount by its digest. What is there never changes, unlike what a tag names: so "
-        "it is the path for what runs long.",
+        "Print the path of an image in a mount by its digest. What is there never changes, unlike what a tag names: "
+        "use it for programs that run long.",
     )
     made.add_argument("image", metavar="IMAGE", help=IMAGE_HELP)
     made.add_argument("--mount", metavar="DIR", type=not_empty, help="the mount to look in, where there are several")

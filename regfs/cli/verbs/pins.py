@@ -19,7 +19,7 @@ def parser() -> Parser:
 
 
 def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """Print a name a line."""
+    """Print one name on each line."""
     from regfs.verbs.pin import pinned
 
     found = pinned(verb_config(given, environment))

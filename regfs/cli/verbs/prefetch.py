@@ -25,9 +25,9 @@ def parser() -> Parser:
     """Return the parser of its arguments."""
     made = verb_parser(
         "prefetch",
-        "Fetch all layers of images into the cache, for mounts to come. One that fails does not keep the others from "
-        "coming; the exit code is the highest of all. A word that begins with a slash is a PATH in the image before. "
-        "Of layers that can be read chunk by chunk, only what is at and below its paths is fetched then.",
+        "Fetch all layers of images into the cache, for later mounts. When one image fails, the others are fetched all "
+        "the same; the exit code is the highest of all. A word that begins with a slash is a PATH in the image before "
+        "it: of layers that can be read chunk by chunk, only what is at and below such paths is fetched.",
     )
     made.add_argument("images", metavar="IMAGE [PATH…]", nargs="*", help=IMAGE_HELP)
     made.add_argument(

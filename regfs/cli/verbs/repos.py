@@ -27,7 +27,7 @@ def parser() -> Parser:
 
 
 def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """Print a repository a line."""
+    """Print one repository on each line."""
     from regfs.verbs.listings import repositories
 
     config = verb_config(given, environment)

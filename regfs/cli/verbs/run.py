@@ -21,7 +21,7 @@ _OWNERS = ("owner", "subuid")
 
 
 class RunParser(Parser):
-    """Leaves what follows IMAGE to COMMAND, options too."""
+    """Gives what follows IMAGE to COMMAND, options too."""
 
     def own_words(self, words: Sequence[str]) -> Sequence[str]:
         """Return the words up to IMAGE."""
@@ -69,7 +69,7 @@ def parser() -> Parser:
             allow_abbrev=False,
             add_help=False,
             description="Run the program of an image, or COMMAND in it, with namespaces of its own: what it writes is "
-            "gone when it ends, and nothing stays mounted or running. Its exit status is that of regfs; 125: regfs "
+            "gone when it ends, and nothing stays mounted or running. regfs ends with its exit status; 125: regfs "
             "failed, 126: the program cannot be executed, 127: there is none, 128 and the number of a signal that "
             "ended it.",
         )
@@ -114,7 +114,7 @@ def add_running(made: Parser) -> Parser:
 
 
 def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """Run the program, and return its exit status, or FAILED where there was no running it."""
+    """Run the program, and return its exit status, or FAILED where regfs could not run it."""
     if given.tty and given.interactive and not os.isatty(0):
         warn("-t needs a terminal, and standard input is none: leave -t out")
         return FAILED
@@ -176,7 +176,10 @@ def asked_of(
 
 
 def owner_of(given: argparse.Namespace, config: Config) -> str:
-    """Return whose the container's files are: a setting for mounts does not concern root's, which need no others."""
+    """Return whose the container's files are, as `--owner` has it.
+
+    Root's container has the owners of the image unless this call says otherwise: a setting in a file is for mounts.
+    """
     from regfs.mount.mountpoint import may_mount
 
     is_given = any(option.name in _OWNERS for option, _ in given.given)

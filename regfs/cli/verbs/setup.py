@@ -1,4 +1,4 @@
-"""`regfs setup [--undo]`: put what mount(8), shells, man(1) and systemd look for into place, and take it away again."""
+"""`regfs setup [--undo]`: put what mount(8), shells, man(1) and systemd look for into place, and remove it again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def parser() -> Parser:
     )
     made.add_argument(
         "--root", metavar="DIR", type=parse_path,
-        help="for packages: write below DIR, for a system whose root it will be, with the programs in PREFIX/bin",
+        help="for packages: write below DIR, the future root of a system that has the programs in PREFIX/bin",
     )  # fmt: skip
     return add_common(made)
 

@@ -20,7 +20,7 @@ def parser() -> Parser:
 
 
 def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """Print a tag a line."""
+    """Print one tag on each line."""
     from regfs.verbs.listings import tags
 
     found = tags(given.repository, config=verb_config(given, environment), environment=environment)

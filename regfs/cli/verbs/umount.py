@@ -26,7 +26,7 @@ def parser() -> Parser:
 
 
 def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """Unmount, and say what is gone."""
+    """Unmount, and say what was unmounted."""
     del environment
     from regfs.verbs.umount import is_mounted, umount
 

@@ -18,7 +18,7 @@ def parser() -> Parser:
 
 
 def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """Print the names that are pinned no more."""
+    """Print the names that are no longer pinned."""
     from regfs.verbs.pin import unpin
 
     config = verb_config(given, environment)

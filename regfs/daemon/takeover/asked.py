@@ -1,6 +1,6 @@
-"""What was asked for, as JSON in the state of a mount: the next daemon, perhaps of a later release, starts from it.
+"""The options and the mount point of a mount, as JSON in its state. The next daemon reads it, perhaps a later release.
 
-A field that this release does not know is left out, one that it has and the older one had not keeps its default.
+A field that this release does not know is ignored; a field that an older release did not have keeps its default.
 Used by serve.py and successor.py. Pure; any thread.
 """
 
@@ -19,7 +19,7 @@ from regfs.mount.mountpoint import OwnMount
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The options, and the mount that they have made."""
+    """What was asked for: the options, and the mount that was made with them."""
 
     config: Config
     mount: OwnMount
@@ -32,7 +32,7 @@ def asked_as_text(asked: Asked) -> str:
 
 
 def parse_asked(text: str) -> Asked:
-    """Return what asked_as_text() was given. Raises MountFailure where that is not it."""
+    """Return the Asked in *text*, which asked_as_text() has made. Raises MountFailure where it cannot be read."""
     try:
         return _parsed(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -37,7 +37,7 @@ class Stored(NamedTuple):
 
 
 def has_store(environment: Mapping[str, str]) -> bool:
-    """Tell whether a service manager listens that may have a store."""
+    """Tell whether a service manager listens that may have a descriptor store."""
     return bool(environment.get("NOTIFY_SOCKET"))
 
 
@@ -59,7 +59,7 @@ def stored(environment: Mapping[str, str]) -> Stored | None:
 
 
 def _given(environment: Mapping[str, str]) -> dict[str, int]:
-    """Return the descriptors by their names; each name once."""
+    """Return the passed descriptors by their names; of several with one name, one."""
     if environment.get("LISTEN_PID") != str(os.getpid()):
         return {}
     number = environment.get("LISTEN_FDS", "")
@@ -88,7 +88,7 @@ class StoredHolding:
         environment: Mapping[str, str],
         is_stored: bool,
     ) -> None:
-        """*asked* is what asked_as_text() returns of the mount. *is_stored*: the last daemon has stored all."""
+        """*asked* is what asked_as_text() returns. *is_stored*: an earlier daemon has stored the descriptors."""
         self._is_stored = is_stored
         self.session = session
         self._state = state
@@ -96,7 +96,7 @@ class StoredHolding:
         self._address = _address(environment)
 
     def start(self, _on_hand_over: Callable[[], None]) -> None:
-        """Store the descriptors, which stay in the store however often the unit restarts."""
+        """Store the descriptors. They stay in the store however often the unit restarts."""
         try:
             self._state.ask(self._asked)
         except MountFailure as failure:
@@ -113,7 +113,7 @@ class StoredHolding:
         _forget(self._address)
 
     def hand_over(self) -> None:
-        """Do nothing: a service manager ends a daemon by a signal."""
+        """Do nothing: the service manager ends this daemon by a signal, and asks no daemon to hand over."""
 
 
 def _address(environment: Mapping[str, str]) -> str:

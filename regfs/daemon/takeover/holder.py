@@ -4,16 +4,16 @@
     CONNECTION   the descriptor of /dev/fuse. As long as it is open here the mount lives, and requests wait
     STATE        the memory that daemons leave to each other (mount/kernel/kept/state_file.py)
     CONTROL      a socket (SOCK_SEQPACKET) to the daemon PID, which serves now
-    LOG          where to say that it gives up: a file, or '' for syslog
+    LOG          where the holder's messages go: a file, or '' for syslog
     POINT        the mount point, for messages and for `ps`
 
     daemon ends by itself     the next one is started at once. After two that ended within a quarter of a second the
-                              holder waits first: 0.1 s, 0.2 s … 10 s. After 10 in a row it gives up: its end is that
-                              of the mount, which answers "Transport endpoint is not connected" until it is unmounted
-    SIGRTMIN                  `regfs restart`: the next one is started, and takes over when it is ready
+                              holder waits first: 0.1 s, 0.2 s … 10 s. After 10 in a row it gives up and ends, and so
+                              does the mount: "Transport endpoint is not connected" until it is unmounted
+    SIGRTMIN                  `regfs restart`: the next daemon is started, and takes over when it is ready
     the state says ENDED      unmounted, or ended by a signal: the holder ends too
 
-    next daemon -> holder     "ready": loaded, all but the state        holder -> it            "go": take over
+    next daemon -> holder     "ready": all is loaded but the state      holder -> next daemon   "go": take over
     holder -> daemon          "hand over": end when nothing waits
 
 It sends no request to any mount, and never reads from the connection. It imports nothing of regfs, which an upgrade may
@@ -50,7 +50,7 @@ _SUCCESSOR = "import sys; sys.path.append({!r}); from regfs.daemon.takeover.succ
 
 
 def delay_s(short_lives: int) -> float:
-    """Return how long to wait before the next start, after so many daemons in a row that did not live long."""
+    """Return how many seconds to wait before the next start, after so many daemons in a row that ended at once."""
     if short_lives < 2:
         return 0.0
     delay: float = min(_FIRST_DELAY_S * 2 ** (short_lives - 2), _LONGEST_DELAY_S)
@@ -104,7 +104,7 @@ class _Daemon:
             pass
 
     def bury(self) -> str:
-        """Return how it ended, and close what belongs to it."""
+        """Collect the process that has ended, close its descriptors, and return how it ended."""
         os.close(self.pidfd)
         self.control.close()
         if not self.is_child:

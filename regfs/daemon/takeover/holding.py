@@ -24,7 +24,7 @@ from regfs.process.threads import start_thread
 
 log = logging.getLogger(__name__)
 
-# The first requests after a start must not share the cores with the start of another process.
+# Seconds from the mount to the start of the holder: the first requests must not share the cores with it.
 _START_AFTER_S = 0.3
 _AGAIN_AFTER_S = 5.0
 _DRAIN_S = 30.0
@@ -40,7 +40,7 @@ def can_hold() -> bool:
 
 
 def new_state() -> StateFile | None:
-    """Return the state of a new mount; None where the mount must end with its daemon."""
+    """Return empty state for a new mount; None, with a warning, where the mount must end with its daemon."""
     if not can_hold():
         log.info("the mount ends with this daemon: no process can hold it here")
         return None
@@ -52,7 +52,7 @@ def new_state() -> StateFile | None:
 
 
 class Holding:
-    """The mount of *session*, held by another process. *log_file*: where that writes; '' for syslog."""
+    """The mount of *session*, held by another process, which writes its log to *log_file* ('' for syslog)."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Holding:
     ) -> None:
         """*asked* is what asked_as_text() returns of the mount.
 
-        *control* is a socket to the holder that has started this process; None: there is none yet.
+        *control* is a socket to the holder that has started this process; None where no holder runs yet.
         """
         self._asked = asked
         self.session = session
@@ -77,7 +77,7 @@ class Holding:
         self._stopped = threading.Event()
 
     def start(self, on_hand_over: Callable[[], None]) -> None:
-        """Let the mount be held; *on_hand_over* is called when another daemon is ready to take it over."""
+        """Start a holder where none runs. *on_hand_over* is called when another daemon is ready to take over."""
         try:
             start_thread(lambda: self._run(on_hand_over), name="regfs-holding")
         except OutOfThreads as error:
@@ -91,7 +91,7 @@ class Holding:
     def hand_over(self) -> None:
         """Wait until no request waits for a registry, half a minute at most, and end this process, not the mount.
 
-        What still waits then, and what comes meanwhile, is answered by the next daemon.
+        The next daemon answers the requests that still wait then, and those that come meanwhile.
         """
         left = self.session.drain(_DRAIN_S)
         log.info("another daemon takes over; %d requests are asked again", left)
@@ -136,7 +136,7 @@ class Holding:
 
     @staticmethod
     def _hear(control: socket.socket, on_hand_over: Callable[[], None]) -> None:
-        """Return when the holder has ended."""
+        """Handle the messages of the holder until it has ended."""
         while True:
             try:
                 word = control.recv(4096)

@@ -1,7 +1,7 @@
 """Serves a mount that another daemon has served before. Used by successor.py and, under systemd, the command line.
 
-Everything is loaded and the cache opened first, while the other daemon may still serve. Only then the state is read,
-which no other process writes any more.
+Everything is loaded and the cache opened first, while the other daemon may still serve. The state is read last, when
+no other process writes to it any more.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def resume(
 ) -> None:
     """Serve *mount* as *config* says until its end; *connection* is that of /dev/fuse.
 
-    *control* is a socket to the holder, where that has started this process: then it is asked when the other daemon has
+    *control* is a socket to the holder where that has started this process: the holder says when the other daemon has
     ended. Raises RegfsError where the mount cannot be taken over.
     """
     set_up_process("kernel")
@@ -62,7 +62,7 @@ def resume(
 def resume_stored(config: Config, point: str, *, environment: Mapping[str, str], report: Report) -> bool:
     """Serve the mount on *point* that the service manager has kept since the last daemon; return whether there is one.
 
-    Call it before anything looks at *point*: a look would wait for this process.
+    Call it before anything looks at *point*: a look-up there would wait for this process.
     """
     kept = stored(environment) if driver_of(config) == "kernel" else None
     if kept is None:

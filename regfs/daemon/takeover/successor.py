@@ -3,7 +3,7 @@
     python -c "… main()" CONNECTION STATE CONTROL POINT     as the holder starts it (holder.py has the protocol)
 
 It loads everything and opens the cache first, while the other daemon may still serve, says "ready" and waits for "go".
-Only then it reads the state, which no other process writes any more.
+It reads the state last, when no other process writes to it any more.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class TocFiles:
         self._attributes: dict[tuple[int, int, int, str], bytes] = {}
 
     def take(self, fields: Fields, end: int) -> bool:
-        """Add the entry *fields*, whose member ends at *end*; do nothing and return False where it is not a plain file."""
+        """Add the entry *fields*, whose member ends at *end*; add nothing and return False if it is no plain file."""
         get = fields.get
         size, at, name, stop = get("size"), get("offset", 0), get("name"), get("endOffset", end)
         digest = get("chunkDigest") or get("digest")
