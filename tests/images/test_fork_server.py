@@ -47,6 +47,7 @@ def test_a_fork_server_that_was_killed_is_started_again(tmp_path: Path) -> None:
     ingest(tmp_path / "a")
     (server,) = fork_servers()
     os.kill(server, signal.SIGKILL)
+    os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)  # while it dies, it would take a job with it
     ingest(tmp_path / "b")
     assert len(fork_servers() - {server}) == 1
 
