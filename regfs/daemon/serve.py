@@ -269,7 +269,7 @@ class Serving:
                 target()
         elif number == Events.HAND_OVER:
             if self._holding is not None and not self._stops:
-                self._holding.hand_over()
+                self._hand_over(self._holding)
         elif number == signal.SIGHUP:
             self._refresh()
         elif number == signal.SIGUSR1:
@@ -278,6 +278,13 @@ class Serving:
             root = logging.getLogger()
             root.setLevel(logging.INFO if root.level == logging.DEBUG else logging.DEBUG)
             log.info("log level %s", logging.getLevelName(root.level))
+
+    @staticmethod
+    def _hand_over(holding: Holding | StoredHolding) -> None:
+        try:  # in a thread: signals must get through
+            start_thread(holding.hand_over, name="regfs-hand-over")
+        except OutOfThreads:
+            holding.hand_over()
 
     def _refresh(self) -> None:
         self._described.refreshes_begun += 1

@@ -28,6 +28,7 @@ ANSWERS_WITHIN_S = 4.0  # with what a start and a slow machine take, five second
 _LOOK_EVERY_S = 0.05
 _MOST = 1 << 20  # bytes of one file
 _CHUNK = 1 << 16
+_ENDED = ("Z", "X")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +127,14 @@ def _name(mounted: Mounted) -> str:
 
 
 def _names_of_processes() -> set[str]:
-    """Return the names of all processes of this user."""
+    """Return the names of all processes of this user that have not ended: a child of ours may be left as a zombie."""
     names = set()
     for entry in os.scandir("/proc"):
         with suppress(OSError):
             if entry.name.isdigit() and entry.stat().st_uid == os.geteuid():
-                names.add(Path(entry.path, "comm").read_text(errors="replace").rstrip("\n"))
+                name, _, fields = Path(entry.path, "stat").read_text(errors="replace").rpartition(")")
+                if fields.split()[0] not in _ENDED:
+                    names.add(name.partition("(")[2])
     return names
 
 

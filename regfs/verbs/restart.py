@@ -1,7 +1,8 @@
 """`regfs restart`: lets another daemon, perhaps of a newer release, take mounts over while they are in use.
 
 The holder of a mount (daemon/takeover/holder.py) is told by SIGRTMIN; `.regfs/daemon.json` has its process id. The
-process is held by a descriptor, and the daemon is asked a second time, as `regfs refresh` does.
+process is held by a descriptor, and the daemon is asked a second time, as `regfs refresh` does. The holder of a daemon
+that does not answer is found by its command line, which ends with the mount point.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, cast
 
 from regfs.daemon.self_description import FILE
@@ -50,13 +52,16 @@ def restart(wanted: Sequence[str]) -> list[Restarted]:
     chosen = choose(wanted)
     if not wanted:
         chosen = [mounted for mounted in chosen if mounted.user_id in (None, os.geteuid())]
+    answers = ask(chosen, ("version", FILE))
     mounts = [
         _Mount(mounted, said_by(answer), failure_to_signal(mounted, answer))
-        for mounted, answer in zip(chosen, ask(chosen, ("version", FILE)), strict=True)
+        for mounted, answer in zip(chosen, answers, strict=True)
     ]
-    for mount in mounts:
+    for mount, answer in zip(mounts, answers, strict=True):
         if mount.failure is None:
             mount.failure = _signal(mount)
+        elif answer.is_late and (holder := _holder_of(mount.mounted)):
+            mount.failure = _signal_process(mount, holder)
     _wait([mount for mount in mounts if mount.failure is None])
     return [Restarted(mount.mounted.mountpoint, mount.pid, mount.failure) for mount in mounts]
 
@@ -69,12 +74,32 @@ def _signal(mount: _Mount) -> RegfsError | None:
             f"{point}: no process holds the mount (--no-restart, -f or --driver fusepy, or an older release); "
             "unmount it and mount it again"
         )
-    process = -1
+    return _signal_process(mount, holder)
+
+
+def _holder_of(mounted: Mounted) -> int:
+    """Return the process of this user that holds *mounted*, 0 where there is none."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            words = Path("/proc", pid, "cmdline").read_bytes().split(b"\0")[:-1]
+            is_ours = os.geteuid() in (0, os.stat(f"/proc/{pid}").st_uid)
+            if is_ours and words[-1:] == [os.fsencode(mounted.mountpoint)] and any(map(_is_holder, words)):
+                return int(pid)
+    return 0
+
+
+def _is_holder(word: bytes) -> bool:
+    return word.endswith(b"/takeover/holder.py")
+
+
+def _signal_process(mount: _Mount, holder: int) -> RegfsError | None:
+    point, process = mount.mounted.mountpoint, -1
     try:
         process = os.pidfd_open(holder)
-        (answer,) = ask([mount.mounted], ("version", FILE))
-        if said_by(answer).get("holder") != holder:
-            return MountFailure(f"{point}: the process that holds the mount has just been replaced; try again")
+        if mount.said:
+            (answer,) = ask([mount.mounted], ("version", FILE))
+            if said_by(answer).get("holder") != holder:
+                return MountFailure(f"{point}: the process that holds the mount has just been replaced; try again")
         signal.pidfd_send_signal(process, signal.SIGRTMIN)
     except PermissionError:
         return AccessDenied(f"{point}: it is a mount of another user (uid {mount.mounted.user_id})")
@@ -94,7 +119,7 @@ def _wait(mounts: Sequence[_Mount]) -> None:
         time.sleep(_LOOK_EVERY_S)
         for mount, answer in zip(waiting, ask([each.mounted for each in waiting], ("version", FILE)), strict=True):
             now, point = said_by(answer), mount.mounted.mountpoint
-            if now.get("pid", 0) and now.get("restarts", 0) != mount.said.get("restarts", 0):
+            if now.get("pid", 0) and now.get("restarts", 0) != mount.said.get("restarts", -1):
                 mount.pid = cast(int, now["pid"])
             elif now.get("restart_failure"):
                 mount.failure = MountFailure(f"{point}: the daemon goes on: {now['restart_failure']}")

@@ -94,6 +94,8 @@ class Holding:
         The next daemon answers the requests that still wait then, and those that come meanwhile.
         """
         left = self.session.drain(_DRAIN_S)
+        if self._state.has_ended:
+            return  # a signal or an unmount has come meanwhile
         log.info("another daemon takes over; %d requests are asked again", left)
         logging.shutdown()
         os._exit(0)
