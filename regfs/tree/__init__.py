@@ -16,11 +16,15 @@ unlisted_xattrs.py attributes that name the layer of a path
 platform_notes.py  the notes about a missing or different platform
 parts.py           rows that list the parts of a directory, for image.py and layers.py
 control.py         .regfs/
+held.py            .regfs/cache/: what the cache holds
+tag_history.py     .regfs/history/: what tags pointed to
 listings.py        open directories, read in parts
 tags_in_use.py     a tag keeps its image while processes are in it
-probed_names.py    names that shells and editors try, for which no registry is asked
+probed_names.py    names that programs try in every directory, for which no registry is asked
 inode_numbers.py   computes st_ino
 usage.py           statfs(2), for df
 one_image.py       one image as the root of a mount
+owner.py           the tree with other owners of its files
+dormant.py         nodes taken over from another process, not located yet
 snapshot.py        the kernel's node ids and slots, for a hand-over to another process
 """

@@ -4,9 +4,9 @@
     ├── sha256:8a1e25ce7c4f75e372e9884f8f7b1bedcfe4a7a7d452eb4b0a1c7477c9a90345      the config
     └── sha256:…                                                                     each layer
 
-`sha256-…` opens too: many programs cannot have a colon in a path. Sizes come from the descriptors, so that a listing
-fetches nothing; a blob is fetched and verified as a whole when it is opened, and then read from the cache. Used by
-image.py. Any thread.
+`sha256-…` opens too: many programs cannot have a colon in a path. Sizes come from the descriptors, so a listing fetches
+nothing. When a blob is opened, all of it is fetched and verified; reads come from the cache. Used by image.py. Any
+thread.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class BlobsDirectory(DirectoryOfImage):
     """The directory of an image's blobs."""
 
     def lookup(self, name: str) -> Found:
-        """Return the blob of that digest, if the image names it."""
+        """Return the blob with the digest *name*. Raises NotFound if the image does not name it."""
         image = self.pinned.image
         descriptor = image.blobs.get(name) or image.blobs.get(name.replace("-", ":", 1))
         if descriptor is None:
@@ -61,7 +61,7 @@ class BlobFile(Dated):
         return Attributes(FILE_MODE, self.descriptor.size, mtime_ns=self.pinned.created_ns)
 
     def open(self) -> OpenFile:
-        """Return the blob, once it is fetched and verified; blocks on the network until then."""
+        """Fetch and verify the blob, unless it is in the cache, and open it. Blocks on the network."""
         fd = self._open_file()
         content = OpenContent(fd, self.descriptor.size)
         size = os.fstat(fd).st_size

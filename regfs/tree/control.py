@@ -1,4 +1,4 @@
-"""`.regfs/`: the daemon seen from inside.
+"""`.regfs/`: files about the daemon and the mount.
 
     .regfs/
     ├── version        the version of regfs that serves this mount
@@ -7,6 +7,8 @@
     ├── metrics        the same, for Prometheus
     ├── fetching.json  the layers that are being received and unpacked now (`regfs status` reads it)
     ├── errors         recent failures with their reasons, one line each
+    ├── requests       recent requests to registries, one line each
+    ├── cache/         what the cache holds (held.py)
     └── history/       what tags pointed to (tag_history.py)
 
 Each text is made when its file is opened: no network, and no lock of another package. Used by root.py. Any thread.
@@ -38,7 +40,7 @@ KEY = ".regfs"
 
 @dataclass(frozen=True, slots=True)
 class ControlDirectory:
-    """The directory; *texts* has a function for each file, which makes its content."""
+    """The directory `.regfs/`. *texts* has for each file the function that makes its content."""
 
     texts: Mapping[str, Callable[[], str]]
     directories: Mapping[str, Directory] = field(default_factory=dict)
@@ -65,7 +67,7 @@ class ControlDirectory:
 
 
 class LiveFile(Live):
-    """A file whose text is made each time it is looked at.
+    """A file whose text is made each time that the kernel asks for its size.
 
     The kernel asks for the size first and then reads that many bytes. So open() returns the text whose size was
     returned last, and no reader gets parts of two texts.
@@ -82,7 +84,7 @@ class LiveFile(Live):
         return Attributes(FILE_MODE, len(self._told))
 
     def open(self) -> OpenFile:
-        """Return the text that the last attributes() measured; one of now where another daemon has measured it."""
+        """Return the text that the last attributes() measured; a new text if another daemon measured it."""
         if not self._told:
             self.attributes()
         return OpenBytes(self._told, keep_cache=False)

@@ -1,8 +1,8 @@
-"""Nodes that were taken over from another process, located when a request first needs them.
+"""Nodes that were taken over from another process, and are located when a request first needs them.
 
-To locate a node reads the documents of its image, which the cache may have lost: then it waits for the registry, as any
-request may. A daemon that takes over thousands of nodes would answer nothing for seconds if it located all of them.
-Used by tree.py. Thread rule: any thread; two that locate the same node find equal ones.
+Locating a node reads the documents of its image, and waits for the registry if the cache has lost them. A daemon that
+takes over thousands of nodes could not answer for seconds if it located all of them at once. Used by tree.py. Thread
+rule: any thread; two threads that locate the same node at once get equal nodes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NOTHING: Mapping[bytes, bytes] = {}
 
 
 class DormantNode:
-    """A node of which only key and tag are known; wake() locates it."""
+    """A node whose key and tag alone are known; wake() locates it."""
 
     __slots__ = ("_locate", "_node", "key", "tag")
 
@@ -52,7 +52,7 @@ def dormant_table(kept: KeptNode, locate: Locate) -> TableDirectory:
 def _directory(dormant: DormantNode) -> TableDirectory:
     found = dormant.wake()
     if not isinstance(found, TableDirectory):
-        raise StaleNode(f"{dormant.key} is no table any more")
+        raise StaleNode(f"{dormant.key} is no longer a table")
     return found
 
 

@@ -19,9 +19,9 @@ class FoundEntry(NamedTuple):
 
 
 class ListedEntry(NamedTuple):
-    """An entry of a listing. With *node* 0 only type and inode number are known, and a look-up has the rest.
+    """An entry of a listing. With *node* 0 only type and inode number are known.
 
-    With *node* 0 and a validity, Listing.at_once() has the rest.
+    A look-up gives the rest; if the validity is not 0, so does Listing.at_once().
     """
 
     name: bytes

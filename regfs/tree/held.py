@@ -1,14 +1,14 @@
-"""`.regfs/cache/`: what the cache holds, and by whom each part is held.
+"""`.regfs/cache/`: what the cache holds, and what keeps each part from eviction.
 
     .regfs/cache/
-    ├── images/3fa9c0d1e2b4          name, size, last use (the file's date, too), layers, who holds it, parts
-    ├── layers/<diff id>             size, last use, who holds it, its images
-    ├── tables/<chain id>            the same of a merged table
-    └── blobs/<digest>               the same of a document or a blob as it was sent
+    ├── images/3fa9c0d1e2b4          name, size, last use (also the file's date), layers, holders, parts
+    ├── layers/<diff id>             size, last use, holders, its images
+    ├── tables/<chain id>            the same for a merged table
+    └── blobs/<digest>               the same for a document or a blob as it was sent
 
-Held is what is `open` in a mount or a verb, `mounted` by the kernel, or `pinned`. A mount is read-only, so that rm
-answers EROFS: `regfs cache rm` takes the path of an image here. All is worked out at once, at most every two seconds
-and for a tenth of the time. Used by composition. Any thread; no network.
+A part is held while it is `open` in a mount or a verb, `mounted` by the kernel, or `pinned`. A mount is read-only, so
+rm fails with EROFS here; `regfs cache rm` accepts the path of an image. All files are computed together, at most every
+two seconds, and never for more than a tenth of the time. Used by app/composition.py. Any thread; no network.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _SHARE = 10
 
 
 class _Known:
-    """The holdings, as they were a moment ago. *find* walks over the cache."""
+    """Caches the holdings for some seconds. *find* computes them by a walk over the cache."""
 
     def __init__(self, find: Callable[[], Holdings]) -> None:
         self._find = find
@@ -55,12 +55,12 @@ class _Known:
         self._until = 0.0
 
     def now(self) -> Holdings:
-        """Return the holdings; one thread at a time works them out. Raises WouldBlock, CacheFailure."""
+        """Return the holdings; one thread at a time computes them. Raises WouldBlock, CacheFailure."""
         known = self._known
         if known is not None and time.monotonic() < self._until:
             return known
         if not current().may_wait:
-            raise WouldBlock("what the cache holds is worked out when it is asked for")
+            raise WouldBlock("what the cache holds is computed when it is read")
         with self._lock:
             began = time.monotonic()
             if self._known is None or began >= self._until:
@@ -71,7 +71,7 @@ class _Known:
 
 
 class HeldDirectory:
-    """The directory; *find* returns the holdings of the cache, and walks over it."""
+    """The directory `.regfs/cache/`. *find* computes the holdings by a walk over the cache."""
 
     def __init__(self, find: Callable[[], Holdings]) -> None:
         self.key = f"{KEY}/{NAME}"
@@ -83,13 +83,13 @@ class HeldDirectory:
         return directory_attributes()
 
     def lookup(self, name: str) -> Found:
-        """Return the directory of a kind."""
+        """Return the directory of one kind of parts: `images`, `layers`, `tables` or `blobs`."""
         if name not in self._kinds:
             raise NotFound(f"{self.key} has no {name[:300]!r}; it has {', '.join(_KINDS)}")
         return Found(self._kinds[name], FOREVER)
 
     def children(self) -> list[Child]:
-        """Return the kinds."""
+        """Return the directories of all kinds."""
         return children_of(self.key, dict.fromkeys(_KINDS, DIRECTORY_MODE))
 
 
@@ -119,7 +119,7 @@ class _Kind:
 
 @dataclass(frozen=True, slots=True)
 class _Part(Live):
-    """What is told of one part; dated by its last use."""
+    """The file that describes one part; its date is the part's last use."""
 
     key: str
     name: str

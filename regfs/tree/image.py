@@ -1,4 +1,4 @@
-"""`…/12/` and `…/sha256:…/`: an image, or an index seen as the image for the wanted platform.
+"""`…/12/` and `…/sha256:…/`: the directory of an image, or of an index, shown as its image for the wanted platform.
 
     library/debian/12/
     ├── digest           what the tag points to
@@ -17,10 +17,10 @@
     └── rootfs/          all layers merged
 
 Parts that an image does not have are not listed. An index without the wanted platform has `digest`, `index.json`,
-`manifests/`, and a note that says so (platform_notes.py). An artifact has `files/`, and neither `layers/` nor
-`rootfs/`; so has a manifest with an image's config and no layer of files (a cosign signature). A document that regfs
-cannot read (schema 1, a broken one) has `digest` and its exact bytes; a look-up of another part fails and says why.
-_PARTS at the end of this file has one row for each part. Used by tag.py. Any thread.
+`manifests/`, and a note that says so (platform_notes.py). An artifact has `files/`, but neither `layers/` nor
+`rootfs/`; the same holds for a manifest with an image's config and no layer of files (a cosign signature). A document
+that regfs cannot read (schema 1, a broken one) has `digest` and its exact bytes; a look-up of another part fails and
+says why. _PARTS at the end of this file has one row for each part. Used by tag.py. Any thread.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ from regfs.tree.views.referrers import referrers_directory
 
 
 class Has(NamedTuple):
-    """The facts about an image that decide what a listing shows, from its readable documents."""
+    """The facts, read from an image's documents, that decide which parts a listing shows."""
 
     raw: str = ""
     """The name of a document that regfs cannot read; the image has nothing else then."""
@@ -77,10 +77,10 @@ class Has(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ImageDirectory(DirectoryOfImage):
-    """The directory of an image. *within* is the index that names it, where it was found so.
+    """The directory of an image. *within* is the index through which it was found, else None.
 
-    A manifest that is shown because it refers to another, *is_referrer*, has no referrers/: tags that cosign's scheme
-    allows can form a circle, and a walk must end.
+    A manifest that is shown because it refers to another (*is_referrer*) has no referrers/: cosign's tags can form a
+    circle, and a walk over the directories must end.
     """
 
     within: PinnedImage | None = None
@@ -92,7 +92,7 @@ class ImageDirectory(DirectoryOfImage):
         return self.pinned.image
 
     def lookup(self, name: str) -> Found:
-        """Return one of the parts. May block on the network for manifest and index, never for content."""
+        """Return the part *name*. May block on the network for manifest and index, never for content."""
         part = _BY_NAME.get(name)
         if part is None or (name == _REFERRERS and self.is_referrer):
             raise NotFound(f"an image has no {name[:300]!r}; it has {', '.join(sorted(NAMES))}")
@@ -129,7 +129,7 @@ class ManifestsDirectory(DirectoryOfImage):
 
 
 def _has(pinned: PinnedImage) -> Has:
-    """Return the facts about the image; blocks on the network for its documents."""
+    """Return the facts about the image. May block on the network for its documents."""
     image = pinned.image
     if not image.is_readable:
         return Has(raw=_raw_name(image))
@@ -151,7 +151,7 @@ def _index_of(image: Image) -> Index:
 
 
 def _raw_name(image: Image) -> str:
-    """Return the name of a document that cannot be read, by the type that the registry gives it."""
+    """Return `index.json` or `manifest.json` for a document that regfs cannot parse, by the registry's media type."""
     return "index.json" if image.document.media_type in INDEX_TYPES else "manifest.json"
 
 
@@ -213,7 +213,7 @@ def _config(directory: ImageDirectory, key: str) -> Node:
 def _read_config(image: Image) -> bytes:
     content = image.config_content
     if image.manifest.is_image:
-        with suppress(RegfsError):  # a config that cannot be parsed still has its exact bytes
+        with suppress(RegfsError):  # a config that cannot be parsed is shown as its bytes
             image.config  # noqa: B018 (parsing it keeps its date)
     return content
 
@@ -237,7 +237,7 @@ def _rootfs(directory: ImageDirectory, key: str) -> TableDirectory:
 
 
 def _computed(make: Callable[[Image], str]) -> Callable[[ImageDirectory, str], Node]:
-    """Return the maker of a file whose text *make* computes when it is read."""
+    """Return a function that makes a file whose text *make* computes when the file is read."""
 
     def node(directory: ImageDirectory, key: str) -> Node:
         _image_of(directory)
@@ -277,9 +277,10 @@ def _image_of(directory: ImageDirectory) -> Image:
 
 
 def _judge_referrer(directory: ImageDirectory) -> None:
-    """Raise AccessDenied for an image that the policy does not allow, and that says it refers to one that it allows.
+    """Judge an image that refers to this one by the policy, and raise AccessDenied if it is not allowed.
 
-    Who may push can say so. Signatures and SBOMs are shown unjudged: what is in them, `info` tells.
+    Everyone who may push can let an image refer to an allowed one. Signatures and SBOMs are shown without judgement;
+    their `.info` says whether they were verified.
     """
     judge = directory.pinned.images.judge
     if directory.is_referrer and judge is not None and directory.image.has_rootfs:

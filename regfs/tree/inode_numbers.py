@@ -1,16 +1,16 @@
-"""Computes st_ino and d_ino. They are not node ids, because programs drop bits of them and compare them.
+"""Computes st_ino and d_ino. Node ids do not serve: programs drop high bits of inode numbers and compare the rest.
 
     1                                           the mount's root
     table (20 bits) << 32 | 16                  the directory that a table is shown as: rootfs/, layers/N/tree/
-    table (20 bits) << 32 | 17 + row            its entries, the rows of all layers counted through
+    table (20 bits) << 32 | 17 + row            its entries; rows are numbered through all layers
     1 << 52 | hash (52 bits)                    an invented node: the hash in its node id
 
-cpio's newc format keeps the lower 32 bits, JavaScript 53, bsdtar 63. These programs take two files with equal numbers
-for hard links of one file; GNU diff and tar do so for any two files below one mount. The cache keeps the number of each
+cpio's newc format keeps the lower 32 bits, JavaScript 53, bsdtar 63. These programs regard two files with equal numbers
+as hard links of one file; GNU diff and tar do so for any two files below one mount. The cache keeps the number of each
 table (store/images/image_numbers.py), so an image has the same numbers in every mount of the cache.
 
-A 32-bit program fails with EOVERFLOW where a number has more bits. --inode32 leaves out the upper half: numbers are
-then unique within an image, and no longer across images. Used by invented.py and table_slots.py. Any thread.
+A 32-bit program fails with EOVERFLOW where a number has more bits. --inode32 drops the upper 32 bits: numbers are then
+unique within an image only. Used by invented.py and table_slots.py. Any thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from regfs.model.node_id import HASH_BITS, LAYER_SHIFT, ROOT
 
 _HALF_BITS = 32
 _HALF = (1 << _HALF_BITS) - 1
-# Lower numbers have a meaning elsewhere: none, bad blocks, the root of a file system.
+# Programs know the lower numbers: none, bad blocks, the root of a file system.
 _TABLE_ROOT = 16
 _FIRST_ROW = _TABLE_ROOT + 1
 _INVENTED = 1 << HASH_BITS
@@ -45,7 +45,7 @@ class InodeNumbers:
         return self._upper(identity) | _TABLE_ROOT
 
     def of_layers(self, identity: str, first_rows: Mapping[int, int]) -> dict[int, int]:
-        """Return, for each layer of a table, inode number less key; *first_rows* is FileTree.first_rows()."""
+        """Return, for each layer of a table, the inode number minus the key; *first_rows* is FileTree.first_rows()."""
         first = self._upper(identity) + _FIRST_ROW
         return {layer: first + before - (layer << LAYER_SHIFT) for layer, before in first_rows.items()}
 

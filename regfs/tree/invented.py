@@ -1,8 +1,8 @@
 """The invented nodes that the kernel knows: registries, tags, `digest`, `blobs/` … Used by tree.py.
 
 A node is kept from its first look-up to its last forget(). Its id is the hash of its key (model/node_id.py), or the
-next one where two keys have the same hash. A look-up of the directory of a table gets it a slot (table_slots.py).
-Thread rule: any thread; the lock guards the nodes, and no thread waits for the network under it.
+next one where two keys have the same hash. A look-up of a table's directory assigns it a slot (table_slots.py). Thread
+rule: any thread; the lock guards the nodes, and no thread waits for the network under it.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from regfs.tree.tag import TagDirectory
 from regfs.tree.tags_in_use import NamesInUse
 
 _ATTRIBUTES_VALID_S = 60.0
-# An image's date comes with its config, which another request may fetch at any time.
+# The date of an image is known when its config is fetched, which another request may do at any time.
 _UNDATED_VALID_S = 2.0
 _NO_XATTRS: Mapping[bytes, bytes] = {}
 
 
 @dataclass(slots=True)
 class Kept:
-    """A node that the kernel knows: where it was found, its name there if that may change, how many look-ups found it.
+    """A node that the kernel knows: its directory, its name there if the name's meaning may change, its look-up count.
 
-    *found_in* is the node id of the directory, *record* the number in Records.
+    *found_in* is the node id of the directory, *record* the number of its record (Records), 0 if none.
     """
 
     node: Invented | DormantNode
@@ -54,7 +54,7 @@ class Kept:
 
 
 class InventedNodes:
-    """The nodes by their ids. *slots* takes the directories of tables that a look-up finds."""
+    """The invented nodes by their ids. *slots* gets the directories of tables that a look-up finds."""
 
     def __init__(self, root: Root, *, numbers: InodeNumbers, names: NamesInUse, slots: TableSlots) -> None:
         self._numbers = numbers
@@ -80,7 +80,7 @@ class InventedNodes:
         return FoundEntry(node, self._packed(node, attributes), valid_s)
 
     def enter(self, _node: int) -> bool:
-        """See Tree.enter: what a listing tells of an invented node is right."""
+        """See Tree.enter. Listings never give placeholders for invented nodes."""
         return False
 
     def parent(self, node: int) -> int:
@@ -140,12 +140,12 @@ class InventedNodes:
             return dict(self._kept)
 
     def restore(self, node: int, kept: Kept) -> None:
-        """Keep *kept* under the id *node*."""
+        """Add *kept*, taken over from another process, under the id *node*."""
         with self._lock:
             self._kept[node] = kept
 
     def tag_above(self, node: int) -> str:
-        """Return the key of the tag's directory that *node* is or is below; '' where there is none."""
+        """Return the key of the tag's directory that *node* is, or is below; '' if there is none."""
         while (kept := self._kept.get(node)) is not None and node != ROOT:
             if kept.is_tag:
                 return kept.node.key
@@ -184,7 +184,7 @@ class InventedNodes:
         return directory
 
     def _admit(self, node: Invented, found_in: int, changing: bytes | None, valid_s: float) -> FoundEntry:
-        """Give *node* its id, or find the one that it has, and count one look-up. *changing*: see Kept."""
+        """Return the id of *node*, given now or earlier, and count one look-up. *changing*: see Kept."""
         attributes = node.attributes()
         with self._lock:
             number = self._number_of(node.key)
@@ -192,8 +192,8 @@ class InventedNodes:
             is_known = kept is not None and kept.changing == changing and kept.is_tag == isinstance(node, TagDirectory)
             if kept is None:
                 kept = self._kept[number] = Kept(node, found_in, changing)
-            # The directory may have another meaning now: a tag was pushed where a namespace was, or
-            # a refusal was lifted. A program that holds the old node must see the new one.
+            # The key may stand for another kind of node now: a tag was pushed where a namespace was, or a refusal was
+            # lifted. A program that holds the old node must see the new one.
             kept.node = node
             kept.changing = changing
             kept.lookups += 1
@@ -223,7 +223,7 @@ class InventedNodes:
         return INODE.pack(self._numbers.of_invented(node)) + attributes.pack()
 
     def _table_at_once(self, node: int, child: Child) -> ListedEntry:
-        """Return the entry of the table *child* in the directory *node* without a wait, and count it as a look-up."""
+        """Return the entry of the table *child* in the directory *node* without waiting, and count one look-up."""
         assert child.table is not None
         name = os.fsencode(child.name)
         slot = self._slots.admit(child.table, node, name)
@@ -232,7 +232,7 @@ class InventedNodes:
 
 
 def _valid_s(node: Invented, attributes: Attributes) -> float:
-    """Return for how many seconds the kernel may believe the attributes of *node*."""
+    """Return how many seconds the kernel may cache the attributes of *node*."""
     if isinstance(node, Live):
         return 0.0
     return _UNDATED_VALID_S if attributes.mtime_ns == 0 and isinstance(node, Dated) else FOREVER

@@ -3,7 +3,7 @@
     library/debian/12/layers/
     ├── 000/
     │   ├── digest  diff_id  media_type  size  created_by        one line each; no created_by where no step is named
-    │   ├── real-size  files                                     bytes and number of its files; reading them fetches it
+    │   ├── real-size  files                                     bytes and number of its files; a read fetches it
     │   ├── blob -> ../../blobs/sha256:…                          the layer as it is stored
     │   └── tree/                                                 its files alone, whiteouts as they are stored
     └── 001/
@@ -50,7 +50,7 @@ class LayersDirectory(DirectoryOfImage):
     """The directory of an image's layers."""
 
     def lookup(self, name: str) -> Found:
-        """Return the layer of that number, written as it is listed or without leading zeros."""
+        """Return the layer with that number, written with or without leading zeros."""
         layers = self.pinned.image.layers
         for layer in layers:
             if name in (str(layer.number), listed_name(layer, len(layers))):
@@ -93,7 +93,7 @@ class LayerDirectory(Dated):
 
 
 def _totals(line: Callable[[LayerTotals], int]) -> Callable[[LayerDirectory, str], Node]:
-    """Return the maker of a file of one line: *line* of a layer's totals. Reading it fetches the layer."""
+    """Return a function that makes a file of one line, *line* of a layer's totals. Reading it fetches the layer."""
 
     def make(directory: LayerDirectory, key: str) -> Node:
         pinned, layer = directory.pinned, directory.layer
@@ -103,7 +103,7 @@ def _totals(line: Callable[[LayerTotals], int]) -> Callable[[LayerDirectory, str
 
 
 def _text(line: Callable[[ImageLayer], str]) -> Callable[[LayerDirectory, str], Node]:
-    """Return the maker of a file of one line, which *line* makes from a layer."""
+    """Return a function that makes a file of one line, *line* of a layer."""
     return lambda directory, key: text_file(key, line(directory.layer), directory.date)
 
 
@@ -137,5 +137,5 @@ _BY_NAME = {part.name: part for part in _PARTS}
 
 
 def listed_name(layer: ImageLayer, count: int) -> str:
-    """Return the name of *layer*, one of *count*, in `layers/`: its number, with three digits or more."""
+    """Return the name in `layers/` of *layer*, one of *count*: its number, with at least three digits."""
     return f"{layer.number:0{max(_DIGITS, len(str(count - 1)))}d}"

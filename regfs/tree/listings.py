@@ -20,13 +20,13 @@ class Listing(Protocol):
     """The entries of a directory, `.` and `..` not among them, as they were when it was opened."""
 
     def entries(self, start: int, limit: int) -> list[ListedEntry]:
-        """Return at most *limit* entries from position *start* on; none where the directory ends."""
+        """Return at most *limit* entries from position *start* on; none at the end."""
 
     def at_once(self, position: int) -> ListedEntry:
-        """Return the entry at *position* as a look-up would, without a wait, and count one look-up of it.
+        """Return the entry at *position* as a look-up would, without waiting, and count one look-up of it.
 
-        Only for entries with node 0 and a validity. The attributes of a table that is not loaded are made up, and hold
-        for PLACEHOLDER_VALID_S.
+        Only for entries with node 0 and a validity. A table that is not loaded has placeholder attributes, which the
+        kernel may cache for PLACEHOLDER_VALID_S seconds.
         """
 
 
@@ -36,7 +36,7 @@ class TableListing:
     def __init__(
         self, tree: FileTree, key: int, *, base: int, generation: int, inode_offsets: Mapping[int, int]
     ) -> None:
-        """Node ids are keys with *base* in them, inode numbers keys plus *inode_offsets*. Raises NotADirectory."""
+        """A node id is a key | *base*, an inode number a key plus its layer's *inode_offsets*. Raises NotADirectory."""
         tree.count(key)
         self._tree = tree
         self._key = key
@@ -45,9 +45,9 @@ class TableListing:
         self._inode_offsets = inode_offsets
 
     def entries(self, start: int, limit: int) -> list[ListedEntry]:
-        """Return the entries from position *start* on; they hold for ever."""
+        """Return the entries from position *start* on; the kernel may cache them for ever."""
         base, generation, offsets, pack = self._base, self._generation, self._inode_offsets, INODE.pack
-        new = tuple.__new__  # NamedTuple's own constructor would be a call more for each entry
+        new = tuple.__new__  # NamedTuple's constructor would cost one more call for each entry
         return [
             new(
                 ListedEntry,
@@ -57,7 +57,7 @@ class TableListing:
         ]
 
     def at_once(self, position: int) -> ListedEntry:
-        """Return the entry at *position*: entries() has all of it too."""
+        """Return the entry at *position*; entries() already returns complete entries."""
         return self.entries(position, 1)[0]
 
 
@@ -73,11 +73,11 @@ class InventedListing:
         self._table_at_once = table_at_once
 
     def entries(self, start: int, limit: int) -> list[ListedEntry]:
-        """Return the children from position *start* on; each needs a look-up."""
+        """Return the children from position *start* on, without node ids: each needs a look-up."""
         return [self._listed(child) for child in self._children[start : start + limit]]
 
     def at_once(self, position: int) -> ListedEntry:
-        """Return the child at *position*, the directory of a table, with its node."""
+        """Return the child at *position*, which is the directory of a table, with its node id."""
         return self._table_at_once(self._children[position])
 
     def _listed(self, child: Child) -> ListedEntry:

@@ -1,20 +1,20 @@
-"""A registry, a namespace or a repository: the names of one registry below one path.
+"""The directory of a registry, a namespace or a repository: the names of one registry below one path.
 
     127.0.0.1:5000/                 a registry: its repositories' first components
     └── library/                    a namespace
         ├── debian/                 a repository: its tags, and repositories below it
         │   ├── 12/
-        │   └── @/slim/             the repository library/debian/slim, should `slim` be a tag of library/debian too
-        ├── debian:12/              a pasted reference opens, though it is not listed
+        │   └── @/slim/             the repository library/debian/slim, needed if `slim` is also a tag
+        ├── debian:12/              a pasted reference; opens, is not listed
         ├── debian@sha256:…/
     └── debian/.diff/12..13/    two images of a repository compared, see views/differences.py
 
-When a name means a tag and when a repository: it is a tag if the path so far is a repository with that tag, else one
-more component of a path. images/existence.py asks the registry whether that component leads to a repository; where the
-registry cannot say, the name opens. Below `@` every name is a component, and none is asked for. On Docker Hub `debian/`
-is both library/debian and the namespace debian, whose repositories are beside the tags. A name that is no tag and no
-component by grammar does not exist, without a request; the same holds for names that programs try everywhere
-(probed_names.py). Used by root.py. Any thread.
+A name is a tag if the path so far is a repository with that tag, else one more component of a path.
+images/answers/existence.py asks the registry whether that component leads to a repository; if the registry cannot tell,
+the name opens. Below `@` every name is a component, and the registry is not asked for tags. On Docker Hub `debian/` is
+both library/debian and the namespace debian, whose repositories are beside the tags. No request is made for a name that
+by grammar is neither a tag nor a component, nor for names that programs try everywhere (probed_names.py): these do not
+exist. Used by root.py. Any thread.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _CATALOG_TIMEOUT_S = 2.0
 
 
 class Names(Protocol):
-    """The parts that all these directories share."""
+    """What all directories of names share."""
 
     @property
     def repositories(self) -> Repositories: ...
@@ -75,10 +75,11 @@ class Names(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """The directory of *path* in *registry*; '' is the registry itself. *key* is its path in the mount.
+    """The directory of *path* in *registry*; *path* '' is the registry itself. *key* is its path in the mount.
 
-    *doubt* is the refusal that the registry gave when asked for a tag of this name. Docker Hub and GHCR refuse what
-    does not exist, so the name may still be a namespace or a repository; the refusal is raised for parts of an image.
+    *doubt* is the registry's refusal when it was asked for a tag of this name. Docker Hub and GHCR refuse what does not
+    exist, so the name may still be a namespace or a repository. The refusal is raised if a part of an image is looked
+    up here.
     """
 
     key: str
@@ -93,9 +94,9 @@ class Namespace:
         return directory_attributes()
 
     def lookup(self, name: str) -> Found:
-        """Return the tag, the manifest or the next component that *name* is, asking the registry as far as needed.
+        """Return the tag, manifest or next component that *name* means; asks the registry as far as needed.
 
-        Raises NotFound, AccessDenied, and what a network brings.
+        Blocks on the network. Raises NotFound, AccessDenied, and the errors of the network.
         """
         if name == ESCAPE and not self.tags_hidden:
             return Found(replace(self, key=f"{self.key}/{ESCAPE}", tags_hidden=True), FOREVER)
@@ -109,13 +110,13 @@ class Namespace:
         if ":" in name or "@" in name:
             return self._reference(name)
         if not self.path and is_probed(name) and not self._is_known_below(name):
-            raise NotFound(f"{name[:300]!r} is a name that programs try, and no repository that was seen")
+            raise NotFound(f"{name[:300]!r} is a name that programs try everywhere, and not a known repository")
         if repository is not None and is_tag(name):
             return self._tag_or_component(repository, name)
         return self._component(name)
 
     def locate(self, name: str) -> Node:
-        """Return what a look-up of *name* found that was no tag. No registry is asked whether it still is."""
+        """Return the node that an earlier look-up of *name* found, if it was not a tag. No request is made."""
         if name == ESCAPE and not self.tags_hidden:
             return replace(self, key=f"{self.key}/{ESCAPE}", tags_hidden=True)
         repository = None if self.tags_hidden else self._repository()
@@ -128,7 +129,7 @@ class Namespace:
         return Namespace(f"{self.key}/{name}", self.registry, _join(self.path, name), self.names)
 
     def locate_tag(self, name: str) -> TagDirectory:
-        """Return the directory of the tag *name*, or of `repository:tag`. No registry is asked. Raises NotFound."""
+        """Return the directory of the tag *name*, or of `repository:tag`. No request is made. Raises NotFound."""
         component, version = parse_version(name) if ":" in name else ("", Version(name))
         path = _join(self.path, component) if component else self.path
         repository = Namespace(self.key, self.registry, path, self.names)._repository()
@@ -137,9 +138,10 @@ class Namespace:
         return TagDirectory(f"{self.key}/{name}", repository, version.tag, self.names.images)
 
     def children(self) -> list[Child]:
-        """Return the tags, and the next components of known repositories; costs two requests at most, and pages.
+        """Return the tags, and the next components of known repositories.
 
-        Raises NotFound where the registry has neither such a repository nor anything below it.
+        Blocks on the network for at most two requests, and their further pages. Raises NotFound if the registry has
+        neither such a repository nor anything below it.
         """
         tags, refusal = self._tags()
         self._ask_for_catalog(enough=bool(tags))
@@ -154,7 +156,7 @@ class Namespace:
         return children_of(self.key, dict.fromkeys(sorted(self._known_below()), DIRECTORY_MODE))
 
     def _tags(self) -> tuple[tuple[str, ...], RegfsError | None]:
-        """Return the tags, or the reason for none. With names below, that is no error: this is then a namespace."""
+        """Return the tags, or the error. With names below, this is a namespace, and the error does not matter."""
         repository = None if self.tags_hidden else self._repository()
         if repository is None:
             return (), None
@@ -164,7 +166,7 @@ class Namespace:
             return (), refusal
         except UNREACHABLE as failure:
             if self.names.repositories.is_known(self.registry, repository.name.path):
-                raise  # a repository: the failure of its tags is the answer
+                raise  # a repository: the failure to list its tags is raised
             return (), failure
 
     def _known_below(self) -> set[str]:
@@ -173,8 +175,8 @@ class Namespace:
     def _ask_for_catalog(self, *, enough: bool) -> None:
         """Ask the registry for its repositories, unless they were asked for lately.
 
-        Some registries cannot deliver a catalog in time, and it adds only names that open anyway: with *enough* to show
-        without it, the wait is short. Raises the failure where nothing is known of the registry.
+        Some registries cannot deliver a catalog in time, and it adds only names that open anyway. So if there is
+        *enough* to show without it, the wait is short. Raises the failure if nothing is known of the registry.
         """
         deadline = current()
         if enough and deadline.may_wait:
@@ -189,7 +191,7 @@ class Namespace:
                 raise
 
     def _listed_by_the_hub(self) -> Sequence[str]:
-        """Return the repositories of a namespace of Docker Hub, where the user lets its API be asked."""
+        """Return the repositories of a namespace of Docker Hub, from its API if the user allows that."""
         hub = self.names.repositories.hub
         if hub is None or self.registry != DOCKER_HUB or not self.path or "/" in self.path:
             return ()
@@ -201,7 +203,7 @@ class Namespace:
         return {name[len(prefix) :].partition("/")[0] for name in repositories if name.startswith(prefix)}
 
     def _repository(self) -> Repository | None:
-        """Return the repository that this may be; None for a registry and for Docker Hub's `library`."""
+        """Return the repository that this path may be; None for a registry and for Docker Hub's `library`."""
         if not self.path or (self.registry, self.path) == (DOCKER_HUB, OFFICIAL):
             return None
         return self.names.repositories.repository(repository_at(self.registry, self.path))
@@ -217,7 +219,7 @@ class Namespace:
         return version_directory(f"{self.key}/{name}", repository, version, self.names.images)
 
     def _reference(self, name: str) -> Found:
-        """Return what `repository:tag` or `repository@digest` below this path means, or `tag@time` in a repository."""
+        """Return the directory of `repository:tag`, `repository@digest` or, in a repository, `tag@time`."""
         component, version = parse_version(name)
         own = None if version.at is None or version.tag is not None or self.tags_hidden else self._repository()
         if own is not None and is_tag(component) and own.tags.past.is_known(component):
@@ -231,7 +233,7 @@ class Namespace:
         return version_directory(f"{self.key}/{name}", repository, version, self.names.images)
 
     def _tag_or_component(self, repository: Repository, name: str) -> Found:
-        if repository.tags.is_listed(name):  # look-ups after a listing of tags do not read the disk
+        if repository.tags.is_listed(name):  # look-ups after a listing of tags need not read the disk
             return version_directory(f"{self.key}/{name}", repository, Version(name), self.names.images)
         no_repository = self.names.repositories.existence.is_no_repository(repository.name)
         if no_repository or self._just_led_below(repository, name) or self._is_listed_below(repository, name):
@@ -248,13 +250,13 @@ class Namespace:
                 raise
             doubt = str(refusal)
         except UNREACHABLE:
-            # Without a network, a name that has led to a repository before still does.
+            # Without a network, a name that led to a repository before still opens.
             if not self._is_known_below(name):
                 raise
         return self._component(name, in_repository=doubt is None and self._is_there(repository), doubt=doubt)
 
     def _component(self, name: str, *, in_repository: bool = False, doubt: str | None = None) -> Found:
-        """Return the directory of the next component. Raises NotFound where the registry says that nothing is there."""
+        """Return the directory of the next component. Raises NotFound if the registry says that there is none."""
         if not is_repository_component(name):
             raise InvalidName(f"{name[:300]!r} is neither a repository's component nor a tag")
         path = _join(self.path, name)
@@ -263,7 +265,7 @@ class Namespace:
             what = "neither a tag nor a repository" if in_repository else "no repository, and nothing below,"
             raise NotFound(f"{_join(self.registry, self.path)} has {what} {name[:300]!r}")
         is_sure = doubt is None and verdict in (Verdict.REPOSITORY, Verdict.NAMESPACE)
-        # A tag of that name may be pushed at any time, and wins then; and a login may end the doubt.
+        # A tag of that name may be pushed at any time and then has precedence; a login may end the doubt.
         valid_s = min(_VALID_S if is_sure else _DOUBT_VALID_S, self.names.repositories.tag_ttl_s)
         return Found(Namespace(f"{self.key}/{name}", self.registry, path, self.names, doubt=doubt), valid_s)
 
@@ -276,21 +278,21 @@ class Namespace:
         return self.names.repositories.existence.of(self.registry, path, in_repository=in_repository)
 
     def _is_there(self, repository: Repository) -> bool:
-        """Whether the registry lists the tags of *repository*: then it shows repositories below it as well."""
+        """Whether the registry lists the tags of *repository*. If so, it would also show repositories below it."""
         try:
             return self.names.repositories.existence.said(repository.name) is Said.THERE
         except Offline:
             return False
 
     def _just_led_below(self, repository: Repository, name: str) -> bool:
-        """Whether a tag of the repository *name* was resolved a moment ago: then *name* was no tag."""
+        """Whether a tag of the repository *name* was resolved a moment ago. If so, *name* is not a tag."""
         if not is_repository_component(name) or repository.tags.was_just_visited():
             return False
         below = self.names.repositories.repository(RepositoryName(self.registry, _join(self.path, name)))
         return below.tags.was_just_visited()
 
     def _is_listed_below(self, repository: Repository, name: str) -> bool:
-        """Whether *name* is known to lead below and to be no tag of *repository*: no request is needed then."""
+        """Whether *name* is known to lead below and not to be a tag of *repository*; then no request is needed."""
         is_tag = repository.tags.is_listed(name)
         if is_tag is None:
             is_tag = not self.names.repositories.existence.has_no_list(repository.name)

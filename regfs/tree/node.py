@@ -28,16 +28,16 @@ LINK_MODE = stat.S_IFLNK | 0o777
 
 
 class Dated:
-    """A node with the date of an image: 0, which is 1970, until the image's config is known.
+    """A node with the date of an image; the date is 0 (1970) until the image's config is known.
 
-    Not the time of the mount: that changes with each mount, and `ls -t` would list unopened images first.
+    It is not the time of the mount, which changes with each mount: `ls -t` would then list unopened images first.
     """
 
     __slots__ = ()
 
 
 class Live:
-    """A file whose content may change at any time: the kernel asks for its attributes each time."""
+    """A file whose content may change at any time: the kernel may not cache its attributes."""
 
     __slots__ = ()
 
@@ -47,13 +47,13 @@ class OpenFile(Protocol):
 
     @property
     def keep_cache(self) -> bool:
-        """Whether the kernel may keep the pages from an earlier open: the bytes cannot have changed."""
+        """Whether the kernel may keep cached pages from an earlier open, because the bytes cannot have changed."""
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return exactly *size* bytes from *offset* on, fewer only at the end of the file. May block on the network."""
 
     def backing_fd(self) -> int | None:
-        """Return a descriptor of an ordinary file that holds exactly these bytes, where there is one."""
+        """Return a descriptor of an ordinary file with exactly these bytes; None if there is none."""
 
     def close(self) -> None:
         """Close the file."""
@@ -72,7 +72,7 @@ class Child(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The node that a name means in an invented directory, and for how many seconds it does."""
+    """The node that a name means in an invented directory, and for how many seconds this holds."""
 
     node: Node
     valid_s: float

@@ -1,9 +1,10 @@
 """The files of one image as the root of a mount: `regfs mount --fuse`.
 
     /            the image's rootfs/
-    /.regfs/     the daemon seen from inside, as in every mount; it opens, and no listing has it
+    /.regfs/     files about the daemon, as in every mount; opens, is not listed
 
-The rest of the tree exists, without a name in this mount. Used by daemon/session.py. Thread rule: any thread.
+The rest of the tree has no name in this mount. Made by app/composition.py for daemon/session.py. Thread rule: any
+thread.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ _CONTROL = CONTROL.encode()
 
 
 class KeptRoot(Protocol):
-    """Where the nodes that a root stands for outlive the daemon."""
+    """Stores the node ids of image and rootfs, so that the next daemon shows the same image."""
 
     @property
     def root(self) -> tuple[int, int]:
-        """The image and its rootfs; 0 for what is not known."""
+        """The node ids of the image and of its rootfs/; 0 for an unknown one."""
 
     def keep_root(self, image: int, rootfs: int) -> None:
-        """Note the two."""
+        """Store both node ids; *rootfs* is 0 until it was looked up."""
 
 
 class OneImage:
     """The file system whose root is the rootfs/ of the image at *names* in *tree*. See Tree for each method."""
 
     def __init__(self, tree: Tree, names: Sequence[str], kept: KeptRoot | None = None) -> None:
-        """Look *names* up from the root of *tree*, unless *kept* has the image: needs the image, not its layers.
+        """Look *names* up from the root of *tree*, unless *kept* has the image's node. Fetches no layer.
 
         Blocks on the network; raises NotFound and the other errors of a look-up.
         """
@@ -60,7 +61,7 @@ class OneImage:
         return self._tree.lookup(self._inside(parent), name)
 
     def forget(self, node: int, count: int) -> None:
-        """See Tree.forget. The root keeps its node, and so the image that it has shown first."""
+        """See Tree.forget. The root is never forgotten, so it always shows the image that it showed first."""
         if node != ROOT:
             self._tree.forget(node, count)
 
@@ -111,7 +112,7 @@ class OneImage:
         return self._tree.usage()
 
     def _inside(self, node: int) -> int:
-        """Return the tree's node for *node*; the first call fetches the image's layers."""
+        """Return the tree's node id for *node*; the first call for the root fetches the image's layers."""
         if node != ROOT:
             return node
         if not self._rootfs:

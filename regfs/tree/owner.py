@@ -1,7 +1,7 @@
-"""A file system with other owners: `--owner me`, `--subuid`. Modes and all other attributes stay those of the image.
+"""Shows a file system with other owners: `--owner me`, `--subuid`. Modes and all other attributes stay the image's.
 
-In a user namespace the kernel copies no file up to an overlay whose owner has no id there (EACCES, EOVERFLOW). Used by
-app/owners.py. Thread rule: any thread.
+In a user namespace, overlayfs cannot copy up a file whose owner has no id in that namespace (EACCES, EOVERFLOW). Used
+by app/owners.py. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     Shown = Tree | OneImage
 
 _IDS = struct.Struct("<II")
-# The offset of uid and gid in struct fuse_attr: behind the inode number and 60 bytes (model/attributes.py).
+# The offset of uid and gid in struct fuse_attr: 8 bytes of inode number and 60 bytes come before (model/attributes.py).
 _START, _END = 68, 76
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The owner of every file."""
+    """The same owner for every file."""
 
     uid: int
     gid: int
 
     def ids(self, _uid: int, _gid: int) -> tuple[int, int]:
-        """Return the owner, for any owner in the image."""
+        """Return this owner, for any owner in the image."""
         return self.uid, self.gid
 
 
 @dataclass(frozen=True, slots=True)
 class MappedOwner:
-    """The owner of each file by two functions of the image's uid and gid."""
+    """Owners computed by two functions from the image's uid and gid."""
 
     uid_of: Callable[[int], int]
     gid_of: Callable[[int], int]
@@ -52,7 +52,7 @@ class MappedOwner:
 
 
 class OwnedTree:
-    """The file system *shown*, with owners by *owner*. See FileSystem for each method."""
+    """The file system *shown*, with the owners that *owner* gives. See FileSystem for each method."""
 
     def __init__(self, shown: Shown, owner: Owner | MappedOwner) -> None:
         self._shown = shown
@@ -121,7 +121,7 @@ class OwnedTree:
 
 @dataclass(frozen=True, slots=True)
 class _OwnedListing:
-    """The entries of *listing*, with other owners."""
+    """The entries of *listing*, with the owners that *owner* gives."""
 
     listing: Listing
     owned: Callable[[bytes], bytes]

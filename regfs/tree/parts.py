@@ -1,6 +1,6 @@
-"""Tables of the parts of a directory: one row says a part's name, when it is listed, and how its node is made.
+"""Tables of the parts of a directory: a row has a part's name, when it is listed, and how its node is made.
 
-Listing and look-up use the same rows, so they cannot disagree. Used by image.py, layers.py and blobs.py. Thread rule:
+Listing and look-up use the same rows, so they always agree. Used by image.py, layers.py and blobs.py. Thread rule:
 values; any thread.
 """
 
@@ -20,13 +20,13 @@ Facts = TypeVar("Facts")
 
 @dataclass(frozen=True, slots=True)
 class DirectoryOfImage(Dated):
-    """A directory of an image: its key, the image, and its date."""
+    """A directory of an image: it has a key, the image, and the image's date."""
 
     key: str
     pinned: PinnedImage
 
     def attributes(self) -> Attributes:
-        """Return a directory's attributes, with the date at which the image was made where it is known."""
+        """Return a directory's attributes, dated with the image's creation if that is known."""
         return directory_attributes(self.pinned.created_ns)
 
 
@@ -34,8 +34,8 @@ class DirectoryOfImage(Dated):
 class Part(Generic[Owner, Facts]):
     """The name *name* in a directory of the class Owner.
 
-    *is_listed* decides by what is known of the directory. *make* returns the node, given directory and key, and raises
-    NotFound where the directory has no such part. *mode* is the mode in a listing.
+    *is_listed* decides by facts about the directory whether a listing has the part. *make* returns the node, given
+    directory and key; it raises NotFound if the directory has no such part. *mode* is the mode in a listing.
     """
 
     name: str
@@ -45,11 +45,11 @@ class Part(Generic[Owner, Facts]):
 
 
 def listed(parts: Iterable[Part[Owner, Facts]], owner: Owner, key: str, facts: Facts) -> list[Child]:
-    """Return the children of *owner*, whose key is *key*: the parts that *facts* says are listed, in order."""
+    """Return the parts of *owner*, whose key is *key*, that are listed according to *facts*, in order."""
     return [_child(part, owner, f"{key}/{part.name}") for part in parts if part.is_listed(facts)]
 
 
 def _child(part: Part[Owner, Facts], owner: Owner, key: str) -> Child:
-    # A listing may give the kernel the attributes of a table's directory, so it needs that node, and no other.
+    # A listing may give the kernel the attributes of a table's directory, so only that node is made here.
     table = part.make(owner, key) if part.mode == TABLE_MODE else None
     return Child(part.name, part.mode, key, table if isinstance(table, TableDirectory) else None)

@@ -19,7 +19,7 @@ DIFFERS = "PLATFORM-DIFFERS.txt"
 
 
 def listed_note(pinned: PinnedImage) -> str | None:
-    """Return the note that a listing shows. That of a single image needs the config, which is not fetched."""
+    """Return the name of the note to list, if any. Does not fetch the config, which a single image's note needs."""
     if missing_text(pinned.image) is not None:
         return MISSING
     try:
@@ -30,7 +30,7 @@ def listed_note(pinned: PinnedImage) -> str | None:
 
 
 def text_of(name: str, pinned: PinnedImage) -> str:
-    """Return the text of the note *name*. Raises NotFound where it does not apply; blocks for the image's documents."""
+    """Return the text of the note *name*. Raises NotFound if it does not apply. Blocks on the network for documents."""
     text = missing_text(pinned.image) if name == MISSING else differs_text(pinned)
     if text is None:
         raise NotFound(f"{pinned.image} has no {name}: there is nothing to tell")
@@ -38,7 +38,7 @@ def text_of(name: str, pinned: PinnedImage) -> str:
 
 
 def missing_text(image: Image) -> str | None:
-    """Return why *image*, an index, has no image for the mount's platform; None if it has one, or no images."""
+    """Return the note that the index *image* has no image for the mount's platform; None if it does not apply."""
     if not image.is_readable or image.index is None:
         return None
     try:
@@ -46,7 +46,7 @@ def missing_text(image: Image) -> str | None:
     except PlatformMissing:
         pass
     except RegfsError:
-        return None  # another failure: a look-up of the parts reports it
+        return None  # another failure, which a look-up of the parts reports
     else:
         return None
     there = {
@@ -67,9 +67,9 @@ def missing_text(image: Image) -> str | None:
 
 
 def differs_text(pinned: PinnedImage) -> str | None:
-    """Return why the programs of a single image do not run on the mount's platform; None where they do.
+    """Return the note that the programs of a single image do not run on the mount's platform; None if they do.
 
-    None too where the user has chosen the image in an index by its platform.
+    Also None if the user chose the image from an index by its platform.
     """
     image = pinned.image
     if pinned.announced or not image.is_readable or image.index is not None or not image.manifest.is_image:
@@ -85,5 +85,5 @@ def differs_text(pinned: PinnedImage) -> str | None:
 
 
 def _plain(platform: Platform) -> str:
-    """Return *platform* for a terminal: a config may have any text there."""
+    """Return *platform* with safe characters only: it is printed on terminals, and a config may have any text there."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(platform)[:100])

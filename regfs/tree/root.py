@@ -1,18 +1,18 @@
-"""The root of the mount: registries, and the default registry's names beside them.
+"""The root directory of a mount: registries, and beside them the names of the default registry.
 
     /
     ├── .regfs/                  see control.py
     ├── docker.io/  ghcr.io/  localhost:5000/
     ├── library/                 a namespace of the default registry
-    └── debian/ debian:12/ …     a repository of it, a pasted reference; open, though they are not listed
+    └── debian/ debian:12/ …     a repository of it, a pasted reference; both open, but are not listed
 
 A first component is a registry if Docker's rule takes it for a host. Docker sees the whole reference: in
 `registry:5000/app` that is a host, in `debian:12` it is a tag. The kernel looks up single names, so that `name:number`
 without a dot is
 
-    a registry    where the user has named it (the default, --insecure-registry) or visited it
-    a tag         where the number is below 1024: no registry in a local network uses such a port
-    a tag         where the default registry has it; else a registry
+    a registry    if the user named it (the default, --insecure-registry) or visited it
+    a tag         if the number is below 1024: no registry in a local network uses such a port
+    a tag         if the default registry has it; else a registry
 
 Used by tree.py. Any thread.
 """
@@ -41,7 +41,7 @@ _FIRST_PORT_OF_REGISTRIES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """The root directory. *named*: registries in the user's configuration beside the default one."""
+    """The root directory. *named*: the registries that the user's options name beside the default one."""
 
     default_registry: str
     control: ControlDirectory
@@ -55,33 +55,33 @@ class Root:
         return directory_attributes()
 
     def lookup(self, name: str) -> Found:
-        """Return a registry, a name of the default registry, or `.regfs`; makes no request for a registry."""
+        """Return a registry, a name of the default registry, or `.regfs`. No request is made for a registry's name."""
         if name == CONTROL:
             return Found(self.control, FOREVER)
         registry = registry_named(name)
         if registry is None:
             return self._default().lookup(name)
         if is_probed(name) or (is_bare_word(name) and not self._is_known(registry)):
-            raise NotFound(f"{name!r} is a name that programs try, not a registry")
+            raise NotFound(f"{name!r} is a name that programs try everywhere, not a registry")
         return self._tag(name, registry) or Found(Namespace(name, registry, "", self), FOREVER)
 
     def children(self) -> list[Child]:
         """Return the known registries and the default registry's namespaces.
 
-        Waits a moment for the default registry's catalog where it has one. When the registry fails, known names are
-        returned: many programs list the root of a mount, and none of them must depend on a registry.
+        Waits a moment for the default registry's catalog if it has one. If the registry fails, known names are
+        returned: many programs list the root of a mount, and must not depend on a registry.
         """
         registries = sorted({self.default_registry, *self.repositories.known_registries()})
         shown = [Child(CONTROL, DIRECTORY_MODE, self.control.key)]
         shown += [Child(name, DIRECTORY_MODE, name) for name in registries]
-        # A first component that a host could have is taken for a host: such a repository is below its registry alone.
+        # A first component that could be a host is read as one: such a repository is shown only below its registry.
         return shown + [child for child in self._default_children() if not is_registry(child.name)]
 
     def locate(self, key: str, tag: str = "") -> Node:
-        """Return the node of that key, which a look-up has found before. No registry is asked whether it still exists.
+        """Return the node with that key, which an earlier look-up found. No registry is asked whether it still exists.
 
-        *tag* is the key of the tag's directory that it is, or is below; '' where there is none. Reads the documents of
-        the image that it is part of, and blocks on the network for those that the cache has lost. Raises NotFound.
+        *tag* is the key of the tag's directory that it is, or is below; '' if there is none. Reads the documents of its
+        image, and blocks on the network for those that the cache has lost. Raises NotFound.
 
             /library/debian  ghcr.io/org/@/app         names; those of the default registry begin with `/`
             /library/debian/12                         with *tag* the same, the directory of a tag
@@ -95,13 +95,13 @@ class Root:
         names = (tag or key).split("/")
         registry = registry_named(names[0]) if names[0] else self.default_registry
         if registry is None:
-            raise NotFound(f"{key} is no key of a node")
+            raise NotFound(f"{key} is not the key of a node")
         directory: Node = Namespace(names[0], registry, "", self)
         if not tag:
             return self._below(directory, names[1:])
         directory = self._below(directory, names[1:-1])
         if not isinstance(directory, Namespace):
-            raise NotFound(f"{tag} is no key of a tag")
+            raise NotFound(f"{tag} is not the key of a tag")
         found = directory.locate_tag(names[-1])
         digest, *parts = key.removeprefix(tag).removeprefix("@").split("/")
         return self._below(found.image(Digest.parse(digest)), parts) if digest else found
@@ -117,7 +117,7 @@ class Root:
         return directory
 
     def _tag(self, name: str, registry: str) -> Found | None:
-        """Return the tag of the default registry that *name* means, None where it is the registry *registry*."""
+        """Return the tag of the default registry that *name* means; None if *name* means the registry *registry*."""
         host, colon, port = name.partition(":")
         if not colon or "." in host or host == "localhost" or name.startswith("[") or self._is_known(registry):
             return None
@@ -128,7 +128,7 @@ class Root:
                 return self._default().lookup(name)
         except (WouldBlock, Interrupted):
             raise
-        except RegfsError:  # no such tag, or none that can be asked for: the user means the registry
+        except RegfsError:  # no such tag, or it cannot be asked for: the name means the registry
             return None
 
     def _is_known(self, registry: str) -> bool:

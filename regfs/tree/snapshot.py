@@ -1,8 +1,8 @@
-"""Snapshot: the node ids that the kernel knows, as plain values that another process can take over.
+"""Snapshot: the node ids that the kernel knows, as plain values for a hand-over to another process.
 
-Tree.snapshot() makes one, and a tree writes the same values to Records whenever they change, so that a daemon that is
-killed leaves them behind. Tree.restore() of a new tree over the same cache takes them, and the kernel's node ids then
-keep their meaning. Of a table they have only the slot. All fields are numbers and texts, so that json.dumps() can write
+Tree.snapshot() makes one. A tree also writes the same values to Records whenever they change, so that they survive if
+the daemon is killed. Tree.restore() reads them into a new tree over the same cache, and the kernel's node ids then keep
+their meaning. For a table they have only its slot. All fields are numbers and texts, so that json.dumps() can write
 them. Values; any thread.
 """
 
@@ -42,7 +42,7 @@ class TagImage(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """Kept nodes, each after the directory that it was found in; images of tags; which slot is free next."""
+    """Kept nodes, each after its parent directory; the images that tags show; the next free slot."""
 
     nodes: tuple[KeptNode, ...]
     images: tuple[TagImage, ...]
@@ -51,23 +51,23 @@ class Snapshot(NamedTuple):
 
 
 class Records(Protocol):
-    """Where a tree writes what the kernel was told. A record is there, whole, when the call returns. Any thread."""
+    """Where a tree writes what the kernel was told. A record is complete when the call returns. Any thread."""
 
     def keep(self, value: KeptNode | TagImage) -> int:
-        """Write *value* and return the number of its record; 0 where there is no room."""
+        """Write *value* and return the number of its record; 0 if there is no room."""
 
     def count(self, record: int, lookups: int) -> None:
-        """Write the look-ups of a node; nothing for record 0."""
+        """Write the look-up count of a node. Record 0 is ignored."""
 
     def drop(self, record: int) -> None:
-        """Remove a record; nothing for record 0."""
+        """Remove a record. Record 0 is ignored."""
 
     def free_slot(self, number: int, generation: int) -> None:
-        """Write which slot is tried next."""
+        """Write the number of the slot that is tried next."""
 
 
 class NoRecords:
-    """Keeps nothing: for trees that no other process takes over."""
+    """Drops all records: for trees that are not handed over."""
 
     def keep(self, value: KeptNode | TagImage) -> int:
         del value

@@ -2,10 +2,10 @@
 
 A table that is shown as two directories has two slots and two sets of node ids, because a directory may have one name
 in the kernel; the inode numbers agree. A slot keeps its number from the first look-up of its directory to the forget()
-that gives the last one back. No number is used again before all LAST_SLOT were, and then with the next generation, so
-that a request about a forgotten slot is stale and never about another table. Slots are small, because a kernel
-remembers thousands of directories for weeks; open tables are few (store/tables/open_tables.py) and are opened again on
-demand.
+that takes the last one back. A number is reused only after all LAST_SLOT numbers were used, and then with the next
+generation: a request about a forgotten slot is stale, and never reaches another table. Slots are small, because a
+kernel remembers thousands of directories for weeks; open tables are few (store/tables/open_tables.py) and are opened
+again on demand.
 
 Only TableSlot.load() downloads layers. Used by tree.py and invented.py. Thread rule: any thread; the lock guards the
 two dicts, and no table is loaded under it.
@@ -40,7 +40,7 @@ _NO_XATTRS: Mapping[bytes, bytes] = {}
 
 
 class TableSlot:
-    """One table as one directory: handles all node ids that have its number."""
+    """One table, shown as one directory: handles all node ids with the slot's number."""
 
     __slots__ = (
         "__weakref__", "_attributes", "_inode", "_slots", "base", "changing", "directory", "found_in", "generation",
@@ -79,7 +79,7 @@ class TableSlot:
     def load(self) -> FileTree:
         """Return the table. May download and unpack every layer of the image first: gigabytes, and minutes.
 
-        Raises the errors of that, but never NotFound.
+        Raises the errors of this work, but never NotFound.
         """
         self.recent = True
         tree = self.tree
@@ -87,14 +87,14 @@ class TableSlot:
             try:
                 tree = self.directory.load()
             except NotFound as missing:
-                # The registry lacks a layer. After ENOENT the kernel would believe for ever that the name which a
-                # program looked up here does not exist.
+                # The registry lacks a layer. After ENOENT the kernel would cache for ever that the name looked up here
+                # does not exist.
                 raise BadContent(f"{self.directory.key} cannot be made: {missing}") from missing
             self._keep(tree)
         return tree
 
     def close_if_idle(self) -> bool:
-        """Release the table. A thread that works with it keeps it open until it is done, and so do open files."""
+        """Release the table. It stays open while a thread works with it or a file in it is open."""
         self.tree = None
         return True
 
@@ -105,7 +105,7 @@ class TableSlot:
         at = parent & KEY_MASK
         key, attributes = tree.lookup(tree.root if at == TABLE_ROOT else at, name)
         inode = _pack_inode(key + self.inode_offsets[key >> LAYER_SHIFT])
-        # tuple.__new__: NamedTuple's own constructor is a call more, and look-ups are the most frequent requests.
+        # tuple.__new__ saves the call of NamedTuple's constructor: look-ups are the most frequent requests.
         return _new(FoundEntry, (self.base | key, inode + attributes, FOREVER, self.generation))
 
     def attributes(self, node: int) -> FoundEntry:
@@ -118,9 +118,9 @@ class TableSlot:
         return FoundEntry(node, inode + attributes, FOREVER, self.generation)
 
     def root_attributes(self) -> bytes:
-        """Return struct fuse_attr of the directory that the table is shown as; waits and raises as load() does.
+        """Return struct fuse_attr of the directory that the table is shown as. Waits and raises as load() does.
 
-        They are kept: a failing look-up later would make the kernel drop the directory and all mounts below it.
+        The attributes are kept: if a later look-up failed, the kernel would drop the directory and all mounts below it.
         """
         if not self._attributes:
             self.load()
@@ -128,7 +128,7 @@ class TableSlot:
         return self._attributes
 
     def root_attributes_at_once(self) -> bytes:
-        """Return the same, or placeholders until the table is loaded. Does not wait."""
+        """Return root_attributes(), or placeholders until the table is loaded. Does not wait."""
         if not self._attributes:
             tree = self.directory.load_at_once()
             if tree is None:
@@ -168,7 +168,7 @@ class TableSlot:
         """See Tree.open."""
         tree = self.load()
         content = self._slots.open_content(tree.content(_key(tree, node)))
-        content.keeps = tree  # while a file is open, its image is in use
+        content.keeps = tree  # an open file keeps its image in use
         return content
 
     def read_following(self, node: int, limit: int, buffer: bytearray) -> list[tuple[int, bytes]]:
@@ -193,7 +193,7 @@ class TableSlot:
     def xattrs(self, node: int) -> Mapping[bytes, bytes]:
         """See Tree.xattrs."""
         if self.has_placeholder and node == self.root:
-            return _NO_XATTRS  # `ls -l` beside a rootfs/ asks for them, and must not download it
+            return _NO_XATTRS  # `ls -l` of the parent asks for these, and must not download the image
         tree = self.load()
         key = _key(tree, node)
         origin = self.directory.origin
@@ -202,14 +202,14 @@ class TableSlot:
         return XattrsWithUnlisted(tree.xattrs(key), partial(origin, key >> LAYER_SHIFT))
 
     def name_of(self, node: int) -> str:
-        """See Tree.name_of. Reads the names of entries from the table instead of keeping them."""
+        """See Tree.name_of. Names of entries are read from the table, not kept in memory."""
         directory, tree = self.directory.key, self.tree
         if node == self.root or tree is None:
             return directory
         key = node & KEY_MASK
         try:
             return f"{directory}/{os.fsdecode(tree.path(key))}".rstrip("/")
-        except Exception as error:  # the caller reports a failure, which this one must not replace
+        except Exception as error:  # the caller is reporting another failure, which must not be replaced
             log.debug("the name of node %#x of %s", key, directory, exc_info=error)
             return f"{directory}, node {key:#x}"
 
@@ -223,7 +223,7 @@ class TableSlot:
 
 
 class TableSlots:
-    """All slots, by number and by the key of their directory."""
+    """All slots in use, by number and by the key of their directory."""
 
     def __init__(
         self, numbers: InodeNumbers, tables: OpenTables, open_content: OpenContentOf, *, last_slot: int = LAST_SLOT
@@ -246,7 +246,7 @@ class TableSlots:
     def admit(self, directory: TableDirectory, found_in: int, changing: bytes | None) -> TableSlot:
         """Return the slot of *directory*, found in the node *found_in*, and count one look-up of it.
 
-        *changing* is its name, where that may come to mean another. No network. Raises CacheFailure.
+        *changing* is its name if the name's meaning may change. No network. Raises CacheFailure.
         """
         inode = self.numbers.of_table(directory.identity)
         with self._lock:
@@ -278,7 +278,7 @@ class TableSlots:
         )  # fmt: skip
 
     def entry(self, directory: TableDirectory, found_in: int, changing: bytes | None, valid_s: float) -> FoundEntry:
-        """Return the entry of *directory* as a look-up finds it, and count that; loads the table."""
+        """Return the entry of *directory* for a look-up, and count the look-up. Loads the table."""
         slot = self.admit(directory, found_in, changing)
         try:
             return FoundEntry(slot.root, slot.root_attributes(), valid_s, slot.generation)
@@ -310,14 +310,14 @@ class TableSlots:
             return list(self.by_number.values())
 
     def restore(self, kept: KeptNode, directory: TableDirectory, changing: bytes | None) -> None:
-        """Give *directory* the slot in *kept*."""
+        """Give *directory* the slot that it has in *kept*, taken over from another process."""
         inode = self.numbers.of_table(directory.identity)
         number = kept.node >> SLOT_SHIFT
         slot = TableSlot(
             self, directory, number=number, generation=kept.generation, inode=inode, found_in=kept.found_in
         )
         slot.changing, slot.lookups, slot.record = changing, kept.lookups, kept.record
-        slot.has_placeholder = True  # a listing may have given the kernel placeholders
+        slot.has_placeholder = True  # the kernel may have placeholders from a listing
         with self._lock:
             self._by_key[directory.key] = self.by_number[number] = slot
 
@@ -327,7 +327,7 @@ class TableSlots:
             return self._next, self._generation
 
     def restore_next(self, number: int, generation: int) -> None:
-        """Go on with the slot *number*, so that ids that the kernel knows are not reused at once."""
+        """Continue with the slot *number*, so that ids that the kernel knows are not reused at once."""
         with self._lock:
             self._next, self._generation = number, generation
 

@@ -1,16 +1,16 @@
-"""A tag's directory, and the names in a repository that mean one of its manifests.
+"""The directory of a tag, and the other names in a repository that mean one of its manifests.
 
     library/debian/
     ├── 12/                 a tag: what it points to now, see image.py
     ├── bookworm/
     ├── sha256:…/           any manifest by digest; opens, though it is not listed
-    ├── @sha256-…/          the same without a colon, which -v, lowerdir= and PYTHONPATH cannot have in a path
-    ├── @440129be81b2/      the same by 12 or more digits of its digest, where regfs knows exactly one
-    └── 12@2026-11-01T00:00Z/   what the tag pointed to then, as far as that was seen; opens, is not listed
+    ├── @sha256-…/          the same without a colon, for -v, lowerdir= and PYTHONPATH
+    ├── @440129be81b2/      the same by the first 12 or more digits, if regfs knows exactly one
+    └── 12@2026-11-01T00:00Z/   what the tag pointed to then, if that was seen; opens, is not listed
 
 The directory of a tag stays the same node when the tag moves. The nodes below have the digest in their keys, and are
-valid as long as the answer about the tag: a process inside an image stays in that image, and later look-ups find the
-new one, once no process is inside the old one (tags_in_use.py). Used by namespace.py. Any thread.
+valid as long as the answer about the tag. A process inside an image stays in that image; later look-ups find the new
+one once no process is inside the old one (tags_in_use.py). Used by namespace.py. Any thread.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class TagDirectory(Dated):
-    """The directory of a tag. stat(2) makes no request; look-up and listing resolve the tag.
+    """The directory of a tag. stat(2) makes no request; look-ups and listings resolve the tag.
 
-    Its date is that of the last image that it pointed to, if the config is known.
+    Its date is that of the last image that the tag pointed to, if the image's config is known.
     """
 
     key: str
@@ -65,7 +65,7 @@ class TagDirectory(Dated):
         return self._of_image(lambda resolved: self._image(resolved).children())
 
     def image(self, digest: Digest) -> ImageDirectory:
-        """Return the directory of an image that the tag has pointed to: its parts are keyed by both. No request."""
+        """Return the directory of an image that the tag pointed to. Its parts' keys have tag and digest. No request."""
         record = self.repository.tags.last_known(self.tag)
         # The registry's word that it has the manifest, so that one which is cached is not asked for again.
         media_type = record.media_type if record is not None and record.digest == digest else ""
@@ -74,12 +74,13 @@ class TagDirectory(Dated):
     def xattrs(self, shown: Digest | None = None) -> dict[bytes, bytes]:
         """Return what the tag pointed to when the registry was last asked, and when that was. Makes no request.
 
-        *shown*: the image that is shown instead. `path` leads from the root of the mount to the image by digest. Tools
-        that copy or list attributes read them of each tag of a listing, so they must cost no request.
+        *shown*: the image that is shown instead, if the tag has moved. `path` leads from the root of the mount to the
+        image by digest. Tools that copy or list attributes read these for each tag of a listing, so they must cost no
+        request.
         """
         xattrs = {}
         record = self.repository.tags.last_known(self.tag)
-        if record is not None and record.checked:  # 0: the answer is kept, and in doubt
+        if record is not None and record.checked:  # 0: the answer is kept but in doubt
             checked = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.checked))
             xattrs[b"user.regfs.checked"] = checked.encode()
         digest = shown or (record.digest if record is not None else None)
@@ -89,7 +90,7 @@ class TagDirectory(Dated):
         return xattrs
 
     def _of_image(self, ask: Callable[[Resolved], T]) -> T:
-        """Call *ask* with the image that the tag points to now, and return its result."""
+        """Call *ask* with the image that the tag points to now, and return the result. Resolves a moved tag again."""
         resolved = self._resolved()
         try:
             return ask(resolved)
@@ -111,7 +112,8 @@ class TagDirectory(Dated):
 def path_by_digest(repository: RepositoryName, digest: Digest) -> str:
     """Return the path, from the root of a mount, to the image *digest* of *repository*; its meaning never changes.
 
-    It has no colon, but for IPv6 addresses: `podman -v`, overlay's lowerdir= and PYTHONPATH cannot have one in a path.
+    It has no colon unless the registry is an IPv6 address: `podman -v`, overlay's lowerdir= and PYTHONPATH cannot have
+    one in a path.
     """
     host, colon, port = repository.registry.rpartition(":")
     registry = f"{host}+{port}" if colon and port.isdigit() else repository.registry
@@ -119,9 +121,10 @@ def path_by_digest(repository: RepositoryName, digest: Digest) -> str:
 
 
 def version_directory(key: str, repository: Repository, version: Version, images: Images) -> Found:
-    """Return the directory of what *version* names in *repository*; the digest decides where there is one.
+    """Return the directory of what *version* names in *repository*; if it has a digest, the digest decides.
 
-    Asks whether the repository has it. Raises NotFound, DigestUnresolved and what a network brings.
+    Blocks on the network to ask whether the repository has it. Raises NotFound, DigestUnresolved and the errors of the
+    network.
     """
     digest = version.digest
     if digest is None and version.short_digest is not None:
@@ -131,12 +134,12 @@ def version_directory(key: str, repository: Repository, version: Version, images
     tag = version.tag or DEFAULT_TAG
     if version.at is not None:
         return Found(ImageDirectory(key, images.pinned(repository, repository.tags.past.at(tag, version.at))), FOREVER)
-    # A listing that names the tag is proof enough; otherwise the registry is asked.
+    # A listing that has the tag proves that it exists; otherwise the registry is asked.
     return Found(TagDirectory(key, repository, tag, images), repository.tags.valid_s(tag))
 
 
 def manifest_directory(key: str, repository: Repository, digest: Digest, images: Images) -> Found:
-    """Return the directory of a manifest by digest; asks whether the repository has it, and reads it."""
+    """Return the directory of a manifest by digest. Blocks on the network for the manifest."""
     pinned = images.pinned(repository, digest)
     if not pinned.image.document.content:
         raise BadManifest(f"{pinned.image} is empty")
@@ -144,7 +147,7 @@ def manifest_directory(key: str, repository: Repository, digest: Digest, images:
 
 
 def manifest_named(name: str) -> Version | None:
-    """Return the digest that *name* spells in a repository, None where it is a tag or a reference (`app:v1`)."""
+    """Return the digest that *name* means in a repository; None if it is a tag or a reference (`app:v1`)."""
     if name.startswith("@"):
         try:
             return parse_version(name)[1]

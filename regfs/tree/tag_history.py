@@ -1,13 +1,13 @@
-"""`.regfs/history/`: what tags pointed to, as far as the registries' answers have shown it.
+"""`.regfs/history/`: what tags pointed to, as far as regfs has seen it in answers of registries.
 
     .regfs/history/docker.io/library/debian/12      a line for each move, the oldest first:
 
     2026-11-03T10:00:00Z sha256:… sha256:… 2026-11-02T08:00:00Z
 
-When the move was seen, from what, to what (`-`: no such tag, or nothing known), and when the former was seen last: the
-tag moved between the two times. Names of the default registry open without it too: .regfs/history/library/debian/12.
-Where a name is a tag and leads to a repository too, it is the tag. Used by
-composition. Any thread; no network.
+A line has four fields: when the move was seen; the old digest; the new one (`-`: no such tag, or unknown); and when the
+old one was last seen. The tag moved between the two times. Names of the default registry open without it too:
+.regfs/history/library/debian/12. A name that is a tag and also leads to a repository means the tag. Used by
+app/composition.py. Any thread; no network.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ NAME = "history"
 
 @dataclass(frozen=True, slots=True)
 class HistoryDirectory:
-    """The directory of *path*: a registry and the beginning of repositories' paths; () is the top.
+    """The directory of *path*: a registry and leading components of repositories; () is `.regfs/history` itself.
 
-    *is_short*: it was found without the name of the registry, which is the default one.
+    *is_short*: it was found without the name of its registry, the default one.
     """
 
     history: TagHistory
@@ -48,7 +48,7 @@ class HistoryDirectory:
         return directory_attributes()
 
     def lookup(self, name: str) -> Found:
-        """Return the moves of a tag, or a directory that leads to some."""
+        """Return the file with a tag's moves, or a directory on the way to tags."""
         if name in self._tags():
             return Found(LiveFile(f"{self.key}/{name}", lambda: self._text(name)), 0.0)
         if name in self._below():
@@ -58,7 +58,7 @@ class HistoryDirectory:
         raise NotFound(f"{self.key} has no {name[:300]!r}: no tag of that name was looked up")
 
     def children(self) -> list[Child]:
-        """Return tags, and what leads to others."""
+        """Return the tags, and the directories on the way to others."""
         modes = dict.fromkeys(self._below(), DIRECTORY_MODE) | dict.fromkeys(self._tags(), FILE_MODE)
         return children_of(self.key, dict(sorted(modes.items())))
 

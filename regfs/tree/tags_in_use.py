@@ -1,19 +1,19 @@
-"""Keeps the image of a tag that moves while a process is in it: names that may change keep their meaning while in use.
+"""Keeps names whose meaning may change unchanged while they are in use: a moved tag shows its old image meanwhile.
 
 When the kernel looks a name up again and gets another node or an error, it drops the name, all mounts below it in every
 mount namespace, and the working directories there (fuse_dentry_revalidate, d_invalidate). So:
 
-    a tag has moved, is refused or is gone    its directory shows the image that it showed, whole, while a process works
-                                              or is rooted below it, or something is mounted there
-    a name above it is refused or is gone     it keeps its meaning likewise
+    a tag has moved, is refused or is gone    its directory shows all of the image that it showed, while a process has
+                                              its working directory or root below it, or something is mounted there
+    a name above it is refused or is gone     it keeps its meaning in the same way
 
-Such an answer holds for a second; when nothing below the name is in use any more, the next look-up returns the current
-state. An open file or directory does not count: its node stays valid without its name. A process that enters between
-the check and the answer loses its mounts; that takes some milliseconds. The path by digest of an image never moves, and
-shows a new image at once.
+The kernel may cache such an answer for a second. When nothing below the name is in use any more, the next look-up
+returns the current state. An open file or directory does not count: its node stays valid without its name. A process
+that enters between the check and the answer, some milliseconds, loses its mounts. The path of an image by digest never
+changes its meaning, and shows a new image at once.
 
-Used by invented.py. Thread rule: any thread. The lock is held while it is decided whether a tag may move, which reads
-/proc but asks no registry, and only by threads that may wait.
+Used by invented.py. Thread rule: any thread. The lock is held while a thread decides whether a tag may move: this reads
+/proc, makes no request, and is done only by threads that may wait.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ _NO_ANSWERS = (WouldBlock, Interrupted, OutOfThreads)
 
 @dataclass(slots=True)
 class _Shown:
-    """The image that a tag's directory shows. *newer*: what the tag names now, while the directory keeps the old one.
+    """The image that a tag's directory shows. *newer*: what the tag names now, while the directory shows the old image.
 
-    *noted*: the last note in the journal. *record*: the number in Records.
+    *noted*: the last note in the journal. *record*: the number of its record (Records).
     """
 
     resolved: Resolved
@@ -62,7 +62,7 @@ class _Shown:
 
 
 class NamesInUse:
-    """The last answers to the kernel about names that may change, by the node ids of their directories."""
+    """The last answers to the kernel about names whose meaning may change, by the node ids of their directories."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class NamesInUse:
     ) -> None:
         """*note* is called once for each image that stays in use after its tag has moved.
 
-        *held_s*: for how long the kernel may believe an answer that is kept for a process.
+        *held_s*: how many seconds the kernel may cache an old meaning that is kept for a process.
         """
         self._used_directories = used_directories
         self._note = note
@@ -100,7 +100,7 @@ class NamesInUse:
                 self._answered.get(parent, {}).pop(name, None)
                 raise
             return Found(before, self._held_s)
-        # Where a tag is gone or refused, its name may still be a repository, and counts as one.
+        # If a tag is gone or refused, its name may still be a repository, and counts as one.
         is_no_tag_now = isinstance(before, TagDirectory) and not isinstance(found.node, TagDirectory)
         if before is not None and is_no_tag_now and self._is_used(_path(directory, text)):
             return Found(before, self._held_s)
@@ -109,7 +109,7 @@ class NamesInUse:
         return found
 
     def _before(self, parent: int, name: bytes) -> Node | None:
-        """Return the node that the kernel was told for *name*; None where there is none, or it cannot be located."""
+        """Return the node that the kernel has for *name*; None if there is none, or it cannot be located."""
         before = self._answered.get(parent, {}).get(name)
         if not isinstance(before, DormantNode):
             return before
@@ -122,7 +122,7 @@ class NamesInUse:
             return None
 
     def answered(self, parent: int, name: bytes, node: Node | DormantNode) -> None:
-        """Remember that the kernel was told *node* for *name* in *parent*, and for a time only."""
+        """Remember that the kernel was told *node* for *name* in *parent*, for a limited time."""
         self._answered.setdefault(parent, {})[name] = node
 
     def children(self, node: int, directory: Directory) -> list[Child]:
@@ -130,7 +130,7 @@ class NamesInUse:
         return self._with_image(node, directory).children()
 
     def xattrs(self, node: int, directory: TagDirectory) -> dict[bytes, bytes]:
-        """Return the image that *directory* shows, and the newer one that it does not show yet. Makes no request."""
+        """Return *directory*'s xattrs: the image that it shows, and a newer one not shown yet. Makes no request."""
         shown = self._shown.get(node)
         if shown is None or not shown.is_held:
             return directory.xattrs()
@@ -157,13 +157,13 @@ class NamesInUse:
             self._shown[node] = _Shown(before, record=record)
 
     def _with_image(self, node: int, directory: Directory) -> Directory:
-        """Return *directory*; that of a tag with the image that it must show."""
+        """Return *directory*; if it is a tag's, the directory of the image that it must show."""
         if isinstance(directory, TagDirectory):
             return replace(directory, resolve=partial(self._resolve, node, directory))
         return directory
 
     def _resolve(self, node: int, tag: TagDirectory) -> Resolved:
-        """Return the image that *tag* must show: the one that it names, unless the one that it showed is in use."""
+        """Return the image that *tag* must show: the one that it names now, unless the one that it showed is in use."""
         shown = self._shown.get(node)
         try:
             resolved = tag.repository.tags.resolve(tag.tag)
@@ -182,14 +182,14 @@ class NamesInUse:
         return resolved
 
     def _decide(self, node: int, tag: TagDirectory, now: Resolved | RegfsError) -> Resolved:
-        """Return the image that was shown if it is in use; else that of *now*, or raise it."""
+        """Return the image that was shown if it is in use; else the image *now*. Raises *now* if it is an error."""
         below = f"{_path(tag)}/"
         if not current().may_wait and not self._was_just_used(below):
             raise WouldBlock(f"whether a process is below {below} must be looked up in /proc")
         with self._deciding if current().may_wait else nullcontext():
             shown = self._shown.get(node)
             if isinstance(now, Resolved) and shown is not None and shown.resolved.digest == now.digest:
-                return now  # another thread has decided it
+                return now  # another thread has decided this meanwhile
             if shown is not None and self._is_used(below):
                 self._hold(shown, tag, now)
                 return shown.resolved._replace(expires_s=time.monotonic() + self._held_s)
@@ -200,7 +200,7 @@ class NamesInUse:
             return now
 
     def _show(self, node: int, resolved: Resolved | None) -> None:
-        """Note the image that the tag's directory *node* shows from now on; None: it has none."""
+        """Note the image that the tag's directory *node* shows from now on; None: no image."""
         with self._showing:
             record = 0 if resolved is None else self.records.keep(_tag_image(node, resolved))
             before = self._shown.pop(node, None)
@@ -212,16 +212,16 @@ class NamesInUse:
     def _hold(self, shown: _Shown, tag: TagDirectory, now: Resolved | RegfsError) -> None:
         shown.is_held = True
         shown.newer = None if isinstance(now, RegfsError) else now.digest
-        what = f"is not to be had ({type(now).__name__})" if isinstance(now, RegfsError) else f"moved to {now.digest}"
+        what = f"cannot be resolved ({type(now).__name__})" if isinstance(now, RegfsError) else f"moved to {now.digest}"
         if shown.noted != what:
             shown.noted = what
             old = shown.resolved.digest
             self._note(f"the tag {tag.repository.name}:{tag.tag} {what}; {old} is still in use below {_path(tag)}")
 
     def _is_used(self, path: str) -> bool:
-        """Whether a process works in *path* or below it; only below it, if it ends with a slash.
+        """Whether a process or a mount is at *path* or below it; only below it, if *path* ends with a slash.
 
-        Raises WouldBlock where /proc would have to be read by a thread that may not wait.
+        Raises WouldBlock if /proc must be read and the thread may not wait.
         """
         if self._was_just_used(path):
             return True
@@ -245,5 +245,5 @@ def _tag_image(node: int, resolved: Resolved, record: int = 0) -> TagImage:
 
 
 def _path(directory: Directory, name: str = "") -> str:
-    """Return the path in the mount of an invented *directory*, or of *name* in it: its key, but for the slashes."""
+    """Return the path in the mount of an invented *directory*, or of *name* in it: its key with normal slashes."""
     return "/" + f"{directory.key}/{name}".strip("/")

@@ -1,9 +1,9 @@
-"""Tree: the file system that both drivers show (mount/filesystem.py), by node ids. Each of two halves has its nodes.
+"""Tree: the file system that both drivers show (mount/filesystem.py), by node ids. It has two kinds of nodes.
 
     an invented node (registry, tag, `digest` …)     an object, kept while the kernel knows it      invented.py
-    an entry of a table (rootfs/, layers/N/tree/)    a row; only its table's slot is kept    table_slots.py
+    an entry of a table (rootfs/, layers/N/tree/)    a row; only its table's slot is kept              table_slots.py
 
-The slot number in a node id (model/node_id.py) selects the half. Thread rule: any thread.
+The slot number in a node id (model/node_id.py) tells which kind it is. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from regfs.tree.usage import CacheUsage, Usage
 
 
 class Nodes(Protocol):
-    """One half of the nodes: the invented ones, or those of one slot. Tree describes each method."""
+    """The operations on nodes of one kind: InventedNodes, or the TableSlot of one table. See Tree for each method."""
 
     def lookup(self, parent: int, name: bytes) -> FoundEntry: ...
 
@@ -56,7 +56,7 @@ class Nodes(Protocol):
 
 
 class Tree:
-    """All that a mount shows. Every call may raise any RegfsError, and waits as the thread's deadline allows."""
+    """All that a mount shows. Every call may raise any RegfsError, and may wait until the thread's deadline."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Tree:
     def lookup(self, parent: int, name: bytes) -> FoundEntry:
         """Return the entry *name* of the directory *parent*, and count one look-up of it.
 
-        That of a rootfs/ may download and unpack the whole image. Raises NotFound, NotADirectory, NameTooLong.
+        The look-up of a rootfs/ may download and unpack the whole image. Raises NotFound, NotADirectory, NameTooLong.
         """
         if len(name) > NAME_MAX and is_too_long(name):
             raise NameTooLong(f"a name of {len(name)} bytes; {NAME_MAX} are allowed")
@@ -91,10 +91,10 @@ class Tree:
         return self._nodes(node).attributes(node)
 
     def enter(self, node: int) -> bool:
-        """Load the real attributes of the directory *node*, where a listing gave the kernel placeholders.
+        """Load the real attributes of the directory *node* if a listing gave the kernel placeholders.
 
-        Return whether it did, so that the kernel can be told to forget the placeholders: chdir, chroot and opendir come
-        a moment after a listing, and a program that copies the directory asks for its attributes then.
+        Return whether it did, so that the driver can tell the kernel to drop the placeholders: chdir, chroot and
+        opendir follow soon after a listing, and a program that copies the directory then asks for its attributes.
         """
         return self._nodes(node).enter(node)
 
@@ -117,8 +117,8 @@ class Tree:
     def read_following(self, node: int, limit: int, buffer: bytearray) -> list[tuple[int, bytes]]:
         """Return nodes and bytes of the small files that a reader of all files is likely to open after *node*.
 
-        At most *limit* files, and as many bytes as *buffer* holds, which they are read into with one read; none for
-        an invented node. Some may be hidden in this image, and some unknown to the kernel. Does not wait.
+        At most *limit* files, whose bytes are read into *buffer* with one read; none for an invented node. Some may be
+        hidden in this image, and some unknown to the kernel. Does not wait.
         """
         return self._nodes(node).read_following(node, limit, buffer)
 
@@ -127,7 +127,7 @@ class Tree:
         return self._nodes(node).xattrs(node)
 
     def name_of(self, node: int) -> str:
-        """Return the path of *node* for messages, or its number; a tag has its digest behind it.
+        """Return the path of *node* for messages, or its number; a tag is followed by its digest.
 
         Never fails, never waits.
         """
@@ -150,19 +150,19 @@ class Tree:
         return self._cache.now()
 
     def snapshot(self) -> Snapshot:
-        """Return the kernel's node ids and slots, for a tree in another process. Answer no request meanwhile."""
+        """Return the kernel's node ids and slots, for a tree in another process. No request may run meanwhile."""
         nodes = [self._invented.as_kept(node, kept) for node, kept in self._invented.all().items() if node != ROOT]
         nodes += [self._slots.as_kept(slot) for slot in self._slots.all()]
         return Snapshot(tuple(nodes), self._names.snapshot(), *self._slots.next_free())
 
     def record_in(self, records: Records) -> None:
-        """Write to *records* what the kernel is told from now on. Before the first request."""
+        """Write to *records* what the kernel is told. To be called before the first request."""
         self._invented.records = self._slots.records = self._names.records = records
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Know the nodes of *snapshot* by their ids. Before the first request; no network.
+        """Take over the nodes of *snapshot* with their ids. To be called before the first request; no network.
 
-        Each is located when it is first needed (dormant.py); one that no longer exists is stale then.
+        Each node is located when it is first needed (dormant.py); if it no longer exists, it is stale then.
         """
         for kept in snapshot.nodes:
             self._restore(kept)
@@ -189,5 +189,5 @@ class Tree:
 if TYPE_CHECKING:
 
     def _assert_nodes(invented: InventedNodes, slot: TableSlot) -> tuple[Nodes, Nodes]:
-        """Let mypy check that both halves have the protocol."""
+        """Let mypy check that both kinds implement Nodes."""
         return invented, slot

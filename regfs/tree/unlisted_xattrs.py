@@ -1,6 +1,6 @@
-"""Extended attributes that can be read by name and are in no list, so that copies of a file stay without them.
+"""Extended attributes that can be read by name but are not listed, so that copies of a file do not get them.
 
-    user.regfs.layer        002: the name in `layers/` of the layer that brought it
+    user.regfs.layer        002: the name in `layers/` of the layer that the file is from
     user.regfs.digest       sha256:…, the digest of that layer's blob
     user.regfs.created_by   the command that made the layer
 
@@ -19,7 +19,7 @@ _LONGEST = 1 << 16  # the longest value that the kernel takes
 
 
 class XattrsWithUnlisted(Mapping[bytes, bytes]):
-    """Attributes: `iter()` yields the listed ones, a look-up finds the *unlisted* ones too."""
+    """A mapping of attributes: `iter()` yields the listed ones, a look-up finds the *unlisted* ones too."""
 
     def __init__(self, listed: Mapping[bytes, bytes], unlisted: Callable[[], Mapping[bytes, bytes]]) -> None:
         self._listed = listed
@@ -41,7 +41,7 @@ class XattrsWithUnlisted(Mapping[bytes, bytes]):
 
 
 def origin_of(image: Image, number: int) -> Mapping[bytes, bytes]:
-    """Return the attributes of layer *number* of *image*; none for a directory that no layer has."""
+    """Return the attributes of layer *number* of *image*; empty for a directory that no layer has."""
     layers = image.layers
     if number >= len(layers):
         return {}

@@ -13,12 +13,12 @@ from typing import NamedTuple
 from regfs.store.eviction.budget import Standing
 from regfs.waiting.deadline import current
 
-# How long the first call waits for the size of the cache to be counted.
+# How many seconds the first call waits until the cache is measured.
 _WAIT_S = 0.5
 
 
 class Usage(NamedTuple):
-    """The size of the cache for statfs(2), in bytes and inodes. The disk may have less available than is free."""
+    """The size of the cache for statfs(2), in bytes and inodes. Less may be available than is free, as on the disk."""
 
     total_bytes: int
     free_bytes: int
@@ -33,16 +33,16 @@ def unknown_standing(_wait_s: float) -> Standing | None:
 
 
 class CacheUsage:
-    """The usage of the directory *cache*; *standing* returns how full it is, and waits for *wait_s* seconds at most."""
+    """The usage of the directory *cache*; *standing* returns how full it is, and waits up to *wait_s* seconds."""
 
     def __init__(self, cache: Path, standing: Callable[[float], Standing | None] = unknown_standing) -> None:
         self._cache = cache
         self._standing = standing
 
     def now(self) -> Usage:
-        """Return limit and usage of the cache; those of the whole disk where there is no limit, or none is known yet.
+        """Return limit and usage of the cache; those of the whole disk if no limit is set, or known yet.
 
-        Raises WouldBlock the first time, where the thread may not wait.
+        Raises WouldBlock at the first call if the thread may not wait.
         """
         try:
             disk = os.statvfs(self._cache)

@@ -1,7 +1,7 @@
 """Files whose text is computed when they are read: `history`, `wasted`, `packages`, a layer's `real-size`.
 
-Some need the layers, which no listing may fetch: as in /proc, the size is 0, and a reader gets all of the text. The
-kernel caches no pages of them. Used by image.py and layers.py. Any thread.
+Some need the layers, which a listing must not fetch. So their size is 0, as in /proc, and a reader gets all of the
+text. The kernel does not cache their pages. Used by image.py and layers.py. Any thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from regfs.waiting.deadline import current
 
 @dataclass(frozen=True, slots=True)
 class ComputedFile(Live):
-    """A file whose content *make* returns, which may block on the network and work for seconds; dated *created_ns*."""
+    """A file with the text that *make* returns, which may take seconds and block on the network; dated *created_ns*."""
 
     key: str
     make: Callable[[], str | bytes] = field(compare=False)
@@ -30,7 +30,7 @@ class ComputedFile(Live):
     def open(self) -> OpenFile:
         """Return the text. Raises the errors of *make*."""
         if not current().may_wait:
-            raise WouldBlock(f"{self.key} is worked out when it is read")
+            raise WouldBlock(f"{self.key} is computed when it is read")
         made = self.make()
         content = made if isinstance(made, bytes) else made.encode("utf-8", "surrogateescape")
         return OpenBytes(content, keep_cache=False)

@@ -1,10 +1,10 @@
 """`.diff/A..B/` in a repository: what differs between two of its images.
 
     library/debian/.diff/
-    └── 12.1..12.2/         A and B are tags, digests or @ and the beginning of one; opens, and is not listed
+    └── 12.1..12.2/         A and B are tags, digests or `@` and a short digest; opens, is not listed
         ├── summary         a line for each path and each setting of the configs, as `regfs diff` prints them
-        ├── added/          what is in 12.2 alone, and the directories that lead there
-        ├── removed/        what is in 12.1 alone
+        ├── added/          what only 12.2 has, and the directories on the way to it
+        ├── removed/        what only 12.1 has
         └── changed/        what differs: etc/motd/a as it is in 12.1, etc/motd/b as it is in 12.2
 
 rootfs/differing_trees.py says how names collide in changed/. Used by namespace.py. Any thread.
@@ -35,7 +35,7 @@ from regfs.tree.views.directory import Entry, ViewDirectory
 NAME = ".diff"
 _BETWEEN = ".."
 _KINDS: tuple[Kind, ...] = ("added", "removed", "changed")
-# How the key of a comparison ends: by it the node is found again in another process.
+# The end of a comparison's key, by which another process locates the node.
 _KEPT = re.compile(r".+@([a-z0-9]+:[0-9a-f]+)\.\.([a-z0-9]+:[0-9a-f]+)")
 
 DigestNamed = Callable[[str], Version | None]
@@ -76,10 +76,10 @@ class DiffDirectory:
             if a is not None and b is not None:
                 return a, b
             at = name.find(_BETWEEN, at + 1)
-        raise NotFound(f"{name[:300]!r} names no two images: TAG..TAG, or digests in their place")
+        raise NotFound(f"{name[:300]!r} does not name two images; write TAG..TAG, or digests in place of tags")
 
     def _version(self, text: str) -> Version | None:
-        """Return what a digest, `tag` or `tag@time` names; None where *text* is none of these."""
+        """Return what a digest, `tag` or `tag@time` names; None if *text* is none of these."""
         if named := self.digest_named(text):
             return named
         tag, separator, time = text.partition("@")
@@ -87,7 +87,7 @@ class DiffDirectory:
         return Version(tag, at=at) if is_tag(tag) and (at is not None or not separator) else None
 
     def _pinned(self, version: Version) -> tuple[PinnedImage, float]:
-        """Return an image, and for how many seconds the name means it."""
+        """Return the image that a name means, and for how many seconds this holds."""
         digest = version.digest
         if version.short_digest is not None:
             digest = self.repository.manifests.digest_beginning(version.short_digest)
@@ -101,7 +101,7 @@ class DiffDirectory:
 
 
 def _comparison(key: str, a: PinnedImage, b: PinnedImage) -> ViewDirectory:
-    for pinned in (a, b):  # raises where the registry has no such manifest, or the policy allows none
+    for pinned in (a, b):  # raises if the registry lacks the manifest, or the policy does not allow it
         if not pinned.image.has_rootfs:
             raise Unsupported(f"{pinned.image} is an artifact: it has no layers of files that could be compared")
 
@@ -124,7 +124,7 @@ def _table(kind: Kind, a: PinnedImage, b: PinnedImage) -> FileTree:
 
 
 def _origin(kind: Kind, a: PinnedImage, b: PinnedImage, layer: int) -> Mapping[bytes, bytes]:
-    """Return the xattrs of a layer of the table's tree: in that of `changed`, those of b come after those of a."""
+    """Return the xattrs of a layer in the tree's table; in the table of `changed`, b's layers come after a's."""
     if kind == "added":
         return origin_of(b.image, layer)
     before = len(a.image.layers)

@@ -2,8 +2,8 @@
 
 Used by the modules of this package. Any thread.
 
-A view of what a registry may change holds for *valid_s* seconds. Its names may change their meaning afterwards. So the
-key of a node has the entry's *identity* behind the name, as keys below a tag have a digest.
+A view that depends on a registry's answer is valid for *valid_s* seconds. Afterwards its names may mean something else,
+so the key of a node has the entry's *identity* after the name, as keys below a tag have a digest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from regfs.tree.parts import DirectoryOfImage
 
 
 class Entry(NamedTuple):
-    """The mode of a name in a listing, and the function that makes its node from the node's key."""
+    """The mode of a name in a listing, the function that makes its node from a key, and the node's identity."""
 
     mode: int
     make: Callable[[str], Node]
@@ -36,7 +36,7 @@ class ViewDirectory(DirectoryOfImage):
         """Return the entry of that name."""
         entries = self.entries()
         entry = entries.get(name)
-        if entry is None and "@" in name:  # the last part of a key, by which another process finds the node again
+        if entry is None and "@" in name:  # the last part of a key, by which another process locates the node
             name, _, identity = name.partition("@")
             entry = entries.get(name)
             entry = entry if entry is not None and entry.identity == identity else None
@@ -50,7 +50,7 @@ class ViewDirectory(DirectoryOfImage):
 
     def _child(self, name: str, entry: Entry) -> Child:
         key = self._key(name, entry)
-        # A listing may give the kernel the attributes of a table's directory, so it needs that node, and no other.
+        # A listing may give the kernel the attributes of a table's directory, so only that node is made here.
         node = entry.make(key) if entry.mode == TABLE_MODE else None
         return Child(name, entry.mode, key, node if isinstance(node, TableDirectory) else None)
 

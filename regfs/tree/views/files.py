@@ -1,9 +1,9 @@
 """`…/files/`: an artifact as the directory that its own tool would write.
 
     models/llama/v1/files/
-    ├── model.safetensors       a blob under its own name; the same file that blobs/ has
-    ├── docs/README.md          names may have directories
-    └── chart/                  a tar: its files; one that the manifest calls a file is in a directory of its name
+    ├── model.safetensors       a blob under its own name, the same file as in blobs/
+    ├── docs/README.md          a name may have directories
+    └── chart/                  a tar, shown as its files
 
 Names and sizes come from the manifest. A blob is fetched when it is opened; the kernel reads big ones by passthrough. A
 tar is fetched when its directory is read. model/artifacts/ decides the names. Used by image.py. Any thread.
@@ -36,7 +36,7 @@ class FilesDirectory(DirectoryOfImage):
         return DirectoryOfImage.attributes(self)._replace(mode=TABLE_MODE)
 
     def lookup(self, name: str) -> Found:
-        """Return a file, a directory or the content of a tar. Fetches no blob but a config that has the names."""
+        """Return a file, a directory or the content of a tar. Fetches no blob except a config that has the names."""
         image = self.pinned.image
         directory = image.files.directories[self.path]
         if name not in directory:
@@ -44,7 +44,7 @@ class FilesDirectory(DirectoryOfImage):
         return Found(self._node(name, directory[name]), FOREVER)
 
     def children(self) -> list[Child]:
-        """Return the names, as the manifest has them."""
+        """Return the names in this directory."""
         return [self._child(name, file) for name, file in self.pinned.image.files.directories[self.path].items()]
 
     def _child(self, name: str, file: ArtifactFile | None) -> Child:

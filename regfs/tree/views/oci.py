@@ -1,11 +1,11 @@
-"""`…/oci/`: an OCI image layout of the image with what refers to it, for tools that do not read registries.
+"""`…/oci/`: an OCI image layout of the image and of what refers to it, for tools that read layouts.
 
     library/debian/12/oci/
     ├── oci-layout  index.json
     └── blobs/sha256/…            manifest, config and layers; those of the manifests that refer to the image
 
 `skopeo copy oci:DIR:latest`, `umoci --image DIR:latest` and `podman pull oci:DIR:latest` read it as it is, and ORAS
-finds signatures and SBOMs in it. Listing it fetches no layer. model/oci_layout.py has its contents. Used by image.py.
+finds signatures and SBOMs in it. Listing it fetches no layer. model/oci_layout.py makes the contents. Used by image.py.
 Any thread.
 """
 
@@ -32,14 +32,14 @@ _VALID_S = 10.0
 
 
 class _Place(NamedTuple):
-    """The image, and the index that it was found in; *with_referrers*: its layout has what refers to it."""
+    """The image, and the index through which it was found. *with_referrers*: the layout has what refers to it."""
 
     pinned: PinnedImage
     within: PinnedImage | None
     with_referrers: bool
 
     def layout(self) -> tuple[OciLayout, frozenset[Digest]]:
-        """Return the layout, and which of its blobs are manifests or indexes; blocks on the network for these."""
+        """Return the layout, and which of its blobs are manifests or indexes. Blocks on the network for these."""
         image = self.pinned.image
         within = None if self.within is None else self.within.image
         found = self.pinned.images.attachments.of(image, within) if self.with_referrers else []
@@ -52,7 +52,7 @@ class _Place(NamedTuple):
         return layout, frozenset((*(each.document.digest for each in found), *(each.digest for each in subjects)))
 
     def _is_allowed(self, found: Attached) -> bool:
-        """Return whether the policy lets it be shown. An image is judged: it only says that it refers to this one."""
+        """Return whether the policy allows *found*. Images are judged: any image can claim to refer to this one."""
         judge = self.pinned.images.judge
         if judge is None or not isinstance(found.manifest, Manifest) or not found.manifest.may_have_rootfs:
             return True
@@ -67,7 +67,7 @@ class _Place(NamedTuple):
 def oci_directory(key: str, pinned: PinnedImage, within: PinnedImage | None, *, with_referrers: bool) -> ViewDirectory:
     """Return the directory of the layout. Its look-ups and listing block on the network for manifests.
 
-    *within* is the index that names the image, where it was found so.
+    *within* is the index through which the image was found, else None.
     """
     place = _Place(pinned, within, with_referrers)
     return ViewDirectory(key, pinned, partial(_top, place), _VALID_S if with_referrers else FOREVER)

@@ -1,4 +1,4 @@
-"""`…/referrers/`: what refers to an image: signatures, attestations, SBOMs and all else.
+"""`…/referrers/`: what refers to an image: signatures, attestations, SBOMs and other artifacts.
 
     library/debian/12/referrers/
     ├── by-type/application_vnd.in-toto+json/sha256:…/     each manifest, a directory like the image's
@@ -7,9 +7,9 @@
     └── sbom/          spdx-1.json spdx-1.raw spdx-1.info
 
 `.json` is what was signed (of an SBOM in a statement, the predicate alone), `.raw` the exact bytes of the blob, `.info`
-who signed what and when, as the blob says, and whether that was verified. An SBOM that is a blob of its own is that
-blob. Listing reads manifests and no blob; decoded files have the size 0, as those in /proc do. What is below by-type/
-has no referrers/ of its own: what refers to it is here already. Used by image.py. Any thread.
+has who signed what and when, as the blob claims, and whether that was verified. An SBOM that is a blob of its own is
+shown as that blob. Listing reads manifests and no blob; decoded files have the size 0, as those in /proc do. What is
+below by-type/ has no referrers/: what refers to it is listed here too. Used by image.py. Any thread.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MakeDirectory = Callable[[str, PinnedImage], Node]
 
 
 class _Place(NamedTuple):
-    """The image, the index that it was found in, and what makes the directory of a manifest."""
+    """The image, the index through which it was found, and the function that makes the directory of a manifest."""
 
     pinned: PinnedImage
     within: PinnedImage | None
@@ -61,9 +61,9 @@ class _Place(NamedTuple):
 def referrers_directory(
     key: str, pinned: PinnedImage, within: PinnedImage | None, make_directory: MakeDirectory
 ) -> ViewDirectory:
-    """Return the directory of what refers to the image *pinned*. Nothing is asked before what is in it is listed.
+    """Return the directory of what refers to the image *pinned*. Its listings and look-ups block on the network.
 
-    *within* is the index that names the image, where it was found so. *make_directory* makes the directory of a
+    *within* is the index through which the image was found, else None. *make_directory* makes the directory of a
     manifest, given its key.
     """
     place = _Place(pinned, within, make_directory)
@@ -91,7 +91,7 @@ def _manifests(place: _Place, name: str) -> dict[str, Entry]:
 
 def _manifest(place: _Place, referrer: Referrer, key: str) -> Node:
     repository = place.pinned.repository
-    manifest_of(repository, referrer)  # raises where it refers to something else
+    manifest_of(repository, referrer)  # raises if it does not refer to what it was listed for
     return place.make_directory(key, place.pinned.images.pinned(repository, referrer.digest, is_vouched_for=True))
 
 
