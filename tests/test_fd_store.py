@@ -109,6 +109,8 @@ def test_what_was_unmounted_meanwhile_is_mounted_again(unit: Unit) -> None:
     daemon.wait()
     unit.mount.run(*regfs_command(), "umount", "--lazy", path)
     daemon = unit.start()
+    assert mounts_at(path) == ["fuse.regfs"]
+    assert daemon_says(path)["crashes"] == 0
     daemon.send_signal(signal.SIGTERM)
     assert daemon.wait(_PATIENCE_S) == 0
     assert mounts_at(path) == []

@@ -35,6 +35,14 @@ class Stored(NamedTuple):
     connection: int
     state: StateFile
 
+    def end(self, environment: Mapping[str, str]) -> None:
+        """Close the descriptors, and have the service manager close its own: the mount is gone."""
+        self.state.end()
+        self.state.memory.close()
+        for descriptor in (self.state.descriptor, self.connection):
+            os.close(descriptor)
+        _forget(_address(environment))
+
 
 def has_store(environment: Mapping[str, str]) -> bool:
     """Tell whether a service manager listens that may have a descriptor store."""

@@ -62,7 +62,8 @@ def resume(
 def resume_stored(config: Config, point: str, *, environment: Mapping[str, str], report: Report) -> bool:
     """Serve the mount on *point* that the service manager has kept since the last daemon; return whether there is one.
 
-    Call it before anything looks at *point*: a look-up there would wait for this process.
+    One that was unmounted meanwhile is forgotten. Call it before anything looks at *point*: a look-up there would wait
+    for this process.
     """
     kept = stored(environment) if driver_of(config) == "kernel" else None
     if kept is None:
@@ -71,6 +72,10 @@ def resume_stored(config: Config, point: str, *, environment: Mapping[str, str],
         mount = parse_asked(kept.state.asked).mount
         if mount.path != point:
             raise MountFailure(f"the mount that the service manager has kept is that on {mount.path}, not {point}")
+        if not mount.is_there():
+            log.info("the mount on %s was unmounted meanwhile: a new one is made", mount.path)
+            kept.end(environment)
+            return False
         kept.state.count_restart()
         resume(config, mount, kept.state, kept.connection, environment=environment, report=report)
     except RegfsError as error:
