@@ -22,7 +22,7 @@ from regfs.model.digest import Digest
 from regfs.model.strict_json import DOCUMENT_LIMIT
 from regfs.store.verify import verify
 from tests.conftest import missing
-from tests.support.artifacts import artifact_of, blob
+from tests.support.artifacts import Artifact, artifact_of, blob
 from tests.support.attached import attach, notary, refer
 from tests.support.fault_server import FaultServer, silence
 from tests.support.hello import host_architecture
@@ -228,6 +228,30 @@ def test_an_archive_that_ends_too_soon_is_refused(regfs: Regfs, tmp_path: Path, 
     (tmp_path / "short").write_bytes(layer_end[: int(len(layer_end) * part)])
     with pytest.raises(BadContent):
         regfs("import", str(tmp_path / "short"), cache="here")
+
+
+def test_an_image_that_the_policy_refuses_is_in_no_archive_as_a_referrer(
+    server: FaultServer, regfs: Regfs, tmp_path: Path
+) -> None:
+    registry = server.application
+    assert isinstance(registry, MemoryRegistry)
+    allowed, evil = image("allowed"), image("evil")
+    for built in (allowed, evil):
+        for content in built.blobs().values():
+            registry.add_blob("app/guarded", content)
+    registry.add_manifest("app/guarded", allowed.manifest, tag="1")
+    refer(registry, "app/guarded", allowed.digest, notary(allowed.digest))
+    artifact = Artifact(evil.manifest, evil.config, ())
+    said = refer(registry, "app/guarded", allowed.digest, artifact, kind="application/vnd.example")
+    policy = tmp_path / "policy.json"
+    scopes = {f"{server.address}/app/guarded@{said.digest}": [{"type": "reject"}]}
+    policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}], "transports": {"docker": scopes}}))
+    for options, has_evil in (((), True), (("--policy", str(policy)), False)):
+        regfs("export", *options, "app/guarded:1")
+        members = set(unpacked(tmp_path / "archive"))
+        assert f"blobs/sha256/{allowed.layers[0].digest.encoded}" in members
+        for digest in (said.digest, evil.layers[0].digest):
+            assert (f"blobs/sha256/{digest.encoded}" in members) is has_evil
 
 
 def test_an_unpacked_layer_is_not_packed_again_and_the_error_says_so(regfs: Regfs) -> None:

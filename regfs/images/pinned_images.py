@@ -39,7 +39,7 @@ class Images:
         self._with_soci_v1 = with_soci_v1
         self.judge = judge
         self.referring = Referring()
-        self.attachments = Attachments(self.referring)
+        self.attachments = Attachments(self.referring, judge)
         self._comparing: DifferingTrees | None = None
         self._lock = threading.Lock()
         self._images: LRUCache[tuple[RepositoryName, Digest, str, bool], Image] = LRUCache(_IMAGES_KEPT)

@@ -59,7 +59,7 @@ def export(
             image = find_image(reference, app)
             with under(Deadline(config.timeout_s, is_users=True)):
                 is_pinned = str(image.manifest_document.digest) in pinned
-                contents.add(reference, image, app.images.referring, is_pinned=is_pinned)
+                contents.add(reference, image, app.images, is_pinned=is_pinned)
             names.append(full_name(reference, image))
         writer = ArchiveWriter(contents, file)
         with showing(lambda: [Step("archive", writer.written, contents.size)], say=say, environment=environment):

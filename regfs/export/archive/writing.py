@@ -15,8 +15,9 @@ from typing import IO
 
 from regfs.export.archive.names import REF_NAME, NamedImage, entries_of
 from regfs.images.image import Image
+from regfs.images.pinned_images import Images
 from regfs.images.referring.attached import Attached, attached
-from regfs.images.referring.gathered import TAGGED, Referring
+from regfs.images.referring.gathered import TAGGED
 from regfs.images.repository import Repository
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor, Manifest
@@ -40,15 +41,18 @@ class Contents:
         """The bytes of all documents and blobs."""
         return sum(map(len, self.documents.values())) + sum(each.size for _, each in self.blobs.values())
 
-    def add(self, reference: Reference, image: Image, referring: Referring, *, is_pinned: bool) -> None:
-        """Add an image with what refers to it. Blocks on the network for manifests; raises what that brings."""
+    def add(self, reference: Reference, image: Image, images: Images, *, is_pinned: bool) -> None:
+        """Add *image*, which is one of *images*, with what refers to it and the policy allows.
+
+        Blocks on the network for manifests; raises what that brings.
+        """
         top = image.document
         descriptor = Descriptor(top.media_type, top.digest, len(top.content))
         self.images.append(NamedImage(descriptor, reference, is_pinned, self._converted(image)))
         for document in (top, image.manifest_document):
             self.documents[document.digest] = document.content
         self._add_blobs(image.repository, image.manifest)
-        for each in attached(referring, image):
+        for each in attached(images.referring, image, judge=images.judge):
             self._add_referrer(each)
             if isinstance(each.manifest, Manifest):
                 self._add_blobs(image.repository, each.manifest)

@@ -14,6 +14,7 @@ from regfs.errors import AccessDenied, BadContent, NotFound, TooLarge, Unsupport
 from regfs.images.answers.manifests import Document
 from regfs.images.answers.remembered import UNREACHABLE
 from regfs.images.image import Image
+from regfs.images.judging.judge import Judge
 from regfs.images.referring.gathered import KEPT_S, Referrer, Referring, key_of, manifest_of
 from regfs.model.manifest import Index, Manifest
 
@@ -35,8 +36,9 @@ class Attached(NamedTuple):
 class Attachments:
     """What is attached to images, kept for as long as a program reads a layout. One for each mount."""
 
-    def __init__(self, referring: Referring) -> None:
+    def __init__(self, referring: Referring, judge: Judge | None) -> None:
         self._referring = referring
+        self._judge = judge
         self._lock = threading.Lock()
         self._kept: TTLCache[object, list[Attached]] = TTLCache(_KEPT, KEPT_S)
 
@@ -46,16 +48,17 @@ class Attachments:
         with self._lock:
             known = self._kept.get(key)
         if known is None:
-            known = attached(self._referring, image, within)
+            known = attached(self._referring, image, within, judge=self._judge)
             with self._lock:
                 self._kept[key] = known
         return known
 
 
-def attached(referring: Referring, image: Image, within: Image | None = None) -> list[Attached]:
+def attached(referring: Referring, image: Image, within: Image | None = None, *, judge: Judge | None) -> list[Attached]:
     """Return what refers to *image*; see Referring.of(). Reads manifests and no blob.
 
-    What is not to be had is left out, and noted: an image that is here can be copied without a registry.
+    What is not to be had is left out, and noted: an image that is here can be copied without a registry. *judge* has
+    the policy, which decides about images among them.
     """
     try:
         referrers = referring.of(image, within).referrers
@@ -67,6 +70,8 @@ def attached(referring: Referring, image: Image, within: Image | None = None) ->
     for each in referrers:
         try:
             manifest = manifest_of(image.repository, each)
+            if judge is not None and isinstance(manifest, Manifest) and manifest.may_have_rootfs:
+                judge.judge(image.repository, each.digest)  # it only says that it refers to an image that is allowed
             document = image.repository.manifests.document(each.digest)
         except _LEFT_OUT as reason:
             image.contents.note(f"{image}: {each.digest} is left out of oci/: {reason}")

@@ -16,7 +16,6 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from regfs.errors import AccessDenied
 from regfs.images.image import Image
 from regfs.images.pinned_images import PinnedImage
 from regfs.images.referring.attached import Attached
@@ -43,25 +42,12 @@ class _Place(NamedTuple):
         image = self.pinned.image
         within = None if self.within is None else self.within.image
         found = self.pinned.images.attachments.of(image, within) if self.with_referrers else []
-        found = [each for each in found if self._is_allowed(each)]
         subjects = list(_documents(image, within))
         layout = oci_layout(
             image.manifest, image.manifest_document.content, image.manifest_descriptor,
             referring=map(_referring, found), subjects=subjects,
         )  # fmt: skip
         return layout, frozenset((*(each.document.digest for each in found), *(each.digest for each in subjects)))
-
-    def _is_allowed(self, found: Attached) -> bool:
-        """Return whether the policy allows *found*. Images are judged: any image can claim to refer to this one."""
-        judge = self.pinned.images.judge
-        if judge is None or not isinstance(found.manifest, Manifest) or not found.manifest.may_have_rootfs:
-            return True
-        try:
-            judge.judge(self.pinned.repository, found.document.digest)
-        except AccessDenied as reason:
-            self.pinned.image.contents.note(f"{found.document.digest} is left out of oci/: {reason}")
-            return False
-        return True
 
 
 def oci_directory(key: str, pinned: PinnedImage, within: PinnedImage | None, *, with_referrers: bool) -> ViewDirectory:
