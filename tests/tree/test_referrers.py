@@ -31,7 +31,7 @@ from tests.support.attached import (
 )
 from tests.support.fault_server import reply
 from tests.support.images import OCI, BuiltImage, file, image_of, index_of, layer
-from tests.support.memory_registry import INDEX
+from tests.support.memory_registry import INDEX, MANIFEST
 from tests.support.served import Served
 from tests.support.shown import Shown
 
@@ -221,6 +221,17 @@ def test_a_manifest_that_is_listed_for_the_wrong_image_is_left_out_and_told(serv
     assert "which it does not name" in shown.journal.text()
     with pytest.raises(ProtocolViolation):
         shown.find(f"{BY_TYPE}/{BUNDLES}/{wrong.digest}")
+
+
+def test_referrers_beyond_the_first_thousand_are_told_and_not_left_out_in_silence(served: Served) -> None:
+    image = pushed(served)
+    listed = served.registry.repository("app").referrers.setdefault(str(image.digest), [])
+    for number in range(1500):
+        digest = str(Digest.of(b"%d" % number))
+        listed.append({"mediaType": MANIFEST, "digest": digest, "size": 7, "artifactType": BUNDLE})
+    shown = served.show()
+    assert len(shown.names(f"{BY_TYPE}/{BUNDLES}")) == 1000
+    assert "more than 1000 manifests refer to it" in shown.journal.text()
 
 
 def test_a_registry_that_fails_is_an_error_and_no_empty_listing(served: Served) -> None:

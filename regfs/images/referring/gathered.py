@@ -145,8 +145,9 @@ def _gather(image: Image, within: Image | None) -> Gathered:
             found.setdefault(each.digest, each)
     shown = sorted(found.values(), key=lambda each: (each.created, each.digest))
     if len(shown) > MOST_SHOWN or len(unsigned) > _MOST_ASKED:
+        count = f"more than {MOST_SHOWN}" if len(shown) > MOST_SHOWN else len(shown)
         image.contents.note(
-            f"{image}: {len(shown)} manifests refer to it: too many to show all, or to look for what refers to each"
+            f"{image}: {count} manifests refer to it: too many to show all, or to look for what refers to each"
         )
     return Gathered(frozenset(subjects), tuple(shown[:MOST_SHOWN]))
 
@@ -174,7 +175,7 @@ def _attestations(image: Image, within: Image | None, subjects: tuple[Digest, ..
 def _referring_to(image: Image, subject: Digest) -> Iterator[Referrer]:
     """Yield what the registry lists for *subject*, and cosign's tags."""
     repository = image.repository
-    for descriptor in repository.referrers.listed(subject)[:MOST_SHOWN]:
+    for descriptor in repository.referrers.listed(subject)[: MOST_SHOWN + 1]:
         yield _referrer(image, descriptor, subject, BY_LIST)
     for tag in repository.tags.about(subject):
         with suppress(NotFound):  # it was in the list of tags, and is gone
