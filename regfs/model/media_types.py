@@ -71,6 +71,11 @@ def layer_compression(media_type: str) -> Compression:
         ) from None
 
 
+def may_be_elsewhere(media_type: str) -> bool:
+    """Tell whether a registry may lack layers of *media_type*: those that may not be distributed, as Windows' base."""
+    return media_type in _LAYERS and (".foreign." in media_type or ".nondistributable." in media_type)
+
+
 def oci_layer_type(media_type: str) -> str:
     """Return the OCI type of a tar layer of one of Docker's types; any other type as it is."""
     if not media_type.startswith("application/vnd.docker.image.rootfs.") or media_type not in _LAYERS:

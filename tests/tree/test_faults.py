@@ -20,6 +20,7 @@ from regfs.errors import (
     RegfsError,
     RegistryUnavailable,
     TooLarge,
+    Unsupported,
 )
 from regfs.model.digest import Digest
 from tests.support.cache import assert_cache_is_clean, blobs_in
@@ -211,8 +212,32 @@ def test_f44_addresses_in_a_descriptor_are_not_asked(served: Served, app: BuiltI
     urls = ["http://127.0.0.1:1/x", "file:///etc/passwd", "ftp://localhost/x"] * 20
     manifest["layers"][1] = lost.descriptor() | {"mediaType": foreign, "urls": urls}
     served.document("app", "foreign", json.dumps(manifest).encode(), MANIFEST)
-    fails(served, "app/foreign/rootfs", BadContent)
-    fails(served, f"app/foreign/blobs/{lost.digest}", BadContent)
+    fails(served, "app/foreign/rootfs", Unsupported)
+    fails(served, f"app/foreign/blobs/{lost.digest}", Unsupported)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_image_of_windows_shows_files_where_the_registry_has_its_base_and_else_names_the_type(
+    served: Served, *, is_there: bool
+) -> None:
+    base, top = layer(file("Files/Windows/cmd.exe", b"MZ")), layer(file("Files/app.exe", b"MZ2"))
+    built = image_of(base, top, docker=True)
+    config = json.dumps(json.loads(built.config) | {"os": "windows"}).encode()
+    manifest = json.loads(built.manifest)
+    manifest["config"] |= {"digest": str(Digest.of(config)), "size": len(config)}
+    foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+    manifest["layers"][0] |= {"mediaType": foreign, "urls": ["https://mcr.microsoft.com/v2/x"]}
+    for content in (config, top.blob, *([base.blob] if is_there else [])):
+        served.registry.add_blob("win", content)
+    served.document("win", "1", json.dumps(manifest).encode(), built.media_type)
+    shown = served.show()
+    assert shown.read("win/1/layers/001/tree/Files/app.exe") == b"MZ2"
+    if is_there:
+        assert shown.read("win/1/rootfs/Files/Windows/cmd.exe") == b"MZ"
+        return
+    for path in ("rootfs/Files", "layers/000/tree/Files", f"blobs/{base.digest}"):
+        with pytest.raises(Unsupported, match=foreign):
+            shown.read(f"win/1/{path}")
 
 
 # F47 to F58: blobs.

@@ -12,8 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from regfs.errors import BadContent, DigestMismatch, NotFound, TooLarge
+from regfs.errors import BadContent, DigestMismatch, NotFound, TooLarge, Unsupported
 from regfs.model.manifest import Descriptor
+from regfs.model.media_types import may_be_elsewhere
 from regfs.model.names import RepositoryName
 from regfs.model.verification import verified
 from regfs.registry.client import RegistryClient
@@ -66,7 +67,8 @@ class Blobs:
     def file(self, descriptor: Descriptor) -> Path:
         """Return the path of a file that holds the verified blob, fetching it whole where it is not there.
 
-        Raises BadContent where the registry has none, DigestMismatch, CacheFailure, and what a network brings.
+        Raises BadContent or Unsupported where the registry has none, DigestMismatch, CacheFailure, and what a network
+        brings.
         """
         if self._store.size(descriptor.digest) == descriptor.size:
             self._store.touch(descriptor.digest)
@@ -77,8 +79,8 @@ class Blobs:
     def chunks(self, descriptor: Descriptor) -> Iterator[bytes]:
         """Yield the blob's raw bytes as they come, verified, from the store if it is there.
 
-        Raises DigestMismatch before the last chunk of wrong bytes, BadContent where the registry has none, and what a
-        network brings.
+        Raises DigestMismatch before the last chunk of wrong bytes, BadContent or Unsupported where the registry has
+        none, and what a network brings.
         """
         digest = descriptor.digest
         if self._store.size(digest) == descriptor.size:
@@ -95,8 +97,8 @@ class Blobs:
     def part(self, descriptor: Descriptor, start: int, stop: int) -> bytes:
         """Return the bytes `[start, stop)` of a blob, from the store if it is there; the caller verifies them.
 
-        Raises RangesRefused where the registry gives whole blobs only, BadContent where it has none, and what a network
-        brings.
+        Raises RangesRefused where the registry gives whole blobs only, BadContent or Unsupported where it has none, and
+        what a network brings.
         """
         if self._store.size(descriptor.digest) == descriptor.size:
             with suppress(OSError), self._store.path(descriptor.digest).open("rb") as file:
@@ -105,7 +107,7 @@ class Blobs:
         try:
             return self._registry.blobs.range(self._name, descriptor, start, stop, parts_only=True)
         except NotFound as missing:
-            raise _lacking(missing) from missing
+            raise _lacking(descriptor, missing) from missing
 
     def _receive_small(self, descriptor: Descriptor) -> bytes:
         content = b"".join(self._fetched_chunks(descriptor))
@@ -117,15 +119,21 @@ class Blobs:
         try:
             return self._store.receive(descriptor.digest, descriptor.size, chunks)
         except NotFound as missing:
-            raise _lacking(missing) from missing
+            raise _lacking(descriptor, missing) from missing
 
     def _fetched_chunks(self, descriptor: Descriptor) -> Generator[bytes, None, None]:
         try:
             yield from self._registry.blobs.stream(self._name, descriptor)
         except NotFound as missing:
-            raise _lacking(missing) from missing
+            raise _lacking(descriptor, missing) from missing
 
 
-def _lacking(missing: NotFound) -> BadContent:
+def _lacking(descriptor: Descriptor, missing: NotFound) -> BadContent | Unsupported:
     """Return the error for a blob that is *missing*: the name that was looked up is there, its bytes are not."""
+    if may_be_elsewhere(descriptor.media_type):
+        return Unsupported(
+            f"layers of type {descriptor.media_type!r} may be kept outside of registries, and this one is: {missing}; "
+            "regfs asks no address that a manifest names. A push with the option allow-nondistributable-artifacts of "
+            "dockerd puts them into the registry"
+        )
     return BadContent(f"the registry lacks what a manifest of it names: {missing}")
