@@ -130,7 +130,7 @@ def parse_path(text: str) -> Path:
 def not_empty(path: str) -> str:
     """Return *path*. Raises InvalidOption if it is empty: an unset `$DIR` must not mean the working directory."""
     if not path:
-        raise InvalidOption("an empty path is no path")
+        raise InvalidOption("the path is empty")
     return path
 
 
@@ -144,7 +144,7 @@ def parse_driver(text: str) -> str:
 def parse_owner(text: str) -> str:
     """Return *text*: `me`, `image` or `subuid`. Raises InvalidOption for any other text."""
     if text not in OWNERS:
-        raise InvalidOption(f"{text!r} is no owner; write me, image or subuid")
+        raise InvalidOption(f"{text!r} is not an owner; write me, image or subuid")
     return text
 
 

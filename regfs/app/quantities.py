@@ -44,7 +44,7 @@ def parse_min_free(text: str) -> MinFree:
         return MinFree(size=parse_cache_size(text))
     digits = text.strip().removesuffix("%")
     if not (digits.isascii() and digits.isdigit() and int(digits[:4]) < 100):
-        raise InvalidOption(f"{text!r} is no share of a disk; write 0% to 99%, or a size like 20G")
+        raise InvalidOption(f"{text!r} is not a share of a disk; write 0% to 99%, or a size like 20G")
     return MinFree(share=int(digits) / 100)
 
 

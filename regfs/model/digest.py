@@ -71,7 +71,7 @@ class Digest:
         algorithm, dash, encoded = text.partition("-")
         digest = cls(algorithm, encoded) if dash and algorithm in REGISTERED else cls.parse(text)
         if digest.algorithm not in REGISTERED:
-            raise InvalidName(f"{text[:300]!r} is no digest of a known algorithm")
+            raise InvalidName(f"{text[:300]!r} is not a digest of a known algorithm")
         return digest
 
     @classmethod

@@ -64,7 +64,8 @@ def layer_compression(media_type: str) -> Compression:
     try:
         return _LAYERS[media_type]
     except KeyError:
-        reason = next((reason for word, reason in _UNREADABLE if word in media_type), "it is no tar that regfs knows")
+        reasons = (reason for word, reason in _UNREADABLE if word in media_type)
+        reason = next(reasons, "it is not a tar that regfs knows")
         shown = media_type[:200]
         raise Unsupported(
             f"layers of type {shown!r} cannot be shown as files: {reason}; blobs/ has the bytes"

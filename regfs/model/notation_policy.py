@@ -183,7 +183,7 @@ def _subject(fields: Fields, text: str) -> Subject:
         part = _PART.match(rest, at)
         key = "" if part is None else _OTHER_NAMES.get(part[1].upper(), part[1].upper())
         if part is None or key in found or rest[part.end() : part.end() + 1] not in ("", ","):
-            fields.fail("trustedIdentities", f"has {text[:100]!r}, which is no subject")
+            fields.fail("trustedIdentities", f"has {text[:100]!r}, which is not a subject")
         value = part[2] if part[2].endswith("\\ ") else part[2].rstrip()
         found[key] = _ESCAPED.sub(r"\1", value)
         at = part.end() + 1

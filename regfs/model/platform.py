@@ -125,10 +125,10 @@ def parse_platform(text: str) -> Platform:
         raise InvalidOption(f"{text[:100]!r} begins with an architecture; did you mean {rest[0].lower()}/{name}?")
     wanted = Platform(name, rest[0], rest[1] if len(rest) == 2 else "", version).normal()
     if wanted.os not in _KNOWN_SYSTEMS:
-        raise InvalidOption(f"{first[:100]!r} is no operating system{_near(wanted.os, _KNOWN_SYSTEMS)}")
+        raise InvalidOption(f"{first[:100]!r} is not an operating system{_near(wanted.os, _KNOWN_SYSTEMS)}")
     if not _is_architecture(wanted.architecture):
         near = _near(wanted.architecture, {*_KNOWN_ARCHITECTURES, *_ARCHITECTURES})
-        raise InvalidOption(f"{rest[0][:100]!r} is no architecture that images are built for{near}")
+        raise InvalidOption(f"{rest[0][:100]!r} is not an architecture that images are built for{near}")
     return wanted
 
 

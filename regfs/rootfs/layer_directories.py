@@ -125,12 +125,12 @@ class LayerDirectories:
             return found.directory
         shown = name.decode(errors="backslashreplace")
         if not stat.S_ISLNK(mode_of(found.attributes)):
-            raise BadLayer(f"{shown!r} is no directory in the layers below")
+            raise BadLayer(f"{shown!r} is not a directory in the layers below")
         self._redirected.add(row)
         at, missing = self._follow(parent_key, found)
         if missing:
             if self._tree.lookup(at, missing[0]) is not None:
-                raise BadLayer(f"{shown!r} leads to something that is no directory in the layers below")
+                raise BadLayer(f"{shown!r} leads to something that is not a directory in the layers below")
             for link in missing[:-1]:
                 at = self._make(at, link, None)
             at = self._make(at, missing[-1], entry)

@@ -104,7 +104,7 @@ class LayerTree:
         if self._leads_below(row):
             return self._way_to(row)
         if not stat.S_ISLNK(mode_of(row.attributes)):
-            raise NotASymlink(f"row {node} is no symbolic link")
+            raise NotASymlink(f"row {node} is not a symbolic link")
         return row.target or b""
 
     def xattrs(self, node: int) -> dict[bytes, bytes]:
@@ -130,7 +130,7 @@ class LayerTree:
     def _directory(self, node: int) -> Row:
         row = self._index.row(node)
         if self._leads_below(row) or not is_directory(row.attributes):
-            raise NotADirectory(f"row {node} is no directory")
+            raise NotADirectory(f"row {node} is not a directory")
         return row
 
     def _rows(self, node: int) -> list[Row]:

@@ -110,7 +110,7 @@ class Rootfs:
         """Return the text of a symbolic link. Raises NotASymlink."""
         row = None if _is_invented(node) else self._row(node)
         if row is None or not stat.S_ISLNK(mode_of(row.attributes)):
-            raise NotASymlink(f"node {node:#x} is no symbolic link")
+            raise NotASymlink(f"node {node:#x} is not a symbolic link")
         return row.target or b""
 
     def xattrs(self, node: int) -> dict[bytes, bytes]:
@@ -137,7 +137,7 @@ class Rootfs:
     def _directory(self, node: int) -> MergedDirectory:
         directory = self._cache.directory(node)
         if directory is None:
-            raise NotADirectory(f"node {node:#x} is no directory")
+            raise NotADirectory(f"node {node:#x} is not a directory")
         return directory
 
     def _row(self, node: int) -> Row:

@@ -96,7 +96,7 @@ class InventedNodes:
         """See Tree.read_link."""
         link = self._node(node)
         if not isinstance(link, Link):
-            raise NotASymlink(f"{link.key} is no symbolic link")
+            raise NotASymlink(f"{link.key} is not a symbolic link")
         return link.target
 
     def open(self, node: int) -> OpenFile:

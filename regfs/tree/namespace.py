@@ -134,7 +134,7 @@ class Namespace:
         path = _join(self.path, component) if component else self.path
         repository = Namespace(self.key, self.registry, path, self.names)._repository()
         if repository is None or version.tag is None:
-            raise NotFound(f"{self.key}/{name} is no tag")
+            raise NotFound(f"{self.key}/{name} is not a tag")
         return TagDirectory(f"{self.key}/{name}", repository, version.tag, self.names.images)
 
     def children(self) -> list[Child]:
@@ -215,7 +215,7 @@ class Namespace:
     def _manifest(self, name: str, version: Version) -> Found:
         repository = self._repository()
         if repository is None:
-            raise NotFound(f"{self.key or self.registry} is no repository, so it has no manifest {name}")
+            raise NotFound(f"{self.key or self.registry} is not a repository, so it has no manifest {name}")
         return version_directory(f"{self.key}/{name}", repository, version, self.names.images)
 
     def _reference(self, name: str) -> Found:
@@ -225,7 +225,7 @@ class Namespace:
         if own is not None and is_tag(component) and own.tags.past.is_known(component):
             return version_directory(f"{self.key}/{name}", own, version._replace(tag=component), self.names.images)
         if not is_repository_component(component):
-            raise NotFound(f"{name[:300]!r} is no reference")
+            raise NotFound(f"{name[:300]!r} is not a reference")
         below = Namespace(f"{self.key}/{component}", self.registry, _join(self.path, component), self.names)
         repository = below._repository()
         if repository is None:

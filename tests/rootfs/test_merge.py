@@ -271,7 +271,7 @@ def test_a_link_to_a_name_that_linux_does_not_have_is_refused(stack: Stack) -> N
 
 
 def test_an_entry_below_a_file_of_a_lower_layer_is_refused(stack: Stack) -> None:
-    with pytest.raises(BadLayer, match=r"layer 1: f/x: 'f' is no directory"):
+    with pytest.raises(BadLayer, match=r"layer 1: f/x: 'f' is not a directory"):
         stack([file("f")], [file("f/x")])
     with pytest.raises(BadLayer, match=r"layer 2: link/x: 'link' leads to"):
         stack([file("f")], [symlink("link", "f")], [file("link/x")])

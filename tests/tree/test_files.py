@@ -129,7 +129,7 @@ def test_hostile_names_stay_below_files_and_are_told_in_errors(served: Served) -
     assert all(name == "ok" or name.startswith(("sha256-", "ok (sha256-")) for name in listed)
     assert shown.read("model/1/files/ok") == b"2"
     assert shown.read(f"model/1/files/sha256-{Digest.of(b'0').encoded}") == b"0"
-    assert "'/etc/passwd' is no name" in shown.journal.text()
+    assert "'/etc/passwd' cannot be a name" in shown.journal.text()
     assert "'ok' is the name of two blobs" in shown.journal.text()
 
 

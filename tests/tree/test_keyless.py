@@ -108,7 +108,7 @@ def test_the_signer_whom_the_policy_names_is_accepted_though_the_certificate_ran
         ({"by": OWN.signer()}, "its certificate has not made it"),
         ({"certificate": ""}, "a key has signed it, and the policy wants a certificate"),
         ({"bundle": ""}, "no log has promised to keep it"),
-        ({"bundle": "{}"}, "its entry in the log is not there"),
+        ({"bundle": "{}"}, "its entry in the log has no Payload"),
         ({"certificate": "-----BEGIN CERTIFICATE-----"}, "not in PEM"),
         ({"certificate": pem_of(OWN.signer().certificate).decode()}, "about another signature"),
     ],
@@ -188,9 +188,9 @@ def test_without_the_package_sigstore_a_trusted_root_refuses_and_says_what_to_in
     [
         (OTHERS.trusted_root(), "has none of the certificates that the policy has for Fulcio"),
         ({}, "has none of the certificates"),
-        (OWN.trusted_root() | {"tlogs": []}, "is no trusted_root.json: .*no transparency log"),
-        (OWN.trusted_root() | {"tlogs": 5}, "is no trusted_root.json"),
-        ([], "is no trusted_root.json: the document is not a JSON object"),
+        (OWN.trusted_root() | {"tlogs": []}, "is not a trusted_root.json: .*no transparency log"),
+        (OWN.trusted_root() | {"tlogs": 5}, "is not a trusted_root.json"),
+        ([], "is not a trusted_root.json: the document is not a JSON object"),
     ],
 )
 def test_a_trusted_root_that_is_of_no_use_refuses_and_is_named(

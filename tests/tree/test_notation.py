@@ -93,7 +93,7 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"header": {"x5c": []}}, "it has no certificate"),
     ({"header": {"x5c": ["AAAA"]}}, "cannot be read"),
     ({"signer": holder("mallory")}, "its signer is O=mallory,ST=WA,C=US, whom the policy does not name"),
-    ({"signer": holder(by=root_of("evil root"))}, "no chain that ends in a root"),
+    ({"signer": holder(by=root_of("evil root"))}, "not a chain that ends in a root"),
     ({"signer": holder(by=root_of("evil root")), "root": root_of("evil root")}, "is in no trust store of the policy"),
     ({"signer": holder(**PAST)}, "is valid from 2007.*to.*not at"),  # type: ignore[arg-type]
     ({"signer": holder(start_s=NOW_S + LONG_S - 1)}, "is valid from 2047"),
@@ -118,9 +118,9 @@ MIDDLE, ENDED = holder("between", ca=True), holder("between", ca=True, **PAST)  
     [
         (holder(by=MIDDLE), MIDDLE, ""),
         (holder(by=ENDED), ENDED, "is valid from 2007"),
-        (holder(by=MIDDLE), holder("another", ca=True), "no chain that ends in a root"),
-        (holder(by=MIDDLE), None, "no chain that ends in a root"),
-        (holder(by=holder("leaf")), holder("leaf"), "O=leaf,ST=WA,C=US is no authority"),
+        (holder(by=MIDDLE), holder("another", ca=True), "not a chain that ends in a root"),
+        (holder(by=MIDDLE), None, "not a chain that ends in a root"),
+        (holder(by=holder("leaf")), holder("leaf"), "O=leaf,ST=WA,C=US is not an authority"),
     ],
 )
 def test_a_chain_of_three_counts_in_its_order_and_with_valid_authorities_alone(
@@ -216,7 +216,7 @@ def test_a_trust_store_that_cannot_be_used_refuses_and_is_named(served: Served, 
         store.rmdir()
         if what == "a link":
             store.symlink_to("/etc")
-    refused(shown, "truststore/x509/ca/acme.*(cannot be read|has no certificate|symbolic link|is no certificate)")
+    refused(shown, "truststore/x509/ca/acme.*(cannot be read|has no certificate|symbolic link|is not a certificate)")
 
 
 def test_a_certificate_in_der_in_the_other_directory_is_read(served: Served, image: BuiltImage) -> None:

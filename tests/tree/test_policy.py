@@ -176,7 +176,8 @@ def test_a_refusal_of_the_new_image_disturbs_no_one_in_the_old_one(served: Serve
 
 
 @pytest.mark.parametrize(
-    ("path", "reason"), [("nowhere.pub", "nowhere.pub of the policy cannot be read"), ("policy.json", "no public key")]
+    ("path", "reason"),
+    [("nowhere.pub", "nowhere.pub of the policy cannot be read"), ("policy.json", "is not a public key")],
 )
 def test_a_key_that_cannot_be_read_refuses_and_is_named(served: Served, path: str, reason: str) -> None:
     pushed(served)

@@ -40,7 +40,7 @@ def load_keys(pem: Pem, policy: str) -> tuple[PublicKeyTypes, ...]:
         try:
             keys.append(load_pem_public_key(content))
         except (ValueError, UnsupportedAlgorithm) as error:
-            raise BadConfiguration(f"{name} is no public key in PEM: {error}") from None
+            raise BadConfiguration(f"{name} is not a public key in PEM: {error}") from None
     return tuple(keys)
 
 

@@ -27,7 +27,7 @@ _ALLOWED = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ)
 def rpm_packages(content: bytes) -> Iterator[Package]:
     """Yield the packages in the database *content*. Raises BadContent where it is none that rpm has written."""
     if len(content) < 100 or not content.startswith(_MAGIC):
-        raise BadContent("it is no database of SQLite")
+        raise BadContent("it is not a database of SQLite")
     database = bytearray(content)
     database[_JOURNAL] = b"\1\1"
     with closing(sqlite3.connect(":memory:")) as connection:

@@ -101,7 +101,7 @@ class ProgramFiles:
                 return []
             elf = parse_elf(_bounded(read, span.size))
         except BadContent as error:
-            log.debug("node %#x is no program: %s", node, error)
+            log.debug("node %#x is not a program: %s", node, error)
             return []
         if span.size > MAX_OF_FILE:
             written = [each for each in elf.segments if each.is_writable and each.offset + each.size <= span.size]

@@ -100,7 +100,7 @@ def decode(content: bytes, media_type: str, annotations: Mapping[str, str]) -> D
         return Decoded("cosign signature", content, media_type, signers, times)
     if "protected" in found and "payload" in found:
         return _jws(found)
-    raise BadContent("it is no envelope, bundle, statement or payload that regfs knows")
+    raise BadContent("it is not an envelope, bundle, statement or payload that regfs knows")
 
 
 def statement_in(payload: bytes) -> Statement:

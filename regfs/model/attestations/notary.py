@@ -99,5 +99,5 @@ def _time(attributes: Fields, name: str) -> float | None:
         return None
     nanoseconds = exact_date_ns(attributes.text(name))
     if nanoseconds is None:
-        attributes.fail(name, "is no date")
+        attributes.fail(name, "is not a date")
     return nanoseconds / _S

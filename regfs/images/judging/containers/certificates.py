@@ -84,7 +84,7 @@ def _issuer(certificate: Certificate) -> str:
             found.add(value)
         elif extension.oid.dotted_string == _ISSUER:
             if len(value) < 2 or value[0] != _UTF8 or value[1] != len(value) - 2:
-                raise BadContent("its certificate has an issuer that is no text of up to 127 bytes")
+                raise BadContent("its certificate has an issuer that is not text of up to 127 bytes")
             found.add(value[2:])
     if len(found) != 1:
         raise BadContent(f"its certificate names {len(found)} issuers of the signer's identity")

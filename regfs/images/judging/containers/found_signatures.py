@@ -53,7 +53,7 @@ def layers_of(repository: Repository, digest: Digest) -> tuple[Descriptor, ...]:
         document = repository.manifests.document(digest)
         parsed = parse_manifest(document.content, content_type=document.media_type)
     except _FAILURES as error:
-        log.info("%s@%s is no signature: %s", repository.name, digest, error)
+        log.info("%s@%s is not a signature: %s", repository.name, digest, error)
         return ()
     return parsed.layers[:_MOST_SIGNATURES] if isinstance(parsed, Manifest) else ()
 

@@ -48,7 +48,7 @@ def load_verifier(path: str, authorities: Sequence[Certificate]) -> Verifier:
         root = TrustedRoot(Document.from_json(json.dumps({**document, _AUTHORITIES: named})))
         return Verifier(trusted_root=root)
     except (Error, ValueError) as error:
-        raise BadConfiguration(f"{path} is no trusted_root.json: {str(error)[:500]}") from None
+        raise BadConfiguration(f"{path} is not a trusted_root.json: {str(error)[:500]}") from None
 
 
 def check_bundle(verifier: Verifier, content: bytes, wanted: Fulcio) -> tuple[Certificate, str, bytes]:
@@ -74,7 +74,7 @@ def _document(path: str) -> dict[str, object]:
     try:
         return parse_document(read_file(path, "trusted root"), error=BadContent).values
     except BadContent as error:
-        raise BadConfiguration(f"{path} is no trusted_root.json: {error}") from None
+        raise BadConfiguration(f"{path} is not a trusted_root.json: {error}") from None
 
 
 def _is_among(authority: Any, authorities: Sequence[Certificate]) -> bool:

@@ -87,7 +87,7 @@ def check_chain(chain: Sequence[Certificate], trusted: Sequence[Certificate]) ->
                 _check_authority(certificate, depth - 1)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, ExtensionNotFound) as error:
         reason = str(error) or type(error).__name__
-        raise BadContent(f"its certificates are no chain that ends in a root: {reason}") from None
+        raise BadContent(f"its certificates are not a chain that ends in a root: {reason}") from None
     if not any(each in trusted for each in chain):
         raise BadContent(f"its certificate is of {name_of(chain[-1])}, which is in no trust store of the policy")
 
@@ -172,7 +172,7 @@ def _check_authority(certificate: Certificate, below: int) -> None:
     basic = certificate.extensions.get_extension_for_class(BasicConstraints)
     usage = certificate.extensions.get_extension_for_class(KeyUsage)
     if not (basic.critical and basic.value.ca and usage.critical and usage.value.key_cert_sign):
-        raise BadContent(f"{name_of(certificate)} is no authority")
+        raise BadContent(f"{name_of(certificate)} is not an authority")
     if basic.value.path_length is not None and basic.value.path_length < below:
         raise BadContent(f"{name_of(certificate)} may have no authority of that depth below it")
 

@@ -66,4 +66,4 @@ def _certificates(path: Path) -> tuple[Certificate, ...]:
     try:
         return (load_der_x509_certificate(content),)
     except ValueError as error:
-        raise BadConfiguration(f"{path} is no certificate: {error}") from None
+        raise BadConfiguration(f"{path} is not a certificate: {error}") from None
