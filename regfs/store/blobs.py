@@ -2,9 +2,8 @@
 
     blobs/<algorithm>/<first two digits>/<encoded>
 
-A file under that name has the right bytes: only VerifiedChunks, and documents that were verified, are written, beside
-their place, and renamed. Used by images.
-Thread rule: any thread; two that write the same blob write the same bytes.
+A file under that name has the right bytes: only verified documents and VerifiedChunks are written, under a temporary
+name, and then renamed. Used by images/. Thread rule: any thread; two that write the same blob write the same bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _WORTH_RESERVING = 1 << 20
 
 
 class BlobStore:
-    """The blobs below *root*. *reserve* and *reserve_document*, the budget's, make room or raise CacheFailure."""
+    """The blobs below *root*. *reserve* and *reserve_document* of the budget make room or raise CacheFailure."""
 
     def __init__(
         self,
@@ -46,7 +45,7 @@ class BlobStore:
         self._told = False
 
     def path(self, digest: Digest) -> Path:
-        """Return where the blob is kept, whether it is there or not."""
+        """Return the path of the blob, whether it exists or not."""
         return self._root / digest.algorithm / digest.encoded[:2] / digest.encoded
 
     def size(self, digest: Digest) -> int | None:
@@ -58,10 +57,10 @@ class BlobStore:
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def load(self, digest: Digest, *, at_most: int) -> bytes | None:
-        """Return the bytes of a small blob (a manifest or config), or None where there are none that are right.
+        """Return the bytes of a small blob (a manifest or config); None where it is missing, wrong or unreadable.
 
-        None also for a blob of more than *at_most* bytes. Hashed again at each load: a document decides what everything
-        below it means, and hashing it costs nothing.
+        None also for a blob of more than *at_most* bytes. It is hashed at each load: a document decides what everything
+        below it means, and hashing it costs almost nothing.
         """
         size = self.size(digest)
         if size is None or size > at_most:
@@ -86,7 +85,7 @@ class BlobStore:
         return file_chunks(self.path(digest))
 
     def keep(self, digest: Digest, content: bytes) -> None:
-        """Keep *content*, which the caller has verified. A cache that cannot be written costs speed, no answer."""
+        """Keep *content*, which the caller has verified. Never fails: what cannot be written is only not kept."""
         try:
             self._put(digest, len(content), [content])
         except CacheFailure as failure:
@@ -94,7 +93,7 @@ class BlobStore:
             self._told = True
 
     def touch(self, digest: Digest) -> None:
-        """Note that the blob was used, so that others are evicted first."""
+        """Note that the blob was used now, so that others are evicted first."""
         touch(self.path(digest))
 
     def receive(self, digest: Digest, size: int, chunks: VerifiedChunks) -> Path:
@@ -112,7 +111,7 @@ class BlobStore:
         temporary = self._temporary(path)
         try:
             if size >= _WORTH_RESERVING:
-                # A full disk is found out before the first byte, and other writers see at once what this one will take.
+                # A full disk is noticed before the first byte, and other writers see at once how much this will take.
                 os.posix_fallocate(temporary.fileno(), 0, size)
             _write(temporary, chunks)
             put(temporary.name, path)

@@ -1,9 +1,10 @@
-"""Looks for rot in the background: each file of a cache is read and checked once in so long, the oldest check first.
+"""Looks for rot in the background (--scrub): checks each file of a cache at intervals, the oldest check first.
 
-When a file was checked is an extended attribute of it (user.regfs.checked, seconds since 1970), which all daemons of a
-cache see; on a disk without these, each daemon remembers it. Reading gives way: the thread has idle priority for the
-disk and the least for the cores, and rests after each file for as long as the file took. What is wrong is dropped, and
-fetched again when it is asked for. Used by daemon/serve.py. Thread rule: run() in a thread of its own.
+The time of the last check is an extended attribute of the file (user.regfs.checked, seconds since 1970), which all
+daemons of a cache see; on a disk without extended attributes each daemon remembers it. Other work has precedence: the
+thread has idle priority for the disk and the least for the cores, and rests after each file for as long as the file
+took. What is wrong is dropped, and fetched again when it is next needed. Used by daemon/serve.py. Thread rule: run() in
+a thread of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _CHECKED = "user.regfs.checked"
 _REMEMBERED = 100_000
 _LEAST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 30.0
-# How often the cache is looked through for files that are due: a share of their age.
+# The cache is searched for files that are due once in this share of their age.
 _LOOKS = 20
 _LOOK_S = (1.0, 3600.0)
 
@@ -37,7 +38,7 @@ _LOOK_S = (1.0, 3600.0)
 class Scrub:
     """Checks each file of the cache at *root* every *age_s* seconds.
 
-    *checked* is called with the bytes of each file, *found* with what is wrong and was dropped.
+    *checked* is called with the number of bytes of each checked file, *found* with each problem that was dropped.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Scrub:
         self._remembered: LRUCache[tuple[str, int], float] = LRUCache(_REMEMBERED)
 
     def run(self, ended: threading.Event) -> None:
-        """Check what is due, until *ended* is set."""
+        """Check the files that are due, until *ended* is set."""
         be_idle()
         pause_s = min(max(self._age_s / _LOOKS, _LOOK_S[0]), _LOOK_S[1])
         while not ended.wait(pause_s):
@@ -60,12 +61,12 @@ class Scrub:
                 log.warning("the cache is not checked now: %s", failure)
 
     def check_due(self, ended: threading.Event) -> None:
-        """Check what is due now. Raises CacheFailure where the cache cannot be read."""
+        """Check the files that are due now. Raises CacheFailure where the cache cannot be read."""
         with failures_of(self._root):
             due = [(since, check) for check in checks(self._root) if (since := self._since(check)) <= self._due_s()]
         for _, check in sorted(due, key=lambda each: each[0]):
             began = time.monotonic()
-            if self._since(check) <= self._due_s():  # another daemon may have been here
+            if self._since(check) <= self._due_s():  # another daemon may have checked it
                 self._check(check)
             if ended.wait(min(max(time.monotonic() - began, _LEAST_PAUSE_S), _LONGEST_PAUSE_S)):
                 return
@@ -89,7 +90,7 @@ class Scrub:
             told = float(os.getxattr(check.path, _CHECKED))
         with suppress(OSError):
             told = max(told, self._remembered.get(self._key(check), 0.0))
-        # A clock that was set back since: a check in the future is none.
+        # A check in the future counts as none: the clock was set back since.
         return told if told <= time.time() else 0.0
 
     def _key(self, check: Check) -> tuple[str, int]:

@@ -1,14 +1,14 @@
-"""Looks through a cache for rot: every file against its name or its sums. What is wrong is dropped, and fetched again.
+"""Checks a cache for rot: every file against its name or its checksum. What is wrong is dropped, and fetched again.
 
-    blobs     the digest that they are named by
-    layers    the sum of the index; the data file's diff id, which it is named by, and where the index says files are;
+    blobs     the digest that is their name
+    layers    the sum of the index; the data file's diff id, which is its name, and where the index says files are;
               the sum of the digests of files
     objects   the bytes of the data file that they are copies of
     images    the sums of merged tables, of what differs between two, and of EROFS images
 
-Takes a second for each gigabyte. Daemons may work meanwhile: what seems wrong is looked at again while nothing is
-published or evicted. A daemon that has a damaged file open, or its bytes in the kernel's memory, goes on with them
-until it is mounted again. Used by `regfs cache verify`, and by scrub.py. Thread rule: one thread.
+Takes a second for each gigabyte. Daemons may work meanwhile: what seems wrong is checked again while nothing is
+published or evicted. A mount that has a damaged file open, or its bytes in the page cache, shows them until it is
+mounted again. Used by `regfs cache verify`, and by scrub.py. Thread rule: one thread.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Problem:
 
 
 class Check(NamedTuple):
-    """What is checked together: *files*, the first of which makes the others visible, and what *find*s a fault."""
+    """Files that are checked together: the first of *files* makes the others visible; *find* returns what is wrong."""
 
     root: Path
     files: tuple[CachedFile, ...]
@@ -66,7 +66,7 @@ class Check(NamedTuple):
         return sum(file.size for file in self.files)
 
     def run(self, *, drop: bool) -> Problem | None:
-        """Read the files; return what is wrong with them, and *drop* them then. Raises OSError, CacheFailure."""
+        """Read the files; return what is wrong, if anything. *drop* removes them then. Raises OSError, CacheFailure."""
         return _checked(self.root, self.files, self.find, drop=drop)
 
 
@@ -80,7 +80,7 @@ def checks(root: Path) -> Iterator[Check]:
         yield Check(root, (*files, *copies), partial(wrong_layer, root, files[0].path))
         for each in (file for file in files if file.suffix == DIGESTS):
             yield Check(root, (each,), partial(_wrong_digests, each.path))
-    # Copies after the layers: those of a layer that was wrong went with it.
+    # Copies after the layers: those of a wrong layer were dropped with it.
     for each in found.objects:
         yield Check(root, (each,), partial(_wrong_copy, root, each.path))
     for files in _led_by(MERGED, found.images):
@@ -94,7 +94,7 @@ def checks(root: Path) -> Iterator[Check]:
 
 
 def verify(root: Path, *, drop: bool) -> Iterator[Problem]:
-    """Yield what is wrong in the cache at *root*, and *drop* it. Raises CacheFailure."""
+    """Yield what is wrong in the cache at *root*; *drop* removes it. Raises CacheFailure."""
     with failures_of(root):
         for check in checks(root):
             if (problem := check.run(drop=drop)) is not None:
@@ -102,14 +102,14 @@ def verify(root: Path, *, drop: bool) -> Iterator[Problem]:
 
 
 def _led_by(suffix: str, tables: dict[str, dict[str, CachedFile]]) -> Iterator[list[CachedFile]]:
-    """Yield the files of each layer or image, the one with *suffix*, which makes the others visible, first."""
+    """Yield the files of each layer or image; the first has *suffix* and makes the others visible."""
     for files in tables.values():
         if suffix in files:
             yield [files[suffix], *(file for other, file in files.items() if other != suffix)]
 
 
 def _checked(root: Path, files: Sequence[CachedFile], wrong: Callable[[], str | None], *, drop: bool) -> Problem | None:
-    """Return the problem that *wrong* finds, if any, and remove *files*, the first of which it is told about."""
+    """Return the problem that *wrong* finds in the first of *files*, if any, and remove *files* then."""
     if _unless_gone(wrong) is None:
         return None
     with changing(root):
@@ -127,7 +127,7 @@ def _unless_gone(wrong: Callable[[], str | None]) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):  # that says nothing about the file
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):  # this says nothing about the file
             raise
         return f"cannot be read: {error.strerror}"
 
@@ -148,7 +148,7 @@ def _wrong_blob(path: Path) -> str | None:
 def _wrong_copy(root: Path, path: Path) -> str | None:
     offset, _, size = path.name.partition("-")
     if not (offset.isdigit() and size.isdigit()):
-        return "its name is none of a copy"
+        return "its name is not that of a copy"
     data_path = root / LAYERS / f"{path.parent.name}{DATA}"
     with ExitStack() as stack:
         copy = stack.enter_context(open(open_file(path), "rb", buffering=0))

@@ -1,7 +1,7 @@
-"""How much the cache may hold, what goes when it is full, and what stays because it is in use.
+"""How much the cache may hold, what is evicted when it is full, and what stays because it is in use.
 
 budget            the limit, and room for what is to be written
-eviction          what goes, and in which order
+eviction          what is evicted, and in which order
 excess            what is kept beyond the limit while it is in use
 inventory         the files of the cache by kind, with their sizes
 uses              what each process uses

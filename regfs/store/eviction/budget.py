@@ -1,16 +1,16 @@
-"""The budget of the cache: how much it may hold, and what goes when it is full.
+"""The budget of the cache: how much it may hold, and when something is evicted.
 
 A writer calls `reserve` first. The budget does not look at the disk each time: after a look, writers may take a quarter
 of the room that was found. So the limit holds, to a megabyte or two, also while several ingests and daemons write at
 once, each of which sees what the others wrote only at its next look. What was used longest ago is evicted first
 (eviction.py).
 
-What is in use by any process stays (uses.py), so that an image that is open never loses a file that it may still be
-asked for. In use are the images that a process works with: those of which a file or directory is open, and those that
-it visited last; together they may exceed the limit (excess.py). What the kernel merely remembers is not: else a limit
-could not hold for a mount that visits thousands of images. What was evicted is fetched again when it is asked for.
-A part of the disk stays free, too, whatever fills it (model/cache_limits.py). Where the disk has not enough room
-whatever is evicted, nothing is evicted: an image that is cached stays readable on a full disk.
+What any process uses stays (uses.py), so that an open image never loses a file that may still be read. In use are the
+images of which a process has a file or directory open, and those that it visited last; together they may exceed the
+limit (excess.py). What only the kernel remembers is not in use: otherwise the limit could not hold for a mount that
+visits thousands of images. What was evicted is fetched again when it is next needed.
+A part of the disk stays free, too, whatever fills it (model/cache_limits.py). Where evicting everything would not make
+enough room, nothing is evicted: a cached image stays readable on a full disk.
 
 Used by the other modules of the store, daemons and verbs. Thread rule: any thread; any number of processes.
 """
@@ -37,26 +37,26 @@ from regfs.store.files.failures import failures_of
 
 log = logging.getLogger(__name__)
 
-# No writer looks more often than after this many bytes, or this part of the limit if that is less.
+# A writer looks at the disk again after this many bytes at the earliest, or this part of the limit if that is less.
 _STEP = 16 << 20
 _STEPS = 64
-# Once something must go, this much more goes, so that not every write finds the cache full again.
+# Once something must be evicted, this much more is, so that not every write finds the cache full again.
 _SLACK = 256 << 20
-# With the limit 0 all goes that is neither open nor used lately: a layer that was just fetched is not open yet.
+# With the limit 0 all is evicted that is neither open nor was used lately: a layer just fetched is not open yet.
 _LATELY_NS = int(LATELY_S * 1e9)
-# Beyond the limit, no writer looks more often than after this part of it.
+# Beyond the limit, a writer looks again after this part of the limit at the earliest.
 _EXCESS_STEPS = 16
 _LEAST_STEP = 1 << 20
-# Manifests and configs are smaller, but for few; to evict them makes no room.
+# Nearly all manifests and configs are smaller; evicting them makes no room.
 _DOCUMENT = 64 << 10
-# How old a look may be that `df` and `regfs status` are answered by.
+# Seconds that a look may be old from which `df` and `regfs status` are answered.
 _FRESH_S = 10.0
 
 
 class Standing(NamedTuple):
     """How full the cache is, in bytes: held, the limit (0: as little as possible), and what may still come.
 
-    *min_free* stays free on the disk; what was not used for *max_age_s* goes.
+    *min_free* bytes stay free on the disk; what was not used for *max_age_s* seconds is evicted.
     """
 
     used: int
@@ -69,8 +69,8 @@ class Standing(NamedTuple):
 class Budget:
     """The budget of the cache at *root*.
 
-    *let_go* is called where all that is left is in use: it gives up what this process used lately. Where nothing can go
-    all the same, the limit is exceeded (excess.py): `exceeded` says so then, and *note* hears it once.
+    *let_go* is called where all that is left is in use: it closes what this process used lately. If nothing can be
+    evicted even then, the limit is exceeded (excess.py): `exceeded` has the reason, and *note* is called with it once.
     """
 
     def __init__(
@@ -96,19 +96,19 @@ class Budget:
         self._looking = threading.Lock()
 
     def reserve(self, size: int) -> None:
-        """Ask for room for *size* more bytes, evicting what has to go. Cheap, but for a look at the disk now and then.
+        """Make room for *size* more bytes, by eviction if needed. Cheap, but for a look at the disk now and then.
 
-        Raises CacheFull where the disk has not that much room, whatever goes: then nothing went. The message names the
-        remedy.
+        Raises CacheFull, and evicts nothing, where the disk would not have that much room even then. The message names
+        the remedy.
         """
         self._reserve(size)
 
     def reserve_table(self, size: int) -> None:
-        """Do the same for a merged table, which may take room that stays free otherwise."""
+        """Make room as reserve() does for a merged table, which may take room that otherwise stays free."""
         self._reserve(size, for_small=True)
 
     def reserve_document(self, size: int) -> None:
-        """Do the same for a document. Where the disk is full, no layer goes for it: a document is served unkept."""
+        """Make room as reserve() does for a document; on a full disk raise CacheFull at once, and evict no layer."""
         with failures_of(self._root):
             self._root.mkdir(parents=True, exist_ok=True)
             if self._room_on_disk(for_small=True) < size:
@@ -116,9 +116,9 @@ class Budget:
         self._reserve(size, for_small=True)
 
     def require(self, size: int) -> None:
-        """Raise CacheFull where the disk has not room for *size* bytes, whatever would be evicted; evict nothing.
+        """Raise CacheFull where the disk would not have room for *size* bytes after any eviction; evict nothing.
 
-        For what is written in parts that are of no use alone: the layers of an image.
+        For what is written in parts that are useless alone: the layers of an image.
         """
         with failures_of(self._root):
             self._root.mkdir(parents=True, exist_ok=True)
@@ -135,8 +135,8 @@ class Budget:
     def trim(self, to: int | None = None) -> int:
         """Evict until at most *to* bytes (the limit) are held, and remove what crashes left; return the bytes freed.
 
-        So does what was not used for longer than the limits allow, and what stands in the way of the room that is to
-        stay free. What is in use stays. Raises CacheFailure.
+        Evicts also what was not used for longer than the limits allow, and as much as must stay free on the disk. What
+        is in use stays. Raises CacheFailure.
         """
         with failures_of(self._root):
             if not self._root.is_dir():
@@ -146,7 +146,7 @@ class Budget:
             return self._evict(used - most, expired_ns=self.limits.expired_ns) + self._evict_for_room()
 
     def keep(self) -> None:
-        """Evict what has grown too old, or must go because others have filled the disk. For a thread, now and then.
+        """Evict what is too old, and more where others have filled the disk. A thread calls this now and then.
 
         Walks over the cache where there is an age limit, or too little is free. Raises CacheFailure.
         """
@@ -156,7 +156,7 @@ class Budget:
                 self._evict_for_room()
 
     def effective_limit(self) -> int:
-        """Return the limit in bytes, the default worked out for this disk. Raises CacheFailure."""
+        """Return the limit in bytes; a default is computed for this disk. Raises CacheFailure."""
         with failures_of(self._root):
             self._root.mkdir(parents=True, exist_ok=True)
             return self._limit()
@@ -164,8 +164,8 @@ class Budget:
     def standing(self, *, wait_s: float = 0.0) -> Standing | None:
         """Return how full the cache was some seconds ago; None where no look at the disk has ended yet.
 
-        Walks over no directory: where the last look is too old, a thread looks, for which the first call waits up to
-        *wait_s*.
+        Does not walk over the cache itself: where the last look is too old, a thread does. The first call waits for
+        that thread, up to *wait_s* seconds.
         """
         if time.monotonic() - self._seen_at > _FRESH_S:
             self._look_soon()
@@ -186,7 +186,7 @@ class Budget:
         return self._evict(0, expired_ns=self.limits.expired_ns)
 
     def _evict_for_room(self) -> int:
-        """Free what is missing of the room that is to stay free, where that can be done at all."""
+        """Evict until enough of the disk is free, if eviction can achieve that at all."""
         missing = -self._room_on_disk()
         if missing <= 0 or evict(self._root, wanted=missing, only_say=True).freed < missing:
             return 0
@@ -195,7 +195,7 @@ class Budget:
     # Looking.
 
     def _look_soon(self) -> None:
-        """Let a thread look at the disk, unless one does."""
+        """Start a thread that looks at the disk, unless one does already."""
         if not self._looking.acquire(blocking=False):
             return
         try:
@@ -218,7 +218,7 @@ class Budget:
         self._has_seen.set()
 
     def _require(self, size: int, *, for_small: bool = False, counts_written: bool = False) -> None:
-        """Raise CacheFull where the disk has not room for *size* bytes, whatever would be evicted. Raises OSError.
+        """Raise CacheFull where the disk would not have room for *size* bytes after any eviction. Raises OSError.
 
         *counts_written*: what processes are writing now may be a part of *size*.
         """
@@ -231,7 +231,7 @@ class Budget:
             return room + could.freed + (could.being_written if counts_written else 0) >= size
 
         if not could_fit():
-            self._let_go()  # what is closed by that opens again when it is asked
+            self._let_go()  # what that closes is opened again at its next use
             if not could_fit():
                 raise CacheFull(self._full(size, for_small=for_small))
 
@@ -246,7 +246,7 @@ class Budget:
             if self.limits.size == 0:
                 self._evict(used, unused_for_ns=_LATELY_NS)
                 room = self._room(used_by(self._root), for_small=for_small)
-            # Other writers may take what was freed for this one: then once more, as long as something goes.
+            # Other writers may take what was freed for this one: try again, as long as something can be evicted.
             has_let_go = False
             while room < size:
                 wanted = size - room + min(_SLACK, self._limit() // 16)
@@ -305,7 +305,7 @@ class Budget:
         room = max(0, self.limits.room(disk, for_small=for_small))
         return (
             f"needs {in_units(size)}; the disk of {self._root} has {in_units(room)} to spare"
-            f" ({in_units(self.limits.kept_free(disk))} are kept free), also if the cache gives up what it can: make"
+            f" ({in_units(self.limits.kept_free(disk))} are kept free), even if the cache evicts what it can: make"
             " room there, choose another disk with --cache-dir, or keep less free with --min-free"
         )
 
@@ -322,7 +322,7 @@ class Budget:
         expired_ns: int = 0,
         chosen: Callable[[Unit], bool] = everything,
     ) -> int:
-        """Free *wanted* bytes if that can be, and files without owner; return the bytes freed. Raises OSError."""
+        """Free *wanted* bytes if possible, and files without an owner; return the bytes freed. Raises OSError."""
         evicted = evict(self._root, wanted=wanted, chosen=chosen, unused_for_ns=unused_for_ns, expired_ns=expired_ns)
         self._note(evicted.left)
         if evicted.freed:

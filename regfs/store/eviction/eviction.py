@@ -1,15 +1,15 @@
-"""Evicting from the cache: what goes together, in which order, and what stays because a process uses it.
+"""Evicts from the cache: which files together, in which order, and what stays because a process uses it.
 
-    a promoted file    first of all: its layer has its bytes too; what has it open keeps it (and its room) until then
-    a layer's content  its data file, and what is promoted of it; its files can still be listed then. Of plain layers
+    a promoted file    first of all: its layer has its bytes too; it keeps its room until nothing has it open
+    a layer's content  its data file and promoted files; its files can still be listed then. Of plain layers alone
     a layer            all of it
     a merged table     with its EROFS image
     a blob
 
-What was used longest ago goes first, and content before names: an index, a merged table or a document counts as if it
-had been used a day later than it was. Layers of an older release go in any case. Used by the budget, which makes room,
-and by the verbs of the cache, which evict what they are told to or only say what would go. Thread rule: any thread; any
-number of processes.
+What was used longest ago is evicted first, and content before names: an index, a merged table or a document counts as
+if it had been used a day later than it was. Layers of an older release are evicted in any case. Used by the budget,
+which makes room, and by the verbs of the cache, which evict what they are told to or only say what would be evicted.
+Thread rule: any thread; any number of processes.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _DOCUMENT = 4 << 20
 
 
 class Unit(NamedTuple):
-    """What is evicted together: *guard* is the file that its uses name (uses.py), and that goes first.
+    """Files that are evicted together: *guard* is the one that uses name (uses.py), and is removed first.
 
-    *turn* is 0 for what is of no use, 1 for what goes before all else, 2 for all else. *content* are those of the
-    *others* that may go alone.
+    *turn* is 0 for useless files, 1 for those that are evicted before all others, 2 for the others. *content* are those
+    of the *others* that may be evicted alone.
     """
 
     guard: CachedFile
@@ -59,10 +59,10 @@ class Unit(NamedTuple):
 
 
 class Evicted(NamedTuple):
-    """What an eviction did: the units that went with the bytes that each freed, and the guards that are in use.
+    """What an eviction did: what was removed, with the bytes that each freed, and the guards that are in use.
 
-    *freed* are all bytes, with what had no owner; *left* those that are still held; *being_written* those among them
-    that processes which live are writing.
+    In bytes: *freed* in all, files without an owner included; *left* in the cache; *being_written* of these by living
+    processes.
     """
 
     freed: int
@@ -94,7 +94,7 @@ def units_of(found: Inventory) -> list[Unit]:
 
 
 class _Step(NamedTuple):
-    """One step of an eviction: *files* of *unit* go, as those of something that was used last at *as_if_used_ns*."""
+    """One step of an eviction: *files* of *unit* are removed. They count as last used at *as_if_used_ns*."""
 
     unit: Unit
     files: tuple[CachedFile, ...]
@@ -102,12 +102,12 @@ class _Step(NamedTuple):
 
     @property
     def place(self) -> tuple[int, int]:
-        """Steps are taken in this order."""
+        """The sort key: steps are taken in this order."""
         return self.unit.turn, self.as_if_used_ns
 
 
 def _steps(unit: Unit) -> Iterator[_Step]:
-    """Yield the steps in which *unit* goes."""
+    """Yield the steps in which *unit* is evicted."""
     used_ns, guard = unit.guard.used_ns, unit.guard
     if unit.content:
         yield _Step(unit, unit.content, used_ns)
@@ -118,7 +118,7 @@ def _steps(unit: Unit) -> Iterator[_Step]:
 
 
 def everything(_unit: Unit) -> bool:
-    """Choose each unit."""
+    """Return True: choose every unit."""
     return True
 
 
@@ -135,8 +135,8 @@ def evict(
     """Evict *chosen* units of the cache at *root*, those used longest ago first, and what has no owner.
 
     Stops when *wanted* bytes are freed, or no more than *keep* are held; what was not used since *expired_ns*
-    (nanoseconds since 1970) goes in any case. What is in use stays, and what was used within *unused_for_ns*.
-    *only_say* changes nothing and returns what would go. Raises OSError, CacheFailure.
+    (nanoseconds since 1970) is evicted in any case. What is in use stays, and what was used within *unused_for_ns*.
+    *only_say* changes nothing and returns what would be evicted. Raises OSError, CacheFailure.
     """
     remove = _each_once(_size if only_say else _remove)
     freed, went = 0, list[tuple[Path, int]]()
@@ -146,7 +146,7 @@ def evict(
         found = take_inventory(root)
         freed += sum(_remove_dead(file, remove) for file in found.under_way)
         being_written = sum(file.size for file in found.under_way) - freed
-        freed += sum(map(remove, _owned_by_nobody(found)))
+        freed += sum(map(remove, _without_owner(found)))
         wanted = min(wanted, found.size - keep)
         steps = [step for unit in units_of(found) if chosen(unit) for step in _steps(unit)]
         for step in sorted(steps, key=lambda step: step.place):
@@ -160,7 +160,7 @@ def evict(
                 if not is_ours:
                     in_use[guard.path] = None
                     continue
-                size = remove(step.files[0])  # a process that looks from here on does not find it
+                size = remove(step.files[0])  # from here on other processes do not find it
             size += sum(map(remove, step.files[1:]))
             freed += size
             if size:
@@ -172,8 +172,8 @@ def _all_but(files: dict[str, CachedFile], suffix: str) -> tuple[CachedFile, ...
     return tuple(file for other, file in files.items() if other != suffix)
 
 
-def _owned_by_nobody(found: Inventory) -> Iterator[CachedFile]:
-    """Yield what an eviction or a publication that was killed half-way left."""
+def _without_owner(found: Inventory) -> Iterator[CachedFile]:
+    """Yield files of a layer or image without its main file: a killed eviction or publication has left them."""
     for tables, main in ((found.layers, INDEX), (found.images, MERGED)):
         for files in tables.values():
             if main not in files:
@@ -184,7 +184,7 @@ def _owned_by_nobody(found: Inventory) -> Iterator[CachedFile]:
 
 
 def _remove_dead(file: CachedFile, remove: Callable[[CachedFile], int]) -> int:
-    """Remove a temporary file of this room, unless its writer lives; ingests are swept by the layer store."""
+    """Remove *file* if it is temporary and its writer has died; the layer store sweeps ingests."""
     if not file.is_temporary:
         return 0
     with claimed(file.path) as is_ours:
@@ -204,7 +204,7 @@ def _size(file: CachedFile) -> int:
 
 
 def _each_once(remove: Callable[[CachedFile], int]) -> Callable[[CachedFile], int]:
-    """Return *remove*, but for files that it was called for before: a promoted file goes alone or with its layer."""
+    """Return *remove*, called once for each file at most: a promoted file is in two units, its own and its layer's."""
     gone: set[CachedFile] = set()
 
     def once(file: CachedFile) -> int:

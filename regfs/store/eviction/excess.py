@@ -1,8 +1,8 @@
 """What the cache holds beyond its limit: kept while it is in use, noted once, and evicted some time after.
 
 An image with a layer larger than the limit can be listed and read: what is in use may exceed the limit, as long as the
-disk has room. From then on a thread looks now and then whether what was not used for a while can go, until the limit
-holds again. Used by the budget. Thread rule: any thread.
+disk has room. From then on a thread tries now and then to evict what was not used for a while, until the limit holds
+again. Used by the budget. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SLOWEST_S = 600.0
 
 
 class Excess:
-    """Brings the cache back to its limit. *shrink* evicts what it can, and tells whether the limit holds again."""
+    """Brings the cache back to its limit. *shrink* evicts what it can, and returns whether the limit holds again."""
 
     def __init__(self, shrink: Callable[[], bool], *, lately_s: float = LATELY_S) -> None:
         self.lately_s = lately_s
@@ -33,7 +33,7 @@ class Excess:
         self._is_watched = False
 
     def watch(self) -> bool:
-        """Let a thread shrink the cache until its limit holds; tell whether this is news."""
+        """Start a thread that shrinks the cache until its limit holds; return False if it runs already."""
         with self._lock:
             if self._is_watched:
                 return False

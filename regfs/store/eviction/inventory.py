@@ -35,7 +35,7 @@ _BLOCK = 512
 class CachedFile(NamedTuple):
     """A file of the cache: bytes on the disk, and when it was used last (nanoseconds since 1970).
 
-    A cache has some hundred thousand: directories are one string for all of their files, and paths are made when asked.
+    A cache has some hundred thousand: all files of a directory share its string, and paths are made on demand.
     """
 
     directory: str
@@ -97,7 +97,7 @@ class Inventory:
 
 
 def take_inventory(root: Path) -> Inventory:
-    """Return what is in the cache at *root*; nothing where there is none. Raises OSError."""
+    """Return what is in the cache at *root*; an empty Inventory if there is none. Raises OSError."""
     found = Inventory()
     for directory in (INGESTS, OLD_INGESTS):
         found.under_way.extend(_files(root / directory))

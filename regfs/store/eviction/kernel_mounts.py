@@ -2,9 +2,9 @@
 
     images/<chain id>.erofs      names and inodes; its devices are the data files of the layers (export/erofs/)
 
-Such a mount has no process. The kernel holds its files open, in whatever mount namespace, also after `umount --lazy`
-while a process is in it: evicting them would free no room. Whether a file is held is asked by a lease: a write lease is
-given only where nothing else has the file open (fcntl(2), F_SETLEASE). So there is no marker that a crash, or an
+Such a mount has no process. The kernel holds its files open, in any mount namespace, also after `umount --lazy` while a
+process is in it: evicting them would free no room. A lease tells whether a file is held: the kernel grants a write
+lease only where nothing else has the file open (fcntl(2), F_SETLEASE). So there is no marker that a crash, or an
 unmount by other means, could leave behind.
 
 Used by uses.py. Thread rule: functions; any thread.
@@ -56,7 +56,7 @@ def layers_of(fd: int) -> list[str]:
 
 
 def _used_by(path: Path) -> Iterator[str]:
-    """Yield what is used by the mounts of the image at *path*, if there are any."""
+    """Yield what the kernel's mounts of the image at *path* use, if there are any."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -77,7 +77,7 @@ def _is_open_elsewhere(fd: int) -> bool:
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EBUSY):
             return True
-        log.debug("whether a mount uses a file cannot be told: %s", error)  # not ours, or no leases on this disk
+        log.debug("whether a mount uses a file cannot be told: %s", error)  # another user's, or a disk without leases
         return False
     fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False

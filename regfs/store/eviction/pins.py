@@ -2,12 +2,12 @@
 
     pins/sha256-<hex>            one file for each pinned image, by the digest of its manifest. Lines:
     docker.io/library/debian:12@sha256:…     the name that was pinned
-    layers/<diff id>.index                   what evictions know the image's parts by (eviction.py, Unit.guard)
+    layers/<diff id>.index                   the image's parts, each by its main file (eviction.py, Unit.guard)
     images/<chain id>.merged
     blobs/sha256/…
 
-A file is written in one step and names nothing that is not here when it is written. Used by uses.py, which keeps what
-is named, and by the verbs `pin` and `unpin`. Thread rule: functions; any thread and process.
+A file is written in one step, and all that it names is cached at that time. Used by uses.py, which keeps what is named,
+and by the verbs `pin` and `unpin`. Thread rule: functions; any thread and process.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def keep_pin(root: Path, digest: Digest, name: str, parts: Iterable[Path]) -> No
     with failures_of(directory):
         directory.mkdir(parents=True, exist_ok=True)
         if len(os.listdir(directory)) >= MOST:
-            raise TooLarge(f"{MOST} images are pinned, and no more can be; regfs unpin IMAGE lets one go")
+            raise TooLarge(f"{MOST} images are pinned, and no more can be; regfs unpin IMAGE unpins one")
         lines = [name, *sorted(path.relative_to(root).as_posix() for path in parts)]
         fd, temporary = tempfile.mkstemp(prefix=".new-", dir=directory)
         try:
@@ -59,7 +59,7 @@ def keep_pin(root: Path, digest: Digest, name: str, parts: Iterable[Path]) -> No
 
 
 def drop_pin(root: Path, digest: Digest) -> bool:
-    """Let the image *digest* go; tell whether it was pinned. Raises CacheFailure."""
+    """Unpin the image *digest*; tell whether it was pinned. Raises CacheFailure."""
     path = root / DIRECTORY / _file_name(digest)
     with failures_of(path):
         was_there = path.exists()
@@ -87,7 +87,7 @@ def _read_all(root: Path) -> list[Pin]:
     for path in paths:
         try:
             name, *parts = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-        except (FileNotFoundError, ValueError):  # let go just now, or an empty file of another program
+        except (FileNotFoundError, ValueError):  # unpinned just now, or an empty file of another program
             continue
         found.append(Pin(path.name.replace("-", ":", 1), name, frozenset(parts)))
     return found

@@ -5,15 +5,15 @@
     +<number> images/<chain id>.merged
     -<number>                                that use has ended
 
-What is named there stays, with all that belongs to it (the data file of a layer). A file whose lock is not
-held was left by a dead process and is removed. What the kernel has mounted by itself stays too (kernel_mounts.py), and
-what the user has pinned (pins.py).
+What is named there stays, with all that belongs to it (the data file of a layer). A file whose lock is not held was
+left by a dead process and is removed. What the kernel has mounted by itself stays too (kernel_mounts.py), and what the
+user has pinned (pins.py).
 
 A process writes its line first and then looks whether the file is still there; one that evicts reads the lines and
-removes the file. So that neither can fall between the other's two steps, the first takes the lock of the directory
-`uses` shared, the second alone: for microseconds, and for one file at a time.
-Used by layer_store.py and layer_cache.py (Uses), and by the budget (LivingUses). Thread rule: any thread; a Use may be
-ended by the garbage collector at any instant, so that ending one takes no lock.
+removes the file. So that neither acts between the other's two steps, the first takes the lock of the directory `uses`
+shared and the second takes it exclusively: for microseconds, and for one file at a time.
+Used by layer_store.py and layer_cache.py (Uses), and by the budget (LivingUses). Thread rule: any thread; the garbage
+collector may end a Use at any instant, so that ending one takes no lock.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from regfs.store.files.failures import cache_failure
 log = logging.getLogger(__name__)
 
 DIRECTORY = "uses"
-# Ended uses are left out of the file once it is longer than this and most of its lines are of ended ones.
+# The file is written again without ended uses once it is longer than this, in bytes, and most lines are of ended ones.
 _LONG = 64 << 10
 _LINE = 100
 _LOCKED_S = 1.0
@@ -99,7 +99,7 @@ class Uses:
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     raise cache_failure(self._path, error) from error
-                # What is evicted too early there is fetched again when it is missed.
+                # What is evicted too early then is fetched again.
                 log.debug("%s: what is used cannot be announced: %s", self._path, error)
         return use
 
@@ -110,7 +110,7 @@ class Uses:
                 os.write(self._fd, b"-%d\n" % number)
 
     def close(self) -> None:
-        """Announce nothing any more."""
+        """End all uses and remove the file; later uses are not announced."""
         fd, self._fd = self._fd, -1
         self._living.clear()
         if fd >= 0:
@@ -119,7 +119,7 @@ class Uses:
             os.close(fd)
 
     def _write(self, number: int, name: str) -> None:
-        """Add a line to the file, which is made where it is not there (any more)."""
+        """Append a line to the file, which is made if it does not exist (any more)."""
         self._living[number] = name
         if self._fd < 0 or os.fstat(self._fd).st_nlink == 0:
             self._begin()
@@ -137,7 +137,7 @@ class Uses:
             if self._fd < 0:
                 self._fd, fd = fd, -1
             else:
-                # The cache was deleted under us. The descriptor keeps its number: a Use may be ending meanwhile.
+                # The cache was deleted. The descriptor keeps its number, since a Use may be ending meanwhile.
                 os.dup2(fd, self._fd, inheritable=False)
         finally:
             if fd >= 0:
@@ -147,7 +147,7 @@ class Uses:
     def _write_living(self) -> None:
         living = list(self._living.items())
         os.write(self._fd, "".join(f"+{number} {name}\n" for number, name in living).encode())
-        # One that ended meanwhile may have said so before its line was there.
+        # A use that ended meanwhile may have written its end before its beginning.
         ended = [number for number, _ in living if number not in self._living]
         os.write(self._fd, b"".join(b"-%d\n" % number for number in ended))
 
@@ -165,7 +165,7 @@ class LivingUses:
 
     @contextmanager
     def claimed(self, path: Path) -> Iterator[bool]:
-        """Tell whether no process uses the file at *path*; then none begins to while the block runs."""
+        """Yield whether no process uses the file at *path*. If so, none can begin to while the block runs."""
         with _locked(self._root, fcntl.LOCK_EX):
             self._look()
             name = path.relative_to(self._root).as_posix()
@@ -177,7 +177,7 @@ class LivingUses:
             self._look()
 
     def holders_of(self, path: Path) -> list[str]:
-        """Return why the file at *path* is not evicted, as of the last look: "open", "mounted", "pinned"."""
+        """Return what kept the file at *path* from eviction at the last look: "open", "mounted", "pinned"."""
         name = path.relative_to(self._root).as_posix()
         words = {
             "open": any(name in names for names in self._names.values()),
@@ -197,7 +197,7 @@ class LivingUses:
                     continue
                 found[entry.name] = status.st_ino, status.st_size, status.st_mtime_ns
         if found != self._seen or self._mounted is None:
-            # A process that mounts an image uses it until then: one that has ended may have left a mount.
+            # A process that mounts an image has it in use until it ends: one that has ended may have left a mount.
             self._mounted = used_by_kernel_mounts(self._root)
         for name in self._names.keys() - found.keys():
             del self._names[name]
@@ -207,7 +207,7 @@ class LivingUses:
         self._seen = found
 
     def _look_at_pins(self) -> None:
-        """Read the pins again where one was made or dropped: each is a new name in their directory."""
+        """Read the pins again if one was added or removed, which changes the time of their directory."""
         try:
             status = os.stat(self._root / PINS)
         except FileNotFoundError:
@@ -226,7 +226,7 @@ def sweep_uses(root: Path) -> None:
 
 
 def _names_in(path: Path) -> frozenset[str]:
-    """Return what the process of the file at *path* uses; nothing, and the file is removed, where it is dead."""
+    """Return what the process of the file at *path* uses; if it is dead, remove the file and return nothing."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -273,9 +273,9 @@ def _locked(root: Path, operation: int) -> Iterator[None]:
 
 
 def _lock_soon(fd: int, operation: int) -> None:
-    """Take a lock that others hold for microseconds; go on without it where one of them is stopped, or without locks.
+    """Take a lock that others hold for microseconds. Go on without it if a holder is stopped or the disk has no locks.
 
-    What is evicted by mistake then is fetched again when it is missed.
+    What is evicted by mistake then is fetched again.
     """
     end = time.monotonic() + _LOCKED_S
     while True:

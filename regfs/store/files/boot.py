@@ -1,4 +1,4 @@
-"""This boot of the machine: what was not flushed to the disk before it may not be there. Any thread."""
+"""Identifies this boot of the machine: files that were not flushed before it may be torn. Any thread."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boot_id() -> str:
-    """Return what tells this boot of the machine from any other."""
+    """Return an id that each boot of the machine has of its own."""
     return _BOOT_ID.read_text().strip()

@@ -1,8 +1,8 @@
-"""Opening, reading, hashing and removing files of the cache, whatever else has their name.
+"""Opens, reads, hashes and removes files of the cache, and clears away anything else that has their name.
 
-Only regular files are ever written there. A directory, a FIFO, a socket or a link to itself came from elsewhere (a
-repaired file system, a backup that went wrong, a user): it counts as no file, and gives way to one that is fetched.
-An open never waits, as that of a FIFO does until it has a writer.
+regfs writes only regular files there. A directory, a FIFO, a socket or a link to itself came from elsewhere (a repaired
+file system, a failed backup, a user): it counts as missing, and is replaced by what is fetched. Opening never waits, as
+it would for a FIFO without a writer.
 
 Used by the other modules of the store. Thread rule: any thread; every open file belongs to its caller.
 """
@@ -30,8 +30,7 @@ _NO_FILE = (errno.ELOOP, errno.ENXIO)
 def open_file(path: Path) -> int:
     """Return a descriptor of the regular file at *path*, to read it.
 
-    Anything else that has the name is taken away, and FileNotFoundError raised as where there is nothing. Raises
-    OSError.
+    Anything else at *path* is removed, and FileNotFoundError raised. Raises OSError.
     """
     try:
         try:
@@ -45,7 +44,7 @@ def open_file(path: Path) -> int:
         if stat.S_ISREG(os.fstat(fd).st_mode):
             return fd
         os.close(fd)
-    log.warning("%s is not a file and is taken away", path)
+    log.warning("%s is not a file and is removed", path)
     take_away(path)
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
 
@@ -71,7 +70,7 @@ def hash_file(path: Path, hasher: Hasher) -> str:
 
 
 def take_away(path: Path) -> None:
-    """Remove what is at *path*, a directory with all that is in it; nothing where there is nothing. Raises OSError."""
+    """Remove what is at *path*, if anything: a directory with all that is in it. Raises OSError."""
     try:
         path.unlink(missing_ok=True)
     except IsADirectoryError:
@@ -79,7 +78,7 @@ def take_away(path: Path) -> None:
 
 
 def put(source: Path | str, destination: Path) -> None:
-    """Rename *source* to *destination*, also over a directory that stands there. Raises OSError."""
+    """Rename *source* to *destination*, replacing even a directory there. Raises OSError."""
     try:
         os.rename(source, destination)
     except IsADirectoryError:

@@ -1,11 +1,11 @@
-"""The sums of an index or a merged table: what it was when it was written.
+"""The checksums of indexes and merged tables, made when they were written.
 
     layers/<diff id>.sums  images/<chain id>.sums        lines of sha256sum(1), names relative to the cache's root:
     <64 hexadecimal digits>  layers/<diff id>.index
 
 So `cd CACHE && sha256sum -c layers/….sums` checks one without regfs; a layer's data file is checked by its name
-(data_writer.py). Written before the index gets its name. Used by verify.py, and where a table proves damaged. Pure but
-for its files.
+(data_writer.py). Written before the index gets its name. Used by verify.py, and where a table may be damaged. Any
+thread; blocks on the disk.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def load_sums(path: Path) -> dict[str, str]:
 
 
 def is_as_written(root: Path, path: Path) -> bool:
-    """Tell whether the index or merged table at *path*, below the cache's *root*, has the sum that it was written with.
+    """Tell whether the index or merged table at *path*, below the cache's *root*, still has its checksum.
 
     Reads it whole. Raises CacheFailure where it cannot be read now; False where it or its sums are gone.
     """

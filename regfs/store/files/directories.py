@@ -1,8 +1,7 @@
-"""The directories of a cache, below its root: what stands in the place of one, and deletion while it is used.
+"""The directories of a cache: clears files out of their places, and survives `rm -r` of the cache while it is used.
 
-A regular file named `blobs` (a backup that went wrong, a user) would make every read of the cache fail for good. It is
-no file of regfs, so it is renamed and kept. A symbolic link is left alone: it may lead to a disk that is not mounted
-now.
+A regular file named `blobs` (a failed backup, a user) would make every read of the cache fail for good. regfs has not
+written it, so it is renamed and kept. A symbolic link is left alone: it may lead to a disk that is not mounted now.
 
 Used by layer_store.py when a cache is opened, and by images/layers/. Thread rule: functions; several daemons may call
 them at once.
@@ -28,9 +27,9 @@ DIRECTORIES = ("blobs", "images", "ingests", "layers", "locks", "objects", "uses
 
 
 def clear_places(root: Path, note: Callable[[str], None]) -> None:
-    """Rename what is not a directory in the places of the directories below *root*; *note* gets a sentence for each.
+    """Rename every file that stands in the place of a directory below *root*; call *note* with a sentence for each.
 
-    Raises OSError where it cannot be renamed.
+    Raises OSError where one cannot be renamed.
     """
     for name in DIRECTORIES:
         path = root / name
@@ -44,7 +43,7 @@ def clear_places(root: Path, note: Callable[[str], None]) -> None:
 
 
 def twice_if_deleted(work: Callable[[], _Done], root: Path) -> _Done:
-    """Return the result of *work*, which writes to the cache at *root*; do it once more where `rm -r` broke it off.
+    """Return the result of *work*, which writes to the cache at *root*; repeat it once if `rm -r` interrupted it.
 
     Raises what *work* does.
     """
@@ -57,7 +56,7 @@ def twice_if_deleted(work: Callable[[], _Done], root: Path) -> _Done:
     except CacheFailure as failure:
         if _identity(place) == before:
             raise
-        log.warning("%s; the cache was deleted meanwhile, and the work is done once more", failure)
+        log.warning("%s; the cache was deleted meanwhile, and the work is repeated", failure)
     return work()
 
 

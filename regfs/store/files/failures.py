@@ -1,4 +1,4 @@
-"""Errors of the disk and of SQLite as errors of the cache that name the path and the remedy.
+"""Turns errors of the disk and of SQLite into errors of the cache that name the path and the remedy.
 
 Used by the other modules of the store. Pure.
 """
@@ -28,7 +28,7 @@ _REMEDIES = {
 
 
 # The lowest byte of an SQLite result says what went wrong, the others where. Source: sqlite.org/rescode.html. An
-# SQLITE_ERROR of our own constant statements means that the table they name is not there.
+# SQLITE_ERROR of a constant statement means that the table it names is not there.
 _PRIMARY_CODE = 0xFF
 _WRONG_CONTENT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 
@@ -43,15 +43,15 @@ def failures_of(path: Path) -> Iterator[None]:
 
 
 def cache_failure(path: Path, error: OSError) -> CacheFailure:
-    """Return the CacheFailure that says what *error* means for the cache."""
+    """Return *error* as a CacheFailure that names *path* and the remedy."""
     kind = CacheFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else CacheFailure
     return kind(f"{path}: {error.strerror}{_REMEDIES.get(error.errno or 0, '')}")
 
 
 def read_failure(path: Path, error: sqlite3.Error | MemoryError) -> CacheFailure:
-    """Return what an error of a table that is being read means: CacheDamaged only where its content is wrong.
+    """Return the error of reading a table as a CacheFailure: CacheDamaged only where its content is wrong.
 
-    No memory, no descriptors or an I/O error say nothing about the file, and it must stay.
+    Missing memory, missing descriptors or an I/O error say nothing about the file, which must stay.
     """
     if isinstance(error, MemoryError):
         return CacheFailure(f"{path}: out of memory")
@@ -61,16 +61,16 @@ def read_failure(path: Path, error: sqlite3.Error | MemoryError) -> CacheFailure
 
 
 def is_exhausted(failure: CacheFailure) -> bool:
-    """Tell whether the process was out of descriptors or memory: then it may help to close something."""
+    """Tell whether the process was out of descriptors or memory, so that closing something may help."""
     cause = failure.__cause__
     if isinstance(cause, OSError):
         return cause.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-    # SQLite says no more than that it cannot open a file; that the file is there was looked at before.
+    # SQLite says only that it cannot open a file. The caller has checked that the file exists.
     code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN) & _PRIMARY_CODE
     return isinstance(cause, MemoryError) or (isinstance(cause, sqlite3.Error) and code == sqlite3.SQLITE_CANTOPEN)
 
 
 def table_failure(path: Path, error: sqlite3.Error) -> CacheFailure:
-    """Return the same for an error of a table that is being written."""
+    """Return the error of writing a table as a CacheFailure."""
     is_full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
     return CacheFull(f"{path}: {error}{_MAKE_ROOM}") if is_full else CacheFailure(f"{path}: {error}")

@@ -1,10 +1,10 @@
-"""Writing much that few will read: past the page cache, where the kernel can.
+"""Writes large files past the page cache, where the kernel can.
 
-A layer of a gigabyte is written whole, and little of it is read soon. In the page cache it would throw out what others
-use, and where a virtual machine takes its memory from the host page by page (fresh pages of the page cache: 4 us each,
-5 s for 1.2 GB), it would be the dearest part of the ingest. O_DIRECT writes from memory that begins and ends at pages;
-RWF_DONTCACHE (Linux 6.14, pwritev2(2)) takes any, begins to write at once and lets go of the pages when they are on the
-disk. Where neither is known, writes go through the page cache.
+A layer of a gigabyte is written whole, and little of it is read soon. In the page cache it would evict what other
+programs use, and on a virtual machine that takes its memory from the host page by page (fresh pages of the page cache:
+4 us each, 5 s for 1.2 GB) it would be the slowest part of the ingest. O_DIRECT needs memory aligned to pages;
+RWF_DONTCACHE (Linux 6.14, pwritev2(2)) takes any memory, begins to write at once and frees the pages once they are on
+the disk. Where the kernel has neither, writes go through the page cache.
 
 Used by data_writer.py. One thread.
 """
@@ -49,7 +49,7 @@ class UncachedWrites:
             try:
                 self._set_direct(True)
                 return os.pwrite(self._fd, view[: len(view) & -_ALIGNED], offset)
-            except OSError as error:  # memory or a file system that is not made for it
+            except OSError as error:  # memory or a file system that O_DIRECT cannot use
                 if error.errno not in _CANNOT:
                     raise
             self._may_be_direct = False

@@ -20,22 +20,22 @@ _MOST_BESIDE_ONE = 16
 
 
 def differing_path(kind: str, a: Path, b: Path) -> Path:
-    """Return where the table *kind* of the images with the merged tables at *a* and *b* is."""
+    """Return the path of the table *kind* (added, removed, changed) of the images with merged tables at *a* and *b*."""
     return b.with_suffix(f".{kind}-{a.stem}")
 
 
 def sums_of(table: Path) -> Path:
-    """Return where the sum of such a table is."""
+    """Return the path of the checksum of such a table."""
     return table.with_suffix(f"{SUMS}-{table.suffix[1:]}")
 
 
 def is_differing(suffix: str) -> bool:
-    """Tell whether *suffix*, with its dot, is one of such a table."""
+    """Tell whether *suffix*, with its dot, is that of such a table."""
     return suffix[1:].partition("-")[0] in KINDS and "-" in suffix
 
 
 def drop_oldest(table: Path) -> None:
-    """Remove those of one kind beside one image that were used longest ago, so that *table* may be added."""
+    """Remove the tables of one kind beside one image that were used longest ago, to make a place for *table*."""
     with failures_of(table):
         kind = table.suffix.partition("-")[0]
         beside = [path for path in table.parent.glob(f"{table.stem}{kind}-*") if path != table]

@@ -2,9 +2,9 @@
 
     image_numbers(number INTEGER PRIMARY KEY, name BLOB UNIQUE, used)      name: 16 bytes of a hash; used: seconds, 1970
 
-A number stays an image's for as long as the file is there. When MOST are handed out, the one that no mount has asked
-for the longest goes to the next image. Where the file cannot be written (a full disk, another process that holds its
-lock), a number above MOST is used, which is this process's alone and is forgotten with it.
+An image keeps its number for as long as the file exists. When MOST are handed out, the next image gets the number that
+was unused for longest. Where the file cannot be written (a full disk, another process that holds its lock), the image
+gets a number above MOST, which only this process knows.
 Used by tree/inode_numbers.py. Thread rule: any thread; one connection under one lock.
 """
 
@@ -41,13 +41,13 @@ _LAST = "SELECT ifnull(max(number), 0) FROM image_numbers"
 _ADD = "INSERT INTO image_numbers VALUES (?, ?, ?)"
 _LONGEST_UNUSED = "SELECT number FROM image_numbers ORDER BY used LIMIT 1"
 _REPLACE = "UPDATE image_numbers SET name = ?, used = ? WHERE number = ?"
-# A use is written down once a day at most, so that looking at images that are known writes nothing.
+# A use is recorded once a day at most, so that visiting known images writes nothing.
 _FRESH_S = 86400
 _MOST_REMEMBERED = 1 << 14
 
 
 class ImageNumbers:
-    """Hands out numbers from the database at *path*; they are at least 1 and have at most NUMBER_BITS bits."""
+    """Hands out numbers from the database at *path*: at least 1, of at most NUMBER_BITS bits."""
 
     def __init__(self, path: Path, *, most: int = MOST) -> None:
         """*most* is the highest number that the file hands out."""
@@ -59,14 +59,14 @@ class ImageNumbers:
         self._spare_numbers = itertools.cycle(range(MOST + 1, MOST + 1 + _MOST_SPARE))
 
     def number(self, image: str) -> int:
-        """Return the number of *image*, which is the same for equal texts and another for others. Never fails."""
+        """Return the number of the image named *image*: one for each text. Never fails."""
         with self._lock:
             number = self._known.get(image) or self._spare.get(image)
             if number is None:
                 try:
                     number = self._known[image] = self._stored(image)
                 except sqlite3.Error as error:
-                    # It keeps this number here also when the file can be written again: st_ino must not change.
+                    # The image keeps this number here even when the file can be written again: st_ino must not change.
                     log.warning("the inode numbers of %s are those of this process only: %s", image, error)
                     number = self._spare[image] = next(self._spare_numbers)
             return number
@@ -97,7 +97,7 @@ class ImageNumbers:
                 number = int(self._database.execute(_LONGEST_UNUSED).fetchone()[0])
                 self._database.execute(_REPLACE, (name, now, number))
             self._database.execute("COMMIT")
-        except BaseException:  # whatever it is, an open transaction would lock the file for all other processes
+        except BaseException:  # any exception: an open transaction would lock the file for all other processes
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             raise

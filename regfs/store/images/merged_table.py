@@ -74,7 +74,7 @@ class MergedTable(Table):
 
     @staticmethod
     def check(connection: sqlite3.Connection, size: int) -> None:
-        """Raise ValueError or sqlite3.Error unless this is a table of ours, of *size* bytes, with a root."""
+        """Raise ValueError or sqlite3.Error unless this is a merged table of *size* bytes with a root."""
         check_header(connection, size, application_id=APPLICATION_ID, version=VERSION)
         if connection.execute(_ROOT).fetchone() is None:
             raise ValueError("it has no root")
@@ -123,7 +123,7 @@ class MergedTable(Table):
         return found[0][0] if found else None
 
     def links(self) -> Iterator[tuple[int, bytes]]:
-        """Yield node and attributes of all of these."""
+        """Yield node and attributes of all inodes whose link count is not the one in their layer."""
         return self._batches(_LINKS)
 
 
@@ -153,7 +153,7 @@ class MergedTableWriter:
             raise table_failure(destination, error) from error
 
     def fill(self, rows: Iterable[MergedRow], links: Callable[[], Iterable[tuple[int, bytes]]]) -> None:
-        """Write *rows*, and those of *links*, which are read after them, that they have the nodes of."""
+        """Write *rows*, and then those of *links* whose nodes are in *rows*."""
         try:
             with closing(self._open()) as connection:
                 connection.execute("BEGIN")
@@ -170,8 +170,8 @@ class MergedTableWriter:
     def finish(self, root: int, attributes: bytes, *, row_counts: Sequence[int] = (), sums: Path | None = None) -> None:
         """Write the directories, flush the file and give it its name. *attributes* are the root directory's.
 
-        *row_counts* are the numbers of rows that the layers' indexes have. Its sums, by default beside it, come after
-        it: a table without them is made again, sums without a table would be taken for leftovers.
+        *row_counts* are the numbers of rows that the layers' indexes have. The file of checksums, by default beside the
+        table, gets its name after it: a table without checksums is made again, checksums alone count as leftovers.
         """
         sums = sums or self._destination.with_suffix(SUMS)
         try:
@@ -187,7 +187,7 @@ class MergedTableWriter:
             _flush(self.path)
             name = f"{self._destination.parent.name}/{self._destination.name}"
             content = format_sums({name: sha256_of(self.path)})
-            # At once for others: `regfs cache verify` would else drop a table that has no sums yet.
+            # One step for other processes: otherwise `regfs cache verify` could drop a table that has no checksums yet.
             with changing(self._destination.parent.parent):
                 put(self.path, self._destination)
                 take_away(sums)
@@ -200,7 +200,7 @@ class MergedTableWriter:
             raise cache_failure(self._destination, error) from error
 
     def abandon(self) -> None:
-        """Remove what has been written; after finish() there is nothing left to remove."""
+        """Remove what has been written; does nothing after finish()."""
         self.path.unlink(missing_ok=True)
         if self._lock >= 0:
             os.close(self._lock)
@@ -208,7 +208,7 @@ class MergedTableWriter:
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None)
-        # The file gets its name when it is whole, so that neither journal nor flushes are of use.
+        # The file gets its name when it is whole, so it needs neither journal nor flushes.
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "cache_size = -16000"):
             connection.execute(f"PRAGMA {pragma}")
         return connection

@@ -29,12 +29,12 @@ _MOST_BESIDE_ONE = 16
 
 
 def verdicts_path(table: Path, other: Path) -> Path:
-    """Return where the verdicts on the merged tables at *other* and *table* are."""
+    """Return the path of the verdicts on the merged tables at *other* and *table*."""
     return table.with_suffix(f".same-{other.stem}")
 
 
 def read_verdicts(path: Path) -> bytes | None:
-    """Return what was kept; None where there is nothing of use."""
+    """Return the kept verdicts; None where there are none, or they are torn or of another version."""
     try:
         kept = read_file(path)
     except OSError:
@@ -48,7 +48,7 @@ def read_verdicts(path: Path) -> bytes | None:
 
 
 def write_verdicts(path: Path, verdicts: bytes, budget: Budget) -> None:
-    """Keep *verdicts*. Of those beside one table, the ones that were used longest ago go. Raises CacheFailure."""
+    """Keep *verdicts*. Too many beside one table: those used longest ago are removed. Raises CacheFailure."""
     body = _VERSION + verdicts
     budget.reserve_document(len(body) + _SUM)
     try:

@@ -1,6 +1,6 @@
 """The layers of the cache: their indexes, data files, and the chunks of lazy ones.
 
-layer_store       all of them: opened, published, dropped; lists the files
+layer_store       opens, publishes and drops layers; lists the files
 layer_index       the index of one layer; layer_index_writer writes it
 layer_writer      index and data file of a layer that is being ingested
 ingest_directories  where ingests write until their layer is right
@@ -8,7 +8,7 @@ layer_files       which files of a layer are here; layer_names: what they are ca
 data_files        data files that are read from
 data_writer       writing one: the tar stream, and what sparse files expand to
 chunks            which chunks of a data file are here; unkept_chunks: those that cannot be written
-content           where the bytes of a file are, and reading them
+content           where the bytes of a file are; reads them
 diff_ids          the diff ids of blobs that no config names one for
 promotion         copies of big files, for passthrough
 open_retry        opening a file where descriptors run out

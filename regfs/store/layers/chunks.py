@@ -113,7 +113,7 @@ class ChunkMap:
         return self._look(number) == _DOUBTED
 
     def _look(self, number: int) -> int:
-        """Return the state in the file: another process may have fetched the chunk meanwhile."""
+        """Return the state of the chunk in the file: another process may have fetched it meanwhile."""
         if self._seen[number] != _HERE:
             stored = os.pread(self._fd, 1, _SIZE + number)
             self._seen[number] = (stored.translate(_DOUBT) if self._doubts else stored or b"\0")[0]
@@ -169,7 +169,7 @@ class PartialData:
             os.close(self._fd)
 
     def close_if_idle(self) -> bool:
-        """Let it be closed as soon as no file of the layer is open."""
+        """Drop references, so that both files are closed as soon as no file of the layer is open."""
         self._let_go()
         return True
 
@@ -208,7 +208,7 @@ class PartialData:
             self.map.mark(chunk.number)
 
     def keep_or_hold(self, chunk: StoredChunk, content: bytes) -> None:
-        """Do the same; where the disk refuses, hold the bytes in memory for the readers that wait for them."""
+        """Do as keep(); if the disk refuses, hold the bytes in memory for the readers that wait for them."""
         try:
             self.keep(chunk, content)
             self.failure = None
@@ -217,7 +217,7 @@ class PartialData:
             self._unkept.hold(chunk.digest, content, failure)
 
     def held(self, missing: Iterable[StoredChunk]) -> dict[StoredChunk, bytes]:
-        """Return the bytes of those chunks that only memory holds."""
+        """Return the bytes of those of the chunks that only memory holds."""
         return {chunk: content for chunk in missing if (content := self._unkept.find(chunk.digest)) is not None}
 
     def _is_sound(self, chunk: StoredChunk) -> bool:

@@ -1,4 +1,4 @@
-"""The content of regular files: where its bytes are in a data file, and reads of them.
+"""The content of a regular file: where its bytes are in a data file, and an object that reads them.
 
 A Content is a value that a merged tree returns; `LayerStore.open_content` (store/layers/layer_store.py) opens it. Every
 file is a span of its layer's data file; a big one may have a copy of its own beside that, which the kernel reads by
@@ -46,7 +46,7 @@ class SharedFile(Protocol):
     """An open file that several contents read from; a DataFile (data_files.py) is one."""
 
     def close_if_idle(self) -> bool:
-        """Let the next content open the file anew."""
+        """Close the file once nothing reads from it; the next content opens it again."""
 
 
 class OpenContent:
@@ -94,7 +94,7 @@ class OpenContent:
         return self._fd if self._shared is None and self._fd >= 0 else None
 
     def close(self) -> None:
-        """Let go of the file; closing twice does no harm."""
+        """Release the file; closing twice does no harm."""
         fd, self._fd = self._fd, -1
         self.size = 0
         if self._shared is None and fd >= 0:
@@ -102,7 +102,7 @@ class OpenContent:
         self._shared = self.keeps = None
 
     def _cut_off(self, end: int) -> CacheFailure:
-        """Return the error of bytes that the file has lost. The next open looks at its length, and makes it again."""
+        """Return the error of a file that was cut off. The next open checks its length and makes the layer again."""
         if self._shared is not None:
             self._shared.close_if_idle()
         return CacheFailure(f"the cached file ends at byte {end}, not at {self.size}")
@@ -115,7 +115,7 @@ class OpenContent:
 
 
 class Reading(Protocol):
-    """Is told of reads of a big file; promotion.py implements it."""
+    """Gets notice of opens and reads of a big file; promotion.py implements it."""
 
     def backing_wanted(self, span: Span) -> None: ...
 
@@ -123,7 +123,7 @@ class Reading(Protocol):
 
 
 class OpenBigContent(OpenContent):
-    """A big span that may be promoted: *reading* is told that passthrough is possible, and that the span is read."""
+    """A big span that may be promoted: *reading* gets notice where passthrough is possible, and of reads."""
 
     __slots__ = ("_has_told", "_reading", "_span", "_through")
 
@@ -219,5 +219,5 @@ def _lay_over(buffer: bytearray | memoryview, start: int, pieces: Pieces) -> Non
 
 
 def empty() -> OpenContent:
-    """Return the opened form of Nothing."""
+    """Return the open content of an empty file."""
     return OpenContent(-1, 0)

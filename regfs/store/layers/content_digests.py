@@ -37,7 +37,7 @@ _DIGEST = 32
 
 
 class _Kept(NamedTuple):
-    """What a file has: offsets, ascending, and the digests in their order."""
+    """The content of a file of digests: offsets, ascending, and the digests in their order."""
 
     offsets: memoryview[int] | array[int]
     digests: bytes | memoryview[int]
@@ -86,7 +86,7 @@ class ContentDigests:
 
 
 def read_digests(path: Path) -> _Kept | None:
-    """Return what the file at *path* has; None where there is none of use."""
+    """Return what the file at *path* has; None if it is missing, torn or of another version."""
     try:
         content = read_file(path)
     except OSError:

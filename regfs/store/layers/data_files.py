@@ -32,7 +32,7 @@ class DataFile:
             os.close(self.fd)
 
     def close_if_idle(self) -> bool:
-        """Drop the reference of DataFiles: it is closed once no file is open in it."""
+        """Drop the reference that DataFiles has: the data file is closed once no file is open in it."""
         self._let_go()
         return True
 
@@ -60,7 +60,7 @@ class DataFiles:
         return file
 
     def drop(self, layer: Digest) -> None:
-        """Close the data file of *layer*, which was removed: an open one keeps its room on the disk."""
+        """Close the data file of *layer*, which was removed: while open it would keep its room on the disk."""
         self._open.pop(layer, None)
 
     def clear(self) -> None:

@@ -82,7 +82,7 @@ class DataWriter:
         return self._expanded
 
     def finish(self, source: str) -> DataLayout:
-        """Make the file whole and return its layout."""
+        """Add the expanded files, complete the file, and return its layout."""
         layout = DataLayout(source, self._size)
         with failures_of(self.path):
             if self._expanded is not None:

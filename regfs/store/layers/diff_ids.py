@@ -1,4 +1,4 @@
-"""The diff ids of compressed blobs that no config names one for: computed once, and kept in the cache.
+"""The diff ids of compressed blobs for which no config names one (files of artifacts): computed once and kept.
 
     diff_ids(blob TEXT PRIMARY KEY, diff_id TEXT)
 
@@ -43,7 +43,7 @@ class DiffIds:
                 return None
 
     def keep(self, blob: Digest, diff_id: Digest) -> None:
-        """Store it; of more than _MOST the oldest are dropped. Never fails."""
+        """Keep the diff id of *blob*; beyond _MOST the oldest are dropped. Never fails."""
         with self._lock:
             try:
                 database = self._opened()

@@ -48,7 +48,7 @@ def ingest_directory(ingests: Path) -> Iterator[Path]:
 
 
 def abandon_ingest(directory: Path) -> None:
-    """Remove the directory of an ingest of this process, which is about to end, under the hands of its thread."""
+    """Remove the directory of an ingest that still runs in this process, which is about to end."""
     aside = directory.with_suffix(".abandoned")  # what the thread still opens by its path is not there any more
     try:
         directory.rename(aside)
@@ -65,12 +65,12 @@ def sweep_ingests(ingests: Path) -> None:
 
 
 def _sweep(ingests: Path, token: str) -> None:
-    """Remove what the ingest left, unless it lives: then its lock is held."""
+    """Remove what the ingest left, unless its process lives and holds its lock."""
     lock_path = ingests / f"{token}.lock"
     try:
         lock = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        # No lock, no owner: the lock is made before the directory and removed after it.
+        # Without a lock file there is no owner: it is made before the directory and removed after it.
         shutil.rmtree(ingests / token, ignore_errors=True)
         return
     try:

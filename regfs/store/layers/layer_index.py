@@ -92,7 +92,7 @@ class LayerIndex(Table):
 
     @staticmethod
     def check(connection: sqlite3.Connection, size: int) -> None:
-        """Raise ValueError or sqlite3.Error unless this is an index of ours, of *size* bytes, with a root."""
+        """Raise ValueError or sqlite3.Error unless this is an index of *size* bytes with a root."""
         check_header(connection, size, application_id=APPLICATION_ID, version=VERSION)
         if connection.execute("SELECT count(*) FROM entries WHERE row = 0").fetchone()[0] != 1:
             raise ValueError("it has no root")

@@ -41,7 +41,7 @@ ChunkColumns = tuple[int, int, int, int, int, int, str]
 
 
 class LayerIndexWriter:
-    """Writes an index into a file that is read when it is whole. Every method may raise CacheFailure. One thread."""
+    """Writes an index into a file that is read once it is complete. Methods may raise CacheFailure. One thread."""
 
     def __init__(self, path: Path) -> None:
         """Begin an empty index at *path*, which must not exist."""
@@ -51,7 +51,7 @@ class LayerIndexWriter:
         self._chunks: list[ChunkColumns] = []
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            # The file is renamed into place when it is whole, so journal and flushes are useless.
+            # The file is renamed into place when it is complete, so it needs neither journal nor flushes.
             for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "cache_size = -8000",
                            f"application_id = {APPLICATION_ID}", f"user_version = {VERSION}"):  # fmt: skip
                 self._connection.execute(f"PRAGMA {pragma}")
@@ -114,7 +114,7 @@ class LayerIndexWriter:
         self._change("UPDATE entries SET content = ? - 1 - content WHERE content < 0", [(offset,)])
 
     def finish(self, layout: DataLayout) -> None:
-        """Make the file whole and close it; its data file is as *layout* says. It is not flushed to the disk yet."""
+        """Complete and close the file; *layout* describes its data file. It is not flushed to the disk yet."""
         self._flush()
         try:
             self._connection.executemany("INSERT INTO meta VALUES (?, ?)", zip(DataLayout._fields, layout, strict=True))

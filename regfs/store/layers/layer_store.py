@@ -1,16 +1,18 @@
 """The store of layers: opens, publishes and drops their indexes and data files.
 
-    layers/<diff id>.index  layers/<diff id>.tar       one layer; it is whole if it has an index
+    layers/<diff id>.index  layers/<diff id>.tar       a layer: its names and its bytes. The index is written last; an
+                                                       eviction may remove the bytes alone
     layers/<digest of the blob>.index .tar .chunks     a lazy layer, whose bytes are fetched on demand (chunks.py)
     layers/<diff id>.sums                              the checksum of its index (checksums.py)
+    layers/<diff id>.digests                           digests of its files, for comparisons (content_digests.py)
     objects/<boot id>/<diff id>/<offset>-<size>        a copy of a big file, for passthrough (promotion.py)
     young/<token>                                      a layer that may not be flushed yet (unsettled_layers.py)
     uses/<token>                                       what a process uses (uses.py)
     ingests/<token>…                                   an ingest under way (ingest_directories.py)
     locks/<name>                                       the ingest or merge that a process is doing (work_locks.py)
 
-The data file is the layer's tar stream, so that its sha256 is its name; data_writer.py has its layout. A file that
-several layers have is stored several times.
+The data file of a plain layer begins with its tar stream, so that its name, the diff id, verifies it; data_writer.py
+has its layout. A file that several layers have is stored several times.
 
 A layer is visible before it is durable; unsettled_layers.py describes how that survives a crash. Files are opened on
 demand, and closed when the process has too many open (open_tables.py).
@@ -113,7 +115,7 @@ class LayerStore(LayerFiles):
         return index
 
     def open_index(self, diff_id: Digest) -> LayerIndex:
-        """Return the same, opened. Raises CacheDamaged too: drop the layer and ingest it again."""
+        """Return the layer's index, open. Raises as index(), and CacheDamaged: drop the layer and ingest it again."""
         index = self.index(diff_id)
         index.open_now()
         return index
@@ -141,7 +143,7 @@ class LayerStore(LayerFiles):
         """Return the data file and map of a lazy layer; the file has *size* bytes.
 
         *let_go* is called when others need the descriptors; it drops all references but those of open files. Raises
-        CacheDamaged where it is gone or torn, CacheFailure.
+        CacheDamaged where the layer is gone, torn or cut off (it is dropped then), CacheFailure.
         """
         path, reserve = self.map_path(layer), self.budget.reserve
         data = open_with_retry(
@@ -199,7 +201,7 @@ class LayerStore(LayerFiles):
     def with_room(self, write: Callable[[], None]) -> None:
         """Call *write*; where the cache is full or descriptors run out, release what is idle and call it again.
 
-        Needed because a worker process that writes a big layer counts the images visited last as in use.
+        Needed in a worker process that writes a big layer: the images that this process visited last count as in use.
         """
         try:
             write()
@@ -210,7 +212,7 @@ class LayerStore(LayerFiles):
             write()
 
     def drop(self, diff_id: Digest) -> None:
-        """Remove a layer that proved unreadable; open files of it stay readable. Raises CacheFailure."""
+        """Remove a layer that is damaged; its open files stay readable. Raises CacheFailure."""
         self._data_files.drop(diff_id)
         with changing(self.root), failures_of(self.index_path(diff_id)):
             for path in (
@@ -236,7 +238,7 @@ class LayerStore(LayerFiles):
         with ExitStack() as stack:
             with self._beginning:
                 if self._is_closed:
-                    raise CacheFailure(f"{self.root} is closed: this process ends")
+                    raise CacheFailure(f"{self.root} is closed: this process is ending")
                 directory = stack.enter_context(ingest_directory(self._ingests))
                 self._under_way.add(directory)
             stack.callback(self._under_way.discard, directory)
@@ -244,7 +246,7 @@ class LayerStore(LayerFiles):
 
     @contextmanager
     def begin_layer(self, size: int = 0) -> Iterator[LayerWriter]:
-        """Return a writer for one layer; files that publish() has not taken are removed at the end.
+        """Yield a writer for one layer; files that publish() has not taken are removed at the end of the block.
 
         *size* is a lower bound of its size. Raises CacheFailure, at once where there is not that much room.
         """
@@ -258,9 +260,9 @@ class LayerStore(LayerFiles):
 
     @contextmanager
     def begin_partial_layer(self, source: str) -> Iterator[PartialLayerWriter]:
-        """Return a writer for a lazy layer; see begin_layer().
+        """Yield a writer for a lazy layer; see begin_layer().
 
-        *source* is the format that its names came from.
+        *source* is the format that its names come from.
         """
         with self._ingest() as directory:
             writer = PartialLayerWriter(directory, source=source, boot=self.boot, reserve=self.budget.reserve)
@@ -276,16 +278,16 @@ class LayerStore(LayerFiles):
         sums = self._write_sums(writer, diff_id)
         self._young.mark(diff_id, beside=writer.index.with_suffix(".marker"))
         with changing(self.root):
-            # Before the data file: where the index stayed when the content was evicted, the layer is visible already.
+            # The map before the data file: where eviction has left the index, the layer is visible already.
             if isinstance(writer, PartialLayerWriter):
                 _rename(writer.map_file, self.map_path(diff_id))
             _rename(writer.data_file, self.data_path(diff_id))
             _rename(sums, self.sums_path(diff_id))
-            # The index comes last: a layer with an index is complete.
+            # The index comes last: it makes the layer visible.
             _rename(writer.index, self.index_path(diff_id))
             with suppress(OSError):  # files of the layer from an older release
                 self.index_path(diff_id).with_suffix(OLD_PACK).unlink(missing_ok=True)
-        # The open one is a file that has been replaced.
+        # A data file that is open has been replaced.
         self._data_files.drop(diff_id)
 
     def _write_sums(self, writer: LayerWriter | PartialLayerWriter, diff_id: Digest) -> Path:
@@ -310,7 +312,7 @@ class LayerStore(LayerFiles):
         try:
             reason = wrong_layer(self.root, self.index_path(layer))
         except FileNotFoundError:
-            reason = None  # its other files have no owner
+            reason = None  # without an index its other files are leftovers
         else:
             if reason is None:
                 return
@@ -322,7 +324,7 @@ class LayerStore(LayerFiles):
         self._young.settle()
 
     def settle_soon(self) -> None:
-        """Let a thread call settle()."""
+        """Start a thread that calls settle()."""
         self._young.settle_soon()
 
     def sweep(self) -> None:

@@ -49,7 +49,7 @@ class LayerWriter:
         return ExpandedFile(self._data.expanded())
 
     def finish(self) -> None:
-        """Make index and data file whole. No method may follow."""
+        """Complete index and data file. No method may be called after it."""
         layout = self._data.finish(TAR)
         if layout.expanded_size:
             self.rows.place_expanded(layout.expanded_offset)
@@ -79,7 +79,7 @@ class ExpandedFile:
         self._files.skip(size)
 
     def finish(self) -> int:
-        """Return what the row's content is until finish(): -1 - its offset among the expanded files."""
+        """Return the value of the row's *content* until finish(): -1 - the offset among the expanded files."""
         self._files.end_file()
         return -1 - self._start
 
@@ -125,7 +125,7 @@ class PartialLayerWriter:
         self.rows.add_chunk((number, start, size, at, stored, 0, digest))
 
     def finish(self) -> None:
-        """Make the files whole: a data file that is one hole, and a map without chunks."""
+        """Complete the files: a data file that is one hole, and a map in which no chunk is present."""
         with failures_of(self.data_file), self.data_file.open("xb") as file:
             file.truncate(self.size)
         write_map(self.map_file, self._count, boot=self._boot)

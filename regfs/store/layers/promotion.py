@@ -41,7 +41,7 @@ BIG = 1 << 20
 _REMEMBERED = 256
 _QUEUED = 64
 _STEP = 64 << 20
-# A copy must leave as much free room as it takes.
+# A copy must leave as much room free as it takes.
 _SHARE = 2
 _LOOK_S = 1.0
 
@@ -90,7 +90,7 @@ class Promotion:
         return None
 
     def backing_wanted(self, span: Span) -> None:
-        """Note an open of *span* with passthrough possible: the second one is a reason to copy it."""
+        """Note that *span* was opened where passthrough is possible; the second such open starts a copy."""
         with self._lock:
             is_new = span not in self._opened
             self._opened[span] = None
@@ -101,7 +101,7 @@ class Promotion:
             self.read_on(span)
 
     def read_on(self, span: Span, is_here: Callable[[], bool] = lambda: True) -> None:
-        """Note that *span* is read from beginning to end: a thread copies it, if all of it *is_here* then."""
+        """Note that *span* is read from beginning to end: a thread copies it if *is_here* says that all of it is."""
         with self._lock:
             if any(span == wanted for wanted, _ in self._wanted):
                 return

@@ -23,7 +23,7 @@ _SILENCE_S = 3600.0
 
 
 class UnkeptChunks:
-    """The bytes of the latest such chunks by digest. *note* is called once with the reason."""
+    """The bytes of the latest chunks that could not be written, by digest. *note* is called once with the reason."""
 
     def __init__(self, note: Callable[[str], None] = log.warning, *, most: int = MOST) -> None:
         self._note = note

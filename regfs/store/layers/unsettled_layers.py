@@ -1,4 +1,4 @@
-"""Layers that may not be on the disk yet: a marker names each, for the case that the machine crashes.
+"""Marks layers that are visible and may not be on the disk yet, in case the machine crashes.
 
     young/<token>      {"boot": <boot id>, "layer": <diff id>}
 
@@ -65,7 +65,7 @@ class UnsettledLayers:
                 marker.unlink(missing_ok=True)
 
     def settle_soon(self) -> None:
-        """Let a thread call settle(): one thread at a time, and again for layers that became visible meanwhile.
+        """Start a thread that calls settle(), one at a time; it calls again for layers that became visible meanwhile.
 
         A verb that ends before it has settled calls settle() itself.
         """
@@ -104,7 +104,7 @@ class UnsettledLayers:
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError, InvalidName):
-            # The marker itself is torn: the renames came after its fsync, so that there were none.
+            # The marker itself is torn: the renames come after its fsync, so none has happened.
             marker.unlink(missing_ok=True)
             return
         if boot == self._boot:

@@ -1,7 +1,7 @@
 """Checks a layer of the cache for damage: its index, its data file, the chunks that are here.
 
     index        its checksum
-    data file    its diff id, which it is named by; of a lazy layer the digest of each chunk. It may have been evicted
+    data file    its diff id, which is its name; of a lazy layer the digest of each chunk. It may have been evicted
     contents     the index names no byte that is outside the data file
 
 Used by layer_store.py after a crash, and by verify.py. Thread rule: one thread.

@@ -1,10 +1,10 @@
 """Locks between the processes that share a cache, all of them gone with their owner, however that ends.
 
     a file being written   a shared flock(2) on the temporary file (lock_new); one that is not locked may be removed
-    what is being changed  an exclusive one on the cache's root directory (changing): objects are shared by layers, so a
-                           layer may not become visible while another one's objects are looked through and removed
+    what is being changed  an exclusive one on the cache's root directory (changing): a file gets its name or is removed
+                           in one step with the files that belong to it
 
-What is in use is told by uses.py.
+uses.py knows which files are in use.
 
 Used by the other modules of the store. Thread rule: any thread; each lock has a descriptor of its own, so that two
 threads of one process keep each other out like two processes.
@@ -63,7 +63,7 @@ def sweep_unlocked(directory: Path) -> None:
 def changing(root: Path) -> Iterator[None]:
     """Run the block while no other process or thread publishes or removes anything in the cache *root*.
 
-    Waits for the other's block, which is some renames or unlinks long. Raises CacheFailure.
+    Waits for another such block, which is some renames or unlinks long. Raises CacheFailure.
     """
     with failures_of(root):
         root.mkdir(parents=True, exist_ok=True)
@@ -76,15 +76,15 @@ def changing(root: Path) -> Iterator[None]:
 
 
 def lock_new(fd: int) -> None:
-    """Mark the file that this process is writing as not left behind: see claimed()."""
+    """Lock a file that this process is writing, so that no other takes it for a leftover: see claimed()."""
     _lock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def touch(path: Path) -> None:
     """Note that the file was used now: what was used longest ago is evicted first.
 
-    Its modification time says so, half a microsecond for each opening (not for each read): nothing else needs that
-    time, it survives every crash, and all processes see it. A clock that was set wrong costs a bad choice, no more.
+    This sets its modification time: half a microsecond for each opening (not for each read). Nothing else needs that
+    time, it survives every crash, and all processes see it. A wrong clock only leads to a bad choice.
     """
     try:
         os.utime(path)
@@ -98,5 +98,5 @@ def _lock(fd: int, operation: int) -> None:
     except BlockingIOError:
         raise
     except OSError as error:
-        # A file system without locks. What is evicted too early there is fetched again when it is missed.
+        # A file system without locks. What is evicted too early there is fetched again.
         log.debug("the cache's file system has no locks: %s", error)

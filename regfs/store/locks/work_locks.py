@@ -35,7 +35,7 @@ _STANDING = struct.Struct("<QQQQ")
 
 
 class Standing(NamedTuple):
-    """How far some work is: bytes received and inflated, entries, and anything else that only grows (*effort*)."""
+    """The progress of some work: bytes received and inflated, entries, and *effort*, any number that only grows."""
 
     received: int = 0
     inflated: int = 0
@@ -47,15 +47,15 @@ class Claim:
     """The right to do some work, until the block of WorkLocks.claim() ends."""
 
     def __init__(self, fd: int) -> None:
-        """*fd* is -1 where the file system keeps no such file: then the others do not see how far it is."""
+        """*fd* is -1 where the file system has no such file: then other processes do not see the progress."""
         self._fd = fd
         self._next_s = 0.0
         self._told = 0
 
     def tell(self, standing: Standing) -> None:
-        """Let those that wait see how far the work is; cheap, a write each fifth of a second or 256 KiB.
+        """Write the progress for the threads that wait; cheap, a write each fifth of a second or 256 KiB.
 
-        The bytes count too: a transfer that stands still after a fast beginning must not look as if nothing had come.
+        The bytes count too: a transfer that stops after a fast beginning must not look as if nothing had come.
         """
         now_s = time.monotonic()
         if self._fd >= 0 and (now_s >= self._next_s or standing.received - self._told >= _TELL_EVERY):
@@ -65,7 +65,7 @@ class Claim:
 
 
 class WorkLocks:
-    """The locks in *directory*. None of its methods waits for the disk longer than a look at a small file takes."""
+    """The locks in *directory*. No method waits for the disk longer than reading a small file takes."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -78,9 +78,9 @@ class WorkLocks:
 
     @contextmanager
     def claim(self, name: str) -> Iterator[Claim | None]:
-        """Give the right to do the work *name*, or None while another thread or process has it.
+        """Yield the right to do the work *name*, or None while another thread or process has it.
 
-        Without locks (a file system that has none, a full disk) every caller gets it: work may be done twice then.
+        Without locks (a file system that has none, a full disk) every caller gets it, and work may be done twice.
         """
         path = self._directory / name
         try:
@@ -142,7 +142,7 @@ class WorkLocks:
                 continue
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # The holder may have removed the file between our opening and our locking it: then once more.
+                # The holder may have removed the file between open and flock: try again.
                 if _inode(path) == os.fstat(fd).st_ino:
                     return fd
             except OSError:
@@ -152,7 +152,7 @@ class WorkLocks:
 
 
 def _look(path: Path) -> tuple[int, Standing] | None:
-    """Return the file's inode and what its holder says; None where nothing holds it."""
+    """Return the file's inode and the progress that its holder has written; None where nothing holds it."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from regfs.store.references.reference_database import ReferenceDatabase
 
-# Where repositories are known from.
+# The tables that repositories are known from.
 _TABLES = ("tags", "lists", "catalog")
 # The lint rule on SQL built from strings looks at these lines; only the constants above are put in.
 _PATHS_IN = {
@@ -24,14 +24,14 @@ _ONE_IN = tuple(f"SELECT 1 FROM {table} WHERE registry=? AND path=? LIMIT 1" for
 # Names in one transaction, and names read at once.
 _PAGE = 500
 _READ = 64
-# Above each path that begins with what it is added to, and above all paths.
+# Sorts after each path that begins with the text that it is added to; alone, after all paths.
 _LAST = "\U0010ffff"
 
 
 def left_s(checked: float | None, ttl_s: float) -> float:
-    """Return for how many seconds more an answer of *checked* (seconds since 1970) holds; 0 where it does not.
+    """Return for how many more seconds an answer of the time *checked* (seconds since 1970) is valid; 0 if it is not.
 
-    One that seems to come from the future, after the clock was set back, does not hold either.
+    An answer from the future, after the clock was set back, is not valid.
     """
     age_s = -1.0 if checked is None else time.time() - checked
     return max(0.0, ttl_s - age_s) if age_s >= 0 else 0.0
@@ -49,9 +49,9 @@ class KnownRepositories:
         return rows[0][0] if rows else None
 
     def keep_catalog(self, registry: str, names: Iterable[str]) -> None:
-        """Remember the complete list of the registry's repositories: 5 us a name, in steps that let others look up.
+        """Remember the complete list of the registry's repositories: 5 us a name, in short transactions.
 
-        Until it is done, repositories of the list before it are known too.
+        Until it has returned, repositories of the previous list are known too.
         """
         rows = self._database.query("SELECT max(listing) FROM catalogs WHERE registry=?", (registry,))
         number, after = (rows[0][0] if rows and rows[0][0] else 0) + 1, ""
@@ -81,7 +81,7 @@ class KnownRepositories:
                     break
                 last = rows[-1][0]
                 component, slash, _ = last[len(prefix) :].partition("/")
-                after = f"{prefix}{component}/{_LAST}" if slash else last  # behind all that is below that component
+                after = f"{prefix}{component}/{_LAST}" if slash else last  # after all that is below that component
         return found
 
     def is_known(self, registry: str, path: str) -> bool:
@@ -93,7 +93,7 @@ class KnownRepositories:
         return bool(self._database.query("SELECT 1 FROM catalog WHERE registry=? AND path=?", (registry, path)))
 
     def leads_to_known(self, registry: str, path: str) -> bool:
-        """Tell whether *path* is such a repository, or begins the path of one; with '' whether there is any."""
+        """Tell whether *path* is a known repository, or begins the path of one; with '' whether any is known."""
         return bool(path and self.is_known(registry, path)) or self.has_known_below(registry, path)
 
     def has_known_below(self, registry: str, path: str) -> bool:
@@ -104,7 +104,7 @@ class KnownRepositories:
         )
 
     def last_visited(self, registry: str) -> str | None:
-        """Return the repository of *registry* in which a tag was resolved last; None where that never was."""
+        """Return the repository of *registry* in which a tag was resolved last; None if none ever was."""
         rows = self._database.query("SELECT path FROM tags WHERE registry=? ORDER BY checked DESC LIMIT 1", (registry,))
         return rows[0][0] if rows else None
 
@@ -125,9 +125,9 @@ class KnownRepositories:
         return sorted(row[0] for row in rows)
 
     def _keep_page(self, registry: str, page: Sequence[str], number: int, *, after: str, before: str) -> bool:
-        """Put *page* into listing *number* and remove what else is between *after* and *before*; tell whether it did.
+        """Put *page* into listing *number*, remove others between *after* and *before*; tell whether that was done.
 
-        Two daemons may keep a list at once: a row belongs to the later listing, and only earlier ones are removed.
+        Two daemons may keep a list at once: a row belongs to the later listing, and only earlier rows are removed.
         """
         return self._database.change_at_once(
             (

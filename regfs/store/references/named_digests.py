@@ -1,4 +1,4 @@
-"""What the memory of references (references.py) names, all at once: for `regfs cache ls` and `rm`, not for look-ups.
+"""Reads all digests that the memory of references (references.py) names, for `regfs cache ls` and `rm`.
 
 Reads the database beside the daemons that write it, and creates none. Thread rule: a function.
 """

@@ -87,7 +87,7 @@ class ReferenceDatabase:
                 self._tell("the memory of references cannot be written", error)
 
     def change_at_once(self, *statements: tuple[str, list[tuple[Value, ...]]]) -> bool:
-        """Run *statements*, each once for every row of its values, in one transaction; tell whether that was done."""
+        """Run *statements*, each once for every row of its values, in one transaction; tell whether that worked."""
         with self._lock:
             try:
                 with self._transaction():
@@ -103,12 +103,12 @@ class ReferenceDatabase:
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
-        except BaseException:  # of whatever kind: an open transaction would lock the file for all other processes
+        except BaseException:  # any: an open transaction would lock the file for all other processes
             self.connection.execute("ROLLBACK")
             raise
         self.connection.execute("COMMIT")
 
     def _tell(self, what: str, error: sqlite3.Error) -> None:
-        """Log it, as a warning only once: on a full or read-only disk it comes at every look-up."""
+        """Log the failure, as a warning only once: on a full or read-only disk each look-up would log it."""
         log.log(logging.DEBUG if what in self._told else logging.WARNING, "%s: %s", what, error)
         self._told.add(what)

@@ -1,8 +1,7 @@
 """What references pointed to when a registry was last asked: the memory that outlives a mount.
 
-The content that a digest names is elsewhere (blobs.py); here are only names, so that a registry that is down, or
---offline, still shows what was last seen. reference_database.py has the tables. Used by images. Thread rule: any
-thread.
+It has only names, so that a registry that is down, or --offline, still shows what was last seen; blobs.py has the
+content that digests name. reference_database.py has the tables. Used by images/. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ class References:
         )
         try:
             return next((TagRecord(Digest.parse(row[0]), row[1], row[2], row[3]) for row in rows), None)
-        except InvalidName as error:  # a damaged file; of the registry's answers only right ones are kept
+        except InvalidName as error:  # a damaged file: only valid answers are kept
             log.warning("what is remembered of %s:%s is of no use: %s", repository, tag, error)
             return None
 
@@ -113,11 +112,11 @@ class References:
         )
 
     def expire_listing(self, registry: str, path: str) -> None:
-        """Let the listing be older than any limit: it is asked for again, and serves where that fails."""
+        """Mark the listing as too old: the registry is asked again, and the listing serves where that fails."""
         self._database.change("UPDATE lists SET checked=0 WHERE registry=? AND path=?", (registry, path))
 
     def expire_tags(self, repository: RepositoryName, digest: Digest) -> None:
-        """Do the same to the tags that point to *digest*."""
+        """Mark the tags that point to *digest* as too old, as expire_listing() does."""
         self._database.change(
             "UPDATE tags SET checked=0 WHERE registry=? AND path=? AND digest=?",
             (repository.registry, repository.path, str(digest)),
@@ -155,14 +154,14 @@ class References:
         )
 
     def expire_referrers(self, repository: RepositoryName, digest: Digest) -> None:
-        """Let them be asked for again; where that fails, those that are known serve."""
+        """Mark the referrers of *digest* as too old, as expire_listing() does."""
         self._database.change(
             "UPDATE referrers SET checked=0 WHERE registry=? AND path=? AND digest=?",
             (repository.registry, repository.path, str(digest)),
         )
 
     def expire_all(self) -> None:
-        """Do the same to all tags, listings, catalogs and referrers."""
+        """Mark all tags, listings, catalogs and referrers as too old, as expire_listing() does."""
         for statement in (
             "UPDATE tags SET checked=0",
             "UPDATE lists SET checked=0",
@@ -207,7 +206,7 @@ class References:
         return _whole(self._database.query("SELECT ns FROM created WHERE digest=?", (str(digest),)))
 
     def tag_created(self, repository: RepositoryName, tag: str) -> int:
-        """Return the same for the image that *tag* pointed to last."""
+        """Return when the image that *tag* pointed to last was made, as created() does."""
         rows = self._database.query(
             "SELECT ns FROM tags JOIN created USING (digest) WHERE registry=? AND path=? AND tag=?",
             (repository.registry, repository.path, tag),
@@ -236,7 +235,7 @@ class References:
         return [row[0] for row in rows]
 
     def last_visit(self, repository: RepositoryName) -> float | None:
-        """Return when a tag of *repository* was resolved last (seconds since 1970); None where it never was."""
+        """Return when a tag of *repository* was resolved last (seconds since 1970); None if none ever was."""
         rows = self._database.query(
             "SELECT max(checked) FROM tags WHERE registry=? AND path=?", (repository.registry, repository.path)
         )

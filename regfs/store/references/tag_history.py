@@ -2,10 +2,10 @@
 
     moves(id, registry, path, tag → digest, seen, was, was_seen)
 
-A row says that *digest* was the answer at *seen* ('': that there is no such tag) and *was* the one before, last at
-*was_seen* ('' and 0: the tag was not asked for before). Answers that are the same as the last one make no row, and
-neither does what serves in place of an answer. An answer to a question that is older than the last row makes none: it
-may be older too, where another process has asked. A tag keeps its last MOST_OF_ONE moves, a cache the last MOST.
+A row says that the answer at *seen* was *digest* ('': there is no such tag), and the answer before it *was*, last at
+*was_seen* ('' and 0: the tag was not asked for before). An answer equal to the last one makes no row, nor does a
+remembered one that serves in place of an answer. An answer to a request that was sent before the last row makes none
+either: another process may have a newer one. A tag keeps its last MOST_OF_ONE moves, a cache the last MOST.
 Used by references.py. Thread rule: any thread.
 """
 
@@ -19,7 +19,7 @@ from regfs.store.references.reference_database import ReferenceDatabase, Value
 MOST_OF_ONE = 256
 MOST = 100_000
 
-# The clock was set back where the last move is later than that.
+# If the last move is later than now by more than this, the clock was set back.
 _SET_BACK_S = 3600.0
 
 _LAST = """
@@ -69,9 +69,9 @@ class TagHistory:
     def observe(
         self, repository: RepositoryName, tag: str, digest: str, *, asked: float, seen: float, was_seen: float = 0.0
     ) -> None:
-        """Note that the registry, *asked* then, said at *seen* that *tag* points to *digest* ('': to nothing).
+        """Note that *tag* points to *digest* ('': to nothing), by an answer at *seen* to a request sent at *asked*.
 
-        *was_seen* is when the answer before was seen last.
+        *was_seen* is when the previous answer was seen last. All times are seconds since 1970.
         """
         values: dict[str, Value] = {"registry": repository.registry, "path": repository.path, "tag": tag}
         last = self._database.query(_LAST, values)
@@ -93,10 +93,10 @@ class TagHistory:
         return Move(*rows[0]) if rows else None
 
     def tags(self, registry: str, path: str) -> list[str]:
-        """Return the tags of a repository of which something is known."""
+        """Return the tags of a repository of which a move is known."""
         rows = self._database.query("SELECT DISTINCT tag FROM moves WHERE registry = ? AND path = ?", (registry, path))
         return sorted(row[0] for row in rows)
 
     def repositories(self) -> list[tuple[str, str]]:
-        """Return registry and path of the repositories of whose tags something is known."""
+        """Return registry and path of the repositories that have such tags."""
         return [(row[0], row[1]) for row in self._database.query("SELECT DISTINCT registry, path FROM moves", ())]

@@ -1,9 +1,9 @@
-"""What the process has open and remembers, in one bound: tables, packs, and directories of tables in memory.
+"""Bounds what the process has open and remembers: tables, data files, and directories of tables in memory.
 
 A mount may show thousands of images, and the kernel remembers what it was shown. All files of the cache are immutable,
-so one that was closed is opened again when it is next asked: `OpenTables` closes those that were not used lately as
-soon as there are more than *descriptors* of them, their memory may come to more than *size* bytes, or they belong to
-more than *trees* images.
+so one that was closed is opened again at its next use: `OpenTables` closes those that were not used lately as soon as
+they have more than *descriptors* descriptors, may need more than *size* bytes of memory, or belong to more than *trees*
+images.
 
     table       1 descriptor, and the pages that SQLite keeps of it     table.py
     data file   1 descriptor                                            data_files.py
@@ -11,8 +11,8 @@ more than *trees* images.
     tree        an image's, or a layer's alone: it keeps its layers     tree/table_slots.py
                 in the cache (uses.py) while it is there
 
-Which one goes is decided by second chance (CLOCK): each use sets a flag, which costs a look-up nothing else; an entry
-whose flag is set is skipped once. Nothing that a thread is using at that moment is closed: it refuses.
+Second chance (CLOCK) decides which entry is closed: each use sets a flag, which is all that a look-up pays; an entry
+whose flag is set is skipped once. An entry that a thread is using at that moment refuses to be closed.
 Thread rule: any thread. The garbage collector may end an entry at any instant, in a thread that holds the lock too: it
 leaves a note, and the next call takes the entry out. The lock is never held while an entry's lock is waited for.
 """
@@ -36,13 +36,13 @@ _LEAST = 16
 
 
 class Evictable(Protocol):
-    """What can be closed and comes back when it is asked."""
+    """Something that can be closed and opens again at its next use."""
 
     recent: bool
     """Set by each use, taken back by OpenTables."""
 
     def close_if_idle(self) -> bool:
-        """Close it, unless a thread is using it now; tell whether it is closed. Never waits."""
+        """Close this entry unless a thread is using it now; return whether it is closed. Never waits."""
 
 
 class _Cost(NamedTuple):
@@ -79,7 +79,7 @@ class OpenTables:
         return self._now().size
 
     def add(self, entry: Evictable, *, descriptors: int = 0, size: int = 0, trees: int = 0) -> None:
-        """Note that *entry* is open, or what it takes now, and close others until all is within the bound."""
+        """Note that *entry* is open, or takes more now, and close others until all is within the bound."""
         entry.recent = True
         with self._lock:
             self._take_ended_out()
@@ -87,21 +87,21 @@ class OpenTables:
             self._forget(reference)
             self._entries[reference] = _Cost(descriptors, size, trees)
             self._used = self._used.plus(self._entries[reference])
-            # Each may be skipped once; then all that is left is in use.
+            # Each entry may be skipped once; after that all that are left are in use.
             for _ in range(2 * len(self._entries)):
                 if self._used.is_within(self._most):
                     return
                 self._close_next(spared=entry)
 
     def close_unused(self) -> None:
-        """Close what was not used since this was called last: for a daemon that gets no requests any more."""
+        """Close the entries that were not used since the last call: for a daemon that gets no requests."""
         with self._lock:
             self._take_ended_out()
             for _ in range(len(self._entries)):
                 self._close_next()
 
     def close_idle(self) -> int:
-        """Close all that no thread is using now, for descriptors, memory or room; return how many that were."""
+        """Close all that no thread is using now, to free descriptors, memory or room; return how many were closed."""
         closed = 0
         with self._lock:
             for reference in list(self._entries):

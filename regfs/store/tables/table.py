@@ -1,10 +1,10 @@
-"""An SQLite table of the cache: an immutable file, opened when it is asked and closed when others need its place.
+"""An SQLite table of the cache: an immutable file, opened at its first query and closed when others need its place.
 
-What goes wrong is one of three things, and callers must tell them apart: the file is not there (NotFound), its content
-is not what it should be (CacheDamaged: remove it and make it again), or the system cannot open or read it at this
-moment (any other CacheFailure: no descriptors, no memory, an I/O error): that says nothing about the file.
+A failure is one of three, and callers must tell them apart: the file is missing (NotFound), its content is wrong
+(CacheDamaged: remove it and make it again), or the system cannot open or read it now (any other CacheFailure: no
+descriptors, no memory, an I/O error), which says nothing about the file.
 Used by layer_index.py and merged_table.py, whose readers are Tables. Thread rule: any thread, one connection behind a
-lock (3 us a question, most of it SQLite's: a connection for each thread would cost more memory than it saves time).
+lock (3 us a query, most of it SQLite's: a connection for each thread would cost more memory than it saves time).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ T = TypeVar("T")
 
 Check = Callable[[sqlite3.Connection, int], None]
 MakeAgain = Callable[[CacheFailure], None]
-# What SQLite and the interpreter take for a connection beside its pages.
+# Bytes that SQLite and the interpreter take for a connection beside its pages.
 _CONNECTION_SIZE = 64 << 10
-# A table is closed under a thread that has just opened it only where threads use more tables than may be open.
+# Attempts: a table that a thread has just opened is closed again only where threads use more tables than may be open.
 _ATTEMPTS = 100
 _BATCH = 1000
 
@@ -45,7 +45,7 @@ FAILURES = (_NotOpenError, sqlite3.Error, MemoryError)
 
 
 class _ClosedCursor:
-    """Stands for the cursor of a closed table, so that a question to an open one need not ask whether it is open."""
+    """Takes the place of the cursor while the table is closed, so that a query need not check whether it is open."""
 
     def execute(self, _sql: str, _values: object = ()) -> sqlite3.Cursor:
         raise _NotOpenError
@@ -55,7 +55,7 @@ _CLOSED = _ClosedCursor()
 
 
 class Table(ABC):
-    """Reads the table at *path*. Methods of the classes made of it may raise CacheFailure."""
+    """Reads the table at *path*. Methods of its subclasses may raise CacheFailure."""
 
     CACHE_SIZE: ClassVar[int]
     """How many bytes of the table's pages are kept in memory while it is open."""
@@ -68,11 +68,11 @@ class Table(ABC):
         use: Use | None = None,
         make_again: MakeAgain | None = None,
     ) -> None:
-        """Read the table at *path*, which is opened when it is first asked.
+        """Read the table at *path*, which is opened at the first query.
 
-        *tables* is what it shares a bound with; without it, it stays open. *use* keeps the file from eviction while
-        this object lives. *make_again* puts a file back that is gone or was found damaged, waits for that and raises
-        what it brings; without it that is a CacheFailure.
+        *tables* bounds what is open; without it the table stays open. *use* keeps the file from eviction while this
+        object lives. *make_again* makes a file again that is gone or damaged; it may block and raise. Without it that
+        is a CacheFailure.
         """
         self.path = path
         self.recent = True
@@ -80,7 +80,7 @@ class Table(ABC):
         self._use = use
         self._make_again = make_again
         self._lock = threading.Lock()
-        # One cursor for all questions: to make one takes a fifth of the time that a question takes.
+        # One cursor for all queries: making one takes a fifth of the time of a query.
         self._cursor: sqlite3.Cursor | _ClosedCursor = _CLOSED
         self._connection: sqlite3.Connection | None = None
         self._readers = 0
@@ -93,7 +93,7 @@ class Table(ABC):
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Return the table at *path*, open, which nothing keeps from eviction.
+        """Return the table at *path*, open; it may be evicted while it is used.
 
         Raises NotFound where there is no such file, CacheDamaged where it is not a whole table of this version (torn
         by a crash, or another release's), CacheFailure where it cannot be opened now.
@@ -103,12 +103,12 @@ class Table(ABC):
         return table
 
     def open_now(self) -> None:
-        """Open the file, unless it is open. Raises NotFound, CacheDamaged, CacheFailure; makes nothing again."""
+        """Open the file if it is not open. Raises NotFound, CacheDamaged, CacheFailure; never calls *make_again*."""
         if self._cursor is _CLOSED:
             self._keep(*self._connect())
 
     def close_if_idle(self) -> bool:
-        """Close the file until the next question, unless a thread is using it now; tell whether it is closed."""
+        """Close the file until the next query, unless a thread is using it now; return whether it is closed."""
         if not self._lock.acquire(blocking=False):
             return False
         try:
@@ -120,13 +120,13 @@ class Table(ABC):
             self._lock.release()
 
     def close(self) -> None:
-        """Close the file and let it be evicted; a later question opens it again where it is still there."""
+        """Close the file and let it be evicted; a later query opens it again if it still exists."""
         with self._lock:
             self._close()
         if self._use is not None:
             self._use.release()
 
-    # Rows come from SQLite untyped: each caller says what its statement selects.
+    # SQLite returns untyped rows: each caller names the types that its statement selects.
     def _query(self, sql: str, values: tuple[int | bytes | str, ...] = ()) -> list[Any]:
         try:
             with self._lock:
@@ -157,7 +157,7 @@ class Table(ABC):
                 self._readers -= 1
 
     def _ask_again(self, ask: Callable[[sqlite3.Cursor | _ClosedCursor], T], error: BaseException) -> T:
-        """Ask once the table is open, and once more where it was damaged and could be made again."""
+        """Open the table and repeat the query; repeat it once more if the table was damaged and made again."""
         for _ in range(_ATTEMPTS):
             if not isinstance(error, _NotOpenError):
                 self._recover(error)
@@ -173,7 +173,7 @@ class Table(ABC):
         raise CacheFailure(f"{self.path}: more tables are in use at once than may be open; ulimit -n allows more")
 
     def _recover(self, error: BaseException) -> None:
-        """Make the table again whose content *error* found wrong. Raises any other failure."""
+        """Make the table again if *error* says that its content is wrong; otherwise raise the failure."""
         failure = self._failure(error)
         if not isinstance(failure, CacheDamaged) or self._make_again is None:
             raise failure from error
@@ -185,7 +185,7 @@ class Table(ABC):
         try:
             self.open_now()
         except (NotFound, CacheDamaged) as failure:
-            # The caller has a tree of it: a file that is gone must never become the answer that a name is not there.
+            # The caller shows a tree from this table: a missing file must never become "no such name".
             lost = failure if isinstance(failure, CacheDamaged) else CacheFailure(str(failure))
             if self._make_again is None:
                 raise lost from failure
@@ -223,7 +223,7 @@ class Table(ABC):
             self._tables.add(self, descriptors=1, size=_CONNECTION_SIZE + min(size, self.CACHE_SIZE))
 
     def _close(self) -> None:
-        """Close the connection; with the lock held."""
+        """Close the connection. The caller holds the lock."""
         self._connection, self._cursor = None, _CLOSED
         closing, self._closing = self._closing, None
         if closing is not None:
@@ -236,7 +236,7 @@ class Table(ABC):
 
 def _connected(path: Path, check: Check) -> tuple[sqlite3.Connection, int]:
     """Return a connection to the table at *path* and the file's size. Raises NotFound, CacheDamaged, CacheFailure."""
-    # SQLite tells no errno. Opened first by hand, a file that is missing and a process without descriptors differ.
+    # SQLite gives no errno: opening the file first tells a missing file from a process without descriptors.
     try:
         probe = open_file(path)
     except FileNotFoundError:
@@ -264,7 +264,7 @@ def _connected(path: Path, check: Check) -> tuple[sqlite3.Connection, int]:
 def check_header(connection: sqlite3.Connection, size: int, *, application_id: int, version: int) -> None:
     """Raise ValueError unless the table is one of *application_id* and *version*, and as long as it says.
 
-    A file that a crash left empty is a valid database without tables, and a short one is noticed only where it is read.
+    SQLite takes an empty file for a database without tables, and notices a cut one only where it reads.
     """
     found = {
         name: connection.execute(f"PRAGMA {name}").fetchone()[0]
