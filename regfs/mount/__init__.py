@@ -8,9 +8,9 @@ handles          numbers for what is open
 options          options of a mount, as mount(2), fusermount3 and libfuse take them
 device           /dev/fuse, opened or refused with the remedy
 checks           what is checked before a mount
-mountpoint       what is mounted where, is it dead, and how it is unmounted
-busy_poll        looking for the next request for a moment before sleeping
-cpu_latency      --low-latency: keeping cores awake meanwhile
+mountpoint       what is mounted where, whether it is dead, and how it is unmounted
+busy_poll        polls for the next request for a moment before sleeping
+cpu_latency      --low-latency: keeps cores awake during bursts
 in_use           which directories of a mount are in use, for tags that move
-daemon_answers   what daemons tell in `.regfs/`, without waiting for one that hangs
+daemon_answers   reads `.regfs/` of mounts without waiting for a daemon that hangs
 """

@@ -1,7 +1,7 @@
-"""Busy polling: look for the next request for 200 us before sleeping. Used by both drivers.
+"""Busy polling: poll for the next request for 200 us before sleeping. Used by both drivers.
 
 A program that walks a tree sends its next request within microseconds of the last answer. A daemon that sleeps by then
-must be woken, on a virtual machine from a halted core, which took ten times as long as the answer itself: the second
+must be woken, on a virtual machine from a halted core; that took ten times as long as the answer itself: the second
 `find` over 40,269 entries took 2.0 s on two virtual cores, 0.4 s with this. So after each answer the daemon polls for
 200 us, yields the core to any other thread in between, and only then sleeps. The price is 200 us of one core's time
 after the last request of each burst. With --low-latency the cores of the clients are kept awake too (cpu_latency.py).
@@ -16,20 +16,20 @@ import time
 from regfs.mount.cpu_latency import CpuLatencyLimit
 
 _POLL_NS = 200_000
-# So many requests in so short a time are a burst, which is over when nothing has come for a moment.
+# So many requests in so short a time are a burst, which ends when no request has come for a moment.
 _BURST = 32
 _BURST_NS = 50_000_000
 _BURST_OVER_MS = 5
 
 
 class BusyPoll:
-    """What to do between two attempts to read a request. One thread at a time.
+    """Decides between polling and sleeping while no request is there. One thread at a time.
 
     while not is_ready():  wait()
     once it was read:      found()
 
-    A driver that reads without asking calls wait() when there was nothing to read. To ask takes Python half a
-    microsecond; to raise and catch the error of such an attempt takes three.
+    A driver that reads without is_ready() calls wait() when there was nothing to read. is_ready() takes half a
+    microsecond; raising and catching the error of a failed read takes three.
     """
 
     def __init__(
@@ -76,6 +76,6 @@ class BusyPoll:
                 self._latency_limit.hold()
 
     def close(self) -> None:
-        """Let cores sleep: no request is waited for any more."""
+        """End the burst, and let cores sleep: no further request will be read."""
         if self._latency_limit is not None:
             self._latency_limit.release()

@@ -65,4 +65,4 @@ def _has_entries(point: str) -> bool:
         with os.scandir(point) as entries:
             return next(entries, None) is not None
     except OSError:
-        return False  # unreadable is no obstacle to mounting
+        return False  # one can mount on an unreadable directory

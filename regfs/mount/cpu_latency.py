@@ -5,9 +5,9 @@ sleep takes longer than to answer: on a virtual machine of two cores, where an i
 first `find` over 40,269 entries took 3.3 to 7.7 s there, with the cores kept awake 0.8 to 1.3 s; the second one 0.5 to
 1.8 s and 0.2 to 0.3 s. On cores that other programs keep busy there is no gain.
 
-While /dev/cpu_dma_latency is open, the kernel lets no core of the machine sleep deeper than the number written there
-says. That costs power, and time of a virtual machine's neighbours: so it is held for bursts only, and only if the user
-asks for it. Root may open the device.
+While /dev/cpu_dma_latency is open, the kernel lets no core of the machine sleep so deeply that it takes longer to wake
+than the number written there. That costs power, and time of a virtual machine's neighbours, so the device is held open
+for bursts only, and only if the user asks for it. Only root may open it.
 
 Source: the kernel's Documentation/admin-guide/pm/cpuidle.rst, "Power Management Quality of Service for CPUs".
 """
@@ -58,7 +58,7 @@ class CpuLatencyLimit:
             self._is_possible = False
 
     def release(self) -> None:
-        """Let cores sleep again as the kernel likes."""
+        """Remove the limit."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

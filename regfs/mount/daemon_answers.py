@@ -1,10 +1,10 @@
-"""Reading `.regfs/` of mounts without ever waiting for a daemon that hangs.
+"""Reads `.regfs/` of mounts without ever waiting for a daemon that hangs.
 
-A read(2) from a FUSE mount whose daemon hangs cannot be given up: once the daemon has read the request, not even
-SIGKILL ends the process. So a child process reads each mount. A child that hangs is left behind; it keeps no
-descriptor of ours, or its end of a pipe would keep `regfs status | cat` from ending. Its name is the mount's device:
-while a child of that name exists no other one is started for the mount, so that monitoring every minute does not fill
-the process table.
+A read(2) from a FUSE mount whose daemon hangs cannot be interrupted: once the daemon has read the request, not even
+SIGKILL ends the process. So a child process reads each mount. A child that hangs is left behind; it keeps no descriptor
+of its parent, or its end of a pipe would keep `regfs status | cat` from ending. Its name is the mount's device: while a
+child of that name exists no other one is started for the mount, so that monitoring every minute does not fill the
+process table.
 
 Used by the verbs. Thread rule: any thread; the child runs no other thread's code.
 """
@@ -24,7 +24,7 @@ from typing import NoReturn
 
 from regfs.mount.mountpoint import Mounted
 
-ANSWERS_WITHIN_S = 4.0  # with what a start and a slow machine take, five seconds in all
+ANSWERS_WITHIN_S = 4.0  # seconds; with what a start and a slow machine take, five in all
 _LOOK_EVERY_S = 0.05
 _MOST = 1 << 20  # bytes of one file
 _CHUNK = 1 << 16
@@ -42,7 +42,7 @@ class Answer:
 
 @dataclass(slots=True)
 class _Reader:
-    """A child process that reads from one mount, and what has come of it. *pid* is 0 before it is started."""
+    """A child process that reads from one mount, and what it has sent. *pid* is 0 before it is started."""
 
     mounted: Mounted
     pid: int = 0
@@ -51,7 +51,7 @@ class _Reader:
     has_ended: bool = False
 
     def start(self, names: Sequence[str]) -> None:
-        """Let a child read the files *names*. Raises OSError."""
+        """Start a child that reads the files *names*. Raises OSError."""
         self.pipe, theirs = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -74,7 +74,7 @@ class _Reader:
         return Answer(said.get("texts", {}), said.get("errno", 0))
 
     def leave(self) -> None:
-        """Let go of the child: it has ended, or ends when its mount does."""
+        """Close the pipe, and kill the child if it has not ended; one that hangs ends when its mount does."""
         if not self.pid:
             return
         os.close(self.pipe)
@@ -86,9 +86,9 @@ class _Reader:
 
 
 def ask(mounts: Sequence[Mounted], names: Sequence[str], *, within_s: float = ANSWERS_WITHIN_S) -> list[Answer]:
-    """Return what *mounts* have in the files *names* of `.regfs/`, all of them asked at once.
+    """Return what *mounts* have in the files *names* of `.regfs/`. All mounts are read at the same time.
 
-    Takes *within_s* seconds at most, however many there are. Raises OSError where no process can be started.
+    Takes *within_s* seconds at most, for any number of mounts. Raises OSError where no process can be started.
     """
     end = time.monotonic() + within_s
     readers = [_Reader(mounted) for mounted in mounts]
@@ -122,7 +122,7 @@ def _start_free(waiting: Sequence[_Reader], names: Sequence[str], selector: sele
 
 
 def _name(mounted: Mounted) -> str:
-    """Return what a process that asks *mounted* is called: 15 bytes at most, proc_pid_comm(5)."""
+    """Return the name of a process that reads from *mounted*: 15 bytes at most, proc_pid_comm(5)."""
     return f"regfs?{mounted.device}"[:15]
 
 

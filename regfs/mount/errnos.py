@@ -1,7 +1,7 @@
 """The table from error class to errno: the only one in regfs. Both drivers use it.
 
-A class without a row has its parent's (InvalidName: ENOENT, and so every kind of it). An exception that is no
-RegfsError is a bug: the drivers answer EIO, log the traceback and count `bugs`. Pure; any thread.
+A class without a row has the errno of its parent (every InvalidName: ENOENT). Any exception but a RegfsError is a bug:
+the drivers answer EIO, log the traceback and count `bugs`. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -104,6 +104,6 @@ def errno_of(error: RegfsError) -> int:
 def is_failure(error: RegfsError) -> bool:
     """Return whether *error* belongs in the log and in `.regfs/errors`.
 
-    A request for a name that does not exist is no failure, unless the user cannot know why it does not.
+    A request for a name that does not exist is not a failure, unless the user cannot know why it does not exist.
     """
     return not isinstance(error, _ORDINARY_ANSWERS) or isinstance(error, _TO_BE_EXPLAINED)

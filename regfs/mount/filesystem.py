@@ -1,11 +1,10 @@
-"""What both drivers ask of the file system that they show: its nodes by number, and never by path.
+"""The interface of the file system that both drivers show: nodes by number, never by path.
 
 Daemons show regfs.tree.tree.Tree, or one image of it (regfs.tree.one_image.OneImage), either with other owners
-(regfs.tree.owner.OwnedTree); tests have another in memory. A
-node is a number of model/node_id.py. All attributes are struct fuse_attr, 88 bytes (abi.py). Every call may raise any
-RegfsError, and waits for the network as the thread's deadline allows: under NON_BLOCKING it raises WouldBlock before it
-has changed anything, so that the same question can be asked again in a thread that may wait. Any thread may ask
-anything.
+(regfs.tree.owner.OwnedTree); tests have another in memory. A node is a number of model/node_id.py. All attributes are
+struct fuse_attr, 88 bytes (abi.py). Every call may raise any RegfsError, and waits for the network as the thread's
+deadline allows: under NON_BLOCKING it raises WouldBlock before it has changed anything, so that a thread that may wait
+can make the same call. Thread rule: any thread may call anything.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class FileSystem(Protocol):
         """Return the attributes of *node*, and for how many seconds they hold."""
 
     def enter(self, node: int) -> bool:
-        """Load the real attributes of the directory *node*; tell whether a listing has given others before."""
+        """Load the real attributes of the directory *node*; tell whether a listing has shown placeholders before."""
 
     def parent(self, node: int) -> int:
         """Return the directory that *node* was found in; the root is its own parent."""
@@ -63,10 +62,10 @@ class FileSystem(Protocol):
         """Return the path of *node* for messages, or its number. Never raises, never waits."""
 
     def changing_entries(self) -> list[tuple[int, bytes]]:
-        """Return directory and name of each look-up that is not given back and whose answer may change."""
+        """Return directory and name of each look-up that the kernel still holds and whose answer may change."""
 
     def usage(self) -> Usage:
-        """Return what statfs(2) tells of the cache."""
+        """Return the numbers of the cache that statfs(2) reports."""
 
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 class Handles(Generic[T]):
     """What is open, by number. Numbers start at 1, so that a 0 in a request is always a mistake.
 
-    Those below *first* were given out by an earlier daemon of the same mount.
+    An earlier daemon of the same mount has given out the numbers below *first*.
     """
 
     def __init__(self, first: int = 1) -> None:

@@ -1,12 +1,12 @@
 """Directories of a mount that are in use, as far as /proc tells: working and root directories, and mounts below.
 
-    /proc/PID/mountinfo      mounts whose mount point lies in ours, and bind mounts of a part of it, in every namespace
-                             and for fusepy the lower directories of overlays (`podman run --rootfs DIR:O`)
+    /proc/PID/mountinfo      mounts whose mount point lies in this one, and bind mounts of a part of it, in every
+                             namespace; for fusepy the lower directories of overlays (`podman run --rootfs DIR:O`)
     /proc/PID/cwd, root      working and root directories
 
 Needed only when a tag has moved, is refused or is gone: the kernel drops such mounts and directories together with the
-name above them (tree/tags_in_use.py). Only /proc is read, since a request to our own file system would wait for
-itself. Not seen: processes that an ordinary user's daemon may not look at (of other users, possible only with
+name above them (tree/tags_in_use.py). Only /proc is read, since a request to its own mount would make the daemon wait
+for itself. Not seen: processes that an ordinary user's daemon may not look at (of other users, possible only with
 --allow-other), processes of other PID namespaces, a thread that has left its process's directories or mount namespace,
 a namespace without processes, and lower directories that were named by a relative path. Used by daemon/serve.py. Any
 thread.
@@ -57,7 +57,7 @@ class _Scan:
         self._overlays = overlays
         self._lower: set[bytes] = set()
         self._used: set[bytes] = set()
-        # By mount namespace: where our file system is mounted in it, and which directory of it is shown there.
+        # By mount namespace: where the file system is mounted in it, and which directory of it is shown there.
         self._mounts: dict[bytes, list[tuple[bytes, bytes]]] = {}
         self._seen: set[tuple[bytes, bytes]] = set()
         self._links: list[tuple[bytes, bytes]] = []
@@ -73,13 +73,13 @@ class _Scan:
             try:
                 self._look_at(b"/proc/" + entry)
             except OSError:
-                continue  # it has ended, or we may not look at it
+                continue  # it has ended, or may not be looked at
         for namespace, link in self._links:
             for mountpoint, shown in self._mounts.get(namespace, ()):
                 below = _below(link, mountpoint)
                 if below is not None:
                     self._used.add(_join(shown, below))
-        # A container's overlay was mounted from another namespace, and its paths are of that: which one is not told.
+        # A container's overlay was mounted from another namespace, whose paths it has; which one is unknown.
         for mountpoint, shown in {pair for pairs in self._mounts.values() for pair in pairs} if self._lower else ():
             found = (_below(lower, mountpoint) for lower in self._lower)
             self._used |= {_join(shown, below) for below in found if below is not None}

@@ -86,20 +86,20 @@ def open_tree(path: str) -> int:
 
 
 def make_read_only(tree: int) -> None:
-    """Let nothing be written to the mounts of *tree*, a result of open_tree(). Raises Refused."""
+    """Make the mounts of *tree*, a result of open_tree(), read-only. Raises Refused."""
     packed = _MOUNT_ATTR.pack(READ_ONLY, 0, 0, 0)
     flags = ctypes.c_uint(_AT_EMPTY_PATH | _AT_RECURSIVE)
     _call(_MOUNT_SETATTR, tree, b"", flags, packed, ctypes.c_size_t(len(packed)))
 
 
 def keep_mounts_private() -> None:
-    """Let no mount of this mount namespace be told to another one, nor one of another to this. Raises Refused."""
+    """Stop the propagation of mounts between this mount namespace and others, both ways. Raises Refused."""
     packed = _MOUNT_ATTR.pack(0, 0, _PRIVATE, 0)
     _call(_MOUNT_SETATTR, _AT_FDCWD, b"/", ctypes.c_uint(_AT_RECURSIVE), packed, ctypes.c_size_t(len(packed)))
 
 
 def change_root(directory: str) -> None:
-    """Make the mount on *directory* the root of this mount namespace, and take the former root away. Raises OSError.
+    """Make the mount on *directory* the root of this mount namespace, and unmount the former root. Raises OSError.
 
     Source: pivot_root(2), "pivot_root(".", ".")".
     """

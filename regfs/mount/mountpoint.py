@@ -1,4 +1,4 @@
-"""Mount points: what is mounted where, whether its daemon has died, and how it is unmounted.
+"""Mount points: finds what is mounted where and whether its daemon has died, and unmounts it.
 
 Used by both drivers, the daemon, and the verbs. Nothing here sends a request to a live regfs: the daemon that stats its
 own mount would wait for itself. Any thread; blocks only on umount(2) and on fusermount3.
@@ -26,7 +26,7 @@ from regfs.process.user import FALLBACK_PATH
 log = logging.getLogger(__name__)
 
 FILE_SYSTEM_TYPE = "fuse.regfs"
-"""The type of our mounts in /proc/mounts, whichever driver made them."""
+"""The type of regfs's mounts in /proc/mounts, whichever driver made them."""
 MTAB = "/etc/mtab"
 MTAB_REMEDY = f"{MTAB} is missing, without which fusermount3 unmounts nothing; as root: ln -s /proc/self/mounts {MTAB}"
 CONTAINER_REMEDY = (
@@ -94,14 +94,14 @@ class OwnMount:
         return cls(path, mounted.device if mounted is not None else "")
 
     def is_there(self) -> bool:
-        """Return whether it is there, and the topmost mount on its path."""
+        """Return whether this mount still exists and is the topmost one on its path."""
         there = topmost(self.path)
         return there is not None and there.device == self.device
 
     def unmount(self, *, lazily: bool = False) -> None:
         """Unmount it, as `unmount` does. Raises MountFailure, also if another mount is on top of it."""
         if not self.is_there():
-            raise MountFailure(f"nothing of ours is mounted on {self.path}")
+            raise MountFailure(f"this daemon's mount is not on {self.path} any more")
         unmount(self.path, lazily=lazily)
 
     def abort(self) -> bool:
@@ -161,7 +161,7 @@ class MountedPath(NamedTuple):
 
 
 def inside(path: str, mountpoints: Collection[str]) -> MountedPath | None:
-    """Return which of *mountpoints* has *path* in it, following symbolic links up to there; None for none of them.
+    """Return which of *mountpoints* contains *path*, following symbolic links up to there; None if none does.
 
     Nothing below a mount point is looked at: its daemon may hang.
     """
@@ -250,7 +250,7 @@ def unmount(mountpoint: str, *, lazily: bool = False) -> None:
 
 
 def check_may_unmount(mounted: Mounted) -> None:
-    """Raise an error with the remedy if this process has no way to unmount *mounted*, dead or alive.
+    """Raise an error with the remedy if this process cannot unmount *mounted*, dead or alive.
 
     Call it before ending the daemon: otherwise a dead mount would stay. Raises AccessDenied for a mount of another
     user, otherwise MountFailure.
@@ -287,7 +287,7 @@ def abort(device: str, mountpoint: str | None = None) -> bool:
 
 
 def set_read_ahead(device: str, size: int) -> None:
-    """Let the kernel read *size* bytes ahead in the file system *device* instead of 128 KiB; only root may set it."""
+    """Make the kernel read *size* bytes ahead in the file system *device*, not 128 KiB; only root may set it."""
     if not device:
         return
     try:

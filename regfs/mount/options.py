@@ -34,7 +34,7 @@ class MountOptions:
 
     @property
     def checks_permissions(self) -> bool:
-        """Whether the kernel checks modes: always when others may come in, or they could read what is root's alone."""
+        """Whether the kernel checks modes: always with allow_other, or others could read what only root may."""
         return self.default_permissions or self.allow_other
 
     @property
@@ -63,7 +63,7 @@ class MountOptions:
 
 
 def helper_complaint(complaint: str, mountpoint: str) -> str:
-    """Return what the helper said with the remedy, where one is known."""
+    """Return the message of the helper, with the remedy where one is known."""
     if "user_allow_other" in complaint:
         return f"{complaint}; add the line user_allow_other to /etc/fuse.conf, or mount as root"
     if "mount failed: Permission denied" in complaint and Path(_APPARMOR_PROFILE).exists():

@@ -37,7 +37,7 @@ _MOST_REMEMBERED = 5000
 
 
 class Adapter(fuse.FUSE):  # type: ignore[misc]
-    """fusepy's adapter between libfuse's structures and the operations, with its busiest methods replaced."""
+    """fusepy's FUSE class, which calls the operations, with its most used methods replaced."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Adapter(fuse.FUSE):  # type: ignore[misc]
 
         *own_threads* run what may need the disk while that hangs.
         """
-        # Not fusepy's own __init__, which would mount and not come back.
+        # Not fusepy's own __init__, which would mount and not return.
         self.operations = operations
         self.raw_fi = True
         self.encoding = ENCODING
@@ -151,7 +151,7 @@ class Adapter(fuse.FUSE):  # type: ignore[misc]
                 self._errors(self._object_of(method, arguments), error)
             return -errno_of(error)
         except BaseException:
-            # A bug must be an answer: nothing above us but C would see the exception.
+            # A bug must become an answer: only C code is above this frame, and would not see the exception.
             log.exception("a bug in %s", self._object_of(method, arguments))
             self._stats.count("bugs")
             return -errno.EIO

@@ -32,7 +32,7 @@ _MAY_NEED_DISK = frozenset(
     ("access", "getattr", "getxattr", "listxattr", "open", "opendir", "read", "readdir", "readlink", "statfs")
 )
 _CLOSING = frozenset(("release", "releasedir"))
-# The daemon from inside: most of it is in memory.
+# The daemon's own files: most of them are in memory.
 _CONTROL = b"/.regfs"
 
 
@@ -79,7 +79,7 @@ class OwnThreads:
         return result if job.arguments.commit() else -errno.ENOMEM
 
     def note_abandoned(self, change: int) -> None:
-        """Count the threads that work on requests that are answered already."""
+        """Add *change* to the number of threads that work on requests that are answered already."""
         with self._lock:
             self._abandoned += change
 

@@ -4,10 +4,11 @@ A path is walked from its nearest known ancestor, one look-up for each component
 as the tree says that it is valid (valid_s): for ever below a digest, seconds at a tag. A path below a tag is only as
 valid as the tag, so each remembered path knows the nearest name above it that may change: its *anchor*.
 
-While a file or directory below an anchor is open, the anchor holds: a process that reads an image while its tag moves
-stays in that image, and the kernel, which knows libfuse's nodes by path, never mixes pages of two images in one inode.
+While a file or directory below an anchor is open, the anchor stays valid: a process that reads an image while its tag
+moves stays in that image, and the kernel, which knows libfuse's nodes by path, never mixes pages of two images in one
+inode.
 
-Used by operations.py and adapter.py. Thread rule: any thread. The lock is never held while the tree is asked.
+Used by operations.py and adapter.py. Thread rule: any thread. The lock is never held during a call of the tree.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Lookups(Protocol):
-    """The part of a FileSystem that is asked here."""
+    """The part of a FileSystem that Paths uses."""
 
     def lookup(self, parent: int, name: bytes) -> FoundEntry: ...
 
@@ -82,12 +83,12 @@ class PathNode:
 
     @property
     def directory_anchor(self) -> Anchor | None:
-        """The anchor that an open file holds: its own name may move, the directory it is in must not."""
+        """The anchor that an open file keeps valid: that of its directory, since its own name may move."""
         return self.anchor.above if self.moves and self.anchor is not None else self.anchor
 
 
 class Paths:
-    """Walks paths and remembers where at most *most* of them led, those used last."""
+    """Walks paths, and remembers the nodes of the *most* paths that were used last."""
 
     def __init__(self, tree: Lookups, *, clock: Callable[[], float] = time.monotonic, most: int = 60_000) -> None:
         self._tree = tree
@@ -122,14 +123,14 @@ class Paths:
                 anchor.uses += 1
 
     def release(self, path_node: PathNode) -> None:
-        """End what `hold` began."""
+        """End one hold() of *path_node*."""
         anchor = path_node.directory_anchor
         if anchor is not None:
             with self._lock:
                 anchor.uses -= 1
 
     def remember(self, directory: PathNode, path: bytes, found: FoundEntry | ListedEntry) -> None:
-        """Remember the entry at *path* as a listing of *directory* has it, unless it may change or is known."""
+        """Remember the entry at *path* from a listing of *directory*, unless it may change or is known."""
         if math.isinf(found.valid_s) and self._known(path) is None:
             self._keep(path, PathNode(found, directory.anchor, directory))
 
@@ -145,12 +146,12 @@ class Paths:
             self._keep(path, PathNode(found, anchor, directory, gone=self._gone))
 
     def drop(self, path: bytes) -> None:
-        """Forget where *path* led: its attributes have changed."""
+        """Forget the node of *path*: its attributes have changed."""
         with self._lock:
             self._path_nodes.pop(path, None)
 
     def expire(self) -> None:
-        """Let all names expire that may change their meaning, except those with something open below."""
+        """Expire all names that may change their meaning, except those with something open below."""
         with self._lock:
             for path_node in self._path_nodes.values():
                 if path_node.anchor is not None:
@@ -179,7 +180,7 @@ class Paths:
             return self._path_nodes.get(path)
 
     def _valid(self, path: bytes) -> PathNode | None:
-        """Return where *path* led, if that still holds."""
+        """Return the remembered node of *path*, if it is still valid."""
         path_node = self._known(path)
         return path_node if path_node is None or path_node.anchor is None or self._holds(path_node.anchor) else None
 

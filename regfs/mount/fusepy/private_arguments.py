@@ -1,4 +1,4 @@
-"""Copies of libfuse's structures for a callback that may come back late. Used by own_threads.py.
+"""Copies of libfuse's structures for a callback that may return too late. Used by own_threads.py.
 
 libfuse frees its structures after its answer. A callback that still works in another thread must not write into them:
 it gets copies, which are written back only while libfuse waits.

@@ -14,7 +14,7 @@ _INTERRUPT_POLL_S = 0.1
 
 
 class RequestDeadline(Deadline):
-    """The deadline of a serving thread, renewed for each request: to make a new one costs as much as an answer.
+    """The deadline of a serving thread, renewed for each request: a new object would cost as much as an answer.
 
     It calls *on_wait* when the request begins to wait, and ends when the kernel interrupts the request.
     """

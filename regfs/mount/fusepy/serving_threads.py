@@ -48,9 +48,9 @@ _WITHOUT_ANSWER = (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT)
 
 
 class Channel:
-    """One thread's way to the kernel: a buffer, and libfuse's functions to receive a request and to process it.
+    """The channel of one thread to the kernel: a buffer, and libfuse's functions to receive and process a request.
 
-    *poll* is that of the other threads, if there are any: one of them at a time waits for requests.
+    All threads share one *poll*: one of them at a time waits for requests.
     """
 
     def __init__(self, handle: ctypes.c_void_p, poll: BusyPoll | None, *, low_latency: bool) -> None:
@@ -176,7 +176,7 @@ class ServingThreads:
             return list(self._serving)
 
     def pass_on(self) -> None:
-        """Let another thread receive, since the request of this one is about to wait.
+        """Give the turn to another thread, since the request of this one is about to wait.
 
         Raises OutOfThreads if there is no other and none can be started; this one then goes on receiving.
         """
@@ -185,7 +185,7 @@ class ServingThreads:
             self.take_turn(serving)
 
     def take_turn(self, serving: ServingThread) -> None:
-        """Let another thread than *serving* receive. Raises OutOfThreads as `pass_on` does."""
+        """Give the turn to another thread than *serving*. Raises OutOfThreads as pass_on() does."""
         with self._lock:
             if serving.has_turn:
                 self._ensure_another(serving)

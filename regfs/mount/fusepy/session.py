@@ -190,7 +190,7 @@ def _words(options: MountOptions, valid_s: float) -> list[str]:
 
 @contextmanager
 def _captured_stderr() -> Iterator[list[str]]:
-    """Collect in the yielded list what C code and its child processes write to stderr during the block."""
+    """Yield a list that collects what C code and its child processes write to stderr during the block."""
     said: list[str] = []
     with tempfile.TemporaryFile() as file:
         kept = os.dup(2)

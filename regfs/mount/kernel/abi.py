@@ -163,7 +163,7 @@ TYPE_AT = 61
 DT_DIRECTORY = 4
 NO_ATTRIBUTES = bytes(88)
 
-# The kernel takes more than a few hundred million years for "never".
+# Seconds: the kernel takes a time of more than a few hundred million years for "never".
 FOR_EVER = (1 << 62, 0)
 _ENTRY_FOR_EVER = ENTRY_HEAD.pack(0, 0, FOR_EVER[0], FOR_EVER[0], 0, 0)[8:]
 _ATTRIBUTES_FOR_EVER = ATTRIBUTES_HEAD.pack(*FOR_EVER, 0)
@@ -185,7 +185,7 @@ def valid_for(seconds: float) -> tuple[int, int]:
 
 
 def pack_entry(node: int, attributes: bytes, valid_s: float, generation: int = 0) -> bytes:
-    """Return the answer to LOOKUP; *node* 0 and empty attributes mean: there is no such name, and that is so."""
+    """Return the answer to LOOKUP. *node* 0 and empty attributes: the kernel may remember that the name is missing."""
     if valid_s == math.inf and not generation:
         return node.to_bytes(8, "little") + _ENTRY_FOR_EVER + (attributes or NO_ATTRIBUTES)
     whole, nanoseconds = valid_for(valid_s)

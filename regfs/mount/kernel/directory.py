@@ -19,7 +19,7 @@ _DOTS = 2
 _DIRENT_SIZE = 24
 _PLUS_SIZE = 152
 _LENGTH_AT = 144
-# What one name takes on average, padded: asks the listing for about as many entries as will fit, not for all it has.
+# Bytes of a name on average, padded: the listing is asked for about as many entries as fit, not for all.
 _USUAL_NAME = 16
 
 

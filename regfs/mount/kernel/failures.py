@@ -1,4 +1,4 @@
-"""What a request that fails is answered, and how the failure is reported. Used by session.py. Any thread."""
+"""Answers and reports requests that fail. Used by session.py. Any thread."""
 
 from __future__ import annotations
 

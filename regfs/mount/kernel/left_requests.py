@@ -35,10 +35,10 @@ class Answers(Protocol):
 
 
 def answer_left(left: Sequence[Left], state: SessionState, answers: Answers, *, timeout_s: float) -> None:
-    """Have *left* answered; the kernel refuses what it has got an answer to before.
+    """Answer the requests *left*; the kernel refuses the second answer to a request.
 
-    What has waited for *timeout_s*, over all daemons, is answered with ETIMEDOUT; all of it with EIO once eight
-    daemons in a row have ended at once: one of these requests may be the reason.
+    A request that has waited for *timeout_s* seconds, over all daemons, gets ETIMEDOUT. Once eight daemons in a row
+    have ended at once all get EIO: one of these requests may be the reason.
     """
     state.doubt({each.unique for each in left})
     is_loop = state.kept is not None and state.kept.short_lives >= _MOST_SHORT_LIVES

@@ -29,7 +29,7 @@ Answer = Callable[[int, int, int, bytes], object]
 _Request = tuple[int, int, int, bytes]
 
 _TRY_AGAIN = (errno.EINTR, errno.ENOENT, errno.EAGAIN)
-# Answered at once, a RELEASE costs the next OPEN a quarter of its time. As many are postponed as there are buffers.
+# A RELEASE that is answered at once costs the next OPEN a quarter of its time. Each postponed one takes a buffer.
 _CLOSING = (int(Opcode.RELEASE), int(Opcode.RELEASEDIR))
 _FORGETTING = (int(Opcode.FORGET), int(Opcode.BATCH_FORGET))
 _SPECIAL = frozenset({*_CLOSING, *_FORGETTING})

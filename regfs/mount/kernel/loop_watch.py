@@ -22,7 +22,7 @@ from regfs.process.threads import start_thread
 log = logging.getLogger(__name__)
 
 _LOOK_S = 5.0
-# As a rule one hangs: its successors do not touch the disk.
+# Normally only one thread hangs: its successors do not touch the disk.
 _MOST_STUCK = 4
 
 

@@ -28,7 +28,7 @@ _MOST_PAGES = 256
 
 
 class Negotiated(NamedTuple):
-    """The flags that hold, and the answer to INIT; not final if the kernel must send another INIT in our version."""
+    """The agreed flags, and the answer to INIT; not final if the kernel must send another INIT of this version."""
 
     flags: int
     answer: bytes

@@ -3,8 +3,8 @@
     STORE         bytes for the page cache of a file that is not being read: written at once, by the reading thread
     INVAL_INODE   attributes of a node are stale: written at once; the kernel takes no lock that it could wait for
     INVAL_ENTRY   a name has expired: written by a thread of its own, since the kernel may wait for a lock whose owner
-                  waits for an answer of ours. Written again after a second: an answer that was decided before the first
-                  notification and written after it would undo that one
+                  waits for an answer of this daemon. Written again after a second: an answer that was decided before
+                  the first notification and written after it would undo that one
 
 Used by session.py, requests.py and page_cache.py. Thread rule: any thread. Source: the kernel's fs/fuse/dev.c
 (fuse_notify) for the locks that each of them takes.
@@ -67,14 +67,14 @@ class Notifications:
         return True
 
     def invalidate_attributes(self, node: int) -> None:
-        """Let the kernel drop the attributes of *node*, before this returns."""
+        """Make the kernel drop the attributes of *node* before this returns."""
         try:
             os.write(self._descriptor, abi.pack_inval_inode(node, -1, 0))
         except OSError as error:
             log.debug("NOTIFY_INVAL_INODE: %s", error.strerror)
 
     def expire_entries(self, entries: Entries) -> None:
-        """Let the kernel look these names up again, soon. Processes below them stay there. Never blocks."""
+        """Make the kernel look these names up again, soon. Processes below them stay there. Never blocks."""
         self._later.put(entries)
 
     def _write_later(self) -> None:

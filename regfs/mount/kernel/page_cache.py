@@ -1,4 +1,4 @@
-"""What the kernel's page cache is given before it asks, and files that are open from it alone.
+"""Puts bytes into the kernel's page cache before it asks, and opens files that are wholly there without the tree.
 
     before an OPEN      all bytes of a small file that prefetch.py has read
     during an OPEN      the first 64 KiB, before the answer: a small file then costs no READ
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from regfs.mount.filesystem import FileSystem
     from regfs.tree.node import OpenFile
 
-# Most small files are smaller than this. More would make an OPEN cost what a READ costs.
+# Bytes. Most small files are smaller; storing more would make an OPEN as slow as a READ.
 _STORED_AT_OPEN = 64 * 1024
 _MOST_STORED = 1 << 16
 
@@ -50,14 +50,14 @@ class PageCache:
     def store_before_open(self, node: int, content: bytes) -> bool:
         """Store *content*, all bytes of the file *node*, unless it is open; return whether the kernel has them.
 
-        It takes none for a node that it has not looked up yet.
+        The kernel takes none for a node that it has not looked up yet.
         """
         if node not in self._stored:
             self._open_nodes.while_open(node, 0, lambda: self._store(node, content))
         return node in self._stored
 
     def store_at_open(self, node: int, file: OpenFile) -> None:
-        """Store the first bytes of *file*, the only open one of *node*, if they need not be waited for.
+        """Store the first bytes of *file*, the only open one of *node*, if they can be read without waiting.
 
         Call it before the OPEN is answered, when the kernel cannot have sent a READ yet.
         """
@@ -80,9 +80,9 @@ class PageCache:
 class PageCachedFile:
     """The small file *node* of *tree*, below a digest, all of whose bytes the kernel was given. An OpenFile.
 
-    To open it again costs no question to the tree. Where the kernel has dropped pages and sends a READ, the file is
-    opened in the tree after all. Files that an earlier daemon has opened are such files, too: what the kernel then has
-    of them is its own affair. Any thread may read.
+    Opening it again needs no call of the tree. Where the kernel has dropped pages and sends a READ, the file is opened
+    in the tree after all. Files that an earlier daemon has opened are such files too, with any of their pages in the
+    kernel. Any thread may read.
     """
 
     __slots__ = ("_file", "_lock", "_node", "_tree", "keep_cache")

@@ -24,7 +24,7 @@ _FOR_GOOD = (errno.EPERM, errno.ELOOP, errno.EOPNOTSUPP, errno.ENOTTY)
 
 
 class OpenNodes:
-    """The nodes that are open, with the backing id of each; CACHED for those that the kernel reads through us."""
+    """The nodes that are open, with the backing id of each; CACHED for those that the kernel reads by READ requests."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -61,14 +61,14 @@ class OpenNodes:
             self._open.setdefault(node, [backing_id, 0])[1] += 1
 
     def while_open(self, node: int, times: int, do: Callable[[], None]) -> None:
-        """Call *do* if *node* is open that many times now; further opens wait until it returns."""
+        """Call *do* if *node* is open exactly that many times; further opens wait until it returns."""
         with self._lock:
             entry = self._open.get(node)
             if times == (0 if entry is None else entry[1]):
                 do()
 
     def released(self, node: int) -> None:
-        """Count one open of *node* less; give its backing id back with the last one."""
+        """Count one open of *node* less; after the last, give its backing id back."""
         with self._lock:
             entry = self._open.get(node)
             if entry is None:

@@ -1,4 +1,4 @@
-"""Prefetching what a walk will ask for next: parts of directories, and the bytes of small files.
+"""Prefetches what a walk will ask for next: parts of directories, and the bytes of small files.
 
 A program that reads a tree asks for one thing, works on it, and asks for the next. The daemon uses the time in between:
 
@@ -117,7 +117,7 @@ class DirectoryPrefetch:
         self._next.pop(node, None)
 
     def clear(self) -> None:
-        """Drop all that was made: the kernel forgets nodes, and their numbers may come to mean something else."""
+        """Drop all that was made: the kernel forgets nodes, and their numbers may be given to others."""
         self._next.clear()
         self._first.clear()
         self._to_enter.clear()
@@ -158,7 +158,7 @@ class FilePrefetch:
         # By layer: the file that was opened last, and the last one that was read.
         self._last_opened: dict[int, int] = {}
         self._last_read: dict[int, int] = {}
-        # One buffer for all reads: to get fresh memory from the kernel takes longer than to read into it.
+        # One buffer for all reads: getting fresh memory from the kernel takes longer than reading into it.
         self._buffer = bytearray(_BYTES_AT_ONCE)
 
     def opening(self, node: int) -> None:

@@ -1,7 +1,7 @@
-"""What each request of the kernel is answered: opcode -> method of the tree. Nothing here reads or writes /dev/fuse.
+"""Computes the answer to each request of the kernel: opcode -> method of the tree. Does not read or write /dev/fuse.
 
 A method takes the node and the body of a request and returns the body of the answer, or None if the kernel expects
-none. It raises what the tree raises (RegfsError), Refused for an errno that is no failure, and struct.error for a
+none. It raises what the tree raises (RegfsError), Refused for an errno that is not a failure, and struct.error for a
 malformed request; session.py turns these into answers. Under NON_BLOCKING it raises WouldBlock if it would have to
 wait, before anything is opened or counted, so that the pool can answer the same request. Used by session.py. Thread
 rule: any thread, but an object with prefetchers is for the thread that reads requests.
@@ -46,7 +46,7 @@ _NO_SUCH_NAME_FOR_EVER = abi.pack_entry(0, b"", math.inf)
 
 
 class Refused(Exception):
-    """The answer is an errno, and no failure."""
+    """The answer is an errno, which is not reported as a failure."""
 
     def __init__(self, number: int) -> None:
         super().__init__(os.strerror(number))

@@ -200,7 +200,7 @@ class KernelSession:
     def unmount(self, *, lazily: bool = False) -> None:
         """Unmount; `serve` returns once no process uses the mount. Raises MountFailure, if it is busy for example.
 
-        If ours was detached and another mount is on the same path since, that one is left alone.
+        If this mount was detached and another one is on the same path since, the other one stays.
         """
         if self._own is not None:
             self._own.unmount(lazily=lazily)
@@ -222,7 +222,7 @@ class KernelSession:
                 self._stop_by_force()
 
     def refresh(self) -> None:
-        """Let the kernel look up again, soon, all names that may have changed. Never blocks.
+        """Make the kernel look up again, soon, all names that may have changed. Never blocks.
 
         Processes below such a name stay there. Kernels before 6.2 could only drop names at once, together with working
         directories below them; on those, names hold until their time is over.
@@ -342,7 +342,7 @@ class KernelSession:
             self._stats.count("mount.interrupts")
 
     def _negotiate(self, unique: int, offer: abi.Offer) -> None:
-        """Answer INIT; a kernel of a later major version then sends another one with ours."""
+        """Answer INIT; a kernel of a later major version then sends another INIT with this daemon's version."""
         try:
             negotiated = negotiate(offer, passthrough=self._passthrough, checks_permissions=self._checks_permissions)
         except MountFailure as error:
@@ -358,7 +358,7 @@ class KernelSession:
             self._settle(negotiated.flags)
 
     def _settle(self, flags: int) -> None:
-        """Use what INIT has settled."""
+        """Set the session up as INIT has settled."""
         self._notifications.expires_entries = bool(flags & abi.HAS_EXPIRE_ONLY)
         if flags & abi.PASSTHROUGH:
             self._state.open_nodes.allow_passthrough(self._descriptor)

@@ -1,8 +1,7 @@
-"""What the kernel was given in one session and may still use: handles, backing files, pages.
+"""What the kernel has from one session and may still use: handles, backing files, pages.
 
-Both sides that answer requests, the thread that reads them and the pool, work on the same state. With a StateFile the
-next daemon of the mount finds what it needs of it (kept/). Used by session.py and requests.py. Thread rule: that of its
-parts, which any thread may use.
+The thread that reads requests and the threads of the pool share this state. With a StateFile the next daemon of the
+mount finds what it needs of it (kept/). Used by session.py and requests.py. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class SessionState:
         self._doubtful: dict[int, tuple[int, int]] = {}
 
     def restore(self) -> None:
-        """Know the files that the kernel has open from an earlier daemon. Before the first request."""
+        """Load the files that the kernel has open from an earlier daemon. Call it before the first request."""
         if self._kept_files is None:
             return
         for file in self._kept_files.read():
@@ -58,7 +57,7 @@ class SessionState:
             self._doubtful[file.unique] = file.node, file.handle
 
     def doubt(self, opened_by: set[int]) -> None:
-        """Learn that of the requests that have opened files these alone were left unanswered, or seemed to be."""
+        """Keep as doubtful only the files of the requests *opened_by*, which may have been left unanswered."""
         self._doubtful = {unique: file for unique, file in self._doubtful.items() if unique in opened_by}
 
     def opening(self, unique: int, node: int, answer: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Requests that wait: answered in the pool under a deadline, and in any case, even when they are interrupted or hang.
+"""Requests that wait: a pool answers each under a deadline, also one that is interrupted or hangs.
 
     hand_over()      a request that must wait (for the registry, for a layer) is answered by a thread of the pool
     interrupt()      the kernel's INTERRUPT: EINTR at once

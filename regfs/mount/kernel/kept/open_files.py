@@ -3,8 +3,8 @@
     2,097,152 records of 32 bytes: u64 node, u64 unique of the OPEN, u32 flags, u32 backing id, u64 handle (0: free)
 
 The number of a handle has the number of its record in the lower 21 bits; all ones: it has none. A record is written
-just before the OPEN is answered. Whether the kernel got that answer, the next daemon learns when it answers the same
-request again: if the kernel takes the second answer, the first record was for nothing.
+just before the OPEN is answered. The next daemon answers the same request again to learn whether the kernel got that
+answer: if the kernel takes the second one, it did not get the first, and the first record is void.
 
 Used by state.py and session.py. Thread rule: any thread; pop() and append() of a list are atomic.
 Source of what depends on open files: passthrough.py, page_cache.py.

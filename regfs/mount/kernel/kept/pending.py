@@ -1,4 +1,4 @@
-"""Requests that were read and not answered yet, where the next daemon finds them: no reader hangs after a kill.
+"""Requests that were read and not answered yet, in kept memory, so that no program hangs after a kill of the daemon.
 
 The kernel sends a request once. So it is read straight into kept memory; nothing can be lost in between:
 
@@ -7,10 +7,10 @@ The kernel sends a request once. So it is read straight into kept memory; nothin
     waiting          8,192 slots of 512 bytes, a copy of each request that is handed over to the pool:
                      u64 since when (monotonic ms; 0: free), then the request as it was read
 
-The next daemon answers them first. The kernel refuses an answer that it has got before (ENOENT), and the daemon undoes
-that one as it does with any refused answer. A request keeps its deadline. FORGET and BATCH_FORGET are done before they
-are worked on: to forget twice would make a node stale. Used by loop.py, session.py and waiting_requests.py. Thread
-rule: any thread, each buffer one.
+The next daemon answers them first. The kernel refuses a second answer to the same request (ENOENT), and the daemon
+undoes that one as it does with any refused answer. A request keeps its deadline. FORGET and BATCH_FORGET are marked
+DONE before they are carried out: to forget twice would make a node stale. Used by loop.py, session.py and
+waiting_requests.py. Thread rule: any thread; each buffer belongs to one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _HEAD = 40
 
 
 class Left(NamedTuple):
-    """A request that the last daemon has left; *age_s* is how long it waits already."""
+    """A request that the last daemon has left; *age_s* is how many seconds it has waited already."""
 
     opcode: int
     unique: int
@@ -66,7 +66,7 @@ class NoPending:
         """Drop the request in *slot*; nothing for slot 0."""
 
     def left(self) -> list[Left]:
-        """Return what the last daemon has left, each in a slot now."""
+        """Return the requests that the last daemon has left, each in a slot now."""
         return []
 
 

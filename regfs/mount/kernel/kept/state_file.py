@@ -55,7 +55,7 @@ class StateFile:
     """The state of one mount. *descriptor* is closed with the process."""
 
     def __init__(self, descriptor: int) -> None:
-        """Use the memory that *descriptor* is of. Raises MountFailure where it is none that this release knows."""
+        """Use the memory of *descriptor*. Raises MountFailure where it has another version or is not a state."""
         self.descriptor = descriptor
         try:
             self.memory = mmap.mmap(descriptor, SIZE)
@@ -67,7 +67,7 @@ class StateFile:
 
     @classmethod
     def new(cls) -> StateFile:
-        """Return a new one. Raises MountFailure where the system has no such memory."""
+        """Return an empty state. Raises MountFailure where the system has no memfd."""
         descriptor = -1
         try:
             descriptor = os.memfd_create("regfs-mount", os.MFD_CLOEXEC)
@@ -79,11 +79,11 @@ class StateFile:
                 os.close(descriptor)
             raise MountFailure(f"no memory for the state of the mount: {error}") from error
 
-    # What holds for the mount as a whole
+    # The mount as a whole
 
     @property
     def has_ended(self) -> bool:
-        """Whether the mount was ended on purpose, so that no daemon must follow."""
+        """Whether the mount was ended on purpose, so that no daemon may follow."""
         return self._number(_LIFE_AT) == ENDED
 
     def end(self) -> None:
@@ -102,7 +102,7 @@ class StateFile:
 
     @property
     def crashes(self) -> int:
-        """How many of them followed one that had ended by itself."""
+        """How many daemons followed one that had ended by itself."""
         return self._number(_CRASHES_AT)
 
     @property
@@ -131,11 +131,11 @@ class StateFile:
 
     @property
     def failure(self) -> str:
-        """Why the last `regfs restart` failed; empty where it did not."""
+        """Why the last `regfs restart` failed; empty if it did not."""
         return self._text(_FAILURE_AT, _TEXT)
 
     def fail(self, why: str) -> None:
-        """Note why a daemon that was to take over cannot."""
+        """Note why the daemon that `regfs restart` started cannot take over."""
         self._write_text(_FAILURE_AT, why.encode("utf-8", "replace")[:_TEXT])
 
     @property
