@@ -166,7 +166,7 @@ def test_an_archive_that_tells_no_repository_gets_one(regfs: Regfs, tmp_path: Pa
     index = json.loads(members["index.json"])
     del index["manifests"][0]["annotations"]["io.containerd.image.name"]
     archive = packed(tmp_path / "tags", {**members, "index.json": json.dumps(index).encode()})
-    with pytest.raises(InvalidOption, match=r"tells tags and no repository \(1\); --as REPOSITORY"):
+    with pytest.raises(InvalidOption, match=r"has tags and no repository \(1\); --as REPOSITORY"):
         regfs("import", str(archive), cache="here")
     assert regfs("import", "--as", "ghcr.io/org/app", str(archive), cache="here").startswith("ghcr.io/org/app:1@")
     assert regfs("import", "--as", "ghcr.io/org/app:2", str(archive), cache="here").startswith("ghcr.io/org/app:2@")

@@ -26,7 +26,7 @@ _FREED_S, _LOOK_S = 1.0, 0.05
 
 @contextmanager
 def lock_upper(upper: Path | None, *, option: str) -> Iterator[None]:
-    """Lock the directory *upper*, which *option* names, for this process: two overlays in one destroy each other's.
+    """Lock the directory *upper*, which *option* names: two overlays in one directory destroy each other's files.
 
     Locks nothing where *upper* is None. Raises MountFailure where another process has locked it, OSError.
     """
@@ -44,13 +44,14 @@ def lock_upper(upper: Path | None, *, option: str) -> Iterator[None]:
 
 
 def insist_on_unused(upper: Path, *, shown: str) -> None:
-    """Raise MountFailure where an overlay that is mounted, in whatever mount namespace, has its changes below *upper*.
+    """Raise MountFailure where a mounted overlay, in any mount namespace, has its changes below *upper*.
 
-    prepare_upper() was called. *shown* names the directory in the message. The kernel alone knows: it refuses an upper
-    directory that is in use where an index of files is asked for, and warns otherwise. So it is asked for an overlay
-    that cannot be made, because its lower directory is its upper one, which it looks at later (ovl_get_upper() and
-    ovl_get_layers() of fs/overlayfs/super.c). A process that enters a mount namespace of its own has all mounts for a
-    moment, also one that is unmounted meanwhile: so it is asked again for a second.
+    Call prepare_upper() before. *shown* names the directory in the message. Only the kernel knows: with an index of
+    files it refuses an upper directory that is in use, without one it only warns. So this asks the kernel for an
+    overlay that can never be made, because its lower directory is its upper one; the kernel checks that after the upper
+    directory (ovl_get_upper() and ovl_get_layers() of fs/overlayfs/super.c). A process that enters a mount namespace of
+    its own holds a copy of all mounts for a moment, also of one that is unmounted meanwhile: so this tries again for a
+    second.
     """
     options = [("lowerdir", escaped(f"{upper}/upper")), *_upper_options(upper), ("index", "on")]
     over = time.monotonic() + _FREED_S
@@ -69,7 +70,7 @@ def insist_on_unused(upper: Path, *, shown: str) -> None:
 
 
 def prepare_upper(upper: Path, lower: Path) -> None:
-    """Make the two directories below *upper*, where they are not there yet.
+    """Make the two directories below *upper* if they do not exist yet.
 
     The new upper one gets the attributes of the directory *lower*, because an overlay shows those of its upper one.
     Raises OSError.
@@ -93,7 +94,7 @@ def prepare_upper(upper: Path, lower: Path) -> None:
 def overlay_options(
     lower: str, upper: Path, *, is_root: bool, source: str = "regfs"
 ) -> Iterator[tuple[str, str | None]]:
-    """Yield the options of the overlay. One of an ordinary user keeps its marks in attributes of users (5.11)."""
+    """Yield the options of the overlay. An ordinary user's keeps its marks in user.* attributes (Linux 5.11)."""
     yield "source", source
     yield "lowerdir", escaped(lower)
     yield from _upper_options(upper)

@@ -63,7 +63,7 @@ class _Directory:
 
 
 def check_directory(directory: Path) -> None:
-    """Raise InvalidOption where *directory* exists and is not empty, or clearly cannot be made. Makes nothing."""
+    """Raise InvalidOption if *directory* exists and is not empty, or cannot be made. Makes nothing."""
     try:
         if os.path.lexists(directory):
             _insist_on_empty(directory)
@@ -78,7 +78,7 @@ def check_directory(directory: Path) -> None:
 
 
 def prepare_directory(directory: Path) -> None:
-    """Make *directory*, or take it where it is empty. Raises InvalidOption where something is in it."""
+    """Make *directory* if it does not exist. Raises InvalidOption if it is not empty or cannot be made."""
     try:
         directory.mkdir(mode=0o700, parents=True)
     except FileExistsError:
@@ -89,7 +89,7 @@ def prepare_directory(directory: Path) -> None:
 
 def _insist_on_empty(directory: Path) -> None:
     if not directory.is_dir():
-        raise InvalidOption(f"{directory} is there already, and is not a directory")
+        raise InvalidOption(f"{directory} exists and is not a directory")
     if any(directory.iterdir()):
         raise InvalidOption(f"{directory} is not empty; name a new directory")
 
@@ -135,7 +135,7 @@ class Unpacker:
         self.summary = Summary()
 
     def into(self, directory: Path) -> Summary:
-        """Write everything into *directory*, which is there and empty. Holds a descriptor for each level of the tree.
+        """Write everything into *directory*, which exists and is empty. Holds a descriptor for each level of the tree.
 
         Entries that cannot be written are in the summary. Raises CacheFailure where going on makes no sense (a full
         disk, a cached file that cannot be read), BadLayer for a name that no directory can have.
@@ -222,7 +222,7 @@ class Unpacker:
         first = self._links.get(node)
         if first is None:
             return False
-        # The directories on the way are ours, and closed to others until they are full: none can be a symbolic link.
+        # This process has made the directories on the way, closed to others until they are full: none can be a link.
         os.link(first, name, src_dir_fd=self._root, dst_dir_fd=directory.descriptor, follow_symlinks=False)
         return True
 
@@ -267,7 +267,7 @@ class Unpacker:
         os.utime(descriptor, ns=(attributes.mtime_ns, attributes.mtime_ns))
 
     def _set_by_name(self, directory: _Directory, name: bytes, node: int, attributes: Attributes) -> None:
-        """Do the same for entries that cannot be opened: links and special files."""
+        """Set the same as _set_all() for entries that cannot be opened: links and special files."""
         if self._as_root:
             os.chown(name, attributes.uid, attributes.gid, dir_fd=directory.descriptor, follow_symlinks=False)
         if not stat.S_ISLNK(attributes.mode):

@@ -5,7 +5,7 @@ In reading order:
     ingest          a plain layer: received, inflated, hashed, read as an archive and written
     compression/    its tar stream is inflated, into the blocks of a ring (ring)
     tar/            entries are read from that stream
-    rows/           what the entries leave behind, as rows of the index; rows/sink: the seam to the store
-    formats/        layers that bring a table of contents: eStargz, zstd:chunked, SOCI
+    rows/           entries become rows of the index; rows/sink: the interface to the store
+    formats/        layers that have a table of contents: eStargz, zstd:chunked, SOCI
     source          where the bytes of such a layer come from, range by range
 """

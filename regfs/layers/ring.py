@@ -1,7 +1,7 @@
 """A ring of blocks of memory that one thread fills and several threads read, each of them all of it, in order.
 
 A block is filled in place and read in place: nothing is copied and nothing is allocated on the way. It is filled again
-when all readers have let go of it. Used by ingest.py for compressed bytes and for the tar stream.
+when all readers have released it. Used by ingest.py for compressed bytes and for the tar stream.
 
 Thread rule: one thread fills; each reader is one thread.
 """
@@ -43,7 +43,7 @@ class Ring:
         self._unread = [0] * len(self._blocks)
 
     def begin(self) -> tuple[int, memoryview]:
-        """Return number and memory of a block to fill; waits until the readers have let go of one."""
+        """Return number and memory of a block to fill; waits until the readers have released one."""
         number = self._free.get()
         return number, self._blocks[number]
 

@@ -214,7 +214,7 @@ def _url(endpoint: Endpoint, base: str, path: str) -> str:
 
 
 def crossed_origin(answer: Answer, url: str) -> bool:
-    """Tell whether *answer* came from another origin than *url*: a storage or CDN, which knows no login of ours."""
+    """Tell whether *answer* came from another origin than *url*: a storage or CDN, which knows no login."""
     return answer.request.origin != Origin.of(url)
 
 

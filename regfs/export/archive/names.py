@@ -28,7 +28,7 @@ _MOST_TOLD = 10
 
 
 class NamedImage(NamedTuple):
-    """An image of an archive: what describes it, its name, and the OCI form of one that has Docker's types."""
+    """An image of an archive: its descriptor, its name, and the OCI form of one that has Docker's types."""
 
     descriptor: Descriptor
     reference: Reference
@@ -60,7 +60,7 @@ def references_of(
     """Return the images among *entries* with their names; what only refers to them is left out.
 
     *given* names the one image that there is, or the repository of all that have a tag alone. Raises InvalidOption
-    where an image has no name, or *given* fits none; BadContent where a name is none.
+    where an image has no name, or *given* fits none; BadContent where a name is not valid.
     """
     named: list[tuple[Descriptor, Reference]] = []
     nameless = []
@@ -111,4 +111,4 @@ def _nameless(tags: Sequence[str]) -> str:
     if not tags:
         return "the archive names no image; --as REPOSITORY:TAG says what its image is to be called"
     told = ", ".join(tag for tag in tags[:_MOST_TOLD] if is_tag(tag)) or "some"
-    return f"the archive tells tags and no repository ({told}); --as REPOSITORY says whose they are"
+    return f"the archive has tags and no repository ({told}); --as REPOSITORY names it"

@@ -1,8 +1,8 @@
 """Reads images from a tar archive with an OCI image layout into the cache, whatever the order of its members.
 
 Every blob is verified against its digest before it is kept, and every layer against its diff id when it is unpacked.
-Members that are not part of a layout are passed over. Used by verbs/import_archive.py. Thread rule: one thread reads;
-any may read *read*.
+Members that are not part of a layout are skipped. Used by verbs/import_archive.py. Thread rule: one thread reads the
+archive; any thread may read the counter `read`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class ArchiveReader:
                 "oci-archive:OTHER makes one that can be imported"
             )
         if not index:
-            raise BadContent("the archive has no index.json: it is no OCI image layout")
+            raise BadContent("the archive has no index.json: it is not an OCI image layout")
         parsed = parse_manifest(index, content_type=OCI_INDEX)
         if not isinstance(parsed, Index):
             raise BadContent("index.json of the archive is not an index")
@@ -90,7 +90,7 @@ def adopt_names(
     entries: Sequence[Descriptor],
     adoption: Adoption,
 ) -> None:
-    """Let the names of *images* lead to them, and what refers to them among *entries* be found.
+    """Make *images* known by their names, and those of *entries* that refer to them as their referrers.
 
     Raises BadContent where the archive lacks a manifest.
     """
@@ -124,9 +124,9 @@ def adopt_names(
 
 
 def _manifests(entry: Descriptor, adoption: Adoption) -> Mapping[Digest, str]:
-    """Return the documents that *entry* leads to and that are here, with their types; the image's own is one of them.
+    """Return the manifest of *entry* and, below an index, those that the archive has, with their media types.
 
-    Raises BadContent where it is not here.
+    Raises BadContent where the archive lacks the manifest of *entry*.
     """
     content = adoption.document(entry.digest)
     if content is None:

@@ -1,8 +1,8 @@
 """Writes images into a tar archive, as an OCI image layout: documents first, then blobs, each once.
 
-Bytes are verified while they pass. A layer comes from the cache where that has its blob as it was sent, else from the
-registry: what was unpacked cannot be packed again to the same bytes. Used by verbs/export.py. Thread rule: one thread
-writes; any may read *written*.
+Bytes are verified while they are copied. A layer comes from the cache if that has its blob as it was sent, otherwise
+from the registry: an unpacked layer cannot be packed to the same bytes again. Used by verbs/export.py. Thread rule: one
+thread writes; any thread may read the counter `written`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Contents:
     def add(self, reference: Reference, image: Image, images: Images, *, is_pinned: bool) -> None:
         """Add *image*, which is one of *images*, with what refers to it and the policy allows.
 
-        Blocks on the network for manifests; raises what that brings.
+        Blocks on the network for manifests; raises RegfsErrors.
         """
         top = image.document
         descriptor = Descriptor(top.media_type, top.digest, len(top.content))
@@ -98,7 +98,7 @@ class ArchiveWriter:
         self._file = file
 
     def write(self) -> None:
-        """Write all. Blocks on the network; raises what that brings, DigestMismatch, and OSError."""
+        """Write the archive. Blocks on the network; raises RegfsErrors (DigestMismatch too) and OSError."""
         contents = self._contents
         entries = [*entries_of(contents.images), *contents.referring]
         with tarfile.open(fileobj=self._file, mode="w|", format=tarfile.PAX_FORMAT) as archive:
@@ -107,7 +107,7 @@ class ArchiveWriter:
             for digest, content in contents.documents.items():
                 _add(archive, _place(digest), content)
                 self.written += len(content)
-            # Small ones first: what an image is can be told before its layers are read.
+            # Small ones first: a reader can know what an image is before it reads the layers.
             for repository, blob in sorted(contents.blobs.values(), key=lambda found: found[1].size):
                 if blob.digest not in contents.documents:
                     info = _info(_place(blob.digest), blob.size)

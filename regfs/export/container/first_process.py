@@ -26,7 +26,7 @@ from regfs.process import syscalls
 _FAILED = 125
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _TO_GROUP = (signal.SIGINT, signal.SIGQUIT)  # as a terminal sends them
-_FULL = 1 << 20  # so few bytes for changes count as none
+_FULL = 1 << 20  # bytes: so little room for changes counts as none
 
 
 def run_first_process(sandbox: Sandbox, channel: Channel) -> NoReturn:

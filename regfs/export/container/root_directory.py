@@ -4,7 +4,7 @@ Made in process 1, in its new mount namespace:
 
     tmpfs on /tmp        hides the machine's; has the directories lower, root, upper and work
       lower              the image's files: an EROFS mount that the supervisor has made, or FUSE, which it serves
-      root               overlay of lower and upper: becomes the root by pivot_root(2), which takes all else away
+      root               overlay of lower and upper: becomes the root by pivot_root(2), which removes all other mounts
 
 Files of the machine (devices, volumes, resolv.conf) are opened before pivot_root and attached after it, so that their
 paths are resolved in the machine, and those of the image in the image. Source: mount_api.py, overlayfs.rst.
@@ -62,7 +62,7 @@ class RootDirectory:
         """Open the files of the machine. Raises MountFailure."""
         self._sandbox = sandbox
         mount_api.keep_mounts_private()
-        # The machine's own nodes where others cannot be made: there they belong to a user who is not mapped.
+        # The machine's own nodes where others cannot be made: their owner is not mapped there.
         self._devices = {} if sandbox.is_root else {name: _tree(f"/dev/{name}") for name in _DEVICES}
         self._volumes = [(volume, _tree(volume.host)) for volume in sandbox.volumes]
         self._of_network = [(path, _tree(path)) for path in _OF_NETWORK if sandbox.has_network and os.path.exists(path)]

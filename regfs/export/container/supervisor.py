@@ -30,7 +30,8 @@ Serve = Callable[[int], None]
 def start(asked: Asked, *, owner: str, allow_suid: bool, allow_dev: bool) -> Entered:
     """Start the processes for what is *asked*. Call this while the process has one thread.
 
-    A process that may mount needs no user namespace; others get one, with users by *owner* ("image", "me", "subuid").
+    A process that may mount needs no user namespace; any other gets one, with users by *owner* ("image", "me",
+    "subuid").
     Raises MountFailure, InvalidOption.
     """
     maps: IdMaps | None = None

@@ -59,9 +59,9 @@ def open_erofs(rootfs: Rootfs, store: LayerStore) -> int:
 def open_data_files(rootfs: Rootfs, store: LayerStore) -> list[int]:
     """Return descriptors of the data files of the layers of *rootfs*, base first, each as long as its index says.
 
-    The caller has fetched all of them. A mount that fills on demand would get descriptors of other files here: one for
-    each layer, on a FUSE file system of its own that nothing else sees. The image has all names and attributes, so the
-    kernel would ask that file system for bytes alone, and only for those that were not read yet.
+    The caller has fetched all of them. (A mount that fetches on demand could get descriptors of other files: one for
+    each layer, on a private FUSE file system. The image has all names and attributes, so the kernel would ask that file
+    system only for bytes that were not read yet.)
 
     Raises CacheDamaged where one is missing, incomplete or too short; CacheFailure.
     """
@@ -140,7 +140,7 @@ def _written(root: Path, path: Path, names: Names) -> int:
             os.close(reading)
             raise
         return reading
-    except BaseException:  # any end of the writing, Ctrl-C too: half an image must not stay in the cache
+    except BaseException:  # also on Ctrl-C: half an image must not stay in the cache
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise

@@ -53,7 +53,7 @@ _SAYS = {
 
 
 def reason_against(cache: Path) -> str:
-    """Return why this process, root's, cannot mount images of *cache*, "" where no reason is known."""
+    """Return why this process, run by root, cannot mount images of *cache*; "" if no reason is known."""
     if not may_mount():
         return CONTAINER_REMEDY
     release = os.uname().release
@@ -131,11 +131,11 @@ def _erofs(opened: Sequence[int], store: LayerStore, name: str, attributes: int)
 
 @contextmanager
 def _reading_further_ahead() -> Iterator[None]:
-    """Let the kernel read further ahead in what is mounted in the block.
+    """Make the kernel read further ahead in what is mounted in the block.
 
-    All of an image from a cold disk takes a fifth less time then, and a quarter less CPU time. The kernel makes a
-    backing device for each EROFS on files, with a number that it uses once, and tells of no other way to find it. One
-    that another process mounts meanwhile gets the same.
+    Reading a whole image from a cold disk takes a fifth less time then, and a quarter less CPU time. The kernel makes a
+    backing device for each EROFS on files, with a number that it uses once; the device can only be found as one that is
+    new after the block. One that another process mounts meanwhile gets the same read-ahead.
     """
     before = _backing_devices()
     yield
@@ -182,7 +182,7 @@ def _overlay(lower: int, upper: Path | None, name: str, attributes: int, store: 
 
     def make(directory: Path) -> None:
         try:
-            unshare(NEW_MOUNTS)  # from now on, the working directory is this thread's own too
+            unshare(NEW_MOUNTS)  # from now on the working directory is that of this thread alone
             keep_mounts_private()
             made.set_result(_attached_overlay(lower, upper, name, attributes, directory))
         except BaseException as error:

@@ -47,7 +47,7 @@ class Entry(NamedTuple):
 
 
 class Names:
-    """The names of the image that *merged* is the table of, made of *layers* (base first).
+    """The names of the image with the merged table *merged*, made of *layers* (base first).
 
     Raises Unsupported for what EROFS cannot hold, CacheFailure.
     """

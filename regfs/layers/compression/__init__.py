@@ -1,7 +1,7 @@
-"""What layers are compressed with.
+"""Decompression of layers.
 
 detection         which compression a layer has
-archive_stream    the tar stream of a layer, inflated
+archive_stream    the tar stream of a layer, decompressed
 gzip, zstd        the two formats
 checkpoints       where inflating a gzip layer can begin
 """

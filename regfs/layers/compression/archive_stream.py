@@ -20,7 +20,7 @@ from regfs.layers.compression.detection import Chunk, decompressed
 _BLOCK_SIZE = 1 << 20
 _READ = 1 << 19
 _FIRST = 6
-# Put behind the last byte, so that the reader always finds a header that is none: then it has come to a member's end,
+# Put behind the last byte, so that the reader always ends at an invalid header: then it has come to a member's end,
 # and in any other error it has not.
 _SENTINEL = b"\xff" * 16
 _NO_HEADER = "Not a gzipped file"
@@ -47,11 +47,11 @@ def open_archive(chunks: Iterable[Chunk]) -> ArchiveStream:
 
 
 def _library() -> tuple[Any, tuple[type[Exception], ...]]:
-    """Return isal's reader of gzip files and its errors; None where there is none of it."""
+    """Return isal's reader of gzip files and its errors; None where isal is not installed."""
     try:
         igzip, library = importlib.import_module("isal.igzip"), importlib.import_module("isal.isal_zlib")
         return igzip._GzipReader, (igzip.BadGzipFile, EOFError, OverflowError, library.error)
-    except (ImportError, AttributeError):  # there is no wheel of it for every machine
+    except (ImportError, AttributeError):  # isal has no wheel for some machines
         return None, ()
 
 

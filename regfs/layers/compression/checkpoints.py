@@ -4,7 +4,7 @@
     for block in stream.inflate(chunks): …
     stream.checkpoints, stream.span_digests
 
-zlib itself, by ctypes: no module of Python's lets inflate() stop at the end of a deflate block, which it must for that.
+Uses zlib by ctypes: no Python module can stop inflate() at the end of a deflate block, which checkpoints need.
 A checkpoint is made at the first block, and at each that begins more than `span_size` bytes of the archive after the
 last checkpoint, as soci-snapshotter makes them. A span is what is between two checkpoints; it may go on in another gzip
 member, which soci-snapshotter reads since 2026. ztoc.py tells which bytes a span is. Memory: 32 KiB a checkpoint.

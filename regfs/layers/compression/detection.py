@@ -1,7 +1,7 @@
 """Which compression a layer has, told by its first bytes.
 
-The media type says it too, and is wrong often enough (`tar+gzip` on a layer that is not, Docker's only type for all)
-that the engines look at the bytes; what it must tell is that a layer can be read at all. Used by ingest.py.
+The media type says it too, but is wrong so often (`tar+gzip` on a layer that is not, Docker's only type for all) that
+the engines look at the bytes. The media type only decides whether a layer can be read at all. Used by ingest.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x04\x22\x4d\x18": "lz4"}
 
 
 def check_media_type(media_type: str) -> None:
-    """Raise Unsupported where a layer of that type cannot be read whatever its bytes are."""
+    """Raise Unsupported for a media type that cannot be read: that of an encrypted layer."""
     if media_type.endswith("+encrypted"):
         raise Unsupported(f"the layer is encrypted ({media_type})")
 
@@ -38,7 +38,7 @@ def decompressed(chunks: Iterable[Chunk], *, block_size: int) -> Iterator[Chunk]
     if first.startswith(gzip.MAGIC):
         return gzip.inflate(whole, block_size=block_size)
     if _may_be_zstd(first):
-        # Imported here because few layers need it, and an ingest has to start fast.
+        # Imported here because few layers need it, and an ingest must start fast.
         from regfs.layers.compression import zstd
 
         if zstd.starts_frame(first[:4]):

@@ -1,8 +1,8 @@
 """gzip as layers use it: several members one after the other, any header fields, perhaps padded.
 
-isal inflates at about four times the speed of zlib and is used where it can be imported. Zeros between members, and
-what follows the last one and is not a gzip header, are passed over, as gzip(1) does. Where isal's reader of files is
-there, archive_stream.py takes that; both read the same streams. Source: RFC 1952. Used by detection.py; one thread.
+isal inflates about four times as fast as zlib and is used where it can be imported. Zeros between members, and bytes
+after the last member that are not a gzip header, are skipped, as gzip(1) does. Where isal has a reader of files,
+archive_stream.py uses that; both read the same streams. Source: RFC 1952. Used by detection.py; one thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HAS_CHECKSUM, _HAS_EXTRA, _HAS_NAME, _HAS_COMMENT = 2, 4, 8, 16
 # Headers are read here, and the decompressor sees this one: isal 1.9 loses its way in header fields that two chunks
 # share.
 _PLAIN_HEADER = MAGIC_AND_METHOD + bytes(6) + b"\xff"
-# When a member ends, the decompressor copies what it was given beyond it: of thousands of tiny members in one chunk
+# When a member ends, the decompressor copies the input after it: of thousands of tiny members in one chunk
 # (eStargz has one for each file) each would copy all that follow. So the first bites of a member are small.
 _FIRST_BITE = 1 << 13
 

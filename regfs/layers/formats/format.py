@@ -49,7 +49,7 @@ def take_none(_fields: Fields, _end: int) -> bool:
 
 
 class Table(Protocol):
-    """The table of contents of one layer, verified when all of it has been read: use nothing of it before."""
+    """The table of contents of one layer. It is verified once it was read to its end: use nothing of it before."""
 
     @property
     def hidden(self) -> frozenset[bytes]:
@@ -87,10 +87,10 @@ class Format(Protocol):
         """Tell whether a layer is of this format, and its manifest authenticates its table. No request."""
 
     def table_id(self, descriptor: Descriptor, /) -> str:
-        """Return what names the table of a layer. The manifests of two images may name two tables for one blob."""
+        """Return an id of the layer's table. The manifests of two images may name two tables for one blob."""
 
     def hidden(self, descriptor: Descriptor, /) -> frozenset[bytes]:
-        """Return the names in the root of the archive that are the format's own files, and are shown by no tree."""
+        """Return the names in the root of the archive that are the format's own files, which trees must not show."""
 
     def table(self, descriptor: Descriptor, source: ByteSource, find_table: FindTable, /) -> Table:
         """Return the table of a layer, in few small reads of *source*.

@@ -1,4 +1,4 @@
-"""The files of a table of contents that nearly all are, from its JSON to rows and chunks in one step.
+"""Adds plain files of a table of contents, which nearly all are, from its JSON to rows and chunks in one step.
 
 Such a file has bytes in one chunk, alone in its member, no extended attributes, and a new name of plain characters in a
 directory that is known. Any other entry is left to toc.py, which reads these too and comes to the same rows and chunks;
@@ -37,7 +37,7 @@ class FileSink(Protocol):
 
 
 class TocFiles:
-    """Adds plain files to *tree*, and their bytes to *sink*. Files of the names *hidden* are none of them."""
+    """Adds plain files to *tree*, and their bytes to *sink*. Files of the names *hidden* do not count as plain."""
 
     def __init__(self, tree: ArchiveRows, sink: FileSink, *, hidden: frozenset[bytes] = frozenset()) -> None:
         self._tree = tree

@@ -1,4 +1,4 @@
-"""The entries of an archive that nearly all are, read in one loop over a block: header, attributes, row.
+"""Reads plain entries of an archive, which nearly all are, in one loop over a block: header, attributes, row.
 
 A plain entry is a regular file, a directory or a symbolic link with no extended header, all of whose header is in the
 block, in a directory that is known, under a name that is new. What repeats (owners, modes, times, sizes, checksums) is

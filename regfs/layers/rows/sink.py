@@ -1,4 +1,4 @@
-"""Where an ingest puts what it finds: the seam between layers/ and store/layers/layer_writer.py, which keeps it.
+"""The interface between an ingest in layers/ and store/layers/layer_writer.py, which keeps what the ingest finds.
 
 One thread calls a sink. Its methods may raise CacheFailure; what was put becomes visible when the ingest is over
 and both digests were found right.

@@ -1,7 +1,7 @@
-"""A stream of blocks, taken in pieces of any size: what the tar reader reads from.
+"""A stream of blocks, from which the tar reader takes pieces of any size.
 
-Content goes through as views of the blocks; only what is wanted as bytes is copied. A block is not looked at any more
-when the next has been asked for. Used by tar_reader.py, plain_entries.py and ingest.py; one thread.
+Content is passed on as views of the blocks; only what is wanted as bytes is copied. A block is not used any more once
+the next has been asked for. Used by tar_reader.py, plain_entries.py and ingest.py; one thread.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ByteFeed:
             yield view
 
     def skip(self, size: int) -> None:
-        """Pass over the next *size* bytes. Raises BadLayer where the stream ends before."""
+        """Skip the next *size* bytes. Raises BadLayer where the stream ends before."""
         if self.at + size <= len(self.block):
             self.at += size
             return

@@ -1,10 +1,10 @@
-"""Our own tar reader: every dialect that images are made of, in one pass over a stream.
+"""Reads tar archives: every dialect that images are made of, in one pass over a stream.
 
 v7, ustar, star, GNU (long names and links, base-256 numbers, sparse files) and PAX (global headers too). Python's
-tarfile is too slow for this (it keeps all members and decodes their names) and lets pass what Go's reader, the one that
-container engines trust, refuses. Labels of volumes are skipped. Unknown types are regular files where
-they have data, as for POSIX and GNU tar (containerd and umoci refuse the layer), and are counted. An archive may end
-without its two blocks of zeros; what follows them is not looked at.
+tarfile is too slow for this (it keeps all members and decodes their names) and accepts what Go's reader, the one that
+container engines trust, refuses. Labels of volumes are skipped. Unknown types are regular files where they have data,
+as for POSIX and GNU tar (containerd and umoci refuse the layer), and are counted. An archive may end without its two
+blocks of zeros; what follows them is ignored.
 
 Names are bytes, as stored. Used by ingest.py; one thread.
 """
@@ -94,9 +94,9 @@ class TarReader:
 
     @property
     def is_at_plain_header(self) -> bool:
-        """Pass over what is left of the last entry; tell whether a header follows in this block of the feed.
+        """Skip what is left of the last entry; tell whether a header follows in this block of the feed.
 
-        False too where the headers of an archive mean something else than they say (global PAX records).
+        False too where global PAX records change what headers mean.
         """
         if self._global:
             return False
@@ -188,12 +188,12 @@ class TarReader:
 
     @property
     def has_global_records(self) -> bool:
-        """Whether a header before the entry's own told something about it."""
+        """Whether a header before the entry's own has fields of the entry."""
         return bool(self._global)
 
     @property
     def remark(self) -> str:
-        """What is odd about the archive so far and was read all the same, "" for nothing."""
+        """A text about what was odd in the archive so far and was read all the same; "" if nothing was."""
         if not self._unknown:
             return ""
         return (
@@ -202,7 +202,7 @@ class TarReader:
         )
 
     def _add_global(self, payload: bytes) -> None:
-        """Take records that hold for all entries to come."""
+        """Add records that apply to all following entries."""
         self._global.update(parse_records(payload))
         self._global_size += len(payload)
         if self._global_size > MAX_GLOBAL_RECORDS:

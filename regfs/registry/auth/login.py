@@ -227,7 +227,7 @@ class Login:
         return self._find_credential() != self._credential
 
     def _add_scopes(self, challenge: Challenge | None) -> None:
-        """Add the scopes that the registry names to those that we know to need, without the right to write."""
+        """Add the scopes that the registry names to those that are known to be needed, without the right to write."""
         if challenge is None:
             return
         named = readable_scopes(challenge.get("scope"))

@@ -262,8 +262,8 @@ def _realm(realm: str, base: str) -> str:
     """Return the URL of the token server that a registry at *base* names. Raises AccessDenied.
 
     It must be https (http only if the registry itself is asked by http). It must not be a private or link-local address
-    unless the registry has one: otherwise a registry could have a password sent to any machine that only we can reach
-    (go-containerregistry, bearer.go).
+    unless the registry has one: otherwise a registry could have a password sent to a machine that only this one can
+    reach (go-containerregistry, bearer.go).
     """
     here = Origin.of(base)
     try:

@@ -164,7 +164,7 @@ class CredentialHelpers:
             raise ValueError("what it printed is not JSON") from None
         username, secret = (answer.get(name) if isinstance(answer, dict) else None for name in ("Username", "Secret"))
         if not isinstance(username, str) or not isinstance(secret, str):
-            raise ValueError("what it printed has no Username and Secret")  # noqa: TRY004 - foreign bytes, not our types
+            raise ValueError("what it printed has no Username and Secret")  # noqa: TRY004 - bytes of another program, not a type error
         if not username and not secret:
             return None
         return Credential.made_of(username, secret, source=f"docker-credential-{key.helper}")
@@ -208,7 +208,7 @@ class CredentialHelpers:
         return program
 
     def _is_outside(self, directory: str) -> bool:
-        """Tell whether *directory* may be searched: absolute, and not in our own mount, where we would wait for us."""
+        """Tell whether *directory* may be searched: absolute, and not in this daemon's mount, which would deadlock."""
         path = Path(directory)
         return path.is_absolute() and (self._mountpoint is None or not path.is_relative_to(self._mountpoint))
 

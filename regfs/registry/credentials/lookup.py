@@ -47,7 +47,7 @@ __all__ = ["Credential", "Credentials"]
 class Credentials:
     """Finds credentials in the places that *environment* names.
 
-    *mountpoint* is our own: files and helpers below it are never opened, because we would wait for ourselves.
+    *mountpoint* is this daemon's: files and helpers below it are never opened, because it would wait for itself.
     *run* is the system's directory for files that last until the next boot.
     """
 

@@ -1,7 +1,7 @@
 """Certificates: the directories that Docker, podman and containerd keep them in, and the system's authorities.
 
 Used by endpoints.py and transport.py. In a registry's directory, `*.crt` are authorities, added to the system's, and
-`NAME.cert` with `NAME.key` is our own certificate for it. Sources: containers-certs.d(5); Docker, "Verify repository
+`NAME.cert` with `NAME.key` is a client certificate for it. Sources: containers-certs.d(5); Docker, "Verify repository
 client with certificates". Thread rule: any thread; reads directories, opens no connection.
 """
 
@@ -34,13 +34,13 @@ _PEM = re.compile(rb"-----BEGIN ([^-]+)-----([^-]*)-----END")
 
 
 class Certificates(NamedTuple):
-    """Authorities beside the system's, and our certificate with its key (None: in the same file)."""
+    """Authorities beside the system's, and a client certificate with its key (None: in the same file)."""
 
     ca_files: tuple[str, ...] = ()
     client_pair: tuple[str, str | None] | None = None
 
     def with_more(self, other: Certificates) -> Certificates:
-        """Return both together; our own client certificate goes before the other's."""
+        """Return both together; this one's client certificate has precedence."""
         more = tuple(file for file in other.ca_files if file not in self.ca_files)
         return Certificates(self.ca_files + more, self.client_pair or other.client_pair)
 
@@ -124,7 +124,7 @@ def _by_name(authorities: Authorities) -> Authorities:
 
 
 def _is_closed_to_others(directory: str) -> bool:
-    """Tell whether root or we alone can change what is in *directory*. Raises OSError."""
+    """Tell whether only root or this user can change what is in *directory*. Raises OSError."""
     status = os.stat(directory)
     return status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
 

@@ -105,7 +105,7 @@ def _address(table: TomlTable, url: str) -> tuple[str, str, str]:
 
 
 def _client_pair(table: TomlTable) -> tuple[str, str | None] | None:
-    """Return our certificate and key: "both.pem", ["both.pem"] or [["certificate.pem", "key.pem"]]."""
+    """Return the client's certificate and key: "both.pem", ["both.pem"] or [["certificate.pem", "key.pem"]]."""
     client = table.values.get("client", [])
     choices = [client] if isinstance(client, str) else client
     if not isinstance(choices, list):

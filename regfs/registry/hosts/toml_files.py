@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FILE_LIMIT = 1024 * 1024
-_REMEDY = "mend the file or take it away"
+_REMEDY = "correct the file or remove it"
 _COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 # tomllib tells the place in its message alone before Python 3.14.
 _TOML_PLACE = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$", re.ASCII)

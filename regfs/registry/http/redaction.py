@@ -17,7 +17,7 @@ _REDACTED = "***"
 _SHORTEST = 4
 _PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "user-agent", "range", "content-type"})
 _SECRET_FIELDS = frozenset({"password", "refresh_token", "access_token"})
-# Of the queries that we write ourselves. Any other one is the server's, and its URL may be signed.
+# Parameters of the queries that regfs writes. Any other query is the server's, and its URL may be signed.
 _PLAIN_QUERIES = frozenset(
     {"service", "scope", "account", "client_id", "n", "last", "ns", "artifactType", "page", "page_size"}
 )

@@ -1,4 +1,4 @@
-"""Redirects: where a registry may send us, and which headers go along.
+"""Redirects: where a registry may send a request, and which headers go along.
 
 Rules: at most ten hops; never from https to http; never from a registry on the internet to a private address; no
 credential, custom header, cookie, client certificate or private authority crosses an origin. Sources: distribution-

@@ -60,4 +60,4 @@ def _use(what: str | None, load: Callable[[], object]) -> None:
         load()
     except (OSError, ValueError) as error:  # SSLError is an OSError
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise BadConfiguration(f"{what} cannot be used for TLS: {reason}; mend it or take it away") from error
+        raise BadConfiguration(f"{what} cannot be used for TLS: {reason}; correct or remove it") from error

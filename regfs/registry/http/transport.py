@@ -142,7 +142,7 @@ class Transport:
 
     @contextmanager
     def _converted_errors(self, request: Request) -> Iterator[None]:
-        """Count one attempt at *request* in the block, and raise what goes wrong in it as an error of ours."""
+        """Count one attempt at *request* in the block, and raise what goes wrong in it as a RegfsError."""
         self._stats.count("registry.requests")
         log.debug("%s %s", request.method, request.url.partition("?")[0])
         _sent.reused, _sent.target = False, request.target
@@ -243,7 +243,7 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _cause(error: BaseException) -> BaseException | None:
-    """Return the root of *error*, None if its text quotes the server, which may have repeated our request."""
+    """Return the root of *error*, None if its text quotes the server, which may have repeated the request."""
     root = _root(error)
     return root if isinstance(root, OSError) else None
 

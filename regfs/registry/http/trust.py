@@ -16,7 +16,7 @@ class Authorities(NamedTuple):
 
 
 class Tls(NamedTuple):
-    """What one host is trusted with: authorities beside the system's, our certificate for it, whether to verify."""
+    """What one host is trusted with: further authorities, a client certificate for it, whether to verify."""
 
     ca_files: tuple[str, ...] = ()
     client_pair: tuple[str, str | None] | None = None
