@@ -234,6 +234,25 @@ def test_referrers_beyond_the_first_thousand_are_told_and_not_left_out_in_silenc
     assert "more than 1000 manifests refer to it" in shown.journal.text()
 
 
+def test_referrers_that_the_registry_lacks_do_not_crowd_other_failures_out_of_the_errors(served: Served) -> None:
+    image = pushed(served)
+    listed = served.registry.repository("app").referrers.setdefault(str(image.digest), [])
+    for number in range(900):
+        digest = str(Digest.of(b"%d" % number))
+        listed.append({"mediaType": MANIFEST, "digest": digest, "size": 7, "artifactType": BUNDLE})
+    shown = served.show()
+    shown.journal.note("another failure")
+    assert shown.names("app/1/referrers/signatures") == []
+    assert "index.json" in shown.names("app/1/oci")
+    assert shown.read("app/1/oci/index.json")
+    told = shown.journal.text()
+    assert "another failure" in told
+    assert "197 more are left out of referrers/" in told
+    assert "more are left out of oci/" in told
+    assert len(told.splitlines()) < 12
+    assert len(served.server.paths("manifests/")) < 500
+
+
 def test_a_registry_that_fails_is_an_error_and_no_empty_listing(served: Served) -> None:
     pushed(served)
     served.server.on("GET", "/referrers/", reply(503))

@@ -15,7 +15,8 @@ from regfs.images.answers.manifests import Document
 from regfs.images.answers.remembered import UNREACHABLE
 from regfs.images.image import Image
 from regfs.images.judging.judge import Judge
-from regfs.images.referring.gathered import KEPT_S, Referrer, Referring, key_of, manifest_of
+from regfs.images.referring.gathered import KEPT_S, Referrer, Referring, key_of, manifest_of, tell_left_out
+from regfs.model.digest import Digest
 from regfs.model.manifest import Index, Manifest
 
 MOST = 200
@@ -66,6 +67,7 @@ def attached(referring: Referring, image: Image, within: Image | None = None, *,
         image.contents.note(f"{image}: oci/ has it without what refers to it: {reason}")
         return []
     found: list[Attached] = []
+    left_out: list[tuple[Digest, Exception]] = []
     size = 0
     for each in referrers:
         try:
@@ -74,11 +76,13 @@ def attached(referring: Referring, image: Image, within: Image | None = None, *,
                 judge.judge(image.repository, each.digest)  # it only says that it refers to an image that is allowed
             document = image.repository.manifests.document(each.digest)
         except _LEFT_OUT as reason:
-            image.contents.note(f"{image}: {each.digest} is left out of oci/: {reason}")
-            continue
-        size += len(document.content)
-        if len(found) == MOST or size > MOST_BYTES:
+            left_out.append((each.digest, reason))
+        else:
+            size += len(document.content)
+            found.append(Attached(each, document, manifest))
+        if len(found) > MOST or size > MOST_BYTES or len(left_out) > MOST:
+            found = found[:MOST] if size <= MOST_BYTES else found[:-1]
             image.contents.note(f"{image}: of {len(referrers)} manifests that refer to it oci/ has {len(found)}")
             break
-        found.append(Attached(each, document, manifest))
+    tell_left_out(image, "oci/", left_out)
     return found

@@ -13,7 +13,7 @@ with another subject than it was listed for is left out, and told. Used by tree/
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ MOST_SHOWN = 1000
 """How many referrers of one image are shown; what is beyond is told in `.regfs/errors`."""
 _MOST_READ = 200
 _MOST_ASKED = 16
+_MOST_TOLD = 3
 _KEPT = 32
 KEPT_S = 10.0
 """For how long a list is not put together again; the registry's answers are kept for longer."""
@@ -206,15 +207,25 @@ def _parsed(repository: Repository, digest: Digest) -> Manifest | Index:
 
 def _documents(image: Image, referrers: tuple[Referrer, ...]) -> Iterator[Document]:
     numbers: dict[tuple[str, str], int] = {}
+    left_out: list[tuple[Digest, Exception]] = []
     if len(referrers) > _MOST_READ:
         image.contents.note(f"{image}: of {len(referrers)} referrers the first {_MOST_READ} are decoded in referrers/")
     for referrer in referrers[:_MOST_READ]:
         try:
             manifest = manifest_of(image.repository, referrer)
         except _UNREADABLE as error:
-            image.contents.note(f"{image}: {referrer.digest} is left out of referrers/: {error}")
+            left_out.append((referrer.digest, error))
             continue
         for finding in findings(manifest)[:MOST_SHOWN] if isinstance(manifest, Manifest) else ():
             number = numbers[finding.place, finding.stem] = numbers.get((finding.place, finding.stem), 0) + 1
             name = str(number) if finding.place == SIGNATURES else f"{finding.stem}-{number}"
             yield Document(finding.place, name, referrer, finding)
+    tell_left_out(image, "referrers/", left_out)
+
+
+def tell_left_out(image: Image, place: str, left_out: Sequence[tuple[Digest, Exception]]) -> None:
+    """Note what is left out of *place*, and why: the first few, or one image would fill all of `.regfs/errors`."""
+    for digest, reason in left_out[:_MOST_TOLD]:
+        image.contents.note(f"{image}: {digest} is left out of {place}: {reason}")
+    if len(left_out) > _MOST_TOLD:
+        image.contents.note(f"{image}: {len(left_out) - _MOST_TOLD} more are left out of {place} for such reasons")
