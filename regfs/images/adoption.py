@@ -1,7 +1,7 @@
-"""Content that came by another way than a registry, entered into the cache as if one had answered it.
+"""Adoption: enters the content of image archives into the cache as if a registry had answered it.
 
-A name is kept as one that no registry was asked for yet: one that answers is asked before the name is believed, and
-where none answers, or offline, the name means what was adopted. Used by export/archive/. Thread rule: one thread.
+An adopted name counts as expired: the registry is asked before the name is used. If it does not answer, or offline, the
+name means what was adopted. Used by export/archive/ and verbs/import_archive.py. Thread rule: one thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NEVER_ASKED = 0.0
 
 
 class Adoption:
-    """Enters content into *store*, and names into *references*; *hold* keeps a file from eviction meanwhile."""
+    """Enters blobs into *store* and names into *references*. *hold* keeps a file from eviction until let_go()."""
 
     def __init__(self, store: BlobStore, references: References, hold: Callable[[Path], object]) -> None:
         self._store = store
@@ -30,42 +30,42 @@ class Adoption:
         self._held: list[object] = []
 
     def receive(self, digest: Digest, size: int, chunks: VerifiedChunks) -> None:
-        """Keep a blob unless it is here. Raises what *chunks* raises, CacheFailure."""
+        """Store a blob unless the cache has it. Raises the errors of *chunks*, and CacheFailure."""
         self._held.append(self._hold(self._store.path(digest)))
         if self._store.size(digest) == size:
-            for _ in chunks:  # another blob of that name is an error all the same
+            for _ in chunks:  # reads all, because wrong bytes are an error here too
                 pass
             self._store.touch(digest)
         else:
             self._store.receive(digest, size, chunks)
 
     def let_go(self) -> None:
-        """Let what was received be evicted."""
+        """Allow the eviction of what was received."""
         self._held.clear()
 
     def document(self, digest: Digest) -> bytes | None:
-        """Return the bytes of a manifest or index that is here."""
+        """Return the bytes of a manifest or index; None if the cache lacks it."""
         return self._store.load(digest, at_most=DOCUMENT_LIMIT)
 
     def has(self, descriptor: Descriptor) -> bool:
-        """Tell whether a blob is here."""
+        """Tell whether the cache has a blob."""
         return descriptor.content is not None or self._store.size(descriptor.digest) == descriptor.size
 
     def path(self, digest: Digest) -> Path:
-        """Return where a blob is kept."""
+        """Return the path of a blob in the cache."""
         return self._store.path(digest)
 
     def manifest(self, repository: RepositoryName, digest: Digest, media_type: str) -> None:
-        """Let *repository* have the manifest *digest*."""
+        """Record that *repository* has the manifest *digest*."""
         self._references.keep_manifest(repository, digest, media_type)
 
     def tag(self, repository: RepositoryName, tag: str, descriptor: Descriptor) -> None:
-        """Let *tag* lead to what *descriptor* describes."""
+        """Record that *tag* points to *descriptor*."""
         record = TagRecord(descriptor.digest, descriptor.media_type, descriptor.size, _NEVER_ASKED)
         self._references.keep_tag(repository, tag, record)
 
     def referrers(self, repository: RepositoryName, subject: Digest, found: Sequence[Descriptor]) -> None:
-        """Let *found* refer to the manifest *subject*, beside what is known to."""
+        """Record that *found* refer to the manifest *subject*, besides the known referrers."""
         known = self._references.referrers(repository, subject)
         others = {each.digest: each for each in (known.manifests if known is not None else ())}
         others |= {each.digest: each for each in found}

@@ -1,9 +1,9 @@
-"""The files of artifacts, as `files/` shows them: blobs of a manifest that are no layers of an image.
+"""The files of artifacts, as `files/` shows them: blobs of a manifest that are not layers of an image.
 
-Names and sizes come from the manifest, and from the config of those few tools that write paths there: no blob is
-fetched for them. A tar is ingested like a layer, into an index and a data file that are named by its diff id. Few
-artifacts name the diff id; otherwise the whole blob is fetched and inflated once to compute it. Used by image.py.
-Thread rule: any thread; one computation for each blob, however many wait.
+Names and sizes come from the manifest, and for the few tools that write paths into the config, from the config: no
+other blob is fetched for them. A tar is ingested like a layer, into an index and a data file that are named by its diff
+id. Few artifacts name the diff id; otherwise the whole blob is fetched and inflated once to compute it. Used by
+image.py. Thread rule: any thread; one computation for each blob, for any number of waiting threads.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _LEAST_ROOM = 1 << 30
 def artifact_layout(
     repository: Repository, manifest: Manifest, *, origin: str, named_only: bool, note: Callable[[str], None]
 ) -> Layout:
-    """Return the files of *manifest*; *note* hears which names had to be changed, and in which artifact (*origin*).
+    """Return the files of *manifest*; *note* is called with a sentence for each name that had to be changed.
 
-    Blocks on the network where names are in the config; raises what that brings.
+    *origin* names the artifact in messages. Blocks on the network if names are in the config, and raises its errors.
     """
     config = b""
     if wants_config(manifest):
@@ -60,10 +60,10 @@ def artifact_layout(
 def archive_tree(
     repository: Repository, file: ArtifactFile, contents: LayerCache, *, origin: str, note: Callable[[str], None]
 ) -> FileTree:
-    """Return the files of the tar *file*, from the directory on that it is shown as.
+    """Return the tree of the tar *file*, or of the directory in it that is to be shown.
 
-    Fetches and ingests it where it is not here: waits, and raises BadLayer, DigestMismatch, Unsupported, TooLarge,
-    CacheFailure, and what a network brings.
+    Fetches and ingests the tar unless the cache has it: blocks on the network, and raises BadLayer, DigestMismatch,
+    Unsupported, TooLarge, CacheFailure, and the errors of the network.
     """
     descriptor = replace(file.descriptor, media_type=_ARCHIVE, annotations={})
     diff_id = file.diff_id or _diff_id(repository, descriptor, contents, origin)
@@ -78,7 +78,7 @@ def archive_tree(
 
 
 def _diff_id(repository: Repository, descriptor: Descriptor, contents: LayerCache, origin: str) -> Digest:
-    """Return the digest of the tar inside the blob, which is fetched whole unless that is known."""
+    """Return the digest of the tar inside the blob. The whole blob is fetched unless the digest is known."""
     known = contents.diff_ids.find(descriptor.digest)
     if known is not None:
         return known

@@ -1,8 +1,8 @@
-"""The images that a cache holds: found by the names that were looked up, their documents, and the layers that are here.
+"""Finds the images that a cache holds, by the names that were looked up: their documents, and the layers in the cache.
 
     references.sqlite → manifests and indexes among the blobs → configs → diff ids → layers and merged tables
 
-Nothing here changes when anything was used last, and no registry is asked. Used by the verbs of the cache.
+Times of last use stay unchanged, and no request is made. Used by the verbs of the cache.
 Thread rule: a function; files may come and go while it runs.
 """
 
@@ -37,10 +37,11 @@ _UNREADABLE = (BadContent, TooLarge, Unsupported)
 
 @dataclass(frozen=True, slots=True)
 class CachedImage:
-    """An image or artifact of which something is here. Sizes are bytes on the disk; *used_ns* since 1970.
+    """An image or artifact of which the cache has a part. Sizes are bytes on the disk; *used_ns* is since 1970.
 
-    *names* are full references, and *digests* its manifest's and those of the indexes that lead to it. *unique_size* is
-    what goes with it: no other image needs it. *guards* are the files that eviction.py knows its parts by.
+    *names* are full references; *digests* are those of its manifest and of the indexes that lead to it. *layers_here*
+    counts its layers in the cache. *unique_size* is the size of the parts that no other image needs. *guards* are the
+    files by which eviction.py identifies its parts.
     """
 
     digest: Digest
@@ -56,7 +57,7 @@ class CachedImage:
 
 
 class _ByTable(NamedTuple):
-    """What the store knows a layer by that has a table of contents, and the names that it hides."""
+    """The store's key of a layer that has a table of contents, and the names that are hidden in it."""
 
     stored_as: Digest
     hidden: frozenset[bytes]
@@ -75,7 +76,7 @@ class _Found:
 
 
 def cached_images(root: Path) -> list[CachedImage]:
-    """Return the images that are in the cache at *root*, the one that was used last first. Raises CacheFailure."""
+    """Return the images in the cache at *root*, the most recently used first. Raises CacheFailure."""
     with failures_of(root):
         inventory = take_inventory(root)
         found = _manifests(root)
@@ -92,7 +93,7 @@ def unnamed_size(root: Path, images: Sequence[CachedImage]) -> int:
 
 
 def _manifests(root: Path) -> dict[Digest, _Found]:
-    """Return the manifests that names lead to, as far as they are here."""
+    """Return the manifests in the cache that known names lead to."""
     blobs = BlobStore(root / "blobs")
     found: dict[Digest, _Found] = {}
     named = list(named_digests(root / "references.sqlite"))
@@ -116,13 +117,13 @@ def _name(named: NamedDigest) -> str:
 
 
 def _drop_names_by_digest(image: _Found) -> None:
-    """Leave out `repository@sha256:…` where a tag of that repository leads to the image too."""
+    """Drop `repository@sha256:…` if a tag of that repository leads to the image too."""
     tagged = {name.rpartition(":")[0] for name in image.names if "@" not in name}
     image.names = {name: None for name in image.names if name.partition("@")[0] not in tagged or "@" not in name}
 
 
 def _readable(blobs: BlobStore, digest: Digest) -> Iterator[tuple[Digest, Manifest]]:
-    """Yield the manifest *digest*, or those of the index *digest* that are here."""
+    """Yield the manifest *digest*, or the cached manifests of the index *digest*."""
     document = _document(blobs, digest)
     if isinstance(document, Manifest):
         yield digest, document
@@ -166,7 +167,7 @@ def _by_table(blobs: BlobStore, manifest: Manifest) -> dict[Digest, _ByTable]:
 
 
 def _content(blobs: BlobStore, digest: Digest) -> bytes | None:
-    """Return a small blob's bytes if they are here and right. Not BlobStore.load: looking is no use of it."""
+    """Return a small blob's bytes if they are cached and right. BlobStore.load() would count as a use of the blob."""
     try:
         content = blobs.path(digest).read_bytes()
         return content if digest.matches(content) else None
@@ -195,7 +196,7 @@ def _weighed(root: Path, inventory: Inventory, found: Mapping[Digest, _Found]) -
 
 
 def _guards(root: Path, digest: Digest, image: _Found, units: Mapping[Path, Unit]) -> set[Path]:
-    """Return the files that the parts of *image* which are here are known by."""
+    """Return the guards of the parts of *image* that the cache has."""
     blobs, layers = BlobStore(root / "blobs"), LayerStore(root)
     digests = [*image.digests, digest, image.manifest.config.digest, *(each.digest for each in image.manifest.layers)]
     paths = {blobs.path(each) for each in digests}
@@ -218,7 +219,7 @@ def _guards(root: Path, digest: Digest, image: _Found, units: Mapping[Path, Unit
 
 
 def _layers_here(root: Path, image: _Found, guards: set[Path]) -> int:
-    """Return how many layers can be read without a registry: ingested, or as the blobs that they were sent as."""
+    """Return how many layers can be read without a registry: ingested ones, and those whose blobs are cached."""
     blobs, layers = BlobStore(root / "blobs"), LayerStore(root)
     diff_ids: Sequence[Digest | None] = image.config.diff_ids if image.config is not None else ()
     diff_ids = [*diff_ids, *[None] * len(image.manifest.layers)]

@@ -1,6 +1,6 @@
 """Properties of immutable objects that are computed once, when they are first asked for. Used by image.py.
 
-Thread rule: any thread; two that ask at once compute the same value, and neither waits for the other.
+Thread rule: any thread; two threads that ask at once both compute the value, and neither waits for the other.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 class ComputedOnce(Generic[Owner, T]):
-    """A property that is computed once: two threads may compute the same value, and none waits for the other.
+    """A property that is computed at its first use and then kept.
 
-    Not functools.cached_property: before Python 3.12 that holds one lock for the parts of all images while it computes,
-    so that a slow registry would block the readers of all others.
+    Used in place of functools.cached_property, which before Python 3.12 holds one lock for all objects while it
+    computes: a slow registry would block the readers of all images.
     """
 
     def __init__(self, compute: Callable[[Owner], T]) -> None:

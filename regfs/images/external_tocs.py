@@ -1,7 +1,7 @@
-"""Finds the table of contents of an eStargz layer that is kept outside of it, in a layer of another image.
+"""Finds the external table of contents of an eStargz layer, which is kept in a layer of another image.
 
-That image has the same name with `-esgztoc` behind its tag, and for each layer one that is a tar.gz of
-`stargz.index.json` alone, annotated with the digest of the layer that it is for. The layer's own manifest has the
+That image has the same name with `-esgztoc` after its tag. For each layer it has one that is a tar.gz of
+`stargz.index.json` only, annotated with the digest of the layer that it is for. The manifest of the layer has the
 digest of the table, so the other image need not be trusted. Without a table, the layer is read whole. Source:
 stargz-snapshotter, estargz/externaltoc/externaltoc.go. Used by image.py. Thread rule: any thread; blocks on the
 network.
@@ -32,7 +32,7 @@ _FAILURES = (AccessDenied, BadContent, InvalidName, NotFound, RegistryUnavailabl
 
 @dataclass(frozen=True, slots=True)
 class StoredTable:
-    """A table that is in memory: a ByteSource."""
+    """A table in memory, as a ByteSource."""
 
     content: bytes
 
@@ -47,7 +47,7 @@ class StoredTable:
 
 
 def external_table(repository: Repository, image: Digest, layer: Digest) -> ByteSource | None:
-    """Return the table of *layer*, of the image with the digest *image*; None where there is none."""
+    """Return the table of *layer*, a layer of the image with the digest *image*; None if there is none."""
     from regfs.layers.formats.estargz import MAX_STORED_TABLE
 
     tag = repository.tags.pointing_to(image)
@@ -64,7 +64,7 @@ def external_table(repository: Repository, image: Digest, layer: Digest) -> Byte
 
 
 def _layers(repository: Repository, digest: Digest, media_type: str) -> Iterator[Descriptor]:
-    """Yield the layers of an image; of an index, those of its images for all platforms."""
+    """Yield the layers of an image, or of all images of an index."""
     document = repository.manifests.document(digest, media_type)
     parsed = parse_manifest(document.content, content_type=document.media_type)
     if isinstance(parsed, Manifest):

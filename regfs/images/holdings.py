@@ -1,4 +1,4 @@
-"""What a cache holds, and by whom each part is held: for people, as `.regfs/cache/` shows it.
+"""Describes for people what a cache holds, and what keeps each part from eviction, as `.regfs/cache/` shows it.
 
 Used by tree/held.py. Thread rule: a function; files may come and go while it runs.
 """
@@ -25,7 +25,7 @@ _SUFFIXES = (INDEX, MERGED)
 
 
 class Held(NamedTuple):
-    """One part of the cache: what is told of it, a line for each fact, and when it was used last (ns since 1970)."""
+    """One part of the cache: its description, a line for each fact, and when it was last used (ns since 1970)."""
 
     text: str
     used_ns: int
@@ -41,7 +41,7 @@ class Holdings(NamedTuple):
 
 
 def holdings(root: Path) -> Holdings:
-    """Return what the cache at *root* holds. Walks over it, and reads all manifests: blocks. Raises CacheFailure."""
+    """Return what the cache at *root* holds. Walks over it and reads all manifests. Raises CacheFailure."""
     images = cached_images(root)
     uses = LivingUses(root)
     with failures_of(root):

@@ -2,8 +2,8 @@
 
 An Image is immutable, like everything that its digest names; each part is fetched when it is first needed, and then
 kept. An index is an image too, for the wanted platform. layer_cache.py has the contents of layers. Made by
-pinned_images.py; used by the tree and the verbs of the command line. Thread rule: any thread; two that compute the same
-part get the same value, and the network is asked once (the repository's flights).
+pinned_images.py; used by the tree and the verbs of the command line. Thread rule: any thread; two threads that compute
+the same part get the same value, by one request (the repository's flights).
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Errors of the document itself: reading it again would not help.
+# Errors of the document itself, which reading it again would not change.
 _UNREADABLE = (BadContent, TooLarge, Unsupported)
 # An index may hold indexes (image-spec, image-index.md); a deeper one is hostile.
 _MAX_DEPTH = 8
 
 
 class ImageLayer(NamedTuple):
-    """Layer *number* of an image (0 is the base): its descriptor, the digest of its tar, what made it, and when.
+    """Layer *number* of an image (0 is the base): its descriptor, the digest of its tar, its build step, and its date.
 
     *created_ns* is in nanoseconds since 1970, 0 where it is not known.
     """
@@ -65,10 +65,10 @@ class ImageLayer(NamedTuple):
 
 
 class Image:
-    """An image, or an index of images seen as the one for the wanted platform. Made by Images.image().
+    """An image, or an index, which stands for its image for the wanted platform. Made by Images.image().
 
     Every property may block on the network the first time, and raise NotFound, AccessDenied, BadManifest,
-    DigestMismatch, Unsupported, TooLarge, and what a network brings.
+    DigestMismatch, Unsupported, TooLarge, and the errors of the network.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Image:
         with_soci_v1: bool = False,
         judge: Judge | None = None,
     ) -> None:
-        """*with_soci_v1*: SOCI indexes are believed that only refer to the image. *judge* may refuse to show it."""
+        """*with_soci_v1*: use SOCI indexes that only refer to the image, too. *judge* may refuse to show it."""
         self.repository = repository
         self.digest = digest
         self._media_type = announced or media_type
@@ -99,13 +99,13 @@ class Image:
 
     @property
     def wanted(self) -> Platform:
-        """The platform for which an index is read."""
+        """The platform whose image an index stands for."""
         return self._platform
 
     @ComputedOnce
     def document(self) -> Document:
-        """The exact bytes of the index or manifest that the digest names. AccessDenied by the policy, too."""
-        if self._judge is not None:  # for what is cached as well, and before all else of the image
+        """The exact bytes of the index or manifest. Raises AccessDenied also if the policy refuses it."""
+        if self._judge is not None:  # also for cached documents, and before anything else of the image is shown
             self._judge.judge(self.repository, self.digest)
         if self._announced:
             return self._named(self.digest, self._announced)
@@ -127,22 +127,22 @@ class Image:
 
     @property
     def is_readable(self) -> bool:
-        """Whether the document is a manifest or an index that regfs reads; if not, its bytes are all there is."""
+        """Whether regfs can parse the document as a manifest or an index. If not, only its bytes are shown."""
         return not isinstance(self._outcome, _UNREADABLE)
 
     @property
     def index(self) -> Index | None:
-        """The index, where the digest names one."""
+        """The index, if the digest names one, else None."""
         return self._parsed if isinstance(self._parsed, Index) else None
 
     @ComputedOnce
     def entries(self) -> dict[str, Descriptor]:
-        """The manifests of the index by the names they have in the tree; none where the digest names a manifest."""
+        """The manifests of the index by their names in the tree; empty if the digest names a manifest."""
         return entry_names(self.index) if self.index is not None else {}
 
     @ComputedOnce
     def manifest_descriptor(self) -> Descriptor:
-        """Which manifest it is for the wanted platform. Raises PlatformMissing, naming those that there are."""
+        """The descriptor of the manifest for the wanted platform. Raises PlatformMissing, naming the available ones."""
         if isinstance(self._parsed, Manifest):
             return Descriptor(self._parsed.media_type, self.digest, len(self.document.content))
         return self._choose(self._parsed)
@@ -164,7 +164,7 @@ class Image:
 
     @ComputedOnce
     def blobs(self) -> dict[str, Descriptor]:
-        """The blobs that the manifest names by their digests: config and layers."""
+        """The blobs that the manifest names, config and layers, by their digests."""
         return {str(descriptor.digest): descriptor for descriptor in (self.manifest.config, *self.manifest.layers)}
 
     @ComputedOnce
@@ -174,7 +174,7 @@ class Image:
 
     @ComputedOnce
     def config(self) -> ImageConfig:
-        """The image's config. Raises Unsupported where the manifest is an artifact's."""
+        """The image's config. Raises Unsupported for an artifact."""
         if not self.manifest.is_image:
             raise Unsupported(f"{self}: its config is {self.manifest.config.media_type!r}, not an image's")
         config = parse_config(self.config_content)
@@ -183,9 +183,9 @@ class Image:
 
     @ComputedOnce
     def layers(self) -> tuple[ImageLayer, ...]:
-        """The layers of files, base first. Raises BadManifest where manifest and config disagree about them.
+        """The layers of files, base first. Raises BadManifest if manifest and config disagree about them.
 
-        Something else among the layers (a WebAssembly module) may have no diff id in the config; the others are shown.
+        A layer that is not a tar (a WebAssembly module) may have no diff id in the config; the others are shown.
         """
         descriptors, diff_ids = self.manifest.layers, self.config.diff_ids
         if len(descriptors) != len(diff_ids):
@@ -194,7 +194,7 @@ class Image:
             counts = f"{len(self.manifest.layers)} layers in the manifest, {len(diff_ids)} diff ids in the config"
             raise BadManifest(f"{self}: {counts}")
         steps = self.config.layer_steps()
-        if len(steps) != len(descriptors):  # a hand-made config: no command is better than that of another layer
+        if len(steps) != len(descriptors):  # a hand-made config: better no command than another layer's
             steps = (History(),) * len(descriptors)
         created = date_ns(self.config.created)
         return tuple(
@@ -204,9 +204,9 @@ class Image:
 
     @ComputedOnce
     def has_rootfs(self) -> bool:
-        """Whether the layers are those of an image. ORAS gives files the type of a layer, and any config that one asks.
+        """Whether the layers are those of an image. ORAS can give files the type of a layer, and any config.
 
-        Reads the config where each layer has a title, as ORAS writes it.
+        Reads the config if each layer has a title, as ORAS writes it.
         """
         if not self.manifest.may_have_rootfs or not has_titles(self.manifest):
             return self.manifest.may_have_rootfs
@@ -217,7 +217,7 @@ class Image:
 
     @property
     def has_files(self) -> bool:
-        """Whether the manifest names something that is no layer of an image."""
+        """Whether the manifest has blobs that are not layers of an image."""
         some = any(layer.media_type != OCI_EMPTY for layer in self.manifest.layers)
         return some and (not self.has_rootfs or has_names(self.manifest))
 
@@ -233,9 +233,9 @@ class Image:
         )
 
     def rootfs(self) -> Rootfs:
-        """Return all layers merged; ingests missing layers, and waits for them.
+        """Return all layers merged. Ingests missing layers, and blocks on the network for them.
 
-        Raises what the layers bring: BadLayer, DigestMismatch, Unsupported, CacheFailure, and what a network brings.
+        Raises BadLayer, DigestMismatch, Unsupported, CacheFailure, and the errors of the network.
         """
         for descriptor in self.manifest.layers:
             layer_compression(descriptor.media_type)  # Unsupported, before anything is fetched
@@ -248,12 +248,12 @@ class Image:
     def complete(self, *, compare: bool = False) -> None:
         """Fetch all missing bytes of the layers of rootfs(), so that no registry is needed. See LayerCache.complete.
 
-        Waits; raises what a network brings, and CacheFailure. A file whose bytes are wrong stays unreadable.
+        Blocks on the network; raises its errors, and CacheFailure. A file whose bytes are wrong stays unreadable.
         """
         self.contents.complete([self._blob(layer) for layer in self.layers], compare=compare)
 
     def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:
-        """Fetch what is missing of *contents*, which are of rootfs(). See LayerCache.fetch."""
+        """Fetch the missing bytes of *contents*, which are files of rootfs(). See LayerCache.fetch."""
         self.contents.fetch(contents, report)
 
     def layer_blob(self, layer: ImageLayer) -> Iterator[bytes]:
@@ -261,7 +261,7 @@ class Image:
         return self.contents.blob(self._blob(layer))
 
     def fetch_start(self, files: Rootfs, report: Callable[[str, int, int], None]) -> None:
-        """Fetch what the image's start reads of *files*, which are those of rootfs(). See Starts.fetch."""
+        """Fetch what the image's start reads of *files*, the tree of rootfs(). See Starts.fetch."""
         self.contents.starts.fetch(self._start_of(files), files, report)
 
     def _start_of(self, files: Rootfs) -> StartOf:
@@ -285,7 +285,7 @@ class Image:
         )
 
     def _soci(self, layer: ImageLayer) -> Soci | None:
-        """Return the zTOC of a layer, where a SOCI index of the image has one."""
+        """Return the zTOC of a layer, if a SOCI index of the image has one."""
         descriptor = layer.descriptor
         is_vouched_for = INDEX_DIGEST in self.manifest.annotations
         if not is_vouched_for and (not self._with_soci_v1 or not may_have_ztoc(descriptor)):
@@ -297,7 +297,7 @@ class Image:
 
     @ComputedOnce
     def _ztocs(self) -> Mapping[Digest, Descriptor]:
-        """The zTOCs of the image's layers, by the digests of these; none where its SOCI index is not to be had."""
+        """The zTOCs of the image's layers, by the layers' digests; empty if it has no usable SOCI index."""
         named = self.manifest.annotations.get(INDEX_DIGEST)
         if named is not None:
             return ztocs_of_index(self.repository, named, what=str(self))
@@ -315,14 +315,14 @@ class Image:
         raise BadManifest(f"{self}: indexes within indexes, more than {_MAX_DEPTH} deep")
 
     def _platform_of(self, entry: Descriptor) -> Platform | None:
-        """Return what the config of an entry without a platform says, None where it is no image, or none to be had."""
+        """Return the platform in the config of an entry that has none; None if it is not an image, or unavailable."""
         try:
             parsed = self._entry(entry)
             if isinstance(parsed, Index) or not parsed.is_image:
                 return None
             return parse_config(self.repository.blobs.small(parsed.config, at_most=DOCUMENT_LIMIT)).platform
         except (NotFound, *_UNREADABLE) as error:
-            # One bad entry must not cost the others.
+            # One bad entry must not make the others unusable.
             log.info("%s: the entry %s is skipped: %s", self, entry.digest, error)
             return None
 
@@ -331,7 +331,7 @@ class Image:
         return _parse(self._named(entry.digest, entry.media_type), entry.media_type)
 
     def _named(self, digest: Digest, media_type: str) -> Document:
-        """Return the document that an index names so. Raises ManifestMissing where the registry lacks it."""
+        """Return a document that an index names. Raises ManifestMissing if the registry lacks it."""
         try:
             return self.repository.manifests.document(digest, media_type)
         except NotFound as missing:
@@ -345,5 +345,5 @@ def _parse(document: Document, announced: str = "") -> Manifest | Index:
 
 
 def _again(error: BadContent | TooLarge | Unsupported) -> BadContent | TooLarge | Unsupported:
-    """Return the same error without its traceback, whose frames hold the document many times over."""
+    """Return the same error without its traceback, whose frames would keep the document in memory."""
     return type(error)(str(error))

@@ -1,4 +1,4 @@
-"""The image that a reference names, and its full name. Used by verbs/ and library/. Any thread."""
+"""Finds the image that a reference names, and makes its full name. Used by verbs/ and library/. Any thread."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The images of a mount: those that were touched lately, and small values that name one for as long as a node lives.
+"""The images of a mount: a cache of recently used ones, and small values that name one as long as a node exists.
 
-An Image is as big as its documents, so Images keeps some of them; a PinnedImage is small and may be kept for long.
-Used by the tree and app/composition.py. Thread rule: any thread; nothing here asks the network.
+An Image is as big as its documents, so Images caches a bounded number; a PinnedImage is small, and nodes keep it.
+Used by the tree and app/composition.py. Thread rule: any thread; nothing here makes a request.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _IMAGES_KEPT = 128
 
 
 class Images:
-    """The images that were touched lately; *platform* is the one that indexes are read for. See Image."""
+    """A cache of recently used images. *platform* is the one whose images indexes stand for. See Image."""
 
     def __init__(
         self, contents: LayerCache, platform: Platform, *, with_soci_v1: bool = False, judge: Judge | None = None
     ) -> None:
-        """*judge* may refuse images; None shows all."""
+        """*judge* may refuse images; None allows all."""
         self._contents = contents
         self._platform = platform
         self._with_soci_v1 = with_soci_v1
@@ -46,7 +46,7 @@ class Images:
 
     @property
     def comparing(self) -> DifferingTrees:
-        """What differs between two of the images, as trees."""
+        """Makes trees of what differs between two images."""
         # Imported here: most mounts and verbs never compare, and all of them start with this module.
         from regfs.images.comparing.trees import DifferingTrees
 
@@ -64,11 +64,11 @@ class Images:
         announced: str = "",
         is_vouched_for: bool = False,
     ) -> Image:
-        """Return the image that *digest* names in *repository*; nothing is asked.
+        """Return the image that *digest* names in *repository*. Makes no request.
 
-        *media_type* is what an answer of the registry called it. *announced* is the type in the index that names it: a
-        document of another kind is refused under that name only. *is_vouched_for*: it belongs to an image that the
-        policy allows.
+        *media_type* is the type in an answer of the registry. *announced* is the type in the index that names it; a
+        document of another kind is refused under that name only. *is_vouched_for*: it is not judged, because it belongs
+        to an image that the policy allows.
         """
         key = (repository.name, digest, announced, is_vouched_for)
         with self._lock:
@@ -96,12 +96,12 @@ class Images:
         announced: str = "",
         is_vouched_for: bool = False,
     ) -> PinnedImage:
-        """Return the image as a value that may be kept; nothing is asked."""
+        """Return the image as a small value, which may be kept. Makes no request."""
         return PinnedImage(self, repository, digest, media_type, announced, is_vouched_for)
 
 
 class PinnedImage(NamedTuple):
-    """An image by digest, without its documents: for nodes, of which the kernel keeps any number."""
+    """An image by digest, without its documents: for nodes, which the kernel keeps in any number."""
 
     images: Images
     repository: Repository
@@ -112,12 +112,12 @@ class PinnedImage(NamedTuple):
 
     @property
     def created_ns(self) -> int:
-        """When the image was made, in nanoseconds since 1970; 0 while its config is not known. Nothing is asked."""
+        """When the image was made, in nanoseconds since 1970; 0 while its config is not known. Makes no request."""
         return self.repository.manifests.created_ns(self.digest)
 
     @property
     def image(self) -> Image:
-        """The image itself; nothing is asked."""
+        """The image itself. Makes no request."""
         return self.images.image(
             self.repository, self.digest, self.media_type, announced=self.announced,
             is_vouched_for=self.is_vouched_for,

@@ -1,4 +1,4 @@
-"""What registries answered, and for how long an answer holds.
+"""Answers of registries, and how long each is valid.
 
 remembered      an answer in memory: its lifetime, and the refresh that ends all lifetimes
 tags            the tags of a repository, and what each points to; when a tag is asked again

@@ -1,4 +1,4 @@
-"""The blobs of one repository: layers and configs, from the cache where they are there, else from the registry.
+"""The blobs of one repository: layers and configs, from the cache if it has them, else from the registry.
 
 Every byte is verified (model/verification.py) before it is returned or kept. Used by repository.py and
 layer_ingests.py. Thread rule: any thread; each blob is fetched by one flight.
@@ -27,9 +27,9 @@ T = TypeVar("T")
 
 
 def twice_if_wrong(fetch: Callable[[], T]) -> T:
-    """Return what *fetch* returns; call it once more where its bytes were wrong.
+    """Return what *fetch* returns; call it once more if it raises DigestMismatch.
 
-    A proxy or a mirror may have corrupted them; the client does not ask that mirror again.
+    A proxy or a mirror may have corrupted the bytes; the client does not ask that mirror again.
     """
     try:
         return fetch()
@@ -48,9 +48,10 @@ class Blobs:
         self._flights = flights
 
     def small(self, descriptor: Descriptor, *, at_most: int) -> bytes:
-        """Return a blob that is read as a whole (a config), from the store or the registry, verified.
+        """Return all bytes of a small blob (a config), verified, from the store or the registry.
 
-        Raises TooLarge above *at_most* bytes, NotFound, DigestMismatch, and what a network brings.
+        Blocks on the network. Raises TooLarge above *at_most* bytes, NotFound, DigestMismatch, and the errors of the
+        network.
         """
         if descriptor.content is not None:
             return descriptor.content
@@ -65,10 +66,10 @@ class Blobs:
         return content
 
     def file(self, descriptor: Descriptor) -> Path:
-        """Return the path of a file that holds the verified blob, fetching it whole where it is not there.
+        """Return the path of a file with the verified blob; fetch the whole blob if the store lacks it.
 
-        Raises BadContent or Unsupported where the registry has none, DigestMismatch, CacheFailure, and what a network
-        brings.
+        Blocks on the network. Raises BadContent or Unsupported if the registry lacks it, DigestMismatch, CacheFailure,
+        and the errors of the network.
         """
         if self._store.size(descriptor.digest) == descriptor.size:
             self._store.touch(descriptor.digest)
@@ -77,17 +78,17 @@ class Blobs:
         return self._flights.run(key, lambda: twice_if_wrong(lambda: self._receive(descriptor)), streams=True)
 
     def chunks(self, descriptor: Descriptor) -> Iterator[bytes]:
-        """Yield the blob's raw bytes as they come, verified, from the store if it is there.
+        """Yield the blob's raw bytes as they arrive, verified; from the store if it has them.
 
-        Raises DigestMismatch before the last chunk of wrong bytes, BadContent or Unsupported where the registry has
-        none, and what a network brings.
+        Blocks on the network. Raises DigestMismatch before the last chunk of wrong bytes, BadContent or Unsupported if
+        the registry lacks the blob, and the errors of the network.
         """
         digest = descriptor.digest
         if self._store.size(digest) == descriptor.size:
             try:
                 if self._store.is_right(digest):
                     return iter(verified(self._store.chunks(digest), digest, descriptor.size))
-            except OSError as error:  # evicted meanwhile, or one I/O error: it says nothing about the bytes
+            except OSError as error:  # evicted meanwhile, or an I/O error: no proof of wrong bytes
                 log.warning("the cached copy of %s cannot be read (%s); it is fetched", digest, error.strerror)
             else:
                 log.warning("the cached copy of %s is damaged and was dropped", digest)
@@ -95,10 +96,10 @@ class Blobs:
         return self._fetched_chunks(descriptor)
 
     def part(self, descriptor: Descriptor, start: int, stop: int) -> bytes:
-        """Return the bytes `[start, stop)` of a blob, from the store if it is there; the caller verifies them.
+        """Return the bytes `[start, stop)` of a blob, from the store if it has them; the caller verifies them.
 
-        Raises RangesRefused where the registry gives whole blobs only, BadContent or Unsupported where it has none, and
-        what a network brings.
+        Blocks on the network. Raises RangesRefused if the registry serves whole blobs only, BadContent or Unsupported
+        if it lacks the blob, and the errors of the network.
         """
         if self._store.size(descriptor.digest) == descriptor.size:
             with suppress(OSError), self._store.path(descriptor.digest).open("rb") as file:
@@ -129,7 +130,7 @@ class Blobs:
 
 
 def _lacking(descriptor: Descriptor, missing: NotFound) -> BadContent | Unsupported:
-    """Return the error for a blob that is *missing*: the name that was looked up is there, its bytes are not."""
+    """Return the error for a *missing* blob: not NotFound, because the name that was looked up exists."""
     if may_be_elsewhere(descriptor.media_type):
         return Unsupported(
             f"layers of type {descriptor.media_type!r} may be kept outside of registries, and this one is: {missing}; "

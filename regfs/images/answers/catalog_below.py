@@ -1,11 +1,12 @@
-"""What a registry's catalog says of the names below one path, by one cheap request, and how far it may be believed.
+"""Asks a registry's catalog for the names below one path, by one cheap request, and judges whether it can be trusted.
 
-The catalog is no part of the specification, and registries differ: some refuse it to all but administrators, others
-answer all other users with an empty list, or with the public half; some ignore where to begin; and a pull-through
-cache lists what it has cached and answers for much more. Docker's API says itself that a client can learn from it that
-a repository is there, never that it is not. So it decides about namespaces alone, of which no registry says anything
-else; and a catalog that is empty, or that lacks a repository which is there, makes no name missing.
-A page that reaches beyond a path tells all that is below it, which answers the next questions there for some seconds.
+The catalog is not in the specification, and registries differ. Some refuse it to all but administrators; others give
+other users an empty list, or only the public repositories; some ignore where to begin; and a pull-through cache lists
+what it has cached, and serves much more. By Docker's documentation, the catalog can prove that a repository exists, and
+never that it does not. So it decides only about namespaces, for which there is no other question. A catalog that is
+empty, or lacks a repository that exists, makes no name missing.
+
+A page that reaches beyond a path has all that is below the path, and answers the next questions there for some seconds.
 Used by existence.py. Thread rule: any thread.
 """
 
@@ -22,29 +23,29 @@ from regfs.store.references.references import References, left_s
 
 _PATHS_KEPT = 1024
 _NAMES_KEPT = 100
-# A cache whose upstream is away for a moment answers like a registry that is none.
+# A cache whose upstream is down for a moment answers like a registry that is not a cache.
 _IS_CACHE_TTL_S = 3600.0
-# A repository that was visited may be one that the catalog lacks: it is compared with the last one visited.
+# To see whether the catalog is complete, it is compared with the repository that was visited last.
 _COMPARED_TTL_S = 60.0
-# For how long the catalog is believed about names of which it was not asked: a namespace may be pushed at any time,
-# but seldom below a repository.
+# How long the catalog answers for other names than the one it was asked for. A namespace may be pushed at any time, but
+# rarely below a repository.
 _BESIDE_TTL_S = 2.0
 _IN_REPOSITORY_TTL_S = 10.0
-# Repositories of Docker Hub that every pull-through cache of it answers for; the first may be one that it has cached.
+# Repositories of Docker Hub that every pull-through cache of it serves. Two, because it may have cached the first.
 _OF_THE_HUB = ("library/hello-world", "library/hylang")
 SAYS_NOTHING = (AccessDenied, NotFound, Unsupported, BadContent, TooLarge, *UNREACHABLE)
 """What a question to a catalog fails with where that says nothing about repositories."""
 
 
 class _Below(NamedTuple):
-    """Repositories below a path, and whether they are all, as the catalog had them at *asked* (monotonic seconds)."""
+    """Repositories below a path in the catalog at *asked* (monotonic seconds). *is_all*: the list is complete."""
 
     names: frozenset[str]
     is_all: bool
     asked: float
 
     def has(self, path: str) -> bool | None:
-        """Tell whether something is below *path*, which is that path or a name there; None where it is not known."""
+        """Tell whether something is below *path*, which is that path or a name below it; None if unknown."""
         prefix = f"{path}/"
         return any(name.startswith(prefix) for name in self.names) or (False if self.is_all else None)
 
@@ -53,7 +54,7 @@ class CatalogBelow:
     """Asks catalogs what is below a path."""
 
     def __init__(self, registry: RegistryClient, references: References, *, refreshes: Refreshes, ttl_s: float) -> None:
-        """*references* knows what was visited and listed. No answer is taken for fresh after *ttl_s* seconds."""
+        """*references* knows what was visited and listed. No answer is used for longer than *ttl_s* seconds."""
         self._registry = registry
         self._references = references
         self._refreshes = refreshes
@@ -61,7 +62,7 @@ class CatalogBelow:
         self._below: Remembered[tuple[str, str], _Below] = Remembered(
             refreshes, ttl_s=min(_COMPARED_TTL_S, ttl_s), most=_PATHS_KEPT
         )
-        # Registries: whose catalog has names; that are, or lack, what the methods below say.
+        # By registry: whether the catalog has names, lacks a visited repository, or is a pull-through cache's.
         self._has_names: Remembered[str, bool] = Remembered(refreshes, ttl_s=_COMPARED_TTL_S)
         self._compared: Remembered[str, bool] = Remembered(refreshes, ttl_s=_COMPARED_TTL_S)
         self._is_cache: Remembered[str, bool] = Remembered(refreshes, ttl_s=_COMPARED_TTL_S)
@@ -69,7 +70,7 @@ class CatalogBelow:
     def has(self, registry: str, path: str) -> bool:
         """Tell whether *registry* lists a repository below *path*. Blocks on the network.
 
-        Raises one of SAYS_NOTHING where its catalog cannot tell, Unsupported where it is known to lack repositories.
+        Raises one of SAYS_NOTHING if its catalog cannot tell, Unsupported if the catalog is known to be incomplete.
         """
         found = self._known(registry, path, _BESIDE_TTL_S)
         if found is None:
@@ -81,9 +82,9 @@ class CatalogBelow:
         return found
 
     def has_in_repository(self, registry: str, path: str) -> bool:
-        """Tell it of a *path* in a repository, by one question for all names there. Blocks on the network.
+        """Do what has() does for a *path* in a repository, with one request for all names in it. Blocks on the network.
 
-        Raises one of SAYS_NOTHING where the catalog cannot tell. False says no more than that it lists nothing.
+        Raises one of SAYS_NOTHING if the catalog cannot tell. False means only that the catalog lists nothing there.
         """
         repository = path.rpartition("/")[0]
         found = self._known(registry, path, _IN_REPOSITORY_TTL_S)
@@ -94,7 +95,7 @@ class CatalogBelow:
         return bool(self._ask(registry, path).names) if found is None else found
 
     def _known(self, registry: str, path: str, ttl_s: float) -> bool | None:
-        """Tell whether something is below *path*, by what the catalog said within *ttl_s* of it or of what it is in."""
+        """Tell whether something is below *path*, by the answers of the last *ttl_s* seconds; None if unknown."""
         asked_after, above = time.monotonic() - ttl_s, path
         while above:
             below = self._below.get((registry, above))
@@ -105,18 +106,18 @@ class CatalogBelow:
         return None
 
     def _has_many(self, registry: str, path: str) -> bool:
-        """Tell whether a page does not reach beyond what is below *path*: then each name there is a question."""
+        """Tell whether one page does not hold all that is below *path*, so that each name there needs a request."""
         below = self._below.get((registry, path))
         return below is not None and not below.is_all
 
     def _was_listed(self, registry: str, repository: str, ttl_s: float) -> bool:
-        """Tell whether all repositories were listed within *ttl_s*, with *repository* among them."""
+        """Tell whether the whole catalog was listed within *ttl_s*, and has *repository*."""
         known = self._references.repositories
         is_fresh = left_s(known.catalog_checked(registry), min(ttl_s, self._ttl_s)) > 0
         return is_fresh and known.is_in_catalog(registry, repository)
 
     def _ask(self, registry: str, path: str) -> _Below:
-        """Ask for the repositories below *path*: those of one page, or all where that page does not begin there."""
+        """Ask for the repositories below *path*: one page, or all if the registry ignores where to begin."""
         asked_at, prefix, asked = self._refreshes.count, f"{path}/", time.monotonic()
         page = self._registry.listing.repositories_after(registry, prefix)
         names, is_all = page.names, page.is_all or any(_is_beyond(name, prefix) for name in page.names)
@@ -130,7 +131,7 @@ class CatalogBelow:
         return below
 
     def _is_of_a_cache(self, registry: str) -> bool:
-        """Tell whether the catalog is that of a pull-through cache: what it does not have may be there all the same."""
+        """Tell whether the catalog is that of a pull-through cache, which serves more repositories than it lists."""
         known = self._is_cache.get(registry)
         if known is None:
             known = self._references.repositories.is_cache(registry, ttl_s=_IS_CACHE_TTL_S)
@@ -139,7 +140,7 @@ class CatalogBelow:
         return self._is_cache.keep(registry, known).value
 
     def _answers_for_the_hub(self, registry: str) -> bool:
-        """Ask whether *registry* answers for what it does not list, and let all mounts know where it says so or not."""
+        """Ask whether *registry* serves repositories that it does not list, and store the answer for all mounts."""
         is_cache = False
         try:
             for path in _OF_THE_HUB:
@@ -155,7 +156,7 @@ class CatalogBelow:
         return is_cache
 
     def _lacks_what_is_there(self, registry: str) -> bool:
-        """Tell whether the catalog is empty, or lacks the repository that was visited last, which is there still."""
+        """Tell whether the catalog is empty, or lacks the repository that was visited last and still exists."""
         known = self._compared.get(registry)
         return self._compared.keep(registry, self._compare(registry)).value if known is None else known
 
@@ -177,7 +178,7 @@ class CatalogBelow:
     def _is_listed(self, registry: str, path: str) -> bool:
         if self._was_listed(registry, path, self._ttl_s):
             return True
-        before = f"{path[:-1]}{chr(ord(path[-1]) - 1)}~"  # no name has a tilde, or sorts between this and *path*
+        before = f"{path[:-1]}{chr(ord(path[-1]) - 1)}~"  # names have no tilde, and none sorts between this and *path*
         page = self._registry.listing.repositories_after(registry, before)
         if path in page.names:
             return True

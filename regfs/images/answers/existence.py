@@ -1,9 +1,9 @@
-"""Which names lead somewhere: what a look-up of a repository or a namespace answers.
+"""Decides whether a repository or a namespace exists, for look-ups of names.
 
-The specification has no question for it, and registries tell no namespaces. So the cheapest question there is is asked
-(a page of tags/list), and what the answer means depends on the registry:
+The specification has no request for that, and registries do not know namespaces. So regfs makes the cheapest request (a
+page of tags/list), whose answer means different things at different registries:
 
-    tags/list of PATH       in a repository that is there    elsewhere, with a catalog     elsewhere, without one
+    tags/list of PATH       in an existing repository        elsewhere, with a catalog     elsewhere, without one
     ---------------------   ------------------------------   ---------------------------   ------------------------
     200                     a repository                     a repository                  a repository
     "no such repository"    missing, unless the catalog      missing, unless the catalog   unsaid
@@ -13,34 +13,34 @@ The specification has no question for it, and registries tell no namespaces. So 
                             they lack
     anything else           unsaid                           unsaid                        unsaid
 
-"Unsaid" names open: what is below them tells more, and a failure is told there. What the first look-up of a missing
-name costs (those that follow ask nothing for 2 s, for the tag 10 s):
+"Unsaid" names open: look-ups below them find out more, and report failures. The first look-up of a missing name costs
+these requests (further look-ups make none for 2 s, and none for the tag for 10 s):
 
     a repository                        1   tags/list
     a tag                               2   GET of the manifest; tags/list of the repository that may be nested in this
                                             one under that name: no question covers both
-    a tag of NAMESPACE/NAME on the Hub  1   HEAD of the manifest, which is right there; nothing can be nested in it
-    at a registry with a catalog       +1   the catalog, which alone tells namespaces. One page is for all names in a
-                                            repository (10 s) or a namespace (2 s); a whole catalog that is not older
-                                            than 10 s will do in a repository
+    a tag of NAMESPACE/NAME on the Hub  1   HEAD of the manifest, which is reliable there; nothing can be nested in it
+    at a registry with a catalog       +1   the catalog, which alone knows namespaces. One page is for all names in a
+                                            repository (10 s) or a namespace (2 s); in a repository, a whole catalog is
+                                            used if it is not older than 10 s
                                        +1   one request an hour and registry, kept for all mounts: whether it is a
                                             pull-through cache. Only where the catalog has nothing outside a repository
                                        +1   one request a minute: whether the catalog has what was visited last
     where the catalog is refused       +1   one request a minute
 
-The catalog does not replace tags/list: what it lacks may be there. Nor does a list of tags replace the GET: some
-registries fetch what is asked for and list what they have. Nothing is asked for
+The catalog does not replace tags/list, because it may lack existing repositories. A list of tags does not replace the
+GET, because pull-through caches list only what they have. No request is made for
 
 - what regfs has listed or visited within the tag TTL, so that `ls -l` of a listing costs no request an entry
 - a namespace that something known is below: visited once, or in the catalog of any age
 
 Per registry: docker-registry, zot and others with a catalog give an answer for every name. A pull-through cache has a
-catalog too, of what it has cached; it is told by a repository of Docker Hub that it answers for and does not list, and
-then the catalog is not asked; nor where it is empty (Quay's for all without a login), or lacks a repository that was
-visited. Docker Hub has two levels and no catalog: `NAME` is library/NAME or a namespace, which cannot be asked for;
+catalog of what it has cached; regfs recognises it by a repository of Docker Hub that it serves and does not list, and
+then does not use the catalog. Nor is a catalog used that is empty (Quay's without a login) or lacks a visited
+repository. Docker Hub has two levels and no catalog: `NAME` is library/NAME or a namespace, which cannot be asked for;
 below a namespace the registry's "no" is final. GHCR and Harbor (for ordinary users) have no catalog: a namespace stays
-unsaid, since a repository may be anywhere below it. A registry that lists nothing (pulls only) leaves all unsaid.
-Only the registry's own "no", an error document with its code, makes a name missing.
+unsaid, since a repository may be anywhere below it. A registry without any lists (pulls only) leaves all unsaid. Only
+the registry's own "no", an error document with its code, makes a name missing.
 
 Used by repositories.py and the tree. Thread rule: any thread.
 """
@@ -73,18 +73,18 @@ from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 
-# A name that was missing may be pushed at any time; asking twice within this time is a script or a shell.
+# A missing name may be pushed at any time. A program that asks twice within this time is a script or a shell.
 _MISSING_TTL_S = 2.0
-# What a registry cannot answer it cannot answer for a while; a login changes a refusal, and is waited for.
+# A registry that cannot answer is not asked again for this time. It is short, because a login ends a refusal.
 _UNSAID_TTL_S = 10.0
 _UNLISTED_TTL_S = 60.0
-# For how long a look-up waits for an answer before it goes on without one.
+# How long a look-up waits for an answer before it continues without one.
 _ANSWER_S = 5.0
 _CATALOG_ANSWER_S = 2.0
 
 
 class Said(Enum):
-    """What a registry says of one repository."""
+    """A registry's answer about one repository."""
 
     THERE = "there"
     MISSING = "missing"
@@ -96,7 +96,7 @@ _TTL_S = {Said.MISSING: _MISSING_TTL_S, Said.REFUSED: _UNSAID_TTL_S, Said.NOTHIN
 
 
 class Verdict(Enum):
-    """What a look-up of a name is answered by."""
+    """The result for the look-up of a name."""
 
     REPOSITORY = "repository"
     NAMESPACE = "namespace"
@@ -105,7 +105,7 @@ class Verdict(Enum):
 
 
 class Existence:
-    """Answers whether names lead somewhere, and remembers it for 2 s up to the tag TTL."""
+    """Decides whether names exist, and remembers the answers for 2 s up to the tag TTL."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Existence:
         refreshes: Refreshes,
         ttl_s: float,
     ) -> None:
-        """*tags_of* returns the tags of a repository, which learn the names that came with an answer."""
+        """*tags_of* returns the tags of a repository, which store the names that came with an answer."""
         self._registry = registry
         self._references = references
         self._tags_of = tags_of
@@ -125,30 +125,30 @@ class Existence:
         self._ttl_s = ttl_s
         self._catalog = CatalogBelow(registry, references, refreshes=refreshes, ttl_s=ttl_s)
         self._said: Remembered[RepositoryName, Said] = Remembered(refreshes, ttl_s=ttl_s)
-        # Whether the catalog had something below a path; names that are no repository but lead to one.
+        # Whether the catalog had something below a path; paths in listings; names that lead to repositories.
         self._below: Remembered[tuple[str, str], bool] = Remembered(refreshes, ttl_s=ttl_s)
         self._shown: Remembered[tuple[str, str], bool] = Remembered(refreshes, ttl_s=ttl_s)
         self._namespaces: Remembered[RepositoryName, bool] = Remembered(refreshes, ttl_s=ttl_s)
-        # Registries: that fail for now; that answer again; that answer, but not for lists; that have no catalog.
+        # Registries that: fail for now; answer again; answer, but not for lists; have no catalog.
         self._silent: Remembered[str, bool] = Remembered(refreshes, ttl_s=STALE_TTL_S)
         self._answered: Remembered[str, bool] = Remembered(refreshes, ttl_s=STALE_TTL_S)
         self._listless: Remembered[str, bool] = Remembered(refreshes, ttl_s=_UNLISTED_TTL_S)
         self._unlisted: Remembered[str, bool] = Remembered(refreshes, ttl_s=max(ttl_s, _UNLISTED_TTL_S))
 
     def of(self, registry: str, path: str, *, in_repository: bool) -> Verdict:
-        """Return what *path* in *registry* is, see the table above. *in_repository*: what it is in is one, and there.
+        """Return what *path* in *registry* is, by the table above. *in_repository*: its parent is a repository.
 
-        Blocks on the network, for 10 s at most; raises Offline where nothing is known and nothing may be asked.
+        Blocks on the network, for 10 s at most. Raises Offline if nothing is known and no request may be made.
         """
         if (registry, path) == (DOCKER_HUB, OFFICIAL) or self._leads_below(registry, path):
             return Verdict.NAMESPACE
         if registry == DOCKER_HUB and in_repository and path.count("/") > 1:
-            return Verdict.MISSING  # its repositories have two components, so that nothing is below one that has both
+            return Verdict.MISSING  # its repositories have two components, so nothing is below a repository
         name = repository_at(registry, path)
         said = self.said(name)
         if said is Said.THERE:
             return Verdict.REPOSITORY
-        # What was deleted goes on from the cache below the digests that were seen.
+        # Of a deleted repository, the cache still serves the digests that were seen.
         if said is Said.NOTHING or self._references.has_manifests(name):
             return Verdict.UNSAID
         if registry == DOCKER_HUB:
@@ -163,9 +163,9 @@ class Existence:
         return Verdict.MISSING if below is False or in_repository else Verdict.UNSAID
 
     def said(self, name: RepositoryName) -> Said:
-        """Return what the registry says of the repository *name*: asked once, and waited for some seconds.
+        """Return the registry's answer about the repository *name*. Blocks on the network, for some seconds at most.
 
-        Raises Offline where it is not known and may not be asked.
+        Raises Offline if it is not known and no request may be made.
         """
         known = self._remembered(name)
         if known is not None:
@@ -179,36 +179,36 @@ class Existence:
             if self._references.repositories.is_known(name.registry, name.path):
                 return Said.THERE
             raise
-        except RegistryTimeout:  # it may still answer, and then that counts; meanwhile no other name waits for it
+        except RegistryTimeout:  # a late answer still counts; until then no other name waits for this registry
             self._failed(name.registry)
             return Said.NOTHING
 
     def is_no_repository(self, name: RepositoryName) -> bool:
-        """Tell whether the registry said a moment ago that it has no repository *name*: no tag need be asked for.
+        """Tell whether the registry said a moment ago that it has no repository *name*, so no tag is asked for.
 
-        Docker Hub says it by a refusal, which is the same for tags/list and for manifests there.
+        Docker Hub says it by a refusal, which is the same for tags/list and for manifests.
         """
         said = self._said.get(name)
         is_refused = name.registry == DOCKER_HUB and said is Said.REFUSED
         return is_refused or said is Said.MISSING or name in self._namespaces
 
     def has_no_list(self, name: RepositoryName) -> bool:
-        """Tell whether tags/list of *name* was refused a moment ago, or is of no repository."""
+        """Tell whether tags/list of *name* was refused a moment ago, or *name* is a namespace."""
         return self._said.get(name) in (Said.REFUSED, Said.MISSING) or name in self._namespaces
 
     def answered(self, registry: str) -> None:
-        """Take *registry*, which has just answered something, for one that does not fail any more."""
+        """Note that *registry* has just answered, and so does not fail any more."""
         if self._silent.drop(registry):
             self._answered.keep(registry, True)
 
     def no_catalog(self, registry: str) -> None:
-        """Ask no catalog of *registry* for a while: it was refused, failed, or took too long for a look-up."""
+        """Do not ask for *registry*'s catalog for a while: it was refused, failed, or took too long for a look-up."""
         self._unlisted.keep(registry, True)
 
     def shown(self, registry: str, path: str, refusal: RegfsError | None) -> None:
-        """Take the known repositories in *path* for there: a listing shows them now, and each is looked up next.
+        """Assume that the known repositories in *path* exist: a listing shows them now, and each is looked up next.
 
-        *refusal* is what the tags of *path* itself were answered with, where they were.
+        *refusal* is the registry's answer for the tags of *path* itself, if it refused them.
         """
         self._shown.keep((registry, path), True)
         if isinstance(refusal, RepositoryUnknown):
@@ -238,7 +238,7 @@ class Existence:
 
     def _ask(self, name: RepositoryName) -> Said:
         """Ask the registry; runs in a flight."""
-        known = self._remembered(name)  # a flight may have landed since the caller looked
+        known = self._remembered(name)  # another flight may have ended since the caller looked
         if known is not None:
             return known
         tags = self._tags_of(name)
@@ -274,7 +274,7 @@ class Existence:
         return bool(self._below.get((registry, path))) or self._references.repositories.has_known_below(registry, path)
 
     def _has_below(self, registry: str, path: str, *, in_repository: bool) -> bool | None:
-        """Tell whether the catalog has repositories below *path*; None where the registry has no catalog to go by."""
+        """Tell whether the catalog has repositories below *path*; None if the registry has no usable catalog."""
         key = registry, path, in_repository
 
         def ask() -> bool | None:
@@ -287,7 +287,7 @@ class Existence:
         try:
             with under(_at_most(_CATALOG_ANSWER_S)):
                 return self._flights.run(("below", *key), ask)
-        except RegistryTimeout:  # one that takes long will do so the next time
+        except RegistryTimeout:  # a slow catalog will be slow the next time
             self.no_catalog(registry)
             return None
 
@@ -305,13 +305,13 @@ class Existence:
             return None
         if found:
             self._below.keep((registry, path), True)
-        elif not in_repository:  # there the catalog was not compared with what is there
+        elif not in_repository:  # there the catalog was not compared with existing repositories
             self._below.keep((registry, path), False, for_s=_MISSING_TTL_S)
         return found
 
 
 def _at_most(seconds: float) -> Deadline:
-    """Return the thread's deadline, or one of *seconds* where it would wait longer."""
+    """Return the thread's deadline, or one of *seconds* if that is shorter."""
     deadline = current()
     if not deadline.may_wait or (deadline.end_s is not None and deadline.remaining_s(seconds) < seconds):
         return deadline

@@ -1,6 +1,6 @@
 """The manifests and indexes of one repository by digest: from the cache, else from the registry.
 
-What a digest names never changes, so it is asked for once. Used by repository.py. Thread rule: any thread; each
+The content of a digest never changes, so it is fetched once. Used by repository.py. Thread rule: any thread; each
 document is fetched by one flight.
 """
 
@@ -34,7 +34,7 @@ _JUST_NAMED_S = 60.0
 
 
 def missing_manifests(refreshes: Refreshes, *, ttl_s: float) -> MissingManifests:
-    """Return the memory of missing manifests that all repositories of a mount share."""
+    """Return a new store of missing manifests, for all repositories of a mount."""
     return Remembered(refreshes, ttl_s=min(MISSING_TTL_S, ttl_s))
 
 
@@ -47,7 +47,7 @@ class Document(NamedTuple):
 
 
 class Manifests:
-    """The manifests of the repository *name*; *on_missing* is told of a digest that the registry does not have."""
+    """The manifests of the repository *name*; *on_missing* is called with a digest that the registry does not have."""
 
     def __init__(
         self,
@@ -73,14 +73,14 @@ class Manifests:
         self._stats = stats
 
     def document(self, digest: Digest, media_type: str = "") -> Document:
-        """Return a manifest or index by digest, from the store or the registry.
+        """Return a manifest or index by digest, from the store or the registry. May block on the network.
 
-        *media_type* is the type under which a tag or an index of this repository names it; '' where none did.
+        *media_type* is the type under which a tag or an index of this repository names it; '' if unknown.
 
-        Raises NotFound, AccessDenied, DigestMismatch, ProtocolViolation, and what a network brings.
+        Raises NotFound, AccessDenied, DigestMismatch, ProtocolViolation, and the errors of the network.
         """
-        # Another repository's content is not this one's: unless this registry has said that the repository has it, a
-        # private manifest that is cached would show up wherever its digest is guessed.
+        # The store is shared by all repositories. Without the registry's word that this one has it, a cached private
+        # manifest would be shown in any repository to users who guess its digest.
         known_type = media_type or self._references.manifest_type(self._name, digest)
         content = self._load(digest) if known_type else None
         if content is not None:
@@ -98,11 +98,11 @@ class Manifests:
         return digest_beginning(short, self._name, self._references, self._load)
 
     def created_ns(self, digest: Digest) -> int:
-        """Return when the image *digest* was made, in nanoseconds since 1970; 0 where it is not known. No network."""
+        """Return when the image *digest* was made, in nanoseconds since 1970; 0 if unknown. No network."""
         return self._references.created(digest)
 
     def keep_created(self, digests: Iterable[Digest], created_ns: int) -> None:
-        """Remember when the image that *digests* name was made, by its config."""
+        """Store when the image that *digests* name was made, according to its config."""
         self._references.keep_created(digests, created_ns)
 
     def _load(self, digest: Digest) -> bytes | None:
@@ -115,14 +115,14 @@ class Manifests:
         except NotFound as missing:
             fetched = self._fetch_by_tag(digest, missing)
         self._store.keep(fetched.digest, fetched.content)
-        # The type is a hint of this answer: model/manifest.py asks it only where the bytes leave a choice.
+        # The type is a hint of this answer: model/manifest.py uses it only if the bytes do not decide.
         self._references.keep_manifest(self._name, fetched.digest, fetched.content_type or OCTET_STREAM)
         return Document(fetched.digest, fetched.content, fetched.content_type)
 
     def _fetch_by_tag(self, digest: Digest, missing: NotFound) -> FetchedManifest:
-        """Return the document *digest* by a tag that pointed to it a moment ago: some registries have it there alone.
+        """Fetch the document *digest* by a tag that pointed to it a moment ago: some registries serve it only by tag.
 
-        Raises *missing* where no tag points to it (any more), ProtocolViolation where other bytes are under the tag.
+        Raises *missing* if no tag points to it (any more), ProtocolViolation if the tag has other bytes.
         """
         since = time.time() - max(self._tag_ttl_s, _JUST_NAMED_S)
         tag = self._references.tag_pointing_to(self._name, digest, since=since)
@@ -133,7 +133,7 @@ class Manifests:
                 fetched = self._registry.manifests.fetch(self._name, tag)
         if fetched is not None and fetched.digest == digest:
             return fetched
-        if fetched is not None:  # the name that was looked up is there, so that this is no NotFound
+        if fetched is not None:  # not a NotFound: the name that was looked up exists
             failure = ProtocolViolation(
                 f"{self._name}:{tag}: the registry named {digest}, which it does not have; the tag has {fetched.digest}"
             )

@@ -1,6 +1,6 @@
-"""What the tags of one repository pointed to at a time in the past, as far as answers of the registry have shown it.
+"""Finds what a tag of one repository pointed to at a time in the past, as far as regfs has seen it.
 
-Used by repository.py and tags.py. Thread rule: any thread; no network.
+Used by tags.py. Thread rule: any thread; no network.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
 from regfs.store.references.references import References
 
-# What was seen by then is written by then.
+# Answers seen before this delay are on the disk.
 _PAST_S = 1.0
 
 
@@ -23,17 +23,17 @@ class PastTags:
     """The past of the tags of the repository *name*."""
 
     def __init__(self, name: RepositoryName, *, references: References, note: Callable[[str], None]) -> None:
-        """*note* is called with a sentence that says why a time cannot be opened, which ENOENT does not."""
+        """*note* is called with a sentence that says why a time cannot be opened: ENOENT does not tell it."""
         self._name = name
         self._references = references
         self._note = note
 
     def observe(self, tag: str, digest: str, *, asked: float) -> None:
-        """Note an answer of the registry, "" where it has no such tag. Before what is known of the tag is replaced."""
+        """Note the registry's answer, "" if it has no such tag. To be called before the stored answer is replaced."""
         known = self._references.tag(self._name, tag)
         seen, was_seen = time.time(), 0.0 if known is None else known.checked
         if known is not None and str(known.digest) == digest and was_seen:
-            # Known before moves were kept, and the same since: an older release has used this cache.
+            # Stored by an older release, which did not record moves, and unchanged since.
             seen, was_seen = was_seen, 0.0
         self._references.history.observe(self._name, tag, digest, asked=asked, seen=seen, was_seen=was_seen)
 
@@ -42,9 +42,9 @@ class PastTags:
         return self._references.history.last_until(self._name, tag, math.inf) is not None
 
     def at(self, tag: str, seconds: float) -> Digest:
-        """Return what *tag* pointed to at a time, in seconds since 1970: what was seen last by then.
+        """Return what *tag* pointed to at a time, in seconds since 1970: what was last seen before it.
 
-        Raises NotFound, and notes why, where that is not known.
+        Raises NotFound, and notes the reason, if that is not known.
         """
         try:
             return self._at(tag, seconds)

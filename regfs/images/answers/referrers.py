@@ -1,7 +1,7 @@
-"""What refers to the manifests of one repository: signatures, SOCI indexes, records of starts.
+"""Lists what refers to the manifests of one repository: signatures, SOCI indexes, records of starts.
 
-A list is asked for once an hour, and remembered on the disk, the empty one too. Nothing vouches for it: what it names
-is fetched by digest, and must name the manifest as its subject. Used by repository.py. Thread rule: any thread; each
+A list is fetched once an hour, and stored on the disk, also if it is empty. It is not trusted: what it names is fetched
+by digest, and must name the manifest as its subject. Used by repository.py. Thread rule: any thread; each
 list is fetched by one flight.
 """
 
@@ -26,7 +26,7 @@ from regfs.waiting.single_flight import Flights
 log = logging.getLogger(__name__)
 
 HOLDS_S = 3600.0
-# Such a list saves time or tells more; it is no reason to wait long, or to ask a registry again that fails.
+# Such a list is optional: it is not worth a long wait, nor a second request to a registry that fails.
 _ANSWERS_WITHIN_S = 10.0
 _FAILED_S = 60.0
 _MOST_FAILED = 256
@@ -49,7 +49,7 @@ class Referrers:
     def of(self, digest: Digest, artifact_type: str) -> tuple[Descriptor, ...]:
         """Return the manifests of *artifact_type* that refer to the manifest *digest*, as the registry lists them.
 
-        Where the registry does not answer within seconds: as it listed them last, or none. Waits for that as the
+        If the registry does not answer within seconds, returns the last list, or nothing. Blocks on the network as the
         thread's deadline allows (WouldBlock, Interrupted, RegistryTimeout).
         """
         return tuple(each for each in self._all(digest) if each.artifact_type == artifact_type)
@@ -57,16 +57,16 @@ class Referrers:
     def listed(self, digest: Digest) -> tuple[Descriptor, ...]:
         """Return all manifests that refer to the manifest *digest*, as the registry lists them.
 
-        Where the registry cannot be reached: as it listed them last, else that is raised, since an empty list would say
-        that there is no signature. Blocks on the network. Raises AccessDenied, BadContent, TooLarge and what a network
-        brings.
+        If the registry cannot be reached, returns the last list; without one it raises, since an empty list would mean
+        that there is no signature. Blocks on the network. Raises AccessDenied, BadContent, TooLarge and the errors of
+        the network.
         """
         known = self._references.referrers(self._name, digest)
         if known is not None and left_s(known.checked, HOLDS_S) > 0:
             return known.manifests
         try:
             return self._flights.run(("all referrers", self._name, digest), partial(self._ask, digest))
-        except NotFound as missing:  # the registry has shown the manifest, so that the name is there
+        except NotFound as missing:  # not a NotFound: the manifest exists
             raise ProtocolViolation(f"{self._name}@{digest}: its referrers cannot be listed: {missing}") from missing
         except UNREACHABLE:
             if known is None:
@@ -74,7 +74,7 @@ class Referrers:
             return known.manifests
 
     def forget(self, digest: Digest) -> None:
-        """Let the list be asked for again: something was pushed."""
+        """Let the list be fetched again, because something was pushed."""
         self._references.expire_referrers(self._name, digest)
 
     def _all(self, digest: Digest) -> tuple[Descriptor, ...]:
@@ -91,7 +91,7 @@ class Referrers:
         return found
 
     def _fetch(self, digest: Digest) -> tuple[Descriptor, ...] | None:
-        """Ask the registry; return None where it does not answer. Runs in a flight."""
+        """Ask the registry; return None if it does not answer. Runs in a flight."""
         try:
             with under(Deadline(_ANSWERS_WITHIN_S)):
                 return self._ask(digest)
@@ -103,7 +103,7 @@ class Referrers:
             return None
 
     def _ask(self, digest: Digest) -> tuple[Descriptor, ...]:
-        """Ask the registry, and remember what it says. Runs in a flight."""
+        """Ask the registry, and store its answer. Runs in a flight."""
         found = tuple(self._registry.referrers.of(self._name, digest))
         self._references.keep_referrers(self._name, digest, found)
         return found

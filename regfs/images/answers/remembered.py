@@ -1,14 +1,14 @@
-"""Answers of registries that are kept in memory, each for a time, and none from before a refresh.
+"""Caches answers of registries in memory, each for a limited time, and none from before a refresh.
 
-A refresh (SIGHUP, `regfs refresh`) means that a push may have changed every answer. A thread may have its answer by
-then and keep it only afterwards. So a caller reads `Refreshes.count` before it asks and gives it to keep(): an answer
-from before the last refresh is returned with no time left, and is not kept. All memories of a mount share one
-Refreshes, so that one call ends every answer.
+A refresh (SIGHUP, `regfs refresh`) means that a push may have changed every answer. A thread may get its answer before
+a refresh and store it afterwards. So a caller reads `Refreshes.count` before it asks and passes it to keep(): an answer
+from before the last refresh is returned as expired, and is not stored. All caches of a mount share one Refreshes, so
+that one call ends every answer.
 
-Three kinds of answers are kept alike: what is there, for as long as the user lets an answer hold (the tag TTL); what is
-not there, for seconds, so that a program that tries a name often costs one request; and an old answer of a registry
-that does not respond now (STALE_TTL_S). Used by the other modules of this package. Thread rule: any thread; the lock
-guards the table, and nothing is asked under it.
+There are three kinds of answers: what exists, for the tag TTL that the user sets; what does not exist, for seconds, so
+that a program that tries a name often costs one request; and old answers of a registry that does not respond now
+(STALE_TTL_S). Used by the other modules of this package. Thread rule: any thread; the lock guards the table, and no
+request is made under it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MOST_ANSWERS = 16 * 1024
 
 
 class Refreshes:
-    """Counts the refreshes of one mount. Each one ends all answers that were asked for before it."""
+    """Counts the refreshes of one mount. Each ends all answers to earlier requests."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -59,7 +59,7 @@ class Answer(NamedTuple, Generic[T]):
 
     @property
     def valid_s(self) -> float:
-        """For how many seconds more it holds."""
+        """The seconds until it expires."""
         return max(0.0, self.expires_s - time.monotonic())
 
 
@@ -69,17 +69,17 @@ class _Kept(NamedTuple, Generic[T]):
 
 
 class Remembered(Generic[K, T]):
-    """Answers by their names, the *most* that were used last. None holds for longer than *ttl_s* seconds."""
+    """Answers by their names, the *most* used last. None is valid for longer than *ttl_s* seconds."""
 
     def __init__(self, refreshes: Refreshes, *, ttl_s: float, most: int = MOST_ANSWERS) -> None:
         self._refreshes = refreshes
         self._ttl_s = ttl_s
         self._lock = threading.Lock()
-        # Not a TLRUCache, which takes 2.8 us for a look-up; this one takes 0.3, and answers know when they expire.
+        # A TLRUCache would take 2.8 us for a look-up; this one takes 0.3. Answers have their own expiry.
         self._kept: LRUCache[K, _Kept[T]] = LRUCache(most)
 
     def answer(self, name: K) -> Answer[T] | None:
-        """Return the answer to *name*; None where none holds."""
+        """Return the valid answer to *name*, None if there is none."""
         with self._lock:
             kept = self._kept.get(name)
             if kept is None or self._holds(kept):
@@ -88,7 +88,7 @@ class Remembered(Generic[K, T]):
         return None
 
     def get(self, name: K) -> T | None:
-        """Return the value of that answer."""
+        """Return the value of the valid answer to *name*, None if there is none."""
         answer = self.answer(name)
         return None if answer is None else answer.value
 
@@ -100,9 +100,9 @@ class Remembered(Generic[K, T]):
             return len(self._kept)
 
     def keep(self, name: K, value: T, *, for_s: float | None = None, asked_at: int | None = None) -> Answer[T]:
-        """Keep *value* as the answer to *name*, for *for_s* seconds where that is shorter than the TTL; return it.
+        """Store *value* as the answer to *name*, for *for_s* seconds if that is shorter than the TTL; return it.
 
-        *asked_at* is `Refreshes.count` from before the question; without it the answer counts as one of now.
+        *asked_at* is `Refreshes.count` from before the request; without it the answer counts as current.
         """
         refreshes = self._refreshes.count
         if asked_at is not None and asked_at != refreshes:
@@ -113,7 +113,7 @@ class Remembered(Generic[K, T]):
         return answer
 
     def drop(self, name: K) -> T | None:
-        """Drop the answer to *name*, and return what it was."""
+        """Drop the answer to *name*, and return it."""
         with self._lock:
             kept = self._kept.pop(name, None)
         return kept.answer.value if kept is not None and self._holds(kept) else None

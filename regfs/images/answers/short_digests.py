@@ -1,7 +1,7 @@
-"""Short digests: `@440129be81b2` for the one digest that begins so, among those that are known of a repository.
+"""Resolves short digests: `@440129be81b2` means the one known digest of a repository that begins with these digits.
 
-Known are the digests that its tags pointed to, the manifests that it has shown, and the entries of the indexes among
-them. No network, so that the same short digest is an error rather than another image where less is known.
+Known are the digests that its tags pointed to, the manifests that were fetched from it, and the entries of its indexes.
+No request is made: with less knowledge, a short digest is an error and never another image.
 Used by manifests.py. Thread rule: any thread.
 """
 
@@ -23,9 +23,9 @@ _MOST_INDEXES = 1000
 def digest_beginning(
     short: str, repository: RepositoryName, references: References, load: Callable[[Digest], bytes | None]
 ) -> Digest:
-    """Return the known digest of *repository* whose hex digits begin with *short*; *load* gives cached documents.
+    """Return the known digest of *repository* whose hex digits begin with *short*; *load* returns cached documents.
 
-    Raises DigestUnresolved where there is none, or several.
+    Raises DigestUnresolved if there is none, or several.
     """
     known = references.digests(repository)
     found = _beginning(short, known)

@@ -1,4 +1,4 @@
-"""The tags of one repository and what each points to: when the registry is asked again, and what serves if it fails.
+"""The tags of one repository and what each points to: when the registry is asked again, and the fallback if it fails.
 
     asked                             again after                    if the registry does not respond
     -------------------------------   ----------------------------   -------------------------------------------
@@ -8,9 +8,9 @@
     a tag that a list names           not at all, while that holds
 
 Answers are kept in memory (remembered.py) and on the disk (store/references/references.py), where other mounts and
-later ones find them. An answer is in doubt when another contradicts it: a manifest that the registry lacks, or a tag
-that it lacks and lists. Then both are asked for again. Used by repository.py. Thread rule: any thread; each question is
-one flight.
+later ones find them. An answer is in doubt when another contradicts it: a tag points to a manifest that the registry
+lacks, or a list has a tag that the registry lacks. Then both are asked for again. Used by repository.py. Thread rule:
+any thread; each question is one flight.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
 
 
 class Resolved(NamedTuple):
-    """What a tag points to: *digest*, and until when (monotonic seconds) this answer holds."""
+    """What a tag points to: *digest*, and when this answer expires (monotonic seconds)."""
 
     digest: Digest
     media_type: str
@@ -47,7 +47,7 @@ class Resolved(NamedTuple):
 
     @property
     def valid_s(self) -> float:
-        """For how many seconds more the answer holds."""
+        """The seconds until the answer expires."""
         return max(0.0, self.expires_s - time.monotonic())
 
 
@@ -59,7 +59,7 @@ class _Listing(NamedTuple):
 
 
 class TagAnswers:
-    """The answers in memory about the tags of all repositories of a mount. None holds longer than *ttl_s* seconds.
+    """The answers in memory about the tags of all repositories of a mount. None is valid longer than *ttl_s* seconds.
 
     *note* is called with messages for users.
     """
@@ -98,18 +98,18 @@ class Tags:
         self.past = PastTags(name, references=references, note=answers.note)
 
     def names(self) -> tuple[str, ...]:
-        """Return the tags: one listing, whatever their number. Blocks on the network where it is older than the TTL.
+        """Return the tags, from one listing. Blocks on the network if the last listing is older than the TTL.
 
-        Those that are about another manifest (signatures, referrers) are left out. Raises NotFound, AccessDenied; with
-        the registry unreachable what was last listed serves, or that is raised.
+        Tags about another manifest (signatures, referrers) are left out. Raises NotFound, AccessDenied. If the registry
+        cannot be reached, returns the last listing, or raises if there is none.
         """
         return self._listing().names
 
     def about(self, digest: Digest) -> tuple[str, ...]:
-        """Return the tags of cosign's that are about the manifest *digest*: signatures, attestations, an SBOM.
+        """Return cosign's tags about the manifest *digest*: signatures, attestations, an SBOM.
 
-        They are in the listing of tags; where the registry gives none, each is asked for. Blocks on the network, and
-        raises as names() does, but no NotFound.
+        They are in the listing of tags; if the registry gives no listing, each is asked for. Blocks on the network, and
+        raises as names() does, except NotFound.
         """
         wanted = [f"{digest.algorithm}-{digest.encoded}{suffix}" for suffix in _COSIGN_SUFFIXES]
         try:
@@ -119,14 +119,15 @@ class Tags:
         return tuple(tag for tag in wanted if tag in members)
 
     def resolve(self, tag: str) -> Resolved:
-        """Return what *tag* points to, asking the registry (HEAD) where the last answer is older than the TTL.
+        """Return what *tag* points to; ask the registry (HEAD) if the last answer is older than the TTL.
 
-        Raises NotFound, AccessDenied; with the registry unreachable the last known answer serves, or that is raised.
+        Raises NotFound, AccessDenied. If the registry cannot be reached, returns the last answer, or raises if there is
+        none.
         """
         return self._resolve(tag, may_be_missing=False)
 
     def valid_s(self, tag: str) -> float:
-        """Return for how many seconds *tag* is known to be there: a listing that names it will do, else it is resolved.
+        """Return for how many seconds *tag* is known to exist: from a listing that has it, else the tag is resolved.
 
         Blocks on the network and raises as resolve() does.
         """
@@ -136,7 +137,7 @@ class Tags:
         return self._resolve(tag, may_be_missing=True).valid_s
 
     def is_listed(self, tag: str) -> bool | None:
-        """Tell whether the last listing has *tag*; None where none is fresh. No network."""
+        """Tell whether the last listing has *tag*; None if no listing is valid. No network."""
         listed = self._known_listing()
         return None if listed is None else tag in listed.value.members
 
@@ -145,7 +146,7 @@ class Tags:
         return self._references.tag(self._name, tag)
 
     def pointing_to(self, digest: Digest) -> str | None:
-        """Return the tag that pointed to *digest* when the registry was last asked; None where none did. No network."""
+        """Return a tag that pointed to *digest* when the registry was last asked; None if none did. No network."""
         return self._references.tag_pointing_to(self._name, digest, since=0.0)
 
     def created_ns(self, tag: str) -> int:
@@ -165,11 +166,11 @@ class Tags:
         return self._answers.refreshes.count
 
     def learn(self, names: Iterable[str], asked_at: int) -> None:
-        """Keep *names*, all tags, as the registry listed them. *asked_at* is `refreshes` from before it was asked."""
+        """Store *names*, all tags, as the registry listed them. *asked_at* is `refreshes` from before the request."""
         self._learn(tuple(names), asked_at)
 
     def doubt(self, digest: Digest) -> None:
-        """Resolve the tags again that were thought to point to *digest*, which the registry says it does not have."""
+        """Let the tags be resolved again that pointed to *digest*, which the registry says it does not have."""
         self._answers.lacking.keep((self._name, digest), True)
         self._answers.resolved.drop_where(lambda key, record: key[0] == self._name and record.digest == digest)
         self._references.expire_tags(self._name, digest)
@@ -184,7 +185,7 @@ class Tags:
         return True
 
     def _resolve(self, tag: str, *, may_be_missing: bool) -> Resolved:
-        """Return what *tag* points to. A tag that *may_be_missing* and was never seen or listed is asked for by GET."""
+        """Return what *tag* points to. If it *may_be_missing* and was never seen or listed, it is asked for by GET."""
         known = self._answers.resolved.answer((self._name, tag))
         if known is not None:
             return _resolved(known)
@@ -197,7 +198,7 @@ class Tags:
         may_be_missing = may_be_missing and record is None and not self._was_listed(tag)
         try:
             return self._flights.run(("tag", self._name, tag), lambda: self._fetch(tag, may_be_missing=may_be_missing))
-        except RegistryTimeout as reason:  # the caller's time is over, while the registry is still being asked
+        except RegistryTimeout as reason:  # the caller's deadline is over, but the request to the registry goes on
             return self._last_known(tag, reason)
 
     def _keep(self, tag: str, record: TagRecord, *, for_s: float | None = None, asked_at: int) -> Resolved:
@@ -221,7 +222,7 @@ class Tags:
         record = TagRecord(descriptor.digest, descriptor.media_type, descriptor.size, time.time())
         self.past.observe(tag, str(record.digest), asked=asked)
         self._references.keep_tag(self._name, tag, record)
-        if self.refreshes != asked_at:  # the registry may have been asked before what the refresh is for
+        if self.refreshes != asked_at:  # the request may have been made before the push that the refresh is for
             self._references.keep_tag(self._name, tag, record._replace(checked=0.0))
         return self._keep(tag, record, asked_at=asked_at)
 
@@ -269,7 +270,7 @@ class Tags:
 
     def _learn(self, names: tuple[str, ...], asked_at: int) -> Answer[_Listing]:
         self._references.keep_listing(self._name.registry, self._name.path, names)
-        if self.refreshes != asked_at:  # the registry may have been asked before what the refresh is for
+        if self.refreshes != asked_at:  # the request may have been made before the push that the refresh is for
             self._references.expire_listing(self._name.registry, self._name.path)
         return self._keep_listing(names, asked_at=asked_at)
 

@@ -1,9 +1,8 @@
-"""The differences of two merged trees with all bytes compared that must be; what was found is kept.
+"""Decides the differences of two merged trees, by a comparison of bytes if needed, and keeps the result.
 
-Undecided paths are decided some at a time, so that what is missing of lazily fetched layers comes in few requests.
-Bytes are compared with bytes, up to the first that differs. Files that turn out to be equal have one digest, which is
-computed on the way and kept beside the indexes of both layers: from then on a comparison with any other image reads
-neither again.
+Undecided paths are decided in batches, so that the missing bytes of lazily fetched layers come in few requests. Files
+are compared up to the first byte that differs. Files that turn out to be equal have one digest, which is computed on
+the way and kept beside the indexes of both layers: from then on a comparison with any other image reads neither again.
 Used by image_differences.py. Thread rule: a comparison belongs to one thread.
 """
 
@@ -31,17 +30,17 @@ Nodes = tuple[int | None, int | None]
 
 _AT_ONCE = 256
 _BYTES_AT_ONCE = 64 << 20
-# More than this, and each read would ask the system for new pages.
+# Larger pieces would be allocated by mmap(2) for each read.
 _PIECE = 64 << 10
 
 
 def compared(
     cache: LayerCache, a: Rootfs, b: Rootfs, *, report: Report, path: bytes = b"", nodes: Nodes | None = None
 ) -> Iterator[Difference]:
-    """Yield what differs from *a* to *b*, decided; see differences(). Whole trees are compared once: that is kept.
+    """Yield what differs from *a* to *b*, decided; see differences(). The result for whole trees is kept in the cache.
 
-    Blocks on the network for what lazily fetched layers lack of files that must be compared; *report* hears how many of
-    how many bytes of which layer are here. Raises what that brings, and CacheFailure.
+    Blocks on the network for missing bytes of files that must be compared. *report* is called with a layer, its bytes
+    that are here, and their total. Raises the errors of the network, and CacheFailure.
     """
     if nodes is None and a.has_tree_of(b):
         return
@@ -52,7 +51,7 @@ def compared(
     for each, verdict in decided:
         if each.is_undecided:
             verdicts.append(verdict)
-        fields = each.fields | verdict if verdict else each.fields  # an operation of enum takes a microsecond
+        fields = each.fields | verdict if verdict else each.fields  # an operation on an IntFlag takes a microsecond
         if fields or each.kind != "changed":
             yield each._replace(fields=fields, is_undecided=False)
     if kept is None and nodes is None and verdicts:
@@ -67,7 +66,7 @@ def _as_kept(found: Iterable[Difference], kept: bytes) -> Iterator[tuple[Differe
 
 
 class _Comparison:
-    """One comparison of bytes."""
+    """One comparison of the files of two trees."""
 
     def __init__(self, cache: LayerCache, a: Rootfs, b: Rootfs, report: Report) -> None:
         self._cache, self._a, self._b = cache, a, b
@@ -76,7 +75,7 @@ class _Comparison:
         self._digests: dict[Digest, ContentDigests] = {}
 
     def decided(self, found: Iterable[Difference]) -> Iterator[tuple[Difference, Field]]:
-        """Yield what was *found* in its order, each with what differs beyond its attributes."""
+        """Yield the differences *found* in order, each with what differs beyond its attributes."""
         waiting: list[Difference] = []
         size = 0
         try:
@@ -97,7 +96,7 @@ class _Comparison:
             yield each, rows_differ(self._a, self._b, each, self._differ) if each.is_undecided else NONE
 
     def _contents(self, waiting: Iterable[Difference]) -> Iterator[Content]:
-        """Yield the contents of *waiting* that have to be read."""
+        """Yield the contents of files in *waiting* that must be read: their digests are unknown."""
         for each in filter(has_bytes_to_compare, waiting):
             assert each.a is not None
             assert each.b is not None
@@ -111,7 +110,7 @@ class _Comparison:
         return (one or self._hashed(left)) != (other or self._hashed(right))
 
     def _bytes_differ(self, left: Content, right: Content) -> bool:
-        """Compare up to the first difference; where there is none, both have the digest that was computed meanwhile."""
+        """Compare two files up to the first difference. If there is none, note their digest, computed meanwhile."""
         hasher = hashlib.sha256()
         with closing(self._cache.open(left)) as one, closing(self._cache.open(right)) as other:
             for offset in range(0, left.size, _PIECE):
@@ -150,5 +149,5 @@ class _Comparison:
         for digests in self._digests.values():
             try:
                 digests.keep(self._cache.store.budget)
-            except CacheFailure as failure:  # then they are computed again
+            except CacheFailure as failure:  # without them, files are read again
                 log.info("digests of files are not kept: %s", failure)

@@ -1,4 +1,4 @@
-"""What differs between two images: files, with the layer and the command that did it, and what the configs say.
+"""Finds what differs between two images: files, with the layer and command that made the difference, and configs.
 
 Used by tree/, verbs/diff.py and library/. Thread rule: functions; any thread.
 """
@@ -23,8 +23,8 @@ class FileChange(NamedTuple):
     """One path, without a slash in front, that differs from image a to image b; the root's is empty.
 
     *fields* are of a changed one: type, mode, owner, size, content, target, xattrs, device. *layer* is the number of
-    the layer of *image* ("a" or "b") that did it, None for a directory that no layer describes; *digest* is that of
-    its blob. *a* and *b* are what stat(2) says on both sides.
+    the layer of *image* ("a" or "b") that made the difference, None for a directory that no layer describes; *digest*
+    is that of its blob. *a* and *b* are what stat(2) says on both sides.
     """
 
     path: bytes
@@ -39,9 +39,9 @@ class FileChange(NamedTuple):
 
 
 class ConfigChange(NamedTuple):
-    """One setting of the configs: of `env`, `labels`, `ports` and `volumes` the one called *key*, else the whole.
+    """One setting of the configs that differs. *key* names it within `env`, `labels`, `ports` or `volumes`.
 
-    *a* and *b* are its values, None where it is not set.
+    *a* and *b* are its values, None if it is not set.
     """
 
     field: str
@@ -57,13 +57,14 @@ _SETTINGS = {
 
 
 def ignore(_layer: str, _done: int, _of: int) -> None:
-    """Hear of no progress."""
+    """Ignore progress."""
 
 
 def file_changes(a: Image, b: Image, *, path: bytes = b"", report: Report = ignore) -> Iterator[FileChange]:
-    """Yield what differs of the files of *a* and *b*, at and below *path*, by path. Links on the way are followed.
+    """Yield the files that differ between *a* and *b*, at and below *path*, in the order of paths.
 
-    Blocks on the network for the layers. Raises NotFound where neither has *path*, and what rootfs() brings.
+    Symbolic links in *path* are followed. Blocks on the network for the layers. Raises NotFound if neither image has
+    *path*, and the errors of Image.rootfs().
     """
     left, right = a.rootfs(), b.rootfs()
     path = b"/".join(name for name in path.split(b"/") if name not in (b"", b"."))
@@ -86,7 +87,7 @@ def file_changes(a: Image, b: Image, *, path: bytes = b"", report: Report = igno
 
 
 def config_changes(a: Image, b: Image) -> list[ConfigChange]:
-    """Return what differs of the configs: what the image starts and with what. Blocks on the network for both."""
+    """Return the differing settings of how the images are run. Blocks on the network for both configs."""
     left, right = _settings(a), _settings(b)
     return [
         ConfigChange(field, key, left.get((field, key)), right.get((field, key)))
@@ -115,7 +116,7 @@ def _attributes(child: Child | None) -> Attributes | None:
 
 def _settings(image: Image) -> dict[tuple[str, str], str]:
     """Return the settings of the config by field and key."""
-    _ = image.config  # raises where it is an artifact's, or two programs could read it differently
+    _ = image.config  # raises for an artifact's config, and if two programs could read it differently
     inner = json.loads(image.config_content).get("config")
     settings: dict[tuple[str, str], str] = {}
     for field, name in _SETTINGS.items():
@@ -125,7 +126,7 @@ def _settings(image: Image) -> dict[tuple[str, str], str]:
 
 
 def _texts(field: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yield key and text of what one setting says; nothing where it is empty."""
+    """Yield key and text of each value of one setting; nothing if it is empty."""
     if isinstance(value, Mapping):
         yield from ((str(key), text if isinstance(text, str) else "") for key, text in value.items())
     elif field == "env" and isinstance(value, list):

@@ -4,7 +4,7 @@
     D /etc/motd  [b 001: RUN rm /etc/motd]
     A config env LANG  C.UTF-8
 
-In brackets is the layer that did it, and of which of the two images it is.
+Brackets name the image and the layer that made the difference.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _MOST_COMMAND = 90
 
 
 def file_line(change: FileChange) -> str:
-    """Return the line of one path."""
+    """Return the line for one path."""
     fields = ", ".join(_field(field, change) for field in change.fields)
     parts = (f"{LETTERS[change.kind]} /{printable(change.path)}", fields, layer_text(*change[3:5], change.command))
     return "  ".join(filter(None, parts))
 
 
 def _field(field: str, change: FileChange) -> str:
-    """Return a field with both values, where these are short."""
+    """Return the name of a field, with both values if these are short."""
     a, b = change.a, change.b
     if a is None or b is None:
         return field
@@ -45,7 +45,7 @@ def _field(field: str, change: FileChange) -> str:
 
 
 def layer_text(image: str, layer: int | None, command: str) -> str:
-    """Return image, layer and the beginning of its command in brackets; nothing without a layer."""
+    """Return image, layer and the beginning of its command in brackets; '' without a layer."""
     if layer is None:
         return ""
     words = _one_line(" ".join(command.split()))
@@ -54,7 +54,7 @@ def layer_text(image: str, layer: int | None, command: str) -> str:
 
 
 def config_line(change: ConfigChange) -> str:
-    """Return the line of one setting."""
+    """Return the line for one setting."""
     name = _one_line(" ".join(filter(None, (change.field, change.key))))
     if change.a is None or change.b is None:
         letter, value = ("A", change.b) if change.a is None else ("D", change.a)
@@ -67,5 +67,5 @@ def _one_line(text: str) -> str:
 
 
 def type_of(of: Attributes) -> str:
-    """Return what the type of a file is called."""
+    """Return the name of a file's type, by its mode."""
     return TYPES.get(stat.S_IFMT(of.mode), "unknown")

@@ -1,8 +1,8 @@
-"""What differs between two images as trees: `added`, `removed`, `changed`, made once for all processes of a cache.
+"""Makes trees of what differs between two images: `added`, `removed`, `changed`; once for all processes of a cache.
 
-Each is a merged table of its own (rootfs/differing_trees.py), so that it is read as a rootfs/ is, and takes no memory.
-Of `added` and `removed` no byte of a file is needed; `changed` compares files of equal size (contents.py).
-Used by tree/. Thread rule: any thread; one tree is made in one flight.
+Each is a merged table (rootfs/differing_trees.py), which is read like a rootfs/ and takes no memory. `added` and
+`removed` need no bytes of files; `changed` compares files of equal size (contents.py). Used by tree/, through
+pinned_images.py. Thread rule: any thread; one tree is made in one flight.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class DifferingTrees:
         self._trees: WeakValueDictionary[Path, Rootfs] = WeakValueDictionary()
 
     def tree(self, kind: Kind, a: Rootfs, b: Rootfs) -> Rootfs:
-        """Return what was added, removed or changed from *a* to *b*, as a tree of its own.
+        """Return what was added, removed or changed from *a* to *b*, as a tree.
 
-        Blocks for the comparison where it was not made before, and on the network for the bytes that it needs. Raises
-        what that brings; TooLarge, CacheFailure.
+        Blocks for the comparison unless it was made before, and on the network for bytes that it needs. Raises the
+        errors of the network, TooLarge, CacheFailure.
         """
         path = differing_path(kind, a.merged.path, b.merged.path)
         known = self._trees.get(path) or self._opened(path, kind, a, b)
@@ -55,7 +55,7 @@ class DifferingTrees:
         return self._contents.flights.run(("comparison", path.name), making, streams=True)
 
     def _made(self, path: Path, kind: Kind, a: Rootfs, b: Rootfs) -> Rootfs:
-        made = self._opened(path, kind, a, b)  # by a flight that has just landed
+        made = self._opened(path, kind, a, b)  # made by a flight that has just ended
         if made is None:
             self._store.with_room(partial(self._write, path, kind, a, b))
             made = self._opened(path, kind, a, b)
@@ -64,7 +64,7 @@ class DifferingTrees:
         return made
 
     def _opened(self, path: Path, kind: Kind, a: Rootfs, b: Rootfs) -> Rootfs | None:
-        """Return the tree if its table is here."""
+        """Return the tree if the cache has its table, else None."""
         try:
             use = self._store.uses.announce(b.merged.path)
             again = partial(self._make_again, path, kind, a, b)
@@ -118,7 +118,7 @@ class DifferingTrees:
 
 
 def _told(found: Iterable[Difference]) -> Iterator[Difference]:
-    """Yield what was *found*, and tell those that wait that work goes on."""
+    """Yield the differences *found*, and report progress to the waiting threads."""
     for number, each in enumerate(found):
         if number % _TOLD_EACH == 0:
             current().moved()
