@@ -5,6 +5,7 @@ mount            mounting with mount(2), or with fusermount3
 negotiation      INIT: version and flags
 loop             reading requests, one after the other
 requests         opcode -> tree: what each request is answered
+answers          written to the kernel, or undone
 directory        answers to READDIR and READDIRPLUS
 abi              the protocol in bytes
 state            handles, backing files and pages that the kernel has of this session

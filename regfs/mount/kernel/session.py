@@ -36,6 +36,7 @@ from regfs.errors import MountFailure, OutOfThreads, RegfsError, WouldBlock
 from regfs.mount import mountpoint as mountpoints
 from regfs.mount.kernel import abi
 from regfs.mount.kernel.abi import Opcode
+from regfs.mount.kernel.answers import Answers
 from regfs.mount.kernel.failures import ErrorCallback, Failures, log_failure
 from regfs.mount.kernel.kept.pending import Left
 from regfs.mount.kernel.kept.state_file import StateFile
@@ -61,9 +62,7 @@ log = logging.getLogger(__name__)
 
 _END_GRACE_S = 5.0
 _LOOK_S = 0.02
-_OPEN = int(Opcode.OPEN)  # a member of an enum takes longer to find, and each answer is compared with it
 _ANSWERED_BY_NOTHING = (Opcode.FORGET, Opcode.BATCH_FORGET)
-_ALREADY_INTERRUPTED = (errno.ENOENT, *abi.GONE)
 
 
 class KernelSession:
@@ -99,9 +98,10 @@ class KernelSession:
             tree, self._state, directory_prefetch=self._directory_prefetch, file_prefetch=self._file_prefetch
         ).methods
         self._requests_that_wait = Requests(tree, self._state)
+        self._answers = Answers(self._state, stats, undo=self._requests_that_wait.undo)
+        self.answer, self.answer_error, self.drop = self._answers.answer, self._answers.answer_error, self._answers.drop
         self._waiting = WaitingRequests(self, timeout_s=timeout_s, most=most_waiting, pending=self._state.pending)
         self._loops = LoopWatch(self._waiting, timeout_s=timeout_s)
-        self._descriptor = -1
         self._own: mountpoints.OwnMount | None = None
         self._left: list[Left] = []
         self._settled = threading.Event()
@@ -136,13 +136,13 @@ class KernelSession:
     def adopt(self, descriptor: int, *, checks_permissions: bool = False) -> None:
         """Take *descriptor*, a new connection on /dev/fuse, to `serve` it: this session closes it in the end."""
         os.set_inheritable(descriptor, False)
-        self._descriptor = descriptor
+        self._answers.descriptor = descriptor
         self._checks_permissions = checks_permissions
 
     @property
     def connection(self) -> int:
         """The descriptor of the connection; -1 before it is made, and after its end."""
-        return self._descriptor
+        return self._answers.descriptor
 
     def take_over(self, descriptor: int, mount: mountpoints.OwnMount, *, checks_permissions: bool = False) -> None:
         """Take *descriptor*, the connection of *mount*, which an earlier daemon has served until now.
@@ -169,9 +169,9 @@ class KernelSession:
         *on_ready* is called in this thread when the kernel has accepted the session: from then on paths answer.
         Raises MountFailure where kernel and regfs cannot agree on a protocol, and OutOfThreads.
         """
-        self._notifications.connect(self._descriptor)
+        self._notifications.connect(self._answers.descriptor)
         loop = RequestLoop(
-            self._descriptor,
+            self._answers.descriptor,
             answer=self.answer_or_hand_over,
             prefetch=self._prefetch,
             bug=self._failures.note_bug,
@@ -192,7 +192,7 @@ class KernelSession:
         self._waiting.cancel()
         self._state.close()
         # A thread that comes back from the network later must not write to another file with this number.
-        descriptor, self._descriptor = self._descriptor, -1
+        descriptor, self._answers.descriptor = self._answers.descriptor, -1
         os.close(descriptor)
         if self._failure is not None:
             raise self._failure
@@ -288,39 +288,6 @@ class KernelSession:
                 self.answer(opcode, unique, node, answer)
         return True
 
-    def answer(self, opcode: int, unique: int, node: int, body: bytes) -> None:
-        """Write an answer to the kernel; undo it if the kernel refuses it."""
-        if opcode == _OPEN:
-            self._state.opening(unique, node, body)
-        try:
-            if len(body) <= abi.PAGE_SIZE:
-                os.write(self._descriptor, abi.OUT_HEADER.pack(16 + len(body), 0, unique) + body)
-            else:
-                os.writev(self._descriptor, (abi.OUT_HEADER.pack(16 + len(body), 0, unique), body))
-        except OSError as error:
-            self._requests_that_wait.undo(opcode, node, body)
-            if error.errno not in _ALREADY_INTERRUPTED:
-                self._stats.count("bugs")
-                log.exception("the answer to %s was refused", abi.name_of(opcode))
-                self.answer_error(unique, errno.EIO)
-            return
-        if opcode == _OPEN:
-            self._state.answered(unique)
-
-    def answer_error(self, unique: int, number: int) -> None:
-        """Write an errno to the kernel."""
-        try:
-            os.write(self._descriptor, abi.pack_error(unique, number))
-        except OSError as error:
-            if error.errno not in _ALREADY_INTERRUPTED:
-                log.exception("the answer with an errno was refused")
-        else:
-            self._state.answered(unique)
-
-    def drop(self, opcode: int, node: int, answer: bytes) -> None:
-        """Undo an answer that came too late."""
-        self._requests_that_wait.undo(opcode, node, answer)
-
     def _answer_session(self, opcode: int, unique: int, body: bytes) -> None:
         """Answer a request about the session and not the tree; ENOSYS to an unknown one."""
         try:
@@ -361,5 +328,5 @@ class KernelSession:
         """Set the session up as INIT has settled."""
         self._notifications.expires_entries = bool(flags & abi.HAS_EXPIRE_ONLY)
         if flags & abi.PASSTHROUGH:
-            self._state.open_nodes.allow_passthrough(self._descriptor)
+            self._state.open_nodes.allow_passthrough(self._answers.descriptor)
         self._settled.set()
