@@ -130,6 +130,12 @@ def test_insecure_registries_add_up_and_may_be_networks() -> None:
     assert configured("insecure-registry", "lab:5000", "10.0.0.0/8").insecure_registries == {"lab:5000", "10.0.0.0/8"}
 
 
+def test_an_insecure_registry_with_a_scheme_is_told_without_it() -> None:
+    """`--insecure-registry http://lab:5000` was no IPv4 or IPv6 network."""
+    with pytest.raises(InvalidOption, match=r"leave out http://, as in lab:5000$"):
+        configured("insecure-registry", "http://lab:5000/")
+
+
 def test_the_hubs_other_names_are_the_hub() -> None:
     assert configured("default-registry", "index.docker.io").default_registry == "docker.io"
 

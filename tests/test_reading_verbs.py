@@ -188,6 +188,15 @@ def test_a_name_that_only_docker_hub_completes_is_told_in_full(regfs: Regfs, ser
     assert "there is" not in str(unknown.value)
 
 
+def test_a_tag_after_a_slash_is_told_with_a_colon(regfs: Regfs, server: FaultServer) -> None:
+    """`regfs ls library/official/1`, as a mount has it, was just not found."""
+    with pytest.raises(NotFound, match=f"; there is {server.address}/library/official:1$"):
+        regfs("ls", "library/official/1")
+    with pytest.raises(NotFound) as unknown:
+        regfs("ls", "library/official/2")
+    assert "there is" not in str(unknown.value)
+
+
 def test_inspect_shows_an_image_on_one_screen_and_fetches_no_layer(regfs: Regfs, server: FaultServer) -> None:
     before = len(server.seen)
     shown = regfs("inspect", NAME)

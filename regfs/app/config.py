@@ -161,6 +161,10 @@ def _parse_insecure(text: str) -> str:
     """Return a registry, or a network that stands for all registries in it (10.0.0.0/8), as Docker does."""
     if "/" not in text:
         return parse_registry(text)
+    if "://" in text:
+        scheme, _, rest = text.partition("://")
+        registry = parse_registry(rest.rstrip("/"))  # first: it refuses a password, which the message would repeat
+        raise InvalidOption(f"{text!r} is not a registry; leave out {scheme.strip()}://, as in {registry}")
     from ipaddress import ip_network  # imported here: it takes 4 ms, and few users name a network
 
     try:

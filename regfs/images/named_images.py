@@ -8,15 +8,16 @@ from regfs.errors import NotFound, RegfsError
 from regfs.images.image import Image
 from regfs.images.pinned_images import Images
 from regfs.images.repositories import Repositories
-from regfs.model.names import OFFICIAL, Reference, RepositoryName
+from regfs.model.names import DEFAULT_TAG, OFFICIAL, Reference, RepositoryName, is_tag, repository_at
 
 
 def image_named(reference: Reference, repositories: Repositories, images: Images) -> Image:
     """Return what *reference* names now: the digest decides where it has one. Blocks on the network for a tag, and
     for one at a time in the past it does not.
 
-    Raises NotFound, DigestUnresolved and what a network brings. Docker Hub alone reads `debian` as `library/debian`:
-    where another registry has no `debian`, but that, the message says so, for one request more.
+    Raises NotFound, DigestUnresolved and what a network brings. Where `debian` is not found, but `library/debian` is
+    there, which Docker Hub alone completes, or instead of `library/debian/12` the tag 12, the message says so, for one
+    request more.
     """
     repository = repositories.repository(reference.repository)
     digest = reference.digest
@@ -30,19 +31,22 @@ def image_named(reference: Reference, repositories: Repositories, images: Images
     try:
         resolved = repository.tags.resolve(reference.tag)
     except NotFound as missing:
-        official = _in_library(reference)
-        if official is None or not _exists(official, repositories):
+        meant = _meant(reference)
+        if meant is None or not _exists(meant, repositories):
             raise
-        raise type(missing)(f"{missing}; there is {official}") from missing
+        raise type(missing)(f"{missing}; there is {meant}") from missing
     return images.image(repository, resolved.digest, resolved.media_type)
 
 
-def _in_library(reference: Reference) -> Reference | None:
-    """Return the same name in `library/`; None where it has a namespace."""
+def _meant(reference: Reference) -> Reference | None:
+    """Return what may be meant: `debian` in `library/`, and `debian/12`, as a mount has it, with a colon; or None."""
     name = reference.repository
-    if "/" in name.path:
+    head, slash, last = name.path.rpartition("/")
+    if not slash:
+        return replace(reference, repository=RepositoryName(name.registry, f"{OFFICIAL}/{name.path}"))
+    if reference.tag != DEFAULT_TAG or not is_tag(last):
         return None
-    return replace(reference, repository=RepositoryName(name.registry, f"{OFFICIAL}/{name.path}"))
+    return replace(reference, repository=repository_at(name.registry, head), tag=last)
 
 
 def _exists(reference: Reference, repositories: Repositories) -> bool:

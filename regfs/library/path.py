@@ -16,6 +16,7 @@ from typing import IO, Any, Literal, overload
 
 from regfs.errors import InvalidName, IsADirectory, RegfsError, Unsupported
 from regfs.library.failures import as_os_error
+from regfs.library.path_glob import components, matching
 from regfs.library.path_resolver import Entry, Files, Names
 from regfs.library.streams import BUFFER, RawFile
 
@@ -137,6 +138,14 @@ class Path:
                 (directories if kind == stat.S_IFDIR else others).append(os.fsdecode(name))
             yield at, directories, others
             waiting += [at / name for name in reversed(directories)]
+
+    def glob(self, pattern: str | os.PathLike[str]) -> Iterator[Path]:
+        """Yield each path below the directory that the relative *pattern* matches, as pathlib's does: `**/*.conf`."""
+        return map(self._at, matching(self._files, self._names, components(pattern)))
+
+    def rglob(self, pattern: str | os.PathLike[str]) -> Iterator[Path]:
+        """Yield what glob() yields for *pattern* in the directory and in each one below it."""
+        return map(self._at, matching(self._files, self._names, (b"**", *components(pattern))))
 
     @overload
     def open(

@@ -30,6 +30,7 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _COMPONENT_RE = re.compile(_COMPONENT, re.ASCII)
 _PATH_RE = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _TAG_RE = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", re.ASCII)
+_PATH_IN_IMAGE_RE = re.compile(r"([^:]+:[^:/]+)[:/]/?(.*)")  # debian:12/etc, debian:12:etc
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _HOST_RE = re.compile(rf"((?:{_LABEL}(?:\.{_LABEL})*)|\[[0-9a-fA-F:]+\])(?::([0-9]{{1,5}}))?", re.ASCII)
 _LABEL_MAX, _PORT_MAX = 63, 65535  # RFC 1035 section 2.3.4; no resolver and no socket goes beyond
@@ -127,7 +128,7 @@ class RepositoryName:
         if self.registry != canonical_registry(self.registry):
             raise InvalidName(f"{self.registry!r} is not a registry's canonical name")
         if not _PATH_RE.fullmatch(self.path):
-            raise InvalidName(f"{self.path[:300]!r} is not a repository")
+            raise InvalidName(f"{self.path[:300]!r} is not a repository{_spelling(self.path)}")
         if any(len(component) > NAME_MAX for component in self.path.split("/")):
             raise NameTooLong(f"{self.path[:300]!r} has a component of more than {NAME_MAX} bytes")
 
@@ -186,6 +187,22 @@ class Reference:
         return tag if self.at is None else f"{tag}@{moment_text(self.at).replace(':', '')}"
 
 
+def _spelling(path: str) -> str:
+    """Return how to write *path*, which is no repository, where one can tell what is meant; '' where not."""
+    if (match := _PATH_IN_IMAGE_RE.fullmatch(path)) is not None:
+        return f"; a path in the image is written {match[1][:150]}:/{match[2][:150]}"
+    if path != path.lower() and _PATH_RE.fullmatch(path.lower()):
+        return f": it has no upper-case letters; write {path.lower()[:300]}"
+    return ""
+
+
+def _no_tag(name: str, tag: str) -> str:
+    """Return why *tag*, which follows *name*, is not one."""
+    if not tag:
+        return f"the tag of {name[:300]}: is missing; without the colon it is {DEFAULT_TAG}"
+    return f"{tag[:300]!r} is not a tag{_spelling(f'{name}:{tag}')}"
+
+
 def repository_at(registry: str, path: str) -> RepositoryName:
     """Return the repository *path* of the canonical *registry*, as Docker reads it. Raises InvalidName."""
     is_official = registry == DOCKER_HUB and "/" not in path
@@ -214,7 +231,7 @@ def parse_version(text: str) -> tuple[str, Version]:
     rest, separator, digest_text = text.partition("@")
     name, colon, tag = rest.partition(":")
     if colon and not is_tag(tag):
-        raise InvalidName(f"{tag[:300]!r} is not a tag")
+        raise InvalidName(_no_tag(name, tag))
     kept_tag = tag if colon else None
     if not separator:
         return name, Version(kept_tag)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import regfs
-from regfs.errors import AccessDenied, LinkLoop, NotFound, Offline, RegfsError
+from regfs.errors import AccessDenied, InvalidName, LinkLoop, NotFound, Offline, RegfsError
 from tests.support.attached import BUNDLE, COSIGN_SIGN, SPDX, bundle, refer, statement
 from tests.support.fault_server import FaultServer, reply
 from tests.support.hello import host_architecture
@@ -141,6 +141,35 @@ def test_a_walk_does_not_enter_what_is_taken_off_its_list(rootfs: regfs.Path) ->
         seen.append(str(at))
         below[:] = [name for name in below if name != "usr"]
     assert seen == ["/", "/etc"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "paths"),
+    [
+        ("*", "/etc /lib /new /usr"),
+        ("etc/os-*", "/etc/os-release"),
+        ("etc/os-release", "/etc/os-release"),
+        ("etc/gone", ""),
+        ("none/*", ""),
+        ("new/*", ""),
+        ("lib/b[a-i]g", "/lib/big"),
+        ("**/big", "/usr/lib/big"),
+        ("**", "/ /etc /etc/absolute /etc/loop /etc/nowhere /etc/os-release /etc/out /etc/\udcff /lib /new /usr "
+               "/usr/lib /usr/lib/big"),
+        ("**/**/b?g", "/usr/lib/big"),
+        ("etc/*/*", ""),
+    ],
+)  # fmt: skip
+def test_paths_are_found_by_pattern_as_those_of_pathlib(rootfs: regfs.Path, pattern: str, paths: str) -> None:
+    """A Path had no glob(), which README.md promised with the methods that read."""
+    assert sorted(map(str, rootfs.glob(pattern))) == sorted(paths.split())
+
+
+def test_a_pattern_finds_what_is_below_each_directory(rootfs: regfs.Path) -> None:
+    assert [str(path) for path in (rootfs / "usr").rglob("b*")] == ["/usr/lib/big"]
+    for pattern in ("", "/etc/*", "../*"):
+        with pytest.raises(InvalidName, match="is not a pattern"):
+            rootfs.glob(pattern)
 
 
 def test_paths_join_and_part_as_those_of_pathlib(rootfs: regfs.Path) -> None:

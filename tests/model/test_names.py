@@ -260,3 +260,19 @@ def test_any_text_is_a_reference_or_an_invalid_name(text: str) -> None:
 def test_a_registry_that_is_one_stays_one_in_its_canonical_form(name: str) -> None:
     if is_registry(name):
         assert canonical_registry(canonical_registry(name)) == canonical_registry(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("library/debian:12/etc/passwd", r"a path in the image is written library/debian:12:/etc/passwd$"),
+        ("ghcr.io/owner/app:v1/etc", r"a path in the image is written owner/app:v1:/etc$"),
+        ("debian:12:etc/passwd", r"a path in the image is written debian:12:/etc/passwd$"),
+        ("debian:", r"the tag of debian: is missing; without the colon it is latest$"),
+        ("Debian:12", r"has no upper-case letters; write (library/)?debian$"),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_told_how_to_write_it(text: str, remedy: str) -> None:
+    """`regfs ls library/debian:12/etc` said that 'library/debian:12/etc' is not a repository, and no more."""
+    with pytest.raises(InvalidName, match=remedy):
+        parse_reference(text)
