@@ -1,6 +1,6 @@
 """Arguments become a Config: the defaults of this machine and user, then `-o` words, then options.
 
-Used by mount_command.py, main.py and the verbs.
+Used by main.py, mount_helper.py and the verbs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The daemon: builds the app, adds a session, mounts, and serves until a signal or an unmount ends it.
 
-Used by cli/, in a child process (launch.py) or in the foreground, and parts of it by takeover/successor.py, for a
-mount that another daemon has served before. The main thread waits for signals. The threads of
+Used by cli/mount_command.py, in a child process (launch.py) or in the foreground; Serving and holding_of() also by
+takeover/resume.py, for a mount that another daemon has served before. The main thread waits for signals. The threads of
 the session start here, after the fork, because threads do not survive one. Nothing here asks a registry, prints or
 exits.
 

@@ -1,10 +1,10 @@
 """The ingest of a layer: receive and inflate | hash | read the archive, and write it.
 
-The caller's thread receives and inflates into a ring of blocks (ring.py), and two others read these where they are: one
-hashes, one reads the archive and hands the block to be written. Hashing, inflating and writing leave the interpreter's
-lock, so that one ingest keeps two cores busy. Nothing that an ingest puts into its sink may be
-shown before run_ingest has returned: only then were the size and the diff id (of the archive) found right. The digest
-of the compressed bytes is checked where they come from (model/verification.py): the last of wrong ones never arrives.
+The caller's thread receives and inflates into a ring of blocks (ring.py), and two others read these in place: one
+hashes, one reads the archive and passes the block to the sink. Hashing, inflating and writing release the interpreter's
+lock, so that one ingest keeps two cores busy. Nothing that an ingest puts into its sink may be shown before run_ingest
+has returned: only then were the size and the diff id (of the archive) found right. The source of the compressed bytes
+checks their digest (model/verification.py), and withholds the last chunk of wrong ones.
 
 Used by workers/ingest.py, in a process of its own for big layers. Thread rule: an ingest belongs to its caller's
 thread.
@@ -40,10 +40,10 @@ _HASH, _READ = 0, 1
 
 
 class Progress:
-    """How far an ingest is. Each number is written by one thread and may be read by any.
+    """The progress of an ingest. One thread writes each number, and any may read it.
 
-    *effort* stands for what another process does beyond the bytes: any number that only grows. *remark* is what is odd
-    about the archive and was read all the same, "" for nothing; it is there when the ingest is over.
+    *effort* stands for what another process does beyond the bytes: any number that only grows. *remark*, set at the
+    end, says what was odd about the archive and was read all the same; "" if nothing was.
     """
 
     __slots__ = ("effort", "entries", "inflated", "received", "remark")
@@ -69,10 +69,10 @@ def run_ingest(
     progress: Progress,
     report: Callable[[Progress], None] = lambda _: None,
 ) -> None:
-    """Put the layer that *chunks*, verified ones, are into *sink*, and return once it is known to be the right one.
+    """Put the layer of the verified *chunks* into *sink*, and return once it has proved to be the right one.
 
-    A chunk is done with when the next is asked for. *report* is called when each has come, and now and then after the
-    last, in this thread. Blocks for as long as *chunks* does, and raises what it raises.
+    A chunk may be reused when the next is asked for. *report* is called in this thread when each has come, and now and
+    then after the last. Blocks for as long as *chunks* does, and raises what it raises.
 
     Raises:
         DigestMismatch: the size is not that of *descriptor*, or the archive is not the one that *diff_id* names.
@@ -147,7 +147,7 @@ class _Ingest:
         self._tar.drain(_READ)
 
     def _raise_what_is_wrong(self) -> None:
-        """Raise the error that explains most: what follows from a wrong transfer is not told as a broken layer."""
+        """Raise the error that explains most: a wrong transfer must not be reported as a broken layer."""
         digest, size = self._descriptor.digest, self._descriptor.size
         errors = [error for error in (self._inflate_error, self._read_error) if error is not None]
         for error in errors:
@@ -197,7 +197,7 @@ class _Received:
 
 
 def read_layer(blocks: Iterator[memoryview], sink: LayerSink, progress: Progress) -> None:
-    """Put the archive that *blocks* are into *sink*, and take the blocks to their end. Raises BadLayer, TooLarge."""
+    """Put the archive in *blocks* into *sink*, and take the blocks to their end. Raises BadLayer, TooLarge."""
     feed = ByteFeed(_written(blocks, sink))
     reader = TarReader(feed)
     tree = ArchiveRows(sink.rows)
@@ -234,7 +234,7 @@ class _SparseFiles:
         self._holes = 0
 
     def put(self, entry: TarEntry) -> int | None:
-        """Put away what *entry*, whose extents are to be read, expands to; return the content of its row."""
+        """Write what *entry*, whose extents come next, expands to; return the content of its row."""
         extents = entry.extents or []
         self._holes += entry.size - sum(length for _, length in extents)
         if self._holes > MAX_HOLES:

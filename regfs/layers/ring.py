@@ -48,21 +48,21 @@ class Ring:
         return number, self._blocks[number]
 
     def give(self, number: int, size: int) -> None:
-        """Let all readers read the first *size* bytes of the block of that number; with none it is free again."""
+        """Pass the first *size* bytes of the block of that number to all readers; size 0 frees the block."""
         if not size:
-            self._let_go(number)
+            self._release(number)
             return
         self._unread[number] = len(self._queues)
         for queue in self._queues:
             queue.put((number, size))
 
     def end(self) -> None:
-        """Let all readers come to their end."""
+        """End the blocks of all readers."""
         for queue in self._queues:
             queue.put((-1, 0))
 
     def blocks(self, reader: int) -> Iterator[memoryview]:
-        """Yield what is given, to the reader of that number; each block is its until it asks for the next."""
+        """Yield the given blocks to the reader of that number; each stays valid until it asks for the next."""
         queue = self._queues[reader]
         while True:
             number, size = queue.get()
@@ -75,7 +75,7 @@ class Ring:
                 self._read(number)
 
     def drain(self, reader: int) -> None:
-        """Take all that comes, so that the one who fills does not wait."""
+        """Take all blocks to the end, so that the thread that fills does not wait for this reader."""
         for _ in self.blocks(reader):
             pass
 
@@ -84,7 +84,7 @@ class Ring:
             self._unread[number] -= 1
             if self._unread[number]:
                 return
-        self._let_go(number)
+        self._release(number)
 
-    def _let_go(self, number: int) -> None:
+    def _release(self, number: int) -> None:
         self._free.put(number)

@@ -16,7 +16,7 @@ class ByteSource(Protocol):
         """How many bytes the blob has, as its descriptor says."""
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Return exactly the *size* bytes at *offset*; the caller keeps within the blob.
+        """Return exactly the *size* bytes at *offset*; the caller stays within the blob.
 
-        Nothing about them is verified. May wait for the network, and raises what that brings.
+        They are not verified. May wait for the network, and raises RegfsErrors.
         """

@@ -8,7 +8,7 @@ Needed only when a tag has moved, is refused or is gone: the kernel drops such m
 name above them (tree/tags_in_use.py). Only /proc is read, since a request to its own mount would make the daemon wait
 for itself. Not seen: processes that an ordinary user's daemon may not look at (of other users, possible only with
 --allow-other), processes of other PID namespaces, a thread that has left its process's directories or mount namespace,
-a namespace without processes, and lower directories that were named by a relative path. Used by daemon/serve.py. Any
+a namespace without processes, and lower directories that were named by a relative path. Used by daemon/session.py. Any
 thread.
 """
 

@@ -3,7 +3,7 @@
 The time of the last check is an extended attribute of the file (user.regfs.checked, seconds since 1970), which all
 daemons of a cache see; on a disk without extended attributes each daemon remembers it. Other work has precedence: the
 thread has idle priority for the disk and the least for the cores, and rests after each file for as long as the file
-took. What is wrong is dropped, and fetched again when it is next needed. Used by daemon/serve.py. Thread rule: run() in
+took. What is wrong is dropped, and fetched again when it is next needed. Used by app/upkeep.py. Thread rule: run() in
 a thread of its own.
 """
 

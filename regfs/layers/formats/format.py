@@ -56,7 +56,7 @@ class Table(Protocol):
         """The names in the root that are the format's own files."""
 
     def entries(self, take: Take = take_none) -> Iterator[tuple[TarEntry, tuple[Chunk, ...]]]:
-        """Yield what the archive has, in its order, but for the format's own files and those that *take* takes. Once.
+        """Yield the entries in archive order, without the format's own files and those that *take* takes. Call it once.
 
         The chunks of a file are in order and cover it. A file of some size without chunks is one whose part of the
         table is wrong: only that file cannot be read; *remark* says why.

@@ -73,7 +73,7 @@ def ztocs_of(index: Manifest) -> Mapping[Digest, Descriptor]:
 def read_ztoc(descriptor: Descriptor, content: bytes) -> Ztoc:
     """Return the zTOC *content*, verified bytes, of the layer *descriptor*. Raises Unsupported where it is unusable.
 
-    A wrong zTOC proves nothing about the layer: hence no other error.
+    A wrong zTOC says nothing about the layer, so there is no other error.
     """
     try:
         ztoc = Ztoc(content)

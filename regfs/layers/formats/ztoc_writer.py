@@ -40,10 +40,11 @@ def write_ztoc(
     span_size: int = SPAN_SIZE,
     report: Callable[[int], None] = lambda _: None,
 ) -> bytes:
-    """Return the zTOC of the gzip layer that *chunks*, verified bytes, are; *tool* is the builder's name in it.
+    """Return the zTOC of the gzip layer in *chunks*, verified bytes; *tool* is the builder's name in it.
 
-    *report* is called with the bytes of the layer that are done. Raises Unsupported where a zTOC cannot stand for the
-    layer, BadLayer where it cannot be read, DigestMismatch where the archive has another *diff_id*, TooLarge.
+    *report* is called with the number of bytes of the layer that are done. Raises Unsupported where a zTOC cannot
+    describe the layer, BadLayer where it cannot be read, DigestMismatch where the archive has another diff id than
+    *diff_id*, TooLarge.
     """
     from flatbuffers import Builder
 

@@ -1,15 +1,15 @@
-"""What the entries of one layer leave behind, in tar order, as rows of the layer's index.
+"""Applies the entries of one layer in tar order; what they result in are the rows of the layer's index.
 
-An unpacker plays an archive through on a file system; here it is played through on names and numbers alone, so that
-the merge of layers needs no order any more:
+An unpacker applies an archive to a file system; here it is applied to names and numbers alone, so that the order of
+entries no longer matters to the merge of layers:
 
-- the last entry of a path wins; a non-directory takes a directory's whole subtree away, a directory over a directory
-  only changes its attributes, and one over something else hides what lower layers have below that path (OPAQUE);
-- directories that no entry describes are implied; a parent that this layer has made a symbolic link is written
-  through, within the root;
-- a hard link is to what its target is at that moment, and keeps it when the target's name is taken over later: the
-  inode's row then stays, without a name (parent -1). A target that this layer does not have is LINK_BELOW;
-- whiteouts hide what lower layers have, whatever the order: a directory of the same name in this layer is OPAQUE.
+- the last entry of a path wins; a non-directory removes a directory's whole subtree, a directory over a directory only
+  changes its attributes, and one over something else hides what lower layers have below that path (OPAQUE);
+- directories that no entry describes are implied; a parent that is a symbolic link of this layer is followed, within
+  the root;
+- a hard link names the inode that its target has at that moment, and keeps it when the target's name is replaced later:
+  the inode's row then stays, without a name (parent -1). A target that this layer does not have is LINK_BELOW;
+- whiteouts hide what lower layers have, in any order: a directory of the same name in this layer is OPAQUE.
 
 Where archives are odd this does what umoci 0.4.7 does (oci/layer/tar_extract.go). Memory is about 160 bytes
 an entry, and 250 a directory. One thread.
@@ -33,7 +33,7 @@ from regfs.model.whiteout import PREFIX, hidden_name, mark_of, marker_of
 # A row's state: what it is (0: gone) ...
 DIRECTORY, SYMLINK, FILE = 1, 2, 3
 _KIND = 3
-# ... and what finish() has to tell of it.
+# ... and what finish() writes about it.
 _OPAQUE, _ORPHAN, _WHITEOUT = 4, 8, 16
 
 _MOST_KNOWN = 1 << 14
@@ -52,12 +52,12 @@ class ArchiveRows:
         self._targets: dict[int, bytes] = {}
         self._inodes: dict[int, int] = {}
         self._name_counts: dict[int, int] = {}
-        # Rows of directories by the paths that entries spell. Good until something is removed.
+        # Rows of directories by the paths that entries spell. Valid until something is removed.
         self._directories: dict[bytes, int] = {}
         rows.add(implied_row(ROOT_ROW, ROOT_ROW, b""))
 
     def add(self, entry: TarEntry, content: int | None) -> None:
-        """Play one entry, whose bytes are at *content* (see model/layer_entry.py). Raises BadLayer."""
+        """Apply one entry, whose bytes are at *content* (see model/layer_entry.py). Raises BadLayer."""
         try:
             self._add(entry, content)
         except BadLayer as error:
@@ -66,9 +66,9 @@ class ArchiveRows:
     def add_new(
         self, path: bytes, state: int, attributes: bytes, *, content: int | None = None, target: bytes | None = None
     ) -> bool:
-        """Apply an entry of few surprises: of a new name in a directory that is known. False: it is not one of these.
+        """Apply a simple entry: a new name in a known directory. Returns False, and does nothing, for any other.
 
-        *state* is DIRECTORY, SYMLINK (to *target*) or FILE; does what add() would do, in a quarter of the time.
+        *state* is DIRECTORY, SYMLINK (to *target*) or FILE. Does what add() would do, in a quarter of the time.
         """
         directory, _, name = path.rpartition(b"/")
         parent = self._directories.get(directory)
@@ -95,7 +95,7 @@ class ArchiveRows:
         return True
 
     def finish(self) -> None:
-        """Tell the rows' sink what came of rows that were there already."""
+        """Write to the sink what later entries have changed: removed rows, names, flags and link counts."""
         states = self._states
         rows = self._rows
         rows.remove(row for row, state in enumerate(states) if not state)
@@ -177,9 +177,9 @@ class ArchiveRows:
         self._rows.add(entry_row(row, parent, name, entry, flags=mark, content=content, target=target))
 
     def _add_whiteout(self, entry: TarEntry, parent: int, name: bytes, *, mark: int, content: int | None) -> None:
-        """Add a whiteout as it is stored; of what type it is means nothing.
+        """Add a whiteout as it is stored; its type means nothing.
 
-        Unpackers make no file for it, so that a directory of that name, made for what is in it, stays.
+        Unpackers make no file for it, so that an implied directory of that name stays.
         """
         found = self._child(parent, name)
         is_there = found is not None and self._states[found] & _KIND == DIRECTORY
@@ -200,7 +200,7 @@ class ArchiveRows:
                 self._states[hidden] |= _OPAQUE
 
     def _add_hard_link(self, entry: TarEntry, parent: int, name: bytes) -> None:
-        # Unpackers take the old name away first, so that a link to itself is one to nothing.
+        # Unpackers remove the old name first, so that a link to itself has no target.
         self._remove_if_there(parent, name)
         found, path = self._find(entry.link)
         if found is None or self._states[found] & _WHITEOUT:
@@ -258,7 +258,7 @@ class ArchiveRows:
     def _walk(self, walk: PathWalk, row: int) -> tuple[int, bytes | None]:
         """Walk on from the directory *row*; return where the walk ends, and the name there that is not a directory.
 
-        The name is None where the walk came to its end. Symbolic links are followed. Raises BadLayer.
+        The name is None if the walk reached its end. Symbolic links are followed. Raises BadLayer.
         """
         while (name := walk.next()) is not None:
             child = self._parents[row] if name == b".." else self._child(row, name)
@@ -272,7 +272,7 @@ class ArchiveRows:
         return row, None
 
     def _imply(self, parent: int, name: bytes, *, mark: int = 0) -> int:
-        """Add a directory that no entry describes; *mark* is that of the marker that it takes the place of."""
+        """Add a directory that no entry describes; *mark* is that of the marker that it replaces."""
         state = DIRECTORY | self._whited_out(parent, name) | (_WHITEOUT if mark else 0)
         row = self._new_row(parent, name, state)
         self._rows.add(implied_row(row, parent, name, mark=mark))
@@ -283,7 +283,7 @@ class ArchiveRows:
         return None if names is None else names.get(name)
 
     def _whited_out(self, parent: int, name: bytes) -> int:
-        """Return _OPAQUE for a new directory whose name this layer whites out: that means the lower layers' one."""
+        """Return _OPAQUE for a new directory whose name this layer whites out: the whiteout is about lower layers."""
         marker = self._child(parent, marker_of(name))
         return 0 if marker is None or not self._states[marker] & _WHITEOUT else _OPAQUE
 
@@ -307,7 +307,7 @@ class ArchiveRows:
             self._remove(row, name)
 
     def _remove(self, row: int, name: bytes) -> None:
-        """Take the name away and all below it; inodes that have other names stay."""
+        """Remove the name and all below it; inodes that have other names stay."""
         self._directories.clear()
         del self._children[self._parents[row]][name]
         removed = [row]

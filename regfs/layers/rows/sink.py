@@ -18,7 +18,7 @@ class RowSink(Protocol):
     def add(self, row: Row) -> None: ...
 
     def add_file(self, row: int, parent: int, name: bytes, attributes: bytes, content: int) -> None:
-        """Add a row of a number that is new: a file with bytes and nothing else to be said of it."""
+        """Add a row with a new number: a file with bytes, and without links or extended attributes."""
 
     def remove(self, rows: Iterable[int]) -> None: ...
 
@@ -39,7 +39,7 @@ class ExpandedSink(Protocol):
         """Take *size* zero bytes."""
 
     def finish(self) -> int:
-        """Return what the content of its row is."""
+        """Return the value of *content* for the row of the file."""
 
 
 class LayerSink(Protocol):
@@ -49,7 +49,7 @@ class LayerSink(Protocol):
     def rows(self) -> RowSink: ...
 
     def write(self, block: bytes | memoryview) -> None:
-        """Take the next bytes of the tar stream, all of which the layer's data file begins with."""
+        """Take the next bytes of the tar stream, with which the layer's data file begins."""
 
     def begin_expanded(self) -> ExpandedSink:
-        """Begin the content of a sparse file, of which the tar stream has the extents alone."""
+        """Begin the content of a sparse file; the tar stream has only its extents."""

@@ -28,7 +28,7 @@ class TableRows(ArchiveRows):
         self._packed: dict[tuple[int, int, int, int, int], bytes] = {}
 
     def add(self, entry: TarEntry, content: int | None) -> None:
-        """Play one entry. See ArchiveRows."""
+        """Apply one entry. See ArchiveRows."""
         if not self._add_plain(entry, content):
             super().add(entry, content)
 

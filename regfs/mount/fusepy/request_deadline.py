@@ -1,4 +1,4 @@
-"""The deadline of the request that a serving thread answers. Used by session.py, adapter.py and own_threads.py.
+"""The deadline of the request that a serving thread answers. Used by session.py, serving_threads.py and adapter.py.
 
 Thread rule: one thread serves under it; any thread may cancel it.
 """

@@ -1,6 +1,6 @@
 """One mount through libfuse 2, from its start to its end. It has the methods of KernelSession.
 
-Used by daemon/serve.py. The threads of libfuse's own loop are unknown to Python: each callback would get a new thread
+Used by daemon/session.py. The threads of libfuse's own loop are unknown to Python: each callback would get a new thread
 state and lose threading.local. So the loop is written here (serving_threads.py), over libfuse's functions that receive
 and process one request.
 

@@ -1,6 +1,6 @@
 """Certificates: the directories that Docker, podman and containerd keep them in, and the system's authorities.
 
-Used by endpoints.py and transport.py. In a registry's directory, `*.crt` are authorities, added to the system's, and
+Used by endpoints.py and hosts_toml.py. In a registry's directory, `*.crt` are authorities, added to the system's, and
 `NAME.cert` with `NAME.key` is a client certificate for it. Sources: containers-certs.d(5); Docker, "Verify repository
 client with certificates". Thread rule: any thread; reads directories, opens no connection.
 """

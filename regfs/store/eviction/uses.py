@@ -12,8 +12,8 @@ user has pinned (pins.py).
 A process writes its line first and then looks whether the file is still there; one that evicts reads the lines and
 removes the file. So that neither acts between the other's two steps, the first takes the lock of the directory `uses`
 shared and the second takes it exclusively: for microseconds, and for one file at a time.
-Used by layer_store.py and layer_cache.py (Uses), and by the budget (LivingUses). Thread rule: any thread; the garbage
-collector may end a Use at any instant, so that ending one takes no lock.
+Used by layer_store.py and table.py (Uses), by eviction.py and images/holdings.py (LivingUses). Thread rule: any thread;
+the garbage collector may end a Use at any instant, so that ending one takes no lock.
 """
 
 from __future__ import annotations

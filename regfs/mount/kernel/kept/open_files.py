@@ -6,7 +6,7 @@ The number of a handle has the number of its record in the lower 21 bits; all on
 just before the OPEN is answered. The next daemon answers the same request again to learn whether the kernel got that
 answer: if the kernel takes the second one, it did not get the first, and the first record is void.
 
-Used by state.py and session.py. Thread rule: any thread; pop() and append() of a list are atomic.
+Used by state.py. Thread rule: any thread; pop() and append() of a list are atomic.
 Source of what depends on open files: passthrough.py, page_cache.py.
 """
 
