@@ -104,7 +104,7 @@ def test_a_helper_keeps_the_secret_and_the_file_has_none(
 def test_a_helper_that_is_missing_is_named(login: Callable[..., int], tmp_path: Path) -> None:
     (tmp_path / "docker").mkdir()
     (tmp_path / "docker/config.json").write_text('{"credsStore": "none"}')
-    with pytest.raises(BadConfiguration, match="docker-credential-none is of no use"):
+    with pytest.raises(BadConfiguration, match="docker-credential-none cannot be used"):
         login()
 
 

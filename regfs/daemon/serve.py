@@ -59,7 +59,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal
 
 
 def serve(config: Config, point: str, *, environment: Mapping[str, str], report: Report) -> None:
-    """Mount on *point* and serve until the end; *report* is told how the start went."""
+    """Mount on *point* and serve until the end; *report* gets the result of the start."""
     set_up_process(driver_of(config))
     events = Events()
     place = log_place(config.log_file, cache=config.cache_dir, foreground=config.foreground)

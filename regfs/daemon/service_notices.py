@@ -1,4 +1,4 @@
-"""What the service manager is told: ready, stopping, what the daemon does now, and that it still answers.
+"""Notices to the service manager: ready, stopping, what the daemon does now, and that it still answers.
 
     READY=1      paths answer; MAINPID= is the process that serves: in the background, a child of the one started
     RELOADING=1  SIGHUP was heard; READY=1 follows when that is done (Type=notify-reload)
@@ -58,7 +58,7 @@ class ServiceNotices:
         try:
             start_thread(lambda: self._watch(ended, status, answers), name="regfs-notices-to-service")
         except OutOfThreads as shortage:  # a watchdog then restarts a daemon that is short of threads
-            log.warning("the service manager hears nothing from here on: %s", shortage)
+            log.warning("the service manager gets no further notices: %s", shortage)
 
     def _watch(self, ended: threading.Event, status: Callable[[], str], answers: Callable[[], bool]) -> None:
         pause_s = min(_STATUS_EVERY_S, self._watchdog_s / 2) if self._watchdog_s else _STATUS_EVERY_S
@@ -71,7 +71,7 @@ class ServiceNotices:
                     is_told = False
                 elif not is_told:
                     is_told = True
-                    log.error("requests are not answered: the watchdog of the service manager is not told otherwise")
+                    log.error("requests are not answered: the watchdog of the service manager gets no sign of life")
             if ended.wait(pause_s):
                 return
 

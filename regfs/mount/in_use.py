@@ -106,7 +106,7 @@ class _Scan:
         for line in ours.values():
             if not line.shown.endswith(_DELETED_ROOT):
                 self._used.add(line.shown)
-            # A mount point is told from the root directory of the process, a link from that of its namespace.
+            # mountinfo gives a mount point from the root directory of the process, a link one from its namespace's.
             self._mounts.setdefault(namespace, []).append((_join(root, line.mountpoint), line.shown))
         for line in lines:
             above = ours.get(line.parent)

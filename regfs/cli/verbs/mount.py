@@ -87,7 +87,7 @@ def mount_source(
     """Mount *image* as `regfs#IMAGE` in fstab asks for it, with the words of `-o`. Raises RegfsError."""
     own = image_words(words)
     config = with_words(config, own.others, sloppy=sloppy)
-    if config.fsname is None:  # what mount(8) was told: `mount -a` does not mount again what has that source
+    if config.fsname is None:  # as mount(8) got it: `mount -a` does not mount again what has that source
         config = replace(config, fsname=f"{ONE_IMAGE}{image}")
     return _mount(
         _Asked(image, directory, by_fuse=own.by_fuse, writable=own.writable, id_map=own.id_map), config, environment
@@ -96,7 +96,7 @@ def mount_source(
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What is to be mounted where. What is written goes below the directory *writable*, or to memory (IN_MEMORY).
+    """The image and the directory. Writes go below the directory *writable*, or to memory (IN_MEMORY).
 
     *id_map* names a user namespace (process/user_namespaces.py).
     """

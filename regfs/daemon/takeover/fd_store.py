@@ -141,4 +141,4 @@ def _send(address: str, text: str, *descriptors: int) -> None:
             sender.connect(address)
             socket.send_fds(sender, [text.encode()], list(descriptors))
     except (OSError, ValueError) as error:
-        log.debug("the service manager could not be told to keep the mount: %s", error)
+        log.debug("the service manager could not be asked to keep the mount: %s", error)

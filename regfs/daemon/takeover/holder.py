@@ -44,7 +44,7 @@ _START_S = 60.0
 _HAND_OVER_S = 40.0
 _IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2,
             signal.SIGPIPE)  # fmt: skip
-# The package is found where it was when the mount was made, whatever the working directory is.
+# The package is found where it was when the mount was made, in any working directory.
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 _SUCCESSOR = "import sys; sys.path.append({!r}); from regfs.daemon.takeover.successor import main; main()"
 

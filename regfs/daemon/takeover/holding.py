@@ -1,4 +1,4 @@
-"""The daemon's side of a mount that outlives it: starts the holder, hears from it, and hands over when it is told to.
+"""The daemon's side of a mount that outlives it: starts the holder, and hands the mount over when it is asked to.
 
 A holder that dies is replaced: as long as one of the two processes lives the mount does. Used by serve.py. Thread rule:
 one thread of its own; `stop` and `hand_over` in any.

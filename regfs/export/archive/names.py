@@ -1,7 +1,7 @@
 """The names of the images in an archive: entries of index.json, and their annotations.
 
     io.containerd.image.name            docker.io/library/debian:12; containerd, docker save and regfs write it
-    org.opencontainers.image.ref.name   12; what skopeo was told, which may be a full name, too
+    org.opencontainers.image.ref.name   12; the name given to skopeo, which may be a full name, too
     io.regfs.pinned                     true: the image was pinned where the archive was written
     io.regfs.converted-from             the digest of the image of Docker's type that this is, as an OCI one: skopeo
                                         finds no others by their names in a layout. It is not imported

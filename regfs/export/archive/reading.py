@@ -1,4 +1,4 @@
-"""Reads images from a tar archive with an OCI image layout into the cache, whatever the order of its members.
+"""Reads images from a tar archive with an OCI image layout into the cache; its members may be in any order.
 
 Every blob is verified against its digest before it is kept, and every layer against its diff id when it is unpacked.
 Members that are not part of a layout are skipped. Used by verbs/import_archive.py. Thread rule: one thread reads the

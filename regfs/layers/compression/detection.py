@@ -1,4 +1,4 @@
-"""Which compression a layer has, told by its first bytes.
+"""Recognises the compression of a layer by its first bytes.
 
 The media type says it too, but is wrong so often (`tar+gzip` on a layer that is not, Docker's only type for all) that
 the engines look at the bytes. The media type only decides whether a layer can be read at all. Used by ingest.py.

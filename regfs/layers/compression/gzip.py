@@ -37,7 +37,7 @@ class _Inflater(Protocol):
 
 
 def _library() -> tuple[Callable[..., _Inflater], type[Exception]]:
-    """Return how to make a decompressor, and the error that it raises."""
+    """Return a function that makes a decompressor, and the error that the decompressor raises."""
     try:
         from isal import igzip_lib, isal_zlib
     except ImportError:  # there is no wheel of it for every machine

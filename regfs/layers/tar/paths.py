@@ -1,4 +1,4 @@
-"""Paths of tar entries: bytes that mean a place below the layer's root, however they are spelt.
+"""Normalises the paths of tar entries: bytes that mean a place below the layer's root, in many spellings.
 
 `./`, a leading, trailing or doubled `/` mean nothing, and `..` goes up at most to the root, lexically: what umoci does
 before it looks at the file system. Pure.

@@ -72,7 +72,7 @@ def time_ns(value: bytes) -> int:
 def xattrs_of(records: Records) -> dict[bytes, bytes] | None:
     """Return the extended attributes among *records*, None where there are none. Raises BadLayer.
 
-    An empty value means that there is no such record (POSIX), so that an empty attribute cannot be told.
+    An empty value means that there is no such record (POSIX), so that an attribute cannot be empty.
     """
     xattrs: dict[bytes, bytes] = {}
     for key, value in records.items():

@@ -48,7 +48,7 @@ class Adapter(fuse.FUSE):  # type: ignore[misc]
         end: Callable[[RequestDeadline], None],
         own_threads: OwnThreads,
     ) -> None:
-        """*end* hears of each request that has waited; the threads that serve have a RequestDeadline.
+        """*end* is called after each request that has waited; the threads that serve have a RequestDeadline.
 
         *own_threads* run what may need the disk while that hangs.
         """

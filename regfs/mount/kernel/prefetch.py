@@ -12,8 +12,8 @@ A layer's entries are in the order in which some program once walked them: of 35
 image of three layers, 95% were among the eight entries after the one before. Reading 16 files at once takes a third of
 the time of 16 reads, so this pays even if requests never pause.
 
-Used by requests.py, which tells the prefetchers what is asked, and by session.py, which lets them work between two
-requests (`step`). A thread of the pool, which answers what takes time, has NoPrefetch instead. Thread rule: the thread
+Used by requests.py, which calls the prefetchers at each request, and by session.py, which calls `step` between two
+requests. A thread of the pool, which answers what takes time, has NoPrefetch instead. Thread rule: the thread
 that reads requests, and no other.
 """
 

@@ -126,7 +126,7 @@ class CredentialHelpers:
         try:
             status, _output = self._run([self._program(helper), verb], request.encode())
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            raise BadConfiguration(f"{name} is of no use: {error}") from None
+            raise BadConfiguration(f"{name} cannot be used: {error}") from None
         if status != 0 and not may_fail:
             raise BadConfiguration(f"{name} {verb} ended with status {status}")
 
@@ -140,7 +140,7 @@ class CredentialHelpers:
             credential = self._ask(key)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             log.warning(
-                "docker-credential-%.100s is of no use for %s, going on without: %s", key.helper, key.server, error
+                "docker-credential-%.100s failed for %s, going on without it: %s", key.helper, key.server, error
             )
         with self._lock:
             if self._generation == generation:

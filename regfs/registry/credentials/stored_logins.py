@@ -37,7 +37,7 @@ class StoredLogins:
     def store(self, registry: str, username: str, secret: str) -> str:
         """Store the login for *registry*; return where: the file, or the helper's program.
 
-        Runs a helper for at most 20 s. Raises BadConfiguration where the file or the helper is of no use.
+        Runs a helper for at most 20 s. Raises BadConfiguration where the file or the helper cannot be used.
         """
         document, server = self._document(), server_name(registry)
         helper = _helper_for(document, registry)

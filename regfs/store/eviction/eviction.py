@@ -84,8 +84,8 @@ def units_of(found: Inventory) -> list[Unit]:
         copies.setdefault(os.path.basename(file.directory), []).append(file)
     for name, files in found.layers.items():
         if INDEX in files:
-            # A lazy layer goes as a whole: a map that outlived its data file, or met another one, would let holes pass
-            # for content.
+            # A lazy layer is evicted as a whole: with a map that outlives its data file, or belongs to another one,
+            # holes would count as content.
             own = copies.get(name, [])
             content = [*own, files[DATA]] if DATA in files and CHUNKS not in files else []
             turn = _OF_NO_USE if OLD_PACK in files else 2

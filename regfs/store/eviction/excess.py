@@ -18,7 +18,7 @@ from regfs.process.threads import start_thread
 log = logging.getLogger(__name__)
 
 LATELY_S = 60.0
-"""What was used since then counts as in use: between two commands nothing of an image may be open."""
+"""Seconds. What was used within them counts as in use: between two commands an image may have nothing open."""
 _SLOWER = 1.5
 _SLOWEST_S = 600.0
 

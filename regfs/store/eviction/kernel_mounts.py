@@ -77,7 +77,7 @@ def _is_open_elsewhere(fd: int) -> bool:
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EBUSY):
             return True
-        log.debug("whether a mount uses a file cannot be told: %s", error)  # another user's, or a disk without leases
+        log.debug("whether a mount uses a file is unknown: %s", error)  # another user's, or a disk without leases
         return False
     fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False

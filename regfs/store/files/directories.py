@@ -47,7 +47,7 @@ def twice_if_deleted(work: Callable[[], _Done], root: Path) -> _Done:
 
     Raises what *work* does.
     """
-    place = root / "ingests"  # made by all that writes layers, and removed by nothing of regfs
+    place = root / "ingests"  # every writer of layers makes it, and regfs never removes it
     with suppress(OSError):  # *work* will say what is wrong
         place.mkdir(parents=True, exist_ok=True)
     before = _identity(place)

@@ -328,7 +328,7 @@ class LayerStore(LayerFiles):
         self._young.settle_soon()
 
     def sweep(self) -> None:
-        """Remove the leftovers of dead processes, and nothing of living ones, of any daemon. Raises CacheFailure."""
+        """Remove the leftovers of dead processes, of all daemons of this cache. Raises CacheFailure."""
         with failures_of(self._ingests):
             sweep_uses(self.root)
             for tables in (IMAGES, LAYERS):

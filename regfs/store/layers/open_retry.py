@@ -1,4 +1,4 @@
-"""Opening a file of a layer: once more where descriptors run out, and CacheDamaged where the file is missing.
+"""Opens a file of a layer: tries again where descriptors run out, and raises CacheDamaged where the file is missing.
 
 Used by layer_store.py. Thread rule: any thread.
 """

@@ -18,7 +18,7 @@ from regfs.model.digest import Digest
 log = logging.getLogger(__name__)
 
 MOST = 32 << 20
-"""Bytes that are held. The chunk that came last is held whatever its size, which formats/format.py bounds."""
+"""Bytes that are held at most, or the last chunk alone if that has more; formats/format.py bounds its size."""
 _SILENCE_S = 3600.0
 
 

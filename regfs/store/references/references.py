@@ -71,7 +71,7 @@ class References:
         try:
             return next((TagRecord(Digest.parse(row[0]), row[1], row[2], row[3]) for row in rows), None)
         except InvalidName as error:  # a damaged file: only valid answers are kept
-            log.warning("what is remembered of %s:%s is of no use: %s", repository, tag, error)
+            log.warning("what is remembered of %s:%s cannot be used: %s", repository, tag, error)
             return None
 
     def keep_tag(self, repository: RepositoryName, tag: str, record: TagRecord) -> None:
@@ -102,7 +102,7 @@ class References:
         try:
             return next((ListRecord(tuple(json.loads(row[0])), row[1]) for row in rows), None)
         except (ValueError, TypeError) as error:
-            log.warning("the remembered listing of %s/%s is of no use: %s", registry, path, error)
+            log.warning("the remembered listing of %s/%s cannot be used: %s", registry, path, error)
             return None
 
     def keep_listing(self, registry: str, path: str, names: Sequence[str]) -> None:
@@ -141,7 +141,7 @@ class References:
             try:
                 index = parse_manifest(content, content_type=OCI_INDEX)
             except (BadContent, TooLarge, Unsupported, TypeError) as error:
-                log.warning("what is remembered of the referrers of %s@%s is of no use: %s", repository, digest, error)
+                log.warning("the remembered referrers of %s@%s cannot be used: %s", repository, digest, error)
                 return None
             return ReferrersRecord(index.manifests, checked) if isinstance(index, Index) else None
         return None

@@ -41,7 +41,7 @@ class _NotOpenError(Exception):
 
 
 FAILURES = (_NotOpenError, sqlite3.Error, MemoryError)
-"""What a question may end with; `_ask_again` knows what to do then."""
+"""The exceptions of a query, which _ask_again() handles."""
 
 
 class _ClosedCursor:
