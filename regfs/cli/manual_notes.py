@@ -17,9 +17,9 @@ in it. Where a change is itself called `a` or `b`, the two are `a~` and `b~`.
 computed from the layers, which no listing fetches. Reading `history` fetches no layer; it has the real sizes of the
 layers that are cached.
 
-Each path below `rootfs/` has the extended attributes `user.regfs.layer`, `user.regfs.digest` (of that layer's blob)
-and `user.regfs.created_by`. They can be read by name (`getfattr -n`) and are in no list of attributes, so that copies
-stay without them.
+Each file and directory below `rootfs/` has the extended attributes `user.regfs.layer`, `user.regfs.digest` (of that
+layer's blob) and `user.regfs.created_by`. They can be read by name (`getfattr -n`) and are in no list of attributes, so
+that copies stay without them. Linux lets links, devices and pipes have none; `regfs which` tells their layers too.
 
 A tag and its content have the date of the image once its config has been read, and 1970 before (`ls -lt`).
 `PLATFORM-MISSING.txt` or `PLATFORM-DIFFERS.txt` in an image says that it is not built for your platform.
