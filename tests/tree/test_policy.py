@@ -165,6 +165,17 @@ def test_wrong_bundles_do_not_count(served: Served, trap: str) -> None:
     refused(show(served, SIGNED))
 
 
+def test_a_signature_behind_too_many_others_is_refused_and_the_reason_says_that_some_were_not_read(
+    served: Served,
+) -> None:
+    image = pushed(served)
+    said = statement(image.digest, COSIGN_SIGN, {})
+    for number in range(66):
+        refer(served.registry, "app", image.digest, signed_bundle(lambda _, n=number: b"%d" % n, said))  # type: ignore[misc]
+    refer(served.registry, "app", image.digest, signed_bundle(sign, said))
+    refused(show(served, SIGNED), words="3 others were not looked at: there are too many")
+
+
 def test_a_refusal_of_the_new_image_disturbs_no_one_in_the_old_one(served: Served) -> None:
     image = pushed(served)
     attach(served.registry, "app", image.digest, ".sig", in_repository(served, image.digest))

@@ -92,7 +92,12 @@ class Judge:
             return f"no: {error}"
 
 
-def reasons_text(reasons: list[str]) -> str:
-    """Return the first of *reasons*, each of which says why a signature that was found does not count."""
+def reasons_text(reasons: list[str], *, unread: int) -> str:
+    """Return the first of *reasons*, each of which says why a signature that was found does not count.
+
+    *unread* is the number of signatures that were not looked at, because there are too many.
+    """
     shown = "; ".join(reasons[:_MOST_REASONS]) or "there is none"
-    return f"{shown}; and {len(reasons) - _MOST_REASONS} more" if len(reasons) > _MOST_REASONS else shown
+    if len(reasons) > _MOST_REASONS:
+        shown += f"; and {len(reasons) - _MOST_REASONS} more"
+    return f"{shown}; {unread} others were not looked at: there are too many" if unread else shown

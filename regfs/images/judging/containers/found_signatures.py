@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 
 MOST_BYTES = 4 << 20
 """The size of the largest signature that is fetched."""
-_MOST_SIGNATURES = 64
+MOST_SIGNATURES = 64
+"""How many manifests that may be signatures of one image are read, and layers of each."""
 _FAILURES = (BadContent, NotFound, TooLarge, Unsupported)
 
 
@@ -42,9 +43,17 @@ def signature_layers(repository: Repository, digest: Digest) -> Iterator[Descrip
             except NotFound:
                 continue
             yield from layers_of(repository, found)
-    listed = [each for each in repository.referrers.listed(digest) if (each.artifact_type or "").startswith(BUNDLE)]
-    for referrer in listed[:_MOST_SIGNATURES]:
+    for referrer in _bundles(repository, digest)[:MOST_SIGNATURES]:
         yield from layers_of(repository, referrer.digest)
+
+
+def count_unread(repository: Repository, digest: Digest) -> int:
+    """Return how many bundles of the manifest *digest* signature_layers() leaves out: there are too many."""
+    return max(0, len(_bundles(repository, digest)) - MOST_SIGNATURES)
+
+
+def _bundles(repository: Repository, digest: Digest) -> list[Descriptor]:
+    return [each for each in repository.referrers.listed(digest) if (each.artifact_type or "").startswith(BUNDLE)]
 
 
 def layers_of(repository: Repository, digest: Digest) -> tuple[Descriptor, ...]:
@@ -55,7 +64,7 @@ def layers_of(repository: Repository, digest: Digest) -> tuple[Descriptor, ...]:
     except _FAILURES as error:
         log.info("%s@%s is not a signature: %s", repository.name, digest, error)
         return ()
-    return parsed.layers[:_MOST_SIGNATURES] if isinstance(parsed, Manifest) else ()
+    return parsed.layers[:MOST_SIGNATURES] if isinstance(parsed, Manifest) else ()
 
 
 def read_signature(content: bytes, layer: Descriptor) -> Signature:

@@ -18,6 +18,7 @@ from regfs.images.judging.containers.found_signatures import (
     MOST_BYTES,
     check_purpose,
     check_subject,
+    count_unread,
     read_signature,
     signature_layers,
 )
@@ -71,7 +72,7 @@ class ContainersRules:
             log.info("%s@%s: the signature %s does not count: %s", repository.name, digest, layer.digest, reason)
             reasons.append(f"{str(layer.digest)[:19]}: {reason}")
         wanted = f"it has no signature by {requirement.signer} that names this digest and repository"
-        return f"{wanted} ({reasons_text(reasons)})"
+        return f"{wanted} ({reasons_text(reasons, unread=count_unread(repository, digest))})"
 
     def verification(self, repository: Repository, digest: Digest, layer: Descriptor) -> str:
         """Return what verifies *layer* as a signature of the manifest *digest*: "by …", or "no: why". See Rules."""

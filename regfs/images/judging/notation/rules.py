@@ -106,7 +106,10 @@ class NotationRules:
         if policy.level == AUDIT and not reasons:
             log.warning("%s@%s is not signed; the trust policy %s audits only", repository.name, digest, policy.name)
             return ""
-        return f"it has no signature that the trust policy {policy.name} accepts ({reasons_text(reasons)})"
+        unread = max(0, len(_listed(repository, digest)) - _MOST_SIGNATURES)
+        return (
+            f"it has no signature that the trust policy {policy.name} accepts ({reasons_text(reasons, unread=unread)})"
+        )
 
     def verification(self, repository: Repository, digest: Digest, layer: Descriptor) -> str:
         """Return what verifies *layer* as a signature of the manifest *digest*: "by …", or "no: why". See Rules."""
@@ -202,9 +205,13 @@ def _check_expiry(signed: NotarySignature, now_s: float) -> None:
 
 
 def _signature_layers(repository: Repository, digest: Digest) -> Iterator[Descriptor]:
-    """Yield the layers that may be signatures of the manifest *digest*; a list may not tell what a manifest is."""
-    listed = [each for each in repository.referrers.listed(digest) if each.artifact_type in (NOTARY, "", None)]
-    for referrer in listed[:_MOST_SIGNATURES]:
+    """Yield the layers that may be signatures of the manifest *digest*."""
+    for referrer in _listed(repository, digest)[:_MOST_SIGNATURES]:
         for layer in layers_of(repository, referrer.digest)[:1]:
             if layer.media_type in (JWS, COSE):
                 yield layer
+
+
+def _listed(repository: Repository, digest: Digest) -> list[Descriptor]:
+    """Return what may be a signature of the manifest *digest*; a list may not tell what a manifest is."""
+    return [each for each in repository.referrers.listed(digest) if each.artifact_type in (NOTARY, "", None)]
