@@ -1,7 +1,8 @@
-"""All repositories of one mount, and what they share; which of them a registry has.
+"""All repositories of one mount, what they share, and the listing of a registry's repositories.
 
-A registry that can be enumerated is (_catalog); one that refuses that, as Docker Hub and GHCR do, shows what is known:
-visited or listed before. Used by app/composition.py, which makes it, and the tree. Thread rule: any thread.
+A registry with a catalog (_catalog) is listed by it. For a registry that refuses it, as Docker Hub and GHCR do, known
+repositories are listed: those that were visited or listed before. Used by app/composition.py, which makes it, and the
+tree. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -54,11 +55,11 @@ class Repositories:
         hub_listing: bool = False,
         note: Callable[[str], None] = log.info,
     ) -> None:
-        """*tag_ttl_s*: for how long an answer about a tag or a listing is taken as it is.
+        """*tag_ttl_s*: how many seconds an answer about a tag or a listing is valid.
 
         *hub_listing*: Docker Hub's API may be asked for the repositories of a namespace. *note* is called with a
-        sentence that says why a registry's repositories are not listed (a listing shows what is known then, and has no
-        errno to say so), or why it is not known what a tag pointed to.
+        sentence that says why a registry's repositories are not listed (the listing then shows known ones, without an
+        error), or why it is not known what a tag pointed to.
         """
         self.tag_ttl_s = tag_ttl_s
         self._registry = registry
@@ -85,7 +86,7 @@ class Repositories:
         )
 
     def repository(self, name: RepositoryName) -> Repository:
-        """Return the object for *name*; nothing is asked."""
+        """Return the repository *name*. Makes no request."""
         with self._lock:
             repository = self._repositories.get(name)
             if repository is None:
@@ -102,56 +103,57 @@ class Repositories:
             return repository
 
     def adoption(self, hold: Callable[[Path], object]) -> Adoption:
-        """Return what enters content that came by another way; *hold* keeps files from eviction meanwhile."""
+        """Return an Adoption, which enters content of archives; *hold* keeps files from eviction meanwhile."""
         from regfs.images.adoption import Adoption
 
         return Adoption(self._store, self._references, hold)
 
     @property
     def hub(self) -> Hub | None:
-        """Docker Hub's API, where the user lets it be asked."""
+        """Docker Hub's API, None unless the user allows its use."""
         return self._registry.hub if self._hub_listing else None
 
     def refresh(self) -> None:
-        """Let every tag and listing be asked for again when it is next wanted; where that fails, what is known serves.
+        """Expire every tag and listing, so that the next use asks the registry; if that fails, the old answer is used.
 
-        Hosts that failed a moment ago are asked again too. The cache is told, and with it the other daemons that share
-        it. Nothing is asked now.
+        Hosts that failed a moment ago are asked again too. The refresh is recorded in the cache, for other daemons that
+        share it. Makes no request.
         """
-        # First the hosts: a look-up between these steps would else remember that the registry does not answer.
+        # The hosts come first: otherwise a look-up between these steps could store that the registry does not answer.
         self._registry.forget_failures()
-        # A thread that keeps an answer on the disk sees afterwards whether a refresh has begun; a thread that reads one
-        # from the disk, before it is expired there, keeps it in memory. So the memory is cleared before and after.
+        # A thread that stores an answer on the disk checks afterwards whether a refresh has begun. A thread that reads
+        # an answer from the disk before it is expired there stores it in memory. So the memory is cleared before and
+        # after.
         self._refreshes.refresh()
         self._references.expire_all()
         self._refreshes.refresh()
 
     @property
     def history(self) -> TagHistory:
-        """What tags pointed to in the past."""
+        """The history of what tags pointed to."""
         return self._references.history
 
     def known_registries(self) -> list[str]:
-        """Return the registries of which something was seen; no network."""
+        """Return the registries that were visited or listed; no network."""
         return self._references.repositories.known_registries()
 
     def components_below(self, registry: str, path: str) -> set[str]:
-        """Return the next components of the repositories below *path* that were seen or listed; no network."""
+        """Return the next components of known repositories below *path*; no network."""
         return self._references.repositories.components_below(registry, path)
 
     def is_known(self, registry: str, path: str) -> bool:
-        """Tell whether *path* is a repository that was seen or listed; no network."""
+        """Tell whether *path* is a known repository: visited or listed; no network."""
         return self._references.repositories.is_known(registry, path)
 
     def leads_to_known(self, registry: str, path: str) -> bool:
-        """Tell whether *path* is such a repository, or begins the path of one ('': any at all); no network."""
+        """Tell whether *path* is a known repository or above one ('': whether any is known); no network."""
         return self._references.repositories.leads_to_known(registry, path)
 
     def ask_for_catalog(self, registry: str) -> None:
-        """Let what is known be what the registry's catalog has, where there is one, and what was seen beside it.
+        """Update the known repositories from the registry's catalog; visited ones that it lacks stay known.
 
-        Blocks on the network where the catalog is older than the tag TTL. A catalog that is refused (Docker Hub,
-        GHCR) or cannot be reached leaves what is known.
+        Blocks on the network if the catalog is older than the tag TTL. If it is refused (Docker Hub, GHCR) or cannot be
+        reached, the known repositories stay as they are.
         """
         if registry == DOCKER_HUB:  # it grants no client the scope to list it (registry:catalog:*)
             return
@@ -172,7 +174,7 @@ class Repositories:
             self.existence.no_catalog(registry)
             if not isinstance(failure, Offline):
                 self._note(f"{registry} cannot list its repositories, so that ls shows what is known: {failure}")
-            # One that takes a minute and more will do so the next time.
+            # A catalog that takes a minute or more would take as long the next time.
             (self._unlistable if isinstance(failure, RegistryTimeout) else self._unreachable).keep(registry, True)
             if not self.leads_to_known(registry, ""):
                 raise

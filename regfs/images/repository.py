@@ -1,8 +1,8 @@
 """One repository: its tags, its manifests and its blobs.
 
-Registry and store meet here: the store answers from the cache, the registry answers the rest, and its answers are kept.
-Where a registry does not respond, the last known tags and all verified content are served. Used by image.py and the
-tree. Thread rule: any thread; each request is one flight, however many threads wait.
+Registry and store meet here: the store answers from the cache, the registry answers the rest, and its answers are
+stored. If a registry does not respond, the last known tags and all verified content are served. Used by image.py and
+the tree. Thread rule: any thread; each request is one flight, for any number of waiting threads.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Makes the SOCI index (v2) of an image, as `soci convert` does: zTOCs, and a new image index that names them.
+"""Makes the SOCI index (version 2) of an image, as `soci convert` does: zTOCs, and a new image index that names them.
 
     new index ── the image's manifest, annotated with the digest of its SOCI index (so that its digest is another one)
              └── the SOCI index, annotated with the digest of that manifest
@@ -42,7 +42,7 @@ Report = Callable[[Digest, int, int], None]
 class Converted:
     """The new parts of an image with a SOCI index: blobs (*ztocs*), two manifests and the *index* that names these.
 
-    *left_out* names the layers without a zTOC, and the reasons.
+    *left_out* has a sentence for each layer without a zTOC, with the reason.
     """
 
     ztocs: tuple[bytes, ...]
@@ -52,7 +52,7 @@ class Converted:
     left_out: tuple[str, ...]
 
     def push(self, pushes: Pushes, repository: RepositoryName, tag: str) -> Digest:
-        """Push all of it to *repository*, which has the image's blobs; push the index under *tag* last."""
+        """Push all parts to *repository*, which already has the image's blobs; the index comes last, under *tag*."""
         for blob in (*self.ztocs, b"{}"):
             pushes.blob(repository, blob)
         for manifest in (self.soci_index, self.manifest):
@@ -61,9 +61,9 @@ class Converted:
 
 
 def convert(image: Image, *, span_size: int, least_layer: int, report: Report) -> Converted:
-    """Make the SOCI index of *image*, of its layers of *least_layer* bytes and more; each is read once, as it streams.
+    """Make the SOCI index of *image*, for its layers of at least *least_layer* bytes. Each is read once.
 
-    Blocks on the network for layers that are not in the cache. Raises Unsupported where no layer can be indexed.
+    Blocks on the network for layers that are not in the cache. Raises Unsupported if no layer can be indexed.
     """
     left_out: list[str] = []
     ztocs = list(_ztocs(image, span_size=span_size, least_layer=least_layer, report=report, left_out=left_out))

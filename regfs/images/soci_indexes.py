@@ -1,7 +1,7 @@
 """Finds the SOCI index of an image, and the zTOCs of its layers.
 
     version 2    the manifest's annotation names the index, so that the image's digest vouches for it
-    version 1    the index names the manifest as its subject, and is found among its referrers. Nothing vouches for it:
+    version 1    the index names the manifest as its subject, and is found among its referrers. It is not authenticated:
                  users with push access, and each mirror, can decide what the image's files are. Hence --soci-v1
 
 Without an index the layers are read whole. layers/formats/soci.py has the format. Used by image.py. Thread rule: any
@@ -42,18 +42,18 @@ def may_have_ztoc(layer: Descriptor) -> bool:
 
 
 def ztocs_of_index(repository: Repository, named: str, *, what: str) -> Mapping[Digest, Descriptor]:
-    """Return the zTOCs of the SOCI index with the digest *named*, by the layers that they are for."""
+    """Return the zTOCs of the SOCI index with the digest *named*, by the digests of their layers."""
     from regfs.layers.formats.soci import ztocs_of
 
     try:
         return ztocs_of(_manifest(repository, Digest.parse(named)))
     except _FAILURES as error:
-        log.warning("%s: its SOCI index is of no use: %s", what, error)
+        log.warning("%s: its SOCI index is unusable: %s", what, error)
         return {}
 
 
 def ztocs_of_referrers(repository: Repository, manifest: Digest) -> Mapping[Digest, Descriptor]:
-    """Return the same of the first valid index that refers to *manifest*; soci leaves the choice open."""
+    """Return the zTOCs of the first valid SOCI index that refers to *manifest*; soci does not specify which one."""
     from regfs.layers.formats.soci import INDEX_V1, ztocs_of
 
     for referrer in repository.referrers.of(manifest, INDEX_V1)[:_MOST_INDEXES]:
@@ -63,7 +63,7 @@ def ztocs_of_referrers(repository: Repository, manifest: Digest) -> Mapping[Dige
                 raise Unsupported("it does not refer to this image")
             found = ztocs_of(index)
         except _FAILURES as error:
-            log.warning("%s@%s: the SOCI index %s is of no use: %s", repository.name, manifest, referrer.digest, error)
+            log.warning("%s@%s: its SOCI index %s is unusable: %s", repository.name, manifest, referrer.digest, error)
             continue
         if found:
             return found

@@ -1,1 +1,4 @@
-"""What refers to an image: gathered.py finds it in all places, contents.py says what is in it. Used by the tree."""
+"""What refers to an image: gathered.py finds it, contents.py decodes it, attached.py reads it for image layouts.
+
+Used by the tree, the library, the verbs and export/.
+"""

@@ -1,4 +1,4 @@
-"""The manifests that refer to an image, with their exact bytes: for an image layout that has them too.
+"""Reads the manifests that refer to an image, with their exact bytes, to put them into an image layout.
 
 Used by tree/views/oci.py and export/archive/. Thread rule: any thread; blocks on the network.
 """
@@ -35,7 +35,7 @@ class Attached(NamedTuple):
 
 
 class Attachments:
-    """What is attached to images, kept for as long as a program reads a layout. One for each mount."""
+    """Caches attached() for some images, so that one copy of a layout reads the manifests once. One for each mount."""
 
     def __init__(self, referring: Referring, judge: Judge | None) -> None:
         self._referring = referring
@@ -44,7 +44,7 @@ class Attachments:
         self._kept: TTLCache[object, list[Attached]] = TTLCache(_KEPT, KEPT_S)
 
     def of(self, image: Image, within: Image | None = None) -> list[Attached]:
-        """Return what refers to *image*; see attached()."""
+        """Return what refers to *image*. See attached()."""
         key = key_of(image, within)
         with self._lock:
             known = self._kept.get(key)
@@ -56,10 +56,10 @@ class Attachments:
 
 
 def attached(referring: Referring, image: Image, within: Image | None = None, *, judge: Judge | None) -> list[Attached]:
-    """Return what refers to *image*; see Referring.of(). Reads manifests and no blob.
+    """Return what refers to *image*, as Referring.of() finds it. Reads manifests and no blob; blocks on the network.
 
-    What is not to be had is left out, and noted: an image that is here can be copied without a registry. *judge* has
-    the policy, which decides about images among them.
+    At most MOST manifests of MOST_BYTES together. What is beyond, or cannot be fetched, is left out and noted, so that
+    a cached image can be copied without a registry. *judge* has the policy, which decides about images among them.
     """
     try:
         referrers = referring.of(image, within).referrers

@@ -1,4 +1,4 @@
-"""What is in a signature, an attestation or an SBOM: its text, and the facts about it.
+"""Decodes a signature, an attestation or an SBOM: its text, and the facts about it.
 
 Used by tree/views/referrers.py. Thread rule: any thread; blocks on the network for the blob.
 """
@@ -30,25 +30,25 @@ _MOST_TEXT = 500
 
 
 def decoded_bytes(repository: Repository, document: Document) -> bytes:
-    """Return what was signed: the payload, of an SBOM the predicate alone. Exact bytes.
+    """Return the exact bytes of what was signed: the payload, or for an SBOM the predicate.
 
-    Raises BadContent, TooLarge, Unsupported where it cannot be decoded, and what a network brings.
+    Raises BadContent, TooLarge, Unsupported if it cannot be decoded, and the errors of the network.
     """
     decoded = _decoded(repository, document)
     return statement_in(decoded.payload).predicate if document.place == SBOM else decoded.payload
 
 
 def info_text(repository: Repository, document: Document, subjects: Collection[Digest], judge: Judge | None) -> str:
-    """Return the facts, a line each; *subjects* are the digests of the image. Raises what a network brings.
+    """Return the facts, one a line; *subjects* are the digests of the image. Raises the errors of the network.
 
-    *judge* has the policy whose keys verify signatures.
+    *judge* verifies signatures by the user's policy.
     """
     lines = "".join(f"{name}: {_line(text)}\n" for name, text in _facts(repository, document, subjects))
     return f"{lines}verified: {_line(_verification(repository, document, judge))}\n"
 
 
 class Signed(NamedTuple):
-    """Whom a signature names as its signers, when it says that it was made, and what verifies it: "by …", "no: why"."""
+    """The signers and times that a signature claims, and what verifies it: "by …", or "no: why"."""
 
     signers: tuple[str, ...]
     times: tuple[str, ...]
@@ -56,7 +56,7 @@ class Signed(NamedTuple):
 
 
 def signed_by(repository: Repository, document: Document, judge: Judge | None) -> Signed:
-    """Return who has made the signature *document*; *judge* has the policy. Raises what a network brings."""
+    """Return the signers of the signature *document*; *judge* has the policy. Raises the errors of the network."""
     try:
         decoded = _decoded(repository, document)
     except _UNREADABLE as error:

@@ -1,12 +1,12 @@
-"""All that refers to an image, from the five places where tools leave it, each manifest once.
+"""Finds all manifests that refer to an image, in the places where tools put them.
 
     referrers API, or its fallback tag    manifests whose subject is the index, or the manifest for the platform
     cosign's tags                         sha256-<hex>.sig .att .sbom
     BuildKit's entries of the index       attestations of that manifest
-    the same of those in turn             BuildKit's attestations are signed apart from the image, and so are SBOMs
+    the same for those in turn             BuildKit's attestations are signed apart from the image, and so are SBOMs
 
 A list costs one request an hour; cosign's tags are in the list of tags. A list is a claim of the registry: a manifest
-with another subject than it was listed for is left out, and told. Used by tree/views/referrers.py, the library and
+with another subject than it was listed for is left out and noted. Used by tree/views/referrers.py, the library and
 `regfs inspect`. Thread rule: any thread; blocks on the network.
 """
 
@@ -63,7 +63,7 @@ class Document(NamedTuple):
 
 
 class Gathered(NamedTuple):
-    """What refers to one image: *subjects* are the digests that it has."""
+    """What refers to one image. *subjects* are the digests of the image."""
 
     subjects: frozenset[Digest]
     referrers: tuple[Referrer, ...]
@@ -78,10 +78,10 @@ class Referring:
         self._documents: TTLCache[object, tuple[Document, ...]] = TTLCache(_KEPT, KEPT_S)
 
     def of(self, image: Image, within: Image | None = None) -> Gathered:
-        """Return what refers to *image*, the oldest first; *within* is the index that names it, where it was found so.
+        """Return what refers to *image*, the oldest first; *within* is the index through which it was found, if any.
 
-        Blocks on the network. A registry that does not answer is an error, and no empty list: raises AccessDenied,
-        BadContent, TooLarge and what a network brings.
+        Blocks on the network. If the registry does not answer, raises instead of returning an empty list: AccessDenied,
+        BadContent, TooLarge, and the errors of the network.
         """
         key = key_of(image, within)
         with self._lock:
@@ -93,9 +93,9 @@ class Referring:
         return known
 
     def documents(self, image: Image, within: Image | None = None) -> tuple[Document, ...]:
-        """Return the signatures, attestations and SBOMs among these; reads their manifests, and no blob.
+        """Return the signatures, attestations and SBOMs among these. Reads their manifests, and no blob.
 
-        Blocks and raises as of() does. A manifest that is not to be had or cannot be read is left out, and told.
+        Blocks and raises as of() does. A manifest that cannot be fetched or parsed is left out and noted.
         """
         key = key_of(image, within)
         with self._lock:
@@ -108,9 +108,9 @@ class Referring:
 
 
 def manifest_of(repository: Repository, referrer: Referrer) -> Manifest | Index:
-    """Return the manifest of *referrer*. Raises ProtocolViolation where it has another subject than it was listed for.
+    """Return the manifest of *referrer*. Raises ProtocolViolation if it has another subject than it was listed for.
 
-    Blocks on the network; raises ManifestMissing, BadContent, TooLarge, Unsupported and what a network brings.
+    Blocks on the network; raises ManifestMissing, BadContent, TooLarge, Unsupported and the errors of the network.
     """
     try:
         parsed = _parsed(repository, referrer.digest)
@@ -127,7 +127,7 @@ def manifest_of(repository: Repository, referrer: Referrer) -> Manifest | Index:
 
 
 def key_of(image: Image, within: Image | None) -> object:
-    """Return what tells *image*, as it was found in *within*, from others; a refresh makes it another."""
+    """Return a key for *image*, as it was found in *within*. It changes at each refresh."""
     others = None if within is None else within.digest
     return image.repository.name, image.digest, image.wanted, others, image.repository.tags.refreshes
 
@@ -154,7 +154,7 @@ def _gather(image: Image, within: Image | None) -> Gathered:
 
 
 def _subjects(image: Image) -> tuple[Digest, ...]:
-    """Return the digests that the image has: that of the index, and that of the manifest for the platform."""
+    """Return the digests of the image: those of the index and of the manifest for the platform."""
     subjects = {image.digest: None}
     if image.is_readable and image.index is not None:
         with suppress(*_UNREADABLE):  # the index has none for this platform
@@ -179,7 +179,7 @@ def _referring_to(image: Image, subject: Digest) -> Iterator[Referrer]:
     for descriptor in repository.referrers.listed(subject)[: MOST_SHOWN + 1]:
         yield _referrer(image, descriptor, subject, BY_LIST)
     for tag in repository.tags.about(subject):
-        with suppress(NotFound):  # it was in the list of tags, and is gone
+        with suppress(NotFound):  # the tag was listed, but is gone
             found = repository.tags.resolve(tag)
             descriptor = Descriptor(found.media_type, found.digest, found.size)
             yield _referrer(image, descriptor, subject, f"{TAGGED}{tag}")
@@ -192,7 +192,7 @@ def _referrer(image: Image, descriptor: Descriptor, subject: Digest, found_by: s
 
 
 def _kind(image: Image, digest: Digest) -> str:
-    """Return what kind of artifact it is by its own manifest: cosign's tags and old indexes do not tell."""
+    """Return the artifact type in the manifest itself: cosign's tags and old indexes do not have it."""
     try:
         return type_of(_parsed(image.repository, digest))
     except _UNREADABLE as error:

@@ -21,14 +21,14 @@ _LINE = "{:>4}  {:<5}  {:>12}  {:>12}  {}\n"
 def history_text(image: Image) -> str:
     """Return the steps of the config's history, one a line; layers without a step come at the end.
 
-    Blocks on the network for manifest and config; raises what that brings.
+    Blocks on the network for manifest and config, and raises its errors.
     """
     return _LINE.format("STEP", "LAYER", "COMPRESSED", "REAL SIZE", "COMMAND") + "".join(_lines(image))
 
 
 def _lines(image: Image) -> Iterator[str]:
     config, layers = image.config, list(image.layers)
-    if len(config.layer_steps()) != len(layers):  # a hand-made config: no layer is better than the wrong one
+    if len(config.layer_steps()) != len(layers):  # a hand-made config: better no layer than the wrong one
         for step, history in enumerate(config.history, 1):
             yield _LINE.format(step, "empty" if history.empty_layer else "?", "-", "-", _command(history))
         yield from (_layer_line(image, layer, "-", "") for layer in layers)

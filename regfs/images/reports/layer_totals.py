@@ -1,6 +1,6 @@
-"""The number of files in a layer and their bytes: uncompressed, without tar headers and padding.
-
-Known once the layer's index is here. Used by the tree and history.py. Thread rule: functions; any thread.
+"""Counts the files of a layer and their bytes: uncompressed, without tar headers and padding.
+The totals are known once the layer's index is in the cache. Used by the tree and history.py. Thread rule: functions;
+any thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def layer_totals(image: Image, layer: ImageLayer) -> LayerTotals:
 
 
 def totals_if_here(image: Image, layer: ImageLayer) -> LayerTotals | None:
-    """Return the totals of *layer* without a request, None where its index is not here or cannot be read."""
+    """Return the totals of *layer* without a request; None if its index is not in the cache or cannot be read."""
     try:
         with under(NON_BLOCKING):
             return layer_totals(image, layer)

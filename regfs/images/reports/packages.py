@@ -4,9 +4,8 @@
     apk	musl	1.2.5-r0	x86_64
     rpm	dnf	4:4.14.0-9.el9	noarch
 
-Kind, name, version and architecture with tabs between them, sorted. Of rpm's databases the one of SQLite is read
-(rpm_database.py), since 4.16 the usual one; a line names another that is there. Used by tree/image.py. Thread rule: a
-function.
+The lines are sorted, and tabs separate the fields. Of rpm's databases only SQLite's is read (rpm_database.py), the
+default since rpm 4.16; a line names a database that is not read. Used by tree/image.py. Thread rule: a function.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _MOST_FILES = 10_000
 
 
 def packages_text(image: Image) -> str:
-    """Return the text. Waits for all layers, as rootfs() does; raises what that brings, TooLarge over MOST bytes."""
+    """Return the text. Waits for all layers, as rootfs() does, and raises its errors; TooLarge over MOST bytes."""
     tree = image.rootfs()
     rpm, remarks = _rpm(image, tree)
     packages = sorted({*_dpkg(image, tree), *_apk(image, tree), *rpm})
@@ -58,7 +57,7 @@ def _apk(image: Image, tree: FileTree) -> Iterator[Package]:
 
 
 def _rpm(image: Image, tree: FileTree) -> tuple[set[Package], list[str]]:
-    """Return rpm's packages, and what is to be said of databases that are not read."""
+    """Return rpm's packages, and a line for each database that is not read."""
     found: set[Package] = set()
     remarks = {}
     for directory in _RPM:
@@ -79,7 +78,7 @@ def _rpm(image: Image, tree: FileTree) -> tuple[set[Package], list[str]]:
 
 
 def _size(tree: FileTree, path: bytes) -> int:
-    """Return the size of the file at *path*, 0 where there is no such file."""
+    """Return the size of the file at *path*, 0 if there is none."""
     node = _node(tree, path)
     attributes = None if node is None else tree.attributes(node)
     return 0 if attributes is None or not stat.S_ISREG(mode_of(attributes)) else size_of(attributes)
@@ -93,7 +92,7 @@ def _node(tree: FileTree, path: bytes) -> int | None:
 
 
 def _content(image: Image, tree: FileTree, path: bytes) -> bytes:
-    """Return the bytes of the file at *path*, none where there is no such file."""
+    """Return the bytes of the file at *path*, b"" if there is none."""
     node = _node(tree, path)
     if node is None:
         return b""

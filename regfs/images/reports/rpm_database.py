@@ -1,7 +1,7 @@
-"""rpm's database of today, rpmdb.sqlite: the header of each package is a blob in the table Packages.
+"""Reads rpm's current database, rpmdb.sqlite: the header of each package is a blob in the table Packages.
 
-The file is a stranger's. It is opened in memory, for one query of one table: no view, no function, no trigger of its
-own runs, and a progress handler ends a query that takes too many steps. Older databases (Packages of Berkeley DB,
+The file is untrusted. It is opened in memory, for one query of one table: none of its views, functions and triggers
+runs, and a progress handler ends a query that takes too many steps. Older databases (Packages of Berkeley DB,
 Packages.db) are not read. Sources: rpm, lib/backend/sqlite.c; SQLite, "Defense Against The Dark Arts". Used by
 packages.py. Thread rule: a function.
 """
@@ -16,7 +16,7 @@ from regfs.errors import BadContent
 from regfs.model.packages import Package, rpm_package
 
 _MAGIC = b"SQLite format 3\0"
-# Bytes 18 and 19 say that there is a journal beside the file (2), which a database in memory has not.
+# Bytes 18 and 19 are 2 for a database with a write-ahead log beside it, which a database in memory cannot have.
 _JOURNAL = slice(18, 20)
 _MOST_PACKAGES = 100_000
 _MOST_HEADER = 16 << 20
@@ -25,7 +25,7 @@ _ALLOWED = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ)
 
 
 def rpm_packages(content: bytes) -> Iterator[Package]:
-    """Yield the packages in the database *content*. Raises BadContent where it is none that rpm has written."""
+    """Yield the packages in the database *content*. Raises BadContent if it is not a database of rpm."""
     if len(content) < 100 or not content.startswith(_MAGIC):
         raise BadContent("it is not a database of SQLite")
     database = bytearray(content)
@@ -54,7 +54,7 @@ def _restrict(connection: sqlite3.Connection) -> None:
 
 
 def _check_schema(connection: sqlite3.Connection) -> None:
-    """Raise BadContent where Packages is no plain table with a column of blobs."""
+    """Raise BadContent unless Packages is a plain table with a column of blobs."""
     query = "SELECT type, sql FROM main.sqlite_master WHERE name = 'Packages' LIMIT 2"
     found = connection.execute(query).fetchall()
     text = " ".join(str(found[0][1]).split()).upper() if len(found) == 1 else ""

@@ -24,7 +24,7 @@ MOST = 10_000
 
 
 def wasted_text(image: Image) -> str:
-    """Return the text. Waits for all layers, as rootfs() does; raises what that brings."""
+    """Return the text. Waits for all layers, as rootfs() does, and raises its errors."""
     rootfs = image.rootfs()
     count = wasted = 0
 

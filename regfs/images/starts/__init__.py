@@ -1,6 +1,7 @@
-"""What an image's start reads, fetched before it is asked for.
+"""Records what the start of an image reads, and fetches it ahead.
 
-program_files.py   which files a program is made of: interpreter, libraries, what its scripts name
-records.py         what a start has read, recorded: kept, pushed, found again
-start_prefetch.py  when which of it is fetched
+program_files.py   finds the files that a program loads: interpreter, loader, libraries
+records.py         stores records of starts in the cache and beside the image, and finds them
+start_prefetch.py  decides what is fetched ahead, and when
+trace.py           records the reads of one start
 """

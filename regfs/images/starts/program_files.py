@@ -1,12 +1,12 @@
-"""Finds the files that an image's program loads at its start: interpreter, loader, libraries. Reads little of each.
+"""Finds the files that an image's program loads at its start: interpreter, loader, libraries.
 
     config        ENTRYPOINT and CMD, by PATH of the image's environment   the program, and words that name files
-    `#!`          the interpreter, by env too
+    `#!`          the interpreter, also through env
     ELF           the loader (PT_INTERP), and the libraries that it loads: DT_NEEDED, by RPATH, LD_LIBRARY_PATH,
                   RUNPATH, ld.so.cache and the default directories, in this order (ld.so(8); musl's loader has fewer)
 
-All files of one step are fetched at once, so that a start costs as many round trips as libraries are nested, and not as
-many as there are libraries. A damaged or hostile file ends the walk there. Links are followed within the image. Used by
+All files of one step are fetched at once, so a start costs one round trip for each level of nested libraries, not one
+for each library. A damaged or hostile file ends its branch of the walk. Links are followed within the image. Used by
 start_prefetch.py. Any thread; *fetch* and *read* block on the network.
 """
 
@@ -43,7 +43,7 @@ _CACHE = b"/etc/ld.so.cache"
 _MOST_WORDS = 32
 _MOST_DIRECTORIES = 64
 _SCRIPT = 256
-# What execve(2) reads of a script's first line.
+# The bytes of a script's first line that execve(2) reads.
 
 
 class ProgramFiles:
@@ -91,7 +91,7 @@ class ProgramFiles:
             self._fetch_spans(wanted)
 
     def _needed(self, node: int, span: Span) -> list[int]:
-        """Return the files that kernel and loader read next for the file *node*; none where it is no program."""
+        """Return the files that kernel and loader read next for the file *node*; none if it is not a program."""
         read = partial(self._read, span)
         try:
             head = read(0, _SCRIPT)
@@ -136,7 +136,7 @@ class ProgramFiles:
                 yield found
 
     def _directories(self, node: int, elf: Elf) -> list[bytes]:
-        """Return where the loader looks before its cache, `$ORIGIN` and `$LIB` put in."""
+        """Return the directories that the loader searches before its cache, with `$ORIGIN` and `$LIB` replaced."""
         library_path = _bytes(self._environment.get("LD_LIBRARY_PATH", ""))
         texts = [b"" if elf.runpath else elf.rpath, library_path, elf.runpath]
         directories = [each for text in texts for each in text.split(b":") if each][:_MOST_DIRECTORIES]
@@ -148,7 +148,7 @@ class ProgramFiles:
         return directories
 
     def _ld_so_cache(self) -> dict[bytes, tuple[bytes, ...]]:
-        """Return the parsed ld.so.cache, empty where there is none. This also fetches it for the loader."""
+        """Return the parsed ld.so.cache, empty if there is none. This also fetches it for the loader."""
         for node in self._at(_CACHE):
             span = self._span(node)
             if span is not None and span.size <= min(MAX_CACHE, self._left):
@@ -157,7 +157,7 @@ class ProgramFiles:
         return {}
 
     def _named(self, word: bytes) -> int | None:
-        """Return the regular file that *word* of a command line names: a path, or a name that is looked up in PATH."""
+        """Return the regular file that *word* of a command line names: a path, or a name in PATH."""
         if b"/" in word:
             paths = [word if word.startswith(b"/") else _bytes(self._config.working_dir) + b"/" + word]
         else:
@@ -167,7 +167,7 @@ class ProgramFiles:
         return next((found for path in paths for found in self._at(path)), None)
 
     def _at(self, path: bytes) -> Iterator[int]:
-        """Yield the regular file at *path*, links followed within the image; nothing where there is none."""
+        """Yield the regular file at *path*, if there is one. Links are followed within the image."""
         try:
             node = find(self._tree, path)
             if stat.S_ISREG(mode_of(self._tree.attributes(node))):
@@ -184,7 +184,7 @@ class ProgramFiles:
 
 
 def _bounded(read: Read, size: int) -> Read:
-    """Return *read*, limited to a file of *size* bytes: a hostile header may point anywhere."""
+    """Return *read*, limited to a file of *size* bytes, because a hostile header may point anywhere."""
 
     def bounded(offset: int, length: int) -> bytes:
         return read(offset, min(length, size - offset)) if 0 <= offset < size else b""

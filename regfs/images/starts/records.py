@@ -1,4 +1,4 @@
-"""The records of starts of one repository's images: kept in the cache, pushed beside an image, found again.
+"""Stores the records of starts of one repository's images in the cache and beside the image, and finds them.
 
 model/start_record.py has the format. Used by repository.py. Thread rule: any thread.
 """
@@ -53,26 +53,26 @@ class StartRecords:
         self._store = store
 
     def keep(self, manifest: Digest, record: StartRecord) -> None:
-        """Keep *record* in the cache for the image with *manifest*."""
+        """Store *record* in the cache, for the image with *manifest*."""
         content = render_start_record(record)
         digest = Digest.of(content)
         self._store.keep(digest, content)
         self._references.keep_start(manifest, digest)
 
     def here(self, manifest: Digest) -> StartRecord | None:
-        """Return the record that the cache has, None where it has none. No network."""
+        """Return the record in the cache, None if it has none. No network."""
         digest = self._references.start(manifest)
         content = None if digest is None else self._store.load(digest, at_most=MAX_RECORD)
         try:
             return None if content is None else parse_start_record(content)
         except _FAILURES as error:
-            log.info("the record of %s@%s is of no use: %s", self._name, manifest, error)
+            log.info("the record of %s@%s cannot be used: %s", self._name, manifest, error)
             return None
 
     def pushed(self, manifest: Digest) -> StartRecord | None:
-        """Return the newest valid record that refers to the image; None where there is none.
+        """Return the newest valid record that refers to the image; None if there is none.
 
-        Blocks on the network, for the list once an hour.
+        Blocks on the network; the list of referrers is fetched once an hour.
         """
         found = self._referrers.of(manifest, START_TYPE)
         newest = sorted(found, key=lambda each: each.annotations.get(CREATED, ""), reverse=True)
@@ -80,7 +80,7 @@ class StartRecords:
             try:
                 record = self._fetched(manifest, referrer.digest)
             except _FAILURES as error:
-                log.info("the record %s of %s@%s is of no use: %s", referrer.digest, self._name, manifest, error)
+                log.info("the record %s of %s@%s cannot be used: %s", referrer.digest, self._name, manifest, error)
                 continue
             self.keep(manifest, record)
             return record

@@ -1,11 +1,11 @@
-"""Prefetches what an image's start reads: when the first file of the image is opened, or its program.
+"""Fetches ahead what an image's start reads, once the first file of the image or its program is opened.
 
-    first open of a file below rootfs/    the record of an earlier start, in its order, each part while no read waits
-    open of the image's program           where the cache has no record: its interpreter and libraries, at once
+    first open of a file below rootfs/    the record of an earlier start, in its order, while no read waits
+    open of the image's program           if the cache has no record: its interpreter and libraries, at once
 
-A record may be wrong or hostile: it costs MAX_REPLAYED bytes of this image at most. Only for images whose bytes are
-fetched chunk by chunk. Used by layer_cache.py, which reports opens, and image.py, which registers images. Thread rule:
-any thread; flights fetch.
+A record may be wrong or hostile: it makes regfs fetch at most MAX_REPLAYED bytes of this image. Only for images whose
+bytes are fetched chunk by chunk. Used by layer_cache.py, which reports opens, and image.py, which registers images.
+Thread rule: any thread; flights fetch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 MAX_REPLAYED = 256 << 20
 _MOST_WATCHED = 64
-# A record is fetched in pieces. A read that comes meanwhile waits only for the requests of this piece that it needs.
+# A record is fetched in pieces, so that a read meanwhile waits at most for the requests of one piece.
 _PIECE = 4 << 20
 
 Report = Callable[[str, int, int], None]
@@ -51,7 +51,7 @@ def _tell_nothing(_layer: str, _done: int, _of: int) -> None:
 
 
 class Contents(Protocol):
-    """What brings bytes: LayerCache."""
+    """Fetches bytes of files; implemented by LayerCache."""
 
     def open(self, content: Content) -> OpenContent: ...
 
@@ -90,7 +90,7 @@ class Starts:
         self._deadline = Deadline()
         self._lock = threading.Lock()
         self._watched: LRUCache[Digest, StartOf] = LRUCache(_MOST_WATCHED)
-        # By layer, so that an open costs one dictionary look-up.
+        # By layer, so that an open costs one look-up in a dict.
         self._by_layer: dict[Digest, list[StartOf]] = {}
 
     def stop(self) -> None:
@@ -111,7 +111,7 @@ class Starts:
                     self._by_layer.setdefault(layer, []).append(each)
 
     def opened(self, span: Span) -> None:
-        """Note that the file *span* is opened. Does not wait."""
+        """Note that the file *span* was opened, and begin to fetch what it makes likely. Does not wait."""
         for start in self._by_layer.get(span.layer, ()):
             if not start.is_begun:
                 start.is_begun = True
@@ -178,7 +178,7 @@ class Starts:
         of_program.fetch(of_program.of_config())
 
     def _program_files(self, start: StartOf, files: Rootfs, report: Report = _tell_nothing) -> ProgramFiles:
-        # Loaded now: a mount of images that are here never needs it.
+        # Imported here: a mount of cached images never needs it.
         from regfs.images.starts.program_files import ProgramFiles
 
         return ProgramFiles(
@@ -194,7 +194,7 @@ class Starts:
 
 
 def spans_of(record: StartRecord, files: Rootfs) -> Iterator[Span]:
-    """Yield the ranges of *files* that *record* names, in order, without those that do not exist."""
+    """Yield the ranges of *files* that *record* names, in order; ranges that do not exist are skipped."""
     left = MAX_REPLAYED
     found: dict[int, Span | None] = {}
     for read in record.reads:

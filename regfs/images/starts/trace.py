@@ -1,12 +1,14 @@
-"""Traces the reads of an image's files while a program runs; the trace becomes the record of a start.
+"""Trace: records the reads of an image's files while a program runs, and makes the record of a start from them.
 
     trace = Trace()
     build(config, environment, mount=Mount(trace=trace)); … run the program …
     trace.record(files)
 
-Every open goes through the trace. Passthrough and prefetch are off: the kernel's own reads would be missing from the
-record, and prefetched files would be in it. Reads that the page cache answers were recorded before. Used by
-app/composition.py and `regfs record`. Thread rule: any thread.
+opener() wraps the function that opens files. The files that it opens have no backing descriptor and no read_into(), so
+there is no passthrough, whose reads the trace would miss, and no read-ahead of files, whose reads are not the
+program's. Reads that the page cache answers were recorded at their first time. At most MOST_FILES files, MOST_READS
+reads and 2 GiB of pages are recorded; later ones are ignored. Used by app/composition.py, verbs/record.py and
+verbs/run.py. Thread rule: any thread; the lock guards the reads.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _MOST_PAGES = 1 << 19  # 2 GiB of reads
 
 
 class Trace:
-    """The reads of files, in the order of their first reads."""
+    """Collects the reads of files, each page once, in the order of the first reads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -36,7 +38,7 @@ class Trace:
         self._reads: list[Read] = []
 
     def opener(self, open_content: Callable[[Content], OpenContent]) -> Callable[[Content], OpenContent]:
-        """Return a function that opens as *open_content* does and records the reads."""
+        """Return a function that opens as *open_content* does, and records the reads of files in layers."""
 
         def traced(content: Content) -> OpenContent:
             opened = open_content(content)
@@ -45,7 +47,7 @@ class Trace:
         return traced
 
     def read(self, span: Span, offset: int, size: int) -> None:
-        """Note that *size* bytes at *offset* of the file *span* were read; what was read before is not noted again."""
+        """Record the pages of *size* bytes at *offset* of the file *span*, unless they were read before."""
         with self._lock:
             file = self._files.setdefault((span.layer, span.offset), len(self._files))
             if file >= MOST_FILES or len(self._pages) >= _MOST_PAGES:
@@ -63,7 +65,10 @@ class Trace:
             self._reads.append(read)
 
     def record(self, files: Rootfs) -> StartRecord:
-        """Return the record of *files*, without those whose path is not UTF-8. Blocks on the disk."""
+        """Return the record of the reads of *files*. Walks over all of *files*, on the disk.
+
+        Files whose paths are not UTF-8, or not printable, are left out.
+        """
         with self._lock:
             wanted, reads = dict(self._files), list(self._reads)
         paths: dict[int, str] = {}
@@ -83,7 +88,7 @@ class Trace:
 
 
 class TracedContent(OpenContent):
-    """An open file whose reads go into *trace*."""
+    """An open file whose reads are recorded in *trace*."""
 
     __slots__ = ("_opened", "_trace", "_traced")
 
@@ -94,21 +99,21 @@ class TracedContent(OpenContent):
         self._trace = trace
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Return bytes as OpenContent does."""
+        """Return bytes as OpenContent.read_at() does, and record the read."""
         content = self._opened.read_at(offset, size)
         if content:
             self._trace.read(self._traced, offset, len(content))
         return content
 
     def read_into(self, _buffer: bytearray) -> None:
-        """Read nothing ahead. Raises WouldBlock."""
+        """Raise WouldBlock: nothing is read ahead while reads are recorded."""
         raise WouldBlock("while reads are recorded, nothing is read ahead")
 
     def backing_fd(self) -> int | None:
-        """Return None: the kernel's own reads would be missed."""
+        """Return None: with passthrough, the reads would not be recorded."""
         return None
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         super().close()
         self._opened.close()
