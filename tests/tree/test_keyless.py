@@ -239,7 +239,7 @@ def test_a_bundle_in_which_two_readers_find_two_envelopes_is_refused(served: Ser
         served.cache = served.cache.with_name(f"cache-{next(iter(order))}")
         built = artifact_of(blob(json.dumps(order).encode(), BUNDLE), kind=BUNDLE)
         refer(served.registry, "app", image.digest, built)
-        refused(show(served, OWN.requirement(), OWN.trusted_root()), "two envelopes|of no use|cannot be read")
+        refused(show(served, OWN.requirement(), OWN.trusted_root()), "two envelopes|does not verify|cannot be read")
 
 
 def test_the_info_of_an_attestation_says_that_it_is_verified_though_it_lets_no_image_be_used(

@@ -297,9 +297,9 @@ def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[TimestampAuth
     ("what", "words"),
     [
         ("right", ""),
-        ("of another signature", "its timestamp is of no use: Mismatch"),
-        ("of a stranger", "its timestamp is of no use"),
-        ("no bytes of one", "its timestamp is of no use"),
+        ("of another signature", "its timestamp cannot be verified: Mismatch"),
+        ("of a stranger", "its timestamp cannot be verified"),
+        ("no bytes of one", "its timestamp cannot be verified"),
         ("none", "is valid from"),
         ("after the end", "is valid from"),
     ],

@@ -1,1 +1,1 @@
-"""Whether a policy lets an image be shown: judge.py asks containers/ or notation/. Used by images/image.py."""
+"""Decides by the user's policy whether an image may be shown. judge.py is used by images/image.py."""

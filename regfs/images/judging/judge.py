@@ -1,8 +1,8 @@
-"""Judges images by the user's policy, on the digest that a name means, before anything of them is shown.
+"""Judge: decides by the user's policy whether an image may be shown, by its digest, before anything of it is shown.
 
-What was accepted stays so until this process ends, or another one takes the mount over: a signature that is gone later
-disturbs no process inside. A refusal is remembered for seconds, or until `regfs refresh`. Used by image.py, made by
-app/policy.py. Thread rule: any thread; blocks on the network.
+An accepted image stays accepted until this process ends, or another one takes the mount over: processes inside are not
+disturbed if a signature is removed later. A refusal is remembered for seconds, or until `regfs refresh`. Used by
+image.py, made by app/policy.py. Thread rule: any thread; blocks on the network.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _MOST_REASONS = 3
 
 
 class Rules(Protocol):
-    """What a policy wants: containers/rules.py, notation/rules.py. Methods block on the network, and raise its errors.
+    """The rules of a policy: containers/rules.py, notation/rules.py. Methods block on the network and raise its errors.
 
-    BadConfiguration is raised where a file that the policy names, or a package, cannot be used.
+    They raise BadConfiguration if a file that the policy names, or a package, cannot be used.
     """
 
     @property
@@ -34,17 +34,17 @@ class Rules(Protocol):
         """The path of the policy."""
 
     def accepts_anything(self, repository: Repository, digest: Digest) -> bool:
-        """Return whether no signature is looked for. Asks nothing."""
+        """Return whether no signature is needed. Makes no request."""
 
     def refusal(self, repository: Repository, digest: Digest) -> str:
-        """Return why the manifest *digest* may not be shown, "" where it may."""
+        """Return the reason why the manifest *digest* may not be shown, "" if it may."""
 
     def verification(self, repository: Repository, digest: Digest, layer: Descriptor) -> str:
         """Return what verifies *layer* as a signature of the manifest *digest*: "by …", or "no: why"."""
 
 
 class Judge:
-    """Judges by *rules*."""
+    """Judges images by *rules*, and caches the results."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
@@ -53,9 +53,9 @@ class Judge:
         self._refused: TTLCache[object, str] = TTLCache(_REFUSED_KEPT, _REFUSED_S)
 
     def judge(self, repository: Repository, digest: Digest) -> None:
-        """Return where the manifest *digest* may be shown. Blocks on the network where a signature is needed.
+        """Return if the manifest *digest* may be shown, else raise. Blocks on the network if a signature is needed.
 
-        Raises AccessDenied with the reason, also where a key cannot be read, and what a network brings.
+        Raises AccessDenied with the reason, also if a key cannot be read, and the errors of the network.
         """
         if self._rules.accepts_anything(repository, digest):
             return
@@ -79,12 +79,12 @@ class Judge:
             reason = self._rules.refusal(repository, digest)
         except BadConfiguration as error:
             reason = str(error)
-        return "".join(c if c.isprintable() else "?" for c in reason)  # it has words of signatures, so of strangers
+        return "".join(c if c.isprintable() else "?" for c in reason)  # it has text from signatures, which is untrusted
 
     def verification(self, repository: Repository, digest: Digest, layer: Descriptor) -> str:
         """Return what verifies *layer* as a signature of the manifest *digest*: "by …", or "no: why".
 
-        Blocks on the network for the blob. Raises what a network brings.
+        Blocks on the network for the blob, and raises its errors.
         """
         try:
             return self._rules.verification(repository, digest, layer)
@@ -93,9 +93,9 @@ class Judge:
 
 
 def reasons_text(reasons: list[str], *, unread: int) -> str:
-    """Return the first of *reasons*, each of which says why a signature that was found does not count.
+    """Return the first of *reasons*, why found signatures do not count, as one text.
 
-    *unread* is the number of signatures that were not looked at, because there are too many.
+    *unread* is the number of signatures that were not verified, because there are too many.
     """
     shown = "; ".join(reasons[:_MOST_REASONS]) or "there is none"
     if len(reasons) > _MOST_REASONS:

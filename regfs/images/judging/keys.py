@@ -1,7 +1,7 @@
-"""Public keys, certificates, and signatures by them: the package cryptography, loaded when a policy has some.
+"""Loads public keys and certificates, and verifies signatures by them, with the package cryptography.
 
-Keys and hashes are those that containers/image accepts: ECDSA and RSA (PKCS #1 v1.5) with SHA-256, Ed25519. Used by
-the other modules of judging/. Thread rule: values; any thread.
+The package is imported only if a policy has keys. Keys and hashes are those that containers/image accepts: ECDSA and
+RSA (PKCS #1 v1.5) with SHA-256, Ed25519. Used by the other modules of judging/. Thread rule: values; any thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WITHOUT = "the policy wants signatures, and cryptography 45 or later is not the
 
 
 def require_package() -> None:
-    """Raise BadConfiguration where the package cryptography is not there, or too old to verify certificates."""
+    """Raise BadConfiguration if the package cryptography is missing, or too old to verify certificates."""
     try:
         from cryptography.x509.verification import ExtensionPolicy  # noqa: F401 (version 45)
     except ImportError:
@@ -29,7 +29,7 @@ def require_package() -> None:
 
 
 def load_keys(pem: Pem, policy: str) -> tuple[PublicKeyTypes, ...]:
-    """Return the public keys *pem* of the file *policy*. Raises BadConfiguration, also without the package."""
+    """Load the public keys *pem* of the policy file *policy*. Raises BadConfiguration, also without the package."""
     try:
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -45,7 +45,7 @@ def load_keys(pem: Pem, policy: str) -> tuple[PublicKeyTypes, ...]:
 
 
 def load_certificates(pem: Pem, policy: str) -> tuple[Certificate, ...]:
-    """Return the same of certificates; a file may have several."""
+    """Load the certificates *pem*; a file may have several. Raises BadConfiguration, also without the package."""
     require_package()
     from cryptography.x509 import load_pem_x509_certificates
 
@@ -68,7 +68,7 @@ def read_file(path: str, what: str) -> bytes:
 
 
 def is_signed_by(key: object, signature: bytes, message: bytes) -> bool:
-    """Tell whether *signature* is one of *message* by *key*; False for keys of other kinds than those above."""
+    """Tell whether *signature* is one of *message* by *key*; False for keys of other kinds than those listed above."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -91,14 +91,14 @@ def is_signed_by(key: object, signature: bytes, message: bytes) -> bool:
 
 
 def der_of_key(key: PublicKeyTypes) -> bytes:
-    """Return *key* as a certificate has it."""
+    """Return *key* in DER, as a certificate has it (SubjectPublicKeyInfo)."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def der_of(certificate: Certificate) -> bytes:
-    """Return the bytes of *certificate*."""
+    """Return *certificate* in DER."""
     from cryptography.hazmat.primitives.serialization import Encoding
 
     return certificate.public_bytes(Encoding.DER)

@@ -1,4 +1,5 @@
 """Counts the files of a layer and their bytes: uncompressed, without tar headers and padding.
+
 The totals are known once the layer's index is in the cache. Used by the tree and history.py. Thread rule: functions;
 any thread.
 """

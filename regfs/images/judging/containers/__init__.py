@@ -1,1 +1,1 @@
-"""What a containers-policy.json wants of an image: rules.py goes by it. Used by app/policy.py."""
+"""Applies a containers-policy.json to an image: rules.py. Used by app/policy.py."""

@@ -1,8 +1,8 @@
-"""Certificates of signers: whether an authority of the policy has issued one, and whom it names.
+"""Checks certificates of signers: whether an authority of the policy issued one, and whom it names.
 
-A certificate of Fulcio's is valid for ten minutes, so that what counts is the time of the signature, which a log or a
+A certificate of Fulcio's is valid for ten minutes, so it must be valid at the time of the signature, which a log or a
 timestamp proves. Sources: RFC 5280, section 6; Fulcio, docs/certificate-specification.md and oid-info.md;
-containers/image, which wants the same of a certificate. Used by signers.py. Thread rule: functions; any thread.
+containers/image, which checks certificates in the same way. Used by signers.py. Thread rule: functions; any thread.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def load_der(der: bytes) -> Certificate:
 def check_chain(
     certificate: Certificate, chain: Sequence[bytes], authorities: Sequence[Certificate], at_s: float
 ) -> None:
-    """Raise BadContent where *certificate* is not one for signing code that *authorities* issued, valid at *at_s*.
+    """Raise BadContent unless *certificate* is for signing code, issued by *authorities*, and valid at *at_s*.
 
-    *chain* may help to get from one to the other (DER); nothing in it is trusted.
+    *at_s* is in seconds since 1970. *chain* may have intermediate certificates (DER); nothing in it is trusted.
     """
     from cryptography.x509 import ExtendedKeyUsage, ExtensionNotFound, KeyUsage, UnsupportedGeneralNameType
     from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -59,7 +59,7 @@ def check_chain(
 
 
 def check_identity(certificate: Certificate, wanted: Fulcio) -> None:
-    """Raise BadContent where *certificate* is not that of the e-mail address and the issuer that are wanted."""
+    """Raise BadContent unless *certificate* has the wanted e-mail address and issuer."""
     from cryptography.x509 import ExtensionNotFound, RFC822Name, SubjectAlternativeName
 
     try:
@@ -76,7 +76,7 @@ def check_identity(certificate: Certificate, wanted: Fulcio) -> None:
 
 
 def _issuer(certificate: Certificate) -> str:
-    """Return who vouched for the signer to Fulcio. The old extension has the text alone, the new one a UTF8String."""
+    """Return the issuer of the signer's identity. The old extension has plain text, the new one a UTF8String."""
     found = set()
     for extension in certificate.extensions:
         value = getattr(extension.value, "value", b"")

@@ -1,7 +1,7 @@
-"""The signatures that may be of a manifest: layers of cosign's tag, and of sigstore bundles that refer to it.
+"""Finds layers that may be signatures of a manifest: those of cosign's tag, and of sigstore bundles that refer to it.
 
-A list of referrers is a claim; what is signed must name the manifest, so that a wrong one costs a request. Used by
-rules.py. Thread rule: functions; any thread; blocks on the network.
+A list of referrers is not trusted: what is signed must name the manifest, so a wrong entry only costs a request. Used
+by rules.py. Thread rule: functions; any thread; blocks on the network.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FAILURES = (BadContent, NotFound, TooLarge, Unsupported)
 
 
 def signature_layers(repository: Repository, digest: Digest) -> Iterator[Descriptor]:
-    """Yield the layers that may be signatures of the manifest *digest*. Raises what a network brings."""
+    """Yield the layers that may be signatures of the manifest *digest*. Raises the errors of the network."""
     for tag in repository.tags.about(digest):
         if tag.endswith(".sig"):
             try:
@@ -57,7 +57,7 @@ def _bundles(repository: Repository, digest: Digest) -> list[Descriptor]:
 
 
 def layers_of(repository: Repository, digest: Digest) -> tuple[Descriptor, ...]:
-    """Return the layers of a manifest that may be a signature, none where it cannot be read."""
+    """Return the layers of a manifest that may be signatures; none if it cannot be read."""
     try:
         document = repository.manifests.document(digest)
         parsed = parse_manifest(document.content, content_type=document.media_type)
@@ -68,7 +68,7 @@ def layers_of(repository: Repository, digest: Digest) -> tuple[Descriptor, ...]:
 
 
 def read_signature(content: bytes, layer: Descriptor) -> Signature:
-    """Return the signature that the blob *content* of *layer* is. Raises BadContent, TooLarge."""
+    """Parse the blob *content* of *layer* as a signature. Raises BadContent, TooLarge."""
     if layer.media_type.startswith(BUNDLE):
         return bundle_signature(content)
     if layer.media_type == SIMPLE_SIGNING:
@@ -79,9 +79,9 @@ def read_signature(content: bytes, layer: Descriptor) -> Signature:
 
 
 def check_subject(signature: Signature, repository: Repository, digest: Digest, named: str) -> None:
-    """Raise BadContent where *signature* is of something else than the image *digest* of *repository*.
+    """Raise BadContent unless *signature* is of the image *digest* of *repository*.
 
-    *named* is the repository that it must name, "" stands for this one; an envelope names none.
+    *named* is the repository that it must name; "" means *repository*. Envelopes name no repository.
     """
     if signature.kind == HASHED:
         payload = cosign_payload(signature.payload)
@@ -98,9 +98,9 @@ def check_subject(signature: Signature, repository: Repository, digest: Digest, 
 
 
 def check_purpose(signature: Signature) -> None:
-    """Raise BadContent where *signature* is an attestation: it says something of an image, not that it may run.
+    """Raise BadContent if *signature* is an attestation: it describes an image, and does not say that it may be used.
 
-    cosign 3 writes the statement of a type of its own that an image is signed.
+    cosign 3 signs an image by a statement with a predicate type of its own.
     """
     if signature.kind == ENVELOPE:
         predicate_type = statement_in(signature.payload).predicate_type

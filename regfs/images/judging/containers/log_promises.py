@@ -1,9 +1,9 @@
-"""Rekor's log: whether it has promised to keep a signature, and when that was.
+"""Checks that Rekor's log promised to keep a signature, and when.
 
-The promise (signed entry timestamp) is a signature by the log's key; the body of the entry must be about the same
-signature by the same signer of the same bytes, or a promise for another signature would do (CVE-2022-36056). Whether
-the entry is in the log today only the log could tell, which is not asked. Sources: cosign, specs/SIGNATURE_SPEC.md;
-Rekor, "Signed Entry Timestamp". Used by signers.py. Thread rule: functions; any thread.
+The promise (signed entry timestamp) is a signature by the log's key; the body of the entry must have the same
+signature, signer and signed bytes, or a promise for another signature would be accepted (CVE-2022-36056). Whether the
+log still has the entry is not asked. Sources: cosign, specs/SIGNATURE_SPEC.md; Rekor, "Signed Entry Timestamp". Used by
+signers.py. Thread rule: functions; any thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from regfs.model.attestations.signatures import HASHED, Signature, logged_in
 def logged_s(signature: Signature, signer: bytes, log_keys: Iterable[object]) -> int:
     """Return when *signature* was logged, in seconds since 1970; *signer* is the certificate or key, in DER.
 
-    Raises BadContent where no log of *log_keys* has promised to keep it.
+    Raises BadContent if no log with one of *log_keys* promised to keep it.
     """
     entry = signature.entry
     if entry is None:

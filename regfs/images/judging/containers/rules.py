@@ -1,10 +1,10 @@
-"""What a containers-policy.json wants of an image.
+"""ContainersRules: applies a containers-policy.json to an image.
 
     reject, GPG …      refused, with the words of the policy (model/signature_policy.py)
-    a key, Fulcio      a signature by them is looked for: cosign's tag sha256-<hex>.sig, and sigstore bundles that refer
-                       to the image. What is signed must name this digest; of a tag's, the repository too
+    a key, Fulcio      needs a signature by one of them, in cosign's tag sha256-<hex>.sig or in a sigstore bundle that
+                       refers to the image. It must name this digest; one in cosign's tag, the repository too
 
-The key or the certificate decides, a key id in an envelope does not. Sources: containers-policy.json(5); cosign,
+The key or the certificate decides; a key id in an envelope is ignored. Sources: containers-policy.json(5); cosign,
 specs/SIGNATURE_SPEC.md; DSSE, protocol.md. Used by judge.py, made by app/policy.py. Thread rule: any thread.
 """
 
@@ -35,7 +35,7 @@ _FAILURES = (BadContent, NotFound, TooLarge, Unsupported)
 
 
 class ContainersRules:
-    """The rules of *policy*; *trusted_root* is the path of a trusted_root.json, or "". Files are read when needed."""
+    """The rules of *policy*; *trusted_root* is a path or "". Files are read at the first use."""
 
     def __init__(self, policy: Policy, *, trusted_root: str = "") -> None:
         self._policy = policy
@@ -49,11 +49,11 @@ class ContainersRules:
         return self._policy.name
 
     def accepts_anything(self, repository: Repository, digest: Digest) -> bool:
-        """Return whether no signature is looked for. Asks nothing."""
+        """Return whether no signature is needed. Makes no request."""
         return all(each.accepts_anything for each in self._policy.requirements(repository.name, str(digest)))
 
     def refusal(self, repository: Repository, digest: Digest) -> str:
-        """Return why the manifest *digest* may not be shown, "" where it may. See Rules."""
+        """Return the reason why the manifest *digest* may not be shown, "" if it may. See Rules."""
         for requirement in self._policy.requirements(repository.name, str(digest)):
             reason = requirement.refusal
             if requirement.wants_signature and not reason:
@@ -63,7 +63,7 @@ class ContainersRules:
         return ""
 
     def _unsigned(self, requirement: Requirement, repository: Repository, digest: Digest) -> str:
-        """Return why *requirement* accepts no signature that there is, "" where it accepts one."""
+        """Return why *requirement* accepts none of the signatures, "" if it accepts one."""
         signers, reasons = self._signers_of(requirement), []
         for layer in signature_layers(repository, digest):
             by, reason = _verified(signers, requirement, repository, digest, layer, is_for_use=True)
@@ -99,9 +99,9 @@ def _verified(
     signers: Signers, requirement: Requirement, repository: Repository, digest: Digest, layer: Descriptor, *,
     is_for_use: bool = False,
 ) -> tuple[str, str]:  # fmt: skip
-    """Return who has signed *digest* by *layer*, "" where it is none of *signers*; and the reason for that.
+    """Return which of *signers* made *layer*, a signature of *digest*, and ""; or "" and the reason why none did.
 
-    *is_for_use*: it must say that the image may be used, so that no attestation counts.
+    *is_for_use*: attestations do not count, because the signature must say that the image may be used.
     """
     try:
         content = repository.blobs.small(layer, at_most=MOST_BYTES)

@@ -1,12 +1,12 @@
-"""Whose signatures a requirement of the policy accepts, and whether one is theirs.
+"""Checks whether a signature is by one of the signers that a requirement of the policy accepts.
 
     keys               the signature is by one of them
-    Fulcio             the certificate is of the person whom the policy names, by its authority, and was valid when the
-                       signature was logged: the log's promise proves that
-    + --trusted-root   of bundles, all that sigstore asks for: log, timestamps, certificate transparency
-    + Rekor's keys     the log has promised to keep the signature
+    Fulcio             the certificate is for the policy's e-mail address, issued by its authority, and was valid when
+                       the signature was logged, which the log's promise proves
+    + --trusted-root   bundles need all that sigstore asks for: log, timestamps, certificate transparency
+    + Rekor's keys     the log must have promised to keep the signature
 
-Whether what is signed is the image, found_signatures.py decides. Used by rules.py. Thread rule: values; any thread.
+found_signatures.py checks that the image is what was signed. Used by rules.py. Thread rule: values; any thread.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Signers(NamedTuple):
-    """The signers of one requirement; *verifier* stands for a trusted root."""
+    """The signers of one requirement; *verifier* is there if a trusted root is used."""
 
     keys: tuple[PublicKeyTypes, ...]
     fulcio: Fulcio | None
@@ -39,9 +39,9 @@ class Signers(NamedTuple):
 
 
 def load_signers(requirement: Requirement, policy: str, trusted_root: str) -> Signers:
-    """Return the signers of *requirement*, which is of the file *policy*; *trusted_root* is a file too, or "".
+    """Load the signers of *requirement*, from the policy file *policy*; *trusted_root* is a path or "".
 
-    Raises BadConfiguration where a file or a package is missing, or a file is not what it should be.
+    Raises BadConfiguration if a file or a package is missing, or a file has invalid content.
     """
     fulcio = requirement.fulcio
     keys, log_keys = load_keys(requirement.keys, policy), load_keys(requirement.log, policy)
@@ -54,9 +54,9 @@ def load_signers(requirement: Requirement, policy: str, trusted_root: str) -> Si
 
 
 def check_signer(signers: Signers, signature: Signature, content: bytes) -> str:
-    """Return who of *signers* has made *signature*, in words; *content* is the blob that it is from.
+    """Return which of *signers* made *signature*, in words; *content* is the signature's blob.
 
-    Raises BadContent with the reason where none has.
+    Raises BadContent with the reason if none did.
     """
     if signers.fulcio is None:
         return _check_key(signers, signature)
@@ -65,7 +65,7 @@ def check_signer(signers: Signers, signature: Signature, content: bytes) -> str:
     if signers.verifier is not None and signature.kind == ENVELOPE:
         certificate, *signed = check_bundle(signers.verifier, content, signers.fulcio)
         check_identity(certificate, signers.fulcio)
-        if signed != [signature.payload_type, signature.payload]:  # two readers of JSON saw two envelopes
+        if signed != [signature.payload_type, signature.payload]:  # two JSON parsers disagree about the envelope
             raise BadContent("its bundle has two envelopes")
         return f"{signers.fulcio}, by the trusted root"
     return _check_certificate(signers, signers.fulcio, signature)

@@ -1,9 +1,9 @@
-"""Sigstore's trusted_root.json: bundles are verified by the package sigstore, against that file alone.
+"""Verifies sigstore bundles with the package sigstore, by a trusted_root.json alone.
 
-The file names certificate authorities, logs of certificates (CT), logs of signatures (Rekor) and timestamp authorities,
-with the times for which they count; `cosign trusted-root create` and sigstore's TUF repository make it. The package is
-given the file and a bundle, and has all that it needs: it asks nothing of sigstore's services. The policy still says
-who must have signed, and which of the authorities may vouch for that. Used by signers.py. Thread rule: any thread.
+The file has certificate authorities, logs of certificates (CT), logs of signatures (Rekor) and timestamp authorities,
+with the times for which they are valid; `cosign trusted-root create` and sigstore's TUF repository make it. The package
+needs only the file and a bundle, and makes no request to sigstore's services. The policy still says who must have
+signed, and which of the authorities may vouch for that. Used by signers.py. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _AUTHORITIES = "certificateAuthorities"
 
 
 def load_verifier(path: str, authorities: Sequence[Certificate]) -> Verifier:
-    """Return what verifies by the trusted root *path*, with those of its authorities that are among *authorities*.
+    """Return a verifier by the trusted root *path*, limited to authorities that are among *authorities*.
 
-    Raises BadConfiguration, also without the package.
+    Raises BadConfiguration, also if the package is missing.
     """
     try:
         from sigstore.errors import Error
@@ -52,9 +52,9 @@ def load_verifier(path: str, authorities: Sequence[Certificate]) -> Verifier:
 
 
 def check_bundle(verifier: Verifier, content: bytes, wanted: Fulcio) -> tuple[Certificate, str, bytes]:
-    """Return the certificate that has signed the bundle *content*, the type of what is signed, and that itself.
+    """Return the certificate that signed the bundle *content*, the payload's type, and the payload.
 
-    Raises BadContent where it does not verify.
+    Raises BadContent if it does not verify.
     """
     from sigstore.errors import Error
     from sigstore.models import Bundle
@@ -64,8 +64,8 @@ def check_bundle(verifier: Verifier, content: bytes, wanted: Fulcio) -> tuple[Ce
         bundle = Bundle.from_json(content)
         payload_type, payload = verifier.verify_dsse(bundle, Identity(identity=wanted.email, issuer=wanted.issuer))
     except Error as error:
-        raise BadContent(f"by the trusted root it is of no use: {' '.join(str(error).split())[:500]}") from None
-    except Exception as error:  # the package lets errors of pydantic and of DER pass, for bytes of strangers
+        raise BadContent(f"it does not verify by the trusted root: {' '.join(str(error).split())[:500]}") from None
+    except Exception as error:  # for invalid bytes, the package raises errors of pydantic and of DER parsers
         raise BadContent(f"its bundle cannot be read: {type(error).__name__}: {str(error)[:200]}") from None
     return bundle.signing_certificate, payload_type, payload
 

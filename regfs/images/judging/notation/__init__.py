@@ -1,1 +1,1 @@
-"""What a trust policy of notation wants of an image: rules.py goes by it. Used by app/policy.py."""
+"""Applies a trust policy of notation to an image: rules.py. Used by app/policy.py."""

@@ -1,7 +1,7 @@
-"""Chains of certificates in notation's signatures, and signatures by their keys.
+"""Checks the certificate chains in notation's signatures, and signatures by their keys.
 
-The chain is in the signature, ordered, with its root; basic constraints, key usages and validity count, the other
-extensions do not. The key of the first certificate decides how it signs, and the signature's `alg` must say the same.
+The chain is in the signature, ordered, with its root. Basic constraints, key usages and validity are checked, other
+extensions are not. The key of the first certificate decides the algorithm, and the signature's `alg` must be the same.
 Source: Notary Project, signature-specification.md, "Signature Algorithm Requirements" and "Certificate Requirements".
 Used by rules.py. Thread rule: functions; any thread.
 """
@@ -29,7 +29,7 @@ _NAMES = {
 
 
 def load_chain(chain: Sequence[bytes]) -> list[Certificate]:
-    """Return the certificates *chain*. Raises BadContent."""
+    """Parse the certificates *chain*. Raises BadContent."""
     from cryptography.x509 import load_der_x509_certificate
 
     if not chain:
@@ -41,7 +41,7 @@ def load_chain(chain: Sequence[bytes]) -> list[Certificate]:
 
 
 def check_signature(certificate: Certificate, signed: NotarySignature) -> None:
-    """Raise BadContent where the key of *certificate* has not made the signature, by its own algorithm."""
+    """Raise BadContent unless the key of *certificate* made the signature, with the key's algorithm."""
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
@@ -72,7 +72,7 @@ def check_signature(certificate: Certificate, signed: NotarySignature) -> None:
 
 
 def check_chain(chain: Sequence[Certificate], trusted: Sequence[Certificate]) -> None:
-    """Raise BadContent where *chain* is not one for signing code that ends in a root, with one of *trusted* in it."""
+    """Raise BadContent unless *chain* is for signing code, ends in a root, and has one of *trusted* in it."""
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.x509 import ExtensionNotFound
 
@@ -93,7 +93,7 @@ def check_chain(chain: Sequence[Certificate], trusted: Sequence[Certificate]) ->
 
 
 def check_identity(certificate: Certificate, wanted: Sequence[Sequence[tuple[str, str]]]) -> None:
-    """Raise BadContent where the subject of *certificate* has the attributes of none of *wanted*."""
+    """Raise BadContent unless the subject of *certificate* has all attributes of one of *wanted*."""
     subject: dict[str, list[object]] = {}
     for attribute in certificate.subject:
         subject.setdefault(attribute.oid.dotted_string, []).append(attribute.value)
@@ -104,7 +104,7 @@ def check_identity(certificate: Certificate, wanted: Sequence[Sequence[tuple[str
 
 
 def check_validity(chain: Sequence[Certificate], first_s: float, last_s: float) -> None:
-    """Raise BadContent where a certificate of *chain* is not valid in all the time between, in seconds since 1970."""
+    """Raise BadContent unless all of *chain* is valid from *first_s* to *last_s*, in seconds since 1970."""
     for certificate in chain:
         begin, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
         if not (begin <= first_s and last_s <= end):
@@ -115,7 +115,7 @@ def check_validity(chain: Sequence[Certificate], first_s: float, last_s: float) 
 
 
 def check_revocation(chain: Sequence[Certificate]) -> None:
-    """Raise BadContent where only a service on the network can tell whether a certificate of *chain* is revoked."""
+    """Raise BadContent if revocation of a certificate of *chain* can only be checked on the network."""
     from cryptography.x509 import AuthorityInformationAccess, CRLDistributionPoints, ExtensionNotFound
     from cryptography.x509.oid import AuthorityInformationAccessOID
 
@@ -166,7 +166,7 @@ def _check_leaf(certificate: Certificate) -> None:
 
 
 def _check_authority(certificate: Certificate, below: int) -> None:
-    """Raise BadContent where *certificate* is none of an authority with *below* authorities under it."""
+    """Raise BadContent unless *certificate* is an authority's that may have *below* authorities under it."""
     from cryptography.x509 import BasicConstraints, KeyUsage
 
     basic = certificate.extensions.get_extension_for_class(BasicConstraints)

@@ -1,13 +1,13 @@
-"""What a trust policy of notation wants of an image.
+"""NotationRules: applies a trust policy of notation to an image.
 
-    skip         every image is shown, and no signature is looked for
-    audit        a signature that is there must be whole, and of the image; what else is wrong is told in the log
-    permissive   there must be one by a signer whom the policy names
-    strict       and its time, its expiry and its revocation count as well
+    skip         every image is shown, no signature is needed
+    audit        an existing signature must be intact and of the image; all other faults are only logged
+    permissive   a signature by a signer whom the policy names is needed
+    strict       its time, expiry and revocation are enforced, too
 
-A signature is a manifest that refers to the image. One in JWS is verified; a COSE envelope is refused by name. Sources:
-Notary Project, trust-store-trust-policy.md, "Signature Verification". Used by judge.py, made by app/policy.py. Thread
-rule: any thread.
+A signature is a manifest that refers to the image. One in JWS is verified; a COSE envelope is refused. Sources: Notary
+Project, trust-store-trust-policy.md, "Signature Verification". Used by judge.py, made by app/policy.py. Thread rule:
+any thread.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _FAILURES = (BadContent, NotFound, TooLarge, Unsupported)
 
 
 class _Verified(NamedTuple):
-    """Who is named as the signer; why the policy does not accept that, "" where it does; what it passes over."""
+    """The signer's name; the *reason* why the signature is refused, "" if it is not; and what is only logged."""
 
     signer: str
     reason: str
@@ -71,7 +71,7 @@ class _Verified(NamedTuple):
 
 
 class NotationRules:
-    """The rules of *policy*. The trust store is read when it is needed. *clock* tells seconds since 1970."""
+    """The rules of *policy*. The trust store is read at the first use. *clock* returns seconds since 1970."""
 
     def __init__(self, policy: NotationPolicy, *, clock: Callable[[], float] = time.time) -> None:
         self._policy = policy
@@ -85,12 +85,12 @@ class NotationRules:
         return self._policy.name
 
     def accepts_anything(self, repository: Repository, _digest: Digest) -> bool:
-        """Return whether no signature is looked for. Asks nothing."""
+        """Return whether no signature is needed. Makes no request."""
         policy = self._policy.of(str(repository.name))
         return policy is not None and policy.level == SKIP
 
     def refusal(self, repository: Repository, digest: Digest) -> str:
-        """Return why the manifest *digest* may not be shown, "" where it may. See Rules."""
+        """Return the reason why the manifest *digest* may not be shown, "" if it may. See Rules."""
         policy = self._policy.of(str(repository.name))
         if policy is None:
             return f"no trust policy has {repository.name} in its registryScopes"
@@ -125,7 +125,7 @@ class NotationRules:
         return f"by {found.signer}, as {policy.name} in {self.name} wants{f', though {doubts}' if doubts else ''}"
 
     def _verified(self, policy: TrustPolicy, repository: Repository, digest: Digest, layer: Descriptor) -> _Verified:
-        """Return whether *layer* is a signature of *digest* that *policy* accepts."""
+        """Verify *layer* as a signature of *digest* by *policy*."""
         require_package()
         try:
             if layer.media_type == COSE:
@@ -141,7 +141,7 @@ class NotationRules:
         return _Verified(name_of(chain[0]), "", doubts)
 
     def _doubts(self, policy: TrustPolicy, signed: NotarySignature, chain: list[Certificate]) -> dict[str, str]:
-        """Return what is wrong, of what *policy* logs, by validation. Raises BadContent for what it enforces."""
+        """Return the failed validations that *policy* only logs. Raises BadContent for one that it enforces."""
         doubts = {}
         for validation, check in self._checks(policy, signed, chain):
             try:
@@ -167,7 +167,7 @@ class NotationRules:
             check_identity(chain[0], policy.identities)
 
     def _check_time(self, policy: TrustPolicy, signed: NotarySignature, chain: list[Certificate]) -> None:
-        """Raise BadContent where the certificates were not valid at the signing's time; now, where none is proved."""
+        """Raise BadContent unless the certificates were valid at the signing; if no time is proved, now."""
         now_s = self._clock()
         if signed.authentic_s is not None:
             check_validity(chain, signed.authentic_s, signed.authentic_s)

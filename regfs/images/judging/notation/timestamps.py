@@ -1,9 +1,10 @@
-"""Timestamps of RFC 3161 in notation's signatures: verified by the package rfc3161-client, of the extra sigstore.
+"""Verifies RFC 3161 timestamps in notation's signatures, with the package rfc3161-client (extra sigstore).
 
-notation keeps the token alone; the package reads answers of an authority, so that an answer "granted" is put around it:
-TimeStampResp ::= SEQUENCE { PKIStatusInfo, TimeStampToken }. Whether the certificate of an authority is revoked is not
-asked. Sources: RFC 3161, section 2.4.2; Notary Project, trust-store-trust-policy.md, "Validate Trusted Timestamp". Used
-by rules.py. Thread rule: a function.
+notation stores only the token, and the package reads answers of an authority, so the token is wrapped in an answer
+"granted":
+TimeStampResp ::= SEQUENCE { PKIStatusInfo, TimeStampToken }. Revocation of an authority's certificate is not checked.
+Sources: RFC 3161, section 2.4.2; Notary Project, trust-store-trust-policy.md, "Validate Trusted Timestamp". Used by
+rules.py. Thread rule: a function.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _MOST_TOKEN = 1 << 16
 def stamped_between(token: bytes, signature: bytes, roots: Sequence[Certificate]) -> tuple[float, float]:
     """Return the earliest and the latest time of the timestamp *token* of *signature*, in seconds since 1970.
 
-    Raises BadContent where it is none by an authority of *roots*, BadConfiguration without the package.
+    Raises BadContent unless it is by an authority of *roots*, BadConfiguration without the package.
     """
     try:
         from rfc3161_client import VerifierBuilder, decode_timestamp_response
@@ -43,8 +44,8 @@ def stamped_between(token: bytes, signature: bytes, roots: Sequence[Certificate]
         about = answer.tst_info
         accuracy = about.accuracy
         at_s = about.gen_time.timestamp()
-    except Exception as error:  # the package lets errors of DER pass, for bytes of strangers
-        raise BadContent(f"its timestamp is of no use: {str(error)[:200] or type(error).__name__}") from None
+    except Exception as error:  # for invalid bytes, the package raises errors of its DER parser
+        raise BadContent(f"its timestamp cannot be verified: {str(error)[:200] or type(error).__name__}") from None
     if accuracy is None:
         return at_s, at_s
     within_s = (accuracy.seconds or 0) + (accuracy.millis or 0) / 1e3 + (accuracy.micros or 0) / 1e6

@@ -1,10 +1,10 @@
-"""The trust store of notation: certificates by type and name, in the directory beside the trust policy.
+"""Reads the trust store of notation: certificates by type and name, in the directory beside the trust policy.
 
     ~/.config/notation/trustpolicy.json
     ~/.config/notation/truststore/x509/ca/acme/*.pem *.crt *.cer     tsa/ and signingAuthority/ beside ca/
 
-The specification calls the directory `trust-store`, the tool `truststore`: the first of these that is there is read.
-Symbolic links are refused, as the specification wants. Used by rules.py. Thread rule: a function.
+The specification calls the directory `trust-store`, the tool `truststore`: the first one that exists is read. Symbolic
+links are refused, as the specification requires. Used by rules.py. Thread rule: a function.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _PEM = b"-----BEGIN"
 
 
 def load_store(policy: str, kind: str, name: str) -> tuple[Certificate, ...]:
-    """Return the certificates in the store *name* of the type *kind*, for the file *policy*.
+    """Load the certificates of the store *name* of type *kind*, for the policy file *policy*.
 
-    Raises BadConfiguration where there are none, or one cannot be read, also without the package cryptography.
+    Raises BadConfiguration if there are none, one cannot be read, or the package cryptography is missing.
     """
     base = Path(policy).parent
     place = next((each for each in _DIRECTORIES if (base / each).is_dir()), _DIRECTORIES[0])
