@@ -30,14 +30,14 @@ def mount_config(given: argparse.Namespace, environment: Mapping[str, str]) -> C
 
 
 def verb_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Config:
-    """Return the Config of a verb, and let its log go to stderr: errors, or everything with -d."""
+    """Return the Config of a verb, and send its log to stderr: errors, or everything with -d."""
     config = replace(with_options(configured(environment), given.given), debug=given.debug)
     log_to_terminal(config, environment)
     return config
 
 
 def log_to_terminal(config: Config, environment: Mapping[str, str]) -> None:
-    """Let the log of a verb go to stderr: errors, or everything with -d."""
+    """Send the log of a verb to stderr: errors, or everything with -d."""
     from regfs.daemon.logs import log_place, start_logging
 
     place = log_place(None, cache=config.cache_dir, foreground=True)

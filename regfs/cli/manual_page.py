@@ -36,7 +36,7 @@ CONTROL_FILES = {
     "requests": "the last 200 requests to registries: time, method, status, bytes, milliseconds, why, host, path, type",
     "fetching.json": "the layers that are being fetched now",
     "errors": "the last 200 failures, each with its time, its reason and what helps",
-    "cache": "in images, layers, tables and blobs below it: what the cache holds, with size, last use and who holds it",
+    "cache": "in images, layers, tables and blobs below it: what the cache holds, with size, last use and holders",
     "history": "in REGISTRY/REPOSITORY/TAG below it: the moves that were seen: when, from, to, last seen",
 }
 ATTRIBUTES = {

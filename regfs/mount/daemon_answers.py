@@ -127,7 +127,7 @@ def _name(mounted: Mounted) -> str:
 
 
 def _names_of_processes() -> set[str]:
-    """Return the names of all processes of this user that have not ended: a child of ours may be left as a zombie."""
+    """Return the names of all processes of this user that have not ended: an earlier child may be left as a zombie."""
     names = set()
     for entry in os.scandir("/proc"):
         with suppress(OSError):

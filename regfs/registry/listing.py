@@ -74,7 +74,7 @@ class Listing:
     def check_access(self, registry: str) -> None:
         """Ask the root of the API of *registry* itself, as `docker login` does, with the credentials that there are.
 
-        A registry that lets everybody in answers whatever they are. Blocks on the network; raises AccessDenied.
+        A registry without access control accepts any credentials. Blocks on the network; raises AccessDenied.
         Source: distribution-spec, "Determining Support".
         """
         endpoint = self._itself(registry, "log in to")

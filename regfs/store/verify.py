@@ -161,7 +161,7 @@ def _wrong_copy(root: Path, path: Path) -> str | None:
         while left:
             content = read_exactly(data, min(_READ, left))
             if not content or content != read_exactly(copy, len(content)):
-                return f"damaged: it is not what lies in {data_path.name} at byte {offset}"
+                return f"damaged: it differs from {data_path.name} at byte {offset}"
             left -= len(content)
         return "damaged: it is too long" if copy.read(1) else None
 

@@ -78,7 +78,7 @@ def _of_type(types: str | None) -> list[Test]:
         return []
     letters = types.split(",")
     if unknown := set(letters) - set(TYPES):
-        raise InvalidOption(f"-type {types}: {sorted(unknown)[0]!r} is none of {', '.join(TYPES)}")
+        raise InvalidOption(f"-type {types}: {sorted(unknown)[0]!r} is not one of {', '.join(TYPES)}")
     kinds = {TYPES[letter] for letter in letters}
     return [lambda entry: stat.S_IFMT(entry.mode) in kinds]
 

@@ -37,7 +37,7 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Whom a signature names as *signers*, and when, as it says; *verified* is "by …", or "no: …" with the reason."""
+    """The *signers* and times that a signature names; *verified* is "by …", or "no: …" with the reason."""
 
     signers: tuple[str, ...]
     times: tuple[str, ...]

@@ -30,7 +30,7 @@ def login(registry: str, username: str, secret: str, *, config: Config, environm
     stored. After an error nothing has changed.
     """
     if not username or not secret:
-        raise InvalidOption("a user name and a password are needed; an empty one is none")
+        raise InvalidOption("a user name and a password are needed, and neither may be empty")
     if ":" in username:
         raise InvalidOption("a user name has no colon")
     host = parse_registry(registry)

@@ -136,8 +136,8 @@ class Status:
         free = self._cache.get("min_free_bytes")
         stays = f", {in_units(_number(free))} of the disk stay free" if free else ""
         age_s = self._cache.get("max_age_s")
-        goes = f", what is not used for {in_words(_number(age_s))} goes" if age_s else ""
-        return f"{path}, {in_units(_number(used))}{of}{stays}{goes}"
+        evicted = f", evicted after {in_words(_number(age_s))} without use" if age_s else ""
+        return f"{path}, {in_units(_number(used))}{of}{stays}{evicted}"
 
     def _uptime_s(self) -> float | None:
         started = self.daemon.get("started")

@@ -142,7 +142,7 @@ def test_what_is_missing_is_found(cache: Path, place: str) -> None:
 def test_a_damaged_copy_goes_alone_and_that_of_a_damaged_layer_with_it(cache: Path) -> None:
     flip(PLACES["promoted"](cache))
     (problem,) = verify(cache, drop=True)
-    assert "is not what lies in" in str(problem)
+    assert "it differs from" in str(problem)
     assert LayerStore(cache).is_whole(LAYER)
     assert LayerStore(cache).promotion.promote(PROMOTED)
     flip(PLACES["data"](cache))

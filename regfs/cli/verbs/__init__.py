@@ -63,7 +63,7 @@ VERBS: dict[str, Verb] = {
     "doctor": Verb("", "what this machine can do, and the remedy for what it cannot"),
     "config": Verb("", "which options hold, and where they come from"),
     "pin": Verb("IMAGE…", "keep images in the cache, whatever its limit"),
-    "unpin": Verb("IMAGE…", "let pinned images go again"),
+    "unpin": Verb("IMAGE…", "let pinned images be evicted again"),
     "pins": Verb("", "list the pinned images"),
     "export": Verb("IMAGE… > FILE", "write images into one file, for machines without a registry"),
     "import": Verb("FILE", "read images from such a file into the cache"),

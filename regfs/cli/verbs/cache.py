@@ -117,7 +117,7 @@ def _show_usage(config: Config, *, as_json: bool) -> int:
         rows.append(("free", "", in_units(standing.free)))
         rows.append(("stays free", "", in_units(standing.min_free)))
         if math.isfinite(standing.max_age_s):
-            rows.append(("goes after", "", in_words(standing.max_age_s)))
+            rows.append(("evicted after", "", in_words(standing.max_age_s)))
     rows.append(("images", str(found.images), "(list them: regfs cache ls)"))
     lines = [f"{kind:<14}{count:>8}  {size:>12}".rstrip() for kind, count, size in rows]
     tell("\n".join([str(config.cache_dir), *lines]))

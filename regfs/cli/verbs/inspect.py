@@ -84,7 +84,7 @@ def _referrers(found: Inspected) -> list[str]:
     for each in found.referrers[:_MOST_REFERRERS]:
         lines.append(f"{each.digest[:19]}  {each.artifact_type}")
         for signature in each.signatures:
-            names = ", ".join((*signature.signers, *signature.times)) or "a signer who is not named"
+            names = ", ".join((*signature.signers, *signature.times)) or "an unnamed signer"
             lines += [f"  signed by {names}", f"  verified: {signature.verified}"]
     return lines
 

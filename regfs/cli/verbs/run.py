@@ -98,7 +98,7 @@ def add_running(made: Parser) -> Parser:
         "-u",
         "--user",
         metavar="USER[:GROUP]",
-        help="whom to run as: names of the image, or numbers (default: the image's)",
+        help="the user to run as: names of the image, or numbers (default: the image's)",
     )
     made.add_argument(
         "--network", metavar="host|none", default="host", help="host: the machine's network (default); none: no network"
@@ -116,7 +116,7 @@ def add_running(made: Parser) -> Parser:
 def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Run the program, and return its exit status, or FAILED where regfs could not run it."""
     if given.tty and given.interactive and not os.isatty(0):
-        warn("-t needs a terminal, and standard input is none: leave -t out")
+        warn("-t needs a terminal, and standard input is not one: leave -t out")
         return FAILED
     return run_image(
         given, environment, command=given.command, entrypoint=given.entrypoint, has_input=given.interactive,

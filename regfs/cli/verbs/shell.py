@@ -16,7 +16,7 @@ def parser() -> Parser:
         verb_parser(
             "shell",
             "Run a shell that the image has (bash, sh, busybox …) in it, as regfs run does: with a terminal of its own "
-            "or, where standard input is none, reading commands from it. What is written is gone at the end.",
+            "or, where standard input is not one, reading commands from it. What is written is gone at the end.",
         )
     )
 

@@ -102,7 +102,7 @@ def raw_inflater(window: bytes = b"") -> _Inflater:
 
 
 def header_size(view: memoryview) -> int | None:
-    """Return the size of the member's header that *view* begins with, 0 if it is none, None if it goes on."""
+    """Return the size of the member's header that *view* begins with, 0 if it is not one, None if it goes on."""
     fixed = bytes(view[:_FIXED_HEADER])
     if not fixed.startswith(MAGIC_AND_METHOD[: len(fixed)]):
         return 0

@@ -299,7 +299,7 @@ def _use_s(fields: dict[str, Any]) -> float:
 
 
 def _number(value: object) -> float:
-    """Return *value* as a number, 0 where it is none."""
+    """Return *value* as a number, 0 if it is not one."""
     if isinstance(value, str) and value.isascii() and value.isdigit():
         return float(value[:12])
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -312,7 +312,7 @@ def _number(value: object) -> float:
 
 
 def _timestamp(value: object) -> float:
-    """Return the seconds since 1970 of an RFC 3339 time, infinity where *value* is none."""
+    """Return the seconds since 1970 of an RFC 3339 time, infinity if *value* is not one."""
     try:
         return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else math.inf
     except (ValueError, OverflowError):

@@ -51,7 +51,7 @@ class _Key(NamedTuple):
 class CredentialHelpers:
     """Runs helpers, one for all threads that wait for the same answer, and remembers the answers for minutes.
 
-    *environment* is what they run with: PATH finds them. *mountpoint* is our own, where none of them may live.
+    *environment* is what they run with: PATH finds them. *mountpoint* is this daemon's, where none of them may be.
     """
 
     def __init__(

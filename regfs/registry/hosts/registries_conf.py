@@ -146,7 +146,7 @@ def _rule(table: TomlTable) -> Rule | None:
 def _mirror(table: TomlTable, *, digest_only: bool) -> Location:
     when = table.text("pull-from-mirror") or "all"
     if when not in _WHEN:
-        table.fail(f"pull-from-mirror is none of {', '.join(_WHEN)}", "pull-from-mirror")
+        table.fail(f"pull-from-mirror is not one of {', '.join(_WHEN)}", "pull-from-mirror")
     place = _location(table, table.text("location"))
     return Location(place.host, place.path, table.boolean("insecure"), digest_only or when == "digest-only")
 

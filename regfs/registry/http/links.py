@@ -55,7 +55,7 @@ def next_page(url: str, values: Iterable[str]) -> str | None:
 
 
 def _links(value: str) -> Iterator[_Link]:
-    """Yield the links of one header. Raises ValueError where it is none."""
+    """Yield the links of one header. Raises ValueError where it is malformed."""
     position = _BETWEEN.match(value).end()  # type: ignore[union-attr]  # it matches everything
     while position < len(value):
         target = _TARGET.match(value, position)

@@ -208,7 +208,7 @@ class Budget:
             with failures_of(self._root):
                 self._note(used_by(self._root))
         except CacheFailure as failure:
-            log.debug("how full the cache is is unknown: %s", failure)
+            log.debug("the size of the cache is unknown: %s", failure)
         finally:
             self._looking.release()
 
