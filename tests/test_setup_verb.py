@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from regfs.cli.main import run as run_regfs
 from regfs.errors import InvalidOption, NotFound, RegfsError
 from regfs.verbs.setup_files import Programs, Texts, wanted_files
 from tests.conftest import missing
+from tests.support.mounted import as_user, environment_for, regfs_command
 
 PACKAGED = {
     "usr/sbin/mount.regfs",
@@ -28,6 +32,14 @@ PACKAGED = {
     "usr/share/doc/regfs/examples/mnt-reg.automount",
     "usr/share/regfs/setup.json",
 }
+
+
+@pytest.fixture
+def ordinary_user_directory() -> Iterator[Path]:
+    """A directory that user 65534 may write to; pytest's own are closed to other users."""
+    with tempfile.TemporaryDirectory(prefix="regfs-tests-") as made:
+        os.chmod(made, 0o777)
+        yield Path(made)
 
 
 def setup(root: Path, *more: str) -> int:
@@ -109,6 +121,29 @@ def test_an_ordinary_user_gets_a_unit_and_no_helper_of_mount(tmp_path: Path) -> 
     assert not any(path.name == "mount.regfs" for path in wanted)
     with pytest.raises(InvalidOption, match="line break"):
         wanted_files(Path("/x"), Programs(Path("/a\nb"), Path("/a\nb")), texts, helper=None)
+
+
+def test_an_ordinary_user_whose_path_has_not_the_programs_is_told(ordinary_user_directory: Path) -> None:
+    """After `make install` below ~/.local, `regfs` was a command that the shell did not find, without a word."""
+    command = [
+        *as_user(65534 if os.geteuid() == 0 else None),
+        *regfs_command(),
+        "setup",
+        "--prefix",
+        str(ordinary_user_directory / "prefix"),
+    ]
+    told = [
+        subprocess.run(
+            command,
+            env=environment_for(ordinary_user_directory, {"PATH": path}),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+        for path in (os.defpath, f"{Path(sys.executable).parent}/:{os.defpath}")
+    ]
+    assert f'export PATH="{Path(sys.executable).parent}:$PATH"' in told[0]
+    assert "export PATH" not in told[1]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -199,6 +199,13 @@ def test_fuse_shows_the_same_files_and_the_daemon_below_a_name_that_no_listing_h
     machine.umount()
 
 
+def test_a_mount_by_fuse_that_is_to_be_written_to_is_refused_with_what_can_be(machine: Machine) -> None:
+    """An ordinary user read that root alone can have --writable, and not that regfs run is writable for them."""
+    done = machine.mount("--fuse", "--writable")
+    assert (done.returncode, mounts_at(machine.point)) == (2, [])
+    assert "regfs run [--keep DIR] IMAGE can be written to by any user" in done.stderr
+
+
 def test_an_ordinary_user_and_a_user_namespace_get_the_image_by_fuse(server: FaultServer) -> None:
     with tempfile.TemporaryDirectory(prefix="regfs-tests-") as made:
         machine = Machine(server, Path(made))

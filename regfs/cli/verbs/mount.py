@@ -142,7 +142,10 @@ def _mount_by_fuse(given: _Asked, config: Config, environment: Mapping[str, str]
     from regfs.verbs.image_argument import read_reference
 
     if given.writable is not None:
-        raise InvalidOption("--writable needs a mount by the kernel, which root alone can make")
+        raise InvalidOption(
+            "--writable needs a mount by the kernel, which root alone can make, without --fuse; regfs run [--keep DIR] "
+            "IMAGE can be written to by any user"
+        )
     if given.id_map is not None:
         raise InvalidOption("--idmap needs a mount by the kernel, which root alone can make")
     reference = read_reference(given.image, config.default_registry, mounts())

@@ -48,10 +48,12 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     for_system = is_root_of_machine() or given.root is not None
     prefix = given.prefix or _default_prefix(environment, for_system=for_system)
     root = given.root or Path("/")
+    notes: list[str] = []
     if given.undo:
         steps = undo(prefix, root)
     else:
         programs = _programs(prefix if given.root else None)
+        notes = _notes(prefix, programs, environment, for_system=for_system) if given.root is None else []
         texts = Texts(SCRIPTS, manual_page())
         helper = (_HELPER if root == Path("/") else _PACKAGED_HELPER) if for_system else None
         steps = put(wanted_files(prefix, programs, texts, helper=helper), prefix, root)
@@ -60,9 +62,8 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
             warn(f"{step.path} stays as it is: {step.reason}")
         else:
             tell(f"{step.kind} {step.path}")
-    if not given.undo and not for_system:
-        for note in _notes(prefix):
-            warn(f"note: {note}")
+    for note in notes:
+        warn(f"note: {note}")
     return FAILED if any(step.kind == "kept" for step in steps) else 0
 
 
@@ -87,8 +88,15 @@ def _programs(packaged: Path | None) -> Programs:
     raise NotFound(f"the programs regfs and mount.regfs are not beside {called}; install regfs, as README says")
 
 
-def _notes(prefix: Path) -> list[str]:
-    return [
-        f"zsh looks there after: fpath=({prefix}/share/zsh/site-functions $fpath) in ~/.zshrc, before compinit",
-        "mount(8) and /etc/fstab need /sbin/mount.regfs, which root puts: regfs setup as root",
-    ]
+def _notes(prefix: Path, programs: Programs, environment: Mapping[str, str], *, for_system: bool) -> list[str]:
+    """Return what is left to do for this user before all of it is found."""
+    notes = []
+    directory = programs.regfs.parent
+    if not any(Path(each) == directory for each in environment.get("PATH", "").split(":") if each):
+        notes.append(f'the shell finds regfs after: export PATH="{directory}:$PATH" in ~/.profile')
+    if not for_system:
+        notes += [
+            f"zsh looks there after: fpath=({prefix}/share/zsh/site-functions $fpath) in ~/.zshrc, before compinit",
+            "mount(8) and /etc/fstab need /sbin/mount.regfs, which root puts: regfs setup as root",
+        ]
+    return notes
