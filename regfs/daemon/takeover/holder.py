@@ -10,7 +10,10 @@
     daemon ends by itself     the next one is started at once. After two that ended within a quarter of a second the
                               holder waits first: 0.1 s, 0.2 s … 10 s. After 10 in a row it gives up and ends, and so
                               does the mount: "Transport endpoint is not connected" until it is unmounted
-    SIGRTMIN                  `regfs restart`: the next daemon is started, and takes over when it is ready
+                              A daemon that ends before it has taken over counts as one that ended at once
+    SIGRTMIN                  `regfs restart`: the next daemon is started, and takes over when it is ready. One that is
+                              not ready within 60 s is killed, and the old one goes on; an old one that has not ended
+                              40 s after "hand over" is killed
     the state says ENDED      unmounted, or ended by a signal: the holder ends too
 
     next daemon -> holder     "ready": all is loaded but the state      holder -> next daemon   "go": take over

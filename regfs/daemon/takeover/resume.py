@@ -1,7 +1,7 @@
 """Serves a mount that another daemon has served before. Used by successor.py and, under systemd, the command line.
 
-Everything is loaded and the cache opened first, while the other daemon may still serve. The state is read last, when
-no other process writes to it any more.
+Everything is loaded and the cache opened first, while the other daemon may still serve. What the kernel has open and
+knows is read last, when no other process writes to the state any more.
 """
 
 from __future__ import annotations
@@ -86,7 +86,10 @@ def resume_stored(config: Config, point: str, *, environment: Mapping[str, str],
 
 
 def _await_turn(control: socket.socket | None) -> None:
-    """Say that all is loaded, and wait until the other daemon has ended. Raises MountFailure if it goes on."""
+    """Tell the holder that all is loaded, and wait for its "go": the other daemon has ended then.
+
+    Raises MountFailure if the holder ends before.
+    """
     if control is None:
         return
     control.send(b"ready")

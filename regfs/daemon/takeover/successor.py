@@ -2,8 +2,8 @@
 
     python -c "… main()" CONNECTION STATE CONTROL POINT     as the holder starts it (holder.py has the protocol)
 
-It loads everything and opens the cache first, while the other daemon may still serve, says "ready" and waits for "go".
-It reads the state last, when no other process writes to it any more.
+It reads the options from the state, loads everything and opens the cache, while the other daemon may still serve; says
+"ready" and waits for "go". It reads the rest of the state last, when no other process writes to it any more.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _take_over(state: StateFile, connection: int, control: socket.socket, enviro
 
 
 class _LogReport:
-    """Reports how the end went to the log: no user waits for it."""
+    """Reports the start to the log: no user waits for it."""
 
     def __init__(self) -> None:
         self.code = 0
