@@ -247,10 +247,28 @@ def test_referrers_that_the_registry_lacks_do_not_crowd_other_failures_out_of_th
     assert shown.read("app/1/oci/index.json")
     told = shown.journal.text()
     assert "another failure" in told
-    assert "197 more are left out of referrers/" in told
-    assert "more are left out of oci/" in told
+    assert "of 197 more manifests each is left out of referrers/" in told
+    assert "more manifests each is left out of oci/" in told
     assert len(told.splitlines()) < 12
     assert len(served.server.paths("manifests/")) < 500
+
+
+def test_thousands_of_attestations_that_an_index_names_cost_no_request_each(served: Served) -> None:
+    image = pushed(served)
+    entries = [image.descriptor(**AMD64)]
+    for number in range(1500):
+        said = {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": str(image.digest)}
+        entries.append(
+            {"mediaType": MANIFEST, "digest": str(Digest.of(b"%d" % number)), "size": 3, "annotations": said}
+        )
+    served.document("app", "many", index_of(*entries), INDEX)
+    shown = served.show()
+    assert len(shown.names("app/many/referrers/by-type/unknown")) == 1000
+    told = shown.journal.text()
+    assert "1300 manifests that refer to it are in by-type/unknown" in told
+    assert "of 197 more manifests each refers to it, and cannot be read" in told
+    assert len(told.splitlines()) < 10
+    assert len(served.server.paths("manifests/")) < 220
 
 
 def test_a_registry_that_fails_is_an_error_and_no_empty_listing(served: Served) -> None:

@@ -15,7 +15,7 @@ from regfs.images.answers.manifests import Document
 from regfs.images.answers.remembered import UNREACHABLE
 from regfs.images.image import Image
 from regfs.images.judging.judge import Judge
-from regfs.images.referring.gathered import KEPT_S, Referrer, Referring, key_of, manifest_of, tell_left_out
+from regfs.images.referring.gathered import KEPT_S, Referrer, Referring, key_of, manifest_of, tell_some
 from regfs.model.digest import Digest
 from regfs.model.manifest import Index, Manifest
 
@@ -84,5 +84,5 @@ def attached(referring: Referring, image: Image, within: Image | None = None, *,
             found = found[:MOST] if size <= MOST_BYTES else found[:-1]
             image.contents.note(f"{image}: of {len(referrers)} manifests that refer to it oci/ has {len(found)}")
             break
-    tell_left_out(image, "oci/", left_out)
+    tell_some(image, "is left out of oci/", left_out)
     return found

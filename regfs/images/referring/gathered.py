@@ -133,17 +133,18 @@ def key_of(image: Image, within: Image | None) -> object:
 
 
 def _gather(image: Image, within: Image | None) -> Gathered:
-    subjects = _subjects(image)
+    subjects, kinds = _subjects(image), _Kinds(image)
     found: dict[Digest, Referrer] = {}
-    for each in _attestations(image, within, subjects):
+    for each in _attestations(image, within, subjects, kinds):
         found.setdefault(each.digest, each)
     for subject in subjects:
-        for each in _referring_to(image, subject):
+        for each in _referring_to(image, subject, kinds):
             found.setdefault(each.digest, each)
     unsigned = [each for each in found.values() if not is_signed(each.kind)]
     for referrer in unsigned[:_MOST_ASKED]:
-        for each in _referring_to(image, referrer.digest):
+        for each in _referring_to(image, referrer.digest, kinds):
             found.setdefault(each.digest, each)
+    kinds.tell()
     shown = sorted(found.values(), key=lambda each: (each.created, each.digest))
     if len(shown) > MOST_SHOWN or len(unsigned) > _MOST_ASKED:
         count = f"more than {MOST_SHOWN}" if len(shown) > MOST_SHOWN else len(shown)
@@ -162,7 +163,9 @@ def _subjects(image: Image) -> tuple[Digest, ...]:
     return tuple(subjects)
 
 
-def _attestations(image: Image, within: Image | None, subjects: tuple[Digest, ...]) -> Iterator[Referrer]:
+def _attestations(
+    image: Image, within: Image | None, subjects: tuple[Digest, ...], kinds: _Kinds
+) -> Iterator[Referrer]:
     """Yield the entries of BuildKit's that the index has for the manifests *subjects*."""
     named = {str(subject): subject for subject in subjects}
     for holder in (image, within):
@@ -170,34 +173,65 @@ def _attestations(image: Image, within: Image | None, subjects: tuple[Digest, ..
         for entry in () if index is None else index.manifests:
             subject = named.get(attested_by(entry))
             if subject is not None:
-                yield _referrer(image, entry, subject, BY_INDEX)
+                yield _referrer(kinds, entry, subject, BY_INDEX)
 
 
-def _referring_to(image: Image, subject: Digest) -> Iterator[Referrer]:
+def _referring_to(image: Image, subject: Digest, kinds: _Kinds) -> Iterator[Referrer]:
     """Yield what the registry lists for *subject*, and cosign's tags."""
     repository = image.repository
     for descriptor in repository.referrers.listed(subject)[: MOST_SHOWN + 1]:
-        yield _referrer(image, descriptor, subject, BY_LIST)
+        yield _referrer(kinds, descriptor, subject, BY_LIST)
     for tag in repository.tags.about(subject):
         with suppress(NotFound):  # the tag was listed, but is gone
             found = repository.tags.resolve(tag)
             descriptor = Descriptor(found.media_type, found.digest, found.size)
-            yield _referrer(image, descriptor, subject, f"{TAGGED}{tag}")
+            yield _referrer(kinds, descriptor, subject, f"{TAGGED}{tag}")
 
 
-def _referrer(image: Image, descriptor: Descriptor, subject: Digest, found_by: str) -> Referrer:
+def _referrer(kinds: _Kinds, descriptor: Descriptor, subject: Digest, found_by: str) -> Referrer:
     created = descriptor.annotations.get(_CREATED, "")
-    kind = descriptor.artifact_type or _kind(image, descriptor.digest)
-    return Referrer(descriptor.digest, kind, descriptor.size, subject, found_by, created)
+    return Referrer(descriptor.digest, kinds.of(descriptor), descriptor.size, subject, found_by, created)
 
 
-def _kind(image: Image, digest: Digest) -> str:
-    """Return the artifact type in the manifest itself: cosign's tags and old indexes do not have it."""
-    try:
-        return type_of(_parsed(image.repository, digest))
-    except _UNREADABLE as error:
-        image.contents.note(f"{image}: {digest} refers to it, and cannot be read: {error}")
-        return _UNKNOWN
+class _Kinds:
+    """Tells the artifact types of what refers to *image*. Cosign's tags and old indexes do not have them.
+
+    Then the manifests do. At most _MOST_READ are read: one request for each.
+    """
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+        self._read: dict[Digest, str] = {}
+        self._unread: set[Digest] = set()
+        self._failed: list[tuple[Digest, Exception]] = []
+
+    def of(self, descriptor: Descriptor) -> str:
+        """Return the artifact type of *descriptor*, "unknown" where it is not to be had. May block on the network."""
+        if descriptor.artifact_type:
+            return descriptor.artifact_type
+        digest = descriptor.digest
+        if digest not in self._read:
+            if len(self._read) == _MOST_READ:
+                self._unread.add(digest)
+                return _UNKNOWN
+            self._read[digest] = self._kind(digest)
+        return self._read[digest]
+
+    def tell(self) -> None:
+        """Note for which manifests the type is not known."""
+        tell_some(self._image, "refers to it, and cannot be read", self._failed)
+        if self._unread:
+            self._image.contents.note(
+                f"{self._image}: {len(self._unread)} manifests that refer to it are in by-type/{_UNKNOWN}: too many "
+                f"are listed without a type to read each"
+            )
+
+    def _kind(self, digest: Digest) -> str:
+        try:
+            return type_of(_parsed(self._image.repository, digest))
+        except _UNREADABLE as error:
+            self._failed.append((digest, error))
+            return _UNKNOWN
 
 
 def _parsed(repository: Repository, digest: Digest) -> Manifest | Index:
@@ -220,12 +254,12 @@ def _documents(image: Image, referrers: tuple[Referrer, ...]) -> Iterator[Docume
             number = numbers[finding.place, finding.stem] = numbers.get((finding.place, finding.stem), 0) + 1
             name = str(number) if finding.place == SIGNATURES else f"{finding.stem}-{number}"
             yield Document(finding.place, name, referrer, finding)
-    tell_left_out(image, "referrers/", left_out)
+    tell_some(image, "is left out of referrers/", left_out)
 
 
-def tell_left_out(image: Image, place: str, left_out: Sequence[tuple[Digest, Exception]]) -> None:
-    """Note what is left out of *place*, and why: the first few, or one image would fill all of `.regfs/errors`."""
-    for digest, reason in left_out[:_MOST_TOLD]:
-        image.contents.note(f"{image}: {digest} is left out of {place}: {reason}")
-    if len(left_out) > _MOST_TOLD:
-        image.contents.note(f"{image}: {len(left_out) - _MOST_TOLD} more are left out of {place} for such reasons")
+def tell_some(image: Image, what: str, found: Sequence[tuple[Digest, Exception]]) -> None:
+    """Note of each manifest *what* is with it, and why: of the first few, or one image would fill `.regfs/errors`."""
+    for digest, reason in found[:_MOST_TOLD]:
+        image.contents.note(f"{image}: {digest} {what}: {reason}")
+    if len(found) > _MOST_TOLD:
+        image.contents.note(f"{image}: of {len(found) - _MOST_TOLD} more manifests each {what}")
