@@ -77,9 +77,14 @@ def differs_text(pinned: PinnedImage) -> str | None:
     there: Platform = image.config.platform
     if runs(image.wanted, there):
         return None
-    return (
+    what_is_there = (
         f"This image is built for {_plain(there)}; the platform of this mount is {image.wanted}.\n"
-        f"There is no other image under this name. Its files can be read; its programs end with\n"
+        f"There is no other image under this name. Its files can be read; its programs"
+    )
+    if there.normal().os != image.wanted.normal().os:
+        return f"{what_is_there} do not run on {image.wanted}.\n"
+    return (
+        f"{what_is_there} end with\n"
         f'"Exec format error" on {image.wanted}, unless the kernel runs them through an emulator (qemu-user-static).\n'
     )
 

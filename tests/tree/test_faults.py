@@ -23,6 +23,7 @@ from regfs.errors import (
     Unsupported,
 )
 from regfs.model.digest import Digest
+from regfs.model.platform import host_platform
 from tests.support.cache import assert_cache_is_clean, blobs_in
 from tests.support.fault_server import Action, Flood, Response, changed, cut, raw, reply, reset
 from tests.support.images import BuiltImage, file, image_of, index_of, layer
@@ -232,6 +233,8 @@ def test_an_image_of_windows_shows_files_where_the_registry_has_its_base_and_els
     served.document("win", "1", json.dumps(manifest).encode(), built.media_type)
     shown = served.show()
     assert shown.read("win/1/layers/001/tree/Files/app.exe") == b"MZ2"
+    note = shown.read("win/1/PLATFORM-DIFFERS.txt").decode()
+    assert note.splitlines()[1].endswith(f"its programs do not run on {host_platform()}.")
     if is_there:
         assert shown.read("win/1/rootfs/Files/Windows/cmd.exe") == b"MZ"
         return
