@@ -9,8 +9,8 @@
 
     daemon ends by itself     the next one is started at once. After two that ended within a quarter of a second the
                               holder waits first: 0.1 s, 0.2 s … 10 s. After 10 in a row it gives up and ends, and so
-                              does the mount: "Transport endpoint is not connected" until it is unmounted
-                              A daemon that ends before it has taken over counts as one that ended at once
+                              does the mount: "Transport endpoint is not connected" until it is unmounted. While none
+                              serves, one that ends before it has taken over counts as one that ended at once
     SIGRTMIN                  `regfs restart`: the next daemon is started, and takes over when it is ready. One that is
                               not ready within 60 s is killed, and the old one goes on; an old one that has not ended
                               40 s after "hand over" is killed
@@ -107,7 +107,7 @@ class _Daemon:
             pass
 
     def bury(self) -> str:
-        """Collect the process that has ended, close its descriptors, and return how it ended."""
+        """Close the descriptors of a daemon that has ended, and return how it ended. A child is reaped."""
         os.close(self.pidfd)
         self.control.close()
         if not self.is_child:
