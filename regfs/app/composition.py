@@ -87,7 +87,7 @@ class Substitutes:
 
     *hub_url* takes the place of Docker Hub's API. *layer_store* makes the store, for example on a disk that hangs.
     A layer that proved wrong is tried again after *refused_s*. An ingest or merge without progress for *stall_s* is
-    killed. *held_s*: how long the kernel may cache the old meaning of a name while a process uses it.
+    ended. *held_s*: how long the kernel may cache the old meaning of a name while a process uses it.
     """
 
     hosts: Hosts | None = None

@@ -1,8 +1,8 @@
-"""The layers of images, and what they are merged into.
+"""Ingests, opens and merges the layers of images.
 
-layer_cache       the layers and merged images of a cache: opened, fetched, repaired
-layer_indexes     the names of layers: opened once, ingested where they are not here
-layer_ingests     a layer is fetched, verified and indexed
-partial_layers    a layer with a table of contents, whose bytes are fetched when they are read
-merges            the layers of an image become one table
+layer_cache       opens, fetches and repairs the layers and merged images of a cache
+layer_indexes     the indexes of layers: opened once, ingested if the cache lacks them
+layer_ingests     fetches, verifies and indexes a layer
+partial_layers    layers with a table of contents, whose bytes are fetched when they are read
+merges            merges the layers of an image into one table
 """

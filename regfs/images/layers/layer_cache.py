@@ -1,11 +1,11 @@
 """The layers and merged images of a cache: ingested once, merged once, and opened in milliseconds from then on.
 
-Names and bytes are separate: layer_indexes.py has the names of layers, `open(content)` opens the bytes of one file. A
-merge reads indexes only. The index of a plain layer comes from an ingest, which downloads, verifies and unpacks the
-layer (layer_ingests.py). It is named by the diff id, so that images share it; the merged table of an image is named by
-the chain id of its layers. All these files are immutable: an open one stays readable after it is dropped from the
-cache. Used by image.py. Thread rule: any thread; one ingest for each layer and one merge for each image, however many
-wait.
+Names and bytes are separate: layer_indexes.py has the indexes, with the names of a layer; `open(content)` opens the
+bytes of one file. A merge reads indexes only. The index of a plain layer comes from an ingest, which downloads,
+verifies and unpacks the layer (layer_ingests.py). It is named by the diff id, so that images share it; the merged table
+of an image is named by the chain id of its layers. All these files are immutable: an open one stays readable after it
+is dropped from the cache. Used by image.py. Thread rule: any thread; one ingest for each layer and one merge for each
+image, for any number of waiting threads.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from regfs.waiting.single_flight import Flights, Landed
 
 log = logging.getLogger(__name__)
 
-# More flights than workers: the next ingest then begins as soon as a worker is free.
+# More flights than workers, so that the next ingest begins as soon as a worker is free.
 _LAYERS_AT_ONCE = 8
 _LOOK_S = 1.0
 REFUSED_S = 5.0
@@ -71,8 +71,8 @@ class LayerCache:
     ) -> None:
         """*images* is the directory of the merged tables.
 
-        A layer that proved wrong is tried again after *refused_s* seconds, and not for every name below it. An ingest
-        or merge without progress for *stall_s* seconds is ended. *note* is called with messages for users.
+        A layer that proved wrong is tried again only after *refused_s* seconds: look-ups of names below it come often.
+        An ingest or merge without progress for *stall_s* seconds is ended. *note* is called with messages for users.
         """
         self._store = self.store = store
         self._flights = self.flights = flights
@@ -89,11 +89,11 @@ class LayerCache:
         self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()
 
     def has_names(self, layer: Digest) -> bool:
-        """Whether the index of *layer* is here; *layer* is a diff id, or LayerBlob.stored_as of a lazy layer."""
+        """Whether the cache has the index of *layer*, a diff id or the LayerBlob.stored_as of a lazy layer."""
         return self._store.has_names(layer)
 
     def under_way(self) -> list[LayerIngest]:
-        """Return the ingests that are under way."""
+        """Return the running ingests."""
         return self._ingests.under_way()
 
     def stop(self) -> None:
@@ -105,7 +105,7 @@ class LayerCache:
             self._background.stop()
 
     def layer_tree(self, blob: LayerBlob) -> FileTree:
-        """Return the files of one layer alone. Waits for its ingest; raises what that brings."""
+        """Return the tree of one layer alone. Waits for its ingest, and raises its errors."""
         blob = self._indexes.as_it_is_here(blob)
         self._want([blob])
         try:
@@ -115,7 +115,7 @@ class LayerCache:
             return LayerTree(self._indexes.index(blob), diff_id=blob.diff_id, hidden=blob.hidden)
 
     def rootfs(self, blobs: Sequence[LayerBlob]) -> Rootfs:
-        """Return all layers merged. Waits for their ingests and the merge; raises what these bring."""
+        """Return all layers merged. Waits for their ingests and the merge, and raises their errors."""
         for _ in blobs:
             try:
                 return self._merged_tree([self._indexes.as_it_is_here(blob) for blob in blobs])
@@ -138,8 +138,8 @@ class LayerCache:
     def open(self, content: Content) -> OpenContent:
         """Return the opened *content* of a file of a tree that this cache returned.
 
-        Where its data file is gone (evicted, deleted by hand, or damaged and dropped), the layer is ingested again
-        first: waits for the ingest, and raises its errors. Raises CacheFailure where that does not help.
+        If its data file is gone (evicted, deleted by hand, or damaged and dropped), the layer is ingested again first:
+        waits for the ingest, and raises its errors. Raises CacheFailure if that does not help.
         """
         index, blob = (None, None) if isinstance(content, Nothing) else self._indexes.in_use(content.layer)
         try:
@@ -159,7 +159,7 @@ class LayerCache:
         return self._store.open_partial(content, self._chunks.ensure(index, blob, content), is_here=is_here)
 
     def complete(self, blobs: Sequence[LayerBlob], *, compare: bool = False) -> None:
-        """Fetch the missing bytes of layers that are indexed, each in one go. Names may be here without bytes, too.
+        """Fetch the missing bytes of indexed layers, each by one request.
 
         Waits; raises the errors of the network. With *compare*, tables are compared with archives, which takes twice
         the CPU time.
@@ -173,7 +173,7 @@ class LayerCache:
     def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:
         """Fetch the missing bytes of *contents* of a tree in use, in few requests.
 
-        *report* is called with a layer, its bytes that are here, and their total. Waits; raises the errors of the
+        *report* is called with a layer, its bytes in the cache, and their total. Waits; raises the errors of the
         network, DigestMismatch, CacheFailure.
         """
         spans: dict[Digest, list[tuple[int, int]]] = {}
@@ -190,15 +190,15 @@ class LayerCache:
                     self._chunks.fetcher(index, blob).fetch(wanted, partial(report, blob.descriptor.digest.encoded))
 
     def replace(self, path: Path) -> None:
-        """Make again what is in use of the file *path*, which was damaged and is gone. Waits; raises as open()."""
+        """Make the damaged and dropped file *path* again, if its layer is in use. Waits; raises as open()."""
         self._indexes.replace(path)
 
     def wait_for_reads(self) -> None:
-        """Return once no read of a user waits for a registry. Raises by the thread's deadline (Deadline.wait_for)."""
+        """Wait until no read of a user waits for a registry. Raises at the thread's deadline (Deadline.wait_for)."""
         self._chunks.wait_for_reads()
 
     def blob(self, blob: LayerBlob) -> Iterator[bytes]:
-        """Yield the bytes of the blob, and compare a blob that has a table of contents with its table.
+        """Yield the bytes of the blob; if it has a table of contents, compare both.
 
         Waits; raises the errors of the network, and DigestMismatch at the end of wrong bytes.
         """
@@ -208,7 +208,7 @@ class LayerCache:
         return blob.chunks()
 
     def has_all(self, layers: Sequence[Digest]) -> bool:
-        """Whether all bytes of *layers*, which are in use, are here."""
+        """Whether the cache has all bytes of *layers*, which are in use."""
         blobs = [self._indexes.in_use(layer)[1] for layer in layers]
         return all(blob is None or self._has_all(blob) for blob in blobs)
 
@@ -218,15 +218,15 @@ class LayerCache:
         return self._store.is_complete(blob.stored_as)
 
     def kept_verdicts(self, a: Rootfs, b: Rootfs) -> bytes | None:
-        """Return what a comparison of two trees in use found, as it was kept; None where it was not."""
+        """Return the stored result of a comparison of two trees in use; None if there is none."""
         return read_verdicts(verdicts_path(b.merged.path, a.merged.path))
 
     def keep_verdicts(self, a: Rootfs, b: Rootfs, verdicts: bytes) -> None:
-        """Keep what a comparison of two trees in use found; where that cannot be, bytes are compared again."""
+        """Store the result of a comparison of two trees in use. If that fails, it is computed again."""
         try:
             write_verdicts(verdicts_path(b.merged.path, a.merged.path), verdicts, self._store.budget)
         except CacheFailure as failure:
-            log.info("what a comparison found is not kept: %s", failure)
+            log.info("the result of a comparison is not kept: %s", failure)
 
     def _want(self, blobs: Sequence[LayerBlob]) -> None:
         """Queue the missing bytes of *blobs* for --background-fetch."""
@@ -236,13 +236,13 @@ class LayerCache:
 
     def _fetch_rest(self, blob: LayerBlob) -> None:
         if not self._store.is_complete(blob.stored_as):
-            with suppress(NeedsWhole):  # it is fetched whole when it is read
+            with suppress(NeedsWhole):  # the whole layer is fetched when it is read
                 self._chunks.fetch_rest(self._indexes.index_with_content(blob), blob)
 
     # Merged images.
 
     def _open_merged(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs | None:
-        """Return the merged image if its table and all its layers are here."""
+        """Return the merged image if the cache has its table and all its layers, else None."""
         path = self._merges.path(chain)
         indexes = [index for blob in blobs if (index := self._indexes.find(blob)) is not None]
         if len(indexes) < len(blobs):
@@ -263,7 +263,7 @@ class LayerCache:
         return self._merged.setdefault(chain, Rootfs(merged, indexes, diff_ids=diff_ids, hidden=hidden, tables=tables))
 
     def _merge_again(self, chain: Digest, blobs: Sequence[LayerBlob], failure: CacheFailure) -> None:
-        """Make the merged table of an image in use again: its file was deleted, or proved damaged."""
+        """Merge an image in use again, because its table was deleted or proved damaged."""
         path = self._merges.path(chain)
         if isinstance(failure, CacheDamaged):
             self._drop_damaged_table(path, failure)
@@ -283,7 +283,7 @@ class LayerCache:
         return twice_if_deleted(lambda: self._merge_once(chain, blobs), self._store.root)
 
     def _merge_once(self, chain: Digest, blobs: Sequence[LayerBlob]) -> Rootfs:
-        held = self._ingest_all(blobs)  # in use, so that no layer of them is evicted
+        held = self._ingest_all(blobs)  # marked as in use, so that none of these layers is evicted
         table = self._store.uses.hold(self._merges.path(chain))
         try:
             self._merges.run(chain, [(blob.stored_as, blob.hidden) for blob in blobs])
@@ -296,9 +296,9 @@ class LayerCache:
         return rootfs
 
     def _ingest_all(self, blobs: Sequence[LayerBlob]) -> list[LayerIndex]:
-        """Return the indexes of all layers; missing layers are ingested, several at a time.
+        """Return the indexes of all layers. Missing layers are ingested, several at a time.
 
-        The first error is raised at once. Ingests that are under way go on, and serve the next request.
+        The first error is raised at once. Running ingests continue, for the next request.
         """
         indexes: list[LayerIndex] = []
         missing: list[LayerBlob] = []
@@ -310,7 +310,7 @@ class LayerCache:
                 missing.append(blob)
             else:
                 indexes.append(index)
-        # All are needed at once. Unpacked they are larger, by a factor that is unknown before.
+        # All are needed together. Unpacked they are larger, by an unknown factor.
         whole = {blob.stored_as: blob.descriptor.size for blob in missing if blob.table_format is None}
         self._store.budget.require(sum(whole.values()))
         for number, blob in enumerate(missing):
@@ -325,10 +325,10 @@ class LayerCache:
     def _landed(
         self, under_way: set[Future[Landed[LayerIndex]]], indexes: list[LayerIndex], missing: Sequence[LayerBlob]
     ) -> set[Future[Landed[LayerIndex]]]:
-        """Wait until a flight ends, add its result to *indexes*, and return the flights that are still under way.
+        """Wait until a flight ends, add its result to *indexes*, and return the flights that still run.
 
-        Raises WorkStalled where none of them makes progress: a thread that sleeps in the kernel cannot be ended, and
-        must not block every image.
+        Raises WorkStalled if none of them makes progress: a thread that hangs in the kernel cannot be ended, and must
+        not block every image.
         """
         keys = [blob.key for blob in missing]
         done: set[Future[Landed[LayerIndex]]] = set()

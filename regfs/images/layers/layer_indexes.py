@@ -1,6 +1,6 @@
-"""The indexes of layers: opened once for all images, made by an ingest where they are missing, repaired if damaged.
+"""LayerIndexes: opens the index of each layer once for all images, ingests missing layers, and repairs damaged ones.
 
-Used by layer_cache.py. Thread rule: any thread; one ingest for each layer, however many wait.
+Used by layer_cache.py. Thread rule: any thread; one ingest for each layer, for any number of waiting threads.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 
-# For how long a layer with an unusable table of contents is read whole before the table is tried again.
+# How many seconds a layer with an unusable table of contents is read whole before the table is tried again.
 _WHOLE_S = 3600.0
 _MOST_REMEMBERED = 4096
-# Another process may evict a layer in the moment before it is opened: it is ingested once more.
+# Another process may evict a layer just before it is opened: then it is ingested once more.
 _ATTEMPTS = 2
 
 
@@ -67,35 +67,35 @@ class LayerIndexes:
         self._blobs: WeakKeyDictionary[LayerIndex, LayerBlob] = WeakKeyDictionary()
 
     def in_use(self, layer: Digest) -> tuple[LayerIndex | None, LayerBlob | None]:
-        """Return the index and the blob of a layer that is in use; None where it is not in use."""
+        """Return the index and the blob of a layer; None and None if it is not in use."""
         index = self._indexes.get(layer)
         return index, None if index is None else self._blobs.get(index)
 
     def index(self, blob: LayerBlob) -> LayerIndex:
-        """Return the opened index of a layer. Waits for an ingest where it is missing; raises as ingested() does."""
+        """Return the opened index of a layer; ingests a missing layer and waits for that. Raises as ingested() does."""
         index = self.checked(blob)
         with named(blob.origin):
             return index or self._flights.run(blob.key, lambda: self.ingested(blob), streams=True)
 
     def index_with_content(self, blob: LayerBlob) -> LayerIndex:
-        """Return the same, of a layer that is ingested again where its data file was evicted."""
+        """Return the opened index of a layer that also has its data file; ingests the layer again if one is missing."""
         index = self.index(blob)
         if not self._store.is_ingested(blob.stored_as):
             self.restore(index, blob)
         return index
 
     def restore(self, index: LayerIndex | None, blob: LayerBlob) -> None:
-        """Ingest a layer in use again unless its data file is whole. Waits; raises as ingested() does."""
+        """Ingest a layer in use again unless its data file is complete. Waits; raises as ingested() does."""
         if index is not None:
             self._partial.forget(index)
         if not self._store.is_whole(blob.stored_as):
-            # The index in use stays valid: the rows of a layer are a function of its bytes.
+            # The open index stays valid: equal bytes of a layer give equal rows.
             with named(blob.origin):
                 self._flights.run(blob.key, partial(self.ingested, blob), streams=True)
 
     def replace(self, path: Path) -> None:
         """See LayerCache.replace()."""
-        self._store.tables.close_idle()  # what opens again opens the new file
+        self._store.tables.close_idle()  # later queries open the new file
         if path.suffix != INDEX or path.parent.name != LAYERS:
             return
         with suppress(InvalidName):
@@ -106,7 +106,7 @@ class LayerIndexes:
                 self.restore(index, blob)
 
     def find(self, blob: LayerBlob) -> LayerIndex | None:
-        """Return the index of a layer, None where it is missing. It is opened at its first query."""
+        """Return the index of a layer, None if it is missing. Its file is opened at the first query."""
         index = self._indexes.get(blob.stored_as)
         if index is None:
             try:
@@ -118,7 +118,7 @@ class LayerIndexes:
         return index
 
     def checked(self, blob: LayerBlob) -> LayerIndex | None:
-        """Return the opened index of a layer; None where its file is gone or damaged. Raises CacheFailure."""
+        """Return the opened index of a layer; None if its file is gone or damaged. Raises CacheFailure."""
         index = self.find(blob)
         if index is None or not self._store.has_names(blob.stored_as):
             return None
@@ -126,13 +126,13 @@ class LayerIndexes:
             index.open_now()
         except NotFound:
             return None
-        except CacheDamaged as failure:  # other failures prove no damage; the caller handles them
+        except CacheDamaged as failure:  # other failures do not prove damage; the caller handles them
             self._drop_damaged(blob, failure)
             return None
         return index
 
     def _ingest_again(self, blob: LayerBlob, failure: CacheFailure) -> None:
-        """Ingest the layer of an index in use again: its file was deleted, or proved damaged."""
+        """Ingest the layer of an index in use again, because the index file was deleted or proved damaged."""
         if isinstance(failure, CacheDamaged):
             self._drop_damaged(blob, failure)
         if not self._store.has_names(blob.stored_as):
@@ -147,10 +147,10 @@ class LayerIndexes:
                 self._store.drop(blob.stored_as)
 
     def ingested(self, blob: LayerBlob, niceness: int = 0) -> LayerIndex:
-        """Ingest the layer unless it is here, and return its index.
+        """Ingest the layer unless the cache has it, and return its index.
 
-        Runs in a flight; a worker runs at *niceness*. Waits. Raises NeedsWhole where the layer has to be read whole;
-        BadLayer, DigestMismatch, Unsupported, CacheFailure, and the errors of the network.
+        Runs in a flight; a worker runs at *niceness* (nice(2)). Waits. Raises NeedsWhole if the layer must be read
+        whole; BadLayer, DigestMismatch, Unsupported, CacheFailure, and the errors of the network.
         """
         # Marked as in use before it exists. Another daemon that needs room would otherwise evict it at once.
         held = self._store.uses.hold(self._store.index_path(blob.stored_as))
@@ -165,14 +165,14 @@ class LayerIndexes:
         raise CacheFailure(f"layer {blob.stored_as} vanished from the cache while it was opened")
 
     def as_it_is_here(self, blob: LayerBlob) -> LayerBlob:
-        """Return *blob*, or blob.whole() where the cache has the whole layer or its table proved unusable."""
+        """Return *blob*, or blob.whole() if the cache has the whole layer or its table proved unusable."""
         if blob.table_format is None or self._store.has_names(blob.stored_as):
             return blob
         whole = blob.whole()
         return whole if blob.stored_as in self._needs_whole or self._store.has_names(whole.stored_as) else blob
 
     def _ingest(self, blob: LayerBlob, niceness: int) -> None:
-        """Put the layer's index into the store unless it is there. Raises NeedsWhole where its table is unusable."""
+        """Put the layer's index into the store unless it has it. Raises NeedsWhole if the layer's table is unusable."""
         if blob.table_format is None or blob.part is None:
             self._ingests.run(blob, niceness)
             return
@@ -185,12 +185,12 @@ class LayerIndexes:
 
 
 class NeedsWhole(Exception):
-    """The layer's table of contents is unusable, and the layer has to be read whole."""
+    """The layer's table of contents is unusable, so the layer must be read whole."""
 
 
 @contextmanager
 def named(origin: str) -> Iterator[None]:
-    """Add registry and repository to the error of a wait that was too long: a flight knows only digests."""
+    """Add registry and repository to the block's error of a wait that was too long: flights know only digests."""
     try:
         yield
     except (RegistryTimeout, WorkStalled) as timeout:

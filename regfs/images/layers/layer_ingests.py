@@ -1,7 +1,7 @@
-"""The ingests of layers: which are under way, which may begin, and which were refused lately.
+"""LayerIngests: runs ingests of layers, limits their number, and refuses layers that proved wrong lately.
 
-One layer is fetched and unpacked once, however many threads, daemons and verbs that share the cache want it
-(shared_work.py); threads that wait for another process see its progress. Used by layer_indexes.py; made by
+A layer is fetched and unpacked once for all threads, daemons and verbs that share the cache (shared_work.py). Threads
+that wait for another process see its progress. Used by layer_indexes.py; made by
 layer_cache.py. Thread rule: any thread; run() belongs to a flight.
 """
 
@@ -40,9 +40,9 @@ class LayerBlob(NamedTuple):
 
     *chunks* yields the bytes of the blob, from the cache or the registry.
 
-    *table_format* is the format of its table of contents, None where its names come from the archive. With a table,
-    *part* returns the bytes `[start, stop)` of the blob, or raises RangesRefused; *find_table* finds a table outside of
-    it.
+    *table_format* is the format of its table of contents, None if its names come from the archive. With a table, *part*
+    returns the bytes `[start, stop)` of the blob, or raises RangesRefused; *find_table* finds a table that is not in
+    the blob.
     """
 
     descriptor: Descriptor
@@ -57,7 +57,7 @@ class LayerBlob(NamedTuple):
 
     @property
     def shown_as(self) -> Digest:
-        """What stands for the layer in the key of a merged table: stored_as, but where names of it are hidden."""
+        """The layer's digest in the key of a merged table: stored_as, combined with hidden names if it has some."""
         return without(self.stored_as, self.hidden)
 
     @property
@@ -66,7 +66,7 @@ class LayerBlob(NamedTuple):
         return self.diff_id if self.table_format is None else stored_by_table(self.descriptor, self.table_format)
 
     def whole(self) -> LayerBlob:
-        """Return the same layer, to be read whole; its trees hide what they hide with its table."""
+        """Return the same layer, to be read whole. Its trees hide the same names as with its table."""
         if self.table_format is None:
             return self
         return self._replace(table_format=None, hidden=self.table_format.hidden(self.descriptor))
@@ -75,7 +75,7 @@ class LayerBlob(NamedTuple):
     def key(self) -> LayerKey:
         """The key of an ingest and of its refusal.
 
-        Not only the diff id: another image may have the same files in a valid blob, or with the right size.
+        It is not the diff id alone: another image may have the same files in a valid blob, or with the right size.
         """
         return "layer", self.stored_as, self.descriptor.digest, self.descriptor.size
 
@@ -83,37 +83,38 @@ class LayerBlob(NamedTuple):
 def stored_by_table(layer: Descriptor, table_format: Format | Soci) -> Digest:
     """Return the store's key of a layer whose names come from its table: a digest of blob and table.
 
-    Not the diff id: a table may leave out the format's own files and parts of seconds, so that its rows are not those
-    of the whole layer; and its chunks are those of one blob, while many blobs may have one diff id. Not the blob's
-    digest alone: another image could name another table for that blob, which this image's manifest does not vouch for.
+    The diff id does not suffice: a table may leave out the format's own files and parts of seconds, so its rows differ
+    from those of the whole layer; and its chunks are those of one blob, while many blobs may have the same diff id. Nor
+    does the blob's digest: another image could name another table for the blob, which this image's manifest does not
+    authenticate.
     """
     return Digest.of(f"{layer.digest} {table_format.name} {table_format.table_id(layer)}".encode())
 
 
 def without(layer: Digest, hidden: frozenset[bytes]) -> Digest:
-    """Return what stands for a layer whose names *hidden* are not shown; *layer* where there are none."""
+    """Return a digest that stands for *layer* without the names *hidden*; *layer* itself if there are none."""
     return Digest.of(b"%s without %s" % (str(layer).encode(), b"/".join(sorted(hidden)))) if hidden else layer
 
 
 def table_format_of(descriptor: Descriptor) -> Format | None:
-    """Return the format of the layer's table of contents, None where it has none."""
+    """Return the format of the layer's table of contents, None if it has none."""
     if not descriptor.annotations:
         return None
-    # Imported only where a layer may have a table: the import takes a while, and most images never need it.
+    # Imported here: the import takes a while, and most images have no table.
     from regfs.layers.formats.recognise import recognise
 
     return recognise(descriptor)
 
 
 class LayerIngest(NamedTuple):
-    """An ingest of *blob* that is under way, here or in another process."""
+    """A running ingest of *blob*, in this or another process."""
 
     blob: LayerBlob
     progress: Progress
 
 
 class LayerIngests:
-    """The ingests into one *store*. None of them may stand still for *stall_s* seconds."""
+    """The ingests into one *store*. One without progress for *stall_s* seconds is ended."""
 
     def __init__(
         self,
@@ -125,10 +126,9 @@ class LayerIngests:
         refused_s: float,
         stall_s: float,
     ) -> None:
-        """A layer that proved wrong is tried again after *refused_s* seconds only, and not for every name below it.
+        """A layer that proved wrong is tried again after *refused_s* seconds only: names below it are looked up often.
 
-        *note* is called with a sentence about an oddity in a layer that was read all the same, or about a killed
-        worker.
+        *note* is called with a sentence about an oddity in a layer that could still be read, or about a killed worker.
         """
         self._store = store
         self._note = note
@@ -144,9 +144,9 @@ class LayerIngests:
             return list(self._under_way.values())
 
     def run(self, blob: LayerBlob, niceness: int = 0) -> None:
-        """Put the whole layer into the store unless it is there.
+        """Put the whole layer into the store unless it has it.
 
-        Raises as an ingest does (workers/ingest.py), Unsupported before anything is fetched, WorkStalled, and the
+        Raises as ingest_layer() does (workers/ingest.py), Unsupported before anything is fetched, WorkStalled, and the
         errors of the network.
         """
         # Imported here, with all readers of archives: a mount of known images never needs them.
@@ -224,6 +224,6 @@ class LayerIngests:
 
 
 def _name_of(key: LayerKey) -> str:
-    """Return the name of the layer's lock: a digest of the whole key, for a bounded length."""
+    """Return the name of the layer's lock: a digest of the key, so that its length is bounded."""
     words = " ".join(map(str, key))
     return f"layer-{key[1].encoded[:16]}-{Digest.of(words.encode()).encoded[:32]}"

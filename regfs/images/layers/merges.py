@@ -1,4 +1,4 @@
-"""Merging: the layers of an image become one table, once for all threads and processes of a cache.
+"""Merges: merges the layers of an image into one table, once for all threads and processes of a cache.
 
 Used by layer_cache.py. Thread rule: any thread; run() belongs to a flight.
 """
@@ -17,7 +17,7 @@ from regfs.telemetry.stats import Stats
 
 
 class Merges:
-    """The merges of one cache, whose merged tables are in *images*. None may stand still for *stall_s* seconds."""
+    """The merges of one cache, whose merged tables are in *images*. One without progress for *stall_s* s is ended."""
 
     def __init__(
         self,
@@ -43,8 +43,8 @@ class Merges:
     def run(self, chain: Digest, layers: Sequence[tuple[Digest, frozenset[bytes]]]) -> None:
         """Make the merged table of *chain*, unless it exists.
 
-        *layers* are what the store knows them by, and their names that are hidden; they stay while this runs.
-        Raises BadLayer where an unpacker would refuse the image; TooLarge; CacheFailure; WorkStalled.
+        *layers* are the store's keys of the layers, each with its hidden names; the caller keeps them from eviction.
+        Raises BadLayer if an unpacker would refuse the image; TooLarge; CacheFailure; WorkStalled.
         """
         destination = self.path(chain)
         is_ours = self._work.run(

@@ -1,4 +1,4 @@
-"""Lazy layers: names come from the table of contents, bytes are fetched when they are read.
+"""PartialLayers: lazy layers, whose names come from the table of contents, and whose bytes are fetched when read.
 
 Used by layer_cache.py and layer_indexes.py. Thread rule: any thread.
 """
@@ -57,8 +57,8 @@ class PartialLayers:
     def ingest(self, blob: LayerBlob) -> None:
         """Put the index of the layer, which has a table, into the store.
 
-        Raises Unsupported, TooLarge and RangesRefused where it has to be read whole; DigestMismatch and BadLayer where
-        the table is wrong; CacheFailure, and the errors of the network.
+        Raises Unsupported, TooLarge and RangesRefused if it must be read whole; DigestMismatch and BadLayer if the
+        table is wrong; CacheFailure, and the errors of the network.
         """
         # Imported here, with all readers of archives: a mount of known images never needs them.
         from regfs.images.lazy.toc_ingest import ingest_table, ingest_ztoc
@@ -102,7 +102,8 @@ class PartialLayers:
                 assert blob.table_format is not None
                 assert blob.part is not None
                 what = f"{blob.origin}@{blob.descriptor.digest}"
-                # Weak, or the index would be in use for ever: an open file keeps its tree, which keeps its indexes.
+                # A weak reference, or the index would be in use for ever: an open file keeps its tree, which keeps its
+                # indexes.
                 table = proxy(index)
                 table_format = blob.table_format
                 unpack = partial(unpack_spans, table) if isinstance(table_format, Soci) else table_format.read
@@ -125,7 +126,7 @@ class PartialLayers:
         return blob.chunks() if found is None else self.compared(found, blob)
 
     def compared(self, index: LayerIndex, blob: LayerBlob) -> Iterator[bytes]:
-        """Yield the layer's blob, and report once per layer where its archive and its table differ."""
+        """Yield the layer's blob, and report once per layer if its archive and its table differ."""
         if blob.stored_as in self._compared or blob.stored_as in self._uncompared:
             return blob.chunks()
         from regfs.images.lazy.toc_comparison import TableComparison, compared
@@ -134,7 +135,7 @@ class PartialLayers:
 
     @contextmanager
     def comparing(self, blob: LayerBlob, *, is_wanted: bool) -> Iterator[None]:
-        """Within the block, compare the layer with its table where it is read whole, if *is_wanted*."""
+        """If *is_wanted*, compare each layer that is read whole within the block with its table."""
         if not is_wanted:
             self._uncompared.add(blob.stored_as)
         try:
@@ -175,11 +176,11 @@ class PartialLayers:
         return HeaderCheck(span.offset, proxy(index), read, fetcher.ensure, what=what, note=self._note).ensure
 
     def wait_for_reads(self) -> None:
-        """Return once no read of a user waits. Raises by the thread's deadline."""
+        """Wait until no read of a user waits for a registry. Raises at the thread's deadline."""
         self._foreground.wait_for_none()
 
     def fetch_rest(self, index: LayerIndex, blob: LayerBlob) -> None:
-        """Fetch the missing bytes of a layer while no read waits and while nothing has to be evicted for them.
+        """Fetch the missing bytes of a layer, while no read waits and nothing must be evicted for them.
 
         Waits; raises the errors of the network, and CacheFailure.
         """
@@ -196,7 +197,7 @@ class PartialLayers:
             self._compare_archive(index, blob)
 
     def _compare_archive(self, index: LayerIndex, blob: LayerBlob) -> None:
-        """Compare an archive that is here with its zTOC. The diff id cannot tell: soci omits the padding at the end."""
+        """Compare a cached archive with its zTOC. The diff id does not help: soci omits the padding at the end."""
         from regfs.images.lazy.toc_comparison import TableComparison
 
         ensure, size = self.fetcher(index, blob).ensure, index.layout().size
@@ -210,6 +211,6 @@ class PartialLayers:
         self._tell(blob, TableComparison(index).differences(blocks()))
 
     def forget(self, index: LayerIndex) -> None:
-        """Close the files of a layer that are gone or damaged."""
+        """Close the files of a layer, because they are gone or damaged."""
         with self._lock:
             self._fetchers.pop(index, None)

@@ -1,8 +1,8 @@
-"""Fetches layers in the background, one after the other, for as long as the process wants it (--background-fetch).
+"""Fetches the rest of lazy layers in the background, one layer after the other (--background-fetch).
 
 layer_cache.py decides what is fetched, chunk_fetching.py waits for reads of users. A layer that fails is skipped until
-its image is opened again. Used by layer_cache.py. Thread rule: any thread; one thread of its own, which ends when there
-is nothing to do.
+its image is opened again. Used by layer_cache.py. Thread rule: any thread; it starts one thread, which ends when the
+queue is empty.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from regfs.waiting.deadline import Deadline, under
 log = logging.getLogger(__name__)
 
 _MOST_WAITING = 1024
-# An image is opened many times. Its layers are checked for missing bytes once in this time.
+# A layer is checked for missing bytes at most once in so many seconds, however often its image is opened.
 _WANTED_S = 60.0
 
 
 class Fetching(NamedTuple):
     """How much of a lazy layer is fetched beyond what is read.
 
-    *background*: all of it, once its image is opened. *rest_from*: the rest, once this share of its bytes is here (1:
-    never).
+    *background*: all of it, once its image is opened. *rest_from*: the rest, once this share of its bytes is fetched
+    (1: never).
     """
 
     background: bool = False
@@ -41,7 +41,7 @@ ONLY_WHAT_IS_READ = Fetching()
 
 
 class BackgroundFetch:
-    """The queue of layers to fetch, each under a key."""
+    """The queue of layers to fetch, by key."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -68,7 +68,7 @@ class BackgroundFetch:
                 self._is_running = False
 
     def stop(self) -> None:
-        """Begin nothing more; the request that is under way ends by itself."""
+        """Begin no further request; the running one ends by itself."""
         with self._lock:
             self._waiting.clear()
         self._deadline.cancel()

@@ -1,8 +1,8 @@
 """Decides which chunks of a layer are fetched, and when: those that are read, those ahead, and the rest in idle time.
 
-    a read of bytes that are not here        the chunks that have them (chunk_requests.py)
-    a reader that goes on where it was       what comes next as well (chunk_read_ahead.py)
-    files that are wanted as a whole         all that is missing of them, a few requests at once
+    a read of missing bytes                  the chunks that have them (chunk_requests.py)
+    a reader that continues where it was     also the chunks that follow (chunk_read_ahead.py)
+    files that are wanted as a whole         all missing chunks of them, a few requests at once
     the rest of a layer                      one request after the other, each begun while no read waits (foreground.py)
 
 Used by partial_layers.py. Thread rule: any thread; flights fetch.
@@ -27,9 +27,10 @@ from regfs.waiting.deadline import current
 from regfs.waiting.single_flight import Flights
 
 _ATTEMPTS = 2
-# A few large requests cost less than many that leave out each chunk that is here: what 100 Mbit/s carry in 20 ms.
+# A gap of cached chunks up to this size is fetched again, because one large request costs less than two: 20 ms at 100
+# Mbit/s.
 _MAX_GAP_OF_REST = 1 << 18
-# A read that wants one chunk of such a range waits for all of it.
+# A read of one chunk in such a range waits for the whole range.
 _MAX_RANGE_OF_REST = 2 << 20
 _CHUNKS_AT_ONCE = 4096
 _LOOK_AHEAD = 1 << 18
@@ -40,7 +41,7 @@ def _tell_nothing(_done: int, _of: int) -> None:
 
 
 class ChunkFetcher:
-    """Fetches what is missing in the data file of one layer."""
+    """Fetches the missing chunks of one layer into its data file."""
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class ChunkFetcher:
         note: Callable[[str], None],
         rest_from: float = 1.0,
     ) -> None:
-        """*key* names the layer among the flights. Once *rest_from* of its bytes are here, the rest is fetched too."""
+        """*key* names the layer among the flights. Once *rest_from* of its bytes are fetched, the rest follows."""
         self._key = key
         self._table = table
         self.data = data
@@ -76,10 +77,10 @@ class ChunkFetcher:
         self.data.recent = True
 
     def ensure(self, start: int, stop: int) -> Pieces:
-        """Fetch what is missing of the bytes `[start, stop)` of the data file; return what could not be written there.
+        """Fetch the missing bytes of `[start, stop)` of the data file; return pieces that could not be written there.
 
-        Waits as the caller's deadline allows (WouldBlock, Interrupted, RegistryTimeout). Raises DigestMismatch where
-        a chunk is not what the table says, CacheFailure, and what the network brings.
+        Waits as the caller's deadline allows (WouldBlock, Interrupted, RegistryTimeout). Raises DigestMismatch if a
+        chunk is not what the table says, CacheFailure, and the errors of the network.
         """
         for _ in range(_ATTEMPTS):
             missing, pieces = self._look(start, stop)
@@ -106,7 +107,7 @@ class ChunkFetcher:
         return not self.data.missing(self._table.chunks_between(start, stop))
 
     def _look(self, start: int, stop: int) -> tuple[list[StoredChunk], Pieces]:
-        """Return the missing chunks of `[start, stop)`, and the bytes of those that only memory holds."""
+        """Return the missing chunks of `[start, stop)`, and the bytes of chunks that are held in memory only."""
         missing = self.data.missing(self._table.chunks_between(start, stop))
         if not missing:
             return missing, ()
@@ -114,8 +115,8 @@ class ChunkFetcher:
         return [chunk for chunk in missing if chunk not in held], [(chunk.start, held[chunk]) for chunk in held]
 
     def _fetch_for(self, missing: Sequence[StoredChunk], stop: int) -> None:
-        """Fetch *missing* and wait for it; begin to fetch what a reader that goes on at *stop* will want."""
-        most = FIRST_AHEAD if self.data.failure else MAX_AHEAD  # a chunk that cannot be kept is held for a moment only
+        """Fetch *missing* and wait for it; begin to fetch what a reader that continues at *stop* will want."""
+        most = FIRST_AHEAD if self.data.failure else MAX_AHEAD  # chunks that cannot be written are held briefly
         ahead = self._read_ahead.of_reader(missing[0].start, most)
         following = self._table.chunks_between(stop, stop + ahead) if ahead else []
         coming = self.data.missing(chunk for chunk in following if chunk.start >= stop)
@@ -125,9 +126,9 @@ class ChunkFetcher:
         self._requests.fetch(missing, list(dict.fromkeys(coming)))
 
     def _neighbours(self, chunks: Sequence[StoredChunk]) -> list[StoredChunk]:
-        """Return what else is in the bytes that a request for *chunks* brings: other files of the same members.
+        """Return the other chunks in the bytes of a request for *chunks*: other files in the same members.
 
-        A member's files lie side by side in the data file, too. Source: ctr-remote's --estargz-min-chunk-size.
+        A member's files are also neighbours in the data file. Source: ctr-remote's --estargz-min-chunk-size.
         """
         first, last = chunks[0], chunks[-1]
         stop = last.at + max(chunk.stored for chunk in chunks if chunk.at == last.at)
@@ -147,9 +148,9 @@ class ChunkFetcher:
         self._requests.fetch_whole()
 
     def fetch(self, spans: Iterable[tuple[int, int]], report: Report = _tell_nothing) -> None:
-        """Fetch what is missing of *spans*, each `[start, stop)`; *report* gets the bytes done and their total.
+        """Fetch the missing bytes of *spans*, each `[start, stop)`; *report* gets the bytes done and their total.
 
-        Waits and raises as ensure() does, and CacheFailure for what could not be kept.
+        Waits and raises as ensure() does, and CacheFailure for chunks that could not be written.
         """
         wanted = {chunk.number: chunk for span in spans for chunk in self._table.chunks_between(*span)}
         missing = self.data.missing(wanted.values())
@@ -163,9 +164,9 @@ class ChunkFetcher:
                 raise CacheFailure(f"{self._what}: {words(chunk)} could not be kept")
 
     def fetch_rest(self, allow: Callable[[int], bool] = lambda _size: True) -> None:
-        """Fetch what is missing of the layer in the order of its blob, as long as no read waits for its bytes.
+        """Fetch the missing chunks of the layer in the order of its blob; pauses while a read waits for a registry.
 
-        Ends where *allow* refuses the size of the next request, or where the layer is no longer in use. Waits and
+        Ends if *allow* refuses the size of the next request, or if the layer is no longer in use. Waits and
         raises as ensure() does, but skips chunks that are wrong.
         """
         with suppress(ReferenceError):  # of the table
@@ -179,7 +180,7 @@ class ChunkFetcher:
                     return self.fetch_all()
                 if not allow(group.stop - group.start):
                     return None
-                # Marked this late so that a read meanwhile fetched only what it needed.
+                # Marked this late, so that a read meanwhile fetched only what it needed.
                 missing = self.data.missing(group.chunks)
                 self._requests.fetch_all(missing, _tell_nothing, max_gap=_MAX_GAP_OF_REST)
                 self._stats.count("chunks.background_requests", min(len(missing), 1))
@@ -188,7 +189,7 @@ class ChunkFetcher:
         return None
 
     def _begin_rest(self) -> None:
-        """Begin to fetch the rest of the layer once *rest_from* of it is here."""
+        """Begin to fetch the rest of the layer once *rest_from* of it is fetched."""
         if self._rest_from >= 1.0 or not self._has_reached(self._rest_from):
             return
         self._rest_from = 1.0  # once

@@ -1,4 +1,4 @@
-"""Which byte ranges of a layer's blob hold given chunks; and cutting chunks out of the blob as it streams by.
+"""Finds the byte ranges of a layer's blob that hold given chunks, and cuts chunks out of a stream of the blob.
 
 Used by chunk_requests.py and chunk_fetching.py. Pure; a Window belongs to one thread.
 """
@@ -30,7 +30,7 @@ class Group(NamedTuple):
 
 
 class Window:
-    """Takes pieces out of a stream, in the order in which they lie there. Holds one piece and one block."""
+    """Takes pieces out of a stream, in the stream's order. Holds one piece and one block in memory."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
@@ -52,7 +52,7 @@ class Window:
 
 
 def merged(chunks: Sequence[StoredChunk], *, max_gap: int = MAX_GAP, max_range: int = MAX_RANGE) -> list[Group]:
-    """Return *chunks* in as few ranges as possible: near chunks together, chunks of one member always."""
+    """Group *chunks* into few ranges: chunks near each other together, chunks of one member always together."""
     groups: list[list[StoredChunk]] = []
     start = stop = -1
     for chunk in sorted(chunks, key=blob_order):
@@ -68,5 +68,5 @@ def merged(chunks: Sequence[StoredChunk], *, max_gap: int = MAX_GAP, max_range: 
 
 
 def blob_order(chunk: StoredChunk) -> tuple[int, int]:
-    """Return the sort key that orders chunks as they lie in the blob."""
+    """Return the sort key for the order of chunks in the blob."""
     return chunk.at, chunk.inner

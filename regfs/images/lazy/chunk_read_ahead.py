@@ -1,7 +1,7 @@
-"""How far ahead of each reader of a layer its chunks are fetched.
+"""Decides how far ahead of each reader of a layer chunks are fetched.
 
-    a reader that is new            nothing ahead
-    one that reads in order         FIRST_AHEAD bytes, then twice as much each time, up to MAX_AHEAD
+    a new reader                    nothing ahead
+    a reader that reads in order    FIRST_AHEAD bytes, then twice as much each time, up to MAX_AHEAD
 
 Used by chunk_fetching.py. Thread rule: any thread.
 """
@@ -13,20 +13,20 @@ from collections import OrderedDict
 
 FIRST_AHEAD = 1 << 18
 MAX_AHEAD = 8 << 20
-# A reader still reads in order if it skips no more than this: a header, a file that it does not want.
+# A reader that skips no more than this still reads in order: it skips a header or a file.
 _NEAR = 1 << 16
 _READERS = 32
 
 
 class ReadAhead:
-    """The latest 32 readers of one layer: where each will go on, and how far ahead was fetched for it."""
+    """The latest 32 readers of one layer: where each will continue, and how far ahead was fetched for it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._readers: OrderedDict[int, int] = OrderedDict()
 
     def of_reader(self, start: int, most: int) -> int:
-        """Return how many bytes to fetch ahead of a reader that goes on at *start*: *most* or less, 0 for a new one."""
+        """Return how many bytes to fetch ahead of a reader that continues at *start*: up to *most*, 0 for a new one."""
         with self._lock:
             before = next((at for at in self._readers if at <= start <= at + _NEAR), None)
             return 0 if before is None else min(max(FIRST_AHEAD, 2 * self._readers.pop(before)), most)

@@ -1,9 +1,9 @@
-"""Requests for chunks of one layer: one request for each chunk at a time, and every chunk verified before it is kept.
+"""Makes the requests for chunks of one layer: one at a time for each chunk. Every chunk is verified before it is kept.
 
     chunks that lie near each other in the blob     one range (chunk_ranges.py)
     many readers of one chunk                       one request (waiting/single_flight.py)
-    a chunk that is wrong                           fetched once more, then refused for some seconds
-    a server that gives whole blobs only            the whole layer, once; chunks are cut out as it streams by;
+    a wrong chunk                                   fetched once more, then refused for some seconds
+    a server that gives whole blobs only            the whole layer, once; chunks are cut out of the stream;
                                                     on a full disk, up to the last chunk that a reader waits for
 
 Used by chunk_fetching.py, which decides what is fetched and when. Thread rule: any thread; flights fetch.
@@ -59,7 +59,7 @@ class ChunkRequests:
         stats: Stats,
         note: Callable[[str], None],
     ) -> None:
-        """*note* hears, once, that the layer has to be fetched whole."""
+        """*note* is called once, if the layer must be fetched whole."""
         self._key = key
         self._table = table
         self._data = data
@@ -84,8 +84,8 @@ class ChunkRequests:
     def fetch_whole(self, needed: Iterable[StoredChunk] = ()) -> None:
         """Fetch the whole layer, and keep every chunk that is missing.
 
-        Where the cache takes no chunk, memory holds the *needed* ones, and the rest is dropped. Raises CacheFailure
-        where no chunk is needed.
+        If the cache cannot take a chunk, memory holds the *needed* ones, and the others are dropped. Raises
+        CacheFailure then if no chunk is needed.
         """
         with self._lock:
             self._needed.update(chunk.number for chunk in needed)
@@ -105,7 +105,7 @@ class ChunkRequests:
                 self._flights.run(self._name(group), partial(self._fetch, group), streams=True)
             except RangesRefused as refusal:
                 self._note_refusal(refusal)
-            except RegistryTimeout as timeout:  # a flight knows the digest of the layer alone
+            except RegistryTimeout as timeout:  # a flight knows only the digest of the layer
                 raise RegistryTimeout(f"{self._source.what}: {timeout}") from timeout
 
     def fetch_all(self, chunks: Sequence[StoredChunk], report: Report, *, max_gap: int = MAX_GAP) -> None:
@@ -141,7 +141,7 @@ class ChunkRequests:
         return "chunks", self._key, group.chunks[0].number, group.chunks[-1].number
 
     def _groups(self, wanted: Sequence[StoredChunk], max_gap: int) -> list[Group]:
-        """Return the requests for *wanted*: those under way, and new ones for the rest."""
+        """Return the requests for *wanted*: running ones, and new ones for the rest."""
         with self._lock:
             joined = {id(group): group for chunk in wanted if (group := self._coming.get(chunk.number)) is not None}
             new = [chunk for chunk in wanted if chunk.number not in self._coming]
@@ -151,7 +151,7 @@ class ChunkRequests:
         return [*joined.values(), *groups]
 
     def _landed(self, group: Group) -> None:
-        # A group whose flight never began stays; the next reader that wants one of its chunks begins it.
+        # A group whose flight never began stays here; the next reader that wants one of its chunks begins it.
         with self._lock:
             for chunk in group.chunks:
                 if self._coming.get(chunk.number) is group:
@@ -173,7 +173,7 @@ class ChunkRequests:
             self._landed(group)
 
     def _fetch_once(self, group: Group) -> set[int]:
-        """Fetch the chunks of *group*; return the numbers of those that are right."""
+        """Fetch the chunks of *group*; return the numbers of the right ones."""
         start, right = group.start, set[int]()
         content = memoryview(self._source.part(start, group.stop))
         self._stats.count("chunks.requests")
@@ -217,7 +217,7 @@ class ChunkRequests:
                         self._keep(members, window.take(at, max(chunk.stored for chunk in members)), keep)
                     if not has_room and not self._needed:
                         return
-            if has_room:  # a chunk that is still missing was wrong, and would be wrong again
+            if has_room:  # a chunk that is still missing was wrong, and would be again
                 self._whole_until_s = time.monotonic() + _WHOLE_AGAIN_S
             with self._lock:
                 self._wrong.update(dict.fromkeys(self._needed, True))

@@ -1,4 +1,4 @@
-"""The source of a lazy layer: the table of its chunks, and its bytes at the registry.
+"""The interfaces to a lazy layer: the table of its chunks, and its bytes in the registry.
 
 Used by chunk_requests.py; made by partial_layers.py. Thread rule: any thread.
 """

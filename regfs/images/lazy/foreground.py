@@ -1,6 +1,6 @@
-"""Counts the reads of users that wait for a registry now, so that background fetches can wait for them.
+"""Counts the reads of users that wait for a registry now, so that background fetches can give way to them.
 
-Used by chunk_fetching.py; made by layer_cache.py, for all layers of a cache. Thread rule: any thread.
+Used by chunk_fetching.py; made by partial_layers.py, for all layers of a cache. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from regfs.waiting.deadline import current
 
 
 class Foreground:
-    """Counts the reads that wait."""
+    """Counts the waiting reads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -36,11 +36,11 @@ class Foreground:
                 none.set_result(None)
 
     def wait_for_none(self) -> None:
-        """Return once no read waits. Raises WouldBlock, Interrupted, RegistryTimeout by the thread's deadline."""
+        """Wait until no read waits. Raises WouldBlock, Interrupted, RegistryTimeout by the thread's deadline."""
         while True:
             with self._lock:
                 if self._count == 0:
                     return
                 none = self._none = self._none or Future()
-            current().moved()  # so that threads that wait for this flight do not take the pause for a stall
+            current().moved()  # threads that wait for this flight must not regard the pause as a stall
             current().wait_for(none)

@@ -24,7 +24,7 @@ _MAX_HEADERS = 8 << 20
 
 
 class SpanTable(Protocol):
-    """What a layer's index says of its spans and its tar headers."""
+    """The spans and tar headers of a layer, from its index."""
 
     def restart(self, blob_offset: int) -> tuple[int, bytes] | None:
         """Return the bits and the compressed window to begin inflating with at *blob_offset* of the blob."""
@@ -81,9 +81,9 @@ class HeaderCheck:
         self._is_right = False
 
     def ensure(self, start: int, stop: int) -> Pieces:
-        """Fetch what is missing of the bytes `[start, stop)` of the archive, as ChunkFetcher.ensure() does.
+        """Fetch the missing bytes of `[start, stop)` of the archive, as ChunkFetcher.ensure() does.
 
-        Raises BadLayer where the file's header differs from the zTOC, and what fetching raises.
+        Raises BadLayer if the file's header differs from the zTOC, and the errors of ChunkFetcher.ensure().
         """
         if not self._is_right:
             self._check()

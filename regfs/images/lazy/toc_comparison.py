@@ -1,15 +1,15 @@
 """Compares a layer's table of contents with its archive, whenever the whole layer is read anyway.
 
-    the blob as it streams by ─┬─▶ its chunks are taken out, for the table's files
-                               └─▶ a thread: inflated, read as tar, each entry held against the table's row
+    the stream of the blob ────┬─▶ its chunks are taken out, for the table's files
+                               └─▶ a thread: inflated, read as tar, each entry compared with the table's row
 
-Both are authentic: the manifest's annotation vouches for the table, the layer's digest for the archive. A builder can
-still make them differ. Other runtimes then unpack the archive, and regfs shows the table and reports the differences,
-once for each layer. It compares names, types, modes, owners, sizes, times (to the second, as tables round them),
-devices, links, extended attributes, and the bytes of files: by the digests of their chunks, or by their offset in the
-archive where the table has only offsets (SOCI). A comparison takes as much CPU time as reading the layer, so a mount
-makes none. Used by partial_layers.py. Thread rule: one thread for each comparison; a read waits for a few blocks of it
-at most.
+Both are authentic: the manifest's annotation has the digest of the table, the layer's digest is that of the archive. A
+builder can still make them differ. Other runtimes then unpack the archive, and regfs shows the table and reports the
+differences, once for each layer. It compares names, types, modes, owners, sizes, times (to the second, as tables round
+them), devices, links, extended attributes, and the bytes of files: by the digests of their chunks, or by their offset
+in the archive where the table has only offsets (SOCI). A comparison takes as much CPU time as reading the layer, so
+mounts make none. Used by partial_layers.py. Thread rule: one thread for each comparison; a read waits at most for a few
+of its blocks.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class TableComparison:
     def differences(self, blocks: Iterator[bytes]) -> dict[bytes, str]:
         """Return the differences by path, 1,000 at most; *blocks* are the layer's blob.
 
-        Raises BadLayer, TooLarge, Unsupported where they are no archive; what *blocks* raises; CacheFailure.
+        Raises BadLayer, TooLarge, Unsupported if they are not an archive; the errors of *blocks*; CacheFailure.
         """
         feed = ByteFeed(decompressed(blocks, block_size=_BLOCK_SIZE))
         reader = TarReader(feed)
@@ -120,7 +120,7 @@ class TableComparison:
             return "" if row.content == offset else "its bytes are elsewhere in the archive"
         chunks = self._index.chunks_between(row.content, row.content + entry.size)
         if any(not chunk.stored for chunk in chunks):
-            return ""  # the table is wrong about this chunk, which was reported when it was fetched
+            return ""  # the chunk does not match the table, which was reported when it was fetched
         ends = {chunk.start - row.content: (chunk.stop - row.content, chunk.digest.encoded) for chunk in chunks}
         hasher, at, end, digest = hashlib.sha256(), 0, 0, ""
         is_hole = False
@@ -141,7 +141,7 @@ class TableComparison:
         return ""
 
     def _row(self, components: tuple[bytes, ...]) -> Row | None:
-        """Return the table's row for a path, None where it has none; links are not followed."""
+        """Return the table's row for a path, None if it has none. Links are not followed."""
         if not components:
             return self._index.row(ROOT_ROW)
         parent = self._directory(components[:-1])
@@ -168,7 +168,7 @@ def compared(
 ) -> Iterator[bytes]:
     """Yield *blocks*, the *size* bytes of a layer's blob, and call *tell* with what *comparison* finds in them.
 
-    *tell* is called once, after the last block was read. It is not called where the blob is no archive or breaks off;
+    *tell* is called once, after the last block was read. It is not called if the blob is not an archive or breaks off;
     other code reports that.
     """
     comparing = _ComparingThread(comparison, tell)
@@ -217,12 +217,12 @@ class _ComparingThread:
                 return
 
     def finish(self) -> None:
-        """Wait for the result: the blob was given whole."""
+        """Wait for the result, after the whole blob was given."""
         self.give(None)
         self._thread.join(_PATIENCE_S)
 
     def abandon(self) -> None:
-        """End the thread without a result: a blob that breaks off proves nothing."""
+        """End the thread without a result, because the blob broke off."""
         self._ended.set()
         with suppress(queue.Empty):
             while True:

@@ -1,4 +1,4 @@
-"""Indexes a layer from its table of contents. Its bytes are fetched when they are read.
+"""Indexes a layer from its table of contents; the layer's bytes are fetched when they are read.
 
 Used by partial_layers.py. Thread rule: any thread; blocks on the network for the table alone.
 """
@@ -22,7 +22,7 @@ from regfs.store.layers.layer_writer import PartialLayerWriter
 
 @dataclass(frozen=True, slots=True)
 class RangedSource:
-    """A blob that is read by ranges: a ByteSource."""
+    """A blob that is read by ranges, as a ByteSource."""
 
     size: int
     part: Callable[[int, int], bytes]
@@ -43,9 +43,9 @@ def ingest_table(
 ) -> str:
     """Write the index of *layer* into *store* from its table; return a remark about single files that are wrong, or "".
 
-    *part* returns a range of its blob, *find_table* a table that is not in it. Raises DigestMismatch and BadLayer where
-    the table is wrong; Unsupported, TooLarge and RangesRefused where the layer has to be read whole; CacheFailure, and
-    what *part* raises.
+    *part* returns a range of its blob, *find_table* a table that is not in it. Raises DigestMismatch and BadLayer if
+    the table is wrong; Unsupported, TooLarge and RangesRefused if the layer must be read whole; CacheFailure, and the
+    errors of *part*.
     """
     table = table_format.table(descriptor, RangedSource(descriptor.size, part), find_table)
     with store.begin_partial_layer(table_format.name) as writer:
@@ -55,7 +55,7 @@ def ingest_table(
             for entry, chunks in table.entries(files.take):
                 rows.add(entry, _placed(writer, entry.size, chunks, nothing=descriptor.digest) if entry.size else None)
         except (BadLayer, TooLarge, Unsupported):
-            table.verify()  # a wrong table is no reason to read the layer whole or to refuse it
+            table.verify()  # DigestMismatch: wrong bytes of a table say nothing about the layer
             raise
         rows.finish()
         store.publish(writer, layer)
@@ -86,11 +86,11 @@ def ingest_ztoc(descriptor: Descriptor, soci: Soci, *, layer: Digest, store: Lay
                     content = _placed(writer, entry.size, (), nothing=descriptor.digest)
                 rows.add(entry, content)
         except BadLayer as error:
-            raise Unsupported(f"its zTOC is of no use: {error}") from None
+            raise Unsupported(f"its zTOC is unusable: {error}") from None
         rows.finish()
         writer.rows.add_headers(headers)
         store.publish(writer, layer)
-    return f"the zTOC is wrong about where {wrong} files are, which cannot be read" if wrong else ""
+    return f"the zTOC has wrong offsets of {wrong} files, which cannot be read" if wrong else ""
 
 
 def _placed(writer: PartialLayerWriter, size: int, chunks: tuple[Chunk, ...], *, nothing: Digest) -> int:

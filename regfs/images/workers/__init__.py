@@ -1,1 +1,1 @@
-"""Worker processes: the ingest of big layers and the merge of big images."""
+"""Worker processes, which ingest big layers and merge big images. Used by images/layers/."""

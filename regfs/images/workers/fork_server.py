@@ -1,4 +1,4 @@
-"""The fork server: a process with all modules of our workers loaded, which forks one for each job.
+"""The fork server: a process that has loaded all modules of the workers, and forks a worker for each job.
 
     python -m regfs.images.workers.fork_server 3
     descriptor 3     a socket (SOCK_SEQPACKET). The server sends b"ready"; each message to it is a job: JSON,
@@ -7,7 +7,7 @@
     status           a socket, for each job: the server sends the worker's process id with a pidfd, and its exit status
                      (waitpid(2)) when it has ended; or "errno N" where it could not be forked
 
-A worker that is forked starts in 5 ms; starting Python and loading what reads archives takes 60. The server has one
+A forked worker starts in 5 ms; starting Python and loading the readers of archives takes 60 ms. The server has one
 thread, opens nothing and has no credentials. It ends with the daemon, and after a minute without a job. Started by
 forked_process.py. Source: pidfd_open(2), unix(7).
 """
@@ -35,7 +35,7 @@ _IDLE_S = 60.0
 _DESCRIPTORS = 5
 _STREAMS = 3
 _MOST_DESCRIPTORS = 1 << 16
-# Modules to load while such a worker runs: the next jobs need them.
+# Modules to load while a worker of this module runs, for the next jobs.
 _NEXT = {"regfs.images.workers.ingest_main": "regfs.images.workers.merge_main"}
 
 
@@ -62,17 +62,17 @@ class _Server:
                 self._load(self._next)
                 self._next = ""
             elif not self._workers:
-                self._jobs.shutdown(socket.SHUT_RD)  # no further job can come, and none is lost
+                self._jobs.shutdown(socket.SHUT_RD)  # no further job can arrive, and none is lost
                 if not self._take_job(socket.MSG_DONTWAIT):
                     return
 
     def _load(self, module: str) -> None:
-        """Load *module* for all workers to come."""
+        """Load *module*, so that all later workers have it."""
         if module in sys.modules:
             return
-        with suppress(Exception):  # the worker that needs it will report why
+        with suppress(Exception):  # the worker that needs it will report the reason
             importlib.import_module(module)
-        gc.freeze()  # so that no collection in a worker copies all pages
+        gc.freeze()  # or a garbage collection in a worker would copy all pages
 
     def _take_job(self, flags: int) -> bool:
         """Take the next job and fork its worker; return whether there was one."""
@@ -116,7 +116,7 @@ class _Server:
 
 
 def _work(module: str, argument: dict[str, Any], directory: str, fds: list[int]) -> None:
-    """Do a job in its forked process, and exit."""
+    """Do a job in the forked process, and exit."""
     code = 1
     try:
         os.setsid()  # Ctrl-C is for the daemon; a worker ends with its input
@@ -130,7 +130,7 @@ def _work(module: str, argument: dict[str, Any], directory: str, fds: list[int])
         with suppress(OSError):
             os.chdir(directory)
         code = importlib.import_module(module).main(argument)
-    except BaseException:  # whatever it is: this process must never return into the server's loop
+    except BaseException:  # any error: this process must never return into the server's loop
         traceback.print_exc()
     finally:
         sys.stderr.flush()

@@ -1,7 +1,8 @@
-"""A worker that the fork server (fork_server.py) has forked, with as much of subprocess.Popen as worker.py needs.
+"""Starts workers through the fork server (fork_server.py).
 
-One fork server serves this process; it is started with the first worker, and again where it has ended. Where it cannot
-run (an old kernel, another system), each worker starts as a new Python process. Thread rule: any thread.
+A ForkedProcess is such a worker, with the parts of subprocess.Popen that worker.py needs.
+This process has one fork server, started with the first worker, and again if it has ended. If it cannot run (an old
+kernel, another system), each worker starts as a new Python process. Used by worker.py. Thread rule: any thread.
 """
 
 from __future__ import annotations
@@ -44,19 +45,19 @@ class ForkedProcess:
         self._lock = threading.Lock()
 
     def kill(self) -> None:
-        """Send it SIGKILL; does nothing where it has ended."""
+        """Send the process SIGKILL; does nothing if it has ended."""
         with self._lock, suppress(ProcessLookupError):
             if self.returncode is None:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def poll(self) -> int | None:
-        """Return its exit code, -N where signal N ended it; None while it runs."""
+        """Return the process's exit code, -N if signal N ended it; None while it runs."""
         with suppress(subprocess.TimeoutExpired):
             self.wait(0.0)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait until it has ended and return its exit code. Raises subprocess.TimeoutExpired."""
+        """Wait until the process has ended and return its exit code. Raises subprocess.TimeoutExpired."""
         if self.returncode is None:
             poll = select.poll()
             poll.register(self._pidfd, select.POLLIN)
@@ -68,7 +69,7 @@ class ForkedProcess:
         return self.returncode
 
     def communicate(self) -> None:
-        """Wait until it has ended, and close its pipes."""
+        """Wait until the process has ended, and close its pipes."""
         self.wait()
         self.stdout.close()
         self.stderr.close()
@@ -86,7 +87,7 @@ class ForkedProcess:
 
 class _ForkServer:
     def __init__(self) -> None:
-        """Start it. Raises OSError."""
+        """Start the fork server. Raises OSError."""
         self._jobs, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -104,33 +105,33 @@ class _ForkServer:
             raise OSError("the fork server does not start")
 
     def runs(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the server still runs."""
         return self._process.poll() is None
 
     def send(self, job: bytes, fds: list[int]) -> bool:
-        """Send it a job; False where the server has ended and the job has not begun."""
+        """Send a job; return False if the server has ended and the job has not begun."""
         try:
             return self._process.poll() is None and socket.send_fds(self._jobs, [job], fds) > 0
         except OSError:
             return False
 
     def end(self) -> None:
-        """End it."""
+        """End the server."""
         self._jobs.close()
         self._process.kill()
         self._process.wait()
 
 
 def has_fork_server() -> bool:
-    """Whether the fork server runs, so that a worker costs next to nothing to start."""
+    """Whether the fork server runs, so that a worker starts in 5 ms."""
     with _lock:
         return _server is not None and _server.runs()
 
 
 def forked(module: str, argument: Mapping[str, object], *, stdin: int, memory_fd: int | None) -> ForkedProcess | None:
-    """Return a forked worker that runs `module.main(argument)`, None where there is no fork server.
+    """Return a forked worker that runs `module.main(argument)`; None if there is no fork server.
 
-    Raises OSError where the fork fails, WorkerKilled where the fork server was killed meanwhile.
+    Raises OSError if the fork fails, WorkerKilled if the fork server was killed meanwhile.
     """
     job = json.dumps([module, argument, _working_directory()]).encode()
     if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal") or len(job) > LARGEST_JOB:
@@ -152,14 +153,14 @@ def forked(module: str, argument: Mapping[str, object], *, stdin: int, memory_fd
             given.append(memory_fd)
         if not _hand_over(job, given):
             return None
-        theirs.close()  # so that our end sees the end of the server
+        theirs.close()  # so that this process notices when the server ends
         pid, pidfd = _begun(ours)
         failed.pop_all()
         return ForkedProcess(pid, pidfd, ours, *streams)
 
 
 def _hand_over(job: bytes, fds: list[int]) -> bool:
-    """Send *job* to the fork server, which is started if needed; False where it cannot run."""
+    """Send *job* to the fork server, which is started if needed; return False if it cannot run."""
     global _server, _refused_until_s
     with _lock:
         if _server is not None:

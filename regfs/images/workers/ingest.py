@@ -1,4 +1,4 @@
-"""Ingests a layer: where layers/ (which reads one) and store/ (which keeps one) meet.
+"""Ingests a layer: reads it with layers/ and writes it with store/, in this thread or in a worker.
 
 A small layer is ingested in the calling thread. A big one is ingested by a process of its own (ingest_main.py), which
 gets the compressed bytes through a pipe: the daemon's interpreter stays free to answer the kernel, while connections
@@ -43,17 +43,17 @@ def ingest_layer(
     niceness: int = 0,
     stall_s: float = STALL_S,
 ) -> None:
-    """Put the layer that *descriptor* names, whose bytes *chunks* are, into *store*.
+    """Put the layer that *descriptor* names, with the bytes *chunks*, into *store*.
 
-    The layer is visible when this returns, not if it raises; it is on the disk only after store.settle(). *report* is
-    called after each chunk, and when the process reports progress, in any thread. *niceness* (nice(2)) is that of the
-    process; *stall_s* is how long the process may make no progress while chunks wait. Blocks for as long as *chunks*
+    The layer is visible when this returns, and not if it raises. It is on the disk only after store.settle(). *report*
+    is called after each chunk, and when the worker reports progress, in any thread. *niceness* (nice(2)) is that of the
+    worker; *stall_s* is how many seconds the worker may make no progress while chunks wait. Blocks as long as *chunks*
     does, and raises its errors.
 
     Raises:
         DigestMismatch, BadLayer, TooLarge, Unsupported: as run_ingest (layers/ingest.py).
-        CacheFailure: the cache cannot take it, or the process that ingested it was killed.
-        WorkStalled: the process stood still, and was ended.
+        CacheFailure: the cache cannot take it, or the worker was killed. WorkStalled: the worker made no progress, and
+        was ended.
     """
     progress = progress or Progress()
     if descriptor.size < SMALL_LAYER:
@@ -74,7 +74,7 @@ def ingest_here(
     progress: Progress,
     report: Callable[[Progress], None],
 ) -> None:
-    """Do what ingest_layer does in the calling thread; *report* is called after each chunk and now and then."""
+    """Do what ingest_layer() does in the calling thread; *report* is called after each chunk and now and then."""
     with store.begin_layer(descriptor.size) as writer:
         run_ingest(chunks, descriptor=descriptor, diff_id=diff_id, sink=writer, progress=progress, report=report)
         store.publish(writer, diff_id)

@@ -1,13 +1,13 @@
-"""The process that ingests one big layer: reads compressed bytes, reports progress as lines of JSON.
+"""The worker that ingests one big layer: reads compressed bytes, reports progress as lines of JSON.
 
     python -m regfs.images.workers.ingest_main '{"root": …, "boot": …, "limits": …, "digest": …, "memory": 5, …}'
     stdin    the layer's bytes, as the registry gives them: a pipe through shared memory (shared_pipe.py), whose
              descriptor is "memory"
-    stdout   {"received": 1, "inflated": 1, "entries": 1, "effort": 1} now and then; at last that with "done": true,
-             "remark" and "exceeded", or {"error": "BadLayer", "message": "…"}
+    stdout   {"received": 1, "inflated": 1, "entries": 1, "effort": 1} now and then; the last line also has
+             "done": true, "remark" and "exceeded", or is {"error": "BadLayer", "message": "…"}
 
-It has no registry and no credentials. If its parent dies, its input ends too early, and it removes its files. Started
-by workers/ingest.py alone; imports little, to start fast.
+It has no access to registries and no credentials. If its parent dies, its input ends early, and it removes its files.
+Started by workers/ingest.py alone; imports little, to start fast.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.store.layers.layer_store import LayerStore
 
-# Three threads hand each other blocks that take a millisecond each; five, Python's default, would be lost at each turn.
+# Three threads hand each other blocks that take 1 ms each; Python's default of 5 ms would be lost at each switch.
 _SWITCH_INTERVAL_S = 0.0005
 
 
@@ -56,7 +56,7 @@ def main(argument: Mapping[str, Any]) -> int:
 
 
 def _log_nothing(_: str) -> None:
-    """Log nothing here: the parent reports the error."""
+    """Turn logging off in this process: the parent reports errors."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Merges an image, in a process of its own where it is big: a merge keeps the interpreter busy from start to end.
+"""Merges an image, in a worker if it is big: a merge keeps the interpreter busy from start to end.
 
 Used by merges.py. Thread rule: any thread; a merge belongs to its caller.
 """
@@ -36,9 +36,9 @@ def merge_layers(
 ) -> None:
     """Write the merged table of the layer indexes *layers* (base first) to *destination*, without their names *hidden*.
 
-    Takes about 8 us an entry. *reserve* is the budget's. *report* is called, in any thread, with a number that grows
-    while a process works, which may make no progress for *stall_s* seconds. Raises BadLayer where an unpacker would
-    refuse the image; TooLarge; CacheFailure; WorkStalled.
+    Takes about 8 us for each entry. *reserve* is that of the budget. *report* is called, in any thread, with a number
+    that grows while a worker works; a worker without progress for *stall_s* seconds is ended. Raises BadLayer if an
+    unpacker would refuse the image; TooLarge; CacheFailure; WorkStalled.
     """
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def merge_layers(
 
 
 def _remove_what_is_left(directory: Path) -> None:
-    """Remove the temporary files of killed merges; living merges hold a lock."""
+    """Remove the temporary files of killed merges. Running merges hold a lock on theirs."""
     for path in directory.glob(".*"):
         with claimed(path) as is_left, suppress(OSError):
             if is_left:

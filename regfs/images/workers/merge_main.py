@@ -1,4 +1,4 @@
-"""The process that merges one big image.
+"""The worker that merges one big image.
 
     python -m regfs.images.workers.merge_main '{"layers": ["….index", …], "destination": "….merged", "hidden": {}}'
     stdout   {"effort": 3} now and then, at last {"done": true} or {"error": "BadLayer", "message": "…"}

@@ -20,18 +20,20 @@ from regfs import errors
 from regfs.errors import RegfsError
 from regfs.process.threads import start_thread
 
-# Enough to find libraries and to write messages. Secrets in the daemon's environment stay there.
+# The variables that workers need to find libraries and to write messages. Secrets in the daemon's environment are not
+# passed on.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR")
-# glibc would return each block of a megabyte to the kernel and fault in a fresh one: 3 s of
-# system time for a gigabyte. Other C libraries ignore these.
+# glibc would return each block of a megabyte to the kernel and fault in a new one: 3 s of system time for a gigabyte.
+# Other C libraries ignore these.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 
 _TELL_EVERY_S = 0.2
 _PR_SET_PDEATHSIG = 1
 _EFFORT_S = 0.25
 
-# Five steps of niceness leave a third of the share of a core that others want too. Source: sched(7), "The nice value".
-# Each session is a group whose niceness counts among groups. Source: sched(7), "The autogroup feature".
+# With niceness 5, a worker gets a third of the CPU time of a core that it would have beside normal processes. Source:
+# sched(7), "The nice value". Each session is a group whose niceness counts among groups. Source: sched(7), "The
+# autogroup feature".
 _AUTOGROUP = Path("/proc/self/autogroup")
 
 NICE_BESIDE_THE_BIGGEST = 5
@@ -55,7 +57,7 @@ def usable_cpus() -> int:
 
 
 def _quota(path: Path, cpus: int) -> int:
-    """Return how many CPUs the file allows, *cpus* where there is none or no limit is set."""
+    """Return how many CPUs the file allows; *cpus* if there is no file, or no limit in it."""
     try:
         quota, period = path.read_text().split()
     except OSError:
@@ -69,9 +71,9 @@ def workers() -> int:
 
 
 def be_nice(niceness: int) -> None:
-    """Lower the priority of this process, which leads a session of its own."""
+    """Lower the priority of this process, which must be the leader of its own session."""
     if niceness:
-        # Not allowed, no such feature, or changed by another process a moment ago: the shares stay equal.
+        # Not allowed, not supported, or changed by another process a moment ago: then the shares stay equal.
         with suppress(OSError):
             os.nice(niceness)
             _AUTOGROUP.write_text(str(niceness))
@@ -80,8 +82,8 @@ def be_nice(niceness: int) -> None:
 class Teller:
     """Reports progress to the parent process, by lines of JSON on stdout, which worker.py reads.
 
-    *numbers* are what the work counts. CPU time is reported too, in steps so large that the reports alone hardly reach
-    one: a worker that stands still must not seem to move.
+    *numbers* returns the counters of the work. CPU time is reported too, in large steps, because the reports themselves
+    take CPU time: a worker that hangs must not seem to make progress.
     """
 
     def __init__(self, numbers: Callable[[], Mapping[str, int]] = dict) -> None:
@@ -110,14 +112,14 @@ class Teller:
 
 
 def go_on_at_the_end_of_the_parent() -> None:
-    """Let the kernel send SIGCONT to this process when its parent ends; the calling thread has to live as long.
+    """Let the kernel send SIGCONT to this process when its parent ends. The calling thread must live until then.
 
-    A worker cleans up when its input ends with its daemon. A stopped one (by a debugger, say) cannot read, and would
-    keep its memory, its lock and its files for good. A killed daemon cannot wake it. Source: PR_SET_PDEATHSIG(2const);
+    A worker cleans up when its input ends with its daemon. A stopped one (for example by a debugger) cannot read, and
+    would keep its memory, lock and files for ever. A killed daemon cannot wake it. Source: PR_SET_PDEATHSIG(2const);
     the parent there is the thread that started this process.
     """
     if sys.platform == "linux":
-        import ctypes  # an import of 3 ms, for workers only
+        import ctypes  # imported here: it takes 3 ms, and only workers need it
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGCONT), 0, 0, 0)
 
@@ -135,7 +137,7 @@ def error_of(told: Mapping[str, str]) -> RegfsError:
 
 
 def process_environment() -> dict[str, str]:
-    """Return the environment of a worker: what it needs to find its modules, and nothing of the user's."""
+    """Return the environment of a worker: what it needs to find its modules, without the user's variables."""
     environment = _ALLOCATOR | {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
     environment["PYTHONSAFEPATH"] = "1"  # otherwise -m would import from the working directory first

@@ -24,7 +24,7 @@ SIZE = 4 << 20
 
 _COUNT = struct.Struct("=I")
 _READ = 1 << 12
-# How much the reader takes and acknowledges at once, so that the writer is not woken for each network packet.
+# How many bytes the reader takes and acknowledges at once, so that the writer is not woken for each network packet.
 _PIECE = SIZE // 8
 
 
@@ -32,7 +32,7 @@ class PipeWriter:
     """The daemon's end. Must be closed."""
 
     def __init__(self) -> None:
-        """Raises OSError where there are too many descriptors or too little memory."""
+        """Raises OSError if there are too many descriptors or too little memory."""
         self.memory_fd = _shared_memory()
         try:
             self._memory = mmap.mmap(self.memory_fd, SIZE)
@@ -45,14 +45,14 @@ class PipeWriter:
         self._room = SIZE
 
     def leave_to_reader(self) -> None:
-        """Close the descriptors that the reader's process has, so that the connection ends with that process."""
+        """Close this process's copies of the reader's descriptors, so that the connection ends with the reader."""
         os.close(self.memory_fd)
         self.reader_end.close()
 
     def write(self, view: memoryview, wait_s: float) -> int:
-        """Write the first bytes of *view* and return how many; 0 where there was no room for *wait_s* seconds.
+        """Write the first bytes of *view* and return how many; 0 if there was no room for *wait_s* seconds.
 
-        Raises BrokenPipeError where the reader has ended.
+        Raises BrokenPipeError if the reader has ended.
         """
         try:
             if not self._room:
@@ -65,7 +65,7 @@ class PipeWriter:
             self._memory[self._at : self._at + size] = view[:size]
             try:
                 self._socket.send(_COUNT.pack(size))
-            except BlockingIOError:  # the socket is full of counts that the reader has not taken
+            except BlockingIOError:  # the socket is full of counts that the reader has not read
                 self._wait(select.POLLOUT, wait_s)
                 return 0
         except ConnectionError as error:
@@ -80,7 +80,7 @@ class PipeWriter:
             self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the pipe."""
         self._socket.close()
         self._memory.close()
 
@@ -106,7 +106,7 @@ def pieces(memory_fd: int, socket_fd: int) -> Iterator[memoryview]:
     while True:
         if not available:
             counts = b""
-            with suppress(ConnectionError):  # the writer has ended without reading our counts
+            with suppress(ConnectionError):  # the writer has ended without reading these counts
                 counts = connection.recv(_READ)
             if not counts:
                 return
@@ -131,7 +131,7 @@ def _shared_memory() -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("regfs", os.MFD_CLOEXEC)
     else:
-        import tempfile  # an import of 8 ms, for the daemon only
+        import tempfile  # imported here: it takes 8 ms, and only the daemon needs it
 
         fd, name = tempfile.mkstemp()
         os.unlink(name)

@@ -1,7 +1,8 @@
-"""Work that is done once for all processes of a cache: ingests of layers, and merges of images.
+"""SharedWork: work that is done once for all processes of a cache: ingests of layers, and merges of images.
 
-A piece of work has a name. The thread that holds its lock (store/locks/work_locks.py) does it, in one of a few turns.
-Other threads, of this process or another, watch its progress, and take it over where it ends without a result.
+A piece of work has a name. The thread that holds the name's lock (store/locks/work_locks.py) does the work, in one of a
+few turns.
+Other threads, of this process or another, watch its progress, and do it themselves if it ends without a result.
 Deadlines are measured from the last progress: that of a flight (waiting/deadline.py), and those of threads that wait
 for a turn.
 
@@ -22,7 +23,7 @@ from regfs.waiting.deadline import Deadline, current
 
 STALL_S = 300.0
 """How long an ingest or a merge may make no progress, by default: as long as a request may wait."""
-# Shorter than a request waits: a hanging holder in another process is replaced before requests time out.
+# Shorter than the wait of a request, so that a hanging holder in another process is replaced before requests time out.
 _FOREIGN_STALL_S = 30.0
 _LOOK_S = 0.5
 
@@ -46,7 +47,7 @@ class SharedWork:
         """Do *work* in this thread unless another thread or process does the work *name*; return whether this one did.
 
         *is_done* returns whether the result exists; *follow* is called with the progress of another process. Raises the
-        errors of *work*, and WorkStalled where no turn comes because no other work makes progress.
+        errors of *work*, and WorkStalled if no turn comes because no other work makes progress.
         """
         while True:
             with self._turn(name), self._locks.claim(name) as claim:
@@ -59,7 +60,7 @@ class SharedWork:
                 return False
 
     def _follow(self, name: str, is_done: Callable[[], bool], told: Tell) -> bool:
-        """Wait until the thread that does the work has released its lock, and return whether the work is done."""
+        """Wait until the thread that does the work releases its lock, and return whether the work is done."""
         for standing in self._locks.standings(name, stalled_after_s=min(_FOREIGN_STALL_S, self.stall_s / 2)):
             told(standing)
             if is_done():
@@ -88,7 +89,7 @@ class SharedWork:
 
 
 def _teller(claim: Claim | None, deadline: Deadline, follow: Tell | None = None) -> Tell:
-    """Return a function that records progress where it differs from the last record."""
+    """Return a function that records progress if it differs from the last record."""
     last: Standing | None = None
 
     def tell(standing: Standing) -> None:

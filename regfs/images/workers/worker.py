@@ -1,15 +1,15 @@
-"""A worker: a process that does one piece of heavy work, reports progress, and is killed where it makes none.
+"""Worker: a process that does one piece of heavy work, reports progress, and is killed if it makes none.
 
-    stdin    its input, where the daemon has it (shared_pipe.py)
+    stdin    its input, if it has any (shared_pipe.py)
     stdout   lines of JSON (own_process.py): {"effort": 3, "received": 1, …} now and then; at last {"done": true, …}, or
              {"error": "BadLayer", "message": "…"}
 
 Bytes, entries and CPU time are progress. A worker without progress for *stall_s* seconds, while it has something to do,
-is killed: it may be stopped, or its disk hangs. A worker that does not end then (it sleeps in the kernel) is left
-behind, up to a number of such workers.
+is killed: it may be stopped, or its disk hangs. A worker that does not end then (it hangs in the kernel) is left
+behind, up to a limited number of workers.
 
 Used by workers/ingest.py and workers/merge.py. Thread rule: a worker belongs to the thread that started it, and ends
-before that thread does: the kernel takes the end of that thread for the end of the parent (own_process.py).
+before that thread does: the kernel treats the end of that thread as the end of the parent (own_process.py).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _left_behind: list[_Process] = []
 
 
 def twice_if_killed(work: Callable[[], None], note: Callable[[str], None]) -> None:
-    """Call *work*, which runs a worker; where a signal ended the worker, call *note*, and *work* once more.
+    """Call *work*, which runs a worker. If a signal killed the worker, call *note*, and *work* once more.
 
     When memory runs out, the kernel kills the process that takes most of it.
     """
@@ -84,22 +84,22 @@ class Worker:
 
     @property
     def was_killed(self) -> bool:
-        """Whether it was killed and could not clean up."""
+        """Whether the worker was killed and could not clean up."""
         return self._process.returncode is None or self._process.returncode < 0
 
     def feed(self, chunk: bytes) -> None:
-        """Write *chunk* to its input. Raises BrokenPipeError where it has ended; verdict() tells why."""
+        """Write *chunk* to the worker's input. Raises BrokenPipeError if it has ended; verdict() raises the reason."""
         assert self._input is not None
         self._busy_since_s = time.monotonic()
         view = memoryview(chunk)
         while view:
             view = view[self._input.write(view, _LOOK_S) :]
-            if view and self._is_stalled:  # it may sleep in the kernel with its end still open
+            if view and self._is_stalled:  # it may hang in the kernel with its end still open
                 raise BrokenPipeError
         self._busy_since_s = None  # a worker that waits for input does not stall
 
     def verdict(self) -> Told:
-        """End its input, wait for its result and return it; raise the error that it reports."""
+        """End the worker's input, wait for its result and return it; raise the error that it reports."""
         self._busy_since_s = time.monotonic()
         if self._input is not None:
             self._input.end()
@@ -119,7 +119,7 @@ class Worker:
         raise RuntimeError(f"{self._what}: its worker failed: {complaint[-2000:]}")
 
     def end(self) -> None:
-        """End it, by SIGKILL where needed."""
+        """End the worker, by SIGKILL if needed."""
         process = self._process
         if self._input is not None:
             self._input.close()
@@ -188,8 +188,8 @@ def started(
 ) -> Iterator[Worker]:
     """Run the worker `python -m module argument`, forked where possible; it has ended at the end of the block.
 
-    *on_told* is called with each line that differs from the last one, in a thread of the worker. Raises CacheFailure
-    where it cannot be started, WorkStalled where earlier ones hang in the kernel.
+    *on_told* is called with each line that differs from the last one, in a thread that reads the worker's output.
+    Raises CacheFailure if it cannot be started, WorkStalled if too many earlier ones hang in the kernel.
     """
     _reap()
     with ExitStack() as stack:
@@ -228,7 +228,7 @@ def _start(module: str, argument: Mapping[str, object], pipe: PipeWriter | None)
 
 
 def _reap() -> None:
-    """Reap processes that were left behind and have ended. Raises WorkStalled where many have not."""
+    """Reap processes that were left behind and have ended. Raises WorkStalled if too many have not."""
     with _lock:
         _left_behind[:] = [process for process in _left_behind if process.poll() is None]
         count = len(_left_behind)
