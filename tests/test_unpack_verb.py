@@ -15,16 +15,21 @@ import pytest
 
 from tests.support.fault_server import FaultServer, reply, silence
 from tests.support.hello import host_architecture
-from tests.support.images import file, image_of, layer
+from tests.support.images import directory, file, image_of, layer
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.mounted import environment_for, regfs_command, run_regfs
 
 
 @pytest.fixture
 def server() -> Iterator[FaultServer]:
-    """A registry with demo/app:1, which has two files of a megabyte."""
+    """A registry with demo/app:1, which has two files of a megabyte, and one in a directory."""
     application = MemoryRegistry()
-    contents = layer(file("first", os.urandom(1 << 20)), file("second", os.urandom(1 << 20)))
+    contents = layer(
+        file("first", os.urandom(1 << 20)),
+        file("second", os.urandom(1 << 20)),
+        directory("below"),
+        file("below/third", b"3"),
+    )
     image = image_of(contents, architecture=host_architecture())
     for content in image.blobs().values():
         application.add_blob("demo/app", content)
@@ -39,6 +44,16 @@ def command(server: FaultServer, *words: str) -> list[str]:
 
 def unpack(server: FaultServer, directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return run_regfs(*command(server, *words)[len(regfs_command()) :], home=directory)
+
+
+def test_a_part_of_an_image_is_written_alone(server: FaultServer, tmp_path: Path) -> None:
+    image = f"{server.address}/demo/app:1"
+    done = run_regfs("unpack", "--cache-dir", "cache", f"{image}:/first", "out", home=tmp_path)
+    assert (done.returncode, os.listdir(tmp_path / "out")) == (0, ["first"]), done.stderr
+    done = run_regfs("unpack", "--cache-dir", "cache", f"{image}:/below", "below", home=tmp_path)
+    assert (done.returncode, os.listdir(tmp_path / "below")) == (0, ["third"]), done.stderr
+    done = run_regfs("unpack", "--cache-dir", "cache", f"{image}:/first/", "none", home=tmp_path)
+    assert (done.returncode, (tmp_path / "none").exists()) == (1, False), done.stderr
 
 
 def test_an_image_that_cannot_be_had_leaves_no_empty_directory(server: FaultServer, tmp_path: Path) -> None:
@@ -63,22 +78,26 @@ def test_a_directory_that_cannot_be_made_is_told_before_anything_is_fetched(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small tmpfs")
-def test_a_full_disk_says_that_what_was_written_is_incomplete(server: FaultServer, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing_half_written(server: FaultServer, tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "small", tmp_path / "small"], check=True)
     try:
         done = unpack(server, tmp_path, "-q", "small/out")
         assert done.returncode == 1
-        assert f"{tmp_path}/small/out is incomplete: remove it before you try again" in done.stderr
+        assert "No space left on device" in done.stderr
+        assert not (tmp_path / "small/out").exists()
     finally:
         subprocess.run(["umount", tmp_path / "small"], check=True)
 
 
+@pytest.mark.parametrize("is_there", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_writing_says_that_what_was_written_is_incomplete(
-    number: signal.Signals, server: FaultServer, tmp_path: Path
+def test_a_signal_while_writing_leaves_nothing_half_written(
+    number: signal.Signals, is_there: bool, server: FaultServer, tmp_path: Path
 ) -> None:
     """SIGTERM, which `timeout` and systemd send, once left a part of the tree without a word."""
+    if is_there:
+        (tmp_path / "out").mkdir()
     program = f"""
 import os, signal
 from regfs.cli import main
@@ -90,8 +109,9 @@ main()
     done = subprocess.run(
         words, env=environment_for(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
     )
-    said = f"regfs: {tmp_path}/out is incomplete: remove it before you try again\n"
-    assert (done.returncode, done.stderr) == (128 + number, said)
+    assert (done.returncode, done.stderr) == (128 + number, "")
+    assert (tmp_path / "out").exists() == is_there
+    assert not any(tmp_path.glob("out/*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -190,7 +190,10 @@ class Reference:
 def _spelling(path: str) -> str:
     """Return how to write *path*, which is no repository, where one can tell what is meant; '' where not."""
     if (match := _PATH_IN_IMAGE_RE.fullmatch(path)) is not None:
-        return f"; a path in the image is written {match[1][:150]}:/{match[2][:150]}"
+        written = f"{match[1][:150]}:/{match[2][:150]}"
+        if written == path:
+            return f"; name the image alone: {match[1][:300]}"
+        return f"; a path in the image is written {written}"
     if path != path.lower() and _PATH_RE.fullmatch(path.lower()):
         return f": it has no upper-case letters; write {path.lower()[:300]}"
     return ""

@@ -1,6 +1,6 @@
 """Removes directories of any depth: those of an image may be nested deeper than shutil.rmtree and a path can follow.
 
-Used by verbs/get.py and verbs/cp.py for what a failure left half-written. One thread; blocks on the disk.
+Used by verbs/get.py, cp.py and unpack.py for what a failure left half-written. One thread; blocks on the disk.
 """
 
 from __future__ import annotations
@@ -45,6 +45,18 @@ def remove_tree(top: str) -> None:
     finally:
         os.close(at_top)
     os.rmdir(top)
+
+
+def clear_directory(top: Path) -> None:
+    """Remove everything in the directory *top*, which stays. Raises OSError."""
+    with os.scandir(top) as found:
+        entries = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in found]
+    for path, is_directory in entries:
+        if is_directory:
+            os.chmod(path, 0o700)  # an image's may be closed to its owner
+            remove_tree(path)
+        else:
+            os.unlink(path)
 
 
 def _empty(directory: int, top: int) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from regfs.app.composition import App, build
 from regfs.app.config import Config
-from regfs.errors import CacheFailure, InvalidOption, NotADirectory, NotFound
+from regfs.errors import CacheFailure, InvalidOption, NotFound
 from regfs.export.unpack import Unpacker
 from regfs.library.path_resolver import Files
 from regfs.model.attributes import mode_of
@@ -21,13 +21,11 @@ from regfs.mount.mountpoint import mounts
 from regfs.process.removal import temporary_directory
 from regfs.process.umask import current_umask
 from regfs.rootfs.part_of_tree import PartOfTree
-from regfs.rootfs.paths import files_below, find
 from regfs.rootfs.rootfs import Rootfs
 from regfs.verbs.get import write_copy
-from regfs.verbs.image import find_image, layer_steps, merged_files
-from regfs.verbs.image_paths import ImagePath, Say, open_path, read_image_path
+from regfs.verbs.image import layer_steps
+from regfs.verbs.image_paths import ImagePath, Say, fetched_files, open_path, read_image_path
 from regfs.verbs.progress import showing
-from regfs.waiting.deadline import Deadline, under
 
 
 def cp(
@@ -62,26 +60,13 @@ def _copy(wanted: ImagePath, to: Path, app: App, paths: Files) -> list[str]:
     """Copy what is *wanted* to the path *to*; return notes."""
     opened = open_path(wanted, app, paths)
     if opened.image.contents == opened.image.rootfs:
-        files, node = _fetched(wanted, app)
+        files, node = fetched_files(wanted, app)
         return _write(files, node, to, app)
     if not opened.path.exists():
         raise NotFound(f"{opened.path} is not in {opened.image.name}")
     _insist_on_room(to, is_directory=opened.path.is_dir())
     write_copy(opened.path, to)
     return []
-
-
-def _fetched(wanted: ImagePath, app: App) -> tuple[Rootfs, int]:
-    """Fetch what is at and below the path; return the files of the image and the node of the path."""
-    image = find_image(wanted.reference, app)
-    files = merged_files(image, app)
-    try:
-        node = find(files, os.fsencode(wanted.path))
-    except (NotFound, NotADirectory) as missing:
-        raise NotFound(f"/{wanted.path.lstrip('/')} is not in {image}") from missing
-    with under(Deadline()):  # each request has its own deadline
-        image.fetch([files.content(each) for each in files_below(files, node)], lambda _layer, _done, _of: None)
-    return files, node
 
 
 def _write(files: Rootfs, node: int, to: Path, app: App) -> list[str]:

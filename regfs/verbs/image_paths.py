@@ -9,22 +9,26 @@ A verb works in its own process on the same cache as the mounts. Any thread.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 from regfs.app.composition import App, build
 from regfs.app.config import Config
-from regfs.errors import NotADirectory
+from regfs.errors import NotADirectory, NotFound
 from regfs.images.named_images import full_name
 from regfs.library.image import Image
 from regfs.library.path import Path
 from regfs.library.path_resolver import Files
 from regfs.model.names import Reference
 from regfs.mount.mountpoint import Mounted, inside, mounts
-from regfs.verbs.image import find_image, layer_steps
+from regfs.rootfs.paths import files_below, find
+from regfs.rootfs.rootfs import Rootfs
+from regfs.verbs.image import find_image, layer_steps, merged_files
 from regfs.verbs.image_argument import read_reference
 from regfs.verbs.progress import showing
+from regfs.waiting.deadline import Deadline, under
 
 Say = Callable[[str], None]
 _ROOTFS = "/rootfs"
@@ -99,3 +103,19 @@ def open_path(wanted: ImagePath, app: App, files: Files) -> Opened:
     if wanted.path.strip("/") and wanted.path.endswith("/") and path.exists() and not path.is_dir():
         raise NotADirectory(f"{path} is not a directory; leave out the slash at its end")
     return Opened(image, path)
+
+
+def fetched_files(wanted: ImagePath, app: App) -> tuple[Rootfs, int]:
+    """Fetch what is at and below the path; return the files of the image and the node of the path.
+
+    Blocks on the network. Raises NotFound where the image lacks the path, and the errors of fetches.
+    """
+    image = find_image(wanted.reference, app)
+    files = merged_files(image, app)
+    try:
+        node = find(files, os.fsencode(wanted.path))
+    except (NotFound, NotADirectory) as missing:
+        raise NotFound(f"/{wanted.path.lstrip('/')} is not in {image}") from missing
+    with under(Deadline()):  # each request has its own deadline
+        image.fetch([files.content(each) for each in files_below(files, node)], lambda _layer, _done, _of: None)
+    return files, node

@@ -1,21 +1,28 @@
-"""`regfs unpack`: finds an image, and lets export/unpack.py write its merged files into a directory."""
+"""`regfs unpack`: finds an image, and lets export/unpack.py write its merged files, or a part, into a directory."""
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from regfs.app.composition import build
+from regfs.app.composition import App, build
 from regfs.app.config import Config
+from regfs.errors import NotADirectory
 from regfs.export.unpack import Summary, Unpacker, check_directory, prepare_directory, total_size
+from regfs.images.image import Image
 from regfs.images.named_images import full_name
+from regfs.model.attributes import mode_of
 from regfs.mount.mountpoint import mounts
+from regfs.process.removal import clear_directory
 from regfs.process.umask import current_umask
+from regfs.rootfs.file_tree import FileTree
+from regfs.rootfs.part_of_tree import PartOfTree
 from regfs.verbs.image import find_image, layer_steps, whole_files
-from regfs.verbs.image_argument import read_reference
+from regfs.verbs.image_paths import ImagePath, fetched_files, read_image_path
 from regfs.verbs.progress import Count, Step, showing
 
 Say = Callable[[str], None]
@@ -32,23 +39,24 @@ class Unpacked:
 
 
 def unpack(
-    image_text: str, directory: Path, *, config: Config, environment: Mapping[str, str], say: Say, warn: Say
+    text: str, directory: Path, *, config: Config, environment: Mapping[str, str], say: Say, warn: Say
 ) -> Unpacked:
-    """Write all layers of the image that *image_text* names, merged, into *directory*, which must be empty.
+    """Write the merged files of the image that *text* names, or what is at a path in them, into *directory*.
 
-    *directory* is made when there is something to write. Where an error or Ctrl-C ends the writing early, *warn* is
-    called with a message that the directory is incomplete; *say* is called with the progress. Blocks on the network.
-    Raises RegfsErrors.
+    *directory* must be empty, and is made when there is something to write. An error or Ctrl-C leaves nothing in it;
+    where that cannot be removed, *warn* is called. *say* is called with the progress. Blocks on the network. Raises
+    RegfsErrors.
     """
-    reference = read_reference(image_text, config.default_registry, mounts())
+    wanted = read_image_path(text, config.default_registry, mounts())
     check_directory(directory)
     with closing(build(config, environment)) as app:
         if app.note:
             say(app.note)
-        image = find_image(reference, app)
+        image = find_image(wanted.reference, app)
         with showing(lambda: layer_steps(app), say=say, environment=environment):
-            files = whole_files(image, app)
+            files = _files(wanted, image, app)
         written, total = Count(), total_size(files)
+        is_new = not os.path.lexists(directory)
         prepare_directory(directory)
         unpacker = Unpacker(
             files, app.layer_cache.open, as_root=os.geteuid() == 0, umask=current_umask(), on_bytes=written.add
@@ -57,9 +65,30 @@ def unpack(
             with showing(lambda: [Step("writing files", written.size, total)], say=say, environment=environment):
                 summary = unpacker.into(directory)
         except BaseException:
-            warn(f"{directory} is incomplete: remove it before you try again")
+            _remove(directory, is_new=is_new, warn=warn)
             raise
-    return Unpacked(full_name(reference, image), _notes(summary), is_complete=not summary.failures)
+    return Unpacked(full_name(wanted.reference, image), _notes(summary), is_complete=not summary.failures)
+
+
+def _files(wanted: ImagePath, image: Image, app: App) -> FileTree:
+    """Return what is to be written, with all of its bytes in the cache. Blocks on the network."""
+    if not wanted.path.strip("/"):
+        return whole_files(image, app)
+    files, node = fetched_files(wanted, app)
+    if stat.S_ISDIR(mode_of(files.attributes(node))):
+        return PartOfTree(files, node)
+    if wanted.path.endswith("/"):
+        raise NotADirectory(f"{wanted.typed} is not a directory; leave out the slash at its end")
+    return PartOfTree(files, files.root, (os.fsencode(wanted.name), node))
+
+
+def _remove(directory: Path, *, is_new: bool, warn: Say) -> None:
+    try:
+        clear_directory(directory)
+        if is_new:
+            directory.rmdir()
+    except OSError as error:
+        warn(f"{directory} is incomplete and cannot be removed: {error.strerror}")
 
 
 def _notes(summary: Summary) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ VERBS: dict[str, Verb] = {
     "mount": Verb("IMAGE DIR", "mount the files of an image, served by the kernel alone"),
     "run": Verb("[OPTIONS] IMAGE [COMMAND…]", "run the program of an image, or COMMAND in it, isolated"),
     "shell": Verb("[OPTIONS] IMAGE", "run a shell of an image in it"),
-    "unpack": Verb("IMAGE [DIR]", "write the files of an image into a directory"),
+    "unpack": Verb("IMAGE[:/PATH] [DIR]", "write the files of an image into a directory"),
     "record": Verb("IMAGE [-- COMMAND…]", "record what a start of an image reads, to fetch that ahead"),
     "index": Verb("IMAGE [--push]", "make a SOCI index of an image, and push it"),
     "doctor": Verb("", "what this machine can do, and the remedy for what it cannot"),

@@ -1,4 +1,4 @@
-"""`regfs unpack [OPTIONS] IMAGE [DIR]`."""
+"""`regfs unpack [OPTIONS] IMAGE[:/PATH] [DIR]`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from regfs.app.config import not_empty
-from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, verb_parser
+from regfs.cli.arguments import IMAGE_PATH_HELP, Parser, add_common, verb_parser
 from regfs.cli.command_config import verb_config
 from regfs.cli.exit_codes import FAILED
 from regfs.cli.terminal import say_nothing, tell, warn
@@ -16,8 +16,11 @@ from regfs.process.descriptors import raise_descriptor_limit
 
 def parser() -> Parser:
     """Return the parser of its arguments."""
-    made = verb_parser("unpack", "Write all layers of an image, merged, into DIR (./rootfs), which must be empty.")
-    made.add_argument("image", metavar="IMAGE", help=IMAGE_HELP)
+    made = verb_parser(
+        "unpack",
+        "Write the merged files of an image, or what is at PATH in them, into DIR (./rootfs), which must be empty.",
+    )
+    made.add_argument("image", metavar="IMAGE[:/PATH]", help=IMAGE_PATH_HELP)
     made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     made.add_argument("directory", metavar="DIR", nargs="?", default="rootfs", type=not_empty)
     return add_common(made, headings=("registry", "cache"))
