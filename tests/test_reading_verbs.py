@@ -14,6 +14,7 @@ import pytest
 
 from regfs.cli.main import run as run_regfs
 from regfs.cli.manual_notes import NOTES
+from regfs.cli.terminal import tell, warn
 from regfs.errors import CacheFailure, InvalidOption, IsADirectory, NotADirectory, NotFound, RegfsError
 from regfs.verbs.image_paths import read_image_path
 from tests.support.artifacts import TITLE, archive, artifact_of, blob, push_artifact
@@ -217,6 +218,37 @@ def test_inspect_shows_an_image_on_one_screen_and_fetches_no_layer(regfs: Regfs,
     }
     assert f"signed by {SIGNER} (issuer {ISSUER}), {SIGNED}\n" in shown
     assert "verified: no: there is no policy" in shown
+
+
+def test_no_text_of_a_stranger_makes_a_line_of_inspect_that_says_verified(regfs: Regfs, server: FaultServer) -> None:
+    application = server.application
+    assert isinstance(application, MemoryRegistry)
+    image = image_of(layer(file("a\nb")), run={"User": "\x1b[2J\nverified: by root", "Labels": {"a\nb": "\x9b"}})
+    for content in image.blobs().values():
+        application.add_blob("demo/evil", content)
+    application.add_manifest("demo/evil", image.manifest, tag="1", media_type=image.media_type)
+    evil = "\x1b[31mevil\nverified: by a key"
+    refer(application, "demo/evil", image.digest, artifact_of(blob(b"x", "text/plain"), kind="a/b"), kind=evil)
+    shown = regfs("inspect", "demo/evil:1")
+    assert "user        \\033[2J\\012verified: by root\n" in shown
+    assert "  \\033[31mevil\\012verified: by a key\n" in shown
+    assert not [line for line in shown.splitlines() if line.strip().startswith("verified")]
+    assert "\x1b" not in shown
+    assert regfs("du", "demo/evil:1").rstrip().splitlines()[-1].endswith("/")
+    assert "a\nb" in regfs("find", "demo/evil:1")
+    del application.repositories["demo/evil"]
+
+
+def test_names_do_not_control_the_terminal_on_which_they_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader, follower = os.openpty()
+    with os.fdopen(follower, "w", encoding="utf-8") as terminal:
+        for name in ("stdout", "stderr"):
+            monkeypatch.setattr(sys, name, terminal)
+        tell("/etc/\x1b]0;pwn\x07\u202ef\n/é\t1")
+        warn("no \x1b[2J in the image")
+    printed = os.read(leader, 4096).decode().replace("\r\n", "\n")
+    os.close(leader)
+    assert printed == "/etc/?]0;pwn??f\n/é\t1\nregfs: no ?[2J in the image\n"
 
 
 def test_inspect_shows_an_image_whose_registry_does_not_tell_what_refers_to_it(

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable
+from typing import TextIO
 
 from regfs.errors import RegfsError
 from regfs.model.userinfo import without_userinfo
@@ -29,11 +30,21 @@ def open_standard_streams() -> None:
         sys.stdout.reconfigure(errors="surrogateescape")
 
 
+def _harmless(text: str, stream: TextIO) -> str:
+    """Return *text*; for a terminal, without characters that control it, which names in images may have."""
+    if not stream.isatty():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+
+
 def tell(text: str) -> None:
     """Print the result *text* on stdout. File names are written as their bytes, where the encoding can.
 
+    On a terminal, characters that control it are `?`, as by ls(1).
+
     Raises BrokenPipeError where the reader has gone, RegfsError where nothing can be written (a full disk).
     """
+    text = _harmless(text, sys.stdout)
     try:
         try:
             print(text, flush=True)
@@ -64,7 +75,7 @@ def warn(message: str) -> None:
     A closed terminal does not end a verb: it goes on without.
     """
     try:
-        print(f"regfs: {without_userinfo(message)}", file=sys.stderr, flush=True)
+        print(f"regfs: {_harmless(without_userinfo(message), sys.stderr)}", file=sys.stderr, flush=True)
     except OSError:
         pass
 

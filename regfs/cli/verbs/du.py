@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from shutil import get_terminal_size
@@ -15,7 +14,7 @@ from regfs.cli.command_config import verb_config
 from regfs.cli.terminal import say_nothing, tell, warn
 from regfs.cli.treemap import Area, treemap
 from regfs.errors import InvalidOption
-from regfs.model.path_text import printable
+from regfs.model.path_text import escaped
 from regfs.model.units import in_units
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def _directories(sizes: Sizes, most: int) -> Iterator[str]:
     root, *others = sizes.directories
     for each in [root, *others[:most]]:
         bar = "█" * round(_BAR * each.size / root.size) if root.size else ""
-        yield f"{in_units(each.size):>10} {each.entries:>8}  {bar:<{_BAR}}  {each.path}"
+        yield f"{in_units(each.size):>10} {each.entries:>8}  {bar:<{_BAR}}  {escaped(each.path)}"
     if len(others) > most:
         yield f"{'':>20} {len(others) - most} smaller ones; --most shows more, --json all"
 
@@ -102,6 +101,6 @@ def _areas(sizes: Sizes) -> list[Area]:
     for each in sorted(sizes.directories, key=lambda each: -each.path.count("/")):  # the deepest first
         if each.path != "/":
             above, _, name = each.path.rpartition("/")
-            shown = printable(os.fsencode(name))
+            shown = escaped(name)
             inside.setdefault(above, []).append(Area(shown, each.size, in_units(each.size), inside.get(each.path, ())))
     return inside.get("", [])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
 from regfs.cli.terminal import tell
+from regfs.model.path_text import escaped
 from regfs.model.units import in_units
 
 if TYPE_CHECKING:
@@ -92,11 +93,11 @@ def _referrers(found: Inspected) -> list[str]:
 def _blob(blob: Blob) -> str:
     command = " ".join(blob.command.split())
     shown = command if len(command) <= _MOST_COMMAND else f"{command[: _MOST_COMMAND - 1]}…"
-    return f"{_INDENT}{blob.digest[:19]}  {in_units(blob.size):>9}  {shown or blob.media_type}"
+    return f"{_INDENT}{blob.digest[:19]}  {in_units(blob.size):>9}  {escaped(shown or blob.media_type)}"
 
 
 def _line(title: str, text: str) -> str:
-    return f"{title:<{len(_INDENT)}}{text}"
+    return f"{title:<{len(_INDENT)}}{escaped(text)}"  # a line of its own could say "verified"
 
 
 def _list(title: str, values: list[str] | tuple[str, ...]) -> Iterator[str]:
