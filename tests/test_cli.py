@@ -127,6 +127,21 @@ def test_a_word_like_a_verb_is_answered_with_the_right_one(arguments: list[str],
     assert said in refusal(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "-p", "80:80", "debian"], "-p is not an option of regfs run; the network is the machine's"),
+        (["run", "--memory=1g", "debian"], "systemd-run sets limits"),
+        (["run", "--name", "web", "debian"], "no container that has a name"),
+        (["find", "debian", "-size", "+1M"], "find(1) has it, for the image's rootfs/ in a mount"),
+        (["find", "debian", "-nmae", "x"], "did you mean -name?"),
+    ],
+)
+def test_an_option_of_docker_run_or_find_is_answered_with_what_takes_its_place(arguments: list[str], said: str) -> None:
+    """`regfs run --name web` asked whether --owner was meant."""
+    assert said in refusal(*arguments)
+
+
 def test_a_directory_that_is_called_like_a_verb_can_be_given_with_a_dot(tmp_path: Path) -> None:
     for name in ("./ls", "./statsu", "mnt", "./localhost", "sub/mnt"):
         done = regfs(name, directory=tmp_path)

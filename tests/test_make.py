@@ -39,3 +39,11 @@ def test_apt_waits_for_the_lock_of_another_apt(tmp_path: Path) -> None:
     calls = (tmp_path / "calls").read_text().splitlines()
     assert [call.split()[:2] for call in calls] == [["-o", "DPkg::Lock::Timeout=300"]] * 2
     assert ["update" in calls[0], "install" in calls[1], "fuse3" in calls[1]] == [True, True, True]
+
+
+def test_uninstall_where_nothing_was_installed_asks_for_the_prefix(tmp_path: Path) -> None:
+    """.ci/install: line 13: /usr/local/bin/regfs: No such file or directory."""
+    command = [REPOSITORY_ROOT / ".ci/install", "--undo", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    told = f"make install has put nothing below {tmp_path}; PREFIX=DIR says where it has\n"
+    assert (done.returncode, done.stderr) == (1, told)

@@ -6,7 +6,8 @@ The options themselves are config.OPTIONS; here they get their headings. Pure; n
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NoReturn
 
 from regfs.app.config import OPTIONS, Option, not_empty, suggestion
@@ -19,7 +20,12 @@ _HEADINGS = {"mount": "mounting", "registry": "registries", "cache": "cache", "l
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises InvalidOption instead of printing and exiting."""
+    """Raises InvalidOption instead of printing and exiting.
+
+    *remedies* says what takes the place of options that another program of this kind has.
+    """
+
+    remedies: Mapping[str, str] = MappingProxyType({})
 
     def error(self, message: str) -> NoReturn:
         _, is_found, names = message.partition("the following arguments are required: ")
@@ -115,11 +121,12 @@ def add_format(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
 
 
-def refuse_unknown(unknown: Sequence[str], parser: argparse.ArgumentParser) -> None:
-    """Raise InvalidOption for words that *parser* did not take, with the nearest known option."""
+def refuse_unknown(unknown: Sequence[str], parser: Parser) -> None:
+    """Raise InvalidOption for words that *parser* did not take, with its remedy or the nearest known option."""
     if unknown:
         word = unknown[0].partition("=")[0]
         known = [text for action in parser._actions for text in action.option_strings]
         if word.startswith("-"):
-            raise InvalidOption(f"{word} is not an option of {parser.prog}{suggestion(word, known)}")
+            remedy = f"; {parser.remedies[word]}" if word in parser.remedies else suggestion(word, known)
+            raise InvalidOption(f"{word} is not an option of {parser.prog}{remedy}")
         raise InvalidOption(f"{word!r} is one word too many: {parser.format_usage().strip()}")

@@ -268,6 +268,7 @@ def test_a_registry_that_is_one_stays_one_in_its_canonical_form(name: str) -> No
         ("library/debian:12/etc/passwd", r"a path in the image is written library/debian:12:/etc/passwd$"),
         ("ghcr.io/owner/app:v1/etc", r"a path in the image is written owner/app:v1:/etc$"),
         ("debian:12:etc/passwd", r"a path in the image is written debian:12:/etc/passwd$"),
+        ("library/debian:12:/etc/passwd", r"name the image alone: library/debian:12$"),
         ("debian:", r"the tag of debian: is missing; without the colon it is latest$"),
         ("Debian:12", r"has no upper-case letters; write (library/)?debian$"),
     ],

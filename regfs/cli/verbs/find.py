@@ -11,10 +11,14 @@ from regfs.cli.command_config import verb_config
 from regfs.cli.terminal import say_nothing, tell, warn
 from regfs.cli.verbs.ls import entry_as_json
 
+_OTHER_TESTS = ("-iname", "-size", "-newer", "-mtime", "-user", "-group", "-links", "-empty", "-regex", "-maxdepth",
+                "-mindepth", "-not", "-o", "-exec", "-print", "-print0", "-printf", "-ls")  # fmt: skip
+
 
 def parser() -> Parser:
     """Return the parser of its arguments."""
     made = verb_parser("find", "Print the paths below a directory of an image that pass all tests, as find(1) does.")
+    made.remedies = dict.fromkeys(_OTHER_TESTS, "find(1) has it, for the image's rootfs/ in a mount")
     made.add_argument("path", metavar="IMAGE[:/PATH]", help=IMAGE_PATH_HELP)
     made.add_argument("-name", "--name", metavar="PATTERN", help="the last component matches; * ? [a-z]")
     made.add_argument(

@@ -20,8 +20,22 @@ FAILED = 125
 _OWNERS = ("owner", "subuid")
 
 
+_PORTS = "the network is the machine's, so that a port of the program is one of the machine"
+_LIMITS = "systemd-run sets limits: systemd-run --scope -p MemoryMax=1G -p CPUQuota=50% regfs run IMAGE"
+_NO_CONTAINER = "regfs run ends with its program, and leaves no container that has a name"
+_REMEDIES = {
+    "-p": _PORTS, "--publish": _PORTS, "-P": _PORTS, "--publish-all": _PORTS,
+    "-m": _LIMITS, "--memory": _LIMITS, "--cpus": _LIMITS, "--pids-limit": _LIMITS,
+    "--name": _NO_CONTAINER, "--restart": _NO_CONTAINER,
+    "--detach": "the shell's & or systemd-run runs it in the background",
+    "--mount": "-v HOST:IMAGE[:ro] brings a directory or a file",
+}  # fmt: skip
+
+
 class RunParser(Parser):
     """Gives what follows IMAGE to COMMAND, options too."""
+
+    remedies = _REMEDIES
 
     def own_words(self, words: Sequence[str]) -> Sequence[str]:
         """Return the words up to IMAGE."""
