@@ -63,7 +63,7 @@ log = logging.getLogger(__name__)
 _LEAST_S = 60.0
 _REFERENCES = "references.sqlite"
 CACHE_PATH_MAX = 400
-"""Bytes of the cache directory's path. SQLite's limit is 512 with all that it puts after a name; ours have 78."""
+"""The most bytes of the cache directory's path. SQLite's limit is 512 with its suffixes; names in the cache take 78."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

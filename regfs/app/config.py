@@ -25,7 +25,7 @@ SITE_CACHE = Path("/var/cache/regfs")
 OWNERS = ("image", "me", "subuid")
 DRIVERS = ("auto", "kernel", "fusepy")
 MOST_CONNECTIONS = 6
-"""For transfers from one host, as registry/client_parts.py has it."""
+"""The most connections for transfers from one host, as in registry/client_parts.py."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,16 +43,16 @@ class Config:
     hub_listing: bool = False
     soci_v1: bool = False
     policy: str = ""
-    """A containers-policy.json(5) or notation's trustpolicy.json; "none"; "" stands for podman's, if it is there."""
+    """A containers-policy.json(5) or notation's trustpolicy.json; "none"; "" means podman's, if it exists."""
     trusted_root: str = ""
-    """Sigstore's trusted_root.json, "" where none is named."""
+    """The path of sigstore's trusted_root.json, "" for none."""
     offline: bool = False
     cache_dir: Path = SITE_CACHE
     cache_size: int | None = None
     min_free: MinFree = TWENTIETH
     cache_age_s: float = math.inf
     scrub_age_s: float = math.inf
-    """After how long each file of the cache is read again, to find rot."""
+    """The seconds after which each file of the cache is read again to find rot."""
     driver: str = "auto"
     allow_other: bool = False
     allow_suid: bool = False
@@ -65,7 +65,7 @@ class Config:
     low_latency: bool = False
     noexec: bool = False
     restart: bool = True
-    """Whether the mount outlives its daemon, and another one is started."""
+    """Whether the mount outlives its daemon, and a new daemon takes it over."""
     fsname: str | None = None
     image: str | None = None
     """The image of the default registry that is shown alone: repository and tag or digest."""

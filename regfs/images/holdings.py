@@ -18,9 +18,9 @@ from regfs.store.eviction.uses import LivingUses
 from regfs.store.files.failures import failures_of
 
 SHORT_DIGITS = 12
-"""Digits of an image's digest in its name, as `regfs cache ls` shows them and `regfs cache rm` takes them."""
+"""How many digits of its digest an image's name has, as in `regfs cache ls` and `regfs cache rm`."""
 MOST = 10_000
-"""Of each kind, those that were used last are shown."""
+"""How many parts of each kind are shown: those used last."""
 _SUFFIXES = (INDEX, MERGED)
 
 

@@ -12,12 +12,11 @@ from regfs.model.names import DEFAULT_TAG, OFFICIAL, Reference, RepositoryName, 
 
 
 def image_named(reference: Reference, repositories: Repositories, images: Images) -> Image:
-    """Return what *reference* names now: the digest decides where it has one. Blocks on the network for a tag, and
-    for one at a time in the past it does not.
+    """Return the image that *reference* names now; if it has a digest, that decides.
 
-    Raises NotFound, DigestUnresolved and what a network brings. Where `debian` is not found, but `library/debian` is
-    there, which Docker Hub alone completes, or instead of `library/debian/12` the tag 12, the message says so, for one
-    request more.
+    Blocks on the network for a tag, but not for a tag at a time in the past. Raises NotFound, DigestUnresolved and the
+    errors of the network. If `debian` is not found, but `library/debian` exists (only Docker Hub adds `library/`), or
+    `library/debian:12` for `library/debian/12`, the message says so, for one more request.
     """
     repository = repositories.repository(reference.repository)
     digest = reference.digest
@@ -39,7 +38,7 @@ def image_named(reference: Reference, repositories: Repositories, images: Images
 
 
 def _meant(reference: Reference) -> Reference | None:
-    """Return what may be meant: `debian` in `library/`, and `debian/12`, as a mount has it, with a colon; or None."""
+    """Return a reference that may be meant, or None: `library/debian` for `debian`, `debian:12` for `debian/12`."""
     name = reference.repository
     head, slash, last = name.path.rpartition("/")
     if not slash:

@@ -35,7 +35,7 @@ from regfs.registry.push import Pushes
 from regfs.waiting.deadline import current
 
 Report = Callable[[Digest, int, int], None]
-"""Hears of a layer how many bytes it has, and how many of them are done."""
+"""Called with a layer, its size in bytes, and how many of these are done."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Finds the SOCI index of an image, and the zTOCs of its layers.
 
-    version 2    the manifest's annotation names the index, so that the image's digest vouches for it
+    version 2    the manifest's annotation names the index, so that the image's digest authenticates it
     version 1    the index names the manifest as its subject, and is found among its referrers. It is not authenticated:
                  users with push access, and each mirror, can decide what the image's files are. Hence --soci-v1
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 INDEX_DIGEST = "com.amazon.soci.index-digest"
 """A manifest's annotation: the digest of the image's SOCI index (layers/formats/soci.py)."""
 LEAST_LAYER = 10 << 20
-"""Bytes of a layer that soci makes a zTOC of, unless told otherwise: for less, no index is looked for."""
+"""The smallest layer, in bytes, for which soci makes a zTOC by default. For smaller ones, no index is looked for."""
 
 _FAILURES = (NotFound, InvalidName, RegistryUnavailable, BadContent, TooLarge, Unsupported)
 _MOST_INDEXES = 4

@@ -1,4 +1,4 @@
-"""Change: one path that differs between two images, as regfs.diff() tells it. Made by client.py. Values; any thread."""
+"""Change: a path that differs between two images, as regfs.diff() yields it. Made by client.py. Values; any thread."""
 
 from __future__ import annotations
 

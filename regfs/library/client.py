@@ -34,9 +34,9 @@ class Options(TypedDict, total=False):
     offline: bool
     cache_dir: str | os.PathLike[str] | None
     timeout_s: float | None
-    """How long one call may wait without progress."""
+    """How many seconds one call may wait without progress."""
     environment: Mapping[str, str] | None
-    """In the place of os.environ, where credentials, proxies and the place of the cache are looked up."""
+    """Replaces os.environ, from which credentials, proxies and the cache directory are taken."""
 
 
 class Client:

@@ -71,7 +71,7 @@ class Image:
         self.directory = Path(files, at, anchor=len(at))
         """The image's directory in a mount: `rootfs`, `layers`, `blobs`, `manifest.json` …"""
         self.rootfs = self.directory.below("rootfs")
-        """All layers merged. Layers are fetched when something in it is asked for."""
+        """All layers merged. The layers are fetched at the first use of a path in it."""
 
     @property
     def files(self) -> Path:

@@ -29,7 +29,7 @@ TYPES = {
     stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink", stat.S_IFCHR: "char",
     stat.S_IFBLK: "block", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket",
 }  # fmt: skip
-"""What the types of files are called in results."""
+"""The names of the types of files in results."""
 
 
 class Attributes(NamedTuple):

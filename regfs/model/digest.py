@@ -20,7 +20,7 @@ _HEX = re.compile(r"[a-f0-9]+", re.ASCII)
 _HEX_OF_SHA256 = re.compile(r"[a-f0-9]{64}", re.ASCII)
 _SHORT = re.compile(r"[a-f0-9]{12,63}", re.ASCII)
 REGISTERED = frozenset(_HEX_LENGTHS)
-"""The algorithms of digests; `app:v1` has the form of one too, and is a reference."""
+"""The registered algorithms. `app:v1` has the form of a digest too, but is a reference."""
 _VERIFIABLE = {"sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
 
 

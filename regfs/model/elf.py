@@ -23,7 +23,7 @@ from typing import NamedTuple
 from regfs.errors import BadContent
 
 Read = Callable[[int, int], bytes]
-"""Returns *size* bytes from *offset* of a file, fewer where it ends."""
+"""Returns *size* bytes from *offset* of a file, fewer at its end."""
 
 MAGIC = b"\x7fELF"
 _HEADER_SIZE = 64

@@ -26,7 +26,7 @@ class EntryFlag(IntFlag):
     OPAQUE = 2
     """A directory that hides the entries that lower layers have in it."""
     WHITEOUT = 4
-    """`.wh.name`, as it is stored: hides *name* of lower layers. If it is a directory, its entries are shown."""
+    """`.wh.name`, as it is stored: hides `name` of lower layers. If it is a directory, its own entries are shown."""
     OPAQUE_MARKER = 8
     """`.wh..wh..opq` as it is stored; its directory is OPAQUE."""
     AUFS = 16

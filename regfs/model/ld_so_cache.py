@@ -20,7 +20,7 @@ _HEADER = 48
 _MOST = 1 << 16
 _MAX_STRING = 4096
 MAX_CACHE = 4 << 20
-"""Bytes of a cache that is read."""
+"""The size in bytes of the largest ld.so.cache that is read."""
 
 
 def parse_ld_so_cache(content: bytes) -> dict[bytes, tuple[bytes, ...]]:

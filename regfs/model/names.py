@@ -19,7 +19,7 @@ from regfs.model.userinfo import reference_without_userinfo
 
 DOCKER_HUB = "docker.io"
 ONE_IMAGE = "regfs#"
-"""What the source of a mount of one image begins with, in /proc/mounts; the image's name follows."""
+"""The prefix of the source of a mount of one image, in /proc/mounts; the image's name follows."""
 DEFAULT_TAG = "latest"
 OFFICIAL = "library"
 """The namespace of Docker Hub's official images: `debian` is `library/debian` there."""
@@ -188,7 +188,7 @@ class Reference:
 
 
 def _spelling(path: str) -> str:
-    """Return how to write *path*, which is no repository, where one can tell what is meant; '' where not."""
+    """Return a hint how to write *path*, which is not a valid repository; '' if there is none."""
     if (match := _PATH_IN_IMAGE_RE.fullmatch(path)) is not None:
         written = f"{match[1][:150]}:/{match[2][:150]}"
         if written == path:

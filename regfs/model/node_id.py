@@ -31,7 +31,7 @@ KEY_MASK = (1 << SLOT_SHIFT) - 1
 LAST_SLOT = (INVENTED >> SLOT_SHIFT) - 1
 
 MAX_ROWS = 1 << ROW_BITS
-"""How many rows a layer may have, implied directories and names that were taken over included."""
+"""How many rows a layer may have, including implied directories and replaced names."""
 ROW_MASK = MAX_ROWS - 1
 INVENTED_LAYER = (1 << LAYER_BITS) - 1
 LAST_INVENTED_ROW = ROW_MASK - 1

@@ -175,4 +175,4 @@ def _finite(digits: str) -> float:
 
 
 STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
-"""Decodes what every program reads alike. Raises ValueError, and RecursionError where it is nested too deeply."""
+"""Decodes only JSON that all programs read alike. Raises ValueError, and RecursionError if it is nested too deeply."""

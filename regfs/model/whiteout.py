@@ -15,7 +15,7 @@ from regfs.model.names import NAME_MAX
 PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
 AUFS_PREFIX = b".wh..wh."
-"""Book-keeping of AUFS in the root of a layer; the opaque marker begins so too."""
+"""The prefix of AUFS's own files in the root of a layer, and of the opaque marker."""
 _NO_NAMES = frozenset({b"", b".", b".."})
 
 

@@ -1,7 +1,7 @@
 """Makes trees of what differs between two merged trees: the rows of three merged tables (store/images/merged_table.py).
 
     added      what is in b alone, and the directories that lead there, with the nodes that they have in b
-    removed    what is in a alone, likewise
+    removed    what is in a alone, and the directories that lead there, with the nodes that they have in a
     changed    what is in both and differs: each path is a directory with `a` and `b` in it
 
     changed/etc/motd/a  changed/etc/motd/b      a file: as it is in a, and in b

@@ -28,7 +28,7 @@ from regfs.store.layers.layer_index import LayerIndex
 MOST_ROWS = (1 << 32) - 2 * (1 << LAYER_SHIFT)
 
 Hidden = Mapping[int, frozenset[bytes]]
-"""By the number of a layer: names in its root that are not shown (layers/formats/format.py). Most layers have none."""
+"""The hidden names in a layer's root (layers/formats/format.py), by the layer's number. Most layers have none."""
 _NONE: Hidden = MappingProxyType({})
 
 

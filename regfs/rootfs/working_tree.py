@@ -31,9 +31,9 @@ from regfs.store.tables.shared_database import read_only_uri
 
 ROOT = 0
 EXPLICIT = 1
-"""A directory that a tar entry describes, in whichever layer."""
+"""A directory that a tar entry of any layer describes."""
 LINKED = 2
-"""A name that may have others beside it: its inode's names are to be counted in the end."""
+"""A file that may have further hard links: its names are counted when the merge is finished."""
 IMPLIED_DIRECTORY = Attributes(stat.S_IFDIR | 0o755, size=4096, nlink=2).pack()
 
 _SCHEMA = f"""
@@ -214,11 +214,11 @@ class WorkingTree:
         self._connection.execute(_COPY, {"base": node_key(layer, 0), "layer": layer, "after": after, "last": last})
 
     def remove_name(self, directory: int, name: bytes) -> None:
-        """Remove an entry that is no directory."""
+        """Remove an entry that is not a directory."""
         self._connection.execute("DELETE FROM names WHERE parent = ? AND name = ?", (directory, name))
 
     def remove_others(self, directory: int, *, layer: int) -> None:
-        """Remove the entries of *directory* that are no directories and were not written by *layer*."""
+        """Remove the entries of *directory* that are not directories and were not written by *layer*."""
         self._connection.execute(
             "DELETE FROM names WHERE parent = ? AND directory IS NULL AND layer != ?", (directory, layer)
         )

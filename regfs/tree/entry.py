@@ -6,7 +6,7 @@ import struct
 from typing import NamedTuple
 
 INODE = struct.Struct("<Q")
-"""What struct fuse_attr begins with; the 80 bytes of model/attributes.py follow."""
+"""The first field of struct fuse_attr; the 80 bytes of model/attributes.py follow."""
 
 
 class FoundEntry(NamedTuple):

@@ -66,7 +66,7 @@ class Has(NamedTuple):
     """The facts, read from an image's documents, that decide which parts a listing shows."""
 
     raw: str = ""
-    """The name of a document that regfs cannot read; the image has nothing else then."""
+    """The file name of a document that regfs cannot parse. The image then has no other parts but `digest`."""
     is_index: bool = False
     manifest_bytes: bool = False
     manifest: Manifest | None = None

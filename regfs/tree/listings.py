@@ -13,7 +13,7 @@ from regfs.tree.entry import INODE, ListedEntry
 from regfs.tree.node import FOREVER, Child
 
 PLACEHOLDER_VALID_S = 1.0
-"""For how long the kernel may believe the made-up attributes of a directory whose table is not there yet."""
+"""How many seconds the kernel may cache the placeholder attributes of a directory whose table is not loaded."""
 
 
 class Listing(Protocol):

@@ -17,18 +17,18 @@ class KeptNode(NamedTuple):
     node: int
     generation: int
     key: str
-    """Root.locate() finds the node by it."""
+    """The node's key, by which Root.locate() finds the node."""
     tag: str
-    """The key of the tag's directory that this is or is below; '' where there is none."""
+    """The key of the tag's directory that this is or is below; '' if there is none."""
     found_in: int
-    """The node id of the directory above."""
+    """The node id of its parent directory."""
     changing: str | None
-    """The name in that directory, where it may come to mean another node; bytes that are no UTF-8 as os.fsdecode()."""
+    """The name in that directory, if its meaning may change, as os.fsdecode() returns it."""
     lookups: int
     identity: str = ""
-    """What the inode numbers of a table's directory are made from; '' for an invented node."""
+    """The key of the inode numbers of a table's directory; '' for an invented node."""
     record: int = 0
-    """Its number in Records; 0 where it has none."""
+    """The number of its record (Records); 0 if it has none."""
 
 
 class TagImage(NamedTuple):

@@ -54,19 +54,19 @@ class TableSlot:
         self.base = number << SLOT_SHIFT
         self.generation = generation
         self.found_in = found_in
-        """The node of the directory above."""
+        """The node id of the parent directory."""
         self.changing: bytes | None = None
-        """The name in *found_in*, where that may come to mean another node."""
+        """The name in *found_in*, if its meaning may change."""
         self.lookups = 0
         self.record = 0
-        """Its number in Records."""
+        """The number of its record (Records)."""
         self.tree: FileTree | None = None
         """The table, while it is in use; load() brings it back."""
         self.recent = False
         self.has_placeholder = False
-        """Whether a listing gave the kernel made-up attributes, and nothing has given it the real ones since."""
+        """Whether the kernel has placeholder attributes from a listing, and not the real ones."""
         self.inode_offsets: Mapping[int, int] = {}
-        """By layer: inode number less key. Known once the table was loaded, and kept."""
+        """By layer: the inode number minus the key. Known once the table was loaded, and then kept."""
         self._slots = slots
         self._inode = INODE.pack(inode)
         self._attributes = b""
@@ -233,7 +233,7 @@ class TableSlots:
         self.tables = tables
         self.open_content = open_content
         self.by_number: dict[int, TableSlot] = {}
-        """For readers; slots are added and removed here alone."""
+        """To be read by other modules; only this class adds and removes slots."""
         self._last_slot = last_slot
         self._lock = threading.Lock()
         self._by_key: dict[str, TableSlot] = {}

@@ -39,7 +39,7 @@ from regfs.waiting.deadline import current
 log = logging.getLogger(__name__)
 
 UsedDirectories = Callable[[], Collection[str] | None]
-"""Returns the directories that are in use, as absolute paths in the mount; None where that cannot be told."""
+"""Returns the directories that are in use, as absolute paths in the mount; None if that is unknown."""
 
 HELD_S = 1.0
 _MOST_PATHS = 1024

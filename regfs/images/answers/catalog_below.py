@@ -34,7 +34,7 @@ _IN_REPOSITORY_TTL_S = 10.0
 # Repositories of Docker Hub that every pull-through cache of it serves. Two, because it may have cached the first.
 _OF_THE_HUB = ("library/hello-world", "library/hylang")
 SAYS_NOTHING = (AccessDenied, NotFound, Unsupported, BadContent, TooLarge, *UNREACHABLE)
-"""What a question to a catalog fails with where that says nothing about repositories."""
+"""The errors of a request for a catalog that say nothing about repositories."""
 
 
 class _Below(NamedTuple):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from regfs.registry.manifests import FetchedManifest
 
 MissingManifests = Remembered[tuple[RepositoryName, Digest], tuple[type[RegfsError], str]]
-"""The errors that missing manifests were asked for with: NotFound, but for a registry that contradicts itself."""
+"""The errors for manifests that are missing: NotFound, or another one if the registry contradicts itself."""
 
 _JUST_NAMED_S = 60.0
 

@@ -26,16 +26,16 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 UNREACHABLE = (RegistryUnavailable, RegistryTimeout, RateLimited, BadConfiguration)
-"""What a registry that does not respond raises. It does not say that an older answer is wrong."""
+"""The errors for a registry that does not respond. They do not make an older answer wrong."""
 
 STALE_TTL_S = 10.0
-"""For how long an old answer serves before a registry that did not respond is asked again."""
+"""How many seconds an old answer is used before a registry that did not respond is asked again."""
 
 MISSING_TTL_S = 10.0
-"""For how long a tag or manifest that the registry lacks is not asked for again."""
+"""How many seconds a tag or manifest that the registry lacks is not asked for again."""
 
 MOST_ANSWERS = 16 * 1024
-"""How many answers of one kind are kept. A crawler makes names up; the rest is asked of the disk or registry again."""
+"""How many answers of one kind are cached (crawlers invent names); others come from the disk or registry again."""
 
 
 class Refreshes:

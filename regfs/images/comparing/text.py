@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from regfs.images.comparing.image_differences import ConfigChange, FileChange
 
 LETTERS = {"added": "A", "removed": "D", "changed": "M"}
-"""What a line begins with, by the kind of change."""
+"""The first letter of a line, by the kind of change."""
 _MOST_COMMAND = 90
 
 

@@ -53,7 +53,7 @@ class LayerBlob(NamedTuple):
     table_format: Format | Soci | None = None
     find_table: FindTable | None = None
     hidden: frozenset[bytes] = frozenset()
-    """Names in the root that no tree shows, though the stored index has them: those that its table would leave out."""
+    """Names in the root that are in the stored index, and are hidden in trees, because the layer's table omits them."""
 
     @property
     def shown_as(self) -> Digest:

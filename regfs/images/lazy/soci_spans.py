@@ -20,7 +20,7 @@ from regfs.store.layers.content import Pieces
 log = logging.getLogger(__name__)
 
 _MAX_HEADERS = 8 << 20
-"""Bytes of the headers before one file: two names, and extended headers of 1 MiB each."""
+"""The most bytes of headers before one file: two names, and extended headers of 1 MiB each."""
 
 
 class SpanTable(Protocol):

@@ -21,7 +21,7 @@ from regfs.model.manifest import Index, Manifest
 
 MOST = 200
 MOST_BYTES = 4 << 20
-"""How many manifests a layout has beside that of the image, and of how many bytes. What is beyond is noted."""
+"""How many manifests a layout has besides the image's, and of how many bytes. If there are more, that is noted."""
 _KEPT = 4
 _LEFT_OUT = (AccessDenied, BadContent, NotFound, TooLarge, Unsupported, *UNREACHABLE)
 

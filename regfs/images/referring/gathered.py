@@ -27,19 +27,19 @@ from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor, Index, Manifest, parse_manifest
 
 MOST_SHOWN = 1000
-"""How many referrers of one image are shown; what is beyond is told in `.regfs/errors`."""
+"""How many referrers of one image are shown. If there are more, `.regfs/errors` says so."""
 _MOST_READ = 200
 _MOST_ASKED = 16
 _MOST_TOLD = 3
 _KEPT = 32
 KEPT_S = 10.0
-"""For how long a list is not put together again; the registry's answers are kept for longer."""
+"""How many seconds a list of referrers is used again. The registry's answers are kept for longer."""
 _UNREADABLE = (BadContent, NotFound, TooLarge, Unsupported)
 _UNKNOWN = "unknown"
 _CREATED = "org.opencontainers.image.created"
 BY_LIST, BY_INDEX = "the registry's list of referrers", "the image's index"
 TAGGED = "the tag "
-"""What `found_by` begins with where a tag of cosign's names the referrer; the tag follows."""
+"""The prefix of `found_by` for a referrer that was found by a tag of cosign; the tag follows."""
 
 
 class Referrer(NamedTuple):
@@ -194,9 +194,9 @@ def _referrer(kinds: _Kinds, descriptor: Descriptor, subject: Digest, found_by: 
 
 
 class _Kinds:
-    """Tells the artifact types of what refers to *image*. Cosign's tags and old indexes do not have them.
+    """Finds the artifact types of what refers to *image*.
 
-    Then the manifests do. At most _MOST_READ are read: one request for each.
+    Cosign's tags and old indexes do not have them. Then manifests are read, at most _MOST_READ: one request for each.
     """
 
     def __init__(self, image: Image) -> None:
@@ -206,7 +206,7 @@ class _Kinds:
         self._failed: list[tuple[Digest, Exception]] = []
 
     def of(self, descriptor: Descriptor) -> str:
-        """Return the artifact type of *descriptor*, "unknown" where it is not to be had. May block on the network."""
+        """Return the artifact type of *descriptor*, "unknown" if it cannot be found. May block on the network."""
         if descriptor.artifact_type:
             return descriptor.artifact_type
         digest = descriptor.digest
@@ -218,7 +218,7 @@ class _Kinds:
         return self._read[digest]
 
     def tell(self) -> None:
-        """Note for which manifests the type is not known."""
+        """Note the manifests whose type is unknown."""
         tell_some(self._image, "refers to it, and cannot be read", self._failed)
         if self._unread:
             self._image.contents.note(

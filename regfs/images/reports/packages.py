@@ -22,7 +22,7 @@ from regfs.rootfs.file_tree import FileTree
 from regfs.rootfs.paths import find
 
 MOST = 64 << 20
-"""The bytes of the largest database that is read; Debian with all its packages has some 50 MB."""
+"""The size in bytes of the largest database that is read. Debian with all its packages has some 50 MB."""
 
 _DPKG, _DPKG_DIRECTORY = b"var/lib/dpkg/status", b"var/lib/dpkg/status.d"
 _MD5SUMS = b".md5sums"

@@ -20,7 +20,7 @@ from regfs.rootfs.rootfs import Rootfs
 from regfs.rootfs.wasted import WastedFile, hidden_by, wasted_files
 
 MOST = 10_000
-"""How many paths are told; the sums are of all."""
+"""How many paths are listed. The sums include all."""
 
 
 def wasted_text(image: Image) -> str:

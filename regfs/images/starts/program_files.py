@@ -35,7 +35,7 @@ MAX_FILES = 512
 MAX_DEPTH = 16
 MAX_BYTES = 64 << 20
 MAX_OF_FILE = 8 << 20
-"""Bytes of one file that are fetched ahead: of a greater one its beginning, and what is written to when it starts."""
+"""How many bytes of one file are fetched ahead: of a larger one its beginning, and segments written at its start."""
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _DEFAULT_DIRECTORIES = (b"/lib64", b"/usr/lib64", b"/lib", b"/usr/lib", b"/usr/local/lib")

@@ -29,7 +29,7 @@ from regfs.images.workers.own_process import go_on_at_the_end_of_the_parent
 
 READY = b"ready"
 LARGEST_JOB = 1 << 17
-"""Bytes of a job's message: what a socket takes at once."""
+"""The most bytes of a job's message: a socket takes so many at once."""
 
 _IDLE_S = 60.0
 _DESCRIPTORS = 5

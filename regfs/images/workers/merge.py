@@ -19,10 +19,10 @@ from regfs.store.files.failures import cache_failure
 from regfs.store.locks.file_locks import claimed
 
 SMALL_INDEXES = 2 << 20
-"""Indexes below this many bytes, about ten thousand entries, are merged here: that takes 30 ms of CPU."""
+"""Smaller indexes (bytes; about ten thousand entries) are merged in the calling thread: that takes 30 ms of CPU."""
 LARGE_INDEXES = 16 << 20
-"""Indexes below this many bytes, some 65,000 entries, are merged here where no fork server runs: that takes 200 ms,
-mostly within SQLite, and to start one takes longer."""
+"""Smaller indexes (bytes; some 65,000 entries) are merged in the calling thread if no fork server runs: that takes 200
+ms, mostly within SQLite, and starting a fork server takes longer."""
 
 
 def merge_layers(

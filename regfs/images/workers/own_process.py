@@ -31,13 +31,13 @@ _TELL_EVERY_S = 0.2
 _PR_SET_PDEATHSIG = 1
 _EFFORT_S = 0.25
 
-# With niceness 5, a worker gets a third of the CPU time of a core that it would have beside normal processes. Source:
+# At niceness 5, a process gets a third of the CPU time of a normal one that competes for the same core. Source:
 # sched(7), "The nice value". Each session is a group whose niceness counts among groups. Source: sched(7), "The
 # autogroup feature".
 _AUTOGROUP = Path("/proc/self/autogroup")
 
 NICE_BESIDE_THE_BIGGEST = 5
-"""How nice the ingests of an image's other layers are: the biggest ends last, and would be alone on the cores then."""
+"""The niceness of ingests beside the biggest layer's, which would otherwise end last and leave cores idle."""
 MOST_WORKERS = 4
 """An ingest takes up to two cores and tens of megabytes of memory, and few registries send faster than four inflate."""
 # The CPU time that a container may use. Source: Documentation/admin-guide/cgroup-v2.rst, "cpu.max".

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 SIZE = 4 << 20
-"""Bytes of the ring: what may be on its way."""
+"""Bytes of the ring: the most that is written and not yet read."""
 
 _COUNT = struct.Struct("=I")
 _READ = 1 << 12

@@ -22,13 +22,13 @@ from regfs.store.locks.work_locks import Claim, Standing, WorkLocks
 from regfs.waiting.deadline import Deadline, current
 
 STALL_S = 300.0
-"""How long an ingest or a merge may make no progress, by default: as long as a request may wait."""
+"""How many seconds an ingest or a merge may make no progress, by default: as long as a request may wait."""
 # Shorter than the wait of a request, so that a hanging holder in another process is replaced before requests time out.
 _FOREIGN_STALL_S = 30.0
 _LOOK_S = 0.5
 
 Tell = Callable[[Standing], None]
-"""The work calls it with its progress."""
+"""A function that the work calls with its progress."""
 
 
 class SharedWork:

@@ -46,7 +46,7 @@ class ArtifactFile(NamedTuple):
 
 
 Directory = dict[str, ArtifactFile | None]
-"""Names, and what they are: a file or an archive, None for a directory."""
+"""The entries of a directory by name: a file or an archive; None for a subdirectory."""
 
 
 class Layout(NamedTuple):

@@ -99,7 +99,7 @@ def has_names(manifest: Manifest) -> bool:
 
 
 def has_titles(manifest: Manifest) -> bool:
-    """Whether every layer has a title, as ORAS writes it, whatever its media type."""
+    """Whether every layer, of any media type, has a title, as ORAS writes it."""
     return bool(manifest.layers) and all(layer.annotations.get(TITLE) for layer in manifest.layers)
 
 

@@ -25,7 +25,7 @@ from regfs.model.attestations.members import members, text_of
 from regfs.model.strict_json import DOCUMENT_LIMIT, Fields
 
 MOST_BYTES = 40 << 20
-"""What BuildKit allows for one attestation; more is not read."""
+"""The size in bytes that BuildKit allows for one attestation; larger ones are not read."""
 
 IN_TOTO_PAYLOAD = "application/vnd.in-toto+json"
 _COSIGN = "dev.sigstore.cosign/"
