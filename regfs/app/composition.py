@@ -8,7 +8,6 @@ so that regfs mounts and starts without a network.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
@@ -17,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from regfs import __version__
 from regfs.app.config import Config
+from regfs.app.control import control_directory, control_texts
 from regfs.app.policy import judge_of
 from regfs.errors import CacheFailure, InvalidOption
 from regfs.images.layers.layer_cache import REFUSED_S, LayerCache
@@ -33,13 +32,8 @@ from regfs.store.layers.layer_store import LayerStore
 from regfs.store.locks.work_locks import LOCKS, WorkLocks
 from regfs.store.references.references import References
 from regfs.telemetry.journal import Journal
-from regfs.telemetry.metrics import metrics_text
 from regfs.telemetry.request_log import RequestLog
 from regfs.telemetry.stats import Stats
-from regfs.tree import tag_history
-from regfs.tree.control import ControlDirectory
-from regfs.tree.held import NAME as HELD
-from regfs.tree.held import HeldDirectory
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.one_image import KeptRoot, OneImage
 from regfs.tree.root import Root
@@ -49,7 +43,6 @@ from regfs.tree.usage import CacheUsage
 from regfs.waiting.single_flight import Flights
 
 if TYPE_CHECKING:
-    from regfs.images.holdings import Holdings
     from regfs.images.starts.trace import Trace
     from regfs.registry.client_parts import Parts
     from regfs.registry.hosts.endpoints import Hosts
@@ -184,19 +177,9 @@ def build(
     layer_cache = _layer_cache(shared, layers)
     images = _images(config, layer_cache, environment)
     image_numbers = ImageNumbers(cache / "inode-numbers.sqlite")
-    root = Root(
-        config.default_registry,
-        ControlDirectory(
-            {**_control_texts(shared, layer_cache), **mount.texts},
-            {
-                tag_history.NAME: tag_history.HistoryDirectory(repositories.history, config.default_registry),
-                HELD: HeldDirectory(lambda: _holdings(cache)),
-            },
-        ),
-        repositories,
-        images,
-        config.insecure_registries,
-    )
+    texts = control_texts(stats, shared.journal, shared.requests, layer_cache)
+    control = control_directory({**texts, **mount.texts}, repositories.history, config.default_registry, cache)
+    root = Root(config.default_registry, control, repositories, images, config.insecure_registries)
     tree = Tree(
         root,
         numbers=InodeNumbers(image_numbers.number, only_32_bits=config.inode32),
@@ -293,39 +276,6 @@ def _client_parts(shared: _Shared, environment: Mapping[str, str], mount: Mount)
         hub_url=substitutes.hub_url or HUB_URL,
         request_log=shared.requests,
     )
-
-
-def _control_texts(shared: _Shared, layer_cache: LayerCache) -> dict[str, Callable[[], str]]:
-    """Return the files of `.regfs/` that every tree has, by name."""
-    return {
-        "version": lambda: f"regfs {__version__}\n",
-        "stats.json": lambda: json.dumps(shared.stats.snapshot(), indent=1) + "\n",
-        "metrics": lambda: metrics_text(shared.stats),
-        "errors": shared.journal.text,
-        "requests": shared.requests.text,
-        "fetching.json": lambda: _fetching(layer_cache),
-    }
-
-
-def _holdings(cache: Path) -> Holdings:
-    from regfs.images.holdings import holdings  # imported here: few processes list the holders
-
-    return holdings(cache)
-
-
-def _fetching(layer_cache: LayerCache) -> str:
-    """Return the layers that are being fetched and unpacked now, as JSON, for `regfs status`."""
-    layers = [
-        {
-            "origin": each.blob.origin,
-            "digest": str(each.blob.descriptor.digest),
-            "size": each.blob.descriptor.size,
-            "received": each.progress.received,
-            "entries": each.progress.entries,
-        }
-        for each in layer_cache.under_way()
-    ]
-    return json.dumps(layers, indent=1) + "\n"
 
 
 def _usable_cache(wanted: Path, *, offline: bool) -> tuple[Path, tempfile.TemporaryDirectory[str] | None, str | None]:

@@ -2,35 +2,28 @@
 
     layers/<diff id>.digests      beside the layer's index, with which it is evicted
 
-    32 bytes           the sha256 of what follows: a crash may leave a file of zeros
+    32 bytes           the sum of what follows (summed_file.py)
     u32, u32           the version of the layer's index, and how many there are; little-endian
     u64 × number       where the files' bytes begin in the data file, ascending
     32 bytes × number  the sha256 of each
 
-A layer's bytes never change, so that a digest never becomes wrong. Written under a temporary name and renamed; of two
-processes that write at once, one keeps what both knew before and what it found itself. Memory holds 40 bytes for each
-digest that is kept, and 150 for each that is added. Used by images/comparing/. Thread rule: an object belongs to one
-thread.
+A layer's bytes never change, so that a digest never becomes wrong. Of two processes that write at once, one keeps what
+both knew before and what it found itself. Memory holds 40 bytes for each digest that is kept, and 150 for each that is
+added. Used by images/comparing/. Thread rule: an object belongs to one thread.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import struct
-import tempfile
 from array import array
 from bisect import bisect_left
 from pathlib import Path
 from typing import NamedTuple
 
 from regfs.store.eviction.budget import Budget
-from regfs.store.files.cached_files import put, read_file, take_away
-from regfs.store.files.failures import cache_failure
 from regfs.store.layers.layer_index import VERSION
-from regfs.store.locks.file_locks import lock_new
+from regfs.store.summed_file import SUM, read_summed, write_summed
 
-_SUM = hashlib.sha256().digest_size
 _HEAD = struct.Struct("<II")
 _OFFSET = 8
 _DIGEST = 32
@@ -80,39 +73,19 @@ class ContentDigests:
         body = b"".join(
             (_HEAD.pack(VERSION, len(ordered)), array("Q", ordered).tobytes(), *(every[offset] for offset in ordered))
         )
-        budget.reserve_document(len(body) + _SUM)
-        _write(self._path, hashlib.sha256(body).digest() + body)
+        budget.reserve_document(len(body) + SUM)
+        write_summed(self._path, body)
         self._kept, self._added = read_digests(self._path) or _NOTHING, {}
 
 
 def read_digests(path: Path) -> _Kept | None:
     """Return what the file at *path* has; None if it is missing, torn or of another version."""
-    try:
-        content = read_file(path)
-    except OSError:
+    content = read_summed(path)
+    if content is None or len(content) < _HEAD.size:
         return None
-    body = memoryview(content)[_SUM:]
-    if len(body) < _HEAD.size or hashlib.sha256(body).digest() != content[:_SUM]:
-        return None
+    body = memoryview(content)
     version, number = _HEAD.unpack_from(body)
     if version != VERSION or len(body) != _HEAD.size + number * (_OFFSET + _DIGEST):
         return None
     split = _HEAD.size + number * _OFFSET
     return _Kept(body[_HEAD.size : split].cast("Q"), body[split:])
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        lock, name = tempfile.mkstemp(prefix=".digests-", dir=path.parent)
-        try:
-            lock_new(lock)  # an eviction removes temporary files without a lock
-            with open(lock, "wb", closefd=False) as file:
-                file.write(content)
-            put(name, path)
-        except BaseException:
-            take_away(Path(name))
-            raise
-        finally:
-            os.close(lock)
-    except OSError as error:
-        raise cache_failure(path, error) from error

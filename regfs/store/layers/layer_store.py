@@ -220,6 +220,7 @@ class LayerStore(LayerFiles):
                 self.data_path(diff_id),
                 self.map_path(diff_id),
                 self.sums_path(diff_id),
+                self.digests_path(diff_id),
             ):
                 take_away(path)
             self.promotion.drop(diff_id)

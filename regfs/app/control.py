@@ -1,0 +1,71 @@
+"""What `.regfs/` shows in every tree: the app seen from inside. Used by composition.py. Any thread."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from regfs import __version__
+from regfs.images.layers.layer_cache import LayerCache
+from regfs.store.references.tag_history import TagHistory
+from regfs.telemetry.journal import Journal
+from regfs.telemetry.metrics import metrics_text
+from regfs.telemetry.request_log import RequestLog
+from regfs.telemetry.stats import Stats
+from regfs.tree import tag_history
+from regfs.tree.control import ControlDirectory
+from regfs.tree.held import NAME as HELD
+from regfs.tree.held import HeldDirectory
+
+if TYPE_CHECKING:
+    from regfs.images.holdings import Holdings
+
+
+def control_directory(
+    texts: Mapping[str, Callable[[], str]], history: TagHistory, default_registry: str, cache: Path
+) -> ControlDirectory:
+    """Return the directory with the files *texts*, the moves of tags, and what *cache* holds."""
+    return ControlDirectory(
+        texts,
+        {
+            tag_history.NAME: tag_history.HistoryDirectory(history, default_registry),
+            HELD: HeldDirectory(lambda: _holdings(cache)),
+        },
+    )
+
+
+def control_texts(
+    stats: Stats, journal: Journal, requests: RequestLog, layer_cache: LayerCache
+) -> dict[str, Callable[[], str]]:
+    """Return the files of `.regfs/` that every tree has, by name."""
+    return {
+        "version": lambda: f"regfs {__version__}\n",
+        "stats.json": lambda: json.dumps(stats.snapshot(), indent=1) + "\n",
+        "metrics": lambda: metrics_text(stats),
+        "errors": journal.text,
+        "requests": requests.text,
+        "fetching.json": lambda: _fetching(layer_cache),
+    }
+
+
+def _holdings(cache: Path) -> Holdings:
+    from regfs.images.holdings import holdings  # imported here: few processes list the holders
+
+    return holdings(cache)
+
+
+def _fetching(layer_cache: LayerCache) -> str:
+    """Return the layers that are being fetched and unpacked now, as JSON, for `regfs status`."""
+    layers = [
+        {
+            "origin": each.blob.origin,
+            "digest": str(each.blob.descriptor.digest),
+            "size": each.blob.descriptor.size,
+            "received": each.progress.received,
+            "entries": each.progress.entries,
+        }
+        for each in layer_cache.under_way()
+    ]
+    return json.dumps(layers, indent=1) + "\n"
