@@ -42,7 +42,7 @@ def test_history_tells_each_step_with_its_layer_and_command(served: Served) -> N
     steps: list[dict[str, object]] = [
         {"created_by": "ADD rootfs.tar /"},
         {"created_by": 'CMD\n  ["sh"]', "empty_layer": True},
-        {"created_by": "RUN rm secret.key"},
+        {"created_by": "RUN rm\x1b[2J secret.key"},
         {"created_by": "COPY . /opt"},
     ]
     image = served.push("app", "1", with_history(built(), steps))
@@ -55,7 +55,12 @@ def test_history_tells_each_step_with_its_layer_and_command(served: Served) -> N
         ["3", "001", sizes[1], "-"],
         ["4", "002", sizes[2], "-"],
     ]
-    assert [line[4] for line in lines[1:]] == ["ADD rootfs.tar /", 'CMD ["sh"]', "RUN rm secret.key", "COPY . /opt"]
+    assert [line[4] for line in lines[1:]] == [
+        "ADD rootfs.tar /",
+        'CMD ["sh"]',
+        r"RUN rm\033[2J secret.key",
+        "COPY . /opt",
+    ]
     shown.names("app/1/layers/1/tree")
     assert shown.read("app/1/history").decode().splitlines()[3].split()[3] == "3"  # it is here now
 
@@ -122,5 +127,5 @@ def test_packages_are_those_of_the_image_s_own_database(served: Served) -> None:
     assert shown.read("deb/1/packages") == b"deb\tbash\t1\tamd64\ndeb\tzlib\t1\tamd64\n"
     assert shown.read("deb/2/packages") == b"deb\ta\t-\t-\ndeb\tb\t-\t-\n"
     assert shown.read("apk/1/packages") == b"apk\tmusl\t1.2\tx86_64\n"
-    assert b"rpmdb.sqlite of rpm is not read: it is no database" in shown.read("rpm/1/packages")
+    assert b"rpmdb.sqlite of rpm is not read: it is not a database" in shown.read("rpm/1/packages")
     assert shown.read("none/1/packages").startswith(b"# no database")

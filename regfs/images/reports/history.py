@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from regfs.images.image import Image, ImageLayer
 from regfs.images.reports.layer_totals import totals_if_here
 from regfs.model.image_config import History
+from regfs.model.path_text import escaped
 
 _LINE = "{:>4}  {:<5}  {:>12}  {:>12}  {}\n"
 
@@ -47,4 +48,4 @@ def _layer_line(image: Image, layer: ImageLayer, step: int | str, command: str) 
 
 
 def _command(history: History) -> str:
-    return " ".join(history.created_by.split())
+    return escaped(" ".join(history.created_by.split()))
