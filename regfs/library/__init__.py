@@ -4,6 +4,7 @@
     image.py               Image and its layers
     change.py              Change: one path that differs between two images
     path.py                Path: a file or directory of the tree, with the methods of pathlib.Path that read
+    path_glob.py           the paths that match a glob pattern
     path_resolver.py       turns paths into nodes of the tree: look-ups, symbolic links, a cache of both
     streams.py             an open file as a raw stream of Python's io
     failures.py            makes each RegfsError an OSError too

@@ -1,4 +1,4 @@
-"""What a glob pattern matches below a directory of the tree. Used by path.py (Path.glob). Any thread.
+"""Finds the paths below a directory of the tree that match a glob pattern. Used by path.py (Path.glob). Any thread.
 
 Patterns are those of pathlib: `*`, `?` and `[…]` within a component, which match names that begin with a dot too, and
 `**` for any number of directories, the one at its place included.
@@ -34,11 +34,11 @@ def components(pattern: str | os.PathLike[str]) -> Names:
 def matching(files: Files, top: Names, parts: Names) -> Iterator[Names]:
     """Yield each path below *top* that *parts*, from components(), match, once; a directory before what is in it.
 
-    A name without wildcards is looked up, so that names match which no listing has. `**` follows no links; other
+    A name without wildcards is looked up, so names that no listing has match, too. `**` follows no links; other
     components do. A pattern that ends with `**` matches files too, as since Python 3.13. Blocks on the network.
     """
     found = _matching(files, top, parts)
-    if parts.count(_ANY_DEPTH) < 2:  # then there is one way alone to match a path
+    if parts.count(_ANY_DEPTH) < 2:  # then each path matches in one way only
         return found
     return iter(dict.fromkeys(found))
 
@@ -77,7 +77,7 @@ def _exists(files: Files, names: Names) -> bool:
 
 
 def _listed(files: Files, names: Names) -> list[tuple[bytes, int]]:
-    """Return the entries of *names*; none where it leads to no directory."""
+    """Return the entries of the directory *names*; empty if it is not a directory."""
     return _unless_missing(lambda: files.children(names))
 
 

@@ -73,7 +73,7 @@ def layer_compression(media_type: str) -> Compression:
 
 
 def may_be_elsewhere(media_type: str) -> bool:
-    """Tell whether a registry may lack layers of *media_type*: those that may not be distributed, as Windows' base."""
+    """Tell whether registries may lack layers of *media_type*: non-distributable ones, such as Windows' base."""
     return media_type in _LAYERS and (".foreign." in media_type or ".nondistributable." in media_type)
 
 

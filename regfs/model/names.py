@@ -200,7 +200,7 @@ def _spelling(path: str) -> str:
 
 
 def _no_tag(name: str, tag: str) -> str:
-    """Return why *tag*, which follows *name*, is not one."""
+    """Return the reason why *tag*, which follows *name*, is not a tag."""
     if not tag:
         return f"the tag of {name[:300]}: is missing; without the colon it is {DEFAULT_TAG}"
     return f"{tag[:300]!r} is not a tag{_spelling(f'{name}:{tag}')}"

@@ -60,7 +60,7 @@ class Rootfs:
         return ((row, attributes) for row, attributes in index.files() if row not in hidden)
 
     def has_tree_of(self, other: Rootfs) -> bool:
-        """Whether both show the same: one merged table. Of equal layers, one image may hide names."""
+        """Whether both trees are the same merged table. Equal layers do not suffice: one image may hide names."""
         return self.merged.path == other.merged.path
 
     def first_rows(self) -> dict[int, int]:

@@ -252,9 +252,9 @@ class WorkingTree:
         """Follow *path* from *directory*, through symbolic links, and never out of the root.
 
         Return the deepest directory reached, and the names from there on that the tree does not have (or that are no
-        directories). `..` takes a missing name back by its spelling alone. Raises BadLayer where the links have no end
-        or Linux has no such names.
-        Source: the rules of securejoin (github.com/cyphar/filepath-securejoin), which umoci resolves with.
+        directories). `..` takes a missing name back by its spelling alone. Raises BadLayer for a loop of links, or for
+        names that Linux does not allow. Source: the rules of securejoin (github.com/cyphar/filepath-securejoin), which
+        umoci resolves with.
         """
         walk = PathWalk(path.split(b"/"))
         at = ROOT if path.startswith(b"/") else directory

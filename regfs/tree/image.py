@@ -3,7 +3,7 @@
     library/debian/12/
     ├── digest           what the tag points to
     ├── manifest-digest  the digest of manifest.json: that of the chosen manifest, where the tag points to an index
-    ├── index.json       the index, where it is one
+    ├── index.json       the index, if it is one
     ├── manifest.json    the manifest for the platform, and its config
     ├── config.json
     ├── manifests/       linux-amd64/ linux-arm64-v8/ … each a directory like this one
@@ -219,7 +219,7 @@ def _read_config(image: Image) -> bytes:
 
 
 def _blobs(directory: ImageDirectory, key: str) -> Node:
-    if not directory.image.blobs:  # raises where there is no manifest for the platform
+    if not directory.image.blobs:  # raises if there is no manifest for the platform
         raise NotFound(f"{directory.image} names no blobs")
     _judge_referrer(directory)
     return BlobsDirectory(key, directory.pinned)

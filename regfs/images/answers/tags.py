@@ -227,7 +227,7 @@ class Tags:
         return self._keep(tag, record, asked_at=asked_at)
 
     def _confirmed(self, tag: str, said: Descriptor) -> Descriptor:
-        """Return what *tag* names: by its bytes, where the registry lacks what it *said* (a HEAD that is wrong)."""
+        """Return *said*, or if the registry lacks that (its HEAD was wrong), what *tag* names by its bytes."""
         if (self._name, said.digest) not in self._answers.lacking:
             return said
         fetched = self._registry.manifests.fetch(self._name, tag)
@@ -314,6 +314,6 @@ def _resolved(answer: Answer[TagRecord]) -> Resolved:
 
 
 def _raise_missing(reason: str | None) -> None:
-    """Raise NotFound where the registry gave a *reason* some seconds ago."""
+    """Raise NotFound if the registry gave a *reason* some seconds ago."""
     if reason is not None:
         raise NotFound(reason)

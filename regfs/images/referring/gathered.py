@@ -258,7 +258,7 @@ def _documents(image: Image, referrers: tuple[Referrer, ...]) -> Iterator[Docume
 
 
 def tell_some(image: Image, what: str, found: Sequence[tuple[Digest, Exception]]) -> None:
-    """Note of each manifest *what* is with it, and why: of the first few, or one image would fill `.regfs/errors`."""
+    """Note *what* is wrong with the first few manifests *found*, and why. More would fill `.regfs/errors`."""
     for digest, reason in found[:_MOST_TOLD]:
         image.contents.note(f"{image}: {digest} {what}: {reason}")
     if len(found) > _MOST_TOLD:

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 MOST_BYTES = 4 << 20
 """The size of the largest signature that is fetched."""
 MOST_SIGNATURES = 64
-"""How many manifests that may be signatures of one image are read, and layers of each."""
+"""How many manifests that may be signatures of one image are read, and how many layers of each."""
 _FAILURES = (BadContent, NotFound, TooLarge, Unsupported)
 
 
@@ -48,7 +48,7 @@ def signature_layers(repository: Repository, digest: Digest) -> Iterator[Descrip
 
 
 def count_unread(repository: Repository, digest: Digest) -> int:
-    """Return how many bundles of the manifest *digest* signature_layers() leaves out: there are too many."""
+    """Return how many bundles of the manifest *digest* signature_layers() leaves out, because there are too many."""
     return max(0, len(_bundles(repository, digest)) - MOST_SIGNATURES)
 
 

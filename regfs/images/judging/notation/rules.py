@@ -213,5 +213,5 @@ def _signature_layers(repository: Repository, digest: Digest) -> Iterator[Descri
 
 
 def _listed(repository: Repository, digest: Digest) -> list[Descriptor]:
-    """Return what may be a signature of the manifest *digest*; a list may not tell what a manifest is."""
+    """Return the referrers that may be signatures of the manifest *digest*. Lists may lack artifact types."""
     return [each for each in repository.referrers.listed(digest) if each.artifact_type in (NOTARY, "", None)]
