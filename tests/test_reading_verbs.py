@@ -383,6 +383,15 @@ def test_which_tells_the_layer_of_a_path_and_what_is_hidden_below_it(of_layered:
         of_layered("which", "/usr/none")
 
 
+def test_which_takes_the_path_behind_the_image_as_ls_and_cat_do(layered: FaultServer, regfs: Regfs) -> None:
+    """`regfs which IMAGE:/PATH` asked for PATH, which was there."""
+    name = f"{layered.address}/demo/layered:1"
+    found = json.loads(regfs("which", "--json", f"{name}:/bin/a"))
+    assert found == json.loads(regfs("which", "--json", name, "/bin/a"))
+    with pytest.raises(InvalidOption, match=f"required: PATH, or {name}:/PATH"):
+        regfs("which", name)
+
+
 def test_du_tells_the_bytes_of_layers_and_of_directories(of_layered: Regfs, regfs: Regfs) -> None:
     sizes = json.loads(of_layered("du", "--depth", "2"))
     assert [(each["size"], each["entries"], each["wasted"]) for each in sizes["layers"]] == [(9, 7, 8), (4, 5, 0)]

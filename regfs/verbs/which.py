@@ -9,14 +9,16 @@ from typing import NamedTuple
 
 from regfs.app.composition import build
 from regfs.app.config import Config
-from regfs.errors import NotADirectory, NotFound
+from regfs.errors import InvalidOption, NotADirectory, NotFound
 from regfs.model.attributes import Attributes
+from regfs.model.names import Reference
 from regfs.mount.mountpoint import mounts
 from regfs.rootfs.paths import find
 from regfs.rootfs.rootfs import Rootfs
 from regfs.rootfs.versions import versions
 from regfs.verbs.image import find_image, layer_steps, merged_files
 from regfs.verbs.image_argument import read_reference
+from regfs.verbs.image_paths import read_image_path
 from regfs.verbs.progress import showing
 
 
@@ -33,14 +35,15 @@ class Brought(NamedTuple):
 
 
 def which(
-    image_text: str, path: str, *, config: Config, environment: Mapping[str, str], say: Callable[[str], None]
+    image_text: str, path: str | None, *, config: Config, environment: Mapping[str, str], say: Callable[[str], None]
 ) -> tuple[str, list[Brought]]:
     """Return *path* without links on the way, and the layers that brought it, the uppermost first.
 
+    *image_text* is an IMAGE, or without *path* an IMAGE:/PATH or the path of a file in a mount.
     A path that the image does not show is looked for in the layers as it is. Blocks on the network for the layers.
-    Raises NotFound where no layer has it, and other RegfsErrors.
+    Raises NotFound where no layer has it, InvalidOption without a path, and other RegfsErrors.
     """
-    reference = read_reference(image_text, config.default_registry, mounts())
+    reference, path = _wanted(image_text, path, config.default_registry)
     with closing(build(config, environment)) as app:
         image = find_image(reference, app)
         with showing(lambda: layer_steps(app), say=say, environment=environment):
@@ -60,6 +63,15 @@ def which(
                 )
             )  # fmt: skip
     return f"/{os.fsdecode(real)}", brought
+
+
+def _wanted(image_text: str, path: str | None, default_registry: str) -> tuple[Reference, str]:
+    if path is not None:
+        return read_reference(image_text, default_registry, mounts()), path
+    wanted = read_image_path(image_text, default_registry, mounts())
+    if not wanted.path:
+        raise InvalidOption(f"required: PATH, or {image_text}:/PATH")
+    return wanted.reference, f"/{wanted.path}"
 
 
 def _real_path(files: Rootfs, path: bytes) -> bytes:

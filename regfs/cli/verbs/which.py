@@ -1,4 +1,4 @@
-"""`regfs which [OPTIONS] IMAGE PATH`."""
+"""`regfs which [OPTIONS] IMAGE[:/PATH] [PATH]`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import stat
 from collections.abc import Mapping
 
-from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format, verb_parser
+from regfs.cli.arguments import IMAGE_PATH_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
 from regfs.cli.terminal import say_nothing, tell, warn
 
@@ -19,8 +19,8 @@ def parser() -> Parser:
         "Say which layer of an image brought PATH, by which command, and which versions upper layers replaced or "
         "deleted. Symbolic links on the way are followed.",
     )
-    made.add_argument("image", metavar="IMAGE", help=IMAGE_HELP)
-    made.add_argument("path", metavar="PATH", help="in the image, or in its layers alone")
+    made.add_argument("image", metavar="IMAGE[:/PATH]", help=IMAGE_PATH_HELP)
+    made.add_argument("path", metavar="PATH", nargs="?", help="in the image, or in its layers alone")
     made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     add_format(made)
     return add_common(made, headings=("registry", "cache"))
