@@ -26,6 +26,7 @@ from tests.support.mounted import (
     regfs_command,
     wait_for_exit,
 )
+from tests.support.restart_load import await_holder, kill_daemon
 
 DRIVERS = ["kernel", "fusepy"]
 
@@ -346,6 +347,24 @@ def test_a_cache_directory_that_cannot_be_used_costs_a_note(tmp_path: Path, need
         assert (mount.path / ".regfs/version").read_text()
     finally:
         mount.unmount()
+
+
+def test_a_temporary_cache_outlives_a_killed_daemon_and_is_removed_at_the_end(tmp_path: Path, needs_fuse: None) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "tmp").mkdir()
+    options = ["--offline", "--cache-dir", str(tmp_path / "file/cache")]
+    mount = Mounted(tmp_path, options=options, environment={"TMPDIR": str(tmp_path / "tmp")})
+    with mount:
+        (cache,) = (tmp_path / "tmp").iterdir()
+        await_holder(mount.path)
+        for _ in range(2):
+            kill_daemon(mount.path)
+            assert list((tmp_path / "tmp").iterdir()) == [cache]
+        mount.run(*mount.regfs, "restart", mount.path)
+        mount.die()
+        mount.run(*mount.regfs, "umount", mount.path)
+        mount.mount()
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mount(8) is for root")

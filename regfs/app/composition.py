@@ -9,17 +9,16 @@ so that regfs mounts and starts without a network.
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from regfs.app.cache_directory import TemporaryCache, usable_cache
 from regfs.app.config import Config
 from regfs.app.control import control_directory, control_texts
 from regfs.app.policy import judge_of
-from regfs.errors import CacheFailure, InvalidOption
+from regfs.errors import CacheFailure
 from regfs.images.layers.layer_cache import REFUSED_S, LayerCache
 from regfs.images.lazy.background_fetch import Fetching
 from regfs.images.pinned_images import Images
@@ -55,8 +54,6 @@ log = logging.getLogger(__name__)
 # and a slow disk may take longer than that for the last bytes of a layer.
 _LEAST_S = 60.0
 _REFERENCES = "references.sqlite"
-CACHE_PATH_MAX = 400
-"""The most bytes of the cache directory's path. SQLite's limit is 512 with its suffixes; names in the cache take 78."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +106,7 @@ class App:
     cache: Path
     note: str | None
     _image_numbers: ImageNumbers
-    _temporary: tempfile.TemporaryDirectory[str] | None
+    _temporary: TemporaryCache | None
 
     def load_client(self) -> None:
         """Load the modules that the first request to a registry needs. Takes 150 ms, so no start waits for it."""
@@ -140,7 +137,7 @@ class App:
         self.layers.close()
         self._image_numbers.close()
         if self._temporary is not None:
-            self._temporary.cleanup()
+            self._temporary.close()
 
 
 _NO_MOUNT = Mount()
@@ -158,7 +155,7 @@ def build(
 
     Raises InvalidOption where the path of the cache directory is too long for SQLite, or a policy cannot be read.
     """
-    cache, temporary, note = _usable_cache(config.cache_dir, offline=config.offline)
+    cache, temporary, note = usable_cache(config.cache_dir, offline=config.offline, references=_REFERENCES)
     stats = Stats()
     shared = _Shared(
         config=config,
@@ -276,24 +273,3 @@ def _client_parts(shared: _Shared, environment: Mapping[str, str], mount: Mount)
         hub_url=substitutes.hub_url or HUB_URL,
         request_log=shared.requests,
     )
-
-
-def _usable_cache(wanted: Path, *, offline: bool) -> tuple[Path, tempfile.TemporaryDirectory[str] | None, str | None]:
-    length = max(len(os.fsencode(os.path.abspath(wanted))), len(os.fsencode(os.path.realpath(wanted))))
-    if length > CACHE_PATH_MAX:
-        raise InvalidOption(
-            f"the path of the cache directory has {length} bytes, and SQLite opens nothing below one of more than "
-            f"{CACHE_PATH_MAX}: {wanted}; name a shorter one with --cache-dir"
-        )
-    try:
-        wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=wanted):
-            pass
-    except OSError as error:
-        if offline and os.access(wanted / _REFERENCES, os.R_OK):
-            return wanted, None, f"the cache directory {wanted} cannot be written ({error.strerror}): it is only read"
-        temporary = tempfile.TemporaryDirectory(prefix="regfs-")
-        remedy = f"using {temporary.name}, which is deleted at the end; choose another with --cache-dir"
-        note = f"the cache directory {wanted} cannot be used ({error.strerror}): {remedy}"
-        return Path(temporary.name), temporary, note
-    return wanted, None, None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from regfs.app.composition import CACHE_PATH_MAX
+from regfs.app.cache_directory import CACHE_PATH_MAX
 from tests.support.hello import host_architecture
 from tests.support.images import file, image_of, layer
 from tests.support.mounted import environment_for, regfs_command, run_regfs
