@@ -131,6 +131,24 @@ def test_the_same_images_make_the_same_archive(regfs: Regfs, tmp_path: Path) -> 
             assert str(Digest.of(content)) == f"sha256:{name.rpartition('/')[2]}"
 
 
+def test_an_archive_goes_into_a_pipe_and_where_a_link_leads_and_both_stay(regfs: Regfs, tmp_path: Path) -> None:
+    """`regfs export -o /dev/null`, by root, once made a file of /dev/null."""
+    regfs("export", "app/plain:1")
+    os.mkfifo(tmp_path / "pipe")
+    with (
+        (tmp_path / "read").open("wb") as read,
+        subprocess.Popen(["cat", tmp_path / "pipe"], stdout=read),
+    ):
+        regfs("export", "app/plain:1", "-o", str(tmp_path / "pipe"))
+    assert (tmp_path / "read").read_bytes() == (tmp_path / "archive").read_bytes()
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to("other/file")
+    regfs("export", "app/plain:1", "-o", str(tmp_path / "link"))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "other/file").read_bytes() == (tmp_path / "archive").read_bytes()
+
+
 def test_what_was_pinned_is_pinned_there_and_no_limit_takes_it(
     regfs: Regfs, server: FaultServer, tmp_path: Path
 ) -> None:

@@ -133,6 +133,26 @@ def test_cp_copies_files_and_whole_directories(regfs: Regfs, tmp_path: Path) -> 
     assert sorted(os.listdir(tmp_path)) == ["bin", "link"]
 
 
+def test_cp_onto_a_link_writes_where_it_leads(regfs: Regfs, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "name").symlink_to("other/file")
+    for path, content in (("/etc/link", b"ID=demo\n"), ("/bin/su", b"\x7fELF\xff")):
+        regfs("cp", f"{NAME}:{path}", str(tmp_path / "name"))
+        assert (tmp_path / "name").is_symlink()
+        assert (tmp_path / "other/file").read_bytes() == content
+
+
+def test_cp_onto_a_device_or_pipe_leaves_it_there(regfs: Regfs, tmp_path: Path) -> None:
+    """`regfs cp IMAGE:/FILE /dev/null`, by root, once made a file of /dev/null, and of the link /dev/stdout."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "stdout").symlink_to("pipe")
+    for name in ("pipe", "stdout"):
+        with pytest.raises(InvalidOption, match=f"{name} is neither a file nor a directory; regfs cat"):
+            regfs("cp", f"{NAME}:/bin/su", str(tmp_path / name))
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(os.listdir(tmp_path)) == ["pipe", "stdout"]
+
+
 @pytest.mark.parametrize(
     ("words", "kind", "said"),
     [

@@ -34,8 +34,8 @@ def cp(
     """Copy what *texts*, IMAGE:/PATH, name to *destination*, or into it where it is a directory; return notes.
 
     Owners, modes, links and times are as export/unpack.py makes them. A file replaces a file. A symbolic link in
-    *texts* is followed. Files of artifacts are made as get.py makes them. Blocks on the network for the layers, of lazy
-    ones only for these files. Raises RegfsErrors.
+    *texts* is followed, and so is *destination*. Files of artifacts are made as get.py makes them. Blocks on the
+    network for the layers, of lazy ones only for these files. Raises RegfsErrors.
     """
     wanted = [read_image_path(text, config.default_registry, mounts()) for text in texts]
     for each in wanted:
@@ -50,10 +50,20 @@ def cp(
         paths = Files(app.tree, timeout_s=config.timeout_s)
         for each in wanted:
             with showing(lambda: layer_steps(app), say=say, environment=environment):
-                to = destination / each.name if destination.is_dir() else destination
+                to = _place(destination / each.name if destination.is_dir() else destination)
                 notes += _copy(each, to, app, paths)
         paths.close()
     return notes
+
+
+def _place(to: Path) -> Path:
+    """Return where the copy *to* is written: what a symbolic link leads to is replaced, not the link.
+
+    Raises InvalidOption for a device, a pipe or a socket, which a copy would replace, too.
+    """
+    if to.exists() and not to.is_file() and not to.is_dir():
+        raise InvalidOption(f"{to} is neither a file nor a directory; regfs cat IMAGE:/PATH > {to} writes to it")
+    return Path(os.path.realpath(to)) if to.is_symlink() else to
 
 
 def _copy(wanted: ImagePath, to: Path, app: App, paths: Files) -> list[str]:

@@ -74,7 +74,15 @@ def export(
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a file that gets the name *path* at the end of the block, and leaves nothing after an error."""
+    """Yield a file that gets the name *path* at the end of the block, and leaves nothing after an error.
+
+    What a symbolic link leads to is replaced, not the link. A device or pipe is written to.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with _written_to(path) as file:
+            yield file
+        return
+    path = Path(os.path.realpath(path))
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".regfs-", delete=False) as file:
             try:
@@ -87,6 +95,17 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
                 with suppress(OSError):
                     os.unlink(file.name)
                 raise
+    except OSError as error:
+        raise _failure(str(path), error) from error
+
+
+@contextmanager
+def _written_to(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        with path.open("wb") as file:
+            yield file
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise _failure(str(path), error) from error
 
