@@ -31,16 +31,16 @@ ONLY_IMPORTER = {
         f"images/judging/{name}.py"
         for name in (
             "keys",
-            "containers/certificates",
-            "containers/signers",
-            "containers/trusted_root",
+            "containers_policy/certificates",
+            "containers_policy/signers",
+            "containers_policy/trusted_root",
             "notation/certificates",
             "notation/trust_store",
             "notation/timestamps",
             "notation/rules",
         )
     },
-    "sigstore": {"images/judging/containers/trusted_root.py", "images/judging/containers/signers.py"},
+    "sigstore": {"images/judging/containers_policy/trusted_root.py", "images/judging/containers_policy/signers.py"},
     "rfc3161_client": {"images/judging/notation/timestamps.py"},
     "urllib3": {"registry/http/transport.py"},
     "fuse": {"mount/fusepy/libfuse.py"},

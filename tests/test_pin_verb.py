@@ -14,7 +14,7 @@ from regfs.errors import InvalidOption, NotFound, RegistryUnavailable, TooLarge
 from regfs.model.digest import Digest
 from regfs.store.eviction import pins
 from regfs.store.eviction.eviction import evict
-from regfs.store.eviction.uses import LivingUses
+from regfs.store.eviction.in_use import LivingUses
 from tests.support.fault_server import FaultServer
 from tests.support.hello import host_architecture
 from tests.support.images import file, image_of, layer

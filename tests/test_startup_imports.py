@@ -17,7 +17,7 @@ from tests.conftest import missing
 LIBRARIES = ["requests", "urllib3", "ssl", "rich", "fuse", "fusepy"]
 LATE = [
     *LIBRARIES,
-    "regfs.images.judging.containers",
+    "regfs.images.judging.containers_policy",
     "regfs.images.judging.notation",
     "regfs.registry.client_parts",
     "regfs.registry.manifests",

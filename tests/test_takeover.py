@@ -9,7 +9,7 @@ import pytest
 
 from regfs.app.config import OPTIONS, Config, with_options
 from regfs.daemon.takeover.asked import Asked, asked_as_text, parse_asked
-from regfs.daemon.takeover.holder import delay_s
+from regfs.daemon.takeover.holder_process import delay_s
 from regfs.errors import InvalidOption, MountFailure
 from regfs.mount.mountpoint import OwnMount
 

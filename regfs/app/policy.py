@@ -51,7 +51,7 @@ def _judge(content: bytes, path: str, trusted_root: str) -> Judge | None:
         from regfs.images.judging.notation.rules import NotationRules
 
         return Judge(NotationRules(parse_notation_policy(content, path)))
-    from regfs.images.judging.containers.rules import ContainersRules
+    from regfs.images.judging.containers_policy.rules import ContainersRules
 
     parsed = parse_policy(content, path)
     return None if parsed.accepts_anything else Judge(ContainersRules(parsed, trusted_root=trusted_root))

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from regfs.images.cached_images import CachedImage, cached_images
 from regfs.model.dates import moment_text
 from regfs.store.eviction.eviction import Unit, units_of
+from regfs.store.eviction.in_use import LivingUses
 from regfs.store.eviction.inventory import BLOBS, IMAGES, INDEX, LAYERS, MERGED, take_inventory
-from regfs.store.eviction.uses import LivingUses
 from regfs.store.files.failures import failures_of
 
 SHORT_DIGITS = 12

@@ -9,7 +9,7 @@ paths                what a path names in a tree, and the files below it
 part_of_tree         a directory of a tree, or one entry, as a tree of its own
 differences          what differs between two trees
 origins              which layer made them differ
-differing_trees      what differs, as trees: added, removed, changed
+trees_of_differences what differs, as trees: added, removed, changed
 merge                layers become a merged table
 apply                writes the entries of one layer into the working tree; has a worked example
 layer_directories    which directory an entry goes into

@@ -28,8 +28,8 @@ from regfs.store.files.cached_files import hash_file, open_file, take_away
 from regfs.store.files.checksums import SUFFIX as SUMS
 from regfs.store.files.checksums import load_sums
 from regfs.store.files.failures import failures_of
-from regfs.store.images.differing_tables import is_differing, sums_of
 from regfs.store.images.merged_table import MergedTable
+from regfs.store.images.tables_of_differences import is_differing, sums_of
 from regfs.store.layers.content_digests import read_digests
 from regfs.store.layers.wrong_layers import read_exactly, wrong_layer, wrong_sum
 from regfs.store.locks.file_locks import changing

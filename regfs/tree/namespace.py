@@ -7,7 +7,7 @@
         │   └── @/slim/             the repository library/debian/slim, needed if `slim` is also a tag
         ├── debian:12/              a pasted reference; opens, is not listed
         ├── debian@sha256:…/
-    └── debian/.diff/12..13/    two images of a repository compared, see views/differences.py
+    └── debian/.diff/12..13/    two images of a repository compared, see views/diff.py
 
 A name is a tag if the path so far is a repository with that tag, else one more component of a path.
 images/answers/existence.py asks the registry whether that component leads to a repository; if the registry cannot tell,
@@ -52,7 +52,7 @@ from regfs.tree import image
 from regfs.tree.node import DIRECTORY_MODE, FOREVER, Child, Found, Node, children_of, directory_attributes
 from regfs.tree.probed_names import is_probed
 from regfs.tree.tag import TagDirectory, manifest_named, version_directory
-from regfs.tree.views import differences
+from regfs.tree.views import diff
 from regfs.waiting.deadline import Deadline, current, under
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Namespace:
         if self.doubt is not None and name in image.NAMES:
             raise AccessDenied(self.doubt)
         repository = None if self.tags_hidden else self._repository()
-        if name == differences.NAME and repository is not None:
+        if name == diff.NAME and repository is not None:
             return Found(self._comparisons(repository), FOREVER)
         if version := manifest_named(name):
             return self._manifest(name, version)
@@ -120,7 +120,7 @@ class Namespace:
         if name == ESCAPE and not self.tags_hidden:
             return replace(self, key=f"{self.key}/{ESCAPE}", tags_hidden=True)
         repository = None if self.tags_hidden else self._repository()
-        if name == differences.NAME and repository is not None:
+        if name == diff.NAME and repository is not None:
             return self._comparisons(repository)
         if version := manifest_named(name):
             return self._manifest(name, version).node
@@ -208,9 +208,9 @@ class Namespace:
             return None
         return self.names.repositories.repository(repository_at(self.registry, self.path))
 
-    def _comparisons(self, repository: Repository) -> differences.DiffDirectory:
-        key = f"{self.key}/{differences.NAME}"
-        return differences.DiffDirectory(key, repository, self.names.images, manifest_named)
+    def _comparisons(self, repository: Repository) -> diff.DiffDirectory:
+        key = f"{self.key}/{diff.NAME}"
+        return diff.DiffDirectory(key, repository, self.names.images, manifest_named)
 
     def _manifest(self, name: str, version: Version) -> Found:
         repository = self._repository()

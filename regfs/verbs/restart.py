@@ -1,8 +1,8 @@
 """`regfs restart`: lets another daemon, perhaps of a newer release, take mounts over while they are in use.
 
-The holder of a mount (daemon/takeover/holder.py) is told by SIGRTMIN; `.regfs/daemon.json` has its process id. The
-process is held by a descriptor, and the daemon is asked a second time, as `regfs refresh` does. The holder of a daemon
-that does not answer is found by its command line, which ends with the mount point.
+The holder of a mount (daemon/takeover/holder_process.py) is told by SIGRTMIN; `.regfs/daemon.json` has its process id.
+The process is held by a descriptor, and the daemon is asked a second time, as `regfs refresh` does. The holder of a
+daemon that does not answer is found by its command line, which ends with the mount point.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _holder_of(mounted: Mounted) -> int:
 
 
 def _is_holder(word: bytes) -> bool:
-    return word.endswith(b"/takeover/holder.py")
+    return word.endswith(b"/takeover/holder_process.py")
 
 
 def _signal_process(mount: _Mount, holder: int) -> RegfsError | None:

@@ -15,9 +15,9 @@ from regfs.mount.kernel.kept.node_records import NodeRecords
 from regfs.mount.kernel.kept.open_files import KeptFile, KeptHandles
 from regfs.mount.kernel.kept.pending import DONE_AT, Left, Pending
 from regfs.mount.kernel.kept.state_file import StateFile
-from regfs.mount.kernel.left_requests import answer_left
 from regfs.mount.kernel.notifications import Notifications
 from regfs.mount.kernel.state import SessionState
+from regfs.mount.kernel.unanswered_requests import answer_left
 from regfs.tree.node import OpenBytes
 from regfs.tree.snapshot import KeptNode, Snapshot, TagImage
 from tests.mount.memory_tree import SuiteTree

@@ -17,8 +17,8 @@ from regfs.model.verification import verified
 from regfs.store.blobs import BlobStore
 from regfs.store.eviction.budget import Budget
 from regfs.store.eviction.eviction import evict
+from regfs.store.eviction.in_use import Uses
 from regfs.store.eviction.inventory import take_inventory, used_by
-from regfs.store.eviction.uses import Uses
 from regfs.store.images.merged_table import MergedTable, MergedTableWriter
 from regfs.store.layers.content import Span
 from regfs.store.layers.layer_store import LayerStore

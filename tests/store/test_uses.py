@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import NotFound
-from regfs.store.eviction.uses import LivingUses, Uses, sweep_uses
+from regfs.store.eviction.in_use import LivingUses, Uses, sweep_uses
 from tests.support.mounted import REPOSITORY_ROOT
 
 
@@ -105,7 +105,7 @@ def test_a_line_that_is_half_written_ends_no_other_use(tmp_path: Path, table: Pa
 USING = """
 import sys
 from pathlib import Path
-from regfs.store.eviction.uses import Uses
+from regfs.store.eviction.in_use import Uses
 root = Path(sys.argv[1])
 use = Uses(root).announce(root / "images/chain.merged")
 print("used", flush=True)
@@ -178,5 +178,5 @@ def test_a_process_that_ends_while_it_is_looked_at_stops_no_eviction(
         uses.close()
         yield iter(found)
 
-    monkeypatch.setattr("regfs.store.eviction.uses.os.scandir", ending)
+    monkeypatch.setattr("regfs.store.eviction.in_use.os.scandir", ending)
     assert is_free(tmp_path, table)

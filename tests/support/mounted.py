@@ -92,7 +92,7 @@ def processes_naming(*texts: str) -> list[int]:
 def is_holder(pid: int) -> bool:
     """Tell whether *pid* holds a mount for the daemons that serve it."""
     try:
-        return b"takeover/holder.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"takeover/holder_process.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

@@ -1,6 +1,6 @@
 """The process that takes a mount over from a daemon that has ended, or is about to.
 
-    python -c "… main()" CONNECTION STATE CONTROL POINT     as the holder starts it (holder.py has the protocol)
+    python -c "… main()" CONNECTION STATE CONTROL POINT     as the holder starts it (holder_process.py has the protocol)
 
 It reads the options from the state, loads everything and opens the cache, while the other daemon may still serve; says
 "ready" and waits for "go". It reads the rest of the state last, when no other process writes to it any more.

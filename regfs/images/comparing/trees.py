@@ -1,6 +1,6 @@
 """Makes trees of what differs between two images: `added`, `removed`, `changed`; once for all processes of a cache.
 
-Each is a merged table (rootfs/differing_trees.py), which is read like a rootfs/ and takes no memory. `added` and
+Each is a merged table (rootfs/trees_of_differences.py), which is read like a rootfs/ and takes no memory. `added` and
 `removed` need no bytes of files; `changed` compares files of equal size (contents.py). Used by tree/, through
 pinned_images.py. Thread rule: any thread; one tree is made in one flight.
 """
@@ -19,12 +19,12 @@ from regfs.images.comparing.contents import compared
 from regfs.images.comparing.image_differences import ignore
 from regfs.images.layers.layer_cache import LayerCache
 from regfs.rootfs.differences import Difference, Kind, differences
-from regfs.rootfs.differing_trees import Changed, DifferingTree, OneSided
 from regfs.rootfs.rootfs import Rootfs
+from regfs.rootfs.trees_of_differences import Changed, DifferingTree, OneSided
 from regfs.store.files.cached_files import take_away
 from regfs.store.files.failures import failures_of
-from regfs.store.images.differing_tables import differing_path, drop_oldest, sums_of
 from regfs.store.images.merged_table import MergedTable, MergedTableWriter
+from regfs.store.images.tables_of_differences import differing_path, drop_oldest, sums_of
 from regfs.store.locks.file_locks import touch
 from regfs.waiting.deadline import current
 

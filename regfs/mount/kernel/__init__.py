@@ -10,7 +10,7 @@ directory        answers to READDIR and READDIRPLUS
 abi              the protocol in bytes
 state            handles, backing files and pages that the kernel has of this session
 kept/            the part of the state that outlives the daemon
-left_requests    requests that an earlier daemon has read and not answered
+unanswered_requests  those that an earlier daemon has read and not answered
 failures         the answer to a request that fails, and its report
 passthrough      files that the kernel reads by itself
 page_cache       bytes that the kernel gets before it asks

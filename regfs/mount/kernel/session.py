@@ -40,7 +40,6 @@ from regfs.mount.kernel.answers import Answers
 from regfs.mount.kernel.failures import ErrorCallback, Failures, log_failure
 from regfs.mount.kernel.kept.pending import Left
 from regfs.mount.kernel.kept.state_file import StateFile
-from regfs.mount.kernel.left_requests import answer_left
 from regfs.mount.kernel.loop import RequestLoop
 from regfs.mount.kernel.loop_watch import LoopWatch
 from regfs.mount.kernel.mount import mount
@@ -49,6 +48,7 @@ from regfs.mount.kernel.notifications import Notifications
 from regfs.mount.kernel.prefetch import DirectoryPrefetch, FilePrefetch
 from regfs.mount.kernel.requests import Requests
 from regfs.mount.kernel.state import SessionState
+from regfs.mount.kernel.unanswered_requests import answer_left
 from regfs.mount.kernel.waiting_requests import WaitingRequests
 from regfs.mount.options import MountOptions
 from regfs.process.threads import start_thread

@@ -5,7 +5,7 @@ of the room that was found. So the limit holds, to a megabyte or two, also while
 once, each of which sees what the others wrote only at its next look. What was used longest ago is evicted first
 (eviction.py).
 
-What any process uses stays (uses.py), so that an open image never loses a file that may still be read. In use are the
+What any process uses stays (in_use.py), so that an open image never loses a file that may still be read. In use are the
 images of which a process has a file or directory open, and those that it visited last; together they may exceed the
 limit (excess.py). What only the kernel remembers is not in use: otherwise the limit could not hold for a mount that
 visits thousands of images. What was evicted is fetched again when it is next needed.

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from regfs.store.eviction.in_use import LivingUses
 from regfs.store.eviction.inventory import (
     CHUNKS,
     DATA,
@@ -31,7 +32,6 @@ from regfs.store.eviction.inventory import (
     Inventory,
     take_inventory,
 )
-from regfs.store.eviction.uses import LivingUses
 from regfs.store.locks.file_locks import changing, claimed
 
 _OF_NO_USE, _PROMOTED = 0, 1
@@ -41,7 +41,7 @@ _DOCUMENT = 4 << 20
 
 
 class Unit(NamedTuple):
-    """Files that are evicted together: *guard* is the one that uses name (uses.py), and is removed first.
+    """Files that are evicted together: *guard* is the one that uses name (in_use.py), and is removed first.
 
     *turn* is 0 for useless files, 1 for those that are evicted before all others, 2 for the others. *content* are those
     of the *others* that may be evicted alone.

@@ -6,7 +6,7 @@
                 layers/<diff id>.digests                        digests of their files (content_digests.py)
     images      images/<chain id>.merged .sums .erofs           merged tables, and EROFS images of them
                 images/<chain id>.same-<other chain id>         what comparisons of two images found (verdicts.py)
-                images/<chain id>.added-<other chain id> …      trees of that (differing_tables.py)
+                images/<chain id>.added-<other chain id> …      trees of that (tables_of_differences.py)
     under way   ingests/**, and files whose name begins with a dot  what is being written, or was left by a crash
 
 Sizes are those of st_blocks, because the disk is what is limited. A walk takes some 3 us a file. Used by the budget and

@@ -7,7 +7,7 @@ process is in it: evicting them would free no room. A lease tells whether a file
 lease only where nothing else has the file open (fcntl(2), F_SETLEASE). So there is no marker that a crash, or an
 unmount by other means, could leave behind.
 
-Used by uses.py. Thread rule: functions; any thread.
+Used by in_use.py. Thread rule: functions; any thread.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
     images/<chain id>.merged
     blobs/sha256/…
 
-A file is written in one step, and all that it names is cached at that time. Used by uses.py, which keeps what is named,
-and by the verbs `pin` and `unpin`. Thread rule: functions; any thread and process.
+A file is written in one step, and all that it names is cached at that time. Used by in_use.py, which keeps what is
+named, and by the verbs `pin` and `unpin`. Thread rule: functions; any thread and process.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
     layers/<diff id>.digests                           digests of its files, for comparisons (content_digests.py)
     objects/<boot id>/<diff id>/<offset>-<size>        a copy of a big file, for passthrough (promotion.py)
     young/<token>                                      a layer that may not be flushed yet (unsettled_layers.py)
-    uses/<token>                                       what a process uses (uses.py)
+    uses/<token>                                       what a process uses (in_use.py)
     ingests/<token>…                                   an ingest under way (ingest_directories.py)
     locks/<name>                                       the ingest or merge that a process is doing (work_locks.py)
 
@@ -34,8 +34,8 @@ from regfs.errors import CacheDamaged, CacheFailure, CacheFull
 from regfs.model.cache_limits import DEFAULT_LIMITS, Limits
 from regfs.model.digest import Digest
 from regfs.store.eviction.budget import Budget
+from regfs.store.eviction.in_use import Uses, sweep_uses
 from regfs.store.eviction.inventory import IMAGES, INGESTS, LAYERS, OLD_INGESTS, OLD_PACK
-from regfs.store.eviction.uses import Uses, sweep_uses
 from regfs.store.files.boot import boot_id
 from regfs.store.files.cached_files import put, take_away
 from regfs.store.files.checksums import SUFFIX as SUMS

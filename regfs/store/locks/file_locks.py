@@ -4,7 +4,7 @@
     what is being changed  an exclusive one on the cache's root directory (changing): a file gets its name or is removed
                            in one step with the files that belong to it
 
-uses.py knows which files are in use.
+in_use.py knows which files are in use.
 
 Used by the other modules of the store. Thread rule: any thread; each lock has a descriptor of its own, so that two
 threads of one process keep each other out like two processes.

@@ -9,7 +9,7 @@ images.
     data file   1 descriptor                                            data_files.py
     directories names and attributes as Python objects                  rootfs/directory_cache.py
     tree        an image's, or a layer's alone: it keeps its layers     tree/table_slots.py
-                in the cache (uses.py) while it is there
+                in the cache (in_use.py) while it is there
 
 Second chance (CLOCK) decides which entry is closed: each use sets a flag, which is all that a look-up pays; an entry
 whose flag is set is skipped once. An entry that a thread is using at that moment refuses to be closed.

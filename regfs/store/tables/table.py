@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from weakref import finalize
 
 from regfs.errors import CacheDamaged, CacheFailure, NotFound
-from regfs.store.eviction.uses import Use
+from regfs.store.eviction.in_use import Use
 from regfs.store.files.cached_files import open_file
 from regfs.store.files.failures import cache_failure, is_exhausted, read_failure
 from regfs.store.tables.open_tables import OpenTables

@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from regfs.errors import BadContent, NotFound, TooLarge, Unsupported
-from regfs.images.judging.containers.found_signatures import MOST_BYTES, layers_of
+from regfs.images.judging.containers_policy.found_signatures import MOST_BYTES, layers_of
 from regfs.images.judging.judge import reasons_text
 from regfs.images.judging.keys import require_package
 from regfs.images.judging.notation.certificates import (

@@ -18,7 +18,8 @@ writes each at once and a kill leaves the old value or the new one. Layout, vers
     72 MiB    node ids            node_records.py
     1 GiB     the end
 
-The holder reads and writes the header and the first two texts, and knows this layout too (daemon/takeover/holder.py).
+The holder reads and writes the header and the first two texts, and knows this layout too
+(daemon/takeover/holder_process.py).
 Thread rule: any thread; each field has one writer.
 """
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from regfs.store.eviction.inventory import take_inventory
-from regfs.store.images.differing_tables import KINDS, differing_path, drop_oldest, is_differing, sums_of
+from regfs.store.images.tables_of_differences import KINDS, differing_path, drop_oldest, is_differing, sums_of
 
 
 def test_tables_and_sums_lie_beside_the_image_that_they_are_evicted_with(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from regfs.daemon.takeover import holder
+from regfs.daemon.takeover import holder_process
 from regfs.errors import MountFailure, OutOfThreads
 from regfs.mount.kernel.kept.state_file import StateFile
 from regfs.mount.kernel.session import KernelSession
@@ -36,7 +36,7 @@ def can_hold() -> bool:
         os.close(os.pidfd_open(os.getpid()))
     except (OSError, AttributeError):
         return False
-    return bool(sys.executable) and Path(holder.__file__).is_file()
+    return bool(sys.executable) and Path(holder_process.__file__).is_file()
 
 
 def new_state() -> StateFile | None:
@@ -129,7 +129,7 @@ class Holding:
         given = (self.session.connection, self._state.descriptor, theirs.fileno())
         with theirs:
             self._holder = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(Path(holder.__file__)), *map(str, given), str(os.getpid()),
+                [sys.executable, "-I", "-S", str(Path(holder_process.__file__)), *map(str, given), str(os.getpid()),
                  self._log_file, self._point],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
                 pass_fds=given, start_new_session=True,

@@ -1,6 +1,6 @@
 """The holder: a small process that keeps a mount alive while daemons come and go.
 
-    python -I -S holder.py CONNECTION STATE CONTROL PID LOG POINT
+    python -I -S holder_process.py CONNECTION STATE CONTROL PID LOG POINT
     CONNECTION   the descriptor of /dev/fuse. As long as it is open here the mount lives, and requests wait
     STATE        the memory that daemons leave to each other (mount/kernel/kept/state_file.py)
     CONTROL      a socket (SOCK_SEQPACKET) to the daemon PID, which serves now

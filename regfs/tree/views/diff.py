@@ -7,7 +7,7 @@
         ├── removed/        what only 12.1 has
         └── changed/        what differs: etc/motd/a as it is in 12.1, etc/motd/b as it is in 12.2
 
-rootfs/differing_trees.py says how names collide in changed/. Used by namespace.py. Any thread.
+rootfs/trees_of_differences.py says how names collide in changed/. Used by namespace.py. Any thread.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     images/<chain id of B>.added-<chain id of A>         beside the merged table of B, with which it is evicted
     images/<chain id of B>.sums-added-<chain id of A>    its sum (checksums.py); likewise of `removed` and `changed`
 
-rootfs/differing_trees.py says what is in them. Both images are named by what is in them, so that a table never becomes
-wrong. Used by images/comparing/, and by verify.py. Thread rule: functions; any thread, any process.
+rootfs/trees_of_differences.py says what is in them. Both images are named by what is in them, so that a table never
+becomes wrong. Used by images/comparing/, and by verify.py. Thread rule: functions; any thread, any process.
 """
 
 from __future__ import annotations

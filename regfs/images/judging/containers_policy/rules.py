@@ -14,7 +14,7 @@ import logging
 import threading
 
 from regfs.errors import BadContent, NotFound, TooLarge, Unsupported
-from regfs.images.judging.containers.found_signatures import (
+from regfs.images.judging.containers_policy.found_signatures import (
     MOST_BYTES,
     check_purpose,
     check_subject,
@@ -22,7 +22,7 @@ from regfs.images.judging.containers.found_signatures import (
     read_signature,
     signature_layers,
 )
-from regfs.images.judging.containers.signers import Signers, check_signer, load_signers
+from regfs.images.judging.containers_policy.signers import Signers, check_signer, load_signers
 from regfs.images.judging.judge import reasons_text
 from regfs.images.repository import Repository
 from regfs.model.digest import Digest

@@ -15,9 +15,9 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from regfs.errors import BadContent
-from regfs.images.judging.containers.certificates import check_chain, check_identity, load_der
-from regfs.images.judging.containers.log_promises import logged_s
-from regfs.images.judging.containers.trusted_root import check_bundle, load_verifier
+from regfs.images.judging.containers_policy.certificates import check_chain, check_identity, load_der
+from regfs.images.judging.containers_policy.log_promises import logged_s
+from regfs.images.judging.containers_policy.trusted_root import check_bundle, load_verifier
 from regfs.images.judging.keys import der_of_key, is_signed_by, load_certificates, load_keys
 from regfs.model.attestations.signatures import ENVELOPE, Signature
 from regfs.model.signature_policy import Fulcio, Requirement

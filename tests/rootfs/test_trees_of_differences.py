@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from regfs.errors import BadLayer, TooLarge
-from regfs.rootfs.differing_trees import Changed, DifferingTree, OneSided
 from regfs.rootfs.rootfs import Rootfs
+from regfs.rootfs.trees_of_differences import Changed, DifferingTree, OneSided
 from regfs.store.images.merged_table import MergedTable, MergedTableWriter
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_store import LayerStore
@@ -181,7 +181,7 @@ def test_names_may_have_any_bytes() -> None:
 def test_images_with_more_layers_than_one_table_holds_are_refused_by_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("regfs.rootfs.differing_trees.INVENTED_LAYER", 3)
+    monkeypatch.setattr("regfs.rootfs.trees_of_differences.INVENTED_LAYER", 3)
     one, two = layer(file("x", b"1")), layer(file("x", b"2"))
     with compared([one, two], [two, one]) as both, pytest.raises(TooLarge, match="both images have 4 layers; 2 are"):
         Changed(both.a.rootfs, both.b.rootfs)
