@@ -1,9 +1,9 @@
-"""PartOfTree: a part of a FileTree as a FileTree of its own, so that `regfs unpack` can write a part.
+"""PartOfTree: a part of a FileTree as a FileTree of its own, so that a part can be unpacked or copied.
 
     below a directory      its entries are those of the root
     one entry              the root has only that entry, under any name
 
-Used by export/. Thread rule: any thread, like the tree behind it.
+Used by verbs/unpack.py and verbs/cp.py. Thread rule: any thread, like the tree behind it.
 """
 
 from __future__ import annotations

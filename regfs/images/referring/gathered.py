@@ -3,7 +3,7 @@
     referrers API, or its fallback tag    manifests whose subject is the index, or the manifest for the platform
     cosign's tags                         sha256-<hex>.sig .att .sbom
     BuildKit's entries of the index       attestations of that manifest
-    the same for those in turn             BuildKit's attestations are signed apart from the image, and so are SBOMs
+    the same for those in turn            BuildKit's attestations are signed apart from the image, and so are SBOMs
 
 A list costs one request an hour; cosign's tags are in the list of tags. A list is a claim of the registry: a manifest
 with another subject than it was listed for is left out and noted. Used by tree/views/referrers.py, the library and
