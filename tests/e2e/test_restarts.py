@@ -23,7 +23,15 @@ from tests.e2e.conftest import Demo, needs_root
 from tests.support.fault_server import Connection, FaultServer
 from tests.support.images import file, image_of, layer
 from tests.support.memory_registry import MemoryRegistry
-from tests.support.mounted import Mounted, is_holder, mounts_at, regfs_command, wait_for_exit
+from tests.support.mounted import (
+    REPOSITORY_ROOT,
+    Mounted,
+    is_holder,
+    mounts_at,
+    regfs_command,
+    run_regfs,
+    wait_for_exit,
+)
 from tests.support.restart_load import RestartLoad, await_holder, daemon_says, kill_at_random, kill_daemon
 
 RESTARTS = int(os.environ.get("REGFS_SOAK_RESTARTS", "5"))
@@ -193,6 +201,20 @@ def test_a_next_daemon_that_cannot_start_leaves_the_mount_to_the_old_one(
     policy.write_text('{"default": [{"type": "reject"}]}')
     restart(mount)
     assert "the last restart failed: " not in mount.run(*regfs_command(), "status", mount.path).stdout
+
+
+def test_a_restart_says_why_the_upgraded_package_cannot_be_loaded(mount_regfs: MountRegfs, tmp_path: Path) -> None:
+    early = tmp_path / "early"
+    early.mkdir()
+    environment = {"PYTHONPATH": f"{early}:{REPOSITORY_ROOT}"}
+    mount = mount_regfs("--offline", environment=environment, preloaded_runs=False)
+    await_holder(mount.path)
+    (early / "logging.py").write_text("raise ImportError('broken by the upgrade')")
+    done = run_regfs("restart", mount.path, home=mount.home)
+    assert done.returncode == 1
+    assert "the next daemon cannot be loaded: ImportError: broken by the upgrade" in done.stderr
+    (early / "logging.py").unlink()
+    restart(mount)
 
 
 @pytest.mark.parametrize("options", [["--no-restart"], ["--driver", "fusepy"]], ids=["--no-restart", "fusepy"])

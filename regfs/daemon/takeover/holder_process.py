@@ -17,6 +17,7 @@
     the state says ENDED      unmounted, or ended by a signal: the holder ends too
 
     next daemon -> holder     "ready": all is loaded but the state      holder -> next daemon   "go": take over
+                              "failed " and why it cannot be loaded
     holder -> daemon          "hand over": end when nothing waits
 
 It sends no request to any mount, and never reads from the connection. It imports nothing of regfs, which an upgrade may
@@ -49,7 +50,12 @@ _IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal
             signal.SIGPIPE)  # fmt: skip
 # The package is found where it was when the mount was made, in any working directory.
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-_SUCCESSOR = "import sys; sys.path.append({!r}); from regfs.daemon.takeover.successor import main; main()"
+# What cannot be loaded, after an upgrade that broke for example, is told by the socket: no user sees its stderr.
+_SUCCESSOR = (
+    "import os, sys; sys.path.append({!r}); sys.excepthook = lambda kind, error, _: "
+    "os.write(int(sys.argv[3]), f'failed {{kind.__name__}}: {{error}}'.encode('utf-8', 'replace')[:4000]); "
+    "from regfs.daemon.takeover.successor import main; main()"
+)
 
 
 def delay_s(short_lives: int) -> float:
@@ -231,11 +237,15 @@ class _Holder:
             word = b""
         if word == b"ready":
             self._next.is_ready = True
+        elif word.startswith(b"failed "):
+            text = word.removeprefix(b"failed ").decode("utf-8", "replace")
+            self._state.say(_FAILURE_AT, f"the next daemon cannot be loaded: {text}")
         elif not word:
             self._next.kill()  # it can say nothing any more
 
     def _next_has_ended(self) -> None:
         assert self._next is not None
+        self._hear()  # its last word may have come with its end
         how = self._next.bury()
         self._next = None
         self._failed(f"the next daemon {how} before it took over")
