@@ -3,7 +3,7 @@
     manifests  blobs  listing  referrers      what is asked
     parallel                                  a big blob over several connections
     endpoint_calls                            at which address, with which authorization; mirrors in their order
-    auth/authenticator                        what each registry demands
+    auth/known_demands                        what each registry demands
     http/retrying                             retries and redirects
     http/transport                            one HTTP request to one URL
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from regfs import __version__
 from regfs.registry.auth.api_roots import ApiRoots
-from regfs.registry.auth.authenticator import Authenticator
+from regfs.registry.auth.known_demands import KnownDemands
 from regfs.registry.auth.tokens import TokenServers
 from regfs.registry.blobs import Blobs
 from regfs.registry.credentials.lookup import Credentials
@@ -95,8 +95,8 @@ class Parts:
         flights = Flights(max(pace.longest_s, _LEAST_S))
         self._token_servers = TokenServers(self._sender, flights, stats, clock=clock, denial_s=denial_s)
         self._roots = ApiRoots(self._sender, flights, clock=clock)
-        authenticator = Authenticator(credentials, self._token_servers, self._roots, clock=clock)
-        calls = EndpointCalls(hosts, self._roots, authenticator, self._sender, offline=offline)
+        demands = KnownDemands(credentials, self._token_servers, self._roots, clock=clock)
+        calls = EndpointCalls(hosts, self._roots, demands, self._sender, offline=offline)
         self.manifests = Manifests(calls)
         transfers = ParallelTransfers(stats, most=_TRANSFERS, fixed=connections, max_piece=max_piece)
         self.blobs = Blobs(calls, stats, retry=retry, transfers=transfers)

@@ -26,8 +26,8 @@ from regfs.errors import (
 )
 from regfs.model.names import RepositoryName
 from regfs.registry.auth.api_roots import ApiRoots
-from regfs.registry.auth.authenticator import Authenticator
-from regfs.registry.auth.login import REFUSALS, Login
+from regfs.registry.auth.authorization import REFUSALS, RequestAuthorization
+from regfs.registry.auth.known_demands import KnownDemands
 from regfs.registry.hosts.endpoints import Endpoint, Hosts
 from regfs.registry.http.error_answers import refusal
 from regfs.registry.http.messages import Answer, Origin, Request
@@ -113,11 +113,11 @@ class EndpointCalls:
     """Sends calls to the endpoints of registries, with the right credentials."""
 
     def __init__(
-        self, hosts: Hosts, roots: ApiRoots, authenticator: Authenticator, sender: RetryingSender, *, offline: bool
+        self, hosts: Hosts, roots: ApiRoots, demands: KnownDemands, sender: RetryingSender, *, offline: bool
     ) -> None:
         self._hosts = hosts
         self._roots = roots
-        self._authenticator = authenticator
+        self._demands = demands
         self._sender = sender
         self._offline = offline
 
@@ -159,22 +159,24 @@ class EndpointCalls:
             raise Offline(f"{call.what}: {endpoint.host} would have to be asked, and regfs runs with --offline")
         base = self._roots.base(endpoint)
         url = _url(endpoint, base, call.path)
-        login = Login(self._authenticator, endpoint, base=base, repository=call.repository, scopes=call.scopes)
+        authorization = RequestAuthorization(
+            self._demands, endpoint, base=base, repository=call.repository, scopes=call.scopes
+        )
         while True:
             headers = {**endpoint.headers, **call.headers}
-            authorization = login.header()
-            if authorization is not None:
-                headers["Authorization"] = authorization
+            header = authorization.header()
+            if header is not None:
+                headers["Authorization"] = header
             answer = self._sender.send(_request(endpoint, call, url, headers), what=call.what)
             if crossed_origin(answer, url):
                 return answer
-            if answer.status in (404, 410) and login.doubt:
+            if answer.status in (404, 410) and authorization.doubt:
                 answer.close()
-                raise RegistryUnavailable(f"{call.what}: {endpoint.host} answers {answer.status}{login.doubt}")
+                raise RegistryUnavailable(f"{call.what}: {endpoint.host} answers {answer.status}{authorization.doubt}")
             if answer.status not in REFUSALS:
                 return answer
-            if not login.refused(answer):
-                answer.remedy = login.remedy
+            if not authorization.refused(answer):
+                answer.remedy = authorization.remedy
                 return answer
             answer.discard()
 

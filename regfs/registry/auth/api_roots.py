@@ -1,7 +1,7 @@
 """The root of a registry's API, `/v2/`: its URL, and what it answers to a request without credentials.
 
 Its answer settles two questions: whether the address speaks TLS, and what the registry demands.
-Source: distribution-spec, "Determining Support". Used by endpoint_calls.py and authenticator.py. Thread rule:
+Source: distribution-spec, "Determining Support". Used by endpoint_calls.py and known_demands.py. Thread rule:
 shared by all threads; a root is asked once, however many threads wait for its answer (waiting/single_flight.py).
 """
 

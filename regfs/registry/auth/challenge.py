@@ -2,7 +2,7 @@
 
 There may be several challenges in one header, and several headers, in any order, with values quoted or not, with commas
 and escapes inside the quotes. Junk is skipped, never an error: the registry wrote it. Source: RFC 9110, section
-11.6.1; distribution, docs/content/spec/auth/token.md. Used by auth/login.py. Pure; any thread.
+11.6.1; distribution, docs/content/spec/auth/token.md. Used by auth/authorization.py. Pure; any thread.
 """
 
 from __future__ import annotations

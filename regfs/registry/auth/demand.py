@@ -1,6 +1,7 @@
 """What a registry demands: the challenges that regfs can meet, and the scopes that it requests.
 
-Source: distribution, docs/content/spec/auth/{token,scope}.md. Used by login.py and authenticator.py. Pure; any thread.
+Source: distribution, docs/content/spec/auth/{token,scope}.md. Used by authorization.py and known_demands.py.
+Pure; any thread.
 """
 
 from __future__ import annotations

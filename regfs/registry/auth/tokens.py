@@ -1,8 +1,8 @@
 """Tokens: fetched from the server that a challenge names, kept until shortly before they expire.
 
 The registry chooses the token server, and a credential goes there: hence the rules in `_realm`. Sources: distribution,
-docs/content/spec/auth/token.md (GET), oauth.md (POST). Used by login.py. Thread rule: TokenServers is shared by all
-threads; a token is fetched once, however many threads need it (waiting/single_flight.py).
+docs/content/spec/auth/token.md (GET), oauth.md (POST). Used by authorization.py. Thread rule: TokenServers is shared by
+all threads; a token is fetched once, however many threads need it (waiting/single_flight.py).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _HINT_S = 3600.0
 _IN_VAIN_S = 30.0
 
 
-class Authenticator:
+class KnownDemands:
     """Remembers what each registry demanded, and holds what can answer it."""
 
     def __init__(

@@ -1,7 +1,8 @@
 """How a 401 (403, or 400) is handled: one request's authorization, from the first attempt to the verdict.
 
-    login = Login(authenticator, endpoint, …)
-    send with login.header(); on one of REFUSALS: if login.refused(answer): send again, else the answer is the verdict
+    authorization = RequestAuthorization(demands, endpoint, …)
+    send with authorization.header(); on one of REFUSALS: if authorization.refused(answer): send again, else the answer
+    is the verdict
 
 1. With a credential for the host, the root of the API is asked for its challenge first, because a registry may answer
    404, or a shorter list, to anonymous requests. Without one the request goes out as it is.
@@ -12,8 +13,8 @@
 
 Rules: a credential goes to its registry and to the token server that this registry names, never over plain http unless
 the registry itself is plain; a token is kept per registry, token server, service, scopes and credential.
-Sources: distribution, docs/content/spec/auth/{token,oauth,scope}.md. Used by endpoint_calls.py. Thread rule: a Login
-belongs to one thread.
+Sources: distribution, docs/content/spec/auth/{token,oauth,scope}.md. Used by endpoint_calls.py. Thread rule: a
+RequestAuthorization belongs to one thread.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from regfs.errors import (
     RegistryUnavailable,
 )
 from regfs.model.names import RepositoryName, canonical_registry
-from regfs.registry.auth.authenticator import Authenticator
 from regfs.registry.auth.challenge import Challenge
 from regfs.registry.auth.demand import Demand, readable_scopes
+from regfs.registry.auth.known_demands import KnownDemands
 from regfs.registry.auth.tokens import TokenRefused, TokenRequest, basic_authorization
 from regfs.registry.credentials.credential import Credential
 from regfs.registry.hosts.endpoints import Endpoint
@@ -39,24 +40,24 @@ from regfs.registry.http.messages import Answer
 REFUSALS = frozenset({400, 401, 403})
 
 
-class Login:
+class RequestAuthorization:
     """One request's authorization, from the first attempt to the verdict."""
 
     def __init__(
         self,
-        authenticator: Authenticator,
+        demands: KnownDemands,
         endpoint: Endpoint,
         *,
         base: str,
         repository: RepositoryName | None,
         scopes: tuple[str, ...],
     ) -> None:
-        self._authenticator = authenticator
+        self._known = demands
         self._endpoint = endpoint
         self._base = base
         self._repository = repository
         self._asked = scopes
-        self._scopes = authenticator.scopes(base, scopes)
+        self._scopes = demands.scopes(base, scopes)
         self._credential: Credential | None = None
         self._token: TokenRequest | None = None
         self._sent: str | None = None
@@ -74,7 +75,7 @@ class Login:
         May block on a credential helper, on the root of the API and on a token server. Raises AccessDenied, and what
         RetryingSender.send raises.
         """
-        self._demand = self._authenticator.demand(self._base, self._asked) or self._demand_of_root()
+        self._demand = self._known.demand(self._base, self._asked) or self._demand_of_root()
         self._token = None
         self._sent = None if self._demand is None else self._authorization(self._demand)
         return self._sent
@@ -109,13 +110,13 @@ class Login:
         """The remedy for messages: a registry answers 401 for names that are missing and for those that are private."""
         host = canonical_registry(self._endpoint.host)
         if self._credential is None:
-            faults = "".join(f"; {fault}" for fault in self._authenticator.credentials.faults)
+            faults = "".join(f"; {fault}" for fault in self._known.credentials.faults)
             return f"; it does not exist, or needs a login (docker login {host}){faults}"
         return f"; the credentials from {self._credential.source} do not open it: renew the login, or log out of {host}"
 
     def _demand_of_root(self) -> Demand | None:
         """Return what the API's root demands; it is asked only if there is a credential to send."""
-        roots = self._authenticator.roots
+        roots = self._known.roots
         root = roots.known(self._base)
         if root is None or root.is_silent:
             self._credential = self._find_credential()
@@ -123,15 +124,15 @@ class Login:
                 return None
             root = roots.said(self._endpoint, self._base)
             self._silence = root.failure if root.is_silent else None
-        return self._authenticator.learn(self._base, (), root.challenges) if root.challenges else None
+        return self._known.learn(self._base, (), root.challenges) if root.challenges else None
 
     def _learned(self, answer: Answer) -> Demand | None:
         """Return what a 401 demands; if it names no challenge, ask the root of the API (gcr.io)."""
-        authenticator = self._authenticator
-        demand = authenticator.learn(self._base, self._asked, answer.headers.all("WWW-Authenticate"))
+        demands = self._known
+        demand = demands.learn(self._base, self._asked, answer.headers.all("WWW-Authenticate"))
         if demand is None and self._sent is None:
-            root = authenticator.roots.ask(self._endpoint, self._base)
-            demand = authenticator.learn(self._base, self._asked, root.challenges)
+            root = demands.roots.ask(self._endpoint, self._base)
+            demand = demands.learn(self._base, self._asked, root.challenges)
         return demand
 
     def _begin(self, demand: Demand | None) -> bool:
@@ -150,14 +151,14 @@ class Login:
         """
         if self._token is None or self._sent is None:
             return False
-        authenticator = self._authenticator
+        demands = self._known
         if self._fresh:
             if self._replaced and status != 401:
-                authenticator.renewed_in_vain(self._base, self._asked)
+                demands.renewed_in_vain(self._base, self._asked)
             return False
-        if status != 401 and not authenticator.may_renew(self._base, self._asked):
+        if status != 401 and not demands.may_renew(self._base, self._asked):
             return False
-        authenticator.token_servers.forget(self._token, self._sent)
+        demands.token_servers.forget(self._token, self._sent)
         self._fresh = self._replaced = True
         return True
 
@@ -186,7 +187,7 @@ class Login:
             return basic
 
     def _bearer(self, demand: Demand, challenge: Challenge) -> str:
-        token_servers, is_known = self._authenticator.token_servers, False
+        token_servers, is_known = self._known.token_servers, False
         try:
             token = TokenRequest.of(
                 challenge, base=self._base, tls=self._endpoint.tls, scopes=self._scopes, credential=self._credential
@@ -195,14 +196,14 @@ class Login:
             value, is_new = token_servers.token(token)
         except (AccessDenied, BadContent, RegistryUnavailable, RegistryTimeout):
             if not is_known:  # a denial that is remembered costs the registry no request
-                self._authenticator.unlearn(self._base, self._asked, demand)
+                self._known.unlearn(self._base, self._asked, demand)
             raise
         self._token = token
         self._fresh = self._fresh or is_new
         return value
 
     def _find_credential(self) -> Credential | None:
-        credentials = self._authenticator.credentials
+        credentials = self._known.credentials
         if self._own_repository is not None:
             return credentials.for_repository(self._own_repository)
         return credentials.for_host(self._endpoint.host)
@@ -223,7 +224,7 @@ class Login:
             return False
         self._renewed = True
         repository = self._own_repository
-        self._authenticator.credentials.forget(self._endpoint.host if repository is None else repository.registry)
+        self._known.credentials.forget(self._endpoint.host if repository is None else repository.registry)
         return self._find_credential() != self._credential
 
     def _add_scopes(self, challenge: Challenge | None) -> None:
@@ -234,7 +235,7 @@ class Login:
         missing = tuple(scope for scope in named if scope not in self._scopes)
         if missing:
             self._scopes += missing
-            self._authenticator.widen(self._base, self._asked, self._scopes)
+            self._known.widen(self._base, self._asked, self._scopes)
 
     def _widen(self, challenge: Challenge) -> bool:
         """Tell whether *challenge* names scopes that were not asked for: once, or two scopes would alternate."""
@@ -246,5 +247,5 @@ class Login:
         self._widened = True
         # The new ones first: some registries look only at the first.
         self._scopes = (*named, *(scope for scope in self._scopes if scope not in named))
-        self._authenticator.widen(self._base, self._asked, self._scopes)
+        self._known.widen(self._base, self._asked, self._scopes)
         return True
