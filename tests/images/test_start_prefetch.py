@@ -56,6 +56,7 @@ def is_here(served: Served, path: str) -> bool:
 def test_a_program_that_is_opened_brings_what_it_is_linked_with(served: Served, shown: Shown) -> None:
     shown.tree.open(shown.find("app/1/rootfs/bin/server").node).close()
     join_threads("flight ('start'")
+    join_threads("flight ('program'")  # which the first has begun
     assert [is_here(served, path) for path in ("bin/server", "lib/ld.so", "lib/liba.so", "lib/libdeep.so")] == [
         True
     ] * 4
