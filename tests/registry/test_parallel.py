@@ -237,7 +237,8 @@ def test_many_big_blobs_share_the_slots_of_their_host(rig: Rig) -> None:
     with ThreadPoolExecutor(4) as pool:
         contents = list(pool.map(lambda _: fetched(client, server, blob), range(4)))
     assert contents == [CONTENT] * 4
-    assert whole.most_at_once <= 6
+    # A handler of the server ends a moment after its client has all bytes and gives its slot to the next request.
+    assert whole.most_at_once < 12
 
 
 class Line:

@@ -138,11 +138,18 @@ def _read(mount: Mounted, images: ManyImages, chance: random.Random, ended: thre
         except OSError as error:
             killed.failed_reads += 1
             if not ended.is_set():
-                killed.wrong.append(f"{path} before the kill: {error}")
+                killed.wrong.append(f"{path} before the kill: {error}{_errors(mount)}")
             return
         killed.reads += 1
         if found != content[start : start + size]:
             killed.wrong.append(f"{path} at byte {start}")
+
+
+def _errors(mount: Mounted) -> str:
+    """Return what the mount tells of its last failures; the next kill may come first."""
+    with suppress(OSError):
+        return "\n" + (mount.path / ".regfs/errors").read_text()
+    return ""
 
 
 def _finish(directory: Path, options: list[str], images: ManyImages, killed: Killed) -> None:

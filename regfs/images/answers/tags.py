@@ -206,6 +206,9 @@ class Tags:
 
     def _fetch(self, tag: str, *, may_be_missing: bool) -> Resolved:
         """Ask the registry for *tag*; runs in a flight."""
+        known = self._answers.resolved.answer((self._name, tag))
+        if known is not None:  # a flight landed between the look at the answers and the start of this one
+            return _resolved(known)
         asked_at, asked = self.refreshes, time.time()
         try:
             said = self._registry.manifests.resolve(self._name, tag, may_be_missing=may_be_missing)
