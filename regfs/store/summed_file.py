@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 from regfs.store.files.cached_files import put, read_file, take_away
 from regfs.store.files.failures import failures_of
-from regfs.store.locks.file_locks import lock_new
+from regfs.store.locks.file_locks import new_locked_file
 
 SUM = hashlib.sha256().digest_size
 
@@ -34,9 +33,8 @@ def read_summed(path: Path) -> bytes | None:
 def write_summed(path: Path, body: bytes) -> None:
     """Write the file at *path*, which is complete or not there. Raises CacheFailure."""
     with failures_of(path):
-        lock, name = tempfile.mkstemp(prefix=f".{path.suffix[1:]}-", dir=path.parent)
+        lock, name = new_locked_file(path.parent, f".{path.suffix[1:]}-")
         try:
-            lock_new(lock)  # an eviction removes temporary files without a lock
             with open(lock, "wb", closefd=False) as file:
                 file.write(hashlib.sha256(body).digest() + body)
             put(name, path)

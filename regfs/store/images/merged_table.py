@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -29,7 +28,7 @@ from regfs.store.files.cached_files import put, take_away
 from regfs.store.files.checksums import SUFFIX as SUMS
 from regfs.store.files.checksums import format_sums, sha256_of
 from regfs.store.files.failures import cache_failure, table_failure
-from regfs.store.locks.file_locks import changing, lock_new
+from regfs.store.locks.file_locks import changing, new_locked_file
 from regfs.store.tables.table import FAILURES, Table, check_header
 
 APPLICATION_ID = 0x7267666D  # "rgfm"
@@ -138,8 +137,7 @@ class MergedTableWriter:
         self._destination = destination
         try:
             destination.parent.mkdir(parents=True, exist_ok=True)
-            self._lock, name = tempfile.mkstemp(prefix=".merged-", dir=destination.parent)
-            lock_new(self._lock)
+            self._lock, name = new_locked_file(destination.parent, ".merged-")
         except OSError as error:
             raise cache_failure(destination, error) from error
         self.path = Path(name)

@@ -12,9 +12,11 @@ threads of one process keep each other out like two processes.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +27,7 @@ from regfs.store.files.failures import failures_of
 log = logging.getLogger(__name__)
 
 _YOUNG_S = 1.0
+_ATTEMPTS = 20
 
 
 @contextmanager
@@ -73,6 +76,26 @@ def changing(root: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def new_locked_file(directory: Path, prefix: str) -> tuple[int, str]:
+    """Return descriptor and path of a new temporary file in *directory*, locked as lock_new() locks it. Raises OSError.
+
+    A sweep that finds the file before it is locked takes it for a leftover and removes it: then another one is made.
+    """
+    for _ in range(_ATTEMPTS):
+        fd, name = tempfile.mkstemp(prefix=prefix, dir=directory)
+        try:
+            lock_new(fd)
+            if os.fstat(fd).st_nlink:
+                return fd, name
+        except BlockingIOError:
+            log.debug("%s was swept before it was locked", name)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), os.fspath(directory))
 
 
 def lock_new(fd: int) -> None:
