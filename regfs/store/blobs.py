@@ -11,17 +11,17 @@ from __future__ import annotations
 import logging
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from regfs.errors import CacheFailure
 from regfs.model.digest import Digest
 from regfs.model.verification import VerifiedChunks
 from regfs.store.files.cached_files import file_chunks, hash_file, put, read_file, take_away
 from regfs.store.files.failures import cache_failure
-from regfs.store.locks.file_locks import lock_new, touch
+from regfs.store.locks.file_locks import new_locked_file, touch
 from regfs.waiting.deadline import current
 
 log = logging.getLogger(__name__)
@@ -108,19 +108,19 @@ class BlobStore:
         path = self.path(digest)
         reserve = self._reserve if size >= _WORTH_RESERVING else self._reserve_document
         reserve(size)
-        temporary = self._temporary(path)
+        name, temporary = self._temporary(path)
         try:
             if size >= _WORTH_RESERVING:
                 # A full disk is noticed before the first byte, and other writers see at once how much this will take.
                 os.posix_fallocate(temporary.fileno(), 0, size)
             _write(temporary, chunks)
-            put(temporary.name, path)
+            put(name, path)
         except OSError as error:
             raise cache_failure(path, error) from error
         finally:
             with suppress(OSError):  # a full disk again, for what it did not take before
                 temporary.close()
-            Path(temporary.name).unlink(missing_ok=True)
+            Path(name).unlink(missing_ok=True)
         return path
 
     def drop(self, digest: Digest) -> None:
@@ -130,17 +130,16 @@ class BlobStore:
         except OSError as error:
             log.warning("%s cannot be dropped: %s", digest, error)
 
-    def _temporary(self, path: Path) -> tempfile._TemporaryFileWrapper[bytes]:
+    def _temporary(self, path: Path) -> tuple[str, BinaryIO]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False)  # noqa: SIM115
-            lock_new(temporary.fileno())
+            fd, name = new_locked_file(path.parent, ".new-")
         except OSError as error:
             raise cache_failure(path.parent, error) from error
-        return temporary
+        return name, open(fd, "wb")
 
 
-def _write(temporary: tempfile._TemporaryFileWrapper[bytes], chunks: Iterable[bytes]) -> None:
+def _write(temporary: BinaryIO, chunks: Iterable[bytes]) -> None:
     for chunk in chunks:
         temporary.write(chunk)
     temporary.flush()

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from regfs.store.files.checksums import format_sums, load_sums
 from regfs.store.files.failures import failures_of
 from regfs.store.layers.data_writer import TAR
 from regfs.store.layers.layer_store import LayerStore
-from regfs.store.locks.file_locks import changing, lock_new, touch
+from regfs.store.locks.file_locks import changing, new_locked_file, touch
 
 log = logging.getLogger(__name__)
 
@@ -124,9 +123,8 @@ def _is_as_written(root: Path, path: Path, fd: int) -> bool:
 
 def _written(root: Path, path: Path, names: Names) -> int:
     """Write the image of *names* to *path* and return a descriptor to read it. Raises OSError."""
-    fd, temporary = tempfile.mkstemp(prefix=".erofs-", dir=path.parent)
+    fd, temporary = new_locked_file(path.parent, ".erofs-")
     try:
-        lock_new(fd)
         write_image(fd, names, scratch=path.parent)
         os.fchmod(fd, 0o600)
         sha256 = _sha256(fd)
@@ -151,9 +149,8 @@ def _written(root: Path, path: Path, names: Names) -> int:
 def _add_sum(sums_path: Path, name: str, sha256: str) -> None:
     """Add a line to the sums of an image, atomically; the image exists already."""
     sums = load_sums(sums_path) | {name: sha256}
-    fd, temporary = tempfile.mkstemp(prefix=".sums-", dir=sums_path.parent)
+    fd, temporary = new_locked_file(sums_path.parent, ".sums-")
     with open(fd, "wb") as file:
-        lock_new(fd)
         file.write(format_sums(sums))
         file.flush()
         os.fchmod(fd, 0o644)

@@ -17,7 +17,6 @@ import errno
 import logging
 import os
 import shutil
-import tempfile
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from regfs.store.files.cached_files import open_file, take_away
 from regfs.store.files.failures import failures_of
 from regfs.store.layers.content import Span
 from regfs.store.layers.data_files import DataFile
-from regfs.store.locks.file_locks import lock_new
+from regfs.store.locks.file_locks import new_locked_file
 
 log = logging.getLogger(__name__)
 
@@ -131,9 +130,8 @@ class Promotion:
         self._budget.reserve(span.size)
         with failures_of(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            fd, name = tempfile.mkstemp(prefix=".promoted-", dir=path.parent)
+            fd, name = new_locked_file(path.parent, ".promoted-")
             try:
-                lock_new(fd)
                 _copy(data.fd, fd, span)
                 os.rename(name, path)
             except BaseException:
