@@ -13,9 +13,9 @@ Packages, from the top. Imports point down, and never between two packages of on
     images        repositories and images: where registry, store, layers and rootfs meet; workers/ for heavy work
     rootfs        the merge of an image's layers into one table
     layers | registry | store     the files inside one blob | HTTP | copies on disk; functions are handed in
-    telemetry | waiting           counters, failures | deadlines, single flights
+    telemetry     counters, failures, the requests of a mount
     model         values: digest, name, manifest, platform, attributes, node id; parsing and rendering, no I/O
-    process       this process: user, threads, descriptors
+    process       this process: user, threads, descriptors; waiting/: deadlines, single flights
     errors        the error classes
 
 The way of a read(), for library/debian/12/rootfs/etc/os-release:
@@ -23,7 +23,7 @@ The way of a read(), for library/debian/12/rootfs/etc/os-release:
     read(2)
       │ LOOKUP of one name after the other; each answer is a node id      mount/kernel/requests.py
       ├─ library, debian, 12    invented directories                      tree/namespace.py, tree/tag.py
-      ├─ rootfs                 may download the image, by a deadline     tree/image.py, waiting/deadline.py
+      ├─ rootfs                 may download the image, by a deadline     process/waiting/deadline.py, tree/image.py
       │   ├─ layers             each fetched once, in parallel            images/layers/layer_cache.py, layer_ingests.py
       │   │   ├─ blob           mirrors, tokens, retries                  registry/blobs.py
       │   │   ├─ inflate, tar   in a worker process                       images/workers/, layers/ingest.py

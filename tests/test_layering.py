@@ -20,7 +20,7 @@ ROWS: list[set[str]] = [
     {"images"},
     {"rootfs"},
     {"layers", "registry", "store"},
-    {"telemetry", "waiting"},
+    {"telemetry"},
     {"model"},
     {"process"},
     {"errors"},

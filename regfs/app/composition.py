@@ -24,6 +24,7 @@ from regfs.images.lazy.background_fetch import Fetching
 from regfs.images.pinned_images import Images
 from regfs.images.repositories import Repositories
 from regfs.model.platform import host_platform
+from regfs.process.waiting.single_flight import Flights
 from regfs.registry.client import RegistryClient
 from regfs.store.blobs import BlobStore
 from regfs.store.images.image_numbers import ImageNumbers
@@ -39,7 +40,6 @@ from regfs.tree.root import Root
 from regfs.tree.tags_in_use import HELD_S, NamesInUse, UsedDirectories
 from regfs.tree.tree import Tree
 from regfs.tree.usage import CacheUsage
-from regfs.waiting.single_flight import Flights
 
 if TYPE_CHECKING:
     from regfs.images.starts.trace import Trace

@@ -22,7 +22,7 @@ from regfs.model.platform import host_platform
 from regfs.mount.filesystem import FileSystem
 from regfs.mount.in_use import directories_in_use
 from regfs.mount.options import MountOptions
-from regfs.waiting.deadline import Deadline, under
+from regfs.process.waiting.deadline import Deadline, under
 
 if TYPE_CHECKING:
     from regfs.model.digest import Digest

@@ -25,9 +25,9 @@ from regfs.model.artifacts.producers import layout_of, wants_config
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor, Manifest
 from regfs.model.strict_json import DOCUMENT_LIMIT
+from regfs.process.waiting.deadline import current
 from regfs.rootfs.file_tree import FileTree
 from regfs.rootfs.layer_tree import LayerTree
-from regfs.waiting.deadline import current
 
 log = logging.getLogger(__name__)
 

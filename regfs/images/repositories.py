@@ -21,12 +21,12 @@ from regfs.images.answers.remembered import STALE_TTL_S, UNREACHABLE, Refreshes,
 from regfs.images.answers.tags import TagAnswers
 from regfs.images.repository import Repository
 from regfs.model.names import DOCKER_HUB, RepositoryName
+from regfs.process.waiting.single_flight import Flights
 from regfs.registry.client import RegistryClient
 from regfs.store.blobs import BlobStore
 from regfs.store.references.references import References, left_s
 from regfs.store.references.tag_history import TagHistory
 from regfs.telemetry.stats import Stats
-from regfs.waiting.single_flight import Flights
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,11 +13,11 @@ from regfs.images.answers.referrers import Referrers
 from regfs.images.answers.tags import TagAnswers, Tags
 from regfs.images.starts.records import StartRecords
 from regfs.model.names import RepositoryName
+from regfs.process.waiting.single_flight import Flights
 from regfs.registry.client import RegistryClient
 from regfs.store.blobs import BlobStore
 from regfs.store.references.references import References
 from regfs.telemetry.stats import Stats
-from regfs.waiting.single_flight import Flights
 
 
 class Repository:

@@ -31,8 +31,8 @@ from regfs.model.manifest import EMPTY, Descriptor
 from regfs.model.media_types import OCI_INDEX, OCI_MANIFEST, OCTET_STREAM, layer_compression
 from regfs.model.names import RepositoryName
 from regfs.model.render import annotated_manifest, index_with, render_manifest
+from regfs.process.waiting.deadline import current
 from regfs.registry.push import Pushes
-from regfs.waiting.deadline import current
 
 Report = Callable[[Digest, int, int], None]
 """Called with a layer, its size in bytes, and how many of these are done."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from regfs.errors import RegfsError
 from regfs.mount.errnos import errno_of
-from regfs.waiting.deadline import Deadline, under
+from regfs.process.waiting.deadline import Deadline, under
 
 
 def as_os_error(error: RegfsError) -> RegfsError:

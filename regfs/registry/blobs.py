@@ -28,6 +28,7 @@ from regfs.model.digest import Digest
 from regfs.model.manifest import EMPTY, Descriptor
 from regfs.model.names import RepositoryName
 from regfs.model.verification import Verification, VerifiedChunks, verified
+from regfs.process.waiting import deadline
 from regfs.registry.endpoint_calls import MIRROR_FAILURES, Call, EndpointCalls, crossed_origin, expected, verdict
 from regfs.registry.hosts.endpoints import Endpoint
 from regfs.registry.http.content_encoding import identity_body
@@ -38,7 +39,6 @@ from regfs.registry.http.sockets import Slow
 from regfs.registry.http.transfer_failures import TransferFailures
 from regfs.registry.parallel import BlobSource, ParallelTransfers
 from regfs.telemetry.stats import Stats
-from regfs.waiting import deadline
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from regfs import __version__
+from regfs.process.waiting.single_flight import Flights
 from regfs.registry.auth.api_roots import ApiRoots
 from regfs.registry.auth.known_demands import KnownDemands
 from regfs.registry.auth.tokens import TokenServers
@@ -38,7 +39,6 @@ from regfs.registry.push import Pushes
 from regfs.registry.referrers import Referrers
 from regfs.telemetry.request_log import RequestLog
 from regfs.telemetry.stats import Stats
-from regfs.waiting.single_flight import Flights
 
 if TYPE_CHECKING:
     from regfs.registry.http.transport import Transport

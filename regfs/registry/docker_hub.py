@@ -16,12 +16,12 @@ from cachetools import TTLCache
 
 from regfs.errors import AccessDenied, Interrupted, Offline, ProtocolViolation, RegfsError, WouldBlock
 from regfs.model.names import is_repository_component
+from regfs.process.waiting.single_flight import Flights
 from regfs.registry.http.error_answers import refusal
 from regfs.registry.http.links import page_of
 from regfs.registry.http.messages import Request
 from regfs.registry.http.retrying import RetryingSender
 from regfs.registry.listing import document_of, entries
-from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 

@@ -26,9 +26,9 @@ from cachetools import TTLCache
 
 from regfs.errors import OutOfThreads, RangesRefused, RegfsError
 from regfs.process.threads import start_thread
+from regfs.process.waiting.deadline import Deadline, current, under
 from regfs.registry.http.ranges import WrongBody
 from regfs.telemetry.stats import Stats
-from regfs.waiting.deadline import Deadline, current, under
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from typing import BinaryIO
 from regfs.errors import CacheFailure
 from regfs.model.digest import Digest
 from regfs.model.verification import VerifiedChunks
+from regfs.process.waiting.deadline import current
 from regfs.store.files.cached_files import file_chunks, hash_file, put, read_file, take_away
 from regfs.store.files.failures import cache_failure
 from regfs.store.locks.file_locks import new_locked_file, touch
-from regfs.waiting.deadline import current
 
 log = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from regfs.errors import NotFound, WouldBlock
 from regfs.model.attributes import Attributes
+from regfs.process.waiting.deadline import current
 from regfs.tree.control import KEY
 from regfs.tree.node import (
     DIRECTORY_MODE,
@@ -34,7 +35,6 @@ from regfs.tree.node import (
     children_of,
     directory_attributes,
 )
-from regfs.waiting.deadline import current
 
 if TYPE_CHECKING:
     from regfs.images.holdings import Held, Holdings

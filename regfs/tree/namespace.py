@@ -48,12 +48,12 @@ from regfs.model.names import (
     parse_version,
     repository_at,
 )
+from regfs.process.waiting.deadline import Deadline, current, under
 from regfs.tree import image
 from regfs.tree.node import DIRECTORY_MODE, FOREVER, Child, Found, Node, children_of, directory_attributes
 from regfs.tree.probed_names import is_probed
 from regfs.tree.tag import TagDirectory, manifest_named, version_directory
 from regfs.tree.views import diff
-from regfs.waiting.deadline import Deadline, current, under
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from regfs.errors import DigestMismatch, RegfsError
 from regfs.model.attributes import Attributes
+from regfs.process.waiting.deadline import NON_BLOCKING, under
 from regfs.rootfs.file_tree import FileTree
-from regfs.waiting.deadline import NON_BLOCKING, under
 
 FOREVER = float("inf")
 

@@ -12,7 +12,7 @@ from regfs.errors import NotFound, PlatformMissing, RegfsError
 from regfs.images.image import Image
 from regfs.images.pinned_images import PinnedImage
 from regfs.model.platform import Platform, is_image_entry, runs
-from regfs.waiting.deadline import NON_BLOCKING, under
+from regfs.process.waiting.deadline import NON_BLOCKING, under
 
 MISSING = "PLATFORM-MISSING.txt"
 DIFFERS = "PLATFORM-DIFFERS.txt"

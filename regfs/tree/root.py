@@ -28,11 +28,11 @@ from regfs.images.repositories import Repositories
 from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
 from regfs.model.names import is_registry, registry_named
+from regfs.process.waiting.deadline import Deadline, current, under
 from regfs.tree.control import ControlDirectory
 from regfs.tree.namespace import Namespace
 from regfs.tree.node import DIRECTORY_MODE, FOREVER, Child, Directory, Found, Node, directory_attributes
 from regfs.tree.probed_names import is_bare_word, is_probed
-from regfs.waiting.deadline import Deadline, current, under
 
 CONTROL = ".regfs"
 _ROOT_TIMEOUT_S = 2.0

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from regfs.process.waiting.deadline import current
 from regfs.store.eviction.budget import Standing
-from regfs.waiting.deadline import current
 
 # How many seconds the first call waits until the cache is measured.
 _WAIT_S = 0.5

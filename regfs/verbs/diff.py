@@ -12,10 +12,10 @@ from regfs.app.config import Config
 from regfs.images.comparing.image_differences import ConfigChange, FileChange, config_changes, file_changes
 from regfs.images.named_images import full_name
 from regfs.mount.mountpoint import mounts
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.verbs.image import Parts, find_image, layer_steps, merged_files
 from regfs.verbs.image_argument import read_reference
 from regfs.verbs.progress import showing
-from regfs.waiting.deadline import Deadline, under
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ from regfs.app.config import Config
 from regfs.images.reports.layer_totals import layer_totals
 from regfs.model.attributes import Attributes
 from regfs.mount.mountpoint import mounts
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.rootfs.file_tree import FileTree
 from regfs.rootfs.wasted import wasted_files
 from regfs.verbs.image import find_image, layer_steps, merged_files
 from regfs.verbs.image_argument import read_reference
 from regfs.verbs.progress import showing
-from regfs.waiting.deadline import Deadline, under
 
 _PAGE = 1000
 

@@ -19,11 +19,11 @@ from regfs.images.named_images import full_name
 from regfs.model.names import parse_reference
 from regfs.mount.mountpoint import mounts
 from regfs.process.umask import current_umask
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.store.eviction.pins import pins
 from regfs.verbs.image import find_image
 from regfs.verbs.image_argument import read_reference
 from regfs.verbs.progress import Step, showing
-from regfs.waiting.deadline import Deadline, under
 
 
 class Exported(NamedTuple):

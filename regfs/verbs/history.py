@@ -9,9 +9,9 @@ from regfs.app.composition import build
 from regfs.app.config import Config
 from regfs.images.reports.history import history_text
 from regfs.mount.mountpoint import mounts
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.verbs.image import find_image
 from regfs.verbs.image_argument import read_reference
-from regfs.waiting.deadline import Deadline, under
 
 
 def history(text: str, *, config: Config, environment: Mapping[str, str]) -> tuple[list[dict[str, object]], str]:

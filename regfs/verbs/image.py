@@ -10,9 +10,9 @@ from regfs.app.composition import App
 from regfs.images.image import Image
 from regfs.images.named_images import image_named
 from regfs.model.names import Reference
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.rootfs.rootfs import Rootfs
 from regfs.verbs.progress import Step
-from regfs.waiting.deadline import Deadline, under
 
 SHOWN_DIGITS = 12
 

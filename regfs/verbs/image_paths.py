@@ -23,12 +23,12 @@ from regfs.library.path import Path
 from regfs.library.path_resolver import Files
 from regfs.model.names import Reference
 from regfs.mount.mountpoint import Mounted, inside, mounts
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.rootfs.paths import files_below, find
 from regfs.rootfs.rootfs import Rootfs
 from regfs.verbs.image import find_image, layer_steps, merged_files
 from regfs.verbs.image_argument import read_reference
 from regfs.verbs.progress import showing
-from regfs.waiting.deadline import Deadline, under
 
 Say = Callable[[str], None]
 _ROOTFS = "/rootfs"

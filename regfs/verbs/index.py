@@ -16,10 +16,10 @@ from regfs.model.digest import Digest
 from regfs.model.media_types import OCI_INDEX
 from regfs.model.names import Reference
 from regfs.mount.mountpoint import mounts
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.verbs.image import find_image
 from regfs.verbs.image_argument import read_reference
 from regfs.verbs.progress import Step, showing
-from regfs.waiting.deadline import Deadline, under
 
 Say = Callable[[str], None]
 SUFFIX = "-soci"

@@ -18,9 +18,9 @@ from regfs.library.image import document_of
 from regfs.model.attestations.kinds import SIGNATURES
 from regfs.model.digest import Digest
 from regfs.mount.mountpoint import mounts
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.verbs.image import find_image
 from regfs.verbs.image_argument import read_reference
-from regfs.waiting.deadline import Deadline, under
 
 _MOST_SIGNATURES = 20
 

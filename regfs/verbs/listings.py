@@ -10,9 +10,9 @@ from regfs.app.composition import App, build
 from regfs.app.config import Config, parse_registry
 from regfs.model.names import registry_named
 from regfs.mount.mountpoint import Mounted, inside, mounts
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.tree.namespace import ESCAPE
 from regfs.verbs.image_argument import read_reference
-from regfs.waiting.deadline import Deadline, under
 
 
 def tags(repository: str, *, config: Config, environment: Mapping[str, str]) -> list[str]:

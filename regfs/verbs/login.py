@@ -11,9 +11,9 @@ from typing import NamedTuple
 from regfs.app.composition import build
 from regfs.app.config import Config, parse_registry
 from regfs.errors import InvalidOption
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.registry.credentials.lookup import Credentials, server_name
 from regfs.registry.credentials.stored_logins import StoredLogins
-from regfs.waiting.deadline import Deadline, under
 
 
 class LoggedIn(NamedTuple):

@@ -14,13 +14,13 @@ from regfs.export.erofs.mounting import mount_image, reason_against
 from regfs.images.named_images import full_name
 from regfs.mount import mountpoint as mountpoints
 from regfs.mount.checks import hidden_by_mount
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.layers.content import Span
 from regfs.store.layers.data_writer import TAR
 from regfs.verbs.image import find_image, layer_steps, whole_files
 from regfs.verbs.image_argument import read_reference
 from regfs.verbs.progress import showing
-from regfs.waiting.deadline import Deadline, under
 
 Say = Callable[[str], None]
 _INSTEAD = "regfs mount --fuse mounts it by FUSE"

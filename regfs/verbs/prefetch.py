@@ -13,12 +13,12 @@ from regfs.errors import CacheFailure, NotADirectory, NotFound, RegfsError
 from regfs.images.image import Image
 from regfs.images.named_images import full_name
 from regfs.mount.mountpoint import inside, mounts
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.rootfs.paths import files_below, find
 from regfs.store.blobs import BlobStore
 from regfs.verbs.image import Parts, find_image, layer_steps, merged_files, whole_files
 from regfs.verbs.image_argument import read_reference
 from regfs.verbs.progress import showing
-from regfs.waiting.deadline import Deadline, under
 
 Say = Callable[[str], None]
 

@@ -15,9 +15,9 @@ from regfs.export.container.supervisor import Entered
 from regfs.images.image import Image
 from regfs.images.starts.trace import Trace
 from regfs.model.start_record import StartRecord
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.rootfs.rootfs import Rootfs
 from regfs.verbs.run import Wanted, run
-from regfs.waiting.deadline import Deadline, under
 
 Say = Callable[[str], None]
 _GRACE_S = 10.0

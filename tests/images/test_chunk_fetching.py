@@ -15,10 +15,10 @@ from regfs.images.lazy.chunk_fetching import ChunkFetcher
 from regfs.images.lazy.chunk_ranges import MAX_GAP, MAX_RANGE
 from regfs.images.lazy.chunk_source import LayerBytes
 from regfs.images.lazy.foreground import Foreground
+from regfs.process.waiting.deadline import NON_BLOCKING, Deadline, under
+from regfs.process.waiting.single_flight import Flights
 from regfs.store.layers.chunks import PartialData, StoredChunk, write_map
 from regfs.telemetry.stats import Stats
-from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
-from regfs.waiting.single_flight import Flights
 from tests.layers.tables import Listed
 from tests.support.images import BuiltLayer, file
 from tests.support.lazy_layers import estargz, zstd_chunked

@@ -18,8 +18,8 @@ from regfs.images.layers.layer_ingests import LayerIngests
 from regfs.images.layers.merges import Merges
 from regfs.model.digest import Digest
 from regfs.model.names import RepositoryName
+from regfs.process.waiting.deadline import NON_BLOCKING, under
 from regfs.store.eviction.budget import Budget
-from regfs.waiting.deadline import NON_BLOCKING, under
 from tests.support.caches import MIB, full_directory, link_to_itself, tmpfs
 from tests.support.descriptors import no_descriptor_left
 from tests.support.fault_server import Connection, silence

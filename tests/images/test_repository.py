@@ -16,9 +16,9 @@ from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
 from regfs.mount.errnos import errno_of
+from regfs.process.waiting.deadline import NON_BLOCKING, Deadline, under
 from regfs.store.blobs import BlobStore
 from regfs.store.references.references import References
-from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
 from tests.support.fault_server import changed, reply, silence
 from tests.support.images import BuiltImage, file, image_of, layer
 from tests.support.served import Served

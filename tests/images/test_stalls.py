@@ -19,9 +19,9 @@ from regfs.images.workers import merge
 from regfs.images.workers.ingest import ingest_layer
 from regfs.images.workers.merge import SMALL_INDEXES, merge_layers
 from regfs.mount.errnos import errno_of
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.store.layers.layer_store import LayerStore
 from regfs.store.layers.layer_writer import LayerWriter
-from regfs.waiting.deadline import Deadline, under
 from tests.layers.ingested import Ingested, in_chunks, left_behind, named
 from tests.support.fault_server import Connection
 from tests.support.images import directory, file, image_of, layer, layer_of_tar, tar_of

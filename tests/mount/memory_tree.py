@@ -27,9 +27,9 @@ from dataclasses import dataclass, field
 from regfs import errors
 from regfs.model.attributes import Attributes, device_number
 from regfs.model.node_id import INVENTED, ROOT, SLOT_SHIFT, is_entry
+from regfs.process.waiting.deadline import current
 from regfs.tree.entry import FoundEntry, ListedEntry
 from regfs.tree.usage import Usage
-from regfs.waiting.deadline import current
 
 RECORDED = 1 << SLOT_SHIFT
 MTIME_NS = 1_600_000_000_123_456_789

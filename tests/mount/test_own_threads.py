@@ -11,7 +11,7 @@ import pytest
 
 from regfs.errors import NotFound, WorkStalled
 from regfs.mount.fusepy.own_threads import OwnThreads
-from regfs.waiting.deadline import Deadline, under
+from regfs.process.waiting.deadline import Deadline, under
 
 TIMEOUT_S = 100
 Buffer = ctypes.c_byte * 4

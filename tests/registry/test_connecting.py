@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from regfs.errors import Interrupted, RegistryTimeout, RegistryUnavailable
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.registry.http.connecting import ADDRESSES_LIMIT, Address, Connector, interleaved
 from regfs.registry.http.sockets import ConnectFailed, ConnectTimeout, Pace
-from regfs.waiting.deadline import Deadline, under
 from tests.support.client_rig import Rig, repository_of
 from tests.support.memory_registry import MemoryRegistry
 

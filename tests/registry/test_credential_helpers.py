@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import Interrupted, OutOfThreads, WouldBlock
+from regfs.process.waiting.deadline import NON_BLOCKING, Deadline, under
 from regfs.registry.credentials.credential import Credential
 from regfs.registry.credentials.helpers import CredentialHelpers
-from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
 from tests.registry.user_with_logins import SECRET, User, answer, auth, password
 from tests.support.no_threads import no_threads
 

@@ -11,11 +11,11 @@ import pytest
 
 from regfs.errors import AccessDenied, RegfsError, RegistryTimeout
 from regfs.model.digest import Digest
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.registry.auth.challenge import Challenge
 from regfs.registry.auth.tokens import TokenRequest, _use_s
 from regfs.registry.credentials.lookup import Credential
 from regfs.registry.http.trust import Tls
-from regfs.waiting.deadline import Deadline, under
 from tests.support.client_rig import PACE, Rig, basic, repository_of, saw_no_secret
 from tests.support.fault_server import Action, Connection, FaultServer, Flood, Response, changed, reply, silence
 from tests.support.memory_registry import MemoryRegistry, error

@@ -15,8 +15,8 @@ import pytest
 from regfs.errors import BadContent, DigestMismatch, NotFound, ProtocolViolation, RangesRefused, RegistryUnavailable
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.registry.client import RegistryClient
-from regfs.waiting.deadline import Deadline, under
 from tests.support.client_rig import RETRY, Rig, basic, repository_of, saw_no_secret
 from tests.support.fault_server import Action, Connection, FaultServer, Response, changed, cut, raw, reply, reset
 from tests.support.memory_registry import MemoryRegistry, blob_response

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from regfs.errors import BadContent, NotFound, RateLimited, RegistryTimeout, RegistryUnavailable
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.registry.client import RegistryClient
 from regfs.registry.http.retry_policy import RetryPolicy, retry_after_s
-from regfs.waiting.deadline import Deadline, under
 from tests.support.client_rig import RETRY, Rig, repository_of
 from tests.support.fault_server import FaultServer, changed, reply
 from tests.support.memory_registry import MemoryRegistry

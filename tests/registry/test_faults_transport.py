@@ -17,9 +17,9 @@ from regfs.errors import (
     WouldBlock,
 )
 from regfs.model.names import RepositoryName
+from regfs.process.waiting.deadline import NON_BLOCKING, Deadline, under
 from regfs.registry.hosts.endpoints import Hosts
 from regfs.registry.http.sockets import Pace
-from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
 from tests.registry.transport_rig import (
     CONTENT,
     STRANGER,

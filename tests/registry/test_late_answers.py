@@ -107,7 +107,7 @@ def test_a_silent_connection_is_probed_by_the_kernel() -> None:
 # Runs in a network of its own, whose only wire is cut once the request has arrived.
 VANISHING = """
     import socket, subprocess, threading
-    from regfs.waiting.deadline import Deadline, under
+    from regfs.process.waiting.deadline import Deadline, under
     from regfs.registry.http.trust import Tls
     from regfs.registry.hosts.certificates import system_authorities
     from regfs.registry.http.messages import Request

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from regfs.errors import RegfsError
+from regfs.process.waiting.deadline import Deadline, under
 from regfs.registry.http.retry_policy import RetryPolicy
-from regfs.waiting.deadline import Deadline, under
 from tests.support.client_rig import PACE, Rig, repository_of
 from tests.support.fault_server import Action, Connection, Response, close, reply, reset
 from tests.support.memory_registry import MemoryRegistry

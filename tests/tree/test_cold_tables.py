@@ -8,7 +8,7 @@ import pytest
 
 from regfs.errors import AccessDenied, BadContent, RegfsError, RegistryUnavailable, WouldBlock
 from regfs.model.attributes import Attributes
-from regfs.waiting.deadline import NON_BLOCKING, under
+from regfs.process.waiting.deadline import NON_BLOCKING, under
 from tests.support.fault_server import Action, reply, reset
 from tests.support.images import BuiltImage, directory, file, image_of, layer
 from tests.support.served import Served

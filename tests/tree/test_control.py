@@ -6,8 +6,8 @@ import pytest
 
 from regfs import __version__
 from regfs.errors import NotFound, ReadOnly
+from regfs.process.waiting.deadline import NON_BLOCKING, under
 from regfs.tree.control import ControlDirectory, LiveFile
-from regfs.waiting.deadline import NON_BLOCKING, under
 from tests.support.served import Served
 
 

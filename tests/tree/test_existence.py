@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import AccessDenied, NotFound, Offline, RegfsError
-from regfs.waiting.deadline import Deadline, under
+from regfs.process.waiting.deadline import Deadline, under
 from tests.support.fault_server import Action, FaultServer, Response, Seen, changed, reply, silence
 from tests.support.hub import HubLike, hub_at
 from tests.support.images import BuiltImage, file, image_of, layer

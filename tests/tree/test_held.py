@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from regfs.errors import NotFound, WouldBlock
+from regfs.process.waiting.deadline import NON_BLOCKING, under
 from regfs.store.eviction.pins import keep_pin
-from regfs.waiting.deadline import NON_BLOCKING, under
 from tests.support.images import BuiltImage, file, image_of, layer
 from tests.support.served import Served
 from tests.support.shown import Shown

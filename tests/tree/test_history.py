@@ -9,7 +9,7 @@ import pytest
 
 from regfs.errors import WouldBlock
 from regfs.model.digest import Digest
-from regfs.waiting.deadline import NON_BLOCKING, under
+from regfs.process.waiting.deadline import NON_BLOCKING, under
 from tests.support.images import BuiltImage, directory, file, hardlink, image_of, layer, opaque, symlink, whiteout
 from tests.support.served import Served
 from tests.support.shown import Shown

@@ -14,9 +14,9 @@ import pytest
 
 import regfs
 from regfs.errors import WouldBlock
+from regfs.process.waiting.deadline import NON_BLOCKING, under
 from regfs.store.eviction.inventory import take_inventory
 from regfs.store.tables.open_tables import OpenTables
-from regfs.waiting.deadline import NON_BLOCKING, under
 from tests.support.descriptors import open_files
 from tests.support.images import BuiltLayer, file, image_of, layer
 from tests.support.served import Served

@@ -6,7 +6,7 @@ import pytest
 
 from regfs.errors import AccessDenied, InvalidName, NotFound, RegistryUnavailable, WouldBlock
 from regfs.model.node_id import ROOT
-from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
+from regfs.process.waiting.deadline import NON_BLOCKING, Deadline, under
 from tests.support.fault_server import reply, silence
 from tests.support.images import file, image_of, index_of, layer
 from tests.support.proxy import Answer, ReverseProxy

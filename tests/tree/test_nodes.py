@@ -22,7 +22,7 @@ from regfs.errors import (
 )
 from regfs.model.digest import Digest
 from regfs.model.node_id import ROOT
-from regfs.waiting.deadline import NON_BLOCKING, Deadline, under
+from regfs.process.waiting.deadline import NON_BLOCKING, Deadline, under
 from tests.support.fault_server import Connection, reply
 from tests.support.images import BuiltImage, directory, file, image_of, index_of, layer, symlink
 from tests.support.memory_registry import INDEX

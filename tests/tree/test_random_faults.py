@@ -13,7 +13,7 @@ import pytest
 
 from regfs.errors import InvalidName, NotFound, RegfsError
 from regfs.model.node_id import ROOT
-from regfs.waiting.deadline import Deadline, under
+from regfs.process.waiting.deadline import Deadline, under
 from tests.support.fault_server import Action, Connection, Response, changed, close, cut, reply, reset
 from tests.support.images import BuiltImage, file, image_of, index_of, layer
 from tests.support.memory_registry import INDEX

@@ -8,8 +8,8 @@ import pytest
 
 from regfs.errors import AccessDenied, NotFound, WouldBlock
 from regfs.model.names import RepositoryName
+from regfs.process.waiting.deadline import NON_BLOCKING, under
 from regfs.tree.node import FOREVER
-from regfs.waiting.deadline import NON_BLOCKING, under
 from tests.support.fault_server import reply
 from tests.support.images import BuiltImage, file, image_of, layer
 from tests.support.served import Served

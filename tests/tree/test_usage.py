@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import WouldBlock
+from regfs.process.waiting.deadline import NON_BLOCKING, under
 from regfs.store.eviction.budget import Standing
 from regfs.tree.usage import CacheUsage, Usage
-from regfs.waiting.deadline import NON_BLOCKING, under
 
 GIB = 1 << 30
 

@@ -17,9 +17,9 @@ from regfs.model.manifest import Descriptor
 from regfs.model.media_types import may_be_elsewhere
 from regfs.model.names import RepositoryName
 from regfs.model.verification import verified
+from regfs.process.waiting.single_flight import Flights
 from regfs.registry.client import RegistryClient
 from regfs.store.blobs import BlobStore
-from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 

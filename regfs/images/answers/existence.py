@@ -66,10 +66,10 @@ from regfs.images.answers.catalog_below import SAYS_NOTHING, CatalogBelow
 from regfs.images.answers.remembered import STALE_TTL_S, UNREACHABLE, Refreshes, Remembered
 from regfs.images.answers.tags import Tags
 from regfs.model.names import DOCKER_HUB, OFFICIAL, RepositoryName, repository_at
+from regfs.process.waiting.deadline import Deadline, current, under
+from regfs.process.waiting.single_flight import Flights
 from regfs.registry.client import RegistryClient
 from regfs.store.references.references import References, left_s
-from regfs.waiting.deadline import Deadline, current, under
-from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 

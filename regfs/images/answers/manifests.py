@@ -18,11 +18,11 @@ from regfs.model.digest import Digest
 from regfs.model.media_types import OCTET_STREAM
 from regfs.model.names import RepositoryName
 from regfs.model.strict_json import DOCUMENT_LIMIT
+from regfs.process.waiting.single_flight import Flights
 from regfs.registry.client import RegistryClient
 from regfs.store.blobs import BlobStore
 from regfs.store.references.references import References
 from regfs.telemetry.stats import Stats
-from regfs.waiting.single_flight import Flights
 
 if TYPE_CHECKING:
     from regfs.registry.manifests import FetchedManifest

@@ -18,10 +18,10 @@ from regfs.images.answers.remembered import UNREACHABLE
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName
+from regfs.process.waiting.deadline import Deadline, under
+from regfs.process.waiting.single_flight import Flights
 from regfs.registry.client import RegistryClient
 from regfs.store.references.references import References, left_s
-from regfs.waiting.deadline import Deadline, under
-from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 

@@ -26,10 +26,10 @@ from regfs.images.answers.remembered import MISSING_TTL_S, STALE_TTL_S, UNREACHA
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName, is_attachment_tag
+from regfs.process.waiting.single_flight import Flights
 from regfs.registry.client import RegistryClient
 from regfs.store.references.references import References, TagRecord, left_s
 from regfs.telemetry.stats import Stats
-from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ from regfs.errors import CacheFailure
 from regfs.images.layers.layer_cache import LayerCache
 from regfs.model.attributes import size_of
 from regfs.model.digest import Digest
+from regfs.process.waiting.deadline import current
 from regfs.rootfs.differences import NONE, Difference, Field, differences, has_bytes_to_compare, rows_differ
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.layers.content import Content, Nothing
 from regfs.store.layers.content_digests import ContentDigests
-from regfs.waiting.deadline import current
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from regfs.errors import CacheDamaged, CacheFailure, NotFound
 from regfs.images.comparing.contents import compared
 from regfs.images.comparing.image_differences import ignore
 from regfs.images.layers.layer_cache import LayerCache
+from regfs.process.waiting.deadline import current
 from regfs.rootfs.differences import Difference, Kind, differences
 from regfs.rootfs.rootfs import Rootfs
 from regfs.rootfs.trees_of_differences import Changed, DifferingTree, OneSided
@@ -26,7 +27,6 @@ from regfs.store.files.failures import failures_of
 from regfs.store.images.merged_table import MergedTable, MergedTableWriter
 from regfs.store.images.tables_of_differences import differing_path, drop_oldest, sums_of
 from regfs.store.locks.file_locks import touch
-from regfs.waiting.deadline import current
 
 log = logging.getLogger(__name__)
 

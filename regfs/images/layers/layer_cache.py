@@ -29,6 +29,7 @@ from regfs.images.starts.start_prefetch import Starts
 from regfs.images.workers.own_process import NICE_BESIDE_THE_BIGGEST
 from regfs.images.workers.shared_work import STALL_S
 from regfs.model.digest import Digest
+from regfs.process.waiting.single_flight import Flights, Landed
 from regfs.rootfs.file_tree import FileTree
 from regfs.rootfs.layer_tree import LayerTree
 from regfs.rootfs.rootfs import Rootfs
@@ -44,7 +45,6 @@ from regfs.store.layers.layer_store import LayerStore
 from regfs.store.locks.file_locks import touch
 from regfs.store.locks.work_locks import LOCKS, WorkLocks
 from regfs.telemetry.stats import Stats
-from regfs.waiting.single_flight import Flights, Landed
 
 log = logging.getLogger(__name__)
 

@@ -28,11 +28,11 @@ from regfs.errors import (
 from regfs.images.layers.layer_ingests import LayerBlob, LayerIngests
 from regfs.images.layers.partial_layers import PartialLayers
 from regfs.model.digest import Digest
+from regfs.process.waiting.single_flight import Flights
 from regfs.store.eviction.inventory import INDEX, LAYERS
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_names import diff_id_of
 from regfs.store.layers.layer_store import LayerStore
-from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 

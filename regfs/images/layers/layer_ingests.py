@@ -21,11 +21,11 @@ from regfs.images.workers.shared_work import SharedWork, Tell
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.media_types import layer_compression
+from regfs.process.waiting.deadline import current
 from regfs.store.files.directories import twice_if_deleted
 from regfs.store.layers.layer_store import LayerStore
 from regfs.store.locks.work_locks import Standing, WorkLocks
 from regfs.telemetry.stats import Stats
-from regfs.waiting.deadline import current
 
 if TYPE_CHECKING:
     from regfs.images.workers.ingest import Progress

@@ -19,11 +19,11 @@ from regfs.images.answers.blobs import twice_if_wrong
 from regfs.images.layers.layer_ingests import LayerBlob
 from regfs.images.lazy.foreground import Foreground
 from regfs.model.digest import Digest
+from regfs.process.waiting.single_flight import Flights
 from regfs.store.layers.content import Pieces, Span
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_store import LayerStore
 from regfs.telemetry.stats import Stats
-from regfs.waiting.single_flight import Flights
 
 if TYPE_CHECKING:
     from regfs.images.lazy.chunk_fetching import ChunkFetcher

@@ -17,7 +17,7 @@ from cachetools import TTLCache
 
 from regfs.errors import Interrupted, OutOfThreads, RegfsError
 from regfs.process.threads import start_thread
-from regfs.waiting.deadline import Deadline, under
+from regfs.process.waiting.deadline import Deadline, under
 
 log = logging.getLogger(__name__)
 

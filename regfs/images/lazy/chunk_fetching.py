@@ -20,11 +20,11 @@ from regfs.images.lazy.chunk_read_ahead import FIRST_AHEAD, MAX_AHEAD, ReadAhead
 from regfs.images.lazy.chunk_requests import ChunkRequests, Report, words
 from regfs.images.lazy.chunk_source import ChunkTable, LayerBytes
 from regfs.images.lazy.foreground import Foreground
+from regfs.process.waiting.deadline import current
+from regfs.process.waiting.single_flight import Flights
 from regfs.store.layers.chunks import PartialData, StoredChunk
 from regfs.store.layers.content import Pieces
 from regfs.telemetry.stats import Stats
-from regfs.waiting.deadline import current
-from regfs.waiting.single_flight import Flights
 
 _ATTEMPTS = 2
 # A gap of cached chunks up to this size is fetched again, because one large request costs less than two: 20 ms at 100

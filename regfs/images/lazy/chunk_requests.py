@@ -1,7 +1,7 @@
 """Makes the requests for chunks of one layer: one at a time for each chunk. Every chunk is verified before it is kept.
 
     chunks that lie near each other in the blob     one range (chunk_ranges.py)
-    many readers of one chunk                       one request (waiting/single_flight.py)
+    many readers of one chunk                       one request (process/waiting/single_flight.py)
     a wrong chunk                                   fetched once more, then refused for some seconds
     a server that gives whole blobs only            the whole layer, once; chunks are cut out of the stream;
                                                     on a full disk, up to the last chunk that a reader waits for
@@ -27,10 +27,10 @@ from regfs.errors import CacheFailure, DigestMismatch, OutOfThreads, RangesRefus
 from regfs.images.lazy.chunk_ranges import MAX_GAP, Group, Window, blob_order, merged
 from regfs.images.lazy.chunk_source import ChunkTable, LayerBytes
 from regfs.layers.formats.format import Chunk
+from regfs.process.waiting.deadline import current
+from regfs.process.waiting.single_flight import Flights, Landed
 from regfs.store.layers.chunks import PartialData, StoredChunk
 from regfs.telemetry.stats import Stats
-from regfs.waiting.deadline import current
-from regfs.waiting.single_flight import Flights, Landed
 
 log = logging.getLogger(__name__)
 

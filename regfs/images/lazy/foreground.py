@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
-from regfs.waiting.deadline import current
+from regfs.process.waiting.deadline import current
 
 
 class Foreground:

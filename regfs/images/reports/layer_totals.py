@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from regfs.errors import RegfsError
 from regfs.images.image import Image, ImageLayer
+from regfs.process.waiting.deadline import NON_BLOCKING, under
 from regfs.rootfs.layer_tree import LayerTotals, LayerTree
-from regfs.waiting.deadline import NON_BLOCKING, under
 
 
 def layer_totals(image: Image, layer: ImageLayer) -> LayerTotals:

@@ -23,12 +23,12 @@ from cachetools import LRUCache
 
 from regfs.errors import Interrupted, IsADirectory, NotADirectory, NotFound, OutOfThreads, RegfsError
 from regfs.model.digest import Digest
+from regfs.process.waiting.deadline import Deadline, under
+from regfs.process.waiting.single_flight import Flights
 from regfs.rootfs.paths import find
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.layers.content import Content, OpenContent, Span
 from regfs.telemetry.stats import Stats
-from regfs.waiting.deadline import Deadline, under
-from regfs.waiting.single_flight import Flights
 
 if TYPE_CHECKING:
     from regfs.images.starts.program_files import ProgramFiles

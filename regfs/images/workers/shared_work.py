@@ -3,8 +3,8 @@
 A piece of work has a name. The thread that holds the name's lock (store/locks/work_locks.py) does the work, in one of a
 few turns.
 Other threads, of this process or another, watch its progress, and do it themselves if it ends without a result.
-Deadlines are measured from the last progress: that of a flight (waiting/deadline.py), and those of threads that wait
-for a turn.
+Deadlines are measured from the last progress: that of a flight (process/waiting/deadline.py), and those of threads
+that wait for a turn.
 
 Used by layer_ingests.py and merges.py. Thread rule: any thread; run() belongs to a flight, whose deadline it keeps
 informed.
@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from regfs.errors import WorkStalled
+from regfs.process.waiting.deadline import Deadline, current
 from regfs.store.locks.work_locks import Claim, Standing, WorkLocks
-from regfs.waiting.deadline import Deadline, current
 
 STALL_S = 300.0
 """How many seconds an ingest or a merge may make no progress, by default: as long as a request may wait."""

@@ -23,7 +23,7 @@ from regfs.mount.fusepy.operations import ENCODING, OpenedDirectory, TreeOperati
 from regfs.mount.fusepy.own_threads import OwnThreads
 from regfs.mount.fusepy.request_deadline import RequestDeadline
 from regfs.mount.fusepy.stat_fields import fill_stat, inode_and_mode
-from regfs.waiting.deadline import current
+from regfs.process.waiting.deadline import current
 
 if TYPE_CHECKING:
     from regfs.telemetry.stats import Stats

@@ -21,7 +21,7 @@ from regfs.errors import Interrupted, RegistryTimeout, WorkStalled
 from regfs.mount.fusepy.private_arguments import PrivateArguments
 from regfs.mount.kernel.thread_pool import ThreadPool
 from regfs.process.threads import start_thread
-from regfs.waiting.deadline import Deadline, current, under
+from regfs.process.waiting.deadline import Deadline, current, under
 
 Method = Callable[..., int]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from regfs.waiting.deadline import Deadline
+from regfs.process.waiting.deadline import Deadline
 
 _INTERRUPT_POLL_S = 0.1
 

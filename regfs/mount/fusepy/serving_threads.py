@@ -30,7 +30,7 @@ from regfs.mount.fusepy.request_deadline import RequestDeadline
 from regfs.mount.kernel import abi
 from regfs.mount.kernel.abi import Opcode
 from regfs.process.threads import start_thread
-from regfs.waiting.deadline import under
+from regfs.process.waiting.deadline import under
 
 log = logging.getLogger(__name__)
 

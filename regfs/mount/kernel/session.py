@@ -52,8 +52,8 @@ from regfs.mount.kernel.unanswered_requests import answer_left
 from regfs.mount.kernel.waiting_requests import WaitingRequests
 from regfs.mount.options import MountOptions
 from regfs.process.threads import start_thread
+from regfs.process.waiting.deadline import NON_BLOCKING, under
 from regfs.telemetry.stats import Stats
-from regfs.waiting.deadline import NON_BLOCKING, under
 
 if TYPE_CHECKING:
     from regfs.mount.filesystem import FileSystem

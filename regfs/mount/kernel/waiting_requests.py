@@ -22,7 +22,7 @@ from regfs.mount.kernel.abi import Opcode, name_of
 from regfs.mount.kernel.kept.pending import NoPending
 from regfs.mount.kernel.requests import Method
 from regfs.mount.kernel.thread_pool import ThreadPool
-from regfs.waiting.deadline import Deadline, under
+from regfs.process.waiting.deadline import Deadline, under
 
 
 class Answers(Protocol):

@@ -2,7 +2,8 @@
 
 Its answer settles two questions: whether the address speaks TLS, and what the registry demands.
 Source: distribution-spec, "Determining Support". Used by endpoint_calls.py and known_demands.py. Thread rule:
-shared by all threads; a root is asked once, however many threads wait for its answer (waiting/single_flight.py).
+shared by all threads; a root is asked once, however many threads wait for its answer (the flights of
+process/waiting/single_flight.py).
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from regfs.errors import (
     RegistryUnavailable,
     WouldBlock,
 )
+from regfs.process.waiting import deadline
+from regfs.process.waiting.single_flight import Flights
 from regfs.registry.hosts.endpoints import Endpoint
 from regfs.registry.http.error_answers import refusal
 from regfs.registry.http.messages import Request
 from regfs.registry.http.redirects import REDIRECTS
 from regfs.registry.http.retrying import RetryingSender
 from regfs.registry.http.sockets import ConnectFailed, ConnectTimeout, NotTls, TlsFailed
-from regfs.waiting import deadline
-from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 

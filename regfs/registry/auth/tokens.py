@@ -2,7 +2,7 @@
 
 The registry chooses the token server, and a credential goes there: hence the rules in `_realm`. Sources: distribution,
 docs/content/spec/auth/token.md (GET), oauth.md (POST). Used by authorization.py. Thread rule: TokenServers is shared by
-all threads; a token is fetched once, however many threads need it (waiting/single_flight.py).
+all threads; a token is fetched once, however many threads need it (process/waiting/single_flight.py).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from cachetools import LRUCache, TLRUCache, TTLCache
 
 from regfs.errors import AccessDenied, ProtocolViolation, TooLarge
+from regfs.process.waiting.single_flight import Flights
 from regfs.registry.auth.challenge import Challenge
 from regfs.registry.credentials.lookup import Credential
 from regfs.registry.http.addresses import is_internal
@@ -31,7 +32,6 @@ from regfs.registry.http.redirects import resolved
 from regfs.registry.http.retrying import RetryingSender
 from regfs.registry.http.trust import Tls
 from regfs.telemetry.stats import Stats
-from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 

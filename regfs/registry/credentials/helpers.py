@@ -28,8 +28,8 @@ from cachetools import TLRUCache, TTLCache
 
 from regfs.errors import BadConfiguration
 from regfs.process.threads import no_process
+from regfs.process.waiting.single_flight import Flights
 from regfs.registry.credentials.credential import Credential
-from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 

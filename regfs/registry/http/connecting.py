@@ -22,8 +22,8 @@ from typing import Any
 
 from cachetools import TTLCache
 
+from regfs.process.waiting.single_flight import Flights
 from regfs.registry.http.sockets import SLICE_S, ConnectFailed, ConnectTimeout, Pace, WatchedSocket, wait_at_most
-from regfs.waiting.single_flight import Flights
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from cachetools import TLRUCache, TTLCache
 
 from regfs.errors import RateLimited, RegfsError, RegistryUnavailable
+from regfs.process.waiting import deadline
 from regfs.registry.http.retry_policy import RetryPolicy
-from regfs.waiting import deadline
 
 _HOSTS_LIMIT = 1024
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 
-from regfs.waiting import deadline
-from regfs.waiting.semaphore import Slot, Slots
+from regfs.process.waiting import deadline
+from regfs.process.waiting.semaphore import Slot, Slots
 
 _HOSTS_LIMIT = 1024
 

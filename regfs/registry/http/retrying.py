@@ -22,6 +22,7 @@ from regfs.errors import (
     RegistryUnavailable,
     WouldBlock,
 )
+from regfs.process.waiting import deadline
 from regfs.registry.http.error_answers import is_throttling, refusal
 from regfs.registry.http.host_health import HostHealth
 from regfs.registry.http.messages import Answer, Request
@@ -31,7 +32,6 @@ from regfs.registry.http.retry_policy import DOWN, TRANSIENT, RetryPolicy, retry
 from regfs.registry.http.sockets import ConnectFailed, ConnectTimeout, NotTls, Slow, TransferCut
 from regfs.telemetry.request_log import RequestLog
 from regfs.telemetry.stats import Stats
-from regfs.waiting import deadline
 
 if TYPE_CHECKING:
     from regfs.registry.http.transport import Transport

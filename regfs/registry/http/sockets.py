@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from regfs.errors import ProtocolViolation, RegistryTimeout, RegistryUnavailable
-from regfs.waiting import deadline
+from regfs.process.waiting import deadline
 
 log = logging.getLogger(__name__)
 

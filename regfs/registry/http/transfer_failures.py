@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 
 from regfs.errors import RegfsError
+from regfs.process.waiting import deadline
 from regfs.registry.http.ranges import WrongBody
 from regfs.registry.http.retry_policy import RetryPolicy
-from regfs.waiting import deadline
 
 _PROGRESS_BYTES = 1024 * 1024
 _PROGRESS_S = 60.0

@@ -36,6 +36,7 @@ from regfs.errors import (
     RegistryTimeout,
     RegistryUnavailable,
 )
+from regfs.process.waiting import deadline
 from regfs.registry.http.addresses import is_loopback
 from regfs.registry.http.connecting import Connector
 from regfs.registry.http.host_slots import HostSlots
@@ -45,7 +46,6 @@ from regfs.registry.http.sockets import SLICE_S, NotTls, Pace, Slow, TlsFailed, 
 from regfs.registry.http.tls import tls_context, tls_failure
 from regfs.registry.http.trust import Authorities, Tls
 from regfs.telemetry.stats import Stats
-from regfs.waiting import deadline
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from regfs.errors import WouldBlock
 from regfs.model.attributes import Attributes
+from regfs.process.waiting.deadline import current
 from regfs.tree.node import FILE_MODE, Live, OpenBytes, OpenFile
-from regfs.waiting.deadline import current
 
 
 @dataclass(frozen=True, slots=True)

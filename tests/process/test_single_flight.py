@@ -13,8 +13,8 @@ from typing import TypeVar
 import pytest
 
 from regfs.errors import Interrupted, OutOfThreads, RegistryTimeout, RegistryUnavailable, WouldBlock
-from regfs.waiting.deadline import NON_BLOCKING, Deadline, current, under
-from regfs.waiting.single_flight import Flights
+from regfs.process.waiting.deadline import NON_BLOCKING, Deadline, current, under
+from regfs.process.waiting.single_flight import Flights
 from tests.support.no_threads import no_threads
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 import pytest
 
 from regfs.errors import Interrupted, NotFound, RegistryTimeout, WouldBlock
-from regfs.waiting.deadline import NON_BLOCKING, Deadline, current, under
+from regfs.process.waiting.deadline import NON_BLOCKING, Deadline, current, under
 
 
 def test_without_patience_nothing_waits() -> None:

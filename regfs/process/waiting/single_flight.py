@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 
 from regfs.errors import OutOfThreads, RegistryTimeout
 from regfs.process.threads import start_thread
-from regfs.waiting.deadline import Deadline, current, under
+from regfs.process.waiting.deadline import Deadline, current, under
 
 T = TypeVar("T")
 # How a repository and what is asked for in it are written as one reference, by the first word of the key.

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 
-from regfs.waiting import deadline
+from regfs.process.waiting import deadline
 
 
 class Slot:
