@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from regfs.app.config import OPTIONS, Config, with_options
-from regfs.daemon.takeover.asked import Asked, asked_as_text, parse_asked
 from regfs.daemon.takeover.holder_process import delay_s
+from regfs.daemon.takeover.mount_description import MountDescription, description_as_text, parse_description
 from regfs.errors import InvalidOption, MountFailure
 from regfs.mount.mountpoint import OwnMount
 
@@ -34,13 +34,14 @@ def given_by_every_option() -> Config:
 
 def test_the_next_daemon_gets_every_option() -> None:
     for config in (Config(), given_by_every_option()):
-        assert parse_asked(asked_as_text(Asked(config, MOUNT))) == Asked(config, MOUNT)
+        description = MountDescription(config, MOUNT)
+        assert parse_description(description_as_text(description)) == description
 
 
 def test_an_option_of_a_later_release_is_left_out_and_one_that_is_missing_has_its_default() -> None:
-    text = asked_as_text(Asked(replace(Config(), tag_ttl_s=7.0), MOUNT))
+    text = description_as_text(MountDescription(replace(Config(), tag_ttl_s=7.0), MOUNT))
     later = text.replace('"tag_ttl_s"', '"a_later_option": 3, "tag_ttl_s"').replace('"offline"', '"an_older_one"')
-    assert parse_asked(later).config == replace(Config(), tag_ttl_s=7.0)
+    assert parse_description(later).config == replace(Config(), tag_ttl_s=7.0)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_an_option_of_a_later_release_is_left_out_and_one_that_is_missing_has_it
 )
 def test_what_is_no_mount_is_refused(text: str) -> None:
     with pytest.raises(MountFailure):
-        parse_asked(text)
+        parse_description(text)
 
 
 def test_the_first_two_starts_wait_for_nothing_and_the_next_ones_longer_and_longer() -> None:

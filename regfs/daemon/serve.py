@@ -113,17 +113,17 @@ def holding_of(
     """
     if state is None:
         return None
-    from regfs.daemon.takeover.asked import Asked, asked_as_text
     from regfs.daemon.takeover.daemon_side import Holding
     from regfs.daemon.takeover.fd_store import StoredHolding
+    from regfs.daemon.takeover.mount_description import MountDescription, description_as_text
     from regfs.mount.kernel.session import KernelSession
 
     assert isinstance(session, KernelSession)
-    asked = asked_as_text(Asked(config, session.own_mount))
+    description = description_as_text(MountDescription(config, session.own_mount))
     if config.foreground:
-        return StoredHolding(session, state, asked=asked, environment=environment, is_stored=is_stored)
+        return StoredHolding(session, state, description=description, environment=environment, is_stored=is_stored)
     log_file = place.name if place.kind in ("file", "own") else ""
-    return Holding(session, state, asked=asked, log_file=log_file, control=control)
+    return Holding(session, state, description=description, log_file=log_file, control=control)
 
 
 class Events:

@@ -25,6 +25,6 @@ inode_numbers.py   computes st_ino
 usage.py           statfs(2), for df
 one_image.py       one image as the root of a mount
 owner.py           the tree with other owners of its files
-dormant.py         nodes taken over from another process, not located yet
+taken_over_nodes.py   nodes from another process, not located yet
 snapshot.py        the kernel's node ids and slots, for a hand-over to another process
 """

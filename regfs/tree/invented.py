@@ -16,7 +16,6 @@ from functools import partial
 from regfs.errors import IsADirectory, NotADirectory, NotASymlink, StaleNode
 from regfs.model.attributes import Attributes
 from regfs.model.node_id import ROOT, invented_node, next_invented
-from regfs.tree.dormant import DormantNode
 from regfs.tree.entry import INODE, FoundEntry, ListedEntry
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.listings import PLACEHOLDER_VALID_S, InventedListing
@@ -26,6 +25,7 @@ from regfs.tree.snapshot import NO_RECORDS, KeptNode
 from regfs.tree.table_slots import TableSlots
 from regfs.tree.tag import TagDirectory
 from regfs.tree.tags_in_use import NamesInUse
+from regfs.tree.taken_over_nodes import DormantNode
 
 _ATTRIBUTES_VALID_S = 60.0
 # The date of an image is known when its config is fetched, which another request may do at any time.

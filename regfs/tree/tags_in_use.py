@@ -31,10 +31,10 @@ from regfs.errors import Interrupted, OutOfThreads, RegfsError, WouldBlock
 from regfs.images.answers.tags import Resolved
 from regfs.model.digest import Digest
 from regfs.process.waiting.deadline import current
-from regfs.tree.dormant import DormantNode
 from regfs.tree.node import FOREVER, Child, Directory, Found, Node
 from regfs.tree.snapshot import NO_RECORDS, TagImage
 from regfs.tree.tag import TagDirectory
+from regfs.tree.taken_over_nodes import DormantNode
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from regfs.model.node_id import ROOT, SLOT_SHIFT, is_entry
 from regfs.model.whiteout import is_too_long
 from regfs.store.layers.content import Content, OpenContent
 from regfs.store.tables.open_tables import OpenTables
-from regfs.tree.dormant import DormantNode, dormant_table
 from regfs.tree.entry import FoundEntry
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.invented import InventedNodes, Kept
@@ -28,6 +27,7 @@ from regfs.tree.root import Root
 from regfs.tree.snapshot import KeptNode, Records, Snapshot
 from regfs.tree.table_slots import TableSlot, TableSlots
 from regfs.tree.tags_in_use import NamesInUse
+from regfs.tree.taken_over_nodes import DormantNode, dormant_table
 from regfs.tree.usage import CacheUsage, Usage
 
 
@@ -162,7 +162,7 @@ class Tree:
     def restore(self, snapshot: Snapshot) -> None:
         """Take over the nodes of *snapshot* with their ids. To be called before the first request; no network.
 
-        Each node is located when it is first needed (dormant.py); if it no longer exists, it is stale then.
+        Each node is located when it is first needed (taken_over_nodes.py); if it no longer exists, it is stale then.
         """
         for kept in snapshot.nodes:
             self._restore(kept)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from regfs.export.erofs.image import VOLUME
-from regfs.store.files.boot import boot_id
+from regfs.store.files.boot_id import boot_id
 from regfs.store.files.checksums import format_sums, load_sums
 from tests.e2e.conftest import becomes
 from tests.support.erofs import needs_erofs

@@ -237,8 +237,8 @@ def test_the_state_of_another_release_is_refused_with_its_version(state: StateFi
 
 
 def test_texts_are_whole_or_refused(state: StateFile) -> None:
-    state.ask("é" * 1000)
+    state.describe("é" * 1000)
     state.fail("x" * 5000)
-    assert (another(state).asked, len(another(state).failure)) == ("é" * 1000, 1016)
+    assert (another(state).description, len(another(state).failure)) == ("é" * 1000, 1016)
     with pytest.raises(MountFailure):
-        state.ask("y" * 70_000)
+        state.describe("y" * 70_000)

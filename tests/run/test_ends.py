@@ -58,7 +58,7 @@ from regfs.cli.main import main
 main()
 """
 _STEPS = (
-    "regfs.export.container.entering.run_first_process",
+    "regfs.export.container.namespaces.run_first_process",
     "regfs.export.container.first_process.RootDirectory",
     "regfs.export.container.root_directory.overlay_options",
     "regfs.export.container.first_process.user_of_image",

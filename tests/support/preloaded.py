@@ -53,7 +53,7 @@ _MODULES = (
     "regfs.daemon.registry_reachability",
     "regfs.daemon.serve",
     "regfs.daemon.takeover.daemon_side",
-    "regfs.export.container.entering",
+    "regfs.export.container.namespaces",
     "regfs.export.container.first_process",
     "regfs.export.container.supervisor",
     "regfs.images.judging.containers_policy.trusted_root",

@@ -5,5 +5,5 @@ daemon_side     the daemon starts the holder, hears from it, starts another wher
 fd_store        systemd as the holder, for a unit with FileDescriptorStoreMax=2
 successor       the process that takes a mount over
 resume          serves a mount that another daemon has served before
-asked           what was asked for, as the next daemon reads it: options, mount point
+mount_description  options and mount point, as the next daemon reads them
 """

@@ -59,15 +59,15 @@ class Holding:
         session: KernelSession,
         state: StateFile,
         *,
-        asked: str,
+        description: str,
         log_file: str,
         control: socket.socket | None,
     ) -> None:
-        """*asked* is what asked_as_text() returns of the mount.
+        """*description* is what description_as_text() returns of the mount.
 
         *control* is a socket to the holder that has started this process; None where no holder runs yet.
         """
-        self._asked = asked
+        self._description = description
         self.session = session
         self._state = state
         self._point = session.own_mount.path
@@ -125,7 +125,7 @@ class Holding:
 
     def _start_holder(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._state.ask(self._asked)
+        self._state.describe(self._description)
         given = (self.session.connection, self._state.descriptor, theirs.fileno())
         with theirs:
             self._holder = subprocess.Popen(

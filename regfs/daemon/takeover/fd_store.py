@@ -92,21 +92,21 @@ class StoredHolding:
         session: KernelSession,
         state: StateFile,
         *,
-        asked: str,
+        description: str,
         environment: Mapping[str, str],
         is_stored: bool,
     ) -> None:
-        """*asked* is what asked_as_text() returns. *is_stored*: an earlier daemon has stored the descriptors."""
+        """*description*: from description_as_text(). *is_stored*: an earlier daemon has stored the descriptors."""
         self._is_stored = is_stored
         self.session = session
         self._state = state
-        self._asked = asked
+        self._description = description
         self._address = _address(environment)
 
     def start(self, _on_hand_over: Callable[[], None]) -> None:
         """Store the descriptors. They stay in the store however often the unit restarts."""
         try:
-            self._state.ask(self._asked)
+            self._state.describe(self._description)
         except MountFailure as failure:
             log.warning("the mount ends with this daemon: %s", failure)
             return

@@ -17,8 +17,8 @@ from regfs.daemon.logs import log_place, name_of_log, start_logging
 from regfs.daemon.process_settings import set_up_process
 from regfs.daemon.serve import FAILED, Events, Serving, holding_of
 from regfs.daemon.session import build_session, driver_of, mount_options
-from regfs.daemon.takeover.asked import parse_asked
 from regfs.daemon.takeover.fd_store import stored
+from regfs.daemon.takeover.mount_description import parse_description
 from regfs.errors import MountFailure, RegfsError
 from regfs.mount.kernel.kept.state_file import StateFile
 from regfs.mount.kernel.session import KernelSession
@@ -69,7 +69,7 @@ def resume_stored(config: Config, point: str, *, environment: Mapping[str, str],
     if kept is None:
         return False
     try:
-        mount = parse_asked(kept.state.asked).mount
+        mount = parse_description(kept.state.description).mount
         if mount.path != point:
             raise MountFailure(f"the mount that the service manager has kept is that on {mount.path}, not {point}")
         if not mount.is_there():

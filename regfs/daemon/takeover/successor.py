@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import NoReturn
 
 from regfs.daemon.serve import FAILED
-from regfs.daemon.takeover.asked import parse_asked
+from regfs.daemon.takeover.mount_description import parse_description
 from regfs.daemon.takeover.resume import resume
 from regfs.errors import RegfsError
 from regfs.mount.kernel.kept.state_file import StateFile
@@ -55,10 +55,10 @@ def _take_over(state: StateFile, connection: int, control: socket.socket, enviro
 
     *connection* is that of /dev/fuse, *control* a socket to the holder. Raises RegfsError where that is not possible.
     """
-    asked = parse_asked(state.asked)
+    description = parse_description(state.description)
     report = _LogReport()
     resume(
-        replace(asked.config, foreground=False), asked.mount, state, connection,
+        replace(description.config, foreground=False), description.mount, state, connection,
         environment=environment, report=report, control=control,
     )  # fmt: skip
     return report.code

@@ -3,7 +3,7 @@
 Three processes beside the program; when one of them dies, so do those below it, and the kernel takes their mounts away:
 
     regfs run        supervisor.py: finds the image, serves it where FUSE shows it, passes signals and the terminal on
-    └ entered        entering.py: new namespaces; waits
+    └ entered        namespaces.py: new namespaces; waits
       └ process 1    first_process.py: builds the root directory, reaps, gives the program its signals
         └ program
 
@@ -11,7 +11,7 @@ All mounts are in the new mount namespace, so none is left behind, whatever proc
 
 - plan.py: the request, and the command, environment and user that follow; pure
 - id_maps.py: the id maps of the new user namespace
-- entering.py, first_process.py, supervisor.py: the processes
+- namespaces.py, first_process.py, supervisor.py: the processes
 - root_directory.py: overlay, /proc, /dev, volumes
 - program.py: user, capabilities, exec
 - terminal.py: a terminal of the program's own

@@ -1,7 +1,7 @@
 """Id maps of new user namespaces: which users and groups of the machine their ids are (user_namespaces(7)).
 
 Without privileges a process may map only its own id. newuidmap(1) maps the ranges of the user in /etc/subuid and
-/etc/subgid as well. Used by entering.py and supervisor.py. Pure, except where noted.
+/etc/subgid as well. Used by namespaces.py and supervisor.py. Pure, except where noted.
 """
 
 from __future__ import annotations

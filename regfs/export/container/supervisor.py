@@ -14,8 +14,8 @@ from contextlib import suppress
 
 from regfs.errors import InvalidOption, MountFailure
 from regfs.export.container.channel import Message, channel_pair
-from regfs.export.container.entering import FAILED, Namespaces, enter
 from regfs.export.container.id_maps import IdMaps, maps_here, write_maps
+from regfs.export.container.namespaces import FAILED, Namespaces, enter
 from regfs.export.container.plan import Asked, Plan
 from regfs.export.container.root_directory import Sandbox
 from regfs.export.container.terminal import Terminals, size_of

@@ -24,7 +24,7 @@ from regfs.export.erofs.image import is_current, write_image
 from regfs.export.erofs.names import Names
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.eviction.inventory import EROFS
-from regfs.store.files.boot import boot_id
+from regfs.store.files.boot_id import boot_id
 from regfs.store.files.cached_files import open_file, put
 from regfs.store.files.checksums import SUFFIX as SUMS
 from regfs.store.files.checksums import format_sums, load_sums

@@ -5,5 +5,5 @@ checksums         the sums of an index or a merged table
 directories       the directories of a cache
 failures          errors of the disk and of SQLite, with path and remedy
 uncached_writes   writing past the page cache
-boot              this boot of the machine
+boot_id           this boot of the machine
 """

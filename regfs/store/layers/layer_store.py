@@ -36,7 +36,7 @@ from regfs.model.digest import Digest
 from regfs.store.eviction.budget import Budget
 from regfs.store.eviction.in_use import Uses, sweep_uses
 from regfs.store.eviction.inventory import IMAGES, INGESTS, LAYERS, OLD_INGESTS, OLD_PACK
-from regfs.store.files.boot import boot_id
+from regfs.store.files.boot_id import boot_id
 from regfs.store.files.cached_files import put, take_away
 from regfs.store.files.checksums import SUFFIX as SUMS
 from regfs.store.files.checksums import format_sums, sha256_of

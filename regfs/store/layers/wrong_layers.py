@@ -18,7 +18,7 @@ from regfs.errors import InvalidName, RegfsError, Unsupported
 from regfs.model.attributes import size_of
 from regfs.model.digest import Hasher
 from regfs.store.eviction.inventory import CHUNKS, DATA
-from regfs.store.files.boot import boot_id
+from regfs.store.files.boot_id import boot_id
 from regfs.store.files.cached_files import open_file
 from regfs.store.files.checksums import SUFFIX as SUMS
 from regfs.store.files.checksums import load_sums, sha256_of

@@ -11,7 +11,7 @@ writes each at once and a kill leaves the old value or the new one. Layout, vers
               112 number of slots of requests that wait
     1 KiB     text: how the last daemon ended (u64 length, bytes)
     2 KiB     text: why the last `regfs restart` failed
-    4 KiB     text: what was asked for (JSON), up to 60 KiB
+    4 KiB     text: the description of the mount (JSON), up to 60 KiB
     64 KiB    read buffers        pending.py
     2 MiB     requests that wait  pending.py
     8 MiB     open files          open_files.py
@@ -150,13 +150,13 @@ class StateFile:
         self._write(_FLAGS_AT, flags | _SETTLED)
 
     @property
-    def asked(self) -> str:
-        """What was asked for, as `ask` got it."""
+    def description(self) -> str:
+        """The description of the mount, as describe() got it."""
         return self._text(_ASKED_AT, _ASKED)
 
-    def ask(self, said: str) -> None:
-        """Note *said*, from which the next daemon starts. Raises MountFailure where it is too long."""
-        text = said.encode()
+    def describe(self, description: str) -> None:
+        """Note *description*, from which the next daemon starts. Raises MountFailure where it is too long."""
+        text = description.encode()
         if len(text) > _ASKED:
             raise MountFailure(f"the options of the mount take {len(text)} bytes; {_ASKED} can be kept")
         self._write_text(_ASKED_AT, text)

@@ -18,35 +18,35 @@ from regfs.mount.mountpoint import OwnMount
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What was asked for: the options, and the mount that was made with them."""
+class MountDescription:
+    """The options, and the mount that was made with them."""
 
     config: Config
     mount: OwnMount
 
 
-def asked_as_text(asked: Asked) -> str:
+def description_as_text(description: MountDescription) -> str:
     """Return *asked* as JSON."""
-    config = {field.name: _plain(getattr(asked.config, field.name)) for field in fields(Config)}
-    return json.dumps({"config": config, "path": asked.mount.path, "device": asked.mount.device})
+    config = {field.name: _plain(getattr(description.config, field.name)) for field in fields(Config)}
+    return json.dumps({"config": config, "path": description.mount.path, "device": description.mount.device})
 
 
-def parse_asked(text: str) -> Asked:
-    """Return the Asked in *text*, which asked_as_text() has made. Raises MountFailure where it cannot be read."""
+def parse_description(text: str) -> MountDescription:
+    """Return what description_as_text() wrote as *text*. Raises MountFailure where it cannot be read."""
     try:
         return _parsed(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MountFailure(f"this release does not know an option of the mount: {error!r}") from error
 
 
-def _parsed(said: dict[str, Any]) -> Asked:
+def _parsed(said: dict[str, Any]) -> MountDescription:
     defaults = Config()
     known = {field.name for field in fields(Config)}
     values: dict[str, Any] = {
         name: _value(value, getattr(defaults, name)) for name, value in said["config"].items() if name in known
     }
     config = Config(**values)
-    return Asked(config, OwnMount(said["path"], said["device"]))
+    return MountDescription(config, OwnMount(said["path"], said["device"]))
 
 
 def _plain(value: object) -> object:
