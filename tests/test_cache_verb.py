@@ -382,7 +382,6 @@ def test_an_image_that_is_more_than_the_cache_may_hold_is_listed_and_says_so(
         ("du", "image"),
         ("ls", "--dry-run"),
         ("rm",),
-        ("prune", "--json"),
         ("prune", "--to", "10"),
     ],
 )

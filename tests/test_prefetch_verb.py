@@ -89,6 +89,7 @@ def test_programs_get_a_line_for_each_image(prefetch: Prefetch, names: list[str]
     cached, failed = map(json.loads, done.stdout.splitlines())
     assert cached.pop("received_bytes") > 0
     assert cached == {
+        "schema": 1,
         "image": without_digest(names[0]),
         "name": names[0],
         "state": "cached",
@@ -98,7 +99,8 @@ def test_programs_get_a_line_for_each_image(prefetch: Prefetch, names: list[str]
     }
     assert "prefetch/many" in failed.pop("error")
     assert failed == {
-        "image": missing, "name": None, "state": "failed", "exit_code": 3, "layers": 0, "received_bytes": 0,
+        "schema": 1, "image": missing, "name": None, "state": "failed", "exit_code": 3, "layers": 0,
+        "received_bytes": 0,
     }  # fmt: skip
 
 

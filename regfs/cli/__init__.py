@@ -10,6 +10,7 @@
 - command_config.py: arguments become a Config
 - help_text.py: --help; manual_page.py: the manual page; versions.py: --version
 - exit_codes.py: errors as numbers
+- json_output.py: what --json prints: the fields of each verb
 - treemap.py: directories as areas, for regfs du --map
 - terminal.py: the only module that prints
 """

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+from regfs.cli.json_output import json_notes
+
 NOTES: dict[str, str] = {
     "NAMES AND FILES OF A MOUNT": """\
 Below `.diff/A..B/changed/`, a directory whose attributes differ has `a` and `b`, its two versions, beside the changes
@@ -122,29 +124,7 @@ status` counts the restarts.
 
 Both show the same tree, byte for byte; one suite of tests runs against both.
 """,
-    "OUTPUT AS JSON": """\
-With `--json` these verbs print one object in one line; `ls` prints one for each argument, `find` one for each path.
-Its field `schema` is 1. Within a schema, fields may come and never go or change their meaning. Sizes are bytes, times
-seconds since 1970, modes numbers as stat(2) has them.
-
-- `ls`: path, is_directory, entries (path, type, mode, nlink, uid, gid, size, mtime, target)
-- `find`: path, type, mode, nlink, uid, gid, size, mtime, target
-- `get`: name, written (paths)
-- `inspect`: name, digest, media_type, platforms, manifest_digest, platform, created, config, blobs (digest,
-  media_type, size, command), annotations, referrers (null where the registry does not tell), referrers_failure
-- `history`: steps (created, command, has_layer)
-- `which`: path, versions (layer, digest, command, mode, size, state, by), the one that is shown first
-- `du`: layers (layer, digest, compressed, size, entries, wasted), directories (path, size, entries)
-- `diff`: a, b, is_different, files (path, kind, fields, image, layer, digest, command, a, b), config (field, key, a,
-  b), stat (added, removed, changed: each with paths and bytes; layers)
-- `tags`: repository, tags
-- `repos`: registry, repositories
-- `pins`: pins (name, digest)
-- `config`: files (path, exists), options (name, value, source)
-- `doctor`: findings (name, is_well, detail, is_needed)
-
-`status`, `cache` and `prefetch` print lists and objects in an older form without `schema`; that form stays.
-""",
+    "OUTPUT AS JSON": json_notes(),
     "LIMITS": """\
 - fusermount3 unmounts nothing where /etc/mtab is missing (debootstrap minbase): `ln -s /proc/self/mounts /etc/mtab`.
 - `regfs run` as an ordinary user, before Linux 6.6: a directory of the image that is deleted cannot be made again in

@@ -6,7 +6,7 @@ Used by main.py, mount_helper.py and verbs/mount.py. launch.py of daemon/ goes t
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from regfs.app.config import Config
@@ -14,8 +14,19 @@ from regfs.cli.terminal import tell, warn
 from regfs.errors import RegfsError
 
 
-def mount(config: Config, mountpoint: str, environment: Mapping[str, str]) -> int:
-    """Check, mount and serve. The parent of a background mount returns when that answers. Raises MountFailure."""
+def _announce(text: str) -> None:
+    """Print the line that says what is mounted; a quiet mount has none."""
+    if text:
+        tell(text)
+
+
+def mount(
+    config: Config, mountpoint: str, environment: Mapping[str, str], announce: Callable[[str], None] = _announce
+) -> int:
+    """Check, mount and serve; *announce* prints that it answers.
+
+    The parent of a background mount returns when that answers. Raises MountFailure.
+    """
     gc.disable()  # collecting takes a twentieth of a start; daemon/serve.py turns it on again
     from regfs.daemon import launch
     from regfs.daemon.logs import log_place
@@ -27,7 +38,7 @@ def mount(config: Config, mountpoint: str, environment: Mapping[str, str]) -> in
 
     mount_options(config)
     point = resolved(mountpoint)
-    report = _TerminalReport()
+    report = _TerminalReport(announce)
     if config.foreground and "LISTEN_FDS" in environment:
         from regfs.daemon.takeover.resume import resume_stored
 
@@ -47,7 +58,7 @@ def mount(config: Config, mountpoint: str, environment: Mapping[str, str]) -> in
     )
     if outcome.is_child:
         return outcome.code
-    _say(outcome.code, outcome.message)
+    _say(outcome.code, outcome.message, announce)
     if outcome.code == 0 and not config.is_quiet and (failure := attempt.failure()) is not None:
         warn(f"note: {failure}")
     return outcome.code
@@ -56,28 +67,28 @@ def mount(config: Config, mountpoint: str, environment: Mapping[str, str]) -> in
 class _TerminalReport:
     """Reports a start in the foreground to the terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, announce: Callable[[str], None]) -> None:
         self.code = 0
+        self._announce = announce
 
     def doing(self, what: str) -> None:
         del what
 
     def ready(self, message: str) -> None:
-        _say(0, message)
+        _say(0, message, self._announce)
 
     def failed(self, code: int, message: str) -> None:
         self.code = code
-        _say(code, message)
+        _say(code, message, self._announce)
 
 
-def _say(code: int, message: str) -> None:
+def _say(code: int, message: str, announce: Callable[[str], None]) -> None:
     """Print how a start went. A closed terminal is ignored."""
     if code:
         warn(message)
-    elif message:
+    else:
         first, *notes = message.split("\n")
         with suppress(OSError, RegfsError):
-            if first:
-                tell(first)
+            announce(first)
         for note in notes:
             warn(note)

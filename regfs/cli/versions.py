@@ -11,14 +11,27 @@ from regfs import __version__
 
 def version() -> str:
     """Return the version of regfs, and of what it would run with."""
+    found = versions()
     parts = {
-        "Python": sys.version.split()[0],
-        "kernel": f"{os.uname().sysname} {os.uname().release}",
-        "driver": "kernel (/dev/fuse)" if sys.platform == "linux" else "fusepy",
-        "libfuse 2": "found" if has_libfuse() else "not found; only --driver fusepy needs it",
-        "isal": "found" if PathFinder.find_spec("isal") else "not found: gzip at a quarter of the speed",
+        "Python": found["python"],
+        "kernel": found["kernel"],
+        "driver": "kernel (/dev/fuse)" if found["driver"] == "kernel" else found["driver"],
+        "libfuse 2": "found" if found["has_libfuse2"] else "not found; only --driver fusepy needs it",
+        "isal": "found" if found["has_isal"] else "not found: gzip at a quarter of the speed",
     }
     return "\n".join([f"regfs {__version__}", *(f"{name}: {value}" for name, value in parts.items())])
+
+
+def versions() -> dict[str, str | bool]:
+    """Return the same as the fields that `regfs version --json` prints."""
+    return {
+        "regfs": __version__,
+        "python": sys.version.split()[0],
+        "kernel": f"{os.uname().sysname} {os.uname().release}",
+        "driver": "kernel" if sys.platform == "linux" else "fusepy",
+        "has_libfuse2": has_libfuse(),
+        "has_isal": PathFinder.find_spec("isal") is not None,
+    }
 
 
 def has_libfuse() -> bool:

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 from regfs.app.composition import App, build
 from regfs.app.config import Config
@@ -28,10 +29,15 @@ from regfs.verbs.image_paths import ImagePath, Say, fetched_files, open_path, re
 from regfs.verbs.progress import showing
 
 
-def cp(
-    texts: Sequence[str], destination: Path, *, config: Config, environment: Mapping[str, str], say: Say
-) -> list[str]:
-    """Copy what *texts*, IMAGE:/PATH, name to *destination*, or into it where it is a directory; return notes.
+class Copied(NamedTuple):
+    """The *copies*, each what was typed and the path of the copy, and notes for the user."""
+
+    copies: tuple[tuple[str, Path], ...]
+    notes: tuple[str, ...]
+
+
+def cp(texts: Sequence[str], destination: Path, *, config: Config, environment: Mapping[str, str], say: Say) -> Copied:
+    """Copy what *texts*, IMAGE:/PATH, name to *destination*, or into it where it is a directory.
 
     Owners, modes, links and times are as export/unpack.py makes them. A file replaces a file. A symbolic link in
     *texts* is followed, and so is *destination*. Files of artifacts are made as get.py makes them. Blocks on the
@@ -43,7 +49,7 @@ def cp(
             raise InvalidOption(f"{each.typed} is a whole image; regfs unpack {each.typed} DIR writes one")
     if len(wanted) > 1 and not destination.is_dir():
         raise InvalidOption(f"{destination} is not a directory, and several files are to be copied")
-    notes: list[str] = []
+    copies, notes = [], []
     with closing(build(config, environment)) as app:
         if app.note:
             say(app.note)
@@ -52,8 +58,9 @@ def cp(
             with showing(lambda: layer_steps(app), say=say, environment=environment):
                 to = _place(destination / each.name if destination.is_dir() else destination)
                 notes += _copy(each, to, app, paths)
+                copies.append((each.typed, to))
         paths.close()
-    return notes
+    return Copied(tuple(copies), tuple(notes))
 
 
 def _place(to: Path) -> Path:

@@ -36,6 +36,7 @@ class Recorder:
         if timeout_s is not None:
             self._timers = [threading.Timer(timeout_s, self._end), threading.Timer(timeout_s + _GRACE_S, entered.kill)]
         self.image = ""
+        self.pushed: str | None = None
         self._push = push
         self._say = say
 
@@ -66,7 +67,8 @@ class Recorder:
         files_text = "1 file" if len(found.files) == 1 else f"{len(found.files)} files"
         self._say(f"{files_text}, {sum(read.size for read in found.reads) / 1e6:.1f} MB of them read")
         if self._push:
-            self._say(f"pushed as {_pushed(image, found, app)}")
+            self.pushed = _pushed(image, found, app)
+            self._say(f"pushed as {self.pushed}")
         self.image = str(image)
 
 

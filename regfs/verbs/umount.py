@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from regfs.errors import AccessDenied, MountFailure
 from regfs.mount import mountpoint as mountpoints
@@ -19,13 +20,26 @@ from regfs.mount.device import DEVICE
 _MOST_HOLDERS = 5
 
 
+class Unmounted(NamedTuple):
+    """What is no longer mounted: the *source*, a registry or an image, and a *note* where others still have it."""
+
+    mountpoint: str
+    source: str
+    note: str = ""
+
+    def text(self) -> str:
+        """Return what to tell the user."""
+        gone = f"{self.source} is no longer mounted on {mountpoints.on_one_line(self.mountpoint)}"
+        return f"{gone}; {self.note}" if self.note else gone
+
+
 def is_mounted(path: str) -> bool:
     """Tell whether anything is mounted on *path*."""
     return mountpoints.mounted_at(mountpoints.resolved(path)) is not None
 
 
-def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
-    """Unmount the regfs on *path*, alive or dead, and return what to tell the user.
+def umount(path: str, *, lazily: bool, by_force: bool = False) -> Unmounted:
+    """Unmount the regfs on *path*, alive or dead.
 
     *by_force* aborts the FUSE connection first, so that no process waits for a hanging daemon any longer. Raises
     MountFailure where something else or nothing is mounted there, or a process uses it, which it names; AccessDenied
@@ -36,17 +50,18 @@ def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
     if mounted is None:
         raise MountFailure(f"nothing is mounted on {point}")
     if mounted.is_kernel_mount:
-        return _unmount_from_kernel(mounted, lazily=lazily or by_force) + _still_there(mounted)
+        _unmount_from_kernel(mounted, lazily=lazily or by_force)
+        return Unmounted(point, mounted.image, _still_there(mounted))
     if not mounted.is_regfs:
         raise MountFailure(f"{point} is a mount of another kind ({mounted.kind}, {mounted.source}); umount {point}")
     mountpoints.check_may_unmount(mounted)
     _leave(point)
-    gone = f"{mounted.image or mounted.source} is no longer mounted on {mountpoints.on_one_line(point)}"
+    source = mounted.image or mounted.source
     if by_force:
         if not mountpoints.abort(mounted.device, point):
             _kill_daemon(mounted.device)
         if mountpoints.topmost(point) != mounted:
-            return gone  # killing the daemon removed the mount as well
+            return Unmounted(point, source)  # killing the daemon removed the mount as well
     try:
         _unmount(point, lazily=lazily or by_force)
     except MountFailure as failure:
@@ -55,17 +70,16 @@ def umount(path: str, *, lazily: bool, by_force: bool = False) -> str:
                 f"{failure}; its daemon has been cut off, and what is left is a dead mount: as root, umount -l {point}"
             ) from None
         raise
-    return gone if by_force else gone + _still_there(mounted)
+    return Unmounted(point, source, "" if by_force else _still_there(mounted))
 
 
-def _unmount_from_kernel(mounted: mountpoints.Mounted, *, lazily: bool) -> str:
+def _unmount_from_kernel(mounted: mountpoints.Mounted, *, lazily: bool) -> None:
     """Unmount what the kernel serves by itself, which has no daemon to end."""
     point = mounted.mountpoint
     if not mountpoints.may_mount():
         raise AccessDenied(f"{mountpoints.on_one_line(point)}: root has mounted it, and root alone may unmount it")
     _leave(point)
     _unmount(point, lazily=lazily)
-    return f"{mounted.image} is no longer mounted on {mountpoints.on_one_line(point)}"
 
 
 def _unmount(point: str, *, lazily: bool) -> None:
@@ -88,7 +102,7 @@ def _still_there(mounted: mountpoints.Mounted) -> str:
         return ""
     stays = "its files stay in the cache" if mounted.is_kernel_mount else "its daemon runs"
     those = _by(holders).removeprefix(" by")
-    return f"; other mount namespaces still have it, those of{those}: {stays} until they end"
+    return f"other mount namespaces still have it, those of{those}: {stays} until they end"
 
 
 def elsewhere(mounted: mountpoints.Mounted) -> Iterator[str]:

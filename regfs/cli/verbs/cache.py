@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from regfs.app.quantities import parse_cache_size
 from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
 from regfs.cli.exit_codes import BAD_CONTENT, FAILED
+from regfs.cli.json_output import tell_json, tell_json_list
 from regfs.cli.terminal import tell, warn
 from regfs.errors import InvalidOption
 
@@ -58,19 +58,20 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if given.what == "ls":
         return _list(config, as_json=as_json)
     if given.what == "rm":
-        return _remove(given.images, config, dry_run=given.dry_run)
+        return _remove(given.images, config, dry_run=given.dry_run, as_json=as_json)
     if not is_there:
+        if as_json:
+            tell_json(_nothing(given.what, dry_run=given.dry_run))
         return 0
     if given.what == "prune":
         keep = 0 if given.all else None if given.to is None else parse_cache_size(given.to)
-        return _prune(config, keep, dry_run=given.dry_run)
-    return _verify(config, drop=not given.dry_run)
+        return _prune(config, keep, dry_run=given.dry_run, as_json=as_json)
+    return _verify(config, drop=not given.dry_run, as_json=as_json)
 
 
 def _refuse_options_of_other_words(given: argparse.Namespace) -> None:
     """Raise InvalidOption for an option that the word does not have: `du --all` would not do what its user expects."""
     misplaced = {
-        "--format": given.format != "text" and given.what not in ("du", "ls"),
         "--all": given.all and given.what != "prune",
         "--to": given.to is not None and given.what != "prune",
         "--dry-run": given.dry_run and given.what not in ("rm", "prune", "verify"),
@@ -108,7 +109,7 @@ def _show_usage(config: Config, *, as_json: bool) -> int:
                 for kind, size in found.sizes.items()
             },
         }
-        tell(json.dumps(fields, indent=1))
+        tell_json(fields)
         return 0
     rows = [(_KINDS.get(kind, kind), str(found.counts[kind]), in_units(size)) for kind, size in found.sizes.items()]
     rows.append(("total", "", in_units(found.size)))
@@ -145,7 +146,7 @@ def _list(config: Config, *, as_json: bool) -> int:
             }
             for image in images
         ]
-        tell(json.dumps(fields, indent=1))
+        tell_json_list(fields)
         return 0
     rows = [("DIGEST", "SIZE", "UNIQUE", "LAYERS", "USED", "IMAGE")]
     now_ns = time.time_ns()
@@ -162,11 +163,18 @@ def _list(config: Config, *, as_json: bool) -> int:
     return 0
 
 
-def _remove(asked: list[str], config: Config, *, dry_run: bool) -> int:
+def _remove(asked: list[str], config: Config, *, dry_run: bool, as_json: bool) -> int:
     from regfs.model.units import in_units
     from regfs.verbs.cache import remove
 
     removed = remove(asked, config, dry_run=dry_run)
+    if as_json:
+        fields = {
+            "images": asked, "freed_bytes": removed.freed, "other_names": removed.other_names,
+            "parts_in_use": removed.parts_in_use, "is_dry_run": dry_run,
+        }  # fmt: skip
+        tell_json(fields)
+        return FAILED if removed.parts_in_use else 0
     size = in_units(removed.freed) if removed.freed else "nothing"
     line = f"{', '.join(asked)}: {size} {'would be freed' if dry_run else 'freed'}"
     if removed.other_names:
@@ -179,12 +187,20 @@ def _remove(asked: list[str], config: Config, *, dry_run: bool) -> int:
     return FAILED if count else 0
 
 
-def _prune(config: Config, keep: int | None, *, dry_run: bool) -> int:
+def _prune(config: Config, keep: int | None, *, dry_run: bool, as_json: bool) -> int:
     from regfs.model.units import in_units
     from regfs.verbs.cache import prune
 
     pruned = prune(config, keep=keep, dry_run=dry_run)
     evicted = pruned.evicted
+    if as_json:
+        units = [{"path": str(path.relative_to(config.cache_dir)), "bytes": size} for path, size in evicted.units]
+        fields = {
+            "freed_bytes": evicted.freed, "left_bytes": evicted.left, "is_over": pruned.is_over, "evicted": units,
+            "is_dry_run": dry_run,
+        }  # fmt: skip
+        tell_json(fields)
+        return 0
     if dry_run:
         for path, size in evicted.units:
             tell(f"{in_units(size):>10}  {path.relative_to(config.cache_dir)}")
@@ -194,9 +210,20 @@ def _prune(config: Config, keep: int | None, *, dry_run: bool) -> int:
     return 0
 
 
-def _verify(config: Config, *, drop: bool) -> int:
+def _nothing(word: str, *, dry_run: bool) -> dict[str, object]:
+    """Return what `prune` and `verify` say as JSON where there is no cache, which they do not make."""
+    if word == "verify":
+        return {"damaged": [], "is_dropped": not dry_run}
+    return {"freed_bytes": 0, "left_bytes": 0, "is_over": False, "evicted": [], "is_dry_run": dry_run}
+
+
+def _verify(config: Config, *, drop: bool, as_json: bool) -> int:
     from regfs.verbs.cache import problems
 
+    if as_json:
+        damaged = [{"path": str(each.path), "reason": each.reason} for each in problems(config, drop=drop)]
+        tell_json({"damaged": damaged, "is_dropped": drop})
+        return BAD_CONTENT if damaged else 0
     count = 0
     for problem in problems(config, drop=drop):
         tell(str(problem))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from regfs.app.config import OPTIONS
 from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
+from regfs.cli.json_output import tell_json
 from regfs.cli.settings import Setting, apply_settings, config_files, read_settings
 from regfs.cli.terminal import tell
 
@@ -35,7 +36,7 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
             {"name": each.option.name, "value": each.is_on if each.option.is_flag else each.text, "source": each.source}
             for each in _holding(settings)
         ]
-        tell(json.dumps({"schema": 1, "files": files, "options": options}))
+        tell_json({"files": files, "options": options})
     else:
         tell("\n".join(_lines(settings, environment)))
     return 0

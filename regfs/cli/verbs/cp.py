@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from regfs.app.config import not_empty
-from regfs.cli.arguments import IMAGE_PATH_HELP, Parser, add_common, verb_parser
+from regfs.cli.arguments import IMAGE_PATH_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
+from regfs.cli.json_output import tell_json
 from regfs.cli.terminal import say_nothing, warn
 from regfs.process.descriptors import raise_descriptor_limit
 
@@ -25,6 +26,7 @@ def parser() -> Parser:
         "-r", "-a", dest="_recursive", action="store_true", help="directories are copied whole in any case"
     )
     made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    add_format(made)
     return add_common(made, headings=("registry", "cache"))
 
 
@@ -35,6 +37,10 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     raise_descriptor_limit()  # a tree is written with one descriptor for each level
     say = say_nothing if given.quiet else warn
     config = verb_config(given, environment)
-    for note in cp(given.paths, Path(given.destination), config=config, environment=environment, say=say):
+    done = cp(given.paths, Path(given.destination), config=config, environment=environment, say=say)
+    for note in done.notes:
         warn(note)
+    if given.format == "json":
+        copies = [{"source": source, "path": str(path)} for source, path in done.copies]
+        tell_json({"copies": copies, "notes": done.notes})
     return 0

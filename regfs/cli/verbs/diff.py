@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import stat
 from collections import Counter
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
+from regfs.cli.json_output import tell_json
 from regfs.cli.terminal import say_nothing, tell, warn
 from regfs.errors import RegfsError
 from regfs.images.comparing.text import LETTERS, config_line, file_line, layer_text, type_of
@@ -62,13 +62,11 @@ def _show(compared: Compared, *, with_stat: bool, as_json: bool) -> int:
     if as_json:
         listed = [_as_json(each) for each in changes]
         config = [each._asdict() for each in compared.config]
-        tell(
-            json.dumps(
-                {
-                    "schema": 1, "a": compared.a, "b": compared.b, "is_different": bool(listed or config),
-                    **({} if with_stat else {"files": listed}), "config": config, "stat": stat_of.as_json(),
-                }
-            )
+        tell_json(
+            {
+                "a": compared.a, "b": compared.b, "is_different": bool(listed or config),
+                **({} if with_stat else {"files": listed}), "config": config, "stat": stat_of.as_json(),
+            }
         )  # fmt: skip
     else:
         for each in changes:

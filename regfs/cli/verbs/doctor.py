@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 
 from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
 from regfs.cli.exit_codes import FAILED
+from regfs.cli.json_output import tell_json
 from regfs.cli.terminal import tell
 
 
@@ -29,7 +29,7 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
     findings = list(examine(config=verb_config(given, environment), environment=environment))
     if given.format == "json":
-        tell(json.dumps({"schema": 1, "findings": [finding._asdict() for finding in findings]}))
+        tell_json({"findings": [finding._asdict() for finding in findings]})
     else:
         tell("\n".join(f"{'ok' if each.is_well else 'no':<3} {each.name}: {each.detail}" for each in findings))
     return FAILED if any(each.is_needed and not each.is_well for each in findings) else 0

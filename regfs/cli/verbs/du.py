@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from shutil import get_terminal_size
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
+from regfs.cli.json_output import tell_json
 from regfs.cli.terminal import say_nothing, tell, warn
 from regfs.cli.treemap import Area, treemap
 from regfs.errors import InvalidOption
@@ -48,7 +48,7 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if given.format == "json":
         layers = [each._asdict() for each in sizes.layers]
         directories = [each._asdict() for each in sizes.directories]
-        tell(json.dumps({"schema": 1, "layers": layers, "directories": directories}))
+        tell_json({"layers": layers, "directories": directories})
     elif given.map:
         tell("\n".join([*_layers(sizes), "", _map(sizes)]))
     else:

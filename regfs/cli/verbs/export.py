@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from regfs.app.config import not_empty
-from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, verb_parser
+from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
+from regfs.cli.json_output import tell_json
 from regfs.cli.terminal import say_nothing, warn
 from regfs.errors import InvalidOption
 from regfs.model.units import in_units
@@ -27,6 +28,7 @@ def parser() -> Parser:
     made.add_argument("-o", "--output", metavar="FILE", type=not_empty, help="write to FILE instead of stdout")
     made.add_argument("--pinned", action="store_true", help="all images that are pinned, too")
     made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    add_format(made)
     return add_common(made, headings=("registry", "cache"))
 
 
@@ -36,6 +38,8 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
     if not given.images and not given.pinned:
         raise InvalidOption(f"no image is named: {parser().format_usage().strip()}")
+    if given.output is None and given.format == "json":
+        raise InvalidOption("--json needs -o FILE, for standard output has the archive otherwise")
     if given.output is None and sys.stdout.isatty():
         raise InvalidOption("an archive is not for a terminal: regfs export IMAGE… > FILE, or -o FILE")
     say = say_nothing if given.quiet else warn
@@ -50,4 +54,6 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     for name in done.names:
         say(f"{name} is in the archive")
     say(f"{in_units(done.size)} in {len(done.names)} image{'' if len(done.names) == 1 else 's'}")
+    if given.format == "json":
+        tell_json({"names": done.names, "size": done.size, "notes": done.notes})
     return 0

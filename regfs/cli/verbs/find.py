@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 
 from regfs.cli.arguments import IMAGE_PATH_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
+from regfs.cli.json_output import tell_json
 from regfs.cli.terminal import say_nothing, tell, warn
 from regfs.cli.verbs.ls import entry_as_json
 
@@ -41,5 +41,8 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     say = say_nothing if given.quiet else warn
     config = verb_config(given, environment)
     for entry in find(given.path, tests, config=config, environment=environment, say=say):
-        tell(json.dumps({"schema": 1, **entry_as_json(entry)}) if given.format == "json" else entry.path)
+        if given.format == "json":
+            tell_json(entry_as_json(entry))
+        else:
+            tell(entry.path)
     return 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from regfs.app.config import not_empty
 from regfs.cli.arguments import IMAGE_PATH_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
+from regfs.cli.json_output import tell_json
 from regfs.cli.terminal import say_nothing, tell, warn
 
 
@@ -36,7 +36,7 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     got = get(given.artifact, Path(given.directory), config=config, environment=environment, say=say)
     written = [str(path) for path in got.written]
     if given.format == "json":
-        tell(json.dumps({"schema": 1, "name": got.name, "written": written}))
+        tell_json({"name": got.name, "written": written})
     elif written:
         tell("\n".join(written))
     return 0

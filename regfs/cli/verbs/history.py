@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 
 from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
-from regfs.cli.terminal import tell
+from regfs.cli.json_output import tell_result
 
 
 def parser() -> Parser:
@@ -24,5 +23,5 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     from regfs.verbs.history import history
 
     steps, text = history(given.image, config=verb_config(given, environment), environment=environment)
-    tell(json.dumps({"schema": 1, "steps": steps}) if given.format == "json" else text.rstrip())
+    tell_result(given.format, text.rstrip(), {"steps": steps})
     return 0

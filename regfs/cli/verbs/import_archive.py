@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 
 from regfs.app.config import not_empty
-from regfs.cli.arguments import Parser, add_common, verb_parser
+from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
+from regfs.cli.json_output import tell_json
 from regfs.cli.terminal import say_nothing, tell, warn
 from regfs.errors import InvalidOption
 
@@ -28,6 +29,7 @@ def parser() -> Parser:
     )  # fmt: skip
     made.add_argument("--pin", action="store_true", help="keep all of them, not only those that were pinned before")
     made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    add_format(made)
     return add_common(made, headings=("cache",), options=("default-registry", "platform", "policy"))
 
 
@@ -49,6 +51,10 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
         )  # fmt: skip
     for note in done.notes:
         warn(note)
+    if given.format == "json":
+        images = [{"name": name, "is_pinned": name in done.pinned} for name in done.names]
+        tell_json({"images": images, "notes": done.notes})
+        return 0
     for name in done.names:
         tell(f"{name} (pinned)" if name in done.pinned else name)
     return 0

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from regfs.app.config import not_empty
-from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, verb_parser
+from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
-from regfs.cli.terminal import say_nothing, tell, warn
+from regfs.cli.json_output import tell_result
+from regfs.cli.terminal import say_nothing, warn
 from regfs.errors import InvalidOption
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
@@ -51,6 +52,7 @@ def parser() -> Parser:
         help="MiB of the archive that are fetched at once (4)",
     )
     made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    add_format(made)
     return add_common(made, headings=("registry", "cache"))
 
 
@@ -76,5 +78,5 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     made = index(wanted, config=verb_config(given, environment), environment=environment, say=say)
     for note in made.notes:
         warn(note)
-    tell(made.name)
+    tell_result(given.format, made.name, {"name": made.name, "notes": made.notes})
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
-from regfs.cli.terminal import tell
+from regfs.cli.json_output import tell_result
 from regfs.model.path_text import escaped
 from regfs.model.units import in_units
 
@@ -40,7 +39,7 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     from regfs.verbs.inspect import inspect
 
     found = inspect(given.image, config=verb_config(given, environment), environment=environment)
-    tell(json.dumps({"schema": 1, **asdict(found)}) if given.format == "json" else "\n".join(_lines(found)))
+    tell_result(given.format, "\n".join(_lines(found)), asdict(found))
     return 0
 
 

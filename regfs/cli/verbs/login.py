@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from getpass import getpass
 
 from regfs.app.config import not_empty
-from regfs.cli.arguments import Parser, add_common, verb_parser
+from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
-from regfs.cli.terminal import tell, warn
+from regfs.cli.json_output import tell_result
+from regfs.cli.terminal import warn
 from regfs.errors import InvalidOption
 
 
@@ -24,6 +25,7 @@ def parser() -> Parser:
     made.add_argument("registry", metavar="REGISTRY", nargs="?", help="the default registry where it is left out")
     made.add_argument("-u", "--username", metavar="NAME", type=not_empty, help="asked for where it is left out")
     made.add_argument("--password-stdin", action="store_true", help="read the password or token from stdin")
+    add_format(made)
     return add_common(made, headings=("registry",))
 
 
@@ -37,7 +39,11 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     done = login(registry, username, secret, config=config, environment=environment)
     for note in done.notes:
         warn(f"note: {note}")
-    tell(f"login for {registry} stored in {done.place}")
+    tell_result(
+        given.format,
+        f"login for {registry} stored in {done.place}",
+        {"registry": registry, "stored_in": done.place, "notes": done.notes},
+    )
     return 0
 
 

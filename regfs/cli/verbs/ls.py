@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import stat
 import time
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from regfs.cli.arguments import IMAGE_PATH_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
+from regfs.cli.json_output import tell_json
 from regfs.cli.terminal import say_nothing, tell, warn
 from regfs.model.attributes import TYPES
 
@@ -35,7 +35,7 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     say = say_nothing if given.quiet else warn
     for listed in ls(given.paths, config=verb_config(given, environment), environment=environment, say=say):
         if given.format == "json":
-            tell(_as_json(listed))
+            tell_json(_as_json(listed))
             continue
         if listed.is_directory and len(given.paths) > 1:
             tell(f"{listed.typed}:")
@@ -45,9 +45,9 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     return 0
 
 
-def _as_json(listed: Listed) -> str:
+def _as_json(listed: Listed) -> dict[str, object]:
     entries = [entry_as_json(each) for each in listed.entries]
-    return json.dumps({"schema": 1, "path": listed.typed, "is_directory": listed.is_directory, "entries": entries})
+    return {"path": listed.typed, "is_directory": listed.is_directory, "entries": entries}
 
 
 def entry_as_json(entry: Entry) -> dict[str, object]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from regfs.app.config import Config, not_empty, parse_path, with_options
-from regfs.cli.arguments import IMAGE_HELP, Parser, add_common
+from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format
 from regfs.cli.command_config import log_to_terminal, with_words
+from regfs.cli.json_output import tell_json
 from regfs.cli.mount_options import IN_MEMORY, image_words
 from regfs.cli.settings import configured
 from regfs.cli.source_argument import is_source
@@ -71,13 +72,17 @@ def parser() -> Parser:
         "(the default for ordinary users)",
     )
     made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    add_format(made)
     return add_common(made, headings=("mount", "registry", "cache"))
 
 
 def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Mount, and print the full name of the image; progress goes to stderr."""
     config = replace(with_options(configured(environment), given.given), is_quiet=given.quiet, debug=given.debug)
-    asked = _Asked(given.image, given.directory, by_fuse=given.fuse, writable=given.writable, id_map=given.idmap)
+    asked = _Asked(
+        given.image, given.directory, by_fuse=given.fuse, writable=given.writable, id_map=given.idmap,
+        as_json=given.format == "json",
+    )  # fmt: skip
     return _mount(asked, config, environment)
 
 
@@ -106,6 +111,7 @@ class _Asked:
     by_fuse: bool
     writable: str | None
     id_map: str | None
+    as_json: bool = False
 
 
 def _mount(given: _Asked, config: Config, environment: Mapping[str, str]) -> int:
@@ -130,7 +136,9 @@ def _mount(given: _Asked, config: Config, environment: Mapping[str, str]) -> int
         given.image, given.directory, config=config, environment=environment, writable=writable, say=say,
         user_namespace=user_namespace,
     )  # fmt: skip
-    if not config.is_quiet:
+    if given.as_json:
+        _tell_as_json(name, given.directory, "erofs")
+    elif not config.is_quiet:
         tell(f"{name} is mounted at {os.path.abspath(given.directory)}")
     return 0
 
@@ -138,6 +146,7 @@ def _mount(given: _Asked, config: Config, environment: Mapping[str, str]) -> int
 def _mount_by_fuse(given: _Asked, config: Config, environment: Mapping[str, str]) -> int:
     """Let a daemon show the image, as the whole tree is shown."""
     from regfs.cli.mount_command import mount
+    from regfs.daemon.session import driver_of
     from regfs.mount.mountpoint import mounts
     from regfs.verbs.image_argument import read_reference
 
@@ -155,4 +164,17 @@ def _mount_by_fuse(given: _Asked, config: Config, environment: Mapping[str, str]
     config = replace(
         config, default_registry=repository.registry, image=f"{repository.path}{version}", foreground=config.debug
     )
-    return mount(config, given.directory, environment)
+    if not given.as_json:
+        return mount(config, given.directory, environment)
+    name = f"{repository}{version}"
+    driver = driver_of(config)
+    return mount(
+        replace(config, is_quiet=True), given.directory, environment,
+        announce=lambda _text: _tell_as_json(name, given.directory, driver),
+    )  # fmt: skip
+
+
+def _tell_as_json(name: str, directory: str, driver: str) -> None:
+    from regfs.mount.mountpoint import resolved
+
+    tell_json({"name": name, "mountpoint": resolved(directory), "driver": driver})

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Mapping
 
 from regfs.app.config import not_empty
-from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, verb_parser
-from regfs.cli.terminal import tell
+from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format, verb_parser
+from regfs.cli.json_output import tell_result
 
 
 def parser() -> Parser:
@@ -19,6 +19,7 @@ def parser() -> Parser:
     )
     made.add_argument("image", metavar="IMAGE", help=IMAGE_HELP)
     made.add_argument("--mount", metavar="DIR", type=not_empty, help="the mount to look in, where there are several")
+    add_format(made)
     return add_common(made)
 
 
@@ -27,5 +28,6 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     del environment
     from regfs.verbs.path import image_path
 
-    tell(str(image_path(given.image, given.mount)))
+    path = str(image_path(given.image, given.mount))
+    tell_result(given.format, path, {"path": path})
     return 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
-from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, verb_parser
+from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
-from regfs.cli.terminal import say_nothing, tell, warn
+from regfs.cli.json_output import tell_result
+from regfs.cli.terminal import say_nothing, warn
 
 
 def parser() -> Parser:
@@ -17,6 +18,7 @@ def parser() -> Parser:
     )
     made.add_argument("images", metavar="IMAGE", nargs="+", help=IMAGE_HELP)
     made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    add_format(made)
     return add_common(made, headings=("registry", "cache"))
 
 
@@ -27,5 +29,6 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     config = verb_config(given, environment)
     say = say_nothing if given.quiet else warn
     for image in given.images:
-        tell(pin(image, config=config, environment=environment, say=say))
+        name = pin(image, config=config, environment=environment, say=say)
+        tell_result(given.format, name, {"name": name})
     return 0

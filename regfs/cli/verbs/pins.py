@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 
 from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
+from regfs.cli.json_output import tell_json
 from regfs.cli.terminal import tell
 
 
@@ -24,7 +24,7 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
     found = pinned(verb_config(given, environment))
     if given.format == "json":
-        tell(json.dumps({"schema": 1, "pins": [{"name": each.name, "digest": each.digest} for each in found]}))
+        tell_json({"pins": [{"name": each.name, "digest": each.digest} for each in found]})
     elif found:
         tell("\n".join(each.name for each in found))
     return 0

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regfs.app.config import not_empty
-from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, verb_parser
+from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
 from regfs.cli.exit_codes import exit_code
+from regfs.cli.json_output import tell_json
 from regfs.cli.terminal import say_nothing, tell, warn
 from regfs.errors import InvalidOption
 from regfs.model.userinfo import reference_without_userinfo, without_userinfo
@@ -37,16 +37,11 @@ def parser() -> Parser:
         help="read images from LIST too, one a line, comments after #; - is stdin",
     )
     made.add_argument(
-        "--json",
-        action="store_true",
-        help='a line for each image: {"image", "name", "state": "cached" or "failed", "exit_code", "error", "layers", '
-        '"received_bytes"}; keeps its form from release to release',
-    )
-    made.add_argument(
         "--start",
         action="store_true",
         help="of such layers, fetch only what the image's start reads: its program, the interpreter, the libraries",
     )
+    add_format(made)
     made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     return add_common(made, headings=("registry", "cache"))
 
@@ -66,8 +61,8 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
         worst = max(worst, code)
         for note in each.notes:
             warn(note)
-        if given.json:
-            tell(_as_json(each, code))
+        if given.format == "json":
+            tell_json(_as_json(each, code))
         elif each.failure is not None:
             is_named = len(asked) == 1 or each.asked in str(each.failure)
             warn(str(each.failure) if is_named else f"{each.asked}: {each.failure}")
@@ -76,8 +71,8 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     return worst
 
 
-def _as_json(each: Prefetched, code: int) -> str:
-    fields = {
+def _as_json(each: Prefetched, code: int) -> dict[str, object]:
+    return {
         "image": reference_without_userinfo(each.asked) or without_userinfo(each.asked),
         "name": each.name or None,
         "state": "cached" if each.failure is None else "failed",
@@ -86,7 +81,6 @@ def _as_json(each: Prefetched, code: int) -> str:
         "layers": each.layers,
         "received_bytes": each.received_bytes,
     }
-    return json.dumps(fields)
 
 
 def _lines_of(path: str) -> list[str]:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 from regfs.app.config import with_options
 from regfs.app.quantities import parse_duration
-from regfs.cli.arguments import Parser
-from regfs.cli.terminal import say_nothing, tell, warn
+from regfs.cli.arguments import Parser, add_format
+from regfs.cli.json_output import tell_result
+from regfs.cli.terminal import say_nothing, warn
 from regfs.cli.verbs.run import FAILED, RunParser, add_running, asked_of, owner_of
 from regfs.errors import RegfsError
 
@@ -30,6 +31,7 @@ def parser() -> Parser:
     made.add_argument(
         "--for", dest="time", metavar="TIME", type=parse_duration, help="end the program after TIME, 30s for example"
     )
+    add_format(made)
     return add_running(made)
 
 
@@ -63,7 +65,9 @@ def _run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
         code = record(
             wanted, entered, recorder=recorder, config=config, environment=environment, say=warn, progress=progress
         )
-        tell(recorder.image)
+        tell_result(
+            given.format, recorder.image, {"image": recorder.image, "exit_code": code, "pushed": recorder.pushed}
+        )
         return code
     finally:
         entered.end()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 
 from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
+from regfs.cli.json_output import tell_json
 from regfs.cli.terminal import tell
 
 
@@ -33,7 +33,7 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     config = verb_config(given, environment)
     found = repositories(given.registry, config=config, environment=environment)
     if given.format == "json":
-        tell(json.dumps({"schema": 1, "registry": found.registry, "repositories": found.repositories}))
+        tell_json({"registry": found.registry, "repositories": found.repositories})
     elif found.repositories:
         tell("\n".join(found.repositories))
     return 0

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Mapping
 
 from regfs.app.config import not_empty
-from regfs.cli.arguments import Parser, add_common, verb_parser
+from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
 from regfs.cli.exit_codes import exit_code
+from regfs.cli.json_output import tell_json
 from regfs.cli.terminal import tell, warn
 from regfs.errors import MountFailure
 
@@ -21,6 +22,7 @@ def parser() -> Parser:
         "stays the same, because the other one does not start for example, and says why.",
     )
     made.add_argument("mountpoints", metavar="MOUNTPOINT", nargs="*", type=not_empty)
+    add_format(made)
     return add_common(made)
 
 
@@ -34,8 +36,18 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if not restarted:
         raise MountFailure("no regfs of yours is mounted")
     for each in restarted:
-        if each.failure is None:
-            tell(f"{on_one_line(each.mountpoint)}: process {each.pid} serves it now")
-        else:
+        if each.failure is not None:
             warn(str(each.failure))
-    return max(0 if each.failure is None else exit_code(each.failure) for each in restarted)
+        elif given.format != "json":
+            tell(f"{on_one_line(each.mountpoint)}: process {each.pid} serves it now")
+    codes = [0 if each.failure is None else exit_code(each.failure) for each in restarted]
+    if given.format == "json":
+        mounts = [
+            {
+                "mountpoint": each.mountpoint, "pid": each.pid, "exit_code": code,
+                "error": None if each.failure is None else str(each.failure),
+            }
+            for each, code in zip(restarted, codes, strict=True)
+        ]  # fmt: skip
+        tell_json({"mounts": mounts})
+    return max(codes)

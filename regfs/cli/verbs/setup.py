@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from regfs.app.config import parse_path
-from regfs.cli.arguments import Parser, add_common, verb_parser
+from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
 from regfs.cli.exit_codes import FAILED
+from regfs.cli.json_output import tell_json
 from regfs.cli.manual_page import manual_page
 from regfs.cli.terminal import tell, warn
 from regfs.cli.verbs.completion import SCRIPTS
@@ -38,6 +39,7 @@ def parser() -> Parser:
         "--root", metavar="DIR", type=parse_path,
         help="for packages: write below DIR, the future root of a system that has the programs in PREFIX/bin",
     )  # fmt: skip
+    add_format(made)
     return add_common(made)
 
 
@@ -60,10 +62,13 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     for step in steps:
         if step.kind == "kept":
             warn(f"{step.path} stays as it is: {step.reason}")
-        else:
+        elif given.format != "json":
             tell(f"{step.kind} {step.path}")
     for note in notes:
         warn(f"note: {note}")
+    if given.format == "json":
+        files = [{"path": str(step.path), "kind": step.kind, "reason": step.reason} for step in steps]
+        tell_json({"files": files, "notes": notes})
     return FAILED if any(step.kind == "kept" for step in steps) else 0
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 
 from regfs.app.config import not_empty
 from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
 from regfs.cli.exit_codes import FAILED
+from regfs.cli.json_output import tell_json_list
 from regfs.cli.terminal import tell, warn
 
 
@@ -31,7 +31,7 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
     found = status.find(given.mountpoints)
     if given.format == "json":
-        tell(json.dumps([each.as_json() for each in found], indent=1))
+        tell_json_list(each.as_json() for each in found)
     else:
         for each in found:
             tell("\n".join(each.lines()))

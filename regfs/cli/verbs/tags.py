@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 
 from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
+from regfs.cli.json_output import tell_json
 from regfs.cli.terminal import tell
 
 
@@ -25,7 +25,7 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
     found = tags(given.repository, config=verb_config(given, environment), environment=environment)
     if given.format == "json":
-        tell(json.dumps({"schema": 1, "repository": given.repository, "tags": found}))
+        tell_json({"repository": given.repository, "tags": found})
     elif found:
         tell("\n".join(found))
     return 0

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Mapping
 
 from regfs.app.config import not_empty
-from regfs.cli.arguments import Parser, add_common, verb_parser
+from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
+from regfs.cli.json_output import tell_json
 from regfs.cli.terminal import tell
 
 
@@ -22,6 +23,7 @@ def parser() -> Parser:
     made.add_argument("-q", "--quiet", action="store_true", help="say nothing, and do nothing where nothing is mounted")
     made.add_argument("-u", dest="unmount", action="store_true", help=argparse.SUPPRESS)  # as fusermount has it
     made.add_argument("mountpoint", metavar="MOUNTPOINT", type=not_empty)
+    add_format(made)
     return add_common(made)
 
 
@@ -31,8 +33,12 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     from regfs.verbs.umount import is_mounted, umount
 
     if given.quiet and not is_mounted(given.mountpoint):
+        if given.format == "json":
+            tell_json({"mountpoint": given.mountpoint, "source": None, "note": None})
         return 0
     gone = umount(given.mountpoint, lazily=given.lazy, by_force=given.force)
-    if not given.quiet:
-        tell(gone)
+    if given.format == "json":
+        tell_json({"mountpoint": gone.mountpoint, "source": gone.source, "note": gone.note or None})
+    elif not given.quiet:
+        tell(gone.text())
     return 0

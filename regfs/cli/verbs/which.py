@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import stat
 from collections.abc import Mapping
 
 from regfs.cli.arguments import IMAGE_PATH_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
+from regfs.cli.json_output import tell_json
 from regfs.cli.terminal import say_nothing, tell, warn
 
 
@@ -35,7 +35,7 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
         given.image, given.path, config=verb_config(given, environment), environment=environment, say=say
     )
     if given.format == "json":
-        tell(json.dumps({"schema": 1, "path": path, "versions": [each._asdict() for each in brought]}))
+        tell_json({"path": path, "versions": [each._asdict() for each in brought]})
         return 0
     tell(path)
     for each in brought:
