@@ -7,10 +7,6 @@ from collections.abc import Mapping
 
 from regfs.app.config import not_empty
 from regfs.cli.arguments import Parser, add_common, add_format, verb_parser
-from regfs.cli.exit_codes import exit_code
-from regfs.cli.json_output import tell_json
-from regfs.cli.terminal import tell, warn
-from regfs.errors import MountFailure
 
 
 def parser() -> Parser:
@@ -28,25 +24,9 @@ def parser() -> Parser:
 def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Refresh, and say for each mount how it went; return the highest exit code of all."""
     del environment
-    from regfs.mount.mountpoint import on_one_line
+    from regfs.cli.mount_results import MountResult, tell_mount_results
     from regfs.verbs.refresh import refresh
 
-    refreshed = refresh(given.mountpoints)
-    if not refreshed:
-        raise MountFailure("no regfs of yours is mounted")
-    for each in refreshed:
-        if each.failure is not None:
-            warn(str(each.failure))
-        elif given.format != "json":
-            tell(f"{on_one_line(each.mountpoint)}: tags and listings will be asked for again")
-    codes = [0 if each.failure is None else exit_code(each.failure) for each in refreshed]
-    if given.format == "json":
-        mounts = [
-            {
-                "mountpoint": each.mountpoint, "exit_code": code,
-                "error": None if each.failure is None else str(each.failure),
-            }
-            for each, code in zip(refreshed, codes, strict=True)
-        ]  # fmt: skip
-        tell_json({"mounts": mounts})
-    return max(codes)
+    success = "tags and listings will be asked for again"
+    results = [MountResult(each.mountpoint, each.failure, success) for each in refresh(given.mountpoints)]
+    return tell_mount_results(results, given.format)
