@@ -132,8 +132,8 @@ def _written(root: Path, path: Path, names: Names) -> int:
         reading = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with changing(root):
-                put(temporary, path)
                 _add_sum(path.with_suffix(SUMS), path.relative_to(root).as_posix(), sha256)
+                put(temporary, path)
         except BaseException:  # a full disk, or Ctrl-C: the descriptor must not stay open
             os.close(reading)
             raise
@@ -147,7 +147,7 @@ def _written(root: Path, path: Path, names: Names) -> int:
 
 
 def _add_sum(sums_path: Path, name: str, sha256: str) -> None:
-    """Add a line to the sums of an image, atomically; the image exists already."""
+    """Add a line to the sums of an image, atomically, for a file that gets its name after it."""
     sums = load_sums(sums_path) | {name: sha256}
     fd, temporary = new_locked_file(sums_path.parent, ".sums-")
     with open(fd, "wb") as file:

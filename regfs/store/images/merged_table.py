@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -169,7 +169,7 @@ class MergedTableWriter:
         """Write the directories, flush the file and give it its name. *attributes* are the root directory's.
 
         *row_counts* are the numbers of rows that the layers' indexes have. The file of checksums, by default beside the
-        table, gets its name after it: a table without checksums is made again, checksums alone count as leftovers.
+        table, gets its name before it: checksums alone count as leftovers, a table without them as damaged.
         """
         sums = sums or self._destination.with_suffix(SUMS)
         try:
@@ -185,12 +185,9 @@ class MergedTableWriter:
             _flush(self.path)
             name = f"{self._destination.parent.name}/{self._destination.name}"
             content = format_sums({name: sha256_of(self.path)})
-            # One step for other processes: otherwise `regfs cache verify` could drop a table that has no checksums yet.
-            with changing(self._destination.parent.parent):
+            with _written(sums.parent, content) as written, changing(self._destination.parent.parent):
+                put(written, sums)
                 put(self.path, self._destination)
-                take_away(sums)
-                sums.write_bytes(content)
-            _flush(sums)
             _flush(self._destination.parent)
         except sqlite3.Error as error:
             raise table_failure(self._destination, error) from error
@@ -232,6 +229,21 @@ FROM (SELECT ? AS node, ? AS parent, ? AS attributes
 LEFT JOIN groups g ON g.node = d.node
 ORDER BY d.node
 """
+
+
+@contextmanager
+def _written(directory: Path, content: bytes) -> Iterator[Path]:
+    """Write *content* to a temporary file in *directory*, on the disk; yield its path, which the block gives a name."""
+    lock, name = new_locked_file(directory, f"{SUMS}-")
+    try:
+        with open(lock, "wb", closefd=False) as file:
+            file.write(content)
+        os.fchmod(lock, 0o644)
+        os.fsync(lock)
+        yield Path(name)
+    finally:
+        take_away(Path(name))
+        os.close(lock)
 
 
 def _flush(path: Path) -> None:
