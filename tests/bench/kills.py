@@ -22,7 +22,7 @@ def kills(bench: Bench) -> list[Row]:
     with kill_load_images() as images:
         for driver in bench.drivers:
             directory = Path(tempfile.mkdtemp(dir=bench.scratch))
-            killed = kill_at_random(directory, images, rounds=KILLS, driver=driver)
+            killed = kill_at_random(directory, images, kills=KILLS, driver=driver)
             count.values[driver] = killed.reads
             wrong.values[driver] = len(killed.wrong)
             unusable.values[driver] = len(killed.unusable)
