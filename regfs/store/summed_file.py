@@ -10,12 +10,11 @@ step.
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
-from regfs.store.files.cached_files import put, read_file, take_away
+from regfs.store.files.cached_files import read_file
 from regfs.store.files.failures import failures_of
-from regfs.store.locks.file_locks import new_locked_file
+from regfs.store.files.replaced_files import replace_file
 
 SUM = hashlib.sha256().digest_size
 
@@ -33,13 +32,4 @@ def read_summed(path: Path) -> bytes | None:
 def write_summed(path: Path, body: bytes) -> None:
     """Write the file at *path*, which is complete or not there. Raises CacheFailure."""
     with failures_of(path):
-        lock, name = new_locked_file(path.parent, f".{path.suffix[1:]}-")
-        try:
-            with open(lock, "wb", closefd=False) as file:
-                file.write(hashlib.sha256(body).digest() + body)
-            put(name, path)
-        except BaseException:
-            take_away(Path(name))
-            raise
-        finally:
-            os.close(lock)
+        replace_file(path, hashlib.sha256(body).digest() + body)

@@ -25,10 +25,11 @@ from regfs.export.erofs.names import Names
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.eviction.inventory import EROFS
 from regfs.store.files.boot_id import boot_id
-from regfs.store.files.cached_files import open_file, put
+from regfs.store.files.cached_files import open_file, put, take_away
 from regfs.store.files.checksums import SUFFIX as SUMS
 from regfs.store.files.checksums import format_sums, load_sums
 from regfs.store.files.failures import failures_of
+from regfs.store.files.replaced_files import replace_file
 from regfs.store.layers.data_writer import TAR
 from regfs.store.layers.layer_store import LayerStore
 from regfs.store.locks.file_locks import changing, new_locked_file, touch
@@ -132,6 +133,8 @@ def _written(root: Path, path: Path, names: Names) -> int:
         reading = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with changing(root):
+                # After a kill in the middle the image is missing, or its checksum is right.
+                take_away(path)
                 _add_sum(path.with_suffix(SUMS), path.relative_to(root).as_posix(), sha256)
                 put(temporary, path)
         except BaseException:  # a full disk, or Ctrl-C: the descriptor must not stay open
@@ -149,13 +152,7 @@ def _written(root: Path, path: Path, names: Names) -> int:
 def _add_sum(sums_path: Path, name: str, sha256: str) -> None:
     """Add a line to the sums of an image, atomically, for a file that gets its name after it."""
     sums = load_sums(sums_path) | {name: sha256}
-    fd, temporary = new_locked_file(sums_path.parent, ".sums-")
-    with open(fd, "wb") as file:
-        file.write(format_sums(sums))
-        file.flush()
-        os.fchmod(fd, 0o644)
-        os.fsync(fd)
-        put(temporary, sums_path)
+    replace_file(sums_path, format_sums(sums), is_flushed=True)
 
 
 def _sha256(fd: int) -> str:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from regfs.store.files.cached_files import put, take_away
 from regfs.store.files.checksums import SUFFIX as SUMS
 from regfs.store.files.checksums import format_sums, sha256_of
 from regfs.store.files.failures import cache_failure, table_failure
+from regfs.store.files.replaced_files import successor_of
 from regfs.store.locks.file_locks import changing, new_locked_file
 from regfs.store.tables.table import FAILURES, Table, check_header
 
@@ -169,7 +170,7 @@ class MergedTableWriter:
         """Write the directories, flush the file and give it its name. *attributes* are the root directory's.
 
         *row_counts* are the numbers of rows that the layers' indexes have. The file of checksums, by default beside the
-        table, gets its name before it: checksums alone count as leftovers, a table without them as damaged.
+        table, gets its name before it: a table has always its checksums, and checksums alone count as leftovers.
         """
         sums = sums or self._destination.with_suffix(SUMS)
         try:
@@ -185,7 +186,13 @@ class MergedTableWriter:
             _flush(self.path)
             name = f"{self._destination.parent.name}/{self._destination.name}"
             content = format_sums({name: sha256_of(self.path)})
-            with _written(sums.parent, content) as written, changing(self._destination.parent.parent):
+            # One step for other processes: otherwise `regfs cache verify` could drop a table with other checksums.
+            # After a kill in the middle the table is missing, or its checksums are right.
+            with (
+                successor_of(sums, content, is_flushed=True) as written,
+                changing(self._destination.parent.parent),
+            ):
+                take_away(self._destination)
                 put(written, sums)
                 put(self.path, self._destination)
             _flush(self._destination.parent)
@@ -229,21 +236,6 @@ FROM (SELECT ? AS node, ? AS parent, ? AS attributes
 LEFT JOIN groups g ON g.node = d.node
 ORDER BY d.node
 """
-
-
-@contextmanager
-def _written(directory: Path, content: bytes) -> Iterator[Path]:
-    """Write *content* to a temporary file in *directory*, on the disk; yield its path, which the block gives a name."""
-    lock, name = new_locked_file(directory, f"{SUMS}-")
-    try:
-        with open(lock, "wb", closefd=False) as file:
-            file.write(content)
-        os.fchmod(lock, 0o644)
-        os.fsync(lock)
-        yield Path(name)
-    finally:
-        take_away(Path(name))
-        os.close(lock)
 
 
 def _flush(path: Path) -> None:
