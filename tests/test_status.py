@@ -24,8 +24,18 @@ from regfs.mount.options import MountOptions
 from regfs.verbs.progress import in_words
 from regfs.verbs.status import Status
 from tests.conftest import MountRegfs
-from tests.support.mounted import Mounted, alone_with, regfs_command, wait_for_exit
+from tests.support.mounted import (
+    REPOSITORY_ROOT,
+    Mounted,
+    alone_with,
+    is_holder,
+    regfs_command,
+    run_regfs,
+    wait_for_exit,
+)
+from tests.support.restart_load import await_holder
 
+KILLED = "was killed by SIGSEGV before it took over"
 FETCHING = {"origin": "ghcr.io/owner/app", "digest": "sha256:" + "ab" * 32, "size": 4 << 20, "received": 1 << 20}
 
 
@@ -75,8 +85,28 @@ def test_a_dead_mount_is_told_as_dead(mounted: Mounted) -> None:
     done = mounted.run(*regfs_command(), "status", mounted.path, check=False)
     assert (done.returncode, done.stdout) == (
         1,
-        f"{mounted.path}: docker.io, dead, regfs umount removes it\n",
+        f"{mounted.path}: docker.io, dead, regfs umount removes it; the log says how its daemon ended\n",
     )
+
+
+def test_a_mount_whose_daemons_end_again_and_again_tells_why(mount_regfs: MountRegfs, tmp_path: Path) -> None:
+    """`regfs status` said no more than "does not answer"."""
+    shim = tmp_path / "shim"
+    shim.mkdir()
+    mount = mount_regfs("--offline", environment={"PYTHONPATH": f"{shim}:{REPOSITORY_ROOT}"}, preloaded_runs=False)
+    await_holder(mount.path)
+    (shim / "cachetools.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    (holder,) = filter(is_holder, mount.processes())
+    os.kill(mount.daemon, signal.SIGKILL)
+    end = time.monotonic() + 60
+    while "2 in a row" not in mount.log.read_text():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    os.kill(holder, signal.SIGSTOP)
+    done = run_regfs("status", mount.path, home=mount.home)
+    mount.clean_up()
+    told = rf"does not answer, of its daemons \d+ in a row have ended at once: the next daemon \(pid \d+\) {KILLED}"
+    assert re.search(told, done.stdout)
 
 
 def test_what_is_no_mount_is_told(mounted: Mounted) -> None:

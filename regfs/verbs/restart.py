@@ -13,13 +13,13 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, cast
 
 from regfs.daemon.self_description import FILE
 from regfs.errors import AccessDenied, MountFailure, RegfsError, RegistryTimeout, Unsupported
 from regfs.mount.daemon_answers import ask
 from regfs.mount.mountpoint import Mounted
+from regfs.verbs.holders import holder_of
 from regfs.verbs.refresh import failure_to_signal, said_by
 from regfs.verbs.status import choose
 
@@ -60,7 +60,7 @@ def restart(wanted: Sequence[str]) -> list[Restarted]:
     for mount, answer in zip(mounts, answers, strict=True):
         if mount.failure is None:
             mount.failure = _signal(mount)
-        elif answer.is_late and (holder := _holder_of(mount.mounted)):
+        elif answer.is_late and (holder := holder_of(mount.mounted)):
             mount.failure = _signal_process(mount, holder)
     _wait([mount for mount in mounts if mount.failure is None])
     return [Restarted(mount.mounted.mountpoint, mount.pid, mount.failure) for mount in mounts]
@@ -75,21 +75,6 @@ def _signal(mount: _Mount) -> RegfsError | None:
             "unmount it and mount it again"
         )
     return _signal_process(mount, holder)
-
-
-def _holder_of(mounted: Mounted) -> int:
-    """Return the process of this user that holds *mounted*, 0 where there is none."""
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with suppress(OSError):
-            words = Path("/proc", pid, "cmdline").read_bytes().split(b"\0")[:-1]
-            is_ours = os.geteuid() in (0, os.stat(f"/proc/{pid}").st_uid)
-            if is_ours and words[-1:] == [os.fsencode(mounted.mountpoint)] and any(map(_is_holder, words)):
-                return int(pid)
-    return 0
-
-
-def _is_holder(word: bytes) -> bool:
-    return word.endswith(b"/takeover/holder_process.py")
 
 
 def _signal_process(mount: _Mount, holder: int) -> RegfsError | None:

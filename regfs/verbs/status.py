@@ -17,6 +17,7 @@ from regfs.errors import MountFailure
 from regfs.model.units import in_units
 from regfs.mount import mountpoint as mountpoints
 from regfs.mount.daemon_answers import Answer, ask
+from regfs.verbs.holders import ends_before
 from regfs.verbs.progress import Step, in_words, showing
 
 ALIVE, DEAD, HANGS, OF_ANOTHER_USER, FAILS = "alive", "dead", "does not answer", "of another user", "fails"
@@ -33,13 +34,16 @@ _CACHE_KEYS = ("path", "used_bytes", "limit_bytes", "free_bytes", "min_free_byte
 # `.regfs/errors` has the details of these.
 _TOLD = frozenset({"cache.damaged", "errors", "bugs"})
 _ONLY_IF_ANY = frozenset({"bugs", "cache.damaged"})
-_REMEDIES = {DEAD: "regfs umount removes it", HANGS: "regfs umount --force ends it"}
+_REMEDIES = {DEAD: "regfs umount removes it; the log says how its daemon ended", HANGS: "regfs umount --force ends it"}
 _DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The state of one mount, and what its daemon says. *state* is one of the words above; *reason* completes FAILS."""
+    """The state of one mount, and what its daemon says.
+
+    *state* is one of the words above; *reason* completes FAILS and HANGS.
+    """
 
     mountpoint: str
     source: str
@@ -215,6 +219,8 @@ def read(chosen: Sequence[mountpoints.Mounted]) -> list[Status]:
 
 def _status(mounted: mountpoints.Mounted, answer: Answer) -> Status:
     state, reason = state_of(answer)
+    if state == HANGS and (ends := ends_before(mounted)):
+        reason = f"{HANGS}, of its daemons {ends}"
     if state != ALIVE:
         return Status(mounted.mountpoint, mounted.image or mounted.source, state, reason)
     return Status(

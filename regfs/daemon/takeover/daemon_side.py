@@ -1,7 +1,7 @@
 """The daemon's side of a mount that outlives it: starts the holder, and hands the mount over when it is asked to.
 
-A holder that dies is replaced: as long as one of the two processes lives the mount does. Used by serve.py. Thread rule:
-one thread of its own; `stop` and `hand_over` in any.
+A holder that dies is replaced at once, and later and later where it dies again and again: as long as one of the two
+processes lives the mount does. Used by serve.py. Thread rule: one thread of its own; `stop` and `hand_over` in any.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from regfs.daemon.takeover import holder_process
+from regfs.daemon.takeover.holder_process import delay_s
 from regfs.errors import MountFailure, OutOfThreads
 from regfs.mount.kernel.kept.state_file import StateFile
 from regfs.mount.kernel.session import KernelSession
@@ -26,7 +27,10 @@ log = logging.getLogger(__name__)
 
 # Seconds from the mount to the start of the holder: the first requests must not share the cores with it.
 _START_AFTER_S = 0.3
-_AGAIN_AFTER_S = 5.0
+# A holder that has lived for less is one that dies again and again.
+_SHORT_LIFE_S = 5.0
+# Seconds until the next attempt where no process can be started.
+_NO_PROCESS_S = 1.0
 _DRAIN_S = 30.0
 
 
@@ -93,34 +97,44 @@ class Holding:
 
         The next daemon answers the requests that still wait then, and those that come meanwhile.
         """
+        asking = self._control
         left = self.session.drain(_DRAIN_S)
         if self._state.has_ended:
             return  # a signal or an unmount has come meanwhile
+        if asking is None or asking is not self._control:
+            log.warning("this daemon goes on: the process that was to start the next one has ended")
+            return
         log.info("another daemon takes over; %d requests are asked again", left)
         logging.shutdown()
         os._exit(0)
 
     def _run(self, on_hand_over: Callable[[], None]) -> None:
-        wait_s = _START_AFTER_S
+        wait_s, short_lives = _START_AFTER_S, 0
         while True:
             if self._control is None:
                 if self._stopped.wait(wait_s):
                     return
                 try:
                     self._control = self._start_holder()
-                except (OSError, MountFailure) as error:
+                except MountFailure as error:
                     log.warning("the mount ends with this daemon: no holder can be started: %s", error)
                     return
+                except OSError as error:
+                    log.warning("the mount ends with this daemon, until a holder can be started: %s", error)
+                    short_lives += 1
+                    wait_s = max(_NO_PROCESS_S, delay_s(short_lives))
+                    continue
             begun = time.monotonic()
             self._hear(self._control, on_hand_over)
-            self._control.close()
-            self._control = None
+            gone, self._control = self._control, None
+            gone.close()
             if self._holder is not None:
                 self._holder.wait()
             if self._stopped.is_set():
                 return
             self._state.forget_holder()
-            wait_s = 0.0 if time.monotonic() - begun > _AGAIN_AFTER_S else _AGAIN_AFTER_S
+            short_lives = short_lives + 1 if time.monotonic() - begun < _SHORT_LIFE_S else 0
+            wait_s = delay_s(short_lives)
             log.warning("the process that holds the mount has ended; another one is started")
 
     def _start_holder(self) -> socket.socket:

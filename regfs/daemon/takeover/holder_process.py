@@ -10,7 +10,8 @@
     daemon ends by itself     the next one is started at once. After two that ended within a quarter of a second the
                               holder waits first: 0.1 s, 0.2 s … 10 s. After 10 in a row it gives up and ends, and so
                               does the mount: "Transport endpoint is not connected" until it is unmounted. While none
-                              serves, one that ends before it has taken over counts as one that ended at once
+                              serves, one that ends before it has taken over counts as one that ended at once. Each end
+                              and its reason, and the giving up, go to the log
     SIGRTMIN                  `regfs restart`: the next daemon is started, and takes over when it is ready. One that is
                               not ready within 60 s is killed, and the old one goes on; an old one that has not ended
                               40 s after "hand over" is killed
@@ -20,8 +21,8 @@
                               "failed " and why it cannot be loaded
     holder -> daemon          "hand over": end when nothing waits
 
-It sends no request to any mount, and never reads from the connection. It imports nothing of regfs, which an upgrade may
-have replaced by the time the next daemon starts. One thread.
+It sends no request to any mount, and never reads from the connection. It imports nothing of regfs but held_daemon.py,
+and that at once: an upgrade may have replaced regfs by the time the next daemon starts. One thread.
 """
 
 from __future__ import annotations
@@ -34,6 +35,13 @@ import socket
 import struct
 import sys
 import time
+
+# The package is found where it was when the mount was made, in any working directory.
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+if __name__ == "__main__":
+    sys.path.append(_PACKAGE)
+
+from regfs.daemon.takeover.held_daemon import HeldDaemon  # noqa: E402 (found only now)
 
 _U64 = struct.Struct("<Q")
 _HEADER = 4096
@@ -48,8 +56,6 @@ _START_S = 60.0
 _HAND_OVER_S = 40.0
 _IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2,
             signal.SIGPIPE)  # fmt: skip
-# The package is found where it was when the mount was made, in any working directory.
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 # What cannot be loaded, after an upgrade that broke for example, is told by the socket: no user sees its stderr.
 _SUCCESSOR = (
     "import os, sys; sys.path.append({!r}); sys.excepthook = lambda kind, error, _: "
@@ -88,54 +94,20 @@ class _State:
         self._memory[at + 8 : at + 8 + len(said)] = said
         self.write(at, len(said))
 
-
-class _Daemon:
-    """One daemon, or the process that becomes one."""
-
-    def __init__(self, pid: int, control: socket.socket, *, is_child: bool) -> None:
-        self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
-        self.control = control
-        self.is_child = is_child
-        self.is_ready = False
-        self.since = time.monotonic()
-
-    def tell(self, word: bytes) -> None:
-        try:
-            self.control.send(word, socket.MSG_DONTWAIT)
-        except OSError:
-            pass  # it has ended, or hangs; either is noticed
-
-    def kill(self) -> None:
-        try:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-
-    def bury(self) -> str:
-        """Close the descriptors of a daemon that has ended, and return how it ended. A child is reaped."""
-        os.close(self.pidfd)
-        self.control.close()
-        if not self.is_child:
-            return "has ended"
-        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        if code >= 0:
-            return f"has ended with exit code {code}"
-        try:
-            return f"was killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"was killed by signal {-code}"
+    def text(self, at: int) -> str:
+        length = min(self.number(at), _TEXT)
+        return self._memory[at + 8 : at + 8 + length].decode("utf-8", "replace")
 
 
 class _Holder:
-    def __init__(self, connection: int, state: int, daemon: _Daemon, log: str, point: str) -> None:
+    def __init__(self, connection: int, state: int, daemon: HeldDaemon, log: str, point: str) -> None:
         self._connection = connection
         self._state_descriptor = state
         self._state = _State(state)
-        self._log = log
+        self._log_file = log
         self._point = point
-        self._serving: _Daemon | None = daemon
-        self._next: _Daemon | None = None
+        self._serving: HeldDaemon | None = daemon
+        self._next: HeldDaemon | None = None
         self._start_at: float | None = None
         self._must_end_by: float | None = None
         self._short_lives = 0
@@ -166,7 +138,7 @@ class _Holder:
                     if self._state.number(_LIFE_AT) == _ENDED:
                         return self._end(0)
             if self._short_lives >= _MOST_SHORT_LIVES:
-                self._say_end(f"{self._short_lives} daemons in a row have ended at once; regfs umount {self._point}")
+                self._give_up()
                 return self._end(1)
             self._do_what_is_due()
 
@@ -227,7 +199,7 @@ class _Holder:
         if pid == 0:
             _become_daemon(self._connection, self._state_descriptor, theirs.fileno(), self._point)
         theirs.close()
-        self._next = _Daemon(pid, ours, is_child=True)
+        self._next = HeldDaemon(pid, ours, is_child=True)
 
     def _hear(self) -> None:
         assert self._next is not None
@@ -246,23 +218,28 @@ class _Holder:
     def _next_has_ended(self) -> None:
         assert self._next is not None
         self._hear()  # its last word may have come with its end
-        how = self._next.bury()
+        how = f"the next daemon (pid {self._next.pid}) {self._next.bury()} before it took over"
         self._next = None
-        self._failed(f"the next daemon {how} before it took over")
+        self._failed(how)
 
     def _failed(self, why: str) -> None:
         if self._state.number(_FAILURE_AT) == 0:  # else the next daemon itself has said why
             self._state.say(_FAILURE_AT, why)
         self._must_end_by = None
-        if self._serving is None:
-            self._short_lives += 1
-            self._start_at = time.monotonic() + delay_s(self._short_lives)
+        why = self._state.text(_FAILURE_AT)
+        if self._serving is not None:
+            self._log("WARNING", f"the daemon goes on: {why}")
+            return
+        self._short_lives += 1
+        self._state.write(_SHORT_LIVES_AT, self._short_lives)
+        self._start_at = time.monotonic() + delay_s(self._short_lives)
+        self._log("WARNING", f"{why}; {self._what_follows()}")
 
     def _serving_has_ended(self) -> None:
         assert self._serving is not None
         now = time.monotonic()
         was_asked_to = self._must_end_by is not None
-        has_lived_s = now - self._serving.since
+        has_lived_s, pid = now - self._serving.since, self._serving.pid
         how = self._serving.bury()
         self._serving = self._must_end_by = None
         if self._state.number(_LIFE_AT) == _ENDED:
@@ -278,6 +255,22 @@ class _Holder:
         self._state.write(_SHORT_LIVES_AT, self._short_lives)
         if self._next is None:
             self._start_at = now + delay_s(self._short_lives)
+        self._log("WARNING", f"the daemon (pid {pid}) {how}; {self._what_follows()}")
+
+    def _what_follows(self) -> str:
+        if self._short_lives >= _MOST_SHORT_LIVES:
+            return "no other follows"
+        delay = delay_s(self._short_lives)
+        in_a_row = f", {self._short_lives} in a row have ended at once" if self._short_lives > 1 else ""
+        return f"another one is started{f' in {delay:g} s' if delay else ''}{in_a_row}"
+
+    def _give_up(self) -> None:
+        last = self._state.text(_FAILURE_AT) or f"the last daemon {self._state.text(_LAST_END_AT)}"
+        self._log(
+            "ERROR",
+            f"the mount ends, for {self._short_lives} daemons in a row have ended at once: {last}."
+            f" When the cause is gone: regfs umount {self._point}, and mount it again",
+        )
 
     def _end(self, code: int) -> int:
         if self._next is not None:
@@ -285,17 +278,17 @@ class _Holder:
             self._next.bury()
         return code
 
-    def _say_end(self, why: str) -> None:
-        text = f"the mount on {self._point} ends: {why}"
+    def _log(self, level: str, said: str) -> None:
+        text = f"{self._point}: {said}"
         try:
-            if self._log:
-                with open(self._log, "a", encoding="utf-8", errors="backslashreplace") as file:
-                    file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} ERROR regfs.holder: {text}\n")
+            if self._log_file:
+                with open(self._log_file, "a", encoding="utf-8", errors="backslashreplace") as file:
+                    file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {level} regfs.holder: {text}\n")
             else:
                 import syslog
 
                 syslog.openlog("regfs", syslog.LOG_PID, syslog.LOG_DAEMON)
-                syslog.syslog(syslog.LOG_ERR, text)
+                syslog.syslog(syslog.LOG_ERR if level == "ERROR" else syslog.LOG_WARNING, text)
         except OSError:
             pass
 
@@ -325,7 +318,7 @@ def main() -> None:
             name.write("regfs-holder")
     except OSError:
         pass
-    daemon = _Daemon(pid, socket.socket(fileno=control), is_child=False)
+    daemon = HeldDaemon(pid, socket.socket(fileno=control), is_child=False)
     sys.exit(_Holder(connection, state, daemon, log, point).run())
 
 
