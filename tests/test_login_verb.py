@@ -72,6 +72,19 @@ def test_a_login_is_stored_where_the_mounts_find_it(
     assert [path.name for path in config.parent.iterdir()] == ["config.json"]
 
 
+def test_a_login_that_its_registry_did_not_ask_for_is_stored_and_told(
+    environment: dict[str, str], login: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As docker login, which says "Login Succeeded" of any password there."""
+    with FaultServer(MemoryRegistry()) as open_to_all:
+        assert login("anything", registry=open_to_all.address) == 0
+        told = capsys.readouterr()
+        assert f"{open_to_all.address} asked for no password" in told.err
+        assert Credentials(environment).for_host(open_to_all.address) is not None
+    assert login() == 0
+    assert "asked for no password" not in capsys.readouterr().err
+
+
 def test_a_wrong_password_is_refused_and_nothing_is_stored(login: Callable[..., int], tmp_path: Path) -> None:
     with pytest.raises(AccessDenied) as refused:
         login("wrong")

@@ -370,6 +370,13 @@ def test_the_first_colon_with_a_slash_parts_image_and_path(text: str, image: str
     assert (str(found.reference), found.path) == (image, path)
 
 
+@pytest.mark.parametrize("path", ["etc/os-release", "etc/X11"])
+def test_a_path_after_an_image_with_one_slash_is_told_how_to_be_written(path: str) -> None:
+    """`regfs cat debian:12/etc/os-release` said that the name debian cannot be resolved, and no more."""
+    with pytest.raises(RegfsError, match=f"; a path in the image none-such:12 is written none-such:12:/{path}"):
+        run_regfs(["cat", f"none-such:12/{path}"], {"PATH": os.environ["PATH"], "REGFS_CONFIG": ""})
+
+
 @pytest.fixture(scope="module")
 def layered() -> Iterator[FaultServer]:
     """demo/layered:1: of a, the base has a version that is replaced; secret is deleted; bin is a link to usr/bin."""
@@ -425,6 +432,21 @@ def test_du_tells_the_bytes_of_layers_and_of_directories(of_layered: Regfs, regf
     assert shown[-1].strip() == "2 smaller ones; --most shows more, --json all"
     with pytest.raises(InvalidOption, match="--depth deep: a number is needed"):
         of_layered("du", "--depth", "deep")
+
+
+def test_du_of_a_path_tells_what_is_at_and_below_it(of_layered: Regfs, layered: FaultServer, regfs: Regfs) -> None:
+    """`regfs du IMAGE:/PATH` was no reference to an image."""
+    name = f"{layered.address}/demo/layered:1"
+    sizes = json.loads(regfs("du", "--json", f"{name}:/bin"))
+    assert (sizes["path"], sizes["layers"]) == ("/usr/bin", []), "links are followed"
+    assert [(each["path"], each["size"], each["entries"]) for each in sizes["directories"]] == [("/usr/bin", 4, 1)]
+    below = [each.split()[-1] for each in regfs("du", f"{name}:/usr").splitlines()]
+    assert below == ["/usr", "/usr/bin"]
+    one = json.loads(regfs("du", "--json", f"{name}:/usr/bin/a"))["directories"]
+    assert one == [{"path": "/usr/bin/a", "size": 4, "entries": 1}]
+    assert regfs("du", "--map", f"{name}:/usr").startswith("┌ bin ")
+    with pytest.raises(NotFound, match="/none is not in"):
+        regfs("du", f"{name}:/none")
 
 
 def test_du_draws_directories_as_areas(regfs: Regfs, layered: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:

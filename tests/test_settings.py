@@ -78,6 +78,23 @@ def test_a_mistake_in_a_variable_names_the_variable(tmp_path: Path) -> None:
         configured({"REGFS_CONFIG": "", "REGFS_TIMEOUT": "perhaps"})
 
 
+def test_a_variable_that_is_no_setting_is_told_once_with_the_nearest_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """REGFS_OFLINE=1 was ignored without a word."""
+    environment = {"REGFS_CONFIG": "", "HOME": str(tmp_path), "REGFS_SOAK_KILLS": "9", "REGFS_EXAMPLES": "9"}
+    assert run_regfs(["config"], environment) == 0
+    assert capsys.readouterr().err == ""
+    environment |= {"REGFS_OFLINE": "1", "REGFS_BOGUS_SWITCH": ""}
+    assert run_regfs(["config"], environment) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "regfs: REGFS_BOGUS_SWITCH is not a setting of regfs, and is ignored",
+        "regfs: REGFS_OFLINE is not a setting of regfs, and is ignored; did you mean REGFS_OFFLINE?",
+    ]
+    run_regfs(["complete", "--", "l"], environment)
+    assert capsys.readouterr().err == ""
+
+
 def test_config_says_what_holds_and_why(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site.write_text('tag-ttl = "10m"\n')
     environment = {"HOME": str(tmp_path), "REGFS_OFFLINE": "yes"}

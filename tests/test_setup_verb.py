@@ -115,12 +115,29 @@ def test_what_an_earlier_version_has_put_is_replaced(tmp_path: Path) -> None:
 def test_an_ordinary_user_gets_a_unit_and_no_helper_of_mount(tmp_path: Path) -> None:
     texts = Texts({"bash": "", "fish": "", "zsh": ""}, "")
     programs = Programs(Path("/home/a user/100%/regfs"), Path("/home/a user/100%/mount.regfs"))
-    wanted = {file.path: file for file in wanted_files(Path("/home/a user/.local"), programs, texts, helper=None)}
+    wanted = {
+        file.path: file
+        for file in wanted_files(Path("/home/a user/.local"), programs, texts, helper=None, for_system=False)
+    }
     unit = wanted[Path("/home/a user/.local/share/systemd/user/regfs@.service")].text
     assert 'ExecStart="/home/a user/100%%/regfs" --foreground %h%f\n' in unit
     assert not any(path.name == "mount.regfs" for path in wanted)
     with pytest.raises(InvalidOption, match="line break"):
-        wanted_files(Path("/x"), Programs(Path("/a\nb"), Path("/a\nb")), texts, helper=None)
+        wanted_files(Path("/x"), Programs(Path("/a\nb"), Path("/a\nb")), texts, helper=None, for_system=False)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="ordinary users put no helper of mount(8)")
+def test_root_with_a_prefix_of_its_own_leaves_the_helper_of_mount_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`regfs setup --prefix DIR` by root wrote /sbin/mount.regfs too."""
+    before = os.path.lexists("/sbin/mount.regfs") and os.lstat("/sbin/mount.regfs")
+    assert run_regfs(["setup", "--prefix", str(tmp_path / "own")], os.environ) == 0
+    told = capsys.readouterr()
+    assert "sbin" not in told.out
+    assert f"{tmp_path}/own/lib/systemd/system/regfs@.service" in told.out
+    assert "ln -s" in told.err
+    assert (os.path.lexists("/sbin/mount.regfs") and os.lstat("/sbin/mount.regfs")) == before
 
 
 def test_an_ordinary_user_whose_path_has_not_the_programs_is_told(ordinary_user_directory: Path) -> None:

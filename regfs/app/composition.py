@@ -176,7 +176,9 @@ def build(
     image_numbers = ImageNumbers(cache / "inode-numbers.sqlite")
     texts = control_texts(stats, shared.journal, shared.requests, layer_cache)
     control = control_directory({**texts, **mount.texts}, repositories.history, config.default_registry, cache)
-    root = Root(config.default_registry, control, repositories, images, config.insecure_registries)
+    root = Root(
+        config.default_registry, control, repositories, images, config.insecure_registries, note=shared.journal.note
+    )
     tree = Tree(
         root,
         numbers=InodeNumbers(image_numbers.number, only_32_bits=config.inode32),

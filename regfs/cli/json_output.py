@@ -25,7 +25,7 @@ FIELDS: dict[str, str] = {
     "verified]], referrers_failure",
     "history": "steps [created, command, has_layer]",
     "which": "path, versions [layer, digest, command, mode, size, state, by?]",
-    "du": "layers [layer, digest, compressed, size, entries, wasted], directories [path, size, entries]",
+    "du": "path, layers [layer, digest, compressed, size, entries, wasted], directories [path, size, entries]",
     "diff": "a, b, is_different, files [path, kind, fields, image, layer?, digest?, command, "
     f"a? ({_SIDE}), b? ({_SIDE})], config [field, key?, a?, b?], stat (added (paths, bytes), removed (paths, bytes), "
     "changed (paths, bytes), layers [image, layer?, command, paths])",
@@ -85,6 +85,7 @@ objects in a list, `( )` those of an object.
 """
 _REMARKS = {
     "which": "the version that is shown comes first",
+    "du": "with a PATH without layers",
     "diff": "with `--stat` without files",
     "config": "value is a text, or true or false",
     "export": "with `--output FILE` alone, for standard output has the archive otherwise",

@@ -34,7 +34,7 @@ from regfs.cli.help_text import mount_help
 from regfs.cli.mistaken_verbs import refuse_verb_like
 from regfs.cli.mount_command import mount
 from regfs.cli.mount_helper import run_mount_helper
-from regfs.cli.settings import configured
+from regfs.cli.settings import configured, unknown_variables
 from regfs.cli.source_argument import image_of_source, refuse_missing_mountpoint
 from regfs.cli.terminal import open_standard_streams, tell, warn
 from regfs.cli.verbs import ALIASES, VERBS, run_verb, verb_named
@@ -48,6 +48,8 @@ MOUNT_FAILURE = 32
 _GARBAGE = 50_000
 # A second SIGINT within this time counts as the first one.
 _IMPATIENT_S = 1.0
+# Verbs for which no option counts, and whose output shells read.
+_WITHOUT_SETTINGS = frozenset({"complete", "completion", "help", "version"})
 # What fusermount(1) and other tools unmount with.
 _UNMOUNTING = re.compile(r"-u|-uz|-zu|--umount|--unmount")
 
@@ -74,6 +76,7 @@ def main() -> NoReturn:
 def mount_main() -> NoReturn:
     """Run `mount.regfs` and exit with the codes of mount(8)."""
     open_standard_streams()
+    _warn_of_variables(os.environ)
     code = guarded(lambda: run_mount_helper(sys.argv[1:], os.environ))
     _leave({0: 0, USAGE: 1}.get(code, MOUNT_FAILURE))
 
@@ -85,6 +88,8 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         return run_verb("umount", ["--lazy"] * ("z" in first) + list(arguments[1:]), environment)
     verb = verb_named(first)
     if verb is not None:
+        if verb not in _WITHOUT_SETTINGS:
+            _warn_of_variables(environment)
         return run_verb(verb, arguments[1:], environment)
     parser = mount_parser()
     given, unknown = parser.parse_known_intermixed_args(list(arguments))
@@ -100,6 +105,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         raise InvalidOption(
             f"a mount point is needed: {MOUNT_USAGE}" if not given.paths else f"too many words: {MOUNT_USAGE}"
         )
+    _warn_of_variables(environment)
     *source, mountpoint = given.paths
     not_empty(mountpoint)
     if source and (image := image_of_source(source[0])) is not None:
@@ -110,6 +116,11 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     else:
         refuse_missing_mountpoint(mountpoint)
     return mount(config, mountpoint, environment)
+
+
+def _warn_of_variables(environment: Mapping[str, str]) -> None:
+    for message in unknown_variables(environment):
+        warn(message)
 
 
 def _mount_image(image: str, mountpoint: str, given: argparse.Namespace, environment: Mapping[str, str]) -> int:

@@ -33,6 +33,8 @@ SITE_FILE = Path("/etc/regfs.toml")
 _NAME = "regfs.toml"
 _PREFIX = "REGFS_"
 _FILE_VARIABLE = "REGFS_CONFIG"
+# The tests and benchmarks of this project read these.
+_OF_TESTS = ("REGFS_SOAK_", "REGFS_BENCH_", "REGFS_EXAMPLES")
 _REGISTRY = "registry"
 _INSECURE = "insecure-registry"
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
@@ -69,6 +71,21 @@ def read_settings(environment: Mapping[str, str]) -> list[Setting]:
         if variable in environment:
             settings.append(_of_text(option, environment[variable], variable))
     return settings
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return a message for each REGFS_… variable that is no setting, with the nearest that is: nothing else tells it.
+
+    It is no mistake that ends regfs: another program may have a use for the name.
+    """
+    known = [_FILE_VARIABLE.removeprefix(_PREFIX), *(option.word.upper() for option in OPTIONS)]
+    messages = []
+    for name in sorted(environment):
+        word = name.removeprefix(_PREFIX)
+        if name != word and word not in known and not name.startswith(_OF_TESTS):
+            near = suggestion(word, known).replace("mean ", f"mean {_PREFIX}")
+            messages.append(f"{name} is not a setting of regfs, and is ignored{near}")
+    return messages
 
 
 def configured(environment: Mapping[str, str]) -> Config:

@@ -9,11 +9,8 @@ from __future__ import annotations
 import os
 
 from regfs.errors import InvalidOption
-from regfs.model.names import ONE_IMAGE, is_registry
+from regfs.model.names import FIRST_PORT_OF_REGISTRIES, ONE_IMAGE, is_registry
 from regfs.model.userinfo import reference_without_userinfo
-
-# As in tree/root.py: `debian:12` is a tag, `registry:5000` a registry.
-_FIRST_PORT_OF_REGISTRIES = 1024
 
 
 def refuse_missing_mountpoint(word: str) -> None:
@@ -51,7 +48,7 @@ def is_source(name: str) -> bool:
     """Tell whether *name* is surely a registry: a host with a dot, a high port or capitals, or localhost."""
     host, _, port = name.rpartition(":")
     is_short = port.isdecimal() and not any(mark in host for mark in ".[") and host != "localhost"
-    return is_registry(name) and not (is_short and int(port) < _FIRST_PORT_OF_REGISTRIES)
+    return is_registry(name) and not (is_short and int(port) < FIRST_PORT_OF_REGISTRIES)
 
 
 def _is_image(word: str) -> bool:

@@ -34,6 +34,8 @@ _PATH_IN_IMAGE_RE = re.compile(r"([^:]+:[^:/]+)[:/]/?(.*)")  # debian:12/etc, de
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _HOST_RE = re.compile(rf"((?:{_LABEL}(?:\.{_LABEL})*)|\[[0-9a-fA-F:]+\])(?::([0-9]{{1,5}}))?", re.ASCII)
 _LABEL_MAX, _PORT_MAX = 63, 65535  # RFC 1035 section 2.3.4; no resolver and no socket goes beyond
+FIRST_PORT_OF_REGISTRIES = 1024
+"""`name:number` without a dot is an image and its tag below it: no registry in a local network uses such a port."""
 # Cosign's and the referrers tag schema's tags: about another manifest, not versions of the repository.
 _ATTACHMENT_RE = re.compile(r"sha(?:256-[0-9a-f]{64}|512-[0-9a-f]{64,128})(?:\.(?:sig|att|sbom))?", re.ASCII)
 # The form of an image's id. Docker reads such a name as an id, so it cannot name an official image.
@@ -73,6 +75,14 @@ def registry_named(name: str) -> str | None:
     host, plus, port = name.partition("+")
     spelled = f"{host}:{port}" if plus else name
     return canonical_registry(spelled) if is_registry(spelled) else None
+
+
+def path_in_image(registry: str, path: str) -> str:
+    """Return a hint where *registry* and *path* are rather an image and a path in it: `debian:12` and `etc/passwd`."""
+    host, colon, port = registry.partition(":")
+    if not colon or "." in host or host == "localhost" or not port.isdecimal() or int(port) >= FIRST_PORT_OF_REGISTRIES:
+        return ""
+    return f"; a path in the image {registry} is written {registry}:/{path[:150]}"
 
 
 def canonical_registry(host: str) -> str:
@@ -217,7 +227,10 @@ def parse_repository(text: str, *, default_registry: str = DOCKER_HUB) -> Reposi
     first, slash, rest = text.partition("/")
     registry = registry_named(first) if slash else None
     if registry is not None:
-        return repository_at(registry, rest)
+        try:
+            return repository_at(registry, rest)
+        except InvalidName as error:
+            raise type(error)(f"{error}{path_in_image(registry, rest)}") from None
     registry = canonical_registry(default_registry)
     if registry == DOCKER_HUB and _IDENTIFIER_RE.fullmatch(text):
         raise InvalidName(f"{text!r} is an image's identifier; write library/{text[:8]}… for a repository of that name")

@@ -71,14 +71,17 @@ class Listing:
         )
         return FirstPage(_valid(found, is_tag, what=what), is_last)
 
-    def check_access(self, registry: str) -> None:
+    def check_access(self, registry: str) -> bool:
         """Ask the root of the API of *registry* itself, as `docker login` does, with the credentials that there are.
 
-        A registry without access control accepts any credentials. Blocks on the network; raises AccessDenied.
+        Return whether it wanted them: a registry without access control asks for none. Blocks on the network; raises
+        AccessDenied.
         Source: distribution-spec, "Determining Support".
         """
         endpoint = self._itself(registry, "log in to")
-        expected(self._calls.send(endpoint, Call("", registry, (), None)), 200, what=registry).close()
+        answer = expected(self._calls.send(endpoint, Call("", registry, (), None)), 200, what=registry)
+        answer.close()
+        return "Authorization" in answer.request.headers
 
     def repositories(self, registry: str) -> list[str]:
         """Return the paths of all repositories that *registry* lists, sorted.

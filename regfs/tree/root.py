@@ -19,7 +19,7 @@ Used by tree.py. Any thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from regfs.errors import Interrupted, NotFound, RegfsError, WouldBlock
@@ -27,7 +27,7 @@ from regfs.images.pinned_images import Images
 from regfs.images.repositories import Repositories
 from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
-from regfs.model.names import is_registry, registry_named
+from regfs.model.names import DOCKER_HUB, FIRST_PORT_OF_REGISTRIES, OFFICIAL, is_registry, registry_named
 from regfs.process.waiting.deadline import Deadline, current, under
 from regfs.tree.control import ControlDirectory
 from regfs.tree.namespace import Namespace
@@ -36,12 +36,14 @@ from regfs.tree.probed_names import is_bare_word, is_probed
 
 CONTROL = ".regfs"
 _ROOT_TIMEOUT_S = 2.0
-_FIRST_PORT_OF_REGISTRIES = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """The root directory. *named*: the registries that the user's options name beside the default one."""
+    """The root directory. *named*: the registries that the user's options name beside the default one.
+
+    *note* is called with what helps a user who pastes a name of Docker Hub below another default registry.
+    """
 
     default_registry: str
     control: ControlDirectory
@@ -49,6 +51,7 @@ class Root:
     images: Images
     named: frozenset[str] = frozenset()
     key: str = "/"
+    note: Callable[[str], None] = lambda _text: None
 
     def attributes(self) -> Attributes:
         """Return a directory's attributes."""
@@ -60,7 +63,7 @@ class Root:
             return Found(self.control, FOREVER)
         registry = registry_named(name)
         if registry is None:
-            return self._default().lookup(name)
+            return self._by_default(name)
         if is_probed(name) or (is_bare_word(name) and not self._is_known(registry)):
             raise NotFound(f"{name!r} is a name that programs try everywhere, not a registry")
         return self._tag(name, registry) or Found(Namespace(name, registry, "", self), FOREVER)
@@ -121,8 +124,8 @@ class Root:
         host, colon, port = name.partition(":")
         if not colon or "." in host or host == "localhost" or name.startswith("[") or self._is_known(registry):
             return None
-        if int(port) < _FIRST_PORT_OF_REGISTRIES:
-            return self._default().lookup(name)
+        if int(port) < FIRST_PORT_OF_REGISTRIES:
+            return self._by_default(name)
         try:
             with under(_at_most(_ROOT_TIMEOUT_S)):
                 return self._default().lookup(name)
@@ -130,6 +133,22 @@ class Root:
             raise
         except RegfsError:  # no such tag, or it cannot be asked for: the name means the registry
             return None
+
+    def _by_default(self, name: str) -> Found:
+        """Return what *name* means in the default registry; of a pasted reference that is not there, note the way."""
+        try:
+            return self._default().lookup(name)
+        except NotFound:
+            if (":" in name or "@" in name) and self.default_registry != DOCKER_HUB:
+                self.note(f"{self.default_registry} has no {name}{self._meant(name)}")
+            raise
+
+    def _meant(self, name: str) -> str:
+        """Return where the image may be that is pasted as *name*: only Docker Hub adds `library/`. No request."""
+        path = f"{OFFICIAL}/{name}"
+        if self.repositories.leads_to_known(self.default_registry, path.partition(":")[0].partition("@")[0]):
+            return f"; there is {path}"
+        return f"; Docker Hub's is {DOCKER_HUB}/{name}"
 
     def _is_known(self, registry: str) -> bool:
         return registry in {self.default_registry, *self.named} or registry in self.repositories.known_registries()

@@ -10,14 +10,16 @@ from typing import NamedTuple
 
 from regfs.app.composition import build
 from regfs.app.config import Config
+from regfs.images.image import Image
 from regfs.images.reports.layer_totals import layer_totals
 from regfs.model.attributes import Attributes
 from regfs.mount.mountpoint import mounts
 from regfs.process.waiting.deadline import Deadline, under
 from regfs.rootfs.file_tree import FileTree
+from regfs.rootfs.rootfs import Rootfs
 from regfs.rootfs.wasted import wasted_files
 from regfs.verbs.image import find_image, layer_steps, merged_files
-from regfs.verbs.image_argument import read_reference
+from regfs.verbs.image_paths import find_wanted, read_image_path
 from regfs.verbs.progress import showing
 
 _PAGE = 1000
@@ -43,8 +45,12 @@ class DirectorySize(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Where the bytes are. The first of *directories* is the root; the others have at most the depth asked for."""
+    """Where the bytes are at and below *path*, the layers of the whole image for its root, else none.
 
+    The first of *directories* is that path; the others have at most the depth asked for.
+    """
+
+    path: str
     layers: tuple[LayerSize, ...]
     directories: tuple[DirectorySize, ...]
 
@@ -52,35 +58,47 @@ class Sizes(NamedTuple):
 def du(
     image_text: str, *, depth: int, config: Config, environment: Mapping[str, str], say: Callable[[str], None]
 ) -> Sizes:
-    """Return the sizes of the image, its directories to *depth* below the root, the biggest first.
+    """Return the sizes of the image, its directories to *depth* below the root or the path, the biggest first.
 
+    *image_text* is an IMAGE, an IMAGE:/PATH, or a path in a mount; symbolic links on the way are followed.
     Blocks on the network for the layers, of lazy ones only for their tables. Raises RegfsErrors.
     """
-    reference = read_reference(image_text, config.default_registry, mounts())
+    wanted = read_image_path(image_text, config.default_registry, mounts())
     with closing(build(config, environment)) as app:
-        image = find_image(reference, app)
+        image = find_image(wanted.reference, app)
         with showing(lambda: layer_steps(app), say=say, environment=environment):
             files = merged_files(image, app)
-        wasted = [0] * len(image.layers)
-        for each in wasted_files(files):
-            wasted[each.layer] += each.size
-        with under(Deadline(config.timeout_s, is_users=True)):
-            totals = [layer_totals(image, layer) for layer in image.layers]
-        layers = tuple(
-            LayerSize(
-                layer.number, str(layer.descriptor.digest), layer.descriptor.size, total.size, total.files,
-                wasted[layer.number],
-            )
-            for layer, total in zip(image.layers, totals, strict=True)
-        )  # fmt: skip
-        return Sizes(layers, _directories(files, depth))
+        top = find_wanted(wanted, image, files)
+        path = files.path(top)
+        return Sizes(
+            f"/{os.fsdecode(path)}", _layers(image, files, config) if not path else (), _sizes(files, top, depth)
+        )
 
 
-def _directories(files: FileTree, depth: int) -> tuple[DirectorySize, ...]:
-    """Return the root, and the directories down to *depth*, the biggest first."""
+def _layers(image: Image, files: Rootfs, config: Config) -> tuple[LayerSize, ...]:
+    wasted = [0] * len(image.layers)
+    for each in wasted_files(files):
+        wasted[each.layer] += each.size
+    with under(Deadline(config.timeout_s, is_users=True)):
+        totals = [layer_totals(image, layer) for layer in image.layers]
+    return tuple(
+        LayerSize(
+            layer.number, str(layer.descriptor.digest), layer.descriptor.size, total.size, total.files,
+            wasted[layer.number],
+        )
+        for layer, total in zip(image.layers, totals, strict=True)
+    )  # fmt: skip
+
+
+def _sizes(files: FileTree, top: int, depth: int) -> tuple[DirectorySize, ...]:
+    """Return the directory *top*, and those down to *depth* below it, the biggest first; of a file, that alone."""
+    prefix = files.path(top)
+    attributes = Attributes.unpack(files.attributes(top))
+    if not stat.S_ISDIR(attributes.mode):
+        return (DirectorySize(f"/{os.fsdecode(prefix)}", attributes.size if stat.S_ISREG(attributes.mode) else 0, 1),)
     sizes: dict[bytes, list[int]] = {}
     seen: set[int] = set()
-    waiting: list[tuple[bytes, int, tuple[bytes, ...]]] = [(b"", files.root, ())]
+    waiting: list[tuple[bytes, int, tuple[bytes, ...]]] = [(prefix and b"/" + prefix, top, ())]
     while waiting:
         path, node, shown = waiting.pop()
         level = len(shown)

@@ -7,9 +7,10 @@ Used by the verbs that need layers.
 from __future__ import annotations
 
 from regfs.app.composition import App
+from regfs.errors import RegistryUnavailable
 from regfs.images.image import Image
 from regfs.images.named_images import image_named
-from regfs.model.names import Reference
+from regfs.model.names import Reference, path_in_image
 from regfs.process.waiting.deadline import Deadline, under
 from regfs.rootfs.rootfs import Rootfs
 from regfs.verbs.progress import Step
@@ -20,7 +21,13 @@ SHOWN_DIGITS = 12
 def find_image(reference: Reference, app: App) -> Image:
     """Return the image that *reference* names, with manifest and config. Blocks on the network, up to --timeout."""
     with under(Deadline(app.config.timeout_s, is_users=True)):
-        return image_named(reference, app.repositories, app.images)
+        try:
+            return image_named(reference, app.repositories, app.images)
+        except RegistryUnavailable as failure:
+            repository = reference.repository
+            if hint := path_in_image(repository.registry, repository.path):
+                raise type(failure)(f"{failure}{hint}") from failure
+            raise
 
 
 def merged_files(image: Image, app: App) -> Rootfs:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from regfs.app.composition import App, build
 from regfs.app.config import Config
 from regfs.errors import NotADirectory, NotFound
+from regfs.images.image import Image as FoundImage
 from regfs.images.named_images import full_name
 from regfs.library.image import Image
 from regfs.library.path import Path
@@ -105,6 +106,14 @@ def open_path(wanted: ImagePath, app: App, files: Files) -> Opened:
     return Opened(image, path)
 
 
+def find_wanted(wanted: ImagePath, image: FoundImage, files: Rootfs) -> int:
+    """Return the node of the path in the *files* of *image*. Raises NotFound, which names the path."""
+    try:
+        return find(files, os.fsencode(wanted.path))
+    except (NotFound, NotADirectory) as missing:
+        raise NotFound(f"/{wanted.path.lstrip('/')} is not in {image}") from missing
+
+
 def fetched_files(wanted: ImagePath, app: App) -> tuple[Rootfs, int]:
     """Fetch what is at and below the path; return the files of the image and the node of the path.
 
@@ -112,10 +121,7 @@ def fetched_files(wanted: ImagePath, app: App) -> tuple[Rootfs, int]:
     """
     image = find_image(wanted.reference, app)
     files = merged_files(image, app)
-    try:
-        node = find(files, os.fsencode(wanted.path))
-    except (NotFound, NotADirectory) as missing:
-        raise NotFound(f"/{wanted.path.lstrip('/')} is not in {image}") from missing
+    node = find_wanted(wanted, image, files)
     with under(Deadline()):  # each request has its own deadline
         image.fetch([files.content(each) for each in files_below(files, node)], lambda _layer, _done, _of: None)
     return files, node

@@ -34,9 +34,10 @@ def login(registry: str, username: str, secret: str, *, config: Config, environm
     if ":" in username:
         raise InvalidOption("a user name has no colon")
     host = parse_registry(registry)
-    _try(host, username, secret, config=config, environment=environment)
+    is_tried = _try(host, username, secret, config=config, environment=environment)
     place = StoredLogins(environment).store(host, username, secret)
-    return LoggedIn(place, tuple(_notes(host, username, environment)))
+    notes = [] if is_tried else [f"{host} asked for no password, so that this one is stored untried"]
+    return LoggedIn(place, (*notes, *_notes(host, username, environment)))
 
 
 def logout(registry: str, *, environment: Mapping[str, str]) -> bool:
@@ -44,14 +45,15 @@ def logout(registry: str, *, environment: Mapping[str, str]) -> bool:
     return StoredLogins(environment).remove(parse_registry(registry))
 
 
-def _try(host: str, username: str, secret: str, *, config: Config, environment: Mapping[str, str]) -> None:
+def _try(host: str, username: str, secret: str, *, config: Config, environment: Mapping[str, str]) -> bool:
+    """Try the login; return whether the registry wanted one."""
     auth = b64encode(f"{username}:{secret}".encode()).decode()
     only = json.dumps({"auths": {server_name(host): {"auth": auth}}})  # read first: credentials/lookup.py
     with (
         closing(build(config, {**environment, "DOCKER_AUTH_CONFIG": only})) as app,
         under(Deadline(config.timeout_s, is_users=True)),
     ):
-        app.registry.listing.check_access(host)
+        return app.registry.listing.check_access(host)
 
 
 def _notes(host: str, username: str, environment: Mapping[str, str]) -> list[str]:

@@ -22,6 +22,7 @@ from regfs.errors import (
     RegistryUnavailable,
 )
 from regfs.model.digest import Digest
+from regfs.model.names import registry_named
 from regfs.mount import mountpoint as mountpoints
 from regfs.tree.tag import path_by_digest
 from regfs.verbs.image_argument import read_reference
@@ -38,14 +39,16 @@ _ERRORS: dict[int | None, type[RegfsError]] = {
 }
 
 
-def image_path(image: str, mount: str | None) -> Path:
+def image_path(image: str, mount: str | None, default_registry: str) -> Path:
     """Return the directory by digest of *image*, a reference or a path, in the mount on or around the path *mount*.
 
-    Without *mount*, in the mount that the path *image* leads to, or in the only one of this user. The image is the one
-    that the tag names now, even where the tag's directory still shows another one that is in use. Raises InvalidName,
-    InvalidOption, MountFailure, and the error that the mount answers for the image.
+    Without *mount*, in the mount that the path *image* leads to, or else one of this user's: that of the working
+    directory, or the first one of the registry that *image* names (*default_registry* where it names none), or for a
+    name with a registry the first of all. The image is the one that the tag names now, even where the tag's directory
+    still shows another one that is in use. Raises InvalidName, InvalidOption, MountFailure, and the error that the
+    mount answers for the image.
     """
-    mounted = _mount_for(image, mount)
+    mounted = _mount_for(image, mount, default_registry)
     places = [place for place in mountpoints.mounts() if place.device == mounted.device]  # its bind mounts too
     reference = read_reference(image, mounted.source, places)
     repository = reference.repository
@@ -59,7 +62,7 @@ def image_path(image: str, mount: str | None) -> Path:
     return path
 
 
-def _mount_for(image: str, mount: str | None) -> mountpoints.Mounted:
+def _mount_for(image: str, mount: str | None, default_registry: str) -> mountpoints.Mounted:
     if mount is not None:
         return choose([mount])[0]
     points = {each.mountpoint for each in mountpoints.mounts() if each.is_regfs and not each.image}
@@ -69,8 +72,24 @@ def _mount_for(image: str, mount: str | None) -> mountpoints.Mounted:
     own = [each for each in choose([]) if not each.image and each.user_id in (None, os.geteuid())]
     if not own:
         raise MountFailure("no regfs of yours is mounted; regfs MOUNTPOINT mounts one")
-    if len(own) > 1:
-        raise InvalidOption(f"--mount is needed, for there are several mounts: {_listed(own)}")
+    return own[0] if len(own) == 1 else _among(own, image, default_registry)
+
+
+def _among(own: Sequence[mountpoints.Mounted], image: str, default_registry: str) -> mountpoints.Mounted:
+    """Return which of several mounts is meant: each shows all registries, but names without one only its own."""
+    here = mountpoints.inside(".", {each.mountpoint for each in own})
+    if here is not None:
+        return next(each for each in own if each.mountpoint == here.mountpoint)
+    first, slash, _ = image.removeprefix("docker://").partition("/")
+    named = registry_named(first) if slash else None
+    for registry in (named or default_registry, default_registry):
+        for each in own:
+            if each.source == registry:
+                return each
+    if named is None:
+        raise InvalidOption(
+            f"--mount is needed, or the registry before the image's name: there are several mounts, {_listed(own)}"
+        )
     return own[0]
 
 

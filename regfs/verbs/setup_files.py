@@ -1,6 +1,6 @@
 """The files that `regfs setup` puts into place, beside the program itself.
 
-    /sbin/mount.regfs                             for mount(8), which looks nowhere else; root's alone
+    /sbin/mount.regfs                             for mount(8); root's, where PREFIX is /usr or /usr/local
     PREFIX/share/bash-completion/completions/     completion for three shells
     PREFIX/share/zsh/site-functions/
     PREFIX/share/fish/vendor_completions.d/
@@ -103,8 +103,13 @@ class Wanted(NamedTuple):
     target: str = ""
 
 
-def wanted_files(prefix: Path, programs: Programs, texts: Texts, *, helper: Path | None) -> list[Wanted]:
-    """Return all files below *prefix*, and the *helper* of mount(8): None for ordinary users. Raises InvalidOption."""
+def wanted_files(
+    prefix: Path, programs: Programs, texts: Texts, *, helper: Path | None, for_system: bool
+) -> list[Wanted]:
+    """Return all files below *prefix*, with the units *for_system* or for one user, and the *helper* of mount(8).
+
+    Raises InvalidOption.
+    """
     share, examples = prefix / "share", prefix / "share/doc/regfs/examples"
     files = [
         Wanted(share / "bash-completion/completions/regfs", texts.completion["bash"]),
@@ -112,7 +117,7 @@ def wanted_files(prefix: Path, programs: Programs, texts: Texts, *, helper: Path
         Wanted(share / "fish/vendor_completions.d/regfs.fish", texts.completion["fish"]),
         Wanted(share / "man/man1/regfs.1", f"{texts.manual_page}\n"),
         Wanted(share / "man/man8/mount.regfs.8", ".so man1/regfs.1\n"),
-        *_units(prefix, programs.regfs, for_system=helper is not None),
+        *_units(prefix, programs.regfs, for_system=for_system),
         Wanted(examples / "fstab", _FSTAB),
         Wanted(examples / "mnt-reg.mount", _MOUNT),
         Wanted(examples / "mnt-reg.automount", _AUTOMOUNT),

@@ -69,12 +69,14 @@ def test_what_is_not_there_has_no_path(mount: Mounted) -> None:
     assert (code, f"no regfs is mounted on {mount.home}" in complaint) == (1, True)
 
 
-def test_of_several_mounts_one_is_to_be_named(mount: Mounted, mount_regfs: MountRegfs, demo: Demo) -> None:
+def test_the_mount_that_is_named_or_worked_in_is_taken_of_several(
+    mount: Mounted, mount_regfs: MountRegfs, demo: Demo
+) -> None:
     other = mount_regfs("--default-registry", demo.address)
-    code, complaint = refused(mount, "demo/real:v2")
-    assert code == 2
-    assert all(text in complaint for text in ("--mount", str(mount.path), str(other.path)))
-    assert path_of(mount, "demo/real:v2", "--mount", other.path).is_relative_to(other.path)
+    name = f"{demo.address}/demo/real:v2"
+    assert path_of(mount, name, "--mount", other.path).is_relative_to(other.path)
+    command = f"cd {shlex.quote(str(other.path))}/demo && exec {' '.join(mount.regfs)} path demo/real:v2"
+    assert Path(mount.run("sh", "-c", command).stdout.strip()).is_relative_to(other.path)
 
 
 @needs_root

@@ -13,7 +13,7 @@ from regfs.mount.errnos import is_failure
 from tests.support.fault_server import FaultServer
 from tests.support.hub import HubLike, hub_at
 from tests.support.images import BuiltImage, file, image_of, index_of, layer
-from tests.support.memory_registry import INDEX
+from tests.support.memory_registry import INDEX, MemoryRegistry
 from tests.support.served import Served
 from tests.support.shown import Shown
 
@@ -55,6 +55,23 @@ def test_a_pasted_reference_that_names_nothing_does_not_exist(shown: Shown) -> N
         with pytest.raises(Exception) as missing:
             shown.find(pasted)
         assert type(missing.value).__name__ in ("NotFound", "RepositoryUnknown", "InvalidName"), pasted
+
+
+def test_a_pasted_name_of_another_registry_says_in_errors_where_it_may_be(tmp_path: Path) -> None:
+    """`ls MOUNT/debian:12` with another default registry than Docker Hub was ENOENT, and nothing said why."""
+    registry = MemoryRegistry()
+    for content in IMAGE.blobs().values():
+        registry.add_blob("library/debian", content)
+    registry.add_manifest("library/debian", IMAGE.manifest, tag="12", media_type=IMAGE.media_type)
+    with FaultServer(registry) as server, Shown(tmp_path / "cache", default_registry=server.address) as shown:
+        for name in ("debian:12", "debian"):
+            with pytest.raises(NotFound):
+                shown.find(name)
+        assert shown.journal.texts() == [f"{server.address} has no debian:12; Docker Hub's is docker.io/debian:12"]
+        assert shown.read("library/debian/12/digest")
+        with pytest.raises(NotFound):
+            shown.find("debian:12")
+        assert shown.journal.texts()[-1] == f"{server.address} has no debian:12; there is library/debian:12"
 
 
 def test_a_name_with_a_low_port_is_a_tag_and_no_host_is_asked(shown: Shown, server: FaultServer) -> None:

@@ -42,7 +42,7 @@ VERBS: dict[str, Verb] = {
     "inspect": Verb("IMAGE", "what an image is: platforms, configuration, layers"),
     "history": Verb("IMAGE", "the steps that built an image"),
     "which": Verb("IMAGE:/PATH", "which layer brought a path, and what is hidden below it"),
-    "du": Verb("IMAGE", "where the bytes of an image are"),
+    "du": Verb("IMAGE[:/PATH]", "where the bytes of an image are"),
     "diff": Verb("IMAGE OTHER [PATH]", "what differs between two images, and which layer did it"),
     "tags": Verb("REPOSITORY", "list the tags of a repository"),
     "repos": Verb("[REGISTRY]", "list the repositories of a registry"),

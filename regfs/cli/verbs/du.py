@@ -1,4 +1,4 @@
-"""`regfs du [OPTIONS] IMAGE`."""
+"""`regfs du [OPTIONS] IMAGE[:/PATH]`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
-from regfs.cli.arguments import IMAGE_HELP, Parser, add_common, add_format, verb_parser
+from regfs.cli.arguments import IMAGE_PATH_HELP, Parser, add_common, add_format, verb_parser
 from regfs.cli.command_config import verb_config
 from regfs.cli.json_output import tell_json
 from regfs.cli.terminal import say_nothing, tell, warn
@@ -26,9 +26,15 @@ _MAP_DEPTH = 3
 
 def parser() -> Parser:
     """Return the parser of its arguments."""
-    made = verb_parser("du", "Show where the bytes of an image are: by layer, and by directory, the biggest first.")
-    made.add_argument("image", metavar="IMAGE", help=IMAGE_HELP)
-    made.add_argument("--depth", metavar="N", default="1", help="directories so far below the root (default: 1)")
+    made = verb_parser(
+        "du",
+        "Show where the bytes of an image are: by layer, and by directory, the biggest first; with PATH, the "
+        "directories at and below it.",
+    )
+    made.add_argument("image", metavar="IMAGE[:/PATH]", help=IMAGE_PATH_HELP)
+    made.add_argument(
+        "--depth", metavar="N", default="1", help="directories so far below the root, or PATH (default: 1)"
+    )
     made.add_argument("--most", metavar="N", default="20", help="how many directories are shown (default: 20)")
     made.add_argument("--map", action="store_true", help="draw the directories as areas as big as their bytes")
     made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
@@ -48,11 +54,11 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if given.format == "json":
         layers = [each._asdict() for each in sizes.layers]
         directories = [each._asdict() for each in sizes.directories]
-        tell_json({"layers": layers, "directories": directories})
+        tell_json({"path": sizes.path, "layers": layers, "directories": directories})
     elif given.map:
-        tell("\n".join([*_layers(sizes), "", _map(sizes)]))
+        tell("\n".join([*_layers(sizes), _map(sizes)]))
     else:
-        tell("\n".join([*_layers(sizes), "", *_directories(sizes, most)]))
+        tell("\n".join([*_layers(sizes), *_directories(sizes, most)]))
     return 0
 
 
@@ -63,12 +69,15 @@ def _number(text: str, option: str) -> int:
 
 
 def _layers(sizes: Sizes) -> Iterator[str]:
+    if not sizes.layers:
+        return
     yield f"{'LAYER':<5} {'DIGEST':<19} {'COMPRESSED':>10} {'SIZE':>10} {'ENTRIES':>8} {'WASTED':>10}"
     for each in sizes.layers:
         yield (
             f"{each.layer:03d}   {each.digest[:19]} {in_units(each.compressed):>10} {in_units(each.size):>10} "
             f"{each.entries:>8} {in_units(each.wasted) if each.wasted else '-':>10}"
         )
+    yield ""
 
 
 def _directories(sizes: Sizes, most: int) -> Iterator[str]:
@@ -96,11 +105,12 @@ def _map(sizes: Sizes) -> str:
 
 
 def _areas(sizes: Sizes) -> list[Area]:
-    """Return the directories below the root, each with those in it."""
+    """Return the directories below the first one, each with those in it."""
+    top = sizes.directories[0].path
     inside: dict[str, list[Area]] = {}
     for each in sorted(sizes.directories, key=lambda each: -each.path.count("/")):  # the deepest first
-        if each.path != "/":
+        if each.path != top:
             above, _, name = each.path.rpartition("/")
             shown = escaped(name)
             inside.setdefault(above, []).append(Area(shown, each.size, in_units(each.size), inside.get(each.path, ())))
-    return inside.get("", [])
+    return inside.get(top.rstrip("/"), [])

@@ -20,6 +20,8 @@ from regfs.process.user import home_directory, is_root_of_machine
 from regfs.verbs.setup_files import Programs, Texts, wanted_files
 
 _HELPER = Path("/sbin/mount.regfs")
+# Below another prefix, root tries regfs, or has a second one: the machine keeps its helper of mount(8).
+_PREFIXES_OF_SYSTEM = (Path("/usr"), Path("/usr/local"))
 _PACKAGED_HELPER = Path("/usr/sbin/mount.regfs")  # /sbin is a link to /usr/sbin, which a package must not replace
 
 
@@ -28,8 +30,9 @@ def parser() -> Parser:
     made = verb_parser(
         "setup",
         "Put what other programs look for into place: completion for bash, zsh and fish, the manual page, units of "
-        "systemd and examples for fstab and automount; for root the helper of mount(8) too, /sbin/mount.regfs. Each "
-        "file is named. A file that is there already, or was changed, stays as it is, and the exit code is 1.",
+        "systemd and examples for fstab and automount; for root, in /usr and /usr/local, the helper of mount(8) too, "
+        "/sbin/mount.regfs. Each file is named. A file that is there already, or was changed, stays as it is, and the "
+        "exit code is 1.",
     )
     made.add_argument("--undo", action="store_true", help="remove exactly what regfs setup has put")
     made.add_argument(
@@ -57,8 +60,10 @@ def run(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
         programs = _programs(prefix if given.root else None)
         notes = _notes(prefix, programs, environment, for_system=for_system) if given.root is None else []
         texts = Texts(SCRIPTS, manual_page())
-        helper = (_HELPER if root == Path("/") else _PACKAGED_HELPER) if for_system else None
-        steps = put(wanted_files(prefix, programs, texts, helper=helper), prefix, root)
+        helper = None
+        if for_system and (given.root is not None or prefix in _PREFIXES_OF_SYSTEM):
+            helper = _HELPER if root == Path("/") else _PACKAGED_HELPER
+        steps = put(wanted_files(prefix, programs, texts, helper=helper, for_system=for_system), prefix, root)
     for step in steps:
         if step.kind == "kept":
             warn(f"{step.path} stays as it is: {step.reason}")
@@ -99,6 +104,11 @@ def _notes(prefix: Path, programs: Programs, environment: Mapping[str, str], *, 
     directory = programs.regfs.parent
     if not any(Path(each) == directory for each in environment.get("PATH", "").split(":") if each):
         notes.append(f'the shell finds regfs after: export PATH="{directory}:$PATH" in ~/.profile')
+    if for_system and prefix not in _PREFIXES_OF_SYSTEM:
+        notes.append(
+            f"mount(8) and /etc/fstab need {_HELPER}, which a --prefix of its own does not put: "
+            f"ln -s {programs.mount_regfs} {_HELPER}"
+        )
     if not for_system:
         notes += [
             f"zsh looks there after: fpath=({prefix}/share/zsh/site-functions $fpath) in ~/.zshrc, before compinit",
