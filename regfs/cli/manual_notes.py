@@ -136,6 +136,9 @@ Both show the same tree, byte for byte; one suite of tests runs against both.
   reading cached large files by itself takes one of them.
 - Schema 1 manifests, encrypted layers and layers that are EROFS images are refused (EOPNOTSUPP), and their type is
   named.
+- The layers of images for Windows are not shown as files (EOPNOTSUPP in `rootfs/` and `layers/N/tree/`; exit code 7 of
+  verbs that need files): Windows alone can merge them. `layers/N/blob` is the tar of each, `history`, `oci/` and
+  `regfs inspect` and `export` work. Non-distributable layers in an image for Linux are shown if the registry has them.
 - Digests by BLAKE3 need the package `blake3`: `pipx install '.[blake3]'`.
 - `packages` reads rpm's database where it is SQLite. Of an older one it only says that it is there: copy its
   directory and run `rpm --dbpath COPY -qa`, since rpm writes to what it reads.

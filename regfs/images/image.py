@@ -32,7 +32,7 @@ from regfs.model.digest import Digest
 from regfs.model.image_config import History, ImageConfig, parse_config
 from regfs.model.manifest import Descriptor, Index, Manifest, entry_names, parse_manifest
 from regfs.model.media_types import MANIFEST_TYPES, OCI_EMPTY, is_tar_layer, layer_compression
-from regfs.model.platform import Platform, choose
+from regfs.model.platform import Platform, choose, require_files
 from regfs.model.run_config import parse_run_config
 from regfs.model.strict_json import DOCUMENT_LIMIT
 from regfs.rootfs.file_tree import FileTree
@@ -181,6 +181,12 @@ class Image:
         self.repository.manifests.keep_created({self.digest, self.manifest_descriptor.digest}, date_ns(config.created))
         return config
 
+    @property
+    def platform(self) -> Platform:
+        """The platform that the image is built for: the config names it, or else the index."""
+        there = self.config.platform
+        return there if there.is_known else self.manifest_descriptor.platform or there
+
     @ComputedOnce
     def layers(self) -> tuple[ImageLayer, ...]:
         """The layers of files, base first. Raises BadManifest if manifest and config disagree about them.
@@ -225,11 +231,7 @@ class Image:
     def files(self) -> Layout:
         """The names of an artifact's blobs, as the tool that made it writes them."""
         return artifact_layout(
-            self.repository,
-            self.manifest,
-            origin=str(self),
-            named_only=self.has_rootfs,
-            note=self.contents.note,
+            self.repository, self.manifest, origin=str(self), named_only=self.has_rootfs, note=self.contents.note
         )
 
     def rootfs(self) -> Rootfs:
@@ -274,6 +276,7 @@ class Image:
 
     def _blob(self, layer: ImageLayer) -> LayerBlob:
         repository, descriptor = self.repository, layer.descriptor
+        require_files(self.platform, descriptor.media_type)
         return LayerBlob(
             descriptor,
             layer.diff_id,
@@ -287,12 +290,10 @@ class Image:
     def _soci(self, layer: ImageLayer) -> Soci | None:
         """Return the zTOC of a layer, if a SOCI index of the image has one."""
         descriptor = layer.descriptor
-        is_vouched_for = INDEX_DIGEST in self.manifest.annotations
-        if not is_vouched_for and (not self._with_soci_v1 or not may_have_ztoc(descriptor)):
-            return None
-        if not is_vouched_for and self.contents.has_names(layer.diff_id):
-            return None
-        ztoc = self._ztocs.get(descriptor.digest)
+        asks = INDEX_DIGEST in self.manifest.annotations or (
+            self._with_soci_v1 and may_have_ztoc(descriptor) and not self.contents.has_names(layer.diff_id)
+        )
+        ztoc = self._ztocs.get(descriptor.digest) if asks else None
         return None if ztoc is None else soci_format(self.repository, ztoc)
 
     @ComputedOnce

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
-from regfs.errors import InvalidOption, PlatformMissing
+from regfs.errors import InvalidOption, PlatformMissing, Unsupported
 from regfs.model.media_types import CONFIG_TYPES, INDEX_TYPES
 
 UNKNOWN = "unknown"
@@ -77,6 +77,11 @@ class Platform(NamedTuple):
         elif (architecture, variant) == ("arm64", "v9.0"):
             variant = "v9"
         return self._replace(os=system, architecture=architecture, variant=variant)
+
+    @property
+    def has_windows_layers(self) -> bool:
+        """Whether the layers of an image for this platform are in Windows' form, which is not a tree of files."""
+        return self.os.lower() == "windows"
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
@@ -191,6 +196,19 @@ def choose(
         "none that says what it runs on"
     ]
     raise PlatformMissing(f"no image for {wanted} in the index; there are: {', '.join(there_are)[:1000]}")
+
+
+def require_files(platform: Platform, media_type: str) -> None:
+    """Raise Unsupported if layers of an image for *platform* are not shown as files: those for Windows.
+
+    Such a tar holds `Files/`, `Hives/` (changes of the registry), security descriptors, and in a base layer links that
+    Windows makes when it imports it. Merged by Linux's rules it would be no file system that Windows ever shows.
+    """
+    if platform.has_windows_layers:
+        raise Unsupported(
+            f"layers of type {media_type[:200]!r} of an image for {str(platform)[:100]!r} cannot be shown as files: "
+            "Windows alone can merge them; layers/N/blob is the tar of each (tar tzf layers/000/blob)"
+        )
 
 
 def runs(wanted: Platform, there: Platform) -> bool:

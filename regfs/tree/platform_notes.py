@@ -56,12 +56,14 @@ def missing_text(image: Image) -> str | None:
     }
     if not there:
         return None
-    first, platform = next(iter(there.items()))
+    # The others are in the order of the index; Windows' have no files to show.
+    first, platform = min(there.items(), key=lambda each: each[1].has_windows_layers)
+    place = "layers" if platform.has_windows_layers else "rootfs"
     return (
         f"This image is not built for {image.wanted}, the platform of this mount.\n"
         f"It is there for: {', '.join(sorted(set(map(_plain, there.values()))))}.\n"
         f"\n"
-        f"One of these is in manifests/{first}/rootfs.\n"
+        f"One of these is in manifests/{first}/{place}.\n"
         f"A mount shows it in the tag itself with: regfs --platform {_plain(platform)} MOUNTPOINT\n"
     )
 
@@ -74,13 +76,16 @@ def differs_text(pinned: PinnedImage) -> str | None:
     image = pinned.image
     if pinned.announced or not image.is_readable or image.index is not None or not image.manifest.is_image:
         return None
-    there: Platform = image.config.platform
+    there = image.platform
     if runs(image.wanted, there):
         return None
     what_is_there = (
         f"This image is built for {_plain(there)}; the platform of this mount is {image.wanted}.\n"
-        f"There is no other image under this name. Its files can be read; its programs"
+        f"There is no other image under this name."
     )
+    if there.has_windows_layers:
+        return f"{what_is_there} Windows alone can merge its layers; layers/N/blob is the tar of each.\n"
+    what_is_there = f"{what_is_there} Its files can be read; its programs"
     if there.normal().os != image.wanted.normal().os:
         return f"{what_is_there} do not run on {image.wanted}.\n"
     return (

@@ -250,6 +250,7 @@ class BuiltImage:
 
 def image_of(
     *layers: BuiltLayer,
+    system: str = "linux",
     architecture: str = "amd64",
     variant: str = "",
     command: Iterable[str] = (),
@@ -261,7 +262,8 @@ def image_of(
 
     *run* is what its config says about running it, beside *command*.
     """
-    platform = {"os": "linux", "architecture": architecture} | ({"variant": variant} if variant else {})
+    named = {"os": system, "architecture": architecture, "variant": variant}
+    platform = {key: text for key, text in named.items() if text}
     running: dict[str, object] = {"Cmd": list(command)} if command else {}
     running.update(run or {})
     config = {

@@ -23,7 +23,6 @@ from regfs.errors import (
     Unsupported,
 )
 from regfs.model.digest import Digest
-from regfs.model.platform import host_platform
 from tests.support.cache import assert_cache_is_clean, blobs_in
 from tests.support.fault_server import Action, Flood, Response, changed, cut, raw, reply, reset
 from tests.support.images import BuiltImage, file, image_of, index_of, layer
@@ -215,32 +214,6 @@ def test_f44_addresses_in_a_descriptor_are_not_asked(served: Served, app: BuiltI
     served.document("app", "foreign", json.dumps(manifest).encode(), MANIFEST)
     fails(served, "app/foreign/rootfs", Unsupported)
     fails(served, f"app/foreign/blobs/{lost.digest}", Unsupported)
-
-
-@pytest.mark.parametrize("is_there", [True, False])
-def test_an_image_of_windows_shows_files_where_the_registry_has_its_base_and_else_names_the_type(
-    served: Served, *, is_there: bool
-) -> None:
-    base, top = layer(file("Files/Windows/cmd.exe", b"MZ")), layer(file("Files/app.exe", b"MZ2"))
-    built = image_of(base, top, docker=True)
-    config = json.dumps(json.loads(built.config) | {"os": "windows"}).encode()
-    manifest = json.loads(built.manifest)
-    manifest["config"] |= {"digest": str(Digest.of(config)), "size": len(config)}
-    foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
-    manifest["layers"][0] |= {"mediaType": foreign, "urls": ["https://mcr.microsoft.com/v2/x"]}
-    for content in (config, top.blob, *([base.blob] if is_there else [])):
-        served.registry.add_blob("win", content)
-    served.document("win", "1", json.dumps(manifest).encode(), built.media_type)
-    shown = served.show()
-    assert shown.read("win/1/layers/001/tree/Files/app.exe") == b"MZ2"
-    note = shown.read("win/1/PLATFORM-DIFFERS.txt").decode()
-    assert note.splitlines()[1].endswith(f"its programs do not run on {host_platform()}.")
-    if is_there:
-        assert shown.read("win/1/rootfs/Files/Windows/cmd.exe") == b"MZ"
-        return
-    for path in ("rootfs/Files", "layers/000/tree/Files", f"blobs/{base.digest}"):
-        with pytest.raises(Unsupported, match=foreign):
-            shown.read(f"win/1/{path}")
 
 
 # F47 to F58: blobs.
