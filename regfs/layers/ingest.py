@@ -23,6 +23,7 @@ from regfs.layers.ring import Ring, private_memory
 from regfs.layers.rows.archive_rows import ArchiveRows
 from regfs.layers.rows.plain_entries import PlainEntries
 from regfs.layers.rows.sink import LayerSink
+from regfs.layers.spans import SpanRecorder
 from regfs.layers.tar.feed import ByteFeed
 from regfs.layers.tar.tar_reader import TarEntry, TarReader
 from regfs.model.digest import Digest
@@ -91,7 +92,7 @@ class _Ingest:
         self._progress = progress
         block_size = _BLOCK_SIZE if descriptor.size >= _SMALL else _SMALL_BLOCK_SIZE
         self._tar = Ring(private_memory(_BLOCKS * block_size), block_size, readers=2)
-        self._hasher = diff_id.hasher()
+        self._spans = SpanRecorder(diff_id)
         self._inflate_error: BadContent | None = None
         self._read_error: BaseException | None = None
 
@@ -112,6 +113,7 @@ class _Ingest:
                     thread.join(_LOOK_S)
                     report(self._progress)
         self._raise_what_is_wrong()
+        self._keep_spans()
 
     @property
     def _goes_on(self) -> bool:
@@ -120,7 +122,7 @@ class _Ingest:
     def _inflate(self, received: _Received) -> None:
         tar = self._tar
         try:
-            archive = open_archive(received)
+            archive = open_archive(received, seek=self._spans.seek)
             size = 1
             while size and self._goes_on:
                 number, block = tar.begin()
@@ -137,7 +139,7 @@ class _Ingest:
 
     def _hash(self) -> None:
         for block in self._tar.blocks(_HASH):
-            self._hasher.update(block)
+            self._spans.update(block)
 
     def _read(self) -> None:
         try:
@@ -155,12 +157,18 @@ class _Ingest:
                 raise error
         if self._progress.received != size:
             raise DigestMismatch(f"{digest}: {self._progress.received} bytes came, not {size}")
-        if self._inflate_error is None and self._hasher.hexdigest() != self._diff_id.encoded:
+        if self._inflate_error is None and self._spans.hexdigest() != self._diff_id.encoded:
             raise DigestMismatch(
-                f"{digest}: its archive has {self._hasher.hexdigest()}, the image's config says {self._diff_id}"
+                f"{digest}: its archive has {self._spans.hexdigest()}, the image's config says {self._diff_id}"
             )
         for error in errors:
             raise type(error)(f"{digest}: {error}") from error
+
+    def _keep_spans(self) -> None:
+        if spans := self._spans.spans():
+            self._sink.set_blob(self._descriptor.digest)
+            for span in spans:
+                self._sink.add_span(span.start, span.size, at=span.at, stored=span.stored, digest=span.digest)
 
 
 class _Received:

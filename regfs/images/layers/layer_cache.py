@@ -20,10 +20,12 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from regfs.errors import CacheDamaged, CacheFailure, NotFound, WorkStalled
+from regfs.images.layers.layer_contents import LayerContents
 from regfs.images.layers.layer_indexes import LayerIndexes, NeedsWhole, named
 from regfs.images.layers.layer_ingests import LayerBlob, LayerIngest, LayerIngests
 from regfs.images.layers.merges import Merges
 from regfs.images.layers.partial_layers import PartialLayers
+from regfs.images.layers.plain_parts import PlainParts
 from regfs.images.lazy.background_fetch import ONLY_WHAT_IS_READ, BackgroundFetch, Fetching
 from regfs.images.starts.start_prefetch import Starts
 from regfs.images.workers.own_process import NICE_BESIDE_THE_BIGGEST
@@ -38,7 +40,7 @@ from regfs.store.files.checksums import is_as_written
 from regfs.store.files.directories import twice_if_deleted
 from regfs.store.images.merged_table import MergedTable
 from regfs.store.images.verdicts import read_verdicts, verdicts_path, write_verdicts
-from regfs.store.layers.content import Content, Nothing, OpenContent
+from regfs.store.layers.content import Content, OpenContent
 from regfs.store.layers.diff_ids import DiffIds
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_store import LayerStore
@@ -85,6 +87,11 @@ class LayerCache:
         self._indexes = LayerIndexes(store, self._ingests, self._chunks, flights=flights, note=note)
         self._background = BackgroundFetch() if fetching.background and store.budget.limits.size != 0 else None
         self.starts = Starts(self, flights=flights, stats=stats)
+        plain = PlainParts(
+            store, flights=flights, stats=stats, foreground=self._chunks.foreground, note=note,
+            rest_from=fetching.rest_from,
+        )  # fmt: skip
+        self._contents = LayerContents(store, self._indexes, self._chunks, plain, opened=self.starts.opened)
         self._merges = Merges(store, images, locks, stats=stats, stall_s=stall_s, note=note)
         self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()
 
@@ -138,25 +145,11 @@ class LayerCache:
     def open(self, content: Content) -> OpenContent:
         """Return the opened *content* of a file of a tree that this cache returned.
 
-        If its data file is gone (evicted, deleted by hand, or damaged and dropped), the layer is ingested again first:
-        waits for the ingest, and raises its errors. Raises CacheFailure if that does not help.
+        If its data file is gone (evicted, deleted by hand, or damaged and dropped), its bytes are fetched by ranges if
+        the layer's index has spans of its blob. Otherwise the layer is ingested again first: waits for the ingest, and
+        raises its errors. Raises CacheFailure if that does not help.
         """
-        index, blob = (None, None) if isinstance(content, Nothing) else self._indexes.in_use(content.layer)
-        try:
-            return self._opened(content, index, blob)
-        except CacheDamaged as failure:
-            if blob is None:
-                raise
-            log.info("%s; the layer is fetched again", failure)
-        self._indexes.restore(index, blob)
-        return self._opened(content, index, blob)
-
-    def _opened(self, content: Content, index: LayerIndex | None, blob: LayerBlob | None) -> OpenContent:
-        if index is None or blob is None or blob.table_format is None or isinstance(content, Nothing):
-            return self._store.open_content(content)
-        self.starts.opened(content)
-        is_here = partial(self._chunks.fetcher(index, blob).has, content.offset, content.offset + content.size)
-        return self._store.open_partial(content, self._chunks.ensure(index, blob, content), is_here=is_here)
+        return self._contents.open(content)
 
     def complete(self, blobs: Sequence[LayerBlob], *, compare: bool = False) -> None:
         """Fetch the missing bytes of indexed layers, each by one request.
@@ -164,11 +157,7 @@ class LayerCache:
         Waits; raises the errors of the network. With *compare*, tables are compared with archives, which takes twice
         the CPU time.
         """
-        for blob in map(self._indexes.as_it_is_here, blobs):
-            index = self._indexes.index_with_content(blob)
-            if blob.table_format is not None and not self._store.is_complete(blob.stored_as):
-                with named(blob.origin), self._chunks.comparing(blob, is_wanted=compare):
-                    self._chunks.fetcher(index, blob).fetch_all()
+        self._contents.complete(blobs, compare=compare)
 
     def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:
         """Fetch the missing bytes of *contents* of a tree in use, in few requests.
@@ -176,18 +165,7 @@ class LayerCache:
         *report* is called with a layer, its bytes in the cache, and their total. Waits; raises the errors of the
         network, DigestMismatch, CacheFailure.
         """
-        spans: dict[Digest, list[tuple[int, int]]] = {}
-        for content in contents:
-            if not isinstance(content, Nothing):
-                spans.setdefault(content.layer, []).append((content.offset, content.offset + content.size))
-        for layer, wanted in spans.items():
-            index, blob = self._indexes.in_use(layer)
-            if index is None or blob is None:
-                continue
-            self._indexes.index_with_content(blob)
-            if blob.table_format is not None:
-                with named(blob.origin):
-                    self._chunks.fetcher(index, blob).fetch(wanted, partial(report, blob.descriptor.digest.encoded))
+        self._contents.fetch(contents, report)
 
     def replace(self, path: Path) -> None:
         """Make the damaged and dropped file *path* again, if its layer is in use. Waits; raises as open()."""
@@ -209,13 +187,7 @@ class LayerCache:
 
     def has_all(self, layers: Sequence[Digest]) -> bool:
         """Whether the cache has all bytes of *layers*, which are in use."""
-        blobs = [self._indexes.in_use(layer)[1] for layer in layers]
-        return all(blob is None or self._has_all(blob) for blob in blobs)
-
-    def _has_all(self, blob: LayerBlob) -> bool:
-        if blob.table_format is None:
-            return self._store.is_ingested(blob.stored_as)
-        return self._store.is_complete(blob.stored_as)
+        return self._contents.has_all(layers)
 
     def kept_verdicts(self, a: Rootfs, b: Rootfs) -> bytes | None:
         """Return the stored result of a comparison of two trees in use; None if there is none."""

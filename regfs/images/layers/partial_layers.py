@@ -45,7 +45,7 @@ class PartialLayers:
         """Once *rest_from* of a layer's bytes are here, the rest is fetched too."""
         self._store = store
         self._rest_from = rest_from
-        self._foreground = Foreground()
+        self.foreground = Foreground()
         self._flights = flights
         self._stats = stats
         self._note = note
@@ -115,7 +115,7 @@ class PartialLayers:
                     source=LayerBytes(what, blob.part, partial(self._whole, blob, ref(index)), unpack),
                     flights=self._flights,
                     stats=self._stats,
-                    foreground=self._foreground,
+                    foreground=self.foreground,
                     note=self._note,
                     rest_from=self._rest_from,
                 )
@@ -177,7 +177,7 @@ class PartialLayers:
 
     def wait_for_reads(self) -> None:
         """Wait until no read of a user waits for a registry. Raises at the thread's deadline."""
-        self._foreground.wait_for_none()
+        self.foreground.wait_for_none()
 
     def fetch_rest(self, index: LayerIndex, blob: LayerBlob) -> None:
         """Fetch the missing bytes of a layer, while no read waits and nothing must be evicted for them.
@@ -205,7 +205,7 @@ class PartialLayers:
         def blocks() -> Iterator[bytes]:
             with closing(self._store.open_partial(Span(blob.stored_as, 0, size), ensure)) as archive:
                 for offset in range(0, size, _BLOCK):
-                    self._foreground.wait_for_none()
+                    self.foreground.wait_for_none()
                     yield archive.read_at(offset, _BLOCK)
 
         self._tell(blob, TableComparison(index).differences(blocks()))

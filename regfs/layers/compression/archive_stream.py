@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from regfs.errors import BadLayer
 from regfs.layers.compression import gzip
-from regfs.layers.compression.detection import Chunk, decompressed
+from regfs.layers.compression.detection import Chunk, Seek, decompressed, seek_nowhere
 
 _BLOCK_SIZE = 1 << 20
 _READ = 1 << 19
@@ -34,8 +34,10 @@ class ArchiveStream(Protocol):
         """Fill *view* and return its size; less only where the stream ends. Raises BadLayer, TooLarge."""
 
 
-def open_archive(chunks: Iterable[Chunk]) -> ArchiveStream:
-    """Return the tar stream that the compressed *chunks* are. Raises BadLayer, TooLarge, Unsupported."""
+def open_archive(chunks: Iterable[Chunk], *, seek: Seek = seek_nowhere) -> ArchiveStream:
+    """Return the tar stream that the compressed *chunks* are; *seek* is called at the end of each zstd frame.
+
+    Raises BadLayer, TooLarge, Unsupported."""
     source = iter(chunks)
     first = b""
     while len(first) < _FIRST and (chunk := next(source, b"")):
@@ -43,7 +45,7 @@ def open_archive(chunks: Iterable[Chunk]) -> ArchiveStream:
     whole: Iterator[Chunk] = chain([first], source) if first else source
     if first.startswith(gzip.MAGIC_AND_METHOD) and _Reader is not None:
         return _InPlaceGzip(whole)
-    return _Copied(decompressed(whole, block_size=_BLOCK_SIZE))
+    return _Copied(decompressed(whole, block_size=_BLOCK_SIZE, seek=seek))
 
 
 def _library() -> tuple[Any, tuple[type[Exception], ...]]:

@@ -6,7 +6,7 @@ the engines look at the bytes. The media type only decides whether a layer can b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from regfs.errors import Unsupported
@@ -15,8 +15,15 @@ from regfs.layers.compression import gzip
 Chunk = bytes | memoryview
 """Some compressed bytes, not necessarily any."""
 
+Seek = Callable[[int, int], None]
+"""Called where decompressing can begin anew: with the offset in the blob, and that in the archive."""
+
 _ENOUGH = 6
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x04\x22\x4d\x18": "lz4"}
+
+
+def seek_nowhere(_at: int, _out: int) -> None:
+    """Note nothing: a Seek for callers that read from start to end."""
 
 
 def check_media_type(media_type: str) -> None:
@@ -25,10 +32,10 @@ def check_media_type(media_type: str) -> None:
         raise Unsupported(f"the layer is encrypted ({media_type})")
 
 
-def decompressed(chunks: Iterable[Chunk], *, block_size: int) -> Iterator[Chunk]:
+def decompressed(chunks: Iterable[Chunk], *, block_size: int, seek: Seek = seek_nowhere) -> Iterator[Chunk]:
     """Yield the archive that *chunks* are, in blocks of at most *block_size* where they are compressed.
 
-    Raises BadLayer, TooLarge, Unsupported.
+    *seek* is called at the end of each zstd frame. Raises BadLayer, TooLarge, Unsupported.
     """
     rest = iter(chunks)
     first = b""
@@ -42,7 +49,7 @@ def decompressed(chunks: Iterable[Chunk], *, block_size: int) -> Iterator[Chunk]
         from regfs.layers.compression import zstd
 
         if zstd.starts_frame(first[:4]):
-            return zstd.decompress(whole, block_size=block_size)
+            return zstd.decompress(whole, block_size=block_size, seek=seek)
     for magic, name in _OTHERS.items():
         if first.startswith(magic):
             raise Unsupported(f"the layer is compressed with {name}; regfs reads gzip and zstd")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 
 from regfs.errors import BadLayer, TooLarge
+from regfs.layers.compression.detection import Seek, seek_nowhere
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -28,14 +29,15 @@ def starts_frame(first: bytes) -> bool:
     return first == MAGIC or (len(first) == 4 and struct.unpack("<I", first)[0] & 0xFFFFFFF0 == 0x184D2A50)
 
 
-def decompress(chunks: Iterable[bytes | memoryview], *, block_size: int) -> Iterator[bytes]:
-    """Yield what *chunks* decompress to, in blocks of at most *block_size*.
+def decompress(chunks: Iterable[bytes | memoryview], *, block_size: int, seek: Seek = seek_nowhere) -> Iterator[bytes]:
+    """Yield what *chunks* decompress to, in blocks of at most *block_size*; call *seek* at the end of each frame.
 
     Raises BadLayer where they are not zstd, TooLarge where a frame needs a window of more than 128 MiB.
     """
     frame: zstd.ZstdDecompressor | None = None
     frames = 0
     bite_size = _FIRST_BITE
+    before = out = 0
     for chunk in chunks:
         view = memoryview(chunk)
         at = 0
@@ -48,6 +50,7 @@ def decompress(chunks: Iterable[bytes | memoryview], *, block_size: int) -> Iter
             while True:
                 block = _decompress(frame, bite, block_size)
                 if block:
+                    out += len(block)
                     yield block
                 bite = b""
                 if frame.eof or frame.needs_input:
@@ -56,8 +59,10 @@ def decompress(chunks: Iterable[bytes | memoryview], *, block_size: int) -> Iter
                 at -= len(frame.unused_data)
                 frame = None
                 frames += 1
+                seek(before + at, out)
             else:
                 bite_size *= 2
+        before += len(view)
     if frame is not None or not frames:
         raise BadLayer("the zstd stream ends in the middle")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from regfs.model.digest import Digest
 from regfs.model.layer_entry import Row
 
 
@@ -53,3 +54,12 @@ class LayerSink(Protocol):
 
     def begin_expanded(self) -> ExpandedSink:
         """Begin the content of a sparse file; the tar stream has only its extents."""
+
+    def set_blob(self, blob: Digest) -> None:
+        """Take the digest of the blob whose spans come next."""
+
+    def add_span(self, start: int, size: int, *, at: int, stored: int, digest: Digest) -> None:
+        """Take a span: *size* bytes of the tar stream, with *digest*, that *stored* bytes of the blob at *at* hold.
+
+        In order; called once the layer has proved to be right.
+        """

@@ -1,7 +1,8 @@
 """Evicts from the cache: which files together, in which order, and what stays because a process uses it.
 
     a promoted file    first of all: its layer has its bytes too; it keeps its room until nothing has it open
-    a layer's content  its data file and promoted files; its files can still be listed then. Of plain layers alone
+    a layer's content  its data file, the parts of it, promoted files; its files can still be listed then. Of plain
+                       layers alone
     a layer            all of it
     a merged table     with its EROFS image
     a blob
@@ -28,6 +29,7 @@ from regfs.store.eviction.inventory import (
     INDEX,
     MERGED,
     OLD_PACK,
+    PARTS,
     CachedFile,
     Inventory,
     take_inventory,
@@ -38,6 +40,7 @@ _OF_NO_USE, _PROMOTED = 0, 1
 _NAMES_OUTLIVE_NS = 24 * 3600 * 10**9
 # Blobs up to this size are manifests, configs and tables of contents: names, too.
 _DOCUMENT = 4 << 20
+_BYTES = (DATA, PARTS)
 
 
 class Unit(NamedTuple):
@@ -87,7 +90,8 @@ def units_of(found: Inventory) -> list[Unit]:
             # A lazy layer is evicted as a whole: with a map that outlives its data file, or belongs to another one,
             # holes would count as content.
             own = copies.get(name, [])
-            content = [*own, files[DATA]] if DATA in files and CHUNKS not in files else []
+            bytes_of_it = [files[suffix] for suffix in _BYTES if suffix in files and CHUNKS not in files]
+            content = [*own, *bytes_of_it] if bytes_of_it else []
             turn = _OF_NO_USE if OLD_PACK in files else 2
             units.append(Unit(files[INDEX], (*_all_but(files, INDEX), *own), turn, tuple(content)))
     return units
@@ -111,7 +115,7 @@ def _steps(unit: Unit) -> Iterator[_Step]:
     used_ns, guard = unit.guard.used_ns, unit.guard
     if unit.content:
         yield _Step(unit, unit.content, used_ns)
-    has_bytes = not unit.content and any(file.suffix == DATA for file in unit.others)
+    has_bytes = not unit.content and any(file.suffix in _BYTES for file in unit.others)
     has_names = not has_bytes and (guard.suffix in (INDEX, MERGED) or unit.size <= _DOCUMENT)
     later_ns = _NAMES_OUTLIVE_NS if has_names and unit.turn > _PROMOTED else 0
     yield _Step(unit, (guard, *unit.others), used_ns + later_ns)

@@ -3,6 +3,7 @@
     blobs       blobs/<algorithm>/<hh>/<hex>                    manifests, configs, layers as they were sent
     objects     objects/<boot id>/<diff id>/<offset>-<size>     copies of big files of layers (promotion.py)
     layers      layers/<diff id>.index .tar .sums .chunks       tables and data files of layers
+                layers/<diff id>.parts                          what was fetched again of an evicted data file
                 layers/<diff id>.digests                        digests of their files (content_digests.py)
     images      images/<chain id>.merged .sums .erofs           merged tables, and EROFS images of them
                 images/<chain id>.same-<other chain id>         what comparisons of two images found (verdicts.py)
@@ -25,6 +26,7 @@ from typing import NamedTuple
 KINDS = ("blobs", "objects", "layers", "images", "under way")
 BLOBS, OBJECTS, LAYERS, IMAGES, INGESTS = "blobs", "objects", "layers", "images", "ingests"
 INDEX, DATA, CHUNKS, DIGESTS, MERGED, EROFS = ".index", ".tar", ".chunks", ".digests", ".merged", ".erofs"
+PARTS = ".parts"
 OLD_PACK = ".pack"
 """What an older release kept beside an index of its own in place of a data file."""
 OLD_INGESTS = "passes"

@@ -1,6 +1,6 @@
 """The files of a layer in the cache: their paths, and whether they are there and whole.
 
-    layers/<name>.index .tar .sums .chunks .digests      <name> is that of layer_names.py
+    layers/<name>.index .tar .sums .chunks .parts .digests      <name> is that of layer_names.py
 
 Used by layer_store.py, whose class adds opening and writing. Thread rule: any thread; blocks on the disk.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from regfs.errors import CacheDamaged, CacheFailure, NotFound
 from regfs.model.digest import Digest
-from regfs.store.eviction.inventory import CHUNKS, DATA, DIGESTS, INDEX, LAYERS
+from regfs.store.eviction.inventory import CHUNKS, DATA, DIGESTS, INDEX, LAYERS, PARTS
 from regfs.store.files.checksums import SUFFIX as SUMS
 from regfs.store.files.checksums import is_as_written
 from regfs.store.files.failures import cache_failure
@@ -41,6 +41,10 @@ class LayerFiles:
     def map_path(self, layer: Digest) -> Path:
         """Return the path of the chunk map, which lazy layers have."""
         return self._layers / f"{name_of(layer)}{CHUNKS}"
+
+    def parts_path(self, layer: Digest) -> Path:
+        """Return the path of what was fetched again of an evicted data file (chunks.py)."""
+        return self._layers / f"{name_of(layer)}{PARTS}"
 
     def sums_path(self, diff_id: Digest) -> Path:
         """Return the path of the checksum of the layer's index."""

@@ -5,14 +5,15 @@
     chunks(start INTEGER PRIMARY KEY, number, size, blob_offset, blob_size, inner_offset, digest TEXT)     (chunks.py)
     restarts(blob_offset INTEGER PRIMARY KEY, bits, window BLOB)      of a SOCI layer: see layers/formats/ztoc.py
     headers(start INTEGER PRIMARY KEY, header, fingerprint BLOB)     of a SOCI layer: what a file's tar header says
-    meta(key TEXT PRIMARY KEY, value)      source, tar_size, expanded_size, expanded_sha256 (data_writer.py)
+    meta(key TEXT PRIMARY KEY, value)      source, tar_size, expanded_size, expanded_sha256 (data_writer.py); blob
 
 Row 0 is the layer's root. For a hard link (inode != row) the last four columns are NULL in the file; readers get the
 inode's. A row with parent -1 has lost its name and remains as the inode of links. *content* is an offset in the layer's
 data file, a multiple of 512. model/layer_entry.py describes the other columns.
 
-*source* is "tar" where the names came from the tar stream, which has no chunks; otherwise the name of a format with a
-table of contents. The data file of such a layer has holes for missing chunks. The bytes `[start, start + size)` of a
+*source* is "tar" where the names came from the tar stream; otherwise the name of a format with a table of contents. A
+layer of the former kind may have chunks too: the spans of the one *blob* that it was read from (layers/spans.py).
+The data file of a layer with a table has holes for missing chunks. The bytes `[start, start + size)` of a
 chunk have *digest*; they begin at *inner_offset* of what the range `[blob_offset, blob_offset + blob_size)` of the blob
 decompresses to. A blob_size of 0 marks bytes that the table has wrong. layer_index_writer.py writes it. Used by rootfs/
 and the layers' own trees.
@@ -185,6 +186,11 @@ class LayerIndex(Table):
         """Return what the layer's data file holds, and where the index came from."""
         source, tar_size, expanded_size, expanded_sha256 = (self._query(_META, (key,))[0][0] for key in _LAYOUT)
         return DataLayout(source, tar_size, expanded_size, expanded_sha256)
+
+    def blob(self) -> str | None:
+        """Return the digest of the blob that a plain layer's chunks are ranges of; None if it has none."""
+        found = self._query(_META, ("blob",))
+        return found[0][0] if found else None
 
     def chunks_between(self, start: int, stop: int) -> list[StoredChunk]:
         """Return the chunks that have bytes of `[start, stop)` of the data file, in order."""

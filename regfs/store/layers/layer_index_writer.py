@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from regfs.model.attributes import with_nlink
+from regfs.model.digest import Digest
 from regfs.model.layer_entry import Row
 from regfs.store.files.failures import table_failure
 from regfs.store.layers.data_writer import DataLayout
@@ -88,6 +89,10 @@ class LayerIndexWriter:
         """Add, for files: their offset, the offset of their headers, and the fingerprint of the headers."""
         self._change("INSERT INTO headers VALUES (?, ?, ?)", found)
 
+    def set_blob(self, blob: Digest) -> None:
+        """Note the blob whose ranges the chunks are; for a plain layer, which any blob of its archive can bring."""
+        self._change("INSERT INTO meta VALUES ('blob', ?)", [(str(blob),)])
+
     def remove(self, rows: Iterable[int]) -> None:
         """Remove the rows of these numbers."""
         self._change("DELETE FROM entries WHERE row = ?", ((row,) for row in rows))
@@ -129,7 +134,7 @@ class LayerIndexWriter:
         """Close the file as it is, to be removed by its owner."""
         self._connection.close()
 
-    def _change(self, sql: str, values: Iterable[tuple[int | bytes, ...]]) -> None:
+    def _change(self, sql: str, values: Iterable[tuple[int | bytes | str, ...]]) -> None:
         self._flush()
         try:
             self._connection.executemany(sql, values)

@@ -2,6 +2,7 @@
 
     layers/<diff id>.index  layers/<diff id>.tar       a layer: its names and its bytes. The index is written last; an
                                                        eviction may remove the bytes alone
+    layers/<diff id>.parts                             what was fetched again of evicted bytes (chunks.py)
     layers/<digest of the blob>.index .tar .chunks     a lazy layer, whose bytes are fetched on demand (chunks.py)
     layers/<diff id>.sums                              the checksum of its index (checksums.py)
     layers/<diff id>.digests                           digests of its files, for comparisons (content_digests.py)
@@ -96,7 +97,7 @@ class LayerStore(LayerFiles):
         self._beginning = threading.Lock()
         self._is_closed = False
         self.uses = Uses(root)
-        self._unkept = UnkeptChunks(note)
+        self.unkept = UnkeptChunks(note)
         self._data_files = DataFiles(self.data_path, self.tables)
         self.promotion = Promotion(
             root / "objects", boot=self.boot, budget=self.budget, name_of=name_of, data_file=self._data_file
@@ -149,16 +150,11 @@ class LayerStore(LayerFiles):
         data = open_with_retry(
             path,
             lambda: PartialData(
-                self.data_path(layer),
-                path,
-                boot=self.boot,
-                reserve=reserve,
-                unkept=self._unkept,
-                let_go=let_go,
+                self.data_path(layer), path, boot=self.boot, reserve=reserve, unkept=self.unkept, let_go=let_go,
                 size=size,
             ),
             self.tables,
-        )
+        )  # fmt: skip
         self.drop_if_cut(layer, data)
         self.tables.add(data, descriptors=2)
         return data
@@ -219,6 +215,7 @@ class LayerStore(LayerFiles):
                 self.index_path(diff_id),
                 self.data_path(diff_id),
                 self.map_path(diff_id),
+                self.parts_path(diff_id),
                 self.sums_path(diff_id),
                 self.digests_path(diff_id),
             ):
@@ -283,6 +280,8 @@ class LayerStore(LayerFiles):
             if isinstance(writer, PartialLayerWriter):
                 _rename(writer.map_file, self.map_path(diff_id))
             _rename(writer.data_file, self.data_path(diff_id))
+            with suppress(OSError):  # what was fetched again while there was no data file
+                self.parts_path(diff_id).unlink(missing_ok=True)
             _rename(sums, self.sums_path(diff_id))
             # The index comes last: it makes the layer visible.
             _rename(writer.index, self.index_path(diff_id))

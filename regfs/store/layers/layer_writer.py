@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from regfs.errors import TooLarge
+from regfs.model.digest import Digest
 from regfs.store.files.failures import failures_of
 from regfs.store.layers.chunks import write_map
 from regfs.store.layers.content import BLOCK
@@ -38,6 +39,7 @@ class LayerWriter:
         self.index = directory / "index"
         self.data_file = directory / "data"
         self._data = DataWriter(self.data_file, reserve=reserve)
+        self._count = 0
         self.rows = LayerIndexWriter(self.index)
 
     def write(self, block: bytes | memoryview) -> None:
@@ -47,6 +49,15 @@ class LayerWriter:
     def begin_expanded(self) -> ExpandedFile:
         """Begin the content of a sparse file; the tar stream has only its extents."""
         return ExpandedFile(self._data.expanded())
+
+    def set_blob(self, blob: Digest) -> None:
+        """Note the blob that the spans are ranges of. See LayerSink."""
+        self.rows.set_blob(blob)
+
+    def add_span(self, start: int, size: int, *, at: int, stored: int, digest: Digest) -> None:
+        """Add a span of the tar stream as a chunk. See LayerSink."""
+        self.rows.add_chunk((self._count, start, size, at, stored, 0, str(digest)))
+        self._count += 1
 
     def finish(self) -> None:
         """Complete index and data file. No method may be called after it."""

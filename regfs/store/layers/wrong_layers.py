@@ -1,7 +1,8 @@
 """Checks a layer of the cache for damage: its index, its data file, the chunks that are here.
 
     index        its checksum
-    data file    its diff id, which is its name; of a lazy layer the digest of each chunk. It may have been evicted
+    data file    its diff id, which is its name; of a lazy layer the digest of each chunk. It may have been evicted:
+                 then the digest of each chunk that was fetched again
     contents     the index names no byte that is outside the data file
 
 Used by layer_store.py after a crash, and by verify.py. Thread rule: one thread.
@@ -17,7 +18,7 @@ from pathlib import Path
 from regfs.errors import InvalidName, RegfsError, Unsupported
 from regfs.model.attributes import size_of
 from regfs.model.digest import Hasher
-from regfs.store.eviction.inventory import CHUNKS, DATA
+from regfs.store.eviction.inventory import CHUNKS, DATA, PARTS
 from regfs.store.files.boot_id import boot_id
 from regfs.store.files.cached_files import open_file
 from regfs.store.files.checksums import SUFFIX as SUMS
@@ -27,6 +28,7 @@ from regfs.store.layers.content import BLOCK
 from regfs.store.layers.data_writer import TAR, DataLayout
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_names import diff_id_of
+from regfs.store.layers.span_table import SpanTable
 
 _READ = 1 << 20
 
@@ -60,10 +62,14 @@ def wrong_sum(root: Path, path: Path, sums: dict[str, str]) -> str | None:
 
 
 def _wrong_bytes(path: Path, index: LayerIndex) -> str | None:
-    """Return what is wrong with a data file; None where it was evicted."""
-    if not path.exists():
-        return None
-    return _wrong_data(path, index.layout()) if index.layout().source == TAR else _wrong_chunks(path, index)
+    """Return what is wrong with a data file, and with the parts of it that were fetched again; None if evicted."""
+    layout = index.layout()
+    if layout.source != TAR:
+        return _wrong_chunks(path, ChunkMap(path.with_suffix(CHUNKS), boot=boot_id()), index) if path.exists() else None
+    if path.exists() and (reason := _wrong_data(path, layout)) is not None:
+        return reason
+    parts = path.with_suffix(PARTS)
+    return _wrong_chunks(parts, _map_of_parts(parts, index), index) if parts.exists() else None
 
 
 def _wrong_data(path: Path, layout: DataLayout) -> str | None:
@@ -85,22 +91,25 @@ def _wrong_data(path: Path, layout: DataLayout) -> str | None:
     return None
 
 
-def _wrong_chunks(path: Path, index: LayerIndex) -> str | None:
+def _wrong_chunks(path: Path, chunks: ChunkMap, index: LayerIndex) -> str | None:
     """Return what is wrong with a data file that is fetched chunk by chunk: its size, or a chunk that is here."""
-    chunks = ChunkMap(path.with_suffix(CHUNKS), boot=boot_id())
     with open(open_file(path), "rb", buffering=0) as file:
         size = file.seek(0, 2)
-        if size != index.layout().size:
+        if path.suffix != PARTS and size != index.layout().size:
             return f"damaged: {path.name} has {size} bytes, not {index.layout().size}"
         for chunk in index.chunks_by_place():
             if chunk.number >= chunks.count:
-                return f"damaged: {path.stem}{CHUNKS} has no place for chunk {chunk.number}"
+                return f"damaged: the map of {path.name} has no place for chunk {chunk.number}"
             # The digests of SOCI are of compressed bytes, which the cache does not keep.
             if chunks.is_here(chunk.number) and index.layout().source != "SOCI":
                 file.seek(chunk.start)
                 if not chunk.digest.matches(read_exactly(file, chunk.size)):
                     return f"damaged: the chunk at byte {chunk.start} of {path.name} is not what its digest says"
     return None
+
+
+def _map_of_parts(path: Path, index: LayerIndex) -> ChunkMap:
+    return ChunkMap(path, boot=boot_id(), at=index.layout().size, table=SpanTable.of(index).id)
 
 
 def _digest_of(file: FileIO, offset: int, size: int, hasher: Hasher) -> str:

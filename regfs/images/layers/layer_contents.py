@@ -1,0 +1,126 @@
+"""LayerContents: opens and fetches the bytes of files in layers that are in use, whichever way their layer has them.
+
+    data file here           it is read
+    lazy layer               missing chunks are fetched when they are read (partial_layers.py)
+    plain layer, evicted     by ranges of its blob where its index has spans (plain_parts.py); else the whole layer
+
+Used by layer_cache.py. Thread rule: any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from regfs.errors import CacheDamaged
+from regfs.images.layers.layer_indexes import LayerIndexes, named
+from regfs.images.layers.layer_ingests import LayerBlob
+from regfs.images.layers.partial_layers import PartialLayers
+from regfs.images.layers.plain_parts import PlainParts
+from regfs.model.digest import Digest
+from regfs.store.layers.content import Content, Nothing, OpenContent, Span
+from regfs.store.layers.layer_index import LayerIndex
+from regfs.store.layers.layer_store import LayerStore
+
+if TYPE_CHECKING:
+    from regfs.images.lazy.chunk_fetching import ChunkFetcher
+
+log = logging.getLogger(__name__)
+
+
+class LayerContents:
+    """The bytes of the layers of one *store*."""
+
+    def __init__(
+        self,
+        store: LayerStore,
+        indexes: LayerIndexes,
+        partial_layers: PartialLayers,
+        plain: PlainParts,
+        *,
+        opened: Callable[[Span], None],
+    ) -> None:
+        """*opened* is called with each span of a lazy layer that is opened."""
+        self._store = store
+        self._indexes = indexes
+        self._partial = partial_layers
+        self._plain = plain
+        self._note_opened = opened
+
+    def open(self, content: Content) -> OpenContent:
+        """See LayerCache.open()."""
+        if isinstance(content, Nothing):
+            return self._store.open_content(content)
+        index, blob = self._indexes.in_use(content.layer)
+        for is_last in (False, True):
+            try:
+                return self._opened(content, index, blob)
+            except CacheDamaged as failure:
+                if blob is None or is_last:
+                    raise
+                log.info("%s; the layer is fetched again", failure)
+            self._indexes.restore(index, blob)
+        raise AssertionError("unreachable")
+
+    def _opened(self, content: Span, index: LayerIndex | None, blob: LayerBlob | None) -> OpenContent:
+        if index is None or blob is None:
+            return self._store.open_content(content)
+        if blob.table_format is None:
+            return self._opened_plain(content, index, blob)
+        self._note_opened(content)
+        is_here = partial(self._partial.fetcher(index, blob).has, content.offset, content.offset + content.size)
+        return self._store.open_partial(content, self._partial.ensure(index, blob, content), is_here=is_here)
+
+    def _opened_plain(self, content: Span, index: LayerIndex, blob: LayerBlob) -> OpenContent:
+        try:
+            return self._store.open_content(content)
+        except CacheDamaged:
+            # A layer that was dropped as damaged has no names any more, either.
+            opened = self._plain.open(index, blob, content) if self._store.has_names(content.layer) else None
+            if opened is None:
+                raise
+            return opened
+
+    def complete(self, blobs: Sequence[LayerBlob], *, compare: bool = False) -> None:
+        """See LayerCache.complete()."""
+        for blob in map(self._indexes.as_it_is_here, blobs):
+            index = self._indexes.index_with_content(blob)
+            if blob.table_format is not None and not self._store.is_complete(blob.stored_as):
+                with named(blob.origin), self._partial.comparing(blob, is_wanted=compare):
+                    self._partial.fetcher(index, blob).fetch_all()
+
+    def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:
+        """See LayerCache.fetch()."""
+        spans: dict[Digest, list[tuple[int, int]]] = {}
+        for content in contents:
+            if not isinstance(content, Nothing):
+                spans.setdefault(content.layer, []).append((content.offset, content.offset + content.size))
+        for layer, wanted in spans.items():
+            index, blob = self._indexes.in_use(layer)
+            if index is None or blob is None:
+                continue
+            fetcher = self._fetcher(index, blob, wanted)
+            if fetcher is not None:
+                with named(blob.origin):
+                    fetcher.fetch(wanted, partial(report, blob.descriptor.digest.encoded))
+
+    def _fetcher(self, index: LayerIndex, blob: LayerBlob, wanted: Sequence[tuple[int, int]]) -> ChunkFetcher | None:
+        """Return what fetches *wanted*; None if the data file has them all, perhaps by fetching the whole layer."""
+        if blob.table_format is None and self._store.has_names(blob.stored_as):
+            found = None if self._store.is_ingested(blob.stored_as) else self._plain.fetcher(index, blob, wanted)
+            if found is not None:
+                return found
+        self._indexes.index_with_content(blob)
+        return None if blob.table_format is None else self._partial.fetcher(index, blob)
+
+    def has_all(self, layers: Sequence[Digest]) -> bool:
+        """See LayerCache.has_all()."""
+        blobs = [self._indexes.in_use(layer)[1] for layer in layers]
+        return all(blob is None or self._has_all(blob) for blob in blobs)
+
+    def _has_all(self, blob: LayerBlob) -> bool:
+        if blob.table_format is None:
+            return self._store.is_ingested(blob.stored_as)
+        return self._store.is_complete(blob.stored_as)
