@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from regfs.cli.main import run as run_regfs
 from regfs.errors import InvalidOption, NotFound, RegfsError
+from regfs.mount import mount_api
+from regfs.mount.device import open_device
 from regfs.verbs.setup_files import Programs, Texts, wanted_files
 from tests.conftest import missing
 from tests.support.mounted import as_user, environment_for, regfs_command
@@ -40,6 +45,21 @@ def ordinary_user_directory() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="regfs-tests-") as made:
         os.chmod(made, 0o777)
         yield Path(made)
+
+
+@contextmanager
+def unanswered_mount(mountpoint: Path) -> Iterator[None]:
+    """A FUSE mount on *mountpoint* whose connection is open, and which nothing serves."""
+    connection = open_device()
+    words = {"source": "regfs", "fd": str(connection), "rootmode": f"{stat.S_IFDIR:o}", "user_id": "0", "group_id": "0"}
+    mount = mount_api.make_mount("fuse", words.items(), attributes=0)
+    try:
+        mount_api.attach(mount, str(mountpoint))
+        yield
+    finally:
+        os.close(connection)  # ends all that waits
+        os.close(mount)
+        subprocess.run(["umount", "--lazy", mountpoint], check=False)
 
 
 def setup(root: Path, *more: str) -> int:
@@ -138,6 +158,25 @@ def test_root_with_a_prefix_of_its_own_leaves_the_helper_of_mount_alone(
     assert f"{tmp_path}/own/lib/systemd/system/regfs@.service" in told.out
     assert "ln -s" in told.err
     assert (os.path.lexists("/sbin/mount.regfs") and os.lstat("/sbin/mount.regfs")) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_a_unit_starts_again_on_its_mount_that_nothing_answers_yet(needs_fuse: None, tmp_path: Path) -> None:
+    """After a crash systemd keeps the mount, and `mkdir -p` of the mount point waited for the daemon to come."""
+    assert setup(tmp_path) == 0
+    unit = (tmp_path / "usr/lib/systemd/system/regfs@.service").read_text()
+    (line,) = (line for line in unit.splitlines() if line.startswith("ExecStartPre="))
+    words = shlex.split(line.removeprefix("ExecStartPre=-"))
+    mountpoint = tmp_path / "above" / "mnt"
+    command = [word.replace("$$", "$").replace("%%", "%").replace("%f", str(mountpoint)) for word in words]
+    subprocess.run(command, timeout=60, check=True)
+    assert mountpoint.is_dir()
+    with unanswered_mount(mountpoint):
+        with subprocess.Popen(command) as again:
+            try:
+                again.wait(20)
+            finally:
+                again.kill()
 
 
 def test_an_ordinary_user_whose_path_has_not_the_programs_is_told(ordinary_user_directory: Path) -> None:

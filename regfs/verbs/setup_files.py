@@ -29,8 +29,8 @@ Documentation=man:regfs(1)
 [Service]
 Type=notify
 NotifyAccess=main
-# After a crash this may be a dead mount, which is not a directory until regfs has removed it.
-ExecStartPre=-/bin/mkdir -p {where}
+# Not `mkdir -p` of all of it: that looks at what is there, and after a crash the mount is there, which nothing answers.
+ExecStartPre=-/bin/sh -c 'mkdir -p "$$(dirname "$$0")"; mkdir "$$0" 2>/dev/null || :' {where}
 ExecStart={program} --foreground {where}
 ExecReload={program} refresh {where}
 # systemd keeps the mount while the daemon starts again, and what is in it goes on.
