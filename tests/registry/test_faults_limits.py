@@ -79,6 +79,9 @@ def test_retry_after_is_seconds_or_a_date_to_come() -> None:
     left_s = retry_after_s(email.utils.formatdate(began + 1000, usegmt=True))
     assert left_s is not None
     assert 0 <= 1000 - left_s <= time.time() - began + 1  # a date has no fractions of a second
+    ours_is_wrong = "Sat, 01 Jan 2000 00:00:00 GMT"
+    assert retry_after_s("Sat, 01 Jan 2000 00:00:07 GMT", date=ours_is_wrong) == 7.0
+    assert retry_after_s("Sat, 01 Jan 2000 00:00:07 GMT", date="soon") is None
     assert [retry_after_s(text) for text in (None, "", "-1", "soon", "Sat, 01 Jan 2000 00:00:00 GMT")] == [None] * 5
 
 

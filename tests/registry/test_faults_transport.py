@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -19,6 +20,7 @@ from regfs.errors import (
 from regfs.model.names import RepositoryName
 from regfs.process.waiting.deadline import NON_BLOCKING, Deadline, under
 from regfs.registry.hosts.endpoints import Hosts
+from regfs.registry.http.kept_connections import SILENT_S, KeptConnections
 from regfs.registry.http.sockets import Pace
 from tests.registry.transport_rig import (
     CONTENT,
@@ -70,6 +72,57 @@ def test_connections_are_kept(rig: Rig) -> None:
         client.blobs.range(repository_of(server), blob, start, start + 5000)
     fetched(client, server, blob)
     assert server.connections == 1
+
+
+def test_kept_connections_that_a_suspend_or_a_middlebox_dropped_cost_one_wait_and_no_read(rig: Rig) -> None:
+    """Each of them was waited for, as long as a registry gets for its answer."""
+    server, _blob = with_blob(rig)
+    together = threading.Barrier(3)
+
+    def at_once(connection: Connection) -> bool:
+        together.wait(60)
+        return connection.answer(connection.right())
+
+    server.on("GET", "/tags/", at_once, times=3)
+    client = rig.client(server, pace=PACE._replace(answer_s=0.5))
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(client.listing.tags, [repository_of(server)] * 3))
+    assert server.connections == 3
+    dropped = []
+
+    def lost_on_old_connections(connection: Connection) -> bool:
+        if connection.seen.connection > 3:
+            return connection.answer(connection.right())
+        dropped.append(connection.seen.connection)
+        return silence(connection)
+
+    server.on("GET", "/tags/", lost_on_old_connections)
+    assert client.listing.tags(repository_of(server)) == ["v1"]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(client.listing.tags, [repository_of(server)] * 3)) == [["v1"]] * 3
+    assert len(dropped) == 1
+
+
+def test_connections_that_were_silent_for_a_minute_are_not_used_again() -> None:
+    now = [1000.0]
+    kept = KeptConnections(clock=lambda: now[0])
+    answered_s = kept.now_s()
+    now[0] += SILENT_S - 1
+    assert kept.is_trusted("a", answered_s)
+    now[0] += 1
+    assert not kept.is_trusted("a", answered_s)
+    assert kept.is_trusted("a", None)
+
+
+def test_a_connection_that_hangs_is_no_reason_to_distrust_newer_ones_or_another_host() -> None:
+    now = [1000.0]
+    kept = KeptConnections(clock=lambda: now[0])
+    old_s = kept.now_s()
+    kept.distrust("a")
+    assert not kept.is_trusted("a", old_s)
+    assert kept.is_trusted("b", old_s)
+    now[0] += 0.001
+    assert kept.is_trusted("a", kept.now_s())
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

@@ -8,6 +8,7 @@ redirects.py         where a redirect may lead, and what goes along
 transport.py         one request to one URL; the only module that knows requests and urllib3
 host_slots.py        how many requests one host gets at a time
 connecting.py        connections to hosts with several addresses
+kept_connections.py  which kept connections are used again
 sockets.py           sockets that keep the thread's deadline
 tls.py               contexts for TLS, and what its failures mean
 trust.py             what TLS trusts

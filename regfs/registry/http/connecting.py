@@ -23,6 +23,7 @@ from typing import Any
 from cachetools import TTLCache
 
 from regfs.process.waiting.single_flight import Flights
+from regfs.registry.http.kept_connections import KeptConnections
 from regfs.registry.http.sockets import SLICE_S, ConnectFailed, ConnectTimeout, Pace, WatchedSocket, wait_at_most
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Connector:
         self._lock = threading.Lock()
         self._slow: TTLCache[Any, bool] = TTLCache(_SLOW_LIMIT, _SLOW_KEPT_S, timer=clock)
         self._flights = Flights()
+        self.kept = KeptConnections()
 
     def connect(self, host: str, port: int) -> WatchedSocket:
         """Return a connection to the first address of *host* that accepts one; blocks on the network.

@@ -71,6 +71,11 @@ class Request:
         return Origin.of(self.url)
 
     @property
+    def place(self) -> str:
+        """The URL of the host's root: all that requests and urllib3 need to know of the address."""
+        return f"{self.origin.scheme}://{self.origin}/"
+
+    @property
     def target(self) -> str:
         """Path and query for the request line, letter by letter as they stand in the URL: a signature is over them."""
         found = _TARGET.match(self.url)

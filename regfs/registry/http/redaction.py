@@ -1,6 +1,6 @@
 """Takes secrets out of servers' texts: some repeat the request in their error, which goes to logs and users.
 
-Used by error_answers.py. Pure; any thread.
+Used by error_answers.py and transport.py. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from urllib.parse import unquote_plus, urlsplit
 from regfs.registry.http.messages import Request
 
 _REDACTED = "***"
+# A garbled page may stand where the text of an error is expected; this much of it is enough.
+_REASON_LIMIT = 200
 # A shorter secret would be found in the middle of words.
 _SHORTEST = 4
 _PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "user-agent", "range", "content-type"})
@@ -29,6 +31,12 @@ def without_secrets(text: str, request: Request) -> str:
     for secret in sorted(secrets, key=len, reverse=True):  # one may be the beginning of another
         text = text.replace(secret, _REDACTED)
     return text
+
+
+def reason_of(error: BaseException, request: Request) -> str:
+    """Return the text of *error* as one printable line, without the secrets of *request*."""
+    text = without_secrets(str(getattr(error, "strerror", None) or error or type(error).__name__), request)
+    return "".join(letter if letter.isprintable() else " " for letter in text[:_REASON_LIMIT])
 
 
 def _secrets_of(request: Request) -> Iterator[str]:

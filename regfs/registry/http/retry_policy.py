@@ -8,12 +8,14 @@ from __future__ import annotations
 import email.utils
 import random
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
 TRANSIENT = frozenset({408, 429, 499, 500, 502, 503, 504, 522})
 # Of these, the ones that mean the host is down. After the others its other objects may still be available.
 DOWN = frozenset({502, 503, 504, 522})
 _ATTEMPTS_BESIDE_OTHERS = 2
+_NO_DATE = (ValueError, TypeError, OverflowError, IndexError)
 
 
 class RetryPolicy(NamedTuple):
@@ -42,15 +44,25 @@ class RetryPolicy(NamedTuple):
         return full_s * (0.5 + random.random() / 2)  # noqa: S311
 
 
-def retry_after_s(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks to wait; None if there is none that makes sense."""
+def retry_after_s(value: str | None, *, date: str | None = None) -> float | None:
+    """Return the seconds that a Retry-After header asks to wait; None if there is none that makes sense.
+
+    *date* is the Date of the same answer: a time counts from there, because the clock here may be wrong.
+    """
     if value is None:
         return None
     value = value.strip()
     if value.isascii() and value.isdigit():
         return float(value[:12])
     try:
-        seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-    except (ValueError, TypeError, OverflowError, IndexError):
+        until_s = _timestamp(value)
+    except _NO_DATE:
         return None
-    return seconds if seconds > 0 else None
+    with suppress(*_NO_DATE):
+        return max(0.0, until_s - (time.time() if date is None else _timestamp(date))) or None
+    return max(0.0, until_s - time.time()) or None
+
+
+def _timestamp(date: str) -> float:
+    """Return the seconds since 1970 of a date as HTTP has it. Raises one of _NO_DATE."""
+    return email.utils.parsedate_to_datetime(date).timestamp()

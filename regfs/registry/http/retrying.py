@@ -168,7 +168,7 @@ class RetryingSender:
 
     def _transient(self, host: str, answer: Answer, attempt: int, *, what: str) -> _Failure:
         """Return the failure that *answer*, a transient one, means if no attempt succeeds."""
-        asked_s = retry_after_s(answer.headers.get("Retry-After"))
+        asked_s = retry_after_s(answer.headers.get("Retry-After"), date=answer.headers.get("Date"))
         wait_s = self._retry.wait_s(attempt) if asked_s is None else asked_s
         error = refusal(answer, what=what)
         if isinstance(error, RateLimited):

@@ -47,6 +47,10 @@ class TransferCut(RegistryUnavailable):
     """The connection broke in the middle of a body."""
 
 
+class StaleConnection(RegistryUnavailable):
+    """A kept connection was closed by the server before the request: sending it again is no retry."""
+
+
 class NotTls(ConnectFailed):
     """The other side does not speak TLS on this port."""
 

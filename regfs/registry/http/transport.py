@@ -41,8 +41,17 @@ from regfs.registry.http.addresses import is_loopback
 from regfs.registry.http.connecting import Connector
 from regfs.registry.http.host_slots import HostSlots
 from regfs.registry.http.messages import Answer, Headers, Request, content_length
-from regfs.registry.http.redaction import without_secrets
-from regfs.registry.http.sockets import SLICE_S, NotTls, Pace, Slow, TlsFailed, TransferCut, beginning_due
+from regfs.registry.http.redaction import reason_of
+from regfs.registry.http.sockets import (
+    SLICE_S,
+    NotTls,
+    Pace,
+    Slow,
+    StaleConnection,
+    TlsFailed,
+    TransferCut,
+    beginning_due,
+)
 from regfs.registry.http.tls import tls_context, tls_failure
 from regfs.registry.http.trust import Authorities, Tls
 from regfs.telemetry.stats import Stats
@@ -50,15 +59,9 @@ from regfs.telemetry.stats import Stats
 log = logging.getLogger(__name__)
 
 _CHUNK = 512 * 1024
-# A garbled page may stand where an error text is expected; this much of it is enough.
-_TEXT_LIMIT = 200
 
 _sent = threading.local()
 _Release = Callable[[], None]
-
-
-class StaleConnection(RegistryUnavailable):
-    """A kept connection was closed by the server before the request: sending it again is no retry."""
 
 
 class Transport:
@@ -126,7 +129,7 @@ class Transport:
         URL does not match. So they get the root of the host, and the connection sends the target: see _pool_classes.
         """
         prepared = requests.PreparedRequest()
-        prepared.method, prepared.url, prepared.body = request.method, _place(request), request.body
+        prepared.method, prepared.url, prepared.body = request.method, request.place, request.body
         prepared.headers = CaseInsensitiveDict(
             {
                 "Host": str(request.origin),
@@ -150,10 +153,13 @@ class Transport:
             yield
         except RegistryTimeout as error:
             self._stats.count("registry.errors")
+            self._distrust_kept()
             raise type(error)(f"{request.origin}: {error}") from error
         except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
             deadline.current().remaining_s(0.0)  # where the caller's own deadline was the reason, that is the error
             converted = _converted(error, request, reused=_sent.reused)
+            if isinstance(converted, StaleConnection | Slow):
+                self._distrust_kept()
             if not isinstance(converted, NotTls):
                 self._stats.count("registry.errors")
             if isinstance(converted, TlsFailed):
@@ -195,12 +201,17 @@ class Transport:
             raise type(error)(f"{request.origin}: {error}") from error
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
             self._stats.count("registry.errors")
-            reason = _reason(_root(error), request)
+            reason = reason_of(_root(error), request)
             raise TransferCut(f"{request.origin}: the transfer broke off: {reason}") from _cause(error)
         finally:
             if not finished:
                 raw.close()
             close()
+
+    def _distrust_kept(self) -> None:
+        """Note that the last request had no answer: if its connection was a kept one, the others may be dead too."""
+        if _sent.reused:
+            self._connector.kept.distrust(_sent.host)
 
     def _forget(self, tls: Tls) -> None:
         """Read the files of *tls* again for the next request: certificates may be renewed while regfs runs."""
@@ -215,14 +226,9 @@ class Transport:
             return adapter
 
 
-def _place(request: Request) -> str:
-    """Return the URL of the host's root: all that requests and urllib3 need to know of the address."""
-    return f"{request.origin.scheme}://{request.origin}/"
-
-
 def _proxies(request: Request) -> dict[str, str]:
     """Return the proxies that the environment names for *request*; loopback is asked directly."""
-    return {} if is_loopback(request.origin.host) else get_environ_proxies(_place(request))
+    return {} if is_loopback(request.origin.host) else get_environ_proxies(request.place)
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -248,12 +254,6 @@ def _cause(error: BaseException) -> BaseException | None:
     return root if isinstance(root, OSError) else None
 
 
-def _reason(error: BaseException, request: Request) -> str:
-    """Return the text of *error* as one printable line, without the secrets of *request*."""
-    text = without_secrets(str(getattr(error, "strerror", None) or error or type(error).__name__), request)
-    return "".join(letter if letter.isprintable() else " " for letter in text[:_TEXT_LIMIT])
-
-
 def _converted(error: Exception, request: Request, *, reused: bool) -> RegfsError:
     """Return regfs's error for what requests, urllib3, http.client, ssl or the socket raised."""
     root, origin = _root(error), request.origin
@@ -266,12 +266,12 @@ def _converted(error: Exception, request: Request, *, reused: bool) -> RegfsErro
     if isinstance(root, http.client.RemoteDisconnected | ConnectionError):
         if reused:
             return StaleConnection(f"{origin}: a kept connection was closed")
-        return RegistryUnavailable(f"{origin}: the connection was closed before the answer: {_reason(root, request)}")
+        return RegistryUnavailable(f"{origin}: the connection was closed before the answer: {reason_of(root, request)}")
     if isinstance(root, http.client.HTTPException | urllib3.exceptions.InvalidHeader):
-        return ProtocolViolation(f"{origin}: the answer is not HTTP: {_reason(root, request)}")
+        return ProtocolViolation(f"{origin}: the answer is not HTTP: {reason_of(root, request)}")
     if isinstance(root, urllib3.exceptions.LocationValueError | requests.exceptions.InvalidURL):
         return ProtocolViolation(f"{origin}: not a URL that can be asked")
-    return RegistryUnavailable(f"{origin}: {_reason(root, request)}")
+    return RegistryUnavailable(f"{origin}: {reason_of(root, request)}")
 
 
 class _Adapter(HTTPAdapter):
@@ -310,15 +310,19 @@ def _pool_classes(connector: Connector) -> dict[str, type[HTTPConnectionPool]]:
     """Return urllib3's pools, whose connections are watched and know whether they were used before."""
 
     class Watched(HTTPConnection):
-        _answered = False
+        _answered_s: float | None = None
+
+        @property
+        def is_connected(self) -> bool:
+            return super().is_connected and connector.kept.is_trusted(self._dns_host, self._answered_s)
 
         def _new_conn(self) -> Any:
-            self._answered = _sent.reused = False
+            self._answered_s, _sent.reused = None, False
             return connector.connect(self._dns_host, self.port or self.default_port)
 
         def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
             """Begin the request. *url* is the host's root: `/`, or with scheme and host for a proxy."""
-            _sent.reused = self._answered
+            _sent.reused, _sent.host = self._answered_s is not None, self._dns_host
             super().putrequest(method, url.removesuffix("/") + _sent.target, *args, **kwargs)
 
         def _encode_request(self, request: str) -> bytes:
@@ -326,7 +330,7 @@ def _pool_classes(connector: Connector) -> dict[str, type[HTTPConnectionPool]]:
 
         def getresponse(self) -> HTTPResponse:  # type: ignore[override]
             response = super().getresponse()
-            self._answered = True
+            self._answered_s = connector.kept.now_s()
             return response
 
     class WatchedTls(Watched, HTTPSConnection):
