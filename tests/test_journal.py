@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import pytest
 
@@ -20,6 +21,18 @@ def test_a_failure_is_logged_once_and_then_counted(caplog: pytest.LogCaptureFixt
     assert len(caplog.records) == 1
     assert " x3 open a: AccessDenied: ghcr.io refuses\n" in journal.text()
     assert stats.value("errors") == 3
+
+
+def test_a_failure_is_logged_though_the_clock_was_set_back_since_it_was_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was not, until the clock had come to that time again."""
+    journal = Journal(Stats())
+    with caplog.at_level(logging.WARNING):
+        for now in (2e9, 1e9, 1e9 + 1):
+            monkeypatch.setattr(time, "time", lambda now=now: now)
+            journal.record("open a", AccessDenied("ghcr.io refuses"))
+    assert len(caplog.records) == 2
 
 
 def test_only_the_last_failures_are_kept() -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+from regfs.process.clocks import unjumped_time_ns
 
 MOST = 10 << 30
 _SHARE_OF_DISK = 10
@@ -51,7 +52,7 @@ class Limits(NamedTuple):
     @property
     def expired_ns(self) -> int:
         """Files not used since this time, in nanoseconds since 1970, are too old; 0 if there is no age limit."""
-        return 0 if math.isinf(self.max_age_s) else max(0, time.time_ns() - int(self.max_age_s * 1e9))
+        return 0 if math.isinf(self.max_age_s) else max(0, unjumped_time_ns() - int(self.max_age_s * 1e9))
 
     def most_bytes(self, disk: os.statvfs_result) -> int:
         """Return how many bytes the cache may hold; 0: as few as possible."""

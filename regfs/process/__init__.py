@@ -1,6 +1,7 @@
 """This process.
 
 - user.py: its user: home, configuration, root or not
+- clocks.py: times that a suspended machine and a clock that is set do not spoil
 - umask.py: the permissions that new files lack
 - descriptors.py: the limit of open files
 - regular_files.py: reading a file that another program wrote

@@ -12,11 +12,11 @@ Used by app/composition.py (through client.py) and tests. Thread rule: the parts
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from regfs import __version__
+from regfs.process.clocks import since_boot_s
 from regfs.process.waiting.single_flight import Flights
 from regfs.registry.auth.api_roots import ApiRoots
 from regfs.registry.auth.known_demands import KnownDemands
@@ -69,7 +69,7 @@ class Parts:
         pace: Pace | None = None,
         retry: RetryPolicy | None = None,
         hub_url: str = HUB_URL,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = since_boot_s,
         denial_s: float = _DENIAL_S,
         connections: int | None = None,
         max_piece: int = MAX_PIECE,

@@ -54,7 +54,7 @@ class Journal:
         now = time.time()
         with self._lock:
             failure = self._failures.pop(text, None) or Failure(text, now, 0.0, 0)
-            is_new = now - failure.last > _QUIET_S
+            is_new = abs(now - failure.last) > _QUIET_S  # the clock may have been set back
             failure.last, failure.times = now, failure.times + 1
             self._failures[text] = failure
             while len(self._failures) > _KEPT:

@@ -387,3 +387,28 @@ def test_what_was_not_used_for_long_goes_and_what_is_in_use_stays(tmp_path: Path
     del held
     store.budget.trim()
     assert names_of(store, layers) == [2]
+
+
+def test_what_was_used_before_the_clock_was_set_back_does_not_outlive_all_others(tmp_path: Path) -> None:
+    """Until that time came again it stayed, and with it no room for anything new."""
+    store = LayerStore(tmp_path, limits=Limits(100 * MIB))
+    layers = [keep_layer(store, f"layer {number}", files=[big(number)]) for number in range(3)]
+    used_before(store.index_path(layers[0]), -10 * 365 * 24 * 3600)
+    store.budget.trim()  # it is used now
+    for layer in layers[1:]:
+        used_before(store.index_path(layer), -30)
+    store.budget.trim(2 * MIB + MIB // 2)
+    assert [store.is_whole(layer) for layer in layers] == [False, True, True]
+
+
+def test_a_clock_that_jumps_ten_years_forward_evicts_nothing_by_age(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All went at once."""
+    store = LayerStore(tmp_path, limits=Limits(100 * MIB, max_age_s=3600.0))
+    layers = [keep_layer(store, f"layer {number}", files=[big(number)]) for number in range(2)]
+    used_before(store.index_path(layers[1]), 7200)
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() + 10 * 365 * 24 * 3600 * 10**9)
+    store.budget.keep()
+    assert names_of(store, layers) == [0]  # the other one was too old in any case

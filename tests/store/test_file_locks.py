@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from regfs.store.locks import file_locks
-from regfs.store.locks.file_locks import claimed, new_locked_file
+from regfs.store.locks.file_locks import claimed, new_locked_file, sweep_unlocked
 
 
 @pytest.mark.parametrize("is_still_claimed", [True, False])
@@ -45,3 +45,12 @@ def test_a_new_file_that_a_sweep_takes_before_it_is_locked_is_made_again(
     with claimed(Path(name)) as is_ours:
         assert not is_ours
     os.close(fd)
+
+
+def test_a_leftover_from_before_the_clock_was_set_back_is_swept(tmp_path: Path) -> None:
+    """It stayed until the clock had come to that time again."""
+    leftover = tmp_path / ".merged-of-a-crash"
+    leftover.write_bytes(b"x")
+    os.utime(leftover, (4e9, 4e9))
+    sweep_unlocked(tmp_path)
+    assert not leftover.exists()

@@ -12,12 +12,12 @@ Used by existence.py. Thread rule: any thread.
 
 from __future__ import annotations
 
-import time
 from typing import NamedTuple
 
 from regfs.errors import AccessDenied, BadContent, NotFound, RepositoryUnknown, TooLarge, Unsupported
 from regfs.images.answers.remembered import UNREACHABLE, Refreshes, Remembered
 from regfs.model.names import RepositoryName
+from regfs.process.clocks import since_boot_s
 from regfs.registry.client import RegistryClient
 from regfs.store.references.references import References, left_s
 
@@ -38,7 +38,7 @@ SAYS_NOTHING = (AccessDenied, NotFound, Unsupported, BadContent, TooLarge, *UNRE
 
 
 class _Below(NamedTuple):
-    """Repositories below a path in the catalog at *asked* (monotonic seconds). *is_all*: the list is complete."""
+    """Repositories below a path in the catalog at *asked* (seconds since the boot). *is_all*: the list is complete."""
 
     names: frozenset[str]
     is_all: bool
@@ -96,7 +96,7 @@ class CatalogBelow:
 
     def _known(self, registry: str, path: str, ttl_s: float) -> bool | None:
         """Tell whether something is below *path*, by the answers of the last *ttl_s* seconds; None if unknown."""
-        asked_after, above = time.monotonic() - ttl_s, path
+        asked_after, above = since_boot_s() - ttl_s, path
         while above:
             below = self._below.get((registry, above))
             found = None if below is None or below.asked < asked_after else below.has(path)
@@ -118,7 +118,7 @@ class CatalogBelow:
 
     def _ask(self, registry: str, path: str) -> _Below:
         """Ask for the repositories below *path*: one page, or all if the registry ignores where to begin."""
-        asked_at, prefix, asked = self._refreshes.count, f"{path}/", time.monotonic()
+        asked_at, prefix, asked = self._refreshes.count, f"{path}/", since_boot_s()
         page = self._registry.listing.repositories_after(registry, prefix)
         names, is_all = page.names, page.is_all or any(_is_beyond(name, prefix) for name in page.names)
         if page.names and min(page.names) <= prefix and not page.is_all:  # the registry ignored where to begin

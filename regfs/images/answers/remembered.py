@@ -14,13 +14,13 @@ request is made under it.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Hashable
 from typing import Generic, NamedTuple, TypeVar
 
 from cachetools import LRUCache
 
 from regfs.errors import BadConfiguration, RateLimited, RegistryTimeout, RegistryUnavailable
+from regfs.process.clocks import since_boot_s
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class Refreshes:
 
 
 class Answer(NamedTuple, Generic[T]):
-    """*value*, which holds until *expires_s* (monotonic seconds)."""
+    """*value*, which holds until *expires_s* (seconds since the boot)."""
 
     value: T
     expires_s: float
@@ -60,7 +60,7 @@ class Answer(NamedTuple, Generic[T]):
     @property
     def valid_s(self) -> float:
         """The seconds until it expires."""
-        return max(0.0, self.expires_s - time.monotonic())
+        return max(0.0, self.expires_s - since_boot_s())
 
 
 class _Kept(NamedTuple, Generic[T]):
@@ -107,7 +107,7 @@ class Remembered(Generic[K, T]):
         refreshes = self._refreshes.count
         if asked_at is not None and asked_at != refreshes:
             return Answer(value, 0.0)
-        answer = Answer(value, time.monotonic() + (self._ttl_s if for_s is None else min(for_s, self._ttl_s)))
+        answer = Answer(value, since_boot_s() + (self._ttl_s if for_s is None else min(for_s, self._ttl_s)))
         with self._lock:
             self._kept[name] = _Kept(answer, refreshes)
         return answer
@@ -125,4 +125,4 @@ class Remembered(Generic[K, T]):
                 self._kept.pop(name, None)
 
     def _holds(self, kept: _Kept[T]) -> bool:
-        return kept.refreshes == self._refreshes.count and time.monotonic() < kept.answer.expires_s
+        return kept.refreshes == self._refreshes.count and since_boot_s() < kept.answer.expires_s

@@ -26,6 +26,7 @@ from regfs.images.answers.remembered import MISSING_TTL_S, STALE_TTL_S, UNREACHA
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor
 from regfs.model.names import RepositoryName, is_attachment_tag
+from regfs.process.clocks import since_boot_s
 from regfs.process.waiting.single_flight import Flights
 from regfs.registry.client import RegistryClient
 from regfs.store.references.references import References, TagRecord, left_s
@@ -38,7 +39,7 @@ _COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
 
 
 class Resolved(NamedTuple):
-    """What a tag points to: *digest*, and when this answer expires (monotonic seconds)."""
+    """What a tag points to: *digest*, and when this answer expires (seconds since the boot)."""
 
     digest: Digest
     media_type: str
@@ -48,7 +49,7 @@ class Resolved(NamedTuple):
     @property
     def valid_s(self) -> float:
         """The seconds until the answer expires."""
-        return max(0.0, self.expires_s - time.monotonic())
+        return max(0.0, self.expires_s - since_boot_s())
 
 
 class _Listing(NamedTuple):

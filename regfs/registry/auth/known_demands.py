@@ -7,11 +7,11 @@ Used by endpoint_calls.py. Thread rule: shared by all threads; the lock guards t
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable
 
 from cachetools import TTLCache
 
+from regfs.process.clocks import since_boot_s
 from regfs.registry.auth.api_roots import ApiRoots
 from regfs.registry.auth.challenge import parse_challenges
 from regfs.registry.auth.demand import Demand
@@ -32,7 +32,7 @@ class KnownDemands:
         token_servers: TokenServers,
         roots: ApiRoots,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = since_boot_s,
     ) -> None:
         self.credentials = credentials
         self.token_servers = token_servers

@@ -27,6 +27,7 @@ from typing import NamedTuple
 from cachetools import TLRUCache, TTLCache
 
 from regfs.errors import BadConfiguration
+from regfs.process.clocks import since_boot_s
 from regfs.process.threads import no_process
 from regfs.process.waiting.single_flight import Flights
 from regfs.registry.credentials.credential import Credential
@@ -60,7 +61,7 @@ class CredentialHelpers:
         *,
         mountpoint: Path | None = None,
         timeout_s: float = 20.0,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = since_boot_s,
     ) -> None:
         self._environment = dict(environment)
         self._mountpoint = mountpoint

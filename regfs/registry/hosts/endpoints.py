@@ -12,7 +12,6 @@ from __future__ import annotations
 import ipaddress
 import logging
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from cachetools import TTLCache
 
 from regfs.errors import AccessDenied, BadConfiguration, InvalidOption
 from regfs.model.names import DOCKER_HUB
+from regfs.process.clocks import since_boot_s
 from regfs.process.regular_files import read_regular_file
 from regfs.process.user import configuration_directory
 from regfs.registry.hosts.certificates import NO_CERTIFICATES, Certificates, certificates_in
@@ -87,7 +87,7 @@ class Hosts:
         hosts_directories: Sequence[Path] = (),
         certificate_directories: Sequence[Path] = (),
         registries_files: tuple[Sequence[Path], Sequence[Path]] = ((), ()),
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = since_boot_s,
     ) -> None:
         self._insecure = frozenset(insecure)
         self._insecure_networks = _networks(insecure)

@@ -7,7 +7,8 @@
     a merged table     with its EROFS image
     a blob
 
-What was used longest ago is evicted first, and content before names: an index, a merged table or a document counts as
+What was used longest ago is evicted first (in the future, before the clock was set back, counts as now), and content
+before names: an index, a merged table or a document counts as
 if it had been used a day later than it was. Layers of an older release are evicted in any case. Used by the budget,
 which makes room, and by the verbs of the cache, which evict what they are told to or only say what would be evicted.
 Thread rule: any thread; any number of processes.
@@ -18,7 +19,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,10 +35,12 @@ from regfs.store.eviction.inventory import (
     Inventory,
     take_inventory,
 )
-from regfs.store.locks.file_locks import changing, claimed
+from regfs.store.locks.file_locks import changing, claimed, touch
 
 _OF_NO_USE, _PROMOTED = 0, 1
 _NAMES_OUTLIVE_NS = 24 * 3600 * 10**9
+# Clocks of machines that share a cache differ by less.
+_SKEW_NS = 60 * 10**9
 # Blobs up to this size are manifests, configs and tables of contents: names, too.
 _DOCUMENT = 4 << 20
 _BYTES = (DATA, PARTS)
@@ -110,9 +113,9 @@ class _Step(NamedTuple):
         return self.unit.turn, self.as_if_used_ns
 
 
-def _steps(unit: Unit) -> Iterator[_Step]:
+def _steps(unit: Unit, now_ns: int) -> Iterator[_Step]:
     """Yield the steps in which *unit* is evicted."""
-    used_ns, guard = unit.guard.used_ns, unit.guard
+    used_ns, guard = min(unit.guard.used_ns, now_ns), unit.guard
     if unit.content:
         yield _Step(unit, unit.content, used_ns)
     has_bytes = not unit.content and any(file.suffix in _BYTES for file in unit.others)
@@ -152,7 +155,10 @@ def evict(
         being_written = sum(file.size for file in found.under_way) - freed
         freed += sum(map(remove, _without_owner(found)))
         wanted = min(wanted, found.size - keep)
-        steps = [step for unit in units_of(found) if chosen(unit) for step in _steps(unit)]
+        units = [unit for unit in units_of(found) if chosen(unit)]
+        steps = [step for unit in units for step in _steps(unit, now_ns)]
+        if not only_say:
+            _age_from_now((unit.guard for unit in units), now_ns)
         for step in sorted(steps, key=lambda step: step.place):
             guard = step.unit.guard
             if step.unit.turn != _OF_NO_USE and guard.used_ns >= expired_ns:
@@ -170,6 +176,13 @@ def evict(
             if size:
                 went.append((step.files[0].path, size))
     return Evicted(freed, found.size - freed, being_written, tuple(went), tuple(in_use))
+
+
+def _age_from_now(guards: Iterable[CachedFile], now_ns: int) -> None:
+    """Let files that were used in the future be used now: else they would outlive all others until that time comes."""
+    for guard in guards:
+        if guard.used_ns > now_ns + _SKEW_NS:
+            touch(guard.path)
 
 
 def _all_but(files: dict[str, CachedFile], suffix: str) -> tuple[CachedFile, ...]:

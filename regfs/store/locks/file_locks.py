@@ -56,7 +56,7 @@ def sweep_unlocked(directory: Path) -> None:
     """
     with suppress(FileNotFoundError), os.scandir(directory) as entries:
         for entry in entries:
-            if entry.name.startswith(".") and time.time() - entry.stat(follow_symlinks=False).st_mtime > _YOUNG_S:
+            if entry.name.startswith(".") and abs(time.time() - entry.stat(follow_symlinks=False).st_mtime) > _YOUNG_S:
                 with claimed(Path(entry.path)) as is_ours:
                     if is_ours:
                         os.unlink(entry.path)
