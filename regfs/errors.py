@@ -24,6 +24,7 @@ RegfsError
 ├── Interrupted             the caller gave up (a signal, FUSE_INTERRUPT)
 ├── OutOfThreads            the system lets regfs start no further thread or process
 ├── ReadOnly                an attempt to write
+├── InUse                   what is to be evicted is open, mounted by the kernel, or pinned
 ├── WorkStalled             local work (a worker process, a disk) made no progress within its deadline, and was ended
 ├── NotADirectory · IsADirectory · NotASymlink · NoSuchXattr · BadHandle
 ├── LinkLoop                symbolic links that lead nowhere, where regfs follows them itself
@@ -140,6 +141,10 @@ class OutOfThreads(RegfsError):
 
 class ReadOnly(RegfsError):
     """Registries are shown, not written."""
+
+
+class InUse(RegfsError):
+    """What is to be evicted from the cache is open, mounted by the kernel, or pinned; the message says which."""
 
 
 class WorkStalled(RegfsError):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from regfs.cli.main import run as run_regfs
-from regfs.errors import InvalidOption, NotFound, RegistryUnavailable, TooLarge
+from regfs.errors import InUse, NotFound, RegistryUnavailable, TooLarge
 from regfs.model.digest import Digest
 from regfs.store.eviction import pins
 from regfs.store.eviction.eviction import evict
@@ -68,7 +68,7 @@ def test_a_pinned_image_is_read_without_its_registry_after_everything_else_went(
 
 def test_an_image_that_is_unpinned_can_go(regfs: Regfs, tmp_path: Path) -> None:
     name = regfs("pin", "-q", "demo/kept:1").strip()
-    with pytest.raises(InvalidOption, match=r"pinned images stay: .*regfs unpin IMAGE"):
+    with pytest.raises(InUse, match=r"pinned images stay: .*regfs unpin IMAGE"):
         regfs("cache", "rm", "demo/kept:1")
     assert regfs("unpin", "demo/kept:1").strip() == name
     assert regfs("pins") == ""

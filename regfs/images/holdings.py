@@ -1,6 +1,6 @@
 """Describes for people what a cache holds, and what keeps each part from eviction, as `.regfs/cache/` shows it.
 
-Used by tree/held.py. Thread rule: a function; files may come and go while it runs.
+Used by tree/held.py and evicting.py. Thread rule: functions; files may come and go while they run.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ SHORT_DIGITS = 12
 """How many digits of its digest an image's name has, as in `regfs cache ls` and `regfs cache rm`."""
 MOST = 10_000
 """How many parts of each kind are shown: those used last."""
+KIND_OF_IMAGES = "images"
+_KINDS = {LAYERS: "layers", IMAGES: "tables", BLOBS: "blobs"}
+"""What each kind of parts is called here, by its directory in the cache."""
 _SUFFIXES = (INDEX, MERGED)
 
 
@@ -51,30 +54,40 @@ def holdings(root: Path) -> Holdings:
     for image in images:
         for guard in image.guards:
             owners.setdefault(guard, []).extend(image.names)
-    by_kind: dict[str, list[Unit]] = {LAYERS: [], IMAGES: [], BLOBS: []}
+    by_kind: dict[str, list[Unit]] = {kind: [] for kind in _KINDS.values()}
     for unit in units:
-        kind = unit.guard.path.relative_to(root).parts[0]
-        if kind in by_kind:
+        if kind := kind_of(root, unit):
             by_kind[kind].append(unit)
-    parts = {kind: _parts(uses, owners, by_kind[kind]) for kind in by_kind}
-    shown = {image.digest.encoded[:SHORT_DIGITS]: _image(root, uses, image) for image in images[:MOST]}
-    return Holdings(shown, parts[LAYERS], parts[IMAGES], parts[BLOBS])
+    shown = {short_name(image): _image(root, uses, image) for image in images[:MOST]}
+    return Holdings(shown, **{kind: _parts(uses, owners, by_kind[kind]) for kind in by_kind})
+
+
+def kind_of(root: Path, unit: Unit) -> str:
+    """Return the directory of `.regfs/cache/` that *unit* is shown in: `layers`, `tables` or `blobs`; '' for none."""
+    return _KINDS.get(unit.guard.path.relative_to(root).parts[0], "")
+
+
+def name_of(unit: Unit) -> str:
+    """Return the name that *unit* has there."""
+    return unit.guard.stem if unit.guard.suffix in _SUFFIXES else unit.guard.name
+
+
+def short_name(image: CachedImage) -> str:
+    """Return the name of *image* in `.regfs/cache/images/`."""
+    return image.digest.encoded[:SHORT_DIGITS]
 
 
 def _parts(uses: LivingUses, owners: Mapping[Path, list[str]], units: list[Unit]) -> dict[str, Held]:
     latest = sorted(units, key=lambda unit: -unit.guard.used_ns)[:MOST]
-    return {_name(unit): _part(uses, owners.get(unit.guard.path, []), unit) for unit in latest}
-
-
-def _name(unit: Unit) -> str:
-    return unit.guard.stem if unit.guard.suffix in _SUFFIXES else unit.guard.name
+    return {name_of(unit): _part(uses, owners.get(unit.guard.path, []), unit) for unit in latest}
 
 
 def _part(uses: LivingUses, images: list[str], unit: Unit) -> Held:
     lines = _facts(unit.size, unit.guard.used_ns, uses.holders_of(unit.guard.path))
     if unit.guard.suffix == INDEX and not unit.content:
         lines.append("bytes of its files: evicted; they are fetched again when they are read")
-    return Held(_text([*lines, *(f"image: {name}" for name in sorted(images))]), unit.guard.used_ns)
+    lines += [f"image: {name}" for name in sorted(images)]
+    return Held(_text(lines), unit.guard.used_ns)
 
 
 def _image(root: Path, uses: LivingUses, image: CachedImage) -> Held:

@@ -7,19 +7,18 @@ One thread; blocks on the disk.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from regfs.app.config import Config
-from regfs.errors import InvalidOption, NotFound
+from regfs.errors import NotFound
 from regfs.images.cached_images import CachedImage, cached_images, unnamed_size
+from regfs.images.evicting import evict_images, evict_part
 from regfs.images.holdings import SHORT_DIGITS
 from regfs.mount.mountpoint import mounts
 from regfs.store.eviction.budget import Standing
-from regfs.store.eviction.eviction import Evicted, Unit, evict
+from regfs.store.eviction.eviction import Evicted, evict
 from regfs.store.eviction.inventory import take_inventory
-from regfs.store.eviction.pins import pins
 from regfs.store.files.failures import failures_of
 from regfs.store.layers.layer_store import LayerStore
 from regfs.store.locks.work_locks import LOCKS, WorkLocks
@@ -27,6 +26,7 @@ from regfs.store.verify import Problem, verify
 from regfs.verbs.image_argument import read_reference
 
 _LOOK_S = 60.0
+_PART = re.compile(r"(?:.*/)?\.regfs/cache/(layers|tables|blobs)/([0-9a-f]+)")
 _HEX = re.compile(rf"(?:sha256:|(?:.*/)?\.regfs/cache/images/)?([0-9a-f]{{{SHORT_DIGITS},64}})")
 
 
@@ -43,7 +43,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """The result of removing images: bytes freed, parts that stay because a mount uses them, other names removed."""
+    """The result of removing images: bytes freed, parts that stay because they are in use, other names removed."""
 
     freed: int
     parts_in_use: int
@@ -80,23 +80,22 @@ def listing(config: Config) -> tuple[list[CachedImage], int]:
 
 
 def remove(asked: Sequence[str], config: Config, *, dry_run: bool) -> Removed:
-    """Evict what only the images *asked* for need. Raises NotFound, before any eviction, where one is not here."""
+    """Evict what only the images *asked* for need, and the parts whose paths in `.regfs/cache/` are asked for.
+
+    Raises NotFound, before any eviction, where one is not here; InUse where an image is pinned.
+    """
     root = config.cache_dir
     images = cached_images(root)
-    wanted = {image.digest for text in asked for image in images_named(text, images, config.default_registry)}
-    if held := sorted(pin.name for pin in pins(root) if pin.digest in {str(digest) for digest in wanted}):
-        raise InvalidOption(f"pinned images stay: {', '.join(held)}; regfs unpin IMAGE unpins one")
-    staying = frozenset[Path]().union(*(image.guards for image in images if image.digest not in wanted))
-    chosen = frozenset[Path]().union(*(image.guards for image in images if image.digest in wanted)) - staying
-    blobs = root / "blobs"
-    with failures_of(root):
-        parts = evict(root, chosen=_among({path for path in chosen if blobs not in path.parents}), only_say=dry_run)
-        freed = parts.freed
-        # The documents of an image with parts in use stay: without them the rest would not be listed.
-        if not parts.in_use:
-            freed += evict(root, chosen=_among(chosen), only_say=dry_run).freed - (parts.freed if dry_run else 0)
+    parts = [match.groups() for match in map(_PART.fullmatch, asked) if match is not None]
+    named = [text for text in asked if not _PART.fullmatch(text)]
+    wanted = {image.digest for text in named for image in images_named(text, images, config.default_registry)}
+    for kind, name in parts:
+        evict_part(root, kind, name, only_say=True)
+    gone = [evict_images(root, images, wanted, only_say=dry_run)]
+    gone += [evict_part(root, kind, name, only_say=dry_run) for kind, name in parts]
     names = {name for image in images if image.digest in wanted for name in shown_names(image)} - set(asked)
-    return Removed(freed, len(parts.in_use), tuple(sorted(names)))
+    freed, in_use = sum(each.freed for each in gone), sum(len(each.in_use) for each in gone)
+    return Removed(freed, in_use, tuple(sorted(names)))
 
 
 def prune(config: Config, *, keep: int | None, dry_run: bool) -> Pruned:
@@ -141,7 +140,3 @@ def images_named(text: str, images: Collection[CachedImage], default_registry: s
 def shown_names(image: CachedImage) -> list[str]:
     """Return the names of *image* with their digests shortened, for people."""
     return [re.sub(rf"(@\w+:[0-9a-f]{{{SHORT_DIGITS}}})[0-9a-f]+", r"\1…", name) for name in image.names]
-
-
-def _among(paths: Collection[Path]) -> Callable[[Unit], bool]:
-    return lambda unit: unit.guard.path in paths

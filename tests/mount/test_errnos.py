@@ -46,6 +46,7 @@ def test_every_error_class_has_a_row_or_inherits_one_that_is_not_the_roots() -> 
         (errors.Interrupted, errno.EINTR),
         (errors.OutOfThreads, errno.ENOMEM),
         (errors.ReadOnly, errno.EROFS),
+        (errors.InUse, errno.EBUSY),
         (errors.NotADirectory, errno.ENOTDIR),
         (errors.IsADirectory, errno.EISDIR),
         (errors.NotASymlink, errno.EINVAL),
