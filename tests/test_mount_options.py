@@ -63,6 +63,14 @@ def test_noexec_is_passed_on_and_exec_changes_nothing() -> None:
     assert not applied("exec,noatime,dirsync").noexec
 
 
+def test_the_last_of_ro_and_rw_holds() -> None:
+    assert applied("ro,nosuid").read_only
+    assert not applied("ro,rw").read_only
+    assert not applied("defaults").read_only
+    words = parse_words("nosuid")
+    assert words.applied_to(Config(read_only=True)).read_only
+
+
 def test_fsname_is_what_mount_shows() -> None:
     assert applied(r"fsname=the\,lab").source == "the,lab"
     assert applied("default_registry=ghcr.io").source == "ghcr.io"

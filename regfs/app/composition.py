@@ -9,6 +9,7 @@ so that regfs mounts and starts without a network.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ from regfs.store.references.references import References
 from regfs.telemetry.journal import Journal
 from regfs.telemetry.request_log import RequestLog
 from regfs.telemetry.stats import Stats
+from regfs.tree.held import Ids
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.one_image import KeptRoot, OneImage
 from regfs.tree.root import Root
@@ -175,7 +177,14 @@ def build(
     images = _images(config, layer_cache, environment)
     image_numbers = ImageNumbers(cache / "inode-numbers.sqlite")
     texts = control_texts(stats, shared.journal, shared.requests, layer_cache)
-    control = control_directory({**texts, **mount.texts}, repositories.history, config.default_registry, cache)
+    control = control_directory(
+        {**texts, **mount.texts},
+        repositories.history,
+        config.default_registry,
+        layers=layers,
+        images=images,
+        owner=_user_of_cache(config),
+    )
     root = Root(
         config.default_registry, control, repositories, images, config.insecure_registries, note=shared.journal.note
     )
@@ -191,6 +200,12 @@ def build(
         config, stats, shared.journal, layers, registry, layer_cache, repositories, images, tree, cache, note,
         image_numbers, temporary,
     )  # fmt: skip
+
+
+def _user_of_cache(config: Config) -> Ids:
+    """Return the ids that the mount shows as those of this process."""
+    # --owner subuid shows root's files as this user's.
+    return Ids(0, 0) if config.owner == "subuid" else Ids(os.geteuid(), os.getegid())
 
 
 def _images(config: Config, layer_cache: LayerCache, environment: Mapping[str, str]) -> Images:

@@ -64,6 +64,7 @@ class Config:
     inode32: bool = False
     low_latency: bool = False
     noexec: bool = False
+    read_only: bool = False
     restart: bool = True
     """Whether the mount outlives its daemon, and a new daemon takes it over."""
     fsname: str | None = None

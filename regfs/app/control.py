@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from regfs import __version__
 from regfs.images.layers.layer_cache import LayerCache
+from regfs.images.pinned_images import Images
+from regfs.store.layers.layer_store import LayerStore
 from regfs.store.references.tag_history import TagHistory
 from regfs.telemetry.journal import Journal
 from regfs.telemetry.metrics import metrics_text
@@ -17,22 +19,28 @@ from regfs.telemetry.stats import Stats
 from regfs.tree import tag_history
 from regfs.tree.control import ControlDirectory
 from regfs.tree.held import NAME as HELD
-from regfs.tree.held import HeldDirectory
+from regfs.tree.held import HeldDirectory, Ids
 
 if TYPE_CHECKING:
     from regfs.images.holdings import Holdings
 
 
 def control_directory(
-    texts: Mapping[str, Callable[[], str]], history: TagHistory, default_registry: str, cache: Path
+    texts: Mapping[str, Callable[[], str]],
+    history: TagHistory,
+    default_registry: str,
+    *,
+    layers: LayerStore,
+    images: Images,
+    owner: Ids,
 ) -> ControlDirectory:
-    """Return the directory with the files *texts*, the moves of tags, and what *cache* holds."""
+    """Return the directory with the files *texts*, the moves of tags, and what the cache of *layers* holds.
+
+    *owner* may evict parts of the cache, which *images* then forget.
+    """
+    held = HeldDirectory(lambda: _holdings(layers.root), lambda kind, name: _evict(layers, images, kind, name), owner)
     return ControlDirectory(
-        texts,
-        {
-            tag_history.NAME: tag_history.HistoryDirectory(history, default_registry),
-            HELD: HeldDirectory(lambda: _holdings(cache)),
-        },
+        texts, {tag_history.NAME: tag_history.HistoryDirectory(history, default_registry), HELD: held}
     )
 
 
@@ -54,6 +62,13 @@ def _holdings(cache: Path) -> Holdings:
     from regfs.images.holdings import holdings  # imported here: few processes list the holders
 
     return holdings(cache)
+
+
+def _evict(layers: LayerStore, images: Images, kind: str, name: str) -> None:
+    from regfs.images.evicting import evict_named  # imported here, as above
+
+    evict_named(layers.root, kind, name, let_go=layers.tables.close_idle)
+    images.forget()
 
 
 def _fetching(layer_cache: LayerCache) -> str:

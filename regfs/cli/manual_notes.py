@@ -80,6 +80,15 @@ names:
   so.
 - Without a network, what is in the cache is served; reading the rest is EHOSTUNREACH.
 """,
+    "EVICTING BY RM": """\
+`.regfs/cache/` has a file for each image (`images/`), layer, merged table and blob (`layers/`, `tables/`, `blobs/`) of
+the cache. `rm` of one evicts it, as `regfs cache rm` of its path does: of an image what no other image needs. Its room
+is free then, and it is fetched again when it is next read. What a process has open, the kernel has mounted or a pin
+keeps stays as it is: EBUSY, with the reason in `.regfs/errors`. What only the kernel remembers (names, small files in
+its page cache) is not open. The four directories stay, so that `rm -r` of one empties it and fails at the end. `rm -r`
+of a mount point empties them, too: unmount first. Only the user who mounts may do that; root too, where others are let
+in.
+""",
     "A TAG THAT MOVES": """\
 A tag may move while something runs in its image. As long as a process works or is rooted below the tag's directory,
 or something is mounted there, the directory keeps showing that image, also when the tag is deleted or refused; the
@@ -126,6 +135,12 @@ Both show the same tree, byte for byte; one suite of tests runs against both.
 """,
     "OUTPUT AS JSON": json_notes(),
     "LIMITS": """\
+- All other writing is EROFS, but by regfs and not by the kernel: the mount is shown as `rw` (statvfs(3),
+  /proc/mounts). With `--allow-other` or `--default-permissions`, access(2) answers by owners and modes alone, so that
+  root hears that it may write (`test -w`, `find -writable`); and writes that the modes forbid are EACCES or EPERM.
+  With `-o ro` the kernel itself refuses all writes, as it does in a mount of one image: `rm` in `.regfs/cache/` is
+  EROFS then, and `regfs cache rm` evicts. With `--driver fusepy`, renameat2(2) with flags is EINVAL, and O_TMPFILE
+  EOPNOTSUPP. Setting a file's flags (chattr) is ENOTTY.
 - fusermount3 unmounts nothing where /etc/mtab is missing (debootstrap minbase): `ln -s /proc/self/mounts /etc/mtab`.
 - `regfs run` as an ordinary user, before Linux 6.6: a directory of the image that is deleted cannot be made again in
   memory (EIO); `--keep DIR` on a disk can.

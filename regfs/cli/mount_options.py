@@ -1,4 +1,4 @@
-"""The words of `-o`: what mount(8), fstab and systemd put there, sorted into options of regfs, noexec and noise.
+"""The words of `-o`: what mount(8), fstab and systemd put there, sorted into options of regfs, ro, noexec and noise.
 
 Used for `regfs -o` and for mount.regfs. What mount(8) and mount.fuse(8) pass was found by trying: `rw`
 always comes, `dev,suid` come unasked, `_netdev,nofail,user` reach mount.regfs. Pure; any thread.
@@ -13,11 +13,11 @@ from typing import NamedTuple
 from regfs.app.config import OPTIONS, Config, Option, option_named, suggestion, with_options
 from regfs.errors import InvalidOption
 
-# Meant for mount(8), for systemd, or for file systems that are written to. A registry is always mounted read-only.
+# Meant for mount(8), for systemd, or for file systems that are written to.
 # `suid` and `dev` are here because mount.fuse(8) adds them unasked: they prove nothing about the user's wish.
 _SWALLOWED = frozenset(
     [
-        "rw", "ro", "defaults", "auto", "noauto", "user", "users", "nouser", "owner", "group", "_netdev",
+        "defaults", "auto", "noauto", "user", "users", "nouser", "owner", "group", "_netdev",
         "nofail", "exec", "async", "sync", "relatime", "norelatime", "strictatime", "nostrictatime", "diratime",
         "noatime", "nodiratime", "dirsync", "lazytime", "nolazytime", "atime", "nonempty", "noforget", "auto_cache",
         "kernel_cache", "big_writes", "suid", "dev", "nosuid", "nodev", "loud", "silent", "mand", "nomand", "iversion",
@@ -30,17 +30,23 @@ _SWALLOWED_SETTINGS = frozenset(
 
 
 class Words(NamedTuple):
-    """The words of one `-o`: options of regfs, noexec, fsname, and unknown words."""
+    """The words of one `-o`: options of regfs, noexec, ro or rw (the last one holds), fsname, and unknown words."""
 
     options: tuple[tuple[Option, str], ...]
     noexec: bool
+    read_only: bool | None
     fsname: str | None
     unknown: tuple[str, ...]
 
     def applied_to(self, config: Config) -> Config:
         """Return *config* with these words in it. Raises InvalidOption where a value makes no sense."""
         config = with_options(config, self.options)
-        return replace(config, noexec=self.noexec or config.noexec, fsname=self.fsname or config.fsname)
+        return replace(
+            config,
+            noexec=self.noexec or config.noexec,
+            read_only=config.read_only if self.read_only is None else self.read_only,
+            fsname=self.fsname or config.fsname,
+        )
 
 
 IN_MEMORY = "-"
@@ -94,7 +100,7 @@ def split_words(text: str) -> Iterator[str]:
 def parse_words(text: str) -> Words:
     """Return what the words of *text* ask for. Raises InvalidOption for a missing or a needless value."""
     options: list[tuple[Option, str]] = []
-    noexec, unknown, fsname = False, [], None
+    noexec, read_only, unknown, fsname = False, None, [], None
     for word in filter(None, split_words(text)):
         name, equals, value = word.partition("=")
         option = option_named(name)
@@ -103,11 +109,13 @@ def parse_words(text: str) -> Words:
             options.append((option, value))
         elif word == "noexec":
             noexec = True
+        elif word in ("ro", "rw"):
+            read_only = word == "ro"
         elif name == "fsname":
             fsname = value
         elif not _is_noise(name, has_value=bool(equals)):
             unknown.append(word)
-    return Words(tuple(options), noexec, fsname, tuple(unknown))
+    return Words(tuple(options), noexec, read_only, fsname, tuple(unknown))
 
 
 def complaint(word: str) -> InvalidOption:

@@ -173,5 +173,7 @@ def mount_options(config: Config) -> MountOptions:
         allow_suid=config.allow_suid,
         allow_dev=config.allow_dev,
         noexec=config.noexec,
+        # A mount of one image is its root directory, as an EROFS mount of it: the kernel refuses writes there.
+        read_only=config.read_only or config.image is not None,
         default_permissions=config.default_permissions,
     )

@@ -87,6 +87,11 @@ class Images:
                 self._images[key] = image
             return image
 
+    def forget(self) -> None:
+        """Forget the documents of all images: what the cache has lost is fetched and stored again at its next use."""
+        with self._lock:
+            self._images.clear()
+
     def pinned(
         self,
         repository: Repository,

@@ -58,6 +58,12 @@ class FileSystem(Protocol):
     def xattrs(self, node: int) -> Mapping[bytes, bytes]:
         """Return the extended attributes of *node*."""
 
+    def unlink(self, parent: int, name: bytes) -> None:
+        """Evict the part of the cache called *name* in the directory *parent*; ReadOnly for any other file."""
+
+    def may_unlink(self, node: int) -> bool:
+        """Return whether unlink() takes the file *node*, or names in the directory *node*. Asks no registry."""
+
     def name_of(self, node: int) -> str:
         """Return the path of *node* for messages, or its number. Never raises, never waits."""
 

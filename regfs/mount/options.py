@@ -23,13 +23,20 @@ _APPARMOR_PROFILE = "/etc/apparmor.d/fusermount3"
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """How to mount. Always read-only; *source* is what mount(8) shows as the device, the default registry."""
+    """How to mount. *source* is what mount(8) shows as the device, the default registry.
+
+    Files are read-only in any case: the daemon answers EROFS. With *read_only* the kernel does, before it asks, so that
+    access(2) says so to root as well, and rm in `.regfs/cache/` evicts nothing. Without it, each READ, READLINK or
+    READDIR costs a GETATTR where attributes are wanted again: the kernel expects a new access time (Linux,
+    fuse_invalidate_atime).
+    """
 
     source: str = "regfs"
     allow_other: bool = False
     allow_suid: bool = False
     allow_dev: bool = False
     noexec: bool = False
+    read_only: bool = False
     default_permissions: bool = False
 
     @property
@@ -39,8 +46,8 @@ class MountOptions:
 
     @property
     def flags(self) -> int:
-        """Return the flags of mount(2). Read-only on the superblock also keeps reads from invalidating the atime."""
-        flags = _MS_RDONLY | _MS_NOATIME
+        """Return the flags of mount(2)."""
+        flags = _MS_NOATIME | (_MS_RDONLY if self.read_only else 0)
         flags |= 0 if self.allow_suid else _MS_NOSUID
         flags |= 0 if self.allow_dev else _MS_NODEV
         return flags | (_MS_NOEXEC if self.noexec else 0)
@@ -52,7 +59,8 @@ class MountOptions:
 
     def helper_words(self) -> str:
         """Return the option string of fusermount3, and of libfuse: words that every version takes (new: no noatime)."""
-        words = ["ro", "suid" if self.allow_suid else "nosuid", "dev" if self.allow_dev else "nodev"]
+        words = ["ro" if self.read_only else "rw"]
+        words += ["suid" if self.allow_suid else "nosuid", "dev" if self.allow_dev else "nodev"]
         words += ["noexec"] if self.noexec else []
         source = self.source.replace("\\", "\\\\").replace(",", "\\,")
         return ",".join([*words, f"fsname={source}", "subtype=regfs", *self._common_words()])

@@ -6,26 +6,27 @@
     ├── tables/<chain id>            the same for a merged table
     └── blobs/<digest>               the same for a document or a blob as it was sent
 
-A part is held while it is `open` in a mount or a verb, `mounted` by the kernel, or `pinned`. A mount is read-only, so
-rm fails with EROFS here; `regfs cache rm` accepts the path of an image. All files are computed together, at most every
-two seconds, and never for more than a tenth of the time. Used by app/composition.py. Any thread; no network.
+A part is held while it is `open` in a mount or a verb, `mounted` by the kernel, or `pinned`. rm evicts a part that is
+not held, as `regfs cache rm` does, and fails with EBUSY where it is held. The user who mounts owns all of this, so that
+others may not. All files are computed together, at most every two seconds, and never for more than a tenth of the time,
+but for once after each rm. Used by app/control.py. Any thread; no network.
 """
 
 from __future__ import annotations
 
+import math
+import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from regfs.errors import NotFound, WouldBlock
 from regfs.model.attributes import Attributes
 from regfs.process.waiting.deadline import current
 from regfs.tree.control import KEY
 from regfs.tree.node import (
-    DIRECTORY_MODE,
-    FILE_MODE,
     FOREVER,
     Child,
     Found,
@@ -41,8 +42,22 @@ if TYPE_CHECKING:
 
 NAME = "cache"
 _KINDS = ("images", "layers", "tables", "blobs")
+# As ls and rm expect it where something can be removed: rm asks before it removes what its user may not write.
+_DIRECTORY_MODE = stat.S_IFDIR | 0o755
+_FILE_MODE = stat.S_IFREG | 0o644
 _FRESH_S = 2.0
 _SHARE = 10
+
+
+Evict = Callable[[str, str], object]
+"""Evicts the part of a kind and a name from the cache. Raises NotFound, InUse, CacheFailure."""
+
+
+class Ids(NamedTuple):
+    """The ids of a user and a group."""
+
+    uid: int
+    gid: int
 
 
 class _Known:
@@ -69,14 +84,19 @@ class _Known:
                 self._until = began + took_s + max(_FRESH_S, _SHARE * took_s)
             return self._known
 
+    def forget(self) -> None:
+        """Compute the holdings anew for whatever asks from now on."""
+        with self._lock:  # what is being computed now may be older
+            self._until = -math.inf
+
 
 class HeldDirectory:
-    """The directory `.regfs/cache/`. *find* computes the holdings by a walk over the cache."""
+    """The directory `.regfs/cache/`. *find* computes the holdings by a walk over the cache; *owner* may evict."""
 
-    def __init__(self, find: Callable[[], Holdings]) -> None:
+    def __init__(self, find: Callable[[], Holdings], evict: Evict, owner: Ids) -> None:
         self.key = f"{KEY}/{NAME}"
         known = _Known(find)
-        self._kinds = {kind: _Kind(f"{self.key}/{kind}", kind, known) for kind in _KINDS}
+        self._kinds = {kind: _Kind(f"{self.key}/{kind}", kind, owner, known, evict) for kind in _KINDS}
 
     def attributes(self) -> Attributes:
         """Return a directory's attributes."""
@@ -90,7 +110,7 @@ class HeldDirectory:
 
     def children(self) -> list[Child]:
         """Return the directories of all kinds."""
-        return children_of(self.key, dict.fromkeys(_KINDS, DIRECTORY_MODE))
+        return children_of(self.key, dict.fromkeys(_KINDS, _DIRECTORY_MODE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +119,12 @@ class _Kind:
 
     key: str
     kind: str
+    owner: Ids
     known: _Known = field(compare=False)
+    evict_part: Evict = field(compare=False)
 
     def attributes(self) -> Attributes:
-        return directory_attributes()
+        return directory_attributes()._replace(mode=_DIRECTORY_MODE, uid=self.owner.uid, gid=self.owner.gid)
 
     def lookup(self, name: str) -> Found:
         if name not in self.parts():
@@ -110,7 +132,14 @@ class _Kind:
         return Found(_Part(f"{self.key}/{name}", name, self), 0.0)
 
     def children(self) -> list[Child]:
-        return children_of(self.key, dict.fromkeys(self.parts(), FILE_MODE))
+        return children_of(self.key, dict.fromkeys(self.parts(), _FILE_MODE))
+
+    def evict(self, name: str) -> None:
+        """See Evicting."""
+        try:
+            self.evict_part(self.kind, name)
+        finally:
+            self.known.forget()
 
     def parts(self) -> Mapping[str, Held]:
         parts: Mapping[str, Held] = getattr(self.known.now(), self.kind)
@@ -127,7 +156,8 @@ class _Part(Live):
 
     def attributes(self) -> Attributes:
         held = self._held()
-        return Attributes(FILE_MODE, len(held.text.encode()), mtime_ns=held.used_ns)
+        size, owner = len(held.text.encode()), self.kind.owner
+        return Attributes(_FILE_MODE, size, uid=owner.uid, gid=owner.gid, mtime_ns=held.used_ns)
 
     def open(self) -> OpenFile:
         return OpenBytes(self._held().text.encode(), keep_cache=False)

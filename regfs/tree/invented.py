@@ -13,14 +13,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from regfs.errors import IsADirectory, NotADirectory, NotASymlink, StaleNode
+from regfs.errors import IsADirectory, NotADirectory, NotASymlink, ReadOnly, StaleNode
 from regfs.model.attributes import Attributes
 from regfs.model.node_id import ROOT, invented_node, next_invented
+from regfs.process.waiting.deadline import current
 from regfs.tree.entry import INODE, FoundEntry, ListedEntry
 from regfs.tree.inode_numbers import InodeNumbers
 from regfs.tree.listings import PLACEHOLDER_VALID_S, InventedListing
-from regfs.tree.node import FOREVER, Child, Dated, Directory, File, Invented, Link, Live, OpenFile, TableDirectory
-from regfs.tree.root import Root
+from regfs.tree.node import (
+    FOREVER,
+    Child,
+    Dated,
+    Directory,
+    Evicting,
+    File,
+    Invented,
+    Link,
+    Live,
+    OpenFile,
+    TableDirectory,
+)
+from regfs.tree.root import CONTROL, Root
 from regfs.tree.snapshot import NO_RECORDS, KeptNode
 from regfs.tree.table_slots import TableSlots
 from regfs.tree.tag import TagDirectory
@@ -115,6 +128,18 @@ class InventedNodes:
         invented = self._node(node)
         return self._names.xattrs(node, invented) if isinstance(invented, TagDirectory) else _NO_XATTRS
 
+    def unlink(self, parent: int, name: bytes) -> None:
+        """See Tree.unlink."""
+        directory = self._evicting(parent)
+        if directory is None:
+            raise ReadOnly(f"{self.name_of(parent)}: registries are shown, not written")
+        current().remaining_s(0.0)  # the thread that reads requests must not wait for the disk
+        directory.evict(os.fsdecode(name))
+
+    def may_unlink(self, node: int) -> bool:
+        """See Tree.may_unlink."""
+        return self._evicting(node) is not None or self._evicting(self._keep(node).found_in) is not None
+
     def name_of(self, node: int) -> str:
         """See Tree.name_of."""
         kept = self._kept.get(node)
@@ -182,6 +207,13 @@ class InventedNodes:
         if not isinstance(directory, Directory):
             raise NotADirectory(f"{directory.key} is not a directory")
         return directory
+
+    def _evicting(self, node: int) -> Evicting | None:
+        """Return the directory *node* if rm evicts in it. No other node is located for that, and no registry asked."""
+        if not self._keep(node).node.key.startswith(f"{CONTROL}/"):
+            return None
+        found = self._node(node)
+        return found if isinstance(found, Evicting) else None
 
     def _admit(self, node: Invented, found_in: int, changing: bytes | None, valid_s: float) -> FoundEntry:
         """Return the id of *node*, given now or earlier, and count one look-up. *changing*: see Kept."""

@@ -95,6 +95,14 @@ class Directory(Protocol):
 
 
 @runtime_checkable
+class Evicting(Protocol):
+    """A directory in which unlink(2) evicts parts of the cache. All other directories are read-only."""
+
+    def evict(self, name: str) -> None:
+        """Evict the part *name*; blocks on the disk. Raises NotFound, InUse, CacheFailure."""
+
+
+@runtime_checkable
 class File(Protocol):
     """An invented file. attributes() has the size; both methods may block on the network."""
 

@@ -99,6 +99,14 @@ class OneImage:
         """See Tree.xattrs."""
         return self._tree.xattrs(self._inside(node))
 
+    def unlink(self, parent: int, name: bytes) -> None:
+        """See Tree.unlink."""
+        self._tree.unlink(parent, name)
+
+    def may_unlink(self, node: int) -> bool:
+        """See Tree.may_unlink."""
+        return self._tree.may_unlink(node)
+
     def name_of(self, node: int) -> str:
         """See Tree.name_of."""
         return self._tree.name_of(self._rootfs or self._image if node == ROOT else node)

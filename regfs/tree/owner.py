@@ -99,6 +99,14 @@ class OwnedTree:
         """See Tree.xattrs."""
         return self._shown.xattrs(node)
 
+    def unlink(self, parent: int, name: bytes) -> None:
+        """See Tree.unlink."""
+        self._shown.unlink(parent, name)
+
+    def may_unlink(self, node: int) -> bool:
+        """See Tree.may_unlink."""
+        return self._shown.may_unlink(node)
+
     def name_of(self, node: int) -> str:
         """See Tree.name_of."""
         return self._shown.name_of(node)

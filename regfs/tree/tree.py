@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from regfs.errors import NameTooLong
+from regfs.errors import NameTooLong, ReadOnly
 from regfs.model.names import NAME_MAX
 from regfs.model.node_id import ROOT, SLOT_SHIFT, is_entry
 from regfs.model.whiteout import is_too_long
@@ -125,6 +125,19 @@ class Tree:
     def xattrs(self, node: int) -> Mapping[bytes, bytes]:
         """Return the extended attributes of *node*."""
         return self._nodes(node).xattrs(node)
+
+    def unlink(self, parent: int, name: bytes) -> None:
+        """Evict the part of the cache that is called *name* in the directory *parent*; blocks on the disk.
+
+        Raises ReadOnly in all directories but those of `.regfs/cache/`; there NotFound, InUse, CacheFailure.
+        """
+        if is_entry(parent):
+            raise ReadOnly("the files of images are shown, not written")
+        self._invented.unlink(parent, name)
+
+    def may_unlink(self, node: int) -> bool:
+        """Return whether unlink() takes the file *node*, or names in the directory *node*."""
+        return not is_entry(node) and self._invented.may_unlink(node)
 
     def name_of(self, node: int) -> str:
         """Return the path of *node* for messages, or its number; a tag is followed by its digest.

@@ -55,7 +55,7 @@ def forget(mountpoint: Path) -> None:
 
     A remount that changes nothing does that to this mount alone; other tests count what is asked of theirs.
     """
-    flags = os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | _MS_REMOUNT
+    flags = os.ST_NOSUID | os.ST_NODEV | _MS_REMOUNT
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(None, os.fsencode(mountpoint), None, flags, None) != 0:
         raise OSError(ctypes.get_errno(), "remount", str(mountpoint))

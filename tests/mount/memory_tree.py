@@ -5,6 +5,7 @@
 /tag        two recorded directories; a look-up of /move lets the name mean the other one
 /errors     one name for each error, raised by its look-up
 /slow       look-ups and reads that wait until /release is looked up; each says WAITING on standard output
+/parts      files that unlink removes, but for `held`
 /live       a file of which the size is not known before it is read
 /counters   how often each name was looked up, and the sizes of the reads of some files, as JSON
 """
@@ -39,6 +40,9 @@ CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 STRANGE_NAMES = [b"plain", b"\xff\xfe bytes", "k\u00e4se".encode(), b"new\nline", b"a" * 255, b" ", b"\x01", b"-rf"]
 LONG_WHITEOUT = b".wh." + b"a" * 255
 MANY = 10_000
+HELD = b"held"
+"""The file of /parts that cannot be removed."""
+PARTS = [HELD, *(b"part-%d" % number for number in range(4))]
 
 # What each name in /errors raises, whatever is asked of it.
 FAILURES: dict[str, tuple[type[errors.RegfsError], int]] = {
@@ -56,6 +60,7 @@ FAILURES: dict[str, tuple[type[errors.RegfsError], int]] = {
     "bad-layer": (errors.BadLayer, errno.EIO),
     "too-large": (errors.TooLarge, errno.EFBIG),
     "unsupported": (errors.Unsupported, errno.EOPNOTSUPP),
+    "in-use": (errors.InUse, errno.EBUSY),
     "interrupted": (errors.Interrupted, errno.EINTR),
     "cache-failure": (errors.CacheFailure, errno.EIO),
 }
@@ -78,6 +83,7 @@ class Entry:
     wait: Callable[[], None] | None = None
     backing: int | None = None
     keep_cache: bool = True
+    evicts: bool = False
     known: bytes = b""
     reads: list[int] = field(default_factory=list)
 
@@ -188,6 +194,20 @@ class MemoryTree:
     def parent(self, node: int) -> int:
         return self._entry(node).parent
 
+    def unlink(self, parent: int, name: bytes) -> None:
+        """Remove a file of a directory whose `evicts` is set, as `.regfs/cache/layers` is; wait as for the disk."""
+        if not self._entry(parent).evicts:
+            raise errors.ReadOnly("shown, not written")
+        current().remaining_s(0.0)
+        if name == HELD:
+            raise errors.InUse("a process has it open")
+        if self._entry(parent).children.pop(name, None) is None:
+            raise errors.NotFound(os.fsdecode(name))
+        self._listings.pop(parent, None)
+
+    def may_unlink(self, node: int) -> bool:
+        return self._entry(node).evicts or self._entry(self._entry(node).parent).evicts
+
     def name_of(self, node: int) -> str:
         return f"node {node:#x}"
 
@@ -279,6 +299,10 @@ class SuiteTree(MemoryTree):
         self.file(ROOT, b"move", b"")
         self._failures()
         self._slow()
+        parts = self.add(ROOT, b"parts", Entry(stat.S_IFDIR | 0o755, evicts=True, valid_s=0.0))
+        for name in PARTS:
+            part = Entry(stat.S_IFREG | 0o644, b"a part\n", parent=parts, valid_s=0.0, keep_cache=False)
+            self.add(parts, name, part)
 
     def _image(self, text: bytes) -> int:
         number = self.keep(Entry(stat.S_IFDIR | 0o755, nlink=2), recorded=True)
@@ -329,6 +353,7 @@ class SuiteTree(MemoryTree):
         whited = self.directory(top, b"whiteouts")
         for name in (b".wh.gone", b".wh..wh..opq", LONG_WHITEOUT):
             self.file(whited, name, b"")
+        self.directory(top, b"bare")
         names = self.directory(top, b"names")
         for name in STRANGE_NAMES:
             self.file(names, name, name)

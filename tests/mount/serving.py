@@ -4,6 +4,7 @@
 and SIGHUP refreshes, as with the daemon. Words:
 
     allow_other
+    ro                  read-only for the kernel too
     without_sys_admin   as an ordinary user has it, who needs the helper program
     hanging             the tree of hanging_tree.py; what hangs is looked for often
     timeout=SECONDS     how long a request may take
@@ -123,7 +124,8 @@ def main() -> None:
     # Blocked in every thread and taken by one: a handler would run in the main thread, which serve() keeps waiting, and
     # which a signal that the kernel gives to another thread does not wake.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    session.mount(mountpoint, MountOptions("docker.io", allow_other="allow_other" in words))
+    options = MountOptions("docker.io", allow_other="allow_other" in words, read_only="ro" in words)
+    session.mount(mountpoint, options)
     threading.Thread(target=heed_signals, args=(session,), daemon=True).start()
     session.serve(lambda: print("READY", flush=True))
 

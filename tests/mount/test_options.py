@@ -9,7 +9,14 @@ from regfs.mount.options import MountOptions
 
 def test_the_safe_options_are_the_usual_ones() -> None:
     words = MountOptions("docker.io").helper_words().split(",")
-    assert words == ["ro", "nosuid", "nodev", "fsname=docker.io", "subtype=regfs"]
+    assert words == ["rw", "nosuid", "nodev", "fsname=docker.io", "subtype=regfs"]
+    assert not MountOptions("docker.io").flags & os.ST_RDONLY
+
+
+def test_the_kernel_refuses_writes_by_itself_where_that_is_asked_for() -> None:
+    options = MountOptions("docker.io", read_only=True)
+    assert options.helper_words().split(",")[0] == "ro"
+    assert options.flags & os.ST_RDONLY
 
 
 def test_sharing_a_mount_turns_the_kernels_permission_checks_on() -> None:

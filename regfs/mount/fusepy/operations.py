@@ -75,9 +75,12 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
             self.on_ready()
 
     def access(self, path: str, mask: int) -> int:
-        """Allow everything: the kernel has checked permissions already. chdir and chroot come here."""
+        """Allow everything but to write: the kernel has checked permissions already. chdir and chroot come here."""
+        name = path.encode(ENCODING)
+        if mask & os.W_OK and not self.tree.may_unlink(self.paths.find(name).node):
+            raise ReadOnly(path)
         if mask & os.X_OK:
-            self._enter(path.encode(ENCODING))
+            self._enter(name)
         return 0
 
     def open(self, path: str, fi: fuse.fuse_file_info) -> int:
@@ -151,11 +154,19 @@ class TreeOperations(fuse.Operations):  # type: ignore[misc]
             "f_namemax": NAME_MAX,
         }
 
+    def unlink(self, path: str) -> int:
+        """Evict a part of the cache; all other files are read-only."""
+        name = path.encode(ENCODING)
+        above, _, last = name.rpartition(b"/")
+        self.tree.unlink(self.paths.find(above or b"/").node, last)
+        self.paths.drop(name)
+        return 0
+
     def _refuse(self, path: str, *_arguments: object) -> int:
         raise ReadOnly(f"{path}: registries are shown, not written")
 
     chmod = chown = create = link = mkdir = mknod = removexattr = rename = rmdir = setxattr = _refuse
-    symlink = truncate = unlink = utimens = write = _refuse
+    symlink = truncate = utimens = write = _refuse
 
     def _enter(self, path: bytes) -> PathNode:
         """Return the place of *path*, with real attributes in place of the placeholders of a listing."""

@@ -29,7 +29,7 @@ Method = Callable[..., int]
 MOST_FOR_DISK = 192
 MOST_FOR_MEMORY = 16
 _MAY_NEED_DISK = frozenset(
-    ("access", "getattr", "getxattr", "listxattr", "open", "opendir", "read", "readdir", "readlink", "statfs")
+    ("access", "getattr", "getxattr", "listxattr", "open", "opendir", "read", "readdir", "readlink", "statfs", "unlink")
 )
 _CLOSING = frozenset(("release", "releasedir"))
 # The daemon's own files: most of them are in memory.

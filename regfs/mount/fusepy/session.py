@@ -184,7 +184,8 @@ class FusepySession:
 
 
 def _words(options: MountOptions, valid_s: float) -> list[str]:
-    words = [options.helper_words(), "nonempty", "use_ino", "intr", f"intr_signal={INTERRUPT_SIGNAL}"]
+    # hard_remove: libfuse would otherwise rename a file that is open in place of unlinking it.
+    words = [options.helper_words(), "nonempty", "use_ino", "hard_remove", "intr", f"intr_signal={INTERRUPT_SIGNAL}"]
     return words + [f"{name}_timeout={valid_s:g}" for name in ("entry", "attr", "negative")]
 
 

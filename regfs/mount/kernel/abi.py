@@ -246,7 +246,7 @@ def parse_init(body: bytes) -> Offer:
 def pack_init(
     minor: int, flags: int, *, max_readahead: int, max_background: int, max_pages: int, stack_depth: int
 ) -> bytes:
-    """Return the answer to INIT, 64 bytes. There are no writes, so max_write is the least possible."""
+    """Return the answer to INIT, 64 bytes. No write is accepted, so max_write is the least possible."""
     return INIT_OUT.pack(
         MAJOR, minor, max_readahead, flags & 0xFFFFFFFF, max_background, max_background * 3 // 4, PAGE_SIZE, 1,
         max_pages, 0, flags >> 32, stack_depth, 0,

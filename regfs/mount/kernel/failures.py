@@ -53,7 +53,7 @@ class Failures:
     def what(self, opcode: int, node: int, body: bytes) -> str:
         """Return what the request asks for, for messages: `LOOKUP /library/debian/latest`."""
         name = self._tree.name_of(node)
-        if opcode == Opcode.LOOKUP:
+        if opcode in (Opcode.LOOKUP, Opcode.UNLINK):
             name = f"{name.rstrip('/')}/{os.fsdecode(body[:-1])}"
         return f"{abi.name_of(opcode)} {name}"
 

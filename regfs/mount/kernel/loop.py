@@ -32,7 +32,9 @@ _TRY_AGAIN = (errno.EINTR, errno.ENOENT, errno.EAGAIN)
 # A RELEASE that is answered at once costs the next OPEN a quarter of its time. Each postponed one takes a buffer.
 _CLOSING = (int(Opcode.RELEASE), int(Opcode.RELEASEDIR))
 _FORGETTING = (int(Opcode.FORGET), int(Opcode.BATCH_FORGET))
-_SPECIAL = frozenset({*_CLOSING, *_FORGETTING})
+# What a postponed request would close counts as in use, and could not be evicted.
+_UNLINK = int(Opcode.UNLINK)
+_SPECIAL = frozenset({*_CLOSING, *_FORGETTING, _UNLINK})
 
 
 class RequestLoop:
@@ -109,6 +111,9 @@ class RequestLoop:
             if opcode in _SPECIAL:
                 if opcode in _FORGETTING:
                     buffer[DONE_AT] = 1
+                elif opcode == _UNLINK:
+                    while self._postponed:
+                        self._answer_postponed()
                 elif self._free:
                     self._postponed.append((request, buffer))
                     buffer = buffers[0] = self._free.pop()

@@ -92,6 +92,7 @@ class Requests:
             Opcode.STATFS: self.usage,
             Opcode.ACCESS: self.access,
             **dict.fromkeys(abi.WRITING, self.write),
+            Opcode.UNLINK: self.unlink,
         }
 
     def lookup(self, node: int, body: bytes) -> bytes:
@@ -219,7 +220,7 @@ class Requests:
         X_OK must still tell programs from other files, for `test -x` and searches in $PATH.
         """
         mask, _ = abi.ACCESS_IN.unpack_from(body)
-        if mask & _WRITE:
+        if mask & _WRITE and not self._tree.may_unlink(node):
             raise Refused(errno.EROFS)
         if mask & _EXECUTE:
             self._enter(node)  # chdir and chroot come here
@@ -231,6 +232,16 @@ class Requests:
     def write(self, _node: int, _body: bytes) -> bytes:
         """Refuse a request that would change something."""
         raise Refused(errno.EROFS)
+
+    def unlink(self, node: int, body: bytes) -> bytes:
+        """UNLINK: name, zero byte. Evicts a part of the cache; all other files are read-only.
+
+        What was prefetched is given up first: it keeps the image that it belongs to in use.
+        """
+        self._directory_prefetch.clear()
+        self._file_prefetch.clear()
+        self._tree.unlink(node, _name(body))
+        return _DONE
 
     def undo(self, opcode: int, node: int, answer: bytes) -> None:
         """Take back the handle or look-ups in *answer*: the kernel refused it, since the request was interrupted."""
