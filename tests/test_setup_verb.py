@@ -171,12 +171,11 @@ def test_a_unit_starts_again_on_its_mount_that_nothing_answers_yet(needs_fuse: N
     command = [word.replace("$$", "$").replace("%%", "%").replace("%f", str(mountpoint)) for word in words]
     subprocess.run(command, timeout=60, check=True)
     assert mountpoint.is_dir()
-    with unanswered_mount(mountpoint):
-        with subprocess.Popen(command) as again:
-            try:
-                again.wait(20)
-            finally:
-                again.kill()
+    with unanswered_mount(mountpoint), subprocess.Popen(command) as again:
+        try:
+            again.wait(20)
+        finally:
+            again.kill()
 
 
 def test_an_ordinary_user_whose_path_has_not_the_programs_is_told(ordinary_user_directory: Path) -> None:

@@ -34,7 +34,7 @@ def mount(
     from regfs.daemon.serve import serve
     from regfs.daemon.session import mount_options
     from regfs.mount import checks
-    from regfs.mount.mountpoint import resolved
+    from regfs.mount.mountpoint import is_automount, resolved
 
     mount_options(config)
     point = resolved(mountpoint)
@@ -55,6 +55,7 @@ def mount(
         lambda report: serve(config, point, environment=environment, report=report),
         log_name=log_place(config.log_file, cache=config.cache_dir, foreground=False).name,
         meanwhile=lambda: None if config.is_quiet else attempt.start(),
+        is_automount=is_automount(point),
     )
     if outcome.is_child:
         return outcome.code

@@ -7,7 +7,10 @@
     ends with its code                       then stdout and stderr to /dev/null, and serves
 
 A child whose parent ends before that report (Ctrl-C) stops, so that no orphan mounts anything. The child reports
-"ready" when paths answer, not when mount(2) returns, so that the first `ls` cannot come too early. Used by cli/.
+"ready" when paths answer, not when mount(2) returns, so that the first `ls` cannot come too early. On the trigger of an
+automount the child leaves the parent's process group with that report, not before: until the mount is there, autofs
+lets wait all that come by its path, but for the process group of the automounter, in which systemd runs mount(8).
+Source: the kernel's Documentation/filesystems/autofs.rst. Used by cli/.
 Nothing here prints.
 """
 
@@ -53,6 +56,8 @@ class PipeReport:
     """A Report to the parent process."""
 
     descriptor: int
+    is_in_group: bool = False
+    """The process is still in its parent's process group."""
     has_told: bool = False
     code: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -61,6 +66,9 @@ class PipeReport:
         self._tell({"state": "doing", "message": what})
 
     def ready(self, message: str) -> None:
+        if self.is_in_group:
+            os.setsid()
+            self.is_in_group = False
         self._tell({"state": "ready", "message": message}, is_last=True)
         null = os.open(os.devnull, os.O_RDWR)
         for standard in (1, 2):
@@ -89,12 +97,13 @@ def in_background(
     log_name: str,
     timeout_s: float = START_TIMEOUT_S,
     meanwhile: Callable[[], object] = lambda: None,
+    is_automount: bool = False,
 ) -> Outcome:
     """Run *serve* in a child process, and return when the child has reported how its start went.
 
     Returns twice: in the parent with what to print, in the child when *serve* has returned. The message about a child
-    that dies without a report has *log_name*. The parent calls *meanwhile* while it waits. Call this while the process
-    has one thread: fork(2) copies only one.
+    that dies without a report has *log_name*. The parent calls *meanwhile* while it waits. *is_automount*: the mount
+    point is the trigger of an automount. Call this while the process has one thread: fork(2) copies only one.
     """
     words, tell = os.pipe()
     parent_lives, parent_end = os.pipe()
@@ -102,7 +111,7 @@ def in_background(
     if child == 0:
         os.close(words)
         os.close(parent_end)
-        return _child(serve, PipeReport(tell), parent_lives)
+        return _child(serve, PipeReport(tell, is_in_group=is_automount), parent_lives)
     os.close(tell)
     os.close(parent_lives)
     try:
@@ -114,7 +123,8 @@ def in_background(
 
 
 def _child(serve: Callable[[Report], None], report: PipeReport, parent_lives: int) -> Outcome:
-    os.setsid()
+    if not report.is_in_group:
+        os.setsid()
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)

@@ -142,6 +142,12 @@ def topmost(path: str) -> Mounted | None:
     return next((entry for entry in reversed(mounts()) if entry.mountpoint == path), None)
 
 
+def is_automount(path: str) -> bool:
+    """Return whether *path*, a result of `resolved`, is the trigger of an automount; sends no request to any mount."""
+    there = topmost(path)
+    return there is not None and there.kind == "autofs"
+
+
 def resolved(mountpoint: str) -> str:
     """Return the absolute path without links, as mountinfo has it; sends no request to what is mounted there."""
     path = os.path.abspath(mountpoint)
