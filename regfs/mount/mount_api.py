@@ -11,10 +11,13 @@ Used by export/erofs/mounting.py and export/container/. Any thread; blocks on th
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 from collections.abc import Iterable
 from contextlib import suppress
+
+from regfs.errors import MountFailure
 
 _PIVOT_ROOT = {"x86_64": 155, "i686": 217, "armv7l": 218, "ppc64le": 203, "s390x": 217}
 _PIVOT_ROOT_ELSEWHERE = 41  # include/uapi/asm-generic/unistd.h
@@ -93,9 +96,20 @@ def make_read_only(tree: int) -> None:
 
 
 def keep_mounts_private() -> None:
-    """Stop the propagation of mounts between this mount namespace and others, both ways. Raises Refused."""
+    """Stop the propagation of mounts between this mount namespace and others, both ways.
+
+    Raises Refused; MountFailure where the root directory is no mount point.
+    """
     packed = _MOUNT_ATTR.pack(0, 0, _PRIVATE, 0)
-    _call(_MOUNT_SETATTR, _AT_FDCWD, b"/", ctypes.c_uint(_AT_RECURSIVE), packed, ctypes.c_size_t(len(packed)))
+    try:
+        _call(_MOUNT_SETATTR, _AT_FDCWD, b"/", ctypes.c_uint(_AT_RECURSIVE), packed, ctypes.c_size_t(len(packed)))
+    except Refused as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise MountFailure(
+            "this is a chroot whose root directory is no mount point, so that no new root can be mounted in it: before "
+            "chroot DIR, mount --bind DIR DIR; or systemd-nspawn -D DIR"
+        ) from None
 
 
 def change_root(directory: str) -> None:

@@ -109,6 +109,8 @@ def _user_namespaces() -> str:
         raise _Ill("unshare(1) does not end") from None
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["it fails"])[-1]
+        if mountpoints.topmost("/") is None:
+            raise _Ill(f"{reason}; in a chroot the kernel allows no user namespace: systemd-nspawn -D DIR does")
         raise _Ill(
             f"{reason}; user namespaces are off: sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces, "
             "and on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0"

@@ -14,6 +14,7 @@ from regfs.export.container.channel import Channel
 from regfs.export.container.first_process import run_first_process
 from regfs.export.container.id_maps import IdMaps, write_single_map
 from regfs.export.container.root_directory import Sandbox
+from regfs.mount import mountpoint as mountpoints
 from regfs.process import syscalls
 from regfs.process.syscalls import NEW_HOST_NAME, NEW_IPC, NEW_MOUNTS, NEW_NETWORK, NEW_PROCESSES, NEW_USERS
 
@@ -93,6 +94,8 @@ def _why_not(error: OSError, *, has_users: bool) -> str:
             setting = name.replace("/", ".")
             return f"{setting} is {value}, so that ordinary users get no user namespace: sysctl -w {setting}={allowing}"
     if error.errno in (errno.EPERM, errno.EACCES):
+        if mountpoints.topmost("/") is None:
+            return "in a chroot the kernel allows no user namespace: run as root, or by systemd-nspawn -D DIR"
         return (
             "no user namespace may be made here (a seccomp filter or security module forbids it): run as root; in a "
             "container: --cap-add SYS_ADMIN --device /dev/fuse --security-opt seccomp=unconfined"
