@@ -64,11 +64,12 @@ def _holdings(cache: Path) -> Holdings:
     return holdings(cache)
 
 
-def _evict(layers: LayerStore, images: Images, kind: str, name: str) -> None:
+def _evict(layers: LayerStore, images: Images, kind: str, name: str) -> frozenset[Path]:
     from regfs.images.evicting import evict_named  # imported here, as above
 
-    evict_named(layers.root, kind, name, let_go=layers.tables.close_idle)
+    gone = evict_named(layers.root, kind, name, let_go=layers.tables.close_idle)
     images.forget()
+    return gone
 
 
 def _fetching(layer_cache: LayerCache) -> str:

@@ -42,67 +42,77 @@ def evict_images(
 
     The documents of an image with parts in use stay: without them the rest would not be listed.
     """
+    return _evict(root, _needed_alone(root, images, wanted), only_say=only_say)
+
+
+def evict_part(root: Path, kind: str, name: str, *, only_say: bool = False) -> Gone:
+    """Evict the part *name* of `.regfs/cache/KIND/`; it is no image. Raises NotFound, CacheFailure."""
+    return _evict(root, _part(root, kind, name), only_say=only_say)
+
+
+def evict_named(root: Path, kind: str, name: str, *, let_go: Callable[[], object] = lambda: None) -> frozenset[Path]:
+    """Evict the part *name* of `.regfs/cache/KIND/`, all of it or nothing; return the guards of what is gone.
+
+    *let_go* closes what this process used lately, and is called where that may be all that keeps the part. Raises
+    NotFound where there is no such part, InUse with the reason, CacheFailure.
+    """
+    guards = _image(root, name) if kind == KIND_OF_IMAGES else _part(root, kind, name)
+    if _holders(root, guards):
+        let_go()
+    held = _holders(root, guards)
+    # What begins to be used from here on is not removed, either.
+    if held or _evict(root, guards).in_use:
+        reasons = "; ".join(_WHY[word] for word in held or _holders(root, guards))
+        raise InUse(f"{kind}/{name} stays in the cache: {reasons or 'a process had it open until now'}")
+    return guards
+
+
+def _image(root: Path, name: str) -> frozenset[Path]:
+    """Return the guards of what the image *name* alone needs. Raises NotFound, InUse, CacheFailure."""
+    images = cached_images(root)
+    wanted = {image.digest for image in images if short_name(image) == name}
+    if not wanted:
+        raise NotFound(f"{KIND_OF_IMAGES}/{name} is not in the cache")
+    return _needed_alone(root, images, wanted)
+
+
+def _needed_alone(root: Path, images: Sequence[CachedImage], wanted: Collection[Digest]) -> frozenset[Path]:
+    """Return the guards of what of all *images* only the *wanted* ones need. Raises InUse if one is pinned."""
     with failures_of(root):
         held = sorted(pin.name for pin in pins(root) if pin.digest in {str(digest) for digest in wanted})
     if held:
         raise InUse(f"pinned images stay: {', '.join(held)}; regfs unpin IMAGE unpins one")
     staying = frozenset[Path]().union(*(image.guards for image in images if image.digest not in wanted))
-    chosen = frozenset[Path]().union(*(image.guards for image in images if image.digest in wanted)) - staying
-    blobs = root / BLOBS
-    parts = _evict(root, frozenset(path for path in chosen if blobs not in path.parents), only_say=only_say)
-    if parts.in_use:
-        return parts
-    everything = _evict(root, chosen, only_say=only_say)
-    return everything if only_say else everything._replace(freed=parts.freed + everything.freed)
+    return frozenset[Path]().union(*(image.guards for image in images if image.digest in wanted)) - staying
 
 
-def evict_named(root: Path, kind: str, name: str, *, let_go: Callable[[], object] = lambda: None) -> int:
-    """Evict the part *name* of `.regfs/cache/KIND/`, all of it or nothing; return the bytes freed.
-
-    *let_go* closes what this process used lately, and is called where that may be all that keeps the part. Raises
-    NotFound where there is no such part, InUse with the reason, CacheFailure.
-    """
-    gone = _evict_named(root, kind, name, only_say=True)
-    if gone.in_use:
-        let_go()
-        gone = _evict_named(root, kind, name, only_say=True)
-    if not gone.in_use:
-        gone = _evict_named(root, kind, name, only_say=False)
-    if gone.in_use:
-        raise InUse(f"{kind}/{name} stays in the cache: {_reasons(root, gone.in_use)}")
-    return gone.freed
-
-
-def _evict_named(root: Path, kind: str, name: str, *, only_say: bool) -> Gone:
-    if kind == KIND_OF_IMAGES:
-        images = cached_images(root)
-        wanted = {image.digest for image in images if short_name(image) == name}
-        if not wanted:
-            raise NotFound(f"{kind}/{name} is not in the cache")
-        return evict_images(root, images, wanted, only_say=only_say)
-    return evict_part(root, kind, name, only_say=only_say)
-
-
-def evict_part(root: Path, kind: str, name: str, *, only_say: bool = False) -> Gone:
-    """Evict the part *name* of `.regfs/cache/KIND/`; it is no image. Raises NotFound, CacheFailure."""
+def _part(root: Path, kind: str, name: str) -> frozenset[Path]:
     with failures_of(root):
         units = units_of(take_inventory(root))
     guards = frozenset(unit.guard.path for unit in units if name_of(unit) == name and kind_of(root, unit) == kind)
     if not guards:
         raise NotFound(f"{kind}/{name} is not in the cache")
-    return _evict(root, guards, only_say=only_say)
+    return guards
 
 
-def _evict(root: Path, guards: frozenset[Path], *, only_say: bool) -> Gone:
+def _evict(root: Path, guards: frozenset[Path], *, only_say: bool = False) -> Gone:
+    """Evict the units of *guards*, the documents among them only if nothing else is in use."""
+    parts = _evict_all(root, frozenset(path for path in guards if root / BLOBS not in path.parents), only_say=only_say)
+    if parts.in_use:
+        return parts
+    everything = _evict_all(root, guards, only_say=only_say)
+    return everything if only_say else everything._replace(freed=parts.freed + everything.freed)
+
+
+def _evict_all(root: Path, guards: frozenset[Path], *, only_say: bool) -> Gone:
     with failures_of(root):
         evicted = evict(root, chosen=lambda unit: unit.guard.path in guards, only_say=only_say)
     return Gone(evicted.freed, evicted.in_use)
 
 
-def _reasons(root: Path, guards: Iterable[Path]) -> str:
-    """Return why *guards* stay, each reason once."""
+def _holders(root: Path, guards: Iterable[Path]) -> list[str]:
+    """Return what keeps one of *guards* from eviction now, each word of _WHY once."""
     uses = LivingUses(root)
     with failures_of(root):
         uses.look()
-    words = dict.fromkeys(word for guard in guards for word in uses.holders_of(guard))
-    return "; ".join(_WHY[word] for word in words) or "a process had it open until now"
+    return list(dict.fromkeys(word for guard in guards for word in uses.holders_of(guard)))

@@ -6,12 +6,13 @@ Used by tree/held.py and evicting.py. Thread rule: functions; files may come and
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from regfs.images.cached_images import CachedImage, cached_images
 from regfs.model.dates import moment_text
+from regfs.store.blobs import BlobStore
 from regfs.store.eviction.eviction import Unit, units_of
 from regfs.store.eviction.in_use import LivingUses
 from regfs.store.eviction.inventory import BLOBS, IMAGES, INDEX, LAYERS, MERGED, take_inventory
@@ -28,10 +29,14 @@ _SUFFIXES = (INDEX, MERGED)
 
 
 class Held(NamedTuple):
-    """One part of the cache: its description, a line for each fact, and when it was last used (ns since 1970)."""
+    """One part of the cache: its description, a line for each fact, and when it was last used (ns since 1970).
+
+    It is gone when *guard* is: the main file of its unit (eviction.py), of an image that of its manifest.
+    """
 
     text: str
     used_ns: int
+    guard: Path
 
 
 class Holdings(NamedTuple):
@@ -41,6 +46,10 @@ class Holdings(NamedTuple):
     layers: Mapping[str, Held]
     tables: Mapping[str, Held]
     blobs: Mapping[str, Held]
+
+    def without(self, guards: Collection[Path]) -> Holdings:
+        """Return the holdings without those whose guards are among *guards*."""
+        return Holdings(*({name: held for name, held in kind.items() if held.guard not in guards} for kind in self))
 
 
 def holdings(root: Path) -> Holdings:
@@ -87,7 +96,7 @@ def _part(uses: LivingUses, images: list[str], unit: Unit) -> Held:
     if unit.guard.suffix == INDEX and not unit.content:
         lines.append("bytes of its files: evicted; they are fetched again when they are read")
     lines += [f"image: {name}" for name in sorted(images)]
-    return Held(_text(lines), unit.guard.used_ns)
+    return Held(_text(lines), unit.guard.used_ns, unit.guard.path)
 
 
 def _image(root: Path, uses: LivingUses, image: CachedImage) -> Held:
@@ -101,7 +110,7 @@ def _image(root: Path, uses: LivingUses, image: CachedImage) -> Held:
         f"size of what no other image needs: {image.unique_size}",
         *_paths(root, image),
     ]
-    return Held(_text(lines), image.used_ns)
+    return Held(_text(lines), image.used_ns, BlobStore(root / BLOBS).path(image.digest))
 
 
 def _paths(root: Path, image: CachedImage) -> Iterator[str]:

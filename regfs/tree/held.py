@@ -8,18 +8,18 @@
 
 A part is held while it is `open` in a mount or a verb, `mounted` by the kernel, or `pinned`. rm evicts a part that is
 not held, as `regfs cache rm` does, and fails with EBUSY where it is held. The user who mounts owns all of this, so that
-others may not. All files are computed together, at most every two seconds, and never for more than a tenth of the time,
-but for once after each rm. Used by app/control.py. Any thread; no network.
+others may not. All files are computed together, at most every two seconds, and never for more than a tenth of the time.
+Used by app/control.py. Any thread; no network.
 """
 
 from __future__ import annotations
 
-import math
 import stat
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from regfs.errors import NotFound, WouldBlock
@@ -49,8 +49,9 @@ _FRESH_S = 2.0
 _SHARE = 10
 
 
-Evict = Callable[[str, str], object]
-"""Evicts the part of a kind and a name from the cache. Raises NotFound, InUse, CacheFailure."""
+Evict = Callable[[str, str], Collection[Path]]
+"""Evicts the part of a kind and a name from the cache, and returns what is gone (Held.guard). Raises NotFound, InUse,
+CacheFailure."""
 
 
 class Ids(NamedTuple):
@@ -84,10 +85,11 @@ class _Known:
                 self._until = began + took_s + max(_FRESH_S, _SHARE * took_s)
             return self._known
 
-    def forget(self) -> None:
-        """Compute the holdings anew for whatever asks from now on."""
+    def drop(self, guards: Collection[Path]) -> None:
+        """Show what has these *guards* no longer."""
         with self._lock:  # what is being computed now may be older
-            self._until = -math.inf
+            if self._known is not None:
+                self._known = self._known.without(guards)
 
 
 class HeldDirectory:
@@ -136,10 +138,7 @@ class _Kind:
 
     def evict(self, name: str) -> None:
         """See Evicting."""
-        try:
-            self.evict_part(self.kind, name)
-        finally:
-            self.known.forget()
+        self.known.drop(self.evict_part(self.kind, name))
 
     def parts(self) -> Mapping[str, Held]:
         parts: Mapping[str, Held] = getattr(self.known.now(), self.kind)

@@ -155,6 +155,17 @@ def test_rm_of_what_another_mount_has_open_says_so(served: Served, built: BuiltI
     opened.close()
 
 
+def test_rm_of_an_image_is_all_or_nothing(served: Served, built: BuiltImage) -> None:
+    shown = served.show()
+    shown.names("app/1/rootfs")
+    in_use = served.show().app.layers.index(built.layers[1].diff_id)
+    before = bytes_on_disk(served.cache)
+    with pytest.raises(InUse):
+        remove(shown, f"images/{built.digest.encoded[:12]}")
+    assert bytes_on_disk(served.cache) == before
+    del in_use
+
+
 def test_rm_of_what_is_pinned_says_how_to_unpin_it(served: Served, built: BuiltImage) -> None:
     shown = served.show()
     shown.names("app/1/rootfs")
@@ -173,14 +184,13 @@ def test_a_part_that_something_begins_to_use_just_before_it_goes_stays(
     shown = served.show()
     shown.names("app/1/rootfs")
     other, opened = served.show(), []
-    evict = evicting.evict_part
+    evict = evicting._evict
 
-    def evict_when_opened(root: Path, kind: str, name: str, *, only_say: bool = False) -> evicting.Gone:
-        if not only_say:
-            opened.append(other.tree.open(other.find("app/1/rootfs/a").node))
-        return evict(root, kind, name, only_say=only_say)
+    def evict_when_opened(root: Path, guards: frozenset[Path]) -> evicting.Gone:
+        opened.append(other.tree.open(other.find("app/1/rootfs/a").node))
+        return evict(root, guards)
 
-    monkeypatch.setattr(evicting, "evict_part", evict_when_opened)
+    monkeypatch.setattr(evicting, "_evict", evict_when_opened)
     with pytest.raises(InUse):
         remove(shown, f"layers/{built.layers[0].diff_id.encoded}")
     opened[0].close()
