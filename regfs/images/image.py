@@ -247,12 +247,12 @@ class Image:
             self.contents.starts.watch(self._start_of(files))
         return files
 
-    def complete(self, *, compare: bool = False) -> None:
+    def complete(self, *, compare: bool = False, stays: bool = False) -> None:
         """Fetch all missing bytes of the layers of rootfs(), so that no registry is needed. See LayerCache.complete.
 
         Blocks on the network; raises its errors, and CacheFailure. A file whose bytes are wrong stays unreadable.
         """
-        self.contents.complete([self._blob(layer) for layer in self.layers], compare=compare)
+        self.contents.complete([self._blob(layer) for layer in self.layers], compare=compare, stays=stays)
 
     def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:
         """Fetch the missing bytes of *contents*, which are files of rootfs(). See LayerCache.fetch."""

@@ -1,4 +1,4 @@
-"""System calls about this process that Python 3.11 has no names for: unshare, prctl, ioprio_set; malloc_trim.
+"""System calls that Python 3.11 has no names for: unshare, prctl, ioprio_set, fallocate; malloc_trim.
 
 Any thread.
 """
@@ -17,6 +17,7 @@ NEW_USERS, NEW_PROCESSES, NEW_NETWORK = 0x10000000, 0x20000000, 0x40000000
 """Flags of unshare(): CLONE_NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID and _NEWNET of include/uapi/linux/sched.h."""
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30}
 _IDLE_CLASS = 3
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 15, 24, 38
 
 
@@ -72,6 +73,17 @@ def be_idle() -> None:
     number = _IOPRIO_SET.get(platform.machine())
     if number is not None:
         ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(number), 1, thread, _IDLE_CLASS << 13)
+
+
+def punch_hole(fd: int, offset: int, size: int) -> None:
+    """Free the blocks of a range of a file, which reads as zeros then; the file keeps its size. Raises OSError.
+
+    Source: fallocate(2), FALLOC_FL_PUNCH_HOLE.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    place, length = ctypes.c_int64(offset), ctypes.c_int64(size)
+    if libc.fallocate64(ctypes.c_int(fd), ctypes.c_int(_KEEP_SIZE | _PUNCH_HOLE), place, length) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _prctl(option: int, value: int) -> None:

@@ -36,14 +36,15 @@ def merged_files(image: Image, app: App) -> Rootfs:
         return image.rootfs()
 
 
-def whole_files(image: Image, app: App, *, compare: bool = False) -> Rootfs:
+def whole_files(image: Image, app: App, *, compare: bool = False, stays: bool = False) -> Rootfs:
     """Return the merged layers of *image*, all bytes of which are here. Waits as merged_files() does.
 
-    With *compare*, tables of contents are compared with archives.
+    With *compare*, tables of contents are compared with archives. With *stays*, no byte of them is evicted as long as
+    the files are in use: the kernel may mount them by itself.
     """
     files = merged_files(image, app)
     with under(Deadline(app.config.timeout_s, is_users=True)):
-        image.complete(compare=compare)
+        image.complete(compare=compare, stays=stays)
     return files
 
 

@@ -60,7 +60,7 @@ def mount(
         image = find_image(reference, app)
         name = full_name(reference, image)
         with showing(lambda: layer_steps(app), say=say, environment=environment):
-            files = whole_files(image, app)
+            files = whole_files(image, app, stays=True)
             fetch_damaged(files, app)
         try:
             app.sweep()  # of mounts that were killed

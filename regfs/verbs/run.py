@@ -143,7 +143,7 @@ def _files_of(image: Image, name: str, app: App, *, by_fuse: bool) -> tuple[int 
 
     config = app.config
     attributes = (0 if config.allow_suid else NO_SUID) | (0 if config.allow_dev else NO_DEVICES)
-    files = whole_files(image, app)
+    files = whole_files(image, app, stays=True)
     fetch_damaged(files, app)
     try:
         return detached_mount(files, app.layers, name=name, attributes=attributes), files

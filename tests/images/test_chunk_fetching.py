@@ -17,7 +17,8 @@ from regfs.images.lazy.chunk_source import LayerBytes
 from regfs.images.lazy.foreground import Foreground
 from regfs.process.waiting.deadline import NON_BLOCKING, Deadline, under
 from regfs.process.waiting.single_flight import Flights
-from regfs.store.layers.chunks import PartialData, StoredChunk, write_map
+from regfs.store.layers.chunk_map import write_map
+from regfs.store.layers.chunks import PartialData, StoredChunk
 from regfs.telemetry.stats import Stats
 from tests.layers.tables import Listed
 from tests.support.images import BuiltLayer, file

@@ -9,7 +9,8 @@ import pytest
 
 from regfs.errors import CacheDamaged, CacheFailure, CacheFull
 from regfs.model.digest import Digest
-from regfs.store.layers.chunks import ChunkMap, PartialData, StoredChunk, write_map
+from regfs.store.layers.chunk_map import ChunkMap, write_map
+from regfs.store.layers.chunks import PartialData, StoredChunk
 from regfs.store.layers.unkept_chunks import UnkeptChunks
 from tests.support.read_only import needs_root, read_only
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from regfs.model.attributes import Attributes
 from regfs.model.digest import Digest
 from regfs.store.eviction.inventory import take_inventory
+from regfs.store.layers.chunks import StoredChunk
 from regfs.store.layers.layer_index import Row
 from regfs.store.layers.layer_store import LayerStore
 
@@ -38,6 +39,21 @@ def keep_layer(store: LayerStore, name: str, *, files: Sequence[bytes] = (), sma
         diff_id = Digest.of(bytes(stream))
         store.publish(writer, diff_id)
     return diff_id
+
+
+def keep_lazy_layer(store: LayerStore, name: str, files: Sequence[bytes]) -> tuple[Digest, list[StoredChunk]]:
+    """Publish a lazy layer of *files*, a chunk each, none of which is here; return what it is stored as, and those."""
+    layer = Digest.of(name.encode())
+    with store.begin_partial_layer("eStargz") as writer:
+        writer.rows.add(Row(0, 0, b"", 0, 1, Attributes(0o40755).pack(), None, None, None))
+        for number, content in enumerate(files, start=1):
+            start = writer.begin_file(len(content))
+            writer.rows.add(file_row(number, len(content), start))
+            size = len(content)
+            writer.add_chunk(start, size, at=number * 100, stored=100, inner=0, digest=str(Digest.of(content)))
+        store.publish(writer, layer)
+    index = store.index(layer)
+    return layer, sorted(index.chunks_by_place())
 
 
 def used_before(path: Path, seconds: int) -> None:

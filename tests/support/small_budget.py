@@ -30,15 +30,16 @@ _LOOK_S = 0.005
 
 @dataclass(frozen=True, slots=True)
 class ManyImages:
-    """*count* images of one layer each, of *size* bytes in FILES files, at the registry *address*."""
+    """*count* images of one layer each, of *size* bytes in *files* files, at the registry *address*."""
 
     address: str
     count: int
     size: int
+    files: int = FILES
 
     def content(self, image: int, number: int) -> bytes:
         """Return the bytes of one file."""
-        return _content(image, number, self.size // FILES)
+        return _content(image * self.files + number, self.size // self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,8 @@ class Watched:
     seconds: float
 
 
-def _content(image: int, number: int, size: int) -> bytes:
-    part = random.Random(image * FILES + number).randbytes(4096 + number)
+def _content(seed: int, size: int) -> bytes:
+    part = random.Random(seed).randbytes(4096 + seed % FILES)
     return (part * (size // len(part) + 1))[:size]
 
 
@@ -62,7 +63,7 @@ def _plain(*entries: TarEntry) -> BuiltLayer:
 
 @contextmanager
 def many_images(
-    count: int, *, size: int, builders: Sequence[Callable[..., BuiltLayer]] = (_plain,)
+    count: int, *, size: int, files: int = FILES, builders: Sequence[Callable[..., BuiltLayer]] = (_plain,)
 ) -> Iterator[ManyImages]:
     """Yield *count* images on a registry of their own; in no two images a file has the same bytes.
 
@@ -70,13 +71,13 @@ def many_images(
     """
     registry = MemoryRegistry()
     for image in range(count):
-        entries = [file(f"file{number}", _content(image, number, size // FILES)) for number in range(FILES)]
+        entries = [file(f"file{n}", _content(image * files + n, size // files)) for n in range(files)]
         built = image_of(builders[image % len(builders)](*entries), architecture=host_architecture())
         for content in built.blobs().values():
             registry.add_blob(f"many/i{image}", content)
         registry.add_manifest(f"many/i{image}", built.manifest, tag="v1", media_type=built.media_type)
     with FaultServer(registry) as server:
-        yield ManyImages(server.address, count, size)
+        yield ManyImages(server.address, count, size, files)
 
 
 def read_at_random(images: ManyImages, mount: Mounted, *, reads: int, readers: int, seed: int = 1) -> Watched:
@@ -88,7 +89,7 @@ def read_at_random(images: ManyImages, mount: Mounted, *, reads: int, readers: i
             most[0] = max(most[0], used_by(mount.cache))
 
     def read(chance: random.Random) -> int:
-        image, number = chance.randrange(images.count), chance.randrange(FILES)
+        image, number = chance.randrange(images.count), chance.randrange(images.files)
         path = Path(mount.path, f"many/i{image}/v1/rootfs/file{number}")
         try:
             found = path.read_bytes()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import signal
 import socket
 import struct
@@ -65,7 +64,7 @@ class HeldDaemon:
     def _told_exit_code(self) -> int | None:
         """Return how a process of another parent ended; None where that is not told: reaped, and before Linux 6.15."""
         for wait_s in _REAPED_S:
-            select.select([], [], [], wait_s)  # as time.sleep(), which fails where a preloaded library fakes clocks
+            time.sleep(wait_s)
             status = self._status_of_zombie()
             if status is None:
                 status = self._status_of_reaped()

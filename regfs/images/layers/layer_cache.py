@@ -151,13 +151,13 @@ class LayerCache:
         """
         return self._contents.open(content)
 
-    def complete(self, blobs: Sequence[LayerBlob], *, compare: bool = False) -> None:
+    def complete(self, blobs: Sequence[LayerBlob], *, compare: bool = False, stays: bool = False) -> None:
         """Fetch the missing bytes of indexed layers, each by one request.
 
         Waits; raises the errors of the network. With *compare*, tables are compared with archives, which takes twice
-        the CPU time.
+        the CPU time. With *stays*, no byte is evicted as long as the indexes of the layers are in use.
         """
-        self._contents.complete(blobs, compare=compare)
+        self._contents.complete(blobs, compare=compare, stays=stays)
 
     def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:
         """Fetch the missing bytes of *contents* of a tree in use, in few requests.

@@ -70,8 +70,7 @@ class LayerContents:
         if blob.table_format is None:
             return self._opened_plain(content, index, blob)
         self._note_opened(content)
-        is_here = partial(self._partial.fetcher(index, blob).has, content.offset, content.offset + content.size)
-        return self._store.open_partial(content, self._partial.ensure(index, blob, content), is_here=is_here)
+        return self._partial.open(index, blob, content)
 
     def _opened_plain(self, content: Span, index: LayerIndex, blob: LayerBlob) -> OpenContent:
         try:
@@ -83,13 +82,13 @@ class LayerContents:
                 raise
             return opened
 
-    def complete(self, blobs: Sequence[LayerBlob], *, compare: bool = False) -> None:
+    def complete(self, blobs: Sequence[LayerBlob], *, compare: bool = False, stays: bool = False) -> None:
         """See LayerCache.complete()."""
         for blob in map(self._indexes.as_it_is_here, blobs):
             index = self._indexes.index_with_content(blob)
-            if blob.table_format is not None and not self._store.is_complete(blob.stored_as):
-                with named(blob.origin), self._partial.comparing(blob, is_wanted=compare):
-                    self._partial.fetcher(index, blob).fetch_all()
+            if blob.table_format is not None:
+                with named(blob.origin):
+                    self._partial.complete(index, blob, compare=compare, stays=stays)
 
     def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:
         """See LayerCache.fetch()."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, proxy, ref
@@ -20,7 +20,8 @@ from regfs.images.layers.layer_ingests import LayerBlob
 from regfs.images.lazy.foreground import Foreground
 from regfs.model.digest import Digest
 from regfs.process.waiting.single_flight import Flights
-from regfs.store.layers.content import Pieces, Span
+from regfs.store.eviction.in_use import Use
+from regfs.store.layers.content import OpenContent, Pieces, Span
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_store import LayerStore
 from regfs.telemetry.stats import Stats
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _MOST_COMPARED = 4096
 _BLOCK = 1 << 20
+_PARTS_AHEAD = 64
 SOCI = "SOCI"
 """The name of the format whose data file is the layer's archive (layers/formats/soci.py)."""
 
@@ -53,6 +55,8 @@ class PartialLayers:
         self._compared: LRUCache[Digest, bool] = LRUCache(_MOST_COMPARED)
         self._uncompared: set[Digest] = set()
         self._fetchers: WeakKeyDictionary[LayerIndex, ChunkFetcher] = WeakKeyDictionary()
+        # The kernel reads the data file of a layer that it mounts by itself: a hole there would be read as zeros.
+        self._kept_whole: WeakKeyDictionary[LayerIndex, Use] = WeakKeyDictionary()
 
     def ingest(self, blob: LayerBlob) -> None:
         """Put the index of the layer, which has a table, into the store.
@@ -118,6 +122,8 @@ class PartialLayers:
                     foreground=self.foreground,
                     note=self._note,
                     rest_from=self._rest_from,
+                    has_room=self._has_room,
+                    most_ahead=self._most_ahead,
                 )
         return fetcher
 
@@ -133,13 +139,16 @@ class PartialLayers:
 
         return compared(blob.chunks(), blob.descriptor.size, TableComparison(index), partial(self._tell, blob))
 
-    @contextmanager
-    def comparing(self, blob: LayerBlob, *, is_wanted: bool) -> Iterator[None]:
-        """If *is_wanted*, compare each layer that is read whole within the block with its table."""
-        if not is_wanted:
+    def complete(self, index: LayerIndex, blob: LayerBlob, *, compare: bool, stays: bool) -> None:
+        """Fetch the missing bytes of a layer by one request; see LayerCache.complete."""
+        if stays:
+            self._kept_whole[index] = self._store.uses.hold(self._store.map_path(blob.stored_as))
+        if self._store.is_complete(blob.stored_as):
+            return
+        if not compare:
             self._uncompared.add(blob.stored_as)
         try:
-            yield
+            self.fetcher(index, blob).fetch_all()
         finally:
             self._uncompared.discard(blob.stored_as)
 
@@ -158,6 +167,13 @@ class PartialLayers:
         if found is not None:
             self._fetchers.pop(found, None)
 
+    def open(self, index: LayerIndex, blob: LayerBlob, span: Span) -> OpenContent:
+        """Return an open file of the layer, fetched when it is read. Raises as fetcher() does."""
+        fetcher = self.fetcher(index, blob)
+        is_here = partial(fetcher.has, span.offset, span.offset + span.size)
+        ensure = self.ensure(index, blob, span)
+        return self._store.open_partial(span, ensure, evictions=fetcher.evictions, is_here=is_here)
+
     def ensure(self, index: LayerIndex, blob: LayerBlob, span: Span) -> Callable[[int, int], Pieces]:
         """Return the function that fetches a range of the data file for the file *span*. Raises as fetcher() does."""
         from regfs.layers.formats.soci import Soci
@@ -168,7 +184,8 @@ class PartialLayers:
         from regfs.images.lazy.soci_spans import HeaderCheck
 
         def read(start: int, stop: int) -> bytes:
-            opened = self._store.open_partial(Span(span.layer, start, stop - start), fetcher.ensure)
+            wanted = Span(span.layer, start, stop - start)
+            opened = self._store.open_partial(wanted, fetcher.ensure, evictions=fetcher.evictions)
             with closing(opened):
                 return opened.read_at(0, stop - start)
 
@@ -184,27 +201,34 @@ class PartialLayers:
 
         Waits; raises the errors of the network, and CacheFailure.
         """
-        budget = self._store.budget
-        limit = budget.effective_limit()
-
-        def allow(size: int) -> bool:
-            standing = budget.standing()
-            return standing is None or (size <= standing.free and standing.used + size <= limit)
-
-        self.fetcher(index, blob).fetch_rest(allow)
+        self.fetcher(index, blob).fetch_rest(self._has_room)
         is_archive = blob.table_format is not None and blob.table_format.name == SOCI
         if is_archive and blob.stored_as not in self._compared and self._store.is_complete(blob.stored_as):
             self._compare_archive(index, blob)
+
+    def _has_room(self, size: int) -> bool:
+        """Whether *size* bytes more fit into the cache without an eviction, as far as is known."""
+        budget = self._store.budget
+        standing = budget.standing()
+        return standing is None or (size <= standing.free and standing.used + size <= budget.effective_limit())
+
+    def _most_ahead(self) -> int:
+        """Return how many bytes to fetch ahead of a reader at most: a small part of what the cache may hold."""
+        from regfs.images.lazy.chunk_read_ahead import MAX_AHEAD
+
+        limit = self._store.budget.effective_limit()
+        return min(MAX_AHEAD, limit // _PARTS_AHEAD) if limit else MAX_AHEAD
 
     def _compare_archive(self, index: LayerIndex, blob: LayerBlob) -> None:
         """Compare a cached archive with its zTOC. The diff id does not help: soci omits the padding at the end."""
         from regfs.images.lazy.toc_comparison import TableComparison
 
-        ensure, size = self.fetcher(index, blob).ensure, index.layout().size
+        fetcher, span = self.fetcher(index, blob), Span(blob.stored_as, 0, index.layout().size)
 
         def blocks() -> Iterator[bytes]:
-            with closing(self._store.open_partial(Span(blob.stored_as, 0, size), ensure)) as archive:
-                for offset in range(0, size, _BLOCK):
+            opened = self._store.open_partial(span, fetcher.ensure, evictions=fetcher.evictions)
+            with closing(opened) as archive:
+                for offset in range(0, span.size, _BLOCK):
                     self.foreground.wait_for_none()
                     yield archive.read_at(offset, _BLOCK)
 

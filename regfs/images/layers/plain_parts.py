@@ -59,7 +59,9 @@ class PlainParts:
         fetcher = self.fetcher(index, blob, [(span.offset, span.offset + span.size)])
         if fetcher is None:
             return None
-        return OpenPartialContent(fetcher.data.fd, span, shared=fetcher.data, ensure=fetcher.ensure)
+        return OpenPartialContent(
+            fetcher.data.fd, span, shared=fetcher.data, ensure=fetcher.ensure, evictions=fetcher.evictions
+        )
 
     def fetcher(self, index: LayerIndex, blob: LayerBlob, wanted: Sequence[tuple[int, int]]) -> ChunkFetcher | None:
         """Return what fetches the ranges *wanted* of the data file; None if only the whole layer has them.

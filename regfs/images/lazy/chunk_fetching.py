@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 
 from regfs.errors import CacheFailure, OutOfThreads
@@ -27,6 +28,8 @@ from regfs.store.layers.content import Pieces
 from regfs.telemetry.stats import Stats
 
 _ATTEMPTS = 2
+# What is fetched may be evicted before it is read, once or twice.
+_MOST_EVICTIONS = 5
 # A gap of cached chunks up to this size is fetched again, because one large request costs less than two: 20 ms at 100
 # Mbit/s.
 _MAX_GAP_OF_REST = 1 << 18
@@ -55,8 +58,14 @@ class ChunkFetcher:
         foreground: Foreground,
         note: Callable[[str], None],
         rest_from: float = 1.0,
+        has_room: Callable[[int], bool] = lambda _size: True,
+        most_ahead: Callable[[], int] = lambda: MAX_AHEAD,
     ) -> None:
-        """*key* names the layer among the flights. Once *rest_from* of its bytes are fetched, the rest follows."""
+        """*key* names the layer among the flights. Once *rest_from* of its bytes are fetched, the rest follows.
+
+        *has_room* tells whether the cache has room for so many bytes of the rest without an eviction; *most_ahead*
+        bytes are fetched ahead of a reader, so that they do not evict what is read.
+        """
         self._key = key
         self._table = table
         self.data = data
@@ -65,6 +74,8 @@ class ChunkFetcher:
         self._stats = stats
         self._foreground = foreground
         self._rest_from = rest_from
+        self._has_room = has_room
+        self._most_ahead = most_ahead
         self._bytes_before: int | None = None
         self._bytes_in_all = 0
         self._read_ahead = ReadAhead()
@@ -82,10 +93,23 @@ class ChunkFetcher:
         Waits as the caller's deadline allows (WouldBlock, Interrupted, RegistryTimeout). Raises DigestMismatch if a
         chunk is not what the table says, CacheFailure, and the errors of the network.
         """
+        for _ in range(_MOST_EVICTIONS):
+            evictions = self.evictions()
+            missing, pieces = self._ensure(start, stop)
+            if not missing:
+                return pieces
+            if self.evictions() == evictions:
+                self._requests.raise_if_wrong(missing)
+                raise self.data.failure or self._requests.wrong_chunk(missing[0])
+            self.data.hold_for_a_while()
+        raise CacheFailure(f"{self._what}: {words(missing[0])} is evicted before it is read: the cache is too small")
+
+    def _ensure(self, start: int, stop: int) -> tuple[list[StoredChunk], Pieces]:
+        """Fetch as ensure(); return the chunks that are missing all the same, and pieces that are not in the file."""
         for _ in range(_ATTEMPTS):
             missing, pieces = self._look(start, stop)
             if not missing:
-                return pieces
+                return missing, pieces
             current().remaining_s(0.0)
             self._requests.raise_if_wrong(missing)
             if self._requests.gives_parts:
@@ -96,11 +120,11 @@ class ChunkFetcher:
                 break
             else:
                 self._requests.fetch_whole(self.data.missing(self._table.chunks_between(start, stop + MAX_AHEAD)))
-        missing, pieces = self._look(start, stop)
-        if missing:
-            self._requests.raise_if_wrong(missing)
-            raise self.data.failure or self._requests.wrong_chunk(missing[0])
-        return pieces
+        return self._look(start, stop)
+
+    def evictions(self) -> int:
+        """Return how many evictions there were of chunks of the layer, by any process."""
+        return self.data.map.evictions()
 
     def has(self, start: int, stop: int) -> bool:
         """Whether all bytes of `[start, stop)` are in the data file."""
@@ -108,7 +132,9 @@ class ChunkFetcher:
 
     def _look(self, start: int, stop: int) -> tuple[list[StoredChunk], Pieces]:
         """Return the missing chunks of `[start, stop)`, and the bytes of chunks that are held in memory only."""
-        missing = self.data.missing(self._table.chunks_between(start, stop))
+        chunks = self._table.chunks_between(start, stop)
+        self.data.map.note_use(chunk.number for chunk in chunks)
+        missing = self.data.missing(chunks)
         if not missing:
             return missing, ()
         held = self.data.held(missing)
@@ -116,7 +142,7 @@ class ChunkFetcher:
 
     def _fetch_for(self, missing: Sequence[StoredChunk], stop: int) -> None:
         """Fetch *missing* and wait for it; begin to fetch what a reader that continues at *stop* will want."""
-        most = FIRST_AHEAD if self.data.failure else MAX_AHEAD  # chunks that cannot be written are held briefly
+        most = FIRST_AHEAD if self.data.failure else self._most_ahead()  # what cannot be written is held briefly
         ahead = self._read_ahead.of_reader(missing[0].start, most)
         following = self._table.chunks_between(stop, stop + ahead) if ahead else []
         coming = self.data.missing(chunk for chunk in following if chunk.start >= stop)
@@ -195,7 +221,7 @@ class ChunkFetcher:
         self._rest_from = 1.0  # once
         self._stats.count("chunks.rests")
         with suppress(OutOfThreads):
-            self._flights.begin(("rest", self._key), self.fetch_rest, streams=True)
+            self._flights.begin(("rest", self._key), partial(self.fetch_rest, self._has_room), streams=True)
 
     def _has_reached(self, share: float) -> bool:
         if self._bytes_before is None:

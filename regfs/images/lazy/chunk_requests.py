@@ -70,6 +70,7 @@ class ChunkRequests:
         self._lock = threading.Lock()
         self._coming: dict[int, Group] = {}
         self._whole_until_s = 0.0
+        self._evictions = 0  # when the layer was read whole
         self._wrong: TTLCache[int, bool] = TTLCache(4096, _REFUSED_S)
         # Numbers of chunks that readers wait for while the layer is read whole.
         self._needed: set[int] = set()
@@ -78,8 +79,11 @@ class ChunkRequests:
 
     @property
     def was_read_whole(self) -> bool:
-        """Whether the whole layer was fetched a moment ago, so that fetching it again would bring nothing new."""
-        return time.monotonic() < self._whole_until_s
+        """Whether the whole layer was fetched a moment ago, so that fetching it again would bring nothing new.
+
+        No chunk was evicted since then.
+        """
+        return time.monotonic() < self._whole_until_s and self._data.map.evictions() == self._evictions
 
     def fetch_whole(self, needed: Iterable[StoredChunk] = ()) -> None:
         """Fetch the whole layer, and keep every chunk that is missing.
@@ -188,6 +192,7 @@ class ChunkRequests:
         """Read the layer from start to end, and cut the missing chunks out of it."""
         log.info("%s: read whole", self._source.what)
         self._stats.count("chunks.whole_layers")
+        evictions = self._data.map.evictions()
         has_room = True
 
         def keep(chunk: StoredChunk, content: bytes) -> None:
@@ -218,6 +223,7 @@ class ChunkRequests:
                     if not has_room and not self._needed:
                         return
             if has_room:  # a chunk that is still missing was wrong, and would be again
+                self._evictions = evictions
                 self._whole_until_s = time.monotonic() + _WHOLE_AGAIN_S
             with self._lock:
                 self._wrong.update(dict.fromkeys(self._needed, True))

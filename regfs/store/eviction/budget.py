@@ -188,7 +188,7 @@ class Budget:
     def _evict_for_room(self) -> int:
         """Evict until enough of the disk is free, if eviction can achieve that at all."""
         missing = -self._room_on_disk()
-        if missing <= 0 or evict(self._root, wanted=missing, only_say=True).freed < missing:
+        if missing <= 0 or evict(self._root, wanted=missing, with_chunks=True, only_say=True).freed < missing:
             return 0
         return self._evict(missing)
 
@@ -227,7 +227,7 @@ class Budget:
             room = self._room_on_disk(for_small=for_small)
             if room >= size:
                 return True
-            could = evict(self._root, chosen=self._is_worth_evicting, only_say=True)
+            could = evict(self._root, chosen=self._is_worth_evicting, with_chunks=True, only_say=True)
             return room + could.freed + (could.being_written if counts_written else 0) >= size
 
         if not could_fit():
@@ -323,7 +323,10 @@ class Budget:
         chosen: Callable[[Unit], bool] = everything,
     ) -> int:
         """Free *wanted* bytes if possible, and files without an owner; return the bytes freed. Raises OSError."""
-        evicted = evict(self._root, wanted=wanted, chosen=chosen, unused_for_ns=unused_for_ns, expired_ns=expired_ns)
+        evicted = evict(
+            self._root, wanted=wanted, chosen=chosen, unused_for_ns=unused_for_ns, expired_ns=expired_ns,
+            with_chunks=True,
+        )  # fmt: skip
         self._note(evicted.left)
         if evicted.freed:
             log.info("%d bytes of the cache were freed", evicted.freed)

@@ -4,6 +4,7 @@
     a layer's content  its data file, the parts of it, promoted files; its files can still be listed then. Of plain
                        layers alone
     a layer            all of it
+    chunks             of a lazy layer that is in use, if the budget needs their room (chunk_eviction.py)
     a merged table     with its EROFS image
     a blob
 
@@ -35,6 +36,7 @@ from regfs.store.eviction.inventory import (
     Inventory,
     take_inventory,
 )
+from regfs.store.layers.chunk_eviction import evict_chunks
 from regfs.store.locks.file_locks import changing, claimed, touch
 
 _OF_NO_USE, _PROMOTED = 0, 1
@@ -137,12 +139,14 @@ def evict(
     chosen: Callable[[Unit], bool] = everything,
     unused_for_ns: int = 0,
     expired_ns: int = 0,
+    with_chunks: bool = False,
     only_say: bool = False,
 ) -> Evicted:
     """Evict *chosen* units of the cache at *root*, those used longest ago first, and what has no owner.
 
     Stops when *wanted* bytes are freed, or no more than *keep* are held; what was not used since *expired_ns*
-    (nanoseconds since 1970) is evicted in any case. What is in use stays, and what was used within *unused_for_ns*.
+    (nanoseconds since 1970) is evicted in any case. What is in use stays, and what was used within *unused_for_ns*;
+    *with_chunks*: but not the chunks of lazy layers, which their readers fetch again.
     *only_say* changes nothing and returns what would be evicted. Raises OSError, CacheFailure.
     """
     remove = _each_once(_size if only_say else _remove)
@@ -167,11 +171,13 @@ def evict(
                 if 0 <= now_ns - guard.used_ns < unused_for_ns:
                     continue
             with uses.claimed(guard.path) as is_ours:
-                if not is_ours:
-                    in_use[guard.path] = None
-                    continue
-                size = remove(step.files[0])  # from here on other processes do not find it
-            size += sum(map(remove, step.files[1:]))
+                size = remove(step.files[0]) if is_ours else 0  # from here on other processes do not find it
+            if is_ours:
+                size += sum(map(remove, step.files[1:]))
+            else:
+                in_use[guard.path] = None
+                if with_chunks and freed < wanted:
+                    size = _evict_chunks(step.unit, wanted - freed, uses, only_say=only_say)
             freed += size
             if size:
                 went.append((step.files[0].path, size))
@@ -183,6 +189,23 @@ def _age_from_now(guards: Iterable[CachedFile], now_ns: int) -> None:
     for guard in guards:
         if guard.used_ns > now_ns + _SKEW_NS:
             touch(guard.path)
+
+
+def _evict_chunks(unit: Unit, wanted: float, uses: LivingUses, *, only_say: bool) -> int:
+    """Evict chunks of the layer *unit*, if it has some that may go; return the bytes. Raises OSError."""
+    files = {file.suffix: file for file in unit.others}
+    data, chunks = (files.get(DATA), files[CHUNKS]) if CHUNKS in files else (files.get(PARTS), files.get(PARTS))
+    if data is None or chunks is None:
+        return 0
+    index, map_path = unit.guard.path, chunks.path
+    if only_say:
+        return 0 if uses.needs_whole(index, map_path) else data.size
+
+    def may_begin() -> bool:
+        return not uses.needs_whole(index, map_path)
+
+    most = data.size if math.isinf(wanted) else int(wanted)
+    return evict_chunks(index, min(most, data.size), may_begin=may_begin)
 
 
 def _all_but(files: dict[str, CachedFile], suffix: str) -> tuple[CachedFile, ...]:

@@ -25,7 +25,6 @@ import logging
 import os
 import secrets
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +35,7 @@ from regfs.store.eviction.pins import DIRECTORY as PINS
 from regfs.store.eviction.pins import pinned_parts
 from regfs.store.files.cached_files import take_away
 from regfs.store.files.failures import cache_failure
+from regfs.store.locks.file_locks import lock_within
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,6 @@ DIRECTORY = "uses"
 _LONG = 64 << 10
 _LINE = 100
 _LOCKED_S = 1.0
-_LOOK_S = 0.0005
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -171,6 +170,14 @@ class LivingUses:
             name = path.relative_to(self._root).as_posix()
             yield not any(name in names for names in (self._pinned, self._mounted or (), *self._names.values()))
 
+    def needs_whole(self, index: Path, chunks: Path) -> bool:
+        """Whether the lazy layer of *index* needs all of its bytes: it is pinned or mounted, or its map is in use."""
+        with _locked(self._root, fcntl.LOCK_EX):
+            self._look()
+            layer, map_of_it = (path.relative_to(self._root).as_posix() for path in (index, chunks))
+            is_held = layer in self._pinned or layer in (self._mounted or ())
+            return is_held or any(map_of_it in names for names in self._names.values())
+
     def look(self) -> None:
         """Read what is used now, for holders_of(). Raises OSError."""
         with _locked(self._root, fcntl.LOCK_SH):
@@ -277,15 +284,5 @@ def _lock_soon(fd: int, operation: int) -> None:
 
     What is evicted by mistake then is fetched again.
     """
-    end = time.monotonic() + _LOCKED_S
-    while True:
-        try:
-            fcntl.flock(fd, operation | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() < end:
-                time.sleep(_LOOK_S)
-                continue
-            log.warning("a process holds the lock of the cache's uses and does not go on")
-        except OSError as error:
-            log.debug("the cache's file system has no locks: %s", error)
-        return
+    if not lock_within(fd, operation, _LOCKED_S):
+        log.warning("a process holds the lock of the cache's uses and does not go on")

@@ -7,7 +7,9 @@ ingest_directories  where ingests write until their layer is right
 layer_files       which files of a layer are here; layer_names: what they are called
 data_files        data files that are read from
 data_writer       writing one: the tar stream, and what sparse files expand to
-chunks            which chunks of a data file are here; unkept_chunks: those that cannot be written
+chunks            chunks of a lazy layer, kept in its data file; unkept_chunks: those that cannot be written
+chunk_map         which of them are here
+chunk_eviction    evicts some of a layer that is in use
 content           where the bytes of a file are; reads them
 diff_ids          the diff ids of blobs that no config names one for
 promotion         copies of big files, for passthrough

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
 
 from regfs.errors import CacheFailure
 from regfs.model.digest import Digest
@@ -152,6 +153,11 @@ class OpenBigContent(OpenContent):
         return super().read_at(offset, size)
 
 
+T = TypeVar("T")
+# Bytes: what is read of a lazy layer in one go has to fit into the cache.
+_AT_ONCE = 4 << 20
+# Each read of the others may evict what this one reads.
+_ATTEMPTS = 20
 Pieces = Sequence[tuple[int, bytes]]
 """Stretches of a data file that could not be written there: each with its offset."""
 
@@ -159,11 +165,12 @@ Pieces = Sequence[tuple[int, bytes]]
 class OpenPartialContent(OpenContent):
     """A span of a layer that is fetched chunk by chunk.
 
-    *ensure* fetches a range of the data file, and may wait. It returns the pieces that only memory holds.
+    *ensure* fetches a range of the data file, and may wait. It returns the pieces that only memory holds. *evictions*
+    counts the evictions of chunks: bytes that were read while it changed may be gone, and are read again.
     *read_through* is called once as many bytes were read as the file has, if passthrough is possible.
     """
 
-    __slots__ = ("_ensure", "_read_through", "_span", "_unread")
+    __slots__ = ("_ensure", "_evictions", "_read_through", "_span", "_unread")
 
     def __init__(
         self,
@@ -172,11 +179,13 @@ class OpenPartialContent(OpenContent):
         *,
         shared: SharedFile,
         ensure: Callable[[int, int], Pieces],
+        evictions: Callable[[], int],
         read_through: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(fd, span.size, start=span.offset, shared=shared)
         self._span = span
         self._ensure = ensure
+        self._evictions = evictions
         self._read_through = read_through
         self._unread = 0
 
@@ -187,15 +196,30 @@ class OpenPartialContent(OpenContent):
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return bytes as OpenContent does, fetched if they are missing. Raises the fetch's errors and WouldBlock."""
-        start, stop = self._span.offset + offset, self._span.offset + min(offset + size, self._span.size)
-        pieces = self._ensure(start, stop) if start < stop else ()
-        content = super().read_at(offset, size)
+        size = min(size, self.size - offset)
+        if size > _AT_ONCE:
+            parts = range(offset, offset + size, _AT_ONCE)
+            return b"".join(self.read_at(part, min(_AT_ONCE, offset + size - part)) for part in parts)
+        if size <= 0:
+            return b""
+        content, pieces = self._read(offset, size, partial(super().read_at, offset, size))
         if not pieces:
             self._count(len(content))
             return content
         laid = bytearray(content)
-        _lay_over(laid, start, pieces)
+        _lay_over(laid, self._span.offset + offset, pieces)
         return bytes(laid)
+
+    def _read(self, offset: int, size: int, read: Callable[[], T]) -> tuple[T, Pieces]:
+        """Return what *read* returns once the bytes are there, and pieces that are not in the data file."""
+        start = self._span.offset + offset
+        for _ in range(_ATTEMPTS):
+            evictions = self._evictions()
+            pieces = self._ensure(start, start + size)
+            content = read()
+            if self._evictions() == evictions:
+                return content, pieces
+        raise CacheFailure(f"the cache is too small for what is read at once: {size} bytes were evicted meanwhile")
 
     def _count(self, size: int) -> None:
         if self._unread > 0 and self._read_through is not None:
@@ -205,8 +229,7 @@ class OpenPartialContent(OpenContent):
 
     def read_into(self, buffer: bytearray) -> None:
         """Read as OpenContent does; see read_at."""
-        pieces = self._ensure(self._span.offset, self._span.offset + self.size)
-        super().read_into(buffer)
+        _, pieces = self._read(0, self.size, partial(super().read_into, buffer))
         _lay_over(memoryview(buffer)[: self.size], self._span.offset, pieces)
 
 

@@ -16,7 +16,7 @@ from regfs.store.eviction.inventory import CHUNKS, DATA, DIGESTS, INDEX, LAYERS,
 from regfs.store.files.checksums import SUFFIX as SUMS
 from regfs.store.files.checksums import is_as_written
 from regfs.store.files.failures import cache_failure
-from regfs.store.layers.chunks import ChunkMap
+from regfs.store.layers.chunk_map import ChunkMap
 from regfs.store.layers.data_writer import TAR
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_names import name_of
@@ -41,6 +41,11 @@ class LayerFiles:
     def map_path(self, layer: Digest) -> Path:
         """Return the path of the chunk map, which lazy layers have."""
         return self._layers / f"{name_of(layer)}{CHUNKS}"
+
+    def paths_of(self, layer: Digest) -> list[Path]:
+        """Return the paths of all files that a layer can have in this directory, the index first."""
+        paths = (self.index_path, self.data_path, self.map_path, self.parts_path, self.sums_path, self.digests_path)
+        return [path(layer) for path in paths]
 
     def parts_path(self, layer: Digest) -> Path:
         """Return the path of what was fetched again of an evicted data file (chunks.py)."""

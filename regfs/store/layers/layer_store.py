@@ -132,10 +132,7 @@ class LayerStore(LayerFiles):
         is_big = content.size >= BIG
         if is_big and (fd := self.promotion.open(content)) is not None:
             return OpenContent(fd, content.size)
-        file = self._data_file(content.layer)
-        if content.offset + content.size > file.size:
-            self.drop(content.layer)
-            raise CacheDamaged(f"{self.data_path(content.layer)}: cut off after {file.size} bytes")
+        file = self._data_file_with(content)
         if is_big:
             return OpenBigContent(file.fd, content, shared=file, reading=self.promotion)
         return OpenContent(file.fd, content.size, start=content.offset, shared=file)
@@ -170,9 +167,14 @@ class LayerStore(LayerFiles):
             raise
 
     def open_partial(
-        self, span: Span, ensure: Callable[[int, int], Pieces], *, is_here: Callable[[], bool] | None = None
+        self,
+        span: Span,
+        ensure: Callable[[int, int], Pieces],
+        *,
+        evictions: Callable[[], int],
+        is_here: Callable[[], bool] | None = None,
     ) -> OpenContent:
-        """Return the opened *span* of a lazy layer, whose chunks *ensure* fetches.
+        """Return the opened *span* of a lazy layer, whose chunks *ensure* fetches; *evictions* counts those of chunks.
 
         Raises as open_content(). A big span may be promoted once *is_here* returns that the data file has all of it;
         None: never.
@@ -181,12 +183,18 @@ class LayerStore(LayerFiles):
         if is_here is not None and span.size >= BIG:
             if (fd := self.promotion.open(span)) is not None:
                 return OpenContent(fd, span.size)
-            read_through = partial(self.promotion.read_on, span, is_here)
+            read_through = partial(self.promotion.read_on, span, is_here, evictions)
+        file = self._data_file_with(span)
+        return OpenPartialContent(
+            file.fd, span, shared=file, ensure=ensure, evictions=evictions, read_through=read_through
+        )
+
+    def _data_file_with(self, span: Span) -> DataFile:
         file = self._data_file(span.layer)
         if span.offset + span.size > file.size:
             self.drop(span.layer)
             raise CacheDamaged(f"{self.data_path(span.layer)}: cut off after {file.size} bytes")
-        return OpenPartialContent(file.fd, span, shared=file, ensure=ensure, read_through=read_through)
+        return file
 
     def _data_file(self, layer: Digest) -> DataFile:
         """Return the data file of *layer*, opened. Raises CacheDamaged where it is gone; CacheFailure."""
@@ -211,14 +219,7 @@ class LayerStore(LayerFiles):
         """Remove a layer that is damaged; its open files stay readable. Raises CacheFailure."""
         self._data_files.drop(diff_id)
         with changing(self.root), failures_of(self.index_path(diff_id)):
-            for path in (
-                self.index_path(diff_id),
-                self.data_path(diff_id),
-                self.map_path(diff_id),
-                self.parts_path(diff_id),
-                self.sums_path(diff_id),
-                self.digests_path(diff_id),
-            ):
+            for path in self.paths_of(diff_id):
                 take_away(path)
             self.promotion.drop(diff_id)
 

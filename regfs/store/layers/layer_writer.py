@@ -17,7 +17,7 @@ from pathlib import Path
 from regfs.errors import TooLarge
 from regfs.model.digest import Digest
 from regfs.store.files.failures import failures_of
-from regfs.store.layers.chunks import write_map
+from regfs.store.layers.chunk_map import write_map
 from regfs.store.layers.content import BLOCK
 from regfs.store.layers.data_writer import TAR, DataLayout, DataWriter, ExpandedFiles
 from regfs.store.layers.layer_index_writer import LayerIndexWriter

@@ -18,7 +18,8 @@ from regfs.errors import CacheDamaged, CacheFailure
 from regfs.model.digest import Digest
 from regfs.store.files.cached_files import put
 from regfs.store.files.failures import failures_of
-from regfs.store.layers.chunks import PartialData, empty_map
+from regfs.store.layers.chunk_map import empty_map
+from regfs.store.layers.chunks import PartialData
 from regfs.store.layers.layer_store import LayerStore
 from regfs.store.layers.open_retry import open_with_retry
 from regfs.store.locks.file_locks import changing, new_locked_file

@@ -21,6 +21,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from regfs.errors import CacheFailure, OutOfThreads
@@ -67,7 +68,7 @@ class Promotion:
         self._data_file = data_file
         self._lock = threading.Lock()
         self._opened: OrderedDict[Span, None] = OrderedDict()
-        self._wanted: deque[tuple[Span, Callable[[], bool]]] = deque(maxlen=_QUEUED)
+        self._wanted: deque[tuple[Span, Callable[[], bool], Callable[[], int]]] = deque(maxlen=_QUEUED)
         self._is_working = False
 
     def path(self, span: Span) -> Path:
@@ -99,12 +100,17 @@ class Promotion:
         if not is_new:
             self.read_on(span)
 
-    def read_on(self, span: Span, is_here: Callable[[], bool] = lambda: True) -> None:
-        """Note that *span* is read from beginning to end: a thread copies it if *is_here* says that all of it is."""
+    def read_on(
+        self, span: Span, is_here: Callable[[], bool] = lambda: True, evictions: Callable[[], int] = lambda: 0
+    ) -> None:
+        """Note that *span* is read from beginning to end: a thread copies it if *is_here* says that all of it is.
+
+        A copy during which *evictions* changes, which counts those of parts of the data file, is not kept.
+        """
         with self._lock:
-            if any(span == wanted for wanted, _ in self._wanted):
+            if any(span == wanted for wanted, _, _ in self._wanted):
                 return
-            self._wanted.append((span, is_here))
+            self._wanted.append((span, is_here, evictions))
             if self._is_working:
                 return
             try:
@@ -115,10 +121,10 @@ class Promotion:
             else:
                 self._is_working = True
 
-    def promote(self, span: Span) -> bool:
+    def promote(self, span: Span, is_sound: Callable[[], bool] = lambda: True) -> bool:
         """Copy *span* into a file of its own; return whether the copy exists. Blocks on the disk.
 
-        Nothing is evicted for it. Raises CacheFailure.
+        Nothing is evicted for it. The copy is kept if *is_sound* says so when it is made. Raises CacheFailure.
         """
         path = self.path(span)
         if path.exists():
@@ -133,6 +139,9 @@ class Promotion:
             fd, name = new_locked_file(path.parent, ".promoted-")
             try:
                 _copy(data.fd, fd, span)
+                if not is_sound():
+                    os.unlink(name)
+                    return False
                 os.rename(name, path)
             except BaseException:
                 with suppress(OSError):
@@ -162,15 +171,20 @@ class Promotion:
                 if not self._wanted:
                     self._is_working = False
                     return
-                wanted = span, is_here = self._wanted[0]
+                wanted = span, is_here, evictions = self._wanted[0]
             try:
+                before = evictions()
                 if is_here():
-                    self.promote(span)
+                    self.promote(span, partial(_is_still, before, evictions))
             except (CacheFailure, ReferenceError) as failure:  # of a layer that is not in use any more
                 log.debug("%s", failure)
             finally:
                 with self._lock, suppress(ValueError):  # the LRU may have dropped it meanwhile
                     self._wanted.remove(wanted)
+
+
+def _is_still(before: int, evictions: Callable[[], int]) -> bool:
+    return evictions() == before
 
 
 def _copy(source: int, destination: int, span: Span) -> None:

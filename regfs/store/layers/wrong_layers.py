@@ -23,7 +23,7 @@ from regfs.store.files.boot_id import boot_id
 from regfs.store.files.cached_files import open_file
 from regfs.store.files.checksums import SUFFIX as SUMS
 from regfs.store.files.checksums import load_sums, sha256_of
-from regfs.store.layers.chunks import ChunkMap
+from regfs.store.layers.chunk_map import ChunkMap
 from regfs.store.layers.content import BLOCK
 from regfs.store.layers.data_writer import TAR, DataLayout
 from regfs.store.layers.layer_index import LayerIndex

@@ -27,6 +27,7 @@ from regfs.store.files.failures import failures_of
 log = logging.getLogger(__name__)
 
 _YOUNG_S = 1.0
+_LOOK_S = 0.0005
 _ATTEMPTS = 20
 
 
@@ -113,6 +114,23 @@ def touch(path: Path) -> None:
         os.utime(path)
     except OSError as error:
         log.debug("%s: its use cannot be noted: %s", path, error)
+
+
+def lock_within(fd: int, operation: int, timeout_s: float) -> bool:
+    """Lock *fd* by flock(2), which others hold briefly; return False where a holder does not go on. Raises OSError.
+
+    Where the file system has no locks it returns True: there all processes go on without.
+    """
+    end_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            _lock(fd, operation | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end_s:
+                return False
+            time.sleep(_LOOK_S)
+        else:
+            return True
 
 
 def _lock(fd: int, operation: int) -> None:

@@ -1,0 +1,184 @@
+"""Chunks of a layer are evicted while it is read: no reader sees the hole, and no map names one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from regfs.model.digest import Digest
+from regfs.store.layers import chunk_map
+from regfs.store.layers.chunk_eviction import evict_chunks
+from regfs.store.layers.chunks import PartialData, StoredChunk
+from regfs.store.layers.content import OpenPartialContent, Pieces, Span
+from regfs.store.layers.layer_store import LayerStore
+from tests.store.filled_store import run_python
+from tests.support.caches import keep_lazy_layer
+
+MIB = 1 << 20
+SIZES = [MIB, 300_000, 200, 700, 2 * MIB, 100_000, 5000, MIB]
+
+
+def content_of(number: int) -> bytes:
+    return random.Random(number).randbytes(SIZES[number])
+
+
+def kept(root: Path) -> tuple[LayerStore, Digest, list[StoredChunk]]:
+    """Return a store with a lazy layer of a chunk for each of SIZES, all of them here."""
+    store = LayerStore(root)
+    layer, chunks = keep_lazy_layer(store, "lazy", [content_of(number) for number in range(len(SIZES))])
+    data = store.partial_data(layer)
+    for chunk in chunks:
+        data.keep(chunk, content_of(chunk.number))
+    return store, layer, chunks
+
+
+def allowed() -> bool:
+    return True
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_blocks * 512
+
+
+def test_evicted_chunks_are_missing_for_everyone_and_their_room_is_free(tmp_path: Path) -> None:
+    store, layer, chunks = kept(tmp_path)
+    reader, before = store.partial_data(layer), size_of(store.data_path(layer))
+    assert reader.missing(chunks) == []
+    freed = evict_chunks(store.index_path(layer), 2 * MIB, may_begin=allowed)
+    assert freed == before - size_of(store.data_path(layer)) >= 2 * MIB
+    missing = reader.missing(chunks)
+    assert sum(chunk.size for chunk in missing) >= 2 * MIB
+    for chunk in chunks:
+        stored = os.pread(reader.fd, chunk.size, chunk.start)
+        assert stored == (bytes(chunk.size) if chunk in missing else content_of(chunk.number))
+
+
+def test_all_can_be_evicted_and_kept_again(tmp_path: Path) -> None:
+    store, layer, chunks = kept(tmp_path)
+    evict_chunks(store.index_path(layer), 1 << 40, may_begin=allowed)
+    assert size_of(store.data_path(layer)) == 0
+    data = store.partial_data(layer)
+    assert data.missing(chunks) == chunks
+    for chunk in chunks:
+        data.keep(chunk, content_of(chunk.number))
+    assert store.is_complete(layer)
+
+
+def test_what_was_read_since_the_last_eviction_goes_last(tmp_path: Path) -> None:
+    store, layer, chunks = kept(tmp_path)
+    evict_chunks(store.index_path(layer), 1, may_begin=allowed)  # looks at all: each was new
+    data = store.partial_data(layer)
+    there = [chunk for chunk in chunks if chunk not in data.missing(chunks)]
+    used = next(chunk for chunk in there if chunk.size == 2 * MIB)
+    data.map.note_use([used.number])
+    evict_chunks(store.index_path(layer), MIB, may_begin=allowed)
+    assert used not in data.missing(chunks)
+
+
+def test_nothing_is_evicted_of_a_layer_that_is_needed_whole(tmp_path: Path) -> None:
+    store, layer, chunks = kept(tmp_path)
+    assert evict_chunks(store.index_path(layer), MIB, may_begin=lambda: False) == 0
+    use = store.uses.hold(store.map_path(layer))
+    index = store.index(layer)
+    store.budget.trim(0)
+    assert store.partial_data(layer).missing(chunks) == []
+    use.release()
+    store.budget.trim(0)
+    assert store.partial_data(layer).missing(chunks) == chunks
+    del index
+
+
+def test_readers_never_see_what_an_eviction_leaves(tmp_path: Path) -> None:
+    """Three readers fetch what is missing again, each with descriptors of its own, as processes have."""
+    store, layer, chunks = kept(tmp_path)
+    ended, wrong = threading.Event(), list[int]()
+
+    def read(seed: int) -> None:
+        data, chance = store.partial_data(layer), random.Random(seed)
+        for _ in range(100):
+            chunk = chance.choice(chunks)
+            opened = opened_at(data, layer, chunk)
+            if opened.read_at(0, chunk.size) != content_of(chunk.number):
+                wrong.append(chunk.number)
+
+    def evict() -> None:
+        while not ended.is_set():
+            evict_chunks(store.index_path(layer), MIB, may_begin=allowed)
+
+    evictor = threading.Thread(target=evict)
+    evictor.start()
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(read, range(3)))
+    finally:
+        ended.set()
+        evictor.join()
+    assert wrong == []
+    assert store.partial_data(layer).map.evictions() > 3
+
+
+def opened_at(data: PartialData, layer: Digest, chunk: StoredChunk) -> OpenPartialContent:
+    """Return the opened bytes of *chunk*, which are made again where they are missing."""
+
+    def ensure(_start: int, _stop: int) -> Pieces:
+        data.map.note_use([chunk.number])
+        for _ in range(100):
+            if not data.missing([chunk]):
+                break
+            data.keep(chunk, content_of(chunk.number))
+        return ()
+
+    span = Span(layer, chunk.start, chunk.size)
+    return OpenPartialContent(data.fd, span, shared=data, ensure=ensure, evictions=data.map.evictions)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from regfs.store.layers import chunk_eviction
+left = int(sys.argv[2])
+def counted(real):
+    def call(*arguments):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments)
+    return call
+os.pwrite, chunk_eviction.punch_hole = counted(os.pwrite), counted(chunk_eviction.punch_hole)
+chunk_eviction.evict_chunks(Path(sys.argv[1]), 1 << 40, may_begin=lambda: True)
+"""
+
+
+def test_a_kill_at_any_step_leaves_no_map_that_names_a_hole(tmp_path: Path) -> None:
+    for step in range(30):
+        store, layer, chunks = kept(tmp_path / str(step))
+        with run_python(KILLED, store.index_path(layer), str(step)) as killed:
+            code = killed.wait()
+        data = store.partial_data(layer)
+        missing = data.missing(chunks)
+        for chunk in chunks:
+            assert chunk in missing or os.pread(data.fd, chunk.size, chunk.start) == content_of(chunk.number)
+        for chunk in missing:
+            data.keep(chunk, content_of(chunk.number))
+        assert data.map.is_complete()
+        if code == 0:
+            assert step > 2
+            return
+        assert code == -signal.SIGKILL
+    pytest.fail("it never came to its end")
+
+
+def test_nothing_is_evicted_while_a_chunk_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk_map, "_EVICTED_WITHIN_S", 0.01)
+    store, layer, chunks = kept(tmp_path)
+    data = store.partial_data(layer)
+    with data.map.without_evictions():
+        assert evict_chunks(store.index_path(layer), MIB, may_begin=allowed) == 0
+    assert data.missing(chunks) == []
