@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from regfs.app.composition import App, build
 from regfs.app.config import Config
-from regfs.errors import CacheDamaged, CacheFailure, MountFailure, Unsupported
+from regfs.errors import CacheDamaged, CacheFailure, MountFailure, Offline, Unsupported
 from regfs.export.erofs.mounting import mount_image, reason_against
 from regfs.images.named_images import full_name
 from regfs.mount import mountpoint as mountpoints
@@ -54,16 +54,18 @@ def mount(
     for note in hidden_by_mount(point):
         say(note)
     reference = read_reference(image_text, config.default_registry, mountpoints.mounts())
-    with closing(build(config, environment)) as app:
+    with closing(_built(config, environment)) as app:
         if app.note:
-            raise CacheFailure(f"{config.cache_dir} cannot keep anything: {app.note}")
-        image = find_image(reference, app)
-        name = full_name(reference, image)
-        with showing(lambda: layer_steps(app), say=say, environment=environment):
-            files = whole_files(image, app, stays=True)
-            fetch_damaged(files, app)
+            say(app.note)
+        with _named_remedy(app, config):
+            image = find_image(reference, app)
+            name = full_name(reference, image)
+            with showing(lambda: layer_steps(app), say=say, environment=environment):
+                files = whole_files(image, app, stays=True)
+                fetch_damaged(files, app)
         try:
-            app.sweep()  # of mounts that were killed
+            if not app.note:
+                app.sweep()  # of mounts that were killed
             mount_image(
                 files, app.layers, point, name=config.shown_image or name, allow_suid=config.allow_suid,
                 allow_dev=config.allow_dev, noexec=config.noexec, is_writable=writable is not None,
@@ -73,6 +75,36 @@ def mount(
             instead = f"; {_INSTEAD}" if writable is None else ""  # what FUSE shows cannot be written
             raise type(reason)(f"{image}: {reason}{instead}") from reason
     return name
+
+
+def _built(config: Config, environment: Mapping[str, str]) -> App:
+    """Return an App whose cache is that of *config*; offline where that can only be read, as its note says then.
+
+    A temporary cache would be gone with this process, and the mount's files with it. Raises CacheFailure.
+    """
+    app = build(config, environment)
+    if not app.note or app.cache == config.cache_dir:
+        return app
+    app.close()
+    reading = build(replace(config, offline=True), environment)
+    if reading.cache == config.cache_dir:
+        return reading
+    reading.close()
+    raise CacheFailure(f"{config.cache_dir} cannot keep anything: {app.note}")
+
+
+@contextmanager
+def _named_remedy(app: App, config: Config) -> Iterator[None]:
+    """Say in failures that nothing is fetched into a cache that is only read."""
+    try:
+        yield
+    except (Offline, CacheFailure) as failure:
+        if not app.note or config.offline:
+            raise
+        raise type(failure)(
+            f"{failure}; nothing is fetched, because the cache cannot be written: make {config.cache_dir} writable,"
+            f" choose another with --cache-dir, or {_INSTEAD}"
+        ) from failure
 
 
 def fetch_damaged(files: Rootfs, app: App) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from regfs.export.erofs.cached import scratch_directory
 from tests.export.test_erofs_image import EVERYTHING
 from tests.support.erofs import needs_erofs
 from tests.support.fault_server import FaultServer
@@ -20,6 +21,7 @@ from tests.support.image_mounts import Machine, registry_of
 from tests.support.images import BuiltLayer, file, image_of, layer, whiteout
 from tests.support.lazy_layers import estargz, zstd_chunked
 from tests.support.mounted import as_user, mounts_at, regfs_command
+from tests.support.read_only import read_only
 from tests.support.snapshot import differences, snapshot
 from tests.support.trees import MergedImage
 
@@ -225,3 +227,33 @@ def test_an_ordinary_user_and_a_user_namespace_get_the_image_by_fuse(server: Fau
         script += f"; cat {machine.point}/etc/b; {shlex.join(regfs_command())} umount {machine.point}"
         done = machine.regfs("-c", script, prefix=(*user, "unshare", "-Urm"), program=["sh"])
         assert "above\n" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("has_image", [True, False], ids=["with its EROFS image", "without"])
+def test_an_image_in_a_cache_that_can_only_be_read_is_mounted(machine: Machine, has_image: bool) -> None:
+    """It was refused, and the message said that the cache could not keep anything."""
+    machine.mounted()
+    machine.umount()
+    for image in machine.cache.glob("images/*.erofs") if not has_image else ():
+        image.unlink()
+    left = set(scratch_directory().iterdir())
+    with read_only(machine.cache):
+        for options in ([], ["--writable"]):
+            done = machine.mount(*options)
+            assert done.returncode == 0, done.stderr
+            assert "cannot be written (Read-only file system): it is only read" in done.stderr
+            assert subprocess.run(["chroot", machine.point, "/hello"], capture_output=True).stdout == MESSAGE
+            machine.umount()
+    assert {path.name for path in set(scratch_directory().iterdir()) - left if path.name.startswith("regfs")} == set()
+
+
+def test_what_a_cache_that_can_only_be_read_lacks_is_told_with_the_remedy(machine: Machine) -> None:
+    machine.mounted()
+    machine.umount()
+    for path in machine.cache.glob("layers/*"):
+        path.unlink()
+    with read_only(machine.cache):
+        done = machine.mount()
+    assert done.returncode != 0
+    assert f"nothing is fetched, because the cache cannot be written: make {machine.cache} writable" in done.stderr
+    assert mounts_at(machine.point) == []

@@ -3,6 +3,7 @@
     images/<chain id>.erofs      the image
     images/<chain id>.sums       a line for it, beside that of the merged table
     images/.erofs-*              one that is being written, locked by its writer
+    /var/tmp                     a file without a name, where the cache cannot be written
 
 The kernel parses the file, so it must be as it was written: its checksum is compared, by the descriptor that is
 mounted. That also finds a file that a power cut has torn, which is written again; so no write waits for the disk. The
@@ -16,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,23 +39,37 @@ from regfs.store.locks.file_locks import changing, new_locked_file, touch
 log = logging.getLogger(__name__)
 
 _READ = 1 << 20
+_ON_DISK = Path("/var/tmp")  # noqa: S108 (files there get no name)
 _SOUND = "user.regfs.sound"
 
 
 def open_erofs(rootfs: Rootfs, store: LayerStore) -> int:
     """Return a descriptor of the EROFS image of *rootfs*, which is verified; writes it where it is missing.
 
-    Takes 10 us for each name to write one. *rootfs* keeps the image and its layers from eviction. Raises Unsupported
-    for names that EROFS cannot hold, CacheFailure.
+    Takes 10 us for each name to write one. *rootfs* keeps the image and its layers from eviction. One that the cache
+    cannot keep lives as long as its mount. Raises Unsupported for names that EROFS cannot hold, CacheFailure.
     """
     path = rootfs.merged.path.with_suffix(EROFS)
     fd = _open_sound(store.root, path)
     if fd is not None:
         touch(path)
         return fd
+    if not can_keep(store):
+        return _unkept(Names(rootfs.merged, rootfs.layers))
     with failures_of(path):
         store.budget.reserve_table(rootfs.merged.path.stat().st_size)
         return _written(store.root, path, Names(rootfs.merged, rootfs.layers))
+
+
+def can_keep(store: LayerStore) -> bool:
+    """Tell whether the cache can be written: its file system may be read-only."""
+    return os.access(store.root, os.W_OK)
+
+
+def scratch_directory() -> Path:
+    """Return the directory for what the cache cannot keep; on a disk, for EROFS takes no file of a tmpfs."""
+    directory = tempfile.gettempdir()
+    return _ON_DISK if directory == "/tmp" and os.access(_ON_DISK, os.W_OK) else Path(directory)  # noqa: S108
 
 
 def open_data_files(rootfs: Rootfs, store: LayerStore) -> list[int]:
@@ -120,6 +136,15 @@ def _is_as_written(root: Path, path: Path, fd: int) -> bool:
     with suppress(OSError):
         os.setxattr(fd, _SOUND, mark)
     return True
+
+
+def _unkept(names: Names) -> int:
+    """Write the image of *names* to a file without a name and return a descriptor to read it. Raises CacheFailure."""
+    scratch = scratch_directory()
+    with failures_of(scratch), tempfile.TemporaryFile(dir=scratch) as file:
+        write_image(file.fileno(), names, scratch=scratch)
+        # Opened again to be read: EROFS takes no file that is open for writing.
+        return os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _written(root: Path, path: Path, names: Names) -> int:

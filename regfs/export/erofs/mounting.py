@@ -12,13 +12,14 @@ import errno
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from regfs.errors import MountFailure
-from regfs.export.erofs.cached import open_data_files, open_erofs
+from regfs.export.erofs.cached import can_keep, open_data_files, open_erofs, scratch_directory
 from regfs.export.overlay import escaped, insist_on_unused, lock_upper, overlay_options, prepare_upper
 from regfs.model.names import ONE_IMAGE
 from regfs.mount.mount_api import (
@@ -122,7 +123,7 @@ def _erofs(opened: Sequence[int], store: LayerStore, name: str, attributes: int)
     image, *files = opened
     devices = [("device", f"/proc/self/fd/{fd}") for fd in files]
     with (
-        ingest_directory(store.root / INGESTS) as directory,
+        _directory(store) as directory,
         _source(directory, name, image) as source,
         _reading_further_ahead(),
     ):
@@ -149,6 +150,16 @@ def _backing_devices() -> set[str]:
     with suppress(OSError):
         return {name for name in os.listdir(_BACKING_DEVICES) if name.startswith("erofs-")}
     return set()
+
+
+@contextmanager
+def _directory(store: LayerStore) -> Iterator[Path]:
+    """Yield a directory for a while, in the cache if that can be written."""
+    with ExitStack() as stack:
+        if can_keep(store):
+            yield stack.enter_context(ingest_directory(store.root / INGESTS))
+        else:
+            yield Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="regfs-", dir=scratch_directory())))
 
 
 @contextmanager
@@ -190,7 +201,7 @@ def _overlay(lower: int, upper: Path | None, name: str, attributes: int, store: 
 
     if upper is not None:
         upper.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with ingest_directory(store.root / INGESTS) as directory, lock_upper(upper, option="--writable"):
+    with _directory(store) as directory, lock_upper(upper, option="--writable"):
         start_thread(make, directory, name="regfs-overlay").join()
         return made.result()
 
