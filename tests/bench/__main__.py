@@ -17,12 +17,13 @@ from regfs import __version__
 from tests.bench.bench import EXT4, KERNEL_MOUNT, PODMAN, Bench
 from tests.bench.images import BenchImages, bench_directory
 from tests.bench.measure import Row
+from tests.bench.peers import StargzStore
 from tests.bench.workloads import RUN, RUN_BY_FUSE, WORKLOADS
 from tests.support.registry import is_installed
 
 DRIVERS = ("kernel", "fusepy")
 OWN_COLUMNS = (*DRIVERS, KERNEL_MOUNT, RUN, RUN_BY_FUSE)
-PEER_COLUMNS = ("skopeo+umoci", PODMAN, EXT4)
+PEER_COLUMNS = ("skopeo+umoci", PODMAN, StargzStore.name, EXT4)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -30,7 +31,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
         description=f"{__doc__}\nworkloads:\n{described}",
-        epilog="BENCH_REGISTRY=host:port BENCH_IMAGE=repository:tag measure an image of yours, with numpy in it; "
+        epilog="BENCH_REGISTRY=host:port BENCH_IMAGE=repository:tag measure an image of yours, with numpy in it "
+        "(BENCH_ESTARGZ=repository:tag, the same as eStargz); "
         "REGFS_BENCH_DIR is where the images that are made stay.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

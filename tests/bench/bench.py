@@ -39,7 +39,7 @@ class Bench:
         able = []
         for peer in PEERS:
             if reason := peer.why_not():
-                self._leave_out(peer.name, reason)
+                self.leave_out(peer.name, reason)
             else:
                 able.append(peer)
         return able
@@ -49,7 +49,7 @@ class Bench:
         able = list(self.drivers)
         for column, reason in ((KERNEL_MOUNT, missing_for_kernel_mount()), (PODMAN, Podman().why_not())):
             if reason:
-                self._leave_out(column, reason)
+                self.leave_out(column, reason)
             else:
                 able.append(column)
         return [*able, EXT4]
@@ -149,7 +149,8 @@ class Bench:
             peer.clean_up(directory)
             shutil.rmtree(directory, ignore_errors=True)
 
-    def _leave_out(self, column: str, reason: str) -> None:
+    def leave_out(self, column: str, reason: str) -> None:
+        """Note once why *column* is not measured here."""
         if (note := f"{column} is left out: {reason}") not in self.notes:
             self.notes.append(note)
 

@@ -16,6 +16,7 @@ from tests.bench.bench import Bench, mount_and_run
 from tests.bench.budget import rows as budget_rows
 from tests.bench.kills import kills
 from tests.bench.known_image import archive, clients, find, lookups, million, remount, sequential
+from tests.bench.lazy_start import lazy_start
 from tests.bench.measure import Row, keep_least, memory_of, run, timed
 from tests.bench.model import rows as model_rows
 from tests.bench.peers import PodmanRun
@@ -161,6 +162,7 @@ WORKLOADS: dict[str, Callable[[Bench], list[Row]]] = {
         cold,
         connections,
         lazy,
+        lazy_start,
         slow_line,
         find,
         remount,

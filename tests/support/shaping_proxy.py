@@ -58,6 +58,52 @@ class Pacer:
             time.sleep(wait_s)
 
 
+class Counter(Pacer):
+    """Counts the bytes that are let through, all at once."""
+
+    def __init__(self) -> None:
+        super().__init__(float("inf"))
+        self.bytes = 0
+
+    def wait(self, size: int) -> None:
+        """Count *size* bytes more."""
+        with self._lock:
+            self.bytes += size
+
+
+class CountingProxy:
+    """A proxy in this process that counts what the target sends, headers included."""
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.rpartition(":")
+        self._target = host, int(port)
+        self._counter = Counter()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.address = "{}:{}".format(*self._listener.getsockname())
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def received(self) -> int:
+        """The bytes that the target has sent."""
+        return self._counter.bytes
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=_serve, args=(client, self._target, self._counter, 0.0), daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
 def _copy(source: socket.socket, sink: socket.socket, *, pacer: Pacer | None, delay_s: float) -> None:
     with suppress(OSError):
         while block := source.recv(_BLOCK):
