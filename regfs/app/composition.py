@@ -188,18 +188,25 @@ def build(
     root = Root(
         config.default_registry, control, repositories, images, config.insecure_registries, note=shared.journal.note
     )
-    tree = Tree(
-        root,
-        numbers=InodeNumbers(image_numbers.number, only_32_bits=config.inode32),
-        open_content=layer_cache.open if mount.trace is None else mount.trace.opener(layer_cache.open),
-        cache=CacheUsage(cache, lambda wait_s: layers.budget.standing(wait_s=wait_s)),
-        names=NamesInUse(mount.used_directories, shared.journal.note, held_s=substitutes.held_s),
-        tables=layers.tables,
-    )
+    numbers = InodeNumbers(image_numbers.number, only_32_bits=config.inode32)
+    tree = _tree(shared, mount, root, layers, layer_cache, numbers)
     return App(
         config, stats, shared.journal, layers, registry, layer_cache, repositories, images, tree, cache, note,
         image_numbers, temporary,
     )  # fmt: skip
+
+
+def _tree(
+    shared: _Shared, mount: Mount, root: Root, layers: LayerStore, layer_cache: LayerCache, numbers: InodeNumbers
+) -> Tree:
+    return Tree(
+        root,
+        numbers=numbers,
+        open_content=layer_cache.open if mount.trace is None else mount.trace.opener(layer_cache.open),
+        cache=CacheUsage(shared.cache, lambda wait_s: layers.budget.standing(wait_s=wait_s)),
+        names=NamesInUse(mount.used_directories, shared.journal.note, held_s=shared.substitutes.held_s),
+        tables=layers.tables,
+    )
 
 
 def _user_of_cache(config: Config) -> Ids:

@@ -170,14 +170,11 @@ def evict(
                     continue
                 if 0 <= now_ns - guard.used_ns < unused_for_ns:
                     continue
-            with uses.claimed(guard.path) as is_ours:
-                size = remove(step.files[0]) if is_ours else 0  # from here on other processes do not find it
-            if is_ours:
-                size += sum(map(remove, step.files[1:]))
-            else:
+            size = _evict_files(step, uses, remove)
+            if size is None:
                 in_use[guard.path] = None
-                if with_chunks and freed < wanted:
-                    size = _evict_chunks(step.unit, wanted - freed, uses, only_say=only_say)
+                is_worth_it = with_chunks and freed < wanted
+                size = _evict_chunks(step.unit, wanted - freed, uses, only_say=only_say) if is_worth_it else 0
             freed += size
             if size:
                 went.append((step.files[0].path, size))
@@ -189,6 +186,15 @@ def _age_from_now(guards: Iterable[CachedFile], now_ns: int) -> None:
     for guard in guards:
         if guard.used_ns > now_ns + _SKEW_NS:
             touch(guard.path)
+
+
+def _evict_files(step: _Step, uses: LivingUses, remove: Callable[[CachedFile], int]) -> int | None:
+    """Remove the files of *step*; return their bytes, or None where a process uses them. Raises OSError."""
+    with uses.claimed(step.unit.guard.path) as is_ours:
+        if not is_ours:
+            return None
+        size = remove(step.files[0])  # from here on other processes do not find it
+    return size + sum(map(remove, step.files[1:]))
 
 
 def _evict_chunks(unit: Unit, wanted: float, uses: LivingUses, *, only_say: bool) -> int:
