@@ -46,8 +46,11 @@ def evict_images(
 
 
 def evict_part(root: Path, kind: str, name: str, *, only_say: bool = False) -> Gone:
-    """Evict the part *name* of `.regfs/cache/KIND/`; it is no image. Raises NotFound, CacheFailure."""
-    return _evict(root, _part(root, kind, name), only_say=only_say)
+    """Evict the part *name* of `.regfs/cache/KIND/`; it is no image. Raises NotFound, InUse, CacheFailure."""
+    guards = _part(root, kind, name)
+    if held := _holders(root, guards):
+        raise _in_use(kind, name, held)
+    return _evict(root, guards, only_say=only_say)
 
 
 def evict_named(root: Path, kind: str, name: str, *, let_go: Callable[[], object] = lambda: None) -> frozenset[Path]:
@@ -62,8 +65,7 @@ def evict_named(root: Path, kind: str, name: str, *, let_go: Callable[[], object
     held = _holders(root, guards)
     # What begins to be used from here on is not removed, either.
     if held or _evict(root, guards).in_use:
-        reasons = "; ".join(_WHY[word] for word in held or _holders(root, guards))
-        raise InUse(f"{kind}/{name} stays in the cache: {reasons or 'a process had it open until now'}")
+        raise _in_use(kind, name, held or _holders(root, guards))
     return guards
 
 
@@ -116,3 +118,8 @@ def _holders(root: Path, guards: Iterable[Path]) -> list[str]:
     with failures_of(root):
         uses.look()
     return list(dict.fromkeys(word for guard in guards for word in uses.holders_of(guard)))
+
+
+def _in_use(kind: str, name: str, held: Iterable[str]) -> InUse:
+    reasons = "; ".join(_WHY[word] for word in held) or "a process had it open until now"
+    return InUse(f"{kind}/{name} stays in the cache: {reasons}")

@@ -82,7 +82,7 @@ def listing(config: Config) -> tuple[list[CachedImage], int]:
 def remove(asked: Sequence[str], config: Config, *, dry_run: bool) -> Removed:
     """Evict what only the images *asked* for need, and the parts whose paths in `.regfs/cache/` are asked for.
 
-    Raises NotFound, before any eviction, where one is not here; InUse where an image is pinned.
+    Raises NotFound, before any eviction, where one is not here; InUse where an image is pinned, or a part is in use.
     """
     root = config.cache_dir
     images = cached_images(root)

@@ -162,3 +162,14 @@ def test_the_verb_takes_the_paths_of_parts(mount_regfs: MountRegfs, demo: Demo) 
     becomes(lambda: sorted(os.listdir(directory)), others)
     done = mount.run(*regfs_command(), "cache", "rm", "--cache-dir", mount.cache, directory / layer, check=False)
     assert (done.returncode, "is not in the cache" in done.stderr) == (3, True)
+
+
+def test_the_verb_says_why_a_part_stays(mount_regfs: MountRegfs, demo: Demo) -> None:
+    mount = mount_regfs("--default-registry", demo.address)
+    look_into(mount)
+    (table,) = (mount.path / ".regfs/cache/tables").iterdir()
+    with (mount.path / "demo/real/v2/rootfs/var/lib/big").open("rb", buffering=0) as opened:
+        assert opened.read(100)
+        done = mount.run(*regfs_command(), "cache", "rm", "--cache-dir", mount.cache, table, check=False)
+    told = f"regfs: tables/{table.name} stays in the cache: a process has it open\n"
+    assert (done.returncode, done.stderr) == (1, told)

@@ -34,7 +34,7 @@ def parser() -> Parser:
         "images",
         nargs="*",
         metavar="IMAGE",
-        help="rm: by name, digest (12 digits do), or path in a mount, also in its .regfs/cache/images",
+        help="rm: by name, digest (12 digits do), or path in a mount, also in its .regfs/cache",
     )
     add_format(made)
     made.add_argument("--all", action="store_true", help="prune: everything that no mount has open")
