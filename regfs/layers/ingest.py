@@ -17,13 +17,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 
 from regfs.errors import BadContent, DigestMismatch, RegfsError, TooLarge
-from regfs.layers.compression.archive_stream import open_archive
+from regfs.layers.compression.archive_stream import open_archive, open_seekable
 from regfs.layers.compression.detection import Chunk, check_media_type
 from regfs.layers.ring import Ring, private_memory
 from regfs.layers.rows.archive_rows import ArchiveRows
 from regfs.layers.rows.plain_entries import PlainEntries
 from regfs.layers.rows.sink import LayerSink
-from regfs.layers.spans import SpanRecorder
+from regfs.layers.spans import AllSpans, FrameSpans
 from regfs.layers.tar.feed import ByteFeed
 from regfs.layers.tar.tar_reader import TarEntry, TarReader
 from regfs.model.digest import Digest
@@ -69,8 +69,11 @@ def run_ingest(
     sink: LayerSink,
     progress: Progress,
     report: Callable[[Progress], None] = lambda _: None,
+    names_only: bool = False,
 ) -> None:
     """Put the layer of the verified *chunks* into *sink*, and return once it has proved to be the right one.
+
+    *names_only*: the sink keeps no bytes, so that it gets spans for all of them (spans.py).
 
     A chunk may be reused when the next is asked for. *report* is called in this thread when each has come, and now and
     then after the last. Blocks for as long as *chunks* does, and raises what it raises.
@@ -81,18 +84,20 @@ def run_ingest(
         CacheFailure: the sink could not take it.
     """
     check_media_type(descriptor.media_type)
-    _Ingest(descriptor, diff_id, sink, progress).run(chunks, report)
+    _Ingest(descriptor, diff_id, sink, progress, names_only=names_only).run(chunks, report)
 
 
 class _Ingest:
-    def __init__(self, descriptor: Descriptor, diff_id: Digest, sink: LayerSink, progress: Progress) -> None:
+    def __init__(
+        self, descriptor: Descriptor, diff_id: Digest, sink: LayerSink, progress: Progress, *, names_only: bool
+    ) -> None:
         self._descriptor = descriptor
         self._diff_id = diff_id
         self._sink = sink
         self._progress = progress
         block_size = _BLOCK_SIZE if descriptor.size >= _SMALL else _SMALL_BLOCK_SIZE
         self._tar = Ring(private_memory(_BLOCKS * block_size), block_size, readers=2)
-        self._spans = SpanRecorder(diff_id)
+        self._spans = AllSpans(diff_id) if names_only else FrameSpans(diff_id)
         self._inflate_error: BadContent | None = None
         self._read_error: BaseException | None = None
 
@@ -122,7 +127,10 @@ class _Ingest:
     def _inflate(self, received: _Received) -> None:
         tar = self._tar
         try:
-            archive = open_archive(received, seek=self._spans.seek)
+            if isinstance(self._spans, AllSpans):
+                archive = open_seekable(received, self._spans)
+            else:
+                archive = open_archive(received, seek=self._spans.seek)
             size = 1
             while size and self._goes_on:
                 number, block = tar.begin()
@@ -165,10 +173,14 @@ class _Ingest:
             raise type(error)(f"{digest}: {error}") from error
 
     def _keep_spans(self) -> None:
-        if spans := self._spans.spans():
+        if spans := self._spans.spans(self._descriptor.size):
             self._sink.set_blob(self._descriptor.digest)
             for span in spans:
-                self._sink.add_span(span.start, span.size, at=span.at, stored=span.stored, digest=span.digest)
+                self._sink.add_span(
+                    span.start, span.size, at=span.at, stored=span.stored, inner=span.inner, digest=span.digest
+                )
+            for restart in self._spans.restarts:
+                self._sink.add_restart(restart.at, restart.bits, restart.window)
 
 
 class _Received:

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from regfs.errors import CacheDamaged, CacheFailure, NotFound, WorkStalled
+from regfs.errors import CacheDamaged, CacheFailure, CacheFull, NotFound, WorkStalled
 from regfs.images.layers.layer_contents import LayerContents
 from regfs.images.layers.layer_indexes import LayerIndexes, NeedsWhole, named
 from regfs.images.layers.layer_ingests import LayerBlob, LayerIngest, LayerIngests
@@ -282,17 +282,28 @@ class LayerCache:
                 missing.append(blob)
             else:
                 indexes.append(index)
-        # All are needed together. Unpacked they are larger, by an unknown factor.
-        whole = {blob.stored_as: blob.descriptor.size for blob in missing if blob.table_format is None}
-        self._store.budget.require(sum(whole.values()))
+        no_room = self._no_room_for(missing)
         for number, blob in enumerate(missing):
             if len(under_way) >= _LAYERS_AT_ONCE:
                 under_way = self._landed(under_way, indexes, missing)
-            ingesting = partial(self._indexes.ingested, blob, NICE_BESIDE_THE_BIGGEST if number else 0)
+            niceness = NICE_BESIDE_THE_BIGGEST if number else 0
+            ingesting = partial(self._indexes.ingested, blob, niceness, no_room=no_room)
             under_way.add(self._flights.begin(blob.key, ingesting, streams=True))
         while under_way:
             under_way = self._landed(under_way, indexes, missing)
         return indexes
+
+    def _no_room_for(self, missing: Sequence[LayerBlob]) -> CacheFull | None:
+        """Return why the cache cannot take the layers *missing*, which are needed together; None if it may.
+
+        Nothing is evicted for an image that would not fit. Unpacked the layers are larger, by an unknown factor.
+        """
+        whole = {blob.stored_as: blob.descriptor.size for blob in missing if blob.table_format is None}
+        try:
+            self._store.budget.require(sum(whole.values()))
+        except CacheFull as failure:
+            return failure
+        return None
 
     def _landed(
         self, under_way: set[Future[Landed[LayerIndex]]], indexes: list[LayerIndex], missing: Sequence[LayerBlob]

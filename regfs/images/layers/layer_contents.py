@@ -3,6 +3,7 @@
     data file here           it is read
     lazy layer               missing chunks are fetched when they are read (partial_layers.py)
     plain layer, evicted     by ranges of its blob where its index has spans (plain_parts.py); else the whole layer
+    plain layer, no room     by ranges, or by reading the layer up to them; the index has spans for all of it then
 
 Used by layer_cache.py. Thread rule: any thread.
 """
@@ -10,11 +11,14 @@ Used by layer_cache.py. Thread rule: any thread.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from regfs.errors import CacheDamaged
+from cachetools import TTLCache
+
+from regfs.errors import CacheDamaged, CacheFailure
 from regfs.images.layers.layer_indexes import LayerIndexes, named
 from regfs.images.layers.layer_ingests import LayerBlob
 from regfs.images.layers.partial_layers import PartialLayers
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
     from regfs.images.lazy.chunk_fetching import ChunkFetcher
 
 log = logging.getLogger(__name__)
+
+_MOST_REFUSALS = 1024
+_REFUSED_S = 30.0
 
 
 class LayerContents:
@@ -48,6 +55,9 @@ class LayerContents:
         self._partial = partial_layers
         self._plain = plain
         self._note_opened = opened
+        self._lock = threading.Lock()
+        # Layers that the cache could not take lately: each attempt fetches a part of the layer.
+        self._refusals: TTLCache[Digest, CacheFailure] = TTLCache(_MOST_REFUSALS, _REFUSED_S)
 
     def open(self, content: Content) -> OpenContent:
         """See LayerCache.open()."""
@@ -56,28 +66,50 @@ class LayerContents:
         index, blob = self._indexes.in_use(content.layer)
         for is_last in (False, True):
             try:
-                return self._opened(content, index, blob)
+                return self._opened(content, index, blob, alone=not is_last)
             except CacheDamaged as failure:
                 if blob is None or is_last:
                     raise
                 log.info("%s; the layer is fetched again", failure)
-            self._indexes.restore(index, blob)
+            self._restore(index, blob)
         raise AssertionError("unreachable")
 
-    def _opened(self, content: Span, index: LayerIndex | None, blob: LayerBlob | None) -> OpenContent:
+    def _restore(self, index: LayerIndex | None, blob: LayerBlob) -> None:
+        """Ingest the layer again; if the cache cannot take a plain layer, only its names and spans."""
+        layer = blob.stored_as
+        try:
+            with self._lock:
+                refusal = self._refusals.get(layer)
+            if refusal is not None:
+                raise refusal
+            if index is not None and blob.table_format is None:
+                self._store.budget.require(index.layout().size)
+            try:
+                self._indexes.restore(index, blob)
+            except CacheFailure as failure:
+                with self._lock:
+                    self._refusals[layer] = failure
+                raise
+        except CacheFailure as failure:
+            with named(blob.origin):
+                self._indexes.keep_names(blob, failure)
+
+    def _opened(self, content: Span, index: LayerIndex | None, blob: LayerBlob | None, *, alone: bool) -> OpenContent:
+        """Return the opened *content*; *alone*: if it needs a whole layer, raise CacheDamaged."""
         if index is None or blob is None:
             return self._store.open_content(content)
         if blob.table_format is None:
-            return self._opened_plain(content, index, blob)
+            return self._opened_plain(content, index, blob, alone=alone)
         self._note_opened(content)
         return self._partial.open(index, blob, content)
 
-    def _opened_plain(self, content: Span, index: LayerIndex, blob: LayerBlob) -> OpenContent:
+    def _opened_plain(self, content: Span, index: LayerIndex, blob: LayerBlob, *, alone: bool) -> OpenContent:
         try:
             return self._store.open_content(content)
         except CacheDamaged:
             # A layer that was dropped as damaged has no names any more, either.
-            opened = self._plain.open(index, blob, content) if self._store.has_names(content.layer) else None
+            has_names = self._store.has_names(content.layer)
+            opened = self._plain.open(index, blob, content, alone=alone) if has_names else None
             if opened is None:
                 raise
             return opened
@@ -108,7 +140,8 @@ class LayerContents:
     def _fetcher(self, index: LayerIndex, blob: LayerBlob, wanted: Sequence[tuple[int, int]]) -> ChunkFetcher | None:
         """Return what fetches *wanted*; None if the data file has them all, perhaps by fetching the whole layer."""
         if blob.table_format is None and self._store.has_names(blob.stored_as):
-            found = None if self._store.is_ingested(blob.stored_as) else self._plain.fetcher(index, blob, wanted)
+            is_here = self._store.is_ingested(blob.stored_as)
+            found = None if is_here else self._plain.fetcher(index, blob, wanted, alone=True)
             if found is not None:
                 return found
         self._indexes.index_with_content(blob)

@@ -23,6 +23,7 @@ from regfs.errors import (
     RegistryTimeout,
     TooLarge,
     Unsupported,
+    WorkerKilled,
     WorkStalled,
 )
 from regfs.images.layers.layer_ingests import LayerBlob, LayerIngests
@@ -30,6 +31,7 @@ from regfs.images.layers.partial_layers import PartialLayers
 from regfs.model.digest import Digest
 from regfs.process.waiting.single_flight import Flights
 from regfs.store.eviction.inventory import INDEX, LAYERS
+from regfs.store.files.failures import is_exhausted
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_names import diff_id_of
 from regfs.store.layers.layer_store import LayerStore
@@ -85,13 +87,16 @@ class LayerIndexes:
         return index
 
     def restore(self, index: LayerIndex | None, blob: LayerBlob) -> None:
-        """Ingest a layer in use again unless its data file is complete. Waits; raises as ingested() does."""
+        """Ingest a layer in use again unless its data file is complete. Waits; raises as ingested() does.
+
+        Raises CacheFailure where only its names could be kept.
+        """
         if index is not None:
             self._partial.forget(index)
         if not self._store.is_whole(blob.stored_as):
             # The open index stays valid: equal bytes of a layer give equal rows.
             with named(blob.origin):
-                self._flights.run(blob.key, partial(self.ingested, blob), streams=True)
+                self._flights.run(("whole", *blob.key), partial(self._ingest_whole, blob), streams=True)
 
     def replace(self, path: Path) -> None:
         """See LayerCache.replace()."""
@@ -146,17 +151,18 @@ class LayerIndexes:
             with suppress(CacheFailure):
                 self._store.drop(blob.stored_as)
 
-    def ingested(self, blob: LayerBlob, niceness: int = 0) -> LayerIndex:
+    def ingested(self, blob: LayerBlob, niceness: int = 0, *, no_room: CacheFailure | None = None) -> LayerIndex:
         """Ingest the layer unless the cache has it, and return its index.
 
-        Runs in a flight; a worker runs at *niceness* (nice(2)). Waits. Raises NeedsWhole if the layer must be read
+        Runs in a flight; a worker runs at *niceness* (nice(2)). *no_room*: why the bytes of a plain layer cannot be
+        kept, if that is known. Waits. Raises NeedsWhole if the layer must be read
         whole; BadLayer, DigestMismatch, Unsupported, CacheFailure, and the errors of the network.
         """
         # Marked as in use before it exists. Another daemon that needs room would otherwise evict it at once.
         held = self._store.uses.hold(self._store.index_path(blob.stored_as))
         try:
             for _ in range(_ATTEMPTS):
-                self._ingest(blob, niceness)
+                self._ingest(blob, niceness, no_room)
                 index = self.find(blob)
                 if index is not None:
                     return index
@@ -171,10 +177,10 @@ class LayerIndexes:
         whole = blob.whole()
         return whole if blob.stored_as in self._needs_whole or self._store.has_names(whole.stored_as) else blob
 
-    def _ingest(self, blob: LayerBlob, niceness: int) -> None:
+    def _ingest(self, blob: LayerBlob, niceness: int = 0, no_room: CacheFailure | None = None) -> None:
         """Put the layer's index into the store unless it has it. Raises NeedsWhole if the layer's table is unusable."""
         if blob.table_format is None or blob.part is None:
-            self._ingests.run(blob, niceness)
+            self._ingest_plain(blob, niceness, no_room)
             return
         try:
             self._partial.ingest(blob)
@@ -182,6 +188,39 @@ class LayerIndexes:
             self._needs_whole[blob.stored_as] = True
             self._note(f"{blob.origin}: layer {blob.descriptor.digest} is fetched whole: {reason}")
             raise NeedsWhole(str(reason)) from reason
+
+    def _ingest_whole(self, blob: LayerBlob) -> None:
+        """Ingest the layer with its bytes; of a lazy layer, which has them later, its names."""
+        held = self._store.uses.hold(self._store.index_path(blob.stored_as))
+        try:
+            if blob.table_format is None:
+                self._ingests.run(blob)
+            else:
+                self._ingest(blob)
+        finally:
+            held.release()
+
+    def _ingest_plain(self, blob: LayerBlob, niceness: int, no_room: CacheFailure | None) -> None:
+        try:
+            if no_room is not None:
+                raise no_room
+            self._ingests.run(blob, niceness)
+        except CacheFailure as failure:
+            self.keep_names(blob, failure, niceness)
+
+    def keep_names(self, blob: LayerBlob, failure: CacheFailure, niceness: int = 0) -> None:
+        """Put the index of a plain layer into the store, with spans for all of it; *failure* kept it from its bytes.
+
+        Raises *failure* where that does not help, and as ingested() does.
+        """
+        is_of_cache = not isinstance(failure, CacheDamaged | WorkerKilled) and not is_exhausted(failure)
+        if blob.table_format is not None or blob.part is None or not is_of_cache:
+            raise failure
+        try:
+            self._ingests.run(blob, niceness, names_only=True)
+        except CacheFailure as again:
+            raise failure from again
+        self._store.unkept.tell(failure)
 
 
 class NeedsWhole(Exception):

@@ -143,8 +143,8 @@ class LayerIngests:
         with self._lock:
             return list(self._under_way.values())
 
-    def run(self, blob: LayerBlob, niceness: int = 0) -> None:
-        """Put the whole layer into the store unless it has it.
+    def run(self, blob: LayerBlob, niceness: int = 0, *, names_only: bool = False) -> None:
+        """Put the whole layer into the store unless it has it; with *names_only* its index with spans of all of it.
 
         Raises as ingest_layer() does (workers/ingest.py), Unsupported before anything is fetched, WorkStalled, and the
         errors of the network.
@@ -163,8 +163,8 @@ class LayerIngests:
         try:
             is_ours = self._work.run(
                 _name_of(blob.key),
-                lambda tell: self._store.with_room(partial(self._ingest_here, blob, niceness, tell)),
-                is_done=lambda: self._store.is_whole(blob.diff_id),
+                lambda tell: self._store.with_room(partial(self._ingest_here, blob, niceness, names_only, tell)),
+                is_done=partial(self._is_done, blob, names_only),
                 follow=follow,
             )
         except BadContent as error:
@@ -179,18 +179,23 @@ class LayerIngests:
             self._stats.count("layers.bytes", blob.descriptor.size)
             self._store.settle_soon()
 
-    def _ingest_here(self, blob: LayerBlob, niceness: int, tell: Tell) -> None:
+    def _is_done(self, blob: LayerBlob, names_only: bool) -> bool:
+        if self._store.is_whole(blob.diff_id):
+            return True
+        return names_only and self._store.has_spans_of_all(blob.diff_id, blob.descriptor.digest)
+
+    def _ingest_here(self, blob: LayerBlob, niceness: int, names_only: bool, tell: Tell) -> None:
         from regfs.images.workers.worker import twice_if_killed
 
         def ingest_once() -> None:
-            self._ingest_once(blob, niceness, tell)
+            self._ingest_once(blob, niceness, names_only, tell)
 
         def ingest() -> None:
             twice_if_wrong(lambda: twice_if_killed(ingest_once, self._note))
 
         twice_if_deleted(ingest, self._store.root)
 
-    def _ingest_once(self, blob: LayerBlob, niceness: int, tell: Tell) -> None:
+    def _ingest_once(self, blob: LayerBlob, niceness: int, names_only: bool, tell: Tell) -> None:
         from regfs.images.workers.ingest import Progress, ingest_layer
 
         descriptor, progress = blob.descriptor, Progress()
@@ -208,6 +213,7 @@ class LayerIngests:
             report=report,
             niceness=niceness,
             stall_s=self._work.stall_s,
+            names_only=names_only,
         )
         if progress.remark:
             self._note(f"{blob.origin}: layer {descriptor.digest}: {progress.remark}")

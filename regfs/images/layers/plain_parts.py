@@ -1,16 +1,19 @@
 """PlainParts: reads plain layers whose data file is not here by ranges of their blobs, as the spans in the index say.
 
 The pass over a layer records its spans where that costs nothing (layers/spans.py). They are verified ranges of one
-blob, so that a file of a layer whose bytes were evicted costs the spans that it lies in, not the whole layer.
+blob, so that a file of a layer whose bytes were evicted costs the spans that it lies in, not the whole layer. A layer
+that the cache could not take has spans of all its bytes: they are fetched each time, and kept once there is room.
 Used by layer_contents.py. Thread rule: any thread.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 from regfs.images.layers.layer_ingests import LayerBlob
@@ -26,6 +29,23 @@ from regfs.telemetry.stats import Stats
 
 if TYPE_CHECKING:
     from regfs.images.lazy.chunk_fetching import ChunkFetcher
+
+
+# How many seconds the parts of a layer stay in memory before the cache is tried again.
+_UNKEPT_S = 10.0
+
+
+class _Layer(NamedTuple):
+    """The spans of a layer and what fetches them. *until_s*: how long that may keep nothing."""
+
+    table: SpanTable
+    fetcher: ChunkFetcher
+    until_s: float
+
+    @property
+    def is_to_be_tried_again(self) -> bool:
+        """Whether the cache could take nothing of the layer some time ago."""
+        return self.fetcher.data.refusal is not None and time.monotonic() > self.until_s
 
 
 class PlainParts:
@@ -49,69 +69,79 @@ class PlainParts:
         self._note = note
         self._rest_from = rest_from
         self._lock = threading.Lock()
-        self._fetchers: WeakKeyDictionary[LayerIndex, ChunkFetcher] = WeakKeyDictionary()
+        self._layers: WeakKeyDictionary[LayerIndex, _Layer] = WeakKeyDictionary()
 
-    def open(self, index: LayerIndex, blob: LayerBlob, span: Span) -> OpenContent | None:
+    def open(self, index: LayerIndex, blob: LayerBlob, span: Span, *, alone: bool) -> OpenContent | None:
         """Return the opened *span*, whose bytes are fetched when they are read; None if only the whole layer has them.
 
-        Raises CacheFailure.
+        *alone*: only if they can be fetched without the rest of the layer. Raises CacheFailure.
         """
-        fetcher = self.fetcher(index, blob, [(span.offset, span.offset + span.size)])
+        fetcher = self.fetcher(index, blob, [(span.offset, span.offset + span.size)], alone=alone)
         if fetcher is None:
             return None
         return OpenPartialContent(
             fetcher.data.fd, span, shared=fetcher.data, ensure=fetcher.ensure, evictions=fetcher.evictions
         )
 
-    def fetcher(self, index: LayerIndex, blob: LayerBlob, wanted: Sequence[tuple[int, int]]) -> ChunkFetcher | None:
+    def fetcher(
+        self, index: LayerIndex, blob: LayerBlob, wanted: Sequence[tuple[int, int]], *, alone: bool
+    ) -> ChunkFetcher | None:
         """Return what fetches the ranges *wanted* of the data file; None if only the whole layer has them.
 
-        The contents of sparse files are behind the archive, and in no span. Raises CacheFailure.
+        *alone*: see open(). The contents of sparse files are behind the archive, and in no span. Raises CacheFailure.
         """
-        layout = index.layout()
-        if layout.source != TAR or blob.part is None or any(stop > layout.tar_size for _, stop in wanted):
+        if blob.part is None:
             return None
         with self._lock:
-            fetcher = self._fetchers.get(index)
-            if fetcher is not None:
-                fetcher.touch()
-                return fetcher
-            if index.blob() != str(blob.descriptor.digest):
-                return None
-            fetcher = self._fetchers[index] = self._made(index, blob, size=layout.size)
-        return fetcher
+            found = self._layers.get(index)
+            if found is None or found.is_to_be_tried_again:
+                found = self._made(index, blob)
+                if found is None:
+                    return None
+                self._layers[index] = found
+        if found.table.blob != str(blob.descriptor.digest) or not found.table.covers(wanted, alone=alone):
+            return None
+        found.fetcher.touch()
+        return found.fetcher
 
-    def _made(self, index: LayerIndex, blob: LayerBlob, *, size: int) -> ChunkFetcher:
+    def _made(self, index: LayerIndex, blob: LayerBlob) -> _Layer | None:
+        """Return the fetcher of a layer; None if its index has no spans of *blob*."""
         from regfs.images.lazy.chunk_fetching import ChunkFetcher
         from regfs.images.lazy.chunk_source import LayerBytes
         from regfs.images.lazy.plain_spans import unpack_spans
 
         assert blob.part is not None
-        table = SpanTable.of(index)
         layer = blob.stored_as
-        data = open_parts(
-            self._store, layer, size=size, count=table.count, table=table.id, let_go=partial(self._let_go, ref(index))
-        )
+        # Opened anew: *index* may still have an older file open, without spans.
+        with closing(LayerIndex.open(self._store.index_path(layer))) as opened:
+            layout, table = opened.layout(), SpanTable.of(opened)
+        if layout.source != TAR or table.blob != str(blob.descriptor.digest):
+            return None
+        let_go = partial(self._let_go, ref(index))
+        data = open_parts(self._store, layer, size=layout.size, count=table.count, table=table.id, let_go=let_go)
         self._store.tables.add(data, descriptors=2)
-        return ChunkFetcher(
+        unpack = partial(unpack_spans, table.restart)
+        fetcher = ChunkFetcher(
             layer,
             table=table,
             data=data,
-            source=LayerBytes(f"{blob.origin}@{blob.descriptor.digest}", blob.part, blob.chunks, unpack_spans),
+            source=LayerBytes(f"{blob.origin}@{blob.descriptor.digest}", blob.part, blob.chunks, unpack),
             flights=self._flights,
             stats=self._stats,
             foreground=self._foreground,
             note=self._note,
-            rest_from=self._rest_from,
+            rest_from=self._rest_from if data.refusal is None else 1.0,
+            streams=True,
         )
+        return _Layer(table, fetcher, time.monotonic() + _UNKEPT_S)
 
     def _let_go(self, index: ref[LayerIndex]) -> None:
         # Called under a lock, while idle files are closed: must not wait for another lock.
         found = index()
         if found is not None:
-            self._fetchers.pop(found, None)
+            self._layers.pop(found, None)
 
     def forget(self, index: LayerIndex) -> None:
         """Close the files of a layer, because all of it is here, or its index is another one."""
         with self._lock:
-            self._fetchers.pop(index, None)
+            self._layers.pop(index, None)

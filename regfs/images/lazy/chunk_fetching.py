@@ -16,6 +16,7 @@ from functools import partial
 from itertools import islice
 
 from regfs.errors import CacheFailure, OutOfThreads
+from regfs.images.lazy.archive_stream_reads import AHEAD, ArchiveStreamReads
 from regfs.images.lazy.chunk_ranges import merged
 from regfs.images.lazy.chunk_read_ahead import FIRST_AHEAD, MAX_AHEAD, ReadAhead
 from regfs.images.lazy.chunk_requests import ChunkRequests, Report, words
@@ -30,6 +31,8 @@ from regfs.telemetry.stats import Stats
 _ATTEMPTS = 2
 # What is fetched may be evicted before it is read, once or twice.
 _MOST_EVICTIONS = 5
+# Of a range in which some chunks come by a stream: other layers' streams may displace what memory holds.
+_STREAM_ATTEMPTS = 4
 # A gap of cached chunks up to this size is fetched again, because one large request costs less than two: 20 ms at 100
 # Mbit/s.
 _MAX_GAP_OF_REST = 1 << 18
@@ -60,11 +63,14 @@ class ChunkFetcher:
         rest_from: float = 1.0,
         has_room: Callable[[int], bool] = lambda _size: True,
         most_ahead: Callable[[], int] = lambda: MAX_AHEAD,
+        streams: bool = False,
     ) -> None:
         """*key* names the layer among the flights. Once *rest_from* of its bytes are fetched, the rest follows.
 
         *has_room* tells whether the cache has room for so many bytes of the rest without an eviction; *most_ahead*
         bytes are fetched ahead of a reader, so that they do not evict what is read.
+
+        *streams*: chunks that are stored nowhere alone (their `stored` is 0) are cut out of the whole layer.
         """
         self._key = key
         self._table = table
@@ -82,6 +88,12 @@ class ChunkFetcher:
         self._requests = ChunkRequests(
             key, table=table, data=data, source=source, flights=flights, stats=stats, note=note
         )
+        self._streams: ArchiveStreamReads | None = None
+        if streams:
+            wrong = self._requests.refuse
+            self._streams = ArchiveStreamReads(
+                key, blob=source.whole, data=data, flights=flights, stats=stats, wrong=wrong
+            )
 
     def touch(self) -> None:
         """Note that the layer is used: its files stay open."""
@@ -106,13 +118,16 @@ class ChunkFetcher:
 
     def _ensure(self, start: int, stop: int) -> tuple[list[StoredChunk], Pieces]:
         """Fetch as ensure(); return the chunks that are missing all the same, and pieces that are not in the file."""
-        for _ in range(_ATTEMPTS):
+        for _ in range(_STREAM_ATTEMPTS if self._streams else _ATTEMPTS):
             missing, pieces = self._look(start, stop)
             if not missing:
                 return missing, pieces
             current().remaining_s(0.0)
             self._requests.raise_if_wrong(missing)
-            if self._requests.gives_parts:
+            if self._streams is not None and not all(chunk.stored for chunk in missing):
+                with self._foreground.reading():
+                    self._fetch_by_stream(self._streams, missing, stop)
+            elif self._requests.gives_parts:
                 with self._foreground.reading():
                     self._fetch_for(missing, stop)
                 self._begin_rest()
@@ -139,6 +154,12 @@ class ChunkFetcher:
             return missing, ()
         held = self.data.held(missing)
         return [chunk for chunk in missing if chunk not in held], [(chunk.start, held[chunk]) for chunk in held]
+
+    def _fetch_by_stream(self, streams: ArchiveStreamReads, missing: Sequence[StoredChunk], stop: int) -> None:
+        """Fetch those of *missing* that are stored nowhere alone, and some that follow."""
+        following = self.data.missing(self._table.chunks_between(stop, stop + AHEAD))
+        wanted = dict.fromkeys(chunk for chunk in (*missing, *following) if not chunk.stored)
+        streams.fetch(wanted)
 
     def _fetch_for(self, missing: Sequence[StoredChunk], stop: int) -> None:
         """Fetch *missing* and wait for it; begin to fetch what a reader that continues at *stop* will want."""

@@ -137,6 +137,11 @@ class ChunkRequests:
         if wrong is not None:
             raise self.wrong_chunk(wrong)
 
+    def refuse(self, chunk: StoredChunk) -> None:
+        """Note that *chunk* was fetched and is wrong."""
+        with self._lock:
+            self._wrong[chunk.number] = True
+
     def wrong_chunk(self, chunk: StoredChunk) -> DigestMismatch:
         """Return the error about *chunk*."""
         return DigestMismatch(f"{self._source.what}: {words(chunk)} is not what the table of contents says")

@@ -42,8 +42,9 @@ def ingest_layer(
     report: Callable[[Progress], None] = _nothing,
     niceness: int = 0,
     stall_s: float = STALL_S,
+    names_only: bool = False,
 ) -> None:
-    """Put the layer that *descriptor* names, with the bytes *chunks*, into *store*.
+    """Put the layer that *descriptor* names, with the bytes *chunks*, into *store*; with *names_only* its index alone.
 
     The layer is visible when this returns, and not if it raises. It is on the disk only after store.settle(). *report*
     is called after each chunk, and when the worker reports progress, in any thread. *niceness* (nice(2)) is that of the
@@ -57,11 +58,14 @@ def ingest_layer(
     """
     progress = progress or Progress()
     if descriptor.size < SMALL_LAYER:
-        ingest_here(chunks, descriptor=descriptor, diff_id=diff_id, store=store, progress=progress, report=report)
+        ingest_here(
+            chunks, descriptor=descriptor, diff_id=diff_id, store=store, progress=progress, report=report,
+            names_only=names_only,
+        )  # fmt: skip
     else:
         _ingest_in_process(
             chunks, descriptor, diff_id, store=store, progress=progress, report=report, niceness=niceness,
-            stall_s=stall_s,
+            stall_s=stall_s, names_only=names_only,
         )  # fmt: skip
 
 
@@ -73,10 +77,14 @@ def ingest_here(
     store: LayerStore,
     progress: Progress,
     report: Callable[[Progress], None],
+    names_only: bool = False,
 ) -> None:
     """Do what ingest_layer() does in the calling thread; *report* is called after each chunk and now and then."""
-    with store.begin_layer(descriptor.size) as writer:
-        run_ingest(chunks, descriptor=descriptor, diff_id=diff_id, sink=writer, progress=progress, report=report)
+    with store.begin_names(descriptor.size) if names_only else store.begin_layer(descriptor.size) as writer:
+        run_ingest(
+            chunks, descriptor=descriptor, diff_id=diff_id, sink=writer, progress=progress, report=report,
+            names_only=names_only,
+        )  # fmt: skip
         store.publish(writer, diff_id)
 
 
@@ -90,6 +98,7 @@ def _ingest_in_process(
     report: Callable[[Progress], None],
     niceness: int,
     stall_s: float,
+    names_only: bool,
 ) -> None:
     def hear(told: Told) -> None:
         progress.received = told.get("received", progress.received)
@@ -110,9 +119,11 @@ def _ingest_in_process(
         "size": descriptor.size,
         "media_type": descriptor.media_type,
         "niceness": niceness,
+        "names_only": names_only,
     }
     worker = None
-    store.budget.reserve(descriptor.size)  # may evict images that this process only remembers; the worker cannot
+    if not names_only:
+        store.budget.reserve(descriptor.size)  # may evict images that this process only remembers; the worker cannot
     try:
         with started(
             "regfs.images.workers.ingest_main", argument,

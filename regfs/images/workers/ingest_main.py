@@ -43,10 +43,12 @@ def main(argument: Mapping[str, Any]) -> int:
     teller = Teller(progress.numbers)
     try:
         teller.begin()
-        with store.begin_layer(descriptor.size) as writer:
+        names_only = argument["names_only"]
+        with store.begin_names(descriptor.size) if names_only else store.begin_layer(descriptor.size) as writer:
             run_ingest(
-                pieces(argument["memory"], 0), descriptor=descriptor, diff_id=diff_id, sink=writer, progress=progress
-            )
+                pieces(argument["memory"], 0), descriptor=descriptor, diff_id=diff_id, sink=writer, progress=progress,
+                names_only=names_only,
+            )  # fmt: skip
             store.publish(writer, diff_id)
             teller.done(remark=progress.remark, exceeded=store.budget.exceeded)
     except RegfsError as error:

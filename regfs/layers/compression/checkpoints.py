@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -61,8 +61,10 @@ class _Stream(ctypes.Structure):
 class CheckpointedGzip:
     """One gzip file, and its checkpoints."""
 
-    def __init__(self, *, span_size: int = SPAN_SIZE) -> None:
+    def __init__(self, *, span_size: int = SPAN_SIZE, note: Callable[[Checkpoint], None] | None = None) -> None:
+        """*note* is called with each checkpoint before the bytes behind it are yielded."""
         self.checkpoints: list[Checkpoint] = []
+        self._note = note
         self.span_digests: list[str] = []
         """Hexadecimal; complete when inflate() has ended."""
         self.received = 0
@@ -131,7 +133,12 @@ class CheckpointedGzip:
             self.span_digests.append(self._hasher.hexdigest())
         self._hasher = hashlib.sha256(self._last_byte if bits else b"")
         window = (self._before + ctypes.string_at(self._out, self._filled))[-WINDOW:]
-        self.checkpoints.append(Checkpoint(self.received, self.inflated, bits, window))
+        point = Checkpoint(self.received, self.inflated, bits, window)
+        if self._note is None:
+            self.checkpoints.append(point)
+        else:  # which keeps it: memory must not hold all windows
+            self._note(point)
+            self.checkpoints = [point]
 
     def _take(self, taken: memoryview) -> None:
         if taken:
@@ -144,6 +151,11 @@ class CheckpointedGzip:
         self._before = (self._before + block)[-WINDOW:]
         self._filled = 0
         return block
+
+
+def require_library() -> None:
+    """Raise Unsupported where the machine has no zlib."""
+    _library()
 
 
 @lru_cache(maxsize=1)

@@ -56,5 +56,12 @@ def decompressed(chunks: Iterable[Chunk], *, block_size: int, seek: Seek = seek_
     return iter(whole)
 
 
+def is_compressed(first: bytes) -> bool:
+    """Tell whether decompressed() takes a layer that begins with *first* (6 bytes) for more than an archive."""
+    from regfs.layers.compression import zstd
+
+    return first.startswith((gzip.MAGIC, *_OTHERS)) or (_may_be_zstd(first) and zstd.starts_frame(first[:4]))
+
+
 def _may_be_zstd(first: bytes) -> bool:
     return first[1:4] in (b"\xb5\x2f\xfd", b"\x2a\x4d\x18")

@@ -58,8 +58,8 @@ class LayerSink(Protocol):
     def set_blob(self, blob: Digest) -> None:
         """Take the digest of the blob whose spans come next."""
 
-    def add_span(self, start: int, size: int, *, at: int, stored: int, digest: Digest) -> None:
-        """Take a span: *size* bytes of the tar stream, with *digest*, that *stored* bytes of the blob at *at* hold.
+    def add_span(self, start: int, size: int, *, at: int, stored: int, inner: int, digest: Digest) -> None:
+        """Take a span of the tar stream (spans.py). In order; called once the layer has proved to be right."""
 
-        In order; called once the layer has proved to be right.
-        """
+    def add_restart(self, at: int, bits: int, window: bytes) -> None:
+        """Take what inflating needs that begins at byte *at* of the blob."""

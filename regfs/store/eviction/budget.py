@@ -51,6 +51,7 @@ _LEAST_STEP = 1 << 20
 _DOCUMENT = 64 << 10
 # Seconds that a look may be old from which `df` and `regfs status` are answered.
 _FRESH_S = 10.0
+_LOOK_WAIT_S = 2.0
 
 
 class Standing(NamedTuple):
@@ -114,6 +115,15 @@ class Budget:
             if self._room_on_disk(for_small=True) < size:
                 raise CacheFull(self._full(size, for_small=True))
         self._reserve(size, for_small=True)
+
+    def reserve_free(self, size: int) -> None:
+        """Raise CacheFull where *size* bytes do not fit without eviction: for parts of what cannot fit whole."""
+        standing = self.standing(wait_s=_LOOK_WAIT_S)
+        if standing is None or standing.free < size:
+            with failures_of(self._root):
+                raise CacheFull(self._full(size, for_small=False))
+        with self._lock:
+            self._seen_bytes += size
 
     def require(self, size: int) -> None:
         """Raise CacheFull where the disk would not have room for *size* bytes after any eviction; evict nothing.

@@ -100,16 +100,47 @@ class DataWriter:
             self._fd = -1
 
 
-class ExpandedFiles:
-    """The contents of sparse files, one behind the other, at *path* until the size of the tar stream is known."""
+class DroppedData:
+    """Takes the place of a DataWriter for a layer of which only the names are kept."""
 
-    def __init__(self, path: Path, *, reserve: Callable[[int], None]) -> None:
+    def __init__(self) -> None:
+        self._size = 0
+        self._expanded: ExpandedFiles | None = None
+
+    def write(self, block: bytes | memoryview) -> None:
+        """Count the next bytes of the tar stream."""
+        self._size += len(block)
+
+    def expanded(self) -> ExpandedFiles:
+        """Return the writer for the contents of sparse files."""
+        self._expanded = self._expanded or ExpandedFiles(None, reserve=lambda _size: None)
+        return self._expanded
+
+    def finish(self, source: str) -> DataLayout:
+        """Return the layout that the data file would have."""
+        if self._expanded is None:
+            return DataLayout(source, self._size)
+        return DataLayout(source, self._size, self._expanded.size, self._expanded.sha256)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class ExpandedFiles:
+    """The contents of sparse files, one behind the other, at *path* until the size of the tar stream is known.
+
+    Without *path* they are only measured.
+    """
+
+    def __init__(self, path: Path | None, *, reserve: Callable[[int], None]) -> None:
         self._path = path
         self._reserve = reserve
         self._sha256 = hashlib.sha256()
         self.size = 0
-        with failures_of(path):
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self._fd = -1
+        if path is not None:
+            with failures_of(path):
+                self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
     @property
     def sha256(self) -> str:
@@ -120,6 +151,9 @@ class ExpandedFiles:
         """Take the next bytes of a file. Raises CacheFailure."""
         self._sha256.update(view)
         self._reserve(len(view))
+        if self._path is None:
+            self.size += len(view)
+            return
         with failures_of(self._path):
             while view:
                 written = os.pwrite(self._fd, view, self.size)
@@ -158,7 +192,7 @@ class ExpandedFiles:
 
     def close(self) -> None:
         """Close and remove the file."""
-        if self._fd >= 0:
+        if self._path is not None and self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
             self._path.unlink(missing_ok=True)

@@ -80,6 +80,16 @@ class LayerFiles:
         except OSError as error:  # out of descriptors, an I/O error: no reason to fetch a layer
             raise cache_failure(self.data_path(diff_id), error) from error
 
+    def has_spans_of_all(self, diff_id: Digest, blob: Digest) -> bool:
+        """Whether a plain layer's index has spans for all of its archive (layers/spans.py), as ranges of *blob*."""
+        try:
+            with closing(LayerIndex.open(self.index_path(diff_id))) as index:
+                layout = index.layout()
+                is_of_blob = layout.source == TAR and index.blob() == str(blob)
+                return is_of_blob and sum(chunk.size for chunk in index.chunks_by_place()) == layout.tar_size
+        except (NotFound, CacheDamaged):
+            return False
+
     def is_complete(self, layer: Digest) -> bool:
         """Whether every chunk of a lazy layer is here."""
         try:

@@ -206,6 +206,10 @@ class LayerIndex(Table):
         found = self._query("SELECT bits, window FROM restarts WHERE blob_offset = ?", (blob_offset,))
         return found[0] if found else None
 
+    def restarts(self) -> Iterator[tuple[int, int, bytes]]:
+        """Yield blob offset, bits and compressed window of every place to begin inflating at."""
+        return self._batches("SELECT blob_offset, bits, window FROM restarts")
+
     def headers(self, start: int) -> tuple[int, bytes] | None:
         """Return the offset and the fingerprint of the tar headers of the file at *start* of the data file."""
         found = self._query("SELECT header, fingerprint FROM headers WHERE start = ?", (start,))

@@ -36,11 +36,9 @@ from regfs.model.cache_limits import DEFAULT_LIMITS, Limits
 from regfs.model.digest import Digest
 from regfs.store.eviction.budget import Budget
 from regfs.store.eviction.in_use import Uses, sweep_uses
-from regfs.store.eviction.inventory import IMAGES, INGESTS, LAYERS, OLD_INGESTS, OLD_PACK
+from regfs.store.eviction.inventory import IMAGES, INGESTS, LAYERS, OLD_INGESTS
 from regfs.store.files.boot_id import boot_id
-from regfs.store.files.cached_files import put, take_away
-from regfs.store.files.checksums import SUFFIX as SUMS
-from regfs.store.files.checksums import format_sums, sha256_of
+from regfs.store.files.cached_files import take_away
 from regfs.store.files.directories import clear_places
 from regfs.store.files.failures import failures_of, is_exhausted
 from regfs.store.layers.chunks import PartialData
@@ -62,6 +60,7 @@ from regfs.store.layers.layer_names import name_of
 from regfs.store.layers.layer_writer import LayerWriter, PartialLayerWriter
 from regfs.store.layers.open_retry import open_with_retry
 from regfs.store.layers.promotion import BIG, Promotion
+from regfs.store.layers.publication import put_in_place
 from regfs.store.layers.unkept_chunks import UnkeptChunks
 from regfs.store.layers.unsettled_layers import UnsettledLayers
 from regfs.store.layers.wrong_layers import wrong_layer
@@ -70,6 +69,9 @@ from regfs.store.tables.open_tables import OpenTables
 from regfs.store.tables.table import MakeAgain
 
 log = logging.getLogger(__name__)
+
+# An index has at least so many bytes, and a part of those of its layer.
+_LEAST_INDEX, _INDEX_SHARE = 32 << 10, 256
 
 
 class LayerStore(LayerFiles):
@@ -258,6 +260,17 @@ class LayerStore(LayerFiles):
                 writer.close()
 
     @contextmanager
+    def begin_names(self, size: int) -> Iterator[LayerWriter]:
+        """Yield a writer for the index of a layer of *size* bytes, which cannot be kept; see begin_layer()."""
+        self.budget.reserve_document(_LEAST_INDEX + size // _INDEX_SHARE)
+        with self._ingest() as directory:
+            writer = LayerWriter(directory, reserve=self.budget.reserve_document, names_only=True)
+            try:
+                yield writer
+            finally:
+                writer.close()
+
+    @contextmanager
     def begin_partial_layer(self, source: str) -> Iterator[PartialLayerWriter]:
         """Yield a writer for a lazy layer; see begin_layer().
 
@@ -273,30 +286,9 @@ class LayerStore(LayerFiles):
     def publish(self, writer: LayerWriter | PartialLayerWriter, diff_id: Digest) -> None:
         """Make the layer, which is verified, visible. Raises CacheFailure; the layer is not visible then."""
         writer.finish()
-        # Before the marker, as all bytes of the layer: a settle() that sees the marker flushes them.
-        sums = self._write_sums(writer, diff_id)
-        self._young.mark(diff_id, beside=writer.index.with_suffix(".marker"))
-        with changing(self.root):
-            # The map before the data file: where eviction has left the index, the layer is visible already.
-            if isinstance(writer, PartialLayerWriter):
-                _rename(writer.map_file, self.map_path(diff_id))
-            _rename(writer.data_file, self.data_path(diff_id))
-            with suppress(OSError):  # what was fetched again while there was no data file
-                self.parts_path(diff_id).unlink(missing_ok=True)
-            _rename(sums, self.sums_path(diff_id))
-            # The index comes last: it makes the layer visible.
-            _rename(writer.index, self.index_path(diff_id))
-            with suppress(OSError):  # files of the layer from an older release
-                self.index_path(diff_id).with_suffix(OLD_PACK).unlink(missing_ok=True)
+        put_in_place(writer, self, diff_id, mark=self._young.mark)
         # A data file that is open has been replaced.
         self._data_files.drop(diff_id)
-
-    def _write_sums(self, writer: LayerWriter | PartialLayerWriter, diff_id: Digest) -> Path:
-        path = writer.index.with_suffix(SUMS)
-        with failures_of(path):
-            name = self.index_path(diff_id).relative_to(self.root).as_posix()
-            path.write_bytes(format_sums({name: sha256_of(writer.index)}))
-        return path
 
     def recover(self) -> None:
         """Remove layers that a crash of the machine may have torn, and move away what blocks the cache's directories.
@@ -338,12 +330,3 @@ class LayerStore(LayerFiles):
                 sweep_ingests(ingests)
             with suppress(OSError):  # there is none, or a daemon of an older release works there
                 (self.root / OLD_INGESTS).rmdir()
-
-
-def _rename(source: Path, destination: Path) -> None:
-    with failures_of(destination):
-        try:
-            put(source, destination)
-        except FileNotFoundError:
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            put(source, destination)

@@ -19,7 +19,7 @@ from regfs.model.digest import Digest
 from regfs.store.files.failures import failures_of
 from regfs.store.layers.chunk_map import write_map
 from regfs.store.layers.content import BLOCK
-from regfs.store.layers.data_writer import TAR, DataLayout, DataWriter, ExpandedFiles
+from regfs.store.layers.data_writer import TAR, DataLayout, DataWriter, DroppedData, ExpandedFiles
 from regfs.store.layers.layer_index_writer import LayerIndexWriter
 
 # Disk space for metadata, which the bytes of content do not count.
@@ -33,12 +33,13 @@ _TOO_MUCH = f"the files of the layer have more than {_MOST_DATA} bytes"
 class LayerWriter:
     """Writes below *directory*, which exists and is empty. Every method may raise CacheFailure."""
 
-    def __init__(self, directory: Path, *, reserve: Callable[[int], None]) -> None:
-        """*reserve* is the budget's."""
+    def __init__(self, directory: Path, *, reserve: Callable[[int], None], names_only: bool = False) -> None:
+        """*reserve* is the budget's. *names_only*: write the index, and no data file."""
         self._reserve = reserve
         self.index = directory / "index"
         self.data_file = directory / "data"
-        self._data = DataWriter(self.data_file, reserve=reserve)
+        self.names_only = names_only
+        self._data = DroppedData() if names_only else DataWriter(self.data_file, reserve=reserve)
         self._count = 0
         self.rows = LayerIndexWriter(self.index)
 
@@ -54,10 +55,14 @@ class LayerWriter:
         """Note the blob that the spans are ranges of. See LayerSink."""
         self.rows.set_blob(blob)
 
-    def add_span(self, start: int, size: int, *, at: int, stored: int, digest: Digest) -> None:
+    def add_span(self, start: int, size: int, *, at: int, stored: int, inner: int, digest: Digest) -> None:
         """Add a span of the tar stream as a chunk. See LayerSink."""
-        self.rows.add_chunk((self._count, start, size, at, stored, 0, str(digest)))
+        self.rows.add_chunk((self._count, start, size, at, stored, inner, str(digest)))
         self._count += 1
+
+    def add_restart(self, at: int, bits: int, window: bytes) -> None:
+        """Add what inflating needs that begins at byte *at* of the blob. See LayerSink."""
+        self.rows.add_restart(at, bits, window)
 
     def finish(self) -> None:
         """Complete index and data file. No method may be called after it."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from regfs.errors import CacheDamaged, CacheFailure
+from regfs.errors import CacheDamaged, CacheFailure, CacheFull
 from regfs.model.digest import Digest
 from regfs.store.files.cached_files import put
 from regfs.store.files.failures import failures_of
@@ -38,12 +38,12 @@ def open_parts(
     called when others need the descriptors.
     """
     path = store.parts_path(layer)
+    reserve = _reserve_for(store, size)
 
     def opened() -> PartialData:
         return PartialData(
-            path, boot=store.boot, table=table, reserve=store.budget.reserve, unkept=store.unkept, let_go=let_go,
-            size=size,
-        )  # fmt: skip
+            path, boot=store.boot, table=table, reserve=reserve, unkept=store.unkept, let_go=let_go, size=size
+        )
 
     try:
         for _ in range(_ATTEMPTS):
@@ -55,6 +55,15 @@ def open_parts(
         return open_with_retry(path, opened, store.tables)
     except CacheFailure as failure:
         return _in_memory(store, size=size, count=count, table=table, let_go=let_go, failure=failure)
+
+
+def _reserve_for(store: LayerStore, size: int) -> Callable[[int], None]:
+    """Return what makes room for parts of a layer of *size* bytes: for one that cannot fit, nothing is evicted."""
+    try:
+        store.budget.require(size)
+    except CacheFull:
+        return store.budget.reserve_free
+    return store.budget.reserve
 
 
 def _make(store: LayerStore, path: Path, *, size: int, content: bytes) -> None:

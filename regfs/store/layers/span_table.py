@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from regfs.store.layers.chunks import StoredChunk
 from regfs.store.layers.layer_index import LayerIndex
@@ -21,8 +21,11 @@ class SpanTable:
     A copy of those in the index: another process may replace that by one with other spans.
     """
 
-    def __init__(self, blob: str, spans: Sequence[StoredChunk]) -> None:
+    def __init__(self, blob: str, spans: Sequence[StoredChunk], restarts: Mapping[int, tuple[int, bytes]]) -> None:
+        """*restarts*: what inflating needs that begins at these bytes of the *blob*, a digest."""
+        self.blob = blob
         self._spans = spans
+        self._restarts = restarts
         self._starts = [span.start for span in spans]
         self.count = len(spans)
         self.id = hashlib.sha256(repr((blob, spans)).encode()).digest()[:_TABLE_ID]
@@ -30,7 +33,8 @@ class SpanTable:
     @staticmethod
     def of(index: LayerIndex) -> SpanTable:
         """Return the spans in *index*. Raises CacheFailure."""
-        return SpanTable(index.blob() or "", sorted(index.chunks_by_place(), key=lambda chunk: chunk.start))
+        spans = sorted(index.chunks_by_place(), key=lambda chunk: chunk.start)
+        return SpanTable(index.blob() or "", spans, {at: (bits, window) for at, bits, window in index.restarts()})
 
     def chunks_between(self, start: int, stop: int) -> list[StoredChunk]:
         """Return the spans that have bytes of `[start, stop)`. See ChunkTable."""
@@ -44,5 +48,17 @@ class SpanTable:
         return found
 
     def chunks_by_place(self) -> Iterator[StoredChunk]:
-        """Yield all spans. See ChunkTable."""
-        return iter(self._spans)
+        """Yield the spans that can be fetched alone. See ChunkTable."""
+        return (span for span in self._spans if span.stored)
+
+    def restart(self, at: int) -> tuple[int, bytes] | None:
+        """Return the bits and the compressed window to begin inflating with at byte *at* of the blob."""
+        return self._restarts.get(at)
+
+    def covers(self, ranges: Iterable[tuple[int, int]], *, alone: bool) -> bool:
+        """Whether all bytes of *ranges*, each `[start, stop)`, are in spans; *alone*: in ones that need no others."""
+        end = self._spans[-1].stop if self._spans else 0
+        return all(
+            stop <= end and (not alone or all(span.stored for span in self.chunks_between(start, stop)))
+            for start, stop in ranges
+        )

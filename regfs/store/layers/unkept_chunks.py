@@ -14,10 +14,11 @@ from collections.abc import Callable
 
 from regfs.errors import CacheFailure
 from regfs.model.digest import Digest
+from regfs.process.syscalls import give_memory_back, keep_big_blocks_apart
 
 log = logging.getLogger(__name__)
 
-MOST = 32 << 20
+MOST = 64 << 20
 """Bytes that are held at most, or the last chunk alone if that has more; formats/format.py bounds its size."""
 _SILENCE_S = 3600.0
 
@@ -35,19 +36,29 @@ class UnkeptChunks:
 
     def hold(self, digest: Digest, content: bytes, failure: CacheFailure) -> None:
         """Hold *content*, which has that digest and which *failure* keeps from the disk."""
-        now_s = time.monotonic()
         with self._lock:
+            if not self._held:
+                give_memory_back()
+                keep_big_blocks_apart()
             self._size += len(content) - len(self._held.pop(digest, b""))
             self._held[digest] = content
             while self._size > self._most and len(self._held) > 1:
                 self._size -= len(self._held.popitem(last=False)[1])
+        self.tell(failure)
+
+    def tell(self, failure: CacheFailure) -> None:
+        """Tell the user, once an hour, that layers cannot be kept."""
+        now_s = time.monotonic()
+        with self._lock:
             is_news = now_s >= self._silent_until_s
             if is_news:
                 self._silent_until_s = now_s + _SILENCE_S
         if is_news:
-            self._note(f"what is read of lazy layers is not kept, and is fetched again when it is next read: {failure}")
+            self._note(f"what is read of layers is not kept, and is fetched again when it is next read: {failure}")
 
     def find(self, digest: Digest) -> bytes | None:
         """Return the bytes that have that digest, if they are held."""
         with self._lock:
+            if digest in self._held:
+                self._held.move_to_end(digest)
             return self._held.get(digest)
