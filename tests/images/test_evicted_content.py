@@ -72,6 +72,22 @@ def test_a_lazy_layer_that_lost_one_of_its_files_is_made_again(served: Served, s
     assert served.show().read("app/1/rootfs/d/big") == BIG
 
 
+@pytest.mark.parametrize("change", ["of another release", "torn"])
+def test_a_lazy_layer_with_a_map_that_cannot_be_read_is_made_again(served: Served, change: str) -> None:
+    """The layer was never replaced, and each read failed with EIO."""
+    served.push("app", "1", image_of(estargz(*ENTRIES)))
+    with served.show() as shown:
+        complete(shown)
+    (path,) = served.cache.glob("layers/*.chunks")
+    with path.open("r+b") as file:
+        if change == "torn":
+            file.truncate(30)
+        else:
+            file.seek(4)
+            file.write(b"\1")
+    assert served.show().read("app/1/rootfs/d/big") == BIG
+
+
 def test_a_lazy_layer_is_evicted_as_a_whole(served: Served) -> None:
     served.push("app", "1", image_of(estargz(*ENTRIES)))
     with served.show() as shown:

@@ -17,6 +17,7 @@ from regfs.store.layers.chunk_eviction import evict_chunks
 from regfs.store.layers.chunks import PartialData, StoredChunk
 from regfs.store.layers.content import OpenPartialContent, Pieces, Span
 from regfs.store.layers.layer_store import LayerStore
+from regfs.store.layers.parts import open_parts
 from tests.store.filled_store import run_python
 from tests.support.caches import keep_lazy_layer
 
@@ -135,7 +136,7 @@ def opened_at(data: PartialData, layer: Digest, chunk: StoredChunk) -> OpenParti
         return ()
 
     span = Span(layer, chunk.start, chunk.size)
-    return OpenPartialContent(data.fd, span, shared=data, ensure=ensure, evictions=data.map.evictions)
+    return OpenPartialContent(span, data, ensure=ensure)
 
 
 KILLED = """
@@ -156,11 +157,29 @@ chunk_eviction.evict_chunks(Path(sys.argv[1]), 1 << 40, may_begin=lambda: True)
 """
 
 
+def run_killed(index: Path, step: int) -> int:
+    with run_python(KILLED, index, str(step)) as killed:
+        return killed.wait()
+
+
+def test_parts_of_other_spans_than_the_index_has_are_left_alone(tmp_path: Path) -> None:
+    """Numbers of chunks mean other bytes in each table: a hole could be marked as here."""
+    store = LayerStore(tmp_path)
+    layer, chunks = keep_lazy_layer(store, "plain", [content_of(number) for number in range(len(SIZES))])
+    for path in (store.data_path(layer), store.map_path(layer)):
+        path.unlink()
+    size = store.index(layer).layout().size
+    data = open_parts(store, layer, size=size, count=len(SIZES), table=b"of another", let_go=lambda: None)
+    data.keep(chunks[0], content_of(0))
+    assert evict_chunks(store.index_path(layer), 1 << 40, may_begin=allowed) == 0
+    assert data.missing(chunks[:1]) == []
+    assert os.pread(data.fd, SIZES[0], 0) == content_of(0)
+
+
 def test_a_kill_at_any_step_leaves_no_map_that_names_a_hole(tmp_path: Path) -> None:
     for step in range(30):
         store, layer, chunks = kept(tmp_path / str(step))
-        with run_python(KILLED, store.index_path(layer), str(step)) as killed:
-            code = killed.wait()
+        code = run_killed(store.index_path(layer), step)
         data = store.partial_data(layer)
         missing = data.missing(chunks)
         for chunk in chunks:
@@ -168,6 +187,10 @@ def test_a_kill_at_any_step_leaves_no_map_that_names_a_hole(tmp_path: Path) -> N
         for chunk in missing:
             data.keep(chunk, content_of(chunk.number))
         assert data.map.is_complete()
+        # What the killed one had marked and not freed goes with the next eviction.
+        run_killed(store.index_path(layer), step)
+        evict_chunks(store.index_path(layer), 1 << 40, may_begin=allowed)
+        assert size_of(store.data_path(layer)) == 0
         if code == 0:
             assert step > 2
             return

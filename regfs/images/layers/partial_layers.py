@@ -171,21 +171,22 @@ class PartialLayers:
         """Return an open file of the layer, fetched when it is read. Raises as fetcher() does."""
         fetcher = self.fetcher(index, blob)
         is_here = partial(fetcher.has, span.offset, span.offset + span.size)
-        ensure = self.ensure(index, blob, span)
-        return self._store.open_partial(span, ensure, evictions=fetcher.evictions, is_here=is_here)
+        ensure = self._ensure(fetcher, index, blob, span)
+        return self._store.open_partial(span, fetcher.data, ensure, is_here=is_here)
 
-    def ensure(self, index: LayerIndex, blob: LayerBlob, span: Span) -> Callable[[int, int], Pieces]:
-        """Return the function that fetches a range of the data file for the file *span*. Raises as fetcher() does."""
+    def _ensure(
+        self, fetcher: ChunkFetcher, index: LayerIndex, blob: LayerBlob, span: Span
+    ) -> Callable[[int, int], Pieces]:
+        """Return the function that fetches a range of the data file for the file *span*."""
         from regfs.layers.formats.soci import Soci
 
-        fetcher = self.fetcher(index, blob)
         if not isinstance(blob.table_format, Soci):
             return fetcher.ensure
         from regfs.images.lazy.soci_spans import HeaderCheck
 
         def read(start: int, stop: int) -> bytes:
             wanted = Span(span.layer, start, stop - start)
-            opened = self._store.open_partial(wanted, fetcher.ensure, evictions=fetcher.evictions)
+            opened = self._store.open_partial(wanted, fetcher.data, fetcher.ensure)
             with closing(opened):
                 return opened.read_at(0, stop - start)
 
@@ -226,7 +227,7 @@ class PartialLayers:
         fetcher, span = self.fetcher(index, blob), Span(blob.stored_as, 0, index.layout().size)
 
         def blocks() -> Iterator[bytes]:
-            opened = self._store.open_partial(span, fetcher.ensure, evictions=fetcher.evictions)
+            opened = self._store.open_partial(span, fetcher.data, fetcher.ensure)
             with closing(opened) as archive:
                 for offset in range(0, span.size, _BLOCK):
                     self.foreground.wait_for_none()

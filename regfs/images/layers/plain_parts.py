@@ -79,9 +79,7 @@ class PlainParts:
         fetcher = self.fetcher(index, blob, [(span.offset, span.offset + span.size)], alone=alone)
         if fetcher is None:
             return None
-        return OpenPartialContent(
-            fetcher.data.fd, span, shared=fetcher.data, ensure=fetcher.ensure, evictions=fetcher.evictions
-        )
+        return OpenPartialContent(span, fetcher.data, ensure=fetcher.ensure)
 
     def fetcher(
         self, index: LayerIndex, blob: LayerBlob, wanted: Sequence[tuple[int, int]], *, alone: bool

@@ -139,7 +139,7 @@ class ChunkFetcher:
 
     def evictions(self) -> int:
         """Return how many evictions there were of chunks of the layer, by any process."""
-        return self.data.map.evictions()
+        return self.data.evictions()
 
     def has(self, start: int, stop: int) -> bool:
         """Whether all bytes of `[start, stop)` are in the data file."""

@@ -23,6 +23,7 @@ from regfs.store.eviction.inventory import CHUNKS, DATA, PARTS
 from regfs.store.layers.chunk_map import LockedMap
 from regfs.store.layers.chunks import StoredChunk
 from regfs.store.layers.layer_index import LayerIndex
+from regfs.store.layers.span_table import SpanTable
 
 _REGION = 256 << 10
 _BLOCK = 4096
@@ -54,7 +55,8 @@ def evict_chunks(index: Path, wanted: int, *, may_begin: Callable[[], bool]) -> 
                 )
             else:
                 data = _open(index.with_suffix(PARTS), stack)
-                chunks = LockedMap(data, size)
+                # The parts may be of other spans than those in this index.
+                chunks = LockedMap(data, size, table=SpanTable.of(table).id)
         except FileNotFoundError:
             return 0
         end = os.fstat(data).st_size
@@ -90,6 +92,8 @@ def _choose(table: LayerIndex, chunks: LockedMap, data: int, wanted: int) -> lis
             found += sum(chunk.size for chunk in here)
             chosen.append(_Range(here[0].start, here[-1].stop))
             chunks.forget(chunk.number for chunk in here)
+        elif not here:  # an eviction that was killed has left bytes
+            chosen.append(_Range(region[0].start, region[-1].stop))
     return chosen
 
 

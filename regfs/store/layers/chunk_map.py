@@ -192,8 +192,8 @@ class LockedMap:
     that marks a chunk does not go on, or the file system has no locks.
     """
 
-    def __init__(self, fd: int, at: int) -> None:
-        """Raises OSError, CacheDamaged."""
+    def __init__(self, fd: int, at: int, *, table: bytes = b"") -> None:
+        """The map is of the table of chunks with that id. Raises OSError, CacheDamaged."""
         self._fd = fd
         self._at = at
         try:
@@ -205,7 +205,8 @@ class LockedMap:
             self.is_locked = False
         content = bytearray(os.pread(fd, max(0, os.fstat(fd).st_size - at), at))
         head = bytes(content[:_SIZE]).ljust(_SIZE, b"\0")
-        if _HEADER.unpack_from(head)[:3] != (_MAGIC, VERSION, len(content) - _SIZE):
+        magic, version, count, _, found = _HEADER.unpack_from(head)
+        if (magic, version, count, found) != (_MAGIC, VERSION, len(content) - _SIZE, table.ljust(_TABLE_ID, b"\0")):
             raise CacheDamaged("it is not a map of chunks of this version")
         self._evictions, self.hand = _COUNTERS.unpack_from(head, _EVICTIONS_AT)
         self._chunks = content[_SIZE:]

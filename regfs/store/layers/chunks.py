@@ -108,6 +108,10 @@ class PartialData:
         if size < self._size:
             raise CacheDamaged(f"{self._path}: cut off after {size} bytes")
 
+    def evictions(self) -> int:
+        """Return how many evictions there were of chunks of this file, by any process."""
+        return self.map.evictions()
+
     def is_file_at(self, path: Path) -> bool:
         """Whether the data file is the one at *path*. Raises OSError."""
         return os.path.samestat(os.fstat(self.fd), path.stat())

@@ -162,11 +162,20 @@ Pieces = Sequence[tuple[int, bytes]]
 """Stretches of a data file that could not be written there: each with its offset."""
 
 
-class OpenPartialContent(OpenContent):
-    """A span of a layer that is fetched chunk by chunk.
+class SparseFile(SharedFile, Protocol):
+    """An open data file, parts of which may be evicted; a PartialData (chunks.py) is one. *evictions* counts that."""
 
-    *ensure* fetches a range of the data file, and may wait. It returns the pieces that only memory holds. *evictions*
-    counts the evictions of chunks: bytes that were read while it changed may be gone, and are read again.
+    @property
+    def fd(self) -> int: ...
+
+    def evictions(self) -> int: ...
+
+
+class OpenPartialContent(OpenContent):
+    """A span of *data*, the data file of a layer that is fetched chunk by chunk.
+
+    *ensure* fetches a range of *data* itself, and may wait. It returns the pieces that only memory holds. Bytes that
+    were read while chunks of *data* were evicted may be gone, and are read again.
     *read_through* is called once as many bytes were read as the file has, if passthrough is possible.
     """
 
@@ -174,18 +183,16 @@ class OpenPartialContent(OpenContent):
 
     def __init__(
         self,
-        fd: int,
         span: Span,
+        data: SparseFile,
         *,
-        shared: SharedFile,
         ensure: Callable[[int, int], Pieces],
-        evictions: Callable[[], int],
         read_through: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(fd, span.size, start=span.offset, shared=shared)
+        super().__init__(data.fd, span.size, start=span.offset, shared=data)
         self._span = span
         self._ensure = ensure
-        self._evictions = evictions
+        self._evictions = data.evictions
         self._read_through = read_through
         self._unread = 0
 

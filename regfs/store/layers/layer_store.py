@@ -59,7 +59,7 @@ from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_names import name_of
 from regfs.store.layers.layer_writer import LayerWriter, PartialLayerWriter
 from regfs.store.layers.open_retry import open_with_retry
-from regfs.store.layers.promotion import BIG, Promotion
+from regfs.store.layers.promotion import BIG, PartialSource, Promotion
 from regfs.store.layers.publication import put_in_place
 from regfs.store.layers.unkept_chunks import UnkeptChunks
 from regfs.store.layers.unsettled_layers import UnsettledLayers
@@ -146,14 +146,18 @@ class LayerStore(LayerFiles):
         CacheDamaged where the layer is gone, torn or cut off (it is dropped then), CacheFailure.
         """
         path, reserve = self.map_path(layer), self.budget.reserve
-        data = open_with_retry(
-            path,
-            lambda: PartialData(
+
+        def opened() -> PartialData:
+            return PartialData(
                 self.data_path(layer), path, boot=self.boot, reserve=reserve, unkept=self.unkept, let_go=let_go,
                 size=size,
-            ),
-            self.tables,
-        )  # fmt: skip
+            )  # fmt: skip
+
+        try:
+            data = open_with_retry(path, opened, self.tables)
+        except CacheDamaged:  # a file is gone, or the map is torn or of another release
+            self.drop(layer)
+            raise
         self.drop_if_cut(layer, data)
         self.tables.add(data, descriptors=2)
         return data
@@ -171,25 +175,22 @@ class LayerStore(LayerFiles):
     def open_partial(
         self,
         span: Span,
+        data: PartialData,
         ensure: Callable[[int, int], Pieces],
         *,
-        evictions: Callable[[], int],
         is_here: Callable[[], bool] | None = None,
     ) -> OpenContent:
-        """Return the opened *span* of a lazy layer, whose chunks *ensure* fetches; *evictions* counts those of chunks.
+        """Return the opened *span* of a lazy layer, whose chunks *ensure* fetches into *data*.
 
-        Raises as open_content(). A big span may be promoted once *is_here* returns that the data file has all of it;
+        Raises CacheFailure. A big span may be promoted once *is_here* returns that the data file has all of it;
         None: never.
         """
         read_through = None
         if is_here is not None and span.size >= BIG:
             if (fd := self.promotion.open(span)) is not None:
                 return OpenContent(fd, span.size)
-            read_through = partial(self.promotion.read_on, span, is_here, evictions)
-        file = self._data_file_with(span)
-        return OpenPartialContent(
-            file.fd, span, shared=file, ensure=ensure, evictions=evictions, read_through=read_through
-        )
+            read_through = partial(self.promotion.read_on, span, PartialSource(data, is_here))
+        return OpenPartialContent(span, data, ensure=ensure, read_through=read_through)
 
     def _data_file_with(self, span: Span) -> DataFile:
         file = self._data_file(span.layer)

@@ -21,8 +21,8 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from regfs.errors import CacheFailure, OutOfThreads
 from regfs.model.digest import Digest
@@ -30,6 +30,7 @@ from regfs.process.threads import start_thread
 from regfs.store.eviction.budget import Budget
 from regfs.store.files.cached_files import open_file, take_away
 from regfs.store.files.failures import failures_of
+from regfs.store.layers.chunks import PartialData
 from regfs.store.layers.content import Span
 from regfs.store.layers.data_files import DataFile
 from regfs.store.locks.file_locks import new_locked_file
@@ -44,6 +45,13 @@ _STEP = 64 << 20
 # A copy must leave as much room free as it takes.
 _SHARE = 2
 _LOOK_S = 1.0
+
+
+class PartialSource(NamedTuple):
+    """A data file parts of which may be missing; *is_here* tells whether the span in question is there."""
+
+    data: PartialData
+    is_here: Callable[[], bool]
 
 
 class Promotion:
@@ -68,7 +76,7 @@ class Promotion:
         self._data_file = data_file
         self._lock = threading.Lock()
         self._opened: OrderedDict[Span, None] = OrderedDict()
-        self._wanted: deque[tuple[Span, Callable[[], bool], Callable[[], int]]] = deque(maxlen=_QUEUED)
+        self._wanted: deque[tuple[Span, PartialSource | None]] = deque(maxlen=_QUEUED)
         self._is_working = False
 
     def path(self, span: Span) -> Path:
@@ -100,17 +108,12 @@ class Promotion:
         if not is_new:
             self.read_on(span)
 
-    def read_on(
-        self, span: Span, is_here: Callable[[], bool] = lambda: True, evictions: Callable[[], int] = lambda: 0
-    ) -> None:
-        """Note that *span* is read from beginning to end: a thread copies it if *is_here* says that all of it is.
-
-        A copy during which *evictions* changes, which counts those of parts of the data file, is not kept.
-        """
+    def read_on(self, span: Span, source: PartialSource | None = None) -> None:
+        """Note that *span* is read from beginning to end: a thread copies it, if all of it is here."""
         with self._lock:
-            if any(span == wanted for wanted, _, _ in self._wanted):
+            if any(span == wanted for wanted, _ in self._wanted):
                 return
-            self._wanted.append((span, is_here, evictions))
+            self._wanted.append((span, source))
             if self._is_working:
                 return
             try:
@@ -121,10 +124,10 @@ class Promotion:
             else:
                 self._is_working = True
 
-    def promote(self, span: Span, is_sound: Callable[[], bool] = lambda: True) -> bool:
+    def promote(self, span: Span, source: PartialSource | None = None) -> bool:
         """Copy *span* into a file of its own; return whether the copy exists. Blocks on the disk.
 
-        Nothing is evicted for it. The copy is kept if *is_sound* says so when it is made. Raises CacheFailure.
+        Nothing is evicted for it. *source* is the data file if parts of it may be missing. Raises CacheFailure.
         """
         path = self.path(span)
         if path.exists():
@@ -132,14 +135,17 @@ class Promotion:
         standing = self._budget.standing(wait_s=_LOOK_S)
         if standing is None or standing.free < _SHARE * span.size:
             return False
-        data = self._data_file(span.layer)
+        evictions = source.data.evictions() if source else 0
+        if source is not None and not source.is_here():
+            return False
+        data = source.data if source else self._data_file(span.layer)
         self._budget.reserve(span.size)
         with failures_of(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             fd, name = new_locked_file(path.parent, ".promoted-")
             try:
                 _copy(data.fd, fd, span)
-                if not is_sound():
+                if source is not None and source.data.evictions() != evictions:  # there may be zeros in the copy
                     os.unlink(name)
                     return False
                 os.rename(name, path)
@@ -171,20 +177,14 @@ class Promotion:
                 if not self._wanted:
                     self._is_working = False
                     return
-                wanted = span, is_here, evictions = self._wanted[0]
+                wanted = span, source = self._wanted[0]
             try:
-                before = evictions()
-                if is_here():
-                    self.promote(span, partial(_is_still, before, evictions))
+                self.promote(span, source)
             except (CacheFailure, ReferenceError) as failure:  # of a layer that is not in use any more
                 log.debug("%s", failure)
             finally:
                 with self._lock, suppress(ValueError):  # the LRU may have dropped it meanwhile
                     self._wanted.remove(wanted)
-
-
-def _is_still(before: int, evictions: Callable[[], int]) -> bool:
-    return evictions() == before
 
 
 def _copy(source: int, destination: int, span: Span) -> None:
