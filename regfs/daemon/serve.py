@@ -241,8 +241,11 @@ class Serving:
     def _do_later(self) -> None:
         gc.enable()  # cli/mount_command.py turned it off for the start
         self._app.load_client()
-        clean_up(self._app)
+        from regfs.daemon.all_modules import load_all
         from regfs.daemon.registry_reachability import failure_to_reach
+
+        load_all()
+        clean_up(self._app)
 
         failure = failure_to_reach(self._app.config, self._environment)
         if failure is not None:

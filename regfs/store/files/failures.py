@@ -21,7 +21,7 @@ _REMEDIES = {
     errno.ENFILE: "; fs.file-max allows more open files on this machine",
     errno.ENOSPC: _MAKE_ROOM,
     errno.EDQUOT: _MAKE_ROOM,
-    errno.EROFS: "; --cache-dir names another directory",
+    errno.EROFS: "; remount it, or name another with --cache-dir; a mount uses a temporary one after regfs restart",
     errno.EACCES: "; --cache-dir names another directory",
     errno.EPERM: "; --cache-dir names another directory",
 }
