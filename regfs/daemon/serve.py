@@ -38,6 +38,7 @@ from regfs.errors import InvalidOption, MountFailure, OutOfThreads, RegfsError
 from regfs.model.names import ONE_IMAGE
 from regfs.model.units import in_units
 from regfs.mount.mountpoint import on_one_line
+from regfs.process.clocks import Sleep
 from regfs.process.threads import start_thread
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ USAGE = 2
 _LATER_S = 2.0
 # Seconds without use after which an open table is closed.
 _UNUSED_S = 300.0
+# Seconds of suspend after which names that the kernel knows may be older than they should be.
+_SUSPENDED_S = 1.0
 # Seconds that a busy disk may take at the end to write what was fetched last.
 _CLOSING_S = 30.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -254,7 +257,11 @@ class Serving:
             start_thread(lambda: scrub(self._app, self._ended), name="regfs-scrub")
         except OutOfThreads as shortage:
             log.warning("the cache is not checked for rot: %s", shortage)
+        sleep = Sleep()
         while not self._ended.wait(_UNUSED_S):
+            if sleep.passed_s() > _SUSPENDED_S:
+                log.info("the machine was suspended: the kernel looks names up again")
+                self._session.refresh()  # its own clock has stood still
             self._app.layers.tables.close_unused()
             keep_limits(self._app)
 

@@ -1,6 +1,7 @@
 """Clocks that neither a suspended machine nor a clock that is set leads astray.
 
     since_boot_s()        for how long an answer holds: it goes on in a suspended machine, where time.monotonic() stops
+    Sleep                 whether the machine was suspended since the last question
     unjumped_time_ns()    for ages on the disk: a clock that was set forward does not make everything old
 
 Deadlines use time.monotonic(): what waits while the machine is suspended has not waited. Sources: clock_gettime(2).
@@ -26,6 +27,23 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 def since_boot_s() -> float:
     """Return the seconds since the machine was started; where the system cannot tell, without those of a suspend."""
     return time.clock_gettime(_CLOCK)
+
+
+class Sleep:
+    """How long the machine was suspended. One thread."""
+
+    def __init__(self) -> None:
+        self._known_s = _suspended_s()
+
+    def passed_s(self) -> float:
+        """Return for how many seconds the machine was suspended since this was asked last, or since the start."""
+        known_s, self._known_s = self._known_s, _suspended_s()
+        return self._known_s - known_s
+
+
+def _suspended_s() -> float:
+    """Return for how many seconds the machine was suspended since its boot."""
+    return since_boot_s() - time.monotonic()
 
 
 class UnjumpedTime:

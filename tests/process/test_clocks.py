@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from regfs.process import clocks
-from regfs.process.clocks import UnjumpedTime
+from regfs.process.clocks import Sleep, UnjumpedTime
 from tests.support.mounted import REPOSITORY_ROOT
 
 HOUR, DAY, YEAR = 3600 * 10**9, 24 * 3600 * 10**9, 365 * 24 * 3600 * 10**9
@@ -77,3 +77,13 @@ def test_the_time_since_the_boot_goes_on_while_the_machine_is_suspended() -> Non
     ]
     awake_s, asleep_s = (float(each.stdout) for each in done)
     assert asleep_s - awake_s == pytest.approx(86400, abs=1)
+
+
+def test_a_suspend_is_noticed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, asleep_s = clocks.since_boot_s, [0.0]
+    monkeypatch.setattr(clocks, "since_boot_s", lambda: real() + asleep_s[0])
+    sleep = Sleep()
+    assert sleep.passed_s() == pytest.approx(0, abs=0.5)
+    asleep_s[0] = 3600.0
+    assert sleep.passed_s() == pytest.approx(3600, abs=0.5)
+    assert sleep.passed_s() == pytest.approx(0, abs=0.5)
