@@ -126,27 +126,30 @@ def test_f22_a_certificate_for_another_host_is_not_trusted(rig: Rig, certificate
     assert (server.connections, server.paths()) == (1, [])
 
 
-def test_f22_an_expired_certificate_is_not_trusted(rig: Rig, certificates: Certificates, tmp_path: Path) -> None:
-    expired = _expired(certificates, tmp_path)
-    server = rig.server(registry(), tls=tls_of(expired))
-    with pytest.raises(ProtocolViolation, match="expired"):
+@pytest.mark.parametrize(("year", "reason"), [(2020, "has expired"), (2120, "not yet valid")])
+def test_f22_a_certificate_of_another_time_is_not_trusted_and_the_clock_is_named(
+    rig: Rig, certificates: Certificates, tmp_path: Path, year: int, reason: str
+) -> None:
+    """The advice was to trust another authority, or none; most often it is the clock that is wrong."""
+    server = rig.server(registry(), tls=tls_of(_of_another_time(certificates, tmp_path, year=year)))
+    with pytest.raises(ProtocolViolation, match=rf"{reason}; the clock of this machine says 20[0-9-]*T[0-9:]*Z: if"):
         rig.client(server, login=USER, options=trusting(certificates)).listing.tags(repository_of(server))
     assert (server.connections, server.paths()) == (1, [])
 
 
-def _expired(certificates: Certificates, directory: Path) -> Certificates:
-    """Return a server certificate of the same authority that ended long ago."""
+def _of_another_time(certificates: Certificates, directory: Path, *, year: int) -> Certificates:
+    """Return a server certificate of the same authority that is valid in January of *year*."""
     (directory / "index.txt").touch()
     (directory / "ca.cnf").write_text(
         f"[ca]\ndefault_ca=d\n[d]\ndatabase={directory}/index.txt\nnew_certs_dir={directory}\ndefault_md=sha256\n"
         f"policy=p\nrand_serial=yes\nx509_extensions=e\n[p]\ncommonName=supplied\n[e]\nsubjectAltName=IP:127.0.0.1\n"
     )
     authority = certificates.authority
-    made = directory / "expired.crt"
+    made = directory / "other.crt"
     subprocess.run(
         ["openssl", "ca", "-batch", "-config", directory / "ca.cnf", "-cert", authority, "-keyfile",
          authority.with_name("ca.key"), "-in", authority.with_name("server.csr"), "-out", made, "-notext",
-         "-startdate", "20200101000000Z", "-enddate", "20200201000000Z"],
+         "-startdate", f"{year}0101000000Z", "-enddate", f"{year}0201000000Z"],
         check=True, capture_output=True,
     )  # fmt: skip
     return Certificates(authority, made, certificates.server_key, made, certificates.server_key)

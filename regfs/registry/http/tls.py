@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import functools
 import ssl
+import time
 from collections.abc import Callable
 
 from regfs.errors import BadConfiguration, RegfsError, RegistryUnavailable
+from regfs.model.dates import moment_text
 from regfs.registry.http.messages import Request
 from regfs.registry.http.sockets import NotTls, Pace, TlsFailed, tls_context_for
 from regfs.registry.http.trust import Authorities, Tls
 
+# X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED. Source: OpenSSL's x509_vfy.h.
+_NOT_NOW = (9, 10)
 # What OpenSSL says when the port answers a TLS greeting in plain text.
 _PLAIN_TEXT = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"})
 
@@ -40,6 +44,11 @@ def tls_context(tls: Tls, authorities: Authorities, pace: Pace) -> ssl.SSLContex
 def tls_failure(error: ssl.SSLError, request: Request) -> RegfsError:
     """Return regfs's error for *error*, which ended the connection for *request*; it names the remedy."""
     origin = request.origin
+    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _NOT_NOW:
+        return TlsFailed(
+            f"{origin}: its certificate is not valid now: {error.verify_message}; the clock of this machine says "
+            f"{moment_text(time.time())}: if it is wrong, set it"
+        )
     if isinstance(error, ssl.SSLCertVerificationError):
         return TlsFailed(
             f"{origin}: its certificate is not trusted: {error.verify_message}; "
