@@ -42,9 +42,19 @@ def image(name: str, **fields: object) -> BuiltImage:
     return image_of(layer(*files), architecture=host_architecture(), **fields)  # type: ignore[arg-type]
 
 
+WINDOWS = image_of(
+    layer(file("Files/cmd.exe", b"MZ"), media_type="application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
+    layer(file("Files/app.exe", b"MZ")),
+    system="windows",
+)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[FaultServer]:
-    """app/plain (with a signature in two forms), app/docker, app/lazy and app/multi, each with the tag 1."""
+    """app/plain (with a signature in two forms), app/docker, app/lazy, app/multi, app/windows, each with the tag 1.
+
+    It lacks the base layer of app/windows.
+    """
     registry = MemoryRegistry()
 
     def push(name: str, built: BuiltImage, tag: str | None) -> BuiltImage:
@@ -63,6 +73,9 @@ def server() -> Iterator[FaultServer]:
         here.descriptor(platform=HERE), image("other").descriptor(platform={**HERE, "architecture": "mips"})
     )
     registry.add_manifest("app/multi", index, tag="1", media_type=INDEX)
+    for content in (WINDOWS.config, WINDOWS.layers[1].blob):
+        registry.add_blob("app/windows", content)
+    registry.add_manifest("app/windows", WINDOWS.manifest, tag="1", media_type=WINDOWS.media_type)
     with FaultServer(registry) as served:
         yield served
 
@@ -147,6 +160,21 @@ def test_an_archive_goes_into_a_pipe_and_where_a_link_leads_and_both_stay(regfs:
     regfs("export", "app/plain:1", "-o", str(tmp_path / "link"))
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "other/file").read_bytes() == (tmp_path / "archive").read_bytes()
+
+
+def test_a_layer_that_no_registry_has_is_left_out_and_said_so(
+    regfs: Regfs, server: FaultServer, tmp_path: Path
+) -> None:
+    """Export failed whole for images of Windows, whose base layer is kept outside of registries."""
+    base, windows = WINDOWS.layers[0], ["--platform", "windows/amd64"]
+    told = json.loads(regfs("export", "--json", *windows, "app/windows:1"))
+    assert [str(base.digest) in note for note in told["notes"]] == [True]
+    members = unpacked(tmp_path / "archive")
+    assert f"blobs/sha256/{base.digest.encoded}" not in members
+    assert f"blobs/sha256/{WINDOWS.layers[1].digest.encoded}" in members
+    regfs("import", *windows, str(tmp_path / "archive"), cache="here")
+    with Shown(tmp_path / "here", default_registry=server.address, offline=True) as shown:
+        assert shown.read(f"app/windows/1/blobs/{WINDOWS.layers[1].digest}") == WINDOWS.layers[1].blob
 
 
 def test_what_was_pinned_is_pinned_there_and_no_limit_takes_it(

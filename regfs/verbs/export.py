@@ -69,7 +69,7 @@ def export(
                 raise Offline(
                     f"{error}; an archive has layers as a registry sent them, and the cache has this one unpacked"
                 ) from error
-        return Exported(tuple(names), contents.size, tuple(app.journal.texts()))
+        return Exported(tuple(names), writer.written, (*app.journal.texts(), *writer.left_out))
 
 
 @contextmanager

@@ -11,8 +11,10 @@ import io
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import IO
 
+from regfs.errors import Unsupported
 from regfs.export.archive.names import REF_NAME, NamedImage, entries_of
 from regfs.images.image import Image
 from regfs.images.pinned_images import Images
@@ -21,7 +23,7 @@ from regfs.images.referring.gathered import TAGGED
 from regfs.images.repository import Repository
 from regfs.model.digest import Digest
 from regfs.model.manifest import Descriptor, Manifest
-from regfs.model.media_types import DOCKER_INDEX, DOCKER_MANIFEST, OCI_MANIFEST
+from regfs.model.media_types import DOCKER_INDEX, DOCKER_MANIFEST, OCI_MANIFEST, may_be_elsewhere
 from regfs.model.names import Reference
 from regfs.model.oci_layout import VERSION
 from regfs.model.render import oci_manifest, render_index
@@ -90,10 +92,14 @@ class Contents:
 
 
 class ArchiveWriter:
-    """Writes *contents* to *file*. `written` counts the bytes of blobs and documents that are written."""
+    """Writes *contents* to *file*. `written` counts the bytes of blobs and documents that are written.
+
+    `left_out` has a sentence for each layer of a type that may be kept outside of registries, where this one lacks it.
+    """
 
     def __init__(self, contents: Contents, file: IO[bytes]) -> None:
         self.written = 0
+        self.left_out: list[str] = []
         self._contents = contents
         self._file = file
 
@@ -110,8 +116,19 @@ class ArchiveWriter:
             # Small ones first: a reader can know what an image is before it reads the layers.
             for repository, blob in sorted(contents.blobs.values(), key=lambda found: found[1].size):
                 if blob.digest not in contents.documents:
-                    info = _info(_place(blob.digest), blob.size)
-                    archive.addfile(info, _Chunks(self._counted(_chunks(repository, blob))))  # type: ignore[arg-type]
+                    self._write_blob(archive, repository, blob)
+
+    def _write_blob(self, archive: tarfile.TarFile, repository: Repository, blob: Descriptor) -> None:
+        chunks = iter(_chunks(repository, blob))
+        try:
+            first = next(chunks, b"")
+        except Unsupported as lacking:
+            if not may_be_elsewhere(blob.media_type):
+                raise
+            self.left_out.append(f"the archive lacks {blob.digest}: {lacking}")
+            return
+        content = _Chunks(self._counted(chain([first], chunks)))
+        archive.addfile(_info(_place(blob.digest), blob.size), content)  # type: ignore[arg-type]
 
     def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
