@@ -60,14 +60,14 @@ def usable_cache(wanted: Path, *, offline: bool, references: str) -> tuple[Path,
     except OSError as error:
         if offline and os.access(wanted / references, os.R_OK):
             return wanted, None, f"the cache directory {wanted} cannot be written ({error.strerror}): it is only read"
-        temporary = _temporary_cache()
+        temporary = temporary_cache()
         temporary.path.mkdir(mode=0o700, exist_ok=True)
         remedy = f"using {temporary.path}, which is deleted at the end; choose another with --cache-dir"
         return temporary.path, temporary, f"the cache directory {wanted} cannot be used ({error.strerror}): {remedy}"
     return wanted, None, None
 
 
-def _temporary_cache() -> TemporaryCache:
+def temporary_cache() -> TemporaryCache:
     """Return a temporary cache that a killed process has left, or a new one. Raises OSError."""
     with closing(_left_behind()) as found:
         for left in found:

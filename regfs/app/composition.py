@@ -12,10 +12,11 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from regfs.app.cache_directory import TemporaryCache, usable_cache
+from regfs.app.cache_directory import TemporaryCache, temporary_cache, usable_cache
 from regfs.app.config import Config
 from regfs.app.control import control_directory, control_texts
 from regfs.app.policy import judge_of
@@ -271,7 +272,29 @@ def _layer_cache(shared: _Shared, layers: LayerStore) -> LayerCache:
         stall_s=max(shared.config.timeout_s, _LEAST_S) if stall_s is None else stall_s,
         note=shared.journal.note,
         fetching=Fetching(background=shared.config.background_fetch, rest_from=shared.config.rest_from),
+        make_overflow=partial(_overflow, shared, layers),
     )
+
+
+def _overflow(shared: _Shared, layers: LayerStore) -> tuple[LayerCache, Callable[[], None]]:
+    """Return a layer cache in a temporary directory, for what *layers* cannot take, and what removes it.
+
+    Raises OSError.
+    """
+    temporary = temporary_cache()
+    temporary.path.mkdir(mode=0o700, exist_ok=True)
+    store = LayerStore(temporary.path, tables=layers.tables, note=shared.journal.note, names_only=True)
+    store.unkept = layers.unkept
+    cache = LayerCache(
+        store,
+        temporary.path / "images",
+        flights=Flights(max(shared.config.timeout_s, _LEAST_S)),
+        stats=shared.stats,
+        refused_s=shared.substitutes.refused_s,
+        note=shared.journal.note,
+        lender=layers,
+    )
+    return cache, temporary.close
 
 
 def _client_parts(shared: _Shared, environment: Mapping[str, str], mount: Mount) -> Parts:

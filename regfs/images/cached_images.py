@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regfs.errors import BadContent, InvalidName, TooLarge, Unsupported
-from regfs.images.layers.layer_cache import chain_id
 from regfs.images.layers.layer_ingests import stored_by_table, without
 from regfs.images.soci_indexes import INDEX_DIGEST
 from regfs.layers.formats.format import Format
 from regfs.layers.formats.recognise import recognise
 from regfs.layers.formats.soci import Soci, ztocs_of
+from regfs.model.chain_id import chain_id
 from regfs.model.digest import Digest
 from regfs.model.image_config import ImageConfig, parse_config
 from regfs.model.manifest import Index, Manifest, parse_manifest

@@ -24,12 +24,14 @@ from regfs.images.layers.layer_contents import LayerContents
 from regfs.images.layers.layer_indexes import LayerIndexes, NeedsWhole, named
 from regfs.images.layers.layer_ingests import LayerBlob, LayerIngest, LayerIngests
 from regfs.images.layers.merges import Merges
+from regfs.images.layers.overflow import MakeOverflow, Overflow
 from regfs.images.layers.partial_layers import PartialLayers
 from regfs.images.layers.plain_parts import PlainParts
 from regfs.images.lazy.background_fetch import ONLY_WHAT_IS_READ, BackgroundFetch, Fetching
 from regfs.images.starts.start_prefetch import Starts
 from regfs.images.workers.own_process import NICE_BESIDE_THE_BIGGEST
 from regfs.images.workers.shared_work import STALL_S
+from regfs.model.chain_id import chain_id
 from regfs.model.digest import Digest
 from regfs.process.waiting.single_flight import Flights, Landed
 from regfs.rootfs.file_tree import FileTree
@@ -70,8 +72,13 @@ class LayerCache:
         stall_s: float = STALL_S,
         note: Callable[[str], None] = log.warning,
         fetching: Fetching = ONLY_WHAT_IS_READ,
+        make_overflow: MakeOverflow | None = None,
+        lender: LayerStore | None = None,
     ) -> None:
         """*images* is the directory of the merged tables.
+
+        *make_overflow* makes a temporary cache for images of which this one cannot take the names. A temporary cache
+        copies the names that *lender* has.
 
         A layer that proved wrong is tried again only after *refused_s* seconds: look-ups of names below it come often.
         An ingest or merge without progress for *stall_s* seconds is ended. *note* is called with messages for users.
@@ -84,7 +91,8 @@ class LayerCache:
         self._locks = locks = WorkLocks(store.root / LOCKS)
         self._ingests = LayerIngests(store, locks, stats=stats, note=note, refused_s=refused_s, stall_s=stall_s)
         self._chunks = PartialLayers(store, flights=flights, stats=stats, note=note, rest_from=fetching.rest_from)
-        self._indexes = LayerIndexes(store, self._ingests, self._chunks, flights=flights, note=note)
+        self._indexes = LayerIndexes(store, self._ingests, self._chunks, flights=flights, note=note, lender=lender)
+        self._overflow = Overflow(make_overflow, store, self._indexes)
         self._background = BackgroundFetch() if fetching.background and store.budget.limits.size != 0 else None
         self.starts = Starts(self, flights=flights, stats=stats)
         plain = PlainParts(
@@ -105,6 +113,7 @@ class LayerCache:
 
     def stop(self) -> None:
         """End the background fetches, and let other processes begin what this one has not finished."""
+        self._overflow.stop()
         self._locks.abandon()
         self.starts.stop()
         self.diff_ids.close()
@@ -113,6 +122,9 @@ class LayerCache:
 
     def layer_tree(self, blob: LayerBlob) -> FileTree:
         """Return the tree of one layer alone. Waits for its ingest, and raises its errors."""
+        return self._overflow.run(blob.key, lambda: self._layer_tree(blob), lambda cache: cache.layer_tree(blob))
+
+    def _layer_tree(self, blob: LayerBlob) -> FileTree:
         blob = self._indexes.as_it_is_here(blob)
         self._want([blob])
         try:
@@ -123,6 +135,10 @@ class LayerCache:
 
     def rootfs(self, blobs: Sequence[LayerBlob]) -> Rootfs:
         """Return all layers merged. Waits for their ingests and the merge, and raises their errors."""
+        key = tuple(blob.key for blob in blobs)
+        return self._overflow.run(key, lambda: self._rootfs(blobs), lambda cache: cache.rootfs(blobs))
+
+    def _rootfs(self, blobs: Sequence[LayerBlob]) -> Rootfs:
         for _ in blobs:
             try:
                 return self._merged_tree([self._indexes.as_it_is_here(blob) for blob in blobs])
@@ -149,7 +165,11 @@ class LayerCache:
         the layer's index has spans of its blob. Otherwise the layer is ingested again first: waits for the ingest, and
         raises its errors. Raises CacheFailure if that does not help.
         """
-        return self._contents.open(content)
+        return self._overflow.opened(content) or self._contents.open(content)
+
+    def in_use(self, layer: Digest) -> tuple[LayerIndex | None, LayerBlob | None]:
+        """Return the index and the blob of a layer; None and None if it is not in use."""
+        return self._indexes.in_use(layer)
 
     def complete(self, blobs: Sequence[LayerBlob], *, compare: bool = False, stays: bool = False) -> None:
         """Fetch the missing bytes of indexed layers, each by one request.
@@ -321,13 +341,3 @@ class LayerCache:
                 raise WorkStalled(f"{missing[0].origin}: no layer makes progress; does the disk of the cache answer?")
         indexes.extend(future.result().result() for future in done)
         return under_way
-
-
-def chain_id(diff_ids: Sequence[Digest]) -> Digest:
-    """Return the chain id of a stack of layers, base first. Source: image-spec, config.md, "Layer ChainID"."""
-    if not diff_ids:
-        return Digest.of(b"")
-    chain = diff_ids[0]
-    for diff_id in diff_ids[1:]:
-        chain = Digest.of(f"{chain} {diff_id}".encode())
-    return chain

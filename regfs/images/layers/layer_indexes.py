@@ -32,6 +32,7 @@ from regfs.model.digest import Digest
 from regfs.process.waiting.single_flight import Flights
 from regfs.store.eviction.inventory import INDEX, LAYERS
 from regfs.store.files.failures import is_exhausted
+from regfs.store.layers.borrowing import borrow
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_names import diff_id_of
 from regfs.store.layers.layer_store import LayerStore
@@ -56,9 +57,11 @@ class LayerIndexes:
         *,
         flights: Flights,
         note: Callable[[str], None],
+        lender: LayerStore | None = None,
     ) -> None:
-        """*ingests* reads whole layers, *partial_layers* those with a table of contents."""
+        """*ingests* reads whole layers, *partial_layers* those with a table of contents; *lender*: see borrow()."""
         self._store = store
+        self._lender = lender
         self._ingests = ingests
         self._partial = partial_layers
         self._flights = flights
@@ -203,6 +206,8 @@ class LayerIndexes:
     def _ingest_plain(self, blob: LayerBlob, niceness: int, no_room: CacheFailure | None) -> None:
         try:
             if no_room is not None:
+                if self._lender is not None and borrow(blob.stored_as, lender=self._lender, store=self._store):
+                    return
                 raise no_room
             self._ingests.run(blob, niceness)
         except CacheFailure as failure:

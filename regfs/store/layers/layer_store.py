@@ -37,6 +37,7 @@ from regfs.model.digest import Digest
 from regfs.store.eviction.budget import Budget
 from regfs.store.eviction.in_use import Uses, sweep_uses
 from regfs.store.eviction.inventory import IMAGES, INGESTS, LAYERS, OLD_INGESTS
+from regfs.store.eviction.names_budget import NamesBudget
 from regfs.store.files.boot_id import boot_id
 from regfs.store.files.cached_files import take_away
 from regfs.store.files.directories import clear_places
@@ -88,11 +89,14 @@ class LayerStore(LayerFiles):
         limits: Limits = DEFAULT_LIMITS,
         tables: OpenTables | None = None,
         note: Callable[[str], None] = log.warning,
+        names_only: bool = False,
     ) -> None:
+        """*names_only*: refuse bytes of files (names_budget.py)."""
         super().__init__(root, boot=boot or boot_id())
         self._note = note
         self.tables = tables or OpenTables()
-        self.budget = Budget(root, limits=limits, let_go=self.tables.close_idle, note=note)
+        budget = NamesBudget if names_only else Budget
+        self.budget = budget(root, limits=limits, let_go=self.tables.close_idle, note=note)
         self._young = UnsettledLayers(root / "young", boot=self.boot)
         self._ingests = root / INGESTS
         self._under_way: set[Path] = set()
@@ -278,7 +282,7 @@ class LayerStore(LayerFiles):
         *source* is the format that its names come from.
         """
         with self._ingest() as directory:
-            writer = PartialLayerWriter(directory, source=source, boot=self.boot, reserve=self.budget.reserve)
+            writer = PartialLayerWriter(directory, source=source, boot=self.boot, reserve=self.budget.reserve_table)
             try:
                 yield writer
             finally:
