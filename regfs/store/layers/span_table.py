@@ -24,7 +24,7 @@ class SpanTable:
     def __init__(self, blob: str, spans: Sequence[StoredChunk], restarts: Mapping[int, tuple[int, bytes]]) -> None:
         """*restarts*: what inflating needs that begins at these bytes of the *blob*, a digest."""
         self.blob = blob
-        self._spans = spans
+        self.all = spans
         self._restarts = restarts
         self._starts = [span.start for span in spans]
         self.count = len(spans)
@@ -40,7 +40,7 @@ class SpanTable:
         """Return the spans that have bytes of `[start, stop)`. See ChunkTable."""
         first = max(0, bisect_right(self._starts, start) - 1)
         found: list[StoredChunk] = []
-        for span in self._spans[first:]:
+        for span in self.all[first:]:
             if span.start >= stop:
                 break
             if span.stop > start:
@@ -49,7 +49,7 @@ class SpanTable:
 
     def chunks_by_place(self) -> Iterator[StoredChunk]:
         """Yield the spans that can be fetched alone. See ChunkTable."""
-        return (span for span in self._spans if span.stored)
+        return (span for span in self.all if span.stored)
 
     def restart(self, at: int) -> tuple[int, bytes] | None:
         """Return the bits and the compressed window to begin inflating with at byte *at* of the blob."""
@@ -57,7 +57,7 @@ class SpanTable:
 
     def covers(self, ranges: Iterable[tuple[int, int]], *, alone: bool) -> bool:
         """Whether all bytes of *ranges*, each `[start, stop)`, are in spans; *alone*: in ones that need no others."""
-        end = self._spans[-1].stop if self._spans else 0
+        end = self.all[-1].stop if self.all else 0
         return all(
             stop <= end and (not alone or all(span.stored for span in self.chunks_between(start, stop)))
             for start, stop in ranges
