@@ -90,7 +90,7 @@ def _unpack_layers(image: Image, app: App) -> bool:
     if not image.has_rootfs:
         return False
     try:
-        whole_files(image, app)
+        whole_files(image, app, stays=True)
     except Unsupported:
         return False
     return True

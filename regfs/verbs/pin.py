@@ -28,7 +28,7 @@ def pin(text: str, *, config: Config, environment: Mapping[str, str], say: Calla
             raise CacheFailure(f"{config.cache_dir} cannot keep anything: {app.note}")
         image = find_image(reference, app)
         with showing(lambda: layer_steps(app), say=say, environment=environment):
-            files = whole_files(image, app)
+            files = whole_files(image, app, stays=True)
         # The files stay in use until the pin is written, so that no eviction between the two steps removes them.
         manifest = image.manifest_document.digest
         found = next((each for each in cached_images(app.cache) if each.digest == manifest), None)

@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import CacheFull, DigestMismatch, Interrupted, RangesRefused, RegistryUnavailable, WouldBlock
+from regfs.images.lazy.cache_room import CacheRoom
 from regfs.images.lazy.chunk_fetching import ChunkFetcher
 from regfs.images.lazy.chunk_ranges import MAX_GAP, MAX_RANGE
 from regfs.images.lazy.chunk_read_ahead import AROUND, VICINITY, SmallReads
 from regfs.images.lazy.chunk_read_ahead import SMALL as READ_SMALL
 from regfs.images.lazy.chunk_source import LayerBytes
 from regfs.images.lazy.foreground import Foreground
+from regfs.model.cache_limits import Limits, MinFree
 from regfs.process.waiting.deadline import NON_BLOCKING, Deadline, under
 from regfs.process.waiting.single_flight import Flights
-from regfs.store.layers.chunk_map import write_map
+from regfs.store.eviction.budget import Budget
+from regfs.store.layers.chunk_map import LockedMap, write_map
 from regfs.store.layers.chunks import PartialData, StoredChunk
 from regfs.telemetry.stats import Stats
 from tests.layers.tables import Listed
@@ -63,6 +66,7 @@ class Layer:
         served: bytes | None = None,
         rest_from: float = 1.0,
         reserve: Callable[[int], None] = lambda _: None,
+        room: CacheRoom | None = None,
     ) -> None:
         self.foreground = Foreground()
         listed = Listed(built)
@@ -87,6 +91,7 @@ class Layer:
             foreground=self.foreground,
             note=self.notes.append,
             rest_from=rest_from,
+            room=room,
         )
 
     def _part(self, start: int, stop: int) -> bytes:
@@ -533,3 +538,59 @@ def test_a_wrong_chunk_among_files_that_are_wanted_together_is_told(tmp_path: Pa
         layer.fetcher.fetch([(0, layer.table.size)])
     with under(NON_BLOCKING):
         layer.fetcher.ensure(0, layer.table.places[b"f2"])
+
+
+def budget_of(directory: Path, limit: int) -> Budget:
+    return Budget(directory, limits=Limits(limit, MinFree(0)))
+
+
+def test_of_a_layer_larger_than_the_cache_the_rest_does_not_follow(tmp_path: Path) -> None:
+    built = estargz(*ENTRIES, chunk_size=60_000)
+    for limit in (1 << 20, 64 << 20):
+        directory = tmp_path / str(limit)
+        (directory / "blobs").mkdir(parents=True)
+        (directory / "blobs/others").write_bytes(bytes(1 << 20))
+        budget = budget_of(directory, limit)
+        assert budget.standing(wait_s=60)
+        layer = Layer(directory, built, rest_from=0.3, room=CacheRoom(budget, 1_600_000))
+        assert layer.read(b"big", 0, 900_000) == CONTENTS[b"big"][:900_000]
+        join_threads("flight ('rest'")
+        assert layer.stats.value("chunks.rests") == 1
+        is_all_here = not layer.fetcher.data.missing(layer.table.chunks)
+        assert is_all_here == (limit > 1 << 20)
+
+
+def test_where_no_parts_are_given_a_layer_larger_than_the_cache_displaces_no_other(tmp_path: Path) -> None:
+    """Each read of such a layer put all of it through the cache, and evicted all that others had there."""
+
+    def refuse() -> None:
+        raise RangesRefused("whole blobs only")
+
+    room = CacheRoom(budget_of(tmp_path, 1 << 20), 1_600_000)
+    layer = Layer(tmp_path, estargz(*ENTRIES, chunk_size=60_000), room=room)
+    layer.before_part = refuse
+    for name in (b"f001", b"f050", b"f090"):
+        assert layer.read(name) == CONTENTS[name]
+    here = [chunk for chunk in layer.table.chunks if chunk not in layer.fetcher.data.missing([chunk])]
+    assert sum(chunk.size for chunk in here) < 300_000
+
+
+def test_what_is_evicted_while_the_rest_of_it_comes_is_no_failure(tmp_path: Path) -> None:
+    """A comparison of files larger than the cache ended with "could not be kept"."""
+
+    def evict_all(_size: int) -> None:
+        with (tmp_path / "map").open("r+b") as file:
+            chunk_map = LockedMap(file.fileno(), 0)
+            chunk_map.forget(range(len(layer.table.chunks)))
+            chunk_map.write_evicted()
+
+    layer = Layer(tmp_path, estargz(*ENTRIES, chunk_size=60_000), reserve=evict_all)
+    layer.fetcher.fetch([(0, layer.table.size)])
+    assert len(layer.fetcher.data.missing(layer.table.chunks)) == len(layer.table.chunks) - 1
+
+
+def join_threads(name: str) -> None:
+    """Wait until the threads whose names begin with *name* have ended."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(name):
+            thread.join(60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import signal
@@ -19,7 +20,7 @@ from regfs.store.layers.content import OpenPartialContent, Pieces, Span
 from regfs.store.layers.layer_store import LayerStore
 from regfs.store.layers.parts import open_parts
 from tests.store.filled_store import run_python
-from tests.support.caches import keep_lazy_layer
+from tests.support.caches import keep_layer, keep_lazy_layer, used_before
 
 MIB = 1 << 20
 SIZES = [MIB, 300_000, 200, 700, 2 * MIB, 100_000, 5000, MIB]
@@ -196,6 +197,60 @@ def test_a_kill_at_any_step_leaves_no_map_that_names_a_hole(tmp_path: Path) -> N
             return
         assert code == -signal.SIGKILL
     pytest.fail("it never came to its end")
+
+
+def test_a_layer_that_is_read_outlives_what_was_used_after_it_was_opened(tmp_path: Path) -> None:
+    """The layer that was opened first lost its bytes first, however often it was read."""
+    store, layer, chunks = kept(tmp_path)
+    plain = keep_layer(store, "plain", files=[random.Random(9).randbytes(2 * MIB)])
+    index, data = store.index(layer), store.partial_data(layer)
+    for path in (store.index_path(layer), store.map_path(layer)):
+        used_before(path, 2000)
+    used_before(store.index_path(plain), 1000)
+    data.map.note_use([0])
+    store.budget.trim(size_of(store.data_path(layer)) + MIB)
+    assert not store.is_ingested(plain)
+    assert data.missing(chunks) == []
+    del index
+
+
+def test_an_eviction_is_no_use_of_the_layer(tmp_path: Path) -> None:
+    store, layer, _ = kept(tmp_path)
+    used_before(store.map_path(layer), 2000)
+    before = store.map_path(layer).stat().st_mtime_ns
+    assert evict_chunks(store.index_path(layer), MIB, may_begin=allowed)
+    assert store.map_path(layer).stat().st_mtime_ns == before
+
+
+def test_a_read_during_an_eviction_goes_on_without_its_mark(tmp_path: Path) -> None:
+    store, layer, chunks = kept(tmp_path)
+    evict_chunks(store.index_path(layer), 1, may_begin=allowed)  # takes the marks of all
+    data = store.partial_data(layer)
+    there = next(chunk for chunk in chunks if chunk not in data.missing(chunks))
+    with store.map_path(layer).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        data.map.note_use([there.number])
+        assert 3 not in store.map_path(layer).read_bytes()[80:]
+    data.map.note_use([there.number])
+    assert 3 in store.map_path(layer).read_bytes()[80:]
+
+
+def test_small_chunks_are_counted_with_the_blocks_that_they_take(tmp_path: Path) -> None:
+    """A file of 300 bytes takes 4 KiB: the cache held ten per cent more than its limit."""
+    counted = [0]
+    store = LayerStore(tmp_path)
+    layer, chunks = keep_lazy_layer(store, "small", [b"x" * 300] * 400)
+    data = PartialData(
+        store.data_path(layer), store.map_path(layer), boot=store.boot,
+        reserve=lambda size: counted.__setitem__(0, counted[0] + size),
+    )  # fmt: skip
+    before = size_of(store.data_path(layer))
+    for chunk in random.Random(1).sample(chunks[:200], 100):
+        data.keep(chunk, b"x" * 300)
+    for chunk in chunks[200:]:
+        data.keep(chunk, b"x" * 300)
+    taken = size_of(store.data_path(layer)) - before
+    assert taken <= counted[0] < 8 * taken
 
 
 def test_nothing_is_evicted_while_a_chunk_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ class ManyImages:
     address: str
     count: int
     size: int
+    server: FaultServer
     files: int = FILES
 
     def content(self, image: int, number: int) -> bytes:
@@ -77,7 +78,7 @@ def many_images(
             registry.add_blob(f"many/i{image}", content)
         registry.add_manifest(f"many/i{image}", built.manifest, tag="v1", media_type=built.media_type)
     with FaultServer(registry) as server:
-        yield ManyImages(server.address, count, size, files)
+        yield ManyImages(server.address, count, size, server, files)
 
 
 def read_at_random(images: ManyImages, mount: Mounted, *, reads: int, readers: int, seed: int = 1) -> Watched:

@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 
 _MOST_COMPARED = 4096
 _BLOCK = 1 << 20
-_PARTS_AHEAD = 64
 SOCI = "SOCI"
 """The name of the format whose data file is the layer's archive (layers/formats/soci.py)."""
 
@@ -92,6 +91,7 @@ class PartialLayers:
 
     def fetcher(self, index: LayerIndex, blob: LayerBlob) -> ChunkFetcher:
         """Return the ChunkFetcher of the layer that *index* describes. Raises CacheDamaged, CacheFailure."""
+        from regfs.images.lazy.cache_room import CacheRoom
         from regfs.images.lazy.chunk_fetching import ChunkFetcher
         from regfs.images.lazy.chunk_source import LayerBytes
         from regfs.images.lazy.soci_spans import unpack_spans
@@ -111,19 +111,18 @@ class PartialLayers:
                 table = proxy(index)
                 table_format = blob.table_format
                 unpack = partial(unpack_spans, table) if isinstance(table_format, Soci) else table_format.read
-                let_go = partial(self._let_go, ref(index))
+                let_go, size = partial(self._let_go, ref(index)), index.layout().size
                 fetcher = self._fetchers[index] = ChunkFetcher(
                     blob.stored_as,
                     table=table,
-                    data=self._store.partial_data(blob.stored_as, let_go, size=index.layout().size),
+                    data=self._store.partial_data(blob.stored_as, let_go, size=size),
                     source=LayerBytes(what, blob.part, partial(self._whole, blob, ref(index)), unpack),
                     flights=self._flights,
                     stats=self._stats,
                     foreground=self.foreground,
                     note=self._note,
                     rest_from=self._rest_from,
-                    has_room=self._has_room,
-                    most_ahead=self._most_ahead,
+                    room=CacheRoom(self._store.budget, size),
                 )
         return fetcher
 
@@ -202,23 +201,12 @@ class PartialLayers:
 
         Waits; raises the errors of the network, and CacheFailure.
         """
-        self.fetcher(index, blob).fetch_rest(self._has_room)
+        from regfs.images.lazy.cache_room import CacheRoom
+
+        self.fetcher(index, blob).fetch_rest(CacheRoom(self._store.budget).has)
         is_archive = blob.table_format is not None and blob.table_format.name == SOCI
         if is_archive and blob.stored_as not in self._compared and self._store.is_complete(blob.stored_as):
             self._compare_archive(index, blob)
-
-    def _has_room(self, size: int) -> bool:
-        """Whether *size* bytes more fit into the cache without an eviction, as far as is known."""
-        budget = self._store.budget
-        standing = budget.standing()
-        return standing is None or (size <= standing.free and standing.used + size <= budget.effective_limit())
-
-    def _most_ahead(self) -> int:
-        """Return how many bytes to fetch ahead of a reader at most: a small part of what the cache may hold."""
-        from regfs.images.lazy.chunk_read_ahead import MAX_AHEAD
-
-        limit = self._store.budget.effective_limit()
-        return min(MAX_AHEAD, limit // _PARTS_AHEAD) if limit else MAX_AHEAD
 
     def _compare_archive(self, index: LayerIndex, blob: LayerBlob) -> None:
         """Compare a cached archive with its zTOC. The diff id does not help: soci omits the padding at the end."""

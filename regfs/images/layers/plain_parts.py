@@ -104,6 +104,7 @@ class PlainParts:
 
     def _made(self, index: LayerIndex, blob: LayerBlob) -> _Layer | None:
         """Return the fetcher of a layer; None if its index has no spans of *blob*."""
+        from regfs.images.lazy.cache_room import CacheRoom
         from regfs.images.lazy.chunk_fetching import ChunkFetcher
         from regfs.images.lazy.chunk_source import LayerBytes
         from regfs.images.lazy.plain_spans import unpack_spans
@@ -129,6 +130,7 @@ class PlainParts:
             foreground=self._foreground,
             note=self._note,
             rest_from=self._rest_from if data.refusal is None else 1.0,
+            room=CacheRoom(self._store.budget, layout.size),
             streams=True,
         )
         return _Layer(table, fetcher, time.monotonic() + _UNKEPT_S)

@@ -5,6 +5,7 @@ chunk_fetching    decides which chunks are fetched, and when
 chunk_requests    the requests for them
 chunk_ranges      finds the ranges of the blob that hold given chunks
 chunk_read_ahead  decides how far ahead of a reader chunks are fetched
+cache_room        bounds what is fetched beyond what is read
 chunk_source      the interfaces of a layer's chunk table and bytes
 soci_spans        inflates the spans of a SOCI layer, and checks its headers
 toc_comparison    compares table and archive when the whole layer is read

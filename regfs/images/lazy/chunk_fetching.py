@@ -18,8 +18,9 @@ from itertools import islice
 
 from regfs.errors import CacheFailure, OutOfThreads
 from regfs.images.lazy.archive_stream_reads import AHEAD, ArchiveStreamReads
+from regfs.images.lazy.cache_room import CacheRoom
 from regfs.images.lazy.chunk_ranges import merged
-from regfs.images.lazy.chunk_read_ahead import AROUND, FIRST_AHEAD, MAX_AHEAD, SMALL, ReadAhead, SmallReads
+from regfs.images.lazy.chunk_read_ahead import AROUND, FIRST_AHEAD, SMALL, ReadAhead, SmallReads
 from regfs.images.lazy.chunk_requests import ChunkRequests, Report, words
 from regfs.images.lazy.chunk_source import ChunkTable, LayerBytes
 from regfs.images.lazy.foreground import Foreground
@@ -47,6 +48,10 @@ def _tell_nothing(_done: int, _of: int) -> None:
     pass
 
 
+def _allow_all(_size: int) -> bool:
+    return True
+
+
 class ChunkFetcher:
     """Fetches the missing chunks of one layer into its data file."""
 
@@ -62,14 +67,12 @@ class ChunkFetcher:
         foreground: Foreground,
         note: Callable[[str], None],
         rest_from: float = 1.0,
-        has_room: Callable[[int], bool] = lambda _size: True,
-        most_ahead: Callable[[], int] = lambda: MAX_AHEAD,
+        room: CacheRoom | None = None,
         streams: bool = False,
     ) -> None:
         """*key* names the layer among the flights. Once *rest_from* of its bytes are fetched, the rest follows.
 
-        *has_room* tells whether the cache has room for so many bytes of the rest without an eviction; *most_ahead*
-        bytes are fetched ahead of a reader, so that they do not evict what is read.
+        *room* bounds what is fetched beyond what is read.
 
         *streams*: chunks that are stored nowhere alone (their `stored` is 0) are cut out of the whole layer.
         """
@@ -81,14 +84,13 @@ class ChunkFetcher:
         self._stats = stats
         self._foreground = foreground
         self._rest_from = rest_from
-        self._has_room = has_room
-        self._most_ahead = most_ahead
+        self._room = room or CacheRoom()
         self._bytes_before: int | None = None
         self._bytes_in_all = 0
         self._read_ahead = ReadAhead()
         self._small_reads = SmallReads()
         self._requests = ChunkRequests(
-            key, table=table, data=data, source=source, flights=flights, stats=stats, note=note
+            key, table=table, data=data, source=source, flights=flights, stats=stats, note=note, room=self._room
         )
         self._streams: ArchiveStreamReads | None = None
         if streams:
@@ -136,7 +138,8 @@ class ChunkFetcher:
             elif self._requests.was_read_whole:
                 break
             else:
-                self._requests.fetch_whole(self.data.missing(self._table.chunks_between(start, stop + MAX_AHEAD)))
+                ahead = self._table.chunks_between(start, stop + self._room.most_ahead())
+                self._requests.fetch_whole(self.data.missing(ahead))
         return self._look(start, stop)
 
     def evictions(self) -> int:
@@ -165,7 +168,7 @@ class ChunkFetcher:
 
     def _fetch_for(self, missing: Sequence[StoredChunk], stop: int) -> None:
         """Fetch *missing* and wait for it; begin to fetch what a reader that continues at *stop* will want."""
-        most = FIRST_AHEAD if self.data.failure else self._most_ahead()  # what cannot be written is held briefly
+        most = FIRST_AHEAD if self.data.failure else self._room.most_ahead()  # what cannot be written is held briefly
         ahead = self._read_ahead.of_reader(missing[0].start, most)
         following = self._table.chunks_between(stop, stop + ahead) if ahead else []
         coming = self.data.missing(chunk for chunk in following if chunk.start >= stop)
@@ -184,7 +187,8 @@ class ChunkFetcher:
         start = chunks[0].start
         if stop - start > SMALL or not self._small_reads.note(start):
             return []
-        around = self._table.chunks_between(max(0, start - AROUND), stop + AROUND)
+        near = min(AROUND, self._room.most_ahead())
+        around = self._table.chunks_between(max(0, start - near), stop + near)
         if len({chunk.at for chunk in around}) < len(around):
             return []
         return [chunk for chunk in around if chunk.size <= SMALL]
@@ -214,8 +218,10 @@ class ChunkFetcher:
     def fetch(self, spans: Iterable[tuple[int, int]], report: Report = _tell_nothing) -> None:
         """Fetch the missing bytes of *spans*, each `[start, stop)`; *report* gets the bytes done and their total.
 
-        Waits and raises as ensure() does, and CacheFailure for chunks that could not be written.
+        Waits and raises as ensure() does, and CacheFailure for chunks that could not be written. Where the cache is
+        smaller than *spans*, the first of them may have been evicted for the last.
         """
+        evictions = self.evictions()
         wanted = {chunk.number: chunk for span in spans for chunk in self._table.chunks_between(*span)}
         missing = self.data.missing(wanted.values())
         if missing and self._requests.gives_parts:
@@ -225,6 +231,8 @@ class ChunkFetcher:
             if not self._requests.gives_parts and not self._requests.was_read_whole:
                 self.fetch_all()
             for chunk in self.data.missing(missing):
+                if self.data.failure is None and self.evictions() != evictions:
+                    return
                 raise CacheFailure(f"{self._what}: {words(chunk)} could not be kept")
 
     def fetch_rest(self, allow: Callable[[int], bool] = lambda _size: True) -> None:
@@ -259,7 +267,8 @@ class ChunkFetcher:
         self._rest_from = 1.0  # once
         self._stats.count("chunks.rests")
         with suppress(OutOfThreads):
-            self._flights.begin(("rest", self._key), partial(self.fetch_rest, self._has_room), streams=True)
+            allow = _allow_all if self._room.fits_layer() else self._room.has
+            self._flights.begin(("rest", self._key), partial(self.fetch_rest, allow), streams=True)
 
     def _has_reached(self, share: float) -> bool:
         if self._bytes_before is None:

@@ -24,6 +24,7 @@ from itertools import groupby
 from cachetools import TTLCache
 
 from regfs.errors import CacheFailure, DigestMismatch, OutOfThreads, RangesRefused, RegistryTimeout
+from regfs.images.lazy.cache_room import CacheRoom
 from regfs.images.lazy.chunk_ranges import MAX_GAP, Group, Window, blob_order, merged
 from regfs.images.lazy.chunk_source import ChunkTable, LayerBytes
 from regfs.layers.formats.format import Chunk
@@ -58,8 +59,12 @@ class ChunkRequests:
         flights: Flights,
         stats: Stats,
         note: Callable[[str], None],
+        room: CacheRoom,
     ) -> None:
-        """*note* is called once, if the layer must be fetched whole."""
+        """*note* is called once, if the layer must be fetched whole.
+
+        Where it does not fit into the cache, only those chunks are kept then that readers wait for.
+        """
         self._key = key
         self._table = table
         self._data = data
@@ -67,6 +72,7 @@ class ChunkRequests:
         self._flights = flights
         self._stats = stats
         self._note = note
+        self._room = room
         self._lock = threading.Lock()
         self._coming: dict[int, Group] = {}
         self._whole_until_s = 0.0
@@ -198,7 +204,7 @@ class ChunkRequests:
         log.info("%s: read whole", self._source.what)
         self._stats.count("chunks.whole_layers")
         evictions = self._data.map.evictions()
-        has_room = True
+        has_room = not self._needed or self._room.fits_layer()
 
         def keep(chunk: StoredChunk, content: bytes) -> None:
             nonlocal has_room

@@ -46,6 +46,7 @@ _SKEW_NS = 60 * 10**9
 # Blobs up to this size are manifests, configs and tables of contents: names, too.
 _DOCUMENT = 4 << 20
 _BYTES = (DATA, PARTS)
+_MAPS = (CHUNKS, PARTS)
 
 
 class Unit(NamedTuple):
@@ -59,6 +60,11 @@ class Unit(NamedTuple):
     others: tuple[CachedFile, ...] = ()
     turn: int = 2
     content: tuple[CachedFile, ...] = ()
+
+    @property
+    def used_ns(self) -> int:
+        """When it was used last: opened, or read chunk by chunk (chunk_map.py)."""
+        return max(file.used_ns for file in (self.guard, *self.others) if file is self.guard or file.suffix in _MAPS)
 
     @property
     def size(self) -> int:
@@ -117,7 +123,7 @@ class _Step(NamedTuple):
 
 def _steps(unit: Unit, now_ns: int) -> Iterator[_Step]:
     """Yield the steps in which *unit* is evicted."""
-    used_ns, guard = min(unit.guard.used_ns, now_ns), unit.guard
+    used_ns, guard = min(unit.used_ns, now_ns), unit.guard
     if unit.content:
         yield _Step(unit, unit.content, used_ns)
     has_bytes = not unit.content and any(file.suffix in _BYTES for file in unit.others)
@@ -165,10 +171,10 @@ def evict(
             _age_from_now((unit.guard for unit in units), now_ns)
         for step in sorted(steps, key=lambda step: step.place):
             guard = step.unit.guard
-            if step.unit.turn != _OF_NO_USE and guard.used_ns >= expired_ns:
+            if step.unit.turn != _OF_NO_USE and step.unit.used_ns >= expired_ns:
                 if freed >= wanted:
                     continue
-                if 0 <= now_ns - guard.used_ns < unused_for_ns:
+                if 0 <= now_ns - step.unit.used_ns < unused_for_ns:
                     continue
             size = _evict_files(step, uses, remove)
             if size is None:

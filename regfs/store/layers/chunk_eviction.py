@@ -69,6 +69,7 @@ def evict_chunks(index: Path, wanted: int, *, may_begin: Callable[[], bool]) -> 
         for start, stop in ranges:
             low, high = _widened(start, stop, table, chunks)
             _free(data, _Range(low, min(high, last)))
+        chunks.restore_time()
         return (before - os.fstat(data).st_blocks) * _SECTOR
     return 0
 

@@ -11,7 +11,7 @@ other's way.
                                index; another ingest may write another index: hence the id
 
 A crash of the machine can leave a mark without the bytes: each chunk of a map from another boot is hashed again at its
-first use (a second for each gigabyte).
+first use (a second for each gigabyte). The time of the file is that of the layer's last use, to a minute.
 
 An eviction (chunk_eviction.py) removes chunks while others read: it marks them absent, counts itself, and only then
 frees their bytes. A reader reads the count before it looks at the map and again when it has the bytes: if both are
@@ -26,6 +26,7 @@ import fcntl
 import os
 import struct
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,6 +49,7 @@ _DOUBT = bytes.maketrans(bytes(_ARE_HERE), bytes([_DOUBTED, _DOUBTED]))
 # Seconds. Others have the lock for milliseconds.
 _LOCKED_S = 10.0
 _EVICTED_WITHIN_S = 1.0
+_USE_EVERY_S = 60.0
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -75,6 +77,7 @@ class ChunkMap:
         self._table = table.ljust(_TABLE_ID, b"\0")
         self._lock = threading.Lock()  # of _seen, and of this descriptor's file lock
         self._evictions = 0
+        self._next_use_s = 0.0
         self._fd, self.read_only = open_to_write(path)
         with failures_of(path), self._locked(fcntl.LOCK_EX):
             self._seen = self._read(path, boot)
@@ -158,13 +161,33 @@ class ChunkMap:
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def note_use(self, numbers: Iterable[int]) -> None:
-        """Let those chunks, which are read, be evicted later than others. Free until an eviction has looked at them."""
+        """Let those chunks, which are read, be evicted later than others, and so the layer.
+
+        Free until an eviction has looked at them, but for the time of the map, once a minute. Never waits.
+        """
+        if self.read_only is not None or self._doubts:
+            return
+        now_s = time.monotonic()
+        if now_s >= self._next_use_s:
+            self._next_use_s = now_s + _USE_EVERY_S
+            with suppress(OSError):
+                os.utime(self._fd)
         marked = [number for number in numbers if self._seen[number] == _HERE]
-        if marked and self.read_only is None and not self._doubts:
-            with suppress(OSError, CacheFailure), self.without_evictions():
-                for number in marked:
+        if marked and self._lock.acquire(blocking=False):
+            try:
+                self._mark_used(marked)
+            finally:
+                self._lock.release()
+
+    def _mark_used(self, numbers: Iterable[int]) -> None:
+        with suppress(OSError):  # an eviction is under way, or the file system has no locks
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            try:
+                for number in numbers:
                     if os.pread(self._fd, 1, self._at + _SIZE + number) == bytes([_HERE]):
                         self.mark(number)
+            finally:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def mark(self, number: int, *, here: bool = True) -> None:
         """Mark that chunk as here and used, within without_evictions(), or as absent. Raises OSError."""
@@ -203,7 +226,8 @@ class LockedMap:
             self.is_locked = lock_within(fd, fcntl.LOCK_EX, _EVICTED_WITHIN_S)
         except OSError:
             self.is_locked = False
-        content = bytearray(os.pread(fd, max(0, os.fstat(fd).st_size - at), at))
+        self._status = os.fstat(fd)
+        content = bytearray(os.pread(fd, max(0, self._status.st_size - at), at))
         head = bytes(content[:_SIZE]).ljust(_SIZE, b"\0")
         magic, version, count, _, found = _HEADER.unpack_from(head)
         if (magic, version, count, found) != (_MAGIC, VERSION, len(content) - _SIZE, table.ljust(_TABLE_ID, b"\0")):
@@ -231,6 +255,10 @@ class LockedMap:
         """Write what was marked, and then count an eviction: the bytes may be freed from now on. Raises OSError."""
         os.pwrite(self._fd, self._chunks, self._at + _SIZE)
         os.pwrite(self._fd, _COUNTERS.pack(self._evictions + 1, self.hand), self._at + _EVICTIONS_AT)
+
+    def restore_time(self) -> None:
+        """Give the file the time of its last use again. Raises OSError."""
+        os.utime(self._fd, ns=(self._status.st_atime_ns, self._status.st_mtime_ns))
 
 
 def open_to_write(path: Path) -> tuple[int, OSError | None]:

@@ -31,6 +31,10 @@ from regfs.store.layers.unkept_chunks import UnkeptChunks
 _IN_MEMORY_S = 5.0
 
 
+_BLOCK = 4096
+"""What the common file systems give to a file at once."""
+
+
 class StoredChunk(NamedTuple):
     """One chunk of a layer: the *size* bytes at *start* of its data file, numbered in the order of *start*.
 
@@ -129,7 +133,7 @@ class PartialData:
             if read_only := self._read_only or self.map.read_only:
                 raise read_only
         self.check()
-        self._reserve(len(content))
+        self._reserve(self._room_of(chunk))
         view = memoryview(content)
         at = chunk.start
         with failures_of(self._path), self.map.without_evictions():
@@ -138,6 +142,12 @@ class PartialData:
                 at += written
                 view = view[written:]
             self.map.mark(chunk.number)
+
+    def _room_of(self, chunk: StoredChunk) -> int:
+        """Return how many bytes of the disk *chunk* takes; a small one is often in a block that others have taken."""
+        first, stop = chunk.start // _BLOCK, -(-chunk.stop // _BLOCK)
+        is_shared = chunk.start % _BLOCK and chunk.number and self.map.is_here(chunk.number - 1)
+        return (stop - first - bool(is_shared)) * _BLOCK
 
     def keep_or_hold(self, chunk: StoredChunk, content: bytes) -> None:
         """Do as keep(); if the disk refuses, hold the bytes in memory for the readers that wait for them."""
