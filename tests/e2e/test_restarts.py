@@ -26,6 +26,7 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.mounted import (
     REPOSITORY_ROOT,
     Mounted,
+    environment_for,
     is_holder,
     mounts_at,
     regfs_command,
@@ -260,3 +261,42 @@ def test_the_root_of_a_mount_of_one_image_stays_what_it_is(
         os.close(inside)
     finally:
         subprocess.run([*regfs_command(), "umount", "--lazy", str(one)], check=True, capture_output=True)
+
+
+def test_restarts_at_once_are_one_and_all_are_told_the_daemon_that_serves(mount: Mounted) -> None:
+    restart_it = [*regfs_command(), "restart", str(mount.path)]
+    environment = environment_for(mount.home)
+    both = [subprocess.Popen(restart_it, env=environment, cwd="/", stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for each in both:
+        said, _ = each.communicate(timeout=150)
+        assert each.returncode == 0
+        assert said.startswith(f"{mount.path}: process ")
+    assert str(daemon_says(mount.path)["pid"]) in said
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.1, 0.3])
+def test_a_mount_that_is_unmounted_during_a_hand_over_ends_with_all_its_processes(
+    mount_regfs: MountRegfs, after_s: float
+) -> None:
+    mount = mount_regfs("--offline")
+    await_holder(mount.path)
+    holder = daemon_says(mount.path)["holder"]
+    assert isinstance(holder, int)
+    os.kill(holder, signal.SIGRTMIN)
+    time.sleep(after_s)  # any instant will do
+    mount.unmount()
+
+
+def test_a_cache_that_is_deleted_and_another_put_in_its_place_costs_the_next_daemon_nothing(
+    server: FaultServer, mount_regfs: MountRegfs, tmp_path: Path
+) -> None:
+    mount = mount_regfs("--default-registry", server.address)
+    await_holder(mount.path)
+    with (mount.path / "app/1/rootfs/big").open("rb") as big:
+        head = big.read(1000)
+        mount.cache.rename(tmp_path / "elsewhere")
+        (tmp_path / "another").mkdir(mode=0o700)
+        mount.cache.symlink_to(tmp_path / "another")
+        kill_daemon(mount.path)
+        assert head + big.read() == BIG
+    assert mount.errors() == ""
