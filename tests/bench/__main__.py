@@ -15,6 +15,7 @@ from pathlib import Path
 
 from regfs import __version__
 from tests.bench.bench import EXT4, KERNEL_MOUNT, PODMAN, Bench
+from tests.bench.comparison import DIFF
 from tests.bench.images import BenchImages, bench_directory
 from tests.bench.measure import Row
 from tests.bench.peers import StargzStore
@@ -22,7 +23,7 @@ from tests.bench.workloads import RUN, RUN_BY_FUSE, WORKLOADS
 from tests.support.registry import is_installed
 
 DRIVERS = ("kernel", "fusepy")
-OWN_COLUMNS = (*DRIVERS, KERNEL_MOUNT, RUN, RUN_BY_FUSE)
+OWN_COLUMNS = (*DRIVERS, KERNEL_MOUNT, RUN, RUN_BY_FUSE, DIFF)
 PEER_COLUMNS = ("skopeo+umoci", PODMAN, StargzStore.name, EXT4)
 
 

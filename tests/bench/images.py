@@ -5,6 +5,7 @@
     bench/big:v1                 one file of 1 GiB
     bench/small:v1               4,000 files of 4 KiB in 40 directories
     bench/wire:v1                one file of 480 MB that no compression makes smaller, in a plain tar
+    bench/unshared:a, :b         40,000 files, 1 GB, in one layer: equal but for their times, so that no layer is shared
     bench/million:v1             a million files in 1,000 directories
     bench/lazy:estargz           35,000 files of 4 KiB as eStargz, and as zstd:chunked (bench/lazy:zstd-chunked)
 
@@ -42,6 +43,7 @@ from tests.support.registry import DockerRegistry
 PACKAGES = "ca-certificates,python3,python3-numpy,python3-pandas"
 BIG_SIZE, WIRE_SIZE = 1 << 30, 480 << 20
 SMALL_FILES, SMALL_DIRECTORIES, SMALL_SIZE = 4000, 40, 4096
+UNSHARED_FILES, UNSHARED_SIZE = 40_000, 1_000_000_000
 MILLION_DIRECTORIES, MILLION_IN_EACH = 1000, 1000
 LAZY_DIRECTORIES, LAZY_IN_EACH = 350, 100
 
@@ -101,6 +103,14 @@ class BenchImages:
         return self._once(
             "bench/wire:v1", lambda name: self._push(name, image_of(_wire_layer(), architecture=host_architecture()))
         )
+
+    def unshared(self) -> tuple[str, str]:
+        """Return the names of two images whose files are equal and whose layers are not."""
+        a, b = (
+            self._once(name, partial(self._push_stream, write=partial(_write_unshared, mtime=mtime)))
+            for name, mtime in (("bench/unshared:a", 1_700_000_000), ("bench/unshared:b", 1_700_000_001))
+        )
+        return a, b
 
     def million(self) -> str:
         return self._once("bench/million:v1", lambda name: self._push_stream(name, _write_million))
@@ -235,6 +245,20 @@ def _write_small(stream: BinaryIO) -> None:
     content = random.Random(2).randbytes(SMALL_SIZE)
     for name in small_names():
         stream.write(_entry(name, SMALL_SIZE).tobuf() + content)
+    stream.write(bytes(1024))
+
+
+def _write_unshared(stream: BinaryIO, mtime: int) -> None:
+    """Write files of the sizes that a system has: most are small, and a few have most of the bytes."""
+    content = random.Random(5)
+    block = content.randbytes(16 << 10)  # which gzip finds again
+    weights = [content.lognormvariate(0, 1.8) for _ in range(UNSHARED_FILES)]
+    scale = UNSHARED_SIZE / sum(weights)
+    for number, weight in enumerate(weights):
+        size = int(weight * scale)
+        entry = _entry(f"d{number // 400:03}/f{number:05}", size)
+        entry.mtime = mtime
+        stream.write(entry.tobuf() + (block * (size // len(block) + 1))[:size] + bytes(-size % 512))
     stream.write(bytes(1024))
 
 

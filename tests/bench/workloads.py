@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.bench.bench import Bench, mount_and_run
 from tests.bench.budget import rows as budget_rows
+from tests.bench.comparison import comparison
 from tests.bench.kills import kills
 from tests.bench.known_image import archive, clients, find, lookups, million, remount, sequential
 from tests.bench.lazy_start import lazy_start
@@ -172,6 +173,7 @@ WORKLOADS: dict[str, Callable[[Bench], list[Row]]] = {
         million,
         clients,
         budget,
+        comparison,
         kills,
         model,
         restarts,
