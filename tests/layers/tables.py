@@ -110,13 +110,7 @@ class Listed:
 
     def quick_rows(self) -> tuple[Rows, list[FileChunk]]:
         """Return the rows as an ingest makes them, plain files in one step; and the chunks of these files."""
-        rows, chunks = MemoryRows(), FileChunks()
-        archive = TableRows(rows)
-        table = self.format.table(descriptor_of(self.built), self.source, self.find_table)
-        for entry, _ in table.entries(TocFiles(archive, chunks, hidden=table.hidden).take):
-            archive.add(entry, None)
-        archive.finish()
-        return rows.rows, chunks.chunks
+        return quick_rows(self.built, self.find_table)
 
     def paths(self) -> list[bytes]:
         return [entry.path for entry, _ in self.entries]
@@ -142,3 +136,17 @@ class Listed:
         for entry, _ in self.entries:
             if entry.kind == stat.S_IFREG:
                 yield entry.path, self.content(entry.path)
+
+
+def quick_rows(built: BuiltLayer, find_table: FindTable = found_nowhere) -> tuple[Rows, list[FileChunk]]:
+    """See Listed.quick_rows(). Raises what an ingest would raise."""
+    descriptor = descriptor_of(built)
+    found = recognise(descriptor)
+    assert found is not None, descriptor
+    rows, chunks = MemoryRows(), FileChunks()
+    archive = TableRows(rows)
+    table = found.table(descriptor, MemorySource(built.blob), find_table)
+    for entry, _ in table.entries(TocFiles(archive, chunks, hidden=table.hidden).take):
+        archive.add(entry, None)
+    archive.finish()
+    return rows.rows, chunks.chunks

@@ -17,7 +17,7 @@ from regfs.layers.compression.detection import decompressed
 from regfs.layers.formats import toc
 from regfs.layers.formats.format import MAX_MEMBER
 from regfs.layers.formats.recognise import recognise
-from tests.layers.tables import Listed, rows_of_tar
+from tests.layers.tables import Listed, quick_rows, rows_of_tar
 from tests.support.images import (
     BuiltLayer,
     TarEntry,
@@ -344,7 +344,7 @@ def archives(draw: st.DrawFn) -> list[TarEntry]:
 def _outcome(rows: Callable[[], object]) -> object:
     try:
         return rows()
-    except (BadLayer, TooLarge) as error:
+    except (BadLayer, TooLarge, Unsupported) as error:
         return type(error)
 
 
@@ -363,6 +363,25 @@ def test_any_archive_leads_to_the_same_rows_and_contents_by_its_table(
         assert entry.path == written.name
         parts = [listed.read(chunk) for chunk in chunks]
         assert b"".join(part for part in parts if part is not None) == written.content
+
+
+@given(st.data(), st.sampled_from(sorted(BUILDERS)))
+def test_whatever_a_table_says_files_taken_in_one_step_are_those_of_the_slow_way(
+    data: st.DataObject, kind: str
+) -> None:
+    values = st.sampled_from([None, True, 0, 1, 420, 420.0, -1, 1 << 40, "", "1", "2020-09-13T12:26:40Z", [], {}])
+    keys = ["mode", "uid", "gid", "modtime", "size", "digest", "chunkDigest", "chunkSize", "type", "name", "xattrs"]
+
+    def change(entries: list[Fields]) -> None:
+        for entry in entries:
+            entry.update(data.draw(st.dictionaries(st.sampled_from(keys), values, max_size=1)))
+            shuffled = data.draw(st.permutations(list(entry.items())))
+            entry.clear()
+            entry.update(shuffled[: data.draw(st.sampled_from([len(shuffled)] * 9 + [len(shuffled) - 1]))])
+
+    files = [directory("d"), *(file(f"d/{number}", b"a" * (20 + number)) for number in range(5))]
+    built = BUILDERS[kind](*files, change=change)
+    assert _outcome(lambda: quick_rows(built)[0]) == _outcome(lambda: Listed(built).rows())
 
 
 @given(st.data(), st.sampled_from(sorted(BUILDERS)))

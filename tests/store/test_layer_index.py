@@ -37,6 +37,10 @@ def written(path: Path, *rows: Row) -> LayerIndex:
 ROOT = Row(0, 0, b"", 0, EntryFlag.IMPLIED, DIRECTORY, None, None, None)
 
 
+def _digest(number: int) -> str:
+    return f"sha256:{number:064x}"
+
+
 def test_rows_are_found_by_name_number_and_parent(tmp_path: Path) -> None:
     second, first = row(1, 0, b"\xff"), row(2, 0, b"a", xattrs=b"x", target=b"t", content=512)
     index = written(tmp_path / "index", ROOT, second, first)
@@ -113,6 +117,25 @@ def test_rows_can_be_changed_before_the_index_is_finished(tmp_path: Path) -> Non
     assert Attributes.unpack(index.row(3).attributes) == Attributes(0o100644, size=5, nlink=9)
     assert index.row(4).content == 99
     assert index.row(2).parent == -1
+
+
+@pytest.mark.parametrize("count", [1, 139, 140, 141, 1400, 1541])
+def test_files_and_chunks_are_found_again_however_many_there_are(tmp_path: Path, count: int) -> None:
+    writer = LayerIndexWriter(tmp_path / "index")
+    writer.add(ROOT)
+    for number in range(1, count + 1):
+        writer.add_file(number, 0, b"%05d" % number, FILE, 512 * number)
+        writer.add_chunk((number, 512 * number, 5, number, 6, 7, _digest(number)))
+        if number == 100:
+            writer.add(row(50, 0, b"00050", content=512))  # takes the place of a file that may not be written yet
+    writer.finish(LAYOUT)
+    index = LayerIndex.open(tmp_path / "index")
+    expected = [row(number, 0, b"%05d" % number, content=512 * number) for number in range(1, count + 1)]
+    if count >= 100:
+        expected[49] = row(50, 0, b"00050", content=512)
+    assert index.children(0) == expected
+    found = [(chunk.number, chunk.start, chunk.at, str(chunk.digest)) for chunk in index.chunks_by_place()]
+    assert found == [(number, 512 * number, number, _digest(number)) for number in range(1, count + 1)]
 
 
 @pytest.mark.parametrize("content", [b"", b"no database" * 100])

@@ -37,7 +37,7 @@ _KIND = 3
 _OPAQUE, _ORPHAN, _WHITEOUT = 4, 8, 16
 
 _MOST_KNOWN = 1 << 14
-_NO_NAMES = frozenset((b"", b".", b".."))
+NO_NAMES = frozenset((b"", b".", b".."))
 
 
 class ArchiveRows:
@@ -72,7 +72,7 @@ class ArchiveRows:
         """
         directory, _, name = path.rpartition(b"/")
         parent = self._directories.get(directory)
-        if parent is None or name[:4] == PREFIX or name in _NO_NAMES:
+        if parent is None or name[:4] == PREFIX or name in NO_NAMES:
             return False
         names = self._children.get(parent)
         if names is None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import stat
 
-from regfs.layers.rows.archive_rows import DIRECTORY, FILE, SYMLINK, ArchiveRows
+from regfs.layers.rows.archive_rows import DIRECTORY, FILE, NO_NAMES, SYMLINK, ArchiveRows
 from regfs.layers.rows.entry_row import packed_attributes
 from regfs.layers.rows.sink import RowSink
 from regfs.layers.tar.paths import PATH_MAX
 from regfs.layers.tar.tar_reader import TarEntry
 from regfs.model.attributes import with_size
 from regfs.model.names import NAME_MAX
+from regfs.model.node_id import MAX_ROWS
+from regfs.model.whiteout import PREFIX
 
 _PLAIN = frozenset((stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK))
 _MOST_REMEMBERED = 1 << 14
@@ -31,6 +33,28 @@ class TableRows(ArchiveRows):
         """Apply one entry. See ArchiveRows."""
         if not self._add_plain(entry, content):
             super().add(entry, content)
+
+    def add_new_file(self, path: bytes, attributes: bytes, content: int) -> bool:
+        """Do what add_new() does for a file with bytes, in two thirds of the time."""
+        directory, _, name = path.rpartition(b"/")
+        parent = self._directories.get(directory)
+        if parent is None or name[:4] == PREFIX or name in NO_NAMES:
+            return False
+        states = self._states
+        row = len(states)
+        names = self._children.get(parent)
+        if names is None:
+            names = self._children[parent] = {}
+        elif name in names:
+            return False
+        if row >= MAX_ROWS:
+            return False
+        states.append(FILE)
+        self._parents.append(parent)
+        self._names.append(name)
+        names[name] = row
+        self._rows.add_file(row, parent, name, attributes, content)
+        return True
 
     def _add_plain(self, entry: TarEntry, content: int | None) -> bool:
         path, kind, mode, uid, gid, size, mtime_ns, target, _, xattrs, _ = entry

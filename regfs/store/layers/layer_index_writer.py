@@ -6,7 +6,7 @@ Used by layer_writer.py. One thread after the other.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from regfs.model.attributes import with_nlink
@@ -30,12 +30,20 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 _INSERT = """
 INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, nullif(?, x''), nullif(?, 1), nullif(?, x''), nullif(?, x''))
 """
-_INSERT_FILE = "INSERT INTO entries VALUES (?1, ?2, ?3, ?1, 0, ?4, ?5, NULL, NULL)"
+_FILE = "(?, ?, ?, ?, 0, ?, ?, NULL, NULL)"
+_FILE_VALUES = 6
 _NO_BLOB, _NO_CONTENT = bytearray(), 1
-_INSERT_CHUNK = """
-INSERT INTO chunks (number, start, size, blob_offset, blob_size, inner_offset, digest) VALUES (?, ?, ?, ?, ?, ?, ?)
-"""
+_CHUNK = "(?, ?, ?, ?, ?, ?, ?)"
+_CHUNK_VALUES = 7
+# A statement that inserts many rows takes two thirds of the time of as many statements. Before 3.32, SQLite allowed 999
+# values in one.
+_ROWS = 140
+_INTO_ENTRIES = "INSERT INTO entries VALUES "
+_INSERT_FILE, _INSERT_FILES = (_INTO_ENTRIES + ", ".join([_FILE] * count) for count in (1, _ROWS))
+_INTO_CHUNKS = "INSERT INTO chunks (number, start, size, blob_offset, blob_size, inner_offset, digest) VALUES "
+_INSERT_CHUNK, _INSERT_CHUNKS = (_INTO_CHUNKS + ", ".join([_CHUNK] * count) for count in (1, _ROWS))
 _BATCH = 1000
+_FILES_BATCH, _CHUNKS_BATCH = 10 * _ROWS * _FILE_VALUES, 10 * _ROWS * _CHUNK_VALUES
 
 ChunkColumns = tuple[int, int, int, int, int, int, str]
 """The fields of a StoredChunk (chunks.py), the digest as text."""
@@ -47,9 +55,10 @@ class LayerIndexWriter:
     def __init__(self, path: Path) -> None:
         """Begin an empty index at *path*, which must not exist."""
         self._path = path
-        self._files: list[tuple[int, int, bytearray, bytearray, int]] = []
+        # The values of many rows, one after the other.
+        self._files: list[int | bytearray] = []
         self._rows: list[tuple[int | bytearray, ...]] = []
-        self._chunks: list[ChunkColumns] = []
+        self._chunks: list[int | str] = []
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             # The file is renamed into place when it is complete, so it needs neither journal nor flushes.
@@ -71,14 +80,14 @@ class LayerIndexWriter:
 
     def add_file(self, row: int, parent: int, name: bytes, attributes: bytes, content: int) -> None:
         """Add a row with a new number, in a third of the time of add()."""
-        self._files.append((row, parent, bytearray(name), bytearray(attributes), content))
-        if len(self._files) >= _BATCH:
+        self._files += (row, parent, bytearray(name), row, bytearray(attributes), content)
+        if len(self._files) >= _FILES_BATCH:
             self._flush()
 
     def add_chunk(self, chunk: ChunkColumns) -> None:
         """Add one chunk of the data file."""
-        self._chunks.append(chunk)
-        if len(self._chunks) >= _BATCH:
+        self._chunks += chunk
+        if len(self._chunks) >= _CHUNKS_BATCH:
             self._flush()
 
     def add_restart(self, blob_offset: int, bits: int, window: bytes) -> None:
@@ -146,11 +155,19 @@ class LayerIndexWriter:
         rows, self._rows = self._rows, []
         chunks, self._chunks = self._chunks, []
         try:
-            self._connection.executemany(_INSERT_FILE, files)
+            self._insert(_INSERT_FILE, _INSERT_FILES, files, width=_FILE_VALUES)
             self._connection.executemany(_INSERT, rows)
-            self._connection.executemany(_INSERT_CHUNK, chunks)
+            self._insert(_INSERT_CHUNK, _INSERT_CHUNKS, chunks, width=_CHUNK_VALUES)
         except sqlite3.Error as error:
             raise table_failure(self._path, error) from error
+
+    def _insert(self, one: str, many: str, values: Sequence[int | str | bytearray], *, width: int) -> None:
+        """Insert rows of *width* values, given one after the other: by the statement *many*, the last ones by *one*."""
+        step = _ROWS * width
+        last = len(values) - len(values) % step
+        for start in range(0, last, step):
+            self._connection.execute(many, values[start : start + step])
+        self._connection.executemany(one, (values[at : at + width] for at in range(last, len(values), width)))
 
 
 def _stored(row: Row) -> tuple[int | bytearray, ...]:
