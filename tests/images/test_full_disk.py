@@ -176,3 +176,14 @@ def test_bytes_that_changed_since_the_names_were_read_are_never_shown(served: Se
         except DigestMismatch:
             failed += 1
     assert failed
+
+
+def test_a_sparse_file_of_a_layer_that_is_not_kept_is_an_error_that_names_the_remedy(served: Served) -> None:
+    pax = {"GNU.sparse.map": b"1000,3,70000,2", "GNU.sparse.size": b"90000"}
+    tar = tar_of(file("sparse", b"abcde", pax=pax), file("d/big", FILES["d/03"] * 8), file("small", b"small"))
+    served.push("app", "1", image_of(layer_of_tar(tar)))
+    shown = served.show(limit=1 << 30)
+    assert shown.attributes("app/1/rootfs/sparse").size == 90_000
+    assert shown.read("app/1/rootfs/small") == b"small"
+    with pytest.raises(CacheFull, match="--cache-dir"):
+        shown.read("app/1/rootfs/sparse")

@@ -46,6 +46,7 @@ BLOBS: dict[str, tuple[bytes, bytes]] = {
     "gzip": (TAR, gzip.compress(TAR)),
     "gzip without compression": (TAR, stored_blocks(TAR)),
     "gzip of many members": (TAR, cut(TAR, 300_000, gzip.compress)),
+    "gzip with padding between members": (TAR, cut(TAR, 300_000, lambda part: gzip.compress(part) + bytes(100_000))),
     "gzip with a tail": (TAR, gzip.compress(TAR) + bytes(2000)),
     "zstd": (TAR, frame(TAR)),
     "zstd of many frames": (TAR, cut(TAR, 3 * MIB, frame)),

@@ -64,18 +64,20 @@ class LayerContents:
         if isinstance(content, Nothing):
             return self._store.open_content(content)
         index, blob = self._indexes.in_use(content.layer)
-        for is_last in (False, True):
-            try:
-                return self._opened(content, index, blob, alone=not is_last)
-            except CacheDamaged as failure:
-                if blob is None or is_last:
-                    raise
-                log.info("%s; the layer is fetched again", failure)
-            self._restore(index, blob)
-        raise AssertionError("unreachable")
+        try:
+            return self._opened(content, index, blob, alone=True)
+        except CacheDamaged as failure:
+            if blob is None:
+                raise
+            log.info("%s; the layer is fetched again", failure)
+        refusal = self._restore(index, blob)
+        try:
+            return self._opened(content, index, blob, alone=False)
+        except CacheDamaged as failure:
+            raise refusal or failure from None  # a sparse file, of which no span has the bytes
 
-    def _restore(self, index: LayerIndex | None, blob: LayerBlob) -> None:
-        """Ingest the layer again; if the cache cannot take a plain layer, only its names and spans."""
+    def _restore(self, index: LayerIndex | None, blob: LayerBlob) -> CacheFailure | None:
+        """Ingest the layer again; if the cache cannot take a plain layer, only its names and spans: return why."""
         layer = blob.stored_as
         try:
             with self._lock:
@@ -93,6 +95,8 @@ class LayerContents:
         except CacheFailure as failure:
             with named(blob.origin):
                 self._indexes.keep_names(blob, failure)
+            return failure
+        return None
 
     def _opened(self, content: Span, index: LayerIndex | None, blob: LayerBlob | None, *, alone: bool) -> OpenContent:
         """Return the opened *content*; *alone*: if it needs a whole layer, raise CacheDamaged."""

@@ -76,10 +76,11 @@ class CheckpointedGzip:
         self._filled = 0
         self._before = bytes(WINDOW)
         self._in_header = True
+        self._is_between = False
         self._members = 0
 
     def inflate(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield what *chunks* inflate to. Bytes behind the last member that are not gzip are skipped.
+        """Yield what *chunks* inflate to. Zeros between members, and bytes behind the last one, are skipped.
 
         Raises BadLayer where they are not gzip, Unsupported where the machine has no zlib.
         """
@@ -107,6 +108,13 @@ class CheckpointedGzip:
             if self._filled == _OUT:
                 yield self._flush()
             at = len(chunk) - stream.avail_in
+            if self._is_between and not view[at]:  # padding between members, as gzip.py skips it
+                zeros = len(chunk) - at - len(chunk[at:].lstrip(b"\0"))
+                self._take(view[at : at + zeros])
+                stream.next_in += zeros
+                stream.avail_in -= zeros
+                continue
+            self._is_between = False
             stream.next_out = ctypes.addressof(self._out) + self._filled
             stream.avail_out = _OUT - self._filled
             result = library.inflate(ctypes.byref(stream), _Z_BLOCK)
@@ -119,7 +127,7 @@ class CheckpointedGzip:
                 return
             self._take(view[at : len(chunk) - stream.avail_in])
             if result == _Z_STREAM_END:
-                self._members, self._in_header = self._members + 1, True
+                self._members, self._in_header, self._is_between = self._members + 1, True, True
                 library.inflateReset(ctypes.byref(stream))
             elif stream.data_type & _END_OF_BLOCK and not stream.data_type & _LAST_BLOCK:
                 self._at_block(stream.data_type & _BITS)

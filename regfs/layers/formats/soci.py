@@ -104,7 +104,7 @@ def inflate_span(stored: bytes, *, bits: int, window: bytes, size: int) -> bytes
             return b"".join(parts)
         if not inflater.eof:
             break
-        source = inflater.unused_data[_TRAILER:]
+        source = inflater.unused_data[_TRAILER:].lstrip(b"\0")  # padding
         size_of_header = header_size(memoryview(source))
         if not size_of_header:
             break
