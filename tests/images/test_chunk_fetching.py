@@ -75,6 +75,7 @@ class Layer:
         self.parts: list[tuple[int, int]] = []
         self.wholes = 0
         self.before_part: Callable[[], None] = lambda: None
+        self.before_block: Callable[[int], None] = lambda _at: None
         write_map(directory / "map", len(self.table.chunks), boot=BOOT)
         with (directory / "data").open("wb") as data:
             data.truncate(self.table.size)
@@ -101,7 +102,9 @@ class Layer:
 
     def _whole(self) -> Iterator[bytes]:
         self.wholes += 1
-        return (self.blob[at : at + 1000] for at in range(0, len(self.blob), 1000))
+        for at in range(0, len(self.blob), 1000):
+            self.before_block(at)
+            yield self.blob[at : at + 1000]
 
     def read(self, path: bytes, offset: int = 0, size: int = 1 << 30) -> bytes:
         """Return bytes of a file as a reader gets them."""
@@ -349,6 +352,29 @@ def test_where_nothing_can_be_kept_a_wrong_chunk_of_a_whole_layer_is_not_asked_f
             layer.fetcher.ensure(chunk.start, chunk.stop)
     assert layer.wholes == 1
     assert layer.fetcher.ensure(0, 3000) == [(0, b"a" * 3000)]
+
+
+def test_where_nothing_can_be_kept_a_chunk_that_a_second_reader_came_too_late_for_is_not_wrong(tmp_path: Path) -> None:
+    def refuse() -> None:
+        raise RangesRefused("whole blobs only")
+
+    def full(_: int) -> None:
+        raise CacheFull("the disk is full")
+
+    layer = Layer(
+        tmp_path, estargz(file("a", b"a" * 3000), file("b", os.urandom(9000)), file("c", b"c" * 3000)), reserve=full
+    )
+    first, *_, last = layer.table.chunks
+    layer.before_part = refuse
+
+    def want_the_first(at: int) -> None:
+        if first.at + first.stored + 1000 < at <= last.at:
+            layer.fetcher._requests._needed.add(first.number)  # as a second reader does that joins the flight
+
+    layer.before_block = want_the_first
+    assert layer.fetcher.ensure(last.start, last.stop) == [(last.start, b"c" * 3000)]
+    layer.before_block = lambda _at: None
+    assert layer.fetcher.ensure(first.start, first.stop) == [(first.start, b"a" * 3000)]
 
 
 def test_a_layer_read_whole_is_not_read_again_for_what_was_wrong_in_it(tmp_path: Path) -> None:

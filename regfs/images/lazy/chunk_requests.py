@@ -230,14 +230,18 @@ class ChunkRequests:
                         chunk for chunk in self._data.missing(chunks) if has_room or chunk.number in self._needed
                     ]
                     if members:
-                        self._keep(members, window.take(at, max(chunk.stored for chunk in members)), keep)
+                        stored = window.take(at, max(chunk.stored for chunk in members))
+                        # Before _keep(): a reader may come to need a chunk that has just passed, which is not wrong.
+                        needed = {chunk.number for chunk in members} & self._needed
+                        for wrong in needed - self._keep(members, stored, keep):
+                            self._needed.discard(wrong)
+                            with self._lock:
+                                self._wrong[wrong] = True
                     if not has_room and not self._needed:
                         return
             if has_room:  # a chunk that is still missing was wrong, and would be again
                 self._evictions = evictions
                 self._whole_until_s = time.monotonic() + _WHOLE_AGAIN_S
-            with self._lock:
-                self._wrong.update(dict.fromkeys(self._needed, True))
         finally:
             self._needed.clear()
 
