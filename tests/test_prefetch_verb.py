@@ -184,3 +184,18 @@ def test_paths_in_an_image_bring_these_alone(prefetch: Prefetch, docker_registry
 def test_a_path_belongs_to_the_image_before_it() -> None:
     assert wanted(["a", "/x", "/y", "b", "c", "/z"]) == [Wanted("a", ("/x", "/y")), Wanted("b"), Wanted("c", ("/z",))]
     assert wanted(["/x", "/y"]) == [Wanted("/x", ("/y",))]
+
+
+def test_an_image_larger_than_the_cache_comes_in_part_and_that_is_said(
+    prefetch: Prefetch, docker_registry: DockerRegistry
+) -> None:
+    """It was "fetched" without a word, and most of it was gone again."""
+    content = os.urandom(3 << 20)
+    image = image_of(estargz(*[file(f"file{number}", content[number:]) for number in range(4)]))
+    Pusher(docker_registry.url).image("prefetch/large", "1", image)
+    name = f"{docker_registry.address}/prefetch/large:1"
+    done = prefetch("--cache-size", "6M", name)
+    assert done.returncode == 0
+    assert "the cache keeps a part of it: its files have 12.0 MiB, and --cache-size is 6.0 MiB" in done.stderr
+    done = prefetch("--cache-size", "60M", name)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -12,9 +12,11 @@ from regfs.app.config import Config
 from regfs.errors import CacheFailure, NotADirectory, NotFound, RegfsError
 from regfs.images.image import Image
 from regfs.images.named_images import full_name
+from regfs.model.units import in_units
 from regfs.mount.mountpoint import inside, mounts
 from regfs.process.waiting.deadline import Deadline, under
 from regfs.rootfs.paths import files_below, find
+from regfs.rootfs.rootfs import Rootfs
 from regfs.store.blobs import BlobStore
 from regfs.verbs.image import Parts, find_image, layer_steps, merged_files, whole_files
 from regfs.verbs.image_argument import read_reference
@@ -79,7 +81,7 @@ def prefetch(
 
 
 def _prefetch_one(asked: Wanted, app: App, *, environment: Mapping[str, str], say: Say) -> Prefetched:
-    text, parts = asked.image, Parts()
+    text, parts, left_out = asked.image, Parts(), list[str]()
     before, told = app.stats.value("registry.bytes"), app.journal.texts()
     try:
         reference = read_reference(text, app.config.default_registry, mounts())
@@ -90,13 +92,24 @@ def _prefetch_one(asked: Wanted, app: App, *, environment: Mapping[str, str], sa
             if asked.paths:
                 _fetch_paths(asked.paths, image, app, parts)
             elif not asked.only_start:
-                whole_files(image, app, compare=True)
+                left_out = _left_out(whole_files(image, app, compare=True), app)
         _insist_on_copies(image, app)
     except RegfsError as failure:
         return Prefetched(text, failure=failure)
     received = int(app.stats.value("registry.bytes") - before)
-    notes = tuple(each for each in app.journal.texts() if each not in told)
-    return Prefetched(text, full_name(reference, image), len(image.layers), received, notes=notes)
+    notes = [each for each in app.journal.texts() if each not in told]
+    return Prefetched(text, full_name(reference, image), len(image.layers), received, notes=(*notes, *left_out))
+
+
+def _left_out(files: Rootfs, app: App) -> list[str]:
+    """Return a note if the cache is too small for *files*: the last bytes have evicted the first."""
+    size, limit = sum(index.layout().size for index in files.layers), app.layers.budget.effective_limit()
+    if size <= limit or app.layer_cache.has_all(files.diff_ids):
+        return []
+    return [
+        f"the cache keeps a part of it: its files have {in_units(size)}, and --cache-size is {in_units(limit)}; "
+        "regfs prefetch IMAGE PATH fetches what is at a path"
+    ]
 
 
 def _fetch_start(image: Image, app: App, parts: Parts) -> None:
