@@ -103,9 +103,10 @@ sigstore or of an authority is asked. Policy, keys and roots are read at the sta
 later change holds for the next mount and after `regfs restart`; until then an image that was allowed stays allowed.
 
 - policy.json(5) of podman and skopeo: `insecureAcceptAnything`, `reject`, `sigstoreSigned` by scope, with keys,
-  Fulcio's certificates and Rekor's log (`pip install 'regfs[verify]'`); cosign's tags, with `signedIdentity`
-  `matchRepository` or `exactRepository`, and its bundles, which name the digest alone. `signedBy` (GPG), `pki` and
-  scopes with a tag are refused by name; a file that has a key unknown to regfs is refused as a whole.
+  Fulcio's certificates and Rekor's log (`pip install 'regfs[verify]'`; Debian's python3-cryptography verifies keys);
+  cosign's tags, with `signedIdentity` `matchRepository` or `exactRepository`, and its bundles, which name the digest
+  alone. `signedBy` (GPG), `pki` and scopes with a tag are refused by name; a file that has a key unknown to regfs is
+  refused as a whole.
 - With `--trusted-root FILE` (`pip install 'regfs[sigstore]'`) bundles are verified as cosign does it, with
   timestamps, certificate logs and the log's proof. Only those authorities of the file count that the policy names
   too.

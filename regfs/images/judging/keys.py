@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 _MOST_BYTES = 1 << 20
-_WITHOUT = "the policy wants signatures, and cryptography 45 or later is not there: pip install 'regfs[verify]'"
+_WITHOUT = (
+    "the policy wants signatures, and cryptography is not there: pip install 'regfs[verify]', or for the Debian package "
+    "of regfs apt install python3-cryptography"
+)
+_WITHOUT_CERTIFICATES = (
+    "the policy wants certificates, and cryptography 45 or later is not there: pip install 'regfs[verify]'"
+)
 
 
 def require_package() -> None:
@@ -25,7 +31,7 @@ def require_package() -> None:
     try:
         from cryptography.x509.verification import ExtensionPolicy  # noqa: F401 (version 45)
     except ImportError:
-        raise BadConfiguration(_WITHOUT) from None
+        raise BadConfiguration(_WITHOUT_CERTIFICATES) from None
 
 
 def load_keys(pem: Pem, policy: str) -> tuple[PublicKeyTypes, ...]:
