@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 1 << 20
 _WITHOUT = (
-    "the policy wants signatures, and cryptography is not there: pip install 'regfs[verify]', or for the Debian package "
-    "of regfs apt install python3-cryptography"
+    "the policy wants signatures, and cryptography is not there: pip install 'regfs[verify]', or for regfs as a Debian "
+    "package apt install python3-cryptography"
 )
 _WITHOUT_CERTIFICATES = (
     "the policy wants certificates, and cryptography 45 or later is not there: pip install 'regfs[verify]'"
