@@ -143,10 +143,18 @@ def _kill_below_readers(mount: Mounted, chance: random.Random, *, with_workers: 
         for holder in filter(is_holder, mount.processes()):
             _signal(holder, signal.SIGRTMIN)
         time.sleep(chance.random() * 0.5)
-    daemons = processes_naming(f"\0{mount.path}\0")
+    # A process that a daemon has just forked has its command line until exec(2), and may be about to be a worker.
+    daemons = [pid for pid in processes_naming(f"\0{mount.path}\0") if _leads_session(pid)]
     found = [pid for pid in (mount.processes() if with_workers else daemons) if not is_holder(pid)]
     for pid in found if chance.random() < 0.5 else chance.sample(found, min(1, len(found))):
         _signal(pid, signal.SIGKILL)
+
+
+def _leads_session(pid: int) -> bool:
+    try:
+        return os.getsid(pid) == pid
+    except ProcessLookupError:
+        return False
 
 
 def _kill(mount: Mounted, chance: random.Random) -> None:
