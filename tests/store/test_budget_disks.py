@@ -128,7 +128,7 @@ def test_a_read_only_cache_is_read_and_documents_are_served_unkept(
         # Threads of earlier tests may have something to say too.
         told = [record.levelname for record in caplog.records if record.name.startswith("regfs.store.")]
         assert told == ["WARNING"]
-        with pytest.raises(CacheFailure, match=r"Read-only file system; --cache-dir names another"):
+        with pytest.raises(CacheFailure, match=r"Read-only file system; remount it, or name another with --cache-dir"):
             keep_layer(store, "more")
         store.close()
 
