@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from regfs.errors import AccessDenied, BadConfiguration, InvalidOption, Registry
 from regfs.registry.credentials.lookup import Credentials
 from tests.support.fault_server import Connection, FaultServer, Response
 from tests.support.memory_registry import MemoryRegistry
+from tests.support.mounted import REPOSITORY_ROOT
 
 SECRET = "a:secret with: colons"
 HELPER = """#!/bin/sh
@@ -153,3 +156,36 @@ def test_an_incomplete_login_is_told(login: Callable[..., int], environment: dic
         run_regfs(["login", "--password-stdin"], environment)
     with pytest.raises(InvalidOption, match="there is no terminal"):
         run_regfs(["login", "-u", "me"], environment)
+
+
+def test_a_name_and_a_password_that_are_typed_leave_standard_output_to_the_json(
+    server: FaultServer, environment: dict[str, str]
+) -> None:
+    """The prompt for the name stood before the JSON."""
+    typing, terminal = os.openpty()
+    words = ["-m", "regfs", "login", "--json", server.address]
+    verb = subprocess.Popen(
+        [sys.executable, *words], env=environment | {"PATH": os.environ["PATH"]}, stdin=terminal,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, cwd=REPOSITORY_ROOT,
+    )  # fmt: skip
+    try:
+        for prompt, answer in (("user name for", "me"), ("password of me for", SECRET)):
+            asked(verb, f"{prompt} {server.address}: ")
+            os.write(typing, f"{answer}\n".encode())
+        out, err = verb.communicate(timeout=60)
+    finally:
+        verb.kill()
+        os.close(typing)
+        os.close(terminal)
+    assert verb.returncode == 0, err
+    assert json.loads(out)["registry"] == server.address
+
+
+def asked(verb: subprocess.Popen[bytes], prompt: str) -> None:
+    """Read standard error up to *prompt*: what is typed before the password's is thrown away."""
+    assert verb.stderr is not None
+    said = b""
+    while not said.endswith(prompt.encode()):
+        more = os.read(verb.stderr.fileno(), 1)
+        assert more, said
+        said += more

@@ -65,7 +65,7 @@ def _holdings(cache: Path) -> Holdings:
 
 
 def _evict(layers: LayerStore, images: Images, kind: str, name: str) -> frozenset[Path]:
-    from regfs.images.evicting import evict_named  # imported here, as above
+    from regfs.images.eviction_by_name import evict_named  # imported here, as above
 
     gone = evict_named(layers.root, kind, name, let_go=layers.tables.close_idle)
     images.forget()

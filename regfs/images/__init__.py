@@ -16,7 +16,7 @@ lazy/             fetches layers with a table of contents piece by piece
 workers/          the processes that ingest and merge
 cached_images     what a cache holds, for `regfs cache`
 holdings          what a cache holds, and what keeps it from eviction
-evicting          evicts an image or a part of it from a cache
+eviction_by_name  evicts an image or a part of it from a cache, for `rm` and `regfs cache rm`
 adoption          enters images of archives into the cache
 external_tocs     tables of contents that are kept in another image
 named_images      the image that a reference names

@@ -20,6 +20,7 @@ from typing import NamedTuple
 _PACKED = struct.Struct("<QQqqqIIIIIIIIII")
 _SIZES = struct.Struct("<QQ")
 _MODE = struct.Struct("<I")
+_CTIME_AT, _CTIME_NS_AT = 32, 48
 _NLINK_AT = 56
 _MODE_AT = 52
 _BLOCK_SIZE = 4096
@@ -56,6 +57,11 @@ class Attributes(NamedTuple):
         """Return the attributes in *packed* (80 bytes)."""
         size, _, _, seconds, _, _, nanoseconds, _, mode, nlink, uid, gid, rdev, _, _ = _PACKED.unpack(packed)
         return cls(mode, size, nlink, uid, gid, rdev, seconds * _S + nanoseconds)
+
+
+def without_change_time(packed: bytes) -> bytes:
+    """Return *packed* with 1970 as the time of the last change."""
+    return packed[:_CTIME_AT] + bytes(8) + packed[_CTIME_AT + 8 : _CTIME_NS_AT] + bytes(4) + packed[_CTIME_NS_AT + 4 :]
 
 
 def with_size(packed: bytes, size: int) -> bytes:

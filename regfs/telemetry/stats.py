@@ -22,6 +22,7 @@ COUNTERS = (
     "chunks.refused_ranges",
     "chunks.requests",
     "chunks.rests",
+    "chunks.streams",
     "chunks.whole_layers",
     "errors",
     "images.merges",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from regfs.errors import IsADirectory, NotADirectory, NotASymlink, ReadOnly, StaleNode
-from regfs.model.attributes import Attributes
+from regfs.model.attributes import Attributes, without_change_time
 from regfs.model.node_id import ROOT, invented_node, next_invented
 from regfs.process.waiting.deadline import current
 from regfs.tree.entry import INODE, FoundEntry, ListedEntry
@@ -251,8 +251,12 @@ class InventedNodes:
         return self._numbers.of_invented(self._number_of(child.key))
 
     def _packed(self, node: int, attributes: Attributes) -> bytes:
-        """Return struct fuse_attr of the node *node*."""
-        return INODE.pack(self._numbers.of_invented(node)) + attributes.pack()
+        """Return struct fuse_attr of the node *node*.
+
+        Its modification time may become known while a program reads the node. tar takes another time of the last change
+        for a sign that the file was written meanwhile, so that one stays the same.
+        """
+        return INODE.pack(self._numbers.of_invented(node)) + without_change_time(attributes.pack())
 
     def _table_at_once(self, node: int, child: Child) -> ListedEntry:
         """Return the entry of the table *child* in the directory *node* without waiting, and count one look-up."""

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from regfs.errors import BadContent, CacheFailure, NotFound
+from regfs.model.attributes import without_change_time
 from regfs.model.node_id import KEY_MASK, LAST_SLOT, LAYER_SHIFT, SLOT_SHIFT, TABLE_ROOT
 from regfs.rootfs.file_tree import FileTree
 from regfs.store.layers.content import Content, OpenContent, Span
@@ -133,7 +134,7 @@ class TableSlot:
             tree = self.directory.load_at_once()
             if tree is None:
                 self.has_placeholder = True
-                return self._inode + self.directory.placeholder().pack()
+                return self._inode + without_change_time(self.directory.placeholder().pack())
             self._keep(tree)
         return self._attributes
 
@@ -206,18 +207,17 @@ class TableSlot:
         directory, tree = self.directory.key, self.tree
         if node == self.root or tree is None:
             return directory
-        key = node & KEY_MASK
         try:
-            return f"{directory}/{os.fsdecode(tree.path(key))}".rstrip("/")
+            return f"{directory}/{os.fsdecode(tree.path(node & KEY_MASK))}".rstrip("/")
         except Exception as error:  # the caller is reporting another failure, which must not be replaced
-            log.debug("the name of node %#x of %s", key, directory, exc_info=error)
-            return f"{directory}, node {key:#x}"
+            log.debug("the name of node %#x of %s", node, directory, exc_info=error)
+            return f"{directory}, node {node & KEY_MASK:#x}"
 
     def _keep(self, tree: FileTree) -> None:
         if not self.inode_offsets:
             self.inode_offsets = self._slots.numbers.of_layers(self.directory.identity, tree.first_rows())
         if not self._attributes:
-            self._attributes = self._inode + tree.attributes(tree.root)
+            self._attributes = self._inode + without_change_time(tree.attributes(tree.root))  # see invented.py
         self.tree = tree
         self._slots.tables.add(self, trees=1)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from regfs.app.config import Config
 from regfs.errors import NotFound
 from regfs.images.cached_images import CachedImage, cached_images, unnamed_size
-from regfs.images.evicting import evict_images, evict_part
+from regfs.images.eviction_by_name import evict_images, evict_part
 from regfs.images.holdings import SHORT_DIGITS
 from regfs.mount.mountpoint import mounts
 from regfs.store.eviction.budget import Standing

@@ -55,7 +55,14 @@ def _asked(given: argparse.Namespace, registry: str) -> tuple[str, str]:
     if not sys.stdin.isatty():
         raise InvalidOption("there is no terminal to ask for the password; --password-stdin reads it from stdin")
     try:
-        username = given.username or input(f"user name for {registry}: ").strip()
+        username = given.username or _asked_name(registry)
         return username, getpass(f"password of {username} for {registry}: ")
     except EOFError:
         raise InvalidOption("no password was typed") from None
+
+
+def _asked_name(registry: str) -> str:
+    # Not by input()'s own prompt, which may go to standard output, before the JSON.
+    sys.stderr.write(f"user name for {registry}: ")
+    sys.stderr.flush()
+    return input().strip()

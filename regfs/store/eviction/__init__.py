@@ -2,7 +2,7 @@
 
 budget            the limit, and room for what is to be written
 eviction          what is evicted, and in which order
-excess            what is kept beyond the limit while it is in use
+shrinking         what is kept beyond the limit while it is in use
 inventory         the files of the cache by kind, with their sizes
 in_use            what each process uses: it is never evicted
 pins              what the user wants to keep

@@ -7,7 +7,7 @@ once, each of which sees what the others wrote only at its next look. What was u
 
 What any process uses stays (in_use.py), so that an open image never loses a file that may still be read. In use are the
 images of which a process has a file or directory open, and those that it visited last; together they may exceed the
-limit (excess.py). What only the kernel remembers is not in use: otherwise the limit could not hold for a mount that
+limit (shrinking.py). What only the kernel remembers is not in use: otherwise the limit could not hold for a mount that
 visits thousands of images. What was evicted is fetched again when it is next needed.
 A part of the disk stays free, too, whatever fills it (model/cache_limits.py). Where evicting everything would not make
 enough room, nothing is evicted: a cached image stays readable on a full disk.
@@ -31,8 +31,8 @@ from regfs.model.cache_limits import DEFAULT_LIMITS, Limits
 from regfs.model.units import in_units
 from regfs.process.threads import start_thread
 from regfs.store.eviction.eviction import Unit, everything, evict
-from regfs.store.eviction.excess import LATELY_S, Excess
 from regfs.store.eviction.inventory import BLOBS, used_by
+from regfs.store.eviction.shrinking import LATELY_S, Excess
 from regfs.store.files.failures import failures_of
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Budget:
     """The budget of the cache at *root*.
 
     *let_go* is called where all that is left is in use: it closes what this process used lately. If nothing can be
-    evicted even then, the limit is exceeded (excess.py): `exceeded` has the reason, and *note* is called with it once.
+    evicted even then, the limit is exceeded (shrinking.py): `exceeded` has the reason, and *note* gets it once.
     """
 
     def __init__(
