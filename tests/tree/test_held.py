@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from regfs.errors import InUse, NotFound, ReadOnly, RegistryUnavailable, WouldBlock
-from regfs.images import evicting
+from regfs.images import eviction_by_name
 from regfs.process.waiting.deadline import NON_BLOCKING, under
 from regfs.store.eviction.pins import keep_pin
 from tests.support.images import BuiltImage, file, image_of, layer
@@ -184,13 +184,13 @@ def test_a_part_that_something_begins_to_use_just_before_it_goes_stays(
     shown = served.show()
     shown.names("app/1/rootfs")
     other, opened = served.show(), []
-    evict = evicting._evict
+    evict = eviction_by_name._evict
 
-    def evict_when_opened(root: Path, guards: frozenset[Path]) -> evicting.Gone:
+    def evict_when_opened(root: Path, guards: frozenset[Path]) -> eviction_by_name.Gone:
         opened.append(other.tree.open(other.find("app/1/rootfs/a").node))
         return evict(root, guards)
 
-    monkeypatch.setattr(evicting, "_evict", evict_when_opened)
+    monkeypatch.setattr(eviction_by_name, "_evict", evict_when_opened)
     with pytest.raises(InUse):
         remove(shown, f"layers/{built.layers[0].diff_id.encoded}")
     opened[0].close()
