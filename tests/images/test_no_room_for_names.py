@@ -115,3 +115,18 @@ def test_on_a_disk_that_became_read_only_a_new_image_is_shown(served: Served, el
         assert shown.read("new/1/rootfs/both") == b"upper"
         assert shown.read("known/1/rootfs/small") == b"small"
         assert shown.read(".regfs/errors").count(b"is not kept") == 1
+
+
+def test_an_evicted_file_of_an_image_in_use_is_read_when_the_disk_became_read_only(served: Served) -> None:
+    """It was EIO: the layer had its names in the cache, which could not take its bytes again."""
+    served.push("known", "1", image_of(TOP))
+    shown = served.show(limit=1 << 30)
+    assert shown.read("known/1/rootfs/both") == b"upper"
+    for data in served.cache.glob("layers/*.tar"):
+        data.unlink()
+    shown.contents.store.tables.close_idle()
+    with read_only(served.cache):
+        assert shown.read("known/1/rootfs/big") == BIG
+        assert shown.read("known/1/rootfs/both") == b"upper"
+        assert shown.read(".regfs/errors").count(b"is not kept") == 1
+    assert shown.read("known/1/rootfs/big") == BIG

@@ -165,7 +165,10 @@ class LayerCache:
         the layer's index has spans of its blob. Otherwise the layer is ingested again first: waits for the ingest, and
         raises its errors. Raises CacheFailure if that does not help.
         """
-        return self._overflow.opened(content) or self._contents.open(content)
+        try:
+            return self._overflow.opened(content) or self._contents.open(content)
+        except CacheFailure as failure:
+            return self._overflow.opened_after(failure, content)
 
     def in_use(self, layer: Digest) -> tuple[LayerIndex | None, LayerBlob | None]:
         """Return the index and the blob of a layer; None and None if it is not in use."""

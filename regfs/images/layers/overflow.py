@@ -112,6 +112,24 @@ class Overflow:
                 return self._store.open_content(content)
         return cache.open(content)
 
+    def opened_after(self, failure: CacheFailure, content: Content) -> OpenContent:
+        """Return the opened *content* of a layer in use whose bytes are gone, and which the cache cannot take again.
+
+        Waits for the names of the layer in the temporary cache. Raises *failure* where that does not help.
+        """
+        blob = None if isinstance(content, Nothing) else self._indexes.in_use(content.layer)[1]
+        cache = None if blob is None or blob.table_format is not None else self._made_after(failure)
+        if blob is None or cache is None:
+            raise failure
+        cache.store.unkept.tell(failure)
+        try:
+            tree = cache.layer_tree(blob)
+            opened = cache.open(content)
+        except CacheFailure as again:
+            raise failure from again
+        del tree  # until here it kept the layer in use there
+        return opened
+
     def _keep(self, blob: LayerBlob, size: int) -> None:
         """Put the plain layer, of *size* bytes, into the cache unless that has it. Raises CacheFailure."""
         if self._store.is_ingested(blob.stored_as):
