@@ -1,6 +1,6 @@
 """kill -9 at random instants: after the next start every byte is right, and nothing is left that nothing can reach.
 
-REGFS_SOAK_KILLS says how often a daemon is killed: 5 times in the usual run, 1,000 for the promise. Run with -s to
+REGFS_SOAK_KILLS says how often a daemon is killed: 3 times in the usual run, 1,000 for the promise. Run with -s to
 see the counts.
 """
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.kill_load import kill_at_random, kill_load_images
 
-KILLS = int(os.environ.get("REGFS_SOAK_KILLS", "5"))
+KILLS = int(os.environ.get("REGFS_SOAK_KILLS", "3"))
 SEED = int(os.environ.get("REGFS_SOAK_SEED", "1"))
 
 

@@ -1,6 +1,6 @@
 """A mount outlives its daemon: killed, restarted or upgraded, nothing inside notices.
 
-REGFS_SOAK_RESTARTS says how often the daemon below readers is killed and restarted (5).
+REGFS_SOAK_RESTARTS says how often the daemon below readers is killed and restarted (3).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.support.mounted import (
 )
 from tests.support.restart_load import RestartLoad, await_holder, daemon_says, kill_at_random, kill_daemon
 
-RESTARTS = int(os.environ.get("REGFS_SOAK_RESTARTS", "5"))
+RESTARTS = int(os.environ.get("REGFS_SOAK_RESTARTS", "3"))
 BIG = os.urandom(3 << 20)
 LAYER = layer(file("big", BIG))
 
