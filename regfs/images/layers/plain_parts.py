@@ -111,7 +111,7 @@ class PlainParts:
 
         assert blob.part is not None
         layer = blob.stored_as
-        # Opened anew: *index* may still have an older file open, without spans.
+        # Opened again, because *index* may still have an older file open, without spans.
         with closing(LayerIndex.open(self._store.index_path(layer))) as opened:
             layout, table = opened.layout(), SpanTable.of(opened)
         if layout.source != TAR or table.blob != str(blob.descriptor.digest):

@@ -1,4 +1,4 @@
-"""Decides how much of the cache may be filled with bytes of one layer that nobody has read yet.
+"""Decides how much of the cache may be filled with bytes of one layer that were not read yet.
 
 Used by chunk_fetching.py and chunk_requests.py; made by partial_layers.py and plain_parts.py. Thread rule: any thread.
 """

@@ -16,7 +16,7 @@ Chunk = bytes | memoryview
 """Some compressed bytes, not necessarily any."""
 
 Seek = Callable[[int, int], None]
-"""Called where decompressing can begin anew: with the offset in the blob, and that in the archive."""
+"""Called where decompressing can begin: with the offset in the blob, and that in the archive."""
 
 _ENOUGH = 6
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x04\x22\x4d\x18": "lz4"}

@@ -236,7 +236,7 @@ class LockedMap:
         self._chunks = content[_SIZE:]
 
     def is_kept(self, number: int) -> bool:
-        """Whether the data file may have bytes of that chunk that somebody reads."""
+        """Whether the data file may have bytes of that chunk, which a reader may use."""
         return number < len(self._chunks) and self._chunks[number] != _ABSENT
 
     def take_use(self, numbers: Iterable[int]) -> bool:
