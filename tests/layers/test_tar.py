@@ -22,9 +22,18 @@ from tests.support.images import BLOCK, directory, file, padded, symlink, tar_of
 from tests.support.snapshot import differences, snapshot
 
 
+def filled_again(tar: bytes, block: int) -> Iterator[memoryview]:
+    """Yield *tar* in views of one block of memory, which is filled again each time, as a ring does (layers/ring.py)."""
+    memory = bytearray(block)
+    for at in range(0, len(tar), block):
+        part = tar[at : at + block]
+        memory[:] = part.ljust(block, b"?")
+        yield memoryview(memory)[: len(part)]
+
+
 def entries_of(tar: bytes, *, block: int = 1000) -> list[tuple[TarEntry, bytes]]:
     """Return the entries with what is stored of each; *block* is what the stream comes in."""
-    reader = TarReader(ByteFeed(tar[at : at + block] for at in range(0, len(tar), block)))
+    reader = TarReader(ByteFeed(filled_again(tar, block)))
     return [(entry, b"".join(bytes(view) for view in reader.content())) for entry in reader]
 
 
@@ -91,6 +100,13 @@ def test_long_and_strange_names_are_read(dialect: int) -> None:
     tar = written_by_tarfile([made], dialect, errors="surrogateescape")
     assert entries_of(tar)[0][0].path == os.fsencode(name)
     assert entries_of(tar)[0][0].link == os.fsencode(target)
+
+
+def test_a_long_name_that_two_blocks_share_is_read_whole() -> None:
+    """Its first part was read when the second block was in its place: "a PAX record has a wrong length"."""
+    name = "d/" * 300 + "f"
+    for block in (600, 1100, 1300, 1536):
+        assert entries_of(tar_of(file(name, b"x")), block=block) == entries_of(tar_of(file(name, b"x")), block=1 << 16)
 
 
 def test_numbers_beyond_octal_are_read() -> None:

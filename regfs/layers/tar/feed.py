@@ -33,7 +33,7 @@ class ByteFeed:
         if at + size <= len(self.block):
             self.at = at + size
             return bytes(self.block[at : at + size])
-        return b"".join(self.spans(size))
+        return b"".join(map(bytes, self.spans(size)))  # copied one by one: join() would take all views first
 
     def take_or_end(self, size: int) -> bytes:
         """Return the next *size* bytes, or fewer where the stream ends."""
