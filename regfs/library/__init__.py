@@ -3,6 +3,7 @@
     client.py              Client: registries through one cache, with one set of options; opens images
     image.py               Image and its layers
     change.py              Change: one path that differs between two images
+    pure_path.py           PurePath: the name of a path, with the methods of pathlib.PurePath
     path.py                Path: a file or directory of the tree, with the methods of pathlib.Path that read
     path_glob.py           the paths that match a glob pattern
     path_resolver.py       turns paths into nodes of the tree: look-ups, symbolic links, a cache of both

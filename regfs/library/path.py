@@ -1,7 +1,12 @@
-"""Path: a file or directory of the tree, with the methods of pathlib.Path that read.
+"""Path: a file or directory of the tree, with the methods of pathlib.Path that read. Three differ a little:
 
-It is a Traversable (importlib.resources.abc), so programs that read package resources can read images. It is no
-os.PathLike: only local_path() gives a local path. Values; any thread.
+- relative_to() returns a pathlib.PurePosixPath, because a Path is always absolute;
+- walk() raises where a directory cannot be listed, unless *on_error* takes the error: pathlib would leave it out;
+- resolve() raises for links that form a loop, *strict* or not, as pathlib did before Python 3.13.
+
+There is none for the names of owners and groups, which are numbers in an image, and none that writes. A Path is a
+Traversable (importlib.resources.abc), so programs that read package resources can read images. It is no os.PathLike:
+only local_path() gives a local path. Values; any thread.
 """
 
 from __future__ import annotations
@@ -10,93 +15,40 @@ import builtins
 import io
 import os
 import stat
-from collections.abc import Iterator, Mapping
-from functools import total_ordering
-from typing import IO, Any, Literal, overload
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, Any, Literal, Self, overload
 
-from regfs.errors import InvalidName, IsADirectory, RegfsError, Unsupported
+from regfs.errors import IsADirectory, LinkLoop, RegfsError, Unsupported
 from regfs.library.failures import as_os_error
 from regfs.library.path_glob import components, matching
-from regfs.library.path_resolver import Entry, Files, Names
+from regfs.library.path_resolver import Entry
+from regfs.library.pure_path import PurePath
 from regfs.library.streams import BUFFER, RawFile
 
 _S = 1_000_000_000
 _MODES = ("r", "rt", "tr", "rb", "br")
 
 
-@total_ordering
-class Path:
-    """A path of the tree. *names* lead to it from the root of a mount; str() leaves the first *anchor* of them out.
+class Path(PurePath):
+    """A path of the tree, as PurePath has it, and what is there.
 
-    `image.rootfs / "etc/os-release"` has the name `etc/os-release` in its image, which str() returns with a slash in
-    front. Each method asks the tree again. What is below an image's digest never changes. Methods may block on the
-    network, and raise OSErrors that are RegfsErrors too.
+    Each method asks the tree. What is below an image's digest never changes. Methods may block on the network, and
+    raise OSErrors that are RegfsErrors too.
     """
 
-    __slots__ = ("_anchor", "_files", "_names")
-
-    def __init__(self, files: Files, names: Names = (), *, anchor: int = 0) -> None:
-        self._files = files
-        self._names = names
-        self._anchor = anchor
-
-    @property
-    def name(self) -> str:
-        """The last component; for the anchor, the name of the image's directory."""
-        return os.fsdecode(self._names[-1]) if self._names else ""
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The components below the anchor."""
-        return tuple(map(os.fsdecode, self._names[self._anchor :]))
-
-    @property
-    def suffix(self) -> str:
-        """The last component from its last dot on; '' if it has none."""
-        return os.path.splitext(self.name)[1]
-
-    @property
-    def stem(self) -> str:
-        """The last component without its suffix."""
-        return os.path.splitext(self.name)[0]
-
-    @property
-    def parent(self) -> Path:
-        """The path without its last component; the anchor is its own parent."""
-        return self if len(self._names) <= self._anchor else self._at(self._names[:-1])
-
-    def joinpath(self, *paths: str | bytes | os.PathLike[str]) -> Path:
-        """Return the path that *paths* lead to from here; an absolute one begins at the anchor, and stays below it."""
-        names = self._names
-        for path in paths:
-            raw = os.fsencode(path)
-            if b"\0" in raw:
-                raise as_os_error(InvalidName("a path has no NUL byte"))
-            if raw.startswith(b"/"):
-                names = names[: self._anchor]
-            names += tuple(name for name in raw.split(b"/") if name not in (b"", b"."))
-        return self._at(names)
-
-    def below(self, name: str) -> Path:
-        """Return the entry *name* as a path that str() shows as `/`, and that is its own parent."""
-        names = self.joinpath(name)._names
-        return Path(self._files, names, anchor=len(names))
-
-    def __truediv__(self, path: str | bytes | os.PathLike[str]) -> Path:
-        """Return joinpath(path)."""
-        return self.joinpath(path)
+    __slots__ = ()
 
     def exists(self, *, follow_symlinks: bool = True) -> bool:
         """Whether it exists. False is a definite answer: a failing registry raises."""
         return self._mode(follow=follow_symlinks) != 0
 
-    def is_dir(self) -> bool:
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
         """Whether it is a directory, or a link to one."""
-        return stat.S_ISDIR(self._mode())
+        return stat.S_ISDIR(self._mode(follow=follow_symlinks))
 
-    def is_file(self) -> bool:
+    def is_file(self, *, follow_symlinks: bool = True) -> bool:
         """Whether it is a regular file, or a link to one."""
-        return stat.S_ISREG(self._mode())
+        return stat.S_ISREG(self._mode(follow=follow_symlinks))
 
     def is_symlink(self) -> bool:
         """Whether it is a symbolic link."""
@@ -114,36 +66,70 @@ class Path:
         """Return the target of a symbolic link, as it is stored."""
         return os.fsdecode(self._files.read_link(self._names))
 
+    def resolve(self, strict: bool = False) -> Self:
+        """Return the path without links and `..`, as after chroot(2) into its rootfs.
+
+        What does not exist is kept as it is written, unless *strict*: then it raises FileNotFoundError. A path that
+        leaves its anchor by `..` gets the root of the mount as its anchor.
+        """
+        names = self._files.resolved(self._names, strict=strict)
+        stays = names[: self._anchor] == self._names[: self._anchor]
+        return type(self)(self._files, names, anchor=self._anchor if stays else 0)
+
+    def absolute(self) -> Self:
+        """Return the path: it is absolute."""
+        return self
+
+    def samefile(self, other: Self | str) -> bool:
+        """Tell whether both lead to the same file, by links or hard links too. *other* is as in relative_to()."""
+        path = self._other(other)
+        return path._files is self._files and path.stat().st_ino == self.stat().st_ino
+
     def xattrs(self, *, follow_symlinks: bool = True) -> Mapping[str, bytes]:
         """Return the extended attributes by name."""
         found = self._files.xattrs(self._names, follow=follow_symlinks)
         return {os.fsdecode(name): value for name, value in found.items()}
 
-    def iterdir(self) -> Iterator[Path]:
+    def iterdir(self) -> Iterator[Self]:
         """Yield what a listing of the directory shows."""
         for name, _ in self._files.children(self._names):
             yield self._at((*self._names, name))
 
-    def walk(self) -> Iterator[tuple[Path, list[str], list[str]]]:
+    def walk(
+        self,
+        top_down: bool = True,
+        on_error: Callable[[OSError], object] | None = None,
+        follow_symlinks: bool = False,
+    ) -> Iterator[tuple[Self, list[str], list[str]]]:
         """Yield each directory from here down with the names of its directories and of its other entries.
 
-        Links are not followed. As with os.walk(), a name that is removed from the first list is not entered.
+        From the top down, a name that is removed from the first list is not entered. Links to directories are other
+        entries, unless *follow_symlinks*; then nothing keeps a walk out of a loop, as in pathlib.
         """
-        waiting = [self]
+        waiting: list[Self | tuple[Self, list[str], list[str]]] = [self]
         while waiting:
             at = waiting.pop()
-            directories: list[str] = []
-            others: list[str] = []
-            for name, kind in self._files.children(at._names):
-                (directories if kind == stat.S_IFDIR else others).append(os.fsdecode(name))
-            yield at, directories, others
-            waiting += [at / name for name in reversed(directories)]
+            if isinstance(at, tuple):
+                yield at
+                continue
+            try:
+                found = (at, *at._children(follow=follow_symlinks))
+            except OSError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+                continue
+            if top_down:
+                yield found
+            else:
+                waiting.append(found)
+            waiting += [at / name for name in reversed(found[1])]
 
-    def glob(self, pattern: str | os.PathLike[str]) -> Iterator[Path]:
+    def glob(self, pattern: str | os.PathLike[str]) -> Iterator[Self]:
         """Yield each path below the directory that the relative *pattern* matches, as pathlib's does: `**/*.conf`."""
         return map(self._at, matching(self._files, self._names, components(pattern)))
 
-    def rglob(self, pattern: str | os.PathLike[str]) -> Iterator[Path]:
+    def rglob(self, pattern: str | os.PathLike[str]) -> Iterator[Self]:
         """Yield what glob() yields for *pattern* in the directory and in each one below it."""
         return map(self._at, matching(self._files, self._names, (b"**", *components(pattern))))
 
@@ -203,46 +189,28 @@ class Path:
         finally:
             file.close()
 
-    def __fspath__(self) -> str:
-        """Raise TypeError: there is no local path."""
-        raise TypeError(f"{self} is in a registry, and has no path here; open() reads it, local_path() may give one")
-
-    def __str__(self) -> str:
-        """Return the path below its anchor, with a slash in front."""
-        return "/" + "/".join(self.parts)
-
-    def __repr__(self) -> str:
-        """Return the whole path, from the root of a mount."""
-        return f"regfs.Path({'/'.join(map(os.fsdecode, self._names))!r})"
-
-    def __eq__(self, other: object) -> bool:
-        """Tell whether both are the same path of the same client."""
-        if not isinstance(other, Path):
-            return NotImplemented
-        return self._names == other._names and self._files is other._files
-
-    def __lt__(self, other: Path) -> bool:
-        """Tell whether this path comes before *other* by name."""
-        return self._names < other._names if isinstance(other, Path) else NotImplemented
-
-    def __hash__(self) -> int:
-        """Return a hash of the path."""
-        return hash((self._names, id(self._files)))
+    def _children(self, *, follow: bool) -> tuple[list[str], list[str]]:
+        """Return the names of the directories here, and of the other entries."""
+        directories: list[str] = []
+        others: list[str] = []
+        for name, kind in self._files.children(self._names):
+            is_directory = kind == stat.S_IFDIR or (
+                follow and kind == stat.S_IFLNK and self._at((*self._names, name)).is_dir()
+            )
+            (directories if is_directory else others).append(os.fsdecode(name))
+        return directories, others
 
     def _no_file(self, mode: int) -> RegfsError:
         if stat.S_ISDIR(mode):
             return IsADirectory(f"{self} is a directory")
         return Unsupported(f"{self} is a device or a pipe, which has no bytes in an image")
 
-    def _at(self, names: Names) -> Path:
-        return Path(self._files, names, anchor=self._anchor)
-
     def _mode(self, *, follow: bool = True) -> int:
-        """Return the mode; 0 if the path definitely does not exist."""
+        """Return the mode; 0 if the path definitely leads nowhere."""
         try:
             return self._files.entry(self._names, follow=follow).attributes.mode
         except RegfsError as error:
-            if isinstance(error, builtins.FileNotFoundError | builtins.NotADirectoryError):
+            if isinstance(error, builtins.FileNotFoundError | builtins.NotADirectoryError | LinkLoop):
                 return 0
             raise
 

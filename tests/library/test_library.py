@@ -8,13 +8,14 @@ import stat
 import threading
 from collections.abc import Iterator
 from importlib.resources.abc import Traversable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import regfs
 from regfs.errors import AccessDenied, InvalidName, LinkLoop, NotFound, Offline, RegfsError
+from regfs.tree.entry import FoundEntry
 from tests.support.attached import BUNDLE, COSIGN_SIGN, SPDX, bundle, refer, statement
 from tests.support.fault_server import FaultServer, reply
 from tests.support.hello import host_architecture
@@ -143,6 +144,40 @@ def test_a_walk_does_not_enter_what_is_taken_off_its_list(rootfs: regfs.Path) ->
     assert seen == ["/", "/etc"]
 
 
+def test_a_walk_from_below_comes_to_a_directory_last_and_may_follow_links(rootfs: regfs.Path) -> None:
+    walked = [str(at) for at, _, _ in rootfs.walk(top_down=False)]
+    assert (sorted(walked), walked[-1]) == (["/", "/etc", "/usr", "/usr/lib"], "/")
+    assert walked.index("/usr/lib") < walked.index("/usr")
+    assert [str(at) for at, _, _ in rootfs.walk(follow_symlinks=True)] == ["/", "/etc", "/lib", "/usr", "/usr/lib"]
+
+
+def test_a_walk_tells_its_errors_where_pathlib_leaves_directories_out(rootfs: regfs.Path) -> None:
+    told: list[OSError] = []
+    assert list((rootfs / "none").walk(on_error=told.append)) == []
+    assert [error.errno for error in told] == [errno.ENOENT]
+    with pytest.raises(FileNotFoundError):
+        list((rootfs / "none").walk())
+
+
+def test_the_files_of_a_deep_tree_cost_what_those_of_a_flat_one_do(
+    rootfs: regfs.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each path was walked from the root on: `regfs get` of a tree took time by the square of its depth."""
+    asked: list[bytes] = []
+    lookup = rootfs._files._tree.lookup
+
+    def looking_up(parent: int, name: bytes) -> FoundEntry:
+        asked.append(name)
+        return lookup(parent, name)
+
+    monkeypatch.setattr(rootfs._files._tree, "lookup", looking_up)
+    for _ in range(3):
+        assert not (rootfs / "usr/lib/none").exists()
+        assert (rootfs / "usr/lib/../../lib/big").exists()
+    assert asked.count(b"none") == asked.count(b"big") == 3
+    assert asked.count(b"usr") <= 2
+
+
 @pytest.mark.parametrize(
     ("pattern", "paths"),
     [
@@ -181,6 +216,68 @@ def test_paths_join_and_part_as_those_of_pathlib(rootfs: regfs.Path) -> None:
     assert str(path) == "/etc/os-release"
     assert len({path, rootfs / "etc//./os-release"}) == 1
     assert sorted([rootfs / "b", rootfs / "a"]) == [rootfs / "a", rootfs / "b"]
+
+
+def test_paths_are_told_apart_and_changed_by_name_as_those_of_pathlib(rootfs: regfs.Path) -> None:
+    path, of_pathlib = rootfs / "usr/lib/a.tar.gz", PurePosixPath("/usr/lib/a.tar.gz")
+    assert [str(each) for each in path.parents] == [str(each) for each in of_pathlib.parents]
+    assert list(rootfs.parents) == []
+    assert (path.suffix, path.suffixes, path.stem) == (of_pathlib.suffix, of_pathlib.suffixes, of_pathlib.stem)
+    assert path.with_name("b") == rootfs / "usr/lib/b"
+    assert path.with_stem("b") == rootfs / "usr/lib/b.gz"
+    assert [str(path.with_suffix(each)) for each in (".xz", "")] == [
+        str(of_pathlib.with_suffix(each)) for each in (".xz", "")
+    ]
+    for pattern in ("*.gz", "lib/*", "/usr/*", "/usr/lib/*", "*"):
+        assert path.match(pattern) == of_pathlib.match(pattern)
+    for change, text in ((path.with_name, "a/b"), (path.with_suffix, "gz"), (rootfs.with_name, "x")):
+        with pytest.raises(ValueError, match=r"name|suffix"):
+            change(text)
+
+
+def test_a_path_is_relative_to_one_above_it(client: regfs.Client, rootfs: regfs.Path) -> None:
+    path = rootfs / "usr/lib/big"
+    assert path.relative_to(rootfs / "usr") == path.relative_to("/usr") == PurePosixPath("lib/big")
+    assert rootfs / "usr" / path.relative_to(rootfs / "usr") == path
+    assert path.relative_to(path) == PurePosixPath()
+    assert path.relative_to(client.path()).parts[-4:] == ("rootfs", "usr", "lib", "big")
+    assert not path.is_relative_to("/us")
+    with pytest.raises(ValueError, match="is not in the subpath of"):
+        rootfs.relative_to(path)
+    assert path.is_absolute()
+    assert path.absolute() == path
+
+
+def test_links_are_resolved_inside_the_image(client: regfs.Client, rootfs: regfs.Path) -> None:
+    resolved = {
+        "lib/big": "/usr/lib/big", "etc/absolute": "/usr/lib/big", "etc/out": "/etc/os-release", "../../new": "/new",
+        "lib/../../etc/./gone": "/etc/gone", "etc/nowhere": "/none", "etc/nowhere/../lib/../x/y/..": "/usr/x",
+        "new/below": "/new/below", "": "/",
+    }  # fmt: skip
+    for path, expected in resolved.items():
+        assert str((rootfs / path).resolve()) == expected
+    assert (rootfs / "lib/big").resolve(strict=True) == rootfs / "usr/lib/big"
+    for path, error in (("etc/nowhere", FileNotFoundError), ("new/below", NotADirectoryError), ("etc/loop", OSError)):
+        with pytest.raises(error):
+            (rootfs / path).resolve(strict=True)
+    above = client.open("demo/app:1").directory / ".."
+    assert above.resolve().name == "app"
+    assert str((above / "1/rootfs/lib").resolve()) == f"{above.resolve()}/1/rootfs/usr/lib"
+
+
+def test_the_same_file_is_known_by_any_of_its_names(client: regfs.Client, rootfs: regfs.Path) -> None:
+    assert (rootfs / "lib/big").samefile(rootfs / "usr/lib/big")
+    assert (rootfs / "lib/big").samefile("/etc/absolute")
+    assert (rootfs / "new").samefile(client.path("demo/app/1/rootfs/new"))
+    assert not (rootfs / "new").samefile("/lib/big")
+    with pytest.raises(FileNotFoundError):
+        (rootfs / "new").samefile("/none")
+
+
+def test_a_loop_of_links_does_not_exist_as_in_pathlib(rootfs: regfs.Path) -> None:
+    assert not (rootfs / "etc/loop").exists()
+    assert not (rootfs / "etc/loop").is_file()
+    assert (rootfs / "etc/loop").exists(follow_symlinks=False)
 
 
 def test_a_path_is_a_traversable(rootfs: regfs.Path) -> None:
