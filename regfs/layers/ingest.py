@@ -222,7 +222,7 @@ def read_layer(blocks: Iterator[memoryview], sink: LayerSink, progress: Progress
     reader = TarReader(feed)
     tree = ArchiveRows(sink.rows)
     plain = PlainEntries(feed, reader, tree)
-    sparse_files = _SparseFiles(reader, sink)
+    sparse_files = _SparseFiles(feed, reader, sink)
     while True:
         progress.entries += plain.read()
         entry = reader.next_entry()
@@ -248,7 +248,8 @@ def _written(blocks: Iterator[memoryview], sink: LayerSink) -> Iterator[memoryvi
 class _SparseFiles:
     """Expands the sparse files of an archive into a sink."""
 
-    def __init__(self, reader: TarReader, sink: LayerSink) -> None:
+    def __init__(self, feed: ByteFeed, reader: TarReader, sink: LayerSink) -> None:
+        self._feed = feed
         self._reader = reader
         self._sink = sink
         self._holes = 0
@@ -262,7 +263,7 @@ class _SparseFiles:
         if not entry.size:
             return None
         file = self._sink.begin_expanded()
-        stored = self._reader.content()
+        stored_at, stored = self._feed.offset, self._reader.content()
         view = memoryview(b"")
         at = 0
         for offset, length in extents:
@@ -275,4 +276,4 @@ class _SparseFiles:
         file.skip(entry.size - at)
         for _ in stored:
             pass
-        return file.finish()
+        return file.finish(stored_at, extents)

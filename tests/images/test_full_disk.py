@@ -178,12 +178,23 @@ def test_bytes_that_changed_since_the_names_were_read_are_never_shown(served: Se
     assert failed
 
 
-def test_a_sparse_file_of_a_layer_that_is_not_kept_is_an_error_that_names_the_remedy(served: Served) -> None:
-    pax = {"GNU.sparse.map": b"1000,3,70000,2", "GNU.sparse.size": b"90000"}
-    tar = tar_of(file("sparse", b"abcde", pax=pax), file("d/big", FILES["d/03"] * 8), file("small", b"small"))
-    served.push("app", "1", image_of(layer_of_tar(tar)))
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
+def test_a_sparse_file_of_a_layer_that_is_not_kept_is_read_with_its_holes(served: Served, compression: str) -> None:
+    size, extents = 12 * MIB, [(1000, 3), (70_000, 2), (5 * MIB - 7, 5 * MIB), (11 * MIB, 100_000), (12 * MIB, 0)]
+    right = bytearray(size)
+    for offset, length in extents:
+        right[offset : offset + length] = BYTES.randbytes(length)
+    pax = {"GNU.sparse.map": ",".join(f"{offset},{length}" for offset, length in extents).encode(),
+           "GNU.sparse.size": b"%d" % size}  # fmt: skip
+    stored = b"".join(right[offset : offset + length] for offset, length in extents)
+    holes = {"GNU.sparse.map": b"", "GNU.sparse.size": b"70000"}
+    tar = tar_of(
+        file("before", b"before"), file("sparse", stored, pax=pax), file("holes", b"", pax=holes),
+        file("big", FILES["d/03"] * 8),
+    )  # fmt: skip
+    served.push("app", "1", image_of(layer_of_tar(tar, compression=compression)))
     shown = served.show(limit=1 << 30)
-    assert shown.attributes("app/1/rootfs/sparse").size == 90_000
-    assert shown.read("app/1/rootfs/small") == b"small"
-    with pytest.raises(CacheFull, match="--cache-dir"):
-        shown.read("app/1/rootfs/sparse")
+    assert shown.attributes("app/1/rootfs/sparse").size == size
+    assert shown.read("app/1/rootfs/sparse") == bytes(right)
+    assert shown.read("app/1/rootfs/holes") == bytes(70_000)
+    assert shown.read("app/1/rootfs/before") == b"before"

@@ -14,7 +14,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from cachetools import TTLCache
 
@@ -27,9 +26,6 @@ from regfs.model.digest import Digest
 from regfs.store.layers.content import Content, Nothing, OpenContent, Span
 from regfs.store.layers.layer_index import LayerIndex
 from regfs.store.layers.layer_store import LayerStore
-
-if TYPE_CHECKING:
-    from regfs.images.lazy.chunk_fetching import ChunkFetcher
 
 log = logging.getLogger(__name__)
 
@@ -136,20 +132,20 @@ class LayerContents:
             index, blob = self._indexes.in_use(layer)
             if index is None or blob is None:
                 continue
-            fetcher = self._fetcher(index, blob, wanted)
-            if fetcher is not None:
-                with named(blob.origin):
-                    fetcher.fetch(wanted, partial(report, blob.descriptor.digest.encoded))
+            with named(blob.origin):
+                self._fetch(index, blob, wanted, partial(report, blob.descriptor.digest.encoded))
 
-    def _fetcher(self, index: LayerIndex, blob: LayerBlob, wanted: Sequence[tuple[int, int]]) -> ChunkFetcher | None:
-        """Return what fetches *wanted*; None if the data file has them all, perhaps by fetching the whole layer."""
-        if blob.table_format is None and self._store.has_names(blob.stored_as):
-            is_here = self._store.is_ingested(blob.stored_as)
-            found = None if is_here else self._plain.fetcher(index, blob, wanted, alone=True)
-            if found is not None:
-                return found
+    def _fetch(
+        self, index: LayerIndex, blob: LayerBlob, wanted: Sequence[tuple[int, int]], report: Callable[[int, int], None]
+    ) -> None:
+        """Fetch the ranges *wanted* of the data file, or the whole layer where only that has them."""
+        is_plain = blob.table_format is None
+        has_names_only = self._store.has_names(blob.stored_as) and not self._store.is_ingested(blob.stored_as)
+        if is_plain and has_names_only and self._plain.fetch(index, blob, wanted, report):
+            return
         self._indexes.index_with_content(blob)
-        return None if blob.table_format is None else self._partial.fetcher(index, blob)
+        if not is_plain:
+            self._partial.fetcher(index, blob).fetch(wanted, report)
 
     def has_all(self, layers: Sequence[Digest]) -> bool:
         """See LayerCache.has_all()."""

@@ -6,7 +6,7 @@ and both digests were found right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from regfs.model.digest import Digest
@@ -39,8 +39,11 @@ class ExpandedSink(Protocol):
     def skip(self, size: int) -> None:
         """Take *size* zero bytes."""
 
-    def finish(self) -> int:
-        """Return the value of *content* for the row of the file."""
+    def finish(self, at: int, extents: Sequence[tuple[int, int]]) -> int:
+        """Return the value of *content* for the row of the file.
+
+        Its *extents*, each an offset and a size, are stored one behind the other from byte *at* of the tar stream on.
+        """
 
 
 class LayerSink(Protocol):

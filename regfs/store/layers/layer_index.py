@@ -5,6 +5,8 @@
     chunks(start INTEGER PRIMARY KEY, number, size, blob_offset, blob_size, inner_offset, digest TEXT)     (chunks.py)
     restarts(blob_offset INTEGER PRIMARY KEY, bits, window BLOB)      of a SOCI layer: see layers/formats/ztoc.py
     headers(start INTEGER PRIMARY KEY, header, fingerprint BLOB)     of a SOCI layer: what a file's tar header says
+    sparse(start INTEGER PRIMARY KEY, size, at, extents BLOB)     of a layer with sparse files: where the tar stream has
+            the bytes of the one at *start* of the expanded files (sparse_map.py)
     meta(key TEXT PRIMARY KEY, value)      source, tar_size, expanded_size, expanded_sha256 (data_writer.py); blob
 
 Row 0 is the layer's root. For a hard link (inode != row) the last four columns are NULL in the file; readers get the
@@ -32,6 +34,7 @@ from regfs.model.digest import Digest
 from regfs.model.layer_entry import ROOT_ROW, EntryFlag, Row
 from regfs.store.layers.chunks import StoredChunk
 from regfs.store.layers.data_writer import DataLayout
+from regfs.store.layers.sparse_map import SparseMap
 from regfs.store.tables.table import Table, check_header
 
 __all__ = ["ROOT_ROW", "EntryFlag", "LayerIndex", "Row"]
@@ -72,6 +75,7 @@ SELECT {_CHUNK_COLUMNS} FROM chunks
 WHERE start >= coalesce((SELECT max(start) FROM chunks WHERE start <= ?), 0) AND start < ? ORDER BY start
 """  # noqa: S608
 _CHUNKS_BY_PLACE = f"SELECT {_CHUNK_COLUMNS} FROM chunks ORDER BY blob_offset, inner_offset"  # noqa: S608
+_HAS_SPARSE = "SELECT 1 FROM sqlite_master WHERE name = 'sparse'"
 _META = "SELECT value FROM meta WHERE key = ?"
 _LAYOUT = DataLayout._fields
 _DEEPEST = 2048  # components of a path of PATH_MAX bytes
@@ -214,6 +218,15 @@ class LayerIndex(Table):
         """Return the offset and the fingerprint of the tar headers of the file at *start* of the data file."""
         found = self._query("SELECT header, fingerprint FROM headers WHERE start = ?", (start,))
         return found[0] if found else None
+
+    def has_sparse_maps(self) -> bool:
+        """Whether the index tells where the tar stream has the bytes of sparse files; older releases did not."""
+        return bool(self._query(_HAS_SPARSE, ()))
+
+    def sparse_map(self, start: int) -> SparseMap | None:
+        """Return where the tar stream has the bytes of the file at *start* of the expanded files; None if not known."""
+        found = self.has_sparse_maps() and self._query("SELECT size, at, extents FROM sparse WHERE start = ?", (start,))
+        return SparseMap.unpacked(*found[0]) if found else None
 
     def last_row(self) -> int:
         """Return the highest number that a row has."""

@@ -15,6 +15,7 @@ from regfs.model.layer_entry import Row
 from regfs.store.files.failures import table_failure
 from regfs.store.layers.data_writer import DataLayout
 from regfs.store.layers.layer_index import APPLICATION_ID, VERSION
+from regfs.store.layers.sparse_map import SparseMap
 
 _SCHEMA = """
 CREATE TABLE entries (row INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL, inode INTEGER NOT NULL,
@@ -24,6 +25,11 @@ CREATE TABLE chunks (start INTEGER PRIMARY KEY, number INTEGER NOT NULL, size IN
 CREATE TABLE restarts (blob_offset INTEGER PRIMARY KEY, bits INTEGER NOT NULL, window BLOB NOT NULL);
 CREATE TABLE headers (start INTEGER PRIMARY KEY, header INTEGER NOT NULL, fingerprint BLOB NOT NULL);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+"""
+# Of few layers, so that others have no page for it.
+_SPARSE = """
+CREATE TABLE IF NOT EXISTS sparse (start INTEGER PRIMARY KEY, size INTEGER NOT NULL, at INTEGER NOT NULL,
+    extents BLOB NOT NULL)
 """
 # sqlite3 looks up adapters for each bytes and None that it binds, which takes three times as long as the rest. So blobs
 # are bytearrays, and an impossible value stands for NULL.
@@ -93,6 +99,11 @@ class LayerIndexWriter:
     def add_restart(self, blob_offset: int, bits: int, window: bytes) -> None:
         """Add the state to begin inflating with at *blob_offset*; *window* is compressed."""
         self._change("INSERT INTO restarts VALUES (?, ?, ?)", [(blob_offset, bits, window)])
+
+    def add_sparse_file(self, start: int, found: SparseMap) -> None:
+        """Add where the tar stream has the bytes of the file at *start* of the expanded files."""
+        self._change(_SPARSE, [()])
+        self._change("INSERT INTO sparse VALUES (?, ?, ?, ?)", [(start, *found.packed())])
 
     def add_headers(self, found: Iterable[tuple[int, int, bytes]]) -> None:
         """Add, for files: their offset, the offset of their headers, and the fingerprint of the headers."""

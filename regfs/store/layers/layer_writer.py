@@ -11,7 +11,7 @@ Nothing there is synced; layer_store.py says how it becomes visible and durable.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from regfs.errors import TooLarge
@@ -21,12 +21,15 @@ from regfs.store.layers.chunk_map import write_map
 from regfs.store.layers.content import BLOCK
 from regfs.store.layers.data_writer import TAR, DataLayout, DataWriter, DroppedData, ExpandedFiles
 from regfs.store.layers.layer_index_writer import LayerIndexWriter
+from regfs.store.layers.sparse_map import SparseMap
 
 # Disk space for metadata, which the bytes of content do not count.
 _BLOCK = 4096
 
 # The largest sparse file on ext4, a common file system for caches.
 _MOST_DATA = 1 << 43
+# Of the sparse files of a layer, whose places in the tar stream the index has: some 16 MB.
+_MOST_EXTENTS = 1 << 20
 _TOO_MUCH = f"the files of the layer have more than {_MOST_DATA} bytes"
 
 
@@ -41,6 +44,7 @@ class LayerWriter:
         self.names_only = names_only
         self._data = DroppedData() if names_only else DataWriter(self.data_file, reserve=reserve)
         self._count = 0
+        self._extents = 0
         self.rows = LayerIndexWriter(self.index)
 
     def write(self, block: bytes | memoryview) -> None:
@@ -49,7 +53,13 @@ class LayerWriter:
 
     def begin_expanded(self) -> ExpandedFile:
         """Begin the content of a sparse file; the tar stream has only its extents."""
-        return ExpandedFile(self._data.expanded())
+        return ExpandedFile(self._data.expanded(), self._add_sparse)
+
+    def _add_sparse(self, start: int, size: int, at: int, extents: Sequence[tuple[int, int]]) -> None:
+        """Note where the tar stream has the bytes of a sparse file. Those of too many extents need the data file."""
+        self._extents += len(extents)
+        if self._extents <= _MOST_EXTENTS:
+            self.rows.add_sparse_file(start, SparseMap.of(size, at, extents))
 
     def set_blob(self, blob: Digest) -> None:
         """Note the blob that the spans are ranges of. See LayerSink."""
@@ -80,10 +90,11 @@ class LayerWriter:
 
 
 class ExpandedFile:
-    """One sparse file among *files*."""
+    """One sparse file among *files*. *add* is called with its offset among them, size, and place in the tar stream."""
 
-    def __init__(self, files: ExpandedFiles) -> None:
+    def __init__(self, files: ExpandedFiles, add: Callable[[int, int, int, Sequence[tuple[int, int]]], None]) -> None:
         self._files = files
+        self._add = add
         self._start = files.size
 
     def write(self, view: memoryview) -> None:
@@ -94,8 +105,9 @@ class ExpandedFile:
         """Take *size* zero bytes."""
         self._files.skip(size)
 
-    def finish(self) -> int:
+    def finish(self, at: int, extents: Sequence[tuple[int, int]]) -> int:
         """Return the value of the row's *content* until finish(): -1 - the offset among the expanded files."""
+        self._add(self._start, self._files.size - self._start, at, extents)
         self._files.end_file()
         return -1 - self._start
 
