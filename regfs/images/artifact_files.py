@@ -36,6 +36,8 @@ _ARCHIVE = "application/vnd.oci.image.layer.v1.tar"
 _CHUNK = 1 << 18
 _BLOCK = 1 << 20
 _LEAST_ROOM = 1 << 30
+# What the cache cannot take may be this many times as big unpacked.
+_MOST_INFLATED = 64
 
 
 def artifact_layout(
@@ -67,7 +69,10 @@ def archive_tree(
     """
     descriptor = replace(file.descriptor, media_type=_ARCHIVE, annotations={})
     diff_id = file.diff_id or _diff_id(repository, descriptor, contents, origin)
-    blob = LayerBlob(descriptor, diff_id, str(repository.name), partial(repository.blobs.chunks, descriptor))
+    blobs = repository.blobs
+    blob = LayerBlob(
+        descriptor, diff_id, str(repository.name), partial(blobs.chunks, descriptor), partial(blobs.part, descriptor)
+    )
     tree = contents.layer_tree(blob)
     if not isinstance(tree, LayerTree):
         return tree
@@ -84,19 +89,24 @@ def _diff_id(repository: Repository, descriptor: Descriptor, contents: LayerCach
         return known
 
     def measure() -> Digest:
-        diff_id = _measured(repository.blobs.file(descriptor), descriptor, origin)
+        try:
+            path = repository.blobs.file(descriptor)
+            chunks, room = _chunks_of(path), _free_bytes(path)
+        except CacheFailure as failure:
+            log.info("%s: %s", origin, failure)
+            chunks, room = repository.blobs.chunks(descriptor), _MOST_INFLATED * descriptor.size
+        diff_id = _measured(chunks, descriptor, origin, most=max(_LEAST_ROOM, room))
         contents.diff_ids.keep(descriptor.digest, diff_id)
         return diff_id
 
     return contents.flights.run(("diff id", descriptor.digest, descriptor.size), measure, streams=True)
 
 
-def _measured(path: Path, descriptor: Descriptor, origin: str) -> Digest:
+def _measured(chunks: Iterator[bytes], descriptor: Descriptor, origin: str, *, most: int) -> Digest:
     # Imported here: the readers of archives load slowly, and most mounts never need them.
     from regfs.layers.compression.archive_stream import open_archive
 
-    most = max(_LEAST_ROOM, _free_bytes(path))
-    archive = open_archive(current().watch(_chunks_of(path)))
+    archive = open_archive(current().watch(chunks))
     hasher, block, inflated = hashlib.sha256(), memoryview(bytearray(_BLOCK)), 0
     try:
         while size := archive.readinto(block):

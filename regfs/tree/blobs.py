@@ -5,8 +5,8 @@
     └── sha256:…                                                                     each layer
 
 `sha256-…` opens too: many programs cannot have a colon in a path. Sizes come from the descriptors, so a listing fetches
-nothing. When a blob is opened, all of it is fetched and verified; reads come from the cache. Used by image.py. Any
-thread.
+nothing. When a blob is opened, all of it is fetched and verified; reads come from the cache. What that cannot take is
+fetched again when it is read (images/layers/blob_parts.py). Used by image.py. Any thread.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ class BlobFile(Dated):
 
     def open(self) -> OpenFile:
         """Fetch and verify the blob, unless it is in the cache, and open it. Blocks on the network."""
-        fd = self._open_file()
+        try:
+            fd = self._open_file()
+        except CacheFailure as failure:
+            return self.pinned.image.contents.blob_parts.open(self.repository, self.descriptor, failure)
         content = OpenContent(fd, self.descriptor.size)
         size = os.fstat(fd).st_size
         if size != self.descriptor.size:

@@ -20,6 +20,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from regfs.errors import CacheDamaged, CacheFailure, CacheFull, NotFound, WorkStalled
+from regfs.images.layers.blob_parts import BlobParts
 from regfs.images.layers.layer_contents import LayerContents
 from regfs.images.layers.layer_indexes import LayerIndexes, NeedsWhole, named
 from regfs.images.layers.layer_ingests import LayerBlob, LayerIngest, LayerIngests
@@ -99,6 +100,8 @@ class LayerCache:
             store, flights=flights, stats=stats, foreground=self._chunks.foreground, note=note,
             rest_from=fetching.rest_from,
         )  # fmt: skip
+        foreground = self._chunks.foreground
+        self.blob_parts = BlobParts(store, flights=flights, stats=stats, foreground=foreground, note=note)
         self._contents = LayerContents(store, self._indexes, self._chunks, plain, opened=self.starts.opened)
         self._merges = Merges(store, images, locks, stats=stats, stall_s=stall_s, note=note)
         self._merged: WeakValueDictionary[Digest, Rootfs] = WeakValueDictionary()

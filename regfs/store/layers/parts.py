@@ -3,7 +3,8 @@
     layers/<diff id>.parts     like the data file, with holes for missing chunks, and the map of its chunks at the end
 
 Where the cache cannot take that file, memory takes its place: a file that stays one hole, so that each chunk is held
-for its readers only (unkept_chunks.py). Used by images/layers/plain_parts.py. Thread rule: any thread.
+for its readers only (unkept_chunks.py). Used by images/layers/plain_parts.py and blob_parts.py. Thread rule: any
+thread.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def open_parts(
             _make(store, path, size=size, content=empty_map(count, boot=store.boot, table=table))
         return open_with_retry(path, opened, store.tables)
     except CacheFailure as failure:
-        return _in_memory(store, size=size, count=count, table=table, let_go=let_go, failure=failure)
+        return open_in_memory(store, size=size, count=count, table=table, let_go=let_go, failure=failure)
 
 
 def _reserve_for(store: LayerStore, size: int) -> Callable[[int], None]:
@@ -82,7 +83,7 @@ def _make(store: LayerStore, path: Path, *, size: int, content: bytes) -> None:
                 os.unlink(temporary)
 
 
-def _in_memory(
+def open_in_memory(
     store: LayerStore,
     *,
     size: int,
