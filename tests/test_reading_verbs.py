@@ -14,7 +14,15 @@ import pytest
 from regfs.cli.json_output import FIELDS, SCHEMA
 from regfs.cli.main import run as run_regfs
 from regfs.cli.terminal import tell, warn
-from regfs.errors import CacheFailure, InvalidOption, IsADirectory, NotADirectory, NotFound, RegfsError
+from regfs.errors import (
+    CacheFailure,
+    InvalidOption,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+    RegfsError,
+    Unsupported,
+)
 from regfs.verbs.image_paths import read_image_path
 from tests.support.artifacts import TITLE, archive, artifact_of, blob, push_artifact
 from tests.support.attached import BUNDLE, COSIGN_SIGN, ISSUER, SIGNED, SIGNER, SPDX, bundle, refer, statement
@@ -304,6 +312,14 @@ def test_get_writes_an_artifact_as_its_own_tool_would(regfs: Regfs, tmp_path: Pa
     assert (tmp_path / "README.md").read_bytes() == b"# read me"
 
 
+def test_verbs_of_images_name_get_for_an_artifact(regfs: Regfs, tmp_path: Path) -> None:
+    """They said that a layer cannot be shown as files, and that blobs/ has its bytes."""
+    for verb, *words in (["unpack", str(tmp_path / "out")], ["du"]):
+        with pytest.raises(Unsupported, match=r"application/vnd\.example', not an image; regfs get ARTIFACT \[DIR\]"):
+            regfs(verb, "demo/model:1", *words)
+    assert not (tmp_path / "out").exists()
+
+
 def test_cp_copies_files_of_artifacts_too(regfs: Regfs, tmp_path: Path) -> None:
     """It said that an artifact has no root file system."""
     regfs("cp", "demo/model:1:/model.bin", "demo/model:1:/site", str(tmp_path))
@@ -320,7 +336,7 @@ def test_cp_copies_files_of_artifacts_too(regfs: Regfs, tmp_path: Path) -> None:
 
 @pytest.fixture
 def python_nests_few_calls() -> Iterator[None]:
-    """Python's limit of nested calls is below DEPTH: a path takes the more time, the deeper it is."""
+    """Python's limit of nested calls is below DEPTH."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(DEPTH - 50)
     yield

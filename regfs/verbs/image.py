@@ -7,7 +7,7 @@ Used by the verbs that need layers.
 from __future__ import annotations
 
 from regfs.app.composition import App
-from regfs.errors import RegistryUnavailable
+from regfs.errors import RegistryUnavailable, Unsupported
 from regfs.images.image import Image
 from regfs.images.named_images import image_named
 from regfs.model.names import Reference, path_in_image
@@ -31,9 +31,21 @@ def find_image(reference: Reference, app: App) -> Image:
 
 
 def merged_files(image: Image, app: App) -> Rootfs:
-    """Return the merged layers of *image*. Waits for --timeout, and longer while the layers make progress."""
+    """Return the merged layers of *image*. Waits for --timeout, and longer while the layers make progress.
+
+    Raises Unsupported for an artifact.
+    """
     with under(Deadline(app.config.timeout_s, is_users=True)):
+        if not image.has_rootfs:
+            raise Unsupported(_no_image(image))
         return image.rootfs()
+
+
+def _no_image(image: Image) -> str:
+    manifest = image.manifest
+    remedy = "; regfs get ARTIFACT [DIR] writes its files" if image.has_files else " and has no files"
+    kind = manifest.artifact_type or manifest.config.media_type
+    return f"{image} is an artifact of type {kind!r}, not an image{remedy}"
 
 
 def whole_files(image: Image, app: App, *, compare: bool = False, stays: bool = False) -> Rootfs:
