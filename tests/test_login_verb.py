@@ -97,6 +97,27 @@ def test_a_wrong_password_is_refused_and_nothing_is_stored(login: Callable[..., 
     assert not (tmp_path / "docker").exists()
 
 
+@pytest.mark.parametrize("tokens", [False, True])
+def test_a_refusal_names_the_user_and_no_variable_that_the_user_did_not_set(
+    login: Callable[..., int], tokens: bool
+) -> None:
+    """It said that "the credentials from DOCKER_AUTH_CONFIG" do not open the registry: login tries its own by that."""
+    with FaultServer(MemoryRegistry(users={"me": SECRET}, tokens=tokens)) as server:
+        with pytest.raises(AccessDenied, match=r"refuses the user 'me' .*answers 401.*; check both") as refused:
+            login("wrong", registry=server.address)
+        assert str(refused.value).startswith(server.address)
+        assert "DOCKER_AUTH_CONFIG" not in str(refused.value)
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_credentials_in_a_variable_are_not_called_a_login(environment: dict[str, str], tokens: bool) -> None:
+    with FaultServer(MemoryRegistry(users={"me": SECRET}, tokens=tokens)) as server:
+        auth = base64.b64encode(b"me:wrong").decode()
+        environment["DOCKER_AUTH_CONFIG"] = json.dumps({"auths": {server.address: {"auth": auth}}})
+        with pytest.raises(AccessDenied, match=r"DOCKER_AUTH_CONFIG.* change that variable, or unset it"):
+            run_regfs(["tags", f"{server.address}/demo/app"], environment)
+
+
 def test_a_helper_keeps_the_secret_and_the_file_has_none(
     login: Callable[..., int], server: FaultServer, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import closing
@@ -10,10 +11,14 @@ from typing import NamedTuple
 
 from regfs.app.composition import build
 from regfs.app.config import Config, parse_registry
-from regfs.errors import InvalidOption
+from regfs.errors import AccessDenied, InvalidOption
 from regfs.process.waiting.deadline import Deadline, under
+from regfs.registry.credentials.credential import VARIABLE
 from regfs.registry.credentials.lookup import Credentials, server_name
 from regfs.registry.credentials.stored_logins import StoredLogins
+
+# The user did not set the variable through which the login is tried.
+_OUR_VARIABLE_RE = re.compile(rf"; (it refuses )?the credentials .*from {VARIABLE}.*")
 
 
 class LoggedIn(NamedTuple):
@@ -50,10 +55,17 @@ def _try(host: str, username: str, secret: str, *, config: Config, environment: 
     auth = b64encode(f"{username}:{secret}".encode()).decode()
     only = json.dumps({"auths": {server_name(host): {"auth": auth}}})  # read first: credentials/lookup.py
     with (
-        closing(build(config, {**environment, "DOCKER_AUTH_CONFIG": only})) as app,
+        closing(build(config, {**environment, VARIABLE: only})) as app,
         under(Deadline(config.timeout_s, is_users=True)),
     ):
-        return app.registry.listing.check_access(host)
+        try:
+            return app.registry.listing.check_access(host)
+        except AccessDenied as refusal:
+            answer = _OUR_VARIABLE_RE.sub("", str(refusal)).removeprefix(f"{host}: ")
+            raise AccessDenied(
+                f"{host} refuses the user {username!r} with the password given ({answer}); check both: some registries "
+                "take an access token in place of the password"
+            ) from refusal
 
 
 def _notes(host: str, username: str, environment: Mapping[str, str]) -> list[str]:

@@ -112,7 +112,7 @@ class RequestAuthorization:
         if self._credential is None:
             faults = "".join(f"; {fault}" for fault in self._known.credentials.faults)
             return f"; it does not exist, or needs a login (docker login {host}){faults}"
-        return f"; the credentials from {self._credential.source} do not open it: renew the login, or log out of {host}"
+        return f"; the credentials for {host} from {self._credential.source} do not open it: {self._credential.remedy}"
 
     def _demand_of_root(self) -> Demand | None:
         """Return what the API's root demands; it is asked only if there is a credential to send."""

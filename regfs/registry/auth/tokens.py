@@ -230,7 +230,7 @@ class TokenServers:
     def _denied(self, request: TokenRequest, answer: Answer) -> TokenRefused:
         refused = "anonymous access"
         if request.credential is not None:
-            refused = f"the credentials from {request.credential.source}; renew the login or log out"
+            refused = f"the credentials from {request.credential.source}; {request.credential.remedy}"
         return TokenRefused(f"{refusal(answer, what=f'token server {request.server}')}; it refuses {refused}")
 
     def _granted(self, request: TokenRequest, answer: Answer) -> Token:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 # Username that says "the secret is an identity token": Docker's helpers, docker/cli native_store.go.
 TOKEN_USERNAME = "<token>"  # noqa: S105 - a mark, no secret
+# The variable that holds credentials itself: there is no login to renew.
+VARIABLE = "DOCKER_AUTH_CONFIG"
 _HEADER_TOKEN = re.compile(r"[!-~]+", re.ASCII)
 
 
@@ -14,7 +16,7 @@ _HEADER_TOKEN = re.compile(r"[!-~]+", re.ASCII)
 class Credential:
     """A user name with a password, an identity token (for OAuth2), or a registry token (a Bearer token as it is).
 
-    *source* names the file or helper that it came from. The repr shows no secret.
+    *source* names the file, helper or variable that it came from. The repr shows no secret.
     """
 
     username: str
@@ -33,6 +35,11 @@ class Credential:
         if username == TOKEN_USERNAME:
             return cls("", "", identity_token=secret, source=source)
         return cls(username, secret, source=source)
+
+    @property
+    def remedy(self) -> str:
+        """What to do where a registry refuses it."""
+        return "change that variable, or unset it" if self.source == VARIABLE else "renew the login, or log out"
 
     def __repr__(self) -> str:
         kinds = {"password": self.password, "identity token": self.identity_token, "token": self.registry_token}

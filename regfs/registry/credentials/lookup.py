@@ -33,7 +33,7 @@ from pathlib import Path
 
 from regfs.model.names import DOCKER_HUB, RepositoryName, canonical_registry
 from regfs.process.user import configuration_directory, home_directory
-from regfs.registry.credentials.credential import Credential
+from regfs.registry.credentials.credential import VARIABLE, Credential
 from regfs.registry.credentials.files import CredentialFile, CredentialSource, parse_source
 from regfs.registry.credentials.helpers import CredentialHelpers
 
@@ -136,13 +136,13 @@ class Credentials:
 
 
 def _inline(environment: Mapping[str, str]) -> CredentialSource | None:
-    text = environment.get("DOCKER_AUTH_CONFIG", "")
+    text = environment.get(VARIABLE, "")
     if not text.strip():
         return None
     try:
-        return parse_source(text.encode("utf-8", "surrogateescape"), name="DOCKER_AUTH_CONFIG")
+        return parse_source(text.encode("utf-8", "surrogateescape"), name=VARIABLE)
     except ValueError as error:
-        log.warning("DOCKER_AUTH_CONFIG is not used: %s", error)
+        log.warning("%s is not used: %s", VARIABLE, error)
         return None
 
 
