@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -54,6 +55,12 @@ class Table:
     def chunks_by_place(self) -> Iterator[StoredChunk]:
         return iter(sorted(self.chunks, key=lambda chunk: (chunk.at, chunk.inner)))
 
+    def bytes_of_chunks(self) -> int:
+        return sum(chunk.size for chunk in self.chunks)
+
+    def sizes_of_chunks(self) -> Iterator[tuple[int, int]]:
+        return ((chunk.number, chunk.size) for chunk in self.chunks)
+
 
 class Layer:
     """A layer on a registry that gives parts, in a cache that has nothing of it yet."""
@@ -67,6 +74,7 @@ class Layer:
         rest_from: float = 1.0,
         reserve: Callable[[int], None] = lambda _: None,
         room: CacheRoom | None = None,
+        is_new: bool = True,
     ) -> None:
         self.foreground = Foreground()
         listed = Listed(built)
@@ -76,9 +84,10 @@ class Layer:
         self.wholes = 0
         self.before_part: Callable[[], None] = lambda: None
         self.before_block: Callable[[int], None] = lambda _at: None
-        write_map(directory / "map", len(self.table.chunks), boot=BOOT)
-        with (directory / "data").open("wb") as data:
-            data.truncate(self.table.size)
+        if is_new:
+            write_map(directory / "map", len(self.table.chunks), boot=BOOT)
+            with (directory / "data").open("wb") as data:
+                data.truncate(self.table.size)
         self._data = directory / "data"
         self.stats = Stats()
         self.notes: list[str] = []
@@ -497,6 +506,30 @@ def test_a_read_beside_the_rest_fetches_what_it_needs_alone(tmp_path: Path) -> N
     going_on.set()
     rest.join(30)
     assert sum(stop - start for start, stop in layer.parts) < len(layer.blob) + 100_000
+
+
+def test_a_reader_in_an_empty_cache_does_not_wait_for_a_look_at_each_chunk_of_the_layer(tmp_path: Path) -> None:
+    """The rest comes from a third of the layer on; to know how much was there before took 0.1 s of a start."""
+    layer = Layer(tmp_path, estargz(*SMALL), rest_from=1 / 3)
+    layer.table.chunks_by_place = layer.table.sizes_of_chunks = no_chunk  # type: ignore[method-assign]
+    layer.read(b"f001")
+    assert layer.stats.value("chunks.rests") == 0
+
+
+def no_chunk() -> NoReturn:
+    raise AssertionError("each chunk is looked at")
+
+
+def test_what_was_fetched_before_counts_for_the_third_from_which_the_rest_comes(tmp_path: Path) -> None:
+    entries = [file(f"f{number}", os.urandom(READ_SMALL + 10_000)) for number in range(12)]
+    layer = Layer(tmp_path, estargz(*entries))
+    layer.fetcher.fetch(
+        (layer.table.places[b"f%d" % number], layer.table.places[b"f%d" % number] + 1) for number in (0, 4, 8)
+    )
+    again = Layer(tmp_path, estargz(*entries), rest_from=1 / 3, is_new=False)
+    start = again.table.places[b"f11"]
+    again.fetcher.ensure(start, start + 1)
+    assert again.stats.value("chunks.rests") == 1
 
 
 def test_from_a_third_of_a_layer_on_the_rest_comes_by_itself(tmp_path: Path) -> None:

@@ -85,8 +85,8 @@ class ChunkFetcher:
         self._foreground = foreground
         self._rest_from = rest_from
         self._room = room or CacheRoom()
-        self._bytes_before: int | None = None
-        self._bytes_in_all = 0
+        self._bytes_before = None if data.map.has_any() else 0
+        self._bytes_in_all: int | None = None
         self._read_ahead = ReadAhead()
         self._small_reads = SmallReads()
         self._requests = ChunkRequests(
@@ -271,11 +271,12 @@ class ChunkFetcher:
             self._flights.begin(("rest", self._key), partial(self.fetch_rest, allow), streams=True)
 
     def _has_reached(self, share: float) -> bool:
+        # Without a look at each chunk if possible: a reader waits for this, and a big layer has a hundred thousand.
+        if self._bytes_in_all is None:
+            self._bytes_in_all = self._table.bytes_of_chunks()
         if self._bytes_before is None:
-            chunks, kept = list(self._table.chunks_by_place()), self._requests.bytes_kept
-            missing = sum(chunk.size for chunk in self.data.missing(chunks))
-            self._bytes_in_all = sum(chunk.size for chunk in chunks)
-            self._bytes_before = self._bytes_in_all - missing - kept
+            kept = self._requests.bytes_kept
+            self._bytes_before = self.data.map.bytes_of_those_here(self._table.sizes_of_chunks()) - kept
         return self._bytes_before + self._requests.bytes_kept >= share * self._bytes_in_all
 
 

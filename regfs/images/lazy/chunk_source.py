@@ -21,6 +21,12 @@ class ChunkTable(Protocol):
     def chunks_by_place(self) -> Iterator[StoredChunk]:
         """Yield all chunks in the order of the blob."""
 
+    def bytes_of_chunks(self) -> int:
+        """Return how many bytes all chunks have together."""
+
+    def sizes_of_chunks(self) -> Iterator[tuple[int, int]]:
+        """Yield number and size of each chunk."""
+
 
 class LayerBytes(NamedTuple):
     """A layer's bytes. *part* returns those of `[start, stop)`, *whole* yields all; both may wait.

@@ -27,7 +27,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -50,6 +50,10 @@ _DOUBT = bytes.maketrans(bytes(_ARE_HERE), bytes([_DOUBTED, _DOUBTED]))
 _LOCKED_S = 10.0
 _EVICTED_WITHIN_S = 1.0
 _USE_EVERY_S = 60.0
+# Chunks are looked at together if there are at most so many bytes of the map for each of them: reading a thousand bytes
+# costs no more than reading one does.
+_LOOKED_AT_ONCE = 256
+_FARTHEST = 64
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -111,19 +115,37 @@ class ChunkMap:
 
     def is_here(self, number: int) -> bool:
         """Whether that chunk may be read without another check."""
-        return self._seen[number] in _ARE_HERE or self._look(number) in _ARE_HERE
+        return not self.absent([number])
 
     def is_doubted(self, number: int) -> bool:
         """Whether that chunk was written before this boot and has to be verified first."""
-        return self._look(number) == _DOUBTED
+        return bool(self.absent([number]).get(number))
 
-    def _look(self, number: int) -> int:
-        """Return the state of the chunk in the file: another process may have fetched it meanwhile."""
+    def absent(self, numbers: Iterable[int]) -> dict[int, bool]:
+        """Return those of *numbers* that may not be read without another check, and whether they are in doubt.
+
+        In doubt: written before this boot, to be verified first. Of many neighbours one look into the file tells.
+        """
+        unseen = [number for number in numbers if self._seen[number] not in _ARE_HERE]
         with self._lock:
-            if self._seen[number] not in _ARE_HERE:
-                stored = os.pread(self._fd, 1, self._at + _SIZE + number)
-                self._seen[number] = (stored.translate(_DOUBT) if self._doubts else stored or b"\0")[0]
-            return self._seen[number]
+            for first in range(0, len(unseen), _LOOKED_AT_ONCE):
+                self._look(unseen[first : first + _LOOKED_AT_ONCE])
+            return {number: state == _DOUBTED for number in unseen if (state := self._seen[number]) not in _ARE_HERE}
+
+    def _look(self, numbers: Sequence[int]) -> None:
+        """Note the states of those chunks in the file: another process may have fetched them meanwhile."""
+        first, stop = min(numbers), max(numbers) + 1
+        if stop - first > _FARTHEST * len(numbers):
+            for number in numbers:
+                self._look_at(number, number + 1, (number,))
+        else:
+            self._look_at(first, stop, numbers)
+
+    def _look_at(self, first: int, stop: int, numbers: Iterable[int]) -> None:
+        stored = os.pread(self._fd, stop - first, self._at + _SIZE + first).ljust(stop - first, b"\0")
+        states = stored.translate(_DOUBT) if self._doubts else stored
+        for number in numbers:
+            self._seen[number] = states[number - first]
 
     def evictions(self) -> int:
         """Return how many evictions there were of chunks of this layer, by any process; a microsecond."""
@@ -203,6 +225,16 @@ class ChunkMap:
             with self._lock:
                 self._seen[:] = self._stored()
         return self._here() == self.count
+
+    def has_any(self) -> bool:
+        """Whether a chunk was here, or in doubt, when this process last looked."""
+        return any(self._seen)
+
+    def bytes_of_those_here(self, sizes: Iterable[tuple[int, int]]) -> int:
+        """Return how many bytes the chunks have that are here, or in doubt; *sizes* has number and size of each."""
+        with self._lock:
+            states = self._stored()
+        return sum(size for number, size in sizes if states[number])
 
     def _here(self) -> int:
         return sum(map(self._seen.count, _ARE_HERE))

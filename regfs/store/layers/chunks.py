@@ -123,7 +123,11 @@ class PartialData:
     def missing(self, chunks: Iterable[StoredChunk]) -> list[StoredChunk]:
         """Return the *chunks* that the file lacks. May hash chunks that were written before this boot."""
         self.map.look_again()
-        return [chunk for chunk in chunks if not self.map.is_here(chunk.number) and not self._is_sound(chunk)]
+        chunks = list(chunks)
+        absent = self.map.absent(chunk.number for chunk in chunks)
+        return [
+            chunk for chunk in chunks if chunk.number in absent and not (absent[chunk.number] and self._is_sound(chunk))
+        ]
 
     def keep(self, chunk: StoredChunk, content: bytes) -> None:
         """Write the verified bytes of *chunk* into the data file and mark it. Raises CacheFailure."""
@@ -169,8 +173,6 @@ class PartialData:
         return {chunk: content for chunk in missing if (content := self._unkept.find(chunk.digest)) is not None}
 
     def _is_sound(self, chunk: StoredChunk) -> bool:
-        if not self.map.is_doubted(chunk.number):
-            return False
         with failures_of(self._path), self.map.without_evictions():
             content = os.pread(self.fd, chunk.size, chunk.start)
             is_right = chunk.digest.matches(content)

@@ -205,6 +205,14 @@ class LayerIndex(Table):
         """Yield all chunks in the order of the blob."""
         return map(_chunk, self._batches(_CHUNKS_BY_PLACE))
 
+    def bytes_of_chunks(self) -> int:
+        """Return how many bytes all chunks have together."""
+        return int(self._query("SELECT total(size) FROM chunks", ())[0][0])
+
+    def sizes_of_chunks(self) -> Iterator[tuple[int, int]]:
+        """Yield number and size of each chunk."""
+        return self._batches("SELECT number, size FROM chunks")
+
     def restart(self, blob_offset: int) -> tuple[int, bytes] | None:
         """Return the bits and the compressed window to begin inflating with at *blob_offset* of the blob."""
         found = self._query("SELECT bits, window FROM restarts WHERE blob_offset = ?", (blob_offset,))

@@ -51,6 +51,14 @@ class SpanTable:
         """Yield the spans that can be fetched alone. See ChunkTable."""
         return (span for span in self.all if span.stored)
 
+    def bytes_of_chunks(self) -> int:
+        """Return how many bytes those spans have together. See ChunkTable."""
+        return sum(span.size for span in self.chunks_by_place())
+
+    def sizes_of_chunks(self) -> Iterator[tuple[int, int]]:
+        """Yield number and size of each of those spans. See ChunkTable."""
+        return ((span.number, span.size) for span in self.chunks_by_place())
+
     def restart(self, at: int) -> tuple[int, bytes] | None:
         """Return the bits and the compressed window to begin inflating with at byte *at* of the blob."""
         return self._restarts.get(at)
