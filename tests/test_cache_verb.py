@@ -218,7 +218,7 @@ def test_rm_evicts_what_only_that_image_needs(
 
 def test_an_image_is_meant_by_its_name_or_by_a_digest_that_leads_to_it() -> None:
     def cached(name: str, manifest: Digest, index: Digest) -> CachedImage:
-        return CachedImage(manifest, (name,), frozenset({manifest, index}), "", 1, 1, 0, 0, 0, frozenset())
+        return CachedImage(manifest, (name,), frozenset({manifest, index}), "", "", 1, 1, 0, 0, 0, frozenset())
 
     digests = [Digest.of(bytes([number])) for number in range(4)]
     images = [cached("docker.io/library/debian:12", *digests[:2]), cached("ghcr.io/owner/app:v1", *digests[2:])]

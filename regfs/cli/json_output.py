@@ -53,7 +53,7 @@ FIELDS: dict[str, str] = {
     "export": "names, size, notes",
     "import": "images [name, is_pinned], notes",
     "cache du": "path, exists, bytes, limit_bytes?, free_bytes?, min_free_bytes?, max_age_s?, images, kinds",
-    "cache ls": "digest, names, platform, layers, layers_here, bytes, unique_bytes, used",
+    "cache ls": "digest, names, artifact_type, platform, layers, layers_here, bytes, unique_bytes, used",
     "cache rm": "images, freed_bytes, other_names, parts_in_use, is_dry_run",
     "cache prune": "freed_bytes, left_bytes, is_over, evicted [path, bytes], is_dry_run",
     "cache verify": "damaged [path, reason], is_dropped",

@@ -21,6 +21,7 @@ from regfs.images.soci_indexes import INDEX_DIGEST
 from regfs.layers.formats.format import Format
 from regfs.layers.formats.recognise import recognise
 from regfs.layers.formats.soci import Soci, ztocs_of
+from regfs.model.attestations.kinds import type_of
 from regfs.model.chain_id import chain_id
 from regfs.model.digest import Digest
 from regfs.model.image_config import ImageConfig, parse_config
@@ -39,14 +40,15 @@ _UNREADABLE = (BadContent, TooLarge, Unsupported)
 class CachedImage:
     """An image or artifact of which the cache has a part. Sizes are bytes on the disk; *used_ns* is since 1970.
 
-    *names* are full references; *digests* are those of its manifest and of the indexes that lead to it. *layers_here*
-    counts its layers in the cache. *unique_size* is the size of the parts that no other image needs. *guards* are the
-    files by which eviction.py identifies its parts.
+    *names* are full references; *digests* are those of its manifest and of the indexes that lead to it. *artifact_type*
+    is "" for an image. *layers_here* counts its layers in the cache. *unique_size* is the size of the parts that no
+    other image needs. *guards* are the files by which eviction.py identifies its parts.
     """
 
     digest: Digest
     names: tuple[str, ...]
     digests: frozenset[Digest]
+    artifact_type: str
     platform: str
     layers: int
     layers_here: int
@@ -185,6 +187,7 @@ def _weighed(root: Path, inventory: Inventory, found: Mapping[Digest, _Found]) -
             digest,
             tuple(sorted(image.names)),
             frozenset(image.digests),
+            "" if image.manifest.may_have_rootfs else type_of(image.manifest),
             str(image.config.platform) if image.config is not None else "",
             len(image.manifest.layers),
             _layers_here(root, image, guards[digest]),

@@ -10,6 +10,7 @@ from regfs.app.composition import App
 from regfs.errors import RegistryUnavailable, Unsupported
 from regfs.images.image import Image
 from regfs.images.named_images import image_named
+from regfs.model.attestations.kinds import type_of
 from regfs.model.names import Reference, path_in_image
 from regfs.process.waiting.deadline import Deadline, under
 from regfs.rootfs.rootfs import Rootfs
@@ -42,10 +43,8 @@ def merged_files(image: Image, app: App) -> Rootfs:
 
 
 def _no_image(image: Image) -> str:
-    manifest = image.manifest
     remedy = "; regfs get ARTIFACT [DIR] writes its files" if image.has_files else " and has no files"
-    kind = manifest.artifact_type or manifest.config.media_type
-    return f"{image} is an artifact of type {kind!r}, not an image{remedy}"
+    return f"{image} is an artifact of type {type_of(image.manifest)!r}, not an image{remedy}"
 
 
 def whole_files(image: Image, app: App, *, compare: bool = False, stays: bool = False) -> Rootfs:

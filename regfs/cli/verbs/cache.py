@@ -127,6 +127,7 @@ def _show_usage(config: Config, *, as_json: bool) -> int:
 
 def _list(config: Config, *, as_json: bool) -> int:
     from regfs.images.holdings import SHORT_DIGITS
+    from regfs.model.path_text import escaped
     from regfs.model.units import in_units
     from regfs.verbs.cache import listing, shown_names
     from regfs.verbs.progress import in_words
@@ -137,6 +138,7 @@ def _list(config: Config, *, as_json: bool) -> int:
             {
                 "digest": str(image.digest),
                 "names": list(image.names),
+                "artifact_type": image.artifact_type,
                 "platform": image.platform,
                 "layers": image.layers,
                 "layers_here": image.layers_here,
@@ -153,8 +155,11 @@ def _list(config: Config, *, as_json: bool) -> int:
     for image in images:
         used = in_words(max(0, now_ns - image.used_ns) // 10**9)
         sizes = in_units(image.size), in_units(image.unique_size)
-        layers = f"{image.layers_here}/{image.layers}"
-        rows.append((image.digest.encoded[:SHORT_DIGITS], *sizes, layers, used, ", ".join(shown_names(image))))
+        layers = "-" if image.artifact_type else f"{image.layers_here}/{image.layers}"
+        shown = ", ".join(shown_names(image))
+        if image.artifact_type:
+            shown += f" ({escaped(image.artifact_type)})"
+        rows.append((image.digest.encoded[:SHORT_DIGITS], *sizes, layers, used, shown))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     for row in rows:
         tell("  ".join([*(cell.ljust(width) for cell, width in zip(row[:5], widths, strict=True)), row[5]]))
