@@ -68,7 +68,7 @@ def test_an_index_that_was_pushed_saves_the_next_machine_most_of_the_bytes(
         assert shown.app.stats.value("layers.tables") == 1
         assert shown.app.stats.value("chunks.bytes") < len(image.layers[0].blob) // 4
     listed = run_regfs("cache", "ls", "--cache-dir", tmp_path / "another", home=tmp_path).stdout.splitlines()
-    assert {line.partition(" s  ")[2]: line.split()[5] for line in listed[1:]} == {
+    assert {line[line.index(tag) :]: line.split()[5] for line in listed[1:]} == {
         tag: "1/2",
         f"{tag} (application/vnd.amazon.soci.index.v2+json)": "-",
     }
