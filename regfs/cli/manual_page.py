@@ -58,7 +58,7 @@ ERRORS = {
     "EIO": "wrong bytes, a wrong protocol, a broken configuration of a registry, or a bug of regfs",
     "EFBIG": "a document or layer over a limit of regfs",
     "EOPNOTSUPP": "a format that regfs does not read; the message names it",
-    "ENOSPC": "the disk of the cache has no room for a blob, or for a layer that is needed whole",
+    "ENOSPC": "neither the disk of the cache nor the directory for temporary files has room for the names of an image",
     "ENOMEM": "the system lets regfs start no further thread",
     "EINTR": "a signal has interrupted the wait",
     "EROFS": "writing: registries are shown read-only, but for rm in .regfs/cache/",

@@ -24,9 +24,8 @@ from regfs.process.umask import current_umask
 from regfs.rootfs.part_of_tree import PartOfTree
 from regfs.rootfs.rootfs import Rootfs
 from regfs.verbs.get import write_copy
-from regfs.verbs.image import layer_steps
+from regfs.verbs.image import fetching
 from regfs.verbs.image_paths import ImagePath, Say, fetched_files, open_path, read_image_path
-from regfs.verbs.progress import showing
 
 
 class Copied(NamedTuple):
@@ -55,7 +54,7 @@ def cp(texts: Sequence[str], destination: Path, *, config: Config, environment: 
             say(app.note)
         paths = Files(app.tree, timeout_s=config.timeout_s)
         for each in wanted:
-            with showing(lambda: layer_steps(app), say=say, environment=environment):
+            with fetching(app, say=say, environment=environment):
                 to = _place(destination / each.name if destination.is_dir() else destination)
                 notes += _copy(each, to, app, paths)
                 copies.append((each.typed, to))

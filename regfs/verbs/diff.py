@@ -13,9 +13,8 @@ from regfs.images.comparing.image_differences import ConfigChange, FileChange, c
 from regfs.images.named_images import full_name
 from regfs.mount.mountpoint import mounts
 from regfs.process.waiting.deadline import Deadline, under
-from regfs.verbs.image import Parts, find_image, layer_steps, merged_files
+from regfs.verbs.image import Parts, fetching, find_image, merged_files
 from regfs.verbs.image_argument import read_reference
-from regfs.verbs.progress import showing
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ def diff(
         left, right = (find_image(reference, app) for reference in references)
         names = [full_name(reference, image) for reference, image in zip(references, (left, right), strict=True)]
         parts = Parts()
-        with showing(lambda: [*layer_steps(app), *parts.steps()], say=say, environment=environment):
+        with fetching(app, say=say, environment=environment, steps=parts.steps):
             trees = [merged_files(image, app) for image in (left, right)]
             # Each request ends by itself where it makes no progress; together they take as long as they take.
             with under(Deadline()):

@@ -18,9 +18,8 @@ from regfs.process.waiting.deadline import Deadline, under
 from regfs.rootfs.file_tree import FileTree
 from regfs.rootfs.rootfs import Rootfs
 from regfs.rootfs.wasted import wasted_files
-from regfs.verbs.image import find_image, layer_steps, merged_files
+from regfs.verbs.image import fetching, find_image, merged_files
 from regfs.verbs.image_paths import find_wanted, read_image_path
-from regfs.verbs.progress import showing
 
 _PAGE = 1000
 
@@ -66,7 +65,7 @@ def du(
     wanted = read_image_path(image_text, config.default_registry, mounts())
     with closing(build(config, environment)) as app:
         image = find_image(wanted.reference, app)
-        with showing(lambda: layer_steps(app), say=say, environment=environment):
+        with fetching(app, say=say, environment=environment):
             files = merged_files(image, app)
         top = find_wanted(wanted, image, files)
         path = files.path(top)

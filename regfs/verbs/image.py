@@ -6,15 +6,21 @@ Used by the verbs that need layers.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
 from regfs.app.composition import App
-from regfs.errors import RegistryUnavailable, Unsupported
+from regfs.errors import CacheDamaged, CacheFailure, CacheFull, RegistryUnavailable, Unsupported, WorkerKilled
 from regfs.images.image import Image
 from regfs.images.named_images import image_named
 from regfs.model.attestations.kinds import type_of
 from regfs.model.names import Reference, path_in_image
 from regfs.process.waiting.deadline import Deadline, under
 from regfs.rootfs.rootfs import Rootfs
-from regfs.verbs.progress import Step
+from regfs.verbs.progress import Step, showing
+
+log = logging.getLogger(__name__)
 
 SHOWN_DIGITS = 12
 
@@ -54,9 +60,49 @@ def whole_files(image: Image, app: App, *, compare: bool = False, stays: bool = 
     the files are in use: the kernel may mount them by itself.
     """
     files = merged_files(image, app)
-    with under(Deadline(app.config.timeout_s, is_users=True)):
-        image.complete(compare=compare, stays=stays)
+    try:
+        with under(Deadline(app.config.timeout_s, is_users=True)):
+            image.complete(compare=compare, stays=stays)
+    except CacheFull as failure:
+        raise CacheFull(f"{image}: {failure}") from failure
     return files
+
+
+def readable_files(image: Image, app: App) -> Rootfs:
+    """Return the merged layers of *image*, all bytes of which are here if the cache can take them.
+
+    Waits as merged_files() does, also when bytes are read that the cache could not take.
+    """
+    files = merged_files(image, app)
+    with as_far_as_kept(), under(Deadline(app.config.timeout_s, is_users=True)):
+        image.complete()
+    return files
+
+
+@contextmanager
+def as_far_as_kept() -> Iterator[None]:
+    """Fetch into the cache in the block; what that cannot take is fetched when it is read."""
+    try:
+        yield
+    except CacheFailure as failure:
+        if isinstance(failure, CacheDamaged | WorkerKilled):
+            raise
+        log.info("%s", failure)
+
+
+@contextmanager
+def fetching(
+    app: App,
+    *,
+    say: Callable[[str], None],
+    environment: Mapping[str, str],
+    steps: Callable[[], list[Step]] = list,
+) -> Iterator[None]:
+    """Show the progress of layers, and *steps*, while the block runs; *say* then whether the cache takes nothing."""
+    with showing(lambda: [*layer_steps(app), *steps()], say=say, environment=environment):
+        yield
+    if app.layers.unkept.told:
+        say(app.layers.unkept.told)
 
 
 def layer_steps(app: App) -> list[Step]:

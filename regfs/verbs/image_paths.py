@@ -27,9 +27,8 @@ from regfs.mount.mountpoint import Mounted, inside, mounts
 from regfs.process.waiting.deadline import Deadline, under
 from regfs.rootfs.paths import files_below, find
 from regfs.rootfs.rootfs import Rootfs
-from regfs.verbs.image import find_image, layer_steps, merged_files
+from regfs.verbs.image import as_far_as_kept, fetching, find_image, merged_files
 from regfs.verbs.image_argument import read_reference
-from regfs.verbs.progress import showing
 
 Say = Callable[[str], None]
 _ROOTFS = "/rootfs"
@@ -83,7 +82,7 @@ def opened_paths(
         if app.note:
             say(app.note)
         files = Files(app.tree, timeout_s=config.timeout_s)
-        with showing(lambda: layer_steps(app), say=say, environment=environment):
+        with fetching(app, say=say, environment=environment):
             yield (open_path(each, app, files) for each in wanted)
         files.close()
 
@@ -115,13 +114,13 @@ def find_wanted(wanted: ImagePath, image: FoundImage, files: Rootfs) -> int:
 
 
 def fetched_files(wanted: ImagePath, app: App) -> tuple[Rootfs, int]:
-    """Fetch what is at and below the path; return the files of the image and the node of the path.
+    """Fetch what is at and below the path as far as the cache takes it; return the image's files and the path's node.
 
     Blocks on the network. Raises NotFound where the image lacks the path, and the errors of fetches.
     """
     image = find_image(wanted.reference, app)
     files = merged_files(image, app)
     node = find_wanted(wanted, image, files)
-    with under(Deadline()):  # each request has its own deadline
+    with as_far_as_kept(), under(Deadline()):  # each request has its own deadline
         image.fetch([files.content(each) for each in files_below(files, node)], lambda _layer, _done, _of: None)
     return files, node

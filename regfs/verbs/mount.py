@@ -18,9 +18,8 @@ from regfs.process.waiting.deadline import Deadline, under
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.layers.content import Span
 from regfs.store.layers.data_writer import TAR
-from regfs.verbs.image import find_image, layer_steps, whole_files
+from regfs.verbs.image import fetching, find_image, whole_files
 from regfs.verbs.image_argument import read_reference
-from regfs.verbs.progress import showing
 
 Say = Callable[[str], None]
 _INSTEAD = "regfs mount --fuse mounts it by FUSE"
@@ -60,7 +59,7 @@ def mount(
         with _named_remedy(app, config):
             image = find_image(reference, app)
             name = full_name(reference, image)
-            with showing(lambda: layer_steps(app), say=say, environment=environment):
+            with fetching(app, say=say, environment=environment):
                 files = whole_files(image, app, stays=True)
                 fetch_damaged(files, app)
         try:

@@ -13,9 +13,8 @@ from regfs.images.named_images import full_name
 from regfs.mount.mountpoint import mounts
 from regfs.store.eviction.pins import Pin, drop_pin, keep_pin, pins
 from regfs.verbs.cache import images_named
-from regfs.verbs.image import find_image, layer_steps, whole_files
+from regfs.verbs.image import fetching, find_image, whole_files
 from regfs.verbs.image_argument import read_reference
-from regfs.verbs.progress import showing
 
 __all__ = ["Pin", "pin", "pinned", "unpin"]
 
@@ -27,7 +26,7 @@ def pin(text: str, *, config: Config, environment: Mapping[str, str], say: Calla
         if app.note:
             raise CacheFailure(f"{config.cache_dir} cannot keep anything: {app.note}")
         image = find_image(reference, app)
-        with showing(lambda: layer_steps(app), say=say, environment=environment):
+        with fetching(app, say=say, environment=environment):
             files = whole_files(image, app, stays=True)
         # The files stay in use until the pin is written, so that no eviction between the two steps removes them.
         manifest = image.manifest_document.digest

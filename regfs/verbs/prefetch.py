@@ -18,9 +18,8 @@ from regfs.process.waiting.deadline import Deadline, under
 from regfs.rootfs.paths import files_below, find
 from regfs.rootfs.rootfs import Rootfs
 from regfs.store.blobs import BlobStore
-from regfs.verbs.image import Parts, find_image, layer_steps, merged_files, whole_files
+from regfs.verbs.image import Parts, fetching, find_image, merged_files, whole_files
 from regfs.verbs.image_argument import read_reference
-from regfs.verbs.progress import showing
 
 Say = Callable[[str], None]
 
@@ -86,7 +85,7 @@ def _prefetch_one(asked: Wanted, app: App, *, environment: Mapping[str, str], sa
     try:
         reference = read_reference(text, app.config.default_registry, mounts())
         image = find_image(reference, app)
-        with showing(lambda: [*layer_steps(app), *parts.steps()], say=say, environment=environment):
+        with fetching(app, say=say, environment=environment, steps=parts.steps):
             if asked.only_start:
                 _fetch_start(image, app, parts)
             if asked.paths:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from regfs.app.composition import App, Mount, build
 from regfs.app.config import Config
-from regfs.errors import CacheFailure, MountFailure, NotADirectory, NotFound, Unsupported
+from regfs.errors import CacheFailure, CacheFull, MountFailure, NotADirectory, NotFound, Unsupported
 from regfs.export.container.plan import Asked, Plan, plan_of
 from regfs.export.container.supervisor import Entered
 from regfs.export.overlay import lock_upper
@@ -29,10 +29,9 @@ from regfs.mount.mount_api import NO_DEVICES, NO_SUID
 from regfs.process.threads import start_thread
 from regfs.rootfs.paths import find
 from regfs.rootfs.rootfs import Rootfs
-from regfs.verbs.image import find_image, layer_steps, merged_files, whole_files
+from regfs.verbs.image import fetching, find_image, merged_files, whole_files
 from regfs.verbs.image_argument import read_reference
 from regfs.verbs.mount import fetch_damaged
-from regfs.verbs.progress import showing
 
 if TYPE_CHECKING:
     from regfs.images.starts.trace import Trace
@@ -96,7 +95,7 @@ def run(
             say(f"note: {app.note}")
         image = find_image(reference, app)
         name = full_name(reference, image).partition("@")[0] if reference.tag is not None else str(image)
-        with showing(lambda: layer_steps(app), say=progress, environment=environment):
+        with fetching(app, say=progress, environment=environment):
             lower, files = _files_of(image, name, app, by_fuse=wanted.by_fuse)
         plan = _plan(wanted, image, name, files, environment)
         serve = partial(_serve, app, image, has_one_user=entered.has_one_user, recording=recording)
@@ -143,8 +142,12 @@ def _files_of(image: Image, name: str, app: App, *, by_fuse: bool) -> tuple[int 
 
     config = app.config
     attributes = (0 if config.allow_suid else NO_SUID) | (0 if config.allow_dev else NO_DEVICES)
-    files = whole_files(image, app, stays=True)
-    fetch_damaged(files, app)
+    try:
+        files = whole_files(image, app, stays=True)
+        fetch_damaged(files, app)
+    except CacheFull as reason:
+        log.info("FUSE shows it: %s", reason)
+        return None, merged_files(image, app)
     try:
         return detached_mount(files, app.layers, name=name, attributes=attributes), files
     except (Unsupported, CacheFailure, MountFailure) as reason:

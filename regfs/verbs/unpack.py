@@ -21,7 +21,7 @@ from regfs.process.removal import clear_directory
 from regfs.process.umask import current_umask
 from regfs.rootfs.file_tree import FileTree
 from regfs.rootfs.part_of_tree import PartOfTree
-from regfs.verbs.image import find_image, layer_steps, whole_files
+from regfs.verbs.image import fetching, find_image, readable_files
 from regfs.verbs.image_paths import ImagePath, fetched_files, read_image_path
 from regfs.verbs.progress import Count, Step, showing
 
@@ -53,7 +53,7 @@ def unpack(
         if app.note:
             say(app.note)
         image = find_image(wanted.reference, app)
-        with showing(lambda: layer_steps(app), say=say, environment=environment):
+        with fetching(app, say=say, environment=environment):
             files = _files(wanted, image, app)
         written, total = Count(), total_size(files)
         is_new = not os.path.lexists(directory)
@@ -71,9 +71,9 @@ def unpack(
 
 
 def _files(wanted: ImagePath, image: Image, app: App) -> FileTree:
-    """Return what is to be written, with all of its bytes in the cache. Blocks on the network."""
+    """Return what is to be written, with its bytes in the cache as far as that takes them. Blocks on the network."""
     if not wanted.path.strip("/"):
-        return whole_files(image, app)
+        return readable_files(image, app)
     files, node = fetched_files(wanted, app)
     if stat.S_ISDIR(mode_of(files.attributes(node))):
         return PartOfTree(files, node)

@@ -16,10 +16,9 @@ from regfs.mount.mountpoint import mounts
 from regfs.rootfs.paths import find
 from regfs.rootfs.rootfs import Rootfs
 from regfs.rootfs.versions import versions
-from regfs.verbs.image import find_image, layer_steps, merged_files
+from regfs.verbs.image import fetching, find_image, merged_files
 from regfs.verbs.image_argument import read_reference
 from regfs.verbs.image_paths import read_image_path
-from regfs.verbs.progress import showing
 
 
 class Brought(NamedTuple):
@@ -46,7 +45,7 @@ def which(
     reference, path = _wanted(image_text, path, config.default_registry)
     with closing(build(config, environment)) as app:
         image = find_image(reference, app)
-        with showing(lambda: layer_steps(app), say=say, environment=environment):
+        with fetching(app, say=say, environment=environment):
             files = merged_files(image, app)
         real = _real_path(files, os.fsencode(path))
         found = versions(files, real) if real else []

@@ -16,7 +16,7 @@ from regfs.cli.mount_options import IN_MEMORY, image_words
 from regfs.cli.settings import configured
 from regfs.cli.source_argument import is_source
 from regfs.cli.terminal import say_nothing, tell, warn
-from regfs.errors import InvalidOption
+from regfs.errors import CacheFull, InvalidOption
 from regfs.model.names import ONE_IMAGE
 from regfs.process.descriptors import raise_descriptor_limit
 from regfs.process.user import is_root_of_machine
@@ -69,7 +69,7 @@ def parser() -> Parser:
         "--fuse",
         action="store_true",
         help="mount it by FUSE, where any user may: a daemon serves it, and fetches it when it is first looked into "
-        "(the default for ordinary users)",
+        "(the default for ordinary users, and for an image that the cache has no room for)",
     )
     made.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     add_format(made)
@@ -132,10 +132,16 @@ def _mount(given: _Asked, config: Config, environment: Mapping[str, str]) -> int
         writable = Writable(parse_path(given.writable) if given.writable != IN_MEMORY else None)
     say = say_nothing if config.is_quiet else warn
     user_namespace = None if given.id_map is None else open_user_namespace(given.id_map)
-    name = mount(
-        given.image, given.directory, config=config, environment=environment, writable=writable, say=say,
-        user_namespace=user_namespace,
-    )  # fmt: skip
+    try:
+        name = mount(
+            given.image, given.directory, config=config, environment=environment, writable=writable, say=say,
+            user_namespace=user_namespace,
+        )  # fmt: skip
+    except CacheFull as failure:
+        if writable is not None or user_namespace is not None:
+            raise CacheFull(f"{failure}; the kernel mounts only what is there as a whole") from failure
+        warn(f"{failure}; mounted by FUSE instead, which fetches what is read")
+        return _mount_by_fuse(given, config, environment)
     if given.as_json:
         _tell_as_json(name, given.directory, "erofs")
     elif not config.is_quiet:

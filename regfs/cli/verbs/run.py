@@ -120,7 +120,8 @@ def add_running(made: Parser) -> Parser:
     made.add_argument("--keep", metavar="DIR", type=parse_path, help="keep what is written below DIR, for the next run")
     made.add_argument(
         "--fuse", action="store_true",
-        help="show the files by FUSE, and fetch them when they are read (the default for ordinary users)",
+        help="show the files by FUSE, and fetch them when they are read (the default for ordinary users, and for an "
+        "image that the cache has no room for)",
     )  # fmt: skip
     made.add_argument("--rm", action="store_true", help="accepted: what is not kept by --keep is always removed")
     made.add_argument("-q", "--quiet", action="store_true", help="show no progress")

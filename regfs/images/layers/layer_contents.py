@@ -81,7 +81,7 @@ class LayerContents:
             if refusal is not None:
                 raise refusal
             if index is not None and blob.table_format is None:
-                self._store.budget.require(index.layout().size)
+                self._store.budget.require(index.layout().tar_size)  # the rest may be holes
             try:
                 self._indexes.restore(index, blob)
             except CacheFailure as failure:
@@ -116,11 +116,21 @@ class LayerContents:
 
     def complete(self, blobs: Sequence[LayerBlob], *, compare: bool = False, stays: bool = False) -> None:
         """See LayerCache.complete()."""
-        for blob in map(self._indexes.as_it_is_here, blobs):
+        blobs = [self._indexes.as_it_is_here(blob) for blob in blobs]
+        if missing := sum(map(self._missing_bytes, blobs)):
+            self._store.budget.require(missing)
+        for blob in blobs:
             index = self._indexes.index_with_content(blob)
             if blob.table_format is not None:
                 with named(blob.origin):
                     self._partial.complete(index, blob, compare=compare, stays=stays)
+
+    def _missing_bytes(self, blob: LayerBlob) -> int:
+        """Return how many bytes the cache lacks of a plain layer, at least; 0 for a lazy one."""
+        if blob.table_format is not None or self._store.is_ingested(blob.stored_as):
+            return 0
+        index, _ = self._indexes.in_use(blob.stored_as)
+        return blob.descriptor.size if index is None else index.layout().tar_size
 
     def fetch(self, contents: Iterable[Content], report: Callable[[str, int, int], None]) -> None:
         """See LayerCache.fetch()."""

@@ -30,6 +30,11 @@ class CacheRoom:
             return True
         return size <= standing.free and standing.used + size <= budget.effective_limit()
 
+    def require(self, size: int) -> None:
+        """Raise CacheFull where the disk would not have room for *size* bytes after any eviction."""
+        if size and self._budget is not None:
+            self._budget.require(size)
+
     def fits_layer(self) -> bool:
         """Whether others may be evicted for the whole layer: if it leaves most of the cache to them."""
         return self._size * _SHARE_OF_LAYER <= self._limit()

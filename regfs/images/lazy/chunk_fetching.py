@@ -224,6 +224,9 @@ class ChunkFetcher:
         evictions = self.evictions()
         wanted = {chunk.number: chunk for span in spans for chunk in self._table.chunks_between(*span)}
         missing = self.data.missing(wanted.values())
+        if missing and self.data.refusal is not None:
+            raise self.data.refusal
+        self._room.require(sum(chunk.size for chunk in missing))
         if missing and self._requests.gives_parts:
             self._requests.fetch_all(missing, report)
         if self.data.missing(missing):

@@ -313,6 +313,11 @@ class Budget:
     def _full(self, size: int, *, for_small: bool) -> str:
         disk = os.statvfs(self._root)
         room = max(0, self.limits.room(disk, for_small=for_small))
+        if room >= size:  # and nothing may be evicted for it
+            return (
+                f"needs {in_units(size)}; {self._root} may hold {in_units(self._limit())} and holds"
+                f" {in_units(self._seen_bytes)}: --cache-size allows more"
+            )
         return (
             f"needs {in_units(size)}; the disk of {self._root} has {in_units(room)} to spare"
             f" ({in_units(self.limits.kept_free(disk))} are kept free), even if the cache evicts what it can: make"

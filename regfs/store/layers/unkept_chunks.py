@@ -33,6 +33,8 @@ class UnkeptChunks:
         self._held: OrderedDict[Digest, bytes] = OrderedDict()
         self._size = 0
         self._silent_until_s = 0.0
+        self.told = ""
+        """What the user was told last about layers that cannot be kept; "" if nothing."""
 
     def hold(self, digest: Digest, content: bytes, failure: CacheFailure) -> None:
         """Hold *content*, which has that digest and which *failure* keeps from the disk."""
@@ -54,7 +56,8 @@ class UnkeptChunks:
             if is_news:
                 self._silent_until_s = now_s + _SILENCE_S
         if is_news:
-            self._note(f"what is read of layers is not kept, and is fetched again when it is next read: {failure}")
+            self.told = f"what is read of layers is not kept, and is fetched again when it is next read: {failure}"
+            self._note(self.told)
 
     def find(self, digest: Digest) -> bytes | None:
         """Return the bytes that have that digest, if they are held."""
